@@ -1,0 +1,72 @@
+"""The manifest: the table of samples that every array and every run refers to.
+
+Row i of every cached array is row i of the manifest. Labels, splits and the dataset's own attributes live here and
+nowhere else, so that relabelling or re-splitting costs no extraction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from emofuse.errors import DatasetError
+
+COLUMNS = ("sample_id", "path", "split", "label", "problem")
+SPLITS = ("train", "val", "test")
+_INFO_KEY = "emofuse"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """N samples in a fixed order.
+
+    Attributes:
+        table: a polars frame, N rows. `sample_id` str, unique. `path` str, relative to `root`, with forward slashes.
+            `split` str or null: train, val, test. `label` str or null: one of `classes`. `problem` str or null: why the
+            row is bad, in one line (kept only on request). Then the dataset's own attributes, one column each.
+        classes: label names in their index order (the dataset's, not alphabetical unless the dataset has no order).
+        root: folder that the paths are relative to.
+        info: plain JSON data about the dataset: `name`, `kind`, and what else the reader knows.
+    """
+
+    table: pl.DataFrame
+    classes: tuple[str, ...]
+    root: Path
+    info: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return self.table.height
+
+    @property
+    def ids_digest(self) -> str:
+        """SHA-256 over the sample ids in order: what ties cached rows to a manifest."""
+        joined = "\n".join(self.table["sample_id"].to_list())
+        return hashlib.sha256(joined.encode()).hexdigest()
+
+    def write(self, path: Path) -> None:
+        """Writes one Parquet file (classes, root and info travel in its metadata); replaces the file at once."""
+        info = {"classes": list(self.classes), "root": str(self.root), "info": dict(self.info)}
+        partial = path.with_name(path.name + ".partial")
+        self.table.write_parquet(partial, metadata={_INFO_KEY: json.dumps(info, ensure_ascii=False)})
+        partial.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Reads what `write` wrote.
+
+        Raises:
+            DatasetError: no such file, or not a manifest of emofuse.
+        """
+        if not path.is_file():
+            raise DatasetError(f"{path}: no such manifest")
+        metadata = pl.read_parquet_metadata(path)
+        if _INFO_KEY not in metadata:
+            raise DatasetError(f"{path}: not a manifest of emofuse (its Parquet metadata lacks {_INFO_KEY!r})")
+        info = json.loads(metadata[_INFO_KEY])
+        return cls(pl.read_parquet(path), tuple(info["classes"]), Path(info["root"]), info["info"])

@@ -1,0 +1,61 @@
+"""Every public exception of emofuse.
+
+One base class, so that a caller can catch `EmofuseError` and the command line can print the message alone. Each error
+also inherits the builtin that describes it best, so that code which has never heard of emofuse still catches it.
+A message says where, what was found, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class EmofuseError(Exception):
+    """Base class of everything emofuse raises on purpose."""
+
+
+class SpecError(EmofuseError, ValueError):
+    """A specification (YAML file or Python object) is wrong. Lists all its faults at once."""
+
+    def __init__(self, where: str, problems: Sequence[str]) -> None:
+        self.where = where
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        noun = "problem" if count == 1 else "problems"
+        super().__init__(f"{where}, {count} {noun}: " + " | ".join(self.problems))
+
+
+class DatasetError(EmofuseError, ValueError):
+    """A dataset cannot be turned into a manifest. Lists the bad rows with their numbers."""
+
+
+class DecodeError(EmofuseError, ValueError):
+    """An image cannot be decoded; the message is the reason kept beside the row."""
+
+
+class WeightsError(EmofuseError, RuntimeError):
+    """Pretrained weights are missing, damaged, or not what the registry says they are."""
+
+
+class StreamError(EmofuseError, RuntimeError):
+    """A stream cannot run at all (as against one row failing, which is a status)."""
+
+
+class CacheError(EmofuseError, RuntimeError):
+    """A feature cache is missing, damaged, or not a cache of this version."""
+
+
+class StaleCacheError(CacheError):
+    """The cache was made from another specification than the one asked for now."""
+
+
+class IncompleteCacheError(CacheError):
+    """Blocks that are needed have not been computed yet."""
+
+
+class TrainingError(EmofuseError, RuntimeError):
+    """A run cannot be trained as asked (no rows, one class, diverged)."""
+
+
+class ResultsError(EmofuseError, RuntimeError):
+    """A folder of results is missing, damaged or of another version."""

@@ -1,0 +1,181 @@
+"""Saved runs: what training writes and reports read. No torch, no cache: plain files.
+
+A run is one folder named by its digest::
+
+    runs/<digest, 16 hex digits>/
+        run.json            everything but arrays (class `RunRecord`)
+        predictions.npz     test rows: sample_id (str), label (int64), probs (n, C) float32
+        weights.safetensors the head's parameters and buffers, and `scaling.<stream>.center|scale`
+
+The folder appears under its name at once and whole: it is written beside and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emofuse.errors import ResultsError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One trained run, without arrays. All values are plain JSON.
+
+    Attributes:
+        digest: SHA-256 of spec (without its name), streams' digests and the manifest's labels and splits.
+        name: the configuration's name, the same for all its repeats.
+        spec: `RunSpec` as plain data.
+        cache_spec: `CacheSpec` as plain data, streams of this run only: what `predict` needs to extract again.
+        classes: label names in index order.
+        dataset: the manifest's info.
+        streams: name -> {kind, digest, dim, weights: {kind, name, sha256} or null, used_dim}.
+        rows: split -> {"rows": n, "missing": {stream: {status name: count}}}.
+        metrics: split -> metrics as `emofuse.training.metrics` computes them.
+        history: one entry an epoch: {epoch, train_loss, val_loss, val_accuracy, val_macro_f1}.
+        best_epoch: the epoch whose weights were kept, counted from 1.
+        parameters: trainable parameters of the head.
+        versions: package -> version.
+        machine: {platform, device}.
+        seconds: wall time of training.
+        created: UTC, ISO 8601.
+    """
+
+    digest: str
+    name: str
+    spec: Mapping[str, Any]
+    cache_spec: Mapping[str, Any]
+    classes: Sequence[str]
+    dataset: Mapping[str, Any]
+    streams: Mapping[str, Any]
+    rows: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]]
+    best_epoch: int
+    parameters: int
+    versions: Mapping[str, str]
+    machine: Mapping[str, str]
+    seconds: float
+    created: str
+    format: int = field(default=FORMAT)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Test-set output of a run.
+
+    Attributes:
+        sample_id: (n,) str.
+        label: (n,) int64 class index.
+        probs: (n, C) float32, rows sum to 1.
+    """
+
+    sample_id: npt.NDArray[np.str_]
+    label: npt.NDArray[np.int64]
+    probs: npt.NDArray[np.float32]
+
+
+def run_dir(runs: Path, digest: str) -> Path:
+    """Where the run of this digest lives."""
+    return runs / digest[:16]
+
+
+def write_run(
+    runs: Path, record: RunRecord, predictions: Predictions, weights: Mapping[str, npt.NDArray[Any]]
+) -> Path:
+    """Writes a run's folder in one step. If another process was faster, its run stays (they are equal)."""
+    from safetensors.numpy import save_file
+
+    runs.mkdir(parents=True, exist_ok=True)
+    target = run_dir(runs, record.digest)
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=runs))
+    try:
+        text = json.dumps(asdict(record), indent=1, ensure_ascii=False, allow_nan=False)
+        (partial / "run.json").write_text(text + "\n", encoding="utf-8")
+        np.savez(
+            partial / "predictions.npz",
+            sample_id=predictions.sample_id,
+            label=predictions.label,
+            probs=predictions.probs,
+        )
+        save_file({name: np.ascontiguousarray(array) for name, array in weights.items()}, partial / "weights.safetensors")
+        try:
+            os.rename(partial, target)
+        except OSError:
+            if not (target / "run.json").is_file():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def read_record(folder: Path) -> RunRecord:
+    """The record of one run's folder.
+
+    Raises:
+        ResultsError: no run there, damaged, or written by another format version.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        raise ResultsError(f"{folder}: no run here (run.json is missing)")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        found = data.get("format")
+        if found != FORMAT:
+            raise ResultsError(f"{path}: format {found}, this emofuse reads format {FORMAT}; train the run again")
+        return RunRecord(**data)
+    except (json.JSONDecodeError, TypeError, AttributeError) as error:
+        raise ResultsError(f"{path}: damaged ({error}); delete the folder and train the run again") from None
+
+
+def read_predictions(folder: Path) -> Predictions:
+    """The test-set output of one run's folder; nothing is unpickled.
+
+    Raises:
+        ResultsError: missing or damaged.
+    """
+    path = folder / "predictions.npz"
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return Predictions(data["sample_id"], data["label"], data["probs"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ResultsError(f"{path}: missing or damaged ({error}); delete the folder and train the run again") from None
+
+
+def read_weights(folder: Path) -> dict[str, npt.NDArray[Any]]:
+    """The head's parameters, buffers and scaling of one run's folder.
+
+    Raises:
+        ResultsError: missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = folder / "weights.safetensors"
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ResultsError(f"{path}: missing or damaged ({error}); delete the folder and train the run again") from None
+
+
+def list_runs(runs: Path) -> list[RunRecord]:
+    """Every run of a folder, ordered by name, then digest.
+
+    Raises:
+        ResultsError: no such folder, or a damaged run in it.
+    """
+    if not runs.is_dir():
+        raise ResultsError(f"{runs}: no such folder of runs; train first: emofuse run NAME")
+    records = [read_record(path.parent) for path in sorted(runs.glob("*/run.json")) if not path.parent.name.startswith(".")]
+    return sorted(records, key=lambda record: (record.name, record.digest))

@@ -434,7 +434,11 @@ def parse_spec(model: type[SpecT], data: Any, where: str) -> SpecT:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        problems = [_describe(dict(fault)) for fault in error.errors()]
+        faults = error.errors()
+        inner = [fault["loc"] for fault in faults if fault["type"] != "too_short"]
+        # A tuple whose items are all faulty is also reported as too short: only the items' own faults are news.
+        faults = [f for f in faults if f["type"] != "too_short" or all(loc[: len(f["loc"])] != f["loc"] for loc in inner)]
+        problems = [_describe(dict(fault)) for fault in faults]
         raise SpecError(where, problems) from None
 
 

@@ -1,4 +1,4 @@
-"""What a stream is: the protocol, the rows it gives, and the status of a row.
+"""What a stream is: the protocol, the samples it is given and the rows it gives.
 
 A stream turns samples (decoded pictures with the face found in them) into one feature vector each. It never reads
 files, finds faces or writes arrays: `emofuse.streams.extractor` decodes and detects once for all streams of an image.
@@ -8,21 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-
-class Status(IntEnum):
-    """What became of one row of one stream. Stored as uint8; the numbers never change."""
-
-    PENDING = 0
-    OK = 1
-    NO_DETECTION = 2
-    UNREADABLE = 3
-    FAILED = 4
+from emofuse.status import Status
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,41 @@
+# Two commands for a new machine: `make demo` and `make test`. Both set up a virtual environment first, once.
+
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell command -v $(name))))
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(READY) ## make the virtual environment (about 6 GB, some minutes); nothing to do when it is there
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 13); sys.exit(0 if ok else f"emofuse is tested on Python 3.11 and 3.12, {sys.executable} is {sys.version.split()[0]}; call make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fast,test]'
+	@touch $(READY)
+
+demo: $(READY) ## generate a dataset, cache six streams, train the paper's five configurations, write a report
+	$(BIN)/emofuse run demo
+
+test: $(READY) ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## ruff, mypy and the layers of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test ## everything that must pass before a commit
+
+bench: $(READY) ## measure; writes benchmarks/results/*.json
+	$(BIN)/python -m benchmarks.faces
+
+clean: ## remove what was generated, the virtual environment too
+	rm -rf $(VENV) emofuse-runs build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,48 @@
+"""`emofuse run`: a whole pipeline in one go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def run(
+    pipeline: Annotated[str, typer.Argument(help="Name of a pipeline that travels with emofuse, or a YAML file.")],
+    data: Annotated[Path | None, typer.Option(help="Root of the dataset; overrides the pipeline's.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of cache, runs and report.", show_default="emofuse-runs/NAME")
+    ] = None,
+    on_bad_rows: Annotated[
+        Literal["raise", "keep"], typer.Option(help="List bad rows in an error, or keep them as marked rows.")
+    ] = "raise",
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a running Dask scheduler, tcp://...; a local cluster otherwise.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Extraction processes; 0 works in this one.", show_default="one a core")
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Where backbones run and heads train.")
+    ] = "auto",
+) -> None:
+    """Dataset, cache, runs and report in one go. What is done already is skipped, so an interrupted run goes on."""
+    from emofuse.specs import read_pipeline_spec
+
+    spec = read_pipeline_spec(pipeline)
+
+    from emofuse.build import BuildOptions
+    from emofuse.cli.cache import build_progress
+    from emofuse.pipeline import PipelineOptions, run_pipeline
+
+    options = PipelineOptions(
+        out=out or Path("emofuse-runs") / spec.name,
+        data=data,
+        on_bad_rows=on_bad_rows,
+        build=BuildOptions(scheduler=scheduler, workers=workers, device=device),
+        device=device,
+    )
+    with build_progress() as progress:
+        summary = run_pipeline(spec, options, say=typer.echo, progress=progress)
+    typer.echo(summary.report.summary_markdown.read_text(encoding="utf-8"))

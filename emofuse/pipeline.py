@@ -1,0 +1,172 @@
+"""The whole job: dataset -> cache -> runs -> report. Each step is skipped when it is done.
+
+Wiring only: every step lives in its own module, and what it produced is found again by its digest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import emofuse
+from emofuse.build import BuildOptions, BuildSummary, Progress, build_cache
+from emofuse.cache.reader import open_cache
+from emofuse.datasets import OnBadRows, read_dataset
+from emofuse.report import ReportFiles, write_report
+from emofuse.results import RunRecord
+from emofuse.specs import DemoSpec, PipelineSpec, RunSpec, digest
+from emofuse.training.runs import train_run
+
+
+@dataclass(frozen=True)
+class PipelineOptions:
+    """What belongs to this machine and this call, not to the science: no part of any digest.
+
+    Attributes:
+        out: folder of everything the pipeline makes (see `PipelinePaths`).
+        data: the dataset's root; overrides the one in the pipeline file.
+        on_bad_rows: `raise` lists bad rows in one error, `keep` keeps them as marked rows.
+        build: how the cache is built.
+        device: where heads train: `cpu`, `cuda` or `auto`.
+    """
+
+    out: Path
+    data: Path | None = None
+    on_bad_rows: OnBadRows = "raise"
+    build: BuildOptions = BuildOptions()
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class PipelinePaths:
+    """Where a pipeline keeps what it makes, all below `out`."""
+
+    out: Path
+
+    @property
+    def demo_dataset(self) -> Path:
+        """The generated dataset, if the pipeline has one."""
+        return self.out / "dataset"
+
+    @property
+    def cache(self) -> Path:
+        """The feature cache."""
+        return self.out / "features.zarr"
+
+    @property
+    def runs(self) -> Path:
+        """One folder per trained run."""
+        return self.out / "runs"
+
+    @property
+    def report(self) -> Path:
+        """Tables, figures and the page."""
+        return self.out / "report"
+
+
+@dataclass(frozen=True)
+class PipelineSummary:
+    """What a call did.
+
+    Attributes:
+        build: of the cache.
+        records: every run of the pipeline, in its order.
+        trained: how many of them were trained by this call.
+        report: the files, and whether they were written by this call.
+    """
+
+    build: BuildSummary
+    records: tuple[RunRecord, ...]
+    trained: int
+    report: ReportFiles
+    report_written: bool
+
+
+def expand_runs(spec: PipelineSpec) -> Iterator[RunSpec]:
+    """Every run once per split seed (if there are any) and per seed, a configuration's repeats side by side."""
+    repeat = spec.repeat
+    for run in spec.runs:
+        splits = [repeat.split.model_copy(update={"seed": seed}) for seed in repeat.split_seeds] or [run.split]
+        for split in splits:
+            for seed in repeat.seeds:
+                yield run.model_copy(update={"split": split, "train": run.train.model_copy(update={"seed": seed})})
+
+
+def run_pipeline(
+    spec: PipelineSpec,
+    options: PipelineOptions,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+    progress: Progress | None = None,
+) -> PipelineSummary:
+    """Runs a pipeline from its images to its report; a second call does only what is missing.
+
+    Args:
+        spec: the pipeline.
+        options: of this machine and call.
+        say: is given one line per step and per trained run.
+        progress: follows the building of the cache.
+
+    Raises:
+        EmofuseError: whatever a step raises; what was finished is kept.
+    """
+    paths = PipelinePaths(options.out)
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    dataset = spec.dataset
+    root = options.data or dataset.root or (paths.demo_dataset if isinstance(dataset, DemoSpec) else None)
+    manifest = read_dataset(dataset.model_copy(update={"root": root}), on_bad_rows=options.on_bad_rows)
+    say(f"dataset: {len(manifest)} rows, {len(manifest.classes)} labels, from {manifest.root}")
+
+    build = build_cache(paths.cache, manifest, spec.cache, options.build, progress)
+    say(f"cache: {build.describe()}, {paths.cache}")
+
+    cache = open_cache(paths.cache)
+    runs = list(expand_runs(spec))
+    records = []
+    trained = 0
+    for number, run in enumerate(runs, start=1):
+        record, trained_now = train_run(cache, run, paths.runs, device=options.device)
+        trained += trained_now
+        records.append(record)
+        say(f"run {number}/{len(runs)}: {_describe_run(record, trained_now)}")
+
+    files, written = _report_when_needed(spec, records, paths)
+    say(f"report: {'written' if written else 'up to date'}, {files.page}")
+    return PipelineSummary(build, tuple(records), trained, files, written)
+
+
+def _describe_run(record: RunRecord, trained_now: bool) -> str:
+    test = record.metrics["test"]
+    how = f"{record.seconds:.1f} s" if trained_now else "done before"
+    return f"{record.name}, test accuracy {test['accuracy']:.3f}, macro F1 {test['macro']['f1']:.3f} ({how})"
+
+
+def _report_when_needed(
+    spec: PipelineSpec, records: list[RunRecord], paths: PipelinePaths
+) -> tuple[ReportFiles, bool]:
+    """Writes the report unless the one that is there was made from the same runs by the same emofuse."""
+    names = [run.name for run in spec.runs]
+    inputs = {
+        "emofuse": emofuse.__version__,
+        "title": spec.title or spec.name,
+        "baseline": spec.baseline or names[0],
+        "order": names,
+        "runs": [[record.digest, record.created] for record in records],
+    }
+    stamp = paths.report / "inputs.json"
+    expected = ReportFiles.in_folder(paths.report)
+    if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == digest(inputs) and expected.page.is_file():
+        return expected, False
+    files = write_report(
+        paths.runs,
+        paths.report,
+        title=spec.title or spec.name,
+        baseline=spec.baseline or names[0],
+        order=names,
+        only={record.digest for record in records},
+    )
+    stamp.write_text(json.dumps(digest(inputs)), encoding="utf-8")
+    return files, True

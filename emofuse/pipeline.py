@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import emofuse
@@ -35,7 +35,7 @@ class PipelineOptions:
     out: Path
     data: Path | None = None
     on_bad_rows: OnBadRows = "raise"
-    build: BuildOptions = BuildOptions()
+    build: BuildOptions = field(default_factory=BuildOptions)
     device: str = "auto"
 
 
@@ -98,7 +98,7 @@ def run_pipeline(
     spec: PipelineSpec,
     options: PipelineOptions,
     *,
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None],
     progress: Progress | None = None,
 ) -> PipelineSummary:
     """Runs a pipeline from its images to its report; a second call does only what is missing.
@@ -144,9 +144,7 @@ def _describe_run(record: RunRecord, trained_now: bool) -> str:
     return f"{record.name}, test accuracy {test['accuracy']:.3f}, macro F1 {test['macro']['f1']:.3f} ({how})"
 
 
-def _report_when_needed(
-    spec: PipelineSpec, records: list[RunRecord], paths: PipelinePaths
-) -> tuple[ReportFiles, bool]:
+def _report_when_needed(spec: PipelineSpec, records: list[RunRecord], paths: PipelinePaths) -> tuple[ReportFiles, bool]:
     """Writes the report unless the one that is there was made from the same runs by the same emofuse."""
     names = [run.name for run in spec.runs]
     inputs = {

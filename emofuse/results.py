@@ -13,7 +13,6 @@ The folder appears under its name at once and whole: it is written beside and re
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -91,9 +90,7 @@ def run_dir(runs: Path, digest: str) -> Path:
     return runs / digest[:16]
 
 
-def write_run(
-    runs: Path, record: RunRecord, predictions: Predictions, weights: Mapping[str, npt.NDArray[Any]]
-) -> Path:
+def write_run(runs: Path, record: RunRecord, predictions: Predictions, weights: Mapping[str, npt.NDArray[Any]]) -> Path:
     """Writes a run's folder in one step. If another process was faster, its run stays (they are equal)."""
     from safetensors.numpy import save_file
 
@@ -109,9 +106,10 @@ def write_run(
             label=predictions.label,
             probs=predictions.probs,
         )
-        save_file({name: np.ascontiguousarray(array) for name, array in weights.items()}, partial / "weights.safetensors")
+        contiguous = {name: np.ascontiguousarray(array) for name, array in weights.items()}
+        save_file(contiguous, partial / "weights.safetensors")
         try:
-            os.rename(partial, target)
+            partial.rename(target)
         except OSError:
             if not (target / "run.json").is_file():
                 raise
@@ -177,5 +175,6 @@ def list_runs(runs: Path) -> list[RunRecord]:
     """
     if not runs.is_dir():
         raise ResultsError(f"{runs}: no such folder of runs; train first: emofuse run NAME")
-    records = [read_record(path.parent) for path in sorted(runs.glob("*/run.json")) if not path.parent.name.startswith(".")]
+    folders = [path.parent for path in sorted(runs.glob("*/run.json"))]
+    records = [read_record(folder) for folder in folders if not folder.name.startswith(".")]
     return sorted(records, key=lambda record: (record.name, record.digest))

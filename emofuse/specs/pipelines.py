@@ -1,0 +1,53 @@
+"""The whole job: dataset, cache, runs, report."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from emofuse.specs.base import Spec, did_you_mean
+from emofuse.specs.caches import CacheSpec
+from emofuse.specs.datasets import DatasetSpec, StratifiedSplit
+from emofuse.specs.runs import RunSpec
+
+
+class RepeatSpec(Spec):
+    """Every run is trained once per seed and, if `split_seeds` is given, per stratified split of those seeds."""
+
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    split_seeds: tuple[int, ...] = ()
+    split: StratifiedSplit = StratifiedSplit()
+
+
+class PipelineSpec(Spec):
+    """The whole job: `emofuse run NAME` reads one of these from `pipelines/NAME.yaml`.
+
+    `cache` names a file of `cache_specs/` (or is a cache spec itself). `defaults` fill what a run leaves out.
+    """
+
+    name: str
+    title: str = ""
+    dataset: DatasetSpec
+    cache: CacheSpec
+    runs: tuple[RunSpec, ...] = Field(min_length=1)
+    repeat: RepeatSpec = RepeatSpec()
+    baseline: str | None = Field(None, description="the run that others are compared with; the first unless given")
+
+    @model_validator(mode="after")
+    def _check_references(self) -> Self:
+        known = {stream.name for stream in self.cache.streams}
+        names = [run.name for run in self.runs]
+        problems = [
+            f"runs[{index}].features.streams: {stream!r} is not in the cache{did_you_mean(stream, known)}"
+            for index, run in enumerate(self.runs)
+            for stream in run.features.streams
+            if stream not in known
+        ]
+        if len(set(names)) != len(names):
+            problems.append("runs: two runs have the same name")
+        if self.baseline is not None and self.baseline not in names:
+            problems.append(f"baseline: {self.baseline!r} is not the name of a run{did_you_mean(self.baseline, names)}")
+        if problems:
+            raise ValueError(" | ".join(problems))
+        return self

@@ -1,0 +1,188 @@
+"""Specs: immutable, strict, one digest for one meaning, every fault reported at once."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+from pydantic import ValidationError
+
+from emofuse.errors import EmofuseError, SpecError
+from emofuse.specs import (
+    BackboneSpec,
+    CacheSpec,
+    CustomStreamSpec,
+    LbpSpec,
+    ObjectsSpec,
+    PipelineSpec,
+    RandomWeights,
+    StratifiedSplit,
+    TrainSpec,
+    bundled_specs,
+    canonical_json,
+    digest,
+    parse_spec,
+    read_cache_spec,
+    read_pipeline_spec,
+)
+
+
+def faults(data, model=CacheSpec):
+    with pytest.raises(SpecError) as caught:
+        parse_spec(model, data, "cache_specs/mine.yaml")
+    return caught.value
+
+
+def test_a_spec_reports_all_its_faults_at_once():
+    error = faults({"streams": [{"kind": "lbp"}, {"kind": "places"}], "block_rows": 0})
+    assert str(error) == (
+        "cache_specs/mine.yaml, 2 problems: block_rows: must be >= 1, got 0 | "
+        "streams[1].kind: 'places' is unknown, did you mean 'places365'?"
+    )
+    assert isinstance(error, EmofuseError)
+    assert isinstance(error, ValueError)
+
+
+def test_an_unknown_kind_without_a_near_name_lists_the_kinds():
+    assert faults({"streams": [{"kind": "zzz"}]}).problems == (
+        "streams[0].kind: 'zzz' is unknown, expected one of lbp, landmarks, action_units, backbone, places365, objects",
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        ({"streams": [{"kind": "lbp", "radius": 2}]}, "streams[0].radius: unknown key"),
+        ({"streams": [{"kind": "backbone"}]}, "streams[0].model: is missing"),
+        ({"streams": [{"name": "x"}]}, "streams[0].kind: is missing, expected one of lbp, landmarks"),
+        ({"streams": [{"kind": "lbp"}, {"kind": "lbp"}]}, "stream names must differ, these are used twice: lbp"),
+        ({"streams": [{"kind": "lbp", "name": "../x"}]}, "streams[0].name: String should match pattern"),
+        ({"streams": []}, "streams: Tuple should have at least 1 item"),
+        ({}, "streams: is missing"),
+    ],
+)
+def test_a_faulty_cache_spec_says_where_and_what(data, problem):
+    assert faults(data).problems[0].startswith(problem)
+
+
+def test_a_stream_is_named_by_its_kind_and_a_backbone_by_its_model():
+    assert LbpSpec().name == "lbp"
+    assert ObjectsSpec().name == "objects"
+    assert BackboneSpec(model="resnet50").name == "resnet50"
+    assert BackboneSpec(model="resnet50", name="other").name == "other"
+
+
+def test_a_spec_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        TrainSpec().epochs = 3
+
+
+def test_the_digest_is_the_sha256_of_sorted_json():
+    assert canonical_json({"b": 1, "a": [1.5, None]}) == '{"a":[1.5,null],"b":1}'
+    assert digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
+    # Golden value: a change here makes every cache and every run of every user stale.
+    assert digest({"a": 1}) == "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
+
+
+def test_split_fractions_must_sum_to_one():
+    with pytest.raises(SpecError, match=r"train \+ val \+ test must be 1, got 1\.2"):
+        parse_spec(StratifiedSplit, {"train": 0.7, "val": 0.2, "test": 0.3}, "x")
+
+
+class EdgeSpec(CustomStreamSpec):
+    kind: Literal["edges"] = "edges"
+    threshold: float = 0.1
+
+
+def test_a_stream_of_ones_own_stands_beside_the_builtin_ones():
+    spec = CacheSpec(streams=(EdgeSpec(threshold=0.2), LbpSpec()))
+    assert spec.streams[0].name == "edges"
+    assert spec.model_dump()["streams"][0]["threshold"] == 0.2
+
+
+def test_yaml_cannot_name_code():
+    assert "edges" in faults({"streams": [{"kind": "edges"}]}).problems[0]
+
+
+@pytest.mark.parametrize("name", bundled_specs("cache_specs"))
+def test_every_bundled_cache_spec_is_valid(name):
+    assert read_cache_spec(name).name == name
+
+
+@pytest.mark.parametrize("name", bundled_specs("pipelines"))
+def test_every_bundled_pipeline_is_valid(name):
+    assert read_pipeline_spec(name).name == name
+
+
+def test_the_paper_pipeline_has_the_five_configurations_and_the_papers_defaults():
+    spec = read_pipeline_spec("emoset118k")
+    assert [run.features.streams for run in spec.runs] == [
+        ("resnet50",),
+        ("lbp", "resnet50"),
+        ("lbp", "landmarks", "places365", "resnet50"),
+        ("lbp", "landmarks", "objects", "resnet50"),
+        ("lbp", "action_units", "places365", "resnet50"),
+    ]
+    assert [run.train.batch_size for run in spec.runs] == [32, 32, 64, 64, 64]
+    for run in spec.runs:
+        assert (run.train.epochs, run.train.learning_rate, run.train.optimizer) == (100, 1e-4, "adam")
+        assert (run.head.embed_dim, run.head.depth, run.head.width) == (512, 2, 512)
+        assert (run.features.lbp_bins, run.features.action_units) == (256, 25)
+
+
+def test_random_weights_are_only_in_the_demo():
+    for name in bundled_specs("cache_specs"):
+        kinds = {getattr(getattr(stream, "weights", None), "kind", None) for stream in read_cache_spec(name).streams}
+        assert (RandomWeights().kind in kinds) == (name == "demo")
+
+
+def test_defaults_of_a_pipeline_are_merged_under_each_run(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "dataset: {kind: folder}\n"
+        "cache: {streams: [{kind: lbp}]}\n"
+        "defaults: {train: {epochs: 7, batch_size: 32}, features: {streams: [lbp]}}\n"
+        "runs: [{name: a}, {name: b, train: {epochs: 9}}]\n"
+    )
+    first, second = read_pipeline_spec(path).runs
+    assert (first.train.epochs, first.train.batch_size) == (7, 32)
+    assert (second.train.epochs, second.train.batch_size) == (9, 32)
+
+
+def test_a_pipeline_whose_run_names_a_stream_that_is_not_cached_is_refused():
+    data = {
+        "name": "p",
+        "dataset": {"kind": "folder"},
+        "cache": {"streams": [{"kind": "landmarks"}]},
+        "runs": [{"name": "a", "features": {"streams": ["landmark"]}}],
+        "baseline": "b",
+    }
+    error = faults(data, PipelineSpec)
+    assert "runs[0].features.streams: 'landmark' is not in the cache, did you mean 'landmarks'?" in str(error)
+    assert "baseline: 'b' is not the name of a run" in str(error)
+
+
+def test_an_unknown_pipeline_lists_what_there_is():
+    with pytest.raises(SpecError, match=r"demoo, 1 problem: .*did you mean 'demo'\?.*emoset118k"):
+        read_pipeline_spec("demoo")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "not valid YAML"),
+        ("- a", "must be a mapping of keys to values, got list"),
+    ],
+)
+def test_a_file_that_is_no_spec_says_so(tmp_path, text, message):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(SpecError, match=message):
+        read_cache_spec(path)
+
+
+def test_a_file_that_is_no_text_says_so(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(SpecError, match="not a text file in UTF-8"):
+        read_cache_spec(path)

@@ -7,7 +7,8 @@ A message says where, what was found, what was expected and what to do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 class EmofuseError(Exception):
@@ -59,3 +60,9 @@ class TrainingError(EmofuseError, RuntimeError):
 
 class ResultsError(EmofuseError, RuntimeError):
     """A folder of results is missing, damaged or of another version."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`, did you mean 'x'?` for the known word nearest to a wrong one, or nothing if none is near."""
+    close = difflib.get_close_matches(word, sorted(known), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""

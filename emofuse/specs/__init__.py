@@ -5,7 +5,7 @@ files in `cache_specs/` and `pipelines/` are read into them; nothing else in emo
 changes the bytes is the identity of a cached array or a trained run.
 """
 
-from emofuse.specs.base import Spec, canonical_json, did_you_mean, digest
+from emofuse.specs.base import Spec, canonical_json, digest
 from emofuse.specs.caches import (
     ActionUnitsSpec,
     BackboneSpec,
@@ -73,7 +73,6 @@ __all__ = [
     "WeightsSpec",
     "bundled_specs",
     "canonical_json",
-    "did_you_mean",
     "digest",
     "parse_spec",
     "read_cache_spec",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -26,9 +24,3 @@ def digest(value: Any) -> str:
     """SHA-256 (64 hex digits) of the canonical JSON of plain data or of a spec."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     return hashlib.sha256(canonical_json(plain).encode()).hexdigest()
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`, did you mean 'x'?` for an error message, or nothing when no known word is near."""
-    close = difflib.get_close_matches(word, sorted(known), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""

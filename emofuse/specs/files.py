@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from emofuse.errors import SpecError
-from emofuse.specs.base import Spec, did_you_mean
+from emofuse.errors import SpecError, did_you_mean
+from emofuse.specs.base import Spec
 from emofuse.specs.caches import CacheSpec
 from emofuse.specs.pipelines import PipelineSpec
 

@@ -6,7 +6,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from emofuse.specs.base import Spec, did_you_mean
+from emofuse.errors import did_you_mean
+from emofuse.specs.base import Spec
 from emofuse.specs.caches import CacheSpec
 from emofuse.specs.datasets import DatasetSpec, StratifiedSplit
 from emofuse.specs.runs import RunSpec

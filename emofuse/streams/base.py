@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +51,7 @@ class Rows:
         flags: (n,) uint8, bit b set where the stream's `flag_names[b]` holds; zeros for streams without flags.
     """
 
-    features: npt.NDArray[np.floating]
+    features: npt.NDArray[np.floating[Any]]
     status: npt.NDArray[np.uint8]
     flags: npt.NDArray[np.uint8]
 
@@ -80,7 +80,7 @@ class Stream(Protocol):
     """
 
     dim: int
-    dtype: np.dtype[np.floating]
+    dtype: np.dtype[np.floating[Any]]
     needs_face: bool
     flag_names: tuple[str, ...]
     columns: tuple[str, ...]

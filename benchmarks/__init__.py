@@ -1,0 +1,1 @@
+"""Scripts that measure emofuse; each writes one file of benchmarks/results."""

@@ -13,10 +13,11 @@ The folder appears under its name at once and whole: it is written beside and re
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class RunRecord:
         machine: {platform, device}.
         seconds: wall time of training.
         created: UTC, ISO 8601.
+        notes: what a reader of the results should know (rows left out, labels never seen), one sentence each.
     """
 
     digest: str
@@ -67,6 +69,7 @@ class RunRecord:
     machine: Mapping[str, str]
     seconds: float
     created: str
+    notes: Sequence[str] = ()
     format: int = field(default=FORMAT)
 
 
@@ -98,8 +101,7 @@ def write_run(runs: Path, record: RunRecord, predictions: Predictions, weights: 
     target = run_dir(runs, record.digest)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=runs))
     try:
-        text = json.dumps(asdict(record), indent=1, ensure_ascii=False, allow_nan=False)
-        (partial / "run.json").write_text(text + "\n", encoding="utf-8")
+        (partial / "run.json").write_text(_record_text(record), encoding="utf-8")
         np.savez(
             partial / "predictions.npz",
             sample_id=predictions.sample_id,
@@ -116,6 +118,10 @@ def write_run(runs: Path, record: RunRecord, predictions: Predictions, weights: 
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def _record_text(record: RunRecord) -> str:
+    return json.dumps(asdict(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_record(folder: Path) -> RunRecord:
@@ -135,6 +141,20 @@ def read_record(folder: Path) -> RunRecord:
         return RunRecord(**data)
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
         raise ResultsError(f"{path}: damaged ({error}); delete the folder and train the run again") from None
+
+
+def rename_run(folder: Path, name: str) -> RunRecord:
+    """Gives a run another name, which is no part of its digest; returns the record as it is now.
+
+    Raises:
+        ResultsError: as `read_record`.
+    """
+    record = read_record(folder)
+    record = replace(record, name=name, spec={**record.spec, "name": name})
+    partial = folder / f".run-{os.getpid()}.json"
+    partial.write_text(_record_text(record), encoding="utf-8")
+    partial.replace(folder / "run.json")
+    return record
 
 
 def read_predictions(folder: Path) -> Predictions:

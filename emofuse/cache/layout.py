@@ -1,0 +1,179 @@
+"""What a cache looks like on disk: names, shapes, chunks and attributes. Pure: reads and writes nothing.
+
+::
+
+    features.manifest.parquet        which sample each row is (see `emofuse.datasets.manifest`)
+    features.zarr/                   Zarr v3 group, attributes {"emofuse": CacheLayout}
+      streams/<name>/                group, attributes {"emofuse": StreamLayout}
+        features  (N, V, D)          float16 or float32, chunks (block_rows, 1, D)
+        status    (N, V)             uint8 of `Status`, chunks (block_rows, 1)
+        flags     (N, V)             uint8, only for streams with flags, chunks (block_rows, 1)
+
+One block of rows is one chunk of each array, and the status chunk is written last. Chunks are uncompressed and end in a
+CRC32C checksum, so the length of a whole chunk file is known beforehand. V, the augmented views, is 1 today.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from emofuse import specs
+
+FORMAT = 1
+VIEWS = 1
+ATTRIBUTE = "emofuse"
+ArrayName = Literal["features", "status", "flags"]
+ARRAY_NAMES: tuple[ArrayName, ...] = get_args(ArrayName)
+CHECKSUM_BYTES = 4
+
+
+def manifest_path(cache: Path) -> Path:
+    """The manifest beside a cache: `features.zarr` -> `features.manifest.parquet`."""
+    return cache.with_name(cache.name.removesuffix(".zarr") + ".manifest.parquet")
+
+
+def streams_dir(cache: Path) -> Path:
+    """The folder of all streams of a cache. Names in it that start with a dot are unfinished or dropped streams."""
+    return cache / "streams"
+
+
+@dataclass(frozen=True)
+class CacheLayout:
+    """Attributes of the root group.
+
+    Attributes:
+        rows: N, the rows of the manifest.
+        block_rows: rows of a block; the last block may be shorter.
+        ids_digest: SHA-256 over the manifest's sample ids, in order.
+        created: UTC, ISO 8601.
+    """
+
+    rows: int
+    block_rows: int
+    ids_digest: str
+    created: str
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks the rows make."""
+        return -(-self.rows // self.block_rows)
+
+    def block_slice(self, block: int) -> slice:
+        """The rows of one block."""
+        start = block * self.block_rows
+        return slice(start, min(start + self.block_rows, self.rows))
+
+    def to_attributes(self) -> dict[str, Any]:
+        """Plain JSON of the root group's attributes."""
+        own = {"format": FORMAT, "rows": self.rows, "block_rows": self.block_rows, "ids_digest": self.ids_digest}
+        return {ATTRIBUTE: {**own, "created": self.created}}
+
+
+@dataclass(frozen=True)
+class StreamLayout:
+    """One stream of a cache.
+
+    Attributes:
+        name: its folder in the cache.
+        kind: of its spec.
+        dim: D, the width of a feature vector.
+        dtype: stored type, float16 or float32.
+        identity: plain JSON of everything that changes the bytes; its digest is the stream's.
+        weights: plain JSON of where the weights came from, for reports; None for streams without weights.
+        flag_names: names of the bits of a flag, at most eight.
+        columns: names of the D values, or ().
+    """
+
+    name: str
+    kind: str
+    dim: int
+    dtype: np.dtype[np.floating[Any]]
+    identity: Mapping[str, Any]
+    weights: Mapping[str, Any] | None = None
+    flag_names: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the identity."""
+        return specs.digest(self.identity)
+
+    @property
+    def arrays(self) -> tuple[ArrayName, ...]:
+        """The stream's arrays in the order in which a block of them is written."""
+        return ("features", "flags", "status") if self.flag_names else ("features", "status")
+
+    def array_dtype(self, array: ArrayName) -> np.dtype[Any]:
+        """Stored type of one array."""
+        return np.dtype(self.dtype) if array == "features" else np.dtype(np.uint8)
+
+    def array_shape(self, array: ArrayName, rows: int) -> tuple[int, ...]:
+        """Shape of one array with `rows` rows."""
+        return (rows, VIEWS, self.dim) if array == "features" else (rows, VIEWS)
+
+    def chunk_shape(self, array: ArrayName, block_rows: int) -> tuple[int, ...]:
+        """Shape of one chunk: the rows of a block, one view, all features."""
+        return (block_rows, 1, self.dim) if array == "features" else (block_rows, 1)
+
+    def chunk_bytes(self, array: ArrayName, block_rows: int) -> int:
+        """Length of one whole chunk file; the last one is padded to a full block."""
+        width = self.dim * self.array_dtype(array).itemsize if array == "features" else 1
+        return block_rows * width + CHECKSUM_BYTES
+
+    def block_bytes(self, block_rows: int) -> int:
+        """Length of all chunk files of one block."""
+        return VIEWS * sum(self.chunk_bytes(array, block_rows) for array in self.arrays)
+
+    def to_attributes(self) -> dict[str, Any]:
+        """Plain JSON of the stream group's attributes; dim and dtype are those of the features array."""
+        own = {
+            "kind": self.kind,
+            "digest": self.digest,
+            "identity": dict(self.identity),
+            "weights": None if self.weights is None else dict(self.weights),
+            "flag_names": list(self.flag_names),
+            "columns": list(self.columns),
+        }
+        return {ATTRIBUTE: own}
+
+
+def dimension_names(array: ArrayName) -> tuple[str, ...]:
+    """Names of an array's dimensions, the same in every stream."""
+    return ("sample", "view", "feature") if array == "features" else ("sample", "view")
+
+
+def chunk_name(block: int, array: ArrayName, view: int = 0) -> str:
+    """File name of one block's chunk in the array's folder (Zarr's default encoding with dots)."""
+    return f"c.{block}.{view}.0" if array == "features" else f"c.{block}.{view}"
+
+
+def describe_difference(cached: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What two identities differ in, as a phrase: 'region_px 128, the spec now says 96'; several joined by '; with'."""
+    old, new = dict(_flatten(cached)), dict(_flatten(wanted))
+    phrases = []
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) == new.get(key) and (key in old) == (key in new):
+            continue
+        had = f"{key} {_show(old[key])}" if key in old else f"no {key}"
+        phrases.append(f"{had}, the spec now says {_show(new[key])}" if key in new else f"{had}, the spec now has none")
+    return "; with ".join(phrases)
+
+
+def _flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, str):
+        return value[:12] + "..." if re.fullmatch(r"[0-9a-f]{64}", value) else value
+    return specs.canonical_json(value)

@@ -1,0 +1,329 @@
+"""Opens a feature cache for reading. Lazy: arrays are read when they are asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import zarr
+
+from emofuse.cache.layout import (
+    ATTRIBUTE,
+    FORMAT,
+    VIEWS,
+    ArrayName,
+    CacheLayout,
+    StreamLayout,
+    chunk_name,
+    manifest_path,
+    streams_dir,
+)
+from emofuse.datasets.manifest import Manifest
+from emofuse.errors import CacheError, DatasetError, IncompleteCacheError
+from emofuse.status import Status
+
+# What Zarr's codec pipelines raise for a chunk that is damaged, short or not readable at all.
+_CHUNK_ERRORS = (ValueError, RuntimeError, OSError)
+
+
+class CachedStream:
+    """One stream of an open cache.
+
+    Attributes:
+        name: of the stream in this cache.
+        kind: of its spec.
+        digest: SHA-256 of `identity`.
+        identity: plain JSON of everything that changes the bytes.
+        weights: plain JSON of where its weights came from (kind `random`: a demonstration); None without weights.
+        dim: D, the width of a feature vector.
+        dtype: stored type of the features.
+        columns: names of the D values, or ().
+        flag_names: names of the bits of a flag.
+    """
+
+    def __init__(self, cache: Path, cache_layout: CacheLayout, layout: StreamLayout) -> None:
+        self._cache = cache
+        self._folder = streams_dir(cache) / layout.name
+        self._rows = cache_layout
+        self._layout = layout
+        self.name = layout.name
+        self.kind = layout.kind
+        self.digest = layout.digest
+        self.identity = layout.identity
+        self.weights = layout.weights
+        self.dim = layout.dim
+        self.dtype = layout.dtype
+        self.columns = layout.columns
+        self.flag_names = layout.flag_names
+
+    def __repr__(self) -> str:
+        return f"<CachedStream {self.name!r} ({self._rows.rows}, {VIEWS}, {self.dim}) {self.dtype}>"
+
+    @property
+    def layout(self) -> StreamLayout:
+        """All that is constant about the stream."""
+        return self._layout
+
+    @cached_property
+    def features(self) -> zarr.Array[Any]:
+        """(N, V, D) Zarr array. Rows that are not OK are zeros; blocks not computed yet read as zeros too."""
+        return self._open("features")
+
+    @cached_property
+    def status(self) -> npt.NDArray[np.uint8]:
+        """(N, V) uint8 of `Status`, as it was when first asked for. A damaged chunk reads as PENDING."""
+        return self._read_small("status")
+
+    @cached_property
+    def flags(self) -> npt.NDArray[np.uint8]:
+        """(N, V) uint8, bit b set where `flag_names[b]` holds; zeros for a stream without flags."""
+        if not self.flag_names:
+            return np.zeros((self._rows.rows, VIEWS), dtype=np.uint8)
+        return self._read_small("flags")
+
+    def counts(self) -> dict[str, int]:
+        """How many rows have each status, by its name in lower case; all names are there."""
+        counted = np.bincount(self.status.ravel(), minlength=len(Status))
+        return {status.name.lower(): int(counted[status]) for status in Status}
+
+    def lacking_blocks(self) -> npt.NDArray[np.int64]:
+        """Blocks that are not done: a pending row, or a chunk file that is missing or has not its full length."""
+        pending = (self.status == Status.PENDING).any(axis=1)
+        starts = np.arange(0, self._rows.rows, self._rows.block_rows)
+        lacking = np.logical_or.reduceat(pending, starts)
+        for block in np.flatnonzero(~lacking):
+            lacking[block] = not self._has_whole_chunks(int(block))
+        return np.flatnonzero(lacking)
+
+    def check_complete(self) -> None:
+        """Raises unless every block was computed.
+
+        Raises:
+            IncompleteCacheError: with the number of blocks that lack.
+        """
+        lacking = len(self.lacking_blocks())
+        if lacking:
+            raise IncompleteCacheError(
+                f"{self.name!r} lacks {lacking} of {self._rows.blocks} blocks. "
+                "Run the same build again: finished blocks are kept."
+            )
+
+    def read(self, view: int = 0) -> tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.uint8]]:
+        """All rows of one view.
+
+        Returns:
+            features (N, D) of the stored dtype, zeros where the status is not OK; status (N,) uint8.
+
+        Raises:
+            IncompleteCacheError: blocks are missing.
+            CacheError: a chunk is damaged.
+        """
+        self.check_complete()
+        # A slice, not a number: Zarr's fast codec pipelines decode straight into the result of a slice only.
+        try:
+            features = np.asarray(self.features[:, view : view + 1])[:, 0]
+        except _CHUNK_ERRORS as error:
+            raise self._damage("features", error) from error
+        return features, self.status[:, view]
+
+    def nbytes(self) -> int:
+        """Bytes of the stream's files."""
+        return sum(file.stat().st_size for file in self._folder.rglob("*") if file.is_file())
+
+    def _open(self, array: ArrayName) -> zarr.Array[Any]:
+        return zarr.open_array(self._folder / array, mode="r")
+
+    def _has_whole_chunks(self, block: int) -> bool:
+        for array in self._layout.arrays:
+            expected = self._layout.chunk_bytes(array, self._rows.block_rows)
+            for view in range(VIEWS):
+                file = self._folder / array / chunk_name(block, array, view)
+                if not file.is_file() or file.stat().st_size != expected:
+                    return False
+        return True
+
+    def _read_small(self, array: ArrayName) -> npt.NDArray[np.uint8]:
+        """Status or flags whole; chunk by chunk if one of them is damaged, which then reads as zeros."""
+        stored = self._open(array)
+        try:
+            return np.asarray(stored[:], dtype=np.uint8)
+        except _CHUNK_ERRORS:
+            values = np.zeros(stored.shape, dtype=np.uint8)
+        for block in range(self._rows.blocks):
+            rows = self._rows.block_slice(block)
+            try:
+                values[rows] = stored[rows]
+            except _CHUNK_ERRORS:
+                continue  # zeros: PENDING, so that the block is computed again
+        return values
+
+    def _damage(self, array: ArrayName, cause: Exception) -> CacheError:
+        """The error that names the first damaged chunk and how to have only its block computed again."""
+        stored = self._open(array)
+        for block in range(self._rows.blocks):
+            rows = self._rows.block_slice(block)
+            try:
+                stored[rows]
+            except _CHUNK_ERRORS:
+                chunk = self._folder / array / chunk_name(block, array)
+                return CacheError(
+                    f"{chunk}: damaged (rows {rows.start}-{rows.stop - 1} of {self.name!r}: {cause}). "
+                    "Delete this file and run the same build again: only its block is computed."
+                )
+        return CacheError(f"{self._folder / array}: cannot be read ({cause})")
+
+
+class Cache:
+    """An open feature cache.
+
+    Attributes:
+        path: the Zarr group.
+        manifest: which sample each row is.
+        streams: by name, in the order of their names.
+        classes: label names in index order.
+        labels: (N,) int64 index into `classes`, -1 unlabelled.
+        splits: (N,) str: train, val, test, or "" for rows in none.
+        sample_ids: (N,) str.
+    """
+
+    def __init__(
+        self, path: Path, layout: CacheLayout, manifest: Manifest, streams: Mapping[str, CachedStream]
+    ) -> None:
+        index = {label: number for number, label in enumerate(manifest.classes)}
+        self.path = path
+        self.layout = layout
+        self.manifest = manifest
+        self.streams = streams
+        self.classes = manifest.classes
+        self.labels: npt.NDArray[np.int64] = np.array(
+            [-1 if label is None else index[label] for label in manifest.table["label"].to_list()], dtype=np.int64
+        )
+        self.splits: npt.NDArray[np.str_] = np.array(
+            [split or "" for split in manifest.table["split"].to_list()], dtype=str
+        )
+        self.sample_ids: npt.NDArray[np.str_] = np.array(manifest.table["sample_id"].to_list(), dtype=str)
+
+    def __len__(self) -> int:
+        return self.layout.rows
+
+    def __repr__(self) -> str:
+        return f"<Cache {self.path} with {len(self)} rows: {', '.join(self.streams)}>"
+
+
+def open_cache(path: str | Path) -> Cache:
+    """Opens a cache for reading.
+
+    Raises:
+        CacheError: no cache there, of another format, damaged, or without its manifest.
+    """
+    path = Path(path)
+    layout = read_cache_layout(path)
+    manifest = read_manifest(path, layout)
+    return Cache(path, layout, manifest, {stream.name: stream for stream in read_streams(path, layout)})
+
+
+def read_cache_layout(path: Path) -> CacheLayout:
+    """The root group's attributes.
+
+    Raises:
+        CacheError: no cache there, of another format, or damaged.
+    """
+    own = _read_attributes(path)
+    if own is None:
+        what = "no such cache" if not path.exists() else "not a feature cache of emofuse"
+        raise CacheError(f"{path}: {what}. Make one with: emofuse cache build")
+    if own.get("format") != FORMAT:
+        raise CacheError(
+            f"{path}: cache format {own.get('format')}, this emofuse reads format {FORMAT}. "
+            "Build it again at another path, or use the emofuse that wrote it."
+        )
+    try:
+        return CacheLayout(own["rows"], own["block_rows"], own["ids_digest"], own["created"])
+    except KeyError as error:
+        raise CacheError(
+            f"{path / 'zarr.json'}: damaged, {error} is missing. Build the cache again at another path."
+        ) from None
+
+
+def read_manifest(path: Path, layout: CacheLayout) -> Manifest:
+    """The manifest beside a cache.
+
+    Raises:
+        CacheError: missing, damaged, or of other samples than the cache.
+    """
+    beside = manifest_path(path)
+    if not beside.is_file():
+        raise CacheError(
+            f"{path}: its manifest {beside.name} is missing. Put it back beside the cache, or run the build again."
+        )
+    try:
+        manifest = Manifest.read(beside)
+    except (DatasetError, pl.exceptions.PolarsError, OSError, ValueError) as error:
+        raise CacheError(f"{beside}: damaged ({error}). Run the same build again to have it written anew.") from error
+    if manifest.ids_digest != layout.ids_digest:
+        raise CacheError(
+            f"{beside}: not the manifest of {path.name}, its {len(manifest)} sample ids are not those of the cache's "
+            f"{layout.rows} rows. Put the right one back, or run the build again."
+        )
+    return manifest
+
+
+def read_streams(path: Path, layout: CacheLayout) -> list[CachedStream]:
+    """All streams of a cache, by name. A folder without attributes is an unfinished creation and is left out.
+
+    Raises:
+        CacheError: a stream's metadata is damaged.
+    """
+    folder = streams_dir(path)
+    names = (
+        sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")) if folder.is_dir() else []
+    )
+    found = [read_stream(path, layout, name) for name in names if (folder / name).is_dir()]
+    return [stream for stream in found if stream is not None]
+
+
+def read_stream(path: Path, layout: CacheLayout, name: str) -> CachedStream | None:
+    """One stream of a cache, None if the cache has none of this name.
+
+    Raises:
+        CacheError: its metadata is damaged.
+    """
+    folder = streams_dir(path) / name
+    own = _read_attributes(folder)
+    if own is None:
+        return None
+    try:
+        features = zarr.open_array(folder / "features", mode="r")
+        stream = StreamLayout(
+            name=name,
+            kind=own["kind"],
+            dim=features.shape[2],
+            dtype=features.dtype,
+            identity=own["identity"],
+            weights=own["weights"],
+            flag_names=tuple(own["flag_names"]),
+            columns=tuple(own["columns"]),
+        )
+    except (KeyError, IndexError, ValueError, TypeError, FileNotFoundError) as error:
+        raise CacheError(
+            f"{folder}: damaged ({error}). Drop it and build it again: emofuse cache drop {path} {name}"
+        ) from error
+    return CachedStream(path, layout, stream)
+
+
+def _read_attributes(group: Path) -> dict[str, Any] | None:
+    """The attributes that emofuse keeps in a Zarr group, None where there are none."""
+    file = group / "zarr.json"
+    if not file.is_file():
+        return None
+    try:
+        own = json.loads(file.read_text(encoding="utf-8"))["attributes"].get(ATTRIBUTE)
+    except (ValueError, KeyError, AttributeError) as error:
+        raise CacheError(f"{file}: damaged ({error})") from error
+    return own if isinstance(own, dict) else None

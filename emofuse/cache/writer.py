@@ -1,0 +1,263 @@
+"""Makes a cache and writes its blocks. Any process may write a block; one at a time may change what streams there are.
+
+A block's chunks are written features first and status last, each file at once under its name, so a build that is killed
+at any moment leaves blocks that are done and blocks that are not, and nothing between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.codecs import BytesCodec, Crc32cCodec
+
+from emofuse.cache.layout import (
+    CacheLayout,
+    StreamLayout,
+    dimension_names,
+    manifest_path,
+    streams_dir,
+)
+from emofuse.cache.reader import read_cache_layout, read_manifest, read_stream
+from emofuse.cache.stale import check_block_rows, check_manifest, check_same_stream
+from emofuse.datasets.manifest import Manifest
+from emofuse.errors import CacheError
+from emofuse.status import Status
+
+_UNFINISHED = ".new-"
+_DROPPED = ".dropped-"
+
+
+@contextlib.contextmanager
+def lock_cache(path: Path) -> Iterator[None]:
+    """Holds a cache for one build at a time; makes its folder if there is none. Ends with the process that holds it.
+
+    On Windows, which has no such lock, it is up to the user not to start two builds of one cache.
+
+    Raises:
+        CacheError: another build holds it, or its folder cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CacheError(f"{path}: cannot make the cache's folder ({error})") from error
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise CacheError(f"{path}: another build is writing this cache. Wait for it, or stop it first.") from None
+    finally:
+        os.close(folder)
+
+
+def create_cache(path: Path, manifest: Manifest, *, block_rows: int) -> CacheLayout:
+    """Makes an empty cache and its manifest, or checks that the one there belongs to the same samples.
+
+    A cache that is there keeps its arrays. Its manifest is replaced if labels, splits, paths or attributes changed, and
+    what a killed build left unfinished is removed. Call it under `lock_cache`.
+
+    Raises:
+        CacheError: something else is at the path, or the manifest has no rows.
+        StaleCacheError: the cache is of other samples or has blocks of another size.
+    """
+    if len(manifest) == 0:
+        raise CacheError(f"{path}: a cache of no rows cannot be made; the dataset is empty")
+    if (path / "zarr.json").is_file():
+        layout = read_cache_layout(path)
+        check_manifest(path, layout, manifest)
+        check_block_rows(path, layout, block_rows)
+        _remove_leftovers(path)
+        if not _is_current(path, manifest):
+            manifest.write(manifest_path(path))
+        return layout
+    _remove_leftovers(path)
+    if path.exists() and any(path.iterdir()):
+        raise CacheError(f"{path}: not empty and not a cache of emofuse. Choose another path for the cache.")
+    layout = CacheLayout(
+        rows=len(manifest),
+        block_rows=block_rows,
+        ids_digest=manifest.ids_digest,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    path.mkdir(parents=True, exist_ok=True)
+    manifest.write(manifest_path(path))
+    zarr.create_group(path, zarr_format=3, attributes=layout.to_attributes())
+    return layout
+
+
+def add_stream(path: Path, layout: StreamLayout) -> None:
+    """Adds an empty stream to a cache, or checks that the one of this name is the same. Other streams are not touched.
+
+    The stream appears under its name at once and whole. Call it under `lock_cache`.
+
+    Raises:
+        CacheError: there is no cache, or the stream's width or type changed without a change of its version.
+        StaleCacheError: a stream of this name was made from another spec.
+    """
+    cache = read_cache_layout(path)
+    cached = read_stream(path, cache, layout.name)
+    if cached is not None:
+        check_same_stream(path, cached, layout.identity)
+        if (cached.dim, cached.dtype) != (layout.dim, layout.dtype):
+            raise CacheError(
+                f"{layout.name} was cached with {cached.dim} values of {cached.dtype}, its code now gives "
+                f"{layout.dim} of {layout.dtype}. "
+                f"Raise the stream's version, then drop it: emofuse cache drop {path} {layout.name}"
+            )
+        return
+    drop_stream_folder(path, layout.name)
+    unfinished = streams_dir(path) / (_UNFINISHED + layout.name)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    for array in layout.arrays:
+        zarr.create_array(
+            unfinished / array,
+            shape=layout.array_shape(array, cache.rows),
+            chunks=layout.chunk_shape(array, cache.block_rows),
+            dtype=layout.array_dtype(array),
+            filters=None,
+            serializer=BytesCodec(endian="little" if array == "features" else None),
+            compressors=[Crc32cCodec()],
+            fill_value=0,
+            zarr_format=3,
+            chunk_key_encoding={"name": "default", "separator": "."},
+            dimension_names=dimension_names(array),
+        )
+    zarr.create_group(unfinished, zarr_format=3, attributes=layout.to_attributes())
+    if not (streams_dir(path) / "zarr.json").is_file():
+        zarr.create_group(streams_dir(path), zarr_format=3)
+    unfinished.rename(streams_dir(path) / layout.name)
+
+
+def write_block(
+    path: Path,
+    stream: str,
+    block: int,
+    *,
+    features: npt.NDArray[np.floating[Any]],
+    status: npt.NDArray[np.uint8],
+    flags: npt.NDArray[np.uint8],
+) -> None:
+    """Writes one block of one stream: features, then flags, then status, which marks it as done.
+
+    Args:
+        path: of the cache.
+        stream: its name in the cache.
+        block: index of the block.
+        features: (n, D) of the stored dtype, n the rows of this block.
+        status: (n,) uint8 of `Status`, none of them PENDING.
+        flags: (n,) uint8; not stored for a stream without flags.
+
+    Raises:
+        CacheError: no such stream, arrays that do not fit it, or the file system refuses.
+    """
+    cache = read_cache_layout(path)
+    cached = read_stream(path, cache, stream)
+    if cached is None:
+        raise CacheError(f"{path}: no stream {stream!r} to write to")
+    rows = cache.block_slice(block)
+    count = rows.stop - rows.start
+    values = {"features": features, "flags": flags, "status": status}
+    for array, given in values.items():
+        shape = (count, cached.dim) if array == "features" else (count,)
+        dtype = cached.dtype if array == "features" else np.dtype(np.uint8)
+        if given.shape != shape or given.dtype != dtype:
+            raise CacheError(
+                f"{path}: block {block} of {stream!r}: {array} must be {shape} {dtype}, got {given.shape} {given.dtype}"
+            )
+    if (status == Status.PENDING).any():
+        raise CacheError(f"{path}: block {block} of {stream!r}: status must not be PENDING in a block that is done")
+    try:
+        for array in cached.layout.arrays:
+            _open_for_writing(streams_dir(path) / stream / array)[rows, 0] = values[array]
+    except OSError as error:
+        raise CacheError(f"{path}: block {block} of {stream!r} cannot be written ({error})") from error
+
+
+def pending_blocks(path: Path, stream: str) -> npt.NDArray[np.int64]:
+    """Blocks of a stream that are not done, in order; a damaged status chunk counts as not done.
+
+    Raises:
+        CacheError: no such cache or stream.
+    """
+    cached = read_stream(path, read_cache_layout(path), stream)
+    if cached is None:
+        raise CacheError(f"{path}: no stream {stream!r}")
+    return cached.lacking_blocks()
+
+
+def drop_stream(path: Path, stream: str) -> None:
+    """Removes one stream and nothing else, readable or not.
+
+    Raises:
+        CacheError: no such cache or stream, or a build is writing the cache.
+    """
+    read_cache_layout(path)
+    folder = streams_dir(path)
+    if not (folder / stream).is_dir() or stream.startswith("."):
+        there = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+        names = ", ".join(name for name in there if not name.startswith(".")) or "none"
+        raise CacheError(f"{path}: no stream {stream!r} to drop (there are: {names})")
+    with lock_cache(path):
+        drop_stream_folder(path, stream)
+
+
+def drop_stream_folder(path: Path, stream: str) -> None:
+    """Takes a stream's folder away in one step, then deletes it; nothing happens if there is none."""
+    folder = streams_dir(path) / stream
+    if folder.is_dir():
+        dropped = folder.with_name(_DROPPED + stream)
+        shutil.rmtree(dropped, ignore_errors=True)
+        folder.rename(dropped)
+        shutil.rmtree(dropped)
+
+
+def _is_current(path: Path, manifest: Manifest) -> bool:
+    """Whether the manifest beside the cache is already this one."""
+    beside = manifest_path(path)
+    if not beside.is_file():
+        return False
+    try:
+        old = read_manifest(path, read_cache_layout(path))
+    except CacheError:
+        return False  # damaged or of other samples: it is replaced
+    same = (old.classes, old.root) == (manifest.classes, manifest.root)
+    return same and json.dumps(old.info) == json.dumps(dict(manifest.info)) and old.table.equals(manifest.table)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Deletes what killed builds left: halves of files, streams not yet finished or not yet deleted."""
+    manifest = manifest_path(path)
+    manifest.with_name(manifest.name + ".partial").unlink(missing_ok=True)
+    for file in path.rglob("*.partial"):
+        file.unlink(missing_ok=True)
+    for prefix in (_UNFINISHED, _DROPPED):
+        for folder in streams_dir(path).glob(prefix + "*"):
+            shutil.rmtree(folder)
+
+
+def _open_for_writing(folder: Path) -> zarr.Array[Any]:
+    """An array that writes chunks of zeros too: `zarr.open_array` would leave them out, and a block would seem lost."""
+    stored = zarr.open_array(folder, mode="r+").async_array
+    return zarr.Array(
+        zarr.AsyncArray(
+            metadata=stored.metadata,
+            store_path=stored.store_path,
+            config={"order": "C", "write_empty_chunks": True},
+        )
+    )

@@ -1,0 +1,193 @@
+"""Reader of EmoSet (Yang et al., ICCV 2023), as released and as its README describes it.
+
+`info.json` comes with seven vocabularies or, in the downloaded archive, with the emotions alone. Split rows have three
+fields (emotion, image, annotation) or four (emotion, image id, image, annotation). Both shapes of both are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from emofuse.datasets.files import LFS_MAGIC, DatasetFiles, map_in_threads
+from emofuse.datasets.manifest import SPLITS
+from emofuse.datasets.rows import Faults, FoundRows, Listing, RowFault, check_root, check_rows, normalised_paths
+from emofuse.errors import DatasetError
+from emofuse.specs import EmoSetSpec
+
+ATTRIBUTES: Mapping[str, pl.DataType] = {
+    "brightness": pl.Float64(),
+    "colorfulness": pl.Float64(),
+    "scene": pl.String(),
+    "object": pl.List(pl.String()),
+    "facial_expression": pl.String(),
+    "human_action": pl.String(),
+}
+
+
+def read_emoset(spec: EmoSetSpec) -> Listing:
+    """Lists EmoSet: the rows of `train.json`, `val.json` and `test.json` in that order, numbered from 1 in each file.
+
+    The attributes of the annotation files become columns, null where the annotation lacks them. An image without its
+    annotation file is a good row whose attributes are all null (a note counts them): no stream needs an annotation. A
+    damaged annotation is a bad row: it tells of a damaged download.
+
+    Raises:
+        DatasetError: no root, or `info.json` or a split file is missing or not what it must be.
+    """
+    root = check_root(spec.root, spec.kind)
+    classes = _read_classes(root)
+    faults = Faults()
+    table = _read_split_files(root, faults)
+    table, notes = _with_attributes(table, DatasetFiles(root), faults)
+    found = FoundRows(table, classes, "EmoSet", spec.kind, faults, notes)
+    return check_rows(found, root, spec.split)
+
+
+def _read_json(root: Path, name: str) -> Any:
+    path = root / name
+    if not path.is_file():
+        below = sorted(str(found.parent) for found in root.glob(f"*/{name}"))
+        hint = f"; there is one in {below[0]}: set --data to that folder" if below else ""
+        layout = "info.json, train.json, val.json, test.json, image/ and annotation/"
+        raise DatasetError(f"{path}: missing. The root of an EmoSet holds {layout}{hint}")
+    text = path.read_bytes()
+    if text.startswith(LFS_MAGIC):
+        raise DatasetError(f"{path}: git-lfs pointer text instead of JSON; fetch the files: git lfs pull")
+    try:
+        return json.loads(text.decode("utf-8-sig"))
+    except ValueError as error:
+        raise DatasetError(f"{path}: not valid JSON ({error}); download it again") from None
+
+
+def _read_classes(root: Path) -> tuple[str, ...]:
+    """Emotions in the order of their indices, which is not alphabetical."""
+    info = _read_json(root, "info.json")
+    emotions = info.get("emotion", info) if isinstance(info, dict) else None
+    indices = emotions.get("label2idx") if isinstance(emotions, dict) else None
+    if not isinstance(indices, dict) or not indices:
+        raise DatasetError(f"{root / 'info.json'}: has neither `emotion.label2idx` nor `label2idx`, a map of emotions")
+    by_index = {index: str(label).strip() for label, index in indices.items()}
+    if set(by_index) != set(range(len(indices))) or len(set(by_index.values())) != len(indices):
+        raise DatasetError(f"{root / 'info.json'}: label2idx must number the emotions 0, 1, 2, ..., got {indices}")
+    return tuple(by_index[index] for index in range(len(indices)))
+
+
+def _read_split_files(root: Path, faults: Faults) -> pl.DataFrame:
+    """Columns file, row, sample_id, path, split, label, and `annotation`: the path of the annotation file."""
+    parts: list[pl.DataFrame] = []
+    listed = 0
+    for split in SPLITS:
+        name = f"{split}.json"
+        entries = _read_json(root, name)
+        if not isinstance(entries, list):
+            raise DatasetError(f"{root / name}: must be a list of rows, got {type(entries).__name__}")
+        rows = [_fields(entry) for entry in entries]
+        for index, row in enumerate(rows):
+            if row is None:
+                shapes = "[emotion, image, annotation] or [emotion, image_id, image, annotation]"
+                faults.add(listed + index, RowFault.MALFORMED, f"{_short(entries[index])}, expected {shapes}")
+        listed += len(rows)
+        columns = zip(*(row or (None, None, None) for row in rows), strict=True) if rows else ((), (), ())
+        fields = {
+            key: pl.Series(key, column, dtype=pl.String)
+            for key, column in zip(("label", "path", "annotation"), columns, strict=True)
+        }
+        part = pl.DataFrame(fields).with_row_index("row", offset=1)
+        parts.append(part.with_columns(pl.col("row").cast(pl.Int64), file=pl.lit(name), split=pl.lit(split)))
+    table = pl.concat(parts)
+    stem = pl.col("path").str.extract(r"([^/]*)$").str.replace(r"(.)\.[^.]*$", "$1")
+    return table.with_columns(sample_id=stem)
+
+
+def _fields(entry: Any) -> tuple[str, str, str] | None:
+    """Emotion, image and annotation of a split row of either shape; None if it has neither."""
+    if not isinstance(entry, list) or len(entry) not in {3, 4} or not all(isinstance(value, str) for value in entry):
+        return None
+    try:
+        "".join(entry).encode()
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can spell and a table cannot hold
+        return None
+    return entry[0].strip(), entry[-2].strip(), entry[-1].strip()
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _with_attributes(table: pl.DataFrame, files: DatasetFiles, faults: Faults) -> tuple[pl.DataFrame, list[str]]:
+    """The table with the annotations' attributes in place of their paths, and notes for the user."""
+    annotations = normalised_paths(table["annotation"])
+    rows = annotations.is_not_null().arg_true().to_list()
+    columns: dict[str, list[Any]] = {name: [None] * table.height for name in ATTRIBUTES}
+    missing = 0
+    read = map_in_threads(partial(_read_annotation, files), annotations.drop_nulls().to_list())
+    for row, values in zip(rows, read, strict=True):
+        if values is None:
+            missing += 1
+        elif isinstance(values, str):
+            faults.add(row, RowFault.DAMAGED_ANNOTATION, f"{annotations[row]}: {values}")
+        else:
+            for name, value in values.items():
+                columns[name][row] = value
+    series = [pl.Series(name, column, dtype=ATTRIBUTES[name]) for name, column in columns.items()]
+    were = "annotation file is" if missing == 1 else "annotation files are"
+    notes = [f"{missing} of {len(rows)} {were} missing: the attributes of these rows are null"] if missing else []
+    return table.drop("annotation").with_columns(series), notes
+
+
+def _read_annotation(files: DatasetFiles, path: str) -> dict[str, Any] | str | None:
+    """The attributes in one annotation file; what is wrong with it, in words; or None if there is no such file."""
+    try:
+        return _load_annotation(files, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    except (ValueError, OverflowError, RecursionError) as error:
+        return str(error)
+
+
+def _load_annotation(files: DatasetFiles, path: str) -> dict[str, Any]:
+    if not files.holds(path):
+        raise ValueError("its path leaves the root")
+    text = Path(files.absolute(path)).read_bytes()
+    if text.startswith(LFS_MAGIC):
+        raise ValueError("git-lfs pointer text instead of JSON")
+    return _attributes(json.loads(text))
+
+
+def _attributes(data: Any) -> dict[str, Any]:
+    """The known attributes of an annotation, spaces around names and words removed (one action is `"boxing "`).
+
+    Raises:
+        ValueError: it is no object, or an attribute is not what EmoSet says it is.
+    """
+    if not isinstance(data, dict):
+        raise ValueError(f"must be an object, got {type(data).__name__}")  # noqa: TRY004 - bad data, not bad code
+    given = {key.strip(): value for key, value in data.items()}
+    return {
+        name: _attribute(name, given[name], dtype) for name, dtype in ATTRIBUTES.items() if given.get(name) is not None
+    }
+
+
+def _attribute(name: str, value: Any, dtype: pl.DataType) -> float | str | list[str] | None:
+    if dtype == pl.Float64 and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if dtype == pl.String and isinstance(value, str):
+        return _word(value) or None
+    if isinstance(dtype, pl.List) and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return [_word(item) for item in value]
+    expected = {pl.Float64: "a number", pl.String: "a word"}.get(type(dtype), "a list of words")
+    raise ValueError(f"{name} is {_short(value)}, expected {expected}")
+
+
+def _word(text: str) -> str:
+    text.encode()  # raises on a lone surrogate, which JSON can spell and a table cannot hold
+    return text.strip()

@@ -1,0 +1,108 @@
+"""What is wrong with the files of a dataset, found without opening more of them than need be.
+
+Millions of rows must pass here, so paths are plain strings, links are followed once per folder and not once per file,
+and the look-ups run in threads: they wait for the disk, or for the network behind it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+LFS_MAGIC = b"version https://git-lfs"
+_LFS_MAX_BYTES = 1024  # a pointer file is smaller by the specification of git-lfs
+_THREADS = 8
+_ROWS_PER_TASK = 4096
+
+T = TypeVar("T")
+
+
+class FileFault(StrEnum):
+    """Why a path is no image file. The values are what the user reads."""
+
+    OUTSIDE = "path leaves the root"
+    MISSING = "missing file"
+    NOT_A_FILE = "not a file"
+    UNREADABLE = "file cannot be read"
+    EMPTY = "empty file"
+    LFS_POINTER = "git-lfs pointer text instead of an image"
+
+
+class DatasetFiles:
+    """The files below one root. Safe to use from many threads."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = str(root.absolute())
+        self._real_root = os.path.realpath(self._root)
+        self._folder_inside: dict[str, bool] = {}
+
+    def absolute(self, path: str) -> str:
+        """The absolute path of one that is relative to the root."""
+        return f"{self._root}/{path}"
+
+    def is_inside(self, path: str) -> bool:
+        """Whether a normalised relative path stays below the root, by its text and by the links in it."""
+        if path == ".." or path.startswith(("../", "/")) or path[1:3] == ":/":
+            return False
+        folder = path.rpartition("/")[0]
+        inside = self._folder_inside.get(folder)
+        if inside is None:
+            inside = self._folder_inside[folder] = self.leads_inside(folder)
+        return inside
+
+    def holds(self, path: str) -> bool:
+        """Whether a normalised relative path stays below the root even if it is a link itself."""
+        return self.is_inside(path) and (not Path(self.absolute(path)).is_symlink() or self.leads_inside(path))
+
+    def leads_inside(self, path: str) -> bool:
+        """Whether a path, its own links followed too, ends below the root."""
+        real = os.path.realpath(self.absolute(path))
+        return real == self._real_root or real.startswith(self._real_root.rstrip(os.sep) + os.sep)
+
+    def fault(self, path: str) -> FileFault | None:
+        """What is wrong with a normalised relative path, or None."""
+        try:
+            return self._file_fault(path) if self.is_inside(path) else FileFault.OUTSIDE
+        except (FileNotFoundError, NotADirectoryError):
+            return FileFault.MISSING
+        except (OSError, ValueError):  # no permission, a loop of links, a name too long or with a NUL in it
+            return FileFault.UNREADABLE
+
+    def faults(self, paths: Sequence[str]) -> Iterator[tuple[int, FileFault]]:
+        """Position and fault of every bad one of many normalised relative paths, in order."""
+        for position, fault in enumerate(map_in_threads(self.fault, paths)):
+            if fault is not None:
+                yield position, fault
+
+    def _file_fault(self, path: str) -> FileFault | None:
+        found = os.lstat(self.absolute(path))
+        if stat.S_ISLNK(found.st_mode):
+            if not self.leads_inside(path):
+                return FileFault.OUTSIDE
+            found = Path(self.absolute(path)).stat()
+        if not stat.S_ISREG(found.st_mode):
+            return FileFault.NOT_A_FILE
+        if found.st_size == 0:
+            return FileFault.EMPTY
+        is_pointer = found.st_size < _LFS_MAX_BYTES and self._starts_as_pointer(path)
+        return FileFault.LFS_POINTER if is_pointer else None
+
+    def _starts_as_pointer(self, path: str) -> bool:
+        with Path(self.absolute(path)).open("rb") as file:
+            return file.read(len(LFS_MAGIC)) == LFS_MAGIC
+
+
+def map_in_threads(work: Callable[[str], T], paths: Sequence[str]) -> Iterator[T]:
+    """`map(work, paths)` in threads, in order. Tasks are slices: one per path would cost more than its work."""
+
+    def work_through(start: int) -> list[T]:
+        return [work(path) for path in paths[start : start + _ROWS_PER_TASK]]
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for results in pool.map(work_through, range(0, len(paths), _ROWS_PER_TASK)):
+            yield from results

@@ -1,0 +1,61 @@
+"""`emofuse predict`: what a saved run says of images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from emofuse.predict import Prediction
+
+_UNITS_SHOWN = 5
+
+
+def predict(
+    images: Annotated[Path, typer.Argument(help="An image, or a folder with images below it.")],
+    run: Annotated[Path, typer.Option(help="Folder of a saved run: OUT/runs/DIGEST.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of text.")] = False,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where backbones and head run.")] = "cpu",
+) -> None:
+    """Probabilities, whether a face was found, and the strongest facial action units of each image.
+
+    Exit status 1 if an image could not be read; the others are predicted all the same.
+    """
+    from emofuse.predict import Predictor, find_images
+    from emofuse.training.loop import resolve_device
+
+    paths = find_images(images)
+    unreadable = 0
+    with Predictor(run, device=resolve_device(device).type) as predictor:
+        random = [name for name, stream in predictor.record.streams.items() if is_random(stream["weights"])]
+        if random:
+            typer.secho(f"RANDOM WEIGHTS in {', '.join(random)}: a demonstration, not a finding.", fg="red", err=True)
+        for prediction in predictor.predict(paths):
+            unreadable += prediction.problem is not None
+            typer.echo(json.dumps(prediction.to_json()) if as_json else as_text(prediction))
+    if unreadable:
+        raise typer.Exit(1)
+
+
+def is_random(weights: dict[str, object] | None) -> bool:
+    """Whether a stream's recorded weights are random ones."""
+    return weights is not None and weights["kind"] == "random"
+
+
+def as_text(prediction: Prediction) -> str:
+    """A few aligned lines for people."""
+    if prediction.problem is not None:
+        return f"{prediction.path}\n  cannot be read: {prediction.problem}"
+    width = max(len(label) for label in prediction.probs)
+    lines = [str(prediction.path)]
+    lines += [f"  {label:<{width}}  {prob:6.1%}  {'#' * round(prob * 30)}" for label, prob in prediction.probs.items()]
+    lines.append(f"  face: {'found' if prediction.face else 'not found'}")
+    if prediction.missing:
+        lines.append("  without: " + ", ".join(f"{name} ({why})" for name, why in prediction.missing.items()))
+    for unit in prediction.action_units[:_UNITS_SHOWN]:
+        strength = "" if unit.activation is None else f"  {unit.activation:+5.1f} deviations from the baseline"
+        lines.append(f"  {unit.name:<24} {unit.value:+7.3f}{strength}")
+    return "\n".join(lines)

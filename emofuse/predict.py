@@ -1,0 +1,193 @@
+"""Images -> probabilities: the same extractors, scaling and head that a saved run was trained with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from emofuse.datasets.files import IMAGE_SUFFIXES
+from emofuse.errors import DatasetError, StaleCacheError
+from emofuse.results import RunRecord
+from emofuse.specs import ActionUnitsSpec, CacheSpec, StreamSpec, digest, parse_spec
+from emofuse.status import Status
+from emofuse.streams import stream_identity
+from emofuse.streams.extractor import Extraction, Extractor
+from emofuse.training.runs import TrainedHead, load_head
+
+_ACTION_UNITS = "action_units"
+_BLOCK_ROWS = 64
+
+
+@dataclass(frozen=True)
+class ActionUnit:
+    """One facial action unit measurement of a face.
+
+    Attributes:
+        name: of the measurement, see `emofuse.streams.action_units`.
+        value: the raw measurement, in inter-ocular distances or radians.
+        activation: its distance from the baseline of the run's training faces, in deviations; None without a baseline
+            (the run's cache held no action units).
+    """
+
+    name: str
+    value: float
+    activation: float | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run says of one image.
+
+    Attributes:
+        path: of the image.
+        probs: label -> probability, most probable first; empty if the image cannot be read.
+        face: whether a face was found; None if the image cannot be read.
+        action_units: the strongest first; without a baseline, all in their own order. Empty without a face.
+        missing: stream of the run -> why this image lacks it (status name in lower case).
+        problem: why the image cannot be read, or None.
+    """
+
+    path: Path
+    probs: Mapping[str, float]
+    face: bool | None
+    action_units: Sequence[ActionUnit]
+    missing: Mapping[str, str]
+    problem: str | None
+
+    @property
+    def label(self) -> str | None:
+        """The most probable label."""
+        return next(iter(self.probs), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "path": str(self.path),
+            "label": self.label,
+            "probs": dict(self.probs),
+            "face": self.face,
+            "action_units": [vars(unit) for unit in self.action_units],
+            "missing": dict(self.missing),
+            "problem": self.problem,
+        }
+
+
+class Predictor:
+    """A saved run with its extractors, ready for images.
+
+    Raises:
+        ResultsError: no run in the folder, or a damaged one.
+        WeightsError: weights of a stream are not on this machine.
+        StaleCacheError: this emofuse would extract other features than the run was trained on.
+    """
+
+    def __init__(self, run: Path, *, device: str = "cpu") -> None:
+        self._trained: TrainedHead = load_head(run, device=device)
+        record = self._trained.record
+        spec = parse_spec(CacheSpec, dict(record.cache_spec), f"{run}/run.json: cache_spec")
+        _check_same_features(spec, record, run)
+        self._faces = _action_unit_stream(spec)
+        streams = spec.streams if self._faces in spec.streams else (*spec.streams, self._faces)
+        self._extractor = Extractor(streams, spec, device=device)
+        self._columns = self._extractor.streams[self._faces.name].columns
+        self._baseline = self._trained.action_unit_baseline
+
+    @property
+    def record(self) -> RunRecord:
+        """Of the run."""
+        return self._trained.record
+
+    def predict(self, paths: Sequence[Path]) -> Iterator[Prediction]:
+        """One prediction an image, in their order; a few dozen images are in memory at a time."""
+        for start in range(0, len(paths), _BLOCK_ROWS):
+            block = list(paths[start : start + _BLOCK_ROWS])
+            extraction = self._extractor.extract(block)
+            rows = extraction.rows
+            probs = self._trained.probs(
+                {name: part.features for name, part in rows.items()}, {name: part.status for name, part in rows.items()}
+            )
+            for index, path in enumerate(block):
+                yield self._describe(path, extraction, index, probs[index])
+
+    def close(self) -> None:
+        """Releases the extractors."""
+        self._extractor.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _describe(
+        self, path: Path, extraction: Extraction, index: int, probs: npt.NDArray[np.float32]
+    ) -> Prediction:
+        record = self._trained.record
+        faces = extraction.rows[self._faces.name]
+        status = Status(faces.status[index])
+        reasons = [reason for row, _, reason in extraction.problems if row == index]
+        if status is Status.UNREADABLE:
+            return Prediction(path, {}, None, (), {}, "; ".join(reasons) or "unreadable")
+        order = np.argsort(-probs, kind="stable")
+        return Prediction(
+            path=path,
+            probs={record.classes[i]: float(probs[i]) for i in order},
+            face=status is Status.OK,
+            action_units=self._strongest(faces.features[index]) if status is Status.OK else (),
+            missing={
+                name: found.name.lower()
+                for name in record.streams
+                if (found := Status(extraction.rows[name].status[index])) is not Status.OK
+            },
+            problem=None,
+        )
+
+    def _strongest(self, values: npt.NDArray[Any]) -> tuple[ActionUnit, ...]:
+        if self._baseline is None:
+            return tuple(ActionUnit(name, float(v), None) for name, v in zip(self._columns, values, strict=True))
+        activations = (values - self._baseline.center) / self._baseline.scale
+        order = np.argsort(-np.abs(activations), kind="stable")
+        return tuple(ActionUnit(self._columns[i], float(values[i]), float(activations[i])) for i in order)
+
+
+def find_images(path: Path) -> list[Path]:
+    """The image itself, or every image below a folder, sorted.
+
+    Raises:
+        DatasetError: no such path, or a folder without an image.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DatasetError(f"{path}: no such image or folder")
+    found = [
+        Path(folder, name)
+        for folder, _, names in os.walk(path)
+        for name in names
+        if Path(name).suffix.lower() in IMAGE_SUFFIXES
+    ]
+    if not found:
+        raise DatasetError(f"{path}: no image in this folder (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
+    return sorted(found)
+
+
+def _action_unit_stream(spec: CacheSpec) -> StreamSpec:
+    """The run's own action units, or the same measurements taken beside its streams."""
+    own = [stream for stream in spec.streams if isinstance(stream, ActionUnitsSpec)]
+    taken = {stream.name for stream in spec.streams}
+    return own[0] if own else ActionUnitsSpec(name=_ACTION_UNITS if _ACTION_UNITS not in taken else "face.action_units")
+
+
+def _check_same_features(spec: CacheSpec, record: RunRecord, run: Path) -> None:
+    for stream in spec.streams:
+        if digest(stream_identity(stream, spec)) != record.streams[stream.name]["digest"]:
+            raise StaleCacheError(
+                f"{run}: the head was trained on other {stream.name!r} features than this machine would extract "
+                "(other weights, face model or emofuse). Restore those, or build the cache and train again"
+            )

@@ -5,7 +5,8 @@ A run is one folder named by its digest::
     runs/<digest, 16 hex digits>/
         run.json            everything but arrays (class `RunRecord`)
         predictions.npz     test rows: sample_id (str), label (int64), probs (n, C) float32
-        weights.safetensors the head's parameters and buffers, and `scaling.<stream>.center|scale`
+        weights.safetensors `head.<parameter or buffer>`, `scaling.<stream>.center|scale`, and, if the cache has
+                            action units, `baseline.center|scale` of all 30 over the run's training faces
 
 The folder appears under its name at once and whole: it is written beside and renamed.
 """

@@ -1,0 +1,98 @@
+"""`emofuse train`: one configuration on a cache."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from emofuse.results import RunRecord
+
+
+def train(
+    cache: Annotated[Path, typer.Option(help="The feature cache, PATH.zarr.")],
+    streams: Annotated[str, typer.Option(help="Cached streams to fuse, with commas: lbp,resnet50.")],
+    lbp_bins: Annotated[int | None, typer.Option(help="128, 256 or 512.", show_default="256")] = None,
+    action_units: Annotated[int | None, typer.Option(help="15, 20, 25 or 30.", show_default="25")] = None,
+    depth: Annotated[int | None, typer.Option(help="Hidden layers of the head.", show_default="2")] = None,
+    width: Annotated[int | None, typer.Option(help="Width of a hidden layer.", show_default="512")] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most this many.", show_default="100")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after this many epochs without a better one.", show_default="never")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows of a step.", show_default="64")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of Adam.", show_default="0.0001")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, row order and dropout.", show_default="0")] = None,
+    split: Annotated[
+        Literal["official", "stratified"], typer.Option(help="The dataset's own, or 70/20/10 of every label.")
+    ] = "official",
+    split_seed: Annotated[int | None, typer.Option(help="Of --split stratified.", show_default="0")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    name: Annotated[
+        str | None, typer.Option(help="What tables call the configuration.", show_default="streams joined by +")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Trains one head on cached streams. The same run asked again is read, not trained; see `emofuse report`.
+
+    Defaults are the paper's. Everything else that a run can say is said in a pipeline file: `emofuse run`.
+    """
+    if split_seed is not None and split != "stratified":
+        raise typer.BadParameter(
+            "only a stratified split has a seed: add --split stratified", param_hint="--split-seed"
+        )
+    names = [stream.strip() for stream in streams.split(",") if stream.strip()]
+    asked = {
+        "name": name or "+".join(names),
+        "features": _given(streams=names, lbp_bins=lbp_bins, action_units=action_units),
+        "head": _given(depth=depth, width=width),
+        "train": _given(
+            epochs=epochs, patience=patience, batch_size=batch_size, learning_rate=learning_rate, seed=seed
+        ),
+        "split": _given(kind=split, seed=split_seed),
+    }
+    from emofuse.specs import RunSpec, parse_spec
+
+    spec = parse_spec(RunSpec, asked, "emofuse train")
+
+    from emofuse.cache.reader import open_cache
+    from emofuse.results import run_dir
+    from emofuse.training.runs import train_run
+
+    follow = _show_epoch if sys.stderr.isatty() else None
+    record, trained_now = train_run(open_cache(cache), spec, runs, device=device, on_epoch=follow)
+    if follow is not None and trained_now:
+        typer.echo(err=True)
+    typer.echo(_describe(record, trained_now))
+    typer.echo(run_dir(runs, record.digest))
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Those that were given; for the others the spec has defaults."""
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _show_epoch(entry: Mapping[str, Any]) -> None:
+    line = (
+        f"epoch {entry['epoch']}: train loss {entry['train_loss']:.4f}, val loss {entry['val_loss']:.4f}, "
+        f"val accuracy {entry['val_accuracy']:.3f}, val macro F1 {entry['val_macro_f1']:.3f}"
+    )
+    typer.echo(f"\r{line:<100}", nl=False, err=True)
+
+
+def _describe(record: RunRecord, trained_now: bool) -> str:
+    how = f"trained in {record.seconds:.1f} s" if trained_now else "already trained"
+    lines = [
+        f"{record.name}: {how}, best epoch {record.best_epoch} of {len(record.history)}, {record.parameters:,} parameters",
+        *record.notes,
+        f"{'split':<6} {'rows':>7} {'accuracy':>9} {'macro F1':>9}",
+    ]
+    for split in ("val", "test"):
+        metrics = record.metrics[split]
+        rows, accuracy, f1 = record.rows[split]["rows"], metrics["accuracy"], metrics["macro"]["f1"]
+        lines.append(f"{split:<6} {rows:>7} {accuracy:>9.3f} {f1:>9.3f}")
+    return "\n".join(lines)

@@ -1,0 +1,268 @@
+"""Cached streams joined with labels and splits: what heads train on, as plain arrays.
+
+Derived features are computed here, when the cache is read, and are stored nowhere: LBP histograms of 128 or 256 bins
+out of the 512 that are cached, the first n of 30 action units, standardisation. What is fitted is fitted on the
+training rows it is given, and on nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from emofuse.errors import CacheError, SpecError, TrainingError, did_you_mean
+from emofuse.specs import FeaturesSpec
+from emofuse.status import Status
+
+if TYPE_CHECKING:
+    from emofuse.cache.reader import Cache, CachedStream
+
+SPLITS = ("train", "val", "test")
+LBP = "lbp"
+ACTION_UNITS = "action_units"
+STORED_DIMS = {LBP: 512, ACTION_UNITS: 30}
+MAD_TO_DEVIATION = 1.4826  # a normal distribution's standard deviation over its median absolute deviation
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """N samples: one float32 array per stream, with labels, splits and what became of every row.
+
+    Attributes:
+        sample_ids: (N,) str.
+        labels: (N,) int64 index into `classes`; -1 unlabelled.
+        splits: (N,) str: train, val, test, anything else is none of them.
+        classes: label names in index order.
+        kinds: stream -> kind of its spec.
+        features: stream -> (N, D) float32; zeros where the row is not valid.
+        status: stream -> (N,) uint8 of `Status`.
+    """
+
+    sample_ids: npt.NDArray[np.str_]
+    labels: npt.NDArray[np.int64]
+    splits: npt.NDArray[np.str_]
+    classes: tuple[str, ...]
+    kinds: Mapping[str, str]
+    features: Mapping[str, npt.NDArray[np.float32]]
+    status: Mapping[str, npt.NDArray[np.uint8]]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def valid(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Stream -> (N,) bool: whether the row has this stream at all."""
+        return {name: status == Status.OK for name, status in self.status.items()}
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Stream -> D."""
+        return {name: array.shape[1] for name, array in self.features.items()}
+
+    def missing(self) -> dict[str, dict[str, int]]:
+        """Stream -> lower-case status name -> rows that lack the stream for it; statuses of no row left out."""
+        return {
+            name: {s.name.lower(): int(n) for s in Status if s is not Status.OK and (n := np.sum(status == s))}
+            for name, status in self.status.items()
+        }
+
+
+def cached_streams(cache: Cache, names: Sequence[str]) -> dict[str, CachedStream]:
+    """The named streams of a cache, in the order of the names.
+
+    Raises:
+        SpecError: names that are not in the cache, all of them, with what is.
+    """
+    known = sorted(cache.streams)
+    problems = [
+        f"features.streams: {name!r} is not in the cache{did_you_mean(name, known)} (there are: {', '.join(known)})"
+        for name in names
+        if name not in cache.streams
+    ]
+    if problems:
+        raise SpecError(str(cache.path), problems)
+    return {name: cache.streams[name] for name in names}
+
+
+def read_features(cache: Cache, spec: FeaturesSpec) -> FeatureTable:
+    """Reads the streams of a spec whole into memory, one float32 copy each, and derives what the spec asks for.
+
+    Raises:
+        SpecError: a stream that is not in the cache.
+        IncompleteCacheError: a stream with blocks that have not been computed yet.
+    """
+    streams = cached_streams(cache, spec.streams)
+    for stream in streams.values():
+        stream.check_complete()
+    features, status = {}, {}
+    for name, stream in streams.items():
+        stored, status[name] = stream.read()
+        features[name] = derived_features(stream.kind, stored, spec)
+    return FeatureTable(
+        sample_ids=np.asarray(cache.sample_ids, dtype=np.str_),
+        labels=np.asarray(cache.labels, dtype=np.int64),
+        splits=np.asarray(cache.splits, dtype=np.str_),
+        classes=tuple(cache.classes),
+        kinds={name: stream.kind for name, stream in streams.items()},
+        features=features,
+        status=status,
+    )
+
+
+def derived_features(kind: str, stored: npt.NDArray[Any], spec: FeaturesSpec) -> npt.NDArray[np.float32]:
+    """What heads see of a stream's stored features.
+
+    `lbp`: 512 = radius 1 and radius 2 side by side, 256 = radius 1, 128 = radius 1 with codes merged in pairs
+    (code >> 1). `action_units`: the first n of 30. Every other kind: as stored.
+
+    Args:
+        kind: of the stream's spec.
+        stored: (n, D) as cached or extracted.
+        spec: how many bins and action units.
+
+    Returns:
+        (n, D') float32.
+
+    Raises:
+        CacheError: an `lbp` or `action_units` stream of another width than emofuse stores.
+    """
+    expected = STORED_DIMS.get(kind, stored.shape[1])
+    if stored.shape[1] != expected:
+        raise CacheError(f"a stream of kind {kind!r} must hold {expected} values a row, got {stored.shape[1]}")
+    if kind == LBP and spec.lbp_bins == 128:
+        merged: npt.NDArray[np.float32] = stored[:, :256:2].astype(np.float32)
+        merged += stored[:, 1:256:2]
+        return merged
+    used = {LBP: spec.lbp_bins, ACTION_UNITS: spec.action_units}.get(kind, stored.shape[1])
+    return np.ascontiguousarray(stored[:, :used], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Standardisation of one stream: (x - center) / scale; rows without the stream become zeros.
+
+    Attributes:
+        center: (D,) float32.
+        scale: (D,) float32, above 0.
+    """
+
+    center: npt.NDArray[np.float32]
+    scale: npt.NDArray[np.float32]
+
+    @classmethod
+    def fit(cls, features: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], *, robust: bool = False) -> Self:
+        """Mean and population deviation, or median and 1.4826 MAD, of the given rows alone, computed in float64.
+
+        A column that is constant up to float32 rounding has scale 1: the aligned eye corners of `landmarks` differ in
+        their last bits only, and those blown up to unit variance would be noise to a head. Without a row, center is 0
+        and scale 1.
+
+        Args:
+            features: (N, D) float32.
+            rows: (n,) int64, training rows that have the stream.
+            robust: median and MAD.
+        """
+        if len(rows) == 0:
+            return cls(np.zeros(features.shape[1], np.float32), np.ones(features.shape[1], np.float32))
+        center, spread = _median_and_mad(features[rows]) if robust else _mean_and_deviation(features, rows)
+        eps = np.finfo(np.float32).eps
+        rounding = eps * (8 * np.abs(center) + np.max(np.abs(center) + spread))
+        return cls(center.astype(np.float32), np.where(spread <= rounding, 1.0, spread).astype(np.float32))
+
+    def apply(self, features: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        """(n, D) float32: the given rows standardised, zeros where `valid` (n,) does not hold."""
+        scaled = features - self.center
+        scaled /= self.scale
+        scaled[~valid] = 0
+        return scaled
+
+
+def fit_scaling(
+    table: FeatureTable, rows: npt.NDArray[np.int64], *, neutral_label: str | None = None
+) -> dict[str, Scaling]:
+    """Fits every stream's standardisation on the given rows alone, and of those on the ones that have the stream.
+
+    Mean and deviation. `action_units`: median and MAD over the faces (robust: what a detector gets wrong lies far out),
+    or mean and deviation over the faces labelled `neutral_label`, the paper's baseline.
+
+    Args:
+        table: features as `read_features` gives them.
+        rows: (n,) int64, the training rows of this run.
+        neutral_label: name of the label whose faces are at rest, if the dataset has one.
+
+    Raises:
+        TrainingError: `neutral_label` is no label, or no training row that has it has a face; features not finite.
+    """
+    scaling = {}
+    for name, features in table.features.items():
+        used = rows[table.valid[name][rows]]
+        is_action_units = table.kinds[name] == ACTION_UNITS
+        if is_action_units and neutral_label is not None:
+            used = _neutral_rows(table, used, name, neutral_label)
+        scaling[name] = Scaling.fit(features, used, robust=is_action_units and neutral_label is None)
+        if not (np.isfinite(scaling[name].center).all() and np.isfinite(scaling[name].scale).all()):
+            raise TrainingError(
+                f"stream {name!r}: rows with status ok hold values that are not finite, or too large to square. "
+                f"Drop the stream and build it again: emofuse cache drop CACHE {name}"
+            )
+    return scaling
+
+
+def standardise(table: FeatureTable, rows: npt.NDArray[np.int64], scaling: Mapping[str, Scaling]) -> FeatureTable:
+    """A table of the given rows alone, standardised; the one given is left as it is."""
+    valid = table.valid
+    return FeatureTable(
+        sample_ids=table.sample_ids[rows],
+        labels=table.labels[rows],
+        splits=table.splits[rows],
+        classes=table.classes,
+        kinds=table.kinds,
+        features={name: scaling[name].apply(array[rows], valid[name][rows]) for name, array in table.features.items()},
+        status={name: array[rows] for name, array in table.status.items()},
+    )
+
+
+def _neutral_rows(
+    table: FeatureTable, rows: npt.NDArray[np.int64], stream: str, neutral_label: str
+) -> npt.NDArray[np.int64]:
+    if neutral_label not in table.classes:
+        raise TrainingError(
+            f"features.neutral_label: {neutral_label!r} is no label of this dataset"
+            f"{did_you_mean(neutral_label, table.classes)} (there are: {', '.join(table.classes)}). "
+            "Name one of them, or leave it out: the baseline is then the median of all training faces"
+        )
+    neutral: npt.NDArray[np.int64] = rows[table.labels[rows] == table.classes.index(neutral_label)]
+    if len(neutral) == 0:
+        raise TrainingError(
+            f"features.neutral_label: no training row labelled {neutral_label!r} has stream {stream!r}. "
+            "Leave it out: the baseline is then the median of all training faces"
+        )
+    return neutral
+
+
+def _mean_and_deviation(
+    features: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Two passes in float64, a few thousand rows at a time: stable, and no second copy of the table."""
+    chunks = [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
+    total = np.zeros(features.shape[1], np.float64)
+    for chunk in chunks:
+        total += features[chunk].sum(axis=0, dtype=np.float64)
+    mean = total / len(rows)
+    squares = np.zeros_like(total)
+    for chunk in chunks:
+        squares += np.square(features[chunk] - mean).sum(axis=0)
+    return mean, np.sqrt(squares / len(rows))
+
+
+def _median_and_mad(
+    features: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    wide = features.astype(np.float64)
+    median = np.median(wide, axis=0)
+    return median, MAD_TO_DEVIATION * np.median(np.abs(wide - median), axis=0)

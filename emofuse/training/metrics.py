@@ -1,0 +1,76 @@
+"""What a classifier's probabilities are worth: NumPy alone, held against scikit-learn by the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+SMALLEST_PROB = 1e-12
+_MEASURES = ("precision", "recall", "f1", "specificity")
+
+
+def classification_metrics(
+    labels: npt.NDArray[np.int64], probs: npt.NDArray[np.floating[Any]], classes: Sequence[str]
+) -> dict[str, Any]:
+    """Metrics of n >= 1 labelled rows, all as plain JSON.
+
+    Every one of the C classes counts, also one that no row has: macro is the plain mean over classes, weighted the mean
+    by support, and a ratio with nothing below the line is 0 (scikit-learn's `labels=range(C), zero_division=0`).
+    Specificity of a class is TN / (TN + FP), one class against the rest. The predicted class is the first of the
+    largest probabilities. `loss` is the mean negative log of the true class's probability, probabilities clipped to
+    at least 1e-12 so that it stays finite.
+
+    Args:
+        labels: (n,) int64, 0 <= label < C.
+        probs: (n, C), rows sum to 1.
+        classes: C label names.
+
+    Returns:
+        accuracy, loss; macro and weighted: {precision, recall, f1, specificity}; per_class: one entry a class with
+        label, those four and support; confusion: C lists of C counts, true class by predicted class.
+
+    Raises:
+        ValueError: no row, or shapes that do not fit.
+    """
+    count = len(classes)
+    if labels.ndim != 1 or len(labels) == 0 or probs.shape != (len(labels), count):
+        raise ValueError(
+            f"expected labels (n,) with n >= 1 and probs (n, {count}), got {labels.shape} and {probs.shape}"
+        )
+    if labels.min() < 0 or labels.max() >= count:
+        raise ValueError(f"labels must be 0 .. {count - 1}, got {labels.min()} .. {labels.max()}")
+    confusion = np.bincount(labels * count + probs.argmax(axis=1), minlength=count * count).reshape(count, count)
+    support = confusion.sum(axis=1)
+    table = _per_class(confusion)
+    true_probs = probs[np.arange(len(labels)), labels].astype(np.float64)
+    return {
+        "accuracy": float(np.trace(confusion) / len(labels)),
+        "loss": float(-np.log(np.maximum(true_probs, SMALLEST_PROB)).mean()),
+        "macro": {name: float(table[name].mean()) for name in _MEASURES},
+        "weighted": {name: float(table[name] @ support / len(labels)) for name in _MEASURES},
+        "per_class": [
+            {"label": label, **{name: float(table[name][c]) for name in _MEASURES}, "support": int(support[c])}
+            for c, label in enumerate(classes)
+        ],
+        "confusion": confusion.tolist(),
+    }
+
+
+def _per_class(confusion: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.float64]]:
+    hit = np.diag(confusion).astype(np.float64)
+    support = confusion.sum(axis=1)
+    predicted = confusion.sum(axis=0)
+    negatives = confusion.sum() - support
+    return {
+        "precision": _ratio(hit, predicted),
+        "recall": _ratio(hit, support),
+        "f1": _ratio(2 * hit, support + predicted),
+        "specificity": _ratio(negatives - (predicted - hit), negatives),
+    }
+
+
+def _ratio(above: npt.NDArray[Any], below: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    return np.divide(above, below, out=np.zeros(len(above), np.float64), where=below > 0)

@@ -54,6 +54,10 @@ class IncompleteCacheError(CacheError):
     """Blocks that are needed have not been computed yet."""
 
 
+class BuildError(EmofuseError, RuntimeError):
+    """A build cannot run where it was asked to: no scheduler, no workers, or workers of another make."""
+
+
 class TrainingError(EmofuseError, RuntimeError):
     """A run cannot be trained as asked (no rows, one class, diverged)."""
 

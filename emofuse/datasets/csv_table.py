@@ -25,6 +25,8 @@ from emofuse.datasets.rows import (
 from emofuse.errors import DatasetError, did_you_mean
 from emofuse.specs import CsvSpec, OfficialSplit
 
+_SPLIT_COLUMN_NAMES = frozenset({"split", "usage", "partition", "set", "fold"})
+
 
 def read_csv_table(spec: CsvSpec) -> Listing:
     """Lists the rows of a table in its order; classes are its labels in alphabetical order.
@@ -111,21 +113,22 @@ def _header(path: Path, names: list[str]) -> list[str]:
 def _used_columns(spec: CsvSpec, path: Path, available: list[str]) -> dict[str, str]:
     """The columns of path, label and, for the official split, split; all of them in the table."""
     columns = {"path": spec.path_column, "label": spec.label_column}
+    problems = []
     if isinstance(spec.split, OfficialSplit):
         if spec.split_column is None:
-            guess = next((name for name in available if name.lower() in {"split", "usage", "partition", "set"}), None)
-            way = f"`split_column: {guess}`" if guess else "`split_column`, if the table has one"
-            raise DatasetError(
-                f"{path}: the official split needs the column that holds it: {way}. Or ask for a stratified split: "
+            guess = next((name for name in available if name.lower() in _SPLIT_COLUMN_NAMES), None)
+            way = f"set `split_column: {guess}`" if guess else "set `split_column`, if there is such a column"
+            problems.append(
+                f"the official split needs the column that holds it: {way}, or ask for a stratified split: "
                 "`split: {kind: stratified}` (dataset check: --split stratified)"
             )
-        columns["split"] = spec.split_column
+        else:
+            columns["split"] = spec.split_column
     for use, name in columns.items():
         if name not in available:
-            raise DatasetError(
-                f"{path}: {use}_column: there is no column {name!r}{did_you_mean(name, available)}"
-                f" (columns: {', '.join(available)})"
-            )
+            problems.append(f"{use}_column: there is no column {name!r}{did_you_mean(name, available)}")
+    if problems:
+        raise DatasetError(f"{path} (columns: {', '.join(available)}): {' | '.join(problems)}")
     return columns
 
 

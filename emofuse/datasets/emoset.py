@@ -101,7 +101,7 @@ def _read_split_files(root: Path, faults: Faults) -> pl.DataFrame:
         part = pl.DataFrame(fields).with_row_index("row", offset=1)
         parts.append(part.with_columns(pl.col("row").cast(pl.Int64), file=pl.lit(name), split=pl.lit(split)))
     table = pl.concat(parts)
-    stem = pl.col("path").str.extract(r"([^/]*)$").str.replace(r"(.)\.[^.]*$", "$1")
+    stem = pl.col("path").str.extract(r"([^/]*)$").str.replace(r"(.)\.[^.]*$", "$1").replace("", None)
     return table.with_columns(sample_id=stem)
 
 
@@ -155,9 +155,7 @@ def _read_annotation(files: DatasetFiles, path: str) -> dict[str, Any] | str | N
 
 
 def _load_annotation(files: DatasetFiles, path: str) -> dict[str, Any]:
-    if not files.holds(path):
-        raise ValueError("its path leaves the root")
-    text = Path(files.absolute(path)).read_bytes()
+    text = files.read(path)
     if text.startswith(LFS_MAGIC):
         raise ValueError("git-lfs pointer text instead of JSON")
     return _attributes(json.loads(text))

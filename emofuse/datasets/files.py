@@ -11,12 +11,13 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
+from io import FileIO
 from pathlib import Path
 from typing import TypeVar
 
 LFS_MAGIC = b"version https://git-lfs"
 _LFS_MAX_BYTES = 1024  # a pointer file is smaller by the specification of git-lfs
-_THREADS = 8
+_THREADS = 16
 _ROWS_PER_TASK = 4096
 
 T = TypeVar("T")
@@ -55,9 +56,21 @@ class DatasetFiles:
             inside = self._folder_inside[folder] = self.leads_inside(folder)
         return inside
 
-    def holds(self, path: str) -> bool:
-        """Whether a normalised relative path stays below the root even if it is a link itself."""
-        return self.is_inside(path) and (not Path(self.absolute(path)).is_symlink() or self.leads_inside(path))
+    def read(self, path: str) -> bytes:
+        """The bytes of a small file, by its normalised relative path.
+
+        Raises:
+            OSError: it is missing or cannot be read.
+            ValueError: the path leaves the root, or is no path.
+        """
+        absolute = self.absolute(path)
+        is_inside = self.is_inside(path)
+        if is_inside and stat.S_ISLNK(os.lstat(absolute).st_mode):
+            is_inside = self.leads_inside(path)
+        if not is_inside:
+            raise ValueError("its path leaves the root")
+        with FileIO(absolute) as file:
+            return file.readall()
 
     def leads_inside(self, path: str) -> bool:
         """Whether a path, its own links followed too, ends below the root."""
@@ -89,12 +102,8 @@ class DatasetFiles:
             return FileFault.NOT_A_FILE
         if found.st_size == 0:
             return FileFault.EMPTY
-        is_pointer = found.st_size < _LFS_MAX_BYTES and self._starts_as_pointer(path)
+        is_pointer = found.st_size < _LFS_MAX_BYTES and self.read(path).startswith(LFS_MAGIC)
         return FileFault.LFS_POINTER if is_pointer else None
-
-    def _starts_as_pointer(self, path: str) -> bool:
-        with Path(self.absolute(path)).open("rb") as file:
-            return file.read(len(LFS_MAGIC)) == LFS_MAGIC
 
 
 def map_in_threads(work: Callable[[str], T], paths: Sequence[str]) -> Iterator[T]:

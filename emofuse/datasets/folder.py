@@ -130,8 +130,12 @@ class _Walk:
         return notes
 
     def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
-        with os.scandir(self.files.absolute(folder)) as entries:
-            yield from sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
+        try:
+            with os.scandir(self.files.absolute(folder)) as entries:
+                visible = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            raise DatasetError(f"{self.files.absolute(folder)}: cannot be listed ({error.strerror})") from None
+        yield from sorted(visible, key=lambda entry: entry.name)
 
     def _visit(self, folder: str, split: str | None, label: str, above: Sequence[str]) -> None:
         """Lists everything below a label's folder. `above`: real paths of the folders that lead here."""

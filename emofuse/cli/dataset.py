@@ -1,0 +1,179 @@
+"""`emofuse dataset`: look at a dataset before anything is computed from it; make the demo dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from emofuse.datasets.rows import Listing
+    from emofuse.datasets.summary import SizeSummary
+    from emofuse.specs import DatasetSpec
+
+app = typer.Typer(no_args_is_help=True, help="Check a dataset, or make the demo dataset.")
+
+_LISTED = 20
+_PLAIN_WIDTH = 1000  # not on a terminal: one line stays one line
+
+
+@app.command()
+def check(
+    target: Annotated[
+        str, typer.Argument(help="A kind of dataset (emoset, folder, csv, demo) or a pipeline: its name or YAML file.")
+    ],
+    data: Annotated[Path | None, typer.Option(help="Root of the dataset; overrides the pipeline's.")] = None,
+    split: Annotated[
+        Literal["official", "stratified"] | None,
+        typer.Option(help="The dataset's own split, or a stratified 70/20/10.", show_default="pipeline's, or official"),
+    ] = None,
+    on_bad_rows: Annotated[
+        Literal["raise", "keep"], typer.Option(help="Whether problems end in exit status 1, or are listed only.")
+    ] = "raise",
+    all_images: Annotated[
+        bool, typer.Option("--all", help="Read the header of every image, not of 2000 chosen at random.")
+    ] = False,
+    table: Annotated[Path | None, typer.Option(help="csv: the table, relative to the root.")] = None,
+    path_column: Annotated[str | None, typer.Option(help="csv: the column of paths.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="csv: the column of labels.")] = None,
+    split_column: Annotated[str | None, typer.Option(help="csv: the column of splits.")] = None,
+    image_dir: Annotated[Path | None, typer.Option(help="csv: folder in the root that the paths start from.")] = None,
+) -> None:
+    """Print rows per label and split, sizes of images, and every problem. Exit status 1 if there are problems."""
+    from rich.console import Console
+
+    from emofuse.datasets.summary import measure_images
+
+    options = {
+        "root": data,
+        "split": {"kind": split} if split else None,
+        "table": table,
+        "path_column": path_column,
+        "label_column": label_column,
+        "split_column": split_column,
+        "image_dir": image_dir,
+    }
+    spec = _dataset_spec(target, {name: value for name, value in options.items() if value is not None})
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    with console.status("Reading rows and files"):
+        listing = _list_rows(spec)
+    _print_counts(console, listing, spec.kind)
+    with console.status("Reading headers of images"):
+        sizes = measure_images(listing, limit=None if all_images else 2000)
+    _print_sizes(console, sizes)
+    has_problems = _print_problems(console, listing, sizes)
+    if has_problems and on_bad_rows == "raise":
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    images: Annotated[int, typer.Option(min=16, help="How many images.")] = 800,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same images.")] = 0,
+) -> None:
+    """Generate the demo dataset: EmoSet's layout, faces and scenes drawn from known cues."""
+    from emofuse.datasets.demo import generate_demo
+
+    generate_demo(out, images=images, seed=seed)
+    typer.echo(f"{images} images (seed {seed}) in {out}. Look at them: emofuse dataset check demo --data {out}")
+
+
+def _dataset_spec(target: str, options: dict[str, Any]) -> DatasetSpec:
+    """The dataset of a kind or of a pipeline, with the command line's options over it."""
+    from emofuse.errors import SpecError, did_you_mean
+    from emofuse.specs import (
+        CsvSpec,
+        DemoSpec,
+        EmoSetSpec,
+        FolderSpec,
+        Spec,
+        bundled_specs,
+        parse_spec,
+        read_pipeline_spec,
+    )
+
+    models: dict[str, type[Spec]] = {"emoset": EmoSetSpec, "folder": FolderSpec, "csv": CsvSpec, "demo": DemoSpec}
+    pipelines = bundled_specs("pipelines")
+    if target in models:
+        data: dict[str, Any] = {"kind": target}
+    elif Path(target).is_file() or target in pipelines:
+        data = read_pipeline_spec(target).dataset.model_dump()
+    else:
+        known = f"kinds: {', '.join(models)}; pipelines: {', '.join(pipelines)}"
+        hint = did_you_mean(target, [*models, *pipelines])
+        if Path(target).is_dir():
+            hint = f" but a folder, so say what kind it is: emofuse dataset check folder --data {target}"
+        raise SpecError(target, [f"neither a kind of dataset nor a pipeline{hint} ({known})"])
+    spec = parse_spec(models[data["kind"]], {**data, **options}, f"{target} with the options given")
+    return cast("DatasetSpec", spec)
+
+
+def _list_rows(spec: DatasetSpec) -> Listing:
+    """The dataset's rows. A demo dataset is read, never generated: looking at a folder must not fill it."""
+    from emofuse.datasets import list_dataset
+    from emofuse.errors import DatasetError
+    from emofuse.specs import DemoSpec, EmoSetSpec
+
+    if not isinstance(spec, DemoSpec) or spec.root is None:
+        return list_dataset(spec)
+    if not spec.root.exists():
+        raise DatasetError(f"{spec.root}: no demo dataset here yet; make it: emofuse dataset demo --out {spec.root}")
+    return list_dataset(EmoSetSpec(root=spec.root))
+
+
+def _print_table(console: Console, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table: with lines on a terminal, aligned columns alone elsewhere."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
+    for index, name in enumerate(header):
+        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console.print(table, width=None if console.is_terminal else _PLAIN_WIDTH)
+
+
+def _print_counts(console: Console, listing: Listing, kind: str) -> None:
+    from emofuse.datasets.summary import count_rows
+
+    manifest = listing.manifest
+    table = count_rows(manifest)
+    console.print(f"{kind} dataset at {manifest.root}: {len(manifest)} rows, {len(manifest.classes)} labels\n")
+    rows = [(label, *counts, sum(counts)) for label, counts in table.counts.items()]
+    rows.append(("total", *table.totals, sum(table.totals)))
+    _print_table(console, ("label", *table.splits, "total"), rows)
+    for note in manifest.info["notes"]:
+        console.print(f"Note: {note}")
+
+
+def _print_sizes(console: Console, sizes: SizeSummary) -> None:
+    part, advice = f"all {sizes.candidates}", ""
+    if sizes.looked_at < sizes.candidates:
+        part, advice = f"{sizes.looked_at} of {sizes.candidates}", ", chosen at random (--all reads every one)"
+    console.print(f"\nSizes in pixels, from the headers of {part} images{advice}\n")
+    if sizes.looked_at > len(sizes.unreadable):
+        rows = (("width", *sizes.width), ("height", *sizes.height))
+        _print_table(console, ("", "min", "median", "max"), rows)
+
+
+def _print_problems(console: Console, listing: Listing, sizes: SizeSummary) -> bool:
+    """Prints bad rows and unreadable images; whether there are any."""
+    if not listing.bad_count and not sizes.unreadable:
+        console.print("\nProblems: none")
+        return False
+    console.print(f"\nProblems: bad rows {listing.bad_count}, images with an unreadable header {len(sizes.unreadable)}")
+    if listing.bad_count:
+        console.print(listing.describe_bad_rows())
+    if sizes.unreadable:
+        console.print(f"  unreadable header: {len(sizes.unreadable)} (the build keeps such rows as `unreadable`)")
+        for path, reason in sizes.unreadable[:_LISTED]:
+            console.print(f"    {path}: {reason}")
+        if len(sizes.unreadable) > _LISTED:
+            console.print(f"    ... and {len(sizes.unreadable) - _LISTED} more")
+    return True

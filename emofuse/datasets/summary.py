@@ -1,0 +1,108 @@
+"""What is in a dataset: rows per label and split, sizes of its images, its problems."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from emofuse.datasets.manifest import SPLITS, Manifest
+from emofuse.datasets.rows import Listing
+
+
+@dataclass(frozen=True)
+class CountTable:
+    """Rows per label and split.
+
+    Attributes:
+        splits: column names: those splits that have rows, and `none` if rows belong to no split.
+        counts: label (and `none` for unlabelled rows) -> one count per column.
+    """
+
+    splits: tuple[str, ...]
+    counts: Mapping[str, tuple[int, ...]]
+
+    @property
+    def totals(self) -> tuple[int, ...]:
+        """Rows per split."""
+        return tuple(sum(column) for column in zip(*self.counts.values(), strict=True))
+
+
+@dataclass(frozen=True)
+class SizeSummary:
+    """Sizes of images, as their headers give them (before any EXIF rotation).
+
+    Attributes:
+        looked_at: images whose header was read, or tried.
+        candidates: images that there are, bad rows left out.
+        width: smallest, median and largest, in pixels; zeros if no header could be read.
+        height: likewise.
+        unreadable: path and reason of each image whose header cannot be read.
+    """
+
+    looked_at: int
+    candidates: int
+    width: tuple[int, int, int]
+    height: tuple[int, int, int]
+    unreadable: Sequence[tuple[str, str]]
+
+
+def count_rows(manifest: Manifest) -> CountTable:
+    """Counts rows per label (in class order, empty classes too) and split; bad rows count like the others."""
+    grouped = manifest.table.group_by("label", "split").len()
+    found = {(label or "none", split or "none"): count for label, split, count in grouped.iter_rows()}
+    present = {split for _, split in found}
+    splits = tuple(split for split in (*SPLITS, "none") if split in present)
+    unlabelled = ["none"] if any(label == "none" for label, _ in found) else []
+    counts = {
+        label: tuple(found.get((label, split), 0) for split in splits) for label in (*manifest.classes, *unlabelled)
+    }
+    return CountTable(splits, counts)
+
+
+def measure_images(listing: Listing, *, limit: int | None = 2000, seed: int = 0) -> SizeSummary:
+    """Reads the headers of a dataset's images; no pixel is decoded.
+
+    Args:
+        listing: the dataset; its bad rows are left out.
+        limit: how many images are looked at, a seeded random choice in the manifest's order; None for all.
+        seed: of that choice.
+    """
+    manifest = listing.manifest
+    paths = manifest.table.filter(manifest.table["problem"].is_null())["path"].to_list()
+    chosen = paths
+    if limit is not None and limit < len(paths):
+        rng = np.random.default_rng(seed)
+        chosen = [paths[index] for index in np.sort(rng.choice(len(paths), limit, replace=False))]
+    sizes: list[tuple[int, int]] = []
+    unreadable: list[tuple[str, str]] = []
+    for path in chosen:
+        size = _header_size(manifest.root / path)
+        if isinstance(size, str):
+            unreadable.append((path, size))
+        else:
+            sizes.append(size)
+    widths, heights = np.array(sizes or [(0, 0)], dtype=np.int64).T
+    return SizeSummary(len(chosen), len(paths), _spread(widths), _spread(heights), unreadable)
+
+
+def _spread(values: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[int, int, int]:
+    return int(values.min()), int(np.median(values)), int(values.max())
+
+
+def _header_size(path: Path) -> tuple[int, int] | str:
+    """Width and height of an image, or why they cannot be read."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only the size is wanted, whatever it is
+            with Image.open(path) as image:
+                return image.size
+    except UnidentifiedImageError:
+        return "not an image, or one of an unknown format"
+    except Exception as error:  # noqa: BLE001 - Pillow lets anything through from a damaged header; it is told, not lost
+        return str(error) or type(error).__name__

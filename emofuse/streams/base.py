@@ -56,6 +56,12 @@ class Rows:
     flags: npt.NDArray[np.uint8]
 
     @classmethod
+    def ok(cls, features: npt.NDArray[np.floating[Any]]) -> Rows:
+        """Features (n, D) of which every row is OK and without a flag."""
+        count = len(features)
+        return cls(features, np.full(count, Status.OK, dtype=np.uint8), np.zeros(count, dtype=np.uint8))
+
+    @classmethod
     def empty(cls, count: int, dim: int, dtype: npt.DTypeLike, status: Status) -> Rows:
         """`count` rows of zeros, all of one status."""
         return cls(

@@ -1,0 +1,52 @@
+"""The README tells the truth: its Python runs, its commands and files exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from emofuse.cli import app
+from emofuse.specs import bundled_specs
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_example_stream_runs_as_it_stands(tmp_path):
+    code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "class MeanColour" in block)
+    path = tmp_path / "mean_colour.py"
+    path.write_text(code)
+    exec(compile(code, str(path), "exec"), {"__name__": "mean_colour"})
+
+
+def test_the_example_pipeline_is_valid(tmp_path):
+    from emofuse.specs import read_pipeline_spec
+
+    path = tmp_path / "mine.yaml"
+    path.write_text(re.search(r"```yaml\n(.*?)```", README, re.DOTALL).group(1))
+    assert [run.name for run in read_pipeline_spec(path).runs] == ["MobileNetV2", "FAUs + MobileNetV2"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(set(re.findall(r"`emofuse (\w+)", README)) | set(re.findall(r"^emofuse (\w+)", README, re.MULTILINE))),
+)
+def test_every_command_that_is_named_exists(name):
+    done = CliRunner().invoke(app, [name, "--help"])
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(((?!http)[^)]+)\)", README))))
+def test_every_file_that_is_linked_exists(link):
+    assert (ROOT / link).exists()
+
+
+def test_every_pipeline_that_is_run_exists():
+    assert set(re.findall(r"emofuse run (\w+)(?![\w.])", README)) <= {*bundled_specs("pipelines"), "mine"}
+
+
+def test_no_placeholder_is_left():
+    assert not re.findall(r"\b[A-Z]+_TABLE\b", README)

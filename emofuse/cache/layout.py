@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -88,6 +88,9 @@ class StreamLayout:
         weights: plain JSON of where the weights came from, for reports; None for streams without weights.
         flag_names: names of the bits of a flag, at most eight.
         columns: names of the D values, or ().
+        spec: the stream's spec as plain JSON: with `decode` and `face`, what it takes to extract it again.
+        decode: how its pictures were decoded, plain JSON of `DecodeSpec`.
+        face: how its faces were found, plain JSON of `FaceSpec`; None for a stream that looks at none.
     """
 
     name: str
@@ -98,6 +101,9 @@ class StreamLayout:
     weights: Mapping[str, Any] | None = None
     flag_names: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    decode: Mapping[str, Any] = field(default_factory=dict)
+    face: Mapping[str, Any] | None = None
 
     @property
     def digest(self) -> str:
@@ -139,6 +145,9 @@ class StreamLayout:
             "weights": None if self.weights is None else dict(self.weights),
             "flag_names": list(self.flag_names),
             "columns": list(self.columns),
+            "spec": dict(self.spec),
+            "decode": dict(self.decode),
+            "face": None if self.face is None else dict(self.face),
         }
         return {ATTRIBUTE: own}
 

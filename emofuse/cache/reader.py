@@ -26,6 +26,7 @@ from emofuse.cache.layout import (
 )
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, DatasetError, IncompleteCacheError
+from emofuse.specs import DecodeSpec, FaceSpec
 from emofuse.status import Status
 
 # What Zarr's codec pipelines raise for a chunk that is damaged, short or not readable at all.
@@ -45,6 +46,7 @@ class CachedStream:
         dtype: stored type of the features.
         columns: names of the D values, or ().
         flag_names: names of the bits of a flag.
+        spec: the stream's spec as plain JSON.
     """
 
     def __init__(self, cache: Path, cache_layout: CacheLayout, layout: StreamLayout) -> None:
@@ -61,6 +63,7 @@ class CachedStream:
         self.dtype = layout.dtype
         self.columns = layout.columns
         self.flag_names = layout.flag_names
+        self.spec = layout.spec
 
     def __repr__(self) -> str:
         return f"<CachedStream {self.name!r} ({self._rows.rows}, {VIEWS}, {self.dim}) {self.dtype}>"
@@ -212,6 +215,17 @@ class Cache:
     def __len__(self) -> int:
         return self.layout.rows
 
+    @property
+    def decode(self) -> Mapping[str, Any]:
+        """How pictures were decoded, plain JSON of `DecodeSpec`, the same for all streams."""
+        return next((stream.layout.decode for stream in self.streams.values()), DecodeSpec().model_dump(mode="json"))
+
+    @property
+    def face(self) -> Mapping[str, Any]:
+        """How faces were found, plain JSON of `FaceSpec`, the same for all streams that look at one."""
+        found = (stream.layout.face for stream in self.streams.values() if stream.layout.face is not None)
+        return next(found, FaceSpec().model_dump(mode="json"))
+
     def __repr__(self) -> str:
         return f"<Cache {self.path} with {len(self)} rows: {', '.join(self.streams)}>"
 
@@ -309,8 +323,13 @@ def read_stream(path: Path, layout: CacheLayout, name: str) -> CachedStream | No
             weights=own["weights"],
             flag_names=tuple(own["flag_names"]),
             columns=tuple(own["columns"]),
+            spec=own["spec"],
+            decode=own["decode"],
+            face=own["face"],
         )
-    except (KeyError, IndexError, ValueError, TypeError, FileNotFoundError) as error:
+        for array in stream.arrays:
+            zarr.open_array(folder / array, mode="r")
+    except (KeyError, IndexError, ValueError, TypeError, OSError) as error:
         raise CacheError(
             f"{folder}: damaged ({error}). Drop it and build it again: emofuse cache drop {path} {name}"
         ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +44,56 @@ def check_block_rows(path: Path, layout: CacheLayout, block_rows: int) -> None:
         )
 
 
-def check_same_stream(path: Path, cached: CachedStream, identity: Mapping[str, Any]) -> None:
-    """Raises unless a cached stream was made from this identity.
+def check_streams(
+    path: Path,
+    cached: Iterable[CachedStream],
+    identities: Mapping[str, Mapping[str, Any]],
+    decode: Mapping[str, Any],
+    face: Mapping[str, Any] | None,
+) -> None:
+    """Raises unless every cached stream was made from the spec and all streams see the same pictures and faces.
+
+    Args:
+        path: of the cache.
+        cached: its streams.
+        identities: stream -> identity, of the streams of the spec.
+        decode: the spec's way of decoding, plain JSON.
+        face: the spec's way of finding faces, plain JSON; None if none of its streams looks at one.
 
     Raises:
-        StaleCacheError: with what differs.
+        StaleCacheError: with everything that differs.
     """
+    faults = []
+    for stream in cached:
+        if stream.name in identities:
+            fault = _spec_fault(path, stream, identities[stream.name])
+        else:
+            fault = _picture_fault(path, stream, decode, face)
+        if fault:
+            faults.append(fault)
+    if faults:
+        raise StaleCacheError(" | ".join(faults))
+
+
+def _spec_fault(path: Path, cached: CachedStream, identity: Mapping[str, Any]) -> str | None:
     difference = describe_difference(cached.identity, identity)
-    if difference:
-        raise StaleCacheError(
-            f"{cached.name} was cached with {difference}. "
-            f"Build it under another name, or drop it first: emofuse cache drop {path} {cached.name}"
-        )
+    if not difference:
+        return None
+    return (
+        f"{cached.name} was cached with {difference}. "
+        f"Build it under another name, or drop it first: emofuse cache drop {path} {cached.name}"
+    )
+
+
+def _picture_fault(
+    path: Path, cached: CachedStream, decode: Mapping[str, Any], face: Mapping[str, Any] | None
+) -> str | None:
+    both_look_at_faces = cached.layout.face is not None and face is not None
+    had = {"decode": cached.layout.decode, "face": cached.layout.face if both_look_at_faces else {}}
+    difference = describe_difference(had, {"decode": decode, "face": face if both_look_at_faces else {}})
+    if not difference:
+        return None
+    return (
+        f"{cached.name} was cached with {difference}, and all streams of a cache see the same pictures. "
+        f"Build into another path, or drop it first: emofuse cache drop {path} {cached.name}"
+    )

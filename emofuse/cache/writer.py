@@ -29,7 +29,7 @@ from emofuse.cache.layout import (
     streams_dir,
 )
 from emofuse.cache.reader import read_cache_layout, read_manifest, read_stream
-from emofuse.cache.stale import check_block_rows, check_manifest, check_same_stream
+from emofuse.cache.stale import check_block_rows, check_manifest, check_streams
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError
 from emofuse.status import Status
@@ -113,7 +113,7 @@ def add_stream(path: Path, layout: StreamLayout) -> None:
     cache = read_cache_layout(path)
     cached = read_stream(path, cache, layout.name)
     if cached is not None:
-        check_same_stream(path, cached, layout.identity)
+        check_streams(path, [cached], {layout.name: layout.identity}, layout.decode, layout.face)
         if (cached.dim, cached.dtype) != (layout.dim, layout.dtype):
             raise CacheError(
                 f"{layout.name} was cached with {cached.dim} values of {cached.dtype}, its code now gives "

@@ -1,0 +1,10 @@
+"""Builds a feature cache: the only part that knows streams, cache and Dask.
+
+`plan` finds out what is missing, `worker` computes one block, `cluster` runs blocks on Dask, `run` wires them together.
+"""
+
+from emofuse.build.plan import BuildPlan, plan_build
+from emofuse.build.progress import BuildState, Progress
+from emofuse.build.run import BuildOptions, BuildSummary, build_cache
+
+__all__ = ["BuildOptions", "BuildPlan", "BuildState", "BuildSummary", "Progress", "build_cache", "plan_build"]

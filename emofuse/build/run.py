@@ -1,0 +1,275 @@
+"""Builds a cache: plan, workers, one block after another, a summary."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from emofuse.build.plan import BuildPlan, plan_build
+from emofuse.build.progress import BuildState, Progress
+from emofuse.build.worker import (
+    BlockDone,
+    BlockFailed,
+    BlockTask,
+    BuildJob,
+    Problem,
+    close_extractor,
+    compute_block,
+    describe_streams,
+    resolve_device,
+)
+from emofuse.cache.reader import read_stream
+from emofuse.cache.writer import add_stream, create_cache, lock_cache
+from emofuse.datasets.manifest import Manifest
+from emofuse.errors import CacheError, StreamError
+from emofuse.specs import CacheSpec, digest
+from emofuse.status import Status
+
+# A block that fails does not cost the others, but when several fail the cause is the machine or the spec.
+_MAX_FAILED_BLOCKS = 3
+_KEPT_PROBLEMS = 1000
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Where and how fast a build runs: no part of any digest.
+
+    Attributes:
+        scheduler: address of a running Dask scheduler, `tcp://...`; None starts local workers.
+        workers: local worker processes; None is one a core as far as memory allows, 0 works in this process (for
+            debugging).
+        device: where backbones run: `cpu`, `cuda`, `cuda:N`, or `auto`.
+    """
+
+    scheduler: str | None = None
+    workers: int | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class BuildSummary:
+    """What a build did.
+
+    Attributes:
+        rows: computed by this build.
+        seconds: from the start of extraction to its end.
+        counts: stream -> status name in lower case -> rows computed by this build.
+        problems: rows without features and why, the first thousand.
+        problem_count: all of them.
+    """
+
+    rows: int
+    seconds: float
+    counts: Mapping[str, Mapping[str, int]]
+    problems: tuple[Problem, ...] = ()
+    problem_count: int = 0
+
+    def describe(self) -> str:
+        """One line."""
+        if self.rows == 0:
+            return "complete, nothing to do"
+        return f"{self.rows} rows computed in {self.seconds:.1f} s ({self.rows / self.seconds:.1f} images/s)"
+
+
+def build_cache(
+    path: str | Path,
+    manifest: Manifest,
+    spec: CacheSpec,
+    options: BuildOptions = BuildOptions(),
+    progress: Progress | None = None,
+) -> BuildSummary:
+    """Builds a cache, or what is missing from it. Interrupted at any moment, a second call goes on where it was.
+
+    Local workers are new processes that import the calling script: call this below `if __name__ == "__main__":`.
+
+    Args:
+        path: of the cache.
+        manifest: of the dataset.
+        spec: what to cache.
+        options: where and how fast.
+        progress: follows the build.
+
+    Raises:
+        CacheError: the path is not a cache, is in use by another build, or its disk is full.
+        StaleCacheError: the cache was made from other samples or specs.
+        WeightsError: weights of a stream are missing.
+        BuildError: no workers.
+        StreamError: blocks failed; all others are kept.
+    """
+    path = Path(path)
+    plan = plan_build(path, manifest, spec)
+    with _sigterm_as_interrupt(), lock_cache(path):
+        create_cache(path, manifest, block_rows=spec.block_rows)
+        if not plan.blocks:
+            return BuildSummary(0, 0.0, {})
+        job = BuildJob(
+            cache=path.absolute(),
+            spec=spec,
+            digests={name: digest(identity) for name, identity in plan.identities.items()},
+            device=options.device,
+            one_thread=options.scheduler is not None or options.workers != 0,
+        )
+        with _workers(plan, spec, options) as workers:
+            if plan.new_streams:
+                for layout in workers.call(describe_streams, job, plan.new_streams):
+                    add_stream(path, layout)
+            _check_free_space(path, plan)
+            return _compute(workers, job, plan, manifest, progress)
+
+
+class Workers(Protocol):
+    """Processes, or this process, that compute blocks."""
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Runs a function in one worker and gives what it returns or raises."""
+        ...
+
+    def compute(self, job: BuildJob, tasks: Iterator[BlockTask]) -> Iterator[BlockDone | BlockFailed]:
+        """Results of all tasks, as they come."""
+        ...
+
+
+class ThisProcess:
+    """Works without Dask in the process that builds."""
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Calls the function."""
+        return function(*args)
+
+    def compute(self, job: BuildJob, tasks: Iterator[BlockTask]) -> Iterator[BlockDone | BlockFailed]:
+        """Results of all tasks, in their order."""
+        return (compute_block(job, task) for task in tasks)
+
+
+@contextmanager
+def _this_process() -> Iterator[Workers]:
+    try:
+        yield ThisProcess()
+    finally:
+        close_extractor()
+
+
+def _workers(plan: BuildPlan, spec: CacheSpec, options: BuildOptions) -> AbstractContextManager[Workers]:
+    if options.scheduler is None and options.workers == 0:
+        return _this_process()
+    from emofuse.build import cluster
+
+    if options.scheduler is not None:
+        return cluster.remote_workers(options.scheduler)
+    count = options.workers
+    if count is None:
+        device = resolve_device(options.device, [stream for stream in spec.streams if len(plan.pending[stream.name])])
+        count = cluster.default_workers(cuda=device.startswith("cuda"))
+    return cluster.local_workers(min(count, len(plan.blocks)))
+
+
+@dataclass
+class _Tally:
+    """What has been done so far, kept small whatever the size of the dataset."""
+
+    rows: int = 0
+    counts: dict[str, list[int]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    problem_count: int = 0
+    failures: list[BlockFailed] = field(default_factory=list)
+
+    def add(self, result: BlockDone | BlockFailed) -> None:
+        if isinstance(result, BlockFailed):
+            self.failures.append(result)
+            return
+        self.rows += result.rows
+        for stream, counts in result.counts.items():
+            total = self.counts.setdefault(stream, [0] * len(Status))
+            self.counts[stream] = [a + b for a, b in zip(total, counts, strict=True)]
+        self.problem_count += len(result.problems)
+        self.problems.extend(result.problems[: _KEPT_PROBLEMS - len(self.problems)])
+
+    def named_counts(self) -> dict[str, dict[str, int]]:
+        return {
+            stream: {status.name.lower(): counts[status] for status in Status if counts[status]}
+            for stream, counts in self.counts.items()
+        }
+
+
+def _compute(
+    workers: Workers, job: BuildJob, plan: BuildPlan, manifest: Manifest, progress: Progress | None
+) -> BuildSummary:
+    tally = _Tally()
+    total = plan.rows
+    started = time.perf_counter()
+
+    def tell() -> None:
+        if progress is not None:
+            progress.update(BuildState(tally.rows, total, time.perf_counter() - started, tally.named_counts()))
+
+    tell()
+    for result in workers.compute(job, _while_hopeful(plan.tasks(manifest), tally.failures)):
+        tally.add(result)
+        tell()
+    if tally.failures:
+        raise _failure(tally.failures, len(plan.blocks))
+    seconds = time.perf_counter() - started
+    problems = tuple(sorted(tally.problems, key=lambda problem: (problem.row, problem.stream)))
+    return BuildSummary(tally.rows, seconds, tally.named_counts(), problems, tally.problem_count)
+
+
+def _while_hopeful(tasks: Iterable[BlockTask], failures: list[BlockFailed]) -> Iterator[BlockTask]:
+    """The tasks, until too many blocks have failed; those in work are still finished and kept."""
+    for task in tasks:
+        if len(failures) >= _MAX_FAILED_BLOCKS:
+            return
+        yield task
+
+
+def _failure(failures: list[BlockFailed], blocks: int) -> StreamError | CacheError:
+    kind = CacheError if all(failed.in_cache for failed in failures) else StreamError
+    listed = " | ".join(f"{failed.rows}: {failed.reason}" for failed in failures)
+    stopped = ", then it was given up" if len(failures) >= _MAX_FAILED_BLOCKS else ""
+    error = kind(
+        f"{len(failures)} of {blocks} blocks failed{stopped}: {listed}. "
+        "Finished blocks are kept; run the same build again when the cause is removed."
+    )
+    for failed in failures:
+        if failed.details:
+            error.add_note(f"{failed.rows}, in the worker:\n{failed.details}")
+    return error
+
+
+def _check_free_space(path: Path, plan: BuildPlan) -> None:
+    """Raises before hours of work if the disk cannot hold what they will give."""
+    needed = 0
+    for name, blocks in plan.pending.items():
+        stream = read_stream(path, plan.layout, name)
+        if stream is not None:
+            needed += len(blocks) * stream.layout.block_bytes(plan.layout.block_rows)
+    free = shutil.disk_usage(path).free
+    if needed > free:
+        raise CacheError(
+            f"{path}: the missing blocks take {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free on this disk. "
+            "Make room, or build into a path on another disk."
+        )
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """While a build runs, SIGTERM ends it as Ctrl-C does: workers first, then this process."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

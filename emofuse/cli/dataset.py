@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Check a dataset, or make the demo dataset.")
 
+DATASET_KINDS = ("emoset", "folder", "csv", "demo")
 _LISTED = 20
 _PLAIN_WIDTH = 1000  # not on a terminal: one line stays one line
 
@@ -57,7 +58,7 @@ def check(
         "split_column": split_column,
         "image_dir": image_dir,
     }
-    spec = _dataset_spec(target, {name: value for name, value in options.items() if value is not None})
+    spec = dataset_spec(target, {name: value for name, value in options.items() if value is not None})
     console = Console(highlight=False, markup=False, soft_wrap=True)
     with console.status("Reading rows and files"):
         listing = _list_rows(spec)
@@ -83,7 +84,7 @@ def demo(
     typer.echo(f"{images} images (seed {seed}) in {out}. Look at them: emofuse dataset check demo --data {out}")
 
 
-def _dataset_spec(target: str, options: dict[str, Any]) -> DatasetSpec:
+def dataset_spec(target: str, options: dict[str, Any]) -> DatasetSpec:
     """The dataset of a kind or of a pipeline, with the command line's options over it."""
     from emofuse.errors import SpecError, did_you_mean
     from emofuse.specs import (

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from emofuse.build.worker import BlockTask
 from emofuse.cache.layout import CacheLayout
-from emofuse.cache.reader import read_cache_layout, read_streams
+from emofuse.cache.metadata import read_cache_layout
+from emofuse.cache.reader import read_streams
 from emofuse.cache.stale import check_block_rows, check_manifest, check_streams
 from emofuse.datasets.manifest import Manifest
 from emofuse.specs import CacheSpec

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -10,22 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import zarr
 
-from emofuse.cache.layout import (
-    ATTRIBUTE,
-    FORMAT,
-    VIEWS,
-    ArrayName,
-    CacheLayout,
-    StreamLayout,
-    chunk_name,
-    manifest_path,
-    streams_dir,
-)
+from emofuse.cache.layout import VIEWS, ArrayName, CacheLayout, StreamLayout, chunk_name, streams_dir
+from emofuse.cache.metadata import read_cache_layout, read_manifest, read_stream_layout, stream_names
 from emofuse.datasets.manifest import Manifest
-from emofuse.errors import CacheError, DatasetError, IncompleteCacheError
+from emofuse.errors import CacheError, IncompleteCacheError
 from emofuse.specs import DecodeSpec, FaceSpec
 from emofuse.status import Status
 
@@ -242,63 +231,13 @@ def open_cache(path: str | Path) -> Cache:
     return Cache(path, layout, manifest, {stream.name: stream for stream in read_streams(path, layout)})
 
 
-def read_cache_layout(path: Path) -> CacheLayout:
-    """The root group's attributes.
-
-    Raises:
-        CacheError: no cache there, of another format, or damaged.
-    """
-    own = _read_attributes(path)
-    if own is None:
-        what = "no such cache" if not path.exists() else "not a feature cache of emofuse"
-        raise CacheError(f"{path}: {what}. Make one with: emofuse cache build")
-    if own.get("format") != FORMAT:
-        raise CacheError(
-            f"{path}: cache format {own.get('format')}, this emofuse reads format {FORMAT}. "
-            "Build it again at another path, or use the emofuse that wrote it."
-        )
-    try:
-        return CacheLayout(own["rows"], own["block_rows"], own["ids_digest"], own["created"])
-    except KeyError as error:
-        raise CacheError(
-            f"{path / 'zarr.json'}: damaged, {error} is missing. Build the cache again at another path."
-        ) from None
-
-
-def read_manifest(path: Path, layout: CacheLayout) -> Manifest:
-    """The manifest beside a cache.
-
-    Raises:
-        CacheError: missing, damaged, or of other samples than the cache.
-    """
-    beside = manifest_path(path)
-    if not beside.is_file():
-        raise CacheError(
-            f"{path}: its manifest {beside.name} is missing. Put it back beside the cache, or run the build again."
-        )
-    try:
-        manifest = Manifest.read(beside)
-    except (DatasetError, pl.exceptions.PolarsError, OSError, ValueError) as error:
-        raise CacheError(f"{beside}: damaged ({error}). Run the same build again to have it written anew.") from error
-    if manifest.ids_digest != layout.ids_digest:
-        raise CacheError(
-            f"{beside}: not the manifest of {path.name}, its {len(manifest)} sample ids are not those of the cache's "
-            f"{layout.rows} rows. Put the right one back, or run the build again."
-        )
-    return manifest
-
-
 def read_streams(path: Path, layout: CacheLayout) -> list[CachedStream]:
     """All streams of a cache, by name. A folder without attributes is an unfinished creation and is left out.
 
     Raises:
         CacheError: a stream's metadata is damaged.
     """
-    folder = streams_dir(path)
-    names = (
-        sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")) if folder.is_dir() else []
-    )
-    found = [read_stream(path, layout, name) for name in names if (folder / name).is_dir()]
+    found = [read_stream(path, layout, name) for name in stream_names(path)]
     return [stream for stream in found if stream is not None]
 
 
@@ -308,41 +247,5 @@ def read_stream(path: Path, layout: CacheLayout, name: str) -> CachedStream | No
     Raises:
         CacheError: its metadata is damaged.
     """
-    folder = streams_dir(path) / name
-    own = _read_attributes(folder)
-    if own is None:
-        return None
-    try:
-        features = zarr.open_array(folder / "features", mode="r")
-        stream = StreamLayout(
-            name=name,
-            kind=own["kind"],
-            dim=features.shape[2],
-            dtype=features.dtype,
-            identity=own["identity"],
-            weights=own["weights"],
-            flag_names=tuple(own["flag_names"]),
-            columns=tuple(own["columns"]),
-            spec=own["spec"],
-            decode=own["decode"],
-            face=own["face"],
-        )
-        for array in stream.arrays:
-            zarr.open_array(folder / array, mode="r")
-    except (KeyError, IndexError, ValueError, TypeError, OSError) as error:
-        raise CacheError(
-            f"{folder}: damaged ({error}). Drop it and build it again: emofuse cache drop {path} {name}"
-        ) from error
-    return CachedStream(path, layout, stream)
-
-
-def _read_attributes(group: Path) -> dict[str, Any] | None:
-    """The attributes that emofuse keeps in a Zarr group, None where there are none."""
-    file = group / "zarr.json"
-    if not file.is_file():
-        return None
-    try:
-        own = json.loads(file.read_text(encoding="utf-8"))["attributes"].get(ATTRIBUTE)
-    except (ValueError, KeyError, AttributeError) as error:
-        raise CacheError(f"{file}: damaged ({error})") from error
-    return own if isinstance(own, dict) else None
+    stream = read_stream_layout(path, name)
+    return None if stream is None else CachedStream(path, layout, stream)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from emofuse.cache.layout import CacheLayout, describe_difference, manifest_path
-from emofuse.cache.reader import CachedStream, read_manifest
+from emofuse.cache.metadata import read_manifest
+from emofuse.cache.reader import CachedStream
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import StaleCacheError
 

@@ -28,10 +28,11 @@ from emofuse.cache.layout import (
     manifest_path,
     streams_dir,
 )
-from emofuse.cache.reader import read_cache_layout, read_manifest, read_stream
+from emofuse.cache.metadata import read_cache_layout, read_manifest, stream_names
+from emofuse.cache.reader import read_stream
 from emofuse.cache.stale import check_block_rows, check_manifest, check_streams
 from emofuse.datasets.manifest import Manifest
-from emofuse.errors import CacheError
+from emofuse.errors import CacheError, did_you_mean
 from emofuse.status import Status
 
 _UNFINISHED = ".new-"
@@ -121,7 +122,7 @@ def add_stream(path: Path, layout: StreamLayout) -> None:
                 f"Raise the stream's version, then drop it: emofuse cache drop {path} {layout.name}"
             )
         return
-    drop_stream_folder(path, layout.name)
+    _remove_stream_folder(path, layout.name)
     unfinished = streams_dir(path) / (_UNFINISHED + layout.name)
     shutil.rmtree(unfinished, ignore_errors=True)
     for array in layout.arrays:
@@ -201,23 +202,31 @@ def pending_blocks(path: Path, stream: str) -> npt.NDArray[np.int64]:
     return cached.lacking_blocks()
 
 
+def check_stream_exists(path: Path, stream: str) -> None:
+    """Raises unless a cache has a folder of this stream, readable or not.
+
+    Raises:
+        CacheError: no such cache or stream.
+    """
+    read_cache_layout(path)
+    names = stream_names(path)
+    if stream not in names:
+        there = ", ".join(names) or "none"
+        raise CacheError(f"{path}: no stream {stream!r}{did_you_mean(stream, names)} (there are: {there})")
+
+
 def drop_stream(path: Path, stream: str) -> None:
     """Removes one stream and nothing else, readable or not.
 
     Raises:
         CacheError: no such cache or stream, or a build is writing the cache.
     """
-    read_cache_layout(path)
-    folder = streams_dir(path)
-    if not (folder / stream).is_dir() or stream.startswith("."):
-        there = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
-        names = ", ".join(name for name in there if not name.startswith(".")) or "none"
-        raise CacheError(f"{path}: no stream {stream!r} to drop (there are: {names})")
+    check_stream_exists(path, stream)
     with lock_cache(path):
-        drop_stream_folder(path, stream)
+        _remove_stream_folder(path, stream)
 
 
-def drop_stream_folder(path: Path, stream: str) -> None:
+def _remove_stream_folder(path: Path, stream: str) -> None:
     """Takes a stream's folder away in one step, then deletes it; nothing happens if there is none."""
     folder = streams_dir(path) / stream
     if folder.is_dir():

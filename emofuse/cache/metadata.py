@@ -1,0 +1,113 @@
+"""Reads what a cache says of itself: attributes of its groups and the manifest beside it. No arrays are read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import zarr
+
+from emofuse.cache.layout import ATTRIBUTE, FORMAT, CacheLayout, StreamLayout, manifest_path, streams_dir
+from emofuse.datasets.manifest import Manifest
+from emofuse.errors import CacheError, DatasetError
+
+
+def read_cache_layout(path: Path) -> CacheLayout:
+    """The root group's attributes.
+
+    Raises:
+        CacheError: no cache there, of another format, or damaged.
+    """
+    own = _read_attributes(path)
+    if own is None:
+        what = "no such cache" if not path.exists() else "not a feature cache of emofuse"
+        raise CacheError(f"{path}: {what}. Make one with: emofuse cache build")
+    if own.get("format") != FORMAT:
+        raise CacheError(
+            f"{path}: cache format {own.get('format')}, this emofuse reads format {FORMAT}. "
+            "Build it again at another path, or use the emofuse that wrote it."
+        )
+    try:
+        return CacheLayout(own["rows"], own["block_rows"], own["ids_digest"], own["created"])
+    except KeyError as error:
+        raise CacheError(
+            f"{path / 'zarr.json'}: damaged, {error} is missing. Build the cache again at another path."
+        ) from None
+
+
+def read_manifest(path: Path, layout: CacheLayout) -> Manifest:
+    """The manifest beside a cache.
+
+    Raises:
+        CacheError: missing, damaged, or of other samples than the cache.
+    """
+    beside = manifest_path(path)
+    if not beside.is_file():
+        raise CacheError(
+            f"{path}: its manifest {beside.name} is missing. Put it back beside the cache, or run the build again."
+        )
+    try:
+        manifest = Manifest.read(beside)
+    except (DatasetError, pl.exceptions.PolarsError, OSError, ValueError) as error:
+        raise CacheError(f"{beside}: damaged ({error}). Run the same build again to have it written anew.") from error
+    if manifest.ids_digest != layout.ids_digest:
+        raise CacheError(
+            f"{beside}: not the manifest of {path.name}, its {len(manifest)} sample ids are not those of the cache's "
+            f"{layout.rows} rows. Put the right one back, or run the build again."
+        )
+    return manifest
+
+
+def stream_names(path: Path) -> list[str]:
+    """Names of the folders of streams in a cache, readable or not, in alphabetical order."""
+    folder = streams_dir(path)
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def read_stream_layout(path: Path, name: str) -> StreamLayout | None:
+    """One stream of a cache; None if the cache has none of this name, or only one whose creation was not finished.
+
+    Raises:
+        CacheError: its metadata is damaged.
+    """
+    folder = streams_dir(path) / name
+    own = _read_attributes(folder)
+    if own is None:
+        return None
+    try:
+        features = zarr.open_array(folder / "features", mode="r")
+        layout = StreamLayout(
+            name=name,
+            kind=own["kind"],
+            dim=features.shape[2],
+            dtype=features.dtype,
+            identity=own["identity"],
+            weights=own["weights"],
+            flag_names=tuple(own["flag_names"]),
+            columns=tuple(own["columns"]),
+            spec=own["spec"],
+            decode=own["decode"],
+            face=own["face"],
+        )
+        for array in layout.arrays:
+            zarr.open_array(folder / array, mode="r")
+    except (KeyError, IndexError, ValueError, TypeError, OSError) as error:
+        raise CacheError(
+            f"{folder}: damaged ({error}). Drop it and build it again: emofuse cache drop {path} {name}"
+        ) from error
+    return layout
+
+
+def _read_attributes(group: Path) -> dict[str, Any] | None:
+    """The attributes that emofuse keeps in a Zarr group, None where there are none."""
+    file = group / "zarr.json"
+    if not file.is_file():
+        return None
+    try:
+        own = json.loads(file.read_text(encoding="utf-8"))["attributes"].get(ATTRIBUTE)
+    except (ValueError, KeyError, AttributeError) as error:
+        raise CacheError(f"{file}: damaged ({error})") from error
+    return own if isinstance(own, dict) else None

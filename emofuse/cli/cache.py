@@ -1,0 +1,218 @@
+"""`emofuse cache`: build a feature cache, look into it, drop a stream of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from emofuse.cli.progress import build_progress, format_counts
+
+if TYPE_CHECKING:
+    from emofuse.build import BuildSummary
+    from emofuse.cache.reader import Cache, CachedStream
+    from emofuse.datasets.manifest import Manifest
+    from emofuse.specs import CacheSpec, DatasetSpec, StreamSpec
+
+__all__ = ["app", "build_progress"]
+
+app = typer.Typer(no_args_is_help=True, help="Build a feature cache, look into it, drop a stream of it.")
+
+_PROBLEMS_SHOWN = 10
+
+
+@app.command()
+def build(
+    target: Annotated[
+        str, typer.Argument(help="A kind of dataset (emoset, folder, csv, demo) or a pipeline: its name or YAML file.")
+    ],
+    data: Annotated[Path | None, typer.Option(help="Root of the dataset; overrides the pipeline's.")] = None,
+    spec: Annotated[
+        str | None,
+        typer.Option(help="What to cache: name or YAML file of a cache spec.", show_default="the pipeline's"),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Path of the cache.", show_default="features.zarr, or where `emofuse run` has the pipeline's"
+        ),
+    ] = None,
+    on_bad_rows: Annotated[
+        Literal["raise", "keep"], typer.Option(help="List bad rows in an error, or keep them as marked rows.")
+    ] = "raise",
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a running Dask scheduler, tcp://...; a local cluster otherwise.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Extraction processes; 0 works in this one.", show_default="one a core")
+    ] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where backbones run.")] = "auto",
+) -> None:
+    """Extract every stream of a dataset. Finished blocks are kept: the same command goes on from there.
+
+    A stream that the cache lacks is added, the others are not touched.
+    """
+    dataset, cache_spec, path = _resolve(target, data, spec, cache)
+
+    from emofuse.build import BuildOptions, build_cache
+    from emofuse.datasets import read_dataset
+
+    _warn_of_random_weights(cache_spec.streams)
+    manifest = read_dataset(dataset, on_bad_rows=on_bad_rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with build_progress() as progress:
+        summary = build_cache(path, manifest, cache_spec, BuildOptions(scheduler, workers, device), progress)
+    typer.echo(f"{path}: {summary.describe()}")
+    _print_problems(summary, manifest)
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(help="Path of the cache.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print rows, labels and splits, and of every stream its size, identity, weights and what became of the rows."""
+    from emofuse.cache.reader import open_cache
+
+    cache = open_cache(path)
+    if as_json:
+        typer.echo(json.dumps(describe_cache(cache), indent=1, ensure_ascii=False))
+    else:
+        _print_cache(describe_cache(cache))
+
+
+@app.command()
+def drop(
+    path: Annotated[Path, typer.Argument(help="Path of the cache.")],
+    stream: Annotated[str, typer.Argument(help="Name of the stream.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete one stream of a cache; the others stay as they are."""
+    from emofuse.cache.writer import check_stream_exists, drop_stream
+
+    check_stream_exists(path, stream)
+    if not yes:
+        typer.confirm(f"Delete {stream} of {path}? Extracting it again takes a build.", abort=True)
+    drop_stream(path, stream)
+    typer.echo(f"{path}: {stream} dropped")
+
+
+def describe_cache(cache: Cache) -> dict[str, Any]:
+    """What `emofuse cache info` tells, as plain JSON."""
+    import numpy as np
+
+    splits, counts = np.unique(cache.splits, return_counts=True)
+    return {
+        "path": str(cache.path),
+        "dataset": cache.manifest.info.get("name"),
+        "rows": len(cache),
+        "blocks": cache.layout.blocks,
+        "block_rows": cache.layout.block_rows,
+        "created": cache.layout.created,
+        "classes": list(cache.classes),
+        "splits": {str(split) or "none": int(count) for split, count in zip(splits, counts, strict=True)},
+        "streams": {name: _describe_stream(stream, cache.layout.blocks) for name, stream in cache.streams.items()},
+    }
+
+
+def _describe_stream(stream: CachedStream, blocks: int) -> dict[str, Any]:
+    return {
+        "kind": stream.kind,
+        "dim": stream.dim,
+        "dtype": str(stream.dtype),
+        "digest": stream.digest,
+        "weights": stream.weights,
+        "rows": stream.counts(),
+        "blocks_done": blocks - len(stream.lacking_blocks()),
+        "bytes": stream.nbytes(),
+    }
+
+
+def _resolve(
+    target: str, data: Path | None, spec: str | None, cache: Path | None
+) -> tuple[DatasetSpec, CacheSpec, Path]:
+    """Dataset, cache spec and path of the cache that a command line names."""
+    from emofuse.cli.dataset import DATASET_KINDS, dataset_spec
+    from emofuse.specs import DemoSpec, bundled_specs, read_cache_spec, read_pipeline_spec
+
+    dataset = dataset_spec(target, {} if data is None else {"root": data})
+    if target in DATASET_KINDS:
+        if spec is None:
+            names = ", ".join(bundled_specs("cache_specs"))
+            raise typer.BadParameter(f"say what to cache: one of {names}, or a YAML file", param_hint="--spec")
+        return dataset, read_cache_spec(spec), cache or Path("features.zarr")
+
+    from emofuse.pipeline import PipelinePaths
+
+    pipeline = read_pipeline_spec(target)
+    paths = PipelinePaths(Path("emofuse-runs") / pipeline.name)
+    if isinstance(dataset, DemoSpec) and dataset.root is None:
+        dataset = dataset.model_copy(update={"root": paths.demo_dataset})
+    return dataset, pipeline.cache if spec is None else read_cache_spec(spec), cache or paths.cache
+
+
+def _warn_of_random_weights(streams: Iterable[StreamSpec]) -> None:
+    from emofuse.streams import stream_weights
+
+    for stream in streams:
+        if _is_random(stream_weights(stream)):
+            typer.secho(f"{stream.name}: RANDOM WEIGHTS, for demonstrations and tests only", fg="yellow", err=True)
+
+
+def _is_random(weights: Mapping[str, Any] | None) -> bool:
+    return weights is not None and weights["kind"] == "random"
+
+
+def _print_problems(summary: BuildSummary, manifest: Manifest) -> None:
+    shown = summary.problems[:_PROBLEMS_SHOWN]
+    ids = manifest.table["sample_id"]
+    for problem in shown:
+        where = f" ({problem.stream})" if problem.stream else ""
+        typer.echo(f"  row {problem.row}, {ids[problem.row]}{where}: {problem.reason}")
+    if summary.problem_count > len(shown):
+        typer.echo(f"  and {summary.problem_count - len(shown)} more")
+
+
+def _print_cache(told: Mapping[str, Any]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    splits = ", ".join(f"{count} {split}" for split, count in told["splits"].items())
+    typer.echo(f"{told['path']}: {told['rows']} rows ({splits}) in {told['blocks']} blocks of {told['block_rows']}")
+    typer.echo(f"{len(told['classes'])} labels: {', '.join(told['classes'])}\n")
+    console = Console(highlight=False)
+    on_terminal = console.is_terminal
+    table = Table(box=box.SIMPLE_HEAD if on_terminal else None, pad_edge=False)
+    for name in ("stream", "kind", "values", "stored", "blocks", "rows", "weights", "digest", "MB"):
+        table.add_column(
+            name, justify="right" if name in {"values", "blocks", "MB"} else "left", no_wrap=not on_terminal
+        )
+    for name, stream in told["streams"].items():
+        done = f"{stream['blocks_done']}/{told['blocks']}"
+        table.add_row(
+            name,
+            stream["kind"],
+            str(stream["dim"]),
+            stream["dtype"],
+            Text(done, style="" if stream["blocks_done"] == told["blocks"] else "yellow"),
+            format_counts(stream["rows"]),
+            _weights_text(stream["weights"]),
+            stream["digest"][:12],
+            f"{stream['bytes'] / 1e6:.1f}",
+        )
+    console.print(table, width=None if on_terminal else 1000)
+
+
+def _weights_text(weights: Mapping[str, Any] | None) -> Any:
+    from rich.text import Text
+
+    if weights is None:
+        return ""
+    if _is_random(weights):
+        return Text(f"RANDOM (seed {weights['seed']})", style="yellow")
+    return str(weights["name"] or (weights["sha256"] or "")[:12])

@@ -72,10 +72,13 @@ def _read_classes(root: Path) -> tuple[str, ...]:
     indices = emotions.get("label2idx") if isinstance(emotions, dict) else None
     if not isinstance(indices, dict) or not indices:
         raise DatasetError(f"{root / 'info.json'}: has neither `emotion.label2idx` nor `label2idx`, a map of emotions")
-    by_index = {index: str(label).strip() for label, index in indices.items()}
-    if set(by_index) != set(range(len(indices))) or len(set(by_index.values())) != len(indices):
+    names = [label.strip() for label in indices]
+    is_numbered = all(type(index) is int for index in indices.values()) and sorted(indices.values()) == list(
+        range(len(names))
+    )
+    if not is_numbered or len(set(names)) != len(names):
         raise DatasetError(f"{root / 'info.json'}: label2idx must number the emotions 0, 1, 2, ..., got {indices}")
-    return tuple(by_index[index] for index in range(len(indices)))
+    return tuple(sorted(names, key=dict(zip(names, indices.values(), strict=True)).__getitem__))
 
 
 def _read_split_files(root: Path, faults: Faults) -> pl.DataFrame:

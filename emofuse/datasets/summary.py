@@ -99,7 +99,7 @@ def _header_size(path: Path) -> tuple[int, int] | str:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only the size is wanted, whatever it is
+            warnings.simplefilter("ignore")  # of odd metadata and many pixels: only the size is wanted, whatever it is
             with Image.open(path) as image:
                 return image.size
     except UnidentifiedImageError:

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from emofuse.cli.dataset import app
+from emofuse.errors import DatasetError, SpecError
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def error_of(*arguments):
+    """The error that ends the command; `emofuse.cli.main` prints its message."""
+    result = invoke(*arguments)
+    assert result.exit_code == 1
+    return result.exception
+
+
+@pytest.fixture
+def folder(tmp_path):
+    from PIL import Image
+
+    root = tmp_path / "pets"
+    for label in ("cat", "dog"):
+        (root / label).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (30 + number, 20)).save(root / label / f"{number}.jpg")
+    return root
+
+
+def test_check_prints_counts_sizes_and_that_all_is_well(folder):
+    result = invoke("check", "folder", "--data", folder, "--split", "stratified")
+    assert result.exit_code == 0
+    lines = [line.rstrip() for line in result.output.splitlines()]
+    assert lines == [
+        f"folder dataset at {folder}: 20 rows, 2 labels",
+        "",
+        "label  train  val  test  total",
+        "cat        7    2     1     10",
+        "dog        7    2     1     10",
+        "total     14    4     2     20",
+        "",
+        "Sizes in pixels, from the headers of all 20 images",
+        "",
+        "        min  median  max",
+        "width    30      34   39",
+        "height   20      20   20",
+        "",
+        "Problems: none",
+    ]
+
+
+def test_check_lists_problems_and_ends_with_status_1(folder):
+    (folder / "cat/3.jpg").write_text("no image")
+    (folder / "dog/4.jpg").write_bytes(b"")
+    (folder / "dog/readme.txt").touch()
+    result = invoke("check", "folder", "--data", folder, "--split", "stratified")
+    assert result.exit_code == 1
+    assert "Note: 1 files without an image's suffix were left out, first dog/readme.txt" in result.output
+    assert "Problems: bad rows 1, images with an unreadable header 1" in result.output
+    assert "  empty file: 1\n    row 15: dog/4.jpg" in result.output
+    assert "    cat/3.jpg: not an image, or one of an unknown format" in result.output
+
+
+def test_check_ends_with_status_0_when_bad_rows_are_to_be_kept(folder):
+    (folder / "dog/4.jpg").write_bytes(b"")
+    result = invoke("check", "folder", "--data", folder, "--split", "stratified", "--on-bad-rows", "keep")
+    assert result.exit_code == 0
+    assert "Problems: bad rows 1" in result.output
+
+
+def test_check_cuts_a_long_list_of_unreadable_images(folder):
+    for number in range(22):
+        (folder / f"cat/bad{number}.jpg").write_text("no image")
+    assert "    ... and 2 more" in invoke("check", "folder", "--data", folder, "--split", "stratified").output
+
+
+def test_check_looks_at_2000_images_unless_all_are_asked_for(folder, monkeypatch):
+    from emofuse.datasets import summary
+
+    limits = []
+    measure = summary.measure_images
+    monkeypatch.setattr(
+        summary, "measure_images", lambda listing, limit: (limits.append(limit), measure(listing, limit=5))[1]
+    )
+    output = invoke("check", "folder", "--data", folder, "--split", "stratified").output
+    invoke("check", "folder", "--data", folder, "--split", "stratified", "--all")
+    assert limits == [2000, None]
+    assert "from the headers of 5 of 20 images, chosen at random (--all reads every one)" in output
+
+
+def test_check_takes_the_columns_of_a_table(folder):
+    (folder / "list.csv").write_text("file,animal,part\n1.jpg,tom,train\n2.jpg,kitty,test\n")
+    columns = ("--path-column", "file", "--label-column", "animal", "--split-column", "part")
+    result = invoke("check", "csv", "--data", folder, "--table", "list.csv", "--image-dir", "cat", *columns)
+    assert result.exit_code == 0
+    assert "csv dataset" in result.output
+    assert "kitty      0     1      1" in result.output
+
+
+def test_check_takes_a_pipeline_whose_root_and_split_can_be_overridden(folder, tmp_path):
+    stream = "{name: mine, streams: [{kind: lbp}]}"
+    pipeline = tmp_path / "mine.yaml"
+    run = "{name: one, features: {streams: [lbp]}}"
+    pipeline.write_text(f"dataset: {{kind: folder, root: /nowhere}}\ncache: {stream}\nruns: [{run}]\n")
+    assert "/nowhere: no such folder" in str(error_of("check", pipeline))
+    assert invoke("check", pipeline, "--data", folder, "--split", "stratified").exit_code == 0
+
+
+def test_check_of_the_bundled_faces_pipeline_reads_the_shared_faces(shared_data):
+    result = invoke("check", "faces", "--data", shared_data / "faces")
+    assert result.exit_code == 0
+    assert "csv dataset" in result.output
+    assert "total        588  168    84    840" in result.output
+
+
+def test_check_refuses_a_target_that_is_neither_kind_nor_pipeline(tmp_path):
+    error = error_of("check", "fases")
+    assert isinstance(error, SpecError)
+    assert "neither a kind of dataset nor a pipeline, did you mean 'faces'? (kinds: emoset, folder, csv, demo; " in str(
+        error
+    )
+    assert f"but a folder, so say what kind it is: emofuse dataset check folder --data {tmp_path}" in str(
+        error_of("check", tmp_path)
+    )
+
+
+def test_check_refuses_an_option_that_the_kind_does_not_have(tmp_path):
+    error = error_of("check", "emoset", "--data", tmp_path, "--path-column", "x")
+    assert isinstance(error, SpecError)
+    assert "path_column: unknown key" in str(error)
+
+
+def test_check_without_a_root_says_how_to_set_it():
+    error = error_of("check", "demo")
+    assert isinstance(error, DatasetError)
+    assert "the demo dataset has no root" in str(error)
+
+
+def test_check_generates_no_demo_dataset(tmp_path):
+    error = error_of("check", "demo", "--data", tmp_path / "demo")
+    assert f"no demo dataset here yet; make it: emofuse dataset demo --out {tmp_path / 'demo'}" in str(error)
+    assert not (tmp_path / "demo").exists()
+
+
+def test_demo_makes_a_dataset_that_check_can_read(tmp_path):
+    made = invoke("demo", "--out", tmp_path / "demo", "--images", 16, "--seed", 3)
+    assert made.exit_code == 0
+    assert f"16 images (seed 3) in {tmp_path / 'demo'}" in made.output
+    checked = invoke("check", "demo", "--data", tmp_path / "demo")
+    assert "demo dataset at" in checked.output
+    assert "16 rows, 8 labels" in checked.output
+
+
+def test_demo_refuses_too_few_images(tmp_path):
+    assert invoke("demo", "--out", tmp_path / "demo", "--images", 3).exit_code == 2

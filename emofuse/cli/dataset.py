@@ -98,7 +98,7 @@ def dataset_spec(target: str, options: dict[str, Any]) -> DatasetSpec:
         read_pipeline_spec,
     )
 
-    models: dict[str, type[Spec]] = {"emoset": EmoSetSpec, "folder": FolderSpec, "csv": CsvSpec, "demo": DemoSpec}
+    models: dict[str, type[Spec]] = dict(zip(DATASET_KINDS, (EmoSetSpec, FolderSpec, CsvSpec, DemoSpec), strict=True))
     pipelines = bundled_specs("pipelines")
     if target in models:
         data: dict[str, Any] = {"kind": target}

@@ -140,8 +140,11 @@ def _with_attributes(table: pl.DataFrame, files: DatasetFiles, faults: Faults) -
             for name, value in values.items():
                 columns[name][row] = value
     series = [pl.Series(name, column, dtype=ATTRIBUTES[name]) for name, column in columns.items()]
-    were = "annotation file is" if missing == 1 else "annotation files are"
-    notes = [f"{missing} of {len(rows)} {were} missing: the attributes of these rows are null"] if missing else []
+    notes = (
+        [f"annotation files missing: {missing} of {len(rows)}; the attributes of these rows are null"]
+        if missing
+        else []
+    )
     return table.drop("annotation").with_columns(series), notes
 
 

@@ -97,7 +97,7 @@ class _Walk:
     def rows(self, root: Path, kind: str) -> FoundRows:
         """The images in their order, with classes and notes."""
         if not any(image.label for image in self.images):
-            passed = f" (of {len(self.ignored)} other files the first is {self.ignored[0]})" if self.ignored else ""
+            passed = f" (other files: {len(self.ignored)}, first {self.ignored[0]})" if self.ignored else ""
             raise DatasetError(
                 f"{root}: no images in folders of labels{passed}. Expected {root}/<label>/<name>.jpg or "
                 f"{root}/<train|val|test>/<label>/<name>.jpg; known suffixes: {' '.join(IMAGE_SUFFIXES)}"
@@ -125,7 +125,7 @@ class _Walk:
     def _notes(self) -> list[str]:
         notes = []
         if self.ignored:
-            notes.append(f"{len(self.ignored)} files without an image's suffix were left out, first {self.ignored[0]}")
+            notes.append(f"files without an image's suffix, left out: {len(self.ignored)}, first {self.ignored[0]}")
         notes += [f"no image in {path}" for path in self.empty]
         return notes
 

@@ -58,7 +58,7 @@ def test_check_lists_problems_and_ends_with_status_1(folder):
     (folder / "dog/readme.txt").touch()
     result = invoke("check", "folder", "--data", folder, "--split", "stratified")
     assert result.exit_code == 1
-    assert "Note: 1 files without an image's suffix were left out, first dog/readme.txt" in result.output
+    assert "Note: files without an image's suffix, left out: 1, first dog/readme.txt" in result.output
     assert "Problems: bad rows 1, images with an unreadable header 1" in result.output
     assert "  empty file: 1\n    row 15: dog/4.jpg" in result.output
     assert "    cat/3.jpg: not an image, or one of an unknown format" in result.output

@@ -96,7 +96,7 @@ def test_a_missing_annotation_is_a_note_and_not_a_bad_row(emoset):
     (root / "annotation/awe/awe_00007.json").unlink()
     manifest = read(root)
     assert manifest.table["brightness"][0] is None
-    assert manifest.info["notes"] == ["1 of 5 annotation file is missing: the attributes of these rows are null"]
+    assert manifest.info["notes"] == ["annotation files missing: 1 of 5; the attributes of these rows are null"]
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_hidden_names_are_left_out_and_other_files_and_empty_folders_noted(root,
     assert len(manifest) == 5
     assert manifest.classes == ("happy", "sad")
     assert manifest.info["notes"] == [
-        "1 files without an image's suffix were left out, first sad/notes.txt",
+        "files without an image's suffix, left out: 1, first sad/notes.txt",
         "no image in __MACOSX",
     ]
 
@@ -146,9 +146,7 @@ def test_an_empty_root_says_what_was_expected(tmp_path):
 def test_a_root_without_images_says_what_there_is_instead(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/video.mp4").write_text("x")
-    with pytest.raises(
-        DatasetError, match=r"no images in folders of labels \(of 1 other files the first is a/video.mp4\)"
-    ):
+    with pytest.raises(DatasetError, match=r"no images in folders of labels \(other files: 1, first a/video.mp4\)"):
         read_dataset(FolderSpec(root=tmp_path, split=STRATIFIED))
 
 

@@ -163,13 +163,17 @@ def chunk_name(block: int, array: ArrayName, view: int = 0) -> str:
 
 
 def describe_difference(cached: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """What two identities differ in, as a phrase: 'region_px 128, the spec now says 96'; several joined by '; with'."""
+    """What two identities differ in: 'region_px 128, the spec now says 96'; several are joined by '; with'.
+
+    Empty if they are equal. Keys below `parameters` are named as in the spec, others by their place: `face.detector`.
+    """
     old, new = dict(_flatten(cached)), dict(_flatten(wanted))
     phrases = []
     for key in sorted(old.keys() | new.keys()):
-        if old.get(key) == new.get(key) and (key in old) == (key in new):
+        if key in old and key in new and old[key] == new[key]:
             continue
-        had = f"{key} {_show(old[key])}" if key in old else f"no {key}"
+        name = key.removeprefix("parameters.")
+        had = f"{name} {_show(old[key])}" if key in old else f"no {name}"
         phrases.append(f"{had}, the spec now says {_show(new[key])}" if key in new else f"{had}, the spec now has none")
     return "; with ".join(phrases)
 

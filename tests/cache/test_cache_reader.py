@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+import re
+import warnings
+
+import numpy as np
+import pytest
+import xarray
+import zarr
+
+import emofuse
+from emofuse.cache.layout import manifest_path
+from emofuse.cache.reader import open_cache
+from emofuse.cache.writer import add_stream
+from emofuse.errors import CacheError, IncompleteCacheError
+
+
+def expected_features() -> np.ndarray:
+    features = (np.arange(10)[:, None] + np.arange(5) / 10).astype(np.float16)
+    features[3] = 0
+    return features
+
+
+def test_labels_splits_and_ids_come_from_the_manifest(cache_path):
+    cache = emofuse.open_cache(str(cache_path))
+    assert len(cache) == 10
+    assert cache.classes == ("joy", "fear")
+    assert cache.labels.dtype == np.int64
+    assert cache.labels.tolist() == [0, 1, -1, 0, 1, -1, 0, 1, -1, 0]
+    assert cache.splits.tolist() == ["train", "val", "test", "", "train", "val", "test", "", "train", "val"]
+    assert cache.sample_ids.tolist() == [f"s{row}" for row in range(10)]
+    assert repr(cache) == f"<Cache {cache_path} with 10 rows: lbp>"
+
+
+def test_a_stream_gives_features_status_and_flags(cache_path):
+    stream = open_cache(cache_path).streams["lbp"]
+    features, status = stream.read()
+    np.testing.assert_array_equal(features, expected_features())
+    assert features.dtype == np.float16
+    assert features.flags.c_contiguous
+    assert status.tolist() == [1, 1, 1, 2, 1, 1, 1, 1, 1, 1]
+    np.testing.assert_array_equal(stream.features[2:6, 0], expected_features()[2:6])
+    assert stream.flags[:, 0].tolist() == [0, 0, 0, 0, 0, 1, 0, 0, 0, 0]
+    assert stream.counts() == {"pending": 0, "ok": 9, "no_detection": 1, "unreadable": 0, "failed": 0}
+    assert (stream.name, stream.kind, stream.dim, stream.dtype) == ("lbp", "lbp", 5, np.dtype("float16"))
+    assert stream.flag_names == ("whole_image",)
+    assert repr(stream) == "<CachedStream 'lbp' (10, 1, 5) float16>"
+    stream.check_complete()
+
+
+def test_the_spec_that_extracts_a_stream_again_is_kept(cache_path, make_layout):
+    cache = open_cache(cache_path)
+    assert cache.streams["lbp"].spec == {"kind": "lbp", "name": "lbp"}
+    assert cache.decode == make_layout().decode
+    assert cache.face == make_layout().face
+
+
+def test_a_stream_without_flags_reads_as_zeros(cache_path, make_layout):
+    add_stream(cache_path, make_layout("plain", flag_names=()))
+    stream = open_cache(cache_path).streams["plain"]
+    assert stream.flags.tolist() == [[0]] * 10
+    assert not (cache_path / "streams/plain/flags").exists()
+
+
+def test_an_unfinished_stream_is_not_read(cache_path):
+    (cache_path / "streams/lbp/status/c.1.0").unlink()
+    stream = open_cache(cache_path).streams["lbp"]
+    message = "'lbp' lacks 1 of 3 blocks. Run the same build again: finished blocks are kept."
+    with pytest.raises(IncompleteCacheError, match=f"^{re.escape(message)}$"):
+        stream.check_complete()
+    with pytest.raises(IncompleteCacheError, match="lacks 1 of 3 blocks"):
+        stream.read()
+
+
+def test_a_damaged_features_chunk_is_named_with_the_remedy(cache_path):
+    chunk = cache_path / "streams/lbp/features/c.1.0.0"
+    data = bytearray(chunk.read_bytes())
+    data[7] ^= 1
+    chunk.write_bytes(data)
+    with pytest.raises(
+        CacheError,
+        match=r"features/c\.1\.0\.0: damaged \(rows 4-7 of 'lbp': .*Delete this file and run the same build again",
+    ):
+        open_cache(cache_path).streams["lbp"].read()
+    chunk.unlink()
+    assert open_cache(cache_path).streams["lbp"].lacking_blocks().tolist() == [1]
+
+
+def test_the_fast_codec_pipeline_reads_the_same(cache_path):
+    pytest.importorskip("zarrs")
+    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+        stream = open_cache(cache_path).streams["lbp"]
+        np.testing.assert_array_equal(stream.read()[0], expected_features())
+        (cache_path / "streams/lbp/status/c.1.0").write_bytes(b"12345678")
+        assert open_cache(cache_path).streams["lbp"].lacking_blocks().tolist() == [1]
+
+
+def test_reading_leaves_the_settings_of_zarr_alone(cache_path):
+    before = json.dumps(zarr.config.config, default=str)
+    open_cache(cache_path).streams["lbp"].read()
+    assert json.dumps(zarr.config.config, default=str) == before
+
+
+def test_xarray_reads_a_stream(cache_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset = xarray.open_zarr(cache_path, group="streams/lbp", consolidated=False)
+    assert dict(dataset.sizes) == {"sample": 10, "view": 1, "feature": 5}
+    assert {name: array.dims for name, array in dataset.data_vars.items()} == {
+        "features": ("sample", "view", "feature"),
+        "status": ("sample", "view"),
+        "flags": ("sample", "view"),
+    }
+    np.testing.assert_array_equal(dataset["features"].values[:, 0], expected_features())
+    assert dataset["status"].dtype == np.uint8
+    assert dataset.attrs["emofuse"]["kind"] == "lbp"
+
+
+@pytest.mark.filterwarnings("ignore:Failed to open Zarr store with consolidated:RuntimeWarning")
+def test_xarray_reads_a_stream_without_being_told_how(cache_path):
+    assert xarray.open_zarr(cache_path, group="streams/lbp")["features"].shape == (10, 1, 5)
+
+
+def test_no_such_cache(tmp_path):
+    with pytest.raises(CacheError, match=r"none\.zarr: no such cache\. Make one with: emofuse cache build"):
+        open_cache(tmp_path / "none.zarr")
+
+
+def test_a_folder_of_something_else_is_not_a_cache(tmp_path):
+    with pytest.raises(CacheError, match="not a feature cache of emofuse"):
+        open_cache(tmp_path)
+    zarr.create_group(tmp_path / "other.zarr", zarr_format=3, attributes={"made": "elsewhere"})
+    with pytest.raises(CacheError, match=r"other\.zarr: not a feature cache of emofuse"):
+        open_cache(tmp_path / "other.zarr")
+
+
+def test_another_format_version_is_refused(cache_path):
+    edit(cache_path / "zarr.json", '"format": 1', '"format": 9')
+    with pytest.raises(
+        CacheError, match=r"features\.zarr: cache format 9, this emofuse reads format 1\. Build it again"
+    ):
+        open_cache(cache_path)
+
+
+def test_damaged_metadata_is_named(cache_path):
+    edit(cache_path / "zarr.json", '"rows"', '"lines"')
+    with pytest.raises(CacheError, match=r"zarr\.json: damaged, 'rows' is missing\. Build the cache again"):
+        open_cache(cache_path)
+    (cache_path / "zarr.json").write_text("{")
+    with pytest.raises(CacheError, match=r"zarr\.json: damaged \("):
+        open_cache(cache_path)
+
+
+@pytest.mark.parametrize("file", ["features/zarr.json", "status/zarr.json"])
+def test_a_stream_with_damaged_arrays_is_named_with_the_remedy(cache_path, file):
+    (cache_path / "streams/lbp" / file).unlink()
+    with pytest.raises(
+        CacheError, match=r"streams/lbp: damaged \(.*\)\. Drop it and build it again: emofuse cache drop .* lbp"
+    ):
+        open_cache(cache_path)
+
+
+def test_a_missing_manifest_is_named(cache_path):
+    manifest_path(cache_path).unlink()
+    with pytest.raises(CacheError, match=r"its manifest features\.manifest\.parquet is missing\. Put it back"):
+        open_cache(cache_path)
+
+
+def test_a_damaged_manifest_is_named(cache_path):
+    manifest_path(cache_path).write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(CacheError, match=r"features\.manifest\.parquet: damaged \("):
+        open_cache(cache_path)
+
+
+def test_the_manifest_of_another_cache_is_refused(cache_path, make_manifest):
+    make_manifest(9).write(manifest_path(cache_path))
+    with pytest.raises(
+        CacheError, match=r"not the manifest of features\.zarr, its 9 sample ids are not those of the cache's 10 rows"
+    ):
+        open_cache(cache_path)
+
+
+def edit(file, old, new):
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))

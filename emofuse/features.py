@@ -169,7 +169,8 @@ class Scaling:
         """
         if len(rows) == 0:
             return cls(np.zeros(features.shape[1], np.float32), np.ones(features.shape[1], np.float32))
-        center, spread = _median_and_mad(features[rows]) if robust else _mean_and_deviation(features, rows)
+        with np.errstate(invalid="ignore"):  # what is not finite stays so in center or scale, for the caller to see
+            center, spread = _median_and_mad(features[rows]) if robust else _mean_and_deviation(features, rows)
         eps = np.finfo(np.float32).eps
         rounding = eps * (8 * np.abs(center) + np.max(np.abs(center) + spread))
         return cls(center.astype(np.float32), np.where(spread <= rounding, 1.0, spread).astype(np.float32))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 
@@ -22,3 +25,60 @@ def shared_data() -> Path:
 def _own_weights_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's weights; those that need some import them into a folder of their own."""
     monkeypatch.setenv("EMOFUSE_WEIGHTS_DIR", str(tmp_path_factory.mktemp("weights")))
+
+
+@pytest.fixture
+def write_cache() -> Callable[..., Path]:
+    """Writes a finished cache, one block long, from plain arrays and gives its path back."""
+    return _write_cache
+
+
+def _write_cache(
+    path: Path,
+    classes: Sequence[str],
+    labels: np.ndarray,
+    splits: Sequence[str],
+    streams: Mapping[str, tuple[str, np.ndarray, np.ndarray]],
+    *,
+    weights: Mapping[str, Any] | None = None,
+    info: Mapping[str, Any] | None = None,
+) -> Path:
+    """`labels` (N,) with -1 for none, `splits` "" for none, `streams` name -> (kind, features (N, D), status (N,))."""
+    import polars as pl
+
+    from emofuse.cache.layout import StreamLayout
+    from emofuse.cache.writer import add_stream, create_cache, write_block
+    from emofuse.datasets.manifest import Manifest
+    from emofuse.specs import DecodeSpec, FaceSpec
+    from emofuse.status import Status
+
+    rows = len(labels)
+    ids = [f"s{row:04d}" for row in range(rows)]
+    table = pl.DataFrame(
+        {
+            "sample_id": ids,
+            "path": [f"{sample_id}.jpg" for sample_id in ids],
+            "split": [split or None for split in splits],
+            "label": [classes[label] if label >= 0 else None for label in labels],
+            "problem": [None] * rows,
+        },
+        schema_overrides={"split": pl.String, "label": pl.String, "problem": pl.String},
+    )
+    manifest = Manifest(table, tuple(classes), path.parent, dict(info or {"name": "planted", "kind": "folder"}))
+    create_cache(path, manifest, block_rows=rows)
+    for name, (kind, features, status) in streams.items():
+        layout = StreamLayout(
+            name=name,
+            kind=kind,
+            dim=features.shape[1],
+            dtype=features.dtype,
+            identity={"kind": kind, "name_of_bytes": name},
+            weights=(weights or {}).get(name),
+            spec={"kind": kind, "name": name},
+            decode=DecodeSpec().model_dump(mode="json"),
+            face=FaceSpec().model_dump(mode="json"),
+        )
+        add_stream(path, layout)
+        stored = np.where((status == Status.OK)[:, None], features, 0).astype(features.dtype)
+        write_block(path, name, 0, features=stored, status=status, flags=np.zeros(rows, np.uint8))
+    return path

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from emofuse.cli.predict import is_random
+
 if TYPE_CHECKING:
     from emofuse.results import RunRecord
 
@@ -86,9 +88,12 @@ def _show_epoch(entry: Mapping[str, Any]) -> None:
 
 def _describe(record: RunRecord, trained_now: bool) -> str:
     how = f"trained in {record.seconds:.1f} s" if trained_now else "already trained"
+    random = [name for name, stream in record.streams.items() if is_random(stream["weights"])]
     lines = [
-        f"{record.name}: {how}, best epoch {record.best_epoch} of {len(record.history)}, {record.parameters:,} parameters",
+        f"{record.name}: {how}",
+        f"best epoch {record.best_epoch} of {len(record.history)}, {record.parameters:,} parameters",
         *record.notes,
+        *([f"RANDOM WEIGHTS in {', '.join(random)}: a demonstration, not a finding."] if random else []),
         f"{'split':<6} {'rows':>7} {'accuracy':>9} {'macro F1':>9}",
     ]
     for split in ("val", "test"):

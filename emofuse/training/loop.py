@@ -81,15 +81,14 @@ def resolve_device(device: str) -> torch.device:
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        raise TrainingError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N") from None
-    if found.type == "cuda":
-        if not torch.cuda.is_available():
-            raise TrainingError(f"device {device!r} was asked for, but torch sees no CUDA device; use cpu or auto")
-        return torch.device("cuda", torch.cuda.current_device() if found.index is None else found.index)
-    return found
+    name, _, number = device.partition(":")
+    if device != "cpu" and (name != "cuda" or not (number.isdecimal() or device == "cuda")):
+        raise TrainingError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N")
+    if device == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available() or int(number or 0) >= torch.cuda.device_count():
+        raise TrainingError(f"device {device!r} was asked for, but torch sees no such CUDA device; use cpu or auto")
+    return torch.device("cuda", int(number) if number else torch.cuda.current_device())
 
 
 def check_rows(rows: Mapping[str, int]) -> None:

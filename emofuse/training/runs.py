@@ -32,7 +32,7 @@ from emofuse.features import (
 from emofuse.heads import make_head
 from emofuse.heads.concat import ConcatHead
 from emofuse.results import Predictions, RunRecord, read_record, read_weights, rename_run, run_dir, write_run
-from emofuse.specs import RunSpec, StratifiedSplit, digest, parse_spec
+from emofuse.specs import RunSpec, SplitSpec, StratifiedSplit, digest, parse_spec
 from emofuse.status import Status
 from emofuse.training.loop import Batch, OnEpoch, check_rows, predict_probs, resolve_device, train_head
 from emofuse.training.metrics import classification_metrics
@@ -108,7 +108,7 @@ def train_run(
         TrainingError: the run cannot be trained as asked.
         ResultsError: the folder that is there is damaged.
     """
-    splits = _splits(cache, spec)
+    splits = run_splits(cache, spec.split)
     identity = run_digest(cache, spec, splits)
     folder = run_dir(runs, identity)
     if (folder / "run.json").is_file():
@@ -200,12 +200,12 @@ def run_digest(cache: Cache, spec: RunSpec, splits: npt.NDArray[np.str_]) -> str
     )
 
 
-def _splits(cache: Cache, spec: RunSpec) -> npt.NDArray[np.str_]:
-    """(N,) str, the split of this run: the manifest's own, or a seeded one of the same labels; "" for no split."""
-    if not isinstance(spec.split, StratifiedSplit):
+def run_splits(cache: Cache, spec: SplitSpec) -> npt.NDArray[np.str_]:
+    """(N,) str, the split of a run: the manifest's own, or a seeded one of the same labels; "" for no split."""
+    if not isinstance(spec, StratifiedSplit):
         return np.asarray(cache.splits, dtype=np.str_)
     labels = [cache.classes[label] if label >= 0 else None for label in cache.labels]
-    return np.asarray([split or "" for split in stratified_split(labels, spec.split)], dtype=np.str_)
+    return np.asarray([split or "" for split in stratified_split(labels, spec)], dtype=np.str_)
 
 
 def _run_spec(record: RunRecord) -> RunSpec:

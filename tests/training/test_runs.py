@@ -1,0 +1,355 @@
+"""Saved runs: complete, found again, honest about their rows, and deaf to the test split."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+
+from emofuse import results
+from emofuse.cache.reader import open_cache
+from emofuse.datasets.splits import stratified_split
+from emofuse.errors import ResultsError, SpecError, TrainingError
+from emofuse.features import read_features
+from emofuse.results import read_predictions, read_record, read_weights, run_dir
+from emofuse.specs import CacheSpec, RunSpec, StratifiedSplit, parse_spec
+from emofuse.training import runs as runs_module
+from emofuse.training.metrics import classification_metrics
+from emofuse.training.runs import load_head, train_run
+
+CLASSES = ("joy", "fear", "calm")
+ROWS = 120
+RANDOM = {"kind": "random", "name": None, "sha256": None, "seed": 0}
+
+
+def planted():
+    """Labels, splits and streams of a small learnable dataset: a fifth without a face, one row unlabelled."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, ROWS)
+    faces = np.where(rng.random(ROWS) < 0.2, 2, 1).astype(np.uint8)
+    signal = np.eye(3)[labels] * 3
+    streams = {
+        "resnet50": ("backbone", (signal + rng.normal(size=(ROWS, 3))).astype(np.float16), np.ones(ROWS, np.uint8)),
+        "action_units": ("action_units", rng.normal(5, 2, size=(ROWS, 30)).astype(np.float32), faces),
+        "lbp": ("lbp", rng.random((ROWS, 512)).astype(np.float32), faces),
+    }
+    labels[7] = -1
+    splits = np.array(["train", "train", "train", "val", "test"] * (ROWS // 5))
+    return labels, splits, streams
+
+
+@pytest.fixture
+def new_cache(tmp_path, write_cache):
+    def write(labels=None, splits=None, streams=None, name="features"):
+        planted_labels, planted_splits, planted_streams = planted()
+        labels = planted_labels if labels is None else labels
+        splits = planted_splits if splits is None else splits
+        path = tmp_path / f"{name}.zarr"
+        return open_cache(
+            write_cache(
+                path, CLASSES, labels, list(splits), streams or planted_streams, weights={"resnet50": dict(RANDOM)}
+            )
+        )
+
+    return write
+
+
+@pytest.fixture
+def cache(new_cache):
+    return new_cache()
+
+
+def run_spec(*streams, **changes):
+    data = {
+        "name": "small",
+        "features": {"streams": streams or ("resnet50", "action_units")},
+        "head": {"embed_dim": 8, "width": 8, "depth": 1},
+        "train": {"epochs": 4, "batch_size": 16, "learning_rate": 1e-2},
+    }
+    for key, value in changes.items():
+        data[key] = {**data[key], **value} if isinstance(value, dict) and key in data else value
+    return parse_spec(RunSpec, data, "test")
+
+
+# ---------------------------------------------------------------------------------------------- what is saved
+
+
+def test_a_run_says_all_there_is_to_say(cache, tmp_path):
+    spec = run_spec()
+    record, trained_now = train_run(cache, spec, tmp_path / "runs", device="cpu")
+    assert trained_now
+    folder = run_dir(tmp_path / "runs", record.digest)
+    assert asdict(read_record(folder)) == json.loads(json.dumps(asdict(record)))
+    assert record.name == "small"
+    assert parse_spec(RunSpec, record.spec, "saved") == spec
+    assert record.classes == list(CLASSES)
+    assert record.dataset == {"name": "planted", "kind": "folder"}
+    assert record.streams["resnet50"] == {
+        "kind": "backbone",
+        "digest": cache.streams["resnet50"].digest,
+        "dim": 3,
+        "used_dim": 3,
+        "weights": RANDOM,
+    }
+    assert (record.streams["action_units"]["dim"], record.streams["action_units"]["used_dim"]) == (30, 25)
+    assert record.rows["train"]["rows"] == 71
+    assert {split: part["rows"] for split, part in record.rows.items()} == {"train": 71, "val": 24, "test": 24}
+    faceless = np.flatnonzero((cache.streams["action_units"].status[:, 0] == 2) & (cache.labels >= 0))
+    for split in ("train", "val", "test"):
+        lacking = int(np.sum(cache.splits[faceless] == split))
+        assert record.rows[split]["missing"] == {"resnet50": {}, "action_units": {"no_detection": lacking}}
+    assert set(record.metrics) == {"train", "val", "test"}
+    assert record.metrics["test"]["accuracy"] > 0.7
+    assert len(record.history) == 4
+    assert record.history[record.best_epoch - 1]["val_accuracy"] == record.metrics["val"]["accuracy"]
+    assert set(record.versions) == {"emofuse", "python", "numpy", "torch"}
+    assert record.machine["device"] == "cpu"
+    assert record.seconds > 0
+    assert record.created.endswith("+00:00")
+    head = load_head(folder).head
+    assert record.parameters == sum(tensor.numel() for tensor in head.parameters())
+
+
+def test_the_cache_spec_of_a_run_is_enough_to_extract_again(cache, tmp_path):
+    spec = run_spec("lbp", "action_units")
+    record, _ = train_run(cache, spec, tmp_path / "runs", device="cpu")
+    again = parse_spec(CacheSpec, dict(record.cache_spec), "saved")
+    assert [stream.name for stream in again.streams] == ["lbp", "action_units"]
+    assert again.decode.model_dump() == cache.decode
+    assert again.face.model_dump() == cache.face
+
+
+def test_predictions_are_the_test_rows_and_their_metrics(cache, tmp_path):
+    record, _ = train_run(cache, run_spec(), tmp_path / "runs", device="cpu")
+    found = read_predictions(run_dir(tmp_path / "runs", record.digest))
+    rows = np.flatnonzero((cache.splits == "test") & (cache.labels >= 0))
+    assert found.sample_id.tolist() == cache.sample_ids[rows].tolist()
+    assert found.label.tolist() == cache.labels[rows].tolist()
+    assert classification_metrics(found.label, found.probs, CLASSES) == record.metrics["test"]
+
+
+def test_a_loaded_head_gives_the_same_probs(cache, tmp_path):
+    record, _ = train_run(cache, run_spec("lbp", "action_units", "resnet50"), tmp_path / "runs", device="cpu")
+    folder = run_dir(tmp_path / "runs", record.digest)
+    saved = read_predictions(folder)
+    trained = load_head(folder)
+    rows = np.flatnonzero((cache.splits == "test") & (cache.labels >= 0))
+    read = {name: cache.streams[name].read() for name in record.streams}
+    probs = trained.probs(
+        {name: features[rows] for name, (features, _) in read.items()},
+        {name: status[rows] for name, (_, status) in read.items()},
+    )
+    assert np.array_equal(probs, saved.probs)
+    assert trained.record == read_record(folder)
+    assert not trained.head.training
+
+
+def test_the_baseline_is_of_all_action_units_whatever_the_head_looks_at(cache, tmp_path):
+    kept = {}
+    for streams in (("resnet50",), ("resnet50", "action_units")):
+        record, _ = train_run(cache, run_spec(*streams), tmp_path / "runs", device="cpu")
+        kept[len(streams)] = load_head(run_dir(tmp_path / "runs", record.digest))
+    features, status = cache.streams["action_units"].read()
+    faces = features[(cache.splits == "train") & (cache.labels >= 0) & (status == 1)]
+    for trained in kept.values():
+        np.testing.assert_allclose(trained.action_unit_baseline.center, np.median(faces, axis=0), rtol=1e-6)
+    assert np.array_equal(kept[2].scaling["action_units"].scale, kept[2].action_unit_baseline.scale[:25])
+
+
+def test_no_baseline_without_action_units(new_cache, tmp_path):
+    _, splits, streams = planted()
+    cache = new_cache(streams={"resnet50": streams["resnet50"]})
+    record, _ = train_run(cache, run_spec("resnet50"), tmp_path / "runs", device="cpu")
+    assert load_head(run_dir(tmp_path / "runs", record.digest)).action_unit_baseline is None
+
+    kind, features, status = streams["action_units"]
+    faceless = {**streams, "action_units": (kind, features, np.where(splits == "train", 2, status).astype(np.uint8))}
+    cache = new_cache(streams=faceless, name="faceless")
+    record, _ = train_run(cache, run_spec("resnet50"), tmp_path / "runs", device="cpu")
+    assert load_head(run_dir(tmp_path / "runs", record.digest)).action_unit_baseline is None
+
+    cache = new_cache(name="unfinished")
+    (cache.path / "streams" / "action_units" / "status" / "c.0.0").unlink()
+    record, _ = train_run(open_cache(cache.path), run_spec("resnet50"), tmp_path / "runs2", device="cpu")
+    assert load_head(run_dir(tmp_path / "runs2", record.digest)).action_unit_baseline is None
+
+
+def test_a_stream_s_name_may_be_the_beginning_of_another_s(new_cache, tmp_path):
+    _, _, streams = planted()
+    cache = new_cache(streams={"a": streams["resnet50"], "a.center": streams["resnet50"]})
+    record, _ = train_run(cache, run_spec("a", "a.center"), tmp_path / "runs", device="cpu")
+    assert set(load_head(run_dir(tmp_path / "runs", record.digest)).scaling) == {"a", "a.center"}
+
+
+# ---------------------------------------------------------------------------------------------- found again
+
+
+def test_the_same_run_is_not_trained_again(cache, tmp_path, monkeypatch):
+    first, _ = train_run(cache, run_spec(), tmp_path / "runs", device="cpu")
+    monkeypatch.setattr(runs_module, "train_head", None)
+    monkeypatch.setattr(runs_module, "read_features", None)
+    second, trained_now = train_run(cache, run_spec(), tmp_path / "runs", device="cpu")
+    assert not trained_now
+    assert asdict(second) == json.loads(json.dumps(asdict(first)))
+
+
+def test_a_run_takes_the_name_it_was_asked_for_last(cache, tmp_path):
+    first, _ = train_run(cache, run_spec(), tmp_path / "runs", device="cpu")
+    second, trained_now = train_run(cache, run_spec(name="other"), tmp_path / "runs", device="cpu")
+    assert not trained_now
+    assert (second.name, second.spec["name"], second.digest) == ("other", "other", first.digest)
+    folder = run_dir(tmp_path / "runs", first.digest)
+    assert read_record(folder) == second
+    assert sorted(path.name for path in folder.iterdir()) == ["predictions.npz", "run.json", "weights.safetensors"]
+
+
+def test_the_same_run_trained_twice_has_the_same_bits(cache, tmp_path):
+    saved = []
+    for folder in ("one", "two"):
+        record, _ = train_run(cache, run_spec(), tmp_path / folder, device="cpu")
+        saved.append((record, read_weights(run_dir(tmp_path / folder, record.digest))))
+        torch.rand(3)
+    (first, weights), (second, again) = saved
+    assert first.metrics == second.metrics
+    assert first.history == second.history
+    assert all(np.array_equal(weights[name], again[name]) for name in weights)
+
+
+def test_the_digest_changes_with_what_changes_the_weights_and_with_nothing_else(cache, new_cache):
+    def digest_of(spec, cache=cache):
+        return runs_module.run_digest(cache, spec, runs_module.run_splits(cache, spec.split))
+
+    base = digest_of(run_spec())
+    assert digest_of(run_spec(name="other")) == base
+    changes = [
+        run_spec("resnet50"),
+        run_spec("action_units", "resnet50"),
+        run_spec(head={"width": 9}),
+        run_spec(train={"seed": 1}),
+        run_spec(features={"action_units": 30}),
+        run_spec(split={"kind": "stratified"}),
+        run_spec(split={"kind": "stratified", "seed": 1}),
+    ]
+    labels, splits, streams = planted()
+    relabelled, resplit = labels.copy(), splits.copy()
+    relabelled[0] = (labels[0] + 1) % 3
+    resplit[0] = "val"
+    other_bytes = {**streams, "resnet50": ("places365", *streams["resnet50"][1:])}
+    others = [
+        digest_of(run_spec(), new_cache(labels=relabelled, name="relabelled")),
+        digest_of(run_spec(), new_cache(splits=resplit, name="resplit")),
+        digest_of(run_spec(), new_cache(streams=other_bytes, name="other_bytes")),
+    ]
+    assert len({base, *(digest_of(spec) for spec in changes), *others}) == 1 + len(changes) + len(others)
+    without_lbp = {name: stream for name, stream in streams.items() if name != "lbp"}
+    assert digest_of(run_spec(), new_cache(streams=without_lbp, name="without_lbp")) == base
+
+
+# ---------------------------------------------------------------------------------------------- splits
+
+
+def test_a_stratified_run_splits_the_labels_anew(cache, tmp_path):
+    spec = run_spec(split={"kind": "stratified", "seed": 3})
+    record, _ = train_run(cache, spec, tmp_path / "runs", device="cpu")
+    labels = [CLASSES[label] if label >= 0 else None for label in cache.labels]
+    expected = stratified_split(labels, StratifiedSplit(seed=3))
+    found = read_predictions(run_dir(tmp_path / "runs", record.digest))
+    assert found.sample_id.tolist() == [
+        sample_id for sample_id, split in zip(cache.sample_ids, expected, strict=True) if split == "test"
+    ]
+    assert sum(part["rows"] for part in record.rows.values()) == ROWS - 1
+
+
+def test_wrong_test_labels_and_features_do_not_change_the_weights(new_cache, tmp_path):
+    labels, splits, streams = planted()
+    poisoned = labels.copy()
+    poisoned[splits == "test"] = 0
+    kind, features, status = streams["action_units"]
+    features = features.copy()
+    features[splits == "test"] = 1e6
+    others = {**streams, "action_units": (kind, features, status)}
+    clean, wrong = new_cache(), new_cache(labels=poisoned, streams=others, name="wrong")
+    saved = {}
+    for cache in (clean, wrong):
+        record, _ = train_run(cache, run_spec(), tmp_path / "runs", device="cpu")
+        saved[record.digest] = (record, read_weights(run_dir(tmp_path / "runs", record.digest)))
+    (first, weights), (second, again) = saved.values()
+    assert first.metrics["test"] != second.metrics["test"]
+    assert first.best_epoch == second.best_epoch
+    assert first.history == second.history
+    assert all(np.array_equal(weights[name], again[name]) for name in weights)
+
+
+def test_scaling_is_fitted_on_the_training_rows_of_the_run(new_cache, tmp_path):
+    labels, splits, streams = planted()
+    kind, features, status = streams["resnet50"]
+    features = features.copy()
+    features[(splits == "val") | (splits == "test")] = 1000
+    cache = new_cache(streams={**streams, "resnet50": (kind, features, status)})
+    record, _ = train_run(cache, run_spec("resnet50"), tmp_path / "runs", device="cpu")
+    found = load_head(run_dir(tmp_path / "runs", record.digest)).scaling["resnet50"]
+    train = read_features(cache, run_spec("resnet50").features).features["resnet50"][
+        (splits == "train") & (labels >= 0)
+    ]
+    np.testing.assert_allclose(found.center, train.mean(axis=0, dtype=np.float64), rtol=1e-6)
+
+
+def test_rows_left_out_and_labels_never_seen_are_noted(new_cache, tmp_path):
+    labels, splits, streams = planted()
+    splits = splits.copy()
+    splits[10:15] = ""
+    splits[(labels == 2) & (splits == "train")] = "val"
+    kind, features, status = streams["action_units"]
+    faceless = np.where(splits == "train", 2, status).astype(np.uint8)
+    cache = new_cache(splits=splits, streams={**streams, "action_units": (kind, features, faceless)})
+    record, _ = train_run(cache, run_spec(), tmp_path / "runs", device="cpu")
+    assert record.notes == [
+        "6 of 120 rows are in no split of this run: 1 without a label, 5 with a label but no split.",
+        "No training row is labelled 'calm': the head cannot learn it.",
+        "No training row has stream 'action_units': the head learned nothing from it.",
+    ]
+
+
+# ---------------------------------------------------------------------------------------------- refused
+
+
+def test_unknown_streams_are_refused_before_anything_is_read(cache, tmp_path):
+    with pytest.raises(SpecError, match=r"features\.streams: 'resnet' is not in the cache, did you mean 'resnet50'"):
+        train_run(cache, run_spec("resnet"), tmp_path / "runs", device="cpu")
+
+
+def test_lacking_splits_are_named_together(new_cache, tmp_path):
+    cache = new_cache(splits=[""] * ROWS)
+    with pytest.raises(TrainingError, match=r"'train' \(to learn from\) nor 'val' \(.*\) nor 'test' \(to report on\)"):
+        train_run(cache, run_spec(), tmp_path / "runs", device="cpu")
+    train_run(cache, run_spec(split={"kind": "stratified"}), tmp_path / "runs", device="cpu")
+
+
+def test_a_refused_run_leaves_nothing(new_cache, tmp_path):
+    cache = new_cache(labels=np.zeros(ROWS, np.int64))
+    with pytest.raises(TrainingError, match="all 72 training rows are labelled 'joy'"):
+        train_run(cache, run_spec(), tmp_path / "runs", device="cpu")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_weights_that_do_not_fit_their_record_are_refused(cache, tmp_path):
+    from safetensors.numpy import save_file
+
+    record, _ = train_run(cache, run_spec(), tmp_path / "runs", device="cpu")
+    folder = run_dir(tmp_path / "runs", record.digest)
+    weights = read_weights(folder)
+    without = {name: array for name, array in weights.items() if name != "scaling.resnet50.scale"}
+    save_file(without, folder / "weights.safetensors")
+    with pytest.raises(ResultsError, match=r"does not fit run\.json \('scaling\.resnet50\.scale'\); delete the folder"):
+        load_head(folder)
+    save_file({**weights, "head.output.bias": np.zeros(5, np.float32)}, folder / "weights.safetensors")
+    with pytest.raises(ResultsError, match=r"does not fit run\.json \(.*size mismatch for output\.bias"):
+        load_head(folder)
+
+
+def test_renaming_what_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(ResultsError, match="no run here"):
+        results.rename_run(tmp_path, "x")

@@ -1,0 +1,282 @@
+"""Saved runs grouped into configurations: what every table, figure and sentence of a report is made from.
+
+A configuration is all runs of one name that differ in their seeds alone. Its numbers are means over these repeats;
+differences to the baseline are taken repeat by repeat where both have the same seeds and splits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emofuse.errors import ResultsError
+from emofuse.results import RunRecord
+from emofuse.specs import digest
+
+Repeat = tuple[int | None, int]
+"""(seed of the split, None for the dataset's own split; seed of the training)."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One number measured in n repeats.
+
+    Attributes:
+        mean: NaN where no repeat defines the number.
+        sd: standard deviation of the sample (n - 1); NaN for fewer than two repeats.
+        low: smallest.
+        high: largest.
+        n: repeats that define the number.
+    """
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Spread:
+        """Spread of the values that are defined (neither None nor NaN)."""
+        known = [float(value) for value in values if value is not None and not math.isnan(value)]
+        if not known:
+            return cls(math.nan, math.nan, math.nan, math.nan, 0)
+        sd = float(np.std(known, ddof=1)) if len(known) > 1 else math.nan
+        return cls(float(np.mean(known)), sd, min(known), max(known), len(known))
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """All repeats of one configuration.
+
+    Attributes:
+        label: what tables call it: the runs' name, and what sets it apart where the name is used twice.
+        runs: ordered by split seed, then training seed; never empty.
+    """
+
+    label: str
+    runs: tuple[RunRecord, ...]
+
+    @property
+    def name(self) -> str:
+        """The name in the runs' specs."""
+        return self.runs[0].name
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """The spec of the first repeat; the others differ in seeds only."""
+        return self.runs[0].spec
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Names of the streams, in the order of the spec."""
+        return tuple(self.spec["features"]["streams"])
+
+    @property
+    def random_streams(self) -> tuple[str, ...]:
+        """Names of the streams whose weights were random."""
+        return tuple(name for name in self.streams if uses_random_weights(self.runs[0].streams[name]))
+
+    def metric(self, path: str, split: str = "test") -> Spread:
+        """Spread of a metric by its place, such as `accuracy` or `macro.f1`."""
+        return Spread.of(_lookup(run, path, split) for run in self.runs)
+
+    def class_metric(self, key: str, split: str = "test") -> list[Spread]:
+        """Spread of a metric for each class, in class order: precision, recall, f1, specificity or support."""
+        columns = ([entry[key] for entry in run.metrics[split]["per_class"]] for run in self.runs)
+        return [Spread.of(values) for values in zip(*columns, strict=True)]
+
+    @cached_property
+    def confusion(self) -> npt.NDArray[np.int64]:
+        """(C, C) counts of test rows, true class down and predicted class across, summed over repeats."""
+        counts = np.asarray([run.metrics["test"]["confusion"] for run in self.runs], dtype=np.int64)
+        total: npt.NDArray[np.int64] = counts.sum(axis=0)
+        return total
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything a report shows.
+
+    Attributes:
+        configurations: in the order of tables and figures; never empty.
+        baseline: the one that others are compared with.
+    """
+
+    configurations: tuple[Configuration, ...]
+    baseline: Configuration
+
+    @property
+    def runs(self) -> list[RunRecord]:
+        """All runs, in the order of the configurations."""
+        return [run for configuration in self.configurations for run in configuration.runs]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Label names in index order."""
+        return tuple(self.runs[0].classes)
+
+    @property
+    def dataset(self) -> Mapping[str, Any]:
+        """What the manifest says of the dataset."""
+        return self.runs[0].dataset
+
+    @property
+    def random_streams(self) -> tuple[str, ...]:
+        """Names of all streams whose weights were random, in order of first use."""
+        return tuple(dict.fromkeys(name for item in self.configurations for name in item.random_streams))
+
+    def difference(self, configuration: Configuration, path: str) -> Spread:
+        """A metric's difference to the baseline.
+
+        Taken repeat by repeat if both were run with the same seeds, which removes what the splits have in common;
+        else the difference of the means, without a spread.
+        """
+        ours = {repeat_of(run): _lookup(run, path, "test") for run in configuration.runs}
+        theirs = {repeat_of(run): _lookup(run, path, "test") for run in self.baseline.runs}
+        if ours.keys() == theirs.keys():
+            return Spread.of(value - theirs[repeat] for repeat, value in ours.items())
+        return Spread.of([configuration.metric(path).mean - self.baseline.metric(path).mean])
+
+    def reachable(self, configuration: Configuration) -> float | None:
+        """Accuracy that the cues behind a configuration's streams allow by design; None if the dataset says nothing."""
+        known, cues = self.dataset.get("reachable_accuracy"), self.dataset.get("cue_streams")
+        if not known or not cues:
+            return None
+        kinds = (stream["kind"] for stream in configuration.runs[0].streams.values())
+        used = {*configuration.streams, *kinds}
+        value = known.get("+".join(sorted(cue for cue, streams in cues.items() if used & set(streams))))
+        return None if value is None else float(value)
+
+
+def uses_random_weights(stream: Mapping[str, Any]) -> bool:
+    """Whether a stream of a record carries random weights."""
+    return bool(stream["weights"]) and stream["weights"]["kind"] == "random"
+
+
+def repeat_of(run: RunRecord) -> Repeat:
+    """The seeds that tell the repeats of a configuration apart."""
+    split = run.spec["split"]
+    return (split["seed"] if split["kind"] == "stratified" else None), run.spec["train"]["seed"]
+
+
+def group_runs(
+    records: Sequence[RunRecord], where: str, *, baseline: str | None = None, order: Sequence[str] | None = None
+) -> Results:
+    """Groups runs into configurations.
+
+    Runs of one name whose specs or cached streams differ in more than seeds become configurations of their own, with
+    the difference in their label. `order` lists names; others follow, the one first trained first.
+
+    Raises:
+        ResultsError: nothing to report, several datasets, the same repeat twice, or an unknown baseline.
+    """
+    if not records:
+        raise ResultsError(f"{where}: no runs in this folder; train first: emofuse run NAME")
+    _check_one_dataset(records, where)
+    _check_scored(records, where)
+    groups: dict[str, list[RunRecord]] = {}
+    for record in sorted(records, key=lambda record: (record.created, record.digest)):
+        groups.setdefault(digest([record.name, _identity(record)]), []).append(record)
+    _check_repeats(groups.values(), where)
+    rank = {name: index for index, name in enumerate(order or ())}
+    ranked = sorted(groups.values(), key=lambda runs: rank.get(runs[0].name, len(rank)))
+    labels = _labels([runs[0] for runs in ranked])
+    configurations = tuple(
+        Configuration(label, tuple(sorted(runs, key=repeat_of))) for label, runs in zip(labels, ranked, strict=True)
+    )
+    return Results(configurations, _find_baseline(configurations, baseline, where))
+
+
+def _lookup(run: RunRecord, path: str, split: str) -> float:
+    value: Any = run.metrics[split]
+    for key in path.split("."):
+        value = value[key]
+    return math.nan if value is None else float(value)
+
+
+def _identity(run: RunRecord) -> dict[str, Any]:
+    """What the repeats of a configuration have in common, flat: dotted place in the spec -> value."""
+    flat = _flatten({key: value for key, value in run.spec.items() if key != "name"})
+    flat.pop("train.seed")
+    flat.pop("split.seed", None)
+    return flat | {f"digest of {name}": stream["digest"][:8] for name, stream in run.streams.items()}
+
+
+def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flatten(item, f"{prefix}{key}.") if isinstance(item, Mapping) else {prefix + key: item}
+    return flat
+
+
+def _labels(firsts: Sequence[RunRecord]) -> list[str]:
+    """The name of each configuration; where a name is used twice, also the values that differ."""
+    labels = []
+    for first in firsts:
+        twins = [_identity(other) for other in firsts if other.name == first.name]
+        if len(twins) == 1:
+            labels.append(first.name)
+            continue
+        ours = _identity(first)
+        differing = [key for key in ours if any(twin.get(key) != ours[key] for twin in twins)]
+        if 1 <= len(differing) <= 2:
+            told = ", ".join(f"{key.rpartition('.')[2]} {_plain(ours[key])}" for key in differing)
+        else:
+            told = f"spec {digest(ours)[:8]}"
+        labels.append(f"{first.name} ({told})")
+    return labels
+
+
+def _plain(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _find_baseline(configurations: Sequence[Configuration], wanted: str | None, where: str) -> Configuration:
+    if wanted is None:
+        return configurations[0]
+    same_label = [item for item in configurations if item.label == wanted]
+    matches = same_label or [item for item in configurations if item.name == wanted]
+    if len(matches) == 1:
+        return matches[0]
+    labels = ", ".join(repr(item.label) for item in matches or configurations)
+    if matches:
+        raise ResultsError(f"{where}: the baseline {wanted!r} means several configurations, name one of: {labels}")
+    raise ResultsError(f"{where}: no runs of the baseline {wanted!r}, there are: {labels}")
+
+
+def _check_one_dataset(records: Sequence[RunRecord], where: str) -> None:
+    found = Counter((str(record.dataset.get("name", "unnamed")), tuple(record.classes)) for record in records)
+    if len(found) > 1:
+        told = "; ".join(f"{name}, {len(classes)} classes: {count} runs" for (name, classes), count in found.items())
+        raise ResultsError(
+            f"{where}: runs of different datasets cannot stand in one table ({told}). Move the runs of each dataset "
+            "into a folder of their own"
+        )
+
+
+def _check_scored(records: Collection[RunRecord], where: str) -> None:
+    unscored = sorted(record.digest[:16] for record in records if "test" not in record.metrics)
+    if unscored:
+        folders = ", ".join(unscored)
+        raise ResultsError(f"{where}: no test metrics in {folders}; delete these folders and train the runs again")
+
+
+def _check_repeats(groups: Iterable[Sequence[RunRecord]], where: str) -> None:
+    for runs in groups:
+        seen: dict[Repeat, RunRecord] = {}
+        for run in runs:
+            twin = seen.setdefault(repeat_of(run), run)
+            if twin is not run:
+                raise ResultsError(
+                    f"{where}: two runs of {run.name!r} have the same spec and seeds but were trained on other labels "
+                    f"or splits: {twin.digest[:16]} (made {twin.created}) and {run.digest[:16]} (made {run.created}). "
+                    "Delete the folder of the one that no longer holds"
+                )

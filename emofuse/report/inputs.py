@@ -1,0 +1,137 @@
+"""Tables of what went into the runs: labels and splits, streams and their weights, rows that streams lack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from emofuse.report.configurations import Results, Spread, uses_random_weights
+from emofuse.report.tables import Cell, Column, Table, format_range
+from emofuse.results import RunRecord
+
+SPLITS = {"train": "Train", "val": "Validation", "test": "Test"}
+_SHORT = 12  # hex digits shown of a digest
+
+
+@dataclass(frozen=True)
+class StreamUse:
+    """One stream as some runs used it.
+
+    Attributes:
+        name: its name in the cache.
+        label: its name; with its digest where two caches have streams of this name.
+        stream: the runs' record of it.
+        runs: those that used it.
+        widths: values a head saw of it, which differ if configurations derive different features.
+    """
+
+    name: str
+    label: str
+    stream: Mapping[str, Any]
+    runs: tuple[RunRecord, ...]
+    widths: tuple[int, ...]
+
+    def missing(self, status: str | None, splits: Iterable[str]) -> Spread:
+        """Rows of the splits that lack it with a status, or with any, over the runs."""
+        counts = []
+        for run in self.runs:
+            tables = [run.rows[split]["missing"].get(self.name, {}) for split in splits]
+            counts.append(sum(sum(table.values()) if status is None else table.get(status, 0) for table in tables))
+        return Spread.of(counts)
+
+    def rows(self, splits: Iterable[str]) -> Spread:
+        """Rows of the splits, over the runs."""
+        return Spread.of(sum(run.rows[split]["rows"] for split in splits) for run in self.runs)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether not a single row of any run has it."""
+        return self.missing(None, SPLITS).low == self.rows(SPLITS).high
+
+
+def stream_uses(results: Results) -> list[StreamUse]:
+    """Every stream of the report, in order of first use."""
+    found: dict[tuple[str, str], list[RunRecord]] = {}
+    for run in results.runs:
+        for name in run.spec["features"]["streams"]:
+            found.setdefault((name, run.streams[name]["digest"]), []).append(run)
+    names = [name for name, _ in found]
+    return [
+        StreamUse(
+            name=name,
+            label=name if names.count(name) == 1 else f"{name} ({digest[:8]})",
+            stream=runs[0].streams[name],
+            runs=tuple(runs),
+            widths=tuple(sorted({run.streams[name]["used_dim"] for run in runs})),
+        )
+        for (name, digest), runs in found.items()
+    ]
+
+
+def streams_table(uses: Iterable[StreamUse]) -> Table:
+    """One row a stream: what it is and with which weights it ran."""
+    rows = [(use, use.stream["weights"] or {}) for use in uses]
+    return Table(
+        (
+            Column("Stream", [Cell(use.label) for use, _ in rows], "left"),
+            Column("Kind", [Cell(use.stream["kind"]) for use, _ in rows], "left"),
+            Column("Values", [Cell(_widths(use)) for use, _ in rows]),
+            Column("Weights", [Cell(_weights(use.stream)) for use, _ in rows], "left"),
+            Column(
+                "SHA-256 of weights", [Cell((weights.get("sha256") or "–")[:_SHORT]) for _, weights in rows], "left"
+            ),
+            Column("Digest of stream", [Cell(use.stream["digest"][:_SHORT]) for use, _ in rows], "left"),
+        )
+    )
+
+
+def missing_table(uses: Iterable[StreamUse]) -> Table:
+    """One row a stream and reason: rows that lack the stream, by split and in all."""
+    labels, reasons, counts = [], [], []
+    for use in uses:
+        seen = {
+            status for run in use.runs for split in SPLITS for status in run.rows[split]["missing"].get(use.name, {})
+        }
+        for status in sorted(seen) or [None]:
+            labels.append(Cell(use.label))
+            reasons.append(Cell("none missing" if status is None else status.replace("_", " ")))
+            counts.append([_share(use, status, [split]) for split in SPLITS] + [_share(use, status, list(SPLITS))])
+    titles = [*SPLITS.values(), "All"]
+    columns = [Column(title, [Cell(row[index]) for row in counts]) for index, title in enumerate(titles)]
+    return Table((Column("Stream", labels, "left"), Column("Reason", reasons, "left"), *columns))
+
+
+def labels_table(results: Results) -> Table:
+    """One row a label, and a last one for all: labelled rows by split."""
+    columns = [Column("Label", [*map(Cell, results.classes), Cell("All")], "left")]
+    for split, title in SPLITS.items():
+        if all(split in run.metrics for run in results.runs):
+            by_run = [[entry["support"] for entry in run.metrics[split]["per_class"]] for run in results.runs]
+            spreads = [Spread.of(values) for values in zip(*by_run, strict=True)]
+            total = Spread.of(sum(values) for values in by_run)
+            columns.append(Column(title, [Cell(format_range(spread)) for spread in [*spreads, total]]))
+    return Table(tuple(columns))
+
+
+def _widths(use: StreamUse) -> str:
+    stored = use.stream["dim"]
+    used = ", ".join(f"{width:,}" for width in use.widths)
+    return used if use.widths == (stored,) else f"{used} of {stored:,}"
+
+
+def _weights(stream: Mapping[str, Any]) -> str:
+    weights = stream["weights"]
+    if not weights:
+        return "none needed"
+    if uses_random_weights(stream):
+        return f"RANDOM, seed {weights['seed']}"
+    return f"{weights['name']} ({weights['kind']})"
+
+
+def _share(use: StreamUse, status: str | None, splits: list[str]) -> str:
+    """Rows and percent; the range where splits differ between repeats."""
+    missing, rows = use.missing(status, splits), use.rows(splits)
+    if missing.high == 0:
+        return "0"
+    return f"{format_range(missing)} ({100 * missing.mean / rows.mean:.1f} %)"

@@ -1,0 +1,96 @@
+"""The plain numbers behind the tables, as CSV: nothing rounded for the eye, one column a number."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from emofuse.report.configurations import Results, Spread, repeat_of
+from emofuse.report.tables import CLASS_METRICS, COMPARED, METRICS
+
+
+def summary_rows(results: Results) -> list[dict[str, Any]]:
+    """One dict a configuration."""
+    rows = []
+    for item in results.configurations:
+        row: dict[str, Any] = {
+            "configuration": item.label,
+            "streams": " ".join(item.streams),
+            "random_weights": " ".join(item.random_streams),
+            "repeats": len(item.runs),
+        }
+        for path in METRICS:
+            row |= _flat(path.replace(".", "_"), item.metric(path))
+        for path in COMPARED:
+            spread = results.difference(item, path)
+            name = f"{path.replace('.', '_')}_difference"
+            row |= {f"{name}_mean": spread.mean, f"{name}_sd": spread.sd}
+        row["reachable_accuracy"] = results.reachable(item)
+        row["parameters"] = item.runs[0].parameters
+        row |= _flat("best_epoch", Spread.of(run.best_epoch for run in item.runs))
+        row |= _flat("train_seconds", Spread.of(run.seconds for run in item.runs))
+        rows.append(row)
+    return rows
+
+
+def class_rows(results: Results) -> list[dict[str, Any]]:
+    """One dict a configuration and class."""
+    rows = []
+    for item in results.configurations:
+        measured = {key: item.class_metric(key) for key in (*CLASS_METRICS, "support")}
+        for index, label in enumerate(results.classes):
+            row: dict[str, Any] = {
+                "configuration": item.label,
+                "random_weights": " ".join(item.random_streams),
+                "repeats": len(item.runs),
+                "class": label,
+            }
+            for key in CLASS_METRICS:
+                row |= _flat(key, measured[key][index])
+            row["support_mean"] = measured["support"][index].mean
+            rows.append(row)
+    return rows
+
+
+def run_rows(results: Results) -> list[dict[str, Any]]:
+    """One dict a run, for statistics of one's own."""
+    rows = []
+    for item in results.configurations:
+        for run in item.runs:
+            split_seed, seed = repeat_of(run)
+            test = run.metrics["test"]
+            row: dict[str, Any] = {
+                "configuration": item.label,
+                "random_weights": " ".join(item.random_streams),
+                "digest": run.digest,
+                "split_seed": split_seed,
+                "seed": seed,
+                "accuracy": test["accuracy"],
+            }
+            row |= {f"{mean}_{key}": test[mean][key] for mean in ("macro", "weighted") for key in CLASS_METRICS}
+            row |= {"best_epoch": run.best_epoch, "parameters": run.parameters, "train_seconds": run.seconds}
+            rows.append(row)
+    return rows
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV with the first one's keys as header; an undefined number is an empty field."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _csv_value(value) for key, value in row.items()} for row in rows)
+    return buffer.getvalue()
+
+
+def _flat(name: str, spread: Spread) -> dict[str, float]:
+    return {f"{name}_mean": spread.mean, f"{name}_sd": spread.sd, f"{name}_min": spread.low, f"{name}_max": spread.high}
+
+
+def _csv_value(value: Any) -> Any:
+    """Six decimals are finer than any test split; whole numbers have none."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{round(value, 6):.12g}"
+    return "" if value is None else value

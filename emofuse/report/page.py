@@ -1,0 +1,116 @@
+"""The page of a report: one HTML file that needs nothing else, no network and no script."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+
+from emofuse.report import sentences
+from emofuse.report.configurations import Configuration, Results, Spread
+from emofuse.report.figures import Picture, Pictures
+from emofuse.report.inputs import SPLITS, labels_table, missing_table, stream_uses, streams_table
+from emofuse.report.tables import (
+    Table,
+    class_f1_table,
+    cost_table,
+    detail_table,
+    format_range,
+    per_class_table,
+    runs_table,
+    scores_table,
+)
+from emofuse.results import RunRecord
+
+
+@dataclass(frozen=True)
+class _Section:
+    """What the page shows of one configuration."""
+
+    configuration: Configuration
+    confusion: Picture
+    classes: Picture
+    table: Table
+    spec: str
+
+
+def render_page(results: Results, pictures: Pictures, *, title: str, command: str) -> str:
+    """The page as HTML text; whatever comes from records is escaped."""
+    uses = stream_uses(results)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"soft": _soft, "data_uri": _data_uri}
+    template = resources.files("emofuse.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        title=title,
+        warning=sentences.random_weights_warning(results),
+        headline=sentences.headline(results),
+        facts=_facts(results),
+        notes=[*results.dataset.get("notes", ()), *sentences.run_notes(results)],
+        notices=sentences.empty_stream_notices(results, uses),
+        tables={
+            "scores": scores_table(results),
+            "detail": detail_table(results),
+            "class_f1": class_f1_table(results),
+            "labels": labels_table(results),
+            "missing": missing_table(uses),
+            "streams": streams_table(uses),
+            "cost": cost_table(results),
+            "runs": runs_table(results),
+        },
+        reading_notes=sentences.reading_notes(results),
+        method=" ".join(sentences.method(results)),
+        pictures=pictures,
+        sections=_sections(results, pictures),
+        made_with=_made_with(results.runs),
+        command=command,
+    )
+
+
+def _sections(results: Results, pictures: Pictures) -> list[_Section]:
+    return [
+        _Section(item, confusion, classes, per_class_table(item, results.classes), json.dumps(item.spec, indent=2))
+        for item, confusion, classes in zip(results.configurations, pictures.confusion, pictures.classes, strict=True)
+    ]
+
+
+def _facts(results: Results) -> dict[str, str]:
+    """The dataset in a few lines: term -> value."""
+    dataset, runs = results.dataset, results.runs
+    counts = {title: Spread.of(run.rows[split]["rows"] for run in runs) for split, title in SPLITS.items()}
+    facts = {
+        "Dataset": f"{dataset.get('name', 'unnamed')} (kind {dataset.get('kind', 'unknown')})",
+        "Labels": f"{len(results.classes)}: {', '.join(results.classes)}",
+        "Labelled rows": ", ".join(f"{title.lower()} {format_range(spread)}" for title, spread in counts.items()),
+    }
+    if "rows" in dataset:
+        facts["Rows in all"] = f"{dataset['rows']:,}"
+    if dataset.get("bad_rows"):
+        facts["Bad rows"] = f"{dataset['bad_rows']:,}, kept and marked unreadable"
+    return facts
+
+
+def _made_with(runs: Iterable[RunRecord]) -> dict[str, str]:
+    """Versions and machines of all runs, and when they were trained: term -> value."""
+    records = list(runs)
+    found: dict[str, dict[str, None]] = {}
+    for record in records:
+        for term, value in {**record.versions, **record.machine}.items():
+            found.setdefault(term, {})[value] = None
+    created = sorted(record.created for record in records)
+    trained = created[0] if created[0] == created[-1] else f"{created[0]} to {created[-1]}"
+    return {term: ", ".join(values) for term, values in found.items()} | {"trained": trained}
+
+
+def _soft(text: str) -> Markup:
+    """Escaped text that may break after the signs which join the parts of a name."""
+    return Markup(re.sub(r"([+_/])", r"\1<wbr>", str(escape(text))))  # noqa: S704 - escaped just here
+
+
+def _data_uri(picture: Picture) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(picture.svg).decode("ascii")

@@ -1,0 +1,200 @@
+"""The sentences of a report, made from specs and records: plain text, escaped by whoever shows it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from emofuse.report.configurations import Configuration, Results, Spread, repeat_of
+from emofuse.report.inputs import SPLITS, StreamUse
+from emofuse.report.tables import format_difference, format_score
+
+_SELECTIONS = {"macro_f1": "the highest macro F1", "accuracy": "the highest accuracy", "loss": "the lowest loss"}
+_OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW"}
+
+
+def random_weights_warning(results: Results) -> str:
+    """What nobody may overlook; empty if no stream ran with random weights."""
+    if not results.random_streams:
+        return ""
+    affected = [item.label for item in results.configurations if item.random_streams]
+    which = "Every configuration uses" if len(affected) == len(results.configurations) else f"{_join(affected)} use"
+    return (
+        f"The extractors of {_join(results.random_streams)} ran with random instead of pretrained weights. {which} at "
+        "least one of them. These numbers show that the pipeline works; they are no finding about emotion recognition."
+    )
+
+
+def headline(results: Results) -> str:
+    """The result in one sentence."""
+    best = max(results.configurations, key=lambda item: item.metric("accuracy").mean)
+    accuracy, f1 = best.metric("accuracy"), best.metric("macro.f1")
+    scores = f"accuracy {_with_sd(accuracy)}, macro F1 {_with_sd(f1)}"
+    if len(results.configurations) == 1:
+        return f"{best.label} reaches on the test split: {scores}."
+    if best is results.baseline:
+        return f"No configuration is above the baseline {best.label} on the test split: {scores}."
+    gain = format_difference(results.difference(best, "accuracy").mean)
+    return (
+        f"Highest accuracy on the test split: {best.label}, {scores}; {gain} accuracy against {results.baseline.label}."
+    )
+
+
+def reading_notes(results: Results) -> list[str]:
+    """How to read the tables of results."""
+    notes = [_repeats_note(results)]
+    if len(results.configurations) > 1:
+        notes.append(
+            f"Δ is the difference to {results.baseline.label}, taken repeat by repeat where both have the same seeds. "
+            "Bold: the best of a column."
+        )
+    rows = Spread.of(run.rows["test"]["rows"] for run in results.runs)
+    best = max(item.metric("accuracy").mean for item in results.configurations)
+    error = math.sqrt(max(0.0, best * (1 - best)) / rows.mean)
+    notes.append(
+        f"With {rows.mean:,.0f} test rows, the binomial standard error of one accuracy near {best:.2f} is {error:.3f}."
+    )
+    if any(results.reachable(item) is not None for item in results.configurations):
+        notes.append(
+            "Reachable: the accuracy expected of a classifier that reads without error every cue which the streams of "
+            "the configuration are meant to see. It is known because this dataset is generated; a finite test split "
+            "scatters around it."
+        )
+    return notes
+
+
+def empty_stream_notices(results: Results, uses: Iterable[StreamUse]) -> list[str]:
+    """One notice for each stream that not a single row has."""
+    notices = []
+    for use in uses:
+        if use.is_empty:
+            users = [item.label for item in results.configurations if use.name in item.streams]
+            notices.append(
+                f"Stream {use.label} has no valid row: of {use.rows(SPLITS).high:,.0f} rows none has a vector. "
+                f"{_join(users)} learned nothing from it."
+            )
+    return notices
+
+
+def run_notes(results: Results) -> list[str]:
+    """What training noted, each note once, with the configurations it holds for unless it holds for all."""
+    notes: dict[str, dict[str, None]] = {}
+    for item in results.configurations:
+        for note in (note for run in item.runs for note in run.notes):
+            notes.setdefault(note, {})[item.label] = None
+    everywhere = len(results.configurations)
+    return [note if len(where) == everywhere else f"{_join(where)}: {note}" for note, where in notes.items()]
+
+
+def method(results: Results) -> list[str]:
+    """The method paragraph, sentence by sentence."""
+    selection = _vary(results, "train.select", _SELECTIONS.__getitem__)
+    return [
+        _split_sentence(results),
+        *_scaling_sentences(results),
+        _head_sentence(results),
+        _training_sentence(results),
+        f"The weights kept are those of the epoch with {selection} on the validation rows.",
+        "The test split chose nothing: it was scored once, with these weights.",
+    ]
+
+
+def _repeats_note(results: Results) -> str:
+    if all(len(item.runs) == 1 for item in results.configurations):
+        return "One run of each configuration, so without a spread."
+    seeds = [repeat_of(run) for run in results.runs]
+    told = []
+    for what, found in (
+        ("seed of the split", {split for split, _ in seeds if split is not None}),
+        ("seed of the training", {training for _, training in seeds}),
+    ):
+        if len(found) > 1:
+            told.append(f"{what} ({', '.join(map(str, sorted(found)))})")
+    return f"Mean ± standard deviation (n − 1) over the repeats, which differ in the {' and the '.join(told)}."
+
+
+def _split_sentence(results: Results) -> str:
+    def describe(split: Any) -> str:
+        if split["kind"] == "official":
+            return "the dataset's own split"
+        shares = "/".join(f"{100 * split[part]:g}" for part in SPLITS)
+        return f"a stratified {shares} split into training, validation and test rows"
+
+    return f"Rows follow {_vary(results, 'split', describe)}."
+
+
+def _scaling_sentences(results: Results) -> list[str]:
+    sentences = [
+        "Each stream's features are standardised with the mean and the deviation of the training rows that have it."
+    ]
+    if any(stream["kind"] == "action_units" for run in results.runs for stream in run.streams.values()):
+        baseline = _vary(results, "features.neutral_label", _describe_baseline)
+        sentences.append(f"Facial action units are standardised with {baseline} instead.")
+    return sentences
+
+
+def _describe_baseline(neutral_label: str | None) -> str:
+    if neutral_label is None:
+        return "the median and the MAD of the training faces"
+    return f"the mean and the deviation of the training faces labelled {neutral_label}"
+
+
+def _head_sentence(results: Results) -> str:
+    kinds = {item.spec["head"]["kind"] for item in results.configurations}
+    if kinds != {"concat"}:
+        return f"The heads are of the kinds {_join(sorted(kinds))}; their parameters are listed below."
+    embed_dim, width = _vary(results, "head.embed_dim"), _vary(results, "head.width")
+    depth = _vary(results, "head.depth", lambda value: "1 hidden layer" if value == 1 else f"{value} hidden layers")
+    dropout = _vary(results, "head.dropout", lambda value: f" with dropout {value:g}" if value else "")
+    return (
+        f"The head embeds each stream in {embed_dim} values (linear, then batch norm over the rows that have it), "
+        "puts a learned vector in the place of a missing stream, joins the embeddings, and ends in "
+        f"{depth} of {width} values with ReLU{dropout} and a softmax over {len(results.classes)} classes."
+    )
+
+
+def _training_sentence(results: Results) -> str:
+    optimizer = _vary(results, "train.optimizer", _OPTIMIZERS.__getitem__)
+    rate = _vary(results, "train.learning_rate", lambda value: f"{value:g}")
+    smoothing = _vary(results, "train.label_smoothing", lambda value: f" smoothed by {value:g}" if value else "")
+    decay = _vary(results, "train.weight_decay", lambda value: f", weight decay {value:g}" if value else "")
+    batch_size, epochs = _vary(results, "train.batch_size"), _vary(results, "train.epochs")
+    patience = _vary(results, "train.patience", _describe_patience)
+    return (
+        f"Training minimises cross-entropy{smoothing} by {optimizer} with learning rate {rate}{decay}, "
+        f"batch size {batch_size}, {epochs} epochs{patience}."
+    )
+
+
+def _describe_patience(patience: int | None) -> str:
+    return f", stopped after {patience} epochs without a better one" if patience else ""
+
+
+def _vary(results: Results, path: str, describe: Callable[[Any], str] = str) -> str:
+    """A setting in words; where configurations differ, the commonest and then who differs: `64 (32 for a and b)`."""
+    users: dict[str, list[str]] = {}
+    for item in results.configurations:
+        users.setdefault(describe(_setting(item, path)), []).append(item.label)
+    (main, _), *others = Counter({text: len(labels) for text, labels in users.items()}).most_common()
+    told = "; ".join(f"{text.strip(' ,') or 'none'} for {_join(users[text])}" for text, _ in others)
+    return f"{main} ({told})" if told else main
+
+
+def _setting(item: Configuration, path: str) -> Any:
+    value: Any = item.spec
+    for key in path.split("."):
+        value = value[key]
+    return value
+
+
+def _with_sd(spread: Spread) -> str:
+    text = format_score(spread.mean)
+    return text if math.isnan(spread.sd) else f"{text} ± {spread.sd:.3f}"
+
+
+def _join(names: Iterable[str] | Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *head, last = names
+    return f"{', '.join(head)} and {last}" if head else last

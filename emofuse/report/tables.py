@@ -1,0 +1,215 @@
+"""Tables of a report, built once as cells and shown as Markdown, as HTML (by the page) and as plain text."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from emofuse.report.configurations import Configuration, Results, Spread, repeat_of
+
+METRICS = {
+    "accuracy": "Accuracy",
+    "macro.precision": "Macro P",
+    "macro.recall": "Macro R",
+    "macro.f1": "Macro F1",
+    "weighted.precision": "Weighted P",
+    "weighted.recall": "Weighted R",
+    "weighted.f1": "Weighted F1",
+    "macro.specificity": "Specificity",
+}
+"""The metrics of the summary, in its order: place in a run's metrics -> heading."""
+
+CLASS_METRICS = {"precision": "Precision", "recall": "Recall", "f1": "F1", "specificity": "Specificity"}
+COMPARED = {"accuracy": "Δ accuracy", "macro.f1": "Δ macro F1"}
+UNDEFINED = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its text, the standard deviation behind it, and whether it is the best of its column."""
+
+    text: str
+    spread: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column; names stand left, numbers right."""
+
+    title: str
+    cells: Sequence[Cell]
+    align: Literal["left", "right"] = "right"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of equal length, at least one."""
+
+    columns: tuple[Column, ...]
+
+    @property
+    def rows(self) -> list[tuple[Cell, ...]]:
+        """The same cells row by row."""
+        return list(zip(*(column.cells for column in self.columns), strict=True))
+
+
+def scores_table(results: Results) -> Table:
+    """One row a configuration: what a reader looks for first."""
+    pairs = [column for path in COMPARED for column in (_metric(results, path), _difference(results, path))]
+    return Table((_labels(results), _repeats(results), *pairs, *_reachable(results)))
+
+
+def detail_table(results: Results) -> Table:
+    """One row a configuration: precision, recall and specificity."""
+    return Table((_labels(results), *(_metric(results, path) for path in METRICS if path not in COMPARED)))
+
+
+def cost_table(results: Results) -> Table:
+    """One row a configuration: its streams and what training took."""
+    items = results.configurations
+    streams = [
+        ", ".join(f"{name} (random weights)" if name in item.random_streams else name for name in item.streams)
+        for item in items
+    ]
+    seconds = [Spread.of(run.seconds for run in item.runs).mean for item in items]
+    epochs = [Spread.of(run.best_epoch for run in item.runs) for item in items]
+    return Table(
+        (
+            _labels(results),
+            Column("Streams", [Cell(text) for text in streams], "left"),
+            Column("Parameters", [Cell(f"{item.runs[0].parameters:,}") for item in items]),
+            Column("Best epoch", [Cell(format_range(spread)) for spread in epochs]),
+            Column("Train s", [Cell(f"{value:.1f}") for value in seconds]),
+        )
+    )
+
+
+def class_f1_table(results: Results) -> Table:
+    """F1 of every class (across) and configuration (down)."""
+    by_class = zip(*(item.class_metric("f1") for item in results.configurations), strict=True)
+    columns = [_scores(label, spreads) for label, spreads in zip(results.classes, by_class, strict=True)]
+    return Table((_labels(results), *columns))
+
+
+def per_class_table(configuration: Configuration, classes: Sequence[str]) -> Table:
+    """One row a class of one configuration."""
+    measured = {title: configuration.class_metric(key) for key, title in CLASS_METRICS.items()}
+    scores = [Column(title, [_score(spread) for spread in spreads]) for title, spreads in measured.items()]
+    support = Column("Support", [Cell(format_range(spread)) for spread in configuration.class_metric("support")])
+    return Table((Column("Class", [Cell(label) for label in classes], "left"), *scores, support))
+
+
+def all_classes_table(results: Results) -> Table:
+    """One row a configuration and class."""
+    tables = [per_class_table(item, results.classes) for item in results.configurations]
+    labels = [Cell(item.label) for item in results.configurations for _ in results.classes]
+    stacked = zip(*(table.columns for table in tables), strict=True)
+    columns = [replace(parts[0], cells=[cell for part in parts for cell in part.cells]) for parts in stacked]
+    return Table((Column("Configuration", labels, "left"), *columns))
+
+
+def runs_table(results: Results) -> Table:
+    """One row a run."""
+    runs = results.runs
+    labels = [Cell(item.label) for item in results.configurations for _ in item.runs]
+    seeds = [repeat_of(run) for run in runs]
+    return Table(
+        (
+            Column("Configuration", labels, "left"),
+            Column("Run", [Cell(run.digest[:16]) for run in runs], "left"),
+            Column("Split", [Cell("official" if split is None else f"seed {split}") for split, _ in seeds], "left"),
+            Column("Seed", [Cell(str(seed)) for _, seed in seeds]),
+            Column("Accuracy", [Cell(format_score(run.metrics["test"]["accuracy"])) for run in runs]),
+            Column("Macro F1", [Cell(format_score(run.metrics["test"]["macro"]["f1"])) for run in runs]),
+            Column("Best epoch", [Cell(str(run.best_epoch)) for run in runs]),
+            Column("Train s", [Cell(f"{run.seconds:.1f}") for run in runs]),
+        )
+    )
+
+
+def markdown(table: Table) -> str:
+    """A table in GitHub's Markdown, padded so that it reads as plain text too; names are escaped."""
+    columns = []
+    for column in table.columns:
+        texts = [escape_markdown(column.title), *map(_markdown_cell, column.cells)]
+        width = max(3, *map(len, texts))
+        rule = "-" * (width - 1) + ":" if column.align == "right" else "-" * width
+        padded = [text.rjust(width) if column.align == "right" else text.ljust(width) for text in texts]
+        columns.append([padded[0], rule, *padded[1:]])
+    return "".join(f"| {' | '.join(line)} |\n" for line in zip(*columns, strict=True))
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    escaped = re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(text.split()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def format_score(value: float | None) -> str:
+    """A score between 0 and 1."""
+    return UNDEFINED if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def format_difference(value: float, decimals: int = 3) -> str:
+    """A difference with its sign and a true minus; zero has no sign."""
+    if math.isnan(value):
+        return UNDEFINED
+    text = f"{value:+.{decimals}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+def format_range(spread: Spread) -> str:
+    """A count, or its smallest and largest value over the repeats."""
+    if spread.n == 0:
+        return UNDEFINED
+    return f"{spread.low:,.0f}" if spread.low == spread.high else f"{spread.low:,.0f}–{spread.high:,.0f}"
+
+
+def _labels(results: Results) -> Column:
+    return Column("Configuration", [Cell(item.label) for item in results.configurations], "left")
+
+
+def _repeats(results: Results) -> Column:
+    return Column("Repeats", [Cell(str(len(item.runs))) for item in results.configurations])
+
+
+def _metric(results: Results, path: str) -> Column:
+    return _scores(METRICS[path], [item.metric(path) for item in results.configurations])
+
+
+def _scores(title: str, spreads: Sequence[Spread]) -> Column:
+    """A column whose largest value, and those that print like it, are marked best; a single row has no best."""
+    shown = [round(spread.mean, 3) for spread in spreads if spread.n]
+    best = max(shown) if len(shown) > 1 else None
+    return Column(title, [replace(_score(spread), best=round(spread.mean, 3) == best) for spread in spreads])
+
+
+def _score(spread: Spread) -> Cell:
+    return Cell(format_score(spread.mean), _format_sd(spread))
+
+
+def _difference(results: Results, path: str) -> Column:
+    cells = []
+    for item in results.configurations:
+        spread = results.difference(item, path)
+        is_baseline = item is results.baseline
+        cells.append(Cell(UNDEFINED) if is_baseline else Cell(format_difference(spread.mean), _format_sd(spread)))
+    return Column(COMPARED[path], cells)
+
+
+def _reachable(results: Results) -> list[Column]:
+    values = [results.reachable(item) for item in results.configurations]
+    return [Column("Reachable", [Cell(format_score(value)) for value in values])] if any(values) else []
+
+
+def _format_sd(spread: Spread) -> str:
+    return "" if math.isnan(spread.sd) else f"{spread.sd:.3f}"
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = escape_markdown(cell.text)
+    return (f"**{text}**" if cell.best else text) + (f" ± {cell.spread}" if cell.spread else "")

@@ -70,8 +70,8 @@ class DemoSpec(Spec):
 
     kind: Literal["demo"] = "demo"
     root: Path | None = None
-    images: int = Field(800, ge=16)
-    seed: int = 0
+    images: int = Field(800, ge=24)
+    seed: int = Field(0, ge=0)
 
 
 DatasetSpec = Annotated[EmoSetSpec | FolderSpec | CsvSpec | DemoSpec, Field(discriminator="kind")]

@@ -1,0 +1,235 @@
+"""The person of the demo: scikit-image's astronaut, cut out, with another expression and another skin.
+
+The photograph (NASA, public domain, bundled with scikit-image) is 512 x 512. All coordinates are its pixels unless a
+name says otherwise; D is its inter-ocular distance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+PHOTO_PX = 512
+PLATE_SCALE = 2  # the photograph is worked on at twice its size
+
+# Where MediaPipe Face Mesh (0.10.21, static images, the photograph enlarged twice) puts these points.
+EYES = ((204.3, 102.4), (247.4, 104.7))  # centres of 33 and 133, of 362 and 263
+MOUTH_CORNERS = ((201.8, 139.5), (245.9, 142.2))  # 61, 291
+INNER_BROWS = ((216.2, 89.4), (236.9, 90.5))  # 107, 336
+FACE_CENTRE = (225.4, 123.2)  # of the box around all 468 points
+FACE_PX = 104.2  # longer side of that box
+FACE_OVAL = (  # every second point of the outline of the face, clockwise from the forehead (10)
+    (228, 72), (252, 75), (267, 84), (272, 99), (271, 116), (268, 134), (260, 153), (249, 164), (238, 172), (222, 175),
+    (207, 171), (196, 161), (186, 148), (180, 130), (179, 111), (180, 93), (187, 80), (203, 72),
+)  # fmt: skip
+FACE_WINDOW = (165, 55, 290, 195)  # x0, y0, x1, y1: all that expression and skin change
+
+# Outline of head, suit and helmet: the 0.55 level of MediaPipe's selfie segmentation, thinned by hand.
+PERSON_OUTLINE = (
+    (226, 16), (197, 25), (188, 35), (164, 50), (158, 56), (154, 64), (154, 92), (156, 102), (160, 109),
+    (177, 125), (183, 138), (184, 151), (160, 155), (143, 162), (136, 169), (130, 181), (121, 185), (114, 204),
+    (98, 217), (84, 232), (72, 238), (59, 258), (44, 284), (39, 306), (31, 324), (25, 377), (17, 403),
+    (0, 431), (0, 511), (488, 511), (499, 487), (504, 474), (495, 440), (493, 417), (479, 384), (455, 360),
+    (425, 348), (385, 344), (368, 347), (358, 310), (347, 274), (339, 260), (317, 240), (303, 230), (299, 217),
+    (291, 204), (275, 189), (262, 182), (256, 172), (258, 161), (266, 147), (267, 138), (276, 135), (290, 119),
+    (297, 108), (300, 97), (301, 80), (299, 69), (295, 54), (289, 43), (275, 30), (259, 22), (248, 18),
+    (235, 15),
+)  # fmt: skip
+HAIR_PX, NECK_PX, SUIT_PX = (
+    112.0,
+    100.0,
+    270.0,
+)  # from the face's centre up to the hair's top, down to the neck and the suit
+
+SMILE = (0.06, 0.20)  # range of `amount` in warp_expression
+FROWN = (-0.28, -0.10)
+GRAIN = (4.0, 8.0)  # standard deviation of the grain in grey levels
+GRAIN_SIGMA_PX = (0.8, 1.1)  # on the plate; survives JPEG and the resize of the face box to 128 px
+SKIN_SIGMA_PX = 1.5  # smoothing of every skin on the plate: takes away the photograph's own grain
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the person of one image looks.
+
+    Attributes:
+        expression: `amount` of `warp_expression`.
+        grain: standard deviation of the skin's relief in grey levels; 0 for smooth skin.
+        grain_sigma: size of its grains, pixels of the plate.
+        face_px: side of the box around the face, pixels of the image.
+        centre: x, y of that box's centre, pixels of the image.
+        angle_deg: rotation, counter-clockwise.
+        mirrored: left and right exchanged.
+        exposure: factor of the brightness.
+        gamma: exponent of the brightness.
+        side_light: change of brightness from the image's centre to its right edge, as a factor minus 1.
+    """
+
+    expression: float
+    grain: float
+    grain_sigma: float
+    face_px: float
+    centre: tuple[float, float]
+    angle_deg: float
+    mirrored: bool
+    exposure: float
+    gamma: float
+    side_light: float
+
+
+def draw_look(rng: np.random.Generator, height: int, width: int, *, frown: bool, grain: bool) -> Look:
+    """A random look that shows two cues, placed so that the head is inside and the suit reaches the lower edge."""
+    face_px = rng.uniform(132.0, max(132.0, 0.46 * min(height, width)))
+    scale = face_px / FACE_PX
+    margin = min(75 * scale, width / 2)
+    top = max(HAIR_PX * scale, height - SUIT_PX * scale)
+    bottom = max(top, height - NECK_PX * scale)
+    return Look(
+        expression=float(rng.uniform(*(FROWN if frown else SMILE))),
+        grain=float(rng.uniform(*GRAIN)) if grain else 0.0,
+        grain_sigma=float(rng.uniform(*GRAIN_SIGMA_PX)),
+        face_px=float(face_px),
+        centre=(float(rng.uniform(margin, width - margin)), float(rng.uniform(top, bottom))),
+        angle_deg=float(rng.uniform(-9, 9)),
+        mirrored=bool(rng.random() < 0.5),
+        exposure=float(rng.uniform(0.8, 1.05)),
+        gamma=float(rng.uniform(0.85, 1.2)),
+        side_light=float(rng.uniform(-0.2, 0.2)),
+    )
+
+
+def draw_person(background: Floats, look: Look, rng: np.random.Generator) -> Floats:
+    """The person in front of a background.
+
+    Args:
+        background: (H, W, 3) float32 RGB, 0..255.
+        look: what to draw.
+        rng: source of the grain.
+
+    Returns:
+        (H, W, 3) float32 RGB, 0..255.
+    """
+    size = (background.shape[1], background.shape[0])
+    photo, mask = _plate()
+    plate = _with_grain(warp_expression(photo, look.expression), look, rng)
+    matrix = _placement(look)
+    person = cv2.warpAffine(plate, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    cover = cv2.warpAffine(mask, matrix, size, flags=cv2.INTER_LINEAR)[..., None]
+    tones = 255 * look.exposure * (np.arange(256) / 255) ** look.gamma
+    light = 1 + look.side_light * np.linspace(-1, 1, size[0], dtype=np.float32)[None, :, None]
+    lit = np.clip(cv2.LUT(person, tones.astype(np.float32)) * light, 0, 255)
+    return np.asarray(background + cover * (lit - background), dtype=np.float32)
+
+
+def warp_expression(photo: Image, amount: float) -> Image:
+    """Bends the mouth of scikit-image's astronaut: corners up (a smile) or, for a negative amount, down (a frown).
+
+    The mouth is bent like a parabola: its corners move up by about half the amount and its middle down by as much. Its
+    corners also move outwards and the inner ends of the brows up by a fifth of the amount. All of it fades out before
+    the cheeks and the base of the nose. The face stays natural for amounts from -0.3 to 0.3.
+
+    Args:
+        photo: (H, H, 3) uint8 RGB, the whole of `skimage.data.astronaut()` at any size.
+        amount: in inter-ocular distances.
+
+    Returns:
+        A copy of the photograph with another expression.
+
+    Raises:
+        ValueError: the picture is not square, so it cannot be that photograph.
+    """
+    if photo.shape[0] != photo.shape[1]:
+        raise ValueError(f"photo has shape {photo.shape}, expected the whole astronaut photograph, which is square")
+    scale = photo.shape[0] / PHOTO_PX
+    x0, y0, x1, y1 = (round(edge * scale) for edge in FACE_WINDOW)
+    # Pixel i of the enlarged picture has its centre at (i + 0.5) / scale - 0.5 of the photograph.
+    x = ((np.arange(x0, x1) + 0.5) / scale - 0.5)[None, :]
+    y = ((np.arange(y0, y1) + 0.5) / scale - 0.5)[:, None]
+    move_x, move_y = _displacement(x, y, amount)
+    source_x, source_y = (((at + 0.5) * scale - 0.5).astype(np.float32) for at in (x - move_x, y - move_y))
+    warped = photo.copy()
+    warped[y0:y1, x0:x1] = cv2.remap(photo, source_x, source_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return warped
+
+
+def _displacement(x: Doubles, y: Doubles, amount: float) -> tuple[Doubles, Doubles]:
+    """How far the points of a grid, x (1, w) and y (h, 1), move to the right and down: two arrays (h, w), pixels."""
+    eyes, mouth = np.asarray(EYES), np.asarray(MOUTH_CORNERS)
+    distance = float(np.linalg.norm(eyes[1] - eyes[0]))
+    right, down = (eyes[1] - eyes[0]) / distance
+    origin = mouth.mean(axis=0)
+    half_mouth = float(np.linalg.norm(mouth[1] - mouth[0])) / 2 / distance
+
+    # u runs along the line of the eyes and v down the face, from the middle of the mouth, in units of D.
+    u = ((x - origin[0]) * right + (y - origin[1]) * down) / distance
+    v = ((y - origin[1]) * right - (x - origin[0]) * down) / distance
+    beside = np.clip(np.abs(u) - half_mouth, 0, None)
+    # Shorter above the mouth than below it: the base of the nose, which the lift is measured from, must stay.
+    fade = np.exp(-((v / np.where(v > 0, 0.30, 0.21)) ** 2 + (beside / 0.185) ** 2) / 2)
+    outwards = 0.2 * amount * np.clip(u / half_mouth, -1, 1) * fade
+    upwards = amount * (np.clip(np.abs(u / half_mouth), 0, 1.4) ** 2 - 0.5) * fade
+    for brow_x, brow_y in INNER_BROWS:
+        squared = ((x - brow_x) ** 2 + (y - brow_y) ** 2) / distance**2
+        upwards = upwards + 0.2 * amount * np.exp(-squared / (2 * 0.22**2))
+    return distance * (outwards * right + upwards * down), distance * (outwards * down - upwards * right)
+
+
+@cache
+def _plate() -> tuple[Image, Floats]:
+    """The photograph, twice its size and with smoothed skin, (1024, 1024, 3); the person's mask 0..1, (1024, 1024)."""
+    from skimage.data import astronaut
+
+    side = PHOTO_PX * PLATE_SCALE
+    photo = cv2.resize(astronaut(), (side, side), interpolation=cv2.INTER_CUBIC)  # type: ignore[no-untyped-call]
+    skin = _polygon_mask(FACE_OVAL, shrink_px=2, blur_px=6)[..., None]
+    # The bilateral filter keeps eyes, brows and lips sharp; the blur after it takes away the steps it leaves.
+    smooth = cv2.GaussianBlur(cv2.bilateralFilter(photo, 9, 30, 5), (0, 0), SKIN_SIGMA_PX)
+    mixed = photo + skin * (smooth.astype(np.float32) - photo)
+    return np.rint(mixed).astype(np.uint8), _polygon_mask(PERSON_OUTLINE, shrink_px=2, blur_px=1.6)
+
+
+def _polygon_mask(points: tuple[tuple[int, int], ...], *, shrink_px: int, blur_px: float) -> Floats:
+    """Mask 0..1 of a polygon on the plate with a soft edge, (1024, 1024) float32."""
+    mask = np.zeros((PHOTO_PX * PLATE_SCALE,) * 2, dtype=np.float32)
+    cv2.fillPoly(mask, [np.asarray(points, dtype=np.int32) * PLATE_SCALE], (1.0,))
+    mask = np.asarray(cv2.erode(mask, np.ones((3, 3), dtype=np.uint8), iterations=shrink_px), dtype=np.float32)
+    return np.asarray(cv2.GaussianBlur(mask, (0, 0), blur_px), dtype=np.float32)
+
+
+@cache
+def _skin_mask() -> Floats:
+    """Where grain is added: the face, (h, w, 1) float32 over FACE_WINDOW of the plate."""
+    x0, y0, x1, y1 = (edge * PLATE_SCALE for edge in FACE_WINDOW)
+    return _polygon_mask(FACE_OVAL, shrink_px=2, blur_px=5)[y0:y1, x0:x1, None]
+
+
+def _with_grain(plate: Image, look: Look, rng: np.random.Generator) -> Image:
+    """The plate with the look's grain on the face; changes the array it is given."""
+    if look.grain == 0:
+        return plate
+    x0, y0, x1, y1 = (edge * PLATE_SCALE for edge in FACE_WINDOW)
+    white = rng.standard_normal((y1 - y0, x1 - x0), dtype=np.float32)
+    noise = np.asarray(cv2.GaussianBlur(white, (0, 0), look.grain_sigma), dtype=np.float32)
+    noise *= look.grain / noise.std()
+    face = plate[y0:y1, x0:x1]
+    face[:] = np.clip(np.rint(face + _skin_mask() * noise[..., None]), 0, 255).astype(np.uint8)
+    return plate
+
+
+def _placement(look: Look) -> npt.NDArray[np.float64]:
+    """Affine map (2, 3) from the plate to the image."""
+    scale = look.face_px / FACE_PX / PLATE_SCALE
+    angle = np.deg2rad(look.angle_deg)
+    turn = scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    if look.mirrored:
+        turn = turn @ np.diag([-1.0, 1.0])
+    shift = np.asarray(look.centre) - turn @ (np.asarray(FACE_CENTRE) * PLATE_SCALE)
+    return np.column_stack([turn, shift])

@@ -68,6 +68,7 @@ def render_page(results: Results, pictures: Pictures, *, title: str, command: st
         pictures=pictures,
         sections=_sections(results, pictures),
         made_with=_made_with(results.runs),
+        trained=_first_and_last(run.created[:10] for run in results.runs),
         command=command,
     )
 
@@ -102,14 +103,18 @@ def _made_with(runs: Iterable[RunRecord]) -> dict[str, str]:
     for record in records:
         for term, value in {**record.versions, **record.machine}.items():
             found.setdefault(term, {})[value] = None
-    created = sorted(record.created for record in records)
-    trained = created[0] if created[0] == created[-1] else f"{created[0]} to {created[-1]}"
+    trained = _first_and_last(record.created for record in records)
     return {term: ", ".join(values) for term, values in found.items()} | {"trained": trained}
 
 
+def _first_and_last(dates: Iterable[str]) -> str:
+    ordered = sorted(set(dates))
+    return ordered[0] if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}"
+
+
 def _soft(text: str) -> Markup:
-    """Escaped text that may break after the signs which join the parts of a name."""
-    return Markup(re.sub(r"([+_/])", r"\1<wbr>", str(escape(text))))  # noqa: S704 - escaped just here
+    """Escaped text that may break after a plus or slash which joins two parts of a name."""
+    return Markup(re.sub(r"(?<=\w)([+/])(?=\w)", r"\1<wbr>", str(escape(text))))  # noqa: S704 - escaped just here
 
 
 def _data_uri(picture: Picture) -> str:

@@ -89,10 +89,11 @@ def cost_table(results: Results) -> Table:
 
 
 def class_f1_table(results: Results) -> Table:
-    """F1 of every class (across) and configuration (down)."""
+    """F1 of every class (across) and configuration (down), means alone: there may be twenty of each."""
     by_class = zip(*(item.class_metric("f1") for item in results.configurations), strict=True)
     columns = [_scores(label, spreads) for label, spreads in zip(results.classes, by_class, strict=True)]
-    return Table((_labels(results), *columns))
+    bare = [replace(column, cells=[replace(cell, spread="") for cell in column.cells]) for column in columns]
+    return Table((_labels(results), *bare))
 
 
 def per_class_table(configuration: Configuration, classes: Sequence[str]) -> Table:

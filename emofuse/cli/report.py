@@ -1,0 +1,28 @@
+"""`emofuse report`: tables, figures and one page from saved runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="Folder of saved runs.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the report.", show_default="RUNS/report")] = None,
+    title: Annotated[
+        str, typer.Option(help="Title of the page.", show_default="Fusion configurations on DATASET")
+    ] = "",
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="Configuration that others are compared with.", show_default="the first trained"),
+    ] = None,
+) -> None:
+    """Writes tables (CSV, Markdown), figures (SVG, PNG) and one self-contained HTML page; prints the summary."""
+    from emofuse.report import write_report
+
+    files = write_report(runs, out or runs / "report", title=title, baseline=baseline)
+    typer.echo(files.summary_markdown.read_text(encoding="utf-8"))
+    for path in files:
+        typer.echo(path)

@@ -1,0 +1,256 @@
+"""Finding the face: two generations of MediaPipe behind one small protocol.
+
+`FaceMeshDetector` is Face Mesh of MediaPipe 0.10.x up to 0.10.21, whose models travel in its wheel.
+`LandmarkerDetector` is the Tasks face landmarker, also of later releases, whose model is a file of the weights
+registry. Both run BlazeFace, then a mesh of 468 points on each face found (Kartynnik et al., "Real-time Facial Surface
+Geometry from Monocular Video", 2019). The points mean the same; their places differ by a few hundredths of the distance
+between the eyes, most at lips and chin, so which detector it was is part of a stream's digest.
+
+Of several faces the **most prominent** is taken: the one whose mesh has the largest bounding box, among the first
+`MAX_FACES` that the detector finds. The detector looks at the whole picture at 128 x 128, so a picture is handed over
+with its long side at most `MAX_SIDE_PX`: a face that can be found keeps all its detail, and a huge photograph costs no
+more than a small one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from emofuse.errors import StreamError
+from emofuse.specs import FaceSpec, RegistryWeights
+from emofuse.streams.base import Face
+from emofuse.weights import resolve_weights
+
+VERSION = 1
+"""Raised whenever the same picture gives other points; part of the digest of every stream that needs a face."""
+
+POINTS = 468
+MAX_FACES = 4
+MAX_SIDE_PX = 1280
+
+_MESH_GRAPH = "modules/face_landmark/face_landmark_front_cpu.binarypb"
+_MESH_MODELS = (
+    "modules/face_detection/face_detection_short_range.tflite",
+    "modules/face_landmark/face_landmark.tflite",
+)
+_MESH_DETECTION = "facedetectionshortrangecpu__facedetectionshortrange__facedetection__TensorsToDetectionsCalculator"
+_MESH_PRESENCE = "facelandmarkcpu__ThresholdingCalculator"
+_LANDMARKER_WEIGHTS = RegistryWeights(name="face_landmarker")
+_MUTE = threading.Lock()  # two threads that muted stderr in turn would leave it muted
+
+
+class FaceDetector(Protocol):
+    """Finds the most prominent face. Not for use by two threads at once."""
+
+    def detect(self, image: npt.NDArray[np.uint8]) -> Face | None:
+        """The most prominent face of an (H, W, 3) uint8 RGB picture of any size, None when there is none."""
+        ...
+
+    def close(self) -> None:
+        """Releases the native graph and its threads; the detector is not used afterwards. A second call is harmless."""
+        ...
+
+
+def make_face_detector(spec: FaceSpec) -> FaceDetector:
+    """The detector of a spec, its models loaded.
+
+    Raises:
+        StreamError: the installed MediaPipe cannot run it.
+        WeightsError: its model is not there.
+    """
+    match spec.detector:
+        case "face_mesh":
+            return FaceMeshDetector(min_confidence=spec.min_confidence)
+        case "landmarker":
+            model = resolve_weights(_LANDMARKER_WEIGHTS).path
+            if model is None:
+                raise StreamError("the weights 'face_landmarker' resolve to no file")
+            return LandmarkerDetector(model, min_confidence=spec.min_confidence)
+
+
+def face_identity(spec: FaceSpec) -> dict[str, Any]:
+    """What decides where the points lie, as plain JSON: for the digest of a stream. Loads no model.
+
+    Raises:
+        StreamError: Face Mesh is asked for and its models are not installed.
+        WeightsError: the landmarker is asked for and its model is not there.
+    """
+    match spec.detector:
+        case "face_mesh":
+            folder = _mesh_folder()
+            models = {Path(name).name: _sha256(folder / name) for name in _MESH_MODELS}
+        case "landmarker":
+            models = {"face_landmarker.task": resolve_weights(_LANDMARKER_WEIGHTS).sha256}
+    return {"detector": spec.detector, "version": VERSION, "min_confidence": spec.min_confidence, "models": models}
+
+
+class FaceMeshDetector:
+    """MediaPipe Face Mesh on single pictures: no tracking, no refinement of lips and irises, one native thread.
+
+    The solution's graph is built here and not through `mp.solutions.face_mesh`, which would run a thread per core in
+    each worker.
+    """
+
+    def __init__(self, *, min_confidence: float) -> None:
+        folder = _mesh_folder()
+        self._seen_a_face = False
+        with _native_log_muted(), _start_errors("face_mesh"):
+            # The extension must be registered, or the thread count is lost when the graph is copied.
+            from mediapipe.framework import calculator_pb2, thread_pool_executor_pb2  # noqa: F401
+            from mediapipe.python.solution_base import SolutionBase
+
+            graph = calculator_pb2.CalculatorGraphConfig.FromString((folder / _MESH_GRAPH).read_bytes())
+            graph.num_threads = 1
+            self._graph = SolutionBase(
+                graph_config=graph,
+                side_inputs={"num_faces": MAX_FACES, "with_attention": False, "use_prev_landmarks": False},
+                calculator_params={
+                    f"{_MESH_DETECTION}.min_score_thresh": min_confidence,
+                    f"{_MESH_PRESENCE}.threshold": min_confidence,
+                },
+                outputs=["multi_face_landmarks"],
+            )
+            self._graph.process({"image": np.zeros((64, 64, 3), np.uint8)})  # starts the graph, which logs
+
+    def detect(self, image: npt.NDArray[np.uint8]) -> Face | None:
+        """See `FaceDetector.detect`."""
+        with nullcontext() if self._seen_a_face else _native_log_muted():
+            found = self._graph.process({"image": _bounded(image)}).multi_face_landmarks
+        if not found:
+            return None
+        self._seen_a_face = True
+        return _most_prominent([face.landmark for face in found], image)
+
+    def close(self) -> None:
+        """See `FaceDetector.close`."""
+        graph, self._graph = self._graph, None
+        if graph is not None:
+            graph.close()
+
+
+class LandmarkerDetector:
+    """The MediaPipe Tasks face landmarker on single pictures; the first 468 of its 478 points are Face Mesh's.
+
+    Its graph's threads cannot be chosen from Python: it holds a few, which sleep between the steps of one picture.
+    """
+
+    def __init__(self, model: Path, *, min_confidence: float) -> None:
+        self._seen_a_face = False
+        with _native_log_muted(), _start_errors("landmarker"):
+            import mediapipe
+            from mediapipe.tasks.python import BaseOptions, vision
+
+            self._mediapipe = mediapipe
+            self._landmarker = vision.FaceLandmarker.create_from_options(
+                vision.FaceLandmarkerOptions(
+                    base_options=BaseOptions(model_asset_path=str(model)),
+                    num_faces=MAX_FACES,
+                    min_face_detection_confidence=min_confidence,
+                    min_face_presence_confidence=min_confidence,
+                )
+            )
+
+    def detect(self, image: npt.NDArray[np.uint8]) -> Face | None:
+        """See `FaceDetector.detect`."""
+        packet = self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB, data=_bounded(image))
+        with nullcontext() if self._seen_a_face else _native_log_muted():
+            found = self._landmarker.detect(packet).face_landmarks
+        if not found:
+            return None
+        self._seen_a_face = True
+        return _most_prominent(found, image)
+
+    def close(self) -> None:
+        """See `FaceDetector.close`."""
+        landmarker, self._landmarker = self._landmarker, None
+        if landmarker is not None:
+            landmarker.close()
+
+
+def _bounded(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The picture with its long side at most `MAX_SIDE_PX`, contiguous."""
+    height, width = image.shape[:2]
+    scale = MAX_SIDE_PX / max(height, width)
+    if scale >= 1:
+        return np.ascontiguousarray(image)
+    import cv2
+
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def _most_prominent(faces: Sequence[Sequence[Any]], image: npt.NDArray[np.uint8]) -> Face:
+    """The face with the largest box, in pixels: x and y are fractions of width and height, z is on the scale of x."""
+    height, width = image.shape[:2]
+    scale = np.array([width, height, width], dtype=np.float32)
+    meshes = [np.array([(p.x, p.y, p.z) for p in face[:POINTS]], dtype=np.float32) * scale for face in faces]
+    areas = [float(np.ptp(points[:, 0]) * np.ptp(points[:, 1])) for points in meshes]
+    return Face(points=meshes[int(np.argmax(areas))])
+
+
+def _mesh_folder() -> Path:
+    """The installed MediaPipe's folder, checked to hold Face Mesh. Looked up without importing it, which takes long.
+
+    Raises:
+        StreamError: with both ways out.
+    """
+    found = importlib.util.find_spec("mediapipe")
+    places = [Path(place) for place in (found.submodule_search_locations or ())] if found is not None else []
+    for folder in places:
+        if (folder / "python" / "solution_base.py").is_file() and (folder / _MESH_GRAPH).is_file():
+            return folder
+    version = importlib.metadata.version("mediapipe") if places else ""
+    installed = f"mediapipe {version} no longer has it" if places else "mediapipe is not installed"
+    raise StreamError(
+        f"face.detector 'face_mesh' needs Face Mesh of MediaPipe 0.10.x, but {installed}. Either pip install "
+        "'mediapipe==0.10.21', or set face.detector to 'landmarker' and run: emofuse weights fetch face_landmarker"
+    )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@contextmanager
+def _start_errors(detector: str) -> Iterator[None]:
+    """Names the detector in what MediaPipe raises when it cannot be imported or started."""
+    try:
+        yield
+    except (ImportError, OSError, RuntimeError, ValueError, AttributeError) as error:
+        text = " ".join(str(error).split())
+        raise StreamError(f"the face detector {detector!r} cannot start: {text}") from error
+
+
+@contextmanager
+def _native_log_muted() -> Iterator[None]:
+    """Sends the process's stderr nowhere for a moment.
+
+    MediaPipe's native code writes remarks of no use (delegates, feedback tensors) straight to the file descriptor when
+    a graph starts and when it meets its first face, and heeds no log level from outside: in a build, a handful of lines
+    a worker. What goes wrong in it reaches Python as an exception all the same.
+    """
+    with _MUTE:
+        try:
+            kept = os.dup(2)
+        except OSError:  # no stderr to mute: a service that closed it
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -1,0 +1,114 @@
+"""Local binary patterns of the face region (Ojala, Pietikainen & Maenpaa, TPAMI 2002), the paper's low-level stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from emofuse.status import Status
+from emofuse.streams.base import Face, Rows, Sample
+
+MARGIN = 0.1
+"""The face region is the box around the mesh and this fraction of its longer side on each side of it."""
+
+RADII = (1, 2)
+CODES = 256
+
+# Rows and columns of the eight neighbours, clockwise from the top left; neighbour k has weight 2**k.
+_NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
+
+
+class LbpStream:
+    """Local binary patterns of the face region -> two normalised histograms per image.
+
+    Eight neighbours, one bit each, clockwise from the top left (weight 1), set where the neighbour is >= the centre.
+    Integer positions: radius 1 is the 3x3 neighbourhood of the paper, radius 2 the outer pixels at distance 2 in each
+    direction (corners two rows and two columns away). Border pixels that lack a neighbour are dropped.
+
+    The region is the square around the mesh (see `face_region`), grey as OpenCV weighs it, resized to a fixed size, so
+    that a pattern covers the same part of every face. Without a face the whole picture takes its place, squeezed to the
+    same square and flagged, or the row has no features, as `without_face` says.
+
+    Holds no per-sample state: one instance serves every block of a worker.
+    """
+
+    dim = len(RADII) * CODES
+    dtype: np.dtype[np.floating[Any]] = np.dtype(np.float32)
+    needs_face = True
+    flag_names: tuple[str, ...] = ("whole_image",)
+    columns: tuple[str, ...] = tuple(f"r{radius}_{code:03d}" for radius in RADII for code in range(CODES))
+
+    def __init__(self, *, region_px: int, without_face: Literal["whole_image", "no_detection"]) -> None:
+        self._region_px = region_px
+        self._without_face = without_face
+
+    def extract(self, samples: Sequence[Sample]) -> Rows:
+        """Histograms of n samples.
+
+        Returns:
+            features (n, 512) float32, codes of radius 1, then of radius 2, each half summing to 1; status (n,) uint8;
+            flags (n,) uint8, bit 0 `whole_image`. A sample without a face is either flagged, or zeros and
+            NO_DETECTION.
+        """
+        rows = Rows.empty(len(samples), self.dim, self.dtype, Status.OK)
+        for index, sample in enumerate(samples):
+            if sample.face is None and self._without_face == "no_detection":
+                rows.status[index] = Status.NO_DETECTION
+                continue
+            rows.flags[index] = sample.face is None
+            region = sample.image if sample.face is None else face_region(sample.image, sample.face)
+            rows.features[index] = histograms(square_grey(region, self._region_px))
+        return rows
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def face_region(image: npt.NDArray[np.uint8], face: Face) -> npt.NDArray[np.uint8]:
+    """The square part of an (H, W, 3) picture around the mesh.
+
+    Its side is the longer side of the mesh's box and `MARGIN` on each side, at most the picture's shorter side. Where
+    it would reach over the edge it is shifted into the picture.
+    """
+    height, width = image.shape[:2]
+    low, high = face.points[:, :2].min(axis=0), face.points[:, :2].max(axis=0)
+    wanted = float(np.max(high - low)) * (1 + 2 * MARGIN)
+    side = int(np.clip(round(wanted), 1, min(height, width)))
+    left, top = np.rint((low + high) / 2 - side / 2)
+    left, top = int(np.clip(left, 0, width - side)), int(np.clip(top, 0, height - side))
+    return image[top : top + side, left : left + side]
+
+
+def square_grey(region: npt.NDArray[np.uint8], side_px: int) -> npt.NDArray[np.uint8]:
+    """An (H, W, 3) RGB region as (side_px, side_px) grey.
+
+    Averaged over pixel areas where both sides shrink, interpolated linearly where one has to grow.
+    """
+    grey = cv2.cvtColor(region, cv2.COLOR_RGB2GRAY)
+    method = cv2.INTER_AREA if min(grey.shape) >= side_px else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(grey, (side_px, side_px), interpolation=method), dtype=np.uint8)
+
+
+def lbp_codes(grey: npt.NDArray[np.uint8], radius: int) -> npt.NDArray[np.uint8]:
+    """LBP codes of the (H - 2 radius, W - 2 radius) pixels of a grey picture that have all eight neighbours."""
+    height, width = grey.shape
+    centre = grey[radius : height - radius, radius : width - radius]
+    codes = np.zeros(centre.shape, dtype=np.uint8)
+    for bit, (down, right) in enumerate(_NEIGHBOURS):
+        top, left = radius * (1 + down), radius * (1 + right)
+        neighbour = grey[top : top + centre.shape[0], left : left + centre.shape[1]]
+        codes |= (neighbour >= centre).view(np.uint8) << np.uint8(bit)
+    return codes
+
+
+def histograms(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """(512,) float32: the share of each code at radius 1, then at radius 2. `grey` is at least 5 x 5."""
+    shares = np.empty((len(RADII), CODES), dtype=np.float32)
+    for half, radius in enumerate(RADII):
+        codes = lbp_codes(grey, radius)
+        shares[half] = np.bincount(codes.ravel(), minlength=CODES) / codes.size
+    return shares.ravel()

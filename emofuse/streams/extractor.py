@@ -1,0 +1,234 @@
+"""From paths to rows: each picture is decoded once and its face found once for all streams that look at it.
+
+What goes wrong with one picture costs that row's status and nothing else. What goes wrong with every picture of a block
+is the stream's fault, and raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from emofuse.decode import read_image
+from emofuse.errors import DecodeError, EmofuseError, StreamError
+from emofuse.specs import CacheSpec, StreamSpec
+from emofuse.status import Status
+from emofuse.streams import make_stream
+from emofuse.streams.base import Rows, Sample, Stream
+from emofuse.streams.faces import make_face_detector
+
+# A micro-batch ends at either bound: decoded pictures held at once stay near 200 MB, whatever the block's size. The
+# bounds count pictures only, so that a block is cut in the same places every time.
+_BATCH_SAMPLES = 32
+_BATCH_PIXELS = 64_000_000
+
+_STREAM_STATUSES = (Status.OK, Status.NO_DETECTION, Status.FAILED)
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What one block of n pictures gave.
+
+    Attributes:
+        rows: stream name -> n rows in the order of the paths, features in the dtype that the spec stores.
+        problems: (row, stream, reason in one line) of every row that is unreadable (stream "") or FAILED, by row.
+            Rows without a path are no news: their manifest says why.
+    """
+
+    rows: dict[str, Rows]
+    problems: list[tuple[int, str, str]]
+
+
+@dataclass
+class _Batch:
+    """Decoded pictures on their way through the streams."""
+
+    rows: list[int] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    face_failures: dict[int, str] = field(default_factory=dict)
+    pixels: int = 0
+
+    @property
+    def full(self) -> bool:
+        return len(self.rows) >= _BATCH_SAMPLES or self.pixels >= _BATCH_PIXELS
+
+
+class Extractor:
+    """The streams of a cache spec, opened once, for any number of blocks. Not for use by two threads at once.
+
+    Example:
+        >>> with Extractor(spec.streams, spec, device="cpu") as extractor:
+        ...     extraction = extractor.extract(paths)
+
+    Raises:
+        StreamError: a stream or the face detector cannot run here.
+        WeightsError: weights are missing or damaged.
+    """
+
+    def __init__(self, streams: Sequence[StreamSpec], cache_spec: CacheSpec, *, device: str) -> None:
+        self._specs = {spec.name: spec for spec in streams}
+        self._decode = cache_spec.decode
+        with ExitStack() as opened:
+            self._streams: dict[str, Stream] = {
+                spec.name: opened.enter_context(closing(make_stream(spec, device=device))) for spec in streams
+            }
+            needs_face = any(stream.needs_face for stream in self._streams.values())
+            self._detector = opened.enter_context(closing(make_face_detector(cache_spec.face))) if needs_face else None
+            self._opened = opened.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Releases models and native threads; the extractor is not used afterwards. A second call is harmless."""
+        self._opened.close()
+
+    @property
+    def streams(self) -> dict[str, Stream]:
+        """The open streams by name: their widths, flags and columns."""
+        return dict(self._streams)
+
+    def extract(self, paths: Sequence[Path | None]) -> Extraction:
+        """Rows of one block of n >= 0 pictures.
+
+        Args:
+            paths: the files; None for a bad row of the manifest, which is UNREADABLE.
+
+        Raises:
+            StreamError: a stream failed on every readable row of the block (two or more), broke its contract, or says
+                that it cannot run at all.
+        """
+        rows = {
+            name: Rows.empty(len(paths), stream.dim, self._specs[name].dtype, Status.UNREADABLE)
+            for name, stream in self._streams.items()
+        }
+        extraction = Extraction(rows, [])
+        batch = _Batch()
+        for row, path in enumerate(paths):
+            if path is not None:
+                self._read(row, path, batch, extraction)
+            if batch.full:
+                self._run(batch, extraction)
+                batch = _Batch()
+        self._run(batch, extraction)
+        extraction.problems.sort()
+        _check_not_all_failed(extraction)
+        return extraction
+
+    def _read(self, row: int, path: Path, batch: _Batch, extraction: Extraction) -> None:
+        """Decodes one picture, finds its face and adds it to the batch."""
+        try:
+            image = read_image(path, self._decode)
+        except DecodeError as error:
+            extraction.problems.append((row, "", str(error)))
+            return
+        face = None
+        if self._detector is not None:
+            try:
+                face = self._detector.detect(image)
+            except Exception as error:  # noqa: BLE001 - native code; one picture's failure is that row's status
+                batch.face_failures[row] = f"face detection: {_one_line(error)}"
+        batch.rows.append(row)
+        batch.samples.append(Sample(image, face))
+        batch.pixels += image.shape[0] * image.shape[1]
+
+    def _run(self, batch: _Batch, extraction: Extraction) -> None:
+        """Sends a batch through every stream and files what comes back under its rows."""
+        for name, stream in self._streams.items():
+            spoilt = batch.face_failures if stream.needs_face else {}
+            kept = [index for index, row in enumerate(batch.rows) if row not in spoilt]
+            if kept:
+                found, reasons = _extract(stream, name, [batch.samples[index] for index in kept])
+                _store(found, reasons, [batch.rows[index] for index in kept], name, extraction)
+            for row, reason in spoilt.items():
+                extraction.rows[name].status[row] = Status.FAILED
+                extraction.problems.append((row, name, reason))
+
+
+def _extract(stream: Stream, name: str, samples: Sequence[Sample]) -> tuple[Rows, dict[int, str]]:
+    """One stream's rows of some samples, and the reason of each that failed. A batch that raises is tried row by row.
+
+    Raises:
+        StreamError: the stream broke its contract or says that it cannot run at all.
+    """
+    try:
+        found = stream.extract(samples)
+    except EmofuseError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a stream raises what it likes; one sample's failure is its row's status
+        if len(samples) == 1:
+            return Rows.empty(1, stream.dim, stream.dtype, Status.FAILED), {0: _one_line(error)}
+    else:
+        _check_contract(found, len(samples), stream, name)
+        return found, {}
+    parts = [_extract(stream, name, [sample]) for sample in samples]
+    together = Rows(
+        features=np.concatenate([rows.features for rows, _ in parts]),
+        status=np.concatenate([rows.status for rows, _ in parts]),
+        flags=np.concatenate([rows.flags for rows, _ in parts]),
+    )
+    return together, {index: reasons[0] for index, (_, reasons) in enumerate(parts) if reasons}
+
+
+def _check_contract(rows: Rows, count: int, stream: Stream, name: str) -> None:
+    """Shapes and statuses of what a stream returned: a fault here is in its code, not in a picture."""
+    wanted = (count, stream.dim)
+    if rows.features.shape != wanted or rows.status.shape != (count,) or rows.flags.shape != (count,):
+        raise StreamError(
+            f"stream {name!r} returned features {rows.features.shape}, status {rows.status.shape} and flags "
+            f"{rows.flags.shape} for {count} samples, expected {wanted}, {(count,)} and {(count,)}"
+        )
+    strange = sorted(set(rows.status.tolist()) - set(_STREAM_STATUSES))
+    if strange:
+        allowed = ", ".join(f"{status.name} ({status.value})" for status in _STREAM_STATUSES)
+        raise StreamError(f"stream {name!r} returned status {strange[0]}, a stream may return {allowed}")
+
+
+def _store(found: Rows, reasons: dict[int, str], rows: Sequence[int], name: str, extraction: Extraction) -> None:
+    """Files rows in their stored dtype. A value that is not finite in it fails its row."""
+    target = extraction.rows[name]
+    with np.errstate(over="ignore", invalid="ignore"):
+        features = found.features.astype(target.features.dtype)
+    status = found.status.copy()
+    _fail_not_finite(features, status, reasons)
+    features[status != Status.OK] = 0
+    target.features[rows] = features
+    target.status[rows] = status
+    target.flags[rows] = found.flags
+    for index in np.flatnonzero(status == Status.FAILED).tolist():
+        reason = reasons.get(index, "the stream says that it failed on this picture")
+        extraction.problems.append((rows[index], name, reason))
+
+
+def _fail_not_finite(
+    features: npt.NDArray[np.floating[Any]], status: npt.NDArray[np.uint8], reasons: dict[int, str]
+) -> None:
+    broken = (status == Status.OK) & ~np.isfinite(features).all(axis=1)
+    status[broken] = Status.FAILED
+    reasons.update(dict.fromkeys(np.flatnonzero(broken).tolist(), f"features are not finite as {features.dtype}"))
+
+
+def _check_not_all_failed(extraction: Extraction) -> None:
+    """Two or more readable rows of a block, and a stream failed on all of them: not the pictures' fault."""
+    for name, rows in extraction.rows.items():
+        readable = int((rows.status != Status.UNREADABLE).sum())
+        if readable >= 2 and readable == int((rows.status == Status.FAILED).sum()):
+            first = next(reason for _, stream, reason in extraction.problems if stream == name)
+            raise StreamError(f"stream {name!r} failed on all {readable} readable pictures of a block; first: {first}")
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

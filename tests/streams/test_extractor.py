@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emofuse.errors import StreamError
+from emofuse.specs import ActionUnitsSpec, CacheSpec, CustomStreamSpec, DecodeSpec, FaceSpec, LandmarksSpec, LbpSpec
+from emofuse.status import Status
+from emofuse.streams import extractor as extractor_module
+from emofuse.streams import make_stream
+from emofuse.streams.base import Rows, Sample
+from emofuse.streams.extractor import Extractor
+
+OK, NO_DETECTION, UNREADABLE, FAILED = Status.OK, Status.NO_DETECTION, Status.UNREADABLE, Status.FAILED
+
+
+class Level:
+    """Mean level of a picture; `trick` says how it misbehaves, and on which level."""
+
+    dim = 2
+    dtype = np.dtype(np.float32)
+    needs_face = False
+    flag_names = ("dark",)
+    columns = ()
+
+    def __init__(self, trick, at):
+        self._trick = trick
+        self._at = at
+        self.calls = []
+        self.closed = 0
+
+    def extract(self, samples):
+        levels = [round(float(sample.image.mean())) for sample in samples]
+        self.calls.append(levels)
+        rows = Rows.empty(len(samples), self.dim, self.dtype, OK)
+        rows.features[:] = np.array(levels, dtype=np.float32).reshape(-1, 1)
+        rows.flags[:] = [level < 50 for level in levels]
+        for index, level in enumerate(levels):
+            if self._at is not None and level != self._at:
+                continue
+            match self._trick:
+                case "raise":
+                    raise ArithmeticError(f"level {level}\n  is bad")
+                case "huge":
+                    rows.features[index, 1] = 1e6
+                case "nan":
+                    rows.features[index, 0] = np.nan
+                case "failed":
+                    rows.status[index] = FAILED
+                case "pending":
+                    rows.status[index] = Status.PENDING
+                case "shape":
+                    return Rows(rows.features[:, :1], rows.status, rows.flags)
+                case "cannot run":
+                    raise StreamError("no such device")
+        return rows
+
+    def close(self):
+        self.closed += 1
+
+
+class LevelSpec(CustomStreamSpec):
+    kind: Literal["level"] = "level"
+    trick: str = ""
+    at: int | None = None
+
+    def make(self, device):
+        return Level(self.trick, self.at)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Writes grey pictures of given levels; "cut" is a file cut off."""
+
+    def write(*levels):
+        paths: list[Any] = []
+        for index, level in enumerate(levels):
+            path = tmp_path / f"{index}.png"
+            if level is None:
+                paths.append(None)
+                continue
+            Image.new("RGB", (8, 6), (level,) * 3 if isinstance(level, int) else 0).save(path)
+            if level == "cut":
+                path.write_bytes(path.read_bytes()[:40])
+            paths.append(path)
+        return paths
+
+    return write
+
+
+def opened(*streams, **settings):
+    return Extractor(streams, CacheSpec(streams=streams, **settings), device="cpu")
+
+
+def test_rows_lie_in_the_order_of_the_paths(pictures):
+    with opened(LevelSpec()) as extractor:
+        found = extractor.extract(pictures(9, 200, 31))
+    rows = found.rows["level"]
+    assert rows.features.tolist() == [[9, 9], [200, 200], [31, 31]]
+    assert rows.status.tolist() == [OK, OK, OK]
+    assert rows.flags.tolist() == [1, 0, 1]
+    assert found.problems == []
+
+
+def test_an_empty_block_gives_empty_rows():
+    with opened(LevelSpec(dtype="float16")) as extractor:
+        rows = extractor.extract([]).rows["level"]
+    assert (rows.features.shape, rows.features.dtype) == ((0, 2), np.float16)
+
+
+def test_what_cannot_be_read_costs_its_own_rows_alone(pictures, tmp_path):
+    paths = [*pictures(10, "cut", None), tmp_path / "absent.png", *pictures(10)]
+    with opened(LevelSpec()) as extractor:
+        found = extractor.extract(paths)
+    assert found.rows["level"].status.tolist() == [OK, UNREADABLE, UNREADABLE, UNREADABLE, OK]
+    assert not found.rows["level"].features[1:4].any()
+    assert [(row, stream) for row, stream, _ in found.problems] == [(1, ""), (3, "")]
+    assert found.problems[1][2] == "no such file"
+
+
+def test_a_block_in_which_nothing_can_be_read_is_no_fault_of_the_streams(pictures):
+    with opened(LevelSpec(trick="raise")) as extractor:
+        assert extractor.extract(pictures("cut", "cut", None)).rows["level"].status.tolist() == [UNREADABLE] * 3
+
+
+def test_pictures_are_decoded_as_the_cache_spec_says(pictures):
+    with opened(LevelSpec(), decode=DecodeSpec(max_pixels=47)) as extractor:
+        found = extractor.extract(pictures(10))
+    assert found.problems == [(0, "", "8 x 6 = 48 pixels, more than max_pixels = 47")]
+
+
+def test_one_picture_that_a_stream_chokes_on_fails_alone(pictures):
+    with opened(LevelSpec(trick="raise", at=20), LevelSpec(name="other")) as extractor:
+        found = extractor.extract(pictures(10, 20, 30))
+    assert found.rows["level"].status.tolist() == [OK, FAILED, OK]
+    assert found.rows["level"].features.tolist() == [[10, 10], [0, 0], [30, 30]]
+    assert found.rows["other"].status.tolist() == [OK, OK, OK]
+    assert found.problems == [(1, "level", "ArithmeticError: level 20 is bad")]
+
+
+def test_a_stream_that_fails_on_every_picture_of_a_block_raises(pictures):
+    message = r"^stream 'level' failed on all 2 readable pictures of a block; first: ArithmeticError: level 10 is bad$"
+    with opened(LevelSpec(trick="raise")) as extractor, pytest.raises(StreamError, match=message):
+        extractor.extract(pictures(10, "cut", 20))
+
+
+def test_the_only_readable_picture_of_a_block_may_fail(pictures):
+    with opened(LevelSpec(trick="raise")) as extractor:
+        assert extractor.extract(pictures(10, "cut")).rows["level"].status.tolist() == [FAILED, UNREADABLE]
+
+
+def test_a_stream_that_cannot_run_at_all_is_not_tried_row_by_row(pictures):
+    with opened(LevelSpec(trick="cannot run", at=20)) as extractor:
+        with pytest.raises(StreamError, match=r"^no such device$"):
+            extractor.extract(pictures(10, 20, 30))
+        assert len(extractor.streams["level"].calls) == 1
+
+
+@pytest.mark.parametrize(("trick", "dtype"), [("nan", "float32"), ("huge", "float16")])
+def test_values_that_are_not_finite_in_the_stored_dtype_fail_their_row(pictures, trick, dtype):
+    with opened(LevelSpec(trick=trick, at=20, dtype=dtype)) as extractor:
+        found = extractor.extract(pictures(10, 20, 30))
+    rows = found.rows["level"]
+    assert rows.features.dtype == np.dtype(dtype)
+    assert rows.status.tolist() == [OK, FAILED, OK]
+    assert rows.features[1].tolist() == [0, 0]
+    assert found.problems == [(1, "level", f"features are not finite as {dtype}")]
+
+
+def test_large_values_fit_into_float32(pictures):
+    with opened(LevelSpec(trick="huge", at=20)) as extractor:
+        assert extractor.extract(pictures(10, 20)).rows["level"].status.tolist() == [OK, OK]
+
+
+def test_a_stream_may_say_itself_that_a_picture_failed(pictures):
+    with opened(LevelSpec(trick="failed", at=20)) as extractor:
+        found = extractor.extract(pictures(10, 20))
+    assert found.rows["level"].features.tolist() == [[10, 10], [0, 0]]
+    assert found.problems == [(1, "level", "the stream says that it failed on this picture")]
+
+
+def test_rows_of_a_wrong_shape_or_status_are_the_streams_fault(pictures):
+    with (
+        opened(LevelSpec(trick="shape")) as extractor,
+        pytest.raises(
+            StreamError, match=r"^stream 'level' returned features \(2, 1\), .* for 2 samples, expected \(2, 2\)"
+        ),
+    ):
+        extractor.extract(pictures(1, 2))
+    with (
+        opened(LevelSpec(trick="pending", at=2)) as extractor,
+        pytest.raises(StreamError, match=r"^stream 'level' returned status 0, a stream may return OK \(1\), "),
+    ):
+        extractor.extract(pictures(1, 2))
+
+
+def test_micro_batches_bound_how_many_pictures_are_held_at_once(pictures, monkeypatch):
+    paths = pictures(*range(1, 8))
+    monkeypatch.setattr(extractor_module, "_BATCH_SAMPLES", 3)
+    with opened(LevelSpec()) as extractor:
+        by_count = extractor.extract(paths).rows["level"]
+        assert extractor.streams["level"].calls == [[1, 2, 3], [4, 5, 6], [7]]
+    monkeypatch.setattr(extractor_module, "_BATCH_PIXELS", 2 * 48)
+    with opened(LevelSpec()) as extractor:
+        by_pixels = extractor.extract(paths).rows["level"]
+        assert extractor.streams["level"].calls == [[1, 2], [3, 4], [5, 6], [7]]
+    assert np.array_equal(by_count.features, by_pixels.features)
+
+
+def test_streams_are_closed_once_and_also_when_a_later_one_cannot_be_opened(monkeypatch):
+    made = []
+
+    def make(spec, *, device):
+        if spec.trick == "fails to open":
+            raise StreamError("no memory")
+        made.append(make_stream(spec, device=device))
+        return made[-1]
+
+    monkeypatch.setattr(extractor_module, "make_stream", make)
+    extractor = opened(LevelSpec(), LevelSpec(name="other"))
+    extractor.close()
+    extractor.close()
+    assert [stream.closed for stream in made] == [1, 1]
+    with pytest.raises(StreamError, match=r"^no memory$"):
+        opened(LevelSpec(), LevelSpec(name="other", trick="fails to open"))
+    assert made[2].closed == 1
+
+
+class CountingDetector:
+    def __init__(self, detector, fails_on):
+        self._detector = detector
+        self._fails_on = fails_on
+        self.calls = 0
+
+    def detect(self, image):
+        self.calls += 1
+        if image.shape[1] == self._fails_on:
+            raise RuntimeError("graph stopped")
+        return self._detector.detect(image)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def face_paths(tmp_path, astronaut):
+    """A face, no face, a face, a picture 33 wide without a face."""
+    for index, picture in enumerate(
+        (astronaut, np.zeros((60, 50, 3), np.uint8), astronaut[:, ::-1], np.zeros((60, 33, 3), np.uint8))
+    ):
+        Image.fromarray(np.ascontiguousarray(picture)).save(tmp_path / f"{index}.png")
+    return sorted(tmp_path.glob("*.png"))
+
+
+def test_the_face_is_found_once_for_all_streams(face_mesh, face_paths, astronaut, monkeypatch):
+    detector = CountingDetector(face_mesh, fails_on=None)
+    monkeypatch.setattr(extractor_module, "make_face_detector", lambda spec: detector)
+    specs = (LbpSpec(without_face="whole_image"), LandmarksSpec(), ActionUnitsSpec(), LevelSpec())
+    with opened(*specs) as extractor:
+        found = extractor.extract(face_paths)
+    assert detector.calls == 4
+    assert found.problems == []
+    assert found.rows["lbp"].status.tolist() == [OK] * 4
+    assert found.rows["lbp"].flags.tolist() == [0, 1, 0, 1]
+    assert found.rows["landmarks"].status.tolist() == [OK, NO_DETECTION, OK, NO_DETECTION]
+    assert found.rows["action_units"].status.tolist() == [OK, NO_DETECTION, OK, NO_DETECTION]
+    sample = Sample(astronaut, face_mesh.detect(astronaut))
+    for spec in specs[:3]:
+        expected = make_stream(spec).extract([sample]).features[0]
+        assert np.array_equal(found.rows[spec.name].features[0], expected)
+
+
+def test_no_face_is_looked_for_when_no_stream_needs_one(face_paths, monkeypatch):
+    monkeypatch.setattr(extractor_module, "make_face_detector", lambda spec: pytest.fail("opened a detector"))
+    with opened(LevelSpec(), face=FaceSpec(detector="landmarker")) as extractor:
+        assert extractor.extract(face_paths).rows["level"].status.tolist() == [OK] * 4
+
+
+def test_a_detector_that_fails_on_one_picture_costs_the_face_streams_that_row(face_mesh, face_paths, monkeypatch):
+    detector = CountingDetector(face_mesh, fails_on=33)
+    monkeypatch.setattr(extractor_module, "make_face_detector", lambda spec: detector)
+    with opened(LandmarksSpec(), LevelSpec()) as extractor:
+        found = extractor.extract(face_paths)
+    assert found.rows["landmarks"].status.tolist() == [OK, NO_DETECTION, OK, FAILED]
+    assert found.rows["level"].status.tolist() == [OK] * 4
+    assert found.problems == [(3, "landmarks", "face detection: RuntimeError: graph stopped")]
+
+
+@pytest.mark.usefixtures("face_mesh")
+def test_blocks_of_any_size_give_the_same_rows(face_paths):
+    specs = (LbpSpec(), LandmarksSpec(), ActionUnitsSpec())
+    with opened(*specs) as extractor:
+        whole = extractor.extract(face_paths)
+        single = [extractor.extract([path]) for path in face_paths]
+    for spec in specs:
+        joined = np.concatenate([found.rows[spec.name].features for found in single])
+        assert np.array_equal(whole.rows[spec.name].features, joined)
+
+
+@pytest.mark.usefixtures("face_mesh")
+@pytest.mark.filterwarnings(r"ignore:::PIL\.")
+def test_every_file_that_breaks_readers_ends_as_a_row_with_a_status(shared_data):
+    paths = sorted((shared_data / "robustness").iterdir())
+    small = [path for path in paths if path.stat().st_size < 500_000]  # the large photographs are test_decode's
+    with opened(LbpSpec(without_face="whole_image"), LandmarksSpec(), ActionUnitsSpec()) as extractor:
+        found = extractor.extract(small)
+    for rows in found.rows.values():
+        assert set(rows.status.tolist()) <= {OK, NO_DETECTION, UNREADABLE}
+    unreadable = np.flatnonzero(found.rows["lbp"].status == UNREADABLE).tolist()
+    assert [row for row, _, _ in found.problems] == unreadable
+    assert 5 < len(unreadable) < 30

@@ -1,0 +1,194 @@
+"""make_stream, stream_identity and stream_weights."""
+
+from __future__ import annotations
+
+import json
+from typing import ClassVar, Literal
+
+import numpy as np
+import pytest
+
+from emofuse import decode
+from emofuse.errors import StreamError, WeightsError
+from emofuse.specs import (
+    ActionUnitsSpec,
+    BackboneSpec,
+    CacheSpec,
+    CustomStreamSpec,
+    DecodeSpec,
+    FaceSpec,
+    FileWeights,
+    LandmarksSpec,
+    LbpSpec,
+    Places365Spec,
+    RandomWeights,
+    RegistryWeights,
+    digest,
+)
+from emofuse.status import Status
+from emofuse.streams import make_stream, stream_identity, stream_weights
+from emofuse.streams.action_units import ActionUnitsStream
+from emofuse.streams.base import Rows
+from emofuse.streams.landmarks import LandmarksStream
+from emofuse.streams.texture import LbpStream
+
+
+class Brightness:
+    dim = 1
+    dtype = np.dtype(np.float32)
+    needs_face = False
+    flag_names = ()
+    columns = ("brightness",)
+
+    def extract(self, samples):
+        rows = Rows.empty(len(samples), 1, self.dtype, Status.OK)
+        rows.features[:, 0] = [sample.image.mean() for sample in samples]
+        return rows
+
+    def close(self):
+        pass
+
+
+class BrightnessSpec(CustomStreamSpec):
+    kind: Literal["brightness"] = "brightness"
+    gain: float = 1.0
+
+    def make(self, device):
+        return Brightness()
+
+
+class LacksMembersSpec(BrightnessSpec):
+    def make(self, device):
+        return object()
+
+
+class DisagreesSpec(BrightnessSpec):
+    needs_face: ClassVar[bool] = True
+
+
+def cache_spec(*streams, **settings):
+    return CacheSpec(streams=streams or (LbpSpec(),), **settings)
+
+
+def identity(spec, **settings):
+    return stream_identity(spec, cache_spec(spec, **settings))
+
+
+@pytest.mark.parametrize(
+    ("spec", "stream", "dim"),
+    [
+        (LbpSpec(), LbpStream, 512),
+        (LandmarksSpec(), LandmarksStream, 1404),
+        (ActionUnitsSpec(), ActionUnitsStream, 30),
+        (BrightnessSpec(), Brightness, 1),
+    ],
+)
+def test_a_spec_makes_its_stream(spec, stream, dim):
+    made = make_stream(spec)
+    assert isinstance(made, stream)
+    assert made.dim == dim
+    assert made.needs_face == spec.needs_face
+    made.close()
+
+
+def test_a_stream_of_ones_own_must_have_the_members_of_a_stream():
+    lacking = "dim, dtype, needs_face, flag_names, columns, extract, close"
+    with pytest.raises(
+        StreamError, match=rf"^LacksMembersSpec\.make returned a object without {lacking}: a stream has"
+    ):
+        make_stream(LacksMembersSpec())
+
+
+def test_spec_and_stream_must_agree_about_faces():
+    with pytest.raises(
+        StreamError, match=r"^DisagreesSpec\.needs_face is True and its stream's is False: they must agree"
+    ):
+        make_stream(DisagreesSpec())
+
+
+def test_an_identity_is_plain_json_without_the_name():
+    found = identity(BrightnessSpec(name="mine", gain=2.0))
+    assert found == {
+        "kind": "brightness",
+        "version": 1,
+        "parameters": {"dtype": "float32", "gain": 2.0},
+        "decode": {"version": decode.VERSION, "max_pixels": 100_000_000},
+        "views": 1,
+    }
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_the_name_is_no_part_of_an_identity():
+    assert identity(BrightnessSpec(name="one")) == identity(BrightnessSpec(name="two"))
+
+
+def test_what_changes_the_bytes_changes_the_identity():
+    class Newer(BrightnessSpec):
+        version: ClassVar[int] = 2
+
+    identities = [
+        identity(BrightnessSpec()),
+        identity(BrightnessSpec(gain=2)),
+        identity(BrightnessSpec(dtype="float16")),
+        identity(BrightnessSpec(), decode=DecodeSpec(max_pixels=10)),
+        identity(Newer()),
+    ]
+    assert len({digest(found) for found in identities}) == len(identities)
+
+
+@pytest.mark.usefixtures("face_mesh")
+def test_the_face_detector_counts_only_for_streams_that_need_a_face():
+    strict = FaceSpec(min_confidence=0.9)
+    assert identity(LbpSpec()) != identity(LbpSpec(), face=strict)
+    assert identity(LbpSpec())["face"]["detector"] == "face_mesh"
+    assert identity(BrightnessSpec()) == identity(BrightnessSpec(), face=strict)
+
+
+@pytest.mark.usefixtures("face_mesh")
+def test_an_identity_does_not_depend_on_the_other_streams():
+    spec = LbpSpec()
+    assert stream_identity(spec, cache_spec(spec)) == stream_identity(spec, cache_spec(spec, BrightnessSpec()))
+
+
+def test_random_weights_count_by_their_seed():
+    found = identity(BackboneSpec(model="resnet18", weights=RandomWeights(seed=3)))
+    assert found["weights"] == {"random_seed": 3}
+    assert found["parameters"] == {"dtype": "float16", "model": "resnet18"}
+
+
+def test_weights_count_by_their_hash_wherever_they_come_from(tmp_path):
+    here, there = tmp_path / "a.pth", tmp_path / "b.pth"
+    for path in (here, there):
+        path.write_bytes(b"the same weights")
+    one, other = (identity(BackboneSpec(model="resnet18", weights=FileWeights(path=path))) for path in (here, there))
+    assert one == other
+    assert set(one["weights"]) == {"sha256"}
+    there.write_bytes(b"other weights")
+    assert identity(BackboneSpec(model="resnet18", weights=FileWeights(path=there))) != one
+
+
+@pytest.mark.parametrize("spec", [BackboneSpec(model="resnet50"), Places365Spec()])
+def test_weights_that_are_missing_are_an_error(spec):
+    for function in (identity, stream_weights):
+        with pytest.raises(WeightsError):
+            function(spec)
+
+
+def test_weights_are_described_for_reports(tmp_path):
+    path = tmp_path / "mine.pth"
+    path.write_bytes(b"weights")
+    described = stream_weights(BackboneSpec(model="resnet18", weights=FileWeights(path=path)))
+    assert described["kind"] == "file"
+    assert len(described["sha256"]) == 64
+    random = stream_weights(BackboneSpec(model="resnet18", weights=RandomWeights(seed=5)))
+    assert (random["kind"], random["seed"], random["sha256"]) == ("random", 5, None)
+    assert stream_weights(LbpSpec()) is None
+    assert stream_weights(BrightnessSpec()) is None
+
+
+def test_a_stream_of_ones_own_can_have_weights_too():
+    class Weighted(BrightnessSpec):
+        weights: RegistryWeights | RandomWeights = RandomWeights(seed=7)
+
+    assert identity(Weighted())["weights"] == {"random_seed": 7}
+    assert stream_weights(Weighted())["seed"] == 7

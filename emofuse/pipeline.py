@@ -113,13 +113,12 @@ def run_pipeline(
         EmofuseError: whatever a step raises; what was finished is kept.
     """
     paths = PipelinePaths(options.out)
-    options.out.mkdir(parents=True, exist_ok=True)
-
     dataset = spec.dataset
     root = options.data or dataset.root or (paths.demo_dataset if isinstance(dataset, DemoSpec) else None)
     manifest = read_dataset(dataset.model_copy(update={"root": root}), on_bad_rows=options.on_bad_rows)
     say(f"dataset: {len(manifest)} rows, {len(manifest.classes)} labels, from {manifest.root}")
 
+    options.out.mkdir(parents=True, exist_ok=True)
     build = build_cache(paths.cache, manifest, spec.cache, options.build, progress)
     say(f"cache: {build.describe()}, {paths.cache}")
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.datasets.files import IMAGE_SUFFIXES
+from emofuse.datasets.folder import IMAGE_SUFFIXES
 from emofuse.errors import DatasetError, StaleCacheError
 from emofuse.results import RunRecord
 from emofuse.specs import ActionUnitsSpec, CacheSpec, StreamSpec, digest, parse_spec

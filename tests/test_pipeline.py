@@ -1,0 +1,200 @@
+"""The whole job on a small generated dataset: every step once, and nothing twice."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import emofuse
+from emofuse.build import BuildOptions
+from emofuse.cli import app
+from emofuse.errors import DatasetError
+from emofuse.pipeline import PipelineOptions, PipelinePaths, expand_runs, run_pipeline
+from emofuse.predict import Predictor, find_images
+from emofuse.specs import PipelineSpec, parse_spec
+
+SPEC = {
+    "name": "small",
+    "dataset": {"kind": "demo", "images": 64, "seed": 3},
+    "cache": {"block_rows": 16, "streams": [{"kind": "lbp"}, {"kind": "action_units"}]},
+    "runs": [
+        {"name": "LBP", "features": {"streams": ["lbp"]}, "train": {"epochs": 3}, "head": {"embed_dim": 8, "width": 8}},
+        {
+            "name": "LBP + FAUs",
+            "features": {"streams": ["lbp", "action_units"]},
+            "train": {"epochs": 3},
+            "head": {"embed_dim": 8, "width": 8},
+        },
+    ],
+    "repeat": {"seeds": [0, 1]},
+}
+
+
+def small(**changes) -> PipelineSpec:
+    return parse_spec(PipelineSpec, {**SPEC, **changes}, "small.yaml")
+
+
+def options(out) -> PipelineOptions:
+    return PipelineOptions(out=out, build=BuildOptions(workers=0), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A finished pipeline: its folder and summary. Tests that change it work on what they add."""
+    out = tmp_path_factory.mktemp("pipeline")
+    lines: list[str] = []
+    return out, run_pipeline(small(), options(out), say=lines.append), lines
+
+
+def test_one_call_goes_from_nothing_to_a_report(done):
+    out, summary, lines = done
+    assert (summary.build.rows, summary.trained, len(summary.records)) == (64, 4, 4)
+    assert summary.report_written
+    assert all(path.exists() for path in summary.report)
+    assert lines[0].startswith("dataset: 64 rows, 8 labels")
+    assert lines[1].startswith("cache: 64 rows computed")
+    assert lines[2].startswith("run 1/4: LBP, test accuracy 0.")
+    assert lines[-1] == f"report: written, {PipelinePaths(out).report / 'index.html'}"
+
+
+def test_a_second_call_does_nothing(done):
+    out, first, _ = done
+    before = {
+        path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and "manifest" not in path.name
+    }
+    second = run_pipeline(small(), options(out), say=lambda _: None)
+    assert (second.build.rows, second.trained, second.report_written) == (0, 0, False)
+    assert [record.digest for record in second.records] == [record.digest for record in first.records]
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_changed_run_is_trained_and_the_others_are_not(done):
+    out, _, _ = done
+    runs = [SPEC["runs"][0], {**SPEC["runs"][1], "train": {"epochs": 4}}]
+    summary = run_pipeline(small(runs=runs), options(out), say=lambda _: None)
+    assert (summary.build.rows, summary.trained, summary.report_written) == (0, 2, True)
+
+
+def test_corrupt_images_cost_their_rows_and_nothing_else(done):
+    out, _, _ = done
+    cache = emofuse.open_cache(PipelinePaths(out).cache)
+    truth = json.loads((PipelinePaths(out).demo_dataset / "demo.json").read_text())
+    corrupt = sum(bool(image["corrupt"]) for image in truth["images"])
+    assert corrupt >= 2
+    assert cache.streams["lbp"].counts()["unreadable"] == corrupt
+    assert cache.streams["lbp"].counts()["pending"] == 0
+
+
+def test_repeats_are_every_split_seed_with_every_seed():
+    runs = list(expand_runs(small(repeat={"seeds": [4, 5], "split_seeds": [7, 8]})))
+    assert [(run.name, run.split.seed, run.train.seed) for run in runs[:4]] == [
+        ("LBP", 7, 4),
+        ("LBP", 7, 5),
+        ("LBP", 8, 4),
+        ("LBP", 8, 5),
+    ]
+
+
+def test_a_wrong_path_is_told_and_makes_nothing(tmp_path):
+    spec = small(dataset={"kind": "folder"})
+    wrong = PipelineOptions(out=tmp_path / "out", data=tmp_path / "nowhere", build=BuildOptions(workers=0))
+    with pytest.raises(DatasetError, match="nowhere"):
+        run_pipeline(spec, wrong, say=lambda _: None)
+    assert not (tmp_path / "out").exists()
+
+
+# --- predict ---------------------------------------------------------------------------------------------------------
+
+
+def run_folder(done, name):
+    out, summary, _ = done
+    record = next(record for record in summary.records if record.name == name)
+    return PipelinePaths(out).runs / record.digest[:16], record
+
+
+def test_predicting_the_test_images_gives_the_saved_probabilities(done):
+    from emofuse.results import read_predictions
+
+    folder, _ = run_folder(done, "LBP + FAUs")
+    saved = read_predictions(folder)
+    cache = emofuse.open_cache(PipelinePaths(done[0]).cache)
+    paths = {row["sample_id"]: cache.manifest.root / row["path"] for row in cache.manifest.table.iter_rows(named=True)}
+    with Predictor(folder) as predictor:
+        predictions = list(predictor.predict([paths[name] for name in saved.sample_id.tolist()]))
+    for prediction, probs in zip(predictions, saved.probs, strict=True):
+        if prediction.problem is None:
+            ours = [prediction.probs[label] for label in cache.classes]
+            np.testing.assert_allclose(ours, probs, atol=2e-5)
+            assert prediction.label == cache.classes[int(np.argmax(probs))]
+
+
+@pytest.mark.parametrize("name", ["LBP", "LBP + FAUs"])
+def test_a_face_gets_its_strongest_action_units_first(done, name):
+    from skimage import data
+    from skimage.io import imsave
+
+    folder, _ = run_folder(done, name)
+    path = done[0] / "astronaut.png"
+    imsave(path, data.astronaut())
+    with Predictor(folder) as predictor:
+        (prediction,) = predictor.predict([path])
+    assert prediction.face is True
+    assert len(prediction.action_units) == 30
+    strength = [abs(unit.activation) for unit in prediction.action_units]
+    assert strength == sorted(strength, reverse=True)
+    lift = next(unit for unit in prediction.action_units if unit.name == "lip_corner_lift")
+    assert lift.value == pytest.approx(-0.18, abs=0.03)
+    assert sum(prediction.probs.values()) == pytest.approx(1, abs=1e-5)
+    assert list(prediction.probs.values()) == sorted(prediction.probs.values(), reverse=True)
+
+
+def test_predict_as_text_and_as_json(done, tmp_path):
+    from skimage import data
+    from skimage.io import imsave
+
+    folder, record = run_folder(done, "LBP")
+    imsave(tmp_path / "a_face.png", data.astronaut())
+    imsave(tmp_path / "b_no_face.png", data.coffee())
+    (tmp_path / "c_broken.jpg").write_bytes(b"\xff\xd8 no image")
+    text = CliRunner().invoke(app, ["predict", str(tmp_path), "--run", str(folder)])
+    assert text.exit_code == 1
+    assert "face: found" in text.output
+    assert "face: not found" in text.output
+    assert "c_broken.jpg\n  cannot be read: " in text.output
+    assert "without: lbp (no_detection)" in text.output
+    done_json = CliRunner().invoke(app, ["predict", str(tmp_path / "a_face.png"), "--run", str(folder), "--json"])
+    assert done_json.exit_code == 0, done_json.output
+    row = json.loads(done_json.stdout.splitlines()[-1])
+    assert set(row["probs"]) == set(record.classes)
+    assert row["face"] is True
+    assert len(row["action_units"]) == 30
+
+
+def test_predict_refuses_features_the_head_was_not_trained_on(done, tmp_path):
+    import shutil
+
+    from emofuse.errors import StaleCacheError
+
+    folder, _ = run_folder(done, "LBP")
+    copy = tmp_path / folder.name
+    shutil.copytree(folder, copy)
+    record = json.loads((copy / "run.json").read_text())
+    record["streams"]["lbp"]["digest"] = "0" * 64
+    (copy / "run.json").write_text(json.dumps(record))
+    with pytest.raises(StaleCacheError, match="trained on other 'lbp' features"):
+        Predictor(copy)
+
+
+def test_images_are_found_below_a_folder_and_a_wrong_path_is_told(tmp_path):
+    (tmp_path / "b").mkdir()
+    for name in ("z.jpg", "b/a.PNG", "b/notes.txt"):
+        (tmp_path / name).touch()
+    assert find_images(tmp_path) == [tmp_path / "b" / "a.PNG", tmp_path / "z.jpg"]
+    with pytest.raises(DatasetError, match="no such image or folder"):
+        find_images(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="no image in this folder"):
+        find_images(tmp_path / "empty")

@@ -1,0 +1,109 @@
+"""`emofuse weights`: what is known, what is here, and how to get and check it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="List, download, import and check pretrained weights.")
+
+_LINE_EVERY_S = 5.0
+
+
+@app.command("list")
+def list_weights() -> None:
+    """Print all known weights: name, size, what is on this machine, licence, source."""
+    from emofuse.weights import REGISTRY, stored_weights, weights_dir
+
+    stored = {weights.name: weights for weights in stored_weights()}
+    rows = []
+    for entry in REGISTRY.values():
+        here = "here" if entry.name in stored else "import only" if entry.url is None else ""
+        size = f"{entry.size_mib:,.1f} MiB" if entry.size_mib else ""
+        rows.append((entry.name, entry.model, size, here, entry.licence, entry.source))
+    for name in sorted(stored.keys() - REGISTRY.keys()):
+        size = f"{stored[name].size_bytes / 2**20:,.1f} MiB"
+        rows.append((name, "your own", size, "here", "", stored[name].source))
+    typer.echo(f"Folder: {weights_dir()} (EMOFUSE_WEIGHTS_DIR sets another), {len(stored)} here")
+    header = ("name", "model", "size", "", "licence", "source")
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    for row in [header, *rows]:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@app.command()
+def fetch(names: Annotated[list[str], typer.Argument(help="Names of `emofuse weights list`.")]) -> None:
+    """Download weights; a download that broke off goes on from where it was. What is here already is checked."""
+    from emofuse.weights import fetch_weights, find_entry
+
+    for name in names:
+        find_entry(name)  # all names first: a wrong last one should not wait for the others' downloads
+    for name in names:
+        with _download_progress(name) as on_progress:
+            stored = fetch_weights(name, on_progress=on_progress)
+        typer.echo(f"{name}: {stored.path} ({stored.size_bytes:,} bytes, SHA-256 {stored.sha256})")
+
+
+@app.command("import")
+def import_file(
+    path: Annotated[Path, typer.Argument(help="A file of weights; it is copied.", show_default=False)],
+    name: Annotated[
+        str | None,
+        typer.Option("--as", help="Name for a file that the registry does not know.", show_default="by its hash"),
+    ] = None,
+) -> None:
+    """Copy a file of weights into the folder, recognised by its hash or under a name of your own."""
+    from emofuse.weights import import_weights
+
+    stored = import_weights(path, name)
+    typer.echo(f"{stored.name}: {stored.path} ({stored.size_bytes:,} bytes, SHA-256 {stored.sha256})")
+
+
+@app.command()
+def verify() -> None:
+    """Hash every file of the folder again. Exit status 1 if one is damaged or missing."""
+    from emofuse.weights import verify_weights, weights_dir
+
+    verdicts = verify_weights()
+    for verdict in verdicts:
+        typer.echo(f"{verdict.state:<10}  {verdict.name}" + (f"  ({verdict.detail})" if verdict.detail else ""))
+    if not verdicts:
+        typer.echo(f"No weights in {weights_dir()}")
+    if any(verdict.state in ("damaged", "missing") for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _download_progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on a terminal, a line every few seconds elsewhere."""
+    if not sys.stderr.isatty():
+        yield _line_progress(name)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        task = progress.add_task(name, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _line_progress(name: str) -> Callable[[int, int | None], None]:
+    last = time.monotonic()
+
+    def on_progress(done: int, total: int | None) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < _LINE_EVERY_S and done != total:
+            return
+        last = now
+        of = f" of {total / 2**20:,.1f}" if total else ""
+        typer.echo(f"{name}: {done / 2**20:,.1f}{of} MiB", err=True)
+
+    return on_progress

@@ -1,0 +1,30 @@
+"""Pretrained weights: a registry of what is known, a folder of what is here, and nothing in between taken on trust.
+
+A file gets its name in the folder only after its hash was checked. Loading is weights-only, always: a file cannot run
+code. Random weights are used only where a spec says so.
+"""
+
+from __future__ import annotations
+
+from emofuse.weights.checkpoint import load_checkpoint
+from emofuse.weights.fetch import fetch_weights
+from emofuse.weights.registry import REGISTRY, WeightsEntry, default_weights, find_entry
+from emofuse.weights.resolve import ResolvedWeights, resolve_weights
+from emofuse.weights.store import StoredWeights, Verdict, import_weights, stored_weights, verify_weights, weights_dir
+
+__all__ = [
+    "REGISTRY",
+    "ResolvedWeights",
+    "StoredWeights",
+    "Verdict",
+    "WeightsEntry",
+    "default_weights",
+    "fetch_weights",
+    "find_entry",
+    "import_weights",
+    "load_checkpoint",
+    "resolve_weights",
+    "stored_weights",
+    "verify_weights",
+    "weights_dir",
+]

@@ -1,0 +1,84 @@
+"""Reading the tensors of a checkpoint, and nothing but tensors."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emofuse.errors import WeightsError
+from emofuse.weights.content import why_no_model
+
+if TYPE_CHECKING:
+    import torch
+
+_WRAPPED = "state_dict"
+_DATA_PARALLEL = "module."
+
+
+def load_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict in a file, on the CPU: torch's zip format, its older one, or safetensors by suffix.
+
+    Weights-only: a file that holds anything but tensors and plain containers is refused, so no file can run code. A
+    training checkpoint's `state_dict` is unwrapped, and the prefix `module.` of torch's DataParallel is taken off.
+    Files pickled by Python 2 (Places365) can hold byte strings that are no ASCII and are read as Latin-1.
+
+    Raises:
+        WeightsError: no such file, no checkpoint, damaged, or more in it than tensors.
+    """
+    if not path.is_file():
+        raise WeightsError(f"no checkpoint at {path}")
+    reason = why_no_model(path)
+    if reason is not None:
+        raise WeightsError(f"{path} {reason}")
+    loaded = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
+    return _state_dict(loaded, path)
+
+
+def _load_safetensors(path: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path, device="cpu")
+    except SafetensorError as error:
+        raise WeightsError(f"{path} is no whole safetensors file ({error})") from None
+
+
+def _load_torch(path: Path) -> Any:
+    import torch
+
+    try:
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except UnicodeDecodeError:
+            return torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} was refused: only tensors and plain containers are read, so that no file can run code, and this "
+            f"one is damaged or holds more ({_first_reason(error)}). Save the state dict alone: "
+            "torch.save(model.state_dict(), ...)"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"{path} is no whole torch checkpoint ({_first_reason(error)})") from None
+
+
+def _state_dict(loaded: Any, path: Path) -> dict[str, torch.Tensor]:
+    import torch
+
+    state = loaded[_WRAPPED] if isinstance(loaded, Mapping) and _WRAPPED in loaded else loaded
+    if not isinstance(state, Mapping) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise WeightsError(
+            f"{path} holds no state dict: expected names of parameters with tensors, or such a dict under 'state_dict'"
+        )
+    if all(name.startswith(_DATA_PARALLEL) for name in state):
+        return {name.removeprefix(_DATA_PARALLEL): tensor for name, tensor in state.items()}
+    return dict(state)
+
+
+def _first_reason(error: Exception) -> str:
+    """The first telling line of torch's long explanations."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "Unsupported" in line or "rror:" in line]
+    return (telling or lines or [type(error).__name__])[0][:200]

@@ -1,0 +1,239 @@
+"""Downloads that are whole, or are not there.
+
+The bytes go to `FILE.partial` and get their name only after the hash was checked. A download that breaks off leaves the
+partial file, and the same command goes on from there; anything else that goes wrong leaves nothing.
+"""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+import emofuse
+from emofuse.errors import WeightsError
+from emofuse.weights.content import hash_file, is_web_page
+from emofuse.weights.registry import WeightsEntry, find_entry
+from emofuse.weights.store import (
+    PARTIAL_SUFFIX,
+    StoredWeights,
+    check_entry_content,
+    explain_write_errors,
+    find_stored,
+    how_to_get,
+    keep_file,
+    verify_stored,
+    weights_dir,
+    write_record,
+)
+
+Progress = Callable[[int, int | None], None]
+
+_CHUNK_BYTES = 1 << 18
+_TIMEOUT_S = 30.0  # without a byte
+_ATTEMPTS = 4
+_BACKOFF_S = 1.0  # doubled after every attempt that brought nothing new
+_GONE_AFTER = (408, 425, 429, 500, 502, 503, 504)  # worth another attempt
+
+
+class _TryAgainError(Exception):
+    """A connection that broke; its text is the reason."""
+
+
+def fetch_weights(name: str, *, on_progress: Progress | None = None) -> StoredWeights:
+    """Downloads weights of the registry into the weights folder, unless they are there already and whole.
+
+    Args:
+        name: of the registry entry.
+        on_progress: called with the bytes that are there and the bytes of the whole file (None if the server does not
+            say), again and again.
+
+    Raises:
+        WeightsError: unknown name, a file that can only be imported, no network, a server that refuses, a web page or
+            another file than the published one, a download that broke off, or a folder that cannot be written.
+    """
+    entry = find_entry(name)
+    there = _already_there(entry)
+    if there is not None:
+        return there
+    if entry.url is None:
+        raise WeightsError(f"{name!r} cannot be downloaded, only imported: {how_to_get(name)} ({entry.source})")
+    partial = weights_dir() / f"{entry.filename}{PARTIAL_SUFFIX}"
+    with explain_write_errors():
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        if not (partial.is_file() and entry.matches(hash_file(partial))):
+            _download(entry, entry.url, partial, on_progress or _no_progress)
+        try:
+            sha256 = check_entry_content(partial, entry, f"{name}: what {entry.url} sent")
+        except WeightsError as error:
+            _discard(partial)
+            raise WeightsError(f"{error}. Nothing was kept") from None
+        stored = keep_file(partial, name, entry.filename, sha256, source=entry.url)
+        _discard(partial)
+        return stored
+
+
+def _already_there(entry: WeightsEntry) -> StoredWeights | None:
+    """The entry's record if its file is whole; a whole file without a record gets one. None if it must be fetched."""
+    stored = find_stored(entry.name)
+    if stored is not None:
+        return stored if verify_stored(stored).state == "ok" else None
+    path = weights_dir() / entry.filename
+    if not path.is_file():
+        return None
+    sha256 = hash_file(path)
+    if not entry.matches(sha256):
+        return None
+    with explain_write_errors():
+        return write_record(path, entry.name, sha256, source=entry.url or str(path))
+
+
+def _download(entry: WeightsEntry, url: str, partial: Path, on_progress: Progress) -> None:
+    """Brings the whole file to `partial`, resuming what is there, in a limited number of attempts."""
+    failures = 0
+    while True:
+        before = _size(partial)
+        try:
+            _attempt(url, partial, on_progress)
+        except OSError:  # the disk is full or broken: give back what room there is
+            _discard(partial)
+            raise
+        except _TryAgainError as error:
+            gained = _size(partial) > before
+            failures = 1 if gained else failures + 1
+            if failures >= _ATTEMPTS:
+                raise WeightsError(_broken_off(entry, url, partial, str(error))) from None
+            time.sleep(_BACKOFF_S * 2 ** (failures - 1))
+        else:
+            return
+
+
+def _attempt(url: str, partial: Path, on_progress: Progress) -> None:
+    """One request: from the end of the partial file if the server can, else from the start."""
+    start, validator = _size(partial), _read_validator(partial, url)
+    headers = {"User-Agent": f"emofuse/{emofuse.__version__}", "Accept-Encoding": "identity"}
+    if start and validator:
+        headers |= {"Range": f"bytes={start}-", "If-Range": validator}
+    try:
+        with _open(url, headers) as response:
+            resumed = response.status == http.client.PARTIAL_CONTENT and _resumes_at(response, start)
+            _receive(response, partial, start if resumed else 0, url, on_progress)
+    except HTTPError as error:
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            _discard(partial)  # the file on the server is not the one that was begun
+            raise _TryAgainError("the server has another file now") from None
+        if error.code in _GONE_AFTER:
+            raise _TryAgainError(f"HTTP {error.code} {error.reason}") from None
+        raise WeightsError(f"{url}: the server answered HTTP {error.code} {error.reason}") from None
+    except URLError as error:
+        if isinstance(error.reason, ssl.SSLCertVerificationError):
+            raise WeightsError(
+                f"{url}: the server's certificate is not trusted ({error.reason.verify_message})"
+            ) from None
+        raise _TryAgainError(str(error.reason)) from None
+    except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        raise _TryAgainError(str(error) or type(error).__name__) from None
+
+
+def _open(url: str, headers: dict[str, str]) -> Any:
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise WeightsError(f"{url}: only http and https are downloaded")
+    return urlopen(Request(url, headers=headers), timeout=_TIMEOUT_S)  # noqa: S310 - the scheme was checked above
+
+
+def _receive(response: Any, partial: Path, start: int, url: str, on_progress: Progress) -> None:
+    """Writes a response's body from byte `start` of the partial file on."""
+    length = response.headers.get("Content-Length")
+    total = start + int(length) if length and length.isdigit() else None
+    if start == 0:
+        _discard(partial)
+        _write_validator(partial, url, response.headers)
+    _check_room(partial.parent, total, start)
+    done = start
+    with partial.open("ab") as file:
+        while chunk := _read(response):
+            if done == 0 and is_web_page(chunk):
+                _discard(partial)
+                raise WeightsError(f"{url} is a web page, not a model (a login page, an error page or a proxy's?)")
+            file.write(chunk)
+            done += len(chunk)
+            on_progress(done, total)
+    if total is not None and done < total:
+        raise _TryAgainError(f"the connection closed after {done:,} of {total:,} bytes")
+
+
+def _read(response: Any) -> bytes:
+    """The next bytes of a body, empty at its end. Errors of the network, kept apart from those of the disk."""
+    try:
+        chunk: bytes = response.read(_CHUNK_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        raise _TryAgainError(str(error) or type(error).__name__) from None
+    return chunk
+
+
+def _resumes_at(response: Any, start: int) -> bool:
+    """Whether a 206 response begins where the partial file ends."""
+    given = str(response.headers.get("Content-Range", ""))
+    if not given.startswith(f"bytes {start}-"):
+        raise _TryAgainError(f"the server sent Content-Range {given!r}, asked for bytes {start}-")
+    return True
+
+
+def _check_room(folder: Path, total: int | None, start: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if total is not None and total - start > free:
+        needed = (total - start) / 2**20
+        raise WeightsError(
+            f"{folder} has {free / 2**20:,.0f} MiB free, the download needs {needed:,.0f}: make room or set "
+            "EMOFUSE_WEIGHTS_DIR to another folder"
+        )
+
+
+def _broken_off(entry: WeightsEntry, url: str, partial: Path, reason: str) -> str:
+    text = f"{entry.name}: no download from {url} ({reason}). "
+    kept = _size(partial)
+    if kept:
+        return text + f"{kept:,} bytes are kept: emofuse weights fetch {entry.name} goes on from there"
+    return text + (
+        f"Is there a network? A file from elsewhere can be imported: emofuse weights import PATH --as {entry.name}"
+    )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _discard(partial: Path) -> None:
+    partial.unlink(missing_ok=True)
+    _resume_path(partial).unlink(missing_ok=True)
+
+
+def _resume_path(partial: Path) -> Path:
+    """Beside the partial file: which version of which URL it is the beginning of."""
+    return partial.with_suffix(".resume")
+
+
+def _read_validator(partial: Path, url: str) -> str | None:
+    """What If-Range must say so that the server resumes only the same version of the file."""
+    path = _resume_path(partial)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return lines[1] if len(lines) == 2 and lines[0] == url else None
+
+
+def _write_validator(partial: Path, url: str, headers: Any) -> None:
+    etag = headers.get("ETag")
+    strong = etag if etag and not etag.startswith("W/") else None  # RFC 9110: a weak one cannot vouch for bytes
+    validator = strong or headers.get("Last-Modified")
+    if validator:
+        _resume_path(partial).write_text(f"{url}\n{validator}\n", encoding="utf-8")
+
+
+def _no_progress(_done: int, _total: int | None) -> None:
+    pass

@@ -1,0 +1,158 @@
+"""What pretrained weights are known: where they come from, how they are recognised, and whose they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from types import MappingProxyType
+
+from emofuse.errors import WeightsError, did_you_mean
+from emofuse.specs import RegistryWeights
+from emofuse.weights.torchvision_files import TORCHVISION_FILES
+
+_TORCHVISION_URL = "https://download.pytorch.org/models/"
+_ULTRALYTICS_URL = "https://github.com/ultralytics/assets/releases/download/v8.4.0/"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsEntry:
+    """One known file of weights.
+
+    Attributes:
+        name: what `emofuse weights fetch` and specs call it.
+        model: the architecture it belongs to: a torchvision model, `yolov5n`, `yolov5s` or `face_landmarker`.
+        licence: as its publisher states it.
+        source: who published it.
+        url: where it is downloaded from; None for a file that can only be imported.
+        sha256: all 64 hex digits, or the first eight or ten of them where no more is published; None if nothing is.
+        size_mib: size in MiB, rounded, for people; None if not published.
+        preset: member of torchvision's weights enum of `model` whose resize, crop and normalisation go with these
+            weights; None for other models.
+    """
+
+    name: str
+    model: str
+    licence: str
+    source: str
+    url: str | None = None
+    sha256: str | None = None
+    size_mib: float | None = None
+    preset: str | None = None
+
+    @property
+    def filename(self) -> str:
+        """Name of the downloaded file in the weights folder: the entry's name with the suffix of its URL."""
+        suffix = ".pth" if self.url is None or self.url.endswith(".pth.tar") else PurePosixPath(self.url).suffix
+        return f"{self.name}{suffix}"
+
+    def matches(self, sha256: str) -> bool:
+        """Whether a file with this SHA-256 (64 hex digits) is this entry's; False if its hash is not known."""
+        return self.sha256 is not None and sha256.startswith(self.sha256)
+
+
+def _torchvision_entries() -> list[WeightsEntry]:
+    """`resnet50-v1` and so on: model, dash, the enum's member in lower case."""
+    entries = []
+    for line in TORCHVISION_FILES.split("\n")[1:-1]:
+        model, member, filename, size_mib = line.split()
+        digits = re.search(r"-([0-9a-f]{8,})\.pth$", filename)
+        swag = member.startswith("SWAG")
+        entries.append(
+            WeightsEntry(
+                name=f"{model}-{member.lower().replace('_', '-')}",
+                model=model,
+                licence="CC-BY-NC-4.0" if swag else "BSD-3-Clause",
+                source="Meta SWAG (torchvision), ImageNet-1k" if swag else "torchvision, ImageNet-1k",
+                url=_TORCHVISION_URL + filename,
+                sha256=digits.group(1) if digits else None,
+                size_mib=float(size_mib),
+                preset=f"IMAGENET1K_{member}",
+            )
+        )
+    return entries
+
+
+_OTHER_ENTRIES = (
+    WeightsEntry(
+        name="places365",
+        model="resnet50",
+        licence="CC-BY",
+        source="MIT Places365-CNNs (Zhou et al., TPAMI 2018)",
+        url="http://places2.csail.mit.edu/models_places365/resnet50_places365.pth.tar",
+        sha256="46529c86902bd0cfb0ea562a30b2850c28d2620d96282b3db9c318e1d774f6c5",
+        preset="IMAGENET1K_V1",  # resize 256, crop 224, ImageNet mean and deviation, as their validation code has it
+    ),
+    *(
+        WeightsEntry(
+            name=f"{model}u",
+            model=model,
+            licence="AGPL-3.0",
+            source="Ultralytics, COCO",
+            url=f"{_ULTRALYTICS_URL}{model}u.pt",
+        )
+        for model in ("yolov5n", "yolov5s")
+    ),
+    WeightsEntry(
+        name="face_landmarker",
+        model="face_landmarker",
+        licence="Apache-2.0",
+        source="Google MediaPipe, float16/1",
+        url="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task",
+        sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+        size_mib=3.6,
+    ),
+    WeightsEntry(
+        name="squeezenet1_1-onnx",
+        model="squeezenet1_1",
+        licence="Apache-2.0",
+        source="ONNX model zoo, ImageNet-1k, as a state dict",
+        sha256="f19c622d144f9a441c2f15348b5d80ec45b2381af4438d0c3fad6bcedad1dc63",
+        size_mib=4.7,
+        preset="IMAGENET1K_V1",
+    ),
+    WeightsEntry(
+        name="mobilenet_v2-onnx",
+        model="mobilenet_v2",
+        licence="Apache-2.0",
+        source="ONNX model zoo, ImageNet-1k, as a state dict (its classifier is zero: pooled features only)",
+        sha256="4072e68ab225cb2f2ed4c6a4cc75f4a9b4cf79f49bb3d0d47bcaf74f8adac428",
+        size_mib=13.5,
+        preset="IMAGENET1K_V1",
+    ),
+)
+
+REGISTRY: Mapping[str, WeightsEntry] = MappingProxyType(
+    {entry.name: entry for entry in (*_torchvision_entries(), *_OTHER_ENTRIES)}
+)
+
+
+def default_weights(model: str) -> RegistryWeights:
+    """The weights of a model where a spec names none: torchvision's first ones (V1), `yolov5nu` for `yolov5n`.
+
+    Raises:
+        WeightsError: the registry has none for it.
+    """
+    candidates = {f"{model}-v1", f"{model}u", model}
+    for name, entry in REGISTRY.items():
+        if entry.model == model and name in candidates:
+            return RegistryWeights(name=name)
+    hint = did_you_mean(model, {entry.model for entry in REGISTRY.values()}) or "."
+    offered = [entry.name for entry in REGISTRY.values() if entry.model == model] or ["..."]
+    raise WeightsError(
+        f"model {model!r} has no default weights in the registry{hint} Name some in the spec: weights: "
+        f"{{kind: registry, name: {offered[0]}}}, {{kind: file, path: ...}} or {{kind: random, seed: 0}}"
+    )
+
+
+def find_entry(name: str) -> WeightsEntry:
+    """The registry's entry of a name.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    if name not in REGISTRY:
+        hint = did_you_mean(name, REGISTRY) or "."
+        raise WeightsError(f"no weights named {name!r} in the registry{hint} See: emofuse weights list")
+    return REGISTRY[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from emofuse import decode
+from emofuse.decode import VERSION as DECODE_VERSION
 from emofuse.errors import StreamError
 from emofuse.specs import (
     ActionUnitsSpec,
@@ -82,7 +82,7 @@ def stream_identity(spec: StreamSpec, cache_spec: CacheSpec) -> dict[str, Any]:
         "kind": spec.kind,
         "version": spec.version,
         "parameters": parameters,
-        "decode": {"version": decode.VERSION, **cache_spec.decode.model_dump(mode="json")},
+        "decode": {"version": DECODE_VERSION, **cache_spec.decode.model_dump(mode="json")},
         "views": cache_spec.views,
     }
     if spec.needs_face:

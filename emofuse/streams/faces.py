@@ -7,9 +7,9 @@ Geometry from Monocular Video", 2019). The points mean the same; their places di
 between the eyes, most at lips and chin, so which detector it was is part of a stream's digest.
 
 Of several faces the **most prominent** is taken: the one whose mesh has the largest bounding box, among the first
-`MAX_FACES` that the detector finds. The detector looks at the whole picture at 128 x 128, so a picture is handed over
-with its long side at most `MAX_SIDE_PX`: a face that can be found keeps all its detail, and a huge photograph costs no
-more than a small one.
+`MAX_FACES` that the detector finds. The detector looks at the whole picture at 128 x 128 and at a face at 192 x 192, so
+a picture is handed over with its long side at most `MAX_SIDE_PX`: a face that can be found keeps its detail, and a huge
+photograph costs little more than a small one.
 """
 
 from __future__ import annotations
@@ -179,7 +179,10 @@ class LandmarkerDetector:
 
 
 def _bounded(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The picture with its long side at most `MAX_SIDE_PX`, contiguous."""
+    """The picture with its long side at most `MAX_SIDE_PX`, contiguous.
+
+    Sampled linearly, as MediaPipe samples what it is given: averaging over areas costs more than it would save.
+    """
     height, width = image.shape[:2]
     scale = MAX_SIDE_PX / max(height, width)
     if scale >= 1:
@@ -187,7 +190,7 @@ def _bounded(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     import cv2
 
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
 
 
 def _most_prominent(faces: Sequence[Sequence[Any]], image: npt.NDArray[np.uint8]) -> Face:

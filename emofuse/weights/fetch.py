@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import shutil
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -40,11 +41,15 @@ _CHUNK_BYTES = 1 << 18
 _TIMEOUT_S = 30.0  # without a byte
 _ATTEMPTS = 4
 _BACKOFF_S = 1.0  # doubled after every attempt that brought nothing new
-_GONE_AFTER = (408, 425, 429, 500, 502, 503, 504)  # worth another attempt
+_WORTH_ANOTHER = (408, 425, 429, 500, 502, 503, 504)
 
 
-class _TryAgainError(Exception):
-    """A connection that broke; its text is the reason."""
+class _BrokenOffError(Exception):
+    """A connection that broke or never was; its text is the reason, `hopeless` if another attempt is no use."""
+
+    def __init__(self, reason: str, *, hopeless: bool = False) -> None:
+        super().__init__(reason)
+        self.hopeless = hopeless
 
 
 def fetch_weights(name: str, *, on_progress: Progress | None = None) -> StoredWeights:
@@ -105,10 +110,10 @@ def _download(entry: WeightsEntry, url: str, partial: Path, on_progress: Progres
         except OSError:  # the disk is full or broken: give back what room there is
             _discard(partial)
             raise
-        except _TryAgainError as error:
+        except _BrokenOffError as error:
             gained = _size(partial) > before
             failures = 1 if gained else failures + 1
-            if failures >= _ATTEMPTS:
+            if error.hopeless or failures >= _ATTEMPTS:
                 raise WeightsError(_broken_off(entry, url, partial, str(error))) from None
             time.sleep(_BACKOFF_S * 2 ** (failures - 1))
         else:
@@ -128,18 +133,18 @@ def _attempt(url: str, partial: Path, on_progress: Progress) -> None:
     except HTTPError as error:
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             _discard(partial)  # the file on the server is not the one that was begun
-            raise _TryAgainError("the server has another file now") from None
-        if error.code in _GONE_AFTER:
-            raise _TryAgainError(f"HTTP {error.code} {error.reason}") from None
+            raise _BrokenOffError("the server has another file now") from None
+        if error.code in _WORTH_ANOTHER:
+            raise _BrokenOffError(f"HTTP {error.code} {error.reason}") from None
         raise WeightsError(f"{url}: the server answered HTTP {error.code} {error.reason}") from None
     except URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             raise WeightsError(
                 f"{url}: the server's certificate is not trusted ({error.reason.verify_message})"
             ) from None
-        raise _TryAgainError(str(error.reason)) from None
+        raise _BrokenOffError(str(error.reason), hopeless=isinstance(error.reason, socket.gaierror)) from None
     except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        raise _TryAgainError(str(error) or type(error).__name__) from None
+        raise _BrokenOffError(str(error) or type(error).__name__) from None
 
 
 def _open(url: str, headers: dict[str, str]) -> Any:
@@ -166,7 +171,7 @@ def _receive(response: Any, partial: Path, start: int, url: str, on_progress: Pr
             done += len(chunk)
             on_progress(done, total)
     if total is not None and done < total:
-        raise _TryAgainError(f"the connection closed after {done:,} of {total:,} bytes")
+        raise _BrokenOffError(f"the connection closed after {done:,} of {total:,} bytes")
 
 
 def _read(response: Any) -> bytes:
@@ -174,7 +179,7 @@ def _read(response: Any) -> bytes:
     try:
         chunk: bytes = response.read(_CHUNK_BYTES)
     except (OSError, http.client.HTTPException) as error:
-        raise _TryAgainError(str(error) or type(error).__name__) from None
+        raise _BrokenOffError(str(error) or type(error).__name__) from None
     return chunk
 
 
@@ -182,7 +187,7 @@ def _resumes_at(response: Any, start: int) -> bool:
     """Whether a 206 response begins where the partial file ends."""
     given = str(response.headers.get("Content-Range", ""))
     if not given.startswith(f"bytes {start}-"):
-        raise _TryAgainError(f"the server sent Content-Range {given!r}, asked for bytes {start}-")
+        raise _BrokenOffError(f"the server sent Content-Range {given!r}, asked for bytes {start}-")
     return True
 
 

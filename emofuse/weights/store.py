@@ -22,6 +22,7 @@ from emofuse.weights.content import hash_file, why_damaged_zip, why_no_model
 from emofuse.weights.registry import REGISTRY, WeightsEntry
 
 PARTIAL_SUFFIX = ".partial"
+_MODEL_SUFFIXES = (".pth", ".pt", ".safetensors", ".bin", ".ckpt", ".tar", ".task")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
 
 
@@ -265,8 +266,8 @@ def _check_name(path: Path, sha256: str, name: str) -> str:
         raise WeightsError(f"{path} is {known_as[0]} of the registry: import it under that name (leave out --as)")
     if not _NAME.match(name) or name.endswith(PARTIAL_SUFFIX):
         raise WeightsError(f"{name!r} is no name for weights: letters, digits, '.', '_' and '-' only")
-    if path.suffix in (".json", ".resume", PARTIAL_SUFFIX):
-        raise WeightsError(f"{path}: a {path.suffix} file is no file of weights")
+    if path.suffix not in _MODEL_SUFFIXES:
+        raise WeightsError(f"{path} is no file of weights by its suffix, expected one of {', '.join(_MODEL_SUFFIXES)}")
     return f"{name}{path.suffix}"
 
 

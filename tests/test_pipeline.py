@@ -82,7 +82,7 @@ def test_corrupt_images_cost_their_rows_and_nothing_else(done):
     out, _, _ = done
     cache = emofuse.open_cache(PipelinePaths(out).cache)
     truth = json.loads((PipelinePaths(out).demo_dataset / "demo.json").read_text())
-    corrupt = sum(bool(image["corrupt"]) for image in truth["images"])
+    corrupt = sum(sample["damage"] is not None for sample in truth["samples"])
     assert corrupt >= 2
     assert cache.streams["lbp"].counts()["unreadable"] == corrupt
     assert cache.streams["lbp"].counts()["pending"] == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
@@ -99,14 +99,16 @@ def write_report(
     title = title or f"Fusion configurations on {results.dataset.get('name', 'a dataset')}"
     pictures = draw_pictures(results)
     files = ReportFiles.in_folder(out)
+    # Everything is made before anything is written: a failure leaves a former report as it was.
+    texts = _texts(files, results, title)
+    texts[files.page] = render_page(results, pictures, title=title, command=command)
     _write_figures(files.figures, pictures)
-    for path, text in _texts(files, results, title).items():
+    for path, text in texts.items():
         _replace(path, text.encode())
-    _replace(files.page, render_page(results, pictures, title=title, command=command).encode())
     return files
 
 
-def _texts(files: ReportFiles, results: Results, title: str) -> Mapping[Path, str]:
+def _texts(files: ReportFiles, results: Results, title: str) -> dict[Path, str]:
     warning = sentences.random_weights_warning(results)
     head = f"# {escape_markdown(title)}\n\n"
     if warning:

@@ -255,9 +255,9 @@ def _find_baseline(configurations: Sequence[Configuration], wanted: str | None, 
 def _check_one_dataset(records: Sequence[RunRecord], where: str) -> None:
     found = Counter((str(record.dataset.get("name", "unnamed")), tuple(record.classes)) for record in records)
     if len(found) > 1:
-        told = "; ".join(f"{name}, {len(classes)} classes: {count} runs" for (name, classes), count in found.items())
+        told = ", ".join(f"{count} of {name} ({len(classes)} classes)" for (name, classes), count in found.items())
         raise ResultsError(
-            f"{where}: runs of different datasets cannot stand in one table ({told}). Move the runs of each dataset "
+            f"{where}: runs of different datasets cannot stand in one table: {told}. Move the runs of each dataset "
             "into a folder of their own"
         )
 

@@ -62,7 +62,7 @@ def plot_confusion(configuration: Configuration, classes: Sequence[str]) -> Figu
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     cell_in = float(np.clip(2.7 / len(classes), 0.28, 0.62))
-    axes = _axes(len(classes) * cell_in, len(classes) * cell_in)
+    figure, axes = _one_plot(len(classes) * cell_in, len(classes) * cell_in)
     axes.imshow(shares, cmap=_COUNTS, vmin=0, vmax=1, aspect="equal", interpolation="nearest")
     for (row, column), share in np.ndenumerate(shares):
         count = int(counts[row, column])
@@ -74,13 +74,13 @@ def plot_confusion(configuration: Configuration, classes: Sequence[str]) -> Figu
     _matrix_ticks(axes, names, names, cell_in)
     axes.set(xlabel="Predicted", ylabel="True")
     _note_random(axes, configuration.random_streams)
-    return _figure(axes)
+    return figure
 
 
 def plot_classes(configuration: Configuration, classes: Sequence[str]) -> Figure:
     """Precision, recall and F1 of every class as grouped bars, with the deviation over repeats."""
     slot_in = float(np.clip(2.95 / len(classes), 0.33, 0.8))
-    axes = _axes(len(classes) * slot_in, 1.5)
+    figure, axes = _one_plot(len(classes) * slot_in, 1.5)
     width = min(0.26, 0.15 / slot_in)
     for index, (key, colour) in enumerate(_BARS.items()):
         spreads = configuration.class_metric(key)
@@ -97,7 +97,7 @@ def plot_classes(configuration: Configuration, classes: Sequence[str]) -> Figure
     _despine(axes)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2, borderpad=0)
     _note_random(axes, configuration.random_streams, above_pt=12)
-    return _figure(axes)
+    return figure
 
 
 def plot_progression(results: Results) -> Figure:
@@ -106,7 +106,7 @@ def plot_progression(results: Results) -> Figure:
     labels = [_wrap(_marked(item)) for item in items]
     heights_in = np.array([max(0.27, 0.1 + 0.115 * _most_lines([label])) for label in labels])
     middles_in = np.cumsum(heights_in) - heights_in / 2  # the y axis is in inches: a row is as high as its name
-    axes = _axes(COLUMN_IN - 0.15 - _width_in(labels), heights_in.sum())
+    figure, axes = _one_plot(COLUMN_IN - 0.15 - _width_in(labels), heights_in.sum())
     ends: list[float] = []
     for path, name, colour, marker, shift in (
         ("accuracy", "Accuracy", NAVY, "o", -0.035),
@@ -137,7 +137,7 @@ def plot_progression(results: Results) -> Figure:
     _despine(axes)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2, borderpad=0)
     _note_random(axes, results.random_streams, above_pt=12, mark="† ")
-    return _figure(axes)
+    return figure
 
 
 def plot_change(results: Results) -> Figure:
@@ -148,7 +148,7 @@ def plot_change(results: Results) -> Figure:
     labels = [_wrap(_marked(item)) for item in others]
     slot_in = float(np.clip((COLUMN_IN - 0.15 - _width_in(labels)) / len(results.classes), 0.27, 0.6))
     row_in = max(0.24, 0.08 + 0.115 * _most_lines(labels))
-    axes = _axes(len(results.classes) * slot_in, len(others) * row_in)
+    figure, axes = _one_plot(len(results.classes) * slot_in, len(others) * row_in)
     largest = max(0.05, float(np.nanmax(np.abs(change), initial=0.0)))
     axes.imshow(change, cmap=_CHANGE, vmin=-largest, vmax=largest, aspect="auto", interpolation="nearest")
     for (row, column), value in np.ndenumerate(change):
@@ -156,7 +156,7 @@ def plot_change(results: Results) -> Figure:
         _write_cell(axes, (column, row), text, color=_ink(_CHANGE((value / largest + 1) / 2)), fontsize=size)
     _matrix_ticks(axes, labels, [_shorten(label) for label in results.classes], slot_in)
     _note_random(axes, results.random_streams, mark="† ")
-    return _figure(axes)
+    return figure
 
 
 def plot_training(results: Results) -> Figure:
@@ -203,14 +203,10 @@ def _panel_columns(panels: int) -> int:
     return panels if panels <= 2 else 2 if panels <= 4 else 3 if panels <= 6 else 4
 
 
-def _axes(width_in: float, height_in: float) -> Axes:
-    return Figure(figsize=(width_in, height_in)).add_axes((0, 0, 1, 1))
-
-
-def _figure(axes: Axes) -> Figure:
-    figure = axes.get_figure(root=True)
-    assert figure is not None  # noqa: S101 - the axes were made in one, for the type checker
-    return figure
+def _one_plot(width_in: float, height_in: float) -> tuple[Figure, Axes]:
+    """A figure that its axes fill."""
+    figure = Figure(figsize=(width_in, height_in))
+    return figure, figure.add_axes((0, 0, 1, 1))
 
 
 def _matrix_ticks(axes: Axes, down: Sequence[str], across: Sequence[str], slot_in: float) -> None:

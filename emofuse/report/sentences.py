@@ -20,9 +20,10 @@ def random_weights_warning(results: Results) -> str:
     if not results.random_streams:
         return ""
     affected = [item.label for item in results.configurations if item.random_streams]
-    which = "Every configuration uses" if len(affected) == len(results.configurations) else f"{_join(affected)} use"
+    everywhere = len(affected) == len(results.configurations)
+    who = "Every configuration uses" if everywhere else f"{_join(affected)} use{'s' if len(affected) == 1 else ''}"
     return (
-        f"The extractors of {_join(results.random_streams)} ran with random instead of pretrained weights. {which} at "
+        f"The extractors of {_join(results.random_streams)} ran with random instead of pretrained weights. {who} at "
         "least one of them. These numbers show that the pipeline works; they are no finding about emotion recognition."
     )
 
@@ -144,7 +145,7 @@ def _describe_baseline(neutral_label: str | None) -> str:
 def _head_sentence(results: Results) -> str:
     kinds = {item.spec["head"]["kind"] for item in results.configurations}
     if kinds != {"concat"}:
-        return f"The heads are of the kinds {_join(sorted(kinds))}; their parameters are listed below."
+        return f"The kind of head is {_join(sorted(kinds))}; its parameters are listed with each configuration."
     embed_dim, width = _vary(results, "head.embed_dim"), _vary(results, "head.width")
     depth = _vary(results, "head.depth", lambda value: "1 hidden layer" if value == 1 else f"{value} hidden layers")
     dropout = _vary(results, "head.dropout", lambda value: f" with dropout {value:g}" if value else "")
@@ -158,12 +159,12 @@ def _head_sentence(results: Results) -> str:
 def _training_sentence(results: Results) -> str:
     optimizer = _vary(results, "train.optimizer", _OPTIMIZERS.__getitem__)
     rate = _vary(results, "train.learning_rate", lambda value: f"{value:g}")
-    smoothing = _vary(results, "train.label_smoothing", lambda value: f" smoothed by {value:g}" if value else "")
+    smoothing = _vary(results, "train.label_smoothing", lambda value: f", label smoothing {value:g}" if value else "")
     decay = _vary(results, "train.weight_decay", lambda value: f", weight decay {value:g}" if value else "")
     batch_size, epochs = _vary(results, "train.batch_size"), _vary(results, "train.epochs")
     patience = _vary(results, "train.patience", _describe_patience)
     return (
-        f"Training minimises cross-entropy{smoothing} by {optimizer} with learning rate {rate}{decay}, "
+        f"Training minimises cross-entropy by {optimizer}: learning rate {rate}{decay}{smoothing}, "
         f"batch size {batch_size}, {epochs} epochs{patience}."
     )
 

@@ -1,0 +1,222 @@
+"""A report as its readers find it: files, page, refusals."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from emofuse.errors import ResultsError
+from emofuse.report import ReportFiles, write_report
+
+CLASSES = ("joy", "fear")
+VOID = {"meta", "img", "wbr"}
+
+
+class Page(HTMLParser):
+    """Elements, attributes and text of a page; fails on elements that are not closed in order."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.links, self.text, self.alarms, self._open = [], [], "", [], []
+        self.feed(html)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in {"src", "href"}]
+        if tag not in VOID:
+            self._open.append((tag, dict(attrs).get("class")))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop()[0] == tag
+
+    def handle_data(self, data):
+        self.text += data
+        if ("div", "alarm") in self._open:
+            self.alarms.append(data)
+
+
+@pytest.fixture
+def make(make_run):
+    def make(name="a", streams=("resnet50",), **how):
+        return make_run(name, streams, **{"classes": CLASSES, "rows": 100, "epochs": 3, **how})
+
+    make.folder = make_run.folder
+    return make
+
+
+def read_page(files):
+    return Page(files.page.read_text(encoding="utf-8"))
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_report_has_page_tables_and_figures(make, tmp_path):
+    make("a")
+    make("b + c", ("lbp", "resnet50"))
+    files = write_report(make.folder, tmp_path / "new" / "out")
+    assert files == ReportFiles.in_folder(tmp_path / "new" / "out")
+    stems = ["progression", "f1_change", "training", "confusion_a", "classes_a", "confusion_b-c", "classes_b-c"]
+    figures = {f"figures/{stem}.{ending}" for stem in stems for ending in ("svg", "png")}
+    tables = {"index.html", "summary.md", "summary.csv", "per_class.md", "per_class.csv", "runs.csv"}
+    assert set(contents(tmp_path / "new" / "out")) == figures | tables
+    assert all(path.exists() for path in files)
+    page = read_page(files)
+    assert [link for link in page.links if link.startswith("data:image/svg+xml;base64,")] != []
+    assert page.tags.count("img") == len(stems)
+    assert "Table 1. Scores on the test split." in page.text
+    assert "Figure 1. Accuracy and macro F1" in page.text
+
+
+def test_the_same_runs_give_the_same_bytes(make, tmp_path):
+    make("a")
+    make("b", random_weights=("resnet50",))
+    for out in ("one", "two"):
+        write_report(make.folder, tmp_path / out)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_the_page_needs_no_network_and_no_script(make, tmp_path):
+    make("a")
+    files = write_report(make.folder, tmp_path / "out")
+    page = read_page(files)
+    assert "script" not in page.tags
+    assert all(link.startswith(("data:", "#")) for link in page.links)
+    html = files.page.read_text(encoding="utf-8")
+    assert not re.search(r"@import|url\(|https?://", html)
+
+
+def test_names_are_escaped_wherever_they_stand(make, tmp_path):
+    evil = "<script>alert('x')</script>"
+    stream = {"kind": evil, "digest": "1" * 64, "dim": 3, "used_dim": 3, "weights": None}
+    dataset = {"name": evil, "kind": evil, "notes": [evil]}
+    change = {"notes": [f"note {evil}"], "versions": {"emofuse": evil}, "machine": {"platform": evil}}
+    change["streams"] = {evil: stream}
+    make(evil, (evil,), classes=(evil, "a|b"), dataset=dataset, change=change)
+    files = write_report(make.folder, tmp_path / "out", title=evil, command=evil)
+    page = read_page(files)
+    assert "script" not in page.tags
+    assert page.text.count(evil) > 12
+    for path in (files.summary_markdown, files.per_class_markdown):
+        assert "<script>" not in path.read_text(encoding="utf-8")
+    assert "| a\\|b " in files.per_class_markdown.read_text(encoding="utf-8")
+
+
+def test_random_weights_stand_in_a_red_box_and_in_every_table_file(make, tmp_path):
+    make("a", ("lbp",))
+    make("b", random_weights=("resnet50",))
+    files = write_report(make.folder, tmp_path / "out")
+    page = read_page(files)
+    assert page.alarms[0] == "RANDOM WEIGHTS: A DEMONSTRATION, NOT A FINDING"
+    assert page.alarms[1].startswith("The extractors of resnet50 ran with random instead of pretrained weights. b uses")
+    for path in (files.summary_markdown, files.per_class_markdown):
+        assert "> **RANDOM WEIGHTS: a demonstration, not a finding.** The" in path.read_text(encoding="utf-8")
+    assert "resnet50 (random weights)" in files.summary_markdown.read_text(encoding="utf-8")
+    for path in (files.summary_csv, files.per_class_csv, files.runs_csv):
+        assert "random_weights" in path.read_text(encoding="utf-8").splitlines()[0]
+
+
+def test_pretrained_weights_raise_no_alarm(make, tmp_path):
+    make("a")
+    files = write_report(make.folder, tmp_path / "out")
+    assert read_page(files).alarms == []
+    assert "RANDOM" not in files.summary_markdown.read_text(encoding="utf-8")
+
+
+def test_the_page_tells_data_streams_method_and_versions(make, tmp_path):
+    missing = {"objects": {"no_detection": 10**6}}
+    dataset = {"name": "my faces", "kind": "csv", "rows": 104, "bad_rows": 4, "notes": ["Two labels were merged."]}
+    run = make("a", ("places365", "objects"), missing=missing, dataset=dataset, change={"notes": ["A note."]})
+    text = read_page(write_report(make.folder, tmp_path / "out", command="emofuse run mine")).text
+    for expected in (
+        "Fusion configurations on my faces",
+        "train 70, validation 20, test 10",
+        "4, kept and marked unreadable",
+        "Two labels were merged.",
+        "A note.",
+        "Stream objects has no valid row: of 100 rows none has a vector. a learned nothing from it.",
+        "70 (100.0 %)",
+        run.streams["places365"]["weights"]["sha256"][:12],
+        "Training minimises cross-entropy by Adam",
+        "2.4.0",
+        "Linux-x86_64",
+        "emofuse run mine",
+        '"batch_size": 64',
+        run.digest[:16],
+    ):
+        assert expected in text
+
+
+def test_title_baseline_and_order_are_taken_as_given(make, tmp_path):
+    for name in ("a", "b", "c"):
+        make(name)
+    files = write_report(make.folder, tmp_path / "out", title="Mine", baseline="b", order=["c", "b", "a"])
+    page, summary = read_page(files), files.summary_markdown.read_text(encoding="utf-8")
+    assert page.text.count("Mine") == 2
+    assert summary.startswith("# Mine\n")
+    assert re.findall(r"^\| ([abc]) ", summary, re.MULTILINE)[:3] == ["c", "b", "a"]
+    assert "Δ is the difference to b, " in summary
+
+
+def test_only_the_runs_asked_for_are_reported(make, tmp_path):
+    kept = make("kept")
+    make("other")
+    files = write_report(make.folder, tmp_path / "out", only={kept.digest})
+    assert files.runs_csv.read_text(encoding="utf-8").count("\n") == 2
+
+
+def test_runs_that_are_asked_for_and_absent_are_refused(make, tmp_path):
+    make("a")
+    message = f"{make.folder}: no run {'e' * 16}; train it again"
+    with pytest.raises(ResultsError, match=f"^{re.escape(message)}$"):
+        write_report(make.folder, tmp_path / "out", only={"e" * 64})
+
+
+def test_a_second_report_removes_the_figures_of_the_first_and_nothing_else(make, tmp_path):
+    make("former")
+    second = make("second")
+    out = tmp_path / "out"
+    write_report(make.folder, out)
+    (out / "notes.txt").write_text("mine")
+    (out / "figures" / "mine.svg").write_text("mine")
+    write_report(make.folder, out, only={second.digest})
+    names = set(contents(out))
+    assert {"notes.txt", "figures/mine.svg", "figures/confusion_second.svg"} <= names
+    assert not {"figures/confusion_former.svg", "figures/classes_former.png", "figures/f1_change.svg"} & names
+    assert ">former<" not in (out / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_report_that_fails_leaves_the_former_one_as_it_was(make, tmp_path, monkeypatch):
+    make("a")
+    out = tmp_path / "out"
+    write_report(make.folder, out)
+    before = contents(out)
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("no page")
+
+    monkeypatch.setattr("emofuse.report.render_page", fail)
+    with pytest.raises(RuntimeError, match="no page"):
+        write_report(make.folder, out, title="another")
+    assert contents(out) == before
+
+
+def test_folders_without_runs_are_refused(tmp_path):
+    (tmp_path / "runs").mkdir()
+    message = f"{tmp_path / 'runs'}: no runs in this folder; train first: emofuse run NAME"
+    with pytest.raises(ResultsError, match=f"^{re.escape(message)}$"):
+        write_report(tmp_path / "runs", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_the_place_of_the_report_is_refused(make, tmp_path):
+    make("a")
+    (tmp_path / "out").write_text("a file")
+    message = f"{tmp_path / 'out'}: a file is in the place of the report's folder; name another folder"
+    with pytest.raises(ResultsError, match=f"^{re.escape(message)}$"):
+        write_report(make.folder, tmp_path / "out")

@@ -183,9 +183,9 @@ def _metric(results: Results, path: str) -> Column:
 
 
 def _scores(title: str, spreads: Sequence[Spread]) -> Column:
-    """A column whose largest value, and those that print like it, are marked best; a single row has no best."""
+    """A column whose largest value, and those that print like it, are marked best, unless all print alike."""
     shown = [round(spread.mean, 3) for spread in spreads if spread.n]
-    best = max(shown) if len(shown) > 1 else None
+    best = max(shown) if len(set(shown)) > 1 else None
     return Column(title, [replace(_score(spread), best=round(spread.mean, 3) == best) for spread in spreads])
 
 

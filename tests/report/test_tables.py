@@ -106,10 +106,12 @@ def test_reachable_is_left_out_when_nothing_is_known_of_it(make_run):
     assert "Reachable" not in [column.title for column in table.columns]
 
 
-def test_configurations_that_print_alike_are_both_best_and_a_single_one_is_not(make_run):
-    change = {"metrics": make_run("x").metrics}
-    alike = scores_table(group_runs([make_run("a", change=change), make_run("b", change=change)], "runs"))
-    assert [row[2].best for row in alike.rows] == [True, True]
+def test_configurations_that_print_alike_are_both_best_unless_there_is_no_other(make_run):
+    change = {"metrics": make_run("x", skill=0.9).metrics}
+    runs = [make_run("a", change=change), make_run("b", change=change)]
+    assert [row[2].best for row in scores_table(group_runs(runs, "runs")).rows] == [False, False]
+    runs.append(make_run("c", skill=0.1))
+    assert [row[2].best for row in scores_table(group_runs(runs, "runs")).rows] == [True, True, False]
     single = scores_table(group_runs([make_run("a")], "runs"))
     assert [row[2].best for row in single.rows] == [False]
 

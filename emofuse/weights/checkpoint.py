@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,15 +67,17 @@ def _load_torch(path: Path) -> Any:
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, torch.Tensor]:
     import torch
+    from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
     state = loaded[_WRAPPED] if isinstance(loaded, Mapping) and _WRAPPED in loaded else loaded
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise WeightsError(
             f"{path} holds no state dict: expected names of parameters with tensors, or such a dict under 'state_dict'"
         )
-    if all(name.startswith(_DATA_PARALLEL) for name in state):
-        return {name.removeprefix(_DATA_PARALLEL): tensor for name, tensor in state.items()}
-    return dict(state)
+    own = OrderedDict(state)
+    own.__dict__.update(getattr(state, "__dict__", {}))  # the versions of modules, which some networks ask for
+    consume_prefix_in_state_dict_if_present(own, _DATA_PARALLEL)
+    return own
 
 
 def _first_reason(error: Exception) -> str:

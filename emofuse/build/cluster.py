@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any
 
@@ -24,6 +24,7 @@ WORKER_GPU_BYTES = 4_000_000_000
 _ALLOWED_DEATHS = 2
 _CONNECT_TIMEOUT_S = 15
 _KILL_TIMEOUT_S = 0.2
+_CLOSE_TIMEOUT_S = 5
 
 
 class DaskWorkers:
@@ -43,7 +44,7 @@ class DaskWorkers:
         it was given is to blame and no other.
         """
         running: dict[Future[Any], BlockTask] = {}
-        finished = as_completed()
+        finished = as_completed(loop=self._client.loop)
         while True:
             for task in islice(tasks, max(0, self._count_workers() - len(running))):
                 future = self._client.submit(compute_block, job, task, pure=False)
@@ -80,14 +81,16 @@ def local_workers(count: int) -> Iterator[DaskWorkers]:
             preload="emofuse.build.worker",
         )
     try:
-        with Client(cluster, set_as_default=False) as client:
+        with _connect(cluster) as client:
             yield DaskWorkers(client)
     except BaseException:
         # Blocks in work are lost anyway: do not wait for them, least of all after Ctrl-C.
-        cluster.sync(_kill_workers, cluster)
+        with suppress(TimeoutError):
+            cluster.sync(_kill_workers, cluster, callback_timeout=_CLOSE_TIMEOUT_S)
         raise
     finally:
-        cluster.close()
+        with suppress(TimeoutError):  # what does not close in time ends with this process: workers watch it
+            cluster.close(timeout=_CLOSE_TIMEOUT_S)
 
 
 @contextmanager
@@ -97,11 +100,7 @@ def remote_workers(scheduler: str) -> Iterator[DaskWorkers]:
     Raises:
         BuildError: no answer, or no worker.
     """
-    try:
-        client = Client(scheduler, set_as_default=False, timeout=_CONNECT_TIMEOUT_S)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise BuildError(f"{scheduler}: no Dask scheduler answers ({error}). Start one with: dask scheduler") from None
-    with client:
+    with _connect(scheduler) as client:
         try:
             client.wait_for_workers(1, timeout=_CONNECT_TIMEOUT_S)
         except TimeoutError:
@@ -122,11 +121,25 @@ def default_workers(*, cuda: bool) -> int:
     return max(1, int(min(limits)))
 
 
+@contextmanager
+def _connect(address: str | LocalCluster) -> Iterator[Client]:
+    """A client that leaves the user's own default client alone and does not wait long when it is closed."""
+    try:
+        client = Client(address, set_as_default=False, timeout=_CONNECT_TIMEOUT_S)
+    except (OSError, ValueError) as error:
+        raise BuildError(f"{address}: no Dask scheduler answers ({error}). Start one with: dask scheduler") from None
+    try:
+        yield client
+    finally:
+        with suppress(TimeoutError):
+            client.close(timeout=_CLOSE_TIMEOUT_S)
+
+
 def _result(future: Future[Any], task: BlockTask) -> BlockDone | BlockFailed:
     try:
         result = future.result()
-    except KilledWorker:
-        deaths = _ALLOWED_DEATHS + 1
+    except KilledWorker as error:
+        deaths = error.allowed_failures + 1
         return BlockFailed(str(task), f"killed its worker {deaths} times (out of memory, or a native crash)")
     except Exception as error:  # noqa: BLE001 - what Dask raises: the task cannot be sent, unpacked or was lost
         return BlockFailed(str(task), f"{type(error).__name__}: {error}")
@@ -136,4 +149,5 @@ def _result(future: Future[Any], task: BlockTask) -> BlockDone | BlockFailed:
 
 
 async def _kill_workers(cluster: LocalCluster) -> None:
-    await asyncio.gather(*(nanny.close(timeout=_KILL_TIMEOUT_S) for nanny in cluster.workers.values()))
+    closing = [nanny.close(timeout=_KILL_TIMEOUT_S) for nanny in cluster.workers.values()]
+    await asyncio.gather(*closing, return_exceptions=True)  # a process slow to die is no reason to spare the others

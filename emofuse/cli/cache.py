@@ -40,6 +40,10 @@ def build(
             help="Path of the cache.", show_default="features.zarr, or where `emofuse run` has the pipeline's"
         ),
     ] = None,
+    split: Annotated[
+        Literal["official", "stratified"] | None,
+        typer.Option(help="The dataset's own split, or a stratified 70/20/10.", show_default="pipeline's, or official"),
+    ] = None,
     on_bad_rows: Annotated[
         Literal["raise", "keep"], typer.Option(help="List bad rows in an error, or keep them as marked rows.")
     ] = "raise",
@@ -53,9 +57,9 @@ def build(
 ) -> None:
     """Extract every stream of a dataset. Finished blocks are kept: the same command goes on from there.
 
-    A stream that the cache lacks is added, the others are not touched.
+    A stream that the cache lacks is added, the others are not touched. Labels and splits may change later at no cost.
     """
-    dataset, cache_spec, path = _resolve(target, data, spec, cache)
+    dataset, cache_spec, path = _resolve(target, data, split, spec, cache)
 
     from emofuse.build import BuildOptions, build_cache
     from emofuse.datasets import read_dataset
@@ -132,13 +136,14 @@ def _describe_stream(stream: CachedStream, blocks: int) -> dict[str, Any]:
 
 
 def _resolve(
-    target: str, data: Path | None, spec: str | None, cache: Path | None
+    target: str, data: Path | None, split: str | None, spec: str | None, cache: Path | None
 ) -> tuple[DatasetSpec, CacheSpec, Path]:
     """Dataset, cache spec and path of the cache that a command line names."""
     from emofuse.cli.dataset import DATASET_KINDS, dataset_spec
     from emofuse.specs import DemoSpec, bundled_specs, read_cache_spec, read_pipeline_spec
 
-    dataset = dataset_spec(target, {} if data is None else {"root": data})
+    options = {"root": data, "split": {"kind": split} if split else None}
+    dataset = dataset_spec(target, {name: value for name, value in options.items() if value is not None})
     if target in DATASET_KINDS:
         if spec is None:
             names = ", ".join(bundled_specs("cache_specs"))

@@ -176,8 +176,8 @@ def test_a_stream_of_another_spec_is_stale(cache_path, make_layout):
     identity = {"kind": "lbp", "version": 1, "parameters": {"region_px": 96}, "face": {"detector": "face_mesh"}}
     with pytest.raises(
         StaleCacheError,
-        match=r"^lbp was cached with region_px 128, the spec now says 96\. Build it under another name, or drop it first: "
-        r"emofuse cache drop .*features\.zarr lbp$",
+        match=r"^lbp was cached with region_px 128, the spec now says 96\. Build it under another name, or drop it "
+        r"first: emofuse cache drop .*features\.zarr lbp$",
     ):
         add_stream(cache_path, make_layout(identity=identity))
 

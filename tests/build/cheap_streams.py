@@ -1,0 +1,103 @@
+"""Streams of a few lines for tests of the build. In a module of their own, so that workers can import them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from emofuse.specs import CustomStreamSpec
+from emofuse.streams.base import Rows, Sample
+
+DELAY = "EMOFUSE_TEST_DELAY_S"
+
+
+class MeanColourSpec(CustomStreamSpec):
+    kind: Literal["mean_colour"] = "mean_colour"
+    scale: float = 1.0
+
+    def make(self, device: str) -> MeanColour:
+        return MeanColour(self.scale)
+
+
+class MeanColour:
+    """Mean red, green and blue of each picture; takes as long as the environment says."""
+
+    dim = 3
+    dtype = np.dtype("float32")
+    needs_face = False
+    flag_names = ()
+    columns = ("red", "green", "blue")
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def extract(self, samples: Sequence[Sample]) -> Rows:
+        time.sleep(float(os.environ.get(DELAY, "0")))
+        rows = Rows.ok(np.zeros((len(samples), 3), dtype=np.float32))
+        for row, sample in enumerate(samples):
+            rows.features[row] = sample.image.mean(axis=(0, 1)) * self.scale
+        return rows
+
+    def close(self) -> None:
+        pass
+
+
+class SizeSpec(CustomStreamSpec):
+    kind: Literal["size"] = "size"
+    dtype: Literal["float16", "float32"] = "float16"
+
+    def make(self, device: str) -> Size:
+        return Size()
+
+
+class Size:
+    """Width and height; flags wide pictures."""
+
+    dim = 2
+    dtype = np.dtype("float32")
+    needs_face = False
+    flag_names = ("wide",)
+    columns = ("width", "height")
+
+    def extract(self, samples: Sequence[Sample]) -> Rows:
+        rows = Rows.ok(np.zeros((len(samples), 2), dtype=np.float32))
+        for row, sample in enumerate(samples):
+            height, width = sample.image.shape[:2]
+            rows.features[row] = width, height
+            rows.flags[row] = width > height
+        return rows
+
+    def close(self) -> None:
+        pass
+
+
+class DeadlySpec(CustomStreamSpec):
+    """At the picture with this much red it kills its process, or raises for the whole block."""
+
+    kind: Literal["deadly"] = "deadly"
+    red: int
+    how: Literal["kill", "raise"] = "kill"
+
+    def make(self, device: str) -> Deadly:
+        return Deadly(self.red, self.how)
+
+
+class Deadly(MeanColour):
+    def __init__(self, red: int, how: str) -> None:
+        super().__init__(1.0)
+        self.red = red
+        self.how = how
+
+    def extract(self, samples: Sequence[Sample]) -> Rows:
+        if any(sample.image[0, 0, 0] == self.red for sample in samples):
+            if self.how == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            from emofuse.errors import StreamError
+
+            raise StreamError("the wrong shade of red")
+        return super().extract(samples)

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from emofuse.build import BuildOptions
+from emofuse.datasets import read_dataset
+from emofuse.datasets.manifest import Manifest
+from emofuse.specs import FolderSpec, StratifiedSplit
+
+# Streams of the tests lie in a module beside this file; worker processes inherit the import path.
+sys.path.append(str(Path(__file__).parent))
+ROWS = 40
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory) -> Path:
+    """Forty pictures in two labels; the picture of row r has red r, every third one is wide, row 9 is no picture."""
+    root = tmp_path_factory.mktemp("images")
+    for row in range(ROWS):
+        path = root / ("fear" if row < ROWS // 2 else "joy") / f"{row:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        size = (9, 6) if row % 3 == 0 else (6, 9)
+        Image.new("RGB", size, (row, 2 * row, 200)).save(path)
+    (root / "fear" / "09.png").write_bytes(b"no picture")
+    return root
+
+
+@pytest.fixture(scope="session")
+def manifest(images) -> Manifest:
+    return read_dataset(FolderSpec(root=images, split=StratifiedSplit()))
+
+
+@pytest.fixture
+def in_process() -> BuildOptions:
+    return BuildOptions(workers=0, device="cpu")
+
+
+@pytest.fixture
+def contents() -> Callable[[Path], dict[str, object]]:
+    """Every file of a cache; of the root's metadata all but the time of creation."""
+
+    def read(cache: Path) -> dict[str, object]:
+        files: dict[str, object] = {
+            str(file.relative_to(cache)): file.read_bytes() for file in sorted(cache.rglob("*")) if file.is_file()
+        }
+        root = json.loads((cache / "zarr.json").read_text())
+        del root["attributes"]["emofuse"]["created"]
+        return {**files, "zarr.json": root}
+
+    return read

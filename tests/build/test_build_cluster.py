@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from cheap_streams import DELAY, DeadlySpec, MeanColourSpec, SizeSpec
+from distributed import LocalCluster
+
+from emofuse.build import BuildOptions, BuildState, BuildSummary, build_cache, cluster
+from emofuse.build.worker import BlockTask
+from emofuse.cache.reader import open_cache
+from emofuse.errors import BuildError, StreamError
+from emofuse.specs import CacheSpec
+
+SPEC = CacheSpec(block_rows=4, streams=(MeanColourSpec(), SizeSpec()))
+BLOCKS = 10
+SCRIPT = Path(__file__).parent / "build_script.py"
+
+
+@pytest.fixture(scope="module")
+def scheduler():
+    """A cluster of the user's own."""
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1") as running:
+        yield running.scheduler_address
+
+
+@pytest.fixture
+def undisturbed(tmp_path, manifest, in_process, contents) -> dict[str, object]:
+    """Contents of the same cache, built in this process without a stop."""
+    build_cache(tmp_path / "undisturbed.zarr", manifest, SPEC, in_process)
+    return contents(tmp_path / "undisturbed.zarr")
+
+
+@pytest.fixture
+def start_build(images, tmp_path):
+    """Starts a build in a process group of its own, as a terminal would; kills what is left of it at the end."""
+    started = []
+
+    def start(cache: Path, *, delay_s: float) -> psutil.Process:
+        environment = {**os.environ, DELAY: str(delay_s)}
+        command = [sys.executable, str(SCRIPT), str(images), str(cache), "2"]
+        with (tmp_path / "output.txt").open("w") as output:
+            process = subprocess.Popen(
+                command, env=environment, start_new_session=True, stdout=output, stderr=subprocess.STDOUT
+            )
+        started.append(psutil.Process(process.pid))
+        return started[-1]
+
+    yield start
+    for process in started:
+        for left in (*children_of(process), process):
+            if left.is_running():
+                left.kill()
+
+
+def children_of(process: psutil.Process) -> list[psutil.Process]:
+    return process.children(recursive=True) if process.is_running() else []
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def done_blocks(cache: Path) -> int:
+    return len(list(cache.glob("streams/size/status/c.*")))
+
+
+def is_worker(process: psutil.Process) -> bool:
+    return "spawn_main" in " ".join(process.cmdline())
+
+
+def is_gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+class Observer:
+    """A progress that looks at the processes of the build while it runs."""
+
+    def __init__(self) -> None:
+        self.ports: set[tuple[int, str]] = set()
+        self.workers: dict[int, dict[str, str]] = {}
+
+    def update(self, state: BuildState) -> None:
+        me = psutil.Process()
+        workers = [child for child in me.children(recursive=True) if is_worker(child)]
+        for process in (me, *workers):
+            listening = [each for each in process.net_connections(kind="inet") if each.status == psutil.CONN_LISTEN]
+            self.ports |= {(process.pid, each.laddr.ip) for each in listening}
+        self.workers |= {worker.pid: worker.environ() for worker in workers}
+
+
+@pytest.fixture(scope="module")
+def observed(tmp_path_factory, manifest) -> tuple[Path, BuildSummary, Observer]:
+    """A build with two workers of its own."""
+    path, observer = tmp_path_factory.mktemp("observed") / "features.zarr", Observer()
+    summary = build_cache(path, manifest, SPEC, BuildOptions(workers=2, device="cpu"), observer)
+    return path, summary, observer
+
+
+def test_workers_give_the_same_cache_as_one_process(observed, contents, undisturbed):
+    path, summary, _ = observed
+    assert contents(path) == undisturbed
+    assert summary.rows == 40
+    assert summary.counts["size"] == {"ok": 39, "unreadable": 1}
+    assert [problem.row for problem in summary.problems] == [9]
+
+
+def test_nothing_listens_beyond_loopback(observed):
+    _, _, observer = observed
+    assert {address for _, address in observer.ports} == {"127.0.0.1"}
+    assert {pid for pid, _ in observer.ports} == {os.getpid(), *observer.workers}
+
+
+def test_workers_have_one_thread_each_and_are_gone_afterwards(observed):
+    _, _, observer = observed
+    assert len(observer.workers) == 2
+    for environment in observer.workers.values():
+        assert {environment[name] for name in environment if name.endswith("_NUM_THREADS")} == {"1"}
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in observer.workers), 5)
+
+
+def test_a_scheduler_that_is_there_is_used(tmp_path, manifest, contents, undisturbed, scheduler):
+    path = tmp_path / "features.zarr"
+    build_cache(path, manifest, SPEC, BuildOptions(scheduler=scheduler, device="cpu"))
+    assert contents(path) == undisturbed
+
+
+def test_a_complete_cache_starts_no_cluster(tmp_path, manifest, in_process, monkeypatch):
+    path = tmp_path / "features.zarr"
+    build_cache(path, manifest, SPEC, in_process)
+    monkeypatch.setattr(cluster, "local_workers", None)
+    assert build_cache(path, manifest, SPEC, BuildOptions(workers=2)).rows == 0
+
+
+def test_no_scheduler_there(tmp_path, manifest, monkeypatch):
+    monkeypatch.setattr(cluster, "_CONNECT_TIMEOUT_S", 0.5)
+    with pytest.raises(
+        BuildError, match=r"^tcp://127\.0\.0\.1:9: no Dask scheduler answers \(.*\)\. Start one with: dask"
+    ):
+        build_cache(tmp_path / "features.zarr", manifest, SPEC, BuildOptions(scheduler="tcp://127.0.0.1:9"))
+
+
+def test_a_scheduler_without_workers(tmp_path, manifest, monkeypatch):
+    monkeypatch.setattr(cluster, "_CONNECT_TIMEOUT_S", 0.5)
+    with LocalCluster(n_workers=0, dashboard_address=":0", host="127.0.0.1") as empty:
+        address = empty.scheduler_address
+        with pytest.raises(BuildError, match=f"^{address}: the scheduler has no workers. Start one a core with"):
+            build_cache(tmp_path / "features.zarr", manifest, SPEC, BuildOptions(scheduler=address))
+
+
+def test_no_more_blocks_are_in_flight_than_workers(scheduler):
+    """So neither the scheduler's graph nor memory grows with the dataset."""
+    given = []
+
+    def tasks():
+        for block in range(20):
+            given.append(block)
+            yield BlockTask(block, block, (), ())
+
+    with cluster.remote_workers(scheduler) as workers:
+        results = workers.compute(None, tasks())
+        for count, _ in enumerate(results, start=1):
+            assert len(given) <= count + 2
+    assert len(given) == 20
+
+
+def test_a_block_that_kills_its_workers_is_named_and_the_others_are_done(tmp_path, manifest):
+    path = tmp_path / "features.zarr"
+    spec = CacheSpec(block_rows=8, streams=(DeadlySpec(red=10),))
+    with pytest.raises(
+        StreamError,
+        match=r"^1 of 5 blocks failed: rows 8-15 \(block 1\): killed its worker 3 times \(out of memory, or a "
+        r"native crash\)",
+    ):
+        build_cache(path, manifest, spec, BuildOptions(workers=2, device="cpu"))
+    assert open_cache(path).streams["deadly"].lacking_blocks().tolist() == [1]
+
+
+def test_a_build_killed_in_the_middle_goes_on_to_the_same_cache(
+    tmp_path, manifest, in_process, contents, undisturbed, start_build
+):
+    path = tmp_path / "features.zarr"
+    process = start_build(path, delay_s=0.2)
+    wait_until(lambda: done_blocks(path) >= 3)
+    workers = list(filter(is_worker, children_of(process)))
+    process.kill()
+    wait_until(lambda: all(map(is_gone, workers)), 10)
+    assert done_blocks(path) < BLOCKS
+    build_cache(path, manifest, SPEC, in_process)
+    assert contents(path) == undisturbed
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_build_leaves_at_once_and_can_go_on(
+    tmp_path, manifest, in_process, contents, undisturbed, start_build, stop
+):
+    path = tmp_path / "features.zarr"
+    process = start_build(path, delay_s=1.5)
+    wait_until(lambda: done_blocks(path) >= 1)
+    workers = list(filter(is_worker, children_of(process)))
+    assert len(workers) == 2
+    stopped = time.monotonic()
+    if stop == signal.SIGINT:
+        os.killpg(process.pid, stop)  # a terminal sends Ctrl-C to all of them
+    else:
+        process.send_signal(stop)
+    wait_until(lambda: is_gone(process), 10)
+    seconds = time.monotonic() - stopped
+    output = (tmp_path / "output.txt").read_text()
+    assert seconds < 4, output
+    assert all(map(is_gone, workers))
+    assert output.strip().endswith("KeyboardInterrupt")
+    assert output.count("Traceback") == 1, output
+    assert done_blocks(path) < BLOCKS
+    build_cache(path, manifest, SPEC, in_process)
+    assert contents(path) == undisturbed
+
+
+def test_interrupted_while_the_workers_start(tmp_path, start_build):
+    path = tmp_path / "features.zarr"
+    process = start_build(path, delay_s=0)
+    wait_until((path / "zarr.json").is_file)
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGINT)
+    wait_until(lambda: is_gone(process), 15)
+    assert not any(process.pid == child.ppid() for child in psutil.process_iter())

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import re
+import shutil
+from collections import namedtuple
+
+import numpy as np
+import polars as pl
+import pytest
+from cheap_streams import DeadlySpec, MeanColourSpec, SizeSpec
+
+import emofuse.build.worker
+from emofuse.build import BuildState, build_cache, plan_build
+from emofuse.cache.layout import manifest_path
+from emofuse.cache.reader import open_cache
+from emofuse.datasets.manifest import Manifest
+from emofuse.errors import CacheError, StaleCacheError, StreamError
+from emofuse.specs import CacheSpec, DecodeSpec, FaceSpec
+from emofuse.status import Status
+
+SPEC = CacheSpec(block_rows=8, streams=(MeanColourSpec(), SizeSpec()))
+
+
+class Recorder:
+    """A progress that keeps every state."""
+
+    def __init__(self) -> None:
+        self.states: list[BuildState] = []
+
+    def update(self, state: BuildState) -> None:
+        self.states.append(state)
+
+
+@pytest.fixture
+def extracted(monkeypatch) -> list[tuple[int, tuple[str, ...]]]:
+    """(block, streams) of every block that is computed."""
+    calls = []
+    compute = emofuse.build.worker._compute_block
+    monkeypatch.setattr(
+        emofuse.build.worker,
+        "_compute_block",
+        lambda job, task: calls.append((task.block, task.streams)) or compute(job, task),
+    )
+    return calls
+
+
+@pytest.fixture
+def built(tmp_path, manifest, in_process):
+    path = tmp_path / "features.zarr"
+    build_cache(path, manifest, SPEC, in_process)
+    return path
+
+
+def test_a_build_fills_every_row(built, manifest):
+    cache = open_cache(built)
+    colours, status = cache.streams["mean_colour"].read()
+    rows = np.delete(np.arange(40), 9)
+    np.testing.assert_array_equal(colours[rows], np.stack([rows, 2 * rows, np.full(39, 200)], axis=1))
+    assert status.tolist() == [Status.UNREADABLE if row == 9 else Status.OK for row in range(40)]
+    assert colours[9].tolist() == [0, 0, 0]
+    sizes, _ = cache.streams["size"].read()
+    assert sizes.dtype == np.float16
+    assert sizes[:4].tolist() == [[9, 6], [6, 9], [6, 9], [9, 6]]
+    assert cache.streams["size"].flags[:4, 0].tolist() == [1, 0, 0, 1]
+    assert cache.streams["mean_colour"].columns == ("red", "green", "blue")
+    assert cache.sample_ids.tolist() == manifest.table["sample_id"].to_list()
+
+
+def test_the_summary_tells_what_was_done(tmp_path, manifest, in_process):
+    summary = build_cache(tmp_path / "features.zarr", manifest, SPEC, in_process)
+    assert summary.rows == 40
+    assert summary.counts == {name: {"ok": 39, "unreadable": 1} for name in ("mean_colour", "size")}
+    assert [(problem.row, problem.stream) for problem in summary.problems] == [(9, "")]
+    assert summary.problem_count == 1
+    assert re.fullmatch(r"40 rows computed in \d+\.\d s \(\d+\.\d images/s\)", summary.describe())
+
+
+def test_progress_is_told_after_every_block(tmp_path, manifest, in_process):
+    progress = Recorder()
+    build_cache(tmp_path / "features.zarr", manifest, SPEC, in_process, progress)
+    assert [state.rows for state in progress.states] == [0, 8, 16, 24, 32, 40]
+    assert {state.total for state in progress.states} == {40}
+    first, last = progress.states[0], progress.states[-1]
+    assert (first.images_per_s, first.seconds_left) == (0, None)
+    assert last.images_per_s > 0
+    assert last.seconds_left == 0
+    assert last.counts["size"] == {"ok": 39, "unreadable": 1}
+
+
+def test_a_second_build_has_nothing_to_do(built, manifest, in_process, contents, extracted):
+    before = contents(built)
+    progress = Recorder()
+    summary = build_cache(built, manifest, SPEC, in_process, progress)
+    assert (summary.rows, summary.describe()) == (0, "complete, nothing to do")
+    assert (extracted, progress.states) == ([], [])
+    assert contents(built) == before
+
+
+def test_only_what_is_missing_is_computed(built, manifest, in_process, contents, extracted):
+    before = contents(built)
+    (built / "streams/size/status/c.1.0").unlink()
+    (built / "streams/size/status/c.3.0").unlink()
+    (built / "streams/mean_colour/status/c.3.0").write_bytes(b"damaged!")
+    (built / "streams/mean_colour/features/c.4.0.0").unlink()
+    summary = build_cache(built, manifest, SPEC, in_process)
+    assert sorted(extracted) == [(1, ("size",)), (3, ("mean_colour", "size")), (4, ("mean_colour",))]
+    assert summary.rows == 24
+    assert summary.counts["size"] == {"ok": 15, "unreadable": 1}
+    assert contents(built) == before
+
+
+def test_a_new_stream_leaves_the_others_untouched(built, manifest, in_process, extracted):
+    before = {file: (file.stat().st_mtime_ns, file.stat().st_ino) for file in built.parent.rglob("*") if file.is_file()}
+    spec = CacheSpec(block_rows=8, streams=(*SPEC.streams, MeanColourSpec(name="half", scale=0.5)))
+    build_cache(built, manifest, spec, in_process)
+    assert [streams for _, streams in extracted] == [("half",)] * 5
+    assert {file: (file.stat().st_mtime_ns, file.stat().st_ino) for file in before} == before
+    assert open_cache(built).streams["half"].read()[0][1].tolist() == [0.5, 1, 100]
+
+
+def test_a_build_of_one_stream_of_many_is_complete(built, manifest, in_process):
+    assert build_cache(built, manifest, CacheSpec(block_rows=8, streams=(SizeSpec(),)), in_process).rows == 0
+
+
+def test_a_plan_writes_nothing(tmp_path, built, manifest, contents):
+    plan = plan_build(tmp_path / "new.zarr", manifest, SPEC)
+    assert plan.new_streams == ("mean_colour", "size")
+    assert (len(plan.blocks), plan.rows) == (5, 40)
+    assert not (tmp_path / "new.zarr").exists()
+    before = contents(built)
+    assert plan_build(built, manifest, SPEC).blocks == {}
+    assert contents(built) == before
+
+
+def test_another_spec_is_stale_with_everything_that_differs(built, manifest, in_process):
+    spec = CacheSpec(block_rows=8, streams=(MeanColourSpec(scale=2), SizeSpec(dtype="float32")))
+    with pytest.raises(StaleCacheError) as raised:
+        build_cache(built, manifest, spec, in_process)
+    drop = "Build it under another name, or drop it first: emofuse cache drop"
+    assert str(raised.value) == (
+        f"mean_colour was cached with scale 1.0, the spec now says 2.0. {drop} {built} mean_colour | "
+        f"size was cached with dtype float16, the spec now says float32. {drop} {built} size"
+    )
+
+
+def test_another_version_is_stale(built, manifest, in_process, monkeypatch):
+    monkeypatch.setattr(SizeSpec, "version", 2)
+    with pytest.raises(StaleCacheError, match=r"^size was cached with version 1, the spec now says 2\. Build it under"):
+        build_cache(built, manifest, SPEC, in_process)
+
+
+def test_a_stream_may_have_any_name(built, manifest, in_process):
+    renamed = CacheSpec(block_rows=8, streams=(SizeSpec(name="extent"),))
+    build_cache(built, manifest, renamed, in_process)
+    streams = open_cache(built).streams
+    assert streams["extent"].digest == streams["size"].digest
+
+
+def test_all_streams_of_a_cache_see_the_same_pictures(built, manifest, in_process):
+    other = CacheSpec(block_rows=8, streams=(SizeSpec(name="new"),), decode=DecodeSpec(max_pixels=9))
+    with pytest.raises(
+        StaleCacheError,
+        match=r"^mean_colour was cached with decode.max_pixels \d+, the spec now says 9, and all streams of a cache "
+        r"see the same pictures\. Build into another path, or drop it first: .* mean_colour \| size was cached with",
+    ):
+        build_cache(built, manifest, other, in_process)
+
+
+def test_faces_do_not_matter_to_streams_that_look_at_none(built, manifest):
+    other = CacheSpec(block_rows=8, streams=SPEC.streams, face=FaceSpec(min_confidence=0.7))
+    assert plan_build(built, manifest, other).blocks == {}
+
+
+def test_other_samples_and_blocks_are_stale(built, manifest, in_process):
+    fewer = Manifest(manifest.table[1:], manifest.classes, manifest.root, manifest.info)
+    with pytest.raises(
+        StaleCacheError, match=r"holds 40 rows, the dataset now has 39; row 0 was 'fear/00.*' and is now"
+    ):
+        build_cache(built, fewer, SPEC, in_process)
+    with pytest.raises(StaleCacheError, match="has blocks of 8 rows, the spec now says 4"):
+        build_cache(built, manifest, CacheSpec(block_rows=4, streams=SPEC.streams), in_process)
+
+
+def test_relabelling_costs_no_extraction(built, manifest, in_process, contents, extracted):
+    before = contents(built)
+    table = manifest.table.with_columns(label=pl.lit("joy"))
+    build_cache(built, Manifest(table, manifest.classes, manifest.root, manifest.info), SPEC, in_process)
+    assert extracted == []
+    assert contents(built) == before
+    assert set(open_cache(built).labels) == {manifest.classes.index("joy")}
+
+
+def test_bad_rows_of_the_manifest_are_unreadable_and_not_opened(tmp_path, manifest, in_process):
+    problem = ["path leaves the root" if row == 4 else None for row in range(40)]
+    table = manifest.table.with_columns(problem=pl.Series(problem, dtype=pl.String))
+    summary = build_cache(
+        tmp_path / "features.zarr", Manifest(table, manifest.classes, manifest.root, manifest.info), SPEC, in_process
+    )
+    assert summary.counts["size"] == {"ok": 38, "unreadable": 2}
+    assert open_cache(tmp_path / "features.zarr").streams["size"].status[4, 0] == Status.UNREADABLE
+
+
+def test_a_block_that_fails_does_not_cost_the_others(tmp_path, manifest, in_process):
+    path = tmp_path / "features.zarr"
+    spec = CacheSpec(block_rows=8, streams=(DeadlySpec(red=10, how="raise"),))
+    with pytest.raises(
+        StreamError,
+        match=r"^1 of 5 blocks failed: rows 8-15 \(block 1\): StreamError: the wrong shade of red\. "
+        r"Finished blocks are kept; run the same build again when the cause is removed\.",
+    ) as raised:
+        build_cache(path, manifest, spec, in_process)
+    assert "in the worker:\nTraceback" in raised.value.__notes__[0]
+    assert open_cache(path).streams["deadly"].lacking_blocks().tolist() == [1]
+
+
+def test_a_build_that_keeps_failing_is_given_up(tmp_path, manifest, in_process, monkeypatch, extracted):
+    def refuse(*args, **values):
+        raise CacheError("no space left on device")
+
+    monkeypatch.setattr(emofuse.build.worker, "write_block", refuse)
+    with pytest.raises(CacheError, match=r"^3 of 5 blocks failed, then it was given up: rows 0-7 .*: no space left"):
+        build_cache(tmp_path / "features.zarr", manifest, SPEC, in_process)
+    assert len(extracted) == 3
+
+
+def test_a_disk_that_is_too_small_is_noticed_before_the_work(tmp_path, manifest, in_process, monkeypatch, extracted):
+    usage = namedtuple("usage", "total used free")  # noqa: PYI024 - what shutil returns
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100, 0, 100))
+    with pytest.raises(CacheError, match=r"missing blocks take 0\.00 GB, 0\.00 GB are free on this disk\. Make room"):
+        build_cache(tmp_path / "features.zarr", manifest, SPEC, in_process)
+    assert extracted == []
+
+
+def test_problems_are_kept_to_a_number_whatever_the_dataset(tmp_path, manifest, in_process, monkeypatch):
+    monkeypatch.setattr("emofuse.build.run._KEPT_PROBLEMS", 5)
+    gone = Manifest(manifest.table, manifest.classes, tmp_path / "moved", manifest.info)
+    summary = build_cache(tmp_path / "features.zarr", gone, SPEC, in_process)
+    assert (len(summary.problems), summary.problem_count) == (5, 40)
+    assert summary.counts["size"] == {"unreadable": 40}
+
+
+def test_the_extractor_is_opened_once_for_all_blocks_and_closed(tmp_path, manifest, in_process, monkeypatch):
+    opened = []
+    extractor = emofuse.build.worker.Extractor
+    monkeypatch.setattr(
+        emofuse.build.worker, "Extractor", lambda *args, **options: opened.append(1) or extractor(*args, **options)
+    )
+    build_cache(tmp_path / "features.zarr", manifest, SPEC, in_process)
+    assert opened == [1]
+    assert emofuse.build.worker._opened == {}
+
+
+def test_paths_are_listed_block_by_block(manifest, tmp_path):
+    tasks = plan_build(tmp_path / "features.zarr", manifest, SPEC).tasks(manifest)
+    first = next(tasks)
+    assert (first.block, first.start, len(first.paths)) == (0, 0, 8)
+    assert first.paths[0] == manifest.root / "fear" / "00.png"
+    assert str(first) == "rows 0-7 (block 0)"
+
+
+def test_a_lost_manifest_is_written_anew(built, manifest, in_process):
+    manifest_path(built).unlink()
+    build_cache(built, manifest, SPEC, in_process)
+    assert len(open_cache(built)) == 40

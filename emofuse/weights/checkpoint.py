@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,15 +56,17 @@ def _load_torch(path: Path) -> Any:
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except UnicodeDecodeError:
-            return torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
+            with warnings.catch_warnings():  # torch says that weights-only ignores the encoding; its unpickler heeds it
+                warnings.simplefilter("ignore", UserWarning)
+                return torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} was refused: only tensors and plain containers are read, so that no file can run code, and this "
-            f"one is damaged or holds more ({_first_reason(error)}). Save the state dict alone: "
+            f"one is damaged or holds more ({_reason(error)}). Save the state dict alone: "
             "torch.save(model.state_dict(), ...)"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path} is no whole torch checkpoint ({_first_reason(error)})") from None
+        raise WeightsError(f"{path} is no whole torch checkpoint ({_reason(error)})") from None
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, torch.Tensor]:
@@ -80,8 +84,10 @@ def _state_dict(loaded: Any, path: Path) -> dict[str, torch.Tensor]:
     return own
 
 
-def _first_reason(error: Exception) -> str:
-    """The first telling line of torch's long explanations."""
+def _reason(error: Exception) -> str:
+    """What torch complains of, out of its long explanations."""
+    refused = re.search(r"GLOBAL (\S+)", str(error))
+    if refused:
+        return f"found {refused.group(1)}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "Unsupported" in line or "rror:" in line]
-    return (telling or lines or [type(error).__name__])[0][:200]
+    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any
@@ -15,7 +15,16 @@ from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 from distributed.system import MEMORY_LIMIT
 
-from emofuse.build.worker import WORKER_ENVIRONMENT, BlockDone, BlockFailed, BlockTask, BuildJob, compute_block
+from emofuse.build.worker import (
+    WORKER_ENVIRONMENT,
+    BlockDone,
+    BlockFailed,
+    BlockTask,
+    BuildJob,
+    compute_block,
+    describe_streams,
+)
+from emofuse.cache.layout import StreamLayout
 from emofuse.errors import BuildError
 
 # All streams of the paper together, measured: about 2 GB in a worker.
@@ -32,10 +41,16 @@ class DaskWorkers:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._opening: list[Future[Any]] = []
 
-    def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Runs a function in one of the workers and gives what it returns or raises."""
-        return self._client.submit(function, *args, pure=False).result()
+    def open_streams(self, job: BuildJob, names: Sequence[str]) -> list[StreamLayout]:
+        """Layouts of new streams, asked of all workers at once so that all of them load their models meanwhile."""
+        self._opening = [
+            self._client.submit(describe_streams, job, names, workers=[address], pure=False)
+            for address in self._client.nthreads()
+        ]
+        layouts: list[StreamLayout] = next(as_completed(self._opening, loop=self._client.loop)).result()
+        return layouts
 
     def compute(self, job: BuildJob, tasks: Iterator[BlockTask]) -> Iterator[BlockDone | BlockFailed]:
         """Results of all tasks as they come. There are never more tasks in flight than workers.

@@ -6,11 +6,11 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from emofuse.build.plan import BuildPlan, plan_build
 from emofuse.build.progress import BuildState, Progress
@@ -25,6 +25,7 @@ from emofuse.build.worker import (
     describe_streams,
     resolve_device,
 )
+from emofuse.cache.layout import StreamLayout
 from emofuse.cache.reader import read_stream
 from emofuse.cache.writer import add_stream, create_cache, lock_cache
 from emofuse.datasets.manifest import Manifest
@@ -118,7 +119,7 @@ def build_cache(
         )
         with _workers(plan, spec, options) as workers:
             if plan.new_streams:
-                for layout in workers.call(describe_streams, job, plan.new_streams):
+                for layout in workers.open_streams(job, plan.new_streams):
                     add_stream(path, layout)
             _check_free_space(path, plan)
             return _compute(workers, job, plan, manifest, progress)
@@ -127,8 +128,8 @@ def build_cache(
 class Workers(Protocol):
     """Processes, or this process, that compute blocks."""
 
-    def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Runs a function in one worker and gives what it returns or raises."""
+    def open_streams(self, job: BuildJob, names: Sequence[str]) -> list[StreamLayout]:
+        """Opens new streams and gives their layouts."""
         ...
 
     def compute(self, job: BuildJob, tasks: Iterator[BlockTask]) -> Iterator[BlockDone | BlockFailed]:
@@ -139,9 +140,9 @@ class Workers(Protocol):
 class ThisProcess:
     """Works without Dask in the process that builds."""
 
-    def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Calls the function."""
-        return function(*args)
+    def open_streams(self, job: BuildJob, names: Sequence[str]) -> list[StreamLayout]:
+        """Layouts of new streams."""
+        return describe_streams(job, names)
 
     def compute(self, job: BuildJob, tasks: Iterator[BlockTask]) -> Iterator[BlockDone | BlockFailed]:
         """Results of all tasks, in their order."""

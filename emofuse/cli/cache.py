@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from emofuse.cli.progress import build_progress, format_counts
+from emofuse.cli.progress import build_progress
 
 if TYPE_CHECKING:
     from emofuse.build import BuildSummary
@@ -22,6 +22,7 @@ __all__ = ["app", "build_progress"]
 app = typer.Typer(no_args_is_help=True, help="Build a feature cache, look into it, drop a stream of it.")
 
 _PROBLEMS_SHOWN = 10
+_PLAIN_WIDTH = 200  # not on a terminal: one line stays one line
 
 
 @app.command()
@@ -191,26 +192,24 @@ def _print_cache(told: Mapping[str, Any]) -> None:
     typer.echo(f"{told['path']}: {told['rows']} rows ({splits}) in {told['blocks']} blocks of {told['block_rows']}")
     typer.echo(f"{len(told['classes'])} labels: {', '.join(told['classes'])}\n")
     console = Console(highlight=False)
-    on_terminal = console.is_terminal
-    table = Table(box=box.SIMPLE_HEAD if on_terminal else None, pad_edge=False)
-    for name in ("stream", "kind", "values", "stored", "blocks", "rows", "weights", "digest", "MB"):
-        table.add_column(
-            name, justify="right" if name in {"values", "blocks", "MB"} else "left", no_wrap=not on_terminal
-        )
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_PLAIN_WIDTH)
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
+    counts = [stream["rows"] for stream in told["streams"].values()]
+    statuses = [status for status in (counts[0] if counts else ()) if any(of_stream[status] for of_stream in counts)]
+    for name in ("stream", "values", "blocks", *statuses, "weights", "MB", "digest"):
+        table.add_column(name, justify="left" if name in {"stream", "weights", "digest"} else "right")
     for name, stream in told["streams"].items():
-        done = f"{stream['blocks_done']}/{told['blocks']}"
         table.add_row(
             name,
-            stream["kind"],
-            str(stream["dim"]),
-            stream["dtype"],
-            Text(done, style="" if stream["blocks_done"] == told["blocks"] else "yellow"),
-            format_counts(stream["rows"]),
+            f"{stream['dim']} {stream['dtype']}",
+            Text(f"{stream['blocks_done']}/{told['blocks']}", "yellow" if stream["rows"]["pending"] else ""),
+            *(str(stream["rows"][status]) for status in statuses),
             _weights_text(stream["weights"]),
-            stream["digest"][:12],
             f"{stream['bytes'] / 1e6:.1f}",
+            stream["digest"][:8],
         )
-    console.print(table, width=None if on_terminal else 1000)
+    console.print(table)
 
 
 def _weights_text(weights: Mapping[str, Any] | None) -> Any:
@@ -219,5 +218,5 @@ def _weights_text(weights: Mapping[str, Any] | None) -> Any:
     if weights is None:
         return ""
     if _is_random(weights):
-        return Text(f"RANDOM (seed {weights['seed']})", style="yellow")
-    return str(weights["name"] or (weights["sha256"] or "")[:12])
+        return Text(f"RANDOM, seed {weights['seed']}", style="yellow")
+    return str(weights["name"] or weights["sha256"][:12])

@@ -164,6 +164,7 @@ def _report_when_needed(spec: PipelineSpec, records: list[RunRecord], paths: Pip
         baseline=spec.baseline or names[0],
         order=names,
         only={record.digest for record in records},
+        command=f"emofuse run {spec.name}",
     )
     stamp.write_text(json.dumps(digest(inputs)), encoding="utf-8")
     return files, True

@@ -54,7 +54,7 @@ def build(images, spec, tmp_path):
 def test_build_tells_what_it_did_and_what_went_wrong(build, tmp_path):
     result = build()
     assert "out/f.zarr: 7 rows computed in " in result.stdout
-    assert "  row 6, joy/9.png: no picture of a known format" in result.stdout
+    assert "  row 6, joy/9: no picture of a known format" in result.stdout
     assert "extracting 7 images" in result.stderr
     assert "; lbp: 6 ok, 1 unreadable" in result.stderr
     assert open_cache(tmp_path / "out" / "f.zarr").streams["lbp"].counts()["ok"] == 6
@@ -101,7 +101,7 @@ def test_options_go_before_the_pipeline(tmp_path, spec):
 
 def test_a_generated_dataset_lies_where_its_pipeline_has_it(tmp_path):
     (tmp_path / "tiny.yaml").write_text(
-        "{dataset: {kind: demo, images: 16}, cache: demo, runs: [{name: texture, features: {streams: [lbp]}}]}"
+        "{dataset: {kind: demo}, cache: demo, runs: [{name: texture, features: {streams: [lbp]}}]}"
     )
     dataset, _, path = cache_cli._resolve(str(tmp_path / "tiny.yaml"), None, None, None, None)
     assert (dataset.root, path) == (Path("emofuse-runs/tiny/dataset"), Path("emofuse-runs/tiny/features.zarr"))

@@ -27,11 +27,12 @@ from emofuse.build.worker import (
 )
 from emofuse.cache.layout import StreamLayout
 from emofuse.cache.reader import read_stream
-from emofuse.cache.writer import add_stream, create_cache, lock_cache
+from emofuse.cache.writer import add_stream, create_cache, lock_cache, update_origin
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, StreamError
 from emofuse.specs import CacheSpec, digest
 from emofuse.status import Status
+from emofuse.streams import stream_weights
 
 # A block that fails does not cost the others, but when several fail the cause is the machine or the spec.
 _MAX_FAILED_BLOCKS = 3
@@ -108,6 +109,8 @@ def build_cache(
     plan = plan_build(path, manifest, spec)
     with _sigterm_as_interrupt(), lock_cache(path):
         create_cache(path, manifest, block_rows=spec.block_rows)
+        for stream in spec.streams:
+            update_origin(path, stream.name, spec=stream.model_dump(mode="json"), weights=stream_weights(stream))
         if not plan.blocks:
             return BuildSummary(0, 0.0, {})
         job = BuildJob(

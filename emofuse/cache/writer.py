@@ -11,7 +11,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from emofuse.cache.layout import (
     manifest_path,
     streams_dir,
 )
-from emofuse.cache.metadata import read_cache_layout, read_manifest, stream_names
+from emofuse.cache.metadata import read_cache_layout, read_manifest, read_stream_layout, stream_names
 from emofuse.cache.reader import read_stream
 from emofuse.cache.stale import check_block_rows, check_manifest, check_streams
 from emofuse.datasets.manifest import Manifest
@@ -143,6 +144,18 @@ def add_stream(path: Path, layout: StreamLayout) -> None:
     if not (streams_dir(path) / "zarr.json").is_file():
         zarr.create_group(streams_dir(path), zarr_format=3)
     unfinished.rename(streams_dir(path) / layout.name)
+
+
+def update_origin(path: Path, name: str, *, spec: Mapping[str, Any], weights: Mapping[str, Any] | None) -> None:
+    """Notes where a stream comes from now: its spec may name its weights anew as long as they are the same bytes.
+
+    Nothing is written if nothing changed. Call it under `lock_cache`.
+    """
+    cached = read_stream_layout(path, name)
+    if cached is None or (cached.spec, cached.weights) == (spec, weights):
+        return
+    attributes = replace(cached, spec=spec, weights=weights).to_attributes()
+    zarr.open_group(streams_dir(path) / name, mode="r+").update_attributes(attributes)
 
 
 def write_block(

@@ -14,7 +14,15 @@ import zarr
 from emofuse.cache import writer
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
-from emofuse.cache.writer import add_stream, create_cache, drop_stream, lock_cache, pending_blocks, write_block
+from emofuse.cache.writer import (
+    add_stream,
+    create_cache,
+    drop_stream,
+    lock_cache,
+    pending_blocks,
+    update_origin,
+    write_block,
+)
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, StaleCacheError
 from emofuse.status import Status
@@ -187,6 +195,21 @@ def test_a_stream_of_another_width_without_another_version_is_refused(cache_path
         CacheError, match=r"lbp was cached with 5 values of float16, its code now gives 6 of float16\. Raise"
     ):
         add_stream(cache_path, make_layout(dim=6))
+
+
+def test_weights_that_moved_are_noted_and_nothing_else_changes(cache_path, make_layout):
+    before = bytes_of(cache_path)
+    layout = make_layout()
+    update_origin(cache_path, "lbp", spec=layout.spec, weights=None)
+    assert bytes_of(cache_path) == before
+    moved = {"kind": "file", "name": "b.pth", "sha256": "0" * 64, "seed": None}
+    update_origin(cache_path, "lbp", spec={**layout.spec, "weights": "b.pth"}, weights=moved)
+    stream = open_cache(cache_path).streams["lbp"]
+    assert (stream.spec["weights"], stream.weights) == ("b.pth", moved)
+    assert (stream.digest, stream.columns) == (layout.digest, layout.columns)
+    after = bytes_of(cache_path)
+    assert [name for name in before if before[name] != after[name]] == ["streams/lbp/zarr.json"]
+    update_origin(cache_path, "none", spec={}, weights=None)
 
 
 @pytest.mark.parametrize("killed_after", ["features", "flags", "status", "lbp"])

@@ -25,11 +25,12 @@ from torch import nn
 from emofuse.errors import StreamError, WeightsError
 from emofuse.streams.random_weights import seeded
 
+# Spelt out: older releases (8.4.70) know no 0 and 1.
 _QUIET = {
-    "YOLO_OFFLINE": "1",
-    "YOLO_AUTOINSTALL": "0",
-    "YOLO_VERBOSE": "0",
-    "ULTRALYTICS_SAFE_LOAD": "1",
+    "YOLO_OFFLINE": "true",
+    "YOLO_AUTOINSTALL": "false",
+    "YOLO_VERBOSE": "false",
+    "ULTRALYTICS_SAFE_LOAD": "true",
 }
 
 
@@ -86,7 +87,7 @@ def _check_safe_loading(ultralytics: Any) -> None:
     if not getattr(ultralytics.utils, "SAFE_LOAD", False):
         raise WeightsError(
             f"ultralytics {ultralytics.__version__} would run the code in a checkpoint: it is older than its option "
-            "ULTRALYTICS_SAFE_LOAD, or was imported without it. Upgrade ultralytics, or set ULTRALYTICS_SAFE_LOAD=1 "
+            "ULTRALYTICS_SAFE_LOAD, or was imported without it. Upgrade ultralytics, or set ULTRALYTICS_SAFE_LOAD=true "
             "before it is imported"
         )
 

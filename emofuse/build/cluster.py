@@ -44,12 +44,24 @@ class DaskWorkers:
         self._opening: list[Future[Any]] = []
 
     def open_streams(self, job: BuildJob, names: Sequence[str]) -> list[StreamLayout]:
-        """Layouts of new streams, asked of all workers at once so that all of them load their models meanwhile."""
+        """Layouts of new streams, asked of all workers at once so that all of them load their models meanwhile.
+
+        Raises:
+            EmofuseError: a stream cannot be opened.
+            BuildError: opening the streams kills the workers.
+        """
+        # Not tied to their workers, though meant for one each: a tied task waits for ever when its worker dies.
         self._opening = [
-            self._client.submit(describe_streams, job, names, workers=[address], pure=False)
-            for address in self._client.nthreads()
+            self._client.submit(describe_streams, job, names, pure=False) for _ in range(self._count_workers())
         ]
-        layouts: list[StreamLayout] = next(as_completed(self._opening, loop=self._client.loop)).result()
+        first = next(as_completed(self._opening, loop=self._client.loop))
+        try:
+            layouts: list[StreamLayout] = first.result()
+        except KilledWorker as error:
+            raise BuildError(
+                f"workers died {error.allowed_failures + 1} times while they opened {', '.join(names)} (out of memory, "
+                "or a native crash). Try fewer with --workers, or --workers 0 to see the crash."
+            ) from None
         return layouts
 
     def compute(self, job: BuildJob, tasks: Iterator[BlockTask]) -> Iterator[BlockDone | BlockFailed]:

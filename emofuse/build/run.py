@@ -270,6 +270,7 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         return
 
     def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one does not wait for anything
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)

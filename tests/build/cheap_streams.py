@@ -77,13 +77,15 @@ class Size:
 
 
 class DeadlySpec(CustomStreamSpec):
-    """At the picture with this much red it kills its process, or raises for the whole block."""
+    """At the picture with this much red it kills its process or raises for the whole block."""
 
     kind: Literal["deadly"] = "deadly"
     red: int
-    how: Literal["kill", "raise"] = "kill"
+    how: Literal["kill", "kill when opened", "raise"] = "kill"
 
     def make(self, device: str) -> Deadly:
+        if self.how == "kill when opened":
+            os.kill(os.getpid(), signal.SIGKILL)
         return Deadly(self.red, self.how)
 
 

@@ -186,6 +186,14 @@ def test_a_block_that_kills_its_workers_is_named_and_the_others_are_done(tmp_pat
     assert open_cache(path).streams["deadly"].lacking_blocks().tolist() == [1]
 
 
+def test_streams_that_kill_workers_when_they_are_opened_end_the_build(tmp_path, manifest):
+    spec = CacheSpec(block_rows=8, streams=(DeadlySpec(red=10, how="kill when opened"),))
+    with pytest.raises(
+        BuildError, match=r"^workers died 3 times while they opened deadly \(out of memory, or a native"
+    ):
+        build_cache(tmp_path / "features.zarr", manifest, spec, BuildOptions(workers=1, device="cpu"))
+
+
 def test_a_build_killed_in_the_middle_goes_on_to_the_same_cache(
     tmp_path, manifest, in_process, contents, undisturbed, start_build
 ):
@@ -205,7 +213,7 @@ def test_an_interrupted_build_leaves_at_once_and_can_go_on(
     tmp_path, manifest, in_process, contents, undisturbed, start_build, stop
 ):
     path = tmp_path / "features.zarr"
-    process = start_build(path, delay_s=1.5)
+    process = start_build(path, delay_s=1)
     wait_until(lambda: done_blocks(path) >= 1)
     workers = list(filter(is_worker, children_of(process)))
     assert len(workers) == 2

@@ -24,6 +24,7 @@ from torch import nn
 
 from emofuse.errors import StreamError, WeightsError
 from emofuse.streams.random_weights import seeded
+from emofuse.weights.content import why_no_model
 
 # Spelt out: older releases (8.4.70) know no 0 and 1.
 _QUIET = {
@@ -56,8 +57,6 @@ def load_yolo(path: Path) -> nn.Module:
         StreamError: ultralytics is not installed.
         WeightsError: ultralytics cannot load weights-only here, or the file is not such a checkpoint.
     """
-    from emofuse.weights.content import why_no_model
-
     reason = why_no_model(path)
     if reason is not None:
         raise WeightsError(f"{path} {reason}")

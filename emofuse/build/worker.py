@@ -152,14 +152,25 @@ def close_extractor() -> None:
 
 
 def resolve_device(device: str, streams: Sequence[StreamSpec]) -> str:
-    """`auto` becomes cuda if there is one and a stream could use it; streams without weights do not load torch."""
-    if device != "auto":
-        return device
-    if not any(isinstance(spec, CustomStreamSpec) or stream_weights(spec) is not None for spec in streams):
+    """`auto` becomes cuda if there is one and a stream could use it. Streams without weights do not load torch.
+
+    Raises:
+        BuildError: cuda was asked for and there is none.
+    """
+    if device == "cpu" or not any(_may_use_torch(spec) for spec in streams):
         return "cpu"
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    found = torch.cuda.is_available()
+    if device.startswith("cuda") and not found:
+        raise BuildError(f"{platform.node()}: device {device} was asked for, and torch finds no GPU. Use --device cpu.")
+    if device == "auto":
+        return "cuda" if found else "cpu"
+    return device
+
+
+def _may_use_torch(spec: StreamSpec) -> bool:
+    return isinstance(spec, CustomStreamSpec) or stream_weights(spec) is not None
 
 
 def dask_setup(worker: Any) -> None:  # noqa: ARG001 - the signature is Dask's
@@ -186,7 +197,8 @@ def _compute_block(job: BuildJob, task: BlockTask) -> BlockDone:
 
 
 def _open_extractor(job: BuildJob, names: tuple[str, ...]) -> Extractor:
-    key = digest({"spec": job.spec.model_dump(mode="json"), "streams": names, "device": job.device})
+    # By digest, not by spec alone: a worker may outlive a build, and a file of weights may change behind its path.
+    key = digest({"streams": {name: job.digests[name] for name in names}, "device": job.device})
     if key not in _opened:
         close_extractor()
         streams = job.streams(names)

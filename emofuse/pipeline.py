@@ -16,7 +16,7 @@ from emofuse.cache.reader import open_cache
 from emofuse.datasets import OnBadRows, read_dataset
 from emofuse.report import ReportFiles, write_report
 from emofuse.results import RunRecord
-from emofuse.specs import DemoSpec, PipelineSpec, RunSpec, digest
+from emofuse.specs import DemoSpec, PipelineSpec, RunSpec, SplitSpec, digest
 from emofuse.training.runs import train_run
 
 
@@ -88,8 +88,8 @@ def expand_runs(spec: PipelineSpec) -> Iterator[RunSpec]:
     """Every run once per split seed (if there are any) and per seed, a configuration's repeats side by side."""
     repeat = spec.repeat
     for run in spec.runs:
-        splits = [repeat.split.model_copy(update={"seed": seed}) for seed in repeat.split_seeds] or [run.split]
-        for split in splits:
+        splits: list[SplitSpec] = [repeat.split.model_copy(update={"seed": seed}) for seed in repeat.split_seeds]
+        for split in splits or [run.split]:
             for seed in repeat.seeds:
                 yield run.model_copy(update={"split": split, "train": run.train.model_copy(update={"seed": seed})})
 

@@ -91,7 +91,7 @@ def face_identity(spec: FaceSpec) -> dict[str, Any]:
             folder = _mesh_folder()
             models = {Path(name).name: _sha256(folder / name) for name in _MESH_MODELS}
         case "landmarker":
-            models = {"face_landmarker.task": resolve_weights(_LANDMARKER_WEIGHTS).sha256}
+            models = {"face_landmarker.task": str(resolve_weights(_LANDMARKER_WEIGHTS).sha256)}
     return {"detector": spec.detector, "version": VERSION, "min_confidence": spec.min_confidence, "models": models}
 
 

@@ -125,9 +125,7 @@ class Predictor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _describe(
-        self, path: Path, extraction: Extraction, index: int, probs: npt.NDArray[np.float32]
-    ) -> Prediction:
+    def _describe(self, path: Path, extraction: Extraction, index: int, probs: npt.NDArray[np.float32]) -> Prediction:
         record = self._trained.record
         faces = extraction.rows[self._faces.name]
         status = Status(faces.status[index])

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.datasets.demo import face, scenes, truth
+from emofuse.datasets.demo import person, scenes, truth
 from emofuse.datasets.demo.truth import CLASSES, CUE_VALUES, DemoSample
 from emofuse.errors import DatasetError
 
@@ -26,7 +26,7 @@ GENERATOR_VERSION = 1  # raised whenever the same images and seed give other fil
 TRUTH_FILE = "demo.json"
 LONG_SIDE_PX = (384, 560)
 ASPECT = (0.75, 1.0)
-JPEG_QUALITY = (88, 96)
+JPEG_QUALITY = (93, 97)
 # EmoSet's words; a smile is happy, a frown is sad. Without a face the attribute is missing, as in EmoSet.
 FACIAL_EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise")
 EXPRESSION_WORDS = {"smile": "happy", "frown": "sad"}
@@ -98,8 +98,11 @@ def draw_sample(sample: DemoSample, rng: np.random.Generator) -> tuple[Image, di
     scene, picture = scenes.draw_scene(CUE_VALUES["scene"][bits["scene"] or 0], height, width, rng)
     look = None
     if sample.has_face:
-        look = face.draw_look(rng, height, width, frown=bits["expression"] == 1, grain=bits["texture"] == 1)
-        picture = face.draw_person(picture, look, rng)
+        look = person.draw_look(rng, height, width, frown=bits["expression"] == 1, grain=bits["texture"] == 1)
+        picture = person.draw_glow(picture, look)
+    picture = scenes.add_film_grain(picture, rng)
+    if look is not None:
+        picture = person.draw_person(picture, look, rng)
     drawn = {"width": width, "height": height, "scene": scene, "look": None if look is None else asdict(look)}
     return np.rint(picture).astype(np.uint8), drawn
 
@@ -242,8 +245,13 @@ def _parameters() -> dict[str, Any]:
         "long_side_px": LONG_SIDE_PX,
         "aspect": ASPECT,
         "jpeg_quality": JPEG_QUALITY,
-        "smile": face.SMILE,
-        "frown": face.FROWN,
-        "grain": face.GRAIN,
-        "grain_sigma_px": face.GRAIN_SIGMA_PX,
+        "smile": person.SMILE,
+        "frown": person.FROWN,
+        "shape": person.SHAPE,
+        "blotches": person.BLOTCHES,
+        "blotch_sigma_px": person.BLOTCH_SIGMA_PX,
+        "grain": person.GRAIN,
+        "grain_sigma_px": person.GRAIN_SIGMA_PX,
+        "brightness": scenes.BRIGHTNESS,
+        "film_grain": scenes.FILM_GRAIN,
     }

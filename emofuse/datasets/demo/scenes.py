@@ -15,6 +15,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Rng = np.random.Generator
 
+BRIGHTNESS = (70.0, 150.0)  # mean luminance of a place, grey levels
+FILM_GRAIN = (2.0, 7.0)  # standard deviation of the noise, grey levels
+
 
 def draw_scene(family: str, height: int, width: int, rng: Rng) -> tuple[str, Floats]:
     """A random place of a family.
@@ -31,9 +34,15 @@ def draw_scene(family: str, height: int, width: int, rng: Rng) -> tuple[str, Flo
     names = SCENE_NAMES[family]
     name = names[int(rng.integers(len(names)))]
     picture = _SCENES[family][name](height, width, rng)
-    picture *= np.float32(rng.uniform(0.8, 1.1))
-    grain = rng.standard_normal((height, width, 1), dtype=np.float32) * np.float32(rng.uniform(0, 5))
-    return name, np.clip(picture + grain, 0, 255)
+    # Both families are as bright as each other: brightness is seen by every stream.
+    luminance = float(picture.mean(axis=(0, 1)) @ np.array([0.299, 0.587, 0.114]))
+    return name, np.clip(picture * np.float32(rng.uniform(*BRIGHTNESS) / luminance), 0, 255)
+
+
+def add_film_grain(picture: Floats, rng: Rng) -> Floats:
+    """The picture (H, W, 3) float32 with grey noise of a random strength, 0..255."""
+    noise = rng.standard_normal((*picture.shape[:2], 1), dtype=np.float32)
+    return np.clip(picture + noise * np.float32(rng.uniform(*FILM_GRAIN)), 0, 255)
 
 
 def _bokeh(height: int, width: int, rng: Rng) -> Floats:

@@ -12,6 +12,8 @@ import emofuse
 from emofuse.cli import cache, dataset, predict, report, run, train, weights
 from emofuse.errors import EmofuseError
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="emofuse",
     help="Extract once, fuse many times: a feature cache and a fusion trainer for visual emotion recognition.",
@@ -58,6 +60,9 @@ def main() -> None:
             raise
         typer.echo(f"{type(error).__name__}: {error}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as leaving:
+        # Typer turns Ctrl-C in a command into this exit status, without a word.
+        if isinstance(leaving, SystemExit) and leaving.code != _INTERRUPTED:
+            raise
         typer.echo("Interrupted. What is finished is kept; the same command goes on from there.", err=True)
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)

@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from emofuse.cache.reader import open_cache
 from emofuse.cli import cache as cache_cli
+from emofuse.cli import main
 from emofuse.errors import CacheError, SpecError, StaleCacheError
 from emofuse.specs import CacheSpec
 from emofuse.status import Status
@@ -65,6 +66,19 @@ def test_a_second_build_says_that_nothing_is_to_do(build):
     result = build()
     assert result.stdout.strip().endswith("f.zarr: complete, nothing to do")
     assert result.stderr == ""
+
+
+def test_an_interrupted_build_says_that_it_can_go_on(images, spec, tmp_path, monkeypatch, capsys):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("emofuse.build.build_cache", interrupt)
+    command = f"emofuse cache build folder --data {images} --split stratified --spec {spec} --cache {tmp_path}/f.zarr"
+    monkeypatch.setattr("sys.argv", command.split())
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 130
+    assert capsys.readouterr().err == "Interrupted. What is finished is kept; the same command goes on from there.\n"
 
 
 def test_another_spec_is_refused(build, spec):

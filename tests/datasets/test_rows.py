@@ -143,9 +143,9 @@ def test_the_manifest_has_an_absolute_root_and_survives_its_file(tmp_path, image
 
 
 def test_a_demo_dataset_is_generated_when_it_is_first_read(tmp_path):
-    spec = DemoSpec(root=tmp_path / "demo", images=16, seed=1)
+    spec = DemoSpec(root=tmp_path / "demo", images=24, seed=1)
     manifest = read_dataset(spec)
-    assert len(manifest) == 16
+    assert len(manifest) == 24
     assert (manifest.info["name"], manifest.info["kind"]) == ("demo", "demo")
     assert manifest.info["reachable_accuracy"]["expression+scene+texture"] > 0.5
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo").rglob("*")}

@@ -53,3 +53,15 @@ def test_every_pipeline_that_is_run_exists():
 
 def test_no_placeholder_is_left():
     assert not re.findall(r"\b[A-Z]+_TABLE\b", README)
+
+
+def test_every_weight_that_is_fetched_is_in_the_registry():
+    from emofuse.weights import REGISTRY
+
+    texts = [README, *(path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("*s/*.yaml")))]
+    names = {
+        name for text in texts for line in re.findall(r"emofuse weights fetch (.+)", text) for name in line.split()
+    }
+    names = {name.strip("`.,") for name in names}
+    assert {"resnet50-v1", "places365"} <= names
+    assert names <= set(REGISTRY)

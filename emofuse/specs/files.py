@@ -88,7 +88,10 @@ def _find_yaml(folder: str, name_or_path: str | Path) -> Path:
         return bundled
     names = bundled_specs(folder)
     there_are = f"{did_you_mean(str(given), names)} (there are: {', '.join(names)})"
-    raise SpecError(str(name_or_path), [f"no such file, and no {folder} of this name{there_are}"])
+    raise SpecError(
+        str(name_or_path),
+        [f"no such file, and no {folder.replace('_', ' ').removesuffix('s')} of this name{there_are}"],
+    )
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:

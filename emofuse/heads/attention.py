@@ -59,7 +59,7 @@ class TransformerLayer(nn.Module):
         asking = tokens[: self.asking]
         self.norm = LayerNorm(lanes, dim)
         self.query = Linear(lanes, dim, dim)
-        self.key = Linear(lanes, dim, dim)
+        self.key = Linear(lanes, dim, dim, bias=False)  # one would add the same to all of a query's scores
         self.value = Linear(lanes, dim, dim)
         self.mix = Linear(lanes, dim, dim)
         self.mix_dropout = Dropout(lanes, [f"{place}.mix.{token}" for token in asking])

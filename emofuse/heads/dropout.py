@@ -81,7 +81,7 @@ class Dropout(nn.Module):
         super().__init__()
         self.places = tuple(places)
         self.active = any(lane.dropout > 0 for lane in lanes.group)
-        shares = torch.tensor([lane.dropout for lane in lanes.group], dtype=torch.float32)
+        shares = torch.tensor([lane.dropout for lane in lanes.group], dtype=torch.float64)
         offsets = torch.tensor([tape_offset(lane.seed) for lane in lanes.group], dtype=torch.int64)
         self.register_buffer("share", shares.reshape(-1, 1, 1), persistent=False)
         self.register_buffer("offsets", offsets, persistent=False)

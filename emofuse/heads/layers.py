@@ -28,8 +28,17 @@ def products_in(dtype: torch.dtype | None, device: torch.device) -> AbstractCont
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype, cache_enabled=False)
 
 
+def product_dtype(weight: Tensor) -> torch.dtype:
+    """Type of the operands of a product with this weight, here and now."""
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+
+
 class Linear(nn.Module):
     """A linear layer a lane.
+
+    Attributes:
+        gradient: see `Projection`.
 
     Args:
         lanes: that have it.
@@ -39,6 +48,8 @@ class Linear(nn.Module):
         fan_in: inputs a lane by which the weights start; `wide_in` unless given.
     """
 
+    gradient: Tensor | None
+
     def __init__(
         self, lanes: Lanes, wide_in: int, wide_out: int, *, bias: bool = True, fan_in: Sequence[int] | None = None
     ) -> None:
@@ -47,12 +58,34 @@ class Linear(nn.Module):
         self.fan_in = (wide_in,) * len(lanes) if fan_in is None else tuple(fan_in)
         self.weight = nn.Parameter(torch.empty(len(lanes), wide_out, wide_in))
         self.bias = nn.Parameter(torch.empty(len(lanes), wide_out)) if bias else None
+        self.gradient = None
 
     def forward(self, values: Tensor) -> Tensor:
         """(n, B, wide_out) of (n, B, wide_in)."""
-        if self.bias is None:
-            return torch.bmm(values, self.weight.mT)
-        return torch.baddbmm(self.bias.unsqueeze(1), values, self.weight.mT)
+        product: Tensor = _Multiply.apply(values, self.weight, self.gradient)
+        return product if self.bias is None else product + self.bias.unsqueeze(1)
+
+
+class _Multiply(torch.autograd.Function):
+    """x (n, B, in), W (n, out, in) -> x W^T (n, B, out)."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, weight: Tensor, gradient: Tensor | None) -> Tensor:
+        dtype = product_dtype(weight)
+        values, cast = values.to(dtype), weight.to(dtype)
+        ctx.save_for_backward(values, cast)
+        ctx.gradient, ctx.dtype = gradient, weight.dtype
+        return torch.bmm(values, cast.mT)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        values, cast = ctx.saved_tensors
+        out = ctx.gradient if ctx.gradient is not None else torch.empty_like(cast, dtype=ctx.dtype)
+        if cast.dtype == out.dtype:
+            torch.bmm(grad.mT, values, out=out)
+        else:
+            out.copy_(torch.bmm(grad.mT, values))
+        return torch.bmm(grad, cast), out, None
 
 
 class Vector(nn.Module):
@@ -105,8 +138,7 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, per_fold: Sequence[int], gradient: Tensor | None) -> Tensor:
-        kind = features.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        dtype = product_dtype(weight)
         features = features.to(dtype)
         ctx.save_for_backward(features)
         ctx.per_fold, ctx.gradient, ctx.shape, ctx.dtype = per_fold, gradient, weight.shape, weight.dtype

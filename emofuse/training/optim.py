@@ -92,7 +92,11 @@ class GroupAdam:
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor], idle: frozenset[int]) -> None:
-        """One update of all lanes but those of idle folds, which stay as they are."""
+        """One update of all lanes but those of idle folds, which stay as they are.
+
+        The kernel walks through memory and knows no strides: a gradient that lies otherwise than its weight is copied.
+        """
+        gradients = {name: gradient.contiguous() for name, gradient in gradients.items()}
         for share in self._shares:
             if share.fold not in idle:
                 weights, slopes, mean, square = (

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from emofuse.heads.dropout import Noise
 from emofuse.heads.lanes import Lanes
-from emofuse.heads.layers import Projection, products_in
+from emofuse.heads.layers import Linear, Projection, products_in
 from emofuse.training.balancing import BranchBalance
 from emofuse.training.batches import Standardised, StepRows
 from emofuse.training.optim import GroupAdam
@@ -60,7 +60,7 @@ class TrainStep:
         self._smoothing = torch.tensor(smoothing, dtype=weight.dtype, device=weight.device).unsqueeze(1)
         self.losses = torch.zeros(len(lanes), dtype=torch.float64, device=weight.device)
         for layer in head.modules():
-            if isinstance(layer, Projection):  # gradients are used up before the next step
+            if isinstance(layer, (Projection, Linear)):  # gradients are used up before the next step
                 layer.gradient = torch.empty_like(layer.weight, requires_grad=False)
 
     def __call__(self, step: StepRows) -> None:

@@ -1,4 +1,4 @@
-"""Layers of K heads at once: linear maps, masked batch norm, the embedding of a stream.
+"""Layers of K heads at once: linear maps, the embedding of a stream, what joins embeddings.
 
 Values are (n, B, H): n lanes, B rows. A matrix product over lanes is one `bmm`, a projection of the features, which all
 lanes of a fold share, is one plain matrix product.
@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from emofuse.heads.dropout import Dropout, Noise
 from emofuse.heads.lanes import Batch, Lanes, key_of
+from emofuse.heads.norm import MaskedBatchNorm
 
 
 def products_in(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[object]:
@@ -171,59 +172,6 @@ def _slices(per_fold: Sequence[int]) -> list[tuple[int, slice]]:
     ]
 
 
-class MaskedBatchNorm(nn.Module):
-    """Batch norm (Ioffe & Szegedy, ICML 2015) over the valid rows of a batch alone, a lane and unit.
-
-    Equal to `torch.nn.BatchNorm1d` on those rows: in training their mean and population variance normalise, and the
-    running statistics move by `momentum` towards mean and unbiased variance; in evaluation the running statistics
-    normalise. A batch with fewer than two valid rows has no variance: it is normalised by the running statistics and
-    leaves them alone. Nothing here waits for the device.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, lanes: Lanes, dim: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        super().__init__()
-        self.lanes = lanes
-        self.eps = eps
-        self.momentum = momentum
-        self.weight = nn.Parameter(torch.ones(len(lanes), dim))
-        self.bias = nn.Parameter(torch.zeros(len(lanes), dim))
-        self.register_buffer("running_mean", torch.zeros(len(lanes), dim))
-        self.register_buffer("running_var", torch.ones(len(lanes), dim))
-
-    def forward(self, values: Tensor, valid: Tensor) -> Tensor:
-        """Normalised rows.
-
-        Args:
-            values: (n, B, E), zeros where not valid.
-            valid: (n, B) bool.
-
-        Returns:
-            (n, B, E); what stands in rows that are not valid means nothing.
-        """
-        values = values.to(self.weight.dtype)
-        if self.training:
-            mean, var = self._batch_statistics(values, valid.unsqueeze(2).to(values.dtype))
-        else:
-            mean, var = self.running_mean, self.running_var
-        gain = self.weight * torch.rsqrt(var + self.eps)
-        return (values - mean.unsqueeze(1)) * gain.unsqueeze(1) + self.bias.unsqueeze(1)
-
-    def _batch_statistics(self, values: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance (n, E) to normalise by; moves the running ones. keep: (n, B, 1), 1 where valid."""
-        count = keep.sum(1)
-        enough = count >= 2
-        mean = values.sum(1) / count.clamp(min=1)
-        var = ((values - mean.unsqueeze(1)) * keep).square().sum(1) / count.clamp(min=1)
-        with torch.no_grad():
-            momentum = enough * torch.full_like(count, self.momentum)
-            self.running_mean.lerp_(mean, momentum)
-            self.running_var.lerp_(var * (count / (count - 1).clamp(min=1)), momentum)
-        return torch.where(enough, mean, self.running_mean), torch.where(enough, var, self.running_var)
-
-
 class StreamEmbedding(nn.Module):
     """One stream's features -> its embedding; a learned vector takes the place of a missing one.
 
@@ -239,9 +187,8 @@ class StreamEmbedding(nn.Module):
 
     def forward(self, features: Tensor, valid: Tensor) -> Tensor:
         """(n, B, E) of features (F, B, D) and valid (F, B) bool."""
-        mine = self.lanes.of_folds(valid)
-        normed = self.norm(self.linear(features), mine)
-        return torch.where(mine.unsqueeze(2), normed, self.missing.unsqueeze(1))
+        embedding: Tensor = self.norm(self.linear(features), self.lanes.of_folds(valid), self.missing)
+        return embedding
 
 
 class Embeddings(nn.Module):

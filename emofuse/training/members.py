@@ -94,9 +94,9 @@ class Outcome:
     Attributes:
         weights: parameters and running statistics of the best epoch, as of a single head without the axis of lanes;
             empty if there was no finite epoch.
-        history: an entry a finite epoch: {epoch, train_loss, val_loss, val_accuracy, val_macro_f1}, and where gradients are
-            balanced or monitored {branch_norms, branch_scales: {stream: mean over the epoch's steps}}. `train_loss`
-            is what was minimised (with label smoothing and dropout), `val_loss` plain cross-entropy.
+        history: an entry a finite epoch: {epoch, train_loss, val_loss, val_accuracy, val_macro_f1}; `train_loss` is
+            what was minimised (with label smoothing and dropout), `val_loss` plain cross-entropy. Where gradients are
+            balanced or monitored also {branch_norms, branch_scales: {stream: mean over the epoch's steps}}.
         best_epoch: the epoch of the weights, counted from 1; 0 if there was none.
         last_epoch: the epoch in which the member left.
         ended: why it left: all its epochs done, `patience` epochs without a better one, or a loss that is not finite.

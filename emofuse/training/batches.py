@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from emofuse.heads.lanes import Batch
 from emofuse.training.members import Fold, Table
+from emofuse.training.streaming import Source, Window
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,13 @@ def batch_sizes(count: int, batch_size: int) -> list[int]:
 class Order:
     """The order of rows of a group, epoch by epoch.
 
-    The rows of all folds are shuffled together and cut into batches. A fold's members see of each batch the rows in
-    which the fold trains and are trained on their mean loss: the same steps as a run of that fold alone takes when it
-    walks through the same batches and skips the rows that it must not see. With a single fold this is any plain
-    training loop. All members of a fold see the same rows, so that they are compared under equal luck.
+    The training rows of all folds are shuffled together and cut into batches. A fold's members see of each batch the
+    rows in which the fold trains, and are trained on their mean loss: the same steps as a run of that fold alone takes
+    when it walks through the same batches and skips the rows that it must not see. With a single fold this is any plain
+    training loop. All members of a fold see the same rows in the same order: they are compared under equal luck.
+
+    With a window, blocks of rows are shuffled, and then the rows of so many blocks at a time, so that an epoch can be
+    read from a disk in large pieces.
 
     Args:
         folds: all of them, also those that no member uses: they make the order.
@@ -58,17 +62,20 @@ class Order:
         count: N rows of the table.
         batch_size: rows of a batch, over all folds.
         generator: CPU, seeded by the group's order seed.
-        width: B of every step where shapes must not change; else each step is as wide as its fullest fold.
+        window: how far rows are shuffled; None for the whole table.
+        fixed_width: every step is as wide as the largest batch, for shapes that must not change; else as its fullest
+            fold.
     """
 
     def __init__(
         self,
         folds: Sequence[Fold],
         used: Sequence[int],
+        *,
         count: int,
         batch_size: int,
         generator: torch.Generator,
-        *,
+        window: Window | None,
         fixed_width: bool,
     ) -> None:
         self._rows = torch.from_numpy(np.unique(np.concatenate([fold.train for fold in folds])))
@@ -77,6 +84,7 @@ class Order:
             self._trains[index, torch.from_numpy(folds[fold].train)] = True
         self._sizes = batch_sizes(len(self._rows), batch_size)
         self._generator = generator
+        self._window = window
         self._fixed_width = fixed_width
 
     @property
@@ -94,33 +102,53 @@ class Order:
         """Steps of an epoch."""
         return len(self._sizes)
 
-    def epoch(self, device: torch.device) -> Iterator[StepRows]:
-        """The steps of the next epoch."""
-        order = self._rows[torch.randperm(len(self._rows), generator=self._generator)]
-        filled = torch.zeros(self.steps, self.width, dtype=torch.bool)
-        for step, size in enumerate(self._sizes):
-            filled[step, :size] = True
-        rows = torch.zeros(self.steps, self.width, dtype=torch.int64)
-        rows[filled] = order
-        trains = self._trains[:, rows] & filled
-        first = torch.argsort(trains.logical_not().to(torch.uint8), dim=2, stable=True)
-        rows = rows.expand_as(first).gather(2, first)
-        counts = trains.sum(2)
-        present = torch.arange(self.width) < counts.unsqueeze(2)
+    def epoch(self, source: Source, device: torch.device) -> Iterator[StepRows]:
+        """The steps of the next epoch, for each of which the source has the rows."""
+        windows = self._shuffled_windows()
+        order = torch.cat([rows for _, rows in windows])
+        source.follow([blocks for blocks, _ in windows])
+        ends = torch.tensor([len(rows) for _, rows in windows]).cumsum(0)
+        last_rows = torch.tensor(self._sizes).cumsum(0) - 1
+        reached = torch.searchsorted(ends, last_rows, right=True).tolist()
+        rows, present, counts = self._dealt(order)
         rows, present = rows.to(device, non_blocking=True), present.to(device, non_blocking=True)
         for step, of_folds in enumerate(counts.T.tolist()):
+            source.reach(reached[step])
             width = self.width if self._fixed_width else max(1, *of_folds)
             idle = frozenset(fold for fold, some in enumerate(of_folds) if not some)
             yield StepRows(rows[:, step, :width], present[:, step, :width], idle)
 
+    def _shuffled_windows(self) -> list[tuple[list[int], Tensor]]:
+        """(blocks, their training rows in random order) of every window; without windows one, of no block."""
+        if self._window is None:
+            return [([], self._shuffled(self._rows))]
+        of_rows = self._rows // self._window.block_rows
+        blocks = self._shuffled(of_rows.unique())
+        parts = []
+        for window in blocks.split(self._window.blocks):
+            parts.append((window.tolist(), self._shuffled(self._rows[torch.isin(of_rows, window)])))
+        return parts
+
+    def _shuffled(self, values: Tensor) -> Tensor:
+        return values[torch.randperm(len(values), generator=self._generator)]
+
+    def _dealt(self, order: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Every fold's rows of every batch: rows and present (F, steps, width), and how many (F, steps)."""
+        filled = torch.arange(self.width) < torch.tensor(self._sizes).unsqueeze(1)
+        batches = torch.zeros(self.steps, self.width, dtype=torch.int64)
+        batches[filled] = order
+        trains = self._trains[:, batches] & filled
+        first = torch.argsort(trains.logical_not().to(torch.uint8), dim=2, stable=True)
+        counts = trains.sum(2)
+        return batches.expand_as(first).gather(2, first), torch.arange(self.width) < counts.unsqueeze(2), counts
+
 
 class Standardised:
-    """A table on a device, read through the scaling of every fold.
-
-    The rows of one batch are gathered from memory once a fold, not once a head.
+    """A table read through the scaling of every fold. A row is gathered once a fold, not once a head.
 
     Args:
-        table: N rows.
+        source: of the features.
+        table: the same rows.
         streams: that are read.
         folds: the F folds that are used.
         device: where heads train.
@@ -128,35 +156,36 @@ class Standardised:
     """
 
     def __init__(
-        self, table: Table, streams: Sequence[str], folds: Sequence[Fold], device: torch.device, dtype: torch.dtype
+        self,
+        source: Source,
+        table: Table,
+        streams: Sequence[str],
+        folds: Sequence[Fold],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
-        self._features = {name: table.features[name].to(device) for name in streams}
+        self.source = source
         self._valid = {name: table.valid[name].to(device) for name in streams}
         self._labels = table.labels.to(device)
-        self._center = _stack([fold.scaling.center for fold in folds], streams, device, dtype)
-        self._scale = _stack([fold.scaling.scale for fold in folds], streams, device, dtype)
+        self._center = {
+            name: _stack([fold.scaling[name].center for fold in folds]).to(device, dtype) for name in streams
+        }
+        self._scale = {name: _stack([fold.scaling[name].scale for fold in folds]).to(device, dtype) for name in streams}
         self._dtype = dtype
 
     def read(self, rows: Tensor, present: Tensor) -> tuple[Batch, Tensor]:
         """Features and labels (F, B) int64 of rows (F, B) int64; rows that are not present have no stream."""
         flat = rows.reshape(-1)
         features, valid = {}, {}
-        for name, table in self._features.items():
-            valid[name] = self._valid[name][flat].view_as(rows) & present
-            taken = table[flat].view(*rows.shape, -1).to(self._dtype)
+        for name, of_table in self._valid.items():
+            valid[name] = of_table[flat].view_as(rows) & present
+            taken = self.source.take(name, flat).view(*rows.shape, -1).to(self._dtype)
             scaled = (taken - self._center[name]) / self._scale[name]
             features[name] = scaled.masked_fill_(~valid[name].unsqueeze(2), 0)
         return Batch(features, valid), self._labels[flat].view_as(rows)
 
 
-def _stack(
-    arrays: Sequence[Mapping[str, npt.NDArray[np.float32]]],
-    streams: Sequence[str],
-    device: torch.device,
-    dtype: torch.dtype,
-) -> dict[str, Tensor]:
-    """Stream -> (F, 1, D)."""
-    return {
-        name: torch.stack([torch.from_numpy(fold[name]) for fold in arrays]).unsqueeze(1).to(device, dtype)
-        for name in streams
-    }
+def _stack(arrays: Sequence[npt.NDArray[np.float32]]) -> Tensor:
+    """(F, 1, D) of F arrays (D,)."""
+    return torch.from_numpy(np.stack(arrays)).unsqueeze(1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -21,6 +22,7 @@ from emofuse.errors import TrainingError
 from emofuse.training.group import Group, Machine, Room
 from emofuse.training.members import Ended, Fold, Member, Outcome, Table, check_group
 from emofuse.training.optim import setting
+from emofuse.training.streaming import Window
 
 SMALLEST_SHARE = 0.75
 """Once fewer of a group's lanes than this still train, the group is made anew without the others."""
@@ -34,6 +36,7 @@ def train_group(
     members: Sequence[Member],
     machine: Machine,
     *,
+    window: Window | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[Outcome]:
     """Trains members that share head and batches (`group_key`), each to its own end.
@@ -47,6 +50,8 @@ def train_group(
             them, so a member's outcome depends on the list and not on which of the folds the members use.
         members: K heads.
         machine: where and how precisely.
+        window: how far rows are shuffled, of a table in blocks (`Blocks.window`); None for the whole table. Tensors
+            give the same outcomes as blocks with the same window.
         on_epoch: is given the epoch and, of every member that trained in it, {index: entry of its history}.
 
     Returns:
@@ -57,8 +62,14 @@ def train_group(
     """
     check_group(table, folds, members)
     arranged = sorted(range(len(members)), key=lambda index: (members[index].fold, *setting(members[index].train)))
-    courses = running = [_Course(index, members[index]) for index in arranged]
-    group = Group(Room(table, folds, members, machine), [course.member for course in courses])
+    courses = [_Course(index, members[index]) for index in arranged]
+    with closing(Room(table, folds, members, machine, window)) as room:
+        _train(Group(room, [course.member for course in courses]), courses, on_epoch)
+    return [course.outcome() for course in sorted(courses, key=lambda course: course.index)]
+
+
+def _train(group: Group, running: Sequence[_Course], on_epoch: OnEpoch | None) -> None:
+    """Epoch after epoch until no lane is left; lane k of the group is `running[k]`."""
     for epoch in count(1):
         entries = [trained | scored for trained, scored in zip(group.train_epoch(epoch), group.validate(), strict=True)]
         active = [lane for lane, course in enumerate(running) if course.ended is None]
@@ -70,11 +81,10 @@ def train_group(
             on_epoch(epoch, {running[lane].index: entries[lane] for lane in active})
         staying = [lane for lane in active if running[lane].ended is None]
         if not staying:
-            break
+            return
         if len(staying) < SMALLEST_SHARE * len(running):
             running = [running[lane] for lane in staying]
             group = group.only(staying)
-    return [course.outcome() for course in sorted(courses, key=lambda course: course.index)]
 
 
 @dataclass

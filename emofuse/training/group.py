@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from emofuse.errors import TrainingError
 from emofuse.heads import make_head
 from emofuse.heads.dropout import Noise, named_generator
 from emofuse.heads.lanes import Lanes, owners
@@ -19,6 +20,7 @@ from emofuse.training.batches import Order, Standardised
 from emofuse.training.members import Fold, Member, Table
 from emofuse.training.optim import GroupAdam
 from emofuse.training.steps import GraphedStep, TrainStep, capture_cuda
+from emofuse.training.streaming import Blocks, Resident, Source, Streamed, Window
 from emofuse.training.validation import Validation
 
 
@@ -54,9 +56,17 @@ class Room:
         folds: all folds of the split.
         members: the group.
         machine: where it trains.
+        window: how far rows are shuffled; None for the whole table.
     """
 
-    def __init__(self, table: Table, folds: Sequence[Fold], members: Sequence[Member], machine: Machine) -> None:
+    def __init__(
+        self,
+        table: Table,
+        folds: Sequence[Fold],
+        members: Sequence[Member],
+        machine: Machine,
+        window: Window | None = None,
+    ) -> None:
         train = members[0].train
         self.machine = machine
         self.classes = table.classes
@@ -66,10 +76,25 @@ class Room:
         }
         used = [folds[fold] for fold in self.folds]
         shuffle = named_generator(train.order_seed, "order of rows")
-        self.rows = Standardised(table, tuple(self.dims), used, machine.device, machine.dtype)
-        self.order = Order(folds, self.folds, len(table.labels), train.batch_size, shuffle, fixed_width=machine.graphs)
+        self.source = _make_source(table, tuple(self.dims), machine, window)
+        self.rows = Standardised(self.source, table, tuple(self.dims), used, device=machine.device, dtype=machine.dtype)
+        self.order = Order(
+            folds,
+            self.folds,
+            count=len(table.labels),
+            batch_size=train.batch_size,
+            generator=shuffle,
+            window=window,
+            fixed_width=machine.graphs,
+        )
         self.noise = Noise(train.order_seed, self.order.width, machine.device)
-        self.validation = Validation(self.rows, used, table.classes, machine.device, machine.products)
+        self.validation = Validation(
+            self.rows, used, table.classes, device=machine.device, products=machine.products, window=window
+        )
+
+    def close(self) -> None:
+        """Ends what reads features in the background."""
+        self.source.close()
 
 
 class Group:
@@ -122,7 +147,9 @@ class Group:
         room = self._room
         self._head.train()
         self._step.losses.zero_()
-        for index, step in enumerate(room.order.epoch(room.machine.device), start=(epoch - 1) * room.order.steps):
+        for index, step in enumerate(
+            room.order.epoch(room.source, room.machine.device), start=(epoch - 1) * room.order.steps
+        ):
             room.noise.advance(index)
             self._run(step)
         rows = self._lanes.of_folds(room.order.rows_of_folds.to(room.machine.device))
@@ -164,6 +191,18 @@ class Group:
 
     def _state(self) -> dict[str, Tensor]:
         return {name: tensor.detach() for name, tensor in self._head.state_dict().items()}
+
+
+def _make_source(table: Table, streams: Sequence[str], machine: Machine, window: Window | None) -> Source:
+    if not isinstance(table.features, Blocks):
+        return Resident(table.features, streams, machine.device)
+    if window is None or window.block_rows != table.features.block_rows:
+        raise TrainingError(
+            f"features in blocks of {table.features.block_rows} rows need a window of such blocks, got {window}"
+        )
+    return Streamed(
+        table.features, window, streams, count=len(table.labels), device=machine.device, dtype=machine.dtype
+    )
 
 
 def _rows_of(own: Lanes, lanes: Sequence[int]) -> list[int]:

@@ -15,6 +15,7 @@ from emofuse.errors import TrainingError
 from emofuse.features import FeatureTable, Scaling
 from emofuse.heads.lanes import Lane
 from emofuse.specs import HeadSpec, TrainSpec, canonical_json
+from emofuse.training.streaming import Blocks
 
 Ended = Literal["epochs", "patience", "diverged"]
 
@@ -24,13 +25,14 @@ class Table:
     """N samples as tensors: of a `FeatureTable`, or of arrays of one's own.
 
     Attributes:
-        features: stream -> (N, D) floating point, as cached; what stands in rows that are not valid is never used.
+        features: stream -> (N, D) floating point, as cached, or blocks of them that are read as they are needed; what
+            stands in rows that are not valid is never used.
         valid: stream -> (N,) bool, whether the row has the stream.
         labels: (N,) int64, 0 <= label < classes in rows of a fold.
         classes: C.
     """
 
-    features: Mapping[str, Tensor]
+    features: Mapping[str, Tensor] | Blocks
     valid: Mapping[str, Tensor]
     labels: Tensor
     classes: int
@@ -48,6 +50,8 @@ class Table:
     @property
     def dims(self) -> dict[str, int]:
         """Stream -> D."""
+        if isinstance(self.features, Blocks):
+            return dict(self.features.dims)
         return {name: tensor.shape[1] for name, tensor in self.features.items()}
 
 
@@ -58,12 +62,12 @@ class Fold:
     Attributes:
         train: (n,) int64.
         val: (m,) int64.
-        scaling: fitted on `train` alone.
+        scaling: stream -> its standardisation, fitted on `train` alone.
     """
 
     train: npt.NDArray[np.int64]
     val: npt.NDArray[np.int64]
-    scaling: Scaling
+    scaling: Mapping[str, Scaling]
 
 
 @dataclass(frozen=True)
@@ -137,9 +141,9 @@ def check_group(table: Table, folds: Sequence[Fold], members: Sequence[Member]) 
     if len(keys) > 1:
         problems.append(f"members of one group must share head and batches, got {' and '.join(keys)}; plan them first")
     for index, member in enumerate(members):
-        unknown = sorted(set(member.streams) - set(table.features))
+        unknown = sorted(set(member.streams) - set(table.dims))
         if unknown or not member.streams:
-            there = ", ".join(table.features)
+            there = ", ".join(table.dims)
             problems.append(
                 f"member {index}: no such stream: {', '.join(unknown) or '(none named)'} (there are: {there})"
             )

@@ -15,13 +15,14 @@ from emofuse.heads.layers import products_in
 from emofuse.training.batches import Standardised
 from emofuse.training.members import Fold
 from emofuse.training.metrics import SMALLEST_PROB
+from emofuse.training.streaming import Window
 
 EVAL_ROWS = 4096
 """Rows of heads that are evaluated at once: K heads take EVAL_ROWS / K rows each at a time."""
 
 
 class Validation:
-    """The validation rows of every fold, in parts of a fixed number of rows.
+    """The validation rows of every fold.
 
     Args:
         rows: the table.
@@ -29,6 +30,7 @@ class Validation:
         classes: C.
         device: where the heads are.
         products: type of the operands of matrix products where it is not the weights' own.
+        window: blocks that the table is read by; None where it lies whole on the device.
     """
 
     def __init__(
@@ -36,19 +38,16 @@ class Validation:
         rows: Standardised,
         folds: Sequence[Fold],
         classes: int,
+        *,
         device: torch.device,
         products: torch.dtype | None,
+        window: Window | None,
     ) -> None:
         self._rows = rows
         self._products = products
         self._classes = classes
-        longest = max(len(fold.val) for fold in folds)
-        self._index = torch.zeros(len(folds), longest, dtype=torch.int64)
-        for index, fold in enumerate(folds):
-            self._index[index, : len(fold.val)] = torch.from_numpy(fold.val)
-        counts = torch.tensor([len(fold.val) for fold in folds])
-        self._present = (torch.arange(longest) < counts.unsqueeze(1)).to(device)
-        self._index = self._index.to(device)
+        self._device = device
+        self._windows = list(_windows([torch.from_numpy(fold.val) for fold in folds], window, device))
 
     @torch.no_grad()
     def scores(self, head: nn.Module, lanes: Lanes) -> list[dict[str, float]]:
@@ -57,8 +56,8 @@ class Validation:
         `val_loss` is NaN for a lane with a probability that is not a number.
         """
         head.eval()
-        confusion = torch.zeros(len(lanes), self._classes**2, dtype=torch.int64, device=self._index.device)
-        loss = torch.zeros(len(lanes), dtype=torch.float64, device=self._index.device)
+        confusion = torch.zeros(len(lanes), self._classes**2, dtype=torch.int64, device=self._device)
+        loss = torch.zeros(len(lanes), dtype=torch.float64, device=self._device)
         for rows, present in self._parts(max(64, EVAL_ROWS // len(lanes))):
             batch, labels = self._rows.read(rows, present)
             with products_in(self._products, rows.device):
@@ -73,8 +72,33 @@ class Validation:
         return _scores(confusion.view(-1, self._classes, self._classes).cpu().numpy(), (loss / counts).tolist())
 
     def _parts(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, self._index.shape[1], size):
-            yield self._index[:, start : start + size], self._present[:, start : start + size]
+        """Rows and present (F, up to `size`), until every fold has had its own."""
+        source = self._rows.source
+        source.follow([blocks for blocks, _, _ in self._windows])
+        for number, (_, rows, present) in enumerate(self._windows):
+            source.reach(number)
+            for start in range(0, rows.shape[1], size):
+                yield rows[:, start : start + size], present[:, start : start + size]
+
+
+def _windows(
+    rows: Sequence[Tensor], window: Window | None, device: torch.device
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """(blocks, rows (F, n) of every fold in them, present (F, n)), in ascending order of blocks."""
+    if window is None:
+        yield [], *_padded(rows, device)
+        return
+    for blocks in torch.cat([of_fold // window.block_rows for of_fold in rows]).unique().split(window.blocks):
+        inside = [of_fold[torch.isin(of_fold // window.block_rows, blocks)] for of_fold in rows]
+        yield blocks.tolist(), *_padded(inside, device)
+
+
+def _padded(rows: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows of F folds side by side, filled up with one that is there, and which are not filling: (F, n) both."""
+    anyone = next(int(of_fold[0]) for of_fold in rows if len(of_fold))
+    padded = nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=anyone)
+    counts = torch.tensor([len(of_fold) for of_fold in rows])
+    return padded.to(device), (torch.arange(padded.shape[1]) < counts.unsqueeze(1)).to(device)
 
 
 @torch.no_grad()

@@ -277,7 +277,7 @@ def train_alone(table, folds, member, dtype=torch.float64):
     fold, train = folds[member.fold], member.train
     x, valid = {}, {}
     for stream in member.streams:
-        center, scale = (torch.from_numpy(part[stream]).to(dtype) for part in (fold.scaling.center, fold.scaling.scale))
+        center, scale = (torch.from_numpy(part).to(dtype) for part in vars(fold.scaling[stream]).values())
         valid[stream] = table.valid[stream]
         x[stream] = (table.features[stream].to(dtype) - center) / scale
         x[stream][~valid[stream]] = 0

@@ -32,13 +32,14 @@ def make_head(spec: HeadSpec, group: Sequence[Lane], dims: Mapping[str, int], cl
         dims: stream -> D of every stream of some lane; others are left out.
         classes: C.
     """
-    used = {stream: dim for stream, dim in dims.items() if any(stream in lane.streams for lane in group)}
-    head = _empty_head(spec, group, used, classes)
+    head = make_empty_head(spec, group, dims, classes)
     initialise(head)
     return head
 
 
-def _empty_head(spec: HeadSpec, group: Sequence[Lane], dims: Mapping[str, int], classes: int) -> nn.Module:
+def make_empty_head(spec: HeadSpec, group: Sequence[Lane], dims: Mapping[str, int], classes: int) -> nn.Module:
+    """The same with whatever the memory holds for weights; also on torch's `meta` device."""
+    dims = {stream: dim for stream, dim in dims.items() if any(stream in lane.streams for lane in group)}
     match spec:
         case ConcatHeadSpec():
             return ConcatHead(group, dims, classes, embed_dim=spec.embed_dim, depth=spec.depth, width=spec.width)

@@ -32,7 +32,8 @@ def products_in(dtype: torch.dtype | None, device: torch.device) -> AbstractCont
 def product_dtype(weight: Tensor) -> torch.dtype:
     """Type of the operands of a product with this weight, here and now."""
     kind = weight.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # there is none on `meta`
+    return torch.get_autocast_dtype(kind) if cast else weight.dtype
 
 
 class Linear(nn.Module):

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from emofuse.errors import TrainingError
 from emofuse.heads.lanes import Batch
 from emofuse.training.members import Fold, Table
 from emofuse.training.streaming import Source, Window
@@ -107,9 +108,7 @@ class Order:
         windows = self._shuffled_windows()
         order = torch.cat([rows for _, rows in windows])
         source.follow([blocks for blocks, _ in windows])
-        ends = torch.tensor([len(rows) for _, rows in windows]).cumsum(0)
-        last_rows = torch.tensor(self._sizes).cumsum(0) - 1
-        reached = torch.searchsorted(ends, last_rows, right=True).tolist()
+        reached = self._reached([len(rows) for _, rows in windows])
         rows, present, counts = self._dealt(order)
         rows, present = rows.to(device, non_blocking=True), present.to(device, non_blocking=True)
         for step, of_folds in enumerate(counts.T.tolist()):
@@ -123,11 +122,25 @@ class Order:
         if self._window is None:
             return [([], self._shuffled(self._rows))]
         of_rows = self._rows // self._window.block_rows
-        blocks = self._shuffled(of_rows.unique())
-        parts = []
-        for window in blocks.split(self._window.blocks):
-            parts.append((window.tolist(), self._shuffled(self._rows[torch.isin(of_rows, window)])))
-        return parts
+        blocks = self._shuffled(torch.unique(of_rows))
+        windows = torch.split(blocks, self._window.blocks)
+        return [(window.tolist(), self._shuffled(self._rows[torch.isin(of_rows, window)])) for window in windows]
+
+    def _reached(self, counts: Sequence[int]) -> list[int]:
+        """The last window from which each step has rows, of windows with so many training rows.
+
+        Raises:
+            TrainingError: a batch with rows from three windows, of which a source holds but two.
+        """
+        ends, stops = torch.tensor(counts).cumsum(0), torch.tensor(self._sizes).cumsum(0)
+        first = torch.searchsorted(ends, stops - torch.tensor(self._sizes), right=True)
+        last = torch.searchsorted(ends, stops - 1, right=True)
+        if int((last - first).max()) > 1:
+            raise TrainingError(
+                f"a batch of {self.width} rows reaches over more than two windows, the smallest of which has "
+                f"{min(counts)} training rows. Give more memory, or take smaller batches"
+            )
+        return [int(window) for window in last]
 
     def _shuffled(self, values: Tensor) -> Tensor:
         return values[torch.randperm(len(values), generator=self._generator)]

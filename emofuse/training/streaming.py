@@ -55,8 +55,8 @@ class Blocks:
         blocks = memory_bytes // (WINDOWS_HELD * block_bytes)
         if blocks < 1:
             raise TrainingError(
-                f"{memory_bytes / 1e9:.3g} GB hold no window of features: one block of {self.block_rows} rows takes "
-                f"{block_bytes / 1e9:.3g} GB, {WINDOWS_HELD} are needed. Give more memory, or train fewer streams together"
+                f"{memory_bytes / 1e9:.3g} GB hold no window of features: {WINDOWS_HELD} blocks of {self.block_rows} "
+                f"rows take {WINDOWS_HELD * block_bytes / 1e9:.3g} GB. Give more memory, or train fewer streams together"
             )
         return Window(self.block_rows, blocks)
 

@@ -88,7 +88,8 @@ def _windows(
     if window is None:
         yield [], *_padded(rows, device)
         return
-    for blocks in torch.cat([of_fold // window.block_rows for of_fold in rows]).unique().split(window.blocks):
+    blocks_used = torch.unique(torch.cat([of_fold // window.block_rows for of_fold in rows]))
+    for blocks in torch.split(blocks_used, window.blocks):
         inside = [of_fold[torch.isin(of_fold // window.block_rows, blocks)] for of_fold in rows]
         yield blocks.tolist(), *_padded(inside, device)
 

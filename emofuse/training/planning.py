@@ -146,9 +146,9 @@ def plan_training(
                 waves.append(_OpenWave(dims, machine))
             if (alone := waves[-1].memory_with(member, cost)) > memory_bytes - table_bytes:
                 raise TrainingError(
-                    f"member {index} ({member.head.kind}, {', '.join(member.streams)}) needs {alone / 1e9:.3g} GB beside "
-                    f"the features, of {memory_bytes / 1e9:.3g} GB they leave {(memory_bytes - table_bytes) / 1e9:.3g}. "
-                    "Give more memory, or take a smaller head or batch"
+                    f"member {index} ({member.head.kind}, {', '.join(member.streams)}) needs {alone / 1e9:.3g} GB, the "
+                    f"features {table_bytes / 1e9:.3g} GB, and there are {memory_bytes / 1e9:.3g} GB. Give more memory, or "
+                    "take a smaller head or batch"
                 )
             waves[-1].add(index, member, cost, _seconds_of(member, cost, train_rows, rates))
         groups[_title(members[indices[0]], len(groups))] = tuple(wave.closed() for wave in waves)

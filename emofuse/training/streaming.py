@@ -56,7 +56,7 @@ class Blocks:
         if blocks < 1:
             raise TrainingError(
                 f"{memory_bytes / 1e9:.3g} GB hold no window of features: {WINDOWS_HELD} blocks of {self.block_rows} "
-                f"rows take {WINDOWS_HELD * block_bytes / 1e9:.3g} GB. Give more memory, or train fewer streams together"
+                f"rows take {WINDOWS_HELD * block_bytes / 1e9:.3g} GB. Give more memory, or train fewer streams at once"
             )
         return Window(self.block_rows, blocks)
 

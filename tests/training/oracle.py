@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from emofuse.heads.dropout import OFFSETS, named_generator, tape_offset
+from emofuse.heads.lanes import key_of
 from emofuse.training.metrics import classification_metrics
 
 # ------------------------------------------------------------------------------------------------------------- heads
@@ -78,7 +79,7 @@ class Concat(nn.Module):
     def __init__(self, spec, dims, classes):
         super().__init__()
         widths = [spec.width] * spec.depth + [classes]
-        self.embeddings = nn.ModuleDict({f"of_{s}": Embedding(d, spec.embed_dim) for s, d in dims.items()})
+        self.embeddings = nn.ModuleDict({key_of(s): Embedding(d, spec.embed_dim) for s, d in dims.items()})
         self.join = nn.Linear(spec.embed_dim * len(dims), widths[0])
         self.hidden = Hidden(widths, "hidden")
 
@@ -89,9 +90,9 @@ class Concat(nn.Module):
 class Linear(nn.Module):
     def __init__(self, spec, dims, classes):
         super().__init__()
-        self.embeddings = nn.ModuleDict({f"of_{s}": nn.Module() for s in dims})
+        self.embeddings = nn.ModuleDict({key_of(s): nn.Module() for s in dims})
         for stream, dim in dims.items():
-            own = self.embeddings[f"of_{stream}"]
+            own = self.embeddings[key_of(stream)]
             own.linear = nn.Linear(dim, classes, bias=False)
             own.missing = nn.Parameter(torch.zeros(classes))
         self.bias = nn.Module()
@@ -100,7 +101,7 @@ class Linear(nn.Module):
     def forward(self, x, valid):
         logits = self.bias.weight
         for stream in x:
-            own = self.embeddings[f"of_{stream}"]
+            own = self.embeddings[key_of(stream)]
             logits = logits + torch.where(valid[stream].unsqueeze(1), own.linear(x[stream]), own.missing)
         return logits
 
@@ -109,9 +110,9 @@ class Gated(nn.Module):
     def __init__(self, spec, dims, classes):
         super().__init__()
         widths = [spec.width] * spec.depth + [classes]
-        self.embeddings = nn.ModuleDict({f"of_{s}": Embedding(d, spec.embed_dim) for s, d in dims.items()})
+        self.embeddings = nn.ModuleDict({key_of(s): Embedding(d, spec.embed_dim) for s, d in dims.items()})
         self.context = nn.Linear(spec.embed_dim * len(dims), spec.gate_dim)
-        self.gates = nn.ModuleDict({f"of_{s}": nn.Linear(spec.gate_dim, 1) for s in dims})
+        self.gates = nn.ModuleDict({key_of(s): nn.Linear(spec.gate_dim, 1) for s in dims})
         self.join = nn.Linear(spec.embed_dim * len(dims), widths[0])
         self.hidden = Hidden(widths, "hidden")
 
@@ -126,10 +127,10 @@ class Late(nn.Module):
     def __init__(self, spec, dims, classes):
         super().__init__()
         widths = [spec.width] * spec.depth + [classes]
-        self.embeddings = nn.ModuleDict({f"of_{s}": Embedding(d, spec.embed_dim) for s, d in dims.items()})
-        self.heads = nn.ModuleDict({f"of_{s}": nn.Module() for s in dims})
+        self.embeddings = nn.ModuleDict({key_of(s): Embedding(d, spec.embed_dim) for s, d in dims.items()})
+        self.heads = nn.ModuleDict({key_of(s): nn.Module() for s in dims})
         for stream in dims:
-            own = self.heads[f"of_{stream}"]
+            own = self.heads[key_of(stream)]
             own.first = nn.Linear(spec.embed_dim, widths[0])
             own.hidden = Hidden(widths, f"{stream}.hidden")
             own.log_weight = nn.Parameter(torch.zeros(()))
@@ -139,7 +140,7 @@ class Late(nn.Module):
     def forward(self, x, valid):
         probs, weights = [], []
         for embedding, stream in zip(embed(self, x, valid), x, strict=True):
-            own = self.heads[f"of_{stream}"]
+            own = self.heads[key_of(stream)]
             probs.append(torch.softmax(own.hidden(own.first(embedding)), dim=1))
             weights.append(own.log_weight.exp() * valid[stream])
         rows = []
@@ -183,8 +184,8 @@ class Attention(nn.Module):
     def __init__(self, spec, dims, classes):
         super().__init__()
         dim, tokens = spec.embed_dim, ["asking", *(f"stream {s}" for s in dims)]
-        self.embeddings = nn.ModuleDict({f"of_{s}": Embedding(d, dim) for s, d in dims.items()})
-        self.asking, self.names = nn.Module(), nn.ModuleDict({f"of_{s}": nn.Module() for s in dims})
+        self.embeddings = nn.ModuleDict({key_of(s): Embedding(d, dim) for s, d in dims.items()})
+        self.asking, self.names = nn.Module(), nn.ModuleDict({key_of(s): nn.Module() for s in dims})
         for part in (self.asking, *self.names.values()):
             part.weight = nn.Parameter(torch.zeros(dim))
         self.layers = nn.ModuleList(Transformer(spec, tokens, f"layers.{i}") for i in range(spec.depth))
@@ -204,7 +205,7 @@ HEADS = {"concat": Concat, "linear": Linear, "gated": Gated, "late": Late, "atte
 
 
 def embed(head, x, valid):
-    return [head.embeddings[f"of_{stream}"](x[stream], valid[stream]) for stream in x]
+    return [head.embeddings[key_of(stream)](x[stream], valid[stream]) for stream in x]
 
 
 # ----------------------------------------------------------------------------------- names and beginnings of weights
@@ -223,7 +224,7 @@ def engine_weights(head, streams):
             named[f"{layer}.bias.weight"] = tensor.clone()
         else:
             parts = tensor.chunk(len(streams), dim=1)
-            named |= {f"{layer}.of_{s}.weight": part.clone() for s, part in zip(streams, parts, strict=True)}
+            named |= {f"{layer}.{key_of(s)}.weight": part.clone() for s, part in zip(streams, parts, strict=True)}
     return named
 
 
@@ -238,7 +239,7 @@ def begin(head, streams, seed):
     for path, layer in head.named_modules():
         if path in ("join", "context"):
             out, inputs = layer.weight.shape
-            parts = [numbers(f"{path}.of_{s}.weight", (out, inputs // len(streams)), inputs) for s in streams]
+            parts = [numbers(f"{path}.{key_of(s)}.weight", (out, inputs // len(streams)), inputs) for s in streams]
             layer.weight.copy_(torch.cat(parts, dim=1))
             layer.bias.copy_(numbers(f"{path}.bias.weight", (out,), inputs))
         elif isinstance(layer, nn.Linear):

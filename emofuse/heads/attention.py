@@ -80,26 +80,30 @@ class TransformerLayer(nn.Module):
             (K, B, A, E), A = 1 if `only_first`, else T.
         """
         lanes, rows, count, dim = tokens.shape
-        asking = tokens[:, :, : self.asking].reshape(lanes, -1, dim)
-        normed = self.norm(tokens.reshape(lanes, -1, dim))
-        first = normed.view(lanes, rows, count, dim)[:, :, : self.asking].reshape(lanes, -1, dim)
-        query, key, value = (
-            layer(part).view(lanes * rows, -1, self.attention_heads, dim // self.attention_heads).transpose(1, 2)
-            for layer, part in ((self.query, first), (self.key, normed), (self.value, normed))
-        )
+        asking = tokens[:, :, : self.asking].reshape(lanes, rows * self.asking, dim)
+        normed = self.norm(tokens.reshape(lanes, rows * count, dim))
+        first = normed.view(lanes, rows, count, dim)[:, :, : self.asking].reshape(lanes, rows * self.asking, dim)
+        query = self._split(self.query(first), self.asking)
+        key, value = (self._split(layer(normed), count) for layer in (self.key, self.value))
         mask = present.repeat_interleave(rows, 0, output_size=lanes * rows)[:, None, None, :]
         heard = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        mixed = self.mix(heard.transpose(1, 2).reshape(lanes, -1, dim))
+        mixed = self.mix(heard.transpose(1, 2).reshape(lanes, rows * self.asking, dim))
         asking = asking + self._drop(self.mix_dropout, mixed, noise)
         hidden = self.down(functional.gelu(self.up(self.hidden_norm(asking))))
         asking = asking + self._drop(self.down_dropout, hidden, noise)
-        return asking.view(lanes, rows, -1, dim)
+        return asking.view(lanes, rows, self.asking, dim)
+
+    def _split(self, values: Tensor, count: int) -> Tensor:
+        """(K x B, attention heads, T, E / attention heads) of (K, B x T, E), T = `count`."""
+        lanes, rows, dim = values.shape
+        parts = values.reshape(lanes * rows // count, count, self.attention_heads, dim // self.attention_heads)
+        return parts.transpose(1, 2)
 
     def _drop(self, dropout: Dropout, values: Tensor, noise: Noise | None) -> Tensor:
         """Dropout of (K, B x A, E): its places are the tokens, side by side."""
-        lanes, _, dim = values.shape
-        dropped: Tensor = dropout(values.reshape(lanes, -1, self.asking * dim), noise)
-        return dropped.reshape(lanes, -1, dim)
+        lanes, count, dim = values.shape
+        dropped: Tensor = dropout(values.reshape(lanes, count // self.asking, self.asking * dim), noise)
+        return dropped.reshape(lanes, count, dim)
 
 
 class AttentionHead(nn.Module):

@@ -48,7 +48,7 @@ class MaskedBatchNorm(nn.Module):
         if self.training:
             mean, var, share = self._batch_statistics(values.detach(), keep)
         else:
-            mean, var, share = self.running_mean, self.running_var, torch.zeros_like(keep[:, :1])
+            mean, var, share = self.running_mean, self.running_var, keep.new_zeros(len(keep), 1)
         rstd = torch.rsqrt(var + self.eps)
         normed: Tensor = _Normalise.apply(values, keep, mean, rstd, share, self.weight, self.bias, missing)
         return normed

@@ -147,8 +147,8 @@ def plan_training(
             if (alone := waves[-1].memory_with(member, cost)) > memory_bytes - table_bytes:
                 raise TrainingError(
                     f"member {index} ({member.head.kind}, {', '.join(member.streams)}) needs {alone / 1e9:.3g} GB, the "
-                    f"features {table_bytes / 1e9:.3g} GB, and there are {memory_bytes / 1e9:.3g} GB. Give more memory, or "
-                    "take a smaller head or batch"
+                    f"features {table_bytes / 1e9:.3g} GB, and there are {memory_bytes / 1e9:.3g} GB. Give more memory, "
+                    "or take a smaller head or batch"
                 )
             waves[-1].add(index, member, cost, _seconds_of(member, cost, train_rows, rates))
         groups[_title(members[indices[0]], len(groups))] = tuple(wave.closed() for wave in waves)
@@ -264,8 +264,8 @@ def _seconds(function: Callable[[], object], device: torch.device, repeats: int 
 
 def _title(member: Member, number: int) -> str:
     head = member.head.model_dump(exclude={"kind", "dropout"})
-    sizes = " ".join(f"{name} {value}" for name, value in head.items())
-    return f"{number + 1}: {member.head.kind} {sizes}, batch {member.train.batch_size}"
+    sizes = "".join(f" {name} {value}" for name, value in head.items())
+    return f"{number + 1}: {member.head.kind}{sizes}, batch {member.train.batch_size}"
 
 
 def _duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ not do not exist, a fold's rows are picked out of each batch. Only the names of 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ class Dropout(nn.Module):
 class Hidden(nn.Module):
     def __init__(self, widths, place):
         super().__init__()
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.dropout = nn.ModuleList(Dropout(f"{place}.{i}") for i in range(len(pairs)))
         self.linear = nn.ModuleList(nn.Linear(a, b) for a, b in pairs)
 
@@ -174,9 +175,9 @@ class Transformer(nn.Module):
             for q, k, v in zip(*(t.chunk(self.count, dim=-1) for t in (query, keys, values)), strict=True):
                 attention = torch.softmax((q.unsqueeze(1) * k).sum(2) / math.sqrt(q.shape[-1]), dim=1)
                 heard.append((attention.unsqueeze(2) * v).sum(1))
-            token = token + self.mix_dropout[i](self.mix(torch.cat(heard, dim=1)))
-            hidden = self.down(functional.gelu(self.up(self.hidden_norm(token))))
-            out.append(token + self.down_dropout[i](hidden))
+            mixed = token + self.mix_dropout[i](self.mix(torch.cat(heard, dim=1)))
+            hidden = self.down(functional.gelu(self.up(self.hidden_norm(mixed))))
+            out.append(mixed + self.down_dropout[i](hidden))
         return out
 
 

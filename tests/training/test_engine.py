@@ -129,9 +129,8 @@ def test_any_batch_size_equals_the_oracle_also_with_batches_in_which_a_fold_has_
 def test_a_plain_split_is_one_fold():
     table = make_table()
     fold = make_fold(table, np.arange(0, 60), np.arange(60, 80))  # the other rows are test rows
-    for member, outcome in zip(
-        members := [replace(m, fold=0) for m in make_members(SMALL)], train_group(table, [fold], members, EXACT)
-    ):
+    members = [replace(member, fold=0) for member in make_members(SMALL)]
+    for member, outcome in zip(members, train_group(table, [fold], members, EXACT), strict=True):
         assert_same_run(outcome, oracle.train_alone(table, [fold], member))
 
 

@@ -56,8 +56,10 @@ def test_the_plan_says_heads_waves_memory_and_time():
     text = str(plan([*members_of(3), replace(members_of(1)[0], head=LinearHeadSpec())]))
     first, second = text.splitlines()[1:3]
     assert first.startswith("1: concat embed_dim 16 depth 1 width 16, batch 32")
-    assert second.startswith("2: linear , batch 32") or second.startswith("2: linear, batch 32")
-    assert text.splitlines()[-1].startswith("4 heads in 2 groups and 2 waves, about 0 s; features take 0.00 GB of 1.00 GB")
+    assert second.startswith("2: linear, batch 32")
+    assert text.splitlines()[-1].startswith(
+        "4 heads in 2 groups and 2 waves, about 0 s; features take 0.00 GB of 1.00 GB"
+    )
 
 
 def test_time_grows_with_rows_heads_and_epochs():

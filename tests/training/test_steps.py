@@ -100,8 +100,12 @@ def test_a_cuda_graph_trains_like_plain_steps_and_like_the_cpu():
     plain = train_group(table, folds, members, Machine(cuda, torch.float64))
     graphed = train_group(table, folds, members, Machine(cuda, torch.float64, graphs=True))
     for index, outcome in enumerate(on_cpu):
-        assert graphed[index].history[-1]["train_loss"] == pytest.approx(plain[index].history[-1]["train_loss"], rel=1e-9)
-        assert outcome.history[0]["val_loss"] == pytest.approx(plain[index].history[0]["val_loss"], rel=0.2)  # other zeros
+        assert graphed[index].history[-1]["train_loss"] == pytest.approx(
+            plain[index].history[-1]["train_loss"], rel=1e-9
+        )
+        assert outcome.history[0]["val_loss"] == pytest.approx(
+            plain[index].history[0]["val_loss"], rel=0.2
+        )  # other zeros
 
 
 # -------------------------------------------------------------------------------------------------------- precision

@@ -104,10 +104,12 @@ def test_a_window_shuffles_blocks_and_rows_of_some_blocks_at_a_time():
     source = Resident(table.features, tuple(DIMS), CPU)
     rows = torch.cat([step.rows[0][step.present[0]] for step in order.epoch(source, CPU)])
     assert sorted(rows.tolist()) == folds[0].train.tolist()
-    blocks = [int(block) for block in (rows // BLOCK).tolist()]
-    seen = [{block for block in blocks[start : start + 15]} for start in (0, len(blocks) - 15)]
-    assert all(len(some) <= 6 for some in seen)
-    assert rows[:20].tolist() != sorted(rows[:20].tolist())
+    blocks = (rows // BLOCK).tolist()
+    window_of = {block: place // 3 for place, block in enumerate(dict.fromkeys(blocks))}
+    windows = [window_of[block] for block in blocks]
+    assert windows == sorted(windows)  # all rows of three blocks, then all of three others
+    assert blocks != sorted(blocks)
+    assert blocks[:12] != sorted(blocks[:12], key=blocks.index)  # mixed within a window
 
 
 def test_a_memory_budget_becomes_a_window_of_a_third_of_it():
@@ -115,7 +117,9 @@ def test_a_memory_budget_becomes_a_window_of_a_third_of_it():
     block_bytes = BLOCK * (4 + 6) * 4
     assert blocks.window(("a", "b"), 9 * block_bytes, torch.float32) == Window(BLOCK, 3)
     assert blocks.window(("a",), 9 * block_bytes, torch.float32) == Window(BLOCK, 7)
-    with pytest.raises(TrainingError, match=r"8e-07 GB hold no window of features: 3 blocks of 10 rows take 1.2e-06 GB"):
+    with pytest.raises(
+        TrainingError, match=r"8e-07 GB hold no window of features: 3 blocks of 10 rows take 1.2e-06 GB"
+    ):
         blocks.window(("a", "b"), 2 * block_bytes, torch.float32)
 
 
@@ -139,7 +143,9 @@ def test_a_batch_over_more_than_two_windows_is_refused():
     reader = Reader(table.features)
     members = [replace(m, train=m.train.model_copy(update={"batch_size": 40})) for m in make_members()]
     with pytest.raises(TrainingError, match="a batch of 40 rows reaches over more than two windows"):
-        train_group(replace(table, features=reader.blocks()), make_folds(table), members, EXACT, window=Window(BLOCK, 1))
+        train_group(
+            replace(table, features=reader.blocks()), make_folds(table), members, EXACT, window=Window(BLOCK, 1)
+        )
 
 
 def test_blocks_without_a_window_are_refused():

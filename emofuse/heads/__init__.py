@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy.typing as npt
+import torch
 from torch import nn
 
 from emofuse.heads.attention import AttentionHead
@@ -35,6 +38,25 @@ def make_head(spec: HeadSpec, group: Sequence[Lane], dims: Mapping[str, int], cl
     head = make_empty_head(spec, group, dims, classes)
     initialise(head)
     return head
+
+
+def load_head_weights(
+    spec: HeadSpec, dims: Mapping[str, int], classes: int, weights: Mapping[str, npt.NDArray[Any]]
+) -> nn.Module:
+    """A single head with the given weights, in evaluation mode.
+
+    Args:
+        spec: which head.
+        dims: stream -> D.
+        classes: C.
+        weights: as of one lane, without the axis of lanes.
+
+    Raises:
+        RuntimeError: weights of another head; torch's own, it names all that does not fit.
+    """
+    head = make_empty_head(spec, [Lane(tuple(dims))], dims, classes)
+    head.load_state_dict({name: torch.from_numpy(array).unsqueeze(0) for name, array in weights.items()})
+    return head.eval()
 
 
 def make_empty_head(spec: HeadSpec, group: Sequence[Lane], dims: Mapping[str, int], classes: int) -> nn.Module:

@@ -16,10 +16,9 @@ from itertools import count
 from typing import Any
 
 import numpy.typing as npt
-import torch
 
-from emofuse.errors import TrainingError
-from emofuse.training.group import Group, Machine, Room
+from emofuse.training.group import Group, Room
+from emofuse.training.machine import Machine
 from emofuse.training.members import Ended, Fold, Member, Outcome, Table, check_group
 from emofuse.training.optim import setting
 from emofuse.training.streaming import Window
@@ -52,7 +51,7 @@ def train_group(
         machine: where and how precisely.
         window: how far rows are shuffled, of a table in blocks (`Blocks.window`); None for the whole table. Tensors
             give the same outcomes as blocks with the same window.
-        on_epoch: is given the epoch and, of every member that trained in it, {index: entry of its history}.
+        on_epoch: is given the epoch and {index of a member: the entry that its history got}.
 
     Returns:
         Outcomes, in the order of members.
@@ -78,7 +77,8 @@ def _train(group: Group, running: Sequence[_Course], on_epoch: OnEpoch | None) -
             if running[lane].ended and running[lane].best_epoch:
                 running[lane].weights = group.best_of(lane)
         if on_epoch is not None:
-            on_epoch(epoch, {running[lane].index: entries[lane] for lane in active})
+            told = [lane for lane in active if running[lane].ended != "diverged"]
+            on_epoch(epoch, {running[lane].index: entries[lane] for lane in told})
         staying = [lane for lane in active if running[lane].ended is None]
         if not staying:
             return
@@ -122,22 +122,3 @@ class _Course:
         if self.ended is None:
             raise RuntimeError(f"member {self.index} is still training")
         return Outcome(self.weights, self.history, self.best_epoch, self.last_epoch, self.ended)
-
-
-def resolve_device(device: str) -> torch.device:
-    """`auto` is the current CUDA device where there is one, else the CPU.
-
-    Raises:
-        TrainingError: a device that torch does not know or does not see.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        raise TrainingError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N") from None
-    if found.type == "cuda":
-        if not torch.cuda.is_available():
-            raise TrainingError(f"device {device!r} was asked for, but torch sees no CUDA device; use cpu or auto")
-        return torch.device("cuda", torch.cuda.current_device() if found.index is None else found.index)
-    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy.typing as npt
@@ -17,35 +17,12 @@ from emofuse.heads.lanes import Lanes, owners
 from emofuse.specs import TrainSpec
 from emofuse.training.balancing import BranchBalance
 from emofuse.training.batches import Order, Standardised
+from emofuse.training.machine import Machine
 from emofuse.training.members import Fold, Member, Table
 from emofuse.training.optim import GroupAdam
 from emofuse.training.steps import GraphedStep, TrainStep, capture_cuda
 from emofuse.training.streaming import Blocks, Resident, Source, Streamed, Window
 from emofuse.training.validation import Validation
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and how precisely heads train. On another machine or in another precision results differ by rounding.
-
-    Attributes:
-        device: of rows and heads.
-        dtype: of weights, moments and sums.
-        products: of the operands of matrix products; None for `dtype`.
-        graphs: whether steps are captured as CUDA graphs.
-    """
-
-    device: torch.device
-    dtype: torch.dtype = torch.float32
-    products: torch.dtype | None = None
-    graphs: bool = False
-
-    @classmethod
-    def of(cls, device: torch.device) -> Machine:
-        """float32 throughout on the CPU; on CUDA bfloat16 matrix products with float32 weights, and graphs."""
-        if device.type == "cuda":
-            return cls(device, products=torch.bfloat16, graphs=True)
-        return cls(device)
 
 
 class Room:

@@ -17,7 +17,7 @@ from emofuse.heads import make_empty_head
 from emofuse.heads.lanes import Batch, Lane
 from emofuse.heads.layers import Projection
 from emofuse.specs import HeadSpec
-from emofuse.training.group import Machine
+from emofuse.training.machine import Machine
 from emofuse.training.members import Member, group_key
 
 COPIES = 5
@@ -146,9 +146,9 @@ def plan_training(
                 waves.append(_OpenWave(dims, machine))
             if (alone := waves[-1].memory_with(member, cost)) > memory_bytes - table_bytes:
                 raise TrainingError(
-                    f"member {index} ({member.head.kind}, {', '.join(member.streams)}) needs {alone / 1e9:.3g} GB, the "
-                    f"features {table_bytes / 1e9:.3g} GB, and there are {memory_bytes / 1e9:.3g} GB. Give more memory, "
-                    "or take a smaller head or batch"
+                    f"member {index} ({member.head.kind}, {', '.join(member.streams)}) needs {alone / 1e9:.3g} GB, "
+                    f"the features {table_bytes / 1e9:.3g} GB, and there are {memory_bytes / 1e9:.3g} GB. Give more "
+                    "memory, or take a smaller head or batch"
                 )
             waves[-1].add(index, member, cost, _seconds_of(member, cost, train_rows, rates))
         groups[_title(members[indices[0]], len(groups))] = tuple(wave.closed() for wave in waves)

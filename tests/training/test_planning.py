@@ -11,7 +11,7 @@ from emofuse.errors import TrainingError
 from emofuse.heads import make_head
 from emofuse.heads.lanes import Lane
 from emofuse.specs import AttentionHeadSpec, ConcatHeadSpec, GatedHeadSpec, LateHeadSpec, LinearHeadSpec, TrainSpec
-from emofuse.training.group import Machine
+from emofuse.training.machine import Machine
 from emofuse.training.members import Member
 from emofuse.training.planning import Cost, Rates, free_memory_bytes, head_cost, measure_rates, plan_training
 

@@ -13,7 +13,8 @@ from emofuse.specs import ConcatHeadSpec, TrainSpec
 from emofuse.training import group as group_module
 from emofuse.training.batches import StepRows
 from emofuse.training.engine import train_group
-from emofuse.training.group import Group, Machine, Room
+from emofuse.training.group import Group, Room
+from emofuse.training.machine import Machine
 from emofuse.training.members import Fold, Member, Table
 from emofuse.training.steps import GraphedStep, row_losses
 

@@ -13,7 +13,7 @@ from emofuse.errors import TrainingError
 from emofuse.features import Scaling
 from emofuse.specs import ConcatHeadSpec, TrainSpec
 from emofuse.training.engine import train_group
-from emofuse.training.group import Machine
+from emofuse.training.machine import Machine
 from emofuse.training.members import Fold, Member, Table
 from emofuse.training.streaming import Blocks, Streamed, Window
 

@@ -18,7 +18,7 @@ from emofuse.specs import ActionUnitsSpec, CacheSpec, StreamSpec, digest, parse_
 from emofuse.status import Status
 from emofuse.streams import stream_identity
 from emofuse.streams.extractor import Extraction, Extractor
-from emofuse.training.runs import TrainedHead, load_head
+from emofuse.training.trained import TrainedHead, load_head
 
 _ACTION_UNITS = "action_units"
 _BLOCK_ROWS = 64

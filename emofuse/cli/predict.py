@@ -25,7 +25,7 @@ def predict(
     Exit status 1 if an image could not be read; the others are predicted all the same.
     """
     from emofuse.predict import Predictor, find_images
-    from emofuse.training.loop import resolve_device
+    from emofuse.training.machine import resolve_device
 
     paths = find_images(images)
     unreadable = 0

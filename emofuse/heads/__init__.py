@@ -1,22 +1,91 @@
-"""Fusion heads: features of several streams -> logits. One head a file."""
+"""Fusion heads: features of several streams -> logits. One head a file, each for K heads side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from emofuse.heads.attention import AttentionHead
 from emofuse.heads.concat import ConcatHead
-from emofuse.specs import HeadSpec
+from emofuse.heads.gated import GatedHead
+from emofuse.heads.initial import initialise
+from emofuse.heads.lanes import Lane
+from emofuse.heads.late import LateHead
+from emofuse.heads.linear import LinearHead
+from emofuse.specs import (
+    AttentionHeadSpec,
+    ConcatHeadSpec,
+    GatedHeadSpec,
+    HeadSpec,
+    LateHeadSpec,
+    LinearHeadSpec,
+)
 
 
-def make_head(spec: HeadSpec, dims: Mapping[str, int], classes: int, *, seed: int = 0) -> ConcatHead:
-    """A head with its initial weights.
+def make_head(spec: HeadSpec, group: Sequence[Lane], dims: Mapping[str, int], classes: int) -> nn.Module:
+    """K heads of one kind as one module, with their initial weights: `head(batch, noise) -> logits (K, B, C)`.
+
+    Args:
+        spec: which head; its dropout is the lanes' affair.
+        group: K lanes, ordered by fold. `[Lane(streams)]` is a single head.
+        dims: stream -> D of every stream of some lane; others are left out.
+        classes: C.
+    """
+    head = make_empty_head(spec, group, dims, classes)
+    initialise(head)
+    return head
+
+
+def load_head_weights(
+    spec: HeadSpec, dims: Mapping[str, int], classes: int, weights: Mapping[str, npt.NDArray[Any]]
+) -> nn.Module:
+    """A single head with the given weights, in evaluation mode.
 
     Args:
         spec: which head.
-        dims: stream -> D, in the order in which the head joins them.
+        dims: stream -> D.
         classes: C.
-        seed: of the initial weights (see `emofuse.heads.initial`).
+        weights: as of one lane, without the axis of lanes.
+
+    Raises:
+        RuntimeError: weights of another head; torch's own, it names all that does not fit.
     """
-    return ConcatHead(
-        dims, classes, embed_dim=spec.embed_dim, depth=spec.depth, width=spec.width, dropout=spec.dropout, seed=seed
-    )
+    head = make_empty_head(spec, [Lane(tuple(dims))], dims, classes)
+    head.load_state_dict({name: torch.from_numpy(array).unsqueeze(0) for name, array in weights.items()})
+    return head.eval()
+
+
+def make_empty_head(spec: HeadSpec, group: Sequence[Lane], dims: Mapping[str, int], classes: int) -> nn.Module:
+    """The same with whatever the memory holds for weights; also on torch's `meta` device."""
+    dims = {stream: dim for stream, dim in dims.items() if any(stream in lane.streams for lane in group)}
+    match spec:
+        case ConcatHeadSpec():
+            return ConcatHead(group, dims, classes, embed_dim=spec.embed_dim, depth=spec.depth, width=spec.width)
+        case LinearHeadSpec():
+            return LinearHead(group, dims, classes)
+        case GatedHeadSpec():
+            return GatedHead(
+                group,
+                dims,
+                classes,
+                embed_dim=spec.embed_dim,
+                gate_dim=spec.gate_dim,
+                depth=spec.depth,
+                width=spec.width,
+            )
+        case LateHeadSpec():
+            return LateHead(group, dims, classes, embed_dim=spec.embed_dim, depth=spec.depth, width=spec.width)
+        case AttentionHeadSpec():
+            return AttentionHead(
+                group,
+                dims,
+                classes,
+                embed_dim=spec.embed_dim,
+                depth=spec.depth,
+                attention_heads=spec.attention_heads,
+                width=spec.width,
+            )

@@ -9,30 +9,26 @@ batch. The generator runs on the CPU: the device changes nothing, and no global 
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-
-def empty_linear(wide_in: int, wide_out: int) -> nn.Linear:
-    """A linear layer whose values are not set yet: `initialise` does that, without a global random number."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, wide_in, wide_out)  # type: ignore[no-untyped-call]
-    return layer
-
-
-def named_generator(seed: int, name: str) -> torch.Generator:
-    """A CPU generator whose numbers depend on (seed, name) alone."""
-    mixed = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(mixed[:8], "big") >> 1)  # 63 bits: a signed 64-bit seed
+from emofuse.heads.dropout import named_generator
 
 
 @torch.no_grad()
-def initialise(module: nn.Module, seed: int) -> None:
-    """Sets all weights and biases of linear layers by the rule above, in place."""
-    for path, layer in module.named_modules():
-        if isinstance(layer, nn.Linear):
-            bound = layer.in_features**-0.5
-            for name, tensor in layer.named_parameters(prefix=path):
-                numbers = torch.rand(tensor.shape, generator=named_generator(seed, name), dtype=torch.float32)
-                tensor.copy_(numbers.mul_(2 * bound).sub_(bound))
+def initialise(head: nn.Module) -> None:
+    """Sets by the rule, in place, all tensors of the layers that say how many inputs they have (`fan_in`)."""
+    for path, layer in head.named_modules():
+        if hasattr(layer, "fan_in"):
+            for name, tensor in layer.named_parameters(prefix=path, recurse=False):
+                _fill(tensor, name, [lane.seed for lane in layer.lanes.group], layer.fan_in)
+
+
+def _fill(tensor: Tensor, name: str, seeds: list[int], fan_in: tuple[int, ...]) -> None:
+    """`tensor` (n, ...): lane k from seeds[k] and fan_in[k]. Lanes with the same seed share one drawing."""
+    for seed in dict.fromkeys(seeds):
+        numbers = torch.rand(tensor.shape[1:], generator=named_generator(seed, name), dtype=torch.float32)
+        for inputs in dict.fromkeys(fan_in):
+            lanes = [k for k, pair in enumerate(zip(seeds, fan_in, strict=True)) if pair == (seed, inputs)]
+            bound = inputs**-0.5
+            tensor[lanes] = numbers.mul(2 * bound).sub_(bound).to(tensor)

@@ -36,10 +36,21 @@ from emofuse.specs.datasets import (
 )
 from emofuse.specs.files import bundled_specs, parse_spec, read_cache_spec, read_pipeline_spec
 from emofuse.specs.pipelines import PipelineSpec, RepeatSpec
-from emofuse.specs.runs import ConcatHeadSpec, FeaturesSpec, HeadSpec, RunSpec, TrainSpec
+from emofuse.specs.runs import (
+    AttentionHeadSpec,
+    ConcatHeadSpec,
+    FeaturesSpec,
+    GatedHeadSpec,
+    HeadSpec,
+    LateHeadSpec,
+    LinearHeadSpec,
+    RunSpec,
+    TrainSpec,
+)
 
 __all__ = [
     "ActionUnitsSpec",
+    "AttentionHeadSpec",
     "BackboneSpec",
     "CacheSpec",
     "ConcatHeadSpec",
@@ -53,9 +64,12 @@ __all__ = [
     "FeaturesSpec",
     "FileWeights",
     "FolderSpec",
+    "GatedHeadSpec",
     "HeadSpec",
     "LandmarksSpec",
+    "LateHeadSpec",
     "LbpSpec",
+    "LinearHeadSpec",
     "ObjectsSpec",
     "OfficialSplit",
     "PipelineSpec",

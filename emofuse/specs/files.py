@@ -118,13 +118,17 @@ def _merge(under: Mapping[str, Any], over: Any) -> Any:
 
 def _describe(fault: dict[str, Any]) -> str:
     """One pydantic fault in emofuse's words: place, what was found, what is expected."""
-    tags = {"lbp", "landmarks", "action_units", "backbone", "places365", "objects", "custom"}
+    stream_tags = {"lbp", "landmarks", "action_units", "backbone", "places365", "objects", "custom"}
+    head_tags = {"concat", "linear", "gated", "late", "attention"}
     place = ""
     parts = list(fault["loc"])
     for index, part in enumerate(parts):
         if isinstance(part, int):
             place += f"[{part}]"
-        elif not (part in tags and index > 0 and isinstance(parts[index - 1], int)):
+            continue
+        before = parts[index - 1] if index else None
+        is_tag = (isinstance(before, int) and part in stream_tags) or (before == "head" and part in head_tags)
+        if not is_tag:
             place += f".{part}" if place else str(part)
     context = fault.get("ctx", {})
     match fault["type"]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from emofuse.specs.base import Spec
 from emofuse.specs.datasets import OfficialSplit, SplitSpec
@@ -37,13 +38,76 @@ class ConcatHeadSpec(Spec):
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
-HeadSpec = ConcatHeadSpec
+class LinearHeadSpec(Spec):
+    """A probe: logits are the sum of one linear map a stream."""
+
+    kind: Literal["linear"] = "linear"
+    dropout: ClassVar[float] = 0.0
+
+
+class GatedHeadSpec(Spec):
+    """The paper's head with a gate a stream: all embeddings together decide how much of each goes on."""
+
+    kind: Literal["gated"] = "gated"
+    embed_dim: int = Field(512, ge=1)
+    gate_dim: int = Field(64, ge=1)
+    depth: int = Field(2, ge=0, le=8)
+    width: int = Field(512, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class LateHeadSpec(Spec):
+    """Late fusion: a head of its own for each stream, their probabilities averaged with learned weights."""
+
+    kind: Literal["late"] = "late"
+    embed_dim: int = Field(512, ge=1)
+    depth: int = Field(1, ge=0, le=8)
+    width: int = Field(512, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class AttentionHeadSpec(Spec):
+    """Streams as tokens: one or two transformer layers, the logits read off a learned token before them."""
+
+    kind: Literal["attention"] = "attention"
+    embed_dim: int = Field(256, ge=1)
+    depth: int = Field(1, ge=1, le=2)
+    attention_heads: int = Field(4, ge=1)
+    width: int = Field(512, ge=1, description="of the hidden layer inside a transformer layer")
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _heads_divide_the_embedding(self) -> Self:
+        if self.embed_dim % self.attention_heads:
+            raise ValueError(
+                f"embed_dim must be a multiple of attention_heads, got {self.embed_dim} and {self.attention_heads}"
+            )
+        return self
+
+
+def _head_tag(value: Any) -> str:
+    return str(value.get("kind", "concat") if isinstance(value, Mapping) else getattr(value, "kind", None))
+
+
+HeadSpec = Annotated[
+    Annotated[ConcatHeadSpec, Tag("concat")]
+    | Annotated[LinearHeadSpec, Tag("linear")]
+    | Annotated[GatedHeadSpec, Tag("gated")]
+    | Annotated[LateHeadSpec, Tag("late")]
+    | Annotated[AttentionHeadSpec, Tag("attention")],
+    Discriminator(_head_tag),
+]
 
 
 class TrainSpec(Spec):
     """Optimisation. The defaults are the paper's: Adam, 1e-4, 100 epochs, batch 64, cross-entropy.
 
     The epoch kept is the best one on validation rows by `select`; `patience` epochs without a better one end the run.
+    `seed` is of the initial weights and of the dropout, `order_seed` of the order of rows: runs with one order are
+    compared batch by batch, and train together.
+
+    `gradient_balancing`: `on` scales the learning rate of every stream's branch so that no stream dominates, `monitor`
+    only records the norms of their gradients (see `emofuse.training.balancing`).
     """
 
     epochs: int = Field(100, ge=1)
@@ -55,6 +119,8 @@ class TrainSpec(Spec):
     select: Literal["macro_f1", "accuracy", "loss"] = "macro_f1"
     patience: int | None = Field(None, ge=1)
     seed: int = 0
+    order_seed: int = 0
+    gradient_balancing: Literal["off", "monitor", "on"] = "off"
 
 
 class RunSpec(Spec):

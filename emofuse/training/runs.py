@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ import torch
 
 import emofuse
 from emofuse.datasets.splits import stratified_split
-from emofuse.errors import ResultsError
+from emofuse.errors import TrainingError
 from emofuse.features import (
     ACTION_UNITS,
     SPLITS,
@@ -24,64 +23,24 @@ from emofuse.features import (
     FeatureTable,
     Scaling,
     cached_streams,
-    derived_features,
     fit_scaling,
     read_features,
     standardise,
 )
-from emofuse.heads import make_head
-from emofuse.heads.concat import ConcatHead
-from emofuse.results import Predictions, RunRecord, read_record, read_weights, rename_run, run_dir, write_run
-from emofuse.specs import RunSpec, SplitSpec, StratifiedSplit, digest, parse_spec
-from emofuse.status import Status
-from emofuse.training.loop import Batch, OnEpoch, check_rows, predict_probs, resolve_device, train_head
+from emofuse.heads import load_head_weights
+from emofuse.results import Predictions, RunRecord, read_record, rename_run, run_dir, write_run
+from emofuse.specs import RunSpec, SplitSpec, StratifiedSplit, digest
+from emofuse.training.engine import train_group
+from emofuse.training.machine import Machine, resolve_device
+from emofuse.training.members import Fold, Member, Outcome, Table
 from emofuse.training.metrics import classification_metrics
+from emofuse.training.trained import head_probs
 
 if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
 
-TRAINING_VERSION = 1  # raised whenever this code gives other weights for the same spec and rows: part of every digest
-
-
-@dataclass(frozen=True)
-class TrainedHead:
-    """A saved run, ready to predict.
-
-    Attributes:
-        head: in evaluation mode, on the device asked for.
-        scaling: stream -> as fitted on the run's training rows.
-        action_unit_baseline: of all 30 action units over the run's training faces, whether or not its head looks at
-            them; None if the cache had none.
-        record: of the run.
-    """
-
-    head: ConcatHead
-    scaling: Mapping[str, Scaling]
-    action_unit_baseline: Scaling | None
-    record: RunRecord
-
-    def probs(
-        self, features: Mapping[str, npt.NDArray[Any]], status: Mapping[str, npt.NDArray[np.uint8]]
-    ) -> npt.NDArray[np.float32]:
-        """Probabilities of new rows, from features as a cache stores them.
-
-        Args:
-            features: stream -> (n, D) as extracted, n >= 1.
-            status: stream -> (n,) uint8 of `Status`.
-
-        Returns:
-            (n, C) float32, columns in the order of `record.classes`.
-        """
-        spec = _run_spec(self.record)
-        device = self.head.output.weight.device
-        rows, valid = {}, {}
-        for name in self.head.streams:
-            is_valid = status[name] == Status.OK
-            derived = derived_features(self.record.streams[name]["kind"], features[name], spec.features)
-            rows[name] = torch.from_numpy(self.scaling[name].apply(derived, is_valid)).to(device)
-            valid[name] = torch.from_numpy(is_valid).to(device)
-        count = len(next(iter(rows.values())))
-        return predict_probs(self.head, Batch(rows, valid, torch.full((count,), -1, device=device)))
+OnEpoch = Callable[[Mapping[str, Any]], None]
+TRAINING_VERSION = 2  # raised whenever this code gives other weights for the same spec and rows: part of every digest
 
 
 def train_run(
@@ -116,19 +75,18 @@ def train_run(
         return (record if record.name == spec.name else rename_run(folder, spec.name)), False
 
     rows = {split: np.flatnonzero((splits == split) & (cache.labels >= 0)) for split in SPLITS}
-    check_rows({split: len(found) for split, found in rows.items()})
+    _check_rows({split: len(found) for split, found in rows.items()})
     where = resolve_device(device)
     table = read_features(cache, spec.features)
     scaling = fit_scaling(table, rows["train"], neutral_label=spec.features.neutral_label)
-    parts = {split: standardise(table, rows[split], scaling) for split in SPLITS}
-    del table  # the parts are a copy: no need for both while training
-
-    head = make_head(spec.head, parts["train"].dims, len(cache.classes), seed=spec.train.seed)
     started = time.perf_counter()
-    training = train_head(head, parts["train"], parts["val"], spec.train, where, on_epoch=on_epoch)
+    outcome = _train(table, Fold(rows["train"], rows["val"], scaling), spec, where, on_epoch)
     seconds = time.perf_counter() - started
 
-    probs = {split: predict_probs(head, Batch.from_table(part, where)) for split, part in parts.items()}
+    parts = {split: standardise(table, rows[split], scaling) for split in SPLITS}
+    del table  # the parts are a copy
+    head = load_head_weights(spec.head, parts["train"].dims, len(cache.classes), outcome.weights).to(where)
+    probs = {split: head_probs(head, part.features, part.valid) for split, part in parts.items()}
     record = RunRecord(
         digest=identity,
         name=spec.name,
@@ -139,8 +97,8 @@ def train_run(
         streams=_streams(cache, parts["train"]),
         rows={split: {"rows": len(part), "missing": part.missing()} for split, part in parts.items()},
         metrics={split: classification_metrics(parts[split].labels, probs[split], cache.classes) for split in SPLITS},
-        history=training.history,
-        best_epoch=training.best_epoch,
+        history=outcome.history,
+        best_epoch=outcome.best_epoch,
         parameters=sum(tensor.numel() for tensor in head.parameters()),
         versions=_versions(),
         machine={"platform": platform.platform(), "device": _device_name(where)},
@@ -150,32 +108,42 @@ def train_run(
     )
     predictions = Predictions(parts["test"].sample_ids, parts["test"].labels, probs["test"])
     baseline = _action_unit_baseline(cache, spec, rows["train"])
-    write_run(runs, record, predictions, _weights(head, scaling, baseline))
+    write_run(runs, record, predictions, _arrays(outcome.weights, scaling, baseline))
     return record, True
 
 
-def load_head(folder: Path, *, device: str = "cpu") -> TrainedHead:
-    """The head of one run's folder, as it was when its test rows were scored.
+def _train(table: FeatureTable, fold: Fold, spec: RunSpec, device: torch.device, on_epoch: OnEpoch | None) -> Outcome:
+    """One head, a group of one; that it diverges is an error here, where nobody else goes on."""
+    found = np.unique(table.labels[fold.train])
+    if len(found) == 1:
+        raise TrainingError(
+            f"all {len(fold.train)} training rows are labelled {table.classes[found[0]]!r}: a head needs at least two "
+            "labels"
+        )
+    member = Member(spec.features.streams, spec.head, spec.train)
 
-    Raises:
-        ResultsError: no run there, or its weights do not fit its record.
-        TrainingError: no such device.
-    """
-    record, arrays = read_record(folder), read_weights(folder)
-    spec = _run_spec(record)
-    streams = spec.features.streams
-    head = make_head(spec.head, {name: record.streams[name]["used_dim"] for name in streams}, len(record.classes))
-    state = {name.removeprefix("head."): array for name, array in arrays.items() if name.startswith("head.")}
-    try:
-        head.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
-        scaling = {name: _saved_scaling(arrays, f"scaling.{name}") for name in streams}
-        baseline = _saved_scaling(arrays, "baseline") if "baseline.center" in arrays else None
-    except (KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ResultsError(
-            f"{folder}: weights.safetensors does not fit run.json ({reason}); delete the folder and train the run again"
-        ) from None
-    return TrainedHead(head.to(resolve_device(device)).eval(), scaling, baseline, record)
+    def tell(_: int, entries: Mapping[int, Mapping[str, Any]]) -> None:
+        if on_epoch is not None and entries:
+            on_epoch(entries[0])
+
+    (outcome,) = train_group(Table.of(table), [fold], [member], Machine.of(device), on_epoch=tell)
+    if outcome.ended == "diverged":
+        raise TrainingError(
+            f"the loss is not finite in epoch {outcome.last_epoch} with learning_rate {spec.train.learning_rate:g}: "
+            "the training diverged. Lower the learning rate"
+        )
+    return outcome
+
+
+def _check_rows(rows: Mapping[str, int]) -> None:
+    """Raises unless every split has a row, naming those that have none."""
+    why = {"train": "to learn from", "val": "to choose the epoch on", "test": "to report on"}
+    lacking = [f"{split!r} ({why[split]})" for split, count in rows.items() if count == 0]
+    if lacking:
+        raise TrainingError(
+            f"no labelled row has split {' nor '.join(lacking)}. Give the dataset such rows, or have its labels split "
+            "anew: `split: {kind: stratified}` in a pipeline, `--split stratified` on the command line"
+        )
 
 
 def run_digest(cache: Cache, spec: RunSpec, splits: npt.NDArray[np.str_]) -> str:
@@ -206,10 +174,6 @@ def run_splits(cache: Cache, spec: SplitSpec) -> npt.NDArray[np.str_]:
         return np.asarray(cache.splits, dtype=np.str_)
     labels = [cache.classes[label] if label >= 0 else None for label in cache.labels]
     return np.asarray([split or "" for split in stratified_split(labels, spec)], dtype=np.str_)
-
-
-def _run_spec(record: RunRecord) -> RunSpec:
-    return parse_spec(RunSpec, record.spec, f"run {record.digest[:16]}")
 
 
 def _cache_spec(cache: Cache, spec: RunSpec) -> dict[str, Any]:
@@ -268,21 +232,17 @@ def _action_unit_baseline(cache: Cache, spec: RunSpec, rows: npt.NDArray[np.int6
     return fit_scaling(table, rows, neutral_label=wanted.neutral_label)[whole]
 
 
-def _weights(
-    head: ConcatHead, scaling: Mapping[str, Scaling], baseline: Scaling | None
+def _arrays(
+    weights: Mapping[str, npt.NDArray[Any]], scaling: Mapping[str, Scaling], baseline: Scaling | None
 ) -> dict[str, npt.NDArray[np.float32]]:
     """All arrays of a run under the names they are saved by (see `emofuse.results`)."""
-    arrays = {f"head.{name}": tensor.cpu().numpy() for name, tensor in head.state_dict().items()}
+    arrays = {f"head.{name}": array for name, array in weights.items()}
     fitted = {f"scaling.{name}": values for name, values in scaling.items()}
     if baseline is not None:
         fitted["baseline"] = baseline
     for name, values in fitted.items():
         arrays |= {f"{name}.center": values.center, f"{name}.scale": values.scale}
     return arrays
-
-
-def _saved_scaling(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> Scaling:
-    return Scaling(arrays[f"{name}.center"], arrays[f"{name}.scale"])
 
 
 def _versions() -> dict[str, str]:

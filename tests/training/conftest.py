@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from emofuse.features import FeatureTable
+
+sys.path.append(str(Path(__file__).parent))  # oracle.py
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,8 @@ from emofuse.results import read_predictions, read_record, read_weights, run_dir
 from emofuse.specs import CacheSpec, RunSpec, StratifiedSplit, parse_spec
 from emofuse.training import runs as runs_module
 from emofuse.training.metrics import classification_metrics
-from emofuse.training.runs import load_head, train_run
+from emofuse.training.runs import train_run
+from emofuse.training.trained import load_head
 
 CLASSES = ("joy", "fear", "calm")
 ROWS = 120
@@ -189,7 +190,7 @@ def test_a_stream_s_name_may_be_the_beginning_of_another_s(new_cache, tmp_path):
 
 def test_the_same_run_is_not_trained_again(cache, tmp_path, monkeypatch):
     first, _ = train_run(cache, run_spec(), tmp_path / "runs", device="cpu")
-    monkeypatch.setattr(runs_module, "train_head", None)
+    monkeypatch.setattr(runs_module, "train_group", None)
     monkeypatch.setattr(runs_module, "read_features", None)
     second, trained_now = train_run(cache, run_spec(), tmp_path / "runs", device="cpu")
     assert not trained_now
@@ -328,6 +329,24 @@ def test_lacking_splits_are_named_together(new_cache, tmp_path):
     train_run(cache, run_spec(split={"kind": "stratified"}), tmp_path / "runs", device="cpu")
 
 
+def test_a_run_that_diverges_is_an_error_that_names_the_epoch(cache, tmp_path):
+    told = []
+    spec = run_spec(train={"learning_rate": 1e38})
+    with pytest.raises(
+        TrainingError, match=r"the loss is not finite in epoch 1 with learning_rate 1e\+38: .* Lower the"
+    ):
+        train_run(cache, spec, tmp_path / "runs", device="cpu", on_epoch=told.append)
+    assert told == []
+    assert not (tmp_path / "runs").exists()
+
+
+def test_each_epoch_is_told_as_it_ends(cache, tmp_path):
+    told = []
+    record, _ = train_run(cache, run_spec(), tmp_path / "runs", device="cpu", on_epoch=told.append)
+    assert told == record.history
+    assert set(told[0]) == {"epoch", "train_loss", "val_loss", "val_accuracy", "val_macro_f1"}
+
+
 def test_a_refused_run_leaves_nothing(new_cache, tmp_path):
     cache = new_cache(labels=np.zeros(ROWS, np.int64))
     with pytest.raises(TrainingError, match="all 72 training rows are labelled 'joy'"):
@@ -345,8 +364,8 @@ def test_weights_that_do_not_fit_their_record_are_refused(cache, tmp_path):
     save_file(without, folder / "weights.safetensors")
     with pytest.raises(ResultsError, match=r"does not fit run\.json \('scaling\.resnet50\.scale'\); delete the folder"):
         load_head(folder)
-    save_file({**weights, "head.output.bias": np.zeros(5, np.float32)}, folder / "weights.safetensors")
-    with pytest.raises(ResultsError, match=r"does not fit run\.json \(.*size mismatch for output\.bias"):
+    save_file({**weights, "head.join.bias.weight": np.zeros(5, np.float32)}, folder / "weights.safetensors")
+    with pytest.raises(ResultsError, match=r"does not fit run\.json \(.*size mismatch for join\.bias\.weight"):
         load_head(folder)
 
 

@@ -1,0 +1,73 @@
+"""Late fusion: a head of its own for each stream, their probabilities averaged with learned weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from emofuse.heads.dropout import Noise
+from emofuse.heads.lanes import Batch, Lane, Lanes, key_of
+from emofuse.heads.layers import Embeddings, HiddenLayers, Linear, Vector
+
+
+class StreamHead(nn.Module):
+    """One stream's embedding -> its own probabilities, and their weight in the average."""
+
+    def __init__(self, lanes: Lanes, stream: str, embed_dim: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.lanes = lanes
+        self.first = Linear(lanes, embed_dim, widths[0])
+        self.hidden = HiddenLayers(lanes, widths, f"{stream}.hidden")
+        self.log_weight = nn.Parameter(torch.zeros(len(lanes)))
+
+    def forward(self, embedding: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor]:
+        """Probabilities (n, B, C) of an embedding (n, B, E), and their weight (n, 1, 1) in the average."""
+        logits = self.hidden(self.first(embedding), noise)
+        weight = self.log_weight.exp().reshape(-1, 1, 1)
+        return functional.softmax(logits.to(weight.dtype), dim=2), weight
+
+
+class LateHead(nn.Module):
+    """p = sum of w_s p_s over the streams that the row has, over the sum of their w_s; w_s = exp(log_weight_s).
+
+    A row without any stream gets learned probabilities of their own.
+
+    Args:
+        group: K lanes, ordered by fold.
+        dims: stream -> D, the streams of all lanes together.
+        classes: C.
+        embed_dim: width of each stream's embedding.
+        depth: number of hidden layers of each stream's head.
+        width: of each hidden layer.
+    """
+
+    def __init__(
+        self, group: Sequence[Lane], dims: Mapping[str, int], classes: int, *, embed_dim: int, depth: int, width: int
+    ) -> None:
+        super().__init__()
+        self.lanes_of = {stream: Lanes(group, stream) for stream in dims}
+        widths = [*[width] * depth, classes]
+        self.embeddings = Embeddings(self.lanes_of, dims, embed_dim)
+        self.heads = nn.ModuleDict(
+            {key_of(stream): StreamHead(own, stream, embed_dim, widths) for stream, own in self.lanes_of.items()}
+        )
+        self.nothing = Vector(Lanes(group), classes)
+
+    def forward(self, batch: Batch, noise: Noise | None = None) -> Tensor:
+        """Logarithms of probabilities (K, B, C): logits whose softmax they are."""
+        nothing = functional.softmax(self.nothing(), dim=2)
+        rows = next(iter(batch.valid.values())).shape[1]
+        above = torch.zeros_like(nothing).expand(-1, rows, -1)
+        below = above[:, :, :1]
+        for stream, embedding in self.embeddings(batch).items():
+            own = self.lanes_of[stream]
+            probs, weight = self.heads[key_of(stream)](embedding, noise)
+            weight = weight * own.of_folds(batch.valid[stream]).unsqueeze(2)
+            above = own.add(above, weight * probs)
+            below = own.add(below, weight)
+        some = below > 0
+        probs = torch.where(some, above / torch.where(some, below, 1.0), nothing)
+        return probs.clamp(min=torch.finfo(probs.dtype).tiny).log()

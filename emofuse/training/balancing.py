@@ -1,0 +1,114 @@
+"""Gradient balancing: no stream's branch learns faster than the others because its gradients are larger.
+
+The paper monitors the gradient of every feature branch and scales that branch's learning rate. With Adam to scale the
+gradient would do nothing, since Adam divides by the gradient's size again; it is the *update* that is scaled. A branch
+is all that turns a stream's features into its embedding. In every step, for each member and branch b of its S:
+
+    n_b     = L2 norm of the gradient of the branch's parameters
+    m_b     = DECAY m_b + (1 - DECAY) n_b, at first n_b
+    scale_b = mean over the member's branches of m, over m_b, within 1 / LIMIT and LIMIT
+    learning rate of the branch = the member's learning rate x scale_b, in this very step
+
+The L2 norm and not the mean square: a step of Adam moves every weight by about the learning rate, so what the branch
+adds to the embedding grows with its number of inputs, as does this norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from emofuse.heads.lanes import key_of, owners
+from emofuse.specs import TrainSpec
+
+DECAY, LIMIT = 0.9, 4.0
+
+
+class BranchBalance:
+    """Norms, scales and learning rates of the branches of K lanes.
+
+    Attributes:
+        branches: name of a parameter -> index of its branch's stream.
+        rates: (K, S) learning rates, changed in place; None if they are only monitored. float64 on the CPU, float32
+            elsewhere, as torch's fused kernels want them.
+
+    Args:
+        head: of K lanes.
+        streams: of all lanes together, S.
+        trains: optimisation of each lane.
+    """
+
+    def __init__(self, head: nn.Module, streams: Sequence[str], trains: Sequence[TrainSpec]) -> None:
+        keys = {f"embeddings.{key_of(stream)}.": index for index, stream in enumerate(streams)}
+        own = owners(head)
+        self.branches = {
+            name: index for name, _ in head.named_parameters() for key, index in keys.items() if name.startswith(key)
+        }
+        self._lanes = {name: own[name] for name in self.branches}
+        self._streams = tuple(streams)
+        device = next(head.parameters()).device
+        kind = torch.float64 if device.type == "cpu" else torch.float32
+        self._has = torch.zeros(len(trains), len(streams), dtype=torch.bool, device=device)
+        for name, index in self.branches.items():
+            self._has[self._lanes[name].positions, index] = True
+        self._base = torch.tensor([train.learning_rate for train in trains], dtype=kind, device=device).unsqueeze(1)
+        self._smooth = torch.zeros_like(self._has, dtype=kind)
+        self._seen = torch.zeros(len(trains), 1, dtype=torch.bool, device=device)
+        self._sums = torch.zeros(2, *self._has.shape, dtype=kind, device=device)
+        self._counts = torch.zeros(len(trains), 1, dtype=kind, device=device)
+        self.rates = self._base.repeat(1, len(streams)) if trains[0].gradient_balancing == "on" else None
+
+    @torch.no_grad()
+    def observe(self, gradients: Mapping[str, Tensor], active: Tensor) -> None:
+        """Takes in the gradients of one step and sets the rates for its update.
+
+        Args:
+            gradients: of all parameters.
+            active: (K,) bool, lanes that are updated in this step.
+        """
+        norms = self._norms(gradients)
+        active = active.unsqueeze(1)
+        moved = torch.where(self._seen, self._smooth * DECAY + norms * (1 - DECAY), norms)
+        self._smooth.copy_(torch.where(active, moved, self._smooth))
+        self._seen.logical_or_(active)
+        scales = self._scales()
+        if self.rates is not None:
+            self.rates.copy_(self._base * scales)
+        self._sums.add_(torch.stack([norms, scales]) * active)
+        self._counts.add_(active)
+
+    def epoch_means(self) -> list[dict[str, dict[str, float]]]:
+        """For each lane the means over the steps since the last call: {branch_norms, branch_scales: {stream: mean}}."""
+        norms, scales = (self._sums / self._counts.clamp(min=1)).tolist()
+        has = self._has.tolist()
+        self._sums.zero_()
+        self._counts.zero_()
+        return [
+            {"branch_norms": self._named(norms[k], has[k]), "branch_scales": self._named(scales[k], has[k])}
+            for k in range(len(has))
+        ]
+
+    def go_on(self, before: BranchBalance, lanes: Sequence[int]) -> None:
+        """Goes on where these lanes of another group are."""
+        self._smooth.copy_(before._smooth[lanes])
+        self._seen.copy_(before._seen[lanes])
+
+    def _norms(self, gradients: Mapping[str, Tensor]) -> Tensor:
+        squares = torch.zeros_like(self._smooth)
+        for name, index in self.branches.items():
+            norm = torch.linalg.vector_norm(gradients[name].flatten(1), dim=1).to(squares.dtype)
+            squares[:, index] = self._lanes[name].add(squares[:, index], norm.square())
+        return squares.sqrt()
+
+    def _scales(self) -> Tensor:
+        """(K, S); 1 while monitored only, and where a branch has no gradient at all (no row has had the stream)."""
+        if self.rates is None:
+            return torch.ones_like(self._smooth)
+        mean = (self._smooth * self._has).sum(1, keepdim=True) / self._has.sum(1, keepdim=True)
+        some = self._smooth > 0
+        return torch.where(some, mean / torch.where(some, self._smooth, 1.0), 1.0).clamp(1 / LIMIT, LIMIT)
+
+    def _named(self, values: Sequence[float], has: Sequence[bool]) -> dict[str, float]:
+        return {stream: value for stream, value, own in zip(self._streams, values, has, strict=True) if own}

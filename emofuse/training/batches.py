@@ -1,0 +1,204 @@
+"""Which rows make which step: one order for a whole group, of which every fold takes its own rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from emofuse.errors import TrainingError
+from emofuse.heads.lanes import Batch
+from emofuse.training.members import Fold, Table
+from emofuse.training.streaming import Source, Window
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """The rows of one step.
+
+    Attributes:
+        rows: (F, B) int64 into the table: for each fold those rows of the batch in which it trains, in the batch's
+            order, then others that only fill.
+        present: (F, B) bool, false where a row only fills.
+        idle: folds without any row in this step: their members are not updated.
+    """
+
+    rows: Tensor
+    present: Tensor
+    idle: frozenset[int]
+
+
+def batch_sizes(count: int, batch_size: int) -> list[int]:
+    """Sizes of the batches of an epoch of `count` rows.
+
+    The last batch may be smaller. One row alone has no batch statistics, so it joins the batch before it.
+    """
+    sizes = [batch_size] * (count // batch_size)
+    rest = count % batch_size
+    if rest == 1 and sizes:
+        sizes[-1] += 1
+    elif rest:
+        sizes.append(rest)
+    return sizes
+
+
+class Order:
+    """The order of rows of a group, epoch by epoch.
+
+    The training rows of all folds are shuffled together and cut into batches. A fold's members see of each batch the
+    rows in which the fold trains, and are trained on their mean loss: the same steps as a run of that fold alone takes
+    when it walks through the same batches and skips the rows that it must not see. With a single fold this is any plain
+    training loop. All members of a fold see the same rows in the same order: they are compared under equal luck.
+
+    With a window, blocks of rows are shuffled, and then the rows of so many blocks at a time, so that an epoch can be
+    read from a disk in large pieces.
+
+    Args:
+        folds: all of them, also those that no member uses: they make the order.
+        used: indices of the folds that members use, in ascending order; the F of the steps.
+        count: N rows of the table.
+        batch_size: rows of a batch, over all folds.
+        generator: CPU, seeded by the group's order seed.
+        window: how far rows are shuffled; None for the whole table.
+        fixed_width: every step is as wide as the largest batch, for shapes that must not change; else as its fullest
+            fold.
+    """
+
+    def __init__(
+        self,
+        folds: Sequence[Fold],
+        used: Sequence[int],
+        *,
+        count: int,
+        batch_size: int,
+        generator: torch.Generator,
+        window: Window | None,
+        fixed_width: bool,
+    ) -> None:
+        self._rows = torch.from_numpy(np.unique(np.concatenate([fold.train for fold in folds])))
+        self._trains = torch.zeros(len(used), count, dtype=torch.bool)
+        for index, fold in enumerate(used):
+            self._trains[index, torch.from_numpy(folds[fold].train)] = True
+        self._sizes = batch_sizes(len(self._rows), batch_size)
+        self._generator = generator
+        self._window = window
+        self._fixed_width = fixed_width
+
+    @property
+    def width(self) -> int:
+        """Rows of the largest batch."""
+        return max(self._sizes)
+
+    @property
+    def rows_of_folds(self) -> Tensor:
+        """(F,) int64: training rows of each fold."""
+        return self._trains.sum(1)
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return len(self._sizes)
+
+    def epoch(self, source: Source, device: torch.device) -> Iterator[StepRows]:
+        """The steps of the next epoch, for each of which the source has the rows."""
+        windows = self._shuffled_windows()
+        order = torch.cat([rows for _, rows in windows])
+        source.follow([blocks for blocks, _ in windows])
+        reached = self._reached([len(rows) for _, rows in windows])
+        rows, present, counts = self._dealt(order)
+        rows, present = rows.to(device, non_blocking=True), present.to(device, non_blocking=True)
+        for step, of_folds in enumerate(counts.T.tolist()):
+            source.reach(reached[step])
+            width = self.width if self._fixed_width else max(1, *of_folds)
+            idle = frozenset(fold for fold, some in enumerate(of_folds) if not some)
+            yield StepRows(rows[:, step, :width], present[:, step, :width], idle)
+
+    def _shuffled_windows(self) -> list[tuple[list[int], Tensor]]:
+        """(blocks, their training rows in random order) of every window; without windows one, of no block."""
+        if self._window is None:
+            return [([], self._shuffled(self._rows))]
+        of_rows = self._rows // self._window.block_rows
+        blocks = self._shuffled(torch.unique(of_rows))
+        windows = torch.split(blocks, self._window.blocks)
+        return [(window.tolist(), self._shuffled(self._rows[torch.isin(of_rows, window)])) for window in windows]
+
+    def _reached(self, counts: Sequence[int]) -> list[int]:
+        """The last window from which each step has rows, of windows with so many training rows.
+
+        Raises:
+            TrainingError: a batch with rows from three windows, of which a source holds but two.
+        """
+        ends, stops = torch.tensor(counts).cumsum(0), torch.tensor(self._sizes).cumsum(0)
+        first = torch.searchsorted(ends, stops - torch.tensor(self._sizes), right=True)
+        last = torch.searchsorted(ends, stops - 1, right=True)
+        if int((last - first).max()) > 1:
+            raise TrainingError(
+                f"a batch of {self.width} rows reaches over more than two windows, the smallest of which has "
+                f"{min(counts)} training rows. Give more memory, or take smaller batches"
+            )
+        return [int(window) for window in last]
+
+    def _shuffled(self, values: Tensor) -> Tensor:
+        return values[torch.randperm(len(values), generator=self._generator)]
+
+    def _dealt(self, order: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Every fold's rows of every batch: rows and present (F, steps, width), and how many (F, steps)."""
+        filled = torch.arange(self.width) < torch.tensor(self._sizes).unsqueeze(1)
+        batches = torch.zeros(self.steps, self.width, dtype=torch.int64)
+        batches[filled] = order
+        trains = self._trains[:, batches] & filled
+        first = torch.argsort(trains.logical_not().to(torch.uint8), dim=2, stable=True)
+        counts = trains.sum(2)
+        return batches.expand_as(first).gather(2, first), torch.arange(self.width) < counts.unsqueeze(2), counts
+
+
+class Standardised:
+    """A table read through the scaling of every fold. A row is gathered once a fold, not once a head.
+
+    Args:
+        source: of the features.
+        table: the same rows.
+        streams: that are read.
+        folds: the F folds that are used.
+        device: where heads train.
+        dtype: of what is read.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        table: Table,
+        streams: Sequence[str],
+        folds: Sequence[Fold],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.source = source
+        self._valid = {name: table.valid[name].to(device) for name in streams}
+        self._labels = table.labels.to(device)
+        self._center = {
+            name: _stack([fold.scaling[name].center for fold in folds]).to(device, dtype) for name in streams
+        }
+        self._scale = {name: _stack([fold.scaling[name].scale for fold in folds]).to(device, dtype) for name in streams}
+        self._dtype = dtype
+
+    def read(self, rows: Tensor, present: Tensor) -> tuple[Batch, Tensor]:
+        """Features and labels (F, B) int64 of rows (F, B) int64; rows that are not present have no stream."""
+        flat = rows.reshape(-1)
+        features, valid = {}, {}
+        for name, of_table in self._valid.items():
+            valid[name] = of_table[flat].view_as(rows) & present
+            taken = self.source.take(name, flat).view(*rows.shape, -1).to(self._dtype)
+            scaled = (taken - self._center[name]) / self._scale[name]
+            features[name] = scaled.masked_fill_(~valid[name].unsqueeze(2), 0)
+        return Batch(features, valid), self._labels[flat].view_as(rows)
+
+
+def _stack(arrays: Sequence[npt.NDArray[np.float32]]) -> Tensor:
+    """(F, 1, D) of F arrays (D,)."""
+    return torch.from_numpy(np.stack(arrays)).unsqueeze(1)

@@ -1,0 +1,192 @@
+"""K heads in training: their weights, their optimizer, and the best weights that each has had."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from emofuse.errors import TrainingError
+from emofuse.heads import make_head
+from emofuse.heads.dropout import Noise, named_generator
+from emofuse.heads.lanes import Lanes, owners
+from emofuse.specs import TrainSpec
+from emofuse.training.balancing import BranchBalance
+from emofuse.training.batches import Order, Standardised
+from emofuse.training.machine import Machine
+from emofuse.training.members import Fold, Member, Table
+from emofuse.training.optim import GroupAdam
+from emofuse.training.steps import GraphedStep, TrainStep, capture_cuda
+from emofuse.training.streaming import Blocks, Resident, Source, Streamed, Window
+from emofuse.training.validation import Validation
+
+
+class Room:
+    """What all members of a group share and what stays when some leave: rows, their order, folds, noise.
+
+    Args:
+        table: N rows.
+        folds: all folds of the split.
+        members: the group.
+        machine: where it trains.
+        window: how far rows are shuffled; None for the whole table.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        folds: Sequence[Fold],
+        members: Sequence[Member],
+        machine: Machine,
+        window: Window | None = None,
+    ) -> None:
+        train = members[0].train
+        self.machine = machine
+        self.classes = table.classes
+        self.folds = sorted({member.fold for member in members})
+        self.dims = {
+            stream: dim for stream, dim in table.dims.items() if any(stream in member.streams for member in members)
+        }
+        used = [folds[fold] for fold in self.folds]
+        shuffle = named_generator(train.order_seed, "order of rows")
+        self.source = _make_source(table, tuple(self.dims), machine, window)
+        self.rows = Standardised(self.source, table, tuple(self.dims), used, device=machine.device, dtype=machine.dtype)
+        self.order = Order(
+            folds,
+            self.folds,
+            count=len(table.labels),
+            batch_size=train.batch_size,
+            generator=shuffle,
+            window=window,
+            fixed_width=machine.graphs,
+        )
+        self.noise = Noise(train.order_seed, self.order.width, machine.device)
+        self.validation = Validation(
+            self.rows, used, table.classes, device=machine.device, products=machine.products, window=window
+        )
+
+    def close(self) -> None:
+        """Ends what reads features in the background."""
+        self.source.close()
+
+
+class Group:
+    """The members that still train, as lanes of one head.
+
+    Args:
+        room: what they share.
+        members: ordered by fold and optimizer setting.
+        updates: fold -> updates that its members have had.
+    """
+
+    def __init__(self, room: Room, members: Sequence[Member], updates: Mapping[int, int] | None = None) -> None:
+        self._room = room
+        self._members = tuple(members)
+        machine = room.machine
+        lanes = [replace(member.lane(), fold=room.folds.index(member.fold)) for member in members]
+        trains = [member.train for member in members]
+        self._lanes = Lanes(lanes).to(machine.device)
+        self._head = make_head(members[0].head, lanes, room.dims, room.classes).to(machine.device, machine.dtype)
+        self._own = owners(self._head)
+        self._best = {name: torch.empty_like(tensor) for name, tensor in self._state().items()}
+        self._balance = _make_balance(self._head, tuple(room.dims), trains)
+        self._optimizer = GroupAdam(
+            self._head,
+            trains,
+            [lane.fold for lane in lanes],
+            rates=self._balance.rates if self._balance else None,
+            branches=self._balance.branches if self._balance else {},
+            updates=updates or {},
+        )
+        self._step = TrainStep(
+            self._head,
+            self._lanes,
+            room.rows,
+            smoothing=[train.label_smoothing for train in trains],
+            optimizer=self._optimizer,
+            balance=self._balance,
+            noise=room.noise,
+            products=machine.products,
+        )
+        self._run = GraphedStep(self._step, capture_cuda) if machine.graphs else self._step
+
+    def train_epoch(self, epoch: int) -> list[dict[str, Any]]:
+        """Trains on every row once.
+
+        Returns:
+            For each lane {epoch, train_loss}, and what `BranchBalance.epoch_means` gives. The device is waited for
+            here, once an epoch.
+        """
+        room = self._room
+        self._head.train()
+        self._step.losses.zero_()
+        for index, step in enumerate(
+            room.order.epoch(room.source, room.machine.device), start=(epoch - 1) * room.order.steps
+        ):
+            room.noise.advance(index)
+            self._run(step)
+        rows = self._lanes.of_folds(room.order.rows_of_folds.to(room.machine.device))
+        losses = (self._step.losses / rows).tolist()
+        means = self._balance.epoch_means() if self._balance else [{} for _ in losses]
+        return [{"epoch": epoch, "train_loss": loss, **mean} for loss, mean in zip(losses, means, strict=True)]
+
+    def validate(self) -> list[dict[str, float]]:
+        """For each lane {val_loss, val_accuracy, val_macro_f1}."""
+        return self._room.validation.scores(self._head, self._lanes)
+
+    @torch.no_grad()
+    def keep(self, lanes: Sequence[int]) -> None:
+        """Notes the weights of these lanes as the best that they have had."""
+        for name, tensor in self._state().items():
+            own = _rows_of(self._own[name], lanes)
+            self._best[name][own] = tensor[own]
+
+    def best_of(self, lane: int) -> dict[str, npt.NDArray[Any]]:
+        """The best weights of one lane, as of a single head without the axis of lanes."""
+        own = {name: _rows_of(self._own[name], [lane]) for name in self._best}
+        return {name: self._best[name][rows[0]].cpu().numpy() for name, rows in own.items() if rows}
+
+    @torch.no_grad()
+    def only(self, lanes: Sequence[int]) -> Group:
+        """A group of these lanes alone, which goes on where they are now."""
+        smaller = Group(self._room, [self._members[lane] for lane in lanes], self._optimizer.updates)
+        for ours, theirs in (
+            (self._state(), smaller._state()),
+            (self._best, smaller._best),
+            (self._optimizer.mean, smaller._optimizer.mean),
+            (self._optimizer.square, smaller._optimizer.square),
+        ):
+            for name, tensor in theirs.items():
+                tensor.copy_(ours[name][_rows_of(self._own[name], lanes)])
+        if self._balance and smaller._balance:
+            smaller._balance.go_on(self._balance, lanes)
+        return smaller
+
+    def _state(self) -> dict[str, Tensor]:
+        return {name: tensor.detach() for name, tensor in self._head.state_dict().items()}
+
+
+def _make_source(table: Table, streams: Sequence[str], machine: Machine, window: Window | None) -> Source:
+    if not isinstance(table.features, Blocks):
+        return Resident(table.features, streams, machine.device)
+    if window is None or window.block_rows != table.features.block_rows:
+        raise TrainingError(
+            f"features in blocks of {table.features.block_rows} rows need a window of such blocks, got {window}"
+        )
+    return Streamed(
+        table.features, window, streams, count=len(table.labels), device=machine.device, dtype=machine.dtype
+    )
+
+
+def _rows_of(own: Lanes, lanes: Sequence[int]) -> list[int]:
+    """Where these lanes stand among the lanes that have a tensor; those that have not are left out."""
+    place = {lane: row for row, lane in enumerate(own.own)}
+    return [place[lane] for lane in lanes if lane in place]
+
+
+def _make_balance(head: nn.Module, streams: Sequence[str], trains: Sequence[TrainSpec]) -> BranchBalance | None:
+    return None if trains[0].gradient_balancing == "off" else BranchBalance(head, streams, trains)

@@ -1,0 +1,169 @@
+"""What the engine is given and gives back: rows, folds, members, outcomes. Plain tensors, nothing of a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from emofuse.errors import TrainingError
+from emofuse.features import FeatureTable, Scaling
+from emofuse.heads.lanes import Lane
+from emofuse.specs import HeadSpec, TrainSpec, canonical_json
+from emofuse.training.streaming import Blocks
+
+Ended = Literal["epochs", "patience", "diverged"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """N samples as tensors: of a `FeatureTable`, or of arrays of one's own.
+
+    Attributes:
+        features: stream -> (N, D) floating point, as cached, or blocks of them that are read as they are needed; what
+            stands in rows that are not valid is never used.
+        valid: stream -> (N,) bool, whether the row has the stream.
+        labels: (N,) int64, 0 <= label < classes in rows of a fold.
+        classes: C.
+    """
+
+    features: Mapping[str, Tensor] | Blocks
+    valid: Mapping[str, Tensor]
+    labels: Tensor
+    classes: int
+
+    @classmethod
+    def of(cls, table: FeatureTable) -> Self:
+        """The tensors of a feature table, which shares its memory with them."""
+        return cls(
+            features={name: torch.from_numpy(array) for name, array in table.features.items()},
+            valid={name: torch.from_numpy(array) for name, array in table.valid.items()},
+            labels=torch.from_numpy(table.labels),
+            classes=len(table.classes),
+        )
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Stream -> D."""
+        if isinstance(self.features, Blocks):
+            return dict(self.features.dims)
+        return {name: tensor.shape[1] for name, tensor in self.features.items()}
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Rows that train, rows that choose the epoch, and the scaling fitted on the former.
+
+    Attributes:
+        train: (n,) int64.
+        val: (m,) int64.
+        scaling: stream -> its standardisation, fitted on `train` alone.
+    """
+
+    train: npt.NDArray[np.int64]
+    val: npt.NDArray[np.int64]
+    scaling: Mapping[str, Scaling]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One head to train.
+
+    Attributes:
+        streams: that it sees.
+        head: its kind and sizes.
+        train: its optimisation.
+        fold: index of its fold.
+    """
+
+    streams: tuple[str, ...]
+    head: HeadSpec
+    train: TrainSpec
+    fold: int = 0
+
+    def lane(self) -> Lane:
+        """What the layers know of it."""
+        return Lane(self.streams, self.train.seed, self.fold, self.head.dropout)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a member.
+
+    Attributes:
+        weights: parameters and running statistics of the best epoch, as of a single head without the axis of lanes;
+            empty if there was no finite epoch.
+        history: an entry a finite epoch: {epoch, train_loss, val_loss, val_accuracy, val_macro_f1}; `train_loss` is
+            what was minimised (with label smoothing and dropout), `val_loss` plain cross-entropy. Where gradients are
+            balanced or monitored also {branch_norms, branch_scales: {stream: mean over the epoch's steps}}.
+        best_epoch: the epoch of the weights, counted from 1; 0 if there was none.
+        last_epoch: the epoch in which the member left.
+        ended: why it left: all its epochs done, `patience` epochs without a better one, or a loss that is not finite.
+    """
+
+    weights: Mapping[str, npt.NDArray[Any]]
+    history: Sequence[Mapping[str, Any]]
+    best_epoch: int
+    last_epoch: int
+    ended: Ended
+
+
+def group_key(member: Member) -> str:
+    """What members must share to train together: the shapes of the head, batches and their order, balancing.
+
+    Streams, fold, learning rate, weight decay, optimizer, dropout, label smoothing, seed, epochs, patience and the
+    measure by which the epoch is chosen may differ.
+    """
+    return canonical_json(
+        {
+            "head": member.head.model_dump(exclude={"dropout"}),
+            "train": member.train.model_dump(include={"batch_size", "order_seed", "gradient_balancing"}),
+        }
+    )
+
+
+def check_group(table: Table, folds: Sequence[Fold], members: Sequence[Member]) -> None:
+    """Refuses what cannot be trained, with all its faults.
+
+    Raises:
+        TrainingError: members that do not fit together, streams or folds that do not exist, folds without rows, with
+            one label only, or with rows that have no label.
+    """
+    if not members:
+        raise TrainingError("no member to train")
+    problems = []
+    keys = sorted({group_key(member) for member in members})
+    if len(keys) > 1:
+        problems.append(f"members of one group must share head and batches, got {' and '.join(keys)}; plan them first")
+    for index, member in enumerate(members):
+        unknown = sorted(set(member.streams) - set(table.dims))
+        if unknown or not member.streams:
+            there = ", ".join(table.dims)
+            problems.append(
+                f"member {index}: no such stream: {', '.join(unknown) or '(none named)'} (there are: {there})"
+            )
+        if not 0 <= member.fold < len(folds):
+            problems.append(f"member {index}: fold {member.fold} of {len(folds)}")
+    for index, fold in enumerate(folds):
+        problems.extend(f"fold {index}: {problem}" for problem in _fold_problems(table, fold))
+    if problems:
+        raise TrainingError(" | ".join(problems))
+
+
+def _fold_problems(table: Table, fold: Fold) -> list[str]:
+    if len(fold.train) == 0:
+        return ["no training row: nothing to learn from"]
+    if len(fold.val) == 0:
+        return ["no validation row: the epoch is chosen on them"]
+    labels = table.labels.numpy()
+    bad = [row for row in (*fold.train, *fold.val) if not 0 <= labels[row] < table.classes]
+    if bad:
+        return [f"{len(bad)} rows have no label of 0 .. {table.classes - 1}, the first is row {bad[0]}"]
+    if len(np.unique(labels[fold.train])) == 1:
+        return [f"all {len(fold.train)} training rows have label {labels[fold.train[0]]}: a head needs at least two"]
+    return []

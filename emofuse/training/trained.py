@@ -1,0 +1,106 @@
+"""A saved run, ready to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from emofuse.errors import ResultsError
+from emofuse.features import Scaling, derived_features
+from emofuse.heads import load_head_weights
+from emofuse.heads.lanes import Batch
+from emofuse.results import RunRecord, read_record, read_weights
+from emofuse.specs import RunSpec, parse_spec
+from emofuse.status import Status
+from emofuse.training.machine import resolve_device
+from emofuse.training.validation import predict_probs
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """A saved run, ready to predict.
+
+    Attributes:
+        head: in evaluation mode, on the device asked for.
+        scaling: stream -> as fitted on the run's training rows.
+        action_unit_baseline: of all 30 action units over the run's training faces, whether or not its head looks at
+            them; None if the cache had none.
+        record: of the run.
+    """
+
+    head: nn.Module
+    scaling: Mapping[str, Scaling]
+    action_unit_baseline: Scaling | None
+    record: RunRecord
+
+    def probs(
+        self, features: Mapping[str, npt.NDArray[Any]], status: Mapping[str, npt.NDArray[np.uint8]]
+    ) -> npt.NDArray[np.float32]:
+        """Probabilities of new rows, from features as a cache stores them.
+
+        Args:
+            features: stream -> (n, D) as extracted, n >= 1.
+            status: stream -> (n,) uint8 of `Status`.
+
+        Returns:
+            (n, C) float32, columns in the order of `record.classes`.
+        """
+        spec = _run_spec(self.record)
+        rows, valid = {}, {}
+        for name in spec.features.streams:
+            valid[name] = status[name] == Status.OK
+            derived = derived_features(self.record.streams[name]["kind"], features[name], spec.features)
+            rows[name] = self.scaling[name].apply(derived, valid[name])
+        return head_probs(self.head, rows, valid)
+
+
+def load_head(folder: Path, *, device: str = "cpu") -> TrainedHead:
+    """The head of one run's folder, as it was when its test rows were scored.
+
+    Raises:
+        ResultsError: no run there, or its weights do not fit its record.
+        TrainingError: no such device.
+    """
+    record, arrays = read_record(folder), read_weights(folder)
+    spec = _run_spec(record)
+    streams = spec.features.streams
+    dims = {name: record.streams[name]["used_dim"] for name in streams}
+    weights = {name.removeprefix("head."): array for name, array in arrays.items() if name.startswith("head.")}
+    try:
+        head = load_head_weights(spec.head, dims, len(record.classes), weights)
+        scaling = {name: _saved_scaling(arrays, f"scaling.{name}") for name in streams}
+        baseline = _saved_scaling(arrays, "baseline") if "baseline.center" in arrays else None
+    except (KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ResultsError(
+            f"{folder}: weights.safetensors does not fit run.json ({reason}); delete the folder and train the run again"
+        ) from None
+    return TrainedHead(head.to(resolve_device(device)), scaling, baseline, record)
+
+
+def head_probs(
+    head: nn.Module, features: Mapping[str, npt.NDArray[np.float32]], valid: Mapping[str, npt.NDArray[np.bool_]]
+) -> npt.NDArray[np.float32]:
+    """(n, C) of a single head, of standardised features (n, D)."""
+    device = next(head.parameters()).device
+    batch = Batch(
+        {name: torch.from_numpy(array).unsqueeze(0).to(device) for name, array in features.items()},
+        {name: torch.from_numpy(array).unsqueeze(0).to(device) for name, array in valid.items()},
+    )
+    probs: npt.NDArray[np.float32] = predict_probs(head, batch)[0]
+    return probs
+
+
+def _saved_scaling(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> Scaling:
+    return Scaling(arrays[f"{name}.center"], arrays[f"{name}.scale"])
+
+
+def _run_spec(record: RunRecord) -> RunSpec:
+    return parse_spec(RunSpec, record.spec, f"run {record.digest[:16]}")

@@ -1,0 +1,353 @@
+"""The oracle: one head, one plain PyTorch loop, written for the eye. The engine must do the same for every member.
+
+Nothing here is batched over heads or masked: rows without a stream are left out and put back, streams that a head has
+not do not exist, a fold's rows are picked out of each batch. Only the names of random numbers are the engine's.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from emofuse.heads.dropout import OFFSETS, named_generator, tape_offset
+from emofuse.heads.lanes import key_of
+from emofuse.training.metrics import classification_metrics
+
+# ------------------------------------------------------------------------------------------------------------- heads
+
+
+class Embedding(nn.Module):
+    """Project and normalise the rows that have the stream; the others get a learned vector."""
+
+    def __init__(self, dim, embed_dim):
+        super().__init__()
+        self.linear = nn.Linear(dim, embed_dim, bias=False)
+        self.norm = nn.BatchNorm1d(embed_dim)
+        self.missing = nn.Parameter(torch.zeros(embed_dim))
+
+    def forward(self, x, valid):
+        projected = self.linear(x[valid])
+        if self.training and len(projected) < 2:  # no variance: the running statistics serve
+            norm = self.norm
+            normed = functional.batch_norm(projected, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        else:
+            normed = self.norm(projected)
+        out = self.missing.expand(len(x), -1).clone()
+        out[valid] = normed
+        return out
+
+
+class Dropout(nn.Module):
+    """Zeros read from the tape of (order seed, step, place), from where the member's seed says."""
+
+    def __init__(self, place):
+        super().__init__()
+        self.place = place
+
+    def forward(self, x):
+        run = self.run
+        if not self.training or run.share == 0:
+            return x
+        rows, width = x.shape
+        tape = torch.rand(
+            run.largest_batch * width + OFFSETS,
+            generator=named_generator(run.order_seed, f"dropout {run.step} {self.place}"),
+        )
+        start = tape_offset(run.seed)
+        kept = tape[start : start + rows * width].reshape(rows, width) >= run.share
+        return x * kept / (1 - run.share)
+
+
+class Hidden(nn.Module):
+    def __init__(self, widths, place):
+        super().__init__()
+        pairs = list(pairwise(widths))
+        self.dropout = nn.ModuleList(Dropout(f"{place}.{i}") for i in range(len(pairs)))
+        self.linear = nn.ModuleList(nn.Linear(a, b) for a, b in pairs)
+
+    def forward(self, x):
+        for dropout, linear in zip(self.dropout, self.linear, strict=True):
+            x = linear(dropout(torch.relu(x)))
+        return x
+
+
+class Concat(nn.Module):
+    def __init__(self, spec, dims, classes):
+        super().__init__()
+        widths = [spec.width] * spec.depth + [classes]
+        self.embeddings = nn.ModuleDict({key_of(s): Embedding(d, spec.embed_dim) for s, d in dims.items()})
+        self.join = nn.Linear(spec.embed_dim * len(dims), widths[0])
+        self.hidden = Hidden(widths, "hidden")
+
+    def forward(self, x, valid):
+        return self.hidden(self.join(torch.cat(embed(self, x, valid), dim=1)))
+
+
+class Linear(nn.Module):
+    def __init__(self, spec, dims, classes):
+        super().__init__()
+        self.embeddings = nn.ModuleDict({key_of(s): nn.Module() for s in dims})
+        for stream, dim in dims.items():
+            own = self.embeddings[key_of(stream)]
+            own.linear = nn.Linear(dim, classes, bias=False)
+            own.missing = nn.Parameter(torch.zeros(classes))
+        self.bias = nn.Module()
+        self.bias.weight = nn.Parameter(torch.zeros(classes))
+
+    def forward(self, x, valid):
+        logits = self.bias.weight
+        for stream in x:
+            own = self.embeddings[key_of(stream)]
+            logits = logits + torch.where(valid[stream].unsqueeze(1), own.linear(x[stream]), own.missing)
+        return logits
+
+
+class Gated(nn.Module):
+    def __init__(self, spec, dims, classes):
+        super().__init__()
+        widths = [spec.width] * spec.depth + [classes]
+        self.embeddings = nn.ModuleDict({key_of(s): Embedding(d, spec.embed_dim) for s, d in dims.items()})
+        self.context = nn.Linear(spec.embed_dim * len(dims), spec.gate_dim)
+        self.gates = nn.ModuleDict({key_of(s): nn.Linear(spec.gate_dim, 1) for s in dims})
+        self.join = nn.Linear(spec.embed_dim * len(dims), widths[0])
+        self.hidden = Hidden(widths, "hidden")
+
+    def forward(self, x, valid):
+        embeddings = embed(self, x, valid)
+        context = torch.tanh(self.context(torch.cat(embeddings, dim=1)))
+        gated = [e * torch.sigmoid(gate(context)) for e, gate in zip(embeddings, self.gates.values(), strict=True)]
+        return self.hidden(self.join(torch.cat(gated, dim=1)))
+
+
+class Late(nn.Module):
+    def __init__(self, spec, dims, classes):
+        super().__init__()
+        widths = [spec.width] * spec.depth + [classes]
+        self.embeddings = nn.ModuleDict({key_of(s): Embedding(d, spec.embed_dim) for s, d in dims.items()})
+        self.heads = nn.ModuleDict({key_of(s): nn.Module() for s in dims})
+        for stream in dims:
+            own = self.heads[key_of(stream)]
+            own.first = nn.Linear(spec.embed_dim, widths[0])
+            own.hidden = Hidden(widths, f"{stream}.hidden")
+            own.log_weight = nn.Parameter(torch.zeros(()))
+        self.nothing = nn.Module()
+        self.nothing.weight = nn.Parameter(torch.zeros(classes))
+
+    def forward(self, x, valid):
+        probs, weights = [], []
+        for embedding, stream in zip(embed(self, x, valid), x, strict=True):
+            own = self.heads[key_of(stream)]
+            probs.append(torch.softmax(own.hidden(own.first(embedding)), dim=1))
+            weights.append(own.log_weight.exp() * valid[stream])
+        rows = []
+        for row in range(len(probs[0])):
+            total = sum(w[row] for w in weights)
+            if total > 0:
+                rows.append(sum(w[row] * p[row] for w, p in zip(weights, probs, strict=True)) / total)
+            else:
+                rows.append(torch.softmax(self.nothing.weight, dim=0))
+        return torch.stack(rows).log()
+
+
+class Transformer(nn.Module):
+    def __init__(self, spec, tokens, place):
+        super().__init__()
+        dim, self.count = spec.embed_dim, spec.attention_heads
+        self.norm, self.hidden_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.query, self.value, self.mix = (nn.Linear(dim, dim) for _ in range(3))
+        self.key = nn.Linear(dim, dim, bias=False)
+        self.up, self.down = nn.Linear(dim, spec.width), nn.Linear(spec.width, dim)
+        self.mix_dropout = nn.ModuleList(Dropout(f"{place}.mix.{token}") for token in tokens)
+        self.down_dropout = nn.ModuleList(Dropout(f"{place}.down.{token}") for token in tokens)
+
+    def forward(self, tokens):
+        normed = [self.norm(token) for token in tokens]
+        keys = torch.stack([self.key(token) for token in normed], dim=1)
+        values = torch.stack([self.value(token) for token in normed], dim=1)
+        out = []
+        for i, token in enumerate(tokens):
+            query, heard = self.query(normed[i]), []
+            for q, k, v in zip(*(t.chunk(self.count, dim=-1) for t in (query, keys, values)), strict=True):
+                attention = torch.softmax((q.unsqueeze(1) * k).sum(2) / math.sqrt(q.shape[-1]), dim=1)
+                heard.append((attention.unsqueeze(2) * v).sum(1))
+            mixed = token + self.mix_dropout[i](self.mix(torch.cat(heard, dim=1)))
+            hidden = self.down(functional.gelu(self.up(self.hidden_norm(mixed))))
+            out.append(mixed + self.down_dropout[i](hidden))
+        return out
+
+
+class Attention(nn.Module):
+    def __init__(self, spec, dims, classes):
+        super().__init__()
+        dim, tokens = spec.embed_dim, ["asking", *(f"stream {s}" for s in dims)]
+        self.embeddings = nn.ModuleDict({key_of(s): Embedding(d, dim) for s, d in dims.items()})
+        self.asking, self.names = nn.Module(), nn.ModuleDict({key_of(s): nn.Module() for s in dims})
+        for part in (self.asking, *self.names.values()):
+            part.weight = nn.Parameter(torch.zeros(dim))
+        self.layers = nn.ModuleList(Transformer(spec, tokens, f"layers.{i}") for i in range(spec.depth))
+        self.norm = nn.LayerNorm(dim)
+        self.output = nn.Linear(dim, classes)
+
+    def forward(self, x, valid):
+        embeddings = embed(self, x, valid)
+        streams = [e + name.weight for e, name in zip(embeddings, self.names.values(), strict=True)]
+        tokens = [self.asking.weight.expand(len(streams[0]), -1), *streams]
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return self.output(self.norm(tokens[0]))
+
+
+HEADS = {"concat": Concat, "linear": Linear, "gated": Gated, "late": Late, "attention": Attention}
+
+
+def embed(head, x, valid):
+    return [head.embeddings[key_of(stream)](x[stream], valid[stream]) for stream in x]
+
+
+# ----------------------------------------------------------------------------------- names and beginnings of weights
+
+
+def engine_weights(head, streams):
+    """A copy of all weights under the engine's names: `join` and `context` cut into one part a stream."""
+    named = {}
+    for name, tensor in head.state_dict().items():
+        layer, _, kind = name.rpartition(".")
+        if kind == "num_batches_tracked":
+            continue
+        if layer not in ("join", "context"):
+            named[name] = tensor.clone()
+        elif kind == "bias":
+            named[f"{layer}.bias.weight"] = tensor.clone()
+        else:
+            parts = tensor.chunk(len(streams), dim=1)
+            named |= {f"{layer}.{key_of(s)}.weight": part.clone() for s, part in zip(streams, parts, strict=True)}
+    return named
+
+
+@torch.no_grad()
+def begin(head, streams, seed):
+    """Uniform in +-1/sqrt(inputs), from a generator named after the tensor."""
+
+    def numbers(name, shape, inputs):
+        bound = inputs**-0.5
+        return torch.rand(shape, generator=named_generator(seed, name)) * (2 * bound) - bound
+
+    for path, layer in head.named_modules():
+        if path in ("join", "context"):
+            out, inputs = layer.weight.shape
+            parts = [numbers(f"{path}.{key_of(s)}.weight", (out, inputs // len(streams)), inputs) for s in streams]
+            layer.weight.copy_(torch.cat(parts, dim=1))
+            layer.bias.copy_(numbers(f"{path}.bias.weight", (out,), inputs))
+        elif isinstance(layer, nn.Linear):
+            for name, tensor in layer.named_parameters(prefix=path):
+                tensor.copy_(numbers(name, tensor.shape, layer.in_features))
+        elif path in ("bias", "nothing", "asking") or path.startswith("names."):
+            inputs = sum(own.linear.in_features for own in head.embeddings.values()) if path == "bias" else None
+            if hasattr(layer, "weight"):
+                layer.weight.copy_(numbers(f"{path}.weight", layer.weight.shape, inputs or len(layer.weight)))
+
+
+# --------------------------------------------------------------------------------------------------------- the loop
+
+
+class Run:
+    """What dropout asks for."""
+
+    step = 0
+
+
+def cut(order, batch_size):
+    """Batches of an epoch; one row alone joins the batch before it."""
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        last = batches.pop()
+        batches[-1] = torch.cat([batches[-1], last])
+    return batches
+
+
+def train_alone(table, folds, member, dtype=torch.float64):
+    """One member, alone.
+
+    Returns:
+        best weights under the engine's names, history, best epoch, last epoch, why it ended.
+    """
+    fold, train = folds[member.fold], member.train
+    x, valid = {}, {}
+    for stream in member.streams:
+        center, scale = (torch.from_numpy(part).to(dtype) for part in vars(fold.scaling[stream]).values())
+        valid[stream] = table.valid[stream]
+        x[stream] = (table.features[stream].to(dtype) - center) / scale
+        x[stream][~valid[stream]] = 0
+    dims = {stream: table.features[stream].shape[1] for stream in member.streams}
+    head = HEADS[member.head.kind](member.head, dims, table.classes)
+    begin(head, member.streams, train.seed)
+    head.to(dtype)
+
+    everyone = torch.from_numpy(np.unique(np.concatenate([f.train for f in folds])))
+    own = set(fold.train.tolist())
+    run = Run()
+    run.share, run.seed, run.order_seed = member.head.dropout, train.seed, train.order_seed
+    run.largest_batch = max(len(batch) for batch in cut(everyone, train.batch_size))
+    for layer in head.modules():
+        layer.run = run
+
+    branches = [list(own.parameters()) for own in head.embeddings.values()]
+    inside = {id(p) for branch in branches for p in branch}
+    rest = [p for p in head.parameters() if id(p) not in inside]
+    kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
+    groups = [{"params": params} for params in (*branches, rest)]
+    optimizer = kind(groups, lr=train.learning_rate, weight_decay=train.weight_decay, foreach=False)
+    smooth, norms, scales = None, [], []
+
+    shuffle = named_generator(train.order_seed, "order of rows")
+    history, best, best_score, best_epoch = [], {}, (-math.inf, -math.inf), 0
+    for epoch in range(1, train.epochs + 1):
+        head.train()
+        total, norms, scales = 0.0, [], []
+        for batch in cut(everyone[torch.randperm(len(everyone), generator=shuffle)], train.batch_size):
+            rows = torch.tensor([row for row in batch.tolist() if row in own], dtype=torch.int64)
+            if len(rows):
+                logits = head({s: x[s][rows] for s in x}, {s: valid[s][rows] for s in x})
+                loss = functional.cross_entropy(logits, table.labels[rows], label_smoothing=train.label_smoothing)
+                for weight in head.parameters():  # one that no row of the batch uses has gradient zero, not none
+                    weight.grad = torch.zeros_like(weight)
+                loss.backward()
+                if train.gradient_balancing != "off":
+                    norm = [math.sqrt(sum(p.grad.square().sum().item() for p in branch)) for branch in branches]
+                    smooth = norm if smooth is None else [0.9 * s + 0.1 * n for s, n in zip(smooth, norm, strict=True)]
+                    scale = [min(4, max(0.25, np.mean(smooth) / s)) for s in smooth]
+                    if train.gradient_balancing == "monitor":
+                        scale = [1.0] * len(scale)
+                    for group, factor in zip(optimizer.param_groups, scale, strict=False):
+                        group["lr"] = train.learning_rate * factor
+                    norms.append(norm)
+                    scales.append(scale)
+                optimizer.step()
+                total += loss.item() * len(rows)
+            run.step += 1
+
+        head.eval()
+        with torch.no_grad():
+            logits = head({s: x[s][fold.val] for s in x}, {s: valid[s][fold.val] for s in x})
+        probs = torch.softmax(logits, dim=1).numpy()
+        entry = {"epoch": epoch, "train_loss": total / len(own)}
+        if not (math.isfinite(total) and np.isfinite(probs).all()):
+            return best, history, best_epoch, epoch, "diverged"
+        metrics = classification_metrics(table.labels[fold.val].numpy(), probs, [str(c) for c in range(table.classes)])
+        entry |= {"val_loss": metrics["loss"], "val_accuracy": metrics["accuracy"]}
+        entry["val_macro_f1"] = metrics["macro"]["f1"]
+        if norms:
+            entry["branch_norms"] = dict(zip(x, np.mean(norms, axis=0), strict=True))
+            entry["branch_scales"] = dict(zip(x, np.mean(scales, axis=0), strict=True))
+        history.append(entry)
+        score = (-entry["val_loss"] if train.select == "loss" else entry[f"val_{train.select}"], -entry["val_loss"])
+        if score > best_score:
+            best, best_score, best_epoch = engine_weights(head, member.streams), score, epoch
+        elif train.patience is not None and epoch - best_epoch >= train.patience:
+            return best, history, best_epoch, epoch, "patience" if epoch < train.epochs else "epochs"
+    return best, history, best_epoch, train.epochs, "epochs"

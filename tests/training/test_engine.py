@@ -1,0 +1,369 @@
+"""The engine: every member of a group equals its own run in the oracle, whoever trains beside it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import oracle
+import pytest
+import torch
+
+from emofuse.errors import TrainingError
+from emofuse.features import Scaling
+from emofuse.heads.lanes import owners
+from emofuse.specs import (
+    AttentionHeadSpec,
+    ConcatHeadSpec,
+    GatedHeadSpec,
+    LateHeadSpec,
+    LinearHeadSpec,
+    TrainSpec,
+)
+from emofuse.training.engine import train_group
+from emofuse.training.group import Group, Room
+from emofuse.training.machine import Machine
+from emofuse.training.members import Fold, Member, Table, group_key
+
+EXACT = Machine(torch.device("cpu"), torch.float64)
+HEADS = {
+    "concat": ConcatHeadSpec(embed_dim=6, depth=2, width=8),
+    "concat without hidden layers": ConcatHeadSpec(embed_dim=6, depth=0),
+    "linear": LinearHeadSpec(),
+    "gated": GatedHeadSpec(embed_dim=6, gate_dim=4, depth=1, width=8),
+    "late": LateHeadSpec(embed_dim=6, depth=1, width=8),
+    "attention": AttentionHeadSpec(embed_dim=8, attention_heads=2, depth=1, width=12),
+    "attention of two layers": AttentionHeadSpec(embed_dim=8, attention_heads=2, depth=2, width=12),
+}
+SMALL = HEADS["concat"]
+DIMS = {"lbp": 5, "mobilenet_v3.small": 7, "type": 3}
+LBP, MOBILE, TYPE = DIMS
+
+
+def make_table(rows=80, dims=None, classes=4, missing=0.25, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, rows)
+    features, valid = {}, {}
+    for stream, dim in (dims or DIMS).items():
+        x = rng.normal(size=(rows, dim)) * 3 + 1 + rng.normal(size=(classes, dim))[labels] * 6
+        valid[stream] = torch.from_numpy(rng.random(rows) >= missing)
+        features[stream] = torch.from_numpy(x.astype(np.float32))
+        features[stream][~valid[stream]] = float("nan")  # whatever stands there, nobody reads it
+    return Table(features, valid, torch.from_numpy(labels), classes)
+
+
+def make_fold(table, train, val):
+    scaling = {}
+    for stream, x in table.features.items():
+        rows = train[table.valid[stream][train].numpy()]
+        scaling[stream] = Scaling.fit(x.numpy(), rows)
+    return Fold(train, val, scaling)
+
+
+def make_folds(table, count=3, seed=99):
+    part = np.random.default_rng(seed).integers(0, count, len(table.labels))
+    return [make_fold(table, np.flatnonzero(part != f), np.flatnonzero(part == f)) for f in range(count)]
+
+
+def make_members(head, balancing="off", **changes):
+    """Members that differ in everything in which they may differ."""
+    common = {"epochs": 5, "batch_size": 16, "select": "loss", "gradient_balancing": balancing} | changes
+
+    def member(streams, fold, dropout=0.0, **train):
+        own = head.model_copy(update={"dropout": dropout}) if "dropout" in type(head).model_fields else head
+        return Member(streams, own, TrainSpec(**(common | train)), fold)
+
+    return [
+        member((LBP, MOBILE, TYPE), 0, learning_rate=1e-2),
+        member((MOBILE,), 1, 0.3, learning_rate=1e-3, weight_decay=0.1, optimizer="adamw"),
+        member((LBP, TYPE), 2, 0.3, learning_rate=3e-3, weight_decay=0.1, seed=3, label_smoothing=0.1, epochs=3),
+        member((LBP, TYPE), 1, 0.1, learning_rate=3e-2, patience=1, select="accuracy"),
+        member((MOBILE, TYPE), 0, learning_rate=1e-2, seed=3),
+        member((LBP, MOBILE, TYPE), 2, 0.5, learning_rate=1e-3, seed=3, label_smoothing=0.2, select="macro_f1"),
+        member((TYPE,), 0, learning_rate=1e-2, optimizer="adamw", weight_decay=0.01),
+    ]
+
+
+def assert_same_run(outcome, expected):
+    """1e-9 relative, parameter by parameter, and every number of every epoch."""
+    weights, history, best_epoch, last_epoch, ended = expected
+    assert (outcome.best_epoch, outcome.last_epoch, outcome.ended) == (best_epoch, last_epoch, ended)
+    assert outcome.weights.keys() == weights.keys()
+    for name, tensor in weights.items():
+        np.testing.assert_allclose(outcome.weights[name], tensor.numpy(), rtol=1e-9, atol=1e-12, err_msg=name)
+    assert len(outcome.history) == len(history)
+    for ours, theirs in zip(outcome.history, history, strict=True):
+        assert ours == approximately(theirs)
+
+
+def approximately(entry):
+    return {
+        key: approximately(value) if isinstance(value, dict) else pytest.approx(value, rel=1e-9, abs=1e-12)
+        for key, value in entry.items()
+    }
+
+
+# --------------------------------------------------------------------------------------------- it equals the oracle
+
+
+@pytest.mark.parametrize("balancing", ["off", "on"])
+@pytest.mark.parametrize("kind", HEADS)
+def test_every_member_equals_its_own_plain_run(kind, balancing):
+    table = make_table()
+    folds, members = make_folds(table), make_members(HEADS[kind], balancing)
+    outcomes = train_group(table, folds, members, EXACT)
+    assert sum(outcome.best_epoch >= 4 for outcome in outcomes) >= 3  # weights that have come a long way
+    for member, outcome in zip(members, outcomes, strict=True):
+        assert_same_run(outcome, oracle.train_alone(table, folds, member))
+
+
+@pytest.mark.parametrize("batch_size", [2, 7, 83, 1000])
+def test_any_batch_size_equals_the_oracle_also_with_batches_in_which_a_fold_has_no_row(batch_size):
+    table = make_table(rows=85)
+    folds = make_folds(table, count=2)
+    members = make_members(SMALL, batch_size=batch_size, epochs=2)
+    members = [replace(member, fold=min(member.fold, 1)) for member in members]
+    for member, outcome in zip(members, train_group(table, folds, members, EXACT), strict=True):
+        assert_same_run(outcome, oracle.train_alone(table, folds, member))
+
+
+def test_a_plain_split_is_one_fold():
+    table = make_table()
+    fold = make_fold(table, np.arange(0, 60), np.arange(60, 80))  # the other rows are test rows
+    members = [replace(member, fold=0) for member in make_members(SMALL)]
+    for member, outcome in zip(members, train_group(table, [fold], members, EXACT), strict=True):
+        assert_same_run(outcome, oracle.train_alone(table, [fold], member))
+
+
+def test_a_stream_that_no_training_row_has_equals_the_oracle():
+    table = make_table()
+    table.valid[TYPE][:] = False
+    folds, members = make_folds(table), make_members(SMALL, "on", epochs=2)
+    for member, outcome in zip(members, train_group(table, folds, members, EXACT), strict=True):
+        assert_same_run(outcome, oracle.train_alone(table, folds, member))
+
+
+# ------------------------------------------------------------------------------------- who trains beside it is nothing
+
+
+def assert_equal(first, second, rel=1e-10):
+    assert (first.best_epoch, first.last_epoch, first.ended) == (second.best_epoch, second.last_epoch, second.ended)
+    assert first.weights.keys() == second.weights.keys()
+    for name, array in first.weights.items():
+        np.testing.assert_allclose(array, second.weights[name], rtol=rel, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_member_alone_is_the_same_as_in_a_group(kind):
+    table = make_table()
+    folds, members = make_folds(table), make_members(HEADS[kind])
+    for member, outcome in zip(members, train_group(table, folds, members, EXACT), strict=True):
+        assert_equal(train_group(table, folds, [member], EXACT)[0], outcome)
+
+
+def test_a_group_of_one_and_a_group_of_many_agree_in_float32():
+    table = make_table(rows=300)
+    folds, members = make_folds(table), make_members(SMALL, epochs=3)
+    machine = Machine(torch.device("cpu"))
+    for member, outcome in zip(members, train_group(table, folds, members, machine), strict=True):
+        alone = train_group(table, folds, [member], machine)[0]
+        assert alone.history[0]["train_loss"] == pytest.approx(outcome.history[0]["train_loss"], rel=1e-5)
+        assert alone.history[-1]["val_loss"] == pytest.approx(outcome.history[-1]["val_loss"], rel=1e-2)
+
+
+def test_the_order_of_members_changes_nothing():
+    table = make_table()
+    folds, members = make_folds(table), make_members(SMALL)
+    forward = train_group(table, folds, members, EXACT)
+    backward = train_group(table, folds, members[::-1], EXACT)[::-1]
+    for first, second in zip(forward, backward, strict=True):
+        assert_equal(first, second)
+
+
+def test_the_same_group_again_gives_the_same_bits():
+    table = make_table()
+    folds, members = make_folds(table), make_members(SMALL)
+    machine = Machine(torch.device("cpu"))
+    first, second = (train_group(table, folds, members, machine) for _ in range(2))
+    for ours, theirs in zip(first, second, strict=True):
+        assert ours.history == theirs.history
+        assert all(np.array_equal(ours.weights[name], theirs.weights[name]) for name in ours.weights)
+
+
+def test_a_member_without_a_stream_holds_no_weight_of_it():
+    table = make_table()
+    outcomes = train_group(table, make_folds(table), make_members(SMALL), EXACT)
+    assert not any(MOBILE.replace(".", ":") in name or LBP in name for name in outcomes[6].weights)
+    room = Room(table, make_folds(table), make_members(SMALL), EXACT)
+    group = Group(room, sorted(make_members(SMALL), key=lambda member: member.fold))
+    own = owners(group._head)
+    assert len(own["embeddings.of_lbp.linear.weight"]) == 4
+    assert len(own["join.of_mobilenet_v3:small.weight"]) == 4
+    assert len(own["hidden.linear.0.weight"]) == 7
+
+
+# ------------------------------------------------------------------------------------------------- leaving the group
+
+
+def test_a_member_that_diverges_leaves_and_disturbs_no_other():
+    table = make_table()
+    folds, members = make_folds(table), make_members(SMALL)
+    wild = replace(members[0], train=members[0].train.model_copy(update={"learning_rate": 1e300}))
+    calm = train_group(table, folds, members, EXACT)
+    outcomes = train_group(table, folds, [wild, *members], EXACT)
+    assert outcomes[0].ended == "diverged"
+    assert outcomes[0].last_epoch == 1
+    assert outcomes[0].best_epoch == 0
+    assert outcomes[0].weights == {}
+    assert outcomes[0].history == []
+    for first, second in zip(outcomes[1:], calm, strict=True):
+        assert_equal(first, second)
+
+
+def test_the_best_weights_of_a_member_that_diverges_later_are_kept():
+    table = make_table(missing=0.0)
+    folds, member = make_folds(table), make_members(LinearHeadSpec(), epochs=4)[0]
+    other = replace(member, train=member.train.model_copy(update={"seed": 5}))
+    seen = []
+
+    def poison(epoch, entries):
+        seen.append(sorted(entries))
+        if epoch == 2:
+            table.features[LBP][folds[0].train[0]] = float("inf")
+
+    outcomes = train_group(table, folds, [member, other, replace(member, fold=1)], EXACT, on_epoch=poison)
+    assert [outcome.ended for outcome in outcomes[:2]] == ["diverged", "diverged"]
+    assert [outcome.last_epoch for outcome in outcomes[:2]] == [3, 3]
+    assert [outcome.best_epoch for outcome in outcomes[:2]] == [2, 2]
+    assert len(outcomes[0].history) == 2
+    assert all(np.isfinite(array).all() for array in outcomes[0].weights.values())
+    assert seen == [[0, 1, 2], [0, 1, 2], [], []][: len(seen)]
+
+
+def test_members_that_end_early_make_the_group_smaller_and_disturb_no_other(monkeypatch):
+    table = make_table()
+    folds, members = make_folds(table), make_members(SMALL, "on", epochs=6)
+    members = [
+        replace(member, train=member.train.model_copy(update={"epochs": 1 + index % 6}))
+        for index, member in enumerate(members * 2)
+    ]
+    sizes = []
+    only = Group.only
+
+    def watched(group, lanes):
+        sizes.append(len(lanes))
+        return only(group, lanes)
+
+    monkeypatch.setattr(Group, "only", watched)
+    outcomes = train_group(table, folds, members, EXACT)
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(sizes) >= 2
+    for member, outcome in zip(members, outcomes, strict=True):
+        assert_same_run(outcome, oracle.train_alone(table, folds, member))
+
+
+def test_patience_ends_a_member_after_so_many_epochs_without_a_better_one():
+    table = make_table()
+    member = make_members(SMALL, epochs=40, patience=2)[4]
+    (outcome,) = train_group(table, make_folds(table), [member], EXACT)
+    assert outcome.ended == "patience"
+    assert outcome.last_epoch == outcome.best_epoch + 2 < 40
+    assert len(outcome.history) == outcome.last_epoch
+
+
+# ------------------------------------------------------------------------------------------------------ what is told
+
+
+def test_on_epoch_is_given_the_entry_of_every_member_that_trained():
+    table = make_table()
+    told = {}
+    members = make_members(SMALL)
+    outcomes = train_group(
+        table, make_folds(table), members, EXACT, on_epoch=lambda epoch, entries: told.update({epoch: entries})
+    )
+    for index, outcome in enumerate(outcomes):
+        assert [entries[index] for entries in told.values() if index in entries] == list(outcome.history)
+
+
+def test_norms_and_scales_of_branches_are_recorded_where_they_are_watched():
+    table = make_table()
+    folds = make_folds(table)
+    off, monitor, on = (train_group(table, folds, make_members(SMALL, b), EXACT) for b in ("off", "monitor", "on"))
+    assert "branch_norms" not in off[0].history[0]
+    assert monitor[0].history[0]["branch_norms"].keys() == set(DIMS)
+    assert set(monitor[0].history[0]["branch_scales"].values()) == {1.0}
+    assert monitor[2].history[0]["branch_norms"].keys() == {LBP, TYPE}
+    for first, second in zip(off, monitor, strict=True):
+        assert_equal(first, second)
+    scales = on[0].history[0]["branch_scales"].values()
+    assert 1 / 4 <= min(scales) < 1 < max(scales) <= 4
+    assert on[6].history[0]["branch_scales"] == {TYPE: 1.0}  # one branch alone dominates nothing
+
+
+def test_training_leaves_global_random_state_and_the_table_alone():
+    table = make_table()
+    before, features = torch.get_rng_state(), table.features[LBP].clone()
+    train_group(table, make_folds(table), make_members(SMALL), EXACT)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(table.features[LBP].nan_to_num(), features.nan_to_num())
+
+
+def test_labels_outside_all_folds_are_never_read():
+    """Test rows, as far as the engine is concerned: whatever their labels, the outcome is the same."""
+    table = make_table()
+    fold = make_fold(table, np.arange(0, 50), np.arange(50, 70))
+    members = [replace(member, fold=0) for member in make_members(SMALL)]
+    clean = train_group(table, [fold], members, EXACT)
+    table.labels[70:] = -1
+    for stream in DIMS:
+        table.features[stream][70:] = float("nan")
+    for first, second in zip(train_group(table, [fold], members, EXACT), clean, strict=True):
+        assert_equal(first, second, rel=0)
+
+
+# ----------------------------------------------------------------------------------------------------- what it refuses
+
+
+def test_members_may_differ_in_all_but_shapes_batches_order_and_balancing():
+    member = make_members(SMALL)[0]
+    key = group_key(member)
+    free = {"seed": 9, "learning_rate": 1.0, "weight_decay": 1.0, "epochs": 9, "patience": 3, "select": "accuracy"}
+    free |= {"label_smoothing": 0.3, "optimizer": "adamw"}
+    for name, value in free.items():
+        assert group_key(replace(member, train=member.train.model_copy(update={name: value}))) == key, name
+    assert group_key(replace(member, streams=(LBP,), fold=2)) == key
+    assert group_key(replace(member, head=SMALL.model_copy(update={"dropout": 0.5}))) == key
+    for name, value in {"batch_size": 8, "order_seed": 1, "gradient_balancing": "on"}.items():
+        assert group_key(replace(member, train=member.train.model_copy(update={name: value}))) != key, name
+    assert group_key(replace(member, head=SMALL.model_copy(update={"width": 9}))) != key
+
+
+def test_what_cannot_be_trained_is_refused_with_all_its_faults():
+    table = make_table()
+    folds, members = make_folds(table), make_members(SMALL)
+    with pytest.raises(TrainingError, match="no member to train"):
+        train_group(table, folds, [], EXACT)
+    other = replace(members[1], head=HEADS["linear"], streams=("lpb",), fold=7)
+    with pytest.raises(TrainingError) as error:
+        train_group(table, folds, [members[0], other], EXACT)
+    text = str(error.value)
+    assert "members of one group must share head and batches, got {" in text
+    assert "member 1: no such stream: lpb (there are: lbp, mobilenet_v3.small, type)" in text
+    assert "member 1: fold 7 of 3" in text
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "message"),
+    [
+        ([], [1], "fold 0: no training row: nothing to learn from"),
+        ([0, 1, 2], [], "fold 0: no validation row: the epoch is chosen on them"),
+        ([0, 1, 2], [3], "fold 0: 1 rows have no label of 0 .. 3, the first is row 3"),
+        ([4, 5], [0], "fold 0: all 2 training rows have label 2: a head needs at least two"),
+    ],
+)
+def test_a_fold_that_teaches_nothing_is_refused(train, val, message):
+    table = make_table()
+    table.labels[:6] = torch.tensor([0, 1, 2, -1, 2, 2])
+    fold = Fold(np.array(train, np.int64), np.array(val, np.int64), make_folds(table)[0].scaling)
+    with pytest.raises(TrainingError, match=message):
+        train_group(table, [fold], [make_members(SMALL)[0]], EXACT)

@@ -27,10 +27,11 @@ class Machine:
 
     @classmethod
     def of(cls, device: torch.device) -> Machine:
-        """float32 throughout on the CPU; on CUDA bfloat16 matrix products with float32 weights, and graphs."""
-        if device.type == "cuda":
-            return cls(device, products=torch.bfloat16, graphs=True)
-        return cls(device)
+        """float32 throughout on the CPU; on CUDA bfloat16 matrix products with float32 weights.
+
+        Graphs are asked for by hand (`Machine(device, graphs=True)`) until they have been measured on a GPU.
+        """
+        return cls(device, products=torch.bfloat16 if device.type == "cuda" else None)
 
 
 def resolve_device(device: str) -> torch.device:

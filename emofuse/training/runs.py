@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,6 +121,11 @@ def _train(table: FeatureTable, fold: Fold, spec: RunSpec, device: torch.device,
             f"all {len(fold.train)} training rows are labelled {table.classes[found[0]]!r}: a head needs at least two "
             "labels"
         )
+    # Whoever chooses is given no other label than those of training and validation rows.
+    used = np.concatenate([fold.train, fold.val])
+    labels = np.full_like(table.labels, -1)
+    labels[used] = table.labels[used]
+    table = replace(table, labels=labels)
     member = Member(spec.features.streams, spec.head, spec.train)
 
     def tell(_: int, entries: Mapping[int, Mapping[str, Any]]) -> None:

@@ -123,10 +123,10 @@ def test_bfloat16_products_leave_weights_in_float32_and_learn_alike():
         assert ours.history[-1]["val_accuracy"] == pytest.approx(theirs.history[-1]["val_accuracy"], abs=0.08)
 
 
-def test_cuda_trains_with_bfloat16_products_and_graphs_and_the_cpu_in_float32():
+def test_cuda_trains_with_bfloat16_products_and_the_cpu_in_float32():
     assert Machine.of(CPU) == Machine(CPU, torch.float32, None, graphs=False)
     cuda = torch.device("cuda", 0)
-    assert Machine.of(cuda) == Machine(cuda, torch.float32, torch.bfloat16, graphs=True)
+    assert Machine.of(cuda) == Machine(cuda, torch.float32, torch.bfloat16, graphs=False)
 
 
 def test_gradients_of_the_large_weights_are_written_into_memory_that_stays():

@@ -74,7 +74,7 @@ def check(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to make.")],
-    images: Annotated[int, typer.Option(min=16, help="How many images.")] = 800,
+    images: Annotated[int, typer.Option(min=24, help="How many images.")] = 640,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same images.")] = 0,
 ) -> None:
     """Generate the demo dataset: EmoSet's layout, faces and scenes drawn from known cues."""

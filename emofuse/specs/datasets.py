@@ -70,7 +70,7 @@ class DemoSpec(Spec):
 
     kind: Literal["demo"] = "demo"
     root: Path | None = None
-    images: int = Field(800, ge=24)
+    images: int = Field(640, ge=24)
     seed: int = Field(0, ge=0)
 
 

@@ -146,12 +146,12 @@ def test_check_generates_no_demo_dataset(tmp_path):
 
 
 def test_demo_makes_a_dataset_that_check_can_read(tmp_path):
-    made = invoke("demo", "--out", tmp_path / "demo", "--images", 16, "--seed", 3)
+    made = invoke("demo", "--out", tmp_path / "demo", "--images", 24, "--seed", 3)
     assert made.exit_code == 0
-    assert f"16 images (seed 3) in {tmp_path / 'demo'}" in made.output
+    assert f"24 images (seed 3) in {tmp_path / 'demo'}" in made.output
     checked = invoke("check", "demo", "--data", tmp_path / "demo")
     assert "demo dataset at" in checked.output
-    assert "16 rows, 8 labels" in checked.output
+    assert "24 rows, 8 labels" in checked.output
 
 
 def test_demo_refuses_too_few_images(tmp_path):

@@ -79,7 +79,6 @@ class Group:
     Args:
         room: what they share.
         members: ordered by fold and optimizer setting.
-        updates: fold -> updates that its members have had.
     """
 
     def __init__(self, room: Room, members: Sequence[Member]) -> None:

@@ -136,7 +136,7 @@ class AttentionHead(nn.Module):
         width: int,
     ) -> None:
         super().__init__()
-        everyone = Lanes(group)
+        self.lanes = everyone = Lanes(group)
         self.lanes_of = {stream: Lanes(group, stream) for stream in dims}
         tokens = ["asking", *(f"stream {stream}" for stream in dims)]
         self.embeddings = Embeddings(self.lanes_of, dims, embed_dim)

@@ -79,6 +79,7 @@ class Dropout(nn.Module):
 
     def __init__(self, lanes: Lanes, places: Sequence[str]) -> None:
         super().__init__()
+        self.lanes = lanes
         self.places = tuple(places)
         self.active = any(lane.dropout > 0 for lane in lanes.group)
         shares = torch.tensor([lane.dropout for lane in lanes.group], dtype=torch.float64)

@@ -27,8 +27,9 @@ def initialise(head: nn.Module) -> None:
 def _fill(tensor: Tensor, name: str, seeds: list[int], fan_in: tuple[int, ...]) -> None:
     """`tensor` (n, ...): lane k from seeds[k] and fan_in[k]. Lanes with the same seed share one drawing."""
     for seed in dict.fromkeys(seeds):
-        numbers = torch.rand(tensor.shape[1:], generator=named_generator(seed, name), dtype=torch.float32)
+        numbers = torch.rand(tensor.shape[1:], generator=named_generator(seed, name), dtype=torch.float32, device="cpu")
         for inputs in dict.fromkeys(fan_in):
             lanes = [k for k, pair in enumerate(zip(seeds, fan_in, strict=True)) if pair == (seed, inputs)]
             bound = inputs**-0.5
-            tensor[lanes] = numbers.mul(2 * bound).sub_(bound).to(tensor)
+            if lanes:
+                tensor[lanes] = numbers.mul(2 * bound).sub_(bound).to(tensor)

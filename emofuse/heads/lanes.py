@@ -54,15 +54,30 @@ class Lanes(nn.Module):
     def __init__(self, group: Sequence[Lane], stream: str | None = None) -> None:
         super().__init__()
         own = [k for k, lane in enumerate(group) if stream is None or stream in lane.streams]
-        folds = [group[k].fold for k in own]
+        self._set([group[k] for k in own], own, len(group))
+
+    def _set(self, lanes: Sequence[Lane], own: Sequence[int], total: int) -> None:
+        folds = [lane.fold for lane in lanes]
         if folds != sorted(folds):
             raise ValueError(f"lanes must be ordered by fold, got folds {folds}")
-        self.group = tuple(group[k] for k in own)
-        self.complete = len(own) == len(group)
-        self.per_fold = tuple(folds.count(fold) for fold in range(max(lane.fold for lane in group) + 1))
+        self.group = tuple(lanes)
         self.own = tuple(own)
+        self.complete = len(own) == total
+        self.per_fold = tuple(folds.count(fold) for fold in range(max(folds, default=-1) + 1))
         self.register_buffer("positions", torch.tensor(own, dtype=torch.int64), persistent=False)
         self.register_buffer("folds", torch.tensor(folds, dtype=torch.int64), persistent=False)
+
+    def rows_of(self, lanes: Sequence[int]) -> list[int]:
+        """Where these of the K lanes stand in tensors of this layer; those that do not have it are left out."""
+        place = {lane: row for row, lane in enumerate(self.own)}
+        return [place[lane] for lane in lanes if lane in place]
+
+    def shrink(self, lanes: Sequence[int]) -> None:
+        """Forgets all but these of the K lanes, which are counted anew from 0."""
+        rows, device = self.rows_of(lanes), self.positions.device
+        own = [new for new, old in enumerate(lanes) if old in self.own]
+        self._set([self.group[row] for row in rows], own, len(lanes))
+        self.to(device)
 
     def __len__(self) -> int:
         return len(self.own)
@@ -90,6 +105,21 @@ def owners(head: nn.Module) -> dict[str, Lanes]:
         if isinstance(lanes, Lanes):
             found.update({f"{path}.{name}" if path else name: lanes for name in tensors})
     return {name: found[name] for name in head.state_dict()}
+
+
+@torch.no_grad()
+def shrink(head: nn.Module, lanes: Sequence[int]) -> None:
+    """Leaves a head with these of its lanes alone, in place, one tensor after another: memory for one of them is asked.
+
+    A stream that none of them has stays as layers without lanes.
+    """
+    found = [(layer, getattr(layer, "lanes", None)) for layer in head.modules()]
+    layers = [(layer, own) for layer, own in found if isinstance(own, Lanes)]
+    for layer, own in layers:
+        for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
+            tensor.data = tensor.data[own.rows_of(lanes)]
+    for own in {id(own): own for _, own in layers}.values():
+        own.shrink(lanes)
 
 
 def key_of(stream: str) -> str:

@@ -148,7 +148,7 @@ class Order:
     def _dealt(self, order: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Every fold's rows of every batch: rows and present (F, steps, width), and how many (F, steps)."""
         filled = torch.arange(self.width) < torch.tensor(self._sizes).unsqueeze(1)
-        batches = torch.zeros(self.steps, self.width, dtype=torch.int64)
+        batches = self._rows[0].repeat(self.steps, self.width)
         batches[filled] = order
         trains = self._trains[:, batches] & filled
         first = torch.argsort(trains.logical_not().to(torch.uint8), dim=2, stable=True)

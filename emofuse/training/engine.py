@@ -24,7 +24,7 @@ from emofuse.training.optim import setting
 from emofuse.training.streaming import Window
 
 SMALLEST_SHARE = 0.75
-"""Once fewer of a group's lanes than this still train, the group is made anew without the others."""
+"""Once fewer of a group's lanes than this still train, the group shrinks to them."""
 
 OnEpoch = Callable[[int, Mapping[int, Mapping[str, Any]]], None]
 
@@ -84,7 +84,7 @@ def _train(group: Group, running: Sequence[_Course], on_epoch: OnEpoch | None) -
             return
         if len(staying) < SMALLEST_SHARE * len(running):
             running = [running[lane] for lane in staying]
-            group = group.only(staying)
+            group.shrink(staying)
 
 
 @dataclass

@@ -8,18 +8,17 @@ from typing import Any
 
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from emofuse.errors import TrainingError
 from emofuse.heads import make_head
 from emofuse.heads.dropout import Noise, named_generator
-from emofuse.heads.lanes import Lanes, owners
-from emofuse.specs import TrainSpec
+from emofuse.heads.lanes import Lanes, owners, shrink
 from emofuse.training.balancing import BranchBalance
 from emofuse.training.batches import Order, Standardised
 from emofuse.training.machine import Machine
 from emofuse.training.members import Fold, Member, Table
-from emofuse.training.optim import GroupAdam
+from emofuse.training.optim import GroupAdam, Moments
 from emofuse.training.steps import GraphedStep, TrainStep, capture_cuda
 from emofuse.training.streaming import Blocks, Resident, Source, Streamed, Window
 from emofuse.training.validation import Validation
@@ -80,27 +79,33 @@ class Group:
     Args:
         room: what they share.
         members: ordered by fold and optimizer setting.
-        updates: fold -> updates that its members have had.
     """
 
-    def __init__(self, room: Room, members: Sequence[Member], updates: Mapping[int, int] | None = None) -> None:
+    def __init__(self, room: Room, members: Sequence[Member]) -> None:
         self._room = room
         self._members = tuple(members)
-        machine = room.machine
+        device = room.machine.device
         lanes = [replace(member.lane(), fold=room.folds.index(member.fold)) for member in members]
-        trains = [member.train for member in members]
-        self._lanes = Lanes(lanes).to(machine.device)
-        self._head = make_head(members[0].head, lanes, room.dims, room.classes).to(machine.device, machine.dtype)
+        with device:
+            self._lanes = Lanes(lanes)
+            self._head = make_head(members[0].head, lanes, room.dims, room.classes).to(room.machine.dtype)
         self._own = owners(self._head)
         self._best = {name: torch.empty_like(tensor) for name, tensor in self._state().items()}
-        self._balance = _make_balance(self._head, tuple(room.dims), trains)
+        self._set_up(Moments.zero(self._head), {})
+
+    def _set_up(self, moments: Moments, updates: Mapping[int, int]) -> None:
+        """What depends on who is there, around the head."""
+        trains = [member.train for member in self._members]
+        room, balanced = self._room, trains[0].gradient_balancing != "off"
+        self._balance = BranchBalance(self._head, tuple(room.dims), trains) if balanced else None
         self._optimizer = GroupAdam(
             self._head,
+            moments,
             trains,
-            [lane.fold for lane in lanes],
+            [lane.fold for lane in self._lanes.group],
             rates=self._balance.rates if self._balance else None,
             branches=self._balance.branches if self._balance else {},
-            updates=updates or {},
+            updates=updates,
         )
         self._step = TrainStep(
             self._head,
@@ -110,9 +115,9 @@ class Group:
             optimizer=self._optimizer,
             balance=self._balance,
             noise=room.noise,
-            products=machine.products,
+            products=room.machine.products,
         )
-        self._run = GraphedStep(self._step, capture_cuda) if machine.graphs else self._step
+        self._run = GraphedStep(self._step, capture_cuda) if room.machine.graphs else self._step
 
     def train_epoch(self, epoch: int) -> list[dict[str, Any]]:
         """Trains on every row once.
@@ -142,29 +147,27 @@ class Group:
     def keep(self, lanes: Sequence[int]) -> None:
         """Notes the weights of these lanes as the best that they have had."""
         for name, tensor in self._state().items():
-            own = _rows_of(self._own[name], lanes)
-            self._best[name][own] = tensor[own]
+            rows = self._own[name].rows_of(lanes)
+            self._best[name][rows] = tensor[rows]
 
     def best_of(self, lane: int) -> dict[str, npt.NDArray[Any]]:
         """The best weights of one lane, as of a single head without the axis of lanes."""
-        own = {name: _rows_of(self._own[name], [lane]) for name in self._best}
-        return {name: self._best[name][rows[0]].cpu().numpy() for name, rows in own.items() if rows}
+        rows = {name: self._own[name].rows_of([lane]) for name in self._best}
+        return {name: self._best[name][row[0]].cpu().numpy() for name, row in rows.items() if row}
 
-    @torch.no_grad()
-    def only(self, lanes: Sequence[int]) -> Group:
-        """A group of these lanes alone, which goes on where they are now."""
-        smaller = Group(self._room, [self._members[lane] for lane in lanes], self._optimizer.updates)
-        for ours, theirs in (
-            (self._state(), smaller._state()),
-            (self._best, smaller._best),
-            (self._optimizer.mean, smaller._optimizer.mean),
-            (self._optimizer.square, smaller._optimizer.square),
-        ):
-            for name, tensor in theirs.items():
-                tensor.copy_(ours[name][_rows_of(self._own[name], lanes)])
-        if self._balance and smaller._balance:
-            smaller._balance.go_on(self._balance, lanes)
-        return smaller
+    def shrink(self, lanes: Sequence[int]) -> None:
+        """Goes on with these lanes alone. Tensors are replaced one by one, so that there is memory enough."""
+        moments, updates, before = self._optimizer.moments, self._optimizer.updates, self._balance
+        del self._run, self._step, self._optimizer
+        for tensors in (self._best, moments.mean, moments.square):
+            for name, tensor in tensors.items():
+                tensors[name] = tensor[self._own[name].rows_of(lanes)]
+        shrink(self._head, lanes)
+        self._lanes.shrink(lanes)
+        self._members = tuple(self._members[lane] for lane in lanes)
+        self._set_up(moments, updates)
+        if self._balance and before:
+            self._balance.go_on(before, lanes)
 
     def _state(self) -> dict[str, Tensor]:
         return {name: tensor.detach() for name, tensor in self._head.state_dict().items()}
@@ -180,13 +183,3 @@ def _make_source(table: Table, streams: Sequence[str], machine: Machine, window:
     return Streamed(
         table.features, window, streams, count=len(table.labels), device=machine.device, dtype=machine.dtype
     )
-
-
-def _rows_of(own: Lanes, lanes: Sequence[int]) -> list[int]:
-    """Where these lanes stand among the lanes that have a tensor; those that have not are left out."""
-    place = {lane: row for row, lane in enumerate(own.own)}
-    return [place[lane] for lane in lanes if lane in place]
-
-
-def _make_balance(head: nn.Module, streams: Sequence[str], trains: Sequence[TrainSpec]) -> BranchBalance | None:
-    return None if trains[0].gradient_balancing == "off" else BranchBalance(head, streams, trains)

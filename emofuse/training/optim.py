@@ -49,11 +49,26 @@ class Share:
     steps: Sequence[Tensor]
 
 
+@dataclass(frozen=True)
+class Moments:
+    """Running means of gradients and of their squares: name of a parameter -> a tensor like it."""
+
+    mean: dict[str, Tensor]
+    square: dict[str, Tensor]
+
+    @classmethod
+    def zero(cls, head: nn.Module) -> Moments:
+        """At the beginning."""
+        mean, square = ({n: torch.zeros_like(p.detach()) for n, p in head.named_parameters()} for _ in range(2))
+        return cls(mean, square)
+
+
 class GroupAdam:
     """The optimizer of a group. Members of one fold see the same rows, so updates are counted by fold.
 
     Args:
         head: of K lanes.
+        moments: changed in place.
         trains: optimisation of each lane, lanes ordered by fold and `setting`.
         folds: of each lane.
         rates: (K, S) learning rate of each lane and branch, changed from outside; None where all follow the member's.
@@ -64,6 +79,7 @@ class GroupAdam:
     def __init__(
         self,
         head: nn.Module,
+        moments: Moments,
         trains: Sequence[TrainSpec],
         folds: Sequence[int],
         *,
@@ -71,11 +87,10 @@ class GroupAdam:
         branches: Mapping[str, int],
         updates: Mapping[int, int],
     ) -> None:
-        self.weights = {name: tensor.detach() for name, tensor in head.named_parameters()}
-        self.mean = {name: torch.zeros_like(tensor) for name, tensor in self.weights.items()}
-        self.square = {name: torch.zeros_like(tensor) for name, tensor in self.weights.items()}
+        self._weights = {name: tensor.detach() for name, tensor in head.named_parameters()}
+        self.moments = moments
         own = owners(head)
-        self._own = {name: own[name].own for name in self.weights}
+        self._own = {name: own[name].own for name in self._weights}
         self._shares = [
             share
             for first, stop in _neighbours([(fold, *setting(train)) for fold, train in zip(folds, trains, strict=True)])
@@ -101,7 +116,7 @@ class GroupAdam:
             if share.fold not in idle:
                 weights, slopes, mean, square = (
                     [tensors[name][lanes] for name, lanes in share.lanes.items()]
-                    for tensors in (self.weights, gradients, self.mean, self.square)
+                    for tensors in (self._weights, gradients, self.moments.mean, self.moments.square)
                 )
                 _adam(share, weights, slopes, mean, square)
 
@@ -110,12 +125,12 @@ class GroupAdam:
     ) -> Iterator[Share]:
         """One share for lanes with one setting, or with balancing one for each lane and branch."""
         if rates is None:
-            yield self._share(group, fold, train, train.learning_rate, list(self.weights))
+            yield self._share(group, fold, train, train.learning_rate, list(self._weights))
             return
-        yield self._share(group, fold, train, train.learning_rate, [n for n in self.weights if n not in branches])
+        yield self._share(group, fold, train, train.learning_rate, [n for n in self._weights if n not in branches])
         for lane in range(group.start, group.stop):
             for branch in range(rates.shape[1]):
-                names = [name for name in self.weights if branches.get(name) == branch]
+                names = [name for name in self._weights if branches.get(name) == branch]
                 share = self._share(slice(lane, lane + 1), fold, train, rates[lane, branch], names)
                 if share.lanes:
                     yield share
@@ -126,7 +141,7 @@ class GroupAdam:
             for name in names
         }
         lanes = {name: some for name, some in lanes.items() if some.start < some.stop}
-        return Share(fold, train, rate, lanes, [torch.zeros((), device=self.weights[name].device) for name in lanes])
+        return Share(fold, train, rate, lanes, [torch.zeros((), device=self._weights[name].device) for name in lanes])
 
 
 def _neighbours(keys: Sequence[object]) -> Iterator[tuple[int, int]]:

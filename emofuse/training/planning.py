@@ -19,6 +19,7 @@ from emofuse.heads.layers import Projection
 from emofuse.specs import HeadSpec
 from emofuse.training.machine import Machine
 from emofuse.training.members import Member, group_key
+from emofuse.training.validation import eval_rows
 
 COPIES = 5
 """Of every weight: itself, its gradient, two moments, the best one so far."""
@@ -32,12 +33,14 @@ class Cost:
 
     Attributes:
         parameters: trainable.
-        memory_bytes: weights, gradients, moments, the best weights, and what a step keeps for its backward pass.
+        weight_bytes: of weights, gradients, moments, and the best weights.
+        row_bytes: what a forward pass keeps of one row.
         flops_per_row: of a step, matrix products only.
     """
 
     parameters: int
-    memory_bytes: int
+    weight_bytes: int
+    row_bytes: int
     flops_per_row: int
 
 
@@ -164,14 +167,21 @@ class _OpenWave:
         self._machine = machine
         self._folds: set[int] = set()
         self._streams: set[str] = set()
-        self._head_bytes = self._parameters = self._memory = 0
+        self._weight_bytes = self._row_bytes = self._most_row_bytes = self._parameters = self._memory = 0
         self._seconds = 0.0
 
     def memory_with(self, member: Member, cost: Cost) -> int:
-        """Bytes of the wave with another member: heads, and each fold's batch as read, standardised and cast."""
+        """Bytes of the wave with another member.
+
+        Weights; the batch of each fold as read, standardised and cast; and what is larger of what a step keeps for its
+        backward pass, with as much again for the gradients of it, and what a part of the validation rows takes.
+        """
+        rows = member.train.batch_size
         width = sum(self._dims[stream] for stream in self._streams | set(member.streams))
-        values = len(self._folds | {member.fold}) * member.train.batch_size * width
-        return self._head_bytes + cost.memory_bytes + 3 * values * self._machine.dtype.itemsize
+        batches = 3 * len(self._folds | {member.fold}) * rows * width * self._machine.dtype.itemsize
+        step = 2 * rows * (self._row_bytes + cost.row_bytes)
+        part = eval_rows(len(self.members) + 1) * (len(self.members) + 1) * max(self._most_row_bytes, cost.row_bytes)
+        return self._weight_bytes + cost.weight_bytes + batches + max(step, part)
 
     def add(self, index: int, member: Member, cost: Cost, seconds: float) -> None:
         """Takes a member in."""
@@ -179,7 +189,9 @@ class _OpenWave:
         self.members.append(index)
         self._folds.add(member.fold)
         self._streams.update(member.streams)
-        self._head_bytes += cost.memory_bytes
+        self._weight_bytes += cost.weight_bytes
+        self._row_bytes += cost.row_bytes
+        self._most_row_bytes = max(self._most_row_bytes, cost.row_bytes)
         self._parameters += cost.parameters
         self._seconds += seconds
 
@@ -200,7 +212,6 @@ def head_cost(
 ) -> Cost:
     """The cost of one head, counted on the `meta` device, where tensors have shapes and no memory.
 
-    A step keeps for the backward pass what the forward pass saves, and needs as much again for the gradients of it.
     Every matrix product of the forward pass has two more in the backward pass, but the first layers have one: nobody
     asks for the gradient of the features.
     """
@@ -223,7 +234,7 @@ def head_cost(
     weights = parameters * (COPIES * machine.dtype.itemsize + (machine.products.itemsize if machine.products else 0))
     first = sum(2 * layer.weight.numel() for layer in head.modules() if isinstance(layer, Projection))
     flops_per_row = 3 * counter.get_total_flops() // batch_size - first
-    return Cost(parameters, int(weights + 2 * scale * sum(kept.values())), flops_per_row)
+    return Cost(parameters, weights, int(scale * sum(kept.values()) / batch_size), flops_per_row)
 
 
 def _memory_of(tensor: Tensor) -> int:

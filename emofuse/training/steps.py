@@ -24,7 +24,7 @@ class TrainStep:
     losses; since no head's loss depends on another's weights, each gets its own gradient and no other.
 
     Attributes:
-        losses: (K,) float64, sum of the losses of all rows since `reset`.
+        losses: (K,) float64, sum of the losses of all rows since it was last set to 0.
 
     Args:
         head: of K lanes.
@@ -56,7 +56,8 @@ class TrainStep:
         self._balance = balance
         self._noise = noise
         self._products = products
-        weight = next(head.parameters())
+        self._weights = dict(head.named_parameters())
+        weight = next(iter(self._weights.values()))
         self._smoothing = torch.tensor(smoothing, dtype=weight.dtype, device=weight.device).unsqueeze(1)
         self.losses = torch.zeros(len(lanes), dtype=torch.float64, device=weight.device)
         for layer in head.modules():
@@ -72,9 +73,8 @@ class TrainStep:
         present = self._lanes.of_folds(step.present)
         sums = torch.where(present, losses, 0.0).sum(1)
         counts = present.sum(1)
-        names, weights = zip(*self._head.named_parameters(), strict=True)
-        slopes = torch.autograd.grad((sums / counts.clamp(min=1)).sum(), weights)
-        gradients = dict(zip(names, slopes, strict=True))
+        slopes = torch.autograd.grad((sums / counts.clamp(min=1)).sum(), tuple(self._weights.values()))
+        gradients = dict(zip(self._weights, slopes, strict=True))
         if self._balance is not None:
             self._balance.observe(gradients, counts > 0)
         self._optimizer.step(gradients, step.idle)

@@ -18,7 +18,12 @@ from emofuse.training.metrics import SMALLEST_PROB
 from emofuse.training.streaming import Window
 
 EVAL_ROWS = 4096
-"""Rows of heads that are evaluated at once: K heads take EVAL_ROWS / K rows each at a time."""
+"""Rows that are evaluated at once, of all heads together."""
+
+
+def eval_rows(heads: int) -> int:
+    """Rows that each of so many heads is given at once."""
+    return max(64, EVAL_ROWS // heads)
 
 
 class Validation:
@@ -58,7 +63,7 @@ class Validation:
         head.eval()
         confusion = torch.zeros(len(lanes), self._classes**2, dtype=torch.int64, device=self._device)
         loss = torch.zeros(len(lanes), dtype=torch.float64, device=self._device)
-        for rows, present in self._parts(max(64, EVAL_ROWS // len(lanes))):
+        for rows, present in self._parts(eval_rows(len(lanes))):
             batch, labels = self._rows.read(rows, present)
             with products_in(self._products, rows.device):
                 probs = _softmax(head(batch))

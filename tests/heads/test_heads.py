@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from emofuse.heads import make_empty_head, make_head
-from emofuse.heads.lanes import Batch, Lane, Lanes, owners
+from emofuse.heads.lanes import Batch, Lane, Lanes, owners, shrink
 from emofuse.specs import AttentionHeadSpec, ConcatHeadSpec, GatedHeadSpec, LateHeadSpec, LinearHeadSpec
 
 DIMS = {"lbp": 5, "mobilenet_v3.small": 7, "type": 3}
@@ -124,6 +124,20 @@ def test_every_saved_tensor_has_its_lanes(spec):
     assert own.keys() == head.state_dict().keys()
     for name, tensor in head.state_dict().items():
         assert len(tensor) == len(own[name])
+
+
+@every_head
+@pytest.mark.parametrize("left", [[0, 2], [1], [2]])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_head_that_shrinks_goes_on_with_the_lanes_that_are_left(spec, left, training):
+    head = trained_a_little(spec).train(training)
+    batch = random_batch(20)
+    before = head(batch).detach()
+    shrink(head, left)
+    torch.testing.assert_close(head(batch), before[left], atol=1e-6, rtol=1e-6)
+    for name, tensor in head.state_dict().items():
+        assert len(tensor) == len(owners(head)[name]), name
+    head(batch).sum().backward()
 
 
 def test_lanes_out_of_the_order_of_folds_are_refused():

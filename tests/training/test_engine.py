@@ -248,13 +248,13 @@ def test_members_that_end_early_make_the_group_smaller_and_disturb_no_other(monk
         for index, member in enumerate(members * 2)
     ]
     sizes = []
-    only = Group.only
+    shrink = Group.shrink
 
     def watched(group, lanes):
         sizes.append(len(lanes))
-        return only(group, lanes)
+        shrink(group, lanes)
 
-    monkeypatch.setattr(Group, "only", watched)
+    monkeypatch.setattr(Group, "shrink", watched)
     outcomes = train_group(table, folds, members, EXACT)
     assert sizes == sorted(sizes, reverse=True)
     assert len(sizes) >= 2

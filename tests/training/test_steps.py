@@ -27,8 +27,13 @@ def make_group(rows=70, **changes):
     x = torch.from_numpy((rng.normal(size=(rows, 6)) + labels[:, None]).astype(np.float32))
     table = Table({"a": x}, {"a": torch.from_numpy(rng.random(rows) > 0.2)}, torch.from_numpy(labels), 3)
     part = np.arange(rows) % 3
+    part[0], labels[0] = 3, -1  # a row of no fold, without a label, which must not even fill a batch
     folds = [
-        Fold(np.flatnonzero(part != f), np.flatnonzero(part == f), {"a": Scaling.fit(x.numpy(), np.arange(rows))})
+        Fold(
+            np.flatnonzero((part != f) & (part < 3)),
+            np.flatnonzero(part == f),
+            {"a": Scaling.fit(x.numpy(), np.arange(rows))},
+        )
         for f in range(3)
     ]
     head = ConcatHeadSpec(embed_dim=8, depth=1, width=8, dropout=0.3)
@@ -62,7 +67,7 @@ def test_replayed_steps_equal_plain_ones(monkeypatch, rows):
     FakeGraph.captures = FakeGraph.replays = 0
     graphed = train_group(table, folds, members, Machine(CPU, torch.float64, graphs=True))
     assert FakeGraph.captures == 1
-    assert FakeGraph.replays >= 10
+    assert FakeGraph.replays >= 8
     for ours, theirs in zip(graphed, plain, strict=True):
         assert ours.best_epoch == theirs.best_epoch
         for name, array in theirs.weights.items():

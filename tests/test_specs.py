@@ -162,6 +162,16 @@ def test_a_pipeline_whose_run_names_a_stream_that_is_not_cached_is_refused():
     assert "baseline: 'b' is not the name of a run" in str(error)
 
 
+def test_one_run_under_two_names_is_refused():
+    data = {
+        "name": "p",
+        "dataset": {"kind": "folder"},
+        "cache": {"streams": [{"kind": "lbp"}]},
+        "runs": [{"name": name, "features": {"streams": ["lbp"]}} for name in ("a", "b")],
+    }
+    assert "runs: 'b' is the same run as 'a' under another name" in str(faults(data, PipelineSpec))
+
+
 def test_an_unknown_pipeline_lists_what_there_is():
     with pytest.raises(SpecError, match=r"demoo, 1 problem: .*did you mean 'demo'\?.*emoset118k"):
         read_pipeline_spec("demoo")

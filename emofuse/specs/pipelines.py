@@ -45,6 +45,11 @@ class PipelineSpec(Spec):
             for stream in run.features.streams
             if stream not in known
         ]
+        first: dict[str, str] = {}
+        for run in self.runs:
+            same = first.setdefault(run.model_dump_json(exclude={"name"}), run.name)
+            if same != run.name:
+                problems.append(f"runs: {run.name!r} is the same run as {same!r} under another name")
         if len(set(names)) != len(names):
             problems.append("runs: two runs have the same name")
         if self.baseline is not None and self.baseline not in names:

@@ -5,7 +5,6 @@ Wiring only: every step lives in its own module, and what it produced is found a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,12 +150,13 @@ def _report_when_needed(spec: PipelineSpec, records: list[RunRecord], paths: Pip
         "title": spec.title or spec.name,
         "baseline": spec.baseline or names[0],
         "order": names,
-        "runs": [[record.digest, record.created] for record in records],
+        "runs": [[record.digest, record.name, record.created] for record in records],
     }
-    stamp = paths.report / "inputs.json"
+    stamp, made_from = paths.report / "inputs.sha256", digest(inputs)
     expected = ReportFiles.in_folder(paths.report)
-    if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == digest(inputs) and expected.page.is_file():
+    if stamp.is_file() and stamp.read_bytes() == made_from.encode() and expected.page.is_file():
         return expected, False
+    stamp.unlink(missing_ok=True)  # an interrupted report must not pass for a finished one
     files = write_report(
         paths.runs,
         paths.report,
@@ -166,5 +166,5 @@ def _report_when_needed(spec: PipelineSpec, records: list[RunRecord], paths: Pip
         only={record.digest for record in records},
         command=f"emofuse run {spec.name}",
     )
-    stamp.write_text(json.dumps(digest(inputs)), encoding="utf-8")
+    stamp.write_bytes(made_from.encode())
     return files, True

@@ -78,6 +78,15 @@ def test_a_changed_run_is_trained_and_the_others_are_not(done):
     assert (summary.build.rows, summary.trained, summary.report_written) == (0, 2, True)
 
 
+def test_an_interrupted_report_is_written_again(done):
+    out, _, _ = done
+    stamp = PipelinePaths(out).report / "inputs.sha256"
+    run_pipeline(small(), options(out), say=lambda _: None)
+    stamp.write_bytes(stamp.read_bytes()[:10])
+    assert run_pipeline(small(), options(out), say=lambda _: None).report_written
+    assert not run_pipeline(small(), options(out), say=lambda _: None).report_written
+
+
 def test_corrupt_images_cost_their_rows_and_nothing_else(done):
     out, _, _ = done
     cache = emofuse.open_cache(PipelinePaths(out).cache)

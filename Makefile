@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# Waiting threads sleep instead of spinning: on shared cores spinning makes small heads train ten times slower.
+# Waiting threads sleep instead of spinning: spinning makes small heads slow on cores that others use too.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help

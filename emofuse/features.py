@@ -21,7 +21,6 @@ from emofuse.status import Status
 if TYPE_CHECKING:
     from emofuse.cache.reader import Cache, CachedStream
 
-SPLITS = ("train", "val", "test")
 LBP = "lbp"
 ACTION_UNITS = "action_units"
 STORED_DIMS = {LBP: 512, ACTION_UNITS: 30}

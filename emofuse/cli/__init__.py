@@ -50,8 +50,8 @@ def main() -> None:
 
     Exit status: 0 done, 1 an error of emofuse, 2 wrong usage, 130 interrupted. `EMOFUSE_DEBUG=1` shows tracebacks.
     """
-    # Read by OpenMP when torch is loaded. Waiting threads sleep instead of spinning: on two cores that others used too,
-    # a small head trained in 4 s so and in 43 s otherwise.
+    # Read by OpenMP when torch is loaded: waiting threads sleep instead of spinning, without which small heads train
+    # many times slower on cores that others use too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()

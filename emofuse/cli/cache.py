@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from emofuse.datasets.manifest import Manifest
     from emofuse.specs import CacheSpec, DatasetSpec, StreamSpec
 
-__all__ = ["app", "build_progress"]
-
 app = typer.Typer(no_args_is_help=True, help="Build a feature cache, look into it, drop a stream of it.")
 
 _PROBLEMS_SHOWN = 10
@@ -161,15 +159,12 @@ def _resolve(
 
 
 def _warn_of_random_weights(streams: Iterable[StreamSpec]) -> None:
+    from emofuse.specs import is_random
     from emofuse.streams import stream_weights
 
     for stream in streams:
-        if _is_random(stream_weights(stream)):
+        if is_random(stream_weights(stream)):
             typer.secho(f"{stream.name}: RANDOM WEIGHTS, for demonstrations and tests only", fg="yellow", err=True)
-
-
-def _is_random(weights: Mapping[str, Any] | None) -> bool:
-    return weights is not None and weights["kind"] == "random"
 
 
 def _print_problems(summary: BuildSummary, manifest: Manifest) -> None:
@@ -215,8 +210,10 @@ def _print_cache(told: Mapping[str, Any]) -> None:
 def _weights_text(weights: Mapping[str, Any] | None) -> Any:
     from rich.text import Text
 
+    from emofuse.specs import is_random
+
     if weights is None:
         return ""
-    if _is_random(weights):
+    if is_random(weights):
         return Text(f"RANDOM, seed {weights['seed']}", style="yellow")
     return str(weights["name"] or weights["sha256"][:12])

@@ -25,6 +25,7 @@ def predict(
     Exit status 1 if an image could not be read; the others are predicted all the same.
     """
     from emofuse.predict import Predictor, find_images
+    from emofuse.specs import is_random
     from emofuse.training.machine import resolve_device
 
     paths = find_images(images)
@@ -38,11 +39,6 @@ def predict(
             typer.echo(json.dumps(prediction.to_json()) if as_json else as_text(prediction))
     if unreadable:
         raise typer.Exit(1)
-
-
-def is_random(weights: dict[str, object] | None) -> bool:
-    """Whether a stream's recorded weights are random ones."""
-    return weights is not None and weights["kind"] == "random"
 
 
 def as_text(prediction: Prediction) -> str:

@@ -33,7 +33,7 @@ def run(
     spec = read_pipeline_spec(pipeline)
 
     from emofuse.build import BuildOptions
-    from emofuse.cli.cache import build_progress
+    from emofuse.cli.progress import build_progress
     from emofuse.pipeline import PipelineOptions, run_pipeline
 
     options = PipelineOptions(

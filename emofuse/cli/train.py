@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from emofuse.cli.predict import is_random
-
 if TYPE_CHECKING:
     from emofuse.results import RunRecord
 
@@ -87,6 +85,8 @@ def _show_epoch(entry: Mapping[str, Any]) -> None:
 
 
 def _describe(record: RunRecord, trained_now: bool) -> str:
+    from emofuse.specs import is_random
+
     how = f"trained in {record.seconds:.1f} s" if trained_now else "already trained"
     random = [name for name, stream in record.streams.items() if is_random(stream["weights"])]
     lines = [

@@ -15,8 +15,8 @@ from typing import Any
 import polars as pl
 
 from emofuse.datasets.files import LFS_MAGIC, DatasetFiles, map_in_threads
-from emofuse.datasets.manifest import SPLITS
 from emofuse.datasets.rows import Faults, FoundRows, Listing, RowFault, check_root, check_rows, normalised_paths
+from emofuse.datasets.splits import SPLITS
 from emofuse.errors import DatasetError
 from emofuse.specs import EmoSetSpec
 

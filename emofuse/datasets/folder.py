@@ -11,8 +11,8 @@ from typing import NamedTuple
 import polars as pl
 
 from emofuse.datasets.files import DatasetFiles
-from emofuse.datasets.manifest import SPLITS
 from emofuse.datasets.rows import Faults, FoundRows, Listing, RowFault, check_root, check_rows, ids_from_paths
+from emofuse.datasets.splits import SPLITS
 from emofuse.errors import DatasetError
 from emofuse.specs import FolderSpec, OfficialSplit
 

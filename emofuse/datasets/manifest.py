@@ -18,7 +18,6 @@ import polars as pl
 from emofuse.errors import DatasetError
 
 COLUMNS = ("sample_id", "path", "split", "label", "problem")
-SPLITS = ("train", "val", "test")
 _INFO_KEY = "emofuse"
 
 

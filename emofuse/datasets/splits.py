@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from emofuse.specs import StratifiedSplit
 
-_NAMES = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 
 
 def stratified_split(labels: Sequence[str | None], spec: StratifiedSplit) -> list[str | None]:
@@ -35,7 +35,7 @@ def stratified_split(labels: Sequence[str | None], spec: StratifiedSplit) -> lis
             rows_of[label].append(row)
     splits: list[str | None] = [None] * len(labels)
     for label, rows in rows_of.items():
-        names = np.repeat(_NAMES, _counts(len(rows), (spec.train, spec.val, spec.test)))
+        names = np.repeat(SPLITS, _counts(len(rows), (spec.train, spec.val, spec.test)))
         for position, name in zip(_shuffled(len(rows), spec.seed, label), names.tolist(), strict=True):
             splits[rows[position]] = name
     return splits

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from emofuse.datasets.manifest import SPLITS, Manifest
+from emofuse.datasets.manifest import Manifest
 from emofuse.datasets.rows import Listing
+from emofuse.datasets.splits import SPLITS
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from emofuse.errors import ResultsError
 from emofuse.results import RunRecord
-from emofuse.specs import digest
+from emofuse.specs import digest, is_random
 
 Repeat = tuple[int | None, int]
 """(seed of the split, None for the dataset's own split; seed of the training)."""
@@ -82,7 +82,7 @@ class Configuration:
     @property
     def random_streams(self) -> tuple[str, ...]:
         """Names of the streams whose weights were random."""
-        return tuple(name for name in self.streams if uses_random_weights(self.runs[0].streams[name]))
+        return tuple(name for name in self.streams if is_random(self.runs[0].streams[name]["weights"]))
 
     def metric(self, path: str, split: str = "test") -> Spread:
         """Spread of a metric by its place, such as `accuracy` or `macro.f1`."""
@@ -154,11 +154,6 @@ class Results:
         used = {*configuration.streams, *kinds}
         value = known.get("+".join(sorted(cue for cue, streams in cues.items() if used & set(streams))))
         return None if value is None else float(value)
-
-
-def uses_random_weights(stream: Mapping[str, Any]) -> bool:
-    """Whether a stream of a record carries random weights."""
-    return bool(stream["weights"]) and stream["weights"]["kind"] == "random"
 
 
 def repeat_of(run: RunRecord) -> Repeat:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from emofuse.report.configurations import Results, Spread, uses_random_weights
+from emofuse.report.configurations import Results, Spread
 from emofuse.report.tables import Cell, Column, Table, format_range
 from emofuse.results import RunRecord
+from emofuse.specs import is_random
 
 SPLITS = {"train": "Train", "val": "Validation", "test": "Test"}
 _SHORT = 12  # hex digits shown of a digest
@@ -124,7 +125,7 @@ def _weights(stream: Mapping[str, Any]) -> str:
     weights = stream["weights"]
     if not weights:
         return "none needed"
-    if uses_random_weights(stream):
+    if is_random(stream["weights"]):
         return f"RANDOM, seed {weights['seed']}"
     return f"{weights['name']} ({weights['kind']})"
 

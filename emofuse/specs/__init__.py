@@ -23,6 +23,7 @@ from emofuse.specs.caches import (
     StreamSpec,
     StreamSpecBase,
     WeightsSpec,
+    is_random,
 )
 from emofuse.specs.datasets import (
     CsvSpec,
@@ -88,6 +89,7 @@ __all__ = [
     "bundled_specs",
     "canonical_json",
     "digest",
+    "is_random",
     "parse_spec",
     "read_cache_spec",
     "read_pipeline_spec",

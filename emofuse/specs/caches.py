@@ -33,6 +33,11 @@ class RandomWeights(Spec):
     seed: int = 0
 
 
+def is_random(weights: Mapping[str, Any] | None) -> bool:
+    """Whether weights, as caches and runs record them (plain data with a `kind`, or None), are random ones."""
+    return weights is not None and weights["kind"] == "random"
+
+
 WeightsSpec = Annotated[RegistryWeights | FileWeights | RandomWeights, Field(discriminator="kind")]
 
 

@@ -15,11 +15,10 @@ import numpy.typing as npt
 import torch
 
 import emofuse
-from emofuse.datasets.splits import stratified_split
+from emofuse.datasets.splits import SPLITS, stratified_split
 from emofuse.errors import TrainingError
 from emofuse.features import (
     ACTION_UNITS,
-    SPLITS,
     STORED_DIMS,
     FeatureTable,
     Scaling,

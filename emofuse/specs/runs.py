@@ -123,10 +123,28 @@ class TrainSpec(Spec):
     gradient_balancing: Literal["off", "monitor", "on"] = "off"
 
 
+class FoldSpec(Spec):
+    """One fold of a stratified cross-validation over the rows that are not in the test split.
+
+    Fold `index` of `count` chooses the epoch, the others train. Test rows are in no fold.
+    """
+
+    count: int = Field(5, ge=2)
+    index: int = Field(0, ge=0)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _index_is_of_a_fold(self) -> Self:
+        if self.index >= self.count:
+            raise ValueError(f"index: must be below the count of folds, got {self.index} of {self.count}")
+        return self
+
+
 class RunSpec(Spec):
     """One trained head: features, head, optimisation and split (`official` = the manifest's own).
 
-    `name` is what tables call the configuration; it is no part of the digest.
+    `name` is what tables call the configuration; it is no part of the digest. With a `fold`, the split's training and
+    validation rows together are cross-validated.
     """
 
     name: str
@@ -134,3 +152,4 @@ class RunSpec(Spec):
     head: HeadSpec = ConcatHeadSpec()
     train: TrainSpec = TrainSpec()
     split: SplitSpec = OfficialSplit()
+    fold: FoldSpec | None = None

@@ -1,0 +1,1 @@
+"""Hundreds of runs of one question: configurations -> search -> rows of results -> choice -> final runs."""

@@ -13,10 +13,11 @@ from emofuse.report.configurations import Results, group_runs
 from emofuse.report.figures import FIGURE_FILES, Pictures, draw_pictures
 from emofuse.report.numbers import class_rows, csv_text, run_rows, summary_rows
 from emofuse.report.page import render_page
+from emofuse.report.search import Searched, SearchSummary
 from emofuse.report.tables import all_classes_table, cost_table, detail_table, escape_markdown, markdown, scores_table
 from emofuse.results import list_runs
 
-__all__ = ["ReportFiles", "write_report"]
+__all__ = ["ReportFiles", "SearchSummary", "Searched", "write_report"]
 
 
 @dataclass(frozen=True)

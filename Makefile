@@ -4,15 +4,17 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell comma
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+LATEST ?= .venv-latest
+READY_LATEST := $(LATEST)/.ready
 
 # Waiting threads sleep instead of spinning: spinning makes small heads slow on cores that others use too.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint bench clean
+.PHONY: help setup demo test test-latest check lint bench clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: $(READY) ## make the virtual environment (about 6 GB, some minutes); nothing to do when it is there
 
@@ -28,6 +30,14 @@ demo: $(READY) ## generate a dataset, cache six streams, train the paper's five 
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest
 
+test-latest: $(READY_LATEST) ## run the tests with the newest releases of everything (a second environment)
+	$(LATEST)/bin/python -m pytest
+
+$(READY_LATEST): pyproject.toml
+	$(PYTHON) -m venv $(LATEST)
+	$(LATEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --editable '.[fast,test]' 'mediapipe>=1.2'
+	@touch $(READY_LATEST)
+
 lint: $(READY) ## ruff, mypy and the layers of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,5 +50,5 @@ bench: $(READY) ## measure; writes benchmarks/results/*.json
 	$(BIN)/python -m benchmarks.faces
 
 clean: ## remove what was generated, the virtual environment too
-	rm -rf $(VENV) emofuse-runs build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(LATEST) emofuse-runs build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,64 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _weights_dir_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What fixtures of modules and of the session see, which are made before those of a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMOFUSE_WEIGHTS_DIR", str(tmp_path_factory.mktemp("weights")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_weights_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's weights; those that need some import them into a folder of their own."""
     monkeypatch.setenv("EMOFUSE_WEIGHTS_DIR", str(tmp_path_factory.mktemp("weights")))
+
+
+@pytest.fixture(scope="session")
+def has_face_mesh() -> bool:
+    """Whether the installed MediaPipe carries Face Mesh (0.10.x does, later ones do not)."""
+    from emofuse.errors import StreamError
+    from emofuse.specs import FaceSpec
+    from emofuse.streams.faces import face_identity
+
+    try:
+        face_identity(FaceSpec())
+    except StreamError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="session")
+def session_face(request: pytest.FixtureRequest, has_face_mesh: bool) -> dict[str, str]:
+    """The `face` of a cache spec that works with the installed MediaPipe, for fixtures of modules and sessions."""
+    return {"detector": _detector(request, has_face_mesh)}
+
+
+@pytest.fixture
+def face(request: pytest.FixtureRequest, has_face_mesh: bool) -> dict[str, str]:
+    """The same for a test: the weights that it needs are in the test's own folder."""
+    return {"detector": _detector(request, has_face_mesh)}
+
+
+@pytest.fixture(scope="session")
+def face_detector(session_face: dict[str, str]) -> Iterator[Any]:
+    """A real detector: Face Mesh, or the landmarker where MediaPipe has no Face Mesh."""
+    from emofuse.specs import FaceSpec
+    from emofuse.streams.faces import make_face_detector
+
+    detector = make_face_detector(FaceSpec(**session_face))
+    yield detector
+    detector.close()
+
+
+def _detector(request: pytest.FixtureRequest, has_face_mesh: bool) -> str:
+    if has_face_mesh:
+        return "face_mesh"
+    from emofuse.weights import import_weights
+
+    import_weights(request.getfixturevalue("shared_data") / "models" / "face_landmarker.task")
+    return "landmarker"
 
 
 @pytest.fixture

@@ -33,8 +33,14 @@ SPEC = {
 }
 
 
-def small(**changes) -> PipelineSpec:
-    return parse_spec(PipelineSpec, {**SPEC, **changes}, "small.yaml")
+pytestmark = pytest.mark.usefixtures("face")
+
+
+@pytest.fixture(scope="module")
+def small(session_face):
+    """Makes the pipeline's spec, with changes, for the detector that is installed."""
+    cache = {**SPEC["cache"], "face": session_face}
+    return lambda **changes: parse_spec(PipelineSpec, {**SPEC, "cache": cache, **changes}, "small.yaml")
 
 
 def options(out) -> PipelineOptions:
@@ -42,7 +48,7 @@ def options(out) -> PipelineOptions:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def done(tmp_path_factory, small):
     """A finished pipeline: its folder and summary. Tests that change it work on what they add."""
     out = tmp_path_factory.mktemp("pipeline")
     lines: list[str] = []
@@ -60,7 +66,7 @@ def test_one_call_goes_from_nothing_to_a_report(done):
     assert lines[-1] == f"report: written, {PipelinePaths(out).report / 'index.html'}"
 
 
-def test_a_second_call_does_nothing(done):
+def test_a_second_call_does_nothing(done, small):
     out, first, _ = done
     before = {
         path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and "manifest" not in path.name
@@ -71,14 +77,14 @@ def test_a_second_call_does_nothing(done):
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def test_a_changed_run_is_trained_and_the_others_are_not(done):
+def test_a_changed_run_is_trained_and_the_others_are_not(done, small):
     out, _, _ = done
     runs = [SPEC["runs"][0], {**SPEC["runs"][1], "train": {"epochs": 4}}]
     summary = run_pipeline(small(runs=runs), options(out), say=lambda _: None)
     assert (summary.build.rows, summary.trained, summary.report_written) == (0, 2, True)
 
 
-def test_an_interrupted_report_is_written_again(done):
+def test_an_interrupted_report_is_written_again(done, small):
     out, _, _ = done
     stamp = PipelinePaths(out).report / "inputs.sha256"
     run_pipeline(small(), options(out), say=lambda _: None)
@@ -97,7 +103,7 @@ def test_corrupt_images_cost_their_rows_and_nothing_else(done):
     assert cache.streams["lbp"].counts()["pending"] == 0
 
 
-def test_repeats_are_every_split_seed_with_every_seed():
+def test_repeats_are_every_split_seed_with_every_seed(small):
     runs = list(expand_runs(small(repeat={"seeds": [4, 5], "split_seeds": [7, 8]})))
     assert [(run.name, run.split.seed, run.train.seed) for run in runs[:4]] == [
         ("LBP", 7, 4),
@@ -107,7 +113,7 @@ def test_repeats_are_every_split_seed_with_every_seed():
     ]
 
 
-def test_a_wrong_path_is_told_and_makes_nothing(tmp_path):
+def test_a_wrong_path_is_told_and_makes_nothing(tmp_path, small):
     spec = small(dataset={"kind": "folder"})
     wrong = PipelineOptions(out=tmp_path / "out", data=tmp_path / "nowhere", build=BuildOptions(workers=0))
     with pytest.raises(DatasetError, match="nowhere"):

@@ -34,9 +34,10 @@ def images(tmp_path) -> Path:
 
 
 @pytest.fixture
-def spec(tmp_path) -> Path:
+def spec(tmp_path, face) -> Path:
     path = tmp_path / "mine.yaml"
-    path.write_text("{block_rows: 4, streams: [{kind: lbp, without_face: whole_image, region_px: 16}]}")
+    streams = "[{kind: lbp, without_face: whole_image, region_px: 16}]"
+    path.write_text(f"{{block_rows: 4, face: {{detector: {face['detector']}}}, streams: {streams}}}")
     return path
 
 

@@ -75,7 +75,7 @@ def test_real_weights_give_the_plain_forward_pass(shared_data, pictures, name, m
         expected = plain_forward(network, layer, preset, sample)
         if pooled == "mean":
             expected = expected.reshape(stream.dim, -1).mean(axis=1)
-        assert row == pytest.approx(expected, rel=1e-4, abs=1e-5 * np.abs(expected).max())
+        assert row == pytest.approx(expected, rel=1e-4, abs=1e-5 * float(np.abs(expected).max()))
     assert (rows.status == 1).all()
 
 
@@ -116,7 +116,7 @@ def test_every_family_gives_the_input_of_its_classifier(pictures, model, layer, 
     expected = plain_forward(make_network(model, weights), layer, make_preset(model, weights), pictures[1])
     row = stream.extract(pictures[1:2]).features[0]
     assert stream.dim == dim == len(expected)
-    assert row == pytest.approx(expected, rel=1e-3, abs=1e-4 * np.abs(expected).max())
+    assert row == pytest.approx(expected, rel=1e-3, abs=1e-4 * float(np.abs(expected).max()))
     stored = row.astype(np.float16)
     assert np.isfinite(stored).all()
     assert 0.001 < np.abs(stored).max() < 10_000
@@ -153,7 +153,7 @@ def test_inception_rescales_its_input_and_loads_its_auxiliary_head(tmp_path, pic
     assert preset.crop_size == [299]
     expected = plain_forward(network, "fc", preset, pictures[0])
     row = make_backbone(spec, "cpu").extract(pictures[:1]).features[0]
-    assert row == pytest.approx(expected, rel=1e-3, abs=1e-4 * np.abs(expected).max())
+    assert row == pytest.approx(expected, rel=1e-3, abs=1e-4 * float(np.abs(expected).max()))
 
 
 def test_a_network_that_is_not_torchvisions_is_refused():
@@ -277,7 +277,7 @@ def test_places365_loads_its_old_checkpoint(tmp_path, pictures):
     expected = plain_forward(network, "fc", preset, pictures[0])
     assert stream.dim == 2048
     assert stream.extract(pictures[:1]).features[0] == pytest.approx(
-        expected, rel=1e-3, abs=1e-4 * np.abs(expected).max()
+        expected, rel=1e-3, abs=1e-4 * float(np.abs(expected).max())
     )
 
 
@@ -330,5 +330,5 @@ def test_a_device_that_is_not_there_is_said():
 def test_cuda_agrees_with_the_cpu(pictures):
     spec = BackboneSpec(model="resnet50", weights=RANDOM)
     cpu, cuda = (make_backbone(spec, device).extract(pictures).features for device in ("cpu", "cuda"))
-    assert cuda == pytest.approx(cpu, rel=1e-3, abs=1e-4 * np.abs(cpu).max())
+    assert cuda == pytest.approx(cpu, rel=1e-3, abs=1e-4 * float(np.abs(cpu).max()))
     check_stream(spec, device="cuda")

@@ -255,8 +255,8 @@ def face_paths(tmp_path, astronaut):
     return sorted(tmp_path.glob("*.png"))
 
 
-def test_the_face_is_found_once_for_all_streams(face_mesh, face_paths, astronaut, monkeypatch):
-    detector = CountingDetector(face_mesh, fails_on=None)
+def test_the_face_is_found_once_for_all_streams(face_detector, face_paths, astronaut, monkeypatch):
+    detector = CountingDetector(face_detector, fails_on=None)
     monkeypatch.setattr(extractor_module, "make_face_detector", lambda spec: detector)
     specs = (LbpSpec(without_face="whole_image"), LandmarksSpec(), ActionUnitsSpec(), LevelSpec())
     with opened(*specs) as extractor:
@@ -267,7 +267,7 @@ def test_the_face_is_found_once_for_all_streams(face_mesh, face_paths, astronaut
     assert found.rows["lbp"].flags.tolist() == [0, 1, 0, 1]
     assert found.rows["landmarks"].status.tolist() == [OK, NO_DETECTION, OK, NO_DETECTION]
     assert found.rows["action_units"].status.tolist() == [OK, NO_DETECTION, OK, NO_DETECTION]
-    sample = Sample(astronaut, face_mesh.detect(astronaut))
+    sample = Sample(astronaut, face_detector.detect(astronaut))
     for spec in specs[:3]:
         expected = make_stream(spec).extract([sample]).features[0]
         assert np.array_equal(found.rows[spec.name].features[0], expected)
@@ -279,8 +279,8 @@ def test_no_face_is_looked_for_when_no_stream_needs_one(face_paths, monkeypatch)
         assert extractor.extract(face_paths).rows["level"].status.tolist() == [OK] * 4
 
 
-def test_a_detector_that_fails_on_one_picture_costs_the_face_streams_that_row(face_mesh, face_paths, monkeypatch):
-    detector = CountingDetector(face_mesh, fails_on=33)
+def test_a_detector_that_fails_on_one_picture_costs_the_face_streams_that_row(face_detector, face_paths, monkeypatch):
+    detector = CountingDetector(face_detector, fails_on=33)
     monkeypatch.setattr(extractor_module, "make_face_detector", lambda spec: detector)
     with opened(LandmarksSpec(), LevelSpec()) as extractor:
         found = extractor.extract(face_paths)
@@ -289,10 +289,9 @@ def test_a_detector_that_fails_on_one_picture_costs_the_face_streams_that_row(fa
     assert found.problems == [(3, "landmarks", "face detection: RuntimeError: graph stopped")]
 
 
-@pytest.mark.usefixtures("face_mesh")
-def test_blocks_of_any_size_give_the_same_rows(face_paths):
+def test_blocks_of_any_size_give_the_same_rows(face, face_paths):
     specs = (LbpSpec(), LandmarksSpec(), ActionUnitsSpec())
-    with opened(*specs) as extractor:
+    with opened(*specs, face=FaceSpec(**face)) as extractor:
         whole = extractor.extract(face_paths)
         single = [extractor.extract([path]) for path in face_paths]
     for spec in specs:
@@ -300,12 +299,12 @@ def test_blocks_of_any_size_give_the_same_rows(face_paths):
         assert np.array_equal(whole.rows[spec.name].features, joined)
 
 
-@pytest.mark.usefixtures("face_mesh")
 @pytest.mark.filterwarnings(r"ignore:::PIL\.")
-def test_every_file_that_breaks_readers_ends_as_a_row_with_a_status(shared_data):
+def test_every_file_that_breaks_readers_ends_as_a_row_with_a_status(face, shared_data):
     paths = sorted((shared_data / "robustness").iterdir())
     small = [path for path in paths if path.stat().st_size < 500_000]  # the large photographs are test_decode's
-    with opened(LbpSpec(without_face="whole_image"), LandmarksSpec(), ActionUnitsSpec()) as extractor:
+    streams = (LbpSpec(without_face="whole_image"), LandmarksSpec(), ActionUnitsSpec())
+    with opened(*streams, face=FaceSpec(**face)) as extractor:
         found = extractor.extract(small)
     for rows in found.rows.values():
         assert set(rows.status.tolist()) <= {OK, NO_DETECTION, UNREADABLE}

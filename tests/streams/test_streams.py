@@ -136,18 +136,17 @@ def test_what_changes_the_bytes_changes_the_identity():
     assert len({digest(found) for found in identities}) == len(identities)
 
 
-@pytest.mark.usefixtures("face_mesh")
-def test_the_face_detector_counts_only_for_streams_that_need_a_face():
-    strict = FaceSpec(min_confidence=0.9)
-    assert identity(LbpSpec()) != identity(LbpSpec(), face=strict)
-    assert identity(LbpSpec())["face"]["detector"] == "face_mesh"
+def test_the_face_detector_counts_only_for_streams_that_need_a_face(face):
+    plain, strict = FaceSpec(**face), FaceSpec(**face, min_confidence=0.9)
+    assert identity(LbpSpec(), face=plain) != identity(LbpSpec(), face=strict)
+    assert identity(LbpSpec(), face=plain)["face"]["detector"] == face["detector"]
     assert identity(BrightnessSpec()) == identity(BrightnessSpec(), face=strict)
 
 
-@pytest.mark.usefixtures("face_mesh")
-def test_an_identity_does_not_depend_on_the_other_streams():
-    spec = LbpSpec()
-    assert stream_identity(spec, cache_spec(spec)) == stream_identity(spec, cache_spec(spec, BrightnessSpec()))
+def test_an_identity_does_not_depend_on_the_other_streams(face):
+    spec, found = LbpSpec(), FaceSpec(**face)
+    alone, beside = cache_spec(spec, face=found), cache_spec(spec, BrightnessSpec(), face=found)
+    assert stream_identity(spec, alone) == stream_identity(spec, beside)
 
 
 def test_random_weights_count_by_their_seed():

@@ -1,0 +1,39 @@
+"""Rows of searched runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from emofuse.sweep.store import RunRow
+
+
+@pytest.fixture
+def make_row():
+    return _make_row
+
+
+def _make_row(digest="a", **changes) -> RunRow:
+    """A plausible row; its digest is the given letters, repeated."""
+    fields = {
+        "digest": (digest * 64)[:64],
+        "configuration": "c" * 64,
+        "name": "lbp",
+        "settings": {"streams": ["lbp"]},
+        "spec": {"name": "lbp", "features": {"streams": ["lbp"]}},
+        "fold": 0,
+        "seed": 0,
+        "val_macro_f1": 0.5,
+        "val_accuracy": 0.5,
+        "val_loss": 1.0,
+        "best_epoch": 2,
+        "last_epoch": 3,
+        "ended": "epochs",
+        "parameters": 100,
+        "seconds": 1.5,
+        "history": ({"epoch": 1, "train_loss": 2.0, "val_loss": 1.0, "val_accuracy": 0.5, "val_macro_f1": 0.5},),
+        "sweep": "small",
+        "device": "cpu",
+        "created": "2026-01-01T00:00:00+00:00",
+        "versions": {"emofuse": "0.1.0"},
+    }
+    return RunRow(**{**fields, **changes})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from emofuse.specs import FeaturesSpec, RunSpec
 from emofuse.sweep.store import RunRow
 
 
@@ -19,7 +20,7 @@ def _make_row(digest="a", **changes) -> RunRow:
         "configuration": "c" * 64,
         "name": "lbp",
         "settings": {"streams": ["lbp"]},
-        "spec": {"name": "lbp", "features": {"streams": ["lbp"]}},
+        "spec": RunSpec(name="lbp", features=FeaturesSpec(streams=("lbp",))).model_dump(mode="json"),
         "fold": 0,
         "seed": 0,
         "val_macro_f1": 0.5,

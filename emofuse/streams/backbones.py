@@ -20,7 +20,7 @@ from torch import nn
 from torchvision import models
 
 from emofuse.errors import SpecError, StreamError, WeightsError, did_you_mean
-from emofuse.specs import BackboneSpec, Places365Spec
+from emofuse.specs import BackboneSpec, Places365Spec, Precision
 from emofuse.streams.base import Rows, Sample
 from emofuse.streams.random_weights import seeded, set_norm_statistics
 from emofuse.weights import REGISTRY, ResolvedWeights, default_weights, load_checkpoint, resolve_weights
@@ -37,7 +37,8 @@ _OLD_DENSE_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 class BackboneStream:
     """One frozen network with its head cut off -> one pooled vector a picture.
 
-    Holds no per-sample state: one instance serves every block of a worker. float32 without TF32 on every device.
+    Holds no per-sample state: one instance serves every block of a worker. float32 is without TF32 on every device;
+    in bfloat16 the weights and all values between layers are bfloat16, and sums within a layer float32.
 
     Attributes:
         network: the torchvision network, its head cut off.
@@ -48,10 +49,12 @@ class BackboneStream:
     flag_names: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
 
-    def __init__(self, network: nn.Module, preset: Preset, device: str) -> None:
+    def __init__(self, network: nn.Module, preset: Preset, device: str, precision: Precision = "float32") -> None:
         self.dim = cut_head(network)
-        self.network = _to_device(network, device)
+        self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        self.network = _to_device(network, device).to(self._dtype)
         self._preset = preset
+        self._preset_name = repr(preset)
         self._device = torch.device(device)
         self._batch = _CPU_BATCH if self._device.type == "cpu" else _GPU_BATCH
 
@@ -63,18 +66,25 @@ class BackboneStream:
         """
         features = np.zeros((len(samples), self.dim), dtype=self.dtype)
         for start in range(0, len(samples), self._batch):
-            pictures = [self._preset(_middle(sample.image)) for sample in samples[start : start + self._batch]]
+            pictures = [self._prepared(sample) for sample in samples[start : start + self._batch]]
             features[start : start + self._batch] = self._forward(torch.stack(pictures))
         return Rows.ok(features)
 
     def close(self) -> None:
         """Nothing to release that the garbage collector does not."""
 
+    def _prepared(self, sample: Sample) -> torch.Tensor:
+        """(3, H, W) float32, made by the first of the streams that share the preset."""
+        if self._preset_name not in sample.shared:
+            sample.shared[self._preset_name] = self._preset(_middle(sample.image))
+        prepared: torch.Tensor = sample.shared[self._preset_name]
+        return prepared
+
     def _forward(self, pictures: torch.Tensor) -> npt.NDArray[np.float32]:
         """(B, 3, H, W) float32 -> (B, dim) float32."""
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), exact:
-            batch = pictures.to(self._device, memory_format=torch.channels_last)
+            batch = pictures.to(self._device, self._dtype, memory_format=torch.channels_last)
             pooled: npt.NDArray[np.float32] = self.network(batch).flatten(1).float().cpu().numpy()
         return pooled
 
@@ -88,7 +98,8 @@ def make_backbone(spec: BackboneSpec, device: str) -> BackboneStream:
     """
     _check_model(spec.model)
     weights = resolve_weights(spec.weights or default_weights(spec.model))
-    return BackboneStream(make_network(spec.model, weights), make_preset(spec.model, weights), device)
+    network, preset = make_network(spec.model, weights), make_preset(spec.model, weights)
+    return BackboneStream(network, preset, device, spec.precision)
 
 
 def make_places365(spec: Places365Spec, device: str) -> BackboneStream:
@@ -99,7 +110,7 @@ def make_places365(spec: Places365Spec, device: str) -> BackboneStream:
     """
     weights = resolve_weights(spec.weights)
     network = make_network("resnet50", weights, classes=_PLACES365_CLASSES)
-    return BackboneStream(network, make_preset("resnet50", weights), device)
+    return BackboneStream(network, make_preset("resnet50", weights), device, spec.precision)
 
 
 def _to_device(network: nn.Module, device: str) -> nn.Module:

@@ -7,7 +7,7 @@ files, finds faces or writes arrays: `emofuse.streams.extractor` decodes and det
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,10 +35,13 @@ class Sample:
     Attributes:
         image: (H, W, 3) uint8 RGB, upright.
         face: the face found in it, None when none was found or no stream asked for it.
+        shared: what one stream made of the picture and another needs as well, by how it was made: two networks with
+            the same preset look at one tensor.
     """
 
     image: npt.NDArray[np.uint8]
     face: Face | None = None
+    shared: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,10 @@ from emofuse.streams import make_stream
 from emofuse.streams.base import Rows, Sample, Stream
 from emofuse.streams.faces import make_face_detector
 
-# A micro-batch ends at either bound: decoded pictures held at once stay near 200 MB, whatever the block's size. The
-# bounds count pictures only, so that a block is cut in the same places every time.
-_BATCH_SAMPLES = 32
+# A micro-batch ends at either bound: decoded pictures held at once stay near 200 MB, and what networks make of them
+# below 100 MB, whatever the block's size. The bounds count pictures only, so that a block is cut in the same places
+# every time.
+_BATCH_SAMPLES = 64
 _BATCH_PIXELS = 64_000_000
 
 _STREAM_STATUSES = (Status.OK, Status.NO_DETECTION, Status.FAILED)

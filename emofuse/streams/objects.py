@@ -18,7 +18,7 @@ from torch import nn
 from torchvision.ops import batched_nms, box_convert
 
 from emofuse.errors import StreamError, WeightsError
-from emofuse.specs import ObjectsSpec
+from emofuse.specs import ObjectsSpec, Precision
 from emofuse.status import Status
 from emofuse.streams.base import Rows, Sample
 from emofuse.streams.ultralytics_networks import load_yolo, random_yolo
@@ -63,12 +63,18 @@ class ObjectsStream:
     flag_names: tuple[str, ...] = ()
     columns = tuple(f"object{number}_{value}" for number in range(1, OBJECTS + 1) for value in VALUES)
 
-    def __init__(self, network: nn.Module, *, image_px: int, min_confidence: float, device: str) -> None:
+    def __init__(
+        self, network: nn.Module, *, image_px: int, min_confidence: float, device: str, precision: Precision = "float32"
+    ) -> None:
         fused: Any = network
         try:
             self.network = fused.eval().float().fuse(verbose=False).to(device).to(memory_format=torch.channels_last)
         except (RuntimeError, AssertionError) as error:
             raise StreamError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+        self._dtype = torch.float32
+        if precision == "bfloat16":
+            self._dtype = torch.bfloat16
+            _lower_body(self.network)
         self._device = torch.device(device)
         self._image_px = image_px
         self._min_confidence = min_confidence
@@ -109,7 +115,7 @@ class ObjectsStream:
         """(h, w, 3) uint8 -> (k, 6), most confident first: x1 y1 x2 y2 in its pixels, score, class number."""
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), exact:
-            picture = torch.from_numpy(image).to(self._device).permute(2, 0, 1)[None].float() / 255
+            picture = (torch.from_numpy(image).to(self._device).permute(2, 0, 1)[None].float() / 255).to(self._dtype)
             raw = self.network(picture.contiguous(memory_format=torch.channels_last))[0][0]  # (4 + classes, positions)
             scores, classes = raw[4:].max(dim=0)
             sure = scores > self._min_confidence
@@ -132,7 +138,20 @@ def make_objects(spec: ObjectsSpec, device: str) -> ObjectsStream:
     if entry is not None and entry.model != spec.model:
         raise WeightsError(f"the weights {entry.name!r} are of {entry.model}, the spec's model is {spec.model}")
     network = random_yolo(spec.model, weights.seed or 0) if weights.path is None else load_yolo(weights.path)
-    return ObjectsStream(network, image_px=spec.image_px, min_confidence=spec.min_confidence, device=device)
+    return ObjectsStream(
+        network, image_px=spec.image_px, min_confidence=spec.min_confidence, device=device, precision=spec.precision
+    )
+
+
+def _lower_body(network: Any) -> None:
+    """All layers but the last in bfloat16, in place.
+
+    The last one makes coordinates of up to 640 pixels, for which eight bits are too few: it stays in float32.
+    """
+    *body, last = network.model
+    for layer in body:
+        layer.to(torch.bfloat16)
+    last.register_forward_pre_hook(lambda _, args: ([maps.float() for maps in args[0]],))
 
 
 def _letterbox(image: npt.NDArray[np.uint8], longest_px: int) -> _Letterbox:

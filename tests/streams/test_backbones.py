@@ -17,6 +17,7 @@ from torchvision import models
 
 from emofuse.errors import SpecError, StreamError, WeightsError
 from emofuse.specs import BackboneSpec, FileWeights, Places365Spec, RandomWeights, RegistryWeights
+from emofuse.streams import backbones
 from emofuse.streams.backbones import BackboneStream, cut_head, make_backbone, make_network, make_places365, make_preset
 from emofuse.streams.base import Sample
 from emofuse.streams.random_weights import seeded
@@ -77,6 +78,39 @@ def test_real_weights_give_the_plain_forward_pass(shared_data, pictures, name, m
             expected = expected.reshape(stream.dim, -1).mean(axis=1)
         assert row == pytest.approx(expected, rel=1e-4, abs=1e-5 * float(np.abs(expected).max()))
     assert (rows.status == 1).all()
+
+
+@pytest.mark.parametrize("model", ["squeezenet1_1", "mobilenet_v2"])
+def test_bfloat16_points_where_float32_does(shared_data, model):
+    stored = import_weights(shared_data / "models" / f"{model}.pth")
+    samples = [Sample(image) for image in (data.astronaut(), data.coffee(), data.chelsea())]
+    specs = [
+        BackboneSpec(model=model, weights=RegistryWeights(name=stored.name), precision=precision)
+        for precision in ("float32", "bfloat16")
+    ]
+    full, half = (make_backbone(spec, "cpu").extract(samples).features for spec in specs)
+    assert half.dtype == np.float32
+    assert not np.array_equal(full, half)
+    cosine = (full * half).sum(axis=1) / np.linalg.norm(full, axis=1) / np.linalg.norm(half, axis=1)
+    assert (cosine > 0.999).all()
+    assert np.linalg.norm(half - full, axis=1) == pytest.approx(0, abs=0.05 * float(np.linalg.norm(full, axis=1).min()))
+
+
+def test_networks_with_one_preset_prepare_a_picture_once(monkeypatch):
+    seen = []
+    monkeypatch.setattr(backbones, "_middle", lambda image: seen.append(image.shape) or Image.fromarray(image))
+    samples = [Sample(data.astronaut()), Sample(data.coffee())]
+    first, second = (
+        make_backbone(BackboneSpec(model=model, weights=RANDOM), "cpu") for model in ("squeezenet1_1", "resnet18")
+    )
+    other = make_backbone(BackboneSpec(model="inception_v3", weights=RANDOM), "cpu")
+    alone = second.extract([Sample(sample.image) for sample in samples]).features
+    seen.clear()
+    first.extract(samples)
+    assert np.array_equal(second.extract(samples).features, alone)
+    assert len(seen) == 2
+    other.extract(samples)
+    assert len(seen) == 4
 
 
 def test_real_squeezenet_names_coffee_and_a_cat(shared_data):

@@ -98,6 +98,20 @@ def test_five_objects_of_six_values_the_most_confident_first(stream, pictures):
         assert row[: len(found), :5] == pytest.approx(found)
 
 
+def test_bfloat16_finds_the_same_objects_in_nearly_the_same_places(lively, pictures):
+    full, half = (
+        ObjectsStream(copy.deepcopy(lively), image_px=320, min_confidence=0.05, device="cpu", precision=precision)
+        for precision in ("float32", "bfloat16")
+    )
+    assert {parameter.dtype for parameter in half.network.model[0].parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in half.network.model[-1].parameters()} == {torch.float32}
+    for picture in pictures:
+        found, expected = half.detect(picture), full.detect(picture)
+        assert len(found) == pytest.approx(len(expected), rel=0.2)
+        best = np.abs(found[:1] - expected).max(axis=1).min()  # the most sure of one is among those of the other
+        assert best < 0.05
+
+
 def test_columns_name_every_value(stream):
     assert len(stream.columns) == stream.dim == 30
     assert stream.columns[:7] == (

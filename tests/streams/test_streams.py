@@ -152,7 +152,7 @@ def test_an_identity_does_not_depend_on_the_other_streams(face):
 def test_random_weights_count_by_their_seed():
     found = identity(BackboneSpec(model="resnet18", weights=RandomWeights(seed=3)))
     assert found["weights"] == {"random_seed": 3}
-    assert found["parameters"] == {"dtype": "float16", "model": "resnet18"}
+    assert found["parameters"] == {"dtype": "float16", "model": "resnet18", "precision": "float32"}
 
 
 def test_weights_count_by_their_hash_wherever_they_come_from(tmp_path):

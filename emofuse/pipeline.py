@@ -11,7 +11,7 @@ from pathlib import Path
 
 import emofuse
 from emofuse.build import BuildOptions, BuildSummary, Progress, build_cache
-from emofuse.cache.reader import open_cache
+from emofuse.cache.reader import Cache, open_cache
 from emofuse.datasets import OnBadRows, read_dataset
 from emofuse.report import ReportFiles, write_report
 from emofuse.results import RunRecord
@@ -112,16 +112,7 @@ def run_pipeline(
         EmofuseError: whatever a step raises; what was finished is kept.
     """
     paths = PipelinePaths(options.out)
-    dataset = spec.dataset
-    root = options.data or dataset.root or (paths.demo_dataset if isinstance(dataset, DemoSpec) else None)
-    manifest = read_dataset(dataset.model_copy(update={"root": root}), on_bad_rows=options.on_bad_rows)
-    say(f"dataset: {len(manifest)} rows, {len(manifest.classes)} labels, from {manifest.root}")
-
-    options.out.mkdir(parents=True, exist_ok=True)
-    build = build_cache(paths.cache, manifest, spec.cache, options.build, progress)
-    say(f"cache: {build.describe()}, {paths.cache}")
-
-    cache = open_cache(paths.cache)
+    cache, build = prepare_cache(spec, options, say=say, progress=progress)
     runs = list(expand_runs(spec))
     records = []
     trained = 0
@@ -134,6 +125,36 @@ def run_pipeline(
     files, written = _report_when_needed(spec, records, paths)
     say(f"report: {'written' if written else 'up to date'}, {files.page}")
     return PipelineSummary(build, tuple(records), trained, files, written)
+
+
+def prepare_cache(
+    spec: PipelineSpec,
+    options: PipelineOptions,
+    *,
+    say: Callable[[str], None],
+    progress: Progress | None = None,
+) -> tuple[Cache, BuildSummary]:
+    """The pipeline's cache, built first as far as it is not: the steps before anything is trained.
+
+    Args:
+        spec: the pipeline.
+        options: of this machine and call.
+        say: is given one line per step.
+        progress: follows the building.
+
+    Raises:
+        EmofuseError: whatever a step raises; what was finished is kept.
+    """
+    paths = PipelinePaths(options.out)
+    dataset = spec.dataset
+    root = options.data or dataset.root or (paths.demo_dataset if isinstance(dataset, DemoSpec) else None)
+    manifest = read_dataset(dataset.model_copy(update={"root": root}), on_bad_rows=options.on_bad_rows)
+    say(f"dataset: {len(manifest)} rows, {len(manifest.classes)} labels, from {manifest.root}")
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    build = build_cache(paths.cache, manifest, spec.cache, options.build, progress)
+    say(f"cache: {build.describe()}, {paths.cache}")
+    return open_cache(paths.cache), build
 
 
 def _describe_run(record: RunRecord, trained_now: bool) -> str:

@@ -8,6 +8,7 @@ changes the bytes is the identity of a cached array or a trained run.
 from emofuse.specs.base import Spec, canonical_json, digest
 from emofuse.specs.caches import (
     ActionUnitsSpec,
+    AugmentSpec,
     BackboneSpec,
     CacheSpec,
     CustomStreamSpec,
@@ -66,6 +67,7 @@ from emofuse.specs.sweeps import (
 __all__ = [
     "ActionUnitsSpec",
     "AttentionHeadSpec",
+    "AugmentSpec",
     "BackboneSpec",
     "BaseRun",
     "CacheSpec",

@@ -62,6 +62,15 @@ class FaceSpec(Spec):
     min_confidence: float = Field(0.5, gt=0, lt=1)
 
 
+class AugmentSpec(Spec):
+    """What the augmented views of a picture are: the paper's flip, rotation and padded random crop, seeded."""
+
+    flip: float = Field(0.5, ge=0, le=1, description="probability of mirroring left and right")
+    rotation_deg: float = Field(10.0, ge=0, le=180, description="turned by up to so many degrees either way")
+    padding: float = Field(0.125, ge=0, lt=1, description="shifted by up to this share of the width and height")
+    seed: int = 0
+
+
 class StreamSpecBase(Spec):
     """What all streams have: a name in the cache (the kind unless given) and a stored dtype.
 

@@ -1,0 +1,86 @@
+"""Augmented views of a picture: seeded draws of the paper's augmentation, one draw for all streams of a view.
+
+View 0 is the picture itself. Every other view is the picture mirrored or not, turned by a few degrees and shifted, which
+is what a random crop out of the padded picture amounts to, in one resampling. Networks take their own centre crop of a
+view, and faces are found in the view itself, so that landmarks and boxes belong to what it shows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from emofuse.specs import AugmentSpec
+
+VERSION = 1
+"""Raised whenever the same draw gives other pixels; part of the digest of augmented views."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One draw.
+
+    Attributes:
+        mirrored: left and right change places.
+        angle_deg: the picture is turned counter-clockwise by this angle about its centre.
+        shift: (x, y) as shares of width and height, by which the picture moves right and down.
+    """
+
+    mirrored: bool
+    angle_deg: float
+    shift: tuple[float, float]
+
+
+def draw_view(spec: AugmentSpec, sample_id: str, view: int) -> View:
+    """The draw of a sample's view: it depends on the spec, the sample's id and the view's number, and on nothing else.
+
+    Args:
+        spec: how strongly pictures are changed, and the seed.
+        sample_id: of the manifest.
+        view: its number, 1 or more.
+    """
+    entropy = int.from_bytes(hashlib.sha256(f"{spec.seed}\n{view}\n{sample_id}".encode()).digest(), "big")
+    # NumPy promises the raw words of PCG64 for all its versions, unlike the draws of a Generator.
+    flip, angle, x, y = (np.random.PCG64(entropy).random_raw(4) / 2.0**64).tolist()
+    return View(
+        mirrored=flip < spec.flip,
+        angle_deg=(2 * angle - 1) * spec.rotation_deg,
+        shift=((2 * x - 1) * spec.padding, (2 * y - 1) * spec.padding),
+    )
+
+
+def apply_view(image: npt.NDArray[np.uint8], view: View) -> npt.NDArray[np.uint8]:
+    """The picture as the view shows it: bilinear, of the same size, mirrored content beyond its border.
+
+    Args:
+        image: (H, W, 3) uint8.
+        view: the draw.
+
+    Returns:
+        (H, W, 3) uint8, contiguous.
+    """
+    height, width = image.shape[:2]
+    turned: npt.NDArray[np.uint8] = np.empty_like(image)
+    cv2.warpAffine(
+        image,
+        _matrix(view, width, height),
+        (width, height),
+        dst=turned,
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REFLECT_101,
+    )
+    return turned
+
+
+def _matrix(view: View, width: int, height: int) -> npt.NDArray[np.float64]:
+    """(2, 3): pixel of the picture -> pixel of the view. Mirror, then turn about the centre, then shift."""
+    centre = ((width - 1) / 2, (height - 1) / 2)
+    turn = np.vstack([cv2.getRotationMatrix2D(centre, view.angle_deg, 1.0), [0, 0, 1]])
+    mirror = np.array([[-1.0, 0, width - 1], [0, 1, 0], [0, 0, 1]]) if view.mirrored else np.eye(3)
+    shift = np.array([[1.0, 0, view.shift[0] * width], [0, 1, view.shift[1] * height], [0, 0, 1]])
+    matrix: npt.NDArray[np.float64] = (shift @ turn @ mirror)[:2]
+    return matrix

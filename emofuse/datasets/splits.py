@@ -1,4 +1,4 @@
-"""Stratified splits. NumPy only: the training room re-splits cached rows with the same function."""
+"""Stratified splits and folds. NumPy only: the training room re-splits cached rows with the same functions."""
 
 from __future__ import annotations
 
@@ -29,16 +29,46 @@ def stratified_split(labels: Sequence[str | None], spec: StratifiedSplit) -> lis
     Returns:
         (N,) train, val or test; None for unlabelled rows.
     """
-    rows_of: dict[str, list[int]] = defaultdict(list)
-    for row, label in enumerate(labels):
-        if label is not None:
-            rows_of[label].append(row)
     splits: list[str | None] = [None] * len(labels)
-    for label, rows in rows_of.items():
+    for label, rows in _rows_of_labels(labels).items():
         names = np.repeat(SPLITS, _counts(len(rows), (spec.train, spec.val, spec.test)))
         for position, name in zip(_shuffled(len(rows), spec.seed, label), names.tolist(), strict=True):
             splits[rows[position]] = name
     return splits
+
+
+def cross_validation_folds(labels: Sequence[str | None], count: int, seed: int) -> list[int | None]:
+    """Deals every labelled row to one of `count` folds, each label spread evenly over them.
+
+    Each label is cut into `count` parts on its own, as in `stratified_split`: which of its rows make a part depends on
+    the seed, the label's name, the number of its rows and their order among themselves. The parts are dealt out label
+    by label, in the order of their names, each label beginning where the one before it ended: so of each label and of
+    all rows together, no fold has more than one row more than another. Rows of other labels may change the number of
+    the fold that a part becomes, never which rows are together.
+
+    Args:
+        labels: (N,) label names; None is a row in no fold.
+        count: how many folds.
+        seed: of the shuffling.
+
+    Returns:
+        (N,) fold, 0 <= fold < count; None for rows without a label.
+    """
+    folds: list[int | None] = [None] * len(labels)
+    dealt = 0
+    for label, rows in sorted(_rows_of_labels(labels).items()):
+        for position, shuffled in enumerate(_shuffled(len(rows), seed, label).tolist()):
+            folds[rows[shuffled]] = (dealt + position) % count
+        dealt += len(rows)
+    return folds
+
+
+def _rows_of_labels(labels: Sequence[str | None]) -> dict[str, list[int]]:
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row, label in enumerate(labels):
+        if label is not None:
+            rows_of[label].append(row)
+    return rows_of
 
 
 def _counts(rows: int, fractions: tuple[float, float, float]) -> list[int]:

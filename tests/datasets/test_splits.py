@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from emofuse.datasets.splits import stratified_split
+from emofuse.datasets.splits import cross_validation_folds, stratified_split
 from emofuse.specs import StratifiedSplit
 
 
@@ -71,3 +71,47 @@ def test_two_labels_of_equal_size_are_shuffled_differently():
 def test_the_split_of_a_seed_never_changes():
     splits = stratified_split(["awe"] * 10, StratifiedSplit(seed=0))
     assert "".join((split or "-")[:2] for split in splits) == "vatrtrtrtrtrtevatrtr"
+
+
+# ---------------------------------------------------------------------------------------------------------- folds
+
+
+def spread(found, count):
+    """Rows of each fold."""
+    return [found.count(fold) for fold in range(count)]
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 10])
+@pytest.mark.parametrize("sizes", [(100, 70, 10), (7, 7, 7, 7), (1, 2, 3), (11, 0, 4), (5,)])
+def test_folds_differ_by_a_row_at_most_in_each_label_and_in_all(sizes, count):
+    labels = [f"label{index}" for index, size in enumerate(sizes) for _ in range(size)]
+    found = cross_validation_folds(labels, count, seed=3)
+    assert max(spread(found, count)) - min(spread(found, count)) <= 1
+    for label in set(labels):
+        own = spread([fold for fold, of_row in zip(found, labels, strict=True) if of_row == label], count)
+        assert max(own) - min(own) <= 1
+
+
+def test_unlabelled_rows_are_in_no_fold():
+    assert cross_validation_folds([None, "a", None, "a"], 2, 0).count(None) == 2
+    assert cross_validation_folds([], 2, 0) == []
+
+
+def test_rows_of_other_labels_leave_a_label_s_parts_together():
+    alone = cross_validation_folds(["b"] * 23, 5, 7)
+    mixed_labels = [label for _ in range(23) for label in ("a", "b", None)] + ["a"]
+    mixed = cross_validation_folds(mixed_labels, 5, 7)
+    kept = [fold for label, fold in zip(mixed_labels, mixed, strict=True) if label == "b"]
+    renumbered = dict(zip(alone, kept, strict=True))
+    assert kept == [renumbered[fold] for fold in alone]
+    assert len(set(renumbered.values())) == 5
+
+
+def test_folds_depend_on_the_seed_alone():
+    labels = ["a", "b"] * 30
+    assert cross_validation_folds(labels, 5, 1) == cross_validation_folds(labels, 5, 1)
+    assert cross_validation_folds(labels, 5, 1) != cross_validation_folds(labels, 5, 2)
+
+
+def test_the_folds_of_a_seed_never_change():
+    assert cross_validation_folds(["awe"] * 7 + ["fear"] * 5, 3, 0) == [2, 2, 1, 0, 1, 0, 0, 1, 0, 2, 1, 2]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emofuse.heads.dropout import Dropout, Noise
-from emofuse.heads.lanes import Batch, Lane, Lanes, key_of
+from emofuse.heads.lanes import Batch, Lane, Lanes, key_of, stream_of
 from emofuse.heads.layers import Embeddings, Linear, Vector
 
 
@@ -138,7 +138,7 @@ class AttentionHead(nn.Module):
         super().__init__()
         self.lanes = everyone = Lanes(group)
         self.lanes_of = {stream: Lanes(group, stream) for stream in dims}
-        tokens = ["asking", *(f"stream {stream}" for stream in dims)]
+        tokens = ["asking", *(f"stream {stream_of(stream)}" for stream in dims)]
         self.embeddings = Embeddings(self.lanes_of, dims, embed_dim)
         self.asking = Vector(everyone, embed_dim)
         self.names = nn.ModuleDict({key_of(stream): Vector(own, embed_dim) for stream, own in self.lanes_of.items()})

@@ -2,9 +2,9 @@
 
 Rule. A linear layer with n inputs starts with weights and biases uniform in +-1/sqrt(n), as torch's own do (He et al.,
 ICCV 2015, a = sqrt(5)); everything else starts as its module says: batch norm with 1 and 0, the vectors for missing
-streams with 0. The numbers of a tensor come from a generator seeded by (seed, name of the tensor) alone. So a tensor
-begins the same whatever other layers the head has: without one of the streams, or as one head of many trained in one
-batch. The generator runs on the CPU: the device changes nothing, and no global random state is read or moved.
+streams with 0. The numbers of a tensor come from a generator seeded by (seed, name of the tensor) alone, the name
+that it has in a head on its own. So a tensor begins the same whatever other layers the head has: without one of the
+streams, or as one head of many trained in one batch. The generator runs on the CPU: the device changes nothing, and no global random state is read or moved.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from emofuse.heads.dropout import named_generator
+from emofuse.heads.lanes import plain_name
 
 
 @torch.no_grad()
@@ -21,7 +22,7 @@ def initialise(head: nn.Module) -> None:
     for path, layer in head.named_modules():
         if hasattr(layer, "fan_in"):
             for name, tensor in layer.named_parameters(prefix=path, recurse=False):
-                _fill(tensor, name, [lane.seed for lane in layer.lanes.group], layer.fan_in)
+                _fill(tensor, plain_name(name), [lane.seed for lane in layer.lanes.group], layer.fan_in)
 
 
 def _fill(tensor: Tensor, name: str, seeds: list[int], fan_in: tuple[int, ...]) -> None:

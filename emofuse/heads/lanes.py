@@ -4,6 +4,11 @@ A group of K heads is one module. Every parameter has a first axis of lanes, one
 heads is one batched operation. A layer that belongs to a stream has lanes only for the heads that have the stream: a
 head without it holds no weight of it, computes nothing for it and gets no gradient from it, exactly as the smaller head
 trained alone. One head is a group of one.
+
+Heads of a group may see other *variants* of a stream: LBP with 128 bins here, with 512 there. Within the group a
+variant is a stream of its own, named `lbp@128`, with layers of its own width. Whatever outlives the group or decides
+how a head begins (random numbers, names of saved weights) goes by the stream's name alone, so that a head is the same
+beside other variants as on its own.
 """
 
 from __future__ import annotations
@@ -14,13 +19,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+_VARIANT = "@"  # no name of a stream has one
+
 
 @dataclass(frozen=True)
 class Lane:
     """What the layers need to know of one head.
 
     Attributes:
-        streams: that it sees.
+        streams: that it sees, each in one variant at most.
         seed: of its initial weights and its dropout.
         fold: index of the fold whose rows it sees; lanes of one fold stand together.
         dropout: share of hidden values zeroed in training.
@@ -120,6 +127,21 @@ def shrink(head: nn.Module, lanes: Sequence[int]) -> None:
             tensor.data = tensor.data[own.rows_of(lanes)]
     for own in {id(own): own for _, own in layers}.values():
         own.shrink(lanes)
+
+
+def variant_of(stream: str, variant: object) -> str:
+    """The name within a group of one variant of a stream."""
+    return f"{stream}{_VARIANT}{variant}"
+
+
+def stream_of(variant: str) -> str:
+    """The stream of a variant's name, or the stream itself."""
+    return variant.partition(_VARIANT)[0]
+
+
+def plain_name(tensor: str) -> str:
+    """The name that a tensor of a group has in a head on its own: without variants."""
+    return ".".join(part.partition(_VARIANT)[0] for part in tensor.split("."))
 
 
 def key_of(stream: str) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emofuse.heads.dropout import Noise
-from emofuse.heads.lanes import Batch, Lane, Lanes, key_of
+from emofuse.heads.lanes import Batch, Lane, Lanes, key_of, stream_of
 from emofuse.heads.layers import Embeddings, HiddenLayers, Linear, Vector
 
 
@@ -20,7 +20,7 @@ class StreamHead(nn.Module):
         super().__init__()
         self.lanes = lanes
         self.first = Linear(lanes, embed_dim, widths[0])
-        self.hidden = HiddenLayers(lanes, widths, f"{stream}.hidden")
+        self.hidden = HiddenLayers(lanes, widths, f"{stream_of(stream)}.hidden")
         self.log_weight = nn.Parameter(torch.zeros(len(lanes)))
 
     def forward(self, embedding: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor]:

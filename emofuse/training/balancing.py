@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from emofuse.heads.lanes import key_of, owners
+from emofuse.heads.lanes import key_of, owners, stream_of
 from emofuse.specs import TrainSpec
 
 DECAY, LIMIT = 0.9, 4.0
@@ -111,4 +111,5 @@ class BranchBalance:
         return torch.where(some, mean / torch.where(some, self._smooth, 1.0), 1.0).clamp(1 / LIMIT, LIMIT)
 
     def _named(self, values: Sequence[float], has: Sequence[bool]) -> dict[str, float]:
-        return {stream: value for stream, value, own in zip(self._streams, values, has, strict=True) if own}
+        named = zip(self._streams, values, has, strict=True)
+        return {stream_of(stream): value for stream, value, own in named if own}

@@ -13,7 +13,7 @@ from torch import Tensor
 from emofuse.errors import TrainingError
 from emofuse.heads import make_head
 from emofuse.heads.dropout import Noise, named_generator
-from emofuse.heads.lanes import Lanes, owners, shrink
+from emofuse.heads.lanes import Lanes, owners, plain_name, shrink
 from emofuse.training.balancing import BranchBalance
 from emofuse.training.batches import Order, Standardised
 from emofuse.training.machine import Machine
@@ -153,7 +153,7 @@ class Group:
     def best_of(self, lane: int) -> dict[str, npt.NDArray[Any]]:
         """The best weights of one lane, as of a single head without the axis of lanes."""
         rows = {name: self._own[name].rows_of([lane]) for name in self._best}
-        return {name: self._best[name][row[0]].cpu().numpy() for name, row in rows.items() if row}
+        return {plain_name(name): self._best[name][row[0]].cpu().numpy() for name, row in rows.items() if row}
 
     def shrink(self, lanes: Sequence[int]) -> None:
         """Goes on with these lanes alone. Tensors are replaced one by one, so that there is memory enough."""

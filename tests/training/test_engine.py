@@ -135,6 +135,36 @@ def test_a_plain_split_is_one_fold():
         assert_same_run(outcome, oracle.train_alone(table, [fold], member))
 
 
+@pytest.mark.parametrize("balancing", ["off", "on"])
+@pytest.mark.parametrize("kind", HEADS)
+def test_heads_on_variants_of_a_stream_equal_plain_runs_on_the_stream(kind, balancing):
+    plain = make_table()
+    variants = {"lbp@2": LBP, "lbp@5": LBP, MOBILE: MOBILE, "type@1": TYPE, "type@3": TYPE}
+
+    def only(name):
+        """The table of a run that has never heard of variants; `lbp@2` is the first two columns of `lbp`."""
+        width = int(name.partition("@")[2] or 99)
+        return plain.features[variants[name]][:, :width]
+
+    table = replace(
+        plain,
+        features={name: only(name) for name in variants},
+        valid={name: plain.valid[stream] for name, stream in variants.items()},
+    )
+    folds = make_folds(table)
+    chosen = [("lbp@2", MOBILE), ("lbp@5", MOBILE), ("lbp@2", "type@3"), ("type@1",), ("lbp@5", MOBILE, "type@3")]
+    members = [
+        replace(member, streams=streams)
+        for member, streams in zip(make_members(HEADS[kind], balancing), chosen, strict=False)
+    ]
+    for member, outcome in zip(members, train_group(table, folds, members, EXACT), strict=True):
+        named = {variants[name]: name for name in member.streams}
+        alone = replace(plain, features={stream: only(name) for stream, name in named.items()})
+        own_folds = [replace(f, scaling={stream: f.scaling[name] for stream, name in named.items()}) for f in folds]
+        own = replace(member, streams=tuple(named))
+        assert_same_run(outcome, oracle.train_alone(alone, own_folds, own))
+
+
 def test_a_stream_that_no_training_row_has_equals_the_oracle():
     table = make_table()
     table.valid[TYPE][:] = False

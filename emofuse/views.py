@@ -1,7 +1,7 @@
 """Augmented views of a picture: seeded draws of the paper's augmentation, one draw for all streams of a view.
 
-View 0 is the picture itself. Every other view is the picture mirrored or not, turned by a few degrees and shifted, which
-is what a random crop out of the padded picture amounts to, in one resampling. Networks take their own centre crop of a
+View 0 is the picture itself. Every other view is the picture mirrored or not, turned by a few degrees and shifted: what
+a random crop out of the padded picture amounts to, in one resampling. Networks take their own centre crop of a
 view, and faces are found in the view itself, so that landmarks and boxes belong to what it shows.
 """
 

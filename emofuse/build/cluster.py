@@ -127,6 +127,17 @@ def remote_workers(scheduler: str) -> Iterator[DaskWorkers]:
     Raises:
         BuildError: no answer, or no worker.
     """
+    with remote_client(scheduler) as client:
+        yield DaskWorkers(client)
+
+
+@contextmanager
+def remote_client(scheduler: str) -> Iterator[Client]:
+    """A client of a scheduler that is there already and has a worker at least.
+
+    Raises:
+        BuildError: no answer, or no worker.
+    """
     with _connect(scheduler) as client:
         try:
             client.wait_for_workers(1, timeout=_CONNECT_TIMEOUT_S)
@@ -135,7 +146,7 @@ def remote_workers(scheduler: str) -> Iterator[DaskWorkers]:
                 f"{scheduler}: the scheduler has no workers. Start one a core with: "
                 f"dask worker {scheduler} --nthreads 1 --nworkers N"
             ) from None
-        yield DaskWorkers(client)
+        yield client
 
 
 def default_workers(*, cuda: bool) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,19 @@ from emofuse.build.worker import BlockTask
 from emofuse.cache.layout import CacheLayout
 from emofuse.cache.metadata import read_cache_layout
 from emofuse.cache.reader import read_streams
-from emofuse.cache.stale import check_block_rows, check_manifest, check_streams
+from emofuse.cache.stale import check_augment, check_block_rows, check_manifest, check_streams
 from emofuse.datasets.manifest import Manifest
 from emofuse.specs import CacheSpec
-from emofuse.streams import stream_identity
+from emofuse.streams import augment_identity, stream_identity
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What one block misses: each of these views of each of these streams."""
+
+    block: int
+    streams: tuple[str, ...]
+    views: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -27,40 +37,45 @@ class BuildPlan:
     Attributes:
         layout: of the cache as it is or will be.
         identities: stream -> plain JSON of what changes its bytes, every stream of the spec.
-        pending: stream -> its missing blocks (int64, ascending), every stream of the spec.
+        augment: what decides the augmented views, plain JSON; None without any.
+        pending: stream -> (blocks, views) bool, what is missing, every stream of the spec.
         new_streams: streams that the cache does not have yet.
     """
 
     layout: CacheLayout
     identities: Mapping[str, Mapping[str, Any]]
-    pending: Mapping[str, npt.NDArray[np.int64]]
+    augment: Mapping[str, Any] | None
+    pending: Mapping[str, npt.NDArray[np.bool_]]
     new_streams: tuple[str, ...]
 
-    @property
-    def blocks(self) -> dict[int, tuple[str, ...]]:
-        """Block -> the streams that it misses. Blocks that miss the same streams follow each other."""
-        missing: dict[int, list[str]] = {}
-        for stream, blocks in self.pending.items():
-            for block in blocks.tolist():
-                missing.setdefault(block, []).append(stream)
-        ordered = sorted(missing.items(), key=lambda item: (item[1], item[0]))
-        return {block: tuple(streams) for block, streams in ordered}
+    @cached_property
+    def missing(self) -> list[Missing]:
+        """Once a block, or more often if its views miss different streams; those that miss the same side by side."""
+        found: dict[tuple[int, tuple[str, ...]], list[int]] = {}
+        names = tuple(self.pending)
+        lacking = np.stack([self.pending[name] for name in names])  # (streams, blocks, views)
+        for block, view in np.argwhere(lacking.any(axis=0)).tolist():
+            streams = tuple(name for name, lacks in zip(names, lacking[:, block, view].tolist(), strict=True) if lacks)
+            found.setdefault((block, streams), []).append(view)
+        ordered = sorted(found.items(), key=lambda item: (item[0][1], item[0][0]))
+        return [Missing(block, streams, tuple(views)) for (block, streams), views in ordered]
 
     @property
     def rows(self) -> int:
-        """Rows of all blocks that miss something."""
-        slices = [self.layout.block_slice(block) for block in self.blocks]
-        return sum(rows.stop - rows.start for rows in slices)
+        """Rows of all blocks that miss something, once for each view that they miss."""
+        slices = [(self.layout.block_slice(missing.block), len(missing.views)) for missing in self.missing]
+        return sum((rows.stop - rows.start) * views for rows, views in slices)
 
     def tasks(self, manifest: Manifest) -> Iterator[BlockTask]:
-        """One task a block, made one by one: paths of the whole dataset are never listed. Bad rows have no path."""
+        """Made one by one: paths of the whole dataset are never listed. Bad rows have no path."""
         root = manifest.root.absolute()
-        for block, streams in self.blocks.items():
-            rows = self.layout.block_slice(block)
+        for missing in self.missing:
+            rows = self.layout.block_slice(missing.block)
             part = manifest.table[rows]
             pairs = zip(part["path"].to_list(), part["problem"].to_list(), strict=True)
             paths = tuple(root / path if problem is None else None for path, problem in pairs)
-            yield BlockTask(block, rows.start, streams, paths)
+            ids = tuple(part["sample_id"].to_list())
+            yield BlockTask(missing.block, rows.start, missing.streams, paths, ids, missing.views)
 
 
 def plan_build(path: Path, manifest: Manifest, spec: CacheSpec) -> BuildPlan:
@@ -68,14 +83,15 @@ def plan_build(path: Path, manifest: Manifest, spec: CacheSpec) -> BuildPlan:
 
     Raises:
         CacheError: what is at the path is not a cache, or damaged.
-        StaleCacheError: the cache is of other samples, blocks, streams or pictures; with all that differs.
+        StaleCacheError: the cache is of other samples, blocks, streams, pictures or views; with all that differs.
         WeightsError: weights that a stream needs are missing or damaged.
     """
     identities = {stream.name: stream_identity(stream, spec) for stream in spec.streams}
+    augment = augment_identity(spec)
     if not (path / "zarr.json").is_file():
         layout = CacheLayout(len(manifest), spec.block_rows, manifest.ids_digest, created="")
-        pending = {name: np.arange(layout.blocks) for name in identities}
-        return BuildPlan(layout, identities, pending, tuple(identities))
+        pending = {name: np.ones((layout.blocks, spec.views), dtype=np.bool_) for name in identities}
+        return BuildPlan(layout, identities, augment, pending, tuple(identities))
 
     layout = read_cache_layout(path)
     check_manifest(path, layout, manifest)
@@ -84,6 +100,8 @@ def plan_build(path: Path, manifest: Manifest, spec: CacheSpec) -> BuildPlan:
     looks_at_faces = any(stream.needs_face for stream in spec.streams)
     face = spec.face.model_dump(mode="json") if looks_at_faces else None
     check_streams(path, cached.values(), identities, spec.decode.model_dump(mode="json"), face)
-    every = np.arange(layout.blocks)
-    pending = {name: cached[name].lacking_blocks() if name in cached else every for name in identities}
-    return BuildPlan(layout, identities, pending, tuple(name for name in identities if name not in cached))
+    if augment is not None:
+        check_augment(path, cached.values(), augment)
+    every = np.ones((layout.blocks, spec.views), dtype=np.bool_)
+    pending = {name: cached[name].lacking(spec.views) if name in cached else every for name in identities}
+    return BuildPlan(layout, identities, augment, pending, tuple(name for name in identities if name not in cached))

@@ -27,7 +27,7 @@ from emofuse.build.worker import (
 )
 from emofuse.cache.layout import StreamLayout
 from emofuse.cache.reader import read_stream
-from emofuse.cache.writer import add_stream, create_cache, lock_cache, update_origin
+from emofuse.cache.writer import add_stream, add_views, create_cache, lock_cache, update_origin
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, StreamError
 from emofuse.specs import CacheSpec, digest
@@ -111,7 +111,7 @@ def build_cache(
         create_cache(path, manifest, block_rows=spec.block_rows)
         for stream in spec.streams:
             update_origin(path, stream.name, spec=stream.model_dump(mode="json"), weights=stream_weights(stream))
-        if not plan.blocks:
+        if not plan.missing:
             return BuildSummary(0, 0.0, {})
         job = BuildJob(
             cache=path.absolute(),
@@ -124,6 +124,9 @@ def build_cache(
             if plan.new_streams:
                 for layout in workers.open_streams(job, plan.new_streams):
                     add_stream(path, layout)
+            if plan.augment is not None:
+                for name in plan.pending:
+                    add_views(path, name, spec.views, plan.augment)
             _check_free_space(path, plan)
             return _compute(workers, job, plan, manifest, progress)
 
@@ -169,9 +172,9 @@ def _workers(plan: BuildPlan, spec: CacheSpec, options: BuildOptions) -> Abstrac
         return cluster.remote_workers(options.scheduler)
     count = options.workers
     if count is None:
-        device = resolve_device(options.device, [stream for stream in spec.streams if len(plan.pending[stream.name])])
+        device = resolve_device(options.device, [stream for stream in spec.streams if plan.pending[stream.name].any()])
         count = cluster.default_workers(cuda=device.startswith("cuda"))
-    return cluster.local_workers(min(count, len(plan.blocks)))
+    return cluster.local_workers(min(count, len(plan.missing)))
 
 
 @dataclass
@@ -218,7 +221,7 @@ def _compute(
         tally.add(result)
         tell()
     if tally.failures:
-        raise _failure(tally.failures, len(plan.blocks))
+        raise _failure(tally.failures, len(plan.missing))
     seconds = time.perf_counter() - started
     problems = tuple(sorted(tally.problems, key=lambda problem: (problem.row, problem.stream)))
     return BuildSummary(tally.rows, seconds, tally.named_counts(), problems, tally.problem_count)
@@ -249,10 +252,10 @@ def _failure(failures: list[BlockFailed], blocks: int) -> StreamError | CacheErr
 def _check_free_space(path: Path, plan: BuildPlan) -> None:
     """Raises before hours of work if the disk cannot hold what they will give."""
     needed = 0
-    for name, blocks in plan.pending.items():
+    for name, lacking in plan.pending.items():
         stream = read_stream(path, plan.layout, name)
         if stream is not None:
-            needed += len(blocks) * stream.layout.block_bytes(plan.layout.block_rows)
+            needed += int(lacking.sum()) * stream.layout.block_bytes(plan.layout.block_rows)
     free = shutil.disk_usage(path).free
     if needed > free:
         raise CacheError(

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from emofuse.cache.writer import write_block
 from emofuse.errors import BuildError, CacheError
 from emofuse.specs import CacheSpec, CustomStreamSpec, StreamSpec, digest
 from emofuse.status import Status
-from emofuse.streams import stream_identity, stream_weights
-from emofuse.streams.extractor import Extractor
+from emofuse.streams import augment_identity, stream_identity, stream_weights
+from emofuse.streams.extractor import Extraction, Extractor
 
 # Read by native libraries when they are loaded, so they must be set before a worker's interpreter starts. One worker a
 # core, one thread a worker: more threads only fight for the same cores.
@@ -71,12 +71,16 @@ class BlockTask:
         start: index of its first row.
         streams: names of the streams that it misses.
         paths: of its pictures, None for a bad row of the manifest.
+        sample_ids: of its rows.
+        views: that these streams miss.
     """
 
     block: int
     start: int
     streams: tuple[str, ...]
     paths: tuple[Path | None, ...]
+    sample_ids: tuple[str, ...] = ()
+    views: tuple[int, ...] = (0,)
 
     def __str__(self) -> str:
         return f"rows {self.start}-{self.start + len(self.paths) - 1} (block {self.block})"
@@ -96,7 +100,7 @@ class BlockDone:
     """A block that was computed and written.
 
     Attributes:
-        rows: how many.
+        rows: how many, once for each view.
         counts: stream -> rows of each status of this block, (len(Status),) int.
         problems: in row order.
     """
@@ -187,13 +191,23 @@ atexit.register(close_extractor)
 
 def _compute_block(job: BuildJob, task: BlockTask) -> BlockDone:
     with _lock:
-        extraction = _open_extractor(job, task.streams).extract(task.paths)
-    for name in task.streams:
-        rows = extraction.rows[name]
-        write_block(job.cache, name, task.block, features=rows.features, status=rows.status, flags=rows.flags)
-    counts = {name: _count(extraction.rows[name].status) for name in task.streams}
-    problems = tuple(Problem(task.start + row, stream, reason) for row, stream, reason in extraction.problems)
-    return BlockDone(len(task.paths), counts, problems)
+        found = _open_extractor(job, task.streams).extract_views(task.paths, task.sample_ids, task.views)
+    for view, extraction in found.items():
+        for name, rows in extraction.rows.items():
+            write_block(
+                job.cache, name, task.block, features=rows.features, status=rows.status, flags=rows.flags, view=view
+            )
+    together = {name: np.concatenate([found[view].rows[name].status for view in task.views]) for name in task.streams}
+    counts = {name: _count(status) for name, status in together.items()}
+    return BlockDone(len(task.paths) * len(task.views), counts, tuple(_problems(task, found)))
+
+
+def _problems(task: BlockTask, found: Mapping[int, Extraction]) -> Iterator[Problem]:
+    """Of all views; a picture that cannot be read is said once."""
+    for view, extraction in found.items():
+        for row, stream, reason in extraction.problems:
+            if stream or view == task.views[0]:
+                yield Problem(task.start + row, stream, f"{reason} (view {view})" if view else reason)
 
 
 def _open_extractor(job: BuildJob, names: tuple[str, ...]) -> Extractor:
@@ -240,6 +254,8 @@ def _describe(job: BuildJob, spec: StreamSpec, stream: Any) -> StreamLayout:
         spec=spec.model_dump(mode="json"),
         decode=job.spec.decode.model_dump(mode="json"),
         face=job.spec.face.model_dump(mode="json") if spec.needs_face else None,
+        views=job.spec.views,
+        augment=augment_identity(job.spec),
     )
 
 

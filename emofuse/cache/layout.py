@@ -10,7 +10,8 @@
         flags     (N, V)             uint8, only for streams with flags, chunks (block_rows, 1)
 
 One block of rows is one chunk of each array, and the status chunk is written last. Chunks are uncompressed and end in a
-CRC32C checksum, so the length of a whole chunk file is known beforehand. V, the augmented views, is 1 today.
+CRC32C checksum, so the length of a whole chunk file is known beforehand. V is 1 for the pictures as they are, and more
+with augmented views of them: view 0 is always the picture itself, and views can be added later.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ import numpy as np
 from emofuse import specs
 
 FORMAT = 1
-VIEWS = 1
 ATTRIBUTE = "emofuse"
 ArrayName = Literal["features", "status", "flags"]
 ARRAY_NAMES: tuple[ArrayName, ...] = get_args(ArrayName)
@@ -91,6 +91,8 @@ class StreamLayout:
         spec: the stream's spec as plain JSON: with `decode` and `face`, what it takes to extract it again.
         decode: how its pictures were decoded, plain JSON of `DecodeSpec`.
         face: how its faces were found, plain JSON of `FaceSpec`; None for a stream that looks at none.
+        views: V, 1 and the number of augmented views.
+        augment: how those were drawn, plain JSON; None without any.
     """
 
     name: str
@@ -104,6 +106,8 @@ class StreamLayout:
     spec: Mapping[str, Any] = field(default_factory=dict)
     decode: Mapping[str, Any] = field(default_factory=dict)
     face: Mapping[str, Any] | None = None
+    views: int = 1
+    augment: Mapping[str, Any] | None = None
 
     @property
     def digest(self) -> str:
@@ -121,7 +125,7 @@ class StreamLayout:
 
     def array_shape(self, array: ArrayName, rows: int) -> tuple[int, ...]:
         """Shape of one array with `rows` rows."""
-        return (rows, VIEWS, self.dim) if array == "features" else (rows, VIEWS)
+        return (rows, self.views, self.dim) if array == "features" else (rows, self.views)
 
     def chunk_shape(self, array: ArrayName, block_rows: int) -> tuple[int, ...]:
         """Shape of one chunk: the rows of a block, one view, all features."""
@@ -133,8 +137,8 @@ class StreamLayout:
         return block_rows * width + CHECKSUM_BYTES
 
     def block_bytes(self, block_rows: int) -> int:
-        """Length of all chunk files of one block."""
-        return VIEWS * sum(self.chunk_bytes(array, block_rows) for array in self.arrays)
+        """Length of all chunk files of one view of a block."""
+        return sum(self.chunk_bytes(array, block_rows) for array in self.arrays)
 
     def to_attributes(self) -> dict[str, Any]:
         """Plain JSON of the stream group's attributes; dim and dtype are those of the features array."""
@@ -148,6 +152,7 @@ class StreamLayout:
             "spec": dict(self.spec),
             "decode": dict(self.decode),
             "face": None if self.face is None else dict(self.face),
+            "augment": None if self.augment is None else dict(self.augment),
         }
         return {ATTRIBUTE: own}
 

@@ -91,6 +91,8 @@ def read_stream_layout(path: Path, name: str) -> StreamLayout | None:
             spec=own["spec"],
             decode=own["decode"],
             face=own["face"],
+            views=features.shape[1],
+            augment=own["augment"],
         )
         for array in layout.arrays:
             zarr.open_array(folder / array, mode="r")

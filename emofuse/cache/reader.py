@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from emofuse.cache.layout import VIEWS, ArrayName, CacheLayout, StreamLayout, chunk_name, streams_dir
+from emofuse.cache.layout import ArrayName, CacheLayout, StreamLayout, chunk_name, streams_dir
 from emofuse.cache.metadata import read_cache_layout, read_manifest, read_stream_layout, stream_names
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, IncompleteCacheError
@@ -36,6 +36,7 @@ class CachedStream:
         columns: names of the D values, or ().
         flag_names: names of the bits of a flag.
         spec: the stream's spec as plain JSON.
+        views: V; view 0 is the picture itself, the others are augmented views of it.
     """
 
     def __init__(self, cache: Path, cache_layout: CacheLayout, layout: StreamLayout) -> None:
@@ -53,9 +54,10 @@ class CachedStream:
         self.columns = layout.columns
         self.flag_names = layout.flag_names
         self.spec = layout.spec
+        self.views = layout.views
 
     def __repr__(self) -> str:
-        return f"<CachedStream {self.name!r} ({self._rows.rows}, {VIEWS}, {self.dim}) {self.dtype}>"
+        return f"<CachedStream {self.name!r} ({self._rows.rows}, {self.views}, {self.dim}) {self.dtype}>"
 
     @property
     def layout(self) -> StreamLayout:
@@ -76,30 +78,39 @@ class CachedStream:
     def flags(self) -> npt.NDArray[np.uint8]:
         """(N, V) uint8, bit b set where `flag_names[b]` holds; zeros for a stream without flags."""
         if not self.flag_names:
-            return np.zeros((self._rows.rows, VIEWS), dtype=np.uint8)
+            return np.zeros((self._rows.rows, self.views), dtype=np.uint8)
         return self._read_small("flags")
 
     def counts(self) -> dict[str, int]:
-        """How many rows have each status, by its name in lower case; all names are there."""
-        counted = np.bincount(self.status.ravel(), minlength=len(Status))
+        """How many rows have each status in view 0, by its name in lower case; all names are there."""
+        counted = np.bincount(self.status[:, 0], minlength=len(Status))
         return {status.name.lower(): int(counted[status]) for status in Status}
 
-    def lacking_blocks(self) -> npt.NDArray[np.int64]:
-        """Blocks that are not done: a pending row, or a chunk file that is missing or has not its full length."""
-        pending = (self.status == Status.PENDING).any(axis=1)
-        starts = np.arange(0, self._rows.rows, self._rows.block_rows)
-        lacking = np.logical_or.reduceat(pending, starts)
-        for block in np.flatnonzero(~lacking):
-            lacking[block] = not self._has_whole_chunks(int(block))
-        return np.flatnonzero(lacking)
+    def lacking(self, views: int) -> npt.NDArray[np.bool_]:
+        """(blocks, views) bool: not done, with a pending row, or a chunk file missing or not of its full length.
 
-    def check_complete(self) -> None:
-        """Raises unless every block was computed.
+        Args:
+            views: how many; those that the stream does not have yet lack everywhere.
+        """
+        lacking = np.ones((self._rows.blocks, views), dtype=np.bool_)
+        starts = np.arange(0, self._rows.rows, self._rows.block_rows)
+        for view in range(min(views, self.views)):
+            lacking[:, view] = np.logical_or.reduceat(self.status[:, view] == Status.PENDING, starts)
+            for block in np.flatnonzero(~lacking[:, view]):
+                lacking[block, view] = not self._has_whole_chunks(int(block), view)
+        return lacking
+
+    def lacking_blocks(self, views: int = 1) -> npt.NDArray[np.int64]:
+        """Blocks of which one of the first so many views is not done, ascending."""
+        return np.flatnonzero(self.lacking(views).any(axis=1))
+
+    def check_complete(self, views: int = 1) -> None:
+        """Raises unless every block of the first so many views was computed.
 
         Raises:
             IncompleteCacheError: with the number of blocks that lack.
         """
-        lacking = len(self.lacking_blocks())
+        lacking = len(self.lacking_blocks(views))
         if lacking:
             raise IncompleteCacheError(
                 f"{self.name!r} lacks {lacking} of {self._rows.blocks} blocks. "
@@ -116,7 +127,7 @@ class CachedStream:
             IncompleteCacheError: blocks are missing.
             CacheError: a chunk is damaged.
         """
-        self.check_complete()
+        self.check_complete(view + 1)
         # A slice, not a number: Zarr's fast codec pipelines decode straight into the result of a slice only.
         try:
             features = np.asarray(self.features[:, view : view + 1])[:, 0]
@@ -131,13 +142,12 @@ class CachedStream:
     def _open(self, array: ArrayName) -> zarr.Array[Any]:
         return zarr.open_array(self._folder / array, mode="r")
 
-    def _has_whole_chunks(self, block: int) -> bool:
+    def _has_whole_chunks(self, block: int, view: int) -> bool:
         for array in self._layout.arrays:
             expected = self._layout.chunk_bytes(array, self._rows.block_rows)
-            for view in range(VIEWS):
-                file = self._folder / array / chunk_name(block, array, view)
-                if not file.is_file() or file.stat().st_size != expected:
-                    return False
+            file = self._folder / array / chunk_name(block, array, view)
+            if not file.is_file() or file.stat().st_size != expected:
+                return False
         return True
 
     def _read_small(self, array: ArrayName) -> npt.NDArray[np.uint8]:

@@ -76,6 +76,25 @@ def check_streams(
         raise StaleCacheError(" | ".join(faults))
 
 
+def check_augment(path: Path, cached: Iterable[CachedStream], augment: Mapping[str, Any]) -> None:
+    """Raises unless the augmented views that there are were drawn as the spec draws them.
+
+    Raises:
+        StaleCacheError: with everything that differs.
+    """
+    faults = []
+    for stream in cached:
+        had = stream.layout.augment
+        difference = describe_difference({"augment": had}, {"augment": augment}) if had is not None else ""
+        if difference:
+            faults.append(
+                f"the {stream.views - 1} augmented views of {stream.name} were cached with {difference}. "
+                f"Build into another path, or drop it first: emofuse cache drop {path} {stream.name}"
+            )
+    if faults:
+        raise StaleCacheError(" | ".join(faults))
+
+
 def _spec_fault(path: Path, cached: CachedStream, identity: Mapping[str, Any]) -> str | None:
     difference = describe_difference(cached.identity, identity)
     if not difference:

@@ -146,6 +146,31 @@ def add_stream(path: Path, layout: StreamLayout) -> None:
     unfinished.rename(streams_dir(path) / layout.name)
 
 
+def add_views(path: Path, stream: str, views: int, augment: Mapping[str, Any]) -> None:
+    """Makes room for more views of a stream; those that are there stay. Call it under `lock_cache`.
+
+    Args:
+        path: of the cache.
+        stream: its name in the cache.
+        views: how many there shall be; nothing happens if there are as many.
+        augment: how they are drawn, plain JSON.
+
+    Raises:
+        CacheError: no such stream.
+    """
+    cache = read_cache_layout(path)
+    cached = read_stream_layout(path, stream)
+    if cached is None:
+        raise CacheError(f"{path}: no stream {stream!r} to add views to")
+    if cached.views >= views:
+        return
+    wider = replace(cached, views=views, augment=augment)
+    folder = streams_dir(path) / stream
+    zarr.open_group(folder, mode="r+").update_attributes(wider.to_attributes())
+    for array in reversed(wider.arrays):  # the features last: their shape says how many views there are
+        zarr.open_array(folder / array, mode="r+").resize(wider.array_shape(array, cache.rows))
+
+
 def update_origin(path: Path, name: str, *, spec: Mapping[str, Any], weights: Mapping[str, Any] | None) -> None:
     """Notes where a stream comes from now: its spec may name its weights anew as long as they are the same bytes.
 
@@ -166,8 +191,9 @@ def write_block(
     features: npt.NDArray[np.floating[Any]],
     status: npt.NDArray[np.uint8],
     flags: npt.NDArray[np.uint8],
+    view: int = 0,
 ) -> None:
-    """Writes one block of one stream: features, then flags, then status, which marks it as done.
+    """Writes one block of one view of one stream: features, then flags, then status, which marks it as done.
 
     Args:
         path: of the cache.
@@ -176,6 +202,7 @@ def write_block(
         features: (n, D) of the stored dtype, n the rows of this block.
         status: (n,) uint8 of `Status`, none of them PENDING.
         flags: (n,) uint8; not stored for a stream without flags.
+        view: its number.
 
     Raises:
         CacheError: no such stream, arrays that do not fit it, or the file system refuses.
@@ -198,13 +225,13 @@ def write_block(
         raise CacheError(f"{path}: block {block} of {stream!r}: status must not be PENDING in a block that is done")
     try:
         for array in cached.layout.arrays:
-            _open_for_writing(streams_dir(path) / stream / array)[rows, 0] = values[array]
+            _open_for_writing(streams_dir(path) / stream / array)[rows, view] = values[array]
     except OSError as error:
         raise CacheError(f"{path}: block {block} of {stream!r} cannot be written ({error})") from error
 
 
 def pending_blocks(path: Path, stream: str) -> npt.NDArray[np.int64]:
-    """Blocks of a stream that are not done, in order; a damaged status chunk counts as not done.
+    """Blocks of a stream of which a view is not done, in order; a damaged status chunk counts as not done.
 
     Raises:
         CacheError: no such cache or stream.
@@ -212,7 +239,7 @@ def pending_blocks(path: Path, stream: str) -> npt.NDArray[np.int64]:
     cached = read_stream(path, read_cache_layout(path), stream)
     if cached is None:
         raise CacheError(f"{path}: no stream {stream!r}")
-    return cached.lacking_blocks()
+    return cached.lacking_blocks(cached.views)
 
 
 def check_stream_exists(path: Path, stream: str) -> None:

@@ -193,11 +193,15 @@ StreamSpec = Annotated[
 
 
 class CacheSpec(Spec):
-    """What is cached: the streams, how images are decoded and faces found, and how many rows make a block."""
+    """What is cached: the streams, how images are decoded and faces found, and how many rows make a block.
+
+    `views` is 1 for the pictures as they are, 1 + V for V augmented views of each beside them, drawn as `augment` says.
+    """
 
     name: str = "cache"
     block_rows: int = Field(256, ge=1)
-    views: Literal[1] = 1
+    views: int = Field(1, ge=1)
+    augment: AugmentSpec = AugmentSpec()
     decode: DecodeSpec = DecodeSpec()
     face: FaceSpec = FaceSpec()
     streams: tuple[StreamSpec, ...] = Field(min_length=1)

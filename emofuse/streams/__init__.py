@@ -67,8 +67,9 @@ def make_stream(spec: StreamSpec, *, device: str = "cpu") -> Stream:  # noqa: PL
 def stream_identity(spec: StreamSpec, cache_spec: CacheSpec) -> dict[str, Any]:
     """Everything that decides the bytes of a stream's rows, as plain JSON: what its digest is taken of.
 
-    Kind, version and parameters of the stream (its name is free), how pictures are decoded, the views, how faces are
-    found if it looks at them, and its weights by their SHA-256 or their random seed, wherever they come from.
+    Kind, version and parameters of the stream (its name is free), how pictures are decoded, how faces are found if
+    it looks at them, and its weights by their SHA-256 or their random seed, wherever they come from. Views are no part
+    of it: they may be added to a cache (see `augment_identity`).
 
     Raises:
         StreamError: the face detector cannot run here.
@@ -83,7 +84,6 @@ def stream_identity(spec: StreamSpec, cache_spec: CacheSpec) -> dict[str, Any]:
         "version": spec.version,
         "parameters": parameters,
         "decode": {"version": DECODE_VERSION, **cache_spec.decode.model_dump(mode="json")},
-        "views": cache_spec.views,
     }
     if spec.needs_face:
         identity["face"] = face_identity(cache_spec.face)
@@ -95,6 +95,15 @@ def stream_identity(spec: StreamSpec, cache_spec: CacheSpec) -> dict[str, Any]:
 
             identity["weights"] = {"sha256": resolve_weights(weights).sha256}
     return identity
+
+
+def augment_identity(cache_spec: CacheSpec) -> dict[str, Any] | None:
+    """What decides the augmented views of a cache, as plain JSON; None for a spec without any."""
+    if cache_spec.views == 1:
+        return None
+    from emofuse.views import VERSION
+
+    return {"version": VERSION, **cache_spec.augment.model_dump(mode="json")}
 
 
 def stream_weights(spec: StreamSpec) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ is the stream's fault, and raises.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from emofuse.status import Status
 from emofuse.streams import make_stream
 from emofuse.streams.base import Rows, Sample, Stream
 from emofuse.streams.faces import make_face_detector
+from emofuse.views import apply_view, draw_view
 
 # A micro-batch ends at either bound: decoded pictures held at once stay near 200 MB, and what networks make of them
 # below 100 MB, whatever the block's size. The bounds count pictures only, so that a block is cut in the same places
@@ -49,16 +50,20 @@ class Extraction:
 
 @dataclass
 class _Batch:
-    """Decoded pictures on their way through the streams."""
+    """Decoded pictures on their way through the streams: rows of the block and what they show."""
 
     rows: list[int] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
-    face_failures: dict[int, str] = field(default_factory=dict)
+    images: list[npt.NDArray[np.uint8]] = field(default_factory=list)
     pixels: int = 0
 
     @property
     def full(self) -> bool:
         return len(self.rows) >= _BATCH_SAMPLES or self.pixels >= _BATCH_PIXELS
+
+    def add(self, row: int, image: npt.NDArray[np.uint8]) -> None:
+        self.rows.append(row)
+        self.images.append(image)
+        self.pixels += image.shape[0] * image.shape[1]
 
 
 class Extractor:
@@ -76,6 +81,7 @@ class Extractor:
     def __init__(self, streams: Sequence[StreamSpec], cache_spec: CacheSpec, *, device: str) -> None:
         self._specs = {spec.name: spec for spec in streams}
         self._decode = cache_spec.decode
+        self._augment = cache_spec.augment
         with ExitStack() as opened:
             self._streams: dict[str, Stream] = {
                 spec.name: opened.enter_context(closing(make_stream(spec, device=device))) for spec in streams
@@ -102,7 +108,7 @@ class Extractor:
         return dict(self._streams)
 
     def extract(self, paths: Sequence[Path | None]) -> Extraction:
-        """Rows of one block of n >= 0 pictures.
+        """Rows of one block of n >= 0 pictures as they are.
 
         Args:
             paths: the files; None for a bad row of the manifest, which is UNREADABLE.
@@ -111,51 +117,80 @@ class Extractor:
             StreamError: a stream failed on every readable row of the block (two or more), broke its contract, or says
                 that it cannot run at all.
         """
-        rows = {
-            name: Rows.empty(len(paths), stream.dim, self._specs[name].dtype, Status.UNREADABLE)
-            for name, stream in self._streams.items()
-        }
-        extraction = Extraction(rows, [])
+        return self.extract_views(paths, [""] * len(paths), [0])[0]
+
+    def extract_views(
+        self, paths: Sequence[Path | None], sample_ids: Sequence[str], views: Sequence[int]
+    ) -> dict[int, Extraction]:
+        """Rows of one block for some views, each picture decoded once for all of them.
+
+        A view's rows do not depend on which others are asked for.
+
+        Args:
+            paths: n files; None for a bad row of the manifest, which is UNREADABLE.
+            sample_ids: n ids of the manifest, on which the draws of views depend.
+            views: their numbers; 0 is the picture itself (see `emofuse.views`).
+
+        Raises:
+            StreamError: as `extract`.
+        """
+        extractions = {view: self._unread(len(paths)) for view in views}
         batch = _Batch()
         for row, path in enumerate(paths):
             if path is not None:
-                self._read(row, path, batch, extraction)
-            if batch.full:
-                self._run(batch, extraction)
+                self._read(row, path, batch, extractions.values())
+            if batch.full or row == len(paths) - 1:
+                for view, extraction in extractions.items():
+                    self._run(batch, [sample_ids[row] for row in batch.rows], view, extraction)
                 batch = _Batch()
-        self._run(batch, extraction)
-        extraction.problems.sort()
-        _check_not_all_failed(extraction)
-        return extraction
+        for extraction in extractions.values():
+            extraction.problems.sort()
+            _check_not_all_failed(extraction)
+        return extractions
 
-    def _read(self, row: int, path: Path, batch: _Batch, extraction: Extraction) -> None:
-        """Decodes one picture, finds its face and adds it to the batch."""
+    def _unread(self, count: int) -> Extraction:
+        rows = {
+            name: Rows.empty(count, stream.dim, self._specs[name].dtype, Status.UNREADABLE)
+            for name, stream in self._streams.items()
+        }
+        return Extraction(rows, [])
+
+    def _read(self, row: int, path: Path, batch: _Batch, extractions: Iterable[Extraction]) -> None:
+        """Decodes one picture and adds it to the batch."""
         try:
             image = read_image(path, self._decode)
         except DecodeError as error:
-            extraction.problems.append((row, "", str(error)))
+            for extraction in extractions:
+                extraction.problems.append((row, "", str(error)))
             return
-        face = None
-        if self._detector is not None:
-            try:
-                face = self._detector.detect(image)
-            except Exception as error:  # noqa: BLE001 - native code; one picture's failure is that row's status
-                batch.face_failures[row] = f"face detection: {_one_line(error)}"
-        batch.rows.append(row)
-        batch.samples.append(Sample(image, face))
-        batch.pixels += image.shape[0] * image.shape[1]
+        batch.add(row, image)
 
-    def _run(self, batch: _Batch, extraction: Extraction) -> None:
-        """Sends a batch through every stream and files what comes back under its rows."""
+    def _run(self, batch: _Batch, sample_ids: Sequence[str], view: int, extraction: Extraction) -> None:
+        """Sends one view of a batch through every stream and files what comes back under its rows."""
+        samples, face_failures = self._samples(batch, sample_ids, view)
         for name, stream in self._streams.items():
-            spoilt = batch.face_failures if stream.needs_face else {}
-            kept = [index for index, row in enumerate(batch.rows) if row not in spoilt]
+            spoilt = face_failures if stream.needs_face else {}
+            kept = [index for index in range(len(samples)) if index not in spoilt]
             if kept:
-                found, reasons = _extract(stream, name, [batch.samples[index] for index in kept])
+                found, reasons = _extract(stream, name, [samples[index] for index in kept])
                 _store(found, reasons, [batch.rows[index] for index in kept], name, extraction)
-            for row, reason in spoilt.items():
-                extraction.rows[name].status[row] = Status.FAILED
-                extraction.problems.append((row, name, reason))
+            for index, reason in spoilt.items():
+                extraction.rows[name].status[batch.rows[index]] = Status.FAILED
+                extraction.problems.append((batch.rows[index], name, reason))
+
+    def _samples(self, batch: _Batch, sample_ids: Sequence[str], view: int) -> tuple[list[Sample], dict[int, str]]:
+        """The pictures of one view with the faces found in it, and why the detector failed on some, by their index."""
+        samples, failures = [], {}
+        for index, (image, sample_id) in enumerate(zip(batch.images, sample_ids, strict=True)):
+            shown = apply_view(image, draw_view(self._augment, sample_id, view)) if view else image
+            face = None
+            if self._detector is not None:
+                try:
+                    face = self._detector.detect(shown)
+                except Exception as error:  # noqa: BLE001 - native code; one picture's failure is that row's status
+                    failures[index] = f"face detection: {_one_line(error)}"
+            samples.append(Sample(shown, face))
+        return samples, failures
 
 
 def _extract(stream: Stream, name: str, samples: Sequence[Sample]) -> tuple[Rows, dict[int, str]]:

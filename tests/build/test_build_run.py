@@ -125,10 +125,10 @@ def test_a_build_of_one_stream_of_many_is_complete(built, manifest, in_process):
 def test_a_plan_writes_nothing(tmp_path, built, manifest, contents):
     plan = plan_build(tmp_path / "new.zarr", manifest, SPEC)
     assert plan.new_streams == ("mean_colour", "size")
-    assert (len(plan.blocks), plan.rows) == (5, 40)
+    assert (len(plan.missing), plan.rows) == (5, 40)
     assert not (tmp_path / "new.zarr").exists()
     before = contents(built)
-    assert plan_build(built, manifest, SPEC).blocks == {}
+    assert plan_build(built, manifest, SPEC).missing == []
     assert contents(built) == before
 
 
@@ -168,7 +168,7 @@ def test_all_streams_of_a_cache_see_the_same_pictures(built, manifest, in_proces
 
 def test_faces_do_not_matter_to_streams_that_look_at_none(built, manifest):
     other = CacheSpec(block_rows=8, streams=SPEC.streams, face=FaceSpec(min_confidence=0.7))
-    assert plan_build(built, manifest, other).blocks == {}
+    assert plan_build(built, manifest, other).missing == []
 
 
 def test_other_samples_and_blocks_are_stale(built, manifest, in_process):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -62,7 +63,7 @@ def test_one_extractor_is_open_at_a_time(job, plan, manifest, monkeypatch):
     first, second, *_ = plan.tasks(manifest)
     compute_block(job, first)
     assert (opened, closed) == ([["mean_colour", "size"]], [])
-    only_size = worker.BlockTask(second.block, second.start, ("size",), second.paths)
+    only_size = replace(second, streams=("size",))
     compute_block(job, only_size)
     assert (opened, closed) == ([["mean_colour", "size"], ["size"]], [["mean_colour", "size"]])
 

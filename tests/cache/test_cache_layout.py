@@ -77,6 +77,7 @@ def test_metadata_of_a_finished_cache(cache_path, make_manifest, make_layout):
                 "spec": layout.spec,
                 "decode": layout.decode,
                 "face": layout.face,
+                "augment": None,
             }
         },
     }

@@ -113,7 +113,6 @@ def test_an_identity_is_plain_json_without_the_name():
         "version": 1,
         "parameters": {"dtype": "float32", "gain": 2.0},
         "decode": {"version": decode.VERSION, "max_pixels": 100_000_000},
-        "views": 1,
     }
     assert json.loads(json.dumps(found)) == found
 

@@ -128,16 +128,26 @@ class CachedStream:
             CacheError: a chunk is damaged.
         """
         self.check_complete(view + 1)
-        # A slice, not a number: Zarr's fast codec pipelines decode straight into the result of a slice only.
-        try:
-            features = np.asarray(self.features[:, view : view + 1])[:, 0]
-        except _CHUNK_ERRORS as error:
-            raise self._damage("features", error) from error
-        return features, self.status[:, view]
+        return self._read_rows(slice(None), view), self.status[:, view]
+
+    def read_block(self, block: int, view: int = 0) -> npt.NDArray[np.floating[Any]]:
+        """The rows of one block and view, (n, D) of the stored dtype; zeros where the status is not OK.
+
+        Raises:
+            CacheError: the chunk is damaged.
+        """
+        return self._read_rows(self._rows.block_slice(block), view)
 
     def nbytes(self) -> int:
         """Bytes of the stream's files."""
         return sum(file.stat().st_size for file in self._folder.rglob("*") if file.is_file())
+
+    def _read_rows(self, rows: slice, view: int) -> npt.NDArray[np.floating[Any]]:
+        # A slice, not a number: Zarr's fast codec pipelines decode straight into the result of a slice only.
+        try:
+            return np.asarray(self.features[rows, view : view + 1])[:, 0]
+        except _CHUNK_ERRORS as error:
+            raise self._damage("features", error) from error
 
     def _open(self, array: ArrayName) -> zarr.Array[Any]:
         return zarr.open_array(self._folder / array, mode="r")

@@ -49,6 +49,13 @@ def test_a_stream_gives_features_status_and_flags(cache_path):
     stream.check_complete()
 
 
+def test_a_stream_can_be_read_block_by_block(cache_path):
+    stream = open_cache(cache_path).streams["lbp"]
+    blocks = [stream.read_block(block) for block in range(3)]
+    assert [len(rows) for rows in blocks] == [4, 4, 2]
+    np.testing.assert_array_equal(np.concatenate(blocks), expected_features())
+
+
 def test_the_spec_that_extracts_a_stream_again_is_kept(cache_path, make_layout):
     cache = open_cache(cache_path)
     assert cache.streams["lbp"].spec == {"kind": "lbp", "name": "lbp"}
@@ -83,6 +90,10 @@ def test_a_damaged_features_chunk_is_named_with_the_remedy(cache_path):
         match=r"features/c\.1\.0\.0: damaged \(rows 4-7 of 'lbp': .*Delete this file and run the same build again",
     ):
         open_cache(cache_path).streams["lbp"].read()
+    stream = open_cache(cache_path).streams["lbp"]
+    np.testing.assert_array_equal(stream.read_block(0), expected_features()[:4])
+    with pytest.raises(CacheError, match=r"features/c\.1\.0\.0: damaged \(rows 4-7"):
+        stream.read_block(1)
     chunk.unlink()
     assert open_cache(cache_path).streams["lbp"].lacking_blocks().tolist() == [1]
 

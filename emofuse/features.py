@@ -7,7 +7,7 @@ training rows it is given, and on nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,6 +26,9 @@ ACTION_UNITS = "action_units"
 STORED_DIMS = {LBP: 512, ACTION_UNITS: 30}
 MAD_TO_DEVIATION = 1.4826  # a normal distribution's standard deviation over its median absolute deviation
 _ROWS_AT_ONCE = 4096
+
+RowBlocks = Callable[[], Iterator[tuple[int, npt.NDArray[np.float32]]]]
+"""Begins a pass over rows: (first row, features (n, D)) of one block of consecutive rows after another."""
 
 
 @dataclass(frozen=True)
@@ -71,21 +74,26 @@ class FeatureTable:
         }
 
 
-def cached_streams(cache: Cache, names: Sequence[str]) -> dict[str, CachedStream]:
+def cached_streams(streams: Mapping[str, CachedStream], names: Sequence[str], where: object) -> dict[str, CachedStream]:
     """The named streams of a cache, in the order of the names.
+
+    Args:
+        streams: all of the cache.
+        names: those that are asked for.
+        where: the cache's path, for the message.
 
     Raises:
         SpecError: names that are not in the cache, all of them, with what is.
     """
-    known = sorted(cache.streams)
+    known = sorted(streams)
     problems = [
         f"features.streams: {name!r} is not in the cache{did_you_mean(name, known)} (there are: {', '.join(known)})"
         for name in names
-        if name not in cache.streams
+        if name not in streams
     ]
     if problems:
-        raise SpecError(str(cache.path), problems)
-    return {name: cache.streams[name] for name in names}
+        raise SpecError(str(where), problems)
+    return {name: streams[name] for name in names}
 
 
 def read_features(cache: Cache, spec: FeaturesSpec) -> FeatureTable:
@@ -95,7 +103,7 @@ def read_features(cache: Cache, spec: FeaturesSpec) -> FeatureTable:
         SpecError: a stream that is not in the cache.
         IncompleteCacheError: a stream with blocks that have not been computed yet.
     """
-    streams = cached_streams(cache, spec.streams)
+    streams = cached_streams(cache.streams, spec.streams, cache.path)
     for stream in streams.values():
         stream.check_complete()
     features, status = {}, {}
@@ -113,8 +121,18 @@ def read_features(cache: Cache, spec: FeaturesSpec) -> FeatureTable:
     )
 
 
+def variant(kind: str, spec: FeaturesSpec) -> int | None:
+    """Which variant of a stream of this kind a run sees: how many bins or action units; None for kinds without."""
+    return {LBP: spec.lbp_bins, ACTION_UNITS: spec.action_units}.get(kind)
+
+
 def derived_features(kind: str, stored: npt.NDArray[Any], spec: FeaturesSpec) -> npt.NDArray[np.float32]:
-    """What heads see of a stream's stored features.
+    """What heads see of a stream's stored features, see `derive`."""
+    return derive(kind, stored, variant(kind, spec))
+
+
+def derive(kind: str, stored: npt.NDArray[Any], size: int | None) -> npt.NDArray[np.float32]:
+    """One variant of a stream's stored features.
 
     `lbp`: 512 = radius 1 and radius 2 side by side, 256 = radius 1, 128 = radius 1 with codes merged in pairs
     (code >> 1). `action_units`: the first n of 30. Every other kind: as stored.
@@ -122,7 +140,7 @@ def derived_features(kind: str, stored: npt.NDArray[Any], spec: FeaturesSpec) ->
     Args:
         kind: of the stream's spec.
         stored: (n, D) as cached or extracted.
-        spec: how many bins and action units.
+        size: how many bins or action units; None for other kinds.
 
     Returns:
         (n, D') float32.
@@ -133,12 +151,11 @@ def derived_features(kind: str, stored: npt.NDArray[Any], spec: FeaturesSpec) ->
     expected = STORED_DIMS.get(kind, stored.shape[1])
     if stored.shape[1] != expected:
         raise CacheError(f"a stream of kind {kind!r} must hold {expected} values a row, got {stored.shape[1]}")
-    if kind == LBP and spec.lbp_bins == 128:
+    if kind == LBP and size == 128:
         merged: npt.NDArray[np.float32] = stored[:, :256:2].astype(np.float32)
         merged += stored[:, 1:256:2]
         return merged
-    used = {LBP: spec.lbp_bins, ACTION_UNITS: spec.action_units}.get(kind, stored.shape[1])
-    return np.ascontiguousarray(stored[:, :used], dtype=np.float32)
+    return np.ascontiguousarray(stored[:, :size], dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -157,22 +174,44 @@ class Scaling:
     def fit(cls, features: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], *, robust: bool = False) -> Self:
         """Mean and population deviation, or median and 1.4826 MAD, of the given rows alone, computed in float64.
 
-        A column that is constant up to float32 rounding has scale 1: the aligned eye corners of `landmarks` differ in
-        their last bits only, and those blown up to unit variance would be noise to a head. Without a row, center is 0
-        and scale 1.
-
         Args:
             features: (N, D) float32.
             rows: (n,) int64, training rows that have the stream.
             robust: median and MAD.
         """
-        if len(rows) == 0:
-            return cls(np.zeros(features.shape[1], np.float32), np.ones(features.shape[1], np.float32))
-        with np.errstate(invalid="ignore"):  # what is not finite stays so in center or scale, for the caller to see
-            center, spread = _median_and_mad(features[rows]) if robust else _mean_and_deviation(features, rows)
-        eps = np.finfo(np.float32).eps
-        rounding = eps * (8 * np.abs(center) + np.max(np.abs(center) + spread))
-        return cls(center.astype(np.float32), np.where(spread <= rounding, 1.0, spread).astype(np.float32))
+        if robust and len(rows):
+            return cls.of(*_median_and_mad(features[rows]))
+        (scaling,) = cls.fit_many(lambda: _blocks_of(features), [rows])
+        return scaling
+
+    @classmethod
+    def fit_many(cls, blocks: RowBlocks, sets: Sequence[npt.NDArray[np.int64]]) -> list[Self]:
+        """Mean and population deviation of several sets of rows: two passes over the same blocks, in float64.
+
+        Blocks of the same rows give the same bits, whether they lie in memory or are read.
+
+        Args:
+            blocks: of all rows, in order.
+            sets: each (n,) int64; without a row, center is 0 and scale 1.
+        """
+        ordered = [np.sort(rows) for rows in sets]
+        totals = _sums(blocks, ordered, lambda block, _: block)
+        means = [total / max(len(rows), 1) for total, rows in zip(totals, ordered, strict=True)]
+        squares = _sums(blocks, ordered, lambda block, index: np.square(block - means[index]))
+        spreads = [np.sqrt(total / max(len(rows), 1)) for total, rows in zip(squares, ordered, strict=True)]
+        return [cls.of(mean, spread) for mean, spread in zip(means, spreads, strict=True)]
+
+    @classmethod
+    def of(cls, center: npt.NDArray[np.float64], spread: npt.NDArray[np.float64]) -> Self:
+        """A scaling by these numbers (D,); what is not finite stays so, for the caller to see.
+
+        A column that is constant up to float32 rounding has scale 1: the aligned eye corners of `landmarks` differ in
+        their last bits only, and those blown up to unit variance would be noise to a head.
+        """
+        with np.errstate(invalid="ignore", over="ignore"):
+            eps = np.finfo(np.float32).eps
+            rounding = eps * (8 * np.abs(center) + np.max(np.abs(center) + spread))
+            return cls(center.astype(np.float32), np.where(spread <= rounding, 1.0, spread).astype(np.float32))
 
     def apply(self, features: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
         """(n, D) float32: the given rows standardised, zeros where `valid` (n,) does not hold."""
@@ -201,16 +240,25 @@ def fit_scaling(
     scaling = {}
     for name, features in table.features.items():
         used = rows[table.valid[name][rows]]
-        is_action_units = table.kinds[name] == ACTION_UNITS
-        if is_action_units and neutral_label is not None:
-            used = _neutral_rows(table, used, name, neutral_label)
-        scaling[name] = Scaling.fit(features, used, robust=is_action_units and neutral_label is None)
-        if not (np.isfinite(scaling[name].center).all() and np.isfinite(scaling[name].scale).all()):
-            raise TrainingError(
-                f"stream {name!r}: rows with status ok hold values that are not finite, or too large to square. "
-                f"Drop the stream and build it again: emofuse cache drop CACHE {name}"
-            )
+        robust = table.kinds[name] == ACTION_UNITS and neutral_label is None
+        if table.kinds[name] == ACTION_UNITS and neutral_label is not None:
+            used = neutral_rows(used, table.labels, table.classes, name, neutral_label)
+        scaling[name] = Scaling.fit(features, used, robust=robust)
+        check_finite(name, scaling[name])
     return scaling
+
+
+def check_finite(stream: str, scaling: Scaling) -> None:
+    """Raises if a stream's features cannot be standardised.
+
+    Raises:
+        TrainingError: they are not finite.
+    """
+    if not (np.isfinite(scaling.center).all() and np.isfinite(scaling.scale).all()):
+        raise TrainingError(
+            f"stream {stream!r}: rows with status ok hold values that are not finite, or too large to square. "
+            f"Drop the stream and build it again: emofuse cache drop CACHE {stream}"
+        )
 
 
 def standardise(table: FeatureTable, rows: npt.NDArray[np.int64], scaling: Mapping[str, Scaling]) -> FeatureTable:
@@ -227,16 +275,32 @@ def standardise(table: FeatureTable, rows: npt.NDArray[np.int64], scaling: Mappi
     )
 
 
-def _neutral_rows(
-    table: FeatureTable, rows: npt.NDArray[np.int64], stream: str, neutral_label: str
+def neutral_rows(
+    rows: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+    classes: Sequence[str],
+    stream: str,
+    neutral_label: str,
 ) -> npt.NDArray[np.int64]:
-    if neutral_label not in table.classes:
+    """Those of the training rows with a face that show one at rest, the paper's baseline of action units.
+
+    Args:
+        rows: (n,) int64, training rows that have the stream.
+        labels: (N,) int64.
+        classes: label names in index order.
+        stream: for messages.
+        neutral_label: name of the label.
+
+    Raises:
+        TrainingError: it is no label, or no row has it.
+    """
+    if neutral_label not in classes:
         raise TrainingError(
             f"features.neutral_label: {neutral_label!r} is no label of this dataset"
-            f"{did_you_mean(neutral_label, table.classes)} (there are: {', '.join(table.classes)}). "
+            f"{did_you_mean(neutral_label, classes)} (there are: {', '.join(classes)}). "
             "Name one of them, or leave it out: the baseline is then the median of all training faces"
         )
-    neutral: npt.NDArray[np.int64] = rows[table.labels[rows] == table.classes.index(neutral_label)]
+    neutral: npt.NDArray[np.int64] = rows[labels[rows] == tuple(classes).index(neutral_label)]
     if len(neutral) == 0:
         raise TrainingError(
             f"features.neutral_label: no training row labelled {neutral_label!r} has stream {stream!r}. "
@@ -245,19 +309,25 @@ def _neutral_rows(
     return neutral
 
 
-def _mean_and_deviation(
-    features: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Two passes in float64, a few thousand rows at a time: stable, and no second copy of the table."""
-    chunks = [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
-    total = np.zeros(features.shape[1], np.float64)
-    for chunk in chunks:
-        total += features[chunk].sum(axis=0, dtype=np.float64)
-    mean = total / len(rows)
-    squares = np.zeros_like(total)
-    for chunk in chunks:
-        squares += np.square(features[chunk] - mean).sum(axis=0)
-    return mean, np.sqrt(squares / len(rows))
+def _blocks_of(features: npt.NDArray[np.float32]) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    for first in range(0, len(features), _ROWS_AT_ONCE):
+        yield first, features[first : first + _ROWS_AT_ONCE]
+
+
+def _sums(
+    blocks: RowBlocks,
+    sets: Sequence[npt.NDArray[np.int64]],
+    of_rows: Callable[[npt.NDArray[np.float32], int], npt.NDArray[Any]],
+) -> list[npt.NDArray[np.float64]]:
+    """For each set of ascending rows (D,) float64: the sum of what is made of its rows of every block."""
+    totals: list[Any] = [0.0] * len(sets)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for first, block in blocks():
+            for index, rows in enumerate(sets):
+                start, stop = np.searchsorted(rows, (first, first + len(block)))
+                own = block[rows[start:stop] - first]
+                totals[index] = totals[index] + of_rows(own, index).sum(axis=0, dtype=np.float64)
+    return totals
 
 
 def _median_and_mad(

@@ -2,9 +2,10 @@
 
 Rule. A linear layer with n inputs starts with weights and biases uniform in +-1/sqrt(n), as torch's own do (He et al.,
 ICCV 2015, a = sqrt(5)); everything else starts as its module says: batch norm with 1 and 0, the vectors for missing
-streams with 0. The numbers of a tensor come from a generator seeded by (seed, name of the tensor) alone, the name
-that it has in a head on its own. So a tensor begins the same whatever other layers the head has: without one of the
-streams, or as one head of many trained in one batch. The generator runs on the CPU: the device changes nothing, and no global random state is read or moved.
+streams with 0. The numbers of a tensor come from a generator seeded by (seed, name of the tensor) alone, the name that
+it has in a head on its own. So a tensor begins the same whatever other layers the head has: without one of the streams,
+or as one head of many trained in one batch. The generator runs on the CPU: the device changes nothing, and no global
+random state is read or moved.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ def run_digest(cache: Cache, spec: RunSpec, splits: npt.NDArray[np.str_]) -> str
     Raises:
         SpecError: a stream that is not in the cache.
     """
-    streams = cached_streams(cache, spec.features.streams)
+    streams = cached_streams(cache.streams, spec.features.streams, cache.path)
     return digest(
         {
             "version": TRAINING_VERSION,

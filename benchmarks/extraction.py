@@ -10,6 +10,7 @@ all cores, whole processes from start to end, so that ratios are of one run.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import shutil
 import statistics
@@ -124,6 +125,7 @@ def time_steps(paths: Sequence[Path]) -> dict[str, float]:
     torch.set_num_threads(1)
     spec = CacheSpec(streams=FACE_STREAMS)
     steps = {"read": each(paths, Path.read_bytes), "read and decode": each(paths, lambda p: read_image(p, spec.decode))}
+    steps |= time_decoders([path.read_bytes() for path in paths])
     images = [read_image(path, spec.decode) for path in paths]
     detector = make_face_detector(spec.face)
     steps["face mesh"] = each(images, detector.detect)
@@ -144,6 +146,26 @@ def time_steps(paths: Sequence[Path]) -> dict[str, float]:
     preset = make_stream(specs["resnet50 float32"])._prepared  # type: ignore[attr-defined]  # noqa: SLF001
     steps["of it, resize and crop"] = each([Sample(image) for image in images], preset)
     return steps
+
+
+def time_decoders(files: Sequence[bytes]) -> dict[str, float]:
+    """Other decoders of the same bytes, none of which tells a file that was cut off from a whole one."""
+    import torch
+    from PIL import Image
+    from torchvision.io import decode_jpeg
+
+    def halved(data: bytes) -> np.ndarray:
+        image = Image.open(io.BytesIO(data))
+        image.draft("RGB", (SIZE[0] // 2, SIZE[1] // 2))
+        return np.asarray(image)
+
+    return {
+        "decode, OpenCV": each(files, lambda data: cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)),
+        "decode, torchvision": each(
+            files, lambda data: decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        ),
+        "decode, Pillow at half scale": each(files, halved),
+    }
 
 
 def batches(samples: Sequence[Sample], size: int) -> list[list[Sample]]:

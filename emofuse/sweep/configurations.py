@@ -1,0 +1,253 @@
+"""Factors -> configurations: every one a run without fold, equal runs once, named by the exact values that vary."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from emofuse.errors import SpecError, did_you_mean
+from emofuse.features import ACTION_UNITS, LBP
+from emofuse.specs import Factors, FeaturesSpec, FoldSpec, HeadSpec, Range, RunSpec, SweepSpec, TrainSpec, digest
+
+# A factor without a kind of streams to act on has no use: it is the factor's name and the kind it acts on.
+ACTS_ON = {"lbp_bins": LBP, "action_units": ACTION_UNITS}
+HEAD_FACTORS = ("embed_dim", "depth", "width", "dropout")
+TRAIN_FACTORS = tuple(name for name in Factors.model_fields if name in TrainSpec.model_fields)
+# Of the head's hidden layers: without one they have nothing to act on.
+_OF_HIDDEN_LAYERS = ("width", "dropout")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What is compared with others: a run as a fold and seed of it are trained.
+
+    Attributes:
+        name: its settings with exact values, so that two configurations of a sweep never share a name.
+        settings: factors that vary in the sweep and have a use here -> their values, plain JSON; `streams` a list.
+        run: without a fold, with the seed of the sweep's base.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    run: RunSpec
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of the run without its name: equal configurations have equal keys, in every sweep."""
+        return digest(self.run.model_dump(mode="json", exclude={"name"}))
+
+
+def expand(spec: SweepSpec, kinds: Mapping[str, str]) -> list[Configuration]:
+    """Every combination of the factors' values, equal runs once.
+
+    In the order of the factors in `Factors`, the last one changing fastest, and of each factor's values as given.
+    Subsets of streams: as listed; `all` by their size, and of one size in the cache's order; `leave_one_out` all
+    streams, then all but the first, and so on.
+
+    Args:
+        spec: factors without ranges.
+        kinds: stream -> kind of every stream of the cache, in the cache's order.
+
+    Raises:
+        SpecError: streams that are not in the cache.
+    """
+    check_streams(spec, kinds)
+    space = Space.of(spec, kinds)
+    by_key: dict[str, Configuration] = {}
+    for values in space.combinations():
+        configuration = space.configuration(values)
+        by_key.setdefault(configuration.key, configuration)
+    return list(by_key.values())
+
+
+def runs_of(configuration: Configuration, spec: SweepSpec) -> list[RunSpec]:
+    """The runs of one configuration: for every seed of the sweep every fold, or the plain split if there are none."""
+    folds: list[FoldSpec | None] = [None]
+    if spec.folds is not None:
+        count, seed = spec.folds.count, spec.folds.seed
+        folds = [FoldSpec(count=count, index=index, seed=seed) for index in range(count)]
+    run = configuration.run
+    return [
+        run.model_copy(update={"train": run.train.model_copy(update={"seed": seed}), "fold": fold})
+        for seed in spec.seeds
+        for fold in folds
+    ]
+
+
+def check_streams(spec: SweepSpec, kinds: Mapping[str, str]) -> None:
+    """Raises unless every stream that the sweep names is in the cache.
+
+    Raises:
+        SpecError: the names that are not, all of them, and a baseline that is none of the sweep's subsets.
+    """
+    named: list[tuple[str, Sequence[str]]] = [("baseline", spec.baseline)]
+    if isinstance(spec.factors.streams, tuple):
+        subsets = enumerate(spec.factors.streams)
+        named = [*((f"factors.streams[{index}]", subset) for index, subset in subsets), *named]
+    problems = [
+        f"{place}: {stream!r} is not in the cache{did_you_mean(stream, kinds)} (there are: {', '.join(kinds)})"
+        for place, streams in named
+        for stream in streams
+        if stream not in kinds
+    ]
+    if not problems and spec.baseline and _in_order(spec.baseline, kinds) not in stream_subsets(spec.factors, kinds):
+        problems.append(
+            f"baseline: {'+'.join(spec.baseline)} is not one of factors.streams: the sweep would never train it"
+        )
+    if problems:
+        raise SpecError(f"sweep {spec.name!r}", problems)
+
+
+def baseline_streams(spec: SweepSpec, kinds: Mapping[str, str]) -> tuple[str, ...]:
+    """The subset that others are tested against, in the cache's order: the spec's, or the first of the factors'."""
+    return _in_order(spec.baseline, kinds) if spec.baseline else stream_subsets(spec.factors, kinds)[0]
+
+
+def stream_subsets(factors: Factors, kinds: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """The subsets of streams of a sweep, each in the cache's order (see `expand` for their own)."""
+    streams = tuple(kinds)
+    match factors.streams:
+        case "all":
+            sizes = range(1, len(streams) + 1)
+            return [subset for size in sizes for subset in itertools.combinations(streams, size)]
+        case "leave_one_out":
+            without = [tuple(name for name in streams if name != left) for left in streams]
+            return [streams, *(subset for subset in without if subset)]
+        case listed:
+            return list(dict.fromkeys(_in_order(subset, kinds) for subset in listed))
+
+
+@dataclass(frozen=True)
+class Space:
+    """All that a sweep may try: each factor's values, and what becomes of a choice among them.
+
+    Attributes:
+        spec: of the sweep.
+        kinds: stream -> kind, of the cache, in its order.
+        values: factor -> its values in order, or a range; factors left at the base's are not there.
+        varying: names of the factors with several values.
+        head_names: head -> what the setting `head` calls it.
+    """
+
+    spec: SweepSpec
+    kinds: Mapping[str, str]
+    values: Mapping[str, Sequence[Any] | Range]
+    varying: frozenset[str]
+    head_names: Mapping[HeadSpec, str]
+
+    @classmethod
+    def of(cls, spec: SweepSpec, kinds: Mapping[str, str]) -> Space:
+        """The space of a sweep over a cache."""
+        values: dict[str, Sequence[Any] | Range] = {"streams": stream_subsets(spec.factors, kinds)}
+        values |= {name: given for name, given in spec.factors if name != "streams" and given != ()}
+        varying = {name for name, given in values.items() if isinstance(given, Range) or len(given) > 1}
+        heads = spec.factors.head or (spec.base.head,)
+        return cls(spec, kinds, values, frozenset(varying), _head_names(heads, set(values)))
+
+    def combinations(self) -> Iterator[dict[str, Any]]:
+        """Every combination of values, the last factor changing fastest; many may be one configuration.
+
+        Raises:
+            TypeError: a factor is a range, which has no list of values.
+        """
+        for name, given in self.values.items():
+            if isinstance(given, Range):
+                raise TypeError(f"factors.{name}: a range has no list of values")
+        for chosen in itertools.product(*self.values.values()):
+            yield dict(zip(self.values, chosen, strict=True))
+
+    def useless(self, streams: Sequence[str], head: HeadSpec, depth: int | None = None) -> set[str]:
+        """Factors that make no difference to a run on these streams with this head.
+
+        LBP bins and action units without a stream of their kind; what the head has no field for; width and dropout
+        of hidden layers that are not there; balancing between the branches of a single stream.
+
+        Args:
+            streams: of the run.
+            head: its kind and what is no factor.
+            depth: of the head, if a factor sets it.
+        """
+        has = {self.kinds[stream] for stream in streams}
+        useless = {name for name, kind in ACTS_ON.items() if kind not in has}
+        useless |= {name for name in HEAD_FACTORS if name not in type(head).model_fields}
+        if (depth if depth is not None else getattr(head, "depth", None)) == 0:
+            useless |= set(_OF_HIDDEN_LAYERS)
+        if len(streams) == 1:
+            useless.add("gradient_balancing")
+        return useless
+
+    def configuration(self, values: Mapping[str, Any]) -> Configuration:
+        """The configuration of one choice of values.
+
+        Factors without a use are put to their field's default, so that runs which cannot differ are equal.
+
+        Args:
+            values: factor -> value; what is missing stays at the base's.
+        """
+        base = self.spec.base
+        streams = tuple(values["streams"])
+        head = values.get("head", base.head)
+        depth = values.get("depth") if "depth" in type(head).model_fields else None
+        useless = self.useless(streams, head, depth)
+        used = {name: value for name, value in values.items() if name not in useless}
+        features = {name: used.get(name, getattr(base, name)) for name in ACTS_ON if name not in useless}
+        train = {name: used[name] for name in TRAIN_FACTORS if name in used}
+        if "gradient_balancing" in set(values) & useless:
+            train["gradient_balancing"] = "off"
+        settings = {name: self._plain(name, used[name]) for name in self.values if name in used.keys() & self.varying}
+        name = ", ".join(_setting_text(*setting) for setting in settings.items()) or "+".join(streams)
+        run = RunSpec(
+            name=name,
+            features=FeaturesSpec(streams=streams, neutral_label=base.neutral_label, **features),
+            head=_changed(head, used, useless),
+            train=base.train.model_copy(update=train),
+            split=base.split,
+        )
+        return Configuration(name, settings, run)
+
+    def _plain(self, factor: str, value: Any) -> Any:
+        match factor:
+            case "streams":
+                return list(value)
+            case "head":
+                return self.head_names[value]
+            case _:
+                return value
+
+
+def _changed(head: HeadSpec, used: Mapping[str, Any], useless: set[str]) -> HeadSpec:
+    """A head with the factors' values, and defaults for what makes no difference."""
+    fields = type(head).model_fields
+    values = {name: used[name] for name in HEAD_FACTORS if name in used}
+    values |= {name: fields[name].default for name in _OF_HIDDEN_LAYERS if name in fields and name in useless}
+    changed: HeadSpec = type(head).model_validate({**head.model_dump(), **values})
+    return changed
+
+
+def _head_names(heads: Sequence[HeadSpec], factors: set[str]) -> dict[HeadSpec, str]:
+    """`concat`, or `concat(depth=1)` where heads of one kind differ in fields that are not factors themselves."""
+    names = {}
+    for head in heads:
+        alike = [other for other in heads if other.kind == head.kind]
+        differing = [
+            f"{field}={getattr(head, field)!r}"
+            for field in type(head).model_fields
+            if field not in factors and any(getattr(other, field) != getattr(head, field) for other in alike)
+        ]
+        names[head] = f"{head.kind}({', '.join(differing)})" if differing else head.kind
+    return names
+
+
+def _setting_text(factor: str, value: Any) -> str:
+    """`lbp+resnet50`, `learning_rate=0.0001`: floats by their shortest exact text, never rounded."""
+    if factor == "streams":
+        return "+".join(value)
+    return f"{factor}={value}" if isinstance(value, str) else f"{factor}={value!r}"
+
+
+def _in_order(streams: Sequence[str], kinds: Mapping[str, str]) -> tuple[str, ...]:
+    """A subset in the cache's order: the order in which it was listed means nothing."""
+    return tuple(name for name in kinds if name in streams)

@@ -333,6 +333,10 @@ def _sums(
 def _median_and_mad(
     features: npt.NDArray[np.float32],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    wide = features.astype(np.float64)
-    median = np.median(wide, axis=0)
-    return median, MAD_TO_DEVIATION * np.median(np.abs(wide - median), axis=0)
+    """Column by column: no second copy of the table."""
+    median, mad = np.empty(features.shape[1]), np.empty(features.shape[1])
+    for index in range(features.shape[1]):
+        wide = features[:, index].astype(np.float64)
+        median[index] = np.median(wide)
+        mad[index] = np.median(np.abs(wide - median[index]))
+    return median, MAD_TO_DEVIATION * mad

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy.typing as npt
@@ -38,6 +39,15 @@ def make_head(spec: HeadSpec, group: Sequence[Lane], dims: Mapping[str, int], cl
     head = make_empty_head(spec, group, dims, classes)
     initialise(head)
     return head
+
+
+@lru_cache(maxsize=4096)
+def count_parameters(spec: HeadSpec, dims: tuple[int, ...], classes: int) -> int:
+    """Trainable parameters of a single head on streams of these widths."""
+    named = {f"stream{index}": dim for index, dim in enumerate(dims)}
+    with torch.device("meta"):
+        head = make_empty_head(spec, [Lane(tuple(named))], named, classes)
+    return sum(tensor.numel() for tensor in head.parameters())
 
 
 def load_head_weights(

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from emofuse.training.group import Group, Room
 from emofuse.training.machine import Machine
-from emofuse.training.members import Ended, Fold, Member, Outcome, Table, check_group
+from emofuse.training.members import Ended, Fold, Judge, Member, Outcome, Standing, Table, check_group
 from emofuse.training.optim import setting
 from emofuse.training.streaming import Window
 
@@ -37,6 +37,7 @@ def train_group(
     *,
     window: Window | None = None,
     on_epoch: OnEpoch | None = None,
+    judge: Judge | None = None,
 ) -> list[Outcome]:
     """Trains members that share head and batches (`group_key`), each to its own end.
 
@@ -52,6 +53,7 @@ def train_group(
         window: how far rows are shuffled, of a table in blocks (`Blocks.window`); None for the whole table. Tensors
             give the same outcomes as blocks with the same window.
         on_epoch: is given the epoch and {index of a member: the entry that its history got}.
+        judge: may dismiss members after an epoch; their outcome is that of the best epoch until then.
 
     Returns:
         Outcomes, in the order of members.
@@ -63,16 +65,19 @@ def train_group(
     arranged = sorted(range(len(members)), key=lambda index: (members[index].fold, *setting(members[index].train)))
     courses = [_Course(index, members[index]) for index in arranged]
     with closing(Room(table, folds, members, machine, window)) as room:
-        _train(Group(room, [course.member for course in courses]), courses, on_epoch)
+        _train(Group(room, [course.member for course in courses]), courses, on_epoch, judge)
     return [course.outcome() for course in sorted(courses, key=lambda course: course.index)]
 
 
-def _train(group: Group, running: Sequence[_Course], on_epoch: OnEpoch | None) -> None:
+def _train(group: Group, courses: Sequence[_Course], on_epoch: OnEpoch | None, judge: Judge | None) -> None:
     """Epoch after epoch until no lane is left; lane k of the group is `running[k]`."""
+    running = courses
     for epoch in count(1):
         entries = [trained | scored for trained, scored in zip(group.train_epoch(epoch), group.validate(), strict=True)]
         active = [lane for lane, course in enumerate(running) if course.ended is None]
         group.keep([lane for lane in active if running[lane].take(entries[lane])])
+        if judge is not None:
+            _dismiss(courses, epoch, judge)
         for lane in active:
             if running[lane].ended and running[lane].best_epoch:
                 running[lane].weights = group.best_of(lane)
@@ -85,6 +90,13 @@ def _train(group: Group, running: Sequence[_Course], on_epoch: OnEpoch | None) -
         if len(staying) < SMALLEST_SHARE * len(running):
             running = [running[lane] for lane in staying]
             group.shrink(staying)
+
+
+def _dismiss(courses: Sequence[_Course], epoch: int, judge: Judge) -> None:
+    by_index = sorted(courses, key=lambda course: course.index)
+    for index in judge(epoch, [course.standing() for course in by_index]):
+        if by_index[index].ended is None:
+            by_index[index].ended = "halved"
 
 
 @dataclass
@@ -117,6 +129,9 @@ class _Course:
         elif train.patience is not None and self.last_epoch - self.best_epoch >= train.patience:
             self.ended = "patience"
         return better
+
+    def standing(self) -> Standing:
+        return Standing(self.history[self.best_epoch - 1] if self.best_epoch else None, self.ended)
 
     def outcome(self) -> Outcome:
         if self.ended is None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from emofuse.errors import TrainingError
+
+HOST_SHARE, DEVICE_SHARE = 0.5, 0.8
+_CONTROL_GROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 @dataclass(frozen=True)
@@ -50,3 +54,21 @@ def resolve_device(device: str) -> torch.device:
     if not torch.cuda.is_available() or int(number or 0) >= torch.cuda.device_count():
         raise TrainingError(f"device {device!r} was asked for, but torch sees no such CUDA device; use cpu or auto")
     return torch.device("cuda", int(number) if number else torch.cuda.current_device())
+
+
+def default_memory_bytes(device: torch.device) -> int:
+    """What training may use unless told otherwise: a share of what the machine has, not of what is free just now.
+
+    So the same sweep is cut into the same waves each time. On CUDA no more than the share of the machine's own memory,
+    for features pass through both.
+    """
+    import psutil
+
+    limits = [int(psutil.virtual_memory().total)]
+    for file in _CONTROL_GROUP_LIMITS:
+        found = file.read_text().strip() if file.is_file() else ""
+        limits += [int(found)] if found.isdecimal() else []  # "max" is no limit
+    usable = int(HOST_SHARE * min(limits))
+    if device.type != "cuda":
+        return usable
+    return min(usable, int(DEVICE_SHARE * torch.cuda.get_device_properties(device).total_memory))

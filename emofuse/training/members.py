@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -17,7 +17,7 @@ from emofuse.heads.lanes import Lane
 from emofuse.specs import HeadSpec, TrainSpec, canonical_json
 from emofuse.training.streaming import Blocks
 
-Ended = Literal["epochs", "patience", "diverged"]
+Ended = Literal["epochs", "patience", "halved", "diverged"]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ class Outcome:
             balanced or monitored also {branch_norms, branch_scales: {stream: mean over the epoch's steps}}.
         best_epoch: the epoch of the weights, counted from 1; 0 if there was none.
         last_epoch: the epoch in which the member left.
-        ended: why it left: all its epochs done, `patience` epochs without a better one, or a loss that is not finite.
+        ended: why it left: all its epochs done, `patience` epochs without a better one, dismissed by who compares the
+            members (`Judge`), or a loss that is not finite.
     """
 
     weights: Mapping[str, npt.NDArray[Any]]
@@ -111,6 +112,23 @@ class Outcome:
     best_epoch: int
     last_epoch: int
     ended: Ended
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a member stands after an epoch.
+
+    Attributes:
+        best: what its history says of its best epoch; None without a finite one.
+        ended: why it has left; None while it trains.
+    """
+
+    best: Mapping[str, Any] | None
+    ended: Ended | None
+
+
+Judge = Callable[[int, Sequence[Standing]], Collection[int]]
+"""Is given the epoch and how each member stands, those that have left too; says which of them must leave now."""
 
 
 def group_key(member: Member) -> str:
@@ -161,8 +179,9 @@ def _fold_problems(table: Table, fold: Fold) -> list[str]:
     if len(fold.val) == 0:
         return ["no validation row: the epoch is chosen on them"]
     labels = table.labels.numpy()
-    bad = [row for row in (*fold.train, *fold.val) if not 0 <= labels[row] < table.classes]
-    if bad:
+    rows = np.concatenate([fold.train, fold.val])
+    bad = rows[(labels[rows] < 0) | (labels[rows] >= table.classes)]
+    if len(bad):
         return [f"{len(bad)} rows have no label of 0 .. {table.classes - 1}, the first is row {bad[0]}"]
     if len(np.unique(labels[fold.train])) == 1:
         return [f"all {len(fold.train)} training rows have label {labels[fold.train[0]]}: a head needs at least two"]

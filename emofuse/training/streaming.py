@@ -51,14 +51,30 @@ class Blocks:
         Raises:
             TrainingError: not even one block at a time does.
         """
-        block_bytes = self.block_rows * sum(self.dims[name] for name in streams) * dtype.itemsize
-        blocks = memory_bytes // (WINDOWS_HELD * block_bytes)
-        if blocks < 1:
-            raise TrainingError(
-                f"{memory_bytes / 1e9:.3g} GB hold no window of features: {WINDOWS_HELD} blocks of {self.block_rows} "
-                f"rows take {WINDOWS_HELD * block_bytes / 1e9:.3g} GB. Give more memory, or train fewer streams at once"
-            )
-        return Window(self.block_rows, blocks)
+        width = sum(self.dims[name] for name in streams)
+        return widest_window(self.block_rows, width, memory_bytes, dtype.itemsize)
+
+
+def widest_window(block_rows: int, width: int, memory_bytes: int, item_bytes: int) -> Window:
+    """The widest window for which a streamed epoch stays within the memory.
+
+    Args:
+        block_rows: rows of a block.
+        width: values a row.
+        memory_bytes: for the windows that are held.
+        item_bytes: of a value.
+
+    Raises:
+        TrainingError: not even one block at a time does.
+    """
+    block_bytes = block_rows * width * item_bytes
+    blocks = memory_bytes // (WINDOWS_HELD * block_bytes)
+    if blocks < 1:
+        raise TrainingError(
+            f"{memory_bytes / 1e9:.3g} GB hold no window of features: {WINDOWS_HELD} blocks of {block_rows} "
+            f"rows take {WINDOWS_HELD * block_bytes / 1e9:.3g} GB. Give more memory, or train fewer streams at once"
+        )
+    return Window(block_rows, blocks)
 
 
 class Source(Protocol):

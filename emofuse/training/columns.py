@@ -1,0 +1,193 @@
+"""The streams of a cache as heads see them: held in memory, or read block by block where they do not fit.
+
+A *column* is one stream in one variant: LBP with 128 bins and with 256 are two columns of the stream `lbp`. Every
+stored stream is read once and every variant derived once, whatever the number of runs that see it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emofuse.features import Scaling, cached_streams, derive, variant
+from emofuse.heads.lanes import variant_of
+from emofuse.specs import FeaturesSpec
+from emofuse.status import Status
+from emofuse.training.streaming import Blocks, Window, widest_window
+
+if TYPE_CHECKING:
+    from emofuse.cache.reader import Cache
+
+_ITEM_BYTES = np.dtype(np.float32).itemsize
+
+
+@dataclass(frozen=True)
+class Column:
+    """What heads see of one stream.
+
+    Attributes:
+        stream: its name in the cache.
+        kind: of the stream's spec.
+        size: how many LBP bins or action units; None for kinds that are seen as stored.
+        dim: D.
+    """
+
+    stream: str
+    kind: str
+    size: int | None
+    dim: int
+
+    @property
+    def name(self) -> str:
+        """Within a group of heads: `resnet50`, `lbp@128`."""
+        return self.stream if self.size is None else variant_of(self.stream, self.size)
+
+
+class Columns:
+    """All columns of a cache.
+
+    Args:
+        cache: only its streams are kept, no label.
+        held_bytes: of features that are kept in memory; those not asked for the longest are dropped first.
+    """
+
+    def __init__(self, cache: Cache, held_bytes: int) -> None:
+        self.rows = len(cache)
+        self._layout = cache.layout
+        self._where = cache.path
+        self._streams = dict(cache.streams)
+        self._held_bytes = held_bytes
+        self._held: OrderedDict[Column | str, npt.NDArray[Any]] = OrderedDict()  # columns, and streams as stored
+        self._status: dict[str, npt.NDArray[np.uint8]] = {}
+
+    def of(self, spec: FeaturesSpec) -> tuple[Column, ...]:
+        """The columns that a run sees, in the order of its streams.
+
+        Raises:
+            SpecError: streams that are not in the cache.
+        """
+        streams = cached_streams(self._streams, spec.streams, self._where)
+        found = []
+        for name, stream in streams.items():
+            size = variant(stream.kind, spec)
+            found.append(Column(name, stream.kind, size, stream.dim if size is None else size))
+        return tuple(found)
+
+    def digest(self, column: Column) -> str:
+        """Of the stored stream."""
+        return self._streams[column.stream].digest
+
+    def status(self, column: Column) -> npt.NDArray[np.uint8]:
+        """(N,) uint8 of `Status`.
+
+        Raises:
+            IncompleteCacheError: blocks of the stream have not been computed yet.
+        """
+        if column.stream not in self._status:
+            stream = self._streams[column.stream]
+            stream.check_complete()
+            self._status[column.stream] = stream.status[:, 0]
+        return self._status[column.stream]
+
+    def valid(self, column: Column) -> npt.NDArray[np.bool_]:
+        """(N,) bool: whether the row has the stream."""
+        valid: npt.NDArray[np.bool_] = self.status(column) == Status.OK
+        return valid
+
+    def nbytes(self, columns: Sequence[Column]) -> int:
+        """Bytes of these columns in memory."""
+        return self.rows * sum(column.dim for column in columns) * _ITEM_BYTES
+
+    def window(self, memory_bytes: int) -> Window:
+        """How far rows are shuffled when they are streamed: as far as all streams of the cache together allow.
+
+        Raises:
+            TrainingError: the memory does not hold a window of one block.
+        """
+        width = sum(stream.dim for stream in self._streams.values())
+        return widest_window(self._layout.block_rows, width, memory_bytes, _ITEM_BYTES)
+
+    def whole(self, column: Column) -> npt.NDArray[np.float32]:
+        """(N, D) float32; zeros where the row has not the stream.
+
+        Raises:
+            IncompleteCacheError: blocks of the stream have not been computed yet.
+            CacheError: a chunk is damaged.
+        """
+        if column in self._held:
+            self._held.move_to_end(column)
+            return self._held[column]
+        return self._keep(column, derive(column.kind, self._stored(column), column.size))
+
+    def block(self, column: Column, block: int) -> npt.NDArray[np.float32]:
+        """(n, D) float32: the rows of one block.
+
+        Raises:
+            CacheError: the chunk is damaged.
+        """
+        if column in self._held:
+            return self._held[column][self._layout.block_slice(block)]
+        return derive(column.kind, self._streams[column.stream].read_block(block), column.size)
+
+    def blocks(self, columns: Sequence[Column]) -> Blocks:
+        """These columns block by block, by their names.
+
+        Raises:
+            IncompleteCacheError: blocks of a stream have not been computed yet.
+        """
+        named = {column.name: column for column in columns}
+        for column in columns:
+            self.status(column)
+        return Blocks(
+            read=lambda name, block: self.block(named[name], block),
+            block_rows=self._layout.block_rows,
+            dims={name: column.dim for name, column in named.items()},
+        )
+
+    def take(self, column: Column, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """(n, D) float32 of these rows, ascending."""
+        if column in self._held:
+            return self._held[column][rows]
+        of_rows = rows // self._layout.block_rows
+        parts = [
+            self.block(column, block)[rows[of_rows == block] - self._layout.block_slice(block).start]
+            for block in np.unique(of_rows).tolist()
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, column.dim), np.float32)
+
+    def fit(self, column: Column, sets: Sequence[npt.NDArray[np.int64]], *, robust: bool) -> list[Scaling]:
+        """The scaling of a column on each of these sets of rows, from memory or block by block: the same bits.
+
+        Args:
+            column: which.
+            sets: each (n,) int64, training rows of a fold that have the stream.
+            robust: median and MAD in place of mean and deviation, for a narrow column: it passes through memory whole.
+        """
+        self.status(column)
+        if not robust:
+            return Scaling.fit_many(lambda: self._pass(column), sets)
+        features = self.take(column, np.arange(self.rows))
+        return [Scaling.fit(features, rows, robust=True) for rows in sets]
+
+    def _pass(self, column: Column) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        for block in range(self._layout.blocks):
+            yield self._layout.block_slice(block).start, self.block(column, block)
+
+    def _stored(self, column: Column) -> npt.NDArray[Any]:
+        """(N, D) of the stream. Kept for kinds with variants, which are narrow, so that it is read once for all."""
+        if column.stream in self._held:
+            return self._held[column.stream]
+        self.status(column)
+        stored, _ = self._streams[column.stream].read()
+        return stored if column.size is None else self._keep(column.stream, stored)
+
+    def _keep(self, key: Column | str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        self._held[key] = array
+        while len(self._held) > 1 and sum(held.nbytes for held in self._held.values()) > self._held_bytes:
+            self._held.popitem(last=False)
+        return array

@@ -1,0 +1,282 @@
+"""A cache and a split as the code that chooses may see them: no label but those of training and validation rows.
+
+Built once for any number of runs. Each run sees its own columns and folds of it; what they share is read, scaled and
+hashed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from emofuse.datasets.splits import cross_validation_folds, stratified_split
+from emofuse.errors import TrainingError
+from emofuse.features import ACTION_UNITS, Scaling, check_finite, neutral_rows
+from emofuse.specs import RunSpec, SplitSpec, StratifiedSplit, digest
+from emofuse.training.columns import Column, Columns
+from emofuse.training.machine import default_memory_bytes, resolve_device
+from emofuse.training.members import Fold, Member, Table
+from emofuse.training.streaming import Window
+
+if TYPE_CHECKING:
+    from emofuse.cache.reader import Cache
+
+TRAINING_VERSION = 3  # raised whenever this code gives other weights for the same spec and rows: part of every digest
+FEATURES_SHARE = 0.5
+"""Of the memory, for features: those of a run that need more are streamed."""
+
+
+@dataclass(frozen=True)
+class FoldRows:
+    """Rows that train and rows that choose the epoch, both ascending: a fold without its scaling.
+
+    Attributes:
+        train: (n,) int64.
+        val: (m,) int64.
+    """
+
+    train: npt.NDArray[np.int64]
+    val: npt.NDArray[np.int64]
+
+
+class TrainingData:
+    """All that training runs of one split may see of a cache.
+
+    Attributes:
+        split: of all its runs.
+        classes: label names in index order.
+        splits: (N,) str: train, val, test; "" for rows in none.
+        labels: (N,) int64, -1 in all rows but labelled ones of train and val.
+        columns: the features.
+        memory_bytes: what training may use in all.
+    """
+
+    def __init__(self, cache: Cache, split: SplitSpec, memory_bytes: int) -> None:
+        self.split = split
+        self.classes = tuple(cache.classes)
+        self.splits = run_splits(cache, split)
+        chosen_from = (self.splits == "train") | (self.splits == "val")
+        self.labels: npt.NDArray[np.int64] = np.where(chosen_from, cache.labels, -1)
+        self.memory_bytes = memory_bytes
+        self.columns = Columns(cache, int(FEATURES_SHARE * memory_bytes))
+        self._rows_digest = rows_digest(cache, self.splits, self.labels)
+        self._folds: dict[tuple[int, int] | None, list[FoldRows]] = {}
+        self._scaling: dict[tuple[tuple[int, int] | None, int, Column, str | None], Scaling] = {}
+
+    @classmethod
+    def of(cls, cache: Cache, split: SplitSpec, *, memory_bytes: int | None = None) -> Self:
+        """Reads labels and ids; features are read when they are asked for.
+
+        Args:
+            cache: where the features are.
+            split: of the runs.
+            memory_bytes: that training may use; by default a share of what the device `auto` has.
+        """
+        return cls(cache, split, memory_bytes or default_memory_bytes(resolve_device("auto")))
+
+    def digest(self, spec: RunSpec, *, rows: str | None = None) -> str:
+        """Identity of a run: all that changes its weights and scores, but the machine.
+
+        The spec without its name, the digests of its streams, ids, splits and labels of all rows, and how far rows are
+        shuffled if they are streamed. Cheap: the part of the rows was hashed once.
+
+        Args:
+            spec: the run.
+            rows: digest of the rows; by default of those that may be seen here, with test labels masked.
+
+        Raises:
+            SpecError: a stream that is not in the cache.
+        """
+        columns = self.columns.of(spec.features)
+        window = self.window(spec)
+        identity = {
+            "version": TRAINING_VERSION,
+            "spec": spec.model_dump(mode="json", exclude={"name"}),
+            "streams": {column.stream: self.columns.digest(column) for column in columns},
+            "rows": rows or self._rows_digest,
+        }
+        return digest(identity | ({"window": [window.block_rows, window.blocks]} if window else {}))
+
+    def window(self, spec: RunSpec) -> Window | None:
+        """How far the rows of a run are shuffled: its features do not fit the memory; None if they do.
+
+        It depends on the run, the cache and the memory alone, never on what trains beside it.
+
+        Raises:
+            SpecError: a stream that is not in the cache.
+            TrainingError: the memory does not even hold a window of one block.
+        """
+        share = int(FEATURES_SHARE * self.memory_bytes)
+        fits = self.columns.nbytes(self.columns.of(spec.features)) <= share
+        return None if fits else self.columns.window(share)
+
+    def member(self, spec: RunSpec) -> Member:
+        """A run as the engine knows it.
+
+        Raises:
+            SpecError: a stream that is not in the cache.
+        """
+        names = tuple(column.name for column in self.columns.of(spec.features))
+        return Member(names, spec.head, spec.train, spec.fold.index if spec.fold else 0)
+
+    def folds(self, spec: RunSpec) -> list[FoldRows]:
+        """All folds of a run's cross-validation, or the split itself as the only one.
+
+        Raises:
+            TrainingError: another split, no row to train on or to choose by, or training rows of one label.
+        """
+        if spec.split != self.split:
+            raise TrainingError(f"run {spec.name!r} has split {spec.split!r}, these rows have {self.split!r}")
+        key = _partition(spec)
+        if key not in self._folds:
+            self._folds[key] = self._plain_split() if key is None else self._cross_validation(*key)
+            for fold in self._folds[key]:
+                self._check_labels(fold)
+        return self._folds[key]
+
+    def scaled_folds(self, specs: Sequence[RunSpec]) -> list[Fold]:
+        """The folds of runs that share them, with the scaling of all their columns where a run uses the fold.
+
+        Every scaling is fitted once, on the training rows of its fold alone.
+
+        Args:
+            specs: equal in their folds (but for the index) and their neutral label.
+
+        Raises:
+            TrainingError: features that cannot be standardised.
+        """
+        rows = self.folds(specs[0])
+        used = sorted({spec.fold.index if spec.fold else 0 for spec in specs})
+        scaling: dict[int, dict[str, Scaling]] = {index: {} for index in used}
+        for column in self.all_columns(specs):
+            for index, fitted in zip(used, self._fitted(specs[0], used, column), strict=True):
+                scaling[index][column.name] = fitted
+        return [Fold(fold.train, fold.val, scaling.get(index, {})) for index, fold in enumerate(rows)]
+
+    def scaling(self, spec: RunSpec) -> dict[str, Scaling]:
+        """Stream -> its scaling in a run."""
+        index = spec.fold.index if spec.fold else 0
+        return {column.stream: self._fitted(spec, [index], column)[0] for column in self.columns.of(spec.features)}
+
+    def all_columns(self, specs: Sequence[RunSpec]) -> tuple[Column, ...]:
+        """The columns of all these runs, in the order in which they are first named."""
+        return tuple(dict.fromkeys(column for spec in specs for column in self.columns.of(spec.features)))
+
+    def table(self, specs: Sequence[RunSpec]) -> Table:
+        """Rows with the columns of all these runs: in memory, or as blocks if the first of them is streamed.
+
+        Raises:
+            IncompleteCacheError: a stream with blocks that have not been computed yet.
+            CacheError: a damaged stream.
+        """
+        columns = self.all_columns(specs)
+        features: Any
+        if self.window(specs[0]):
+            features = self.columns.blocks(columns)
+        else:
+            features = {column.name: torch.from_numpy(self.columns.whole(column)) for column in columns}
+        return Table(
+            features=features,
+            valid={column.name: torch.from_numpy(self.columns.valid(column)) for column in columns},
+            labels=torch.from_numpy(self.labels),
+            classes=len(self.classes),
+        )
+
+    def _fitted(self, spec: RunSpec, folds: Sequence[int], column: Column) -> list[Scaling]:
+        """The scaling of one column in each of these folds. Those that lack are fitted in the same passes."""
+        neutral = spec.features.neutral_label if column.kind == ACTION_UNITS else None
+        keys = {fold: (_partition(spec), fold, column, neutral) for fold in folds}
+        lacking = [fold for fold in folds if keys[fold] not in self._scaling]
+        rows = self.folds(spec)
+        valid = self.columns.valid(column)
+        used = [rows[fold].train[valid[rows[fold].train]] for fold in lacking]
+        if neutral is not None:
+            used = [neutral_rows(own, self.labels, self.classes, column.stream, neutral) for own in used]
+        robust = column.kind == ACTION_UNITS and neutral is None
+        for fold, scaling in zip(lacking, self.columns.fit(column, used, robust=robust) if used else [], strict=True):
+            check_finite(column.stream, scaling)
+            self._scaling[keys[fold]] = scaling
+        return [self._scaling[keys[fold]] for fold in folds]
+
+    def _plain_split(self) -> list[FoldRows]:
+        labelled = self.labels >= 0
+        train, val = (np.flatnonzero(labelled & (self.splits == split)) for split in ("train", "val"))
+        why = {"train": "to learn from", "val": "to choose the epoch on"}
+        lacking = {split: why[split] for split, rows in (("train", train), ("val", val)) if not len(rows)}
+        check_splits(lacking)
+        return [FoldRows(train, val)]
+
+    def _cross_validation(self, count: int, seed: int) -> list[FoldRows]:
+        names = [self.classes[label] if label >= 0 else None for label in self.labels]
+        dealt = np.array([-1 if fold is None else fold for fold in cross_validation_folds(names, count, seed)])
+        rows = int(np.sum(dealt >= 0))
+        if rows < count:
+            raise TrainingError(
+                f"{count} folds need as many labelled rows in the splits 'train' and 'val', got {rows}. Take fewer "
+                "folds, or have the labels split anew: `split: {kind: stratified}`"
+            )
+        return [
+            FoldRows(np.flatnonzero((dealt >= 0) & (dealt != fold)), np.flatnonzero(dealt == fold))
+            for fold in range(count)
+        ]
+
+    def _check_labels(self, fold: FoldRows) -> None:
+        found = np.unique(self.labels[fold.train])
+        if len(found) == 1:
+            raise TrainingError(
+                f"all {len(fold.train)} training rows are labelled {self.classes[found[0]]!r}: a head needs at least "
+                "two labels"
+            )
+
+
+def _partition(spec: RunSpec) -> tuple[int, int] | None:
+    """What makes the folds of a run; None for the plain split."""
+    return (spec.fold.count, spec.fold.seed) if spec.fold else None
+
+
+def check_splits(lacking: Mapping[str, str]) -> None:
+    """Raises if there is a split without a labelled row.
+
+    Args:
+        lacking: split without rows -> what they are needed for.
+
+    Raises:
+        TrainingError: with all of them.
+    """
+    if lacking:
+        named = " nor ".join(f"{split!r} ({why})" for split, why in lacking.items())
+        raise TrainingError(
+            f"no labelled row has split {named}. Give the dataset such rows, or have its labels split "
+            "anew: `split: {kind: stratified}` in a pipeline, `--split stratified` on the command line"
+        )
+
+
+def run_splits(cache: Cache, spec: SplitSpec) -> npt.NDArray[np.str_]:
+    """(N,) str, the split of a run: the manifest's own, or a seeded one of the same labels; "" for no split."""
+    if not isinstance(spec, StratifiedSplit):
+        return np.asarray(cache.splits, dtype=np.str_)
+    labels = [cache.classes[label] if label >= 0 else None for label in cache.labels]
+    return np.asarray([split or "" for split in stratified_split(labels, spec)], dtype=np.str_)
+
+
+def rows_digest(cache: Cache, splits: npt.NDArray[np.str_], labels: npt.NDArray[np.int64]) -> str:
+    """SHA-256 of what a run may see of its rows besides features: ids, splits and labels, in their order.
+
+    Args:
+        cache: whose ids and classes.
+        splits: (N,) str.
+        labels: (N,) int64.
+    """
+    return digest(
+        {
+            "classes": list(cache.classes),
+            "sample_ids": [str(sample_id) for sample_id in cache.sample_ids],
+            "labels": labels.tolist(),
+            "splits": [str(split) for split in splits],
+        }
+    )

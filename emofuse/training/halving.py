@@ -1,0 +1,85 @@
+"""Successive halving (Jamieson & Talwalkar, AISTATS 2016) among configurations that train together.
+
+    bracket of 27 configurations  -- first_epochs -->  9 best  -- x factor -->  3 best  -- x factor -->  1 goes on
+
+A configuration is all its folds and seeds: they are ranked by their mean and leave together. Only validation scores are
+looked at, and nothing is drawn: the same scores dismiss the same members, equal ones the later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Self
+
+from emofuse.specs import HalvingSpec, RunSpec, canonical_json
+from emofuse.specs.sweeps import Metric
+from emofuse.training.members import Judge, Standing
+
+
+@dataclass(frozen=True)
+class Halving:
+    """Who goes on, and how it is decided.
+
+    Attributes:
+        first_epochs: epochs before the first comparison.
+        factor: of n configurations n // factor go on, one at least, and for so many times the epochs.
+        bracket: configurations that are compared with each other.
+        select: the validation score, of each member's best epoch so far.
+    """
+
+    first_epochs: int
+    factor: int
+    bracket: int
+    select: Metric
+
+    @classmethod
+    def of(cls, spec: HalvingSpec, select: Metric) -> Self:
+        """Of a sweep that compares its configurations by `select`."""
+        return cls(spec.first_epochs, spec.factor, spec.bracket, select)
+
+    def brackets(self, specs: Sequence[RunSpec]) -> list[list[list[int]]]:
+        """Brackets of configurations of indices, in the order in which configurations are first named."""
+        configurations = configurations_of(specs)
+        return [configurations[start : start + self.bracket] for start in range(0, len(configurations), self.bracket)]
+
+    def judge(self, specs: Sequence[RunSpec]) -> Judge:
+        """Decides for runs that train together, whole brackets of them."""
+        brackets = self.brackets(specs)
+        next_rung = self.first_epochs
+
+        def dismissed(epoch: int, standings: Sequence[Standing]) -> Collection[int]:
+            nonlocal brackets, next_rung
+            if epoch < next_rung:
+                return ()
+            next_rung *= self.factor
+            kept = [self._best(bracket, standings) for bracket in brackets]
+            leaving = {i for bracket in brackets for own in bracket for i in own}
+            leaving -= {i for bracket in kept for own in bracket for i in own}
+            brackets = kept
+            return leaving
+
+        return dismissed
+
+    def _best(self, bracket: list[list[int]], standings: Sequence[Standing]) -> list[list[int]]:
+        scores = [self._score([standings[index] for index in members]) for members in bracket]
+        ranked = sorted(range(len(bracket)), key=lambda position: -scores[position])
+        return [bracket[position] for position in sorted(ranked[: max(1, len(bracket) // self.factor)])]
+
+    def _score(self, standings: Sequence[Standing]) -> float:
+        """Mean over folds and seeds, larger is better; a configuration of which a member diverged comes last."""
+        sign = -1.0 if self.select == "loss" else 1.0
+        bests = [standing.best for standing in standings if standing.best and standing.ended != "diverged"]
+        if len(bests) < len(standings):
+            return float("-inf")
+        return fmean(sign * best[f"val_{self.select}"] for best in bests)
+
+
+def configurations_of(specs: Sequence[RunSpec]) -> list[list[int]]:
+    """Indices of the runs of each configuration: those that differ in fold and seed alone (and in name)."""
+    found: dict[str, list[int]] = {}
+    for index, spec in enumerate(specs):
+        plain = spec.model_dump(mode="json", exclude={"name": True, "train": {"seed"}, "fold": {"index"}})
+        found.setdefault(canonical_json(plain), []).append(index)
+    return list(found.values())

@@ -7,18 +7,38 @@ import os
 import platform
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("numpy", "torch", "torchvision", "mediapipe", "zarr", "dask", "opencv-python", "scikit-image")
+PACKAGES = (
+    "numpy",
+    "torch",
+    "torchvision",
+    "mediapipe",
+    "zarr",
+    "dask",
+    "opencv-python",
+    "scikit-image",
+    "scikit-learn",
+    "h5py",
+)
 
 
-def write_result(name: str, numbers: dict[str, Any]) -> Path:
-    """Writes `results/<name>.json`: the numbers under a head that says how, where and when they were measured."""
+def write_result(name: str, numbers: dict[str, Any], *, script: str | None = None, folder: Path = RESULTS) -> Path:
+    """Writes `<name>.json`: the numbers under a head that says how, where and when they were measured.
+
+    A script that measures in parts writes the same file after each of them: a time limit then loses one part only.
+
+    Args:
+        name: of the file.
+        numbers: plain JSON.
+        script: module of `benchmarks` that measured, where it is not called as the file is.
+        folder: where the file goes.
+    """
     result = {
-        "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "command": " ".join(["python", "-m", f"benchmarks.{script or name}", *_without_folder(sys.argv[1:])]),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": {
             "cpu": _cpu_name(),
@@ -26,12 +46,30 @@ def write_result(name: str, numbers: dict[str, Any]) -> Path:
             "python": platform.python_version(),
             "system": platform.system(),
         },
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": {package: found for package in PACKAGES if (found := _version(package))},
         **numbers,
     }
-    path = RESULTS / f"{name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def _without_folder(arguments: list[str]) -> list[str]:
+    """The arguments without `--out FOLDER`: where a result is put says nothing of how it was measured."""
+    return [
+        argument
+        for before, argument in zip(["", *arguments], arguments, strict=False)
+        if before != "--out" and not argument.startswith("--out")
+    ]
+
+
+def _version(package: str) -> str | None:
+    """Of an installed package; a benchmark may run where others are not."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _cpu_name() -> str:

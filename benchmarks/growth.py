@@ -1,0 +1,107 @@
+"""Time and peak memory of training K heads as K grows, the engine beside heads with summed losses.
+
+On the CPU each measurement is a process of its own: memory that an earlier one gave back to Python is not given back to
+the system, and the peak of a process never falls.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.contenders import Shape, Work, emofuse_group, member_of, summed_losses
+from benchmarks.synthetic import CLASSES, make_synthetic
+from emofuse.training.machine import Machine
+from emofuse.training.planning import Rates, plan_training
+
+_PAGE = 4096
+_EVERY_S = 0.002
+
+
+def growth(
+    shape: Shape, heads: int, contender: str, *, device: torch.device, products: torch.dtype | None = None
+) -> dict[str, Any]:
+    """One point of the curve: a table of no more rows than one epoch of the shape needs, K heads, their peak.
+
+    Returns:
+        heads, contender, seconds_per_epoch (after the first), peak_bytes beside the table, and for the engine what the
+        plan had said it would be.
+    """
+    arguments = (replace(shape, heads=heads, epochs=2), contender, device, products)
+    if device.type == "cuda":
+        return _measure(*arguments)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(_measure, *arguments).result()
+
+
+def _measure(shape: Shape, contender: str, device: torch.device, products: torch.dtype | None) -> dict[str, Any]:
+    data = make_synthetic(shape.train_rows, max(CLASSES, shape.train_rows // 16))
+    work = Work(data, shape, device, Path())
+    table_bytes = sum(tensor.nbytes for tensor in data.table.features.values())
+    train: Callable[[], Any]
+    if contender == "emofuse":
+        train = lambda: emofuse_group(work, products=products, score=False)  # noqa: E731
+    else:
+        _ = work.features
+        train = lambda: summed_losses(work, fused=True, score=False)  # noqa: E731
+    torch.mm(torch.ones(512, 512, device=device), torch.ones(512, 512, device=device))  # libraries take memory, too
+    gc.collect()
+    trained, peak = _with_peak(train, device)
+    if device.type == "cuda" and contender == "emofuse":
+        peak -= table_bytes  # which the engine puts on the device itself
+    result = {
+        "heads": shape.heads,
+        "contender": contender,
+        "seconds_per_epoch": round(trained.seconds / (shape.epochs - 1), 4),
+        "rows_per_s": round(trained.rows_per_s),
+        "peak_bytes": peak,
+    }
+    if contender == "emofuse":
+        members = [member_of(shape, tuple(work.dims), seed) for seed in range(shape.heads)]
+        plan = plan_training(
+            members,
+            work.dims,
+            CLASSES,
+            train_rows=shape.train_rows,
+            table_bytes=0,
+            memory_bytes=1 << 50,
+            machine=Machine(device, products=products),
+            rates=Rates(1.0, 1.0),
+        )
+        result["planned_bytes"] = plan.waves[0].memory_bytes
+    return result
+
+
+def _with_peak(function: Callable[[], Any], device: torch.device) -> tuple[Any, int]:
+    """What a function returns, and by how much memory grew at most while it ran."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        result = function()
+        return result, torch.cuda.max_memory_allocated(device) - before
+    before, highest, stop = _resident_bytes(), [0], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(_EVERY_S):
+            highest[0] = max(highest[0], _resident_bytes())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    result = function()
+    stop.set()
+    watcher.join()
+    return result, max(highest[0], _resident_bytes()) - before
+
+
+def _resident_bytes() -> int:
+    """Memory of this process that lies in RAM (Linux)."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE

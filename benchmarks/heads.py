@@ -1,0 +1,251 @@
+"""Heads a second: the engine against what a user would write today, at EmoSet-118K's size.
+
+    python -m benchmarks.heads                  two cores, about 10 minutes, 7 GB of memory, 2.4 GB of temporary disk
+    python -m benchmarks.heads --device cuda    the same contenders on a GPU, with CUDA graphs and bfloat16 products
+    python -m benchmarks.heads --smoke          the same code in seconds; its numbers mean nothing
+
+All contenders train on the same rows in one run, one after the other and again; a ratio is taken within each round and
+its median is reported, so that a machine that is busy for a while slows both sides of it. Beside every time stands the
+accuracy on all validation rows. `heads_per_s` counts a head as one epoch over EmoSet-118K's training rows.
+
+Written after each part: `benchmarks/results/heads.json`, or `heads_cuda.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.contenders import (
+    Shape,
+    Trained,
+    Work,
+    dataloader_hdf5,
+    emofuse_group,
+    member_of,
+    plain_loop,
+    sklearn_mlp,
+    summed_losses,
+    write_hdf5,
+)
+from benchmarks.growth import growth
+from benchmarks.limits import limits
+from benchmarks.results_file import RESULTS, write_result
+from benchmarks.synthetic import CLASSES, DIMS, TRAIN_ROWS, VAL_ROWS, make_synthetic
+from emofuse.training.machine import Machine, resolve_device
+from emofuse.training.planning import Rates, measure_rates
+
+Contender = Callable[..., Trained]
+
+CPU_SHAPES: Mapping[str, Shape] = {
+    "paper's head, batch 64": Shape(512, 512, 64, train_rows=1536, heads=16),
+    "paper's head, batch 1024": Shape(512, 512, 1024, train_rows=6144, heads=8),
+    "small head, batch 64": Shape(64, 64, 64, train_rows=1536, heads=64, alone=4),
+    "small head, batch 1024": Shape(64, 64, 1024, train_rows=6144, heads=32, alone=2),
+}
+CUDA_SHAPES: Mapping[str, Shape] = {
+    "paper's head, batch 64": Shape(512, 512, 64, train_rows=6400, heads=16),
+    "paper's head, batch 1024": Shape(512, 512, 1024, train_rows=20_480, heads=64),
+    "small head, batch 64": Shape(64, 64, 64, train_rows=6400, heads=64),
+    "small head, batch 1024": Shape(64, 64, 1024, train_rows=20_480, heads=256),
+}
+GROWTH = {"cpu": (1, 4, 16, 64, 256), "cuda": (1, 4, 16, 64, 256)}
+SUMMED_AT_MOST = 64
+"""Heads with summed losses whose memory is measured: beyond, a step takes minutes."""
+GOALS = {
+    "cpu": {"dataloader_hdf5": 5.0, "plain_loop": 1.5},
+    "cuda": {"dataloader_hdf5": 50.0, "plain_loop": 10.0, "summed_losses": 3.0},
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rows", type=int, default=TRAIN_ROWS, help="training rows of the table (default: EmoSet's)")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--parts", nargs="+", choices=["compare", "growth"], default=["compare", "growth"])
+    parser.add_argument("--smoke", action="store_true", help="a tiny table and tiny heads")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result")
+    arguments = parser.parse_args(argv)
+
+    device = resolve_device(arguments.device)
+    shapes, counts = CPU_SHAPES if device.type == "cpu" else CUDA_SHAPES, GROWTH[device.type]
+    rows, repeats = arguments.rows, arguments.repeats
+    if arguments.smoke:
+        rows, repeats, counts = min(rows, 320), min(repeats, 2), (1, 3)
+        shapes = {name: Shape(8, 8, 64, train_rows=192, heads=3, epochs=2) for name in list(shapes)[:2]}
+    name = "_".join(["heads", *(["cuda"] if device.type == "cuda" else []), *(["smoke"] if arguments.smoke else [])])
+    numbers = header(device, rows, arguments.smoke)
+    say_written = partial(write_result, name, numbers, script="heads", folder=arguments.out)
+
+    if "compare" in arguments.parts:
+        with tempfile.TemporaryDirectory() as folder:
+            data = make_synthetic(rows, max(64, VAL_ROWS * rows // TRAIN_ROWS))
+            path = Path(folder) / "features.h5"
+            write_hdf5(data, path)
+            numbers["shapes"] = {}
+            for title, shape in shapes.items():
+                print(f"\n{title}", flush=True)
+                numbers["shapes"][title] = compare(Work(data, shape, device, path), repeats)
+                say_written()
+        del data
+    if "growth" in arguments.parts:
+        numbers["growth"] = {}
+        for title in list(shapes)[::2]:  # batch 64: at batch 1024 activations rule, which a larger K does not change
+            numbers["growth"][title] = points = []
+            for heads in counts:
+                for contender in ("emofuse", *(["summed_losses"] if heads <= SUMMED_AT_MOST else [])):
+                    if skip := _too_large(shapes[title], heads, device):
+                        points.append({"heads": heads, "contender": contender, "not_measured": skip})
+                        continue
+                    points.append(growth(replace(shapes[title], train_rows=512), heads, contender, device=device))
+                    print(points[-1], flush=True)
+                    say_written()
+    print(say_written())
+
+
+def header(device: torch.device, rows: int, smoke: bool) -> dict[str, Any]:
+    """What the numbers are of."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "smoke": smoke,
+        "table": {"train_rows": rows, "of": TRAIN_ROWS, "scaled_down": rows != TRAIN_ROWS, "features": dict(DIMS)},
+    }
+
+
+def compare(work: Work, repeats: int) -> dict[str, Any]:
+    """All contenders on one shape, in turn, `repeats` times.
+
+    A contender that a user can write in two ways is run in both in the first round, and goes on in the faster one.
+    """
+    variants = contenders_of(work)
+    rounds: dict[str, list[Trained]] = {name: [] for name in variants}
+    chosen: dict[str, str] = {}
+    tried: dict[str, dict[str, int]] = {}
+    machine = Machine(work.device)
+    exact, coarse = [measure_rates(machine)], [measure_rates(replace(machine, products=torch.bfloat16))]
+    for number in range(repeats):
+        for name, ways in variants.items():
+            going = [chosen[name]] if name in chosen else list(ways)
+            done = {way: ways[way](work, score=number == 0) for way in going}
+            best = max(done, key=lambda way: done[way].rows_per_s)
+            if number == 0:
+                chosen[name] = best
+                tried[name] = {way: round(trained.rows_per_s) for way, trained in done.items()}
+            rounds[name].append(done[best])
+            print(f"  {name:24} {best:28} {done[best].rows_per_s:12,.0f} rows x heads / s", flush=True)
+        exact.append(measure_rates(machine))
+        coarse.append(measure_rates(replace(machine, products=torch.bfloat16)))
+    return {
+        "shape": asdict(work.shape),
+        "rows": {"train": len(work.fold.train), "val": len(work.fold.val), "scored": len(work.data.val)},
+        "rounds": repeats,
+        "contenders": {
+            name: describe(runs, chosen[name], tried[name] if len(tried[name]) > 1 else {})
+            for name, runs in rounds.items()
+        },
+        **ratios(rounds, work.device.type),
+        "limits": {
+            name: _limits(work, rounds[name], coarse if "bfloat16" in name else exact, "bfloat16" in name)
+            for name in rounds
+            if name.startswith("emofuse")
+        },
+    }
+
+
+def contenders_of(work: Work) -> dict[str, dict[str, Contender]]:
+    """Name -> the ways in which it can be run -> a function of (work, score)."""
+    fused = {"Adam(fused=True)": True, "Adam()": False}
+    found: dict[str, dict[str, Contender]] = {
+        "dataloader_hdf5": {f"num_workers={n}": partial(dataloader_hdf5, workers=n) for n in (0, 2)},
+        "plain_loop": {way: partial(plain_loop, fused=value) for way, value in fused.items()},
+        "summed_losses": {"Adam(fused=True)": partial(summed_losses, fused=True)},
+    }
+    if find_spec("sklearn") is not None and work.device.type == "cpu":
+        found["sklearn_mlp"] = {"MLPClassifier": sklearn_mlp}
+    found["emofuse"] = {"float32": partial(emofuse_group, products=None)}
+    found["emofuse_bfloat16"] = {"bfloat16 products": partial(emofuse_group, products=torch.bfloat16)}
+    if work.device.type == "cuda":
+        for name, products in (("emofuse_graphs", None), ("emofuse_bfloat16_graphs", torch.bfloat16)):
+            found[name] = {"CUDA graphs": partial(emofuse_group, products=products, graphs=True)}
+    return found
+
+
+def describe(runs: Sequence[Trained], way: str, tried: Mapping[str, int]) -> dict[str, Any]:
+    """One contender over its rounds."""
+    speed = [run.rows_per_s for run in runs]
+    median = statistics.median(speed)
+    accuracies = runs[0].accuracies
+    return {
+        "way": way,
+        **({"tried_rows_per_s": dict(tried)} if tried else {}),
+        "heads": runs[0].heads,
+        "parameters": runs[0].parameters,
+        "rows_per_s": {"median": round(median), "each": [round(value) for value in speed]},
+        "heads_per_s": float(f"{median / TRAIN_ROWS:.4g}"),
+        "val_accuracy": {
+            "mean": round(statistics.mean(accuracies), 4),
+            "each": [round(value, 4) for value in accuracies],
+        },
+    }
+
+
+def ratios(rounds: Mapping[str, Sequence[Trained]], kind: str) -> dict[str, Any]:
+    """How many times as many rows x heads a second, each way of emofuse over each other contender, round by round."""
+    others = [name for name in rounds if not name.startswith("emofuse")]
+    found = {}
+    for ours in (name for name in rounds if name.startswith("emofuse")):
+        pairs = {
+            other: [a.rows_per_s / b.rows_per_s for a, b in zip(rounds[ours], rounds[other], strict=True)]
+            for other in others
+        }
+        found[f"{ours}_over"] = {
+            other: {"median": round(statistics.median(each), 2), "each": [round(value, 2) for value in each]}
+            for other, each in pairs.items()
+        }
+    goals = {
+        other: {
+            "goal": goal,
+            "reached": {
+                ours.removesuffix("_over"): found[ours][other]["median"] >= goal
+                for ours in found
+                if other in found[ours]
+            },
+        }
+        for other, goal in GOALS[kind].items()
+    }
+    return {**found, "goals": goals}
+
+
+def _limits(work: Work, runs: Sequence[Trained], rates: Sequence[Rates], coarse: bool) -> dict[str, Any]:
+    members = [member_of(work.shape, tuple(work.dims), seed) for seed in range(work.shape.heads)]
+    return limits(
+        members,
+        work.dims,
+        CLASSES,
+        machine=Machine(work.device, products=torch.bfloat16 if coarse else None),
+        rates=rates,
+        rows=runs[0].rows,
+        seconds=statistics.median(run.seconds for run in runs),
+    )
+
+
+def _too_large(shape: Shape, heads: int, device: torch.device) -> str:
+    """Why so many of these heads are not measured here, or nothing."""
+    if device.type == "cuda" or shape.width < 256 or heads <= 16:
+        return ""
+    return f"weights, gradients, moments and best weights of {heads} such heads do not fit a machine of 16 GB"
+
+
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,8 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,6 +30,8 @@ import numpy.typing as npt
 from emofuse.errors import ResultsError
 
 FORMAT = 1
+_UNREADABLE_NPZ = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What zipfile and NumPy raise of a damaged file, depending on where it is damaged."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,7 @@ def read_predictions(folder: Path) -> Predictions:
     try:
         with np.load(path, allow_pickle=False) as data:
             return Predictions(data["sample_id"], data["label"], data["probs"])
-    except (OSError, ValueError, KeyError) as error:
+    except _UNREADABLE_NPZ as error:
         raise ResultsError(f"{path}: missing or damaged ({error}); delete the folder and train the run again") from None
 
 

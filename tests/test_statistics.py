@@ -202,7 +202,7 @@ def test_equal_scores_differ_by_nothing_and_a_certain_difference_is_never_p_zero
 
 
 def test_p_values_are_uniform_when_nothing_differs():
-    """Two classifiers of equal skill, 1,000 test splits: a tenth of the p values is below 0.1, a twentieth below 0.05."""
+    """Two classifiers of equal skill, 1,000 test splits: a tenth of the p values is below 0.1, and so on."""
     rows, tries = 300, 1_000
     bootstrapped, exact = [], []
     for seed in range(tries):

@@ -9,12 +9,22 @@ from typing import Self
 
 from emofuse.errors import ResultsError
 from emofuse.report import sentences
+from emofuse.report.choice import choice_caption, choice_sentences, choice_table
+from emofuse.report.comparisons import Uncertainty, measure_uncertainty
 from emofuse.report.configurations import Results, group_runs
 from emofuse.report.figures import FIGURE_FILES, Pictures, draw_pictures
-from emofuse.report.numbers import class_rows, csv_text, run_rows, summary_rows
+from emofuse.report.formats import escape_markdown
+from emofuse.report.numbers import class_rows, comparison_rows, csv_text, run_rows, search_rows, summary_rows
 from emofuse.report.page import render_page
 from emofuse.report.search import Searched, SearchSummary
-from emofuse.report.tables import all_classes_table, cost_table, detail_table, escape_markdown, markdown, scores_table
+from emofuse.report.tables import (
+    all_classes_table,
+    comparisons_table,
+    cost_table,
+    detail_table,
+    markdown,
+    scores_table,
+)
 from emofuse.results import list_runs
 
 __all__ = ["ReportFiles", "SearchSummary", "Searched", "write_report"]
@@ -31,6 +41,8 @@ class ReportFiles:
         per_class_markdown: one row a configuration and class.
         per_class_csv: the same as plain numbers.
         runs_csv: one row a run, as plain numbers.
+        comparisons_csv: one row a configuration but the baseline, as plain numbers; empty if there is no other.
+        search_csv: one row a configuration of the search behind the runs, if the report was told of one.
         figures: folder with every figure as SVG and PNG.
     """
 
@@ -40,11 +52,13 @@ class ReportFiles:
     per_class_markdown: Path
     per_class_csv: Path
     runs_csv: Path
+    comparisons_csv: Path
+    search_csv: Path | None
     figures: Path
 
     @classmethod
-    def in_folder(cls, folder: Path) -> Self:
-        """The parts of a report that is, or will be, in this folder."""
+    def in_folder(cls, folder: Path, *, search: bool = False) -> Self:
+        """The parts of a report that is, or will be, in this folder, with or without those of a search."""
         return cls(
             page=folder / "index.html",
             summary_markdown=folder / "summary.md",
@@ -52,12 +66,14 @@ class ReportFiles:
             per_class_markdown=folder / "per_class.md",
             per_class_csv=folder / "per_class.csv",
             runs_csv=folder / "runs.csv",
+            comparisons_csv=folder / "comparisons.csv",
+            search_csv=folder / "search.csv" if search else None,
             figures=folder / "figures",
         )
 
     def __iter__(self) -> Iterator[Path]:
-        """All parts, the page first."""
-        return (getattr(self, field.name) for field in fields(self))
+        """All parts that the report has, the page first."""
+        return (path for field in fields(self) if (path := getattr(self, field.name)) is not None)
 
 
 def write_report(
@@ -69,11 +85,12 @@ def write_report(
     order: Sequence[str] | None = None,
     only: Collection[str] | None = None,
     command: str = "",
+    search: SearchSummary | None = None,
 ) -> ReportFiles:
     """Writes tables, figures and the page of a folder of runs. The same runs give the same bytes.
 
-    Every file is replaced at once and the page comes last; other files in `out` are left alone, except figures of a
-    former report.
+    Every file is replaced at once and the page comes last; other files in `out` are left alone, except figures and the
+    search of a former report.
 
     Args:
         runs: folder of saved runs.
@@ -83,6 +100,7 @@ def write_report(
         order: names of configurations in the order of tables; others follow, the one first trained first.
         only: digests of the runs to report on; all unless given.
         command: what made the runs, for readers who want to make them again.
+        search: what the runs are the finalists of, if they are; the report then says how they were chosen.
 
     Raises:
         ResultsError: no runs, damaged ones, several datasets, or an unknown baseline or digest.
@@ -93,36 +111,58 @@ def write_report(
         if absent:
             raise ResultsError(f"{runs}: no run {', '.join(digest[:16] for digest in absent)}; train it again")
         records = [record for record in records if record.digest in only]
-    results = group_runs(records, str(runs), baseline=baseline, order=order)
+    results = group_runs(records, str(runs), baseline=baseline, order=order, search=search)
     if out.exists() and not out.is_dir():
         raise ResultsError(f"{out}: a file is in the place of the report's folder; name another folder")
 
     title = title or f"Fusion configurations on {results.dataset.get('name', 'a dataset')}"
-    pictures = draw_pictures(results)
-    files = ReportFiles.in_folder(out)
+    uncertainty = measure_uncertainty(results, runs)
+    pictures = draw_pictures(results, uncertainty)
+    files = ReportFiles.in_folder(out, search=search is not None)
     # Everything is made before anything is written: a failure leaves a former report as it was.
-    texts = _texts(files, results, title)
-    texts[files.page] = render_page(results, pictures, title=title, command=command)
+    texts = _texts(files, results, uncertainty, title)
+    texts[files.page] = render_page(results, uncertainty, pictures, title=title, command=command)
     _write_figures(files.figures, pictures)
+    if files.search_csv is None:
+        (out / "search.csv").unlink(missing_ok=True)
     for path, text in texts.items():
         _replace(path, text.encode())
     return files
 
 
-def _texts(files: ReportFiles, results: Results, title: str) -> dict[Path, str]:
+def _texts(files: ReportFiles, results: Results, uncertainty: Uncertainty, title: str) -> dict[Path, str]:
     warning = sentences.random_weights_warning(results)
     head = f"# {escape_markdown(title)}\n\n"
     if warning:
         head += f"> **RANDOM WEIGHTS: a demonstration, not a finding.** {escape_markdown(warning)}\n\n"
-    tables = [markdown(make(results)) for make in (scores_table, detail_table, cost_table)]
-    notes = "".join(f"- {escape_markdown(note)}\n" for note in sentences.reading_notes(results))
-    return {
-        files.summary_markdown: head + "\n".join([tables[0], notes, *tables[1:]]),
-        files.summary_csv: csv_text(summary_rows(results)),
+    texts = {
+        files.summary_markdown: head + "\n".join(_summary_parts(results, uncertainty)),
+        files.summary_csv: csv_text(summary_rows(results, uncertainty)),
         files.per_class_markdown: head + markdown(all_classes_table(results)),
         files.per_class_csv: csv_text(class_rows(results)),
         files.runs_csv: csv_text(run_rows(results)),
+        files.comparisons_csv: csv_text(comparison_rows(results, uncertainty)),
     }
+    if results.search and files.search_csv:
+        texts[files.search_csv] = csv_text(search_rows(results.search))
+    return texts
+
+
+def _summary_parts(results: Results, uncertainty: Uncertainty) -> list[str]:
+    """Tables and notes of the summary in Markdown, in the order of the page."""
+
+    def listed(notes: Sequence[str]) -> str:
+        return "".join(f"- {escape_markdown(note)}\n" for note in notes)
+
+    parts = [markdown(scores_table(results, uncertainty)), listed(sentences.reading_notes(results, uncertainty))]
+    notes = sentences.comparison_notes(results, uncertainty)
+    if notes:
+        parts += [markdown(comparisons_table(results, uncertainty)), listed(notes)]
+    parts += [markdown(detail_table(results)), markdown(cost_table(results))]
+    if results.search:
+        told = [*choice_sentences(results.search), choice_caption(results.search)]
+        parts += [listed(told), markdown(choice_table(results.search))]
+    return parts
 
 
 def _write_figures(folder: Path, pictures: Pictures) -> None:

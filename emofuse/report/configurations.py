@@ -17,8 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from emofuse.errors import ResultsError
+from emofuse.report.search import SearchSummary
 from emofuse.results import RunRecord
 from emofuse.specs import digest, is_random
+
+MOST_FEATURED = 12  # more than so many confusion matrices nobody looks at
+FEATURED = 6
 
 Repeat = tuple[int | None, int]
 """(seed of the split, None for the dataset's own split; seed of the training)."""
@@ -93,6 +97,10 @@ class Configuration:
         columns = ([entry[key] for entry in run.metrics[split]["per_class"]] for run in self.runs)
         return [Spread.of(values) for values in zip(*columns, strict=True)]
 
+    def validation(self, select: str) -> Spread:
+        """Spread of a validation score (`macro_f1`, `accuracy` or `loss`) at the epochs whose weights were kept."""
+        return Spread.of(run.history[run.best_epoch - 1][f"val_{select}"] for run in self.runs)
+
     @cached_property
     def confusion(self) -> npt.NDArray[np.int64]:
         """(C, C) counts of test rows, true class down and predicted class across, summed over repeats."""
@@ -108,10 +116,12 @@ class Results:
     Attributes:
         configurations: in the order of tables and figures; never empty.
         baseline: the one that others are compared with.
+        search: of which these configurations are the finalists, if any.
     """
 
     configurations: tuple[Configuration, ...]
     baseline: Configuration
+    search: SearchSummary | None = None
 
     @property
     def runs(self) -> list[RunRecord]:
@@ -132,6 +142,36 @@ class Results:
     def random_streams(self) -> tuple[str, ...]:
         """Names of all streams whose weights were random, in order of first use."""
         return tuple(dict.fromkeys(name for item in self.configurations for name in item.random_streams))
+
+    @cached_property
+    def select(self) -> str:
+        """The validation score that ranks: the search's, else the one by which all runs chose their epoch."""
+        if self.search:
+            return self.search.select
+        used = {run.spec["train"]["select"] for run in self.runs}
+        return used.pop() if len(used) == 1 else "macro_f1"
+
+    @cached_property
+    def ranked(self) -> tuple[Configuration, ...]:
+        """The configurations, best validation score first; test rows have no say.
+
+        A search that knows them all by name ranks by its scores, which are what they were chosen by.
+        """
+        known = {item.name: item.score for item in self.search.configurations} if self.search else {}
+        scores = [known.get(item.name) for item in self.configurations]
+        if None in scores or len({item.name for item in self.configurations}) < len(self.configurations):
+            scores = [item.validation(self.select).mean for item in self.configurations]
+        sign = 1 if self.select == "loss" else -1
+        keys = [math.inf if score is None or math.isnan(score) else sign * score for score in scores]
+        return tuple(item for _, item in sorted(zip(keys, self.configurations, strict=True), key=lambda pair: pair[0]))
+
+    @cached_property
+    def featured(self) -> tuple[Configuration, ...]:
+        """The configurations with figures of their own: all, or of many the baseline and the best by validation."""
+        if len(self.configurations) <= MOST_FEATURED:
+            return self.configurations
+        best = self.ranked[:FEATURED]
+        return best if self.baseline in best else (*best, self.baseline)
 
     def difference(self, configuration: Configuration, path: str) -> Spread:
         """A metric's difference to the baseline.
@@ -163,7 +203,12 @@ def repeat_of(run: RunRecord) -> Repeat:
 
 
 def group_runs(
-    records: Sequence[RunRecord], where: str, *, baseline: str | None = None, order: Sequence[str] | None = None
+    records: Sequence[RunRecord],
+    where: str,
+    *,
+    baseline: str | None = None,
+    order: Sequence[str] | None = None,
+    search: SearchSummary | None = None,
 ) -> Results:
     """Groups runs into configurations.
 
@@ -187,7 +232,7 @@ def group_runs(
     configurations = tuple(
         Configuration(label, tuple(sorted(runs, key=repeat_of))) for label, runs in zip(labels, ranked, strict=True)
     )
-    return Results(configurations, _find_baseline(configurations, baseline, where))
+    return Results(configurations, _find_baseline(configurations, baseline, where), search)
 
 
 def _lookup(run: RunRecord, path: str, split: str) -> float:

@@ -11,19 +11,24 @@ import matplotlib as mpl
 import matplotlib.style
 from matplotlib.figure import Figure
 
-from emofuse.report.configurations import Configuration, Results
-from emofuse.report.plots import (
-    STYLE,
-    plot_change,
-    plot_classes,
-    plot_confusion,
+from emofuse.report.class_plots import plot_change, plot_classes, plot_confusion
+from emofuse.report.comparisons import Uncertainty
+from emofuse.report.configurations import MOST_FEATURED, Configuration, Results
+from emofuse.report.drawing import STYLE
+from emofuse.report.score_plots import (
+    SIGNIFICANT,
+    has_stream_dots,
+    overview_rows,
+    plot_overview,
     plot_progression,
+    plot_search,
     plot_training,
 )
+from emofuse.report.search import SELECTS, SearchSummary
 
 PNG_DPI = 300
 _PAD_IN = 0.04
-FIGURE_FILES = ("progression", "f1_change", "training", "confusion_*", "classes_*")
+FIGURE_FILES = ("progression", "f1_change", "search", "training", "confusion_*", "classes_*")
 """Stems of all files this module can write, as patterns."""
 
 
@@ -48,10 +53,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """All figures of a report; `confusion` and `classes` have one for each configuration, in order."""
+    """All figures of a report; `confusion` and `classes` have one for each featured configuration, in order."""
 
     progression: Picture
     change: Picture | None
+    search: Picture | None
     training: Picture
     confusion: tuple[Picture, ...]
     classes: tuple[Picture, ...]
@@ -59,19 +65,20 @@ class Pictures:
     @property
     def all(self) -> list[Picture]:
         """In the order of the page."""
-        overview = [self.progression, *([self.change] if self.change else []), self.training]
+        overview = [picture for picture in (self.progression, self.change, self.search, self.training) if picture]
         return overview + [picture for pair in zip(self.confusion, self.classes, strict=True) for picture in pair]
 
 
-def draw_pictures(results: Results) -> Pictures:
+def draw_pictures(results: Results, uncertainty: Uncertainty) -> Pictures:
     """Draws every figure of a report."""
     with mpl.style.context(["default", STYLE]):
-        slugs = _slugs([item.label for item in results.configurations])
-        pairs = list(zip(results.configurations, slugs, strict=True))
+        slugs = _slugs([item.label for item in results.featured])
+        pairs = list(zip(results.featured, slugs, strict=True))
         return Pictures(
-            progression=_picture("progression", _progression_caption(results), lambda: plot_progression(results)),
+            progression=_progression(results, uncertainty),
             change=_change(results),
-            training=_picture("training", _TRAINING_CAPTION, lambda: plot_training(results)),
+            search=_search(results.search),
+            training=_picture("training", _training_caption(results), lambda: plot_training(results)),
             confusion=tuple(_confusion(item, slug, results.classes) for item, slug in pairs),
             classes=tuple(_classes(item, slug, results.classes) for item, slug in pairs),
         )
@@ -98,23 +105,64 @@ def _change(results: Results) -> Picture | None:
     """The change of F1 against the baseline; a single configuration has none."""
     if len(results.configurations) < 2:
         return None
-    caption = f"Change of the F1 of each class against {results.baseline.label}, means over repeats, test split."
+    caption = (
+        f"Change of the F1 of each class against {results.baseline.label}, means over repeats, test split."
+        f"{_which_are_shown(results)}"
+    )
     return _picture("f1_change", caption, lambda: plot_change(results))
 
 
-def _progression_caption(results: Results) -> str:
-    caption = "Accuracy and macro F1 on the test split from configuration to configuration."
+def _progression(results: Results, uncertainty: Uncertainty) -> Picture:
+    """Few configurations one after another; many as an overview, which is read by rows."""
+    many = len(results.configurations) > MOST_FEATURED
+    caption = _overview_caption(results) if many else "Accuracy and macro F1 on the test split."
+    if uncertainty.intervals:
+        caption += " Thin lines are 95 % bootstrap intervals over test images."
     if any(len(item.runs) > 1 for item in results.configurations):
-        caption += " Points are means over repeats, lines ± one standard deviation."
+        caption += " Points are means over repeats, thick lines ± one standard deviation."
     if any(results.reachable(item) is not None for item in results.configurations):
         caption += " Black ticks: the accuracy that the cues behind a configuration's streams allow by design."
-    return caption
+    plot = plot_overview if many else plot_progression
+    return _picture("progression", caption, lambda: plot(results, uncertainty))
 
 
-_TRAINING_CAPTION = (
-    "Macro F1 on the validation split by epoch, one line for each repeat. A ring marks the epoch whose weights were "
-    "kept; the dashed line is the baseline's mean at its rings."
-)
+def _overview_caption(results: Results) -> str:
+    items = overview_rows(results)
+    shown, count = len(items), len(results.configurations)
+    which = "All configurations" if shown == count else f"{shown} of {count} configurations"
+    dots = ", each with its streams as dots" if has_stream_dots(items) else ""
+    return (
+        f"{which}{dots}, the best validation {SELECTS[results.select]} on top: accuracy and macro F1 on the test "
+        f"split. Shaded row and dashed lines: the baseline {results.baseline.label}. Filled: the difference to it has "
+        f"a paired-bootstrap p below {SIGNIFICANT:g} after Holm's correction."
+    )
+
+
+def _search(search: SearchSummary | None) -> Picture | None:
+    """The scores of a search; none if no configuration has one."""
+    if search is None or all(item.score is None for item in search.configurations):
+        return None
+    unscored = sum(item.score is None for item in search.configurations)
+    caption = f"Validation {SELECTS[search.select]} of every configuration of the search, best first."
+    if any(item.error is not None for item in search.configurations):
+        caption += " Points are means over folds and seeds, lines ± one standard error."
+    if unscored:
+        caption += f" Without a score, because a run diverged, and not shown: {unscored:,}."
+    return _picture("search", caption, lambda: plot_search(search))
+
+
+def _training_caption(results: Results) -> str:
+    return (
+        "Macro F1 on the validation split by epoch, one line for each repeat. A ring marks the epoch whose weights "
+        f"were kept; the dashed line is the baseline's mean at its rings.{_which_are_shown(results)}"
+    )
+
+
+def _which_are_shown(results: Results) -> str:
+    if results.featured == results.configurations:
+        return ""
+    best = len(results.featured) - (results.baseline not in results.ranked[: len(results.featured)])
+    return f" Shown: the {best} best by validation {SELECTS[results.select]}, and the baseline."
 
 
 def _picture(stem: str, caption: str, plot: Callable[[], Figure]) -> Picture:

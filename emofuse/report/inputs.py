@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from emofuse.report.configurations import Results, Spread
-from emofuse.report.tables import Cell, Column, Table, format_range
+from emofuse.report.formats import format_range
+from emofuse.report.tables import Cell, Column, Table
 from emofuse.results import RunRecord
 from emofuse.specs import is_random
 

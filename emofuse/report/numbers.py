@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from emofuse.report.comparisons import MEASURED, Uncertainty
 from emofuse.report.configurations import Results, Spread, repeat_of
+from emofuse.report.search import SearchSummary
 from emofuse.report.tables import CLASS_METRICS, COMPARED, METRICS
 
 
-def summary_rows(results: Results) -> list[dict[str, Any]]:
+def summary_rows(results: Results, uncertainty: Uncertainty) -> list[dict[str, Any]]:
     """One dict a configuration."""
     rows = []
     for item in results.configurations:
@@ -24,6 +27,10 @@ def summary_rows(results: Results) -> list[dict[str, Any]]:
         }
         for path in METRICS:
             row |= _flat(path.replace(".", "_"), item.metric(path))
+        for path in MEASURED:
+            interval = uncertainty.intervals.get(item.label, {}).get(path)
+            name = f"{path.replace('.', '_')}_95"
+            row |= {f"{name}_low": interval and interval.low, f"{name}_high": interval and interval.high}
         for path in COMPARED:
             spread = results.difference(item, path)
             name = f"{path.replace('.', '_')}_difference"
@@ -34,6 +41,56 @@ def summary_rows(results: Results) -> list[dict[str, Any]]:
         row |= _flat("train_seconds", Spread.of(run.seconds for run in item.runs))
         rows.append(row)
     return rows
+
+
+def comparison_rows(results: Results, uncertainty: Uncertainty) -> list[dict[str, Any]]:
+    """One dict a configuration but the baseline; empty fields where it could not be compared."""
+    rows = []
+    for item in results.configurations:
+        if item is results.baseline:
+            continue
+        found = uncertainty.comparisons.get(item.label)
+        row: dict[str, Any] = {"configuration": item.label, "baseline": results.baseline.label}
+        for path in MEASURED:
+            name = path.replace(".", "_")
+            test = found and found.tests[path]
+            row |= {
+                f"{name}_difference": results.difference(item, path).mean,
+                f"{name}_difference_95_low": test and test.interval.low,
+                f"{name}_difference_95_high": test and test.interval.high,
+                f"{name}_p": test and test.p,
+                f"{name}_p_holm": found and found.corrected[path],
+            }
+        row |= {
+            "lost": found and found.mcnemar.lost,
+            "gained": found and found.mcnemar.gained,
+            "mcnemar_p": found and found.mcnemar.p,
+            "mcnemar_p_holm": found and found.mcnemar_corrected,
+            "mcnemar_test": found and ("binomial" if found.mcnemar.exact else "chi-square"),
+            "resamples": uncertainty.resampling.count,
+            "seed": uncertainty.resampling.seed,
+        }
+        rows.append(row)
+    return rows
+
+
+def search_rows(search: SearchSummary) -> list[dict[str, Any]]:
+    """One dict a configuration that was tried, the best first, with a column for each setting that varies."""
+    settings = list(dict.fromkeys(key for item in search.configurations for key in item.settings))
+    return [
+        {
+            "rank": rank,
+            "configuration": item.name,
+            "chosen": "yes" if item.chosen else "no",
+            f"val_{search.select}_mean": item.score,
+            f"val_{search.select}_se": item.error,
+            "runs": item.runs,
+            "diverged": item.diverged,
+            "halved": item.halved,
+        }
+        | {f"setting_{key}": _setting(item.settings.get(key)) for key in settings}
+        for rank, item in enumerate(search.ranked, start=1)
+    ]
 
 
 def class_rows(results: Results) -> list[dict[str, Any]]:
@@ -77,7 +134,9 @@ def run_rows(results: Results) -> list[dict[str, Any]]:
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV with the first one's keys as header; an undefined number is an empty field."""
+    """Rows as CSV with the first one's keys as header; an undefined number is an empty field; no row is no text."""
+    if not rows:
+        return ""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -87,6 +146,15 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _flat(name: str, spread: Spread) -> dict[str, float]:
     return {f"{name}_mean": spread.mean, f"{name}_sd": spread.sd, f"{name}_min": spread.low, f"{name}_max": spread.high}
+
+
+def _setting(value: Any) -> str:
+    """A setting as it is, never rounded: a name stands bare, a list of names apart by spaces, the rest as JSON."""
+    if isinstance(value, str) or value is None:
+        return value or ""
+    if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
+        return " ".join(value)
+    return json.dumps(value)
 
 
 def _csv_value(value: Any) -> Any:

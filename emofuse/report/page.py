@@ -13,15 +13,18 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from emofuse.report import sentences
+from emofuse.report.choice import choice_caption, choice_sentences, choice_table
+from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import Configuration, Results, Spread
 from emofuse.report.figures import Picture, Pictures
+from emofuse.report.formats import format_range
 from emofuse.report.inputs import SPLITS, labels_table, missing_table, stream_uses, streams_table
 from emofuse.report.tables import (
     Table,
     class_f1_table,
+    comparisons_table,
     cost_table,
     detail_table,
-    format_range,
     per_class_table,
     runs_table,
     scores_table,
@@ -40,7 +43,16 @@ class _Section:
     spec: str
 
 
-def render_page(results: Results, pictures: Pictures, *, title: str, command: str) -> str:
+@dataclass(frozen=True)
+class _Choice:
+    """What the page shows of the search behind the configurations."""
+
+    sentences: str
+    table: Table
+    caption: str
+
+
+def render_page(results: Results, uncertainty: Uncertainty, pictures: Pictures, *, title: str, command: str) -> str:
     """The page as HTML text; whatever comes from records is escaped."""
     uses = stream_uses(results)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -49,12 +61,13 @@ def render_page(results: Results, pictures: Pictures, *, title: str, command: st
     return environment.from_string(template).render(
         title=title,
         warning=sentences.random_weights_warning(results),
-        headline=sentences.headline(results),
+        headline=sentences.headline(results, uncertainty),
         facts=_facts(results),
         notes=[*results.dataset.get("notes", ()), *sentences.run_notes(results)],
         notices=sentences.empty_stream_notices(results, uses),
         tables={
-            "scores": scores_table(results),
+            "scores": scores_table(results, uncertainty),
+            "comparisons": comparisons_table(results, uncertainty),
             "detail": detail_table(results),
             "class_f1": class_f1_table(results),
             "labels": labels_table(results),
@@ -63,9 +76,12 @@ def render_page(results: Results, pictures: Pictures, *, title: str, command: st
             "cost": cost_table(results),
             "runs": runs_table(results),
         },
-        reading_notes=sentences.reading_notes(results),
+        reading_notes=sentences.reading_notes(results, uncertainty),
+        comparison_notes=sentences.comparison_notes(results, uncertainty),
+        choice=_choice(results),
         method=" ".join(sentences.method(results)),
         pictures=pictures,
+        featured=sentences.featured_note(results),
         sections=_sections(results, pictures),
         made_with=_made_with(results.runs),
         trained=_first_and_last(run.created[:10] for run in results.runs),
@@ -76,8 +92,15 @@ def render_page(results: Results, pictures: Pictures, *, title: str, command: st
 def _sections(results: Results, pictures: Pictures) -> list[_Section]:
     return [
         _Section(item, confusion, classes, per_class_table(item, results.classes), json.dumps(item.spec, indent=2))
-        for item, confusion, classes in zip(results.configurations, pictures.confusion, pictures.classes, strict=True)
+        for item, confusion, classes in zip(results.featured, pictures.confusion, pictures.classes, strict=True)
     ]
+
+
+def _choice(results: Results) -> _Choice | None:
+    search = results.search
+    if search is None:
+        return None
+    return _Choice(" ".join(choice_sentences(search)), choice_table(search), choice_caption(search))
 
 
 def _facts(results: Results) -> dict[str, str]:

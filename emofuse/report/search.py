@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Select = Literal["macro_f1", "accuracy", "loss"]
+SELECTS: Mapping[str, str] = {"macro_f1": "macro F1", "accuracy": "accuracy", "loss": "loss"}
+"""Validation scores in words."""
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import Configuration, Results, Spread, repeat_of
+from emofuse.report.formats import format_difference, format_interval, format_score, format_sd, join_names, join_some
 from emofuse.report.inputs import SPLITS, StreamUse
-from emofuse.report.tables import format_difference, format_score
+from emofuse.report.search import SELECTS
+from emofuse.statistics import EXACT_BELOW, Interval
 
 _SELECTIONS = {"macro_f1": "the highest macro F1", "accuracy": "the highest accuracy", "loss": "the lowest loss"}
 _OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW"}
+_MOST_NAMED = 4
 
 
 def random_weights_warning(results: Results) -> str:
@@ -21,49 +24,89 @@ def random_weights_warning(results: Results) -> str:
         return ""
     affected = [item.label for item in results.configurations if item.random_streams]
     everywhere = len(affected) == len(results.configurations)
-    who = "Every configuration uses" if everywhere else f"{_join(affected)} use{'s' if len(affected) == 1 else ''}"
+    who = "Every configuration uses" if everywhere else f"{join_some(affected)} use{'s' if len(affected) == 1 else ''}"
     return (
-        f"The extractors of {_join(results.random_streams)} ran with random instead of pretrained weights. {who} at "
-        "least one of them. These numbers show that the pipeline works; they are no finding about emotion recognition."
+        f"The extractors of {join_names(results.random_streams)} ran with random instead of pretrained weights. {who} "
+        "at least one of them. These numbers show that the pipeline works; they are no finding about emotion "
+        "recognition."
     )
 
 
-def headline(results: Results) -> str:
-    """The result in one sentence."""
-    best = max(results.configurations, key=lambda item: item.metric("accuracy").mean)
-    accuracy, f1 = best.metric("accuracy"), best.metric("macro.f1")
-    scores = f"accuracy {_with_sd(accuracy)}, macro F1 {_with_sd(f1)}"
+def headline(results: Results, uncertainty: Uncertainty) -> str:
+    """The result in one sentence: of the configuration that validation rows prefer, whatever the test rows say."""
+    best = results.ranked[0]
+    intervals = uncertainty.intervals.get(best.label, {})
+    scores = ", ".join(
+        f"{name} {_with_interval(best.metric(path), intervals.get(path))}"
+        for path, name in (("accuracy", "accuracy"), ("macro.f1", "macro F1"))
+    )
     if len(results.configurations) == 1:
         return f"{best.label} reaches on the test split: {scores}."
+    chosen = f"Best validation {SELECTS[results.select]}: {best.label}"
     if best is results.baseline:
-        return f"No configuration is above the baseline {best.label} on the test split: {scores}."
+        return f"{chosen}, the baseline; on the test split {scores}."
     gain = format_difference(results.difference(best, "accuracy").mean)
-    return (
-        f"Highest accuracy on the test split: {best.label}, {scores}; {gain} accuracy against {results.baseline.label}."
-    )
+    found = uncertainty.comparisons.get(best.label)
+    interval = f" [{format_interval(found.tests['accuracy'].interval, signed=True)}]" if found else ""
+    return f"{chosen}; on the test split {scores}, {gain}{interval} accuracy against {results.baseline.label}."
 
 
-def reading_notes(results: Results) -> list[str]:
-    """How to read the tables of results."""
+def reading_notes(results: Results, uncertainty: Uncertainty) -> list[str]:
+    """How to read the table of scores."""
     notes = [_repeats_note(results)]
+    if uncertainty.intervals:
+        notes.append(_interval_note(results, uncertainty))
     if len(results.configurations) > 1:
         notes.append(
             f"Δ is the difference to {results.baseline.label}, taken repeat by repeat where both have the same seeds. "
-            "Bold: the best of a column."
+            "Bold: the best of a column on the test split, by which nothing was chosen."
         )
-    rows = Spread.of(run.rows["test"]["rows"] for run in results.runs)
-    best = max(item.metric("accuracy").mean for item in results.configurations)
-    error = math.sqrt(max(0.0, best * (1 - best)) / rows.mean)
-    notes.append(
-        f"With {rows.mean:,.0f} test rows, the binomial standard error of one accuracy near {best:.2f} is {error:.3f}."
-    )
     if any(results.reachable(item) is not None for item in results.configurations):
         notes.append(
             "Reachable: the accuracy expected of a classifier that reads without error every cue which the streams of "
             "the configuration are meant to see. It is known because this dataset is generated; a finite test split "
             "scatters around it."
         )
-    return notes
+    return [*notes, *uncertainty.problems]
+
+
+def comparison_notes(results: Results, uncertainty: Uncertainty) -> list[str]:
+    """How to read the table of comparisons."""
+    if not uncertainty.comparisons:
+        return []
+    count, resampling = len(uncertainty.comparisons), uncertainty.resampling
+    answers = "the answers"
+    if any(len(item.runs) > 1 for item in results.configurations):
+        answers = "the answers of the mean probabilities over all repeats that have the image among their test rows"
+    difference = (
+        f"Δ and its 95 % interval: the difference to {results.baseline.label} on the same {resampling.count:,} "
+        "resamples for both."
+    )
+    p_value = (
+        "p: two-sided paired bootstrap, the share of resamples whose difference is at least as far from the observed "
+        f"one as that is from zero, counted as (1 + number) / (1 + {resampling.count:,})."
+    )
+    paired = (
+        f"McNemar p: compares {answers}, image by image. Lost: images that only the baseline has right; gained: that "
+        f"only this configuration has right. Below {EXACT_BELOW} of them in all the p value is the two-sided binomial "
+        "one, from there on that of chi-square with continuity correction."
+    )
+    corrected = (
+        f"All p values are corrected by Holm's step-down method for {count} comparison{'s' * (count > 1)}, each of the "
+        "three columns on its own; uncorrected ones are in comparisons.csv."
+    )
+    return [difference, p_value, paired, corrected]
+
+
+def featured_note(results: Results) -> str:
+    """Which configurations have figures of their own; empty if all have."""
+    if results.featured == results.configurations:
+        return ""
+    return (
+        f"Of {len(results.configurations)} configurations, those with the best validation "
+        f"{SELECTS[results.select]} and the baseline: {join_names(item.label for item in results.featured)}. The "
+        "tables hold all; per_class.csv has the numbers of every class."
+    )
 
 
 def empty_stream_notices(results: Results, uses: Iterable[StreamUse]) -> list[str]:
@@ -74,7 +117,7 @@ def empty_stream_notices(results: Results, uses: Iterable[StreamUse]) -> list[st
             users = [item.label for item in results.configurations if use.name in item.streams]
             notices.append(
                 f"Stream {use.label} has no valid row: of {use.rows(SPLITS).high:,.0f} rows none has a vector. "
-                f"{_join(users)} learned nothing from it."
+                f"{join_some(users)} learned nothing from it."
             )
     return notices
 
@@ -86,7 +129,7 @@ def run_notes(results: Results) -> list[str]:
         for note in (note for run in item.runs for note in run.notes):
             notes.setdefault(note, {})[item.label] = None
     everywhere = len(results.configurations)
-    return [note if len(where) == everywhere else f"{_join(where)}: {note}" for note, where in notes.items()]
+    return [note if len(where) == everywhere else f"{join_some(where)}: {note}" for note, where in notes.items()]
 
 
 def method(results: Results) -> list[str]:
@@ -114,6 +157,28 @@ def _repeats_note(results: Results) -> str:
         if len(found) > 1:
             told.append(f"{what} ({', '.join(map(str, sorted(found)))})")
     return f"Mean ± standard deviation (n − 1) over the repeats, which differ in the {' and the '.join(told)}."
+
+
+def _interval_note(results: Results, uncertainty: Uncertainty) -> str:
+    resampling, images = uncertainty.resampling, " or ".join(f"{count:,}" for count in uncertainty.images)
+    mean = ", the mean over its repeats" if any(len(item.runs) > 1 for item in results.configurations) else ""
+    splits = {split for split, _ in map(repeat_of, results.runs)}
+    several = (
+        " An image that is among the test rows of several splits is drawn for all of them at once."
+        if len(splits) > 1
+        else ""
+    )
+    lacking = (
+        f" In {uncertainty.lacking:,} resamples a class has no image; its F1 counts 0 there."
+        if uncertainty.lacking
+        else ""
+    )
+    return (
+        f"In brackets: 95 % percentile bootstrap interval. {resampling.count:,} times (PCG64, seed {resampling.seed}) "
+        f"as many images as there are ({images}) were drawn from the test images with replacement, the same for all "
+        f"configurations and repeats, and each configuration scored on them{mean}.{several}{lacking} It tells what "
+        "other test images would change, not what another training would."
+    )
 
 
 def _split_sentence(results: Results) -> str:
@@ -145,7 +210,7 @@ def _describe_baseline(neutral_label: str | None) -> str:
 def _head_sentence(results: Results) -> str:
     kinds = {item.spec["head"]["kind"] for item in results.configurations}
     if kinds != {"concat"}:
-        return f"The kind of head is {_join(sorted(kinds))}; its parameters are listed with each configuration."
+        return f"The kind of head is {join_names(sorted(kinds))}; its parameters are listed with each configuration."
     embed_dim, width = _vary(results, "head.embed_dim"), _vary(results, "head.width")
     depth = _vary(results, "head.depth", lambda value: "1 hidden layer" if value == 1 else f"{value} hidden layers")
     dropout = _vary(results, "head.dropout", lambda value: f" with dropout {value:g}" if value else "")
@@ -179,8 +244,16 @@ def _vary(results: Results, path: str, describe: Callable[[Any], str] = str) -> 
     for item in results.configurations:
         users.setdefault(describe(_setting(item, path)), []).append(item.label)
     (main, _), *others = Counter({text: len(labels) for text, labels in users.items()}).most_common()
-    told = "; ".join(f"{text.strip(' ,') or 'none'} for {_join(users[text])}" for text, _ in others)
+    if len(others) >= _MOST_NAMED:
+        differing = sum(len(users[text]) for text, _ in others)
+        return f"{main} ({differing} configurations have one of {len(others)} other values)"
+    told = "; ".join(f"{text.strip(' ,') or 'none'} for {_who(users[text])}" for text, _ in others)
     return f"{main} ({told})" if told else main
+
+
+def _who(labels: list[str]) -> str:
+    """A few by name, many by number: who they are is in each configuration's specification."""
+    return join_names(labels) if len(labels) <= _MOST_NAMED else f"{len(labels)} configurations"
 
 
 def _setting(item: Configuration, path: str) -> Any:
@@ -190,12 +263,6 @@ def _setting(item: Configuration, path: str) -> Any:
     return value
 
 
-def _with_sd(spread: Spread) -> str:
-    text = format_score(spread.mean)
-    return text if math.isnan(spread.sd) else f"{text} ± {spread.sd:.3f}"
-
-
-def _join(names: Iterable[str] | Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    *head, last = names
-    return f"{', '.join(head)} and {last}" if head else last
+def _with_interval(spread: Spread, interval: Interval | None) -> str:
+    text, sd, ends = format_score(spread.mean), format_sd(spread), format_interval(interval)
+    return text + (f" ± {sd}" if sd else "") + (f" [{ends}]" if ends else "")

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import Configuration, Results, Spread, repeat_of
+from emofuse.report.formats import (
+    UNDEFINED,
+    escape_markdown,
+    format_difference,
+    format_interval,
+    format_p,
+    format_range,
+    format_score,
+    format_sd,
+)
 
 METRICS = {
     "accuracy": "Accuracy",
@@ -24,15 +33,22 @@ METRICS = {
 
 CLASS_METRICS = {"precision": "Precision", "recall": "Recall", "f1": "F1", "specificity": "Specificity"}
 COMPARED = {"accuracy": "Δ accuracy", "macro.f1": "Δ macro F1"}
-UNDEFINED = "–"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its text, the standard deviation behind it, and whether it is the best of its column."""
+    """One cell.
+
+    Attributes:
+        text: what it says.
+        spread: standard deviation of it.
+        interval: both ends of its interval.
+        best: whether it is the best of its column.
+    """
 
     text: str
     spread: str = ""
+    interval: str = ""
     best: bool = False
 
 
@@ -57,10 +73,35 @@ class Table:
         return list(zip(*(column.cells for column in self.columns), strict=True))
 
 
-def scores_table(results: Results) -> Table:
+def scores_table(results: Results, uncertainty: Uncertainty) -> Table:
     """One row a configuration: what a reader looks for first."""
-    pairs = [column for path in COMPARED for column in (_metric(results, path), _difference(results, path))]
+    pairs = [
+        column for path in COMPARED for column in (_measured(results, uncertainty, path), _difference(results, path))
+    ]
     return Table((_labels(results), _repeats(results), *pairs, *_reachable(results)))
+
+
+def comparisons_table(results: Results, uncertainty: Uncertainty) -> Table:
+    """One row a configuration but the baseline: how sure the difference to it is; p values are the corrected ones."""
+    others = [item for item in results.configurations if item is not results.baseline]
+    found = [uncertainty.comparisons.get(item.label) for item in others]
+    columns = [Column("Configuration", [Cell(item.label) for item in others], "left")]
+    for path, title in COMPARED.items():
+        differences = [
+            Cell(
+                format_difference(results.difference(item, path).mean),
+                interval=format_interval(one.tests[path].interval, signed=True) if one else "",
+            )
+            for item, one in zip(others, found, strict=True)
+        ]
+        p_values = [Cell(format_p(one.corrected[path]) if one else UNDEFINED) for one in found]
+        columns += [Column(title, differences), Column("p", p_values)]
+    columns += [
+        Column("Lost", [Cell(f"{one.mcnemar.lost:,}" if one else UNDEFINED) for one in found]),
+        Column("Gained", [Cell(f"{one.mcnemar.gained:,}" if one else UNDEFINED) for one in found]),
+        Column("McNemar p", [Cell(format_p(one.mcnemar_corrected) if one else UNDEFINED) for one in found]),
+    ]
+    return Table(tuple(columns))
 
 
 def detail_table(results: Results) -> Table:
@@ -144,32 +185,6 @@ def markdown(table: Table) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in zip(*columns, strict=True))
 
 
-def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    escaped = re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(text.split()))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def format_score(value: float | None) -> str:
-    """A score between 0 and 1."""
-    return UNDEFINED if value is None or math.isnan(value) else f"{value:.3f}"
-
-
-def format_difference(value: float, decimals: int = 3) -> str:
-    """A difference with its sign and a true minus; zero has no sign."""
-    if math.isnan(value):
-        return UNDEFINED
-    text = f"{value:+.{decimals}f}"
-    return text[1:] if float(text) == 0 else text.replace("-", "−")
-
-
-def format_range(spread: Spread) -> str:
-    """A count, or its smallest and largest value over the repeats."""
-    if spread.n == 0:
-        return UNDEFINED
-    return f"{spread.low:,.0f}" if spread.low == spread.high else f"{spread.low:,.0f}–{spread.high:,.0f}"
-
-
 def _labels(results: Results) -> Column:
     return Column("Configuration", [Cell(item.label) for item in results.configurations], "left")
 
@@ -182,6 +197,16 @@ def _metric(results: Results, path: str) -> Column:
     return _scores(METRICS[path], [item.metric(path) for item in results.configurations])
 
 
+def _measured(results: Results, uncertainty: Uncertainty, path: str) -> Column:
+    """A metric with its interval in brackets."""
+    column = _metric(results, path)
+    found = [uncertainty.intervals.get(item.label, {}).get(path) for item in results.configurations]
+    cells = [
+        replace(cell, interval=format_interval(interval)) for cell, interval in zip(column.cells, found, strict=True)
+    ]
+    return replace(column, cells=cells)
+
+
 def _scores(title: str, spreads: Sequence[Spread]) -> Column:
     """A column whose largest value, and those that print like it, are marked best, unless all print alike."""
     shown = [round(spread.mean, 3) for spread in spreads if spread.n]
@@ -190,7 +215,7 @@ def _scores(title: str, spreads: Sequence[Spread]) -> Column:
 
 
 def _score(spread: Spread) -> Cell:
-    return Cell(format_score(spread.mean), _format_sd(spread))
+    return Cell(format_score(spread.mean), format_sd(spread))
 
 
 def _difference(results: Results, path: str) -> Column:
@@ -198,7 +223,7 @@ def _difference(results: Results, path: str) -> Column:
     for item in results.configurations:
         spread = results.difference(item, path)
         is_baseline = item is results.baseline
-        cells.append(Cell(UNDEFINED) if is_baseline else Cell(format_difference(spread.mean), _format_sd(spread)))
+        cells.append(Cell(UNDEFINED) if is_baseline else Cell(format_difference(spread.mean), format_sd(spread)))
     return Column(COMPARED[path], cells)
 
 
@@ -207,10 +232,7 @@ def _reachable(results: Results) -> list[Column]:
     return [Column("Reachable", [Cell(format_score(value)) for value in values])] if any(values) else []
 
 
-def _format_sd(spread: Spread) -> str:
-    return "" if math.isnan(spread.sd) else f"{spread.sd:.3f}"
-
-
 def _markdown_cell(cell: Cell) -> str:
     text = escape_markdown(cell.text)
-    return (f"**{text}**" if cell.best else text) + (f" ± {cell.spread}" if cell.spread else "")
+    text = f"**{text}**" if cell.best else text
+    return text + (f" ± {cell.spread}" if cell.spread else "") + (f" [{cell.interval}]" if cell.interval else "")

@@ -63,7 +63,9 @@ def runs(tmp_path):
             seconds=1.0,
             created=f"2026-01-0{number + 1}T00:00:00+00:00",
         )
-        predictions = Predictions(np.array(["a"]), np.array([0]), np.array([[0.5, 0.5]], dtype=np.float32))
+        predicted = [0, 1, 0, 1] if name == "poor" else [0, 0, 0, 1]
+        probs = np.eye(2, dtype=np.float32)[predicted]
+        predictions = Predictions(np.array(["a", "b", "c", "d"]), np.array([0, 0, 1, 1]), probs)
         write_run(tmp_path / "runs", record, predictions, {"bias": np.zeros(1, dtype=np.float32)})
     return tmp_path / "runs"
 
@@ -76,11 +78,15 @@ def test_report_prints_the_summary_and_the_files(app, runs):
     done = call(app, runs)
     assert done.exit_code == 0
     assert "RANDOM WEIGHTS" in done.stdout
-    assert re.search(r"^\| poor +\| +1 \| +0\.500 \| +– \|", done.stdout, re.MULTILINE)
-    assert re.search(r"^\| good +\| +1 \| +\*\*0\.750\*\* \| +\+0\.250 \|", done.stdout, re.MULTILINE)
+    assert re.search(r"^\| poor +\| +1 \| +0\.500 \[0\.000, 1\.000\] \| +– \|", done.stdout, re.MULTILINE)
+    assert re.search(
+        r"^\| good +\| +1 \| +\*\*0\.750\*\* \[0\.250, 1\.000\] \| +\+0\.250 \|", done.stdout, re.MULTILINE
+    )
+    assert re.search(r"^\| good .* \| +0 \| +1 \| +1\.000 \|$", done.stdout, re.MULTILINE)
     out = runs / "report"
-    parts = ("index.html", "summary.md", "summary.csv", "per_class.md", "per_class.csv", "runs.csv", "figures")
-    assert done.stdout.splitlines()[-7:] == [str(out / part) for part in parts]
+    tables = ("summary.md", "summary.csv", "per_class.md", "per_class.csv", "runs.csv", "comparisons.csv")
+    parts = ("index.html", *tables, "figures")
+    assert done.stdout.splitlines()[-8:] == [str(out / part) for part in parts]
     assert all((out / part).exists() for part in parts)
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emofuse.report.comparisons import Uncertainty
 from emofuse.results import Predictions, RunRecord, write_run
 from emofuse.specs import digest
+from emofuse.statistics import Resampling
 
 CLASSES = ("amusement", "anger", "awe", "contentment", "disgust", "excitement", "fear", "sadness")
 DIMS = {"lbp": (512, 256), "landmarks": (1404, 1404), "action_units": (30, 25), "objects": (30, 30)}
@@ -39,6 +41,18 @@ def score(labels: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...]) -
         ],
         "confusion": confusion.tolist(),
     }
+
+
+def answers(
+    labels: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...], rows: int, split_seed: int | None
+) -> Predictions:
+    """Predictions of a test split: sample i has label i modulo C; another split seed draws other samples."""
+    per_class = rows // len(classes) + 1
+    order = np.arange(per_class) if split_seed is None else np.random.default_rng(split_seed).permutation(per_class)
+    samples = labels + len(classes) * order[np.arange(len(labels)) // len(classes)]
+    probs = np.full((len(labels), len(classes)), 0.4 / len(classes), dtype=np.float32)
+    probs[np.arange(len(labels)), predicted] += np.float32(0.6)
+    return Predictions(np.array([f"sample_{sample:05d}" for sample in samples]), labels.astype(np.int64), probs)
 
 
 class RunMaker:
@@ -75,6 +89,8 @@ class RunMaker:
             labels = np.arange(count) % len(classes)
             predicted = np.where(rng.random(count) < skill, labels, rng.integers(0, len(classes), count))
             metrics[split] = score(labels, predicted, classes)
+            if split == "test":
+                predictions = answers(labels, predicted, classes, rows, split_seed)
         split_spec = {"kind": "official"}
         if split_seed is not None:
             split_spec = {"kind": "stratified", "train": 0.7, "val": 0.2, "test": 0.1, "seed": split_seed}
@@ -111,8 +127,6 @@ class RunMaker:
             "created": f"2026-01-01T00:{self.made // 60:02d}:{self.made % 60:02d}Z",
         }
         record = RunRecord(**copy.deepcopy(data | (change or {})))
-        probs = np.full((2, len(classes)), 1 / len(classes), dtype=np.float32)
-        predictions = Predictions(np.array(["a", "b"]), np.array([0, 1]), probs)
         write_run(self.folder, record, predictions, {"bias": np.zeros(1, dtype=np.float32)})
         return record
 
@@ -139,6 +153,12 @@ class RunMaker:
             s: {status: min(n, rows) for status, n in counts.items()} for s, counts in (given or {}).items()
         }
         return {s: table.get(s, {}) for s in streams}
+
+
+@pytest.fixture
+def unmeasured() -> Uncertainty:
+    """No interval and no comparison: for what does not show them."""
+    return Uncertainty(Resampling(), {}, {}, (), 0, ())
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 
 from emofuse.errors import ResultsError
 from emofuse.report.configurations import Spread, group_runs
+from emofuse.report.search import Searched, SearchSummary
 
 CLASSES = ("joy", "fear", "rage")
 CUES = {
@@ -192,3 +193,72 @@ def test_an_unknown_or_ambiguous_baseline_is_refused(make):
     message = "here: the baseline 'a' means several configurations, name one of: 'a (epochs 10)', 'a (epochs 20)'"
     with pytest.raises(ResultsError, match=f"^{re.escape(message)}$"):
         group_runs(runs, "here", baseline="a")
+
+
+def with_validation(**scores):
+    """Changes to a record that set the validation scores of the epoch kept, after a worse one."""
+    return {
+        "history": [{f"val_{name}": 0.0 for name in scores}, {f"val_{k}": v for k, v in scores.items()}],
+        "best_epoch": 2,
+    }
+
+
+def ranking(results):
+    return [item.label for item in results.ranked]
+
+
+def test_configurations_are_ranked_by_the_validation_score_that_chose_their_epochs(make):
+    scores = {"a": (0.2, 0.9, 3.0), "b": (0.5, 0.6, 1.0), "c": (0.4, 0.7, 2.0)}
+
+    def group(select):
+        runs = [
+            make(
+                name,
+                train={"select": select},
+                change=with_validation(macro_f1=f1, accuracy=accuracy, loss=loss),
+            )
+            for name, (f1, accuracy, loss) in scores.items()
+        ]
+        return group_runs(runs, "runs")
+
+    assert ranking(group("macro_f1")) == ["b", "c", "a"]
+    assert ranking(group("accuracy")) == ["a", "c", "b"]
+    assert ranking(group("loss")) == ["b", "c", "a"]
+
+
+def test_ranking_takes_the_mean_over_repeats_and_macro_f1_where_selections_differ(make):
+    runs = [make("a", seed=seed, change=with_validation(macro_f1=f1)) for seed, f1 in enumerate([0.1, 0.9])]
+    runs.append(make("b", train={"select": "loss"}, change=with_validation(macro_f1=0.6, loss=0.1)))
+    results = group_runs(runs, "runs")
+    assert results.select == "macro_f1"
+    assert ranking(results) == ["b", "a"]
+    assert results.configurations[0].validation("macro_f1") == Spread.of([0.1, 0.9])
+
+
+def test_a_configuration_without_a_validation_score_is_ranked_last(make):
+    scores = [None, 0.1, 0.2]
+    runs = [make(f"c{index}", change=with_validation(macro_f1=score)) for index, score in enumerate(scores)]
+    assert ranking(group_runs(runs, "runs")) == ["c2", "c1", "c0"]
+
+
+def test_finalists_are_ranked_by_the_scores_of_their_search(make):
+    runs = [make(name, change=with_validation(macro_f1=f1)) for name, f1 in (("a", 0.9), ("b", 0.1))]
+    searched = tuple(Searched(name, {}, loss, None, 1) for name, loss in (("x", 0.1), ("b", 0.2), ("a", 0.3)))
+    search = SearchSummary("grid", "loss", searched, 3)
+    results = group_runs(runs, "runs", search=search)
+    assert (results.select, ranking(results)) == ("loss", ["b", "a"])
+
+
+def test_a_search_that_does_not_know_all_names_ranks_none(make):
+    runs = [make(name, change=with_validation(macro_f1=f1)) for name, f1 in (("a", 0.9), ("b", 0.1))]
+    search = SearchSummary("grid", "macro_f1", (Searched("b", {}, 0.99, None, 1),), 1)
+    assert ranking(group_runs(runs, "runs", search=search)) == ["a", "b"]
+
+
+def test_of_many_configurations_the_best_by_validation_and_the_baseline_are_featured(make):
+    runs = [make(f"c{index:02}", change=with_validation(macro_f1=index / 100)) for index in range(13)]
+    best = ["c12", "c11", "c10", "c09", "c08", "c07"]
+    assert [item.label for item in group_runs(runs, "runs").featured] == [*best, "c00"]
+    assert [item.label for item in group_runs(runs, "runs", baseline="c10").featured] == best
+    few = group_runs(runs[:12], "runs")
+    assert few.featured == few.configurations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 from fnmatch import fnmatch
 
 import matplotlib as mpl
@@ -12,19 +13,13 @@ import matplotlib.style
 import numpy as np
 import pytest
 
+from emofuse.report.class_plots import _ink, plot_change, plot_classes, plot_confusion
+from emofuse.report.comparisons import measure_uncertainty
 from emofuse.report.configurations import group_runs
+from emofuse.report.drawing import STYLE, shorten, wrap
 from emofuse.report.figures import FIGURE_FILES, _slugs, draw_pictures
-from emofuse.report.plots import (
-    STYLE,
-    _ink,
-    _shorten,
-    _wrap,
-    plot_change,
-    plot_classes,
-    plot_confusion,
-    plot_progression,
-    plot_training,
-)
+from emofuse.report.score_plots import plot_overview, plot_progression, plot_search, plot_training
+from emofuse.report.search import Searched, SearchSummary
 
 LONG = "lbp+landmarks+action_units+places365+resnet50 with a very long name of its own"
 
@@ -55,9 +50,9 @@ def overlapping(texts):
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 20])
-def test_names_of_configurations_do_not_overlap(make_results, style, count):
+def test_names_of_configurations_do_not_overlap(make_results, unmeasured, style, count):
     results = make_results([f"{index} {LONG}" for index in range(count)], repeats=2)
-    axes = plot_progression(results).axes[0]
+    axes = plot_progression(results, unmeasured).axes[0]
     labels = axes.get_yticklabels()
     assert len(boxes(labels)) == count
     assert not overlapping(labels)
@@ -66,7 +61,7 @@ def test_names_of_configurations_do_not_overlap(make_results, style, count):
         assert not overlapping(plot_change(results).axes[0].get_yticklabels())
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 7, 20])
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 7, 12])
 def test_titles_and_axes_of_the_training_panels_do_not_overlap(make_results, style, count):
     figure = plot_training(make_results([f"{index} {LONG}" for index in range(count)]))
     assert len(figure.axes) == count
@@ -114,20 +109,20 @@ def test_bars_are_the_mean_scores_of_each_class(make_results, style):
     assert heights == pytest.approx(expected)
 
 
-def test_every_figure_says_that_weights_were_random(make_results, style):
+def test_every_figure_says_that_weights_were_random(make_results, unmeasured, style):
     results = make_results(["a"], random_weights=("resnet50",))
-    figures = [plot_progression(results), plot_training(results)]
+    figures = [plot(results, unmeasured) for plot in (plot_progression, plot_overview)] + [plot_training(results)]
     figures += [plot(results.baseline, results.classes) for plot in (plot_confusion, plot_classes)]
     for figure in figures:
         shown = [text.get_text() for axes in figure.axes for text in axes.texts]
         assert any("random weights: resnet50" in text for text in shown)
 
 
-def test_reachable_accuracy_is_drawn_where_it_is_known(make_results, style):
+def test_reachable_accuracy_is_drawn_where_it_is_known(make_results, unmeasured, style):
     dataset = {"name": "demo", "reachable_accuracy": {"scene": 0.4}, "cue_streams": {"scene": ["resnet50"]}}
-    legend = plot_progression(make_results(["a"], dataset=dataset)).axes[0].get_legend()
+    legend = plot_progression(make_results(["a"], dataset=dataset), unmeasured).axes[0].get_legend()
     assert "Reachable accuracy" in [text.get_text() for text in legend.get_texts()]
-    legend = plot_progression(make_results(["a"])).axes[0].get_legend()
+    legend = plot_progression(make_results(["a"]), unmeasured).axes[0].get_legend()
     assert "Reachable accuracy" not in [text.get_text() for text in legend.get_texts()]
 
 
@@ -142,13 +137,13 @@ def test_undefined_validation_scores_are_gaps(make_results, make_run, style):
 
 
 def test_names_are_wrapped_between_their_parts():
-    assert _wrap("lbp+action_units+places365+resnet50") == "lbp+action_units+\nplaces365+resnet50"
-    assert _wrap("LBP + landmarks + FAUs + MobileNetV2") == "LBP + landmarks + FAUs +\nMobileNetV2"
-    assert _wrap("short") == "short"
-    assert max(map(len, _wrap("x" * 300).split("\n"))) <= 24
-    assert _wrap("x" * 300).endswith("…")
-    assert len(_wrap("x" * 300).split("\n")) == 4
-    assert _shorten("a  very long name of a class") == "a very long name of a…"
+    assert wrap("lbp+action_units+places365+resnet50") == "lbp+action_units+\nplaces365+resnet50"
+    assert wrap("LBP + landmarks + FAUs + MobileNetV2") == "LBP + landmarks + FAUs +\nMobileNetV2"
+    assert wrap("short") == "short"
+    assert max(map(len, wrap("x" * 300).split("\n"))) <= 24
+    assert wrap("x" * 300).endswith("…")
+    assert len(wrap("x" * 300).split("\n")) == 4
+    assert shorten("a  very long name of a class") == "a very long name of a…"
 
 
 @pytest.mark.parametrize("colour", [(1, 1, 1, 1), (0, 0, 0, 1), (0, 0.27, 0.53, 1), (0.6, 0.75, 0.9, 1)])
@@ -162,19 +157,152 @@ def test_text_contrasts_with_its_cell(colour):
     assert (high + 0.05) / (low + 0.05) > 4.0
 
 
-def test_the_same_runs_give_the_same_bytes(make_results):
-    results = make_results(["a"], classes=("no", "yes"))
+@pytest.fixture
+def many(make_run):
+    """Fifteen configurations, every set of four streams once, of two repeats; `resnet50` alone is the baseline."""
+    streams = ("lbp", "landmarks", "places365", "resnet50")
+    sets = [chosen for size in range(1, 5) for chosen in itertools.combinations(streams, size)]
+    how = {"classes": ("no", "yes"), "rows": 300, "epochs": 4, "random_weights": ("places365",)}
+    runs = [
+        make_run("+".join(chosen), chosen, skill=0.2 * len(chosen), seed=seed, **how)
+        for chosen in sets
+        for seed in (0, 1)
+    ]
+    return group_runs(runs, "runs", baseline="resnet50")
+
+
+def lines_of(axes):
+    """Ends of all horizontal lines, one array (2, 2) each."""
+    return [segment for drawn in axes.collections if hasattr(drawn, "get_segments") for segment in drawn.get_segments()]
+
+
+def test_lines_are_intervals_and_deviations(make_results, make_run, style):
+    results = make_results(["a"], repeats=3)
+    measured = measure_uncertainty(results, make_run.folder)
+    ends = [tuple(segment[:, 0]) for segment in lines_of(plot_progression(results, measured).axes[0])]
+    expected = []
+    for path in ("accuracy", "macro.f1"):
+        spread, interval = results.baseline.metric(path), measured.intervals["a"][path]
+        expected += [(interval.low, interval.high), (spread.mean - spread.sd, spread.mean + spread.sd)]
+    assert ends == [pytest.approx(pair) for pair in expected]
+
+
+def test_an_overview_has_streams_as_dots_and_scores_in_the_order_of_validation(many, make_run, style):
+    measured = measure_uncertainty(many, make_run.folder)
+    dots, accuracy, macro_f1 = plot_overview(many, measured).axes
+    assert [label.get_text() for label in dots.get_xticklabels()] == ["lbp", "landmarks", "places365 †", "resnet50"]
+    drawn = {}
+    for line in dots.lines:
+        if line.get_marker() == "o" and line.get_color() == "#004488":
+            drawn.setdefault(int(line.get_ydata()[0]), []).append(int(line.get_xdata()[0]))
+    names = ("lbp", "landmarks", "places365", "resnet50")
+    assert [tuple(names[column] for column in drawn[row]) for row in range(15)] == [
+        item.streams for item in many.ranked
+    ]
+    for axes, path, marker in ((accuracy, "accuracy", "o"), (macro_f1, "macro.f1", "s")):
+        points = [line for line in axes.lines if line.get_marker() == marker]
+        assert [line.get_xdata()[0] for line in points] == [item.metric(path).mean for item in many.ranked]
+        sure = [
+            item.label in measured.comparisons and measured.comparisons[item.label].corrected[path] < 0.05
+            for item in many.ranked
+        ]
+        assert [line.get_markerfacecolor() != "white" for line in points] == sure
+        assert 0 < sum(sure) < 14
+        low, high = axes.get_xlim()
+        assert all(low <= end <= high for segment in lines_of(axes) for end in segment[:, 0])
+    assert not overlapping(accuracy.get_xticklabels())
+
+
+def test_an_overview_of_configurations_with_the_same_streams_has_their_names(make_results, unmeasured, style):
+    results = make_results([f"{index} {LONG}" for index in range(20)])
+    accuracy, macro_f1 = plot_overview(results, unmeasured).axes
+    labels = [label.get_text() for label in accuracy.get_yticklabels()]
+    assert labels == [shorten(item.label, 52) for item in results.ranked]
+    assert not overlapping(accuracy.get_yticklabels())
+    assert {label.get_text() for label in macro_f1.get_yticklabels()} == {""}
+
+
+def test_an_overview_of_hundreds_has_the_best_and_the_baseline(make_results, unmeasured, style, monkeypatch):
+    monkeypatch.setattr("emofuse.report.score_plots.MOST_ROWS", 5)
+    results = make_results([f"c{index}" for index in range(14)])
+    worst = results.ranked[-1]
+    results = replace(results, baseline=worst)
+    labels = [label.get_text() for label in plot_overview(results, unmeasured).axes[0].get_yticklabels()]
+    assert labels == [item.label for item in (*results.ranked[:4], worst)]
+    caption = draw_pictures(results, unmeasured).progression.caption
+    assert caption.startswith("5 of 14 configurations, the best validation macro F1 on top: ")
+
+
+def test_of_many_configurations_only_the_featured_have_figures(many, unmeasured):
+    pictures = draw_pictures(many, unmeasured)
+    assert len(many.featured) == 7
+    stems = [picture.stem for picture in pictures.confusion]
+    assert stems == [f"confusion_{item.label.replace('+', '-')}" for item in many.featured]
+    assert len(pictures.classes) == 7
+    assert pictures.progression.caption.startswith(
+        "All configurations, each with its streams as dots, the best validation macro F1 on top: accuracy and macro F1 "
+        "on the test split. Shaded row and dashed lines: the baseline resnet50. "
+    )
+    for picture in (pictures.change, pictures.training):
+        assert picture.caption.endswith("Shown: the 6 best by validation macro F1, and the baseline.")
+
+
+SEARCH = SearchSummary(
+    "grid",
+    "macro_f1",
+    (
+        Searched("a", {}, 0.5, 0.02, 5),
+        Searched("b", {}, 0.7, 0.01, 5, chosen=True),
+        Searched("c", {}, None, None, 5, diverged=1),
+        Searched("d", {}, 0.6, 0.01, 5),
+    ),
+    heads=20,
+    folds=5,
+)
+
+
+def test_a_search_is_drawn_by_rank_with_the_chosen_apart(style):
+    others, chosen = plot_search(SEARCH).axes[0].lines
+    assert (others.get_xdata().tolist(), others.get_ydata().tolist()) == ([2, 3], [0.6, 0.5])
+    assert (chosen.get_xdata().tolist(), chosen.get_ydata().tolist()) == ([1], [0.7])
+    ends = [segment[:, 1].tolist() for segment in lines_of(plot_search(SEARCH).axes[0])]
+    assert ends == [pytest.approx(pair) for pair in ([0.59, 0.61], [0.48, 0.52], [0.69, 0.71])]
+
+
+def test_a_search_by_loss_has_the_smallest_first(style):
+    axes = plot_search(replace(SEARCH, select="loss")).axes[0]
+    others, chosen = axes.lines
+    assert (others.get_ydata().tolist(), chosen.get_xdata().tolist()) == ([0.5, 0.6], [3])
+    assert axes.get_ylabel() == "Validation loss"
+
+
+def test_the_caption_of_a_search_tells_of_those_without_a_score(make_results, unmeasured):
+    results = replace(make_results(), search=SEARCH)
+    assert draw_pictures(results, unmeasured).search.caption == (
+        "Validation macro F1 of every configuration of the search, best first. Points are means over folds and seeds, "
+        "lines ± one standard error. Without a score, because a run diverged, and not shown: 1."
+    )
+
+
+def test_a_search_without_any_score_has_no_figure(make_results, unmeasured):
+    search = replace(SEARCH, configurations=SEARCH.configurations[2:3])
+    assert draw_pictures(replace(make_results(), search=search), unmeasured).search is None
+
+
+def test_the_same_runs_give_the_same_bytes(many, make_run):
+    results = replace(many, search=SEARCH)
+    measured = measure_uncertainty(results, make_run.folder)
     with mpl.rc_context({"font.size": 30, "svg.hashsalt": "other", "axes.grid": True}):
-        first = draw_pictures(results)
-    second = draw_pictures(results)
+        first = draw_pictures(results, measured)
+    second = draw_pictures(results, measured)
     assert [(p.stem, p.svg, p.png) for p in first.all] == [(p.stem, p.svg, p.png) for p in second.all]
     assert all(b"<dc:date>" not in picture.svg for picture in first.all)
     assert all(picture.png.startswith(b"\x89PNG") for picture in first.all)
     assert all(any(fnmatch(picture.stem, pattern) for pattern in FIGURE_FILES) for picture in first.all)
 
 
-def test_a_single_configuration_has_no_change_against_itself(make_results):
-    pictures = draw_pictures(make_results(["a"]))
+def test_a_single_configuration_has_no_change_against_itself(make_results, unmeasured):
+    pictures = draw_pictures(make_results(["a"]), unmeasured)
     assert pictures.change is None
     assert [picture.stem for picture in pictures.all] == ["progression", "training", "confusion_a", "classes_a"]
 
@@ -185,16 +313,21 @@ def test_labels_become_different_plain_file_names():
     assert _slugs(labels) == slugs
 
 
-def test_dollars_and_markup_in_names_are_drawn_as_they_are(make_results):
-    pictures = draw_pictures(make_results(["$x_$ <b>"], classes=("$", "\\alpha^{", "%")))
+def test_dollars_and_markup_in_names_are_drawn_as_they_are(make_results, unmeasured):
+    pictures = draw_pictures(make_results(["$x_$ <b>"], classes=("$", "\\alpha^{", "%")), unmeasured)
     assert len(pictures.all) == 4
 
 
-def test_captions_name_repeats_only_where_there_are_some(make_results):
-    single, repeated = draw_pictures(make_results(["a"])), draw_pictures(make_results(["a"], repeats=2))
+def test_captions_name_repeats_and_intervals_only_where_there_are_some(make_results, make_run, unmeasured):
+    results = make_results(["a"])
+    single = draw_pictures(results, unmeasured)
+    repeated = draw_pictures(make_results(["a"], repeats=2), unmeasured)
     assert "repeats" not in single.confusion[0].caption + single.classes[0].caption + single.progression.caption
+    assert "intervals" not in single.progression.caption
     assert "summed over 2 repeats" in repeated.confusion[0].caption
     assert "means over 2 repeats" in repeated.classes[0].caption
+    measured = draw_pictures(results, measure_uncertainty(results, make_run.folder))
+    assert measured.progression.caption.endswith("Thin lines are 95 % bootstrap intervals over test images.")
 
 
 def test_reports_load_neither_pyplot_nor_torch():

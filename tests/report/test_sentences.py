@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from emofuse.report import sentences
+from emofuse.report.comparisons import measure_uncertainty
 from emofuse.report.configurations import group_runs
+from emofuse.report.formats import format_interval
 from emofuse.report.inputs import stream_uses
 
 DEMO = {"name": "demo", "reachable_accuracy": {"scene": 0.4}, "cue_streams": {"scene": ["resnet50"]}}
@@ -33,45 +37,107 @@ def test_pretrained_weights_need_no_warning(make):
     assert sentences.random_weights_warning(group_runs([make("a")], "runs")) == ""
 
 
-def test_the_headline_names_the_best_against_the_baseline(make):
+def test_the_headline_names_the_best_by_validation_against_the_baseline(make, make_run):
     results = group_runs([make("weak", skill=0.1), make("strong", skill=0.9)], "runs")
+    measured = measure_uncertainty(results, make_run.folder)
     strong = results.configurations[1]
-    gain = strong.metric("accuracy").mean - results.baseline.metric("accuracy").mean
-    assert sentences.headline(results) == (
-        f"Highest accuracy on the test split: strong, accuracy {strong.metric('accuracy').mean:.3f}, "
-        f"macro F1 {strong.metric('macro.f1').mean:.3f}; +{gain:.3f} accuracy against weak."
+    intervals = {path: format_interval(one) for path, one in measured.intervals["strong"].items()}
+    gain = measured.comparisons["strong"].tests["accuracy"]
+    assert sentences.headline(results, measured) == (
+        f"Best validation macro F1: strong; on the test split "
+        f"accuracy {strong.metric('accuracy').mean:.3f} [{intervals['accuracy']}], "
+        f"macro F1 {strong.metric('macro.f1').mean:.3f} [{intervals['macro.f1']}], "
+        f"+{gain.difference:.3f} [+{gain.interval.low:.3f}, +{gain.interval.high:.3f}] accuracy against weak."
     )
 
 
-def test_the_headline_admits_that_nothing_beats_the_baseline(make):
+def test_the_headline_does_not_choose_by_test_rows(make, unmeasured):
+    """The one with the worse validation score is the better one on the test rows, and stays unsung."""
+    lucky = make("lucky", skill=0.9, change={"history": [{"val_macro_f1": 0.1}], "best_epoch": 1})
+    chosen = make("chosen", skill=0.2, change={"history": [{"val_macro_f1": 0.9}], "best_epoch": 1})
+    results = group_runs([make("base", skill=0.3), lucky, chosen], "runs")
+    assert sentences.headline(results, unmeasured).startswith("Best validation macro F1: chosen; on the test split ")
+
+
+def test_the_headline_admits_that_nothing_beats_the_baseline(make, unmeasured):
     results = group_runs([make("weak", skill=0.1), make("strong", skill=0.9)], "runs", baseline="strong")
-    assert sentences.headline(results).startswith("No configuration is above the baseline strong on the test split: ")
+    headline = sentences.headline(results, unmeasured)
+    assert headline.startswith("Best validation macro F1: strong, the baseline; on the test split accuracy ")
     single = group_runs([make("only")], "runs")
-    assert sentences.headline(single).startswith("only reaches on the test split: accuracy ")
+    assert sentences.headline(single, unmeasured).startswith("only reaches on the test split: accuracy ")
 
 
-def test_reading_notes_say_what_repeats_are(make):
-    one = sentences.reading_notes(group_runs([make("a")], "runs"))
+def test_reading_notes_say_what_repeats_are(make, unmeasured):
+    one = sentences.reading_notes(group_runs([make("a")], "runs"), unmeasured)
     assert one[0] == "One run of each configuration, so without a spread."
     seeds = [make("a", split_seed=split, seed=seed) for split in (0, 1) for seed in (3, 4)]
-    assert sentences.reading_notes(group_runs(seeds, "runs"))[0] == (
+    assert sentences.reading_notes(group_runs(seeds, "runs"), unmeasured)[0] == (
         "Mean ± standard deviation (n − 1) over the repeats, "
         "which differ in the seed of the split (0, 1) and the seed of the training (3, 4)."
     )
 
 
-def test_reading_notes_give_the_standard_error_of_the_test_split(make):
-    results = group_runs([make("a", skill=0.5)], "runs")
-    accuracy = results.baseline.metric("accuracy").mean
-    error = (accuracy * (1 - accuracy) / 20) ** 0.5
-    expected = f"With 20 test rows, the binomial standard error of one accuracy near {accuracy:.2f} is {error:.3f}."
-    assert expected in sentences.reading_notes(results)
+def test_reading_notes_say_how_intervals_were_made(make, make_run):
+    results = group_runs([make("a", classes=("joy", "fear", "rage"))], "runs")
+    measured = measure_uncertainty(results, make_run.folder)
+    assert sentences.reading_notes(results, measured)[1] == (
+        "In brackets: 95 % percentile bootstrap interval. 2,000 times (PCG64, seed 0) as many images as there are (20) "
+        "were drawn from the test images with replacement, the same for all configurations and repeats, and each "
+        f"configuration scored on them. In {measured.lacking} resamples a class has no image; its F1 counts 0 there. "
+        "It tells what other test images would change, not what another training would."
+    )
+    assert measured.lacking > 0
 
 
-def test_reachable_is_explained_only_where_it_is_known(make):
-    known = sentences.reading_notes(group_runs([make("a", dataset=DEMO)], "runs"))
+def test_reading_notes_say_that_several_splits_are_drawn_at_once(make, make_run):
+    results = group_runs([make("a", split_seed=seed) for seed in (0, 1)], "runs")
+    measured = measure_uncertainty(results, make_run.folder)
+    (note,) = (note for note in sentences.reading_notes(results, measured) if note.startswith("In brackets"))
+    assert f"as many images as there are ({measured.images[0]}) were drawn" in note
+    assert ", and each configuration scored on them, the mean over its repeats." in note
+    assert "An image that is among the test rows of several splits is drawn for all of them at once." in note
+
+
+def test_reading_notes_end_with_what_could_not_be_computed(make, unmeasured):
+    problems = ("a has no interval.", "b was not compared.")
+    notes = sentences.reading_notes(group_runs([make("a")], "runs"), replace(unmeasured, problems=problems))
+    assert tuple(notes[-2:]) == problems
+
+
+def test_comparison_notes_say_what_was_computed_and_how_often(make, make_run):
+    runs = [make(name, seed=seed) for name in ("base", "a", "b") for seed in (0, 1)]
+    results = group_runs(runs, "runs")
+    difference, p_value, paired, corrected = sentences.comparison_notes(
+        results, measure_uncertainty(results, make_run.folder)
+    )
+    assert difference == ("Δ and its 95 % interval: the difference to base on the same 2,000 resamples for both.")
+    assert p_value == (
+        "p: two-sided paired bootstrap, the share of resamples whose difference is at least as far from the observed "
+        "one as that is from zero, counted as (1 + number) / (1 + 2,000)."
+    )
+    assert paired.startswith(
+        "McNemar p: compares the answers of the mean probabilities over all repeats that have the image among their "
+        "test rows, image by image. Lost: images that only the baseline has right; gained: that only this "
+    )
+    assert "Below 25 of them in all the p value is the two-sided binomial one" in paired
+    assert corrected.startswith("All p values are corrected by Holm's step-down method for 2 comparisons, each of the")
+
+
+def test_comparison_notes_name_repeats_only_where_there_are_some_and_are_silent_without_comparisons(
+    make, make_run, unmeasured
+):
+    results = group_runs([make("base"), make("a")], "runs")
+    notes = sentences.comparison_notes(results, measure_uncertainty(results, make_run.folder))
+    assert notes[2].startswith("McNemar p: compares the answers, image by image.")
+    assert "for 1 comparison, each" in notes[3]
+    assert sentences.comparison_notes(results, unmeasured) == []
+
+
+def test_reachable_is_explained_only_where_it_is_known(make, unmeasured):
+    known = sentences.reading_notes(group_runs([make("a", dataset=DEMO)], "runs"), unmeasured)
     assert known[-1].startswith("Reachable: the accuracy expected of a classifier that reads without error every cue")
-    assert not any("Reachable" in note for note in sentences.reading_notes(group_runs([make("a")], "runs")))
+    notes = sentences.reading_notes(group_runs([make("a")], "runs"), unmeasured)
+    assert not any("Reachable" in note for note in notes)
 
 
 def test_a_stream_without_a_valid_row_is_noticed(make):
@@ -126,3 +192,24 @@ def test_the_method_names_a_neutral_label_and_other_heads(make):
     text = " ".join(sentences.method(group_runs([make("b", ("action_units",), change={"spec": spec})], "runs")))
     assert "standardised with the mean and the deviation of the training faces labelled calm instead." in text
     assert "The kind of head is gated; its parameters are listed with each configuration." in text
+
+
+def test_sentences_about_many_configurations_stay_short(make):
+    runs = []
+    for number in range(20):
+        rate = 10.0 ** -(number % 6 + 1)
+        weights = ("resnet50",) if number % 2 else ()
+        train = {"learning_rate": rate, "batch_size": 32 if number < 5 else 64}
+        run = make(f"c{number}", train=train, random_weights=weights, change={"notes": ["5 rows are in no split."]})
+        runs.append(run)
+    results = group_runs([*runs, make("last")], "runs")
+    text = " ".join(sentences.method(results))
+    assert "learning rate 0.1 (17 configurations have one of 5 other values)" in text
+    assert "batch size 64 (32 for 5 configurations)" in text
+    assert "c1, c3, c5, c7, c9 and 5 more use at least one of them." in sentences.random_weights_warning(results)
+    assert sentences.run_notes(results) == ["c0, c1, c2, c3, c4 and 15 more: 5 rows are in no split."]
+    assert sentences.featured_note(results).startswith("Of 21 configurations, those with the best validation macro F1 ")
+
+
+def test_a_few_configurations_all_have_figures(make):
+    assert sentences.featured_note(group_runs([make("a"), make("b")], "runs")) == ""

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 
 import pytest
 
+from emofuse.report.comparisons import measure_uncertainty
 from emofuse.report.configurations import Spread, group_runs
-from emofuse.report.numbers import class_rows, csv_text, run_rows, summary_rows
+from emofuse.report.formats import format_difference, format_range, format_score
+from emofuse.report.numbers import class_rows, comparison_rows, csv_text, run_rows, summary_rows
 from emofuse.report.tables import (
     Cell,
     Column,
     Table,
     all_classes_table,
     class_f1_table,
+    comparisons_table,
     cost_table,
     detail_table,
-    escape_markdown,
-    format_difference,
-    format_range,
-    format_score,
     markdown,
     runs_table,
     scores_table,
@@ -29,6 +27,12 @@ from emofuse.report.tables import (
 
 CLASSES = ("joy", "fear", "rage")
 DEMO = {"name": "demo", "reachable_accuracy": {"scene": 0.4}, "cue_streams": {"scene": ["resnet50"]}}
+
+
+@pytest.fixture
+def measured(results, make_run):
+    """The uncertainty of these results, from their predictions."""
+    return measure_uncertainty(results, make_run.folder)
 
 
 @pytest.fixture
@@ -52,72 +56,67 @@ def read_csv(rows):
 
 
 def test_markdown_is_padded_and_aligned():
-    cells = [Cell("0.5", "0.1", best=True), Cell("–")]
+    cells = [Cell("0.5", "0.1", "0.4, 0.6", best=True), Cell("–")]
     table = Table((Column("Name", [Cell("a"), Cell("longer")], "left"), Column("F1", cells)))
     assert markdown(table) == (
-        "| Name   |            F1 |\n"
-        "| ------ | ------------: |\n"
-        "| a      | **0.5** ± 0.1 |\n"
-        "| longer |             – |\n"
+        "| Name   |                       F1 |\n"
+        "| ------ | -----------------------: |\n"
+        "| a      | **0.5** ± 0.1 [0.4, 0.6] |\n"
+        "| longer |                        – |\n"
     )
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("a|b", "a\\|b"),
-        ("<script>&", "&lt;script&gt;&amp;"),
-        ("two\nlines  here", "two lines here"),
-        ("*x* [y](z) `c` \\", "\\*x\\* \\[y\\](z) \\`c\\` \\\\"),
-        ("action_units + LBP", "action_units + LBP"),
-    ],
-)
-def test_markdown_shows_names_as_they_are(text, shown):
-    assert escape_markdown(text) == shown
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.1234, "+0.123"), (-0.05, "−0.050"), (0.0, "0.000"), (-0.0001, "0.000"), (math.nan, "–")]
-)
-def test_differences_carry_their_sign(value, text):
-    assert format_difference(value) == text
-
-
-def test_scores_and_counts_are_short():
-    assert [format_score(value) for value in (0.12345, None, math.nan)] == ["0.123", "–", "–"]
-    assert [format_range(Spread.of(values)) for values in ([1200, 1200], [3, 5], [])] == ["1,200", "3–5", "–"]
-
-
-def test_scores_hold_differences_to_the_baseline_and_mark_the_best(results):
-    table = scores_table(results)
+def test_scores_hold_intervals_and_differences_to_the_baseline_and_mark_the_best(results, measured):
+    table = scores_table(results, measured)
     titles = ["Configuration", "Repeats", "Accuracy", "Δ accuracy", "Macro F1", "Δ macro F1", "Reachable"]
     assert [column.title for column in table.columns] == titles
     low, high = table.rows
-    spread = results.configurations[1].metric("accuracy")
-    assert high[2] == Cell(f"{spread.mean:.3f}", f"{spread.sd:.3f}", best=True)
+    spread, interval = results.configurations[1].metric("accuracy"), measured.intervals["high"]["accuracy"]
+    ends = f"{interval.low:.3f}, {interval.high:.3f}"
+    assert high[2] == Cell(f"{spread.mean:.3f}", f"{spread.sd:.3f}", ends, best=True)
     assert low[3] == Cell("–")
     assert high[3].text == format_difference(spread.mean - results.baseline.metric("accuracy").mean)
     assert (low[2].best, high[3].best) == (False, False)
     assert texts(table, "Reachable") == ["–", "0.400"]
 
 
-def test_reachable_is_left_out_when_nothing_is_known_of_it(make_run):
-    table = scores_table(group_runs([make_run("a")], "runs"))
+def test_comparisons_hold_differences_intervals_and_corrected_p_values(results, measured):
+    table = comparisons_table(results, measured)
+    titles = ["Configuration", "Δ accuracy", "p", "Δ macro F1", "p", "Lost", "Gained", "McNemar p"]
+    assert [column.title for column in table.columns] == titles
+    (row,) = table.rows
+    found = measured.comparisons["high"]
+    accuracy = found.tests["accuracy"]
+    ends = f"{format_difference(accuracy.interval.low)}, {format_difference(accuracy.interval.high)}"
+    assert row[1] == Cell(format_difference(accuracy.difference), interval=ends)
+    assert [cell.text for cell in row[5:7]] == [str(found.mcnemar.lost), str(found.mcnemar.gained)]
+    assert [row[place].text for place in (0, 2, 4, 7)] == ["high", "<0.001", "<0.001", "<0.001"]
+
+
+def test_what_could_not_be_compared_has_a_difference_and_no_test(results, unmeasured):
+    (row,) = comparisons_table(results, unmeasured).rows
+    difference = results.difference(results.configurations[1], "accuracy").mean
+    assert row[1] == Cell(format_difference(difference))
+    assert [cell.text for cell in (row[2], *row[4:])] == ["–"] * 5
+
+
+def test_reachable_is_left_out_when_nothing_is_known_of_it(make_run, unmeasured):
+    table = scores_table(group_runs([make_run("a")], "runs"), unmeasured)
     assert "Reachable" not in [column.title for column in table.columns]
 
 
-def test_configurations_that_print_alike_are_both_best_unless_there_is_no_other(make_run):
+def test_configurations_that_print_alike_are_both_best_unless_there_is_no_other(make_run, unmeasured):
     change = {"metrics": make_run("x", skill=0.9).metrics}
     runs = [make_run("a", change=change), make_run("b", change=change)]
-    assert [row[2].best for row in scores_table(group_runs(runs, "runs")).rows] == [False, False]
+    assert [row[2].best for row in scores_table(group_runs(runs, "runs"), unmeasured).rows] == [False, False]
     runs.append(make_run("c", skill=0.1))
-    assert [row[2].best for row in scores_table(group_runs(runs, "runs")).rows] == [True, True, False]
-    single = scores_table(group_runs([make_run("a")], "runs"))
+    assert [row[2].best for row in scores_table(group_runs(runs, "runs"), unmeasured).rows] == [True, True, False]
+    single = scores_table(group_runs([make_run("a")], "runs"), unmeasured)
     assert [row[2].best for row in single.rows] == [False]
 
 
-def test_one_repeat_has_no_deviation(make_run):
-    assert scores_table(group_runs([make_run("a")], "runs")).rows[0][2].spread == ""
+def test_one_repeat_has_no_deviation(make_run, unmeasured):
+    assert scores_table(group_runs([make_run("a")], "runs"), unmeasured).rows[0][2].spread == ""
 
 
 def test_detail_and_cost_complete_the_summary(results):
@@ -153,8 +152,8 @@ def test_runs_are_listed_with_their_seeds(results, make_run):
     assert texts(runs_table(results), "Run") == [run.digest[:16] for run in results.runs]
 
 
-def test_summary_csv_has_every_number_of_the_summary(results):
-    low, high = read_csv(summary_rows(results))
+def test_summary_csv_has_every_number_of_the_summary(results, measured):
+    low, high = read_csv(summary_rows(results, measured))
     assert (high["configuration"], high["streams"], high["repeats"]) == ("high", "lbp resnet50", "3")
     assert (low["random_weights"], high["random_weights"]) == ("", "resnet50")
     for path in ("accuracy", "macro.precision", "macro.recall", "macro.f1", "macro.specificity", "weighted.f1"):
@@ -164,16 +163,43 @@ def test_summary_csv_has_every_number_of_the_summary(results):
         assert float(high[f"{name}_sd"]) == pytest.approx(spread.sd, abs=1e-6)
         assert float(high[f"{name}_min"]) == pytest.approx(spread.low, abs=1e-6)
         assert float(high[f"{name}_max"]) == pytest.approx(spread.high, abs=1e-6)
+    for path in ("accuracy", "macro.f1"):
+        interval, name = measured.intervals["high"][path], path.replace(".", "_")
+        assert float(high[f"{name}_95_low"]) == pytest.approx(interval.low, abs=1e-6)
+        assert float(high[f"{name}_95_high"]) == pytest.approx(interval.high, abs=1e-6)
     difference = results.difference(results.configurations[1], "macro.f1")
     assert float(high["macro_f1_difference_mean"]) == pytest.approx(difference.mean, abs=1e-6)
     assert (low["accuracy_difference_mean"], low["reachable_accuracy"], high["reachable_accuracy"]) == ("0", "", "0.4")
     assert (high["parameters"], high["train_seconds_mean"]) == ("200000", "4.5")
 
 
-def test_csv_leaves_undefined_numbers_empty_and_quotes_names(make_run):
-    (row,) = read_csv(summary_rows(group_runs([make_run('a, "b"')], "runs")))
+def test_comparisons_csv_has_the_p_values_before_and_after_correction(results, measured, unmeasured):
+    (row,) = read_csv(comparison_rows(results, measured))
+    found = measured.comparisons["high"]
+    assert (row["configuration"], row["baseline"]) == ("high", "low")
+    for path in ("accuracy", "macro.f1"):
+        test, name = found.tests[path], path.replace(".", "_")
+        assert float(row[f"{name}_difference"]) == pytest.approx(test.difference, abs=1e-6)
+        assert float(row[f"{name}_difference_95_low"]) == pytest.approx(test.interval.low, abs=1e-6)
+        assert float(row[f"{name}_difference_95_high"]) == pytest.approx(test.interval.high, abs=1e-6)
+        assert float(row[f"{name}_p"]) == pytest.approx(test.p, abs=1e-6)
+        assert float(row[f"{name}_p_holm"]) == pytest.approx(found.corrected[path], abs=1e-6)
+    assert (int(row["lost"]), int(row["gained"])) == (found.mcnemar.lost, found.mcnemar.gained)
+    assert float(row["mcnemar_p"]) == pytest.approx(found.mcnemar.p, abs=1e-6)
+    assert (row["mcnemar_test"], row["resamples"], row["seed"]) == ("binomial", "2000", "0")
+    (row,) = read_csv(comparison_rows(results, unmeasured))
+    assert float(row["accuracy_difference"]) == pytest.approx(found.tests["accuracy"].difference, abs=1e-6)
+    assert {row[name] for name in ("accuracy_p", "macro_f1_p_holm", "lost", "mcnemar_p", "mcnemar_test")} == {""}
+
+
+def test_csv_of_no_rows_is_empty():
+    assert csv_text([]) == ""
+
+
+def test_csv_leaves_undefined_numbers_empty_and_quotes_names(make_run, unmeasured):
+    (row,) = read_csv(summary_rows(group_runs([make_run('a, "b"')], "runs"), unmeasured))
     assert row["configuration"] == 'a, "b"'
-    assert row["accuracy_sd"] == ""
+    assert (row["accuracy_sd"], row["accuracy_95_low"]) == ("", "")
     assert float(row["accuracy_mean"]) > 0
 
 

@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 from emofuse.errors import ResultsError
-from emofuse.report import ReportFiles, write_report
+from emofuse.report import ReportFiles, Searched, SearchSummary, write_report
+from emofuse.results import run_dir
 
 CLASSES = ("joy", "fear")
 VOID = {"meta", "img", "wbr"}
@@ -63,7 +64,7 @@ def test_a_report_has_page_tables_and_figures(make, tmp_path):
     assert files == ReportFiles.in_folder(tmp_path / "new" / "out")
     stems = ["progression", "f1_change", "training", "confusion_a", "classes_a", "confusion_b-c", "classes_b-c"]
     figures = {f"figures/{stem}.{ending}" for stem in stems for ending in ("svg", "png")}
-    tables = {"index.html", "summary.md", "summary.csv", "per_class.md", "per_class.csv", "runs.csv"}
+    tables = {"index.html", "summary.md", "summary.csv", "per_class.md", "per_class.csv", "runs.csv", "comparisons.csv"}
     assert set(contents(tmp_path / "new" / "out")) == figures | tables
     assert all(path.exists() for path in files)
     page = read_page(files)
@@ -71,13 +72,14 @@ def test_a_report_has_page_tables_and_figures(make, tmp_path):
     assert page.tags.count("img") == len(stems)
     assert "Table 1. Scores on the test split." in page.text
     assert "Figure 1. Accuracy and macro F1" in page.text
+    assert "Table 2. Comparison with the baseline on the same test images." in page.text
 
 
 def test_the_same_runs_give_the_same_bytes(make, tmp_path):
     make("a")
     make("b", random_weights=("resnet50",))
     for out in ("one", "two"):
-        write_report(make.folder, tmp_path / out)
+        write_report(make.folder, tmp_path / out, search=SEARCH)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
@@ -150,6 +152,75 @@ def test_the_page_tells_data_streams_method_and_versions(make, tmp_path):
         run.digest[:16],
     ):
         assert expected in text
+
+
+SEARCH = SearchSummary(
+    "grid",
+    "macro_f1",
+    (Searched("a", {"x": 1}, 0.5, 0.1, 5, chosen=True), Searched("b", {"x": 2}, 0.4, 0.1, 5)),
+    heads=10,
+)
+
+
+def test_a_report_of_a_search_says_how_it_was_chosen(make, tmp_path):
+    make("a")
+    files = write_report(make.folder, tmp_path / "out", search=SEARCH)
+    assert files == ReportFiles.in_folder(tmp_path / "out", search=True)
+    assert all(path.exists() for path in files)
+    page, summary = read_page(files), files.summary_markdown.read_text(encoding="utf-8")
+    for text in (page.text, summary):
+        assert "Every combination of the settings was tried: 2 configurations, 10 trained heads." in text
+    assert "#choice" in page.links
+    assert re.search(r"^\| a +\| +1 \| +0\.5000 ± 0\.1000 \| +5 \| – +\| chosen \|$", summary, re.MULTILINE)
+    assert files.search_csv.read_text(encoding="utf-8").splitlines()[1] == "1,a,yes,0.5,0.1,5,0,0,1"
+    assert (files.figures / "search.svg").is_file()
+
+
+def test_a_report_without_a_search_says_nothing_of_one_and_removes_what_a_former_one_said(make, tmp_path):
+    make("a")
+    write_report(make.folder, tmp_path / "out", search=SEARCH)
+    files = write_report(make.folder, tmp_path / "out")
+    assert files.search_csv is None
+    assert not {"search.csv", "figures/search.svg", "figures/search.png"} & set(contents(tmp_path / "out"))
+    assert "#choice" not in read_page(files).links
+
+
+def test_intervals_and_tests_stand_on_the_page_and_in_the_summary_with_how_they_were_made(make, tmp_path):
+    for name, skill in (("base", 0.3), ("a", 0.9)):
+        make(name, skill=skill, rows=400)
+    files = write_report(make.folder, tmp_path / "out")
+    page, summary = read_page(files).text, files.summary_markdown.read_text(encoding="utf-8")
+    for text in (page, summary):
+        assert re.search(r"0\.\d{3} \[0\.\d{3}, (0\.\d{3}|1\.000)\]", text)
+        assert re.search(r"\+0\.\d{3} \[[+−]0\.\d{3}, \+0\.\d{3}\]", text)
+        assert "percentile bootstrap interval. 2,000 times (PCG64, seed 0)" in text
+        assert "corrected by Holm's step-down method for 1 comparison" in text
+    assert files.comparisons_csv.read_text(encoding="utf-8").startswith("configuration,baseline,accuracy_difference,")
+
+
+def test_a_report_without_predictions_is_written_and_says_what_it_lacks(make, tmp_path):
+    run = make("a")
+    make("b")
+    path = run_dir(make.folder, run.digest) / "predictions.npz"
+    path.unlink()
+    files = write_report(make.folder, tmp_path / "out")
+    for text in (read_page(files).text, files.summary_markdown.read_text(encoding="utf-8")):
+        assert f"a has no interval and no comparison: {path}: missing or damaged" in text
+        assert "The predictions of the baseline a cannot be used: nothing is compared with it." in text
+    assert "Comparison with the baseline" not in read_page(files).text
+
+
+def test_a_report_of_many_configurations_folds_its_long_tables(make, tmp_path):
+    for index in range(14):
+        make(f"c{index:02}", rows=60)
+    files = write_report(make.folder, tmp_path / "out")
+    page = read_page(files)
+    assert page.tags.count("section") in (6, 7)
+    assert "Of 14 configurations, those with the best validation macro F1 and the baseline: " in page.text
+    assert "Precision, recall and specificity of all configurations" in page.text
+    assert page.text.index("Figure 1. All configurations") < page.text.index("Table 1. Scores")
+    assert files.per_class_csv.read_text(encoding="utf-8").count("\n") == 1 + 14 * 2
+    assert len(list((tmp_path / "out" / "figures").glob("confusion_*.svg"))) == page.tags.count("section")
 
 
 def test_title_baseline_and_order_are_taken_as_given(make, tmp_path):

@@ -1,0 +1,88 @@
+"""How the configurations of a report were chosen: sentences and table of the search behind them."""
+
+from __future__ import annotations
+
+from emofuse.report.formats import UNDEFINED, join_names
+from emofuse.report.search import SELECTS, Searched, SearchSummary
+from emofuse.report.tables import Cell, Column, Table
+
+RUNNERS_UP = 10
+_KINDS = {
+    "grid": "Every combination of the settings was tried",
+    "random": "Combinations of the settings were drawn evenly, each once",
+    "tpe": "Combinations of the settings were proposed by Optuna's tree-structured Parzen estimator",
+}
+
+
+def choice_sentences(search: SearchSummary) -> list[str]:
+    """How it was chosen, in plain words."""
+    count = len(search.configurations)
+    diverged = sum(item.diverged for item in search.configurations)
+    halved = sum(item.halved for item in search.configurations)
+    chosen = sum(item.chosen for item in search.configurations)
+    best = "lowest" if search.select == "loss" else "highest"
+    score = f"the {best} validation {SELECTS[search.select]}{_mean_over(search)}"
+    tried = f"{count:,} configuration{'s' * (count > 1)}, {search.heads:,} trained head{'s' * (search.heads > 1)}"
+    told = [f"{_KINDS[search.kind]}: {tried}{_times(search)}."]
+    if halved:
+        told.append(f"Successive halving ended {halved:,} of them before their last epoch.")
+    if diverged:
+        told.append(f"The loss of {diverged:,} was not finite; a configuration with such a run has no score.")
+    if search.best_of:
+        told.append(f"For every value of {join_names(search.best_of)}, the configuration with {score} was chosen.")
+    else:
+        told.append(f"The configuration with {score} was chosen.")
+    finalists = "the chosen one was" if chosen == 1 else f"the {chosen:,} chosen were"
+    told.append(
+        f"The search never saw a test row. Only {finalists} then trained on the training rows of the split and scored "
+        "on its test rows, once."
+    )
+    return told
+
+
+def choice_table(search: SearchSummary) -> Table:
+    """The chosen ones, and the best of the others, by validation score."""
+    ranked = list(enumerate(search.ranked, start=1))
+    others = [(rank, item) for rank, item in ranked if not item.chosen][:RUNNERS_UP]
+    shown = sorted([(rank, item) for rank, item in ranked if item.chosen] + others, key=lambda pair: pair[0])
+    items = [item for _, item in shown]
+    return Table(
+        (
+            Column("Configuration", [Cell(item.name) for item in items], "left"),
+            Column("Rank", [Cell(f"{rank:,}") for rank, _ in shown]),
+            Column(f"Validation {SELECTS[search.select]}", [_score(item) for item in items]),
+            Column("Heads", [Cell(f"{item.runs:,}") for item in items]),
+            Column("Ended early", [Cell(_ended(item)) for item in items], "left"),
+            Column("Chosen", [Cell("chosen" if item.chosen else UNDEFINED) for item in items], "left"),
+        )
+    )
+
+
+def choice_caption(search: SearchSummary) -> str:
+    """What the table shows of how many."""
+    rest = sum(not item.chosen for item in search.configurations)
+    others = f" and the best {min(rest, RUNNERS_UP)} of the {rest:,} others" if rest else ""
+    error = " ± its standard error" if any(item.error is not None for item in search.configurations) else ""
+    return f"The chosen configurations{others}, by validation score{error}. All are in search.csv."
+
+
+def _mean_over(search: SearchSummary) -> str:
+    parts = [f"{search.folds} folds"] * (search.folds > 1) + [f"{search.seeds} seeds"] * (search.seeds > 1)
+    return f", mean over {join_names(parts)}," if parts else ""
+
+
+def _times(search: SearchSummary) -> str:
+    parts = [f"{search.folds}-fold cross-validation"] * (search.folds > 1)
+    parts += [f"{search.seeds} seeds"] * (search.seeds > 1)
+    return f" ({join_names(parts)})" if parts else ""
+
+
+def _score(item: Searched) -> Cell:
+    if item.score is None:
+        return Cell(UNDEFINED)
+    return Cell(f"{item.score:.4f}", "" if item.error is None else f"{item.error:.4f}")
+
+
+def _ended(item: Searched) -> str:
+    parts = [f"{item.diverged} diverged"] * (item.diverged > 0) + [f"{item.halved} halved"] * (item.halved > 0)
+    return join_names(parts) if parts else UNDEFINED

@@ -1,0 +1,133 @@
+"""Plots of single classes: confusion matrices, bars of each class, change of each class against the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from emofuse.report.configurations import Configuration, Results
+from emofuse.report.drawing import (
+    COLUMN_IN,
+    GOLD,
+    NAVY,
+    ROSE,
+    despine,
+    marked,
+    most_lines,
+    note_random,
+    one_plot,
+    shorten,
+    text_width_in,
+    wrap,
+)
+from emofuse.report.formats import format_difference
+from emofuse.report.tables import CLASS_METRICS
+
+_COUNTS = LinearSegmentedColormap.from_list("counts", ["#ffffff", "#c9dcef", "#5f97c9", NAVY])
+_CHANGE = LinearSegmentedColormap.from_list("change", ["#a8552b", "#e9bb98", "#ffffff", "#9fc2e3", NAVY])
+_BARS = {"precision": GOLD, "recall": ROSE, "f1": NAVY}
+
+
+def plot_confusion(configuration: Configuration, classes: Sequence[str]) -> Figure:
+    """True classes down, predicted classes across; colour and percent are shares of the true class."""
+    counts = configuration.confusion
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    cell_in = float(np.clip(2.7 / len(classes), 0.28, 0.62))
+    figure, axes = one_plot(len(classes) * cell_in, len(classes) * cell_in)
+    axes.imshow(shares, cmap=_COUNTS, vmin=0, vmax=1, aspect="equal", interpolation="nearest")
+    for (row, column), share in np.ndenumerate(shares):
+        count = int(counts[row, column])
+        text = f"{_short_count(count)}\n{_percent(share)}" if count else "0"
+        colour = _ink(_COUNTS(share)) if count else "#b4b4b4"
+        size = min(6.5, 72 * cell_in * 0.86 / (0.64 * max(map(len, text.split("\n")))))
+        _write_cell(axes, (column, row), text, color=colour, fontsize=size, linespacing=1.2)
+    names = [shorten(label) for label in classes]
+    _matrix_ticks(axes, names, names, cell_in)
+    axes.set(xlabel="Predicted", ylabel="True")
+    note_random(axes, configuration.random_streams)
+    return figure
+
+
+def plot_classes(configuration: Configuration, classes: Sequence[str]) -> Figure:
+    """Precision, recall and F1 of every class as grouped bars, with the deviation over repeats."""
+    slot_in = float(np.clip(2.95 / len(classes), 0.33, 0.8))
+    figure, axes = one_plot(len(classes) * slot_in, 1.5)
+    width = min(0.26, 0.15 / slot_in)
+    for index, (key, colour) in enumerate(_BARS.items()):
+        spreads = configuration.class_metric(key)
+        heights = [0.0 if spread.n == 0 else spread.mean for spread in spreads]
+        at = np.arange(len(classes)) + (index - 1) * width
+        axes.bar(at, heights, width, color=colour, edgecolor="white", linewidth=0.4, label=CLASS_METRICS[key])
+        sds = np.array([spread.sd for spread in spreads])
+        if not np.isnan(sds).all():
+            axes.errorbar(at, heights, sds, fmt="none", ecolor="#333333", elinewidth=0.6)
+    axes.set(xlim=(-0.5 - 0.1, len(classes) - 0.5 + 0.1), ylim=(0, 1), yticks=np.arange(0, 1.01, 0.2))
+    axes.grid(axis="y")
+    axes.tick_params(axis="x", length=0)
+    _class_ticks(axes, [shorten(label) for label in classes], slot_in)
+    despine(axes)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2, borderpad=0)
+    note_random(axes, configuration.random_streams, above_pt=12)
+    return figure
+
+
+def plot_change(results: Results) -> Figure:
+    """F1 of every class minus the baseline's, one row for each other featured configuration."""
+    others = [item for item in results.featured if item is not results.baseline]
+    base = np.array([spread.mean for spread in results.baseline.class_metric("f1")])
+    change = np.array([[spread.mean for spread in item.class_metric("f1")] for item in others]) - base
+    labels = [wrap(marked(item)) for item in others]
+    slot_in = float(np.clip((COLUMN_IN - 0.15 - text_width_in(labels)) / len(results.classes), 0.27, 0.6))
+    row_in = max(0.24, 0.08 + 0.115 * most_lines(labels))
+    figure, axes = one_plot(len(results.classes) * slot_in, len(others) * row_in)
+    largest = max(0.05, float(np.nanmax(np.abs(change), initial=0.0)))
+    axes.imshow(change, cmap=_CHANGE, vmin=-largest, vmax=largest, aspect="auto", interpolation="nearest")
+    for (row, column), value in np.ndenumerate(change):
+        text, size = format_difference(value, 2), min(5.8, 72 * slot_in * 0.86 / (0.64 * 5))
+        _write_cell(axes, (column, row), text, color=_ink(_CHANGE((value / largest + 1) / 2)), fontsize=size)
+    _matrix_ticks(axes, labels, [shorten(label) for label in results.classes], slot_in)
+    note_random(axes, results.random_streams, mark="† ")
+    return figure
+
+
+def _matrix_ticks(axes: Axes, down: Sequence[str], across: Sequence[str], slot_in: float) -> None:
+    axes.set_yticks(range(len(down)), down)
+    _class_ticks(axes, across, slot_in)
+    axes.tick_params(length=0)
+    axes.set_xticks(np.arange(len(across) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(down) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=0.8)
+    axes.tick_params(which="minor", length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _class_ticks(axes: Axes, labels: Sequence[str], slot_in: float) -> None:
+    """Names below their slot, upright if they fit, else slanted."""
+    slanted = text_width_in(labels) > slot_in - 0.06
+    turn: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    axes.set_xticks(range(len(labels)), labels, **turn)
+
+
+def _write_cell(axes: Axes, at: tuple[int, int], text: str, **style: Any) -> None:
+    """Text in the middle of a matrix cell; it never reaches outside, so the layout need not measure it."""
+    axes.text(*at, text, ha="center", va="center", **style).set_in_layout(False)
+
+
+def _ink(background: tuple[float, float, float, float]) -> str:
+    """White or near-black, whichever contrasts more with a colour (relative luminance of WCAG 2)."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in background[:3]]
+    return "white" if np.dot(linear, (0.2126, 0.7152, 0.0722)) < 0.2 else "#1a1a1a"
+
+
+def _short_count(count: int) -> str:
+    return str(count) if count < 10_000 else f"{count / 1000:.0f}k"
+
+
+def _percent(share: float) -> str:
+    return "<1%" if share < 0.01 else f"{100 * share:.0f}%"

@@ -1,0 +1,111 @@
+"""What all plots of a report share: style, sizes, text that fits.
+
+A plot is one function. It returns a bare matplotlib figure whose axes have a size in inches; labels hang outside of
+them, and saving with a tight box makes room. So text keeps its size and never overlaps, whatever the number and length
+of names. Colours are Paul Tol's high-contrast scheme (safe for colour-blind readers and in greyscale).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
+
+from emofuse.report.configurations import Configuration
+
+STYLE: dict[str, Any] = {
+    "font.family": ["DejaVu Sans"],  # travels with matplotlib: the same figure on every machine
+    "font.size": 6.5,
+    "text.parse_math": False,  # a dollar sign in a label is a dollar sign
+    "text.color": "#1a1a1a",
+    "axes.edgecolor": "#555555",
+    "axes.labelcolor": "#1a1a1a",
+    "axes.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.6,
+    "xtick.color": "#1a1a1a",
+    "ytick.color": "#1a1a1a",
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "legend.frameon": False,
+    "legend.fontsize": 6.5,
+    "legend.handlelength": 1.2,
+    "legend.columnspacing": 1.2,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "emofuse",
+}
+COLUMN_IN = 3.5  # one column of a two-column paper
+PAGE_IN = 7.2  # both columns
+NAVY, ROSE, GOLD, GREY, RED = "#004488", "#BB5566", "#DDAA33", "#8a8a8a", "#b00020"
+
+
+def one_plot(width_in: float, height_in: float) -> tuple[Figure, Axes]:
+    """A figure that its axes fill."""
+    figure = Figure(figsize=(width_in, height_in))
+    return figure, figure.add_axes((0, 0, 1, 1))
+
+
+def note_random(axes: Axes, streams: Sequence[str], *, above_pt: float = 4, mark: str = "") -> None:
+    """A red line above the axes: a figure is often shown without its page."""
+    if streams:
+        text = textwrap.fill(f"{mark}random weights: {', '.join(streams)}", 60)
+        place: dict[str, Any] = {"xy": (0, 1), "xycoords": "axes fraction", "xytext": (0, above_pt)}
+        axes.annotate(text, **place, textcoords="offset points", color=RED, fontsize=6, va="bottom")
+
+
+def marked(item: Configuration) -> str:
+    """The label, with a dagger if streams ran with random weights."""
+    return f"{item.label} †" if item.random_streams else item.label
+
+
+def despine(axes: Axes) -> None:
+    """Leaves the left and the lower edge."""
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def wrap(label: str, width: int = 24, lines: int = 4) -> str:
+    """Breaks a name after `+`, `/`, `,` or a space; what is beyond the last line becomes an ellipsis."""
+    wrapped = [""]
+    for part in re.findall(r"[^+/,\s]*[+/,\s]?", label):
+        for piece in textwrap.wrap(part, width, drop_whitespace=False) or [""]:
+            if len(wrapped[-1]) + len(piece.rstrip()) > width:
+                wrapped.append("")
+            wrapped[-1] += piece
+    kept = [line.rstrip() for line in wrapped[:lines]]
+    if len(wrapped) > lines:
+        kept[-1] = kept[-1][: width - 1] + "…"
+    return "\n".join(kept)
+
+
+def most_lines(labels: Sequence[str]) -> int:
+    """Lines of the label that has most."""
+    return max(label.count("\n") + 1 for label in labels)
+
+
+def shorten(label: str, width: int = 22) -> str:
+    """A name on one line, cut off at `width` characters."""
+    flat = " ".join(label.split())
+    return flat if len(flat) <= width else flat[: width - 1] + "…"
+
+
+def text_width_in(labels: Sequence[str], size: float = 6.5) -> float:
+    """Width of the widest line of any label in inches."""
+    lines = [line for label in labels for line in label.split("\n") if line.strip()]
+    return max((TextPath((0, 0), line, size=size).get_extents().width / 72 for line in lines), default=0.0)
+
+
+def score_limits(values: Sequence[float]) -> tuple[float, float]:
+    """An axis around scores, at least a tenth wide."""
+    known = [value for value in values if not math.isnan(value)] or [0.0, 1.0]
+    low, high = min(known), max(known)
+    pad = max(0.03, 0.08 * (high - low), (0.1 - (high - low)) / 2)
+    return low - pad, high + pad

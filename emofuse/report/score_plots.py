@@ -1,0 +1,236 @@
+"""Plots of whole configurations: their scores with intervals, their training, and the search that found them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from emofuse.report.comparisons import Uncertainty
+from emofuse.report.configurations import Configuration, Results, Spread
+from emofuse.report.drawing import (
+    COLUMN_IN,
+    GREY,
+    NAVY,
+    PAGE_IN,
+    ROSE,
+    despine,
+    marked,
+    most_lines,
+    note_random,
+    one_plot,
+    score_limits,
+    shorten,
+    text_width_in,
+    wrap,
+)
+from emofuse.report.search import SELECTS, SearchSummary
+from emofuse.report.tables import METRICS
+
+MOST_ROWS = 80  # of the overview: what a page can hold
+SIGNIFICANT = 0.05
+_SCORES = (("accuracy", NAVY, "o"), ("macro.f1", ROSE, "s"))
+_ROW_IN = 0.135
+_DOT_IN = 0.15
+
+Floats = npt.NDArray[np.float64]
+
+
+def plot_progression(results: Results, uncertainty: Uncertainty) -> Figure:
+    """Accuracy and macro F1 from configuration to configuration, top to bottom, with interval and deviation."""
+    items = results.configurations
+    labels = [wrap(marked(item)) for item in items]
+    heights_in = np.array([max(0.27, 0.1 + 0.115 * most_lines([label])) for label in labels])
+    middles_in = np.cumsum(heights_in) - heights_in / 2  # the y axis is in inches: a row is as high as its name
+    figure, axes = one_plot(COLUMN_IN - 0.15 - text_width_in(labels), heights_in.sum())
+    ends: list[float] = []
+    for (path, colour, marker), shift in zip(_SCORES, (-0.04, 0.04), strict=True):
+        rows = middles_in + shift
+        ends += _draw_lines(axes, items, uncertainty, path, rows, colour=colour)
+        means = [item.metric(path).mean for item in items]
+        axes.plot(means, rows, color=colour, linewidth=0.7, alpha=0.45)
+        axes.plot(means, rows, color=colour, marker=marker, markersize=3.6, linestyle="none", label=METRICS[path])
+    ends += _draw_reachable(axes, results, items, middles_in)
+    axes.set(xlim=score_limits(ends), ylim=(heights_in.sum(), 0), xlabel="Test score")
+    axes.set_yticks(middles_in, labels)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    despine(axes)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2, borderpad=0)
+    note_random(axes, results.random_streams, above_pt=12, mark="† ")
+    return figure
+
+
+def overview_rows(results: Results) -> tuple[Configuration, ...]:
+    """What the overview shows, top to bottom: the best by validation first, and the baseline wherever it stands."""
+    best = results.ranked[:MOST_ROWS]
+    return best if results.baseline in best else (*best[:-1], results.baseline)
+
+
+def has_stream_dots(items: Sequence[Configuration]) -> bool:
+    """Whether the streams alone tell the configurations apart, so that dots can stand for names."""
+    return len({frozenset(item.streams) for item in items}) == len(items)
+
+
+def plot_overview(results: Results, uncertainty: Uncertainty) -> Figure:
+    """Many configurations: a row each with its streams as dots, and its test scores beside the baseline's.
+
+    The dots are those of an UpSet plot (Lex et al., TVCG 2014). Configurations that share their streams have names
+    instead.
+    """
+    items = overview_rows(results)
+    rows = np.arange(len(items), dtype=np.float64)
+    figure = Figure(figsize=(1, 1))
+    dots = has_stream_dots(items)
+    names = [] if dots else [shorten(marked(item), 52) for item in items]
+    left_in = _draw_streams(figure, results, items) + 0.12 if dots else text_width_in(names, 5.8) + 0.1
+    width_in = (PAGE_IN - left_in - 0.2) / 2
+    for place, (path, colour, marker) in enumerate(_SCORES):
+        name = METRICS[path][0].lower() + METRICS[path][1:]
+        box = (left_in + place * (width_in + 0.2), 0, width_in, _ROW_IN * len(items))
+        axes = figure.add_axes(box)
+        ends = _draw_lines(axes, items, uncertainty, path, rows, colour=colour)
+        for row, item in zip(rows, items, strict=True):
+            comparison = uncertainty.comparisons.get(item.label)
+            sure = comparison is not None and comparison.corrected[path] < SIGNIFICANT
+            fill = colour if sure else "white"
+            point: dict[str, Any] = {"markersize": 3.4, "markeredgewidth": 0.8, "markeredgecolor": colour}
+            axes.plot(item.metric(path).mean, row, marker=marker, markerfacecolor=fill, **point)
+        if path == "accuracy":
+            ends += _draw_reachable(axes, results, items, rows)
+        axes.axvline(results.baseline.metric(path).mean, color=GREY, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1)
+        axes.axhspan(*_row_of_baseline(results, items), color="#f3ead2", linewidth=0, zorder=0)
+        axes.set(xlim=score_limits(ends), ylim=(len(items) - 0.5, -0.5), xlabel=f"Test {name}")
+        axes.set_yticks(rows, names if names and not place else [""] * len(items), fontsize=5.8)
+        axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="x", top=True, labeltop=True)
+        axes.grid(axis="x")
+        despine(axes)
+    note_random(figure.axes[0], results.random_streams, above_pt=60 if dots else 14, mark="† ")
+    return figure
+
+
+def plot_training(results: Results) -> Figure:
+    """Validation macro F1 by epoch: a small panel a configuration, a line a repeat; a ring marks the epoch kept."""
+    items = results.featured
+    columns = _panel_columns(len(items))
+    gap_in, height_in = 0.16, 0.95
+    width_in = ((COLUMN_IN if columns <= 2 else PAGE_IN) - 0.5 - gap_in * (columns - 1)) / columns
+    titles = [wrap(marked(item), int(width_in / 0.056)) for item in items]
+    step_in = height_in + 0.34 + 0.11 * most_lines(titles)
+    runs = [run for item in items for run in item.runs]
+    curves = {run.digest: _numbers(entry["val_macro_f1"] for entry in run.history) for run in runs}
+    kept = Spread.of(curves[run.digest][run.best_epoch - 1] for run in results.baseline.runs)
+    limits = score_limits([value for curve in curves.values() for value in curve])
+    last_epoch = max(2, *map(len, curves.values()))
+    figure = Figure(figsize=(1, 1))
+    for index, (item, title) in enumerate(zip(items, titles, strict=True)):
+        row, column = divmod(index, columns)
+        axes = figure.add_axes((column * (width_in + gap_in), -row * step_in, width_in, height_in))
+        axes.axhline(kept.mean, color=GREY, linewidth=0.7, linestyle=(0, (4, 2)))
+        for run in item.runs:
+            _draw_curve(axes, curves[run.digest], run.best_epoch)
+        axes.set(xlim=(1, last_epoch), ylim=limits)
+        axes.set_title(title, loc="left", fontsize=6, pad=3)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.grid(axis="y")
+        despine(axes)
+        axes.tick_params(labelleft=column == 0)
+        if column == 0:
+            axes.set_ylabel("Validation macro F1", fontsize=6)
+        if index + columns >= len(items):
+            axes.set_xlabel("Epoch", fontsize=6)
+    random = tuple(dict.fromkeys(name for item in items for name in item.random_streams))
+    note_random(figure.axes[0], random, above_pt=6 + 8 * most_lines(titles[:columns]), mark="† ")
+    return figure
+
+
+def plot_search(search: SearchSummary) -> Figure:
+    """Validation score of every configuration of a search, best first, with standard errors; the chosen stand out."""
+    scored = [item for item in search.ranked if item.score is not None]
+    scores, errors = _numbers(item.score for item in scored), _numbers(item.error for item in scored)
+    ranks = np.arange(1, len(scored) + 1)
+    chosen = np.array([item.chosen for item in scored], dtype=bool)
+    figure, axes = one_plot(PAGE_IN - 0.5, 2.2)
+    for which, colour, size, label in ((~chosen, GREY, 2.2, "Not chosen"), (chosen, ROSE, 3.2, "Chosen")):
+        if which.any():
+            axes.vlines(ranks[which], (scores - errors)[which], (scores + errors)[which], color=colour, linewidth=0.5)
+            style: dict[str, Any] = {"marker": "o", "markersize": size, "linestyle": "none", "color": colour}
+            axes.plot(ranks[which], scores[which], label=label, **style)
+    axes.set(xlim=(0, len(scored) + 1), xlabel="Rank", ylabel=f"Validation {SELECTS[search.select]}")
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.grid(axis="y")
+    despine(axes)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2, borderpad=0)
+    return figure
+
+
+def _draw_lines(
+    axes: Axes, items: Sequence[Configuration], uncertainty: Uncertainty, path: str, rows: Floats, *, colour: str
+) -> list[float]:
+    """Thin: the interval over test images; thick: the deviation over repeats. Returns where lines and means end."""
+    spreads = [item.metric(path) for item in items]
+    means, sds = _numbers(spread.mean for spread in spreads), np.nan_to_num([spread.sd for spread in spreads])
+    intervals = [uncertainty.intervals.get(item.label, {}).get(path) for item in items]
+    low = _numbers(interval and interval.low for interval in intervals)
+    high = _numbers(interval and interval.high for interval in intervals)
+    axes.hlines(rows, low, high, color=colour, linewidth=0.7)
+    axes.hlines(rows, means - sds, means + sds, color=colour, linewidth=2, alpha=0.45)
+    return [*(means - sds), *(means + sds), *low, *high]
+
+
+def _draw_reachable(axes: Axes, results: Results, items: Sequence[Configuration], rows: Floats) -> list[float]:
+    """Black ticks where the accuracy that a design allows is known; returns their places."""
+    known = [(results.reachable(item), row) for item, row in zip(items, rows, strict=True)]
+    values = [(value, row) for value, row in known if value is not None]
+    if values:
+        ticks: dict[str, Any] = {"marker": "|", "markersize": 9, "markeredgewidth": 1.4, "color": "#1a1a1a"}
+        axes.plot(*zip(*values, strict=True), linestyle="none", label="Reachable accuracy", **ticks)
+    return [value for value, _ in values]
+
+
+def _draw_streams(figure: Figure, results: Results, items: Sequence[Configuration]) -> float:
+    """Which row has which streams, as dots; returns the width in inches."""
+    names = tuple(dict.fromkeys(name for item in results.configurations for name in item.streams))
+    axes = figure.add_axes((0, 0, _DOT_IN * len(names), _ROW_IN * len(items)))
+    for row, item in enumerate(items):
+        used = [names.index(name) for name in item.streams]
+        axes.plot([min(used), max(used)], [row, row], color=NAVY, linewidth=0.9)
+        for column in range(len(names)):
+            colour = NAVY if column in used else "#dfe2e6"
+            axes.plot(column, row, marker="o", markersize=3.6, color=colour, markeredgewidth=0)
+    axes.axhspan(*_row_of_baseline(results, items), color="#f3ead2", linewidth=0, zorder=0)
+    axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(items) - 0.5, -0.5))
+    marks = [f"{shorten(name)} †" if name in results.random_streams else shorten(name) for name in names]
+    turn: dict[str, Any] = {"rotation": 60, "ha": "left", "va": "bottom", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(names)), marks, fontsize=5.8, **turn)
+    axes.set_yticks([])
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    return _DOT_IN * len(names)
+
+
+def _row_of_baseline(results: Results, items: Sequence[Configuration]) -> tuple[float, float]:
+    place = items.index(results.baseline)
+    return place - 0.5, place + 0.5
+
+
+def _draw_curve(axes: Axes, curve: Floats, best_epoch: int) -> None:
+    axes.plot(np.arange(1, len(curve) + 1), curve, color=NAVY, linewidth=0.7, alpha=0.65)
+    ring: dict[str, Any] = {"marker": "o", "markersize": 3.4, "markerfacecolor": "white", "markeredgecolor": ROSE}
+    axes.plot(best_epoch, curve[best_epoch - 1], zorder=3, clip_on=False, **ring)
+
+
+def _panel_columns(panels: int) -> int:
+    """Two panels fill the column of a paper, three or four its page."""
+    return panels if panels <= 2 else 2 if panels <= 4 else 3 if panels <= 6 else 4
+
+
+def _numbers(values: Any) -> Floats:
+    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)

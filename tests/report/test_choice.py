@@ -1,0 +1,115 @@
+"""How it was chosen: sentences, table and CSV of a search."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+
+from emofuse.report.choice import choice_caption, choice_sentences, choice_table
+from emofuse.report.numbers import csv_text, search_rows
+from emofuse.report.search import Searched, SearchSummary
+
+GRID = SearchSummary(
+    kind="grid",
+    select="macro_f1",
+    configurations=(
+        Searched("lbp, 0.001", {"streams": ["lbp"], "learning_rate": 0.001}, 0.31, 0.02, 10),
+        Searched(
+            "lbp, 3e-05", {"streams": ["lbp"], "learning_rate": 3.1622776601683795e-05}, 0.52, 0.01, 10, chosen=True
+        ),
+        Searched("both, 0.001", {"streams": ["lbp", "resnet50"], "learning_rate": 0.001}, None, None, 10, diverged=2),
+        Searched("both, 3e-05", {"streams": ["lbp", "resnet50"]}, 0.41, None, 1, halved=4, chosen=True),
+    ),
+    heads=31,
+    folds=5,
+    seeds=2,
+    best_of=("streams",),
+)
+
+
+def texts(table, title):
+    (column,) = [column for column in table.columns if column.title == title]
+    return [cell.text for cell in column.cells]
+
+
+def test_a_search_is_ranked_by_its_score_and_those_without_one_come_last():
+    assert [item.score for item in GRID.ranked] == [0.52, 0.41, 0.31, None]
+    assert [item.score for item in replace(GRID, select="loss").ranked] == [0.31, 0.41, 0.52, None]
+
+
+def test_sentences_tell_what_was_tried_and_by_what_it_was_chosen():
+    tried, halved, diverged, chosen, tested = choice_sentences(GRID)
+    assert tried == (
+        "Every combination of the settings was tried: 4 configurations, 31 trained heads (5-fold cross-validation and "
+        "2 seeds)."
+    )
+    assert halved == "Successive halving ended 4 of them before their last epoch."
+    assert diverged == "The loss of 2 was not finite; a configuration with such a run has no score."
+    assert chosen == (
+        "For every value of streams, the configuration with the highest validation macro F1, mean over 5 folds and 2 "
+        "seeds, was chosen."
+    )
+    assert tested == (
+        "The search never saw a test row. Only the 2 chosen were then trained on the training rows of the split and "
+        "scored on its test rows, once."
+    )
+
+
+def test_sentences_of_a_plain_search_are_short():
+    best = replace(GRID.configurations[1], runs=1)
+    search = SearchSummary("tpe", "loss", (best,), heads=1)
+    tried, chosen, tested = choice_sentences(search)
+    assert tried == (
+        "Combinations of the settings were proposed by Optuna's tree-structured Parzen estimator: 1 configuration, "
+        "1 trained head."
+    )
+    assert chosen == "The configuration with the lowest validation loss was chosen."
+    assert tested.startswith("The search never saw a test row. Only the chosen one was then trained on the training ")
+    assert choice_sentences(replace(search, kind="random"))[0].startswith(
+        "Combinations of the settings were drawn evenly, each once: 1 configuration"
+    )
+
+
+def test_the_table_has_the_chosen_and_the_best_others_by_rank():
+    table = choice_table(GRID)
+    assert texts(table, "Configuration") == ["lbp, 3e-05", "both, 3e-05", "lbp, 0.001", "both, 0.001"]
+    assert texts(table, "Rank") == ["1", "2", "3", "4"]
+    assert texts(table, "Validation macro F1") == ["0.5200", "0.4100", "0.3100", "–"]
+    assert [column.cells[0].spread for column in table.columns][2] == "0.0100"
+    assert texts(table, "Heads") == ["10", "1", "10", "10"]
+    assert texts(table, "Ended early") == ["–", "4 halved", "–", "2 diverged"]
+    assert texts(table, "Chosen") == ["chosen", "chosen", "–", "–"]
+    assert choice_caption(GRID) == (
+        "The chosen configurations and the best 2 of the 2 others, by validation score ± its standard error. All are "
+        "in search.csv."
+    )
+
+
+def test_of_hundreds_the_table_has_the_chosen_and_ten_others():
+    many = tuple(Searched(f"c{index:03}", {}, index / 500, None, 1, chosen=index == 7) for index in range(500))
+    search = replace(GRID, configurations=many)
+    assert texts(choice_table(search), "Rank") == [*map(str, range(1, 11)), "493"]
+    assert choice_caption(search).startswith(
+        "The chosen configurations and the best 10 of the 499 others, by validation score."
+    )
+
+
+def test_the_csv_has_every_configuration_with_unrounded_settings():
+    rows = list(csv.DictReader(io.StringIO(csv_text(search_rows(GRID)))))
+    assert list(rows[0]) == [
+        "rank", "configuration", "chosen", "val_macro_f1_mean", "val_macro_f1_se", "runs", "diverged", "halved",
+        "setting_streams", "setting_learning_rate",
+    ]  # fmt: skip
+    assert [row["configuration"] for row in rows] == ["lbp, 3e-05", "both, 3e-05", "lbp, 0.001", "both, 0.001"]
+    assert rows[0]["setting_learning_rate"] == "3.1622776601683795e-05"
+    assert [row["setting_streams"] for row in rows] == ["lbp", "lbp resnet50", "lbp", "lbp resnet50"]
+    assert [row["setting_learning_rate"] for row in rows][1:] == ["", "0.001", "0.001"]
+    assert [row["val_macro_f1_mean"] for row in rows] == ["0.52", "0.41", "0.31", ""]
+    assert [row["chosen"] for row in rows] == ["yes", "yes", "no", "no"]
+
+
+def test_settings_that_are_specs_stand_as_json():
+    head = {"kind": "concat", "depth": 2}
+    (row,) = search_rows(replace(GRID, configurations=(Searched("a", {"head": head, "kind": "x"}, 0.5, None, 1),)))
+    assert (row["setting_head"], row["setting_kind"]) == ('{"kind": "concat", "depth": 2}', "x")

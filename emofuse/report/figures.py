@@ -25,6 +25,7 @@ from emofuse.report.score_plots import (
     plot_training,
 )
 from emofuse.report.search import SELECTS, SearchSummary
+from emofuse.report.sentences import featured_words
 
 PNG_DPI = 300
 _PAD_IN = 0.04
@@ -161,8 +162,7 @@ def _training_caption(results: Results) -> str:
 def _which_are_shown(results: Results) -> str:
     if results.featured == results.configurations:
         return ""
-    best = len(results.featured) - (results.baseline not in results.ranked[: len(results.featured)])
-    return f" Shown: the {best} best by validation {SELECTS[results.select]}, and the baseline."
+    return f" Shown: {featured_words(results)}."
 
 
 def _picture(stem: str, caption: str, plot: Callable[[], Figure]) -> Picture:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from emofuse.report.comparisons import Uncertainty
-from emofuse.report.configurations import Configuration, Results, Spread, repeat_of
+from emofuse.report.configurations import FEATURED, Configuration, Results, Spread, repeat_of
 from emofuse.report.formats import format_difference, format_interval, format_score, format_sd, join_names, join_some
 from emofuse.report.inputs import SPLITS, StreamUse
 from emofuse.report.search import SELECTS
@@ -103,10 +103,15 @@ def featured_note(results: Results) -> str:
     if results.featured == results.configurations:
         return ""
     return (
-        f"Of {len(results.configurations)} configurations, those with the best validation "
-        f"{SELECTS[results.select]} and the baseline: {join_names(item.label for item in results.featured)}. The "
-        "tables hold all; per_class.csv has the numbers of every class."
+        f"Of {len(results.configurations)} configurations, {featured_words(results)}. The tables hold all of them; "
+        "per_class.csv has the numbers of every class."
     )
+
+
+def featured_words(results: Results) -> str:
+    """Those with figures of their own, where they are not all."""
+    best = f"the {FEATURED} best by validation {SELECTS[results.select]}"
+    return best if len(results.featured) == FEATURED else f"{best}, and the baseline"
 
 
 def empty_stream_notices(results: Results, uses: Iterable[StreamUse]) -> list[str]:

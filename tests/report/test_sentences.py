@@ -208,7 +208,18 @@ def test_sentences_about_many_configurations_stay_short(make):
     assert "batch size 64 (32 for 5 configurations)" in text
     assert "c1, c3, c5, c7, c9 and 5 more use at least one of them." in sentences.random_weights_warning(results)
     assert sentences.run_notes(results) == ["c0, c1, c2, c3, c4 and 15 more: 5 rows are in no split."]
-    assert sentences.featured_note(results).startswith("Of 21 configurations, those with the best validation macro F1 ")
+    assert sentences.featured_note(results).startswith("Of 21 configurations, the 6 best by validation macro F1")
+
+
+def test_the_baseline_is_featured_whether_or_not_it_is_among_the_best(make):
+    def note(baseline):
+        scores = [{"history": [{"val_macro_f1": index / 20}], "best_epoch": 1} for index in range(14)]
+        runs = [make(f"c{index}", change=change) for index, change in enumerate(scores)]
+        return sentences.featured_note(group_runs(runs, "runs", baseline=baseline))
+
+    rest = "The tables hold all of them; per_class.csv has the numbers of every class."
+    assert note("c0") == f"Of 14 configurations, the 6 best by validation macro F1, and the baseline. {rest}"
+    assert note("c13") == f"Of 14 configurations, the 6 best by validation macro F1. {rest}"
 
 
 def test_a_few_configurations_all_have_figures(make):

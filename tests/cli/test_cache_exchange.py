@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from emofuse.cli import cache as cache_cli
+from emofuse.errors import CacheError
+from emofuse.status import Status
+
+
+def emofuse(*arguments: object) -> Result:
+    result = CliRunner().invoke(cache_cli.app, [str(argument) for argument in arguments], catch_exceptions=True)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture
+def cache(tmp_path, write_cache) -> Path:
+    return write_cache(
+        tmp_path / "f.zarr",
+        ["joy", "fear"],
+        np.array([0, 1, -1]),
+        ["train", "test", ""],
+        {
+            "lbp": ("lbp", np.ones((3, 512), np.float32), np.full(3, Status.OK, np.uint8)),
+            "places365": ("places365", np.ones((3, 2048), np.float16), np.full(3, Status.OK, np.uint8)),
+        },
+    )
+
+
+@pytest.mark.parametrize(("to", "suffix"), [("hdf5", ".h5"), ("npz", ".npz"), ("parquet", ".parquet")])
+def test_an_export_lies_beside_the_cache(cache, to, suffix):
+    result = emofuse("export", cache, "--to", to)
+    made = cache.with_name("f" + suffix)
+    assert result.stdout == f"{made}: {made.stat().st_size / 1e6:.1f} MB\n"
+    assert made.stat().st_size > (3 * 512 * 4 if to != "parquet" else 0)
+
+
+def test_streams_and_file_of_an_export_can_be_chosen(cache, tmp_path):
+    emofuse("export", cache, "--to", "npz", "--streams", "lbp,", "--out", tmp_path / "mine.npz")
+    with np.load(tmp_path / "mine.npz") as file:
+        assert "streams/lbp/features" in file.files
+        assert "streams/places365/features" not in file.files
+
+
+def test_a_misspelt_format_is_named(cache):
+    with pytest.raises(CacheError, match=r"--to: 'parket' is no format, did you mean 'parquet'\?"):
+        emofuse("export", cache, "--to", "parket")

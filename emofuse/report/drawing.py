@@ -97,6 +97,13 @@ def shorten(label: str, width: int = 22) -> str:
     return flat if len(flat) <= width else flat[: width - 1] + "…"
 
 
+def shorten_middle(label: str, width: int) -> str:
+    """A name on one line, cut in the middle: names of a search begin alike and end with the settings that differ."""
+    flat = " ".join(label.split())
+    head = (width - 1) // 3
+    return flat if len(flat) <= width else f"{flat[:head]}…{flat[head + 1 - width :]}"
+
+
 def text_width_in(labels: Sequence[str], size: float = 6.5) -> float:
     """Width of the widest line of any label in inches."""
     lines = [line for label in labels for line in label.split("\n") if line.strip()]

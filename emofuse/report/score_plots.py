@@ -27,6 +27,7 @@ from emofuse.report.drawing import (
     one_plot,
     score_limits,
     shorten,
+    shorten_middle,
     text_width_in,
     wrap,
 )
@@ -88,7 +89,7 @@ def plot_overview(results: Results, uncertainty: Uncertainty) -> Figure:
     rows = np.arange(len(items), dtype=np.float64)
     figure = Figure(figsize=(1, 1))
     dots = has_stream_dots(items)
-    names = [] if dots else [shorten(marked(item), 52) for item in items]
+    names = [] if dots else [shorten_middle(marked(item), 52) for item in items]
     left_in = _draw_streams(figure, results, items) + 0.12 if dots else text_width_in(names, 5.8) + 0.1
     width_in = (PAGE_IN - left_in - 0.2) / 2
     for place, (path, colour, marker) in enumerate(_SCORES):
@@ -112,7 +113,7 @@ def plot_overview(results: Results, uncertainty: Uncertainty) -> Figure:
         axes.tick_params(axis="x", top=True, labeltop=True)
         axes.grid(axis="x")
         despine(axes)
-    note_random(figure.axes[0], results.random_streams, above_pt=60 if dots else 14, mark="† ")
+    note_random(figure.axes[-1], results.random_streams, above_pt=14, mark="† ")  # away from the names of the streams
     return figure
 
 

@@ -16,7 +16,7 @@ import pytest
 from emofuse.report.class_plots import _ink, plot_change, plot_classes, plot_confusion
 from emofuse.report.comparisons import measure_uncertainty
 from emofuse.report.configurations import group_runs
-from emofuse.report.drawing import STYLE, shorten, wrap
+from emofuse.report.drawing import STYLE, shorten, shorten_middle, wrap
 from emofuse.report.figures import FIGURE_FILES, _slugs, draw_pictures
 from emofuse.report.score_plots import plot_overview, plot_progression, plot_search, plot_training
 from emofuse.report.search import Searched, SearchSummary
@@ -144,6 +144,8 @@ def test_names_are_wrapped_between_their_parts():
     assert wrap("x" * 300).endswith("…")
     assert len(wrap("x" * 300).split("\n")) == 4
     assert shorten("a  very long name of a class") == "a very long name of a…"
+    assert shorten_middle("lbp+landmarks+resnet50, learning_rate  0.001", 24) == "lbp+lan…rning_rate 0.001"
+    assert shorten_middle("short", 24) == "short"
 
 
 @pytest.mark.parametrize("colour", [(1, 1, 1, 1), (0, 0, 0, 1), (0, 0.27, 0.53, 1), (0.6, 0.75, 0.9, 1)])
@@ -217,7 +219,7 @@ def test_an_overview_of_configurations_with_the_same_streams_has_their_names(mak
     results = make_results([f"{index} {LONG}" for index in range(20)])
     accuracy, macro_f1 = plot_overview(results, unmeasured).axes
     labels = [label.get_text() for label in accuracy.get_yticklabels()]
-    assert labels == [shorten(item.label, 52) for item in results.ranked]
+    assert labels == [shorten_middle(item.label, 52) for item in results.ranked]
     assert not overlapping(accuracy.get_yticklabels())
     assert {label.get_text() for label in macro_f1.get_yticklabels()} == {""}
 

@@ -62,6 +62,10 @@ class TrainingError(EmofuseError, RuntimeError):
     """A run cannot be trained as asked (no rows, one class, diverged)."""
 
 
+class ProfileError(EmofuseError, RuntimeError):
+    """A configuration cannot be measured: it cannot run here, or its process died."""
+
+
 class ResultsError(EmofuseError, RuntimeError):
     """A folder of results is missing, damaged or of another version."""
 

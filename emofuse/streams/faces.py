@@ -95,6 +95,22 @@ def face_identity(spec: FaceSpec) -> dict[str, Any]:
     return {"detector": spec.detector, "version": VERSION, "min_confidence": spec.min_confidence, "models": models}
 
 
+def model_files(spec: FaceSpec) -> tuple[Path, ...]:
+    """The files of the networks that find a face and its points.
+
+    Raises:
+        StreamError: Face Mesh is asked for and its models are not installed.
+        WeightsError: the landmarker is asked for and its model is not there.
+    """
+    match spec.detector:
+        case "face_mesh":
+            folder = _mesh_folder()
+            return tuple(folder / name for name in _MESH_MODELS)
+        case "landmarker":
+            model = resolve_weights(_LANDMARKER_WEIGHTS).path
+            return (model,) if model is not None else ()
+
+
 class FaceMeshDetector:
     """MediaPipe Face Mesh on single pictures: no tracking, no refinement of lips and irises, one native thread.
 

@@ -72,10 +72,17 @@ class BuildPlan:
         for missing in self.missing:
             rows = self.layout.block_slice(missing.block)
             part = manifest.table[rows]
-            pairs = zip(part["path"].to_list(), part["problem"].to_list(), strict=True)
-            paths = tuple(root / path if problem is None else None for path, problem in pairs)
-            ids = tuple(part["sample_id"].to_list())
-            yield BlockTask(missing.block, rows.start, missing.streams, paths, ids, missing.views)
+            problems = part["problem"].to_list()
+            pairs = zip(part["path"].to_list(), problems, strict=True)
+            yield BlockTask(
+                block=missing.block,
+                start=rows.start,
+                streams=missing.streams,
+                paths=tuple(root / path if problem is None else None for path, problem in pairs),
+                sample_ids=tuple(part["sample_id"].to_list()),
+                views=missing.views,
+                bad_rows={row: problem for row, problem in enumerate(problems) if problem is not None},
+            )
 
 
 def plan_build(path: Path, manifest: Manifest, spec: CacheSpec) -> BuildPlan:

@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ class BlockTask:
         paths: of its pictures, None for a bad row of the manifest.
         sample_ids: of its rows.
         views: that these streams miss.
+        bad_rows: row of the block -> what the manifest holds against it, for every row without a path.
     """
 
     block: int
@@ -81,6 +82,7 @@ class BlockTask:
     paths: tuple[Path | None, ...]
     sample_ids: tuple[str, ...] = ()
     views: tuple[int, ...] = (0,)
+    bad_rows: Mapping[int, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"rows {self.start}-{self.start + len(self.paths) - 1} (block {self.block})"
@@ -191,15 +193,36 @@ atexit.register(close_extractor)
 
 def _compute_block(job: BuildJob, task: BlockTask) -> BlockDone:
     with _lock:
-        found = _open_extractor(job, task.streams).extract_views(task.paths, task.sample_ids, task.views)
+        extractor = _open_extractor(job, task.streams)
+        found = extractor.extract_views(task.paths, task.sample_ids, task.views)
+        needs_face = {name: stream.needs_face for name, stream in extractor.streams.items()}
     for view, extraction in found.items():
         for name, rows in extraction.rows.items():
             write_block(
-                job.cache, name, task.block, features=rows.features, status=rows.status, flags=rows.flags, view=view
+                job.cache,
+                name,
+                task.block,
+                features=rows.features,
+                status=rows.status,
+                flags=rows.flags,
+                reasons=_reasons(task, name, extraction, needs_face=needs_face[name]),
+                view=view,
             )
     together = {name: np.concatenate([found[view].rows[name].status for view in task.views]) for name in task.streams}
     counts = {name: _count(status) for name, status in together.items()}
     return BlockDone(len(task.paths) * len(task.views), counts, tuple(_problems(task, found)))
+
+
+def _reasons(task: BlockTask, stream: str, extraction: Extraction, *, needs_face: bool) -> list[str]:
+    """Why each row of a block has no features of a stream; "" for those that have."""
+    nothing = "no face found" if needs_face else "nothing detected"
+    reasons = [nothing if code == Status.NO_DETECTION else "" for code in extraction.rows[stream].status.tolist()]
+    for row, about, reason in extraction.problems:
+        if about in {"", stream}:
+            reasons[row] = reason
+    for row, problem in task.bad_rows.items():
+        reasons[row] = problem
+    return reasons
 
 
 def _problems(task: BlockTask, found: Mapping[int, Extraction]) -> Iterator[Problem]:

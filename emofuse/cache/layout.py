@@ -8,10 +8,14 @@
         features  (N, V, D)          float16 or float32, chunks (block_rows, 1, D)
         status    (N, V)             uint8 of `Status`, chunks (block_rows, 1)
         flags     (N, V)             uint8, only for streams with flags, chunks (block_rows, 1)
+        reason    (N, V)             text, why a row is not OK, "" where it is, chunks (block_rows, 1)
 
 One block of rows is one chunk of each array, and the status chunk is written last. Chunks are uncompressed and end in a
-CRC32C checksum, so the length of a whole chunk file is known beforehand. V is 1 for the pictures as they are, and more
-with augmented views of them: view 0 is always the picture itself, and views can be added later.
+CRC32C checksum, so the length of a whole chunk file of numbers is known beforehand. A chunk of reasons is there exactly
+if one of its rows is not OK. V is 1 for the pictures as they are, and more with augmented views of them: view 0 is
+always the picture itself, and views can be added later.
+
+Format 1 had no reasons. Its caches are read and built on; their streams stay without.
 """
 
 from __future__ import annotations
@@ -26,10 +30,12 @@ import numpy as np
 
 from emofuse import specs
 
-FORMAT = 1
+FORMAT = 2
+READABLE_FORMATS = (1, FORMAT)
 ATTRIBUTE = "emofuse"
-ArrayName = Literal["features", "status", "flags"]
+ArrayName = Literal["features", "flags", "reason", "status"]
 ARRAY_NAMES: tuple[ArrayName, ...] = get_args(ArrayName)
+"""In the order in which the chunks of a block are written."""
 CHECKSUM_BYTES = 4
 
 
@@ -52,12 +58,14 @@ class CacheLayout:
         block_rows: rows of a block; the last block may be shorter.
         ids_digest: SHA-256 over the manifest's sample ids, in order.
         created: UTC, ISO 8601.
+        format: of the cache, one of `READABLE_FORMATS`.
     """
 
     rows: int
     block_rows: int
     ids_digest: str
     created: str
+    format: int = FORMAT
 
     @property
     def blocks(self) -> int:
@@ -71,7 +79,7 @@ class CacheLayout:
 
     def to_attributes(self) -> dict[str, Any]:
         """Plain JSON of the root group's attributes."""
-        own = {"format": FORMAT, "rows": self.rows, "block_rows": self.block_rows, "ids_digest": self.ids_digest}
+        own = {"format": self.format, "rows": self.rows, "block_rows": self.block_rows, "ids_digest": self.ids_digest}
         return {ATTRIBUTE: {**own, "created": self.created}}
 
 
@@ -93,6 +101,7 @@ class StreamLayout:
         face: how its faces were found, plain JSON of `FaceSpec`; None for a stream that looks at none.
         views: V, 1 and the number of augmented views.
         augment: how those were drawn, plain JSON; None without any.
+        keeps_reasons: whether it has an array of them; only streams of format 1 have none.
     """
 
     name: str
@@ -108,6 +117,7 @@ class StreamLayout:
     face: Mapping[str, Any] | None = None
     views: int = 1
     augment: Mapping[str, Any] | None = None
+    keeps_reasons: bool = True
 
     @property
     def digest(self) -> str:
@@ -117,11 +127,19 @@ class StreamLayout:
     @property
     def arrays(self) -> tuple[ArrayName, ...]:
         """The stream's arrays in the order in which a block of them is written."""
-        return ("features", "flags", "status") if self.flag_names else ("features", "status")
+        there = {"features": True, "flags": bool(self.flag_names), "reason": self.keeps_reasons, "status": True}
+        return tuple(array for array in ARRAY_NAMES if there[array])
+
+    @property
+    def number_arrays(self) -> tuple[ArrayName, ...]:
+        """Those of numbers: every chunk of a block that is done is there and of a known length."""
+        return tuple(array for array in self.arrays if array != "reason")
 
     def array_dtype(self, array: ArrayName) -> np.dtype[Any]:
-        """Stored type of one array."""
-        return np.dtype(self.dtype) if array == "features" else np.dtype(np.uint8)
+        """Type of one array in memory; reasons are Python strings."""
+        if array == "features":
+            return np.dtype(self.dtype)
+        return np.dtype(object) if array == "reason" else np.dtype(np.uint8)
 
     def array_shape(self, array: ArrayName, rows: int) -> tuple[int, ...]:
         """Shape of one array with `rows` rows."""
@@ -132,13 +150,13 @@ class StreamLayout:
         return (block_rows, 1, self.dim) if array == "features" else (block_rows, 1)
 
     def chunk_bytes(self, array: ArrayName, block_rows: int) -> int:
-        """Length of one whole chunk file; the last one is padded to a full block."""
+        """Length of one whole chunk file of numbers; the last one is padded to a full block."""
         width = self.dim * self.array_dtype(array).itemsize if array == "features" else 1
         return block_rows * width + CHECKSUM_BYTES
 
     def block_bytes(self, block_rows: int) -> int:
-        """Length of all chunk files of one view of a block."""
-        return sum(self.chunk_bytes(array, block_rows) for array in self.arrays)
+        """Length of all chunk files of one view of a block, without reasons, which are short and often not there."""
+        return sum(self.chunk_bytes(array, block_rows) for array in self.number_arrays)
 
     def to_attributes(self) -> dict[str, Any]:
         """Plain JSON of the stream group's attributes; dim and dtype are those of the features array."""
@@ -153,6 +171,7 @@ class StreamLayout:
             "decode": dict(self.decode),
             "face": None if self.face is None else dict(self.face),
             "augment": None if self.augment is None else dict(self.augment),
+            **({"keeps_reasons": True} if self.keeps_reasons else {}),
         }
         return {ATTRIBUTE: own}
 

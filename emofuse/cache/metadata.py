@@ -9,7 +9,14 @@ from typing import Any
 import polars as pl
 import zarr
 
-from emofuse.cache.layout import ATTRIBUTE, FORMAT, CacheLayout, StreamLayout, manifest_path, streams_dir
+from emofuse.cache.layout import (
+    ATTRIBUTE,
+    READABLE_FORMATS,
+    CacheLayout,
+    StreamLayout,
+    manifest_path,
+    streams_dir,
+)
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, DatasetError
 
@@ -24,13 +31,14 @@ def read_cache_layout(path: Path) -> CacheLayout:
     if own is None:
         what = "no such cache" if not path.exists() else "not a feature cache of emofuse"
         raise CacheError(f"{path}: {what}. Make one with: emofuse cache build")
-    if own.get("format") != FORMAT:
+    if own.get("format") not in READABLE_FORMATS:
+        readable = " and ".join(map(str, READABLE_FORMATS))
         raise CacheError(
-            f"{path}: cache format {own.get('format')}, this emofuse reads format {FORMAT}. "
+            f"{path}: cache format {own.get('format')}, this emofuse reads formats {readable}. "
             "Build it again at another path, or use the emofuse that wrote it."
         )
     try:
-        return CacheLayout(own["rows"], own["block_rows"], own["ids_digest"], own["created"])
+        return CacheLayout(own["rows"], own["block_rows"], own["ids_digest"], own["created"], own["format"])
     except KeyError as error:
         raise CacheError(
             f"{path / 'zarr.json'}: damaged, {error} is missing. Build the cache again at another path."
@@ -93,6 +101,7 @@ def read_stream_layout(path: Path, name: str) -> StreamLayout | None:
             face=own["face"],
             views=features.shape[1],
             augment=own["augment"],
+            keeps_reasons=own.get("keeps_reasons", False),
         )
         for array in layout.arrays:
             zarr.open_array(folder / array, mode="r")

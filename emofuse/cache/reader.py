@@ -81,6 +81,19 @@ class CachedStream:
             return np.zeros((self._rows.rows, self.views), dtype=np.uint8)
         return self._read_small("flags")
 
+    def reasons(self) -> npt.NDArray[np.object_]:
+        """(N, V) str: why a row is not OK, in one line; "" where it is OK or pending, and everywhere in format 1.
+
+        Raises:
+            CacheError: a chunk is damaged.
+        """
+        if not self._layout.keeps_reasons:
+            return np.full((self._rows.rows, self.views), "", dtype=object)
+        try:
+            return np.asarray(self._open("reason")[:], dtype=object)
+        except _CHUNK_ERRORS as error:
+            raise self._damage("reason", error) from error
+
     def counts(self) -> dict[str, int]:
         """How many rows have each status in view 0, by its name in lower case; all names are there."""
         counted = np.bincount(self.status[:, 0], minlength=len(Status))
@@ -96,8 +109,9 @@ class CachedStream:
         starts = np.arange(0, self._rows.rows, self._rows.block_rows)
         for view in range(min(views, self.views)):
             lacking[:, view] = np.logical_or.reduceat(self.status[:, view] == Status.PENDING, starts)
-            for block in np.flatnonzero(~lacking[:, view]):
-                lacking[block, view] = not self._has_whole_chunks(int(block), view)
+            has_reasons = np.logical_or.reduceat(self.status[:, view] != Status.OK, starts)
+            for block in np.flatnonzero(~lacking[:, view]).tolist():
+                lacking[block, view] = not self._has_whole_chunks(block, view, has_reasons=bool(has_reasons[block]))
         return lacking
 
     def lacking_blocks(self, views: int = 1) -> npt.NDArray[np.int64]:
@@ -152,13 +166,14 @@ class CachedStream:
     def _open(self, array: ArrayName) -> zarr.Array[Any]:
         return zarr.open_array(self._folder / array, mode="r")
 
-    def _has_whole_chunks(self, block: int, view: int) -> bool:
-        for array in self._layout.arrays:
+    def _has_whole_chunks(self, block: int, view: int, *, has_reasons: bool) -> bool:
+        for array in self._layout.number_arrays:
             expected = self._layout.chunk_bytes(array, self._rows.block_rows)
             file = self._folder / array / chunk_name(block, array, view)
             if not file.is_file() or file.stat().st_size != expected:
                 return False
-        return True
+        needs_reasons = has_reasons and self._layout.keeps_reasons
+        return not needs_reasons or (self._folder / "reason" / chunk_name(block, "reason", view)).is_file()
 
     def _read_small(self, array: ArrayName) -> npt.NDArray[np.uint8]:
         """Status or flags whole; chunk by chunk if one of them is damaged, which then reads as zeros."""

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.codecs import BytesCodec, Crc32cCodec
+from zarr.codecs import BytesCodec, Crc32cCodec, VLenUTF8Codec
+from zarr.dtype import VariableLengthUTF8
 
 from emofuse.cache.layout import (
+    ArrayName,
     CacheLayout,
     StreamLayout,
     dimension_names,
@@ -38,6 +40,11 @@ from emofuse.status import Status
 
 _UNFINISHED = ".new-"
 _DROPPED = ".dropped-"
+_PLAIN_REASONS = {
+    Status.NO_DETECTION: "nothing detected",
+    Status.UNREADABLE: "unreadable",
+    Status.FAILED: "failed",
+}
 
 
 @contextlib.contextmanager
@@ -127,23 +134,28 @@ def add_stream(path: Path, layout: StreamLayout) -> None:
     unfinished = streams_dir(path) / (_UNFINISHED + layout.name)
     shutil.rmtree(unfinished, ignore_errors=True)
     for array in layout.arrays:
-        zarr.create_array(
-            unfinished / array,
-            shape=layout.array_shape(array, cache.rows),
-            chunks=layout.chunk_shape(array, cache.block_rows),
-            dtype=layout.array_dtype(array),
-            filters=None,
-            serializer=BytesCodec(endian="little" if array == "features" else None),
-            compressors=[Crc32cCodec()],
-            fill_value=0,
-            zarr_format=3,
-            chunk_key_encoding={"name": "default", "separator": "."},
-            dimension_names=dimension_names(array),
-        )
+        _create_array(unfinished / array, layout, array, cache)
     zarr.create_group(unfinished, zarr_format=3, attributes=layout.to_attributes())
     if not (streams_dir(path) / "zarr.json").is_file():
         zarr.create_group(streams_dir(path), zarr_format=3)
     unfinished.rename(streams_dir(path) / layout.name)
+
+
+def _create_array(folder: Path, layout: StreamLayout, array: ArrayName, cache: CacheLayout) -> None:
+    is_text = array == "reason"
+    zarr.create_array(
+        folder,
+        shape=layout.array_shape(array, cache.rows),
+        chunks=layout.chunk_shape(array, cache.block_rows),
+        dtype=VariableLengthUTF8() if is_text else layout.array_dtype(array),
+        filters=None,
+        serializer=VLenUTF8Codec() if is_text else BytesCodec(endian="little" if array == "features" else None),
+        compressors=[Crc32cCodec()],
+        fill_value="" if is_text else 0,
+        zarr_format=3,
+        chunk_key_encoding={"name": "default", "separator": "."},
+        dimension_names=dimension_names(array),
+    )
 
 
 def add_views(path: Path, stream: str, views: int, augment: Mapping[str, Any]) -> None:
@@ -191,9 +203,10 @@ def write_block(
     features: npt.NDArray[np.floating[Any]],
     status: npt.NDArray[np.uint8],
     flags: npt.NDArray[np.uint8],
+    reasons: Sequence[str] | None = None,
     view: int = 0,
 ) -> None:
-    """Writes one block of one view of one stream: features, then flags, then status, which marks it as done.
+    """Writes one block of one view of one stream: features, flags, reasons, then status, which marks it as done.
 
     Args:
         path: of the cache.
@@ -202,6 +215,8 @@ def write_block(
         features: (n, D) of the stored dtype, n the rows of this block.
         status: (n,) uint8 of `Status`, none of them PENDING.
         flags: (n,) uint8; not stored for a stream without flags.
+        reasons: n texts, why each row is not OK. Rows that are OK have "", and so may others: their status in words is
+            stored then, as for None.
         view: its number.
 
     Raises:
@@ -213,7 +228,7 @@ def write_block(
         raise CacheError(f"{path}: no stream {stream!r} to write to")
     rows = cache.block_slice(block)
     count = rows.stop - rows.start
-    values = {"features": features, "flags": flags, "status": status}
+    values: dict[ArrayName, npt.NDArray[Any]] = {"features": features, "flags": flags, "status": status}
     for array, given in values.items():
         shape = (count, cached.dim) if array == "features" else (count,)
         dtype = cached.dtype if array == "features" else np.dtype(np.uint8)
@@ -223,11 +238,25 @@ def write_block(
             )
     if (status == Status.PENDING).any():
         raise CacheError(f"{path}: block {block} of {stream!r}: status must not be PENDING in a block that is done")
+    texts = _reason_texts([""] * count if reasons is None else reasons, status, f"{path}: block {block} of {stream!r}")
+    stored: dict[ArrayName, npt.NDArray[Any]] = {**values, "reason": texts}
     try:
         for array in cached.layout.arrays:
-            _open_for_writing(streams_dir(path) / stream / array)[rows, view] = values[array]
+            _open_for_writing(streams_dir(path) / stream / array, array)[rows, view] = stored[array]
     except OSError as error:
         raise CacheError(f"{path}: block {block} of {stream!r} cannot be written ({error})") from error
+
+
+def _reason_texts(reasons: Sequence[str], status: npt.NDArray[np.uint8], where: str) -> npt.NDArray[np.object_]:
+    """(n,) str, one for every row that is not OK and for no other."""
+    if len(reasons) != len(status):
+        raise CacheError(f"{where}: reasons must be {len(status)} texts, got {len(reasons)}")
+    texts = np.empty(len(status), dtype=object)
+    for row, (text, code) in enumerate(zip(reasons, status.tolist(), strict=True)):
+        if text and code == Status.OK:
+            raise CacheError(f"{where}: row {row} of the block is OK and needs no reason, got {text!r}")
+        texts[row] = text or ("" if code == Status.OK else _PLAIN_REASONS[Status(code)])
+    return texts
 
 
 def pending_blocks(path: Path, stream: str) -> npt.NDArray[np.int64]:
@@ -300,13 +329,16 @@ def _remove_leftovers(path: Path) -> None:
             shutil.rmtree(folder)
 
 
-def _open_for_writing(folder: Path) -> zarr.Array[Any]:
-    """An array that writes chunks of zeros too: `zarr.open_array` would leave them out, and a block would seem lost."""
+def _open_for_writing(folder: Path, array: ArrayName) -> zarr.Array[Any]:
+    """An array that writes chunks of zeros too: `zarr.open_array` would leave them out, and a block would seem lost.
+
+    A chunk of reasons of which all are "" is left out, or taken away where there was another.
+    """
     stored = zarr.open_array(folder, mode="r+").async_array
     return zarr.Array(
         zarr.AsyncArray(
             metadata=stored.metadata,
             store_path=stored.store_path,
-            config={"order": "C", "write_empty_chunks": True},
+            config={"order": "C", "write_empty_chunks": array != "reason"},
         )
     )

@@ -1,4 +1,4 @@
-"""`emofuse cache`: build a feature cache, look into it, drop a stream of it."""
+"""`emofuse cache`: build a feature cache, look into it, drop a stream of it; its upkeep is in `cache_upkeep`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from emofuse.cli import cache_upkeep
 from emofuse.cli.progress import build_progress
 
 if TYPE_CHECKING:
@@ -101,6 +102,9 @@ def drop(
         typer.confirm(f"Delete {stream} of {path}? Extracting it again takes a build.", abort=True)
     drop_stream(path, stream)
     typer.echo(f"{path}: {stream} dropped")
+
+
+app.command()(cache_upkeep.problems)
 
 
 def describe_cache(cache: Cache) -> dict[str, Any]:

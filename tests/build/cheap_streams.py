@@ -6,11 +6,12 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from emofuse.specs import CustomStreamSpec
+from emofuse.status import Status
 from emofuse.streams.base import Rows, Sample
 
 DELAY = "EMOFUSE_TEST_DELAY_S"
@@ -74,6 +75,33 @@ class Size:
 
     def close(self) -> None:
         pass
+
+
+class NothingSeenSpec(CustomStreamSpec):
+    """Detects nothing in any picture and fails on that of row 12."""
+
+    kind: Literal["nothing_seen"] = "nothing_seen"
+
+    def make(self, device: str) -> NothingSeen:
+        return NothingSeen(needs_face=type(self).needs_face)
+
+
+class NoFaceSeenSpec(NothingSeenSpec):
+    """The same, and says that it looks for faces."""
+
+    needs_face: ClassVar[bool] = True
+    kind: Literal["no_face_seen"] = "no_face_seen"
+
+
+class NothingSeen(Size):
+    def __init__(self, *, needs_face: bool) -> None:
+        self.needs_face = needs_face
+
+    def extract(self, samples: Sequence[Sample]) -> Rows:
+        rows = [int(sample.image[0, 0, 0]) for sample in samples]
+        if 12 in rows:
+            raise ZeroDivisionError("row 12")
+        return Rows.empty(len(samples), 2, self.dtype, Status.NO_DETECTION)
 
 
 class DeadlySpec(CustomStreamSpec):

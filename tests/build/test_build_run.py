@@ -7,7 +7,7 @@ from collections import namedtuple
 import numpy as np
 import polars as pl
 import pytest
-from cheap_streams import DeadlySpec, MeanColourSpec, SizeSpec
+from cheap_streams import DeadlySpec, MeanColourSpec, NoFaceSeenSpec, NothingSeenSpec, SizeSpec
 
 import emofuse.build.worker
 from emofuse.build import BuildState, build_cache, plan_build
@@ -198,6 +198,22 @@ def test_bad_rows_of_the_manifest_are_unreadable_and_not_opened(tmp_path, manife
     )
     assert summary.counts["size"] == {"ok": 38, "unreadable": 2}
     assert open_cache(tmp_path / "features.zarr").streams["size"].status[4, 0] == Status.UNREADABLE
+
+
+def test_why_a_row_has_no_features_is_kept_in_the_cache(tmp_path, manifest, in_process, face):
+    problem = ["path leaves the root" if row == 4 else None for row in range(40)]
+    table = manifest.table.with_columns(problem=pl.Series(problem, dtype=pl.String))
+    marked = Manifest(table, manifest.classes, manifest.root, manifest.info)
+    spec = CacheSpec(block_rows=8, streams=(NothingSeenSpec(), NoFaceSeenSpec(), SizeSpec()), face=face)
+    summary = build_cache(tmp_path / "features.zarr", marked, spec, in_process)
+    streams = open_cache(tmp_path / "features.zarr").streams
+    unread = {4: "path leaves the root", 9: summary.problems[0].reason}
+    assert unread[9].startswith("no picture of a known format")
+    for name, plain in (("size", ""), ("nothing_seen", "nothing detected"), ("no_face_seen", "no face found")):
+        expected = [unread.get(row, plain) for row in range(40)]
+        if name != "size":
+            expected[12] = "ZeroDivisionError: row 12"
+        assert streams[name].reasons()[:, 0].tolist() == expected
 
 
 def test_a_block_that_fails_does_not_cost_the_others(tmp_path, manifest, in_process):

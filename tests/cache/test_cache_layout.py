@@ -17,7 +17,7 @@ def read_json(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
-def expected_array(shape: list[int], chunks: list[int], dtype: str, codec: dict, names: list[str]) -> dict:
+def expected_array(shape: list[int], chunks: list[int], dtype: str, codec: dict, names: list[str], fill=0) -> dict:
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -25,7 +25,7 @@ def expected_array(shape: list[int], chunks: list[int], dtype: str, codec: dict,
         "data_type": dtype,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunks}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-        "fill_value": 0,
+        "fill_value": fill,
         "codecs": [codec, CRC],
         "attributes": {},
         "dimension_names": names,
@@ -44,6 +44,7 @@ def test_files_of_a_finished_cache(cache_path):
         **{f"features.zarr/streams/lbp/features/c.{block}.0.0": features for block in range(3)},
         **{f"features.zarr/streams/lbp/flags/c.{block}.0": 8 for block in range(3)},
         **{f"features.zarr/streams/lbp/status/c.{block}.0": 8 for block in range(3)},
+        "features.zarr/streams/lbp/reason/c.0.0": 4 + 4 * 4 + len("nothing detected") + 4,  # only row 3 has one
     }
     assert {name for name in files if name.endswith(("zarr.json", ".parquet"))} == {
         "features.manifest.parquet",
@@ -52,6 +53,7 @@ def test_files_of_a_finished_cache(cache_path):
         "features.zarr/streams/lbp/zarr.json",
         "features.zarr/streams/lbp/features/zarr.json",
         "features.zarr/streams/lbp/flags/zarr.json",
+        "features.zarr/streams/lbp/reason/zarr.json",
         "features.zarr/streams/lbp/status/zarr.json",
     }
 
@@ -61,7 +63,7 @@ def test_metadata_of_a_finished_cache(cache_path, make_manifest, make_layout):
     created = root["attributes"]["emofuse"].pop("created")
     assert created.endswith("+00:00")
     ids = make_manifest().ids_digest
-    assert root == {**GROUP, "attributes": {"emofuse": {"format": 1, "rows": 10, "block_rows": 4, "ids_digest": ids}}}
+    assert root == {**GROUP, "attributes": {"emofuse": {"format": 2, "rows": 10, "block_rows": 4, "ids_digest": ids}}}
     assert read_json(cache_path / "streams/zarr.json") == {**GROUP, "attributes": {}}
     layout = make_layout()
     assert read_json(cache_path / "streams/lbp/zarr.json") == {
@@ -78,6 +80,7 @@ def test_metadata_of_a_finished_cache(cache_path, make_manifest, make_layout):
                 "decode": layout.decode,
                 "face": layout.face,
                 "augment": None,
+                "keeps_reasons": True,
             }
         },
     }
@@ -89,6 +92,10 @@ def test_metadata_of_a_finished_cache(cache_path, make_manifest, make_layout):
         assert read_json(cache_path / f"streams/lbp/{array}/zarr.json") == expected_array(
             [10, 1], [4, 1], "uint8", {"name": "bytes"}, ["sample", "view"]
         )
+    text = {"name": "vlen-utf8", "configuration": {}}
+    assert read_json(cache_path / "streams/lbp/reason/zarr.json") == expected_array(
+        [10, 1], [4, 1], "string", text, ["sample", "view"], fill=""
+    )
 
 
 def test_bytes_of_a_chunk_are_rows_in_little_endian_and_their_checksum(cache_path, block_values):
@@ -107,6 +114,13 @@ def crc32c(data: bytes) -> int:
         for _ in range(8):
             crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
     return crc ^ 0xFFFFFFFF
+
+
+def test_a_chunk_of_reasons_is_their_count_then_length_and_text_of_each_and_a_checksum(cache_path):
+    data = (cache_path / "streams/lbp/reason/c.0.0").read_bytes()
+    lengths = [(length).to_bytes(4, "little") for length in (4, 0, 0, 0, 16)]  # the count, then four texts
+    assert data[:-4] == b"".join(lengths) + b"nothing detected"
+    assert data[-4:] == crc32c(data[:-4]).to_bytes(4, "little")
 
 
 def test_chunk_lengths_are_known_beforehand(cache_path, make_layout):
@@ -137,8 +151,9 @@ def test_the_manifest_lies_beside_the_cache(cache, manifest):
 
 
 def test_streams_without_flags_have_no_array_for_them(make_layout):
-    assert make_layout().arrays == ("features", "flags", "status")
-    assert make_layout(flag_names=()).arrays == ("features", "status")
+    assert make_layout().arrays == ("features", "flags", "reason", "status")
+    assert make_layout(flag_names=()).arrays == ("features", "reason", "status")
+    assert make_layout(flag_names=(), keeps_reasons=False).arrays == ("features", "status")
 
 
 def test_weights_and_columns_are_no_part_of_the_digest(make_layout):

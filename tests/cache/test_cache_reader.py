@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import warnings
 
 import numpy as np
@@ -12,7 +13,7 @@ import zarr
 import emofuse
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
-from emofuse.cache.writer import add_stream
+from emofuse.cache.writer import add_stream, write_block
 from emofuse.errors import CacheError, IncompleteCacheError
 
 
@@ -70,6 +71,37 @@ def test_a_stream_without_flags_reads_as_zeros(cache_path, make_layout):
     assert not (cache_path / "streams/plain/flags").exists()
 
 
+def test_a_row_that_is_not_ok_has_a_reason(cache_path):
+    reasons = open_cache(cache_path).streams["lbp"].reasons()
+    assert reasons.shape == (10, 1)
+    assert reasons[:, 0].tolist() == ["", "", "", "nothing detected", *[""] * 6]
+
+
+def test_a_block_without_its_reasons_lacks_if_a_row_is_not_ok(cache_path):
+    (cache_path / "streams/lbp/reason/c.0.0").unlink()
+    assert open_cache(cache_path).streams["lbp"].lacking_blocks().tolist() == [0]
+
+
+def test_damaged_reasons_are_named_with_the_remedy(cache_path):
+    chunk = cache_path / "streams/lbp/reason/c.0.0"
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"?")
+    with pytest.raises(CacheError, match=r"reason/c\.0\.0: damaged \(rows 0-3 of 'lbp': .*Delete this file and run"):
+        open_cache(cache_path).streams["lbp"].reasons()
+
+
+def test_a_cache_of_format_1_is_read_and_written_without_reasons(cache_path, block_values):
+    edit(cache_path / "zarr.json", '"format": 2', '"format": 1')
+    edit(cache_path / "streams/lbp/zarr.json", ',\n      "keeps_reasons": true', "")
+    shutil.rmtree(cache_path / "streams/lbp/reason")
+    (cache_path / "streams/lbp/status/c.0.0").unlink()
+    assert open_cache(cache_path).streams["lbp"].lacking_blocks().tolist() == [0]
+    write_block(cache_path, "lbp", 0, **block_values(0), reasons=["", "", "", "no face found"])
+    stream = open_cache(cache_path).streams["lbp"]
+    np.testing.assert_array_equal(stream.read()[0], expected_features())
+    assert stream.reasons().tolist() == [[""]] * 10
+    assert not (cache_path / "streams/lbp/reason").exists()
+
+
 def test_an_unfinished_stream_is_not_read(cache_path):
     (cache_path / "streams/lbp/status/c.1.0").unlink()
     stream = open_cache(cache_path).streams["lbp"]
@@ -122,7 +154,9 @@ def test_xarray_reads_a_stream(cache_path):
         "features": ("sample", "view", "feature"),
         "status": ("sample", "view"),
         "flags": ("sample", "view"),
+        "reason": ("sample", "view"),
     }
+    assert dataset["reason"].values[3, 0] == "nothing detected"
     np.testing.assert_array_equal(dataset["features"].values[:, 0], expected_features())
     assert dataset["status"].dtype == np.uint8
     assert dataset.attrs["emofuse"]["kind"] == "lbp"
@@ -147,9 +181,9 @@ def test_a_folder_of_something_else_is_not_a_cache(tmp_path):
 
 
 def test_another_format_version_is_refused(cache_path):
-    edit(cache_path / "zarr.json", '"format": 1', '"format": 9')
+    edit(cache_path / "zarr.json", '"format": 2', '"format": 9')
     with pytest.raises(
-        CacheError, match=r"features\.zarr: cache format 9, this emofuse reads format 1\. Build it again"
+        CacheError, match=r"features\.zarr: cache format 9, this emofuse reads formats 1 and 2\. Build it again"
     ):
         open_cache(cache_path)
 

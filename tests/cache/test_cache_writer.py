@@ -52,9 +52,11 @@ def test_blocks_are_pending_until_they_are_written(empty_cache, block_values):
 def test_features_are_written_first_and_status_last(empty_cache, block_values, monkeypatch):
     written = []
     open_array = writer._open_for_writing
-    monkeypatch.setattr(writer, "_open_for_writing", lambda folder: written.append(folder.name) or open_array(folder))
+    monkeypatch.setattr(
+        writer, "_open_for_writing", lambda folder, array: written.append(folder.name) or open_array(folder, array)
+    )
     write_block(empty_cache, "lbp", 0, **block_values(0))
-    assert written == ["features", "flags", "status"]
+    assert written == ["features", "flags", "reason", "status"]
 
 
 def test_a_block_killed_between_features_and_status_is_pending_and_ends_the_same(cache_path, block_values):
@@ -178,6 +180,35 @@ def test_blocks_of_another_size_are_stale(cache_path, make_manifest):
         StaleCacheError, match=r"has blocks of 4 rows, the spec now says 8\. Set block_rows to 4, or build into"
     ):
         create_cache(cache_path, make_manifest(), block_rows=8)
+
+
+def test_reasons_are_stored_and_statuses_in_words_where_there_is_none(cache_path, block_values):
+    values = block_values(0)
+    values["status"] = np.array([Status.FAILED, Status.UNREADABLE, Status.OK, Status.NO_DETECTION], np.uint8)
+    write_block(cache_path, "lbp", 0, **values, reasons=["division by zero", "", "", "no face found"])
+    reasons = open_cache(cache_path).streams["lbp"].reasons()[:4, 0].tolist()
+    assert reasons == ["division by zero", "unreadable", "", "no face found"]
+
+
+def test_a_block_written_again_with_all_rows_ok_has_no_reasons_left(cache_path, block_values):
+    values = {**block_values(0), "status": np.ones(4, np.uint8)}
+    write_block(cache_path, "lbp", 0, **values)
+    assert not (cache_path / "streams/lbp/reason/c.0.0").exists()
+    assert open_cache(cache_path).streams["lbp"].lacking_blocks().tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("reasons", "message"),
+    [
+        (["", "why?", "", ""], r"block 0 of 'lbp': row 1 of the block is OK and needs no reason, got 'why\?'"),
+        ([""], "block 0 of 'lbp': reasons must be 4 texts, got 1"),
+    ],
+)
+def test_reasons_that_do_not_fit_are_refused(cache_path, block_values, reasons, message):
+    before = bytes_of(cache_path)
+    with pytest.raises(CacheError, match=message):
+        write_block(cache_path, "lbp", 0, **block_values(0), reasons=reasons)
+    assert bytes_of(cache_path) == before
 
 
 def test_a_stream_of_another_spec_is_stale(cache_path, make_layout):

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import emofuse
 from emofuse.build import BuildOptions, BuildSummary, Progress, build_cache
 from emofuse.cache.reader import Cache, open_cache
 from emofuse.datasets import OnBadRows, read_dataset
-from emofuse.report import ReportFiles, write_report
+from emofuse.report import ReportFiles
+from emofuse.report.stamp import report_when_needed
 from emofuse.results import RunRecord
-from emofuse.specs import DemoSpec, PipelineSpec, RunSpec, SplitSpec, digest
+from emofuse.specs import DemoSpec, PipelineSpec, RunSpec, SplitSpec
 from emofuse.training.runs import train_run
 
 
@@ -122,7 +122,16 @@ def run_pipeline(
         records.append(record)
         say(f"run {number}/{len(runs)}: {_describe_run(record, trained_now)}")
 
-    files, written = _report_when_needed(spec, records, paths)
+    names = [run.name for run in spec.runs]
+    files, written = report_when_needed(
+        records,
+        paths.runs,
+        paths.report,
+        title=spec.title or spec.name,
+        baseline=spec.baseline or names[0],
+        order=names,
+        command=f"emofuse run {spec.name}",
+    )
     say(f"report: {'written' if written else 'up to date'}, {files.page}")
     return PipelineSummary(build, tuple(records), trained, files, written)
 
@@ -161,31 +170,3 @@ def _describe_run(record: RunRecord, trained_now: bool) -> str:
     test = record.metrics["test"]
     how = f"{record.seconds:.1f} s" if trained_now else "done before"
     return f"{record.name}, test accuracy {test['accuracy']:.3f}, macro F1 {test['macro']['f1']:.3f} ({how})"
-
-
-def _report_when_needed(spec: PipelineSpec, records: list[RunRecord], paths: PipelinePaths) -> tuple[ReportFiles, bool]:
-    """Writes the report unless the one that is there was made from the same runs by the same emofuse."""
-    names = [run.name for run in spec.runs]
-    inputs = {
-        "emofuse": emofuse.__version__,
-        "title": spec.title or spec.name,
-        "baseline": spec.baseline or names[0],
-        "order": names,
-        "runs": [[record.digest, record.name, record.created] for record in records],
-    }
-    stamp, made_from = paths.report / "inputs.sha256", digest(inputs)
-    expected = ReportFiles.in_folder(paths.report)
-    if stamp.is_file() and stamp.read_bytes() == made_from.encode() and expected.page.is_file():
-        return expected, False
-    stamp.unlink(missing_ok=True)  # an interrupted report must not pass for a finished one
-    files = write_report(
-        paths.runs,
-        paths.report,
-        title=spec.title or spec.name,
-        baseline=spec.baseline or names[0],
-        order=names,
-        only={record.digest for record in records},
-        command=f"emofuse run {spec.name}",
-    )
-    stamp.write_bytes(made_from.encode())
-    return files, True

@@ -1,0 +1,63 @@
+"""A report is written when what it is made of has changed, and left alone otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import emofuse
+from emofuse.report import ReportFiles, write_report
+from emofuse.report.search import SearchSummary
+from emofuse.results import RunRecord
+from emofuse.specs import digest
+
+
+def report_when_needed(
+    records: Sequence[RunRecord],
+    runs: Path,
+    out: Path,
+    *,
+    title: str,
+    baseline: str,
+    order: Sequence[str],
+    command: str,
+    search: SearchSummary | None = None,
+) -> tuple[ReportFiles, bool]:
+    """Writes the report of these runs unless the one that is there was made from the same by the same emofuse.
+
+    Args:
+        records: of the runs to report on.
+        runs: folder in which they are.
+        out: folder of the report.
+        title: see `write_report`, as all that follow.
+        baseline: name of a configuration.
+        order: names of all configurations.
+        command: what made the runs.
+        search: what they are the finalists of.
+
+    Returns:
+        The report's files, and whether they were written by this call.
+
+    Raises:
+        ResultsError: as `write_report`.
+    """
+    inputs = {
+        "emofuse": emofuse.__version__,
+        "title": title,
+        "baseline": baseline,
+        "order": list(order),
+        "runs": [[record.digest, record.name, record.created] for record in records],
+        "search": asdict(search) if search else None,
+    }
+    stamp, made_from = out / "inputs.sha256", digest(inputs)
+    expected = ReportFiles.in_folder(out, search=search is not None)
+    if stamp.is_file() and stamp.read_bytes() == made_from.encode() and expected.page.is_file():
+        return expected, False
+    stamp.unlink(missing_ok=True)  # an interrupted report must not pass for a finished one
+    only = {record.digest for record in records}
+    files = write_report(
+        runs, out, title=title, baseline=baseline, order=order, only=only, command=command, search=search
+    )
+    stamp.write_bytes(made_from.encode())
+    return files, True

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import emofuse
-from emofuse.cli import cache, dataset, predict, report, results, run, train, weights
+from emofuse.cli import cache, dataset, predict, profile, report, results, run, train, weights
 from emofuse.errors import EmofuseError
 
 _INTERRUPTED = 130
@@ -29,6 +29,7 @@ app.command("train")(train.train)
 app.command("results")(results.results)
 app.command("report")(report.report)
 app.command("predict")(predict.predict)
+app.command("profile")(profile.profile)
 
 
 def _print_version(wanted: bool) -> None:

@@ -37,7 +37,8 @@ from emofuse.specs.datasets import (
     SplitSpec,
     StratifiedSplit,
 )
-from emofuse.specs.files import bundled_specs, parse_spec, read_cache_spec, read_pipeline_spec
+from emofuse.specs.factors import Factors, Range
+from emofuse.specs.files import bundled_specs, parse_spec, read_cache_spec, read_pipeline_spec, read_sweep_spec
 from emofuse.specs.pipelines import PipelineSpec, RepeatSpec
 from emofuse.specs.runs import (
     AttentionHeadSpec,
@@ -54,12 +55,10 @@ from emofuse.specs.runs import (
 from emofuse.specs.sweeps import (
     BaseRun,
     CrossValidation,
-    Factors,
     FinalSpec,
     GridSearch,
     HalvingSpec,
     RandomSearch,
-    Range,
     SweepSpec,
     TpeSearch,
 )
@@ -121,4 +120,5 @@ __all__ = [
     "parse_spec",
     "read_cache_spec",
     "read_pipeline_spec",
+    "read_sweep_spec",
 ]

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Spec(BaseModel):
-    """Base of all specs: immutable, and an unknown key is a fault, not a comment."""
+    """Base of all specs: immutable, an unknown key is a fault, not a comment, and a number is a finite one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def canonical_json(value: Any) -> str:

@@ -1,11 +1,11 @@
-"""YAML files to specs, and every fault of one in plain words."""
+"""YAML files to specs: by path, or by the name of one that travels with emofuse."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -13,9 +13,14 @@ from pydantic import ValidationError
 from emofuse.errors import SpecError, did_you_mean
 from emofuse.specs.base import Spec
 from emofuse.specs.caches import CacheSpec
+from emofuse.specs.faults import describe_faults
 from emofuse.specs.pipelines import PipelineSpec
+from emofuse.specs.sweeps import SweepSpec
 
 SpecT = TypeVar("SpecT", bound=Spec)
+Bundle = Literal["cache_specs", "pipelines", "sweeps"]
+
+_NOUNS: dict[Bundle, str] = {"cache_specs": "cache spec", "pipelines": "pipeline", "sweeps": "sweep"}
 
 
 def parse_spec(model: type[SpecT], data: Any, where: str) -> SpecT:
@@ -27,16 +32,7 @@ def parse_spec(model: type[SpecT], data: Any, where: str) -> SpecT:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        faults = error.errors()
-        inner = [fault["loc"] for fault in faults if fault["type"] != "too_short"]
-        # A tuple whose items are all faulty is also reported as too short: only the items' own faults are news.
-        faults = [
-            fault
-            for fault in faults
-            if fault["type"] != "too_short" or all(loc[: len(fault["loc"])] != fault["loc"] for loc in inner)
-        ]
-        problems = [_describe(dict(fault)) for fault in faults]
-        raise SpecError(where, problems) from None
+        raise SpecError(where, describe_faults(error, data)) from None
 
 
 def read_cache_spec(name_or_path: str | Path) -> CacheSpec:
@@ -59,6 +55,8 @@ def read_pipeline_spec(name_or_path: str | Path) -> PipelineSpec:
     """
     path = _find_yaml("pipelines", name_or_path)
     data = {"name": path.stem, **_load_yaml(path)}
+    if _is_sweep(data):
+        raise SpecError(str(path), [f"this is a sweep (it has `factors`), start it by: emofuse sweep {name_or_path}"])
     defaults = data.pop("defaults", {})
     if isinstance(data.get("runs"), list) and isinstance(defaults, dict):
         data["runs"] = [_merge(defaults, run) for run in data["runs"]]
@@ -68,30 +66,73 @@ def read_pipeline_spec(name_or_path: str | Path) -> PipelineSpec:
     return parse_spec(PipelineSpec, data, str(path))
 
 
-def bundled_specs(folder: str) -> list[str]:
-    """Names of the YAML files that travel with emofuse in `cache_specs` or `pipelines`."""
-    return sorted(path.stem for path in _bundled_dir(folder).glob("*.yaml"))
+def read_sweep_spec(name_or_path: str | Path) -> SweepSpec:
+    """A sweep by the name of a file in `pipelines/` or by path. What makes a file a sweep is that it has `factors`.
+
+    Its `pipeline` is the name of a bundled one, or a path; a path beside the file becomes one that can be opened.
+
+    Raises:
+        SpecError: no such file, no YAML, a pipeline and no sweep, or faults in it.
+    """
+    path = _find_yaml("sweeps", name_or_path)
+    data = {"name": path.stem, **_load_yaml(path)}
+    if not _is_sweep(data):
+        if "runs" in data:
+            problem = f"this is a pipeline (it has `runs`), start it by: emofuse run {name_or_path}"
+        else:
+            problem = "factors: is missing; a sweep names what varies, for example `factors: {streams: all}`"
+        raise SpecError(str(path), [problem])
+    problems = []
+    if isinstance(data.get("pipeline"), str):
+        beside = path.parent / data["pipeline"]
+        data["pipeline"] = str(beside) if beside.is_file() else data["pipeline"]
+        try:
+            found = _find_yaml("pipelines", data["pipeline"])
+            if _is_sweep(_load_yaml(found)):
+                problems.append(
+                    f"pipeline: {data['pipeline']} is a sweep itself, name the pipeline that makes the cache"
+                )
+        except SpecError as error:
+            problems += [f"pipeline: {data['pipeline']!r}: {problem}" for problem in error.problems]
+    try:
+        spec = parse_spec(SweepSpec, data, str(path))
+    except SpecError as error:
+        problems += error.problems
+    if problems:
+        raise SpecError(str(path), problems)
+    return spec
 
 
-def _bundled_dir(folder: str) -> Path:
-    """`cache_specs/` or `pipelines/`: inside the installed wheel, or at the root of a checkout."""
+def bundled_specs(bundle: Bundle) -> list[str]:
+    """Names of the YAML files that travel with emofuse; pipelines and sweeps are two kinds of file in `pipelines/`."""
+    paths = sorted(_bundled_dir(bundle).glob("*.yaml"))
+    if bundle == "cache_specs":
+        return [path.stem for path in paths]
+    return [path.stem for path in paths if _is_sweep(_load_yaml(path)) == (bundle == "sweeps")]
+
+
+def _bundled_dir(bundle: Bundle) -> Path:
+    """`cache_specs/` or `pipelines/` (sweeps too): inside the installed wheel, or at the root of a checkout."""
+    folder = "pipelines" if bundle == "sweeps" else bundle
     installed = Path(str(resources.files("emofuse"))) / folder
     return installed if installed.is_dir() else installed.parent.parent / folder
 
 
-def _find_yaml(folder: str, name_or_path: str | Path) -> Path:
+def _is_sweep(data: Mapping[str, Any]) -> bool:
+    """What tells the two kinds of files in `pipelines/` apart."""
+    return "factors" in data
+
+
+def _find_yaml(bundle: Bundle, name_or_path: str | Path) -> Path:
     given = Path(name_or_path)
     if given.is_file():
         return given
-    bundled = _bundled_dir(folder) / f"{given}.yaml"
+    bundled = _bundled_dir(bundle) / f"{given}.yaml"
     if given.suffix == "" and bundled.is_file():
         return bundled
-    names = bundled_specs(folder)
+    names = bundled_specs(bundle)
     there_are = f"{did_you_mean(str(given), names)} (there are: {', '.join(names)})"
-    raise SpecError(
-        str(name_or_path),
-        [f"no such file, and no {folder.replace('_', ' ').removesuffix('s')} of this name{there_are}"],
-    )
+    raise SpecError(str(name_or_path), [f"no such file, and no {_NOUNS[bundle]} of this name{there_are}"])
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:
@@ -114,50 +155,3 @@ def _merge(under: Mapping[str, Any], over: Any) -> Any:
         both_maps = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = _merge(merged[key], value) if both_maps else value
     return merged
-
-
-def _describe(fault: dict[str, Any]) -> str:
-    """One pydantic fault in emofuse's words: place, what was found, what is expected."""
-    stream_tags = {"lbp", "landmarks", "action_units", "backbone", "places365", "objects", "custom"}
-    head_tags = {"concat", "linear", "gated", "late", "attention"}
-    place = ""
-    parts = list(fault["loc"])
-    for index, part in enumerate(parts):
-        if isinstance(part, int):
-            place += f"[{part}]"
-            continue
-        before = parts[index - 1] if index else None
-        is_tag = (isinstance(before, int) and part in stream_tags) or (before == "head" and part in head_tags)
-        if not is_tag:
-            place += f".{part}" if place else str(part)
-    context = fault.get("ctx", {})
-    match fault["type"]:
-        case "extra_forbidden":
-            text = "unknown key"
-        case "missing":
-            text = "is missing"
-        case "union_tag_invalid":
-            place = f"{place}.kind" if place else "kind"
-            text = _describe_kind(str(context["tag"]), str(context["expected_tags"]))
-        case "union_tag_not_found":
-            place, text = (f"{place}.kind" if place else "kind"), "is missing"
-        case "greater_than_equal":
-            text = f"must be >= {context['ge']}, got {fault['input']!r}"
-        case "greater_than":
-            text = f"must be > {context['gt']}, got {fault['input']!r}"
-        case "less_than":
-            text = f"must be < {context['lt']}, got {fault['input']!r}"
-        case "value_error":
-            text = str(context["error"])
-        case _:
-            text = f"{fault['msg']}, got {fault['input']!r}"
-    return f"{place}: {text}" if place else text
-
-
-def _describe_kind(found: str, expected_tags: str) -> str:
-    expected = [tag.strip().strip("'") for tag in expected_tags.split(",")]
-    expected = [tag for tag in expected if tag != "custom"]
-    choices = f", expected one of {', '.join(expected)}"
-    return (
-        f"is missing{choices}" if found == "None" else f"{found!r} is unknown{did_you_mean(found, expected) or choices}"
-    )

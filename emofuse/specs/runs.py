@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from emofuse.specs.base import Spec
 from emofuse.specs.datasets import OfficialSplit, SplitSpec
@@ -89,6 +89,11 @@ def _head_tag(value: Any) -> str:
     return str(value.get("kind", "concat") if isinstance(value, Mapping) else getattr(value, "kind", None))
 
 
+def _head_by_its_kind(value: Any) -> Any:
+    """`head: linear` is the head of this kind with its defaults."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
 HeadSpec = Annotated[
     Annotated[ConcatHeadSpec, Tag("concat")]
     | Annotated[LinearHeadSpec, Tag("linear")]
@@ -96,7 +101,16 @@ HeadSpec = Annotated[
     | Annotated[LateHeadSpec, Tag("late")]
     | Annotated[AttentionHeadSpec, Tag("attention")],
     Discriminator(_head_tag),
+    BeforeValidator(_head_by_its_kind),
 ]
+
+
+def _on_and_off(value: Any) -> Any:
+    """YAML takes a bare `on` or `off` for true or false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+Balancing = Annotated[Literal["off", "monitor", "on"], BeforeValidator(_on_and_off)]
 
 
 class TrainSpec(Spec):
@@ -120,7 +134,7 @@ class TrainSpec(Spec):
     patience: int | None = Field(None, ge=1)
     seed: int = 0
     order_seed: int = 0
-    gradient_balancing: Literal["off", "monitor", "on"] = "off"
+    gradient_balancing: Balancing = "off"
 
 
 class FoldSpec(Spec):

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, ValidationError, model_validator
 
+from emofuse.errors import did_you_mean
 from emofuse.specs.base import Spec
 from emofuse.specs.datasets import OfficialSplit, SplitSpec
+from emofuse.specs.factors import Factors, Range, list_of_one, plain_text
+from emofuse.specs.faults import SEPARATOR, describe_faults
 from emofuse.specs.runs import ConcatHeadSpec, HeadSpec, TrainSpec
 
 Metric = Literal["macro_f1", "accuracy", "loss"]
-StreamSet = Annotated[tuple[str, ...], Field(min_length=1)]
-
-
-class Range(Spec):
-    """All numbers from `low` to `high`, on a logarithmic scale if `log`: for a search that draws, not for a grid."""
-
-    low: float
-    high: float
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _is_a_range(self) -> Self:
-        if self.high <= self.low:
-            raise ValueError(f"high must be above low, got {self.low:g} and {self.high:g}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"a logarithmic range begins above 0, got {self.low:g}")
-        return self
-
-
-Numbers = tuple[float, ...] | Range
 
 
 class BaseRun(Spec):
@@ -42,48 +26,6 @@ class BaseRun(Spec):
     head: HeadSpec = ConcatHeadSpec()
     train: TrainSpec = TrainSpec()
     split: SplitSpec = OfficialSplit()
-
-
-class Factors(Spec):
-    """What differs between the configurations of a sweep: each factor with its values; () leaves it at the base's.
-
-    `streams`: subsets that are listed, `all` (every non-empty one), or `leave_one_out` (all streams, and all but one
-    each). A factor that a configuration has no use for (LBP bins without LBP, the width of a linear probe) makes no
-    second configuration.
-    """
-
-    streams: Literal["all", "leave_one_out"] | tuple[StreamSet, ...] = "all"
-    head: tuple[HeadSpec, ...] = ()
-    embed_dim: tuple[int, ...] = ()
-    depth: tuple[int, ...] = ()
-    width: tuple[int, ...] = ()
-    dropout: Numbers = ()
-    learning_rate: Numbers = ()
-    weight_decay: Numbers = ()
-    label_smoothing: Numbers = ()
-    batch_size: tuple[int, ...] = ()
-    optimizer: tuple[Literal["adam", "adamw"], ...] = ()
-    gradient_balancing: tuple[Literal["off", "monitor", "on"], ...] = ()
-    lbp_bins: tuple[Literal[128, 256, 512], ...] = ()
-    action_units: tuple[Literal[15, 20, 25, 30], ...] = ()
-
-    @model_validator(mode="after")
-    def _no_value_is_given_twice(self) -> Self:
-        problems = []
-        for name, values in self:
-            if isinstance(values, tuple):
-                plain = [tuple(sorted(value)) if name == "streams" else value for value in values]
-                if any(value in plain[:index] for index, value in enumerate(plain)):
-                    problems.append(f"{name}: a value is given twice")
-        if isinstance(self.streams, tuple) and not self.streams:
-            problems.append("streams: name at least one subset, or `all`, or `leave_one_out`")
-        if problems:
-            raise ValueError(" | ".join(problems))
-        return self
-
-    def ranges(self) -> list[str]:
-        """Names of the factors that are ranges."""
-        return [name for name, values in self if isinstance(values, Range)]
 
 
 class GridSearch(Spec):
@@ -133,22 +75,31 @@ class CrossValidation(Spec):
     seed: int = 0
 
 
+def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"a seed is given twice: {plain_text(seeds)}")
+    return seeds
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(list_of_one)]
+Seeds = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_different), BeforeValidator(list_of_one)]
+
+
 class FinalSpec(Spec):
     """What is trained on the split's training rows and scored on its test rows, once, when everything is chosen.
 
     The best configuration for each value of the factors `best_of`; () is the one best of all.
     """
 
-    best_of: tuple[str, ...] = ("streams",)
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    best_of: Names = ("streams",)
+    seeds: Seeds = (0,)
 
     @model_validator(mode="after")
     def _are_factors(self) -> Self:
-        unknown = sorted(set(self.best_of) - set(Factors.model_fields))
+        known = tuple(Factors.model_fields)
+        unknown = [f"{name!r}{did_you_mean(name, known)}" for name in self.best_of if name not in known]
         if unknown:
-            raise ValueError(
-                f"best_of: not a factor: {', '.join(unknown)} (there are: {', '.join(Factors.model_fields)})"
-            )
+            raise ValueError(f"best_of: not a factor: {' and '.join(unknown)} (there are: {', '.join(known)})")
         return self
 
 
@@ -168,31 +119,63 @@ class SweepSpec(Spec):
     search: SearchSpec = GridSearch()
     halving: HalvingSpec | None = None
     folds: CrossValidation | None = None
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: Seeds = (0,)
     select: Metric = "macro_f1"
     final: FinalSpec = FinalSpec()
-    baseline: tuple[str, ...] = ()
+    baseline: Names = ()
 
     @model_validator(mode="before")
     @classmethod
-    def _search_has_a_kind(cls, data: Any) -> Any:
+    def _read_short_forms(cls, data: Any) -> Any:
+        """`search: grid` and `folds: 5`."""
         if isinstance(data, dict) and isinstance(data.get("search"), str):
-            return {**data, "search": {"kind": data["search"]}}
+            data = {**data, "search": {"kind": data["search"]}}
+        if isinstance(data, dict) and isinstance(data.get("folds"), int):
+            data = {**data, "folds": {"count": data["folds"]}}
         return data
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        problems = []
+        problems = factor_problems(self.base, self.factors)
         ranges = self.factors.ranges()
-        if self.search.kind == "grid" and ranges:
-            problems.append(f"factors.{ranges[0]}: a grid needs values, a range is for a random or tpe search")
+        if self.search.kind == "grid":
+            problems += [f"factors.{n}: a grid needs values, a range is for a random or tpe search" for n in ranges]
         on_range = [name for name in self.final.best_of if name in ranges]
-        if on_range:
-            problems.append(f"final.best_of: {on_range[0]} is a range, there is no best of each of its values")
+        problems += [f"final.best_of: {name} is a range, there is no best of each of its values" for name in on_range]
+        if len(set(self.baseline)) < len(self.baseline):
+            problems.append(f"baseline: {plain_text(self.baseline)} names a stream twice")
         if self.halving and self.search.kind == "tpe":
             problems.append("halving: a tpe search learns from whole trainings, use it with a grid or random search")
         if self.halving and self.halving.first_epochs >= self.base.train.epochs:
             problems.append("halving.first_epochs: must be below base.train.epochs, or nothing is ever halved")
         if problems:
-            raise ValueError(" | ".join(problems))
+            raise ValueError(SEPARATOR.join(problems))
         return self
+
+
+def factor_problems(base: BaseRun, factors: Factors) -> list[str]:
+    """Values of factors that no run can have: each is tried on the base's head (or those listed) and optimisation."""
+    heads: Sequence[Spec] = factors.head or (base.head,)
+    problems = []
+    for name, given in factors:
+        if given == () or name in {"streams", "head"} or name in BaseRun.model_fields:
+            continue
+        owners = [base.train] if name in TrainSpec.model_fields else [h for h in heads if name in type(h).model_fields]
+        if not owners:
+            kinds = " and ".join(dict.fromkeys(getattr(head, "kind", "") for head in heads))
+            problems.append(f"factors.{name}: there is no {name} in a head of kind {kinds}")
+        values = (given.low, given.high) if isinstance(given, Range) else given
+        found = [fault for value in values for owner in owners for fault in _faults_with(owner, name, value)]
+        problems += [f"factors.{name}: {fault}" for fault in dict.fromkeys(found)]
+    return problems
+
+
+def _faults_with(owner: Spec, name: str, value: Any) -> list[str]:
+    """What is wrong with a spec once one of its fields has another value."""
+    data = {**owner.model_dump(), name: value}
+    try:
+        type(owner).model_validate(data)
+    except ValidationError as error:
+        kind = "" if isinstance(owner, TrainSpec) else f" (head {data['kind']})"
+        return [f"{fault.removeprefix(f'{name}: ')}{kind}" for fault in describe_faults(error, data)]
+    return []

@@ -1,0 +1,101 @@
+"""What pydantic finds wrong with a spec, in plain words: where, what was found, what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from emofuse.errors import did_you_mean
+
+# Where several faults are found by one check of a whole spec, its message joins them by this.
+SEPARATOR = " | "
+
+_A_NUMBER = "expected a number, got {found!r}"
+_A_WHOLE_NUMBER = "expected a whole number, got {found!r}"
+_A_MAPPING = "expected a mapping of keys to values, got {found!r}"
+_TEXTS = {
+    "extra_forbidden": "unknown key",
+    "missing": "is missing",
+    "union_tag_not_found": "is missing",
+    "greater_than_equal": "must be >= {ge}, got {found!r}",
+    "greater_than": "must be > {gt}, got {found!r}",
+    "less_than_equal": "must be <= {le}, got {found!r}",
+    "less_than": "must be < {lt}, got {found!r}",
+    "literal_error": "must be {expected}, got {found!r}",
+    "int_type": _A_WHOLE_NUMBER,
+    "int_parsing": _A_WHOLE_NUMBER,
+    "int_from_float": _A_WHOLE_NUMBER,
+    "float_type": _A_NUMBER,
+    "float_parsing": _A_NUMBER,
+    "tuple_type": "expected a list, got {found!r}",
+    "dict_type": _A_MAPPING,
+    "model_type": _A_MAPPING,
+    "model_attributes_type": _A_MAPPING,
+}
+
+
+def describe_faults(error: ValidationError, data: Any) -> list[str]:
+    """Every fault of plain data that was refused, each with its place in the data."""
+    faults = error.errors()
+    inner = [fault["loc"] for fault in faults if fault["type"] != "too_short"]
+    # A tuple whose items are all faulty is also reported as too short: only the items' own faults are news.
+    faults = [
+        fault
+        for fault in faults
+        if fault["type"] != "too_short" or all(loc[: len(fault["loc"])] != fault["loc"] for loc in inner)
+    ]
+    return [problem for fault in faults for problem in _describe(dict(fault), data)]
+
+
+def _describe(fault: dict[str, Any], data: Any) -> list[str]:
+    place = _place(fault["loc"], data, ends_with_key=fault["type"] in {"extra_forbidden", "missing"})
+    if fault["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+        place = f"{place}.kind" if place else "kind"
+    texts = str(fault["ctx"]["error"]).split(SEPARATOR) if fault["type"] == "value_error" else [_text(fault)]
+    return [f"{place}: {text}" if place else text for text in texts]
+
+
+def _place(parts: Sequence[int | str], data: Any, *, ends_with_key: bool) -> str:
+    """`streams[1].weights.name`: the way into the data. Pydantic's own also names the kind it read a part as."""
+    place, here, tagged = "", data, False
+    for position, part in enumerate(parts):
+        if isinstance(part, int):
+            place += f"[{part}]"
+            # A single value that was taken for a list of one stays where it is.
+            here = here[part] if isinstance(here, list | tuple) and part < len(here) else here
+            tagged = False
+        elif not tagged and not (ends_with_key and position == len(parts) - 1) and _is_tag(part, here):
+            tagged = True
+        else:
+            place += f".{part}" if place else part
+            here = here.get(part) if isinstance(here, Mapping) else None
+            tagged = False
+    return place
+
+
+def _is_tag(part: str, here: Any) -> bool:
+    """Whether a step of pydantic's is the kind of what is here, and no key of it."""
+    if isinstance(here, Mapping):
+        return part == here.get("kind") or ("kind" not in here and part not in here)
+    return part == here or part.startswith("(")
+
+
+def _text(fault: dict[str, Any]) -> str:
+    context = fault.get("ctx", {})
+    if fault["type"] == "union_tag_invalid":
+        return _unknown_kind(str(context["tag"]), str(context["expected_tags"]))
+    if fault["type"] == "literal_error":
+        context = {"expected": context["expected"].replace("'", "")}
+    template = _TEXTS.get(fault["type"], "{msg}, got {found!r}")
+    return template.format(**context, msg=fault["msg"], found=fault["input"])
+
+
+def _unknown_kind(found: str, expected_tags: str) -> str:
+    expected = [tag.strip().strip("'") for tag in expected_tags.split(",")]
+    expected = [tag for tag in expected if tag != "custom"]
+    choices = f", expected one of {', '.join(expected)}"
+    if found == "None":
+        return f"is missing{choices}"
+    return f"{found!r} is unknown{did_you_mean(found, expected) or choices}"

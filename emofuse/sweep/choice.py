@@ -62,19 +62,16 @@ class Choice:
     Attributes:
         ranked: every configuration that can win, the best first.
         lost: those that cannot, because a run of theirs diverged, in the order of the search.
-        finalists: the best for each value of `best_of`, the best first.
+        finalists: the best for each value of `best_of`, and the baseline, the best first.
+        baseline: the best with the baseline's streams, which the others are tested against; None if none can win.
         undecided: values of `best_of`, as `factor value`, for which no configuration can win.
     """
 
     ranked: tuple[Scored, ...]
     lost: tuple[Scored, ...]
     finalists: tuple[Scored, ...]
+    baseline: Scored | None
     undecided: tuple[str, ...]
-
-    @property
-    def best(self) -> Scored:
-        """The best of all."""
-        return self.finalists[0]
 
 
 def score_configurations(
@@ -115,7 +112,7 @@ def mean_and_error(rows: Sequence[RunRow], metric: Metric) -> tuple[float | None
     return fmean(samples), stdev(samples) / math.sqrt(len(samples)) if len(samples) > 1 else None
 
 
-def choose(scored: Sequence[Scored], select: Metric, best_of: Sequence[str]) -> Choice:
+def choose(scored: Sequence[Scored], select: Metric, best_of: Sequence[str], baseline: Sequence[str]) -> Choice:
     """The best configuration for each value of the factors `best_of`, among them the best of all.
 
     A configuration with a run that diverged cannot win. One that was halved was not trained to its end, so it comes
@@ -126,18 +123,22 @@ def choose(scored: Sequence[Scored], select: Metric, best_of: Sequence[str]) -> 
         scored: every configuration of the sweep.
         select: the validation score that counts.
         best_of: factors; with several, each combination of their values that was searched.
+        baseline: streams of the configurations of which the best is the baseline.
     """
     able = [each for each in scored if each.score is not None]
     ranked = sorted(able, key=lambda each: _rank(each, select))
-    finalists: dict[str, Scored] = {}
+    chosen: dict[str, Scored] = {}
     for each in ranked:
-        finalists.setdefault(factor_values(each.configuration, best_of), each)
+        chosen.setdefault(factor_values(each.configuration, best_of), each)
+    plain = next((each for each in ranked if set(each.configuration.run.features.streams) == set(baseline)), None)
+    final = {each.order for each in (*chosen.values(), plain) if each is not None}
     wanted = dict.fromkeys(factor_values(each.configuration, best_of) for each in scored)
     return Choice(
         ranked=tuple(ranked),
         lost=tuple(each for each in scored if each.score is None),
-        finalists=tuple(finalists.values()),
-        undecided=tuple(values for values in wanted if values not in finalists),
+        finalists=tuple(each for each in ranked if each.order in final),
+        baseline=plain,
+        undecided=tuple(values for values in wanted if values not in chosen),
     )
 
 

@@ -8,7 +8,8 @@ from statistics import fmean, stdev
 import pytest
 
 from emofuse.specs import ConcatHeadSpec, FeaturesSpec, RunSpec, TrainSpec
-from emofuse.sweep.choice import choose, factor_values, mean_and_error, objective, score_configurations
+from emofuse.sweep import choice as choosing
+from emofuse.sweep.choice import Choice, factor_values, mean_and_error, objective, score_configurations
 from emofuse.sweep.configurations import Configuration
 
 
@@ -44,6 +45,10 @@ def scored(make_row):
         return score_configurations([each for each, _ in scores], rows, select)
 
     return score
+
+
+def choose(items, select, best_of, baseline=("lbp",)) -> Choice:
+    return choosing.choose(items, select, best_of, baseline)
 
 
 def names(items) -> list[str]:
@@ -99,30 +104,39 @@ def test_the_best_of_every_value_is_a_finalist_and_the_best_of_all_comes_first(s
     )
     choice = choose(items, "macro_f1", ("streams",))
     assert names(choice.finalists) == ["resnet50 0.0001 8", "lbp 0.001 8"]
-    assert choice.best.score == pytest.approx(0.75)
+    assert choice.finalists[0].score == pytest.approx(0.75)
     assert len(choice.ranked) == 4
-    assert names(choose(items, "macro_f1", ()).finalists) == ["resnet50 0.0001 8"]
+    assert names(choose(items, "macro_f1", (), b).finalists) == ["resnet50 0.0001 8"]
     both = choose(items, "macro_f1", ("streams", "learning_rate"))
     assert len(both.finalists) == 4
+
+
+def test_the_best_with_the_baselines_streams_is_a_finalist_too(scored):
+    a, b, c = ("lbp", "objects"), ("resnet50",), ("objects",)
+    items = scored([(configuration(a), [0.4]), (configuration(a, 1e-3), [0.5]), (configuration(b), [0.8])])
+    choice = choose(items, "macro_f1", (), ("objects", "lbp"))
+    assert names(choice.finalists) == ["resnet50 0.0001 8", "lbp+objects 0.001 8"]
+    assert choice.baseline is choice.finalists[1]
+    assert choose(items, "macro_f1", (), c).baseline is None
 
 
 def test_the_smallest_loss_wins(scored, make_row):
     items = [configuration(rate=1e-4), configuration(rate=1e-3)]
     rows = {each.key: [make_row(val_loss=loss)] for each, loss in zip(items, (0.9, 0.3), strict=True)}
     choice = choose(score_configurations(items, rows, "loss"), "loss", ())
-    assert choice.best.configuration is items[1]
-    assert choice.best.score == 0.3
+    assert choice.finalists[0].configuration is items[1]
+    assert choice.finalists[0].score == 0.3
     assert (objective(0.3, "loss"), objective(0.3, "accuracy"), objective(None, "loss")) == (-0.3, 0.3, None)
 
 
 def test_ties_go_to_loss_then_parameters_then_the_order_of_the_search(scored):
     small, large, later = configuration(width=8), configuration(width=16), configuration(width=32)
     of_all = [(later, [0.5]), (large, [0.5]), (small, [0.5])]
-    assert choose(scored(of_all), "macro_f1", ()).best.configuration is later
+    assert choose(scored(of_all), "macro_f1", ()).ranked[0].configuration is later
     fewer = {small.key: {"parameters": 50}}
-    assert choose(scored(of_all, changes=fewer), "macro_f1", ()).best.configuration is small
+    assert choose(scored(of_all, changes=fewer), "macro_f1", ()).ranked[0].configuration is small
     lower = {**fewer, large.key: {"val_loss": 0.5}}
-    assert choose(scored_with_loss(of_all, lower, scored), "macro_f1", ()).best.configuration is large
+    assert choose(scored_with_loss(of_all, lower, scored), "macro_f1", ()).ranked[0].configuration is large
 
 
 def scored_with_loss(scores, changes, scored):

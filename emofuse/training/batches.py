@@ -64,8 +64,8 @@ class Order:
         batch_size: rows of a batch, over all folds.
         generator: CPU, seeded by the group's order seed.
         window: how far rows are shuffled; None for the whole table.
-        fixed_width: every step is as wide as the largest batch, for shapes that must not change; else as its fullest
-            fold.
+        fixed_width: every step is as wide as the largest batch, for shapes that must not change; else as the fullest
+            of all folds, used or not: shapes, and with them the last bits of sums, do not depend on who trains.
     """
 
     def __init__(
@@ -80,9 +80,10 @@ class Order:
         fixed_width: bool,
     ) -> None:
         self._rows = torch.from_numpy(np.unique(np.concatenate([fold.train for fold in folds])))
-        self._trains = torch.zeros(len(used), count, dtype=torch.bool)
-        for index, fold in enumerate(used):
-            self._trains[index, torch.from_numpy(folds[fold].train)] = True
+        self._used = torch.tensor(used, dtype=torch.int64)
+        self._trains = torch.zeros(len(folds), count, dtype=torch.bool)
+        for index, fold in enumerate(folds):
+            self._trains[index, torch.from_numpy(fold.train)] = True
         self._sizes = batch_sizes(len(self._rows), batch_size)
         self._generator = generator
         self._window = window
@@ -95,8 +96,8 @@ class Order:
 
     @property
     def rows_of_folds(self) -> Tensor:
-        """(F,) int64: training rows of each fold."""
-        return self._trains.sum(1)
+        """(F,) int64: training rows of each fold that is used."""
+        return self._trains[self._used].sum(1)
 
     @property
     def steps(self) -> int:
@@ -109,13 +110,12 @@ class Order:
         order = torch.cat([rows for _, rows in windows])
         source.follow([blocks for blocks, _ in windows])
         reached = self._reached([len(rows) for _, rows in windows])
-        rows, present, counts = self._dealt(order)
+        rows, present, widths, idle = self._dealt(order)
         rows, present = rows.to(device, non_blocking=True), present.to(device, non_blocking=True)
-        for step, of_folds in enumerate(counts.T.tolist()):
+        for step, wide in enumerate(widths):
             source.reach(reached[step])
-            width = self.width if self._fixed_width else max(1, *of_folds)
-            idle = frozenset(fold for fold, some in enumerate(of_folds) if not some)
-            yield StepRows(rows[:, step, :width], present[:, step, :width], idle)
+            width = self.width if self._fixed_width else wide
+            yield StepRows(rows[:, step, :width], present[:, step, :width], idle[step])
 
     def _shuffled_windows(self) -> list[tuple[list[int], Tensor]]:
         """(blocks, their training rows in random order) of every window; without windows one, of no block."""
@@ -145,15 +145,19 @@ class Order:
     def _shuffled(self, values: Tensor) -> Tensor:
         return values[torch.randperm(len(values), generator=self._generator)]
 
-    def _dealt(self, order: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Every fold's rows of every batch: rows and present (F, steps, width), and how many (F, steps)."""
+    def _dealt(self, order: Tensor) -> tuple[Tensor, Tensor, list[int], list[frozenset[int]]]:
+        """Every used fold's rows of every batch: rows and present (F, steps, B), each step's width and idle folds."""
         filled = torch.arange(self.width) < torch.tensor(self._sizes).unsqueeze(1)
         batches = self._rows[0].repeat(self.steps, self.width)
         batches[filled] = order
-        trains = self._trains[:, batches] & filled
+        of_all = torch.stack([(trains[batches] & filled).sum(1) for trains in self._trains])
+        trains = self._trains[self._used][:, batches] & filled
         first = torch.argsort(trains.logical_not().to(torch.uint8), dim=2, stable=True)
-        counts = trains.sum(2)
-        return batches.expand_as(first).gather(2, first), torch.arange(self.width) < counts.unsqueeze(2), counts
+        counts = of_all[self._used]
+        idle = [frozenset(fold for fold, some in enumerate(of_step) if not some) for of_step in counts.T.tolist()]
+        rows = batches.expand_as(first).gather(2, first)
+        present = torch.arange(self.width) < counts.unsqueeze(2)
+        return rows, present, of_all.amax(0).tolist(), idle
 
 
 class Standardised:

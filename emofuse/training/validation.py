@@ -20,10 +20,12 @@ from emofuse.training.streaming import Window
 EVAL_ROWS = 4096
 """Rows that are evaluated at once, of all heads together."""
 
+_SUMMED_ROWS = 64
+
 
 def eval_rows(heads: int) -> int:
-    """Rows that each of so many heads is given at once."""
-    return max(64, EVAL_ROWS // heads)
+    """Rows that each of so many heads is given at once: as many as losses are first summed over, or some times that."""
+    return max(1, EVAL_ROWS // heads // _SUMMED_ROWS) * _SUMMED_ROWS
 
 
 class Validation:
@@ -62,7 +64,7 @@ class Validation:
         """
         head.eval()
         confusion = torch.zeros(len(lanes), self._classes**2, dtype=torch.int64, device=self._device)
-        loss = torch.zeros(len(lanes), dtype=torch.float64, device=self._device)
+        losses = []
         for rows, present in self._parts(eval_rows(len(lanes))):
             batch, labels = self._rows.read(rows, present)
             with products_in(self._products, rows.device):
@@ -72,9 +74,9 @@ class Validation:
             confusion.scatter_add_(1, cell, counted.to(torch.int64))
             true = probs.gather(2, labels.unsqueeze(2)).squeeze(2).double().clamp(min=SMALLEST_PROB)
             true = torch.where(probs.isfinite().all(2), true, torch.nan)
-            loss -= torch.where(counted, true.log(), 0.0).sum(1)
-        counts = confusion.sum(1)
-        return _scores(confusion.view(-1, self._classes, self._classes).cpu().numpy(), (loss / counts).tolist())
+            losses.append(_sums_of_some(torch.where(counted, -true.log(), 0.0)))
+        loss = torch.cat(losses, dim=1).sum(1) / confusion.sum(1)
+        return _scores(confusion.view(-1, self._classes, self._classes).cpu().numpy(), loss.tolist())
 
     def _parts(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Rows and present (F, up to `size`), until every fold has had its own."""
@@ -129,6 +131,12 @@ def predict_probs(head: nn.Module, batch: Batch) -> npt.NDArray[np.float32]:
         parts.append(_softmax(logits).float().cpu())
     result: npt.NDArray[np.float32] = torch.cat(parts, dim=1).numpy()
     return result
+
+
+def _sums_of_some(values: Tensor) -> Tensor:
+    """(K, m) of (K, n): sums of 64 at a time. So the last bit of a mean does not depend on how many heads there are."""
+    padded = functional.pad(values, (0, -values.shape[1] % _SUMMED_ROWS))
+    return padded.view(len(values), -1, _SUMMED_ROWS).sum(2)
 
 
 def _softmax(logits: Tensor) -> Tensor:

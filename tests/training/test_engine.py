@@ -11,6 +11,7 @@ import torch
 
 from emofuse.errors import TrainingError
 from emofuse.features import Scaling
+from emofuse.heads.dropout import named_generator
 from emofuse.heads.lanes import owners
 from emofuse.specs import (
     AttentionHeadSpec,
@@ -20,10 +21,13 @@ from emofuse.specs import (
     LinearHeadSpec,
     TrainSpec,
 )
+from emofuse.training.batches import Order
 from emofuse.training.engine import train_group
 from emofuse.training.group import Group, Room
 from emofuse.training.machine import Machine
 from emofuse.training.members import Fold, Member, Table, group_key
+from emofuse.training.streaming import Resident
+from emofuse.training.validation import _sums_of_some, eval_rows
 
 EXACT = Machine(torch.device("cpu"), torch.float64)
 HEADS = {
@@ -163,6 +167,29 @@ def test_heads_on_variants_of_a_stream_equal_plain_runs_on_the_stream(kind, bala
         own_folds = [replace(f, scaling={stream: f.scaling[name] for stream, name in named.items()}) for f in folds]
         own = replace(member, streams=tuple(named))
         assert_same_run(outcome, oracle.train_alone(alone, own_folds, own))
+
+
+def test_steps_are_as_wide_whichever_folds_are_used():
+    folds = make_folds(make_table(rows=90))
+
+    def steps(used):
+        order = Order(
+            folds, used, count=90, batch_size=16, generator=named_generator(0, "x"), window=None, fixed_width=False
+        )
+        return list(order.epoch(Resident({}, (), EXACT.device), EXACT.device))
+
+    for fold in range(3):
+        for alone, together in zip(steps([fold]), steps([0, 1, 2]), strict=True):
+            assert torch.equal(alone.rows[0], together.rows[fold])
+            assert torch.equal(alone.present[0], together.present[fold])
+
+
+def test_the_mean_loss_has_the_same_bits_however_many_rows_are_evaluated_at_once():
+    losses = torch.from_numpy(np.random.default_rng(0).random((2, 1000)) ** 9)
+    whole = _sums_of_some(losses).sum(1)
+    for heads in (1, 7, 30, 10_000):
+        parts = torch.split(losses, eval_rows(heads), dim=1)
+        assert torch.equal(torch.cat([_sums_of_some(part) for part in parts], dim=1).sum(1), whole)
 
 
 def test_a_stream_that_no_training_row_has_equals_the_oracle():

@@ -184,7 +184,7 @@ def test_the_weights_are_those_of_the_best_epoch(make_table):
 
 def test_test_rows_are_no_argument_of_what_chooses():
     arguments = list(inspect.signature(train_group).parameters)
-    assert arguments == ["table", "folds", "members", "machine", "window", "on_epoch"]
+    assert arguments == ["table", "folds", "members", "machine", "window", "on_epoch", "judge"]
     assert list(inspect.signature(Fold).parameters) == ["train", "val", "scaling"]
 
 

@@ -62,13 +62,13 @@ def make_search(spec: SweepSpec, kinds: Mapping[str, str]) -> Search:
     match spec.search:
         case GridSearch():
             return OneBatch(expand(spec, kinds))
-        case RandomSearch() | TpeSearch() as search if few := _all_if_few(Space.of(spec, kinds), search.trials):
-            return OneBatch(few, _notes_on(len(few), search))
+        case RandomSearch() | TpeSearch() as search if every := _all_if_few(Space.of(spec, kinds), search.trials):
+            return OneBatch(every, few(len(every), search.trials))
         case RandomSearch() as search:
             space = Space.of(spec, kinds)
             new = unseen(space, draws(space, search.seed), set())
             drawn = [configuration for _, configuration in itertools.islice(new, search.trials)]
-            return OneBatch(drawn, _notes_on(len(drawn), search) if len(drawn) < search.trials else ())
+            return OneBatch(drawn, few(len(drawn), search.trials))
         case TpeSearch() as search:
             from emofuse.sweep.tpe import ParzenSearch
 
@@ -153,6 +153,13 @@ def rounded(value: float, within: Range) -> float:
     return min(max(float(f"{value:.6g}"), within.low), within.high)
 
 
+def few(count: int, trials: int) -> tuple[str, ...]:
+    """What a user is told if there are fewer configurations than trials."""
+    if count == trials:
+        return ()
+    return (f"The factors have {count} configurations, fewer than {trials} trials: all of them are trained.",)
+
+
 def _all_if_few(space: Space, trials: int) -> list[Configuration]:
     """All configurations, in the grid's order, if they are no more than the trials; else none."""
     if any(isinstance(given, Range) for given in space.values.values()):
@@ -164,12 +171,6 @@ def _all_if_few(space: Space, trials: int) -> list[Configuration]:
         if len(found) > trials:
             return []
     return list(found.values())
-
-
-def _notes_on(count: int, search: RandomSearch | TpeSearch) -> tuple[str, ...]:
-    if count == search.trials:
-        return ()
-    return (f"The factors have {count} configurations, fewer than {search.trials} trials: all of them are trained.",)
 
 
 def _words(seed: int, purpose: str) -> np.random.PCG64:

@@ -17,7 +17,7 @@ from optuna.trial import Trial, TrialState
 
 from emofuse.specs import Range, TpeSearch
 from emofuse.sweep.configurations import Configuration, Space
-from emofuse.sweep.search import draws, rounded, unseen
+from emofuse.sweep.search import draws, few, rounded, unseen
 
 # After so many proposals in a row that are nothing new, a random one that is takes their place.
 _VAIN_PROPOSALS = 16
@@ -34,14 +34,13 @@ class ParzenSearch:
         search: trials, size of a batch, seed.
     """
 
-    notes: tuple[str, ...] = ()
-
     def __init__(self, space: Space, search: TpeSearch) -> None:
         self._space = space
         self._search = search
         self._scores: dict[str, float | None] = {}  # of all that was given out and told
         self._open: dict[str, list[Trial]] = {}  # key -> trials of Optuna's that wait for its score, in their order
         self._given: set[str] = set()
+        self._trials = search.trials
         self._spare = unseen(space, draws(space, search.seed), set())
         with _quiet():
             sampler = optuna.samplers.TPESampler(
@@ -51,21 +50,27 @@ class ParzenSearch:
 
     @property
     def total(self) -> int:
-        """The trials; fewer only if a range has no use and the rest runs out."""
-        return self._search.trials
+        """The trials; fewer once it has turned out that there are no more configurations."""
+        return self._trials
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """That there were fewer configurations than trials, once it has turned out."""
+        return few(self._trials, self._search.trials)
 
     def ask(self) -> list[Configuration]:
         """The next batch; empty when all trials have been given out, or there is nothing new left."""
-        waiting = len(self._open)
+        waiting = self._open.keys() - self._scores.keys()
         if waiting:
-            raise ValueError(f"{waiting} configurations of the batch before have not been told")
+            raise ValueError(f"scores of the batch before have not been told: {len(waiting)}")
         batch: list[Configuration] = []
         vain = 0
         with _quiet():
-            while len(batch) < min(self._search.batch, self._search.trials - len(self._scores)):
+            while len(batch) < min(self._search.batch, self._trials - len(self._scores)):
                 if vain >= _VAIN_PROPOSALS:
                     spare = next((values for values, new in self._spare if new.key not in self._given), None)
                     if spare is None:
+                        self._trials = len(self._given)
                         break
                     self._study.enqueue_trial(self._params(spare))
                 configuration = self._propose()

@@ -81,7 +81,7 @@ def _detector(request: pytest.FixtureRequest, has_face_mesh: bool) -> str:
     return "landmarker"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_cache() -> Callable[..., Path]:
     """Writes a finished cache, one block long, from plain arrays and gives its path back."""
     return _write_cache

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from emofuse.errors import TrainingError
 from emofuse.features import Scaling
@@ -24,10 +25,10 @@ from emofuse.specs import RunSpec
 from emofuse.training.engine import train_group
 from emofuse.training.machine import Machine
 from emofuse.training.members import Fold, Member, Table
-from emofuse.training.planning import head_cost
 from emofuse.training.streaming import Blocks, Window
 from emofuse.training.validation import predict_probs
 
+_CPU = torch.device("cpu")
 _EPOCHS_AT_LEAST = 3
 _VAL_SHARE = 2 / 7
 """Validation rows a training row: the paper's 70/20/10."""
@@ -98,10 +99,9 @@ def measure_head(job: HeadJob) -> HeadFigures:
     begin_phase(device)
     training = _training_on_cache(job, job.cache) if job.cache else _training_on_noise(job)
     epoch = _time_epochs(training, job.repeats, device)
-    step = head_cost(job.run.head, tuple(job.dims.items()), job.classes, epoch.batch_size, Machine.of(device))
     return HeadFigures(
         cost=count_head(job.run, job.dims, job.classes),
-        train_flops_per_row=step.flops_per_row,
+        train_flops_per_row=count_training(job.run, job.dims, job.classes),
         latency=latency,
         epoch=epoch,
         start=start,
@@ -113,13 +113,26 @@ def measure_head(job: HeadJob) -> HeadFigures:
 
 def count_head(run: RunSpec, dims: Mapping[str, int], classes: int) -> Cost:
     """Parameters, bytes and operations of the head of a run, counted on one row that has every stream."""
-    head = make_head(run.head, [Lane(tuple(dims))], dims, classes).eval()
-    batch = _noise(dims, 1, torch.device("cpu"))
+    head, batch = _new_head(run, dims, classes, _CPU).eval(), _noise(dims, 1, _CPU)
     return module_cost([head], count_flops(lambda: head(batch)))
 
 
+def count_training(run: RunSpec, dims: Mapping[str, int], classes: int) -> int:
+    """Operations of a training step for one of its rows: forward and backward, without the update."""
+    rows = run.train.batch_size
+    head, batch = _new_head(run, dims, classes, _CPU), _noise(dims, rows, _CPU)
+    parameters = tuple(head.parameters())
+    # What no row uses has no gradient: the late head's vector for rows without any stream.
+    step = count_flops(lambda: torch.autograd.grad(head(batch).sum(), parameters, allow_unused=True))
+    return step // rows
+
+
+def _new_head(run: RunSpec, dims: Mapping[str, int], classes: int, device: torch.device) -> nn.Module:
+    return make_head(run.head, [Lane(tuple(dims))], dims, classes).to(device)
+
+
 def _latency(job: HeadJob, batch: int, device: torch.device) -> Timing:
-    head = make_head(job.run.head, [Lane(tuple(job.dims))], job.dims, job.classes).to(device)
+    head = _new_head(job.run, job.dims, job.classes, device)
     rows, clock = _noise(job.dims, batch, device), Clock(device)
 
     def call(_: int) -> float:

@@ -45,7 +45,8 @@ def test_a_spec_reports_all_its_faults_at_once():
 
 def test_an_unknown_kind_without_a_near_name_lists_the_kinds():
     assert faults({"streams": [{"kind": "zzz"}]}).problems == (
-        "streams[0].kind: 'zzz' is unknown, expected one of lbp, landmarks, action_units, backbone, places365, objects",
+        "streams[0].kind: 'zzz' is unknown, expected one of lbp, landmarks, action_units, backbone, places365, objects, "
+        "imported",
     )
 
 

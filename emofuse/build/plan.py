@@ -15,9 +15,9 @@ from emofuse.build.worker import BlockTask
 from emofuse.cache.layout import CacheLayout
 from emofuse.cache.metadata import read_cache_layout
 from emofuse.cache.reader import read_streams
-from emofuse.cache.stale import check_augment, check_block_rows, check_manifest, check_streams
+from emofuse.cache.stale import check_augment, check_block_rows, check_imported, check_manifest, check_streams
 from emofuse.datasets.manifest import Manifest
-from emofuse.specs import CacheSpec
+from emofuse.specs import CacheSpec, ImportedSpec
 from emofuse.streams import augment_identity, stream_identity
 
 
@@ -40,6 +40,7 @@ class BuildPlan:
         augment: what decides the augmented views, plain JSON; None without any.
         pending: stream -> (blocks, views) bool, what is missing, every stream of the spec.
         new_streams: streams that the cache does not have yet.
+        to_import: streams of the spec that no build makes and the cache does not have yet.
     """
 
     layout: CacheLayout
@@ -47,12 +48,15 @@ class BuildPlan:
     augment: Mapping[str, Any] | None
     pending: Mapping[str, npt.NDArray[np.bool_]]
     new_streams: tuple[str, ...]
+    to_import: tuple[str, ...] = ()
 
     @cached_property
     def missing(self) -> list[Missing]:
         """Once a block, or more often if its views miss different streams; those that miss the same side by side."""
         found: dict[tuple[int, tuple[str, ...]], list[int]] = {}
         names = tuple(self.pending)
+        if not names:
+            return []
         lacking = np.stack([self.pending[name] for name in names])  # (streams, blocks, views)
         for block, view in np.argwhere(lacking.any(axis=0)).tolist():
             streams = tuple(name for name, lacks in zip(names, lacking[:, block, view].tolist(), strict=True) if lacks)
@@ -65,6 +69,10 @@ class BuildPlan:
         """Rows of all blocks that miss something, once for each view that they miss."""
         slices = [(self.layout.block_slice(missing.block), len(missing.views)) for missing in self.missing]
         return sum((rows.stop - rows.start) * views for rows, views in slices)
+
+    def lacks(self, stream: str) -> bool:
+        """Whether a build has something to compute of a stream; never of one that was imported."""
+        return stream in self.pending and bool(self.pending[stream].any())
 
     def tasks(self, manifest: Manifest) -> Iterator[BlockTask]:
         """Made one by one: paths of the whole dataset are never listed. Bad rows have no path."""
@@ -91,14 +99,18 @@ def plan_build(path: Path, manifest: Manifest, spec: CacheSpec) -> BuildPlan:
     Raises:
         CacheError: what is at the path is not a cache, or damaged.
         StaleCacheError: the cache is of other samples, blocks, streams, pictures or views; with all that differs.
+        IncompleteCacheError: the import of a stream was interrupted.
         WeightsError: weights that a stream needs are missing or damaged.
     """
-    identities = {stream.name: stream_identity(stream, spec) for stream in spec.streams}
+    imported = [stream for stream in spec.streams if isinstance(stream, ImportedSpec)]
+    extracted = [stream for stream in spec.streams if not isinstance(stream, ImportedSpec)]
+    identities = {stream.name: stream_identity(stream, spec) for stream in extracted}
     augment = augment_identity(spec)
     if not (path / "zarr.json").is_file():
         layout = CacheLayout(len(manifest), spec.block_rows, manifest.ids_digest, created="")
         pending = {name: np.ones((layout.blocks, spec.views), dtype=np.bool_) for name in identities}
-        return BuildPlan(layout, identities, augment, pending, tuple(identities))
+        to_import = tuple(stream.name for stream in imported)
+        return BuildPlan(layout, identities, augment, pending, tuple(identities), to_import)
 
     layout = read_cache_layout(path)
     check_manifest(path, layout, manifest)
@@ -107,8 +119,10 @@ def plan_build(path: Path, manifest: Manifest, spec: CacheSpec) -> BuildPlan:
     looks_at_faces = any(stream.needs_face for stream in spec.streams)
     face = spec.face.model_dump(mode="json") if looks_at_faces else None
     check_streams(path, cached.values(), identities, spec.decode.model_dump(mode="json"), face)
+    to_import = check_imported(path, cached, imported)
     if augment is not None:
         check_augment(path, cached.values(), augment)
     every = np.ones((layout.blocks, spec.views), dtype=np.bool_)
     pending = {name: cached[name].lacking(spec.views) if name in cached else every for name in identities}
-    return BuildPlan(layout, identities, augment, pending, tuple(name for name in identities if name not in cached))
+    new_streams = tuple(name for name in identities if name not in cached)
+    return BuildPlan(layout, identities, augment, pending, new_streams, to_import)

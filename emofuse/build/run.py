@@ -27,6 +27,7 @@ from emofuse.build.worker import (
 )
 from emofuse.cache.layout import StreamLayout
 from emofuse.cache.reader import read_stream
+from emofuse.cache.stale import check_is_imported
 from emofuse.cache.writer import add_stream, add_views, create_cache, lock_cache, update_origin
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, StreamError
@@ -109,8 +110,10 @@ def build_cache(
     plan = plan_build(path, manifest, spec)
     with _sigterm_as_interrupt(), lock_cache(path):
         create_cache(path, manifest, block_rows=spec.block_rows)
+        check_is_imported(path, plan.to_import)
         for stream in spec.streams:
-            update_origin(path, stream.name, spec=stream.model_dump(mode="json"), weights=stream_weights(stream))
+            if stream.name in plan.identities:
+                update_origin(path, stream.name, spec=stream.model_dump(mode="json"), weights=stream_weights(stream))
         if not plan.missing:
             return BuildSummary(0, 0.0, {})
         job = BuildJob(
@@ -172,7 +175,7 @@ def _workers(plan: BuildPlan, spec: CacheSpec, options: BuildOptions) -> Abstrac
         return cluster.remote_workers(options.scheduler)
     count = options.workers
     if count is None:
-        device = resolve_device(options.device, [stream for stream in spec.streams if plan.pending[stream.name].any()])
+        device = resolve_device(options.device, [stream for stream in spec.streams if plan.lacks(stream.name)])
         count = cluster.default_workers(cuda=device.startswith("cuda"))
     return cluster.local_workers(min(count, len(plan.missing)))
 

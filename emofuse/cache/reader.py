@@ -241,8 +241,9 @@ class Cache:
 
     @property
     def decode(self) -> Mapping[str, Any]:
-        """How pictures were decoded, plain JSON of `DecodeSpec`, the same for all streams."""
-        return next((stream.layout.decode for stream in self.streams.values()), DecodeSpec().model_dump(mode="json"))
+        """How pictures were decoded, plain JSON of `DecodeSpec`, the same for all streams that were extracted."""
+        found = (stream.layout.decode for stream in self.streams.values() if stream.layout.decode)
+        return next(found, DecodeSpec().model_dump(mode="json"))
 
     @property
     def face(self) -> Mapping[str, Any]:

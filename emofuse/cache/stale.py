@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from emofuse.cache.layout import CacheLayout, describe_difference, manifest_path
 from emofuse.cache.metadata import read_manifest
 from emofuse.cache.reader import CachedStream
 from emofuse.datasets.manifest import Manifest
-from emofuse.errors import StaleCacheError
+from emofuse.errors import CacheError, IncompleteCacheError, StaleCacheError
+from emofuse.specs import ImportedSpec
 
 
 def check_manifest(path: Path, layout: CacheLayout, manifest: Manifest) -> None:
@@ -95,6 +96,55 @@ def check_augment(path: Path, cached: Iterable[CachedStream], augment: Mapping[s
         raise StaleCacheError(" | ".join(faults))
 
 
+def check_imported(path: Path, cached: Mapping[str, CachedStream], wanted: Iterable[ImportedSpec]) -> tuple[str, ...]:
+    """Raises unless the imported streams of a spec are what it says, as far as the cache has them.
+
+    Returns:
+        Names of those that it does not have.
+
+    Raises:
+        StaleCacheError: a stream was extracted, or imported from another content; with everything that differs.
+        IncompleteCacheError: an import was interrupted.
+    """
+    faults = []
+    wanted = list(wanted)
+    there = {spec.name: cached[spec.name] for spec in wanted if spec.name in cached}
+    for spec in wanted:
+        if spec.name in there:
+            had = there[spec.name]
+            found: Mapping[str, Any] = {"kind": had.kind, "content": had.identity.get("content", {})}
+            content = found["content"] if spec.sha256 is None else {"sha256": spec.sha256}
+            difference = describe_difference(found, {"kind": spec.kind, "content": content})
+            if difference:
+                faults.append(
+                    f"{spec.name} was cached with {difference}. "
+                    f"Drop it first and import it again: emofuse cache drop {path} {spec.name}"
+                )
+    if faults:
+        raise StaleCacheError(" | ".join(faults))
+    for name, stream in there.items():
+        lacking = len(stream.lacking_blocks())
+        if lacking:
+            raise IncompleteCacheError(
+                f"{path}: the import of {name!r} was interrupted, {lacking} blocks lack. Run the same import again: "
+                "finished blocks are kept."
+            )
+    return tuple(spec.name for spec in wanted if spec.name not in there)
+
+
+def check_is_imported(path: Path, missing: Sequence[str]) -> None:
+    """Raises if streams that no build can make are missing.
+
+    Raises:
+        CacheError: they are; with the command that imports them.
+    """
+    if missing:
+        raise CacheError(
+            f"{path}: {', '.join(missing)} cannot be extracted, only imported, and the cache does not have it yet. "
+            f"Import it, then run the same again: emofuse cache import {path} --file FILE --name {missing[0]}"
+        )
+
+
 def _spec_fault(path: Path, cached: CachedStream, identity: Mapping[str, Any]) -> str | None:
     difference = describe_difference(cached.identity, identity)
     if not difference:
@@ -108,6 +158,8 @@ def _spec_fault(path: Path, cached: CachedStream, identity: Mapping[str, Any]) -
 def _picture_fault(
     path: Path, cached: CachedStream, decode: Mapping[str, Any], face: Mapping[str, Any] | None
 ) -> str | None:
+    if not cached.layout.decode:  # imported: emofuse decoded nothing for it
+        return None
     both_look_at_faces = cached.layout.face is not None and face is not None
     had = {"decode": cached.layout.decode, "face": cached.layout.face if both_look_at_faces else {}}
     difference = describe_difference(had, {"decode": decode, "face": face if both_look_at_faces else {}})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from emofuse.cli import cache_upkeep
+from emofuse.cli import cache_exchange, cache_upkeep
 from emofuse.cli.progress import build_progress
 
 if TYPE_CHECKING:
@@ -105,6 +105,8 @@ def drop(
 
 
 app.command()(cache_upkeep.problems)
+app.command("export")(cache_exchange.export)
+app.command("import")(cache_exchange.import_)
 
 
 def describe_cache(cache: Cache) -> dict[str, Any]:

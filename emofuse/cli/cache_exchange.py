@@ -30,6 +30,36 @@ def export(
     typer.echo(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
 
 
+def import_(
+    path: Annotated[Path, typer.Argument(help="Path of the cache; `emofuse cache build` makes one.")],
+    file: Annotated[Path, typer.Option(help="HDF5 or npz.")],
+    name: Annotated[str, typer.Option(help="Of the stream in the cache.")],
+    dataset: Annotated[str, typer.Option(help="Array of the vectors in the file, (n, D).")] = "features",
+    ids: Annotated[str, typer.Option(help="Array of their sample ids in the file, (n,).")] = "sample_ids",
+    dtype: Annotated[
+        str | None, typer.Option(help="float16 or float32.", show_default="float16 stays, all else is float32")
+    ] = None,
+    ignore_unknown: Annotated[bool, typer.Option(help="Pass over ids that the cache does not have.")] = False,
+    mark_non_finite: Annotated[
+        bool, typer.Option(help="Keep rows with NaN or infinity as rows that failed, instead of an error.")
+    ] = False,
+) -> None:
+    """Add vectors that another tool made as a stream, joined on sample ids.
+
+    Rows of the cache that the file lacks have status no_detection: heads mask them.
+    """
+    from emofuse.cache.imports import ImportRequest, import_stream
+
+    request = ImportRequest(file, name, dataset, ids, dtype, ignore_unknown, mark_non_finite)
+    with _progress("importing") as on_rows:
+        done = import_stream(path, request, on_rows=on_rows)
+    parts = [f"{done.ok} rows imported"]
+    parts += [f"{done.absent} not in the file"] if done.absent else []
+    parts += [f"{done.non_finite} not finite"] if done.non_finite else []
+    parts += [f"{done.ignored} ids ignored"] if done.ignored else []
+    typer.echo(f"{path}: {name}: {', '.join(parts)}; content {done.sha256[:12]}")
+
+
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal, nothing elsewhere. Gives a function of what is done and what there is in all."""

@@ -162,6 +162,19 @@ class ObjectsSpec(StreamSpecBase):
     min_confidence: float = Field(0.25, gt=0, lt=1)
 
 
+class ImportedSpec(StreamSpecBase):
+    """Vectors of another tool, put into the cache by `emofuse cache import`: a build leaves them as they are.
+
+    In a cache spec it stands for a stream that must be there. `sha256`, when given, is that of its content and is
+    checked.
+    """
+
+    kind: Literal["imported"] = "imported"
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    source: str = Field("", description="name of the file that it came from, for people")
+    dataset: str = Field("", description="name of the array in that file, for people")
+
+
 class CustomStreamSpec(StreamSpecBase):
     """Base class of a stream of one's own, used from Python only (YAML names no code).
 
@@ -187,6 +200,7 @@ StreamSpec = Annotated[
     | Annotated[BackboneSpec, Tag("backbone")]
     | Annotated[Places365Spec, Tag("places365")]
     | Annotated[ObjectsSpec, Tag("objects")]
+    | Annotated[ImportedSpec, Tag("imported")]
     | Annotated[SerializeAsAny[InstanceOf[CustomStreamSpec]], Tag("custom")],
     Discriminator(_stream_tag),
 ]

@@ -12,6 +12,7 @@ from emofuse.specs import (
     CacheSpec,
     CustomStreamSpec,
     FileWeights,
+    ImportedSpec,
     LandmarksSpec,
     LbpSpec,
     ObjectsSpec,
@@ -60,6 +61,8 @@ def make_stream(spec: StreamSpec, *, device: str = "cpu") -> Stream:  # noqa: PL
             from emofuse.streams.objects import make_objects
 
             return make_objects(spec, device)
+        case ImportedSpec():
+            raise StreamError(_not_extracted(spec))
         case CustomStreamSpec():
             return _make_custom(spec, device)
 
@@ -72,9 +75,11 @@ def stream_identity(spec: StreamSpec, cache_spec: CacheSpec) -> dict[str, Any]:
     of it: they may be added to a cache (see `augment_identity`).
 
     Raises:
-        StreamError: the face detector cannot run here.
+        StreamError: the face detector cannot run here, or the stream is an imported one.
         WeightsError: the weights, or the face landmarker's model, are missing or damaged.
     """
+    if isinstance(spec, ImportedSpec):
+        raise StreamError(_not_extracted(spec))
     from emofuse.streams.faces import face_identity
 
     weights = _weights_spec(spec)
@@ -122,6 +127,11 @@ def stream_weights(spec: StreamSpec) -> dict[str, Any] | None:
 
     found = resolve_weights(weights)
     return {"kind": found.kind, "name": found.name, "sha256": found.sha256, "seed": found.seed}
+
+
+def _not_extracted(spec: ImportedSpec) -> str:
+    origin = f" from {spec.source}" if spec.source else ""
+    return f"stream {spec.name!r} was imported{origin}: emofuse cannot extract it from an image. Leave it out"
 
 
 def _weights_spec(spec: StreamSpec) -> WeightsSpec | None:

@@ -50,3 +50,16 @@ def test_streams_and_file_of_an_export_can_be_chosen(cache, tmp_path):
 def test_a_misspelt_format_is_named(cache):
     with pytest.raises(CacheError, match=r"--to: 'parket' is no format, did you mean 'parquet'\?"):
         emofuse("export", cache, "--to", "parket")
+
+
+def test_vectors_of_another_tool_become_a_stream(cache, tmp_path):
+    vectors = np.array([[1, 2], [np.nan, 0], [5, 6]], np.float32)
+    np.savez(tmp_path / "clip.npz", vit=vectors, names=np.array(["s0002", "s0000", "elsewhere"]))
+    arguments = ("import", cache, "--file", tmp_path / "clip.npz", "--name", "clip_vit", "--dataset", "vit")
+    with pytest.raises(CacheError, match="no array 'sample_ids'"):
+        emofuse(*arguments)
+    result = emofuse(*arguments, "--ids", "names", "--ignore-unknown", "--mark-non-finite")
+    head = f"{cache}: clip_vit: 1 rows imported, 1 not in the file, 1 not finite, 1 ids ignored; content "
+    assert result.stdout.startswith(head)
+    (line,) = [line for line in emofuse("info", cache).stdout.splitlines() if line.startswith("clip_vit")]
+    assert line.split()[:7] == ["clip_vit", "2", "float32", "1/1", "1", "1", "1"]

@@ -44,10 +44,9 @@ def test_a_spec_reports_all_its_faults_at_once():
 
 
 def test_an_unknown_kind_without_a_near_name_lists_the_kinds():
-    assert faults({"streams": [{"kind": "zzz"}]}).problems == (
-        "streams[0].kind: 'zzz' is unknown, expected one of lbp, landmarks, action_units, backbone, places365, objects, "
-        "imported",
-    )
+    (problem,) = faults({"streams": [{"kind": "zzz"}]}).problems
+    kinds = "lbp, landmarks, action_units, backbone, places365, objects, imported"
+    assert problem == f"streams[0].kind: 'zzz' is unknown, expected one of {kinds}"
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,9 @@ class TrainSpec(Spec):
 
     `gradient_balancing`: `on` scales the learning rate of every stream's branch so that no stream dominates, `monitor`
     only records the norms of their gradients (see `emofuse.training.balancing`).
+
+    `views`: every epoch each training row shows one of its first so many cached views, drawn by the order seed;
+    validation and test rows always show view 0, the picture itself.
     """
 
     epochs: int = Field(100, ge=1)
@@ -135,6 +138,7 @@ class TrainSpec(Spec):
     seed: int = 0
     order_seed: int = 0
     gradient_balancing: Balancing = "off"
+    views: int = Field(1, ge=1)
 
 
 class FoldSpec(Spec):

@@ -46,6 +46,26 @@ def batch_sizes(count: int, batch_size: int) -> list[int]:
     return sizes
 
 
+class ViewDraws:
+    """Which of its views each row shows, drawn anew every epoch, apart from the order of rows.
+
+    Args:
+        count: N rows of the table.
+        views: V of the table.
+        generator: CPU, seeded by the group's order seed.
+    """
+
+    def __init__(self, count: int, views: int, generator: torch.Generator) -> None:
+        self._count = count
+        self._views = views
+        self._generator = generator
+
+    def of_epoch(self) -> Tensor:
+        """(N,) int64: where each row's view lies among the V x N rows of the table with all its views."""
+        shown = torch.randint(self._views, (self._count,), generator=self._generator)
+        return self._count * shown + torch.arange(self._count)
+
+
 class Order:
     """The order of rows of a group, epoch by epoch.
 
@@ -66,6 +86,7 @@ class Order:
         window: how far rows are shuffled; None for the whole table.
         fixed_width: every step is as wide as the largest batch, for shapes that must not change; else as the fullest
             of all folds, used or not: shapes, and with them the last bits of sums, do not depend on who trains.
+        draws: which view each row shows in an epoch, the same one to all folds; None for a table of one view.
     """
 
     def __init__(
@@ -78,7 +99,9 @@ class Order:
         generator: torch.Generator,
         window: Window | None,
         fixed_width: bool,
+        draws: ViewDraws | None = None,
     ) -> None:
+        self._draws = draws
         self._rows = torch.from_numpy(np.unique(np.concatenate([fold.train for fold in folds])))
         self._used = torch.tensor(used, dtype=torch.int64)
         self._trains = torch.zeros(len(folds), count, dtype=torch.bool)
@@ -111,6 +134,8 @@ class Order:
         source.follow([blocks for blocks, _ in windows])
         reached = self._reached([len(rows) for _, rows in windows])
         rows, present, widths, idle = self._dealt(order)
+        if self._draws is not None:
+            rows = self._draws.of_epoch()[rows]
         rows, present = rows.to(device, non_blocking=True), present.to(device, non_blocking=True)
         for step, wide in enumerate(widths):
             source.reach(reached[step])
@@ -192,7 +217,10 @@ class Standardised:
         self._dtype = dtype
 
     def read(self, rows: Tensor, present: Tensor) -> tuple[Batch, Tensor]:
-        """Features and labels (F, B) int64 of rows (F, B) int64; rows that are not present have no stream."""
+        """Features and labels (F, B) int64 of rows (F, B) int64; rows that are not present have no stream.
+
+        Rows are of the table with all its views: N x view + row.
+        """
         flat = rows.reshape(-1)
         features, valid = {}, {}
         for name, of_table in self._valid.items():
@@ -200,7 +228,7 @@ class Standardised:
             taken = self.source.take(name, flat).view(*rows.shape, -1).to(self._dtype)
             scaled = (taken - self._center[name]) / self._scale[name]
             features[name] = scaled.masked_fill_(~valid[name].unsqueeze(2), 0)
-        return Batch(features, valid), self._labels[flat].view_as(rows)
+        return Batch(features, valid), self._labels[flat % len(self._labels)].view_as(rows)
 
 
 def _stack(arrays: Sequence[npt.NDArray[np.float32]]) -> Tensor:

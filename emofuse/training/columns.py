@@ -7,7 +7,7 @@ stored stream is read once and every variant derived once, whatever the number o
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -99,9 +99,13 @@ class Columns:
         valid: npt.NDArray[np.bool_] = self.status(column) == Status.OK
         return valid
 
-    def nbytes(self, columns: Sequence[Column]) -> int:
+    def augment(self, column: Column) -> Mapping[str, Any] | None:
+        """How the augmented views of the stored stream were drawn, plain JSON; None without any."""
+        return self._streams[column.stream].layout.augment
+
+    def nbytes(self, columns: Sequence[Column], views: int = 1) -> int:
         """Bytes of these columns in memory."""
-        return self.rows * sum(column.dim for column in columns) * _ITEM_BYTES
+        return views * self.rows * sum(column.dim for column in columns) * _ITEM_BYTES
 
     def window(self, memory_bytes: int) -> Window:
         """How far rows are shuffled when they are streamed: as far as all streams of the cache together allow.
@@ -111,6 +115,20 @@ class Columns:
         """
         width = sum(stream.dim for stream in self._streams.values())
         return widest_window(self._layout.block_rows, width, memory_bytes, _ITEM_BYTES)
+
+    def every_view(self, column: Column, views: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """The first so many views, one after the other: features (V x N, D) float32, valid (V x N,).
+
+        Raises:
+            IncompleteCacheError: blocks of a view have not been computed yet.
+            CacheError: a chunk is damaged.
+        """
+        if views == 1:
+            return self.whole(column), self.valid(column)
+        stream = self._streams[column.stream]
+        stored, status = zip(*(stream.read(view) for view in range(views)), strict=True)
+        features = np.concatenate([derive(column.kind, of_view, column.size) for of_view in stored])
+        return features, np.concatenate(status) == Status.OK
 
     def whole(self, column: Column) -> npt.NDArray[np.float32]:
         """(N, D) float32; zeros where the row has not the stream.

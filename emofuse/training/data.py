@@ -100,6 +100,8 @@ class TrainingData:
             "streams": {column.stream: self.columns.digest(column) for column in columns},
             "rows": rows or self._rows_digest,
         }
+        if spec.train.views > 1:
+            identity["augment"] = {column.stream: self.columns.augment(column) for column in columns}
         return digest(identity | ({"window": [window.block_rows, window.blocks]} if window else {}))
 
     def window(self, spec: RunSpec) -> Window | None:
@@ -109,11 +111,16 @@ class TrainingData:
 
         Raises:
             SpecError: a stream that is not in the cache.
-            TrainingError: the memory does not even hold a window of one block.
+            TrainingError: the memory does not even hold a window of one block, or not all views.
         """
         share = int(FEATURES_SHARE * self.memory_bytes)
-        fits = self.columns.nbytes(self.columns.of(spec.features)) <= share
-        return None if fits else self.columns.window(share)
+        needed = self.columns.nbytes(self.columns.of(spec.features), spec.train.views)
+        if needed > share and spec.train.views > 1:
+            raise TrainingError(
+                f"{spec.train.views} views of run {spec.name!r} take {needed / 1e9:.3g} GB and are not streamed, there "
+                f"are {share / 1e9:.3g} GB for features. Give more memory, or take fewer views or streams"
+            )
+        return None if needed <= share else self.columns.window(share)
 
     def member(self, spec: RunSpec) -> Member:
         """A run as the engine knows it.
@@ -174,18 +181,16 @@ class TrainingData:
             IncompleteCacheError: a stream with blocks that have not been computed yet.
             CacheError: a damaged stream.
         """
-        columns = self.all_columns(specs)
+        columns, views = self.all_columns(specs), specs[0].train.views
         features: Any
         if self.window(specs[0]):
             features = self.columns.blocks(columns)
+            valid = {column.name: torch.from_numpy(self.columns.valid(column)) for column in columns}
         else:
-            features = {column.name: torch.from_numpy(self.columns.whole(column)) for column in columns}
-        return Table(
-            features=features,
-            valid={column.name: torch.from_numpy(self.columns.valid(column)) for column in columns},
-            labels=torch.from_numpy(self.labels),
-            classes=len(self.classes),
-        )
+            arrays = {column.name: self.columns.every_view(column, views) for column in columns}
+            features = {name: torch.from_numpy(rows) for name, (rows, _) in arrays.items()}
+            valid = {name: torch.from_numpy(present) for name, (_, present) in arrays.items()}
+        return Table(features, valid, torch.from_numpy(self.labels), len(self.classes), views)
 
     def _fitted(self, spec: RunSpec, folds: Sequence[int], column: Column) -> list[Scaling]:
         """The scaling of one column in each of these folds. Those that lack are fitted in the same passes."""

@@ -15,7 +15,7 @@ from emofuse.heads import make_head
 from emofuse.heads.dropout import Noise, named_generator
 from emofuse.heads.lanes import Lanes, owners, plain_name, shrink
 from emofuse.training.balancing import BranchBalance
-from emofuse.training.batches import Order, Standardised
+from emofuse.training.batches import Order, Standardised, ViewDraws
 from emofuse.training.machine import Machine
 from emofuse.training.members import Fold, Member, Table
 from emofuse.training.optim import GroupAdam, Moments
@@ -52,6 +52,7 @@ class Room:
         }
         used = [folds[fold] for fold in self.folds]
         shuffle = named_generator(train.order_seed, "order of rows")
+        views = named_generator(train.order_seed, "views of rows")
         self.source = _make_source(table, tuple(self.dims), machine, window)
         self.rows = Standardised(self.source, table, tuple(self.dims), used, device=machine.device, dtype=machine.dtype)
         self.order = Order(
@@ -62,6 +63,7 @@ class Room:
             generator=shuffle,
             window=window,
             fixed_width=machine.graphs,
+            draws=ViewDraws(len(table.labels), table.views, views) if table.views > 1 else None,
         )
         self.noise = Noise(train.order_seed, self.order.width, machine.device)
         self.validation = Validation(

@@ -30,12 +30,15 @@ class Table:
         valid: stream -> (N,) bool, whether the row has the stream.
         labels: (N,) int64, 0 <= label < classes in rows of a fold.
         classes: C.
+        views: V. With more than one, features and `valid` have V x N rows, view after view: all rows as they are, then
+            all rows in their first augmented view, and so on.
     """
 
     features: Mapping[str, Tensor] | Blocks
     valid: Mapping[str, Tensor]
     labels: Tensor
     classes: int
+    views: int = 1
 
     @classmethod
     def of(cls, table: FeatureTable) -> Self:
@@ -140,7 +143,7 @@ def group_key(member: Member) -> str:
     return canonical_json(
         {
             "head": member.head.model_dump(exclude={"dropout"}),
-            "train": member.train.model_dump(include={"batch_size", "order_seed", "gradient_balancing"}),
+            "train": member.train.model_dump(include={"batch_size", "order_seed", "gradient_balancing", "views"}),
         }
     )
 

@@ -1,0 +1,56 @@
+"""`emofuse doctor`: is this machine ready, and for this spec?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from emofuse.doctor import Finding
+
+_COLOURS = {"ok": "green", "note": "yellow", "fault": "red"}
+
+
+def doctor(
+    spec: Annotated[
+        str | None, typer.Argument(help="A pipeline, sweep or cache spec: its name or YAML file.", show_default="none")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Root of the dataset, to count its rows.")] = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="Rows of the cache, instead.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the cache.", show_default="the pipeline's, or this one")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, to go with a report of a fault.")] = False,
+) -> None:
+    """Packages, devices, memory, faces, weights and disk: what is there, what is not, and what to do about it.
+
+    Imports every package once, in a process of its own, which takes some ten seconds. Exit status 1 if something is
+    missing or broken that is needed: by the spec, or, without one, by emofuse.
+    """
+    from emofuse.doctor import areas, examine
+
+    findings = examine(spec, data=data, rows=rows, out=out)
+    if as_json:
+        typer.echo(json.dumps([vars(finding) for finding in findings], indent=1, ensure_ascii=False))
+    else:
+        for area, own in areas(findings):
+            typer.echo(f"{area}")
+            for finding in own:
+                typer.secho(f"  {finding.state:<5}", fg=_COLOURS[finding.state], nl=False)
+                typer.echo(f"  {_text(finding)}")
+        _print_verdict(findings)
+    if any(finding.state == "fault" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _text(finding: Finding) -> str:
+    return f"{finding.what}\n         -> {finding.advice}" if finding.advice else finding.what
+
+
+def _print_verdict(findings: list[Finding]) -> None:
+    faults = sum(finding.state == "fault" for finding in findings)
+    verdict = "ready" if not faults else "1 fault" if faults == 1 else f"{faults} faults"
+    typer.echo(f"\n{verdict}")

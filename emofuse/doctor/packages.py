@@ -1,0 +1,142 @@
+"""Which packages are there, whether they work, and whether emofuse was tested with them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+
+from emofuse.doctor.findings import Finding, State
+from emofuse.doctor.probe import Answer
+
+AREA = "packages"
+
+
+@dataclass(frozen=True)
+class Package:
+    """One that emofuse uses.
+
+    Attributes:
+        name: of its distribution, as pip knows it.
+        module: that is imported.
+        least: version that emofuse needs.
+        newest: version that its tests have passed with.
+        extra: of emofuse that brings it; "" for one that emofuse always needs.
+        kinds: of streams that need it; () for one that everything needs.
+        also: other distributions of the same module.
+    """
+
+    name: str
+    module: str
+    least: str
+    newest: str
+    extra: str = ""
+    kinds: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+
+    @property
+    def look(self) -> str:
+        """For `probe.ask`."""
+        return f"import {self.module}"
+
+
+_FACES = ("lbp", "landmarks", "action_units")
+PACKAGES = (
+    Package("numpy", "numpy", "1.26", "2.4.6"),
+    Package("torch", "torch", "2.6", "2.15.0"),
+    Package("torchvision", "torchvision", "0.21", "0.29.2"),
+    Package("mediapipe", "mediapipe", "0.10.14", "1.2.2", kinds=_FACES),
+    Package("ultralytics", "ultralytics", "8.4.70", "8.4.190", kinds=("objects",)),
+    Package("opencv-python", "cv2", "4.8", "5.0.0.93", also=("opencv-contrib-python", "opencv-python-headless")),
+    Package("pillow", "PIL", "10.3", "13.0.0"),
+    Package("zarr", "zarr", "3.1.5", "3.1.6"),
+    Package("dask", "dask", "2024.8", "2026.8.0"),
+    Package("distributed", "distributed", "2024.8", "2026.8.0"),
+    Package("polars", "polars", "1.30", "2.1.0"),
+    Package("pydantic", "pydantic", "2.7", "2.14.3"),
+    Package("pyyaml", "yaml", "6.0", "6.0.3"),
+    Package("safetensors", "safetensors", "0.4.3", "0.8.0"),
+    Package("scikit-image", "skimage", "0.22", "0.26.0"),
+    Package("h5py", "h5py", "3.10", "3.16.0"),
+    Package("matplotlib", "matplotlib", "3.8", "3.11.2"),
+    Package("jinja2", "jinja2", "3.1", "3.1.6"),
+    Package("optuna", "optuna", "3.6", "5.0.0"),
+    Package("psutil", "psutil", "5.9", "7.2.2"),
+    Package("rich", "rich", "13.7", "15.0.0"),
+    Package("typer", "typer", "0.12", "0.29.2"),
+    Package("zarrs", "zarrs", "0.1.5", "0.2.3", extra="fast"),
+    Package("s3fs", "s3fs", "2024.6", "2026.9.0", extra="s3"),
+)
+
+# A message of a broken import -> what to do about it.
+_REMEDIES = {
+    "libGL.so": "apt-get install libgl1",
+    "libEGL": "apt-get install libegl1 libgles2",
+    "libGLES": "apt-get install libegl1 libgles2",
+    "torchvision::nms": "Install both of one release: pip install 'torch==2.14.1' 'torchvision==0.29.1'",
+    "compiled using NumPy 1": "pip install 'numpy<2', or a newer release of this package",
+    "numpy.core.multiarray failed": "pip install 'numpy<2', or a newer release of this package",
+}
+
+
+def installed_version(package: Package) -> str | None:
+    """Of the distribution that carries it, None if pip knows of none."""
+    for name in (package.name, *package.also):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def judge(package: Package, installed: str | None, answer: Answer, kinds: Sequence[str] | None) -> Finding:
+    """What is to be said of one package.
+
+    Args:
+        package: which.
+        installed: version, None if there is none.
+        answer: of importing it.
+        kinds: of the streams that are asked for; None if nothing is, so that all packages count.
+    """
+    needed = not package.extra and (kinds is None or not package.kinds or bool(set(kinds) & set(package.kinds)))
+    worst: State = "fault" if needed else "note"
+    version = installed or answer.value
+    install = (
+        f"pip install 'emofuse[{package.extra}]'" if package.extra else f"pip install '{package.name}>={package.least}'"
+    )
+    unneeded = "" if needed else " (not needed)" if not package.extra else f" (optional: emofuse[{package.extra}])"
+    if answer.problem and installed is None:
+        return Finding(AREA, worst, f"{package.name}: not installed{unneeded}", install)
+    if answer.problem:
+        broken = f"{package.name} {version} is installed and cannot be imported{unneeded}: {answer.problem}"
+        return Finding(
+            AREA, worst, broken, _remedy(answer.problem) or f"pip install --force-reinstall '{package.name}'"
+        )
+    if version is None:
+        return Finding(AREA, "note", f"{package.name}: works, its version is unknown")
+    if _numbers(version) < _numbers(package.least):
+        return Finding(
+            AREA, worst, f"{package.name} {version}: too old, emofuse needs {package.least}{unneeded}", install
+        )
+    if _numbers(version)[:2] > _numbers(package.newest)[:2]:
+        newer = f"{package.name} {version}: newer than tested ({package.newest})"
+        return Finding(AREA, "note", newer, f"If something fails: pip install '{package.name}=={package.newest}'")
+    return Finding(AREA, "ok", f"{package.name} {version}")
+
+
+def package_findings(answers: Mapping[str, Answer], kinds: Sequence[str] | None) -> list[Finding]:
+    """Of all packages, those first that are of no concern."""
+    found = [judge(package, installed_version(package), answers[package.look], kinds) for package in PACKAGES]
+    fine = ", ".join(finding.what for finding in found if finding.state == "ok")
+    rest = [finding for finding in found if finding.state != "ok"]
+    return [*([Finding(AREA, "ok", fine)] if fine else []), *rest]
+
+
+def _remedy(problem: str) -> str:
+    return next((remedy for part, remedy in _REMEDIES.items() if part in problem), "")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """(2, 15, 0) of 2.15.0+cpu or 2.15.0rc1."""
+    return tuple(int(number) for number in re.findall(r"\d+", re.split(r"[+a-z]", version, maxsplit=1)[0]))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import emofuse
-from emofuse.cli import cache, dataset, predict, profile, report, results, run, train, weights
+from emofuse.cli import cache, dataset, doctor, predict, profile, report, results, run, train, weights
 from emofuse.errors import EmofuseError
 
 _INTERRUPTED = 130
@@ -30,6 +30,7 @@ app.command("results")(results.results)
 app.command("report")(report.report)
 app.command("predict")(predict.predict)
 app.command("profile")(profile.profile)
+app.command("doctor")(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:

@@ -46,6 +46,10 @@ class CacheError(EmofuseError, RuntimeError):
     """A feature cache is missing, damaged, or not a cache of this version."""
 
 
+class StoreError(EmofuseError, RuntimeError):
+    """An object store does not answer, refuses, or cannot be used from here."""
+
+
 class StaleCacheError(CacheError):
     """The cache was made from another specification than the one asked for now."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -82,8 +83,39 @@ def _detector(request: pytest.FixtureRequest, has_face_mesh: bool) -> str:
 
 
 @pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """Address of a real S3 API on loopback."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """`s3://bucket`, empty, found by the environment as a user would set it; worker processes inherit it."""
+    from emofuse import stores
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    stores.forget_connections()
+    bucket = f"features-{next(_bucket_numbers)}"
+    stores.file_system().mkdir(bucket)
+    yield f"s3://{bucket}"
+    stores.forget_connections()
+
+
+_bucket_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
 def write_cache() -> Callable[..., Path]:
-    """Writes a finished cache, one block long, from plain arrays and gives its path back."""
+    """Writes a finished cache, one block long unless told otherwise, from plain arrays and gives its path back."""
     return _write_cache
 
 

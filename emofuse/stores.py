@@ -1,0 +1,285 @@
+"""Where caches and images lie: in folders of this machine, or on an S3-compatible store as `s3://bucket/prefix`.
+
+A path of a store is a `RemotePath`: it has those members of `pathlib.Path` that caches and datasets use, and what has
+no counterpart on a store (links, locks, renaming) is not among them, so that it fails at once and not on the quiet.
+
+Endpoint, region and credentials come from the usual places of AWS's tools: `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`,
+`AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_PROFILE`, `~/.aws/config`, or the role of the machine. What fails in
+passing (no answer, 500, 503, SlowDown) is tried again with growing pauses; a process has at most `_CONNECTIONS`
+requests under way. An object appears whole or not at all, which is all that a cache's blocks ask for.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+from emofuse.errors import StoreError
+
+SCHEME = "s3://"
+_CONNECTIONS = 16
+_ATTEMPTS = 5
+_CONNECT_TIMEOUT_S = 10
+_READ_TIMEOUT_S = 60
+# What the caller is to judge: all other errors are faults of the store or of the way to it.
+_ORDINARY = (FileNotFoundError, IsADirectoryError, NotADirectoryError, FileExistsError, StoreError)
+_FOREIGN = ("botocore", "aiobotocore", "aiohttp")  # whose exceptions have no base class but Exception
+
+
+def as_path(given: str | Path) -> Path:
+    """A path of this machine, or of a store where it says `s3://`.
+
+    `Path("s3://bucket/x")` has lost one of its slashes; it is understood too, so that a path may have been through a
+    spec or a command line before.
+
+    Returns:
+        A `Path`, or a `RemotePath` in its stead.
+    """
+    text = str(given)
+    if not text.startswith("s3:/"):
+        return Path(given)
+    return cast("Path", RemotePath(SCHEME + text.removeprefix("s3:").strip("/")))
+
+
+def is_remote(path: Path) -> bool:
+    """Whether a path is one of a store."""
+    return isinstance(path, RemotePath)
+
+
+@dataclass(frozen=True)
+class RemoteStat:
+    """What a store says of an object.
+
+    Attributes:
+        st_size: bytes.
+        st_mtime: when it was written, seconds since 1970.
+    """
+
+    st_size: int
+    st_mtime: float
+
+
+@dataclass(frozen=True, order=True)
+class RemotePath:
+    """An object of a store, or what its objects have in common at the beginning of their keys: a folder.
+
+    Attributes:
+        url: `s3://bucket/key`, without a slash at the end.
+    """
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __repr__(self) -> str:
+        return f"RemotePath({self.url!r})"
+
+    def __truediv__(self, key: str | Path) -> RemotePath:
+        return RemotePath(f"{self.url}/{posixpath.normpath(str(key))}") if str(key) != "." else self
+
+    @property
+    def key(self) -> str:
+        """`bucket/key`."""
+        return self.url.removeprefix(SCHEME)
+
+    @property
+    def name(self) -> str:
+        """The last part of the key."""
+        return self.key.rpartition("/")[2]
+
+    @property
+    def suffix(self) -> str:
+        """What follows the last dot of the name, with the dot."""
+        return Path(self.name).suffix
+
+    @property
+    def stem(self) -> str:
+        """The name without its suffix."""
+        return Path(self.name).stem
+
+    @property
+    def parent(self) -> RemotePath:
+        """The folder that it lies in; of a bucket, the bucket."""
+        above = self.key.rpartition("/")[0]
+        return RemotePath(SCHEME + above) if above else self
+
+    def with_name(self, name: str) -> RemotePath:
+        """Its neighbour of another name."""
+        return self.parent / name
+
+    def absolute(self) -> RemotePath:
+        """Itself: it is."""
+        return self
+
+    def stat(self) -> RemoteStat:
+        """Size and age of an object.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        with store_errors(self):
+            found = file_system().info(self.key)
+        if found["type"] != "file":
+            raise FileNotFoundError(f"{self}: no such object")
+        modified = found.get("LastModified")
+        return RemoteStat(int(found["size"]), modified.timestamp() if modified is not None else 0.0)
+
+    def is_file(self) -> bool:
+        """Whether there is such an object."""
+        try:
+            self.stat()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def is_dir(self) -> bool:
+        """Whether there are objects below it."""
+        with store_errors(self):
+            return bool(file_system().isdir(self.key))
+
+    def exists(self) -> bool:
+        """Whether it is one or the other."""
+        return self.is_file() or self.is_dir()
+
+    def iterdir(self) -> Iterator[RemotePath]:
+        """What lies in a folder, in the order of the names.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+        """
+        with store_errors(self):
+            found = file_system().ls(self.key, detail=False)
+        return iter(sorted(RemotePath(SCHEME + key) for key in found if key.rstrip("/") != self.key))
+
+    def sizes(self) -> dict[str, int]:
+        """Key relative to this folder -> bytes, of all objects below it at any depth; {} where there are none."""
+        with store_errors(self):
+            found: Mapping[str, Any] = file_system().find(self.key, detail=True)
+        start = len(self.key) + 1
+        return {key[start:]: int(entry["size"]) for key, entry in found.items() if len(key) >= start}
+
+    def read_bytes(self) -> bytes:
+        """The object whole.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        with store_errors(self):
+            return bytes(file_system().cat_file(self.key))
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """The object whole, as text.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        return self.read_bytes().decode(encoding)
+
+    def write_bytes(self, data: bytes) -> int:
+        """Writes an object whole, in place of the one that may be there; returns its length."""
+        with store_errors(self):
+            file_system().pipe_file(self.key, data)
+        return len(data)
+
+    def write_new(self, data: bytes) -> None:
+        """Writes an object that is not there yet; of two processes that try, one succeeds.
+
+        Raises:
+            FileExistsError: it is there.
+        """
+        with store_errors(self):
+            try:
+                file_system().pipe_file(self.key, data, mode="create")
+            except OSError as error:
+                if "PreconditionFailed" in str(error) or "pre-conditions" in str(error):
+                    raise FileExistsError(f"{self}: there already") from None
+                raise
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Deletes an object.
+
+        Raises:
+            FileNotFoundError: there is none, and `missing_ok` is False.
+        """
+        try:
+            self.stat()
+            with store_errors(self):
+                file_system().rm_file(self.key)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def remove_tree(self) -> None:
+        """Deletes all objects below it."""
+        keys = [f"{self.key}/{name}" for name in self.sizes()]
+        if keys:
+            with store_errors(self):
+                file_system().rm(keys)
+
+    def mkdir(self, *, parents: bool = False, exist_ok: bool = False) -> None:
+        """Does nothing: a folder is there as soon as an object is in it."""
+
+
+@lru_cache(maxsize=1)
+def file_system() -> Any:
+    """The one connection of this process to the store, for use from any thread.
+
+    Raises:
+        StoreError: s3fs is not installed.
+    """
+    return _connect(asynchronous=False)
+
+
+@lru_cache(maxsize=1)
+def async_file_system() -> Any:
+    """The same for Zarr, which runs requests in an event loop of its own."""
+    return _connect(asynchronous=True)
+
+
+def forget_connections() -> None:
+    """The next use of a store reads the environment again."""
+    file_system.cache_clear()
+    async_file_system.cache_clear()
+
+
+def _connect(*, asynchronous: bool) -> Any:
+    try:
+        import s3fs
+    except ImportError:
+        raise StoreError("s3:// needs the package s3fs: pip install 'emofuse[s3]'") from None
+    made = s3fs.S3FileSystem(
+        asynchronous=asynchronous,
+        use_listings_cache=False,  # other processes write too
+        skip_instance_cache=True,
+        max_concurrency=_CONNECTIONS,
+        config_kwargs={
+            "retries": {"max_attempts": _ATTEMPTS, "mode": "standard"},
+            "max_pool_connections": _CONNECTIONS,
+            "connect_timeout": _CONNECT_TIMEOUT_S,
+            "read_timeout": _READ_TIMEOUT_S,
+        },
+    )
+    made.retries = 2  # on top of those above; the default of 5 takes minutes to notice that nobody is there
+    return made
+
+
+@contextmanager
+def store_errors(path: object) -> Iterator[None]:
+    """Faults of the store or of the way to it become a `StoreError`; that an object is missing stays what it is."""
+    try:
+        yield
+    except _ORDINARY:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _FOREIGN:
+            raise
+        raise StoreError(
+            f"{path}: the store cannot be used ({type(error).__name__}: {error}). Check the endpoint and the "
+            "credentials (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), then run the same again."
+        ) from error

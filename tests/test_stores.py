@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import pickle
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from emofuse import stores
+from emofuse.errors import StoreError
+from emofuse.stores import RemotePath, as_path, is_remote
+
+
+@pytest.fixture
+def bucket(s3_bucket) -> RemotePath:
+    return as_path(s3_bucket)
+
+
+@pytest.mark.parametrize(
+    "given", ["s3://bucket/a/b.zarr", "s3://bucket/a/b.zarr/", Path("s3://bucket/a/b.zarr"), as_path("s3://bucket/a/b.zarr")]
+)  # fmt: skip
+def test_a_path_of_a_store_is_known_in_every_form(given):
+    path = as_path(given)
+    assert is_remote(path)
+    assert str(path) == "s3://bucket/a/b.zarr"
+    assert (path.name, path.stem, path.suffix) == ("b.zarr", "b", ".zarr")
+    assert path.absolute() == path
+
+
+def test_all_else_is_a_path_of_this_machine():
+    for given in ("a/b.zarr", "/s3/x", Path("x"), "s3bucket"):
+        assert as_path(given) == Path(given)
+        assert not is_remote(as_path(given))
+
+
+def test_parts_of_a_path():
+    path = as_path("s3://bucket/a/b.zarr")
+    assert str(path / "streams" / "lbp") == "s3://bucket/a/b.zarr/streams/lbp"
+    assert str(path / "x/../y") == "s3://bucket/a/b.zarr/y"
+    assert path / "." == path
+    assert str(path.with_name("c.parquet")) == "s3://bucket/a/c.parquet"
+    assert str(path.parent) == "s3://bucket/a"
+    assert str(path.parent.parent) == "s3://bucket"
+    assert path.parent.parent.parent == path.parent.parent
+    assert repr(path) == "RemotePath('s3://bucket/a/b.zarr')"
+    assert pickle.loads(pickle.dumps(path)) == path  # workers of a cluster are given one
+
+
+def test_what_a_store_does_not_have_is_not_there():
+    path = as_path("s3://bucket/a")
+    for name in ("rename", "open", "resolve", "symlink_to", "__fspath__"):
+        assert not hasattr(path, name)
+
+
+def test_objects_are_written_read_and_deleted(bucket):
+    file = bucket / "a" / "b.txt"
+    assert not file.exists()
+    assert file.write_bytes("grün".encode()) == 5
+    assert file.read_bytes() == "grün".encode()
+    assert file.read_text() == "grün"
+    assert file.is_file()
+    assert not file.is_dir()
+    assert file.stat().st_size == 5
+    assert abs(file.stat().st_mtime - time.time()) < 60
+    file.write_bytes(b"")
+    assert file.stat().st_size == 0
+    file.unlink()
+    assert not file.exists()
+    file.unlink(missing_ok=True)
+    for read in (file.unlink, file.read_bytes, file.stat):
+        with pytest.raises(FileNotFoundError):
+            read()
+
+
+def test_folders_are_what_keys_have_in_common(bucket):
+    folder = bucket / "f"
+    folder.mkdir(parents=True, exist_ok=True)
+    assert not folder.exists()
+    for name in ("b", "a/x", "a/y/z"):
+        (folder / name).write_bytes(b"12")
+    (bucket / "f2").write_bytes(b"")
+    assert folder.is_dir()
+    assert not folder.is_file()
+    assert [path.name for path in folder.iterdir()] == ["a", "b"]
+    assert folder.sizes() == {"a/x": 2, "a/y/z": 2, "b": 2}
+    with pytest.raises(FileNotFoundError):
+        folder.stat()
+    with pytest.raises(FileNotFoundError):
+        (bucket / "none").iterdir()
+    assert (bucket / "none").sizes() == {}
+    folder.remove_tree()
+    assert not folder.exists()
+    (bucket / "none").remove_tree()
+    assert (bucket / "f2").is_file()
+
+
+def test_more_objects_than_one_answer_lists(bucket):
+    stores.file_system().pipe({f"{bucket.key}/many/{number}": b"x" for number in range(1003)})
+    assert len((bucket / "many").sizes()) == 1003
+
+
+def test_a_new_object_is_written_by_one_alone(bucket):
+    (bucket / "lock").write_new(b"first")
+    with pytest.raises(FileExistsError, match=r"s3://features-\d+/lock: there already"):
+        (bucket / "lock").write_new(b"second")
+    assert (bucket / "lock").read_bytes() == b"first"
+
+
+@pytest.mark.parametrize("ask", [RemotePath.read_bytes, RemotePath.is_file, RemotePath.sizes])
+def test_a_store_that_does_not_answer_is_an_error_with_the_remedy(s3_bucket, monkeypatch, ask):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(stores, "_ATTEMPTS", 1)
+    stores.forget_connections()
+    with pytest.raises(
+        StoreError,
+        match=r"^s3://bucket/x: the store cannot be used \(.*127\.0\.0\.1:9.*\)\. Check the endpoint and the "
+        r"credentials \(AWS_ENDPOINT_URL, .*\), then run the same again\.$",
+    ):
+        ask(as_path("s3://bucket/x"))
+
+
+def test_a_store_that_refuses_is_an_error(bucket, monkeypatch):
+    def refuse(*_):
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(stores.file_system(), "cat_file", refuse)
+    with pytest.raises(StoreError, match=r"the store cannot be used \(PermissionError: Access Denied\)"):
+        (bucket / "x").read_bytes()
+
+
+def test_faults_of_the_code_are_not_put_down_to_the_store(bucket, monkeypatch):
+    monkeypatch.setattr(stores.file_system(), "cat_file", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        (bucket / "x").read_bytes()
+
+
+def test_s3fs_is_asked_for_by_its_name(monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    stores.file_system.cache_clear()
+    with pytest.raises(StoreError, match=r"^s3:// needs the package s3fs: pip install 'emofuse\[s3\]'$"):
+        as_path("s3://bucket/x").read_bytes()

@@ -37,6 +37,9 @@ ArrayName = Literal["features", "flags", "reason", "status"]
 ARRAY_NAMES: tuple[ArrayName, ...] = get_args(ArrayName)
 """In the order in which the chunks of a block are written."""
 CHECKSUM_BYTES = 4
+CHECKSUM = "checksum"
+"""Attribute beside the others of a group: SHA-256 of their canonical JSON, so that a changed byte in them is found."""
+_CREATED = "created"
 
 
 def manifest_path(cache: Path) -> Path:
@@ -80,7 +83,8 @@ class CacheLayout:
     def to_attributes(self) -> dict[str, Any]:
         """Plain JSON of the root group's attributes."""
         own = {"format": self.format, "rows": self.rows, "block_rows": self.block_rows, "ids_digest": self.ids_digest}
-        return {ATTRIBUTE: {**own, "created": self.created}}
+        # Not under the checksum: two caches of the same bytes differ in nothing but the time of their creation.
+        return {ATTRIBUTE: {**_sealed(own), _CREATED: self.created}}
 
 
 @dataclass(frozen=True)
@@ -159,9 +163,12 @@ class StreamLayout:
         return sum(self.chunk_bytes(array, block_rows) for array in self.number_arrays)
 
     def to_attributes(self) -> dict[str, Any]:
-        """Plain JSON of the stream group's attributes; dim and dtype are those of the features array."""
+        """Plain JSON of the stream group's attributes. With them and the rows, the metadata of its arrays is known."""
         own = {
             "kind": self.kind,
+            "dim": self.dim,
+            "dtype": np.dtype(self.dtype).name,
+            "views": self.views,
             "digest": self.digest,
             "identity": dict(self.identity),
             "weights": None if self.weights is None else dict(self.weights),
@@ -173,7 +180,44 @@ class StreamLayout:
             "augment": None if self.augment is None else dict(self.augment),
             **({"keeps_reasons": True} if self.keeps_reasons else {}),
         }
-        return {ATTRIBUTE: own}
+        return {ATTRIBUTE: _sealed(own)}
+
+    def array_metadata(self, array: ArrayName, cache: CacheLayout) -> dict[str, Any]:
+        """What the `zarr.json` of one array says, plain JSON."""
+        number = self.array_dtype(array).name
+        fill: Any
+        if array == "reason":
+            data_type, fill, codec = "string", "", {"name": "vlen-utf8", "configuration": {}}
+        elif array == "features":
+            data_type, fill, codec = number, 0, {"name": "bytes", "configuration": {"endian": "little"}}
+        else:
+            data_type, fill, codec = number, 0, {"name": "bytes"}
+        chunks = list(self.chunk_shape(array, cache.block_rows))
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": list(self.array_shape(array, cache.rows)),
+            "data_type": data_type,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunks}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+            "fill_value": fill,
+            "codecs": [codec, {"name": "crc32c"}],
+            "attributes": {},
+            "dimension_names": list(dimension_names(array)),
+            "storage_transformers": [],
+        }
+
+
+def _sealed(own: Mapping[str, Any]) -> dict[str, Any]:
+    return {**own, CHECKSUM: specs.digest(own)}
+
+
+def is_sealed(own: Mapping[str, Any]) -> bool:
+    """Whether attributes of a group are those that were written: their checksum is there and fits."""
+    if CHECKSUM not in own:
+        return False
+    rest = {name: value for name, value in own.items() if name not in {CHECKSUM, _CREATED}}
+    return bool(own[CHECKSUM] == specs.digest(rest))
 
 
 def dimension_names(array: ArrayName) -> tuple[str, ...]:

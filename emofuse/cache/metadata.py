@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import zarr
 
@@ -86,30 +88,39 @@ def read_stream_layout(path: Path, name: str) -> StreamLayout | None:
     if own is None:
         return None
     try:
-        features = zarr.open_array(folder / "features", mode="r")
-        layout = StreamLayout(
-            name=name,
-            kind=own["kind"],
-            dim=features.shape[2],
-            dtype=features.dtype,
-            identity=own["identity"],
-            weights=own["weights"],
-            flag_names=tuple(own["flag_names"]),
-            columns=tuple(own["columns"]),
-            spec=own["spec"],
-            decode=own["decode"],
-            face=own["face"],
-            views=features.shape[1],
-            augment=own["augment"],
-            keeps_reasons=own.get("keeps_reasons", False),
-        )
+        layout = parse_stream_layout(folder, own)
         for array in layout.arrays:
             zarr.open_array(folder / array, mode="r")
     except (KeyError, IndexError, ValueError, TypeError, OSError) as error:
-        raise CacheError(
-            f"{folder}: damaged ({error}). Drop it and build it again: emofuse cache drop {path} {name}"
-        ) from error
+        raise CacheError(f"{folder}: damaged ({error}). Mend it with: emofuse cache repair {path}") from error
     return layout
+
+
+def parse_stream_layout(folder: Path, own: Mapping[str, Any]) -> StreamLayout:
+    """A stream's layout from its folder and the attributes of its group.
+
+    Raises:
+        KeyError, TypeError, ValueError, OSError: they are not those of a stream.
+    """
+    if "dim" not in own:  # format 1 left it to the features to say their shape and type
+        features = zarr.open_array(folder / "features", mode="r")
+        own = {"views": features.shape[1], "dim": features.shape[2], "dtype": features.dtype.name, **own}
+    return StreamLayout(
+        name=folder.name,
+        kind=own["kind"],
+        dim=own["dim"],
+        dtype=np.dtype(own["dtype"]),
+        identity=own["identity"],
+        weights=own["weights"],
+        flag_names=tuple(own["flag_names"]),
+        columns=tuple(own["columns"]),
+        spec=own["spec"],
+        decode=own["decode"],
+        face=own["face"],
+        views=own["views"],
+        augment=own["augment"],
+        keeps_reasons=own.get("keeps_reasons", False),
+    )
 
 
 def _read_attributes(group: Path) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from emofuse.specs import DecodeSpec, FaceSpec
 from emofuse.status import Status
 
 # What Zarr's codec pipelines raise for a chunk that is damaged, short or not readable at all.
-_CHUNK_ERRORS = (ValueError, RuntimeError, OSError)
+CHUNK_ERRORS = (ValueError, RuntimeError, OSError)
 
 
 class CachedStream:
@@ -90,8 +90,8 @@ class CachedStream:
         if not self._layout.keeps_reasons:
             return np.full((self._rows.rows, self.views), "", dtype=object)
         try:
-            return np.asarray(self._open("reason")[:], dtype=object)
-        except _CHUNK_ERRORS as error:
+            return np.asarray(self._open("reason")[self._whole], dtype=object)
+        except CHUNK_ERRORS as error:
             raise self._damage("reason", error) from error
 
     def counts(self) -> dict[str, int]:
@@ -142,7 +142,7 @@ class CachedStream:
             CacheError: a chunk is damaged.
         """
         self.check_complete(view + 1)
-        return self._read_rows(slice(None), view), self.status[:, view]
+        return self._read_rows(self._whole[0], view), self.status[:, view]
 
     def read_block(self, block: int, view: int = 0) -> npt.NDArray[np.floating[Any]]:
         """The rows of one block and view, (n, D) of the stored dtype; zeros where the status is not OK.
@@ -160,11 +160,16 @@ class CachedStream:
         # A slice, not a number: Zarr's fast codec pipelines decode straight into the result of a slice only.
         try:
             return np.asarray(self.features[rows, view : view + 1])[:, 0]
-        except _CHUNK_ERRORS as error:
+        except CHUNK_ERRORS as error:
             raise self._damage("features", error) from error
 
     def _open(self, array: ArrayName) -> zarr.Array[Any]:
         return zarr.open_array(self._folder / array, mode="r")
+
+    @property
+    def _whole(self) -> tuple[slice, slice]:
+        """The stream's part of its arrays: all of them, unless a build was killed while it made room for more."""
+        return slice(0, self._rows.rows), slice(0, self.views)
 
     def _has_whole_chunks(self, block: int, view: int, *, has_reasons: bool) -> bool:
         for array in self._layout.number_arrays:
@@ -179,29 +184,29 @@ class CachedStream:
         """Status or flags whole; chunk by chunk if one of them is damaged, which then reads as zeros."""
         stored = self._open(array)
         try:
-            return np.asarray(stored[:], dtype=np.uint8)
-        except _CHUNK_ERRORS:
-            values = np.zeros(stored.shape, dtype=np.uint8)
+            return np.asarray(stored[self._whole], dtype=np.uint8)
+        except CHUNK_ERRORS:
+            values = np.zeros((self._rows.rows, self.views), dtype=np.uint8)
         for block in range(self._rows.blocks):
             rows = self._rows.block_slice(block)
             try:
-                values[rows] = stored[rows]
-            except _CHUNK_ERRORS:
+                values[rows] = stored[rows, : self.views]
+            except CHUNK_ERRORS:
                 continue  # zeros: PENDING, so that the block is computed again
         return values
 
     def _damage(self, array: ArrayName, cause: Exception) -> CacheError:
         """The error that names the first damaged chunk and how to have only its block computed again."""
         stored = self._open(array)
-        for block in range(self._rows.blocks):
+        for block, view in np.ndindex(self._rows.blocks, self.views):
             rows = self._rows.block_slice(block)
             try:
-                stored[rows]
-            except _CHUNK_ERRORS:
-                chunk = self._folder / array / chunk_name(block, array)
+                stored[rows, view]
+            except CHUNK_ERRORS:
+                chunk = self._folder / array / chunk_name(block, array, view)
                 return CacheError(
                     f"{chunk}: damaged (rows {rows.start}-{rows.stop - 1} of {self.name!r}: {cause}). "
-                    "Delete this file and run the same build again: only its block is computed."
+                    f"Have its block computed again: emofuse cache repair {self._cache}"
                 )
         return CacheError(f"{self._folder / array}: cannot be read ({cause})")
 

@@ -178,9 +178,10 @@ def add_views(path: Path, stream: str, views: int, augment: Mapping[str, Any]) -
         return
     wider = replace(cached, views=views, augment=augment)
     folder = streams_dir(path) / stream
-    zarr.open_group(folder, mode="r+").update_attributes(wider.to_attributes())
-    for array in reversed(wider.arrays):  # the features last: their shape says how many views there are
+    for array in wider.arrays:
         zarr.open_array(folder / array, mode="r+").resize(wider.array_shape(array, cache.rows))
+    # Last: they say how many views there are. Arrays of a killed build may have more; that part is not read.
+    zarr.open_group(folder, mode="r+").update_attributes(wider.to_attributes())
 
 
 def update_origin(path: Path, name: str, *, spec: Mapping[str, Any], weights: Mapping[str, Any] | None) -> None:

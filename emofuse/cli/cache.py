@@ -105,6 +105,7 @@ def drop(
 
 
 app.command()(cache_upkeep.problems)
+app.command()(cache_upkeep.verify)
 app.command("export")(cache_exchange.export)
 app.command("import")(cache_exchange.import_)
 

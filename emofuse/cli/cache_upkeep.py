@@ -1,4 +1,4 @@
-"""`emofuse cache problems`: what has no features, and why."""
+"""`emofuse cache problems` and `verify`: what has no features and why, what is damaged."""
 
 from __future__ import annotations
 
@@ -39,6 +39,21 @@ def problems(
         lacking = len(each.lacking_blocks(each.views))
         if lacking:
             typer.echo(f"{each.name} lacks {lacking} of {cache.layout.blocks} blocks, whose rows are not listed")
+
+
+def verify(path: Annotated[Path, typer.Argument(help="Path of the cache.")]) -> None:
+    """Read every byte of a cache and list what is damaged. Exit status 1 if anything is."""
+    from emofuse.cache.verify import verify_cache
+
+    found = verify_cache(path)
+    for fault in found.faults:
+        typer.echo(str(fault))
+    for name, blocks in found.lacking.items():
+        typer.echo(f"{name}: {blocks} blocks not computed yet")
+    if found.faults:
+        typer.echo(f"{path}: {len(found.faults)} faults. Mend them with: emofuse cache repair {path}", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"{path}: {found.blocks} blocks read, nothing is damaged")
 
 
 def parse_statuses(text: str | None) -> tuple[Status, ...]:

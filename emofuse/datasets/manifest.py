@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ from emofuse.errors import DatasetError
 
 COLUMNS = ("sample_id", "path", "split", "label", "problem")
 _INFO_KEY = "emofuse"
+_SEAL_KEY = "emofuse.sha256"
+_SEAL_PREFIX = "sha256 of this file with zeros in place of these digits: "
+_OPEN_SEAL = _SEAL_PREFIX + 64 * "0"
+_FOUND_SEAL = re.compile(re.escape(_SEAL_PREFIX.encode()) + rb"([0-9a-f]{64})")
 
 
 @dataclass(frozen=True)
@@ -49,10 +54,16 @@ class Manifest:
         return hashlib.sha256(joined.encode()).hexdigest()
 
     def write(self, path: Path) -> None:
-        """Writes one Parquet file (classes, root and info travel in its metadata); replaces the file at once."""
+        """Writes one Parquet file (classes, root and info travel in its metadata); replaces the file at once.
+
+        A checksum of all its bytes is among them, so that a damaged file is not parsed: Parquet itself has none.
+        """
         info = {"classes": list(self.classes), "root": str(self.root), "info": dict(self.info)}
         partial = path.with_name(path.name + ".partial")
-        self.table.write_parquet(partial, metadata={_INFO_KEY: json.dumps(info, ensure_ascii=False)})
+        metadata = {_INFO_KEY: json.dumps(info, ensure_ascii=False), _SEAL_KEY: _OPEN_SEAL}
+        self.table.write_parquet(partial, metadata=metadata)
+        data = partial.read_bytes()
+        partial.write_bytes(data.replace(_OPEN_SEAL.encode(), _seal(data).encode()))
         partial.replace(path)
 
     @classmethod
@@ -60,12 +71,27 @@ class Manifest:
         """Reads what `write` wrote.
 
         Raises:
-            DatasetError: no such file, or not a manifest of emofuse.
+            DatasetError: no such file, damaged, or not a manifest of emofuse.
         """
         if not path.is_file():
             raise DatasetError(f"{path}: no such manifest")
+        if not _is_intact(path.read_bytes()):
+            raise DatasetError(f"{path}: damaged, its checksum does not fit")
         metadata = pl.read_parquet_metadata(path)
         if _INFO_KEY not in metadata:
             raise DatasetError(f"{path}: not a manifest of emofuse (its Parquet metadata lacks {_INFO_KEY!r})")
         info = json.loads(metadata[_INFO_KEY])
         return cls(pl.read_parquet(path), tuple(info["classes"]), Path(info["root"]), info["info"])
+
+
+def _seal(data: bytes) -> str:
+    return _SEAL_PREFIX + hashlib.sha256(data).hexdigest()
+
+
+def _is_intact(data: bytes) -> bool:
+    """Whether a file is as it was written; always true for those of before there was a checksum."""
+    found = _FOUND_SEAL.search(data)
+    if found is None:
+        return _SEAL_KEY.encode() not in data
+    start, end = found.span(1)
+    return hashlib.sha256(data[:start] + 64 * b"0" + data[end:]).hexdigest().encode() == found[1]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from emofuse.cache.layout import CacheLayout, StreamLayout, describe_difference, manifest_path
+from emofuse.cache.metadata import read_cache_layout
 from emofuse.specs import digest
 
 GROUP = {"zarr_format": 3, "node_type": "group"}
@@ -63,27 +64,28 @@ def test_metadata_of_a_finished_cache(cache_path, make_manifest, make_layout):
     created = root["attributes"]["emofuse"].pop("created")
     assert created.endswith("+00:00")
     ids = make_manifest().ids_digest
-    assert root == {**GROUP, "attributes": {"emofuse": {"format": 2, "rows": 10, "block_rows": 4, "ids_digest": ids}}}
+    own = {"format": 2, "rows": 10, "block_rows": 4, "ids_digest": ids}
+    assert root == {**GROUP, "attributes": {"emofuse": {**own, "checksum": digest(own)}}}
     assert read_json(cache_path / "streams/zarr.json") == {**GROUP, "attributes": {}}
     layout = make_layout()
-    assert read_json(cache_path / "streams/lbp/zarr.json") == {
-        **GROUP,
-        "attributes": {
-            "emofuse": {
-                "kind": "lbp",
-                "digest": digest(layout.identity),
-                "identity": layout.identity,
-                "weights": None,
-                "flag_names": ["whole_image"],
-                "columns": [],
-                "spec": layout.spec,
-                "decode": layout.decode,
-                "face": layout.face,
-                "augment": None,
-                "keeps_reasons": True,
-            }
-        },
+    own = {
+        "kind": "lbp",
+        "dim": 5,
+        "dtype": "float16",
+        "views": 1,
+        "digest": digest(layout.identity),
+        "identity": layout.identity,
+        "weights": None,
+        "flag_names": ["whole_image"],
+        "columns": [],
+        "spec": layout.spec,
+        "decode": layout.decode,
+        "face": layout.face,
+        "augment": None,
+        "keeps_reasons": True,
     }
+    attributes = {"emofuse": {**own, "checksum": digest(own)}}
+    assert read_json(cache_path / "streams/lbp/zarr.json") == {**GROUP, "attributes": attributes}
     little_endian = {"name": "bytes", "configuration": {"endian": "little"}}
     assert read_json(cache_path / "streams/lbp/features/zarr.json") == expected_array(
         [10, 1, 5], [4, 1, 5], "float16", little_endian, ["sample", "view", "feature"]
@@ -96,6 +98,12 @@ def test_metadata_of_a_finished_cache(cache_path, make_manifest, make_layout):
     assert read_json(cache_path / "streams/lbp/reason/zarr.json") == expected_array(
         [10, 1], [4, 1], "string", text, ["sample", "view"], fill=""
     )
+
+
+def test_the_metadata_of_arrays_is_known_from_the_stream(cache_path, make_layout):
+    cache = read_cache_layout(cache_path)
+    for array in ("features", "flags", "reason", "status"):
+        assert read_json(cache_path / f"streams/lbp/{array}/zarr.json") == make_layout().array_metadata(array, cache)
 
 
 def test_bytes_of_a_chunk_are_rows_in_little_endian_and_their_checksum(cache_path, block_values):

@@ -85,7 +85,9 @@ def test_a_block_without_its_reasons_lacks_if_a_row_is_not_ok(cache_path):
 def test_damaged_reasons_are_named_with_the_remedy(cache_path):
     chunk = cache_path / "streams/lbp/reason/c.0.0"
     chunk.write_bytes(chunk.read_bytes()[:-1] + b"?")
-    with pytest.raises(CacheError, match=r"reason/c\.0\.0: damaged \(rows 0-3 of 'lbp': .*Delete this file and run"):
+    with pytest.raises(
+        CacheError, match=r"reason/c\.0\.0: damaged \(rows 0-3 of 'lbp': .*Have its block computed again"
+    ):
         open_cache(cache_path).streams["lbp"].reasons()
 
 
@@ -119,7 +121,7 @@ def test_a_damaged_features_chunk_is_named_with_the_remedy(cache_path):
     chunk.write_bytes(data)
     with pytest.raises(
         CacheError,
-        match=r"features/c\.1\.0\.0: damaged \(rows 4-7 of 'lbp': .*Delete this file and run the same build again",
+        match=r"features/c\.1\.0\.0: damaged \(rows 4-7 of 'lbp': .*Have its block computed again: emofuse cache",
     ):
         open_cache(cache_path).streams["lbp"].read()
     stream = open_cache(cache_path).streams["lbp"]
@@ -201,7 +203,7 @@ def test_damaged_metadata_is_named(cache_path):
 def test_a_stream_with_damaged_arrays_is_named_with_the_remedy(cache_path, file):
     (cache_path / "streams/lbp" / file).unlink()
     with pytest.raises(
-        CacheError, match=r"streams/lbp: damaged \(.*\)\. Drop it and build it again: emofuse cache drop .* lbp"
+        CacheError, match=r"streams/lbp: damaged \(.*\)\. Mend it with: emofuse cache repair .*features\.zarr"
     ):
         open_cache(cache_path)
 

@@ -16,6 +16,7 @@ from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
 from emofuse.cache.writer import (
     add_stream,
+    add_views,
     create_cache,
     drop_stream,
     lock_cache,
@@ -209,6 +210,32 @@ def test_reasons_that_do_not_fit_are_refused(cache_path, block_values, reasons, 
     with pytest.raises(CacheError, match=message):
         write_block(cache_path, "lbp", 0, **block_values(0), reasons=reasons)
     assert bytes_of(cache_path) == before
+
+
+@pytest.mark.parametrize("killed_after", ["features", "flags", "reason", "status"])
+def test_killed_while_room_is_made_for_views_leaves_the_stream_as_it_was(
+    cache_path, block_values, monkeypatch, killed_after
+):
+    before = open_cache(cache_path).streams["lbp"].read()
+    resize = zarr.Array.resize
+
+    def die(array, shape):
+        resize(array, shape)
+        if array.store_path.path.endswith(killed_after) or str(array.store_path).endswith(killed_after):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(zarr.Array, "resize", die)
+    with pytest.raises(KeyboardInterrupt):
+        add_views(cache_path, "lbp", 3, {"flip": 0.5})
+    monkeypatch.undo()
+    stream = open_cache(cache_path).streams["lbp"]
+    assert (stream.views, stream.status.shape, stream.flags.shape, stream.reasons().shape) == (1, *[(10, 1)] * 3)
+    assert stream.layout.augment is None
+    for had, has in zip(before, stream.read(), strict=True):
+        np.testing.assert_array_equal(had, has)
+    add_views(cache_path, "lbp", 3, {"flip": 0.5})
+    write_block(cache_path, "lbp", 0, **block_values(0), view=2)
+    assert open_cache(cache_path).streams["lbp"].lacking(3)[:, 2].tolist() == [False, True, True]
 
 
 def test_a_stream_of_another_spec_is_stale(cache_path, make_layout):

@@ -1,4 +1,4 @@
-"""`emofuse cache problems` on a small cache built from nine pictures, one of which is none."""
+"""`emofuse cache problems` and `verify` on a small cache of three rows."""
 
 from __future__ import annotations
 
@@ -69,3 +69,20 @@ def test_an_unknown_status_is_wrong_usage(path):
     result = emofuse("problems", path, "--status", "ok")
     assert result.exit_code == 2
     assert "expected some of no_detection, unreadable, failed" in " ".join(result.output.replace("│", " ").split())
+
+
+def test_verify_of_a_whole_cache(path):
+    result = emofuse("verify", path)
+    assert (result.exit_code, result.stdout) == (0, f"{path}: 2 blocks read, nothing is damaged\n")
+
+
+def test_verify_lists_what_is_damaged_and_fails(path):
+    chunk = path / "streams/lbp/features/c.0.0.0"
+    chunk.write_bytes(chunk.read_bytes()[:-4] + b"0000")
+    (path / "streams/size/status/c.0.0").unlink()
+    result = emofuse("verify", path)
+    assert result.exit_code == 1
+    first, second = result.stdout.splitlines()
+    assert first.startswith("lbp block 0 rows 0-2: features/c.0.0.0: damaged (")
+    assert second == "size: 1 blocks not computed yet"
+    assert result.stderr == f"{path}: 1 faults. Mend them with: emofuse cache repair {path}\n"

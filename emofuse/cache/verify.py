@@ -1,0 +1,287 @@
+"""Checks every byte of a cache: metadata, manifest, and each chunk of each block.
+
+What is read is held against what was written: chunks against their checksums, metadata against its own checksum and
+against what emofuse writes, statuses against the features and reasons of their rows. Nothing is changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from emofuse.cache.layout import (
+    ATTRIBUTE,
+    CHECKSUM,
+    ArrayName,
+    CacheLayout,
+    StreamLayout,
+    chunk_name,
+    is_sealed,
+    streams_dir,
+)
+from emofuse.cache.metadata import (
+    parse_stream_layout,
+    read_cache_layout,
+    read_manifest,
+    read_stream_layout,
+    stream_names,
+)
+from emofuse.cache.reader import CHUNK_ERRORS
+from emofuse.errors import CacheError
+from emofuse.status import Status
+
+OnBlock = Callable[[int, int], None]
+"""Called after every block: blocks checked so far, blocks in all."""
+
+_SEALED_FORMAT = 2  # the first with checksums of metadata
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong.
+
+    Attributes:
+        what: in words, without the place.
+        stream: its name, "" if the fault is the cache's own.
+        array: whose metadata it is, if it is an array's; whose chunk, if the fault is in a block.
+        block: of the stream, None if the fault is in metadata.
+        view: of the block.
+        rows: first and last row of the block or the first that is wrong, None if the fault is in metadata.
+    """
+
+    what: str
+    stream: str = ""
+    array: ArrayName | None = None
+    block: int | None = None
+    view: int = 0
+    rows: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        place = [self.stream] if self.stream else []
+        if self.block is not None:
+            place.append(f"block {self.block}" + (f" view {self.view}" if self.view else ""))
+        if self.rows is not None:
+            first, last = self.rows
+            place.append(f"rows {first}-{last}" if last > first else f"row {first}")
+        return f"{' '.join(place)}: {self.what}" if place else self.what
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a check found.
+
+    Attributes:
+        faults: all of them; of one block and view only the first.
+        blocks: checked, once for each stream and view.
+        lacking: stream -> blocks not computed yet, counted once for each view; streams without any are left out.
+    """
+
+    faults: tuple[Fault, ...]
+    blocks: int
+    lacking: Mapping[str, int]
+
+    def bad_blocks(self) -> dict[str, list[tuple[int, int]]]:
+        """Stream -> (block, view) of each that must be computed again."""
+        bad: dict[str, list[tuple[int, int]]] = {}
+        for fault in self.faults:
+            if fault.block is not None:
+                bad.setdefault(fault.stream, []).append((fault.block, fault.view))
+        return bad
+
+
+def verify_cache(path: Path, on_block: OnBlock | None = None) -> Verification:
+    """Reads all of a cache and lists what is wrong.
+
+    Args:
+        path: of the cache.
+        on_block: follows the check.
+
+    Raises:
+        CacheError: there is no cache at the path.
+    """
+    if not (path / "zarr.json").is_file() and not streams_dir(path).is_dir():
+        read_cache_layout(path)  # says that there is none
+    try:
+        cache = _check_root(path)
+    except CacheError as error:  # without rows and blocks nothing else can be judged
+        return Verification((Fault(f"zarr.json: {error}"),), 0, {})
+    faults = list(_manifest_faults(path, cache))
+    layouts: list[StreamLayout] = []
+    for name in stream_names(path):
+        found = list(_stream_faults(path, cache, name))
+        faults += found
+        layout = None if found else read_stream_layout(path, name)
+        if layout is not None:
+            layouts.append(layout)
+    total = sum(cache.blocks * layout.views for layout in layouts)
+    done = 0
+    lacking: dict[str, int] = {}
+    for layout in layouts:
+        blocks = _Blocks(path, cache, layout)
+        for block, view in np.ndindex(cache.blocks, layout.views):
+            if blocks.is_there(block, view, "status"):
+                faults += blocks.faults(block, view)
+            else:
+                lacking[layout.name] = lacking.get(layout.name, 0) + 1
+            done += 1
+            if on_block is not None:
+                on_block(done, total)
+    return Verification(tuple(faults), done, lacking)
+
+
+def _check_root(path: Path) -> CacheLayout:
+    own = _group_attributes(path / "zarr.json")
+    if CHECKSUM in own or own.get("format") != 1:
+        _check_sealed(own)
+    cache = read_cache_layout(path)
+    try:
+        datetime.fromisoformat(cache.created)
+    except (TypeError, ValueError) as error:
+        raise CacheError(f"damaged, created is no time ({error})") from None
+    return cache
+
+
+def _manifest_faults(path: Path, cache: CacheLayout) -> Iterator[Fault]:
+    try:
+        read_manifest(path, cache)
+    except CacheError as error:
+        yield Fault(str(error))
+
+
+def _stream_faults(path: Path, cache: CacheLayout, name: str) -> Iterator[Fault]:
+    """What is wrong with the metadata of a stream and its arrays."""
+    folder = streams_dir(path) / name
+    try:
+        _group_attributes(folder.parent / "zarr.json")
+        own = _group_attributes(folder / "zarr.json")
+        if CHECKSUM in own or cache.format >= _SEALED_FORMAT:
+            _check_sealed(own)
+        layout = parse_stream_layout(folder, own)
+    except (CacheError, KeyError, TypeError, ValueError, OSError) as error:
+        yield Fault(f"zarr.json: {error}", name)
+        return
+    if own["digest"] != layout.digest:
+        yield Fault("zarr.json: its digest is not that of its identity", name)
+    for array in layout.arrays:
+        try:
+            found = json.loads((folder / array / "zarr.json").read_bytes())
+        except (OSError, ValueError) as error:
+            yield Fault(f"{array}/zarr.json: damaged ({error})", name, array)
+            continue
+        what = _difference(found, layout.array_metadata(array, cache))
+        if what:
+            yield Fault(f"{array}/zarr.json: {what}", name, array)
+
+
+def _difference(found: Any, expected: Mapping[str, Any]) -> str:
+    """What array metadata differs in, "" if it says all that is expected; other releases of Zarr may say more."""
+    for key, value in expected.items():
+        if not isinstance(found, dict) or key not in found:
+            return f"{key} is missing"
+        if not _says(found[key], value):
+            return f"{key} must be {json.dumps(value)}, found {json.dumps(found[key])[:200]}"
+    return ""
+
+
+def _says(found: Any, expected: Any) -> bool:
+    if isinstance(expected, dict):
+        return isinstance(found, dict) and all(key in found and _says(found[key], expected[key]) for key in expected)
+    if isinstance(expected, list):
+        pairs = zip(found, expected, strict=False) if isinstance(found, list) else ()
+        return isinstance(found, list) and len(found) == len(expected) and all(_says(*pair) for pair in pairs)
+    return isinstance(found, bool) == isinstance(expected, bool) and bool(found == expected)
+
+
+def _group_attributes(file: Path) -> dict[str, Any]:
+    """What emofuse says in a group's metadata; {} for a group that says nothing of it.
+
+    Raises:
+        CacheError: it cannot be read or is no group's.
+    """
+    try:
+        read = json.loads(file.read_bytes())
+        is_group = (read["zarr_format"], read["node_type"]) == (3, "group")
+        own = read["attributes"].get(ATTRIBUTE, {})
+    except FileNotFoundError:
+        raise CacheError(f"{file.parent.name}/{file.name} is missing") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CacheError(f"damaged ({error!r})") from error
+    if not is_group or not isinstance(own, dict):
+        raise CacheError("damaged, it is not that of a Zarr group")
+    return own
+
+
+def _check_sealed(own: Mapping[str, Any]) -> None:
+    if not is_sealed(own):
+        raise CacheError("damaged, its checksum does not fit")
+
+
+class _Blocks:
+    """The blocks of one stream."""
+
+    def __init__(self, path: Path, cache: CacheLayout, layout: StreamLayout) -> None:
+        self._folder = streams_dir(path) / layout.name
+        self._cache = cache
+        self._layout = layout
+        self._arrays = {array: zarr.open_array(self._folder / array, mode="r") for array in layout.arrays}
+
+    def is_there(self, block: int, view: int, array: ArrayName) -> bool:
+        return (self._folder / array / chunk_name(block, array, view)).is_file()
+
+    def faults(self, block: int, view: int) -> Iterator[Fault]:
+        """The first fault of a block that says it is done, if it has one."""
+        rows = self._cache.block_slice(block)
+        read: dict[ArrayName, npt.NDArray[Any]] = {}
+        for array in self._layout.arrays:
+            what = self._chunk_fault(block, view, array)
+            if what is None:
+                try:
+                    read[array] = np.asarray(self._arrays[array][rows, view])
+                except CHUNK_ERRORS as error:
+                    what = f"damaged ({' '.join(str(error).split())[:200]})"
+            if what is not None:
+                place = f"{array}/{chunk_name(block, array, view)}"
+                yield Fault(f"{place}: {what}", self._layout.name, array, block, view, (rows.start, rows.stop - 1))
+                return
+        for row, what, array in _value_faults(read, len(self._layout.flag_names)):
+            at = rows.start + row
+            yield Fault(what, self._layout.name, array, block, view, (at, at))
+            return
+
+    def _chunk_fault(self, block: int, view: int, array: ArrayName) -> str | None:
+        """What the file of a chunk tells without being read."""
+        if not self.is_there(block, view, array):
+            return None if array == "reason" else "missing"
+        if array == "reason":
+            return None
+        expected = self._layout.chunk_bytes(array, self._cache.block_rows)
+        found = (self._folder / array / chunk_name(block, array, view)).stat().st_size
+        return None if found == expected else f"{found} bytes, must be {expected}"
+
+
+def _value_faults(read: Mapping[ArrayName, npt.NDArray[Any]], flag_names: int) -> Iterator[tuple[int, str, ArrayName]]:
+    """(row of the block, what, array) of rows whose values contradict each other, the first of each kind."""
+    status, features = read["status"], read["features"]
+    ok = status == Status.OK
+    kinds: list[tuple[npt.NDArray[np.bool_], str, ArrayName]] = [
+        (~np.isin(status, [each for each in Status if each != Status.PENDING]), "a status that is none", "status"),
+        (ok & ~np.isfinite(features).all(axis=1), "its features are not finite", "features"),
+        (~ok & features.any(axis=1), "it is not OK and its features are not zero", "features"),
+    ]
+    if "flags" in read:
+        kinds.append((read["flags"] >> flag_names > 0, "it has flags without a name", "flags"))
+    if "reason" in read:
+        has_reason = np.array([bool(text) for text in read["reason"]], dtype=np.bool_)
+        kinds.append((ok & has_reason, "it is OK and has a reason not to be", "reason"))
+        kinds.append((~ok & ~has_reason, "it is not OK and has no reason", "reason"))
+    for where, what, array in kinds:
+        if where.any():
+            yield int(np.flatnonzero(where)[0]), what, array

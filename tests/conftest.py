@@ -128,6 +128,7 @@ def _write_cache(
     *,
     weights: Mapping[str, Any] | None = None,
     info: Mapping[str, Any] | None = None,
+    block_rows: int | None = None,
 ) -> Path:
     """`labels` (N,) with -1 for none, `splits` "" for none, `streams` name -> (kind, features (N, D), status (N,))."""
     import polars as pl
@@ -151,7 +152,8 @@ def _write_cache(
         schema_overrides={"split": pl.String, "label": pl.String, "problem": pl.String},
     )
     manifest = Manifest(table, tuple(classes), path.parent, dict(info or {"name": "planted", "kind": "folder"}))
-    create_cache(path, manifest, block_rows=rows)
+    step = block_rows or rows
+    create_cache(path, manifest, block_rows=step)
     for name, (kind, features, status) in streams.items():
         layout = StreamLayout(
             name=name,
@@ -166,5 +168,8 @@ def _write_cache(
         )
         add_stream(path, layout)
         stored = np.where((status == Status.OK)[:, None], features, 0).astype(features.dtype)
-        write_block(path, name, 0, features=stored, status=status, flags=np.zeros(rows, np.uint8))
+        for block, first in enumerate(range(0, rows, step)):
+            own = slice(first, first + step)
+            flags = np.zeros(len(status[own]), np.uint8)
+            write_block(path, name, block, features=stored[own], status=status[own], flags=flags)
     return path

@@ -44,6 +44,15 @@ class Halving:
         configurations = configurations_of(specs)
         return [configurations[start : start + self.bracket] for start in range(0, len(configurations), self.bracket)]
 
+    def mean_epochs(self, epochs: int, configurations: int) -> float:
+        """Epochs that each of so many configurations of a bracket has on average, of those that it would have alone."""
+        done = total = 0.0
+        left, rung = configurations, self.first_epochs
+        while left > 1 and rung < epochs:
+            total += left * (rung - done)
+            done, left, rung = rung, max(1, left // self.factor), rung * self.factor
+        return (total + left * (epochs - done)) / configurations
+
     def judge(self, specs: Sequence[RunSpec]) -> Judge:
         """Decides for runs that train together, whole brackets of them."""
         brackets = self.brackets(specs)

@@ -1,58 +1,46 @@
-"""What will train together, before anything does: groups by shape, waves by memory, and about how long it takes."""
+"""What will train together, before anything does: groups by shape, waves by memory and time, about how long it takes.
+
+A plan depends on the runs, the cache, the memory and the kind of device alone. What a machine was measured to do is for
+the estimates that are shown; it moves no run to another wave, so an interrupted sweep is cut as before.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-
-import torch
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
 
 from emofuse.errors import TrainingError
-from emofuse.heads import make_empty_head
-from emofuse.heads.lanes import Batch, Lane
-from emofuse.heads.layers import Projection
-from emofuse.specs import HeadSpec
+from emofuse.specs import RunSpec
+from emofuse.training.columns import Column
+from emofuse.training.costs import Cost, group_operations, head_cost
+from emofuse.training.data import FEATURES_SHARE, TrainingData
+from emofuse.training.halving import Halving, configurations_of
 from emofuse.training.machine import Machine
-from emofuse.training.members import Member, group_key
+from emofuse.training.optim import setting
+from emofuse.training.rates import UPDATE_BYTES, Rates, nominal_rates
 from emofuse.training.validation import eval_rows
+from emofuse.training.wave import wave_key
 
-COPIES = 5
-"""Of every weight: itself, its gradient, two moments, the best one so far."""
-UPDATE_BYTES = 28
-"""An update of a float32 weight reads it, its gradient and moments, and writes all but the gradient."""
+ROW_PASSES = 6
+"""How often a step goes through what it keeps of a row: written, read, and the same for its gradient, with copies."""
 
+HEADS_CPU = 25
+"""More heads in a wave make no head faster on a CPU: once shared work is spread over some twenty of them, what each
+reads and writes counts, and more of them leave less of it in the caches."""
 
-@dataclass(frozen=True)
-class Cost:
-    """What one member asks for. Counted on a head without memory, not guessed.
-
-    Attributes:
-        parameters: trainable.
-        weight_bytes: of weights, gradients, moments, and the best weights.
-        row_bytes: what a forward pass keeps of one row.
-        flops_per_row: of a step, matrix products only.
-    """
-
-    parameters: int
-    weight_bytes: int
-    row_bytes: int
-    flops_per_row: int
+HEADS_CUDA, SECONDS_CUDA = 64, 120.0
+"""A wave of more heads than this takes no longer than these seconds, so that little is lost if it is interrupted."""
 
 
 @dataclass(frozen=True)
 class Wave:
-    """Members that train at the same time.
+    """Runs that train at the same time.
 
     Attributes:
         members: their indices.
         parameters: of all together.
-        memory_bytes: of all together, with their batches, without the table.
-        seconds: estimated; every member trains all its epochs.
+        memory_bytes: of all together, with their batches and features.
+        seconds: estimated.
     """
 
     members: tuple[int, ...]
@@ -63,10 +51,9 @@ class Wave:
 
 @dataclass(frozen=True)
 class Plan:
-    """Groups of members that share their shapes, each in one or more waves, one wave after another."""
+    """Groups of runs that share what `wave_key` names, each in one or more waves, one wave after another."""
 
     groups: Mapping[str, tuple[Wave, ...]]
-    table_bytes: int
     memory_bytes: int
 
     @property
@@ -77,206 +64,210 @@ class Plan:
     def __str__(self) -> str:
         waves = self.waves
         heads = sum(len(wave.members) for wave in waves)
-        lines = [f"{'group':<52} {'heads':>6} {'waves':>6} {'parameters':>12} {'most memory':>12} {'about':>9}"]
+        wide = max([len("group"), *map(len, self.groups)])
+        lines = [f"{'group':<{wide}} {'heads':>6} {'waves':>6} {'parameters':>12} {'most memory':>12} {'about':>9}"]
         for title, own in self.groups.items():
             count, parameters = sum(len(wave.members) for wave in own), sum(wave.parameters for wave in own)
             memory = max(wave.memory_bytes for wave in own)
             seconds = sum(wave.seconds for wave in own)
             lines.append(
-                f"{title:<52} {count:>6} {len(own):>6} {parameters / 1e6:>10.1f} M {memory / 1e9:>9.2f} GB "
+                f"{title:<{wide}} {count:>6} {len(own):>6} {parameters / 1e6:>10.1f} M {memory / 1e9:>9.2f} GB "
                 f"{_duration(seconds):>9}"
             )
         lines.append(
             f"{heads} heads in {len(self.groups)} groups and {len(waves)} waves, about "
-            f"{_duration(sum(wave.seconds for wave in waves))}; features take {self.table_bytes / 1e9:.2f} GB of "
-            f"{self.memory_bytes / 1e9:.2f} GB"
+            f"{_duration(sum(wave.seconds for wave in waves))}, within {self.memory_bytes / 1e9:.2f} GB"
         )
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class Rates:
-    """What a machine does, for estimates.
-
-    Attributes:
-        flops_per_s: matrix products.
-        bytes_per_s: reading and writing memory.
-    """
-
-    flops_per_s: float
-    bytes_per_s: float
-
-
-def plan_training(
-    members: Sequence[Member],
-    dims: Mapping[str, int],
-    classes: int,
+def plan_runs(
+    data: TrainingData,
+    specs: Sequence[RunSpec],
     *,
-    train_rows: int,
-    table_bytes: int,
-    memory_bytes: int,
     machine: Machine,
-    rates: Rates,
+    rates: Rates | None = None,
+    halving: Halving | None = None,
 ) -> Plan:
-    """Groups members by `group_key` and splits each group into waves that fit the memory. Trains and allocates nothing.
+    """Groups runs by `wave_key` and cuts each group into waves that fit the memory. Trains and allocates nothing.
 
-    Members stay in their order, so that those that belong together (the folds of one configuration) end together.
+    Runs stay in their order. A wave ends where the memory does, where more heads bring nothing, or where it would take
+    too long; the folds and seeds of a configuration stay in one wave unless the memory is too small for them together.
 
     Args:
-        members: all of them.
-        dims: stream -> D.
-        classes: C.
-        train_rows: rows of an epoch.
-        table_bytes: of the features, in memory all the time.
-        memory_bytes: that may be used in all.
-        machine: where it will train.
-        rates: of that machine.
+        data: of the runs' split.
+        specs: all of them.
+        machine: where they will train.
+        rates: of that machine, for the estimates; those of a common one if not measured.
+        halving: brackets of it are kept whole.
 
     Raises:
-        TrainingError: a member that does not fit alone.
+        SpecError: a stream that is not in the cache.
+        TrainingError: folds or splits that the rows do not allow; a run, or a bracket, that does not fit the memory.
     """
     grouped: dict[str, list[int]] = {}
-    for index, member in enumerate(members):
-        grouped.setdefault(group_key(member), []).append(index)
+    for index, spec in enumerate(specs):
+        grouped.setdefault(wave_key(data, spec), []).append(index)
     groups: dict[str, tuple[Wave, ...]] = {}
     for indices in grouped.values():
-        waves = [_OpenWave(dims, machine)]
-        for index in indices:
-            member = members[index]
-            used = tuple((stream, dims[stream]) for stream in member.streams)
-            cost = head_cost(member.head, used, classes, member.train.batch_size, machine)
-            if waves[-1].members and waves[-1].memory_with(member, cost) > memory_bytes - table_bytes:
-                waves.append(_OpenWave(dims, machine))
-            if (alone := waves[-1].memory_with(member, cost)) > memory_bytes - table_bytes:
-                raise TrainingError(
-                    f"member {index} ({member.head.kind}, {', '.join(member.streams)}) needs {alone / 1e9:.3g} GB, "
-                    f"the features {table_bytes / 1e9:.3g} GB, and there are {memory_bytes / 1e9:.3g} GB. Give more "
-                    "memory, or take a smaller head or batch"
-                )
-            waves[-1].add(index, member, cost, _seconds_of(member, cost, train_rows, rates))
-        groups[_title(members[indices[0]], len(groups))] = tuple(wave.closed() for wave in waves)
-    return Plan(groups, table_bytes, memory_bytes)
+        group = _Group(data, [specs[index] for index in indices], machine, halving)
+        waves = group.waves(rates or nominal_rates(machine))
+        title = f"{len(groups) + 1}: {group.title}"
+        groups[title] = tuple(
+            Wave(tuple(indices[own] for own in wave.members), wave.parameters, wave.memory_bytes, wave.seconds)
+            for wave in waves
+        )
+    return Plan(groups, data.memory_bytes)
 
 
-class _OpenWave:
-    """A wave that takes members as long as there is memory."""
+class _Group:
+    """Runs of one `wave_key`."""
 
-    def __init__(self, dims: Mapping[str, int], machine: Machine) -> None:
-        self.members: list[int] = []
-        self._dims = dims
+    def __init__(self, data: TrainingData, specs: Sequence[RunSpec], machine: Machine, halving: Halving | None) -> None:
+        self._data = data
+        self._specs = specs
         self._machine = machine
-        self._folds: set[int] = set()
-        self._streams: set[str] = set()
-        self._weight_bytes = self._row_bytes = self._most_row_bytes = self._parameters = self._memory = 0
-        self._seconds = 0.0
+        self._halving = halving
+        first = specs[0]
+        self._streamed = data.window(first) is not None
+        self._folds = data.folds(first)
+        self._columns_of = [data.columns.of(spec.features) for spec in specs]
+        self._fold_of = [spec.fold.index if spec.fold else 0 for spec in specs]
+        self._settings = [(fold, *setting(spec.train)) for fold, spec in zip(self._fold_of, specs, strict=True)]
+        self._costs = [self._cost(index) for index in range(len(specs))]
+        self._rows = len(set().union(*(fold.train.tolist() for fold in self._folds)))
 
-    def memory_with(self, member: Member, cost: Cost) -> int:
-        """Bytes of the wave with another member.
+    @property
+    def title(self) -> str:
+        spec = self._specs[0]
+        head = spec.head.model_dump(exclude={"kind", "dropout"})
+        sizes = "".join(f" {name} {value}" for name, value in head.items())
+        folds = f", {spec.fold.count} folds" if spec.fold else ""
+        return f"{spec.head.kind}{sizes}, batch {spec.train.batch_size}{folds}{', streamed' * self._streamed}"
 
-        Weights; the batch of each fold as read, standardised and cast; and what is larger of what a step keeps for its
-        backward pass, with as much again for the gradients of it, and what a part of the validation rows takes.
+    def waves(self, rates: Rates) -> list[Wave]:
+        waves: list[Wave] = []
+        held: list[int] = []
+        for unit in self._units():
+            if held and not self._may_grow([*held, *unit], held):
+                waves.append(self._closed(held, rates))
+                held = []
+            held += unit
+        return [*waves, self._closed(held, rates)]
+
+    def _units(self) -> list[list[int]]:
+        """What stays together: a bracket, or the folds and seeds of a configuration; each fits the memory alone."""
+        if self._halving is not None:
+            units = [[index for own in bracket for index in own] for bracket in self._halving.brackets(self._specs)]
+            for unit in units:
+                self._check_fits(unit, f"a bracket of {self._halving.bracket} configurations, {len(unit)} heads,")
+            return units
+        units = []
+        for configuration in configurations_of(self._specs):
+            if self._fits(configuration):
+                units.append(configuration)
+                continue
+            for index in configuration:
+                spec = self._specs[index]
+                self._check_fits([index], f"run {spec.name!r} ({spec.head.kind}, {', '.join(spec.features.streams)})")
+                units.append([index])
+        return units
+
+    def _may_grow(self, members: Sequence[int], before: Sequence[int]) -> bool:
+        """Whether a wave of these may take the place of one of fewer."""
+        if not self._fits(members):
+            return False
+        if self._machine.device.type != "cuda":
+            return len(members) <= HEADS_CPU
+        few = len(before) < HEADS_CUDA
+        return few or self._seconds(members, nominal_rates(self._machine)) <= SECONDS_CUDA
+
+    def _fits(self, members: Sequence[int]) -> bool:
+        return self._memory(members) <= self._data.memory_bytes and (
+            self._streamed or self._feature_bytes(members) <= FEATURES_SHARE * self._data.memory_bytes
+        )
+
+    def _check_fits(self, members: Sequence[int], what: str) -> None:
+        if not self._fits(members):
+            raise TrainingError(
+                f"{what} needs {self._memory(members) / 1e9:.3g} GB with its features, and there are "
+                f"{self._data.memory_bytes / 1e9:.3g} GB. Give more memory (--memory-gb), or take a smaller head, "
+                f"batch{' or bracket' if self._halving else ''}"
+            )
+
+    def _closed(self, members: Sequence[int], rates: Rates) -> Wave:
+        parameters = sum(self._costs[index].parameters for index in members)
+        return Wave(tuple(members), parameters, self._memory(members), self._seconds(members, rates))
+
+    def _memory(self, members: Sequence[int]) -> int:
+        """Bytes of a wave.
+
+        Features; weights; the batch of each fold as read, standardised and cast; and what is larger of what a step
+        keeps for its backward pass, with as much again for the gradients of it, and what a part of the validation rows
+        takes.
         """
-        rows = member.train.batch_size
-        width = sum(self._dims[stream] for stream in self._streams | set(member.streams))
-        batches = 3 * len(self._folds | {member.fold}) * rows * width * self._machine.dtype.itemsize
-        step = 2 * rows * (self._row_bytes + cost.row_bytes)
-        part = eval_rows(len(self.members) + 1) * (len(self.members) + 1) * max(self._most_row_bytes, cost.row_bytes)
-        return self._weight_bytes + cost.weight_bytes + batches + max(step, part)
+        costs = [self._costs[index] for index in members]
+        rows = self._specs[0].train.batch_size
+        batches = 3 * len(self._used_folds(members)) * rows * self._width(members) * self._machine.dtype.itemsize
+        step = 2 * rows * sum(cost.row_bytes for cost in costs)
+        evaluated = min(eval_rows(len(members)), self._val_rows(members))
+        part = evaluated * len(members) * max(cost.row_bytes for cost in costs)
+        features = int(FEATURES_SHARE * self._data.memory_bytes) if self._streamed else self._feature_bytes(members)
+        return features + sum(cost.weight_bytes for cost in costs) + batches + max(step, part)
 
-    def add(self, index: int, member: Member, cost: Cost, seconds: float) -> None:
-        """Takes a member in."""
-        self._memory = self.memory_with(member, cost)
-        self.members.append(index)
-        self._folds.add(member.fold)
-        self._streams.update(member.streams)
-        self._weight_bytes += cost.weight_bytes
-        self._row_bytes += cost.row_bytes
-        self._most_row_bytes = max(self._most_row_bytes, cost.row_bytes)
-        self._parameters += cost.parameters
-        self._seconds += seconds
+    def _seconds(self, members: Sequence[int], rates: Rates) -> float:
+        """Every operation's start, its arithmetic, and the memory that it goes through; see `Rates`."""
+        first, folds = self._specs[0], self._used_folds(members)
+        dims = tuple((column.name, column.dim) for column in self._columns(members))
+        operations = group_operations(first.head, dims, len(self._data.classes), len(folds))
+        settings = len({self._settings[index] for index in members})
+        steps = -(-self._rows // first.train.batch_size)
+        val_rows = self._val_rows(members)
+        parts = -(-val_rows // eval_rows(len(members)))
+        starts = steps * operations.step(settings) + parts * operations.forward
+        gathered = len(folds) * (self._rows + val_rows) * self._width(members) * 4 * self._machine.dtype.itemsize
+        flops = moved = 0.0
+        epochs = self._epochs(members)
+        for index, share in zip(members, epochs, strict=True):
+            cost, trained = self._costs[index], len(self._folds[self._fold_of[index]].train)
+            flops += share * (trained * cost.flops_per_row + val_rows * cost.eval_flops_per_row)
+            moved += share * (steps * cost.parameters * UPDATE_BYTES + ROW_PASSES * trained * cost.row_bytes)
+        longest = max(epochs)
+        return longest * (starts * rates.operation_s + gathered / rates.bytes_per_s) + (
+            flops / rates.flops_per_s + moved / rates.bytes_per_s
+        )
 
-    def closed(self) -> Wave:
-        return Wave(tuple(self.members), self._parameters, self._memory, self._seconds)
+    def _epochs(self, members: Sequence[int]) -> list[float]:
+        """Epochs of each run: all of them, or as many as it has on average under halving."""
+        specs = [self._specs[index] for index in members]
+        if self._halving is None:
+            return [spec.train.epochs for spec in specs]
+        shares = [0.0] * len(specs)
+        for bracket in self._halving.brackets(specs):
+            mean = self._halving.mean_epochs(specs[bracket[0][0]].train.epochs, len(bracket))
+            for index in (index for own in bracket for index in own):
+                shares[index] = mean
+        return shares
 
+    def _cost(self, index: int) -> Cost:
+        spec = self._specs[index]
+        used = tuple((column.name, column.dim) for column in self._columns_of[index])
+        return head_cost(spec.head, used, len(self._data.classes), spec.train.batch_size, self._machine)
 
-def _seconds_of(member: Member, cost: Cost, train_rows: int, rates: Rates) -> float:
-    steps = -(-train_rows // member.train.batch_size)
-    products = train_rows * cost.flops_per_row / rates.flops_per_s
-    updates = steps * cost.parameters * UPDATE_BYTES / rates.bytes_per_s
-    return member.train.epochs * (products + updates)
+    def _columns(self, members: Sequence[int]) -> tuple[Column, ...]:
+        return tuple(dict.fromkeys(column for index in members for column in self._columns_of[index]))
 
+    def _feature_bytes(self, members: Sequence[int]) -> int:
+        return self._data.columns.nbytes(self._columns(members), self._specs[0].train.views)
 
-@lru_cache(maxsize=4096)
-def head_cost(
-    spec: HeadSpec, dims: tuple[tuple[str, int], ...], classes: int, batch_size: int, machine: Machine
-) -> Cost:
-    """The cost of one head, counted on the `meta` device, where tensors have shapes and no memory.
+    def _width(self, members: Sequence[int]) -> int:
+        return sum(column.dim for column in self._columns(members))
 
-    Every matrix product of the forward pass has two more in the backward pass, but the first layers have one: nobody
-    asks for the gradient of the features.
-    """
-    kept: dict[int, int] = {}
+    def _val_rows(self, members: Sequence[int]) -> int:
+        return max(len(self._folds[fold].val) for fold in self._used_folds(members))
 
-    def keep(tensor: Tensor) -> Tensor:
-        kept[_memory_of(tensor)] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.device("meta"):
-        head = make_empty_head(spec, [Lane(tuple(stream for stream, _ in dims))], dict(dims), classes)
-        features = {stream: torch.empty(1, batch_size, dim) for stream, dim in dims}
-        batch = Batch(features, {stream: torch.ones(1, batch_size, dtype=torch.bool) for stream, _ in dims})
-        with saved_tensors_hooks(keep, lambda tensor: tensor), FlopCounterMode(display=False) as counter:
-            head(batch)
-    for tensor in (*head.parameters(), *features.values()):  # counted for themselves, and with the batches
-        kept.pop(_memory_of(tensor), None)
-    parameters = sum(tensor.numel() for tensor in head.parameters())
-    scale = machine.dtype.itemsize / torch.float32.itemsize
-    weights = parameters * (COPIES * machine.dtype.itemsize + (machine.products.itemsize if machine.products else 0))
-    first = sum(2 * layer.weight.numel() for layer in head.modules() if isinstance(layer, Projection))
-    flops_per_row = 3 * counter.get_total_flops() // batch_size - first
-    return Cost(parameters, weights, int(scale * sum(kept.values()) / batch_size), flops_per_row)
-
-
-def _memory_of(tensor: Tensor) -> int:
-    """The same number for tensors that share their memory; addresses are all zero on `meta`."""
-    return int(tensor.untyped_storage()._cdata)  # noqa: SLF001  torch has no public name for it
-
-
-def free_memory_bytes(device: torch.device) -> int:
-    """Memory that can be asked for now: of the CUDA device, or of the machine."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    import psutil
-
-    return int(psutil.virtual_memory().available)
-
-
-def measure_rates(machine: Machine) -> Rates:
-    """Times a matrix product and a pass through memory as steps have them, in about a tenth of a second."""
-    kind = machine.products or machine.dtype
-    left, right = (torch.ones(2048, 2048, dtype=kind, device=machine.device) for _ in range(2))
-    read, written = (torch.ones(1 << 24, device=machine.device) for _ in range(2))
-    product_s = _seconds(lambda: torch.mm(left, right), machine.device)
-    copy_s = _seconds(lambda: written.copy_(read), machine.device)
-    return Rates(2 * 2048**3 / product_s, 2 * read.nbytes / copy_s)
-
-
-def _seconds(function: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
-    """The shortest of some runs, without the first."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        function()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
-
-
-def _title(member: Member, number: int) -> str:
-    head = member.head.model_dump(exclude={"kind", "dropout"})
-    sizes = "".join(f" {name} {value}" for name, value in head.items())
-    return f"{number + 1}: {member.head.kind}{sizes}, batch {member.train.batch_size}"
+    def _used_folds(self, members: Sequence[int]) -> set[int]:
+        return {self._fold_of[index] for index in members}
 
 
 def _duration(seconds: float) -> str:

@@ -1,75 +1,232 @@
-"""The plan: what trains together, in how much memory."""
+"""The plan: what trains together, in how much memory, in about what time."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+import numpy as np
 import pytest
 import torch
 
+from emofuse.cache.reader import open_cache
 from emofuse.errors import TrainingError
 from emofuse.heads import make_head
 from emofuse.heads.lanes import Lane
-from emofuse.specs import AttentionHeadSpec, ConcatHeadSpec, GatedHeadSpec, LateHeadSpec, LinearHeadSpec, TrainSpec
-from emofuse.training.machine import Machine
-from emofuse.training.members import Member
-from emofuse.training.planning import Cost, Rates, free_memory_bytes, head_cost, measure_rates, plan_training
+from emofuse.specs import (
+    AttentionHeadSpec,
+    ConcatHeadSpec,
+    FeaturesSpec,
+    FoldSpec,
+    GatedHeadSpec,
+    LateHeadSpec,
+    LinearHeadSpec,
+    OfficialSplit,
+    RunSpec,
+    TrainSpec,
+)
+from emofuse.training import planning
+from emofuse.training.costs import Cost, group_operations, head_cost
+from emofuse.training.data import FEATURES_SHARE, TrainingData
+from emofuse.training.halving import Halving
+from emofuse.training.machine import Machine, default_memory_bytes
+from emofuse.training.planning import HEADS_CPU, plan_runs
+from emofuse.training.rates import Rates, measure_rates, nominal_rates
 
 CPU = Machine(torch.device("cpu"))
+CUDA = Machine(torch.device("cuda", 0), products=torch.bfloat16)
 DIMS = {"a": 20, "b": 30, "c": 40}
+ROWS = 100
 HEAD = ConcatHeadSpec(embed_dim=16, depth=1, width=16)
 TRAIN = TrainSpec(epochs=10, batch_size=32)
-RATES = Rates(flops_per_s=1e9, bytes_per_s=1e9)
+RATES = Rates(flops_per_s=1e9, bytes_per_s=1e9, operation_s=1e-5)
 
 
-def plan(members, memory_bytes=10**9, **changes):
-    given = {"train_rows": 1000, "table_bytes": 360_000, "machine": CPU, "rates": RATES} | changes
-    return plan_training(members, DIMS, 3, memory_bytes=memory_bytes, **given)
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory, write_cache):
+    rng = np.random.default_rng(0)
+    streams = {name: ("backbone", rng.normal(size=(ROWS, dim)), np.ones(ROWS, np.uint8)) for name, dim in DIMS.items()}
+    streams = {name: (kind, x.astype(np.float32), status) for name, (kind, x, status) in streams.items()}
+    streams["lbp"] = ("lbp", rng.random((ROWS, 512)).astype(np.float32), np.ones(ROWS, np.uint8))
+    splits = ["train", "train", "train", "val", "test"] * (ROWS // 5)
+    path = tmp_path_factory.mktemp("plan") / "features.zarr"
+    return open_cache(write_cache(path, ("x", "y", "z"), rng.integers(0, 3, ROWS), splits, streams, block_rows=2))
 
 
-def members_of(count, **changes):
-    return [Member(("a", "b", "c"), HEAD, TRAIN.model_copy(update={"seed": s} | changes)) for s in range(count)]
+def data_of(cache, memory_bytes=10**9):
+    return TrainingData.of(cache, OfficialSplit(), memory_bytes=memory_bytes)
 
 
-def test_members_are_grouped_by_shape_and_keep_their_order():
-    wide = replace(members_of(1)[0], head=HEAD.model_copy(update={"width": 32}))
-    first, second = members_of(2)
-    planned = plan([first, wide, second, replace(second, streams=("b",), fold=4), replace(wide, streams=("a",))])
-    assert [[wave.members for wave in waves] for waves in planned.groups.values()] == [[(0, 2, 3)], [(1, 4)]]
+def run(streams="abc", head=HEAD, name="run", bins=256, fold=None, **train):
+    features = FeaturesSpec(streams=tuple(streams) if isinstance(streams, str) else streams, lbp_bins=bins)
+    return RunSpec(name=name, features=features, head=head, train=TRAIN.model_copy(update=train), fold=fold)
 
 
-def test_waves_fit_the_memory_and_hold_every_member_once():
-    members = members_of(23)
-    of_six = plan(members[:6]).waves[0].memory_bytes
-    planned = plan(members, memory_bytes=360_000 + of_six)
-    assert [len(wave.members) for wave in planned.waves] == [6, 6, 6, 5]
-    assert all(wave.memory_bytes + planned.table_bytes <= planned.memory_bytes for wave in planned.waves)
-    assert [index for wave in planned.waves for index in wave.members] == list(range(23))
+def folds(spec, count=5):
+    return [spec.model_copy(update={"fold": FoldSpec(count=count, index=index)}) for index in range(count)]
 
 
-def test_a_member_that_does_not_fit_alone_is_refused():
-    with pytest.raises(TrainingError, match=r"member 0 \(concat, a, b, c\) needs .* GB, the features 0.00036 GB"):
-        plan(members_of(2), memory_bytes=400_000)
+def members(plan):
+    return [[wave.members for wave in waves] for waves in plan.groups.values()]
 
 
-def test_the_plan_says_heads_waves_memory_and_time():
-    text = str(plan([*members_of(3), replace(members_of(1)[0], head=LinearHeadSpec())]))
-    first, second = text.splitlines()[1:3]
-    assert first.startswith("1: concat embed_dim 16 depth 1 width 16, batch 32")
-    assert second.startswith("2: linear, batch 32")
-    assert text.splitlines()[-1].startswith(
-        "4 heads in 2 groups and 2 waves, about 0 s; features take 0.00 GB of 1.00 GB"
-    )
+# ---------------------------------------------------------------------------------------------- what trains together
 
 
-def test_time_grows_with_rows_heads_and_epochs():
-    def seconds(count, **changes):
-        return plan(members_of(count, **changes)).waves[0].seconds
+def test_runs_are_grouped_by_shape_and_keep_their_order(cache):
+    wide = HEAD.model_copy(update={"width": 32})
+    specs = [run(), run(head=wide), run(learning_rate=1e-2), run("b", seed=4), run("a", head=wide, epochs=3)]
+    assert members(plan_runs(data_of(cache), specs, machine=CPU)) == [[(0, 2, 3)], [(1, 4)]]
 
-    assert seconds(6) == pytest.approx(2 * seconds(3))
-    assert seconds(3, epochs=40) == pytest.approx(4 * seconds(3))
+
+def test_variants_of_a_stream_share_a_group_and_folds_of_another_partition_do_not(cache):
+    bins = [run(("lbp", "a"), bins=bins) for bins in (128, 256, 512)]
+    assert members(plan_runs(data_of(cache), bins, machine=CPU)) == [[(0, 1, 2)]]
+    specs = [run(), *folds(run(), 3), *folds(run(), 5)]
+    assert members(plan_runs(data_of(cache), specs, machine=CPU)) == [[(0,)], [(1, 2, 3)], [(4, 5, 6, 7, 8)]]
+
+
+def test_waves_fit_the_memory_and_hold_every_run_once(cache):
+    specs = [run(learning_rate=10 ** -(1 + index / 20)) for index in range(23)]
+    whole = plan_runs(data_of(cache), specs[:6], machine=CPU).waves[0].memory_bytes
+    plan = plan_runs(data_of(cache, whole), specs, machine=CPU)
+    assert [len(wave.members) for wave in plan.waves] == [6, 6, 6, 5]
+    assert all(wave.memory_bytes <= whole for wave in plan.waves)
+    assert [index for wave in plan.waves for index in wave.members] == list(range(23))
+
+
+def test_features_of_a_wave_fit_their_share_of_the_memory(cache):
+    specs = [
+        run((stream,), LinearHeadSpec(), learning_rate=rate)
+        for rate in (1e-3, 1e-2)
+        for stream in ("lbp", "a", "b", "c")
+    ]
+    memory = int((256 + 40) * ROWS * 4 / FEATURES_SHARE) + 50_000
+    plan = plan_runs(data_of(cache, memory), specs, machine=CPU)
+    assert len(plan.waves) > 1
+    assert [index for wave in plan.waves for index in wave.members] == list(range(8))
+    for wave in plan.waves:
+        widths = {specs[index].features.streams[0] for index in wave.members}
+        assert sum({**DIMS, "lbp": 256}[name] for name in widths) * ROWS * 4 <= FEATURES_SHARE * memory
+
+
+def test_on_a_cpu_a_wave_has_no_more_heads_than_bring_something(cache):
+    specs = [run(learning_rate=10 ** -(1 + index / 20)) for index in range(2 * HEADS_CPU + 1)]
+    plan = plan_runs(data_of(cache), specs, machine=CPU)
+    assert [len(wave.members) for wave in plan.waves] == [HEADS_CPU, HEADS_CPU, 1]
+
+
+def test_folds_and_seeds_of_a_configuration_stay_in_one_wave(cache):
+    specs = [
+        spec for rate in (1e-4, 1e-3, 1e-2) for seed in (0, 1) for spec in folds(run(learning_rate=rate, seed=seed))
+    ]
+    plan = plan_runs(data_of(cache), specs, machine=CPU)
+    assert [wave.members for wave in plan.waves] == [tuple(range(20)), tuple(range(20, 30))]
+    many = [run(seed=seed) for seed in range(HEADS_CPU + 10)]  # one configuration
+    assert [len(wave.members) for wave in plan_runs(data_of(cache), many, machine=CPU).waves] == [HEADS_CPU + 10]
+
+
+def test_a_gpu_takes_as_many_heads_as_end_in_two_minutes(cache):
+    specs = [run(learning_rate=10 ** -(1 + index / 200), epochs=1000) for index in range(600)]
+    waves = plan_runs(data_of(cache), specs, machine=CUDA).waves
+    assert len(waves) > 1
+    for wave in waves[:-1]:
+        assert len(wave.members) >= planning.HEADS_CUDA
+        assert wave.seconds <= planning.SECONDS_CUDA or len(wave.members) == planning.HEADS_CUDA
+
+
+def test_what_a_machine_was_measured_to_do_cuts_no_wave(cache):
+    specs = [run(learning_rate=10 ** -(1 + index / 200), epochs=1000) for index in range(200)]
+    slow, fast = (Rates(flops_per_s=x, bytes_per_s=x, operation_s=1 / x) for x in (1e3, 1e15))
+    for machine in (CPU, CUDA):
+        plans = [plan_runs(data_of(cache), specs, machine=machine, rates=rates) for rates in (slow, fast)]
+        assert members(plans[0]) == members(plans[1])
+        assert plans[0].waves[0].seconds > 1e3 * plans[1].waves[0].seconds
+
+
+# ------------------------------------------------------------------------------------------------- brackets
+
+
+def test_brackets_lie_whole_in_a_wave_also_where_they_are_large(cache):
+    rates = [10 ** -(1 + index / 10) for index in range(13)]
+    specs = [spec for rate in rates for spec in folds(run(learning_rate=rate))]
+    halving = Halving(first_epochs=1, factor=3, bracket=6, select="macro_f1")
+    plan = plan_runs(data_of(cache), specs, machine=CPU, halving=halving)
+    assert [len(wave.members) for wave in plan.waves] == [30, 30, 5]
+    small = Halving(first_epochs=1, factor=3, bracket=2, select="macro_f1")
+    plan = plan_runs(data_of(cache), specs, machine=CPU, halving=small)
+    assert [len(wave.members) for wave in plan.waves] == [20, 20, 25]
+
+
+def test_a_bracket_that_does_not_fit_the_memory_is_refused(cache):
+    specs = [run(learning_rate=10 ** -(1 + index / 10)) for index in range(9)]
+    memory = plan_runs(data_of(cache), specs[:4], machine=CPU).waves[0].memory_bytes
+    halving = Halving(first_epochs=1, factor=3, bracket=9, select="macro_f1")
+    with pytest.raises(
+        TrainingError, match=r"a bracket of 9 configurations, 9 heads, needs .* smaller head, batch or bracket"
+    ):
+        plan_runs(data_of(cache, memory), specs, machine=CPU, halving=halving)
+
+
+def test_halved_runs_are_expected_to_end_early(cache):
+    specs = [run(learning_rate=10 ** -(1 + index / 10), epochs=100) for index in range(9)]
+    halving = Halving(first_epochs=1, factor=3, bracket=9, select="macro_f1")
+    assert halving.mean_epochs(100, 9) == pytest.approx((9 * 1 + 3 * 2 + 1 * 97) / 9)
+    assert halving.mean_epochs(100, 1) == 100
+    assert halving.mean_epochs(1, 9) == 1
+    whole, halved = (plan_runs(data_of(cache), specs, machine=CPU, halving=h).waves[0].seconds for h in (None, halving))
+    assert halved < 0.5 * whole
+
+
+# ------------------------------------------------------------------------------------------------- refused
+
+
+def test_a_run_that_does_not_fit_alone_is_refused(cache):
+    with pytest.raises(TrainingError, match=r"run 'run' \(concat, a, b, c\) needs .* GB with its features, and there"):
+        plan_runs(data_of(cache, 90_000), [run()], machine=CPU)
+
+
+def test_a_configuration_too_large_for_the_memory_is_cut(cache):
+    specs = folds(run())
+    memory = plan_runs(data_of(cache), specs[:3], machine=CPU).waves[0].memory_bytes
+    assert members(plan_runs(data_of(cache, memory), specs, machine=CPU)) == [[(0, 1, 2), (3, 4)]]
+
+
+# ------------------------------------------------------------------------------------------------- what it says
+
+
+def test_the_plan_says_heads_waves_memory_and_time(cache):
+    specs = [*(run(seed=seed) for seed in range(3)), *folds(run(head=LinearHeadSpec()), 2)]
+    lines = str(plan_runs(data_of(cache), specs, machine=CPU, rates=RATES)).splitlines()
+    assert lines[0].split() == ["group", "heads", "waves", "parameters", "most", "memory", "about"]
+    assert lines[1].startswith("1: concat embed_dim 16 depth 1 width 16, batch 32 ")
+    assert lines[2].startswith("2: linear, batch 32, 2 folds ")
+    assert lines[3].startswith("5 heads in 2 groups and 2 waves, about ")
+    assert lines[3].endswith("within 1.00 GB")
+
+
+def test_a_streamed_group_says_so(cache):
+    specs = [run(streams, LinearHeadSpec(), batch_size=8) for streams in ("c", ("lbp",))]
+    plan = plan_runs(data_of(cache, 150_000), specs, machine=CPU)
+    assert list(plan.groups) == ["1: linear, batch 8", "2: linear, batch 8, streamed"]
+    assert all(wave.memory_bytes <= plan.memory_bytes for wave in plan.waves)
+
+
+# ------------------------------------------------------------------------------------------------- time
+
+
+def test_time_is_operations_arithmetic_and_memory(cache):
+    def seconds(specs, **rates):
+        none = {"flops_per_s": 1e30, "bytes_per_s": 1e30, "operation_s": 0.0}
+        return plan_runs(data_of(cache), specs, machine=CPU, rates=Rates(**(none | rates))).waves[0].seconds
+
     cost = head_cost(HEAD, tuple(DIMS.items()), 3, 32, CPU)
-    assert seconds(1) == pytest.approx(10 * (1000 * cost.flops_per_row + 32 * cost.parameters * 28) / 1e9)
+    flops = 10 * (60 * cost.flops_per_row + 20 * cost.eval_flops_per_row)
+    assert seconds([run()], flops_per_s=1e9) == pytest.approx(flops / 1e9)
+    heads = [run(seed=seed) for seed in range(3)]
+    assert seconds(heads, flops_per_s=1e9) == pytest.approx(3 * flops / 1e9)
+    operations = group_operations(HEAD, tuple(DIMS.items()), 3, 1)
+    assert seconds([run()], operation_s=1.0) == pytest.approx(10 * (2 * operations.step(1) + operations.forward))
+    assert seconds(heads, operation_s=1.0) == seconds([run()], operation_s=1.0)  # shared by all
+    assert seconds([run(), run(learning_rate=1.0)], operation_s=1.0) > seconds([run()], operation_s=1.0)
+    assert seconds([run(epochs=40)], bytes_per_s=1e9) == pytest.approx(4 * seconds([run()], bytes_per_s=1e9))
 
 
 @pytest.mark.parametrize(
@@ -83,18 +240,23 @@ def test_time_grows_with_rows_heads_and_epochs():
     ],
     ids=lambda spec: spec.kind,
 )
-def test_parameters_and_flops_are_counted_for_every_head(spec):
-    cost = head_cost(spec, tuple(DIMS.items()), 3, 32, CPU)
+def test_parameters_flops_and_operations_are_counted_for_every_head(spec):
+    dims = tuple(DIMS.items())
+    cost = head_cost(spec, dims, 3, 32, CPU)
     head = make_head(spec, [Lane(tuple(DIMS))], DIMS, 3)
     assert cost.parameters == sum(tensor.numel() for tensor in head.parameters())
     assert cost.weight_bytes == 5 * 4 * cost.parameters
     assert cost.row_bytes > 0
-    assert cost.flops_per_row > 0
+    assert cost.flops_per_row > cost.eval_flops_per_row > 0
+    one, five = (group_operations(spec, dims, 3, count) for count in (1, 5))
+    assert one.tensors == five.tensors == len(list(head.parameters()))
+    assert 0 < one.forward < five.forward
 
 
 def test_flops_of_a_probe_are_those_of_two_products():
     """Logits and the gradient of the weights: 2 x 2 x inputs x classes; no gradient of the features."""
-    assert head_cost(LinearHeadSpec(), tuple(DIMS.items()), 3, 32, CPU).flops_per_row == 2 * 2 * 90 * 3
+    cost = head_cost(LinearHeadSpec(), tuple(DIMS.items()), 3, 32, CPU)
+    assert (cost.flops_per_row, cost.eval_flops_per_row) == (2 * 2 * 90 * 3, 2 * 90 * 3)
 
 
 def test_operands_of_another_type_are_kept_beside_the_weights():
@@ -105,7 +267,9 @@ def test_operands_of_another_type_are_kept_beside_the_weights():
 
 
 def test_this_machine_has_memory_and_a_speed():
-    assert free_memory_bytes(torch.device("cpu")) > 10**6
+    assert default_memory_bytes(torch.device("cpu")) == default_memory_bytes(torch.device("cpu")) > 10**6
     rates = measure_rates(CPU)
     assert rates.flops_per_s > 1e8
     assert rates.bytes_per_s > 1e7
+    assert 1e-8 < rates.operation_s < 1e-2
+    assert nominal_rates(CUDA).flops_per_s > nominal_rates(CPU).flops_per_s

@@ -1,0 +1,92 @@
+"""What a machine does in a second, for estimates: measured in about half a second, or assumed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from emofuse.features import Scaling
+from emofuse.specs import LinearHeadSpec, TrainSpec
+from emofuse.training.costs import group_operations
+from emofuse.training.engine import train_group
+from emofuse.training.machine import Machine
+from emofuse.training.members import Fold, Member, Table
+
+UPDATE_BYTES = 28
+"""An update of a float32 weight reads it, its gradient and moments, and writes all but the gradient."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a machine does, for estimates.
+
+    Attributes:
+        flops_per_s: matrix products.
+        bytes_per_s: of memory that the optimizer reads and writes.
+        operation_s: what an operation of a step costs before it has computed anything.
+    """
+
+    flops_per_s: float
+    bytes_per_s: float
+    operation_s: float
+
+
+def nominal_rates(machine: Machine) -> Rates:
+    """Of a common machine of the kind: a core or two, or a GPU of a data centre."""
+    if machine.device.type == "cuda":
+        return Rates(flops_per_s=2e14, bytes_per_s=2e12, operation_s=1e-5)
+    return Rates(flops_per_s=1e11, bytes_per_s=1e10, operation_s=1e-5)
+
+
+def measure_rates(machine: Machine) -> Rates:
+    """Times a matrix product and an update of weights as steps have them, and steps that compute next to nothing."""
+    return Rates(_flops_per_s(machine), _bytes_per_s(machine), _operation_s(machine))
+
+
+def _flops_per_s(machine: Machine) -> float:
+    rows, width = (64, 2048) if machine.device.type == "cpu" else (1024, 8192)
+    kind = machine.products or machine.dtype
+    left = torch.ones(rows, width, dtype=kind, device=machine.device)
+    right = torch.ones(width, width, dtype=kind, device=machine.device)
+    return 2 * rows * width**2 / _seconds(lambda: torch.mm(left, right), machine.device)
+
+
+def _bytes_per_s(machine: Machine) -> float:
+    """Of the optimizer, which goes through more memory than all else."""
+    count = 1 << 24 if machine.device.type == "cpu" else 1 << 26
+    weight = torch.zeros(count, device=machine.device)
+    weight.grad = torch.ones_like(weight)
+    adam = torch.optim.Adam([weight], fused=True)
+    return UPDATE_BYTES * count / _seconds(adam.step, machine.device)
+
+
+def _operation_s(machine: Machine) -> float:
+    """From training a tiny probe for one epoch and for three."""
+    rows, steps = 64, 32
+    present = {"tiny": torch.ones(rows, dtype=torch.bool)}
+    table = Table({"tiny": torch.zeros(rows, 2)}, present, torch.arange(rows) % 2, classes=2)
+    fold = Fold(np.arange(rows), np.arange(2), {"tiny": Scaling(np.zeros(2, np.float32), np.ones(2, np.float32))})
+    plain = replace(machine, graphs=False)
+
+    def seconds(epochs: int) -> float:
+        member = Member(("tiny",), LinearHeadSpec(), TrainSpec(epochs=epochs, batch_size=rows // steps))
+        return _seconds(lambda: train_group(table, [fold], [member], plain), machine.device)
+
+    operations = group_operations(LinearHeadSpec(), (("tiny", 2),), 2, 1).step(settings=1)
+    return max(seconds(3) - seconds(1), 1e-6) / (2 * steps * operations)
+
+
+def _seconds(function: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
+    """The shortest of some runs, without the first."""
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return min(times[1:])

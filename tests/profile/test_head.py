@@ -11,7 +11,7 @@ from emofuse.profile.head import HeadJob, count_head, count_training, measure_he
 from emofuse.profile.timing import Repeats
 from emofuse.specs import RunSpec, parse_spec
 from emofuse.training.machine import Machine
-from emofuse.training.planning import head_cost
+from emofuse.training.costs import head_cost
 
 DIMS = {"lbp": 60, "resnet50": 90}
 CLASSES = 5

@@ -1,0 +1,101 @@
+"""What augmented views do to accuracy on real face photographs, over ten seeds of the split.
+
+    python -m benchmarks.views --data PATH --weights PATH
+
+Data and weights as of `benchmarks.faces`. One cache holds every picture and four augmented views of it; the same
+configurations are trained on the picture alone and on draws of 2 and of 5 views, the same splits, epochs and rates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+from typing import Any
+
+from benchmarks.faces import SHARED
+from benchmarks.results_file import write_result
+from emofuse.pipeline import PipelineOptions, run_pipeline
+from emofuse.results import RunRecord
+from emofuse.specs import PipelineSpec, read_pipeline_spec
+from emofuse.weights import import_weights
+
+VIEWS = (1, 2, 5)
+NAMES = ("FAUs", "MobileNetV2", "FAUs + MobileNetV2", "All five streams")
+SEEDS = tuple(range(10))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=SHARED / "faces")
+    parser.add_argument("--weights", type=Path, default=SHARED / "models")
+    parser.add_argument("--out", type=Path, default=Path("emofuse-runs/faces-views"))
+    arguments = parser.parse_args()
+
+    for name in ("squeezenet1_1.pth", "mobilenet_v2.pth"):
+        import_weights(arguments.weights / name)
+    summary = run_pipeline(pipeline(), PipelineOptions(out=arguments.out, data=arguments.data), say=print)
+    rows = [describe(name, summary.records) for name in NAMES]
+    for row in rows:
+        scores = ", ".join(f"{views} views {row['test_macro_f1'][str(views)]['mean']:.3f}" for views in VIEWS)
+        print(f"{row['name']:24} {scores}")
+    path = write_result(
+        "views",
+        {
+            "dataset": {"rows": sum(part["rows"] for part in summary.records[0].rows.values())},
+            "split_seeds": len(SEEDS),
+            "configurations": rows,
+        },
+    )
+    print(path)
+
+
+def pipeline() -> PipelineSpec:
+    """`pipelines/faces.yaml` with views: some of its configurations, once for each number of them."""
+    faces = read_pipeline_spec("faces")
+    runs = [
+        run.model_copy(update={"name": named(run.name, views), "train": run.train.model_copy(update={"views": views})})
+        for run in faces.runs
+        if run.name in NAMES
+        for views in VIEWS
+    ]
+    return faces.model_copy(
+        update={
+            "name": "faces-views",
+            "title": "Augmented views of face photographs",
+            "cache": faces.cache.model_copy(update={"views": max(VIEWS)}),
+            "runs": tuple(runs),
+            "repeat": faces.repeat.model_copy(update={"split_seeds": SEEDS}),
+            "baseline": named(NAMES[0], 1),
+        }
+    )
+
+
+def named(name: str, views: int) -> str:
+    return name if views == 1 else f"{name}, {views} views"
+
+
+def describe(name: str, records: tuple[RunRecord, ...]) -> dict[str, Any]:
+    """Test macro F1 of one configuration for each number of views, and the differences to one view, split by split."""
+    scores = {
+        views: [record.metrics["test"]["macro"]["f1"] for record in records if record.name == named(name, views)]
+        for views in VIEWS
+    }
+    return {
+        "name": name,
+        "test_macro_f1": {str(views): spread(values) for views, values in scores.items()},
+        "difference_to_one_view": {
+            str(views): spread([more - one for one, more in zip(scores[1], scores[views], strict=True)])
+            for views in VIEWS[1:]
+        },
+    }
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Mean, its standard error, and each value."""
+    error = statistics.stdev(values) / len(values) ** 0.5
+    return {"mean": round(statistics.mean(values), 4), "se": round(error, 4), "each": [round(v, 4) for v in values]}
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import emofuse
-from emofuse.cli import cache, dataset, doctor, predict, profile, report, results, run, train, weights
+from emofuse.cli import cache, dataset, doctor, predict, profile, report, results, run, sweep, train, weights
 from emofuse.errors import EmofuseError
 
 _INTERRUPTED = 130
@@ -26,6 +26,7 @@ app.add_typer(dataset.app, name="dataset")
 app.add_typer(weights.app, name="weights")
 app.add_typer(cache.app, name="cache")
 app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
 app.command("results")(results.results)
 app.command("report")(report.report)
 app.command("predict")(predict.predict)

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
+import torch
 
 from emofuse.specs import FeaturesSpec, RunSpec
 from emofuse.sweep.store import RunRow
+
+sys.path.append(str(Path(__file__).parent))  # small_question.py
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Small matrices gain nothing from threads, and threads that share a busy machine wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -1,0 +1,110 @@
+"""`emofuse sweep`: one question asked of a cache, hundreds of heads, one report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from emofuse.cache.reader import Cache
+    from emofuse.specs import PipelineSpec, SweepSpec
+
+_RUNS = Path("emofuse-runs")
+
+
+def sweep(
+    name: Annotated[str, typer.Argument(help="Name of a sweep that travels with emofuse, or a YAML file.")],
+    cache: Annotated[
+        Path | None, typer.Option(help="A feature cache, PATH.zarr.", show_default="that of the sweep's pipeline")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Root of the pipeline's dataset, if its cache must be built.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of rows, final runs and report.", show_default="emofuse-runs/NAME")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where heads train: auto, cpu, cuda or cuda:N.")] = "auto",
+    memory_gb: Annotated[
+        float | None, typer.Option(min=0.01, help="Memory for training.", show_default="a share of the device's")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and train nothing.")] = False,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a running Dask scheduler, tcp://..., whose workers search.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that build the cache.", show_default="one a core")
+    ] = None,
+) -> None:
+    """Searches on validation rows, chooses, scores what was chosen on the test rows once, and writes a report.
+
+    What is done already is skipped, so an interrupted sweep goes on; several may share a folder.
+    """
+    if cache is not None and data is not None:
+        raise typer.BadParameter("a cache needs no dataset: give --cache or --data", param_hint="--data")
+    from emofuse.specs import read_sweep_spec
+
+    spec = read_sweep_spec(name)
+    folder = out or _RUNS / spec.name
+
+    from emofuse.sweep.run import SweepOptions, plan_sweep, run_sweep
+
+    memory_bytes = None if memory_gb is None else int(memory_gb * 1e9)
+    options = SweepOptions(device=device, memory_bytes=memory_bytes, scheduler=scheduler)
+    if dry_run:
+        typer.echo(plan_sweep(_open_built(spec, cache), spec, folder, options))
+        return
+
+    from emofuse.cli.sweep_progress import sweep_progress
+
+    features = _open(spec, cache, data, scheduler, workers, device)
+    with sweep_progress() as progress:
+        summary = run_sweep(features, spec, folder, options, say=typer.echo, progress=progress)
+    typer.echo(f"\n{summary.table}")
+
+
+def _open(
+    spec: SweepSpec, cache: Path | None, data: Path | None, scheduler: str | None, workers: int | None, device: str
+) -> Cache:
+    """The cache that was named, or the one of the sweep's pipeline, built first as far as it is not."""
+    if cache is not None:
+        from emofuse.cache.reader import open_cache
+
+        return open_cache(cache)
+    from emofuse.build import BuildOptions
+    from emofuse.cli.progress import build_progress
+    from emofuse.pipeline import PipelineOptions, prepare_cache
+
+    pipeline = _pipeline_of(spec)
+    build = BuildOptions(scheduler=scheduler, workers=workers, device=device)
+    options = PipelineOptions(out=_RUNS / pipeline.name, data=data, build=build, device=device)
+    with build_progress() as progress:
+        built, _ = prepare_cache(pipeline, options, say=typer.echo, progress=progress)
+    return built
+
+
+def _open_built(spec: SweepSpec, cache: Path | None) -> Cache:
+    """The same cache as it is; nothing is built."""
+    from emofuse.cache.reader import open_cache
+    from emofuse.errors import CacheError
+
+    if cache is None:
+        from emofuse.pipeline import PipelinePaths
+
+        cache = PipelinePaths(_RUNS / _pipeline_of(spec).name).cache
+        if not cache.exists():
+            raise CacheError(
+                f"{cache}: a plan needs the cache, and there is none yet. Name another with --cache, or build it: "
+                f"emofuse run {spec.pipeline}"
+            )
+    return open_cache(cache)
+
+
+def _pipeline_of(spec: SweepSpec) -> PipelineSpec:
+    from emofuse.errors import SpecError
+    from emofuse.specs import read_pipeline_spec
+
+    if spec.pipeline is None:
+        raise SpecError(f"sweep {spec.name!r}", ["it names no pipeline whose cache to use: name one with --cache"])
+    return read_pipeline_spec(spec.pipeline)

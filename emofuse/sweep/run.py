@@ -1,0 +1,241 @@
+"""A sweep from its question to its report: search on validation rows, choice from rows alone, final runs, one page.
+
+Everything is found again by its digest, so the same sweep does only what is missing. All it makes is in one folder::
+
+    FOLDER/
+        rows/, claims/      of the search (see `emofuse.sweep.store`); other sweeps may share them
+        runs/               one folder a final run (see `emofuse.results`)
+        report/             tables, figures and the page of the final runs, and how they were chosen
+        choice.md           the finalists: validation score of the search, test scores of their final runs
+
+The search is given `TrainingData`, which holds no test label, and the choice is given rows; only what they have chosen
+is trained by `train_runs`, which scores the test rows once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from emofuse.cache.reader import Cache
+from emofuse.errors import TrainingError
+from emofuse.report import ReportFiles
+from emofuse.report.stamp import report_when_needed
+from emofuse.results import RunRecord
+from emofuse.specs import RunSpec, SweepSpec
+from emofuse.sweep.choice import Choice, Scored, choose
+from emofuse.sweep.configurations import baseline_streams
+from emofuse.sweep.finalists import choice_table, describe_losses, final_runs, search_summary
+from emofuse.sweep.progress import SweepProgress
+from emofuse.sweep.search import make_search
+from emofuse.sweep.searching import LocalTrainer, Searching, Trainer, describe_search
+from emofuse.sweep.store import ResultsFolder
+from emofuse.sweep.waves import plan_search, searched_runs
+from emofuse.training.data import TrainingData, check_splits
+from emofuse.training.machine import Machine, default_memory_bytes, resolve_device
+from emofuse.training.runs import train_runs
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """What belongs to this machine and this call, not to the science: no part of any digest.
+
+    Attributes:
+        device: where heads train: `cpu`, `cuda`, `cuda:N` or `auto`.
+        memory_bytes: that training may use; a share of what the device has unless given.
+        scheduler: address of a running Dask scheduler, `tcp://...`, whose workers search; this process otherwise.
+    """
+
+    device: str = "auto"
+    memory_bytes: int | None = None
+    scheduler: str | None = None
+
+
+@dataclass(frozen=True)
+class SweepPaths:
+    """Where a sweep keeps what it makes, all below `out`."""
+
+    out: Path
+
+    @property
+    def runs(self) -> Path:
+        """One folder a final run."""
+        return self.out / "runs"
+
+    @property
+    def report(self) -> Path:
+        """Tables, figures and the page."""
+        return self.out / "report"
+
+    @property
+    def choice(self) -> Path:
+        """The finalists and their scores."""
+        return self.out / "choice.md"
+
+
+@dataclass(frozen=True)
+class SweepSummary:
+    """What a call did.
+
+    Attributes:
+        scored: every configuration, in the order of the search.
+        trained: heads of the search that were trained by this call.
+        choice: among the configurations.
+        finals: final runs, the finalists in the order of the choice, each with its seeds side by side.
+        finals_trained: how many of them were trained by this call.
+        table: the finalists and their scores, in Markdown.
+        report: its files.
+        report_written: whether they were written by this call.
+    """
+
+    scored: tuple[Scored, ...]
+    trained: int
+    choice: Choice
+    finals: tuple[RunRecord, ...]
+    finals_trained: int
+    table: str
+    report: ReportFiles
+    report_written: bool
+
+
+def run_sweep(
+    cache: Cache,
+    spec: SweepSpec,
+    folder: Path,
+    options: SweepOptions = SweepOptions(),
+    *,
+    say: Say = lambda _: None,
+    progress: SweepProgress | None = None,
+) -> SweepSummary:
+    """Searches, chooses, trains and scores the finalists, and writes the report; a second call does what is missing.
+
+    Args:
+        cache: where the features are.
+        spec: the sweep.
+        folder: of everything that it makes.
+        options: of this machine and call.
+        say: is given one line a step and a final run.
+        progress: follows the search.
+
+    Raises:
+        EmofuseError: whatever a step raises; what was finished is kept.
+    """
+    paths, kinds = SweepPaths(folder), _kinds(cache)
+    with open_trainer(cache, spec, options) as trainer:
+        _check_test_rows(trainer.data)
+        searching = Searching(spec, make_search(spec, kinds), ResultsFolder(folder), trainer, progress)
+        scored = searching.search()
+    for line in describe_search(searching, scored):
+        say(f"search: {line}")
+    choice = choose(scored, spec.select, spec.final.best_of, baseline_streams(spec, kinds))
+    for note in describe_losses(choice):
+        say(f"choice: {note}")
+    if not choice.finalists:
+        raise TrainingError(
+            f"sweep {spec.name!r}: every configuration had a run that diverged, so none can be chosen. "
+            "Lower its learning rates"
+        )
+    finals, finals_trained = _train_finals(cache, final_runs(choice, spec), paths.runs, options, say)
+    table = choice_table(choice, finals, spec)
+    _write(paths.choice, f"# {spec.title or spec.name}\n\n{table}")
+    files, written = report_when_needed(
+        finals,
+        paths.runs,
+        paths.report,
+        title=spec.title or spec.name,
+        baseline=(choice.baseline or choice.finalists[0]).configuration.name,
+        order=[each.configuration.name for each in choice.finalists],
+        command=f"emofuse sweep {spec.name}",
+        search=search_summary(spec, scored, choice),
+    )
+    say(f"report: {'written' if written else 'up to date'}, {files.page}")
+    return SweepSummary(tuple(scored), searching.trained, choice, tuple(finals), finals_trained, table, files, written)
+
+
+def plan_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOptions = SweepOptions()) -> str:
+    """What `run_sweep` would train, in some lines. Trains and writes nothing.
+
+    Raises:
+        EmofuseError: as `run_sweep` before it trains.
+    """
+    with open_trainer(cache, spec, options) as trainer:
+        _check_test_rows(trainer.data)
+        search = make_search(spec, _kinds(cache))
+        batch = search.ask()
+        runs = searched_runs(trainer.data, batch, spec)
+        there = {row.digest for row in ResultsFolder(folder).rows()}
+        missing = [run for run in runs if run.digest not in there]
+        heads = search.total * len(runs) // len(batch)
+        lines = [f"{spec.title or spec.name}: {search.total} configurations, {heads} heads", *search.notes]
+        if len(batch) < search.total:
+            lines.append(
+                f"The search decides as it goes. Its first batch: {len(batch)} configurations, {len(runs)} heads"
+            )
+        lines[-1] += f", {len(runs) - len(missing)} of them trained before"
+        if not missing:
+            lines[-1] += ", nothing to train"
+        else:
+            lines.append(str(plan_search(trainer.data, runs, spec, trainer.machine, trainer.rates)))
+    return "\n".join(lines)
+
+
+@contextmanager
+def open_trainer(cache: Cache, spec: SweepSpec, options: SweepOptions) -> Iterator[Trainer]:
+    """What trains the search: this process, or the workers of a scheduler.
+
+    Raises:
+        TrainingError: no such device.
+        BuildError: no such scheduler, or it has no workers of this make.
+    """
+    if options.scheduler is not None:
+        from emofuse.sweep.scheduler import dask_trainer
+
+        split = spec.base.split
+        with dask_trainer(
+            options.scheduler, cache, split, device=options.device, memory_bytes=options.memory_bytes
+        ) as workers:
+            yield workers
+        return
+    device = resolve_device(options.device)
+    memory_bytes = options.memory_bytes or default_memory_bytes(device)
+    data = TrainingData.of(cache, spec.base.split, memory_bytes=memory_bytes)
+    yield LocalTrainer(data, Machine.of(device))
+
+
+def _train_finals(
+    cache: Cache, specs: Sequence[RunSpec], runs: Path, options: SweepOptions, say: Say
+) -> tuple[list[RunRecord], int]:
+    numbers = count(1)
+
+    def tell(_: int, record: RunRecord, trained_now: bool) -> None:
+        test = record.metrics["test"]
+        how = f"{record.seconds:.1f} s" if trained_now else "done before"
+        say(
+            f"final run {next(numbers)}/{len(specs)}: {record.name}, test accuracy {test['accuracy']:.3f}, "
+            f"macro F1 {test['macro']['f1']:.3f} ({how})"
+        )
+
+    finals = train_runs(cache, specs, runs, device=options.device, memory_bytes=options.memory_bytes, on_run=tell)
+    return [record for record, _ in finals], sum(trained_now for _, trained_now in finals)
+
+
+def _kinds(cache: Cache) -> dict[str, str]:
+    return {name: stream.kind for name, stream in cache.streams.items()}
+
+
+def _check_test_rows(data: TrainingData) -> None:
+    """Raises, before hours of search, if nothing could be scored at the end. Labels of test rows are not looked at."""
+    if not (data.splits == "test").any():
+        check_splits({"test": "to report on"})
+
+
+def _write(path: Path, text: str) -> None:
+    """Beside its place, then moved there: readers see the old file or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

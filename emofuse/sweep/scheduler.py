@@ -1,0 +1,265 @@
+"""Waves on a Dask scheduler: each worker opens the cache itself and trains one wave at a time, one worker a GPU.
+
+A task is a pure function of the cache's path and the runs' specs. Workers write nothing: rows come back to the process
+that drives the sweep, which writes them. When a worker dies, Dask gives its wave to another one; a wave that has killed
+several workers ends the sweep, and what is finished is kept.
+"""
+
+from __future__ import annotations
+
+import platform
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from distributed import Client, Future, KilledWorker, as_completed, get_worker
+
+from emofuse.build.cluster import remote_client
+from emofuse.cache.reader import Cache, open_cache
+from emofuse.errors import BuildError, EmofuseError, TrainingError
+from emofuse.specs import SplitSpec
+from emofuse.sweep.store import RunRow
+from emofuse.sweep.waves import OnRows, SearchedWave, device_name, train_rows, versions
+from emofuse.training.data import TrainingData
+from emofuse.training.machine import Machine, default_memory_bytes, resolve_device
+from emofuse.training.rates import Rates, measure_rates
+
+GPU = "GPU"
+"""Dask's usual name for the resource: `dask worker ... --resources GPU=1`."""
+_SAME_EVERYWHERE = ("emofuse", "torch")
+
+
+@dataclass(frozen=True)
+class WaveTask:
+    """All that a worker needs to train a wave.
+
+    Attributes:
+        cache: absolute path.
+        split: of the runs.
+        memory_bytes: that training may use.
+        device: cpu, cuda, cuda:N or auto.
+        wave: the runs.
+        digests: of the runs as `TrainingData` of the driving process gives them: a worker's must be the same.
+    """
+
+    cache: Path
+    split: SplitSpec
+    memory_bytes: int
+    device: str
+    wave: SearchedWave
+    digests: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WorkerFacts:
+    """What a worker says of itself.
+
+    Attributes:
+        host: its machine.
+        device: `cpu`, `cuda:0`, ...
+        name: of the device.
+        memory_bytes: that training may use there.
+        versions: package -> version.
+    """
+
+    host: str
+    device: str
+    name: str
+    memory_bytes: int
+    versions: dict[str, str]
+
+
+class DaskTrainer:
+    """Workers behind a Dask scheduler.
+
+    Args:
+        client: of the scheduler.
+        cache: which all workers see under the same path.
+        split: of the runs.
+        device: as each worker resolves it.
+        memory_bytes: that training may use on each; None for the default of the smallest.
+
+    Raises:
+        BuildError: workers of another make.
+    """
+
+    def __init__(
+        self, client: Client, cache: Cache, split: SplitSpec, *, device: str, memory_bytes: int | None
+    ) -> None:
+        self._client = client
+        self._cache = cache.path.absolute()
+        self._device = device
+        facts = _ask(client, device)
+        smallest = min(facts, key=lambda each: each.memory_bytes)
+        self.machine = Machine.of(torch.device(smallest.device))
+        self.data = TrainingData.of(cache, split, memory_bytes=memory_bytes or smallest.memory_bytes)
+        self.description = _describe(facts)
+
+    @property
+    def rates(self) -> Rates:
+        """Of one of the workers, measured now."""
+        rates: Rates = self._client.submit(measure_rates, self.machine, pure=False).result()
+        return rates
+
+    def train(
+        self,
+        waves: Iterator[SearchedWave],
+        on_rows: OnRows,  # noqa: ARG002 - epochs are not told across machines
+    ) -> Iterator[tuple[SearchedWave, list[RunRow]]]:
+        """Rows of all waves as they come. There are never more waves in work than workers.
+
+        Raises:
+            EmofuseError: whatever a worker raised, or a wave that killed its workers.
+        """
+        running: dict[Future[Any], SearchedWave] = {}
+        finished = as_completed(loop=self._client.loop)
+        while True:
+            count, resources = self._workers()
+            for wave in islice(waves, max(0, count - len(running))):
+                future = self._client.submit(train_task, self._task(wave), pure=False, resources=resources)
+                running[future] = wave
+                finished.add(future)
+            if not running:
+                return
+            future = next(finished)
+            wave = running.pop(future)
+            yield wave, _rows(future, wave)
+
+    def _task(self, wave: SearchedWave) -> WaveTask:
+        digests = tuple(self.data.digest(run.spec) for run in wave.runs)
+        return WaveTask(self._cache, self.data.split, self.data.memory_bytes, self._device, wave, digests)
+
+    def _workers(self) -> tuple[int, dict[str, float] | None]:
+        """How many waves can be in work now, at least 1, and what each of them takes of a worker."""
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        gpus = sum(int(worker["resources"].get(GPU, 0)) for worker in workers)
+        return (gpus, {GPU: 1}) if gpus else (max(1, len(workers)), None)
+
+
+@contextmanager
+def dask_trainer(
+    scheduler: str, cache: Cache, split: SplitSpec, *, device: str, memory_bytes: int | None
+) -> Iterator[DaskTrainer]:
+    """Trains on the workers of a scheduler that is there already.
+
+    Raises:
+        BuildError: no answer, no worker, or workers of another make.
+    """
+    with remote_client(scheduler) as client:
+        yield DaskTrainer(client, cache, split, device=device, memory_bytes=memory_bytes)
+
+
+# --- in the worker ---------------------------------------------------------------------------------------------------
+
+# One data set at most, by what it was opened for; a worker may outlive a sweep.
+_opened: dict[tuple[Path, str, int], TrainingData] = {}
+_one_wave_at_a_time = threading.Lock()
+
+
+def describe_worker(device: str) -> WorkerFacts:
+    """What the planning process must know of this worker."""
+    where = resolve_device(device)
+    return WorkerFacts(
+        host=platform.node(),
+        device=str(where),
+        name=device_name(where),
+        memory_bytes=default_memory_bytes(where),
+        versions=versions(),
+    )
+
+
+def train_task(task: WaveTask) -> list[RunRow]:
+    """Trains a wave in this worker.
+
+    Raises:
+        EmofuseError: the cache is not here or another one, or the wave cannot be trained.
+    """
+    with _one_wave_at_a_time:
+        _use_own_threads()
+        return train_rows(_open_data(task), task.wave, Machine.of(resolve_device(task.device)))
+
+
+def _open_data(task: WaveTask) -> TrainingData:
+    """The task's data, opened anew if its labels or streams have changed since this worker opened it."""
+    key = (task.cache, task.split.model_dump_json(), task.memory_bytes)
+    if key in _opened and _is_the_same(_opened[key], task):
+        return _opened[key]
+    _opened.clear()
+    data = TrainingData.of(open_cache(task.cache), task.split, memory_bytes=task.memory_bytes)
+    if not _is_the_same(data, task):
+        raise TrainingError(
+            f"worker on {platform.node()}: {task.cache} is another cache here, or another emofuse reads it. "
+            "Give all workers the same files and the same emofuse"
+        )
+    _opened[key] = data
+    return data
+
+
+def _is_the_same(data: TrainingData, task: WaveTask) -> bool:
+    return tuple(data.digest(run.spec) for run in task.wave.runs) == task.digests
+
+
+def _use_own_threads() -> None:
+    """As many threads as the worker was started with: several workers share a machine."""
+    with suppress(ValueError):  # called outside a worker
+        torch.set_num_threads(max(1, get_worker().state.nthreads))
+
+
+# --- in the driving process ------------------------------------------------------------------------------------------
+
+
+def _rows(future: Future[Any], wave: SearchedWave) -> list[RunRow]:
+    first = wave.runs[0].spec.name
+    try:
+        rows: list[RunRow] = future.result()
+    except KilledWorker as error:
+        raise TrainingError(
+            f"a wave of {len(wave.runs)} heads ({first}, ...) killed its worker {error.allowed_failures + 1} times: "
+            "out of memory, or a native crash. Give less memory with --memory-gb, so that fewer heads train at once; "
+            "finished waves are kept"
+        ) from None
+    except EmofuseError:
+        raise
+    except Exception as error:  # what Dask raises when a task cannot be sent, unpacked or was lost
+        raise TrainingError(
+            f"a wave of {len(wave.runs)} heads ({first}, ...) was lost ({type(error).__name__}: {error}). Finished "
+            "waves are kept; start the same sweep again"
+        ) from error
+    return rows
+
+
+def _ask(client: Client, device: str) -> list[WorkerFacts]:
+    """What every worker says of itself; asked outside of its tasks, so that a busy one answers too."""
+    try:
+        facts = list(client.run(describe_worker, device).values())
+    except EmofuseError:
+        raise
+    except Exception as error:
+        raise BuildError(
+            f"the scheduler's workers cannot train ({type(error).__name__}: {error}). "
+            "Give all workers the same emofuse, with torch."
+        ) from error
+    _check_versions(facts)
+    return facts
+
+
+def _check_versions(facts: list[WorkerFacts]) -> None:
+    ours = versions()
+    for worker in facts:
+        for package in _SAME_EVERYWHERE:
+            if worker.versions[package] != ours[package]:
+                raise BuildError(
+                    f"worker on {worker.host} has {package} {worker.versions[package]}, this process has "
+                    f"{ours[package]}. Give all workers the same versions."
+                )
+
+
+def _describe(facts: list[WorkerFacts]) -> str:
+    """`2 workers (cpu on a, NVIDIA H200 on b)`."""
+    kinds = dict.fromkeys(f"{worker.name} on {worker.host}" for worker in facts)
+    return f"{len(facts)} worker{'s' * (len(facts) > 1)} ({', '.join(kinds)})"

@@ -1,0 +1,277 @@
+"""The search of a sweep: batch by batch, wave by wave, each run once whoever trains it, until every one has its row."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from emofuse.specs import SweepSpec
+from emofuse.sweep.choice import Scored, mean_and_error, objective, score_configurations
+from emofuse.sweep.configurations import Configuration
+from emofuse.sweep.progress import SweepProgress, SweepState
+from emofuse.sweep.search import Search
+from emofuse.sweep.store import ResultsFolder, RunRow
+from emofuse.sweep.waves import OnRows, SearchedRun, SearchedWave, plan_search, planned_waves, searched_runs, train_rows
+from emofuse.training.data import TrainingData
+from emofuse.training.machine import Machine
+from emofuse.training.rates import Rates, measure_rates
+
+SECONDS_BETWEEN_LOOKS = 1.0
+"""While other processes train what is missing."""
+
+
+class Trainer(Protocol):
+    """Trains waves: this process, or workers elsewhere.
+
+    Attributes:
+        data: the rows as the search may see them.
+        machine: where and how precisely heads train.
+    """
+
+    data: TrainingData
+    machine: Machine
+
+    @property
+    def rates(self) -> Rates:
+        """Of the machine, measured when asked for: only estimates that are shown need them."""
+        ...
+
+    def train(self, waves: Iterator[SearchedWave], on_rows: OnRows) -> Iterator[tuple[SearchedWave, list[RunRow]]]:
+        """Rows of all waves, as they come; a wave is asked for when there is room for it."""
+        ...
+
+
+@dataclass
+class LocalTrainer:
+    """Trains in this process, one wave after another."""
+
+    data: TrainingData
+    machine: Machine
+
+    @property
+    def rates(self) -> Rates:
+        """Measured now, in a moment."""
+        return measure_rates(self.machine)
+
+    def train(self, waves: Iterator[SearchedWave], on_rows: OnRows) -> Iterator[tuple[SearchedWave, list[RunRow]]]:
+        """Rows of all waves, in their order."""
+        return ((wave, train_rows(self.data, wave, self.machine, on_rows=on_rows)) for wave in waves)
+
+
+class Searching:
+    """One call's search.
+
+    Args:
+        spec: the sweep.
+        search: its configurations.
+        folder: of the rows.
+        trainer: of waves.
+        progress: follows it.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        search: Search,
+        folder: ResultsFolder,
+        trainer: Trainer,
+        progress: SweepProgress | None = None,
+    ) -> None:
+        self._spec = spec
+        self._search = search
+        self._folder = folder
+        self._trainer = trainer
+        self._claims: dict[frozenset[str], ExitStack] = {}
+        self._tally = _Tally(spec, search.total, progress)
+
+    @property
+    def trained(self) -> int:
+        """Heads trained by this call."""
+        return self._tally.heads
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Of the search."""
+        return self._search.notes
+
+    @property
+    def seconds(self) -> float:
+        """That this call has trained and waited."""
+        return self._tally.seconds
+
+    def search(self) -> list[Scored]:
+        """Trains what is missing and scores every configuration, in the order of the search.
+
+        Raises:
+            EmofuseError: whatever training or the folder raises; finished waves are kept.
+        """
+        asked: list[Configuration] = []
+        rows: dict[str, list[RunRow]] = {}
+        while batch := self._search.ask():
+            runs = searched_runs(self._trainer.data, batch, self._spec)
+            found = self._train_missing(runs)
+            for run in runs:
+                rows.setdefault(run.configuration.key, []).append(found[run.digest])
+            scored = score_configurations(batch, rows, self._spec.select)
+            self._search.tell({each.configuration.key: objective(each.score, self._spec.select) for each in scored})
+            asked += batch
+        return score_configurations(asked, rows, self._spec.select)
+
+    def _train_missing(self, runs: Sequence[SearchedRun]) -> Mapping[str, RunRow]:
+        """Rows of these runs, by digest: those that are there, then those trained here or by another process."""
+        found = self._find(runs)
+        if missing := {run.digest for run in runs} - found.keys():
+            plan = plan_search(self._trainer.data, runs, self._spec, self._trainer.machine)
+            waves = planned_waves(plan, runs, self._spec)
+            try:
+                while missing:
+                    self._train([wave.only(frozenset(missing)) for wave in waves if wave.digests & missing])
+                    found = self._find(runs)
+                    missing -= found.keys()
+                    self._wait(missing)
+            finally:
+                for claim in self._claims.values():
+                    claim.close()
+                self._claims.clear()
+        return found
+
+    def _train(self, waves: Sequence[SearchedWave]) -> None:
+        """Trains and writes those of the waves that nobody else has claimed."""
+        self._tally.plan(waves)
+        for wave, rows in self._trainer.train(self._claimed(waves), self._tally.learned):
+            self._folder.write(rows)
+            self._claims.pop(wave.digests).close()
+            self._tally.finish(wave, rows)
+
+    def _claimed(self, waves: Sequence[SearchedWave]) -> Iterator[SearchedWave]:
+        """Claims one wave after another, when it is asked for, and gives what it got."""
+        for wave in waves:
+            claim = ExitStack()
+            got = claim.enter_context(self._folder.claim(wave.digests))
+            if got:
+                mine = wave.only(got)
+                self._claims[mine.digests] = claim
+                self._tally.start(wave, mine)
+                yield mine
+            else:
+                claim.close()
+                self._tally.skip(wave)
+
+    def _find(self, runs: Sequence[SearchedRun]) -> dict[str, RunRow]:
+        wanted = {run.digest for run in runs}
+        found = {row.digest: row for row in self._folder.rows() if row.digest in wanted}
+        self._tally.find(found.values())
+        return found
+
+    def _wait(self, missing: set[str]) -> None:
+        """Waits a moment if all that is missing is being trained by others; what a dead process claimed is free."""
+        holders = self._folder.holders(missing)
+        if holders and missing <= {digest for holder in holders for digest in holder.digests}:
+            self._tally.wait([str(holder) for holder in holders])
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def describe_search(searching: Searching, scored: Sequence[Scored]) -> list[str]:
+    """What a search did, one line each."""
+    heads, trained = sum(len(each.rows) for each in scored), searching.trained
+    if trained == 0:
+        done = f"{heads} heads, all trained before: nothing to do"
+    else:
+        speed = trained / searching.seconds
+        before = f", {heads - trained} of {heads} done before or elsewhere" if trained < heads else ""
+        done = f"{trained} heads trained in {searching.seconds:.1f} s ({speed:.1f} heads/s){before}"
+    return [f"{len(scored)} configurations, {done}", *searching.notes]
+
+
+@dataclass
+class _Tally:
+    """What a call has done so far, as its progress shows it."""
+
+    spec: SweepSpec
+    configurations: int
+    progress: SweepProgress | None
+    heads: int = 0
+    seconds: float = 0.0
+    _rows: int = 0
+    _done_s: float = 0.0  # by the plan's estimates, as all three
+    _left_s: float = 0.0
+    _running_s: float = 0.0
+    _started: float | None = None
+    _found: dict[str, dict[str, RunRow]] = field(default_factory=dict)  # configuration -> digest -> row
+    _best: tuple[str, float] | None = None
+
+    @property
+    def runs_each(self) -> int:
+        """Runs of one configuration."""
+        return len(self.spec.seeds) * (self.spec.folds.count if self.spec.folds else 1)
+
+    def plan(self, waves: Sequence[SearchedWave]) -> None:
+        """Notes what is to be trained."""
+        self._started = self._started or time.perf_counter()
+        self._left_s = sum(wave.seconds for wave in waves)
+        self.tell()
+
+    def start(self, planned: SearchedWave, mine: SearchedWave) -> None:
+        """Notes that a wave begins, or the part of it that nobody else has."""
+        self._left_s += mine.seconds - planned.seconds
+
+    def skip(self, wave: SearchedWave) -> None:
+        """Notes that somebody else has a wave."""
+        self._left_s -= wave.seconds
+
+    def learned(self, rows: int, seconds: float) -> None:
+        """Notes what a running wave has learned from in an epoch, and its share of the wave's estimated seconds."""
+        self._rows += rows
+        self._running_s += seconds
+        self.tell()
+
+    def finish(self, wave: SearchedWave, rows: Sequence[RunRow]) -> None:
+        """Notes the rows of a wave."""
+        self._done_s += wave.seconds
+        self._left_s -= wave.seconds
+        self._running_s = 0.0
+        self.heads += len(rows)
+        self.find(rows)
+        self.tell()
+
+    def find(self, rows: Iterable[RunRow]) -> None:
+        """Notes rows, whoever trained them."""
+        for row in rows:
+            own = self._found.setdefault(row.configuration, {})
+            if row.digest not in own:
+                own[row.digest] = row
+                if len(own) == self.runs_each:
+                    self._compare(list(own.values()))
+
+    def wait(self, holders: Sequence[str]) -> None:
+        """Notes that others train what is missing."""
+        self.tell(tuple(holders))
+
+    def tell(self, waiting_for: tuple[str, ...] = ()) -> None:
+        """Passes on how far it is."""
+        self.seconds = 0.0 if self._started is None else time.perf_counter() - self._started
+        if self.progress is None:
+            return
+        whole = self._done_s + self._left_s
+        self.progress.update(
+            SweepState(
+                runs=sum(len(own) for own in self._found.values()),
+                total=self.configurations * self.runs_each,
+                heads=self.heads,
+                rows=self._rows,
+                work=min(1.0, (self._done_s + self._running_s) / whole) if whole > 0 else 0.0,
+                seconds=self.seconds,
+                best=self._best,
+                select=self.spec.select,
+                waiting_for=waiting_for,
+            )
+        )
+
+    def _compare(self, rows: Sequence[RunRow]) -> None:
+        score, _ = mean_and_error(rows, self.spec.select)
+        better, best = objective(score, self.spec.select), objective(self._best and self._best[1], self.spec.select)
+        if score is not None and better is not None and (best is None or better > best):
+            self._best = rows[0].name, score

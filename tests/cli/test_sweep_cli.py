@@ -1,0 +1,136 @@
+"""`emofuse sweep` from a YAML file, as a user calls it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from emofuse.cli import app
+from emofuse.errors import CacheError, SpecError
+from emofuse.sweep.store import ResultsFolder
+
+SWEEP = {
+    "title": "A small question",
+    "base": {"head": {"embed_dim": 4, "width": 4, "depth": 1}, "train": {"epochs": 3, "batch_size": 16}},
+    "factors": {"streams": "all", "learning_rate": [1.0e-3, 1.0e-2], "batch_size": [16, 32]},
+    "folds": 2,
+}
+PIPELINE = {
+    "dataset": {"kind": "demo", "images": 64, "seed": 3},
+    "cache": {"block_rows": 16, "streams": [{"kind": "lbp"}]},
+    "runs": [{"name": "LBP", "features": {"streams": ["lbp"]}}],
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory, write_cache):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 120)
+    features = rng.normal(size=(120, 3)).astype(np.float32) + labels[:, None]
+    present = np.ones(120, np.uint8)
+    streams = {name: ("backbone", features[:, : index + 1], present) for index, name in enumerate(("one", "two"))}
+    splits = rng.choice(["train", "val", "test"], 120).tolist()
+    return write_cache(tmp_path_factory.mktemp("cache") / "features.zarr", ("calm", "glad"), labels, splits, streams)
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def sweep_file(tmp_path):
+    path = tmp_path / "question.yaml"
+    path.write_text(yaml.safe_dump(SWEEP))
+    return path
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, ["sweep", *map(str, arguments), "--device", "cpu"])
+
+
+def test_a_sweep_prints_its_steps_and_the_table_of_the_choice(cache, sweep_file, tmp_path):
+    done = invoke(sweep_file, "--cache", cache)
+    assert done.exit_code == 0, (done.output, done.exception)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("search: 12 configurations, 24 heads trained in ")
+    assert lines[1].startswith("final run 1/3: ")
+    assert lines[4] == "report: written, emofuse-runs/question/report/index.html"
+    assert lines[6].startswith("| Configuration")
+    assert "24 of 24 runs" in done.stderr
+    assert len(ResultsFolder(tmp_path / "emofuse-runs" / "question").rows()) == 24
+
+    again = invoke(sweep_file, "--cache", cache)
+    assert again.stdout.startswith("search: 12 configurations, 24 heads, all trained before: nothing to do\n")
+    assert again.stdout.splitlines()[5:] == lines[5:]
+
+
+def test_a_plan_is_printed_and_nothing_is_trained(cache, sweep_file, tmp_path):
+    done = invoke(sweep_file, "--cache", cache, "--dry-run", "--memory-gb", "1")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "12 configurations, 24 heads, 0 of them trained before" in done.stdout
+    assert "24 heads in 2 groups" in done.stdout
+    assert not (tmp_path / "emofuse-runs").exists()
+
+
+def test_without_a_cache_that_of_the_pipeline_is_built_and_used(tmp_path):
+    (tmp_path / "pictures.yaml").write_text(yaml.safe_dump(PIPELINE))
+    (tmp_path / "question.yaml").write_text(yaml.safe_dump({**SWEEP, "pipeline": "pictures.yaml"}))
+    refused = invoke("question.yaml", "--dry-run")
+    assert isinstance(refused.exception, CacheError)
+    assert "a plan needs the cache, and there is none yet" in str(refused.exception)
+
+    done = invoke("question.yaml", "--workers", "0")
+    assert done.exit_code == 0, (done.output, done.exception)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("dataset: 64 rows")
+    assert lines[1].startswith("cache: 64 rows computed")
+    assert lines[2].startswith("search: 4 configurations, 8 heads trained in ")
+    assert (tmp_path / "emofuse-runs" / "pictures" / "features.zarr").is_dir()
+
+    again = invoke("question.yaml", "--workers", "0")
+    assert "cache: complete, nothing to do" in again.stdout
+    assert "all trained before: nothing to do" in again.stdout
+    assert "8 heads, 8 of them trained before, nothing to train" in invoke("question.yaml", "--dry-run").stdout
+
+
+def test_faults_are_told(cache, sweep_file, tmp_path):
+    nowhere = invoke(sweep_file)
+    assert isinstance(nowhere.exception, SpecError)
+    assert "it names no pipeline whose cache to use: name one with --cache" in str(nowhere.exception)
+    both = invoke(sweep_file, "--cache", cache, "--data", tmp_path)
+    assert both.exit_code == 2
+    assert "a cache needs no dataset" in both.stderr
+    assert isinstance(invoke("all_subset").exception, SpecError)
+    assert "did you mean 'all_subsets'?" in str(invoke("all_subset").exception)
+
+
+def test_ctrl_c_leaves_quietly_and_the_same_command_goes_on(cache, tmp_path):
+    long = {**SWEEP, "base": {**SWEEP["base"], "train": {"epochs": 4000, "batch_size": 16}}}
+    (tmp_path / "question.yaml").write_text(yaml.safe_dump(long))
+    command = [sys.executable, "-c", "from emofuse.cli import main; main()", "sweep", "question.yaml"]
+    process = subprocess.Popen(
+        [*command, "--cache", str(cache), "--device", "cpu"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    claims = tmp_path / "emofuse-runs" / "question" / "claims"
+    end = time.monotonic() + 60
+    while not list(claims.glob("*.json")):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == ("Interrupted. What is finished is kept; the same command goes on from there.")
+    assert list(claims.glob("*.json")) == []

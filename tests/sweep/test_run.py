@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_question import CLASSES, HEADS, planted, small_sweep
+
+from emofuse.cache.reader import open_cache
+from emofuse.errors import TrainingError
+from emofuse.results import list_runs, read_predictions, read_weights, run_dir
+from emofuse.sweep.run import SweepOptions, SweepPaths, plan_sweep, run_sweep
+from emofuse.sweep.store import ResultsFolder, RunRow
+
+SCRIPT = Path(__file__).parent / "sweep_script.py"
+ON_CPU = SweepOptions(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory, write_cache):
+    return open_cache(write_cache(tmp_path_factory.mktemp("cache") / "features.zarr", **planted()))
+
+
+@pytest.fixture(scope="module")
+def done(cache, tmp_path_factory):
+    """A finished sweep that nothing disturbed: its folder, summary and what it said."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    said: list[str] = []
+    return folder, run_sweep(cache, small_sweep(), folder, ON_CPU, say=said.append), said
+
+
+def table(folder: Path) -> list[RunRow]:
+    """All rows by digest, without what depends on the clock."""
+    rows = [replace(row, seconds=0.0, created="") for row in ResultsFolder(folder).rows()]
+    return sorted(rows, key=lambda row: row.digest)
+
+
+def written(folder: Path) -> list[str]:
+    """Digests of all rows of all files, a run as often as it was trained."""
+    return sorted(row.digest for path in (folder / "rows").glob("*.jsonl") for row in _of_file(path))
+
+
+def _of_file(path: Path) -> list[RunRow]:
+    import json
+
+    return [RunRow(**json.loads(line)) for line in path.read_text().splitlines()]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Content of what does not tell the time: the choice, and weights and predictions of final runs."""
+    found = {"choice.md": SweepPaths(folder).choice.read_bytes()}
+    for path in sorted(SweepPaths(folder).runs.glob("*/*.safetensors")):
+        found[str(path.relative_to(folder))] = path.read_bytes()
+    return found
+
+
+# --- one sweep -------------------------------------------------------------------------------------------------------
+
+
+def test_one_call_goes_from_a_question_to_a_report(done):
+    folder, summary, said = done
+    assert (summary.trained, summary.finals_trained, len(summary.finals)) == (HEADS, 6, 6)
+    assert len(table(folder)) == HEADS == len(written(folder))
+    assert summary.report_written
+    assert all(path.exists() for path in summary.report)
+    assert said[0].startswith("search: 18 configurations, 36 heads trained in ")
+    assert said[-1] == f"report: written, {SweepPaths(folder).report / 'index.html'}"
+    assert SweepPaths(folder).choice.read_text() == f"# small\n\n{summary.table}"
+
+
+def test_the_streams_with_the_planted_signal_are_chosen(done):
+    _, summary, _ = done
+    streams = [each.configuration.run.features.streams for each in summary.choice.finalists]
+    assert streams[-1] == ("noise",)
+    assert summary.choice.baseline is summary.choice.finalists[-1]
+    assert {record.name for record in summary.finals} == {each.configuration.name for each in summary.choice.finalists}
+    assert [record.spec["train"]["seed"] for record in summary.finals] == [0, 1] * 3
+    assert all(record.spec["fold"] is None for record in summary.finals)
+
+
+def test_the_table_shows_validation_and_test(done):
+    _, summary, _ = done
+    lines = summary.table.splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == [
+        "Configuration",
+        "Validation macro F1",
+        "Test macro F1",
+        "Test accuracy",
+        "Parameters",
+    ]
+    assert "(baseline)" in lines[4]
+    assert "± standard error over 2 folds, by which 3 of 18 configurations were chosen." in summary.table
+    assert "Test: scored once, when all was chosen (mean ± standard deviation over 2 seeds)." in summary.table
+
+
+def test_rows_say_what_was_trained(done):
+    folder, _, _ = done
+    row = table(folder)[0]
+    assert (row.sweep, row.device, row.seed, row.ended) == ("small", "cpu", 0, "epochs")
+    assert row.fold in {0, 1}
+    assert row.settings.keys() == {"streams", "learning_rate", "batch_size"}
+    best = row.history[row.best_epoch - 1]
+    assert (row.val_macro_f1, row.val_loss) == (best["val_macro_f1"], best["val_loss"])
+    assert {row.settings["learning_rate"] for row in table(folder)} == {1e-3, 0.1 + 0.2}
+
+
+def test_the_same_sweep_again_does_nothing_and_says_so(cache, done):
+    folder, first, _ = done
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    said: list[str] = []
+    again = run_sweep(cache, small_sweep(), folder, ON_CPU, say=said.append)
+    assert (again.trained, again.finals_trained, again.report_written) == (0, 0, False)
+    assert again.table == first.table
+    assert said[0] == "search: 18 configurations, 36 heads, all trained before: nothing to do"
+    assert all("done before" in line for line in said[1:-1])
+    changed = {path for path in before if path.stat().st_mtime_ns != before[path]}
+    assert changed <= {SweepPaths(folder).choice, folder / "claims" / "lock"}
+
+
+def test_a_wider_sweep_trains_only_what_is_new(cache, done, tmp_path):
+    import shutil
+
+    folder = tmp_path / "wider"
+    shutil.copytree(done[0], folder)
+    wider = small_sweep(factors={"streams": "all", "learning_rate": [1.0e-3, 1.0e-2, 0.1 + 0.2], "batch_size": [16]})
+    summary = run_sweep(cache, wider, folder, ON_CPU)
+    assert summary.trained == 3 * 2
+    assert len(summary.scored) == 9
+
+
+def test_progress_is_told(cache, tmp_path):
+    states = []
+
+    class Follower:
+        def update(self, state):
+            states.append(state)
+
+    run_sweep(cache, small_sweep(), tmp_path, ON_CPU, progress=Follower())
+    first, last = states[0], states[-1]
+    assert (first.runs, first.total, first.best) == (0, HEADS, None)
+    assert (last.runs, last.heads, last.work) == (HEADS, HEADS, 1.0)
+    folds = 2 * sum(label >= 0 and split != "test" for label, split in zip(*_labels_and_splits(), strict=True)) // 2
+    assert last.rows == 4 * (HEADS // 2) * folds  # epochs x runs of each fold x rows that the two folds train on
+    assert last.best[1] == max(state.best[1] for state in states if state.best)
+    assert [state.runs for state in states] == sorted(state.runs for state in states)
+    assert all(0 <= state.work <= 1 for state in states)
+
+
+def _labels_and_splits():
+    arguments = planted()
+    return arguments["labels"], arguments["splits"]
+
+
+def test_a_plan_is_told_and_nothing_is_trained_or_written(cache, done, tmp_path):
+    told = plan_sweep(cache, small_sweep(), tmp_path / "new", ON_CPU)
+    assert "18 configurations, 36 heads" in told
+    assert "36 heads in 3 groups" in told
+    assert not (tmp_path / "new").exists()
+    before = sorted(done[0].rglob("*"))
+    assert "nothing to train" in plan_sweep(cache, small_sweep(), done[0], ON_CPU)
+    assert sorted(done[0].rglob("*")) == before
+
+
+# --- what the choice may depend on -----------------------------------------------------------------------------------
+
+
+def test_nothing_that_is_chosen_depends_on_test_labels(done, tmp_path, write_cache):
+    """With every test label changed, the search, the choice and the weights of the final runs are the same bytes."""
+    folder, summary, _ = done
+    arguments = planted()
+    test = np.array(arguments["splits"]) == "test"
+    labelled = test & (arguments["labels"] >= 0)
+    poisoned = np.where(labelled, (arguments["labels"] + 1) % len(CLASSES), arguments["labels"])
+    path = write_cache(tmp_path / "poisoned.zarr", **{**arguments, "labels": poisoned})
+    other = run_sweep(open_cache(path), small_sweep(), tmp_path / "out", ON_CPU)
+
+    assert table(tmp_path / "out") == table(folder)
+    assert [each.configuration.name for each in other.choice.ranked] == [
+        each.configuration.name for each in summary.choice.ranked
+    ]
+    for ours, theirs in zip(summary.finals, other.finals, strict=True):
+        assert ours.name == theirs.name
+        own = read_weights(run_dir(SweepPaths(folder).runs, ours.digest))
+        their = read_weights(run_dir(SweepPaths(tmp_path / "out").runs, theirs.digest))
+        assert {name: array.tobytes() for name, array in own.items()} == {
+            name: array.tobytes() for name, array in their.items()
+        }
+        assert ours.history == theirs.history
+        assert ours.metrics["val"] == theirs.metrics["val"]
+        assert ours.metrics["test"] != theirs.metrics["test"]
+        probs = [
+            read_predictions(run_dir(SweepPaths(where).runs, record.digest)).probs
+            for where, record in ((folder, ours), (tmp_path / "out", theirs))
+        ]
+        np.testing.assert_array_equal(*probs)
+
+
+def test_other_validation_labels_are_another_search(done, tmp_path, write_cache):
+    """The counterpart: the test above could not fail if rows did not depend on labels at all."""
+    arguments = planted()
+    seen = (np.array(arguments["splits"]) == "val") & (arguments["labels"] >= 0)
+    changed = np.where(seen, (arguments["labels"] + 1) % len(CLASSES), arguments["labels"])
+    path = write_cache(tmp_path / "changed.zarr", **{**arguments, "labels": changed})
+    run_sweep(open_cache(path), small_sweep(), tmp_path / "out", ON_CPU)
+    ours, theirs = ({row.digest for row in table(where)} for where in (done[0], tmp_path / "out"))
+    assert not ours & theirs
+
+
+def test_a_split_without_test_rows_is_told_before_anything_is_trained(tmp_path, write_cache):
+    arguments = planted()
+    splits = ["train" if split == "test" else split for split in arguments["splits"]]
+    path = write_cache(tmp_path / "features.zarr", **{**arguments, "splits": splits})
+    with pytest.raises(TrainingError, match=r"no labelled row has split 'test' \(to report on\)"):
+        run_sweep(open_cache(path), small_sweep(), tmp_path / "out", ON_CPU)
+    assert not (tmp_path / "out").exists()
+
+
+# --- interruptions ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def start(cache):
+    """Starts the sweep in a process of its own; kills what is left of it at the end."""
+    started = []
+
+    def begin(folder: Path, delay_s: float = 0.05) -> subprocess.Popen:
+        command = [sys.executable, str(SCRIPT), str(cache.path), str(folder), str(delay_s)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_until(condition, timeout_s: float = 60) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def waves(folder: Path) -> int:
+    return len(list((folder / "rows").glob("*.jsonl")))
+
+
+@pytest.mark.parametrize(("ending", "finished"), [(signal.SIGKILL, 0), (signal.SIGKILL, 2), (signal.SIGINT, 1)])
+def test_a_sweep_that_was_ended_in_the_middle_goes_on_and_ends_as_if_it_had_not(
+    cache, done, start, tmp_path, ending, finished
+):
+    folder = tmp_path / "out"
+    process = start(folder)
+    wait_until(lambda: (folder / "claims").is_dir() and waves(folder) >= finished)
+    process.send_signal(ending)
+    process.wait(timeout=30)
+    before = waves(folder)
+    assert finished <= before < 3
+    resumed = run_sweep(cache, small_sweep(), folder, ON_CPU)
+    assert resumed.trained == HEADS - 12 * before
+    assert table(folder) == table(done[0])
+    assert files(folder) == files(done[0])
+    assert len(written(folder)) == HEADS
+
+
+def test_two_processes_share_a_folder_and_train_every_run_once(done, start, tmp_path):
+    folder = tmp_path / "out"
+    processes = [start(folder), start(folder)]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert len(written(folder)) == len(set(written(folder))) == HEADS
+    trained = [int(out.rpartition("trained ")[2]) for out, _ in outputs]
+    assert sum(trained) == HEADS
+    assert min(trained) > 0
+    assert table(folder) == table(done[0])
+    assert len(list_runs(SweepPaths(folder).runs)) == 6
+
+
+def test_what_a_living_process_trains_is_waited_for_and_taken_over_when_it_dies(done, start, tmp_path):
+    folder = tmp_path / "out"
+    slow = start(folder, delay_s=60.0)  # claims the first wave and sleeps
+    wait_until(lambda: list((folder / "claims").glob("*.json")))
+    quick = start(folder, delay_s=0.0)
+    line = quick.stdout.readline()
+    assert line == f"waiting for process {slow.pid} on {os.uname().nodename}\n"
+    assert waves(folder) == 2
+    slow.kill()
+    output, errors = quick.communicate(timeout=60)
+    assert quick.returncode == 0, errors
+    assert output.endswith(f"trained {HEADS}\n")
+    assert table(folder) == table(done[0])
+
+
+def test_a_sweep_goes_on_with_another_memory_budget(cache, done, start, tmp_path):
+    folder = tmp_path / "out"
+    process = start(folder)
+    wait_until(lambda: waves(folder) >= 1)
+    process.kill()
+    process.wait()
+    summary = run_sweep(cache, small_sweep(), folder, SweepOptions(device="cpu", memory_bytes=600_000))
+    assert 0 < summary.trained < HEADS
+    assert waves(folder) > 3
+    ours, theirs = table(folder), table(done[0])
+    assert [row.digest for row in ours] == [row.digest for row in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.val_loss == pytest.approx(other.val_loss, rel=1e-4)
+        assert mine.best_epoch == other.best_epoch

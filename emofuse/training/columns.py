@@ -78,6 +78,17 @@ class Columns:
             found.append(Column(name, stream.kind, size, stream.dim if size is None else size))
         return tuple(found)
 
+    def whole_streams(self, kind: str) -> list[str]:
+        """Names of the streams of this kind that have been built to their end."""
+        streams = self._streams.items()
+        return [name for name, stream in streams if stream.kind == kind and stream.counts()["pending"] == 0]
+
+    def spans(self, rows: int) -> Iterator[slice]:
+        """All rows, about so many at a time; each span is whole blocks."""
+        step = max(1, rows // self._layout.block_rows) * self._layout.block_rows
+        for start in range(0, self.rows, step):
+            yield slice(start, min(start + step, self.rows))
+
     def digest(self, column: Column) -> str:
         """Of the stored stream."""
         return self._streams[column.stream].digest

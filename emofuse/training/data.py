@@ -56,28 +56,31 @@ class TrainingData:
         memory_bytes: what training may use in all.
     """
 
-    def __init__(self, cache: Cache, split: SplitSpec, memory_bytes: int) -> None:
+    def __init__(self, cache: Cache, split: SplitSpec, memory_bytes: int, columns: Columns | None = None) -> None:
         self.split = split
         self.classes = tuple(cache.classes)
         self.splits = run_splits(cache, split)
         chosen_from = (self.splits == "train") | (self.splits == "val")
         self.labels: npt.NDArray[np.int64] = np.where(chosen_from, cache.labels, -1)
         self.memory_bytes = memory_bytes
-        self.columns = Columns(cache, int(FEATURES_SHARE * memory_bytes))
+        self.columns = columns or Columns(cache, int(FEATURES_SHARE * memory_bytes))
         self._rows_digest = rows_digest(cache, self.splits, self.labels)
         self._folds: dict[tuple[int, int] | None, list[FoldRows]] = {}
         self._scaling: dict[tuple[tuple[int, int] | None, int, Column, str | None], Scaling] = {}
 
     @classmethod
-    def of(cls, cache: Cache, split: SplitSpec, *, memory_bytes: int | None = None) -> Self:
+    def of(
+        cls, cache: Cache, split: SplitSpec, *, memory_bytes: int | None = None, columns: Columns | None = None
+    ) -> Self:
         """Reads labels and ids; features are read when they are asked for.
 
         Args:
             cache: where the features are.
             split: of the runs.
             memory_bytes: that training may use; by default a share of what the device `auto` has.
+            columns: of the same cache and memory, to share with another split what has been read.
         """
-        return cls(cache, split, memory_bytes or default_memory_bytes(resolve_device("auto")))
+        return cls(cache, split, memory_bytes or default_memory_bytes(resolve_device("auto")), columns)
 
     def digest(self, spec: RunSpec, *, rows: str | None = None) -> str:
         """Identity of a run: all that changes its weights and scores, but the machine.

@@ -1,263 +1,220 @@
-"""Saved runs: split, standardise, train, score the test rows once, write. The same run asked again is read."""
+"""Final runs: trained together where they can be, scored on the test rows once, written one folder a run.
+
+    specs -> found by digest | missing ones, planned -> waves -> train -> score -> write
+
+The same run asked again is read. What trains sees `TrainingData`, which hides the test labels; they are read when a
+wave has been trained, by `emofuse.training.scoring`.
+"""
 
 from __future__ import annotations
 
-import platform
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
-
-import emofuse
-from emofuse.datasets.splits import SPLITS, stratified_split
 from emofuse.errors import TrainingError
-from emofuse.features import (
-    ACTION_UNITS,
-    STORED_DIMS,
-    FeatureTable,
-    Scaling,
-    cached_streams,
-    fit_scaling,
-    read_features,
-    standardise,
-)
-from emofuse.heads import load_head_weights
-from emofuse.results import Predictions, RunRecord, read_record, rename_run, run_dir, write_run
-from emofuse.specs import RunSpec, SplitSpec, StratifiedSplit, digest
-from emofuse.training.engine import train_group
-from emofuse.training.machine import Machine, resolve_device
-from emofuse.training.members import Fold, Member, Outcome, Table
-from emofuse.training.metrics import classification_metrics
-from emofuse.training.trained import head_probs
+from emofuse.results import RunRecord, read_record, rename_run, run_dir, write_run
+from emofuse.specs import RunSpec, canonical_json
+from emofuse.training.data import TrainingData, check_splits, rows_digest
+from emofuse.training.engine import OnEpoch
+from emofuse.training.machine import Machine, default_memory_bytes, resolve_device
+from emofuse.training.planning import plan_runs
+from emofuse.training.scoring import score_wave, split_rows
+from emofuse.training.wave import Trained, train_wave
 
 if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
 
-OnEpoch = Callable[[Mapping[str, Any]], None]
-TRAINING_VERSION = 2  # raised whenever this code gives other weights for the same spec and rows: part of every digest
+OnRun = Callable[[int, RunRecord, bool], None]
 
 
 def train_run(
-    cache: Cache, spec: RunSpec, runs: Path, *, device: str = "auto", on_epoch: OnEpoch | None = None
+    cache: Cache,
+    spec: RunSpec,
+    runs: Path,
+    *,
+    device: str = "auto",
+    memory_bytes: int | None = None,
+    on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> tuple[RunRecord, bool]:
-    """Trains one run and writes its folder, or finds it there.
-
-    A run is found again by its digest, which its name is no part of: the same run under another name is not trained
-    again, and its record takes the name asked for last.
+    """One run: `train_runs` of one spec.
 
     Args:
         cache: where the features are.
         spec: the run.
         runs: folder of all runs.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        memory_bytes: that training may use.
         on_epoch: is given {epoch, train_loss, val_loss, val_accuracy, val_macro_f1} after each epoch.
 
     Returns:
         The record, and whether it was trained by this call.
 
     Raises:
-        SpecError: a stream that is not in the cache.
-        IncompleteCacheError: a stream that has not been built to its end.
-        TrainingError: the run cannot be trained as asked.
-        ResultsError: the folder that is there is damaged.
+        EmofuseError: as `train_runs`.
     """
-    splits = run_splits(cache, spec.split)
-    identity = run_digest(cache, spec, splits)
-    folder = run_dir(runs, identity)
-    if (folder / "run.json").is_file():
-        record = read_record(folder)
-        return (record if record.name == spec.name else rename_run(folder, spec.name)), False
-
-    rows = {split: np.flatnonzero((splits == split) & (cache.labels >= 0)) for split in SPLITS}
-    _check_rows({split: len(found) for split, found in rows.items()})
-    where = resolve_device(device)
-    table = read_features(cache, spec.features)
-    scaling = fit_scaling(table, rows["train"], neutral_label=spec.features.neutral_label)
-    started = time.perf_counter()
-    outcome = _train(table, Fold(rows["train"], rows["val"], scaling), spec, where, on_epoch)
-    seconds = time.perf_counter() - started
-
-    parts = {split: standardise(table, rows[split], scaling) for split in SPLITS}
-    del table  # the parts are a copy
-    head = load_head_weights(spec.head, parts["train"].dims, len(cache.classes), outcome.weights).to(where)
-    probs = {split: head_probs(head, part.features, part.valid) for split, part in parts.items()}
-    record = RunRecord(
-        digest=identity,
-        name=spec.name,
-        spec=spec.model_dump(mode="json"),
-        cache_spec=_cache_spec(cache, spec),
-        classes=list(cache.classes),
-        dataset=dict(cache.manifest.info),
-        streams=_streams(cache, parts["train"]),
-        rows={split: {"rows": len(part), "missing": part.missing()} for split, part in parts.items()},
-        metrics={split: classification_metrics(parts[split].labels, probs[split], cache.classes) for split in SPLITS},
-        history=outcome.history,
-        best_epoch=outcome.best_epoch,
-        parameters=sum(tensor.numel() for tensor in head.parameters()),
-        versions=_versions(),
-        machine={"platform": platform.platform(), "device": _device_name(where)},
-        seconds=seconds,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        notes=_notes(cache, splits, parts["train"]),
-    )
-    predictions = Predictions(parts["test"].sample_ids, parts["test"].labels, probs["test"])
-    baseline = _action_unit_baseline(cache, spec, rows["train"])
-    write_run(runs, record, predictions, _arrays(outcome.weights, scaling, baseline))
-    return record, True
-
-
-def _train(table: FeatureTable, fold: Fold, spec: RunSpec, device: torch.device, on_epoch: OnEpoch | None) -> Outcome:
-    """One head, a group of one; that it diverges is an error here, where nobody else goes on."""
-    found = np.unique(table.labels[fold.train])
-    if len(found) == 1:
-        raise TrainingError(
-            f"all {len(fold.train)} training rows are labelled {table.classes[found[0]]!r}: a head needs at least two "
-            "labels"
-        )
-    # Whoever chooses is given no other label than those of training and validation rows.
-    used = np.concatenate([fold.train, fold.val])
-    labels = np.full_like(table.labels, -1)
-    labels[used] = table.labels[used]
-    table = replace(table, labels=labels)
-    member = Member(spec.features.streams, spec.head, spec.train)
 
     def tell(_: int, entries: Mapping[int, Mapping[str, Any]]) -> None:
         if on_epoch is not None and entries:
             on_epoch(entries[0])
 
-    (outcome,) = train_group(Table.of(table), [fold], [member], Machine.of(device), on_epoch=tell)
-    if outcome.ended == "diverged":
-        raise TrainingError(
-            f"the loss is not finite in epoch {outcome.last_epoch} with learning_rate {spec.train.learning_rate:g}: "
-            "the training diverged. Lower the learning rate"
-        )
-    return outcome
+    (found,) = train_runs(cache, [spec], runs, device=device, memory_bytes=memory_bytes, on_epoch=tell)
+    return found
 
 
-def _check_rows(rows: Mapping[str, int]) -> None:
-    """Raises unless every split has a row, naming those that have none."""
-    why = {"train": "to learn from", "val": "to choose the epoch on", "test": "to report on"}
-    lacking = [f"{split!r} ({why[split]})" for split, count in rows.items() if count == 0]
-    if lacking:
-        raise TrainingError(
-            f"no labelled row has split {' nor '.join(lacking)}. Give the dataset such rows, or have its labels split "
-            "anew: `split: {kind: stratified}` in a pipeline, `--split stratified` on the command line"
-        )
+def train_runs(
+    cache: Cache,
+    specs: Sequence[RunSpec],
+    runs: Path,
+    *,
+    device: str = "auto",
+    memory_bytes: int | None = None,
+    on_run: OnRun | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> list[tuple[RunRecord, bool]]:
+    """Trains runs and writes their folders, or finds them there.
 
+    A run is found again by its digest, which its name is no part of: the same run under another name is not trained
+    again, and its record takes the name asked for last.
 
-def run_digest(cache: Cache, spec: RunSpec, splits: npt.NDArray[np.str_]) -> str:
-    """Identity of a run: all that changes its weights and scores, but the machine.
+    Args:
+        cache: where the features are.
+        specs: the runs.
+        runs: folder of all runs.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        memory_bytes: that training may use; by default a share of what the device has.
+        on_run: is given the index of a run, its record, and whether it was trained by this call: of those that are
+            found first, then of those that were trained, wave by wave.
+        on_epoch: is given the epoch and {index of a run that is in training: the entry that its history got}.
 
-    The spec without its name, the digests of its streams, and the ids, labels and splits of all rows in their order.
+    Returns:
+        For each spec its record, and whether it was trained by this call.
 
     Raises:
         SpecError: a stream that is not in the cache.
+        IncompleteCacheError: a stream that has not been built to its end.
+        TrainingError: runs that cannot be trained as asked. Of runs that diverge, after all others have been written.
+        ResultsError: a folder that is there is damaged.
     """
-    streams = cached_streams(cache.streams, spec.features.streams, cache.path)
-    return digest(
-        {
-            "version": TRAINING_VERSION,
-            "spec": spec.model_dump(mode="json", exclude={"name"}),
-            "streams": {name: stream.digest for name, stream in streams.items()},
-            "classes": list(cache.classes),
-            "sample_ids": [str(sample_id) for sample_id in cache.sample_ids],
-            "labels": [int(label) for label in cache.labels],
-            "splits": [str(split) for split in splits],
-        }
+    where = resolve_device(device)
+    training = _Training(cache, runs, Machine.of(where), on_run, on_epoch)
+    identified = _identify(cache, specs, memory_bytes or default_memory_bytes(where))
+    missing: list[_Identified] = []
+    for run in identified:
+        if not training.find(run) and run.digest not in {other.digest for other in missing}:
+            missing.append(run)
+    training.train(missing)
+    for run in identified:  # the same run under a second name
+        if run.index not in training.found and run.digest not in training.diverged:
+            training.find(run)
+    training.check_converged()
+    return [training.found[run.index] for run in identified]
+
+
+@dataclass(frozen=True)
+class _Identified:
+    """A run, the rows of its split, and the digest by which it is found."""
+
+    index: int
+    spec: RunSpec
+    data: TrainingData
+    digest: str
+
+
+def _identify(cache: Cache, specs: Sequence[RunSpec], memory_bytes: int) -> list[_Identified]:
+    """In the order of specs. Runs of one split share its rows, all runs the features that are read."""
+    splits: dict[str, tuple[TrainingData, str]] = {}
+    identified = []
+    for index, spec in enumerate(specs):
+        key = canonical_json(spec.split.model_dump(mode="json"))
+        if key not in splits:
+            columns = next((data.columns for data, _ in splits.values()), None)
+            data = TrainingData.of(cache, spec.split, memory_bytes=memory_bytes, columns=columns)
+            splits[key] = data, rows_digest(cache, data.splits, cache.labels)
+        data, rows = splits[key]
+        identified.append(_Identified(index, spec, data, data.digest(spec, rows=rows)))
+    return identified
+
+
+class _Training:
+    """One call of `train_runs`.
+
+    Attributes:
+        found: index of a run -> its record, and whether it was trained by this call.
+        diverged: digest -> what to say of a run that diverged.
+    """
+
+    def __init__(
+        self, cache: Cache, runs: Path, machine: Machine, on_run: OnRun | None, on_epoch: OnEpoch | None
+    ) -> None:
+        self.found: dict[int, tuple[RunRecord, bool]] = {}
+        self.diverged: dict[str, str] = {}
+        self._cache = cache
+        self._runs = runs
+        self._machine = machine
+        self._on_run = on_run
+        self._on_epoch = on_epoch
+
+    def find(self, run: _Identified) -> bool:
+        """Whether the run is there already; then it has the name that was asked for."""
+        folder = run_dir(self._runs, run.digest)
+        if not (folder / "run.json").is_file():
+            return False
+        record = read_record(folder)
+        self._take(run, record if record.name == run.spec.name else rename_run(folder, run.spec.name), trained=False)
+        return True
+
+    def train(self, runs: Sequence[_Identified]) -> None:
+        """Trains, scores and writes runs of any splits and shapes, all of which differ; first checks and plans all."""
+        waves: list[list[_Identified]] = []
+        for data in dict.fromkeys(run.data for run in runs):
+            own = [run for run in runs if run.data is data]
+            check_splits(self._lacking(data, own))
+            for column in data.all_columns([run.spec for run in own]):
+                data.columns.status(column)  # raises for a stream that has not been built to its end
+            plan = plan_runs(data, [run.spec for run in own], machine=self._machine)
+            waves += [[own[index] for index in wave.members] for wave in plan.waves]
+        for wave in waves:
+            self._train_wave(wave[0].data, wave)
+
+    def check_converged(self) -> None:
+        """Raises if runs have diverged, naming all of them."""
+        if self.diverged:
+            raise TrainingError(" | ".join(self.diverged.values()))
+
+    def _train_wave(self, data: TrainingData, runs: Sequence[_Identified]) -> None:
+        def tell(epoch: int, entries: Mapping[int, Mapping[str, Any]]) -> None:
+            if self._on_epoch is not None:
+                self._on_epoch(epoch, {runs[index].index: entry for index, entry in entries.items()})
+
+        wave = train_wave(data, [run.spec for run in runs], self._machine, on_epoch=tell)
+        for run, trained in zip(runs, wave, strict=True):
+            if trained.outcome.ended == "diverged":
+                self.diverged[run.digest] = _divergence(trained)
+        finished = [(run, trained) for run, trained in zip(runs, wave, strict=True) if run.digest not in self.diverged]
+        digests = [run.digest for run, _ in finished]
+        scored = score_wave(self._cache, data, [trained for _, trained in finished], digests, self._machine.device)
+        for (run, _), of_run in zip(finished, scored, strict=True):
+            write_run(self._runs, of_run.record, of_run.predictions, of_run.arrays)
+            self._take(run, of_run.record, trained=True)
+
+    def _take(self, run: _Identified, record: RunRecord, *, trained: bool) -> None:
+        self.found[run.index] = record, trained
+        if self._on_run is not None:
+            self._on_run(run.index, record, trained)
+
+    def _lacking(self, data: TrainingData, runs: Sequence[_Identified]) -> dict[str, str]:
+        """Splits without a labelled row -> what they are needed for; all of them are named together."""
+        why = {"train": "to learn from", "val": "to choose the epoch on", "test": "to report on"}
+        if all(run.spec.fold for run in runs):  # of the two others folds are made, which have their own check
+            why = {"test": why["test"]}
+        return {split: reason for split, reason in why.items() if not len(split_rows(self._cache, data, split))}
+
+
+def _divergence(trained: Trained) -> str:
+    train = trained.spec.train
+    return (
+        f"run {trained.spec.name!r} (seed {train.seed}): the loss is not finite in epoch {trained.outcome.last_epoch} "
+        f"with learning_rate {train.learning_rate:g}: the training diverged. Lower the learning rate"
     )
-
-
-def run_splits(cache: Cache, spec: SplitSpec) -> npt.NDArray[np.str_]:
-    """(N,) str, the split of a run: the manifest's own, or a seeded one of the same labels; "" for no split."""
-    if not isinstance(spec, StratifiedSplit):
-        return np.asarray(cache.splits, dtype=np.str_)
-    labels = [cache.classes[label] if label >= 0 else None for label in cache.labels]
-    return np.asarray([split or "" for split in stratified_split(labels, spec)], dtype=np.str_)
-
-
-def _cache_spec(cache: Cache, spec: RunSpec) -> dict[str, Any]:
-    streams = [cache.streams[name].spec for name in spec.features.streams]
-    return {"name": cache.path.stem, "decode": cache.decode, "face": cache.face, "streams": streams}
-
-
-def _streams(cache: Cache, train: FeatureTable) -> dict[str, Any]:
-    streams = {name: cache.streams[name] for name in train.features}
-    return {
-        name: {
-            "kind": stream.kind,
-            "digest": stream.digest,
-            "dim": stream.dim,
-            "used_dim": train.dims[name],
-            "weights": stream.weights,
-        }
-        for name, stream in streams.items()
-    }
-
-
-def _notes(cache: Cache, splits: npt.NDArray[np.str_], train: FeatureTable) -> list[str]:
-    """What a reader of the results should know, one sentence each."""
-    notes = []
-    unlabelled = int(np.sum(cache.labels < 0))
-    unsplit = int(np.sum((cache.labels >= 0) & ~np.isin(splits, SPLITS)))
-    if unlabelled or unsplit:
-        notes.append(
-            f"{unlabelled + unsplit} of {len(splits)} rows are in no split of this run: "
-            f"{unlabelled} without a label, {unsplit} with a label but no split."
-        )
-    seen = set(train.labels.tolist())
-    unseen = [label for index, label in enumerate(train.classes) if index not in seen]
-    empty = [name for name, valid in train.valid.items() if not valid.any()]
-    return [
-        *notes,
-        *(f"No training row is labelled {label!r}: the head cannot learn it." for label in unseen),
-        *(f"No training row has stream {name!r}: the head learned nothing from it." for name in empty),
-    ]
-
-
-def _action_unit_baseline(cache: Cache, spec: RunSpec, rows: npt.NDArray[np.int64]) -> Scaling | None:
-    """All action units over the training faces: what a face is described against, whatever the head looks at.
-
-    The run's own stream of them, else the first whole one of the cache.
-    """
-    found = [name for name, stream in cache.streams.items() if stream.kind == ACTION_UNITS]
-    found.sort(key=lambda name: name not in spec.features.streams)
-    whole = next((name for name in found if cache.streams[name].counts()["pending"] == 0), None)
-    if whole is None:
-        return None
-    wanted = spec.features.model_copy(update={"streams": (whole,), "action_units": STORED_DIMS[ACTION_UNITS]})
-    table = read_features(cache, wanted)
-    if not table.valid[whole][rows].any():
-        return None
-    return fit_scaling(table, rows, neutral_label=wanted.neutral_label)[whole]
-
-
-def _arrays(
-    weights: Mapping[str, npt.NDArray[Any]], scaling: Mapping[str, Scaling], baseline: Scaling | None
-) -> dict[str, npt.NDArray[np.float32]]:
-    """All arrays of a run under the names they are saved by (see `emofuse.results`)."""
-    arrays = {f"head.{name}": array for name, array in weights.items()}
-    fitted = {f"scaling.{name}": values for name, values in scaling.items()}
-    if baseline is not None:
-        fitted["baseline"] = baseline
-    for name, values in fitted.items():
-        arrays |= {f"{name}.center": values.center, f"{name}.scale": values.scale}
-    return arrays
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "emofuse": emofuse.__version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "torch": str(torch.__version__),
-    }
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

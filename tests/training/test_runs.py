@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from emofuse import results
-from emofuse.cache.reader import open_cache
+from emofuse.cache.reader import CachedStream, open_cache
 from emofuse.datasets.splits import stratified_split
 from emofuse.errors import ResultsError, SpecError, TrainingError
 from emofuse.features import read_features
 from emofuse.results import read_predictions, read_record, read_weights, run_dir
 from emofuse.specs import CacheSpec, RunSpec, StratifiedSplit, parse_spec
 from emofuse.training import runs as runs_module
+from emofuse.training.data import TrainingData, rows_digest
 from emofuse.training.metrics import classification_metrics
 from emofuse.training.runs import train_run
 from emofuse.training.trained import load_head
@@ -190,8 +191,8 @@ def test_a_stream_s_name_may_be_the_beginning_of_another_s(new_cache, tmp_path):
 
 def test_the_same_run_is_not_trained_again(cache, tmp_path, monkeypatch):
     first, _ = train_run(cache, run_spec(), tmp_path / "runs", device="cpu")
-    monkeypatch.setattr(runs_module, "train_group", None)
-    monkeypatch.setattr(runs_module, "read_features", None)
+    monkeypatch.setattr(runs_module, "train_wave", None)
+    monkeypatch.setattr(CachedStream, "read", None)
     second, trained_now = train_run(cache, run_spec(), tmp_path / "runs", device="cpu")
     assert not trained_now
     assert asdict(second) == json.loads(json.dumps(asdict(first)))
@@ -221,7 +222,8 @@ def test_the_same_run_trained_twice_has_the_same_bits(cache, tmp_path):
 
 def test_the_digest_changes_with_what_changes_the_weights_and_with_nothing_else(cache, new_cache):
     def digest_of(spec, cache=cache):
-        return runs_module.run_digest(cache, spec, runs_module.run_splits(cache, spec.split))
+        data = TrainingData.of(cache, spec.split)
+        return data.digest(spec, rows=rows_digest(cache, data.splits, cache.labels))
 
     base = digest_of(run_spec())
     assert digest_of(run_spec(name="other")) == base
@@ -333,7 +335,8 @@ def test_a_run_that_diverges_is_an_error_that_names_the_epoch(cache, tmp_path):
     told = []
     spec = run_spec(train={"learning_rate": 1e38})
     with pytest.raises(
-        TrainingError, match=r"the loss is not finite in epoch 1 with learning_rate 1e\+38: .* Lower the"
+        TrainingError,
+        match=r"run 'small' \(seed 0\): the loss is not finite in epoch 1 with learning_rate 1e\+38: .*Lower",
     ):
         train_run(cache, spec, tmp_path / "runs", device="cpu", on_epoch=told.append)
     assert told == []

@@ -1,0 +1,245 @@
+"""What trained runs say of the rows, the test rows among them: here they are scored, once, after everything is chosen.
+
+    features, span of rows by span -> probabilities of every run -> metrics, predictions, record
+
+Nothing that chooses imports this module: it is the one that is given all labels.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+import emofuse
+from emofuse.datasets.splits import SPLITS
+from emofuse.features import ACTION_UNITS, STORED_DIMS, Scaling
+from emofuse.heads import load_head_weights
+from emofuse.results import Predictions, RunRecord
+from emofuse.specs import RunSpec
+from emofuse.status import Status
+from emofuse.training.data import TrainingData
+from emofuse.training.metrics import classification_metrics
+from emofuse.training.trained import head_probs
+from emofuse.training.validation import EVAL_ROWS
+from emofuse.training.wave import Trained
+
+if TYPE_CHECKING:
+    from emofuse.cache.reader import Cache
+
+Rows = Mapping[str, npt.NDArray[np.int64]]
+"""Split -> its labelled rows, ascending."""
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """All of a run that is written.
+
+    Attributes:
+        record: without arrays.
+        predictions: of the test rows.
+        arrays: weights and scaling under the names they are saved by.
+    """
+
+    record: RunRecord
+    predictions: Predictions
+    arrays: Mapping[str, npt.NDArray[np.float32]]
+
+
+def run_rows(cache: Cache, data: TrainingData, spec: RunSpec) -> dict[str, npt.NDArray[np.int64]]:
+    """The rows of a run: those that train and choose, by its fold, and the labelled test rows."""
+    fold = data.folds(spec)[spec.fold.index if spec.fold else 0]
+    return {"train": fold.train, "val": fold.val, "test": split_rows(cache, data, "test")}
+
+
+def split_rows(cache: Cache, data: TrainingData, split: str) -> npt.NDArray[np.int64]:
+    """(n,) labelled rows of a split, ascending."""
+    return np.flatnonzero((data.splits == split) & (cache.labels >= 0))
+
+
+def score_wave(
+    cache: Cache, data: TrainingData, wave: Sequence[Trained], digests: Sequence[str], device: torch.device
+) -> Iterator[ScoredRun]:
+    """Scores trained runs on all their rows.
+
+    Args:
+        cache: with all labels.
+        data: of the runs' split.
+        wave: runs that have not diverged.
+        digests: of the runs, with all labels.
+        device: where heads compute.
+    """
+    rows = [run_rows(cache, data, trained.spec) for trained in wave]
+    probs = _probs(data, wave, rows, device)
+    for trained, own, of_rows, identity in zip(wave, rows, probs, digests, strict=True):
+        yield ScoredRun(
+            record=_record(cache, data, trained, own, probs=of_rows, identity=identity, device=device),
+            predictions=Predictions(cache.sample_ids[own["test"]], cache.labels[own["test"]], of_rows["test"]),
+            arrays=_arrays(trained, _action_unit_baseline(data, trained.spec)),
+        )
+
+
+def _probs(
+    data: TrainingData, wave: Sequence[Trained], rows: Sequence[Rows], device: torch.device
+) -> list[dict[str, npt.NDArray[np.float32]]]:
+    """For each run split -> (n, C). Features are read once for all runs, a span of rows at a time."""
+    heads = [
+        load_head_weights(
+            trained.spec.head,
+            {column.stream: column.dim for column in data.columns.of(trained.spec.features)},
+            len(data.classes),
+            trained.outcome.weights,
+        ).to(device)
+        for trained in wave
+    ]
+    columns = data.all_columns([trained.spec for trained in wave])
+    parts: list[dict[str, list[npt.NDArray[np.float32]]]] = [{split: [] for split in SPLITS} for _ in wave]
+    for span in data.columns.spans(EVAL_ROWS):
+        features = {column: data.columns.take(column, np.arange(span.start, span.stop)) for column in columns}
+        for trained, head, own, found in zip(wave, heads, rows, parts, strict=True):
+            for split in SPLITS:
+                inside = own[split][(own[split] >= span.start) & (own[split] < span.stop)]
+                if len(inside):
+                    scaled, valid = {}, {}
+                    for column in data.columns.of(trained.spec.features):
+                        name = column.stream
+                        valid[name] = data.columns.valid(column)[inside]
+                        taken = features[column][inside - span.start]
+                        scaled[name] = trained.scaling[name].apply(taken, valid[name])
+                    found[split].append(head_probs(head, scaled, valid))
+    return [{split: np.concatenate(own) for split, own in found.items()} for found in parts]
+
+
+def _record(
+    cache: Cache,
+    data: TrainingData,
+    trained: Trained,
+    rows: Rows,
+    *,
+    probs: Mapping[str, npt.NDArray[np.float32]],
+    identity: str,
+    device: torch.device,
+) -> RunRecord:
+    spec = trained.spec
+    return RunRecord(
+        digest=identity,
+        name=spec.name,
+        spec=spec.model_dump(mode="json"),
+        cache_spec=_cache_spec(cache, spec),
+        classes=list(cache.classes),
+        dataset=dict(cache.manifest.info),
+        streams=_streams(cache, data, spec),
+        rows={split: {"rows": len(own), "missing": _missing(data, spec, own)} for split, own in rows.items()},
+        metrics={
+            split: classification_metrics(cache.labels[own], probs[split], cache.classes) for split, own in rows.items()
+        },
+        history=trained.outcome.history,
+        best_epoch=trained.outcome.best_epoch,
+        parameters=trained.parameters,
+        versions=_versions(),
+        machine={"platform": platform.platform(), "device": _device_name(device)},
+        seconds=trained.seconds,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        notes=_notes(cache, data, spec, rows["train"]),
+    )
+
+
+def _missing(data: TrainingData, spec: RunSpec, rows: npt.NDArray[np.int64]) -> dict[str, dict[str, int]]:
+    """Stream -> lower-case status name -> rows that lack the stream for it; statuses of no row left out."""
+    found = {}
+    for column in data.columns.of(spec.features):
+        status = data.columns.status(column)[rows]
+        found[column.stream] = {
+            each.name.lower(): int(count)
+            for each in Status
+            if each is not Status.OK and (count := np.sum(status == each))
+        }
+    return found
+
+
+def _cache_spec(cache: Cache, spec: RunSpec) -> dict[str, Any]:
+    streams = [cache.streams[name].spec for name in spec.features.streams]
+    return {"name": cache.path.stem, "decode": cache.decode, "face": cache.face, "streams": streams}
+
+
+def _streams(cache: Cache, data: TrainingData, spec: RunSpec) -> dict[str, Any]:
+    found = {}
+    for column in data.columns.of(spec.features):
+        stream = cache.streams[column.stream]
+        found[column.stream] = {
+            "kind": stream.kind,
+            "digest": stream.digest,
+            "dim": stream.dim,
+            "used_dim": column.dim,
+            "weights": stream.weights,
+        }
+    return found
+
+
+def _notes(cache: Cache, data: TrainingData, spec: RunSpec, train: npt.NDArray[np.int64]) -> list[str]:
+    """What a reader of the results should know, one sentence each."""
+    notes = []
+    unlabelled = int(np.sum(cache.labels < 0))
+    unsplit = int(np.sum((cache.labels >= 0) & ~np.isin(data.splits, SPLITS)))
+    if unlabelled or unsplit:
+        notes.append(
+            f"{unlabelled + unsplit} of {len(data.splits)} rows are in no split of this run: "
+            f"{unlabelled} without a label, {unsplit} with a label but no split."
+        )
+    seen = set(cache.labels[train].tolist())
+    unseen = [label for index, label in enumerate(cache.classes) if index not in seen]
+    columns = data.columns.of(spec.features)
+    empty = [column.stream for column in columns if not data.columns.valid(column)[train].any()]
+    return [
+        *notes,
+        *(f"No training row is labelled {label!r}: the head cannot learn it." for label in unseen),
+        *(f"No training row has stream {name!r}: the head learned nothing from it." for name in empty),
+    ]
+
+
+def _action_unit_baseline(data: TrainingData, spec: RunSpec) -> Scaling | None:
+    """All action units over the training faces: what a face is described against, whatever the head looks at.
+
+    The run's own stream of them, else the first whole one of the cache.
+    """
+    found = data.columns.whole_streams(ACTION_UNITS)
+    found.sort(key=lambda name: name not in spec.features.streams)
+    if not found:
+        return None
+    wanted = {"streams": (found[0],), "action_units": STORED_DIMS[ACTION_UNITS]}
+    of_all = spec.model_copy(update={"features": spec.features.model_copy(update=wanted)})
+    (column,) = data.columns.of(of_all.features)
+    train = data.folds(spec)[spec.fold.index if spec.fold else 0].train
+    if not data.columns.valid(column)[train].any():
+        return None
+    return data.scaling(of_all)[found[0]]
+
+
+def _arrays(trained: Trained, baseline: Scaling | None) -> dict[str, npt.NDArray[np.float32]]:
+    """All arrays of a run under the names they are saved by (see `emofuse.results`)."""
+    arrays = {f"head.{name}": array for name, array in trained.outcome.weights.items()}
+    fitted = {f"scaling.{name}": values for name, values in trained.scaling.items()}
+    if baseline is not None:
+        fitted["baseline"] = baseline
+    for name, values in fitted.items():
+        arrays |= {f"{name}.center": values.center, f"{name}.scale": values.scale}
+    return arrays
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "emofuse": emofuse.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": str(torch.__version__),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

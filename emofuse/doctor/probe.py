@@ -19,6 +19,7 @@ from typing import Any
 
 _TIMEOUT_S = 180
 _LAST_WORDS = 300
+_START = f"import sys; from {__name__} import main; main(sys.argv[1:])"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def _ask_once(looks: Sequence[str]) -> tuple[dict[str, Answer], str]:
         written.touch()
         # ultralytics writes settings where it finds no folder of its own, and looks for a network
         quiet = {"YOLO_CONFIG_DIR": folder, "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "MPLCONFIGDIR": folder}
-        command = [sys.executable, "-m", __name__, str(written), *looks]
+        command = [sys.executable, "-c", _START, str(written), *looks]
         try:
             done = subprocess.run(  # noqa: S603  this interpreter, and names from this package
                 command, env={**os.environ, **quiet}, capture_output=True, timeout=_TIMEOUT_S, check=False
@@ -125,7 +126,3 @@ def main(arguments: Sequence[str]) -> None:
             answer = {"value": None, "problem": f"{type(error).__name__}: {text}"}
         with Path(written).open("a", encoding="utf-8") as file:
             file.write(json.dumps(answer) + "\n")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

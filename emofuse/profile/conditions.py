@@ -18,7 +18,7 @@ _PACKAGES = ("numpy", "torch", "torchvision", "mediapipe", "ultralytics", "openc
 
 
 def describe_conditions(device: str, threads: int) -> dict[str, Any]:
-    """Machine, threads, device, versions and date, as plain JSON.
+    """Machine, how busy it was (average of a minute), threads, device, versions and date, as plain JSON.
 
     Args:
         device: as torch names it.
@@ -31,6 +31,7 @@ def describe_conditions(device: str, threads: int) -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cores": available_cores(),
         "memory_bytes": psutil.virtual_memory().total,
+        "load_before": round(os.getloadavg()[0], 2),
         "threads": threads,
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
         "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",

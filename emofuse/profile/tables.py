@@ -105,7 +105,8 @@ def _conditions(profile: Profile) -> str:
     versions = ", ".join(f"{name} {found}" for name, found in given["versions"].items())
     machine = f"{given['cpu']}, {given['cores']} cores, {given['memory_bytes'] / 2**30:.0f} GiB, {given['system']}"
     images = f"{given['images']['count']} images ({given['images']['source']})"
-    return f"{machine}; {given['threads']} threads, device {given['device']}; {images}; {versions}; {given['date']}"
+    work = f"{given['threads']} threads, device {given['device']}, load {given['load_before']} before"
+    return f"{machine}; {work}; {images}; {versions}; {given['date']}"
 
 
 def _size_table(profile: Profile) -> str:

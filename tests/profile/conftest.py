@@ -58,6 +58,7 @@ def profile() -> Profile:
         "cpu": "A fast one",
         "cores": 2,
         "memory_bytes": 16 * 2**30,
+        "load_before": 0.5,
         "threads": 2,
         "omp_wait_policy": "PASSIVE",
         "device": "cpu",

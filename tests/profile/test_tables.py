@@ -73,7 +73,7 @@ def test_every_extractor_stands_once(profile):
 def test_conditions_and_notes_stand_above_the_numbers(profile):
     text = as_markdown(profile)
     assert text.startswith(
-        "# Efficiency of small\n\nA fast one, 2 cores, 16 GiB, Linux x86_64; 2 threads, device cpu; "
+        "# Efficiency of small\n\nA fast one, 2 cores, 16 GiB, Linux x86_64; 2 threads, device cpu, load 0.5 before; "
     )
     assert "64 images (drawn); emofuse 0.1.0, torch 2.6; 2026-01-01" in text
     assert text.index("- resnet50: RANDOM WEIGHTS stand in.") < text.index("## Size")

@@ -1,0 +1,80 @@
+"""What is said of the machine."""
+
+from __future__ import annotations
+
+import resource
+from types import SimpleNamespace
+
+import pytest
+
+from emofuse.build.cluster import WORKER_BYTES as BUILD_WORKER_BYTES
+from emofuse.doctor import machine
+from emofuse.doctor.machine import (
+    WORKER_BYTES,
+    capacity_findings,
+    codec_findings,
+    device_findings,
+    files_findings,
+    python_finding,
+)
+from emofuse.doctor.probe import Answer
+
+
+def test_pythons_that_are_tested_and_others():
+    assert python_finding((3, 11)).state == python_finding((3, 12)).state == "ok"
+    other = python_finding((3, 14))
+    assert other.state == "note"
+    assert other.what.endswith("emofuse is tested on Python 3.11 and 3.12")
+
+
+def test_a_worker_takes_what_the_build_reckons():
+    assert WORKER_BYTES == BUILD_WORKER_BYTES
+
+
+@pytest.mark.parametrize(
+    ("free", "state", "what"), [(20e9, "ok", "room for 4 extraction"), (1e9, "note", "less than one")]
+)
+def test_memory_is_told_as_workers(monkeypatch, free, state, what):
+    import psutil
+
+    monkeypatch.setattr(machine, "available_cores", lambda: 4)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=24 * 2**30, available=int(free)))
+    (found,) = capacity_findings()
+    assert found.state == state
+    assert found.what.startswith("4 cores, 24 GiB of memory, ")
+    assert what in found.what
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "cores", "state", "advice"),
+    [
+        (1024, 4096, 2, "ok", ""),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 200, "ok", ""),
+        (256, 4096, 16, "note", "ulimit -n 512"),
+        (256, resource.RLIM_INFINITY, 16, "note", "ulimit -n 512"),
+        (256, 256, 16, "note", "Raise the hard limit, or build with fewer --workers than 16"),
+    ],
+)
+def test_open_files_are_held_against_a_build_on_all_cores(monkeypatch, soft, hard, cores, state, advice):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    (found,) = files_findings(cores)
+    assert (found.state, found.advice) == (state, advice)
+
+
+def test_gpus_are_named_with_their_memory():
+    (found,) = device_findings(Answer([{"name": "A fast one", "memory_bytes": 80 * 2**30}]))
+    assert (found.state, found.what) == ("ok", "cuda:0: A fast one, 80 GiB")
+    assert device_findings(Answer([]))[0].state == "note"
+    broken = device_findings(Answer(None, "ImportError: no"))[0]
+    assert (broken.state, broken.what) == ("fault", "torch cannot be asked for GPUs: ImportError: no")
+
+
+def test_the_codec_pipeline_is_told():
+    own, gone = Answer("zarr.core.BatchedCodecPipeline"), Answer(None, "ModuleNotFoundError: zarrs")
+    assert codec_findings({"codec": Answer("zarrs.ZarrsCodecPipeline"), "import zarrs": Answer("1")})[0].what.endswith(
+        "with zarrs"
+    )
+    slow = codec_findings({"codec": own, "import zarrs": gone})[0]
+    assert (slow.state, slow.advice) == ("note", "pip install 'emofuse[fast]'")
+    assert codec_findings({"codec": own, "import zarrs": Answer("1")})[0].state == "ok"
+    assert codec_findings({"codec": gone, "import zarrs": gone})[0].state == "fault"

@@ -1,0 +1,116 @@
+"""What is said of a package."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from emofuse.doctor.findings import Finding
+from emofuse.doctor.packages import PACKAGES, Package, installed_version, judge, package_findings
+from emofuse.doctor.probe import Answer
+
+ROOT = Path(__file__).parents[2]
+NEEDED = Package("net", "net", "1.5", "2.3.1")
+OPTIONAL = Package("fastnet", "fastnet", "1.0", "1.4", extra="fast")
+YOLO = Package("yolo", "yolo", "1.0", "1.4", kinds=("objects",))
+WORKS = Answer("2.0")
+
+
+def finding(*args, **kwargs):
+    found = judge(*args, **kwargs)
+    assert found.area == "packages"
+    return found.state, found.what, found.advice
+
+
+@pytest.mark.parametrize("version", ["1.5", "1.10", "2.3.0", "2.3.9", "2.3.1+cpu", "2.3rc1"])
+def test_versions_between_the_least_and_the_newest_tested_are_fine(version):
+    assert finding(NEEDED, version, WORKS, None) == ("ok", f"net {version}", "")
+
+
+@pytest.mark.parametrize("version", ["1.4.9", "0.9", "1"])
+def test_an_older_version_is_a_fault(version):
+    what = f"net {version}: too old, emofuse needs 1.5"
+    assert finding(NEEDED, version, WORKS, None) == ("fault", what, "pip install 'net>=1.5'")
+
+
+@pytest.mark.parametrize("version", ["2.4", "3.0.1", "2.10"])
+def test_a_newer_version_is_a_note(version):
+    what = f"net {version}: newer than tested (2.3.1)"
+    assert finding(NEEDED, version, WORKS, None) == ("note", what, "If something fails: pip install 'net==2.3.1'")
+
+
+def test_a_missing_package_says_how_to_get_it():
+    gone = Answer(None, "ModuleNotFoundError: No module named 'net'")
+    assert finding(NEEDED, None, gone, None) == ("fault", "net: not installed", "pip install 'net>=1.5'")
+    expected = ("note", "fastnet: not installed (optional: emofuse[fast])", "pip install 'emofuse[fast]'")
+    assert finding(OPTIONAL, None, gone, None) == expected
+
+
+@pytest.mark.parametrize(
+    ("problem", "advice"),
+    [
+        ("ImportError: libGL.so.1: cannot open shared object file", "apt-get install libgl1"),
+        ("OSError: libGLESv2.so.2: cannot open shared object file", "apt-get install libegl1 libgles2"),
+        ("RuntimeError: operator torchvision::nms does not exist", "Install both of one release: pip install "),
+        ("ImportError: numpy.core.multiarray failed to import", "pip install 'numpy<2', or a newer release"),
+        ("ImportError: something else", "pip install --force-reinstall 'net'"),
+    ],
+)
+def test_a_broken_package_says_why_and_what_helps(problem, advice):
+    state, what, told = finding(NEEDED, "2.0", Answer(None, problem), None)
+    assert (state, what) == ("fault", f"net 2.0 is installed and cannot be imported: {problem}")
+    assert told.startswith(advice)
+
+
+def test_a_package_that_only_other_streams_need_is_no_fault():
+    broken = Answer(None, "ImportError: no")
+    assert finding(YOLO, "1.1", broken, ["lbp"])[:2] == (
+        "note",
+        "yolo 1.1 is installed and cannot be imported (not needed): ImportError: no",
+    )
+    assert finding(YOLO, "1.1", broken, ["lbp", "objects"])[0] == "fault"
+    assert finding(YOLO, "1.1", broken, None)[0] == "fault"
+
+
+def test_a_package_without_a_distribution_has_the_version_that_it_says():
+    assert finding(NEEDED, None, Answer("2.1"), None) == ("ok", "net 2.1", "")
+    assert finding(NEEDED, None, Answer(None), None) == ("note", "net: works, its version is unknown", "")
+
+
+def test_opencv_counts_under_each_of_its_names():
+    opencv = next(package for package in PACKAGES if package.module == "cv2")
+    assert installed_version(opencv)
+    assert installed_version(Package("no-such-thing", "cv2", "4.8", "5", also=(opencv.name, *opencv.also)))
+    assert installed_version(Package("no-such-thing", "no", "1", "2")) is None
+
+
+def test_what_is_fine_stands_in_one_line_before_the_rest():
+    answers = {package.look: Answer("1") for package in PACKAGES}
+    answers["import ultralytics"] = Answer(None, "ImportError: no")
+    first, *rest = package_findings(answers, None)
+    assert isinstance(first, Finding)
+    assert "numpy " in first.what
+    assert "ultralytics" not in first.what
+    assert "ultralytics" in " ".join(finding.what for finding in rest if finding.state == "fault")
+
+
+def requirements() -> dict[str, str]:
+    """Distribution -> least version, of pyproject.toml and all that a user may install with it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["fast"], *extras["s3"]]
+    return dict(re.split(r">=", re.sub(r"\[.*?\]", "", line)) for line in lines)
+
+
+def test_the_table_names_every_dependency_with_its_least_version():
+    assert {package.name: package.least for package in PACKAGES} == requirements()
+
+
+def test_the_pinned_versions_are_among_the_tested():
+    lines = (ROOT / "constraints.txt").read_text().lower().splitlines()
+    pins = dict(line.split("==") for line in lines if "==" in line)
+    for package in PACKAGES:
+        assert judge(package, pins[package.name], Answer("1"), None).state == "ok", package.name

@@ -230,10 +230,11 @@ def chunk_name(block: int, array: ArrayName, view: int = 0) -> str:
     return f"c.{block}.{view}.0" if array == "features" else f"c.{block}.{view}"
 
 
-def describe_difference(cached: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def describe_difference(cached: Mapping[str, Any], wanted: Mapping[str, Any], speaker: str = "the spec now") -> str:
     """What two identities differ in: 'region_px 128, the spec now says 96'; several are joined by '; with'.
 
     Empty if they are equal. Keys below `parameters` are named as in the spec, others by their place: `face.detector`.
+    `speaker` is what `wanted` belongs to.
     """
     old, new = dict(_flatten(cached)), dict(_flatten(wanted))
     phrases = []
@@ -242,7 +243,7 @@ def describe_difference(cached: Mapping[str, Any], wanted: Mapping[str, Any]) ->
             continue
         name = key.removeprefix("parameters.")
         had = f"{name} {_show(old[key])}" if key in old else f"no {name}"
-        phrases.append(f"{had}, the spec now says {_show(new[key])}" if key in new else f"{had}, the spec now has none")
+        phrases.append(f"{had}, {speaker} says {_show(new[key])}" if key in new else f"{had}, {speaker} has none")
     return "; with ".join(phrases)
 
 

@@ -108,6 +108,7 @@ app.command()(cache_upkeep.problems)
 app.command()(cache_upkeep.verify)
 app.command("export")(cache_exchange.export)
 app.command("import")(cache_exchange.import_)
+app.command()(cache_exchange.merge)
 
 
 def describe_cache(cache: Cache) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from emofuse.stores import as_path, is_remote
+
 
 def export(
     path: Annotated[Path, typer.Argument(help="Path of the cache.")],
@@ -23,10 +25,11 @@ def export(
     from emofuse.cache.reader import open_cache
 
     chosen = check_format(to)
-    names = None if streams is None else [name.strip() for name in streams.split(",") if name.strip()]
-    target = out or path.with_name(path.name.removesuffix(".zarr") + SUFFIXES[chosen])
+    path = as_path(path)
+    name = path.name.removesuffix(".zarr") + SUFFIXES[chosen]
+    target = out or (Path(name) if is_remote(path) else path.with_name(name))
     with _progress("exporting") as on_rows:
-        export_cache(open_cache(path), target, chosen, streams=names, on_rows=on_rows)
+        export_cache(open_cache(path), target, chosen, streams=_names(streams), on_rows=on_rows)
     typer.echo(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
 
 
@@ -52,12 +55,34 @@ def import_(
 
     request = ImportRequest(file, name, dataset, ids, dtype, ignore_unknown, mark_non_finite)
     with _progress("importing") as on_rows:
-        done = import_stream(path, request, on_rows=on_rows)
+        done = import_stream(as_path(path), request, on_rows=on_rows)
     parts = [f"{done.ok} rows imported"]
     parts += [f"{done.absent} not in the file"] if done.absent else []
     parts += [f"{done.non_finite} not finite"] if done.non_finite else []
     parts += [f"{done.ignored} ids ignored"] if done.ignored else []
     typer.echo(f"{path}: {name}: {', '.join(parts)}; content {done.sha256[:12]}")
+
+
+def merge(
+    out: Annotated[Path, typer.Argument(help="Path of the new cache.")],
+    caches: Annotated[list[Path], typer.Argument(help="Two caches or more; they are only read.")],
+    streams: Annotated[str | None, typer.Option(help="With commas: lbp,resnet50.", show_default="all")] = None,
+) -> None:
+    """Make one cache of several: of the same rows with other streams or blocks, or of different rows."""
+    from emofuse.cache.merge import merge_caches
+
+    with _progress("merging") as on_blocks:
+        done = merge_caches(
+            as_path(out), [as_path(path) for path in caches], streams=_names(streams), on_blocks=on_blocks
+        )
+    how = "one after another" if done.by_rows else "the same in all"
+    typer.echo(f"{out}: {done.rows} rows, {how}; {', '.join(done.streams)}")
+    for stream, lacking in done.lacking.items():
+        typer.echo(f"  {stream}: {lacking} blocks are in none of the caches; a build computes them")
+
+
+def _names(streams: str | None) -> list[str] | None:
+    return None if streams is None else [name.strip() for name in streams.split(",") if name.strip()]
 
 
 @contextmanager

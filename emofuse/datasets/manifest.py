@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 
 from emofuse.errors import DatasetError
+from emofuse.stores import as_path
 
 COLUMNS = ("sample_id", "path", "split", "label", "problem")
 _INFO_KEY = "emofuse"
@@ -81,7 +82,7 @@ class Manifest:
         if _INFO_KEY not in metadata:
             raise DatasetError(f"{path}: not a manifest of emofuse (its Parquet metadata lacks {_INFO_KEY!r})")
         info = json.loads(metadata[_INFO_KEY])
-        return cls(pl.read_parquet(path), tuple(info["classes"]), Path(info["root"]), info["info"])
+        return cls(pl.read_parquet(path), tuple(info["classes"]), as_path(info["root"]), info["info"])
 
 
 def _seal(data: bytes) -> str:

@@ -63,3 +63,14 @@ def test_vectors_of_another_tool_become_a_stream(cache, tmp_path):
     assert result.stdout.startswith(head)
     (line,) = [line for line in emofuse("info", cache).stdout.splitlines() if line.startswith("clip_vit")]
     assert line.split()[:7] == ["clip_vit", "2", "float32", "1/1", "1", "1", "1"]
+
+
+def test_caches_of_the_same_rows_are_merged(cache, tmp_path, write_cache):
+    texture = {"texture": ("lbp", np.ones((3, 512), np.float32), np.full(3, Status.OK, np.uint8))}
+    other = write_cache(tmp_path / "g.zarr", ["joy", "fear"], np.array([0, 1, -1]), ["train", "test", ""], texture)
+    result = emofuse("merge", tmp_path / "all.zarr", cache, other, "--streams", "lbp,texture")
+    assert result.stdout == f"{tmp_path}/all.zarr: 3 rows, the same in all; lbp, texture\n"
+    assert '"texture"' in emofuse("info", tmp_path / "all.zarr", "--json").stdout
+    (other / "streams/texture/status/c.0.0").unlink()
+    result = emofuse("merge", tmp_path / "again.zarr", cache, other)
+    assert "  texture: 1 blocks are in none of the caches; a build computes them" in result.stdout

@@ -28,8 +28,9 @@ HEADS_CPU = 25
 """More heads in a wave make no head faster on a CPU: once shared work is spread over some twenty of them, what each
 reads and writes counts, and more of them leave less of it in the caches."""
 
-HEADS_CUDA, SECONDS_CUDA = 64, 120.0
-"""A wave of more heads than this takes no longer than these seconds, so that little is lost if it is interrupted."""
+LONG_S, SHARED_SHARE = 120.0, 0.1
+"""A wave that takes longer than this takes no more heads once the work that they share is no more than this part of its
+time: more of them would hardly be faster, and more would be lost if it is interrupted."""
 
 
 @dataclass(frozen=True)
@@ -177,10 +178,10 @@ class _Group:
         """Whether a wave of these may take the place of one of fewer."""
         if not self._fits(members):
             return False
-        if self._machine.device.type != "cuda":
-            return len(members) <= HEADS_CPU
-        few = len(before) < HEADS_CUDA
-        return few or self._seconds(members, nominal_rates(self._machine)) <= SECONDS_CUDA
+        if self._machine.device.type == "cpu" and len(members) > HEADS_CPU:
+            return False
+        shared, own = self._seconds(before, nominal_rates(self._machine))
+        return shared + own <= LONG_S or shared > SHARED_SHARE * (shared + own)
 
     def _fits(self, members: Sequence[int]) -> bool:
         return self._memory(members) <= self._data.memory_bytes and (
@@ -197,7 +198,7 @@ class _Group:
 
     def _closed(self, members: Sequence[int], rates: Rates) -> Wave:
         parameters = sum(self._costs[index].parameters for index in members)
-        return Wave(tuple(members), parameters, self._memory(members), self._seconds(members, rates))
+        return Wave(tuple(members), parameters, self._memory(members), sum(self._seconds(members, rates)))
 
     def _memory(self, members: Sequence[int]) -> int:
         """Bytes of a wave.
@@ -215,8 +216,8 @@ class _Group:
         features = int(FEATURES_SHARE * self._data.memory_bytes) if self._streamed else self._feature_bytes(members)
         return features + sum(cost.weight_bytes for cost in costs) + batches + max(step, part)
 
-    def _seconds(self, members: Sequence[int], rates: Rates) -> float:
-        """Every operation's start, its arithmetic, and the memory that it goes through; see `Rates`."""
+    def _seconds(self, members: Sequence[int], rates: Rates) -> tuple[float, float]:
+        """What all heads share, the start of every operation and the batches; and their own arithmetic and memory."""
         first, folds = self._specs[0], self._used_folds(members)
         dims = tuple((column.name, column.dim) for column in self._columns(members))
         operations = group_operations(first.head, dims, len(self._data.classes), len(folds))
@@ -233,9 +234,8 @@ class _Group:
             flops += share * (trained * cost.flops_per_row + val_rows * cost.eval_flops_per_row)
             moved += share * (steps * cost.parameters * UPDATE_BYTES + ROW_PASSES * trained * cost.row_bytes)
         longest = max(epochs)
-        return longest * (starts * rates.operation_s + gathered / rates.bytes_per_s) + (
-            flops / rates.flops_per_s + moved / rates.bytes_per_s
-        )
+        shared = longest * (starts * rates.operation_s + gathered / rates.bytes_per_s)
+        return shared, flops / rates.flops_per_s + moved / rates.bytes_per_s
 
     def _epochs(self, members: Sequence[int]) -> list[float]:
         """Epochs of each run: all of them, or as many as it has on average under halving."""

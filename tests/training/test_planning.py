@@ -22,7 +22,6 @@ from emofuse.specs import (
     RunSpec,
     TrainSpec,
 )
-from emofuse.training import planning
 from emofuse.training.costs import Cost, group_operations, head_cost
 from emofuse.training.data import FEATURES_SHARE, TrainingData
 from emofuse.training.halving import Halving
@@ -123,13 +122,16 @@ def test_folds_and_seeds_of_a_configuration_stay_in_one_wave(cache):
     assert [len(wave.members) for wave in plan_runs(data_of(cache), many, machine=CPU).waves] == [HEADS_CPU + 10]
 
 
-def test_a_gpu_takes_as_many_heads_as_end_in_two_minutes(cache):
-    specs = [run(learning_rate=10 ** -(1 + index / 200), epochs=1000) for index in range(600)]
-    waves = plan_runs(data_of(cache), specs, machine=CUDA).waves
-    assert len(waves) > 1
-    for wave in waves[:-1]:
-        assert len(wave.members) >= planning.HEADS_CUDA
-        assert wave.seconds <= planning.SECONDS_CUDA or len(wave.members) == planning.HEADS_CUDA
+def test_a_long_wave_takes_heads_only_while_much_of_its_work_is_shared(cache):
+    wide = ConcatHeadSpec(embed_dim=4096, width=4096)
+    for machine in (CPU, CUDA):
+        sizes = []
+        for head, epochs in ((wide, 20_000), (HEAD, 20_000), (HEAD, 2)):
+            specs = [run(head=head, learning_rate=10 ** -(1 + index / 200), epochs=epochs) for index in range(400)]
+            sizes.append(len(plan_runs(data_of(cache, 10**12), specs, machine=machine).waves[0].members))
+        long_and_heavy, long_and_light, short = sizes
+        assert long_and_heavy < long_and_light <= short
+        assert short == (HEADS_CPU if machine is CPU else 400)
 
 
 def test_what_a_machine_was_measured_to_do_cuts_no_wave(cache):

@@ -11,7 +11,9 @@ requests under way. An object appears whole or not at all, which is all that a c
 
 from __future__ import annotations
 
+import os
 import posixpath
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -157,13 +159,6 @@ class RemotePath:
             found = file_system().ls(self.key, detail=False)
         return iter(sorted(RemotePath(SCHEME + key) for key in found if key.rstrip("/") != self.key))
 
-    def sizes(self) -> dict[str, int]:
-        """Key relative to this folder -> bytes, of all objects below it at any depth; {} where there are none."""
-        with store_errors(self):
-            found: Mapping[str, Any] = file_system().find(self.key, detail=True)
-        start = len(self.key) + 1
-        return {key[start:]: int(entry["size"]) for key, entry in found.items() if len(key) >= start}
-
     def read_bytes(self) -> bytes:
         """The object whole.
 
@@ -187,19 +182,34 @@ class RemotePath:
             file_system().pipe_file(self.key, data)
         return len(data)
 
-    def write_new(self, data: bytes) -> None:
-        """Writes an object that is not there yet; of two processes that try, one succeeds.
+    def write_if(self, data: bytes, tag: str | None) -> None:
+        """Writes an object only if it is what the caller believes; of two processes that try, one succeeds.
+
+        Args:
+            data: what to write.
+            tag: what `tag()` said of the object that is there; None if there shall be none.
 
         Raises:
-            FileExistsError: it is there.
+            FileExistsError: there is another one, or none any more.
         """
+        condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
         with store_errors(self):
             try:
-                file_system().pipe_file(self.key, data, mode="create")
+                file_system().pipe_file(self.key, data, **condition)
+            except FileNotFoundError:
+                raise FileExistsError(f"{self}: gone meanwhile") from None
             except OSError as error:
-                if "PreconditionFailed" in str(error) or "pre-conditions" in str(error):
-                    raise FileExistsError(f"{self}: there already") from None
-                raise
+                if not any(word in str(error) for word in ("PreconditionFailed", "pre-conditions", "Conditional")):
+                    raise
+                raise FileExistsError(f"{self}: changed meanwhile") from None
+
+    def tag(self) -> str | None:
+        """What changes whenever the object is written; None if there is none."""
+        with store_errors(self):
+            try:
+                return str(file_system().info(self.key)["ETag"])
+            except FileNotFoundError:
+                return None
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Deletes an object.
@@ -215,15 +225,51 @@ class RemotePath:
             if not missing_ok:
                 raise
 
-    def remove_tree(self) -> None:
-        """Deletes all objects below it."""
-        keys = [f"{self.key}/{name}" for name in self.sizes()]
-        if keys:
-            with store_errors(self):
-                file_system().rm(keys)
-
     def mkdir(self, *, parents: bool = False, exist_ok: bool = False) -> None:
         """Does nothing: a folder is there as soon as an object is in it."""
+
+
+def file_sizes(folder: Path | RemotePath) -> dict[str, int]:
+    """Name relative to a folder, with slashes -> bytes, of all files below it at any depth; {} if there is no folder.
+
+    Files are listed, not asked for one by one: a cache of millions of rows has tens of thousands of them.
+    """
+    if isinstance(folder, RemotePath):
+        with store_errors(folder):
+            found: Mapping[str, Any] = file_system().find(folder.key, detail=True)
+        start = len(folder.key) + 1
+        return {key[start:]: int(entry["size"]) for key, entry in found.items() if len(key) > start}
+    sizes: dict[str, int] = {}
+    folders = [("", str(folder))] if folder.is_dir() else []
+    for prefix, name in folders:
+        with os.scandir(name) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append((f"{prefix}{entry.name}/", entry.path))
+                elif entry.is_file():
+                    sizes[prefix + entry.name] = entry.stat().st_size
+    return sizes
+
+
+def remove_tree(folder: Path | RemotePath) -> None:
+    """Deletes a folder with all that is in it; nothing happens if there is none."""
+    if not isinstance(folder, RemotePath):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    keys = [f"{folder.key}/{name}" for name in file_sizes(folder)]
+    if keys:
+        with store_errors(folder):
+            file_system().rm(keys)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes a file so that it is there whole or, if this process dies, as it was before."""
+    if is_remote(path):
+        path.write_bytes(data)
+        return
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(data)
+    partial.replace(path)
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,7 @@ import pytest
 
 from emofuse import stores
 from emofuse.errors import StoreError
-from emofuse.stores import RemotePath, as_path, is_remote
+from emofuse.stores import RemotePath, as_path, file_sizes, is_remote, remove_tree, replace_file
 
 
 @pytest.fixture
@@ -83,31 +83,58 @@ def test_folders_are_what_keys_have_in_common(bucket):
     assert folder.is_dir()
     assert not folder.is_file()
     assert [path.name for path in folder.iterdir()] == ["a", "b"]
-    assert folder.sizes() == {"a/x": 2, "a/y/z": 2, "b": 2}
     with pytest.raises(FileNotFoundError):
         folder.stat()
     with pytest.raises(FileNotFoundError):
         (bucket / "none").iterdir()
-    assert (bucket / "none").sizes() == {}
-    folder.remove_tree()
-    assert not folder.exists()
-    (bucket / "none").remove_tree()
-    assert (bucket / "f2").is_file()
 
 
 def test_more_objects_than_one_answer_lists(bucket):
     stores.file_system().pipe({f"{bucket.key}/many/{number}": b"x" for number in range(1003)})
-    assert len((bucket / "many").sizes()) == 1003
+    assert len(file_sizes(bucket / "many")) == 1003
 
 
-def test_a_new_object_is_written_by_one_alone(bucket):
-    (bucket / "lock").write_new(b"first")
-    with pytest.raises(FileExistsError, match=r"s3://features-\d+/lock: there already"):
-        (bucket / "lock").write_new(b"second")
-    assert (bucket / "lock").read_bytes() == b"first"
+def test_of_two_that_write_an_object_one_succeeds(bucket):
+    lock = bucket / "lock"
+    assert lock.tag() is None
+    lock.write_if(b"first", None)
+    seen = lock.tag()
+    with pytest.raises(FileExistsError, match=r"s3://features-\d+/lock: changed meanwhile"):
+        lock.write_if(b"second", None)
+    lock.write_if(b"third", seen)
+    with pytest.raises(FileExistsError, match="changed meanwhile"):
+        lock.write_if(b"fourth", seen)
+    assert lock.read_bytes() == b"third"
+    seen = lock.tag()
+    lock.unlink()
+    with pytest.raises(FileExistsError, match="meanwhile"):
+        lock.write_if(b"fifth", seen)
 
 
-@pytest.mark.parametrize("ask", [RemotePath.read_bytes, RemotePath.is_file, RemotePath.sizes])
+@pytest.fixture(params=["a store", "a disk"])
+def folder(request, tmp_path) -> Path:
+    return as_path(request.getfixturevalue("s3_bucket")) if request.param == "a store" else tmp_path
+
+
+def test_files_are_listed_with_their_sizes_at_any_depth(folder):
+    for name in ("f/b", "f/a/x", "f/a/y/z", "f2"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    assert file_sizes(folder / "f") == {"a/x": 5, "a/y/z": 7, "b": 3}
+    assert file_sizes(folder / "none") == {}
+    remove_tree(folder / "f")
+    remove_tree(folder / "none")
+    assert file_sizes(folder) == {"f2": 2}
+
+
+def test_a_file_is_replaced_at_once(folder):
+    for data in (b"one", b"two"):
+        replace_file(folder / "x", data)
+        assert (folder / "x").read_bytes() == data
+    assert list(file_sizes(folder)) == ["x"]
+
+
+@pytest.mark.parametrize("ask", [RemotePath.read_bytes, RemotePath.is_file, file_sizes])
 def test_a_store_that_does_not_answer_is_an_error_with_the_remedy(s3_bucket, monkeypatch, ask):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(stores, "_ATTEMPTS", 1)

@@ -16,7 +16,7 @@ from emofuse.report import ReportFiles
 from emofuse.report.stamp import report_when_needed
 from emofuse.results import RunRecord
 from emofuse.specs import DemoSpec, PipelineSpec, RunSpec, SplitSpec
-from emofuse.training.runs import train_run
+from emofuse.training.runs import train_runs
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def run_pipeline(
     Args:
         spec: the pipeline.
         options: of this machine and call.
-        say: is given one line per step and per trained run.
+        say: is given one line per step and per run; runs that train together end together.
         progress: follows the building of the cache.
 
     Raises:
@@ -114,13 +114,13 @@ def run_pipeline(
     paths = PipelinePaths(options.out)
     cache, build = prepare_cache(spec, options, say=say, progress=progress)
     runs = list(expand_runs(spec))
-    records = []
-    trained = 0
-    for number, run in enumerate(runs, start=1):
-        record, trained_now = train_run(cache, run, paths.runs, device=options.device)
-        trained += trained_now
-        records.append(record)
-        say(f"run {number}/{len(runs)}: {_describe_run(record, trained_now)}")
+
+    def tell(index: int, record: RunRecord, trained_now: bool) -> None:
+        say(f"run {index + 1}/{len(runs)}: {_describe_run(record, trained_now)}")
+
+    found = train_runs(cache, runs, paths.runs, device=options.device, on_run=tell)
+    records = [record for record, _ in found]
+    trained = sum(trained_now for _, trained_now in found)
 
     names = [run.name for run in spec.runs]
     files, written = report_when_needed(

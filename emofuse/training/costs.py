@@ -76,15 +76,16 @@ class Operations:
 
     Attributes:
         forward: of a forward pass, with the reading of the batch.
-        tensors: parameters that the optimizer is told of, for each setting of its own.
+        update: of the optimizer in a step, for each setting that it has.
     """
 
     forward: int
-    tensors: int
+    update: int
 
-    def step(self, settings: int) -> int:
-        """Of one step with so many settings of the optimizer: forward, twice that backward, updates."""
-        return 3 * self.forward + settings * self.tensors
+    @property
+    def derived(self) -> int:
+        """Of a forward pass and the backward pass that follows, which has twice as many."""
+        return 3 * self.forward
 
 
 @lru_cache(maxsize=4096)

@@ -217,7 +217,7 @@ class _Group:
         return features + sum(cost.weight_bytes for cost in costs) + batches + max(step, part)
 
     def _seconds(self, members: Sequence[int], rates: Rates) -> tuple[float, float]:
-        """What all heads share, the start of every operation and the batches; and their own arithmetic and memory."""
+        """What all heads share, the start of operations and the batches; and their own arithmetic and updates."""
         first, folds = self._specs[0], self._used_folds(members)
         dims = tuple((column.name, column.dim) for column in self._columns(members))
         operations = group_operations(first.head, dims, len(self._data.classes), len(folds))
@@ -225,7 +225,8 @@ class _Group:
         steps = -(-self._rows // first.train.batch_size)
         val_rows = self._val_rows(members)
         parts = -(-val_rows // eval_rows(len(members)))
-        starts = steps * operations.step(settings) + parts * operations.forward
+        starts = steps * operations.derived + parts * operations.forward
+        updates = steps * settings * operations.update
         gathered = len(folds) * (self._rows + val_rows) * self._width(members) * 4 * self._machine.dtype.itemsize
         flops = moved = 0.0
         epochs = self._epochs(members)
@@ -235,7 +236,8 @@ class _Group:
             moved += share * (steps * cost.parameters * UPDATE_BYTES + ROW_PASSES * trained * cost.row_bytes)
         longest = max(epochs)
         shared = longest * (starts * rates.operation_s + gathered / rates.bytes_per_s)
-        return shared, flops / rates.flops_per_s + moved / rates.bytes_per_s
+        own = flops / rates.flops_per_s + moved / rates.bytes_per_s + longest * updates * rates.operation_s
+        return shared, own
 
     def _epochs(self, members: Sequence[int]) -> list[float]:
         """Epochs of each run: all of them, or as many as it has on average under halving."""

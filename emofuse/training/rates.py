@@ -76,8 +76,8 @@ def _operation_s(machine: Machine) -> float:
         member = Member(("tiny",), LinearHeadSpec(), TrainSpec(epochs=epochs, batch_size=rows // steps))
         return _seconds(lambda: train_group(table, [fold], [member], plain), machine.device)
 
-    operations = group_operations(LinearHeadSpec(), (("tiny", 2),), 2, 1).step(settings=1)
-    return max(seconds(3) - seconds(1), 1e-6) / (2 * steps * operations)
+    operations = group_operations(LinearHeadSpec(), (("tiny", 2),), 2, 1)
+    return max(seconds(3) - seconds(1), 1e-6) / (2 * steps * (operations.derived + operations.update))
 
 
 def _seconds(function: Callable[[], object], device: torch.device, repeats: int = 5) -> float:

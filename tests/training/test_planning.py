@@ -225,7 +225,8 @@ def test_time_is_operations_arithmetic_and_memory(cache):
     heads = [run(seed=seed) for seed in range(3)]
     assert seconds(heads, flops_per_s=1e9) == pytest.approx(3 * flops / 1e9)
     operations = group_operations(HEAD, tuple(DIMS.items()), 3, 1)
-    assert seconds([run()], operation_s=1.0) == pytest.approx(10 * (2 * operations.step(1) + operations.forward))
+    in_an_epoch = 2 * (operations.derived + operations.update) + operations.forward
+    assert seconds([run()], operation_s=1.0) == pytest.approx(10 * in_an_epoch)
     assert seconds(heads, operation_s=1.0) == seconds([run()], operation_s=1.0)  # shared by all
     assert seconds([run(), run(learning_rate=1.0)], operation_s=1.0) > seconds([run()], operation_s=1.0)
     assert seconds([run(epochs=40)], bytes_per_s=1e9) == pytest.approx(4 * seconds([run()], bytes_per_s=1e9))
@@ -251,8 +252,9 @@ def test_parameters_flops_and_operations_are_counted_for_every_head(spec):
     assert cost.row_bytes > 0
     assert cost.flops_per_row > cost.eval_flops_per_row > 0
     one, five = (group_operations(spec, dims, 3, count) for count in (1, 5))
-    assert one.tensors == five.tensors == len(list(head.parameters()))
+    assert one.update == five.update == len(list(head.parameters()))
     assert 0 < one.forward < five.forward
+    assert one.derived == 3 * one.forward
 
 
 def test_flops_of_a_probe_are_those_of_two_products():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from emofuse.cache.reader import open_cache
 from emofuse.features import FeatureTable
 
 sys.path.append(str(Path(__file__).parent))  # oracle.py
@@ -48,3 +49,39 @@ def _make_table(labels, features, *, classes=None, missing=None):
         },
         status=status,
     )
+
+
+@pytest.fixture(scope="session")
+def plant_cache(write_cache):
+    """Writes a small learnable cache of three kinds of streams in blocks; a fifth has no face, one row no label."""
+
+    def plant(path, *, labels=None, splits=None, streams=None, block_rows=16, rows=150):
+        rng = np.random.default_rng(0)
+        truth = rng.integers(0, 3, rows)
+        faces = np.where(rng.random(rows) < 0.2, 2, 1).astype(np.uint8)
+        hidden = rng.normal(size=(3, 512))[truth] * 0.02
+        planted = {
+            "resnet50": ("backbone", np.eye(3)[truth].repeat(4, 1) + rng.normal(size=(rows, 12)), np.ones(rows)),
+            "lbp": ("lbp", rng.random((rows, 512)) * 0.1 + hidden, faces),
+            "action_units": ("action_units", rng.normal(5, 2, size=(rows, 30)) + truth[:, None], faces),
+            "places365": ("backbone", rng.normal(size=(rows, 8)) + truth[:, None] * 0.3, np.ones(rows)),
+        }
+        types = {"resnet50": np.float16, "places365": np.float16}
+        arrays = {
+            name: (kind, x.astype(types.get(name, np.float32)), status.astype(np.uint8))
+            for name, (kind, x, status) in planted.items()
+        }
+        planted_labels = truth.copy()
+        planted_labels[7] = -1
+        planted_splits = (["train", "train", "train", "val", "test"] * rows)[:rows]
+        written = write_cache(
+            path,
+            ("joy", "fear", "calm"),
+            planted_labels if labels is None else labels,
+            planted_splits if splits is None else splits,
+            arrays | (streams or {}),
+            block_rows=block_rows,
+        )
+        return open_cache(written)
+
+    return plant

@@ -182,12 +182,15 @@ class RemotePath:
             file_system().pipe_file(self.key, data)
         return len(data)
 
-    def write_if(self, data: bytes, tag: str | None) -> None:
+    def write_if(self, data: bytes, tag: str | None) -> str:
         """Writes an object only if it is what the caller believes; of two processes that try, one succeeds.
 
         Args:
             data: what to write.
             tag: what `tag()` said of the object that is there; None if there shall be none.
+
+        Returns:
+            The tag of what is there now.
 
         Raises:
             FileExistsError: there is another one, or none any more.
@@ -195,7 +198,7 @@ class RemotePath:
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
         with store_errors(self):
             try:
-                file_system().pipe_file(self.key, data, **condition)
+                return str(file_system().pipe_file(self.key, data, **condition)["ETag"])
             except FileNotFoundError:
                 raise FileExistsError(f"{self}: gone meanwhile") from None
             except OSError as error:

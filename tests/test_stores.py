@@ -101,7 +101,7 @@ def test_of_two_that_write_an_object_one_succeeds(bucket):
     seen = lock.tag()
     with pytest.raises(FileExistsError, match=r"s3://features-\d+/lock: changed meanwhile"):
         lock.write_if(b"second", None)
-    lock.write_if(b"third", seen)
+    assert lock.write_if(b"third", seen) == lock.tag() != seen
     with pytest.raises(FileExistsError, match="changed meanwhile"):
         lock.write_if(b"fourth", seen)
     assert lock.read_bytes() == b"third"

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import zarr
 
 from emofuse.cache.layout import (
     ATTRIBUTE,
@@ -19,6 +18,7 @@ from emofuse.cache.layout import (
     manifest_path,
     streams_dir,
 )
+from emofuse.cache.zarr_store import open_array
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, DatasetError
 
@@ -90,7 +90,7 @@ def read_stream_layout(path: Path, name: str) -> StreamLayout | None:
     try:
         layout = parse_stream_layout(folder, own)
         for array in layout.arrays:
-            zarr.open_array(folder / array, mode="r")
+            open_array(folder / array)
     except (KeyError, IndexError, ValueError, TypeError, OSError) as error:
         raise CacheError(f"{folder}: damaged ({error}). Mend it with: emofuse cache repair {path}") from error
     return layout
@@ -103,7 +103,7 @@ def parse_stream_layout(folder: Path, own: Mapping[str, Any]) -> StreamLayout:
         KeyError, TypeError, ValueError, OSError: they are not those of a stream.
     """
     if "dim" not in own:  # format 1 left it to the features to say their shape and type
-        features = zarr.open_array(folder / "features", mode="r")
+        features = open_array(folder / "features")
         own = {"views": features.shape[1], "dim": features.shape[2], "dtype": features.dtype.name, **own}
     return StreamLayout(
         name=folder.name,

@@ -13,10 +13,12 @@ import zarr
 
 from emofuse.cache.layout import ArrayName, CacheLayout, StreamLayout, chunk_name, streams_dir
 from emofuse.cache.metadata import read_cache_layout, read_manifest, read_stream_layout, stream_names
+from emofuse.cache.zarr_store import open_array
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, IncompleteCacheError
 from emofuse.specs import DecodeSpec, FaceSpec
 from emofuse.status import Status
+from emofuse.stores import as_path, file_sizes
 
 # What Zarr's codec pipelines raise for a chunk that is damaged, short or not readable at all.
 CHUNK_ERRORS = (ValueError, RuntimeError, OSError)
@@ -107,11 +109,14 @@ class CachedStream:
         """
         lacking = np.ones((self._rows.blocks, views), dtype=np.bool_)
         starts = np.arange(0, self._rows.rows, self._rows.block_rows)
+        files = file_sizes(self._folder)
         for view in range(min(views, self.views)):
             lacking[:, view] = np.logical_or.reduceat(self.status[:, view] == Status.PENDING, starts)
             has_reasons = np.logical_or.reduceat(self.status[:, view] != Status.OK, starts)
             for block in np.flatnonzero(~lacking[:, view]).tolist():
-                lacking[block, view] = not self._has_whole_chunks(block, view, has_reasons=bool(has_reasons[block]))
+                lacking[block, view] = not self._has_whole_chunks(
+                    files, block, view, has_reasons=bool(has_reasons[block])
+                )
         return lacking
 
     def lacking_blocks(self, views: int = 1) -> npt.NDArray[np.int64]:
@@ -154,7 +159,7 @@ class CachedStream:
 
     def nbytes(self) -> int:
         """Bytes of the stream's files."""
-        return sum(file.stat().st_size for file in self._folder.rglob("*") if file.is_file())
+        return sum(file_sizes(self._folder).values())
 
     def _read_rows(self, rows: slice, view: int) -> npt.NDArray[np.floating[Any]]:
         # A slice, not a number: Zarr's fast codec pipelines decode straight into the result of a slice only.
@@ -164,21 +169,21 @@ class CachedStream:
             raise self._damage("features", error) from error
 
     def _open(self, array: ArrayName) -> zarr.Array[Any]:
-        return zarr.open_array(self._folder / array, mode="r")
+        return open_array(self._folder / array)
 
     @property
     def _whole(self) -> tuple[slice, slice]:
         """The stream's part of its arrays: all of them, unless a build was killed while it made room for more."""
         return slice(0, self._rows.rows), slice(0, self.views)
 
-    def _has_whole_chunks(self, block: int, view: int, *, has_reasons: bool) -> bool:
+    def _has_whole_chunks(self, files: Mapping[str, int], block: int, view: int, *, has_reasons: bool) -> bool:
+        """Whether the files of a block are there and as long as they must be, by a listing of the stream's folder."""
         for array in self._layout.number_arrays:
             expected = self._layout.chunk_bytes(array, self._rows.block_rows)
-            file = self._folder / array / chunk_name(block, array, view)
-            if not file.is_file() or file.stat().st_size != expected:
+            if files.get(f"{array}/{chunk_name(block, array, view)}") != expected:
                 return False
         needs_reasons = has_reasons and self._layout.keeps_reasons
-        return not needs_reasons or (self._folder / "reason" / chunk_name(block, "reason", view)).is_file()
+        return not needs_reasons or f"reason/{chunk_name(block, 'reason', view)}" in files
 
     def _read_small(self, array: ArrayName) -> npt.NDArray[np.uint8]:
         """Status or flags whole; chunk by chunk if one of them is damaged, which then reads as zeros."""
@@ -266,7 +271,7 @@ def open_cache(path: str | Path) -> Cache:
     Raises:
         CacheError: no cache there, of another format, damaged, or without its manifest.
     """
-    path = Path(path)
+    path = as_path(path)
     layout = read_cache_layout(path)
     manifest = read_manifest(path, layout)
     return Cache(path, layout, manifest, {stream.name: stream for stream in read_streams(path, layout)})

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
 from emofuse.cache.layout import (
     ATTRIBUTE,
@@ -35,6 +34,7 @@ from emofuse.cache.metadata import (
     stream_names,
 )
 from emofuse.cache.reader import CHUNK_ERRORS
+from emofuse.cache.zarr_store import open_array
 from emofuse.errors import CacheError
 from emofuse.status import Status
 
@@ -231,7 +231,7 @@ class _Blocks:
         self._folder = streams_dir(path) / layout.name
         self._cache = cache
         self._layout = layout
-        self._arrays = {array: zarr.open_array(self._folder / array, mode="r") for array in layout.arrays}
+        self._arrays = {array: open_array(self._folder / array) for array in layout.arrays}
 
     def is_there(self, block: int, view: int, array: ArrayName) -> bool:
         return (self._folder / array / chunk_name(block, array, view)).is_file()

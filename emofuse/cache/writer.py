@@ -31,12 +31,15 @@ from emofuse.cache.layout import (
     manifest_path,
     streams_dir,
 )
+from emofuse.cache.lease import hold_lease
 from emofuse.cache.metadata import read_cache_layout, read_manifest, read_stream_layout, stream_names
 from emofuse.cache.reader import read_stream
 from emofuse.cache.stale import check_block_rows, check_manifest, check_streams
+from emofuse.cache.zarr_store import create_group, open_array, update_group, zarr_store
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, did_you_mean
 from emofuse.status import Status
+from emofuse.stores import is_remote, remove_tree
 
 _UNFINISHED = ".new-"
 _DROPPED = ".dropped-"
@@ -51,11 +54,16 @@ _PLAIN_REASONS = {
 def lock_cache(path: Path) -> Iterator[None]:
     """Holds a cache for one build at a time; makes its folder if there is none. Ends with the process that holds it.
 
-    On Windows, which has no such lock, it is up to the user not to start two builds of one cache.
+    On Windows, which has no such lock, it is up to the user not to start two builds of one cache. A store has none
+    either: see `lease` for what takes its place.
 
     Raises:
         CacheError: another build holds it, or its folder cannot be made.
     """
+    if is_remote(path):
+        with hold_lease(path):
+            yield
+        return
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -106,7 +114,7 @@ def create_cache(path: Path, manifest: Manifest, *, block_rows: int) -> CacheLay
     )
     path.mkdir(parents=True, exist_ok=True)
     manifest.write(manifest_path(path))
-    zarr.create_group(path, zarr_format=3, attributes=layout.to_attributes())
+    create_group(path, layout.to_attributes())
     return layout
 
 
@@ -131,20 +139,23 @@ def add_stream(path: Path, layout: StreamLayout) -> None:
             )
         return
     _remove_stream_folder(path, layout.name)
-    unfinished = streams_dir(path) / (_UNFINISHED + layout.name)
-    shutil.rmtree(unfinished, ignore_errors=True)
+    folder = streams_dir(path) / layout.name
+    # A store renames nothing: there the attributes of the group, which come last, make the stream appear.
+    unfinished = folder if is_remote(path) else streams_dir(path) / (_UNFINISHED + layout.name)
+    remove_tree(unfinished)
     for array in layout.arrays:
         _create_array(unfinished / array, layout, array, cache)
-    zarr.create_group(unfinished, zarr_format=3, attributes=layout.to_attributes())
     if not (streams_dir(path) / "zarr.json").is_file():
-        zarr.create_group(streams_dir(path), zarr_format=3)
-    unfinished.rename(streams_dir(path) / layout.name)
+        create_group(streams_dir(path))
+    create_group(unfinished, layout.to_attributes())
+    if unfinished != folder:
+        unfinished.rename(folder)
 
 
 def _create_array(folder: Path, layout: StreamLayout, array: ArrayName, cache: CacheLayout) -> None:
     is_text = array == "reason"
     zarr.create_array(
-        folder,
+        zarr_store(folder),
         shape=layout.array_shape(array, cache.rows),
         chunks=layout.chunk_shape(array, cache.block_rows),
         dtype=VariableLengthUTF8() if is_text else layout.array_dtype(array),
@@ -179,9 +190,9 @@ def add_views(path: Path, stream: str, views: int, augment: Mapping[str, Any]) -
     wider = replace(cached, views=views, augment=augment)
     folder = streams_dir(path) / stream
     for array in wider.arrays:
-        zarr.open_array(folder / array, mode="r+").resize(wider.array_shape(array, cache.rows))
+        open_array(folder / array, "r+").resize(wider.array_shape(array, cache.rows))
     # Last: they say how many views there are. Arrays of a killed build may have more; that part is not read.
-    zarr.open_group(folder, mode="r+").update_attributes(wider.to_attributes())
+    update_group(folder, wider.to_attributes())
 
 
 def update_origin(path: Path, name: str, *, spec: Mapping[str, Any], weights: Mapping[str, Any] | None) -> None:
@@ -192,8 +203,7 @@ def update_origin(path: Path, name: str, *, spec: Mapping[str, Any], weights: Ma
     cached = read_stream_layout(path, name)
     if cached is None or (cached.spec, cached.weights) == (spec, weights):
         return
-    attributes = replace(cached, spec=spec, weights=weights).to_attributes()
-    zarr.open_group(streams_dir(path) / name, mode="r+").update_attributes(attributes)
+    update_group(streams_dir(path) / name, replace(cached, spec=spec, weights=weights).to_attributes())
 
 
 def write_block(
@@ -299,9 +309,12 @@ def drop_stream(path: Path, stream: str) -> None:
 def _remove_stream_folder(path: Path, stream: str) -> None:
     """Takes a stream's folder away in one step, then deletes it; nothing happens if there is none."""
     folder = streams_dir(path) / stream
-    if folder.is_dir():
+    if is_remote(folder):
+        (folder / "zarr.json").unlink(missing_ok=True)  # without its attributes the stream is gone
+        remove_tree(folder)
+    elif folder.is_dir():
         dropped = folder.with_name(_DROPPED + stream)
-        shutil.rmtree(dropped, ignore_errors=True)
+        remove_tree(dropped)
         folder.rename(dropped)
         shutil.rmtree(dropped)
 
@@ -320,7 +333,12 @@ def _is_current(path: Path, manifest: Manifest) -> bool:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Deletes what killed builds left: halves of files, streams not yet finished or not yet deleted."""
+    """Deletes what killed builds left: halves of files, streams not yet finished or not yet deleted.
+
+    On a store there is nothing of the kind: objects appear whole and under their names.
+    """
+    if is_remote(path):
+        return
     manifest = manifest_path(path)
     manifest.with_name(manifest.name + ".partial").unlink(missing_ok=True)
     for file in path.rglob("*.partial"):
@@ -335,7 +353,7 @@ def _open_for_writing(folder: Path, array: ArrayName) -> zarr.Array[Any]:
 
     A chunk of reasons of which all are "" is left out, or taken away where there was another.
     """
-    stored = zarr.open_array(folder, mode="r+").async_array
+    stored = open_array(folder, "r+").async_array
     return zarr.Array(
         zarr.AsyncArray(
             metadata=stored.metadata,

@@ -7,6 +7,7 @@ nowhere else, so that relabelling or re-splitting costs no extraction.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from emofuse.errors import DatasetError
-from emofuse.stores import as_path
+from emofuse.stores import as_path, replace_file
 
 COLUMNS = ("sample_id", "path", "split", "label", "problem")
 _INFO_KEY = "emofuse"
@@ -60,12 +61,11 @@ class Manifest:
         A checksum of all its bytes is among them, so that a damaged file is not parsed: Parquet itself has none.
         """
         info = {"classes": list(self.classes), "root": str(self.root), "info": dict(self.info)}
-        partial = path.with_name(path.name + ".partial")
         metadata = {_INFO_KEY: json.dumps(info, ensure_ascii=False), _SEAL_KEY: _OPEN_SEAL}
-        self.table.write_parquet(partial, metadata=metadata)
-        data = partial.read_bytes()
-        partial.write_bytes(data.replace(_OPEN_SEAL.encode(), _seal(data).encode()))
-        partial.replace(path)
+        buffer = io.BytesIO()
+        self.table.write_parquet(buffer, metadata=metadata)
+        data = buffer.getvalue()
+        replace_file(path, data.replace(_OPEN_SEAL.encode(), _seal(data).encode()))
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -76,13 +76,14 @@ class Manifest:
         """
         if not path.is_file():
             raise DatasetError(f"{path}: no such manifest")
-        if not _is_intact(path.read_bytes()):
+        data = path.read_bytes()
+        if not _is_intact(data):
             raise DatasetError(f"{path}: damaged, its checksum does not fit")
-        metadata = pl.read_parquet_metadata(path)
+        metadata = pl.read_parquet_metadata(io.BytesIO(data))
         if _INFO_KEY not in metadata:
             raise DatasetError(f"{path}: not a manifest of emofuse (its Parquet metadata lacks {_INFO_KEY!r})")
         info = json.loads(metadata[_INFO_KEY])
-        return cls(pl.read_parquet(path), tuple(info["classes"]), as_path(info["root"]), info["info"])
+        return cls(pl.read_parquet(io.BytesIO(data)), tuple(info["classes"]), as_path(info["root"]), info["info"])
 
 
 def _seal(data: bytes) -> str:

@@ -1,0 +1,71 @@
+"""Zarr's view of a path: a folder of this machine as it is, a store through fsspec with emofuse's own connection."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Literal
+
+import zarr
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import FsspecStore
+
+from emofuse.stores import RemotePath, async_file_system, store_errors
+
+
+class ObjectStore(FsspecStore):
+    """An S3-compatible store whose faults are `StoreError`: Zarr must not take them for damaged or missing chunks."""
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """The object of a key, None if there is none."""
+        with store_errors(f"s3://{self.path}/{key}"):
+            return await super().get(key, prototype, byte_range)
+
+    async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:
+        """Writes the object of a key."""
+        with store_errors(f"s3://{self.path}/{key}"):
+            await super().set(key, value, byte_range)
+
+    async def delete(self, key: str) -> None:
+        """Deletes the object of a key, if there is one."""
+        with store_errors(f"s3://{self.path}/{key}"):
+            await super().delete(key)
+
+    async def exists(self, key: str) -> bool:
+        """Whether a key has an object."""
+        with store_errors(f"s3://{self.path}/{key}"):
+            return await super().exists(key)
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """Names directly below a prefix."""
+        with store_errors(f"s3://{self.path}/{prefix}"):
+            async for name in super().list_dir(prefix):
+                yield name
+
+
+def zarr_store(path: Path | RemotePath) -> Path | Store:
+    """What Zarr's functions take for a path."""
+    if isinstance(path, RemotePath):
+        return ObjectStore(async_file_system(), path=path.key)
+    return path
+
+
+def open_array(folder: Path, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
+    """The array in a folder.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, or it is damaged.
+        StoreError: the store does not answer.
+    """
+    return zarr.open_array(zarr_store(folder), mode=mode)
+
+
+def create_group(folder: Path, attributes: dict[str, Any] | None = None) -> None:
+    """Makes a group."""
+    zarr.create_group(zarr_store(folder), zarr_format=3, attributes=attributes)
+
+
+def update_group(folder: Path, attributes: dict[str, Any]) -> None:
+    """Adds attributes to those of a group, or replaces them."""
+    zarr.open_group(zarr_store(folder), mode="r+").update_attributes(attributes)

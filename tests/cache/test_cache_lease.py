@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from emofuse import stores
+from emofuse.cache import lease
+from emofuse.cache.lease import hold_lease
+from emofuse.errors import CacheError, StoreError
+from emofuse.stores import RemotePath, as_path
+
+HOLD = """
+import sys, time
+from emofuse.cache import lease
+from emofuse.stores import as_path
+lease.BEAT_S = 0.1
+with lease.hold_lease(as_path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def cache(s3_bucket, monkeypatch) -> RemotePath:
+    monkeypatch.setattr(lease, "BEAT_S", 0.1)
+    monkeypatch.setattr(lease, "PATIENCE_S", 0.6)
+    monkeypatch.setattr(lease, "_LOOK_S", 0.05)
+    return as_path(s3_bucket) / "f" / "features.zarr"
+
+
+def told(cache: RemotePath) -> dict[str, object]:
+    return json.loads((cache.parent / "features.lease.json").read_bytes())
+
+
+def test_a_held_cache_is_refused_with_its_holder(cache):
+    with hold_lease(cache):
+        assert told(cache)["pid"] == os.getpid()
+        message = (
+            rf"s3://.*/features\.zarr: another build is writing this cache \(process {os.getpid()} on "
+            rf"{platform.node()}, since 20.*\)\. Wait for it, or stop it first\."
+        )
+        with pytest.raises(CacheError, match=message), hold_lease(cache):
+            pass
+        assert told(cache)["pid"] == os.getpid()
+    assert not (cache.parent / "features.lease.json").exists()
+    with hold_lease(cache):
+        pass
+
+
+def test_the_holder_keeps_saying_that_it_lives(cache):
+    with hold_lease(cache):
+        before = told(cache)["beat"]
+        time.sleep(0.5)
+        assert told(cache)["beat"] > before
+
+
+def test_a_dead_holder_of_this_machine_is_replaced_at_once(cache, monkeypatch):
+    monkeypatch.setattr(lease, "PATIENCE_S", 1000)
+    held = subprocess.Popen([sys.executable, "-c", HOLD, str(cache)], stdout=subprocess.PIPE, text=True)
+    assert held.stdout.readline() == "held\n"
+    with pytest.raises(CacheError, match=f"process {held.pid} on"), hold_lease(cache):
+        pass
+    held.kill()
+    held.wait()
+    assert told(cache)["pid"] == held.pid
+    with hold_lease(cache):
+        assert told(cache)["pid"] == os.getpid()
+
+
+def test_a_holder_of_another_machine_that_is_silent_is_replaced(cache):
+    silent = {"id": "x", "host": "elsewhere", "pid": 1, "since": "2020", "beat": 7}
+    (cache.parent / "features.lease.json").write_bytes(json.dumps(silent).encode())
+    started = time.monotonic()
+    with hold_lease(cache):
+        assert time.monotonic() - started > 0.5
+        assert told(cache)["host"] == platform.node()
+
+
+@pytest.mark.parametrize("damage", [b"", b"no JSON", b"[]"])
+def test_a_lease_that_says_nothing_is_replaced_when_it_stays_so(cache, damage):
+    (cache.parent / "features.lease.json").write_bytes(damage)
+    with hold_lease(cache):
+        assert told(cache)["pid"] == os.getpid()
+
+
+def test_of_two_that_come_at_once_one_is_refused(cache):
+    silent = {"id": "x", "host": "elsewhere", "pid": 1, "since": "2020", "beat": 7}
+    (cache.parent / "features.lease.json").write_bytes(json.dumps(silent).encode())
+    outcomes = []
+
+    def come() -> None:
+        try:
+            with hold_lease(cache):
+                time.sleep(1.5)
+                outcomes.append("held")
+        except CacheError:
+            outcomes.append("refused")
+
+    both = [threading.Thread(target=come) for _ in range(2)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert sorted(outcomes) == ["held", "refused"]
+
+
+def test_one_that_was_taken_over_leaves_the_new_holder_alone(cache):
+    with hold_lease(cache):
+        taken = {"id": "other", "host": "elsewhere", "pid": 1, "since": "2020", "beat": 1}
+        (cache.parent / "features.lease.json").write_bytes(json.dumps(taken).encode())
+        time.sleep(0.3)
+        assert told(cache) == taken
+    assert told(cache) == taken
+
+
+def test_a_store_that_stops_answering_does_not_end_the_holder(cache, monkeypatch):
+    with hold_lease(cache):
+        write_if = RemotePath.write_if
+
+        def fail(*_):
+            raise StoreError("no answer")
+
+        monkeypatch.setattr(RemotePath, "write_if", fail)
+        time.sleep(0.3)
+        monkeypatch.setattr(RemotePath, "write_if", write_if)
+        before = told(cache)["beat"]
+        time.sleep(0.4)
+        assert told(cache)["beat"] > before
+
+
+def test_a_store_that_does_not_answer_is_said(cache, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(stores, "_ATTEMPTS", 1)
+    stores.forget_connections()
+    with pytest.raises(StoreError, match=r"features\.lease\.json: the store cannot be used"), hold_lease(cache):
+        pass

@@ -42,6 +42,8 @@ def profile(
     from emofuse.specs import read_pipeline_spec
 
     spec = read_pipeline_spec(pipeline)
+    if out is not None:
+        _make_folder(out)
 
     from emofuse.pipeline import PipelinePaths
     from emofuse.profile import ProfileOptions, Repeats, profile_pipeline
@@ -64,3 +66,13 @@ def profile(
     typer.echo(as_markdown(found))
     for path in write_profile(found, out) if out else []:
         typer.echo(path, err=True)
+
+
+def _make_folder(out: Path) -> None:
+    """Before minutes of measuring, not after."""
+    from emofuse.errors import ProfileError
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ProfileError(f"{out}: no folder can be made here ({error.strerror}). Name another with --out") from None

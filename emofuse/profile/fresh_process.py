@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ def in_fresh_process(function: Callable[..., T], *arguments: Any, threads: int, 
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_call, args=(sender, threads, function, arguments), daemon=True)
-    with _environment(threads):
+    with _environment(threads), _deaf_to_ctrl_c():
         process.start()
     sender.close()  # this end of it; when the process ends, the pipe does
     try:
@@ -71,7 +72,6 @@ def begin_phase(device: torch.device) -> None:
 
 def _call(sender: Connection, threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """In the new process: sends (what the function gave, "") or (None, what went wrong)."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business, which then kills this process
     torch.set_num_threads(threads)
     try:
         answer = function(*arguments), ""
@@ -96,6 +96,19 @@ def _environment(threads: int) -> Iterator[None]:
                 os.environ[name] = before[name]
             else:
                 del os.environ[name]
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """A process started inside never hears Ctrl-C, not even while it imports: its parent does, and kills it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's business
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _peak_rss_bytes() -> int:

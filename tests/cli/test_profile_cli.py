@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from emofuse.cli import app
-from emofuse.errors import DatasetError, SpecError
+from emofuse.errors import DatasetError, ProfileError, SpecError
 
 
 @pytest.fixture
@@ -67,6 +67,14 @@ def test_an_unknown_pipeline_is_told_with_those_that_there_are():
 def test_a_wrong_folder_of_images_is_told(pipeline, tmp_path):
     with pytest.raises(DatasetError, match="nowhere: no such image or folder"):
         call(pipeline, "--data", tmp_path / "nowhere", "--rows", 20)
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_measured(pipeline, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        ProfileError, match=r"file: no folder can be made here \(File exists\)\. Name another with --out"
+    ):
+        call(pipeline, "--out", tmp_path / "file")
 
 
 def test_rows_are_a_cache_s_or_synthetic(pipeline, tmp_path):

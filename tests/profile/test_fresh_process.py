@@ -23,7 +23,7 @@ def test_it_gives_what_the_function_gives():
 
 def test_its_memory_is_not_its_parent_s():
     """With `ru_maxrss` it would be: a process inherits that mark from whoever starts it."""
-    large = np.ones(3 * 2**30 // 8)
+    large = np.ones(2 * 2**30 // 8)
     assert peak_memory(CPU).rss_bytes > large.nbytes
     assert in_fresh_process(peak_memory, CPU, threads=1, what="test").rss_bytes < large.nbytes // 2
 
@@ -56,3 +56,9 @@ def test_a_process_that_is_killed_is_told():
 def test_a_process_that_dies_is_told():
     with pytest.raises(ProfileError, match=r"^LBP: the measuring process died with exit status 3; what it wrote is"):
         in_fresh_process(os._exit, 3, threads=1, what="LBP")
+
+
+def test_it_does_not_hear_ctrl_c_and_its_parent_still_does():
+    before = signal.getsignal(signal.SIGINT)
+    assert in_fresh_process(signal.getsignal, signal.SIGINT, threads=1, what="test") == signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) == before

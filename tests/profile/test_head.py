@@ -10,8 +10,8 @@ from emofuse.errors import TrainingError
 from emofuse.profile.head import HeadJob, count_head, count_training, measure_head
 from emofuse.profile.timing import Repeats
 from emofuse.specs import RunSpec, parse_spec
-from emofuse.training.machine import Machine
 from emofuse.training.costs import head_cost
+from emofuse.training.machine import Machine
 
 DIMS = {"lbp": 60, "resnet50": 90}
 CLASSES = 5

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emofuse.heads.dropout import Dropout, Noise
+from emofuse.heads.embedding import Embeddings
 from emofuse.heads.lanes import Batch, Lane, Lanes, key_of, stream_of
-from emofuse.heads.layers import Embeddings, Linear, Vector
+from emofuse.heads.layers import Linear, Vector
 
 
 class LayerNorm(nn.Module):

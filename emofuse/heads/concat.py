@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from emofuse.heads.dropout import Noise
+from emofuse.heads.embedding import Embeddings
 from emofuse.heads.lanes import Batch, Lane, Lanes
-from emofuse.heads.layers import Embeddings, HiddenLayers, Join
+from emofuse.heads.layers import HiddenLayers, Join
 
 
 class ConcatHead(nn.Module):

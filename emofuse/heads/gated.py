@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from emofuse.heads.dropout import Noise
+from emofuse.heads.embedding import Embeddings
 from emofuse.heads.lanes import Batch, Lane, Lanes, key_of
-from emofuse.heads.layers import Embeddings, HiddenLayers, Join, Linear
+from emofuse.heads.layers import HiddenLayers, Join, Linear
 
 
 class GatedHead(nn.Module):

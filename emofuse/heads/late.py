@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emofuse.heads.dropout import Noise
+from emofuse.heads.embedding import Embeddings
 from emofuse.heads.lanes import Batch, Lane, Lanes, key_of, stream_of
-from emofuse.heads.layers import Embeddings, HiddenLayers, Linear, Vector
+from emofuse.heads.layers import HiddenLayers, Linear, Vector
 
 
 class StreamHead(nn.Module):

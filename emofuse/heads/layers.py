@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emofuse.heads.dropout import Dropout, Noise
-from emofuse.heads.lanes import Batch, Lanes, key_of
-from emofuse.heads.norm import MaskedBatchNorm
+from emofuse.heads.lanes import Lanes, key_of
 
 
 def products_in(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[object]:
@@ -27,6 +26,12 @@ def products_in(dtype: torch.dtype | None, device: torch.device) -> AbstractCont
     Weights, gradients as the optimizer sees them, its moments, batch norm and the loss stay in float32.
     """
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype, cache_enabled=False)
+
+
+def exact(device: torch.device) -> AbstractContextManager[object]:
+    """Matrix products in the operands' own type, also within `products_in`."""
+    cast = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if cast else nullcontext()
 
 
 def product_dtype(weight: Tensor) -> torch.dtype:
@@ -64,30 +69,40 @@ class Linear(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """(n, B, wide_out) of (n, B, wide_in)."""
-        product: Tensor = _Multiply.apply(values, self.weight, self.gradient)
-        return product if self.bias is None else product + self.bias.unsqueeze(1)
+        product: Tensor = _Multiply.apply(values, self.weight, self.bias, self.gradient)
+        return product
 
 
 class _Multiply(torch.autograd.Function):
-    """x (n, B, in), W (n, out, in) -> x W^T (n, B, out)."""
+    """x (n, B, in), W (n, out, in), b (n, out) or None -> x W^T + b (n, B, out)."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, weight: Tensor, gradient: Tensor | None) -> Tensor:
+    def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor | None, gradient: Tensor | None) -> Tensor:
         dtype = product_dtype(weight)
         values, cast = values.to(dtype), weight.to(dtype)
         ctx.save_for_backward(values, cast)
-        ctx.gradient, ctx.dtype = gradient, weight.dtype
-        return torch.bmm(values, cast.mT)
+        ctx.gradient, ctx.dtype, ctx.biased = gradient, weight.dtype, bias is not None
+        if bias is None:
+            return torch.bmm(values, cast.mT)
+        if bias.dtype == dtype:
+            return torch.baddbmm(bias.unsqueeze(1), values, cast.mT)
+        return bias.unsqueeze(1) + torch.bmm(values, cast.mT)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
         values, cast = ctx.saved_tensors
-        out = ctx.gradient if ctx.gradient is not None else torch.empty_like(cast, dtype=ctx.dtype)
-        if cast.dtype == out.dtype:
-            torch.bmm(grad.mT, values, out=out)
-        else:
-            out.copy_(torch.bmm(grad.mT, values))
-        return torch.bmm(grad, cast), out, None
+        of_bias = grad.sum(1) if ctx.biased else None
+        grad = grad.to(cast.dtype)
+        return torch.bmm(grad, cast), _of_weight(grad, values, ctx.gradient, ctx.dtype), of_bias, None
+
+
+def _of_weight(grad: Tensor, values: Tensor, gradient: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """(n, out, in) of grad (n, B, out) and a layer's inputs (n, B, in), written into `gradient` if there is one."""
+    if gradient is None:
+        return torch.bmm(grad.mT, values).to(dtype)
+    if gradient.dtype == values.dtype:
+        return torch.bmm(grad.mT, values, out=gradient)
+    return gradient.copy_(torch.bmm(grad.mT, values))
 
 
 class Vector(nn.Module):
@@ -145,7 +160,7 @@ class _Project(torch.autograd.Function):
         ctx.save_for_backward(features)
         ctx.per_fold, ctx.gradient, ctx.shape, ctx.dtype = per_fold, gradient, weight.shape, weight.dtype
         out = features.new_empty(features.shape[1], *weight.shape[:2])
-        for fold, lanes in _slices(per_fold):
+        for fold, lanes in slices(per_fold):
             wide = weight[lanes].flatten(0, 1).to(dtype)
             torch.mm(features[fold], wide.T, out=out[:, lanes].flatten(1))
         return out
@@ -154,7 +169,7 @@ class _Project(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None, None]:
         (features,) = ctx.saved_tensors
         out = ctx.gradient if ctx.gradient is not None else features.new_empty(ctx.shape, dtype=ctx.dtype)
-        for fold, lanes in _slices(ctx.per_fold):
+        for fold, lanes in slices(ctx.per_fold):
             wide = grad[:, lanes].flatten(1).T
             if features.dtype == out.dtype:
                 torch.mm(wide, features[fold], out=out[lanes].flatten(0, 1))
@@ -163,7 +178,7 @@ class _Project(torch.autograd.Function):
         return None, out, None, None
 
 
-def _slices(per_fold: Sequence[int]) -> list[tuple[int, slice]]:
+def slices(per_fold: Sequence[int]) -> list[tuple[int, slice]]:
     """(fold, its lanes) of every fold that has some."""
     stops = [sum(per_fold[: fold + 1]) for fold in range(len(per_fold))]
     return [
@@ -171,39 +186,6 @@ def _slices(per_fold: Sequence[int]) -> list[tuple[int, slice]]:
         for fold, (count, stop) in enumerate(zip(per_fold, stops, strict=True))
         if count
     ]
-
-
-class StreamEmbedding(nn.Module):
-    """One stream's features -> its embedding; a learned vector takes the place of a missing one.
-
-    The vector starts at zero, which is the mean of all embeddings after batch norm.
-    """
-
-    def __init__(self, lanes: Lanes, dim: int, embed_dim: int) -> None:
-        super().__init__()
-        self.lanes = lanes
-        self.linear = Projection(lanes, dim, embed_dim)
-        self.norm = MaskedBatchNorm(lanes, embed_dim)
-        self.missing = nn.Parameter(torch.zeros(len(lanes), embed_dim))
-
-    def forward(self, features: Tensor, valid: Tensor) -> Tensor:
-        """(n, B, E) of features (F, B, D) and valid (F, B) bool."""
-        embedding: Tensor = self.norm(self.linear(features), self.lanes.of_folds(valid), self.missing)
-        return embedding
-
-
-class Embeddings(nn.Module):
-    """The embedding of every stream, by name."""
-
-    def __init__(self, lanes: Mapping[str, Lanes], dims: Mapping[str, int], embed_dim: int) -> None:
-        super().__init__()
-        self.streams = tuple(dims)
-        for stream, dim in dims.items():
-            self.add_module(key_of(stream), StreamEmbedding(lanes[stream], dim, embed_dim))
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Stream -> (n, B, E), n the lanes that have it."""
-        return {name: getattr(self, key_of(name))(batch.features[name], batch.valid[name]) for name in self.streams}
 
 
 class Join(nn.Module):
@@ -223,11 +205,44 @@ class Join(nn.Module):
 
     def forward(self, embeddings: Mapping[str, Tensor]) -> Tensor:
         """(K, B, wide_out) of stream -> (n, B, E)."""
-        rows = next(iter(embeddings.values())).shape[1]
-        total: Tensor = self.bias().expand(-1, rows, -1)
-        for stream, own in self.lanes_of.items():
-            total = own.add(total, getattr(self, key_of(stream))(embeddings[stream]))
+        own: list[Linear] = [getattr(self, key_of(stream)) for stream in self.lanes_of]
+        inputs = [embeddings[stream] for stream in self.lanes_of]
+        total: Tensor = _Join.apply(self.bias.weight, own, *inputs, *[layer.weight for layer in own])
         return total
+
+
+class _Join(torch.autograd.Function):
+    """b (K, out), and for each stream e (n, B, E) and W (n, out, E) -> b + the sum of e W^T, each in its own lanes.
+
+    The products are added to one tensor (K, B, out) that is there once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, bias: Tensor, own: Sequence[Linear], *tensors: Tensor) -> Tensor:
+        dtype = product_dtype(bias)
+        cast = [tensor.to(dtype) for tensor in tensors]
+        ctx.save_for_backward(*cast)
+        ctx.own = own
+        total = bias.unsqueeze(1).repeat(1, tensors[0].shape[1], 1)
+        for layer, values, weight in zip(own, cast, cast[len(own) :], strict=False):
+            if layer.lanes.complete and dtype == total.dtype:
+                torch.baddbmm(total, values, weight.mT, out=total)
+            elif layer.lanes.complete:
+                total.add_(torch.bmm(values, weight.mT))
+            else:
+                total.index_add_(0, layer.lanes.positions, torch.bmm(values, weight.mT).to(total.dtype))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        of_values, of_weights, of_bias = [], [], grad.sum(1)
+        dtype, grad = grad.dtype, grad.to(saved[0].dtype)
+        for layer, values, weight in zip(ctx.own, saved, saved[len(ctx.own) :], strict=False):
+            mine = layer.lanes.pick(grad)
+            of_values.append(torch.bmm(mine, weight))
+            of_weights.append(_of_weight(mine, values, layer.gradient, dtype))
+        return of_bias, None, *of_values, *of_weights
 
 
 class HiddenLayers(nn.Module):
@@ -245,7 +260,7 @@ class HiddenLayers(nn.Module):
         self.linear = nn.ModuleList(Linear(lanes, wide_in, wide_out) for wide_in, wide_out in pairwise(widths))
 
     def forward(self, values: Tensor, noise: Noise | None) -> Tensor:
-        """(n, B, widths[-1]) of (n, B, widths[0])."""
+        """(n, B, widths[-1]) of (n, B, widths[0]), which are changed in place."""
         for dropout, linear in zip(self.dropout, self.linear, strict=True):
-            values = linear(dropout(functional.relu(values), noise))
+            values = linear(dropout(functional.relu(values, inplace=True), noise))
         return values

@@ -208,7 +208,8 @@ class Standardised:
         dtype: torch.dtype,
     ) -> None:
         self.source = source
-        self._valid = {name: table.valid[name].to(device) for name in streams}
+        self._streams = tuple(streams)
+        self._valid = torch.stack([table.valid[name] for name in streams]).to(device)
         self._labels = table.labels.to(device)
         self._center = {
             name: _stack([fold.scaling[name].center for fold in folds]).to(device, dtype) for name in streams
@@ -222,13 +223,18 @@ class Standardised:
         Rows are of the table with all its views: N x view + row.
         """
         flat = rows.reshape(-1)
-        features, valid = {}, {}
-        for name, of_table in self._valid.items():
-            valid[name] = of_table[flat].view_as(rows) & present
+        valid = self._valid.index_select(1, flat).view(-1, *rows.shape) & present
+        whole = valid.device.type == "cpu" and bool(valid.all())  # to ask a GPU would be to wait for it
+        missing = valid.logical_not().unsqueeze(3)
+        features = {}
+        for index, name in enumerate(self._streams):
             taken = self.source.take(name, flat).view(*rows.shape, -1).to(self._dtype)
-            scaled = (taken - self._center[name]) / self._scale[name]
-            features[name] = scaled.masked_fill_(~valid[name].unsqueeze(2), 0)
-        return Batch(features, valid), self._labels[flat % len(self._labels)].view_as(rows)
+            features[name] = taken.sub_(self._center[name]).div_(self._scale[name])  # `take` gives new memory
+            if not whole:
+                features[name].masked_fill_(missing[index], 0)
+        return Batch(features, dict(zip(self._streams, valid, strict=True))), self._labels[
+            flat % len(self._labels)
+        ].view_as(rows)
 
 
 def _stack(arrays: Sequence[npt.NDArray[np.float32]]) -> Tensor:

@@ -89,7 +89,7 @@ class Source(Protocol):
         ...
 
     def take(self, stream: str, rows: Tensor) -> Tensor:
-        """(n, D) of rows (n,) int64 of the whole table."""
+        """(n, D) of rows (n,) int64 of the whole table, in memory of its own."""
         ...
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Masked batch norm against torch's own on the valid rows."""
+"""The arithmetic of masked batch norm against torch's own on the valid rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from emofuse.heads.lanes import Lane, Lanes
-from emofuse.heads.norm import MaskedBatchNorm
+from emofuse.heads.norm import (
+    MaskedBatchNorm,
+    NormState,
+    RowMask,
+    move_running_statistics,
+    normalise,
+    normalise_back,
+)
 
 LANES, DIM = 3, 4
 
@@ -32,57 +39,95 @@ def random_rows(rows, share_missing, seed):
     return values * valid.unsqueeze(2), valid, upstream
 
 
+@torch.no_grad()
+def there_and_back(masked, values, valid, missing, upstream, training=True):
+    """y; derivatives of x, weight, bias and missing. Moves the running statistics."""
+    mask = RowMask.of(valid, torch.arange(LANES), torch.float64)
+    running = masked.running_mean.clone(), masked.running_var.clone()
+    state = NormState(masked.weight, masked.bias, missing, *running)
+    out, of_values, values = torch.empty_like(values), torch.empty_like(values), values.clone()
+    normed = normalise(values, mask, state, out, training=training)
+    if training:
+        move_running_statistics([masked], normed, mask, state)
+    others = normalise_back(upstream, values, mask, masked.weight, normed.rstd, out=of_values, training=training)
+    return out, of_values, *others
+
+
 @pytest.mark.parametrize("share_missing", [0.0, 0.5, 0.9])
 def test_every_lane_equals_torch_on_its_valid_rows(share_missing):
     masked, plain = make_pair()
-    missing = torch.randn(LANES, DIM, dtype=torch.float64, requires_grad=True)
+    missing = torch.randn(LANES, DIM, dtype=torch.float64)
     for step in range(4):
         values, valid, upstream = random_rows(40, share_missing, step)
         valid[:, :2] = True
-        values.requires_grad_()
-        out = masked(values, valid, missing)
-        (grad,) = torch.autograd.grad((out * upstream).sum(), values, retain_graph=True)
-        grads = torch.autograd.grad((out * upstream).sum(), [masked.weight, masked.bias, missing])
+        out, of_values, of_weight, of_bias, of_missing = there_and_back(masked, values, valid, missing, upstream)
         for lane, norm in enumerate(plain):
             keep = valid[lane]
-            rows = values[lane, keep].detach().requires_grad_()
+            rows = values[lane, keep].requires_grad_()
             expected = norm(rows)
             inputs = [rows, norm.weight, norm.bias]
             theirs = torch.autograd.grad((expected * upstream[lane, keep]).sum(), inputs)
             torch.testing.assert_close(out[lane, keep], expected)
             assert torch.equal(out[lane, ~keep], missing[lane].expand(int((~keep).sum()), -1))
-            torch.testing.assert_close(grad[lane, keep], theirs[0])
-            assert not grad[lane, ~keep].any()
-            torch.testing.assert_close(grads[0][lane], theirs[1])
-            torch.testing.assert_close(grads[1][lane], theirs[2])
-            torch.testing.assert_close(grads[2][lane], upstream[lane, ~keep].sum(0))
+            torch.testing.assert_close(of_values[lane, keep], theirs[0])
+            torch.testing.assert_close(of_weight[lane], theirs[1])
+            torch.testing.assert_close(of_bias[lane], theirs[2])
+            torch.testing.assert_close(of_missing[lane], upstream[lane, ~keep].sum(0))
             torch.testing.assert_close(masked.running_mean[lane], norm.running_mean)
             torch.testing.assert_close(masked.running_var[lane], norm.running_var)
-    masked.eval()
-    out = masked(values, valid, missing)
+
+
+def test_evaluation_normalises_by_the_running_statistics():
+    masked, plain = make_pair()
+    missing = torch.zeros(LANES, DIM, dtype=torch.float64)
+    there_and_back(masked, *random_rows(40, 0.0, 0)[:2], missing, random_rows(40, 0.0, 0)[2])
     for lane, norm in enumerate(plain):
-        torch.testing.assert_close(out[lane, valid[lane]], norm.eval()(values[lane, valid[lane]]))
+        norm(random_rows(40, 0.0, 0)[0][lane])
+        norm.eval()
+    before = masked.running_mean.clone(), masked.running_var.clone()
+    values, valid, upstream = random_rows(10, 0.4, 1)
+    out, of_values, of_weight, _, _ = there_and_back(masked, values, valid, missing, upstream, training=False)
+    for lane, norm in enumerate(plain):
+        rows = values[lane, valid[lane]].requires_grad_()
+        expected = norm(rows)
+        theirs = torch.autograd.grad((expected * upstream[lane, valid[lane]]).sum(), [rows, norm.weight])
+        torch.testing.assert_close(out[lane, valid[lane]], expected)
+        torch.testing.assert_close(of_values[lane, valid[lane]], theirs[0])
+        torch.testing.assert_close(of_weight[lane], theirs[1])
+    assert torch.equal(masked.running_mean, before[0])
+    assert torch.equal(masked.running_var, before[1])
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_fewer_than_two_valid_rows_use_the_running_statistics_and_leave_them(count):
     masked, plain = make_pair()
     missing = torch.zeros(LANES, DIM, dtype=torch.float64)
-    values, valid, _ = random_rows(8, 0.0, 0)
-    masked(values, valid, missing)
+    values, valid, upstream = random_rows(8, 0.0, 0)
+    there_and_back(masked, values, valid, missing, upstream)
     for lane, norm in enumerate(plain):
         norm(values[lane])
     mean, var = masked.running_mean.clone(), masked.running_var.clone()
     valid = (torch.arange(8) < count).expand(LANES, -1)
-    values = (values * valid.unsqueeze(2)).requires_grad_()
-    out = masked(values, valid, missing)
-    out.square().sum().backward()
+    values = values * valid.unsqueeze(2)
+    out, of_values, *others = there_and_back(masked, values, valid, missing, upstream)
     for lane, norm in enumerate(plain):
-        rows = values.detach()[lane, valid[lane]].requires_grad_()
+        rows = values[lane, valid[lane]].requires_grad_()
         expected = norm.eval()(rows)
-        expected.square().sum().backward()
         torch.testing.assert_close(out[lane, valid[lane]], expected)
-        torch.testing.assert_close(values.grad[lane, valid[lane]], rows.grad)
+        if count:
+            (theirs,) = torch.autograd.grad((expected * upstream[lane, valid[lane]]).sum(), rows)
+            torch.testing.assert_close(of_values[lane, valid[lane]], theirs)
     assert torch.equal(masked.running_mean, mean)
     assert torch.equal(masked.running_var, var)
-    assert torch.isfinite(masked.weight.grad).all()
+    assert all(other.isfinite().all() for other in others)
+
+
+def test_a_mask_knows_when_every_row_is_valid():
+    valid = torch.ones(2, 5, dtype=torch.bool)
+    assert RowMask.of(valid, torch.tensor([0, 1, 1]), torch.float32).whole
+    valid[1, 3] = False
+    mask = RowMask.of(valid, torch.tensor([0, 1, 1]), torch.float32)
+    assert not mask.whole
+    assert mask.keep.sum(2).flatten().tolist() == [5, 4, 4]
+    torch.testing.assert_close(mask.share, torch.tensor([[1 / 5], [1 / 4], [1 / 4]]))
+    torch.testing.assert_close(mask.unbiased, torch.tensor([[5 / 4], [4 / 3], [4 / 3]]))

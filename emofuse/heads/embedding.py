@@ -1,0 +1,223 @@
+"""The embedding of every stream: a linear map of its features and a batch norm, for K heads at once.
+
+The lanes of all streams stand side by side, L of them, and are normalised together: one kernel where there would be one
+a stream. On the CPU they are cut into chunks that stay in a core's cache from the matrix product to the end of the
+norm, which walks over them several times; a GPU takes them in one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from emofuse.heads.lanes import Batch, Lanes, key_of
+from emofuse.heads.layers import Projection, exact, product_dtype, slices
+from emofuse.heads.norm import (
+    MaskedBatchNorm,
+    Normed,
+    NormState,
+    RowMask,
+    move_running_statistics,
+    normalise,
+    normalise_back,
+)
+
+CHUNK_BYTES = 4 << 20
+"""Of the values of a chunk on the CPU."""
+
+
+class StreamEmbedding(nn.Module):
+    """What one stream's embedding has learned. A learned vector takes the place of a missing stream.
+
+    The vector starts at zero, which is the mean of all embeddings after batch norm.
+    """
+
+    def __init__(self, lanes: Lanes, dim: int, embed_dim: int) -> None:
+        super().__init__()
+        self.lanes = lanes
+        self.linear = Projection(lanes, dim, embed_dim)
+        self.norm = MaskedBatchNorm(lanes, embed_dim)
+        self.missing = nn.Parameter(torch.zeros(len(lanes), embed_dim))
+
+
+class Embeddings(nn.Module):
+    """The embedding of every stream, by name."""
+
+    def __init__(self, lanes: Mapping[str, Lanes], dims: Mapping[str, int], embed_dim: int) -> None:
+        super().__init__()
+        self.streams = tuple(dims)
+        for stream, dim in dims.items():
+            self.add_module(key_of(stream), StreamEmbedding(lanes[stream], dim, embed_dim))
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Stream -> (n, B, E), n the lanes that have it. They share memory: nothing may change them in place."""
+        own: list[StreamEmbedding] = [getattr(self, key_of(stream)) for stream in self.streams]
+        own_lanes = [embedding.lanes for embedding in own]
+        valid = torch.stack([batch.valid[stream] for stream in self.streams])  # (S, F, B)
+        folds = valid.shape[1]
+        which = torch.cat([folds * index + lanes.folds for index, lanes in enumerate(own_lanes)])
+        mask = RowMask.of(valid.flatten(0, 1), which, own[0].norm.weight.dtype)
+        embedded = _Embed.apply(
+            own,
+            [batch.features[stream] for stream in self.streams],
+            mask,
+            self.training,
+            *[embedding.linear.weight for embedding in own],
+            *[embedding.norm.weight for embedding in own],
+            *[embedding.norm.bias for embedding in own],
+            *[embedding.missing for embedding in own],
+        )
+        return dict(zip(self.streams, embedded, strict=True))
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Lanes of one stream and one fold.
+
+    Attributes:
+        stream: index.
+        fold: index.
+        own: where the lanes stand among the stream's.
+        all: where they stand among all L.
+    """
+
+    stream: int
+    fold: int
+    own: slice
+    all: slice
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Neighbouring lanes: those that are projected and normalised at a time."""
+
+    pieces: Sequence[_Piece]
+
+    @property
+    def lanes(self) -> slice:
+        """Where they stand among all L."""
+        return slice(self.pieces[0].all.start, self.pieces[-1].all.stop)
+
+    def of_streams(self, tensors: Sequence[Tensor]) -> Tensor:
+        """(lanes of the chunk, ...) of a tensor (n, ...) for each stream."""
+        parts = []
+        for stream, pieces in groupby(self.pieces, key=lambda piece: piece.stream):
+            own = [piece.own for piece in pieces]
+            parts.append(tensors[stream][own[0].start : own[-1].stop])
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _chunks(lanes: Sequence[Lanes], most: int | None) -> Iterator[_Chunk]:
+    """All lanes in chunks of up to `most`, or in one if None."""
+    pieces: list[_Piece] = []
+    held = first = 0
+    for stream, own in enumerate(lanes):
+        for fold, inside in slices(own.per_fold):
+            start = inside.start
+            while start < inside.stop:
+                stop = inside.stop if most is None else min(inside.stop, start + most - held)
+                pieces.append(_Piece(stream, fold, slice(start, stop), slice(first + start, first + stop)))
+                held, start = held + stop - start, stop
+                if held == most:
+                    yield _Chunk(pieces)
+                    pieces, held = [], 0
+        first += len(own)
+    if pieces:
+        yield _Chunk(pieces)
+
+
+class _Embed(torch.autograd.Function):
+    """x (F, B, D), W (n, E, D) and the parameters of a norm, of every stream -> its embedding (n, B, E).
+
+    With x (B, D) the rows of a fold and W (n, E, D) the weights of its lanes, x (W as (n E, D))^T is (B, n E): one
+    matrix product for all of them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        own: Sequence[StreamEmbedding],
+        features: Sequence[Tensor],
+        mask: RowMask,
+        training: bool,
+        *parameters: Tensor,
+    ) -> tuple[Tensor, ...]:
+        weights, *of_norms = (parameters[first : first + len(own)] for first in range(0, len(parameters), len(own)))
+        norms = [embedding.norm for embedding in own]
+        running = [norm.running_mean for norm in norms], [norm.running_var for norm in norms]
+        state = NormState(*(torch.cat(list(parts)) for parts in (*of_norms, *running)))
+        (lanes, wide), rows = state.weight.shape, features[0].shape[1]
+        dtype = product_dtype(state.weight)
+        features = [of_stream.to(dtype) for of_stream in features]
+        values, out = state.weight.new_empty(rows, lanes, wide), state.weight.new_empty(lanes, rows, wide)
+        chunks, normed = list(_chunks([embedding.lanes for embedding in own], _most_lanes(values))), []
+        for chunk in chunks:
+            for piece in chunk.pieces:
+                weight = weights[piece.stream][piece.own].flatten(0, 1).to(dtype)
+                _product(features[piece.stream][piece.fold], weight.T, values[:, piece.all].flatten(1))
+            inside = chunk.lanes
+            with exact(values.device):
+                own_values = values[:, inside].transpose(0, 1)
+                normed.append(
+                    normalise(own_values, mask.slice(inside), state.slice(inside), out[inside], training=training)
+                )
+        found = Normed.joined(normed)
+        if training:
+            move_running_statistics(norms, found, mask, state)
+        ctx.save_for_backward(values, state.weight, found.rstd, *features)
+        ctx.own, ctx.chunks, ctx.mask, ctx.training = own, chunks, mask, training
+        return torch.split(out, [len(embedding.lanes) for embedding in own])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        values, gains, rstd, *features = ctx.saved_tensors
+        slopes = [_gradient_of(embedding.linear) for embedding in ctx.own]
+        of_norms = []
+        for chunk in ctx.chunks:
+            inside = chunk.lanes
+            own_values = values[:, inside]
+            of_values = torch.empty(own_values.shape, dtype=values.dtype, device=values.device)
+            of_norms.append(
+                normalise_back(
+                    chunk.of_streams(grads),
+                    own_values.transpose(0, 1),
+                    ctx.mask.slice(inside),
+                    gains[inside],
+                    rstd[inside],
+                    out=of_values.transpose(0, 1),
+                    training=ctx.training,
+                )
+            )
+            for piece in chunk.pieces:
+                rows = features[piece.stream][piece.fold]
+                lanes = slice(piece.all.start - inside.start, piece.all.stop - inside.start)
+                wide = of_values[:, lanes].flatten(1).T.to(rows.dtype)
+                _product(wide, rows, slopes[piece.stream][piece.own].flatten(0, 1))
+        sizes = [len(embedding.lanes) for embedding in ctx.own]
+        joined = [torch.cat(parts) for parts in zip(*of_norms, strict=True)]
+        return None, None, None, None, *slopes, *(part for whole in joined for part in torch.split(whole, sizes))
+
+
+def _most_lanes(values: Tensor) -> int | None:
+    """Lanes of a chunk of values (B, L, E); None for all."""
+    if values.device.type != "cpu":
+        return None
+    return max(1, CHUNK_BYTES // max(1, values.shape[0] * values.shape[2] * values.itemsize))
+
+
+def _gradient_of(linear: Projection) -> Tensor:
+    """Where the gradient of the weights goes."""
+    return torch.empty_like(linear.weight) if linear.gradient is None else linear.gradient
+
+
+def _product(left: Tensor, right: Tensor, out: Tensor) -> None:
+    """Writes a matrix product, rounded to the type of where it goes."""
+    if left.dtype == out.dtype:
+        torch.mm(left, right, out=out)
+    else:
+        out.copy_(torch.mm(left, right))

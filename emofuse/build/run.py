@@ -33,6 +33,7 @@ from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, StreamError
 from emofuse.specs import CacheSpec, digest
 from emofuse.status import Status
+from emofuse.stores import as_path, is_remote
 from emofuse.streams import stream_weights
 
 # A block that fails does not cost the others, but when several fail the cause is the machine or the spec.
@@ -106,7 +107,7 @@ def build_cache(
         BuildError: no workers.
         StreamError: blocks failed; all others are kept.
     """
-    path = Path(path)
+    path = as_path(path)
     plan = plan_build(path, manifest, spec)
     with _sigterm_as_interrupt(), lock_cache(path):
         create_cache(path, manifest, block_rows=spec.block_rows)
@@ -253,7 +254,9 @@ def _failure(failures: list[BlockFailed], blocks: int) -> StreamError | CacheErr
 
 
 def _check_free_space(path: Path, plan: BuildPlan) -> None:
-    """Raises before hours of work if the disk cannot hold what they will give."""
+    """Raises before hours of work if the disk cannot hold what they will give; a store does not tell its size."""
+    if is_remote(path):
+        return
     needed = 0
     for name, lacking in plan.pending.items():
         stream = read_stream(path, plan.layout, name)

@@ -11,6 +11,7 @@ import typer
 
 from emofuse.cli import cache_exchange, cache_upkeep
 from emofuse.cli.progress import build_progress
+from emofuse.stores import as_path
 
 if TYPE_CHECKING:
     from emofuse.build import BuildSummary
@@ -60,6 +61,7 @@ def build(
     A stream that the cache lacks is added, the others are not touched. Labels and splits may change later at no cost.
     """
     dataset, cache_spec, path = _resolve(target, data, split, spec, cache)
+    path = as_path(path)
 
     from emofuse.build import BuildOptions, build_cache
     from emofuse.datasets import read_dataset
@@ -97,6 +99,7 @@ def drop(
     """Delete one stream of a cache; the others stay as they are."""
     from emofuse.cache.writer import check_stream_exists, drop_stream
 
+    path = as_path(path)
     check_stream_exists(path, stream)
     if not yes:
         typer.confirm(f"Delete {stream} of {path}? Extracting it again takes a build.", abort=True)

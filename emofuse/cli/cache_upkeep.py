@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emofuse.stores import as_path
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -45,6 +47,7 @@ def verify(path: Annotated[Path, typer.Argument(help="Path of the cache.")]) -> 
     """Read every byte of a cache and list what is damaged. Exit status 1 if anything is."""
     from emofuse.cache.verify import verify_cache
 
+    path = as_path(path)
     found = verify_cache(path)
     for fault in found.faults:
         typer.echo(str(fault))

@@ -12,15 +12,17 @@ import torch
 from emofuse import results
 from emofuse.cache.reader import CachedStream, open_cache
 from emofuse.datasets.splits import stratified_split
-from emofuse.errors import ResultsError, SpecError, TrainingError
+from emofuse.errors import IncompleteCacheError, ResultsError, SpecError, TrainingError
 from emofuse.features import read_features
 from emofuse.results import read_predictions, read_record, read_weights, run_dir
 from emofuse.specs import CacheSpec, RunSpec, StratifiedSplit, parse_spec
 from emofuse.training import runs as runs_module
 from emofuse.training.data import TrainingData, rows_digest
+from emofuse.training.machine import Machine
 from emofuse.training.metrics import classification_metrics
-from emofuse.training.runs import train_run
+from emofuse.training.runs import train_run, train_runs
 from emofuse.training.trained import load_head
+from emofuse.training.wave import train_wave
 
 CLASSES = ("joy", "fear", "calm")
 ROWS = 120
@@ -249,6 +251,125 @@ def test_the_digest_changes_with_what_changes_the_weights_and_with_nothing_else(
     assert len({base, *(digest_of(spec) for spec in changes), *others}) == 1 + len(changes) + len(others)
     without_lbp = {name: stream for name, stream in streams.items() if name != "lbp"}
     assert digest_of(run_spec(), new_cache(streams=without_lbp, name="without_lbp")) == base
+
+
+# ---------------------------------------------------------------------------------------------- several at once
+
+
+def repeats(**changes):
+    """Runs of two configurations and two splits, seeds side by side."""
+    return [
+        run_spec(*streams, name="+".join(streams), split=split, train={"seed": seed}, **changes)
+        for split in ({"kind": "official"}, {"kind": "stratified", "seed": 4})
+        for streams in (("resnet50",), ("lbp", "action_units"))
+        for seed in (0, 1)
+    ]
+
+
+def test_runs_trained_together_are_those_trained_one_by_one(cache, tmp_path):
+    specs = repeats()
+    together = train_runs(cache, specs, tmp_path / "together", device="cpu")
+    assert all(trained_now for _, trained_now in together)
+    for spec, (record, _) in zip(specs, together, strict=True):
+        alone, _ = train_run(cache, spec, tmp_path / "alone", device="cpu")
+        assert record.spec == spec.model_dump(mode="json")
+        ours, theirs = (asdict(each) for each in (record, alone))
+        for own in (ours, theirs):
+            assert own.pop("seconds") > 0
+            own.pop("created")
+        assert flat(ours) == approximately(flat(theirs))
+        saved, found = (run_dir(tmp_path / folder, record.digest) for folder in ("together", "alone"))
+        np.testing.assert_allclose(read_predictions(saved).probs, read_predictions(found).probs, atol=1e-5)
+        weights = read_weights(found)
+        for name, array in read_weights(saved).items():
+            np.testing.assert_allclose(array, weights[name], rtol=1e-3, atol=1e-5)
+    assert len(list((tmp_path / "together").iterdir())) == len(specs)
+
+
+def flat(value, prefix=""):
+    if isinstance(value, dict):
+        return {key: found for name, part in value.items() for key, found in flat(part, f"{prefix}.{name}").items()}
+    if isinstance(value, list | tuple):
+        return flat(dict(enumerate(value)), prefix)
+    return {prefix: value}
+
+
+def approximately(values):
+    return {name: pytest.approx(v, rel=1e-4, abs=1e-6) if isinstance(v, float) else v for name, v in values.items()}
+
+
+def test_a_searched_run_and_the_final_run_of_the_same_spec_have_the_same_history(cache, tmp_path):
+    specs = [run_spec("resnet50"), run_spec("lbp", "action_units")]
+    searched = train_wave(TrainingData.of(cache, specs[0].split), specs, Machine.of(torch.device("cpu")))
+    final = train_runs(cache, specs, tmp_path / "runs", device="cpu")
+    for trained, (record, _) in zip(searched, final, strict=True):
+        assert record.history == trained.outcome.history
+        assert record.best_epoch == trained.outcome.best_epoch
+        assert record.digest != trained.digest  # it also says which test rows it was scored on
+
+
+def test_each_run_is_told_when_it_is_known_and_what_is_there_comes_first(cache, tmp_path):
+    specs = repeats()
+    train_runs(cache, [specs[5], specs[2]], tmp_path / "runs", device="cpu")
+    told = []
+    found = train_runs(cache, specs, tmp_path / "runs", device="cpu", on_run=lambda *each: told.append(each))
+    assert [index for index, _, _ in told[:2]] == [2, 5]
+    assert sorted(index for index, _, _ in told) == list(range(8))
+    assert [trained_now for _, _, trained_now in told] == [False] * 2 + [True] * 6
+    assert [found[index] for index, _, _ in told] == [(record, trained_now) for _, record, trained_now in told]
+
+
+def test_the_same_run_under_two_names_is_trained_once(cache, tmp_path):
+    (first, trained), (second, again) = train_runs(
+        cache, [run_spec(name="one"), run_spec(name="two")], tmp_path / "runs", device="cpu"
+    )
+    assert (trained, again) == (True, False)
+    assert (first.name, second.name, second.digest) == ("one", "two", first.digest)
+
+
+def test_a_run_that_diverges_is_named_and_the_others_are_written(cache, tmp_path):
+    wild = [run_spec(name="wild", train={"learning_rate": 1e38, "seed": seed}) for seed in (0, 3)]
+    calm = [run_spec(name="calm"), run_spec("lbp", name="other", train={"batch_size": 32})]
+    told = []
+    with pytest.raises(TrainingError) as caught:
+        train_runs(
+            cache,
+            [wild[0], calm[0], wild[1], calm[1]],
+            tmp_path / "runs",
+            device="cpu",
+            on_run=lambda *e: told.append(e),
+        )
+    assert [f"run 'wild' (seed {seed}): the loss is not finite" in str(caught.value) for seed in (0, 3)] == [True] * 2
+    assert "calm" not in str(caught.value)
+    assert sorted(index for index, _, _ in told) == [1, 3]
+    assert {record.name for record in results.list_runs(tmp_path / "runs")} == {"calm", "other"}
+    alone, _ = train_run(cache, calm[0], tmp_path / "alone", device="cpu")
+    assert told[0][1].metrics["test"]["accuracy"] == pytest.approx(alone.metrics["test"]["accuracy"])
+
+
+def test_nothing_is_trained_if_one_of_the_runs_cannot_be(cache, tmp_path):
+    with pytest.raises(SpecError, match="'resnet' is not in the cache"):
+        train_runs(cache, [run_spec(), run_spec("resnet")], tmp_path / "runs", device="cpu")
+    (cache.path / "streams" / "lbp" / "status" / "c.0.0").unlink()
+    with pytest.raises(IncompleteCacheError, match="'lbp' lacks 1 of 1 blocks"):
+        train_runs(open_cache(cache.path), [run_spec("resnet50"), run_spec("lbp")], tmp_path / "runs", device="cpu")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_every_split_reads_the_cache_once_for_all(cache, tmp_path, monkeypatch):
+    read = []
+    whole = CachedStream.read
+    monkeypatch.setattr(CachedStream, "read", lambda self, *args: read.append(self.name) or whole(self, *args))
+    train_runs(cache, repeats(), tmp_path / "runs", device="cpu")
+    assert sorted(read) == ["action_units", "lbp", "resnet50"]
+
+
+def test_a_run_of_a_fold_is_scored_on_the_test_rows_of_the_split(cache, tmp_path):
+    spec = run_spec(fold={"count": 4, "index": 2})
+    record, _ = train_run(cache, spec, tmp_path / "runs", device="cpu")
+    assert record.rows["test"]["rows"] == 24
+    assert record.rows["train"]["rows"] + record.rows["val"]["rows"] == 95
+    assert record.history[record.best_epoch - 1]["val_accuracy"] == record.metrics["val"]["accuracy"]
 
 
 # ---------------------------------------------------------------------------------------------- splits

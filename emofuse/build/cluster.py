@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from typing import Any
 
-import dask
 import psutil
 from dask.system import CPU_COUNT
-from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
+from distributed import Client, Future, KilledWorker, LocalCluster, as_completed, get_worker
 from distributed.system import MEMORY_LIMIT
 
-from emofuse.build.worker import (
-    WORKER_ENVIRONMENT,
-    BlockDone,
-    BlockFailed,
-    BlockTask,
-    BuildJob,
-    compute_block,
-    describe_streams,
-)
+from emofuse.build.isolation import IsolatedExtraction
+from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob
 from emofuse.cache.layout import StreamLayout
 from emofuse.errors import BuildError
 
 # All streams of the paper together, measured: about 2 GB in a worker.
 WORKER_BYTES = 2_500_000_000
 WORKER_GPU_BYTES = 4_000_000_000
-_ALLOWED_DEATHS = 2
 _CONNECT_TIMEOUT_S = 15
-_KILL_TIMEOUT_S = 0.2
 _CLOSE_TIMEOUT_S = 5
+_ANY_PORT = "127.0.0.1:0"
 
 
 class DaskWorkers:
@@ -42,6 +33,7 @@ class DaskWorkers:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._opening: list[Future[Any]] = []
+        self._builds: set[str] = set()
 
     def open_streams(self, job: BuildJob, names: Sequence[str]) -> list[StreamLayout]:
         """Layouts of new streams, asked of all workers at once so that all of them load their models meanwhile.
@@ -50,10 +42,9 @@ class DaskWorkers:
             EmofuseError: a stream cannot be opened.
             BuildError: opening the streams kills the workers.
         """
+        self._builds.add(job.build)
         # Not tied to their workers, though meant for one each: a tied task waits for ever when its worker dies.
-        self._opening = [
-            self._client.submit(describe_streams, job, names, pure=False) for _ in range(self._count_workers())
-        ]
+        self._opening = [self._client.submit(_describe, job, names, pure=False) for _ in range(self._count_workers())]
         first = next(as_completed(self._opening, loop=self._client.loop))
         try:
             layouts: list[StreamLayout] = first.result()
@@ -70,11 +61,12 @@ class DaskWorkers:
         So the scheduler's graph and its memory do not grow with the dataset, and when a worker dies, the one block that
         it was given is to blame and no other.
         """
+        self._builds.add(job.build)
         running: dict[Future[Any], BlockTask] = {}
         finished = as_completed(loop=self._client.loop)
         while True:
             for task in islice(tasks, max(0, self._count_workers() - len(running))):
-                future = self._client.submit(compute_block, job, task, pure=False)
+                future = self._client.submit(_compute, job, task, pure=False)
                 running[future] = task
                 finished.add(future)
             if not running:
@@ -82,41 +74,36 @@ class DaskWorkers:
             future = next(finished)
             yield _result(future, running.pop(future))
 
+    def close(self) -> None:
+        """Ends the extraction processes, whatever they do: blocks in work are lost if this is an interruption."""
+        for build in self._builds:
+            close_extractions(build)
+            with suppress(OSError, TimeoutError, ValueError):  # a cluster that is gone ends them by itself
+                self._client.run(close_extractions, build, on_error="ignore")
+
     def _count_workers(self) -> int:
-        """Workers now, at least 1: a local one that died is started again, another cluster may grow or shrink."""
+        """Workers now, at least 1: a cluster may grow or shrink."""
         return max(1, len(self._client.nthreads()))
 
 
 @contextmanager
 def local_workers(count: int) -> Iterator[DaskWorkers]:
-    """Worker processes on this machine that nothing but this process can reach: all ports are on loopback."""
-    settings = {
-        "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
-        "distributed.scheduler.allowed-failures": _ALLOWED_DEATHS,
-    }
-    with dask.config.set(settings):
-        cluster = LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            processes=True,
-            protocol="tcp",
-            host="127.0.0.1",
-            dashboard_address=None,
-            scheduler_kwargs={"dashboard_address": "127.0.0.1:0", "dashboard": False},
-            memory_limit=0,  # streams need what they need; a worker killed at a limit would only be started again
-            silence_logs=logging.CRITICAL,
-            preload="emofuse.build.worker",
-        )
+    """Workers of this machine: threads of this process, each with an extraction process. All ports are on loopback."""
+    cluster = LocalCluster(
+        n_workers=count,
+        threads_per_worker=1,
+        processes=False,
+        dashboard_address=None,
+        scheduler_kwargs={"dashboard": False, "dashboard_address": _ANY_PORT},
+        worker_dashboard_address=_ANY_PORT,
+        memory_limit=0,  # the workers themselves hold nothing
+        silence_logs=logging.CRITICAL,
+    )
     try:
-        with _connect(cluster) as client:
-            yield DaskWorkers(client)
-    except BaseException:
-        # Blocks in work are lost anyway: do not wait for them, least of all after Ctrl-C.
-        with suppress(TimeoutError):
-            cluster.sync(_kill_workers, cluster, callback_timeout=_CLOSE_TIMEOUT_S)
-        raise
+        with _connect(cluster) as client, closing(DaskWorkers(client)) as workers:
+            yield workers
     finally:
-        with suppress(TimeoutError):  # what does not close in time ends with this process: workers watch it
+        with suppress(TimeoutError):
             cluster.close(timeout=_CLOSE_TIMEOUT_S)
 
 
@@ -127,8 +114,8 @@ def remote_workers(scheduler: str) -> Iterator[DaskWorkers]:
     Raises:
         BuildError: no answer, or no worker.
     """
-    with remote_client(scheduler) as client:
-        yield DaskWorkers(client)
+    with remote_client(scheduler) as client, closing(DaskWorkers(client)) as workers:
+        yield workers
 
 
 @contextmanager
@@ -186,6 +173,30 @@ def _result(future: Future[Any], task: BlockTask) -> BlockDone | BlockFailed:
     return result
 
 
-async def _kill_workers(cluster: LocalCluster) -> None:
-    closing = [nanny.close(timeout=_KILL_TIMEOUT_S) for nanny in cluster.workers.values()]
-    await asyncio.gather(*closing, return_exceptions=True)  # a process slow to die is no reason to spare the others
+# One extraction process a worker and build. A local cluster's workers are all in this process.
+_extractions: dict[tuple[str, str], IsolatedExtraction] = {}
+_closed_builds: set[str] = set()
+_extractions_lock = threading.Lock()
+
+
+def _describe(job: BuildJob, names: Sequence[str]) -> list[StreamLayout]:
+    return _extraction(job).describe(job, names)
+
+
+def _compute(job: BuildJob, task: BlockTask) -> BlockDone | BlockFailed:
+    return _extraction(job).compute(job, task)
+
+
+def _extraction(job: BuildJob) -> IsolatedExtraction:
+    with _extractions_lock:
+        if job.build in _closed_builds:
+            raise BuildError("the build was stopped")
+        return _extractions.setdefault((get_worker().address, job.build), IsolatedExtraction())
+
+
+def close_extractions(build: str) -> None:
+    """Ends the extraction processes of a build in this process; none is started for it again."""
+    with _extractions_lock:
+        _closed_builds.add(build)
+        for key in [key for key in _extractions if key[1] == build]:
+            _extractions.pop(key).close()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.build.worker import BlockTask
+from emofuse.build.tasks import BlockTask
 from emofuse.cache.layout import CacheLayout
 from emofuse.cache.metadata import read_cache_layout
 from emofuse.cache.reader import read_streams

@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -14,17 +15,8 @@ from typing import Protocol
 
 from emofuse.build.plan import BuildPlan, plan_build
 from emofuse.build.progress import BuildState, Progress
-from emofuse.build.worker import (
-    BlockDone,
-    BlockFailed,
-    BlockTask,
-    BuildJob,
-    Problem,
-    close_extractor,
-    compute_block,
-    describe_streams,
-    resolve_device,
-)
+from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
+from emofuse.build.worker import close_extractor, compute_block, describe_streams, resolve_device
 from emofuse.cache.layout import StreamLayout
 from emofuse.cache.reader import read_stream
 from emofuse.cache.stale import check_is_imported
@@ -50,11 +42,17 @@ class BuildOptions:
         workers: local worker processes; None is one a core as far as memory allows, 0 works in this process (for
             debugging).
         device: where backbones run: `cpu`, `cuda`, `cuda:N`, or `auto`.
+        block_timeout_s: that a block may take before its pictures are tried one by one, and those that hang are
+            FAILED; None is one minute and four seconds a picture.
+        memory_bytes: that an extraction process may take before it is ended and its pictures are tried one by one;
+            None leaves it to the machine, which ends such a process before any other.
     """
 
     scheduler: str | None = None
     workers: int | None = None
     device: str = "auto"
+    block_timeout_s: float | None = None
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +121,9 @@ def build_cache(
             digests={name: digest(identity) for name, identity in plan.identities.items()},
             device=options.device,
             one_thread=options.scheduler is not None or options.workers != 0,
+            block_timeout_s=options.block_timeout_s,
+            memory_bytes=options.memory_bytes,
+            build=uuid.uuid4().hex,
         )
         with _workers(plan, spec, options) as workers:
             if plan.new_streams:

@@ -1,132 +1,28 @@
-"""What runs in a worker: one block of rows, all its missing streams in one pass, written by this process alone.
+"""What runs in an extraction process: one block of rows, all its missing streams in one pass, written by it alone.
 
-The extractor is opened once per process and serves block after block. A worker runs one block at a time.
+The extractor is opened once per process and serves block after block, one at a time.
 """
 
 from __future__ import annotations
 
 import atexit
 import platform
-import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
 from emofuse.cache.layout import StreamLayout
 from emofuse.cache.writer import write_block
 from emofuse.errors import BuildError, CacheError
-from emofuse.specs import CacheSpec, CustomStreamSpec, StreamSpec, digest
+from emofuse.specs import CustomStreamSpec, StreamSpec, digest
 from emofuse.status import Status
 from emofuse.streams import augment_identity, stream_identity, stream_weights
 from emofuse.streams.extractor import Extraction, Extractor
-
-# Read by native libraries when they are loaded, so they must be set before a worker's interpreter starts. One worker a
-# core, one thread a worker: more threads only fight for the same cores.
-WORKER_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "NUMEXPR_NUM_THREADS": "1",
-    "VECLIB_MAXIMUM_THREADS": "1",
-    "GLOG_minloglevel": "2",
-    "TF_CPP_MIN_LOG_LEVEL": "2",
-}
-
-
-@dataclass(frozen=True)
-class BuildJob:
-    """What is the same for all blocks of a build.
-
-    Attributes:
-        cache: absolute path of the cache.
-        spec: what is cached.
-        digests: stream -> digest of its identity on the machine that planned the build.
-        device: cpu, cuda, cuda:N or auto.
-        one_thread: native libraries get one thread each, because many workers share the machine.
-    """
-
-    cache: Path
-    spec: CacheSpec
-    digests: Mapping[str, str]
-    device: str
-    one_thread: bool
-
-    def streams(self, names: Sequence[str]) -> tuple[StreamSpec, ...]:
-        """Specs of some of the streams."""
-        return tuple(stream for stream in self.spec.streams if stream.name in names)
-
-
-@dataclass(frozen=True)
-class BlockTask:
-    """One block to compute.
-
-    Attributes:
-        block: its index.
-        start: index of its first row.
-        streams: names of the streams that it misses.
-        paths: of its pictures, None for a bad row of the manifest.
-        sample_ids: of its rows.
-        views: that these streams miss.
-        bad_rows: row of the block -> what the manifest holds against it, for every row without a path.
-    """
-
-    block: int
-    start: int
-    streams: tuple[str, ...]
-    paths: tuple[Path | None, ...]
-    sample_ids: tuple[str, ...] = ()
-    views: tuple[int, ...] = (0,)
-    bad_rows: Mapping[int, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return f"rows {self.start}-{self.start + len(self.paths) - 1} (block {self.block})"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Why one row has no features of one stream (or of any: `stream` is "" then)."""
-
-    row: int
-    stream: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class BlockDone:
-    """A block that was computed and written.
-
-    Attributes:
-        rows: how many, once for each view.
-        counts: stream -> rows of each status of this block, (len(Status),) int.
-        problems: in row order.
-    """
-
-    rows: int
-    counts: Mapping[str, tuple[int, ...]]
-    problems: tuple[Problem, ...]
-
-
-@dataclass(frozen=True)
-class BlockFailed:
-    """A block that could not be computed or written.
-
-    Attributes:
-        rows: which, in words.
-        reason: one line.
-        details: the worker's traceback, or "".
-        in_cache: the cache was the cause, not a stream.
-    """
-
-    rows: str
-    reason: str
-    details: str = ""
-    in_cache: bool = False
 
 
 def compute_block(job: BuildJob, task: BlockTask) -> BlockDone | BlockFailed:
@@ -147,6 +43,22 @@ def describe_streams(job: BuildJob, names: Sequence[str]) -> list[StreamLayout]:
     with _lock:
         opened = _open_extractor(job, tuple(names)).streams
         return [_describe(job, spec, opened[spec.name]) for spec in job.streams(names)]
+
+
+def open_streams(job: BuildJob, names: Sequence[str]) -> None:
+    """Opens the extractor of some streams, so that the blocks that follow take no longer than others.
+
+    Raises:
+        EmofuseError: a stream cannot be opened.
+    """
+    with _lock:
+        _open_extractor(job, tuple(names))
+
+
+def try_row(job: BuildJob, task: BlockTask, row: int) -> None:
+    """Extracts one row of a block as `compute_block` would, and forgets what came of it."""
+    with _lock:
+        _open_extractor(job, task.streams).extract_views([task.paths[row]], [task.sample_ids[row]], task.views)
 
 
 def close_extractor() -> None:
@@ -179,11 +91,6 @@ def _may_use_torch(spec: StreamSpec) -> bool:
     return isinstance(spec, CustomStreamSpec) or stream_weights(spec) is not None
 
 
-def dask_setup(worker: Any) -> None:  # noqa: ARG001 - the signature is Dask's
-    """Dask calls this when a worker of a local cluster starts: Ctrl-C is the business of the process that builds."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 # One extractor at most, by what it was opened for: blocks that miss other streams need another one, and the plan
 # puts blocks that miss the same streams side by side.
 _opened: dict[str, Extractor] = {}
@@ -192,10 +99,12 @@ atexit.register(close_extractor)
 
 
 def _compute_block(job: BuildJob, task: BlockTask) -> BlockDone:
-    with _lock:
-        extractor = _open_extractor(job, task.streams)
-        found = extractor.extract_views(task.paths, task.sample_ids, task.views)
-        needs_face = {name: stream.needs_face for name, stream in extractor.streams.items()}
+    if task.retried is not None:
+        tried = {row for rows in task.retried.values() for row in rows}
+        found = _extract(job, task, tried)
+        if all(_outcomes(job, task, found, key, rows) == dict(rows) for key, rows in task.retried.items()):
+            return BlockDone(len(tried) * len(task.views), {}, (), written=False)
+    found = _extract(job, task, range(len(task.paths)))
     for view, extraction in found.items():
         for name, rows in extraction.rows.items():
             write_block(
@@ -205,7 +114,7 @@ def _compute_block(job: BuildJob, task: BlockTask) -> BlockDone:
                 features=rows.features,
                 status=rows.status,
                 flags=rows.flags,
-                reasons=_reasons(task, name, extraction, needs_face=needs_face[name]),
+                reasons=_reasons(job, task, name, extraction),
                 view=view,
             )
     together = {name: np.concatenate([found[view].rows[name].status for view in task.views]) for name in task.streams}
@@ -213,9 +122,31 @@ def _compute_block(job: BuildJob, task: BlockTask) -> BlockDone:
     return BlockDone(len(task.paths) * len(task.views), counts, tuple(_problems(task, found)))
 
 
-def _reasons(task: BlockTask, stream: str, extraction: Extraction, *, needs_face: bool) -> list[str]:
+def _extract(job: BuildJob, task: BlockTask, rows: Collection[int]) -> dict[int, Extraction]:
+    """View -> what came of some rows of a block; deadly ones are marked and not touched."""
+    opened = (path if row in rows and row not in task.deadly_rows else None for row, path in enumerate(task.paths))
+    with _lock:
+        found = _open_extractor(job, task.streams).extract_views(tuple(opened), task.sample_ids, task.views)
+    for extraction in found.values():
+        for name, of_stream in extraction.rows.items():
+            of_stream.status[list(task.deadly_rows)] = Status.FAILED
+            extraction.problems.extend((row, name, reason) for row, reason in task.deadly_rows.items())
+        extraction.problems.sort()
+    return found
+
+
+def _outcomes(
+    job: BuildJob, task: BlockTask, found: Mapping[int, Extraction], key: tuple[str, int], rows: Iterable[int]
+) -> dict[int, tuple[int, str]]:
+    """Row -> status and reason, of some rows of one stream and view."""
+    stream, view = key
+    reasons = _reasons(job, task, stream, found[view])
+    return {row: (int(found[view].rows[stream].status[row]), reasons[row]) for row in rows}
+
+
+def _reasons(job: BuildJob, task: BlockTask, stream: str, extraction: Extraction) -> list[str]:
     """Why each row of a block has no features of a stream; "" for those that have."""
-    nothing = "no face found" if needs_face else "nothing detected"
+    nothing = "no face found" if job.streams([stream])[0].needs_face else "nothing detected"
     reasons = [nothing if code == Status.NO_DETECTION else "" for code in extraction.rows[stream].status.tolist()]
     for row, about, reason in extraction.problems:
         if about in {"", stream}:
@@ -247,7 +178,7 @@ def _open_extractor(job: BuildJob, names: tuple[str, ...]) -> Extractor:
 
 
 def _cap_native_threads() -> None:
-    """One thread for the libraries that the opened streams have loaded; `WORKER_ENVIRONMENT` caps the others."""
+    """One thread for the libraries that the opened streams have loaded; `ONE_THREAD` of `isolation` caps the others."""
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(1)
     if "torch" in sys.modules:

@@ -55,6 +55,22 @@ def build(
         int | None, typer.Option(min=0, help="Extraction processes; 0 works in this one.", show_default="one a core")
     ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where backbones run.")] = "auto",
+    block_timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            help="Seconds that a block may take before its pictures are tried one by one; those that hang are failed.",
+            show_default="60, and 4 a picture",
+        ),
+    ] = None,
+    worker_memory_gb: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            help="What an extraction process may take before its pictures are tried one by one.",
+            show_default="all there is",
+        ),
+    ] = None,
 ) -> None:
     """Extract every stream of a dataset. Finished blocks are kept: the same command goes on from there.
 
@@ -69,8 +85,10 @@ def build(
     _warn_of_random_weights(cache_spec.streams)
     manifest = read_dataset(dataset, on_bad_rows=on_bad_rows)
     path.parent.mkdir(parents=True, exist_ok=True)
+    memory_bytes = None if worker_memory_gb is None else round(worker_memory_gb * 1e9)
+    options = BuildOptions(scheduler, workers, device, block_timeout, memory_bytes)
     with build_progress() as progress:
-        summary = build_cache(path, manifest, cache_spec, BuildOptions(scheduler, workers, device), progress)
+        summary = build_cache(path, manifest, cache_spec, options, progress)
     typer.echo(f"{path}: {summary.describe()}")
     _print_problems(summary, manifest)
 

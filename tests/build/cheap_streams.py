@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -105,11 +106,13 @@ class NothingSeen(Size):
 
 
 class DeadlySpec(CustomStreamSpec):
-    """At the picture with this much red it kills its process or raises for the whole block."""
+    """At the picture with this much red it does something to its process, or raises for the whole block."""
 
     kind: Literal["deadly"] = "deadly"
     red: int
-    how: Literal["kill", "kill when opened", "raise"] = "kill"
+    how: Literal[
+        "kill", "segfault", "abort", "exit", "sleep", "slow", "hang", "allocate", "print", "raise", "kill when opened"
+    ] = "kill"
 
     def make(self, device: str) -> Deadly:
         if self.how == "kill when opened":
@@ -124,10 +127,34 @@ class Deadly(MeanColour):
         self.how = how
 
     def extract(self, samples: Sequence[Sample]) -> Rows:
-        if any(sample.image[0, 0, 0] == self.red for sample in samples):
-            if self.how == "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
-            from emofuse.errors import StreamError
-
-            raise StreamError("the wrong shade of red")
+        if self.how == "slow":
+            time.sleep(0.3 * len(samples))
+        elif any(sample.image[0, 0, 0] == self.red for sample in samples):
+            self._misbehave()
         return super().extract(samples)
+
+    def _misbehave(self) -> None:
+        match self.how:
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "segfault":
+                ctypes.string_at(0)
+            case "abort":
+                os.abort()
+            case "exit":
+                os._exit(3)
+            case "sleep":
+                time.sleep(600)
+            case "print":
+                os.write(1, b"hello from native code\n")
+            case "hang":
+                ctypes.PyDLL(None).sleep(600)  # native code that does not let go of the interpreter
+            case "allocate":
+                taken = []
+                for _ in range(60):  # 3 GB in 3 s
+                    taken.append(np.ones(50_000_000, dtype=np.uint8))
+                    time.sleep(0.05)
+            case _:
+                from emofuse.errors import StreamError
+
+                raise StreamError("the wrong shade of red")

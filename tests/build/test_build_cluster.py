@@ -10,13 +10,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cheap_streams import DELAY, DeadlySpec, MeanColourSpec, SizeSpec
+from cheap_streams import DELAY, MeanColourSpec, SizeSpec
 from distributed import LocalCluster
 
 from emofuse.build import BuildOptions, BuildState, BuildSummary, build_cache, cluster
-from emofuse.build.worker import BlockTask
-from emofuse.cache.reader import open_cache
-from emofuse.errors import BuildError, StreamError
+from emofuse.build.tasks import BlockTask, BuildJob
+from emofuse.errors import BuildError
 from emofuse.specs import CacheSpec
 
 SPEC = CacheSpec(block_rows=4, streams=(MeanColourSpec(), SizeSpec()))
@@ -76,7 +75,7 @@ def done_blocks(cache: Path) -> int:
 
 
 def is_worker(process: psutil.Process) -> bool:
-    return "spawn_main" in " ".join(process.cmdline())
+    return "emofuse.build.child" in process.cmdline()
 
 
 def is_gone(process: psutil.Process) -> bool:
@@ -117,8 +116,7 @@ def test_workers_give_the_same_cache_as_one_process(observed, contents, undistur
 
 def test_nothing_listens_beyond_loopback(observed):
     _, _, observer = observed
-    assert {address for _, address in observer.ports} == {"127.0.0.1"}
-    assert {pid for pid, _ in observer.ports} == {os.getpid(), *observer.workers}
+    assert observer.ports == {(os.getpid(), "127.0.0.1")}
 
 
 def test_workers_have_one_thread_each_and_are_gone_afterwards(observed):
@@ -167,31 +165,12 @@ def test_no_more_blocks_are_in_flight_than_workers(scheduler):
             given.append(block)
             yield BlockTask(block, block, (), ())
 
+    job = BuildJob(Path("none.zarr"), SPEC, dict.fromkeys(("mean_colour", "size"), ""), "cpu", one_thread=True)
     with cluster.remote_workers(scheduler) as workers:
-        results = workers.compute(None, tasks())
+        results = workers.compute(job, tasks())
         for count, _ in enumerate(results, start=1):
             assert len(given) <= count + 2
     assert len(given) == 20
-
-
-def test_a_block_that_kills_its_workers_is_named_and_the_others_are_done(tmp_path, manifest):
-    path = tmp_path / "features.zarr"
-    spec = CacheSpec(block_rows=8, streams=(DeadlySpec(red=10),))
-    with pytest.raises(
-        StreamError,
-        match=r"^1 of 5 blocks failed: rows 8-15 \(block 1\): killed its worker 3 times \(out of memory, or a "
-        r"native crash\)",
-    ):
-        build_cache(path, manifest, spec, BuildOptions(workers=2, device="cpu"))
-    assert open_cache(path).streams["deadly"].lacking_blocks().tolist() == [1]
-
-
-def test_streams_that_kill_workers_when_they_are_opened_end_the_build(tmp_path, manifest):
-    spec = CacheSpec(block_rows=8, streams=(DeadlySpec(red=10, how="kill when opened"),))
-    with pytest.raises(
-        BuildError, match=r"^workers died 3 times while they opened deadly \(out of memory, or a native"
-    ):
-        build_cache(tmp_path / "features.zarr", manifest, spec, BuildOptions(workers=1, device="cpu"))
 
 
 def test_a_build_killed_in_the_middle_goes_on_to_the_same_cache(

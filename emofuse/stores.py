@@ -220,13 +220,10 @@ class RemotePath:
         Raises:
             FileNotFoundError: there is none, and `missing_ok` is False.
         """
-        try:
-            self.stat()
-            with store_errors(self):
-                file_system().rm_file(self.key)
-        except FileNotFoundError:
-            if not missing_ok:
-                raise
+        if not missing_ok:
+            self.stat()  # a store deletes what is not there without a word
+        with store_errors(self):
+            file_system().rm_file(self.key)
 
     def mkdir(self, *, parents: bool = False, exist_ok: bool = False) -> None:
         """Does nothing: a folder is there as soon as an object is in it."""

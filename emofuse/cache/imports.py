@@ -33,6 +33,7 @@ from emofuse.cache.writer import add_stream, lock_cache, write_block
 from emofuse.errors import CacheError
 from emofuse.specs import ImportedSpec, canonical_json, parse_spec
 from emofuse.status import Status
+from emofuse.stores import is_remote
 
 OnRows = Callable[[int, int], None]
 Gather = Callable[[npt.NDArray[np.int64]], npt.NDArray[Any]]
@@ -102,8 +103,9 @@ def import_stream(path: Path, request: ImportRequest, *, on_rows: OnRows | None 
     sample_ids = read_manifest(path, cache).table["sample_id"]
     given = {"name": request.name, "source": request.file.name, "dataset": request.dataset}
     spec = parse_spec(ImportedSpec, {**given, "dtype": request.dtype or "float32"}, "emofuse cache import")
+    beside = None if is_remote(path) else path.parent
     with ExitStack() as stack:
-        spool = Path(stack.enter_context(TemporaryDirectory(prefix=".import-", dir=path.parent)))
+        spool = Path(stack.enter_context(TemporaryDirectory(prefix=".import-", dir=beside)))
         arrays = stack.enter_context(open_arrays(request.file, request.dataset, request.ids, spool))
         if request.dtype is None and arrays.features.dtype == np.float16:
             spec = spec.model_copy(update={"dtype": "float16"})

@@ -77,8 +77,13 @@ def stream_names(path: Path) -> list[str]:
     return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
-def read_stream_layout(path: Path, name: str) -> StreamLayout | None:
+def read_stream_layout(path: Path, name: str, *, check_arrays: bool = True) -> StreamLayout | None:
     """One stream of a cache; None if the cache has none of this name, or only one whose creation was not finished.
+
+    Args:
+        path: of the cache.
+        name: of the stream.
+        check_arrays: read the metadata of its arrays too, which costs a request each on a store.
 
     Raises:
         CacheError: its metadata is damaged.
@@ -89,7 +94,7 @@ def read_stream_layout(path: Path, name: str) -> StreamLayout | None:
         return None
     try:
         layout = parse_stream_layout(folder, own)
-        for array in layout.arrays:
+        for array in layout.arrays if check_arrays else ():
             open_array(folder / array)
     except (KeyError, IndexError, ValueError, TypeError, OSError) as error:
         raise CacheError(f"{folder}: damaged ({error}). Mend it with: emofuse cache repair {path}") from error
@@ -126,10 +131,10 @@ def parse_stream_layout(folder: Path, own: Mapping[str, Any]) -> StreamLayout:
 def _read_attributes(group: Path) -> dict[str, Any] | None:
     """The attributes that emofuse keeps in a Zarr group, None where there are none."""
     file = group / "zarr.json"
-    if not file.is_file():
-        return None
     try:
         own = json.loads(file.read_text(encoding="utf-8"))["attributes"].get(ATTRIBUTE)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (ValueError, KeyError, AttributeError) as error:
         raise CacheError(f"{file}: damaged ({error})") from error
     return own if isinstance(own, dict) else None

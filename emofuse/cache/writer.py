@@ -234,15 +234,15 @@ def write_block(
         CacheError: no such stream, arrays that do not fit it, or the file system refuses.
     """
     cache = read_cache_layout(path)
-    cached = read_stream(path, cache, stream)
-    if cached is None:
+    layout = read_stream_layout(path, stream, check_arrays=False)
+    if layout is None:
         raise CacheError(f"{path}: no stream {stream!r} to write to")
     rows = cache.block_slice(block)
     count = rows.stop - rows.start
     values: dict[ArrayName, npt.NDArray[Any]] = {"features": features, "flags": flags, "status": status}
     for array, given in values.items():
-        shape = (count, cached.dim) if array == "features" else (count,)
-        dtype = cached.dtype if array == "features" else np.dtype(np.uint8)
+        shape = (count, layout.dim) if array == "features" else (count,)
+        dtype = layout.dtype if array == "features" else np.dtype(np.uint8)
         if given.shape != shape or given.dtype != dtype:
             raise CacheError(
                 f"{path}: block {block} of {stream!r}: {array} must be {shape} {dtype}, got {given.shape} {given.dtype}"
@@ -252,7 +252,7 @@ def write_block(
     texts = _reason_texts([""] * count if reasons is None else reasons, status, f"{path}: block {block} of {stream!r}")
     stored: dict[ArrayName, npt.NDArray[Any]] = {**values, "reason": texts}
     try:
-        for array in cached.layout.arrays:
+        for array in layout.arrays:
             _open_for_writing(streams_dir(path) / stream / array, array)[rows, view] = stored[array]
     except OSError as error:
         raise CacheError(f"{path}: block {block} of {stream!r} cannot be written ({error})") from error

@@ -58,7 +58,7 @@ def open_array(folder: Path, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
         FileNotFoundError, ValueError: there is none, or it is damaged.
         StoreError: the store does not answer.
     """
-    return zarr.open_array(zarr_store(folder), mode=mode)
+    return zarr.open_array(zarr_store(folder), mode=mode, zarr_format=3)
 
 
 def create_group(folder: Path, attributes: dict[str, Any] | None = None) -> None:
@@ -68,4 +68,4 @@ def create_group(folder: Path, attributes: dict[str, Any] | None = None) -> None
 
 def update_group(folder: Path, attributes: dict[str, Any]) -> None:
     """Adds attributes to those of a group, or replaces them."""
-    zarr.open_group(zarr_store(folder), mode="r+").update_attributes(attributes)
+    zarr.open_group(zarr_store(folder), mode="r+", zarr_format=3).update_attributes(attributes)

@@ -25,13 +25,13 @@ from emofuse.errors import TrainingError
 from emofuse.report import ReportFiles
 from emofuse.report.stamp import report_when_needed
 from emofuse.results import RunRecord
-from emofuse.specs import RunSpec, SweepSpec
+from emofuse.specs import RunSpec, SweepSpec, digest
 from emofuse.sweep.choice import Choice, Scored, choose
 from emofuse.sweep.configurations import baseline_streams
 from emofuse.sweep.finalists import choice_table, describe_losses, final_runs, search_summary
 from emofuse.sweep.progress import SweepProgress
 from emofuse.sweep.search import make_search
-from emofuse.sweep.searching import LocalTrainer, Searching, Trainer, describe_search
+from emofuse.sweep.searching import Found, LocalTrainer, Searching, Trainer
 from emofuse.sweep.store import ResultsFolder
 from emofuse.sweep.waves import plan_search, searched_runs
 from emofuse.training.data import TrainingData, check_splits
@@ -125,14 +125,11 @@ def run_sweep(
     Raises:
         EmofuseError: whatever a step raises; what was finished is kept.
     """
-    paths, kinds = SweepPaths(folder), _kinds(cache)
-    with open_trainer(cache, spec, options) as trainer:
-        _check_test_rows(trainer.data)
-        searching = Searching(spec, make_search(spec, kinds), ResultsFolder(folder), trainer, progress)
-        scored = searching.search()
-    for line in describe_search(searching, scored):
+    kinds, rows = _kinds(cache), ResultsFolder(folder)
+    found = _search(cache, spec, rows, options, progress)
+    for line in found.describe():
         say(f"search: {line}")
-    choice = choose(scored, spec.select, spec.final.best_of, baseline_streams(spec, kinds))
+    choice = choose(found.scored, spec.select, spec.final.best_of, baseline_streams(spec, kinds))
     for note in describe_losses(choice):
         say(f"choice: {note}")
     if not choice.finalists:
@@ -140,21 +137,23 @@ def run_sweep(
             f"sweep {spec.name!r}: every configuration had a run that diverged, so none can be chosen. "
             "Lower its learning rates"
         )
-    finals, finals_trained = _train_finals(cache, final_runs(choice, spec), paths.runs, options, say)
-    table = choice_table(choice, finals, spec)
-    _write(paths.choice, f"# {spec.title or spec.name}\n\n{table}")
-    files, written = report_when_needed(
-        finals,
-        paths.runs,
-        paths.report,
-        title=spec.title or spec.name,
-        baseline=(choice.baseline or choice.finalists[0]).configuration.name,
-        order=[each.configuration.name for each in choice.finalists],
-        command=f"emofuse sweep {spec.name}",
-        search=search_summary(spec, scored, choice),
-    )
+    specs, paths = final_runs(choice, spec), SweepPaths(folder)
+    with rows.wait_for(digest([run.model_dump(mode="json") for run in specs]), lambda who: say(f"waiting for {who}")):
+        finals, finals_trained = _train_finals(cache, specs, paths.runs, options, say)
+        table = choice_table(choice, finals, spec)
+        _write(paths.choice, f"# {spec.title or spec.name}\n\n{table}")
+        files, written = report_when_needed(
+            finals,
+            paths.runs,
+            paths.report,
+            title=spec.title or spec.name,
+            baseline=(choice.baseline or choice.finalists[0]).configuration.name,
+            order=[each.configuration.name for each in choice.finalists],
+            command=f"emofuse sweep {spec.name}",
+            search=search_summary(spec, found.scored, choice),
+        )
     say(f"report: {'written' if written else 'up to date'}, {files.page}")
-    return SweepSummary(tuple(scored), searching.trained, choice, tuple(finals), finals_trained, table, files, written)
+    return SweepSummary(found.scored, found.trained, choice, tuple(finals), finals_trained, table, files, written)
 
 
 def plan_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOptions = SweepOptions()) -> str:
@@ -205,6 +204,15 @@ def open_trainer(cache: Cache, spec: SweepSpec, options: SweepOptions) -> Iterat
     memory_bytes = options.memory_bytes or default_memory_bytes(device)
     data = TrainingData.of(cache, spec.base.split, memory_bytes=memory_bytes)
     yield LocalTrainer(data, Machine.of(device))
+
+
+def _search(
+    cache: Cache, spec: SweepSpec, rows: ResultsFolder, options: SweepOptions, progress: SweepProgress | None
+) -> Found:
+    """In a function of its own, so that the features are freed before the finalists are trained."""
+    with open_trainer(cache, spec, options) as trainer:
+        _check_test_rows(trainer.data)
+        return Searching(spec, make_search(spec, _kinds(cache)), rows, trainer, progress).search()
 
 
 def _train_finals(

@@ -13,14 +13,11 @@ from emofuse.sweep.choice import Scored, mean_and_error, objective, score_config
 from emofuse.sweep.configurations import Configuration
 from emofuse.sweep.progress import SweepProgress, SweepState
 from emofuse.sweep.search import Search
-from emofuse.sweep.store import ResultsFolder, RunRow
+from emofuse.sweep.store import SECONDS_BETWEEN_LOOKS, ResultsFolder, RunRow
 from emofuse.sweep.waves import OnRows, SearchedRun, SearchedWave, plan_search, planned_waves, searched_runs, train_rows
 from emofuse.training.data import TrainingData
 from emofuse.training.machine import Machine
 from emofuse.training.rates import Rates, measure_rates
-
-SECONDS_BETWEEN_LOOKS = 1.0
-"""While other processes train what is missing."""
 
 
 class Trainer(Protocol):
@@ -61,6 +58,34 @@ class LocalTrainer:
         return ((wave, train_rows(self.data, wave, self.machine, on_rows=on_rows)) for wave in waves)
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a call's search has come to.
+
+    Attributes:
+        scored: every configuration, in the order of the search.
+        trained: heads that were trained by this call.
+        seconds: that it trained and waited.
+        notes: of the search, one sentence each.
+    """
+
+    scored: tuple[Scored, ...]
+    trained: int
+    seconds: float
+    notes: tuple[str, ...]
+
+    def describe(self) -> list[str]:
+        """What was done, one line each."""
+        heads = sum(len(each.rows) for each in self.scored)
+        if self.trained == 0:
+            done = f"{heads} heads, all trained before or elsewhere: nothing to do"
+        else:
+            speed = self.trained / self.seconds
+            rest = f", {heads - self.trained} of {heads} done before or elsewhere" if self.trained < heads else ""
+            done = f"{self.trained} heads trained in {self.seconds:.1f} s ({speed:.1f} heads/s){rest}"
+        return [f"{len(self.scored)} configurations, {done}", *self.notes]
+
+
 class Searching:
     """One call's search.
 
@@ -87,23 +112,8 @@ class Searching:
         self._claims: dict[frozenset[str], ExitStack] = {}
         self._tally = _Tally(spec, search.total, progress)
 
-    @property
-    def trained(self) -> int:
-        """Heads trained by this call."""
-        return self._tally.heads
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Of the search."""
-        return self._search.notes
-
-    @property
-    def seconds(self) -> float:
-        """That this call has trained and waited."""
-        return self._tally.seconds
-
-    def search(self) -> list[Scored]:
-        """Trains what is missing and scores every configuration, in the order of the search.
+    def search(self) -> Found:
+        """Trains what is missing and scores every configuration.
 
         Raises:
             EmofuseError: whatever training or the folder raises; finished waves are kept.
@@ -118,7 +128,8 @@ class Searching:
             scored = score_configurations(batch, rows, self._spec.select)
             self._search.tell({each.configuration.key: objective(each.score, self._spec.select) for each in scored})
             asked += batch
-        return score_configurations(asked, rows, self._spec.select)
+        scored = score_configurations(asked, rows, self._spec.select)
+        return Found(tuple(scored), self._tally.heads, self._tally.seconds, self._search.notes)
 
     def _train_missing(self, runs: Sequence[SearchedRun]) -> Mapping[str, RunRow]:
         """Rows of these runs, by digest: those that are there, then those trained here or by another process."""
@@ -172,18 +183,6 @@ class Searching:
         if holders and missing <= {digest for holder in holders for digest in holder.digests}:
             self._tally.wait([str(holder) for holder in holders])
             time.sleep(SECONDS_BETWEEN_LOOKS)
-
-
-def describe_search(searching: Searching, scored: Sequence[Scored]) -> list[str]:
-    """What a search did, one line each."""
-    heads, trained = sum(len(each.rows) for each in scored), searching.trained
-    if trained == 0:
-        done = f"{heads} heads, all trained before: nothing to do"
-    else:
-        speed = trained / searching.seconds
-        before = f", {heads - trained} of {heads} done before or elsewhere" if trained < heads else ""
-        done = f"{trained} heads trained in {searching.seconds:.1f} s ({speed:.1f} heads/s){before}"
-    return [f"{len(scored)} configurations, {done}", *searching.notes]
 
 
 @dataclass

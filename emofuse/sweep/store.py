@@ -17,7 +17,8 @@ import os
 import platform
 import secrets
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,6 +30,9 @@ from emofuse.errors import ResultsError
 
 FORMAT = 1
 _PARTIAL = ".partial-"
+
+SECONDS_BETWEEN_LOOKS = 1.0
+"""While another process has what is wanted."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +143,14 @@ class ResultsFolder:
         self._files.mkdir(parents=True, exist_ok=True)
         target = self._files / f"{secrets.token_hex(8)}.jsonl"
         partial = target.with_name(_PARTIAL + target.name)
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(target)
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.rename(target)
+        finally:
+            partial.unlink(missing_ok=True)
         _flush_folder(self._files)
         return target
 
@@ -172,6 +179,26 @@ class ResultsFolder:
             if lock is not None:
                 path.unlink(missing_ok=True)
                 lock.close()
+
+    @contextmanager
+    def wait_for(self, digest: str, say: Callable[[str], None]) -> Iterator[None]:
+        """Claims one thing, and waits as long as another living process has it.
+
+        Args:
+            digest: of what is wanted; of no row.
+            say: is told who is waited for, once.
+        """
+        told: str | None = None
+        while True:
+            with self.claim([digest]) as got:
+                if got:
+                    yield
+                    return
+            holders = " and ".join(map(str, self.holders([digest])))
+            if holders and holders != told:
+                say(holders)
+                told = holders
+            time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def holders(self, digests: Collection[str]) -> list[Holder]:
         """Living processes that have claimed some of the runs, each with those of them that it holds."""

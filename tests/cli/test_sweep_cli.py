@@ -69,7 +69,9 @@ def test_a_sweep_prints_its_steps_and_the_table_of_the_choice(cache, sweep_file,
     assert len(ResultsFolder(tmp_path / "emofuse-runs" / "question").rows()) == 24
 
     again = invoke(sweep_file, "--cache", cache)
-    assert again.stdout.startswith("search: 12 configurations, 24 heads, all trained before: nothing to do\n")
+    assert again.stdout.startswith(
+        "search: 12 configurations, 24 heads, all trained before or elsewhere: nothing to do\n"
+    )
     assert again.stdout.splitlines()[5:] == lines[5:]
 
 
@@ -98,7 +100,7 @@ def test_without_a_cache_that_of_the_pipeline_is_built_and_used(tmp_path):
 
     again = invoke("question.yaml", "--workers", "0")
     assert "cache: complete, nothing to do" in again.stdout
-    assert "all trained before: nothing to do" in again.stdout
+    assert "all trained before or elsewhere: nothing to do" in again.stdout
     assert "8 heads, 8 of them trained before, nothing to train" in invoke("question.yaml", "--dry-run").stdout
 
 

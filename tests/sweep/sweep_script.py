@@ -15,7 +15,7 @@ from emofuse.sweep.run import SweepOptions, run_sweep
 
 
 class Slow:
-    """A progress that makes a sweep last, so that a test can end it in the middle."""
+    """A progress that makes training last, so that a test can end it in the middle."""
 
     def __init__(self, delay_s: float) -> None:
         self._delay_s = delay_s
@@ -24,7 +24,8 @@ class Slow:
         if state.waiting_for:
             sys.stdout.write(f"waiting for {', '.join(state.waiting_for)}\n")
             sys.stdout.flush()
-        time.sleep(self._delay_s)
+        if state.rows:
+            time.sleep(self._delay_s)
 
 
 if __name__ == "__main__":

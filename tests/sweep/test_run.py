@@ -305,7 +305,7 @@ def test_a_sweep_goes_on_with_another_memory_budget(cache, done, start, tmp_path
     wait_until(lambda: waves(folder) >= 1)
     process.kill()
     process.wait()
-    summary = run_sweep(cache, small_sweep(), folder, SweepOptions(device="cpu", memory_bytes=600_000))
+    summary = run_sweep(cache, small_sweep(), folder, SweepOptions(device="cpu", memory_bytes=100_000))
     assert 0 < summary.trained < HEADS
     assert waves(folder) > waves(done[0])
     ours, theirs = table(folder), table(done[0])

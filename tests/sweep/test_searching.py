@@ -1,0 +1,159 @@
+"""The search alone, without final runs: every kind of it, and what a folder that is half full makes of it."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from small_question import planted, small_sweep
+
+import emofuse
+from emofuse.cache.reader import open_cache
+from emofuse.sweep.choice import choose
+from emofuse.sweep.search import make_search
+from emofuse.sweep.searching import Found, LocalTrainer, Searching
+from emofuse.sweep.store import ResultsFolder, RunRow
+from emofuse.sweep.waves import halving_of, plan_search, planned_waves, searched_runs
+from emofuse.training.data import TrainingData
+from emofuse.training.machine import Machine
+
+KINDS = {"noise": "backbone", "signal": "backbone"}
+RATES = [1.0e-3, 3.0e-3, 1.0e-2, 3.0e-2]
+HALVED = {
+    "factors": {"streams": "all", "learning_rate": RATES},
+    "halving": {"first_epochs": 1, "factor": 2, "bracket": 4},
+}
+TPE = {
+    "factors": {"streams": "all", "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}},
+    "search": {"kind": "tpe", "trials": 12, "batch": 4, "startup": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, write_cache):
+    cache = open_cache(write_cache(tmp_path_factory.mktemp("cache") / "features.zarr", **planted()))
+    return TrainingData.of(cache, small_sweep().base.split)
+
+
+@pytest.fixture
+def search(data):
+    def found(spec, folder: Path) -> Found:
+        trainer = LocalTrainer(data, Machine.of(torch.device("cpu")))
+        return Searching(spec, make_search(spec, KINDS), ResultsFolder(folder), trainer).search()
+
+    return found
+
+
+def table(folder: Path) -> list[RunRow]:
+    rows = [replace(row, seconds=0.0, created="") for row in ResultsFolder(folder).rows()]
+    return sorted(rows, key=lambda row: row.digest)
+
+
+def forget_a_wave(folder: Path) -> int:
+    """Removes the file of one wave; how many rows it had."""
+    path = min((folder / "rows").iterdir())
+    rows = len(path.read_text().splitlines())
+    path.unlink()
+    return rows
+
+
+@pytest.mark.parametrize("kind", [HALVED, TPE], ids=["halving", "tpe"])
+def test_a_search_again_trains_nothing_and_a_lost_wave_comes_back_the_same(search, tmp_path, kind):
+    spec = small_sweep(**kind)
+    first = search(spec, tmp_path)
+    heads = sum(len(each.rows) for each in first.scored)
+    assert first.trained == heads == len(table(tmp_path))
+    whole = table(tmp_path)
+    again = search(spec, tmp_path)
+    assert again.trained == 0
+    assert again.scored == first.scored
+    assert again.describe()[0].endswith("heads, all trained before or elsewhere: nothing to do")
+    lost = forget_a_wave(tmp_path)
+    assert search(spec, tmp_path).trained == lost
+    assert table(tmp_path) == whole
+
+
+def test_halving_ends_the_worst_of_each_bracket_early(search, tmp_path):
+    found = search(small_sweep(**HALVED), tmp_path)
+    assert Counter(row.ended for row in table(tmp_path)) == {"halved": 9 * 2, "epochs": 3 * 2}
+    assert Counter(each.halved for each in found.scored) == {2: 9, 0: 3}
+    for row in table(tmp_path):
+        assert row.last_epoch == (4 if row.ended == "epochs" else row.last_epoch)
+        assert row.last_epoch in {1, 2, 4}
+
+
+def test_rows_of_a_bracket_are_found_for_the_same_bracket_alone(data):
+    """Who goes on depends on whom it is compared with."""
+    plain, halved = small_sweep(factors=HALVED["factors"]), small_sweep(**HALVED)
+    others = small_sweep(**{**HALVED, "halving": {"first_epochs": 1, "factor": 2, "bracket": 3}})
+    by_loss = small_sweep(**HALVED, select="loss")
+    digests = [
+        {run.digest for run in searched_runs(data, make_search(spec, KINDS).ask(), spec)}
+        for spec in (plain, halved, others, by_loss)
+    ]
+    assert [len(of) for of in digests] == [24] * 4
+    assert all(not one & other for index, one in enumerate(digests) for other in digests[:index])
+
+
+def test_a_wave_of_brackets_is_cut_between_them(data):
+    spec = small_sweep(**HALVED)
+    runs = searched_runs(data, make_search(spec, KINDS).ask(), spec)
+    machine = Machine.of(torch.device("cpu"))
+    (wave,) = planned_waves(plan_search(data, runs, spec, machine), runs, spec)
+    assert len(wave.runs) == 24
+    part = wave.only(frozenset({runs[0].digest}))
+    brackets = halving_of(spec).brackets([run.spec for run in part.runs])
+    assert (len(part.runs), len(brackets)) == (8, 1)
+    assert part.seconds == pytest.approx(wave.seconds / 3)
+    whole = small_sweep(factors=HALVED["factors"])
+    runs = searched_runs(data, make_search(whole, KINDS).ask(), whole)
+    (wave,) = planned_waves(plan_search(data, runs, whole, machine), runs, whole)
+    assert wave.only(frozenset({runs[3].digest})).runs == (runs[3],)
+
+
+def test_a_configuration_that_diverges_is_a_row_and_has_no_score(search, tmp_path):
+    spec = small_sweep(factors={"streams": "all", "learning_rate": [1.0e-3, 1.0e38]})
+    found = search(spec, tmp_path)
+    wild = [row for row in table(tmp_path) if row.ended == "diverged"]
+    assert {row.settings["learning_rate"] for row in wild} == {1e38}
+    assert len(wild) == 6
+    choice = choose(found.scored, "macro_f1", ("streams",), ("noise",))
+    assert len(choice.lost) == len(choice.finalists) == 3
+
+
+def test_a_tpe_search_is_told_every_score_before_it_goes_on(search, tmp_path):
+    found = search(small_sweep(**TPE), tmp_path)
+    assert len(found.scored) == 12
+    assert len({each.configuration.key for each in found.scored}) == 12
+    assert len(list((tmp_path / "rows").iterdir())) >= 3
+
+
+def test_a_random_search_trains_what_it_draws(search, tmp_path):
+    spec = small_sweep(factors=TPE["factors"], search={"kind": "random", "trials": 5, "seed": 1})
+    found = search(spec, tmp_path)
+    assert len(found.scored) == 5
+    assert found.describe()[0].startswith("5 configurations, 10 heads trained in ")
+
+
+def test_what_others_have_trained_is_said(search, tmp_path):
+    few = small_sweep(factors={"streams": "all", "learning_rate": [1e-3]})
+    more = small_sweep(factors={"streams": "all", "learning_rate": [1e-3, 1e-2]})
+    search(few, tmp_path)
+    assert ", 6 of 12 done before or elsewhere" in search(more, tmp_path).describe()[0]
+
+
+def test_what_searches_and_chooses_imports_nothing_that_reads_test_labels():
+    """`TrainingData` is made outside of them; a cache, the scoring of test rows and saved runs are out of reach."""
+    package = Path(emofuse.__file__).parent / "sweep"
+    chooses = ["choice", "configurations", "search", "searching", "store", "table", "tpe", "waves"]
+    forbidden = ("emofuse.cache", "emofuse.training.runs", "emofuse.training.scoring", "emofuse.results", "zarr")
+    for module in chooses:
+        tree = ast.parse((package / f"{module}.py").read_text())
+        names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        assert any(name and name.startswith("emofuse") for name in names)
+        assert not [name for name in names if name and name.startswith(forbidden)], module

@@ -121,11 +121,15 @@ class Columns:
     def window(self, memory_bytes: int) -> Window:
         """How far rows are shuffled when they are streamed: as far as all streams of the cache together allow.
 
+        Args:
+            memory_bytes: for the windows, and for the block that is being read.
+
         Raises:
             TrainingError: the memory does not hold a window of one block.
         """
-        width = sum(stream.dim for stream in self._streams.values())
-        return widest_window(self._layout.block_rows, width, memory_bytes, _ITEM_BYTES)
+        dims, block_rows = [stream.dim for stream in self._streams.values()], self._layout.block_rows
+        reading = 2 * block_rows * max(dims) * _ITEM_BYTES  # as stored and as derived
+        return widest_window(block_rows, sum(dims), memory_bytes, _ITEM_BYTES, reading)
 
     def every_view(self, column: Column, views: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         """The first so many views, one after the other: features (V x N, D) float32, valid (V x N,).
@@ -164,11 +168,12 @@ class Columns:
         return derive(column.kind, self._streams[column.stream].read_block(block), column.size)
 
     def blocks(self, columns: Sequence[Column]) -> Blocks:
-        """These columns block by block, by their names.
+        """These columns block by block, by their names. What is in memory is dropped: the windows need it.
 
         Raises:
             IncompleteCacheError: blocks of a stream have not been computed yet.
         """
+        self._held.clear()
         named = {column.name: column for column in columns}
         for column in columns:
             self.status(column)

@@ -55,24 +55,26 @@ class Blocks:
         return widest_window(self.block_rows, width, memory_bytes, dtype.itemsize)
 
 
-def widest_window(block_rows: int, width: int, memory_bytes: int, item_bytes: int) -> Window:
+def widest_window(block_rows: int, width: int, memory_bytes: int, item_bytes: int, reading_bytes: int = 0) -> Window:
     """The widest window for which a streamed epoch stays within the memory.
 
     Args:
         block_rows: rows of a block.
         width: values a row.
-        memory_bytes: for the windows that are held.
+        memory_bytes: for the windows that are held, and for what is being read.
         item_bytes: of a value.
+        reading_bytes: that a block takes while it is read, before it lies in its window.
 
     Raises:
         TrainingError: not even one block at a time does.
     """
     block_bytes = block_rows * width * item_bytes
-    blocks = memory_bytes // (WINDOWS_HELD * block_bytes)
+    blocks = (memory_bytes - reading_bytes) // (WINDOWS_HELD * block_bytes)
     if blocks < 1:
         raise TrainingError(
-            f"{memory_bytes / 1e9:.3g} GB hold no window of features: {WINDOWS_HELD} blocks of {block_rows} "
-            f"rows take {WINDOWS_HELD * block_bytes / 1e9:.3g} GB. Give more memory, or train fewer streams at once"
+            f"{memory_bytes / 1e9:.3g} GB hold no window of features: {WINDOWS_HELD} blocks of {block_rows} rows take "
+            f"{(WINDOWS_HELD * block_bytes + reading_bytes) / 1e9:.3g} GB. Give more memory, or train fewer streams at "
+            "once"
         )
     return Window(block_rows, blocks)
 
@@ -118,7 +120,9 @@ class Resident:
 
 
 class Streamed:
-    """Two windows of blocks on the device, and a thread that reads the next.
+    """Two windows of blocks on the device, and a thread that reads the next beside them.
+
+    The next window lies in page-locked memory where the device is a GPU, so that it is copied while steps go on.
 
     Args:
         blocks: what is read.
@@ -142,33 +146,38 @@ class Streamed:
         self._blocks = blocks
         self._streams = tuple(streams)
         self._half = window.blocks * blocks.block_rows
+        on_gpu = device.type == "cuda"
         self._held = {
             name: torch.zeros(2 * self._half, blocks.dims[name], dtype=dtype, device=device) for name in streams
         }
+        self._staged = {
+            name: torch.zeros(self._half, blocks.dims[name], dtype=dtype, pin_memory=on_gpu) for name in streams
+        }
+        self._copied = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
         total = -(-count // blocks.block_rows)
         self._first = torch.zeros(total, dtype=torch.int64, device=device)  # block -> where its first row lies
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="feature-blocks")
         self._windows: Sequence[Sequence[int]] = ()
         self._reached = -1
-        self._next: Future[dict[str, list[npt.NDArray[Any]]]] | None = None
+        self._next: Future[None] | None = None
 
     def follow(self, windows: Sequence[Sequence[int]]) -> None:
         """Begins to read the first window."""
         if self._next is not None:
             self._next.cancel()
         self._windows, self._reached = windows, -1
-        self._next = self._reader.submit(self._read, windows[0]) if windows else None
+        self._next = self._reader.submit(self._stage, windows[0]) if windows else None
 
     def reach(self, window: int) -> None:
         """Waits for windows up to this one, and begins to read the one after it."""
         while self._reached < window:
             if self._next is None:
                 raise RuntimeError(f"window {window} of {len(self._windows)} was not announced")
-            read = self._next.result()
+            self._next.result()
             self._reached += 1
-            self._place(self._windows[self._reached], read)
+            self._place(self._windows[self._reached])
             after = self._reached + 1
-            self._next = self._reader.submit(self._read, self._windows[after]) if after < len(self._windows) else None
+            self._next = self._reader.submit(self._stage, self._windows[after]) if after < len(self._windows) else None
 
     def take(self, stream: str, rows: Tensor) -> Tensor:
         """(n, D) of rows (n,) of the windows that can be read."""
@@ -179,13 +188,23 @@ class Streamed:
         """Ends the thread."""
         self._reader.shutdown(cancel_futures=True)
 
-    def _read(self, window: Sequence[int]) -> dict[str, list[npt.NDArray[Any]]]:
-        return {name: [self._blocks.read(name, block) for block in window] for name in self._streams}
+    def _stage(self, window: Sequence[int]) -> None:
+        """Reads a window, block after block, into the memory that waits for it. Runs in the thread."""
+        if self._copied is not None:
+            self._copied.synchronize()  # the window that lay there before is on the device
+        for name in self._streams:
+            for index, block in enumerate(window):
+                rows = torch.from_numpy(self._blocks.read(name, block))
+                first = index * self._blocks.block_rows
+                self._staged[name][first : first + len(rows)].copy_(rows)
 
-    def _place(self, window: Sequence[int], read: Mapping[str, Sequence[npt.NDArray[Any]]]) -> None:
+    def _place(self, window: Sequence[int]) -> None:
+        """Copies the window that was read over the older of the two on the device."""
         start = (self._reached % 2) * self._half
+        count = len(window) * self._blocks.block_rows
+        for name, staged in self._staged.items():
+            self._held[name][start : start + count].copy_(staged[:count], non_blocking=True)
+        if self._copied is not None:
+            self._copied.record()
         firsts = [start + index * self._blocks.block_rows for index in range(len(window))]
-        for name, blocks in read.items():
-            for first, rows in zip(firsts, blocks, strict=True):
-                self._held[name][first : first + len(rows)].copy_(torch.from_numpy(rows))
         self._first[torch.tensor(window)] = torch.tensor(firsts, device=self._first.device)

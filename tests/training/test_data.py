@@ -19,7 +19,7 @@ SPLIT = OfficialSplit()
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory, plant_cache):
-    return plant_cache(tmp_path_factory.mktemp("data") / "features.zarr")
+    return plant_cache(tmp_path_factory.mktemp("data") / "features.zarr", block_rows=8)
 
 
 def run(*streams, fold=None, split=SPLIT, name="run", train=None, **features):
@@ -243,7 +243,7 @@ def test_a_run_whose_features_do_not_fit_is_streamed_whatever_trains_beside_it(c
     wide = data.window(run("lbp"))
     assert isinstance(wide, Window)
     assert data.window(run("lbp", "resnet50")) == wide  # one window for all runs: they can train together
-    assert wide.block_rows == 16
+    assert wide.block_rows == 8
     assert isinstance(data.table([run("lbp")]).features, Blocks)
     assert not isinstance(data.table([run("resnet50")]).features, Blocks)
 
@@ -267,5 +267,5 @@ def test_scaling_has_the_same_bits_from_memory_and_block_by_block(cache):
 
 
 def test_a_memory_that_holds_no_window_is_refused(cache):
-    with pytest.raises(TrainingError, match=r"3 blocks of 16 rows take .* GB. Give more memory, or train fewer"):
+    with pytest.raises(TrainingError, match=r"3 blocks of 8 rows take .* GB. Give more memory, or train fewer"):
         TrainingData.of(cache, SPLIT, memory_bytes=1000).window(run("lbp"))

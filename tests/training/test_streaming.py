@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from emofuse.errors import TrainingError
+from emofuse.cache.reader import CachedStream
+from emofuse.errors import CacheError, TrainingError
 from emofuse.features import Scaling
-from emofuse.specs import ConcatHeadSpec, TrainSpec
+from emofuse.results import read_predictions, run_dir
+from emofuse.specs import ConcatHeadSpec, FeaturesSpec, FoldSpec, OfficialSplit, RunSpec, TrainSpec
+from emofuse.training.data import TrainingData
 from emofuse.training.engine import train_group
 from emofuse.training.machine import Machine
 from emofuse.training.members import Fold, Member, Table
+from emofuse.training.planning import plan_runs
+from emofuse.training.runs import train_run
 from emofuse.training.streaming import Blocks, Streamed, Window
+from emofuse.training.trained import load_head
+from emofuse.training.wave import train_wave
 
 CPU = torch.device("cpu")
 EXACT = Machine(CPU, torch.float64)
@@ -138,6 +147,21 @@ def test_no_more_than_two_windows_lie_on_the_device_and_one_is_read_ahead():
     assert [block for _, block in reader.asked][:6] == [4, 1, 0, 10, 7, 2]
 
 
+def test_what_is_read_ahead_leaves_the_windows_in_use_alone():
+    """The thread is let finish before the first window is looked at: it must have written elsewhere."""
+    reader = Reader(make_table().features)
+    source = Streamed(reader.blocks(), Window(BLOCK, 2), ("a",), count=ROWS, device=CPU, dtype=torch.float32)
+    source.follow([[4, 1], [0, 10], [7, 2]])
+    for window, blocks in enumerate([[4, 1], [0, 10], [7, 2]]):
+        source.reach(window)
+        if source._next is not None:
+            source._next.result()
+        for block in blocks:
+            rows = torch.arange(block * BLOCK, min((block + 1) * BLOCK, ROWS))
+            assert torch.equal(source.take("a", rows), reader.features["a"][rows])
+    source.close()
+
+
 def test_a_batch_over_more_than_two_windows_is_refused():
     table = make_table()
     reader = Reader(table.features)
@@ -165,3 +189,117 @@ def test_a_block_that_cannot_be_read_ends_training_with_its_own_error():
     blocked = replace(table, features=Blocks(broken, BLOCK, DIMS))
     with pytest.raises(OSError, match="disk gone"):
         train_group(blocked, make_folds(table), make_members(), EXACT, window=Window(BLOCK, 2))
+
+
+# ------------------------------------------------------------------------------------------------- from the cache
+
+
+def searched_runs(count=2):
+    """Folds of three subsets with two variants of LBP."""
+    head = ConcatHeadSpec(embed_dim=8, depth=1, width=8, dropout=0.2)
+    train = TrainSpec(epochs=3, batch_size=16, learning_rate=1e-2)
+    subsets = [(("lbp",), 512), (("lbp", "resnet50"), 256), (("lbp", "action_units", "places365"), 512)]
+    return [
+        RunSpec(
+            name="run",
+            features=FeaturesSpec(streams=streams, lbp_bins=bins),
+            head=head,
+            train=train,
+            fold=FoldSpec(count=count, index=index),
+        )
+        for streams, bins in subsets
+        for index in range(count)
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_cache_that_does_not_fit_trains_the_same_heads_as_one_that_does(tmp_path, plant_cache, dtype):
+    cache = plant_cache(tmp_path / "f.zarr", rows=600, block_rows=8)
+    specs, machine = searched_runs(), Machine(CPU, dtype)
+    little = TrainingData.of(cache, OfficialSplit(), memory_bytes=720_000)
+    plenty = TrainingData.of(cache, OfficialSplit())
+    window = little.window(specs[0])
+    assert all(little.window(spec) == window for spec in specs)
+    assert window.blocks * window.block_rows < len(cache) / 3
+    streamed = train_wave(little, specs, machine)
+    members = [plenty.member(spec) for spec in specs]
+    resident = train_group(plenty.table(specs), plenty.scaled_folds(specs), members, machine, window=window)
+    for ours, theirs in zip(streamed, resident, strict=True):
+        assert ours.outcome.history == theirs.history
+        assert all(np.array_equal(ours.outcome.weights[name], theirs.weights[name]) for name in theirs.weights)
+
+
+def test_a_final_run_that_is_streamed_is_scored_on_the_same_rows(tmp_path, plant_cache):
+    cache = plant_cache(tmp_path / "f.zarr", rows=600, block_rows=8)
+    spec = searched_runs()[4].model_copy(update={"fold": None})
+    record, _ = train_run(cache, spec, tmp_path / "runs", device="cpu", memory_bytes=720_000)
+    again, trained_now = train_run(cache, spec, tmp_path / "runs", device="cpu", memory_bytes=720_000)
+    assert not trained_now
+    assert again.digest == record.digest
+    folder = run_dir(tmp_path / "runs", record.digest)
+    trained, saved = load_head(folder), read_predictions(folder)
+    rows = np.flatnonzero((cache.splits == "test") & (cache.labels >= 0))
+    read = {name: cache.streams[name].read() for name in record.streams}
+    probs = trained.probs(
+        {name: features[rows] for name, (features, _) in read.items()},
+        {name: status[rows] for name, (_, status) in read.items()},
+    )
+    assert saved.sample_id.tolist() == cache.sample_ids[rows].tolist()
+    np.testing.assert_allclose(saved.probs, probs, atol=1e-6)
+    whole, _ = train_run(cache, spec, tmp_path / "runs", device="cpu")
+    assert whole.digest != record.digest  # other batches: rows are shuffled window by window
+
+
+def test_a_damaged_chunk_ends_a_streamed_wave_with_its_remedy(tmp_path, plant_cache):
+    cache = plant_cache(tmp_path / "f.zarr", rows=600, block_rows=8)
+    chunk = cache.path / "streams" / "lbp" / "features" / "c.5.0.0"
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
+    with pytest.raises(CacheError, match=r"c\.5\.0\.0: damaged \(rows 40-47 of 'lbp'"):
+        train_wave(TrainingData.of(cache, OfficialSplit(), memory_bytes=720_000), searched_runs(), Machine(CPU))
+
+
+def test_a_streamed_wave_stays_within_its_memory(tmp_path, plant_cache, monkeypatch):
+    """All that lives is counted while blocks are read: tensors, and what NumPy has asked for since the beginning."""
+    rows, budget = 3200, 4_500_000
+    rng = np.random.default_rng(0)
+    wide = {name: rng.normal(size=(rows, 700)).astype(np.float16) for name in ("resnet50", "places365")}
+    streams = {name: ("backbone", array, np.ones(rows, np.uint8)) for name, array in wide.items()}
+    cache = plant_cache(tmp_path / "f.zarr", rows=rows, block_rows=32, streams=streams)
+    specs = [
+        RunSpec(
+            name="run",
+            features=FeaturesSpec(streams=streams),
+            head=ConcatHeadSpec(embed_dim=8, depth=1, width=8),
+            train=TrainSpec(epochs=1, batch_size=32, learning_rate=rate),
+        )
+        for rate in (1e-3, 1e-2)
+        for streams in (("resnet50", "places365"), ("lbp", "resnet50", "places365"))
+    ]
+    del streams, wide
+    data = TrainingData.of(cache, OfficialSplit(), memory_bytes=budget)
+    assert data.columns.nbytes(data.columns.of(specs[0].features)) > 3 * budget
+    (wave,) = plan_runs(data, specs, machine=Machine(CPU)).waves
+    assert wave.memory_bytes <= budget
+    peak, reads = 0, 0
+    read_block = CachedStream.read_block
+
+    def counted(self, *args):
+        nonlocal peak, reads
+        rows = read_block(self, *args)
+        if (reads := reads + 1) % 60 == 0:
+            storages = {
+                tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+                for tensor in gc.get_objects()
+                if type(tensor) in {torch.Tensor, torch.nn.Parameter} and tensor.device == CPU
+            }
+            peak = max(peak, sum(storages.values()) + tracemalloc.get_traced_memory()[0])
+        return rows
+
+    monkeypatch.setattr(CachedStream, "read_block", counted)
+    tracemalloc.start()
+    try:
+        train_wave(data, specs, Machine(CPU))
+    finally:
+        tracemalloc.stop()
+    assert reads > 300
+    assert 0.3 * budget < peak <= budget

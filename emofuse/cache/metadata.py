@@ -123,7 +123,7 @@ def parse_stream_layout(folder: Path, own: Mapping[str, Any]) -> StreamLayout:
         decode=own["decode"],
         face=own["face"],
         views=own["views"],
-        augment=own["augment"],
+        augment=own.get("augment"),
         keeps_reasons=own.get("keeps_reasons", False),
     )
 

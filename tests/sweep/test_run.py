@@ -273,7 +273,9 @@ def test_a_sweep_that_was_ended_in_the_middle_goes_on_and_ends_as_if_it_had_not(
 
 def test_two_processes_share_a_folder_and_train_every_run_once(done, start, tmp_path):
     folder = tmp_path / "out"
-    processes = [start(folder), start(folder)]
+    slow = start(folder, delay_s=1.0)
+    wait_until(lambda: list((folder / "claims").glob("*.json")))
+    processes = [slow, start(folder)]
     outputs = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert len(written(folder)) == len(set(written(folder))) == HEADS

@@ -36,6 +36,14 @@ def train(
         str | None, typer.Option(help="What tables call the configuration.", show_default="streams joined by +")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    memory_gb: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-6,
+            help="Memory for training. Features that do not fit are streamed from the cache.",
+            show_default="a share of what the device has",
+        ),
+    ] = None,
 ) -> None:
     """Trains one head on cached streams. The same run asked again is read, not trained; see `emofuse report`.
 
@@ -64,7 +72,10 @@ def train(
     from emofuse.training.runs import train_run
 
     follow = _show_epoch if sys.stderr.isatty() else None
-    record, trained_now = train_run(open_cache(cache), spec, runs, device=device, on_epoch=follow)
+    memory_bytes = None if memory_gb is None else int(memory_gb * 1e9)
+    record, trained_now = train_run(
+        open_cache(cache), spec, runs, device=device, memory_bytes=memory_bytes, on_epoch=follow
+    )
     if follow is not None and trained_now:
         typer.echo(err=True)
     typer.echo(_describe(record, trained_now))

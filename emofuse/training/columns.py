@@ -48,6 +48,10 @@ class Column:
         return self.stream if self.size is None else variant_of(self.stream, self.size)
 
 
+_Held = Column | tuple[Column, int] | str
+"""What is held in memory: a column, so many views of one, or a stream as stored."""
+
+
 class Columns:
     """All columns of a cache.
 
@@ -62,7 +66,7 @@ class Columns:
         self._where = cache.path
         self._streams = dict(cache.streams)
         self._held_bytes = held_bytes
-        self._held: OrderedDict[Column | str, npt.NDArray[Any]] = OrderedDict()  # columns, and streams as stored
+        self._held: OrderedDict[_Held, npt.NDArray[Any]] = OrderedDict()
         self._status: dict[str, npt.NDArray[np.uint8]] = {}
 
     def of(self, spec: FeaturesSpec) -> tuple[Column, ...]:
@@ -140,10 +144,13 @@ class Columns:
         """
         if views == 1:
             return self.whole(column), self.valid(column)
-        stream = self._streams[column.stream]
-        stored, status = zip(*(stream.read(view) for view in range(views)), strict=True)
-        features = np.concatenate([derive(column.kind, of_view, column.size) for of_view in stored])
-        return features, np.concatenate(status) == Status.OK
+        stream, key = self._streams[column.stream], (column, views)
+        stream.check_complete(views)
+        if key not in self._held:
+            stored = (stream.read(view)[0] for view in range(views))
+            self._keep(key, np.concatenate([derive(column.kind, of_view, column.size) for of_view in stored]))
+        self._held.move_to_end(key)
+        return self._held[key], stream.status[:, :views].T.ravel() == Status.OK
 
     def whole(self, column: Column) -> npt.NDArray[np.float32]:
         """(N, D) float32; zeros where the row has not the stream.
@@ -220,7 +227,7 @@ class Columns:
         stored, _ = self._streams[column.stream].read()
         return stored if column.size is None else self._keep(column.stream, stored)
 
-    def _keep(self, key: Column | str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def _keep(self, key: _Held, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         self._held[key] = array
         while len(self._held) > 1 and sum(held.nbytes for held in self._held.values()) > self._held_bytes:
             self._held.popitem(last=False)

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from emofuse.cli.train import train
-from emofuse.errors import SpecError
+from emofuse.errors import SpecError, TrainingError
 from emofuse.results import list_runs, run_dir
 from emofuse.specs import ConcatHeadSpec, FeaturesSpec, TrainSpec
 
@@ -103,3 +103,12 @@ def test_all_wrong_options_are_named_together(app, cache, tmp_path):
 def test_a_seed_of_the_split_needs_a_stratified_split(app, cache, tmp_path):
     with pytest.raises(typer.BadParameter, match="only a stratified split has a seed: add --split stratified"):
         call(app, cache, tmp_path, "--split-seed", "1", standalone_mode=False)
+
+
+def test_memory_is_what_the_run_must_fit(app, cache, tmp_path):
+    with pytest.raises(
+        TrainingError, match=r"run 'resnet50' \(concat, resnet50\) needs .* there are 0.0001 GB\. Give mo"
+    ):
+        call(app, cache, tmp_path, "--memory-gb", "0.0001")
+    assert call(app, cache, tmp_path, "--memory-gb", "1").exit_code == 0
+    assert call(app, cache, tmp_path, "--memory-gb", "0").exit_code == 2

@@ -46,8 +46,11 @@ class CacheError(EmofuseError, RuntimeError):
     """A feature cache is missing, damaged, or not a cache of this version."""
 
 
-class StoreError(EmofuseError, RuntimeError):
-    """An object store does not answer, refuses, or cannot be used from here."""
+class StoreError(EmofuseError):
+    """An object store does not answer, refuses, or cannot be used from here.
+
+    No builtin beside: code that catches OSError or RuntimeError would take it for a file that is missing or damaged.
+    """
 
 
 class StaleCacheError(CacheError):

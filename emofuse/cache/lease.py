@@ -27,9 +27,9 @@ import psutil
 from emofuse.errors import CacheError, StoreError
 from emofuse.stores import RemotePath
 
-BEAT_S = 10.0
-PATIENCE_S = 40.0
-_LOOK_S = 2.0
+BEAT_S = 5.0
+PATIENCE_S = 30.0
+_LOOK_S = 1.0
 
 
 @contextlib.contextmanager
@@ -76,7 +76,10 @@ class _Lease:
         while True:
             found = self._path.tag()
             if found is not None and not self._is_dead(found):
-                raise _refusal(cache, self._read())
+                holder = self._read()
+                if not holder:
+                    continue  # it has just ended
+                raise _refusal(cache, holder)
             try:
                 self._write(found)
             except FileExistsError:
@@ -126,5 +129,5 @@ class _Lease:
 
 
 def _refusal(cache: Path, holder: dict[str, Any]) -> CacheError:
-    who = f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}" if holder else "it ended"
+    who = f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
     return CacheError(f"{cache}: another build is writing this cache ({who}). Wait for it, or stop it first.")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import zarr
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.sync import sync
 from zarr.storage import FsspecStore
 
 from emofuse.stores import RemotePath, async_file_system, store_errors
@@ -47,8 +50,26 @@ class ObjectStore(FsspecStore):
 def zarr_store(path: Path | RemotePath) -> Path | Store:
     """What Zarr's functions take for a path."""
     if isinstance(path, RemotePath):
-        return ObjectStore(async_file_system(), path=path.key)
+        return ObjectStore(_connected(async_file_system()), path=path.key)
     return path
+
+
+def _connected(file_system: Any) -> Any:
+    """A connection that is closed when this process ends: Zarr's loop, in which it lives, is then still running."""
+    if id(file_system) not in _to_close:  # by identity: connections with equal settings are equal
+        _to_close.add(id(file_system))
+        atexit.register(_close, file_system)
+    return file_system
+
+
+_to_close: set[int] = set()
+
+
+def _close(file_system: Any) -> None:
+    session = getattr(file_system, "_s3creator", None)
+    if session is not None:
+        with suppress(Exception):  # the process ends in any case
+            sync(session.__aexit__(None, None, None), timeout=1)
 
 
 def open_array(folder: Path, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:

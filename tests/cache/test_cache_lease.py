@@ -74,6 +74,23 @@ def test_a_dead_holder_of_this_machine_is_replaced_at_once(cache, monkeypatch):
         assert told(cache)["pid"] == os.getpid()
 
 
+def test_a_holder_that_ends_while_it_is_watched_is_followed(cache, monkeypatch):
+    first = threading.Event()
+
+    def hold_a_moment() -> None:
+        with hold_lease(cache):
+            first.set()
+            time.sleep(0.2)
+
+    monkeypatch.setattr(lease, "BEAT_S", 100.0)  # it says nothing, and then it is gone
+    other = threading.Thread(target=hold_a_moment)
+    other.start()
+    first.wait()
+    with hold_lease(cache):
+        assert told(cache)["pid"] == os.getpid()
+    other.join()
+
+
 def test_a_holder_of_another_machine_that_is_silent_is_replaced(cache):
     silent = {"id": "x", "host": "elsewhere", "pid": 1, "since": "2020", "beat": 7}
     (cache.parent / "features.lease.json").write_bytes(json.dumps(silent).encode())

@@ -1,8 +1,8 @@
-"""Cached streams joined with labels and splits: what heads train on, as plain arrays.
+"""Derived features: computed when the cache is read, and stored nowhere.
 
-Derived features are computed here, when the cache is read, and are stored nowhere: LBP histograms of 128 or 256 bins
-out of the 512 that are cached, the first n of 30 action units, standardisation. What is fitted is fitted on the
-training rows it is given, and on nothing else.
+LBP histograms of 128 or 256 bins out of the 512 that are cached, the first n of 30 action units, standardisation. What
+is fitted is fitted on the training rows it is given, and on nothing else. Plain arrays: `emofuse.training.columns`
+reads them from a cache, `emofuse.predict` extracts them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ import numpy.typing as npt
 
 from emofuse.errors import CacheError, SpecError, TrainingError, did_you_mean
 from emofuse.specs import FeaturesSpec
-from emofuse.status import Status
 
 if TYPE_CHECKING:
-    from emofuse.cache.reader import Cache, CachedStream
+    from emofuse.cache.reader import CachedStream
 
 LBP = "lbp"
 ACTION_UNITS = "action_units"
@@ -29,49 +28,6 @@ _ROWS_AT_ONCE = 4096
 
 RowBlocks = Callable[[], Iterator[tuple[int, npt.NDArray[np.float32]]]]
 """Begins a pass over rows: (first row, features (n, D)) of one block of consecutive rows after another."""
-
-
-@dataclass(frozen=True)
-class FeatureTable:
-    """N samples: one float32 array per stream, with labels, splits and what became of every row.
-
-    Attributes:
-        sample_ids: (N,) str.
-        labels: (N,) int64 index into `classes`; -1 unlabelled.
-        splits: (N,) str: train, val, test, anything else is none of them.
-        classes: label names in index order.
-        kinds: stream -> kind of its spec.
-        features: stream -> (N, D) float32; zeros where the row is not valid.
-        status: stream -> (N,) uint8 of `Status`.
-    """
-
-    sample_ids: npt.NDArray[np.str_]
-    labels: npt.NDArray[np.int64]
-    splits: npt.NDArray[np.str_]
-    classes: tuple[str, ...]
-    kinds: Mapping[str, str]
-    features: Mapping[str, npt.NDArray[np.float32]]
-    status: Mapping[str, npt.NDArray[np.uint8]]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def valid(self) -> dict[str, npt.NDArray[np.bool_]]:
-        """Stream -> (N,) bool: whether the row has this stream at all."""
-        return {name: status == Status.OK for name, status in self.status.items()}
-
-    @property
-    def dims(self) -> dict[str, int]:
-        """Stream -> D."""
-        return {name: array.shape[1] for name, array in self.features.items()}
-
-    def missing(self) -> dict[str, dict[str, int]]:
-        """Stream -> lower-case status name -> rows that lack the stream for it; statuses of no row left out."""
-        return {
-            name: {s.name.lower(): int(n) for s in Status if s is not Status.OK and (n := np.sum(status == s))}
-            for name, status in self.status.items()
-        }
 
 
 def cached_streams(streams: Mapping[str, CachedStream], names: Sequence[str], where: object) -> dict[str, CachedStream]:
@@ -94,31 +50,6 @@ def cached_streams(streams: Mapping[str, CachedStream], names: Sequence[str], wh
     if problems:
         raise SpecError(str(where), problems)
     return {name: streams[name] for name in names}
-
-
-def read_features(cache: Cache, spec: FeaturesSpec) -> FeatureTable:
-    """Reads the streams of a spec whole into memory, one float32 copy each, and derives what the spec asks for.
-
-    Raises:
-        SpecError: a stream that is not in the cache.
-        IncompleteCacheError: a stream with blocks that have not been computed yet.
-    """
-    streams = cached_streams(cache.streams, spec.streams, cache.path)
-    for stream in streams.values():
-        stream.check_complete()
-    features, status = {}, {}
-    for name, stream in streams.items():
-        stored, status[name] = stream.read()
-        features[name] = derived_features(stream.kind, stored, spec)
-    return FeatureTable(
-        sample_ids=np.asarray(cache.sample_ids, dtype=np.str_),
-        labels=np.asarray(cache.labels, dtype=np.int64),
-        splits=np.asarray(cache.splits, dtype=np.str_),
-        classes=tuple(cache.classes),
-        kinds={name: stream.kind for name, stream in streams.items()},
-        features=features,
-        status=status,
-    )
 
 
 def variant(kind: str, spec: FeaturesSpec) -> int | None:
@@ -221,33 +152,6 @@ class Scaling:
         return scaled
 
 
-def fit_scaling(
-    table: FeatureTable, rows: npt.NDArray[np.int64], *, neutral_label: str | None = None
-) -> dict[str, Scaling]:
-    """Fits every stream's standardisation on the given rows alone, and of those on the ones that have the stream.
-
-    Mean and deviation. `action_units`: median and MAD over the faces (robust: what a detector gets wrong lies far out),
-    or mean and deviation over the faces labelled `neutral_label`, the paper's baseline.
-
-    Args:
-        table: features as `read_features` gives them.
-        rows: (n,) int64, the training rows of this run.
-        neutral_label: name of the label whose faces are at rest, if the dataset has one.
-
-    Raises:
-        TrainingError: `neutral_label` is no label, or no training row that has it has a face; features not finite.
-    """
-    scaling = {}
-    for name, features in table.features.items():
-        used = rows[table.valid[name][rows]]
-        robust = table.kinds[name] == ACTION_UNITS and neutral_label is None
-        if table.kinds[name] == ACTION_UNITS and neutral_label is not None:
-            used = neutral_rows(used, table.labels, table.classes, name, neutral_label)
-        scaling[name] = Scaling.fit(features, used, robust=robust)
-        check_finite(name, scaling[name])
-    return scaling
-
-
 def check_finite(stream: str, scaling: Scaling) -> None:
     """Raises if a stream's features cannot be standardised.
 
@@ -259,20 +163,6 @@ def check_finite(stream: str, scaling: Scaling) -> None:
             f"stream {stream!r}: rows with status ok hold values that are not finite, or too large to square. "
             f"Drop the stream and build it again: emofuse cache drop CACHE {stream}"
         )
-
-
-def standardise(table: FeatureTable, rows: npt.NDArray[np.int64], scaling: Mapping[str, Scaling]) -> FeatureTable:
-    """A table of the given rows alone, standardised; the one given is left as it is."""
-    valid = table.valid
-    return FeatureTable(
-        sample_ids=table.sample_ids[rows],
-        labels=table.labels[rows],
-        splits=table.splits[rows],
-        classes=table.classes,
-        kinds=table.kinds,
-        features={name: scaling[name].apply(array[rows], valid[name][rows]) for name, array in table.features.items()},
-        status={name: array[rows] for name, array in table.status.items()},
-    )
 
 
 def neutral_rows(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from emofuse.errors import TrainingError
-from emofuse.features import FeatureTable, Scaling
+from emofuse.features import Scaling
 from emofuse.heads.lanes import Lane
 from emofuse.specs import HeadSpec, TrainSpec, canonical_json
 from emofuse.training.streaming import Blocks
@@ -22,7 +21,7 @@ Ended = Literal["epochs", "patience", "halved", "diverged"]
 
 @dataclass(frozen=True)
 class Table:
-    """N samples as tensors: of a `FeatureTable`, or of arrays of one's own.
+    """N samples as tensors: of a cache (`TrainingData.table`), or of arrays of one's own.
 
     Attributes:
         features: stream -> (N, D) floating point, as cached, or blocks of them that are read as they are needed; what
@@ -39,16 +38,6 @@ class Table:
     labels: Tensor
     classes: int
     views: int = 1
-
-    @classmethod
-    def of(cls, table: FeatureTable) -> Self:
-        """The tensors of a feature table, which shares its memory with them."""
-        return cls(
-            features={name: torch.from_numpy(array) for name, array in table.features.items()},
-            valid={name: torch.from_numpy(array) for name, array in table.valid.items()},
-            labels=torch.from_numpy(table.labels),
-            classes=len(table.classes),
-        )
 
     @property
     def dims(self) -> dict[str, int]:

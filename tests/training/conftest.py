@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 import torch
 
 from emofuse.cache.reader import open_cache
-from emofuse.features import FeatureTable
+from emofuse.features import Scaling
+from emofuse.training.members import Table
 
 sys.path.append(str(Path(__file__).parent))  # oracle.py
 
@@ -24,6 +26,37 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
+@dataclass(frozen=True)
+class ArrayTable:
+    """Rows of plain arrays: stream -> (N, D) float32 and (N,) bool, with labels."""
+
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    features: dict[str, np.ndarray]
+    valid: dict[str, np.ndarray]
+
+    def __len__(self):
+        return len(self.labels)
+
+    @property
+    def dims(self):
+        return {name: array.shape[1] for name, array in self.features.items()}
+
+    def tensors(self):
+        """What the engine takes."""
+        features, valid = ({n: torch.from_numpy(a) for n, a in part.items()} for part in (self.features, self.valid))
+        return Table(features, valid, torch.from_numpy(self.labels), len(self.classes))
+
+    def fit(self, rows):
+        """Stream -> its scaling on the given rows that have it."""
+        return {name: Scaling.fit(array, rows[self.valid[name][rows]]) for name, array in self.features.items()}
+
+    def scaled(self, rows, scaling):
+        """Features and validity of the given rows, standardised."""
+        valid = {name: array[rows] for name, array in self.valid.items()}
+        return {name: scaling[name].apply(array[rows], valid[name]) for name, array in self.features.items()}, valid
+
+
 @pytest.fixture
 def make_table():
     return _make_table
@@ -32,23 +65,10 @@ def make_table():
 def _make_table(labels, features, *, classes=None, missing=None):
     """A table of plain arrays; `missing` stream -> (n,) bool."""
     labels = np.asarray(labels, np.int64)
-    rows = len(labels)
     classes = classes or tuple(f"label{index}" for index in range(int(labels.max(initial=0)) + 1))
-    status = {
-        name: np.where((missing or {}).get(name, np.zeros(rows, bool)), 2, 1).astype(np.uint8) for name in features
-    }
-    return FeatureTable(
-        sample_ids=np.array([f"s{row}" for row in range(rows)], dtype=np.str_),
-        labels=labels,
-        splits=np.full(rows, "train"),
-        classes=classes,
-        kinds=dict.fromkeys(features, "backbone"),
-        features={
-            name: np.where((status[name] == 1)[:, None], array, 0).astype(np.float32)
-            for name, array in features.items()
-        },
-        status=status,
-    )
+    valid = {name: ~(missing or {}).get(name, np.zeros(len(labels), bool)) for name in features}
+    present = {name: np.where(valid[name][:, None], array, 0).astype(np.float32) for name, array in features.items()}
+    return ArrayTable(labels, classes, present, valid)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pytest
 
 from emofuse.cache.reader import CachedStream
 from emofuse.errors import IncompleteCacheError, SpecError, TrainingError
-from emofuse.features import Scaling, fit_scaling, read_features
+from emofuse.features import Scaling, derive
 from emofuse.specs import FeaturesSpec, FoldSpec, OfficialSplit, RunSpec, StratifiedSplit, TrainSpec
 from emofuse.training import data as data_module
 from emofuse.training.data import TrainingData
@@ -153,9 +153,9 @@ def test_the_table_holds_the_columns_of_all_runs(cache):
         ("resnet50", "lbp@256"),
         ("action_units@15",),
     ]
-    plain = read_features(cache, specs[1].features)
-    assert np.array_equal(table.features["lbp@256"].numpy(), plain.features["lbp"])
-    assert np.array_equal(table.valid["lbp@256"].numpy(), plain.valid["lbp"])
+    stored, status = cache.streams["lbp"].read()
+    assert np.array_equal(table.features["lbp@256"].numpy(), derive("lbp", stored, 256))
+    assert np.array_equal(table.valid["lbp@256"].numpy(), status == 1)
     assert table.labels.numpy().tolist() == data.labels.tolist()
 
 
@@ -185,12 +185,22 @@ def test_scaling_is_of_the_training_rows_of_each_fold(cache):
     data = TrainingData.of(cache, SPLIT)
     specs = in_folds(run())
     for fold, spec in zip(data.scaled_folds(specs), specs, strict=True):
-        expected = fit_scaling(read_features(cache, spec.features), fold.train)
         own = data.scaling(spec)
         for column in data.columns.of(spec.features):
+            stored, status = cache.streams[column.stream].read()
+            rows = fold.train[status[fold.train] == 1]
+            robust = column.kind == "action_units"
+            expected = Scaling.fit(derive(column.kind, stored, column.size), rows, robust=robust)
             for found in (fold.scaling[column.name], own[column.stream]):
-                np.testing.assert_allclose(found.center, expected[column.stream].center, rtol=1e-6)
-                np.testing.assert_allclose(found.scale, expected[column.stream].scale, rtol=1e-6)
+                np.testing.assert_allclose(found.center, expected.center, rtol=1e-6)
+                np.testing.assert_allclose(found.scale, expected.scale, rtol=1e-6)
+
+
+def test_a_stream_that_no_training_row_has_is_left_as_it_is(tmp_path, plant_cache):
+    nobody = ("lbp", np.ones((150, 512), np.float32), np.full(150, 2, np.uint8))
+    cache = plant_cache(tmp_path / "f.zarr", streams={"lbp": nobody})
+    scaling = TrainingData.of(cache, SPLIT).scaling(run("lbp"))["lbp"]
+    assert (set(scaling.center), set(scaling.scale)) == ({0}, {1})
 
 
 def test_scaling_is_fitted_once_for_all_subsets(cache, monkeypatch):

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from emofuse.errors import TrainingError
-from emofuse.features import fit_scaling, standardise
 from emofuse.heads import load_head_weights
 from emofuse.specs import (
     AttentionHeadSpec,
@@ -24,7 +23,7 @@ from emofuse.training import validation
 from emofuse.training.batches import batch_sizes
 from emofuse.training.engine import _Course, train_group
 from emofuse.training.machine import Machine, resolve_device
-from emofuse.training.members import Fold, Member, Table
+from emofuse.training.members import Fold, Member
 from emofuse.training.metrics import classification_metrics
 from emofuse.training.trained import head_probs
 
@@ -46,16 +45,16 @@ class Trained:
 
     def __init__(self, table, train_rows, spec=SMALL, train=FAST, streams=None, device=CPU):
         rows = np.arange(len(table))
-        self.scaling = fit_scaling(table, rows[:train_rows])
+        self.scaling = table.fit(rows[:train_rows])
         self.spec, self.dims = spec, {name: dim for name, dim in table.dims.items() if not streams or name in streams}
         fold = Fold(rows[:train_rows], rows[train_rows:], self.scaling)
         member = Member(tuple(self.dims), spec, train)
-        (self.outcome,) = train_group(Table.of(table), [fold], [member], Machine.of(device))
+        (self.outcome,) = train_group(table.tensors(), [fold], [member], Machine.of(device))
 
     def metrics(self, table):
         head = load_head_weights(self.spec, self.dims, len(table.classes), self.outcome.weights)
-        part = standardise(table, np.arange(len(table)), self.scaling)
-        probs = head_probs(head, *({n: a[n] for n in self.dims} for a in (part.features, part.valid)))
+        parts = table.scaled(np.arange(len(table)), self.scaling)
+        probs = head_probs(head, *({name: part[name] for name in self.dims} for part in parts))
         return classification_metrics(table.labels, probs, table.classes)
 
 
@@ -212,17 +211,18 @@ def test_scores_of_many_heads_at_once_are_those_of_the_metrics(make_table, monke
     """Three heads of two folds with different numbers of rows, in parts of any size."""
     table = two_cues(make_table, 300, 0)
     rows = np.arange(300)
-    scaling = fit_scaling(table, rows[:100])
+    scaling = table.fit(rows[:100])
     folds = [Fold(rows[:100], rows[150:221], scaling), Fold(rows[50:150], rows[221:300], scaling)]
     train = FAST.model_copy(update={"epochs": 1, "learning_rate": 1e-3})
     members = [
         Member(("first", "second"), SMALL, train.model_copy(update={"seed": s}), f) for s, f in ((0, 0), (1, 1), (2, 1))
     ]
     monkeypatch.setattr(validation, "EVAL_ROWS", 100)
-    for member, outcome in zip(members, train_group(Table.of(table), folds, members, Machine(CPU)), strict=True):
-        part = standardise(table, folds[member.fold].val, scaling)
+    for member, outcome in zip(members, train_group(table.tensors(), folds, members, Machine(CPU)), strict=True):
+        val = folds[member.fold].val
         head = load_head_weights(SMALL, table.dims, 4, outcome.weights)
-        expected = classification_metrics(part.labels, head_probs(head, part.features, part.valid), table.classes)
+        probs = head_probs(head, *table.scaled(val, scaling))
+        expected = classification_metrics(table.labels[val], probs, table.classes)
         (entry,) = outcome.history
         assert entry["val_accuracy"] == expected["accuracy"]
         assert entry["val_loss"] == pytest.approx(expected["loss"], rel=1e-5)

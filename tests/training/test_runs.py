@@ -13,7 +13,6 @@ from emofuse import results
 from emofuse.cache.reader import CachedStream, open_cache
 from emofuse.datasets.splits import stratified_split
 from emofuse.errors import IncompleteCacheError, ResultsError, SpecError, TrainingError
-from emofuse.features import read_features
 from emofuse.results import read_predictions, read_record, read_weights, run_dir
 from emofuse.specs import CacheSpec, RunSpec, StratifiedSplit, parse_spec
 from emofuse.training import runs as runs_module
@@ -415,9 +414,8 @@ def test_scaling_is_fitted_on_the_training_rows_of_the_run(new_cache, tmp_path):
     cache = new_cache(streams={**streams, "resnet50": (kind, features, status)})
     record, _ = train_run(cache, run_spec("resnet50"), tmp_path / "runs", device="cpu")
     found = load_head(run_dir(tmp_path / "runs", record.digest)).scaling["resnet50"]
-    train = read_features(cache, run_spec("resnet50").features).features["resnet50"][
-        (splits == "train") & (labels >= 0)
-    ]
+    stored, _ = cache.streams["resnet50"].read()
+    train = stored[(splits == "train") & (labels >= 0)].astype(np.float32)
     np.testing.assert_allclose(found.center, train.mean(axis=0, dtype=np.float64), rtol=1e-6)
 
 

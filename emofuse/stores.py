@@ -11,15 +11,17 @@ requests under way. An object appears whole or not at all, which is all that a c
 
 from __future__ import annotations
 
+import io
 import os
 import posixpath
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 from emofuse.errors import StoreError
 
@@ -119,6 +121,17 @@ class RemotePath:
         """Itself: it is."""
         return self
 
+    def resolve(self) -> RemotePath:
+        """Itself: a store has no links."""
+        return self
+
+    def glob(self, pattern: str) -> Iterator[RemotePath]:
+        """What matches a pattern with as many parts as it has slashes, and one more; `**` is not known."""
+        first, _, rest = pattern.partition("/")
+        for found in self.iterdir() if self.is_dir() else ():
+            if fnmatch(found.name, first):
+                yield from found.glob(rest) if rest else (found,)
+
     def stat(self) -> RemoteStat:
         """Size and age of an object.
 
@@ -175,6 +188,14 @@ class RemotePath:
             FileNotFoundError: there is none.
         """
         return self.read_bytes().decode(encoding)
+
+    def open(self, encoding: str = "utf-8", newline: str | None = None) -> TextIO:
+        """The object as a text to read; it is read whole.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        return io.TextIOWrapper(io.BytesIO(self.read_bytes()), encoding=encoding, newline=newline)
 
     def write_bytes(self, data: bytes) -> int:
         """Writes an object whole, in place of the one that may be there; returns its length."""

@@ -49,7 +49,7 @@ def test_parts_of_a_path():
 
 def test_what_a_store_does_not_have_is_not_there():
     path = as_path("s3://bucket/a")
-    for name in ("rename", "open", "resolve", "symlink_to", "__fspath__"):
+    for name in ("rename", "replace", "rglob", "lstat", "symlink_to", "__fspath__"):
         assert not hasattr(path, name)
 
 
@@ -59,6 +59,9 @@ def test_objects_are_written_read_and_deleted(bucket):
     assert file.write_bytes("grün".encode()) == 5
     assert file.read_bytes() == "grün".encode()
     assert file.read_text() == "grün"
+    with file.open(encoding="utf-8-sig", newline="") as text:
+        assert text.read() == "grün"
+    assert file.resolve() == file
     assert file.is_file()
     assert not file.is_dir()
     assert file.stat().st_size == 5
@@ -83,6 +86,9 @@ def test_folders_are_what_keys_have_in_common(bucket):
     assert folder.is_dir()
     assert not folder.is_file()
     assert [path.name for path in folder.iterdir()] == ["a", "b"]
+    assert [str(path)[len(str(bucket)) :] for path in bucket.glob("*/a")] == ["/f/a"]
+    assert [path.name for path in bucket.glob("f*")] == ["f", "f2"]
+    assert list((bucket / "none").glob("*")) == []
     with pytest.raises(FileNotFoundError):
         folder.stat()
     with pytest.raises(FileNotFoundError):

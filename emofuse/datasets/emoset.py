@@ -14,8 +14,18 @@ from typing import Any
 
 import polars as pl
 
-from emofuse.datasets.files import LFS_MAGIC, DatasetFiles, map_in_threads
-from emofuse.datasets.rows import Faults, FoundRows, Listing, RowFault, check_root, check_rows, normalised_paths
+from emofuse.datasets.files import LFS_MAGIC, map_in_threads
+from emofuse.datasets.rows import (
+    Faults,
+    Files,
+    FoundRows,
+    Listing,
+    RowFault,
+    check_root,
+    check_rows,
+    normalised_paths,
+    open_files,
+)
 from emofuse.datasets.splits import SPLITS
 from emofuse.errors import DatasetError
 from emofuse.specs import EmoSetSpec
@@ -41,12 +51,13 @@ def read_emoset(spec: EmoSetSpec) -> Listing:
         DatasetError: no root, or `info.json` or a split file is missing or not what it must be.
     """
     root = check_root(spec.root, spec.kind)
+    files = open_files(root)
     classes = _read_classes(root)
     faults = Faults()
     table = _read_split_files(root, faults)
-    table, notes = _with_attributes(table, DatasetFiles(root), faults)
+    table, notes = _with_attributes(table, files, faults)
     found = FoundRows(table, classes, "EmoSet", spec.kind, faults, notes)
-    return check_rows(found, root, spec.split)
+    return check_rows(found, root, spec.split, files)
 
 
 def _read_json(root: Path, name: str) -> Any:
@@ -124,7 +135,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _with_attributes(table: pl.DataFrame, files: DatasetFiles, faults: Faults) -> tuple[pl.DataFrame, list[str]]:
+def _with_attributes(table: pl.DataFrame, files: Files, faults: Faults) -> tuple[pl.DataFrame, list[str]]:
     """The table with the annotations' attributes in place of their paths, and notes for the user."""
     annotations = normalised_paths(table["annotation"])
     rows = annotations.is_not_null().arg_true().to_list()
@@ -148,7 +159,7 @@ def _with_attributes(table: pl.DataFrame, files: DatasetFiles, faults: Faults) -
     return table.drop("annotation").with_columns(series), notes
 
 
-def _read_annotation(files: DatasetFiles, path: str) -> dict[str, Any] | str | None:
+def _read_annotation(files: Files, path: str) -> dict[str, Any] | str | None:
     """The attributes in one annotation file; what is wrong with it, in words; or None if there is no such file."""
     try:
         return _load_annotation(files, path)
@@ -160,7 +171,7 @@ def _read_annotation(files: DatasetFiles, path: str) -> dict[str, Any] | str | N
         return str(error)
 
 
-def _load_annotation(files: DatasetFiles, path: str) -> dict[str, Any]:
+def _load_annotation(files: Files, path: str) -> dict[str, Any]:
     text = files.read(path)
     if text.startswith(LFS_MAGIC):
         raise ValueError("git-lfs pointer text instead of JSON")

@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from io import FileIO
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 LFS_MAGIC = b"version https://git-lfs"
-_LFS_MAX_BYTES = 1024  # a pointer file is smaller by the specification of git-lfs
+LFS_MAX_BYTES = 1024  # a pointer file is smaller by the specification of git-lfs
 _THREADS = 16
 _ROWS_PER_TASK = 4096
 
@@ -34,8 +34,15 @@ class FileFault(StrEnum):
     LFS_POINTER = "git-lfs pointer text instead of an image"
 
 
+class Entry(NamedTuple):
+    """What lies in a folder: its name, and whether it is a folder itself or leads to one."""
+
+    name: str
+    is_dir: bool
+
+
 class DatasetFiles:
-    """The files below one root. Safe to use from many threads."""
+    """The files below one root of this machine. Safe to use from many threads."""
 
     def __init__(self, root: Path) -> None:
         self._root = str(root.absolute())
@@ -45,6 +52,20 @@ class DatasetFiles:
     def absolute(self, path: str) -> str:
         """The absolute path of one that is relative to the root."""
         return f"{self._root}/{path}"
+
+    def real(self, folder: str) -> str:
+        """The absolute path of a folder with all links followed."""
+        return os.path.realpath(self.absolute(folder))
+
+    def entries(self, folder: str) -> list[Entry]:
+        """What lies in a folder, by name; names that start with a dot are left out.
+
+        Raises:
+            OSError: it cannot be listed.
+        """
+        with os.scandir(self.absolute(folder)) as entries:
+            found = [Entry(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+        return sorted(found)
 
     def is_inside(self, path: str) -> bool:
         """Whether a normalised relative path stays below the root, by its text and by the links in it."""
@@ -102,7 +123,7 @@ class DatasetFiles:
             return FileFault.NOT_A_FILE
         if found.st_size == 0:
             return FileFault.EMPTY
-        is_pointer = found.st_size < _LFS_MAX_BYTES and self.read(path).startswith(LFS_MAGIC)
+        is_pointer = found.st_size < LFS_MAX_BYTES and self.read(path).startswith(LFS_MAGIC)
         return FileFault.LFS_POINTER if is_pointer else None
 
 

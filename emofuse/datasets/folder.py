@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
-from emofuse.datasets.files import DatasetFiles
-from emofuse.datasets.rows import Faults, FoundRows, Listing, RowFault, check_root, check_rows, ids_from_paths
+from emofuse.datasets.files import Entry
+from emofuse.datasets.rows import (
+    Faults,
+    Files,
+    FoundRows,
+    Listing,
+    RowFault,
+    check_root,
+    check_rows,
+    ids_from_paths,
+    open_files,
+)
 from emofuse.datasets.splits import SPLITS
 from emofuse.errors import DatasetError
 from emofuse.specs import FolderSpec, OfficialSplit
@@ -38,24 +47,25 @@ def read_folder(spec: FolderSpec) -> Listing:
         DatasetError: no root, no image in it, split folders beside label folders, or an official split without them.
     """
     root = check_root(spec.root, spec.kind)
-    split_folders = _split_folders(root)
+    files = open_files(root)
+    split_folders = _split_folders(root, files)
     if isinstance(spec.split, OfficialSplit) and not split_folders:
         raise DatasetError(
             f"{root}: has no folders train, val, test, so it has no official split. Ask for a stratified one: "
             "`split: {kind: stratified}` (dataset check: --split stratified)"
         )
-    found = _Walk(DatasetFiles(root))
+    found = _Walk(files)
     if split_folders:
         for name, split in split_folders.items():
             found.visit_labels(name, split)
     else:
         found.visit_labels("", None)
-    return check_rows(found.rows(root, spec.kind), root, spec.split)
+    return check_rows(found.rows(root, spec.kind), root, spec.split, files)
 
 
-def _split_folders(root: Path) -> dict[str, str]:
+def _split_folders(root: Path, files: Files) -> dict[str, str]:
     """Name of each split folder of the root -> train, val or test; empty if the root holds labels."""
-    names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    names = [entry.name for entry in files.entries("") if entry.is_dir]
     split_folders = {name: SPLIT_NAMES[name.lower()] for name in names if name.lower() in SPLIT_NAMES}
     others = [name for name in names if name not in split_folders]
     if split_folders and others:
@@ -77,7 +87,7 @@ class _Image(NamedTuple):
 class _Walk:
     """One walk over the folder: the images, and what was passed by."""
 
-    files: DatasetFiles
+    files: Files
     images: list[_Image] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
@@ -86,7 +96,7 @@ class _Walk:
         """Lists the label folders of a folder, and the images that lie beside them."""
         for entry in self._entries(folder):
             path = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_dir():
+            if entry.is_dir:
                 before = len(self.images)
                 self._visit(path, split, _printable(entry.name), ())
                 if len(self.images) == before:
@@ -129,17 +139,15 @@ class _Walk:
         notes += [f"no image in {path}" for path in self.empty]
         return notes
 
-    def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
+    def _entries(self, folder: str) -> list[Entry]:
         try:
-            with os.scandir(self.files.absolute(folder)) as entries:
-                visible = [entry for entry in entries if not entry.name.startswith(".")]
+            return self.files.entries(folder)
         except OSError as error:
             raise DatasetError(f"{self.files.absolute(folder)}: cannot be listed ({error.strerror})") from None
-        yield from sorted(visible, key=lambda entry: entry.name)
 
     def _visit(self, folder: str, split: str | None, label: str, above: Sequence[str]) -> None:
         """Lists everything below a label's folder. `above`: real paths of the folders that lead here."""
-        real = os.path.realpath(self.files.absolute(folder))
+        real = self.files.real(folder)
         if real in above:  # a link back up: its images are listed already
             return
         if not self.files.leads_inside(folder):
@@ -147,7 +155,7 @@ class _Walk:
             return
         for entry in self._entries(folder):
             path = f"{folder}/{entry.name}"
-            if entry.is_dir():
+            if entry.is_dir:
                 self._visit(path, split, label, (*above, real))
             else:
                 self._add_file(path, split, label)

@@ -17,10 +17,13 @@ import polars as pl
 
 from emofuse.datasets.files import DatasetFiles, FileFault
 from emofuse.datasets.manifest import COLUMNS, Manifest
+from emofuse.datasets.remote_files import RemoteFiles
 from emofuse.datasets.splits import stratified_split
 from emofuse.errors import DatasetError, did_you_mean
 from emofuse.specs import OfficialSplit, StratifiedSplit
+from emofuse.stores import as_path, is_remote
 
+Files = DatasetFiles | RemoteFiles
 RESERVED = (*COLUMNS, "file", "row", "index")  # names that an attribute cannot have
 _LISTED_PER_FAULT = 20
 
@@ -134,7 +137,9 @@ class Listing:
         return "\n".join(lines)
 
 
-def check_rows(found: FoundRows, root: Path, split: OfficialSplit | StratifiedSplit) -> Listing:
+def check_rows(
+    found: FoundRows, root: Path, split: OfficialSplit | StratifiedSplit, files: Files | None = None
+) -> Listing:
     """Holds every row against the disk, the classes and the other rows, and splits the rows if the spec says so.
 
     A bad row keeps its place: its label becomes null if it is unknown, a repeated id gets a number behind it, and
@@ -147,7 +152,7 @@ def check_rows(found: FoundRows, root: Path, split: OfficialSplit | StratifiedSp
         raise DatasetError(f"{root}: the dataset lists no images")
     faults = found.faults
     table = found.table.with_columns(normalised_paths(found.table["path"]).alias("path"))
-    _check_files(table["path"], DatasetFiles(root), faults)
+    _check_files(table["path"], files or open_files(root), faults)
     table = table.with_columns(_known_labels(table["label"], found.classes, faults), _unique_ids(table, faults))
     if isinstance(split, StratifiedSplit):
         splits = stratified_split(table["label"].to_list(), split)
@@ -171,13 +176,18 @@ def check_rows(found: FoundRows, root: Path, split: OfficialSplit | StratifiedSp
     return Listing(manifest, bad_rows.select("file", "row", "path", "fault", "detail"), problems.height)
 
 
+def open_files(root: Path) -> Files:
+    """The files below a root, on this machine or on a store."""
+    return RemoteFiles(root) if is_remote(root) else DatasetFiles(root)
+
+
 def check_root(root: Path | None, kind: str) -> Path:
     """The dataset's root folder, given and there.
 
     Raises:
         DatasetError: it is neither.
     """
-    root = check_root_given(root, kind)
+    root = as_path(check_root_given(root, kind))
     if not root.is_dir():
         found = "is a file, not a folder" if root.exists() else "no such folder"
         raise DatasetError(f"{root}: {found}; set the root of the {kind} dataset with --data PATH")
@@ -218,7 +228,7 @@ def ids_from_paths(paths: pl.Series) -> pl.Series:
     return stems.select(pl.when(ambiguous).then(path).otherwise(pl.col("stem")).alias("sample_id"))["sample_id"]
 
 
-def _check_files(paths: pl.Series, files: DatasetFiles, faults: Faults) -> None:
+def _check_files(paths: pl.Series, files: Files, faults: Faults) -> None:
     passed_over = faults.rows_without_path()
     for row in paths.is_null().arg_true():
         if row not in passed_over:

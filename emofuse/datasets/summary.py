@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 from emofuse.datasets.manifest import Manifest
 from emofuse.datasets.rows import Listing
 from emofuse.datasets.splits import SPLITS
+from emofuse.stores import is_remote
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def _header_size(path: Path) -> tuple[int, int] | str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata and many pixels: only the size is wanted, whatever it is
-            with Image.open(path) as image:
+            with Image.open(io.BytesIO(path.read_bytes()) if is_remote(path) else path) as image:
                 return image.size
     except UnidentifiedImageError:
         return "not an image, or one of an unknown format"

@@ -22,8 +22,10 @@ from emofuse.cache.reader import open_cache
 from emofuse.cache.verify import verify_cache
 from emofuse.cache.writer import drop_stream
 from emofuse.cli import cache as cache_cli
-from emofuse.errors import CacheError, StaleCacheError, StoreError
-from emofuse.specs import AugmentSpec, CacheSpec
+from emofuse.datasets import read_dataset
+from emofuse.errors import CacheError, StaleCacheError, StoreError, StreamError
+from emofuse.specs import AugmentSpec, CacheSpec, FolderSpec, StratifiedSplit
+from emofuse.status import Status
 from emofuse.stores import RemotePath, as_path, file_sizes
 
 SPEC = CacheSpec(block_rows=8, streams=(MeanColourSpec(), SizeSpec()))
@@ -148,6 +150,47 @@ def test_the_command_line_knows_stores(remote, manifest, in_process):
     assert info.stdout.startswith(f"{remote}: 40 rows"), info.output
     dropped = run.invoke(cache_cli.app, ["drop", str(remote), "size", "--yes"])
     assert dropped.stdout == f"{remote}: size dropped\n"
+
+
+@pytest.fixture
+def remote_images(s3_bucket, images) -> Path:
+    """The pictures on the store."""
+    target = as_path(s3_bucket) / "pictures"
+    stores.file_system().pipe({f"{target.key}/{name}": (images / name).read_bytes() for name in file_sizes(images)})
+    return target
+
+
+def test_pictures_on_a_store_give_the_same_cache(tmp_path, remote_images, local):
+    manifest = read_dataset(FolderSpec(root=str(remote_images), split=StratifiedSplit()))
+    build_cache(tmp_path / "f.zarr", manifest, SPEC, BuildOptions(workers=1, device="cpu"))
+    assert chunks_of(tmp_path / "f.zarr") == chunks_of(local)
+
+
+def test_a_picture_that_is_gone_from_the_store_is_unreadable(remote, remote_images, in_process):
+    manifest = read_dataset(FolderSpec(root=str(remote_images), split=StratifiedSplit()))
+    (remote_images / "fear" / "05.png").unlink()
+    build_cache(remote, manifest, SPEC, in_process)
+    stream = open_cache(remote).streams["size"]
+    assert np.flatnonzero(stream.status[:, 0] == Status.UNREADABLE).tolist() == [5, 9]
+    assert stream.reasons()[5, 0] == "no such file"
+
+
+def test_pictures_on_a_store_that_goes_away_fail_their_blocks_and_are_not_unreadable(
+    remote_images, tmp_path, local, in_process, monkeypatch
+):
+    manifest = read_dataset(FolderSpec(root=str(remote_images), split=StratifiedSplit()))
+    cat_file = stores.file_system().cat_file
+
+    def lose(key, **options):
+        if key.endswith("fear/12.png"):
+            raise ConnectionError("reset by peer")
+        return cat_file(key, **options)
+
+    monkeypatch.setattr(stores.file_system(), "cat_file", lose)
+    with pytest.raises(StreamError, match=r"1 of 5 blocks failed: rows 8-15 .*: StoreError: s3://.*fear/12\.png"):
+        build_cache(tmp_path / "f.zarr", manifest, SPEC, in_process)
+    monkeypatch.undo()
+    assert open_cache(tmp_path / "f.zarr").streams["size"].lacking_blocks().tolist() == [1]
 
 
 def test_worker_processes_write_to_a_store(remote, local, manifest):

@@ -1,0 +1,90 @@
+"""The files of a dataset on a store: listed once, since asking for each of millions of images takes days."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+from emofuse.datasets.files import LFS_MAGIC, LFS_MAX_BYTES, Entry, FileFault, map_in_threads
+from emofuse.stores import RemotePath, file_sizes
+
+
+class RemoteFiles:
+    """The files below one root on a store: what `DatasetFiles` is for a disk. A store has no links."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = cast("RemotePath", root)
+
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        return file_sizes(self._root)
+
+    @cached_property
+    def _folders(self) -> dict[str, dict[str, bool]]:
+        """Folder, "" for the root -> name of what lies in it -> whether that is a folder."""
+        folders: dict[str, dict[str, bool]] = {"": {}}
+        for path in self._sizes:
+            above, _, name = path.rpartition("/")
+            folders.setdefault(above, {})[name] = False
+            while above:
+                outer, _, name = above.rpartition("/")
+                known = folders.setdefault(outer, {})
+                if name in known:
+                    break
+                known[name] = True
+                above = outer
+        return folders
+
+    def absolute(self, path: str) -> str:
+        """The address of a relative path."""
+        return str(self._root / path) if path else str(self._root)
+
+    def real(self, folder: str) -> str:
+        """The address: nothing leads elsewhere."""
+        return self.absolute(folder)
+
+    def is_inside(self, path: str) -> bool:
+        """Whether a normalised relative path stays below the root."""
+        return not (path == ".." or path.startswith(("../", "/")) or path[1:3] == ":/")
+
+    def leads_inside(self, path: str) -> bool:
+        """The same: nothing leads elsewhere."""
+        return self.is_inside(path)
+
+    def entries(self, folder: str) -> list[Entry]:
+        """What lies in a folder, by name; names that start with a dot are left out."""
+        found = self._folders.get(folder, {})
+        return [Entry(name, found[name]) for name in sorted(found) if name and not name.startswith(".")]
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a small file, by its normalised relative path.
+
+        Raises:
+            FileNotFoundError: it is missing.
+            ValueError: the path leaves the root.
+            StoreError: the store does not answer.
+        """
+        if not self.is_inside(path):
+            raise ValueError("its path leaves the root")
+        return (self._root / path).read_bytes()
+
+    def fault(self, path: str) -> FileFault | None:
+        """What is wrong with a normalised relative path, or None."""
+        if not self.is_inside(path):
+            return FileFault.OUTSIDE
+        size = self._sizes.get(path)
+        if size is None:
+            return FileFault.NOT_A_FILE if path in self._folders else FileFault.MISSING
+        if size == 0:
+            return FileFault.EMPTY
+        is_pointer = size < LFS_MAX_BYTES and self.read(path).startswith(LFS_MAGIC)
+        return FileFault.LFS_POINTER if is_pointer else None
+
+    def faults(self, paths: Sequence[str]) -> Iterator[tuple[int, FileFault]]:
+        """Position and fault of every bad one of many normalised relative paths, in order."""
+        _ = self._folders  # before there are threads
+        for position, fault in enumerate(map_in_threads(self.fault, paths)):
+            if fault is not None:
+                yield position, fault

@@ -219,8 +219,7 @@ class _Group:
     def _seconds(self, members: Sequence[int], rates: Rates) -> tuple[float, float]:
         """What all heads share, the start of operations and the batches; and their own arithmetic and updates."""
         first, folds = self._specs[0], self._used_folds(members)
-        dims = tuple((column.name, column.dim) for column in self._columns(members))
-        operations = group_operations(first.head, dims, len(self._data.classes), len(folds))
+        operations = group_operations(first.head, len(self._columns(members)), len(folds))
         settings = len({self._settings[index] for index in members})
         steps = -(-self._rows // first.train.batch_size)
         val_rows = self._val_rows(members)

@@ -76,7 +76,7 @@ def _operation_s(machine: Machine) -> float:
         member = Member(("tiny",), LinearHeadSpec(), TrainSpec(epochs=epochs, batch_size=rows // steps))
         return _seconds(lambda: train_group(table, [fold], [member], plain), machine.device)
 
-    operations = group_operations(LinearHeadSpec(), (("tiny", 2),), 2, 1)
+    operations = group_operations(LinearHeadSpec(), streams=1, folds=1)
     return max(seconds(3) - seconds(1), 1e-6) / (2 * steps * (operations.derived + operations.update))
 
 

@@ -224,7 +224,7 @@ def test_time_is_operations_arithmetic_and_memory(cache):
     assert seconds([run()], flops_per_s=1e9) == pytest.approx(flops / 1e9)
     heads = [run(seed=seed) for seed in range(3)]
     assert seconds(heads, flops_per_s=1e9) == pytest.approx(3 * flops / 1e9)
-    operations = group_operations(HEAD, tuple(DIMS.items()), 3, 1)
+    operations = group_operations(HEAD, streams=3, folds=1)
     in_an_epoch = 2 * (operations.derived + operations.update) + operations.forward
     assert seconds([run()], operation_s=1.0) == pytest.approx(10 * in_an_epoch)
     assert seconds(heads, operation_s=1.0) == seconds([run()], operation_s=1.0)  # shared by all
@@ -251,7 +251,7 @@ def test_parameters_flops_and_operations_are_counted_for_every_head(spec):
     assert cost.weight_bytes == 5 * 4 * cost.parameters
     assert cost.row_bytes > 0
     assert cost.flops_per_row > cost.eval_flops_per_row > 0
-    one, five = (group_operations(spec, dims, 3, count) for count in (1, 5))
+    one, five = (group_operations(spec, len(DIMS), count) for count in (1, 5))
     assert one.update == five.update == len(list(head.parameters()))
     assert 0 < one.forward < five.forward
     assert one.derived == 3 * one.forward

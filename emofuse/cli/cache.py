@@ -130,6 +130,7 @@ app.command()(cache_upkeep.verify)
 app.command("export")(cache_exchange.export)
 app.command("import")(cache_exchange.import_)
 app.command()(cache_exchange.merge)
+app.command()(cache_exchange.copy)
 
 
 def describe_cache(cache: Cache) -> dict[str, Any]:

@@ -81,6 +81,19 @@ def merge(
         typer.echo(f"  {stream}: {lacking} blocks are in none of the caches; a build computes them")
 
 
+def copy(
+    source: Annotated[Path, typer.Argument(help="Path of the cache; a folder, or s3://bucket/name.zarr.")],
+    target: Annotated[Path, typer.Argument(help="Path of the copy, likewise.")],
+) -> None:
+    """Copy a cache between folders and stores. Every file is checked; run again, it goes on where it was."""
+    from emofuse.cache.copy import copy_cache
+
+    with _progress("copying") as on_files:
+        done = copy_cache(as_path(source), as_path(target), on_files=on_files)
+    there = f", {done.files - done.copied} were there" if done.copied < done.files else ""
+    typer.echo(f"{as_path(target)}: {done.copied} files copied{there}; {done.bytes / 1e6:.1f} MB, all read back")
+
+
 def _names(streams: str | None) -> list[str] | None:
     return None if streams is None else [name.strip() for name in streams.split(",") if name.strip()]
 

@@ -74,3 +74,12 @@ def test_caches_of_the_same_rows_are_merged(cache, tmp_path, write_cache):
     (other / "streams/texture/status/c.0.0").unlink()
     result = emofuse("merge", tmp_path / "again.zarr", cache, other)
     assert "  texture: 1 blocks are in none of the caches; a build computes them" in result.stdout
+
+
+def test_a_cache_is_copied(cache, tmp_path):
+    files = 1 + len([path for path in cache.rglob("*") if path.is_file()])
+    result = emofuse("copy", cache, tmp_path / "copy.zarr")
+    assert result.stdout.startswith(f"{tmp_path}/copy.zarr: {files} files copied; 0.0 MB, all read back")
+    result = emofuse("copy", cache, tmp_path / "copy.zarr")
+    assert f": 0 files copied, {files} were there; " in result.stdout
+    assert '"places365"' in emofuse("info", tmp_path / "copy.zarr", "--json").stdout

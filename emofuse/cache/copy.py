@@ -1,0 +1,164 @@
+"""A cache is copied, byte for byte, between folders and stores.
+
+Chunks are held against their own checksums as they are read, and every file is read back from where it was written. The
+root's metadata comes last: until then there is no cache at the target, and the same command goes on with what lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import google_crc32c
+
+from emofuse.cache.layout import CHECKSUM_BYTES, manifest_path
+from emofuse.cache.metadata import read_cache_layout, read_manifest
+from emofuse.cache.writer import lock_cache
+from emofuse.errors import CacheError
+from emofuse.stores import file_sizes, replace_file
+
+OnFiles = Callable[[int, int], None]
+"""Called after every file: files done so far, files in all."""
+
+_ROOT = "zarr.json"
+_THREADS = 8
+_LISTED = 10
+
+
+@dataclass(frozen=True)
+class CopySummary:
+    """What a copy did.
+
+    Attributes:
+        files: of the cache, its manifest too.
+        copied: of these, by this call; the others were there already and are the same.
+        bytes: of all files.
+    """
+
+    files: int
+    copied: int
+    bytes: int
+
+
+def copy_cache(source: Path, target: Path, *, on_files: OnFiles | None = None) -> CopySummary:
+    """Copies a cache and its manifest.
+
+    Args:
+        source: path of the cache; it is only read, and no build should be writing it.
+        target: path of the copy; what is there already of the same cache is kept.
+        on_files: follows the copy.
+
+    Raises:
+        CacheError: there is no cache to copy, it is damaged, something else is at the target, or the target cannot be
+            written or gives back other bytes than were written.
+        StoreError: a store does not answer.
+    """
+    read_manifest(source, read_cache_layout(source))
+    sizes = {name: size for name, size in file_sizes(source).items() if _is_part(name)}
+    with lock_cache(target):
+        there = file_sizes(target)
+        _check_target(source, target, sizes, there)
+        files = [_File(source / name, target / name, there.get(name)) for name in sorted(sizes) if name != _ROOT]
+        beside = manifest_path(target)
+        files.append(_File(manifest_path(source), beside, beside.stat().st_size if beside.is_file() else None))
+        root = _File(source / _ROOT, target / _ROOT, there.get(_ROOT))
+        copied = _copy_all(files, len(files) + 1, on_files) + root.copy()
+    if on_files is not None:
+        on_files(len(files) + 1, len(files) + 1)
+    return CopySummary(len(files) + 1, copied, sum(sizes.values()) + manifest_path(source).stat().st_size)
+
+
+def _is_part(name: str) -> bool:
+    """Whether a file belongs to a cache, and is not what a killed build left."""
+    return not name.endswith(".partial") and not name.startswith("streams/.")
+
+
+def _check_target(source: Path, target: Path, sizes: dict[str, int], there: dict[str, int]) -> None:
+    """Raises unless the target holds nothing but a part of the same cache."""
+    if source.resolve() == target.resolve():
+        raise CacheError(f"{source}: a cache cannot be copied onto itself. Choose another path for the copy.")
+    others = sorted(name for name in there if name not in sizes and _is_part(name))
+    if others:
+        raise CacheError(
+            f"{target}: holds {len(others)} files that are not in {source}, the first {others[0]}. "
+            "Choose another path for the copy."
+        )
+    if _ROOT in there and (target / _ROOT).read_bytes() != (source / _ROOT).read_bytes():
+        raise CacheError(f"{target}: another cache is there already. Choose another path for the copy.")
+
+
+class _DamagedError(Exception):
+    """A chunk of the source is not what was written."""
+
+
+@dataclass(frozen=True)
+class _File:
+    """One file to copy; `there` is its length at the target, None if it is not there."""
+
+    source: Path
+    target: Path
+    there: int | None
+
+    def copy(self) -> bool:
+        """Copies the file unless it is there and the same; says whether it did.
+
+        Raises:
+            _DamagedError: the source's checksum does not fit.
+            CacheError: the target cannot be written, or gives back something else.
+        """
+        data = self.source.read_bytes()
+        if self.source.name.startswith("c.") and not _is_whole(data):
+            raise _DamagedError
+        if self.there == len(data) and self.target.read_bytes() == data:
+            return False
+        try:
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(self.target, data)
+            found = self.target.read_bytes()
+        except OSError as error:
+            raise CacheError(f"{self.target}: cannot be written ({error}). Run the same copy again.") from error
+        if found != data:
+            raise CacheError(f"{self.target}: was written, and other bytes are read back. Check this disk or store.")
+        return True
+
+
+def _is_whole(chunk: bytes) -> bool:
+    """Whether the checksum at the end of a chunk is that of what comes before it."""
+    checksum = int.from_bytes(chunk[-CHECKSUM_BYTES:], "little")
+    return len(chunk) >= CHECKSUM_BYTES and google_crc32c.value(chunk[:-CHECKSUM_BYTES]) == checksum
+
+
+def _copy_all(files: Sequence[_File], total: int, on_files: OnFiles | None) -> int:
+    """Copies files side by side; says how many had to be.
+
+    Raises:
+        CacheError: chunks of the source are damaged, listed when all others are copied; or as `_File.copy`.
+    """
+    copied = 0
+    damaged: list[str] = []
+
+    def try_copy(file: _File) -> bool:
+        try:
+            return file.copy()
+        except _DamagedError:
+            damaged.append(str(file.source))
+            return False
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        try:
+            for done, did in enumerate(pool.map(try_copy, files), start=1):
+                copied += did
+                if on_files is not None:
+                    on_files(done, total)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    if damaged:
+        more = f" and {len(damaged) - _LISTED} more" if len(damaged) > _LISTED else ""
+        raise CacheError(
+            f"{len(damaged)} chunks are damaged and were not copied: {', '.join(sorted(damaged)[:_LISTED])}{more}. "
+            "Repair them, then run the same copy again: emofuse cache repair"
+        )
+    return copied

@@ -11,7 +11,7 @@ READY_LATEST := $(LATEST)/.ready
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-latest check lint bench clean
+.PHONY: help setup demo test test-latest check lint bench bench-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -47,7 +47,12 @@ lint: $(READY) ## ruff, mypy and the layers of imports
 check: lint test ## everything that must pass before a commit
 
 bench: $(READY) ## measure; writes benchmarks/results/*.json
+	$(BIN)/python -m benchmarks.heads
 	$(BIN)/python -m benchmarks.faces
+
+bench-gpu: $(READY) ## heads a second and the paper's grid on a CUDA device, up to 25 minutes
+	$(BIN)/python -m benchmarks.heads --device cuda
+	$(BIN)/python -m benchmarks.grid --device cuda
 
 clean: ## remove what was generated, the virtual environment too
 	rm -rf $(VENV) $(LATEST) emofuse-runs build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -19,7 +19,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +37,10 @@ from benchmarks.contenders import (
     write_hdf5,
 )
 from benchmarks.growth import growth
-from benchmarks.limits import limits
+from benchmarks.limits import Ceilings, limits
 from benchmarks.results_file import RESULTS, write_result
 from benchmarks.synthetic import CLASSES, DIMS, TRAIN_ROWS, VAL_ROWS, make_synthetic
 from emofuse.training.machine import Machine, resolve_device
-from emofuse.training.planning import Rates, measure_rates
 
 Contender = Callable[..., Trained]
 
@@ -133,7 +131,8 @@ def compare(work: Work, repeats: int) -> dict[str, Any]:
     chosen: dict[str, str] = {}
     tried: dict[str, dict[str, int]] = {}
     machine = Machine(work.device)
-    exact, coarse = [measure_rates(machine)], [measure_rates(replace(machine, products=torch.bfloat16))]
+    in_bfloat16 = replace(machine, products=torch.bfloat16)
+    exact, coarse = [Ceilings.measured(machine)], [Ceilings.measured(in_bfloat16)]
     for number in range(repeats):
         for name, ways in variants.items():
             going = [chosen[name]] if name in chosen else list(ways)
@@ -144,8 +143,8 @@ def compare(work: Work, repeats: int) -> dict[str, Any]:
                 tried[name] = {way: round(trained.rows_per_s) for way, trained in done.items()}
             rounds[name].append(done[best])
             print(f"  {name:24} {best:28} {done[best].rows_per_s:12,.0f} rows x heads / s", flush=True)
-        exact.append(measure_rates(machine))
-        coarse.append(measure_rates(replace(machine, products=torch.bfloat16)))
+        exact.append(Ceilings.measured(machine))
+        coarse.append(Ceilings.measured(in_bfloat16))
     return {
         "shape": asdict(work.shape),
         "rows": {"train": len(work.fold.train), "val": len(work.fold.val), "scored": len(work.data.val)},
@@ -171,7 +170,7 @@ def contenders_of(work: Work) -> dict[str, dict[str, Contender]]:
         "plain_loop": {way: partial(plain_loop, fused=value) for way, value in fused.items()},
         "summed_losses": {"Adam(fused=True)": partial(summed_losses, fused=True)},
     }
-    if find_spec("sklearn") is not None and work.device.type == "cpu":
+    if work.device.type == "cpu" and has_sklearn():
         found["sklearn_mlp"] = {"MLPClassifier": sklearn_mlp}
     found["emofuse"] = {"float32": partial(emofuse_group, products=None)}
     found["emofuse_bfloat16"] = {"bfloat16 products": partial(emofuse_group, products=torch.bfloat16)}
@@ -179,6 +178,15 @@ def contenders_of(work: Work) -> dict[str, dict[str, Contender]]:
         for name, products in (("emofuse_graphs", None), ("emofuse_bfloat16_graphs", torch.bfloat16)):
             found[name] = {"CUDA graphs": partial(emofuse_group, products=products, graphs=True)}
     return found
+
+
+def has_sklearn() -> bool:
+    """Whether scikit-learn can be used here."""
+    try:
+        import sklearn.neural_network  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def describe(runs: Sequence[Trained], way: str, tried: Mapping[str, int]) -> dict[str, Any]:
@@ -227,14 +235,14 @@ def ratios(rounds: Mapping[str, Sequence[Trained]], kind: str) -> dict[str, Any]
     return {**found, "goals": goals}
 
 
-def _limits(work: Work, runs: Sequence[Trained], rates: Sequence[Rates], coarse: bool) -> dict[str, Any]:
+def _limits(work: Work, runs: Sequence[Trained], ceilings: Sequence[Ceilings], coarse: bool) -> dict[str, Any]:
     members = [member_of(work.shape, tuple(work.dims), seed) for seed in range(work.shape.heads)]
     return limits(
         members,
         work.dims,
         CLASSES,
         machine=Machine(work.device, products=torch.bfloat16 if coarse else None),
-        rates=rates,
+        ceilings=ceilings,
         rows=runs[0].rows,
         seconds=statistics.median(run.seconds for run in runs),
     )

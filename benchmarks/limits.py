@@ -4,55 +4,79 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from emofuse.training.costs import Cost, head_cost
 from emofuse.training.machine import Machine
 from emofuse.training.members import Member
-from emofuse.training.planning import UPDATE_BYTES, Rates, head_cost
+from emofuse.training.rates import UPDATE_BYTES
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What the machine does at its best.
+
+    Attributes:
+        flops_per_s: a large square matrix product, of random numbers: a GPU multiplies zeros and ones faster.
+        bytes_per_s: read and written by a copy that no cache holds.
+    """
+
+    flops_per_s: float
+    bytes_per_s: float
+
+    @classmethod
+    def measured(cls, machine: Machine) -> Ceilings:
+        """In about a fifth of a second."""
+        wide, copied = (2048, 1 << 24) if machine.device.type == "cpu" else (8192, 1 << 30)
+        kind = machine.products or machine.dtype
+        left, right = (torch.randn(wide, wide, device=machine.device).to(kind) for _ in range(2))
+        read, written = (torch.ones(copied, device=machine.device) for _ in range(2))
+        product_s = _seconds(lambda: torch.mm(left, right), machine.device)
+        copy_s = _seconds(lambda: written.copy_(read), machine.device)
+        return cls(2 * wide**3 / product_s, 2 * read.nbytes / copy_s)
 
 
 def limits(
     members: Sequence[Member],
-    dims: dict[str, int],
+    dims: Mapping[str, int],
     classes: int,
     *,
     machine: Machine,
-    rates: Sequence[Rates],
+    ceilings: Sequence[Ceilings],
     rows: int,
     seconds: float,
 ) -> dict[str, Any]:
     """What the time of some heads is made of.
 
-    Floating-point operations and parameters are counted on each head, rates are measured beside the timed runs: a
-    matrix product of 2048 x 2048 x 2048 and a copy that no cache holds. The floor is their sum, since no part of an
-    update can begin before its gradient is there. Reading rows, batch norm, activations and validation are not in it:
-    they are what is left.
+    Floating-point operations and parameters are counted on each head, the ceilings are measured beside the timed runs.
+    The floor is the sum of both times, since no part of an update can begin before its gradient is there. Reading rows,
+    batch norm, activations and validation are not in it: they are what is left.
 
     Args:
         members: that trained.
         dims: stream -> D.
         classes: C.
         machine: where.
-        rates: of the machine, measured several times.
+        ceilings: of the machine, measured several times.
         rows: that each member was trained on in the time.
         seconds: taken.
     """
-    flops = parameters = steps_parameters = 0
-    for member in members:
-        used = tuple((stream, dims[stream]) for stream in member.streams)
-        cost = head_cost(member.head, used, classes, member.train.batch_size, machine)
-        flops += cost.flops_per_row * rows
-        parameters += cost.parameters
-        steps_parameters += cost.parameters * math.ceil(rows / member.train.batch_size)
-    flops_per_s = statistics.median(rate.flops_per_s for rate in rates)
-    bytes_per_s = statistics.median(rate.bytes_per_s for rate in rates)
-    arithmetic_s = flops / flops_per_s
-    optimizer_s = steps_parameters * UPDATE_BYTES / bytes_per_s
+    costs = [cost_of(member, dims, classes, machine) for member in members]
+    steps = [math.ceil(rows / member.train.batch_size) for member in members]
+    flops = rows * sum(cost.flops_per_row for cost in costs)
+    moved = UPDATE_BYTES * sum(cost.parameters * count for cost, count in zip(costs, steps, strict=True))
+    flops_per_s = statistics.median(ceiling.flops_per_s for ceiling in ceilings)
+    bytes_per_s = statistics.median(ceiling.bytes_per_s for ceiling in ceilings)
+    arithmetic_s, optimizer_s = flops / flops_per_s, moved / bytes_per_s
     return {
-        "parameters_of_all_heads": parameters,
+        "parameters_of_all_heads": sum(cost.parameters for cost in costs),
         "flops": flops,
-        "optimizer_bytes": steps_parameters * UPDATE_BYTES,
+        "optimizer_bytes": moved,
         "measured_gflops_per_s": round(flops_per_s / 1e9, 1),
         "measured_gbytes_per_s": round(bytes_per_s / 1e9, 1),
         "seconds": round(seconds, 4),
@@ -62,3 +86,34 @@ def limits(
         "limit": "arithmetic" if arithmetic_s > optimizer_s else "optimizer's bytes",
         "times_the_floor": round(seconds / (arithmetic_s + optimizer_s), 2),
     }
+
+
+def cost_of(member: Member, dims: Mapping[str, int], classes: int, machine: Machine) -> Cost:
+    """Of one head."""
+    used = tuple((stream, dims[stream]) for stream in member.streams)
+    return head_cost(member.head, used, classes, member.train.batch_size, machine)
+
+
+def memory_bytes(members: Sequence[Member], dims: Mapping[str, int], classes: int, machine: Machine) -> int:
+    """What training these together takes beside the table, as counted before it starts.
+
+    Weights with gradients, moments and best weights; the batch of each fold as read, standardised and cast; what a step
+    keeps for its backward pass, and as much again for the gradients of it.
+    """
+    costs = [cost_of(member, dims, classes, machine) for member in members]
+    rows = members[0].train.batch_size
+    width = sum(dims[stream] for stream in {stream for member in members for stream in member.streams})
+    batches = 3 * len({member.fold for member in members}) * rows * width * machine.dtype.itemsize
+    return batches + sum(cost.weight_bytes + 2 * rows * cost.row_bytes for cost in costs)
+
+
+def _seconds(function: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
+    """The shortest of some runs, without the first."""
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return min(times[1:])

@@ -1,0 +1,348 @@
+"""The two jobs that the engine was built for, on one GPU, and what CUDA graphs and bfloat16 products do to them.
+
+    python -m benchmarks.grid --device cuda           up to 17 minutes; `--parts five`, `--parts grid` one by one
+    python -m benchmarks.grid --smoke                 the same code in seconds, also on a CPU; its numbers mean nothing
+
+- `modes`: some epochs of both jobs with and without CUDA graphs, in float32 and with bfloat16 products: time and
+  accuracy side by side.
+- `five`: the paper's five configurations, 100 epochs at batch 64, in the fastest of these modes. Goal: 30 s.
+- `grid`: the paper's search, 540 configurations in five folds, 2,700 heads, 30 epochs at batch 1024. Goal: 600 s.
+
+Features are synthetic (`benchmarks.synthetic`), of EmoSet-118K's size. Written after each part, and in `grid` after
+each wave: `benchmarks/results/grid.json`. A grid that its time limit ends early says so, with what all would have taken
+by the arithmetic that is left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.contenders import Clock
+from benchmarks.limits import Ceilings, cost_of, limits, memory_bytes
+from benchmarks.results_file import RESULTS, write_result
+from benchmarks.synthetic import CLASSES, DIMS, TRAIN_ROWS, VAL_ROWS, Synthetic, make_synthetic
+from emofuse.heads.lanes import variant_of
+from emofuse.specs import ConcatHeadSpec, TrainSpec
+from emofuse.training.engine import train_group
+from emofuse.training.machine import Machine, resolve_device
+from emofuse.training.members import Fold, Member, Outcome, Table
+
+CONFIGURATIONS = (
+    ("resnet50",),
+    ("lbp", "resnet50"),
+    ("lbp", "landmarks", "places365", "resnet50"),
+    ("lbp", "landmarks", "objects", "resnet50"),
+    ("lbp", "action_units", "places365", "resnet50"),
+)
+BINS, UNITS = (128, 256, 512), (15, 20, 25, 30)
+LEARNING_RATES = (1e-5, 3.16e-5, 1e-4, 3.16e-4, 1e-3)
+FIVE_GOAL_S, GRID_GOAL_S = 30.0, 600.0
+MEMORY_SHARE = 0.8
+"""Of what is free on the device: what is counted before is no more than a good estimate."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Members that train together on one table.
+
+    Attributes:
+        table: its rows.
+        folds: its folds.
+        members: all of one group.
+    """
+
+    table: Table
+    folds: Sequence[Fold]
+    members: Sequence[Member]
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Stream -> D."""
+        return self.table.dims
+
+    def lasting(self, epochs: int) -> Job:
+        """The same for so many epochs."""
+        trains = [member.train.model_copy(update={"epochs": epochs}) for member in self.members]
+        return replace(self, members=[replace(m, train=t) for m, t in zip(self.members, trains, strict=True)])
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything; the defaults are the real thing."""
+
+    rows: int = TRAIN_ROWS
+    embed_dim: int = 512
+    depths: Sequence[int] = (1, 2, 3)
+    widths: Sequence[int] = (256, 512, 1024)
+    folds: int = 5
+    five_epochs: int = 100
+    grid_epochs: int = 30
+    mode_epochs: int = 3
+    five_batch: int = 64
+    grid_batch: int = 1024
+
+
+SMOKE = Sizes(320, 8, (1,), (8,), folds=2, five_epochs=3, grid_epochs=2, mode_epochs=2, five_batch=64, grid_batch=128)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--parts", nargs="+", choices=["modes", "five", "grid"], default=["modes", "five", "grid"])
+    parser.add_argument("--budget-s", type=float, default=700.0, help="after which the grid begins no other wave")
+    parser.add_argument("--smoke", action="store_true", help="few rows and tiny heads")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result")
+    arguments = parser.parse_args(argv)
+    device = resolve_device(arguments.device)
+    if device.type == "cpu" and not arguments.smoke:
+        parser.error("2,700 heads of the paper's size ask for a GPU: use --device cuda, or --smoke to try the code")
+    sizes = SMOKE if arguments.smoke else Sizes()
+    numbers: dict[str, Any] = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "smoke": arguments.smoke,
+        "table": {"train_rows": sizes.rows, "of": TRAIN_ROWS, "scaled_down": sizes.rows != TRAIN_ROWS},
+    }
+    name = "grid_smoke" if arguments.smoke else "grid"
+    written = partial(write_result, name, numbers, script="grid", folder=arguments.out)
+
+    five, modes = five_job(sizes), modes_of(device)
+    if "modes" in arguments.parts:
+        part = grid_part(sizes)
+        numbers["modes"] = {
+            "five configurations": compare_modes(five, modes, sizes.mode_epochs),
+            "part of the grid": compare_modes(part, modes, sizes.mode_epochs),
+        }
+        del part
+        written()
+    fastest = fastest_modes(numbers.get("modes", {}), modes)
+    if "five" in arguments.parts:
+        numbers["five"] = run_five(five.lasting(sizes.five_epochs), *fastest["five configurations"])
+        written()
+    del five
+    if "grid" in arguments.parts:
+        for so_far in run_grid(sizes, *fastest["part of the grid"], budget_s=arguments.budget_s):
+            numbers["grid"] = so_far
+            written()
+    print(written())
+
+
+def modes_of(device: torch.device) -> dict[str, Machine]:
+    """Ways to run a step; the last is what one would expect to be fastest."""
+    plain = {
+        "float32": Machine(device),
+        "bfloat16 products": Machine(device, products=torch.bfloat16),
+    }
+    if device.type == "cpu":
+        return plain
+    return plain | {f"{name}, CUDA graphs": replace(machine, graphs=True) for name, machine in plain.items()}
+
+
+def five_job(sizes: Sizes) -> Job:
+    """The paper's five configurations as one group."""
+    data = _synthetic(sizes, DIMS)
+    train = TrainSpec(epochs=sizes.five_epochs, batch_size=sizes.five_batch, learning_rate=1e-4)
+    head = ConcatHeadSpec(embed_dim=sizes.embed_dim, depth=2, width=sizes.embed_dim)
+    return Job(data.table, [data.fold(data.train_rows)], [Member(streams, head, train) for streams in CONFIGURATIONS])
+
+
+def grid_data(sizes: Sizes) -> tuple[Table, list[Fold]]:
+    """The four streams of the paper's search, two of them in variants."""
+    dims = {
+        **{variant_of("lbp", bins): bins for bins in BINS},
+        **{variant_of("action_units", units): units for units in UNITS},
+        "places365": DIMS["places365"],
+        "resnet50": DIMS["resnet50"],
+    }
+    data = _synthetic(sizes, dims)
+    return data.table, data.folds(sizes.folds)
+
+
+def grid_members(sizes: Sizes) -> dict[str, list[Member]]:
+    """Shape of the head -> its configurations, each in all folds."""
+    return {
+        f"depth {depth}, width {width}": [
+            Member(
+                (variant_of("lbp", bins), variant_of("action_units", units), "places365", "resnet50"),
+                ConcatHeadSpec(embed_dim=sizes.embed_dim, depth=depth, width=width),
+                TrainSpec(epochs=sizes.grid_epochs, batch_size=sizes.grid_batch, learning_rate=rate),
+                fold,
+            )
+            for bins, units, rate, fold in product(BINS, UNITS, LEARNING_RATES, range(sizes.folds))
+        ]
+        for depth, width in product(sizes.depths, sizes.widths)
+    }
+
+
+def grid_part(sizes: Sizes) -> Job:
+    """A tenth of one shape of the grid: every learning rate and fold, two choices of columns."""
+    table, folds = grid_data(sizes)
+    members = next(iter(grid_members(sizes).values()))
+    some = {members[0].streams, members[-1].streams}
+    return Job(table, folds, [member for member in members if member.streams in some])
+
+
+def compare_modes(job: Job, modes: Mapping[str, Machine], epochs: int) -> dict[str, Any]:
+    """Every mode for some epochs: seconds of one, and the accuracy that it came to."""
+    found = {}
+    for name, machine in modes.items():
+        outcomes, clock, peak = train(job.lasting(epochs), machine)
+        found[name] = {
+            "heads": len(job.members),
+            "epochs": epochs,
+            "seconds_per_epoch": round(clock.seconds / (epochs - 1), 4),
+            "peak_bytes": peak,
+            "val_accuracy": accuracy(outcomes),
+            "limits": _limits(job, machine, clock.seconds, epochs - 1),
+        }
+        print(f"{name:32} {found[name]['seconds_per_epoch']:10.3f} s an epoch", flush=True)
+    return found
+
+
+def fastest_modes(found: Mapping[str, Any], modes: Mapping[str, Machine]) -> dict[str, tuple[str, Machine]]:
+    """For each job the mode that took the least time, or the last of them where that was not measured."""
+    chosen = {}
+    for job in ("five configurations", "part of the grid"):
+        measured = found.get(job, {list(modes)[-1]: {"seconds_per_epoch": 0.0}})
+        name = min(measured, key=lambda mode: measured[mode]["seconds_per_epoch"])
+        chosen[job] = (name, modes[name])
+    return chosen
+
+
+def run_five(job: Job, mode: str, machine: Machine) -> dict[str, Any]:
+    """All epochs of the five configurations; the time is of everything, sending the table to the device included."""
+    start = time.perf_counter()
+    outcomes, _, peak = train(job, machine)
+    seconds = time.perf_counter() - start
+    print(f"five configurations: {seconds:.1f} s", flush=True)
+    epochs = job.members[0].train.epochs
+    return {
+        "mode": mode,
+        "epochs": epochs,
+        "batch_size": job.members[0].train.batch_size,
+        "seconds": round(seconds, 2),
+        "goal_s": FIVE_GOAL_S,
+        "peak_bytes": peak,
+        "limits": _limits(job, machine, seconds, epochs),
+        "configurations": [
+            {"streams": list(member.streams), "val_accuracy": accuracy([outcome]), "best_epoch": outcome.best_epoch}
+            for member, outcome in zip(job.members, outcomes, strict=True)
+        ],
+    }
+
+
+def run_grid(sizes: Sizes, mode: str, machine: Machine, *, budget_s: float) -> Iterator[dict[str, Any]]:
+    """The whole search, wave after wave; yields what is known after each."""
+    table, folds = grid_data(sizes)
+    memory = _memory_for_waves(table, machine)
+    waves = [
+        (shape, wave)
+        for shape, own in grid_members(sizes).items()
+        for wave in waves_of(own, table.dims, machine, memory)
+    ]
+    work = [sum(cost_of(member, table.dims, CLASSES, machine).flops_per_row for member in wave) for _, wave in waves]
+    done: list[dict[str, Any]] = []
+    for number, (shape, wave) in enumerate(waves):
+        job = Job(table, folds, wave)
+        start = time.perf_counter()
+        outcomes, _, peak = train(job, machine)
+        seconds = time.perf_counter() - start
+        done.append(
+            {
+                "shape": shape,
+                "heads": len(wave),
+                "seconds": round(seconds, 2),
+                "counted_bytes": memory_bytes(wave, table.dims, CLASSES, machine),
+                "peak_bytes": peak,
+                "best_val_accuracy": accuracy(outcomes)["highest"],
+                "limits": _limits(job, machine, seconds, sizes.grid_epochs),
+            }
+        )
+        taken = sum(entry["seconds"] for entry in done)
+        heads, total = sum(entry["heads"] for entry in done), sum(len(own) for _, own in waves)
+        print(f"{shape}: {len(wave)} heads in {seconds:.1f} s; {heads} of {total}", flush=True)
+        yield {
+            "mode": mode,
+            "epochs": sizes.grid_epochs,
+            "batch_size": sizes.grid_batch,
+            "folds": sizes.folds,
+            "heads": total,
+            "heads_done": heads,
+            "seconds": round(taken, 1),
+            "seconds_for_all": round(taken * sum(work) / sum(work[: number + 1]), 1),
+            "finished": heads == total,
+            "goal_s": GRID_GOAL_S,
+            "heads_per_s": float(f"{heads / taken:.4g}"),
+            "waves": done,
+        }
+        if taken > budget_s:
+            return
+
+
+def waves_of(members: Sequence[Member], dims: Mapping[str, int], machine: Machine, memory: int) -> list[list[Member]]:
+    """Members in order, as many at a time as fit the memory; one at least."""
+    waves: list[list[Member]] = [[]]
+    for member in members:
+        if waves[-1] and memory_bytes([*waves[-1], member], dims, CLASSES, machine) > memory:
+            waves.append([])
+        waves[-1].append(member)
+    return waves
+
+
+def train(job: Job, machine: Machine) -> tuple[list[Outcome], Clock, int | None]:
+    """Outcomes, the clock of epochs, and on CUDA the most memory that torch has held."""
+    clock, on_cuda = Clock(), machine.device.type == "cuda"
+    if on_cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(machine.device)
+    done: Callable[..., None] = lambda *_: clock.epoch_done()  # noqa: E731
+    outcomes = train_group(job.table, job.folds, job.members, machine, on_epoch=done)
+    return outcomes, clock, torch.cuda.max_memory_allocated(machine.device) if on_cuda else None
+
+
+def accuracy(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """On validation rows, of each head's best epoch."""
+    values = [outcome.history[outcome.best_epoch - 1]["val_accuracy"] for outcome in outcomes if outcome.best_epoch]
+    return {
+        "mean": round(statistics.mean(values), 4),
+        "lowest": round(min(values), 4),
+        "highest": round(max(values), 4),
+    }
+
+
+def _limits(job: Job, machine: Machine, seconds: float, epochs: int) -> dict[str, Any]:
+    rows = round(epochs * statistics.mean(len(job.folds[member.fold].train) for member in job.members))
+    return limits(
+        job.members,
+        job.dims,
+        CLASSES,
+        machine=machine,
+        ceilings=[Ceilings.measured(machine)],
+        rows=rows,
+        seconds=seconds,
+    )
+
+
+def _memory_for_waves(table: Table, machine: Machine) -> int:
+    if machine.device.type == "cpu":  # a smoke test: little enough for more than one wave
+        return 40_000_000
+    torch.cuda.empty_cache()
+    table_bytes = sum(tensor.nbytes for tensor in table.features.values())
+    return int(MEMORY_SHARE * torch.cuda.mem_get_info(machine.device)[0]) - table_bytes
+
+
+def _synthetic(sizes: Sizes, dims: Mapping[str, int]) -> Synthetic:
+    return make_synthetic(sizes.rows, max(64, VAL_ROWS * sizes.rows // TRAIN_ROWS), dims)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""The benchmarks: their contenders learn alike, their arithmetic is right, and they run where little is installed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))
+
+from benchmarks import grid, heads, results_file  # noqa: E402
+from benchmarks.contenders import Clock, PlainHead, Shape, Trained, Work, member_of, write_hdf5  # noqa: E402
+from benchmarks.limits import Ceilings, cost_of, limits, memory_bytes  # noqa: E402
+from benchmarks.synthetic import CLASSES, DIMS, make_synthetic  # noqa: E402
+from emofuse.heads import make_head  # noqa: E402
+from emofuse.heads.lanes import Lane  # noqa: E402
+from emofuse.training.machine import Machine  # noqa: E402
+
+CPU = Machine(torch.device("cpu"))
+SMALL_DIMS = {"lbp": 40, "resnet50": 60, "objects": 7}
+SHAPE = Shape(16, 16, 32, train_rows=640, heads=3, epochs=5, learning_rate=3e-3)
+
+NOT_THERE = """
+import sys
+missing = {"zarr", "polars", "dask", "distributed", "mediapipe", "ultralytics", "torchvision", "matplotlib", "jinja2",
+           "safetensors", "psutil", "optuna", "s3fs", "fsspec", "sklearn", "scipy", "PIL", "pandas"}
+
+def without_missing(find):
+    return lambda name, path=None, target=None: None if name.split(".")[0] in missing else find(name, path, target)
+
+for finder in sys.meta_path:
+    if hasattr(finder, "find_spec"):
+        finder.find_spec = without_missing(finder.find_spec)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    data = make_synthetic(800, 400, SMALL_DIMS)
+    path = tmp_path_factory.mktemp("benchmark") / "features.h5"
+    write_hdf5(data, path)
+    return Work(data, SHAPE, CPU.device, path)
+
+
+# --------------------------------------------------------------------------------------- where little is installed
+
+
+def run_with_little(code):
+    done = subprocess.run(
+        [sys.executable, "-c", NOT_THERE + code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_engine_and_the_benchmarks_import_where_only_torch_numpy_and_h5py_are():
+    run_with_little("import emofuse.training.engine, benchmarks.heads, benchmarks.grid")
+
+
+@pytest.mark.slow
+def test_heads_are_measured_where_little_is_installed(tmp_path):
+    arguments = ["heads", "--smoke", "--out", str(tmp_path)]
+    run_with_little(f"sys.argv[1:] = {arguments[1:]}\nfrom benchmarks.heads import main\nmain()")
+    result = json.loads((tmp_path / "heads_smoke.json").read_text())
+    assert result["smoke"]
+    assert result["table"]["scaled_down"]
+    assert str(tmp_path) not in json.dumps(result)
+    for shape in result["shapes"].values():
+        assert set(shape["contenders"]) == {
+            "dataloader_hdf5",
+            "plain_loop",
+            "summed_losses",
+            "emofuse",
+            "emofuse_bfloat16",
+        }
+        assert shape["contenders"]["dataloader_hdf5"]["tried_rows_per_s"].keys() == {"num_workers=0", "num_workers=2"}
+        assert shape["emofuse_over"].keys() == {"dataloader_hdf5", "plain_loop", "summed_losses"}
+        assert shape["limits"]["emofuse"]["seconds"] > 0
+    points = [point for curve in result["growth"].values() for point in curve]
+    assert {point["heads"] for point in points} == {1, 3}
+    assert all(point["peak_bytes"] > 0 and point["seconds_per_epoch"] > 0 for point in points)
+
+
+def test_the_grid_is_measured_part_by_part(tmp_path):
+    grid.main(["--smoke", "--device", "cpu", "--out", str(tmp_path)])
+    result = json.loads((tmp_path / "grid_smoke.json").read_text())
+    assert [len(job) for job in result["modes"].values()] == [2, 2]
+    assert [entry["streams"] for entry in result["five"]["configurations"]] == [list(c) for c in grid.CONFIGURATIONS]
+    found = result["grid"]
+    assert found["heads_done"] == found["heads"] == sum(wave["heads"] for wave in found["waves"]) == 120
+    assert found["finished"]
+    assert len(found["waves"]) > 1
+    assert found["seconds_for_all"] == found["seconds"]
+
+
+def test_a_grid_that_runs_out_of_time_says_how_far_it_came():
+    *_, last = grid.run_grid(grid.SMOKE, "float32", CPU, budget_s=0.0)
+    assert not last["finished"]
+    assert 0 < last["heads_done"] < last["heads"]
+    assert last["seconds_for_all"] > last["seconds"]
+
+
+def test_the_whole_grid_asks_for_a_gpu(capsys):
+    with pytest.raises(SystemExit):
+        grid.main(["--device", "cpu"])
+    assert "2,700 heads of the paper's size ask for a GPU: use --device cuda, or --smoke" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ what is measured
+
+
+def test_the_planted_signal_is_neither_nothing_nor_everything(work):
+    accuracies = {}
+    for name, ways in heads.contenders_of(work).items():
+        trained = next(iter(ways.values()))(work, score=True)
+        assert trained.seconds > 0
+        assert trained.rows == 4 * 640
+        accuracies[name] = np.mean(trained.accuracies)
+    assert accuracies.keys() >= {"dataloader_hdf5", "plain_loop", "summed_losses", "sklearn_mlp", "emofuse"}
+    assert all(0.35 < accuracy < 0.85 for accuracy in accuracies.values()), accuracies
+    alike = [accuracy for name, accuracy in accuracies.items() if name != "sklearn_mlp"]
+    assert max(alike) - min(alike) < 0.1, accuracies
+
+
+def test_every_contender_is_asked_for_the_accuracy_once_only(work):
+    for ways in heads.contenders_of(replace(work, shape=replace(SHAPE, epochs=2, train_rows=64))).values():
+        assert next(iter(ways.values()))(work, score=False).accuracies == ()
+
+
+def test_the_plain_head_is_the_engine_s_but_for_the_vectors_of_missing_streams():
+    shape = Shape(16, 24, 32, train_rows=64, heads=1, depth=3)
+    plain = PlainHead(shape, SMALL_DIMS)
+    ours = make_head(shape.head, [Lane(tuple(SMALL_DIMS))], SMALL_DIMS, CLASSES)
+    sizes = {name: tensor.numel() for name, tensor in ours.named_parameters()}
+    missing = sum(size for name, size in sizes.items() if name.endswith(".missing"))
+    assert sum(tensor.numel() for tensor in plain.parameters()) == sum(sizes.values()) - missing
+
+
+def test_a_part_of_an_epoch_has_the_same_share_of_validation_rows_from_the_whole_table():
+    data = make_synthetic(1600, 160, SMALL_DIMS)
+    fold = data.fold(400)
+    assert (len(fold.train), len(fold.val)) == (400, 40)
+    assert fold.train.max() > 1200
+    assert fold.val.min() >= 1600
+    assert len(np.unique(fold.train)) == 400
+    folds = data.folds(4)
+    assert sorted(np.concatenate([fold.val for fold in folds])) == list(range(1760))
+    assert all(not set(fold.train) & set(fold.val) for fold in folds)
+
+
+def test_columns_are_about_standardised():
+    data = make_synthetic(3000, 10, SMALL_DIMS)
+    for scaling in data.scaling.values():
+        assert np.abs(scaling.center).max() < 0.35
+        assert np.abs(scaling.scale - 1).max() < 0.35
+
+
+def test_the_clock_leaves_out_the_first_epoch():
+    assert Clock([10.0, 11.0, 13.0]).seconds == 3.0
+
+
+def test_ratios_are_taken_round_by_round():
+    def trained(seconds):
+        return Trained(2, seconds, 100, 10, (0.5, 0.7))
+
+    rounds = {
+        "plain_loop": [trained(4.0), trained(40.0), trained(4.0)],
+        "dataloader_hdf5": [trained(10.0), trained(100.0), trained(8.0)],
+        "emofuse": [trained(2.0), trained(20.0), trained(1.0)],
+    }
+    found = heads.ratios(rounds, "cpu")
+    assert found["emofuse_over"]["plain_loop"] == {"median": 2.0, "each": [2.0, 2.0, 4.0]}
+    assert found["goals"]["plain_loop"] == {"goal": 1.5, "reached": {"emofuse": True}}
+    assert found["goals"]["dataloader_hdf5"]["reached"] == {"emofuse": True}
+    described = heads.describe(rounds["emofuse"], "float32", {})
+    assert described["rows_per_s"] == {"median": 100, "each": [100, 10, 200]}
+    assert described["val_accuracy"]["mean"] == 0.6
+
+
+# ------------------------------------------------------------------------------------------------------ arithmetic
+
+
+def test_limits_count_products_and_updates_against_the_ceilings():
+    member = member_of(Shape(16, 16, 50, train_rows=1000, heads=1), tuple(SMALL_DIMS), 0)
+    cost = cost_of(member, SMALL_DIMS, CLASSES, CPU)
+    ceilings = [Ceilings(1e9, 1e8), Ceilings(2e9, 1e8), Ceilings(9e9, 1e8)]
+    found = limits([member] * 3, SMALL_DIMS, CLASSES, machine=CPU, ceilings=ceilings, rows=1000, seconds=10.0)
+    assert found["flops"] == 3 * 1000 * cost.flops_per_row
+    assert found["optimizer_bytes"] == 3 * 20 * 28 * cost.parameters
+    assert found["arithmetic_share"] == pytest.approx(found["flops"] / 2e9 / 10, abs=1e-3)
+    assert found["optimizer_share"] == pytest.approx(found["optimizer_bytes"] / 1e8 / 10, abs=1e-3)
+    assert found["rest_share"] == pytest.approx(1 - found["arithmetic_share"] - found["optimizer_share"], abs=2e-3)
+    assert found["limit"] == "optimizer's bytes"
+
+
+def test_the_grid_is_the_paper_s_540_configurations_in_five_folds():
+    members = grid.grid_members(grid.Sizes())
+    assert len(members) == 9
+    assert sum(len(own) for own in members.values()) == 2700
+    assert all(own[0].head.model_dump() == member.head.model_dump() for own in members.values() for member in own)
+
+
+def test_waves_of_the_grid_fit_the_memory_and_hold_every_head_once():
+    members = next(iter(grid.grid_members(grid.SMOKE).values()))
+    dims = grid.grid_data(grid.SMOKE)[0].dims
+    memory = memory_bytes(members[:13], dims, CLASSES, CPU)
+    waves = grid.waves_of(members, dims, CPU, memory)
+    assert [member for wave in waves for member in wave] == members
+    assert len(waves[0]) == 13
+    assert all(memory_bytes(wave, dims, CLASSES, CPU) <= memory for wave in waves)
+
+
+def test_the_fastest_mode_is_taken_and_else_the_one_expected_to_be():
+    modes = {"float32": CPU, "bfloat16 products": replace(CPU, products=torch.bfloat16)}
+    found = {
+        "five configurations": {"float32": {"seconds_per_epoch": 1}, "bfloat16 products": {"seconds_per_epoch": 2}}
+    }
+    chosen = grid.fastest_modes(found, modes)
+    assert chosen["five configurations"] == ("float32", CPU)
+    assert chosen["part of the grid"][0] == "bfloat16 products"
+    assert {machine.graphs for machine in grid.modes_of(torch.device("cuda", 0)).values()} == {True, False}
+
+
+# ---------------------------------------------------------------------------------------------------- result files
+
+
+def test_a_result_names_the_packages_that_are_there_and_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(results_file, "PACKAGES", ("numpy", "a-package-that-nobody-has"))
+    monkeypatch.setattr(sys, "argv", ["x", "--rows", "5", "--out", str(tmp_path), "--smoke", f"--out={tmp_path}"])
+    path = results_file.write_result("some", {"value": 1}, script="heads", folder=tmp_path)
+    result = json.loads(path.read_text())
+    assert result["versions"] == {"numpy": np.__version__}
+    assert result["command"] == "python -m benchmarks.heads --rows 5 --smoke"
+    assert result["value"] == 1
+
+
+def test_features_have_the_sizes_of_the_paper_s_streams():
+    assert DIMS == {
+        "lbp": 256,
+        "landmarks": 1404,
+        "action_units": 25,
+        "places365": 2048,
+        "objects": 30,
+        "resnet50": 2048,
+    }

@@ -53,7 +53,7 @@ class RunRecord:
         parameters: trainable parameters of the head.
         versions: package -> version.
         machine: {platform, device}.
-        seconds: wall time of training.
+        seconds: wall time of training; of runs that trained together, its share.
         created: UTC, ISO 8601.
         notes: what a reader of the results should know (rows left out, labels never seen), one sentence each.
     """

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from emofuse.features import Scaling
-from emofuse.specs import LinearHeadSpec, TrainSpec
+from emofuse.specs import ConcatHeadSpec, TrainSpec
 from emofuse.training.costs import group_operations
 from emofuse.training.engine import train_group
 from emofuse.training.machine import Machine
@@ -48,11 +48,14 @@ def measure_rates(machine: Machine) -> Rates:
 
 
 def _flops_per_s(machine: Machine) -> float:
+    """Of rows with weights, and of rows with gradients, which makes the gradient of the weights."""
     rows, width = (64, 2048) if machine.device.type == "cpu" else (1024, 8192)
     kind = machine.products or machine.dtype
-    left = torch.ones(rows, width, dtype=kind, device=machine.device)
-    right = torch.ones(width, width, dtype=kind, device=machine.device)
-    return 2 * rows * width**2 / _seconds(lambda: torch.mm(left, right), machine.device)
+    values = torch.ones(rows, width, dtype=kind, device=machine.device)
+    weights = torch.ones(width, width, dtype=kind, device=machine.device)
+    forward_s = _seconds(lambda: torch.mm(values, weights), machine.device)
+    gradient_s = _seconds(lambda: torch.mm(values.T, values, out=weights), machine.device)
+    return 4 * rows * width**2 / (forward_s + gradient_s)
 
 
 def _bytes_per_s(machine: Machine) -> float:
@@ -65,22 +68,25 @@ def _bytes_per_s(machine: Machine) -> float:
 
 
 def _operation_s(machine: Machine) -> float:
-    """From training a tiny probe for one epoch and for three."""
-    rows, steps = 64, 32
-    present = {"tiny": torch.ones(rows, dtype=torch.bool)}
-    table = Table({"tiny": torch.zeros(rows, 2)}, present, torch.arange(rows) % 2, classes=2)
-    fold = Fold(np.arange(rows), np.arange(2), {"tiny": Scaling(np.zeros(2, np.float32), np.ones(2, np.float32))})
+    """From training a tiny head for one epoch and for three."""
+    rows, steps, head = 128, 32, ConcatHeadSpec(embed_dim=2, depth=2, width=2)
+    streams = tuple(f"stream{index}" for index in range(4))
+    features = {stream: torch.zeros(rows, 2) for stream in streams}
+    valid = {stream: torch.ones(rows, dtype=torch.bool) for stream in streams}
+    table = Table(features, valid, torch.arange(rows) % 2, classes=2)
+    scaling = {stream: Scaling(np.zeros(2, np.float32), np.ones(2, np.float32)) for stream in streams}
+    fold = Fold(np.arange(rows), np.arange(2), scaling)
     plain = replace(machine, graphs=False)
 
     def seconds(epochs: int) -> float:
-        member = Member(("tiny",), LinearHeadSpec(), TrainSpec(epochs=epochs, batch_size=rows // steps))
+        member = Member(streams, head, TrainSpec(epochs=epochs, batch_size=rows // steps))
         return _seconds(lambda: train_group(table, [fold], [member], plain), machine.device)
 
-    operations = group_operations(LinearHeadSpec(), streams=1, folds=1)
+    operations = group_operations(head, len(streams), folds=1)
     return max(seconds(3) - seconds(1), 1e-6) / (2 * steps * (operations.derived + operations.update))
 
 
-def _seconds(function: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
+def _seconds(function: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
     """The shortest of some runs, without the first."""
     times = []
     for _ in range(repeats + 1):

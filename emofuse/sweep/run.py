@@ -33,12 +33,14 @@ from emofuse.sweep.progress import SweepProgress
 from emofuse.sweep.search import make_search
 from emofuse.sweep.searching import Found, LocalTrainer, Searching, Trainer
 from emofuse.sweep.store import ResultsFolder
-from emofuse.sweep.waves import plan_search, searched_runs
+from emofuse.sweep.waves import only_missing, plan_search, searched_runs
 from emofuse.training.data import TrainingData, check_splits
 from emofuse.training.machine import Machine, default_memory_bytes, resolve_device
 from emofuse.training.runs import train_runs
 
 Say = Callable[[str], None]
+
+_SAID_RUNS = 20
 
 
 @dataclass(frozen=True)
@@ -168,18 +170,16 @@ def plan_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOption
         batch = search.ask()
         runs = searched_runs(trainer.data, batch, spec)
         there = {row.digest for row in ResultsFolder(folder).rows()}
-        missing = [run for run in runs if run.digest not in there]
+        missing = {run.digest for run in runs} - there
         heads = search.total * len(runs) // len(batch)
         lines = [f"{spec.title or spec.name}: {search.total} configurations, {heads} heads", *search.notes]
         if len(batch) < search.total:
-            lines.append(
-                f"The search decides as it goes. Its first batch: {len(batch)} configurations, {len(runs)} heads"
-            )
-        lines[-1] += f", {len(runs) - len(missing)} of them trained before"
-        if not missing:
-            lines[-1] += ", nothing to train"
-        else:
-            lines.append(str(plan_search(trainer.data, runs, spec, trainer.machine, trainer.rates)))
+            lines.append(f"The search decides as it goes, {len(batch)} configurations at a time. The first of them:")
+        done = f"{len(runs) - len(missing)} of {len(runs)} heads trained before"
+        lines.append(done if missing else f"{done}, nothing to train")
+        if missing:
+            plan = plan_search(trainer.data, runs, spec, trainer.machine, trainer.rates)
+            lines.append(str(only_missing(plan, runs, there)))
     return "\n".join(lines)
 
 
@@ -218,15 +218,19 @@ def _search(
 def _train_finals(
     cache: Cache, specs: Sequence[RunSpec], runs: Path, options: SweepOptions, say: Say
 ) -> tuple[list[RunRecord], int]:
+    """Says each run, or with many of them how far it is, and in the end what was done."""
     numbers = count(1)
+    every = 1 if len(specs) <= _SAID_RUNS else -(-len(specs) // 10)
 
     def tell(_: int, record: RunRecord, trained_now: bool) -> None:
-        test = record.metrics["test"]
-        how = f"{record.seconds:.1f} s" if trained_now else "done before"
-        say(
-            f"final run {next(numbers)}/{len(specs)}: {record.name}, test accuracy {test['accuracy']:.3f}, "
-            f"macro F1 {test['macro']['f1']:.3f} ({how})"
-        )
+        number = next(numbers)
+        if every == 1:
+            test = record.metrics["test"]
+            scores = f"test accuracy {test['accuracy']:.3f}, macro F1 {test['macro']['f1']:.3f}"
+            how = f"{record.seconds:.1f} s" if trained_now else "done before"
+            say(f"final run {number}/{len(specs)}: {record.name}, {scores} ({how})")
+        elif number % every == 0 or number == len(specs):
+            say(f"final run {number}/{len(specs)}")
 
     finals = train_runs(cache, specs, runs, device=options.device, memory_bytes=options.memory_bytes, on_run=tell)
     return [record for record, _ in finals], sum(trained_now for _, trained_now in finals)

@@ -6,7 +6,7 @@ Everything here works on `TrainingData`, which holds no test label.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +21,7 @@ from emofuse.sweep.store import RunRow
 from emofuse.training.data import TrainingData
 from emofuse.training.halving import Halving
 from emofuse.training.machine import Machine
-from emofuse.training.planning import Plan, plan_runs
+from emofuse.training.planning import Plan, Wave, plan_runs
 from emofuse.training.rates import Rates
 from emofuse.training.wave import Trained, train_wave, wave_key
 
@@ -135,6 +135,28 @@ def planned_waves(plan: Plan, runs: Sequence[SearchedRun], spec: SweepSpec) -> l
         SearchedWave(tuple(runs[index] for index in wave.members), spec.name, halving_of(spec), wave.seconds)
         for wave in plan.waves
     ]
+
+
+def only_missing(plan: Plan, runs: Sequence[SearchedRun], there: Collection[str]) -> Plan:
+    """What of a plan is still to be trained, for the eye.
+
+    Args:
+        plan: of these runs.
+        runs: of one batch of the search.
+        there: digests that have a row.
+    """
+    groups: dict[str, tuple[Wave, ...]] = {}
+    for title, waves in plan.groups.items():
+        left = []
+        for wave in waves:
+            members = tuple(index for index in wave.members if runs[index].digest not in there)
+            share = len(members) / len(wave.members)
+            if members:
+                parameters = round(wave.parameters * share)
+                left.append(replace(wave, members=members, parameters=parameters, seconds=wave.seconds * share))
+        if left:
+            groups[title] = tuple(left)
+    return replace(plan, groups=groups)
 
 
 def train_rows(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,8 +125,6 @@ def test_the_same_sweep_again_does_nothing_and_says_so(cache, done):
 
 
 def test_a_wider_sweep_trains_only_what_is_new(cache, done, tmp_path):
-    import shutil
-
     folder = tmp_path / "wider"
     shutil.copytree(done[0], folder)
     wider = small_sweep(factors={"streams": "all", "learning_rate": [1.0e-3, 1.0e-2, 0.1 + 0.2], "batch_size": [16]})
@@ -158,13 +157,35 @@ def _labels_and_splits():
 
 
 def test_a_plan_is_told_and_nothing_is_trained_or_written(cache, done, tmp_path):
-    told = plan_sweep(cache, small_sweep(), tmp_path / "new", ON_CPU)
-    assert "18 configurations, 36 heads" in told
-    assert "36 heads in 3 groups" in told
+    told = plan_sweep(cache, small_sweep(), tmp_path / "new", ON_CPU).splitlines()
+    assert told[:2] == ["small: 18 configurations, 36 heads", "0 of 36 heads trained before"]
+    assert told[-1].startswith("36 heads in 3 groups and 3 waves, about ")
     assert not (tmp_path / "new").exists()
     before = sorted(done[0].rglob("*"))
-    assert "nothing to train" in plan_sweep(cache, small_sweep(), done[0], ON_CPU)
+    told = plan_sweep(cache, small_sweep(), done[0], ON_CPU).splitlines()
+    assert told == ["small: 18 configurations, 36 heads", "36 of 36 heads trained before, nothing to train"]
     assert sorted(done[0].rglob("*")) == before
+
+
+def test_a_plan_of_what_is_left(cache, done, tmp_path):
+    shutil.copytree(done[0] / "rows", tmp_path / "rows")
+    finished_waves(tmp_path)[0].unlink()
+    told = plan_sweep(cache, small_sweep(), tmp_path, ON_CPU).splitlines()
+    assert told[1] == "24 of 36 heads trained before"
+    assert told[-1].startswith("12 heads in 1 groups and 1 waves, about ")
+
+
+def test_the_plan_of_a_search_that_decides_as_it_goes_is_of_its_first_batch(cache, tmp_path):
+    tpe = small_sweep(
+        factors={"streams": "all", "learning_rate": {"low": 1e-4, "high": 1e-1}},
+        search={"kind": "tpe", "trials": 12, "batch": 4, "startup": 4},
+    )
+    told = plan_sweep(cache, tpe, tmp_path, ON_CPU).splitlines()
+    assert told[:3] == [
+        "small: 12 configurations, 24 heads",
+        "The search decides as it goes, 4 configurations at a time. The first of them:",
+        "0 of 8 heads trained before",
+    ]
 
 
 # --- what the choice may depend on -----------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """The embedding of every stream: a linear map of its features and a batch norm, for K heads at once.
 
-The lanes of all streams stand side by side, L of them, and are normalised together: one kernel where there would be one
-a stream. On the CPU they are cut into chunks that stay in a core's cache from the matrix product to the end of the
-norm, which walks over them several times; a GPU takes them in one piece.
+The lanes of all streams stand side by side, L of them, and are normalised together: one operation where there would be
+one a stream. On the CPU they are cut into chunks that stay in the caches from the matrix product to the end of the
+norm, which goes through them several times; a GPU takes them in one piece.
 """
 
 from __future__ import annotations
@@ -53,15 +53,14 @@ class Embeddings(nn.Module):
         self.streams = tuple(dims)
         for stream, dim in dims.items():
             self.add_module(key_of(stream), StreamEmbedding(lanes[stream], dim, embed_dim))
+        self._masks: tuple[int, list[Tensor], Tensor] = (0, [], torch.empty(0))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Stream -> (n, B, E), n the lanes that have it. They share memory: nothing may change them in place."""
         own: list[StreamEmbedding] = [getattr(self, key_of(stream)) for stream in self.streams]
-        own_lanes = [embedding.lanes for embedding in own]
-        valid = torch.stack([batch.valid[stream] for stream in self.streams])  # (S, F, B)
-        folds = valid.shape[1]
-        which = torch.cat([folds * index + lanes.folds for index, lanes in enumerate(own_lanes)])
-        mask = RowMask.of(valid.flatten(0, 1), which, own[0].norm.weight.dtype)
+        valid = torch.stack([batch.valid[stream] for stream in self.streams])
+        masks = self._masks_of([embedding.lanes.folds for embedding in own], valid.shape[1])
+        mask = RowMask.of(valid.flatten(0, 1), masks, own[0].norm.weight.dtype)
         embedded = _Embed.apply(
             own,
             [batch.features[stream] for stream in self.streams],
@@ -73,6 +72,14 @@ class Embeddings(nn.Module):
             *[embedding.missing for embedding in own],
         )
         return dict(zip(self.streams, embedded, strict=True))
+
+    def _masks_of(self, lane_folds: list[Tensor], folds: int) -> Tensor:
+        """(L,) which of the masks (S x F, B) each lane has; the same in every step until lanes leave."""
+        known, before, masks = self._masks
+        if known != folds or any(a is not b for a, b in zip(before, lane_folds, strict=True)):
+            masks = torch.cat([folds * index + own for index, own in enumerate(lane_folds)])
+            self._masks = (folds, lane_folds, masks)
+        return masks
 
 
 @dataclass(frozen=True)

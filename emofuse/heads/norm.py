@@ -6,9 +6,9 @@ statistics move by `MOMENTUM` towards mean and unbiased variance; in evaluation 
 batch with fewer than two valid rows has no variance: it is normalised by the running statistics and leaves them alone.
 Nothing here waits for a GPU.
 
-Written out by hand, because it is the part of a step that is neither a matrix product nor the optimizer: it reads and
-writes (n, B, E) 7 times forward and 10 times back, in memory that is there already, where autograd of the definition
-takes more than 30 passes and new memory for each.
+Written out by hand, because it is the part of a step that is neither a matrix product nor the optimizer. Where all rows
+are valid it goes through (n, B, E) 8 times forward and 10 times back, reading or writing, in memory that is there
+already; autograd of the definition would take new memory for each of its many steps.
 """
 
 from __future__ import annotations

@@ -105,6 +105,12 @@ class Holder:
         return f"process {self.pid} on {self.host}"
 
 
+@dataclass(frozen=True)
+class _Format:
+    format: int
+
+
+_FORMAT = TypeAdapter(_Format)
 _ROW = TypeAdapter(RunRow)
 _HOLDER = TypeAdapter(Holder)
 
@@ -245,21 +251,22 @@ def _read_rows(path: Path) -> list[RunRow]:
         raise ResultsError(f"{path}: not a file of rows (ID.jsonl). Move it out of this folder")
     rows = []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        where = f"{path}, line {number}"
         try:
-            row = _ROW.validate_json(line, strict=True)
+            found = _FORMAT.validate_json(line).format
+            if found != FORMAT:
+                raise ResultsError(
+                    f"{where}: format {found}, this emofuse reads format {FORMAT}. Name another folder, or delete the "
+                    "file; the sweep trains its runs again"
+                )
+            rows.append(_ROW.validate_json(line, strict=True))
         except ValidationError as error:
             fault = error.errors()[0]
             place = ".".join(map(str, fault["loc"]))
             raise ResultsError(
-                f"{path}, line {number}: damaged ({place + ': ' if place else ''}{fault['msg']}). "
+                f"{where}: damaged ({place + ': ' if place else ''}{fault['msg']}). "
                 "Delete the file; the sweep trains its runs again"
             ) from None
-        if row.format != FORMAT:
-            raise ResultsError(
-                f"{path}, line {number}: format {row.format}, this emofuse reads format {FORMAT}. "
-                "Name another folder, or delete the file; the sweep trains its runs again"
-            )
-        rows.append(row)
     if not rows:
         raise ResultsError(f"{path}: damaged (empty). Delete the file; the sweep trains its runs again")
     return rows

@@ -57,6 +57,10 @@ class StaleCacheError(CacheError):
     """The cache was made from another specification than the one asked for now."""
 
 
+class UnwritableCacheError(CacheError):
+    """The place of a cache takes nothing more: the disk is full, or may only be read."""
+
+
 class IncompleteCacheError(CacheError):
     """Blocks that are needed have not been computed yet."""
 

@@ -5,6 +5,21 @@
 
 from emofuse.build.plan import BuildPlan, plan_build
 from emofuse.build.progress import BuildState, Progress
+from emofuse.build.repair import RepairSummary, repair_cache, retry_rows
 from emofuse.build.run import BuildOptions, BuildSummary, build_cache
+from emofuse.build.sample import Comparison, compare_sample
 
-__all__ = ["BuildOptions", "BuildPlan", "BuildState", "BuildSummary", "Progress", "build_cache", "plan_build"]
+__all__ = [
+    "BuildOptions",
+    "BuildPlan",
+    "BuildState",
+    "BuildSummary",
+    "Comparison",
+    "Progress",
+    "RepairSummary",
+    "build_cache",
+    "compare_sample",
+    "plan_build",
+    "repair_cache",
+    "retry_rows",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ class BuildPlan:
         pending: stream -> (blocks, views) bool, what is missing, every stream of the spec.
         new_streams: streams that the cache does not have yet.
         to_import: streams of the spec that no build makes and the cache does not have yet.
+        retried: stream -> (row, view) -> status and reason as cached, of the rows that are tried again; None for a
+            plan of blocks that are computed whole.
     """
 
     layout: CacheLayout
@@ -49,6 +52,7 @@ class BuildPlan:
     pending: Mapping[str, npt.NDArray[np.bool_]]
     new_streams: tuple[str, ...]
     to_import: tuple[str, ...] = ()
+    retried: Mapping[str, Mapping[tuple[int, int], tuple[int, str]]] | None = None
 
     @cached_property
     def missing(self) -> list[Missing]:
@@ -66,7 +70,9 @@ class BuildPlan:
 
     @property
     def rows(self) -> int:
-        """Rows of all blocks that miss something, once for each view that they miss."""
+        """Rows of all blocks that miss something, once for each view that they miss; or rows that are tried again."""
+        if self.retried is not None:
+            return sum(map(len, self.retried.values()))
         slices = [(self.layout.block_slice(missing.block), len(missing.views)) for missing in self.missing]
         return sum((rows.stop - rows.start) * views for rows, views in slices)
 
@@ -90,7 +96,20 @@ class BuildPlan:
                 sample_ids=tuple(part["sample_id"].to_list()),
                 views=missing.views,
                 bad_rows={row: problem for row, problem in enumerate(problems) if problem is not None},
+                retried=self._retried(missing, rows),
             )
+
+    def _retried(self, missing: Missing, rows: slice) -> Mapping[tuple[str, int], Mapping[int, tuple[int, str]]] | None:
+        """Those of one block by stream and view, rows counted from its first."""
+        if self.retried is None:
+            return None
+        found: dict[tuple[str, int], dict[int, tuple[int, str]]] = {}
+        for stream, view in product(missing.streams, missing.views):
+            of_stream = self.retried[stream]
+            keys = [(row, view) for row in range(rows.start, rows.stop) if (row, view) in of_stream]
+            if keys:
+                found[stream, view] = {row - rows.start: of_stream[row, view] for row, view in keys}
+        return found
 
 
 def plan_build(path: Path, manifest: Manifest, spec: CacheSpec) -> BuildPlan:

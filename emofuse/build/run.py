@@ -17,12 +17,13 @@ from emofuse.build.plan import BuildPlan, plan_build
 from emofuse.build.progress import BuildState, Progress
 from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
 from emofuse.build.worker import close_extractor, compute_block, describe_streams, resolve_device
+from emofuse.cache.attempts import writing
 from emofuse.cache.layout import StreamLayout
 from emofuse.cache.reader import read_stream
 from emofuse.cache.stale import check_is_imported
-from emofuse.cache.writer import add_stream, add_views, create_cache, lock_cache, update_origin
+from emofuse.cache.writer import add_stream, add_views, check_writable, create_cache, lock_cache, update_origin
 from emofuse.datasets.manifest import Manifest
-from emofuse.errors import CacheError, StreamError
+from emofuse.errors import CacheError, StreamError, UnwritableCacheError
 from emofuse.specs import CacheSpec, digest
 from emofuse.status import Status
 from emofuse.stores import as_path, is_remote
@@ -65,6 +66,7 @@ class BuildSummary:
         counts: stream -> status name in lower case -> rows computed by this build.
         problems: rows without features and why, the first thousand.
         problem_count: all of them.
+        written: blocks that were written, once for each group of streams that were computed together.
     """
 
     rows: int
@@ -72,6 +74,7 @@ class BuildSummary:
     counts: Mapping[str, Mapping[str, int]]
     problems: tuple[Problem, ...] = ()
     problem_count: int = 0
+    written: int = 0
 
     def describe(self) -> str:
         """One line."""
@@ -107,33 +110,56 @@ def build_cache(
     """
     path = as_path(path)
     plan = plan_build(path, manifest, spec)
-    with _sigterm_as_interrupt(), lock_cache(path):
-        create_cache(path, manifest, block_rows=spec.block_rows)
+    with sigterm_as_interrupt(), lock_cache(path):
+        with writing(str(path)):
+            create_cache(path, manifest, block_rows=spec.block_rows)
         check_is_imported(path, plan.to_import)
-        for stream in spec.streams:
-            if stream.name in plan.identities:
-                update_origin(path, stream.name, spec=stream.model_dump(mode="json"), weights=stream_weights(stream))
-        if not plan.missing:
-            return BuildSummary(0, 0.0, {})
-        job = BuildJob(
-            cache=path.absolute(),
-            spec=spec,
-            digests={name: digest(identity) for name, identity in plan.identities.items()},
-            device=options.device,
-            one_thread=options.scheduler is not None or options.workers != 0,
-            block_timeout_s=options.block_timeout_s,
-            memory_bytes=options.memory_bytes,
-            build=uuid.uuid4().hex,
-        )
-        with _workers(plan, spec, options) as workers:
-            if plan.new_streams:
-                for layout in workers.open_streams(job, plan.new_streams):
-                    add_stream(path, layout)
+        with writing(str(path)):
+            for stream in spec.streams:
+                if stream.name in plan.identities:
+                    update_origin(
+                        path, stream.name, spec=stream.model_dump(mode="json"), weights=stream_weights(stream)
+                    )
+        return carry_out(path, plan, manifest, spec, options, progress=progress)
+
+
+def carry_out(
+    path: Path,
+    plan: BuildPlan,
+    manifest: Manifest,
+    spec: CacheSpec,
+    options: BuildOptions,
+    *,
+    progress: Progress | None,
+) -> BuildSummary:
+    """Does what a plan says. Call it under `lock_cache`.
+
+    Raises:
+        As `build_cache`.
+    """
+    if not plan.missing:
+        return BuildSummary(0, 0.0, {})
+    check_writable(path)
+    job = BuildJob(
+        cache=path.absolute(),
+        spec=spec,
+        digests={name: digest(identity) for name, identity in plan.identities.items()},
+        device=options.device,
+        one_thread=options.scheduler is not None or options.workers != 0,
+        block_timeout_s=options.block_timeout_s,
+        memory_bytes=options.memory_bytes,
+        build=uuid.uuid4().hex,
+    )
+    with _workers(plan, spec, options) as workers:
+        layouts = workers.open_streams(job, plan.new_streams) if plan.new_streams else []
+        with writing(str(path)):
+            for layout in layouts:
+                add_stream(path, layout)
             if plan.augment is not None:
                 for name in plan.pending:
                     add_views(path, name, spec.views, plan.augment)
-            _check_free_space(path, plan)
-            return _compute(workers, job, plan, manifest, progress)
+        _check_free_space(path, plan)
+        return _compute(workers, job, plan, manifest, progress)
 
 
 class Workers(Protocol):
@@ -191,12 +217,14 @@ class _Tally:
     problems: list[Problem] = field(default_factory=list)
     problem_count: int = 0
     failures: list[BlockFailed] = field(default_factory=list)
+    written: int = 0
 
     def add(self, result: BlockDone | BlockFailed) -> None:
         if isinstance(result, BlockFailed):
             self.failures.append(result)
             return
         self.rows += result.rows
+        self.written += result.written
         for stream, counts in result.counts.items():
             total = self.counts.setdefault(stream, [0] * len(Status))
             self.counts[stream] = [a + b for a, b in zip(total, counts, strict=True)]
@@ -229,21 +257,24 @@ def _compute(
         raise _failure(tally.failures, len(plan.missing))
     seconds = time.perf_counter() - started
     problems = tuple(sorted(tally.problems, key=lambda problem: (problem.row, problem.stream)))
-    return BuildSummary(tally.rows, seconds, tally.named_counts(), problems, tally.problem_count)
+    return BuildSummary(tally.rows, seconds, tally.named_counts(), problems, tally.problem_count, tally.written)
 
 
 def _while_hopeful(tasks: Iterable[BlockTask], failures: list[BlockFailed]) -> Iterator[BlockTask]:
     """The tasks, until too many blocks have failed; those in work are still finished and kept."""
     for task in tasks:
-        if len(failures) >= _MAX_FAILED_BLOCKS:
+        if len(failures) >= _MAX_FAILED_BLOCKS or any(failed.is_hopeless for failed in failures):
             return
         yield task
 
 
 def _failure(failures: list[BlockFailed], blocks: int) -> StreamError | CacheError:
-    kind = CacheError if all(failed.in_cache for failed in failures) else StreamError
+    kind: type[StreamError | CacheError] = StreamError
+    if all(failed.in_cache for failed in failures):
+        kind = UnwritableCacheError if any(failed.is_hopeless for failed in failures) else CacheError
     listed = " | ".join(f"{failed.rows}: {failed.reason}" for failed in failures)
-    stopped = ", then it was given up" if len(failures) >= _MAX_FAILED_BLOCKS else ""
+    is_given_up = len(failures) >= _MAX_FAILED_BLOCKS or kind is UnwritableCacheError
+    stopped = ", then it was given up" if is_given_up else ""
     error = kind(
         f"{len(failures)} of {blocks} blocks failed{stopped}: {listed}. "
         "Finished blocks are kept; run the same build again when the cause is removed."
@@ -272,7 +303,7 @@ def _check_free_space(path: Path, plan: BuildPlan) -> None:
 
 
 @contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
+def sigterm_as_interrupt() -> Iterator[None]:
     """While a build runs, SIGTERM ends it as Ctrl-C does: workers first, then this process."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:

@@ -18,7 +18,7 @@ import numpy as np
 from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
 from emofuse.cache.layout import StreamLayout
 from emofuse.cache.writer import write_block
-from emofuse.errors import BuildError, CacheError
+from emofuse.errors import BuildError, CacheError, StoreError, UnwritableCacheError
 from emofuse.specs import CustomStreamSpec, StreamSpec, digest
 from emofuse.status import Status
 from emofuse.streams import augment_identity, stream_identity, stream_weights
@@ -31,7 +31,13 @@ def compute_block(job: BuildJob, task: BlockTask) -> BlockDone | BlockFailed:
         return _compute_block(job, task)
     except Exception as error:  # noqa: BLE001 - any fault of foreign code; it is reported with its rows and traceback
         reason = f"{type(error).__name__}: {error}"
-        return BlockFailed(str(task), reason, traceback.format_exc(), in_cache=isinstance(error, CacheError))
+        return BlockFailed(
+            str(task),
+            reason,
+            traceback.format_exc(),
+            in_cache=isinstance(error, CacheError | StoreError),
+            is_hopeless=isinstance(error, UnwritableCacheError),
+        )
 
 
 def describe_streams(job: BuildJob, names: Sequence[str]) -> list[StreamLayout]:
@@ -102,8 +108,9 @@ def _compute_block(job: BuildJob, task: BlockTask) -> BlockDone:
     if task.retried is not None:
         tried = {row for rows in task.retried.values() for row in rows}
         found = _extract(job, task, tried)
-        if all(_outcomes(job, task, found, key, rows) == dict(rows) for key, rows in task.retried.items()):
-            return BlockDone(len(tried) * len(task.views), {}, (), written=False)
+        outcomes = {key: _outcomes(job, task, found, key, rows) for key, rows in task.retried.items()}
+        if all(outcomes[key] == dict(rows) for key, rows in task.retried.items()):
+            return _retried(task, outcomes, written=False)
     found = _extract(job, task, range(len(task.paths)))
     for view, extraction in found.items():
         for name, rows in extraction.rows.items():
@@ -117,6 +124,8 @@ def _compute_block(job: BuildJob, task: BlockTask) -> BlockDone:
                 reasons=_reasons(job, task, name, extraction),
                 view=view,
             )
+    if task.retried is not None:
+        return _retried(task, outcomes, written=True)
     together = {name: np.concatenate([found[view].rows[name].status for view in task.views]) for name in task.streams}
     counts = {name: _count(status) for name, status in together.items()}
     return BlockDone(len(task.paths) * len(task.views), counts, tuple(_problems(task, found)))
@@ -133,6 +142,21 @@ def _extract(job: BuildJob, task: BlockTask, rows: Collection[int]) -> dict[int,
             extraction.problems.extend((row, name, reason) for row, reason in task.deadly_rows.items())
         extraction.problems.sort()
     return found
+
+
+def _retried(
+    task: BlockTask, outcomes: Mapping[tuple[str, int], Mapping[int, tuple[int, str]]], *, written: bool
+) -> BlockDone:
+    """The result of a block of which some rows were tried again: it tells of these rows alone."""
+    found = [(stream, row, *outcome) for (stream, _), rows in outcomes.items() for row, outcome in rows.items()]
+    counts = {name: _count([code for stream, _, code, _ in found if stream == name]) for name in task.streams}
+    problems = {
+        Problem(task.start + row, "" if code == Status.UNREADABLE else stream, reason)
+        for stream, row, code, reason in found
+        if code in {Status.UNREADABLE, Status.FAILED}
+    }
+    ordered = sorted(problems, key=lambda problem: (problem.row, problem.stream))
+    return BlockDone(sum(map(len, outcomes.values())), counts, tuple(ordered), written)
 
 
 def _outcomes(

@@ -12,18 +12,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import platform
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import psutil
 
+from emofuse.cache.lock import claim, refusal
 from emofuse.errors import CacheError, StoreError
 from emofuse.stores import RemotePath
 
@@ -59,9 +58,7 @@ class _Lease:
         self._path = path
         self._own = {
             "id": uuid.uuid4().hex,
-            "host": platform.node(),
-            "pid": os.getpid(),
-            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            **claim(),
         }
         self._beat = 0
         self._tag: str | None = None
@@ -79,7 +76,7 @@ class _Lease:
                 holder = self._read()
                 if not holder:
                     continue  # it has just ended
-                raise _refusal(cache, holder)
+                raise CacheError(refusal(cache, holder))
             try:
                 self._write(found)
             except FileExistsError:
@@ -126,8 +123,3 @@ class _Lease:
             if self._path.tag() != tag:
                 return False
         return True
-
-
-def _refusal(cache: Path, holder: dict[str, Any]) -> CacheError:
-    who = f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
-    return CacheError(f"{cache}: another build is writing this cache ({who}). Wait for it, or stop it first.")

@@ -29,7 +29,7 @@ def read_cache_layout(path: Path) -> CacheLayout:
     Raises:
         CacheError: no cache there, of another format, or damaged.
     """
-    own = _read_attributes(path)
+    own = read_attributes(path)
     if own is None:
         what = "no such cache" if not path.exists() else "not a feature cache of emofuse"
         raise CacheError(f"{path}: {what}. Make one with: emofuse cache build")
@@ -89,7 +89,7 @@ def read_stream_layout(path: Path, name: str, *, check_arrays: bool = True) -> S
         CacheError: its metadata is damaged.
     """
     folder = streams_dir(path) / name
-    own = _read_attributes(folder)
+    own = read_attributes(folder)
     if own is None:
         return None
     try:
@@ -128,7 +128,7 @@ def parse_stream_layout(folder: Path, own: Mapping[str, Any]) -> StreamLayout:
     )
 
 
-def _read_attributes(group: Path) -> dict[str, Any] | None:
+def read_attributes(group: Path) -> dict[str, Any] | None:
     """The attributes that emofuse keeps in a Zarr group, None where there are none."""
     file = group / "zarr.json"
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from emofuse.cache.chunks import ChunkedArray, DamagedChunkError
 from emofuse.cache.layout import ArrayName, CacheLayout, StreamLayout, chunk_name, streams_dir
 from emofuse.cache.metadata import read_cache_layout, read_manifest, read_stream_layout, stream_names
 from emofuse.cache.zarr_store import open_array
 from emofuse.datasets.manifest import Manifest
-from emofuse.errors import CacheError, IncompleteCacheError
+from emofuse.errors import CacheError, IncompleteCacheError, StoreError
 from emofuse.specs import DecodeSpec, FaceSpec
 from emofuse.status import Status
 from emofuse.stores import as_path, file_sizes
@@ -93,8 +95,10 @@ class CachedStream:
             return np.full((self._rows.rows, self.views), "", dtype=object)
         try:
             return np.asarray(self._open("reason")[self._whole], dtype=object)
+        except StoreError:
+            raise
         except CHUNK_ERRORS as error:
-            raise self._damage("reason", error) from error
+            raise self._reason_damage(error) from error
 
     def counts(self) -> dict[str, int]:
         """How many rows have each status in view 0, by its name in lower case; all names are there."""
@@ -136,37 +140,52 @@ class CachedStream:
                 "Run the same build again: finished blocks are kept."
             )
 
-    def read(self, view: int = 0) -> tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.uint8]]:
+    def read(
+        self, view: int = 0, dtype: npt.DTypeLike | None = None
+    ) -> tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.uint8]]:
         """All rows of one view.
 
+        Args:
+            view: its number.
+            dtype: float32 to have them widened as they are read, without a copy as stored; None is the stored one.
+
         Returns:
-            features (N, D) of the stored dtype, zeros where the status is not OK; status (N,) uint8.
+            features (N, D), zeros where the status is not OK; status (N,) uint8.
 
         Raises:
             IncompleteCacheError: blocks are missing.
             CacheError: a chunk is damaged.
         """
         self.check_complete(view + 1)
-        return self._read_rows(self._whole[0], view), self.status[:, view]
+        try:
+            return self._chunks("features").read(view, dtype), self.status[:, view]
+        except DamagedChunkError as error:
+            raise self._damage(error) from error
 
-    def read_block(self, block: int, view: int = 0) -> npt.NDArray[np.floating[Any]]:
-        """The rows of one block and view, (n, D) of the stored dtype; zeros where the status is not OK.
+    def read_block(
+        self, block: int, view: int = 0, dtype: npt.DTypeLike | None = None
+    ) -> npt.NDArray[np.floating[Any]]:
+        """The rows of one block and view, (n, D); zeros where the status is not OK.
+
+        Args:
+            block: its index.
+            view: its number.
+            dtype: float32, or None for the stored one.
 
         Raises:
             CacheError: the chunk is damaged.
         """
-        return self._read_rows(self._rows.block_slice(block), view)
+        try:
+            return self._chunks("features").read_block(block, view, dtype)
+        except DamagedChunkError as error:
+            raise self._damage(error) from error
 
     def nbytes(self) -> int:
         """Bytes of the stream's files."""
         return sum(file_sizes(self._folder).values())
 
-    def _read_rows(self, rows: slice, view: int) -> npt.NDArray[np.floating[Any]]:
-        # A slice, not a number: Zarr's fast codec pipelines decode straight into the result of a slice only.
-        try:
-            return np.asarray(self.features[rows, view : view + 1])[:, 0]
-        except CHUNK_ERRORS as error:
-            raise self._damage("features", error) from error
+    def _chunks(self, array: ArrayName) -> ChunkedArray:
+        return ChunkedArray(self._cache, self._rows, self._layout, array)
 
     def _open(self, array: ArrayName) -> zarr.Array[Any]:
         return open_array(self._folder / array)
@@ -186,34 +205,40 @@ class CachedStream:
         return not needs_reasons or f"reason/{chunk_name(block, 'reason', view)}" in files
 
     def _read_small(self, array: ArrayName) -> npt.NDArray[np.uint8]:
-        """Status or flags whole; chunk by chunk if one of them is damaged, which then reads as zeros."""
-        stored = self._open(array)
-        try:
-            return np.asarray(stored[self._whole], dtype=np.uint8)
-        except CHUNK_ERRORS:
-            values = np.zeros((self._rows.rows, self.views), dtype=np.uint8)
-        for block in range(self._rows.blocks):
-            rows = self._rows.block_slice(block)
+        """Status or flags whole; a damaged chunk reads as zeros: PENDING, so that its block is computed again."""
+        chunks = self._chunks(array)
+        values = np.zeros((self._rows.rows, self.views), dtype=np.uint8)
+        for view in range(self.views):
             try:
-                values[rows] = stored[rows, : self.views]
-            except CHUNK_ERRORS:
-                continue  # zeros: PENDING, so that the block is computed again
+                values[:, view] = chunks.read(view)
+                continue
+            except DamagedChunkError:
+                pass  # all but the damaged ones, one by one
+            for block in range(self._rows.blocks):
+                with suppress(DamagedChunkError):
+                    values[self._rows.block_slice(block), view] = chunks.read_block(block, view)
         return values
 
-    def _damage(self, array: ArrayName, cause: Exception) -> CacheError:
-        """The error that names the first damaged chunk and how to have only its block computed again."""
-        stored = self._open(array)
+    def _damage(self, error: DamagedChunkError) -> CacheError:
+        """The error that names a damaged chunk and how to have its block computed again."""
+        rows = self._rows.block_slice(error.block)
+        return CacheError(
+            f"{error.file}: damaged (rows {rows.start}-{rows.stop - 1} of {self.name!r}: {error}). "
+            f"Have its block computed again: emofuse cache repair {self._cache}"
+        )
+
+    def _reason_damage(self, cause: Exception) -> CacheError:
+        """The same for reasons, which are text and read by Zarr."""
+        stored = self._open("reason")
         for block, view in np.ndindex(self._rows.blocks, self.views):
-            rows = self._rows.block_slice(block)
             try:
-                stored[rows, view]
+                stored[self._rows.block_slice(block), view]
+            except StoreError:
+                raise
             except CHUNK_ERRORS:
-                chunk = self._folder / array / chunk_name(block, array, view)
-                return CacheError(
-                    f"{chunk}: damaged (rows {rows.start}-{rows.stop - 1} of {self.name!r}: {cause}). "
-                    f"Have its block computed again: emofuse cache repair {self._cache}"
-                )
-        return CacheError(f"{self._folder / array}: cannot be read ({cause})")
+                file = self._folder / "reason" / chunk_name(block, "reason", view)
+                return self._damage(DamagedChunkError(file, block, str(cause)))
+        return CacheError(f"{self._folder / 'reason'}: cannot be read ({cause})")
 
 
 class Cache:

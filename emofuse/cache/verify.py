@@ -35,8 +35,9 @@ from emofuse.cache.metadata import (
 )
 from emofuse.cache.reader import CHUNK_ERRORS
 from emofuse.cache.zarr_store import open_array
-from emofuse.errors import CacheError
+from emofuse.errors import CacheError, StoreError
 from emofuse.status import Status
+from emofuse.stores import file_sizes
 
 OnBlock = Callable[[int, int], None]
 """Called after every block: blocks checked so far, blocks in all."""
@@ -106,6 +107,7 @@ def verify_cache(path: Path, on_block: OnBlock | None = None) -> Verification:
 
     Raises:
         CacheError: there is no cache at the path.
+        StoreError: its store does not answer.
     """
     if not (path / "zarr.json").is_file() and not streams_dir(path).is_dir():
         read_cache_layout(path)  # says that there is none
@@ -113,7 +115,7 @@ def verify_cache(path: Path, on_block: OnBlock | None = None) -> Verification:
         cache = _check_root(path)
     except CacheError as error:  # without rows and blocks nothing else can be judged
         return Verification((Fault(f"zarr.json: {error}"),), 0, {})
-    faults = list(_manifest_faults(path, cache))
+    faults = [*_manifest_faults(path, cache), *_streams_group_faults(path)]
     layouts: list[StreamLayout] = []
     for name in stream_names(path):
         found = list(_stream_faults(path, cache, name))
@@ -127,7 +129,7 @@ def verify_cache(path: Path, on_block: OnBlock | None = None) -> Verification:
     for layout in layouts:
         blocks = _Blocks(path, cache, layout)
         for block, view in np.ndindex(cache.blocks, layout.views):
-            if blocks.is_there(block, view, "status"):
+            if blocks.is_done(block, view):
                 faults += blocks.faults(block, view)
             else:
                 lacking[layout.name] = lacking.get(layout.name, 0) + 1
@@ -156,11 +158,18 @@ def _manifest_faults(path: Path, cache: CacheLayout) -> Iterator[Fault]:
         yield Fault(str(error))
 
 
+def _streams_group_faults(path: Path) -> Iterator[Fault]:
+    if stream_names(path):
+        try:
+            _group_attributes(streams_dir(path) / "zarr.json")
+        except CacheError as error:
+            yield Fault(f"streams/zarr.json: {error}")
+
+
 def _stream_faults(path: Path, cache: CacheLayout, name: str) -> Iterator[Fault]:
     """What is wrong with the metadata of a stream and its arrays."""
     folder = streams_dir(path) / name
     try:
-        _group_attributes(folder.parent / "zarr.json")
         own = _group_attributes(folder / "zarr.json")
         if CHECKSUM in own or cache.format >= _SEALED_FORMAT:
             _check_sealed(own)
@@ -228,43 +237,46 @@ class _Blocks:
     """The blocks of one stream."""
 
     def __init__(self, path: Path, cache: CacheLayout, layout: StreamLayout) -> None:
-        self._folder = streams_dir(path) / layout.name
+        folder = streams_dir(path) / layout.name
         self._cache = cache
         self._layout = layout
-        self._arrays = {array: open_array(self._folder / array) for array in layout.arrays}
+        self._files = file_sizes(folder)
+        self._arrays = {array: open_array(folder / array) for array in layout.arrays}
 
-    def is_there(self, block: int, view: int, array: ArrayName) -> bool:
-        return (self._folder / array / chunk_name(block, array, view)).is_file()
+    def is_done(self, block: int, view: int) -> bool:
+        """Whether there is a status that says what became of its rows."""
+        return f"status/{chunk_name(block, 'status', view)}" in self._files
 
     def faults(self, block: int, view: int) -> Iterator[Fault]:
         """The first fault of a block that says it is done, if it has one."""
         rows = self._cache.block_slice(block)
         read: dict[ArrayName, npt.NDArray[Any]] = {}
         for array in self._layout.arrays:
-            what = self._chunk_fault(block, view, array)
+            name = f"{array}/{chunk_name(block, array, view)}"
+            what = self._length_fault(name, array)
             if what is None:
                 try:
                     read[array] = np.asarray(self._arrays[array][rows, view])
+                except StoreError:
+                    raise
                 except CHUNK_ERRORS as error:
                     what = f"damaged ({' '.join(str(error).split())[:200]})"
             if what is not None:
-                place = f"{array}/{chunk_name(block, array, view)}"
-                yield Fault(f"{place}: {what}", self._layout.name, array, block, view, (rows.start, rows.stop - 1))
+                yield Fault(f"{name}: {what}", self._layout.name, array, block, view, (rows.start, rows.stop - 1))
                 return
         for row, what, array in _value_faults(read, len(self._layout.flag_names)):
             at = rows.start + row
             yield Fault(what, self._layout.name, array, block, view, (at, at))
             return
 
-    def _chunk_fault(self, block: int, view: int, array: ArrayName) -> str | None:
-        """What the file of a chunk tells without being read."""
-        if not self.is_there(block, view, array):
-            return None if array == "reason" else "missing"
+    def _length_fault(self, name: str, array: ArrayName) -> str | None:
+        """What the listing of the files tells of a chunk; reasons may be of any length or missing."""
         if array == "reason":
             return None
+        if name not in self._files:
+            return "missing"
         expected = self._layout.chunk_bytes(array, self._cache.block_rows)
-        found = (self._folder / array / chunk_name(block, array, view)).stat().st_size
-        return None if found == expected else f"{found} bytes, must be {expected}"
+        return None if self._files[name] == expected else f"{self._files[name]} bytes, must be {expected}"
 
 
 def _value_faults(read: Mapping[ArrayName, npt.NDArray[Any]], flag_names: int) -> Iterator[tuple[int, str, ArrayName]]:

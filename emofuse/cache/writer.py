@@ -10,10 +10,10 @@ import contextlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, VLenUTF8Codec
 from zarr.dtype import VariableLengthUTF8
 
+from emofuse.cache.attempts import write_persistently, writing
 from emofuse.cache.layout import (
     ArrayName,
     CacheLayout,
@@ -32,12 +33,13 @@ from emofuse.cache.layout import (
     streams_dir,
 )
 from emofuse.cache.lease import hold_lease
+from emofuse.cache.lock import hold_lock
 from emofuse.cache.metadata import read_cache_layout, read_manifest, read_stream_layout, stream_names
 from emofuse.cache.reader import read_stream
 from emofuse.cache.stale import check_block_rows, check_manifest, check_streams
 from emofuse.cache.zarr_store import create_group, open_array, update_group, zarr_store
 from emofuse.datasets.manifest import Manifest
-from emofuse.errors import CacheError, did_you_mean
+from emofuse.errors import CacheError, UnwritableCacheError, did_you_mean
 from emofuse.status import Status
 from emofuse.stores import is_remote, remove_tree
 
@@ -52,35 +54,31 @@ _PLAIN_REASONS = {
 
 @contextlib.contextmanager
 def lock_cache(path: Path) -> Iterator[None]:
-    """Holds a cache for one build at a time; makes its folder if there is none. Ends with the process that holds it.
-
-    On Windows, which has no such lock, it is up to the user not to start two builds of one cache. A store has none
-    either: see `lease` for what takes its place.
+    """Holds a cache for one build at a time. Ends with the process that holds it (see `lock`, and `lease` for stores).
 
     Raises:
-        CacheError: another build holds it, or its folder cannot be made.
+        CacheError: another build holds it.
+        UnwritableCacheError: its folder cannot be written.
+    """
+    with hold_lease(path) if is_remote(path) else hold_lock(path):
+        yield
+
+
+def check_writable(path: Path) -> None:
+    """Raises before hours of work if blocks of a cache could not be written after them; stores are not asked.
+
+    Raises:
+        UnwritableCacheError: the disk is full, or may only be read.
     """
     if is_remote(path):
-        with hold_lease(path):
-            yield
         return
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CacheError(f"{path}: cannot make the cache's folder ({error})") from error
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise CacheError(f"{path}: another build is writing this cache. Wait for it, or stop it first.") from None
-    finally:
-        os.close(folder)
+    with writing(str(path)):
+        probe = path / ".writable.partial"
+        probe.write_bytes(b"?")
+        probe.unlink()
+    for folder in streams_dir(path).glob("*/*/"):
+        if not os.access(folder, os.W_OK):
+            raise UnwritableCacheError(f"{folder} cannot be written: it may only be read.")
 
 
 def create_cache(path: Path, manifest: Manifest, *, block_rows: int) -> CacheLayout:
@@ -104,7 +102,7 @@ def create_cache(path: Path, manifest: Manifest, *, block_rows: int) -> CacheLay
             manifest.write(manifest_path(path))
         return layout
     _remove_leftovers(path)
-    if path.exists() and any(path.iterdir()):
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise CacheError(f"{path}: not empty and not a cache of emofuse. Choose another path for the cache.")
     layout = CacheLayout(
         rows=len(manifest),
@@ -144,7 +142,7 @@ def add_stream(path: Path, layout: StreamLayout) -> None:
     unfinished = folder if is_remote(path) else streams_dir(path) / (_UNFINISHED + layout.name)
     remove_tree(unfinished)
     for array in layout.arrays:
-        _create_array(unfinished / array, layout, array, cache)
+        create_array(unfinished / array, layout, array, cache)
     if not (streams_dir(path) / "zarr.json").is_file():
         create_group(streams_dir(path))
     create_group(unfinished, layout.to_attributes())
@@ -152,7 +150,8 @@ def add_stream(path: Path, layout: StreamLayout) -> None:
         unfinished.rename(folder)
 
 
-def _create_array(folder: Path, layout: StreamLayout, array: ArrayName, cache: CacheLayout) -> None:
+def create_array(folder: Path, layout: StreamLayout, array: ArrayName, cache: CacheLayout) -> None:
+    """Writes the metadata of one array of a stream; chunks that lie in its folder already become its chunks."""
     is_text = array == "reason"
     zarr.create_array(
         zarr_store(folder),
@@ -232,6 +231,7 @@ def write_block(
 
     Raises:
         CacheError: no such stream, arrays that do not fit it, or the file system refuses.
+        UnwritableCacheError: the disk is full, or may only be read.
     """
     cache = read_cache_layout(path)
     layout = read_stream_layout(path, stream, check_arrays=False)
@@ -251,11 +251,13 @@ def write_block(
         raise CacheError(f"{path}: block {block} of {stream!r}: status must not be PENDING in a block that is done")
     texts = _reason_texts([""] * count if reasons is None else reasons, status, f"{path}: block {block} of {stream!r}")
     stored: dict[ArrayName, npt.NDArray[Any]] = {**values, "reason": texts}
-    try:
-        for array in layout.arrays:
-            _open_for_writing(streams_dir(path) / stream / array, array)[rows, view] = stored[array]
-    except OSError as error:
-        raise CacheError(f"{path}: block {block} of {stream!r} cannot be written ({error})") from error
+    for array in layout.arrays:
+        chunk = partial(_write_chunk, streams_dir(path) / stream / array, array, (rows, view), stored[array])
+        write_persistently(chunk, f"{path}: block {block} of {stream!r}")
+
+
+def _write_chunk(folder: Path, array: ArrayName, place: tuple[slice, int], values: npt.NDArray[Any]) -> None:
+    _open_for_writing(folder, array)[place] = values
 
 
 def _reason_texts(reasons: Sequence[str], status: npt.NDArray[np.uint8], where: str) -> npt.NDArray[np.object_]:

@@ -127,6 +127,8 @@ def drop(
 
 app.command()(cache_upkeep.problems)
 app.command()(cache_upkeep.verify)
+app.command()(cache_upkeep.repair)
+app.command()(cache_upkeep.retry)
 app.command("export")(cache_exchange.export)
 app.command("import")(cache_exchange.import_)
 app.command()(cache_exchange.merge)

@@ -1,12 +1,13 @@
-"""`emofuse cache problems` and `verify`: what has no features and why, what is damaged."""
+"""`emofuse cache problems`, `verify`, `repair` and `retry`: what has no features, what is damaged, and its remedies."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from emofuse.cli.progress import build_progress
 from emofuse.stores import as_path
 
 if TYPE_CHECKING:
@@ -15,6 +16,17 @@ if TYPE_CHECKING:
     from emofuse.status import Status
 
 _LISTED = 50
+
+Scheduler = Annotated[
+    str | None, typer.Option(help="Address of a running Dask scheduler, tcp://...; a local cluster otherwise.")
+]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Extraction processes; 0 works in this one.", show_default="one a core")
+]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where backbones run.")]
+Data = Annotated[
+    Path | None, typer.Option(help="Root of the dataset.", show_default="where it was when the cache was built")
+]
 
 
 def problems(
@@ -43,8 +55,16 @@ def problems(
             typer.echo(f"{each.name} lacks {lacking} of {cache.layout.blocks} blocks, whose rows are not listed")
 
 
-def verify(path: Annotated[Path, typer.Argument(help="Path of the cache.")]) -> None:
-    """Read every byte of a cache and list what is damaged. Exit status 1 if anything is."""
+def verify(
+    path: Annotated[Path, typer.Argument(help="Path of the cache.")],
+    sample: Annotated[int, typer.Option(min=0, help="Extract so many rows again and compare.")] = 0,
+    data: Data = None,
+    device: Device = "auto",
+) -> None:
+    """Read every byte of a cache and list what is damaged. Exit status 1 if anything is.
+
+    With --sample, rows drawn at random are extracted again too and held against the cache.
+    """
     from emofuse.cache.verify import verify_cache
 
     path = as_path(path)
@@ -57,6 +77,60 @@ def verify(path: Annotated[Path, typer.Argument(help="Path of the cache.")]) -> 
         typer.echo(f"{path}: {len(found.faults)} faults. Mend them with: emofuse cache repair {path}", err=True)
         raise typer.Exit(1)
     typer.echo(f"{path}: {found.blocks} blocks read, nothing is damaged")
+    if sample:
+        _verify_sample(path, sample, data, device)
+
+
+def _verify_sample(path: Path, sample: int, data: Path | None, device: str) -> None:
+    from emofuse.build import compare_sample
+
+    comparison = compare_sample(path, sample, data=data, device=device)
+    for difference in comparison.differences:
+        typer.echo(str(difference))
+    for name, largest in comparison.largest.items():
+        typer.echo(f"{name}: extracted again, {largest:.2g} of a row's length apart at most")
+    if comparison.differences:
+        typer.echo(f"{path}: {len(comparison.differences)} differences in {comparison.rows} rows", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"{path}: {comparison.rows} rows extracted again, all as cached")
+
+
+def repair(
+    path: Annotated[Path, typer.Argument(help="Path of the cache.")],
+    data: Data = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    device: Device = "auto",
+) -> None:
+    """Compute the damaged blocks again, and these alone."""
+    from emofuse.build import BuildOptions, repair_cache
+
+    with build_progress() as progress:
+        summary = repair_cache(path, BuildOptions(scheduler, workers, device), progress, data=data)
+    for name in summary.metadata:
+        typer.echo(f"{name} written anew")
+    typer.echo(f"{path}: {summary.blocks} blocks computed again" if summary.blocks else f"{path}: no damaged blocks")
+
+
+def retry(
+    path: Annotated[Path, typer.Argument(help="Path of the cache.")],
+    status: Annotated[str, typer.Option(help="Which rows, with commas: failed, unreadable, no_detection.")] = (
+        "failed,unreadable"
+    ),
+    data: Data = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    device: Device = "auto",
+) -> None:
+    """Try rows without features again: files may have been replaced, machines may have more memory now."""
+    from emofuse.build import BuildOptions, retry_rows
+
+    statuses = parse_statuses(status)
+    with build_progress() as progress:
+        summary = retry_rows(path, statuses, BuildOptions(scheduler, workers, device), progress, data=data)
+    for name, counts in summary.counts.items():
+        typer.echo(f"{name}: " + ", ".join(f"{count} {status}" for status, count in counts.items()))
+    typer.echo(f"{path}: {summary.rows} rows tried again, {summary.written} blocks written")
 
 
 def parse_statuses(text: str | None) -> tuple[Status, ...]:

@@ -105,6 +105,26 @@ class NothingSeen(Size):
         return Rows.empty(len(samples), 2, self.dtype, Status.NO_DETECTION)
 
 
+FLAKY = "EMOFUSE_TEST_FLAKY"
+
+
+class FlakySpec(CustomStreamSpec):
+    """Mean colours, but fails on the rows that the environment says."""
+
+    kind: Literal["flaky"] = "flaky"
+
+    def make(self, device: str) -> Flaky:
+        return Flaky(1.0)
+
+
+class Flaky(MeanColour):
+    def extract(self, samples: Sequence[Sample]) -> Rows:
+        for sample in samples:
+            if str(sample.image[0, 0, 0]) in os.environ.get(FLAKY, "").split(","):
+                raise ZeroDivisionError("as the environment says")
+        return super().extract(samples)
+
+
 class DeadlySpec(CustomStreamSpec):
     """At the picture with this much red it does something to its process, or raises for the whole block."""
 

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +17,12 @@ from emofuse.cache.writer import (
     add_views,
     create_cache,
     drop_stream,
-    lock_cache,
     pending_blocks,
     update_origin,
     write_block,
 )
 from emofuse.datasets.manifest import Manifest
-from emofuse.errors import CacheError, StaleCacheError
+from emofuse.errors import CacheError, StaleCacheError, UnwritableCacheError
 from emofuse.status import Status
 
 
@@ -362,34 +359,20 @@ def test_dropping_an_unknown_stream_is_an_error(cache_path, name):
     assert list(open_cache(cache_path).streams) == ["lbp"]
 
 
-def test_one_build_at_a_time(cache_path, tmp_path):
-    with lock_cache(cache_path):
-        with (
-            pytest.raises(CacheError, match=r"features\.zarr: another build is writing this cache\. Wait for it"),
-            lock_cache(cache_path),
-        ):
-            pass
-        with pytest.raises(CacheError, match="another build is writing this cache"):
-            drop_stream(cache_path, "lbp")
-    with lock_cache(cache_path):
-        pass
-
-
-def test_the_lock_ends_with_a_killed_process(cache_path):
-    code = (
-        "import os, sys; from pathlib import Path; from emofuse.cache.writer import lock_cache\n"
-        "with lock_cache(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(cache_path)], env=os.environ, check=False)
-    assert done.returncode == -9
-    with lock_cache(cache_path):
-        pass
-
-
-def test_a_file_where_the_cache_should_be_is_an_error(tmp_path):
+def test_a_file_where_the_cache_should_be_is_an_error(tmp_path, make_manifest):
     (tmp_path / "features.zarr").write_text("hello")
-    with pytest.raises(CacheError, match="cannot make the cache's folder"), lock_cache(tmp_path / "features.zarr"):
-        pass
+    with pytest.raises(CacheError, match=r"features\.zarr: not empty and not a cache of emofuse"):
+        create_cache(tmp_path / "features.zarr", make_manifest(), block_rows=4)
+
+
+def test_a_folder_that_may_only_be_read_is_refused(cache_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda folder, mode: not str(folder).endswith("lbp/flags"))
+    with pytest.raises(UnwritableCacheError, match=r"streams/lbp/flags cannot be written: it may only be read\.$"):
+        writer.check_writable(cache_path)
+    monkeypatch.undo()
+    before = bytes_of(cache_path)
+    writer.check_writable(cache_path)
+    assert bytes_of(cache_path) == before
 
 
 def test_manifests_keep_their_attributes(tmp_path, make_manifest):

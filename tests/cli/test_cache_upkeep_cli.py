@@ -1,4 +1,4 @@
-"""`emofuse cache problems` and `verify` on a small cache of three rows."""
+"""`emofuse cache problems`, `verify`, `repair` and `retry` on small caches."""
 
 from __future__ import annotations
 
@@ -86,3 +86,71 @@ def test_verify_lists_what_is_damaged_and_fails(path):
     assert first.startswith("lbp block 0 rows 0-2: features/c.0.0.0: damaged (")
     assert second == "size: 1 blocks not computed yet"
     assert result.stderr == f"{path}: 1 faults. Mend them with: emofuse cache repair {path}\n"
+
+
+@pytest.fixture
+def built(tmp_path, face, in_process_build):
+    """Six pictures and a file that is none, with real textures."""
+    return in_process_build(tmp_path)
+
+
+@pytest.fixture
+def in_process_build(face):
+    from PIL import Image
+
+    from emofuse.build import BuildOptions, build_cache
+    from emofuse.datasets import read_dataset
+    from emofuse.specs import CacheSpec, FolderSpec, LbpSpec, StratifiedSplit
+
+    def build(folder):
+        for row in range(6):
+            image = folder / "images" / ("joy" if row % 2 else "fear") / f"{row}.png"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(row).integers(0, 255, (24, 32, 3), np.uint8)
+            Image.fromarray(pixels).save(image)
+        (folder / "images" / "joy" / "9.png").write_bytes(b"no picture")
+        manifest = read_dataset(FolderSpec(root=folder / "images", split=StratifiedSplit()))
+        spec = CacheSpec(block_rows=4, face=face, streams=(LbpSpec(without_face="whole_image", region_px=16),))
+        build_cache(folder / "f.zarr", manifest, spec, BuildOptions(workers=0, device="cpu"))
+        return folder / "f.zarr"
+
+    return build
+
+
+def test_repair_computes_what_is_damaged_and_says_so(built):
+    assert emofuse("repair", built, "--workers", 0).stdout == f"{built}: no damaged blocks\n"
+    whole = (built / "streams/lbp/features/c.1.0.0").read_bytes()
+    (built / "streams/lbp/features/c.1.0.0").write_bytes(b"?" * len(whole))
+    (built / "streams/zarr.json").unlink()
+    lines = emofuse("repair", built, "--workers", 0).stdout.splitlines()
+    assert lines == ["streams/zarr.json written anew", f"{built}: 1 blocks computed again"]
+    assert (built / "streams/lbp/features/c.1.0.0").read_bytes() == whole
+    assert emofuse("verify", built).exit_code == 0
+
+
+def test_retry_says_what_has_become_of_the_rows(built):
+    lines = emofuse("retry", built, "--workers", 0).stdout.splitlines()
+    assert lines == ["lbp: 1 unreadable", f"{built}: 1 rows tried again, 0 blocks written"]
+    images = built.parent / "images"
+    (images / "joy/9.png").write_bytes((images / "joy/1.png").read_bytes())
+    assert emofuse("retry", built, "--status", "failed", "--workers", 0).stdout == (
+        f"{built}: 0 rows tried again, 0 blocks written\n"
+    )
+    lines = emofuse("retry", built, "--status", "unreadable", "--workers", 0).stdout.splitlines()
+    assert lines == ["lbp: 1 ok", f"{built}: 1 rows tried again, 1 blocks written"]
+
+
+def test_verify_extracts_a_sample_again(built):
+    lines = emofuse("verify", built, "--sample", 50, "--device", "cpu").stdout.splitlines()
+    assert lines == [
+        f"{built}: 2 blocks read, nothing is damaged",
+        "lbp: extracted again, 0 of a row's length apart at most",
+        f"{built}: 7 rows extracted again, all as cached",
+    ]
+    (built.parent / "images").rename(built.parent / "elsewhere")
+    result = emofuse("verify", built, "--sample", 50, "--device", "cpu")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[1] == "lbp row 0, fear/0: ok in the cache, unreadable now"
+    assert result.stderr == f"{built}: 6 differences in 7 rows\n"
+    result = emofuse("verify", built, "--sample", 50, "--device", "cpu", "--data", built.parent / "elsewhere")
+    assert result.exit_code == 0

@@ -1,0 +1,153 @@
+"""Extracts some rows of a cache again and holds them against what is cached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emofuse.build.repair import cache_spec, is_imported
+from emofuse.build.worker import resolve_device
+from emofuse.cache.reader import Cache, CachedStream, open_cache
+from emofuse.cache.stale import check_streams
+from emofuse.specs import StreamSpec
+from emofuse.status import Status
+from emofuse.stores import as_path
+from emofuse.streams import stream_identity
+from emofuse.streams.base import Rows
+from emofuse.streams.extractor import Extractor
+
+TOLERANCE = 0.02
+"""Largest distance of two rows that pass for the same, as a share of their length: networks round differently in other
+company, on other devices and in bfloat16."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One row that is not as it is cached.
+
+    Attributes:
+        row: of the cache.
+        sample_id: its name.
+        stream: that differs.
+        view: of the row.
+        what: in words.
+    """
+
+    row: int
+    sample_id: str
+    stream: str
+    view: int
+    what: str
+
+    def __str__(self) -> str:
+        view = f" view {self.view}" if self.view else ""
+        return f"{self.stream} row {self.row}{view}, {self.sample_id}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the comparison of some rows found.
+
+    Attributes:
+        rows: that were extracted again.
+        differences: all of them.
+        largest: stream -> largest distance found, as a share of the length of its row.
+    """
+
+    rows: int
+    differences: tuple[Difference, ...]
+    largest: Mapping[str, float]
+
+
+def compare_sample(
+    path: str | Path,
+    count: int,
+    *,
+    data: Path | None = None,
+    device: str = "auto",
+    streams: Sequence[StreamSpec] = (),
+    seed: int = 0,
+) -> Comparison:
+    """Draws rows at random, extracts them again in this process, and compares.
+
+    Rows that failed are not drawn, and neither are those that the manifest holds something against, nor any whose
+    blocks are not all done. Imported streams are left out.
+
+    Args:
+        path: of the cache.
+        count: how many rows; fewer if there are not so many.
+        data: root of the dataset, if it is no longer where the manifest says.
+        device: where backbones run.
+        streams: specs of streams of one's own; those of emofuse's kinds are in the cache.
+        seed: of the draw.
+
+    Raises:
+        CacheError: there is no cache, or a stream of it cannot be extracted by this emofuse.
+        StaleCacheError: this emofuse would extract other features than those cached.
+    """
+    cache = open_cache(as_path(path))
+    extracted = {name: stream for name, stream in cache.streams.items() if not is_imported(cache, name)}
+    if not extracted:
+        return Comparison(0, (), {})
+    spec = cache_spec(cache, list(extracted), streams)
+    identities = {stream.name: stream_identity(stream, spec) for stream in spec.streams}
+    check_streams(cache.path, extracted.values(), identities, cache.decode, cache.face)
+    rows = _draw(cache, extracted, count, seed)
+    root = cache.manifest.root if data is None else data
+    paths = [root / cache.manifest.table["path"][row] for row in rows]
+    ids = [cache.manifest.table["sample_id"][row] for row in rows]
+    differences: list[Difference] = []
+    largest = dict.fromkeys(extracted, 0.0)
+    with Extractor(spec.streams, spec, device=resolve_device(device, spec.streams)) as extractor:
+        found = extractor.extract_views(paths, ids, range(spec.views))
+    for view, extraction in found.items():
+        for name, stream in extracted.items():
+            if view >= stream.views:
+                continue
+            compared = _compare(stream, rows, extraction.rows[name], view)
+            differences += [Difference(row, ids[rows.index(row)], name, view, what) for row, what in compared[0]]
+            largest[name] = max(largest[name], compared[1])
+    ordered = sorted(differences, key=lambda each: (each.row, each.stream, each.view))
+    return Comparison(len(rows), tuple(ordered), largest)
+
+
+def _draw(cache: Cache, streams: Mapping[str, CachedStream], count: int, seed: int) -> list[int]:
+    """Rows in their order, of those that can be compared."""
+    is_usable = cache.manifest.table["problem"].is_null().to_numpy().copy()
+    for stream in streams.values():
+        is_usable &= ~np.isin(stream.status, [Status.PENDING, Status.FAILED]).any(axis=1)
+    usable = np.flatnonzero(is_usable)
+    drawn = np.random.default_rng(seed).choice(usable, size=min(count, len(usable)), replace=False)
+    return sorted(drawn.tolist())
+
+
+def _compare(stream: CachedStream, rows: list[int], again: Rows, view: int) -> tuple[list[tuple[int, str]], float]:
+    """Rows that differ and how, and the largest distance of those that do not."""
+    differences = []
+    largest = 0.0
+    for index, row in enumerate(rows):
+        was, now = Status(stream.status[row, view]), Status(again.status[index])
+        if was != now:
+            differences.append((row, f"{was.name.lower()} in the cache, {now.name.lower()} now"))
+            continue
+        if was != Status.OK:
+            continue
+        apart = _distance(np.asarray(stream.features[row, view]), again.features[index])
+        if apart > TOLERANCE:
+            differences.append((row, f"its features are {apart:.2g} of their length apart"))
+        else:
+            largest = max(largest, apart)
+    return differences, largest
+
+
+def _distance(cached: npt.NDArray[np.floating[Any]], again: npt.NDArray[np.floating[Any]]) -> float:
+    """Euclidean, as a share of the cached row's length."""
+    a, b = cached.astype(np.float64), again.astype(np.float64)
+    length = float(np.linalg.norm(a))
+    apart = float(np.linalg.norm(a - b))
+    return apart / length if length > 0 else apart

@@ -1,0 +1,62 @@
+"""Writes to a cache: tried again with growing pauses where that may help, refused in plain words where it does not."""
+
+from __future__ import annotations
+
+import errno
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from emofuse.errors import CacheError, UnwritableCacheError
+
+_TRIES = 6
+_FIRST_PAUSE_S = 0.1
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
+_IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST}
+
+
+def write_persistently(write: Callable[[], None], where: str) -> None:
+    """Calls a function that writes until it does not fail, at most six times in some three seconds.
+
+    Args:
+        write: may be called again after it failed.
+        where: begins the message of the error.
+
+    Raises:
+        UnwritableCacheError: the disk is full, or may only be read.
+        CacheError: something is in the way, or it failed every time.
+    """
+    for failures in range(_TRIES):
+        try:
+            write()
+        except OSError as error:
+            if failures == _TRIES - 1 or error.errno in _FULL | _FORBIDDEN | _IN_THE_WAY:
+                raise _as_cache_error(error, where) from error
+            # Not all workers of a machine at the same moments.
+            time.sleep(_FIRST_PAUSE_S * 2**failures * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+        else:
+            return
+
+
+@contextmanager
+def writing(where: str) -> Iterator[None]:
+    """An `OSError` within becomes an error that says what cannot be written and why.
+
+    Raises:
+        UnwritableCacheError: the disk is full, or may only be read.
+        CacheError: anything else.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _as_cache_error(error, where) from error
+
+
+def _as_cache_error(error: OSError, where: str) -> CacheError:
+    if error.errno in _FULL:
+        return UnwritableCacheError(f"{where} cannot be written: the disk is full ({error.strerror}). Make room on it.")
+    if error.errno in _FORBIDDEN:
+        return UnwritableCacheError(f"{where} cannot be written: it may only be read ({error.strerror}).")
+    return CacheError(f"{where} cannot be written ({error})")

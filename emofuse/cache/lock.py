@@ -1,0 +1,129 @@
+"""One build at a time on a disk: a locked file beside the cache says which process has it.
+
+The lock is the system's and ends with its process, however that ends: a killed build stands in nobody's way. Where
+the system has none (Windows, some network file systems) what the file says decides: a process that is gone from this
+machine has no claim.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from emofuse.cache.attempts import writing
+from emofuse.errors import CacheError
+
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+
+
+def lock_path(cache: Path) -> Path:
+    """The file beside a cache that is there while it is held: `features.zarr` -> `features.lock`."""
+    return cache.with_name(cache.name.removesuffix(".zarr") + ".lock")
+
+
+@contextlib.contextmanager
+def hold_lock(cache: Path) -> Iterator[None]:
+    """Holds a cache on a disk for one build at a time.
+
+    Raises:
+        CacheError: another build holds it, with its machine, process and beginning.
+        UnwritableCacheError: its folder cannot be written.
+    """
+    beside = lock_path(cache)
+    file = _take(cache, beside)
+    try:
+        yield
+    finally:
+        # Removed while it is still locked: whoever opened it meanwhile finds that it is no longer under its name.
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _take(cache: Path, beside: Path) -> int:
+    """The locked file, open."""
+    while True:
+        with writing(f"{cache}: the folder of this cache"):
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(beside, os.O_RDWR | os.O_CREAT, 0o644)
+        if _is_held(file):
+            holder = _read(beside)
+            os.close(file)
+            raise CacheError(refusal(cache, holder))
+        if _is_under_its_name(file, beside):
+            os.truncate(file, 0)
+            os.write(file, json.dumps(claim()).encode())
+            return file
+        os.close(file)  # its holder removed it while it was being opened
+
+
+def claim() -> dict[str, Any]:
+    """What a process says of itself while it holds a cache."""
+    return {
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def refusal(cache: Path, holder: dict[str, Any]) -> str:
+    """What is told to the second of two builds."""
+    who = (
+        f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
+        if holder
+        else "it has just begun"
+    )
+    return f"{cache}: another build is writing this cache ({who}). Wait for it, or stop it first."
+
+
+def _is_held(file: int) -> bool:
+    """Whether another process has the file; takes it otherwise."""
+    if sys.platform != "win32":
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        else:
+            return False
+    holder = _parse(os.read(file, 4096))
+    os.lseek(file, 0, os.SEEK_SET)
+    is_elsewhere = holder.get("host") not in {None, platform.node()}
+    return bool(holder) and (is_elsewhere or psutil.pid_exists(int(holder.get("pid", -1))))
+
+
+def _is_under_its_name(file: int, beside: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), beside.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _read(beside: Path) -> dict[str, Any]:
+    try:
+        return _parse(beside.read_bytes())
+    except OSError:
+        return {}
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    """What the holder says of itself, {} if it says nothing yet."""
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,104 @@
+"""Takes back what is damaged: blocks, so that they are computed again, and metadata that other metadata implies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from emofuse.cache.layout import ARRAY_NAMES, FORMAT, CacheLayout, chunk_name, manifest_path, streams_dir
+from emofuse.cache.metadata import parse_stream_layout, read_attributes, read_cache_layout, stream_names
+from emofuse.cache.verify import Fault
+from emofuse.cache.writer import create_array
+from emofuse.cache.zarr_store import create_group
+from emofuse.datasets.manifest import Manifest
+from emofuse.errors import DatasetError
+
+
+def discard_blocks(path: Path, stream: str, blocks: Iterable[tuple[int, int]]) -> None:
+    """Deletes the chunks of some blocks, as if they had never been computed. Call it under `lock_cache`.
+
+    The status goes first: whenever this is interrupted, what is left of a block does not say that it is done.
+
+    Args:
+        path: of the cache.
+        stream: its name.
+        blocks: (block, view) of each.
+    """
+    folder = streams_dir(path) / stream
+    for block, view in blocks:
+        for array in reversed(ARRAY_NAMES):
+            (folder / array / chunk_name(block, array, view)).unlink(missing_ok=True)
+
+
+def restore_metadata(path: Path, faults: Sequence[Fault]) -> list[str]:
+    """Writes metadata anew where the rest of the cache says what it must be. Call it under `lock_cache`.
+
+    That of an array follows from its stream, that of the root from the manifest and any array; its time of creation is
+    lost and becomes now. The attributes of a stream and the manifest follow from nothing else.
+
+    Args:
+        path: of the cache.
+        faults: what `verify_cache` found.
+
+    Returns:
+        Names of the files that were written.
+    """
+    written = []
+    for fault in faults:
+        if fault.block is None:
+            name = _restore_array(path, fault) if fault.stream else _restore_group(path, fault)
+            if name is not None:
+                written.append(name)
+    return written
+
+
+def _restore_array(path: Path, fault: Fault) -> str | None:
+    folder = streams_dir(path) / fault.stream
+    if fault.array is None:
+        return None
+    layout = parse_stream_layout(folder, read_attributes(folder) or {})
+    (folder / fault.array / "zarr.json").unlink(missing_ok=True)
+    create_array(folder / fault.array, layout, fault.array, read_cache_layout(path))
+    return f"streams/{fault.stream}/{fault.array}/zarr.json"
+
+
+def _restore_group(path: Path, fault: Fault) -> str | None:
+    if fault.what.startswith("streams/zarr.json"):
+        (streams_dir(path) / "zarr.json").unlink(missing_ok=True)
+        create_group(streams_dir(path))
+        return "streams/zarr.json"
+    if not fault.what.startswith("zarr.json"):
+        return None
+    block_rows = _block_rows(path)
+    try:
+        manifest = Manifest.read(manifest_path(path))
+    except (DatasetError, pl.exceptions.PolarsError, OSError, ValueError):
+        return None
+    if block_rows is None:
+        return None
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    layout = CacheLayout(len(manifest), block_rows, manifest.ids_digest, created, _format(path))
+    (path / "zarr.json").unlink(missing_ok=True)
+    create_group(path, layout.to_attributes())
+    return "zarr.json"
+
+
+def _format(path: Path) -> int:
+    """1 if a stream is of that format."""
+    found = [read_attributes(streams_dir(path) / name) or {} for name in stream_names(path)]
+    return FORMAT if all("keeps_reasons" in own for own in found) else 1
+
+
+def _block_rows(path: Path) -> int | None:
+    """Rows of a block by the first status array that says them."""
+    for name in stream_names(path):
+        try:
+            read = json.loads((streams_dir(path) / name / "status" / "zarr.json").read_bytes())
+            return int(read["chunk_grid"]["configuration"]["chunk_shape"][0])
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            continue
+    return None

@@ -57,6 +57,15 @@ def test_a_stream_can_be_read_block_by_block(cache_path):
     np.testing.assert_array_equal(np.concatenate(blocks), expected_features())
 
 
+def test_a_stream_can_be_read_as_float32_without_a_copy_as_stored(cache_path):
+    stream = open_cache(cache_path).streams["lbp"]
+    wide, status = stream.read(dtype=np.float32)
+    assert wide.dtype == stream.read_block(1, dtype=np.float32).dtype == np.float32
+    np.testing.assert_array_equal(wide, expected_features().astype(np.float32))
+    np.testing.assert_array_equal(stream.read_block(1, dtype=np.float32), wide[4:8])
+    assert status.tolist() == [1, 1, 1, 2, 1, 1, 1, 1, 1, 1]
+
+
 def test_the_spec_that_extracts_a_stream_again_is_kept(cache_path, make_layout):
     cache = open_cache(cache_path)
     assert cache.streams["lbp"].spec == {"kind": "lbp", "name": "lbp"}

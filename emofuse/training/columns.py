@@ -147,7 +147,7 @@ class Columns:
         stream, key = self._streams[column.stream], (column, views)
         stream.check_complete(views)
         if key not in self._held:
-            stored = (stream.read(view)[0] for view in range(views))
+            stored = (stream.read(view, np.float32)[0] for view in range(views))
             self._keep(key, np.concatenate([derive(column.kind, of_view, column.size) for of_view in stored]))
         self._held.move_to_end(key)
         return self._held[key], stream.status[:, :views].T.ravel() == Status.OK
@@ -172,7 +172,7 @@ class Columns:
         """
         if column in self._held:
             return self._held[column][self._layout.block_slice(block)]
-        return derive(column.kind, self._streams[column.stream].read_block(block), column.size)
+        return derive(column.kind, self._streams[column.stream].read_block(block, 0, np.float32), column.size)
 
     def blocks(self, columns: Sequence[Column]) -> Blocks:
         """These columns block by block, by their names. What is in memory is dropped: the windows need it.
@@ -224,7 +224,7 @@ class Columns:
         if column.stream in self._held:
             return self._held[column.stream]
         self.status(column)
-        stored, _ = self._streams[column.stream].read()
+        stored, _ = self._streams[column.stream].read(0, np.float32)
         return stored if column.size is None else self._keep(column.stream, stored)
 
     def _keep(self, key: _Held, array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -175,6 +175,21 @@ def test_the_claim_of_a_killed_process_counts_for_nothing(folder, other_process)
         assert got == {A}
 
 
+def test_what_another_process_has_is_waited_for_until_it_ends(folder, other_process, monkeypatch):
+    monkeypatch.setattr("emofuse.sweep.store.SECONDS_BETWEEN_LOOKS", 0.01)
+    process, _ = other_process(A)
+    told = []
+
+    def say(who):
+        told.append(who)
+        process.kill()
+        process.wait()
+
+    with folder.wait_for(A, say), ResultsFolder(folder.path).claim([A]) as got:
+        assert got == frozenset()
+    assert told == [f"process {process.pid} on {os.uname().nodename}"]
+
+
 def test_many_processes_at_once_share_without_overlap(folder, make_row):
     """Each tries to claim everything, run by run: every run is written once."""
     script = """

@@ -196,3 +196,15 @@ def test_a_file_that_is_no_text_says_so(tmp_path):
     path.write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(SpecError, match="not a text file in UTF-8"):
         read_cache_spec(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "block_rows"),
+    [(1, 256), (118_102, 256), (4096 * 256, 256), (4096 * 256 + 1, 512), (3_300_000, 1024), (10**8, 24576)],
+)
+def test_blocks_grow_with_the_dataset_so_that_folders_do_not(rows, block_rows):
+    spec = parse_spec(CacheSpec, {"streams": [{"kind": "lbp"}]}, "mine.yaml")
+    assert spec.rows_of_a_block(rows) == block_rows
+    assert -(-rows // block_rows) <= 4096
+    fixed = parse_spec(CacheSpec, {"streams": [{"kind": "lbp"}], "block_rows": 64}, "mine.yaml")
+    assert fixed.rows_of_a_block(rows) == 64

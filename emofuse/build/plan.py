@@ -126,14 +126,15 @@ def plan_build(path: Path, manifest: Manifest, spec: CacheSpec) -> BuildPlan:
     identities = {stream.name: stream_identity(stream, spec) for stream in extracted}
     augment = augment_identity(spec)
     if not (path / "zarr.json").is_file():
-        layout = CacheLayout(len(manifest), spec.block_rows, manifest.ids_digest, created="")
+        layout = CacheLayout(len(manifest), spec.rows_of_a_block(len(manifest)), manifest.ids_digest, created="")
         pending = {name: np.ones((layout.blocks, spec.views), dtype=np.bool_) for name in identities}
         to_import = tuple(stream.name for stream in imported)
         return BuildPlan(layout, identities, augment, pending, tuple(identities), to_import)
 
     layout = read_cache_layout(path)
     check_manifest(path, layout, manifest)
-    check_block_rows(path, layout, spec.block_rows)
+    if spec.block_rows is not None:
+        check_block_rows(path, layout, spec.block_rows)
     cached = {stream.name: stream for stream in read_streams(path, layout)}
     looks_at_faces = any(stream.needs_face for stream in spec.streams)
     face = spec.face.model_dump(mode="json") if looks_at_faces else None

@@ -110,17 +110,24 @@ def build_cache(
     """
     path = as_path(path)
     plan = plan_build(path, manifest, spec)
-    with sigterm_as_interrupt(), lock_cache(path):
-        with writing(str(path)):
-            create_cache(path, manifest, block_rows=spec.block_rows)
-        check_is_imported(path, plan.to_import)
-        with writing(str(path)):
-            for stream in spec.streams:
-                if stream.name in plan.identities:
-                    update_origin(
-                        path, stream.name, spec=stream.model_dump(mode="json"), weights=stream_weights(stream)
-                    )
-        return carry_out(path, plan, manifest, spec, options, progress=progress)
+    try:
+        with sigterm_as_interrupt(), lock_cache(path):
+            with writing(str(path)):
+                create_cache(path, manifest, block_rows=plan.layout.block_rows)
+            check_is_imported(path, plan.to_import)
+            with writing(str(path)):
+                _update_origins(path, plan, spec)
+            return carry_out(path, plan, manifest, spec, options, progress=progress)
+    except UnwritableCacheError:
+        if plan.missing or plan.to_import or not is_current(path, manifest):
+            raise
+        return BuildSummary(0, 0.0, {})  # a finished cache is of use where it may only be read, too
+
+
+def _update_origins(path: Path, plan: BuildPlan, spec: CacheSpec) -> None:
+    for stream in spec.streams:
+        if stream.name in plan.identities:
+            update_origin(path, stream.name, spec=stream.model_dump(mode="json"), weights=stream_weights(stream))
 
 
 def carry_out(

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import zarr
 
 from emofuse.cache.chunks import ChunkedArray, DamagedChunkError
@@ -24,6 +25,7 @@ from emofuse.stores import as_path, file_sizes
 
 # What Zarr's codec pipelines raise for a chunk that is damaged, short or not readable at all.
 CHUNK_ERRORS = (ValueError, RuntimeError, OSError)
+_TEXTS_AT_ONCE = 65536
 
 
 class CachedStream:
@@ -249,27 +251,36 @@ class Cache:
         manifest: which sample each row is.
         streams: by name, in the order of their names.
         classes: label names in index order.
-        labels: (N,) int64 index into `classes`, -1 unlabelled.
-        splits: (N,) str: train, val, test, or "" for rows in none.
-        sample_ids: (N,) str.
     """
 
     def __init__(
         self, path: Path, layout: CacheLayout, manifest: Manifest, streams: Mapping[str, CachedStream]
     ) -> None:
-        index = {label: number for number, label in enumerate(manifest.classes)}
         self.path = path
         self.layout = layout
         self.manifest = manifest
         self.streams = streams
         self.classes = manifest.classes
-        self.labels: npt.NDArray[np.int64] = np.array(
-            [-1 if label is None else index[label] for label in manifest.table["label"].to_list()], dtype=np.int64
-        )
-        self.splits: npt.NDArray[np.str_] = np.array(
-            [split or "" for split in manifest.table["split"].to_list()], dtype=str
-        )
-        self.sample_ids: npt.NDArray[np.str_] = np.array(manifest.table["sample_id"].to_list(), dtype=str)
+
+    @cached_property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(N,) int64 index into `classes`, -1 unlabelled."""
+        labels = self.manifest.table["label"]
+        known = labels.is_not_null()
+        if not labels.filter(known).is_in(self.classes).all():
+            raise CacheError(f"{self.path}: its manifest has labels that are none of {', '.join(self.classes)}")
+        numbers = labels.replace_strict(self.classes, range(len(self.classes)), default=-1, return_dtype=pl.Int64)
+        return numbers.to_numpy()
+
+    @cached_property
+    def splits(self) -> npt.NDArray[np.str_]:
+        """(N,) str: train, val, test, or "" for rows in none."""
+        return _as_text(self.manifest.table["split"])
+
+    @cached_property
+    def sample_ids(self) -> npt.NDArray[np.str_]:
+        """(N,) str. Four bytes a character: `manifest.table["sample_id"]` takes less."""
+        return _as_text(self.manifest.table["sample_id"])
 
     def __len__(self) -> int:
         return self.layout.rows
@@ -288,6 +299,16 @@ class Cache:
 
     def __repr__(self) -> str:
         return f"<Cache {self.path} with {len(self)} rows: {', '.join(self.streams)}>"
+
+
+def _as_text(column: pl.Series) -> npt.NDArray[np.str_]:
+    """A column of text as a NumPy array, "" for null; never all of it as Python objects."""
+    width = int(cast("int", column.str.len_chars().max() or 0))
+    texts = np.empty(len(column), dtype=f"U{max(1, width)}")
+    for first in range(0, len(column), _TEXTS_AT_ONCE):
+        part = column[first : first + _TEXTS_AT_ONCE]
+        texts[first : first + len(part)] = part.fill_null("").to_list()
+    return texts
 
 
 def open_cache(path: str | Path) -> Cache:

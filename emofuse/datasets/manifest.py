@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from emofuse.stores import as_path, replace_file
 
 COLUMNS = ("sample_id", "path", "split", "label", "problem")
 _INFO_KEY = "emofuse"
+_IDS_AT_ONCE = 65536
 _SEAL_KEY = "emofuse.sha256"
 _SEAL_PREFIX = "sha256 of this file with zeros in place of these digits: "
 _OPEN_SEAL = _SEAL_PREFIX + 64 * "0"
@@ -49,11 +51,14 @@ class Manifest:
     def __len__(self) -> int:
         return self.table.height
 
-    @property
+    @cached_property
     def ids_digest(self) -> str:
-        """SHA-256 over the sample ids in order: what ties cached rows to a manifest."""
-        joined = "\n".join(self.table["sample_id"].to_list())
-        return hashlib.sha256(joined.encode()).hexdigest()
+        """SHA-256 over the sample ids in order, a line feed between two: what ties cached rows to a manifest."""
+        found = hashlib.sha256()
+        for first, part in enumerate(self.table.select("sample_id").iter_slices(_IDS_AT_ONCE)):
+            found.update(b"\n" if first else b"")
+            found.update("\n".join(part["sample_id"].to_list()).encode())
+        return found.hexdigest()
 
     def write(self, path: Path) -> None:
         """Writes one Parquet file (classes, root and info travel in its metadata); replaces the file at once.

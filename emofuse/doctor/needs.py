@@ -160,9 +160,10 @@ def cache_bytes(spec: CacheSpec, answers: Mapping[str, Answer], rows: int) -> in
     Raises:
         ValueError: the width of a stream is not known.
     """
-    blocks = -(-rows // spec.block_rows)
+    block_rows = spec.rows_of_a_block(rows)
+    blocks = -(-rows // block_rows)
     row = sum(_dim(stream, answers) * _BYTES[stream.dtype] + _BESIDE for stream in spec.streams)
-    return blocks * spec.views * (spec.block_rows * row + _CHECKSUMS * len(spec.streams))
+    return blocks * spec.views * (block_rows * row + _CHECKSUMS * len(spec.streams))
 
 
 def count_rows(wanted: Wanted, data: Path | None) -> int | None:

@@ -41,6 +41,8 @@ def is_random(weights: Mapping[str, Any] | None) -> bool:
 WeightsSpec = Annotated[RegistryWeights | FileWeights | RandomWeights, Field(discriminator="kind")]
 
 
+_BLOCK_ROWS = 256
+_BLOCKS_AT_MOST = 4096
 STREAM_NAME_PATTERN = r"^[A-Za-z][A-Za-z0-9_.-]*$"
 StoredDtype = Literal["float16", "float32"]
 
@@ -209,16 +211,27 @@ StreamSpec = Annotated[
 class CacheSpec(Spec):
     """What is cached: the streams, how images are decoded and faces found, and how many rows make a block.
 
+    `block_rows` left out is that of the cache that is there, or else as `rows_of_a_block` chooses.
     `views` is 1 for the pictures as they are, 1 + V for V augmented views of each beside them, drawn as `augment` says.
     """
 
     name: str = "cache"
-    block_rows: int = Field(256, ge=1)
+    block_rows: int | None = Field(None, ge=1)
     views: int = Field(1, ge=1)
     augment: AugmentSpec = AugmentSpec()
     decode: DecodeSpec = DecodeSpec()
     face: FaceSpec = FaceSpec()
     streams: tuple[StreamSpec, ...] = Field(min_length=1)
+
+    def rows_of_a_block(self, rows: int) -> int:
+        """How many rows make a block of a new cache of `rows` rows, where the spec leaves it open.
+
+        256 up to a million rows. Beyond that, multiples of it that make at most 4096 blocks: a block is a file in each
+        of its stream's folders, and a folder of more is slow to list on shared file systems.
+        """
+        if self.block_rows is not None:
+            return self.block_rows
+        return _BLOCK_ROWS * max(1, -(-rows // (_BLOCK_ROWS * _BLOCKS_AT_MOST)))
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

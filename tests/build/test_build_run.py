@@ -181,6 +181,14 @@ def test_other_samples_and_blocks_are_stale(built, manifest, in_process):
         build_cache(built, manifest, CacheSpec(block_rows=4, streams=SPEC.streams), in_process)
 
 
+def test_a_spec_without_a_size_of_blocks_takes_that_of_the_cache(built, tmp_path, manifest, in_process):
+    spec = CacheSpec(streams=SPEC.streams)
+    assert build_cache(built, manifest, spec, in_process).rows == 0
+    assert open_cache(built).layout.block_rows == 8
+    build_cache(tmp_path / "new.zarr", manifest, spec, in_process)
+    assert open_cache(tmp_path / "new.zarr").layout.block_rows == 256
+
+
 def test_relabelling_costs_no_extraction(built, manifest, in_process, contents, extracted):
     before = contents(built)
     table = manifest.table.with_columns(label=pl.lit("joy"))

@@ -11,6 +11,7 @@ import xarray
 import zarr
 
 import emofuse
+from emofuse.cache import reader
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
 from emofuse.cache.writer import add_stream, write_block
@@ -32,6 +33,24 @@ def test_labels_splits_and_ids_come_from_the_manifest(cache_path):
     assert cache.splits.tolist() == ["train", "val", "test", "", "train", "val", "test", "", "train", "val"]
     assert cache.sample_ids.tolist() == [f"s{row}" for row in range(10)]
     assert repr(cache) == f"<Cache {cache_path} with 10 rows: lbp>"
+
+
+def test_text_is_the_same_whatever_part_is_made_at_once(cache_path, monkeypatch):
+    monkeypatch.setattr(reader, "_TEXTS_AT_ONCE", 3)
+    cache = open_cache(cache_path)
+    assert cache.sample_ids.tolist() == [f"s{row}" for row in range(10)]
+    assert cache.splits.tolist() == ["train", "val", "test", "", "train", "val", "test", "", "train", "val"]
+
+
+def test_nothing_of_millions_of_rows_is_made_before_it_is_asked_for(cache_path):
+    cache = open_cache(cache_path)
+    assert not {"labels", "splits", "sample_ids"} & vars(cache).keys()
+
+
+def test_a_label_that_is_no_class_is_an_error(cache_path, make_manifest):
+    make_manifest(label=["envy"] * 10).write(manifest_path(cache_path))
+    with pytest.raises(CacheError, match=r"features\.zarr: its manifest has labels that are none of joy, fear"):
+        _ = open_cache(cache_path).labels
 
 
 def test_a_stream_gives_features_status_and_flags(cache_path):

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from emofuse.build import BuildOptions, BuildSummary, Progress, build_cache
+from emofuse.build import BuildOptions, BuildSummary, Progress, build_cache, estimate_build
 from emofuse.cache.reader import Cache, open_cache
 from emofuse.datasets import OnBadRows, read_dataset
 from emofuse.report import ReportFiles
 from emofuse.report.stamp import report_when_needed
 from emofuse.results import RunRecord
-from emofuse.specs import DemoSpec, PipelineSpec, RunSpec, SplitSpec
+from emofuse.specs import DatasetSpec, DemoSpec, PipelineSpec, RunSpec, SplitSpec
 from emofuse.training.runs import train_runs
 
 
@@ -155,15 +155,44 @@ def prepare_cache(
         EmofuseError: whatever a step raises; what was finished is kept.
     """
     paths = PipelinePaths(options.out)
-    dataset = spec.dataset
-    root = options.data or dataset.root or (paths.demo_dataset if isinstance(dataset, DemoSpec) else None)
-    manifest = read_dataset(dataset.model_copy(update={"root": root}), on_bad_rows=options.on_bad_rows)
+    dataset = _dataset(spec, options)
+    manifest = read_dataset(dataset, on_bad_rows=options.on_bad_rows)
     say(f"dataset: {len(manifest)} rows, {len(manifest.classes)} labels, from {manifest.root}")
 
     options.out.mkdir(parents=True, exist_ok=True)
     build = build_cache(paths.cache, manifest, spec.cache, options.build, progress)
     say(f"cache: {build.describe()}, {paths.cache}")
     return open_cache(paths.cache), build
+
+
+def estimate_pipeline(spec: PipelineSpec, options: PipelineOptions, *, say: Callable[[str], None]) -> None:
+    """Says what a pipeline would do: images left to extract, time and size, and its runs. Nothing is written.
+
+    Args:
+        spec: the pipeline.
+        options: of this machine and call.
+        say: is given one line per fact.
+
+    Raises:
+        EmofuseError: whatever the steps would raise before they begin.
+    """
+    runs = sum(1 for _ in expand_runs(spec))
+    dataset = _dataset(spec, options)
+    if isinstance(dataset, DemoSpec) and not (dataset.root and dataset.root.is_dir()):
+        say(f"dataset: {dataset.images} images to generate in {dataset.root}; they must be there for an estimate")
+    else:
+        manifest = read_dataset(dataset, on_bad_rows=options.on_bad_rows)
+        say(f"dataset: {len(manifest)} rows, {len(manifest.classes)} labels, from {manifest.root}")
+        for line in estimate_build(PipelinePaths(options.out).cache, manifest, spec.cache, options.build).describe():
+            say(f"cache: {line}")
+    say(f"runs: {runs} of {len(spec.runs)} configurations; those that are done already are read and not trained again")
+
+
+def _dataset(spec: PipelineSpec, options: PipelineOptions) -> DatasetSpec:
+    """The pipeline's dataset with the root that this call gives it."""
+    dataset = spec.dataset
+    demo = PipelinePaths(options.out).demo_dataset if isinstance(dataset, DemoSpec) else None
+    return dataset.model_copy(update={"root": options.data or dataset.root or demo})
 
 
 def _describe_run(record: RunRecord, trained_now: bool) -> str:

@@ -1,8 +1,10 @@
 """Builds a feature cache: the only part that knows streams, cache and Dask.
 
-`plan` finds out what is missing, `worker` computes one block, `cluster` runs blocks on Dask, `run` wires them together.
+`plan` finds out what is missing, `worker` computes one block, `cluster` runs blocks on Dask, `run` wires them together,
+`estimate` says beforehand how long it will take.
 """
 
+from emofuse.build.estimate import BuildEstimate, estimate_build
 from emofuse.build.plan import BuildPlan, plan_build
 from emofuse.build.progress import BuildState, Progress
 from emofuse.build.repair import RepairSummary, repair_cache, retry_rows
@@ -10,6 +12,7 @@ from emofuse.build.run import BuildOptions, BuildSummary, build_cache
 from emofuse.build.sample import Comparison, compare_sample
 
 __all__ = [
+    "BuildEstimate",
     "BuildOptions",
     "BuildPlan",
     "BuildState",
@@ -19,6 +22,7 @@ __all__ = [
     "RepairSummary",
     "build_cache",
     "compare_sample",
+    "estimate_build",
     "plan_build",
     "repair_cache",
     "retry_rows",

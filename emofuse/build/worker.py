@@ -197,11 +197,11 @@ def _open_extractor(job: BuildJob, names: tuple[str, ...]) -> Extractor:
         _check_same_machine(job, streams)
         _opened[key] = Extractor(streams, job.spec, device=resolve_device(job.device, streams))
         if job.one_thread:
-            _cap_native_threads()
+            cap_native_threads()
     return _opened[key]
 
 
-def _cap_native_threads() -> None:
+def cap_native_threads() -> None:
     """One thread for the libraries that the opened streams have loaded; `ONE_THREAD` of `isolation` caps the others."""
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(1)

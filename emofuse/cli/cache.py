@@ -71,6 +71,9 @@ def build(
             show_default="all there is",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell blocks, time and size, measured on a few images; write nothing.")
+    ] = False,
 ) -> None:
     """Extract every stream of a dataset. Finished blocks are kept: the same command goes on from there.
 
@@ -79,14 +82,21 @@ def build(
     dataset, cache_spec, path = _resolve(target, data, split, spec, cache)
     path = as_path(path)
 
-    from emofuse.build import BuildOptions, build_cache
+    from emofuse.build import BuildOptions, build_cache, estimate_build
     from emofuse.datasets import read_dataset
 
-    _warn_of_random_weights(cache_spec.streams)
-    manifest = read_dataset(dataset, on_bad_rows=on_bad_rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
     memory_bytes = None if worker_memory_gb is None else round(worker_memory_gb * 1e9)
     options = BuildOptions(scheduler, workers, device, block_timeout, memory_bytes)
+    _warn_of_random_weights(cache_spec.streams)
+    if dry_run and _is_to_be_generated(dataset):
+        typer.echo(f"{dataset.root}: its images are not generated yet; they must be there for an estimate")
+        return
+    manifest = read_dataset(dataset, on_bad_rows=on_bad_rows)
+    if dry_run:
+        for line in estimate_build(path, manifest, cache_spec, options).describe():
+            typer.echo(f"{path}: {line}")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
     with build_progress() as progress:
         summary = build_cache(path, manifest, cache_spec, options, progress)
     typer.echo(f"{path}: {summary.describe()}")
@@ -188,6 +198,12 @@ def _resolve(
     if isinstance(dataset, DemoSpec) and dataset.root is None:
         dataset = dataset.model_copy(update={"root": paths.demo_dataset})
     return dataset, pipeline.cache if spec is None else read_cache_spec(spec), cache or paths.cache
+
+
+def _is_to_be_generated(dataset: DatasetSpec) -> bool:
+    from emofuse.specs import DemoSpec
+
+    return isinstance(dataset, DemoSpec) and not (dataset.root and dataset.root.is_dir())
 
 
 def _warn_of_random_weights(streams: Iterable[StreamSpec]) -> None:

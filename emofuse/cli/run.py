@@ -26,6 +26,9 @@ def run(
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where backbones run and heads train.")
     ] = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what is left, how long it takes and how large it is; write nothing.")
+    ] = False,
 ) -> None:
     """Dataset, cache, runs and report in one go. What is done already is skipped, so an interrupted run goes on."""
     from emofuse.specs import read_pipeline_spec
@@ -34,7 +37,7 @@ def run(
 
     from emofuse.build import BuildOptions
     from emofuse.cli.progress import build_progress
-    from emofuse.pipeline import PipelineOptions, run_pipeline
+    from emofuse.pipeline import PipelineOptions, estimate_pipeline, run_pipeline
 
     options = PipelineOptions(
         out=out or Path("emofuse-runs") / spec.name,
@@ -43,6 +46,9 @@ def run(
         build=BuildOptions(scheduler=scheduler, workers=workers, device=device),
         device=device,
     )
+    if dry_run:
+        estimate_pipeline(spec, options, say=typer.echo)
+        return
     with build_progress() as progress:
         summary = run_pipeline(spec, options, say=typer.echo, progress=progress)
     typer.echo(summary.report.summary_markdown.read_text(encoding="utf-8"))

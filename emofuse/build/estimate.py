@@ -1,0 +1,205 @@
+"""How long a build will take and how large it will be, before it starts.
+
+Nothing is written. The speed is measured: this process opens the streams that are missing and extracts a few pictures,
+spread over what is left to do, as one worker would. Workers are taken to work side by side without disturbing each
+other, which is right for cores and too hopeful for one GPU or a slow disk behind all of them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from emofuse.build.plan import BuildPlan, Missing, plan_build
+from emofuse.build.run import BuildOptions
+from emofuse.build.worker import cap_native_threads, resolve_device
+from emofuse.cache.layout import StreamLayout
+from emofuse.cache.reader import read_stream
+from emofuse.cache.stale import check_is_imported
+from emofuse.datasets.manifest import Manifest
+from emofuse.specs import CacheSpec, StreamSpec
+from emofuse.stores import as_path, is_remote
+from emofuse.streams.base import Stream
+from emofuse.streams.extractor import Extractor
+
+_SAMPLED = 32
+
+
+@dataclass(frozen=True)
+class BuildEstimate:
+    """What a build would have to do.
+
+    Attributes:
+        rows: to compute, once for each view.
+        blocks: that they are in, once for each set of streams that they miss.
+        streams: that lack something.
+        workers: that would share the work.
+        sampled: pictures that the speed was measured on.
+        seconds: that the build would take, without the start of its workers; 0 if nothing is missing.
+        bytes: that it would write.
+        free_bytes: on the disk, before; None for a store, which does not tell.
+        files: that the fullest folder would hold.
+    """
+
+    rows: int
+    blocks: int
+    streams: tuple[str, ...]
+    workers: int
+    sampled: int
+    seconds: float
+    bytes: int
+    free_bytes: int | None
+    files: int
+
+    def describe(self) -> list[str]:
+        """Lines for people."""
+        if self.rows == 0:
+            return ["complete, nothing to do"]
+        speed = self.rows / self.seconds
+        minutes, seconds = divmod(round(self.seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        took = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+        room = "" if self.free_bytes is None else f", {self.free_bytes / 1e9:.2f} GB are free"
+        return [
+            f"{self.rows} images to extract in {self.blocks} blocks: {', '.join(self.streams)}",
+            f"about {took} with {self.workers} workers, {speed:.1f} images/s (measured on {self.sampled} images)",
+            f"{self.bytes / 1e9:.3g} GB to write{room}; at most {self.files} files in a folder",
+        ]
+
+
+def estimate_build(path: str | Path, manifest: Manifest, spec: CacheSpec, options: BuildOptions) -> BuildEstimate:
+    """Estimates a build that `build_cache` would do with the same arguments. Writes nothing.
+
+    Raises:
+        EmofuseError: what `build_cache` would raise before it begins.
+    """
+    path = as_path(path)
+    plan = plan_build(path, manifest, spec)
+    check_is_imported(path, plan.to_import)
+    if not plan.missing:
+        return BuildEstimate(0, 0, (), 0, 0, 0.0, 0, _free_bytes(path), 0)
+    lacking = tuple(name for name in plan.pending if plan.lacks(name))
+    device = resolve_device(options.device, [stream for stream in spec.streams if stream.name in lacking])
+    workers = min(_count_workers(options, device), len(plan.missing))
+    layouts = {
+        stream.name: stream.layout for name in lacking if (stream := read_stream(path, plan.layout, name)) is not None
+    }
+    one_thread = options.scheduler is not None or options.workers != 0  # as in a worker of many
+    trial = _Trial(plan, manifest, spec, device, one_thread)
+    seconds, sampled = 0.0, 0
+    for names, missing in _by_streams(plan).items():
+        measured = trial.measure(names, missing)
+        layouts = {**measured.layouts, **layouts}
+        sampled += measured.images
+        rows = sum(len(part.views) * _rows(plan, part) for part in missing)
+        seconds += rows * measured.seconds_per_image / workers
+    block_bytes = {name: layouts[name].block_bytes(plan.layout.block_rows) for name in lacking}
+    return BuildEstimate(
+        rows=plan.rows,
+        blocks=len(plan.missing),
+        streams=lacking,
+        workers=workers,
+        sampled=sampled,
+        seconds=seconds,
+        bytes=sum(int(plan.pending[name].sum()) * size for name, size in block_bytes.items()),
+        free_bytes=_free_bytes(path),
+        files=1 + plan.layout.blocks * spec.views,
+    )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """How fast some streams are together: seconds a picture and view, on how many, and what the streams look like."""
+
+    seconds_per_image: float
+    images: int
+    layouts: Mapping[str, StreamLayout]
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Extraction of a few pictures in this process, as a worker would do it."""
+
+    plan: BuildPlan
+    manifest: Manifest
+    spec: CacheSpec
+    device: str
+    one_thread: bool
+
+    def measure(self, names: Sequence[str], missing: Sequence[Missing]) -> _Measured:
+        """Times these streams on pictures of these blocks."""
+        streams = tuple(stream for stream in self.spec.streams if stream.name in names)
+        paths, ids = _sample(missing, self.plan, self.manifest)
+        views = missing[0].views
+        extractor = Extractor(streams, self.spec, device=self.device)
+        try:
+            if self.one_thread:
+                cap_native_threads()
+            layouts = {stream.name: _layout(stream, extractor.streams[stream.name]) for stream in streams}
+            extractor.extract_views(paths[:1], ids[:1], views)  # the first one pays for what is loaded at first use
+            started = time.perf_counter()
+            extractor.extract_views(paths, ids, views)
+            seconds = time.perf_counter() - started
+        finally:
+            extractor.close()
+        return _Measured(seconds / (len(paths) * len(views)), len(paths), layouts)
+
+
+def _layout(spec: StreamSpec, stream: Stream) -> StreamLayout:
+    """As much of a new stream's layout as tells its size."""
+    dtype = np.dtype(spec.dtype)
+    return StreamLayout(spec.name, spec.kind, stream.dim, dtype, identity={}, flag_names=tuple(stream.flag_names))
+
+
+def _sample(missing: Sequence[Missing], plan: BuildPlan, manifest: Manifest) -> tuple[list[Path | None], list[str]]:
+    """Pictures spread over what is missing: a row is met as often as bad rows are in the whole."""
+    total = sum(_rows(plan, part) for part in missing)
+    wanted = np.unique(np.linspace(0, total - 1, min(total, _SAMPLED)).astype(np.int64))
+    sizes = np.array([_rows(plan, part) for part in missing])
+    ends = np.cumsum(sizes)
+    parts = np.searchsorted(ends, wanted, side="right")
+    starts = np.array([plan.layout.block_slice(part.block).start for part in missing])
+    rows = starts[parts] + wanted - (ends - sizes)[parts]
+    table = manifest.table[rows.tolist()]
+    root = manifest.root.absolute()
+    columns = (table["path"].to_list(), table["problem"].to_list())
+    paths = [root / path if problem is None else None for path, problem in zip(*columns, strict=True)]
+    return paths, table["sample_id"].to_list()
+
+
+def _by_streams(plan: BuildPlan) -> dict[tuple[str, ...], list[Missing]]:
+    """What is missing, by the streams that are missing together."""
+    found: dict[tuple[str, ...], list[Missing]] = {}
+    for missing in plan.missing:
+        found.setdefault(missing.streams, []).append(missing)
+    return found
+
+
+def _rows(plan: BuildPlan, missing: Missing) -> int:
+    rows = plan.layout.block_slice(missing.block)
+    return int(rows.stop - rows.start)
+
+
+def _count_workers(options: BuildOptions, device: str) -> int:
+    if options.scheduler is None and options.workers == 0:
+        return 1
+    from emofuse.build import cluster
+
+    if options.scheduler is None:
+        return options.workers or cluster.default_workers(cuda=device.startswith("cuda"))
+    with cluster.remote_client(options.scheduler) as client:
+        return max(1, len(client.nthreads()))
+
+
+def _free_bytes(path: Path) -> int | None:
+    if is_remote(path):
+        return None
+    existing = path.absolute()
+    while not existing.is_dir():
+        existing = existing.parent
+    return int(shutil.disk_usage(existing).free)

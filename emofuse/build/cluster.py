@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from typing import Any
@@ -32,6 +33,7 @@ class DaskWorkers:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._address = str(client.scheduler_info(n_workers=0)["address"])
         self._opening: list[Future[Any]] = []
         self._builds: set[str] = set()
 
@@ -60,8 +62,20 @@ class DaskWorkers:
 
         So the scheduler's graph and its memory do not grow with the dataset, and when a worker dies, the one block that
         it was given is to blame and no other.
+
+        Raises:
+            BuildError: the scheduler is gone.
         """
         self._builds.add(job.build)
+        try:
+            yield from self._compute(job, tasks)
+        except (OSError, CancelledError) as error:  # Dask's own are among them
+            raise BuildError(
+                f"{self._address}: the Dask scheduler is gone ({type(error).__name__}). "
+                "Finished blocks are kept: start it again, and run the same build again."
+            ) from None
+
+    def _compute(self, job: BuildJob, tasks: Iterator[BlockTask]) -> Iterator[BlockDone | BlockFailed]:
         running: dict[Future[Any], BlockTask] = {}
         finished = as_completed(loop=self._client.loop)
         while True:
@@ -165,7 +179,9 @@ def _result(future: Future[Any], task: BlockTask) -> BlockDone | BlockFailed:
         result = future.result()
     except KilledWorker as error:
         deaths = error.allowed_failures + 1
-        return BlockFailed(str(task), f"killed its worker {deaths} times (out of memory, or a native crash)")
+        return BlockFailed(str(task), f"its Dask worker died {deaths} times")
+    except CancelledError:  # the scheduler is gone
+        raise
     except Exception as error:  # noqa: BLE001 - what Dask raises: the task cannot be sent, unpacked or was lost
         return BlockFailed(str(task), f"{type(error).__name__}: {error}")
     if not isinstance(result, BlockDone | BlockFailed):

@@ -21,7 +21,15 @@ from emofuse.cache.attempts import writing
 from emofuse.cache.layout import StreamLayout
 from emofuse.cache.reader import read_stream
 from emofuse.cache.stale import check_is_imported
-from emofuse.cache.writer import add_stream, add_views, check_writable, create_cache, lock_cache, update_origin
+from emofuse.cache.writer import (
+    add_stream,
+    add_views,
+    check_writable,
+    create_cache,
+    is_current,
+    lock_cache,
+    update_origin,
+)
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, StreamError, UnwritableCacheError
 from emofuse.specs import CacheSpec, digest

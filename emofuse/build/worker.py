@@ -18,7 +18,7 @@ import numpy as np
 from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
 from emofuse.cache.layout import StreamLayout
 from emofuse.cache.writer import write_block
-from emofuse.errors import BuildError, CacheError, StoreError, UnwritableCacheError
+from emofuse.errors import BuildError, CacheError, UnwritableCacheError
 from emofuse.specs import CustomStreamSpec, StreamSpec, digest
 from emofuse.status import Status
 from emofuse.streams import augment_identity, stream_identity, stream_weights
@@ -35,7 +35,7 @@ def compute_block(job: BuildJob, task: BlockTask) -> BlockDone | BlockFailed:
             str(task),
             reason,
             traceback.format_exc(),
-            in_cache=isinstance(error, CacheError | StoreError),
+            in_cache=isinstance(error, CacheError),
             is_hopeless=isinstance(error, UnwritableCacheError),
         )
 

@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,8 @@ import psutil
 from emofuse.cache.attempts import writing
 from emofuse.errors import CacheError
 
+_DYING_S = 10.0
+_LOOK_S = 0.05
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
@@ -52,6 +55,7 @@ def hold_lock(cache: Path) -> Iterator[None]:
 
 def _take(cache: Path, beside: Path) -> int:
     """The locked file, open."""
+    end = time.monotonic() + _DYING_S
     while True:
         with writing(f"{cache}: the folder of this cache"):
             beside.parent.mkdir(parents=True, exist_ok=True)
@@ -59,12 +63,25 @@ def _take(cache: Path, beside: Path) -> int:
         if _is_held(file):
             holder = _read(beside)
             os.close(file)
+            if _is_dying(holder) and time.monotonic() < end:
+                time.sleep(_LOOK_S)  # killed, and the system has not yet let go of all that it held
+                continue
             raise CacheError(refusal(cache, holder))
         if _is_under_its_name(file, beside):
             os.truncate(file, 0)
             os.write(file, json.dumps(claim()).encode())
             return file
         os.close(file)  # its holder removed it while it was being opened
+
+
+def _is_dying(holder: dict[str, Any]) -> bool:
+    """Whether the holder was a process of this machine that is no longer one."""
+    if holder.get("host") != platform.node():
+        return False
+    try:
+        return bool(psutil.Process(int(holder["pid"])).status() == psutil.STATUS_ZOMBIE)
+    except (psutil.NoSuchProcess, KeyError, ValueError):
+        return True
 
 
 def claim() -> dict[str, Any]:

@@ -98,7 +98,7 @@ def create_cache(path: Path, manifest: Manifest, *, block_rows: int) -> CacheLay
         check_manifest(path, layout, manifest)
         check_block_rows(path, layout, block_rows)
         _remove_leftovers(path)
-        if not _is_current(path, manifest):
+        if not is_current(path, manifest):
             manifest.write(manifest_path(path))
         return layout
     _remove_leftovers(path)
@@ -321,7 +321,7 @@ def _remove_stream_folder(path: Path, stream: str) -> None:
         shutil.rmtree(dropped)
 
 
-def _is_current(path: Path, manifest: Manifest) -> bool:
+def is_current(path: Path, manifest: Manifest) -> bool:
     """Whether the manifest beside the cache is already this one."""
     beside = manifest_path(path)
     if not beside.is_file():

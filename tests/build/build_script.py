@@ -1,19 +1,23 @@
-"""Builds a cache in a process that tests can kill: build_script.py IMAGES CACHE WORKERS."""
+"""Builds a cache in a process that tests can kill: build_script.py IMAGES CACHE WORKERS.
+
+With the name of something deadly as a fourth argument, one picture does that to its process; blocks have two seconds.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from cheap_streams import MeanColourSpec, SizeSpec
+from cheap_streams import DeadlySpec, MeanColourSpec, SizeSpec
 
 from emofuse.build import BuildOptions, build_cache
 from emofuse.datasets import read_dataset
 from emofuse.specs import CacheSpec, FolderSpec, StratifiedSplit
 
 if __name__ == "__main__":
-    images, cache, workers = sys.argv[1:]
+    images, cache, workers, *deadly = sys.argv[1:]
     manifest = read_dataset(FolderSpec(root=Path(images), split=StratifiedSplit()))
-    spec = CacheSpec(block_rows=4, streams=(MeanColourSpec(), SizeSpec()))
-    summary = build_cache(cache, manifest, spec, BuildOptions(workers=int(workers), device="cpu"))
+    streams = (DeadlySpec(red=30, how=deadly[0]),) if deadly else (MeanColourSpec(), SizeSpec())
+    options = BuildOptions(workers=int(workers), device="cpu", block_timeout_s=2 if deadly else None)
+    summary = build_cache(cache, manifest, CacheSpec(block_rows=4, streams=streams), options)
     sys.stdout.write(summary.describe())

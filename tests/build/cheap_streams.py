@@ -105,6 +105,30 @@ class NothingSeen(Size):
         return Rows.empty(len(samples), 2, self.dtype, Status.NO_DETECTION)
 
 
+class FlakyStoreSpec(CustomStreamSpec):
+    """Sizes; and from when it is opened every tenth write of its process to a disk fails."""
+
+    kind: Literal["flaky_store"] = "flaky_store"
+    dtype: Literal["float16", "float32"] = "float16"
+
+    def make(self, device: str) -> Size:
+        import errno
+
+        from zarr.storage import LocalStore
+
+        write = LocalStore.set
+        calls = []
+
+        async def fail_sometimes(store: LocalStore, *arguments: object) -> None:
+            calls.append(1)
+            if len(calls) % 10 == 0:
+                raise OSError(errno.EIO, "the tenth write")
+            await write(store, *arguments)
+
+        LocalStore.set = fail_sometimes
+        return Size()
+
+
 FLAKY = "EMOFUSE_TEST_FLAKY"
 
 

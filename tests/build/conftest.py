@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -54,3 +57,29 @@ def contents() -> Callable[[Path], dict[str, object]]:
         return {**files, "zarr.json": root}
 
     return read
+
+
+@pytest.fixture
+def start_build(images, tmp_path) -> Iterator[Callable[..., psutil.Process]]:
+    """Starts a build in a process group of its own, as a terminal would; kills what is left of it at the end."""
+    from cheap_streams import DELAY
+    from processes import children_of
+
+    script = Path(__file__).parent / "build_script.py"
+    started = []
+
+    def start(cache: Path, *, delay_s: float = 0, deadly: tuple[str, ...] = ()) -> psutil.Process:
+        environment = {**os.environ, DELAY: str(delay_s)}
+        command = [sys.executable, str(script), str(images), str(cache), "2", *deadly]
+        with (tmp_path / "output.txt").open("w") as output:
+            process = subprocess.Popen(
+                command, env=environment, start_new_session=True, stdout=output, stderr=subprocess.STDOUT
+            )
+        started.append(psutil.Process(process.pid))
+        return started[-1]
+
+    yield start
+    for process in started:
+        for left in (*children_of(process), process):
+            if left.is_running():
+                left.kill()

@@ -2,16 +2,14 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-from cheap_streams import DELAY, MeanColourSpec, SizeSpec
+from cheap_streams import MeanColourSpec, SizeSpec
 from distributed import LocalCluster
+from processes import children_of, done_blocks, is_gone, is_worker, wait_until
 
 from emofuse.build import BuildOptions, BuildState, BuildSummary, build_cache, cluster
 from emofuse.build.tasks import BlockTask, BuildJob
@@ -20,7 +18,6 @@ from emofuse.specs import CacheSpec
 
 SPEC = CacheSpec(block_rows=4, streams=(MeanColourSpec(), SizeSpec()))
 BLOCKS = 10
-SCRIPT = Path(__file__).parent / "build_script.py"
 
 
 @pytest.fixture(scope="module")
@@ -35,51 +32,6 @@ def undisturbed(tmp_path, manifest, in_process, contents) -> dict[str, object]:
     """Contents of the same cache, built in this process without a stop."""
     build_cache(tmp_path / "undisturbed.zarr", manifest, SPEC, in_process)
     return contents(tmp_path / "undisturbed.zarr")
-
-
-@pytest.fixture
-def start_build(images, tmp_path):
-    """Starts a build in a process group of its own, as a terminal would; kills what is left of it at the end."""
-    started = []
-
-    def start(cache: Path, *, delay_s: float) -> psutil.Process:
-        environment = {**os.environ, DELAY: str(delay_s)}
-        command = [sys.executable, str(SCRIPT), str(images), str(cache), "2"]
-        with (tmp_path / "output.txt").open("w") as output:
-            process = subprocess.Popen(
-                command, env=environment, start_new_session=True, stdout=output, stderr=subprocess.STDOUT
-            )
-        started.append(psutil.Process(process.pid))
-        return started[-1]
-
-    yield start
-    for process in started:
-        for left in (*children_of(process), process):
-            if left.is_running():
-                left.kill()
-
-
-def children_of(process: psutil.Process) -> list[psutil.Process]:
-    return process.children(recursive=True) if process.is_running() else []
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
-def done_blocks(cache: Path) -> int:
-    return len(list(cache.glob("streams/size/status/c.*")))
-
-
-def is_worker(process: psutil.Process) -> bool:
-    return "emofuse.build.child" in process.cmdline()
-
-
-def is_gone(process: psutil.Process) -> bool:
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 class Observer:

@@ -301,12 +301,11 @@ def test_a_store_that_goes_away_ends_the_build_and_what_is_there_stays(
 def test_a_store_that_goes_away_while_reading_is_not_taken_for_damage(remote, manifest, in_process, monkeypatch):
     build_cache(remote, manifest, SPEC, in_process)
     stream = open_cache(remote).streams["size"]
-    _ = stream.features
 
-    async def gone(*arguments, **options):
+    def gone(*arguments, **options):
         raise ConnectionError("reset by peer")
 
-    monkeypatch.setattr(stores.async_file_system(), "_cat_file", gone)
+    monkeypatch.setattr(stores.file_system(), "cat_file", gone)
     with pytest.raises(StoreError, match=r"the store cannot be used \(ConnectionError: reset by peer\)"):
         stream.read_block(0)
     with pytest.raises(StoreError, match="reset by peer"):

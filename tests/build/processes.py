@@ -1,0 +1,32 @@
+"""What tests of real processes share: look at them, wait for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+
+def children_of(process: psutil.Process) -> list[psutil.Process]:
+    return process.children(recursive=True) if process.is_running() else []
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def done_blocks(cache: Path) -> int:
+    return len(list(cache.glob("streams/size/status/c.*")))
+
+
+def is_worker(process: psutil.Process) -> bool:
+    return "emofuse.build.child" in process.cmdline()
+
+
+def is_gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE

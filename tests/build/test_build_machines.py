@@ -1,0 +1,223 @@
+"""What disks, stores, schedulers and other builds do to a build: real processes, real signals, real file systems."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+from cheap_streams import DELAY, FlakyStoreSpec, MeanColourSpec, SizeSpec
+from processes import children_of, done_blocks, is_gone, is_worker, wait_until
+
+from emofuse.build import BuildOptions, BuildState, build_cache, cluster
+from emofuse.cache.lock import lock_path
+from emofuse.cache.reader import open_cache
+from emofuse.errors import BuildError, CacheError
+from emofuse.specs import CacheSpec
+
+SPEC = CacheSpec(block_rows=4, streams=(MeanColourSpec(), SizeSpec()))
+SCRIPT = Path(__file__).parent / "build_script.py"
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    return tmp_path / "features.zarr"
+
+
+@pytest.fixture
+def undisturbed(tmp_path, manifest, in_process, contents) -> dict[str, object]:
+    """Contents of the same cache, built in this process without a stop."""
+    build_cache(tmp_path / "undisturbed.zarr", manifest, SPEC, in_process)
+    return contents(tmp_path / "undisturbed.zarr")
+
+
+# Two builds of one cache.
+
+
+def test_the_second_build_is_told_which_process_is_first_and_takes_over_when_it_is_dead(
+    path, manifest, in_process, contents, undisturbed, start_build
+):
+    first = start_build(path, delay_s=0.3)
+    wait_until(lambda: done_blocks(path) >= 1)
+    with pytest.raises(
+        CacheError, match=rf"another build is writing this cache \(process {first.pid} on .*, since .*\)\. Wait for it"
+    ):
+        build_cache(path, manifest, SPEC, in_process)
+    first.kill()
+    wait_until(lambda: is_gone(first))
+    assert lock_path(path).is_file()
+    build_cache(path, manifest, SPEC, in_process)
+    assert contents(path) == undisturbed
+    assert not lock_path(path).exists()
+
+
+def test_a_picture_that_hangs_does_not_outlive_a_killed_build(path, start_build):
+    """Its process holds the interpreter, so nothing but a clock of its own can end it."""
+    build = start_build(path, deadly=("hang",))
+    wait_until(lambda: any(path.glob("streams/deadly/status/c.6.0")))
+    workers = list(filter(is_worker, children_of(build)))
+    build.kill()
+    assert workers
+    wait_until(lambda: all(map(is_gone, workers)), 20)
+
+
+# Disks and stores.
+
+FULL = """
+mount -t tmpfs -o size={small} tmpfs "$DISK" || exit 99
+"$PYTHON" "$SCRIPT" "$IMAGES" "$DISK/features.zarr" 2 > "$OUT/first.txt" 2>&1
+echo $? > "$OUT/status.txt"
+ls "$DISK/features.zarr/streams/size/status" | grep -c '^c' > "$OUT/done.txt"
+mount -o remount,{then} "$DISK" || exit 98
+"$PYTHON" "$SCRIPT" "$IMAGES" "$DISK/features.zarr" 2 > "$OUT/second.txt" 2>&1
+echo $? >> "$OUT/status.txt"
+cp -r "$DISK/features.zarr" "$OUT/features.zarr" || true
+"""
+
+
+@pytest.fixture
+def on_small_disk(tmp_path, images):
+    """Builds twice on a small disk of its own, which is changed in between; gives the folder of what came of it."""
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    try:
+        subprocess.run([*command, "mount -t tmpfs tmpfs /mnt"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this system lets nobody mount a small disk of his own")
+
+    def run(small: str, then: str) -> Path:
+        (tmp_path / "disk").mkdir()
+        (tmp_path / "out").mkdir()
+        names = {"DISK": tmp_path / "disk", "OUT": tmp_path / "out", "IMAGES": images, "SCRIPT": SCRIPT}
+        environment = {**os.environ, **{name: str(value) for name, value in names.items()}, "PYTHON": sys.executable}
+        done = subprocess.run([*command, FULL.format(small=small, then=then)], env=environment, check=False)
+        assert done.returncode == 0
+        return tmp_path / "out"
+
+    return run
+
+
+def test_a_full_disk_ends_the_build_in_words_and_a_larger_one_lets_it_go_on(on_small_disk, contents, undisturbed):
+    out = on_small_disk("160k", "size=8m")
+    assert (out / "status.txt").read_text().split() == ["1", "0"]
+    error = (out / "first.txt").read_text()
+    assert "UnwritableCacheError" in error
+    assert "blocks failed, then it was given up: rows " in error
+    assert "cannot be written: the disk is full (No space left on device). Make room on it." in error
+    assert "Finished blocks are kept; run the same build again when the cause is removed." in error
+    done = int((out / "done.txt").read_text())
+    assert 1 <= done < 10
+    # Of each block that failed, one of the two streams may be done.
+    computed = int((out / "second.txt").read_text().split()[0])
+    assert computed == 40 - 4 * done
+    assert contents(out / "features.zarr") == undisturbed
+
+
+def test_a_finished_cache_is_of_use_on_a_disk_that_may_only_be_read(on_small_disk):
+    out = on_small_disk("8m", "ro")
+    assert (out / "status.txt").read_text().split() == ["0", "0"]
+    assert (out / "second.txt").read_text() == "complete, nothing to do"
+
+
+def test_a_disk_that_may_only_be_read_is_refused_before_anything_is_extracted(on_small_disk):
+    out = on_small_disk("8m,ro", "size=8m")
+    assert (out / "status.txt").read_text().split() == ["1", "1"]
+    error = (out / "first.txt").read_text().splitlines()[-1]
+    assert error.startswith("emofuse.errors.UnwritableCacheError: ")
+    assert error.endswith("the folder of this cache cannot be written: it may only be read (Read-only file system).")
+    assert "emofuse/build/worker" not in (out / "first.txt").read_text()
+
+
+def test_a_disk_that_fails_one_write_in_ten_is_asked_again(path, manifest, in_process, tmp_path):
+    spec = CacheSpec(block_rows=4, streams=(FlakyStoreSpec(),))
+    build_cache(path, manifest, spec, BuildOptions(workers=1, device="cpu"))
+    assert open_cache(path).streams["flaky_store"].lacking_blocks().tolist() == []
+    build_cache(tmp_path / "undisturbed.zarr", manifest, CacheSpec(block_rows=4, streams=(SizeSpec(),)), in_process)
+    sizes = tmp_path / "undisturbed.zarr/streams/size"
+    chunks = list(sizes.glob("*/c.*"))
+    assert len(chunks) == 31
+    for chunk in chunks:
+        assert (path / "streams/flaky_store" / chunk.relative_to(sizes)).read_bytes() == chunk.read_bytes()
+
+
+# A scheduler and workers of the user's own, each a process.
+
+
+@pytest.fixture
+def remote(monkeypatch):
+    """A real `dask scheduler` with two real `dask worker`s: its address and the processes."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SCRIPT.parent), *sys.path]))
+    monkeypatch.setenv(DELAY, "0.3")
+    monkeypatch.setattr(cluster, "_CONNECT_TIMEOUT_S", 5)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", f"tcp://{address}", "--no-dashboard"]
+    processes = [subprocess.Popen(dask, **quiet)]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", f"tcp://{address}", "--nthreads", "1"]
+    options = ["--host", "127.0.0.1", "--no-dashboard"]
+    processes += [subprocess.Popen([*worker, *options], **quiet) for _ in range(2)]
+    yield f"tcp://{address}", [psutil.Process(process.pid) for process in processes]
+    for process in processes:
+        for left in (*children_of(psutil.Process(process.pid)), process):
+            left.kill()
+        process.wait()
+
+
+class Disturber:
+    """A progress that does something once, a moment after the first blocks."""
+
+    def __init__(self, disturb) -> None:
+        self.timer = threading.Timer(0.1, disturb)
+        self.is_started = False
+
+    def update(self, state: BuildState) -> None:
+        if state.rows >= 8 and not self.is_started:
+            self.is_started = True
+            self.timer.start()
+
+
+def test_a_killed_dask_worker_costs_nothing(path, manifest, contents, undisturbed, remote):
+    address, (_, worker, _) = remote
+
+    def kill() -> None:
+        [child] = [child for child in worker.children() if "spawn_main" in " ".join(child.cmdline())]
+        extractions = list(filter(is_worker, child.children()))
+        child.kill()
+        wait_until(lambda: all(map(is_gone, extractions)), 20)
+        killed.extend(extractions)
+
+    killed: list[psutil.Process] = []
+    disturber = Disturber(kill)
+    build_cache(path, manifest, SPEC, BuildOptions(scheduler=address, device="cpu"), disturber)
+    disturber.timer.join()
+    assert len(killed) == 1
+    assert contents(path) == undisturbed
+
+
+def test_a_killed_scheduler_ends_the_build_and_what_is_finished_is_kept(
+    path, manifest, in_process, contents, undisturbed, remote
+):
+    address, (scheduler, *_) = remote
+    with pytest.raises(
+        BuildError,
+        match=rf"^{address}: the Dask scheduler is gone \(.*Error\)\. Finished blocks are kept: start it again, and",
+    ):
+        build_cache(path, manifest, SPEC, BuildOptions(scheduler=address, device="cpu"), Disturber(scheduler.kill))
+    done = done_blocks(path)
+    assert 2 <= done < 10
+    assert build_cache(path, manifest, SPEC, in_process).rows <= 40 - 4 * (done - 1)
+    assert contents(path) == undisturbed
+
+
+def test_extraction_processes_of_a_cluster_end_with_the_build(path, manifest, remote):
+    address, (_, *workers) = remote
+    build_cache(path, manifest, SPEC, BuildOptions(scheduler=address, device="cpu"))
+    wait_until(lambda: not any(is_worker(child) for worker in workers for child in children_of(worker)), 20)
+    shutil.rmtree(path)

@@ -37,7 +37,7 @@ from benchmarks.contenders import (
     write_hdf5,
 )
 from benchmarks.growth import growth
-from benchmarks.limits import Ceilings, limits
+from benchmarks.limits import Ceilings, limits, memory_bytes
 from benchmarks.results_file import RESULTS, write_result
 from benchmarks.synthetic import CLASSES, DIMS, TRAIN_ROWS, VAL_ROWS, make_synthetic
 from emofuse.training.machine import Machine, resolve_device
@@ -59,6 +59,7 @@ CUDA_SHAPES: Mapping[str, Shape] = {
 GROWTH = {"cpu": (1, 4, 16, 64, 256), "cuda": (1, 4, 16, 64, 256)}
 SUMMED_AT_MOST = 64
 """Heads with summed losses whose memory is measured: beyond, a step takes minutes."""
+CPU_GROWTH_BYTES = 12_000_000_000
 GOALS = {
     "cpu": {"dataloader_hdf5": 5.0, "plain_loop": 1.5},
     "cuda": {"dataloader_hdf5": 50.0, "plain_loop": 10.0, "summed_losses": 3.0},
@@ -250,9 +251,11 @@ def _limits(work: Work, runs: Sequence[Trained], ceilings: Sequence[Ceilings], c
 
 def _too_large(shape: Shape, heads: int, device: torch.device) -> str:
     """Why so many of these heads are not measured here, or nothing."""
-    if device.type == "cuda" or shape.width < 256 or heads <= 16:
+    members = [member_of(shape, tuple(DIMS), 0)] * heads
+    needed = memory_bytes(members, DIMS, CLASSES, Machine(device))
+    if device.type == "cuda" or needed < CPU_GROWTH_BYTES:
         return ""
-    return f"weights, gradients, moments and best weights of {heads} such heads do not fit a machine of 16 GB"
+    return f"{heads} such heads take {needed / 1e9:.1f} GB, more than the {CPU_GROWTH_BYTES / 1e9:.0f} GB of this part"
 
 
 if __name__ == "__main__":

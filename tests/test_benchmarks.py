@@ -191,6 +191,14 @@ def test_ratios_are_taken_round_by_round():
     assert described["val_accuracy"]["mean"] == 0.6
 
 
+def test_heads_that_do_not_fit_are_said_to_be_not_measured():
+    shape = heads.CPU_SHAPES["paper's head, batch 64"]
+    assert not heads._too_large(shape, 64, CPU.device)
+    reason = heads._too_large(shape, 256, CPU.device)
+    assert reason.startswith("256 such heads take 2")
+    assert reason.endswith("GB, more than the 12 GB of this part")
+
+
 # ------------------------------------------------------------------------------------------------------ arithmetic
 
 

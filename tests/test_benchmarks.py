@@ -265,3 +265,15 @@ def test_features_have_the_sizes_of_the_paper_s_streams():
         "objects": 30,
         "resnet50": 2048,
     }
+
+
+def test_the_scale_is_measured_step_by_step(tmp_path):
+    from benchmarks import scale
+
+    measured = scale.measure(600, tmp_path, build_rows=1000)
+    assert measured["block_rows"] == 256
+    assert measured["files_in_the_fullest_folder"] == 4  # three chunks and the array's metadata
+    assert list(measured["steps"]) == list(scale.STEPS)
+    assert all(step["peak_mb"] > 50 for step in measured["steps"].values())
+    assert measured["steps"]["build_null"]["seconds"] > measured["steps"]["imports"]["seconds"]
+    assert list(tmp_path.glob("600.zarr")) == []

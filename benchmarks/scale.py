@@ -1,0 +1,211 @@
+"""Millions of rows: time and peak memory of all that a build does beside extraction, and of opening its cache.
+
+    python -m benchmarks.scale
+
+A manifest as long as the dataset, in which every row is marked as bad, so that no picture is opened, and a stream that
+looks at nothing. Each step is a process of its own, so that each has its own peak; what a process takes that only
+imports the same modules is a step too. The finished cache is laid down by copying the chunks of its first block; the
+real build is run where `--build-rows` allows it, since it writes a chunk or three per block and stream.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from benchmarks.null_stream import NullSpec
+from benchmarks.results_file import write_result
+from emofuse.build import BuildOptions, build_cache, plan_build
+from emofuse.cache.layout import StreamLayout, chunk_name, manifest_path, streams_dir
+from emofuse.cache.reader import open_cache
+from emofuse.cache.writer import add_stream, create_cache, write_block
+from emofuse.datasets.manifest import Manifest
+from emofuse.specs import CacheSpec
+from emofuse.streams import stream_identity
+
+ROWS = (10_000, 100_000, 1_000_000, 3_300_000)
+STREAMS = 6
+LABELS = ("amusement", "awe", "contentment", "excitement", "anger", "disgust", "fear", "sadness")
+SPEC = CacheSpec(streams=tuple(NullSpec(name=f"null{index}") for index in range(STREAMS)))
+MB = 1_000_000
+
+
+def make_manifest(rows: int) -> Manifest:
+    """Ids and paths as long as EmoSet's."""
+    row = pl.int_range(rows, eager=True)
+    label = pl.Series(LABELS).gather(row % len(LABELS))
+    number = (row * 48_271 % 10_000_019).cast(pl.String).str.zfill(8)  # numbers in no order, none of them twice
+    table = pl.select(
+        sample_id=pl.format("{}_{}", label, number),
+        path=pl.format("image/{}/{}_{}.jpg", label, label, number),
+        split=pl.Series(["train", "train", "train", "val", "test"]).gather(row % 5),
+        label=label,
+        problem=pl.Series(["no picture"]).gather(row * 0),
+    )
+    return Manifest(table, LABELS, Path("/nowhere"), {"name": "scale", "kind": "csv"})
+
+
+def lay_down(path: Path, manifest: Manifest) -> None:
+    """A finished cache whose blocks are all the first one."""
+    cache = create_cache(path, manifest, block_rows=SPEC.rows_of_a_block(len(manifest)))
+    count = cache.block_slice(0).stop
+    for spec in SPEC.streams:
+        layout = StreamLayout(
+            name=spec.name,
+            kind=spec.kind,
+            dim=8,
+            dtype=np.dtype("float32"),
+            identity=stream_identity(spec, SPEC),
+            spec=spec.model_dump(mode="json"),
+            decode=SPEC.decode.model_dump(mode="json"),
+        )
+        add_stream(path, layout)
+        ones = np.ones(count, dtype=np.uint8)
+        write_block(path, spec.name, 0, features=np.zeros((count, 8), np.float32), status=ones, flags=ones)
+        for array in layout.number_arrays:
+            folder = streams_dir(path) / spec.name / array
+            data = (folder / chunk_name(0, array)).read_bytes()
+            for block in range(1, cache.blocks):
+                (folder / chunk_name(block, array)).write_bytes(data)
+
+
+def _imports(_: Path) -> None:
+    """Nothing: what is left is what Python and the imports take."""
+
+
+def _read_manifest(path: Path) -> None:
+    _ = Manifest.read(manifest_path(path)).ids_digest
+
+
+def _plan_new(path: Path) -> None:
+    manifest = Manifest.read(manifest_path(path))
+    plan = plan_build(path.with_name("new.zarr"), manifest, SPEC)
+    _expect(plan.rows == len(manifest))
+    next(plan.tasks(manifest))
+
+
+def _plan_finished(path: Path) -> None:
+    _expect(not plan_build(path, Manifest.read(manifest_path(path)), SPEC).missing)
+
+
+def _build_nothing(path: Path) -> None:
+    manifest = Manifest.read(manifest_path(path))
+    _expect(build_cache(path, manifest, SPEC, BuildOptions(workers=2, device="cpu")).rows == 0)
+
+
+def _open(path: Path) -> None:
+    open_cache(path)
+
+
+def _open_and_read(path: Path) -> None:
+    """All that a run reads of a cache but the features."""
+    cache = open_cache(path)
+    _ = cache.labels, cache.splits, cache.sample_ids
+    for stream in cache.streams.values():
+        stream.check_complete()
+
+
+def _build(path: Path) -> None:
+    """A real build through worker processes, in which no picture is opened."""
+    target = path.with_name("built.zarr")
+    shutil.rmtree(target, ignore_errors=True)
+    manifest = Manifest.read(manifest_path(path))
+    summary = build_cache(target, manifest, SPEC, BuildOptions(workers=2, device="cpu"))
+    _expect(summary.rows == len(manifest))
+
+
+def _expect(condition: bool) -> None:
+    if not condition:
+        raise RuntimeError("the step did something else than what it is timed for")
+
+
+STEPS: Mapping[str, Callable[[Path], None]] = {
+    "imports": _imports,
+    "read_manifest": _read_manifest,
+    "plan_new": _plan_new,
+    "plan_finished": _plan_finished,
+    "build_nothing": _build_nothing,
+    "open": _open,
+    "open_and_read_labels_ids_status": _open_and_read,
+    "build_null": _build,
+}
+
+
+def measure_step(name: str, path: Path) -> dict[str, float]:
+    """Runs one step in a process of its own: seconds without imports, and its peak of resident memory."""
+    command = [sys.executable, "-m", "benchmarks.scale", "--step", name, "--cache", str(path)]
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return measured
+
+
+def run_step(name: str, path: Path) -> None:
+    """What the process of a step does."""
+    started = time.perf_counter()
+    STEPS[name](path)
+    seconds = time.perf_counter() - started
+    print(json.dumps({"seconds": round(seconds, 3), "peak_mb": round(_peak_bytes() / MB)}))
+
+
+def _peak_bytes() -> int:
+    """Of this program alone: what `getrusage` says is not less than what the process that started it had."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
+def measure(rows: int, folder: Path, *, build_rows: int) -> dict[str, Any]:
+    """All steps at one number of rows."""
+    path = folder / f"{rows}.zarr"
+    manifest = make_manifest(rows)
+    lay_down(path, manifest)
+    del manifest
+    folders = [entry for entry in path.rglob("*") if entry.is_dir()]
+    steps = {name: measure_step(name, path) for name in STEPS if name != "build_null" or rows <= build_rows}
+    result = {
+        "rows": rows,
+        "block_rows": open_cache(path).layout.block_rows,
+        "files_in_the_fullest_folder": max(sum(1 for file in each.iterdir() if file.is_file()) for each in folders),
+        "manifest_mb": round(manifest_path(path).stat().st_size / MB, 1),
+        "steps": steps,
+    }
+    shutil.rmtree(path)
+    return result
+
+
+def main() -> None:
+    """Measures every number of rows and writes `results/scale.json` after each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS))
+    parser.add_argument("--build-rows", type=int, default=100_000, help="largest number that is really built")
+    parser.add_argument("--out", type=Path, help="folder of the result instead of benchmarks/results")
+    parser.add_argument("--step", choices=list(STEPS), help=argparse.SUPPRESS)
+    parser.add_argument("--cache", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.step:
+        run_step(given.step, given.cache)
+        return
+    curve = []
+    with tempfile.TemporaryDirectory() as folder:
+        for rows in given.rows:
+            curve.append(measure(rows, Path(folder), build_rows=given.build_rows))
+            print(json.dumps(curve[-1]))
+            where = {"folder": given.out} if given.out else {}
+            write_result("scale", {"streams": STREAMS, "curve": curve}, **where)
+
+
+if __name__ == "__main__":
+    main()

@@ -277,3 +277,22 @@ def test_the_scale_is_measured_step_by_step(tmp_path):
     assert all(step["peak_mb"] > 50 for step in measured["steps"].values())
     assert measured["steps"]["build_null"]["seconds"] > measured["steps"]["imports"]["seconds"]
     assert list(tmp_path.glob("600.zarr")) == []
+
+
+def test_the_read_speed_is_measured_on_the_same_numbers(tmp_path):
+    from benchmarks import read_speed
+
+    found = read_speed.measure(600, 32, 2, tmp_path)
+    assert found["stored_mb"] == 0
+    for answers in found["answers"].values():
+        assert "emofuse" in answers
+        assert all(numbers["best_gb_per_s"] >= numbers["gb_per_s"] > 0 for numbers in answers.values())
+        assert next(iter(answers.values()))["times_the_first"] == 1
+
+
+def test_a_reader_that_gives_other_numbers_is_not_timed():
+    from benchmarks import read_speed
+
+    readers = {"plain": lambda: np.zeros(3), "wrong": lambda: np.ones(3)}
+    with pytest.raises(RuntimeError, match="wrong read other numbers"):
+        read_speed.compare(readers, 24, 1)

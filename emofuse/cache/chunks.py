@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emofuse.cache.layout import CHECKSUM_BYTES, ArrayName, CacheLayout, StreamLayout, chunk_name, streams_dir
-from emofuse.stores import is_remote
+from emofuse.stores import as_path, is_remote
 
 _REMOTE_THREADS = 16
 _LOCAL_THREADS = 4
@@ -84,7 +84,9 @@ class ChunkedArray:
             self._read_blocks(blocks, view, out)
             return out
         with ThreadPoolExecutor(threads) as pool:
-            parts = [blocks[start::threads] for start in range(threads)]
+            # Stretches, not every n-th block: two threads that fill the same large page of memory wait for each other.
+            step = -(-len(blocks) // threads)
+            parts = [blocks[start : start + step] for start in range(0, len(blocks), step)]
             for done in [pool.submit(self._read_blocks, part, view, out) for part in parts]:
                 done.result()
         return out
@@ -98,63 +100,73 @@ class ChunkedArray:
         """
         rows = self.rows.block_slice(block)
         out = np.empty((rows.stop - rows.start, *self._row_shape), dtype=dtype or self.dtype)
-        self._read_chunk(block, view, out, self._buffer(out))
+        self._read_blocks(range(block, block + 1), view, out, rows.start)
         return out
 
     def _threads(self, size: int) -> int:
         if is_remote(self.cache):
             return min(_REMOTE_THREADS, self.rows.blocks)
-        return 1 if size < _FEW_BYTES else min(_LOCAL_THREADS, os.cpu_count() or 1, self.rows.blocks)
+        return 1 if size < _FEW_BYTES else min(_LOCAL_THREADS, _cores(), self.rows.blocks)
 
-    def _buffer(self, out: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-        """Room for one chunk as it is stored, where the result has another type."""
-        return None if out.dtype == self.dtype else np.empty((self.rows.block_rows, *self._row_shape), self.dtype)
-
-    def _read_blocks(self, blocks: range, view: int, out: npt.NDArray[Any]) -> None:
-        buffer = self._buffer(out)
+    def _read_blocks(self, blocks: range, view: int, out: npt.NDArray[Any], first: int = 0) -> None:
+        """Reads chunks into their rows of the result, whose first row is row `first` of the cache."""
+        folder = streams_dir(self.cache) / self.stream.name / self.array
+        read = _read_object if is_remote(folder) else _read_file
+        size = self.stream.chunk_bytes(self.array, self.rows.block_rows)
+        buffer = None
+        if out.dtype != self.dtype:
+            buffer = np.empty((self.rows.block_rows, *self._row_shape), self.dtype)
+        prefix = f"{folder}/"
         for block in blocks:
-            self._read_chunk(block, view, out[self.rows.block_slice(block)], buffer)
-
-    def _read_chunk(self, block: int, view: int, out: npt.NDArray[Any], buffer: npt.NDArray[Any] | None) -> None:
-        """Reads a chunk into the rows of the result that are its own."""
-        file = streams_dir(self.cache) / self.stream.name / self.array / chunk_name(block, self.array, view)
-        try:
-            if buffer is not None:
-                own = buffer[: len(out)]
-                self._fill(file, own)
-                widen(own, out)
-            else:
-                self._fill(file, out)
-        except FileNotFoundError:
-            out[...] = 0
-        except (OSError, ValueError) as error:
-            raise DamagedChunkError(file, block, str(error)) from error
-
-    def _fill(self, file: Path, rows: npt.NDArray[Any]) -> None:
-        """Reads the rows of a chunk; the last one of a cache is padded to a whole block, and its checksum covers that.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it has another length, or its checksum does not fit.
-        """
-        stored = self.stream.chunk_bytes(self.array, self.rows.block_rows)
-        is_whole = rows.nbytes == stored - CHECKSUM_BYTES
-        if is_remote(file) or not is_whole:
-            data = file.read_bytes()
-            content = np.frombuffer(data, dtype=np.uint8)[:-CHECKSUM_BYTES]
-            _check(content, data[-CHECKSUM_BYTES:], len(data), stored)
-            _bytes_of(rows)[:] = content[: rows.nbytes]
-            return
-        content = _bytes_of(rows)
-        with FileIO(str(file)) as opened:
-            count = opened.readinto(content.data) or 0
-            tail = opened.read(CHECKSUM_BYTES + 1)
-        _check(content, tail, count + len(tail), stored)
+            name = chunk_name(block, self.array, view)
+            rows = self.rows.block_slice(block)
+            own = out[rows.start - first : rows.stop - first]
+            try:
+                if buffer is None:
+                    read(prefix + name, own, size)
+                else:
+                    read(prefix + name, buffer[: len(own)], size)
+                    widen(buffer[: len(own)], own)
+            except FileNotFoundError:
+                own[...] = 0
+            except (OSError, ValueError) as error:
+                raise DamagedChunkError(folder / name, block, str(error)) from error
 
 
-def _bytes_of(rows: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """The bytes of contiguous rows, in place."""
-    return rows.reshape(-1).view(np.uint8)
+def _cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _read_file(file: str, rows: npt.NDArray[Any], size: int) -> None:
+    """Reads the rows of a chunk file of this machine; `_read_object` does the same for a store.
+
+    The last chunk of a cache is padded to a whole block, and its checksum covers that.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it has not this size, or its checksum does not fit.
+    """
+    if rows.nbytes != size - CHECKSUM_BYTES:
+        with FileIO(file) as opened:
+            _take(opened.readall(), rows, size)
+        return
+    content = rows.reshape(-1).view(np.uint8)
+    with FileIO(file) as opened:
+        count = opened.readinto(content.data) or 0
+        tail = opened.read(CHECKSUM_BYTES + 1)
+    _check(content, tail, count + len(tail), size)
+
+
+def _read_object(url: str, rows: npt.NDArray[Any], size: int) -> None:
+    _take(as_path(url).read_bytes(), rows, size)
+
+
+def _take(data: bytes, rows: npt.NDArray[Any], size: int) -> None:
+    """Takes the rows from the bytes of a whole chunk."""
+    content = np.frombuffer(data, dtype=np.uint8)[:-CHECKSUM_BYTES]
+    _check(content, data[-CHECKSUM_BYTES:], len(data), size)
+    rows.reshape(-1).view(np.uint8)[:] = content[: rows.nbytes]
 
 
 def _check(content: npt.NDArray[np.uint8], checksum: bytes, found: int, stored: int) -> None:

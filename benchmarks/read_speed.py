@@ -1,0 +1,150 @@
+"""How fast cached features are read: emofuse, Zarr's own pipeline and zarrs, beside `np.load` of the same bytes.
+
+    python -m benchmarks.read_speed
+
+All files lie in the page cache: this is what a run pays on a machine whose memory holds the features, and the least
+that it pays on any other. Two questions: the stored float16 as an array, and float32 as heads take them. Contenders
+take turns, so that what else the machine does falls on all of them alike. All but np.load check the chunks' checksums.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+import zarr
+
+from benchmarks.results_file import write_result
+from emofuse.cache.layout import StreamLayout
+from emofuse.cache.reader import CachedStream, open_cache
+from emofuse.cache.writer import add_stream, create_cache, write_block
+from emofuse.datasets.manifest import Manifest
+
+BLOCK_ROWS = 256
+ZARRS = "zarrs.ZarrsCodecPipeline"
+GB = 1e9
+
+
+def write_both(folder: Path, rows: int, dim: int) -> CachedStream:
+    """The same numbers as a cached stream and as `features.npy`."""
+    ids = pl.int_range(rows, eager=True).cast(pl.String)
+    nothing = pl.Series([None] * rows, dtype=pl.String)
+    table = pl.DataFrame({"sample_id": ids, "path": ids, "split": nothing, "label": nothing, "problem": nothing})
+    path = folder / "features.zarr"
+    create_cache(path, Manifest(table, ("a", "b"), folder, {"name": "read_speed"}), block_rows=BLOCK_ROWS)
+    add_stream(path, StreamLayout("resnet50", "backbone", dim, np.dtype("float16"), identity={"kind": "backbone"}))
+    rng = np.random.default_rng(0)
+    whole = np.empty((rows, dim), dtype=np.float16)
+    for block, first in enumerate(range(0, rows, BLOCK_ROWS)):
+        part = whole[first : first + BLOCK_ROWS]
+        part[:] = rng.random(part.shape, dtype=np.float32)
+        ones = np.ones(len(part), dtype=np.uint8)
+        write_block(path, "resnet50", block, features=part, status=ones, flags=ones)
+    np.save(folder / "features.npy", whole)
+    return open_cache(path).streams["resnet50"]
+
+
+def contenders(stream: CachedStream, npy: Path) -> dict[str, dict[str, Callable[[], npt.NDArray[Any]]]]:
+    """Question -> contender -> what reads the whole stream; the others are held against the first one."""
+
+    def by_zarr(pipeline: str | None) -> npt.NDArray[Any]:
+        with zarr.config.set({} if pipeline is None else {"codec_pipeline.path": pipeline}):
+            return np.asarray(zarr.open_array(stream.features.store, mode="r")[:, 0:1])[:, 0]
+
+    has_zarrs = find_spec("zarrs") is not None
+    stored: dict[str, Callable[[], npt.NDArray[Any]]] = {
+        "np.load": lambda: np.load(npy),
+        "emofuse": lambda: stream.read()[0],
+        "zarr": lambda: by_zarr(None),
+    }
+    single: dict[str, Callable[[], npt.NDArray[Any]]] = {
+        "np.load, astype": lambda: np.load(npy).astype(np.float32),
+        "np.load, torch": lambda: torch.from_numpy(np.load(npy)).float().numpy(),
+        "emofuse": lambda: stream.read(dtype=np.float32)[0],
+        "zarr, astype": lambda: by_zarr(None).astype(np.float32),
+    }
+    if has_zarrs:
+        stored["zarrs"] = lambda: by_zarr(ZARRS)
+        single["zarrs, astype"] = lambda: by_zarr(ZARRS).astype(np.float32)
+    return {"as stored, float16": stored, "for heads, float32": single}
+
+
+def compare(
+    readers: Mapping[str, Callable[[], npt.NDArray[Any]]], stored_bytes: int, repeats: int
+) -> dict[str, dict[str, float]]:
+    """Contender -> GB of stored bytes a second (median and best), and how that is beside the first contender's.
+
+    Raises:
+        RuntimeError: a contender gives other numbers than the first one.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in readers}
+    expected = next(iter(readers.values()))()
+    for name, read in readers.items():
+        if not np.array_equal(read(), expected):
+            raise RuntimeError(f"{name} read other numbers")
+    del expected
+    for _ in range(repeats):
+        for name, read in readers.items():
+            started = time.perf_counter()
+            found = read()
+            seconds[name].append(time.perf_counter() - started)
+            del found
+    first = statistics.median(next(iter(seconds.values())))
+    return {
+        name: {
+            "gb_per_s": round(stored_bytes / GB / statistics.median(taken), 2),
+            "best_gb_per_s": round(stored_bytes / GB / min(taken), 2),
+            "times_the_first": round(first / statistics.median(taken), 2),
+        }
+        for name, taken in seconds.items()
+    }
+
+
+def measure(rows: int, dim: int, repeats: int, folder: Path) -> dict[str, Any]:
+    """Both questions on a stream of this size."""
+    stream = write_both(folder, rows, dim)
+    stored_bytes = rows * dim * 2
+    answers = {
+        question: compare(readers, stored_bytes, repeats)
+        for question, readers in contenders(stream, folder / "features.npy").items()
+    }
+    return {
+        "rows": rows,
+        "dim": dim,
+        "block_rows": BLOCK_ROWS,
+        "stored_mb": round(stored_bytes / 1e6),
+        "repeats": repeats,
+        "torch_threads": torch.get_num_threads(),
+        "answers": answers,
+    }
+
+
+def main() -> None:
+    """Measures and writes `results/read_speed.json`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rows", type=int, default=51_200)
+    parser.add_argument("--dim", type=int, default=2048)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--out", type=Path, help="folder of the result instead of benchmarks/results")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        result = measure(given.rows, given.dim, given.repeats, Path(folder))
+    for question, answers in result["answers"].items():
+        for name, numbers in answers.items():
+            print(f"{question:20} {name:16} {numbers['gb_per_s']:6.2f} GB/s  {numbers['times_the_first']:5.2f}")
+    write_result("read_speed", result, **({"folder": given.out} if given.out else {}))
+
+
+if __name__ == "__main__":
+    main()

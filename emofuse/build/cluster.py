@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing, contextmanager, suppress
-from itertools import islice
 from typing import Any
 
 import psutil
@@ -16,6 +15,7 @@ from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 from distributed.system import MEMORY_LIMIT
 
 from emofuse.build.isolation import IsolatedExtraction
+from emofuse.build.lanes import RESOURCE, Halves, Lane, LaneQueues, gpu_streams, open_lanes
 from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob
 from emofuse.cache.layout import StreamLayout
 from emofuse.errors import BuildError
@@ -45,9 +45,19 @@ class DaskWorkers:
             BuildError: opening the streams kills the workers.
         """
         self._builds.add(job.build)
+        on_gpu = gpu_streams(job, names)
+        found: dict[str, StreamLayout] = {}
+        for lane, workers in self._lanes(wants_gpu=bool(on_gpu)).items():
+            own = [name for name in names if lane is Lane.ANY or (name in on_gpu) == (lane is Lane.GPU)]
+            if own:
+                found |= {layout.name: layout for layout in self._open_on(job, own, lane, workers)}
+        return [found[name] for name in names]
+
+    def _open_on(self, job: BuildJob, names: Sequence[str], lane: Lane, workers: Sequence[str]) -> list[StreamLayout]:
         # Not tied to their workers, though meant for one each: a tied task waits for ever when its worker dies.
-        self._opening = [self._client.submit(_describe, job, names, pure=False) for _ in range(self._count_workers())]
-        first = next(as_completed(self._opening, loop=self._client.loop))
+        opening = [self._submit(_describe, job, names, lane, workers) for _ in workers]
+        self._opening += opening
+        first = next(as_completed(opening, loop=self._client.loop))
         try:
             layouts: list[StreamLayout] = first.result()
         except KilledWorker as error:
@@ -76,17 +86,42 @@ class DaskWorkers:
             ) from None
 
     def _compute(self, job: BuildJob, tasks: Iterator[BlockTask]) -> Iterator[BlockDone | BlockFailed]:
-        running: dict[Future[Any], BlockTask] = {}
+        queues, halves = LaneQueues(job, tasks), Halves()
+        wants_gpu = bool(gpu_streams(job, [spec.name for spec in job.spec.streams]))
+        running: dict[Future[Any], tuple[BlockTask, Lane]] = {}
         finished = as_completed(loop=self._client.loop)
         while True:
-            for task in islice(tasks, max(0, self._count_workers() - len(running))):
-                future = self._client.submit(_compute, job, task, pure=False)
-                running[future] = task
-                finished.add(future)
+            for lane, workers in self._lanes(wants_gpu=wants_gpu).items():
+                busy = len(running) if lane is Lane.ANY else sum(own is lane for _, own in running.values())
+                for _ in range(len(workers) - busy):
+                    task = queues.take(lane)
+                    if task is None:
+                        break
+                    future = self._submit(_compute, job, task, lane, workers)
+                    running[future] = task, lane
+                    finished.add(future)
             if not running:
+                yield from halves.left()
                 return
             future = next(finished)
-            yield _result(future, running.pop(future))
+            task, _ = running.pop(future)
+            result = halves.add(task, _result(future, task))
+            if result is not None:
+                yield result
+
+    def _submit(self, work: Callable[..., Any], job: BuildJob, what: Any, lane: Lane, workers: Sequence[str]) -> Any:
+        """A task for the workers of a lane. Those without a GPU are a wish only: they may leave a cluster."""
+        where: dict[str, Any] = {}
+        if lane is Lane.GPU:
+            where = {"resources": {RESOURCE: 1}}
+        elif lane is Lane.CPU:
+            where = {"workers": list(workers), "allow_other_workers": True}
+        return self._client.submit(work, job, what, pure=False, **where)
+
+    def _lanes(self, *, wants_gpu: bool) -> dict[Lane, list[str]]:
+        """Workers now, at least one: a cluster may grow or shrink."""
+        lanes = open_lanes(self._client.scheduler_info()["workers"], wants_gpu)
+        return lanes if any(lanes.values()) else {Lane.ANY: [""]}
 
     def close(self) -> None:
         """Ends the extraction processes, whatever they do: blocks in work are lost if this is an interruption."""
@@ -94,10 +129,6 @@ class DaskWorkers:
             close_extractions(build)
             with suppress(OSError, TimeoutError, ValueError):  # a cluster that is gone ends them by itself
                 self._client.run(close_extractions, build, on_error="ignore")
-
-    def _count_workers(self) -> int:
-        """Workers now, at least 1: a cluster may grow or shrink."""
-        return max(1, len(self._client.nthreads()))
 
 
 @contextmanager

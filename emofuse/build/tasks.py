@@ -56,6 +56,8 @@ class BlockTask:
         deadly_rows: row of the block -> what it did to the process that extracted it: it is FAILED and not tried again.
         retried: (stream, view) -> row of the block -> status and reason as cached. These rows are tried first: if they
             fare as before, nothing is written. None computes the block at once.
+        of_streams: streams of the whole task where this is a part of it that another kind of worker does not compute;
+            () for a whole one.
     """
 
     block: int
@@ -67,6 +69,7 @@ class BlockTask:
     bad_rows: Mapping[int, str] = field(default_factory=dict)
     deadly_rows: Mapping[int, str] = field(default_factory=dict)
     retried: Mapping[tuple[str, int], Mapping[int, tuple[int, str]]] | None = None
+    of_streams: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"rows {self.start}-{self.start + len(self.paths) - 1} (block {self.block})"

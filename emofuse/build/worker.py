@@ -11,10 +11,15 @@ import sys
 import threading
 import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
+import google_crc32c
 import numpy as np
 
+from emofuse.build.lanes import may_use_gpu
+from emofuse.build.seen import UNKNOWN, SeenFiles
 from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
 from emofuse.cache.layout import StreamLayout
 from emofuse.cache.writer import write_block
@@ -81,7 +86,7 @@ def resolve_device(device: str, streams: Sequence[StreamSpec]) -> str:
     Raises:
         BuildError: cuda was asked for and there is none.
     """
-    if device == "cpu" or not any(_may_use_torch(spec) for spec in streams):
+    if device == "cpu" or not any(may_use_gpu(spec) for spec in streams):
         return "cpu"
     import torch
 

@@ -181,7 +181,10 @@ class CustomStreamSpec(StreamSpecBase):
     """Base class of a stream of one's own, used from Python only (YAML names no code).
 
     Subclass it with a `kind`, its parameters, and `make(device)`; raise `version` whenever the code gives other bytes.
+    Set `uses_gpu` to False if it never does: a cluster then computes it where there is no GPU.
     """
+
+    uses_gpu: ClassVar[bool] = True
 
     def make(self, device: str) -> Any:
         """The stream itself, an object with the members of `emofuse.streams.base.Stream`."""

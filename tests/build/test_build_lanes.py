@@ -1,0 +1,203 @@
+"""Mixed clusters: networks on workers with a GPU, all else on those without."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from lane_streams import LANE, GeometrySpec, NetworkSpec
+
+from emofuse.build import BuildOptions, BuildState, build_cache, lanes
+from emofuse.build.lanes import Halves, Lane, LaneQueues, gpu_streams, open_lanes, split
+from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
+from emofuse.cache.reader import open_cache
+from emofuse.specs import BackboneSpec, CacheSpec, LbpSpec, RandomWeights
+from emofuse.status import Status
+
+BOTH = CacheSpec(block_rows=4, streams=(NetworkSpec(), GeometrySpec()))
+
+
+def job(device: str = "auto", *streams) -> BuildJob:
+    spec = CacheSpec(streams=streams or BOTH.streams)
+    return BuildJob(Path("x.zarr"), spec, {}, device, one_thread=True)
+
+
+def task(block: int = 0, streams=("network", "geometry"), **changed) -> BlockTask:
+    return BlockTask(block, 4 * block, streams, (Path("a"),) * 4, ("a",) * 4, **changed)
+
+
+def test_networks_belong_on_a_gpu_unless_the_build_says_cpu():
+    streams = (BackboneSpec(model="resnet18", weights=RandomWeights()), LbpSpec(), *BOTH.streams)
+    names = [stream.name for stream in streams]
+    assert gpu_streams(job("auto", *streams), names) == {"resnet18", "network"}
+    assert gpu_streams(job("cuda", *streams), names) == {"resnet18", "network"}
+    assert gpu_streams(job("auto", *streams), ["lbp", "network"]) == {"network"}
+    assert gpu_streams(job("cpu", *streams), names) == frozenset()
+
+
+GPU, CPU = {"resources": {"GPU": 1.0}}, {"resources": {}}
+
+
+@pytest.mark.parametrize(
+    ("workers", "wants_gpu", "expected"),
+    [
+        ({"a": CPU, "b": GPU, "c": CPU}, True, {Lane.GPU: ["b"], Lane.CPU: ["a", "c"]}),
+        ({"a": CPU, "b": GPU}, False, {Lane.ANY: ["a", "b"]}),
+        ({"a": CPU, "b": CPU}, True, {Lane.ANY: ["a", "b"]}),
+        ({"a": GPU, "b": GPU}, True, {Lane.ANY: ["a", "b"]}),
+        ({"a": {}, "b": {"resources": {"GPU": 0.5}}}, True, {Lane.ANY: ["a", "b"]}),
+        ({}, True, {Lane.ANY: []}),
+    ],
+)
+def test_there_are_two_lanes_where_there_are_two_kinds_of_workers(workers, wants_gpu, expected):
+    assert open_lanes(workers, wants_gpu) == expected
+
+
+def test_a_task_is_split_by_its_streams():
+    whole = task(retried={("network", 0): {1: (3, "x")}, ("geometry", 0): {2: (4, "y")}})
+    parts = split(whole, frozenset({"network"}))
+    assert parts[Lane.GPU].streams == ("network",)
+    assert parts[Lane.CPU].streams == ("geometry",)
+    assert parts[Lane.GPU].retried == {("network", 0): {1: (3, "x")}}
+    assert parts[Lane.CPU].of_streams == whole.streams
+    assert split(task(streams=("network",)), frozenset({"network"})) == {Lane.GPU: task(streams=("network",))}
+    assert split(task(streams=("geometry",)), frozenset({"network"})) == {Lane.CPU: task(streams=("geometry",))}
+
+
+def test_each_lane_gets_all_tasks_at_its_own_speed():
+    queues = LaneQueues(job(), map(task, range(5)))
+    on_gpu = [queues.take(Lane.GPU) for _ in range(6)]
+    on_cpu = [queues.take(Lane.CPU) for _ in range(6)]
+    assert [part and (part.block, part.streams) for part in on_gpu] == [(i, ("network",)) for i in range(5)] + [None]
+    assert [part and (part.block, part.streams) for part in on_cpu] == [(i, ("geometry",)) for i in range(5)] + [None]
+
+
+def test_tasks_of_one_kind_alone_wait_for_nobody():
+    queues = LaneQueues(job(), (task(block, ("geometry",)) for block in range(3)))
+    assert queues.take(Lane.GPU) is None
+    assert [queues.take(Lane.CPU).block for _ in range(3)] == [0, 1, 2]
+
+
+def test_the_faster_lane_does_not_run_away(monkeypatch):
+    monkeypatch.setattr(lanes, "_LAG", 3)
+    made = []
+    queues = LaneQueues(job(), (made.append(block) or task(block) for block in range(100)))
+    assert [part and part.block for part in (queues.take(Lane.GPU) for _ in range(5))] == [0, 1, 2, None, None]
+    assert len(made) == 3
+    assert queues.take(Lane.CPU).block == 0
+    assert queues.take(Lane.GPU).block == 3
+
+
+def test_what_waits_for_a_kind_that_has_gone_is_done_by_any():
+    queues = LaneQueues(job(), map(task, range(2)))
+    queues.take(Lane.GPU)
+    assert queues.take(Lane.ANY).streams == ("geometry",)
+    assert queues.take(Lane.ANY).streams == ("network", "geometry")
+    assert queues.take(Lane.ANY) is None
+
+
+def done(stream: str, *problems: Problem) -> BlockDone:
+    return BlockDone(4, {stream: (0, 4, 0, 0, 0)}, problems)
+
+
+def test_two_halves_make_a_block():
+    parts, halves = split(task(), frozenset({"network"})), Halves()
+    unreadable, own = Problem(2, "", "no picture"), Problem(1, "geometry", "odd")
+    assert halves.add(parts[Lane.CPU], done("geometry", own, unreadable)) is None
+    whole = halves.add(parts[Lane.GPU], done("network", unreadable))
+    assert (whole.rows, whole.counts.keys()) == (4, {"network", "geometry"})
+    assert whole.problems == (own, unreadable)
+    assert list(halves.left()) == []
+
+
+def test_a_half_that_fails_does_not_hold_the_other_one():
+    parts, halves = split(task(), frozenset({"network"})), Halves()
+    failed = BlockFailed("rows 0-3", "out of memory")
+    assert halves.add(parts[Lane.GPU], failed) == failed
+    assert halves.add(parts[Lane.CPU], done("geometry")) == done("geometry")
+    assert halves.add(parts[Lane.GPU], done("network")) is None
+    assert halves.add(parts[Lane.CPU], failed) == failed
+
+
+def test_a_half_whose_other_half_never_came_is_told_at_the_end():
+    parts, halves = split(task(), frozenset({"network"})), Halves()
+    halves.add(parts[Lane.GPU], done("network"))
+    assert list(halves.left()) == [done("network")]
+    assert halves.add(task(), done("network")) == done("network")  # a whole task is passed on as it is
+
+
+@pytest.fixture
+def start_cluster(tmp_path) -> Iterator[Callable[..., str]]:
+    """Starts a real `dask scheduler` with real workers in processes of their own: lanes -> its address."""
+    started = []
+
+    def start(*lanes_of_workers: str) -> str:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", f"tcp://{address}", "--no-dashboard"]
+        log = (tmp_path / "cluster.txt").open("w")
+        path = os.pathsep.join(part for part in sys.path if part)
+        started.append(psutil.Popen(dask, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": path}))
+        for lane in lanes_of_workers:
+            worker = [sys.executable, "-m", "distributed.cli.dask_worker", f"tcp://{address}", "--nthreads", "1"]
+            worker += ["--no-dashboard", "--local-directory", str(tmp_path)]
+            worker += ["--resources", "GPU=1"] if lane == "gpu" else []
+            environment = {**os.environ, LANE: lane, "PYTHONPATH": path}
+            started.append(psutil.Popen(worker, stdout=log, stderr=log, env=environment))
+        return f"tcp://{address}"
+
+    yield start
+    for process in reversed(started):
+        for child in (*process.children(recursive=True), process):
+            if child.is_running():
+                child.kill()
+        process.wait()
+
+
+def wait_for_workers(address: str, count: int) -> None:
+    from distributed import Client
+
+    with Client(address, set_as_default=False, timeout=30) as client:
+        client.wait_for_workers(count, timeout=60)
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+
+    def update(self, state: BuildState) -> None:
+        self.rows.append(state.rows)
+
+
+def test_on_a_mixed_cluster_networks_run_on_the_gpu_and_all_else_beside_it(tmp_path, manifest, start_cluster):
+    scheduler = start_cluster("cpu", "gpu")
+    wait_for_workers(scheduler, 2)
+    recorder = Recorder()
+    summary = build_cache(tmp_path / "f.zarr", manifest, BOTH, BuildOptions(scheduler=scheduler), recorder)
+    streams = open_cache(tmp_path / "f.zarr").streams
+    for name, on_gpu in (("network", 1), ("geometry", 0)):
+        features, status = streams[name].read()
+        ok = status == Status.OK
+        assert set(features[ok, 0]) == {on_gpu}
+        np.testing.assert_array_equal(features[ok, 1], np.flatnonzero(ok))
+    assert (summary.rows, recorder.rows[-1]) == (40, 40)
+    assert summary.counts["network"] == summary.counts["geometry"] == {"ok": 39, "unreadable": 1}
+    assert [(problem.row, problem.stream) for problem in summary.problems] == [(9, "")]
+    assert sorted(recorder.rows) == recorder.rows
+
+
+def test_where_all_workers_are_alike_a_worker_does_both(tmp_path, manifest, start_cluster):
+    scheduler = start_cluster("gpu")
+    wait_for_workers(scheduler, 1)
+    build_cache(tmp_path / "f.zarr", manifest, BOTH, BuildOptions(scheduler=scheduler))
+    streams = open_cache(tmp_path / "f.zarr").streams
+    for name in ("network", "geometry"):
+        features, status = streams[name].read()
+        assert set(features[status == Status.OK, 0]) == {1}

@@ -11,20 +11,16 @@ import sys
 import threading
 import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
-import google_crc32c
 import numpy as np
 
 from emofuse.build.lanes import may_use_gpu
-from emofuse.build.seen import UNKNOWN, SeenFiles
 from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
 from emofuse.cache.layout import StreamLayout
 from emofuse.cache.writer import write_block
 from emofuse.errors import BuildError, CacheError, UnwritableCacheError
-from emofuse.specs import CustomStreamSpec, StreamSpec, digest
+from emofuse.specs import StreamSpec, digest
 from emofuse.status import Status
 from emofuse.streams import augment_identity, stream_identity, stream_weights
 from emofuse.streams.extractor import Extraction, Extractor
@@ -96,10 +92,6 @@ def resolve_device(device: str, streams: Sequence[StreamSpec]) -> str:
     if device == "auto":
         return "cuda" if found else "cpu"
     return device
-
-
-def _may_use_torch(spec: StreamSpec) -> bool:
-    return isinstance(spec, CustomStreamSpec) or stream_weights(spec) is not None
 
 
 # One extractor at most, by what it was opened for: blocks that miss other streams need another one, and the plan

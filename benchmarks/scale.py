@@ -93,7 +93,7 @@ def _plan_new(path: Path) -> None:
     manifest = Manifest.read(manifest_path(path))
     plan = plan_build(path.with_name("new.zarr"), manifest, SPEC)
     _expect(plan.rows == len(manifest))
-    next(plan.tasks(manifest))
+    next(plan.tasks())
 
 
 def _plan_finished(path: Path) -> None:

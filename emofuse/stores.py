@@ -250,16 +250,29 @@ class RemotePath:
         """Does nothing: a folder is there as soon as an object is in it."""
 
 
+def list_objects(folder: RemotePath) -> dict[str, tuple[int, int | None]]:
+    """Name relative to a folder -> bytes, and when it was written if the store says, of all objects below it.
+
+    Times are nanoseconds since 1970, to the second.
+    """
+    with store_errors(folder):
+        found: Mapping[str, Any] = file_system().find(folder.key, detail=True)
+    start = len(folder.key) + 1
+    listed = {}
+    for key, entry in found.items():
+        if len(key) > start:
+            modified = entry.get("LastModified")
+            listed[key[start:]] = (int(entry["size"]), modified and int(modified.timestamp()) * 1_000_000_000)
+    return listed
+
+
 def file_sizes(folder: Path | RemotePath) -> dict[str, int]:
     """Name relative to a folder, with slashes -> bytes, of all files below it at any depth; {} if there is no folder.
 
     Files are listed, not asked for one by one: a cache of millions of rows has tens of thousands of them.
     """
     if isinstance(folder, RemotePath):
-        with store_errors(folder):
-            found: Mapping[str, Any] = file_system().find(folder.key, detail=True)
-        start = len(folder.key) + 1
-        return {key[start:]: int(entry["size"]) for key, entry in found.items() if len(key) > start}
+        return {name: size for name, (size, _) in list_objects(folder).items()}
     sizes: dict[str, int] = {}
     folders = [("", str(folder))] if folder.is_dir() else []
     for prefix, name in folders:

@@ -90,7 +90,7 @@ def estimate_build(path: str | Path, manifest: Manifest, spec: CacheSpec, option
         stream.name: stream.layout for name in lacking if (stream := read_stream(path, plan.layout, name)) is not None
     }
     one_thread = options.scheduler is not None or options.workers != 0  # as in a worker of many
-    trial = _Trial(plan, manifest, spec, device, one_thread)
+    trial = _Trial(plan, plan.manifest, spec, device, one_thread)
     seconds, sampled = 0.0, 0
     for names, missing in _by_streams(plan).items():
         measured = trial.measure(names, missing)

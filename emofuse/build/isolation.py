@@ -295,4 +295,7 @@ def _joined(parts: Sequence[BlockDone]) -> BlockDone:
         {problem for part in parts for problem in part.problems}, key=lambda each: (each.row, each.stream)
     )
     counts = {name: of_stream for part in parts for name, of_stream in part.counts.items()}
-    return BlockDone(parts[0].rows, counts, tuple(problems), any(part.written for part in parts))
+    seen = parts[0].seen
+    if seen is not None:
+        seen = replace(seen, streams=tuple(counts))
+    return BlockDone(parts[0].rows, counts, tuple(problems), any(part.written for part in parts), seen)

@@ -13,12 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from emofuse.build.tasks import BlockTask
+from emofuse.cache.changes import DatasetChanges, notice_changes
 from emofuse.cache.layout import CacheLayout
 from emofuse.cache.metadata import read_cache_layout
-from emofuse.cache.reader import read_streams
-from emofuse.cache.stale import check_augment, check_block_rows, check_imported, check_manifest, check_streams
+from emofuse.cache.reader import CachedStream, read_streams
+from emofuse.cache.stale import check_augment, check_block_rows, check_imported, check_streams
+from emofuse.datasets.files import FileFault
 from emofuse.datasets.manifest import Manifest
+from emofuse.datasets.rows import open_files
 from emofuse.specs import CacheSpec, ImportedSpec
+from emofuse.stores import as_path
 from emofuse.streams import augment_identity, stream_identity
 
 
@@ -36,7 +40,8 @@ class BuildPlan:
     """Which blocks of which streams are missing.
 
     Attributes:
-        layout: of the cache as it is or will be.
+        layout: of the cache as it will be.
+        manifest: its rows, in its order.
         identities: stream -> plain JSON of what changes its bytes, every stream of the spec.
         augment: what decides the augmented views, plain JSON; None without any.
         pending: stream -> (blocks, views) bool, what is missing, every stream of the spec.
@@ -44,15 +49,20 @@ class BuildPlan:
         to_import: streams of the spec that no build makes and the cache does not have yet.
         retried: stream -> (row, view) -> status and reason as cached, of the rows that are tried again; None for a
             plan of blocks that are computed whole.
+        changes: what became of the dataset since the cache was built; None for a new cache.
+        data: root of the dataset, if it is not where the manifest says.
     """
 
     layout: CacheLayout
+    manifest: Manifest
     identities: Mapping[str, Mapping[str, Any]]
     augment: Mapping[str, Any] | None
     pending: Mapping[str, npt.NDArray[np.bool_]]
     new_streams: tuple[str, ...]
     to_import: tuple[str, ...] = ()
     retried: Mapping[str, Mapping[tuple[int, int], tuple[int, str]]] | None = None
+    changes: DatasetChanges | None = None
+    data: Path | None = None
 
     @cached_property
     def missing(self) -> list[Missing]:
@@ -80,22 +90,26 @@ class BuildPlan:
         """Whether a build has something to compute of a stream; never of one that was imported."""
         return stream in self.pending and bool(self.pending[stream].any())
 
-    def tasks(self, manifest: Manifest) -> Iterator[BlockTask]:
+    def tasks(self) -> Iterator[BlockTask]:
         """Made one by one: paths of the whole dataset are never listed. Bad rows have no path."""
-        root = manifest.root.absolute()
+        root = (self.manifest.root if self.data is None else as_path(self.data)).absolute()
+        files = open_files(root)
         for missing in self.missing:
             rows = self.layout.block_slice(missing.block)
-            part = manifest.table[rows]
-            problems = part["problem"].to_list()
-            pairs = zip(part["path"].to_list(), problems, strict=True)
+            part = self.manifest.table[rows]
+            paths = part["path"].to_list()
+            bad_rows = {row: problem for row, problem in enumerate(part["problem"].to_list()) if problem is not None}
+            for row, path in enumerate(paths):
+                if row not in bad_rows and not files.holds(path):
+                    bad_rows[row] = FileFault.OUTSIDE.value
             yield BlockTask(
                 block=missing.block,
                 start=rows.start,
                 streams=missing.streams,
-                paths=tuple(root / path if problem is None else None for path, problem in pairs),
+                paths=tuple(None if row in bad_rows else root / path for row, path in enumerate(paths)),
                 sample_ids=tuple(part["sample_id"].to_list()),
                 views=missing.views,
-                bad_rows={row: problem for row, problem in enumerate(problems) if problem is not None},
+                bad_rows=bad_rows,
                 retried=self._retried(missing, rows),
             )
 
@@ -129,10 +143,10 @@ def plan_build(path: Path, manifest: Manifest, spec: CacheSpec) -> BuildPlan:
         layout = CacheLayout(len(manifest), spec.rows_of_a_block(len(manifest)), manifest.ids_digest, created="")
         pending = {name: np.ones((layout.blocks, spec.views), dtype=np.bool_) for name in identities}
         to_import = tuple(stream.name for stream in imported)
-        return BuildPlan(layout, identities, augment, pending, tuple(identities), to_import)
+        return BuildPlan(layout, manifest, identities, augment, pending, tuple(identities), to_import)
 
     layout = read_cache_layout(path)
-    check_manifest(path, layout, manifest)
+    changes = notice_changes(path, layout, manifest)
     if spec.block_rows is not None:
         check_block_rows(path, layout, spec.block_rows)
     cached = {stream.name: stream for stream in read_streams(path, layout)}
@@ -142,7 +156,29 @@ def plan_build(path: Path, manifest: Manifest, spec: CacheSpec) -> BuildPlan:
     to_import = check_imported(path, cached, imported)
     if augment is not None:
         check_augment(path, cached.values(), augment)
-    every = np.ones((layout.blocks, spec.views), dtype=np.bool_)
-    pending = {name: cached[name].lacking(spec.views) if name in cached else every for name in identities}
-    new_streams = tuple(name for name in identities if name not in cached)
-    return BuildPlan(layout, identities, augment, pending, new_streams, to_import)
+    pending = {
+        name: _pending(cached[name], spec.views, changes)
+        if name in cached
+        else np.ones((changes.layout.blocks, spec.views), dtype=np.bool_)
+        for name in identities
+    }
+    return BuildPlan(
+        layout=changes.layout,
+        manifest=changes.manifest,
+        identities=identities,
+        augment=augment,
+        pending=pending,
+        new_streams=tuple(name for name in identities if name not in cached),
+        to_import=to_import,
+        changes=changes,
+    )
+
+
+def _pending(cached: CachedStream, views: int, changes: DatasetChanges) -> npt.NDArray[np.bool_]:
+    """(blocks, views) bool: what a stream lacks once its cache is that of the dataset as it is now."""
+    pending = np.ones((changes.layout.blocks, views), dtype=np.bool_)
+    pending[: changes.old.blocks] = cached.lacking(views)
+    pending[changes.replaced_blocks] = True
+    if changes.layout.rows > changes.old.rows and changes.old.rows % changes.old.block_rows:
+        pending[changes.old.blocks - 1] = True  # the last block was a short one and has more rows now
+    return pending

@@ -20,7 +20,6 @@ from emofuse.cache.reader import Cache, open_cache, read_stream
 from emofuse.cache.stale import check_streams
 from emofuse.cache.verify import Fault, Verification, verify_cache
 from emofuse.cache.writer import check_writable, lock_cache
-from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, SpecError
 from emofuse.specs import CacheSpec, ImportedSpec, StreamSpec, parse_spec
 from emofuse.status import Status
@@ -83,13 +82,11 @@ def repair_cache(
         bad = {name: blocks for name, blocks in bad.items() if not is_imported(cache, name)}
         computed = BuildSummary(0, 0.0, {})
         if bad:
-            spec, plan = _plan(cache, _masks(cache, bad), streams)
+            spec, plan = _plan(cache, _masks(cache, bad), streams, data)
             with writing(str(path)):
                 for name, blocks in bad.items():
                     discard_blocks(path, name, blocks)
-            computed = carry_out(
-                path, plan, _moved(cache.manifest, data), spec, options or BuildOptions(), progress=progress
-            )
+            computed = carry_out(path, plan, spec, options or BuildOptions(), progress=progress)
         if lost:
             raise _lost(path, lost)
         return RepairSummary(restored, sum(map(len, bad.values())), computed)
@@ -142,9 +139,9 @@ def retry_rows(
             return BuildSummary(0, 0.0, {})
         block_rows = cache.layout.block_rows
         blocks = {name: {(row // block_rows, view) for row, view in rows} for name, rows in retried.items()}
-        spec, plan = _plan(cache, _masks(cache, blocks), streams)
+        spec, plan = _plan(cache, _masks(cache, blocks), streams, data)
         plan = replace(plan, retried=retried)
-        return carry_out(path, plan, _moved(cache.manifest, data), spec, options or BuildOptions(), progress=progress)
+        return carry_out(path, plan, spec, options or BuildOptions(), progress=progress)
 
 
 def cache_spec(cache: Cache, names: Collection[str], own: Sequence[StreamSpec] = ()) -> CacheSpec:
@@ -201,13 +198,13 @@ def _open_rest(path: Path, lost: Collection[str]) -> Cache:
 
 
 def _plan(
-    cache: Cache, pending: Mapping[str, npt.NDArray[np.bool_]], own: Sequence[StreamSpec]
+    cache: Cache, pending: Mapping[str, npt.NDArray[np.bool_]], own: Sequence[StreamSpec], data: Path | None
 ) -> tuple[CacheSpec, BuildPlan]:
     """What it takes to compute these blocks and no others."""
     spec = cache_spec(cache, list(pending), own)
     identities = {stream.name: stream_identity(stream, spec) for stream in spec.streams}
     check_streams(cache.path, [cache.streams[name] for name in pending], identities, cache.decode, cache.face)
-    return spec, BuildPlan(cache.layout, identities, None, pending, new_streams=())
+    return spec, BuildPlan(cache.layout, cache.manifest, identities, None, pending, new_streams=(), data=data)
 
 
 def _masks(cache: Cache, blocks: Mapping[str, Collection[tuple[int, int]]]) -> dict[str, npt.NDArray[np.bool_]]:
@@ -225,10 +222,6 @@ def _masks(cache: Cache, blocks: Mapping[str, Collection[tuple[int, int]]]) -> d
 def is_imported(cache: Cache, stream: str) -> bool:
     """Whether a stream of a cache is another tool's, so that no build makes it."""
     return bool(cache.streams[stream].kind == _IMPORTED)
-
-
-def _moved(manifest: Manifest, data: Path | None) -> Manifest:
-    return manifest if data is None else replace(manifest, root=data)
 
 
 def _lost(path: Path, faults: Sequence[Fault]) -> CacheError:

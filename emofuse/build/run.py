@@ -8,17 +8,22 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Protocol
 
 from emofuse.build.plan import BuildPlan, plan_build
 from emofuse.build.progress import BuildState, Progress
+from emofuse.build.seen import FileRecord
 from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
 from emofuse.build.worker import close_extractor, compute_block, describe_streams, resolve_device
 from emofuse.cache.attempts import writing
-from emofuse.cache.layout import StreamLayout
+from emofuse.cache.changes import adopt_changes
+from emofuse.cache.layout import StreamLayout, manifest_path
+from emofuse.cache.mend import discard_blocks
+from emofuse.cache.metadata import extracted_streams, read_stream_layout
 from emofuse.cache.reader import read_stream
 from emofuse.cache.stale import check_is_imported
 from emofuse.cache.writer import (
@@ -26,12 +31,11 @@ from emofuse.cache.writer import (
     add_views,
     check_writable,
     create_cache,
-    is_current,
     lock_cache,
     update_origin,
 )
 from emofuse.datasets.manifest import Manifest
-from emofuse.errors import CacheError, StreamError, UnwritableCacheError
+from emofuse.errors import CacheError, StaleCacheError, StoreError, StreamError, UnwritableCacheError
 from emofuse.specs import CacheSpec, digest
 from emofuse.status import Status
 from emofuse.stores import as_path, is_remote
@@ -40,6 +44,7 @@ from emofuse.streams import stream_weights
 # A block that fails does not cost the others, but when several fail the cause is the machine or the spec.
 _MAX_FAILED_BLOCKS = 3
 _KEPT_PROBLEMS = 1000
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class BuildSummary:
         problems: rows without features and why, the first thousand.
         problem_count: all of them.
         written: blocks that were written, once for each group of streams that were computed together.
+        changes: what became of the dataset since the cache was built, in words.
     """
 
     rows: int
@@ -83,6 +89,7 @@ class BuildSummary:
     problems: tuple[Problem, ...] = ()
     problem_count: int = 0
     written: int = 0
+    changes: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """One line."""
@@ -117,19 +124,22 @@ def build_cache(
         StreamError: blocks failed; all others are kept.
     """
     path = as_path(path)
-    plan = plan_build(path, manifest, spec)
     try:
         with sigterm_as_interrupt(), lock_cache(path):
-            with writing(str(path)):
-                create_cache(path, manifest, block_rows=plan.layout.block_rows)
+            plan = plan_build(path, manifest, spec)
             check_is_imported(path, plan.to_import)
             with writing(str(path)):
+                if plan.changes is not None:
+                    adopt_changes(path, plan.changes)
+                create_cache(path, plan.manifest, block_rows=plan.layout.block_rows)
                 _update_origins(path, plan, spec)
-            return carry_out(path, plan, manifest, spec, options, progress=progress)
+            summary = carry_out(path, plan, spec, options, progress=progress)
     except UnwritableCacheError:
-        if plan.missing or plan.to_import or not is_current(path, manifest):
+        plan = plan_build(path, manifest, spec)
+        if plan.missing or plan.to_import or plan.changes is None or plan.changes.is_new_manifest:
             raise
         return BuildSummary(0, 0.0, {})  # a finished cache is of use where it may only be read, too
+    return summary if plan.changes is None else replace(summary, changes=plan.changes.lines)
 
 
 def _update_origins(path: Path, plan: BuildPlan, spec: CacheSpec) -> None:
@@ -141,7 +151,6 @@ def _update_origins(path: Path, plan: BuildPlan, spec: CacheSpec) -> None:
 def carry_out(
     path: Path,
     plan: BuildPlan,
-    manifest: Manifest,
     spec: CacheSpec,
     options: BuildOptions,
     *,
@@ -174,7 +183,7 @@ def carry_out(
                 for name in plan.pending:
                     add_views(path, name, spec.views, plan.augment)
         _check_free_space(path, plan)
-        return _compute(workers, job, plan, manifest, progress)
+        return _compute(workers, job, plan, progress)
 
 
 class Workers(Protocol):
@@ -253,10 +262,9 @@ class _Tally:
         }
 
 
-def _compute(
-    workers: Workers, job: BuildJob, plan: BuildPlan, manifest: Manifest, progress: Progress | None
-) -> BuildSummary:
+def _compute(workers: Workers, job: BuildJob, plan: BuildPlan, progress: Progress | None) -> BuildSummary:
     tally = _Tally()
+    files = FileRecord(plan.manifest, extracted_streams(job.cache))
     total = plan.rows
     started = time.perf_counter()
 
@@ -265,14 +273,43 @@ def _compute(
             progress.update(BuildState(tally.rows, total, time.perf_counter() - started, tally.named_counts()))
 
     tell()
-    for result in workers.compute(job, _while_hopeful(plan.tasks(manifest), tally.failures)):
-        tally.add(result)
-        tell()
+    try:
+        for result in workers.compute(job, _while_hopeful(plan.tasks(), tally.failures)):
+            tally.add(result)
+            if isinstance(result, BlockDone) and result.seen is not None:
+                files.add(result.seen)
+            tell()
+    finally:
+        _keep_record(job.cache, files)
+    if files.replaced:
+        raise _take_back_replaced(job.cache, plan, files.replaced)
     if tally.failures:
         raise _failure(tally.failures, len(plan.missing))
     seconds = time.perf_counter() - started
     problems = tuple(sorted(tally.problems, key=lambda problem: (problem.row, problem.stream)))
     return BuildSummary(tally.rows, seconds, tally.named_counts(), problems, tally.problem_count, tally.written)
+
+
+def _keep_record(path: Path, files: FileRecord) -> None:
+    """Writes what the files were, also when a build ends before its time. If that fails it is known a little less."""
+    known = files.manifest()
+    if known is not None:
+        with suppress(OSError, StoreError):
+            known.write(manifest_path(path))
+
+
+def _take_back_replaced(path: Path, plan: BuildPlan, rows: list[int]) -> StaleCacheError:
+    """Takes back what was extracted from images that were replaced while others of their features were extracted."""
+    blocks = sorted({row // plan.layout.block_rows for row in rows})
+    for name in extracted_streams(path):
+        layout = read_stream_layout(path, name)
+        discard_blocks(path, name, product(blocks, range(layout.views if layout else 1)))
+    ids = plan.manifest.table["sample_id"]
+    named = ", ".join(ids[row] for row in rows[:_NAMED]) + (", ..." if len(rows) > _NAMED else "")
+    return StaleCacheError(
+        f"{path}: images replaced after some of their features had been extracted: {len(rows)} ({named}). "
+        f"Their blocks were taken back ({len(blocks)}): run the same build again."
+    )
 
 
 def _while_hopeful(tasks: Iterable[BlockTask], failures: list[BlockFailed]) -> Iterator[BlockTask]:

@@ -14,6 +14,7 @@ from emofuse.build.repair import cache_spec, is_imported
 from emofuse.build.worker import resolve_device
 from emofuse.cache.reader import Cache, CachedStream, open_cache
 from emofuse.cache.stale import check_streams
+from emofuse.datasets.rows import open_files
 from emofuse.specs import StreamSpec
 from emofuse.status import Status
 from emofuse.stores import as_path
@@ -98,8 +99,10 @@ def compare_sample(
     identities = {stream.name: stream_identity(stream, spec) for stream in spec.streams}
     check_streams(cache.path, extracted.values(), identities, cache.decode, cache.face)
     rows = _draw(cache, extracted, count, seed)
-    root = cache.manifest.root if data is None else data
-    paths = [root / cache.manifest.table["path"][row] for row in rows]
+    root = cache.manifest.root if data is None else as_path(data)
+    files = open_files(root)
+    found_paths = [cache.manifest.table["path"][row] for row in rows]
+    paths = [root / path if files.holds(path) else None for path in found_paths]
     ids = [cache.manifest.table["sample_id"][row] for row in rows]
     differences: list[Difference] = []
     largest = dict.fromkeys(extracted, 0.0)

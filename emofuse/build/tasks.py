@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from emofuse.build.seen import SeenFiles
 from emofuse.specs import CacheSpec, StreamSpec
 
 _TIMEOUT_S = 60.0
@@ -93,12 +94,14 @@ class BlockDone:
         counts: stream -> rows of each status of this block, (len(Status),) int.
         problems: in row order.
         written: whether it was; a block of which all retried rows fared as before was not.
+        seen: the files that it was extracted from; None where nobody looked.
     """
 
     rows: int
     counts: Mapping[str, tuple[int, ...]]
     problems: tuple[Problem, ...]
     written: bool = True
+    seen: SeenFiles | None = None
 
 
 @dataclass(frozen=True)

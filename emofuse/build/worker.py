@@ -7,21 +7,28 @@ from __future__ import annotations
 
 import atexit
 import platform
+import stat
 import sys
 import threading
 import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
+import google_crc32c
 import numpy as np
 
 from emofuse.build.lanes import may_use_gpu
+from emofuse.build.seen import UNKNOWN, SeenFiles
 from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
 from emofuse.cache.layout import StreamLayout
 from emofuse.cache.writer import write_block
+from emofuse.datasets.manifest import FILE_COLUMNS
 from emofuse.errors import BuildError, CacheError, UnwritableCacheError
 from emofuse.specs import StreamSpec, digest
 from emofuse.status import Status
+from emofuse.stores import is_remote
 from emofuse.streams import augment_identity, stream_identity, stream_weights
 from emofuse.streams.extractor import Extraction, Extractor
 
@@ -108,6 +115,7 @@ def _compute_block(job: BuildJob, task: BlockTask) -> BlockDone:
         outcomes = {key: _outcomes(job, task, found, key, rows) for key, rows in task.retried.items()}
         if all(outcomes[key] == dict(rows) for key, rows in task.retried.items()):
             return _retried(task, outcomes, written=False)
+    seen = _look_at_files(task)  # before they are read: what is replaced in between is noticed by the next build
     found = _extract(job, task, range(len(task.paths)))
     for view, extraction in found.items():
         for name, rows in extraction.rows.items():
@@ -122,10 +130,25 @@ def _compute_block(job: BuildJob, task: BlockTask) -> BlockDone:
                 view=view,
             )
     if task.retried is not None:
-        return _retried(task, outcomes, written=True)
+        return replace(_retried(task, outcomes, written=True), seen=seen)
     together = {name: np.concatenate([found[view].rows[name].status for view in task.views]) for name in task.streams}
     counts = {name: _count(status) for name, status in together.items()}
-    return BlockDone(len(task.paths) * len(task.views), counts, tuple(_problems(task, found)))
+    return BlockDone(len(task.paths) * len(task.views), counts, tuple(_problems(task, found)), seen=seen)
+
+
+def _look_at_files(task: BlockTask) -> SeenFiles | None:
+    """Stamps of the block's files; None for those of a store, which says itself when they were written."""
+    stamps = np.full((len(task.paths), len(FILE_COLUMNS)), UNKNOWN, dtype=np.int64)
+    for row, path in enumerate(task.paths):
+        if path is None or row in task.deadly_rows:
+            continue
+        if is_remote(path):
+            return None
+        with suppress(OSError):
+            found = path.stat()
+            if stat.S_ISREG(found.st_mode):
+                stamps[row] = found.st_size, found.st_mtime_ns, google_crc32c.value(path.read_bytes())
+    return SeenFiles(task.start, stamps, task.streams)
 
 
 def _extract(job: BuildJob, task: BlockTask, rows: Collection[int]) -> dict[int, Extraction]:

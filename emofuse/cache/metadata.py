@@ -21,6 +21,9 @@ from emofuse.cache.layout import (
 from emofuse.cache.zarr_store import open_array
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, DatasetError
+from emofuse.specs import ImportedSpec
+
+_IMPORTED = ImportedSpec.model_fields["kind"].default
 
 
 def read_cache_layout(path: Path) -> CacheLayout:
@@ -62,6 +65,8 @@ def read_manifest(path: Path, layout: CacheLayout) -> Manifest:
         manifest = Manifest.read(beside)
     except (DatasetError, pl.exceptions.PolarsError, OSError, ValueError) as error:
         raise CacheError(f"{beside}: damaged ({error}). Run the same build again to have it written anew.") from error
+    if len(manifest) > layout.rows and manifest.head(layout.rows).ids_digest == layout.ids_digest:
+        manifest = manifest.head(layout.rows)  # a build was killed while it made room for more rows
     if manifest.ids_digest != layout.ids_digest:
         raise CacheError(
             f"{beside}: not the manifest of {path.name}, its {len(manifest)} sample ids are not those of the cache's "
@@ -75,6 +80,12 @@ def stream_names(path: Path) -> list[str]:
     folder = streams_dir(path)
     entries = folder.iterdir() if folder.is_dir() else ()
     return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def extracted_streams(path: Path) -> list[str]:
+    """Names of the streams that a build makes, as against imported ones."""
+    found = {name: read_attributes(streams_dir(path) / name) for name in stream_names(path)}
+    return [name for name, own in found.items() if own is not None and own.get("kind") != _IMPORTED]
 
 
 def read_stream_layout(path: Path, name: str, *, check_arrays: bool = True) -> StreamLayout | None:

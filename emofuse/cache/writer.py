@@ -7,7 +7,6 @@ at any moment leaves blocks that are done and blocks that are not, and nothing b
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -323,15 +322,10 @@ def _remove_stream_folder(path: Path, stream: str) -> None:
 
 def is_current(path: Path, manifest: Manifest) -> bool:
     """Whether the manifest beside the cache is already this one."""
-    beside = manifest_path(path)
-    if not beside.is_file():
-        return False
     try:
-        old = read_manifest(path, read_cache_layout(path))
+        return read_manifest(path, read_cache_layout(path)).equals(manifest)
     except CacheError:
-        return False  # damaged or of other samples: it is replaced
-    same = (old.classes, old.root) == (manifest.classes, manifest.root)
-    return same and json.dumps(old.info) == json.dumps(dict(manifest.info)) and old.table.equals(manifest.table)
+        return False  # missing, damaged or of other samples: it is replaced
 
 
 def _remove_leftovers(path: Path) -> None:

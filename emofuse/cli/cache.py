@@ -99,6 +99,8 @@ def build(
     path.parent.mkdir(parents=True, exist_ok=True)
     with build_progress() as progress:
         summary = build_cache(path, manifest, cache_spec, options, progress)
+    for change in summary.changes:
+        typer.echo(f"since the last build: {change}")
     typer.echo(f"{path}: {summary.describe()}")
     _print_problems(summary, manifest)
 

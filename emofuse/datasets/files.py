@@ -7,6 +7,7 @@ and the look-ups run in threads: they wait for the disk, or for the network behi
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,20 @@ class Entry(NamedTuple):
 
     name: str
     is_dir: bool
+
+
+class FileStamp(NamedTuple):
+    """What tells of a file, without reading it, that it was replaced: its length, and when it was last written.
+
+    `modified_ns` is nanoseconds since 1970, None where a store does not say.
+    """
+
+    bytes: int
+    modified_ns: int | None
+
+
+Look = tuple[FileFault | None, FileStamp | None]
+"""What is wrong with a file, and its stamp: None if there is no file."""
 
 
 class DatasetFiles:
@@ -98,33 +113,43 @@ class DatasetFiles:
         real = os.path.realpath(self.absolute(path))
         return real == self._real_root or real.startswith(self._real_root.rstrip(os.sep) + os.sep)
 
-    def fault(self, path: str) -> FileFault | None:
-        """What is wrong with a normalised relative path, or None."""
+    def holds(self, path: str) -> bool:
+        """Whether a relative path of any form ends below the root; one that is missing does if its folder does."""
+        path = posixpath.normpath(path)
+        if not self.is_inside(path):
+            return False
         try:
-            return self._file_fault(path) if self.is_inside(path) else FileFault.OUTSIDE
+            is_link = stat.S_ISLNK(os.lstat(self.absolute(path)).st_mode)
+        except (OSError, ValueError):
+            return True
+        return not is_link or self.leads_inside(path)
+
+    def look(self, path: str) -> Look:
+        """What is wrong with a normalised relative path, and the stamp of its file."""
+        try:
+            return self._look(path) if self.is_inside(path) else (FileFault.OUTSIDE, None)
         except (FileNotFoundError, NotADirectoryError):
-            return FileFault.MISSING
+            return FileFault.MISSING, None
         except (OSError, ValueError):  # no permission, a loop of links, a name too long or with a NUL in it
-            return FileFault.UNREADABLE
+            return FileFault.UNREADABLE, None
 
-    def faults(self, paths: Sequence[str]) -> Iterator[tuple[int, FileFault]]:
-        """Position and fault of every bad one of many normalised relative paths, in order."""
-        for position, fault in enumerate(map_in_threads(self.fault, paths)):
-            if fault is not None:
-                yield position, fault
+    def looks(self, paths: Sequence[str]) -> Iterator[Look]:
+        """The same of many, in order."""
+        return map_in_threads(self.look, paths)
 
-    def _file_fault(self, path: str) -> FileFault | None:
+    def _look(self, path: str) -> Look:
         found = os.lstat(self.absolute(path))
         if stat.S_ISLNK(found.st_mode):
             if not self.leads_inside(path):
-                return FileFault.OUTSIDE
+                return FileFault.OUTSIDE, None
             found = Path(self.absolute(path)).stat()
         if not stat.S_ISREG(found.st_mode):
-            return FileFault.NOT_A_FILE
+            return FileFault.NOT_A_FILE, None
+        stamp = FileStamp(found.st_size, found.st_mtime_ns)
         if found.st_size == 0:
-            return FileFault.EMPTY
+            return FileFault.EMPTY, stamp
         is_pointer = found.st_size < LFS_MAX_BYTES and self.read(path).startswith(LFS_MAGIC)
-        return FileFault.LFS_POINTER if is_pointer else None
+        return (FileFault.LFS_POINTER if is_pointer else None), stamp
 
 
 def map_in_threads(work: Callable[[str], T], paths: Sequence[str]) -> Iterator[T]:

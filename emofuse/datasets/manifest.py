@@ -22,6 +22,8 @@ from emofuse.errors import DatasetError
 from emofuse.stores import as_path, replace_file
 
 COLUMNS = ("sample_id", "path", "split", "label", "problem")
+FILE_COLUMNS = {"bytes": pl.Int64, "modified_ns": pl.Int64, "crc32c": pl.Int64}
+_FILE_PREFIX = "emofuse.file."
 _INFO_KEY = "emofuse"
 _IDS_AT_ONCE = 65536
 _SEAL_KEY = "emofuse.sha256"
@@ -41,12 +43,16 @@ class Manifest:
         classes: label names in their index order (the dataset's, not alphabetical unless the dataset has no order).
         root: folder that the paths are relative to.
         info: plain JSON data about the dataset: `name`, `kind`, and what else the reader knows.
+        files: N rows of `FILE_COLUMNS`, by which a replaced image is noticed: its length, when it was written
+            (nanoseconds since 1970) and the CRC-32C of its bytes, each null where it is not known. None if nothing is.
+            A manifest that was just read says what is on the disk now, that of a cache what was extracted.
     """
 
     table: pl.DataFrame
     classes: tuple[str, ...]
     root: Path
     info: Mapping[str, Any]
+    files: pl.DataFrame | None = None
 
     def __len__(self) -> int:
         return self.table.height
@@ -60,6 +66,20 @@ class Manifest:
             found.update("\n".join(part["sample_id"].to_list()).encode())
         return found.hexdigest()
 
+    def head(self, rows: int) -> Manifest:
+        """The first rows alone."""
+        files = None if self.files is None else self.files[:rows]
+        return Manifest(self.table[:rows], self.classes, self.root, self.info, files)
+
+    def equals(self, other: Manifest) -> bool:
+        """Whether both say the same."""
+        heads = [(each.classes, each.root, json.dumps(dict(each.info))) for each in (self, other)]
+        if heads[0] != heads[1] or not self.table.equals(other.table):
+            return False
+        if self.files is None or other.files is None:
+            return self.files is other.files
+        return self.files.equals(other.files)
+
     def write(self, path: Path) -> None:
         """Writes one Parquet file (classes, root and info travel in its metadata); replaces the file at once.
 
@@ -68,7 +88,10 @@ class Manifest:
         info = {"classes": list(self.classes), "root": str(self.root), "info": dict(self.info)}
         metadata = {_INFO_KEY: json.dumps(info, ensure_ascii=False), _SEAL_KEY: _OPEN_SEAL}
         buffer = io.BytesIO()
-        self.table.write_parquet(buffer, metadata=metadata)
+        table = self.table
+        if self.files is not None:
+            table = table.hstack([column.alias(_FILE_PREFIX + column.name) for column in self.files])
+        table.write_parquet(buffer, metadata=metadata)
         data = buffer.getvalue()
         replace_file(path, data.replace(_OPEN_SEAL.encode(), _seal(data).encode()))
 
@@ -88,7 +111,10 @@ class Manifest:
         if _INFO_KEY not in metadata:
             raise DatasetError(f"{path}: not a manifest of emofuse (its Parquet metadata lacks {_INFO_KEY!r})")
         info = json.loads(metadata[_INFO_KEY])
-        return cls(pl.read_parquet(io.BytesIO(data)), tuple(info["classes"]), as_path(info["root"]), info["info"])
+        table = pl.read_parquet(io.BytesIO(data))
+        own = [name for name in table.columns if name.startswith(_FILE_PREFIX)]
+        files = table.select(pl.col(own).name.replace(f"^{re.escape(_FILE_PREFIX)}", "")) if own else None
+        return cls(table.drop(own), tuple(info["classes"]), as_path(info["root"]), info["info"], files)
 
 
 def _seal(data: bytes) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import cast
 
-from emofuse.datasets.files import LFS_MAGIC, LFS_MAX_BYTES, Entry, FileFault, map_in_threads
-from emofuse.stores import RemotePath, file_sizes
+from emofuse.datasets.files import LFS_MAGIC, LFS_MAX_BYTES, Entry, FileFault, FileStamp, Look, map_in_threads
+from emofuse.stores import RemotePath, list_objects
 
 
 class RemoteFiles:
@@ -18,14 +19,15 @@ class RemoteFiles:
         self._root = cast("RemotePath", root)
 
     @cached_property
-    def _sizes(self) -> dict[str, int]:
-        return file_sizes(self._root)
+    def _stamps(self) -> dict[str, FileStamp]:
+        found = list_objects(self._root)
+        return {path: FileStamp(size, modified_ns) for path, (size, modified_ns) in found.items()}
 
     @cached_property
     def _folders(self) -> dict[str, dict[str, bool]]:
         """Folder, "" for the root -> name of what lies in it -> whether that is a folder."""
         folders: dict[str, dict[str, bool]] = {"": {}}
-        for path in self._sizes:
+        for path in self._stamps:
             above, _, name = path.rpartition("/")
             folders.setdefault(above, {})[name] = False
             while above:
@@ -53,6 +55,10 @@ class RemoteFiles:
         """The same: nothing leads elsewhere."""
         return self.is_inside(path)
 
+    def holds(self, path: str) -> bool:
+        """Whether a relative path of any form stays below the root."""
+        return self.is_inside(posixpath.normpath(path))
+
     def entries(self, folder: str) -> list[Entry]:
         """What lies in a folder, by name; names that start with a dot are left out."""
         found = self._folders.get(folder, {})
@@ -70,21 +76,19 @@ class RemoteFiles:
             raise ValueError("its path leaves the root")
         return (self._root / path).read_bytes()
 
-    def fault(self, path: str) -> FileFault | None:
-        """What is wrong with a normalised relative path, or None."""
+    def look(self, path: str) -> Look:
+        """What is wrong with a normalised relative path, and the stamp of its object."""
         if not self.is_inside(path):
-            return FileFault.OUTSIDE
-        size = self._sizes.get(path)
-        if size is None:
-            return FileFault.NOT_A_FILE if path in self._folders else FileFault.MISSING
-        if size == 0:
-            return FileFault.EMPTY
-        is_pointer = size < LFS_MAX_BYTES and self.read(path).startswith(LFS_MAGIC)
-        return FileFault.LFS_POINTER if is_pointer else None
+            return FileFault.OUTSIDE, None
+        stamp = self._stamps.get(path)
+        if stamp is None:
+            return (FileFault.NOT_A_FILE if path in self._folders else FileFault.MISSING), None
+        if stamp.bytes == 0:
+            return FileFault.EMPTY, stamp
+        is_pointer = stamp.bytes < LFS_MAX_BYTES and self.read(path).startswith(LFS_MAGIC)
+        return (FileFault.LFS_POINTER if is_pointer else None), stamp
 
-    def faults(self, paths: Sequence[str]) -> Iterator[tuple[int, FileFault]]:
-        """Position and fault of every bad one of many normalised relative paths, in order."""
+    def looks(self, paths: Sequence[str]) -> Iterator[Look]:
+        """The same of many, in order."""
         _ = self._folders  # before there are threads
-        for position, fault in enumerate(map_in_threads(self.fault, paths)):
-            if fault is not None:
-                yield position, fault
+        return map_in_threads(self.look, paths)

@@ -13,10 +13,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from emofuse.datasets.files import DatasetFiles, FileFault
-from emofuse.datasets.manifest import COLUMNS, Manifest
+from emofuse.datasets.manifest import COLUMNS, FILE_COLUMNS, Manifest
 from emofuse.datasets.remote_files import RemoteFiles
 from emofuse.datasets.splits import stratified_split
 from emofuse.errors import DatasetError, did_you_mean
@@ -26,6 +27,7 @@ from emofuse.stores import as_path, is_remote
 Files = DatasetFiles | RemoteFiles
 RESERVED = (*COLUMNS, "file", "row", "index")  # names that an attribute cannot have
 _LISTED_PER_FAULT = 20
+_UNKNOWN = -1
 
 
 class RowFault(StrEnum):
@@ -152,7 +154,7 @@ def check_rows(
         raise DatasetError(f"{root}: the dataset lists no images")
     faults = found.faults
     table = found.table.with_columns(normalised_paths(found.table["path"]).alias("path"))
-    _check_files(table["path"], files or open_files(root), faults)
+    stamps = _check_files(table["path"], files or open_files(root), faults)
     table = table.with_columns(_known_labels(table["label"], found.classes, faults), _unique_ids(table, faults))
     if isinstance(split, StratifiedSplit):
         splits = stratified_split(table["label"].to_list(), split)
@@ -172,7 +174,7 @@ def check_rows(
         "split": split.model_dump(mode="json"),
         "notes": list(found.notes),
     }
-    manifest = Manifest(table.select(*COLUMNS, *attributes), tuple(found.classes), root.absolute(), info)
+    manifest = Manifest(table.select(*COLUMNS, *attributes), tuple(found.classes), root.absolute(), info, stamps)
     return Listing(manifest, bad_rows.select("file", "row", "path", "fault", "detail"), problems.height)
 
 
@@ -228,15 +230,22 @@ def ids_from_paths(paths: pl.Series) -> pl.Series:
     return stems.select(pl.when(ambiguous).then(path).otherwise(pl.col("stem")).alias("sample_id"))["sample_id"]
 
 
-def _check_files(paths: pl.Series, files: Files, faults: Faults) -> None:
+def _check_files(paths: pl.Series, files: Files, faults: Faults) -> pl.DataFrame:
+    """Adds what is wrong with the files to the faults; gives their stamps, as `Manifest.files` wants them."""
     passed_over = faults.rows_without_path()
     for row in paths.is_null().arg_true():
         if row not in passed_over:
             faults.add(row, RowFault.NO_PATH)
             passed_over.add(row)
     rows = [row for row in range(len(paths)) if row not in passed_over]
-    for position, fault in files.faults(paths.gather(rows).to_list()):
-        faults.add(rows[position], fault)
+    known = {name: np.full(len(paths), _UNKNOWN, dtype=np.int64) for name in FILE_COLUMNS}
+    for row, (fault, stamp) in zip(rows, files.looks(paths.gather(rows).to_list()), strict=True):
+        if stamp is not None:
+            known["bytes"][row] = stamp.bytes
+            known["modified_ns"][row] = _UNKNOWN if stamp.modified_ns is None else stamp.modified_ns
+        if fault is not None:
+            faults.add(row, fault)
+    return pl.DataFrame(known).with_columns(pl.all().replace(_UNKNOWN, None))
 
 
 def _known_labels(labels: pl.Series, classes: Sequence[str], faults: Faults) -> pl.Series:

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from cheap_streams import DeadlySpec, MeanColourSpec, NoFaceSeenSpec, NothingSeenSpec, SizeSpec
+from PIL import Image
 
 import emofuse.build.worker
 from emofuse.build import BuildState, build_cache, plan_build
@@ -174,7 +175,7 @@ def test_faces_do_not_matter_to_streams_that_look_at_none(built, manifest):
 def test_other_samples_and_blocks_are_stale(built, manifest, in_process):
     fewer = Manifest(manifest.table[1:], manifest.classes, manifest.root, manifest.info)
     with pytest.raises(
-        StaleCacheError, match=r"holds 40 rows, the dataset now has 39; row 0 was 'fear/00.*' and is now"
+        StaleCacheError, match=r"holds 40 rows, the dataset now has 39; no longer among them: 1 sample \(fear/00\)"
     ):
         build_cache(built, fewer, SPEC, in_process)
     with pytest.raises(StaleCacheError, match="has blocks of 8 rows, the spec now says 4"):
@@ -206,6 +207,31 @@ def test_bad_rows_of_the_manifest_are_unreadable_and_not_opened(tmp_path, manife
     )
     assert summary.counts["size"] == {"ok": 38, "unreadable": 2}
     assert open_cache(tmp_path / "features.zarr").streams["size"].status[4, 0] == Status.UNREADABLE
+
+
+@pytest.mark.parametrize("path", ["../secret.png", "{outside}", "fear/../../secret.png", "link.png", "out/secret.png"])
+def test_a_manifest_cannot_lead_out_of_the_root_of_its_dataset(tmp_path, in_process, path):
+    """Not by its text and not by links: it may have come with a cache from anywhere."""
+    root = tmp_path / "images"
+    root.mkdir()
+    Image.new("RGB", (6, 9), (1, 2, 3)).save(root / "own.png")
+    Image.new("RGB", (6, 9), (66, 66, 66)).save(tmp_path / "secret.png")
+    (root / "link.png").symlink_to(tmp_path / "secret.png")
+    (root / "out").symlink_to(tmp_path)
+    table = pl.DataFrame(
+        {
+            "sample_id": ["own", "secret"],
+            "path": ["own.png", path.format(outside=tmp_path / "secret.png")],
+            "split": ["train", "train"],
+            "label": ["joy", "joy"],
+            "problem": [None, None],
+        },
+        schema_overrides={"problem": pl.String},
+    )
+    build_cache(tmp_path / "features.zarr", Manifest(table, ("joy",), root, {}), SPEC, in_process)
+    stream = open_cache(tmp_path / "features.zarr").streams["mean_colour"]
+    assert stream.status[:, 0].tolist() == [Status.OK, Status.UNREADABLE]
+    assert stream.reasons()[1, 0] == "path leaves the root"
 
 
 def test_why_a_row_has_no_features_is_kept_in_the_cache(tmp_path, manifest, in_process, face):
@@ -275,7 +301,7 @@ def test_the_extractor_is_opened_once_for_all_blocks_and_closed(tmp_path, manife
 
 
 def test_paths_are_listed_block_by_block(manifest, tmp_path):
-    tasks = plan_build(tmp_path / "features.zarr", manifest, SPEC).tasks(manifest)
+    tasks = plan_build(tmp_path / "features.zarr", manifest, SPEC).tasks()
     first = next(tasks)
     assert (first.block, first.start, len(first.paths)) == (0, 0, 8)
     assert first.paths[0] == manifest.root / "fear" / "00.png"

@@ -60,7 +60,7 @@ def test_one_extractor_is_open_at_a_time(job, plan, manifest, monkeypatch):
     monkeypatch.setattr(worker, "Extractor", Watched)
     for layout in describe_streams(job, ("mean_colour", "size")):
         add_stream(job.cache, layout)
-    first, second, *_ = plan.tasks(manifest)
+    first, second, *_ = plan.tasks()
     compute_block(job, first)
     assert (opened, closed) == ([["mean_colour", "size"]], [])
     only_size = replace(second, streams=("size",))
@@ -70,13 +70,13 @@ def test_one_extractor_is_open_at_a_time(job, plan, manifest, monkeypatch):
 
 def test_a_worker_with_other_libraries_or_weights_refuses(job, plan, manifest):
     other = BuildJob(job.cache, SPEC, {**job.digests, "size": "0" * 64}, device="cpu", one_thread=False)
-    failed = compute_block(other, next(plan.tasks(manifest)))
+    failed = compute_block(other, next(plan.tasks()))
     assert isinstance(failed, BlockFailed)
     assert "size would differ from what the planning machine makes. Give all workers the same emofuse" in failed.reason
 
 
 def test_what_goes_wrong_in_the_cache_is_told_apart(job, plan, manifest):
-    failed = compute_block(job, next(plan.tasks(manifest)))  # its streams were never added
+    failed = compute_block(job, next(plan.tasks()))  # its streams were never added
     assert isinstance(failed, BlockFailed)
     assert failed.in_cache
     assert failed.rows == "rows 0-7 (block 0)"

@@ -100,9 +100,11 @@ def test_sizes_of_pictures_on_a_store(folder, upload):
 def test_files_on_a_store_have_the_faults_of_those_on_a_disk(folder, upload):
     root = upload(folder)
     paths = ["joy/b.jpg", "joy", "none.jpg", "fear/2.jpg", "fear/3.jpg", "../x", "/x", "joy/b.jpg/c"]
-    here, there = list(DatasetFiles(folder).faults(paths)), list(RemoteFiles(root).faults(paths))
-    assert there == here
-    assert {fault for _, fault in there} >= {FileFault.OUTSIDE, FileFault.EMPTY, FileFault.LFS_POINTER}
+    here, there = list(DatasetFiles(folder).looks(paths)), list(RemoteFiles(root).looks(paths))
+    assert [fault for fault, _ in there] == [fault for fault, _ in here]
+    assert [stamp and stamp.bytes for _, stamp in there] == [stamp and stamp.bytes for _, stamp in here]
+    assert all(stamp.modified_ns > 1_600_000_000_000_000_000 for _, stamp in there if stamp is not None)
+    assert {fault for fault, _ in there} >= {FileFault.OUTSIDE, FileFault.EMPTY, FileFault.LFS_POINTER}
     with pytest.raises(ValueError, match="its path leaves the root"):
         RemoteFiles(root).read("../x")
     assert RemoteFiles(root).entries("") == DatasetFiles(folder).entries("")

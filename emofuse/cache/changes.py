@@ -1,0 +1,214 @@
+"""What became of the dataset since a cache was built from it: noticed, named, and made good where that is possible.
+
+Rows that are new become rows behind those that there are, in whatever order the dataset now lists them: row i of the
+cache stays row i for ever. Labels, splits and attributes are those of the dataset as it is now. A row that is gone
+altogether cannot be taken out of the arrays, so that is an error.
+
+An image counts as replaced if its length changed, or if it was written again and the CRC-32C of its bytes is another:
+files whose time alone changed (a copied dataset) are read once and keep their features. What this does not find is an
+image that was replaced by one of the same length and given the old time: `emofuse cache verify --sample` may.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from emofuse.cache.layout import CacheLayout, manifest_path, streams_dir
+from emofuse.cache.mend import discard_blocks
+from emofuse.cache.metadata import extracted_streams, read_manifest, read_stream_layout, stream_names
+from emofuse.cache.zarr_store import open_array, update_group
+from emofuse.datasets.files import map_in_threads
+from emofuse.datasets.manifest import FILE_COLUMNS, Manifest
+from emofuse.errors import CacheError, StaleCacheError
+from emofuse.stores import is_remote
+
+_NAMED = 3
+_STAMPS = ("bytes", "modified_ns")
+
+
+@dataclass(frozen=True)
+class DatasetChanges:
+    """A dataset held against a cache.
+
+    Attributes:
+        manifest: the dataset's rows in the order of the cache, new ones behind; its files are as they are known now.
+        old: of the cache as it is.
+        layout: of the cache as it will be.
+        replaced: (n,) rows whose images are others than those that were extracted, ascending.
+        is_new_manifest: whether that of the cache says anything else.
+        lines: every change in words.
+    """
+
+    manifest: Manifest
+    old: CacheLayout
+    layout: CacheLayout
+    replaced: npt.NDArray[np.int64]
+    is_new_manifest: bool
+    lines: tuple[str, ...]
+
+    @property
+    def replaced_blocks(self) -> npt.NDArray[np.int64]:
+        """Blocks that hold a replaced row, ascending."""
+        blocks: npt.NDArray[np.int64] = np.unique(self.replaced // self.old.block_rows)
+        return blocks
+
+
+def notice_changes(path: Path, layout: CacheLayout, manifest: Manifest) -> DatasetChanges:
+    """Holds a dataset against a cache, without writing.
+
+    Args:
+        path: of the cache.
+        layout: of the cache.
+        manifest: of the dataset as it is now.
+
+    Raises:
+        StaleCacheError: samples of the cache are no longer in the dataset, or nothing says which they were.
+    """
+    same_order = manifest.ids_digest == layout.ids_digest
+    try:
+        old = read_manifest(path, layout)
+    except CacheError as error:
+        if not same_order:
+            raise StaleCacheError(
+                f"{path} holds {layout.rows} rows of other samples than the dataset's {len(manifest)}, and which they "
+                f"are cannot be told: {error}"
+            ) from None
+        return DatasetChanges(manifest, layout, layout, np.empty(0, np.int64), is_new_manifest=True, lines=())
+    lines: list[str] = []
+    if not same_order:
+        manifest = _in_order_of_cache(path, old, manifest, lines)
+    lines += _relabelled(old, manifest)
+    manifest, replaced = _compare_files(old, manifest, lines)
+    new = layout if same_order else replace(layout, rows=len(manifest), ids_digest=manifest.ids_digest)
+    return DatasetChanges(manifest, layout, new, replaced, not manifest.equals(old), tuple(lines))
+
+
+def adopt_changes(path: Path, changes: DatasetChanges) -> None:
+    """Makes a cache that of the dataset as it is now. Call it under `lock_cache`.
+
+    Blocks of replaced images are taken back first, then the manifest is replaced, then the arrays are made longer, and
+    the cache says last that it has more rows: killed at any moment, the next build finds what is still to do.
+    """
+    layouts = [layout for name in stream_names(path) if (layout := read_stream_layout(path, name)) is not None]
+    extracted = extracted_streams(path)
+    for layout in layouts:
+        if layout.name in extracted:
+            blocks = product(changes.replaced_blocks.tolist(), range(layout.views))
+            discard_blocks(path, layout.name, blocks)
+    if changes.is_new_manifest:
+        changes.manifest.write(manifest_path(path))
+    if changes.layout == changes.old:
+        return
+    for layout in layouts:
+        for array in layout.arrays:
+            stored = open_array(streams_dir(path) / layout.name / array, "r+")
+            stored.resize((changes.layout.rows, *stored.shape[1:]))
+    update_group(path, changes.layout.to_attributes())
+
+
+def _in_order_of_cache(path: Path, old: Manifest, new: Manifest, lines: list[str]) -> Manifest:
+    """The new manifest with the cache's rows first, in their order.
+
+    Raises:
+        StaleCacheError: some are no longer there.
+    """
+    known = old.table.select("sample_id").with_row_index("row")
+    found = new.table.select("sample_id").with_row_index("place").join(known, on="sample_id", how="left")
+    gone = known.join(found, on="sample_id", how="anti").sort("row")
+    if gone.height:
+        raise StaleCacheError(
+            f"{path} holds {len(old)} rows, the dataset now has {len(new)}; no longer among them: "
+            f"{_some(gone['sample_id'], 'sample')}. Rows cannot be taken out of a cache: put the samples back into the "
+            "dataset (their files may stay missing: --on-bad-rows keep), or build into another path."
+        )
+    ordered = found.sort("row", "place", nulls_last=True)
+    place = ordered["place"]
+    if not place[: len(old)].is_sorted():
+        lines.append("another order in the dataset: the cache keeps its own")
+    if found.height > len(old):
+        lines.append(f"new, behind those that there are: {_some(ordered['sample_id'][len(old) :], 'sample')}")
+    files = None if new.files is None else new.files[place]
+    return Manifest(new.table[place], new.classes, new.root, new.info, files)
+
+
+def _relabelled(old: Manifest, new: Manifest) -> list[str]:
+    """What else is said now of the samples that there were; none of it costs any extraction."""
+    lines = []
+    had, has = old.table, new.table[: len(old)]
+    for column in ("label", "split", "path"):
+        differs = had[column].ne_missing(has[column])
+        if differs.any():
+            lines.append(f"another {column}: {_some(has['sample_id'].filter(differs), 'sample')}")
+    if old.root != new.root:
+        lines.append(f"moved from {old.root} to {new.root}")
+    lost = had["problem"].is_null() & has["problem"].is_not_null()
+    if lost.any():
+        named = _some(has["sample_id"].filter(lost), "image")
+        lines.append(f"no longer readable ({has['problem'].filter(lost)[0]}): {named}; their features are kept")
+    return lines
+
+
+def _compare_files(old: Manifest, new: Manifest, lines: list[str]) -> tuple[Manifest, npt.NDArray[np.int64]]:
+    """The new manifest with all that is known of its files, and the rows whose images were replaced."""
+    rows = len(old)
+    now, then = (_or_unknown(manifest) for manifest in (new, old))
+    has_problem = new.table["problem"][:rows].is_not_null()
+    replaced = old.table["problem"].is_not_null() & ~has_problem  # there was no image before
+    both = now["bytes"][:rows].is_not_null() & then["bytes"].is_not_null() & ~has_problem & ~replaced
+    longer = both & (now["bytes"][:rows] != then["bytes"])
+    rewritten = both & ~longer & now["modified_ns"][:rows].ne_missing(then["modified_ns"])
+    same = _same_bytes(new, then["crc32c"], rewritten)
+    if same.any():
+        lines.append(f"written again with the same bytes: {_some(new.table['sample_id'][:rows].filter(same), 'image')}")
+    replaced |= longer | (rewritten & ~same)
+    if replaced.any():
+        named = _some(new.table["sample_id"][:rows].filter(replaced), "image")
+        lines.append(f"replaced: {named}; their blocks are computed again")
+    is_kept = has_problem | now["bytes"][:rows].is_null()  # nothing is known that would be newer
+    merged = now[:rows].with_columns(
+        *(pl.when(is_kept).then(then[name]).otherwise(pl.col(name)).alias(name) for name in _STAMPS),
+        pl.when(~replaced).then(then["crc32c"]).alias("crc32c"),
+    )
+    files = pl.concat([merged, now[rows:]])
+    is_known = new.files is not None or old.files is not None
+    return replace(new, files=files if is_known else None), replaced.arg_true().to_numpy().astype(np.int64)
+
+
+def _or_unknown(manifest: Manifest) -> pl.DataFrame:
+    """What is known of a manifest's files, all null if nothing is."""
+    if manifest.files is not None:
+        return manifest.files
+    return pl.DataFrame({name: [None] * len(manifest) for name in FILE_COLUMNS}, schema=FILE_COLUMNS)
+
+
+def _same_bytes(manifest: Manifest, sums: pl.Series, rewritten: pl.Series) -> pl.Series:
+    """(rows,) bool: of the files that were written again, those whose bytes are the same. Only these are read."""
+    same = np.zeros(len(sums), dtype=np.bool_)
+    if is_remote(manifest.root):
+        return pl.Series(same)
+    rows = (rewritten & sums.is_not_null()).arg_true().to_list()
+    paths = [str(manifest.root / manifest.table["path"][row]) for row in rows]
+    for row, found in zip(rows, map_in_threads(file_sum, paths), strict=True):
+        same[row] = found == sums[row]
+    return pl.Series(same)
+
+
+def file_sum(path: str) -> int | None:
+    """CRC-32C of the bytes of a file, None if it cannot be read."""
+    try:
+        return int(google_crc32c.value(Path(path).read_bytes()))
+    except OSError:
+        return None
+
+
+def _some(names: pl.Series, noun: str) -> str:
+    """`3 images (a, b, c)`."""
+    listed = ", ".join(names[:_NAMED].to_list()) + (", ..." if len(names) > _NAMED else "")
+    return f"{len(names)} {noun if len(names) == 1 else noun + 's'} ({listed})"

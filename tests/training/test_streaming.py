@@ -258,6 +258,15 @@ def test_a_damaged_chunk_ends_a_streamed_wave_with_its_remedy(tmp_path, plant_ca
         train_wave(TrainingData.of(cache, OfficialSplit(), memory_bytes=720_000), searched_runs(), Machine(CPU))
 
 
+def living_storages():
+    """Place -> bytes of what tensors on the CPU hold."""
+    return {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        for tensor in gc.get_objects()
+        if type(tensor) in {torch.Tensor, torch.nn.Parameter} and tensor.device == CPU
+    }
+
+
 def test_a_streamed_wave_stays_within_its_memory(tmp_path, plant_cache, monkeypatch):
     """All that lives is counted while blocks are read: tensors, and what NumPy has asked for since the beginning."""
     rows, budget = 3200, 4_500_000
@@ -280,6 +289,7 @@ def test_a_streamed_wave_stays_within_its_memory(tmp_path, plant_cache, monkeypa
     assert data.columns.nbytes(data.columns.of(specs[0].features)) > 3 * budget
     (wave,) = plan_runs(data, specs, machine=Machine(CPU)).waves
     assert wave.memory_bytes <= budget
+    others = living_storages()  # of other tests
     peak, reads = 0, 0
     read_block = CachedStream.read_block
 
@@ -287,12 +297,8 @@ def test_a_streamed_wave_stays_within_its_memory(tmp_path, plant_cache, monkeypa
         nonlocal peak, reads
         rows = read_block(self, *args)
         if (reads := reads + 1) % 60 == 0:
-            storages = {
-                tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-                for tensor in gc.get_objects()
-                if type(tensor) in {torch.Tensor, torch.nn.Parameter} and tensor.device == CPU
-            }
-            peak = max(peak, sum(storages.values()) + tracemalloc.get_traced_memory()[0])
+            held = sum(size for place, size in living_storages().items() if place not in others)
+            peak = max(peak, held + tracemalloc.get_traced_memory()[0])
         return rows
 
     monkeypatch.setattr(CachedStream, "read_block", counted)

@@ -46,9 +46,13 @@ lint: $(READY) ## ruff, mypy and the layers of imports
 
 check: lint test ## everything that must pass before a commit
 
-bench: $(READY) ## measure; writes benchmarks/results/*.json
+bench: $(READY) ## measure; writes benchmarks/results/*.json; about half an hour
 	$(BIN)/python -m benchmarks.heads
+	$(BIN)/python -m benchmarks.extraction
+	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.read_speed
 	$(BIN)/python -m benchmarks.faces
+	$(BIN)/python -m benchmarks.views
 
 bench-gpu: $(READY) ## heads a second and the paper's grid on a CUDA device, up to 25 minutes
 	$(BIN)/python -m benchmarks.heads --device cuda

@@ -196,8 +196,13 @@ def _connect(address: str | LocalCluster) -> Iterator[Client]:
     """A client that leaves the user's own default client alone and does not wait long when it is closed."""
     try:
         client = Client(address, set_as_default=False, timeout=_CONNECT_TIMEOUT_S)
-    except (OSError, ValueError) as error:
-        raise BuildError(f"{address}: no Dask scheduler answers ({error}). Start one with: dask scheduler") from None
+    except (OSError, ValueError, TypeError) as error:
+        remedy = "Start one with: dask scheduler"
+        if str(address).startswith("tls:"):
+            remedy = (
+                "Certificates are set in Dask's configuration: distributed.comm.tls.ca-file, .client.key, .client.cert"
+            )
+        raise BuildError(f"{address}: no Dask scheduler answers ({error}). {remedy}") from None
     try:
         yield client
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -10,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
 from cheap_streams import DELAY, FlakyStoreSpec, MeanColourSpec, SizeSpec
@@ -221,3 +223,54 @@ def test_extraction_processes_of_a_cluster_end_with_the_build(path, manifest, re
     build_cache(path, manifest, SPEC, BuildOptions(scheduler=address, device="cpu"))
     wait_until(lambda: not any(is_worker(child) for worker in workers for child in children_of(worker)), 20)
     shutil.rmtree(path)
+
+
+# Encryption: what Dask's own configuration says is used.
+
+
+@pytest.fixture
+def tls(tmp_path) -> dict[str, object]:
+    """A certificate of the test's own, as the configuration of Dask that says to use it."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
+    try:
+        subprocess.run([*made, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no openssl to make a certificate with")
+    own = {"key": str(key), "cert": str(certificate)}
+    roles = dict.fromkeys(("scheduler", "worker", "client"), own)
+    return {"distributed": {"comm": {"tls": {"ca-file": str(certificate), **roles}}}}
+
+
+def test_a_scheduler_behind_tls_is_used_with_the_settings_of_dask(
+    path, manifest, contents, undisturbed, tls, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SCRIPT.parent), *sys.path]))
+    monkeypatch.setattr(cluster, "_CONNECT_TIMEOUT_S", 20)
+    (tmp_path / "dask").mkdir()
+    (tmp_path / "dask" / "tls.yaml").write_text(json.dumps(tls))  # JSON is YAML
+    monkeypatch.setenv("DASK_CONFIG", str(tmp_path / "dask"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tls://127.0.0.1:{free.getsockname()[1]}"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    ends = [["dask_scheduler", "--host", address], ["dask_worker", address, "--nthreads", "1"]]
+    processes = [
+        subprocess.Popen([sys.executable, "-m", f"distributed.cli.{name}", *options, "--no-dashboard"], **quiet)
+        for name, *options in ends
+    ]
+    try:
+        with dask.config.set(dask.config.merge(dask.config.config, tls)):
+            build_cache(path, manifest, SPEC, BuildOptions(scheduler=address, device="cpu"))
+        assert contents(path) == undisturbed
+        monkeypatch.setattr(cluster, "_CONNECT_TIMEOUT_S", 2)
+        with pytest.raises(
+            BuildError, match=rf"^{address}: no Dask scheduler answers \(.*\)\. Certificates are set in"
+        ):
+            build_cache(tmp_path / "plain.zarr", manifest, SPEC, BuildOptions(scheduler=address, device="cpu"))
+    finally:
+        for process in processes:
+            for left in (*children_of(psutil.Process(process.pid)), process):
+                left.kill()
+            process.wait()

@@ -127,11 +127,12 @@ def build_cache(
     try:
         with sigterm_as_interrupt(), lock_cache(path):
             plan = plan_build(path, manifest, spec)
-            check_is_imported(path, plan.to_import)
             with writing(str(path)):
                 if plan.changes is not None:
                     adopt_changes(path, plan.changes)
                 create_cache(path, plan.manifest, block_rows=plan.layout.block_rows)
+            check_is_imported(path, plan.to_import)  # an import needs the cache to be there
+            with writing(str(path)):
                 _update_origins(path, plan, spec)
             summary = carry_out(path, plan, spec, options, progress=progress)
     except UnwritableCacheError:

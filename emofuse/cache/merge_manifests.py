@@ -80,7 +80,9 @@ def all_rows(caches: Sequence[Cache]) -> Manifest:
     table = pl.concat(tables, how="diagonal_relaxed")
     bad_rows = table["problem"].is_not_null().sum()
     info = {**first.info, "rows": table.height, "bad_rows": bad_rows, "merged": [str(cache.path) for cache in caches]}
-    return Manifest(table, first.classes, root, info)
+    files = [cache.manifest.files for cache in caches]
+    known = [each for each in files if each is not None]
+    return Manifest(table, first.classes, root, info, pl.concat(known) if len(known) == len(files) else None)
 
 
 def _drive(root: Path) -> str:

@@ -69,15 +69,13 @@ def device_findings(answer: Answer) -> list[Finding]:
 
 
 def codec_findings(answers: Mapping[str, Answer]) -> list[Finding]:
-    """With which codec pipeline caches are read."""
+    """With which codec pipeline chunks are written; features and statuses are read without one."""
     found = answers["codec"]
     if found.problem:
-        return [Finding(AREA, "fault", f"caches cannot be read: {found.problem}", "Mend zarr first")]
+        return [Finding(AREA, "fault", f"caches cannot be opened: {found.problem}", "Mend zarr first")]
     if "zarrs" in found.value:
-        return [Finding(AREA, "ok", "caches are read with zarrs")]
-    if answers["import zarrs"].problem:
-        return [Finding(AREA, "note", "caches are read with zarr's own, slower codecs", "pip install 'emofuse[fast]'")]
-    return [Finding(AREA, "ok", "caches are read with zarr's own codecs; zarrs is there and not set")]
+        return [Finding(AREA, "ok", "chunks are written with zarrs, and read without zarr")]
+    return [Finding(AREA, "ok", "chunks are written with zarr's own codecs, and read without zarr")]
 
 
 def available_cores() -> int:

@@ -155,15 +155,16 @@ def space_findings(wanted: Wanted, answers: Mapping[str, Answer], rows: int | No
 
 
 def cache_bytes(spec: CacheSpec, answers: Mapping[str, Answer], rows: int) -> int:
-    """About how large a cache of so many rows is. Chunks are uncompressed, and the last one is padded.
+    """About how large a cache of so many rows is, without what is imported. Chunks are uncompressed, the last padded.
 
     Raises:
         ValueError: the width of a stream is not known.
     """
     block_rows = spec.rows_of_a_block(rows)
     blocks = -(-rows // block_rows)
-    row = sum(_dim(stream, answers) * _BYTES[stream.dtype] + _BESIDE for stream in spec.streams)
-    return blocks * spec.views * (block_rows * row + _CHECKSUMS * len(spec.streams))
+    streams = [stream for stream in spec.streams if stream.kind != "imported"]
+    row = sum(_dim(stream, answers) * _BYTES[stream.dtype] + _BESIDE for stream in streams)
+    return blocks * spec.views * (block_rows * row + _CHECKSUMS * len(streams))
 
 
 def count_rows(wanted: Wanted, data: Path | None) -> int | None:

@@ -13,6 +13,7 @@ from emofuse.cache.layout import manifest_path
 from emofuse.cache.merge import merge_caches
 from emofuse.cache.reader import open_cache
 from emofuse.cache.writer import add_stream, create_cache, write_block
+from emofuse.datasets.manifest import FILE_COLUMNS
 from emofuse.errors import CacheError, StaleCacheError
 from emofuse.specs import DecodeSpec, FaceSpec
 from emofuse.status import Status
@@ -160,6 +161,17 @@ def test_images_on_a_store_and_on_a_disk_have_no_folder_in_common(make_cache, tm
             manifest.write(manifest_path(path))
         with pytest.raises(CacheError, match="no folder holds the images of all of them: "):
             merge_caches(tmp_path / "out.zarr", [one, two])
+
+
+def test_what_is_known_of_the_files_is_kept_if_it_is_known_of_all(make_cache, tmp_path):
+    sources = [make_cache("one", 2), make_cache("two", 2, first=2)]
+    for number, path in enumerate(sources):
+        merge_caches(tmp_path / f"{number}.zarr", sources)
+        assert open_cache(tmp_path / f"{number}.zarr").manifest.files is None
+        columns = {name: [10 * number, 10 * number + 1] for name in FILE_COLUMNS}
+        replace(open_cache(path).manifest, files=pl.DataFrame(columns, schema=FILE_COLUMNS)).write(manifest_path(path))
+    merge_caches(tmp_path / "out.zarr", sources)
+    assert open_cache(tmp_path / "out.zarr").manifest.files["bytes"].to_list() == [0, 1, 10, 11]
 
 
 def test_attributes_that_some_caches_lack_are_null(make_cache, tmp_path):

@@ -124,6 +124,13 @@ def test_the_estimate_is_the_size_of_a_cache_that_is_built(tmp_path, face):
     assert cache_bytes(spec, {}, 24) == pytest.approx(sum(path.stat().st_size for path in files), rel=0.01)
 
 
+def test_what_is_imported_takes_no_space_of_a_build(tmp_path):
+    own = [{"kind": "lbp"}]
+    imported = {"kind": "imported", "name": "clip_vit"}
+    sizes = [cache_bytes(wanted(tmp_path, streams).cache, {}, 1000) for streams in (own, [*own, imported])]
+    assert sizes[0] == sizes[1] > 0
+
+
 def test_the_widths_are_those_of_the_streams(face_detector):
     from emofuse.specs import ActionUnitsSpec, LandmarksSpec, LbpSpec, ObjectsSpec, Places365Spec, RandomWeights
     from emofuse.streams import make_stream

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from emofuse.build.execution import build_device, count_workers
+from emofuse.build.options import BuildOptions
 from emofuse.build.plan import BuildPlan, Missing, plan_build
-from emofuse.build.run import BuildOptions
-from emofuse.build.worker import cap_native_threads, resolve_device
+from emofuse.build.worker import cap_native_threads
 from emofuse.cache.layout import StreamLayout
 from emofuse.cache.reader import read_stream
 from emofuse.cache.stale import check_is_imported
@@ -84,13 +85,12 @@ def estimate_build(path: str | Path, manifest: Manifest, spec: CacheSpec, option
     if not plan.missing:
         return BuildEstimate(0, 0, (), 0, 0, 0.0, 0, _free_bytes(path), 0)
     lacking = tuple(name for name in plan.pending if plan.lacks(name))
-    device = resolve_device(options.device, [stream for stream in spec.streams if stream.name in lacking])
-    workers = min(_count_workers(options, device), len(plan.missing))
+    workers = count_workers(plan, spec, options)
     layouts = {
         stream.name: stream.layout for name in lacking if (stream := read_stream(path, plan.layout, name)) is not None
     }
-    one_thread = options.scheduler is not None or options.workers != 0  # as in a worker of many
-    trial = _Trial(plan, plan.manifest, spec, device, one_thread)
+    one_thread = not options.in_this_process  # as in a worker of many
+    trial = _Trial(plan, plan.manifest, spec, build_device(plan, spec, options), one_thread)
     seconds, sampled = 0.0, 0
     for names, missing in _by_streams(plan).items():
         measured = trial.measure(names, missing)
@@ -183,17 +183,6 @@ def _by_streams(plan: BuildPlan) -> dict[tuple[str, ...], list[Missing]]:
 def _rows(plan: BuildPlan, missing: Missing) -> int:
     rows = plan.layout.block_slice(missing.block)
     return int(rows.stop - rows.start)
-
-
-def _count_workers(options: BuildOptions, device: str) -> int:
-    if options.scheduler is None and options.workers == 0:
-        return 1
-    from emofuse.build import cluster
-
-    if options.scheduler is None:
-        return options.workers or cluster.default_workers(cuda=device.startswith("cuda"))
-    with cluster.remote_client(options.scheduler) as client:
-        return max(1, len(client.nthreads()))
 
 
 def _free_bytes(path: Path) -> int | None:

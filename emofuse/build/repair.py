@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from emofuse.build.options import BuildOptions
 from emofuse.build.plan import BuildPlan
 from emofuse.build.progress import Progress
-from emofuse.build.run import BuildOptions, BuildSummary, carry_out, sigterm_as_interrupt
+from emofuse.build.run import carry_out, sigterm_as_interrupt
+from emofuse.build.tally import BuildSummary
 from emofuse.cache.attempts import writing
 from emofuse.cache.mend import discard_blocks, restore_metadata
 from emofuse.cache.metadata import read_cache_layout, read_manifest, stream_names

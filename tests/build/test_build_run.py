@@ -282,7 +282,7 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_work(tmp_path, manifest,
 
 
 def test_problems_are_kept_to_a_number_whatever_the_dataset(tmp_path, manifest, in_process, monkeypatch):
-    monkeypatch.setattr("emofuse.build.run._KEPT_PROBLEMS", 5)
+    monkeypatch.setattr("emofuse.build.tally._KEPT_PROBLEMS", 5)
     gone = Manifest(manifest.table, manifest.classes, tmp_path / "moved", manifest.info)
     summary = build_cache(tmp_path / "features.zarr", gone, SPEC, in_process)
     assert (len(summary.problems), summary.problem_count) == (5, 40)

@@ -1,0 +1,89 @@
+"""Where blocks are computed: in this process, by local workers, or behind a scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from emofuse.build.options import BuildOptions
+from emofuse.build.plan import BuildPlan
+from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob
+from emofuse.build.worker import close_extractor, compute_block, describe_streams, resolve_device
+from emofuse.cache.layout import StreamLayout
+from emofuse.specs import CacheSpec
+
+
+class Workers(Protocol):
+    """Processes, or this process, that compute blocks."""
+
+    def open_streams(self, job: BuildJob, names: Sequence[str]) -> list[StreamLayout]:
+        """Opens new streams and gives their layouts."""
+        ...
+
+    def compute(self, job: BuildJob, tasks: Iterator[BlockTask]) -> Iterator[BlockDone | BlockFailed]:
+        """Results of all tasks, as they come."""
+        ...
+
+
+class ThisProcess:
+    """Works without Dask in the process that builds."""
+
+    def open_streams(self, job: BuildJob, names: Sequence[str]) -> list[StreamLayout]:
+        """Layouts of new streams."""
+        return describe_streams(job, names)
+
+    def compute(self, job: BuildJob, tasks: Iterator[BlockTask]) -> Iterator[BlockDone | BlockFailed]:
+        """Results of all tasks, in their order."""
+        return (compute_block(job, task) for task in tasks)
+
+
+def open_workers(plan: BuildPlan, spec: CacheSpec, options: BuildOptions) -> AbstractContextManager[Workers]:
+    """The workers that the options ask for. They end with the context.
+
+    Raises:
+        BuildError: no workers.
+    """
+    if options.in_this_process:
+        return _this_process()
+    from emofuse.build import cluster
+
+    if options.scheduler is not None:
+        return cluster.remote_workers(options.scheduler)
+    return cluster.local_workers(count_workers(plan, spec, options))
+
+
+def build_device(plan: BuildPlan, spec: CacheSpec, options: BuildOptions) -> str:
+    """Where the streams that lack something run: cpu, cuda or cuda:N.
+
+    Raises:
+        BuildError: cuda was asked for and there is none.
+    """
+    return resolve_device(options.device, [stream for stream in spec.streams if plan.lacks(stream.name)])
+
+
+def count_workers(plan: BuildPlan, spec: CacheSpec, options: BuildOptions) -> int:
+    """How many workers share a build, no more than there are blocks to compute.
+
+    Raises:
+        BuildError: the scheduler cannot be reached, or cuda was asked for and there is none.
+    """
+    if options.in_this_process:
+        return 1
+    from emofuse.build import cluster
+
+    count = options.workers
+    if options.scheduler is not None:
+        with cluster.remote_client(options.scheduler) as client:
+            count = max(1, len(client.nthreads()))
+    elif count is None:
+        count = cluster.default_workers(cuda=build_device(plan, spec, options).startswith("cuda"))
+    return min(count, len(plan.missing))
+
+
+@contextmanager
+def _this_process() -> Iterator[Workers]:
+    try:
+        yield ThisProcess()
+    finally:
+        close_extractor()

@@ -143,7 +143,7 @@ def test_a_file_is_replaced_at_once(folder):
 @pytest.mark.parametrize("ask", [RemotePath.read_bytes, RemotePath.is_file, file_sizes])
 def test_a_store_that_does_not_answer_is_an_error_with_the_remedy(s3_bucket, monkeypatch, ask):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(stores, "_ATTEMPTS", 1)
+    monkeypatch.setattr(stores.connection, "_ATTEMPTS", 1)
     stores.forget_connections()
     with pytest.raises(
         StoreError,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -223,58 +222,14 @@ def test_a_build_killed_in_the_middle_goes_on_to_the_same_cache(remote, tmp_path
     assert chunks_of(remote) == chunks_of(tmp_path / "undisturbed.zarr")
 
 
-class Flaky:
-    """A WSGI application that answers some requests with an error of the store's, as busy stores do."""
-
-    def __init__(self, application, every: int, status: str, code: str) -> None:
-        self._application, self._every = application, every
-        self._status, self._code = status, code
-        self._lock = threading.Lock()
-        self.requests = self.refused = 0
-
-    def __call__(self, environment, start_response):
-        with self._lock:
-            self.requests += 1
-            refuse = self.requests % self._every == 0
-            self.refused += refuse
-        if not refuse:
-            return self._application(environment, start_response)
-        environment["wsgi.input"].read(int(environment.get("CONTENT_LENGTH") or 0))
-        start_response(self._status, [("Content-Type", "application/xml")])
-        return [f"<Error><Code>{self._code}</Code><Message>again, please</Message></Error>".encode()]
-
-
-@pytest.fixture
-def flaky_store(monkeypatch, s3_bucket):
-    """Puts a store that errs before the real one: `flaky_store(every, status, code)`."""
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import make_server
-
-    servers = []
-
-    def start(every: int, status: str, code: str) -> Flaky:
-        application = Flaky(DomainDispatcherApplication(create_backend_app), every, status, code)
-        server = make_server("127.0.0.1", 0, application, threaded=True)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.port}")
-        stores.forget_connections()
-        return application
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
 @pytest.mark.parametrize(("status", "code"), [("503 Slow Down", "SlowDown"), ("500 Oops", "InternalError")])
 def test_a_store_that_fails_one_request_in_ten_is_asked_again(
-    remote, local, manifest, in_process, flaky_store, status, code
+    remote, local, manifest, in_process, refusing_store, status, code
 ):
-    application = flaky_store(10, status, code)
     spec = CacheSpec(block_rows=8, streams=(SizeSpec(),))
-    build_cache(remote, manifest, spec, in_process)
-    assert application.refused >= 3
+    with refusing_store(lambda number: number % 10 == 0, status, code) as store:
+        build_cache(remote, manifest, spec, in_process)
+    assert store.refused >= 3
     np.testing.assert_array_equal(
         open_cache(remote).streams["size"].read()[0], open_cache(local).streams["size"].read()[0]
     )
@@ -284,7 +239,7 @@ def test_a_store_that_goes_away_ends_the_build_and_what_is_there_stays(
     remote, local, manifest, in_process, monkeypatch
 ):
     endpoint = os.environ["AWS_ENDPOINT_URL"]
-    monkeypatch.setattr(stores, "_ATTEMPTS", 1)
+    monkeypatch.setattr(stores.connection, "_ATTEMPTS", 1)
     build_cache(remote, manifest, CacheSpec(block_rows=8, streams=(SizeSpec(),)), in_process)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     stores.forget_connections()

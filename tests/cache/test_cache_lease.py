@@ -154,7 +154,7 @@ def test_a_store_that_stops_answering_does_not_end_the_holder(cache, monkeypatch
 
 def test_a_store_that_does_not_answer_is_said(cache, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(stores, "_ATTEMPTS", 1)
+    monkeypatch.setattr(stores.connection, "_ATTEMPTS", 1)
     stores.forget_connections()
     with pytest.raises(StoreError, match=r"features\.lease\.json: the store cannot be used"), hold_lease(cache):
         pass

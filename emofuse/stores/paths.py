@@ -1,38 +1,22 @@
-"""Where caches and images lie: in folders of this machine, or on an S3-compatible store as `s3://bucket/prefix`.
+"""Paths of this machine and of stores.
 
-A path of a store is a `RemotePath`: it has those members of `pathlib.Path` that caches and datasets use, and what has
-no counterpart on a store (links, locks, renaming) is not among them, so that it fails at once and not on the quiet.
-
-Endpoint, region and credentials come from the usual places of AWS's tools: `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`,
-`AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_PROFILE`, `~/.aws/config`, or the role of the machine. What fails in
-passing (no answer, 500, 503, SlowDown) is tried again with growing pauses; a process has at most `_CONNECTIONS`
-requests under way. An object appears whole or not at all, which is all that a cache's blocks ask for.
+A path of a store has those members of `pathlib.Path` that caches and datasets use, and what has no counterpart on a
+store (links, locks, renaming) is not among them, so that it fails at once and not on the quiet.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import posixpath
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import TextIO, cast
 
-from emofuse.errors import StoreError
+from emofuse.stores.connection import file_system, store_errors
 
 SCHEME = "s3://"
-_CONNECTIONS = 16
-_ATTEMPTS = 5
-_CONNECT_TIMEOUT_S = 10
-_READ_TIMEOUT_S = 60
-# What the caller is to judge: all other errors are faults of the store or of the way to it.
-_ORDINARY = (FileNotFoundError, IsADirectoryError, NotADirectoryError, FileExistsError, StoreError)
-_FOREIGN = ("botocore", "aiobotocore", "aiohttp")  # whose exceptions have no base class but Exception
 
 
 def as_path(given: str | Path) -> Path:
@@ -248,118 +232,3 @@ class RemotePath:
 
     def mkdir(self, *, parents: bool = False, exist_ok: bool = False) -> None:
         """Does nothing: a folder is there as soon as an object is in it."""
-
-
-def list_objects(folder: RemotePath) -> dict[str, tuple[int, int | None]]:
-    """Name relative to a folder -> bytes, and when it was written if the store says, of all objects below it.
-
-    Times are nanoseconds since 1970, to the second.
-    """
-    with store_errors(folder):
-        found: Mapping[str, Any] = file_system().find(folder.key, detail=True)
-    start = len(folder.key) + 1
-    listed = {}
-    for key, entry in found.items():
-        if len(key) > start:
-            modified = entry.get("LastModified")
-            listed[key[start:]] = (int(entry["size"]), modified and int(modified.timestamp()) * 1_000_000_000)
-    return listed
-
-
-def file_sizes(folder: Path | RemotePath) -> dict[str, int]:
-    """Name relative to a folder, with slashes -> bytes, of all files below it at any depth; {} if there is no folder.
-
-    Files are listed, not asked for one by one: a cache of millions of rows has tens of thousands of them.
-    """
-    if isinstance(folder, RemotePath):
-        return {name: size for name, (size, _) in list_objects(folder).items()}
-    sizes: dict[str, int] = {}
-    folders = [("", str(folder))] if folder.is_dir() else []
-    for prefix, name in folders:
-        with os.scandir(name) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append((f"{prefix}{entry.name}/", entry.path))
-                elif entry.is_file():
-                    sizes[prefix + entry.name] = entry.stat().st_size
-    return sizes
-
-
-def remove_tree(folder: Path | RemotePath) -> None:
-    """Deletes a folder with all that is in it; nothing happens if there is none."""
-    if not isinstance(folder, RemotePath):
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    keys = [f"{folder.key}/{name}" for name in file_sizes(folder)]
-    if keys:
-        with store_errors(folder):
-            file_system().rm(keys)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file so that it is there whole or, if this process dies, as it was before."""
-    if is_remote(path):
-        path.write_bytes(data)
-        return
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    partial.replace(path)
-
-
-@lru_cache(maxsize=1)
-def file_system() -> Any:
-    """The one connection of this process to the store, for use from any thread.
-
-    Raises:
-        StoreError: s3fs is not installed.
-    """
-    return _connect(asynchronous=False)
-
-
-@lru_cache(maxsize=1)
-def async_file_system() -> Any:
-    """The same for Zarr, which runs requests in an event loop of its own."""
-    return _connect(asynchronous=True)
-
-
-def forget_connections() -> None:
-    """The next use of a store reads the environment again."""
-    file_system.cache_clear()
-    async_file_system.cache_clear()
-
-
-def _connect(*, asynchronous: bool) -> Any:
-    try:
-        import s3fs
-    except ImportError:
-        raise StoreError("s3:// needs the package s3fs: pip install 'emofuse[s3]'") from None
-    made = s3fs.S3FileSystem(
-        asynchronous=asynchronous,
-        use_listings_cache=False,  # other processes write too
-        skip_instance_cache=True,
-        max_concurrency=_CONNECTIONS,
-        config_kwargs={
-            "retries": {"max_attempts": _ATTEMPTS, "mode": "standard"},
-            "max_pool_connections": _CONNECTIONS,
-            "connect_timeout": _CONNECT_TIMEOUT_S,
-            "read_timeout": _READ_TIMEOUT_S,
-        },
-    )
-    made.retries = 2  # on top of those above; the default of 5 takes minutes to notice that nobody is there
-    return made
-
-
-@contextmanager
-def store_errors(path: object) -> Iterator[None]:
-    """Faults of the store or of the way to it become a `StoreError`; that an object is missing stays what it is."""
-    try:
-        yield
-    except _ORDINARY:
-        raise
-    except Exception as error:
-        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _FOREIGN:
-            raise
-        raise StoreError(
-            f"{path}: the store cannot be used ({type(error).__name__}: {error}). Check the endpoint and the "
-            "credentials (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), then run the same again."
-        ) from error

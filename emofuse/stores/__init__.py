@@ -1,0 +1,24 @@
+"""Where caches and images lie: in folders of this machine, or on an S3-compatible store as `s3://bucket/prefix`.
+
+`paths` tells them apart, `connection` reaches the store, `files` lists, deletes and replaces on either. An object of a
+store appears whole or not at all, which is all that a cache's blocks ask for.
+"""
+
+from emofuse.stores.connection import async_file_system, file_system, forget_connections, store_errors
+from emofuse.stores.files import file_sizes, list_objects, remove_tree, replace_file
+from emofuse.stores.paths import SCHEME, RemotePath, as_path, is_remote
+
+__all__ = [
+    "SCHEME",
+    "RemotePath",
+    "as_path",
+    "async_file_system",
+    "file_sizes",
+    "file_system",
+    "forget_connections",
+    "is_remote",
+    "list_objects",
+    "remove_tree",
+    "replace_file",
+    "store_errors",
+]

@@ -15,8 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob
-from emofuse.specs import CustomStreamSpec, StreamSpec
-from emofuse.streams import stream_weights
+from emofuse.streams import may_use_gpu
 
 RESOURCE = "GPU"
 _LAG = 64
@@ -28,13 +27,6 @@ class Lane(StrEnum):
     GPU = "gpu"
     CPU = "cpu"
     ANY = "any"
-
-
-def may_use_gpu(spec: StreamSpec) -> bool:
-    """Whether a stream runs a network, or is one of the user's own that does not say that it does not."""
-    if isinstance(spec, CustomStreamSpec):
-        return spec.uses_gpu
-    return stream_weights(spec) is not None
 
 
 def gpu_streams(job: BuildJob, names: Sequence[str]) -> frozenset[str]:

@@ -19,7 +19,6 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from emofuse.build.lanes import may_use_gpu
 from emofuse.build.seen import UNKNOWN, SeenFiles
 from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
 from emofuse.cache.layout import StreamLayout
@@ -29,7 +28,7 @@ from emofuse.errors import BuildError, CacheError, UnwritableCacheError
 from emofuse.specs import StreamSpec, digest
 from emofuse.status import Status
 from emofuse.stores import is_remote
-from emofuse.streams import augment_identity, stream_identity, stream_weights
+from emofuse.streams import augment_identity, may_use_gpu, stream_identity, stream_weights
 from emofuse.streams.extractor import Extraction, Extractor
 
 

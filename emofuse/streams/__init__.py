@@ -129,6 +129,13 @@ def stream_weights(spec: StreamSpec) -> dict[str, Any] | None:
     return {"kind": found.kind, "name": found.name, "sha256": found.sha256, "seed": found.seed}
 
 
+def may_use_gpu(spec: StreamSpec) -> bool:
+    """Whether a stream runs a network, or is one of the user's own that does not say that it does not."""
+    if isinstance(spec, CustomStreamSpec):
+        return spec.uses_gpu
+    return isinstance(spec, BackboneSpec | Places365Spec | ObjectsSpec)
+
+
 def _not_extracted(spec: ImportedSpec) -> str:
     origin = f" from {spec.source}" if spec.source else ""
     return f"stream {spec.name!r} was imported{origin}: emofuse cannot extract it from an image. Leave it out"

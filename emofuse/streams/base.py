@@ -6,14 +6,16 @@ files, finds faces or writes arrays: `emofuse.streams.extractor` decodes and det
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, cast, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from emofuse.status import Status
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,41 @@ class Sample:
     Attributes:
         image: (H, W, 3) uint8 RGB, upright.
         face: the face found in it, None when none was found or no stream asked for it.
-        shared: what one stream made of the picture and another needs as well, by how it was made: two networks with
-            the same preset look at one tensor.
     """
 
     image: npt.NDArray[np.uint8]
     face: Face | None = None
-    shared: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+
+class Batch(Sequence[Sample]):
+    """Samples that go through all streams together, and what one stream made of them and another needs as well."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = tuple(samples)
+        self._made: dict[Hashable, Any] = {}
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> Batch:
+        """The samples as a batch, which they may be already."""
+        return samples if isinstance(samples, Batch) else cls(samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
+        return self._samples[index]
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def once(self, how: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` gives; made by the first stream that asks for it, under a key that says how it is made."""
+        if how not in self._made:
+            self._made[how] = make()
+        return cast("Made", self._made[how])
 
 
 @dataclass(frozen=True, slots=True)

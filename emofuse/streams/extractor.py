@@ -2,11 +2,15 @@
 
 What goes wrong with one picture costs that row's status and nothing else. What goes wrong with every picture of a block
 is the stream's fault, and raises.
+
+Where networks run on a GPU, a thread of their own feeds it: meanwhile the CPU computes the other streams, and decodes
+the pictures that come next and finds their faces.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +24,8 @@ from emofuse.decode import read_image
 from emofuse.errors import DecodeError, EmofuseError, StreamError
 from emofuse.specs import CacheSpec, StreamSpec
 from emofuse.status import Status
-from emofuse.streams import make_stream
-from emofuse.streams.base import Rows, Sample, Stream
+from emofuse.streams import make_stream, may_use_gpu
+from emofuse.streams.base import Batch, Rows, Sample, Stream
 from emofuse.streams.faces import make_face_detector
 from emofuse.views import apply_view, draw_view
 
@@ -49,7 +53,7 @@ class Extraction:
 
 
 @dataclass
-class _Batch:
+class _Pictures:
     """Decoded pictures on their way through the streams: rows of the block and what they show."""
 
     rows: list[int] = field(default_factory=list)
@@ -88,6 +92,10 @@ class Extractor:
             }
             needs_face = any(stream.needs_face for stream in self._streams.values())
             self._detector = opened.enter_context(closing(make_face_detector(cache_spec.face))) if needs_face else None
+            on_gpu = {spec.name for spec in streams if device != "cpu" and may_use_gpu(spec)}
+            self._on_gpu = {name: stream for name, stream in self._streams.items() if name in on_gpu}
+            self._on_cpu = {name: stream for name, stream in self._streams.items() if name not in on_gpu}
+            self._feeder = opened.enter_context(ThreadPoolExecutor(1)) if on_gpu else None
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
@@ -135,14 +143,17 @@ class Extractor:
             StreamError: as `extract`.
         """
         extractions = {view: self._unread(len(paths)) for view in views}
-        batch = _Batch()
+        pictures = _Pictures()
+        finish = _nothing
         for row, path in enumerate(paths):
             if path is not None:
-                self._read(row, path, batch, extractions.values())
-            if batch.full or row == len(paths) - 1:
+                self._read(row, path, pictures, extractions.values())
+            if pictures.full or row == len(paths) - 1:
                 for view, extraction in extractions.items():
-                    self._run(batch, [sample_ids[row] for row in batch.rows], view, extraction)
-                batch = _Batch()
+                    before, finish = finish, self._start(pictures, sample_ids, view, extraction)
+                    before()
+                pictures = _Pictures()
+        finish()
         for extraction in extractions.values():
             extraction.problems.sort()
             _check_not_all_failed(extraction)
@@ -155,34 +166,39 @@ class Extractor:
         }
         return Extraction(rows, [])
 
-    def _read(self, row: int, path: Path, batch: _Batch, extractions: Iterable[Extraction]) -> None:
-        """Decodes one picture and adds it to the batch."""
+    def _read(self, row: int, path: Path, pictures: _Pictures, extractions: Iterable[Extraction]) -> None:
+        """Decodes one picture and adds it to the others."""
         try:
             image = read_image(path, self._decode)
         except DecodeError as error:
             for extraction in extractions:
                 extraction.problems.append((row, "", str(error)))
             return
-        batch.add(row, image)
+        pictures.add(row, image)
 
-    def _run(self, batch: _Batch, sample_ids: Sequence[str], view: int, extraction: Extraction) -> None:
-        """Sends one view of a batch through every stream and files what comes back under its rows."""
-        samples, face_failures = self._samples(batch, sample_ids, view)
-        for name, stream in self._streams.items():
-            spoilt = face_failures if stream.needs_face else {}
-            kept = [index for index in range(len(samples)) if index not in spoilt]
-            if kept:
-                found, reasons = _extract(stream, name, [samples[index] for index in kept])
-                _store(found, reasons, [batch.rows[index] for index in kept], name, extraction)
-            for index, reason in spoilt.items():
-                extraction.rows[name].status[batch.rows[index]] = Status.FAILED
-                extraction.problems.append((batch.rows[index], name, reason))
+    def _start(
+        self, pictures: _Pictures, sample_ids: Sequence[str], view: int, extraction: Extraction
+    ) -> Callable[[], None]:
+        """Sends one view of some pictures through every stream, and files what comes back under their rows.
 
-    def _samples(self, batch: _Batch, sample_ids: Sequence[str], view: int) -> tuple[list[Sample], dict[int, str]]:
+        Returns:
+            What waits for the GPU and files what it made. All else is done.
+        """
+        batch, faceless = self._batch(pictures, sample_ids, view)
+        if not batch:
+            return _nothing
+        rows = list(pictures.rows)
+        waiting = self._feeder.submit(_extract_all, self._on_gpu, batch, faceless) if self._feeder else None
+        _store_all(_extract_all(self._on_cpu, batch, faceless), rows, extraction)
+        if waiting is None:
+            return _nothing
+        return lambda: _store_all(waiting.result(), rows, extraction)
+
+    def _batch(self, pictures: _Pictures, sample_ids: Sequence[str], view: int) -> tuple[Batch, dict[int, str]]:
         """The pictures of one view with the faces found in it, and why the detector failed on some, by their index."""
         samples, failures = [], {}
-        for index, (image, sample_id) in enumerate(zip(batch.images, sample_ids, strict=True)):
-            shown = apply_view(image, draw_view(self._augment, sample_id, view)) if view else image
+        for index, (row, image) in enumerate(zip(pictures.rows, pictures.images, strict=True)):
+            shown = apply_view(image, draw_view(self._augment, sample_ids[row], view)) if view else image
             face = None
             if self._detector is not None:
                 try:
@@ -190,7 +206,34 @@ class Extractor:
                 except Exception as error:  # noqa: BLE001 - native code; one picture's failure is that row's status
                     failures[index] = f"face detection: {_one_line(error)}"
             samples.append(Sample(shown, face))
-        return samples, failures
+        return Batch(samples), failures
+
+
+def _nothing() -> None:
+    """What is left to do when no GPU is waited for."""
+
+
+def _extract_all(
+    streams: Mapping[str, Stream], batch: Batch, faceless: Mapping[int, str]
+) -> dict[str, tuple[Rows, dict[int, str]]]:
+    """Stream -> its rows of a batch, and why each that failed did, the detector's failures included."""
+    return {
+        name: _extract_seen(stream, name, batch, faceless if stream.needs_face else {})
+        for name, stream in streams.items()
+    }
+
+
+def _extract_seen(stream: Stream, name: str, batch: Batch, faceless: Mapping[int, str]) -> tuple[Rows, dict[int, str]]:
+    if not faceless:
+        return _extract(stream, name, batch)
+    rows = Rows.empty(len(batch), stream.dim, stream.dtype, Status.FAILED)
+    reasons = dict(faceless)
+    kept = [index for index in range(len(batch)) if index not in faceless]
+    if kept:
+        found, own = _extract(stream, name, [batch[index] for index in kept])
+        rows.features[kept], rows.status[kept], rows.flags[kept] = found.features, found.status, found.flags
+        reasons |= {kept[index]: reason for index, reason in own.items()}
+    return rows, reasons
 
 
 def _extract(stream: Stream, name: str, samples: Sequence[Sample]) -> tuple[Rows, dict[int, str]]:
@@ -230,6 +273,11 @@ def _check_contract(rows: Rows, count: int, stream: Stream, name: str) -> None:
     if strange:
         allowed = ", ".join(f"{status.name} ({status.value})" for status in _STREAM_STATUSES)
         raise StreamError(f"stream {name!r} returned status {strange[0]}, a stream may return {allowed}")
+
+
+def _store_all(found: Mapping[str, tuple[Rows, dict[int, str]]], rows: Sequence[int], extraction: Extraction) -> None:
+    for name, (of_stream, reasons) in found.items():
+        _store(of_stream, reasons, rows, name, extraction)
 
 
 def _store(found: Rows, reasons: dict[int, str], rows: Sequence[int], name: str, extraction: Extraction) -> None:

@@ -21,6 +21,7 @@ from emofuse.errors import StreamError, WeightsError
 from emofuse.specs import ObjectsSpec, Precision
 from emofuse.status import Status
 from emofuse.streams.base import Rows, Sample
+from emofuse.streams.presets import send
 from emofuse.streams.ultralytics_networks import load_yolo, random_yolo
 from emofuse.weights import REGISTRY, default_weights, resolve_weights
 
@@ -30,6 +31,8 @@ VALUES = ("cx", "cy", "w", "h", "class_probability", "confidence")
 _STRIDE = 32  # of the coarsest of the network's grids: sides must be multiples
 _PADDING = 114  # grey, as in training
 _NMS_IOU = 0.7  # ultralytics' default at prediction
+_CPU_BATCH = 1  # larger ones fall out of the core's cache
+_GPU_BATCH = 32
 
 
 class _Letterbox(NamedTuple):
@@ -49,9 +52,9 @@ class _Letterbox(NamedTuple):
 class ObjectsStream:
     """YOLOv5 -> (5 objects x 6 values), most confident first, zeros behind them.
 
-    An object's centre and size are shares of the picture's width and height, 0 to 1. One picture goes through the
-    network at a time, in the smallest rectangle that its shape needs: so its boxes do not depend on its neighbours (and
-    equal `YOLO(...).predict(picture)`).
+    An object's centre and size are shares of the picture's width and height, 0 to 1. A picture goes through the network
+    in the smallest rectangle that its own shape needs, alone or with others that need the same: so its boxes equal
+    those of `YOLO(...).predict(picture)`.
 
     Attributes:
         network: the detection network, its batch norms folded into the convolutions.
@@ -76,6 +79,7 @@ class ObjectsStream:
             self._dtype = torch.bfloat16
             _lower_body(self.network)
         self._device = torch.device(device)
+        self._batch = _CPU_BATCH if self._device.type == "cpu" else _GPU_BATCH
         self._image_px = image_px
         self._min_confidence = min_confidence
 
@@ -86,44 +90,44 @@ class ObjectsStream:
             features (n, 30) float32; NO_DETECTION where nothing reaches the confidence asked for.
         """
         rows = Rows.empty(len(samples), self.dim, self.dtype, Status.NO_DETECTION)
-        for row, sample in enumerate(samples):
-            found = self.detect(sample.image)[:OBJECTS, [0, 1, 2, 3, 4, 4]]
-            if len(found):
-                rows.features[row, : found.size] = found.ravel()
+        for row, found in enumerate(self.detect([sample.image for sample in samples])):
+            best = found[:OBJECTS, [0, 1, 2, 3, 4, 4]]
+            if len(best):
+                rows.features[row, : best.size] = best.ravel()
                 rows.status[row] = Status.OK
         return rows
 
-    def detect(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """All objects of a picture (H, W, 3) uint8 RGB.
+    def detect(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.float32]]:
+        """All objects of n pictures (H, W, 3) uint8 RGB.
 
         Returns:
-            (k, 6) float32, most confident first: centre x, centre y, width, height as shares of the picture, score,
-            class number.
+            n arrays (k, 6) float32, most confident first: centre x, centre y, width, height as shares of the picture,
+            score, class number.
         """
-        box = _letterbox(image, self._image_px)
-        found = self._predict(box.image)
-        height, width = image.shape[:2]
-        corners = (found[:, :4].reshape(-1, 2, 2) - box.offset) / box.scale
-        corners = (corners / np.array([width, height], dtype=np.float32)).clip(0, 1)
-        shares = [corners.mean(axis=1), corners[:, 1] - corners[:, 0], found[:, 4:]]
-        return np.concatenate(shares, axis=1, dtype=np.float32)
+        boxes = [_letterbox(image, self._image_px) for image in images]
+        found: list[npt.NDArray[np.float32]] = [np.zeros((0, len(VALUES)), np.float32)] * len(images)
+        for rows in _of_one_shape(boxes, self._batch):
+            for row, in_box in zip(rows, self._predict([boxes[row].image for row in rows]), strict=True):
+                found[row] = _in_shares(in_box, boxes[row], images[row])
+        return found
 
     def close(self) -> None:
         """Nothing to release that the garbage collector does not."""
 
-    def _predict(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """(h, w, 3) uint8 -> (k, 6), most confident first: x1 y1 x2 y2 in its pixels, score, class number."""
+    def _predict(self, pictures: list[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.float32]]:
+        """B pictures (h, w, 3) of one shape -> B x (k, 6), most confident first: x1 y1 x2 y2, score, class."""
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), exact:
-            picture = (torch.from_numpy(image).to(self._device).permute(2, 0, 1)[None].float() / 255).to(self._dtype)
-            raw = self.network(picture.contiguous(memory_format=torch.channels_last))[0][0]  # (4 + classes, positions)
-            scores, classes = raw[4:].max(dim=0)
-            sure = scores > self._min_confidence
-            boxes, scores, classes = box_convert(raw[:4, sure].T, "cxcywh", "xyxy"), scores[sure], classes[sure]
-            kept = batched_nms(boxes, scores, classes, _NMS_IOU)
-            found = torch.cat([boxes, scores[:, None], classes[:, None].float()], dim=1)[kept]
-            array: npt.NDArray[np.float32] = found.cpu().numpy()
-        return array
+            batch = send([torch.from_numpy(picture) for picture in pictures], self._device).permute(0, 3, 1, 2)
+            batch = (batch.float() / 255).to(self._dtype, memory_format=torch.channels_last)
+            raw = self.network(batch)[0]  # (B, 4 + classes, positions)
+            scores, classes = raw[:, 4:].max(dim=1)
+            owners, positions = (scores > self._min_confidence).nonzero(as_tuple=True)
+            columns = [scores[owners, positions], classes[owners, positions].float(), owners.float()]
+            corners = box_convert(raw[owners, :4, positions], "cxcywh", "xyxy")
+            # They are few: a GPU's are sorted out on the CPU, so that it is waited for once a batch.
+            sure = torch.cat([corners, torch.stack(columns, dim=1)], dim=1).cpu()
+            return [_suppressed(sure[sure[:, 6] == owner, :6]) for owner in range(len(pictures))]
 
 
 def make_objects(spec: ObjectsSpec, device: str) -> ObjectsStream:
@@ -152,6 +156,31 @@ def _lower_body(network: Any) -> None:
     for layer in body:
         layer.to(torch.bfloat16)
     last.register_forward_pre_hook(lambda _, args: ([maps.float() for maps in args[0]],))
+
+
+def _suppressed(found: torch.Tensor) -> npt.NDArray[np.float32]:
+    """(k, 6): x1 y1 x2 y2, score, class -> those that no surer one of their class covers, most confident first."""
+    kept: npt.NDArray[np.float32] = found[batched_nms(found[:, :4], found[:, 4], found[:, 5], _NMS_IOU)].numpy()
+    return kept
+
+
+def _of_one_shape(boxes: Sequence[_Letterbox], most: int) -> list[list[int]]:
+    """Indices of letterboxed pictures in batches of one shape, `most` at most in each."""
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for index, box in enumerate(boxes):
+        by_shape.setdefault(box.image.shape, []).append(index)
+    return [rows[first : first + most] for rows in by_shape.values() for first in range(0, len(rows), most)]
+
+
+def _in_shares(
+    found: npt.NDArray[np.float32], box: _Letterbox, image: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.float32]:
+    """Corners in pixels of the letterboxed picture -> centre and size as shares of the picture, (k, 6)."""
+    height, width = image.shape[:2]
+    corners = (found[:, :4].reshape(-1, 2, 2) - box.offset) / box.scale
+    corners = (corners / np.array([width, height], dtype=np.float32)).clip(0, 1)
+    shares = [corners.mean(axis=1), corners[:, 1] - corners[:, 0], found[:, 4:]]
+    return np.concatenate(shares, axis=1, dtype=np.float32)
 
 
 def _letterbox(image: npt.NDArray[np.uint8], longest_px: int) -> _Letterbox:

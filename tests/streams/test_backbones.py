@@ -17,9 +17,10 @@ from torchvision import models
 
 from emofuse.errors import SpecError, StreamError, WeightsError
 from emofuse.specs import BackboneSpec, FileWeights, Places365Spec, RandomWeights, RegistryWeights
-from emofuse.streams import backbones
+from emofuse.streams import presets
 from emofuse.streams.backbones import BackboneStream, cut_head, make_backbone, make_network, make_places365, make_preset
-from emofuse.streams.base import Sample
+from emofuse.streams.base import Batch, Sample
+from emofuse.streams.presets import Preset, send
 from emofuse.streams.random_weights import seeded
 from emofuse.testing import check_stream
 from emofuse.weights import ResolvedWeights, import_weights, resolve_weights
@@ -98,13 +99,13 @@ def test_bfloat16_points_where_float32_does(shared_data, model):
 
 def test_networks_with_one_preset_prepare_a_picture_once(monkeypatch):
     seen = []
-    monkeypatch.setattr(backbones, "_middle", lambda image: seen.append(image.shape) or Image.fromarray(image))
-    samples = [Sample(data.astronaut()), Sample(data.coffee())]
+    monkeypatch.setattr(presets, "_middle", lambda image: seen.append(image.shape) or Image.fromarray(image))
+    samples = Batch([Sample(data.astronaut()), Sample(data.coffee())])
     first, second = (
         make_backbone(BackboneSpec(model=model, weights=RANDOM), "cpu") for model in ("squeezenet1_1", "resnet18")
     )
     other = make_backbone(BackboneSpec(model="inception_v3", weights=RANDOM), "cpu")
-    alone = second.extract([Sample(sample.image) for sample in samples]).features
+    alone = second.extract(Batch(samples)).features
     seen.clear()
     first.extract(samples)
     assert np.array_equal(second.extract(samples).features, alone)
@@ -228,6 +229,30 @@ def resolved(sha256):
 def test_the_weights_choose_the_preset(model, sha256, resize, crop, interpolation):
     preset = make_preset(model, resolved(sha256))
     assert (preset.resize_size, preset.crop_size, preset.interpolation.value) == ([resize], [crop], interpolation)
+
+
+@pytest.mark.parametrize("model", ["resnet50", "efficientnet_b0", "inception_v3", "vit_b_16"])
+def test_both_parts_of_a_preset_are_torchvisions_own_bit_for_bit(pictures, model):
+    transform = next(iter(models.get_model_weights(model))).transforms()
+    preset = Preset(transform)
+    found = preset.normalise(preset.cut_all(Batch(pictures), torch.device("cpu")))
+    for sample, picture in zip(pictures, found, strict=True):
+        assert torch.equal(picture, transform(Image.fromarray(sample.image)))
+
+
+def test_presets_share_a_square_unless_they_cut_it_otherwise():
+    squares = {
+        name: Preset(models.get_weight(name).transforms()).square
+        for name in (
+            "ResNet50_Weights.IMAGENET1K_V1",
+            "MobileNet_V2_Weights.IMAGENET1K_V1",
+            "ResNet50_Weights.IMAGENET1K_V2",
+            "EfficientNet_B0_Weights.IMAGENET1K_V1",
+        )
+    }
+    first, second, *others = squares.values()
+    assert first == second
+    assert len({first, *others}) == 3
 
 
 # ----- odd pictures -------------------------------------------------------------------------------
@@ -366,3 +391,19 @@ def test_cuda_agrees_with_the_cpu(pictures):
     cpu, cuda = (make_backbone(spec, device).extract(pictures).features for device in ("cpu", "cuda"))
     assert cuda == pytest.approx(cpu, rel=1e-3, abs=1e-4 * float(np.abs(cpu).max()))
     check_stream(spec, device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_networks_on_a_gpu_share_one_upload(pictures, monkeypatch):
+    sent = []
+    monkeypatch.setattr(presets, "send", lambda *given: sent.append(given) or send(*given))
+    first, second = (
+        make_backbone(BackboneSpec(model=model, weights=RANDOM), "cuda") for model in ("squeezenet1_1", "resnet18")
+    )
+    batch = Batch([*pictures] * 40)  # two batches of the network
+    first.extract(batch)
+    found = second.extract(batch).features
+    assert len(sent) == 1
+    alone = make_backbone(BackboneSpec(model="resnet18", weights=RANDOM), "cpu").extract(pictures).features
+    assert found[-3:] == pytest.approx(alone, rel=1e-3, abs=1e-4 * float(np.abs(alone).max()))

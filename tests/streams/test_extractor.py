@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-from typing import Any, Literal
+import sys
+import threading
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from emofuse.decode import read_image
 from emofuse.errors import StreamError
 from emofuse.specs import ActionUnitsSpec, CacheSpec, CustomStreamSpec, DecodeSpec, FaceSpec, LandmarksSpec, LbpSpec
 from emofuse.status import Status
@@ -62,6 +65,21 @@ class Level:
         self.closed += 1
 
 
+class Slow(Level):
+    """Waits until `go` is set."""
+
+    def __init__(self, go):
+        super().__init__("", None)
+        self._go = go
+        self.threads = set()
+
+    def extract(self, samples):
+        self.threads.add(threading.get_ident())
+        if not self._go.wait(20):
+            raise StreamError("nothing went on meanwhile")
+        return super().extract(samples)
+
+
 class LevelSpec(CustomStreamSpec):
     kind: Literal["level"] = "level"
     trick: str = ""
@@ -91,8 +109,17 @@ def pictures(tmp_path):
     return write
 
 
+DEVICE = "cpu"
+
+
+@pytest.fixture(autouse=True, params=["cpu", "cuda"])
+def _everywhere(request, monkeypatch):
+    """All that is tested here holds on a GPU too, which a stream of one's own counts as a user of; none of them is."""
+    monkeypatch.setattr(sys.modules[__name__], "DEVICE", request.param)
+
+
 def opened(*streams, **settings):
-    return Extractor(streams, CacheSpec(streams=streams, **settings), device="cpu")
+    return Extractor(streams, CacheSpec(streams=streams, **settings), device=DEVICE)
 
 
 def test_rows_lie_in_the_order_of_the_paths(pictures):
@@ -208,6 +235,43 @@ def test_micro_batches_bound_how_many_pictures_are_held_at_once(pictures, monkey
         by_pixels = extractor.extract(paths).rows["level"]
         assert extractor.streams["level"].calls == [[1, 2], [3, 4], [5, 6], [7]]
     assert np.array_equal(by_count.features, by_pixels.features)
+
+
+def test_the_cpu_goes_on_while_the_gpu_is_busy(pictures, monkeypatch):
+    if DEVICE == "cpu":
+        pytest.skip("all is done by one thread")
+    go, slow, quick = threading.Event(), [], []
+
+    class SlowSpec(LevelSpec):
+        kind: Literal["slow"] = "slow"
+
+        def make(self, device):
+            slow.append(Slow(go))
+            return slow[0]
+
+    class QuickSpec(LevelSpec):
+        kind: Literal["quick"] = "quick"
+        uses_gpu: ClassVar[bool] = False
+
+        def make(self, device):
+            quick.append(Level("", None))
+            return quick[0]
+
+    def read_last(path, spec):
+        if path.stem == "4":  # of the second micro-batch, the first being held on the GPU
+            assert quick[0].calls == [[1, 2, 3]]
+            assert slow[0].calls == []
+            go.set()
+        return read_image(path, spec)
+
+    monkeypatch.setattr(extractor_module, "_BATCH_SAMPLES", 3)
+    monkeypatch.setattr(extractor_module, "read_image", read_last)
+    with opened(SlowSpec(name="slow"), QuickSpec(name="quick")) as extractor:
+        found = extractor.extract(pictures(1, 2, 3, 4, 5, 6, 7))
+    for name in ("slow", "quick"):
+        assert found.rows[name].features[:, 0].tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert len(slow[0].threads) == 1
+    assert threading.get_ident() not in slow[0].threads
 
 
 def test_streams_are_closed_once_and_also_when_a_later_one_cannot_be_opened(monkeypatch):

@@ -75,7 +75,7 @@ def test_objects_are_those_of_ultralytics_own_prediction(lively, stream, picture
     yolo.model = copy.deepcopy(lively)
     counts = []
     for picture in pictures:
-        found = stream.detect(picture)
+        found = stream.detect([picture])[0]
         boxes = yolo.predict(picture[..., ::-1], imgsz=PX, conf=0.25, iou=0.7, verbose=False, device="cpu")[0].boxes
         expected = torch.cat([boxes.xywhn, boxes.conf[:, None], boxes.cls[:, None]], dim=1).numpy()
         counts.append(len(expected))
@@ -94,8 +94,21 @@ def test_five_objects_of_six_values_the_most_confident_first(stream, pictures):
     assert (np.diff(five[..., 5], axis=1) <= 0).all()
     assert np.array_equal(five[..., 4], five[..., 5])  # anchor-free heads have one score: see the module
     for picture, row in zip(pictures, five, strict=True):
-        found = stream.detect(picture)[:5, :5]
+        found = stream.detect([picture])[0][:5, :5]
         assert row[: len(found), :5] == pytest.approx(found)
+
+
+def test_pictures_that_need_one_shape_go_through_the_network_together(stream, pictures, monkeypatch):
+    several = [*pictures, *(picture[::-1] for picture in pictures)]
+    alone = [stream.detect([picture])[0] for picture in several]
+    monkeypatch.setattr(stream, "_batch", 3)
+    sizes = []
+    stream.network.register_forward_pre_hook(lambda _, args: sizes.append(tuple(args[0].shape)))
+    together = stream.detect([*several, *several])
+    assert sorted(size[0] for size in sizes) == [1, 1, 1, 2, 3, 3, 3, 3, 3]  # of 4, 4, 4 and 8 pictures of one shape
+    for found, expected in zip(together, [*alone, *alone], strict=True):
+        assert len(found) == len(expected)
+        assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_bfloat16_finds_the_same_objects_in_nearly_the_same_places(lively, pictures):
@@ -106,7 +119,7 @@ def test_bfloat16_finds_the_same_objects_in_nearly_the_same_places(lively, pictu
     assert {parameter.dtype for parameter in half.network.model[0].parameters()} == {torch.bfloat16}
     assert {parameter.dtype for parameter in half.network.model[-1].parameters()} == {torch.float32}
     for picture in pictures:
-        found, expected = half.detect(picture), full.detect(picture)
+        found, expected = half.detect([picture])[0], full.detect([picture])[0]
         assert len(found) == pytest.approx(len(expected), rel=0.2)
         best = np.abs(found[:1] - expected).max(axis=1).min()  # the most sure of one is among those of the other
         assert best < 0.05
@@ -126,9 +139,8 @@ def test_columns_name_every_value(stream):
 
 
 def test_zeros_stand_behind_the_last_object(lively, pictures):
-    scores = ObjectsStream(copy.deepcopy(lively), image_px=PX, min_confidence=0.25, device="cpu").detect(pictures[0])[
-        :, 4
-    ]
+    every = ObjectsStream(copy.deepcopy(lively), image_px=PX, min_confidence=0.25, device="cpu")
+    scores = every.detect(pictures[:1])[0][:, 4]
     between = float(scores[1] + scores[2]) / 2
     picky = ObjectsStream(copy.deepcopy(lively), image_px=PX, min_confidence=between, device="cpu")
     rows = picky.extract([Sample(pictures[0])])
@@ -182,8 +194,8 @@ def checkpoint(lively, tmp_path_factory):
 
 def test_ultralytics_own_checkpoints_load(checkpoint, stream, pictures):
     spec = ObjectsSpec(weights=FileWeights(path=checkpoint), image_px=PX)
-    found = make_objects(spec, "cpu").detect(pictures[0])
-    assert np.abs(found[:3, 4] - stream.detect(pictures[0])[:3, 4]).max() < 0.05  # half precision
+    found, expected = (each.detect(pictures[:1])[0] for each in (make_objects(spec, "cpu"), stream))
+    assert np.abs(found[:3, 4] - expected[:3, 4]).max() < 0.05  # half precision
 
 
 def test_an_imported_checkpoint_goes_by_its_registry_name(checkpoint):
@@ -322,3 +334,15 @@ def test_a_device_that_is_not_there_is_said():
     device = "cuda" if not torch.cuda.is_available() else "cuda:99"
     with pytest.raises(StreamError, match=f"device '{device}' cannot be used: "):
         make_objects(ObjectsSpec(weights=RANDOM), device)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_finds_what_the_cpu_finds(lively, pictures):
+    cpu, cuda = (
+        ObjectsStream(copy.deepcopy(lively), image_px=PX, min_confidence=0.25, device=device).detect([*pictures] * 9)
+        for device in ("cpu", "cuda")
+    )
+    for expected, found in zip(cpu, cuda, strict=True):
+        assert len(found) == pytest.approx(len(expected), abs=1)
+        assert found[:1] == pytest.approx(expected[:1], abs=1e-3)

@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -15,6 +17,9 @@ from emofuse.build import BuildOptions
 from emofuse.datasets import read_dataset
 from emofuse.datasets.manifest import Manifest
 from emofuse.specs import FolderSpec, StratifiedSplit
+
+if TYPE_CHECKING:
+    from refusing_store import RefusingStore
 
 # Streams of the tests lie in a module beside this file; worker processes inherit the import path.
 sys.path.append(str(Path(__file__).parent))
@@ -83,3 +88,23 @@ def start_build(images, tmp_path) -> Iterator[Callable[..., psutil.Process]]:
         for left in (*children_of(process), process):
             if left.is_running():
                 left.kill()
+
+
+@pytest.fixture
+def refusing_store(s3_bucket) -> Callable[..., AbstractContextManager[RefusingStore]]:
+    """Puts a store that refuses requests before the real one for a while: `refusing_store(refuses, status, code)`."""
+    from refusing_store import serve
+
+    from emofuse import stores
+
+    @contextmanager
+    def between(
+        refuses: Callable[[int], bool], status: str = "503 Slow Down", code: str = "SlowDown"
+    ) -> Iterator[RefusingStore]:
+        with pytest.MonkeyPatch.context() as patch, serve(refuses, status, code) as (store, address):
+            patch.setenv("AWS_ENDPOINT_URL", address)
+            stores.forget_connections()
+            yield store
+        stores.forget_connections()
+
+    return between

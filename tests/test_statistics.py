@@ -90,7 +90,7 @@ def test_neither_batches_nor_other_runs_change_a_number(monkeypatch):
     runs = [make_run(rng, 50, 3) for _ in range(2)]
     how = {"units": 50, "classes": 3, "resampling": Resampling(25)}
     together = resample_metrics(runs, METRICS, **how)
-    monkeypatch.setattr(statistics, "_BATCH_BYTES", 1)
+    monkeypatch.setattr(statistics.resampling, "_BATCH_BYTES", 1)
     alone = resample_metrics(runs[1:], METRICS, **how)
     np.testing.assert_array_equal(alone.drawn[:, 0], together.drawn[:, 1])
 
@@ -111,7 +111,7 @@ def test_counts_are_exact_where_float32_is_not_trusted(monkeypatch):
     rng = np.random.default_rng(3)
     runs, how = [make_run(rng, 50, 3)], {"units": 50, "classes": 3, "resampling": Resampling(25)}
     single = resample_metrics(runs, METRICS, **how)
-    monkeypatch.setattr(statistics, "_EXACT_FLOAT32", 1)
+    monkeypatch.setattr(statistics.resampling, "_EXACT_FLOAT32", 1)
     np.testing.assert_array_equal(resample_metrics(runs, METRICS, **how).drawn, single.drawn)
 
 

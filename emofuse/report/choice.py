@@ -20,6 +20,7 @@ def choice_sentences(search: SearchSummary) -> list[str]:
     diverged = sum(item.diverged for item in search.configurations)
     halved = sum(item.halved for item in search.configurations)
     chosen = sum(item.chosen for item in search.configurations)
+    fallbacks = sum(item.fallback for item in search.configurations)
     best = "lowest" if search.select == "loss" else "highest"
     score = f"the {best} validation {SELECTS[search.select]}{_mean_over(search)}"
     tried = f"{count:,} configuration{'s' * (count > 1)}, {search.heads:,} trained head{'s' * (search.heads > 1)}"
@@ -33,9 +34,39 @@ def choice_sentences(search: SearchSummary) -> list[str]:
     else:
         told.append(f"The configuration with {score} was chosen.")
     finalists = "the chosen one was" if chosen == 1 else f"the {chosen:,} chosen were"
+    if fallbacks:
+        finalists = f"the {chosen:,} chosen and {fallbacks:,} to take the place of the choice were"
     told.append(
         f"The search never saw a test row. Only {finalists} then trained on the training rows of the split and scored "
         "on its test rows, once."
+    )
+    return [*told, *divergence_sentences(search)]
+
+
+def divergence_sentences(search: SearchSummary) -> list[str]:
+    """Which final runs diverged, and what is used in the place of a choice that did; nothing if none diverged."""
+    diverged = [item for item in search.ranked if item.final_diverged]
+    if not diverged:
+        return []
+    told = []
+    if search.failed:
+        first, *more = [item.name for item in search.failed]
+        also = f", and so did {join_names(more)}, next in the ranking" if more else ""
+        told.append(f"THE CHOSEN CONFIGURATION DIVERGED in its final runs and is not used: {first}{also}.")
+        if search.used:
+            told.append(
+                f"Fallback: {search.used.name}, the next best by validation score, takes its place. Test scores had no "
+                "say in it."
+            )
+        else:
+            told.append("Nothing takes its place: of every configuration that can be chosen a final run diverged.")
+    named = "; ".join(
+        f"{item.name}: {len(item.final_diverged)} of {item.final_runs} ({', '.join(item.final_diverged)})"
+        for item in diverged
+    )
+    told.append(
+        f"Final runs that diverged: {named}. They have no test score; what is shown of their configurations is the "
+        "mean of the other seeds, where there are any."
     )
     return told
 
@@ -43,8 +74,9 @@ def choice_sentences(search: SearchSummary) -> list[str]:
 def choice_table(search: SearchSummary) -> Table:
     """The chosen ones, and the best of the others, by validation score."""
     ranked = list(enumerate(search.ranked, start=1))
-    others = [(rank, item) for rank, item in ranked if not item.chosen][:RUNNERS_UP]
-    shown = sorted([(rank, item) for rank, item in ranked if item.chosen] + others, key=lambda pair: pair[0])
+    trained = [(rank, item) for rank, item in ranked if item.chosen or item.fallback]
+    others = [(rank, item) for rank, item in ranked if not (item.chosen or item.fallback)][:RUNNERS_UP]
+    shown = sorted(trained + others, key=lambda pair: pair[0])
     items = [item for _, item in shown]
     return Table(
         (
@@ -53,14 +85,14 @@ def choice_table(search: SearchSummary) -> Table:
             Column(f"Validation {SELECTS[search.select]}", [_score(item) for item in items]),
             Column("Heads", [Cell(f"{item.runs:,}") for item in items]),
             Column("Ended early", [Cell(_ended(item)) for item in items], "left"),
-            Column("Chosen", [Cell("chosen" if item.chosen else UNDEFINED) for item in items], "left"),
+            Column("Chosen", [Cell(_role(item, search)) for item in items], "left"),
         )
     )
 
 
 def choice_caption(search: SearchSummary) -> str:
     """What the table shows of how many."""
-    rest = sum(not item.chosen for item in search.configurations)
+    rest = sum(not (item.chosen or item.fallback) for item in search.configurations)
     others = f" and the best {min(rest, RUNNERS_UP)} of the {rest:,} others" if rest else ""
     error = " ± its standard error" if any(item.error is not None for item in search.configurations) else ""
     return f"The chosen configurations{others}, by validation score{error}. All are in search.csv."
@@ -81,6 +113,14 @@ def _score(item: Searched) -> Cell:
     if item.score is None:
         return Cell(UNDEFINED)
     return Cell(f"{item.score:.4f}", "" if item.error is None else f"{item.error:.4f}")
+
+
+def _role(item: Searched, search: SearchSummary) -> str:
+    """`chosen`, `fallback`, both, and how many final runs diverged."""
+    parts = ["chosen"] * item.chosen + ["fallback"] * (item.fallback or (item.used and bool(search.failed)))
+    if item.final_diverged:
+        parts.append(f"{len(item.final_diverged)} of {item.final_runs} final runs diverged")
+    return ", ".join(parts) or UNDEFINED
 
 
 def _ended(item: Searched) -> str:

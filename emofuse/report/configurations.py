@@ -155,14 +155,17 @@ class Results:
     def ranked(self) -> tuple[Configuration, ...]:
         """The configurations, best validation score first; test rows have no say.
 
-        A search that knows them all by name ranks by its scores, which are what they were chosen by.
+        A search that knows them all by name ranks them as they were chosen; who had a final run that diverged comes
+        after all others.
         """
-        known = {item.name: item.score for item in self.search.configurations} if self.search else {}
-        scores = [known.get(item.name) for item in self.configurations]
-        if None in scores or len({item.name for item in self.configurations}) < len(self.configurations):
-            scores = [item.validation(self.select).mean for item in self.configurations]
+        names = {item.name for item in self.configurations}
+        found = [item for item in self.search.ranked if item.name in names] if self.search else []
+        places = {item.name: (bool(item.final_diverged), place) for place, item in enumerate(found)}
+        if len(places) == len(self.configurations):
+            return tuple(sorted(self.configurations, key=lambda item: places[item.name]))
         sign = 1 if self.select == "loss" else -1
-        keys = [math.inf if score is None or math.isnan(score) else sign * score for score in scores]
+        scores = [item.validation(self.select).mean for item in self.configurations]
+        keys = [math.inf if math.isnan(score) else sign * score for score in scores]
         return tuple(item for _, item in sorted(zip(keys, self.configurations, strict=True), key=lambda pair: pair[0]))
 
     @cached_property

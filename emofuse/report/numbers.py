@@ -81,12 +81,14 @@ def search_rows(search: SearchSummary) -> list[dict[str, Any]]:
         {
             "rank": rank,
             "configuration": item.name,
-            "chosen": "yes" if item.chosen else "no",
+            "chosen": "yes" if item.chosen else "fallback" if item.fallback else "no",
             f"val_{search.select}_mean": item.score,
             f"val_{search.select}_se": item.error,
             "runs": item.runs,
             "diverged": item.diverged,
             "halved": item.halved,
+            "final_runs": item.final_runs,
+            "final_diverged": len(item.final_diverged),
         }
         | {f"setting_{key}": _setting(item.settings.get(key)) for key in settings}
         for rank, item in enumerate(search.ranked, start=1)

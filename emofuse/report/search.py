@@ -24,7 +24,11 @@ class Searched:
         runs: heads trained for it.
         diverged: how many of them ended because the loss was not finite.
         halved: how many of them were ended by successive halving.
-        chosen: whether it was trained for the test rows.
+        chosen: whether it was trained for the test rows because the search prefers it.
+        fallback: whether it was trained for them only because all that rank before it diverged in final runs.
+        used: whether it is the best ranked one of which no final run diverged.
+        final_runs: trained on the whole split; 0 if that is not told.
+        final_diverged: which of them diverged, `seed 1 in epoch 3`.
     """
 
     name: str
@@ -35,6 +39,10 @@ class Searched:
     diverged: int = 0
     halved: int = 0
     chosen: bool = False
+    fallback: bool = False
+    used: bool = False
+    final_runs: int = 0
+    final_diverged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,8 +69,20 @@ class SearchSummary:
 
     @property
     def ranked(self) -> tuple[Searched, ...]:
-        """The best first; those without a score last, in the order of the search."""
+        """The best first, those that were halved after all others; those without a score last, in their order."""
         sign = 1 if self.select == "loss" else -1
         scored = [item for item in self.configurations if item.score is not None]
         unscored = [item for item in self.configurations if item.score is None]
-        return (*sorted(scored, key=lambda item: sign * (item.score or 0.0)), *unscored)
+        return (*sorted(scored, key=lambda item: (item.halved > 0, sign * (item.score or 0.0))), *unscored)
+
+    @property
+    def used(self) -> Searched | None:
+        """The best ranked one of which no final run diverged; None if there is none, or nothing is told of them."""
+        return next((item for item in self.configurations if item.used), None)
+
+    @property
+    def failed(self) -> tuple[Searched, ...]:
+        """Those that rank before `used` and had a final run that diverged: the choice, if it is one of them, first."""
+        tried = [item for item in self.ranked if item.final_runs]
+        before = tried[: tried.index(self.used)] if self.used else tried
+        return tuple(item for item in before if item.final_diverged)

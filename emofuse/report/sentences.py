@@ -40,9 +40,13 @@ def headline(results: Results, uncertainty: Uncertainty) -> str:
         f"{name} {_with_interval(best.metric(path), intervals.get(path))}"
         for path, name in (("accuracy", "accuracy"), ("macro.f1", "macro F1"))
     )
+    failed = results.search.failed if results.search else ()
+    if results.search and failed and not results.search.used:
+        return "No configuration can be used: of every one that can be chosen a final run diverged."
+    why = f"The chosen configuration, {failed[0].name}, diverged in its final runs. " if failed else ""
     if len(results.configurations) == 1:
-        return f"{best.label} reaches on the test split: {scores}."
-    chosen = f"Best validation {SELECTS[results.select]}: {best.label}"
+        return f"{why}{best.label} reaches on the test split: {scores}."
+    chosen = f"{why}{'Next best' if failed else 'Best'} validation {SELECTS[results.select]}: {best.label}"
     if best is results.baseline:
         return f"{chosen}, the baseline; on the test split {scores}."
     gain = format_difference(results.difference(best, "accuracy").mean)

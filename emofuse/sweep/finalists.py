@@ -1,33 +1,24 @@
-"""What becomes of a choice: final runs, what a report is told of the search, the table of both, and plain sentences."""
+"""What is told of a choice: to a report, in a table of the search and the final runs, and in plain sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean, stdev
+from typing import Any
 
+from emofuse.report.choice import divergence_sentences
 from emofuse.report.search import SELECTS, Searched, SearchSummary
 from emofuse.report.tables import Cell, Column, Table, markdown
-from emofuse.results import RunRecord
-from emofuse.specs import RunSpec, SweepSpec
+from emofuse.specs import SweepSpec
 from emofuse.sweep.choice import Choice, Scored
+from emofuse.sweep.finals import Final, Finals
 
 _NAMED = 5  # configurations that a sentence names
 
 
-def final_runs(choice: Choice, spec: SweepSpec) -> list[RunSpec]:
-    """Every finalist on the whole split, once for each of the final seeds, a finalist's runs side by side."""
-    return [
-        each.configuration.run.model_copy(
-            update={"train": each.configuration.run.train.model_copy(update={"seed": seed})}
-        )
-        for each in choice.finalists
-        for seed in spec.final.seeds
-    ]
-
-
-def search_summary(spec: SweepSpec, scored: Sequence[Scored], choice: Choice) -> SearchSummary:
-    """The search as a report shows it."""
-    chosen = {each.order for each in choice.finalists}
+def search_summary(spec: SweepSpec, scored: Sequence[Scored], finals: Finals) -> SearchSummary:
+    """The search as a report shows it, and what became of what it chose."""
+    trained = {final.scored.order: final for final in finals.items}
     return SearchSummary(
         kind=spec.search.kind,
         select=spec.select,
@@ -40,7 +31,7 @@ def search_summary(spec: SweepSpec, scored: Sequence[Scored], choice: Choice) ->
                 runs=len(each.rows),
                 diverged=each.diverged,
                 halved=each.halved,
-                chosen=each.order in chosen,
+                **_fate(trained.get(each.order), finals),
             )
             for each in scored
         ),
@@ -51,28 +42,37 @@ def search_summary(spec: SweepSpec, scored: Sequence[Scored], choice: Choice) ->
     )
 
 
-def choice_table(choice: Choice, finals: Sequence[RunRecord], spec: SweepSpec) -> str:
+def choice_table(choice: Choice, finals: Finals, spec: SweepSpec, search: SearchSummary) -> str:
     """The finalists in Markdown: what they were chosen by, and what their final runs scored on the test rows.
+
+    Where a final run diverged, a column says of whom and how many, and sentences above the others say what is used.
 
     Args:
         choice: of the sweep.
-        finals: the runs of `final_runs`, in their order.
+        finals: of the choice.
         spec: of the sweep.
+        search: the same as `search_summary` puts it.
     """
-    seeds = len(spec.final.seeds)
-    runs = [finals[start : start + seeds] for start in range(0, len(finals), seeds)]
-    names = [each.configuration.name + (" (baseline)" * (each is choice.baseline)) for each in choice.finalists]
-    table = Table(
-        (
-            Column("Configuration", [Cell(name) for name in names], "left"),
-            Column(f"Validation {SELECTS[spec.select]}", [_score(each) for each in choice.finalists]),
-            Column("Test macro F1", [_spread([run.metrics["test"]["macro"]["f1"] for run in own]) for own in runs]),
-            Column("Test accuracy", [_spread([run.metrics["test"]["accuracy"] for run in own]) for own in runs]),
-            Column("Parameters", [Cell(f"{own[0].parameters:,}") for own in runs]),
-        )
-    )
-    notes = [describe_scores(choice, spec), *describe_losses(choice)]
-    return markdown(table) + "\n" + "".join(f"- {note}\n" for note in notes)
+    items = finals.items
+    columns = [
+        Column("Configuration", [Cell(_title(item, finals)) for item in items], "left"),
+        Column(f"Validation {SELECTS[spec.select]}", [_score(item.scored) for item in items]),
+        Column(
+            "Test macro F1", [_spread([run.metrics["test"]["macro"]["f1"] for run in item.records]) for item in items]
+        ),
+        Column("Test accuracy", [_spread([run.metrics["test"]["accuracy"] for run in item.records]) for item in items]),
+        Column("Parameters", [Cell(f"{item.scored.parameters:,}") for item in items]),
+    ]
+    if any(item.diverged for item in items):
+        diverged = [f"{len(item.diverged)} of {len(item.results)}" if item.diverged else "none" for item in items]
+        columns.insert(2, Column("Final runs diverged", [Cell(text) for text in diverged]))
+    notes = [
+        *divergence_sentences(search),
+        *describe_baseline(choice, finals),
+        describe_scores(choice, spec),
+        *describe_losses(choice),
+    ]
+    return markdown(Table(tuple(columns))) + "\n" + "".join(f"- {note}\n" for note in notes)
 
 
 def describe_scores(choice: Choice, spec: SweepSpec) -> str:
@@ -103,9 +103,36 @@ def describe_losses(choice: Choice) -> list[str]:
     if halved:
         notes.append(f"Chosen though halving had ended them early, for want of any other: {_listed(halved)}.")
     if choice.finalists and choice.baseline is None:
-        best = choice.finalists[0].configuration.name
-        notes.append(f"No configuration with the baseline's streams can be chosen; the baseline is the best: {best}.")
+        notes.append("No configuration with the baseline's streams can be chosen; the best one is the baseline.")
     return notes
+
+
+def describe_baseline(choice: Choice, finals: Finals) -> list[str]:
+    """That the baseline of the choice has no final run to test others against, if so."""
+    lost, found = choice.baseline, finals.baseline
+    if lost is None or found is None or lost is found.scored:
+        return []
+    name = lost.configuration.name
+    return [f"The baseline, {name}, diverged in all its final runs; the others are tested against {found.name}."]
+
+
+def _title(final: Final, finals: Finals) -> str:
+    """The name, and what part the configuration plays."""
+    parts = ["fallback"] * (final is finals.used and bool(finals.failed)) + ["baseline"] * (final is finals.baseline)
+    return final.name + (f" ({', '.join(parts)})" if parts else "")
+
+
+def _fate(final: Final | None, finals: Finals) -> dict[str, Any]:
+    """What became of a configuration after the search, as `Searched` has it."""
+    if final is None:
+        return {}
+    return {
+        "chosen": not final.is_fallback,
+        "fallback": final.is_fallback,
+        "used": final is finals.used,
+        "final_runs": len(final.results),
+        "final_diverged": tuple(f"seed {run.seed} in epoch {run.epoch}" for run in final.diverged),
+    }
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -118,4 +145,6 @@ def _score(each: Scored) -> Cell:
 
 
 def _spread(values: Sequence[float]) -> Cell:
+    if not values:
+        return Cell("diverged")
     return Cell(f"{fmean(values):.4f}", f"{stdev(values):.4f}" if len(values) > 1 else "")

@@ -9,7 +9,8 @@ Everything is found again by its digest, so the same sweep does only what is mis
         choice.md           the finalists: validation score of the search, test scores of their final runs
 
 The search is given `TrainingData`, which holds no test label, and the choice is given rows; only what they have chosen
-is trained by `train_runs`, which scores the test rows once.
+is trained by `try_runs`, which scores the test rows once. A final run that diverges ends nothing: the others are
+trained and reported, and the place of a choice that diverged is taken by the next in the ranking of the search.
 """
 
 from __future__ import annotations
@@ -22,21 +23,24 @@ from pathlib import Path
 
 from emofuse.cache.reader import Cache
 from emofuse.errors import TrainingError
-from emofuse.report import ReportFiles
+from emofuse.report import ReportFiles, SearchSummary
+from emofuse.report.choice import divergence_sentences
 from emofuse.report.stamp import report_when_needed
 from emofuse.results import RunRecord
 from emofuse.specs import RunSpec, SweepSpec, digest
 from emofuse.sweep.choice import Choice, Scored, choose
 from emofuse.sweep.configurations import baseline_streams
-from emofuse.sweep.finalists import choice_table, describe_losses, final_runs, search_summary
+from emofuse.sweep.finalists import choice_table, describe_baseline, describe_losses, search_summary
+from emofuse.sweep.finals import Finals, final_runs, train_finals
 from emofuse.sweep.progress import SweepProgress
 from emofuse.sweep.search import make_search
 from emofuse.sweep.searching import Found, LocalTrainer, Searching, Trainer
 from emofuse.sweep.store import ResultsFolder
 from emofuse.sweep.waves import only_missing, plan_search, searched_runs
 from emofuse.training.data import TrainingData, check_splits
+from emofuse.training.divergence import Divergence
 from emofuse.training.machine import Machine, default_memory_bytes, resolve_device
-from emofuse.training.runs import train_runs
+from emofuse.training.runs import try_runs
 
 Say = Callable[[str], None]
 
@@ -88,8 +92,7 @@ class SweepSummary:
         scored: every configuration, in the order of the search.
         trained: heads of the search that were trained by this call.
         choice: among the configurations.
-        finals: final runs, the finalists in the order of the choice, each with its seeds side by side.
-        finals_trained: how many of them were trained by this call.
+        finals: final runs of the finalists and of what takes the place of one that diverged.
         table: the finalists and their scores, in Markdown.
         report: its files.
         report_written: whether they were written by this call.
@@ -98,8 +101,7 @@ class SweepSummary:
     scored: tuple[Scored, ...]
     trained: int
     choice: Choice
-    finals: tuple[RunRecord, ...]
-    finals_trained: int
+    finals: Finals
     table: str
     report: ReportFiles
     report_written: bool
@@ -125,6 +127,7 @@ def run_sweep(
         progress: follows the search.
 
     Raises:
+        TrainingError: no configuration can be used, because a run of each diverged, in the search or in the end.
         EmofuseError: whatever a step raises; what was finished is kept.
     """
     kinds, rows = _kinds(cache), ResultsFolder(folder)
@@ -139,23 +142,24 @@ def run_sweep(
             f"sweep {spec.name!r}: every configuration had a run that diverged, so none can be chosen. "
             "Lower its learning rates"
         )
-    specs, paths = final_runs(choice, spec), SweepPaths(folder)
-    with rows.wait_for(digest([run.model_dump(mode="json") for run in specs]), lambda who: say(f"waiting for {who}")):
-        finals, finals_trained = _train_finals(cache, specs, paths.runs, options, say)
-        table = choice_table(choice, finals, spec)
+    paths = SweepPaths(folder)
+    wanted = digest([run.model_dump(mode="json") for run in final_runs(choice.finalists, spec)])
+    with rows.wait_for(wanted, lambda who: say(f"waiting for {who}")):
+        finals = train_finals(choice, spec, lambda specs: _train_finals(cache, specs, paths.runs, options, say), say)
+        search = search_summary(spec, found.scored, finals)
+        for note in [*divergence_sentences(search), *describe_baseline(choice, finals)]:
+            say(f"choice: {note}")
+        table = choice_table(choice, finals, spec, search)
         _write(paths.choice, f"# {spec.title or spec.name}\n\n{table}")
-        files, written = report_when_needed(
-            finals,
-            paths.runs,
-            paths.report,
-            title=spec.title or spec.name,
-            baseline=(choice.baseline or choice.finalists[0]).configuration.name,
-            order=[each.configuration.name for each in choice.finalists],
-            command=f"emofuse sweep {spec.name}",
-            search=search_summary(spec, found.scored, choice),
+        files, written = _report(spec, finals, search, paths) if finals.records else (None, False)
+    if files is not None:
+        say(f"report: {'written' if written else 'up to date'}, {files.page}")
+    if files is None or finals.used is None:
+        raise TrainingError(
+            f"sweep {spec.name!r}: no configuration can be used, a final run of every one that can be chosen diverged "
+            f"(see {paths.choice}). Lower its learning rates"
         )
-    say(f"report: {'written' if written else 'up to date'}, {files.page}")
-    return SweepSummary(found.scored, found.trained, choice, tuple(finals), finals_trained, table, files, written)
+    return SweepSummary(found.scored, found.trained, choice, finals, table, files, written)
 
 
 def plan_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOptions = SweepOptions()) -> str:
@@ -217,23 +221,41 @@ def _search(
 
 def _train_finals(
     cache: Cache, specs: Sequence[RunSpec], runs: Path, options: SweepOptions, say: Say
-) -> tuple[list[RunRecord], int]:
-    """Says each run, or with many of them how far it is, and in the end what was done."""
+) -> list[tuple[RunRecord | Divergence, bool]]:
+    """Says each run, or with many of them how far it is; those that diverge in any case."""
     numbers = count(1)
     every = 1 if len(specs) <= _SAID_RUNS else -(-len(specs) // 10)
 
-    def tell(_: int, record: RunRecord, trained_now: bool) -> None:
+    def tell(_: int, result: RunRecord | Divergence, trained_now: bool) -> None:
         number = next(numbers)
-        if every == 1:
-            test = record.metrics["test"]
+        place = f"final run {number}/{len(specs)}"
+        if isinstance(result, Divergence):
+            known = "" if trained_now else " (known from before)"
+            say(f"{place}: {result.name}, seed {result.seed} DIVERGED in epoch {result.epoch}{known}")
+        elif every == 1:
+            test = result.metrics["test"]
             scores = f"test accuracy {test['accuracy']:.3f}, macro F1 {test['macro']['f1']:.3f}"
-            how = f"{record.seconds:.1f} s" if trained_now else "done before"
-            say(f"final run {number}/{len(specs)}: {record.name}, {scores} ({how})")
+            how = f"{result.seconds:.1f} s" if trained_now else "done before"
+            say(f"{place}: {result.name}, {scores} ({how})")
         elif number % every == 0 or number == len(specs):
-            say(f"final run {number}/{len(specs)}")
+            say(place)
 
-    finals = train_runs(cache, specs, runs, device=options.device, memory_bytes=options.memory_bytes, on_run=tell)
-    return [record for record, _ in finals], sum(trained_now for _, trained_now in finals)
+    return try_runs(cache, specs, runs, device=options.device, memory_bytes=options.memory_bytes, on_run=tell)
+
+
+def _report(spec: SweepSpec, finals: Finals, search: SearchSummary, paths: SweepPaths) -> tuple[ReportFiles, bool]:
+    """The report of all scored final runs, of which there is one at least, and whether it was written now."""
+    scored = [item.name for item in finals.items if item.records]
+    return report_when_needed(
+        finals.records,
+        paths.runs,
+        paths.report,
+        title=spec.title or spec.name,
+        baseline=finals.baseline.name if finals.baseline else scored[0],
+        order=scored,
+        command=f"emofuse sweep {spec.name}",
+        search=search,
+    )
 
 
 def _kinds(cache: Cache) -> dict[str, str]:

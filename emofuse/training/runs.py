@@ -2,14 +2,15 @@
 
     specs -> found by digest | missing ones, planned -> waves -> train -> score -> write
 
-The same run asked again is read. What trains sees `TrainingData`, which hides the test labels; they are read when a
-wave has been trained, by `emofuse.training.scoring`.
+The same run asked again is read, and one that diverged is not tried again. What trains sees `TrainingData`, which hides
+the test labels; they are read when a wave has been trained, by `emofuse.training.scoring`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +18,18 @@ from emofuse.errors import TrainingError
 from emofuse.results import RunRecord, read_record, rename_run, run_dir, write_run
 from emofuse.specs import RunSpec, canonical_json
 from emofuse.training.data import TrainingData, check_splits, rows_digest
+from emofuse.training.divergence import Divergence, divergence_path, read_divergence, write_divergence
 from emofuse.training.engine import OnEpoch
 from emofuse.training.machine import Machine, default_memory_bytes, resolve_device
 from emofuse.training.planning import plan_runs
 from emofuse.training.scoring import score_wave, split_rows
-from emofuse.training.wave import Trained, train_wave
+from emofuse.training.wave import train_wave
 
 if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
 
 OnRun = Callable[[int, RunRecord, bool], None]
+OnTried = Callable[[int, RunRecord | Divergence, bool], None]
 
 
 def train_run(
@@ -76,7 +79,7 @@ def train_runs(
     """Trains runs and writes their folders, or finds them there.
 
     A run is found again by its digest, which its name is no part of: the same run under another name is not trained
-    again, and its record takes the name asked for last.
+    again, and its record takes the name asked for last. One that is known to diverge is an error again, untrained.
 
     Args:
         cache: where the features are.
@@ -97,6 +100,45 @@ def train_runs(
         TrainingError: runs that cannot be trained as asked. Of runs that diverge, after all others have been written.
         ResultsError: a folder that is there is damaged.
     """
+
+    def tell(index: int, result: RunRecord | Divergence, trained_now: bool) -> None:
+        if on_run is not None and isinstance(result, RunRecord):
+            on_run(index, result, trained_now)
+
+    tried = try_runs(cache, specs, runs, device=device, memory_bytes=memory_bytes, on_run=tell, on_epoch=on_epoch)
+    found = [(result, trained_now) for result, trained_now in tried if isinstance(result, RunRecord)]
+    if len(found) < len(tried):
+        raise TrainingError(" | ".join(_faults(tried, runs)))
+    return found
+
+
+def try_runs(
+    cache: Cache,
+    specs: Sequence[RunSpec],
+    runs: Path,
+    *,
+    device: str = "auto",
+    memory_bytes: int | None = None,
+    on_run: OnTried | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> list[tuple[RunRecord | Divergence, bool]]:
+    """`train_runs` for whom a run that diverges is a result like others, not an error.
+
+    Args:
+        cache: see `train_runs`, as all that follow.
+        specs: the runs.
+        runs: folder of all runs; what diverged is remembered there too.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        memory_bytes: that training may use.
+        on_run: is given those that diverged as well.
+        on_epoch: follows those in training.
+
+    Returns:
+        For each spec its record, or that it diverged; and whether it was trained by this call.
+
+    Raises:
+        EmofuseError: as `train_runs`, but not of runs that diverge.
+    """
     where = resolve_device(device)
     training = _Training(cache, runs, Machine.of(where), on_run, on_epoch)
     identified = _identify(cache, specs, memory_bytes or default_memory_bytes(where))
@@ -106,10 +148,19 @@ def train_runs(
             missing.append(run)
     training.train(missing)
     for run in identified:  # the same run under a second name
-        if run.index not in training.found and run.digest not in training.diverged:
+        if run.index not in training.found:
             training.find(run)
-    training.check_converged()
     return [training.found[run.index] for run in identified]
+
+
+def _faults(tried: Sequence[tuple[RunRecord | Divergence, bool]], runs: Path) -> list[str]:
+    """What to say of those that diverged; of one that was not trained now, how to try it again."""
+    faults = []
+    for result, trained_now in tried:
+        if isinstance(result, Divergence):
+            known = f" (known from before; to try it again, delete {divergence_path(runs, result.digest)})"
+            faults.append(f"{result}{known * (not trained_now)}")
+    return faults
 
 
 @dataclass(frozen=True)
@@ -138,18 +189,16 @@ def _identify(cache: Cache, specs: Sequence[RunSpec], memory_bytes: int) -> list
 
 
 class _Training:
-    """One call of `train_runs`.
+    """One call of `try_runs`.
 
     Attributes:
-        found: index of a run -> its record, and whether it was trained by this call.
-        diverged: digest -> what to say of a run that diverged.
+        found: index of a run -> its record, or that it diverged; and whether it was trained by this call.
     """
 
     def __init__(
-        self, cache: Cache, runs: Path, machine: Machine, on_run: OnRun | None, on_epoch: OnEpoch | None
+        self, cache: Cache, runs: Path, machine: Machine, on_run: OnTried | None, on_epoch: OnEpoch | None
     ) -> None:
-        self.found: dict[int, tuple[RunRecord, bool]] = {}
-        self.diverged: dict[str, str] = {}
+        self.found: dict[int, tuple[RunRecord | Divergence, bool]] = {}
         self._cache = cache
         self._runs = runs
         self._machine = machine
@@ -157,10 +206,13 @@ class _Training:
         self._on_epoch = on_epoch
 
     def find(self, run: _Identified) -> bool:
-        """Whether the run is there already; then it has the name that was asked for."""
+        """Whether the run is there already, or known to diverge; then it has the name that was asked for."""
         folder = run_dir(self._runs, run.digest)
         if not (folder / "run.json").is_file():
-            return False
+            known = read_divergence(self._runs, run.digest)
+            if known is not None:
+                self._take(run, replace(known, spec=run.spec.model_dump(mode="json")), trained=False)
+            return known is not None
         record = read_record(folder)
         self._take(run, record if record.name == run.spec.name else rename_run(folder, run.spec.name), trained=False)
         return True
@@ -178,11 +230,6 @@ class _Training:
         for wave in waves:
             self._train_wave(wave[0].data, wave)
 
-    def check_converged(self) -> None:
-        """Raises if runs have diverged, naming all of them."""
-        if self.diverged:
-            raise TrainingError(" | ".join(self.diverged.values()))
-
     def _train_wave(self, data: TrainingData, runs: Sequence[_Identified]) -> None:
         def tell(epoch: int, entries: Mapping[int, Mapping[str, Any]]) -> None:
             if self._on_epoch is not None:
@@ -191,18 +238,31 @@ class _Training:
         wave = train_wave(data, [run.spec for run in runs], self._machine, on_epoch=tell)
         for run, trained in zip(runs, wave, strict=True):
             if trained.outcome.ended == "diverged":
-                self.diverged[run.digest] = _divergence(trained)
-        finished = [(run, trained) for run, trained in zip(runs, wave, strict=True) if run.digest not in self.diverged]
+                divergence = self._divergence(run, trained.outcome.last_epoch)
+                write_divergence(self._runs, divergence)
+                self._take(run, divergence, trained=True)
+        finished = [
+            (run, trained) for run, trained in zip(runs, wave, strict=True) if trained.outcome.ended != "diverged"
+        ]
         digests = [run.digest for run, _ in finished]
         scored = score_wave(self._cache, data, [trained for _, trained in finished], digests, self._machine.device)
         for (run, _), of_run in zip(finished, scored, strict=True):
             write_run(self._runs, of_run.record, of_run.predictions, of_run.arrays)
             self._take(run, of_run.record, trained=True)
 
-    def _take(self, run: _Identified, record: RunRecord, *, trained: bool) -> None:
-        self.found[run.index] = record, trained
+    def _take(self, run: _Identified, result: RunRecord | Divergence, *, trained: bool) -> None:
+        self.found[run.index] = result, trained
         if self._on_run is not None:
-            self._on_run(run.index, record, trained)
+            self._on_run(run.index, result, trained)
+
+    def _divergence(self, run: _Identified, epoch: int) -> Divergence:
+        return Divergence(
+            digest=run.digest,
+            spec=run.spec.model_dump(mode="json"),
+            epoch=epoch,
+            device=str(self._machine.device),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
 
     def _lacking(self, data: TrainingData, runs: Sequence[_Identified]) -> dict[str, str]:
         """Splits without a labelled row -> what they are needed for; all of them are named together."""
@@ -210,11 +270,3 @@ class _Training:
         if all(run.spec.fold for run in runs):  # of the two others folds are made, which have their own check
             why = {"test": why["test"]}
         return {split: reason for split, reason in why.items() if not len(split_rows(self._cache, data, split))}
-
-
-def _divergence(trained: Trained) -> str:
-    train = trained.spec.train
-    return (
-        f"run {trained.spec.name!r} (seed {train.seed}): the loss is not finite in epoch {trained.outcome.last_epoch} "
-        f"with learning_rate {train.learning_rate:g}: the training diverged. Lower the learning rate"
-    )

@@ -6,7 +6,7 @@ import csv
 import io
 from dataclasses import replace
 
-from emofuse.report.choice import choice_caption, choice_sentences, choice_table
+from emofuse.report.choice import choice_caption, choice_sentences, choice_table, divergence_sentences
 from emofuse.report.numbers import csv_text, search_rows
 from emofuse.report.search import Searched, SearchSummary
 
@@ -34,8 +34,8 @@ def texts(table, title):
 
 
 def test_a_search_is_ranked_by_its_score_and_those_without_one_come_last():
-    assert [item.score for item in GRID.ranked] == [0.52, 0.41, 0.31, None]
-    assert [item.score for item in replace(GRID, select="loss").ranked] == [0.31, 0.41, 0.52, None]
+    assert [item.score for item in GRID.ranked] == [0.52, 0.31, 0.41, None]  # as chosen: what was halved comes last
+    assert [item.score for item in replace(GRID, select="loss").ranked] == [0.31, 0.52, 0.41, None]
 
 
 def test_sentences_tell_what_was_tried_and_by_what_it_was_chosen():
@@ -73,13 +73,13 @@ def test_sentences_of_a_plain_search_are_short():
 
 def test_the_table_has_the_chosen_and_the_best_others_by_rank():
     table = choice_table(GRID)
-    assert texts(table, "Configuration") == ["lbp, 3e-05", "both, 3e-05", "lbp, 0.001", "both, 0.001"]
+    assert texts(table, "Configuration") == ["lbp, 3e-05", "lbp, 0.001", "both, 3e-05", "both, 0.001"]
     assert texts(table, "Rank") == ["1", "2", "3", "4"]
-    assert texts(table, "Validation macro F1") == ["0.5200", "0.4100", "0.3100", "–"]
+    assert texts(table, "Validation macro F1") == ["0.5200", "0.3100", "0.4100", "–"]
     assert [column.cells[0].spread for column in table.columns][2] == "0.0100"
-    assert texts(table, "Heads") == ["10", "1", "10", "10"]
-    assert texts(table, "Ended early") == ["–", "4 halved", "–", "2 diverged"]
-    assert texts(table, "Chosen") == ["chosen", "chosen", "–", "–"]
+    assert texts(table, "Heads") == ["10", "10", "1", "10"]
+    assert texts(table, "Ended early") == ["–", "–", "4 halved", "2 diverged"]
+    assert texts(table, "Chosen") == ["chosen", "–", "chosen", "–"]
     assert choice_caption(GRID) == (
         "The chosen configurations and the best 2 of the 2 others, by validation score ± its standard error. All are "
         "in search.csv."
@@ -95,18 +95,78 @@ def test_of_hundreds_the_table_has_the_chosen_and_ten_others():
     )
 
 
+# --- final runs that diverged -----------------------------------------------------------------------------------------
+
+A, B, C, D = (
+    Searched("a", {}, 0.6, None, 1, chosen=True, final_runs=2, final_diverged=("seed 1 in epoch 3",)),
+    Searched(
+        "b", {}, 0.5, None, 1, fallback=True, final_runs=2, final_diverged=("seed 0 in epoch 1", "seed 1 in epoch 1")
+    ),
+    Searched("c", {}, 0.4, None, 1, fallback=True, used=True, final_runs=2),
+    Searched("d", {}, 0.3, None, 1),
+)
+
+
+def finals(*items) -> SearchSummary:
+    return SearchSummary("grid", "macro_f1", items, heads=len(items))
+
+
+def test_a_choice_that_diverged_is_said_with_what_takes_its_place():
+    told = choice_sentences(finals(D, C, B, A))
+    assert told[-4:] == [
+        (
+            "The search never saw a test row. Only the 1 chosen and 2 to take the place of the choice were then "
+            "trained on the training rows of the split and scored on its test rows, once."
+        ),
+        "THE CHOSEN CONFIGURATION DIVERGED in its final runs and is not used: a, and so did b, next in the ranking.",
+        "Fallback: c, the next best by validation score, takes its place. Test scores had no say in it.",
+        (
+            "Final runs that diverged: a: 1 of 2 (seed 1 in epoch 3); b: 2 of 2 (seed 0 in epoch 1, seed 1 in epoch "
+            "1). They have no test score; what is shown of their configurations is the mean of the other seeds, where "
+            "there are any."
+        ),
+    ]
+
+
+def test_another_finalist_that_diverged_changes_no_choice():
+    first = replace(A, final_diverged=(), used=True)
+    second = replace(A, name="b", score=0.5)
+    told = divergence_sentences(finals(first, second))
+    assert len(told) == 1
+    assert told[0].startswith("Final runs that diverged: b: 1 of 2 (seed 1 in epoch 3). They have no test score;")
+    assert divergence_sentences(finals(first)) == []
+
+
+def test_that_nothing_can_take_its_place_is_said():
+    told = divergence_sentences(finals(A, B))
+    assert told[1] == "Nothing takes its place: of every configuration that can be chosen a final run diverged."
+
+
+def test_the_table_and_the_csv_tell_chosen_from_fallback():
+    search = finals(D, C, B, A)
+    assert texts(choice_table(search), "Chosen") == [
+        "chosen, 1 of 2 final runs diverged", "fallback, 2 of 2 final runs diverged", "fallback", "–",
+    ]  # fmt: skip
+    assert choice_caption(search).startswith("The chosen configurations and the best 1 of the 1 others")
+    rows = search_rows(search)
+    assert [row["chosen"] for row in rows] == ["yes", "fallback", "fallback", "no"]
+    assert [(row["final_runs"], row["final_diverged"]) for row in rows] == [(2, 1), (2, 2), (2, 0), (0, 0)]
+    also_chosen = replace(C, fallback=False, chosen=True)
+    assert texts(choice_table(finals(A, also_chosen)), "Chosen")[1] == "chosen, fallback"
+
+
 def test_the_csv_has_every_configuration_with_unrounded_settings():
     rows = list(csv.DictReader(io.StringIO(csv_text(search_rows(GRID)))))
     assert list(rows[0]) == [
         "rank", "configuration", "chosen", "val_macro_f1_mean", "val_macro_f1_se", "runs", "diverged", "halved",
-        "setting_streams", "setting_learning_rate",
+        "final_runs", "final_diverged", "setting_streams", "setting_learning_rate",
     ]  # fmt: skip
-    assert [row["configuration"] for row in rows] == ["lbp, 3e-05", "both, 3e-05", "lbp, 0.001", "both, 0.001"]
+    assert [row["configuration"] for row in rows] == ["lbp, 3e-05", "lbp, 0.001", "both, 3e-05", "both, 0.001"]
     assert rows[0]["setting_learning_rate"] == "3.1622776601683795e-05"
-    assert [row["setting_streams"] for row in rows] == ["lbp", "lbp resnet50", "lbp", "lbp resnet50"]
-    assert [row["setting_learning_rate"] for row in rows][1:] == ["", "0.001", "0.001"]
-    assert [row["val_macro_f1_mean"] for row in rows] == ["0.52", "0.41", "0.31", ""]
-    assert [row["chosen"] for row in rows] == ["yes", "yes", "no", "no"]
+    assert [row["setting_streams"] for row in rows] == ["lbp", "lbp", "lbp resnet50", "lbp resnet50"]
+    assert [row["setting_learning_rate"] for row in rows][1:] == ["0.001", "", "0.001"]
+    assert [row["val_macro_f1_mean"] for row in rows] == ["0.52", "0.31", "0.41", ""]
+    assert [row["chosen"] for row in rows] == ["yes", "no", "yes", "no"]
 
 
 def test_settings_that_are_specs_stand_as_json():

@@ -172,7 +172,7 @@ def test_a_report_of_a_search_says_how_it_was_chosen(make, tmp_path):
         assert "Every combination of the settings was tried: 2 configurations, 10 trained heads." in text
     assert "#choice" in page.links
     assert re.search(r"^\| a +\| +1 \| +0\.5000 ± 0\.1000 \| +5 \| – +\| chosen \|$", summary, re.MULTILINE)
-    assert files.search_csv.read_text(encoding="utf-8").splitlines()[1] == "1,a,yes,0.5,0.1,5,0,0,1"
+    assert files.search_csv.read_text(encoding="utf-8").splitlines()[1] == "1,a,yes,0.5,0.1,5,0,0,0,0,1"
     assert (files.figures / "search.svg").is_file()
 
 

@@ -19,6 +19,7 @@ from emofuse.errors import TrainingError
 from emofuse.results import list_runs, read_predictions, read_weights, run_dir
 from emofuse.sweep.run import SweepOptions, SweepPaths, plan_sweep, run_sweep
 from emofuse.sweep.store import ResultsFolder, RunRow
+from emofuse.training.wave import train_wave
 
 SCRIPT = Path(__file__).parent / "sweep_script.py"
 ON_CPU = SweepOptions(device="cpu")
@@ -66,7 +67,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_one_call_goes_from_a_question_to_a_report(done):
     folder, summary, said = done
-    assert (summary.trained, summary.finals_trained, len(summary.finals)) == (HEADS, 6, 6)
+    assert (summary.trained, summary.finals.trained, len(summary.finals.records)) == (HEADS, 6, 6)
     assert len(table(folder)) == HEADS == len(written(folder))
     assert summary.report_written
     assert all(path.exists() for path in summary.report)
@@ -80,9 +81,11 @@ def test_the_streams_with_the_planted_signal_are_chosen(done):
     streams = [each.configuration.run.features.streams for each in summary.choice.finalists]
     assert streams[-1] == ("noise",)
     assert summary.choice.baseline is summary.choice.finalists[-1]
-    assert {record.name for record in summary.finals} == {each.configuration.name for each in summary.choice.finalists}
-    assert [record.spec["train"]["seed"] for record in summary.finals] == [0, 1] * 3
-    assert all(record.spec["fold"] is None for record in summary.finals)
+    assert {record.name for record in summary.finals.records} == {
+        each.configuration.name for each in summary.choice.finalists
+    }
+    assert [record.spec["train"]["seed"] for record in summary.finals.records] == [0, 1] * 3
+    assert all(record.spec["fold"] is None for record in summary.finals.records)
 
 
 def test_the_table_shows_validation_and_test(done):
@@ -116,7 +119,7 @@ def test_the_same_sweep_again_does_nothing_and_says_so(cache, done):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     said: list[str] = []
     again = run_sweep(cache, small_sweep(), folder, ON_CPU, say=said.append)
-    assert (again.trained, again.finals_trained, again.report_written) == (0, 0, False)
+    assert (again.trained, again.finals.trained, again.report_written) == (0, 0, False)
     assert again.table == first.table
     assert said[0] == "search: 18 configurations, 36 heads, all trained before or elsewhere: nothing to do"
     assert all("done before" in line for line in said[1:-1])
@@ -191,21 +194,25 @@ def test_the_plan_of_a_search_that_decides_as_it_goes_is_of_its_first_batch(cach
 # --- what the choice may depend on -----------------------------------------------------------------------------------
 
 
-def test_nothing_that_is_chosen_depends_on_test_labels(done, tmp_path, write_cache):
-    """With every test label changed, the search, the choice and the weights of the final runs are the same bytes."""
-    folder, summary, _ = done
+def poisoned() -> dict:
+    """Arguments of `write_cache`: the planted cache with every test label changed."""
     arguments = planted()
     test = np.array(arguments["splits"]) == "test"
     labelled = test & (arguments["labels"] >= 0)
-    poisoned = np.where(labelled, (arguments["labels"] + 1) % len(CLASSES), arguments["labels"])
-    path = write_cache(tmp_path / "poisoned.zarr", **{**arguments, "labels": poisoned})
+    return {**arguments, "labels": np.where(labelled, (arguments["labels"] + 1) % len(CLASSES), arguments["labels"])}
+
+
+def test_nothing_that_is_chosen_depends_on_test_labels(done, tmp_path, write_cache):
+    """With every test label changed, the search, the choice and the weights of the final runs are the same bytes."""
+    folder, summary, _ = done
+    path = write_cache(tmp_path / "poisoned.zarr", **poisoned())
     other = run_sweep(open_cache(path), small_sweep(), tmp_path / "out", ON_CPU)
 
     assert table(tmp_path / "out") == table(folder)
     assert [each.configuration.name for each in other.choice.ranked] == [
         each.configuration.name for each in summary.choice.ranked
     ]
-    for ours, theirs in zip(summary.finals, other.finals, strict=True):
+    for ours, theirs in zip(summary.finals.records, other.finals.records, strict=True):
         assert ours.name == theirs.name
         own = read_weights(run_dir(SweepPaths(folder).runs, ours.digest))
         their = read_weights(run_dir(SweepPaths(tmp_path / "out").runs, theirs.digest))
@@ -240,6 +247,124 @@ def test_a_split_without_test_rows_is_told_before_anything_is_trained(tmp_path, 
     with pytest.raises(TrainingError, match=r"no labelled row has split 'test' \(to report on\)"):
         run_sweep(open_cache(path), small_sweep(), tmp_path / "out", ON_CPU)
     assert not (tmp_path / "out").exists()
+
+
+# --- final runs that diverge -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def diverging(monkeypatch):
+    """Lets final runs of these configurations and seeds end as if their loss had not been finite in epoch 2."""
+
+    def plant(*wild: tuple[str, int]):
+        def train(data, specs, machine, **options):
+            trained = train_wave(data, specs, machine, **options)
+            return [
+                replace(each, outcome=replace(each.outcome, weights={}, ended="diverged", best_epoch=0, last_epoch=2))
+                if (each.spec.name, each.spec.train.seed) in wild
+                else each
+                for each in trained
+            ]
+
+        monkeypatch.setattr("emofuse.training.runs.train_wave", train)
+
+    return plant
+
+
+@pytest.fixture
+def searched(done, tmp_path):
+    """A folder with the rows of the undisturbed sweep, and no final run; with the names of its finalists."""
+    shutil.copytree(done[0] / "rows", tmp_path / "out" / "rows")
+    return tmp_path / "out", [each.configuration.name for each in done[1].choice.finalists]
+
+
+def test_a_finalist_that_diverges_ends_nothing_and_is_shown(cache, done, searched, diverging):
+    folder, names = searched
+    diverging((names[1], 1))
+    said: list[str] = []
+    summary = run_sweep(cache, small_sweep(), folder, ON_CPU, say=said.append)
+    assert [len(item.records) for item in summary.finals.items] == [2, 1, 2]
+    assert summary.finals.used is summary.finals.items[0]
+    assert summary.finals.failed == ()
+    assert [line for line in said if "DIVERGED" in line] == [f"final run 1/6: {names[1]}, seed 1 DIVERGED in epoch 2"]
+    note = f"Final runs that diverged: {names[1]}: 1 of 2 (seed 1 in epoch 2)."
+    texts = [summary.table, SweepPaths(folder).choice.read_text(), summary.report.summary_markdown.read_text()]
+    assert all(note in text.replace("\\", "") for text in texts)
+    row = next(line for line in summary.table.splitlines() if line.startswith(f"| {names[1]}"))
+    assert row.split("|")[3].strip() == "1 of 2"
+    assert "1 of 2 final runs diverged" in summary.report.page.read_text()
+    assert list_runs(SweepPaths(folder).runs) == sorted(summary.finals.records, key=lambda run: (run.name, run.digest))
+    for name, ours in files(folder).items():  # the others are as without it
+        assert name == "choice.md" or files(done[0])[name] == ours
+
+
+def test_what_diverged_is_not_trained_again(cache, searched, diverging):
+    folder, names = searched
+    diverging((names[0], 0), (names[1], 1))
+    first = run_sweep(cache, small_sweep(), folder, ON_CPU)
+    diverging()
+    said: list[str] = []
+    again = run_sweep(cache, small_sweep(), folder, ON_CPU, say=said.append)
+    assert (again.finals.trained, again.report_written, again.table) == (0, False, first.table)
+    assert f"{names[0]}, seed 0 DIVERGED in epoch 2 (known from before)" in " ".join(said)
+
+
+def test_the_place_of_a_choice_that_diverges_is_taken_by_the_next_in_the_ranking(cache, done, searched, diverging):
+    folder, names = searched
+    ranked = [each.configuration.name for each in done[1].choice.ranked]
+    fallback = next(name for name in ranked if name not in names)
+    place = ranked.index(fallback)
+    diverging(*((name, 0) for name in ranked[:place]))
+    said: list[str] = []
+    summary = run_sweep(cache, small_sweep(), folder, ON_CPU, say=said.append)
+    assert summary.finals.used.name == fallback
+    assert [item.name for item in summary.finals.failed] == ranked[:place]
+    assert [item.name for item in summary.finals.items if item.is_fallback] == [fallback]
+    assert summary.choice == done[1].choice
+    assert any(line.startswith("choice: THE CHOSEN CONFIGURATION DIVERGED in its final runs") for line in said)
+    assert any(line.startswith(f"choice: Fallback: {fallback}, the next best by validation score") for line in said)
+    chosen, used = (
+        next(line for line in summary.table.splitlines() if line.startswith(f"| {name}"))
+        for name in (names[0], fallback)
+    )
+    assert "(fallback" in used
+    assert "(fallback" not in chosen
+    page = summary.report.page.read_text().replace("<wbr>", "")
+    assert "The chosen configuration," in page
+    assert "diverged in its final runs. Next best validation macro F1:" in page
+
+
+def test_no_fallback_depends_on_test_labels(cache, done, searched, diverging, tmp_path, write_cache):
+    folder, _ = searched
+    ranked = [each.configuration.name for each in done[1].choice.ranked]
+    diverging(*((name, 1) for name in ranked[:4]))
+    ours = run_sweep(cache, small_sweep(), folder, ON_CPU)
+    path = write_cache(tmp_path / "poisoned.zarr", **poisoned())
+    theirs = run_sweep(open_cache(path), small_sweep(), tmp_path / "other", ON_CPU)
+    assert [item.name for item in ours.finals.items] == [item.name for item in theirs.finals.items]
+    assert ours.finals.used.name == theirs.finals.used.name == ranked[4]
+    assert [run.metrics["test"] for run in ours.finals.records] != [
+        run.metrics["test"] for run in theirs.finals.records
+    ]
+
+
+def test_there_is_an_error_and_a_table_if_nothing_can_be_used(cache, done, searched, diverging):
+    folder, _ = searched
+    ranked = [each.configuration.name for each in done[1].choice.ranked]
+    diverging(*((name, 0) for name in ranked))
+    with pytest.raises(TrainingError, match=r"'small': no configuration can be used, .* \(see .*choice\.md\)"):
+        run_sweep(cache, small_sweep(), folder, ON_CPU)
+    assert "Nothing takes its place" in SweepPaths(folder).choice.read_text()
+    assert "No configuration can be used" in (SweepPaths(folder).report / "index.html").read_text()
+    diverging(*((name, seed) for name in ranked for seed in (0, 1)))
+    shutil.rmtree(SweepPaths(folder).runs)
+    shutil.rmtree(SweepPaths(folder).report)
+    with pytest.raises(TrainingError, match="no configuration can be used"):
+        run_sweep(cache, small_sweep(), folder, ON_CPU)
+    assert (
+        SweepPaths(folder).choice.read_text().count(" diverged |") == 2 * len(ranked) + 1
+    )  # with the title of a column
+    assert not SweepPaths(folder).report.exists()
 
 
 # --- interruptions ---------------------------------------------------------------------------------------------------

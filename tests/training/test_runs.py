@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import re
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ from emofuse.results import read_predictions, read_record, read_weights, run_dir
 from emofuse.specs import CacheSpec, RunSpec, StratifiedSplit, parse_spec
 from emofuse.training import runs as runs_module
 from emofuse.training.data import TrainingData, rows_digest
+from emofuse.training.divergence import Divergence, divergence_path
 from emofuse.training.machine import Machine
 from emofuse.training.metrics import classification_metrics
-from emofuse.training.runs import train_run, train_runs
+from emofuse.training.runs import train_run, train_runs, try_runs
 from emofuse.training.trained import load_head
 from emofuse.training.wave import train_wave
 
@@ -459,7 +461,46 @@ def test_a_run_that_diverges_is_an_error_that_names_the_epoch(cache, tmp_path):
     ):
         train_run(cache, spec, tmp_path / "runs", device="cpu", on_epoch=told.append)
     assert told == []
-    assert not (tmp_path / "runs").exists()
+    assert results.list_runs(tmp_path / "runs") == []
+
+
+def test_a_run_that_is_known_to_diverge_is_not_trained_again(cache, tmp_path, monkeypatch):
+    spec, runs = run_spec(train={"learning_rate": 1e38}), tmp_path / "runs"
+    ((first, trained),) = try_runs(cache, [spec], runs, device="cpu")
+    assert (first.name, first.seed, first.epoch, trained) == ("small", 0, 1, True)
+    monkeypatch.setattr("emofuse.training.runs.train_wave", None)
+    other = spec.model_copy(update={"name": "other"})
+    ((again, trained),) = try_runs(cache, [other], runs, device="cpu")
+    assert (again, trained) == (replace(first, spec=other.model_dump(mode="json")), False)
+    path = divergence_path(runs, first.digest)
+    with pytest.raises(
+        TrainingError, match=rf"diverged\. Lower .* \(known .* to try it again, delete {re.escape(str(path))}"
+    ):
+        train_run(cache, spec, runs, device="cpu")
+    monkeypatch.undo()
+    path.unlink()
+    ((_, trained),) = try_runs(cache, [spec], runs, device="cpu")
+    assert trained
+
+
+def test_a_run_that_diverges_is_a_result_beside_others(cache, tmp_path):
+    told = []
+    specs = [run_spec(name="wild", train={"learning_rate": 1e38}), run_spec(name="calm")]
+    tried = try_runs(cache, specs, tmp_path / "runs", device="cpu", on_run=lambda *each: told.append(each))
+    assert [type(result) for result, _ in tried] == [Divergence, results.RunRecord]
+    assert sorted(told, key=lambda each: each[0]) == [(index, *each) for index, each in enumerate(tried)]
+
+
+@pytest.mark.parametrize(("damage", "message"), [("{", "damaged"), ('{"format": 9}', "format 9"), ("[]", "damaged")])
+def test_a_damaged_divergence_is_named_with_what_to_do(cache, tmp_path, damage, message):
+    spec = run_spec(train={"learning_rate": 1e38})
+    ((found, _),) = try_runs(cache, [spec], tmp_path / "runs", device="cpu")
+    path = divergence_path(tmp_path / "runs", found.digest)
+    path.write_text(damage)
+    with pytest.raises(ResultsError, match=message) as error:
+        train_run(cache, spec, tmp_path / "runs", device="cpu")
+    assert str(path) in str(error.value)
+    assert "delete it" in str(error.value)
 
 
 def test_each_epoch_is_told_as_it_ends(cache, tmp_path):

@@ -1,0 +1,88 @@
+"""Runs whose loss stopped being finite: remembered beside the runs that have a result, so that none is trained twice.
+
+A divergence is one file, `runs/<digest, 16 hex digits>.diverged.json`, beside the folders of finished runs (see
+`emofuse.results`). The same run on the same machine diverges again; who wants it tried again deletes the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from emofuse.errors import ResultsError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """What is known of a run that diverged. Nothing of it was scored on a test row.
+
+    Attributes:
+        digest: of the run, see `emofuse.results.RunRecord`.
+        spec: `RunSpec` as plain data.
+        epoch: in which the loss was not finite, counted from 1.
+        device: that it trained on.
+        created: UTC, ISO 8601.
+    """
+
+    digest: str
+    spec: Mapping[str, Any]
+    epoch: int
+    device: str
+    created: str
+    format: int = FORMAT
+
+    @property
+    def name(self) -> str:
+        """Of its configuration."""
+        return str(self.spec["name"])
+
+    @property
+    def seed(self) -> int:
+        """Of its training."""
+        return int(self.spec["train"]["seed"])
+
+    def __str__(self) -> str:
+        return (
+            f"run {self.name!r} (seed {self.seed}): the loss is not finite in epoch {self.epoch} with learning_rate "
+            f"{self.spec['train']['learning_rate']:g}: the training diverged. Lower the learning rate"
+        )
+
+
+def divergence_path(runs: Path, digest: str) -> Path:
+    """Where the divergence of the run of this digest is remembered."""
+    return runs / f"{digest[:16]}.diverged.json"
+
+
+def write_divergence(runs: Path, divergence: Divergence) -> Path:
+    """Writes it beside its place, then moves it there."""
+    runs.mkdir(parents=True, exist_ok=True)
+    path = divergence_path(runs, divergence.digest)
+    partial = runs / f".partial-{os.getpid()}-{path.name}"
+    partial.write_text(json.dumps(asdict(divergence), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def read_divergence(runs: Path, digest: str) -> Divergence | None:
+    """What is remembered of a run; None if it is not known to diverge.
+
+    Raises:
+        ResultsError: damaged, or written by another format version.
+    """
+    path = divergence_path(runs, digest)
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        found = data.get("format")
+        if found == FORMAT:
+            return Divergence(**data)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ResultsError(f"{path}: damaged ({error}); delete it and the run is trained again") from None
+    raise ResultsError(f"{path}: format {found}, this emofuse reads format {FORMAT}; delete it to train the run again")

@@ -25,8 +25,9 @@ import torch
 import zarr
 
 from benchmarks.results_file import write_result
+from emofuse.cache.cached_stream import CachedStream
 from emofuse.cache.layout import StreamLayout
-from emofuse.cache.reader import CachedStream, open_cache
+from emofuse.cache.reader import open_cache
 from emofuse.cache.writer import add_stream, create_cache, write_block
 from emofuse.datasets.manifest import Manifest
 

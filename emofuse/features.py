@@ -18,7 +18,7 @@ from emofuse.errors import CacheError, SpecError, TrainingError, did_you_mean
 from emofuse.specs import FeaturesSpec
 
 if TYPE_CHECKING:
-    from emofuse.cache.reader import CachedStream
+    from emofuse.cache.cached_stream import CachedStream
 
 LBP = "lbp"
 ACTION_UNITS = "action_units"

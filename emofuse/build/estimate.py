@@ -19,8 +19,8 @@ from emofuse.build.execution import build_device, count_workers
 from emofuse.build.options import BuildOptions
 from emofuse.build.plan import BuildPlan, Missing, plan_build
 from emofuse.build.worker import cap_native_threads
+from emofuse.cache.cached_stream import read_stream
 from emofuse.cache.layout import StreamLayout
-from emofuse.cache.reader import read_stream
 from emofuse.cache.stale import check_is_imported
 from emofuse.datasets.manifest import Manifest
 from emofuse.specs import CacheSpec, StreamSpec

@@ -16,9 +16,10 @@ from emofuse.build.progress import Progress
 from emofuse.build.run import carry_out, sigterm_as_interrupt
 from emofuse.build.tally import BuildSummary
 from emofuse.cache.attempts import writing
+from emofuse.cache.cached_stream import read_stream
 from emofuse.cache.mend import discard_blocks, restore_metadata
 from emofuse.cache.metadata import read_cache_layout, read_manifest, stream_names
-from emofuse.cache.reader import Cache, open_cache, read_stream
+from emofuse.cache.reader import Cache, open_cache
 from emofuse.cache.stale import check_streams
 from emofuse.cache.verify import Fault, Verification, verify_cache
 from emofuse.cache.writer import check_writable, lock_cache

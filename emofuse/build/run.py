@@ -20,8 +20,8 @@ from emofuse.build.record import FileRecord
 from emofuse.build.tally import BuildSummary, Tally
 from emofuse.build.tasks import BlockDone, BlockTask, BuildJob
 from emofuse.cache.attempts import writing
+from emofuse.cache.cached_stream import read_stream
 from emofuse.cache.changes import adopt_changes
-from emofuse.cache.reader import read_stream
 from emofuse.cache.stale import check_is_imported
 from emofuse.cache.writer import (
     add_stream,

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from emofuse.build.repair import cache_spec, is_imported
 from emofuse.build.worker import resolve_device
-from emofuse.cache.reader import Cache, CachedStream, open_cache
+from emofuse.cache.cached_stream import CachedStream
+from emofuse.cache.reader import Cache, open_cache
 from emofuse.cache.stale import check_streams
 from emofuse.datasets.rows import open_files
 from emofuse.specs import StreamSpec

@@ -31,8 +31,9 @@ import numpy.typing as npt
 import polars as pl
 
 import emofuse
+from emofuse.cache.cached_stream import CachedStream
 from emofuse.cache.layout import ATTRIBUTE
-from emofuse.cache.reader import Cache, CachedStream
+from emofuse.cache.reader import Cache
 from emofuse.errors import CacheError, did_you_mean
 from emofuse.status import Status
 

@@ -25,10 +25,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from emofuse.cache.cached_stream import read_stream
 from emofuse.cache.foreign import ForeignArrays, open_arrays
 from emofuse.cache.layout import CacheLayout, StreamLayout
 from emofuse.cache.metadata import read_cache_layout, read_manifest
-from emofuse.cache.reader import read_stream
 from emofuse.cache.writer import add_stream, lock_cache, write_block
 from emofuse.errors import CacheError
 from emofuse.specs import ImportedSpec, canonical_json, parse_spec

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from emofuse.cache.cached_stream import CachedStream, read_streams
 from emofuse.cache.layout import CacheLayout, StreamLayout, describe_difference
 from emofuse.cache.merge_manifests import all_rows, check_same_labels
-from emofuse.cache.reader import Cache, CachedStream, open_cache, read_streams
+from emofuse.cache.reader import Cache, open_cache
 from emofuse.cache.writer import add_stream, create_cache, lock_cache, write_block
 from emofuse.errors import CacheError, did_you_mean
 

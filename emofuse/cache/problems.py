@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import polars as pl
 
-from emofuse.cache.reader import Cache, CachedStream
+from emofuse.cache.cached_stream import CachedStream
+from emofuse.cache.reader import Cache
 from emofuse.errors import CacheError, did_you_mean
 from emofuse.status import Status
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from emofuse.cache.cached_stream import CachedStream
 from emofuse.cache.layout import CacheLayout, describe_difference, manifest_path
 from emofuse.cache.metadata import read_manifest
-from emofuse.cache.reader import CachedStream
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, IncompleteCacheError, StaleCacheError
 from emofuse.specs import ImportedSpec

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from emofuse.cache.cached_stream import CHUNK_ERRORS
 from emofuse.cache.layout import (
     ATTRIBUTE,
     CHECKSUM,
@@ -33,7 +34,6 @@ from emofuse.cache.metadata import (
     read_stream_layout,
     stream_names,
 )
-from emofuse.cache.reader import CHUNK_ERRORS
 from emofuse.cache.zarr_store import open_array
 from emofuse.errors import CacheError, StoreError
 from emofuse.status import Status

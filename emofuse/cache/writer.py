@@ -23,6 +23,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec, VLenUTF8Codec
 from zarr.dtype import VariableLengthUTF8
 
 from emofuse.cache.attempts import write_persistently, writing
+from emofuse.cache.cached_stream import read_stream
 from emofuse.cache.layout import (
     ArrayName,
     CacheLayout,
@@ -34,7 +35,6 @@ from emofuse.cache.layout import (
 from emofuse.cache.lease import hold_lease
 from emofuse.cache.lock import hold_lock
 from emofuse.cache.metadata import read_cache_layout, read_manifest, read_stream_layout, stream_names
-from emofuse.cache.reader import read_stream
 from emofuse.cache.stale import check_block_rows, check_manifest, check_streams
 from emofuse.cache.zarr_store import create_group, open_array, update_group, zarr_store
 from emofuse.datasets.manifest import Manifest

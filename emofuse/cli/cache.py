@@ -15,7 +15,8 @@ from emofuse.stores import as_path
 
 if TYPE_CHECKING:
     from emofuse.build import BuildSummary
-    from emofuse.cache.reader import Cache, CachedStream
+    from emofuse.cache.cached_stream import CachedStream
+    from emofuse.cache.reader import Cache
     from emofuse.datasets.manifest import Manifest
     from emofuse.specs import CacheSpec, DatasetSpec, StreamSpec
 

@@ -1,0 +1,259 @@
+"""One stream of a cache, open for reading. Lazy: arrays are read when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from emofuse.cache.chunks import ChunkedArray, DamagedChunkError
+from emofuse.cache.layout import ArrayName, CacheLayout, StreamLayout, chunk_name, streams_dir
+from emofuse.cache.metadata import read_stream_layout, stream_names
+from emofuse.cache.zarr_store import open_array
+from emofuse.errors import CacheError, IncompleteCacheError, StoreError
+from emofuse.status import Status
+from emofuse.stores import file_sizes
+
+# What Zarr's codec pipelines raise for a chunk that is damaged, short or not readable at all.
+CHUNK_ERRORS = (ValueError, RuntimeError, OSError)
+
+
+class CachedStream:
+    """One stream of an open cache.
+
+    Attributes:
+        name: of the stream in this cache.
+        kind: of its spec.
+        digest: SHA-256 of `identity`.
+        identity: plain JSON of everything that changes the bytes.
+        weights: plain JSON of where its weights came from (kind `random`: a demonstration); None without weights.
+        dim: D, the width of a feature vector.
+        dtype: stored type of the features.
+        columns: names of the D values, or ().
+        flag_names: names of the bits of a flag.
+        spec: the stream's spec as plain JSON.
+        views: V; view 0 is the picture itself, the others are augmented views of it.
+    """
+
+    def __init__(self, cache: Path, cache_layout: CacheLayout, layout: StreamLayout) -> None:
+        self._cache = cache
+        self._folder = streams_dir(cache) / layout.name
+        self._rows = cache_layout
+        self._layout = layout
+        self.name = layout.name
+        self.kind = layout.kind
+        self.digest = layout.digest
+        self.identity = layout.identity
+        self.weights = layout.weights
+        self.dim = layout.dim
+        self.dtype = layout.dtype
+        self.columns = layout.columns
+        self.flag_names = layout.flag_names
+        self.spec = layout.spec
+        self.views = layout.views
+
+    def __repr__(self) -> str:
+        return f"<CachedStream {self.name!r} ({self._rows.rows}, {self.views}, {self.dim}) {self.dtype}>"
+
+    @property
+    def layout(self) -> StreamLayout:
+        """All that is constant about the stream."""
+        return self._layout
+
+    @cached_property
+    def features(self) -> zarr.Array[Any]:
+        """(N, V, D) Zarr array. Rows that are not OK are zeros; blocks not computed yet read as zeros too."""
+        return self._open("features")
+
+    @cached_property
+    def status(self) -> npt.NDArray[np.uint8]:
+        """(N, V) uint8 of `Status`, as it was when first asked for. A damaged chunk reads as PENDING."""
+        return self._read_small("status")
+
+    @cached_property
+    def flags(self) -> npt.NDArray[np.uint8]:
+        """(N, V) uint8, bit b set where `flag_names[b]` holds; zeros for a stream without flags."""
+        if not self.flag_names:
+            return np.zeros((self._rows.rows, self.views), dtype=np.uint8)
+        return self._read_small("flags")
+
+    def reasons(self) -> npt.NDArray[np.object_]:
+        """(N, V) str: why a row is not OK, in one line; "" where it is OK or pending, and everywhere in format 1.
+
+        Raises:
+            CacheError: a chunk is damaged.
+        """
+        if not self._layout.keeps_reasons:
+            return np.full((self._rows.rows, self.views), "", dtype=object)
+        try:
+            return np.asarray(self._open("reason")[self._whole], dtype=object)
+        except StoreError:
+            raise
+        except CHUNK_ERRORS as error:
+            raise self._reason_damage(error) from error
+
+    def counts(self) -> dict[str, int]:
+        """How many rows have each status in view 0, by its name in lower case; all names are there."""
+        counted = np.bincount(self.status[:, 0], minlength=len(Status))
+        return {status.name.lower(): int(counted[status]) for status in Status}
+
+    def lacking(self, views: int) -> npt.NDArray[np.bool_]:
+        """(blocks, views) bool: not done, with a pending row, or a chunk file missing or not of its full length.
+
+        Args:
+            views: how many; those that the stream does not have yet lack everywhere.
+        """
+        lacking = np.ones((self._rows.blocks, views), dtype=np.bool_)
+        starts = np.arange(0, self._rows.rows, self._rows.block_rows)
+        files = file_sizes(self._folder)
+        for view in range(min(views, self.views)):
+            lacking[:, view] = np.logical_or.reduceat(self.status[:, view] == Status.PENDING, starts)
+            has_reasons = np.logical_or.reduceat(self.status[:, view] != Status.OK, starts)
+            for block in np.flatnonzero(~lacking[:, view]).tolist():
+                lacking[block, view] = not self._has_whole_chunks(
+                    files, block, view, has_reasons=bool(has_reasons[block])
+                )
+        return lacking
+
+    def lacking_blocks(self, views: int = 1) -> npt.NDArray[np.int64]:
+        """Blocks of which one of the first so many views is not done, ascending."""
+        return np.flatnonzero(self.lacking(views).any(axis=1))
+
+    def check_complete(self, views: int = 1) -> None:
+        """Raises unless every block of the first so many views was computed.
+
+        Raises:
+            IncompleteCacheError: with the number of blocks that lack.
+        """
+        lacking = len(self.lacking_blocks(views))
+        if lacking:
+            raise IncompleteCacheError(
+                f"{self.name!r} lacks {lacking} of {self._rows.blocks} blocks. "
+                "Run the same build again: finished blocks are kept."
+            )
+
+    def read(
+        self, view: int = 0, dtype: npt.DTypeLike | None = None
+    ) -> tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.uint8]]:
+        """All rows of one view.
+
+        Args:
+            view: its number.
+            dtype: float32 to have them widened as they are read, without a copy as stored; None is the stored one.
+
+        Returns:
+            features (N, D), zeros where the status is not OK; status (N,) uint8.
+
+        Raises:
+            IncompleteCacheError: blocks are missing.
+            CacheError: a chunk is damaged.
+        """
+        self.check_complete(view + 1)
+        try:
+            return self._chunks("features").read(view, dtype), self.status[:, view]
+        except DamagedChunkError as error:
+            raise self._damage(error) from error
+
+    def read_block(
+        self, block: int, view: int = 0, dtype: npt.DTypeLike | None = None
+    ) -> npt.NDArray[np.floating[Any]]:
+        """The rows of one block and view, (n, D); zeros where the status is not OK.
+
+        Args:
+            block: its index.
+            view: its number.
+            dtype: float32, or None for the stored one.
+
+        Raises:
+            CacheError: the chunk is damaged.
+        """
+        try:
+            return self._chunks("features").read_block(block, view, dtype)
+        except DamagedChunkError as error:
+            raise self._damage(error) from error
+
+    def nbytes(self) -> int:
+        """Bytes of the stream's files."""
+        return sum(file_sizes(self._folder).values())
+
+    def _chunks(self, array: ArrayName) -> ChunkedArray:
+        return ChunkedArray(self._cache, self._rows, self._layout, array)
+
+    def _open(self, array: ArrayName) -> zarr.Array[Any]:
+        return open_array(self._folder / array)
+
+    @property
+    def _whole(self) -> tuple[slice, slice]:
+        """The stream's part of its arrays: all of them, unless a build was killed while it made room for more."""
+        return slice(0, self._rows.rows), slice(0, self.views)
+
+    def _has_whole_chunks(self, files: Mapping[str, int], block: int, view: int, *, has_reasons: bool) -> bool:
+        """Whether the files of a block are there and as long as they must be, by a listing of the stream's folder."""
+        for array in self._layout.number_arrays:
+            expected = self._layout.chunk_bytes(array, self._rows.block_rows)
+            if files.get(f"{array}/{chunk_name(block, array, view)}") != expected:
+                return False
+        needs_reasons = has_reasons and self._layout.keeps_reasons
+        return not needs_reasons or f"reason/{chunk_name(block, 'reason', view)}" in files
+
+    def _read_small(self, array: ArrayName) -> npt.NDArray[np.uint8]:
+        """Status or flags whole; a damaged chunk reads as zeros: PENDING, so that its block is computed again."""
+        chunks = self._chunks(array)
+        values = np.zeros((self._rows.rows, self.views), dtype=np.uint8)
+        for view in range(self.views):
+            try:
+                values[:, view] = chunks.read(view)
+                continue
+            except DamagedChunkError:
+                pass  # all but the damaged ones, one by one
+            for block in range(self._rows.blocks):
+                with suppress(DamagedChunkError):
+                    values[self._rows.block_slice(block), view] = chunks.read_block(block, view)
+        return values
+
+    def _damage(self, error: DamagedChunkError) -> CacheError:
+        """The error that names a damaged chunk and how to have its block computed again."""
+        rows = self._rows.block_slice(error.block)
+        return CacheError(
+            f"{error.file}: damaged (rows {rows.start}-{rows.stop - 1} of {self.name!r}: {error}). "
+            f"Have its block computed again: emofuse cache repair {self._cache}"
+        )
+
+    def _reason_damage(self, cause: Exception) -> CacheError:
+        """The same for reasons, which are text and read by Zarr."""
+        stored = self._open("reason")
+        for block, view in np.ndindex(self._rows.blocks, self.views):
+            try:
+                stored[self._rows.block_slice(block), view]
+            except StoreError:
+                raise
+            except CHUNK_ERRORS:
+                file = self._folder / "reason" / chunk_name(block, "reason", view)
+                return self._damage(DamagedChunkError(file, block, str(cause)))
+        return CacheError(f"{self._folder / 'reason'}: cannot be read ({cause})")
+
+
+def read_streams(path: Path, layout: CacheLayout) -> list[CachedStream]:
+    """All streams of a cache, by name. A folder without attributes is an unfinished creation and is left out.
+
+    Raises:
+        CacheError: a stream's metadata is damaged.
+    """
+    found = [read_stream(path, layout, name) for name in stream_names(path)]
+    return [stream for stream in found if stream is not None]
+
+
+def read_stream(path: Path, layout: CacheLayout, name: str) -> CachedStream | None:
+    """One stream of a cache, None if the cache has none of this name.
+
+    Raises:
+        CacheError: its metadata is damaged.
+    """
+    stream = read_stream_layout(path, name)
+    return None if stream is None else CachedStream(path, layout, stream)

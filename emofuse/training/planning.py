@@ -33,6 +33,11 @@ LONG_S, SHARED_SHARE = 120.0, 0.1
 time: more of them would hardly be faster, and more would be lost if it is interrupted."""
 
 
+LONGEST_S, LONGEST_ALONE = 300.0, 2.0
+"""No wave takes longer than this, which is what is lost if it is interrupted, or than so many times what its slowest
+head takes alone, if that is more: then at least half of the speed of a wave without end is kept."""
+
+
 @dataclass(frozen=True)
 class Wave:
     """Runs that train at the same time.
@@ -93,7 +98,9 @@ def plan_runs(
     """Groups runs by `wave_key` and cuts each group into waves that fit the memory. Trains and allocates nothing.
 
     Runs stay in their order. A wave ends where the memory does, where more heads bring nothing, or where it would take
-    too long; the folds and seeds of a configuration stay in one wave unless the memory is too small for them together.
+    too long; the folds and seeds of a configuration stay in one wave unless they are too many for the memory or the
+    time. Time is what a common machine takes: by what this one was measured to do, a wave would be cut otherwise each
+    time that it is measured, and with other neighbours rounding may differ.
 
     Args:
         data: of the runs' split.
@@ -136,6 +143,7 @@ class _Group:
         self._fold_of = [spec.fold.index if spec.fold else 0 for spec in specs]
         self._settings = [(fold, *setting(spec.train)) for fold, spec in zip(self._fold_of, specs, strict=True)]
         self._costs = [self._cost(index) for index in range(len(specs))]
+        self._alone_s: dict[int, float] = {}
         self._rows = len(set().union(*(fold.train.tolist() for fold in self._folds)))
 
     @property
@@ -165,7 +173,7 @@ class _Group:
             return units
         units = []
         for configuration in configurations_of(self._specs):
-            if self._fits(configuration):
+            if self._fits(configuration) and self._is_bounded(configuration):
                 units.append(configuration)
                 continue
             for index in configuration:
@@ -181,7 +189,17 @@ class _Group:
         if self._machine.device.type == "cpu" and len(members) > HEADS_CPU:
             return False
         shared, own = self._seconds(before, nominal_rates(self._machine))
-        return shared + own <= LONG_S or shared > SHARED_SHARE * (shared + own)
+        is_worth_it = shared + own <= LONG_S or shared > SHARED_SHARE * (shared + own)
+        return is_worth_it and self._is_bounded(members)
+
+    def _is_bounded(self, members: Sequence[int]) -> bool:
+        """Whether a wave of these is short enough to be lost."""
+        rates = nominal_rates(self._machine)
+        for index in members:
+            if index not in self._alone_s:
+                self._alone_s[index] = sum(self._seconds([index], rates))
+        slowest = max(self._alone_s[index] for index in members)
+        return sum(self._seconds(members, rates)) <= max(LONGEST_S, LONGEST_ALONE * slowest)
 
     def _fits(self, members: Sequence[int]) -> bool:
         return self._memory(members) <= self._data.memory_bytes and (

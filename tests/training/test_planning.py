@@ -26,7 +26,7 @@ from emofuse.training.costs import Cost, group_operations, head_cost
 from emofuse.training.data import FEATURES_SHARE, TrainingData
 from emofuse.training.halving import Halving
 from emofuse.training.machine import Machine, default_memory_bytes
-from emofuse.training.planning import HEADS_CPU, plan_runs
+from emofuse.training.planning import HEADS_CPU, LONGEST_ALONE, LONGEST_S, plan_runs
 from emofuse.training.rates import Rates, measure_rates, nominal_rates
 
 CPU = Machine(torch.device("cpu"))
@@ -132,6 +132,45 @@ def test_a_long_wave_takes_heads_only_while_much_of_its_work_is_shared(cache):
         long_and_heavy, long_and_light, short = sizes
         assert long_and_heavy < long_and_light <= short
         assert short == (HEADS_CPU if machine is CPU else 400)
+
+
+def alone(cache, spec, machine) -> float:
+    """Seconds of one head, by the rates that cut waves."""
+    return plan_runs(data_of(cache, 10**12), [spec], machine=machine).waves[0].seconds
+
+
+@pytest.mark.parametrize("machine", [CPU, CUDA], ids=["cpu", "cuda"])
+@pytest.mark.parametrize("epochs", [10, 20_000, 200_000, 2_000_000])
+@pytest.mark.parametrize("head", [HEAD, ConcatHeadSpec(embed_dim=2048, width=2048)], ids=["light", "heavy"])
+def test_no_wave_takes_longer_than_is_good_to_lose(cache, machine, epochs, head):
+    """Whatever the memory and however much the heads share: five minutes, or twice what one head takes alone."""
+    specs = [run(head=head, learning_rate=10 ** -(1 + index / 200), epochs=epochs) for index in range(400)]
+    plan = plan_runs(data_of(cache, 10**13), specs, machine=machine)
+    longest = max(LONGEST_S, LONGEST_ALONE * alone(cache, specs[0], machine))
+    assert max(wave.seconds for wave in plan.waves) <= longest
+    assert [index for wave in plan.waves for index in wave.members] == list(range(400))
+
+
+def test_a_wave_of_long_heads_is_cut_where_only_the_memory_was_a_bound(cache):
+    """Heads of which most of the time is shared, so that each of them makes the others faster: there was no end."""
+    specs = [run(learning_rate=10 ** -(1 + index / 2000), epochs=20_000) for index in range(4000)]
+    first = plan_runs(data_of(cache, 10**13), specs, machine=CUDA).waves[0]
+    one = alone(cache, specs[0], CUDA)
+    bound = max(LONGEST_S, LONGEST_ALONE * one)
+    assert 1 < len(first.members) < 4000
+    assert 0.9 * bound < first.seconds <= bound
+
+
+def test_folds_and_seeds_that_take_too_long_together_are_cut(cache):
+    epochs = round(TRAIN.epochs * LONGEST_S / alone(cache, run(), CPU))
+    specs = [spec for seed in range(20) for spec in folds(run(seed=seed, epochs=epochs))]  # one configuration
+    plan = plan_runs(data_of(cache, 10**12), specs, machine=CPU)
+    assert [index for wave in plan.waves for index in wave.members] == list(range(100))
+    bound = max(LONGEST_S, LONGEST_ALONE * alone(cache, specs[0], CPU))
+    assert len(plan.waves) > 1
+    assert all(wave.seconds <= bound for wave in plan.waves)
+    short = [spec.model_copy(update={"train": TRAIN}) for spec in specs[:5]]
+    assert len(plan_runs(data_of(cache, 10**12), short, machine=CPU).waves) == 1
 
 
 def test_what_a_machine_was_measured_to_do_cuts_no_wave(cache):

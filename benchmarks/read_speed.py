@@ -28,7 +28,8 @@ from benchmarks.results_file import write_result
 from emofuse.cache.cached_stream import CachedStream
 from emofuse.cache.layout import StreamLayout
 from emofuse.cache.reader import open_cache
-from emofuse.cache.writer import add_stream, create_cache, write_block
+from emofuse.cache.structure import add_stream, create_cache
+from emofuse.cache.writer import write_block
 from emofuse.datasets.manifest import Manifest
 
 BLOCK_ROWS = 256

@@ -134,7 +134,8 @@ def _write_cache(
     import polars as pl
 
     from emofuse.cache.layout import StreamLayout
-    from emofuse.cache.writer import add_stream, create_cache, write_block
+    from emofuse.cache.structure import add_stream, create_cache
+    from emofuse.cache.writer import write_block
     from emofuse.datasets.manifest import Manifest
     from emofuse.specs import DecodeSpec, FaceSpec
     from emofuse.status import Status

@@ -21,8 +21,8 @@ from emofuse.cache.mend import discard_blocks, restore_metadata
 from emofuse.cache.metadata import read_cache_layout, read_manifest, stream_names
 from emofuse.cache.reader import Cache, open_cache
 from emofuse.cache.stale import check_streams
+from emofuse.cache.structure import check_writable, lock_cache
 from emofuse.cache.verify import Fault, Verification, verify_cache
-from emofuse.cache.writer import check_writable, lock_cache
 from emofuse.errors import CacheError, SpecError
 from emofuse.specs import CacheSpec, ImportedSpec, StreamSpec, parse_spec
 from emofuse.status import Status

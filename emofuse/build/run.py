@@ -23,14 +23,7 @@ from emofuse.cache.attempts import writing
 from emofuse.cache.cached_stream import read_stream
 from emofuse.cache.changes import adopt_changes
 from emofuse.cache.stale import check_is_imported
-from emofuse.cache.writer import (
-    add_stream,
-    add_views,
-    check_writable,
-    create_cache,
-    lock_cache,
-    update_origin,
-)
+from emofuse.cache.structure import add_stream, add_views, check_writable, create_cache, lock_cache, update_origin
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, UnwritableCacheError
 from emofuse.specs import CacheSpec, digest

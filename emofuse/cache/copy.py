@@ -15,7 +15,7 @@ import google_crc32c
 
 from emofuse.cache.layout import CHECKSUM_BYTES, manifest_path
 from emofuse.cache.metadata import read_cache_layout, read_manifest
-from emofuse.cache.writer import lock_cache
+from emofuse.cache.structure import lock_cache
 from emofuse.errors import CacheError
 from emofuse.stores import file_sizes, replace_file
 

@@ -11,8 +11,8 @@ import polars as pl
 
 from emofuse.cache.layout import ARRAY_NAMES, FORMAT, CacheLayout, chunk_name, manifest_path, streams_dir
 from emofuse.cache.metadata import parse_stream_layout, read_attributes, read_cache_layout, stream_names
+from emofuse.cache.structure import create_array
 from emofuse.cache.verify import Fault
-from emofuse.cache.writer import create_array
 from emofuse.cache.zarr_store import create_group
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import DatasetError

@@ -20,7 +20,8 @@ from emofuse.cache.cached_stream import CachedStream, read_streams
 from emofuse.cache.layout import CacheLayout, StreamLayout, describe_difference
 from emofuse.cache.merge_manifests import all_rows, check_same_labels
 from emofuse.cache.reader import Cache, open_cache
-from emofuse.cache.writer import add_stream, create_cache, lock_cache, write_block
+from emofuse.cache.structure import add_stream, create_cache, lock_cache
+from emofuse.cache.writer import write_block
 from emofuse.errors import CacheError, did_you_mean
 
 OnBlocks = Callable[[int, int], None]

@@ -128,7 +128,7 @@ def drop(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete one stream of a cache; the others stay as they are."""
-    from emofuse.cache.writer import check_stream_exists, drop_stream
+    from emofuse.cache.structure import check_stream_exists, drop_stream
 
     path = as_path(path)
     check_stream_exists(path, stream)

@@ -18,8 +18,8 @@ from emofuse.build import BuildOptions, build_cache, plan_build
 from emofuse.cache.imports import ImportRequest, import_stream
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
+from emofuse.cache.structure import drop_stream
 from emofuse.cache.verify import verify_cache
-from emofuse.cache.writer import drop_stream
 from emofuse.cli import cache as cache_cli
 from emofuse.datasets import read_dataset
 from emofuse.errors import CacheError, StaleCacheError, StoreError, StreamError

@@ -10,7 +10,7 @@ from cheap_streams import MeanColourSpec, SizeSpec
 from emofuse.build import cluster, worker
 from emofuse.build.plan import plan_build
 from emofuse.build.worker import BlockFailed, BuildJob, close_extractor, compute_block, describe_streams, resolve_device
-from emofuse.cache.writer import add_stream, create_cache
+from emofuse.cache.structure import add_stream, create_cache
 from emofuse.errors import BuildError
 from emofuse.specs import BackboneSpec, CacheSpec, LbpSpec, RandomWeights, digest
 

@@ -12,7 +12,8 @@ import zarr
 from emofuse.cache import chunks
 from emofuse.cache.chunks import ChunkedArray, DamagedChunkError, widen
 from emofuse.cache.metadata import read_cache_layout, read_stream_layout
-from emofuse.cache.writer import add_stream, add_views, create_cache, write_block
+from emofuse.cache.structure import add_stream, add_views, create_cache
+from emofuse.cache.writer import write_block
 from emofuse.stores import as_path
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from emofuse.cache.export import check_format, export_cache
 from emofuse.cache.reader import open_cache
-from emofuse.cache.writer import add_stream, add_views, create_cache, write_block
+from emofuse.cache.structure import add_stream, add_views, create_cache
+from emofuse.cache.writer import write_block
 from emofuse.errors import CacheError, IncompleteCacheError
 from emofuse.status import Status
 

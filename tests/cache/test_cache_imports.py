@@ -12,7 +12,7 @@ import pytest
 from emofuse.cache import imports
 from emofuse.cache.imports import ImportRequest, import_stream
 from emofuse.cache.reader import open_cache
-from emofuse.cache.writer import lock_cache
+from emofuse.cache.structure import lock_cache
 from emofuse.errors import CacheError, SpecError, StaleCacheError
 from emofuse.status import Status
 
@@ -150,7 +150,7 @@ def test_ids_of_another_kind_altogether_are_shown_beside_the_caches(cache_path, 
 
 
 def test_integers_are_ids_too(tmp_path, make_manifest, npz):
-    from emofuse.cache.writer import create_cache
+    from emofuse.cache.structure import create_cache
 
     create_cache(tmp_path / "n.zarr", make_manifest(sample_id=[str(row) for row in range(10)]), block_rows=4)
     import_stream(tmp_path / "n.zarr", ImportRequest(npz(features=VECTORS, sample_ids=np.arange(10)), "clip_vit"))

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from emofuse.cache.lock import hold_lock, lock_path
-from emofuse.cache.writer import drop_stream, lock_cache
+from emofuse.cache.structure import drop_stream, lock_cache
 from emofuse.errors import CacheError, UnwritableCacheError
 
 CODE = """

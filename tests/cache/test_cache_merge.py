@@ -12,7 +12,8 @@ from emofuse.cache import merge
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.merge import merge_caches
 from emofuse.cache.reader import open_cache
-from emofuse.cache.writer import add_stream, create_cache, write_block
+from emofuse.cache.structure import add_stream, create_cache
+from emofuse.cache.writer import write_block
 from emofuse.datasets.manifest import FILE_COLUMNS
 from emofuse.errors import CacheError, StaleCacheError
 from emofuse.specs import DecodeSpec, FaceSpec

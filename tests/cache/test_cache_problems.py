@@ -7,7 +7,8 @@ import pytest
 
 from emofuse.cache.problems import list_problems
 from emofuse.cache.reader import open_cache
-from emofuse.cache.writer import add_stream, add_views, write_block
+from emofuse.cache.structure import add_stream, add_views
+from emofuse.cache.writer import write_block
 from emofuse.errors import CacheError
 from emofuse.status import Status
 

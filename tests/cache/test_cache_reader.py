@@ -14,7 +14,8 @@ import emofuse
 from emofuse.cache import reader
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
-from emofuse.cache.writer import add_stream, write_block
+from emofuse.cache.structure import add_stream
+from emofuse.cache.writer import write_block
 from emofuse.errors import CacheError, IncompleteCacheError
 
 

@@ -12,8 +12,9 @@ import zarr
 
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
+from emofuse.cache.structure import add_stream, add_views
 from emofuse.cache.verify import Fault, verify_cache
-from emofuse.cache.writer import add_stream, add_views, write_block
+from emofuse.cache.writer import write_block
 from emofuse.errors import CacheError
 from emofuse.specs import digest
 from emofuse.status import Status

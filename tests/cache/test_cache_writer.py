@@ -9,18 +9,11 @@ import polars as pl
 import pytest
 import zarr
 
-from emofuse.cache import writer
+from emofuse.cache import structure, writer
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
-from emofuse.cache.writer import (
-    add_stream,
-    add_views,
-    create_cache,
-    drop_stream,
-    pending_blocks,
-    update_origin,
-    write_block,
-)
+from emofuse.cache.structure import add_stream, add_views, create_cache, drop_stream, update_origin
+from emofuse.cache.writer import pending_blocks, write_block
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, StaleCacheError, UnwritableCacheError
 from emofuse.status import Status
@@ -368,10 +361,10 @@ def test_a_file_where_the_cache_should_be_is_an_error(tmp_path, make_manifest):
 def test_a_folder_that_may_only_be_read_is_refused(cache_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda folder, mode: not str(folder).endswith("lbp/flags"))
     with pytest.raises(UnwritableCacheError, match=r"streams/lbp/flags cannot be written: it may only be read\.$"):
-        writer.check_writable(cache_path)
+        structure.check_writable(cache_path)
     monkeypatch.undo()
     before = bytes_of(cache_path)
-    writer.check_writable(cache_path)
+    structure.check_writable(cache_path)
     assert bytes_of(cache_path) == before
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from emofuse.cache.reader import open_cache
-from emofuse.cache.writer import add_views, write_block
+from emofuse.cache.structure import add_views
+from emofuse.cache.writer import write_block
 from emofuse.errors import IncompleteCacheError, TrainingError
 from emofuse.features import Scaling
 from emofuse.specs import ConcatHeadSpec, FeaturesSpec, OfficialSplit, RunSpec, TrainSpec

@@ -1,0 +1,252 @@
+"""Makes a cache and its streams, makes room in them, takes them away. One process at a time may: see `lock_cache`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.codecs import BytesCodec, Crc32cCodec, VLenUTF8Codec
+from zarr.dtype import VariableLengthUTF8
+
+from emofuse.cache.attempts import writing
+from emofuse.cache.cached_stream import read_stream
+from emofuse.cache.layout import (
+    ArrayName,
+    CacheLayout,
+    StreamLayout,
+    dimension_names,
+    manifest_path,
+    streams_dir,
+)
+from emofuse.cache.lease import hold_lease
+from emofuse.cache.lock import hold_lock
+from emofuse.cache.metadata import read_cache_layout, read_manifest, read_stream_layout, stream_names
+from emofuse.cache.stale import check_block_rows, check_manifest, check_streams
+from emofuse.cache.zarr_store import create_group, open_array, update_group, zarr_store
+from emofuse.datasets.manifest import Manifest
+from emofuse.errors import CacheError, UnwritableCacheError, did_you_mean
+from emofuse.stores import is_remote, remove_tree
+
+_UNFINISHED = ".new-"
+_DROPPED = ".dropped-"
+
+
+@contextlib.contextmanager
+def lock_cache(path: Path) -> Iterator[None]:
+    """Holds a cache for one build at a time. Ends with the process that holds it (see `lock`, and `lease` for stores).
+
+    Raises:
+        CacheError: another build holds it.
+        UnwritableCacheError: its folder cannot be written.
+    """
+    with hold_lease(path) if is_remote(path) else hold_lock(path):
+        yield
+
+
+def check_writable(path: Path) -> None:
+    """Raises before hours of work if blocks of a cache could not be written after them; stores are not asked.
+
+    Raises:
+        UnwritableCacheError: the disk is full, or may only be read.
+    """
+    if is_remote(path):
+        return
+    with writing(str(path)):
+        probe = path / ".writable.partial"
+        probe.write_bytes(b"?")
+        probe.unlink()
+    for folder in streams_dir(path).glob("*/*/"):
+        if not os.access(folder, os.W_OK):
+            raise UnwritableCacheError(f"{folder} cannot be written: it may only be read.")
+
+
+def create_cache(path: Path, manifest: Manifest, *, block_rows: int) -> CacheLayout:
+    """Makes an empty cache and its manifest, or checks that the one there belongs to the same samples.
+
+    A cache that is there keeps its arrays. Its manifest is replaced if labels, splits, paths or attributes changed, and
+    what a killed build left unfinished is removed. Call it under `lock_cache`.
+
+    Raises:
+        CacheError: something else is at the path, or the manifest has no rows.
+        StaleCacheError: the cache is of other samples or has blocks of another size.
+    """
+    if len(manifest) == 0:
+        raise CacheError(f"{path}: a cache of no rows cannot be made; the dataset is empty")
+    if (path / "zarr.json").is_file():
+        layout = read_cache_layout(path)
+        check_manifest(path, layout, manifest)
+        check_block_rows(path, layout, block_rows)
+        _remove_leftovers(path)
+        if not is_current(path, manifest):
+            manifest.write(manifest_path(path))
+        return layout
+    _remove_leftovers(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise CacheError(f"{path}: not empty and not a cache of emofuse. Choose another path for the cache.")
+    layout = CacheLayout(
+        rows=len(manifest),
+        block_rows=block_rows,
+        ids_digest=manifest.ids_digest,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    path.mkdir(parents=True, exist_ok=True)
+    manifest.write(manifest_path(path))
+    create_group(path, layout.to_attributes())
+    return layout
+
+
+def add_stream(path: Path, layout: StreamLayout) -> None:
+    """Adds an empty stream to a cache, or checks that the one of this name is the same. Other streams are not touched.
+
+    The stream appears under its name at once and whole. Call it under `lock_cache`.
+
+    Raises:
+        CacheError: there is no cache, or the stream's width or type changed without a change of its version.
+        StaleCacheError: a stream of this name was made from another spec.
+    """
+    cache = read_cache_layout(path)
+    cached = read_stream(path, cache, layout.name)
+    if cached is not None:
+        check_streams(path, [cached], {layout.name: layout.identity}, layout.decode, layout.face)
+        if (cached.dim, cached.dtype) != (layout.dim, layout.dtype):
+            raise CacheError(
+                f"{layout.name} was cached with {cached.dim} values of {cached.dtype}, its code now gives "
+                f"{layout.dim} of {layout.dtype}. "
+                f"Raise the stream's version, then drop it: emofuse cache drop {path} {layout.name}"
+            )
+        return
+    _remove_stream_folder(path, layout.name)
+    folder = streams_dir(path) / layout.name
+    # A store renames nothing: there the attributes of the group, which come last, make the stream appear.
+    unfinished = folder if is_remote(path) else streams_dir(path) / (_UNFINISHED + layout.name)
+    remove_tree(unfinished)
+    for array in layout.arrays:
+        create_array(unfinished / array, layout, array, cache)
+    if not (streams_dir(path) / "zarr.json").is_file():
+        create_group(streams_dir(path))
+    create_group(unfinished, layout.to_attributes())
+    if unfinished != folder:
+        unfinished.rename(folder)
+
+
+def create_array(folder: Path, layout: StreamLayout, array: ArrayName, cache: CacheLayout) -> None:
+    """Writes the metadata of one array of a stream; chunks that lie in its folder already become its chunks."""
+    is_text = array == "reason"
+    zarr.create_array(
+        zarr_store(folder),
+        shape=layout.array_shape(array, cache.rows),
+        chunks=layout.chunk_shape(array, cache.block_rows),
+        dtype=VariableLengthUTF8() if is_text else layout.array_dtype(array),
+        filters=None,
+        serializer=VLenUTF8Codec() if is_text else BytesCodec(endian="little" if array == "features" else None),
+        compressors=[Crc32cCodec()],
+        fill_value="" if is_text else 0,
+        zarr_format=3,
+        chunk_key_encoding={"name": "default", "separator": "."},
+        dimension_names=dimension_names(array),
+    )
+
+
+def add_views(path: Path, stream: str, views: int, augment: Mapping[str, Any]) -> None:
+    """Makes room for more views of a stream; those that are there stay. Call it under `lock_cache`.
+
+    Args:
+        path: of the cache.
+        stream: its name in the cache.
+        views: how many there shall be; nothing happens if there are as many.
+        augment: how they are drawn, plain JSON.
+
+    Raises:
+        CacheError: no such stream.
+    """
+    cache = read_cache_layout(path)
+    cached = read_stream_layout(path, stream)
+    if cached is None:
+        raise CacheError(f"{path}: no stream {stream!r} to add views to")
+    if cached.views >= views:
+        return
+    wider = replace(cached, views=views, augment=augment)
+    folder = streams_dir(path) / stream
+    for array in wider.arrays:
+        open_array(folder / array, "r+").resize(wider.array_shape(array, cache.rows))
+    # Last: they say how many views there are. Arrays of a killed build may have more; that part is not read.
+    update_group(folder, wider.to_attributes())
+
+
+def update_origin(path: Path, name: str, *, spec: Mapping[str, Any], weights: Mapping[str, Any] | None) -> None:
+    """Notes where a stream comes from now: its spec may name its weights anew as long as they are the same bytes.
+
+    Nothing is written if nothing changed. Call it under `lock_cache`.
+    """
+    cached = read_stream_layout(path, name)
+    if cached is None or (cached.spec, cached.weights) == (spec, weights):
+        return
+    update_group(streams_dir(path) / name, replace(cached, spec=spec, weights=weights).to_attributes())
+
+
+def check_stream_exists(path: Path, stream: str) -> None:
+    """Raises unless a cache has a folder of this stream, readable or not.
+
+    Raises:
+        CacheError: no such cache or stream.
+    """
+    read_cache_layout(path)
+    names = stream_names(path)
+    if stream not in names:
+        there = ", ".join(names) or "none"
+        raise CacheError(f"{path}: no stream {stream!r}{did_you_mean(stream, names)} (there are: {there})")
+
+
+def drop_stream(path: Path, stream: str) -> None:
+    """Removes one stream and nothing else, readable or not.
+
+    Raises:
+        CacheError: no such cache or stream, or a build is writing the cache.
+    """
+    check_stream_exists(path, stream)
+    with lock_cache(path):
+        _remove_stream_folder(path, stream)
+
+
+def _remove_stream_folder(path: Path, stream: str) -> None:
+    """Takes a stream's folder away in one step, then deletes it; nothing happens if there is none."""
+    folder = streams_dir(path) / stream
+    if is_remote(folder):
+        (folder / "zarr.json").unlink(missing_ok=True)  # without its attributes the stream is gone
+        remove_tree(folder)
+    elif folder.is_dir():
+        dropped = folder.with_name(_DROPPED + stream)
+        remove_tree(dropped)
+        folder.rename(dropped)
+        shutil.rmtree(dropped)
+
+
+def is_current(path: Path, manifest: Manifest) -> bool:
+    """Whether the manifest beside the cache is already this one."""
+    try:
+        return read_manifest(path, read_cache_layout(path)).equals(manifest)
+    except CacheError:
+        return False  # missing, damaged or of other samples: it is replaced
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Deletes what killed builds left: halves of files, streams not yet finished or not yet deleted.
+
+    On a store there is nothing of the kind: objects appear whole and under their names.
+    """
+    if is_remote(path):
+        return
+    manifest = manifest_path(path)
+    manifest.with_name(manifest.name + ".partial").unlink(missing_ok=True)
+    for file in path.rglob("*.partial"):
+        file.unlink(missing_ok=True)
+    for prefix in (_UNFINISHED, _DROPPED):
+        for folder in streams_dir(path).glob(prefix + "*"):
+            shutil.rmtree(folder)

@@ -76,7 +76,7 @@ class ExtractionProcess:
         """Sends a request and waits for the answer; an error raised there is raised here.
 
         Raises:
-            ProcessDied: it crashed, took longer than the request allows, or took more memory than that.
+            ProcessDied: it crashed, takes longer than the request allows, or more memory than that; kill it.
         """
         own_limit = replace(request, timeout_s=request.timeout_s * _BACKSTOP + _LOOK_S)
         with suppress(OSError):  # if it is dead already, its answers say so
@@ -108,7 +108,6 @@ class ExtractionProcess:
         elif memory_bytes is not None and self._memory_bytes() > memory_bytes:
             cause = f"took more than {memory_bytes / 1e9:g} GB of memory"
         if cause is not None:
-            self.kill()
             raise ProcessDied(cause)
 
     def _memory_bytes(self) -> int:
@@ -246,7 +245,7 @@ class IsolatedExtraction:
             except ProcessDied as death:
                 causes.append(str(death))
         raise BuildError(
-            f"an extraction process died {_TRIES} times while it opened {', '.join(names)} ({causes[-1]}). "
+            f"an extraction process died {len(causes)} times while it opened {', '.join(names)} ({causes[-1]}). "
             "Try fewer with --workers, or --workers 0 to see it happen."
         )
 

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -149,26 +150,55 @@ class Flaky(MeanColour):
         return super().extract(samples)
 
 
+OPENED = "EMOFUSE_TEST_OPENED"
+
+
 class DeadlySpec(CustomStreamSpec):
     """At the picture with this much red it does something to its process, or raises for the whole block."""
 
     kind: Literal["deadly"] = "deadly"
     red: int
     how: Literal[
-        "kill", "segfault", "abort", "exit", "sleep", "slow", "hang", "allocate", "print", "raise", "kill when opened"
+        "kill",
+        "kill in company",
+        "kill when opened",
+        "kill when first opened",
+        "kill worker",
+        "kill worker when opened",
+        "segfault",
+        "abort",
+        "exit",
+        "sleep",
+        "slow",
+        "hang",
+        "allocate",
+        "print",
+        "raise",
     ] = "kill"
 
     def make(self, device: str) -> Deadly:
-        if self.how == "kill when opened":
-            os.kill(os.getpid(), signal.SIGKILL)
+        match self.how:
+            case "kill when opened":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "kill worker when opened":
+                os.kill(os.getppid(), signal.SIGKILL)
+            case "kill when first opened" if not Path(os.environ[OPENED]).exists():
+                Path(os.environ[OPENED]).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
         return Deadly(self.red, self.how)
 
 
 class Deadly(MeanColour):
+    opened = 0
+
     def __init__(self, red: int, how: str) -> None:
         super().__init__(1.0)
         self.red = red
         self.how = how
+        Deadly.opened += 1
+
+    def close(self) -> None:
+        Deadly.opened -= 1
 
     def extract(self, samples: Sequence[Sample]) -> Rows:
         if self.how == "slow":
@@ -181,6 +211,10 @@ class Deadly(MeanColour):
         match self.how:
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "kill in company" if Deadly.opened > 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "kill worker":
+                os.kill(os.getppid(), signal.SIGKILL)
             case "segfault":
                 ctypes.string_at(0)
             case "abort":
@@ -198,7 +232,7 @@ class Deadly(MeanColour):
                 for _ in range(60):  # 3 GB in 3 s
                     taken.append(np.ones(50_000_000, dtype=np.uint8))
                     time.sleep(0.05)
-            case _:
+            case "raise":
                 from emofuse.errors import StreamError
 
                 raise StreamError("the wrong shade of red")

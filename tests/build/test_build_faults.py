@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from cheap_streams import DELAY, DeadlySpec, MeanColourSpec, SizeSpec
+from cheap_streams import DELAY, OPENED, DeadlySpec, MeanColourSpec, SizeSpec
 
 from emofuse.build import BuildOptions, BuildState, build_cache, isolation
 from emofuse.cache.reader import open_cache
@@ -119,6 +121,32 @@ def test_streams_that_end_their_process_when_they_are_opened_end_the_build(path,
         r"memory, or by hand\)\)\. Try fewer with --workers, or --workers 0 to see it happen\.$",
     ):
         build_cache(path, manifest, spec, WORKERS)
+
+
+def test_a_process_that_somebody_kills_while_it_opens_streams_is_started_again(path, some, tmp_path, monkeypatch):
+    monkeypatch.setenv(OPENED, str(tmp_path / "opened"))
+    spec = CacheSpec(block_rows=8, streams=(DeadlySpec(red=10, how="kill when first opened"),))
+    build_cache(path, some, spec, BuildOptions(workers=1, device="cpu"))
+    assert list(statuses(path, "deadly")) == [9]
+
+
+def test_a_picture_that_streams_survive_one_by_one_but_not_together_fails_in_all_of_them(path, some):
+    pair = tuple(DeadlySpec(name=name, red=10, how="kill in company") for name in ("a", "b"))
+    build_cache(path, some, CacheSpec(block_rows=8, streams=pair), BuildOptions(workers=1, device="cpu"))
+    deadly = "FAILED: ended its process with SIGKILL (out of memory, or by hand)"
+    for name in ("a", "b"):
+        assert list(statuses(path, name)) == [9, 10]
+        assert statuses(path, name)[10] == deadly
+
+
+def test_an_extraction_process_that_nobody_asks_ends_by_itself():
+    """A build that was killed leaves it to a worker of a cluster that lives on, and its pipe stays open."""
+    code = "from emofuse.build import child; child._IDLE_S = 0.2; child.main()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
 
 
 def test_a_block_in_which_too_many_rows_are_deadly_is_given_up(path, some, monkeypatch):

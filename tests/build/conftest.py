@@ -103,6 +103,8 @@ def refusing_store(s3_bucket) -> Callable[..., AbstractContextManager[RefusingSt
     ) -> Iterator[RefusingStore]:
         with pytest.MonkeyPatch.context() as patch, serve(refuses, status, code) as (store, address):
             patch.setenv("AWS_ENDPOINT_URL", address)
+            # Pauses grow to seconds; a test waits for none of them.
+            patch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
             stores.forget_connections()
             yield store
         stores.forget_connections()

@@ -7,8 +7,10 @@ import oracle
 import pytest
 import torch
 
+from emofuse.cache.reader import open_cache
 from emofuse.errors import TrainingError
 from emofuse.specs import ConcatHeadSpec, FeaturesSpec, FoldSpec, HalvingSpec, OfficialSplit, RunSpec, TrainSpec
+from emofuse.training import planning
 from emofuse.training.data import TrainingData
 from emofuse.training.halving import Halving, configurations_of
 from emofuse.training.machine import Machine
@@ -141,6 +143,52 @@ def test_poisoned_test_labels_and_features_change_no_searched_run(tmp_path, plan
         for ours, theirs in zip(other, clean, strict=True):
             assert ours.digest == theirs.digest
             assert_equal(ours.outcome, theirs.outcome)
+
+
+# ---------------------------------------------------------------------------------------------- equal in any wave
+
+
+@pytest.fixture
+def eights(tmp_path, write_cache):
+    """Rows whose labels and features are multiples of 8, with which kernels round alike for one head and for many."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(160) % 8
+    signal = np.eye(8)[labels] + rng.normal(size=(160, 8))
+    streams = {
+        name: ("backbone", values.astype(np.float32), np.ones(160, np.uint8))
+        for name, values in (("signal", signal), ("noise", rng.normal(size=(160, 16))))
+    }
+    splits = rng.choice(["train", "val", "test"], 160, p=[0.6, 0.3, 0.1]).tolist()
+    path = write_cache(tmp_path / "features.zarr", tuple("abcdefgh"), labels, splits, streams)
+    return TrainingData.of(open_cache(path), OfficialSplit())
+
+
+def test_runs_have_the_same_bits_however_waves_are_bounded(eights, monkeypatch):
+    specs = [
+        spec
+        for streams in (("signal",), ("signal", "noise"))
+        for rate in (1e-3, 1e-2, 3e-2)
+        for spec in in_folds(run(*streams, learning_rate=rate))
+    ]
+
+    def trained(longest_s):
+        monkeypatch.setattr(planning, "LONGEST_S", longest_s)
+        monkeypatch.setattr(planning, "LONGEST_ALONE", 1.0)
+        waves = planning.plan_runs(eights, specs, machine=CPU).waves
+        outcomes = {}
+        for wave in waves:
+            found = train_wave(eights, [specs[index] for index in wave.members], CPU)
+            outcomes |= {index: each.outcome for index, each in zip(wave.members, found, strict=True)}
+        return [len(wave.members) for wave in waves], [outcomes[index] for index in range(len(specs))]
+
+    seconds = planning.plan_runs(eights, specs, machine=CPU).waves[0].seconds
+    (whole, together), (some, apart), (single, alone) = map(trained, (300.0, 0.9 * seconds, 0.0))
+    assert whole == [18]
+    assert single == [1] * 18
+    assert 1 < len(some) < 18
+    for outcomes in (apart, alone):
+        for ours, theirs in zip(outcomes, together, strict=True):
+            assert_equal(ours, theirs)
 
 
 # ---------------------------------------------------------------------------------------------- halving

@@ -62,7 +62,7 @@ def read_image(path: Path, spec: DecodeSpec) -> npt.NDArray[np.uint8]:
     """
     try:
         size = path.stat().st_size
-        if size > _BYTES_PER_PIXEL * spec.max_pixels + _HEADER_BYTES:
+        if size > longest_file(spec):
             raise DecodeError(f"{size:,} bytes, more than any picture of max_pixels = {spec.max_pixels:,} has")
         data = path.read_bytes()
     except FileNotFoundError:
@@ -70,6 +70,11 @@ def read_image(path: Path, spec: DecodeSpec) -> npt.NDArray[np.uint8]:
     except OSError as error:
         raise DecodeError(f"cannot be read: {error.strerror or error}") from error
     return decode_image(data, spec)
+
+
+def longest_file(spec: DecodeSpec) -> int:
+    """Bytes that the file of a picture of at most `spec.max_pixels` can have; a longer one is not read."""
+    return _BYTES_PER_PIXEL * spec.max_pixels + _HEADER_BYTES
 
 
 def decode_image(data: bytes, spec: DecodeSpec) -> npt.NDArray[np.uint8]:

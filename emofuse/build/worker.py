@@ -24,6 +24,7 @@ from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Pro
 from emofuse.cache.layout import StreamLayout
 from emofuse.cache.writer import write_block
 from emofuse.datasets.manifest import FILE_COLUMNS
+from emofuse.decode import longest_file
 from emofuse.errors import BuildError, CacheError, UnwritableCacheError
 from emofuse.specs import StreamSpec, digest
 from emofuse.status import Status
@@ -114,7 +115,7 @@ def _compute_block(job: BuildJob, task: BlockTask) -> BlockDone:
         outcomes = {key: _outcomes(job, task, found, key, rows) for key, rows in task.retried.items()}
         if all(outcomes[key] == dict(rows) for key, rows in task.retried.items()):
             return _retried(task, outcomes, written=False)
-    seen = _look_at_files(task)  # before they are read: what is replaced in between is noticed by the next build
+    seen = _look_at_files(job, task)  # before they are read: what is replaced in between is noticed by the next build
     found = _extract(job, task, range(len(task.paths)))
     for view, extraction in found.items():
         for name, rows in extraction.rows.items():
@@ -135,8 +136,11 @@ def _compute_block(job: BuildJob, task: BlockTask) -> BlockDone:
     return BlockDone(len(task.paths) * len(task.views), counts, tuple(_problems(task, found)), seen=seen)
 
 
-def _look_at_files(task: BlockTask) -> SeenFiles | None:
-    """Stamps of the block's files; None for those of a store, which says itself when they were written."""
+def _look_at_files(job: BuildJob, task: BlockTask) -> SeenFiles | None:
+    """Stamps of the block's files; None for those of a store, which says itself when they were written.
+
+    Files too long for pictures have none: reading them could take all memory, and nothing is extracted from them.
+    """
     stamps = np.full((len(task.paths), len(FILE_COLUMNS)), UNKNOWN, dtype=np.int64)
     for row, path in enumerate(task.paths):
         if path is None or row in task.deadly_rows:
@@ -145,7 +149,7 @@ def _look_at_files(task: BlockTask) -> SeenFiles | None:
             return None
         with suppress(OSError):
             found = path.stat()
-            if stat.S_ISREG(found.st_mode):
+            if stat.S_ISREG(found.st_mode) and found.st_size <= longest_file(job.spec.decode):
                 stamps[row] = found.st_size, found.st_mtime_ns, google_crc32c.value(path.read_bytes())
     return SeenFiles(task.start, stamps, task.streams)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,10 @@ from cheap_streams import DELAY, OPENED, DeadlySpec, MeanColourSpec, SizeSpec
 
 from emofuse.build import BuildOptions, BuildState, build_cache, isolation
 from emofuse.cache.reader import open_cache
+from emofuse.datasets import read_dataset
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import BuildError, StreamError
-from emofuse.specs import CacheSpec
+from emofuse.specs import CacheSpec, FolderSpec, StratifiedSplit
 from emofuse.status import Status
 
 SPEC = CacheSpec(block_rows=4, streams=(MeanColourSpec(), SizeSpec()))
@@ -72,6 +74,19 @@ def test_a_picture_that_its_stream_does_not_survive_fails_alone(path, some, how,
     features, _ = open_cache(path).streams["deadly"].read()
     assert features[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 11, 12, 13, 14, 15]
     assert [(problem.row, problem.stream, problem.reason) for problem in summary.problems][1] == (10, "deadly", reason)
+
+
+def test_a_file_longer_than_any_picture_is_read_by_nobody(path, tmp_path, images):
+    """Three gigabytes, of which the disk holds none: whoever reads them takes more memory than there is."""
+    shutil.copytree(images / "fear", tmp_path / "images/fear")
+    with (tmp_path / "images/fear/03.png").open("wb") as file:
+        file.truncate(3_000_000_000)
+    manifest = read_dataset(FolderSpec(root=tmp_path / "images", split=StratifiedSplit()))
+    spec = CacheSpec(block_rows=8, streams=(SizeSpec(),))
+    build_cache(path, manifest, spec, BuildOptions(workers=1, device="cpu", memory_bytes=700_000_000))
+    reason = "3,000,000,000 bytes, more than any picture of max_pixels = 100,000,000 has"
+    assert list(statuses(path, "size")) == [3, 9]
+    assert statuses(path, "size")[3] == f"UNREADABLE: {reason}"
 
 
 def test_streams_that_survive_a_picture_keep_its_features(path, some):

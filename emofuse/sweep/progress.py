@@ -12,10 +12,11 @@ class SweepState:
 
     Attributes:
         runs: that have a row, whoever trained them.
-        total: runs of the whole search; None if that is not known.
+        total: runs of the whole search, at most; None if that is not known.
         heads: trained by this call so far.
         rows: that those heads, and the ones in training, have learned from, counted each epoch anew.
-        work: share of this call's work that is done, 0 to 1, by the estimate of its plan.
+        work: share of this call's work that is done, 0 to 1, by the estimates of its plans; batches that a search has
+            yet to decide on are taken to be like those before them.
         seconds: since training began.
         best: the best configuration so far and its validation score; None before the first is complete.
         select: what the score is.
@@ -44,7 +45,7 @@ class SweepState:
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimated from what is done; None before there is any."""
+        """Of the search, estimated from what is done; None before there is any."""
         return self.seconds * (1 - self.work) / self.work if self.work > 0 else None
 
 

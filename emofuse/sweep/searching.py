@@ -110,7 +110,7 @@ class Searching:
         self._folder = folder
         self._trainer = trainer
         self._claims: dict[frozenset[str], ExitStack] = {}
-        self._tally = _Tally(spec, search.total, progress)
+        self._tally = _Tally(spec, search, progress)
 
     def search(self) -> Found:
         """Trains what is missing and scores every configuration.
@@ -121,6 +121,7 @@ class Searching:
         asked: list[Configuration] = []
         rows: dict[str, list[RunRow]] = {}
         while batch := self._search.ask():
+            self._tally.asked += len(batch)
             runs = searched_runs(self._trainer.data, batch, self._spec)
             found = self._train_missing(runs)
             for run in runs:
@@ -128,6 +129,7 @@ class Searching:
             scored = score_configurations(batch, rows, self._spec.select)
             self._search.tell({each.configuration.key: objective(each.score, self._spec.select) for each in scored})
             asked += batch
+        self._tally.end()
         scored = score_configurations(asked, rows, self._spec.select)
         return Found(tuple(scored), self._tally.heads, self._tally.seconds, self._search.notes)
 
@@ -137,6 +139,7 @@ class Searching:
         if missing := {run.digest for run in runs} - found.keys():
             plan = plan_search(self._trainer.data, runs, self._spec, self._trainer.machine)
             waves = planned_waves(plan, runs, self._spec)
+            self._tally.estimate(len({run.configuration.key for run in runs}), sum(wave.seconds for wave in waves))
             try:
                 while missing:
                     self._train([wave.only(frozenset(missing)) for wave in waves if wave.digests & missing])
@@ -190,22 +193,31 @@ class _Tally:
     """What a call has done so far, as its progress shows it."""
 
     spec: SweepSpec
-    configurations: int
+    search: Search
     progress: SweepProgress | None
+    asked: int = 0  # configurations
     heads: int = 0
     seconds: float = 0.0
     _rows: int = 0
-    _done_s: float = 0.0  # by the plan's estimates, as all three
+    _done_s: float = 0.0  # by the plan's estimates, as all that follow
     _left_s: float = 0.0
     _running_s: float = 0.0
+    _estimated: int = 0  # configurations, and the seconds of all of them
+    _estimated_s: float = 0.0
     _started: float | None = None
     _found: dict[str, dict[str, RunRow]] = field(default_factory=dict)  # configuration -> digest -> row
     _best: tuple[str, float] | None = None
+    _told: int | None = None  # configurations of the whole search, when it was last told
 
     @property
     def runs_each(self) -> int:
         """Runs of one configuration."""
         return len(self.spec.seeds) * (self.spec.folds.count if self.spec.folds else 1)
+
+    def estimate(self, configurations: int, seconds: float) -> None:
+        """Notes what the configurations of a batch take if all are trained: those yet to come will take as much."""
+        self._estimated += configurations
+        self._estimated_s += seconds
 
     def plan(self, waves: Sequence[SearchedWave]) -> None:
         """Notes what is to be trained."""
@@ -249,16 +261,24 @@ class _Tally:
         """Notes that others train what is missing."""
         self.tell(tuple(holders))
 
+    def end(self) -> None:
+        """Passes on that there were fewer configurations than it seemed, if that has turned out at the very end."""
+        if self._told not in {None, self.search.total}:
+            self.tell()
+
     def tell(self, waiting_for: tuple[str, ...] = ()) -> None:
         """Passes on how far it is."""
         self.seconds = 0.0 if self._started is None else time.perf_counter() - self._started
         if self.progress is None:
             return
-        whole = self._done_s + self._left_s
+        to_come = max(0, self.search.total - self.asked)
+        later_s = to_come * self._estimated_s / self._estimated if self._estimated else 0.0
+        whole = self._done_s + self._left_s + later_s
+        self._told = self.search.total
         self.progress.update(
             SweepState(
                 runs=sum(len(own) for own in self._found.values()),
-                total=self.configurations * self.runs_each,
+                total=self.search.total * self.runs_each,
                 heads=self.heads,
                 rows=self._rows,
                 work=min(1.0, (self._done_s + self._running_s) / whole) if whole > 0 else 0.0,

@@ -175,7 +175,8 @@ def train_rows(
     """
     specs = [run.spec for run in wave.runs]
     learned = [len(data.folds(spec)[spec.fold.index if spec.fold else 0].train) for spec in specs]
-    in_all = sum(spec.train.epochs * rows for spec, rows in zip(specs, learned, strict=True))
+    epochs = wave.halving.expected_epochs(specs) if wave.halving else [spec.train.epochs for spec in specs]
+    in_all = sum(count * rows for count, rows in zip(epochs, learned, strict=True))
 
     def tell(_: int, entries: Mapping[int, Mapping[str, Any]]) -> None:
         if on_rows is not None:

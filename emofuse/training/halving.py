@@ -53,6 +53,19 @@ class Halving:
             done, left, rung = rung, max(1, left // self.factor), rung * self.factor
         return (total + left * (epochs - done)) / configurations
 
+    def expected_epochs(self, specs: Sequence[RunSpec]) -> list[float]:
+        """Epochs of each run, on average over its bracket.
+
+        Args:
+            specs: whole brackets, each of one length of training.
+        """
+        expected = [0.0] * len(specs)
+        for bracket in self.brackets(specs):
+            mean = self.mean_epochs(specs[bracket[0][0]].train.epochs, len(bracket))
+            for index in (index for own in bracket for index in own):
+                expected[index] = mean
+        return expected
+
     def judge(self, specs: Sequence[RunSpec]) -> Judge:
         """Decides for runs that train together, whole brackets of them."""
         brackets = self.brackets(specs)

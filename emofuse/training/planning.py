@@ -261,12 +261,7 @@ class _Group:
         specs = [self._specs[index] for index in members]
         if self._halving is None:
             return [spec.train.epochs for spec in specs]
-        shares = [0.0] * len(specs)
-        for bracket in self._halving.brackets(specs):
-            mean = self._halving.mean_epochs(specs[bracket[0][0]].train.epochs, len(bracket))
-            for index in (index for own in bracket for index in own):
-                shares[index] = mean
-        return shares
+        return self._halving.expected_epochs(specs)
 
     def _cost(self, index: int) -> Cost:
         spec = self._specs[index]

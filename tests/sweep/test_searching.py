@@ -41,9 +41,9 @@ def data(tmp_path_factory, write_cache):
 
 @pytest.fixture
 def search(data):
-    def found(spec, folder: Path) -> Found:
+    def found(spec, folder: Path, progress=None, asked=None) -> Found:
         trainer = LocalTrainer(data, Machine.of(torch.device("cpu")))
-        return Searching(spec, make_search(spec, KINDS), ResultsFolder(folder), trainer).search()
+        return Searching(spec, asked or make_search(spec, KINDS), ResultsFolder(folder), trainer, progress).search()
 
     return found
 
@@ -130,6 +130,72 @@ def test_a_tpe_search_is_told_every_score_before_it_goes_on(search, tmp_path):
     assert len(found.scored) == 12
     assert len({each.configuration.key for each in found.scored}) == 12
     assert len(list((tmp_path / "rows").iterdir())) >= 3
+
+
+class Follower:
+    def __init__(self):
+        self.states = []
+
+    def update(self, state):
+        self.states.append(state)
+
+
+def test_what_a_search_has_yet_to_ask_for_is_work_that_is_left(search, tmp_path):
+    follower = Follower()
+    search(small_sweep(**TPE), tmp_path / "whole", follower)
+    after = {runs: [state.work for state in follower.states if state.runs == runs] for runs in (8, 16, 24)}
+    assert after[8][0] == pytest.approx(1 / 3, abs=0.02)  # streams differ, so batches are not quite equal
+    assert after[16][0] == pytest.approx(2 / 3, abs=0.02)
+    assert after[24][-1] == 1.0
+    first = next(state for state in follower.states if state.runs == 8)
+    assert first.seconds_left == pytest.approx(2 * first.seconds, rel=0.1)
+
+
+def test_what_is_found_is_no_work_and_what_comes_after_it_is(search, tmp_path):
+    search(small_sweep(**TPE), tmp_path)
+    for path in sorted((tmp_path / "rows").iterdir(), key=lambda path: path.stat().st_mtime_ns)[1:]:
+        path.unlink()
+    follower = Follower()
+    search(small_sweep(**TPE), tmp_path, follower)
+    assert follower.states[0].runs == 8
+    half = next(state for state in follower.states if state.runs == 16)
+    assert half.work == pytest.approx(1 / 2, abs=0.02)
+    assert follower.states[-1].work == 1.0
+
+
+def test_a_halved_wave_is_done_when_its_last_rung_is(search, tmp_path):
+    follower = Follower()
+    search(small_sweep(**HALVED), tmp_path, follower)
+    assert [state.heads for state in follower.states] == [0] * 5 + [24]  # a state an epoch, in one wave
+    before, *epochs, last = [state.work for state in follower.states]
+    rows = [24, 12, 6, 6]  # heads of each epoch
+    assert (before, last) == (0.0, 1.0)
+    assert epochs == pytest.approx([sum(rows[: epoch + 1]) / sum(rows) for epoch in range(4)])
+
+
+def test_that_there_is_less_to_try_than_it_seemed_is_told(search, tmp_path):
+    class Fewer:
+        """Knows only when it is asked again that there is nothing more."""
+
+        def __init__(self, batch):
+            self._batches = [batch, []]
+            self.total, self.notes = 5 * len(batch), ()
+
+        def ask(self):
+            batch = self._batches.pop(0)
+            self.total = self.total if batch else 3
+            return batch
+
+        def tell(self, scores):
+            assert len(scores) == 3
+
+    spec = small_sweep(factors={"streams": "all"})
+    follower = Follower()
+    search(spec, tmp_path, follower, Fewer(make_search(spec, KINDS).ask()))
+    *before, last = [(state.runs, state.total) for state in follower.states]
+    assert before[-1] == (6, 30)
+    assert last == (6, 6)
+    assert follower.states[-1].work == 1.0
 
 
 def test_a_random_search_trains_what_it_draws(search, tmp_path):

@@ -7,7 +7,6 @@ other, which is right for cores and too hopeful for one GPU or a slow disk behin
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +18,13 @@ from emofuse.build.execution import build_device, count_workers
 from emofuse.build.options import BuildOptions
 from emofuse.build.plan import BuildPlan, Missing, plan_build
 from emofuse.build.worker import cap_native_threads
-from emofuse.cache.cached_stream import read_stream
 from emofuse.cache.layout import StreamLayout
+from emofuse.cache.metadata import read_stream_layout
+from emofuse.cache.size import bytes_of_blocks, free_bytes, planned_layout
 from emofuse.cache.stale import check_is_imported
 from emofuse.datasets.manifest import Manifest
-from emofuse.specs import CacheSpec, StreamSpec
-from emofuse.stores import as_path, is_remote
-from emofuse.streams.base import Stream
+from emofuse.specs import CacheSpec
+from emofuse.stores import as_path
 from emofuse.streams.extractor import Extractor
 
 _SAMPLED = 32
@@ -83,12 +82,10 @@ def estimate_build(path: str | Path, manifest: Manifest, spec: CacheSpec, option
     plan = plan_build(path, manifest, spec)
     check_is_imported(path, plan.to_import)
     if not plan.missing:
-        return BuildEstimate(0, 0, (), 0, 0, 0.0, 0, _free_bytes(path), 0)
+        return BuildEstimate(0, 0, (), 0, 0, 0.0, 0, free_bytes(path), 0)
     lacking = tuple(name for name in plan.pending if plan.lacks(name))
     workers = count_workers(plan, spec, options)
-    layouts = {
-        stream.name: stream.layout for name in lacking if (stream := read_stream(path, plan.layout, name)) is not None
-    }
+    layouts = {name: layout for name in lacking if (layout := read_stream_layout(path, name)) is not None}
     one_thread = not options.in_this_process  # as in a worker of many
     trial = _Trial(plan, plan.manifest, spec, build_device(plan, spec, options), one_thread)
     seconds, sampled = 0.0, 0
@@ -98,7 +95,7 @@ def estimate_build(path: str | Path, manifest: Manifest, spec: CacheSpec, option
         sampled += measured.images
         rows = sum(len(part.views) * _rows(plan, part) for part in missing)
         seconds += rows * measured.seconds_per_image / workers
-    block_bytes = {name: layouts[name].block_bytes(plan.layout.block_rows) for name in lacking}
+    blocks = {name: int(plan.pending[name].sum()) for name in lacking}
     return BuildEstimate(
         rows=plan.rows,
         blocks=len(plan.missing),
@@ -106,8 +103,8 @@ def estimate_build(path: str | Path, manifest: Manifest, spec: CacheSpec, option
         workers=workers,
         sampled=sampled,
         seconds=seconds,
-        bytes=sum(int(plan.pending[name].sum()) * size for name, size in block_bytes.items()),
-        free_bytes=_free_bytes(path),
+        bytes=bytes_of_blocks([layouts[name] for name in lacking], plan.layout.block_rows, blocks),
+        free_bytes=free_bytes(path),
         files=1 + plan.layout.blocks * spec.views,
     )
 
@@ -140,7 +137,8 @@ class _Trial:
         try:
             if self.one_thread:
                 cap_native_threads()
-            layouts = {stream.name: _layout(stream, extractor.streams[stream.name]) for stream in streams}
+            opened = [(stream, extractor.streams[stream.name]) for stream in streams]
+            layouts = {spec.name: planned_layout(spec, stream.dim, stream.flag_names) for spec, stream in opened}
             extractor.extract_views(paths[:1], ids[:1], views)  # the first one pays for what is loaded at first use
             started = time.perf_counter()
             extractor.extract_views(paths, ids, views)
@@ -148,12 +146,6 @@ class _Trial:
         finally:
             extractor.close()
         return _Measured(seconds / (len(paths) * len(views)), len(paths), layouts)
-
-
-def _layout(spec: StreamSpec, stream: Stream) -> StreamLayout:
-    """As much of a new stream's layout as tells its size."""
-    dtype = np.dtype(spec.dtype)
-    return StreamLayout(spec.name, spec.kind, stream.dim, dtype, identity={}, flag_names=tuple(stream.flag_names))
 
 
 def _sample(missing: Sequence[Missing], plan: BuildPlan, manifest: Manifest) -> tuple[list[Path | None], list[str]]:
@@ -183,12 +175,3 @@ def _by_streams(plan: BuildPlan) -> dict[tuple[str, ...], list[Missing]]:
 def _rows(plan: BuildPlan, missing: Missing) -> int:
     rows = plan.layout.block_slice(missing.block)
     return int(rows.stop - rows.start)
-
-
-def _free_bytes(path: Path) -> int | None:
-    if is_remote(path):
-        return None
-    existing = path.absolute()
-    while not existing.is_dir():
-        existing = existing.parent
-    return int(shutil.disk_usage(existing).free)

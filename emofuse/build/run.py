@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import threading
 import time
@@ -20,14 +19,15 @@ from emofuse.build.record import FileRecord
 from emofuse.build.tally import BuildSummary, Tally
 from emofuse.build.tasks import BlockDone, BlockTask, BuildJob
 from emofuse.cache.attempts import writing
-from emofuse.cache.cached_stream import read_stream
 from emofuse.cache.changes import adopt_changes
+from emofuse.cache.metadata import read_stream_layout
+from emofuse.cache.size import bytes_of_blocks, free_bytes
 from emofuse.cache.stale import check_is_imported
 from emofuse.cache.structure import add_stream, add_views, check_writable, create_cache, lock_cache, update_origin
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, UnwritableCacheError
 from emofuse.specs import CacheSpec, digest
-from emofuse.stores import as_path, is_remote
+from emofuse.stores import as_path
 from emofuse.streams import stream_weights
 
 
@@ -155,14 +155,12 @@ def _while_hopeful(tasks: Iterable[BlockTask], tally: Tally) -> Iterator[BlockTa
 
 def _check_free_space(path: Path, plan: BuildPlan) -> None:
     """Raises before hours of work if the disk cannot hold what they will give; a store does not tell its size."""
-    if is_remote(path):
+    free = free_bytes(path)
+    if free is None:
         return
-    needed = 0
-    for name, lacking in plan.pending.items():
-        stream = read_stream(path, plan.layout, name)
-        if stream is not None:
-            needed += int(lacking.sum()) * stream.layout.block_bytes(plan.layout.block_rows)
-    free = shutil.disk_usage(path).free
+    layouts = [layout for name in plan.pending if (layout := read_stream_layout(path, name)) is not None]
+    blocks = {name: int(lacking.sum()) for name, lacking in plan.pending.items()}
+    needed = bytes_of_blocks(layouts, plan.layout.block_rows, blocks)
     if needed > free:
         raise CacheError(
             f"{path}: the missing blocks take {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free on this disk. "

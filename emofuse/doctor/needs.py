@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from emofuse.doctor.findings import Finding, State
 from emofuse.doctor.probe import Answer
+from emofuse.stores import file_sizes
 
 if TYPE_CHECKING:
     from emofuse.specs import CacheSpec, DatasetSpec, StreamSpec
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
 AREA = "this spec"
 DIMS = {"lbp": 512, "landmarks": 1404, "action_units": 30, "places365": 2048, "objects": 30}
 """Width of the stored features of a kind; a backbone's is its model's."""
-_BYTES = {"float16": 2, "float32": 4}
-_BESIDE = 2  # bytes a row and stream beside the features: status and flags
-_CHECKSUMS = 12  # bytes a block and stream
+_FLAGS = ("",)  # which streams have some is known when they are opened; they are a byte a row
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def space_findings(wanted: Wanted, answers: Mapping[str, Answer], rows: int | No
         what = f"{row_bytes / 1e3:.1f} KB of cache a row; {free / 1e9:.1f} GB are free in {existing}"
         return [Finding(AREA, "note", what, "Say how many rows, with --data or --rows, to see whether that will do")]
     whole = cache_bytes(wanted.cache, answers, rows)
-    there = _bytes_below(wanted.out / "features.zarr")
+    there = sum(file_sizes(wanted.out / "features.zarr").values())
     what = f"a cache of {rows} rows takes about {whole / 1e9:.2f} GB" + (
         f", {there / 1e9:.2f} GB are there" if there else ""
     )
@@ -160,11 +159,13 @@ def cache_bytes(spec: CacheSpec, answers: Mapping[str, Answer], rows: int) -> in
     Raises:
         ValueError: the width of a stream is not known.
     """
+    from emofuse.cache.size import bytes_of_blocks, planned_layout
+
     block_rows = spec.rows_of_a_block(rows)
-    blocks = -(-rows // block_rows)
     streams = [stream for stream in spec.streams if stream.kind != "imported"]
-    row = sum(_dim(stream, answers) * _BYTES[stream.dtype] + _BESIDE for stream in streams)
-    return blocks * spec.views * (block_rows * row + _CHECKSUMS * len(streams))
+    layouts = [planned_layout(stream, _dim(stream, answers), _FLAGS) for stream in streams]
+    blocks = -(-rows // block_rows) * spec.views
+    return bytes_of_blocks(layouts, block_rows, {layout.name: blocks for layout in layouts})
 
 
 def count_rows(wanted: Wanted, data: Path | None) -> int | None:
@@ -212,7 +213,3 @@ def _dim(stream: StreamSpec, answers: Mapping[str, Answer]) -> int:
     if answer.problem:
         raise ValueError(f"{stream.name}: {answer.problem}")
     return int(answer.value)
-
-
-def _bytes_below(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -105,7 +105,7 @@ RANGE = "expected a list of numbers or {low, high, log}, got "
         ),
         (
             "learning_rate: {low: 1, hihg: 2}",
-            ["factors.learning_rate.high: is missing", "factors.learning_rate.hihg: unknown key"],
+            ["factors.learning_rate.high: is missing", "factors.learning_rate.hihg: unknown key, did you mean 'high'?"],
         ),
         ("depth: {low: 1, high: 3}", ["factors.depth: expected a list, got {'low': 1, 'high': 3}"]),
         ("depth: null", ["factors.depth: expected a list, got None"]),
@@ -119,8 +119,8 @@ RANGE = "expected a list of numbers or {low, high, log}, got "
         ("optimizer: sgd", ["factors.optimizer[0]: must be adam or adamw, got 'sgd'"]),
         ("head: [concat, gatd]", ["factors.head[1].kind: 'gatd' is unknown, did you mean 'gated'?"]),
         ("head: {kind: gated, depth: 99}", ["factors.head[0].depth: must be <= 8, got 99"]),
-        ("head: [{kind: gated, detph: 1}]", ["factors.head[0].detph: unknown key"]),
-        ("hed: concat", ["factors.hed: unknown key"]),
+        ("head: [{kind: gated, detph: 1}]", ["factors.head[0].detph: unknown key, did you mean 'depth'?"]),
+        ("hed: concat", ["factors.hed: unknown key, did you mean 'head'?"]),
         # streams
         ("streams: [lbp, resnet50]", [f"{SUBSETS}['lbp', 'resnet50']"]),
         ("streams: [[]]", [f"{SUBSETS}[[]]"]),

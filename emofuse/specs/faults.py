@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from emofuse.errors import did_you_mean
 
@@ -36,8 +36,14 @@ _TEXTS = {
 }
 
 
-def describe_faults(error: ValidationError, data: Any) -> list[str]:
-    """Every fault of plain data that was refused, each with its place in the data."""
+def describe_faults(error: ValidationError, data: Any, model: type[BaseModel]) -> list[str]:
+    """Every fault of plain data that was refused, each with its place in the data.
+
+    Args:
+        error: of the validation.
+        data: that was refused.
+        model: that refused it; of an unknown key, the nearest of its keys is named.
+    """
     faults = error.errors()
     inner = [fault["loc"] for fault in faults if fault["type"] != "too_short"]
     # A tuple whose items are all faulty is also reported as too short: only the items' own faults are news.
@@ -46,14 +52,17 @@ def describe_faults(error: ValidationError, data: Any) -> list[str]:
         for fault in faults
         if fault["type"] != "too_short" or all(loc[: len(fault["loc"])] != fault["loc"] for loc in inner)
     ]
-    return [problem for fault in faults for problem in _describe(dict(fault), data)]
+    return [problem for fault in faults for problem in _describe(dict(fault), data, model)]
 
 
-def _describe(fault: dict[str, Any], data: Any) -> list[str]:
+def _describe(fault: dict[str, Any], data: Any, model: type[BaseModel]) -> list[str]:
     place = _place(fault["loc"], data, ends_with_key=fault["type"] in {"extra_forbidden", "missing"})
     if fault["type"] in {"union_tag_invalid", "union_tag_not_found"}:
         place = f"{place}.kind" if place else "kind"
     texts = str(fault["ctx"]["error"]).split(SEPARATOR) if fault["type"] == "value_error" else [_text(fault)]
+    if fault["type"] == "extra_forbidden":
+        *parents, key = fault["loc"]
+        texts = [texts[0] + did_you_mean(str(key), _keys_at(model, parents))]
     return [f"{place}: {text}" if place else text for text in texts]
 
 
@@ -73,6 +82,26 @@ def _place(parts: Sequence[int | str], data: Any, *, ends_with_key: bool) -> str
             here = here.get(part) if isinstance(here, Mapping) else None
             tagged = False
     return place
+
+
+def _keys_at(model: type[BaseModel], parts: Sequence[int | str]) -> set[str]:
+    """Keys that a place in the data may have; where a kind is to be chosen, those of the kind that was."""
+    here = {model}
+    for part in parts:
+        fields = [spec.model_fields[part] for spec in here if isinstance(part, str) and part in spec.model_fields]
+        if fields:
+            here = {spec for field in fields for spec in _models_in(field.annotation)}
+        else:
+            here = {
+                spec for spec in here if "kind" in spec.model_fields and spec.model_fields["kind"].default == part
+            } or here
+    return {key for spec in here for key in spec.model_fields}
+
+
+def _models_in(annotation: Any) -> set[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {annotation}
+    return {model for part in get_args(annotation) for model in _models_in(part)}
 
 
 def _is_tag(part: str, here: Any) -> bool:

@@ -32,7 +32,7 @@ def parse_spec(model: type[SpecT], data: Any, where: str) -> SpecT:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise SpecError(where, describe_faults(error, data)) from None
+        raise SpecError(where, describe_faults(error, data, model)) from None
 
 
 def read_cache_spec(name_or_path: str | Path) -> CacheSpec:

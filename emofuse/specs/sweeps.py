@@ -177,5 +177,5 @@ def _faults_with(owner: Spec, name: str, value: Any) -> list[str]:
         type(owner).model_validate(data)
     except ValidationError as error:
         kind = "" if isinstance(owner, TrainSpec) else f" (head {data['kind']})"
-        return [f"{fault.removeprefix(f'{name}: ')}{kind}" for fault in describe_faults(error, data)]
+        return [f"{fault.removeprefix(f'{name}: ')}{kind}" for fault in describe_faults(error, data, type(owner))]
     return []

@@ -1,6 +1,6 @@
-"""Builds a cache in a process that tests can kill: build_script.py IMAGES CACHE WORKERS.
+"""Builds a cache in a process that tests can kill: build_script.py IMAGES CACHE WORKERS [HOW SECONDS].
 
-With the name of something deadly as a fourth argument, one picture does that to its process; blocks have two seconds.
+HOW is what one picture does to its process, in blocks that may take so many seconds.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from emofuse.specs import CacheSpec, FolderSpec, StratifiedSplit
 
 if __name__ == "__main__":
     images, cache, workers, *deadly = sys.argv[1:]
+    how, seconds = deadly or (None, None)
     manifest = read_dataset(FolderSpec(root=Path(images), split=StratifiedSplit()))
-    streams = (DeadlySpec(red=30, how=deadly[0]),) if deadly else (MeanColourSpec(), SizeSpec())
-    options = BuildOptions(workers=int(workers), device="cpu", block_timeout_s=2 if deadly else None)
+    streams = (DeadlySpec(red=30, how=how),) if how else (MeanColourSpec(), SizeSpec())
+    options = BuildOptions(workers=int(workers), device="cpu", block_timeout_s=float(seconds) if seconds else None)
     summary = build_cache(cache, manifest, CacheSpec(block_rows=4, streams=streams), options)
     sys.stdout.write(summary.describe())

@@ -151,6 +151,7 @@ class Flaky(MeanColour):
 
 
 OPENED = "EMOFUSE_TEST_OPENED"
+MISBEHAVING = "EMOFUSE_TEST_MISBEHAVING"
 
 
 class DeadlySpec(CustomStreamSpec):
@@ -208,6 +209,8 @@ class Deadly(MeanColour):
         return super().extract(samples)
 
     def _misbehave(self) -> None:
+        if MISBEHAVING in os.environ:
+            Path(os.environ[MISBEHAVING]).touch()
         match self.how:
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -215,6 +218,7 @@ class Deadly(MeanColour):
                 os.kill(os.getpid(), signal.SIGKILL)
             case "kill worker":
                 os.kill(os.getppid(), signal.SIGKILL)
+                time.sleep(600)
             case "segfault":
                 ctypes.string_at(0)
             case "abort":

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -12,7 +13,8 @@ from distributed import LocalCluster
 from processes import children_of, done_blocks, is_gone, is_worker, wait_until
 
 from emofuse.build import BuildOptions, BuildState, BuildSummary, build_cache, cluster
-from emofuse.build.tasks import BlockTask, BuildJob
+from emofuse.build.isolation import IsolatedExtraction
+from emofuse.build.tasks import BlockFailed, BlockTask, BuildJob
 from emofuse.errors import BuildError
 from emofuse.specs import CacheSpec
 
@@ -123,6 +125,22 @@ def test_no_more_blocks_are_in_flight_than_workers(scheduler):
         for count, _ in enumerate(results, start=1):
             assert len(given) <= count + 2
     assert len(given) == 20
+
+
+def test_nothing_is_started_again_for_a_build_that_was_stopped(scheduler, manifest):
+    """A worker may come to a task of it that nobody took back."""
+    task = BlockTask(0, 0, ("size",), (manifest.root / "fear/00.png",))
+    job = BuildJob(Path("none.zarr"), SPEC, dict.fromkeys(("mean_colour", "size"), ""), "cpu", one_thread=True)
+    extraction = IsolatedExtraction()
+    extraction.close()
+    assert extraction.compute(job, task) == BlockFailed(str(task), "BuildError: the build was stopped")
+    with cluster.remote_workers(scheduler) as workers:
+        stopped = replace(job, build="stopped")
+        list(workers.compute(stopped, iter(())))
+        workers.close()
+        [result] = workers.compute(stopped, iter([task]))
+    assert result == BlockFailed(str(task), "BuildError: the build was stopped")
+    assert not list(filter(is_worker, children_of(psutil.Process())))
 
 
 def test_a_build_killed_in_the_middle_goes_on_to_the_same_cache(

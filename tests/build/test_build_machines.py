@@ -14,13 +14,14 @@ from pathlib import Path
 import dask
 import psutil
 import pytest
-from cheap_streams import DELAY, FlakyStoreSpec, MeanColourSpec, SizeSpec
+from cheap_streams import DELAY, MISBEHAVING, DeadlySpec, FlakyStoreSpec, MeanColourSpec, SizeSpec
+from distributed import LocalCluster
 from processes import children_of, done_blocks, is_gone, is_worker, wait_until
 
 from emofuse.build import BuildOptions, BuildState, build_cache, cluster
 from emofuse.cache.lock import lock_path
 from emofuse.cache.reader import open_cache
-from emofuse.errors import BuildError, CacheError
+from emofuse.errors import BuildError, CacheError, StreamError
 from emofuse.specs import CacheSpec
 
 SPEC = CacheSpec(block_rows=4, streams=(MeanColourSpec(), SizeSpec()))
@@ -59,14 +60,18 @@ def test_the_second_build_is_told_which_process_is_first_and_takes_over_when_it_
     assert not lock_path(path).exists()
 
 
-def test_a_picture_that_hangs_does_not_outlive_a_killed_build(path, start_build):
-    """Its process holds the interpreter, so nothing but a clock of its own can end it."""
-    build = start_build(path, deadly=("hang",))
-    wait_until(lambda: any(path.glob("streams/deadly/status/c.6.0")))
+@pytest.mark.parametrize("deadly", [("hang", "4"), ("sleep", "600")], ids=lambda deadly: deadly[0])
+def test_a_picture_that_takes_for_ever_does_not_outlive_a_killed_build(
+    path, start_build, tmp_path, monkeypatch, deadly
+):
+    """A process that sleeps hears of it; one that holds the interpreter is ended by nothing but a clock of its own."""
+    monkeypatch.setenv(MISBEHAVING, str(tmp_path / "misbehaving"))
+    build = start_build(path, deadly=deadly)
+    wait_until((tmp_path / "misbehaving").exists)
     workers = list(filter(is_worker, children_of(build)))
     build.kill()
     assert workers
-    wait_until(lambda: all(map(is_gone, workers)), 20)
+    wait_until(lambda: all(map(is_gone, workers)), 30)
 
 
 # Disks and stores.
@@ -92,12 +97,12 @@ def on_small_disk(tmp_path, images):
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("this system lets nobody mount a small disk of his own")
 
-    def run(small: str, then: str) -> Path:
+    def run(small: str, then: str, script: str = FULL) -> Path:
         (tmp_path / "disk").mkdir()
         (tmp_path / "out").mkdir()
         names = {"DISK": tmp_path / "disk", "OUT": tmp_path / "out", "IMAGES": images, "SCRIPT": SCRIPT}
         environment = {**os.environ, **{name: str(value) for name, value in names.items()}, "PYTHON": sys.executable}
-        done = subprocess.run([*command, FULL.format(small=small, then=then)], env=environment, check=False)
+        done = subprocess.run([*command, script.format(small=small, then=then)], env=environment, check=False)
         assert done.returncode == 0
         return tmp_path / "out"
 
@@ -133,6 +138,36 @@ def test_a_disk_that_may_only_be_read_is_refused_before_anything_is_extracted(on
     assert error.startswith("emofuse.errors.UnwritableCacheError: ")
     assert error.endswith("the folder of this cache cannot be written: it may only be read (Read-only file system).")
     assert "emofuse/build/worker" not in (out / "first.txt").read_text()
+
+
+FOLDER_READ_ONLY = """
+mount -t tmpfs -o size={small} tmpfs "$DISK" || exit 99
+"$PYTHON" "$SCRIPT" "$IMAGES" "$DISK/features.zarr" 0 > "$OUT/first.txt" 2>&1
+echo $? > "$OUT/status.txt"
+rm "$DISK"/features.zarr/streams/*/status/c.3.0
+mount --bind "$DISK/features.zarr" "$DISK/features.zarr" || exit 98
+mount -o remount,bind,{then} "$DISK/features.zarr" || exit 97
+"$PYTHON" "$SCRIPT" "$IMAGES" "$DISK/features.zarr" 0 > "$OUT/second.txt" 2>&1
+echo $? >> "$OUT/status.txt"
+"""
+
+
+def test_a_cache_that_may_only_be_read_is_refused_before_anything_is_extracted(on_small_disk):
+    """Though what lies beside it, the lock and the manifest, may be written."""
+    out = on_small_disk("8m", "ro", FOLDER_READ_ONLY)
+    assert (out / "status.txt").read_text().split() == ["0", "1"]
+    error = (out / "second.txt").read_text().splitlines()[-1]
+    assert error.startswith("emofuse.errors.UnwritableCacheError: ")
+    assert error.endswith("features.zarr cannot be written: it may only be read (Read-only file system).")
+    assert "blocks failed" not in error
+
+
+def test_a_disk_without_room_for_an_empty_cache_is_said_to_be_full(on_small_disk):
+    out = on_small_disk("8k", "size=8m")
+    assert (out / "status.txt").read_text().split() == ["1", "0"]
+    error = (out / "first.txt").read_text().splitlines()[-1]
+    assert error.startswith("emofuse.errors.UnwritableCacheError: ")
+    assert error.endswith("cannot be written: the disk is full (No space left on device). Make room on it.")
 
 
 def test_a_disk_that_fails_one_write_in_ten_is_asked_again(path, manifest, in_process, tmp_path):
@@ -188,8 +223,12 @@ class Disturber:
 def test_a_killed_dask_worker_costs_nothing(path, manifest, contents, undisturbed, remote):
     address, (_, worker, _) = remote
 
+    def extracting() -> list[psutil.Process]:
+        return [child for child in worker.children() if any(map(is_worker, children_of(child)))]
+
     def kill() -> None:
-        [child] = [child for child in worker.children() if "spawn_main" in " ".join(child.cmdline())]
+        wait_until(lambda: len(extracting()) == 1)
+        [child] = extracting()
         extractions = list(filter(is_worker, child.children()))
         child.kill()
         wait_until(lambda: all(map(is_gone, extractions)), 20)
@@ -216,6 +255,31 @@ def test_a_killed_scheduler_ends_the_build_and_what_is_finished_is_kept(
     assert 2 <= done < 10
     assert build_cache(path, manifest, SPEC, in_process).rows <= 40 - 4 * (done - 1)
     assert contents(path) == undisturbed
+
+
+@pytest.fixture
+def fragile():
+    """A cluster on which a task that ended its worker is not tried again."""
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1") as running,
+    ):
+        yield running.scheduler_address
+
+
+def test_a_block_that_ends_its_dask_worker_every_time_fails_and_costs_no_other(path, manifest, fragile):
+    spec = CacheSpec(block_rows=4, streams=(DeadlySpec(red=10, how="kill worker"),))
+    with pytest.raises(
+        StreamError, match=r"^1 of 10 blocks failed: rows 8-11 \(block 2\): its Dask worker died 1 times"
+    ):
+        build_cache(path, manifest, spec, BuildOptions(scheduler=fragile, device="cpu"))
+    assert open_cache(path).streams["deadly"].lacking_blocks().tolist() == [2]
+
+
+def test_streams_that_end_their_dask_worker_when_they_are_opened_end_the_build(path, manifest, fragile):
+    spec = CacheSpec(block_rows=4, streams=(DeadlySpec(red=10, how="kill worker when opened"),))
+    with pytest.raises(BuildError, match=r"^workers died 1 times while they opened deadly \(out of memory, or a nat"):
+        build_cache(path, manifest, spec, BuildOptions(scheduler=fragile, device="cpu"))
 
 
 def test_extraction_processes_of_a_cluster_end_with_the_build(path, manifest, remote):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 
@@ -15,6 +16,7 @@ from emofuse.build import BuildOptions, build_cache, repair_cache, retry_rows
 from emofuse.cache.imports import ImportRequest, import_stream
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
+from emofuse.cache.structure import lock_cache
 from emofuse.cache.verify import verify_cache
 from emofuse.datasets import read_dataset
 from emofuse.datasets.manifest import Manifest
@@ -169,6 +171,16 @@ def test_streams_of_ones_own_need_their_spec(built, in_process, contents):
     ):
         repair_cache(built, in_process)
     assert contents(built) == before
+
+
+@pytest.mark.parametrize("work", [repair_cache, retry_rows])
+def test_a_cache_that_another_build_holds_is_left_alone(built, in_process, contents, work):
+    flip(built / "streams/size/features/c.1.0.0")
+    with lock_cache(built):
+        before = contents(built)
+        with pytest.raises(CacheError, match=rf"another build is writing this cache \(process {os.getpid()} on"):
+            work(built, options=in_process, streams=STREAMS)
+        assert contents(built) == before
 
 
 def test_imported_streams_are_imported_again(tmp_path, built, in_process, manifest):

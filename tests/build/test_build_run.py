@@ -15,7 +15,7 @@ from emofuse.build import BuildState, build_cache, plan_build
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
 from emofuse.datasets.manifest import Manifest
-from emofuse.errors import CacheError, StaleCacheError, StreamError
+from emofuse.errors import CacheError, StaleCacheError, StreamError, UnwritableCacheError
 from emofuse.specs import CacheSpec, DecodeSpec, FaceSpec
 from emofuse.status import Status
 
@@ -271,6 +271,16 @@ def test_a_build_that_keeps_failing_is_given_up(tmp_path, manifest, in_process, 
     with pytest.raises(CacheError, match=r"^3 of 5 blocks failed, then it was given up: rows 0-7 .*: no space left"):
         build_cache(tmp_path / "features.zarr", manifest, SPEC, in_process)
     assert len(extracted) == 3
+
+
+def test_a_disk_that_is_full_is_not_tried_with_the_next_block(tmp_path, manifest, in_process, monkeypatch, extracted):
+    def refuse(*args, **values):
+        raise UnwritableCacheError("the disk is full")
+
+    monkeypatch.setattr(emofuse.build.worker, "write_block", refuse)
+    with pytest.raises(UnwritableCacheError, match=r"^1 of 5 blocks failed, then it was given up: rows 0-7 .*: the d"):
+        build_cache(tmp_path / "features.zarr", manifest, SPEC, in_process)
+    assert len(extracted) == 1
 
 
 def test_a_disk_that_is_too_small_is_noticed_before_the_work(tmp_path, manifest, in_process, monkeypatch, extracted):

@@ -140,6 +140,20 @@ def test_a_file_is_replaced_at_once(folder):
     assert list(file_sizes(folder)) == ["x"]
 
 
+def test_killed_while_a_file_is_replaced_leaves_it_as_it_was(tmp_path, monkeypatch):
+    replace_file(tmp_path / "x", b"one")
+    write = Path.write_bytes
+
+    def stop_in_the_middle(path: Path, data: bytes) -> None:
+        write(path, data[:2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", stop_in_the_middle)
+    with pytest.raises(KeyboardInterrupt):
+        replace_file(tmp_path / "x", b"another")
+    assert (tmp_path / "x").read_bytes() == b"one"
+
+
 @pytest.mark.parametrize("ask", [RemotePath.read_bytes, RemotePath.is_file, file_sizes])
 def test_a_store_that_does_not_answer_is_an_error_with_the_remedy(s3_bucket, monkeypatch, ask):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cheap_streams import MeanColourSpec, SizeSpec
+from cheap_streams import MISBEHAVING, MeanColourSpec, SizeSpec
 from distributed import LocalCluster
 from processes import children_of, done_blocks, is_gone, is_worker, wait_until
 
@@ -181,6 +181,16 @@ def test_an_interrupted_build_leaves_at_once_and_can_go_on(
     assert done_blocks(path) < BLOCKS
     build_cache(path, manifest, SPEC, in_process)
     assert contents(path) == undisturbed
+
+
+def test_a_picture_that_hangs_does_not_outlive_an_interrupted_build(tmp_path, start_build, monkeypatch):
+    """Its block may take ten minutes more."""
+    monkeypatch.setenv(MISBEHAVING, str(tmp_path / "misbehaving"))
+    process = start_build(tmp_path / "features.zarr", deadly=("hang", "600"))
+    wait_until((tmp_path / "misbehaving").exists)
+    workers = list(filter(is_worker, children_of(process)))
+    process.send_signal(signal.SIGTERM)
+    wait_until(lambda: all(map(is_gone, (process, *workers))), 20)
 
 
 def test_interrupted_while_the_workers_start(tmp_path, start_build):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 from lane_streams import LANE, GeometrySpec, NetworkSpec
+from processes import is_gone
 
 from emofuse.build import BuildOptions, BuildState, build_cache, lanes
 from emofuse.build.lanes import Halves, Lane, LaneQueues, gpu_streams, open_lanes, split
@@ -191,6 +193,30 @@ def test_on_a_mixed_cluster_networks_run_on_the_gpu_and_all_else_beside_it(tmp_p
     assert summary.counts["network"] == summary.counts["geometry"] == {"ok": 39, "unreadable": 1}
     assert [(problem.row, problem.stream) for problem in summary.problems] == [(9, "")]
     assert sorted(recorder.rows) == recorder.rows
+
+
+def test_workers_without_a_gpu_may_leave_a_cluster_in_the_middle(tmp_path, manifest, start_cluster):
+    scheduler = start_cluster("cpu", "gpu")
+    wait_for_workers(scheduler, 2)
+    [leaving] = [child for child in psutil.Process().children() if child.environ().get(LANE) == "cpu"]
+
+    class Leave:
+        def update(self, state: BuildState) -> None:
+            if state.rows >= 8 and not is_gone(leaving):
+                for process in (leaving, *leaving.children(recursive=True)):
+                    process.kill()
+
+    spec = BOTH.model_copy(update={"streams": (NetworkSpec(), GeometrySpec(delay_s=0.3))})
+    options = BuildOptions(scheduler=scheduler)
+    building = threading.Thread(
+        target=build_cache, args=(tmp_path / "f.zarr", manifest, spec, options, Leave()), daemon=True
+    )
+    building.start()
+    building.join(120)
+    assert not building.is_alive(), "it waits for workers that are gone"
+    assert is_gone(leaving)
+    for stream in open_cache(tmp_path / "f.zarr").streams.values():
+        assert stream.counts() == {"pending": 0, "ok": 39, "no_detection": 0, "unreadable": 1, "failed": 0}
 
 
 def test_where_all_workers_are_alike_a_worker_does_both(tmp_path, manifest, start_cluster):

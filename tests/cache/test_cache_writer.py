@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from emofuse.cache import structure, writer
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
 from emofuse.cache.structure import add_stream, add_views, create_cache, drop_stream, update_origin
+from emofuse.cache.verify import verify_cache
 from emofuse.cache.writer import pending_blocks, write_block
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, StaleCacheError, UnwritableCacheError
@@ -337,6 +339,24 @@ def test_dropping_a_stream_removes_it_and_nothing_else(cache_path, make_layout):
     assert bytes_of(cache_path) == before
     drop_stream(cache_path, "lbp")
     assert sorted(bytes_of(cache_path)) == ["streams/zarr.json", "zarr.json"]
+
+
+def test_killed_while_a_stream_is_dropped_leaves_no_half_of_it(cache_path, make_manifest, monkeypatch):
+    remove = shutil.rmtree
+
+    def stop_soon(folder, **options):
+        if Path(folder).is_dir():
+            remove(Path(folder) / "features")
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", stop_soon)
+    with pytest.raises(KeyboardInterrupt):
+        drop_stream(cache_path, "lbp")
+    monkeypatch.undo()
+    assert open_cache(cache_path).streams == {}
+    assert verify_cache(cache_path).faults == ()
+    create_cache(cache_path, make_manifest(), block_rows=4)
+    assert not list((cache_path / "streams").glob(".*"))
 
 
 def test_a_damaged_stream_can_be_dropped(cache_path):

@@ -30,10 +30,8 @@ class FileRecord:
         self._path = path
         self._plan = plan
         self._streams = extracted_streams(path)  # all that a file's features are in
-        self._stamps = np.full((len(plan.manifest), len(FILE_COLUMNS)), UNKNOWN, dtype=np.int64)
-        if plan.manifest.files is not None:
-            for place, name in enumerate(FILE_COLUMNS):
-                self._stamps[:, place] = plan.manifest.files[name].fill_null(UNKNOWN).to_numpy()
+        known = plan.manifest.known_files.select(FILE_COLUMNS.keys()).fill_null(UNKNOWN)
+        self._stamps = known.to_numpy(order="c", writable=True)  # (N, 3) int64
         self._replaced: set[int] = set()
         self._is_new = False
 

@@ -24,14 +24,13 @@ from emofuse.cache.stale import check_streams
 from emofuse.cache.structure import check_writable, lock_cache
 from emofuse.cache.verify import Fault, Verification, verify_cache
 from emofuse.errors import CacheError, SpecError
-from emofuse.specs import CacheSpec, ImportedSpec, StreamSpec, parse_spec
+from emofuse.specs import CacheSpec, StreamSpec, parse_spec
 from emofuse.status import Status
 from emofuse.stores import as_path
 from emofuse.streams import stream_identity
 
 _LISTED = 20
 _LEVELS = 3  # the root's metadata, then that of the group of streams and of arrays
-_IMPORTED = ImportedSpec.model_fields["kind"].default
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,12 @@ def repair_cache(
             raise _lost(path, lost)
         cache = _open_rest(path, {fault.stream for fault in lost})
         bad = found.bad_blocks()
-        lost += [fault for fault in found.faults if fault.block is not None and is_imported(cache, fault.stream)]
-        bad = {name: blocks for name, blocks in bad.items() if not is_imported(cache, name)}
+        lost += [
+            fault
+            for fault in found.faults
+            if fault.block is not None and cache.streams[fault.stream].layout.is_imported
+        ]
+        bad = {name: blocks for name, blocks in bad.items() if not cache.streams[name].layout.is_imported}
         computed = BuildSummary(0, 0.0, {})
         if bad:
             spec, plan = _plan(cache, _masks(cache, bad), streams, data)
@@ -131,7 +134,7 @@ def retry_rows(
         is_good = cache.manifest.table["problem"].is_null().to_numpy()
         retried: dict[str, dict[tuple[int, int], tuple[int, str]]] = {}
         for name, stream in cache.streams.items():
-            if not is_imported(cache, name):
+            if not stream.layout.is_imported:
                 found = np.argwhere(np.isin(stream.status, list(statuses)) & is_good[:, None]).tolist()
                 reasons = stream.reasons()
                 retried[name] = {
@@ -220,11 +223,6 @@ def _masks(cache: Cache, blocks: Mapping[str, Collection[tuple[int, int]]]) -> d
             mask[block, view] = True
         masks[name] = mask
     return masks
-
-
-def is_imported(cache: Cache, stream: str) -> bool:
-    """Whether a stream of a cache is another tool's, so that no build makes it."""
-    return bool(cache.streams[stream].kind == _IMPORTED)
 
 
 def _lost(path: Path, faults: Sequence[Fault]) -> CacheError:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.build.repair import cache_spec, is_imported
+from emofuse.build.repair import cache_spec
 from emofuse.build.worker import resolve_device
 from emofuse.cache.cached_stream import CachedStream
 from emofuse.cache.reader import Cache, open_cache
@@ -93,7 +93,7 @@ def compare_sample(
         StaleCacheError: this emofuse would extract other features than those cached.
     """
     cache = open_cache(as_path(path))
-    extracted = {name: stream for name, stream in cache.streams.items() if not is_imported(cache, name)}
+    extracted = {name: stream for name, stream in cache.streams.items() if not stream.layout.is_imported}
     if not extracted:
         return Comparison(0, (), {})
     spec = cache_spec(cache, list(extracted), streams)

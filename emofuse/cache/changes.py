@@ -25,7 +25,7 @@ from emofuse.cache.mend import discard_blocks
 from emofuse.cache.metadata import extracted_streams, read_manifest, read_stream_layout, stream_names
 from emofuse.cache.zarr_store import open_array, update_group
 from emofuse.datasets.files import map_in_threads
-from emofuse.datasets.manifest import FILE_COLUMNS, Manifest
+from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, StaleCacheError
 from emofuse.stores import is_remote
 
@@ -158,7 +158,7 @@ def _relabelled(old: Manifest, new: Manifest) -> list[str]:
 def _compare_files(old: Manifest, new: Manifest, lines: list[str]) -> tuple[Manifest, npt.NDArray[np.int64]]:
     """The new manifest with all that is known of its files, and the rows whose images were replaced."""
     rows = len(old)
-    now, then = (_or_unknown(manifest) for manifest in (new, old))
+    now, then = new.known_files, old.known_files
     has_problem = new.table["problem"][:rows].is_not_null()
     replaced = old.table["problem"].is_not_null() & ~has_problem  # there was no image before
     both = now["bytes"][:rows].is_not_null() & then["bytes"].is_not_null() & ~has_problem & ~replaced
@@ -179,13 +179,6 @@ def _compare_files(old: Manifest, new: Manifest, lines: list[str]) -> tuple[Mani
     files = pl.concat([merged, now[rows:]])
     is_known = new.files is not None or old.files is not None
     return replace(new, files=files if is_known else None), replaced.arg_true().to_numpy().astype(np.int64)
-
-
-def _or_unknown(manifest: Manifest) -> pl.DataFrame:
-    """What is known of a manifest's files, all null if nothing is."""
-    if manifest.files is not None:
-        return manifest.files
-    return pl.DataFrame({name: [None] * len(manifest) for name in FILE_COLUMNS}, schema=FILE_COLUMNS)
 
 
 def _same_bytes(manifest: Manifest, sums: pl.Series, rewritten: pl.Series) -> pl.Series:

@@ -37,6 +37,8 @@ ArrayName = Literal["features", "flags", "reason", "status"]
 ARRAY_NAMES: tuple[ArrayName, ...] = get_args(ArrayName)
 """In the order in which the chunks of a block are written."""
 CHECKSUM_BYTES = 4
+IMPORTED = specs.ImportedSpec.model_fields["kind"].default
+"""Kind of the streams that another tool made, and no build."""
 CHECKSUM = "checksum"
 """Attribute beside the others of a group: SHA-256 of their canonical JSON, so that a changed byte in them is found."""
 _CREATED = "created"
@@ -127,6 +129,11 @@ class StreamLayout:
     def digest(self) -> str:
         """SHA-256 of the identity."""
         return specs.digest(self.identity)
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether it is another tool's, so that no build makes it."""
+        return bool(self.kind == IMPORTED)
 
     @property
     def arrays(self) -> tuple[ArrayName, ...]:

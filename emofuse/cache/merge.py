@@ -8,24 +8,20 @@ and nothing is written then. A merge that was interrupted goes on when it is ask
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from emofuse.cache.cached_stream import CachedStream, read_streams
-from emofuse.cache.layout import CacheLayout, StreamLayout, describe_difference
-from emofuse.cache.merge_manifests import all_rows, check_same_labels
+from emofuse.cache.cached_stream import CachedStream
+from emofuse.cache.layout import StreamLayout, describe_difference
+from emofuse.cache.merge_blocks import MergedBlocks, OnBlocks, Part
+from emofuse.cache.merge_manifests import all_rows, same_rows
 from emofuse.cache.reader import Cache, open_cache
 from emofuse.cache.structure import add_stream, create_cache, lock_cache
-from emofuse.cache.writer import write_block
 from emofuse.errors import CacheError, did_you_mean
-
-OnBlocks = Callable[[int, int], None]
-"""Called after every block: blocks done so far, counted once for each stream and view, and blocks in all."""
 
 
 @dataclass(frozen=True)
@@ -64,18 +60,18 @@ def merge_caches(
     caches = [open_cache(path) for path in sources]
     by_rows = any(cache.layout.ids_digest != caches[0].layout.ids_digest for cache in caches)
     layouts = _agreed_layouts(caches, streams, by_rows=by_rows)
+    starts = np.cumsum([0, *map(len, caches)]).tolist()
+    parts = [Part(cache, start if by_rows else 0) for cache, start in zip(caches, starts, strict=False)]
     if by_rows:
         manifest = all_rows(caches)
     else:
-        check_same_labels(caches)
-        manifest = caches[0].manifest
-    starts = np.cumsum([0, *map(len, caches)]).tolist()
-    parts = [_Part(cache, start if by_rows else 0) for cache, start in zip(caches, starts, strict=False)]
+        extracted = [stream for stream in layouts if not stream.is_imported]
+        manifest = same_rows(caches, MergedBlocks(caches[0].layout, parts).givers(extracted))
     with lock_cache(out):
         layout = create_cache(out, manifest, block_rows=caches[0].layout.block_rows)
         for stream in layouts:
             add_stream(out, stream)
-        lacking = _Target(out, layout, parts).write(layouts, on_blocks)
+        lacking = MergedBlocks(layout, parts).write(out, layouts, on_blocks)
     return MergeSummary(layout.rows, tuple(stream.name for stream in layouts), by_rows, lacking)
 
 
@@ -169,109 +165,3 @@ def _picture_contradictions(streams: Sequence[CachedStream]) -> list[str]:
         difference = describe_difference({"face": stream.layout.face}, {"face": model.layout.face}, f"{model.name}")
         faults += [f"{stream.name} was cached with {difference}"] if difference else []
     return faults
-
-
-@dataclass(frozen=True)
-class _Values:
-    """Some rows of one view of one stream: what `write_block` takes."""
-
-    features: npt.NDArray[Any]
-    status: npt.NDArray[np.uint8]
-    flags: npt.NDArray[np.uint8]
-    reasons: npt.NDArray[np.object_]
-
-
-class _Part:
-    """One cache of a merge.
-
-    Attributes:
-        start: row of the new cache that its first row becomes.
-        stop: the row behind its last.
-    """
-
-    def __init__(self, cache: Cache, start: int) -> None:
-        self.start, self.stop = start, start + len(cache)
-        self._cache = cache
-        self._done: dict[str, npt.NDArray[np.bool_]] = {}
-        self._reasons: dict[str, npt.NDArray[np.object_]] = {}
-
-    def has(self, stream: str, view: int, rows: slice) -> bool:
-        """Whether all of these of its rows were computed."""
-        found = self._cache.streams.get(stream)
-        if found is None or view >= found.views:
-            return False
-        if stream not in self._done:
-            done = ~found.lacking(found.views)
-            self._done = {stream: np.repeat(done, self._cache.layout.block_rows, axis=0)[: len(self._cache)]}
-        return bool(self._done[stream][rows, view].all())
-
-    def read(self, stream: str, view: int, rows: slice) -> _Values:
-        """These of its rows.
-
-        Raises:
-            CacheError: a chunk is damaged.
-        """
-        found = self._cache.streams[stream]
-        if stream not in self._reasons:
-            self._reasons = {stream: found.reasons()}
-        size = self._cache.layout.block_rows
-        blocks = range(rows.start // size, -(-rows.stop // size))
-        features = np.concatenate([found.read_block(block, view) for block in blocks])
-        first = rows.start - blocks.start * size
-        return _Values(
-            features[first : first + rows.stop - rows.start],
-            found.status[rows, view],
-            found.flags[rows, view],
-            self._reasons[stream][rows, view],
-        )
-
-
-@dataclass(frozen=True)
-class _Target:
-    """The new cache and the parts that it is made of."""
-
-    path: Path
-    cache: CacheLayout
-    parts: Sequence[_Part]
-
-    def write(self, layouts: Sequence[StreamLayout], on_blocks: OnBlocks | None) -> dict[str, int]:
-        """Writes all that the parts have and the new cache does not; stream -> blocks that none has."""
-        streams = {stream.name: stream for stream in read_streams(self.path, self.cache)}
-        total = sum(self.cache.blocks * layout.views for layout in layouts)
-        done = 0
-        lacking: dict[str, int] = {}
-        for layout in layouts:
-            missing = streams[layout.name].lacking(layout.views)
-            for block, view in np.ndindex(missing.shape):
-                if missing[block, view] and not self._write_block(layout.name, block, view):
-                    lacking[layout.name] = lacking.get(layout.name, 0) + 1
-                done += 1
-                if on_blocks is not None:
-                    on_blocks(done, total)
-        return lacking
-
-    def _write_block(self, stream: str, block: int, view: int) -> bool:
-        """Writes one block; False, and nothing, if a row of it is in no part."""
-        rows = self.cache.block_slice(block)
-        found: list[_Values] = []
-        row = rows.start
-        while row < rows.stop:
-            for part in self.parts:
-                own = slice(row - part.start, min(rows.stop, part.stop) - part.start)
-                if part.start <= row < part.stop and part.has(stream, view, own):
-                    found.append(part.read(stream, view, own))
-                    row += own.stop - own.start
-                    break
-            else:
-                return False
-        write_block(
-            self.path,
-            stream,
-            block,
-            view=view,
-            features=np.concatenate([values.features for values in found]),
-            status=np.concatenate([values.status for values in found]),
-            flags=np.concatenate([values.flags for values in found]),
-            reasons=np.concatenate([values.reasons for values in found]).tolist(),
-        )
-        return True

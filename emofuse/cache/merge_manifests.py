@@ -5,25 +5,44 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from emofuse.cache.reader import Cache
-from emofuse.datasets.manifest import Manifest
+from emofuse.datasets.manifest import FILE_COLUMNS, Manifest
 from emofuse.errors import CacheError
 from emofuse.stores import SCHEME, as_path, is_remote
 
 _LISTED = 20
 _FACTS = ("label", "split")
+# Of what two manifests know of one file: with a checksum of both, times do not matter.
+_DISPUTED = (pl.col("bytes") != pl.col("other_bytes")).fill_null(value=False) | pl.coalesce(
+    pl.col("crc32c") != pl.col("other_crc32c"),
+    pl.col("modified_ns") != pl.col("other_modified_ns"),
+    pl.lit(value=False),
+)
+_KNOWS_MORE = pl.col("bytes").is_null() | (pl.col("crc32c").is_null() & pl.col("other_crc32c").is_not_null())
 
 
-def check_same_labels(caches: Sequence[Cache]) -> None:
-    """Raises unless caches of the same samples agree in their classes, labels and splits.
+def same_rows(caches: Sequence[Cache], gives: npt.NDArray[np.bool_]) -> Manifest:
+    """The manifest of caches of the same samples: the first one's, and what is known of all the files.
+
+    Args:
+        caches: which.
+        gives: (caches, N) bool, whether features of a row come from a cache.
 
     Raises:
-        CacheError: they do not, with the number of rows and the first one.
+        CacheError: their classes, labels or splits differ, with the number of rows and the first one.
     """
+    _check_same_labels(caches)
+    return replace(caches[0].manifest, files=_files_of_same_rows([cache.manifest for cache in caches], gives))
+
+
+def _check_same_labels(caches: Sequence[Cache]) -> None:
     first = caches[0].manifest
     faults = []
     for cache in caches[1:]:
@@ -80,9 +99,34 @@ def all_rows(caches: Sequence[Cache]) -> Manifest:
     table = pl.concat(tables, how="diagonal_relaxed")
     bad_rows = table["problem"].is_not_null().sum()
     info = {**first.info, "rows": table.height, "bad_rows": bad_rows, "merged": [str(cache.path) for cache in caches]}
-    files = [cache.manifest.files for cache in caches]
-    known = [each for each in files if each is not None]
-    return Manifest(table, first.classes, root, info, pl.concat(known) if len(known) == len(files) else None)
+    return Manifest(table, first.classes, root, info, _files_of_all_rows([cache.manifest for cache in caches]))
+
+
+def _files_of_all_rows(manifests: Sequence[Manifest]) -> pl.DataFrame | None:
+    """What each manifest knows of its own files; None if none knows anything."""
+    if all(manifest.files is None for manifest in manifests):
+        return None
+    return pl.concat([manifest.known_files for manifest in manifests])
+
+
+def _files_of_same_rows(manifests: Sequence[Manifest], gives: npt.NDArray[np.bool_]) -> pl.DataFrame | None:
+    """What those manifests know of a file that features come from: nothing where they contradict each other.
+
+    Two machines may have written the same bytes at different times. The record of the first one stands then, whole:
+    its time says something of its own checksum alone.
+    """
+    if all(manifest.files is None for manifest in manifests):
+        return None
+    files = manifests[0].known_files.clear(len(manifests[0]))
+    is_disputed = pl.Series(np.zeros(len(files), dtype=np.bool_))
+    for manifest, given in zip(manifests, gives, strict=True):
+        others = manifest.known_files.select(pl.when(pl.Series(given)).then(pl.all()).name.prefix("other_"))
+        both = pl.concat([files, others], how="horizontal")
+        is_disputed |= both.select(_DISPUTED).to_series()
+        files = both.select(
+            pl.when(_KNOWS_MORE).then(f"other_{name}").otherwise(name).alias(name) for name in FILE_COLUMNS
+        )
+    return files.select(pl.when(~is_disputed).then(pl.all()))
 
 
 def _drive(root: Path) -> str:

@@ -12,6 +12,7 @@ import polars as pl
 
 from emofuse.cache.layout import (
     ATTRIBUTE,
+    IMPORTED,
     READABLE_FORMATS,
     CacheLayout,
     StreamLayout,
@@ -21,9 +22,6 @@ from emofuse.cache.layout import (
 from emofuse.cache.zarr_store import open_array
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, DatasetError
-from emofuse.specs import ImportedSpec
-
-_IMPORTED = ImportedSpec.model_fields["kind"].default
 
 
 def read_cache_layout(path: Path) -> CacheLayout:
@@ -85,7 +83,7 @@ def stream_names(path: Path) -> list[str]:
 def extracted_streams(path: Path) -> list[str]:
     """Names of the streams that a build makes, as against imported ones."""
     found = {name: read_attributes(streams_dir(path) / name) for name in stream_names(path)}
-    return [name for name, own in found.items() if own is not None and own.get("kind") != _IMPORTED]
+    return [name for name, own in found.items() if own is not None and own.get("kind") != IMPORTED]
 
 
 def read_stream_layout(path: Path, name: str, *, check_arrays: bool = True) -> StreamLayout | None:

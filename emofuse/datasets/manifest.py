@@ -66,6 +66,13 @@ class Manifest:
             found.update("\n".join(part["sample_id"].to_list()).encode())
         return found.hexdigest()
 
+    @property
+    def known_files(self) -> pl.DataFrame:
+        """`files`, all null if nothing is known."""
+        if self.files is not None:
+            return self.files
+        return pl.DataFrame({name: [None] * len(self) for name in FILE_COLUMNS}, schema=FILE_COLUMNS)
+
     def head(self, rows: int) -> Manifest:
         """The first rows alone."""
         files = None if self.files is None else self.files[:rows]

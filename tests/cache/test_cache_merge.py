@@ -8,13 +8,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from emofuse.cache import merge
+from emofuse.cache import merge_blocks
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.merge import merge_caches
 from emofuse.cache.reader import open_cache
 from emofuse.cache.structure import add_stream, create_cache
 from emofuse.cache.writer import write_block
-from emofuse.datasets.manifest import FILE_COLUMNS
 from emofuse.errors import CacheError, StaleCacheError
 from emofuse.specs import DecodeSpec, FaceSpec
 from emofuse.status import Status
@@ -119,7 +118,7 @@ def test_views_come_from_the_cache_that_has_them(make_cache, tmp_path):
 
 def test_a_merge_goes_on_where_it_was_interrupted(make_cache, tmp_path, monkeypatch):
     sources = [make_cache("one", 10), make_cache("two", 10, first=10)]
-    write = merge.write_block
+    write = merge_blocks.write_block
     written = []
 
     def stop_at_the_third(path, stream, block, **values):
@@ -129,7 +128,7 @@ def test_a_merge_goes_on_where_it_was_interrupted(make_cache, tmp_path, monkeypa
         written.append(block)
         write(path, stream, block, **values)
 
-    monkeypatch.setattr(merge, "write_block", stop_at_the_third)
+    monkeypatch.setattr(merge_blocks, "write_block", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         merge_caches(tmp_path / "out.zarr", sources)
     merge_caches(tmp_path / "out.zarr", sources)
@@ -162,17 +161,6 @@ def test_images_on_a_store_and_on_a_disk_have_no_folder_in_common(make_cache, tm
             manifest.write(manifest_path(path))
         with pytest.raises(CacheError, match="no folder holds the images of all of them: "):
             merge_caches(tmp_path / "out.zarr", [one, two])
-
-
-def test_what_is_known_of_the_files_is_kept_if_it_is_known_of_all(make_cache, tmp_path):
-    sources = [make_cache("one", 2), make_cache("two", 2, first=2)]
-    for number, path in enumerate(sources):
-        merge_caches(tmp_path / f"{number}.zarr", sources)
-        assert open_cache(tmp_path / f"{number}.zarr").manifest.files is None
-        columns = {name: [10 * number, 10 * number + 1] for name in FILE_COLUMNS}
-        replace(open_cache(path).manifest, files=pl.DataFrame(columns, schema=FILE_COLUMNS)).write(manifest_path(path))
-    merge_caches(tmp_path / "out.zarr", sources)
-    assert open_cache(tmp_path / "out.zarr").manifest.files["bytes"].to_list() == [0, 1, 10, 11]
 
 
 def test_attributes_that_some_caches_lack_are_null(make_cache, tmp_path):

@@ -1,0 +1,149 @@
+"""The blocks of a merged cache: which cache each of them comes from, and the writing of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emofuse.cache.cached_stream import read_streams
+from emofuse.cache.layout import CacheLayout, StreamLayout
+from emofuse.cache.reader import Cache
+from emofuse.cache.writer import write_block
+
+OnBlocks = Callable[[int, int], None]
+"""Called after every block: blocks done so far, counted once for each stream and view, and blocks in all."""
+
+
+@dataclass(frozen=True)
+class _Values:
+    """Some rows of one view of one stream: what `write_block` takes."""
+
+    features: npt.NDArray[Any]
+    status: npt.NDArray[np.uint8]
+    flags: npt.NDArray[np.uint8]
+    reasons: npt.NDArray[np.object_]
+
+
+class Part:
+    """One cache of a merge.
+
+    Attributes:
+        start: row of the new cache that its first row becomes.
+        stop: the row behind its last.
+    """
+
+    def __init__(self, cache: Cache, start: int) -> None:
+        self.start, self.stop = start, start + len(cache)
+        self._cache = cache
+        self._done: dict[str, npt.NDArray[np.bool_]] = {}
+        self._reasons: dict[str, npt.NDArray[np.object_]] = {}
+
+    def has(self, stream: str, view: int, rows: slice) -> bool:
+        """Whether all of these rows, counted as in the new cache, were computed."""
+        found = self._cache.streams.get(stream)
+        if found is None or view >= found.views:
+            return False
+        if stream not in self._done:
+            done = ~found.lacking(found.views)
+            self._done[stream] = np.repeat(done, self._cache.layout.block_rows, axis=0)[: len(self._cache)]
+        return bool(self._done[stream][self._own(rows), view].all())
+
+    def read(self, stream: str, view: int, rows: slice) -> _Values:
+        """These rows, counted as in the new cache.
+
+        Raises:
+            CacheError: a chunk is damaged.
+        """
+        found = self._cache.streams[stream]
+        rows = self._own(rows)
+        if stream not in self._reasons:
+            self._reasons = {stream: found.reasons()}
+        size = self._cache.layout.block_rows
+        blocks = range(rows.start // size, -(-rows.stop // size))
+        features = np.concatenate([found.read_block(block, view) for block in blocks])
+        first = rows.start - blocks.start * size
+        return _Values(
+            features[first : first + rows.stop - rows.start],
+            found.status[rows, view],
+            found.flags[rows, view],
+            self._reasons[stream][rows, view],
+        )
+
+    def _own(self, rows: slice) -> slice:
+        return slice(rows.start - self.start, rows.stop - self.start)
+
+
+@dataclass(frozen=True)
+class MergedBlocks:
+    """The blocks of a new cache and the parts that they come from.
+
+    Attributes:
+        layout: of the new cache.
+        parts: a row of a block comes from the first one that has computed it.
+    """
+
+    layout: CacheLayout
+    parts: Sequence[Part]
+
+    def givers(self, streams: Sequence[StreamLayout]) -> npt.NDArray[np.bool_]:
+        """(parts, N) bool: whether features of a row, of any of these streams, come from a part."""
+        gives = np.zeros((len(self.parts), self.layout.rows), dtype=np.bool_)
+        for stream in streams:
+            for block, view in np.ndindex(self.layout.blocks, stream.views):
+                for number, rows in self._sources(stream.name, block, view):
+                    gives[number, rows] = True
+        return gives
+
+    def write(self, path: Path, streams: Sequence[StreamLayout], on_blocks: OnBlocks | None) -> dict[str, int]:
+        """Writes all that the parts have and the new cache does not; stream -> blocks that none has."""
+        there = {stream.name: stream for stream in read_streams(path, self.layout)}
+        total = sum(self.layout.blocks * stream.views for stream in streams)
+        done = 0
+        lacking: dict[str, int] = {}
+        for stream in streams:
+            missing = there[stream.name].lacking(stream.views)
+            for block, view in np.ndindex(missing.shape):
+                if missing[block, view] and not self._write_block(path, stream.name, block, view):
+                    lacking[stream.name] = lacking.get(stream.name, 0) + 1
+                done += 1
+                if on_blocks is not None:
+                    on_blocks(done, total)
+        return lacking
+
+    def _sources(self, stream: str, block: int, view: int) -> list[tuple[int, slice]]:
+        """Parts and rows of the new cache that a block comes from, in order; [] if a row of it is in no part."""
+        rows = self.layout.block_slice(block)
+        found: list[tuple[int, slice]] = []
+        row = rows.start
+        while row < rows.stop:
+            for number, part in enumerate(self.parts):
+                stop = min(rows.stop, part.stop)
+                if part.start <= row < part.stop and part.has(stream, view, slice(row, stop)):
+                    found.append((number, slice(row, stop)))
+                    row = stop
+                    break
+            else:
+                return []
+        return found
+
+    def _write_block(self, path: Path, stream: str, block: int, view: int) -> bool:
+        """Writes one block; False, and nothing, if a row of it is in no part."""
+        found = [self.parts[number].read(stream, view, rows) for number, rows in self._sources(stream, block, view)]
+        if not found:
+            return False
+        write_block(
+            path,
+            stream,
+            block,
+            view=view,
+            features=np.concatenate([values.features for values in found]),
+            status=np.concatenate([values.status for values in found]),
+            flags=np.concatenate([values.flags for values in found]),
+            reasons=np.concatenate([values.reasons for values in found]).tolist(),
+        )
+        return True

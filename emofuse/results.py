@@ -93,6 +93,21 @@ class Predictions:
     probs: npt.NDArray[np.float32]
 
 
+def check_results_folder(path: Path) -> None:
+    """Raises unless results can be written to this folder, or it can be made; makes nothing.
+
+    Raises:
+        ResultsError: a file is in its place or in that of a folder above it, or this process may not write there.
+    """
+    there = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise ResultsError(
+            f"{path}: results cannot be written there, {there} is a file. Name another folder with --out"
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ResultsError(f"{path}: results cannot be written there, {there} is read-only. Name another with --out")
+
+
 def run_dir(runs: Path, digest: str) -> Path:
     """Where the run of this digest lives."""
     return runs / digest[:16]

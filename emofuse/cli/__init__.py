@@ -52,14 +52,15 @@ def _root(
 def main() -> None:
     """Entry point of the console script: errors of emofuse print their message alone, Ctrl-C leaves quietly.
 
-    Exit status: 0 done, 1 an error of emofuse, 2 wrong usage, 130 interrupted. `EMOFUSE_DEBUG=1` shows tracebacks.
+    So does what the system refuses: a full disk, a folder that may not be written to. Exit status: 0 done, 1 an error,
+    2 wrong usage, 130 interrupted. `EMOFUSE_DEBUG=1` shows tracebacks.
     """
     # Read by OpenMP when torch is loaded: waiting threads sleep instead of spinning, without which small heads train
     # many times slower on cores that others use too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
-    except EmofuseError as error:
+    except (EmofuseError, OSError) as error:
         if os.environ.get("EMOFUSE_DEBUG") == "1":
             raise
         typer.echo(f"{type(error).__name__}: {error}", err=True)

@@ -49,6 +49,9 @@ def run(
     if dry_run:
         estimate_pipeline(spec, options, say=typer.echo)
         return
+    from emofuse.results import check_results_folder
+
+    check_results_folder(options.out)
     with build_progress() as progress:
         summary = run_pipeline(spec, options, say=typer.echo, progress=progress)
     typer.echo(summary.report.summary_markdown.read_text(encoding="utf-8"))

@@ -57,7 +57,9 @@ def sweep(
         return
 
     from emofuse.cli.sweep_progress import sweep_progress
+    from emofuse.results import check_results_folder
 
+    check_results_folder(folder)  # before the cache is built, which may take hours
     features = _open(spec, cache, data, scheduler, workers, device)
     with sweep_progress() as progress:
         summary = run_sweep(features, spec, folder, options, say=typer.echo, progress=progress)

@@ -9,7 +9,7 @@ from typing import Any
 from emofuse.report.choice import divergence_sentences
 from emofuse.report.search import SELECTS, Searched, SearchSummary
 from emofuse.report.tables import Cell, Column, Table, markdown
-from emofuse.specs import SweepSpec
+from emofuse.specs import SweepSpec, is_random
 from emofuse.sweep.choice import Choice, Scored
 from emofuse.sweep.finals import Final, Finals
 
@@ -67,7 +67,7 @@ def choice_table(choice: Choice, finals: Finals, spec: SweepSpec, search: Search
         diverged = [f"{len(item.diverged)} of {len(item.results)}" if item.diverged else "none" for item in items]
         columns.insert(2, Column("Final runs diverged", [Cell(text) for text in diverged]))
     notes = [
-        *divergence_sentences(search),
+        *_outcome(finals, search),
         *describe_baseline(choice, finals),
         describe_scores(choice, spec),
         *describe_losses(choice),
@@ -114,6 +114,16 @@ def describe_baseline(choice: Choice, finals: Finals) -> list[str]:
         return []
     name = lost.configuration.name
     return [f"The baseline, {name}, diverged in all its final runs; the others are tested against {found.name}."]
+
+
+def _outcome(finals: Finals, search: SearchSummary) -> list[str]:
+    """What is to be used, in the first place, and what nobody may overlook."""
+    told = divergence_sentences(search)
+    if finals.used is not None and not finals.failed:
+        told = [f"Chosen, the best of all by its validation score: {finals.used.name}.", *told]
+    streams = {name: stream for record in finals.records for name, stream in record.streams.items()}
+    random = [name for name, stream in streams.items() if is_random(stream["weights"])]
+    return [*told, *[f"RANDOM WEIGHTS in {', '.join(random)}: a demonstration, not a finding."] * bool(random)]
 
 
 def _title(final: Final, finals: Finals) -> str:

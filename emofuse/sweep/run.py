@@ -28,8 +28,8 @@ from emofuse.report.choice import divergence_sentences
 from emofuse.report.stamp import report_when_needed
 from emofuse.results import RunRecord
 from emofuse.specs import RunSpec, SweepSpec, digest
-from emofuse.sweep.choice import Choice, Scored, choose
-from emofuse.sweep.configurations import baseline_streams
+from emofuse.sweep.choice import Choice, Scored, choose, factor_values
+from emofuse.sweep.configurations import Configuration, baseline_streams
 from emofuse.sweep.finalists import choice_table, describe_baseline, describe_losses, search_summary
 from emofuse.sweep.finals import Finals, final_runs, train_finals
 from emofuse.sweep.progress import SweepProgress
@@ -176,7 +176,8 @@ def plan_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOption
         there = {row.digest for row in ResultsFolder(folder).rows()}
         missing = {run.digest for run in runs} - there
         heads = search.total * len(runs) // len(batch)
-        lines = [f"{spec.title or spec.name}: {search.total} configurations, {heads} heads", *search.notes]
+        then = _describe_finals(spec, batch, is_all=len(batch) == search.total)
+        lines = [f"{spec.title or spec.name}: {search.total} configurations, {heads} heads, {then}", *search.notes]
         if len(batch) < search.total:
             lines.append(f"The search decides as it goes, {len(batch)} configurations at a time. The first of them:")
         done = f"{len(runs) - len(missing)} of {len(runs)} heads trained before"
@@ -222,7 +223,8 @@ def _search(
 def _train_finals(
     cache: Cache, specs: Sequence[RunSpec], runs: Path, options: SweepOptions, say: Say
 ) -> list[tuple[RunRecord | Divergence, bool]]:
-    """Says each run, or with many of them how far it is; those that diverge in any case."""
+    """Says how many, then each run, or with many of them how far it is; those that diverge in any case."""
+    say(f"final runs: {len(specs)}, on all training rows of the split")
     numbers = count(1)
     every = 1 if len(specs) <= _SAID_RUNS else -(-len(specs) // 10)
 
@@ -256,6 +258,16 @@ def _report(spec: SweepSpec, finals: Finals, search: SearchSummary, paths: Sweep
         command=f"emofuse sweep {spec.name}",
         search=search,
     )
+
+
+def _describe_finals(spec: SweepSpec, configurations: Sequence[Configuration], *, is_all: bool) -> str:
+    """How much is trained once all is chosen, as far as that is known before the search."""
+    seeds = f"{len(spec.final.seeds)} seed{'s' * (len(spec.final.seeds) > 1)} each"
+    if not is_all:
+        return f"then final runs of what is chosen ({seeds})"
+    chosen = len({factor_values(each, spec.final.best_of) for each in configurations})
+    chosen = min(len(configurations), chosen + ("streams" not in spec.final.best_of))  # with the baseline
+    return f"then at most {chosen * len(spec.final.seeds)} final runs ({chosen} chosen, {seeds})"
 
 
 def _kinds(cache: Cache) -> dict[str, str]:

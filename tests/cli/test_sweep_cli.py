@@ -13,8 +13,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from emofuse.cli import app
-from emofuse.errors import CacheError, SpecError
+from emofuse.cli import app, main
+from emofuse.errors import CacheError, ResultsError, SpecError
 from emofuse.sweep.store import ResultsFolder
 
 SWEEP = {
@@ -62,9 +62,10 @@ def test_a_sweep_prints_its_steps_and_the_table_of_the_choice(cache, sweep_file,
     assert done.exit_code == 0, (done.output, done.exception)
     lines = done.stdout.splitlines()
     assert lines[0].startswith("search: 12 configurations, 24 heads trained in ")
-    assert lines[1].startswith("final run 1/3: ")
-    assert lines[4] == "report: written, emofuse-runs/question/report/index.html"
-    assert lines[6].startswith("| Configuration")
+    assert lines[1] == "final runs: 3, on all training rows of the split"
+    assert lines[2].startswith("final run 1/3: ")
+    assert lines[5] == "report: written, emofuse-runs/question/report/index.html"
+    assert lines[7].startswith("| Configuration")
     assert "24 of 24 runs" in done.stderr
     assert len(ResultsFolder(tmp_path / "emofuse-runs" / "question").rows()) == 24
 
@@ -72,13 +73,16 @@ def test_a_sweep_prints_its_steps_and_the_table_of_the_choice(cache, sweep_file,
     assert again.stdout.startswith(
         "search: 12 configurations, 24 heads, all trained before or elsewhere: nothing to do\n"
     )
-    assert again.stdout.splitlines()[5:] == lines[5:]
+    assert again.stdout.splitlines()[6:] == lines[6:]
 
 
 def test_a_plan_is_printed_and_nothing_is_trained(cache, sweep_file, tmp_path):
     done = invoke(sweep_file, "--cache", cache, "--dry-run", "--memory-gb", "1")
     assert done.exit_code == 0, (done.output, done.exception)
-    assert done.stdout.startswith("A small question: 12 configurations, 24 heads\n0 of 24 heads trained before\n")
+    assert done.stdout.startswith(
+        "A small question: 12 configurations, 24 heads, then at most 3 final runs (3 chosen, "
+    )
+    assert done.stdout.splitlines()[1] == "0 of 24 heads trained before"
     assert "24 heads in 2 groups" in done.stdout
     assert not (tmp_path / "emofuse-runs").exists()
 
@@ -113,6 +117,41 @@ def test_faults_are_told(cache, sweep_file, tmp_path):
     assert "a cache needs no dataset" in both.stderr
     assert isinstance(invoke("all_subset").exception, SpecError)
     assert "did you mean 'all_subsets'?" in str(invoke("all_subset").exception)
+
+
+@pytest.mark.parametrize("command", [["sweep", "question.yaml"], ["run", "pictures.yaml"]])
+def test_a_folder_that_cannot_be_is_told_before_anything_is_done(sweep_file, tmp_path, monkeypatch, command):
+    (tmp_path / "pictures.yaml").write_text(yaml.safe_dump(PIPELINE))
+    sweep_file.write_text(yaml.safe_dump({**SWEEP, "pipeline": "pictures.yaml"}))
+    (tmp_path / "taken").write_text("mine")
+    before = sorted(tmp_path.iterdir())
+    for out in ("taken", "taken/below/it"):
+        done = CliRunner().invoke(app, [*command, "--out", out])
+        assert isinstance(done.exception, ResultsError)
+        assert str(done.exception) == (
+            f"{out}: results cannot be written there, {tmp_path / 'taken'} is a file. Name another folder with --out"
+        )
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
+    done = CliRunner().invoke(app, [*command, "--out", "new/folder"])
+    assert str(done.exception) == (
+        f"new/folder: results cannot be written there, {tmp_path} is read-only. Name another with --out"
+    )
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_what_the_system_refuses_is_one_line(cache, sweep_file, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(28, "No space left on device", "rows/1.jsonl")
+
+    monkeypatch.setattr(ResultsFolder, "write", refuse)
+    monkeypatch.setattr("sys.argv", ["emofuse", "sweep", str(sweep_file), "--cache", str(cache), "--device", "cpu"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "OSError: [Errno 28] No space left on device: 'rows/1.jsonl'"
+    monkeypatch.setenv("EMOFUSE_DEBUG", "1")
+    with pytest.raises(OSError, match="No space left"):
+        main()
 
 
 def test_ctrl_c_leaves_quietly_and_the_same_command_goes_on(cache, tmp_path):

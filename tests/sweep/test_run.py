@@ -99,6 +99,8 @@ def test_the_table_shows_validation_and_test(done):
         "Parameters",
     ]
     assert "(baseline)" in lines[4]
+    assert lines[6] == f"- Chosen, the best of all by its validation score: {summary.finals.used.name}."
+    assert "RANDOM" not in summary.table
     assert "± standard error over 2 folds, by which 3 of 18 configurations were chosen." in summary.table
     assert "Test: scored once, when all was chosen (mean ± standard deviation over 2 seeds)." in summary.table
 
@@ -122,7 +124,8 @@ def test_the_same_sweep_again_does_nothing_and_says_so(cache, done):
     assert (again.trained, again.finals.trained, again.report_written) == (0, 0, False)
     assert again.table == first.table
     assert said[0] == "search: 18 configurations, 36 heads, all trained before or elsewhere: nothing to do"
-    assert all("done before" in line for line in said[1:-1])
+    assert said[1] == "final runs: 6, on all training rows of the split"
+    assert all("done before" in line for line in said[2:-1])
     changed = {path for path in before if path.stat().st_mtime_ns != before[path]}
     assert changed <= {SweepPaths(folder).choice, folder / "claims" / "lock"}
 
@@ -161,12 +164,13 @@ def _labels_and_splits():
 
 def test_a_plan_is_told_and_nothing_is_trained_or_written(cache, done, tmp_path):
     told = plan_sweep(cache, small_sweep(), tmp_path / "new", ON_CPU).splitlines()
-    assert told[:2] == ["small: 18 configurations, 36 heads", "0 of 36 heads trained before"]
+    title = "small: 18 configurations, 36 heads, then at most 6 final runs (3 chosen, 2 seeds each)"
+    assert told[:2] == [title, "0 of 36 heads trained before"]
     assert told[-1].startswith("36 heads in 3 groups and 3 waves, about ")
     assert not (tmp_path / "new").exists()
     before = sorted(done[0].rglob("*"))
     told = plan_sweep(cache, small_sweep(), done[0], ON_CPU).splitlines()
-    assert told == ["small: 18 configurations, 36 heads", "36 of 36 heads trained before, nothing to train"]
+    assert told == [title, "36 of 36 heads trained before, nothing to train"]
     assert sorted(done[0].rglob("*")) == before
 
 
@@ -185,10 +189,23 @@ def test_the_plan_of_a_search_that_decides_as_it_goes_is_of_its_first_batch(cach
     )
     told = plan_sweep(cache, tpe, tmp_path, ON_CPU).splitlines()
     assert told[:3] == [
-        "small: 12 configurations, 24 heads",
+        "small: 12 configurations, 24 heads, then final runs of what is chosen (2 seeds each)",
         "The search decides as it goes, 4 configurations at a time. The first of them:",
         "0 of 8 heads trained before",
     ]
+
+
+def test_a_plan_without_a_finalist_for_each_subset_counts_the_baseline(cache, tmp_path):
+    plan = plan_sweep(cache, small_sweep(final={"best_of": [], "seeds": [0, 1, 2]}), tmp_path, ON_CPU)
+    assert plan.splitlines()[0].endswith(", then at most 6 final runs (2 chosen, 3 seeds each)")
+
+
+def test_random_weights_are_named_with_the_choice(tmp_path, write_cache):
+    random = {"kind": "random", "name": None, "sha256": None, "seed": 0}
+    path = write_cache(tmp_path / "features.zarr", **planted(), weights={"noise": random})
+    spec = small_sweep(factors={"streams": "all"}, final={"seeds": [0]}, folds=None)
+    summary = run_sweep(open_cache(path), spec, tmp_path / "out", ON_CPU)
+    assert "- RANDOM WEIGHTS in noise: a demonstration, not a finding.\n" in summary.table
 
 
 # --- what the choice may depend on -----------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def examine(
     """
     wanted, broken = _wanted(name, out)
     looks = [package.look for package in PACKAGES]
-    answers = ask([*looks, "cuda", "codec", *(wanted.looks if wanted else _EITHER_DETECTOR)])
+    answers = ask([*looks, "cuda", "bfloat16", "codec", *(wanted.looks if wanted else _EITHER_DETECTOR)])
     kinds = wanted.kinds if wanted else None
     findings = guarded(PACKAGES_AREA, lambda: package_findings(answers, kinds))
     findings += guarded(MACHINE, lambda: list(machine_findings(answers)))

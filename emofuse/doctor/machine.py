@@ -14,6 +14,7 @@ AREA = "machine"
 WORKER_BYTES = 2_500_000_000
 """A process that extracts all six streams of the paper."""
 TESTED_PYTHONS = ((3, 11), (3, 12))
+_PAYS = 1.2
 _FILES, _FILES_A_WORKER = 128, 24
 
 
@@ -68,6 +69,15 @@ def device_findings(answer: Answer) -> list[Finding]:
     ]
 
 
+def bfloat16_findings(answer: Answer) -> list[Finding]:
+    """Whether networks are faster in bfloat16 on this CPU: there are those that can multiply it and are slower."""
+    if answer.problem:
+        return [Finding(AREA, "note", f"bfloat16 networks cannot run on this CPU: {answer.problem}", "Keep float32")]
+    pays = answer.value >= _PAYS
+    what = f"networks on this CPU: a convolution in bfloat16 is {answer.value:.1f} times as fast as in float32"
+    return [Finding(AREA, "ok", what + (", `precision: bfloat16` pays" if pays else ", keep `precision: float32`"))]
+
+
 def codec_findings(answers: Mapping[str, Answer]) -> list[Finding]:
     """With which codec pipeline chunks are written; features and statuses are read without one."""
     found = answers["codec"]
@@ -89,5 +99,6 @@ def machine_findings(answers: Mapping[str, Answer]) -> Sequence[Finding]:
         python_finding(),
         *files_findings(available_cores()),
         *device_findings(answers["cuda"]),
+        *bfloat16_findings(answers["bfloat16"]),
         *codec_findings(answers),
     ]

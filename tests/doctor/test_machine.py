@@ -11,6 +11,7 @@ from emofuse.build.cluster import WORKER_BYTES as BUILD_WORKER_BYTES
 from emofuse.doctor import machine
 from emofuse.doctor.machine import (
     WORKER_BYTES,
+    bfloat16_findings,
     capacity_findings,
     codec_findings,
     device_findings,
@@ -67,6 +68,14 @@ def test_gpus_are_named_with_their_memory():
     assert device_findings(Answer([]))[0].state == "note"
     broken = device_findings(Answer(None, "ImportError: no"))[0]
     assert (broken.state, broken.what) == ("fault", "torch cannot be asked for GPUs: ImportError: no")
+
+
+def test_bfloat16_is_advised_where_it_is_faster():
+    (slower,), (faster,) = (bfloat16_findings(Answer(times)) for times in (0.5, 2.8))
+    assert slower.what.endswith("is 0.5 times as fast as in float32, keep `precision: float32`")
+    assert faster.what.endswith("is 2.8 times as fast as in float32, `precision: bfloat16` pays")
+    (broken,) = bfloat16_findings(Answer(None, "RuntimeError: no such kernel"))
+    assert broken.state == "note"
 
 
 def test_the_codec_pipeline_is_told():

@@ -54,6 +54,10 @@ def test_the_devices_that_torch_sees():
     assert len(ask(["cuda"])["cuda"].value) == torch.cuda.device_count()
 
 
+def test_bfloat16_is_measured_against_float32():
+    assert 0.01 < ask(["bfloat16"])["bfloat16"].value < 100
+
+
 def test_the_codec_pipeline_is_zarr_s_setting():
     assert "Pipeline" in ask(["codec"])["codec"].value
 

@@ -23,6 +23,7 @@ from emofuse.cache.metadata import read_stream_layout
 from emofuse.cache.size import bytes_of_blocks, free_bytes, planned_layout
 from emofuse.cache.stale import check_is_imported
 from emofuse.datasets.manifest import Manifest
+from emofuse.datasets.rows import open_files
 from emofuse.specs import CacheSpec
 from emofuse.stores import as_path
 from emofuse.streams.extractor import Extractor
@@ -159,8 +160,11 @@ def _sample(missing: Sequence[Missing], plan: BuildPlan, manifest: Manifest) -> 
     rows = starts[parts] + wanted - (ends - sizes)[parts]
     table = manifest.table[rows.tolist()]
     root = manifest.root.absolute()
+    files = open_files(root)
     columns = (table["path"].to_list(), table["problem"].to_list())
-    paths = [root / path if problem is None else None for path, problem in zip(*columns, strict=True)]
+    paths = [
+        root / path if problem is None and files.holds(path) else None for path, problem in zip(*columns, strict=True)
+    ]
     return paths, table["sample_id"].to_list()
 
 

@@ -342,6 +342,25 @@ def test_an_image_replaced_between_two_streams_of_a_block_is_noticed(
     assert contents(path) == undisturbed(spec=spec)
 
 
+def test_an_image_replaced_while_it_is_extracted_is_noticed_by_the_next_build(
+    path, root, in_process, contents, undisturbed, monkeypatch
+):
+    extract = emofuse.build.worker._extract
+
+    def extract_in_time(job, task, rows):
+        found = extract(job, task, rows)
+        if task.block == 0:
+            draw(root / "fear/03.png", 200)
+        return found
+
+    monkeypatch.setattr(emofuse.build.worker, "_extract", extract_in_time)
+    build_cache(path, read(root), SPEC, in_process)
+    monkeypatch.undo()
+    summary = build_cache(path, read(root), SPEC, in_process)
+    assert summary.changes == ("replaced: 1 image (fear/03); their blocks are computed again",)
+    assert contents(path) == undisturbed()
+
+
 def test_a_repair_does_not_mix_an_image_with_its_successor(build, path, root, in_process):
     draw(root / "fear/03.png", 200)
     chunk = path / "streams/size/features/c.0.0.0"

@@ -97,6 +97,21 @@ def test_bad_rows_are_not_opened(tmp_path, manifest, in_process):
     assert estimate_build(tmp_path / "f.zarr", bad, SPEC, in_process).rows == 40
 
 
+def test_pictures_outside_of_the_root_are_not_opened(tmp_path, manifest, in_process, monkeypatch):
+    seen = []
+    extract = estimate.Extractor.extract_views
+    monkeypatch.setattr(
+        estimate.Extractor,
+        "extract_views",
+        lambda extractor, paths, ids, views: seen.extend(paths) or extract(extractor, paths, ids, views),
+    )
+    outside = manifest.table.with_columns(path=pl.lit(str(manifest.root)) + "/" + pl.col("path"))
+    estimate_build(
+        tmp_path / "f.zarr", Manifest(outside, manifest.classes, manifest.root, manifest.info), SPEC, in_process
+    )
+    assert set(seen) == {None}
+
+
 def test_workers_are_counted_as_a_build_would(tmp_path, manifest, monkeypatch):
     monkeypatch.setattr(cluster, "default_workers", lambda cuda: 3)
     assert estimate_build(tmp_path / "f.zarr", manifest, SPEC, BuildOptions(device="cpu")).workers == 3

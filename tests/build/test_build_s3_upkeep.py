@@ -24,8 +24,8 @@ ERRORS = [("503 Slow Down", "SlowDown"), ("500 Oops", "InternalError")]
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch) -> None:
-    """A lost store keeps the lease of its last holder, which is this process and alive."""
-    monkeypatch.setattr(lease, "BEAT_S", 0.1)
+    """A lost store keeps the lease of its last holder, this process: alive, and silent, for requests are counted."""
+    monkeypatch.setattr(lease, "BEAT_S", 60.0)
     monkeypatch.setattr(lease, "PATIENCE_S", 0.3)
     monkeypatch.setattr(lease, "_LOOK_S", 0.05)
 

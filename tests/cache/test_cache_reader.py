@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import shutil
 import warnings
+from contextlib import suppress
+from pathlib import Path
 
+import numcodecs.pickles
 import numpy as np
 import pytest
 import xarray
@@ -15,6 +19,7 @@ from emofuse.cache import reader
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
 from emofuse.cache.structure import add_stream
+from emofuse.cache.verify import verify_cache
 from emofuse.cache.writer import write_block
 from emofuse.errors import CacheError, IncompleteCacheError
 
@@ -217,6 +222,33 @@ def test_another_format_version_is_refused(cache_path):
         CacheError, match=r"features\.zarr: cache format 9, this emofuse reads formats 1 and 2\. Build it again"
     ):
         open_cache(cache_path)
+
+
+class Payload:
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def test_an_array_of_another_format_is_not_opened_for_it_could_be_unpickled(cache_path, tmp_path, monkeypatch):
+    """Zarr v2 knows a filter that unpickles, in older releases of numcodecs without being asked to."""
+    monkeypatch.setattr(numcodecs.pickles, "ALLOW_UNSAFE_PICKLE_DECODE", True, raising=False)
+    folder = cache_path / "streams/lbp/reason"
+    (folder / "zarr.json").unlink()
+    says = {"zarr_format": 2, "shape": [10, 1], "chunks": [4, 1], "dtype": "|O", "fill_value": "", "order": "C"}
+    says |= {"filters": [{"id": "vlen-utf8"}, {"id": "pickle"}], "compressor": None, "dimension_separator": "."}
+    (folder / ".zarray").write_text(json.dumps(says))
+    (folder / "0.0").write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
+    with suppress(Exception):
+        zarr.open_array(folder)[:]
+    assert (tmp_path / "ran").exists()
+    (tmp_path / "ran").unlink()
+    with pytest.raises(CacheError, match=r"streams/lbp: damaged \("):
+        open_cache(cache_path).streams["lbp"].reasons()
+    assert verify_cache(cache_path).faults
+    assert not (tmp_path / "ran").exists()
 
 
 def test_damaged_metadata_is_named(cache_path):

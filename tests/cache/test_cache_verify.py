@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 
 from emofuse.cache.layout import manifest_path
+from emofuse.cache.mend import discard_blocks
 from emofuse.cache.reader import open_cache
 from emofuse.cache.structure import add_stream, add_views
 from emofuse.cache.verify import Fault, verify_cache
@@ -104,6 +106,21 @@ def test_blocks_that_were_never_computed_are_no_faults(cache_path, make_layout):
     add_stream(cache_path, make_layout("other"))
     found = verify_cache(cache_path)
     assert (found.faults, found.lacking) == ((), {"lbp": 1, "other": 3})
+
+
+def test_killed_while_a_block_is_taken_back_leaves_a_block_to_compute_and_no_damage(cache_path, monkeypatch):
+    unlink = Path.unlink
+
+    def stop_soon(file, **options):
+        unlink(file, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "unlink", stop_soon)
+    with pytest.raises(KeyboardInterrupt):
+        discard_blocks(cache_path, "lbp", [(1, 0)])
+    monkeypatch.undo()
+    found = verify_cache(cache_path)
+    assert (found.faults, found.lacking) == ((), {"lbp": 1})
 
 
 def test_views_are_checked_one_by_one(cache_path, block_values):

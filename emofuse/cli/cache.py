@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from emofuse.cli import cache_exchange, cache_upkeep
+from emofuse.cli.options import RUNS, CachePath, Data, Device, OnBadRows, Scheduler, Split, Target, Workers
 from emofuse.cli.progress import build_progress
 from emofuse.stores import as_path
 
@@ -28,10 +29,8 @@ _PLAIN_WIDTH = 200  # not on a terminal: one line stays one line
 
 @app.command()
 def build(
-    target: Annotated[
-        str, typer.Argument(help="A kind of dataset (emoset, folder, csv, demo) or a pipeline: its name or YAML file.")
-    ],
-    data: Annotated[Path | None, typer.Option(help="Root of the dataset; overrides the pipeline's.")] = None,
+    target: Target,
+    data: Data = None,
     spec: Annotated[
         str | None,
         typer.Option(help="What to cache: name or YAML file of a cache spec.", show_default="the pipeline's"),
@@ -42,20 +41,11 @@ def build(
             help="Path of the cache.", show_default="features.zarr, or where `emofuse run` has the pipeline's"
         ),
     ] = None,
-    split: Annotated[
-        Literal["official", "stratified"] | None,
-        typer.Option(help="The dataset's own split, or a stratified 70/20/10.", show_default="pipeline's, or official"),
-    ] = None,
-    on_bad_rows: Annotated[
-        Literal["raise", "keep"], typer.Option(help="List bad rows in an error, or keep them as marked rows.")
-    ] = "raise",
-    scheduler: Annotated[
-        str | None, typer.Option(help="Address of a running Dask scheduler, tcp://...; a local cluster otherwise.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Extraction processes; 0 works in this one.", show_default="one a core")
-    ] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where backbones run.")] = "auto",
+    split: Split = None,
+    on_bad_rows: OnBadRows = "raise",
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    device: Device = "auto",
     block_timeout: Annotated[
         float | None,
         typer.Option(
@@ -108,7 +98,7 @@ def build(
 
 @app.command()
 def info(
-    path: Annotated[Path, typer.Argument(help="Path of the cache.")],
+    path: CachePath,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print rows, labels and splits, and of every stream its size, identity, weights and what became of the rows."""
@@ -123,7 +113,7 @@ def info(
 
 @app.command()
 def drop(
-    path: Annotated[Path, typer.Argument(help="Path of the cache.")],
+    path: CachePath,
     stream: Annotated[str, typer.Argument(help="Name of the stream.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
@@ -197,7 +187,7 @@ def _resolve(
     from emofuse.pipeline import PipelinePaths
 
     pipeline = read_pipeline_spec(target)
-    paths = PipelinePaths(Path("emofuse-runs") / pipeline.name)
+    paths = PipelinePaths(RUNS / pipeline.name)
     if isinstance(dataset, DemoSpec) and dataset.root is None:
         dataset = dataset.model_copy(update={"root": paths.demo_dataset})
     return dataset, pipeline.cache if spec is None else read_cache_spec(spec), cache or paths.cache

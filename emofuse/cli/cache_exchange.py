@@ -9,11 +9,12 @@ from typing import Annotated
 
 import typer
 
+from emofuse.cli.options import CachePath, parse_names
 from emofuse.stores import as_path, is_remote
 
 
 def export(
-    path: Annotated[Path, typer.Argument(help="Path of the cache.")],
+    path: CachePath,
     to: Annotated[str, typer.Option(help="hdf5, npz or parquet.")],
     streams: Annotated[str | None, typer.Option(help="With commas: lbp,resnet50.", show_default="all")] = None,
     out: Annotated[
@@ -95,7 +96,7 @@ def copy(
 
 
 def _names(streams: str | None) -> list[str] | None:
-    return None if streams is None else [name.strip() for name in streams.split(",") if name.strip()]
+    return None if streams is None else parse_names(streams)
 
 
 @contextmanager

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emofuse.cli.options import CachePath, Device, Scheduler, Workers, parse_names
 from emofuse.cli.progress import build_progress
 from emofuse.stores import as_path
 
@@ -17,20 +18,13 @@ if TYPE_CHECKING:
 
 _LISTED = 50
 
-Scheduler = Annotated[
-    str | None, typer.Option(help="Address of a running Dask scheduler, tcp://...; a local cluster otherwise.")
-]
-Workers = Annotated[
-    int | None, typer.Option(min=0, help="Extraction processes; 0 works in this one.", show_default="one a core")
-]
-Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where backbones run.")]
 Data = Annotated[
     Path | None, typer.Option(help="Root of the dataset.", show_default="where it was when the cache was built")
 ]
 
 
 def problems(
-    path: Annotated[Path, typer.Argument(help="Path of the cache.")],
+    path: CachePath,
     stream: Annotated[list[str] | None, typer.Option(help="Only this stream; may be repeated.")] = None,
     status: Annotated[
         str | None,
@@ -56,7 +50,7 @@ def problems(
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(help="Path of the cache.")],
+    path: CachePath,
     sample: Annotated[int, typer.Option(min=0, help="Extract so many rows again and compare.")] = 0,
     data: Data = None,
     device: Device = "auto",
@@ -96,7 +90,7 @@ def _verify_sample(path: Path, sample: int, data: Path | None, device: str) -> N
 
 
 def repair(
-    path: Annotated[Path, typer.Argument(help="Path of the cache.")],
+    path: CachePath,
     data: Data = None,
     scheduler: Scheduler = None,
     workers: Workers = None,
@@ -113,7 +107,7 @@ def repair(
 
 
 def retry(
-    path: Annotated[Path, typer.Argument(help="Path of the cache.")],
+    path: CachePath,
     status: Annotated[str, typer.Option(help="Which rows, with commas: failed, unreadable, no_detection.")] = (
         "failed,unreadable"
     ),
@@ -144,7 +138,7 @@ def parse_statuses(text: str | None) -> tuple[Status, ...]:
     known = {status.name.lower(): status for status in PROBLEM_STATUSES}
     if text is None:
         return PROBLEM_STATUSES
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = parse_names(text)
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise typer.BadParameter(f"{text!r}: expected some of {', '.join(known)}", param_hint="--status")

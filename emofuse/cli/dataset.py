@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from emofuse.cli.options import Data, Split, Target
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -24,14 +26,9 @@ _PLAIN_WIDTH = 1000  # not on a terminal: one line stays one line
 
 @app.command()
 def check(
-    target: Annotated[
-        str, typer.Argument(help="A kind of dataset (emoset, folder, csv, demo) or a pipeline: its name or YAML file.")
-    ],
-    data: Annotated[Path | None, typer.Option(help="Root of the dataset; overrides the pipeline's.")] = None,
-    split: Annotated[
-        Literal["official", "stratified"] | None,
-        typer.Option(help="The dataset's own split, or a stratified 70/20/10.", show_default="pipeline's, or official"),
-    ] = None,
+    target: Target,
+    data: Data = None,
+    split: Split = None,
     on_bad_rows: Annotated[
         Literal["raise", "keep"], typer.Option(help="Whether problems end in exit status 1, or are listed only.")
     ] = "raise",

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from emofuse.cli.options import RUNS, Pipeline
+
 
 def profile(
-    pipeline: Annotated[str, typer.Argument(help="Name of a pipeline that travels with emofuse, or a YAML file.")],
+    pipeline: Pipeline,
     data: Annotated[
         Path | None, typer.Option(help="Folder of images to measure on.", show_default="drawn as in the demo")
     ] = None,
@@ -49,7 +51,7 @@ def profile(
     from emofuse.profile import ProfileOptions, Repeats, profile_pipeline
     from emofuse.profile.tables import as_markdown, write_profile
 
-    built = PipelinePaths(Path("emofuse-runs") / spec.name).cache
+    built = PipelinePaths(RUNS / spec.name).cache
     if cache is None and rows is None and built.exists():
         cache = built
     options = ProfileOptions(

@@ -7,22 +7,18 @@ from typing import Annotated, Literal
 
 import typer
 
+from emofuse.cli.options import RUNS, Data, OnBadRows, Pipeline, Scheduler, Workers
+
 
 def run(
-    pipeline: Annotated[str, typer.Argument(help="Name of a pipeline that travels with emofuse, or a YAML file.")],
-    data: Annotated[Path | None, typer.Option(help="Root of the dataset; overrides the pipeline's.")] = None,
+    pipeline: Pipeline,
+    data: Data = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of cache, runs and report.", show_default="emofuse-runs/NAME")
     ] = None,
-    on_bad_rows: Annotated[
-        Literal["raise", "keep"], typer.Option(help="List bad rows in an error, or keep them as marked rows.")
-    ] = "raise",
-    scheduler: Annotated[
-        str | None, typer.Option(help="Address of a running Dask scheduler, tcp://...; a local cluster otherwise.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Extraction processes; 0 works in this one.", show_default="one a core")
-    ] = None,
+    on_bad_rows: OnBadRows = "raise",
+    scheduler: Scheduler = None,
+    workers: Workers = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where backbones run and heads train.")
     ] = "auto",
@@ -40,7 +36,7 @@ def run(
     from emofuse.pipeline import PipelineOptions, estimate_pipeline, run_pipeline
 
     options = PipelineOptions(
-        out=out or Path("emofuse-runs") / spec.name,
+        out=out or RUNS / spec.name,
         data=data,
         on_bad_rows=on_bad_rows,
         build=BuildOptions(scheduler=scheduler, workers=workers, device=device),

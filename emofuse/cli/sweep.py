@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emofuse.cli.options import RUNS
+
 if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
     from emofuse.specs import PipelineSpec, SweepSpec
-
-_RUNS = Path("emofuse-runs")
 
 
 def sweep(
@@ -46,7 +46,7 @@ def sweep(
     from emofuse.specs import read_sweep_spec
 
     spec = read_sweep_spec(name)
-    folder = out or _RUNS / spec.name
+    folder = out or RUNS / spec.name
 
     from emofuse.sweep.run import SweepOptions, plan_sweep, run_sweep
 
@@ -80,7 +80,7 @@ def _open(
 
     pipeline = _pipeline_of(spec)
     build = BuildOptions(scheduler=scheduler, workers=workers, device=device)
-    options = PipelineOptions(out=_RUNS / pipeline.name, data=data, build=build, device=device)
+    options = PipelineOptions(out=RUNS / pipeline.name, data=data, build=build, device=device)
     with build_progress() as progress:
         built, _ = prepare_cache(pipeline, options, say=typer.echo, progress=progress)
     return built
@@ -94,7 +94,7 @@ def _open_built(spec: SweepSpec, cache: Path | None) -> Cache:
     if cache is None:
         from emofuse.pipeline import PipelinePaths
 
-        cache = PipelinePaths(_RUNS / _pipeline_of(spec).name).cache
+        cache = PipelinePaths(RUNS / _pipeline_of(spec).name).cache
         if not cache.exists():
             raise CacheError(
                 f"{cache}: a plan needs the cache, and there is none yet. Name another with --cache, or build it: "

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from emofuse.cli.options import parse_names
+
 if TYPE_CHECKING:
     from emofuse.results import RunRecord
 
@@ -53,7 +55,7 @@ def train(
         raise typer.BadParameter(
             "only a stratified split has a seed: add --split stratified", param_hint="--split-seed"
         )
-    names = [stream.strip() for stream in streams.split(",") if stream.strip()]
+    names = parse_names(streams)
     asked = {
         "name": name or "+".join(names),
         "features": _given(streams=names, lbp_bins=lbp_bins, action_units=action_units),

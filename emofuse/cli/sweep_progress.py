@@ -2,92 +2,58 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import typer
 
-from emofuse.cli.progress import format_seconds
+from emofuse.cli.live import SECONDS_BETWEEN_LINES, LiveBar, Pace, format_seconds, lines_or_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.live import Live
-    from rich.progress import Progress as Bar
-    from rich.progress import TaskID
 
     from emofuse.sweep.progress import SweepProgress, SweepState
 
-_SECONDS_BETWEEN_LINES = 5.0
 
-
-@contextmanager
-def sweep_progress() -> Iterator[SweepProgress]:
-    """Shows a search on the error stream, so that output stays clean: a live bar on a terminal, lines elsewhere."""
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
-        yield SweepLines()
-        return
-    bar = SweepBar(console)
-    try:
-        yield bar
-    finally:
-        bar.stop()
+def sweep_progress() -> AbstractContextManager[SweepProgress]:
+    """Shows a search on the error stream: a live bar on a terminal, lines elsewhere."""
+    return lines_or_bar(SweepLines, SweepBar)
 
 
 class SweepLines:
     """A line every few seconds, one when another process is waited for, and one at the end."""
 
-    def __init__(self, seconds_between: float = _SECONDS_BETWEEN_LINES) -> None:
-        self._seconds_between = seconds_between
-        self._next = 0.0
+    def __init__(self, seconds_between: float = SECONDS_BETWEEN_LINES) -> None:
+        self._pace = Pace(seconds_between)
         self._waiting_for: tuple[str, ...] = ()
 
     def update(self, state: SweepState) -> None:
         """Prints a line if it is time for one."""
         is_news = state.runs == state.total or state.waiting_for != self._waiting_for
-        if not is_news and time.monotonic() < self._next:
+        if not is_news and not self._pace.is_due():
             return
         typer.echo(describe_search(state), err=True)
         self._waiting_for = state.waiting_for
-        self._next = time.monotonic() + self._seconds_between
+        self._pace.said()
 
 
 class SweepBar:
     """A bar, and under it the best configuration so far, or who is waited for."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._live: Live | None = None
-        self._bar: Bar | None = None
-        self._task: TaskID | None = None
+        self._bar = LiveBar(console, "searching")
 
     def update(self, state: SweepState) -> None:
         """Draws the state; the bar appears with the first one and stays when all is done."""
-        from rich.console import Group
-        from rich.live import Live
         from rich.text import Text
 
-        if self._live is None or self._bar is None or self._task is None:
-            self._bar = _make_bar(self._console)
-            self._task = self._bar.add_task("searching", total=state.total, speed="", left="")
-            self._live = Live(console=self._console, refresh_per_second=4)
-            self._live.start()
-        left = "" if state.seconds_left is None else f"{format_seconds(state.seconds_left)} left"
-        self._bar.update(self._task, total=state.total, completed=state.runs, speed=describe_speed(state), left=left)
-        notes = [text for text in (describe_best(state), describe_waiting(state)) if text]
-        self._live.update(Group(self._bar, *map(Text, notes)), refresh=True)
-        if state.runs == state.total:
-            self.stop()
+        notes = [Text(text) for text in (describe_best(state), describe_waiting(state)) if text]
+        speed = describe_speed(state)
+        self._bar.draw(state.runs, state.total, speed=speed, seconds_left=state.seconds_left, below=[*notes])
 
     def stop(self) -> None:
         """Leaves the last picture on the terminal."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        self._bar.stop()
 
 
 def describe_search(state: SweepState) -> str:
@@ -116,16 +82,3 @@ def describe_best(state: SweepState) -> str:
 def describe_waiting(state: SweepState) -> str:
     """Who trains what is missing, or nothing while this process trains."""
     return f"waiting for {' and '.join(state.waiting_for)}" if state.waiting_for else ""
-
-
-def _make_bar(console: Console) -> Bar:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TextColumn("{task.fields[left]}"),
-        console=console,
-    )

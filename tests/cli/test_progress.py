@@ -6,13 +6,13 @@ import pytest
 from rich.console import Console
 
 from emofuse.build import BuildState
+from emofuse.cli.live import format_seconds
 from emofuse.cli.progress import (
     ProgressBar,
     ProgressLines,
     build_progress,
     describe_state,
     format_counts,
-    format_seconds,
 )
 
 COUNTS = {

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from emofuse.report.formats import UNDEFINED, join_names
+from emofuse.report.formats import UNDEFINED, join_names, join_some
 from emofuse.report.search import SELECTS, Searched, SearchSummary
 from emofuse.report.tables import Cell, Column, Table
 
 RUNNERS_UP = 10
+_NAMED = 5  # configurations whose diverged runs are told one by one
 _KINDS = {
     "grid": "Every combination of the settings was tried",
     "random": "Combinations of the settings were drawn evenly, each once",
@@ -51,7 +52,7 @@ def divergence_sentences(search: SearchSummary) -> list[str]:
     told = []
     if search.failed:
         first, *more = [item.name for item in search.failed]
-        also = f", and so did {join_names(more)}, next in the ranking" if more else ""
+        also = f", and so did {join_some(more)}, next in the ranking" if more else ""
         told.append(f"THE CHOSEN CONFIGURATION DIVERGED in its final runs and is not used: {first}{also}.")
         if search.used:
             told.append(
@@ -61,9 +62,11 @@ def divergence_sentences(search: SearchSummary) -> list[str]:
         else:
             told.append("Nothing takes its place: of every configuration that can be chosen a final run diverged.")
     named = "; ".join(
-        f"{item.name}: {len(item.final_diverged)} of {item.final_runs} ({', '.join(item.final_diverged)})"
-        for item in diverged
+        f"{item.name}: {len(item.final_diverged)} of {item.final_runs} ({join_some(item.final_diverged)})"
+        for item in diverged[:_NAMED]
     )
+    if len(diverged) > _NAMED:
+        named += f"; and of {len(diverged) - _NAMED} more configurations, see the table"
     told.append(
         f"Final runs that diverged: {named}. They have no test score; what is shown of their configurations is the "
         "mean of the other seeds, where there are any."

@@ -121,7 +121,7 @@ def test_a_choice_that_diverged_is_said_with_what_takes_its_place():
         "THE CHOSEN CONFIGURATION DIVERGED in its final runs and is not used: a, and so did b, next in the ranking.",
         "Fallback: c, the next best by validation score, takes its place. Test scores had no say in it.",
         (
-            "Final runs that diverged: a: 1 of 2 (seed 1 in epoch 3); b: 2 of 2 (seed 0 in epoch 1, seed 1 in epoch "
+            "Final runs that diverged: a: 1 of 2 (seed 1 in epoch 3); b: 2 of 2 (seed 0 in epoch 1 and seed 1 in epoch "
             "1). They have no test score; what is shown of their configurations is the mean of the other seeds, where "
             "there are any."
         ),
@@ -140,6 +140,13 @@ def test_another_finalist_that_diverged_changes_no_choice():
 def test_that_nothing_can_take_its_place_is_said():
     told = divergence_sentences(finals(A, B))
     assert told[1] == "Nothing takes its place: of every configuration that can be chosen a final run diverged."
+
+
+def test_of_many_that_diverged_the_first_are_named():
+    many = [replace(A, name=f"c{index}", score=1 - index / 100) for index in range(60)]
+    told = divergence_sentences(finals(*many))
+    assert told[0].endswith("is not used: c0, and so did c1, c2, c3, c4, c5 and 54 more, next in the ranking.")
+    assert "c4: 1 of 2 (seed 1 in epoch 3); and of 55 more configurations, see the table. They" in told[2]
 
 
 def test_the_table_and_the_csv_tell_chosen_from_fallback():

@@ -249,6 +249,17 @@ def test_finalists_are_ranked_by_the_scores_of_their_search(make):
     assert (results.select, ranking(results)) == ("loss", ["b", "a"])
 
 
+def test_what_was_halved_or_diverged_in_the_end_is_ranked_last(make):
+    runs = [make(name) for name in "abc"]
+    searched = (
+        Searched("a", {}, 0.9, None, 1, final_runs=2, final_diverged=("seed 1 in epoch 3",)),
+        Searched("b", {}, 0.8, None, 1, halved=1, final_runs=2),
+        Searched("c", {}, 0.1, None, 1, final_runs=2, used=True),
+    )
+    results = group_runs(runs, "runs", search=SearchSummary("grid", "macro_f1", searched, 3))
+    assert ranking(results) == ["c", "b", "a"]
+
+
 def test_a_search_that_does_not_know_all_names_ranks_none(make):
     runs = [make(name, change=with_validation(macro_f1=f1)) for name, f1 in (("a", 0.9), ("b", 0.1))]
     search = SearchSummary("grid", "macro_f1", (Searched("b", {}, 0.99, None, 1),), 1)

@@ -11,6 +11,7 @@ from emofuse.report.comparisons import measure_uncertainty
 from emofuse.report.configurations import group_runs
 from emofuse.report.formats import format_interval
 from emofuse.report.inputs import stream_uses
+from emofuse.report.search import Searched, SearchSummary
 
 DEMO = {"name": "demo", "reachable_accuracy": {"scene": 0.4}, "cue_streams": {"scene": ["resnet50"]}}
 
@@ -65,6 +66,24 @@ def test_the_headline_admits_that_nothing_beats_the_baseline(make, unmeasured):
     assert headline.startswith("Best validation macro F1: strong, the baseline; on the test split accuracy ")
     single = group_runs([make("only")], "runs")
     assert sentences.headline(single, unmeasured).startswith("only reaches on the test split: accuracy ")
+
+
+def test_the_headline_says_that_the_choice_diverged(make, unmeasured):
+    first = Searched("first", {}, 0.9, None, 1, final_runs=2, final_diverged=("seed 1 in epoch 3",))
+    second = Searched("second", {}, 0.8, None, 1, final_runs=2, used=True)
+
+    def headline(*searched):
+        search = SearchSummary("grid", "macro_f1", searched, 2)
+        runs = [make(name) for name in ("first", "second")]
+        return sentences.headline(group_runs(runs, "runs", baseline="first", search=search), unmeasured)
+
+    assert headline(first, second).startswith(
+        "The chosen configuration, first, diverged in its final runs. Next best validation macro F1: second; on the "
+    )
+    assert headline(replace(first, final_diverged=(), used=True), second).startswith("Best validation macro F1: first,")
+    assert headline(first, replace(second, used=False, final_diverged=("seed 0 in epoch 1",))) == (
+        "No configuration can be used: of every one that can be chosen a final run diverged."
+    )
 
 
 def test_reading_notes_say_what_repeats_are(make, unmeasured):

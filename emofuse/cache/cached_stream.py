@@ -16,11 +16,12 @@ from emofuse.cache.chunks import ChunkedArray, DamagedChunkError
 from emofuse.cache.layout import ArrayName, CacheLayout, StreamLayout, chunk_name, streams_dir
 from emofuse.cache.metadata import read_stream_layout, stream_names
 from emofuse.cache.zarr_store import open_array
-from emofuse.errors import CacheError, IncompleteCacheError, StoreError
+from emofuse.errors import CacheError, IncompleteCacheError
 from emofuse.status import Status
 from emofuse.stores import file_sizes
 
-# What Zarr's codec pipelines raise for a chunk that is damaged, short or not readable at all.
+# What Zarr's codec pipelines raise for a chunk that is damaged, short or not readable at all. `StoreError` is none of
+# these: the silence of a store is no damage.
 CHUNK_ERRORS = (ValueError, RuntimeError, OSError)
 
 
@@ -93,8 +94,6 @@ class CachedStream:
             return np.full((self._rows.rows, self.views), "", dtype=object)
         try:
             return np.asarray(self._open("reason")[self._whole], dtype=object)
-        except StoreError:
-            raise
         except CHUNK_ERRORS as error:
             raise self._reason_damage(error) from error
 
@@ -231,8 +230,6 @@ class CachedStream:
         for block, view in np.ndindex(self._rows.blocks, self.views):
             try:
                 stored[self._rows.block_slice(block), view]
-            except StoreError:
-                raise
             except CHUNK_ERRORS:
                 file = self._folder / "reason" / chunk_name(block, "reason", view)
                 return self._damage(DamagedChunkError(file, block, str(cause)))

@@ -35,7 +35,7 @@ from emofuse.cache.metadata import (
     stream_names,
 )
 from emofuse.cache.zarr_store import open_array
-from emofuse.errors import CacheError, StoreError
+from emofuse.errors import CacheError
 from emofuse.status import Status
 from emofuse.stores import file_sizes
 
@@ -257,8 +257,6 @@ class _Blocks:
             if what is None:
                 try:
                     read[array] = np.asarray(self._arrays[array][rows, view])
-                except StoreError:
-                    raise
                 except CHUNK_ERRORS as error:
                     what = f"damaged ({' '.join(str(error).split())[:200]})"
             if what is not None:

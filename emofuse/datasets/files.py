@@ -7,7 +7,6 @@ and the look-ups run in threads: they wait for the disk, or for the network behi
 from __future__ import annotations
 
 import os
-import posixpath
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -114,10 +113,14 @@ class DatasetFiles:
         return real == self._real_root or real.startswith(self._real_root.rstrip(os.sep) + os.sep)
 
     def holds(self, path: str) -> bool:
-        """Whether a relative path of any form ends below the root; one that is missing does if its folder does."""
-        path = posixpath.normpath(path)
+        """Whether a relative path of any form ends below the root; one that is missing does if its folder does.
+
+        It is taken as the system takes it, for which `link/..` is the parent of what the link leads to.
+        """
         if not self.is_inside(path):
             return False
+        if path.rpartition("/")[2] in {"", ".", ".."}:
+            return self.leads_inside(path)
         try:
             is_link = stat.S_ISLNK(os.lstat(self.absolute(path)).st_mode)
         except (OSError, ValueError):

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import zarr
@@ -15,6 +16,7 @@ from PIL import Image
 import emofuse.build.worker
 from emofuse.build import build_cache, plan_build, repair_cache, retry_rows
 from emofuse.cache import changes
+from emofuse.cache.imports import ImportRequest, import_stream
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
 from emofuse.cache.verify import verify_cache
@@ -164,6 +166,17 @@ def test_streams_that_the_spec_leaves_out_lose_the_blocks_of_replaced_images_too
     assert open_cache(path).streams["mean_colour"].lacking_blocks().tolist() == [0]
     build()
     assert contents(path) == undisturbed()
+
+
+def test_imported_vectors_of_a_replaced_image_stay(build, path, root, tmp_path, computed):
+    """No build makes them, so a block that was taken back would be lost."""
+    ids = open_cache(path).sample_ids
+    np.savez(tmp_path / "x.npz", features=np.arange(80.0).reshape(40, 2), sample_ids=ids)
+    import_stream(path, ImportRequest(tmp_path / "x.npz", "clip_vit"))
+    draw(root / "fear/03.png", 200)
+    build()
+    assert computed == [(0, BOTH)]
+    np.testing.assert_array_equal(open_cache(path).streams["clip_vit"].read()[0], np.arange(80).reshape(40, 2))
 
 
 def test_appended_rows_extend_the_arrays(build, computed, path, root, contents, undisturbed):

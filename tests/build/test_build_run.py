@@ -209,7 +209,9 @@ def test_bad_rows_of_the_manifest_are_unreadable_and_not_opened(tmp_path, manife
     assert open_cache(tmp_path / "features.zarr").streams["size"].status[4, 0] == Status.UNREADABLE
 
 
-@pytest.mark.parametrize("path", ["../secret.png", "{outside}", "fear/../../secret.png", "link.png", "out/secret.png"])
+@pytest.mark.parametrize(
+    "path", ["../secret.png", "{outside}", "fear/../../secret.png", "link.png", "out/secret.png", "far/../secret.png"]
+)
 def test_a_manifest_cannot_lead_out_of_the_root_of_its_dataset(tmp_path, in_process, path):
     """Not by its text and not by links: it may have come with a cache from anywhere."""
     root = tmp_path / "images"
@@ -218,6 +220,8 @@ def test_a_manifest_cannot_lead_out_of_the_root_of_its_dataset(tmp_path, in_proc
     Image.new("RGB", (6, 9), (66, 66, 66)).save(tmp_path / "secret.png")
     (root / "link.png").symlink_to(tmp_path / "secret.png")
     (root / "out").symlink_to(tmp_path)
+    (tmp_path / "off").mkdir()
+    (root / "far").symlink_to(tmp_path / "off")
     table = pl.DataFrame(
         {
             "sample_id": ["own", "secret"],

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 import zarr
 from cheap_streams import MeanColourSpec, SizeSpec
 from PIL import Image
 
 from emofuse.build import build_cache, compare_sample
+from emofuse.cache.layout import manifest_path
+from emofuse.cache.reader import open_cache
 from emofuse.datasets import read_dataset
 from emofuse.errors import StaleCacheError
 from emofuse.specs import BackboneSpec, CacheSpec, FolderSpec, RandomWeights, StratifiedSplit
@@ -72,6 +76,18 @@ def test_a_dataset_that_moved_is_found_where_it_is_said_to_be(built):
     (built.parent / "images").rename(built.parent / "elsewhere")
     assert len(compare_sample(built, 5, streams=STREAMS).differences) == 20
     assert compare_sample(built, 5, streams=STREAMS, data=built.parent / "elsewhere").differences == ()
+
+
+def test_pictures_outside_of_the_root_are_not_opened(built):
+    """Though the manifest, which may have come with the cache from anywhere, names them."""
+    (built.parent / "images").rename(built.parent / "secret")
+    (built.parent / "images").mkdir()
+    manifest = open_cache(built).manifest
+    table = manifest.table.with_columns(path="../secret/" + pl.col("path"))
+    replace(manifest, table=table).write(manifest_path(built))
+    found = compare_sample(built, 100, streams=STREAMS).differences
+    assert {difference.what for difference in found} == {"ok in the cache, unreadable now"}
+    assert len({difference.row for difference in found}) == 39
 
 
 def test_other_code_is_said_before_anything_is_compared(built, monkeypatch):

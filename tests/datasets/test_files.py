@@ -72,8 +72,13 @@ def test_only_paths_that_end_below_the_root_are_held(tmp_path):
     (root / "loop").symlink_to(root / "loop")
     (root / "out").symlink_to(tmp_path)
     files = DatasetFiles(root)
-    for path in ("own", "alias", "in/../own", "./own", "missing", "in/missing"):
+    (tmp_path / "far/off").mkdir(parents=True)
+    (tmp_path / "far/secret").write_text("secret")
+    (root / "off").symlink_to(tmp_path / "far/off")
+    for path in ("own", "alias", "in/../own", "./own", "in/", "in/.", "in/..", "missing", "in/missing"):
         assert files.holds(path), path
+    assert (root / "off/../secret").read_text() == "secret"
     outside = ("../secret", "in/../../secret", str(tmp_path / "secret"), str(root / "own"), "link", "out/secret", "..")
+    outside += ("off/../secret", "./../secret", "in/../..", "out/", "out/.", "off/..")
     for path in outside:
         assert not files.holds(path), path

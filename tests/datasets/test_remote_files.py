@@ -111,6 +111,14 @@ def test_files_on_a_store_have_the_faults_of_those_on_a_disk(folder, upload):
     assert RemoteFiles(root).entries("none") == []
 
 
+def test_only_paths_that_stay_below_the_root_are_held():
+    files = RemoteFiles(as_path("s3://bucket/root"))
+    for path in ("own", "./own", "in/../own"):
+        assert files.holds(path), path
+    for path in ("../secret", "in/../../secret", "/secret", "..", "./../secret"):
+        assert not files.holds(path), path
+
+
 def test_a_dataset_is_listed_and_its_files_are_not_asked_for_one_by_one(folder, upload, monkeypatch):
     root = upload(folder)
     asked = []

@@ -71,6 +71,15 @@ def test_a_file_with_code_in_it_is_refused_unrun(tmp_path, monkeypatch, zipped):
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_checkpoint_of_python_2_with_code_in_it_is_refused_unrun(tmp_path, monkeypatch):
+    """Its bytes that are no ASCII have it read a second time."""
+    monkeypatch.chdir(tmp_path)
+    write_python2_checkpoint(tmp_path / "evil.pth", {"arch": "r\xe9sn\xe9t", "extra": Payload(), "state_dict": STATE})
+    with pytest.raises(WeightsError, match=r"evil\.pth was refused: only tensors.*found \w+\.system"):
+        load_checkpoint(tmp_path / "evil.pth")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_whole_pickled_model_is_refused(tmp_path):
     torch.save(torch.nn.LSTM(2, 2), tmp_path / "model.pth")
     with pytest.raises(WeightsError, match=r"was refused: only tensors .*found torch.nn.*LSTM"):

@@ -121,6 +121,18 @@ def test_the_script_for_slurm_builds_on_its_own_workers(tmp_path, monkeypatch):
     assert done.returncode == 3
 
 
+def test_every_test_that_holds_a_protection_exists():
+    rows = [line for line in (DOCS / "faults.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if not row.startswith(("| Fault |", "| --- |"))]
+    assert len(rows) > 60
+    for row in rows:
+        named = re.findall(r"`([^`]+\.py)::(test_\w+)`", row)
+        assert named, f"no test holds: {row}"
+        for file, function in named:
+            text = (Path(__file__).parent / file).read_text(encoding="utf-8")
+            assert re.search(rf"^def {function}\(", text, flags=re.MULTILINE), f"{file} has no {function}"
+
+
 @pytest.mark.parametrize("name", ["clusters.md", "stores.md"])
 def test_links_lead_to_files(name):
     text = (DOCS / name).read_text(encoding="utf-8")

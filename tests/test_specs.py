@@ -191,6 +191,14 @@ def test_a_file_that_is_no_spec_says_so(tmp_path, text, message):
         read_cache_spec(path)
 
 
+def test_a_file_with_code_in_it_is_refused_unrun(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text(f"a: !!python/object/apply:os.mkdir ['{tmp_path / 'ran'}']")
+    with pytest.raises(SpecError, match="not valid YAML: could not determine a constructor for the tag"):
+        read_cache_spec(path)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_file_that_is_no_text_says_so(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_bytes(b"\xff\xfe\x00\x80")

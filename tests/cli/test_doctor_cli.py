@@ -52,7 +52,7 @@ def test_a_machine_that_is_ready_for_a_spec(tmp_path, face):
 @pytest.fixture
 def well(monkeypatch):
     """Every look answers that all is well, but for those named."""
-    fine = {"cuda": [], "codec": "zarrs.ZarrsCodecPipeline", "dim resnet18": 512, "dim resnet50": 2048}
+    fine = {"cuda": [], "codec": "zarrs.ZarrsCodecPipeline", "bfloat16": 1.0, "dim resnet18": 512, "dim resnet50": 2048}
 
     def but(**problems):
         told = {f"import {name}": Answer(None, problem) for name, problem in problems.items()}

@@ -94,6 +94,8 @@ def _hdf5_array(file: Path, opened: Any, name: str) -> Any:
         there: list[str] = []
         opened.visititems(lambda key, item: there.append(key) if isinstance(item, h5py.Dataset) else None)
         raise _no_array(file, name, there)
+    if found.file.filename != opened.filename or found.external or found.is_virtual:
+        raise CacheError(f"{file}: {name!r} lies in other files, which are not read. Import from the one that holds it")
     return found
 
 

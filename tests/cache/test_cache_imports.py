@@ -271,6 +271,28 @@ def test_a_missing_array_of_hdf5_is_named_with_those_in_groups(cache_path, tmp_p
     assert open_cache(cache_path).streams["clip_vit"].counts()["ok"] == 10
 
 
+@pytest.mark.parametrize("leads", ["by a link", "by raw storage", "as a virtual array"])
+def test_a_file_that_leads_to_other_files_is_refused(cache_path, tmp_path, leads):
+    """Whoever made it would choose what is read on this machine."""
+    secret = write_hdf5(tmp_path / "secret.h5", features=VECTORS)
+    (tmp_path / "raw").write_bytes(VECTORS.tobytes())
+    with h5py.File(tmp_path / "clip.h5", "w") as file:
+        file["sample_ids"] = IDS
+        match leads:
+            case "by a link":
+                file["features"] = h5py.ExternalLink(str(secret), "features")
+            case "by raw storage":
+                storage = [(str(tmp_path / "raw"), 0, VECTORS.nbytes)]
+                file.create_dataset("features", VECTORS.shape, VECTORS.dtype, external=storage)
+            case _:
+                layout = h5py.VirtualLayout(VECTORS.shape, VECTORS.dtype)
+                layout[:] = h5py.VirtualSource(str(secret), "features", VECTORS.shape)
+                file.create_virtual_dataset("features", layout)
+        np.testing.assert_array_equal(file["features"][()], VECTORS)
+    with pytest.raises(CacheError, match=r"clip\.h5: 'features' lies in other files, which are not read\. Import from"):
+        import_stream(cache_path, ImportRequest(tmp_path / "clip.h5", "clip_vit"))
+
+
 def test_pickled_objects_are_never_loaded(cache_path, npz):
     class Bomb:
         def __reduce__(self):

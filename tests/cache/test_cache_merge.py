@@ -12,7 +12,7 @@ from emofuse.cache import merge_blocks
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.merge import merge_caches
 from emofuse.cache.reader import open_cache
-from emofuse.cache.structure import add_stream, create_cache
+from emofuse.cache.structure import add_stream, create_cache, lock_cache
 from emofuse.cache.writer import write_block
 from emofuse.errors import CacheError, StaleCacheError
 from emofuse.specs import DecodeSpec, FaceSpec
@@ -275,3 +275,13 @@ def test_a_damaged_chunk_ends_the_merge(make_cache, tmp_path):
     chunk.write_bytes(data)
     with pytest.raises(CacheError, match=r"two\.zarr/streams/lbp/features/c\.0\.0\.0: damaged"):
         merge_caches(tmp_path / "out.zarr", [one, two])
+
+
+def test_a_target_in_use_is_left_alone(make_cache, tmp_path):
+    sources = [make_cache("one", 8), make_cache("two", 8, first=8)]
+    with (
+        lock_cache(tmp_path / "out.zarr"),
+        pytest.raises(CacheError, match="another build is writing this cache"),
+    ):
+        merge_caches(tmp_path / "out.zarr", sources)
+    assert not (tmp_path / "out.zarr").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 
 import pytest
 
@@ -51,6 +52,20 @@ def test_import_recognises_a_file_by_its_hash(file, folder, register):
 def test_import_recognises_a_file_by_the_first_digits(file, folder, register):
     register(name="net", sha256=SHA256[:8], url="https://example.org/net.pth")
     assert import_weights(file).name == "net"
+
+
+def test_a_file_that_changes_while_it_is_imported_is_not_kept(file, folder, register, monkeypatch):
+    register(name="net", sha256=SHA256)
+    copy = shutil.copyfile
+
+    def change_in_time(source, target):
+        source.write_bytes(BODY + b" of another kind")
+        return copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", change_in_time)
+    with pytest.raises(WeightsError, match=r"model\.pth changed while it was copied: import it again"):
+        import_weights(file)
+    assert names_in(folder) == []
 
 
 def test_import_of_an_unknown_file_needs_a_name(file, folder):

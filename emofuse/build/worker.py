@@ -16,13 +16,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import google_crc32c
 import numpy as np
 
 from emofuse.build.seen import UNKNOWN, SeenFiles
 from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
 from emofuse.cache.layout import StreamLayout
 from emofuse.cache.writer import write_block
+from emofuse.checksum import crc32c
 from emofuse.datasets.manifest import FILE_COLUMNS
 from emofuse.decode import longest_file
 from emofuse.errors import BuildError, CacheError, UnwritableCacheError
@@ -150,7 +150,7 @@ def _look_at_files(job: BuildJob, task: BlockTask) -> SeenFiles | None:
         with suppress(OSError):
             found = path.stat()
             if stat.S_ISREG(found.st_mode) and found.st_size <= longest_file(job.spec.decode):
-                stamps[row] = found.st_size, found.st_mtime_ns, google_crc32c.value(path.read_bytes())
+                stamps[row] = found.st_size, found.st_mtime_ns, crc32c(path.read_bytes())
     return SeenFiles(task.start, stamps, task.streams)
 
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -24,6 +23,7 @@ from emofuse.cache.layout import CacheLayout, manifest_path, streams_dir
 from emofuse.cache.mend import discard_blocks
 from emofuse.cache.metadata import extracted_streams, read_manifest, read_stream_layout, stream_names
 from emofuse.cache.zarr_store import open_array, update_group
+from emofuse.checksum import crc32c
 from emofuse.datasets.files import map_in_threads
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, StaleCacheError
@@ -196,7 +196,7 @@ def _same_bytes(manifest: Manifest, sums: pl.Series, rewritten: pl.Series) -> pl
 def file_sum(path: str) -> int | None:
     """CRC-32C of the bytes of a file, None if it cannot be read."""
     try:
-        return int(google_crc32c.value(Path(path).read_bytes()))
+        return crc32c(Path(path).read_bytes())
     except OSError:
         return None
 

@@ -15,11 +15,11 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
 from emofuse.cache.layout import CHECKSUM_BYTES, ArrayName, CacheLayout, StreamLayout, chunk_name, streams_dir
+from emofuse.checksum import crc32c
 from emofuse.stores import as_path, is_remote
 
 _REMOTE_THREADS = 16
@@ -172,9 +172,7 @@ def _take(data: bytes, rows: npt.NDArray[Any], size: int) -> None:
 def _check(content: npt.NDArray[np.uint8], checksum: bytes, found: int, stored: int) -> None:
     if found != stored:
         raise ValueError(f"{found} bytes, must be {stored}")
-    content = content.view()
-    content.flags.writeable = False  # google_crc32c takes nothing that could change under it
-    computed = google_crc32c.value(content)
+    computed = crc32c(content)
     if computed != int.from_bytes(checksum, "little"):
         raise ValueError(f"stored and computed checksum do not match: {checksum.hex()}, {computed:08x}")
 

@@ -11,11 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import google_crc32c
-
 from emofuse.cache.layout import CHECKSUM_BYTES, manifest_path
 from emofuse.cache.metadata import read_cache_layout, read_manifest
 from emofuse.cache.structure import lock_cache
+from emofuse.checksum import crc32c
 from emofuse.errors import CacheError
 from emofuse.stores import file_sizes, replace_file
 
@@ -127,7 +126,7 @@ class _File:
 def _is_whole(chunk: bytes) -> bool:
     """Whether the checksum at the end of a chunk is that of what comes before it."""
     checksum = int.from_bytes(chunk[-CHECKSUM_BYTES:], "little")
-    return len(chunk) >= CHECKSUM_BYTES and google_crc32c.value(chunk[:-CHECKSUM_BYTES]) == checksum
+    return len(chunk) >= CHECKSUM_BYTES and crc32c(chunk[:-CHECKSUM_BYTES]) == checksum
 
 
 def _copy_all(files: Sequence[_File], total: int, on_files: OnFiles | None) -> int:

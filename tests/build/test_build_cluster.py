@@ -13,7 +13,7 @@ from distributed import LocalCluster
 from processes import children_of, done_blocks, is_gone, is_worker, wait_until
 
 from emofuse.build import BuildOptions, BuildState, BuildSummary, build_cache, cluster
-from emofuse.build.isolation import IsolatedExtraction
+from emofuse.build.isolation import ExtractionProcess, IsolatedExtraction
 from emofuse.build.tasks import BlockFailed, BlockTask, BuildJob
 from emofuse.errors import BuildError
 from emofuse.specs import CacheSpec
@@ -45,8 +45,9 @@ class Observer:
 
     def update(self, state: BuildState) -> None:
         me = psutil.Process()
-        workers = [child for child in me.children(recursive=True) if is_worker(child)]
-        for process in (me, *workers):
+        children = me.children(recursive=True)
+        workers = [child for child in children if is_worker(child)]
+        for process in (me, *children):
             listening = [each for each in process.net_connections(kind="inet") if each.status == psutil.CONN_LISTEN]
             self.ports |= {(process.pid, each.laddr.ip) for each in listening}
         self.workers |= {worker.pid: worker.environ() for worker in workers}
@@ -125,6 +126,24 @@ def test_no_more_blocks_are_in_flight_than_workers(scheduler):
         for count, _ in enumerate(results, start=1):
             assert len(given) <= count + 2
     assert len(given) == 20
+
+
+def test_answers_of_another_emofuse_are_not_taken_for_results(scheduler, manifest, monkeypatch):
+    task = BlockTask(0, 0, ("size",), (manifest.root / "fear/00.png",))
+    job = BuildJob(Path("none.zarr"), SPEC, dict.fromkeys(("mean_colour", "size"), ""), "cpu", one_thread=True)
+    monkeypatch.setattr(ExtractionProcess, "ask", lambda process, request, **limits: "done")
+    extraction = IsolatedExtraction()
+    reason = extraction.compute(job, task).reason
+    extraction.close()
+    assert reason.endswith("an extraction process of another emofuse answered str")
+    with cluster.remote_workers(scheduler) as workers:
+        monkeypatch.setattr(cluster, "_compute", _answer_otherwise)
+        with pytest.raises(BuildError, match=r"rows 0-0 \(block 0\): a worker of another emofuse answered with str$"):
+            list(workers.compute(job, iter([task])))
+
+
+def _answer_otherwise(job: BuildJob, task: BlockTask) -> str:
+    return "done"
 
 
 def test_nothing_is_started_again_for_a_build_that_was_stopped(scheduler, manifest):

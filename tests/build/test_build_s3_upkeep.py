@@ -89,6 +89,12 @@ def test_verify_finds_the_same_on_a_store_that_fails_one_request_in_ten(built, r
     assert store.refused >= 3
 
 
+def test_a_store_that_refuses_three_times_in_a_row_is_asked_a_fourth_time(built, refusing_store):
+    with refusing_store(lambda number: number % 30 in {1, 2, 3}) as store:
+        assert verify_cache(built).faults == ()
+    assert store.refused >= 6
+
+
 @pytest.mark.parametrize(("status", "code"), ERRORS)
 def test_repair_computes_exactly_the_bad_blocks_on_a_store_that_fails_one_request_in_ten(
     built, in_process, computed, refusing_store, status, code

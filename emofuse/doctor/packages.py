@@ -58,6 +58,7 @@ PACKAGES = (
     Package("pyyaml", "yaml", "6.0", "6.0.3"),
     Package("safetensors", "safetensors", "0.4.3", "0.8.0"),
     Package("scikit-image", "skimage", "0.22", "0.26.0"),
+    Package("google-crc32c", "google_crc32c", "1.5", "1.9.0"),
     Package("h5py", "h5py", "3.10", "3.16.0"),
     Package("matplotlib", "matplotlib", "3.8", "3.11.2"),
     Package("jinja2", "jinja2", "3.1", "3.1.6"),
@@ -65,6 +66,7 @@ PACKAGES = (
     Package("psutil", "psutil", "5.9", "7.2.2"),
     Package("rich", "rich", "13.7", "15.0.0"),
     Package("typer", "typer", "0.12", "0.29.2"),
+    Package("awscrt", "awscrt", "0.20", "0.38.1", extra="fast"),
     Package("zarrs", "zarrs", "0.1.5", "0.2.3", extra="fast"),
     Package("s3fs", "s3fs", "2024.6", "2026.9.0", extra="s3"),
 )

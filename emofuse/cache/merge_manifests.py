@@ -20,11 +20,12 @@ from emofuse.stores import SCHEME, as_path, is_remote
 _LISTED = 20
 _FACTS = ("label", "split")
 # Of what two manifests know of one file: with a checksum of both, times do not matter.
-_DISPUTED = (pl.col("bytes") != pl.col("other_bytes")).fill_null(value=False) | pl.coalesce(
-    pl.col("crc32c") != pl.col("other_crc32c"),
-    pl.col("modified_ns") != pl.col("other_modified_ns"),
-    pl.lit(value=False),
-)
+_OTHER_BYTES = (pl.col("bytes") != pl.col("other_bytes")).fill_null(value=False) | (
+    pl.col("crc32c") != pl.col("other_crc32c")
+).fill_null(value=False)
+_MAY_DIFFER = ((pl.col("crc32c") == pl.col("other_crc32c")).fill_null(value=False).not_()) & (
+    pl.col("modified_ns") != pl.col("other_modified_ns")
+).fill_null(value=False)
 _KNOWS_MORE = pl.col("bytes").is_null() | (pl.col("crc32c").is_null() & pl.col("other_crc32c").is_not_null())
 
 
@@ -36,10 +37,11 @@ def same_rows(caches: Sequence[Cache], gives: npt.NDArray[np.bool_]) -> Manifest
         gives: (caches, N) bool, whether features of a row come from a cache.
 
     Raises:
-        CacheError: their classes, labels or splits differ, with the number of rows and the first one.
+        CacheError: their classes, labels or splits differ, or the bytes of images, with the number of rows and the
+            first one.
     """
     _check_same_labels(caches)
-    return replace(caches[0].manifest, files=_files_of_same_rows([cache.manifest for cache in caches], gives))
+    return replace(caches[0].manifest, files=_files_of_same_rows(caches, gives))
 
 
 def _check_same_labels(caches: Sequence[Cache]) -> None:
@@ -109,24 +111,39 @@ def _files_of_all_rows(manifests: Sequence[Manifest]) -> pl.DataFrame | None:
     return pl.concat([manifest.known_files for manifest in manifests])
 
 
-def _files_of_same_rows(manifests: Sequence[Manifest], gives: npt.NDArray[np.bool_]) -> pl.DataFrame | None:
-    """What those manifests know of a file that features come from: nothing where they contradict each other.
+def _files_of_same_rows(caches: Sequence[Cache], gives: npt.NDArray[np.bool_]) -> pl.DataFrame | None:
+    """What those caches know of a file that features come from: nothing where they may have seen different ones.
 
     Two machines may have written the same bytes at different times. The record of the first one stands then, whole:
     its time says something of its own checksum alone.
+
+    Raises:
+        CacheError: features of a row come from caches that saw other bytes of its image.
     """
+    manifests = [cache.manifest for cache in caches]
     if all(manifest.files is None for manifest in manifests):
         return None
     files = manifests[0].known_files.clear(len(manifests[0]))
-    is_disputed = pl.Series(np.zeros(len(files), dtype=np.bool_))
-    for manifest, given in zip(manifests, gives, strict=True):
-        others = manifest.known_files.select(pl.when(pl.Series(given)).then(pl.all()).name.prefix("other_"))
+    may_differ = pl.Series(np.zeros(len(files), dtype=np.bool_))
+    faults = []
+    for cache, given in zip(caches, gives, strict=True):
+        others = cache.manifest.known_files.select(pl.when(pl.Series(given)).then(pl.all()).name.prefix("other_"))
         both = pl.concat([files, others], how="horizontal")
-        is_disputed |= both.select(_DISPUTED).to_series()
+        rows = both.select(_OTHER_BYTES).to_series().arg_true()
+        if len(rows):
+            sample_id = cache.manifest.table["sample_id"][rows[0]]
+            faults.append(f"{len(rows)} images of {cache.path}, row {rows[0]} ({sample_id})")
+        may_differ |= both.select(_MAY_DIFFER).to_series()
         files = both.select(
             pl.when(_KNOWS_MORE).then(f"other_{name}").otherwise(name).alias(name) for name in FILE_COLUMNS
         )
-    return files.select(pl.when(~is_disputed).then(pl.all()))
+    if faults:
+        raise CacheError(
+            f"the caches cannot be merged, for they did not see the same images: other bytes in {' | '.join(faults)}. "
+            "Give all machines the same images and build again, which extracts those that were replaced; or leave "
+            "streams out with --streams."
+        )
+    return files.select(pl.when(~may_differ).then(pl.all()))
 
 
 def _drive(root: Path) -> str:

@@ -15,6 +15,7 @@ from emofuse.cache.merge import merge_caches
 from emofuse.cache.reader import open_cache
 from emofuse.datasets import read_dataset
 from emofuse.datasets.manifest import Manifest
+from emofuse.errors import CacheError
 from emofuse.specs import CacheSpec, FolderSpec, StratifiedSplit
 
 SPEC = CacheSpec(block_rows=8, streams=(MeanColourSpec(), SizeSpec()))
@@ -70,8 +71,11 @@ def test_an_image_that_is_replaced_after_a_merge_is_noticed(tmp_path, merge, roo
     }
 
 
-def test_features_of_different_images_leave_no_record_of_either(merge, roots):
+def test_machines_with_different_images_are_named_and_one_more_build_settles_it(merge, roots, in_process):
+    shutil.copy(roots[1] / "fear" / "02.png", roots[1].with_name("kept.png"))
     Image.new("RGB", (12, 3), (1, 2, 3)).save(roots[1] / "fear" / "02.png")
-    cache = open_cache(merge())
-    unknown = cache.manifest.table["sample_id"].filter(cache.manifest.files["crc32c"].is_null())
-    assert unknown.to_list() == cache.manifest.table.filter(path="fear/02.png")["sample_id"].to_list()
+    with pytest.raises(CacheError, match=r"other bytes in 1 images of .*part\.zarr, row 2 \(fear/02\)"):
+        merge()
+    roots[1].with_name("kept.png").replace(roots[1] / "fear" / "02.png")
+    path = merge()
+    assert build_cache(path, read(roots[0]), SPEC, in_process).rows == 0

@@ -14,6 +14,7 @@ from emofuse.cache.reader import open_cache
 from emofuse.cache.structure import add_stream, create_cache
 from emofuse.cache.writer import write_block
 from emofuse.datasets.manifest import FILE_COLUMNS
+from emofuse.errors import CacheError
 from emofuse.status import Status
 
 UNKNOWN = (None, None, None)
@@ -101,8 +102,6 @@ def test_the_same_bytes_written_at_other_times_keep_the_first_record(make_cache,
 @pytest.mark.parametrize(
     ("one", "two", "merged"),
     [
-        ((10, 1, 7), (10, 1, 8), UNKNOWN),
-        ((10, 1, 7), (11, 1, 7), UNKNOWN),
         ((10, 1, 7), (10, 2, 7), (10, 1, 7)),
         ((10, 1, None), (10, 1, None), (10, 1, None)),
         ((10, 1, None), (10, 2, None), UNKNOWN),
@@ -120,8 +119,22 @@ def test_records_of_one_file_agree_or_it_is_unknown(make_cache, tmp_path, one, t
     assert merged_files(tmp_path, *sources) == [merged] * ROWS
 
 
-def test_a_third_record_does_not_settle_a_dispute(make_cache, tmp_path):
-    files = ([(10, 1, 7)] * ROWS, [(10, 1, 8)] * ROWS, [(10, 1, 7)] * ROWS)
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [((10, 1, 7), (10, 1, 8)), ((10, 1, 7), (11, 1, 7)), ((10, 1, None), (11, 1, 7)), ((10, 1, None), (11, 1, None))],
+)
+def test_features_of_two_different_images_do_not_become_one_row(make_cache, tmp_path, one, two):
+    sources = [
+        make_cache("one", [*stamps(1)[:2], one, one]),
+        make_cache("two", [*stamps(2)[:2], two, two], stream="texture"),
+    ]
+    with pytest.raises(CacheError, match=r"other bytes in 2 images of .*two\.zarr, row 2 \(s2\)\. .*--streams"):
+        merged_files(tmp_path, *sources)
+    assert not (tmp_path / "out.zarr").exists()
+
+
+def test_a_third_record_does_not_settle_a_doubt(make_cache, tmp_path):
+    files = ([(10, 1, None)] * ROWS, [(10, 2, None)] * ROWS, [(10, 1, None)] * ROWS)
     sources = [make_cache(f"part{part}", known, stream=f"lbp{part}") for part, known in enumerate(files)]
     assert merged_files(tmp_path, *sources) == [UNKNOWN] * ROWS
 

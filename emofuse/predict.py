@@ -17,7 +17,8 @@ from emofuse.results import RunRecord
 from emofuse.specs import ActionUnitsSpec, CacheSpec, StreamSpec, digest, parse_spec
 from emofuse.status import Status
 from emofuse.streams import stream_identity
-from emofuse.streams.extractor import Extraction, Extractor
+from emofuse.streams.extractor import Extractor
+from emofuse.streams.outcome import Extraction
 from emofuse.training.trained import TrainedHead, load_head
 
 _ACTION_UNITS = "action_units"

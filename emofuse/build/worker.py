@@ -30,7 +30,8 @@ from emofuse.specs import StreamSpec, digest
 from emofuse.status import Status
 from emofuse.stores import is_remote
 from emofuse.streams import augment_identity, may_use_gpu, stream_identity, stream_weights
-from emofuse.streams.extractor import Extraction, Extractor
+from emofuse.streams.extractor import Extractor
+from emofuse.streams.outcome import Extraction
 
 
 def compute_block(job: BuildJob, task: BlockTask) -> BlockDone | BlockFailed:

@@ -16,7 +16,6 @@ import numpy.typing as npt
 import zarr
 
 from emofuse.cache.attempts import write_persistently
-from emofuse.cache.cached_stream import read_stream
 from emofuse.cache.layout import ArrayName, streams_dir
 from emofuse.cache.metadata import read_cache_layout, read_stream_layout
 from emofuse.cache.zarr_store import open_array
@@ -110,15 +109,3 @@ def _open_for_writing(folder: Path, array: ArrayName) -> zarr.Array[Any]:
             config={"order": "C", "write_empty_chunks": array != "reason"},
         )
     )
-
-
-def pending_blocks(path: Path, stream: str) -> npt.NDArray[np.int64]:
-    """Blocks of a stream of which a view is not done, in order; a damaged status chunk counts as not done.
-
-    Raises:
-        CacheError: no such cache or stream.
-    """
-    cached = read_stream(path, read_cache_layout(path), stream)
-    if cached is None:
-        raise CacheError(f"{path}: no stream {stream!r}")
-    return cached.lacking_blocks(cached.views)

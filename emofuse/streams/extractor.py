@@ -9,24 +9,25 @@ the pictures that come next and finds their faces.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from emofuse.decode import read_image
-from emofuse.errors import DecodeError, EmofuseError, StreamError
+from emofuse.errors import DecodeError
 from emofuse.specs import CacheSpec, StreamSpec
 from emofuse.status import Status
 from emofuse.streams import make_stream, may_use_gpu
 from emofuse.streams.base import Batch, Rows, Sample, Stream
 from emofuse.streams.faces import make_face_detector
+from emofuse.streams.outcome import Extraction, check_not_all_failed, extract_all, one_line, store_all
 from emofuse.views import apply_view, draw_view
 
 # A micro-batch ends at either bound: decoded pictures held at once stay near 200 MB, and what networks make of them
@@ -34,22 +35,6 @@ from emofuse.views import apply_view, draw_view
 # every time.
 _BATCH_SAMPLES = 64
 _BATCH_PIXELS = 64_000_000
-
-_STREAM_STATUSES = (Status.OK, Status.NO_DETECTION, Status.FAILED)
-
-
-@dataclass(frozen=True)
-class Extraction:
-    """What one block of n pictures gave.
-
-    Attributes:
-        rows: stream name -> n rows in the order of the paths, features in the dtype that the spec stores.
-        problems: (row, stream, reason in one line) of every row that is unreadable (stream "") or FAILED, by row.
-            Rows without a path are no news: their manifest says why.
-    """
-
-    rows: dict[str, Rows]
-    problems: list[tuple[int, str, str]]
 
 
 @dataclass
@@ -156,7 +141,7 @@ class Extractor:
         finish()
         for extraction in extractions.values():
             extraction.problems.sort()
-            _check_not_all_failed(extraction)
+            check_not_all_failed(extraction)
         return extractions
 
     def _unread(self, count: int) -> Extraction:
@@ -188,11 +173,11 @@ class Extractor:
         if not batch:
             return _nothing
         rows = list(pictures.rows)
-        waiting = self._feeder.submit(_extract_all, self._on_gpu, batch, faceless) if self._feeder else None
-        _store_all(_extract_all(self._on_cpu, batch, faceless), rows, extraction)
+        waiting = self._feeder.submit(extract_all, self._on_gpu, batch, faceless) if self._feeder else None
+        store_all(extract_all(self._on_cpu, batch, faceless), rows, extraction)
         if waiting is None:
             return _nothing
-        return lambda: _store_all(waiting.result(), rows, extraction)
+        return lambda: store_all(waiting.result(), rows, extraction)
 
     def _batch(self, pictures: _Pictures, sample_ids: Sequence[str], view: int) -> tuple[Batch, dict[int, str]]:
         """The pictures of one view with the faces found in it, and why the detector failed on some, by their index."""
@@ -204,115 +189,10 @@ class Extractor:
                 try:
                     face = self._detector.detect(shown)
                 except Exception as error:  # noqa: BLE001 - native code; one picture's failure is that row's status
-                    failures[index] = f"face detection: {_one_line(error)}"
+                    failures[index] = f"face detection: {one_line(error)}"
             samples.append(Sample(shown, face))
         return Batch(samples), failures
 
 
 def _nothing() -> None:
     """What is left to do when no GPU is waited for."""
-
-
-def _extract_all(
-    streams: Mapping[str, Stream], batch: Batch, faceless: Mapping[int, str]
-) -> dict[str, tuple[Rows, dict[int, str]]]:
-    """Stream -> its rows of a batch, and why each that failed did, the detector's failures included."""
-    return {
-        name: _extract_seen(stream, name, batch, faceless if stream.needs_face else {})
-        for name, stream in streams.items()
-    }
-
-
-def _extract_seen(stream: Stream, name: str, batch: Batch, faceless: Mapping[int, str]) -> tuple[Rows, dict[int, str]]:
-    if not faceless:
-        return _extract(stream, name, batch)
-    rows = Rows.empty(len(batch), stream.dim, stream.dtype, Status.FAILED)
-    reasons = dict(faceless)
-    kept = [index for index in range(len(batch)) if index not in faceless]
-    if kept:
-        found, own = _extract(stream, name, [batch[index] for index in kept])
-        rows.features[kept], rows.status[kept], rows.flags[kept] = found.features, found.status, found.flags
-        reasons |= {kept[index]: reason for index, reason in own.items()}
-    return rows, reasons
-
-
-def _extract(stream: Stream, name: str, samples: Sequence[Sample]) -> tuple[Rows, dict[int, str]]:
-    """One stream's rows of some samples, and the reason of each that failed. A batch that raises is tried row by row.
-
-    Raises:
-        StreamError: the stream broke its contract or says that it cannot run at all.
-    """
-    try:
-        found = stream.extract(samples)
-    except EmofuseError:
-        raise
-    except Exception as error:  # noqa: BLE001 - a stream raises what it likes; one sample's failure is its row's status
-        if len(samples) == 1:
-            return Rows.empty(1, stream.dim, stream.dtype, Status.FAILED), {0: _one_line(error)}
-    else:
-        _check_contract(found, len(samples), stream, name)
-        return found, {}
-    parts = [_extract(stream, name, [sample]) for sample in samples]
-    together = Rows(
-        features=np.concatenate([rows.features for rows, _ in parts]),
-        status=np.concatenate([rows.status for rows, _ in parts]),
-        flags=np.concatenate([rows.flags for rows, _ in parts]),
-    )
-    return together, {index: reasons[0] for index, (_, reasons) in enumerate(parts) if reasons}
-
-
-def _check_contract(rows: Rows, count: int, stream: Stream, name: str) -> None:
-    """Shapes and statuses of what a stream returned: a fault here is in its code, not in a picture."""
-    wanted = (count, stream.dim)
-    if rows.features.shape != wanted or rows.status.shape != (count,) or rows.flags.shape != (count,):
-        raise StreamError(
-            f"stream {name!r} returned features {rows.features.shape}, status {rows.status.shape} and flags "
-            f"{rows.flags.shape} for {count} samples, expected {wanted}, {(count,)} and {(count,)}"
-        )
-    strange = sorted(set(rows.status.tolist()) - set(_STREAM_STATUSES))
-    if strange:
-        allowed = ", ".join(f"{status.name} ({status.value})" for status in _STREAM_STATUSES)
-        raise StreamError(f"stream {name!r} returned status {strange[0]}, a stream may return {allowed}")
-
-
-def _store_all(found: Mapping[str, tuple[Rows, dict[int, str]]], rows: Sequence[int], extraction: Extraction) -> None:
-    for name, (of_stream, reasons) in found.items():
-        _store(of_stream, reasons, rows, name, extraction)
-
-
-def _store(found: Rows, reasons: dict[int, str], rows: Sequence[int], name: str, extraction: Extraction) -> None:
-    """Files rows in their stored dtype. A value that is not finite in it fails its row."""
-    target = extraction.rows[name]
-    with np.errstate(over="ignore", invalid="ignore"):
-        features = found.features.astype(target.features.dtype)
-    status = found.status.copy()
-    _fail_not_finite(features, status, reasons)
-    features[status != Status.OK] = 0
-    target.features[rows] = features
-    target.status[rows] = status
-    target.flags[rows] = found.flags
-    for index in np.flatnonzero(status == Status.FAILED).tolist():
-        reason = reasons.get(index, "the stream says that it failed on this picture")
-        extraction.problems.append((rows[index], name, reason))
-
-
-def _fail_not_finite(
-    features: npt.NDArray[np.floating[Any]], status: npt.NDArray[np.uint8], reasons: dict[int, str]
-) -> None:
-    broken = (status == Status.OK) & ~np.isfinite(features).all(axis=1)
-    status[broken] = Status.FAILED
-    reasons.update(dict.fromkeys(np.flatnonzero(broken).tolist(), f"features are not finite as {features.dtype}"))
-
-
-def _check_not_all_failed(extraction: Extraction) -> None:
-    """Two or more readable rows of a block, and a stream failed on all of them: not the pictures' fault."""
-    for name, rows in extraction.rows.items():
-        readable = int((rows.status != Status.UNREADABLE).sum())
-        if readable >= 2 and readable == int((rows.status == Status.FAILED).sum()):
-            first = next(reason for _, stream, reason in extraction.problems if stream == name)
-            raise StreamError(f"stream {name!r} failed on all {readable} readable pictures of a block; first: {first}")
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())[:200]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

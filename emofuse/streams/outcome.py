@@ -1,0 +1,137 @@
+"""What a stream makes of a batch, filed under its rows: its contract checked, and why each row that failed did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emofuse.errors import EmofuseError, StreamError
+from emofuse.status import Status
+from emofuse.streams.base import Batch, Rows, Sample, Stream
+
+_STREAM_STATUSES = (Status.OK, Status.NO_DETECTION, Status.FAILED)
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What one block of n pictures gave.
+
+    Attributes:
+        rows: stream name -> n rows in the order of the paths, features in the dtype that the spec stores.
+        problems: (row, stream, reason in one line) of every row that is unreadable (stream "") or FAILED, by row.
+            Rows without a path are no news: their manifest says why.
+    """
+
+    rows: dict[str, Rows]
+    problems: list[tuple[int, str, str]]
+
+
+def extract_all(
+    streams: Mapping[str, Stream], batch: Batch, faceless: Mapping[int, str]
+) -> dict[str, tuple[Rows, dict[int, str]]]:
+    """Stream -> its rows of a batch, and why each that failed did, the detector's failures included."""
+    return {
+        name: _extract_seen(stream, name, batch, faceless if stream.needs_face else {})
+        for name, stream in streams.items()
+    }
+
+
+def _extract_seen(stream: Stream, name: str, batch: Batch, faceless: Mapping[int, str]) -> tuple[Rows, dict[int, str]]:
+    if not faceless:
+        return _extract(stream, name, batch)
+    rows = Rows.empty(len(batch), stream.dim, stream.dtype, Status.FAILED)
+    reasons = dict(faceless)
+    kept = [index for index in range(len(batch)) if index not in faceless]
+    if kept:
+        found, own = _extract(stream, name, [batch[index] for index in kept])
+        rows.features[kept], rows.status[kept], rows.flags[kept] = found.features, found.status, found.flags
+        reasons |= {kept[index]: reason for index, reason in own.items()}
+    return rows, reasons
+
+
+def _extract(stream: Stream, name: str, samples: Sequence[Sample]) -> tuple[Rows, dict[int, str]]:
+    """One stream's rows of some samples, and the reason of each that failed. A batch that raises is tried row by row.
+
+    Raises:
+        StreamError: the stream broke its contract or says that it cannot run at all.
+    """
+    try:
+        found = stream.extract(samples)
+    except EmofuseError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a stream raises what it likes; one sample's failure is its row's status
+        if len(samples) == 1:
+            return Rows.empty(1, stream.dim, stream.dtype, Status.FAILED), {0: one_line(error)}
+    else:
+        _check_contract(found, len(samples), stream, name)
+        return found, {}
+    parts = [_extract(stream, name, [sample]) for sample in samples]
+    together = Rows(
+        features=np.concatenate([rows.features for rows, _ in parts]),
+        status=np.concatenate([rows.status for rows, _ in parts]),
+        flags=np.concatenate([rows.flags for rows, _ in parts]),
+    )
+    return together, {index: reasons[0] for index, (_, reasons) in enumerate(parts) if reasons}
+
+
+def _check_contract(rows: Rows, count: int, stream: Stream, name: str) -> None:
+    """Shapes and statuses of what a stream returned: a fault here is in its code, not in a picture."""
+    wanted = (count, stream.dim)
+    if rows.features.shape != wanted or rows.status.shape != (count,) or rows.flags.shape != (count,):
+        raise StreamError(
+            f"stream {name!r} returned features {rows.features.shape}, status {rows.status.shape} and flags "
+            f"{rows.flags.shape} for {count} samples, expected {wanted}, {(count,)} and {(count,)}"
+        )
+    strange = sorted(set(rows.status.tolist()) - set(_STREAM_STATUSES))
+    if strange:
+        allowed = ", ".join(f"{status.name} ({status.value})" for status in _STREAM_STATUSES)
+        raise StreamError(f"stream {name!r} returned status {strange[0]}, a stream may return {allowed}")
+
+
+def store_all(found: Mapping[str, tuple[Rows, dict[int, str]]], rows: Sequence[int], extraction: Extraction) -> None:
+    """Files what `extract_all` gave under these rows of a block."""
+    for name, (of_stream, reasons) in found.items():
+        _store(of_stream, reasons, rows, name, extraction)
+
+
+def _store(found: Rows, reasons: dict[int, str], rows: Sequence[int], name: str, extraction: Extraction) -> None:
+    """Files rows in their stored dtype. A value that is not finite in it fails its row."""
+    target = extraction.rows[name]
+    with np.errstate(over="ignore", invalid="ignore"):
+        features = found.features.astype(target.features.dtype)
+    status = found.status.copy()
+    _fail_not_finite(features, status, reasons)
+    features[status != Status.OK] = 0
+    target.features[rows] = features
+    target.status[rows] = status
+    target.flags[rows] = found.flags
+    for index in np.flatnonzero(status == Status.FAILED).tolist():
+        reason = reasons.get(index, "the stream says that it failed on this picture")
+        extraction.problems.append((rows[index], name, reason))
+
+
+def _fail_not_finite(
+    features: npt.NDArray[np.floating[Any]], status: npt.NDArray[np.uint8], reasons: dict[int, str]
+) -> None:
+    broken = (status == Status.OK) & ~np.isfinite(features).all(axis=1)
+    status[broken] = Status.FAILED
+    reasons.update(dict.fromkeys(np.flatnonzero(broken).tolist(), f"features are not finite as {features.dtype}"))
+
+
+def check_not_all_failed(extraction: Extraction) -> None:
+    """Two or more readable rows of a block, and a stream failed on all of them: not the pictures' fault."""
+    for name, rows in extraction.rows.items():
+        readable = int((rows.status != Status.UNREADABLE).sum())
+        if readable >= 2 and readable == int((rows.status == Status.FAILED).sum()):
+            first = next(reason for _, stream, reason in extraction.problems if stream == name)
+            raise StreamError(f"stream {name!r} failed on all {readable} readable pictures of a block; first: {first}")
+
+
+def one_line(error: Exception) -> str:
+    """An error's type and words, without line breaks, cut to a length."""
+    text = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -172,6 +172,7 @@ class DeadlySpec(CustomStreamSpec):
         "sleep",
         "slow",
         "hang",
+        "hang when read",
         "allocate",
         "print",
         "raise",
@@ -181,6 +182,9 @@ class DeadlySpec(CustomStreamSpec):
         match self.how:
             case "kill when opened":
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "hang when read":
+                read = Path.read_bytes
+                Path.read_bytes = lambda file: time.sleep(600) if file.stem == str(self.red) else read(file)
             case "kill worker when opened":
                 os.kill(os.getppid(), signal.SIGKILL)
             case "kill when first opened" if not Path(os.environ[OPENED]).exists():

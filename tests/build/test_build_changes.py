@@ -13,6 +13,7 @@ import zarr
 from cheap_streams import MeanColourSpec, SizeSpec
 from PIL import Image
 
+import emofuse.build.run
 import emofuse.build.worker
 from emofuse.build import build_cache, plan_build, repair_cache, retry_rows
 from emofuse.cache import changes
@@ -22,7 +23,7 @@ from emofuse.cache.reader import open_cache
 from emofuse.cache.verify import verify_cache
 from emofuse.datasets import list_dataset, read_dataset
 from emofuse.datasets.manifest import Manifest
-from emofuse.errors import StaleCacheError
+from emofuse.errors import StaleCacheError, UnwritableCacheError
 from emofuse.specs import CacheSpec, FolderSpec, StratifiedSplit
 from emofuse.status import Status
 from emofuse.stores import as_path
@@ -254,6 +255,16 @@ def relabelled(manifest: Manifest, **columns) -> Manifest:
     return Manifest(
         manifest.table.with_columns(**columns), manifest.classes, manifest.root, manifest.info, manifest.files
     )
+
+
+def test_changes_that_a_read_only_cache_cannot_take_are_an_error(build, path, root, in_process, monkeypatch):
+    def refuse(_):
+        raise UnwritableCacheError("it may only be read")
+
+    monkeypatch.setattr(emofuse.build.run, "lock_cache", refuse)
+    assert build().describe() == "complete, nothing to do"
+    with pytest.raises(UnwritableCacheError, match="it may only be read"):
+        build_cache(path, relabelled(read(root), split=pl.lit("train")), SPEC, in_process)
 
 
 def test_labels_and_splits_are_named_and_cost_nothing(build, computed, path, root, in_process):

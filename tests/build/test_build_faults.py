@@ -62,6 +62,7 @@ def some(manifest) -> Manifest:
         ("segfault", {}, "ended its process with SIGSEGV"),
         ("exit", {}, "ended its process with exit status 3"),
         ("hang", {"block_timeout_s": 3}, "took longer than 3 s"),
+        ("hang when read", {"block_timeout_s": 3}, "took longer than 3 s"),
         ("allocate", {"memory_bytes": 700_000_000}, "took more than 0.7 GB of memory"),
     ],
 )

@@ -65,11 +65,12 @@ class BuildEstimate:
         minutes, seconds = divmod(round(self.seconds), 60)
         hours, minutes = divmod(minutes, 60)
         took = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+        amount = f"{self.bytes / 1e9:.2f} GB" if self.bytes >= 1e9 else f"{self.bytes / 1e6:.2f} MB"
         room = "" if self.free_bytes is None else f", {self.free_bytes / 1e9:.2f} GB are free"
         return [
             f"{self.rows} images to extract in {self.blocks} blocks: {', '.join(self.streams)}",
             f"about {took} with {self.workers} workers, {speed:.1f} images/s (measured on {self.sampled} images)",
-            f"{self.bytes / 1e9:.3g} GB to write{room}; at most {self.files} files in a folder",
+            f"{amount} to write{room}; at most {self.files} files in a folder",
         ]
 
 

@@ -81,7 +81,7 @@ class Verification:
 
     Attributes:
         faults: all of them; of one block and view only the first.
-        blocks: checked, once for each stream and view.
+        blocks: read, once for each stream and view.
         lacking: stream -> blocks not computed yet, counted once for each view; streams without any are left out.
     """
 
@@ -136,7 +136,7 @@ def verify_cache(path: Path, on_block: OnBlock | None = None) -> Verification:
             done += 1
             if on_block is not None:
                 on_block(done, total)
-    return Verification(tuple(faults), done, lacking)
+    return Verification(tuple(faults), done - sum(lacking.values()), lacking)
 
 
 def _check_root(path: Path) -> CacheLayout:

@@ -142,7 +142,11 @@ def describe_cache(cache: Cache) -> dict[str, Any]:
     """What `emofuse cache info` tells, as plain JSON."""
     import numpy as np
 
+    from emofuse.datasets.splits import SPLITS
+
     splits, counts = np.unique(cache.splits, return_counts=True)
+    rows = {str(split) or "none": int(count) for split, count in zip(splits, counts, strict=True)}
+    order = [split for split in SPLITS if split in rows] + [split for split in rows if split not in SPLITS]
     return {
         "path": str(cache.path),
         "dataset": cache.manifest.info.get("name"),
@@ -151,7 +155,7 @@ def describe_cache(cache: Cache) -> dict[str, Any]:
         "block_rows": cache.layout.block_rows,
         "created": cache.layout.created,
         "classes": list(cache.classes),
-        "splits": {str(split) or "none": int(count) for split, count in zip(splits, counts, strict=True)},
+        "splits": {split: rows[split] for split in order},
         "streams": {name: _describe_stream(stream, cache.layout.blocks) for name, stream in cache.streams.items()},
     }
 
@@ -160,6 +164,7 @@ def _describe_stream(stream: CachedStream, blocks: int) -> dict[str, Any]:
     return {
         "kind": stream.kind,
         "dim": stream.dim,
+        "views": stream.views,
         "dtype": str(stream.dtype),
         "digest": stream.digest,
         "weights": stream.weights,
@@ -224,8 +229,9 @@ def _print_cache(told: Mapping[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    blocks = "1 block" if told["blocks"] == 1 else f"{told['blocks']} blocks"
     splits = ", ".join(f"{count} {split}" for split, count in told["splits"].items())
-    typer.echo(f"{told['path']}: {told['rows']} rows ({splits}) in {told['blocks']} blocks of {told['block_rows']}")
+    typer.echo(f"{told['path']}: {told['rows']} rows ({splits}) in {blocks} of {told['block_rows']}")
     typer.echo(f"{len(told['classes'])} labels: {', '.join(told['classes'])}\n")
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -238,11 +244,13 @@ def _print_cache(told: Mapping[str, Any]) -> None:
     for name, stream in told["streams"].items():
         table.add_row(
             name,
-            f"{stream['dim']} {stream['dtype']}",
+            f"{stream['views']} x {stream['dim']} {stream['dtype']}"
+            if stream["views"] > 1
+            else f"{stream['dim']} {stream['dtype']}",
             Text(f"{stream['blocks_done']}/{told['blocks']}", "yellow" if stream["rows"]["pending"] else ""),
             *(str(stream["rows"][status]) for status in statuses),
             _weights_text(stream["weights"]),
-            f"{stream['bytes'] / 1e6:.1f}",
+            f"{stream['bytes'] / 1e6:.2f}",
             stream["digest"][:8],
         )
     console.print(table)

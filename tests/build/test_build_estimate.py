@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -140,3 +141,4 @@ def test_lines_for_people():
         "about 1:02:03 with 2 workers, 31.7 images/s (measured on 32 images)",
         "1.23 GB to write, 5.00 GB are free; at most 463 files in a folder",
     ]
+    assert replace(told, bytes=5_320_000).describe()[2].startswith("5.32 MB to write, ")

@@ -105,7 +105,7 @@ def test_blocks_that_were_never_computed_are_no_faults(cache_path, make_layout):
     (cache_path / "streams/lbp/status/c.1.0").unlink()
     add_stream(cache_path, make_layout("other"))
     found = verify_cache(cache_path)
-    assert (found.faults, found.lacking) == ((), {"lbp": 1, "other": 3})
+    assert (found.faults, found.blocks, found.lacking) == ((), 2, {"lbp": 1, "other": 3})
 
 
 def test_killed_while_a_block_is_taken_back_leaves_a_block_to_compute_and_no_damage(cache_path, monkeypatch):

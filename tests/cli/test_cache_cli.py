@@ -151,20 +151,21 @@ def two_streams(tmp_path, write_cache) -> Path:
 def test_info_as_a_table(two_streams):
     (two_streams / "streams/lbp/status/c.0.0").unlink()
     lines = emofuse("info", two_streams).stdout.splitlines()
-    assert lines[0] == f"{two_streams}: 3 rows (1 none, 1 test, 1 train) in 1 blocks of 3"
+    assert lines[0] == f"{two_streams}: 3 rows (1 train, 1 test, 1 none) in 1 block of 3"
     assert lines[1] == "2 labels: joy, fear"
     assert lines[3].split() == ["stream", "values", "blocks", "pending", "ok", "weights", "MB", "digest"]
-    assert lines[4].split()[:7] == ["lbp", "512", "float32", "0/1", "3", "0", "0.0"]
+    assert lines[4].split()[:7] == ["lbp", "512", "float32", "0/1", "3", "0", "0.01"]
     assert "2048 float16     1/1        0   3  RANDOM, seed 7" in lines[5]
 
 
 def test_info_as_json(two_streams):
     told = json.loads(emofuse("info", two_streams, "--json").stdout)
     assert told["rows"] == 3
-    assert told["splits"] == {"none": 1, "test": 1, "train": 1}
+    assert list(told["splits"].items()) == [("train", 1), ("test", 1), ("none", 1)]
     lbp = told["streams"]["lbp"]
     assert lbp["rows"] == {"pending": 0, "ok": 2, "no_detection": 1, "unreadable": 0, "failed": 0}
-    assert (lbp["dim"], lbp["dtype"], lbp["blocks_done"], lbp["weights"]) == (512, "float32", 1, None)
+    assert (lbp["dim"], lbp["views"], lbp["dtype"]) == (512, 1, "float32")
+    assert (lbp["blocks_done"], lbp["weights"]) == (1, None)
     assert lbp["bytes"] > 3 * 512 * 4
     assert len(lbp["digest"]) == 64
     assert told["streams"]["places365"]["weights"]["kind"] == "random"

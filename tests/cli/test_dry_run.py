@@ -44,7 +44,7 @@ def test_a_build_is_told_beforehand(pipeline, tmp_path):
     path = "emofuse-runs/tiny/features.zarr"
     assert lines[0] == f"{path}: 12 images to extract in 3 blocks: lbp"
     assert lines[1].startswith(f"{path}: about 0:0")
-    assert "GB to write, " in lines[2]
+    assert "MB to write, " in lines[2]
     assert files_of(tmp_path) == before
 
 

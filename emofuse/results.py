@@ -30,6 +30,7 @@ import numpy.typing as npt
 from emofuse.errors import ResultsError
 
 FORMAT = 1
+_LISTED = 10
 _UNREADABLE_NPZ = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What zipfile and NumPy raise of a damaged file, depending on where it is damaged."""
 
@@ -152,7 +153,7 @@ def read_record(folder: Path) -> RunRecord:
     """
     path = folder / "run.json"
     if not path.is_file():
-        raise ResultsError(f"{folder}: no run here (run.json is missing)")
+        raise ResultsError(f"{folder}: no run here (run.json is missing){_runs_below(folder)}")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         found = data.get("format")
@@ -161,6 +162,17 @@ def read_record(folder: Path) -> RunRecord:
         return RunRecord(**data)
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
         raise ResultsError(f"{path}: damaged ({error}); delete the folder and train the run again") from None
+
+
+def _runs_below(folder: Path) -> str:
+    """Which folders were meant, perhaps: the path of a pipeline's folder is known, a digest is not."""
+    found = sorted({*folder.glob("*/run.json"), *folder.glob("runs/*/run.json")})
+    if not found:
+        return ""
+    records = [(path.parent, read_record(path.parent)) for path in found[:_LISTED]]
+    names = [f"{below} ({record.name}, seed {record.spec['train']['seed']})" for below, record in records]
+    more = f", and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    return f"; the runs below it: {', '.join(names)}{more}"
 
 
 def rename_run(folder: Path, name: str) -> RunRecord:

@@ -180,8 +180,10 @@ def test_predict_as_text_and_as_json(done, tmp_path):
     assert "face: not found" in text.output
     assert "c_broken.jpg\n  cannot be read: " in text.output
     assert "without: lbp (no_detection)" in text.output
-    done_json = CliRunner().invoke(app, ["predict", str(tmp_path / "a_face.png"), "--run", str(folder), "--json"])
+    images = [str(tmp_path / name) for name in ("b_no_face.png", "a_face.png")]
+    done_json = CliRunner().invoke(app, ["predict", *images, "--run", str(folder), "--json"])
     assert done_json.exit_code == 0, done_json.output
+    assert [json.loads(line)["path"] for line in done_json.stdout.splitlines()[-2:]] == images
     row = json.loads(done_json.stdout.splitlines()[-1])
     assert set(row["probs"]) == set(record.classes)
     assert row["face"] is True

@@ -15,7 +15,7 @@ _UNITS_SHOWN = 5
 
 
 def predict(
-    images: Annotated[Path, typer.Argument(help="An image, or a folder with images below it.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, and folders with images below them.")],
     run: Annotated[Path, typer.Option(help="Folder of a saved run: OUT/runs/DIGEST.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of text.")] = False,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where backbones and head run.")] = "cpu",
@@ -28,7 +28,7 @@ def predict(
     from emofuse.specs import is_random
     from emofuse.training.machine import resolve_device
 
-    paths = find_images(images)
+    paths = [path for each in images for path in find_images(each)]
     unreadable = 0
     with Predictor(run, device=resolve_device(device).type) as predictor:
         random = [name for name, stream in predictor.record.streams.items() if is_random(stream["weights"])]

@@ -532,6 +532,16 @@ def test_weights_that_do_not_fit_their_record_are_refused(cache, tmp_path):
         load_head(folder)
 
 
+def test_the_runs_of_a_folder_that_is_none_itself_are_named(cache, tmp_path):
+    record, _ = train_run(cache, run_spec(name="mine"), tmp_path / "runs", device="cpu")
+    folder = run_dir(tmp_path / "runs", record.digest)
+    for above in (tmp_path, tmp_path / "runs"):
+        with pytest.raises(ResultsError) as error:
+            read_record(above)
+        expected = f"{above}: no run here (run.json is missing); the runs below it: {folder} (mine, seed 0)"
+        assert str(error.value) == expected
+
+
 def test_renaming_what_is_not_there_is_an_error(tmp_path):
     with pytest.raises(ResultsError, match="no run here"):
         results.rename_run(tmp_path, "x")

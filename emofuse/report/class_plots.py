@@ -17,13 +17,12 @@ from emofuse.report.drawing import (
     NAVY,
     ROSE,
     despine,
-    marked,
     most_lines,
     note_random,
     one_plot,
     shorten,
     text_width_in,
-    wrap,
+    wrap_marked,
 )
 from emofuse.report.formats import format_difference
 from emofuse.report.tables import CLASS_METRICS
@@ -82,7 +81,7 @@ def plot_change(results: Results) -> Figure:
     others = [item for item in results.featured if item is not results.baseline]
     base = np.array([spread.mean for spread in results.baseline.class_metric("f1")])
     change = np.array([[spread.mean for spread in item.class_metric("f1")] for item in others]) - base
-    labels = [wrap(marked(item)) for item in others]
+    labels = [wrap_marked(item) for item in others]
     slot_in = float(np.clip((COLUMN_IN - 0.15 - text_width_in(labels)) / len(results.classes), 0.27, 0.6))
     row_in = max(0.24, 0.08 + 0.115 * most_lines(labels))
     figure, axes = one_plot(len(results.classes) * slot_in, len(others) * row_in)

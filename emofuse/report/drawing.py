@@ -67,6 +67,11 @@ def marked(item: Configuration) -> str:
     return f"{item.label} †" if item.random_streams else item.label
 
 
+def wrap_marked(item: Configuration, width: int = 24) -> str:
+    """As `marked`, in lines; the dagger is never alone on one."""
+    return f"{wrap(item.label, width - 2)} †" if item.random_streams else wrap(item.label, width)
+
+
 def despine(axes: Axes) -> None:
     """Leaves the left and the lower edge."""
     axes.spines[["top", "right"]].set_visible(False)

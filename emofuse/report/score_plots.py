@@ -29,7 +29,7 @@ from emofuse.report.drawing import (
     shorten,
     shorten_middle,
     text_width_in,
-    wrap,
+    wrap_marked,
 )
 from emofuse.report.search import SELECTS, SearchSummary
 from emofuse.report.tables import METRICS
@@ -46,7 +46,7 @@ Floats = npt.NDArray[np.float64]
 def plot_progression(results: Results, uncertainty: Uncertainty) -> Figure:
     """Accuracy and macro F1 from configuration to configuration, top to bottom, with interval and deviation."""
     items = results.configurations
-    labels = [wrap(marked(item)) for item in items]
+    labels = [wrap_marked(item) for item in items]
     heights_in = np.array([max(0.27, 0.1 + 0.115 * most_lines([label])) for label in labels])
     middles_in = np.cumsum(heights_in) - heights_in / 2  # the y axis is in inches: a row is as high as its name
     figure, axes = one_plot(COLUMN_IN - 0.15 - text_width_in(labels), heights_in.sum())
@@ -123,7 +123,7 @@ def plot_training(results: Results) -> Figure:
     columns = _panel_columns(len(items))
     gap_in, height_in = 0.16, 0.95
     width_in = ((COLUMN_IN if columns <= 2 else PAGE_IN) - 0.5 - gap_in * (columns - 1)) / columns
-    titles = [wrap(marked(item), int(width_in / 0.056)) for item in items]
+    titles = [wrap_marked(item, int(width_in / 0.056)) for item in items]
     step_in = height_in + 0.34 + 0.11 * most_lines(titles)
     runs = [run for item in items for run in item.runs]
     curves = {run.digest: _numbers(entry["val_macro_f1"] for entry in run.history) for run in runs}

@@ -16,7 +16,7 @@ import pytest
 from emofuse.report.class_plots import _ink, plot_change, plot_classes, plot_confusion
 from emofuse.report.comparisons import measure_uncertainty
 from emofuse.report.configurations import group_runs
-from emofuse.report.drawing import STYLE, shorten, shorten_middle, wrap
+from emofuse.report.drawing import STYLE, shorten, shorten_middle, wrap, wrap_marked
 from emofuse.report.figures import FIGURE_FILES, _slugs, draw_pictures
 from emofuse.report.score_plots import plot_overview, plot_progression, plot_search, plot_training
 from emofuse.report.search import Searched, SearchSummary
@@ -143,6 +143,14 @@ def test_names_are_wrapped_between_their_parts():
     assert max(map(len, wrap("x" * 300).split("\n"))) <= 24
     assert wrap("x" * 300).endswith("…")
     assert len(wrap("x" * 300).split("\n")) == 4
+
+
+def test_the_dagger_of_random_weights_stands_behind_a_word(make_results):
+    for length in range(1, 60):
+        (item,) = make_results(["x" * length], random_weights=("resnet50",)).configurations
+        lines = wrap_marked(item).split("\n")
+        assert lines[-1].endswith(("x †", "… †"))
+        assert max(map(len, lines)) <= 24
     assert shorten("a  very long name of a class") == "a very long name of a…"
     assert shorten_middle("lbp+landmarks+resnet50, learning_rate  0.001", 24) == "lbp+lan…rning_rate 0.001"
     assert shorten_middle("short", 24) == "short"

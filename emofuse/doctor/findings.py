@@ -33,4 +33,4 @@ def guarded(area: str, look: Callable[[], list[Finding]]) -> list[Finding]:
     except Exception as error:  # noqa: BLE001 - whatever is broken here is what is to be reported
         text = " ".join(str(error).split())
         what = f"could not be looked at: {type(error).__name__}: {text}"
-        return [Finding(area, "fault", what, "Mend what is said of packages first, then ask again")]
+        return [Finding(area, "fault", what, "Mend that, and what is said of packages, then ask again")]

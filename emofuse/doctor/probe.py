@@ -116,9 +116,11 @@ def _face(detector: str) -> str:
 
 def _dim(model: str) -> int:
     """Width of the pooled features of a torchvision model. Built without memory."""
-    torch, models = import_module("torch"), import_module("torchvision.models")
+    names = ("torch", "torchvision.models", "emofuse.streams.backbones")
+    torch, models, backbones = (import_module(name) for name in names)
+    backbones.check_model(model)
     with torch.device("meta"):
-        return int(import_module("emofuse.streams.backbones").cut_head(models.get_model(model, weights=None)))
+        return int(backbones.cut_head(models.get_model(model, weights=None)))
 
 
 LOOKS: Mapping[str, Callable[[str], Any]] = {

@@ -84,7 +84,7 @@ def make_backbone(spec: BackboneSpec, device: str) -> BackboneStream:
         SpecError: torchvision has no such classification model, or it cannot be cut before its classifier.
         WeightsError: the weights are missing, damaged, or another model's.
     """
-    _check_model(spec.model)
+    check_model(spec.model)
     weights = resolve_weights(spec.weights or default_weights(spec.model))
     network, transform = make_network(spec.model, weights), make_preset(spec.model, weights)
     return BackboneStream(network, transform, device, spec.precision)
@@ -179,7 +179,8 @@ def cut_head(network: nn.Module) -> int:
     return int(last.in_features)
 
 
-def _check_model(model: str) -> None:
+def check_model(model: str) -> None:
+    """Raises `SpecError` if torchvision has no such classification model."""
     known = models.list_models(module=models)
     if model not in known:
         hint = did_you_mean(model, known) or f", expected one of {', '.join(known)}"

@@ -141,7 +141,7 @@ def test_a_look_that_fails_is_a_finding():
             "disk",
             "fault",
             "could not be looked at: OSError: no way",
-            "Mend what is said of packages first, then ask again",
+            "Mend that, and what is said of packages, then ask again",
         )
     ]
 

@@ -76,3 +76,10 @@ def test_a_landmarker_without_its_model_says_how_to_get_it():
 def test_the_width_of_a_model_is_found_without_its_weights():
     widths = {"dim resnet50": 2048, "dim squeezenet1_1": 512, "dim vit_b_16": 768}
     assert {look: answer.value for look, answer in ask(list(widths)).items()} == widths
+
+
+def test_a_model_that_torchvision_lacks_is_answered_with_its_nearest_name():
+    answer = ask(["dim resnet5"])["dim resnet5"]
+    assert answer.problem.endswith(
+        "model: 'resnet5' is no classification model of torchvision, did you mean 'resnet50'?"
+    )

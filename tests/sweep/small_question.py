@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from emofuse.specs import SweepSpec, parse_spec
@@ -21,6 +23,11 @@ HEADS = 3 * 2 * 3 * 2  # subsets x rates x batch sizes x folds; those of one bat
 
 def small_sweep(**changes) -> SweepSpec:
     return parse_spec(SweepSpec, {**SPEC, **changes}, "small.yaml")
+
+
+def finished_waves(folder: Path) -> list[Path]:
+    """The files of rows of a sweep's folder."""
+    return [path for path in (folder / "rows").glob("*.jsonl") if not path.name.startswith(".partial")]
 
 
 def planted(rows: int = 150, seed: int = 0) -> dict:

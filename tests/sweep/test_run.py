@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_question import CLASSES, HEADS, planted, small_sweep
+from small_question import CLASSES, HEADS, finished_waves, planted, small_sweep
 
 from emofuse.cache.reader import open_cache
 from emofuse.errors import TrainingError
@@ -48,10 +48,6 @@ def written(folder: Path) -> list[str]:
     """Digests of all rows of all files, a run as often as it was trained."""
     lines = [line for path in finished_waves(folder) for line in path.read_text().splitlines()]
     return sorted(json.loads(line)["digest"] for line in lines)
-
-
-def finished_waves(folder: Path) -> list[Path]:
-    return [path for path in (folder / "rows").glob("*.jsonl") if not path.name.startswith(".partial")]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -387,13 +383,18 @@ def test_there_is_an_error_and_a_table_if_nothing_can_be_used(cache, done, searc
 # --- interruptions ---------------------------------------------------------------------------------------------------
 
 
+NEVER = range(0)
+
+
 @pytest.fixture
 def start(cache):
-    """Starts the sweep in a process of its own; kills what is left of it at the end."""
+    """Starts the sweep in a process of its own, which waits in the middle of a wave while so many are finished; kills
+    what is left of it at the end.
+    """
     started = []
 
-    def begin(folder: Path, delay_s: float = 0.05) -> subprocess.Popen:
-        command = [sys.executable, str(SCRIPT), str(cache.path), str(folder), str(delay_s)]
+    def begin(folder: Path, held_at: range = NEVER) -> subprocess.Popen:
+        command = [sys.executable, str(SCRIPT), str(cache.path), str(folder), str(held_at.start), str(held_at.stop)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         started.append(process)
@@ -421,7 +422,7 @@ def test_a_sweep_that_was_ended_in_the_middle_goes_on_and_ends_as_if_it_had_not(
     cache, done, start, tmp_path, ending, finished
 ):
     folder = tmp_path / "out"
-    process = start(folder)
+    process = start(folder, held_at=range(finished, HEADS))
     wait_until(lambda: (folder / "claims").is_dir() and waves(folder) >= finished)
     process.send_signal(ending)
     process.wait(timeout=30)
@@ -436,7 +437,7 @@ def test_a_sweep_that_was_ended_in_the_middle_goes_on_and_ends_as_if_it_had_not(
 
 def test_two_processes_share_a_folder_and_train_every_run_once(done, start, tmp_path):
     folder = tmp_path / "out"
-    slow = start(folder, delay_s=1.0)
+    slow = start(folder, held_at=range(1))
     wait_until(lambda: list((folder / "claims").glob("*.json")))
     processes = [slow, start(folder)]
     outputs = [process.communicate(timeout=120) for process in processes]
@@ -451,9 +452,9 @@ def test_two_processes_share_a_folder_and_train_every_run_once(done, start, tmp_
 
 def test_what_a_living_process_trains_is_waited_for_and_taken_over_when_it_dies(done, start, tmp_path):
     folder = tmp_path / "out"
-    slow = start(folder, delay_s=60.0)  # claims the first wave and sleeps
+    slow = start(folder, held_at=range(HEADS))  # claims the first wave and waits
     wait_until(lambda: list((folder / "claims").glob("*.json")))
-    quick = start(folder, delay_s=0.0)
+    quick = start(folder)
     line = quick.stdout.readline()
     assert line == f"waiting for process {slow.pid} on {os.uname().nodename}\n"
     assert waves(folder) == waves(done[0]) - 1
@@ -466,7 +467,7 @@ def test_what_a_living_process_trains_is_waited_for_and_taken_over_when_it_dies(
 
 def test_a_sweep_goes_on_with_another_memory_budget(cache, done, start, tmp_path):
     folder = tmp_path / "out"
-    process = start(folder)
+    process = start(folder, held_at=range(1, HEADS))
     wait_until(lambda: waves(folder) >= 1)
     process.kill()
     process.wait()

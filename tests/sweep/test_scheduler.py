@@ -108,7 +108,7 @@ def test_workers_give_the_same_rows_as_this_process(cache, local, cluster, tmp_p
 def test_the_wave_of_a_worker_that_dies_is_trained_by_another(cache, local, cluster, tmp_path):
     cluster.add_worker()
     out = tmp_path / "out"
-    command = [sys.executable, str(SCRIPT), str(cache.path), str(out), "0", cluster.address]
+    command = [sys.executable, str(SCRIPT), str(cache.path), str(out), "0", "0", cluster.address]
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     cluster.processes.append(driver)
     wait_until(lambda: list((out / "claims").glob("*.json")))  # a wave is with the only worker

@@ -20,7 +20,8 @@ import numpy as np
 import polars as pl
 
 from emofuse.cache.layout import StreamLayout
-from emofuse.cache.writer import add_stream, create_cache, write_block
+from emofuse.cache.structure import add_stream, create_cache
+from emofuse.cache.writer import write_block
 from emofuse.datasets.manifest import Manifest
 from emofuse.decode import read_image
 from emofuse.specs import (

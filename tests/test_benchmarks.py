@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,11 @@ def work(tmp_path_factory):
     path = tmp_path_factory.mktemp("benchmark") / "features.h5"
     write_hdf5(data, path)
     return Work(data, SHAPE, CPU.device, path)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py")))
+def test_every_benchmark_can_be_imported(name):
+    import_module("benchmarks" if name == "__init__" else f"benchmarks.{name}")
 
 
 # --------------------------------------------------------------------------------------- where little is installed

@@ -124,7 +124,8 @@ def retry(
         summary = retry_rows(path, statuses, BuildOptions(scheduler, workers, device), progress, data=data)
     for name, counts in summary.counts.items():
         typer.echo(f"{name}: " + ", ".join(f"{count} {status}" for status, count in counts.items()))
-    typer.echo(f"{path}: {summary.rows} rows tried again, {summary.written} blocks written")
+    each = " (a row counts once for each stream)" if len(summary.counts) > 1 else ""
+    typer.echo(f"{path}: {summary.rows} rows tried again{each}, {summary.written} blocks written")
 
 
 def parse_statuses(text: str | None) -> tuple[Status, ...]:

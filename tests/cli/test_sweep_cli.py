@@ -87,8 +87,9 @@ def test_a_plan_is_printed_and_nothing_is_trained(cache, sweep_file, tmp_path):
     assert not (tmp_path / "emofuse-runs").exists()
 
 
-def test_without_a_cache_that_of_the_pipeline_is_built_and_used(tmp_path):
-    (tmp_path / "pictures.yaml").write_text(yaml.safe_dump(PIPELINE))
+def test_without_a_cache_that_of_the_pipeline_is_built_and_used(tmp_path, face):
+    pipeline = {**PIPELINE, "cache": {**PIPELINE["cache"], "face": face}}
+    (tmp_path / "pictures.yaml").write_text(yaml.safe_dump(pipeline))
     (tmp_path / "question.yaml").write_text(yaml.safe_dump({**SWEEP, "pipeline": "pictures.yaml"}))
     refused = invoke("question.yaml", "--dry-run")
     assert isinstance(refused.exception, CacheError)

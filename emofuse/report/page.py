@@ -136,8 +136,9 @@ def _first_and_last(dates: Iterable[str]) -> str:
 
 
 def _soft(text: str) -> Markup:
-    """Escaped text that may break after a plus or slash which joins two parts of a name."""
-    return Markup(re.sub(r"(?<=\w)([+/])(?=\w)", r"\1<wbr>", str(escape(text))))  # noqa: S704 - escaped just here
+    """Escaped text that may break after a plus or slash which joins two parts of a name, and not within `ResNet-50`."""
+    breakable = re.sub(r"(?<=\w)([+/])(?=\w)", r"\1<wbr>", str(escape(text)))
+    return Markup(re.sub(r"\w+(?:-\d\w*)+", r'<span class="whole">\g<0></span>', breakable))  # noqa: S704 - escaped
 
 
 def _data_uri(picture: Picture) -> str:

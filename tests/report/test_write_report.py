@@ -57,6 +57,12 @@ def contents(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_names_break_between_their_parts_only(make, tmp_path):
+    make("LBP+ResNet-50 <b>", ("lbp", "resnet50"))
+    page = write_report(make.folder, tmp_path / "out").page.read_text(encoding="utf-8")
+    assert 'LBP+<wbr><span class="whole">ResNet-50</span> &lt;b&gt;' in page
+
+
 def test_a_report_has_page_tables_and_figures(make, tmp_path):
     make("a")
     make("b + c", ("lbp", "resnet50"))

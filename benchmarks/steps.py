@@ -54,7 +54,7 @@ SIX_STREAMS = (
 )
 """The steps that an image of the paper's six streams takes."""
 
-_BATCHES = (1, 4, 16, 32)
+_BATCHES, _OBJECT_BATCHES = (1, 4, 16, 32), (1, 4, 8)
 _WRITTEN = (256, 2048)
 _TIMED_BATCHES = 3
 _MESH_ROUNDS = 3
@@ -118,8 +118,11 @@ def time_networks(samples: Sequence[Sample]) -> dict[str, float]:
             for size in _BATCHES if precision == "float32" else ():
                 stream._batch = size  # noqa: SLF001
                 steps[f"{model} {precision}, batch {size}"] = time_stream(stream, samples, 32, cut)
-        objects = make_stream(ObjectsSpec(weights=random, precision=precision))
+        objects: Any = make_stream(ObjectsSpec(weights=random, precision=precision))
         steps[f"objects {precision}"] = time_stream(objects, samples, 8)
+        for size in _OBJECT_BATCHES if precision == "float32" else ():
+            objects._batch = size  # noqa: SLF001
+            steps[f"objects {precision}, batch {size}"] = time_stream(objects, samples, 8)
     return steps
 
 

@@ -25,7 +25,7 @@ from emofuse.streams.random_weights import seeded, set_norm_statistics
 from emofuse.weights import REGISTRY, ResolvedWeights, default_weights, load_checkpoint, resolve_weights
 
 _PLACES365_CLASSES = 365
-_CPU_BATCH = 4  # on one core a fifth faster than 1 and than 16, which falls out of the core's cache
+_CPU_BATCH = 4  # the fastest on one core: 16 falls out of its cache (benchmarks/steps.py)
 _GPU_BATCH = 64
 _OLD_DENSE_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 

@@ -30,9 +30,9 @@ from emofuse.streams.faces import make_face_detector
 from emofuse.streams.outcome import Extraction, check_not_all_failed, extract_all, one_line, store_all
 from emofuse.views import apply_view, draw_view
 
-# A micro-batch ends at either bound: decoded pictures held at once stay near 200 MB, and what networks make of them
-# below 100 MB, whatever the block's size. The bounds count pictures only, so that a block is cut in the same places
-# every time.
+# A micro-batch ends at either bound: its decoded pictures stay near 200 MB, and what networks make of them below 100,
+# whatever the block's size. One is held at a time, two where a GPU works on one while the next is decoded. The bounds
+# count pictures only, so that a block is cut in the same places every time.
 _BATCH_SAMPLES = 64
 _BATCH_PIXELS = 64_000_000
 

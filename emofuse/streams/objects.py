@@ -31,7 +31,7 @@ VALUES = ("cx", "cy", "w", "h", "class_probability", "confidence")
 _STRIDE = 32  # of the coarsest of the network's grids: sides must be multiples
 _PADDING = 114  # grey, as in training
 _NMS_IOU = 0.7  # ultralytics' default at prediction
-_CPU_BATCH = 1  # larger ones fall out of the core's cache
+_CPU_BATCH = 1  # larger ones gain next to nothing on a core (benchmarks/steps.py)
 _GPU_BATCH = 32
 
 

@@ -26,11 +26,11 @@ import numpy as np
 
 from benchmarks.results_file import write_result
 from benchmarks.steps import FACE_STREAMS, SIX_STREAMS, time_meshes, time_steps
-from emofuse.build import BuildOptions, build_cache
 from emofuse.cache.reader import open_cache
 from emofuse.datasets import read_dataset
 from emofuse.datasets.demo.generator import draw_sample
 from emofuse.datasets.demo.truth import plan_samples
+from emofuse.extraction import BuildOptions, build_cache
 from emofuse.specs import (
     BackboneSpec,
     CacheSpec,

@@ -28,11 +28,11 @@ import psutil
 from PIL import Image
 
 from benchmarks.results_file import write_result
-from emofuse.build import BuildOptions, build_cache
-from emofuse.cache.problems import list_problems
 from emofuse.cache.reader import open_cache
 from emofuse.datasets import read_dataset
+from emofuse.extraction import BuildOptions, build_cache
 from emofuse.specs import ActionUnitsSpec, CacheSpec, FolderSpec, LandmarksSpec, LbpSpec, StratifiedSplit
+from emofuse.upkeep.problems import list_problems
 
 MEMORY_BYTES = 2_000_000_000
 BLOCK_TIMEOUT_S = 300

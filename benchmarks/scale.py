@@ -27,12 +27,12 @@ import polars as pl
 
 from benchmarks.null_stream import NullSpec
 from benchmarks.results_file import write_result
-from emofuse.build import BuildOptions, build_cache, plan_build
 from emofuse.cache.layout import StreamLayout, chunk_name, manifest_path, streams_dir
 from emofuse.cache.reader import open_cache
 from emofuse.cache.structure import add_stream, create_cache
 from emofuse.cache.writer import write_block
 from emofuse.datasets.manifest import Manifest
+from emofuse.extraction import BuildOptions, build_cache, plan_build
 from emofuse.specs import CacheSpec
 from emofuse.streams import stream_identity
 

@@ -23,7 +23,7 @@ from emofuse.cache.layout import StreamLayout
 from emofuse.cache.structure import add_stream, create_cache
 from emofuse.cache.writer import write_block
 from emofuse.datasets.manifest import Manifest
-from emofuse.decode import read_image
+from emofuse.media.decode import read_image
 from emofuse.specs import (
     ActionUnitsSpec,
     BackboneSpec,

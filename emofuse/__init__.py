@@ -8,16 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from emofuse.build import build_cache
     from emofuse.cache.reader import open_cache
     from emofuse.datasets import read_dataset
+    from emofuse.extraction import build_cache
     from emofuse.specs import CacheSpec, CustomStreamSpec
 
 __version__ = "0.1.0"
 __all__ = ["CacheSpec", "CustomStreamSpec", "__version__", "build_cache", "open_cache", "read_dataset"]
 
 _HOME = {
-    "build_cache": "emofuse.build",
+    "build_cache": "emofuse.extraction",
     "open_cache": "emofuse.cache.reader",
     "read_dataset": "emofuse.datasets",
     "CacheSpec": "emofuse.specs",

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from emofuse.build import BuildOptions, BuildSummary, Progress, build_cache, estimate_build
 from emofuse.cache.reader import Cache, open_cache
 from emofuse.datasets import OnBadRows, read_dataset
+from emofuse.extraction import BuildOptions, BuildSummary, Progress, build_cache, estimate_build
 from emofuse.report import ReportFiles
 from emofuse.report.stamp import report_when_needed
 from emofuse.results import RunRecord

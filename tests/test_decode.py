@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from emofuse.decode import decode_image, read_image
 from emofuse.errors import DecodeError
+from emofuse.media.decode import decode_image, read_image
 from emofuse.specs import DecodeSpec
 
 SPEC = DecodeSpec()
@@ -230,7 +230,7 @@ def test_pillows_own_limit_is_an_error_without_a_warning(photo, monkeypatch):
 
 def test_importing_the_module_mutes_pillows_warnings():
     code = (
-        "import io; from PIL import Image; from emofuse.decode import decode_image;"
+        "import io; from PIL import Image; from emofuse.media.decode import decode_image;"
         "from emofuse.specs import DecodeSpec;"
         "file = io.BytesIO(); Image.new('L', (50, 50)).save(file, 'PNG'); Image.MAX_IMAGE_PIXELS = 2000;"
         "assert decode_image(file.getvalue(), DecodeSpec()).shape == (50, 50, 3)"

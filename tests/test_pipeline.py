@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 import emofuse
-from emofuse.build import BuildOptions
 from emofuse.cli import app
 from emofuse.errors import DatasetError
+from emofuse.extraction import BuildOptions
 from emofuse.pipeline import PipelineOptions, PipelinePaths, expand_runs, run_pipeline
 from emofuse.predict import Predictor, find_images
 from emofuse.specs import PipelineSpec, parse_spec

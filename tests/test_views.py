@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
+from emofuse.media.views import View, _matrix, apply_view, draw_view
 from emofuse.specs import AugmentSpec
-from emofuse.views import View, _matrix, apply_view, draw_view
 
 SPEC = AugmentSpec()
 STILL = View(mirrored=False, angle_deg=0.0, shift=(0.0, 0.0))

@@ -1,4 +1,4 @@
-"""Writes the blocks of a cache. Any process may, whichever streams `structure` has made.
+"""Writes and discards the blocks of a cache. Any process may, whichever streams `structure` has made.
 
 A block's chunks are written features first and status last, each file at once under its name, so a build that is killed
 at any moment leaves blocks that are done and blocks that are not, and nothing between.
@@ -6,7 +6,7 @@ at any moment leaves blocks that are done and blocks that are not, and nothing b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import zarr
 
 from emofuse.cache.attempts import write_persistently
-from emofuse.cache.layout import ArrayName, streams_dir
+from emofuse.cache.layout import ARRAY_NAMES, ArrayName, chunk_name, streams_dir
 from emofuse.cache.metadata import read_cache_layout, read_stream_layout
 from emofuse.cache.zarr_store import open_array
 from emofuse.errors import CacheError
@@ -78,6 +78,22 @@ def write_block(
     for array in layout.arrays:
         chunk = partial(_write_chunk, streams_dir(path) / stream / array, array, (rows, view), stored[array])
         write_persistently(chunk, f"{path}: block {block} of {stream!r}")
+
+
+def discard_blocks(path: Path, stream: str, blocks: Iterable[tuple[int, int]]) -> None:
+    """Deletes the chunks of some blocks, as if they had never been computed. Call it under `lock_cache`.
+
+    The status goes first: whenever this is interrupted, what is left of a block does not say that it is done.
+
+    Args:
+        path: of the cache.
+        stream: its name.
+        blocks: (block, view) of each.
+    """
+    folder = streams_dir(path) / stream
+    for block, view in blocks:
+        for array in reversed(ARRAY_NAMES):
+            (folder / array / chunk_name(block, array, view)).unlink(missing_ok=True)
 
 
 def _write_chunk(folder: Path, array: ArrayName, place: tuple[slice, int], values: npt.NDArray[Any]) -> None:

@@ -15,10 +15,10 @@ from emofuse.cli.progress import build_progress
 from emofuse.stores import as_path
 
 if TYPE_CHECKING:
-    from emofuse.build import BuildSummary
     from emofuse.cache.cached_stream import CachedStream
     from emofuse.cache.reader import Cache
     from emofuse.datasets.manifest import Manifest
+    from emofuse.extraction import BuildSummary
     from emofuse.specs import CacheSpec, DatasetSpec, StreamSpec
 
 app = typer.Typer(no_args_is_help=True, help="Build a feature cache, look into it, drop a stream of it.")
@@ -73,8 +73,8 @@ def build(
     dataset, cache_spec, path = _resolve(target, data, split, spec, cache)
     path = as_path(path)
 
-    from emofuse.build import BuildOptions, build_cache, estimate_build
     from emofuse.datasets import read_dataset
+    from emofuse.extraction import BuildOptions, build_cache, estimate_build
 
     memory_bytes = None if worker_memory_gb is None else round(worker_memory_gb * 1e9)
     options = BuildOptions(scheduler, workers, device, block_timeout, memory_bytes)

@@ -22,8 +22,8 @@ def export(
     ] = None,
 ) -> None:
     """Write features, status, ids, labels and splits into one file that other tools read."""
-    from emofuse.cache.export import SUFFIXES, check_format, export_cache
     from emofuse.cache.reader import open_cache
+    from emofuse.exchange.export import SUFFIXES, check_format, export_cache
 
     chosen = check_format(to)
     path = as_path(path)
@@ -52,7 +52,7 @@ def import_(
 
     Rows of the cache that the file lacks have status no_detection: heads mask them.
     """
-    from emofuse.cache.imports import ImportRequest, import_stream
+    from emofuse.exchange.imports import ImportRequest, import_stream
 
     request = ImportRequest(file, name, dataset, ids, dtype, ignore_unknown, mark_non_finite)
     with _progress("importing") as on_rows:
@@ -70,7 +70,7 @@ def merge(
     streams: Annotated[str | None, typer.Option(help="With commas: lbp,resnet50.", show_default="all")] = None,
 ) -> None:
     """Make one cache of several: of the same rows with other streams or blocks, or of different rows."""
-    from emofuse.cache.merge import merge_caches
+    from emofuse.exchange.merge import merge_caches
 
     with _progress("merging") as on_blocks:
         done = merge_caches(
@@ -87,7 +87,7 @@ def copy(
     target: Annotated[Path, typer.Argument(help="Path of the copy, likewise.")],
 ) -> None:
     """Copy a cache between folders and stores. Every file is checked; run again, it goes on where it was."""
-    from emofuse.cache.copy import copy_cache
+    from emofuse.exchange.copy import copy_cache
 
     with _progress("copying") as on_files:
         done = copy_cache(as_path(source), as_path(target), on_files=on_files)

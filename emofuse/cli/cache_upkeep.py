@@ -33,8 +33,8 @@ def problems(
     export: Annotated[Path | None, typer.Option(help="Write all of them to a .csv file instead.")] = None,
 ) -> None:
     """List rows without features and why: how many of each kind, then the rows."""
-    from emofuse.cache.problems import list_problems
     from emofuse.cache.reader import open_cache
+    from emofuse.upkeep.problems import list_problems
 
     cache = open_cache(path)
     found = list_problems(cache, stream or (), parse_statuses(status))
@@ -59,7 +59,7 @@ def verify(
 
     With --sample, rows drawn at random are extracted again too and held against the cache.
     """
-    from emofuse.cache.verify import verify_cache
+    from emofuse.upkeep.verify import verify_cache
 
     path = as_path(path)
     found = verify_cache(path)
@@ -76,7 +76,7 @@ def verify(
 
 
 def _verify_sample(path: Path, sample: int, data: Path | None, device: str) -> None:
-    from emofuse.build import compare_sample
+    from emofuse.upkeep import compare_sample
 
     comparison = compare_sample(path, sample, data=data, device=device)
     for difference in comparison.differences:
@@ -97,7 +97,8 @@ def repair(
     device: Device = "auto",
 ) -> None:
     """Compute the damaged blocks again, and these alone."""
-    from emofuse.build import BuildOptions, repair_cache
+    from emofuse.extraction import BuildOptions
+    from emofuse.upkeep import repair_cache
 
     with build_progress() as progress:
         summary = repair_cache(path, BuildOptions(scheduler, workers, device), progress, data=data)
@@ -117,7 +118,8 @@ def retry(
     device: Device = "auto",
 ) -> None:
     """Try rows without features again: files may have been replaced, machines may have more memory now."""
-    from emofuse.build import BuildOptions, retry_rows
+    from emofuse.extraction import BuildOptions
+    from emofuse.upkeep import retry_rows
 
     statuses = parse_statuses(status)
     with build_progress() as progress:
@@ -134,7 +136,7 @@ def parse_statuses(text: str | None) -> tuple[Status, ...]:
     Raises:
         typer.BadParameter: an unknown one.
     """
-    from emofuse.cache.problems import PROBLEM_STATUSES
+    from emofuse.upkeep.problems import PROBLEM_STATUSES
 
     known = {status.name.lower(): status for status in PROBLEM_STATUSES}
     if text is None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from emofuse.build import BuildState, Progress
+    from emofuse.extraction import BuildState, Progress
 
 
 def build_progress() -> AbstractContextManager[Progress]:

@@ -31,8 +31,8 @@ def run(
 
     spec = read_pipeline_spec(pipeline)
 
-    from emofuse.build import BuildOptions
     from emofuse.cli.progress import build_progress
+    from emofuse.extraction import BuildOptions
     from emofuse.pipeline import PipelineOptions, estimate_pipeline, run_pipeline
 
     options = PipelineOptions(

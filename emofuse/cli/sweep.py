@@ -74,8 +74,8 @@ def _open(
         from emofuse.cache.reader import open_cache
 
         return open_cache(cache)
-    from emofuse.build import BuildOptions
     from emofuse.cli.progress import build_progress
+    from emofuse.extraction import BuildOptions
     from emofuse.pipeline import PipelineOptions, prepare_cache
 
     pipeline = _pipeline_of(spec)

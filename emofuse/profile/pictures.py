@@ -9,8 +9,8 @@ import numpy as np
 
 from emofuse.datasets.demo.generator import draw_sample
 from emofuse.datasets.demo.truth import plan_samples
-from emofuse.decode import read_image
 from emofuse.errors import DatasetError, DecodeError
+from emofuse.media.decode import read_image
 from emofuse.predict import find_images
 from emofuse.specs import DecodeSpec
 

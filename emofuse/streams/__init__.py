@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from emofuse.decode import VERSION as DECODE_VERSION
 from emofuse.errors import StreamError
+from emofuse.media.decode import VERSION as DECODE_VERSION
 from emofuse.specs import (
     ActionUnitsSpec,
     BackboneSpec,
@@ -106,7 +106,7 @@ def augment_identity(cache_spec: CacheSpec) -> dict[str, Any] | None:
     """What decides the augmented views of a cache, as plain JSON; None for a spec without any."""
     if cache_spec.views == 1:
         return None
-    from emofuse.views import VERSION
+    from emofuse.media.views import VERSION
 
     return {"version": VERSION, **cache_spec.augment.model_dump(mode="json")}
 

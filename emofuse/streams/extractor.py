@@ -20,15 +20,15 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.decode import read_image
 from emofuse.errors import DecodeError
+from emofuse.media.decode import read_image
+from emofuse.media.views import apply_view, draw_view
 from emofuse.specs import CacheSpec, StreamSpec
 from emofuse.status import Status
 from emofuse.streams import make_stream, may_use_gpu
 from emofuse.streams.base import Batch, Rows, Sample, Stream
 from emofuse.streams.faces import make_face_detector
 from emofuse.streams.outcome import Extraction, check_not_all_failed, extract_all, one_line, store_all
-from emofuse.views import apply_view, draw_view
 
 # A micro-batch ends at either bound: its decoded pictures stay near 200 MB, and what networks make of them below 100,
 # whatever the block's size. One is held at a time, two where a GPU works on one while the next is decoded. The bounds
@@ -122,7 +122,7 @@ class Extractor:
         Args:
             paths: n files; None for a bad row of the manifest, which is UNREADABLE.
             sample_ids: n ids of the manifest, on which the draws of views depend.
-            views: their numbers; 0 is the picture itself (see `emofuse.views`).
+            views: their numbers; 0 is the picture itself (see `emofuse.media.views`).
 
         Raises:
             StreamError: as `extract`.

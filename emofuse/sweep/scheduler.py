@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from distributed import Client, Future, KilledWorker, as_completed, get_worker
 
-from emofuse.build.cluster import remote_client
 from emofuse.cache.reader import Cache, open_cache
 from emofuse.errors import BuildError, EmofuseError, TrainingError
+from emofuse.extraction.cluster import remote_client
 from emofuse.specs import SplitSpec
 from emofuse.sweep.store import RunRow
 from emofuse.sweep.waves import OnRows, SearchedWave, device_name, train_rows, versions

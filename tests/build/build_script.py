@@ -10,8 +10,8 @@ from pathlib import Path
 
 from cheap_streams import DeadlySpec, MeanColourSpec, SizeSpec
 
-from emofuse.build import BuildOptions, build_cache
 from emofuse.datasets import read_dataset
+from emofuse.extraction import BuildOptions, build_cache
 from emofuse.specs import CacheSpec, FolderSpec, StratifiedSplit
 
 if __name__ == "__main__":

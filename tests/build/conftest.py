@@ -13,9 +13,9 @@ import psutil
 import pytest
 from PIL import Image
 
-from emofuse.build import BuildOptions
 from emofuse.datasets import read_dataset
 from emofuse.datasets.manifest import Manifest
+from emofuse.extraction import BuildOptions
 from emofuse.specs import FolderSpec, StratifiedSplit
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ def done_blocks(cache: Path) -> int:
 
 
 def is_worker(process: psutil.Process) -> bool:
-    return "emofuse.build.child" in process.cmdline()
+    return "emofuse.extraction.child" in process.cmdline()
 
 
 def is_gone(process: psutil.Process) -> bool:

@@ -13,20 +13,20 @@ import zarr
 from cheap_streams import MeanColourSpec, SizeSpec
 from PIL import Image
 
-import emofuse.build.run
-import emofuse.build.worker
-from emofuse.build import build_cache, plan_build, repair_cache, retry_rows
-from emofuse.cache import changes
-from emofuse.cache.imports import ImportRequest, import_stream
+import emofuse.extraction.run
+import emofuse.extraction.worker
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
-from emofuse.cache.verify import verify_cache
 from emofuse.datasets import list_dataset, read_dataset
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import StaleCacheError, UnwritableCacheError
+from emofuse.exchange.imports import ImportRequest, import_stream
+from emofuse.extraction import build_cache, changes, plan_build
 from emofuse.specs import CacheSpec, FolderSpec, StratifiedSplit
 from emofuse.status import Status
 from emofuse.stores import as_path
+from emofuse.upkeep import repair_cache, retry_rows
+from emofuse.upkeep.verify import verify_cache
 
 STREAMS = (MeanColourSpec(), SizeSpec())
 SPEC = CacheSpec(block_rows=8, streams=STREAMS)
@@ -79,9 +79,9 @@ def undisturbed(tmp_path, root, in_process, contents):
 def computed(monkeypatch, build) -> list[tuple[int, tuple[str, ...]]]:
     """(block, streams) of every block that is computed from now on."""
     calls = []
-    compute = emofuse.build.worker._compute_block
+    compute = emofuse.extraction.worker._compute_block
     monkeypatch.setattr(
-        emofuse.build.worker,
+        emofuse.extraction.worker,
         "_compute_block",
         lambda job, task: calls.append((task.block, task.streams)) or compute(job, task),
     )
@@ -261,7 +261,7 @@ def test_changes_that_a_read_only_cache_cannot_take_are_an_error(build, path, ro
     def refuse(_):
         raise UnwritableCacheError("it may only be read")
 
-    monkeypatch.setattr(emofuse.build.run, "lock_cache", refuse)
+    monkeypatch.setattr(emofuse.extraction.run, "lock_cache", refuse)
     assert build().describe() == "complete, nothing to do"
     with pytest.raises(UnwritableCacheError, match="it may only be read"):
         build_cache(path, relabelled(read(root), split=pl.lit("train")), SPEC, in_process)
@@ -369,7 +369,7 @@ def test_an_image_replaced_between_two_streams_of_a_block_is_noticed(
 def test_an_image_replaced_while_it_is_extracted_is_noticed_by_the_next_build(
     path, root, in_process, contents, undisturbed, monkeypatch
 ):
-    extract = emofuse.build.worker._extract
+    extract = emofuse.extraction.worker._extract
 
     def extract_in_time(job, task, rows):
         found = extract(job, task, rows)
@@ -377,7 +377,7 @@ def test_an_image_replaced_while_it_is_extracted_is_noticed_by_the_next_build(
             draw(root / "fear/03.png", 200)
         return found
 
-    monkeypatch.setattr(emofuse.build.worker, "_extract", extract_in_time)
+    monkeypatch.setattr(emofuse.extraction.worker, "_extract", extract_in_time)
     build_cache(path, read(root), SPEC, in_process)
     monkeypatch.undo()
     summary = build_cache(path, read(root), SPEC, in_process)
@@ -416,14 +416,14 @@ def test_bad_rows_that_are_good_now_are_computed(tmp_path, path, root, in_proces
 
 
 def test_what_the_files_were_is_kept_when_a_build_is_interrupted(path, root, in_process, monkeypatch):
-    compute = emofuse.build.worker._compute_block
+    compute = emofuse.extraction.worker._compute_block
 
     def stop_after_two(job, task):
         if task.block == 2:
             raise KeyboardInterrupt
         return compute(job, task)
 
-    monkeypatch.setattr(emofuse.build.worker, "_compute_block", stop_after_two)
+    monkeypatch.setattr(emofuse.extraction.worker, "_compute_block", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         build_cache(path, read(root), SPEC, in_process)
     files = open_cache(path).manifest.files

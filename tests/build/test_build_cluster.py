@@ -12,10 +12,10 @@ from cheap_streams import MISBEHAVING, MeanColourSpec, SizeSpec
 from distributed import LocalCluster
 from processes import children_of, done_blocks, is_gone, is_worker, wait_until
 
-from emofuse.build import BuildOptions, BuildState, BuildSummary, build_cache, cluster
-from emofuse.build.isolation import ExtractionProcess, IsolatedExtraction
-from emofuse.build.tasks import BlockFailed, BlockTask, BuildJob
 from emofuse.errors import BuildError
+from emofuse.extraction import BuildOptions, BuildState, BuildSummary, build_cache, cluster
+from emofuse.extraction.isolation import ExtractionProcess, IsolatedExtraction
+from emofuse.extraction.tasks import BlockFailed, BlockTask, BuildJob
 from emofuse.specs import CacheSpec
 
 SPEC = CacheSpec(block_rows=4, streams=(MeanColourSpec(), SizeSpec()))

@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 from cheap_streams import DELAY, MeanColourSpec, SizeSpec
 
-from emofuse.build import BuildOptions, build_cache, cluster, estimate, estimate_build
 from emofuse.cache.reader import open_cache
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, StaleCacheError
+from emofuse.extraction import BuildOptions, build_cache, cluster, estimate, estimate_build
 from emofuse.specs import AugmentSpec, CacheSpec, ImportedSpec
 from emofuse.stores import as_path
 

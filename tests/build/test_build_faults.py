@@ -13,11 +13,11 @@ import psutil
 import pytest
 from cheap_streams import DELAY, OPENED, DeadlySpec, MeanColourSpec, SizeSpec
 
-from emofuse.build import BuildOptions, BuildState, build_cache, isolation
 from emofuse.cache.reader import open_cache
 from emofuse.datasets import read_dataset
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import BuildError, StreamError
+from emofuse.extraction import BuildOptions, BuildState, build_cache, isolation
 from emofuse.specs import CacheSpec, FolderSpec, StratifiedSplit
 from emofuse.status import Status
 
@@ -39,7 +39,7 @@ def undisturbed(tmp_path, manifest, in_process, contents) -> dict[str, object]:
 
 def extraction_processes() -> list[psutil.Process]:
     children = psutil.Process().children(recursive=True)
-    return [child for child in children if child.is_running() and "emofuse.build.child" in child.cmdline()]
+    return [child for child in children if child.is_running() and "emofuse.extraction.child" in child.cmdline()]
 
 
 def statuses(path: Path, stream: str) -> dict[int, str]:
@@ -157,7 +157,7 @@ def test_a_picture_that_streams_survive_one_by_one_but_not_together_fails_in_all
 
 def test_an_extraction_process_that_nobody_asks_ends_by_itself():
     """A build that was killed leaves it to a worker of a cluster that lives on, and its pipe stays open."""
-    code = "from emofuse.build import child; child._IDLE_S = 0.2; child.main()"
+    code = "from emofuse.extraction import child; child._IDLE_S = 0.2; child.main()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             assert process.wait(30) == 0

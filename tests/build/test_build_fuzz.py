@@ -102,7 +102,7 @@ BOMBS = {
 REFUSE = """
 import resource, sys
 from pathlib import Path
-from emofuse.decode import read_image
+from emofuse.media.decode import read_image
 from emofuse.errors import DecodeError
 from emofuse.specs import DecodeSpec
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

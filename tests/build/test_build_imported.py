@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from cheap_streams import MeanColourSpec, SizeSpec
 
-from emofuse.build import build_cache, plan_build
-from emofuse.cache.imports import ImportRequest, import_stream
 from emofuse.cache.reader import open_cache
 from emofuse.errors import CacheError, IncompleteCacheError, StaleCacheError, StreamError
+from emofuse.exchange.imports import ImportRequest, import_stream
+from emofuse.extraction import build_cache, plan_build
 from emofuse.predict import Predictor
 from emofuse.specs import (
     CacheSpec,

@@ -15,10 +15,10 @@ import pytest
 from lane_streams import LANE, GeometrySpec, NetworkSpec
 from processes import is_gone
 
-from emofuse.build import BuildOptions, BuildState, build_cache, lanes
-from emofuse.build.lanes import Halves, Lane, LaneQueues, gpu_streams, open_lanes, split
-from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
 from emofuse.cache.reader import open_cache
+from emofuse.extraction import BuildOptions, BuildState, build_cache, lanes
+from emofuse.extraction.lanes import Halves, Lane, LaneQueues, gpu_streams, open_lanes, split
+from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
 from emofuse.specs import BackboneSpec, CacheSpec, LbpSpec, RandomWeights
 from emofuse.status import Status
 

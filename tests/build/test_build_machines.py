@@ -18,10 +18,10 @@ from cheap_streams import DELAY, MISBEHAVING, DeadlySpec, FlakyStoreSpec, MeanCo
 from distributed import LocalCluster
 from processes import children_of, done_blocks, is_gone, is_worker, wait_until
 
-from emofuse.build import BuildOptions, BuildState, build_cache, cluster
 from emofuse.cache.lock import lock_path
 from emofuse.cache.reader import open_cache
 from emofuse.errors import BuildError, CacheError, StreamError
+from emofuse.extraction import BuildOptions, BuildState, build_cache, cluster
 from emofuse.specs import CacheSpec
 
 SPEC = CacheSpec(block_rows=4, streams=(MeanColourSpec(), SizeSpec()))
@@ -137,7 +137,7 @@ def test_a_disk_that_may_only_be_read_is_refused_before_anything_is_extracted(on
     error = (out / "first.txt").read_text().splitlines()[-1]
     assert error.startswith("emofuse.errors.UnwritableCacheError: ")
     assert error.endswith("the folder of this cache cannot be written: it may only be read (Read-only file system).")
-    assert "emofuse/build/worker" not in (out / "first.txt").read_text()
+    assert "emofuse/extraction/worker" not in (out / "first.txt").read_text()
 
 
 FOLDER_READ_ONLY = """

@@ -10,12 +10,12 @@ import pytest
 from cheap_streams import MeanColourSpec, SizeSpec
 from PIL import Image
 
-from emofuse.build import build_cache
-from emofuse.cache.merge import merge_caches
 from emofuse.cache.reader import open_cache
 from emofuse.datasets import read_dataset
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError
+from emofuse.exchange.merge import merge_caches
+from emofuse.extraction import build_cache
 from emofuse.specs import CacheSpec, FolderSpec, StratifiedSplit
 
 SPEC = CacheSpec(block_rows=8, streams=(MeanColourSpec(), SizeSpec()))

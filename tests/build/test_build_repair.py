@@ -11,18 +11,19 @@ import pytest
 from cheap_streams import FlakySpec, MeanColourSpec, SizeSpec
 from PIL import Image
 
-import emofuse.build.worker
-from emofuse.build import BuildOptions, build_cache, repair_cache, retry_rows
-from emofuse.cache.imports import ImportRequest, import_stream
+import emofuse.extraction.worker
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
 from emofuse.cache.structure import lock_cache
-from emofuse.cache.verify import verify_cache
 from emofuse.datasets import read_dataset
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, StaleCacheError
+from emofuse.exchange.imports import ImportRequest, import_stream
+from emofuse.extraction import BuildOptions, build_cache
 from emofuse.specs import CacheSpec, FolderSpec, LbpSpec, StratifiedSplit
 from emofuse.status import Status
+from emofuse.upkeep import repair_cache, retry_rows
+from emofuse.upkeep.verify import verify_cache
 
 STREAMS = (MeanColourSpec(), SizeSpec())
 SPEC = CacheSpec(block_rows=8, views=2, streams=STREAMS)
@@ -39,9 +40,9 @@ def built(tmp_path, manifest, in_process):
 def computed(monkeypatch) -> list[tuple[int, tuple[str, ...], tuple[int, ...]]]:
     """(block, streams, views) of every block that is computed."""
     calls = []
-    compute = emofuse.build.worker._compute_block
+    compute = emofuse.extraction.worker._compute_block
     monkeypatch.setattr(
-        emofuse.build.worker,
+        emofuse.extraction.worker,
         "_compute_block",
         lambda job, task: calls.append((task.block, task.streams, task.views)) or compute(job, task),
     )
@@ -97,7 +98,7 @@ def test_a_repair_that_was_stopped_goes_on(built, in_process, contents, manifest
     def stop(*arguments, **values):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(emofuse.build.worker, "_compute_block", stop)
+    monkeypatch.setattr(emofuse.extraction.worker, "_compute_block", stop)
     with pytest.raises(KeyboardInterrupt):
         repair_cache(built, in_process, streams=STREAMS)
     monkeypatch.undo()

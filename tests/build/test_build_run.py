@@ -10,12 +10,12 @@ import pytest
 from cheap_streams import DeadlySpec, MeanColourSpec, NoFaceSeenSpec, NothingSeenSpec, SizeSpec
 from PIL import Image
 
-import emofuse.build.worker
-from emofuse.build import BuildState, build_cache, plan_build
+import emofuse.extraction.worker
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, StaleCacheError, StreamError, UnwritableCacheError
+from emofuse.extraction import BuildState, build_cache, plan_build
 from emofuse.specs import CacheSpec, DecodeSpec, FaceSpec
 from emofuse.status import Status
 
@@ -36,9 +36,9 @@ class Recorder:
 def extracted(monkeypatch) -> list[tuple[int, tuple[str, ...]]]:
     """(block, streams) of every block that is computed."""
     calls = []
-    compute = emofuse.build.worker._compute_block
+    compute = emofuse.extraction.worker._compute_block
     monkeypatch.setattr(
-        emofuse.build.worker,
+        emofuse.extraction.worker,
         "_compute_block",
         lambda job, task: calls.append((task.block, task.streams)) or compute(job, task),
     )
@@ -271,7 +271,7 @@ def test_a_build_that_keeps_failing_is_given_up(tmp_path, manifest, in_process, 
     def refuse(*args, **values):
         raise CacheError("no space left on device")
 
-    monkeypatch.setattr(emofuse.build.worker, "write_block", refuse)
+    monkeypatch.setattr(emofuse.extraction.worker, "write_block", refuse)
     with pytest.raises(CacheError, match=r"^3 of 5 blocks failed, then it was given up: rows 0-7 .*: no space left"):
         build_cache(tmp_path / "features.zarr", manifest, SPEC, in_process)
     assert len(extracted) == 3
@@ -281,7 +281,7 @@ def test_a_disk_that_is_full_is_not_tried_with_the_next_block(tmp_path, manifest
     def refuse(*args, **values):
         raise UnwritableCacheError("the disk is full")
 
-    monkeypatch.setattr(emofuse.build.worker, "write_block", refuse)
+    monkeypatch.setattr(emofuse.extraction.worker, "write_block", refuse)
     with pytest.raises(UnwritableCacheError, match=r"^1 of 5 blocks failed, then it was given up: rows 0-7 .*: the d"):
         build_cache(tmp_path / "features.zarr", manifest, SPEC, in_process)
     assert len(extracted) == 1
@@ -296,7 +296,7 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_work(tmp_path, manifest,
 
 
 def test_problems_are_kept_to_a_number_whatever_the_dataset(tmp_path, manifest, in_process, monkeypatch):
-    monkeypatch.setattr("emofuse.build.tally._KEPT_PROBLEMS", 5)
+    monkeypatch.setattr("emofuse.extraction.tally._KEPT_PROBLEMS", 5)
     gone = Manifest(manifest.table, manifest.classes, tmp_path / "moved", manifest.info)
     summary = build_cache(tmp_path / "features.zarr", gone, SPEC, in_process)
     assert (len(summary.problems), summary.problem_count) == (5, 40)
@@ -305,13 +305,13 @@ def test_problems_are_kept_to_a_number_whatever_the_dataset(tmp_path, manifest, 
 
 def test_the_extractor_is_opened_once_for_all_blocks_and_closed(tmp_path, manifest, in_process, monkeypatch):
     opened = []
-    extractor = emofuse.build.worker.Extractor
+    extractor = emofuse.extraction.worker.Extractor
     monkeypatch.setattr(
-        emofuse.build.worker, "Extractor", lambda *args, **options: opened.append(1) or extractor(*args, **options)
+        emofuse.extraction.worker, "Extractor", lambda *args, **options: opened.append(1) or extractor(*args, **options)
     )
     build_cache(tmp_path / "features.zarr", manifest, SPEC, in_process)
     assert opened == [1]
-    assert emofuse.build.worker._opened == {}
+    assert emofuse.extraction.worker._opened == {}
 
 
 def test_paths_are_listed_block_by_block(manifest, tmp_path):

@@ -14,18 +14,18 @@ from cheap_streams import DELAY, MeanColourSpec, SizeSpec
 from typer.testing import CliRunner
 
 from emofuse import stores
-from emofuse.build import BuildOptions, build_cache, plan_build
-from emofuse.cache.imports import ImportRequest, import_stream
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
 from emofuse.cache.structure import drop_stream
-from emofuse.cache.verify import verify_cache
 from emofuse.cli import cache as cache_cli
 from emofuse.datasets import read_dataset
 from emofuse.errors import CacheError, StaleCacheError, StoreError, StreamError
+from emofuse.exchange.imports import ImportRequest, import_stream
+from emofuse.extraction import BuildOptions, build_cache, plan_build
 from emofuse.specs import AugmentSpec, CacheSpec, FolderSpec, StratifiedSplit
 from emofuse.status import Status
 from emofuse.stores import RemotePath, as_path, file_sizes
+from emofuse.upkeep.verify import verify_cache
 
 SPEC = CacheSpec(block_rows=8, streams=(MeanColourSpec(), SizeSpec()))
 SMALL_BLOCKS = CacheSpec(block_rows=4, streams=SPEC.streams)  # as in the script

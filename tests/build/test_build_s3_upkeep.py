@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 from cheap_streams import MeanColourSpec, SizeSpec
 
-import emofuse.build.worker
+import emofuse.extraction.worker
 from emofuse import stores
-from emofuse.build import build_cache, repair_cache
 from emofuse.cache import lease
-from emofuse.cache.verify import verify_cache
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, StoreError, StreamError
+from emofuse.extraction import build_cache
 from emofuse.specs import CacheSpec
 from emofuse.stores import as_path, file_sizes
+from emofuse.upkeep import repair_cache
+from emofuse.upkeep.verify import verify_cache
 
 STREAMS = (MeanColourSpec(), SizeSpec())
 SPEC = CacheSpec(block_rows=8, streams=STREAMS)
@@ -68,9 +69,9 @@ def damage(cache: Path) -> None:
 def computed(monkeypatch, built) -> set[tuple[int, tuple[str, ...]]]:
     """(block, streams) of what is computed from now on."""
     calls = set()
-    compute = emofuse.build.worker._compute_block
+    compute = emofuse.extraction.worker._compute_block
     monkeypatch.setattr(
-        emofuse.build.worker,
+        emofuse.extraction.worker,
         "_compute_block",
         lambda job, task: calls.add((task.block, task.streams)) or compute(job, task),
     )

@@ -12,13 +12,14 @@ import zarr
 from cheap_streams import MeanColourSpec, SizeSpec
 from PIL import Image
 
-from emofuse.build import build_cache, compare_sample
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
 from emofuse.datasets import read_dataset
 from emofuse.errors import StaleCacheError
+from emofuse.extraction import build_cache
 from emofuse.specs import BackboneSpec, CacheSpec, FolderSpec, RandomWeights, StratifiedSplit
 from emofuse.status import Status
+from emofuse.upkeep import compare_sample
 
 STREAMS = (MeanColourSpec(), SizeSpec())
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from cheap_streams import MeanColourSpec, SizeSpec
 
-from emofuse.build import build_cache
-from emofuse.build.plan import plan_build
 from emofuse.cache.reader import open_cache
-from emofuse.decode import read_image
 from emofuse.errors import IncompleteCacheError, StaleCacheError
+from emofuse.extraction import build_cache
+from emofuse.extraction.plan import plan_build
+from emofuse.media.decode import read_image
+from emofuse.media.views import apply_view, draw_view
 from emofuse.specs import AugmentSpec, CacheSpec
-from emofuse.views import apply_view, draw_view
 
 STREAMS = (MeanColourSpec(), SizeSpec())
 
@@ -73,7 +73,7 @@ def test_a_build_that_was_stopped_between_the_views_goes_on(path, manifest, in_p
             raise KeyboardInterrupt
         return write_block(*arguments, **values)
 
-    from emofuse.build import worker
+    from emofuse.extraction import worker
 
     write_block = worker.write_block
     monkeypatch.setattr(worker, "write_block", stop)

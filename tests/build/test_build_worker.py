@@ -7,11 +7,18 @@ from types import SimpleNamespace
 import pytest
 from cheap_streams import MeanColourSpec, SizeSpec
 
-from emofuse.build import cluster, worker
-from emofuse.build.plan import plan_build
-from emofuse.build.worker import BlockFailed, BuildJob, close_extractor, compute_block, describe_streams, resolve_device
 from emofuse.cache.structure import add_stream, create_cache
 from emofuse.errors import BuildError
+from emofuse.extraction import cluster, worker
+from emofuse.extraction.plan import plan_build
+from emofuse.extraction.worker import (
+    BlockFailed,
+    BuildJob,
+    close_extractor,
+    compute_block,
+    describe_streams,
+    resolve_device,
+)
 from emofuse.specs import BackboneSpec, CacheSpec, LbpSpec, RandomWeights, digest
 
 SPEC = CacheSpec(block_rows=8, streams=(MeanColourSpec(), SizeSpec()))

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emofuse.cache import copy
-from emofuse.cache.copy import CopySummary, copy_cache
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
 from emofuse.cache.structure import lock_cache
 from emofuse.errors import CacheError
+from emofuse.exchange import copy
+from emofuse.exchange.copy import CopySummary, copy_cache
 from emofuse.stores import as_path, file_sizes
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from emofuse.cache.export import check_format, export_cache
 from emofuse.cache.reader import open_cache
 from emofuse.cache.structure import add_stream, add_views, create_cache
 from emofuse.cache.writer import write_block
 from emofuse.errors import CacheError, IncompleteCacheError
+from emofuse.exchange.export import check_format, export_cache
 from emofuse.status import Status
 
 AUGMENT = {"version": 1, "flip": 0.5}

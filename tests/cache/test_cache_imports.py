@@ -9,11 +9,11 @@ import h5py
 import numpy as np
 import pytest
 
-from emofuse.cache import imports
-from emofuse.cache.imports import ImportRequest, import_stream
 from emofuse.cache.reader import open_cache
 from emofuse.cache.structure import lock_cache
 from emofuse.errors import CacheError, SpecError, StaleCacheError
+from emofuse.exchange import imports
+from emofuse.exchange.imports import ImportRequest, import_stream
 from emofuse.status import Status
 
 IDS = [f"s{row}" for row in range(10)]
@@ -339,7 +339,7 @@ def test_a_cache_in_use_is_left_alone(cache_path, npz):
 
 
 def test_an_export_can_be_imported(cache_path, tmp_path):
-    from emofuse.cache.export import export_cache
+    from emofuse.exchange.export import export_cache
 
     cache = open_cache(cache_path)
     for to in ("npz", "hdf5"):

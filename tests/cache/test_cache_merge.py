@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from emofuse.cache import merge_blocks
 from emofuse.cache.layout import manifest_path
-from emofuse.cache.merge import merge_caches
 from emofuse.cache.reader import open_cache
 from emofuse.cache.structure import add_stream, create_cache, lock_cache
 from emofuse.cache.writer import write_block
 from emofuse.errors import CacheError, StaleCacheError
+from emofuse.exchange import merge_blocks
+from emofuse.exchange.merge import merge_caches
 from emofuse.specs import DecodeSpec, FaceSpec
 from emofuse.status import Status
 from emofuse.stores import as_path

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from emofuse.cache.problems import list_problems
 from emofuse.cache.reader import open_cache
 from emofuse.cache.structure import add_stream, add_views
 from emofuse.cache.writer import write_block
 from emofuse.errors import CacheError
 from emofuse.status import Status
+from emofuse.upkeep.problems import list_problems
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from emofuse.cache import reader
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
 from emofuse.cache.structure import add_stream
-from emofuse.cache.verify import verify_cache
 from emofuse.cache.writer import write_block
 from emofuse.errors import CacheError, IncompleteCacheError
+from emofuse.upkeep.verify import verify_cache
 
 
 def expected_features() -> np.ndarray:

@@ -12,14 +12,13 @@ import pytest
 import zarr
 
 from emofuse.cache.layout import manifest_path
-from emofuse.cache.mend import discard_blocks
 from emofuse.cache.reader import open_cache
 from emofuse.cache.structure import add_stream, add_views
-from emofuse.cache.verify import Fault, verify_cache
-from emofuse.cache.writer import write_block
+from emofuse.cache.writer import discard_blocks, write_block
 from emofuse.errors import CacheError
 from emofuse.specs import digest
 from emofuse.status import Status
+from emofuse.upkeep.verify import Fault, verify_cache
 
 
 def flip(file, position: int, bit: int) -> None:

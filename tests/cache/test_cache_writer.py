@@ -14,11 +14,11 @@ from emofuse.cache import structure, writer
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
 from emofuse.cache.structure import add_stream, add_views, create_cache, drop_stream, update_origin
-from emofuse.cache.verify import verify_cache
 from emofuse.cache.writer import write_block
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, StaleCacheError, UnwritableCacheError
 from emofuse.status import Status
+from emofuse.upkeep.verify import verify_cache
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:

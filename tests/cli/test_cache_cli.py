@@ -73,7 +73,7 @@ def test_an_interrupted_build_says_that_it_can_go_on(images, spec, tmp_path, mon
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("emofuse.build.build_cache", interrupt)
+    monkeypatch.setattr("emofuse.extraction.build_cache", interrupt)
     command = f"emofuse cache build folder --data {images} --split stratified --spec {spec} --cache {tmp_path}/f.zarr"
     monkeypatch.setattr("sys.argv", command.split())
     with pytest.raises(SystemExit) as left:

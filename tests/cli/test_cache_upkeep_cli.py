@@ -98,8 +98,8 @@ def built(tmp_path, face, in_process_build):
 def in_process_build(face):
     from PIL import Image
 
-    from emofuse.build import BuildOptions, build_cache
     from emofuse.datasets import read_dataset
+    from emofuse.extraction import BuildOptions, build_cache
     from emofuse.specs import CacheSpec, FolderSpec, LbpSpec, StratifiedSplit
 
     def build(folder):

@@ -5,7 +5,6 @@ import io
 import pytest
 from rich.console import Console
 
-from emofuse.build import BuildState
 from emofuse.cli.live import format_seconds
 from emofuse.cli.progress import (
     ProgressBar,
@@ -14,6 +13,7 @@ from emofuse.cli.progress import (
     describe_state,
     format_counts,
 )
+from emofuse.extraction import BuildState
 
 COUNTS = {
     "lbp": {"ok": 30, "no_detection": 10},

@@ -11,8 +11,8 @@ from PIL import Image
 
 from emofuse.datasets import read_dataset
 from emofuse.datasets.demo import demo_info, generate_demo, generator
-from emofuse.decode import read_image
 from emofuse.errors import DatasetError, DecodeError
+from emofuse.media.decode import read_image
 from emofuse.specs import DecodeSpec, DemoSpec
 
 

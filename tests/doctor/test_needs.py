@@ -112,8 +112,8 @@ def test_weights_are_here_random_or_missing_with_how_to_get_them(tmp_path, share
 
 
 def test_the_estimate_is_the_size_of_a_cache_that_is_built(tmp_path, face):
-    from emofuse.build import BuildOptions, build_cache
     from emofuse.datasets import read_dataset
+    from emofuse.extraction import BuildOptions, build_cache
     from emofuse.specs import DemoSpec
 
     manifest = read_dataset(DemoSpec(root=tmp_path / "dataset", images=24))

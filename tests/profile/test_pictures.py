@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from emofuse.decode import read_image
 from emofuse.errors import DatasetError
+from emofuse.media.decode import read_image
 from emofuse.profile.pictures import draw_pictures, pick_pictures
 from emofuse.specs import DecodeSpec
 

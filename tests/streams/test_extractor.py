@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emofuse.decode import read_image
 from emofuse.errors import StreamError
+from emofuse.media.decode import read_image
 from emofuse.specs import ActionUnitsSpec, CacheSpec, CustomStreamSpec, DecodeSpec, FaceSpec, LandmarksSpec, LbpSpec
 from emofuse.status import Status
 from emofuse.streams import extractor as extractor_module

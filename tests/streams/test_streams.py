@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 import numpy as np
 import pytest
 
-from emofuse import decode
 from emofuse.errors import StreamError, WeightsError
+from emofuse.media import decode
 from emofuse.specs import (
     ActionUnitsSpec,
     BackboneSpec,

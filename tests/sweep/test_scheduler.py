@@ -132,7 +132,7 @@ def test_workers_that_offer_gpus_are_given_a_wave_a_gpu(cache, cluster, tmp_path
 
 
 def test_no_scheduler_and_no_worker_are_told(cache, cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr("emofuse.build.cluster._CONNECT_TIMEOUT_S", 1)
+    monkeypatch.setattr("emofuse.extraction.cluster._CONNECT_TIMEOUT_S", 1)
     nobody = SweepOptions(device="cpu", scheduler="tcp://127.0.0.1:9")
     with pytest.raises(BuildError, match=r"no Dask scheduler answers .* Start one with: dask scheduler"):
         run_sweep(cache, small_sweep(), tmp_path / "out", nobody)

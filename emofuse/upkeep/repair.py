@@ -10,24 +10,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.build.options import BuildOptions
-from emofuse.build.plan import BuildPlan
-from emofuse.build.progress import Progress
-from emofuse.build.run import carry_out, sigterm_as_interrupt
-from emofuse.build.tally import BuildSummary
 from emofuse.cache.attempts import writing
 from emofuse.cache.cached_stream import read_stream
-from emofuse.cache.mend import discard_blocks, restore_metadata
 from emofuse.cache.metadata import read_cache_layout, read_manifest, stream_names
 from emofuse.cache.reader import Cache, open_cache
 from emofuse.cache.stale import check_streams
 from emofuse.cache.structure import check_writable, lock_cache
-from emofuse.cache.verify import Fault, Verification, verify_cache
+from emofuse.cache.writer import discard_blocks
 from emofuse.errors import CacheError, SpecError
+from emofuse.extraction.options import BuildOptions
+from emofuse.extraction.plan import BuildPlan
+from emofuse.extraction.progress import Progress
+from emofuse.extraction.run import carry_out, sigterm_as_interrupt
+from emofuse.extraction.tally import BuildSummary
 from emofuse.specs import CacheSpec, StreamSpec, parse_spec
 from emofuse.status import Status
 from emofuse.stores import as_path
 from emofuse.streams import stream_identity
+from emofuse.upkeep.metadata import restore_metadata
+from emofuse.upkeep.verify import Fault, Verification, verify_cache
 
 _LISTED = 20
 _LEVELS = 3  # the root's metadata, then that of the group of streams and of arrays
@@ -177,7 +178,7 @@ def cache_spec(cache: Cache, names: Collection[str], own: Sequence[StreamSpec] =
     except SpecError as error:
         raise CacheError(
             f"{cache.path}: {', '.join(names)} cannot be computed from what the cache says of them ({error}). "
-            "For streams of one's own there is Python: emofuse.build.repair_cache(path, streams=[spec])"
+            "For streams of one's own there is Python: emofuse.extraction.repair_cache(path, streams=[spec])"
         ) from None
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-from emofuse.build.options import BuildOptions
-from emofuse.build.plan import BuildPlan
-from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob
-from emofuse.build.worker import close_extractor, compute_block, describe_streams, resolve_device
 from emofuse.cache.layout import StreamLayout
+from emofuse.extraction.options import BuildOptions
+from emofuse.extraction.plan import BuildPlan
+from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob
+from emofuse.extraction.worker import close_extractor, compute_block, describe_streams, resolve_device
 from emofuse.specs import CacheSpec
 
 
@@ -46,7 +46,7 @@ def open_workers(plan: BuildPlan, spec: CacheSpec, options: BuildOptions) -> Abs
     """
     if options.in_this_process:
         return _this_process()
-    from emofuse.build import cluster
+    from emofuse.extraction import cluster
 
     if options.scheduler is not None:
         return cluster.remote_workers(options.scheduler)
@@ -70,7 +70,7 @@ def count_workers(plan: BuildPlan, spec: CacheSpec, options: BuildOptions) -> in
     """
     if options.in_this_process:
         return 1
-    from emofuse.build import cluster
+    from emofuse.extraction import cluster
 
     count = options.workers
     if options.scheduler is not None:

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.build.repair import cache_spec
-from emofuse.build.worker import resolve_device
 from emofuse.cache.cached_stream import CachedStream
 from emofuse.cache.reader import Cache, open_cache
 from emofuse.cache.stale import check_streams
 from emofuse.datasets.rows import open_files
+from emofuse.extraction.worker import resolve_device
 from emofuse.specs import StreamSpec
 from emofuse.status import Status
 from emofuse.stores import as_path
 from emofuse.streams import stream_identity
 from emofuse.streams.base import Rows
 from emofuse.streams.extractor import Extractor
+from emofuse.upkeep.repair import cache_spec
 
 TOLERANCE = 0.02
 """Largest distance of two rows that pass for the same, as a share of their length: networks round differently in other

@@ -1,37 +1,21 @@
-"""Takes back what is damaged: blocks, so that they are computed again, and metadata that other metadata implies."""
+"""Writes damaged metadata of a cache anew where the rest of the cache implies it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 
-from emofuse.cache.layout import ARRAY_NAMES, FORMAT, CacheLayout, chunk_name, manifest_path, streams_dir
+from emofuse.cache.layout import FORMAT, CacheLayout, manifest_path, streams_dir
 from emofuse.cache.metadata import parse_stream_layout, read_attributes, read_cache_layout, stream_names
 from emofuse.cache.structure import create_array
-from emofuse.cache.verify import Fault
 from emofuse.cache.zarr_store import create_group
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import DatasetError
-
-
-def discard_blocks(path: Path, stream: str, blocks: Iterable[tuple[int, int]]) -> None:
-    """Deletes the chunks of some blocks, as if they had never been computed. Call it under `lock_cache`.
-
-    The status goes first: whenever this is interrupted, what is left of a block does not say that it is done.
-
-    Args:
-        path: of the cache.
-        stream: its name.
-        blocks: (block, view) of each.
-    """
-    folder = streams_dir(path) / stream
-    for block, view in blocks:
-        for array in reversed(ARRAY_NAMES):
-            (folder / array / chunk_name(block, array, view)).unlink(missing_ok=True)
+from emofuse.upkeep.verify import Fault
 
 
 def restore_metadata(path: Path, faults: Sequence[Fault]) -> list[str]:

@@ -26,12 +26,12 @@ import numpy.typing as npt
 import polars as pl
 
 from emofuse.cache.cached_stream import read_stream
-from emofuse.cache.foreign import ForeignArrays, open_arrays
 from emofuse.cache.layout import CacheLayout, StreamLayout
 from emofuse.cache.metadata import read_cache_layout, read_manifest
 from emofuse.cache.structure import add_stream, lock_cache
 from emofuse.cache.writer import write_block
 from emofuse.errors import CacheError
+from emofuse.exchange.foreign import ForeignArrays, open_arrays
 from emofuse.specs import ImportedSpec, canonical_json, parse_spec
 from emofuse.status import Status
 from emofuse.stores import is_remote

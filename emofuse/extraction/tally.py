@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from emofuse.build.tasks import BlockDone, BlockFailed, Problem
 from emofuse.errors import CacheError, StreamError, UnwritableCacheError
+from emofuse.extraction.tasks import BlockDone, BlockFailed, Problem
 from emofuse.status import Status
 
 # A block that fails does not cost the others, but when several fail the cause is the machine or the spec.

@@ -20,8 +20,8 @@ import numpy.typing as npt
 import polars as pl
 
 from emofuse.cache.layout import CacheLayout, manifest_path, streams_dir
-from emofuse.cache.mend import discard_blocks
 from emofuse.cache.metadata import extracted_streams, read_manifest, read_stream_layout, stream_names
+from emofuse.cache.writer import discard_blocks
 from emofuse.cache.zarr_store import open_array, update_group
 from emofuse.checksum import crc32c
 from emofuse.datasets.files import map_in_threads

@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from emofuse.build.seen import UNKNOWN, SeenFiles
-from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
 from emofuse.cache.layout import StreamLayout
 from emofuse.cache.writer import write_block
 from emofuse.checksum import crc32c
 from emofuse.datasets.manifest import FILE_COLUMNS
-from emofuse.decode import longest_file
 from emofuse.errors import BuildError, CacheError, UnwritableCacheError
+from emofuse.extraction.seen import UNKNOWN, SeenFiles
+from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
+from emofuse.media.decode import longest_file
 from emofuse.specs import StreamSpec, digest
 from emofuse.status import Status
 from emofuse.stores import is_remote

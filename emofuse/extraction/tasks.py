@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from emofuse.build.seen import SeenFiles
+from emofuse.extraction.seen import SeenFiles
 from emofuse.specs import CacheSpec, StreamSpec
 
 _TIMEOUT_S = 60.0

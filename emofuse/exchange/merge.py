@@ -17,11 +17,11 @@ import numpy as np
 
 from emofuse.cache.cached_stream import CachedStream
 from emofuse.cache.layout import StreamLayout, describe_difference
-from emofuse.cache.merge_blocks import MergedBlocks, OnBlocks, Part
-from emofuse.cache.merge_manifests import all_rows, same_rows
 from emofuse.cache.reader import Cache, open_cache
 from emofuse.cache.structure import add_stream, create_cache, lock_cache
 from emofuse.errors import CacheError, did_you_mean
+from emofuse.exchange.merge_blocks import MergedBlocks, OnBlocks, Part
+from emofuse.exchange.merge_manifests import all_rows, same_rows
 
 
 @dataclass(frozen=True)

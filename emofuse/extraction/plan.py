@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.build.tasks import BlockTask
 from emofuse.cache.cached_stream import CachedStream, read_streams
-from emofuse.cache.changes import DatasetChanges, notice_changes
 from emofuse.cache.layout import CacheLayout
 from emofuse.cache.metadata import read_cache_layout
 from emofuse.cache.stale import check_augment, check_block_rows, check_imported, check_streams
 from emofuse.datasets.files import FileFault
 from emofuse.datasets.manifest import Manifest
 from emofuse.datasets.rows import open_files
+from emofuse.extraction.changes import DatasetChanges, notice_changes
+from emofuse.extraction.tasks import BlockTask
 from emofuse.specs import CacheSpec, ImportedSpec
 from emofuse.stores import as_path
 from emofuse.streams import augment_identity, stream_identity

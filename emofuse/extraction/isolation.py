@@ -23,10 +23,10 @@ from typing import IO, Any, cast
 import psutil
 from distributed.protocol.pickle import dumps
 
-from emofuse.build.child import Answer, Request, read_frame, write_frame
-from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, default_timeout_s
 from emofuse.cache.layout import StreamLayout
 from emofuse.errors import BuildError
+from emofuse.extraction.child import Answer, Request, read_frame, write_frame
+from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, default_timeout_s
 
 # Read by native libraries when they are loaded, so they must be set before an interpreter starts. One worker a core,
 # one thread a worker: more threads only fight for the same cores.
@@ -58,7 +58,7 @@ class ExtractionProcess:
     def __init__(self, *, one_thread: bool) -> None:
         inherited = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "emofuse.build.child"],
+            [sys.executable, "-m", "emofuse.extraction.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**inherited, **_QUIET, **(ONE_THREAD if one_thread else {})},

@@ -14,11 +14,11 @@ from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker, LocalCluster, as_completed, get_worker
 from distributed.system import MEMORY_LIMIT
 
-from emofuse.build.isolation import IsolatedExtraction
-from emofuse.build.lanes import RESOURCE, Halves, Lane, LaneQueues, gpu_streams, open_lanes
-from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob
 from emofuse.cache.layout import StreamLayout
 from emofuse.errors import BuildError
+from emofuse.extraction.isolation import IsolatedExtraction
+from emofuse.extraction.lanes import RESOURCE, Halves, Lane, LaneQueues, gpu_streams, open_lanes
+from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob
 
 # All streams of the paper together, measured: about 2 GB in a worker.
 WORKER_BYTES = 2_500_000_000

@@ -14,16 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from emofuse.build.execution import build_device, count_workers
-from emofuse.build.options import BuildOptions
-from emofuse.build.plan import BuildPlan, Missing, plan_build
-from emofuse.build.worker import cap_native_threads
 from emofuse.cache.layout import StreamLayout
 from emofuse.cache.metadata import read_stream_layout
 from emofuse.cache.size import bytes_of_blocks, free_bytes, planned_layout
 from emofuse.cache.stale import check_is_imported
 from emofuse.datasets.manifest import Manifest
 from emofuse.datasets.rows import open_files
+from emofuse.extraction.execution import build_device, count_workers
+from emofuse.extraction.options import BuildOptions
+from emofuse.extraction.plan import BuildPlan, Missing, plan_build
+from emofuse.extraction.worker import cap_native_threads
 from emofuse.specs import CacheSpec
 from emofuse.stores import as_path
 from emofuse.streams.extractor import Extractor

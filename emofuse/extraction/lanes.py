@@ -14,7 +14,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
-from emofuse.build.tasks import BlockDone, BlockFailed, BlockTask, BuildJob
+from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob
 from emofuse.streams import may_use_gpu
 
 RESOURCE = "GPU"

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from emofuse.build.plan import BuildPlan
-from emofuse.build.seen import UNKNOWN, SeenFiles
 from emofuse.cache.layout import manifest_path
-from emofuse.cache.mend import discard_blocks
 from emofuse.cache.metadata import extracted_streams, read_stream_layout
+from emofuse.cache.writer import discard_blocks
 from emofuse.datasets.manifest import FILE_COLUMNS
 from emofuse.errors import StaleCacheError, StoreError
+from emofuse.extraction.plan import BuildPlan
+from emofuse.extraction.seen import UNKNOWN, SeenFiles
 
 _SUM = list(FILE_COLUMNS).index("crc32c")
 _NAMED = 3

@@ -32,7 +32,7 @@ class Request:
     """What is asked for.
 
     Attributes:
-        what: which function of `emofuse.build.worker`.
+        what: which function of `emofuse.extraction.worker`.
         job: the pickled `BuildJob`.
         arguments: of the function, behind the job.
         timeout_s: after which this process ends itself. The one that asks does not wait that long; this is for the case
@@ -109,7 +109,7 @@ def _listen(incoming: IO[bytes], requests: queue.SimpleQueue[Request]) -> None:
 
 
 def _answer(request: Request) -> Answer:
-    from emofuse.build import worker
+    from emofuse.extraction import worker
 
     try:
         return Answer(getattr(worker, request.what)(_job(request.job), *request.arguments))

@@ -11,21 +11,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from emofuse.build.execution import Workers, open_workers
-from emofuse.build.options import BuildOptions
-from emofuse.build.plan import BuildPlan, plan_build
-from emofuse.build.progress import BuildState, Progress
-from emofuse.build.record import FileRecord
-from emofuse.build.tally import BuildSummary, Tally
-from emofuse.build.tasks import BlockDone, BlockTask, BuildJob
 from emofuse.cache.attempts import writing
-from emofuse.cache.changes import adopt_changes
 from emofuse.cache.metadata import read_stream_layout
 from emofuse.cache.size import bytes_of_blocks, free_bytes
 from emofuse.cache.stale import check_is_imported
 from emofuse.cache.structure import add_stream, add_views, check_writable, create_cache, lock_cache, update_origin
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, UnwritableCacheError
+from emofuse.extraction.changes import adopt_changes
+from emofuse.extraction.execution import Workers, open_workers
+from emofuse.extraction.options import BuildOptions
+from emofuse.extraction.plan import BuildPlan, plan_build
+from emofuse.extraction.progress import BuildState, Progress
+from emofuse.extraction.record import FileRecord
+from emofuse.extraction.tally import BuildSummary, Tally
+from emofuse.extraction.tasks import BlockDone, BlockTask, BuildJob
 from emofuse.specs import CacheSpec, digest
 from emofuse.stores import as_path
 from emofuse.streams import stream_weights

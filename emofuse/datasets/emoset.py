@@ -71,9 +71,24 @@ def _read_json(root: Path, name: str) -> Any:
     if text.startswith(LFS_MAGIC):
         raise DatasetError(f"{path}: git-lfs pointer text instead of JSON; fetch the files: git lfs pull")
     try:
-        return json.loads(text.decode("utf-8-sig"))
+        return json.loads(text.decode("utf-8-sig"), object_pairs_hook=_mapping)
+    except _RepeatedKeyError as error:
+        raise DatasetError(f"{path}: {error.args[0]!r} is given twice in one mapping; leave one of them out") from None
     except ValueError as error:
         raise DatasetError(f"{path}: not valid JSON ({error}); download it again") from None
+
+
+class _RepeatedKeyError(ValueError):
+    pass
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping of JSON, whose reader would keep the last of two equal keys without a word."""
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _RepeatedKeyError(next(name for name in names if names.count(name) > 1))
+    return mapping
 
 
 def _read_classes(root: Path) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from emofuse.errors import SpecError, did_you_mean
@@ -16,6 +15,7 @@ from emofuse.specs.caches import CacheSpec
 from emofuse.specs.faults import describe_faults
 from emofuse.specs.pipelines import PipelineSpec
 from emofuse.specs.sweeps import SweepSpec
+from emofuse.specs.yaml_text import YamlFaults, parse_yaml
 
 SpecT = TypeVar("SpecT", bound=Spec)
 Bundle = Literal["cache_specs", "pipelines", "sweeps"]
@@ -137,9 +137,9 @@ def _find_yaml(bundle: Bundle, name_or_path: str | Path) -> Path:
 
 def _load_yaml(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise SpecError(str(path), [f"not valid YAML: {str(error).replace(chr(10), ' ')}"]) from None
+        data = parse_yaml(path.read_text(encoding="utf-8-sig"))
+    except YamlFaults as error:
+        raise SpecError(str(path), error.problems) from None
     except UnicodeDecodeError:
         raise SpecError(str(path), ["not a text file in UTF-8"]) from None
     if not isinstance(data, dict):

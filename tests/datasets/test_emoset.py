@@ -239,6 +239,7 @@ def test_a_root_one_level_too_high_is_recognised(emoset):
         ("info.json", '{"emotion": {}}', "info.json: has neither `emotion.label2idx` nor `label2idx`"),
         ("info.json", '{"label2idx": {"awe": 1, "fear": 2}}', r"label2idx must number the emotions 0, 1, 2, ..., got"),
         ("info.json", '{"label2idx": {"awe": 0, "awe ": 1}}', r"label2idx must number the emotions 0, 1, 2, ..., got"),
+        ("info.json", '{"label2idx": {"awe": 0, "awe": 0}}', r"info.json: 'awe' is given twice in one mapping"),
         ("info.json", '{"label2idx": {"awe": "a"}}', r"label2idx must number the emotions"),
         ("info.json", '{"label2idx": {"awe": [0]}}', r"label2idx must number the emotions"),
     ],

@@ -1,0 +1,69 @@
+"""YAML text to plain data. A key that is given twice is a fault: YAML's readers keep the last one without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+
+class YamlFaults(Exception):  # noqa: N818 - several faults of one text, for the reader of a file to name it
+    """What is wrong with a text, each fault with its place."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__(" | ".join(problems))
+
+
+def parse_yaml(text: str) -> Any:
+    """The data of one YAML document.
+
+    Raises:
+        YamlFaults: no YAML, or mappings in which a key is given twice: all of them, with both lines.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        problems = list(_repeated_keys(loader, node, "", set()))
+        if problems:
+            raise YamlFaults(problems)
+        return loader.construct_document(node)
+    except yaml.YAMLError as error:
+        raise YamlFaults([f"not valid YAML: {str(error).replace(chr(10), ' ')}"]) from None
+    except RecursionError:
+        raise YamlFaults(["not valid YAML: nested too deeply"]) from None
+    finally:
+        loader.dispose()  # type: ignore[no-untyped-call]
+
+
+def _repeated_keys(loader: yaml.SafeLoader, node: yaml.Node, place: str, seen: set[int]) -> Iterator[str]:
+    """Every key that a mapping has before, in the order of the text; a part with an anchor is looked at once."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _repeated_keys(loader, item, f"{place}[{index}]", seen)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    first_lines: dict[tuple[type, Any], int] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        name = f"{place}.{key.value}" if place else str(key.value)
+        if isinstance(key, yaml.ScalarNode):
+            identity = _identity(loader, key)
+            if identity in first_lines:
+                yield f"{name} is given twice (lines {first_lines[identity]} and {line}): leave one of them out"
+            first_lines.setdefault(identity, line)
+        yield from _repeated_keys(loader, value, name, seen)
+
+
+def _identity(loader: yaml.SafeLoader, key: yaml.ScalarNode) -> tuple[type, Any]:
+    """What makes two keys one: `a` and `"a"` are, `1` and `"1"` are not."""
+    if key.tag == "tag:yaml.org,2002:merge":
+        return yaml.MappingNode, key.value
+    constructed = loader.construct_object(key)  # type: ignore[no-untyped-call]
+    return type(constructed), constructed

@@ -8,13 +8,14 @@ reads them from a cache, `emofuse.predict` extracts them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from emofuse.errors import CacheError, SpecError, TrainingError, did_you_mean
+from emofuse.outliers import FAR, may_have_outliers, ordinary_values
 from emofuse.specs import FeaturesSpec
 
 if TYPE_CHECKING:
@@ -25,6 +26,21 @@ ACTION_UNITS = "action_units"
 STORED_DIMS = {LBP: 512, ACTION_UNITS: 30}
 MAD_TO_DEVIATION = 1.4826  # a normal distribution's standard deviation over its median absolute deviation
 _ROWS_AT_ONCE = 4096
+_COLUMNS_BYTES = 256 << 20  # of columns that are looked at whole, in search of outliers
+_EPS = float(np.finfo(np.float64).eps)
+
+LIMIT = 10.0
+"""A standardised value is limited to so many times that of the training value which is farthest out."""
+
+LEAST_ROWS = 2
+"""Training rows that a stream needs: with fewer there is no deviation, and no batch norm ever sees it."""
+
+_ALIGNED = (1, 133, 362)  # nose tip and inner eye corners of the face mesh: what `landmarks` aligns all meshes by
+FIXED_COLUMNS = {
+    "landmarks": (*(3 * point + axis for point in _ALIGNED for axis in (0, 1)), 3 * _ALIGNED[0] + 2),
+}
+"""Kind -> columns that its stream makes constant. They differ by the rounding of larger coordinates, which no look at
+the columns could tell from a signal."""
 
 RowBlocks = Callable[[], Iterator[tuple[int, npt.NDArray[np.float32]]]]
 """Begins a pass over rows: (first row, features (n, D)) of one block of consecutive rows after another."""
@@ -91,65 +107,133 @@ def derive(kind: str, stored: npt.NDArray[Any], size: int | None) -> npt.NDArray
 
 @dataclass(frozen=True)
 class Scaling:
-    """Standardisation of one stream: (x - center) / scale; rows without the stream become zeros.
+    """Standardisation of one stream: (x - center) / scale within +-limit; rows without the stream become zeros.
+
+    Each column is scaled by its own values alone. A column that is constant over the training rows, up to the rounding
+    of its mean (var <= n eps var + (n mean eps)^2, as in scikit-learn), has scale 1 and limit 0: no head can have
+    learned what another value of it means. Outliers (`emofuse.outliers`) have no say in center and scale, and no value
+    counts as more than `LIMIT` times as far out as the farthest ordinary training value.
 
     Attributes:
         center: (D,) float32.
         scale: (D,) float32, above 0.
+        limit: (D,) float32, of standardised values; None for none, as in runs of former versions.
+        fitted: whether `LEAST_ROWS` training rows had the stream. If not, it counts as missing in every row.
     """
 
     center: npt.NDArray[np.float32]
     scale: npt.NDArray[np.float32]
+    limit: npt.NDArray[np.float32] | None = None
+    fitted: bool = True
 
     @classmethod
-    def fit(cls, features: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], *, robust: bool = False) -> Self:
+    def fit(
+        cls,
+        features: npt.NDArray[np.float32],
+        rows: npt.NDArray[np.int64],
+        *,
+        robust: bool = False,
+        fixed: Sequence[int] = (),
+    ) -> Self:
         """Mean and population deviation, or median and 1.4826 MAD, of the given rows alone, computed in float64.
 
         Args:
             features: (N, D) float32.
             rows: (n,) int64, training rows that have the stream.
             robust: median and MAD.
+            fixed: columns that are constant by what the stream is.
         """
-        if robust and len(rows):
-            return cls.of(*_median_and_mad(features[rows]))
-        (scaling,) = cls.fit_many(lambda: _blocks_of(features), [rows])
+        if robust and len(rows) >= LEAST_ROWS:
+            return cls.of(_robust_moments(features[rows]), fixed)
+        (scaling,) = cls.fit_many(lambda: _blocks_of(features), [rows], fixed)
         return scaling
 
     @classmethod
-    def fit_many(cls, blocks: RowBlocks, sets: Sequence[npt.NDArray[np.int64]]) -> list[Self]:
+    def fit_many(
+        cls, blocks: RowBlocks, sets: Sequence[npt.NDArray[np.int64]], fixed: Sequence[int] = ()
+    ) -> list[Self]:
         """Mean and population deviation of several sets of rows: two passes over the same blocks, in float64.
 
-        Blocks of the same rows give the same bits, whether they lie in memory or are read.
+        A third one looks for outliers in columns that may have some. Blocks of the same rows give the same bits,
+        whether they lie in memory or are read.
 
         Args:
             blocks: of all rows, in order.
-            sets: each (n,) int64; without a row, center is 0 and scale 1.
+            sets: each (n,) int64; with fewer than `LEAST_ROWS` rows nothing is fitted: center 0, scale 1, limit 0.
+            fixed: columns that are constant by what the stream is.
         """
         ordered = [np.sort(rows) for rows in sets]
-        totals = _sums(blocks, ordered, lambda block, _: block)
-        means = [total / max(len(rows), 1) for total, rows in zip(totals, ordered, strict=True)]
-        squares = _sums(blocks, ordered, lambda block, index: np.square(block - means[index]))
-        spreads = [np.sqrt(total / max(len(rows), 1)) for total, rows in zip(squares, ordered, strict=True)]
-        return [cls.of(mean, spread) for mean, spread in zip(means, spreads, strict=True)]
+        moments = _moments(blocks, ordered)
+        _leave_out_outliers(blocks, ordered, moments)
+        return [cls.of(found, fixed) for found in moments]
 
     @classmethod
-    def of(cls, center: npt.NDArray[np.float64], spread: npt.NDArray[np.float64]) -> Self:
-        """A scaling by these numbers (D,); what is not finite stays so, for the caller to see.
+    def of(cls, moments: Moments, fixed: Sequence[int] = ()) -> Self:
+        """A scaling by these moments; what is not finite stays so, for the caller to see."""
+        if moments.count < LEAST_ROWS:
+            zeros = np.zeros(len(moments.center), np.float32)
+            return cls(zeros, np.ones_like(zeros), zeros, fitted=False)
+        with np.errstate(invalid="ignore", over="ignore", under="ignore", divide="ignore"):
+            scale = moments.spread.astype(np.float32)
+            constant = moments.is_constant() | (scale == 0)
+            constant[list(fixed)] = True
+            scale = np.where(constant, np.float32(1), scale)
+            limit = np.where(constant, 0.0, LIMIT * moments.farthest / scale).astype(np.float32)
+            return cls(moments.center.astype(np.float32), scale, limit)
 
-        A column that is constant up to float32 rounding has scale 1: the aligned eye corners of `landmarks` differ in
-        their last bits only, and those blown up to unit variance would be noise to a head.
-        """
-        with np.errstate(invalid="ignore", over="ignore"):
-            eps = np.finfo(np.float32).eps
-            rounding = eps * (8 * np.abs(center) + np.max(np.abs(center) + spread))
-            return cls(center.astype(np.float32), np.where(spread <= rounding, 1.0, spread).astype(np.float32))
+    def present(self, valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """(n,) bool: which of these rows have the stream for a head; none if it was not fitted."""
+        return valid if self.fitted else np.zeros_like(valid)
 
     def apply(self, features: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
         """(n, D) float32: the given rows standardised, zeros where `valid` (n,) does not hold."""
-        scaled = features - self.center
-        scaled /= self.scale
-        scaled[~valid] = 0
+        with np.errstate(invalid="ignore", over="ignore"):
+            scaled = features - self.center
+            scaled /= self.scale
+            if self.limit is not None:
+                np.clip(scaled, -self.limit, self.limit, out=scaled)
+        scaled[~self.present(valid)] = 0
         return scaled
+
+    def beyond(self, features: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """(n, D) bool: values of the given rows that `apply` limits, in columns that are not constant."""
+        if self.limit is None or not self.fitted:
+            return np.zeros(features.shape, dtype=np.bool_)
+        with np.errstate(invalid="ignore", over="ignore"):
+            over: npt.NDArray[np.bool_] = np.abs((features - self.center) / self.scale) > self.limit
+        over &= (self.limit > 0) & valid[:, None]
+        return over
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What n values of each of D columns are like, in float64.
+
+    Attributes:
+        count: n.
+        center: (D,) mean or median.
+        spread: (D,) deviation, or what stands for it.
+        farthest: (D,) largest distance of a value from the center.
+    """
+
+    count: int
+    center: npt.NDArray[np.float64]
+    spread: npt.NDArray[np.float64]
+    farthest: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, values: npt.NDArray[np.floating[Any]]) -> Self:
+        """Mean and population deviation of values (n, D) in memory."""
+        wide = values.astype(np.float64)
+        center = wide.mean(axis=0)
+        distance = np.abs(wide - center)
+        return cls(len(wide), center, np.sqrt(np.square(distance).mean(axis=0)), distance.max(axis=0))
+
+    def is_constant(self) -> npt.NDArray[np.bool_]:
+        """(D,) bool: columns whose deviation is no more than the rounding of their mean."""
+        var = np.square(self.spread)
+        constant: npt.NDArray[np.bool_] = var <= self.count * _EPS * var + np.square(self.count * self.center * _EPS)
+        return constant
 
 
 def check_finite(stream: str, scaling: Scaling) -> None:
@@ -212,21 +296,82 @@ def _sums(
     """For each set of ascending rows (D,) float64: the sum of what is made of its rows of every block."""
     totals: list[Any] = [0.0] * len(sets)
     with np.errstate(invalid="ignore", over="ignore"):
-        for first, block in blocks():
-            for index, rows in enumerate(sets):
-                start, stop = np.searchsorted(rows, (first, first + len(block)))
-                own = block[rows[start:stop] - first]
-                totals[index] = totals[index] + of_rows(own, index).sum(axis=0, dtype=np.float64)
+        for index, rows in _parts(blocks, sets):
+            totals[index] = totals[index] + of_rows(rows, index).sum(axis=0, dtype=np.float64)
     return totals
 
 
-def _median_and_mad(
-    features: npt.NDArray[np.float32],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Column by column: no second copy of the table."""
-    median, mad = np.empty(features.shape[1]), np.empty(features.shape[1])
-    for index in range(features.shape[1]):
+def _parts(
+    blocks: RowBlocks, sets: Sequence[npt.NDArray[np.int64]]
+) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    """(index of a set, those of its ascending rows that lie in a block), block after block."""
+    for first, block in blocks():
+        for index, rows in enumerate(sets):
+            start, stop = np.searchsorted(rows, (first, first + len(block)))
+            yield index, block[rows[start:stop] - first]
+
+
+def _moments(blocks: RowBlocks, sets: Sequence[npt.NDArray[np.int64]]) -> list[Moments]:
+    """Of each set of ascending rows, in two passes."""
+    low: list[Any] = [np.inf] * len(sets)
+    high: list[Any] = [-np.inf] * len(sets)
+
+    def noted(rows: npt.NDArray[np.float32], index: int) -> npt.NDArray[np.float32]:
+        low[index] = np.minimum(low[index], rows.min(axis=0, initial=np.inf))
+        high[index] = np.maximum(high[index], rows.max(axis=0, initial=-np.inf))
+        return rows
+
+    totals = _sums(blocks, sets, noted)
+    means = [total / max(len(rows), 1) for total, rows in zip(totals, sets, strict=True)]
+    squares = _sums(blocks, sets, lambda rows, index: np.square(rows - means[index]))
+    spreads = [np.sqrt(total / max(len(rows), 1)) for total, rows in zip(squares, sets, strict=True)]
+    with np.errstate(invalid="ignore"):
+        farthest = [np.maximum(h - mean, mean - l) for h, l, mean in zip(high, low, means, strict=True)]
+    return [Moments(len(rows), *found) for rows, *found in zip(sets, means, spreads, farthest, strict=True)]
+
+
+def _leave_out_outliers(blocks: RowBlocks, sets: Sequence[npt.NDArray[np.int64]], moments: list[Moments]) -> None:
+    """Puts moments of ordinary values in the place of those of all, in columns with outliers."""
+    suspects = [may_have_outliers(found.count, found.farthest, found.spread) for found in moments]
+    columns = np.flatnonzero(np.any(suspects, axis=0))
+    rows_in_all = sum(len(rows) for rows in sets)
+    at_once = max(1, _COLUMNS_BYTES // max(1, np.dtype(np.float32).itemsize * rows_in_all))
+    for start in range(0, len(columns), at_once):
+        own = columns[start : start + at_once]
+        parts: list[list[npt.NDArray[np.float32]]] = [[] for _ in sets]
+        for index, rows in _parts(blocks, sets):
+            parts[index].append(rows[:, own])
+        for index, of_set in enumerate(parts):
+            values = np.concatenate(of_set)
+            for place in np.flatnonzero(suspects[index][own]).tolist():
+                ordinary = ordinary_values(values[:, place])
+                if ordinary is not None:
+                    moments[index] = _with_column(moments[index], own[place], Moments.of(values[ordinary, place, None]))
+
+
+def _with_column(moments: Moments, column: int, found: Moments) -> Moments:
+    """The same with one column's numbers replaced by those of moments of this column alone."""
+    parts = {}
+    for name in ("center", "spread", "farthest"):
+        parts[name] = getattr(moments, name).copy()
+        parts[name][column] = getattr(found, name)[0]
+    return replace(moments, **parts)
+
+
+def _robust_moments(features: npt.NDArray[np.float32]) -> Moments:
+    """Median and 1.4826 MAD of each column, without a second copy of the table.
+
+    Where the MAD is next to nothing, because more than half of the values are equal, the deviation stands for it.
+    """
+    dim = features.shape[1]
+    median, spread, farthest = np.empty(dim), np.empty(dim), np.empty(dim)
+    for index in range(dim):
         wide = features[:, index].astype(np.float64)
+        ordinary = ordinary_values(wide)
+        kept = wide if ordinary is None else wide[ordinary]
         median[index] = np.median(wide)
-        mad[index] = np.median(np.abs(wide - median[index]))
-    return median, MAD_TO_DEVIATION * mad
+        distance = np.abs(wide - median[index])
+        mad, deviation = MAD_TO_DEVIATION * np.median(distance), kept.std()
+        spread[index] = mad if mad > deviation / FAR else deviation
+        farthest[index] = np.abs(kept - median[index]).max()
+    return Moments(len(features), median, spread, farthest)

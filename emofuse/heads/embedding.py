@@ -34,7 +34,8 @@ CHUNK_BYTES = 4 << 20
 class StreamEmbedding(nn.Module):
     """What one stream's embedding has learned. A learned vector takes the place of a missing stream.
 
-    The vector starts at zero, which is the mean of all embeddings after batch norm.
+    The vector starts at zero, the mean of all embeddings after batch norm. If no training row lacks the stream, nothing
+    trains it: it follows that mean, which is the norm's bias (`follow_mean`).
     """
 
     def __init__(self, lanes: Lanes, dim: int, embed_dim: int) -> None:
@@ -43,6 +44,11 @@ class StreamEmbedding(nn.Module):
         self.linear = Projection(lanes, dim, embed_dim)
         self.norm = MaskedBatchNorm(lanes, embed_dim)
         self.missing = nn.Parameter(torch.zeros(len(lanes), embed_dim))
+
+    @torch.no_grad()
+    def follow_mean(self, untrained: Tensor) -> None:
+        """Sets the vector of these lanes, (n,) bool, to the mean of the embeddings that it stands for."""
+        self.missing.copy_(torch.where(untrained.unsqueeze(1), self.norm.bias, self.missing))
 
 
 class Embeddings(nn.Module):

@@ -34,7 +34,7 @@ class StreamHead(nn.Module):
 class LateHead(nn.Module):
     """p = sum of w_s p_s over the streams that the row has, over the sum of their w_s; w_s = exp(log_weight_s).
 
-    A row without any stream gets learned probabilities of their own.
+    A row without any stream gets learned probabilities of their own, all classes alike if no training row was such.
 
     Args:
         group: K lanes, ordered by fold.
@@ -55,7 +55,7 @@ class LateHead(nn.Module):
         self.heads = nn.ModuleDict(
             {key_of(stream): StreamHead(own, stream, embed_dim, widths) for stream, own in self.lanes_of.items()}
         )
-        self.nothing = Vector(Lanes(group), classes)
+        self.nothing = Vector(Lanes(group), classes, zero=True)
 
     def forward(self, batch: Batch, noise: Noise | None = None) -> Tensor:
         """Logarithms of probabilities (K, B, C): logits whose softmax they are."""

@@ -106,13 +106,21 @@ def _of_weight(grad: Tensor, values: Tensor, gradient: Tensor | None, dtype: tor
 
 
 class Vector(nn.Module):
-    """A learned vector a lane; starts like the bias of a linear layer of that many inputs."""
+    """A learned vector a lane.
 
-    def __init__(self, lanes: Lanes, dim: int, fan_in: Sequence[int] | None = None) -> None:
+    Args:
+        lanes: that have it.
+        dim: its width.
+        fan_in: inputs a lane of the linear layer like whose bias it starts; `dim` unless given.
+        zero: it starts at zero instead, for what may be used without ever having been trained.
+    """
+
+    def __init__(self, lanes: Lanes, dim: int, fan_in: Sequence[int] | None = None, *, zero: bool = False) -> None:
         super().__init__()
         self.lanes = lanes
-        self.fan_in = (dim,) * len(lanes) if fan_in is None else tuple(fan_in)
-        self.weight = nn.Parameter(torch.empty(len(lanes), dim))
+        if not zero:
+            self.fan_in = (dim,) * len(lanes) if fan_in is None else tuple(fan_in)
+        self.weight = nn.Parameter((torch.zeros if zero else torch.empty)(len(lanes), dim))
 
     def forward(self) -> Tensor:
         """(n, 1, dim), to be added to the values of all rows."""

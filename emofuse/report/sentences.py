@@ -178,7 +178,8 @@ def _interval_note(results: Results, uncertainty: Uncertainty) -> str:
         else ""
     )
     lacking = (
-        f" In {uncertainty.lacking:,} resamples a class has no image; its F1 counts 0 there."
+        f" In {uncertainty.lacking:,} resamples a class has no image; macro F1 is there the mean over the classes that "
+        "have images or answers."
         if uncertainty.lacking
         else ""
     )

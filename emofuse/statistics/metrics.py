@@ -20,14 +20,16 @@ def accuracy(confusion: Floats) -> Floats:
 
 
 def macro_f1(confusion: Floats) -> Floats:
-    """Mean F1 over all C classes, as the scores of a run are defined: a class with no row and no answer counts 0.
+    """Mean F1 over the classes that occur, as the scores of a run are defined; NaN without a row.
 
-    So a resample that misses a class altogether, or holds a single one, has a low but defined score.
+    A class occurs that has a row or an answer: one with answers and no row counts 0, one with neither is left out, as
+    scikit-learn has it. So a resample that misses a class is scored on the others.
     """
     hit = np.diagonal(confusion, axis1=-2, axis2=-1)
     below = confusion.sum(axis=-1) + confusion.sum(axis=-2)
     f1 = np.divide(2 * hit, below, out=np.zeros(below.shape), where=below > 0)
-    mean: Floats = f1.mean(axis=-1)
+    occurs = (below > 0).sum(axis=-1)
+    mean: Floats = np.divide(f1.sum(axis=-1), occurs, out=np.full(occurs.shape, np.nan), where=occurs > 0)
     return mean
 
 

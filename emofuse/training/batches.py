@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from emofuse.errors import TrainingError
+from emofuse.features import Scaling
 from emofuse.heads.lanes import Batch
 from emofuse.training.members import Fold, Table
 from emofuse.training.streaming import Source, Window
@@ -215,26 +216,36 @@ class Standardised:
             name: _stack([fold.scaling[name].center for fold in folds]).to(device, dtype) for name in streams
         }
         self._scale = {name: _stack([fold.scaling[name].scale for fold in folds]).to(device, dtype) for name in streams}
+        self._limit = {name: _stack([_limit(fold.scaling[name]) for fold in folds]).to(device, dtype) for name in streams}
+        fitted = [[fold.scaling[name].fitted for fold in folds] for name in streams]
+        self._fitted = torch.tensor(fitted, device=device).unsqueeze(2)
         self._dtype = dtype
 
     def read(self, rows: Tensor, present: Tensor) -> tuple[Batch, Tensor]:
         """Features and labels (F, B) int64 of rows (F, B) int64; rows that are not present have no stream.
 
+        No row has a stream that the fold's training rows do not have. The numbers are those of `Scaling.apply`.
+
         Rows are of the table with all its views: N x view + row.
         """
         flat = rows.reshape(-1)
-        valid = self._valid.index_select(1, flat).view(-1, *rows.shape) & present
+        valid = self._valid.index_select(1, flat).view(-1, *rows.shape) & present & self._fitted
         whole = valid.device.type == "cpu" and bool(valid.all())  # to ask a GPU would be to wait for it
         missing = valid.logical_not().unsqueeze(3)
         features = {}
         for index, name in enumerate(self._streams):
             taken = self.source.take(name, flat).view(*rows.shape, -1).to(self._dtype)
-            features[name] = taken.sub_(self._center[name]).div_(self._scale[name])  # `take` gives new memory
+            taken.sub_(self._center[name]).div_(self._scale[name])  # `take` gives new memory
+            features[name] = taken.clamp_(-self._limit[name], self._limit[name])
             if not whole:
                 features[name].masked_fill_(missing[index], 0)
         return Batch(features, dict(zip(self._streams, valid, strict=True))), self._labels[
             flat % len(self._labels)
         ].view_as(rows)
+
+
+def _limit(scaling: Scaling) -> npt.NDArray[np.float32]:
+    return np.full_like(scaling.scale, np.inf) if scaling.limit is None else scaling.limit
 
 
 def _stack(arrays: Sequence[npt.NDArray[np.float32]]) -> Tensor:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.features import Scaling, cached_streams, derive, variant
+from emofuse.features import FIXED_COLUMNS, Scaling, cached_streams, derive, variant
 from emofuse.heads.lanes import variant_of
 from emofuse.specs import FeaturesSpec
 from emofuse.status import Status
@@ -211,7 +211,7 @@ class Columns:
         """
         self.status(column)
         if not robust:
-            return Scaling.fit_many(lambda: self._pass(column), sets)
+            return Scaling.fit_many(lambda: self._pass(column), sets, FIXED_COLUMNS.get(column.kind, ()))
         features = self.take(column, np.arange(self.rows))
         return [Scaling.fit(features, rows, robust=True) for rows in sets]
 

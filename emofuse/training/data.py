@@ -16,7 +16,7 @@ import torch
 
 from emofuse.datasets.splits import cross_validation_folds, stratified_split
 from emofuse.errors import TrainingError
-from emofuse.features import ACTION_UNITS, Scaling, check_finite, neutral_rows
+from emofuse.features import ACTION_UNITS, LEAST_ROWS, Scaling, check_finite, neutral_rows
 from emofuse.specs import RunSpec, SplitSpec, StratifiedSplit, digest
 from emofuse.training.columns import Column, Columns
 from emofuse.training.machine import default_memory_bytes, resolve_device
@@ -26,7 +26,7 @@ from emofuse.training.streaming import Window
 if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
 
-TRAINING_VERSION = 3  # raised whenever this code gives other weights for the same spec and rows: part of every digest
+TRAINING_VERSION = 4  # raised whenever this code gives other weights for the same spec and rows: part of every digest
 FEATURES_SHARE = 0.5
 """Of the memory, for features: those of a run that need more are streamed."""
 
@@ -204,7 +204,10 @@ class TrainingData:
         valid = self.columns.valid(column)
         used = [rows[fold].train[valid[rows[fold].train]] for fold in lacking]
         if neutral is not None:
-            used = [neutral_rows(own, self.labels, self.classes, column.stream, neutral) for own in used]
+            used = [
+                neutral_rows(own, self.labels, self.classes, column.stream, neutral) if len(own) >= LEAST_ROWS else own
+                for own in used
+            ]
         robust = column.kind == ACTION_UNITS and neutral is None
         for fold, scaling in zip(lacking, self.columns.fit(column, used, robust=robust) if used else [], strict=True):
             check_finite(column.stream, scaling)

@@ -13,7 +13,8 @@ from torch import Tensor
 from emofuse.errors import TrainingError
 from emofuse.heads import make_head
 from emofuse.heads.dropout import Noise, named_generator
-from emofuse.heads.lanes import Lanes, owners, plain_name, shrink
+from emofuse.heads.embedding import StreamEmbedding
+from emofuse.heads.lanes import Lanes, key_of, owners, plain_name, shrink
 from emofuse.training.balancing import BranchBalance
 from emofuse.training.batches import Order, Standardised, ViewDraws
 from emofuse.training.machine import Machine
@@ -55,6 +56,10 @@ class Room:
         views = named_generator(train.order_seed, "views of rows")
         self.source = _make_source(table, tuple(self.dims), machine, window)
         self.rows = Standardised(self.source, table, tuple(self.dims), used, device=machine.device, dtype=machine.dtype)
+        self.never_missing = {
+            stream: torch.tensor([_is_never_missing(table, fold, stream) for fold in used], device=machine.device)
+            for stream in self.dims
+        }
         self.order = Order(
             folds,
             self.folds,
@@ -143,6 +148,10 @@ class Group:
 
     def validate(self) -> list[dict[str, float]]:
         """For each lane {val_loss, val_accuracy, val_macro_f1}."""
+        for stream, of_folds in self._room.never_missing.items():
+            embedding = getattr(self._head.embeddings, key_of(stream), None)
+            if isinstance(embedding, StreamEmbedding):
+                embedding.follow_mean(embedding.lanes.of_folds(of_folds))
         return self._room.validation.scores(self._head, self._lanes)
 
     @torch.no_grad()
@@ -173,6 +182,12 @@ class Group:
 
     def _state(self) -> dict[str, Tensor]:
         return {name: tensor.detach() for name, tensor in self._head.state_dict().items()}
+
+
+def _is_never_missing(table: Table, fold: Fold, stream: str) -> bool:
+    """Whether all views of all training rows have the stream: then no step trains what stands for it where it lacks."""
+    valid = table.valid[stream].view(table.views, -1)[:, torch.from_numpy(fold.train)]
+    return fold.scaling[stream].fitted and bool(valid.all())
 
 
 def _make_source(table: Table, streams: Sequence[str], machine: Machine, window: Window | None) -> Source:

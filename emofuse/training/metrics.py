@@ -17,8 +17,10 @@ def classification_metrics(
 ) -> dict[str, Any]:
     """Metrics of n >= 1 labelled rows, all as plain JSON.
 
-    Every one of the C classes counts, also one that no row has: macro is the plain mean over classes, weighted the mean
-    by support, and a ratio with nothing below the line is 0 (scikit-learn's `labels=range(C), zero_division=0`).
+    Macro is the plain mean over the classes that occur, which have a row or were predicted for one; a class that has no
+    row and was never predicted is left out, for there is nothing to score it by (scikit-learn's default). One that was
+    predicted and has no row counts 0. Weighted is the mean by support, and a ratio with nothing below the line is 0
+    (scikit-learn's `zero_division=0`).
     Specificity of a class is TN / (TN + FP), one class against the rest. The predicted class is the first of the
     largest probabilities. `loss` is the mean negative log of the true class's probability, probabilities clipped to
     at least 1e-12 so that it stays finite.
@@ -45,11 +47,12 @@ def classification_metrics(
     confusion = np.bincount(labels * count + probs.argmax(axis=1), minlength=count * count).reshape(count, count)
     support = confusion.sum(axis=1)
     table = _per_class(confusion)
+    occurs = support + confusion.sum(axis=0) > 0
     true_probs = probs[np.arange(len(labels)), labels].astype(np.float64)
     return {
         "accuracy": float(np.trace(confusion) / len(labels)),
         "loss": float(-np.log(np.maximum(true_probs, SMALLEST_PROB)).mean()),
-        "macro": {name: float(table[name].mean()) for name in _MEASURES},
+        "macro": {name: float(table[name][occurs].mean()) for name in _MEASURES},
         "weighted": {name: float(table[name] @ support / len(labels)) for name in _MEASURES},
         "per_class": [
             {"label": label, **{name: float(table[name][c]) for name in _MEASURES}, "support": int(support[c])}

@@ -19,7 +19,7 @@ import torch
 
 import emofuse
 from emofuse.datasets.splits import SPLITS
-from emofuse.features import ACTION_UNITS, STORED_DIMS, Scaling
+from emofuse.features import ACTION_UNITS, LEAST_ROWS, STORED_DIMS, Scaling
 from emofuse.heads import load_head_weights
 from emofuse.results import Predictions, RunRecord
 from emofuse.specs import RunSpec
@@ -109,7 +109,7 @@ def _probs(
                     scaled, valid = {}, {}
                     for column in data.columns.of(trained.spec.features):
                         name = column.stream
-                        valid[name] = data.columns.valid(column)[inside]
+                        valid[name] = trained.scaling[name].present(data.columns.valid(column)[inside])
                         taken = features[column][inside - span.start]
                         scaled[name] = trained.scaling[name].apply(taken, valid[name])
                     found[split].append(head_probs(head, scaled, valid))
@@ -134,7 +134,7 @@ def _record(
         cache_spec=_cache_spec(cache, spec),
         classes=list(cache.classes),
         dataset=dict(cache.manifest.info),
-        streams=_streams(cache, data, spec),
+        streams=_streams(cache, data, trained),
         rows={split: {"rows": len(own), "missing": _missing(data, spec, own)} for split, own in rows.items()},
         metrics={
             split: classification_metrics(cache.labels[own], probs[split], cache.classes) for split, own in rows.items()
@@ -168,9 +168,9 @@ def _cache_spec(cache: Cache, spec: RunSpec) -> dict[str, Any]:
     return {"name": cache.path.stem, "decode": cache.decode, "face": cache.face, "streams": streams}
 
 
-def _streams(cache: Cache, data: TrainingData, spec: RunSpec) -> dict[str, Any]:
+def _streams(cache: Cache, data: TrainingData, trained: Trained) -> dict[str, Any]:
     found = {}
-    for column in data.columns.of(spec.features):
+    for column in data.columns.of(trained.spec.features):
         stream = cache.streams[column.stream]
         found[column.stream] = {
             "kind": stream.kind,
@@ -178,6 +178,7 @@ def _streams(cache: Cache, data: TrainingData, spec: RunSpec) -> dict[str, Any]:
             "dim": stream.dim,
             "used_dim": column.dim,
             "weights": stream.weights,
+            "fitted": trained.scaling[column.stream].fitted,
         }
     return found
 
@@ -216,7 +217,7 @@ def _action_unit_baseline(data: TrainingData, spec: RunSpec) -> Scaling | None:
     of_all = spec.model_copy(update={"features": spec.features.model_copy(update=wanted)})
     (column,) = data.columns.of(of_all.features)
     train = data.folds(spec)[spec.fold.index if spec.fold else 0].train
-    if not data.columns.valid(column)[train].any():
+    if data.columns.valid(column)[train].sum() < LEAST_ROWS:
         return None
     return data.scaling(of_all)[found[0]]
 
@@ -229,6 +230,8 @@ def _arrays(trained: Trained, baseline: Scaling | None) -> dict[str, npt.NDArray
         fitted["baseline"] = baseline
     for name, values in fitted.items():
         arrays |= {f"{name}.center": values.center, f"{name}.scale": values.scale}
+        if values.limit is not None:
+            arrays[f"{name}.limit"] = values.limit
     return arrays
 
 

@@ -55,7 +55,7 @@ class TrainedHead:
         spec = _run_spec(self.record)
         rows, valid = {}, {}
         for name in spec.features.streams:
-            valid[name] = status[name] == Status.OK
+            valid[name] = self.scaling[name].present(status[name] == Status.OK)
             derived = derived_features(self.record.streams[name]["kind"], features[name], spec.features)
             rows[name] = self.scaling[name].apply(derived, valid[name])
         return head_probs(self.head, rows, valid)
@@ -75,7 +75,10 @@ def load_head(folder: Path, *, device: str = "cpu") -> TrainedHead:
     weights = {name.removeprefix("head."): array for name, array in arrays.items() if name.startswith("head.")}
     try:
         head = load_head_weights(spec.head, dims, len(record.classes), weights)
-        scaling = {name: _saved_scaling(arrays, f"scaling.{name}") for name in streams}
+        scaling = {
+            name: _saved_scaling(arrays, f"scaling.{name}", fitted=record.streams[name].get("fitted", True))
+            for name in streams
+        }
         baseline = _saved_scaling(arrays, "baseline") if "baseline.center" in arrays else None
     except (KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
@@ -98,8 +101,9 @@ def head_probs(
     return probs
 
 
-def _saved_scaling(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> Scaling:
-    return Scaling(arrays[f"{name}.center"], arrays[f"{name}.scale"])
+def _saved_scaling(arrays: Mapping[str, npt.NDArray[Any]], name: str, *, fitted: bool = True) -> Scaling:
+    """As it was written; runs of former versions have no limits, and used streams that nothing was fitted to."""
+    return Scaling(arrays[f"{name}.center"], arrays[f"{name}.scale"], arrays.get(f"{name}.limit"), fitted)
 
 
 def _run_spec(record: RunRecord) -> RunSpec:

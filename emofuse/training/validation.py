@@ -144,12 +144,12 @@ def _softmax(logits: Tensor) -> Tensor:
 
 
 def _scores(confusion: npt.NDArray[np.int64], losses: Sequence[float]) -> list[dict[str, float]]:
-    """From K confusion matrices (K, C, C), true class by predicted class."""
+    """From K confusion matrices (K, C, C), true class by predicted class; macro F1 is over the classes that occur."""
     hits = np.diagonal(confusion, axis1=1, axis2=2)
     below = confusion.sum(1) + confusion.sum(2)
     f1 = np.divide(2 * hits, below, out=np.zeros(hits.shape), where=below > 0)
     accuracy = hits.sum(1) / confusion.sum((1, 2))
     return [
         {"val_loss": loss, "val_accuracy": float(right), "val_macro_f1": float(macro)}
-        for loss, right, macro in zip(losses, accuracy, f1.mean(1), strict=True)
+        for loss, right, macro in zip(losses, accuracy, f1.sum(1) / (below > 0).sum(1), strict=True)
     ]

@@ -102,7 +102,8 @@ def test_reading_notes_say_how_intervals_were_made(make, make_run):
     assert sentences.reading_notes(results, measured)[1] == (
         "In brackets: 95 % percentile bootstrap interval. 2,000 times (PCG64, seed 0) as many images as there are (20) "
         "were drawn from the test images with replacement, the same for all configurations and repeats, and each "
-        f"configuration scored on them. In {measured.lacking} resamples a class has no image; its F1 counts 0 there. "
+        f"configuration scored on them. In {measured.lacking} resamples a class has no image; macro F1 is "
+        "there the mean over the classes that have images or answers. "
         "It tells what other test images would change, not what another training would."
     )
     assert measured.lacking > 0

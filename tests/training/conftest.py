@@ -53,7 +53,7 @@ class ArrayTable:
 
     def scaled(self, rows, scaling):
         """Features and validity of the given rows, standardised."""
-        valid = {name: array[rows] for name, array in self.valid.items()}
+        valid = {name: scaling[name].present(array[rows]) for name, array in self.valid.items()}
         return {name: scaling[name].apply(array[rows], valid[name]) for name, array in self.features.items()}, valid
 
 

@@ -246,7 +246,7 @@ def begin(head, streams, seed):
         elif isinstance(layer, nn.Linear):
             for name, tensor in layer.named_parameters(prefix=path):
                 tensor.copy_(numbers(name, tensor.shape, layer.in_features))
-        elif path in ("bias", "nothing", "asking") or path.startswith("names."):
+        elif path in ("bias", "asking") or path.startswith("names."):
             inputs = sum(own.linear.in_features for own in head.embeddings.values()) if path == "bias" else None
             if hasattr(layer, "weight"):
                 layer.weight.copy_(numbers(f"{path}.weight", layer.weight.shape, inputs or len(layer.weight)))
@@ -279,9 +279,10 @@ def train_alone(table, folds, member, dtype=torch.float64):
     fold, train = folds[member.fold], member.train
     x, valid = {}, {}
     for stream in member.streams:
-        center, scale = (torch.from_numpy(part).to(dtype) for part in vars(fold.scaling[stream]).values())
-        valid[stream] = table.valid[stream]
-        x[stream] = (table.features[stream].to(dtype) - center) / scale
+        scaling = fold.scaling[stream]
+        center, scale, limit = (torch.from_numpy(p).to(dtype) for p in (scaling.center, scaling.scale, scaling.limit))
+        valid[stream] = table.valid[stream] & scaling.fitted
+        x[stream] = ((table.features[stream].to(dtype) - center) / scale).clamp(-limit, limit)
         x[stream][~valid[stream]] = 0
     dims = {stream: table.features[stream].shape[1] for stream in member.streams}
     head = HEADS[member.head.kind](member.head, dims, table.classes)
@@ -333,6 +334,10 @@ def train_alone(table, folds, member, dtype=torch.float64):
 
         head.eval()
         with torch.no_grad():
+            for stream in x:  # where no training row lacks a stream, the mean embedding stands for it in other rows
+                embedding = head.embeddings[key_of(stream)]
+                if hasattr(embedding, "norm") and valid[stream][fold.train].all():
+                    embedding.missing.copy_(embedding.norm.bias)
             logits = head({s: x[s][fold.val] for s in x}, {s: valid[s][fold.val] for s in x})
         probs = torch.softmax(logits, dim=1).numpy()
         entry = {"epoch": epoch, "train_loss": total / len(own)}

@@ -200,13 +200,14 @@ def test_a_stream_that_no_training_row_has_is_left_as_it_is(tmp_path, plant_cach
     nobody = ("lbp", np.ones((150, 512), np.float32), np.full(150, 2, np.uint8))
     cache = plant_cache(tmp_path / "f.zarr", streams={"lbp": nobody})
     scaling = TrainingData.of(cache, SPLIT).scaling(run("lbp"))["lbp"]
-    assert (set(scaling.center), set(scaling.scale)) == ({0}, {1})
+    assert (set(scaling.center), set(scaling.scale), set(scaling.limit)) == ({0}, {1}, {0})
+    assert not scaling.fitted
 
 
 def test_scaling_is_fitted_once_for_all_subsets(cache, monkeypatch):
     fitted = []
     many, one = Scaling.fit_many.__func__, Scaling.fit.__func__
-    monkeypatch.setattr(Scaling, "fit_many", classmethod(lambda c, b, s: fitted.append(len(s)) or many(c, b, s)))
+    monkeypatch.setattr(Scaling, "fit_many", classmethod(lambda c, b, s, *f: fitted.append(len(s)) or many(c, b, s, *f)))
     monkeypatch.setattr(Scaling, "fit", classmethod(lambda c, f, r, **k: fitted.append(1) or one(c, f, r, **k)))
     data = TrainingData.of(cache, SPLIT)
     for streams in (("lbp",), ("resnet50", "lbp"), STREAMS, ("lbp", "places365")):

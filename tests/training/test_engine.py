@@ -139,6 +139,58 @@ def test_a_plain_split_is_one_fold():
         assert_same_run(outcome, oracle.train_alone(table, [fold], member))
 
 
+@pytest.mark.parametrize("seen", [0, 1])
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_stream_of_fewer_than_two_training_rows_counts_as_missing_in_every_row(kind, seen):
+    """Judged fold by fold: the first fold never learned the stream, the second did."""
+    table = make_table()
+    parts = [(np.arange(0, 40), np.arange(40, 80)), (np.arange(40, 80), np.arange(0, 40))]
+    table.valid[LBP][:40] = False
+    table.valid[LBP][:seen] = True
+    table.features[LBP][:40] = 50 + 10 * torch.randn(40, DIMS[LBP])
+    folds = [make_fold(table, *part) for part in parts]
+    assert [fold.scaling[LBP].fitted for fold in folds] == [False, True]
+    members = [replace(member, fold=min(member.fold, 1)) for member in make_members(HEADS[kind])]
+    outcomes = train_group(table, folds, members, EXACT)
+    for member, outcome in zip(members, outcomes, strict=True):
+        assert_same_run(outcome, oracle.train_alone(table, folds, member))
+    nowhere = replace(table, valid=table.valid | {LBP: torch.zeros(80, dtype=torch.bool)})
+    without = train_group(nowhere, [make_fold(nowhere, *part) for part in parts], members, EXACT)
+    same = [ours.history == theirs.history for ours, theirs in zip(outcomes, without, strict=True)]
+    assert same == [member.fold == 0 or LBP not in member.streams for member in members]
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_mean_embedding_stands_for_a_stream_that_no_training_row_lacks(kind):
+    table = make_table()
+    fold = make_fold(table, np.arange(0, 60), np.arange(60, 80))
+    table.valid[LBP][:60] = True
+    table.features[LBP][:60] = torch.randn(60, DIMS[LBP])
+    assert not table.valid[LBP][60:].all()
+    fold = make_fold(table, fold.train, fold.val)
+    members = [replace(member, fold=0) for member in make_members(HEADS[kind])]
+    for member, outcome in zip(members, train_group(table, [fold], members, EXACT), strict=True):
+        assert_same_run(outcome, oracle.train_alone(table, [fold], member))
+        missing, mean = (outcome.weights.get(f"embeddings.of_lbp.{name}") for name in ("missing", "norm.bias"))
+        if mean is not None:
+            assert np.array_equal(missing, mean)
+            assert np.abs(mean).max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_one_absurd_value_costs_its_row_alone_in_training_and_in_validation(kind):
+    table = make_table(missing=0.1)
+    for row in (3, 70):
+        table.features[MOBILE][row, 2], table.valid[MOBILE][row] = 3e38, True
+        table.features[MOBILE][row, torch.arange(7) != 2] = 1.0
+    folds, members = make_folds(table), make_members(HEADS[kind], epochs=20)
+    outcomes = train_group(table, folds, members, EXACT)
+    for member, outcome in zip(members, outcomes, strict=True):
+        assert outcome.ended != "diverged"
+        assert_same_run(outcome, oracle.train_alone(table, folds, member))
+    assert outcomes[1].history[-1]["val_loss"] < 10
+
+
 @pytest.mark.parametrize("balancing", ["off", "on"])
 @pytest.mark.parametrize("kind", HEADS)
 def test_heads_on_variants_of_a_stream_equal_plain_runs_on_the_stream(kind, balancing):
@@ -286,7 +338,7 @@ def test_the_best_weights_of_a_member_that_diverges_later_are_kept():
     def poison(epoch, entries):
         seen.append(sorted(entries))
         if epoch == 2:
-            table.features[LBP][folds[0].train[0]] = float("inf")
+            table.features[LBP][folds[0].train[0]] = float("nan")
 
     outcomes = train_group(table, folds, [member, other, replace(member, fold=1)], EXACT, on_epoch=poison)
     assert [outcome.ended for outcome in outcomes[:2]] == ["diverged", "diverged"]

@@ -42,7 +42,7 @@ def test_metrics_equal_scikit_learn(seed, rows, classes, used):
     assert found["confusion"] == confusion_matrix(labels, predicted, labels=everything).tolist()
     for average in ("macro", "weighted"):
         expected = precision_recall_fscore_support(
-            labels, predicted, labels=everything, average=average, zero_division=0
+            labels, predicted, average=average, zero_division=0
         )
         assert [found[average][name] for name in ("precision", "recall", "f1")] == pytest.approx(expected[:3])
     expected = precision_recall_fscore_support(labels, predicted, labels=everything, average=None, zero_division=0)
@@ -61,8 +61,19 @@ def test_specificity_is_the_recall_of_the_rest(seed, rows, classes, used):
         expected.append(np.mean(predicted[negatives] != c) if negatives.any() else 0.0)
         support.append(np.sum(labels == c))
     assert [entry["specificity"] for entry in found["per_class"]] == pytest.approx(expected)
-    assert found["macro"]["specificity"] == pytest.approx(np.mean(expected))
+    occurs = sorted({*labels.tolist(), *predicted.tolist()})
+    assert found["macro"]["specificity"] == pytest.approx(np.mean([expected[c] for c in occurs]))
     assert found["weighted"]["specificity"] == pytest.approx(np.average(expected, weights=support))
+
+
+def test_a_label_without_rows_lowers_no_macro_score_unless_it_is_predicted():
+    """Three rows of two labels, all right: a third label that nobody has and nobody is given is no mistake."""
+    labels, right = np.array([0, 1, 1]), np.eye(3)[[0, 1, 1]]
+    found = classification_metrics(labels, right, ["a", "b", "rare"])
+    assert found["macro"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "specificity": 1.0}
+    assert found["per_class"][2] == {"label": "rare", "precision": 0, "recall": 0, "f1": 0, "specificity": 1, "support": 0}
+    wrong = classification_metrics(labels, np.eye(3)[[0, 1, 2]], ["a", "b", "rare"])
+    assert wrong["macro"]["f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
 
 
 def test_a_certain_mistake_costs_a_finite_loss():

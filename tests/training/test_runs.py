@@ -98,6 +98,7 @@ def test_a_run_says_all_there_is_to_say(cache, tmp_path):
         "dim": 3,
         "used_dim": 3,
         "weights": RANDOM,
+        "fitted": True,
     }
     assert (record.streams["action_units"]["dim"], record.streams["action_units"]["used_dim"]) == (30, 25)
     assert record.rows["train"]["rows"] == 71

@@ -301,9 +301,7 @@ def _sums(
     return totals
 
 
-def _parts(
-    blocks: RowBlocks, sets: Sequence[npt.NDArray[np.int64]]
-) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+def _parts(blocks: RowBlocks, sets: Sequence[npt.NDArray[np.int64]]) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
     """(index of a set, those of its ascending rows that lie in a block), block after block."""
     for first, block in blocks():
         for index, rows in enumerate(sets):
@@ -326,7 +324,7 @@ def _moments(blocks: RowBlocks, sets: Sequence[npt.NDArray[np.int64]]) -> list[M
     squares = _sums(blocks, sets, lambda rows, index: np.square(rows - means[index]))
     spreads = [np.sqrt(total / max(len(rows), 1)) for total, rows in zip(squares, sets, strict=True)]
     with np.errstate(invalid="ignore"):
-        farthest = [np.maximum(h - mean, mean - l) for h, l, mean in zip(high, low, means, strict=True)]
+        farthest = [np.maximum(top - mean, mean - bottom) for top, bottom, mean in zip(high, low, means, strict=True)]
     return [Moments(len(rows), *found) for rows, *found in zip(sets, means, spreads, farthest, strict=True)]
 
 

@@ -113,7 +113,12 @@ def test_other_rows_have_no_say(robust):
 def test_a_column_is_scaled_by_its_own_values_alone():
     """A column of milliseconds since 1970 beside action unit intensities and pixels: all deviations as alone."""
     rng = np.random.default_rng(0)
-    columns = [rng.random(600), rng.uniform(0, 300, 600), 1.7e12 + rng.uniform(0, 3e10, 600), rng.normal(size=600) * 1e-9]
+    columns = [
+        rng.random(600),
+        rng.uniform(0, 300, 600),
+        1.7e12 + rng.uniform(0, 3e10, 600),
+        rng.normal(size=600) * 1e-9,
+    ]
     features = np.stack(columns, axis=1).astype(np.float32)
     for robust in (False, True):
         together = Scaling.fit(features, np.arange(600), robust=robust)
@@ -121,7 +126,9 @@ def test_a_column_is_scaled_by_its_own_values_alone():
             alone = Scaling.fit(features[:, index, None], np.arange(600), robust=robust)
             for name in ("center", "scale", "limit"):
                 assert getattr(together, name)[index] == getattr(alone, name)[0]
-    np.testing.assert_allclose(Scaling.fit(features, np.arange(600)).scale, features.astype(np.float64).std(0), rtol=1e-6)
+    np.testing.assert_allclose(
+        Scaling.fit(features, np.arange(600)).scale, features.astype(np.float64).std(0), rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("robust", [False, True])
@@ -191,7 +198,9 @@ def test_an_absurd_value_is_found_in_each_fold_that_trains_on_it_and_in_blocks_a
     blocks = lambda: ((first, features[first : first + 64]) for first in range(0, 300, 64))  # noqa: E731
     found = Scaling.fit_many(blocks, sets)
     for scaling, rows in zip(found, sets, strict=True):
-        np.testing.assert_allclose(scaling.scale, features[np.setdiff1d(rows, [17])].std(0, dtype=np.float64), rtol=0.02)
+        np.testing.assert_allclose(
+            scaling.scale, features[np.setdiff1d(rows, [17])].std(0, dtype=np.float64), rtol=0.02
+        )
         assert scaling.apply(features, np.ones(300, bool))[17, 1] == pytest.approx(scaling.limit[1])
 
 

@@ -216,7 +216,9 @@ class Standardised:
             name: _stack([fold.scaling[name].center for fold in folds]).to(device, dtype) for name in streams
         }
         self._scale = {name: _stack([fold.scaling[name].scale for fold in folds]).to(device, dtype) for name in streams}
-        self._limit = {name: _stack([_limit(fold.scaling[name]) for fold in folds]).to(device, dtype) for name in streams}
+        self._limit = {
+            name: _stack([_limit(fold.scaling[name]) for fold in folds]).to(device, dtype) for name in streams
+        }
         fitted = [[fold.scaling[name].fitted for fold in folds] for name in streams]
         self._fitted = torch.tensor(fitted, device=device).unsqueeze(2)
         self._dtype = dtype

@@ -41,9 +41,7 @@ def test_metrics_equal_scikit_learn(seed, rows, classes, used):
     assert found["loss"] == pytest.approx(log_loss(labels, probs, labels=everything))
     assert found["confusion"] == confusion_matrix(labels, predicted, labels=everything).tolist()
     for average in ("macro", "weighted"):
-        expected = precision_recall_fscore_support(
-            labels, predicted, average=average, zero_division=0
-        )
+        expected = precision_recall_fscore_support(labels, predicted, average=average, zero_division=0)
         assert [found[average][name] for name in ("precision", "recall", "f1")] == pytest.approx(expected[:3])
     expected = precision_recall_fscore_support(labels, predicted, labels=everything, average=None, zero_division=0)
     for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
@@ -71,7 +69,14 @@ def test_a_label_without_rows_lowers_no_macro_score_unless_it_is_predicted():
     labels, right = np.array([0, 1, 1]), np.eye(3)[[0, 1, 1]]
     found = classification_metrics(labels, right, ["a", "b", "rare"])
     assert found["macro"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "specificity": 1.0}
-    assert found["per_class"][2] == {"label": "rare", "precision": 0, "recall": 0, "f1": 0, "specificity": 1, "support": 0}
+    assert found["per_class"][2] == {
+        "label": "rare",
+        "precision": 0,
+        "recall": 0,
+        "f1": 0,
+        "specificity": 1,
+        "support": 0,
+    }
     wrong = classification_metrics(labels, np.eye(3)[[0, 1, 2]], ["a", "b", "rare"])
     assert wrong["macro"]["f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
 

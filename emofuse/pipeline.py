@@ -11,6 +11,7 @@ from pathlib import Path
 
 from emofuse.cache.reader import Cache, open_cache
 from emofuse.datasets import OnBadRows, read_dataset
+from emofuse.datasets.manifest import Manifest
 from emofuse.extraction import BuildOptions, BuildSummary, Progress, build_cache, estimate_build
 from emofuse.report import ReportFiles
 from emofuse.report.stamp import report_when_needed
@@ -157,7 +158,7 @@ def prepare_cache(
     paths = PipelinePaths(options.out)
     dataset = _dataset(spec, options)
     manifest = read_dataset(dataset, on_bad_rows=options.on_bad_rows)
-    say(f"dataset: {len(manifest)} rows, {len(manifest.classes)} labels, from {manifest.root}")
+    _tell_dataset(manifest, say)
 
     options.out.mkdir(parents=True, exist_ok=True)
     build = build_cache(paths.cache, manifest, spec.cache, options.build, progress)
@@ -182,7 +183,7 @@ def estimate_pipeline(spec: PipelineSpec, options: PipelineOptions, *, say: Call
         say(f"dataset: {dataset.images} images to generate in {dataset.root}; they must be there for an estimate")
     else:
         manifest = read_dataset(dataset, on_bad_rows=options.on_bad_rows)
-        say(f"dataset: {len(manifest)} rows, {len(manifest.classes)} labels, from {manifest.root}")
+        _tell_dataset(manifest, say)
         for line in estimate_build(PipelinePaths(options.out).cache, manifest, spec.cache, options.build).describe():
             say(f"cache: {line}")
     say(f"runs: {runs} of {len(spec.runs)} configurations; those that are done already are read and not trained again")
@@ -193,6 +194,13 @@ def _dataset(spec: PipelineSpec, options: PipelineOptions) -> DatasetSpec:
     dataset = spec.dataset
     demo = PipelinePaths(options.out).demo_dataset if isinstance(dataset, DemoSpec) else None
     return dataset.model_copy(update={"root": options.data or dataset.root or demo})
+
+
+def _tell_dataset(manifest: Manifest, say: Callable[[str], None]) -> None:
+    """What a dataset has, and what its reader left out or missed."""
+    say(f"dataset: {len(manifest)} rows, {len(manifest.classes)} labels, from {manifest.root}")
+    for note in manifest.info["notes"]:
+        say(f"dataset: {note}")
 
 
 def _describe_run(record: RunRecord, trained_now: bool) -> str:

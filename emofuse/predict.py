@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -11,7 +10,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.datasets.folder import IMAGE_SUFFIXES
+from emofuse.datasets.files import DatasetFiles
+from emofuse.datasets.names import IMAGE_SUFFIXES
+from emofuse.datasets.walk import FolderWalk
 from emofuse.errors import DatasetError, StaleCacheError
 from emofuse.results import RunRecord
 from emofuse.specs import ActionUnitsSpec, CacheSpec, StreamSpec, digest, parse_spec
@@ -155,25 +156,32 @@ class Predictor:
         return tuple(ActionUnit(self._columns[i], float(values[i]), float(activations[i])) for i in order)
 
 
-def find_images(path: Path) -> list[Path]:
-    """The image itself, or every image below a folder, sorted.
+def find_images(path: Path, *, say: Callable[[str], None] | None = None) -> list[Path]:
+    """The image itself, or every image below a folder, sorted, by the rule by which datasets are listed.
+
+    Links are followed: what to predict is the user's own choice.
+
+    Args:
+        path: of an image or a folder.
+        say: is given one line on each kind of thing that was left out.
 
     Raises:
-        DatasetError: no such path, or a folder without an image.
+        DatasetError: no such path, one that is neither file nor folder, or a folder without an image.
     """
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise DatasetError(f"{path}: no such image or folder")
-    found = [
-        Path(folder, name)
-        for folder, _, names in os.walk(path)
-        for name in names
-        if Path(name).suffix.lower() in IMAGE_SUFFIXES
-    ]
-    if not found:
-        raise DatasetError(f"{path}: no image in this folder (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
-    return sorted(found)
+        found = "is neither a file nor a folder" if path.exists() else "no such image or folder"
+        raise DatasetError(f"{path}: {found}")
+    walk = FolderWalk(DatasetFiles(path, follow_links=True))
+    images = sorted(path / found.path for found in walk.pictures(""))
+    if not images:
+        left_out = "".join(f"; {note}" for note in walk.notes())
+        raise DatasetError(f"{path}: no image in this folder (looked for {', '.join(IMAGE_SUFFIXES)}{left_out})")
+    if say is not None:
+        for note in walk.notes():
+            say(f"{path}: {note}")
+    return images
 
 
 def _action_unit_stream(spec: CacheSpec) -> StreamSpec:

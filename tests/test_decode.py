@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, PngImagePlugin
 from skimage import data
 
 from emofuse.errors import DecodeError
@@ -291,3 +292,42 @@ def test_every_file_that_breaks_readers_is_an_array_or_one_reason(shared_data):
     assert decoded > 130
     assert {"truncated_jpeg.jpg", "broken.png", "decompression_bomb.gif", "truncated_image.png"} <= set(refused)
     assert all("\n" not in reason and "/" not in reason for reason in refused.values())
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(DecodeError, match=r"^not a file \(a named pipe, socket or device\)$"):
+        read_image(tmp_path / "pipe.jpg", SPEC)
+
+
+@pytest.mark.parametrize("what", ["ztxt", "xmp", "profile", "behind"])
+def test_a_png_with_metadata_that_pillow_refuses_is_read(what):
+    picture = Image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3))
+    notes, options = PngImagePlugin.PngInfo(), {}
+    if what == "xmp":
+        notes.add_itxt("XML:com.adobe.xmp", "<x>" + "y" * 2_000_000 + "</x>", zip=True)
+    elif what == "profile":
+        options["icc_profile"] = bytes(2_000_000)
+    else:
+        notes.add_text("workflow", "x" * 2_000_000, zip=True)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    file = io.BytesIO()
+    picture.save(file, "PNG", pnginfo=notes, exif=exif, **options)
+    data = file.getvalue()
+    if what == "behind":
+        data = _with_texts_behind_pixels(data)
+    assert (decode_image(data, SPEC) == np.asarray(picture)[::-1, ::-1]).all()
+    with pytest.raises(DecodeError, match=r"cut off|cannot be decoded"):
+        decode_image(data[:-20], SPEC)
+
+
+def _with_texts_behind_pixels(data):
+    chunks, start = [], 8
+    while start < len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        chunks.append(data[start:end])
+        start = end
+    texts = [chunk for chunk in chunks if chunk[4:8] == b"zTXt"]
+    rest = [chunk for chunk in chunks if chunk[4:8] != b"zTXt"]
+    return data[:8] + b"".join([*rest[:-1], *texts, rest[-1]])

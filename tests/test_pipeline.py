@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -215,3 +216,19 @@ def test_images_are_found_below_a_folder_and_a_wrong_path_is_told(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="no image in this folder"):
         find_images(tmp_path / "empty")
+
+
+def test_predict_lists_a_folder_by_the_rule_of_datasets_and_says_what_is_left_out(tmp_path):
+    names = ("a.avif", "._a.png", ".ipynb_checkpoints/a-checkpoint.png", "@eaDir/a.png/T.jpg", "b.heic", "pipe/c.jpe")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    told = []
+    assert find_images(tmp_path, say=told.append) == [tmp_path / "a.avif", tmp_path / "pipe/c.jpe"]
+    assert [line.removeprefix(f"{tmp_path}: ") for line in told] == [
+        "pictures or videos of formats that are not decoded, left out: 1 (1 .heic), first b.heic",
+        "left by a system, a network storage or an archive, left out: 1, first @eaDir",
+    ]
+    os.mkfifo(tmp_path / "fifo.jpg")
+    with pytest.raises(DatasetError, match="is neither a file nor a folder"):
+        find_images(tmp_path / "fifo.jpg")

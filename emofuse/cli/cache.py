@@ -83,6 +83,8 @@ def build(
         typer.echo(f"{dataset.root}: its images are not generated yet; they must be there for an estimate")
         return
     manifest = read_dataset(dataset, on_bad_rows=on_bad_rows)
+    for note in manifest.info["notes"]:
+        typer.echo(f"dataset: {note}")
     if dry_run:
         for line in estimate_build(path, manifest, cache_spec, options).describe():
             typer.echo(f"{path}: {line}")

@@ -28,7 +28,10 @@ def predict(
     from emofuse.specs import is_random
     from emofuse.training.machine import resolve_device
 
-    paths = [path for each in images for path in find_images(each)]
+    def note(line: str) -> None:
+        typer.echo(f"Note: {line}", err=True)
+
+    paths = [path for each in images for path in find_images(each, say=note)]
     unreadable = 0
     with Predictor(run, device=resolve_device(device).type) as predictor:
         random = [name for name, stream in predictor.record.streams.items() if is_random(stream["weights"])]

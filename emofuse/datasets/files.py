@@ -56,9 +56,13 @@ Look = tuple[FileFault | None, FileStamp | None]
 
 
 class DatasetFiles:
-    """The files below one root of this machine. Safe to use from many threads."""
+    """The files below one root of this machine. Safe to use from many threads.
 
-    def __init__(self, root: Path) -> None:
+    A link that leads out of the root is followed only if the user says so: a manifest may come from somebody else.
+    """
+
+    def __init__(self, root: Path, *, follow_links: bool = False) -> None:
+        self._follow_links = follow_links
         self._root = str(root.absolute())
         self._real_root = os.path.realpath(self._root)
         self._folder_inside: dict[str, bool] = {}
@@ -72,19 +76,21 @@ class DatasetFiles:
         return os.path.realpath(self.absolute(folder))
 
     def entries(self, folder: str) -> list[Entry]:
-        """What lies in a folder, by name; names that start with a dot are left out.
+        """What lies in a folder, by name.
 
         Raises:
             OSError: it cannot be listed.
         """
         with os.scandir(self.absolute(folder)) as entries:
-            found = [Entry(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+            found = [Entry(entry.name, entry.is_dir()) for entry in entries]
         return sorted(found)
 
     def is_inside(self, path: str) -> bool:
         """Whether a normalised relative path stays below the root, by its text and by the links in it."""
         if path == ".." or path.startswith(("../", "/")) or path[1:3] == ":/":
             return False
+        if self._follow_links:
+            return True
         folder = path.rpartition("/")[0]
         inside = self._folder_inside.get(folder)
         if inside is None:
@@ -104,11 +110,15 @@ class DatasetFiles:
             is_inside = self.leads_inside(path)
         if not is_inside:
             raise ValueError("its path leaves the root")
+        if not stat.S_ISREG(Path(absolute).stat().st_mode):  # a named pipe would be waited for
+            raise ValueError("not a file")
         with FileIO(absolute) as file:
             return file.readall()
 
     def leads_inside(self, path: str) -> bool:
-        """Whether a path, its own links followed too, ends below the root."""
+        """Whether a path, its own links followed too, ends below the root, or may end anywhere."""
+        if self._follow_links:
+            return True
         real = os.path.realpath(self.absolute(path))
         return real == self._real_root or real.startswith(self._real_root.rstrip(os.sep) + os.sep)
 

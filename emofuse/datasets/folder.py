@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
-from emofuse.datasets.files import Entry
+from emofuse.datasets.names import IMAGE_SUFFIXES, printable
 from emofuse.datasets.rows import (
     Faults,
-    Files,
     FoundRows,
     Listing,
     RowFault,
@@ -22,10 +21,10 @@ from emofuse.datasets.rows import (
     open_files,
 )
 from emofuse.datasets.splits import SPLITS
+from emofuse.datasets.walk import FolderWalk, joined
 from emofuse.errors import DatasetError
 from emofuse.specs import FolderSpec, OfficialSplit
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -40,40 +39,28 @@ def read_folder(spec: FolderSpec) -> Listing:
     """Lists the images of a folder; classes are the labels' folders in alphabetical order.
 
     Rows are ordered by split, label and path, whatever order the disk has them in, and numbered from 1. Everything
-    below a label's folder is of that label, however deep. Names that start with a dot are left out, as are files
-    without an image's suffix (a note counts them). A link to a folder outside of the root is one bad row.
+    below a label's folder is of that label, however deep. Left out are hidden names, what systems and archives leave
+    behind, what emofuse wrote itself, and files without an image's suffix; notes count them. A link to a folder outside
+    of the root is one bad row, unless the spec follows links.
 
     Raises:
         DatasetError: no root, no image in it, split folders beside label folders, or an official split without them.
     """
     root = check_root(spec.root, spec.kind)
     files = open_files(root)
-    split_folders = _split_folders(root, files)
+    walk = _Walk(FolderWalk(files))
+    split_folders = walk.split_folders(root)
     if isinstance(spec.split, OfficialSplit) and not split_folders:
         raise DatasetError(
             f"{root}: has no folders train, val, test, so it has no official split. Ask for a stratified one: "
             "`split: {kind: stratified}` (dataset check: --split stratified)"
         )
-    found = _Walk(files)
     if split_folders:
         for name, split in split_folders.items():
-            found.visit_labels(name, split)
+            walk.visit_labels(name, split)
     else:
-        found.visit_labels("", None)
-    return check_rows(found.rows(root, spec.kind), root, spec.split, files)
-
-
-def _split_folders(root: Path, files: Files) -> dict[str, str]:
-    """Name of each split folder of the root -> train, val or test; empty if the root holds labels."""
-    names = [entry.name for entry in files.entries("") if entry.is_dir]
-    split_folders = {name: SPLIT_NAMES[name.lower()] for name in names if name.lower() in SPLIT_NAMES}
-    others = [name for name in names if name not in split_folders]
-    if split_folders and others:
-        raise DatasetError(
-            f"{root}: split folders ({', '.join(split_folders)}) beside others ({', '.join(others)}); "
-            "the root must hold either splits or labels, so move one kind elsewhere"
-        )
-    return split_folders
+        walk.visit_labels("", None)
+    return check_rows(walk.rows(root, spec.kind), root, spec.split, files)
 
 
 class _Image(NamedTuple):
@@ -85,29 +72,50 @@ class _Image(NamedTuple):
 
 @dataclass
 class _Walk:
-    """One walk over the folder: the images, and what was passed by."""
+    """One walk over the folder: the images with their labels, and what was passed by."""
 
-    files: Files
+    walk: FolderWalk
     images: list[_Image] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
+
+    def split_folders(self, root: Path) -> dict[str, str]:
+        """Name of each split folder of the root -> train, val or test; empty if the root holds labels.
+
+        Raises:
+            DatasetError: folders with images lie beside split folders.
+        """
+        names = [entry.name for entry in self.walk.entries("") if entry.is_dir]
+        split_folders = {name: SPLIT_NAMES[name.lower()] for name in names if name.lower() in SPLIT_NAMES}
+        if not split_folders:
+            self.walk = FolderWalk(self.walk.files)  # the labels are still to be listed
+            return {}
+        others: list[str] = []
+        for name in names:
+            if name not in split_folders:
+                self.walk.forgetting_others_of_own(partial(self._count, name, others))
+        if others:
+            raise DatasetError(
+                f"{root}: split folders ({', '.join(split_folders)}) beside others ({', '.join(others)}); "
+                "the root must hold either splits or labels, so move one kind elsewhere"
+            )
+        return split_folders
 
     def visit_labels(self, folder: str, split: str | None) -> None:
         """Lists the label folders of a folder, and the images that lie beside them."""
-        for entry in self._entries(folder):
-            path = f"{folder}/{entry.name}" if folder else entry.name
+        for entry in self.walk.entries(folder):
+            path = joined(folder, entry.name)
             if entry.is_dir:
                 before = len(self.images)
-                self._visit(path, split, _printable(entry.name), ())
-                if len(self.images) == before:
-                    self.empty.append(_printable(path))
-            else:
-                self._add_file(path, split, None)
+                is_own = self.walk.forgetting_others_of_own(partial(self._visit, path, split, printable(entry.name)))
+                if len(self.images) == before and not is_own:
+                    self.empty.append(printable(path))
+            elif self.walk.takes(path):
+                self._add(path, split, None)
 
     def rows(self, root: Path, kind: str) -> FoundRows:
         """The images in their order, with classes and notes."""
         if not any(image.label for image in self.images):
-            passed = f" (other files: {len(self.ignored)}, first {self.ignored[0]})" if self.ignored else ""
+            passed = f" ({'; '.join(notes)})" if (notes := self.walk.notes()) else ""
             raise DatasetError(
                 f"{root}: no images in folders of labels{passed}. Expected {root}/<label>/<name>.jpg or "
                 f"{root}/<train|val|test>/<label>/<name>.jpg; known suffixes: {' '.join(IMAGE_SUFFIXES)}"
@@ -130,48 +138,27 @@ class _Walk:
             }
         )
         classes = sorted({image.label for image in images if image.label is not None})
-        return FoundRows(table, classes, root.resolve().name, kind, faults, self._notes())
+        notes = [*self.walk.notes(), *(f"no image in {path}" for path in self.empty)]
+        return FoundRows(table, classes, printable(root.resolve().name), kind, faults, notes)
 
-    def _notes(self) -> list[str]:
-        notes = []
-        if self.ignored:
-            notes.append(f"files without an image's suffix, left out: {len(self.ignored)}, first {self.ignored[0]}")
-        notes += [f"no image in {path}" for path in self.empty]
-        return notes
-
-    def _entries(self, folder: str) -> list[Entry]:
-        try:
-            return self.files.entries(folder)
-        except OSError as error:
-            raise DatasetError(f"{self.files.absolute(folder)}: cannot be listed ({error.strerror})") from None
-
-    def _visit(self, folder: str, split: str | None, label: str, above: Sequence[str]) -> None:
-        """Lists everything below a label's folder. `above`: real paths of the folders that lead here."""
-        real = self.files.real(folder)
-        if real in above:  # a link back up: its images are listed already
-            return
-        if not self.files.leads_inside(folder):
-            self.images.append(_Image(split, label, _printable(folder)))  # the shared checks mark it
-            return
-        for entry in self._entries(folder):
-            path = f"{folder}/{entry.name}"
-            if entry.is_dir:
-                self._visit(path, split, label, (*above, real))
+    def _visit(self, folder: str, split: str | None, label: str) -> int:
+        """Lists everything below a label's folder; how many images there are."""
+        before = len(self.images)
+        for found in self.walk.pictures(folder):
+            if found.is_outside:  # the shared checks mark it
+                self.images.append(_Image(split, label, printable(found.path)))
             else:
-                self._add_file(path, split, label)
+                self._add(found.path, split, label)
+        return len(self.images) - before
 
-    def _add_file(self, path: str, split: str | None, label: str | None) -> None:
-        printable = _printable(path)
-        if not path.lower().endswith(IMAGE_SUFFIXES):
-            self.ignored.append(printable)
-            return
-        if printable != path:
-            self.images.append(_Image(split, label, printable, RowFault.NOT_UTF8))
-        else:
-            fault = RowFault.NO_LABEL_FOLDER if label is None else None
-            self.images.append(_Image(split, label, path, fault))
+    def _count(self, folder: str, having_images: list[str]) -> int:
+        """How many images a folder beside split folders has; its name is kept if there are any."""
+        count = sum(1 for _ in self.walk.pictures(folder))
+        if count:
+            having_images.append(printable(folder))
+        return count
 
-
-def _printable(path: str) -> str:
-    """The path with a question mark for each byte that is not UTF-8; such a name cannot be kept in a table."""
-    return path.encode("utf-8", "replace").decode()
+    def _add(self, path: str, split: str | None, label: str | None) -> None:
+        text = printable(path)
+        fault = RowFault.NOT_UTF8 if text != path else RowFault.NO_LABEL_FOLDER if label is None else None
+        self.images.append(_Image(split, label, text, fault))

@@ -60,9 +60,9 @@ class RemoteFiles:
         return self.is_inside(posixpath.normpath(path))
 
     def entries(self, folder: str) -> list[Entry]:
-        """What lies in a folder, by name; names that start with a dot are left out."""
+        """What lies in a folder, by name."""
         found = self._folders.get(folder, {})
-        return [Entry(name, found[name]) for name in sorted(found) if name and not name.startswith(".")]
+        return [Entry(name, found[name]) for name in sorted(found) if name]
 
     def read(self, path: str) -> bytes:
         """The bytes of a small file, by its normalised relative path.

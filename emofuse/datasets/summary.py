@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from emofuse.datasets.manifest import Manifest
+from emofuse.datasets.png import without_long_metadata
 from emofuse.datasets.rows import Listing
 from emofuse.datasets.splits import SPLITS
 from emofuse.stores import is_remote
@@ -100,11 +101,20 @@ def _header_size(path: Path) -> tuple[int, int] | str:
     """Width and height of an image, or why they cannot be read."""
     from PIL import Image, UnidentifiedImageError
 
-    try:
+    def size_of(file: Path | io.BytesIO) -> tuple[int, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata and many pixels: only the size is wanted, whatever it is
-            with Image.open(io.BytesIO(path.read_bytes()) if is_remote(path) else path) as image:
+            with Image.open(file) as image:
                 return image.size
+
+    try:
+        try:
+            return size_of(io.BytesIO(path.read_bytes()) if is_remote(path) else path)
+        except (ValueError, SyntaxError, OSError):
+            shorter = without_long_metadata(path.read_bytes())
+            if shorter is None:
+                raise
+            return size_of(io.BytesIO(shorter))
     except UnidentifiedImageError:
         return "not an image, or one of an unknown format"
     except Exception as error:  # noqa: BLE001 - Pillow lets anything through from a damaged header; it is told, not lost

@@ -3,6 +3,7 @@
 Pillow decodes, because it refuses a file that was cut off where OpenCV pads it with grey in silence. On top of it:
 
 - The pixel count is read from the header and checked before anything is decoded.
+- A PNG that Pillow refuses for long texts or a long colour profile is read without them.
 - The EXIF (or XMP) orientation is applied. A picture whose metadata cannot be parsed is taken as upright.
 - Of an animation the first frame is used.
 - Transparent parts are laid over white, the page that such pictures are mostly drawn for.
@@ -18,6 +19,7 @@ Importing this module mutes Pillow's warnings (damaged metadata, large pictures)
 from __future__ import annotations
 
 import io
+import stat
 import warnings
 from pathlib import Path
 
@@ -25,13 +27,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
+from emofuse.datasets.names import SUFFIXES
+from emofuse.datasets.png import without_long_metadata
 from emofuse.errors import DecodeError
 from emofuse.specs import DecodeSpec
+from emofuse.stores import is_remote
 
 VERSION = 1
 """Raised whenever the same bytes of a file give another array; part of every stream's digest."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+FORMATS = tuple(SUFFIXES)
 
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -61,7 +66,10 @@ def read_image(path: Path, spec: DecodeSpec) -> npt.NDArray[np.uint8]:
         DecodeError: the file is missing, unreadable, or no whole picture. The message is one line without the path.
     """
     try:
-        size = path.stat().st_size
+        found = path.stat()
+        if not is_remote(path) and not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+            raise DecodeError("not a file (a named pipe, socket or device)")  # which would be waited for
+        size = found.st_size
         if size > longest_file(spec):
             raise DecodeError(f"{size:,} bytes, more than any picture of max_pixels = {spec.max_pixels:,} has")
         data = path.read_bytes()
@@ -88,7 +96,7 @@ def decode_image(data: bytes, spec: DecodeSpec) -> npt.NDArray[np.uint8]:
     """
     _check_is_no_text(data)
     try:
-        return _decode(data, spec)
+        return _decode_despite_metadata(data, spec)
     except DecodeError:
         raise
     except UnidentifiedImageError:
@@ -114,6 +122,17 @@ def _check_is_no_text(data: bytes) -> None:
         raise DecodeError("git-lfs pointer text instead of the picture: run `git lfs pull` in the dataset")
     if start.startswith((b"<!doctype html", b"<html")):
         raise DecodeError("an HTML page instead of a picture (a failed download?)")
+
+
+def _decode_despite_metadata(data: bytes, spec: DecodeSpec) -> npt.NDArray[np.uint8]:
+    """Tries a PNG again without its texts and profile: Pillow refuses long ones, which nobody asked for."""
+    try:
+        return _decode(data, spec)
+    except (ValueError, SyntaxError, OSError) as error:
+        shorter = None if isinstance(error, DecodeError) else without_long_metadata(data)
+        if shorter is None:
+            raise
+        return _decode(shorter, spec)
 
 
 def _decode(data: bytes, spec: DecodeSpec) -> npt.NDArray[np.uint8]:

@@ -87,7 +87,7 @@ def test_hidden_names_are_left_out_and_other_files_and_empty_folders_noted(root,
     assert manifest.classes == ("happy", "sad")
     assert manifest.info["notes"] == [
         "files without an image's suffix, left out: 1, first sad/notes.txt",
-        "no image in __MACOSX",
+        "left by a system, a network storage or an archive, left out: 1, first __MACOSX",
     ]
 
 
@@ -135,7 +135,7 @@ def test_a_name_that_is_not_utf8_is_a_bad_row(root):
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     listing = list_dataset(FolderSpec(root=root, split=STRATIFIED))
-    assert listing.bad_rows.select("path", "fault").rows() == [("sad/?.jpg", "file name is not UTF-8")]
+    assert listing.bad_rows.select("path", "fault").rows() == [(r"sad/\xff.jpg", "file name is not UTF-8")]
 
 
 def test_an_empty_root_says_what_was_expected(tmp_path):
@@ -146,7 +146,9 @@ def test_an_empty_root_says_what_was_expected(tmp_path):
 def test_a_root_without_images_says_what_there_is_instead(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/video.mp4").write_text("x")
-    with pytest.raises(DatasetError, match=r"no images in folders of labels \(other files: 1, first a/video.mp4\)"):
+    with pytest.raises(
+        DatasetError, match=r"no images in folders of labels \(.* left out: 1 \(1 .mp4\), first a/video.mp4\)"
+    ):
         read_dataset(FolderSpec(root=tmp_path, split=STRATIFIED))
 
 
@@ -161,3 +163,78 @@ def test_a_folder_that_cannot_be_listed_is_named(root, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(DatasetError, match=r"pets/sad: cannot be listed \(Permission denied\)"):
         read_dataset(FolderSpec(root=root, split=STRATIFIED))
+
+
+def test_what_emofuse_wrote_in_the_root_is_no_label_and_is_told(root, image_at):
+    out = root / "emofuse-runs/mine"
+    for path in ("features.zarr/zarr.json", "runs/0123/run.json", "runs/0123/predictions.npz"):
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+        (out / path).write_text("{}")
+    image_at(out / "report/figures/summary.png")
+    for name in ("index.html", "per_class.csv", "runs.csv"):
+        (out / "report" / name).write_text("")
+    (out / "features.lock").write_text("")
+    image_at(root / "demo/image/joy/1.jpg")
+    for name in ("demo.json", "info.json"):
+        (root / "demo" / name).write_text("{}")
+    manifest = read_dataset(FolderSpec(root=root, split=STRATIFIED))
+    assert (len(manifest), manifest.classes) == (5, ("happy", "sad"))
+    assert manifest.info["notes"] == ["written by emofuse, left out: 4, first demo"]
+
+
+def test_a_label_into_which_a_report_was_written_keeps_its_own_pictures(root, image_at):
+    image_at(root / "sad/figures/summary.png")
+    for name in ("index.html", "per_class.csv", "runs.csv"):
+        (root / "sad" / name).write_text("")
+    manifest = read_dataset(FolderSpec(root=root, split=STRATIFIED))
+    assert manifest.table["path"].to_list()[3:] == ["sad/a.JPG", "sad/b.jpg"]
+
+
+def test_output_and_debris_beside_split_folders_do_not_stop_the_reader(tmp_path, image_at):
+    for path in ("train/x/1.jpg", "val/x/2.jpg", "test/x/3.jpg", "out/report/figures/a.png", "__MACOSX/train/._1.jpg"):
+        image_at(tmp_path / path)
+    for name in ("index.html", "per_class.csv", "runs.csv"):
+        (tmp_path / "out/report" / name).write_text("")
+    manifest = read_dataset(FolderSpec(root=tmp_path))
+    assert manifest.table["split"].to_list() == ["train", "val", "test"]
+    image_at(tmp_path / "more/x/4.jpg")
+    with pytest.raises(DatasetError, match=r"split folders \(test, train, val\) beside others \(more\)"):
+        read_dataset(FolderSpec(root=tmp_path))
+
+
+def test_thumbnails_of_network_storage_are_left_out_at_every_depth(root, image_at):
+    image_at(root / "@eaDir/sad/a.jpg/SYNOPHOTO_THUMB_M.jpg")
+    image_at(root / "sad/@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg")
+    manifest = read_dataset(FolderSpec(root=root, split=STRATIFIED))
+    assert len(manifest) == 5
+    assert manifest.info["notes"] == ["left by a system, a network storage or an archive, left out: 2, first @eaDir"]
+
+
+def test_every_decoded_format_is_listed_and_pictures_of_others_are_counted(root, image_at):
+    for name in ("c.avif", "d.jpe", "e.pnm"):
+        image_at(root / "sad/real.jpg").rename(root / "sad" / name)
+    for name in ("f.heic", "g.heic", "h.mp4"):
+        (root / "sad" / name).write_bytes(b"x")
+    manifest = read_dataset(FolderSpec(root=root, split=STRATIFIED))
+    assert manifest.table["path"].to_list()[-3:] == ["sad/c.avif", "sad/d.jpe", "sad/e.pnm"]
+    assert manifest.info["notes"] == [
+        "pictures or videos of formats that are not decoded, left out: 3 (2 .heic, 1 .mp4), first sad/f.heic"
+    ]
+
+
+def test_names_alike_but_for_bytes_that_are_not_utf8_are_told_apart(root):
+    try:
+        for name in (b"\xe8.jpg", b"\xe9.jpg"):
+            (root / "sad" / os.fsdecode(name)).write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    listing = list_dataset(FolderSpec(root=root, split=STRATIFIED))
+    assert listing.bad_rows.select("path", "fault").rows() == [
+        (rf"sad/\x{byte}.jpg", "file name is not UTF-8") for byte in ("e8", "e9")
+    ]
+
+
+def test_pipes_and_sockets_are_bad_rows_and_nothing_waits_for_them(root):
+    os.mkfifo(root / "sad/pipe.jpg")
+    listing = list_dataset(FolderSpec(root=root, split=STRATIFIED))
+    assert listing.bad_rows.select("path", "fault").rows() == [("sad/pipe.jpg", "not a file")]

@@ -1,0 +1,101 @@
+"""Ridge regression with every penalty and its exact leave-one-out predictions from one eigendecomposition.
+
+With centred targets Y and a centred kernel matrix K = Q diag(s) Q^T, the fit at penalty a is the linear smoother
+H = 1/n + Q diag(s / (s + a)) Q^T. Leaving row i out moves its fitted value by the residual times h_ii / (1 - h_ii). This
+holds exactly for every least-squares problem with a quadratic penalty (Allen's PRESS, Technometrics 1974).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """A centred training problem in the eigenbasis of its kernel.
+
+    Attributes:
+        vectors: (n, r), orthonormal columns.
+        values: (r,) above 0.
+        means: (n,) the row means of the kernel matrix before it was centred; for `from_features`, empty.
+        center: (m,) the mean of the features; for `from_kernel`, empty.
+        rotation: (m, r), features = vectors sqrt(values) rotation^T; for `from_kernel`, empty.
+    """
+
+    vectors: Tensor
+    values: Tensor
+    means: Tensor
+    center: Tensor
+    rotation: Tensor
+
+    @classmethod
+    def from_kernel(cls, kernel: Tensor) -> Spectrum:
+        """Of a symmetric kernel matrix (n, n), which is overwritten."""
+        means = kernel.mean(dim=1)
+        kernel -= means
+        kernel -= means.unsqueeze(1)
+        kernel += means.mean()
+        values, vectors = torch.linalg.eigh(kernel)
+        kept = _above_rounding(values, len(kernel))
+        empty = kernel.new_empty(0)
+        return cls(vectors[:, kept].contiguous(), values[kept], means, empty, empty)
+
+    @classmethod
+    def from_features(cls, features: Tensor) -> Spectrum:
+        """Of explicit features (n, m), m small: the kernel is features features^T."""
+        center = features.mean(dim=0)
+        centred = features - center
+        values, rotation = torch.linalg.eigh(centred.T @ centred)
+        kept = _above_rounding(values, len(features))
+        values, rotation = values[kept], rotation[:, kept].contiguous()
+        return cls(centred @ (rotation / values.sqrt()), values, features.new_empty(0), center, rotation)
+
+    def leave_one_out(self, targets: Tensor, penalty: float) -> Tensor:
+        """(n, C): what the fit to all rows but one says of that one, exactly."""
+        shrunk = self.values / (self.values + penalty)
+        center = targets.mean(dim=0)
+        fitted = center + self.vectors @ (shrunk.unsqueeze(1) * (self.vectors.T @ (targets - center)))
+        leverage = (1 / len(targets) + self.vectors.square() @ shrunk).clamp(max=1 - 1e-9)
+        return targets - (targets - fitted) / (1 - leverage).unsqueeze(1)
+
+    def coefficients(self, targets: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
+        """The fit: of a kernel a (n, C), of features w (m, C), and the intercept b (C,).
+
+        Predictions of new rows are k a + b with their kernel k (., n) to the training rows, or x w + b.
+        """
+        center = targets.mean(dim=0)
+        inside = self.vectors.T @ (targets - center)
+        if len(self.rotation):
+            weights = self.rotation @ (inside * (self.values.sqrt() / (self.values + penalty)).unsqueeze(1))
+            return weights, center - self.center @ weights
+        duals = self.vectors @ (inside / (self.values + penalty).unsqueeze(1))
+        return duals, center - self.means @ duals
+
+
+def nystroem_map(kernel: Tensor) -> Tensor:
+    """(m, r) that turns kernel values to m landmarks into features whose products approximate the kernel.
+
+    Args:
+        kernel: (m, m) of the landmarks among themselves (Williams & Seeger, NIPS 2000).
+    """
+    values, vectors = torch.linalg.eigh(kernel)
+    kept = values > values[-1].clamp(min=0) * len(kernel) * torch.finfo(values.dtype).eps
+    mapping: Tensor = vectors[:, kept] / values[kept].sqrt()
+    return mapping
+
+
+def penalty_grid(spectrum: Spectrum, count: int) -> list[float]:
+    """So many penalties, evenly spaced in their logarithm, from 1e-6 to 1 times the kernel's total variance."""
+    total = float(spectrum.values.sum())
+    if total <= 0:
+        return [1.0]
+    exponents: Sequence[float] = torch.linspace(-6, 0, count, dtype=torch.float64).tolist()
+    return [total * 10**exponent for exponent in exponents]
+
+
+def _above_rounding(values: Tensor, count: int) -> Tensor:
+    return values > values[-1].clamp(min=0) * count * torch.finfo(values.dtype).eps

@@ -1,0 +1,127 @@
+"""Ridge regression and kernels: leave-one-out by refitting, scikit-learn's kernels, missing streams."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.linear_model import Ridge
+from sklearn.metrics.pairwise import cosine_similarity, rbf_kernel
+
+from emofuse.solvers.kernels import Kernel, StreamRows, stream_kernel, weighted_sum
+from emofuse.solvers.ridge import Spectrum, nystroem_map, penalty_grid
+from emofuse.solvers.temperature import fit_temperature
+
+N, D, C = 60, 12, 3
+
+
+@pytest.fixture
+def features() -> torch.Tensor:
+    return torch.tensor(np.random.default_rng(0).normal(size=(N, D)))
+
+
+@pytest.fixture
+def targets() -> torch.Tensor:
+    return torch.eye(C, dtype=torch.float64)[torch.tensor(np.random.default_rng(1).integers(0, C, N))]
+
+
+def test_leave_one_out_equals_refitting_without_each_row(features, targets):
+    kernel = Kernel.fit("rbf", features).between(features, features)
+    spectrum = Spectrum.from_kernel(kernel.clone())
+    for penalty in penalty_grid(spectrum, 4):
+        found = spectrum.leave_one_out(targets, penalty)
+        for row in range(N):
+            kept = torch.arange(N)[torch.arange(N) != row]
+            duals, bias = Spectrum.from_kernel(kernel[kept][:, kept].clone()).coefficients(targets[kept], penalty)
+            assert torch.allclose(kernel[row, kept] @ duals + bias, found[row], atol=1e-8)
+
+
+def test_features_and_their_linear_kernel_are_the_same_problem_as_scikit_learns_ridge(features, targets):
+    reference = Ridge(alpha=3.0).fit(features, targets).predict(features)
+    weights, bias = Spectrum.from_features(features).coefficients(targets, 3.0)
+    duals, of_kernel = Spectrum.from_kernel(features @ features.T).coefficients(targets, 3.0)
+    assert np.allclose(features @ weights + bias, reference, atol=1e-10)
+    assert np.allclose(features @ features.T @ duals + of_kernel, reference, atol=1e-10)
+
+
+def test_kernel_ridge_is_scikit_learns_on_centred_kernel_and_targets(features, targets):
+    kernel = Kernel.fit("rbf", features).between(features, features)
+    duals, bias = Spectrum.from_kernel(kernel.clone()).coefficients(targets, 0.5)
+    centring = np.eye(N) - 1 / N
+    centred = centring @ kernel.numpy() @ centring
+    reference = KernelRidge(alpha=0.5, kernel="precomputed").fit(centred, targets - targets.mean(0))
+    wanted = reference.predict(centred) + targets.mean(0).numpy()
+    assert np.allclose(kernel @ duals + bias, wanted, atol=1e-10)
+
+
+def test_kernels_are_those_of_scikit_learn(features):
+    rbf = Kernel.fit("rbf", features, factor=2.0)
+    assert np.allclose(rbf.between(features, features), rbf_kernel(features, gamma=rbf.gamma), atol=1e-12)
+    cosine = Kernel.fit("cosine", features)
+    assert np.allclose(cosine.between(features, features), cosine_similarity(features), atol=1e-12)
+
+
+def test_a_linear_kernel_has_mean_one_on_the_training_rows(features):
+    kernel = Kernel.fit("linear", 7 * features)
+    assert float(kernel.between(7 * features, 7 * features).diagonal().mean()) == pytest.approx(1)
+
+
+def test_the_width_of_an_rbf_kernel_is_the_median_distance(features):
+    distances = torch.pdist(features).square()
+    assert Kernel.fit("rbf", features).gamma == pytest.approx(1 / (2 * float(distances.median())))
+
+
+def test_a_row_without_the_stream_has_kernel_zero_with_every_row(features):
+    valid = torch.ones(N, dtype=torch.bool)
+    valid[[3, 5]] = False
+    rows = StreamRows(features, valid)
+    kernel = stream_kernel(Kernel.fit("rbf", features[valid]), rows, rows)
+    assert not kernel[[3, 5]].any()
+    assert not kernel[:, [3, 5]].any()
+    assert (kernel[valid][:, valid] > 0).all()
+
+
+def test_a_stream_of_no_training_row_has_kernel_zero(features):
+    rows = StreamRows(features, torch.zeros(N, dtype=torch.bool))
+    for kind in ("linear", "rbf", "cosine"):
+        assert not stream_kernel(Kernel.fit(kind, features[:0]), rows, rows).any()
+
+
+def test_streams_are_summed_in_one_order_whatever_order_they_are_named_in(features):
+    parts = {
+        name: Kernel.fit("rbf", features, factor=f).between(features, features)
+        for name, f in (("a", 0.3), ("b", 1.0), ("c", 3.0))
+    }
+    assert torch.equal(weighted_sum(parts, ["a", "b", "c"]), weighted_sum(parts, ["c", "a", "b"]))
+
+
+def test_all_rows_as_landmarks_give_the_kernel_itself(features):
+    kernel = Kernel.fit("rbf", features).between(features, features)
+    mapped = kernel @ nystroem_map(kernel)
+    assert torch.allclose(mapped @ mapped.T, kernel, atol=1e-10)
+
+
+def test_a_constant_kernel_answers_with_the_mean_of_the_targets(targets):
+    spectrum = Spectrum.from_kernel(torch.ones(N, N, dtype=torch.float64))
+    duals, bias = spectrum.coefficients(targets, penalty_grid(spectrum, 3)[0])
+    assert torch.allclose(torch.ones(1, N, dtype=torch.float64) @ duals + bias, targets.mean(0))
+
+
+def test_the_temperature_has_the_least_cross_entropy():
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.eye(4, dtype=torch.float64)[torch.randint(0, 4, (300,), generator=generator)]
+    scores = 0.3 * targets + 0.2 * torch.randn(300, 4, generator=generator, dtype=torch.float64)
+    factor = fit_temperature(scores, targets)
+
+    def loss(of: float) -> float:
+        return float(-(targets * torch.log_softmax(of * scores, dim=1)).sum())
+
+    assert loss(factor) < min(loss(factor * 0.99), loss(factor * 1.01))
+
+
+def test_scores_that_say_nothing_are_made_flat():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(2000, 4, generator=generator, dtype=torch.float64)
+    targets = torch.eye(4, dtype=torch.float64)[torch.randint(0, 4, (2000,), generator=generator)]
+    assert fit_temperature(scores, targets) < 0.1

@@ -112,4 +112,5 @@ def _squared_distances(left: Tensor, right: Tensor) -> Tensor:
 
 def _unit(rows: Tensor) -> Tensor:
     lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    return rows / lengths.clamp(min=torch.finfo(rows.dtype).tiny)
+    unit: Tensor = rows / lengths.clamp(min=torch.finfo(rows.dtype).tiny)
+    return unit

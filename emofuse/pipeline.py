@@ -14,6 +14,7 @@ from emofuse.datasets import OnBadRows, read_dataset
 from emofuse.datasets.manifest import Manifest
 from emofuse.extraction import BuildOptions, BuildSummary, Progress, build_cache, estimate_build
 from emofuse.report import ReportFiles
+from emofuse.report.notes import gather_notes
 from emofuse.report.stamp import report_when_needed
 from emofuse.results import RunRecord
 from emofuse.specs import DatasetSpec, DemoSpec, PipelineSpec, RunSpec, SplitSpec
@@ -122,6 +123,8 @@ def run_pipeline(
     found = train_runs(cache, runs, paths.runs, device=options.device, on_run=tell)
     records = [record for record, _ in found]
     trained = sum(trained_now for _, trained_now in found)
+    for note in gather_notes((record.name, record) for record in records):
+        say(f"note: {note}")
 
     names = [run.name for run in spec.runs]
     files, written = report_when_needed(

@@ -129,7 +129,7 @@ def write_run(runs: Path, record: RunRecord, predictions: Predictions, weights: 
             label=predictions.label,
             probs=predictions.probs,
         )
-        contiguous = {name: np.ascontiguousarray(array) for name, array in weights.items()}
+        contiguous = {name: np.asarray(array, order="C") for name, array in weights.items()}
         save_file(contiguous, partial / "weights.safetensors")
         try:
             partial.rename(target)

@@ -10,6 +10,7 @@ from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import FEATURED, Configuration, Results, Spread, repeat_of
 from emofuse.report.formats import format_difference, format_interval, format_score, format_sd, join_names, join_some
 from emofuse.report.inputs import SPLITS, StreamUse
+from emofuse.report.notes import gather_notes
 from emofuse.report.search import SELECTS
 from emofuse.statistics import EXACT_BELOW, Interval
 
@@ -132,13 +133,8 @@ def empty_stream_notices(results: Results, uses: Iterable[StreamUse]) -> list[st
 
 
 def run_notes(results: Results) -> list[str]:
-    """What training noted, each note once, with the configurations it holds for unless it holds for all."""
-    notes: dict[str, dict[str, None]] = {}
-    for item in results.configurations:
-        for note in (note for run in item.runs for note in run.notes):
-            notes.setdefault(note, {})[item.label] = None
-    everywhere = len(results.configurations)
-    return [note if len(where) == everywhere else f"{join_some(where)}: {note}" for note, where in notes.items()]
+    """What training noted, each note once."""
+    return gather_notes((item.label, run) for item in results.configurations for run in item.runs)
 
 
 def method(results: Results) -> list[str]:
@@ -151,6 +147,21 @@ def method(results: Results) -> list[str]:
         _training_sentence(results),
         f"The weights kept are those of the epoch with {selection} on the validation rows.",
         "The test split chose nothing: it was scored once, with these weights.",
+        *_row_rules(results),
+    ]
+
+
+def _row_rules(results: Results) -> list[str]:
+    """Which rows and labels count. Nothing of runs of former versions: their streams do not say if they were fitted."""
+    if not all("fitted" in stream for run in results.runs for stream in run.streams.values()):
+        return []
+    return [
+        (
+            "Rows whose pictures cannot be read are left out; a picture without a face, or one that a stream failed on, "
+            "is a row like others that lacks the stream."
+        ),
+        "A stream that fewer than two training rows have counts as missing in every row.",
+        "Macro scores are means over the labels that have rows or predictions.",
     ]
 
 

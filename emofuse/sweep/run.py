@@ -25,6 +25,7 @@ from emofuse.cache.reader import Cache
 from emofuse.errors import TrainingError
 from emofuse.report import ReportFiles, SearchSummary
 from emofuse.report.choice import divergence_sentences
+from emofuse.report.notes import gather_notes
 from emofuse.report.stamp import report_when_needed
 from emofuse.results import RunRecord
 from emofuse.specs import RunSpec, SweepSpec, digest
@@ -37,7 +38,7 @@ from emofuse.sweep.search import make_search
 from emofuse.sweep.searching import Found, LocalTrainer, Searching, Trainer
 from emofuse.sweep.store import ResultsFolder
 from emofuse.sweep.waves import only_missing, plan_search, searched_runs
-from emofuse.training.data import TrainingData, check_splits
+from emofuse.training.data import NEEDED_FOR, TrainingData, check_splits
 from emofuse.training.divergence import Divergence
 from emofuse.training.machine import Machine, default_memory_bytes, resolve_device
 from emofuse.training.runs import try_runs
@@ -146,6 +147,8 @@ def run_sweep(
     wanted = digest([run.model_dump(mode="json") for run in final_runs(choice.finalists, spec)])
     with rows.wait_for(wanted, lambda who: say(f"waiting for {who}")):
         finals = train_finals(choice, spec, lambda specs: _train_finals(cache, specs, paths.runs, options, say), say)
+        for note in gather_notes((record.name, record) for record in finals.records):
+            say(f"note: {note}")
         search = search_summary(spec, found.scored, finals)
         for note in [*divergence_sentences(search), *describe_baseline(choice, finals)]:
             say(f"choice: {note}")
@@ -276,8 +279,9 @@ def _kinds(cache: Cache) -> dict[str, str]:
 
 def _check_test_rows(data: TrainingData) -> None:
     """Raises, before hours of search, if nothing could be scored at the end. Labels of test rows are not looked at."""
-    if not (data.splits == "test").any():
-        check_splits({"test": "to report on"})
+    test = data.splits == "test"
+    if not (test & ~data.columns.unreadable(data.columns.streams)).any():
+        check_splits({"test": NEEDED_FOR["test"]}, {"test": int(test.sum())})
 
 
 def _write(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ stored stream is read once and every variant derived once, whatever the number o
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,7 @@ class Columns:
         self._held_bytes = held_bytes
         self._held: OrderedDict[_Held, npt.NDArray[Any]] = OrderedDict()
         self._status: dict[str, npt.NDArray[np.uint8]] = {}
+        self._unreadable: dict[frozenset[str], npt.NDArray[np.bool_]] = {}
 
     def of(self, spec: FeaturesSpec) -> tuple[Column, ...]:
         """The columns that a run sees, in the order of its streams.
@@ -81,6 +82,11 @@ class Columns:
             size = variant(stream.kind, spec)
             found.append(Column(name, stream.kind, size, stream.dim if size is None else size))
         return tuple(found)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Names of all streams of the cache."""
+        return tuple(self._streams)
 
     def whole_streams(self, kind: str) -> list[str]:
         """Names of the streams of this kind that have been built to their end."""
@@ -113,6 +119,19 @@ class Columns:
         """(N,) bool: whether the row has the stream."""
         valid: npt.NDArray[np.bool_] = self.status(column) == Status.OK
         return valid
+
+    def unreadable(self, names: Iterable[str]) -> npt.NDArray[np.bool_]:
+        """(N,) bool: rows whose picture none of these streams could read; none if no stream comes from pictures.
+
+        A picture without a face, or one that a stream failed on, is there; and vectors that were imported have none.
+        """
+        from_pictures = frozenset(name for name in names if not self._streams[name].layout.is_imported)
+        if from_pictures not in self._unreadable:
+            found = np.full(self.rows, bool(from_pictures))
+            for name in from_pictures:
+                found &= self._streams[name].status[:, 0] == Status.UNREADABLE
+            self._unreadable[from_pictures] = found
+        return self._unreadable[from_pictures]
 
     def augment(self, column: Column) -> Mapping[str, Any] | None:
         """How the augmented views of the stored stream were drawn, plain JSON; None without any."""

@@ -6,8 +6,10 @@ hashed once.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
 
 TRAINING_VERSION = 4  # raised whenever this code gives other weights for the same spec and rows: part of every digest
+NEEDED_FOR = {"train": "to learn from", "val": "to choose the epoch on", "test": "to report on"}
+Partition = tuple[tuple[int, int] | None, str]
+"""(count, seed) of folds, None for the plain split; SHA-256 of which rows are left out, "" for none."""
 FEATURES_SHARE = 0.5
 """Of the memory, for features: those of a run that need more are streamed."""
 
@@ -65,8 +70,8 @@ class TrainingData:
         self.memory_bytes = memory_bytes
         self.columns = columns or Columns(cache, int(FEATURES_SHARE * memory_bytes))
         self._rows_digest = rows_digest(cache, self.splits, self.labels)
-        self._folds: dict[tuple[int, int] | None, list[FoldRows]] = {}
-        self._scaling: dict[tuple[tuple[int, int] | None, int, Column, str | None], Scaling] = {}
+        self._folds: dict[Partition, list[FoldRows]] = {}
+        self._scaling: dict[tuple[Partition, int, Column, str | None], Scaling] = {}
 
     @classmethod
     def of(
@@ -85,8 +90,8 @@ class TrainingData:
     def digest(self, spec: RunSpec, *, rows: str | None = None) -> str:
         """Identity of a run: all that changes its weights and scores, but the machine.
 
-        The spec without its name, the digests of its streams, ids, splits and labels of all rows, and how far rows are
-        shuffled if they are streamed. Cheap: the part of the rows was hashed once.
+        The spec without its name, the digests of its streams, ids, splits and labels of all rows, which of them have no
+        picture, and how far rows are shuffled if they are streamed. Cheap: the part of the rows was hashed once.
 
         Args:
             spec: the run.
@@ -103,9 +108,29 @@ class TrainingData:
             "streams": {column.stream: self.columns.digest(column) for column in columns},
             "rows": rows or self._rows_digest,
         }
+        unreadable = self.unreadable(spec)
+        if unreadable.any():
+            identity["unreadable"] = np.flatnonzero(unreadable).tolist()
         if spec.train.views > 1:
             identity["augment"] = {column.stream: self.columns.augment(column) for column in columns}
         return digest(identity | ({"window": [window.block_rows, window.blocks]} if window else {}))
+
+    def unreadable(self, spec: RunSpec) -> npt.NDArray[np.bool_]:
+        """(N,) bool: rows that a run leaves out, because there is no picture that its streams could read.
+
+        They neither train nor choose nor are scored: a head would learn which label has the broken files.
+
+        Raises:
+            SpecError: a stream that is not in the cache.
+        """
+        return self.columns.unreadable(column.stream for column in self.columns.of(spec.features))
+
+    def partition(self, spec: RunSpec) -> Partition:
+        """What makes the folds of a run: runs that have it in common see the same rows."""
+        unreadable = self.unreadable(spec)
+        key = (spec.fold.count, spec.fold.seed) if spec.fold else None
+        left_out = hashlib.sha256(np.packbits(unreadable).tobytes()).hexdigest() if unreadable.any() else ""
+        return key, left_out
 
     def window(self, spec: RunSpec) -> Window | None:
         """How far the rows of a run are shuffled: its features do not fit the memory; None if they do.
@@ -142,9 +167,13 @@ class TrainingData:
         """
         if spec.split != self.split:
             raise TrainingError(f"run {spec.name!r} has split {spec.split!r}, these rows have {self.split!r}")
-        key = _partition(spec)
+        key = self.partition(spec)
         if key not in self._folds:
-            self._folds[key] = self._plain_split() if key is None else self._cross_validation(*key)
+            usable = (self.labels >= 0) & ~self.unreadable(spec)
+            if spec.fold is None:
+                self._folds[key] = self._plain_split(usable)
+            else:
+                self._folds[key] = self._cross_validation(usable, spec.fold.count, spec.fold.seed)
             for fold in self._folds[key]:
                 self._check_labels(fold)
         return self._folds[key]
@@ -198,7 +227,7 @@ class TrainingData:
     def _fitted(self, spec: RunSpec, folds: Sequence[int], column: Column) -> list[Scaling]:
         """The scaling of one column in each of these folds. Those that lack are fitted in the same passes."""
         neutral = spec.features.neutral_label if column.kind == ACTION_UNITS else None
-        keys = {fold: (_partition(spec), fold, column, neutral) for fold in folds}
+        keys = {fold: (self.partition(spec), fold, column, neutral) for fold in folds}
         lacking = [fold for fold in folds if keys[fold] not in self._scaling]
         rows = self.folds(spec)
         valid = self.columns.valid(column)
@@ -214,22 +243,23 @@ class TrainingData:
             self._scaling[keys[fold]] = scaling
         return [self._scaling[keys[fold]] for fold in folds]
 
-    def _plain_split(self) -> list[FoldRows]:
-        labelled = self.labels >= 0
-        train, val = (np.flatnonzero(labelled & (self.splits == split)) for split in ("train", "val"))
-        why = {"train": "to learn from", "val": "to choose the epoch on"}
-        lacking = {split: why[split] for split, rows in (("train", train), ("val", val)) if not len(rows)}
-        check_splits(lacking)
+    def _plain_split(self, usable: npt.NDArray[np.bool_]) -> list[FoldRows]:
+        train, val = (np.flatnonzero(usable & (self.splits == split)) for split in ("train", "val"))
+        lacking = {split: NEEDED_FOR[split] for split, rows in (("train", train), ("val", val)) if not len(rows)}
+        check_splits(lacking, {split: int(np.sum((self.labels >= 0) & (self.splits == split))) for split in lacking})
         return [FoldRows(train, val)]
 
-    def _cross_validation(self, count: int, seed: int) -> list[FoldRows]:
-        names = [self.classes[label] if label >= 0 else None for label in self.labels]
+    def _cross_validation(self, usable: npt.NDArray[np.bool_], count: int, seed: int) -> list[FoldRows]:
+        pairs = zip(self.labels.tolist(), usable.tolist(), strict=True)
+        names = [self.classes[label] if is_usable else None for label, is_usable in pairs]
         dealt = np.array([-1 if fold is None else fold for fold in cross_validation_folds(names, count, seed)])
         rows = int(np.sum(dealt >= 0))
         if rows < count:
+            unreadable = int(np.sum(self.labels >= 0)) - rows
+            besides = f" ({unreadable} more have pictures that cannot be read)" if unreadable else ""
             raise TrainingError(
-                f"{count} folds need as many labelled rows in the splits 'train' and 'val', got {rows}. Take fewer "
-                "folds, or have the labels split anew: `split: {kind: stratified}`"
+                f"{count} folds need as many labelled rows in the splits 'train' and 'val', got {rows}{besides}. Take "
+                "fewer folds, or have the labels split anew: `split: {kind: stratified}`"
             )
         return [
             FoldRows(np.flatnonzero((dealt >= 0) & (dealt != fold)), np.flatnonzero(dealt == fold))
@@ -245,26 +275,29 @@ class TrainingData:
             )
 
 
-def _partition(spec: RunSpec) -> tuple[int, int] | None:
-    """What makes the folds of a run; None for the plain split."""
-    return (spec.fold.count, spec.fold.seed) if spec.fold else None
-
-
-def check_splits(lacking: Mapping[str, str]) -> None:
-    """Raises if there is a split without a labelled row.
+def check_splits(lacking: Mapping[str, str], unreadable: Mapping[str, int] = MappingProxyType({})) -> None:
+    """Raises if there is a split without a labelled row whose picture can be read.
 
     Args:
-        lacking: split without rows -> what they are needed for.
+        lacking: split without such rows -> what they are needed for.
+        unreadable: split -> its labelled rows that cannot be read.
 
     Raises:
         TrainingError: with all of them.
     """
-    if lacking:
-        named = " nor ".join(f"{split!r} ({why})" for split, why in lacking.items())
+    if not lacking:
+        return
+    named = " nor ".join(f"{split!r} ({why})" for split, why in lacking.items())
+    if any(unreadable.get(split) for split in lacking):
+        counts = ", ".join(f"{split} {unreadable.get(split, 0)}" for split in lacking)
         raise TrainingError(
-            f"no labelled row has split {named}. Give the dataset such rows, or have its labels split "
-            "anew: `split: {kind: stratified}` in a pipeline, `--split stratified` on the command line"
+            f"no readable labelled row has split {named}: their pictures cannot be read (labelled rows: {counts}). "
+            "`emofuse cache problems CACHE` says why; restore the files and try them again: emofuse cache retry"
         )
+    raise TrainingError(
+        f"no labelled row has split {named}. Give the dataset such rows, or have its labels split "
+        "anew: `split: {kind: stratified}` in a pipeline, `--split stratified` on the command line"
+    )
 
 
 def run_splits(cache: Cache, spec: SplitSpec) -> npt.NDArray[np.str_]:

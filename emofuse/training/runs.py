@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from emofuse.errors import TrainingError
 from emofuse.results import RunRecord, read_record, rename_run, run_dir, write_run
 from emofuse.specs import RunSpec, canonical_json
-from emofuse.training.data import TrainingData, check_splits, rows_digest
+from emofuse.training.data import NEEDED_FOR, TrainingData, check_splits, rows_digest
 from emofuse.training.divergence import Divergence, divergence_path, read_divergence, write_divergence
 from emofuse.training.engine import OnEpoch
 from emofuse.training.machine import Machine, default_memory_bytes, resolve_device
@@ -222,7 +222,7 @@ class _Training:
         waves: list[list[_Identified]] = []
         for data in dict.fromkeys(run.data for run in runs):
             own = [run for run in runs if run.data is data]
-            check_splits(self._lacking(data, own))
+            self._check_splits(data, own)
             for column in data.all_columns([run.spec for run in own]):
                 data.columns.status(column)  # raises for a stream that has not been built to its end
             plan = plan_runs(data, [run.spec for run in own], machine=self._machine)
@@ -264,9 +264,14 @@ class _Training:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
-    def _lacking(self, data: TrainingData, runs: Sequence[_Identified]) -> dict[str, str]:
-        """Splits without a labelled row -> what they are needed for; all of them are named together."""
-        why = {"train": "to learn from", "val": "to choose the epoch on", "test": "to report on"}
-        if all(run.spec.fold for run in runs):  # of the two others folds are made, which have their own check
-            why = {"test": why["test"]}
-        return {split: reason for split, reason in why.items() if not len(split_rows(self._cache, data, split))}
+    def _check_splits(self, data: TrainingData, runs: Sequence[_Identified]) -> None:
+        """Raises if there are splits without a row that can be used; all that lack are named together."""
+        lacking, labelled = {}, {}
+        for spec in {data.partition(run.spec): run.spec for run in runs}.values():
+            for split, reason in NEEDED_FOR.items():
+                if spec.fold and split != "test":  # folds are made of both, and have a check of their own
+                    continue
+                if not len(split_rows(self._cache, data, spec, split)):
+                    lacking[split] = reason
+                    labelled[split] = int(((data.splits == split) & (self._cache.labels >= 0)).sum())
+        check_splits(lacking, labelled)

@@ -24,8 +24,10 @@ from emofuse.heads import load_head_weights
 from emofuse.results import Predictions, RunRecord
 from emofuse.specs import RunSpec
 from emofuse.status import Status
+from emofuse.training.columns import Column
 from emofuse.training.data import TrainingData
 from emofuse.training.metrics import classification_metrics
+from emofuse.training.notes import FarValues, run_notes
 from emofuse.training.trained import head_probs
 from emofuse.training.validation import EVAL_ROWS
 from emofuse.training.wave import Trained
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
 Rows = Mapping[str, npt.NDArray[np.int64]]
 """Split -> its labelled rows, ascending."""
+
+Far = dict[tuple[Column, int], FarValues]
+"""(column, id of its scaling) -> values that are limited."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,12 @@ class ScoredRun:
 def run_rows(cache: Cache, data: TrainingData, spec: RunSpec) -> dict[str, npt.NDArray[np.int64]]:
     """The rows of a run: those that train and choose, by its fold, and the labelled test rows."""
     fold = data.folds(spec)[spec.fold.index if spec.fold else 0]
-    return {"train": fold.train, "val": fold.val, "test": split_rows(cache, data, "test")}
+    return {"train": fold.train, "val": fold.val, "test": split_rows(cache, data, spec, "test")}
 
 
-def split_rows(cache: Cache, data: TrainingData, split: str) -> npt.NDArray[np.int64]:
-    """(n,) labelled rows of a split, ascending."""
-    return np.flatnonzero((data.splits == split) & (cache.labels >= 0))
+def split_rows(cache: Cache, data: TrainingData, spec: RunSpec, split: str) -> npt.NDArray[np.int64]:
+    """(n,) labelled rows of a split whose pictures the run can read, ascending."""
+    return np.flatnonzero((data.splits == split) & (cache.labels >= 0) & ~data.unreadable(spec))
 
 
 def score_wave(
@@ -76,10 +81,10 @@ def score_wave(
         device: where heads compute.
     """
     rows = [run_rows(cache, data, trained.spec) for trained in wave]
-    probs = _probs(data, wave, rows, device)
+    probs, far = _probs(data, wave, rows, device)
     for trained, own, of_rows, identity in zip(wave, rows, probs, digests, strict=True):
         yield ScoredRun(
-            record=_record(cache, data, trained, own, probs=of_rows, identity=identity, device=device),
+            record=_record(cache, data, trained, own, probs=of_rows, far=far, identity=identity, device=device),
             predictions=Predictions(cache.sample_ids[own["test"]], cache.labels[own["test"]], of_rows["test"]),
             arrays=_arrays(trained, _action_unit_baseline(data, trained.spec)),
         )
@@ -87,8 +92,11 @@ def score_wave(
 
 def _probs(
     data: TrainingData, wave: Sequence[Trained], rows: Sequence[Rows], device: torch.device
-) -> list[dict[str, npt.NDArray[np.float32]]]:
-    """For each run split -> (n, C). Features are read once for all runs, a span of rows at a time."""
+) -> tuple[list[dict[str, npt.NDArray[np.float32]]], Far]:
+    """For each run split -> (n, C), and the values that were limited on the way.
+
+    Features are read once for all runs, a span of rows at a time.
+    """
     heads = [
         load_head_weights(
             trained.spec.head,
@@ -100,7 +108,9 @@ def _probs(
     ]
     columns = data.all_columns([trained.spec for trained in wave])
     parts: list[dict[str, list[npt.NDArray[np.float32]]]] = [{split: [] for split in SPLITS} for _ in wave]
+    far: Far = {}
     for span in data.columns.spans(EVAL_ROWS):
+        looked_at = set()
         features = {column: data.columns.take(column, np.arange(span.start, span.stop)) for column in columns}
         for trained, head, own, found in zip(wave, heads, rows, parts, strict=True):
             for split in SPLITS:
@@ -111,9 +121,14 @@ def _probs(
                         name = column.stream
                         valid[name] = trained.scaling[name].present(data.columns.valid(column)[inside])
                         taken = features[column][inside - span.start]
+                        place = (column, id(trained.scaling[name]))  # runs of one fold share scaling and rows
+                        if (split, place) not in looked_at:
+                            looked_at.add((split, place))
+                            beyond = trained.scaling[name].beyond(taken, valid[name])
+                            far.setdefault(place, FarValues()).add(inside, beyond)
                         scaled[name] = trained.scaling[name].apply(taken, valid[name])
                     found[split].append(head_probs(head, scaled, valid))
-    return [{split: np.concatenate(own) for split, own in found.items()} for found in parts]
+    return [{split: np.concatenate(own) for split, own in found.items()} for found in parts], far
 
 
 def _record(
@@ -123,10 +138,16 @@ def _record(
     rows: Rows,
     *,
     probs: Mapping[str, npt.NDArray[np.float32]],
+    far: Far,
     identity: str,
     device: torch.device,
 ) -> RunRecord:
     spec = trained.spec
+    metrics = {
+        split: classification_metrics(cache.labels[own], probs[split], cache.classes) for split, own in rows.items()
+    }
+    columns = data.columns.of(spec.features)
+    far_of_run = {column: far[column, id(trained.scaling[column.stream])] for column in columns}
     return RunRecord(
         digest=identity,
         name=spec.name,
@@ -136,9 +157,7 @@ def _record(
         dataset=dict(cache.manifest.info),
         streams=_streams(cache, data, trained),
         rows={split: {"rows": len(own), "missing": _missing(data, spec, own)} for split, own in rows.items()},
-        metrics={
-            split: classification_metrics(cache.labels[own], probs[split], cache.classes) for split, own in rows.items()
-        },
+        metrics=metrics,
         history=trained.outcome.history,
         best_epoch=trained.outcome.best_epoch,
         parameters=trained.parameters,
@@ -146,7 +165,7 @@ def _record(
         machine={"platform": platform.platform(), "device": _device_name(device)},
         seconds=trained.seconds,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        notes=_notes(cache, data, spec, rows["train"]),
+        notes=run_notes(cache, data, trained, rows, metrics=metrics, far=far_of_run),
     )
 
 
@@ -181,27 +200,6 @@ def _streams(cache: Cache, data: TrainingData, trained: Trained) -> dict[str, An
             "fitted": trained.scaling[column.stream].fitted,
         }
     return found
-
-
-def _notes(cache: Cache, data: TrainingData, spec: RunSpec, train: npt.NDArray[np.int64]) -> list[str]:
-    """What a reader of the results should know, one sentence each."""
-    notes = []
-    unlabelled = int(np.sum(cache.labels < 0))
-    unsplit = int(np.sum((cache.labels >= 0) & ~np.isin(data.splits, SPLITS)))
-    if unlabelled or unsplit:
-        notes.append(
-            f"{unlabelled + unsplit} of {len(data.splits)} rows are in no split of this run: "
-            f"{unlabelled} without a label, {unsplit} with a label but no split."
-        )
-    seen = set(cache.labels[train].tolist())
-    unseen = [label for index, label in enumerate(cache.classes) if index not in seen]
-    columns = data.columns.of(spec.features)
-    empty = [column.stream for column in columns if not data.columns.valid(column)[train].any()]
-    return [
-        *notes,
-        *(f"No training row is labelled {label!r}: the head cannot learn it." for label in unseen),
-        *(f"No training row has stream {name!r}: the head learned nothing from it." for name in empty),
-    ]
 
 
 def _action_unit_baseline(data: TrainingData, spec: RunSpec) -> Scaling | None:

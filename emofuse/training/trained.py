@@ -73,6 +73,8 @@ def load_head(folder: Path, *, device: str = "cpu") -> TrainedHead:
     streams = spec.features.streams
     dims = {name: record.streams[name]["used_dim"] for name in streams}
     weights = {name.removeprefix("head."): array for name, array in arrays.items() if name.startswith("head.")}
+    # Former versions saved the single number of a stream of a `late` head as an array of one.
+    weights = {name: array.reshape(()) if name.endswith(".log_weight") else array for name, array in weights.items()}
     try:
         head = load_head_weights(spec.head, dims, len(record.classes), weights)
         scaling = {

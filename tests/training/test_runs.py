@@ -21,6 +21,7 @@ from emofuse.training.data import TrainingData, rows_digest
 from emofuse.training.divergence import Divergence, divergence_path
 from emofuse.training.machine import Machine
 from emofuse.training.metrics import classification_metrics
+from emofuse.training.notes import beats_chance
 from emofuse.training.runs import train_run, train_runs, try_runs
 from emofuse.training.trained import load_head
 from emofuse.training.wave import train_wave
@@ -434,8 +435,240 @@ def test_rows_left_out_and_labels_never_seen_are_noted(new_cache, tmp_path):
     assert record.notes == [
         "6 of 120 rows are in no split of this run: 1 without a label, 5 with a label but no split.",
         "No training row is labelled 'calm': the head cannot learn it.",
-        "No training row has stream 'action_units': the head learned nothing from it.",
+        (
+            "No training row has stream 'action_units': the head learned nothing from it, and it counts as missing in "
+            "every row."
+        ),
+        *record.notes[3:],
     ]
+
+
+def without_pictures(rows, status=3):
+    """The planted streams, of which the pictures' rows have a status; `good` are vectors of another tool."""
+    labels, _, streams = planted()
+    found = {}
+    for name, (kind, features, given) in streams.items():
+        changed = given.copy()
+        changed[rows] = status
+        found[name] = (kind, features, changed)
+    good = (np.eye(3)[labels] + np.random.default_rng(1).normal(size=(ROWS, 3))).astype(np.float32)
+    return found | {"good": ("imported", good, np.ones(ROWS, np.uint8))}
+
+
+@pytest.mark.parametrize("fold", [None, {"count": 3, "index": 1}])
+def test_rows_whose_picture_cannot_be_read_neither_train_nor_count(new_cache, tmp_path, fold):
+    """The broken files are half of one label: a head that saw them would learn that label from the fault."""
+    labels, splits, _ = planted()
+    broken = np.flatnonzero(labels == 1)[::2]
+    cache = new_cache(streams=without_pictures(broken))
+    record, _ = train_run(cache, run_spec("resnet50", "good", fold=fold), tmp_path / "runs", device="cpu")
+    kept = np.setdiff1d(np.flatnonzero(labels >= 0), broken)
+    found = read_predictions(run_dir(tmp_path / "runs", record.digest))
+    assert found.sample_id.tolist() == cache.sample_ids[kept[splits[kept] == "test"]].tolist()
+    for split in ("train", "val", "test") if fold is None else ("test",):
+        assert record.rows[split]["rows"] == np.sum(splits[kept] == split)
+    assert sum(part["rows"] for part in record.rows.values()) == len(kept)
+    assert all("unreadable" not in part["missing"]["resnet50"] for part in record.rows.values())
+    counts = ", ".join(f"{np.sum(splits[broken] == split)} of split {split}" for split in ("train", "val", "test"))
+    assert (
+        f"{len(broken)} of 119 labelled rows are left out, because their pictures cannot be read: {counts}."
+        in record.notes
+    )
+    clean = new_cache(streams=without_pictures([]), name="clean")
+    assert TrainingData.of(clean, run_spec().split).digest(run_spec()) != record.digest
+
+
+def test_vectors_of_another_tool_need_no_picture_and_a_picture_that_is_there_is_a_row(new_cache, tmp_path):
+    broken = np.arange(0, ROWS, 10)
+    specs = {"imported": run_spec("good", name="good"), "both": run_spec("good", "lbp", name="both")}
+    for status in (2, 3, 4):
+        cache = new_cache(streams=without_pictures(broken, status), name=f"status{status}")
+        rows = {
+            name: train_run(cache, spec, tmp_path / "runs", device="cpu")[0].rows["train"]["rows"]
+            for name, spec in specs.items()
+        }
+        assert rows == {"imported": 71, "both": 71 - 12 * (status == 3)}, status
+
+
+def test_runs_with_and_without_unreadable_rows_train_in_waves_of_their_own(new_cache, tmp_path):
+    cache = new_cache(streams=without_pictures(np.arange(0, ROWS, 10)))
+    specs = [run_spec(*streams, name="+".join(streams)) for streams in (("good",), ("good", "lbp"), ("lbp",))]
+    together = train_runs(cache, specs, tmp_path / "together", device="cpu")
+    for spec, (record, _) in zip(specs, together, strict=True):
+        alone, _ = train_run(cache, spec, tmp_path / "alone", device="cpu")
+        assert record.rows == alone.rows
+        assert flat(record.metrics) == approximately(flat(alone.metrics))
+
+
+def test_a_split_without_a_readable_row_is_an_error_before_anything_is_trained(new_cache, tmp_path):
+    _, splits, _ = planted()
+    cache = new_cache(streams=without_pictures(np.flatnonzero(splits != "val")))
+    with pytest.raises(
+        TrainingError,
+        match=r"no readable labelled row has split 'train' \(to learn from\) nor 'test' \(to report on\): their "
+        r"pictures cannot be read \(labelled rows: train 71, test 24\)\. `emofuse cache problems",
+    ):
+        train_run(cache, run_spec("lbp"), tmp_path / "runs", device="cpu")
+    with pytest.raises(TrainingError, match=r"no readable labelled row has split 'train'"):
+        TrainingData.of(cache, run_spec().split).folds(run_spec())
+    with pytest.raises(TrainingError, match=r"got 24 \(71 more have pictures that cannot be read\)\. Take fewer"):
+        TrainingData.of(cache, run_spec().split).folds(run_spec(fold={"count": 30, "index": 0}))
+    assert not (tmp_path / "runs").exists()
+
+
+# ---------------------------------------------------------------------------------------------- notes
+
+
+def test_notes_say_which_labels_and_streams_validation_and_test_rows_lack(new_cache, tmp_path):
+    labels, splits, streams = planted()
+    labels, splits = labels.copy(), splits.copy()
+    splits[(labels == 2) & (splits != "train")] = "train"
+    statuses = {"val": 2, "test": 1, "train": 1}
+    kind, features, _ = streams["lbp"]
+    lbp = (kind, features, np.array([statuses[split] for split in splits], np.uint8))
+    cache = new_cache(labels=labels, splits=splits, streams={**streams, "lbp": lbp})
+    record, _ = train_run(cache, run_spec("resnet50", "lbp"), tmp_path / "runs", device="cpu")
+    for expected in (
+        (
+            "No validation row is labelled 'calm': no epoch is chosen for it, and macro F1 of the validation rows is over "
+            "the other labels."
+        ),
+        (
+            "No test row is labelled 'calm': macro scores of the test rows are over the labels that have rows or "
+            "predictions."
+        ),
+        "No validation row has stream 'lbp': the epoch was chosen without it.",
+        (
+            "All training rows have stream 'lbp', and not all validation and test rows: the head never learned what it "
+            "means that the stream is missing, its mean stands for it."
+        ),
+    ):
+        assert expected in record.notes
+
+
+def test_a_head_at_chance_and_a_best_epoch_that_is_the_last_are_noted(new_cache, tmp_path):
+    labels, _, _ = planted()
+    noise = ("backbone", np.random.default_rng(5).normal(size=(ROWS, 3)).astype(np.float32), np.ones(ROWS, np.uint8))
+    cache = new_cache(streams={**planted()[2], "noise": noise})
+    records = {
+        name: train_run(cache, run_spec(name, train={"select": "loss", "epochs": 2}), tmp_path / "runs", device="cpu")[
+            0
+        ]
+        for name in ("noise", "resnet50")
+    }
+    at_chance = {name: any("cannot be told from chance" in note for note in r.notes) for name, r in records.items()}
+    assert at_chance == {"noise": True, "resnet50": False}
+    assert records["resnet50"].best_epoch == 2
+    assert (
+        "The best epoch is the last one, 2: with more epochs the head may become better." in records["resnet50"].notes
+    )
+    assert len(labels) == ROWS
+
+
+@pytest.mark.parametrize(("right", "beats"), [(40, False), (46, True)])
+def test_chance_is_the_commonest_label_and_the_luck_of_one_in_twenty(right, beats):
+    """100 rows, 36 of the label: by chance 36 are right, deviation 4.8, so 45 are more than luck."""
+    confusion = [[right - 10, 36 - right + 10], [54 - (10), 10]]
+    assert beats_chance(confusion, 0) is beats
+
+
+def test_one_absurd_value_is_named_and_leaves_the_scores_as_they_are(new_cache, tmp_path):
+    """3e38 in a training row, and in a test row: the stream is as good as without them, in memory and streamed."""
+    labels, splits, streams = planted()
+    kind, features, status = streams["resnet50"]
+    wide = features.astype(np.float32)
+    clean, _ = train_run(
+        new_cache(streams={**streams, "resnet50": (kind, wide, status)}, name="clean"),
+        run_spec("resnet50"),
+        tmp_path / "runs",
+        device="cpu",
+    )
+    rows = [int(np.flatnonzero((splits == split) & (labels >= 0))[3]) for split in ("train", "test")]
+    absurd = wide.copy()
+    absurd[rows, 1] = 3e38
+    for name, poisoned in (("one", rows[:1]), ("two", rows)):
+        values = wide.copy()
+        values[poisoned, 1] = absurd[poisoned, 1]
+        cache = new_cache(streams={**streams, "resnet50": (kind, values, status)}, name=name)
+        record, _ = train_run(cache, run_spec("resnet50"), tmp_path / name, device="cpu")
+        assert record.metrics["val"]["accuracy"] >= clean.metrics["val"]["accuracy"] - 0.05
+        first = f"column 1 of row {str(cache.sample_ids[rows[0]])!r}"
+        what, counts = (
+            (f"the value in {first} lies", "It counts")
+            if name == "one"
+            else (
+                f"2 values in 2 rows (the first: {first}) lie",
+                "They count",
+            )
+        )
+        assert (
+            f"Stream 'resnet50': {what} more than 10 times as far out as every ordinary training value. "
+            f"{counts} as that far."
+        ) in record.notes
+        saved = load_head(run_dir(tmp_path / name, record.digest))
+        stored, codes = cache.streams["resnet50"].read()
+        test = np.flatnonzero((splits == "test") & (labels >= 0))
+        np.testing.assert_allclose(
+            saved.probs({"resnet50": stored[test]}, {"resnet50": codes[test]}),
+            read_predictions(run_dir(tmp_path / name, record.digest)).probs,
+            atol=1e-6,
+        )
+
+
+@pytest.mark.parametrize("kind", ["concat", "linear", "gated", "late", "attention"])
+@pytest.mark.parametrize("seen", [0, 1])
+def test_a_saved_run_leaves_out_what_it_never_learned_when_it_scores_and_predicts(new_cache, tmp_path, kind, seen):
+    labels, splits, streams = planted()
+    there = (splits == "test").astype(np.uint8)
+    there[np.flatnonzero((splits == "train") & (labels >= 0))[:seen]] = 1
+    noise = (50 + 10 * np.random.default_rng(0).normal(size=(ROWS, 4))).astype(np.float32)
+    cache = new_cache(streams={**streams, "noise": ("backbone", noise, np.where(there, 1, 2).astype(np.uint8))})
+    head = {"kind": kind} if kind == "linear" else {"kind": kind, "embed_dim": 8, "width": 8}
+    spec = parse_spec(
+        RunSpec,
+        {
+            "name": "small",
+            "features": {"streams": ["resnet50", "noise"]},
+            "head": head,
+            "train": {"epochs": 4, "batch_size": 16, "learning_rate": 1e-2},
+        },
+        "test",
+    )
+    record, _ = train_run(cache, spec, tmp_path / "runs", device="cpu")
+    assert [record.streams[name]["fitted"] for name in ("resnet50", "noise")] == [True, False]
+    who = ("No training row has", "Only one training row has")[seen]
+    assert any(note.startswith(f"{who} stream 'noise': the head learned nothing from it") for note in record.notes)
+    folder = run_dir(tmp_path / "runs", record.digest)
+    test = np.flatnonzero((splits == "test") & (labels >= 0))
+    features = {name: cache.streams[name].read()[0][test] for name in ("resnet50", "noise")}
+    codes = {name: cache.streams[name].read()[1][test] for name in ("resnet50", "noise")}
+    with_it = load_head(folder).probs(features, codes)
+    without = load_head(folder).probs(features, codes | {"noise": np.full(len(test), 2, np.uint8)})
+    assert np.array_equal(with_it, without)
+    np.testing.assert_allclose(with_it, read_predictions(folder).probs, atol=1e-6)
+
+
+def test_saved_runs_of_former_versions_predict_as_they_did(cache, tmp_path):
+    """They have no limits, and streams that do not say whether they were fitted."""
+    from safetensors.numpy import save_file
+
+    record, _ = train_run(cache, run_spec("resnet50"), tmp_path / "runs", device="cpu")
+    folder = run_dir(tmp_path / "runs", record.digest)
+    features = np.array([[1, 2, 3], [1e6, 0, 0]], np.float32)
+    new = load_head(folder).probs({"resnet50": features}, {"resnet50": np.ones(2, np.uint8)})
+    save_file(
+        {name: array for name, array in read_weights(folder).items() if not name.endswith("limit")},
+        folder / "weights.safetensors",
+    )
+    saved = json.loads((folder / "run.json").read_text())
+    del saved["streams"]["resnet50"]["fitted"]
+    (folder / "run.json").write_text(json.dumps(saved))
+    old = load_head(folder)
+    assert old.scaling["resnet50"].limit is None
+    assert old.scaling["resnet50"].fitted
+    found = old.probs({"resnet50": features}, {"resnet50": np.ones(2, np.uint8)})
+    assert np.array_equal(found[0], new[0])
+    assert not np.array_equal(found[1], new[1])
 
 
 # ---------------------------------------------------------------------------------------------- refused

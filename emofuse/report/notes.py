@@ -1,0 +1,32 @@
+"""The notes of many runs, each said once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from emofuse.report.formats import join_some
+from emofuse.results import RunRecord
+
+
+def gather_notes(runs: Iterable[tuple[str, RunRecord]]) -> list[str]:
+    """What training noted, each note once, with the configurations that it holds for unless it holds for all runs.
+
+    Args:
+        runs: the name of the configuration, and a run of it.
+    """
+    totals: Counter[str] = Counter()
+    notes: dict[str, Counter[str]] = {}
+    for name, run in runs:
+        totals[name] += 1
+        for note in run.notes:
+            notes.setdefault(note, Counter())[name] += 1
+    return [_sentence(note, where, totals) for note, where in notes.items()]
+
+
+def _sentence(note: str, where: Counter[str], totals: Counter[str]) -> str:
+    count, of_these = where.total(), sum(totals[name] for name in where)
+    if count == totals.total():
+        return note
+    some = f" ({count} of {of_these} runs)" if count < of_these else ""
+    return f"{join_some(list(where))}{some}: {note}" if len(totals) > 1 else f"{note[:-1]}{some}."

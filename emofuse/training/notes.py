@@ -1,0 +1,183 @@
+"""What a reader of a run's results should know and would not see in its scores, one sentence each.
+
+Sentences hold no number that differs from seed to seed where they can do without, so that a report says each once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emofuse.datasets.splits import SPLITS
+from emofuse.features import LIMIT
+from emofuse.specs import RunSpec
+from emofuse.training.columns import Column
+from emofuse.training.data import TrainingData
+from emofuse.training.wave import Trained
+
+if TYPE_CHECKING:
+    from emofuse.cache.reader import Cache
+
+Rows = Mapping[str, npt.NDArray[np.int64]]
+_LABELS_NAMED = 5
+_ONE_SIDED_5_PERCENT = 1.645  # standard deviations of a normal distribution
+_ROWS_OF = {"train": "training", "val": "validation", "test": "test"}
+
+
+@dataclass
+class FarValues:
+    """Values of a column that `Scaling.apply` limits, over all rows of a run.
+
+    Attributes:
+        count: of values.
+        rows: of rows that hold them.
+        first: row and place of the first one.
+    """
+
+    count: int = 0
+    rows: int = 0
+    first: tuple[int, int] | None = None
+
+    def add(self, rows: npt.NDArray[np.int64], beyond: npt.NDArray[np.bool_]) -> None:
+        """Takes in rows (n,) and which of their values (n, D) are limited."""
+        found = np.argwhere(beyond)
+        if len(found):
+            first = (int(rows[found[0, 0]]), int(found[0, 1]))
+            self.first = first if self.first is None else min(self.first, first)
+            self.count += len(found)
+            self.rows += len(np.unique(found[:, 0]))
+
+
+def run_notes(
+    cache: Cache,
+    data: TrainingData,
+    trained: Trained,
+    rows: Rows,
+    *,
+    metrics: Mapping[str, Any],
+    far: Mapping[Column, FarValues],
+) -> list[str]:
+    """All notes of a run.
+
+    Args:
+        cache: with all labels.
+        data: of the run's split.
+        trained: the run.
+        rows: split -> its rows.
+        metrics: split -> scores of these rows.
+        far: column -> its values that are limited.
+    """
+    return [
+        *_rows_left_out(cache, data, trained.spec),
+        *_labels_without_rows(cache, rows),
+        *_streams_without_rows(data, trained, rows),
+        *_far_values(cache, far),
+        *_learning(trained, rows, cache.labels, metrics["test"]),
+    ]
+
+
+def _rows_left_out(cache: Cache, data: TrainingData, spec: RunSpec) -> Iterator[str]:
+    labelled, in_split = cache.labels >= 0, np.isin(data.splits, SPLITS)
+    unlabelled, unsplit = int(np.sum(~labelled)), int(np.sum(labelled & ~in_split))
+    if unlabelled or unsplit:
+        yield (
+            f"{unlabelled + unsplit} of {len(data.splits)} rows are in no split of this run: "
+            f"{unlabelled} without a label, {unsplit} with a label but no split."
+        )
+    unreadable = data.unreadable(spec) & labelled & in_split
+    if unreadable.any():
+        counts = ", ".join(f"{int(np.sum(unreadable & (data.splits == split)))} of split {split}" for split in SPLITS)
+        yield (
+            f"{int(unreadable.sum())} of {int(np.sum(labelled & in_split))} labelled rows are left out, because their "
+            f"pictures cannot be read: {counts}."
+        )
+
+
+def _labels_without_rows(cache: Cache, rows: Rows) -> Iterator[str]:
+    consequences = {
+        "train": "the head cannot learn {it}",
+        "val": "no epoch is chosen for {it}, and macro F1 of the validation rows is over the other labels",
+        "test": "macro scores of the test rows are over the labels that have rows or predictions",
+    }
+    for split, consequence in consequences.items():
+        seen = set(cache.labels[rows[split]].tolist())
+        names = [repr(label) for index, label in enumerate(cache.classes) if index not in seen]
+        if names:
+            named = ", ".join(names[:_LABELS_NAMED])
+            more = f" or one of {len(names) - _LABELS_NAMED} others" if len(names) > _LABELS_NAMED else ""
+            it = "it" if len(names) == 1 else "them"
+            yield f"No {_ROWS_OF[split]} row is labelled {named}{more}: {consequence.format(it=it)}."
+
+
+def _streams_without_rows(data: TrainingData, trained: Trained, rows: Rows) -> Iterator[str]:
+    consequences = {"val": "the epoch was chosen without it", "test": "the test scores say nothing of it"}
+    for column in data.columns.of(trained.spec.features):
+        valid = data.columns.valid(column)
+        has = {split: valid[own] for split, own in rows.items()}
+        if not trained.scaling[column.stream].fitted:
+            who = "Only one training row has" if has["train"].any() else "No training row has"
+            yield (
+                f"{who} stream {column.stream!r}: the head learned nothing from it, and it counts as missing in every "
+                "row."
+            )
+            continue
+        for split, consequence in consequences.items():
+            if not has[split].any():
+                yield f"No {_ROWS_OF[split]} row has stream {column.stream!r}: {consequence}."
+        if has["train"].all() and not (has["val"].all() and has["test"].all()):
+            yield (
+                f"All training rows have stream {column.stream!r}, and not all validation and test rows: the head "
+                "never learned what it means that the stream is missing, its mean stands for it."
+            )
+
+
+def _far_values(cache: Cache, far: Mapping[Column, FarValues]) -> Iterator[str]:
+    for column, found in far.items():
+        if found.first is None:
+            continue
+        row, place = found.first
+        names = cache.streams[column.stream].columns
+        name = repr(names[place]) if column.size is None and place < len(names) else str(place)
+        where = f"column {name} of row {str(cache.sample_ids[row])!r}"
+        if found.count == 1:
+            what, counts = f"the value in {where} lies", "It counts as that far."
+        else:
+            what = f"{found.count} values in {found.rows} rows (the first: {where}) lie"
+            counts = "They count as that far."
+        yield (
+            f"Stream {column.stream!r}: {what} more than {LIMIT:g} times as far out as every ordinary training value. "
+            f"{counts}"
+        )
+
+
+def _learning(trained: Trained, rows: Rows, labels: npt.NDArray[np.int64], test: Mapping[str, Any]) -> Iterator[str]:
+    commonest = int(np.bincount(labels[rows["train"]]).argmax())
+    if not beats_chance(test["confusion"], commonest):
+        yield (
+            "The head cannot be told from chance: on the test rows it is not better than always answering the most "
+            "frequent training label (one-sided test at 5 %)."
+        )
+    outcome = trained.outcome
+    if outcome.ended == "epochs" and outcome.best_epoch == outcome.last_epoch:
+        yield f"The best epoch is the last one, {outcome.last_epoch}: with more epochs the head may become better."
+
+
+def beats_chance(confusion: Sequence[Sequence[int]], answer: int) -> bool:
+    """Whether more rows are right than if one class were always answered, beyond what luck does in 1 of 20 cases.
+
+    The number of right rows by chance is binomial; it is taken for normal, with continuity correction.
+
+    Args:
+        confusion: (C, C) counts, true class by predicted class.
+        answer: the class.
+    """
+    counts = np.asarray(confusion)
+    total = int(counts.sum())
+    share = float(counts[answer].sum() / total)
+    by_chance, deviation = total * share, math.sqrt(total * share * (1 - share))
+    return bool(np.trace(counts) - 0.5 > by_chance + _ONE_SIDED_5_PERCENT * deviation)

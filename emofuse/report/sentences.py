@@ -157,8 +157,8 @@ def _row_rules(results: Results) -> list[str]:
         return []
     return [
         (
-            "Rows whose pictures cannot be read are left out; a picture without a face, or one that a stream failed on, "
-            "is a row like others that lacks the stream."
+            "Rows whose pictures cannot be read are left out; a picture without a face, or one that a stream failed "
+            "on, is a row like others that lacks the stream."
         ),
         "A stream that fewer than two training rows have counts as missing in every row.",
         "Macro scores are means over the labels that have rows or predictions.",

@@ -530,8 +530,8 @@ def test_notes_say_which_labels_and_streams_validation_and_test_rows_lack(new_ca
     record, _ = train_run(cache, run_spec("resnet50", "lbp"), tmp_path / "runs", device="cpu")
     for expected in (
         (
-            "No validation row is labelled 'calm': no epoch is chosen for it, and macro F1 of the validation rows is over "
-            "the other labels."
+            "No validation row is labelled 'calm': no epoch is chosen for it, and macro F1 of the validation rows is "
+            "over the other labels."
         ),
         (
             "No test row is labelled 'calm': macro scores of the test rows are over the labels that have rows or "

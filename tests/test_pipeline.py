@@ -16,6 +16,7 @@ from emofuse.extraction import BuildOptions
 from emofuse.pipeline import PipelineOptions, PipelinePaths, expand_runs, run_pipeline
 from emofuse.predict import Predictor, find_images
 from emofuse.specs import PipelineSpec, parse_spec
+from emofuse.status import Status
 
 SPEC = {
     "name": "small",
@@ -102,6 +103,21 @@ def test_corrupt_images_cost_their_rows_and_nothing_else(done):
     assert corrupt >= 2
     assert cache.streams["lbp"].counts()["unreadable"] == corrupt
     assert cache.streams["lbp"].counts()["pending"] == 0
+
+
+def test_unreadable_rows_are_in_no_score_and_are_told_on_the_terminal_and_in_the_report(done):
+    out, summary, lines = done
+    cache = emofuse.open_cache(PipelinePaths(out).cache)
+    unreadable = int((cache.streams["lbp"].read()[1] == Status.UNREADABLE).sum())
+    page = (PipelinePaths(out).report / "index.html").read_text()
+    for record in summary.records:
+        assert sum(part["rows"] for part in record.rows.values()) == 64 - unreadable
+        (note,) = (note for note in record.notes if "cannot be read" in note)
+        assert note.startswith(
+            f"{unreadable} of 64 labelled rows are left out, because their pictures cannot be read: "
+        )
+        assert any(line.startswith("note: ") and note[:-1] in line for line in lines)
+        assert note[:-1] in page
 
 
 def test_repeats_are_every_split_seed_with_every_seed(small):

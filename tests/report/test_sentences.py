@@ -175,6 +175,27 @@ def test_notes_of_training_are_told_once(make):
     assert sentences.run_notes(group_runs([*runs, make("c")], "runs")) == ["a and b: 5 rows are in no split."]
 
 
+def test_a_note_of_some_repeats_says_of_how_many(make):
+    chance = {"notes": ["At chance."]}
+    runs = [make("a", change=chance), make("a", seed=1), make("b", change=chance)]
+    assert sentences.run_notes(group_runs(runs, "runs")) == ["a and b (2 of 3 runs): At chance."]
+    assert sentences.run_notes(group_runs(runs[:2], "runs")) == ["At chance (1 of 2 runs)."]
+
+
+def test_rules_for_rows_are_told_of_runs_that_followed_them(make):
+    new = make("a")
+    streams = {name: {**stream, "fitted": True} for name, stream in new.streams.items()}
+    told = sentences.method(group_runs([replace(new, streams=streams)], "runs"))
+    assert told[-3:] == [
+        (
+            "Rows whose pictures cannot be read are left out; a picture without a face, or one that a stream failed "
+            "on, is a row like others that lacks the stream."
+        ),
+        "A stream that fewer than two training rows have counts as missing in every row.",
+        "Macro scores are means over the labels that have rows or predictions.",
+    ]
+
+
 def test_the_method_tells_the_defaults(make):
     head = (
         "The head embeds each stream in 512 values (linear, then batch norm over the rows that have it), "

@@ -16,6 +16,7 @@ from small_question import CLASSES, HEADS, finished_waves, planted, small_sweep
 
 from emofuse.cache.reader import open_cache
 from emofuse.errors import TrainingError
+from emofuse.report.notes import gather_notes
 from emofuse.results import list_runs, read_predictions, read_weights, run_dir
 from emofuse.sweep.run import SweepOptions, SweepPaths, plan_sweep, run_sweep
 from emofuse.sweep.store import ResultsFolder, RunRow
@@ -121,7 +122,10 @@ def test_the_same_sweep_again_does_nothing_and_says_so(cache, done):
     assert again.table == first.table
     assert said[0] == "search: 18 configurations, 36 heads, all trained before or elsewhere: nothing to do"
     assert said[1] == "final runs: 6, on all training rows of the split"
-    assert all("done before" in line for line in said[2:-1])
+    assert all("done before" in line for line in said[2:8])
+    notes = [line.removeprefix("note: ") for line in said if line.startswith("note: ")]
+    assert notes == gather_notes((record.name, record) for record in again.finals.records)
+    assert any("The best epoch is the last one" in note or "no split of this run" in note for note in notes)
     changed = {path for path in before if path.stat().st_mtime_ns != before[path]}
     assert changed <= {SweepPaths(folder).choice, folder / "claims" / "lock"}
 

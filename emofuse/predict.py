@@ -51,7 +51,8 @@ class Prediction:
         probs: label -> probability, most probable first; empty if the image cannot be read.
         face: whether a face was found; None if the image cannot be read.
         action_units: the strongest first; without a baseline, all in their own order. Empty without a face.
-        missing: stream of the run -> why this image lacks it (status name in lower case).
+        missing: stream of the run -> why this image lacks it (status name in lower case), or `never_learned`: the
+            image has it, and the head does not look at it, because hardly any training row had it.
         problem: why the image cannot be read, or None.
     """
 
@@ -140,11 +141,9 @@ class Predictor:
             probs={record.classes[i]: float(probs[i]) for i in order},
             face=status is Status.OK,
             action_units=self._strongest(faces.features[index]) if status is Status.OK else (),
-            missing={
-                name: found.name.lower()
-                for name in record.streams
-                if (found := Status(extraction.rows[name].status[index])) is not Status.OK
-            },
+            missing=missing_streams(
+                record, {name: Status(extraction.rows[name].status[index]) for name in record.streams}
+            ),
             problem=None,
         )
 
@@ -154,6 +153,17 @@ class Predictor:
         activations = (values - self._baseline.center) / self._baseline.scale
         order = np.argsort(-np.abs(activations), kind="stable")
         return tuple(ActionUnit(self._columns[i], float(values[i]), float(activations[i])) for i in order)
+
+
+def missing_streams(record: RunRecord, status: Mapping[str, Status]) -> dict[str, str]:
+    """Streams of a run that its head does not see of an image -> why."""
+    found = {}
+    for name, stream in record.streams.items():
+        if status[name] is not Status.OK:
+            found[name] = status[name].name.lower()
+        elif not stream.get("fitted", True):
+            found[name] = "never_learned"
+    return found
 
 
 def find_images(path: Path, *, say: Callable[[str], None] | None = None) -> list[Path]:

@@ -105,7 +105,8 @@ class _Path:
         }
         self.missing: dict[str, int] = {}
         self._scaling = {
-            name: Scaling(np.zeros(dim, np.float32), np.ones(dim, np.float32)) for name, dim in self.dims.items()
+            name: Scaling(np.zeros(dim, np.float32), np.ones(dim, np.float32), np.full(dim, np.inf, np.float32))
+            for name, dim in self.dims.items()
         }
         self._head = make_head(job.run.head, [Lane(tuple(self.dims))], self.dims, job.classes).to(device)
 

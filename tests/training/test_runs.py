@@ -14,8 +14,10 @@ from emofuse import results
 from emofuse.cache.reader import CachedStream, open_cache
 from emofuse.datasets.splits import stratified_split
 from emofuse.errors import IncompleteCacheError, ResultsError, SpecError, TrainingError
+from emofuse.predict import missing_streams
 from emofuse.results import read_predictions, read_record, read_weights, run_dir
 from emofuse.specs import CacheSpec, RunSpec, StratifiedSplit, parse_spec
+from emofuse.status import Status
 from emofuse.training import runs as runs_module
 from emofuse.training.data import TrainingData, rows_digest
 from emofuse.training.divergence import Divergence, divergence_path
@@ -646,6 +648,9 @@ def test_a_saved_run_leaves_out_what_it_never_learned_when_it_scores_and_predict
     without = load_head(folder).probs(features, codes | {"noise": np.full(len(test), 2, np.uint8)})
     assert np.array_equal(with_it, without)
     np.testing.assert_allclose(with_it, read_predictions(folder).probs, atol=1e-6)
+    ok = {"resnet50": Status.OK, "noise": Status.OK}
+    assert missing_streams(record, ok) == {"noise": "never_learned"}
+    assert missing_streams(record, ok | {"noise": Status.NO_DETECTION}) == {"noise": "no_detection"}
 
 
 def test_saved_runs_of_former_versions_predict_as_they_did(cache, tmp_path):

@@ -6,7 +6,7 @@ Wiring only: every step lives in its own module, and what it produced is found a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from emofuse.cache.reader import Cache, open_cache
@@ -164,7 +164,9 @@ def prepare_cache(
     _tell_dataset(manifest, say)
 
     options.out.mkdir(parents=True, exist_ok=True)
-    build = build_cache(paths.cache, manifest, spec.cache, options.build, progress)
+    build = build_cache(paths.cache, manifest, spec.cache, _build_options(options), progress)
+    for change in build.changes:
+        say(f"since the last build: {change}")
     say(f"cache: {build.describe()}, {paths.cache}")
     return open_cache(paths.cache), build
 
@@ -187,7 +189,9 @@ def estimate_pipeline(spec: PipelineSpec, options: PipelineOptions, *, say: Call
     else:
         manifest = read_dataset(dataset, on_bad_rows=options.on_bad_rows)
         _tell_dataset(manifest, say)
-        for line in estimate_build(PipelinePaths(options.out).cache, manifest, spec.cache, options.build).describe():
+        for line in estimate_build(
+            PipelinePaths(options.out).cache, manifest, spec.cache, _build_options(options)
+        ).describe():
             say(f"cache: {line}")
     say(f"runs: {runs} of {len(spec.runs)} configurations; those that are done already are read and not trained again")
 
@@ -197,6 +201,11 @@ def _dataset(spec: PipelineSpec, options: PipelineOptions) -> DatasetSpec:
     dataset = spec.dataset
     demo = PipelinePaths(options.out).demo_dataset if isinstance(dataset, DemoSpec) else None
     return dataset.model_copy(update={"root": options.data or dataset.root or demo})
+
+
+def _build_options(options: PipelineOptions) -> BuildOptions:
+    """Those of the call; who keeps bad rows keeps those of samples that are gone, too."""
+    return replace(options.build, keep_gone=options.on_bad_rows == "keep")
 
 
 def _tell_dataset(manifest: Manifest, say: Callable[[str], None]) -> None:

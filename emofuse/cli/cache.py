@@ -77,7 +77,7 @@ def build(
     from emofuse.extraction import BuildOptions, build_cache, estimate_build
 
     memory_bytes = None if worker_memory_gb is None else round(worker_memory_gb * 1e9)
-    options = BuildOptions(scheduler, workers, device, block_timeout, memory_bytes)
+    options = BuildOptions(scheduler, workers, device, block_timeout, memory_bytes, keep_gone=on_bad_rows == "keep")
     _warn_of_random_weights(cache_spec.streams)
     if dry_run and _is_to_be_generated(dataset):
         typer.echo(f"{dataset.root}: its images are not generated yet; they must be there for an estimate")

@@ -1,8 +1,9 @@
 """What became of the dataset since a cache was built from it: noticed, named, and made good where that is possible.
 
 Rows that are new become rows behind those that there are, in whatever order the dataset now lists them: row i of the
-cache stays row i for ever. Labels, splits and attributes are those of the dataset as it is now. A row that is gone
-altogether cannot be taken out of the arrays, so that is an error.
+cache stays row i for ever and keeps its id, also when its file was moved to another label's folder or another file with
+its stem came. Labels, splits and attributes are those of the dataset as it is now. A row that is gone altogether cannot
+be taken out of the arrays: that is an error, or on request a row that belongs to no split.
 
 An image counts as replaced if its length changed, or if it was written again and the CRC-32C of its bytes is another:
 files whose time alone changed (a copied dataset) are read once and keep their features. What this does not find is an
@@ -14,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +25,13 @@ from emofuse.cache.layout import CacheLayout, manifest_path, streams_dir
 from emofuse.cache.metadata import extracted_streams, read_manifest, read_stream_layout, stream_names
 from emofuse.cache.writer import discard_blocks
 from emofuse.cache.zarr_store import open_array, update_group
-from emofuse.checksum import crc32c
 from emofuse.datasets.files import map_in_threads
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, StaleCacheError
+from emofuse.extraction.matching import NOWHERE, file_sum, kept_ids, match_rows
 from emofuse.stores import is_remote
 
+GONE = "no longer in the dataset"
 _NAMED = 3
 _STAMPS = ("bytes", "modified_ns")
 
@@ -60,13 +63,14 @@ class DatasetChanges:
         return blocks
 
 
-def notice_changes(path: Path, layout: CacheLayout, manifest: Manifest) -> DatasetChanges:
+def notice_changes(path: Path, layout: CacheLayout, manifest: Manifest, *, keep_gone: bool = False) -> DatasetChanges:
     """Holds a dataset against a cache, without writing.
 
     Args:
         path: of the cache.
         layout: of the cache.
         manifest: of the dataset as it is now.
+        keep_gone: rows whose samples are no longer in the dataset stay, in no split, and are no error.
 
     Raises:
         StaleCacheError: samples of the cache are no longer in the dataset, or nothing says which they were.
@@ -83,7 +87,7 @@ def notice_changes(path: Path, layout: CacheLayout, manifest: Manifest) -> Datas
         return DatasetChanges(manifest, layout, layout, np.empty(0, np.int64), is_new_manifest=True, lines=())
     lines: list[str] = []
     if not same_order:
-        manifest = _in_order_of_cache(path, old, manifest, lines)
+        manifest = _in_order_of_cache(path, old, manifest, lines, keep_gone=keep_gone)
     lines += _relabelled(old, manifest)
     manifest, replaced = _compare_files(old, manifest, lines)
     new = layout if same_order else replace(layout, rows=len(manifest), ids_digest=manifest.ids_digest)
@@ -113,35 +117,70 @@ def adopt_changes(path: Path, changes: DatasetChanges) -> None:
     update_group(path, changes.layout.to_attributes())
 
 
-def _in_order_of_cache(path: Path, old: Manifest, new: Manifest, lines: list[str]) -> Manifest:
-    """The new manifest with the cache's rows first, in their order.
+def _in_order_of_cache(path: Path, old: Manifest, new: Manifest, lines: list[str], *, keep_gone: bool) -> Manifest:
+    """The new manifest with the cache's rows first, in their order and under their ids.
 
     Raises:
-        StaleCacheError: some are no longer there.
+        StaleCacheError: some are no longer there, and nobody said that they may be.
     """
-    known = old.table.select("sample_id").with_row_index("row")
-    found = new.table.select("sample_id").with_row_index("place").join(known, on="sample_id", how="left")
-    gone = known.join(found, on="sample_id", how="anti").sort("row")
-    if gone.height:
+    places = match_rows(old, new)
+    gone = np.flatnonzero(places == NOWHERE)
+    told_before = (old.table["problem"] == GONE).fill_null(value=False).to_numpy()
+    newly_gone = gone[~told_before[gone]]
+    names = old.table["sample_id"]
+    if len(newly_gone) and (not keep_gone or len(gone) == len(old)):
         raise StaleCacheError(
             f"{path} holds {len(old)} rows, the dataset now has {len(new)}; no longer among them: "
-            f"{_some(gone['sample_id'], 'sample')}. Rows cannot be taken out of a cache: put the samples back into the "
-            "dataset (their files may stay missing: --on-bad-rows keep), or build into another path."
+            f"{_some(names[newly_gone], 'sample')}. Rows cannot be taken out of a cache: {_advice(gone, old)}"
         )
-    ordered = found.sort("row", "place", nulls_last=True)
-    place = ordered["place"]
-    if not place[: len(old)].is_sorted():
+    if len(newly_gone):
+        lines.append(f"no longer in the dataset: {_some(names[newly_gone], 'sample')}; kept, in no split")
+    there = places[places != NOWHERE]
+    if np.any(np.diff(there) < 0):
         lines.append("another order in the dataset: the cache keeps its own")
-    if found.height > len(old):
-        lines.append(f"new, behind those that there are: {_some(ordered['sample_id'][len(old) :], 'sample')}")
-    files = None if new.files is None else new.files[place]
-    return Manifest(new.table[place], new.classes, new.root, new.info, files)
+    table = new.table.with_columns(kept_ids(old, new, places))
+    behind = np.setdiff1d(np.arange(len(new)), there)
+    if len(behind):
+        lines.append(f"new, behind those that there are: {_some(table['sample_id'][behind], 'sample')}")
+
+    places[gone] = len(new) + np.arange(len(gone))
+    order = np.concatenate([places, behind])
+    table = pl.concat([table, _gone_rows(old, gone, table.schema)])[order]
+    files = pl.concat([new.known_files, old.known_files[gone].select(new.known_files.columns)])[order]
+    is_known = new.files is not None or (old.files is not None and len(gone) > 0)
+    return Manifest(table, new.classes, new.root, _info(new, names[gone]), files if is_known else None)
+
+
+def _advice(gone: npt.NDArray[np.int64], old: Manifest) -> str:
+    if len(gone) == len(old):
+        return "this is another dataset, so build into another path."
+    return (
+        "keep those of the deleted samples, out of every split, with --on-bad-rows keep; or put the samples back; or "
+        "build into another path."
+    )
+
+
+def _gone_rows(old: Manifest, gone: npt.NDArray[np.int64], schema: pl.Schema) -> pl.DataFrame:
+    """Rows of deleted samples: without label, split and attributes, so that nothing trains on them or scores them."""
+    rows = old.table[gone].select("sample_id", "path", problem=pl.lit(GONE))
+    absent = [pl.lit(None).cast(dtype).alias(name) for name, dtype in schema.items() if name not in rows.columns]
+    return rows.with_columns(absent).select(schema.names())
+
+
+def _info(new: Manifest, gone: pl.Series) -> dict[str, Any]:
+    """What is known of the dataset, with a note on the rows that only the cache has."""
+    if not len(gone):
+        return dict(new.info)
+    note = f"rows that are no longer in the dataset, kept in the cache and in no split: {_some(gone, 'sample')}"
+    return {**new.info, "notes": [*new.info.get("notes", ()), note]}
 
 
 def _relabelled(old: Manifest, new: Manifest) -> list[str]:
     """What else is said now of the samples that there were; none of it costs any extraction."""
     lines = []
     had, has = old.table, new.table[: len(old)]
+    is_there = (has["problem"] != GONE).fill_null(value=True)
+    had, has = had.filter(is_there), has.filter(is_there)
     for column in ("label", "split", "path"):
         differs = had[column].ne_missing(has[column])
         if differs.any():
@@ -191,14 +230,6 @@ def _same_bytes(manifest: Manifest, sums: pl.Series, rewritten: pl.Series) -> pl
     for row, found in zip(rows, map_in_threads(file_sum, paths), strict=True):
         same[row] = found == sums[row]
     return pl.Series(same)
-
-
-def file_sum(path: str) -> int | None:
-    """CRC-32C of the bytes of a file, None if it cannot be read."""
-    try:
-        return crc32c(Path(path).read_bytes())
-    except OSError:
-        return None
 
 
 def _some(names: pl.Series, noun: str) -> str:

@@ -81,7 +81,7 @@ def estimate_build(path: str | Path, manifest: Manifest, spec: CacheSpec, option
         EmofuseError: what `build_cache` would raise before it begins.
     """
     path = as_path(path)
-    plan = plan_build(path, manifest, spec)
+    plan = plan_build(path, manifest, spec, keep_gone=options.keep_gone)
     check_is_imported(path, plan.to_import)
     if not plan.missing:
         return BuildEstimate(0, 0, (), 0, 0, 0.0, 0, free_bytes(path), 0)

@@ -18,6 +18,7 @@ class BuildOptions:
             FAILED; None is one minute and four seconds a picture.
         memory_bytes: that an extraction process may take before it is ended and its pictures are tried one by one;
             None leaves it to the machine, which ends such a process before any other.
+        keep_gone: rows of a cache whose samples are no longer in the dataset are kept, in no split, and are no error.
     """
 
     scheduler: str | None = None
@@ -25,6 +26,7 @@ class BuildOptions:
     device: str = "auto"
     block_timeout_s: float | None = None
     memory_bytes: int | None = None
+    keep_gone: bool = False
 
     @property
     def in_this_process(self) -> bool:

@@ -126,8 +126,8 @@ class BuildPlan:
         return found
 
 
-def plan_build(path: Path, manifest: Manifest, spec: CacheSpec) -> BuildPlan:
-    """Finds out what is missing from a cache, without writing.
+def plan_build(path: Path, manifest: Manifest, spec: CacheSpec, *, keep_gone: bool = False) -> BuildPlan:
+    """Finds out what is missing from a cache, without writing. `keep_gone`: see `BuildOptions`.
 
     Raises:
         CacheError: what is at the path is not a cache, or damaged.
@@ -146,7 +146,7 @@ def plan_build(path: Path, manifest: Manifest, spec: CacheSpec) -> BuildPlan:
         return BuildPlan(layout, manifest, identities, augment, pending, tuple(identities), to_import)
 
     layout = read_cache_layout(path)
-    changes = notice_changes(path, layout, manifest)
+    changes = notice_changes(path, layout, manifest, keep_gone=keep_gone)
     if spec.block_rows is not None:
         check_block_rows(path, layout, spec.block_rows)
     cached = {stream.name: stream for stream in read_streams(path, layout)}

@@ -57,9 +57,10 @@ def build_cache(
         StreamError: blocks failed; all others are kept.
     """
     path = as_path(path)
+    options = options or BuildOptions()
     try:
         with sigterm_as_interrupt(), lock_cache(path):
-            plan = plan_build(path, manifest, spec)
+            plan = plan_build(path, manifest, spec, keep_gone=options.keep_gone)
             with writing(str(path)):
                 if plan.changes is not None:
                     adopt_changes(path, plan.changes)
@@ -67,9 +68,9 @@ def build_cache(
             check_is_imported(path, plan.to_import)  # an import needs the cache to be there
             with writing(str(path)):
                 _update_origins(path, plan, spec)
-            summary = carry_out(path, plan, spec, options or BuildOptions(), progress=progress)
+            summary = carry_out(path, plan, spec, options, progress=progress)
     except UnwritableCacheError:
-        plan = plan_build(path, manifest, spec)
+        plan = plan_build(path, manifest, spec, keep_gone=options.keep_gone)
         if plan.missing or plan.to_import or plan.changes is None or plan.changes.is_new_manifest:
             raise
         return BuildSummary(0, 0.0, {})  # a finished cache is of use where it may only be read, too

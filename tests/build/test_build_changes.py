@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -235,11 +236,69 @@ def test_removed_rows_are_an_error_that_names_them(build, path, root, contents):
     with pytest.raises(
         StaleCacheError,
         match=r"holds 40 rows, the dataset now has 38; no longer among them: 2 samples \(fear/03, joy/20\)\. Rows "
-        r"cannot be taken out of a cache: put the samples back into the dataset \(their files may stay missing: "
-        r"--on-bad-rows keep\), or build into another path\.$",
+        r"cannot be taken out of a cache: keep those of the deleted samples, out of every split, with --on-bad-rows "
+        r"keep; or put the samples back; or build into another path\.$",
     ):
         build()
     assert contents(path) == before
+
+
+def test_deleted_samples_keep_their_rows_in_no_split_when_that_is_asked_for(build, computed, path, root, in_process):
+    (root / "fear/03.png").unlink()
+    kept = replace(in_process, keep_gone=True)
+    summary = build_cache(path, read(root), SPEC, kept)
+    assert "no longer in the dataset: 1 sample (fear/03); kept, in no split" in summary.changes
+    cache = open_cache(path)
+    assert len(cache) == 40
+    assert cache.manifest.table.row(3, named=True) == {
+        "sample_id": "fear/03", "path": "fear/03.png", "split": None, "label": None,
+        "problem": "no longer in the dataset",
+    }  # fmt: skip
+    note = "rows that are no longer in the dataset, kept in the cache and in no split: 1 sample (fear/03)"
+    assert cache.manifest.info["notes"][-1] == note
+    assert build().changes == ()  # asked once, known ever after
+    assert computed == []
+
+
+def test_another_dataset_is_an_error_even_if_bad_rows_are_kept(build, path, root, tmp_path, in_process):
+    for number in range(3):
+        (tmp_path / "other/cats").mkdir(parents=True, exist_ok=True)
+        draw(tmp_path / f"other/cats/{number}.png", number, size=(40, 30))
+    with pytest.raises(StaleCacheError, match="this is another dataset, so build into another path"):
+        build_cache(path, read(tmp_path / "other"), SPEC, replace(in_process, keep_gone=True))
+
+
+def test_a_second_file_with_a_stem_renames_no_row_of_the_cache(build, computed, path, root, undisturbed):
+    before = open_cache(path).manifest.table["sample_id"].to_list()
+    Image.new("RGB", (9, 6), "red").save(root / "fear/03.jpg")
+    summary = build()
+    assert [line for line in summary.changes if "new" in line] == [
+        "new, behind those that there are: 1 sample (fear/03.jpg)"
+    ]
+    ids = open_cache(path).manifest.table["sample_id"].to_list()
+    assert ids == [*before, "fear/03.jpg"]
+    assert {block for block, _ in computed} == {5}
+    computed.clear()
+    (root / "fear/03.jpg").rename(root / "joy/03.bmp")  # and back to one stem
+    build()
+    assert open_cache(path).manifest.table["sample_id"].to_list() == ids
+    assert computed == []
+
+
+def test_a_picture_moved_to_another_label_keeps_row_id_and_features(build, computed, path, root, contents):
+    before = contents(path)
+    (root / "fear/03.png").rename(root / "joy/zz.png")
+    build()
+    row = open_cache(path).manifest.table.row(3, named=True)
+    assert (row["sample_id"], row["path"], row["label"]) == ("fear/03", "joy/zz.png", "joy")
+    assert computed == []
+    assert len(open_cache(path)) == 40
+    assert contents(path).keys() == before.keys()
+    draw(root / "fear/03.png", 77, size=(50, 40))  # a new picture where the old one was
+    build()
+    table = open_cache(path).manifest.table
+    assert table["sample_id"].to_list()[3::37] == ["fear/03", "fear/03.png"]
+    assert table["path"].to_list()[3::37] == ["joy/zz.png", "fear/03.png"]
 
 
 def test_a_manifest_that_nobody_can_compare_with_is_an_error_if_the_samples_are_others(build, path, root):

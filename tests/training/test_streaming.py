@@ -229,6 +229,32 @@ def test_a_cache_that_does_not_fit_trains_the_same_heads_as_one_that_does(tmp_pa
         assert all(np.array_equal(ours.outcome.weights[name], theirs.weights[name]) for name in theirs.weights)
 
 
+def test_absurd_values_and_unreadable_rows_are_treated_alike_in_memory_and_streamed(tmp_path, plant_cache):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(600, 512)).astype(np.float32)
+    values[::300, 3] = 3e38
+    status = np.where(np.arange(600) % 50 == 1, 3, 1).astype(np.uint8)
+    values[status == 3] = 0
+    streams = {"lbp": ("lbp", values, status)}
+    cache = plant_cache(tmp_path / "f.zarr", rows=600, block_rows=8, streams=streams)
+    specs = [
+        s.model_copy(update={"features": FeaturesSpec(streams=("lbp",), lbp_bins=512)}) for s in searched_runs()[:2]
+    ]
+    little, plenty = (TrainingData.of(cache, OfficialSplit(), memory_bytes=size) for size in (720_000, None))
+    window = little.window(specs[0])
+    assert window is not None
+    assert plenty.window(specs[0]) is None
+    members, machine = [plenty.member(spec) for spec in specs], Machine(CPU, torch.float32)
+    resident = train_group(plenty.table(specs), plenty.scaled_folds(specs), members, machine, window=window)
+    for ours, theirs, fold in zip(
+        train_wave(little, specs, machine), resident, plenty.scaled_folds(specs), strict=True
+    ):
+        assert fold.scaling["lbp@512"].scale[3] < 2
+        assert not (status[fold.train] == 3).any()
+        assert ours.outcome.history == theirs.history
+        assert all(np.array_equal(ours.outcome.weights[name], theirs.weights[name]) for name in theirs.weights)
+
+
 def test_a_final_run_that_is_streamed_is_scored_on_the_same_rows(tmp_path, plant_cache):
     cache = plant_cache(tmp_path / "f.zarr", rows=600, block_rows=8)
     spec = searched_runs()[4].model_copy(update={"fold": None})

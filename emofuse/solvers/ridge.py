@@ -1,7 +1,7 @@
 """Ridge regression with every penalty and its exact leave-one-out predictions from one eigendecomposition.
 
 With centred targets Y and a centred kernel matrix K = Q diag(s) Q^T, the fit at penalty a is the linear smoother
-H = 1/n + Q diag(s / (s + a)) Q^T. Without row i its fitted value moves by the residual times h_ii / (1 - h_ii), which is
+H = 1/n + Q diag(s / (s + a)) Q^T. Without row i its fitted value moves by the residual times h_ii / (1 - h_ii). That is
 exact for every least-squares problem with a quadratic penalty (Allen's PRESS, Technometrics 1974).
 """
 

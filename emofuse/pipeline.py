@@ -28,6 +28,7 @@ class PipelineOptions:
     Attributes:
         out: folder of everything the pipeline makes (see `PipelinePaths`).
         data: the dataset's root; overrides the one in the pipeline file.
+        follow_links: links of the dataset may lead out of its root, whatever the pipeline file says.
         on_bad_rows: `raise` lists bad rows in one error, `keep` keeps them as marked rows.
         build: how the cache is built.
         device: where heads train: `cpu`, `cuda` or `auto`.
@@ -35,6 +36,7 @@ class PipelineOptions:
 
     out: Path
     data: Path | None = None
+    follow_links: bool = False
     on_bad_rows: OnBadRows = "raise"
     build: BuildOptions = field(default_factory=BuildOptions)
     device: str = "auto"
@@ -200,7 +202,10 @@ def _dataset(spec: PipelineSpec, options: PipelineOptions) -> DatasetSpec:
     """The pipeline's dataset with the root that this call gives it."""
     dataset = spec.dataset
     demo = PipelinePaths(options.out).demo_dataset if isinstance(dataset, DemoSpec) else None
-    return dataset.model_copy(update={"root": options.data or dataset.root or demo})
+    update: dict[str, object] = {"root": options.data or dataset.root or demo}
+    if options.follow_links and not isinstance(dataset, DemoSpec):
+        update["follow_links"] = True
+    return dataset.model_copy(update=update)
 
 
 def _build_options(options: PipelineOptions) -> BuildOptions:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from emofuse.cli import cache_exchange, cache_upkeep
-from emofuse.cli.options import RUNS, CachePath, Data, Device, OnBadRows, Scheduler, Split, Target, Workers
+from emofuse.cli.options import RUNS, CachePath, Data, Device, FollowLinks, OnBadRows, Scheduler, Split, Target, Workers
 from emofuse.cli.progress import build_progress
 from emofuse.stores import as_path
 
@@ -42,6 +42,7 @@ def build(
         ),
     ] = None,
     split: Split = None,
+    follow_links: FollowLinks = False,
     on_bad_rows: OnBadRows = "raise",
     scheduler: Scheduler = None,
     workers: Workers = None,
@@ -70,7 +71,7 @@ def build(
 
     A stream that the cache lacks is added, the others are not touched. Labels and splits may change later at no cost.
     """
-    dataset, cache_spec, path = _resolve(target, data, split, spec, cache)
+    dataset, cache_spec, path = _resolve(target, data, split, spec, cache, follow_links=follow_links)
     path = as_path(path)
 
     from emofuse.datasets import read_dataset
@@ -177,13 +178,13 @@ def _describe_stream(stream: CachedStream, blocks: int) -> dict[str, Any]:
 
 
 def _resolve(
-    target: str, data: Path | None, split: str | None, spec: str | None, cache: Path | None
+    target: str, data: Path | None, split: str | None, spec: str | None, cache: Path | None, *, follow_links: bool
 ) -> tuple[DatasetSpec, CacheSpec, Path]:
     """Dataset, cache spec and path of the cache that a command line names."""
     from emofuse.cli.dataset import DATASET_KINDS, dataset_spec
     from emofuse.specs import DemoSpec, bundled_specs, read_cache_spec, read_pipeline_spec
 
-    options = {"root": data, "split": {"kind": split} if split else None}
+    options = {"root": data, "split": {"kind": split} if split else None, "follow_links": follow_links or None}
     dataset = dataset_spec(target, {name: value for name, value in options.items() if value is not None})
     if target in DATASET_KINDS:
         if spec is None:

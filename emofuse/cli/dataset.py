@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from emofuse.cli.options import Data, Split, Target
+from emofuse.cli.options import Data, FollowLinks, Split, Target
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,6 +29,7 @@ def check(
     target: Target,
     data: Data = None,
     split: Split = None,
+    follow_links: FollowLinks = False,
     on_bad_rows: Annotated[
         Literal["raise", "keep"], typer.Option(help="Whether problems end in exit status 1, or are listed only.")
     ] = "raise",
@@ -49,6 +50,7 @@ def check(
     options = {
         "root": data,
         "split": {"kind": split} if split else None,
+        "follow_links": follow_links or None,
         "table": table,
         "path_column": path_column,
         "label_column": label_column,

@@ -20,6 +20,9 @@ Split = Annotated[
     Literal["official", "stratified"] | None,
     typer.Option(help="The dataset's own split, or a stratified 70/20/10.", show_default="pipeline's, or official"),
 ]
+FollowLinks = Annotated[
+    bool, typer.Option("--follow-links", help="Follow links of the dataset that lead out of its root: they are yours.")
+]
 OnBadRows = Annotated[
     Literal["raise", "keep"], typer.Option(help="List bad rows in an error, or keep them as marked rows.")
 ]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from emofuse.cli.options import RUNS, Data, OnBadRows, Pipeline, Scheduler, Workers
+from emofuse.cli.options import RUNS, Data, FollowLinks, OnBadRows, Pipeline, Scheduler, Workers
 
 
 def run(
@@ -16,6 +16,7 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="Folder of cache, runs and report.", show_default="emofuse-runs/NAME")
     ] = None,
+    follow_links: FollowLinks = False,
     on_bad_rows: OnBadRows = "raise",
     scheduler: Scheduler = None,
     workers: Workers = None,
@@ -38,6 +39,7 @@ def run(
     options = PipelineOptions(
         out=out or RUNS / spec.name,
         data=data,
+        follow_links=follow_links,
         on_bad_rows=on_bad_rows,
         build=BuildOptions(scheduler=scheduler, workers=workers, device=device),
         device=device,

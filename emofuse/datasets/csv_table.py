@@ -17,10 +17,12 @@ from emofuse.datasets.rows import (
     FoundRows,
     Listing,
     RowFault,
+    below_root,
     check_root,
     check_rows,
     ids_from_paths,
     normalised_paths,
+    open_files,
 )
 from emofuse.errors import DatasetError, did_you_mean
 from emofuse.specs import CsvSpec, OfficialSplit
@@ -48,6 +50,7 @@ def read_csv_table(spec: CsvSpec) -> Listing:
         faults.add(row, RowFault.MALFORMED, f"has {count} fields, the header has {table.values.width}")
 
     paths = normalised_paths(table.values[columns["path"]].str.replace_all("\\", "/", literal=True))
+    paths = below_root(paths, root / spec.image_dir)
     labels = table.values[columns["label"]]
     split = pl.lit(None, pl.String)
     if "split" in columns:
@@ -57,7 +60,7 @@ def read_csv_table(spec: CsvSpec) -> Listing:
     )
     listed = listed.with_columns(_attributes(table.values, columns.values()))
     found = FoundRows(listed, sorted(labels.drop_nulls().unique()), root.resolve().name, spec.kind, faults)
-    return check_rows(found, root, spec.split)
+    return check_rows(found, root, spec.split, open_files(root, follow_links=spec.follow_links))
 
 
 class _Table(NamedTuple):

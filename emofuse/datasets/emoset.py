@@ -51,7 +51,7 @@ def read_emoset(spec: EmoSetSpec) -> Listing:
         DatasetError: no root, or `info.json` or a split file is missing or not what it must be.
     """
     root = check_root(spec.root, spec.kind)
-    files = open_files(root)
+    files = open_files(root, follow_links=spec.follow_links)
     classes = _read_classes(root)
     faults = Faults()
     table = _read_split_files(root, faults)

@@ -62,7 +62,7 @@ class DatasetFiles:
     """
 
     def __init__(self, root: Path, *, follow_links: bool = False) -> None:
-        self._follow_links = follow_links
+        self.follow_links = follow_links
         self._root = str(root.absolute())
         self._real_root = os.path.realpath(self._root)
         self._folder_inside: dict[str, bool] = {}
@@ -89,7 +89,7 @@ class DatasetFiles:
         """Whether a normalised relative path stays below the root, by its text and by the links in it."""
         if path == ".." or path.startswith(("../", "/")) or path[1:3] == ":/":
             return False
-        if self._follow_links:
+        if self.follow_links:
             return True
         folder = path.rpartition("/")[0]
         inside = self._folder_inside.get(folder)
@@ -117,7 +117,7 @@ class DatasetFiles:
 
     def leads_inside(self, path: str) -> bool:
         """Whether a path, its own links followed too, ends below the root, or may end anywhere."""
-        if self._follow_links:
+        if self.follow_links:
             return True
         real = os.path.realpath(self.absolute(path))
         return real == self._real_root or real.startswith(self._real_root.rstrip(os.sep) + os.sep)

@@ -47,7 +47,7 @@ def read_folder(spec: FolderSpec) -> Listing:
         DatasetError: no root, no image in it, split folders beside label folders, or an official split without them.
     """
     root = check_root(spec.root, spec.kind)
-    files = open_files(root)
+    files = open_files(root, follow_links=spec.follow_links)
     walk = _Walk(FolderWalk(files))
     split_folders = walk.split_folders(root)
     if isinstance(spec.split, OfficialSplit) and not split_folders:

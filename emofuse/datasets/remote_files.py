@@ -15,6 +15,8 @@ from emofuse.stores import RemotePath, list_objects
 class RemoteFiles:
     """The files below one root on a store: what `DatasetFiles` is for a disk. A store has no links."""
 
+    follow_links = False
+
     def __init__(self, root: Path) -> None:
         self._root = cast("RemotePath", root)
 

@@ -6,6 +6,7 @@ the disk, the classes and the other rows; all that is wrong is collected, so tha
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,7 +46,8 @@ class RowFault(StrEnum):
 
 _ADVICE: Mapping[str, str] = {
     FileFault.LFS_POINTER: "fetch the images: git lfs pull",
-    FileFault.OUTSIDE: "absolute, with '..', or a link to elsewhere",
+    FileFault.OUTSIDE: "absolute, with '..', or a link to elsewhere; links of your own are followed with "
+    "--follow-links, or `follow_links: true` of the dataset",
     RowFault.UNKNOWN_SPLIT: "known: train or training, val, valid or validation, test",
 }
 
@@ -139,9 +141,7 @@ class Listing:
         return "\n".join(lines)
 
 
-def check_rows(
-    found: FoundRows, root: Path, split: OfficialSplit | StratifiedSplit, files: Files | None = None
-) -> Listing:
+def check_rows(found: FoundRows, root: Path, split: OfficialSplit | StratifiedSplit, files: Files) -> Listing:
     """Holds every row against the disk, the classes and the other rows, and splits the rows if the spec says so.
 
     A bad row keeps its place: its label becomes null if it is unknown, a repeated id gets a number behind it, and
@@ -153,8 +153,8 @@ def check_rows(
     if found.table.height == 0:
         raise DatasetError(f"{root}: the dataset lists no images")
     faults = found.faults
-    table = found.table.with_columns(normalised_paths(found.table["path"]).alias("path"))
-    stamps = _check_files(table["path"], files or open_files(root), faults)
+    table = found.table.with_columns(below_root(normalised_paths(found.table["path"]), root).alias("path"))
+    stamps = _check_files(table["path"], files, faults)
     table = table.with_columns(_known_labels(table["label"], found.classes, faults), _unique_ids(table, faults))
     if isinstance(split, StratifiedSplit):
         splits = stratified_split(table["label"].to_list(), split)
@@ -174,13 +174,29 @@ def check_rows(
         "split": split.model_dump(mode="json"),
         "notes": list(found.notes),
     }
+    if files.follow_links:
+        info["follow_links"] = True
     manifest = Manifest(table.select(*COLUMNS, *attributes), tuple(found.classes), root.absolute(), info, stamps)
     return Listing(manifest, bad_rows.select("file", "row", "path", "fault", "detail"), problems.height)
 
 
-def open_files(root: Path) -> Files:
-    """The files below a root, on this machine or on a store."""
-    return RemoteFiles(root) if is_remote(root) else DatasetFiles(root)
+def open_files(root: Path, *, follow_links: bool = False) -> Files:
+    """The files below a root, on this machine or on a store; `follow_links`: links may lead out of it."""
+    return RemoteFiles(root) if is_remote(root) else DatasetFiles(root, follow_links=follow_links)
+
+
+def follows_links(manifest: Manifest) -> bool:
+    """Whether who made the manifest said that links in the dataset may lead out of its root."""
+    return manifest.info.get("follow_links") is True
+
+
+def below_root(paths: pl.Series, root: Path) -> pl.Series:
+    """Paths (N,), those that are absolute and lie below the root relative to it; all others as they are."""
+    if is_remote(root) or not paths.str.starts_with("/").any():
+        return paths
+    for above in (str(root.absolute()), os.path.realpath(root)):
+        paths = paths.str.strip_prefix(above.rstrip("/") + "/")
+    return paths
 
 
 def check_root(root: Path | None, kind: str) -> Path:

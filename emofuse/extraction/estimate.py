@@ -19,7 +19,7 @@ from emofuse.cache.metadata import read_stream_layout
 from emofuse.cache.size import bytes_of_blocks, free_bytes, planned_layout
 from emofuse.cache.stale import check_is_imported
 from emofuse.datasets.manifest import Manifest
-from emofuse.datasets.rows import open_files
+from emofuse.datasets.rows import follows_links, open_files
 from emofuse.extraction.execution import build_device, count_workers
 from emofuse.extraction.options import BuildOptions
 from emofuse.extraction.plan import BuildPlan, Missing, plan_build
@@ -161,7 +161,7 @@ def _sample(missing: Sequence[Missing], plan: BuildPlan, manifest: Manifest) -> 
     rows = starts[parts] + wanted - (ends - sizes)[parts]
     table = manifest.table[rows.tolist()]
     root = manifest.root.absolute()
-    files = open_files(root)
+    files = open_files(root, follow_links=follows_links(manifest))
     columns = (table["path"].to_list(), table["problem"].to_list())
     paths = [
         root / path if problem is None and files.holds(path) else None for path, problem in zip(*columns, strict=True)

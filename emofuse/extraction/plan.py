@@ -18,7 +18,7 @@ from emofuse.cache.metadata import read_cache_layout
 from emofuse.cache.stale import check_augment, check_block_rows, check_imported, check_streams
 from emofuse.datasets.files import FileFault
 from emofuse.datasets.manifest import Manifest
-from emofuse.datasets.rows import open_files
+from emofuse.datasets.rows import follows_links, open_files
 from emofuse.extraction.changes import DatasetChanges, notice_changes
 from emofuse.extraction.tasks import BlockTask
 from emofuse.specs import CacheSpec, ImportedSpec
@@ -93,7 +93,7 @@ class BuildPlan:
     def tasks(self) -> Iterator[BlockTask]:
         """Made one by one: paths of the whole dataset are never listed. Bad rows have no path."""
         root = (self.manifest.root if self.data is None else as_path(self.data)).absolute()
-        files = open_files(root)
+        files = open_files(root, follow_links=follows_links(self.manifest))
         for missing in self.missing:
             rows = self.layout.block_slice(missing.block)
             part = self.manifest.table[rows]

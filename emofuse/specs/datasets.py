@@ -1,4 +1,7 @@
-"""Which images, labels and splits."""
+"""Which images, labels and splits.
+
+`follow_links` of a dataset says that links in it may lead out of its root: they are the user's own.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +44,7 @@ class EmoSetSpec(Spec):
 
     kind: Literal["emoset"] = "emoset"
     root: Path | None = None
+    follow_links: bool = False
     split: SplitSpec = OfficialSplit()
 
 
@@ -49,6 +53,7 @@ class FolderSpec(Spec):
 
     kind: Literal["folder"] = "folder"
     root: Path | None = None
+    follow_links: bool = False
     split: SplitSpec = OfficialSplit()
 
 
@@ -57,6 +62,7 @@ class CsvSpec(Spec):
 
     kind: Literal["csv"] = "csv"
     root: Path | None = None
+    follow_links: bool = False
     table: Path = Path("labels.csv")
     path_column: str = "path"
     label_column: str = "label"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from emofuse.cache.cached_stream import CachedStream
 from emofuse.cache.reader import Cache, open_cache
 from emofuse.cache.stale import check_streams
-from emofuse.datasets.rows import open_files
+from emofuse.datasets.rows import follows_links, open_files
 from emofuse.extraction.worker import resolve_device
 from emofuse.specs import StreamSpec
 from emofuse.status import Status
@@ -101,7 +101,7 @@ def compare_sample(
     check_streams(cache.path, extracted.values(), identities, cache.decode, cache.face)
     rows = _draw(cache, extracted, count, seed)
     root = cache.manifest.root if data is None else as_path(data)
-    files = open_files(root)
+    files = open_files(root, follow_links=follows_links(cache.manifest))
     found_paths = [cache.manifest.table["path"][row] for row in rows]
     paths = [root / path if files.holds(path) else None for path in found_paths]
     ids = [cache.manifest.table["sample_id"][row] for row in rows]

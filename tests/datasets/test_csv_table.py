@@ -225,3 +225,11 @@ def test_the_shared_faces_are_read(shared_data):
     )
     assert manifest.table.schema["width"] == pl.Int64
     assert sorted(manifest.table["split"].value_counts().rows()) == [("test", 84), ("train", 588), ("val", 168)]
+
+
+def test_absolute_paths_below_the_root_are_no_escape(tmp_path, image_at):
+    inside, outside = image_at(tmp_path / "root/images/a.jpg"), image_at(tmp_path / "b.jpg")
+    (tmp_path / "root/labels.csv").write_text(f"path,label\n{inside},joy\n{outside},joy\n")
+    listing = list_dataset(CsvSpec(root=tmp_path / "root", image_dir="images", split=StratifiedSplit()))
+    assert listing.manifest.table.select("sample_id", "path").row(0) == ("a", "images/a.jpg")
+    assert listing.bad_rows.select("row", "fault").rows() == [(3, "path leaves the root")]

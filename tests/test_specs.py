@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -216,3 +217,17 @@ def test_blocks_grow_with_the_dataset_so_that_folders_do_not(rows, block_rows):
     assert -(-rows // block_rows) <= 4096
     fixed = parse_spec(CacheSpec, {"streams": [{"kind": "lbp"}], "block_rows": 64}, "mine.yaml")
     assert fixed.rows_of_a_block(rows) == 64
+
+
+def test_paths_in_a_file_are_relative_to_that_file(tmp_path, monkeypatch):
+    (tmp_path / "specs").mkdir()
+    file = tmp_path / "specs/mine.yaml"
+    stream = "{kind: places365, weights: {kind: file, path: nets/own.pth}}"
+    run = "{name: P, features: {streams: [places365]}}"
+    file.write_text(f"dataset: {{kind: folder, root: ../data}}\ncache: {{streams: [{stream}]}}\nruns: [{run}]\n")
+    monkeypatch.chdir(tmp_path)
+    spec = read_pipeline_spec("specs/mine.yaml")
+    assert spec.dataset.root == tmp_path / "specs/../data"
+    assert spec.cache.streams[0].weights.path == tmp_path / "specs/nets/own.pth"
+    file.write_text(file.read_text().replace("../data", "/data"))
+    assert read_pipeline_spec("specs/mine.yaml").dataset.root == Path("/data")

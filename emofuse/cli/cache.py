@@ -178,7 +178,13 @@ def _describe_stream(stream: CachedStream, blocks: int) -> dict[str, Any]:
 
 
 def _resolve(
-    target: str, data: Path | None, split: str | None, spec: str | None, cache: Path | None, *, follow_links: bool
+    target: str,
+    data: Path | None,
+    split: str | None,
+    spec: str | None,
+    cache: Path | None,
+    *,
+    follow_links: bool = False,
 ) -> tuple[DatasetSpec, CacheSpec, Path]:
     """Dataset, cache spec and path of the cache that a command line names."""
     from emofuse.cli.dataset import DATASET_KINDS, dataset_spec

@@ -42,7 +42,8 @@ def read_cache_spec(name_or_path: str | Path) -> CacheSpec:
         SpecError: no such file, no YAML, or faults in it.
     """
     path = _find_yaml("cache_specs", name_or_path)
-    return parse_spec(CacheSpec, {"name": path.stem, **_load_yaml(path)}, str(path))
+    data = {"name": path.stem, **_absolute_paths(_load_yaml(path), path.absolute().parent)}
+    return parse_spec(CacheSpec, data, str(path))
 
 
 def read_pipeline_spec(name_or_path: str | Path) -> PipelineSpec:
@@ -54,7 +55,7 @@ def read_pipeline_spec(name_or_path: str | Path) -> PipelineSpec:
         SpecError: no such file, no YAML, or faults in it.
     """
     path = _find_yaml("pipelines", name_or_path)
-    data = {"name": path.stem, **_load_yaml(path)}
+    data = {"name": path.stem, **_absolute_paths(_load_yaml(path), path.absolute().parent)}
     if _is_sweep(data):
         raise SpecError(str(path), [f"this is a sweep (it has `factors`), start it by: emofuse sweep {name_or_path}"])
     defaults = data.pop("defaults", {})
@@ -75,7 +76,7 @@ def read_sweep_spec(name_or_path: str | Path) -> SweepSpec:
         SpecError: no such file, no YAML, a pipeline and no sweep, or faults in it.
     """
     path = _find_yaml("sweeps", name_or_path)
-    data = {"name": path.stem, **_load_yaml(path)}
+    data = {"name": path.stem, **_absolute_paths(_load_yaml(path), path.absolute().parent)}
     if not _is_sweep(data):
         if "runs" in data:
             problem = f"this is a pipeline (it has `runs`), start it by: emofuse run {name_or_path}"
@@ -145,6 +146,20 @@ def _load_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise SpecError(str(path), [f"must be a mapping of keys to values, got {type(data).__name__}"])
     return data
+
+
+def _absolute_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What was read from a file, with the paths in it, `root` and `weights.path`, taken relative to its folder."""
+
+    def absolute(key: str, value: Any, parent: str) -> Any:
+        if isinstance(value, dict):
+            return {name: absolute(name, each, key) for name, each in value.items()}
+        if isinstance(value, list):
+            return [absolute(key, each, parent) for each in value]
+        is_path = (parent, key) in {("dataset", "root"), ("weights", "path")} and isinstance(value, str) and value
+        return str(folder / value) if is_path and not value.startswith("~") and "://" not in value else value
+
+    return {key: absolute(key, value, "") for key, value in data.items()}
 
 
 def _merge(under: Mapping[str, Any], over: Any) -> Any:

@@ -137,6 +137,7 @@ def run_pipeline(
         baseline=spec.baseline or names[0],
         order=names,
         command=f"emofuse run {spec.name}",
+        say=say,
     )
     say(f"report: {'written' if written else 'up to date'}, {files.page}")
     return PipelineSummary(build, tuple(records), trained, files, written)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,9 @@ def report(
     """Writes tables (CSV, Markdown), figures (SVG, PNG) and one self-contained HTML page; prints the summary."""
     from emofuse.report import write_report
 
-    files = write_report(runs, out or runs / "report", title=title, baseline=baseline)
+    files = write_report(
+        runs, out or runs / "report", title=title, baseline=baseline, say=partial(typer.echo, err=True)
+    )
     typer.echo(files.summary_markdown.read_text(encoding="utf-8"))
     for path in files:
         typer.echo(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
@@ -13,6 +13,7 @@ from emofuse.report.choice import choice_caption, choice_sentences, choice_table
 from emofuse.report.comparisons import Uncertainty, measure_uncertainty
 from emofuse.report.configurations import Results, group_runs
 from emofuse.report.figures import FIGURE_FILES, Pictures, draw_pictures
+from emofuse.report.fonts import choose_lettering
 from emofuse.report.formats import escape_markdown
 from emofuse.report.numbers import class_rows, comparison_rows, csv_text, run_rows, search_rows, summary_rows
 from emofuse.report.page import render_page
@@ -26,6 +27,8 @@ from emofuse.report.tables import (
     scores_table,
 )
 from emofuse.results import list_runs
+
+_NAMES_ON_A_TERMINAL = 5
 
 __all__ = ["ReportFiles", "SearchSummary", "Searched", "write_report"]
 
@@ -86,6 +89,7 @@ def write_report(
     only: Collection[str] | None = None,
     command: str = "",
     search: SearchSummary | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> ReportFiles:
     """Writes tables, figures and the page of a folder of runs. The same runs give the same bytes.
 
@@ -101,6 +105,7 @@ def write_report(
         only: digests of the runs to report on; all unless given.
         command: what made the runs, for readers who want to make them again.
         search: what the runs are the finalists of, if they are; the report then says how they were chosen.
+        say: is given a sentence on names that figures show by number, if there are some.
 
     Raises:
         ResultsError: no runs, damaged ones, several datasets, or an unknown baseline or digest.
@@ -117,11 +122,16 @@ def write_report(
 
     title = title or f"Fusion configurations on {results.dataset.get('name', 'a dataset')}"
     uncertainty = measure_uncertainty(results, runs)
-    pictures = draw_pictures(results, uncertainty)
+    lettering = choose_lettering(results)
+    if say is not None and lettering.numbered:
+        say(lettering.notice(_NAMES_ON_A_TERMINAL))
+    pictures = draw_pictures(results, uncertainty, lettering)
     files = ReportFiles.in_folder(out, search=search is not None)
     # Everything is made before anything is written: a failure leaves a former report as it was.
     texts = _texts(files, results, uncertainty, title)
-    texts[files.page] = render_page(results, uncertainty, pictures, title=title, command=command)
+    texts[files.page] = render_page(
+        results, uncertainty, pictures, title=title, command=command, lettering=lettering.notice()
+    )
     _write_figures(files.figures, pictures)
     if files.search_csv is None:
         (out / "search.csv").unlink(missing_ok=True)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
@@ -14,7 +16,9 @@ from emofuse.report.configurations import Configuration, Results
 from emofuse.report.drawing import (
     COLUMN_IN,
     GOLD,
+    MANY_CLASSES,
     NAVY,
+    PAGE_IN,
     ROSE,
     despine,
     most_lines,
@@ -27,8 +31,11 @@ from emofuse.report.drawing import (
 from emofuse.report.formats import format_difference
 from emofuse.report.tables import CLASS_METRICS
 
+Floats = npt.NDArray[np.float64]
+
 _COUNTS = LinearSegmentedColormap.from_list("counts", ["#ffffff", "#c9dcef", "#5f97c9", NAVY])
 _CHANGE = LinearSegmentedColormap.from_list("change", ["#a8552b", "#e9bb98", "#ffffff", "#9fc2e3", NAVY])
+_MANY_IN = 4.5
 _BARS = {"precision": GOLD, "recall": ROSE, "f1": NAVY}
 
 
@@ -37,6 +44,8 @@ def plot_confusion(configuration: Configuration, classes: Sequence[str]) -> Figu
     counts = configuration.confusion
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    if len(classes) > MANY_CLASSES:
+        return _plain_matrix(shares, configuration.random_streams)
     cell_in = float(np.clip(2.7 / len(classes), 0.28, 0.62))
     figure, axes = one_plot(len(classes) * cell_in, len(classes) * cell_in)
     axes.imshow(shares, cmap=_COUNTS, vmin=0, vmax=1, aspect="equal", interpolation="nearest")
@@ -53,8 +62,46 @@ def plot_confusion(configuration: Configuration, classes: Sequence[str]) -> Figu
     return figure
 
 
+def _plain_matrix(shares: Floats, random_streams: Sequence[str]) -> Figure:
+    """A matrix of many classes as one image, its axes counted."""
+    figure, axes = one_plot(_MANY_IN, _MANY_IN)
+    axes.imshow(shares, cmap=_COUNTS, vmin=0, vmax=1, aspect="equal", interpolation="nearest")
+    _count_axis(axes.xaxis, len(shares))
+    _count_axis(axes.yaxis, len(shares))
+    axes.set(xlabel="Predicted label, by number", ylabel="True label, by number")
+    note_random(axes, random_streams)
+    return figure
+
+
+def _count_axis(axis: Axis, classes: int) -> None:
+    """Numbers of classes, from 1, at about ten of them."""
+    step = max(1, round(classes / 100) * 10)
+    places = [0, *range(step - 1, classes, step)]
+    axis.set_ticks(places, [str(place + 1) for place in places])
+
+
+def _plot_many_classes(configuration: Configuration) -> Figure:
+    """Precision, recall and F1 of many classes as points, the class of the best F1 first."""
+    figure, axes = one_plot(PAGE_IN - 0.5, 1.8)
+    scores = {
+        key: np.array([spread.mean if spread.n else 0.0 for spread in configuration.class_metric(key)]) for key in _BARS
+    }
+    order = np.argsort(-scores["f1"], kind="stable")
+    for key, colour in _BARS.items():
+        style: dict[str, Any] = {"marker": "o", "markersize": 2.2, "linestyle": "none", "color": colour}
+        axes.plot(np.arange(1, len(order) + 1), scores[key][order], label=CLASS_METRICS[key], **style)
+    axes.set(xlim=(0, len(order) + 1), ylim=(-0.02, 1.02), yticks=np.arange(0, 1.01, 0.2), xlabel="Rank by F1")
+    axes.grid(axis="y")
+    despine(axes)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2, borderpad=0)
+    note_random(axes, configuration.random_streams, above_pt=12)
+    return figure
+
+
 def plot_classes(configuration: Configuration, classes: Sequence[str]) -> Figure:
     """Precision, recall and F1 of every class as grouped bars, with the deviation over repeats."""
+    if len(classes) > MANY_CLASSES:
+        return _plot_many_classes(configuration)
     slot_in = float(np.clip(2.95 / len(classes), 0.33, 0.8))
     figure, axes = one_plot(len(classes) * slot_in, 1.5)
     width = min(0.26, 0.15 / slot_in)
@@ -82,11 +129,21 @@ def plot_change(results: Results) -> Figure:
     base = np.array([spread.mean for spread in results.baseline.class_metric("f1")])
     change = np.array([[spread.mean for spread in item.class_metric("f1")] for item in others]) - base
     labels = [wrap_marked(item) for item in others]
-    slot_in = float(np.clip((COLUMN_IN - 0.15 - text_width_in(labels)) / len(results.classes), 0.27, 0.6))
+    many = len(results.classes) > MANY_CLASSES
+    room_in = (PAGE_IN - 0.3 if many else COLUMN_IN - 0.15) - text_width_in(labels)
+    slot_in = room_in / len(results.classes)
+    if not many:
+        slot_in = float(np.clip(slot_in, 0.27, 0.6))
     row_in = max(0.24, 0.08 + 0.115 * most_lines(labels))
     figure, axes = one_plot(len(results.classes) * slot_in, len(others) * row_in)
     largest = max(0.05, float(np.nanmax(np.abs(change), initial=0.0)))
     axes.imshow(change, cmap=_CHANGE, vmin=-largest, vmax=largest, aspect="auto", interpolation="nearest")
+    if many:
+        axes.set_yticks(range(len(labels)), labels)
+        _count_axis(axes.xaxis, len(results.classes))
+        axes.set(xlabel=f"Label, by number; colour from −{largest:.2f} (brown) to +{largest:.2f} (blue)")
+        note_random(axes, results.random_streams, mark="† ")
+        return figure
     for (row, column), value in np.ndenumerate(change):
         text, size = format_difference(value, 2), min(5.8, 72 * slot_in * 0.86 / (0.64 * 5))
         _write_cell(axes, (column, row), text, color=_ink(_CHANGE((value / largest + 1) / 2)), fontsize=size)

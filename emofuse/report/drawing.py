@@ -45,6 +45,9 @@ STYLE: dict[str, Any] = {
 }
 COLUMN_IN = 3.5  # one column of a two-column paper
 PAGE_IN = 7.2  # both columns
+MANY_CLASSES = 40
+"""With more labels than this, cells have no numbers and axes no names: nobody could read them, and to draw them takes
+minutes."""
 NAVY, ROSE, GOLD, GREY, RED = "#004488", "#BB5566", "#DDAA33", "#8a8a8a", "#b00020"
 
 

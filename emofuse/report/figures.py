@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from emofuse.report.class_plots import plot_change, plot_classes, plot_confusion
 from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import MOST_FEATURED, Configuration, Results
-from emofuse.report.drawing import STYLE
+from emofuse.report.drawing import MANY_CLASSES, STYLE
+from emofuse.report.fonts import Lettering, choose_lettering, with_drawn_names
 from emofuse.report.score_plots import (
     SIGNIFICANT,
     has_stream_dots,
@@ -70,9 +71,17 @@ class Pictures:
         return overview + [picture for pair in zip(self.confusion, self.classes, strict=True) for picture in pair]
 
 
-def draw_pictures(results: Results, uncertainty: Uncertainty) -> Pictures:
-    """Draws every figure of a report."""
-    with mpl.style.context(["default", STYLE]):
+def draw_pictures(results: Results, uncertainty: Uncertainty, lettering: Lettering | None = None) -> Pictures:
+    """Draws every figure of a report.
+
+    Args:
+        results: what is shown.
+        uncertainty: its intervals and tests.
+        lettering: fonts, and names that no font can draw; as `choose_lettering` finds them unless given.
+    """
+    lettering = lettering or choose_lettering(results)
+    results, uncertainty = with_drawn_names(results, uncertainty, lettering.numbered)
+    with mpl.style.context(["default", STYLE, {"font.family": list(lettering.families)}]):
         slugs = _slugs([item.label for item in results.featured])
         pairs = list(zip(results.featured, slugs, strict=True))
         return Pictures(
@@ -87,10 +96,13 @@ def draw_pictures(results: Results, uncertainty: Uncertainty) -> Pictures:
 
 def _confusion(item: Configuration, slug: str, classes: Sequence[str]) -> Picture:
     summed = f", summed over {len(item.runs)} repeats" if len(item.runs) > 1 else ""
-    caption = (
-        f"Confusion matrix of {item.label} on the test split{summed}: number of images, and their share of the true "
-        "class in percent and as colour."
-    )
+    cells = "number of images, and their share of the true class in percent and as colour."
+    if len(classes) > MANY_CLASSES:
+        cells = (
+            "the share of the true class as colour. Cells of so many labels have no numbers; labels are counted in the "
+            "order of the tables."
+        )
+    caption = f"Confusion matrix of {item.label} on the test split{summed}: {cells}"
     return _picture(f"confusion_{slug}", caption, lambda: plot_confusion(item, classes))
 
 
@@ -98,6 +110,8 @@ def _classes(item: Configuration, slug: str, classes: Sequence[str]) -> Picture:
     bars = (
         f" Bars are means over {len(item.runs)} repeats, lines ± one standard deviation." if len(item.runs) > 1 else ""
     )
+    if len(classes) > MANY_CLASSES:
+        bars = " Classes are ordered by their F1, the best first; the table names them."
     caption = f"Precision, recall and F1 of {item.label} for each class on the test split.{bars}"
     return _picture(f"classes_{slug}", caption, lambda: plot_classes(item, classes))
 
@@ -109,6 +123,7 @@ def _change(results: Results) -> Picture | None:
     caption = (
         f"Change of the F1 of each class against {results.baseline.label}, means over repeats, test split."
         f"{_which_are_shown(results)}"
+        f"{' Labels are numbered in the order of the tables.' if len(results.classes) > MANY_CLASSES else ''}"
     )
     return _picture("f1_change", caption, lambda: plot_change(results))
 

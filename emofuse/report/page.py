@@ -52,8 +52,19 @@ class _Choice:
     caption: str
 
 
-def render_page(results: Results, uncertainty: Uncertainty, pictures: Pictures, *, title: str, command: str) -> str:
-    """The page as HTML text; whatever comes from records is escaped."""
+def render_page(
+    results: Results, uncertainty: Uncertainty, pictures: Pictures, *, title: str, command: str, lettering: str = ""
+) -> str:
+    """The page as HTML text; whatever comes from records is escaped.
+
+    Args:
+        results: what is shown.
+        uncertainty: its intervals and tests.
+        pictures: its figures.
+        title: of the page.
+        command: what made the runs; empty if unknown.
+        lettering: which names figures show by number, in a sentence; empty if none.
+    """
     uses = stream_uses(results)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"soft": _soft, "data_uri": _data_uri}
@@ -82,6 +93,7 @@ def render_page(results: Results, uncertainty: Uncertainty, pictures: Pictures, 
         method=" ".join(sentences.method(results)),
         pictures=pictures,
         featured=sentences.featured_note(results),
+        lettering=lettering,
         sections=_sections(results, pictures),
         made_with=_made_with(results.runs),
         trained=_first_and_last(run.created[:10] for run in results.runs),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,6 +23,7 @@ def report_when_needed(
     order: Sequence[str],
     command: str,
     search: SearchSummary | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[ReportFiles, bool]:
     """Writes the report of these runs unless the one that is there was made from the same by the same emofuse.
 
@@ -35,6 +36,7 @@ def report_when_needed(
         order: names of all configurations.
         command: what made the runs.
         search: what they are the finalists of.
+        say: is given what a reader must know of the figures.
 
     Returns:
         The report's files, and whether they were written by this call.
@@ -57,7 +59,7 @@ def report_when_needed(
     stamp.unlink(missing_ok=True)  # an interrupted report must not pass for a finished one
     only = {record.digest for record in records}
     files = write_report(
-        runs, out, title=title, baseline=baseline, order=order, only=only, command=command, search=search
+        runs, out, title=title, baseline=baseline, order=order, only=only, command=command, search=search, say=say
     )
     stamp.write_bytes(made_from.encode())
     return files, True

@@ -31,6 +31,9 @@ METRICS = {
 }
 """The metrics of the summary, in its order: place in a run's metrics -> heading."""
 
+MOST_ACROSS = 20
+"""Labels that stand beside each other in a table."""
+
 CLASS_METRICS = {"precision": "Precision", "recall": "Recall", "f1": "F1", "specificity": "Specificity"}
 COMPARED = {"accuracy": "Δ accuracy", "macro.f1": "Δ macro F1"}
 
@@ -130,11 +133,22 @@ def cost_table(results: Results) -> Table:
 
 
 def class_f1_table(results: Results) -> Table:
-    """F1 of every class (across) and configuration (down), means alone: there may be twenty of each."""
-    by_class = zip(*(item.class_metric("f1") for item in results.configurations), strict=True)
+    """F1 of every class and configuration, means alone: there may be twenty of each.
+
+    Classes stand across, or, if they are many, down: a table of a hundred columns cannot be read.
+    """
+    by_class = list(zip(*(item.class_metric("f1") for item in results.configurations), strict=True))
+    if len(results.classes) > MOST_ACROSS:
+        down = Column("Class", [Cell(label) for label in results.classes], "left")
+        items = zip(results.configurations, zip(*by_class, strict=True), strict=True)
+        return Table((down, *(_bare(Column(item.label, [_score(one) for one in spreads])) for item, spreads in items)))
     columns = [_scores(label, spreads) for label, spreads in zip(results.classes, by_class, strict=True)]
-    bare = [replace(column, cells=[replace(cell, spread="") for cell in column.cells]) for column in columns]
-    return Table((_labels(results), *bare))
+    return Table((_labels(results), *map(_bare, columns)))
+
+
+def _bare(column: Column) -> Column:
+    """A column of means without their deviations."""
+    return replace(column, cells=[replace(cell, spread="") for cell in column.cells])
 
 
 def per_class_table(configuration: Configuration, classes: Sequence[str]) -> Table:

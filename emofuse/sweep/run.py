@@ -154,7 +154,7 @@ def run_sweep(
             say(f"choice: {note}")
         table = choice_table(choice, finals, spec, search)
         _write(paths.choice, f"# {spec.title or spec.name}\n\n{table}")
-        files, written = _report(spec, finals, search, paths) if finals.records else (None, False)
+        files, written = _report(spec, finals, search, paths, say) if finals.records else (None, False)
     if files is not None:
         say(f"report: {'written' if written else 'up to date'}, {files.page}")
     if files is None or finals.used is None:
@@ -248,7 +248,9 @@ def _train_finals(
     return try_runs(cache, specs, runs, device=options.device, memory_bytes=options.memory_bytes, on_run=tell)
 
 
-def _report(spec: SweepSpec, finals: Finals, search: SearchSummary, paths: SweepPaths) -> tuple[ReportFiles, bool]:
+def _report(
+    spec: SweepSpec, finals: Finals, search: SearchSummary, paths: SweepPaths, say: Callable[[str], None]
+) -> tuple[ReportFiles, bool]:
     """The report of all scored final runs, of which there is one at least, and whether it was written now."""
     scored = [item.name for item in finals.items if item.records]
     return report_when_needed(
@@ -260,6 +262,7 @@ def _report(spec: SweepSpec, finals: Finals, search: SearchSummary, paths: Sweep
         order=scored,
         command=f"emofuse sweep {spec.name}",
         search=search,
+        say=say,
     )
 
 

@@ -344,3 +344,41 @@ def test_reports_load_neither_pyplot_nor_torch():
     code = "import sys, emofuse.report; print([m for m in ('matplotlib.pyplot', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def many_labels(make_results):
+    return make_results(classes=tuple(f"label number {index}" for index in range(120)), repeats=2)
+
+
+def test_a_matrix_of_many_labels_is_one_image_without_numbers(many_labels, style):
+    axes = plot_confusion(many_labels.featured[0], many_labels.classes).axes[0]
+    assert not axes.texts
+    counts = many_labels.featured[0].confusion
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    assert np.array_equal(axes.images[0].get_array(), shares)
+    assert [label.get_text() for label in axes.get_xticklabels()][:3] == ["1", "10", "20"]
+    assert not overlapping(axes.get_xticklabels())
+
+
+def test_scores_of_many_labels_are_points_ordered_by_f1(many_labels, style):
+    axes = plot_classes(many_labels.featured[0], many_labels.classes).axes[0]
+    lines = {line.get_label(): np.asarray(line.get_ydata()) for line in axes.get_lines()}
+    assert set(lines) == {"Precision", "Recall", "F1"}
+    assert np.all(np.diff(lines["F1"]) <= 0)
+    assert len(lines["Recall"]) == 120
+
+
+def test_the_change_of_many_labels_is_an_image_without_numbers(many_labels, style):
+    figure = plot_change(many_labels)
+    axes = figure.axes[0]
+    assert not axes.texts
+    assert axes.images[0].get_array().shape == (1, 120)
+    figure.draw_without_rendering()
+    assert figure.get_tightbbox().width < 7.6
+
+
+def test_a_report_of_many_labels_is_small(many_labels, unmeasured):
+    pictures = draw_pictures(many_labels, unmeasured)
+    assert sum(len(picture.svg) for picture in pictures.all) < 1_000_000
+    assert "no numbers" in pictures.confusion[0].caption

@@ -26,6 +26,10 @@ class SpecError(EmofuseError, ValueError):
         super().__init__(f"{where}, {count} {noun}: " + " | ".join(self.problems))
 
 
+class PluginError(EmofuseError, ImportError):
+    """A kind of one's own cannot be used: its file or package is missing, changed, faulty, or clashes with another."""
+
+
 class DatasetError(EmofuseError, ValueError):
     """A dataset cannot be turned into a manifest. Lists the bad rows with their numbers."""
 

@@ -1,8 +1,8 @@
 """Derived features: computed when the cache is read, and stored nowhere.
 
-LBP histograms of 128 or 256 bins out of the 512 that are cached, the first n of 30 action units, standardisation. What
-is fitted is fitted on the training rows it is given, and on nothing else. Plain arrays: `emofuse.training.columns`
-reads them from a cache, `emofuse.predict` extracts them.
+Variants of streams as their kinds define them (LBP histograms of 128 or 256 bins out of the 512 that are cached, the
+first n of 30 action units), and standardisation. What is fitted is fitted on the training rows it is given, and on
+nothing else. Plain arrays: `emofuse.training.columns` reads them from a cache, `emofuse.predict` extracts them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ import numpy.typing as npt
 from emofuse.errors import CacheError, SpecError, TrainingError, did_you_mean
 from emofuse.outliers import FAR, may_have_outliers, ordinary_values
 from emofuse.specs import FeaturesSpec
+from emofuse.specs.streams import STREAMS, Value, variants_of
 
 if TYPE_CHECKING:
     from emofuse.cache.cached_stream import CachedStream
 
-LBP = "lbp"
 ACTION_UNITS = "action_units"
-STORED_DIMS = {LBP: 512, ACTION_UNITS: 30}
 MAD_TO_DEVIATION = 1.4826  # a normal distribution's standard deviation over its median absolute deviation
 _ROWS_AT_ONCE = 4096
 _COLUMNS_BYTES = 256 << 20  # of columns that are looked at whole, in search of outliers
@@ -34,13 +33,6 @@ LIMIT = 10.0
 
 LEAST_ROWS = 2
 """Training rows that a stream needs: with fewer there is no deviation, and no batch norm ever sees it."""
-
-_ALIGNED = (1, 133, 362)  # nose tip and inner eye corners of the face mesh: what `landmarks` aligns all meshes by
-FIXED_COLUMNS = {
-    "landmarks": (*(3 * point + axis for point in _ALIGNED for axis in (0, 1)), 3 * _ALIGNED[0] + 2),
-}
-"""Kind -> columns that its stream makes constant. They differ by the rounding of larger coordinates, which no look at
-the columns could tell from a signal."""
 
 RowBlocks = Callable[[], Iterator[tuple[int, npt.NDArray[np.float32]]]]
 """Begins a pass over rows: (first row, features (n, D)) of one block of consecutive rows after another."""
@@ -68,41 +60,54 @@ def cached_streams(streams: Mapping[str, CachedStream], names: Sequence[str], wh
     return {name: streams[name] for name in names}
 
 
-def variant(kind: str, spec: FeaturesSpec) -> int | None:
-    """Which variant of a stream of this kind a run sees: how many bins or action units; None for kinds without."""
-    return {LBP: spec.lbp_bins, ACTION_UNITS: spec.action_units}.get(kind)
+Choice = tuple[tuple[str, Value], ...]
+"""One variant of a stream: (name, value) of every variant of its kind; () for kinds without."""
 
 
-def derived_features(kind: str, stored: npt.NDArray[Any], spec: FeaturesSpec) -> npt.NDArray[np.float32]:
+def variant(kind: str, stream: str, spec: FeaturesSpec) -> Choice:
+    """Which variant of a stream a run sees: the stream's own choice, that of its kind, or the kind's default."""
+    own = spec.variants.get(stream, {})
+    return tuple(
+        (each.name, own.get(each.name, spec.factors.get(each.factor, each.default))) for each in variants_of(kind)
+    )
+
+
+def derived_features(kind: str, stored: npt.NDArray[Any], spec: FeaturesSpec, stream: str) -> npt.NDArray[np.float32]:
     """What heads see of a stream's stored features, see `derive`."""
-    return derive(kind, stored, variant(kind, spec))
+    return derive(kind, stored, variant(kind, stream, spec))
 
 
-def derive(kind: str, stored: npt.NDArray[Any], size: int | None) -> npt.NDArray[np.float32]:
-    """One variant of a stream's stored features.
-
-    `lbp`: 512 = radius 1 and radius 2 side by side, 256 = radius 1, 128 = radius 1 with codes merged in pairs
-    (code >> 1). `action_units`: the first n of 30. Every other kind: as stored.
+def derive(kind: str, stored: npt.NDArray[Any], choice: Choice) -> npt.NDArray[np.float32]:
+    """One variant of a stream's stored features: as its kind makes it, or as stored for a kind that is not known here.
 
     Args:
         kind: of the stream's spec.
-        stored: (n, D) as cached or extracted.
-        size: how many bins or action units; None for other kinds.
+        stored: (n, *shape) as cached or extracted.
+        choice: of the kind's variants.
 
     Returns:
-        (n, D') float32.
+        (n, *shape of the variant) float32, an array of its own.
 
     Raises:
-        CacheError: an `lbp` or `action_units` stream of another width than emofuse stores.
+        CacheError: the stream has another shape than its kind stores.
     """
-    expected = STORED_DIMS.get(kind, stored.shape[1])
-    if stored.shape[1] != expected:
-        raise CacheError(f"a stream of kind {kind!r} must hold {expected} values a row, got {stored.shape[1]}")
-    if kind == LBP and size == 128:
-        merged: npt.NDArray[np.float32] = stored[:, :256:2].astype(np.float32)
-        merged += stored[:, 1:256:2]
-        return merged
-    return np.ascontiguousarray(stored[:, :size], dtype=np.float32)
+    spec = STREAMS.find(kind)
+    if spec is not None and spec.stored_shape is not None and stored.shape[1:] != spec.stored_shape:
+        expected, found = (" x ".join(map(str, shape)) for shape in (spec.stored_shape, stored.shape[1:]))
+        raise CacheError(f"a stream of kind {kind!r} must hold {expected} values a row, got {found}")
+    derived = stored if spec is None or not choice else spec.derive(stored, dict(choice))
+    return np.ascontiguousarray(derived, dtype=np.float32)
+
+
+def derived_shape(kind: str, shape: tuple[int, ...], choice: Choice) -> tuple[int, ...]:
+    """Shape of a row of a variant, from that of a stored row."""
+    return derive(kind, np.zeros((0, *shape), np.float32), choice).shape[1:] if choice else shape
+
+
+def fixed_columns(kind: str) -> tuple[int, ...]:
+    """Columns that the streams of a kind make constant, up to rounding."""
+    spec = STREAMS.find(kind)
+    return () if spec is None else spec.fixed_columns
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emofuse.specs import StreamSpec, digest
-from emofuse.specs.caches import StreamSpecBase
+from emofuse.specs.streams import StreamSpecBase
 from emofuse.status import Status
 from emofuse.streams import make_stream
 from emofuse.streams.base import Face, Rows, Sample, Stream

@@ -35,6 +35,7 @@ def _weights_dir_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Ite
     """What fixtures of modules and of the session see, which are made before those of a test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EMOFUSE_WEIGHTS_DIR", str(tmp_path_factory.mktemp("weights")))
+        patch.setenv("EMOFUSE_STATE_DIR", str(tmp_path_factory.mktemp("state")))
         yield
 
 
@@ -42,6 +43,7 @@ def _weights_dir_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Ite
 def _own_weights_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's weights; those that need some import them into a folder of their own."""
     monkeypatch.setenv("EMOFUSE_WEIGHTS_DIR", str(tmp_path_factory.mktemp("weights")))
+    monkeypatch.setenv("EMOFUSE_STATE_DIR", str(tmp_path_factory.mktemp("state")))
 
 
 @pytest.fixture(scope="session")

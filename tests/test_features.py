@@ -7,7 +7,7 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 
 from emofuse.errors import CacheError, TrainingError
-from emofuse.features import FIXED_COLUMNS, Scaling, check_finite, derive, derived_features, neutral_rows
+from emofuse.features import Scaling, check_finite, derive, derived_features, fixed_columns, neutral_rows
 from emofuse.specs import FeaturesSpec
 from emofuse.streams.landmarks import align
 
@@ -18,9 +18,9 @@ CLASSES = ("joy", "fear", "calm")
 
 def test_lbp_bins_are_derived_from_the_512_stored():
     stored = np.random.default_rng(0).random((12, 512)).astype(np.float32)
-    assert np.array_equal(derive("lbp", stored, 512), stored)
-    assert np.array_equal(derived_features("lbp", stored, FeaturesSpec(streams=("lbp",))), stored[:, :256])
-    merged = derive("lbp", stored, 128)
+    assert np.array_equal(derive("lbp", stored, (("bins", 512),)), stored)
+    assert np.array_equal(derived_features("lbp", stored, FeaturesSpec(streams=("lbp",)), "lbp"), stored[:, :256])
+    merged = derive("lbp", stored, (("bins", 128),))
     expected = np.zeros((12, 128))
     for code in range(256):
         expected[:, code >> 1] += stored[:, code]
@@ -32,12 +32,12 @@ def test_lbp_bins_are_derived_from_the_512_stored():
 def test_the_first_action_units_are_taken(count):
     stored = np.random.default_rng(0).normal(size=(12, 30)).astype(np.float32)
     spec = FeaturesSpec(streams=("action_units",), action_units=count)
-    assert np.array_equal(derived_features("action_units", stored, spec), stored[:, :count])
+    assert np.array_equal(derived_features("action_units", stored, spec, "action_units"), stored[:, :count])
 
 
 def test_other_kinds_are_seen_as_stored():
     stored = np.random.default_rng(0).normal(size=(12, 9)).astype(np.float16)
-    found = derived_features("backbone", stored, FeaturesSpec(streams=("resnet50",)))
+    found = derived_features("backbone", stored, FeaturesSpec(streams=("resnet50",)), "resnet50")
     assert found.dtype == np.float32
     assert np.array_equal(found, stored.astype(np.float32))
 
@@ -46,7 +46,7 @@ def test_derived_features_hold_no_part_of_the_stored_array_alive():
     for dtype in (np.float16, np.float32):
         stored = np.ones((4, 512), dtype)
         for bins in (128, 256):
-            found = derived_features("lbp", stored, FeaturesSpec(streams=("lbp",), lbp_bins=bins))
+            found = derived_features("lbp", stored, FeaturesSpec(streams=("lbp",), lbp_bins=bins), "lbp")
             assert not np.shares_memory(found, stored)
             assert found.flags.c_contiguous
 
@@ -54,7 +54,7 @@ def test_derived_features_hold_no_part_of_the_stored_array_alive():
 @pytest.mark.parametrize(("kind", "dim", "expected"), [("lbp", 256, 512), ("action_units", 25, 30)])
 def test_a_stream_of_another_width_is_refused(kind, dim, expected):
     with pytest.raises(CacheError, match=f"kind '{kind}' must hold {expected} values a row, got {dim}"):
-        derived_features(kind, np.zeros((2, dim)), FeaturesSpec(streams=("x",)))
+        derived_features(kind, np.zeros((2, dim)), FeaturesSpec(streams=("x",)), "x")
 
 
 # ---------------------------------------------------------------------------------------------- standardisation
@@ -157,7 +157,7 @@ def test_what_a_stream_makes_constant_is_constant_though_it_differs_by_rounding(
     """The points by which faces are aligned differ in the last bits of coordinates many times as large."""
     rng = np.random.default_rng(0)
     meshes = np.stack([align((rng.normal(size=(468, 3)) * 90 + 300).astype(np.float32)).ravel() for _ in range(50)])
-    fixed = list(FIXED_COLUMNS["landmarks"])
+    fixed = list(fixed_columns("landmarks"))
     assert sorted(fixed) == np.flatnonzero(meshes.std(axis=0) < 1e-4).tolist()
     found = Scaling.fit(meshes, np.arange(50), fixed=fixed)
     assert (set(found.scale[fixed]), set(found.limit[fixed])) == ({1}, {0})

@@ -46,7 +46,7 @@ def test_a_spec_reports_all_its_faults_at_once():
 
 def test_an_unknown_kind_without_a_near_name_lists_the_kinds():
     (problem,) = faults({"streams": [{"kind": "zzz"}]}).problems
-    kinds = "lbp, landmarks, action_units, backbone, places365, objects, imported"
+    kinds = "action_units, backbone, imported, landmarks, lbp, objects, places365"
     assert problem == f"streams[0].kind: 'zzz' is unknown, expected one of {kinds}"
 
 
@@ -55,7 +55,7 @@ def test_an_unknown_kind_without_a_near_name_lists_the_kinds():
     [
         ({"streams": [{"kind": "lbp", "radius": 2}]}, "streams[0].radius: unknown key"),
         ({"streams": [{"kind": "backbone"}]}, "streams[0].model: is missing"),
-        ({"streams": [{"name": "x"}]}, "streams[0].kind: is missing, expected one of lbp, landmarks"),
+        ({"streams": [{"name": "x"}]}, "streams[0].kind: is missing, expected one of action_units, backbone"),
         ({"streams": [{"kind": "lbp"}, {"kind": "lbp"}]}, "stream names must differ, these are used twice: lbp"),
         ({"streams": [{"kind": "lbp", "name": "../x"}]}, "streams[0].name: String should match pattern"),
         ({"streams": []}, "streams: Tuple should have at least 1 item"),
@@ -128,7 +128,7 @@ def test_the_paper_pipeline_has_the_five_configurations_and_the_papers_defaults(
     for run in spec.runs:
         assert (run.train.epochs, run.train.learning_rate, run.train.optimizer) == (100, 1e-4, "adam")
         assert (run.head.embed_dim, run.head.depth, run.head.width) == (512, 2, 512)
-        assert (run.features.lbp_bins, run.features.action_units) == (256, 25)
+        assert run.features.factors == {"lbp_bins": 256, "action_units": 25}
 
 
 def test_random_weights_are_only_in_the_demo():

@@ -297,8 +297,8 @@ def test_the_papers_grid_is_540_configurations_and_2700_heads():
     assert (len(configurations), len(runs)) == (540, 2700)
     assert spec.pipeline == "emoset118k"
     assert {run.features.streams for run in runs} == {("lbp", "action_units", "places365", "resnet50")}
-    assert {run.features.lbp_bins for run in runs} == {128, 256, 512}
-    assert {run.features.action_units for run in runs} == {15, 20, 25, 30}
+    assert {run.features.factors["lbp_bins"] for run in runs} == {128, 256, 512}
+    assert {run.features.factors["action_units"] for run in runs} == {15, 20, 25, 30}
     assert {(run.head.depth, run.head.width) for run in runs} == {(d, w) for d in (1, 2, 3) for w in (256, 512, 1024)}
     rates = sorted({run.train.learning_rate for run in runs})
     assert (len(rates), rates[0], rates[-1]) == (5, 1e-5, 1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from emofuse.specs import CacheSpec, DatasetSpec, StreamSpec
 
 AREA = "this spec"
-DIMS = {"lbp": 512, "landmarks": 1404, "action_units": 30, "places365": 2048, "objects": 30}
-"""Width of the stored features of a kind; a backbone's is its model's."""
 _FLAGS = ("",)  # which streams have some is known when they are opened; they are a byte a row
 
 
@@ -208,7 +207,9 @@ def _model(stream: StreamSpec) -> str | None:
 def _dim(stream: StreamSpec, answers: Mapping[str, Answer]) -> int:
     model = _model(stream)
     if model is None:
-        return DIMS[stream.kind]
+        if stream.stored_shape is None:
+            raise ValueError(f"{stream.name}: how wide a stream of kind {stream.kind!r} is shows when it is opened")
+        return math.prod(stream.stored_shape)
     answer = answers[f"dim {model}"]
     if answer.problem:
         raise ValueError(f"{stream.name}: {answer.problem}")

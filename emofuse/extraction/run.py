@@ -27,6 +27,7 @@ from emofuse.extraction.record import FileRecord
 from emofuse.extraction.tally import BuildSummary, Tally
 from emofuse.extraction.tasks import BlockDone, BlockTask, BuildJob
 from emofuse.specs import CacheSpec, digest
+from emofuse.specs.plugins import recorded
 from emofuse.stores import as_path
 from emofuse.streams import stream_weights
 
@@ -80,7 +81,7 @@ def build_cache(
 def _update_origins(path: Path, plan: BuildPlan, spec: CacheSpec) -> None:
     for stream in spec.streams:
         if stream.name in plan.identities:
-            update_origin(path, stream.name, spec=stream.model_dump(mode="json"), weights=stream_weights(stream))
+            update_origin(path, stream.name, spec=recorded(stream), weights=stream_weights(stream))
 
 
 def carry_out(

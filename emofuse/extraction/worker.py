@@ -27,6 +27,7 @@ from emofuse.extraction.seen import UNKNOWN, SeenFiles
 from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
 from emofuse.media.decode import longest_file
 from emofuse.specs import StreamSpec, digest
+from emofuse.specs.plugins import recorded
 from emofuse.status import Status
 from emofuse.stores import is_remote
 from emofuse.streams import augment_identity, may_use_gpu, stream_identity, stream_weights
@@ -253,7 +254,7 @@ def _describe(job: BuildJob, spec: StreamSpec, stream: Any) -> StreamLayout:
         weights=stream_weights(spec),
         flag_names=tuple(stream.flag_names),
         columns=tuple(stream.columns),
-        spec=spec.model_dump(mode="json"),
+        spec=recorded(spec),
         decode=job.spec.decode.model_dump(mode="json"),
         face=job.spec.face.model_dump(mode="json") if spec.needs_face else None,
         views=job.spec.views,

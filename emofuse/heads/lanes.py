@@ -129,9 +129,9 @@ def shrink(head: nn.Module, lanes: Sequence[int]) -> None:
         own.shrink(lanes)
 
 
-def variant_of(stream: str, variant: object) -> str:
+def variant_of(stream: str, *variant: object) -> str:
     """The name within a group of one variant of a stream."""
-    return f"{stream}{_VARIANT}{variant}"
+    return _VARIANT.join((stream, *map(str, variant)))
 
 
 def stream_of(variant: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from emofuse.features import Scaling, derived_features, variant
+from emofuse.features import Scaling, derived_features, derived_shape, variant
 from emofuse.heads import make_head
 from emofuse.heads.lanes import Lane
 from emofuse.profile.counting import stream_costs
@@ -101,7 +101,8 @@ class _Path:
             sys.modules["cv2"].setNumThreads(job.threads)
         self.streams: dict[str, Stream] = self._extractor.streams
         self.dims = {
-            name: variant(kind, self._features) or self.streams[name].dim for name, kind in self._kinds.items()
+            name: derived_shape(kind, (self.streams[name].dim,), variant(kind, name, self._features))[0]
+            for name, kind in self._kinds.items()
         }
         self.missing: dict[str, int] = {}
         self._scaling = {
@@ -141,6 +142,6 @@ class _Path:
         features, valid = {}, {}
         for name, part in rows.items():
             valid[name] = part.status == Status.OK
-            derived = derived_features(self._kinds[name], part.features, self._features)
+            derived = derived_features(self._kinds[name], part.features, self._features, name)
             features[name] = self._scaling[name].apply(derived, valid[name])
         head_probs(self._head, features, valid)

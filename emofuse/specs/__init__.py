@@ -5,29 +5,13 @@ files in `cache_specs/` and `pipelines/` are read into them; nothing else in emo
 changes the bytes is the identity of a cached array or a trained run.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from emofuse.specs.base import Spec, canonical_json, digest
-from emofuse.specs.caches import (
-    ActionUnitsSpec,
-    AugmentSpec,
-    BackboneSpec,
-    CacheSpec,
-    CustomStreamSpec,
-    DecodeSpec,
-    FaceSpec,
-    FileWeights,
-    ImportedSpec,
-    LandmarksSpec,
-    LbpSpec,
-    ObjectsSpec,
-    Places365Spec,
-    Precision,
-    RandomWeights,
-    RegistryWeights,
-    StreamSpec,
-    StreamSpecBase,
-    WeightsSpec,
-    is_random,
-)
+from emofuse.specs.caches import AugmentSpec, CacheSpec, DecodeSpec, FaceSpec
 from emofuse.specs.datasets import (
     CsvSpec,
     DatasetSpec,
@@ -41,6 +25,7 @@ from emofuse.specs.datasets import (
 from emofuse.specs.factors import Factors, Range
 from emofuse.specs.files import bundled_specs, parse_spec, read_cache_spec, read_pipeline_spec, read_sweep_spec
 from emofuse.specs.pipelines import PipelineSpec, RepeatSpec
+from emofuse.specs.plugins import PluginFile, load_plugins
 from emofuse.specs.runs import (
     AttentionHeadSpec,
     ConcatHeadSpec,
@@ -53,6 +38,7 @@ from emofuse.specs.runs import (
     RunSpec,
     TrainSpec,
 )
+from emofuse.specs.streams import CustomStreamSpec, ImportedSpec, StreamSpec, StreamSpecBase, Variant
 from emofuse.specs.sweeps import (
     BaseRun,
     CrossValidation,
@@ -63,6 +49,30 @@ from emofuse.specs.sweeps import (
     SweepSpec,
     TpeSearch,
 )
+from emofuse.specs.weights import FileWeights, Precision, RandomWeights, RegistryWeights, WeightsSpec, is_random
+
+if TYPE_CHECKING:
+    from emofuse.streams.action_units import ActionUnitsSpec
+    from emofuse.streams.landmarks import LandmarksSpec
+    from emofuse.streams.networks import BackboneSpec, ObjectsSpec, Places365Spec
+    from emofuse.streams.texture import LbpSpec
+
+# Specs that stand beside the code of their kind, and above this package: they are looked up when they are asked for.
+_WITH_THEIR_KIND = {
+    "ActionUnitsSpec": "emofuse.streams.action_units",
+    "BackboneSpec": "emofuse.streams.networks",
+    "LandmarksSpec": "emofuse.streams.landmarks",
+    "LbpSpec": "emofuse.streams.texture",
+    "ObjectsSpec": "emofuse.streams.networks",
+    "Places365Spec": "emofuse.streams.networks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WITH_THEIR_KIND:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_WITH_THEIR_KIND[name]), name)
+
 
 __all__ = [
     "ActionUnitsSpec",
@@ -99,6 +109,7 @@ __all__ = [
     "OfficialSplit",
     "PipelineSpec",
     "Places365Spec",
+    "PluginFile",
     "Precision",
     "RandomSearch",
     "RandomWeights",
@@ -114,11 +125,13 @@ __all__ = [
     "SweepSpec",
     "TpeSearch",
     "TrainSpec",
+    "Variant",
     "WeightsSpec",
     "bundled_specs",
     "canonical_json",
     "digest",
     "is_random",
+    "load_plugins",
     "parse_spec",
     "read_cache_spec",
     "read_pipeline_spec",

@@ -4,15 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+from importlib import import_module
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+
+PLUGIN_ATTRIBUTE = "__emofuse_plugin__"
+"""Of a module that is a plugin file: which one (see `emofuse.specs.plugins`)."""
 
 
 class Spec(BaseModel):
     """Base of all specs: immutable, an unknown key is a fault, not a comment, and a number is a finite one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def written_keys(cls) -> set[str]:
+        """The keys that it may be written with."""
+        return set(cls.model_fields)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A spec of a plugin file is sent to other processes with the file's path and hash: they load it first."""
+        plugin = getattr(sys.modules.get(type(self).__module__), PLUGIN_ATTRIBUTE, None)
+        if plugin is None:
+            return super().__reduce_ex__(protocol)
+        return _load_spec, (str(plugin.path), plugin.sha256, type(self).__qualname__, self.model_dump())
+
+
+def _load_spec(path: str, sha256: str, name: str, fields: dict[str, Any]) -> Spec:
+    """The other end of the way of a plugin's spec."""
+    plugins = import_module("emofuse.specs.plugins")
+    module = plugins.load_sent(path, sha256)
+    spec: Spec = getattr(module, name).model_validate(fields)
+    return spec
 
 
 def canonical_json(value: Any) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Discriminator, Tag, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from emofuse.errors import did_you_mean
 from emofuse.specs.base import Spec
-from emofuse.specs.faults import SEPARATOR
+from emofuse.specs.faults import BESIDE, SEPARATOR
 from emofuse.specs.runs import Balancing, HeadSpec
+from emofuse.specs.streams import Value, check_factors, take_factors, variant_factors
 
 StreamRule = Literal["all", "leave_one_out"]
 
@@ -87,12 +88,12 @@ class Factors(Spec):
 
     `streams`: subsets that are listed, `all` (every non-empty one), or `leave_one_out` (all streams, and all but one
     each). A factor that a configuration has no use for (LBP bins without LBP, the width of a linear probe) makes no
-    second configuration. One value may stand for a list of one, and the kind of a head for a head with its defaults.
+    second configuration. Every variant of a kind of streams is a factor by its own key (`lbp_bins`); in Python they are
+    `variants`. One value may stand for a list of one, and the kind of a head for a head with its defaults.
     """
 
     streams: Annotated[StreamRule | tuple[tuple[str, ...], ...], BeforeValidator(_parse_streams)] = "all"
-    lbp_bins: tuple[Literal[128, 256, 512], ...] = ()
-    action_units: tuple[Literal[15, 20, 25, 30], ...] = ()
+    variants: Mapping[str, tuple[Value, ...]] = Field(default_factory=dict)
     head: tuple[HeadSpec, ...] = ()
     embed_dim: tuple[int, ...] = ()
     depth: tuple[int, ...] = ()
@@ -105,12 +106,33 @@ class Factors(Spec):
     label_smoothing: Numbers = ()
     learning_rate: Numbers = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _take_variants(cls, data: Any) -> Any:
+        return take_factors(data, "variants")
+
+    @field_validator("variants", mode="after")
+    @classmethod
+    def _variants_are_known(cls, given: Mapping[str, tuple[Value, ...]]) -> Mapping[str, tuple[Value, ...]]:
+        check_factors(given)
+        twice = [
+            f"{BESIDE}{name}: {plain_text(value)} is given twice"
+            for name, values in given.items()
+            for index, value in enumerate(values)
+            if value in values[:index]
+        ]
+        if twice:
+            raise ValueError(SEPARATOR.join(twice))
+        return given
+
     @field_validator("*", mode="before")
     @classmethod
     def _one_value_is_alist_of_one(cls, given: Any, info: ValidationInfo) -> Any:
         match info.field_name:
             case "streams":
                 return given
+            case "variants" if isinstance(given, Mapping):
+                return {name: list_of_one(values) for name, values in given.items()}
             case "head":
                 return given if isinstance(given, list | tuple) else (given,)
             case "dropout" | "weight_decay" | "label_smoothing" | "learning_rate":
@@ -137,4 +159,25 @@ class Factors(Spec):
 
     def ranges(self) -> list[str]:
         """Names of the factors that are ranges."""
-        return [name for name, values in self if isinstance(values, Range)]
+        return [name for name, values in self.given() if isinstance(values, Range)]
+
+    def given(self) -> Iterator[tuple[str, Any]]:
+        """Every factor with values of its own, in the order in which configurations are made: the last one fastest."""
+        for name in factor_names():
+            values = getattr(self, name) if name in type(self).model_fields else self.variants.get(name, ())
+            if values != ():
+                yield name, values
+
+    @classmethod
+    def written_keys(cls) -> set[str]:
+        """All factors."""
+        return set(factor_names())
+
+
+def factor_names() -> tuple[str, ...]:
+    """Every factor there is: streams, their variants, then head and optimisation."""
+    return (
+        "streams",
+        *variant_factors(),
+        *(name for name in Factors.model_fields if name not in {"streams", "variants"}),
+    )

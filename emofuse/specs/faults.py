@@ -8,9 +8,16 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from emofuse.errors import did_you_mean
+from emofuse.registry import Family
+from emofuse.specs.base import Spec
 
 # Where several faults are found by one check of a whole spec, its message joins them by this.
 SEPARATOR = " | "
+# Begins the message of a check whose fault is in a key beside the checked field, and is followed by that key.
+BESIDE = "^"
+
+# Base of the specs of a family of kinds -> the family; each says so itself.
+_FAMILIES: dict[type[BaseModel], Family[Any]] = {}
 
 _A_NUMBER = "expected a number, got {found!r}"
 _A_WHOLE_NUMBER = "expected a whole number, got {found!r}"
@@ -34,6 +41,11 @@ _TEXTS = {
     "model_type": _A_MAPPING,
     "model_attributes_type": _A_MAPPING,
 }
+
+
+def note_family(base: type[BaseModel], family: Family[Any]) -> None:
+    """Says that a field of this type takes specs of all kinds of a family."""
+    _FAMILIES[base] = family
 
 
 def describe_faults(error: ValidationError, data: Any, model: type[BaseModel]) -> list[str]:
@@ -62,8 +74,16 @@ def _describe(fault: dict[str, Any], data: Any, model: type[BaseModel]) -> list[
     texts = str(fault["ctx"]["error"]).split(SEPARATOR) if fault["type"] == "value_error" else [_text(fault)]
     if fault["type"] == "extra_forbidden":
         *parents, key = fault["loc"]
-        texts = [texts[0] + did_you_mean(str(key), _keys_at(model, parents))]
-    return [f"{place}: {text}" if place else text for text in texts]
+        texts = [texts[0] + did_you_mean(str(key), _keys_at(model, parents, data))]
+    parent = _place(fault["loc"][:-1], data, ends_with_key=False)
+    return [_at(parent if text.startswith(BESIDE) else place, text) for text in texts]
+
+
+def _at(place: str, text: str) -> str:
+    """A fault with its place. A text that begins with `BESIDE` names the last part of the place itself."""
+    if text.startswith(BESIDE):
+        return f"{place}.{text.removeprefix(BESIDE)}" if place else text.removeprefix(BESIDE)
+    return f"{place}: {text}" if place else text
 
 
 def _place(parts: Sequence[int | str], data: Any, *, ends_with_key: bool) -> str:
@@ -84,18 +104,34 @@ def _place(parts: Sequence[int | str], data: Any, *, ends_with_key: bool) -> str
     return place
 
 
-def _keys_at(model: type[BaseModel], parts: Sequence[int | str]) -> set[str]:
+def _keys_at(model: type[BaseModel], parts: Sequence[int | str], data: Any) -> set[str]:
     """Keys that a place in the data may have; where a kind is to be chosen, those of the kind that was."""
     here = {model}
     for part in parts:
         fields = [spec.model_fields[part] for spec in here if isinstance(part, str) and part in spec.model_fields]
+        if isinstance(part, int):
+            data = data[part] if isinstance(data, list | tuple) and part < len(data) else None
+        elif isinstance(data, Mapping):
+            data = data.get(part, data)
         if fields:
             here = {spec for field in fields for spec in _models_in(field.annotation)}
         else:
             here = {
                 spec for spec in here if "kind" in spec.model_fields and spec.model_fields["kind"].default == part
             } or here
-    return {key for spec in here for key in spec.model_fields}
+        here = {_of_its_kind(spec, data) for spec in here}
+    return {key for spec in here for key in _written_keys(spec)}
+
+
+def _written_keys(spec: type[BaseModel]) -> set[str]:
+    return spec.written_keys() if issubclass(spec, Spec) else set(spec.model_fields)
+
+
+def _of_its_kind(spec: type[BaseModel], data: Any) -> type[BaseModel]:
+    """The spec of the kind that the data names, where one field takes specs of every kind of a family."""
+    family = _FAMILIES.get(spec)
+    kind = data.get("kind") if isinstance(data, Mapping) else None
+    return (family.find(str(kind)) or spec) if family is not None else spec
 
 
 def _models_in(annotation: Any) -> set[type[BaseModel]]:
@@ -123,7 +159,6 @@ def _text(fault: dict[str, Any]) -> str:
 
 def _unknown_kind(found: str, expected_tags: str) -> str:
     expected = [tag.strip().strip("'") for tag in expected_tags.split(",")]
-    expected = [tag for tag in expected if tag != "custom"]
     choices = f", expected one of {', '.join(expected)}"
     if found == "None":
         return f"is missing{choices}"

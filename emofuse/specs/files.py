@@ -9,11 +9,12 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
-from emofuse.errors import SpecError, did_you_mean
+from emofuse.errors import PluginError, SpecError, did_you_mean
 from emofuse.specs.base import Spec
 from emofuse.specs.caches import CacheSpec
 from emofuse.specs.faults import describe_faults
 from emofuse.specs.pipelines import PipelineSpec
+from emofuse.specs.plugins import load_plugins
 from emofuse.specs.sweeps import SweepSpec
 from emofuse.specs.yaml_text import YamlFaults, parse_yaml
 
@@ -43,6 +44,7 @@ def read_cache_spec(name_or_path: str | Path) -> CacheSpec:
     """
     path = _find_yaml("cache_specs", name_or_path)
     data = {"name": path.stem, **_absolute_paths(_load_yaml(path), path.absolute().parent)}
+    _load_plugins(data, path)
     return parse_spec(CacheSpec, data, str(path))
 
 
@@ -58,6 +60,9 @@ def read_pipeline_spec(name_or_path: str | Path) -> PipelineSpec:
     data = {"name": path.stem, **_absolute_paths(_load_yaml(path), path.absolute().parent)}
     if _is_sweep(data):
         raise SpecError(str(path), [f"this is a sweep (it has `factors`), start it by: emofuse sweep {name_or_path}"])
+    _load_plugins(data, path)
+    if isinstance(data.get("cache"), dict):
+        _load_plugins(data["cache"], path)
     defaults = data.pop("defaults", {})
     if isinstance(data.get("runs"), list) and isinstance(defaults, dict):
         data["runs"] = [_merge(defaults, run) for run in data["runs"]]
@@ -83,13 +88,16 @@ def read_sweep_spec(name_or_path: str | Path) -> SweepSpec:
         else:
             problem = "factors: is missing; a sweep names what varies, for example `factors: {streams: all}`"
         raise SpecError(str(path), [problem])
+    _load_plugins(data, path)
     problems = []
     if isinstance(data.get("pipeline"), str):
         beside = path.parent / data["pipeline"]
         data["pipeline"] = str(beside) if beside.is_file() else data["pipeline"]
         try:
             found = _find_yaml("pipelines", data["pipeline"])
-            if _is_sweep(_load_yaml(found)):
+            pipeline = _load_yaml(found)
+            _load_plugins(pipeline, found)  # its streams have factors
+            if _is_sweep(pipeline):
                 problems.append(
                     f"pipeline: {data['pipeline']} is a sweep itself, name the pipeline that makes the cache"
                 )
@@ -160,6 +168,22 @@ def _absolute_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
         return str(folder / value) if is_path and not value.startswith("~") and "://" not in value else value
 
     return {key: absolute(key, value, "") for key, value in data.items()}
+
+
+def _load_plugins(data: dict[str, Any], path: Path) -> None:
+    """Takes `plugins` out of a file's data and runs those Python files, whose paths are relative to the file.
+
+    Raises:
+        SpecError: it is no list of paths, or a file is missing or faulty.
+    """
+    names = data.pop("plugins", [])
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise SpecError(str(path), [f"plugins: expected a list of Python files, got {names!r}"])
+    try:
+        load_plugins(path.absolute().parent / name for name in names)
+    except PluginError as error:
+        raise SpecError(str(path), [f"plugins: {error}"]) from error
 
 
 def _merge(under: Mapping[str, Any], over: Any) -> Any:

@@ -10,7 +10,7 @@ from emofuse.errors import did_you_mean
 from emofuse.specs.base import Spec
 from emofuse.specs.caches import CacheSpec
 from emofuse.specs.datasets import DatasetSpec, StratifiedSplit
-from emofuse.specs.runs import RunSpec
+from emofuse.specs.runs import RunSpec, variant_problems
 
 
 class RepeatSpec(Spec):
@@ -45,6 +45,9 @@ class PipelineSpec(Spec):
             for stream in run.features.streams
             if stream not in known
         ]
+        kinds = {stream.name: stream.kind for stream in self.cache.streams}
+        for index, run in enumerate(self.runs):
+            problems += [f"runs[{index}].{problem}" for problem in variant_problems(run.features, kinds)]
         first: dict[str, str] = {}
         for run in self.runs:
             same = first.setdefault(run.model_dump_json(exclude={"name"}), run.name)

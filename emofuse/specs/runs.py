@@ -5,27 +5,107 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_serializer, model_validator
 
+from emofuse.errors import did_you_mean
 from emofuse.specs.base import Spec
 from emofuse.specs.datasets import OfficialSplit, SplitSpec
+from emofuse.specs.streams import Value, check_factors, factor_defaults, take_factors, variant_factors, variants_of
 
 
 class FeaturesSpec(Spec):
-    """Which cached streams a run reads and what is derived from them when they are read."""
+    """Which cached streams a run reads and what is derived from them when they are read.
+
+    `streams` is a list of names, or a mapping of names to variants: `{lbp: {bins: 128}, resnet50: {}}`. A variant of
+    all streams of a kind may also be given by its factor beside `streams`: `lbp_bins: 128`.
+
+    Attributes:
+        streams: names of streams of the cache.
+        variants: stream -> name of a variant -> value, for what differs from `factors`.
+        factors: factor -> value, see `emofuse.specs.streams.Variant`; those in every run, and those that are given.
+    """
 
     streams: tuple[str, ...] = Field(min_length=1)
-    lbp_bins: Literal[128, 256, 512] = 256
-    action_units: Literal[15, 20, 25, 30] = 25
+    variants: Mapping[str, Mapping[str, Value]] = Field(default_factory=dict)
+    factors: Mapping[str, Value] = Field(default_factory=dict, validate_default=True)
     neutral_label: str | None = Field(
         None, description="FAU baseline: mean and deviation of this label's training faces; else median and MAD of all"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_written_forms(cls, data: Any) -> Any:
+        """A mapping of streams, and factors beside them, to the fields."""
+        data = take_factors(data, "factors")
+        if isinstance(data, Mapping) and isinstance(data.get("streams"), Mapping):
+            given = {name: {} if choice is None else choice for name, choice in data["streams"].items()}
+            data = {**data, "streams": tuple(given), "variants": {name: each for name, each in given.items() if each}}
+        return data
+
+    @field_validator("factors", mode="after")
+    @classmethod
+    def _factors_are_known(cls, factors: Mapping[str, Value]) -> Mapping[str, Value]:
+        check_factors(factors)
+        return {**factor_defaults(), **factors}
 
     @model_validator(mode="after")
     def _streams_are_unique(self) -> Self:
         if len(set(self.streams)) != len(self.streams):
             raise ValueError(f"a stream is named twice: {', '.join(self.streams)}")
         return self
+
+    @classmethod
+    def written_keys(cls) -> set[str]:
+        """Streams, the factors of variants, and the rest."""
+        return {*cls.model_fields, *variant_factors()} - {"factors", "variants"}
+
+    @model_serializer(mode="plain")
+    def _write(self) -> dict[str, Any]:
+        """As it may be written: factors beside the streams, and streams with variants of their own as a mapping."""
+        streams: Any = list(self.streams)
+        if self.variants:
+            streams = {name: dict(self.variants.get(name, {})) for name in self.streams}
+        return {"streams": streams, **self.factors, "neutral_label": self.neutral_label}
+
+
+def variant_problems(features: FeaturesSpec, kinds: Mapping[str, str]) -> list[str]:
+    """What is wrong with the variants of streams, once their kinds are known.
+
+    Args:
+        features: of a run.
+        kinds: stream -> kind.
+    """
+    problems = []
+    for stream, chosen in features.variants.items():
+        known = {each.name: each for each in variants_of(kinds.get(stream, ""))}
+        for name, value in chosen.items():
+            if name not in known:
+                there = ", ".join(known) or "none"
+                hint = did_you_mean(name, known)
+                problems.append(f"{stream}.{name}: no variant of a stream of this kind{hint} (there are: {there})")
+            elif fault := known[name].check(value):
+                problems.append(f"{stream}.{name}: {fault}")
+    return [f"features.streams.{problem}" for problem in problems]
+
+
+def settled(features: FeaturesSpec, kinds: Mapping[str, str]) -> FeaturesSpec:
+    """The same choice of variants in one form, however it was written: by factors, where streams of a kind agree."""
+    factors, variants = dict(features.factors), dict(features.variants)
+    for kind in {kinds[stream] for stream in features.streams}:
+        alike = [stream for stream in features.streams if kinds[stream] == kind]
+        for each in variants_of(kind):
+            here = each.factor
+            values = {variants.get(name, {}).get(each.name, factors.get(here, each.default)) for name in alike}
+            if len(values) > 1:
+                continue
+            (value,) = values
+            factors[here] = value
+            if value == each.default and not each.in_every_run:
+                del factors[here]
+            for name in alike:
+                variants[name] = {key: rest for key, rest in variants.get(name, {}).items() if key != each.name}
+    rest = {name: each for name, each in variants.items() if each}
+    return features.model_copy(update={"factors": factors, "variants": rest})
 
 
 class ConcatHeadSpec(Spec):

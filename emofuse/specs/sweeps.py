@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from emofuse.errors import did_you_mean
 from emofuse.specs.base import Spec
 from emofuse.specs.datasets import OfficialSplit, SplitSpec
-from emofuse.specs.factors import Factors, Range, list_of_one, plain_text
+from emofuse.specs.factors import Factors, Range, factor_names, list_of_one, plain_text
 from emofuse.specs.faults import SEPARATOR, describe_faults
 from emofuse.specs.runs import ConcatHeadSpec, HeadSpec, TrainSpec
+from emofuse.specs.streams import Value, check_factors, factor_defaults, take_factors, variant_factors
 
 Metric = Literal["macro_f1", "accuracy", "loss"]
 
 
 class BaseRun(Spec):
-    """What all runs of a sweep share where no factor says otherwise."""
+    """What all runs of a sweep share where no factor says otherwise; variants are written by their factors."""
 
-    lbp_bins: Literal[128, 256, 512] = 256
-    action_units: Literal[15, 20, 25, 30] = 25
+    variants: Mapping[str, Value] = Field(default_factory=dict, validate_default=True)
     neutral_label: str | None = None
     head: HeadSpec = ConcatHeadSpec()
     train: TrainSpec = TrainSpec()
     split: SplitSpec = OfficialSplit()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_variants(cls, data: Any) -> Any:
+        return take_factors(data, "variants")
+
+    @field_validator("variants", mode="after")
+    @classmethod
+    def _variants_are_known(cls, given: Mapping[str, Value]) -> Mapping[str, Value]:
+        check_factors(given)
+        return {**factor_defaults(), **given}
+
+    @classmethod
+    def written_keys(cls) -> set[str]:
+        """The factors of variants, and the rest."""
+        return {*cls.model_fields, *variant_factors()} - {"variants"}
 
 
 class GridSearch(Spec):
@@ -96,7 +120,7 @@ class FinalSpec(Spec):
 
     @model_validator(mode="after")
     def _are_factors(self) -> Self:
-        known = tuple(Factors.model_fields)
+        known = factor_names()
         unknown = [f"{name!r}{did_you_mean(name, known)}" for name in self.best_of if name not in known]
         if unknown:
             raise ValueError(f"best_of: not a factor: {' and '.join(unknown)} (there are: {', '.join(known)})")
@@ -114,14 +138,14 @@ class SweepSpec(Spec):
     name: str
     title: str = ""
     pipeline: str | None = None
-    base: BaseRun = BaseRun()
-    factors: Factors = Factors()
+    base: BaseRun = Field(default_factory=BaseRun)
+    factors: Factors = Field(default_factory=Factors)
     search: SearchSpec = GridSearch()
     halving: HalvingSpec | None = None
     folds: CrossValidation | None = None
     seeds: Seeds = (0,)
     select: Metric = "macro_f1"
-    final: FinalSpec = FinalSpec()
+    final: FinalSpec = Field(default_factory=FinalSpec)
     baseline: Names = ()
 
     @model_validator(mode="before")
@@ -157,8 +181,8 @@ def factor_problems(base: BaseRun, factors: Factors) -> list[str]:
     """Values of factors that no run can have: each is tried on the base's head (or those listed) and optimisation."""
     heads: Sequence[Spec] = factors.head or (base.head,)
     problems = []
-    for name, given in factors:
-        if given == () or name in {"streams", "head"} or name in BaseRun.model_fields:
+    for name, given in factors.given():
+        if name in {"streams", "head"} or name in factors.variants:
             continue
         owners = [base.train] if name in TrainSpec.model_fields else [h for h in heads if name in type(h).model_fields]
         if not owners:

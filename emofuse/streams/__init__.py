@@ -5,27 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from emofuse.errors import StreamError
-from emofuse.media.decode import VERSION as DECODE_VERSION
 from emofuse.specs import (
-    ActionUnitsSpec,
-    BackboneSpec,
     CacheSpec,
-    CustomStreamSpec,
     FileWeights,
     ImportedSpec,
-    LandmarksSpec,
-    LbpSpec,
-    ObjectsSpec,
-    Places365Spec,
     RandomWeights,
     RegistryWeights,
     StreamSpec,
-    WeightsSpec,
 )
 from emofuse.streams.base import Stream
 
 
-def make_stream(spec: StreamSpec, *, device: str = "cpu") -> Stream:  # noqa: PLR0911 - one return a kind, one visible match
+def make_stream(spec: StreamSpec, *, device: str = "cpu") -> Stream:
     """The stream of a spec, its weights loaded.
 
     Args:
@@ -36,35 +27,22 @@ def make_stream(spec: StreamSpec, *, device: str = "cpu") -> Stream:  # noqa: PL
         StreamError: it cannot run here, or a stream of one's own is not what its spec says.
         WeightsError: its weights are missing or damaged.
     """
-    match spec:
-        case LbpSpec():
-            from emofuse.streams.texture import LbpStream
-
-            return LbpStream(region_px=spec.region_px, without_face=spec.without_face)
-        case LandmarksSpec():
-            from emofuse.streams.landmarks import LandmarksStream
-
-            return LandmarksStream()
-        case ActionUnitsSpec():
-            from emofuse.streams.action_units import ActionUnitsStream
-
-            return ActionUnitsStream()
-        case BackboneSpec():
-            from emofuse.streams.backbones import make_backbone
-
-            return make_backbone(spec, device)
-        case Places365Spec():
-            from emofuse.streams.backbones import make_places365
-
-            return make_places365(spec, device)
-        case ObjectsSpec():
-            from emofuse.streams.objects import make_objects
-
-            return make_objects(spec, device)
-        case ImportedSpec():
-            raise StreamError(_not_extracted(spec))
-        case CustomStreamSpec():
-            return _make_custom(spec, device)
+    if isinstance(spec, ImportedSpec):
+        raise StreamError(_not_extracted(spec))
+    stream = spec.make(device)
+    lacking = [member for member in _MEMBERS if not hasattr(stream, member)]
+    if lacking:
+        raise StreamError(
+            f"{type(spec).__name__}.make returned a {type(stream).__name__} without {', '.join(lacking)}: "
+            "a stream has the members of emofuse.streams.base.Stream"
+        )
+    if bool(stream.needs_face) != spec.needs_face:
+        raise StreamError(
+            f"{type(spec).__name__}.needs_face is {spec.needs_face} and its stream's is {stream.needs_face}: they must "
+            "agree, because the spec's decides whether the face detector is part of the digest"
+        )
+    made: Stream = stream
+    return made
 
 
 def stream_identity(spec: StreamSpec, cache_spec: CacheSpec) -> dict[str, Any]:
@@ -80,9 +58,9 @@ def stream_identity(spec: StreamSpec, cache_spec: CacheSpec) -> dict[str, Any]:
     """
     if isinstance(spec, ImportedSpec):
         raise StreamError(_not_extracted(spec))
-    from emofuse.streams.faces import face_identity
+    from emofuse.media.decode import VERSION as DECODE_VERSION
 
-    weights = _weights_spec(spec)
+    weights = spec.weights_wanted()
     parameters = spec.model_dump(mode="json", exclude={"kind", "name"} | ({"weights"} if weights else set()))
     identity: dict[str, Any] = {
         "kind": spec.kind,
@@ -91,6 +69,8 @@ def stream_identity(spec: StreamSpec, cache_spec: CacheSpec) -> dict[str, Any]:
         "decode": {"version": DECODE_VERSION, **cache_spec.decode.model_dump(mode="json")},
     }
     if spec.needs_face:
+        from emofuse.streams.faces import face_identity
+
         identity["face"] = face_identity(cache_spec.face)
     match weights:
         case RandomWeights():
@@ -120,7 +100,7 @@ def stream_weights(spec: StreamSpec) -> dict[str, Any] | None:
     Raises:
         WeightsError: they are missing or damaged.
     """
-    weights = _weights_spec(spec)
+    weights = spec.weights_wanted()
     if weights is None:
         return None
     from emofuse.weights import resolve_weights
@@ -131,43 +111,12 @@ def stream_weights(spec: StreamSpec) -> dict[str, Any] | None:
 
 def may_use_gpu(spec: StreamSpec) -> bool:
     """Whether a stream runs a network, or is one of the user's own that does not say that it does not."""
-    if isinstance(spec, CustomStreamSpec):
-        return spec.uses_gpu
-    return isinstance(spec, BackboneSpec | Places365Spec | ObjectsSpec)
+    return spec.uses_gpu
 
 
 def _not_extracted(spec: ImportedSpec) -> str:
     origin = f" from {spec.source}" if spec.source else ""
     return f"stream {spec.name!r} was imported{origin}: emofuse cannot extract it from an image. Leave it out"
-
-
-def _weights_spec(spec: StreamSpec) -> WeightsSpec | None:
-    """The weights a spec asks for, the model's own of the registry where it leaves them out."""
-    match spec:
-        case BackboneSpec() | ObjectsSpec() if spec.weights is None:
-            from emofuse.weights import default_weights
-
-            return default_weights(spec.model)
-        case _:
-            asked = getattr(spec, "weights", None)
-            return asked if isinstance(asked, RegistryWeights | FileWeights | RandomWeights) else None
-
-
-def _make_custom(spec: CustomStreamSpec, device: str) -> Stream:
-    stream = spec.make(device)
-    lacking = [member for member in _MEMBERS if not hasattr(stream, member)]
-    if lacking:
-        raise StreamError(
-            f"{type(spec).__name__}.make returned a {type(stream).__name__} without {', '.join(lacking)}: "
-            "a stream has the members of emofuse.streams.base.Stream"
-        )
-    if bool(stream.needs_face) != spec.needs_face:
-        raise StreamError(
-            f"{type(spec).__name__}.needs_face is {spec.needs_face} and its stream's is {stream.needs_face}: they must "
-            "agree, because the spec's decides whether the face detector is part of the digest"
-        )
-    made: Stream = stream
-    return made
 
 
 _MEMBERS = ("dim", "dtype", "needs_face", "flag_names", "columns", "extract", "close")

@@ -7,12 +7,13 @@ are raw: the paper's activation, a deviation from the neutral face, is derived w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from emofuse.specs.streams import StreamSpecBase, Value, Variant
 from emofuse.status import Status
 from emofuse.streams.base import Rows, Sample
 
@@ -102,6 +103,27 @@ MEASUREMENTS: tuple[tuple[str, Callable[[_Frame], Values]], ...] = (
     ("lip_protrusion", lambda f: _mean(f.z(0), f.z(17)) - f.z(2)),  # AU 18 and 22, smaller when pursed
     ("jaw_sideways", lambda f: f.x(152) - f.x(168)),  # AU 30
 )
+
+
+class ActionUnitsSpec(StreamSpecBase):
+    """30 raw geometric measurements of facial action units, of which heads see the first 15, 20, 25 or all."""
+
+    needs_face: ClassVar[bool] = True
+    stored_shape: ClassVar[tuple[int, ...]] = (len(MEASUREMENTS),)
+    variants: ClassVar[tuple[Variant, ...]] = (
+        Variant("count", (15, 20, 25, 30), 25, factor="action_units", in_every_run=True),
+    )
+
+    kind: Literal["action_units"] = "action_units"
+
+    def make(self, device: str) -> ActionUnitsStream:  # noqa: ARG002 - it runs on the CPU
+        """The extractor."""
+        return ActionUnitsStream()
+
+    @classmethod
+    def derive(cls, stored: npt.NDArray[Any], choice: Mapping[str, Value]) -> npt.NDArray[np.floating[Any]]:
+        """The first measurements (n, count)."""
+        return stored[:, : int(choice["count"])]
 
 
 class ActionUnitsStream:

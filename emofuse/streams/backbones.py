@@ -18,8 +18,9 @@ from torch import nn
 from torchvision import models
 
 from emofuse.errors import SpecError, StreamError, WeightsError, did_you_mean
-from emofuse.specs import BackboneSpec, Places365Spec, Precision
+from emofuse.specs.weights import Precision
 from emofuse.streams.base import Batch, Rows, Sample
+from emofuse.streams.networks import BackboneSpec, Places365Spec
 from emofuse.streams.presets import Preset
 from emofuse.streams.random_weights import seeded, set_norm_statistics
 from emofuse.weights import REGISTRY, ResolvedWeights, default_weights, load_checkpoint, resolve_weights

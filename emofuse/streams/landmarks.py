@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from emofuse.specs.streams import StreamSpecBase
 from emofuse.status import Status
 from emofuse.streams.base import Rows, Sample
 
@@ -22,6 +23,25 @@ TEMPLATE = {RIGHT_INNER: (-0.28, -0.63), LEFT_INNER: (0.28, -0.63), NOSE_TIP: (0
 
 # A triangle of less than this share of the squared size of the mesh is a line: it fixes no affine map.
 _MIN_TRIANGLE = 1e-5
+
+
+class LandmarksSpec(StreamSpecBase):
+    """468 aligned face landmarks, 1404 values."""
+
+    needs_face: ClassVar[bool] = True
+    stored_shape: ClassVar[tuple[int, ...]] = (3 * POINTS,)
+    # What all meshes are aligned by. They differ by the rounding of larger coordinates, which no look at the columns
+    # could tell from a signal.
+    fixed_columns: ClassVar[tuple[int, ...]] = (
+        *(3 * point + axis for point in (NOSE_TIP, RIGHT_INNER, LEFT_INNER) for axis in (0, 1)),
+        3 * NOSE_TIP + 2,
+    )
+
+    kind: Literal["landmarks"] = "landmarks"
+
+    def make(self, device: str) -> LandmarksStream:  # noqa: ARG002 - it runs on the CPU
+        """The extractor."""
+        return LandmarksStream()
 
 
 class LandmarksStream:

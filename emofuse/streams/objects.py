@@ -18,9 +18,10 @@ from torch import nn
 from torchvision.ops import batched_nms, box_convert
 
 from emofuse.errors import StreamError, WeightsError
-from emofuse.specs import ObjectsSpec, Precision
+from emofuse.specs.weights import Precision
 from emofuse.status import Status
 from emofuse.streams.base import Rows, Sample
+from emofuse.streams.networks import ObjectsSpec
 from emofuse.streams.presets import send
 from emofuse.streams.ultralytics_networks import load_yolo, random_yolo
 from emofuse.weights import REGISTRY, default_weights, resolve_weights

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
+from emofuse.specs.streams import StreamSpecBase, Value, Variant
 from emofuse.status import Status
 from emofuse.streams.base import Face, Rows, Sample
 
@@ -20,6 +21,37 @@ CODES = 256
 
 # Rows and columns of the eight neighbours, clockwise from the top left; neighbour k has weight 2**k.
 _NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
+
+
+class LbpSpec(StreamSpecBase):
+    """Local binary patterns of the face region: 256 bins at radius 1 and 256 at radius 2, 512 stored.
+
+    Heads see 512 bins, the 256 of radius 1, or 128 of radius 1 with codes merged in pairs (code >> 1).
+
+    The face region is the square box around the landmarks, resized to `region_px`. Without a face the whole image
+    takes its place (`whole_image`, flagged in the cache) or the row has no LBP (`no_detection`).
+    """
+
+    needs_face: ClassVar[bool] = True
+    stored_shape: ClassVar[tuple[int, ...]] = (len(RADII) * CODES,)
+    variants: ClassVar[tuple[Variant, ...]] = (Variant("bins", (128, 256, 512), 256, in_every_run=True),)
+
+    kind: Literal["lbp"] = "lbp"
+    region_px: int = Field(128, ge=8)
+    without_face: Literal["whole_image", "no_detection"] = "no_detection"
+
+    def make(self, device: str) -> LbpStream:  # noqa: ARG002 - it runs on the CPU
+        """The extractor."""
+        return LbpStream(region_px=self.region_px, without_face=self.without_face)
+
+    @classmethod
+    def derive(cls, stored: npt.NDArray[Any], choice: Mapping[str, Value]) -> npt.NDArray[np.floating[Any]]:
+        """Histograms (n, bins) of 128, 256 or 512 bins out of the 512 stored."""
+        if choice["bins"] == 128:
+            merged: npt.NDArray[np.float32] = stored[:, :256:2].astype(np.float32)
+            merged += stored[:, 1:256:2]
+            return merged
+        return stored[:, : int(choice["bins"])]
 
 
 class LbpStream:
@@ -88,6 +120,8 @@ def square_grey(region: npt.NDArray[np.uint8], side_px: int) -> npt.NDArray[np.u
 
     Averaged over pixel areas where both sides shrink, interpolated linearly where one has to grow.
     """
+    import cv2
+
     grey = cv2.cvtColor(region, cv2.COLOR_RGB2GRAY)
     method = cv2.INTER_AREA if min(grey.shape) >= side_px else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(grey, (side_px, side_px), interpolation=method), dtype=np.uint8)

@@ -9,11 +9,10 @@ from functools import cached_property
 from typing import Any
 
 from emofuse.errors import SpecError, did_you_mean
-from emofuse.features import ACTION_UNITS, LBP
 from emofuse.specs import Factors, FeaturesSpec, FoldSpec, HeadSpec, Range, RunSpec, SweepSpec, TrainSpec, digest
+from emofuse.specs.runs import settled
+from emofuse.specs.streams import variant_factors
 
-# A factor without a kind of streams to act on has no use: it is the factor's name and the kind it acts on.
-ACTS_ON = {"lbp_bins": LBP, "action_units": ACTION_UNITS}
 HEAD_FACTORS = ("embed_dim", "depth", "width", "dropout")
 TRAIN_FACTORS = tuple(name for name in Factors.model_fields if name in TrainSpec.model_fields)
 # Of the head's hidden layers: without one they have nothing to act on.
@@ -142,7 +141,7 @@ class Space:
     def of(cls, spec: SweepSpec, kinds: Mapping[str, str]) -> Space:
         """The space of a sweep over a cache."""
         values: dict[str, Sequence[Any] | Range] = {"streams": stream_subsets(spec.factors, kinds)}
-        values |= {name: given for name, given in spec.factors if name != "streams" and given != ()}
+        values |= {name: given for name, given in spec.factors.given() if name != "streams"}
         varying = {name for name, given in values.items() if isinstance(given, Range) or len(given) > 1}
         heads = spec.factors.head or (spec.base.head,)
         return cls(spec, kinds, values, frozenset(varying), _head_names(heads, set(values)))
@@ -171,7 +170,7 @@ class Space:
             depth: of the head, if a factor sets it.
         """
         has = {self.kinds[stream] for stream in streams}
-        useless = {name for name, kind in ACTS_ON.items() if kind not in has}
+        useless = {name for name, (kind, _) in variant_factors().items() if kind not in has}
         useless |= {name for name in HEAD_FACTORS if name not in type(head).model_fields}
         if (depth if depth is not None else getattr(head, "depth", None)) == 0:
             useless |= set(_OF_HIDDEN_LAYERS)
@@ -193,7 +192,8 @@ class Space:
         depth = values.get("depth") if "depth" in type(head).model_fields else None
         useless = self.useless(streams, head, depth)
         used = {name: value for name, value in values.items() if name not in useless}
-        features = {name: used.get(name, getattr(base, name)) for name in ACTS_ON if name not in useless}
+        chosen = {**base.variants, **{name: used[name] for name in variant_factors() if name in used}}
+        factors = {name: value for name, value in chosen.items() if name not in useless}
         train = {name: used[name] for name in TRAIN_FACTORS if name in used}
         if "gradient_balancing" in set(values) & useless:
             train["gradient_balancing"] = "off"
@@ -201,7 +201,9 @@ class Space:
         name = ", ".join(_setting_text(*setting) for setting in settings.items()) or "+".join(streams)
         run = RunSpec(
             name=name,
-            features=FeaturesSpec(streams=streams, neutral_label=base.neutral_label, **features),
+            features=settled(
+                FeaturesSpec(streams=streams, neutral_label=base.neutral_label, factors=factors), self.kinds
+            ),
             head=_changed(head, used, useless),
             train=base.train.model_copy(update=train),
             split=base.split,

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.features import FIXED_COLUMNS, Scaling, cached_streams, derive, variant
+from emofuse.errors import SpecError
+from emofuse.features import Choice, Scaling, cached_streams, derive, derived_shape, fixed_columns, variant
 from emofuse.heads.lanes import variant_of
 from emofuse.specs import FeaturesSpec
+from emofuse.specs.runs import variant_problems
 from emofuse.status import Status
 from emofuse.training.streaming import Blocks, Window, widest_window
 
@@ -33,19 +35,19 @@ class Column:
     Attributes:
         stream: its name in the cache.
         kind: of the stream's spec.
-        size: how many LBP bins or action units; None for kinds that are seen as stored.
+        choice: of the variants of its kind; () for kinds that are seen as stored.
         dim: D.
     """
 
     stream: str
     kind: str
-    size: int | None
+    choice: Choice
     dim: int
 
     @property
     def name(self) -> str:
         """Within a group of heads: `resnet50`, `lbp@128`."""
-        return self.stream if self.size is None else variant_of(self.stream, self.size)
+        return variant_of(self.stream, *(value for _, value in self.choice)) if self.choice else self.stream
 
 
 _Held = Column | tuple[Column, int] | str
@@ -74,13 +76,17 @@ class Columns:
         """The columns that a run sees, in the order of its streams.
 
         Raises:
-            SpecError: streams that are not in the cache.
+            SpecError: streams that are not in the cache, or variants that they do not have.
         """
         streams = cached_streams(self._streams, spec.streams, self._where)
+        problems = variant_problems(spec, {name: stream.kind for name, stream in streams.items()})
+        if problems:
+            raise SpecError(str(self._where), problems)
         found = []
         for name, stream in streams.items():
-            size = variant(stream.kind, spec)
-            found.append(Column(name, stream.kind, size, stream.dim if size is None else size))
+            choice = variant(stream.kind, name, spec)
+            (dim,) = derived_shape(stream.kind, (stream.dim,), choice)
+            found.append(Column(name, stream.kind, choice, dim))
         return tuple(found)
 
     @property
@@ -167,7 +173,7 @@ class Columns:
         stream.check_complete(views)
         if key not in self._held:
             stored = (stream.read(view, np.float32)[0] for view in range(views))
-            self._keep(key, np.concatenate([derive(column.kind, of_view, column.size) for of_view in stored]))
+            self._keep(key, np.concatenate([derive(column.kind, of_view, column.choice) for of_view in stored]))
         self._held.move_to_end(key)
         return self._held[key], stream.status[:, :views].T.ravel() == Status.OK
 
@@ -181,7 +187,7 @@ class Columns:
         if column in self._held:
             self._held.move_to_end(column)
             return self._held[column]
-        return self._keep(column, derive(column.kind, self._stored(column), column.size))
+        return self._keep(column, derive(column.kind, self._stored(column), column.choice))
 
     def block(self, column: Column, block: int) -> npt.NDArray[np.float32]:
         """(n, D) float32: the rows of one block.
@@ -191,7 +197,7 @@ class Columns:
         """
         if column in self._held:
             return self._held[column][self._layout.block_slice(block)]
-        return derive(column.kind, self._streams[column.stream].read_block(block, 0, np.float32), column.size)
+        return derive(column.kind, self._streams[column.stream].read_block(block, 0, np.float32), column.choice)
 
     def blocks(self, columns: Sequence[Column]) -> Blocks:
         """These columns block by block, by their names. What is in memory is dropped: the windows need it.
@@ -230,7 +236,7 @@ class Columns:
         """
         self.status(column)
         if not robust:
-            return Scaling.fit_many(lambda: self._pass(column), sets, FIXED_COLUMNS.get(column.kind, ()))
+            return Scaling.fit_many(lambda: self._pass(column), sets, fixed_columns(column.kind))
         features = self.take(column, np.arange(self.rows))
         return [Scaling.fit(features, rows, robust=True) for rows in sets]
 
@@ -244,7 +250,7 @@ class Columns:
             return self._held[column.stream]
         self.status(column)
         stored, _ = self._streams[column.stream].read(0, np.float32)
-        return stored if column.size is None else self._keep(column.stream, stored)
+        return stored if not column.choice else self._keep(column.stream, stored)
 
     def _keep(self, key: _Held, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         self._held[key] = array

@@ -20,6 +20,7 @@ from emofuse.datasets.splits import cross_validation_folds, stratified_split
 from emofuse.errors import TrainingError
 from emofuse.features import ACTION_UNITS, LEAST_ROWS, Scaling, check_finite, neutral_rows
 from emofuse.specs import RunSpec, SplitSpec, StratifiedSplit, digest
+from emofuse.specs.runs import settled
 from emofuse.training.columns import Column, Columns
 from emofuse.training.machine import default_memory_bytes, resolve_device
 from emofuse.training.members import Fold, Member, Table
@@ -101,10 +102,11 @@ class TrainingData:
             SpecError: a stream that is not in the cache.
         """
         columns = self.columns.of(spec.features)
+        features = settled(spec.features, {column.stream: column.kind for column in columns})
         window = self.window(spec)
         identity = {
             "version": TRAINING_VERSION,
-            "spec": spec.model_dump(mode="json", exclude={"name"}),
+            "spec": {**spec.model_dump(mode="json", exclude={"name"}), "features": features.model_dump(mode="json")},
             "streams": {column.stream: self.columns.digest(column) for column in columns},
             "rows": rows or self._rows_digest,
         }

@@ -142,7 +142,7 @@ def _far_values(cache: Cache, far: Mapping[Column, FarValues]) -> Iterator[str]:
             continue
         row, place = found.first
         names = cache.streams[column.stream].columns
-        name = repr(names[place]) if column.size is None and place < len(names) else str(place)
+        name = repr(names[place]) if not column.choice and place < len(names) else str(place)
         where = f"column {name} of row {str(cache.sample_ids[row])!r}"
         if found.count == 1:
             what, counts = f"the value in {where} lies", "It counts as that far."

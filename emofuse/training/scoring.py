@@ -19,11 +19,12 @@ import torch
 
 import emofuse
 from emofuse.datasets.splits import SPLITS
-from emofuse.features import ACTION_UNITS, LEAST_ROWS, STORED_DIMS, Scaling
+from emofuse.features import ACTION_UNITS, LEAST_ROWS, Scaling
 from emofuse.heads import load_head_weights
 from emofuse.results import Predictions, RunRecord
 from emofuse.specs import RunSpec
 from emofuse.status import Status
+from emofuse.streams.action_units import MEASUREMENTS
 from emofuse.training.columns import Column
 from emofuse.training.data import TrainingData
 from emofuse.training.metrics import classification_metrics
@@ -211,7 +212,7 @@ def _action_unit_baseline(data: TrainingData, spec: RunSpec) -> Scaling | None:
     found.sort(key=lambda name: name not in spec.features.streams)
     if not found:
         return None
-    wanted = {"streams": (found[0],), "action_units": STORED_DIMS[ACTION_UNITS]}
+    wanted = {"streams": (found[0],), "variants": {found[0]: {"count": len(MEASUREMENTS)}}}
     of_all = spec.model_copy(update={"features": spec.features.model_copy(update=wanted)})
     (column,) = data.columns.of(of_all.features)
     train = data.folds(spec)[spec.fold.index if spec.fold else 0].train

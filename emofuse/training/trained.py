@@ -56,7 +56,7 @@ class TrainedHead:
         rows, valid = {}, {}
         for name in spec.features.streams:
             valid[name] = self.scaling[name].present(status[name] == Status.OK)
-            derived = derived_features(self.record.streams[name]["kind"], features[name], spec.features)
+            derived = derived_features(self.record.streams[name]["kind"], features[name], spec.features, name)
             rows[name] = self.scaling[name].apply(derived, valid[name])
         return head_probs(self.head, rows, valid)
 

@@ -23,9 +23,9 @@ def of(columns, *streams, **options):
 def test_a_run_s_columns_are_its_streams_in_their_variants(cache):
     found = of(Columns(cache, 10**9), "resnet50", "lbp", "action_units", lbp_bins=128, action_units=15)
     assert found == (
-        Column("resnet50", "backbone", None, 12),
-        Column("lbp", "lbp", 128, 128),
-        Column("action_units", "action_units", 15, 15),
+        Column("resnet50", "backbone", (), 12),
+        Column("lbp", "lbp", (("bins", 128),), 128),
+        Column("action_units", "action_units", (("count", 15),), 15),
     )
     assert [column.name for column in found] == ["resnet50", "lbp@128", "action_units@15"]
 
@@ -36,7 +36,7 @@ def test_features_and_status_are_those_of_the_cache(cache):
         stored, status = cache.streams[column.stream].read()
         whole = columns.whole(column)
         assert whole.dtype == np.float32
-        assert np.array_equal(whole, derive(column.kind, stored, column.size))
+        assert np.array_equal(whole, derive(column.kind, stored, column.choice))
         assert np.array_equal(columns.status(column), status)
         assert np.array_equal(columns.valid(column), status == 1)
         assert columns.digest(column) == cache.streams[column.stream].digest

@@ -154,7 +154,7 @@ def test_the_table_holds_the_columns_of_all_runs(cache):
         ("action_units@15",),
     ]
     stored, status = cache.streams["lbp"].read()
-    assert np.array_equal(table.features["lbp@256"].numpy(), derive("lbp", stored, 256))
+    assert np.array_equal(table.features["lbp@256"].numpy(), derive("lbp", stored, (("bins", 256),)))
     assert np.array_equal(table.valid["lbp@256"].numpy(), status == 1)
     assert table.labels.numpy().tolist() == data.labels.tolist()
 
@@ -190,7 +190,7 @@ def test_scaling_is_of_the_training_rows_of_each_fold(cache):
             stored, status = cache.streams[column.stream].read()
             rows = fold.train[status[fold.train] == 1]
             robust = column.kind == "action_units"
-            expected = Scaling.fit(derive(column.kind, stored, column.size), rows, robust=robust)
+            expected = Scaling.fit(derive(column.kind, stored, column.choice), rows, robust=robust)
             for found in (fold.scaling[column.name], own[column.stream]):
                 np.testing.assert_allclose(found.center, expected.center, rtol=1e-6)
                 np.testing.assert_allclose(found.scale, expected.scale, rtol=1e-6)

@@ -1,0 +1,45 @@
+"""Which weights a network runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from emofuse.specs.base import Spec
+
+
+class RegistryWeights(Spec):
+    """Weights by their name in the registry (`emofuse weights list`)."""
+
+    kind: Literal["registry"] = "registry"
+    name: str
+
+
+class FileWeights(Spec):
+    """Weights from a file of the user's. `sha256`, when given, is checked."""
+
+    kind: Literal["file"] = "file"
+    path: Path
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+
+
+class RandomWeights(Spec):
+    """Seeded random weights: for demonstrations and tests only; every report made from them says so."""
+
+    kind: Literal["random"] = "random"
+    seed: int = 0
+
+
+def is_random(weights: Mapping[str, Any] | None) -> bool:
+    """Whether weights, as caches and runs record them (plain data with a `kind`, or None), are random ones."""
+    return weights is not None and weights["kind"] == "random"
+
+
+WeightsSpec = Annotated[RegistryWeights | FileWeights | RandomWeights, Field(discriminator="kind")]
+
+Precision = Literal["float32", "bfloat16"]
+"""Of a network's weights and activations. bfloat16 is for GPUs, and CPUs that multiply it (AVX512-BF16, AMX): there it
+is some three times as fast. Elsewhere it is slower. Features then differ by about half a percent of their length."""

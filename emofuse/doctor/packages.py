@@ -51,6 +51,7 @@ PACKAGES = (
     Package("opencv-python", "cv2", "4.8", "5.0.0.93", also=("opencv-contrib-python", "opencv-python-headless")),
     Package("pillow", "PIL", "10.3", "13.0.0"),
     Package("zarr", "zarr", "3.1.5", "3.1.6"),
+    Package("cloudpickle", "cloudpickle", "3", "3.1.2"),
     Package("dask", "dask", "2024.8", "2026.8.0"),
     Package("distributed", "distributed", "2024.8", "2026.8.0"),
     Package("polars", "polars", "1.30", "2.1.0"),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import timeit
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +18,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from emofuse.interpreter import command
+
 _TIMEOUT_S = 180
 _LAST_WORDS = 300
 _TIMES = 20  # of which the fastest counts
-_START = f"import sys; from {__name__} import main; main(sys.argv[1:])"
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,22 @@ def _ask_once(looks: Sequence[str]) -> tuple[dict[str, Answer], str]:
         written.touch()
         # ultralytics writes settings where it finds no folder of its own, and looks for a network
         quiet = {"YOLO_CONFIG_DIR": folder, "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "MPLCONFIGDIR": folder}
-        command = [sys.executable, "-c", _START, str(written), *looks]
+        quiet["TMPDIR"] = folder  # what a process that is killed leaves goes with it
         try:
             done = subprocess.run(  # noqa: S603  this interpreter, and names from this package
-                command, env={**os.environ, **quiet}, capture_output=True, timeout=_TIMEOUT_S, check=False
+                command(__name__, str(written), *looks),
+                env={**os.environ, **quiet},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_TIMEOUT_S,
+                check=False,
             )
             last_words = " ".join(done.stderr.decode(errors="replace").split())[-_LAST_WORDS:]
             ended = f"its process ended with status {done.returncode}" + (f": {last_words}" if last_words else "")
         except subprocess.TimeoutExpired:
             ended = f"no answer within {_TIMEOUT_S} s"
-        lines = written.read_text(encoding="utf-8").splitlines()
-    answers = [Answer(**json.loads(line)) for line in lines]
+        lines = written.read_text(encoding="utf-8").splitlines(keepends=True)
+    answers = [Answer(**json.loads(line)) for line in lines if line.endswith("\n")]  # all but one half written
     return dict(zip(looks, answers, strict=False)), ended
 
 

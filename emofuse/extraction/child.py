@@ -1,27 +1,30 @@
 """The extraction process: does what the process that started it asks for, one request after another.
 
-Native code that crashes, hangs or takes all memory ends this process and no other. Requests come through standard input
-and answers leave through standard output, as frames of pickled data: both ends are the same program. It ends when
-standard input does, and so with the process that started it, however that ended.
+Native code that crashes, hangs or takes all memory ends this process and no other. Requests and answers are pickled
+data on a connection of their own, for anything may print to standard output, even before this file is read. It ends
+when the connection does, and so with the process that started it, however that ended.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import os
+import pickle
 import queue
+import shutil
 import signal
-import struct
 import threading
+import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
-from distributed.protocol.pickle import dumps, loads
+import cloudpickle
 
-_HEADER = struct.Struct("<Q")
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
 _FIRST_TO_GO = "900"
 _IDLE_S = 900
@@ -53,59 +56,55 @@ class Answer:
     error: Exception | None = None
 
 
-def write_frame(file: IO[bytes], message: object) -> None:
-    """Pickles a message into a pipe."""
-    data = dumps(message)
-    file.write(_HEADER.pack(len(data)) + data)
-    file.flush()
+def dumps(message: object) -> bytes:
+    """Pickled; streams that a script or notebook defines go along whole."""
+    data: bytes = cloudpickle.dumps(message)
+    return data
 
 
-def read_frame(file: IO[bytes]) -> Any:
-    """The next message of a pipe.
+def main(arguments: Sequence[str]) -> None:
+    """Serves requests until the connection ends.
 
-    Raises:
-        EOFError: there is none; the other end is closed.
+    Args:
+        arguments: the descriptor of the connection, and a folder for temporary files or "".
     """
-    header = file.read(_HEADER.size)
-    if len(header) < _HEADER.size:
-        raise EOFError
-    (size,) = _HEADER.unpack(header)
-    data = file.read(size)
-    if len(data) < size:
-        raise EOFError
-    return loads(data)
-
-
-def main() -> None:
-    """Serves requests until standard input ends."""
+    descriptor, folder = int(arguments[0]), arguments[1]
+    os.set_inheritable(descriptor, False)  # what a library starts here must not hold it open
+    connection = Connection(descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the business of the process that builds
     with suppress(OSError):  # if the machine runs out of memory, this process goes and not the one that builds
         _OOM_SCORE.write_text(_FIRST_TO_GO)
-    # Whatever native code prints must not fall between the answers.
-    incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
     nothing = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nothing, 0)
     requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(incoming, requests), daemon=True).start()
+    threading.Thread(target=_listen, args=(connection, requests, folder), daemon=True).start()
     while True:
         try:
             request = requests.get(timeout=_IDLE_S)
         except queue.Empty:
+            _remove(folder)
             return  # a build that ended without a word, on a cluster that did not
         faulthandler.dump_traceback_later(request.timeout_s, exit=True, file=nothing)
-        answer = _answer(request)
+        answer = dumps(_answer(request))
         faulthandler.cancel_dump_traceback_later()
-        write_frame(outgoing, answer)
+        connection.send_bytes(answer)
 
 
-def _listen(incoming: IO[bytes], requests: queue.SimpleQueue[Request]) -> None:
-    """Notices that the other end is gone even while a request is being served."""
+def _listen(connection: Connection, requests: queue.SimpleQueue[Request], folder: str) -> None:
+    """Notices that the other end is gone even while a request is being served; nothing but it ends this thread."""
     try:
         while True:
-            requests.put(read_frame(incoming))
-    except EOFError:
+            requests.put(pickle.loads(connection.recv_bytes()))  # noqa: S301  both ends are the same program
+    except (EOFError, OSError):
+        _remove(folder)  # the process that would have done it may have been killed
         os._exit(0)
+    except BaseException:  # noqa: BLE001 - it must not leave the other end waiting
+        traceback.print_exc()
+        os._exit(1)
+
+
+def _remove(folder: str) -> None:
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _answer(request: Request) -> Answer:
@@ -119,15 +118,11 @@ def _answer(request: Request) -> Answer:
 
 @lru_cache(maxsize=1)
 def _job(pickled: bytes) -> Any:
-    return loads(pickled)
+    return pickle.loads(pickled)  # noqa: S301  of the process that started this one
 
 
 def _can_be_sent(error: Exception) -> bool:
     try:
-        return type(loads(dumps(error))) is type(error)
+        return type(pickle.loads(dumps(error))) is type(error)  # noqa: S301
     except Exception:  # noqa: BLE001 - whatever pickling raises is the finding
         return False
-
-
-if __name__ == "__main__":
-    main()

@@ -1,18 +1,14 @@
-"""Runs blocks on Dask: a local cluster of this machine's cores, or a scheduler that is there already."""
+"""Runs blocks on the workers of a Dask scheduler that is there already."""
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing, contextmanager, suppress
 from typing import Any
 
-import psutil
-from dask.system import CPU_COUNT
-from distributed import Client, Future, KilledWorker, LocalCluster, as_completed, get_worker
-from distributed.system import MEMORY_LIMIT
+from distributed import Client, Future, KilledWorker, as_completed, get_worker
 
 from emofuse.cache.layout import StreamLayout
 from emofuse.errors import BuildError
@@ -20,12 +16,8 @@ from emofuse.extraction.isolation import IsolatedExtraction
 from emofuse.extraction.lanes import RESOURCE, Halves, Lane, LaneQueues, gpu_streams, open_lanes
 from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob
 
-# All streams of the paper together, measured: about 2 GB in a worker.
-WORKER_BYTES = 2_500_000_000
-WORKER_GPU_BYTES = 4_000_000_000
 _CONNECT_TIMEOUT_S = 15
 _CLOSE_TIMEOUT_S = 5
-_ANY_PORT = "127.0.0.1:0"
 
 
 class DaskWorkers:
@@ -132,27 +124,6 @@ class DaskWorkers:
 
 
 @contextmanager
-def local_workers(count: int) -> Iterator[DaskWorkers]:
-    """Workers of this machine: threads of this process, each with an extraction process. All ports are on loopback."""
-    cluster = LocalCluster(
-        n_workers=count,
-        threads_per_worker=1,
-        processes=False,
-        dashboard_address=None,
-        scheduler_kwargs={"dashboard": False, "dashboard_address": _ANY_PORT},
-        worker_dashboard_address=_ANY_PORT,
-        memory_limit=0,  # the workers themselves hold nothing
-        silence_logs=logging.CRITICAL,
-    )
-    try:
-        with _connect(cluster) as client, closing(DaskWorkers(client)) as workers:
-            yield workers
-    finally:
-        with suppress(TimeoutError):
-            cluster.close(timeout=_CLOSE_TIMEOUT_S)
-
-
-@contextmanager
 def remote_workers(scheduler: str) -> Iterator[DaskWorkers]:
     """Workers of a scheduler that is there already; they must see the same files as this process.
 
@@ -181,24 +152,14 @@ def remote_client(scheduler: str) -> Iterator[Client]:
         yield client
 
 
-def default_workers(*, cuda: bool) -> int:
-    """One worker a core, as far as memory allows; on a GPU as far as the GPU's memory allows too."""
-    limits = [CPU_COUNT, min(MEMORY_LIMIT, psutil.virtual_memory().available) // WORKER_BYTES]
-    if cuda:
-        import torch
-
-        limits.append(torch.cuda.mem_get_info()[0] // WORKER_GPU_BYTES)
-    return max(1, int(min(limits)))
-
-
 @contextmanager
-def _connect(address: str | LocalCluster) -> Iterator[Client]:
+def _connect(address: str) -> Iterator[Client]:
     """A client that leaves the user's own default client alone and does not wait long when it is closed."""
     try:
         client = Client(address, set_as_default=False, timeout=_CONNECT_TIMEOUT_S)
     except (OSError, ValueError, TypeError) as error:
         remedy = "Start one with: dask scheduler"
-        if str(address).startswith("tls:"):
+        if address.startswith("tls:"):
             remedy = (
                 "Certificates are set in Dask's configuration: distributed.comm.tls.ca-file, .client.key, .client.cert"
             )
@@ -225,7 +186,7 @@ def _result(future: Future[Any], task: BlockTask) -> BlockDone | BlockFailed:
     return result
 
 
-# One extraction process a worker and build. A local cluster's workers are all in this process.
+# One extraction process a worker and build: several workers may be threads of one process.
 _extractions: dict[tuple[str, str], IsolatedExtraction] = {}
 _closed_builds: set[str] = set()
 _extractions_lock = threading.Lock()

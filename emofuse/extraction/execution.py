@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from emofuse.cache.layout import StreamLayout
+from emofuse.extraction import pool
 from emofuse.extraction.options import BuildOptions
 from emofuse.extraction.plan import BuildPlan
 from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob
@@ -27,7 +28,7 @@ class Workers(Protocol):
 
 
 class ThisProcess:
-    """Works without Dask in the process that builds."""
+    """Works in the process that builds."""
 
     def open_streams(self, job: BuildJob, names: Sequence[str]) -> list[StreamLayout]:
         """Layouts of new streams."""
@@ -46,11 +47,11 @@ def open_workers(plan: BuildPlan, spec: CacheSpec, options: BuildOptions) -> Abs
     """
     if options.in_this_process:
         return _this_process()
-    from emofuse.extraction import cluster
-
     if options.scheduler is not None:
+        from emofuse.extraction import cluster  # Dask is imported by those alone who ask for it: so are its settings
+
         return cluster.remote_workers(options.scheduler)
-    return cluster.local_workers(count_workers(plan, spec, options))
+    return pool.local_workers(count_workers(plan, spec, options))
 
 
 def build_device(plan: BuildPlan, spec: CacheSpec, options: BuildOptions) -> str:
@@ -70,14 +71,14 @@ def count_workers(plan: BuildPlan, spec: CacheSpec, options: BuildOptions) -> in
     """
     if options.in_this_process:
         return 1
-    from emofuse.extraction import cluster
-
     count = options.workers
     if options.scheduler is not None:
+        from emofuse.extraction import cluster
+
         with cluster.remote_client(options.scheduler) as client:
             count = max(1, len(client.nthreads()))
     elif count is None:
-        count = cluster.default_workers(cuda=build_device(plan, spec, options).startswith("cuda"))
+        count = pool.default_workers(cuda=build_device(plan, spec, options).startswith("cuda"))
     return min(count, len(plan.missing))
 
 

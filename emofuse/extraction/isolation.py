@@ -9,24 +9,28 @@ computed once more: somebody killed the process.
 from __future__ import annotations
 
 import os
+import pickle
 import queue
+import shutil
 import signal
+import socket
 import subprocess
-import sys
+import tempfile
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import IO, Any, cast
+from multiprocessing.connection import Connection
+from typing import Any
 
 import psutil
-from distributed.protocol.pickle import dumps
 
 from emofuse.cache.layout import StreamLayout
 from emofuse.errors import BuildError
-from emofuse.extraction.child import Answer, Request, read_frame, write_frame
+from emofuse.extraction.child import Answer, Request, dumps
 from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, default_timeout_s
+from emofuse.interpreter import command
 
 # Read by native libraries when they are loaded, so they must be set before an interpreter starts. One worker a core,
 # one thread a worker: more threads only fight for the same cores.
@@ -53,19 +57,30 @@ class ProcessDied(Exception):  # noqa: N818 - it is no error of this program
 
 
 class ExtractionProcess:
-    """One extraction process and the pipes to it."""
+    """One extraction process, the connection to it, and a folder for its temporary files that goes when it does."""
 
     def __init__(self, *, one_thread: bool) -> None:
-        inherited = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "emofuse.extraction.child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**inherited, **_QUIET, **(ONE_THREAD if one_thread else {})},
-        )
-        self._requests, self._replies = cast("IO[bytes]", self._process.stdin), cast("IO[bytes]", self._process.stdout)
+        self._folder = _temporary_folder()
+        self._socket, theirs = socket.socketpair()
+        given = {"TMPDIR": self._folder} if self._folder else {}
+        try:
+            with theirs:
+                self._process = subprocess.Popen(  # noqa: S603  this interpreter and a module of this package
+                    command("emofuse.extraction.child", str(theirs.fileno()), self._folder),
+                    stdin=subprocess.DEVNULL,
+                    stdout=_standard_error(),  # what libraries print is no answer, nor output of a command
+                    env={**os.environ, **_QUIET, **(ONE_THREAD if one_thread else {}), **given},
+                    pass_fds=[theirs.fileno()],
+                )
+        except BaseException:
+            self._socket.close()
+            self._remove_folder()
+            raise
+        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._talk = threading.Thread(target=self._exchange, args=(Connection(os.dup(self._socket.fileno())),))
+        self._talk.daemon = True
+        self._talk.start()
 
     @property
     def pid(self) -> int:
@@ -79,27 +94,45 @@ class ExtractionProcess:
             ProcessDied: it crashed, takes longer than the request allows, or more memory than that; kill it.
         """
         own_limit = replace(request, timeout_s=request.timeout_s * _BACKSTOP + _LOOK_S)
-        with suppress(OSError):  # if it is dead already, its answers say so
-            write_frame(self._requests, own_limit)
+        self._requests.put(dumps(own_limit))
         end = time.monotonic() + request.timeout_s
+        is_dead = False
         while True:
             try:
                 answer = self._answers.get(timeout=_LOOK_S)
             except queue.Empty:
+                if is_dead:  # somebody else holds its end of the connection open
+                    raise ProcessDied(_last_words(self._process.wait())) from None
+                is_dead = self._process.poll() is not None  # its last answer may be on its way
                 self._check_limits(end, request.timeout_s, memory_bytes)
                 continue
             if answer is None:
-                raise ProcessDied(_last_words(self._process.wait()))
+                raise ProcessDied(self._how_it_ended())
             if answer.error is not None:
                 raise answer.error
             return answer.value
 
     def kill(self) -> None:
-        """Ends the process at once. A second call is harmless."""
+        """Ends the process at once and removes what it left. A second call is harmless."""
         self._process.kill()
         self._process.wait()
-        with suppress(OSError):  # what was not sent yet is lost with it
-            self._requests.close()
+        self._requests.put(None)
+        with suppress(OSError):  # closed before
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread, whoever else holds the other end
+        self._talk.join(_LOOK_S)
+        self._socket.close()
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _how_it_ended(self) -> str:
+        """Of a process whose connection has ended."""
+        try:
+            return _last_words(self._process.wait(_LOOK_S * 10))
+        except subprocess.TimeoutExpired:
+            return "closed its connection"
 
     def _check_limits(self, end: float, timeout_s: float, memory_bytes: int | None) -> None:
         cause = None
@@ -116,11 +149,22 @@ class ExtractionProcess:
         except psutil.Error:
             return 0  # gone; its answers say so
 
-    def _listen(self) -> None:
-        with suppress(EOFError, OSError, ValueError):
-            while True:
-                self._answers.put(read_frame(self._replies))
-        self._answers.put(None)
+    def _exchange(self, connection: Connection) -> None:
+        """Sends what is asked and receives what is answered, in a thread, so that whoever asks can look at a clock.
+
+        Whatever ends the thread is told to the one that waits.
+        """
+        try:
+            with connection:
+                while (request := self._requests.get()) is not None:
+                    connection.send_bytes(request)
+                    self._answers.put(_unpacked(connection.recv_bytes()))
+        except (EOFError, OSError):
+            pass  # the process is gone
+        except Exception as error:  # noqa: BLE001 - such as no memory for an answer
+            self._answers.put(Answer(error=BuildError(f"an extraction process cannot be heard ({_told(error)})")))
+        finally:
+            self._answers.put(None)
 
 
 class _GivenUp(Exception):  # noqa: N818 - it is no error of this program
@@ -133,6 +177,7 @@ class IsolatedExtraction:
     def __init__(self) -> None:
         self._process: ExtractionProcess | None = None
         self._lock = threading.Lock()
+        self._starting = threading.Lock()
         self._is_closed = False
 
     def describe(self, job: BuildJob, names: Sequence[str]) -> list[StreamLayout]:
@@ -158,7 +203,8 @@ class IsolatedExtraction:
 
     def close(self) -> None:
         """Ends the process, whatever it does; a later call starts none."""
-        self._is_closed = True
+        with self._starting:
+            self._is_closed = True
         self._end()
 
     def _end(self) -> None:
@@ -250,15 +296,45 @@ class IsolatedExtraction:
         )
 
     def _ask(self, job: BuildJob, what: Any, arguments: tuple[Any, ...], timeout_s: float) -> Any:
-        if self._is_closed:
-            raise BuildError("the build was stopped")
-        if self._process is None:
-            self._process = ExtractionProcess(one_thread=job.one_thread)
+        with self._starting:  # not while `close` looks for one to end
+            if self._is_closed:
+                raise BuildError("the build was stopped")
+            process = self._process = self._process or ExtractionProcess(one_thread=job.one_thread)
         try:
-            return self._process.ask(Request(what, dumps(job), arguments, timeout_s), memory_bytes=job.memory_bytes)
+            return process.ask(Request(what, dumps(job), arguments, timeout_s), memory_bytes=job.memory_bytes)
         except ProcessDied:
             self._end()
             raise
+
+
+def _unpacked(data: bytes) -> Answer:
+    try:
+        answer = pickle.loads(data)  # noqa: S301  of a process that this one started
+    except Exception as error:  # noqa: BLE001 - of whatever an unpickled object does
+        return Answer(error=BuildError(f"the answer of an extraction process cannot be read ({_told(error)})"))
+    if not isinstance(answer, Answer):
+        return Answer(error=BuildError(f"an extraction process of another emofuse answered {type(answer).__name__}"))
+    return answer
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _temporary_folder() -> str:
+    """A folder for the temporary files of one process; "" where there is no place for one."""
+    try:
+        return tempfile.mkdtemp(prefix="emofuse-")
+    except OSError:
+        return ""
+
+
+def _standard_error() -> int:
+    try:
+        os.fstat(2)
+    except OSError:
+        return subprocess.DEVNULL
+    return 2
 
 
 def _last_words(status: int) -> str:

@@ -6,23 +6,26 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from emofuse.errors import EmofuseError, ProfileError
+from emofuse.interpreter import SAFE_PATH
 from emofuse.profile.figures import Peak
 
 T = TypeVar("T")
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_LAST_WORDS_S = 5.0
 
 
 def in_fresh_process(function: Callable[..., T], *arguments: Any, threads: int, what: str) -> T:
@@ -40,18 +43,18 @@ def in_fresh_process(function: Callable[..., T], *arguments: Any, threads: int, 
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_call, args=(sender, threads, function, arguments), daemon=True)
-    with _environment(threads), _deaf_to_ctrl_c():
-        process.start()
-    sender.close()  # this end of it; when the process ends, the pipe does
-    try:
-        given, problem = receiver.recv()
-    except EOFError:
-        process.join()
-        raise ProfileError(f"{what}: {_why_dead(process.exitcode)}") from None
-    finally:
-        process.kill()
-        process.join()
-        receiver.close()
+    with tempfile.TemporaryDirectory(prefix="emofuse-", ignore_cleanup_errors=True) as folder, receiver:
+        with sender, _environment(threads, folder), _deaf_to_ctrl_c():
+            process.start()
+        try:
+            wait([receiver, process.sentinel])  # the pipe ends with the process, unless it left one that holds it open
+            given, problem = receiver.recv() if receiver.poll() else _raise_end()
+        except (EOFError, OSError):
+            process.join(_LAST_WORDS_S)
+            raise ProfileError(f"{what}: {_why_dead(process.exitcode)}") from None
+        finally:
+            process.kill()
+            process.join()
     if problem:
         raise ProfileError(f"{what}: {problem}")
     result: T = given
@@ -70,6 +73,10 @@ def begin_phase(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
+def _raise_end() -> tuple[Any, str]:
+    raise EOFError
+
+
 def _call(sender: Connection, threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """In the new process: sends (what the function gave, "") or (None, what went wrong)."""
     torch.set_num_threads(threads)
@@ -84,14 +91,18 @@ def _call(sender: Connection, threads: int, function: Callable[..., Any], argume
 
 
 @contextmanager
-def _environment(threads: int) -> Iterator[None]:
-    """What native libraries read when they are loaded."""
+def _environment(threads: int, folder: str) -> Iterator[None]:
+    """What the new interpreter reads when it starts, and native libraries when they are loaded.
+
+    Its temporary files go to a folder that goes when it does, and nothing is imported from the working folder.
+    """
     before = dict(os.environ)
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
+    given = {**dict.fromkeys(_THREAD_VARIABLES, str(threads)), **SAFE_PATH, "TMPDIR": folder}
+    os.environ.update(given)
     try:
         yield
     finally:
-        for name in _THREAD_VARIABLES:
+        for name in given:
             if name in before:
                 os.environ[name] = before[name]
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -155,14 +156,20 @@ def test_a_picture_that_streams_survive_one_by_one_but_not_together_fails_in_all
         assert statuses(path, name)[10] == deadly
 
 
-def test_an_extraction_process_that_nobody_asks_ends_by_itself():
-    """A build that was killed leaves it to a worker of a cluster that lives on, and its pipe stays open."""
-    code = "from emofuse.extraction import child; child._IDLE_S = 0.2; child.main()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+def test_an_extraction_process_that_nobody_asks_ends_by_itself(tmp_path):
+    """A build that was killed leaves it to a worker of a cluster that lives on, and its connection stays open."""
+    (tmp_path / "temporary").mkdir()
+    ours, theirs = socket.socketpair()
+    code = (
+        "from emofuse.extraction import child; child._IDLE_S = 0.2; "
+        f"child.main(['{theirs.fileno()}', {str(tmp_path / 'temporary')!r}])"
+    )
+    with ours, theirs, subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()]) as process:
         try:
             assert process.wait(30) == 0
         finally:
             process.kill()
+    assert not (tmp_path / "temporary").exists()
 
 
 def test_a_block_in_which_too_many_rows_are_deadly_is_given_up(path, some, monkeypatch):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from cheap_streams import MeanColourSpec, SizeSpec
 
 from emofuse.cache.structure import add_stream, create_cache
 from emofuse.errors import BuildError
-from emofuse.extraction import cluster, worker
+from emofuse.extraction import pool, worker
 from emofuse.extraction.plan import plan_build
 from emofuse.extraction.worker import (
     BlockFailed,
@@ -118,12 +119,41 @@ def test_a_gpu_that_is_not_there(monkeypatch):
     [(16, 128, None, 16), (16, 8, None, 3), (2, 1, None, 1), (16, 128, 24, 6), (16, 128, 2, 1), (4, 128, 80, 4)],
 )
 def test_workers_fit_the_machine(monkeypatch, cores, free_gb, gpu_gb, expected):
-    monkeypatch.setattr(cluster, "CPU_COUNT", cores)
-    monkeypatch.setattr(cluster, "MEMORY_LIMIT", 200e9)
-    monkeypatch.setattr(cluster.psutil, "virtual_memory", lambda: SimpleNamespace(available=free_gb * 1e9))
+    monkeypatch.setattr(pool, "usable_cores", lambda: cores)
+    monkeypatch.setattr(pool, "_CONTROL_GROUP", Path("none"))
+    monkeypatch.setattr(pool.psutil, "virtual_memory", lambda: SimpleNamespace(available=free_gb * 1e9))
     memory = SimpleNamespace(mem_get_info=lambda: ((gpu_gb or 0) * 1e9, 0))
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=memory))
-    assert cluster.default_workers(cuda=gpu_gb is not None) == expected
+    assert pool.default_workers(cuda=gpu_gb is not None) == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "cores", "memory"),
+    [
+        ({}, 8, 64e9),
+        ({"cpu.max": "150000 100000", "memory.max": "3000000000"}, 2, 3e9),
+        ({"cpu.max": "20000 100000", "memory.max": "max"}, 1, 64e9),
+        ({"cpu.max": "max 100000"}, 8, 64e9),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8, 64e9),
+        (
+            {
+                "cpu/cpu.cfs_quota_us": "300000",
+                "cpu/cpu.cfs_period_us": "100000",
+                "memory/memory.limit_in_bytes": "5000000000",
+            },
+            3,
+            5e9,
+        ),
+    ],
+)
+def test_a_container_has_the_cores_and_memory_of_its_control_group(tmp_path, monkeypatch, files, cores, memory):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    monkeypatch.setattr(pool, "_CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(pool.os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(pool.psutil, "virtual_memory", lambda: SimpleNamespace(available=64e9))
+    assert (pool.usable_cores(), pool.usable_memory()) == (cores, memory)
 
 
 def test_native_threads_are_capped_when_workers_share_a_machine(job, monkeypatch):

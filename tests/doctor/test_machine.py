@@ -18,7 +18,7 @@ from emofuse.doctor.machine import (
     python_finding,
 )
 from emofuse.doctor.probe import Answer
-from emofuse.extraction.cluster import WORKER_BYTES as BUILD_WORKER_BYTES
+from emofuse.extraction.pool import WORKER_BYTES as BUILD_WORKER_BYTES
 
 
 def test_pythons_that_are_tested_and_others():

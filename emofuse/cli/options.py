@@ -27,7 +27,7 @@ OnBadRows = Annotated[
     Literal["raise", "keep"], typer.Option(help="List bad rows in an error, or keep them as marked rows.")
 ]
 Scheduler = Annotated[
-    str | None, typer.Option(help="Address of a running Dask scheduler, tcp://...; a local cluster otherwise.")
+    str | None, typer.Option(help="Address of a running Dask scheduler, tcp://...; processes of this machine otherwise.")
 ]
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Extraction processes; 0 works in this one.", show_default="one a core")

@@ -41,8 +41,6 @@ def build_cache(
 ) -> BuildSummary:
     """Builds a cache, or what is missing from it. Interrupted at any moment, a second call goes on where it was.
 
-    Local workers are new processes that import the calling script: call this below `if __name__ == "__main__":`.
-
     Args:
         path: of the cache.
         manifest: of the dataset.

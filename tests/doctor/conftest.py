@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
@@ -12,6 +13,7 @@ def break_package(tmp_path, monkeypatch):
     """Makes other processes find this code in place of a package."""
     folder = tmp_path / "broken"
     folder.mkdir()
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])  # which other processes are given
     found = os.environ.get("PYTHONPATH")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *([found] if found else [])]))
 

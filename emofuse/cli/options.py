@@ -21,13 +21,19 @@ Split = Annotated[
     typer.Option(help="The dataset's own split, or a stratified 70/20/10.", show_default="pipeline's, or official"),
 ]
 FollowLinks = Annotated[
-    bool, typer.Option("--follow-links", help="Follow links of the dataset that lead out of its root: they are yours.")
+    bool,
+    typer.Option(
+        "--follow-links",
+        help="Follow all links of the dataset that lead out of its root: they are yours. Those to the content of a "
+        "Hugging Face hub snapshot (blobs), git-annex or DVC are followed unasked.",
+    ),
 ]
 OnBadRows = Annotated[
     Literal["raise", "keep"], typer.Option(help="List bad rows in an error, or keep them as marked rows.")
 ]
 Scheduler = Annotated[
-    str | None, typer.Option(help="Address of a running Dask scheduler, tcp://...; processes of this machine otherwise.")
+    str | None,
+    typer.Option(help="Address of a running Dask scheduler, tcp://...; processes of this machine otherwise."),
 ]
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Extraction processes; 0 works in this one.", show_default="one a core")

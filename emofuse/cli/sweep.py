@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from emofuse.cli.options import RUNS
+from emofuse.cli.options import RUNS, FollowLinks, OnBadRows
 
 if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
+    from emofuse.extraction import BuildOptions
     from emofuse.specs import PipelineSpec, SweepSpec
 
 
@@ -22,6 +23,8 @@ def sweep(
     data: Annotated[
         Path | None, typer.Option(help="Root of the pipeline's dataset, if its cache must be built.")
     ] = None,
+    follow_links: FollowLinks = False,
+    on_bad_rows: OnBadRows = "raise",
     out: Annotated[
         Path | None, typer.Option(help="Folder of rows, final runs and report.", show_default="emofuse-runs/NAME")
     ] = None,
@@ -41,8 +44,10 @@ def sweep(
 
     What is done already is skipped, so an interrupted sweep goes on; several may share a folder.
     """
-    if cache is not None and data is not None:
-        raise typer.BadParameter("a cache needs no dataset: give --cache or --data", param_hint="--data")
+    of_dataset = {"--data": data is not None, "--follow-links": follow_links, "--on-bad-rows": on_bad_rows == "keep"}
+    for option, given in of_dataset.items():
+        if cache is not None and given:
+            raise typer.BadParameter(f"a cache needs no dataset: give --cache or {option}", param_hint=option)
     from emofuse.specs import read_sweep_spec
 
     spec = read_sweep_spec(name)
@@ -56,31 +61,43 @@ def sweep(
         typer.echo(plan_sweep(_open_built(spec, cache), spec, folder, options))
         return
 
+    from emofuse.cache.reader import open_cache
     from emofuse.cli.sweep_progress import sweep_progress
+    from emofuse.extraction import BuildOptions
     from emofuse.results import check_results_folder
 
     check_results_folder(folder)  # before the cache is built, which may take hours
-    features = _open(spec, cache, data, scheduler, workers, device)
+    if cache is None:
+        build = BuildOptions(scheduler=scheduler, workers=workers, device=device)
+        features = _build(spec, data, build, follow_links=follow_links, on_bad_rows=on_bad_rows)
+    else:
+        features = open_cache(cache)
     with sweep_progress() as progress:
         summary = run_sweep(features, spec, folder, options, say=typer.echo, progress=progress)
     typer.echo(f"\n{summary.table}")
 
 
-def _open(
-    spec: SweepSpec, cache: Path | None, data: Path | None, scheduler: str | None, workers: int | None, device: str
+def _build(
+    spec: SweepSpec,
+    data: Path | None,
+    build: BuildOptions,
+    *,
+    follow_links: bool,
+    on_bad_rows: Literal["raise", "keep"],
 ) -> Cache:
-    """The cache that was named, or the one of the sweep's pipeline, built first as far as it is not."""
-    if cache is not None:
-        from emofuse.cache.reader import open_cache
-
-        return open_cache(cache)
+    """The cache of the sweep's pipeline, built first as far as it is not."""
     from emofuse.cli.progress import build_progress
-    from emofuse.extraction import BuildOptions
     from emofuse.pipeline import PipelineOptions, prepare_cache
 
     pipeline = _pipeline_of(spec)
-    build = BuildOptions(scheduler=scheduler, workers=workers, device=device)
-    options = PipelineOptions(out=RUNS / pipeline.name, data=data, build=build, device=device)
+    options = PipelineOptions(
+        out=RUNS / pipeline.name,
+        data=data,
+        follow_links=follow_links,
+        on_bad_rows=on_bad_rows,
+        build=build,
+        device=build.device,
+    )
     with build_progress() as progress:
         built, _ = prepare_cache(pipeline, options, say=typer.echo, progress=progress)
     return built

@@ -7,13 +7,19 @@ and the look-ups run in threads: they wait for the disk, or for the network behi
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from io import FileIO
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple, TypeVar
+
+from emofuse.datasets.content_stores import content_stores
+from emofuse.datasets.names import printable
 
 LFS_MAGIC = b"version https://git-lfs"
 LFS_MAX_BYTES = 1024  # a pointer file is smaller by the specification of git-lfs
@@ -58,14 +64,18 @@ Look = tuple[FileFault | None, FileStamp | None]
 class DatasetFiles:
     """The files below one root of this machine. Safe to use from many threads.
 
-    A link that leads out of the root is followed only if the user says so: a manifest may come from somebody else.
+    A link that leads out of the root is followed only if the user says so, since a manifest may come from somebody
+    else, or if what it leads to in the end lies in a store of content that belongs to the dataset.
     """
 
     def __init__(self, root: Path, *, follow_links: bool = False) -> None:
         self.follow_links = follow_links
         self._root = str(root.absolute())
         self._real_root = os.path.realpath(self._root)
-        self._folder_inside: dict[str, bool] = {}
+        self._stores = content_stores(self._real_root)
+        self._folder_store: dict[str, str | None] = {}
+        self._in_stores: Counter[str] = Counter()
+        self._lock = Lock()
 
     def absolute(self, path: str) -> str:
         """The absolute path of one that is relative to the root."""
@@ -86,16 +96,12 @@ class DatasetFiles:
         return sorted(found)
 
     def is_inside(self, path: str) -> bool:
-        """Whether a normalised relative path stays below the root, by its text and by the links in it."""
+        """Whether a relative path stays below the root by its text, and its folder by the links in it as well."""
+        if "/.." in path and posixpath.normpath(path).startswith(".."):  # links alone may lead to a store
+            return False
         if path == ".." or path.startswith(("../", "/")) or path[1:3] == ":/":
             return False
-        if self.follow_links:
-            return True
-        folder = path.rpartition("/")[0]
-        inside = self._folder_inside.get(folder)
-        if inside is None:
-            inside = self._folder_inside[folder] = self.leads_inside(folder)
-        return inside
+        return self.follow_links or self._store_of_folder(path.rpartition("/")[0]) is not None
 
     def read(self, path: str) -> bytes:
         """The bytes of a small file, by its normalised relative path.
@@ -116,11 +122,29 @@ class DatasetFiles:
             return file.readall()
 
     def leads_inside(self, path: str) -> bool:
-        """Whether a path, its own links followed too, ends below the root, or may end anywhere."""
-        if self.follow_links:
-            return True
+        """Whether a path, its own links followed too, ends below the root or in a store; or may end anywhere."""
+        return self.follow_links or self._store_of(path) is not None
+
+    def notes(self) -> list[str]:
+        """How many of the files that were looked at lie in a store of content outside of the root, one line a store."""
+        return [
+            f"links to the content in {printable(store)}, followed: {count}"
+            for store, count in sorted(self._in_stores.items())
+        ]
+
+    def _store_of(self, path: str) -> str | None:
+        """The folder that a path, all links followed, ends in: the real root, a store of content, or None."""
         real = os.path.realpath(self.absolute(path))
-        return real == self._real_root or real.startswith(self._real_root.rstrip(os.sep) + os.sep)
+        places = (self._real_root, *self._stores)
+        return next(
+            (place for place in places if real == place or real.startswith(place.rstrip(os.sep) + os.sep)), None
+        )
+
+    def _store_of_folder(self, folder: str) -> str | None:
+        """The same, asked once per folder."""
+        if folder not in self._folder_store:
+            self._folder_store[folder] = self._store_of(folder)
+        return self._folder_store[folder]
 
     def holds(self, path: str) -> bool:
         """Whether a relative path of any form ends below the root; one that is missing does if its folder does.
@@ -152,9 +176,15 @@ class DatasetFiles:
 
     def _look(self, path: str) -> Look:
         found = os.lstat(self.absolute(path))
-        if stat.S_ISLNK(found.st_mode):
-            if not self.leads_inside(path):
+        is_link = stat.S_ISLNK(found.st_mode)
+        if not self.follow_links:
+            store = self._store_of(path) if is_link else self._store_of_folder(path.rpartition("/")[0])
+            if store is None:
                 return FileFault.OUTSIDE, None
+            if store != self._real_root:
+                with self._lock:
+                    self._in_stores[store] += 1
+        if is_link:
             found = Path(self.absolute(path)).stat()
         if not stat.S_ISREG(found.st_mode):
             return FileFault.NOT_A_FILE, None

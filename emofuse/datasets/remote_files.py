@@ -57,6 +57,10 @@ class RemoteFiles:
         """The same: nothing leads elsewhere."""
         return self.is_inside(path)
 
+    def notes(self) -> list[str]:
+        """None: nothing lies elsewhere."""
+        return []
+
     def holds(self, path: str) -> bool:
         """Whether a relative path of any form stays below the root."""
         return self.is_inside(posixpath.normpath(path))

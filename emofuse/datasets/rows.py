@@ -47,7 +47,8 @@ class RowFault(StrEnum):
 _ADVICE: Mapping[str, str] = {
     FileFault.LFS_POINTER: "fetch the images: git lfs pull",
     FileFault.OUTSIDE: "absolute, with '..', or a link to elsewhere; links of your own are followed with "
-    "--follow-links, or `follow_links: true` of the dataset",
+    "--follow-links, or `follow_links: true` of the dataset; those to the content of a hub snapshot, git-annex or DVC "
+    "beside the root are followed unasked",
     RowFault.UNKNOWN_SPLIT: "known: train or training, val, valid or validation, test",
 }
 
@@ -172,7 +173,7 @@ def check_rows(found: FoundRows, root: Path, split: OfficialSplit | StratifiedSp
         "rows": table.height,
         "bad_rows": problems.height,
         "split": split.model_dump(mode="json"),
-        "notes": list(found.notes),
+        "notes": [*found.notes, *files.notes()],
     }
     if files.follow_links:
         info["follow_links"] = True

@@ -13,11 +13,13 @@ from PIL import Image
 import emofuse.extraction.worker
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
+from emofuse.datasets import read_dataset
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, StaleCacheError, StreamError, UnwritableCacheError
 from emofuse.extraction import BuildState, build_cache, plan_build
-from emofuse.specs import CacheSpec, DecodeSpec, FaceSpec
+from emofuse.specs import CacheSpec, DecodeSpec, FaceSpec, FolderSpec, StratifiedSplit
 from emofuse.status import Status
+from emofuse.upkeep import compare_sample
 
 SPEC = CacheSpec(block_rows=8, streams=(MeanColourSpec(), SizeSpec()))
 
@@ -236,6 +238,26 @@ def test_a_manifest_cannot_lead_out_of_the_root_of_its_dataset(tmp_path, in_proc
     stream = open_cache(tmp_path / "features.zarr").streams["mean_colour"]
     assert stream.status[:, 0].tolist() == [Status.OK, Status.UNREADABLE]
     assert stream.reasons()[1, 0] == "path leaves the root"
+
+
+def test_links_to_the_content_of_a_dataset_are_held_against_the_same_rule_as_it_was_listed_by(tmp_path, in_process):
+    """A link that is turned elsewhere after the dataset was listed is not followed."""
+    root, blobs = tmp_path / "repo/snapshots/4f2a", tmp_path / "repo/blobs"
+    (root / "joy").mkdir(parents=True)
+    blobs.mkdir()
+    Image.new("RGB", (6, 9), (66, 66, 66)).save(tmp_path / "secret.png")
+    for row in range(4):
+        Image.new("RGB", (6, 9), (row, 2, 3)).save(blobs / f"{row}", format="PNG")
+        (root / f"joy/{row}.png").symlink_to(f"../../../blobs/{row}")
+    manifest = read_dataset(FolderSpec(root=root, split=StratifiedSplit(train=0.5, val=0.25, test=0.25)))
+    (blobs / "2").unlink()
+    (blobs / "2").symlink_to(tmp_path / "secret.png")
+    build_cache(tmp_path / "features.zarr", manifest, SPEC, in_process)
+    stream = open_cache(tmp_path / "features.zarr").streams["mean_colour"]
+    assert stream.status[:, 0].tolist() == [Status.OK, Status.OK, Status.UNREADABLE, Status.OK]
+    assert stream.reasons()[2, 0] == "path leaves the root"
+    found = compare_sample(tmp_path / "features.zarr", 4, streams=SPEC.streams)
+    assert (found.rows, found.differences) == (4, ())
 
 
 def test_why_a_row_has_no_features_is_kept_in_the_cache(tmp_path, manifest, in_process, face):

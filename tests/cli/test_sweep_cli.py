@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from typer.testing import CliRunner
 
 from emofuse.cli import app, main
@@ -109,6 +110,30 @@ def test_without_a_cache_that_of_the_pipeline_is_built_and_used(tmp_path, face):
     assert "8 of 8 heads trained before, nothing to train" in invoke("question.yaml", "--dry-run").stdout
 
 
+def test_a_dataset_of_links_with_bad_rows_is_swept_if_the_options_say_so(tmp_path):
+    for number in range(24):
+        picture = tmp_path / f"elsewhere/{number}.png"
+        picture.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 40), (10 * number, 20, 200)).save(picture)
+        link = tmp_path / "mine" / ("calm", "glad")[number % 2] / f"{number}.png"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(picture)
+    (tmp_path / "mine/calm/lost.png").symlink_to(tmp_path / "nowhere.png")
+    pipeline = {
+        "dataset": {"kind": "folder", "split": {"kind": "stratified", "train": 0.6, "val": 0.2, "test": 0.2}},
+        "cache": {"block_rows": 16, "streams": [{"kind": "lbp", "without_face": "whole_image"}]},
+        "runs": PIPELINE["runs"],
+    }
+    (tmp_path / "pictures.yaml").write_text(yaml.safe_dump(pipeline))
+    (tmp_path / "question.yaml").write_text(yaml.safe_dump({**SWEEP, "pipeline": "pictures.yaml"}))
+    options = ("question.yaml", "--data", tmp_path / "mine", "--workers", "0")
+    assert "path leaves the root: 25" in str(invoke(*options).exception)
+    assert "missing file: 1" in str(invoke(*options, "--follow-links").exception)
+    done = invoke(*options, "--follow-links", "--on-bad-rows", "keep")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert done.stdout.startswith("dataset: 25 rows, 2 labels")
+
+
 def test_faults_are_told(cache, sweep_file, tmp_path):
     nowhere = invoke(sweep_file)
     assert isinstance(nowhere.exception, SpecError)
@@ -116,6 +141,8 @@ def test_faults_are_told(cache, sweep_file, tmp_path):
     both = invoke(sweep_file, "--cache", cache, "--data", tmp_path)
     assert both.exit_code == 2
     assert "a cache needs no dataset" in both.stderr
+    for option in (("--follow-links",), ("--on-bad-rows", "keep")):
+        assert "a cache needs no dataset" in invoke(sweep_file, "--cache", cache, *option).stderr
     assert isinstance(invoke("all_subset").exception, SpecError)
     assert "did you mean 'all_subsets'?" in str(invoke("all_subset").exception)
 

@@ -242,11 +242,11 @@ def test_pipes_and_sockets_are_bad_rows_and_nothing_waits_for_them(root):
 
 def test_links_out_of_the_root_are_followed_if_the_spec_says_so_and_the_manifest_keeps_it(tmp_path, image_at):
     for name in ("1", "2", "3"):
-        image_at(tmp_path / "blobs" / f"{name}.jpg")
+        image_at(tmp_path / "elsewhere" / f"{name}.jpg")
         link = tmp_path / "snapshot/joy" / f"{name}.jpg"
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(tmp_path / "blobs" / f"{name}.jpg")
-    (tmp_path / "snapshot/awe").symlink_to(tmp_path / "blobs")
+        link.symlink_to(tmp_path / "elsewhere" / f"{name}.jpg")
+    (tmp_path / "snapshot/awe").symlink_to(tmp_path / "elsewhere")
     spec = FolderSpec(root=tmp_path / "snapshot", split=STRATIFIED)
     with pytest.raises(DatasetError, match="links of your own are followed with --follow-links"):
         read_dataset(spec)

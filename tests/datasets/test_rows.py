@@ -70,6 +70,7 @@ def test_one_error_lists_all_bad_rows_by_fault(root):
     assert lines[0] == f"{root}: 15 bad rows of 17. Repair them, or keep them as marked rows: --on-bad-rows keep"
     assert lines[1:4] == ["  missing file: 2", "    labels.csv row 4: missing.jpg", "    labels.csv row 10: broken.jpg"]
     advice = "links of your own are followed with --follow-links, or `follow_links: true` of the dataset"
+    advice += "; those to the content of a hub snapshot, git-annex or DVC beside the root are followed unasked"
     assert f"  path leaves the root: 5 (absolute, with '..', or a link to elsewhere; {advice})" in lines
     assert "    labels.csv row 7: C:/outside.jpg" in lines
     assert "  git-lfs pointer text instead of an image: 1 (fetch the images: git lfs pull)" in lines

@@ -14,6 +14,7 @@ from emofuse.heads.attention import AttentionHead
 from emofuse.heads.concat import ConcatHead
 from emofuse.heads.gated import GatedHead
 from emofuse.heads.initial import initialise
+from emofuse.heads.kernel_ridge import KernelRidgeHead, support_rows_of
 from emofuse.heads.lanes import Lane
 from emofuse.heads.late import LateHead
 from emofuse.heads.linear import LinearHead
@@ -22,8 +23,10 @@ from emofuse.specs import (
     ConcatHeadSpec,
     GatedHeadSpec,
     HeadSpec,
+    KernelRidgeHeadSpec,
     LateHeadSpec,
     LinearHeadSpec,
+    LogisticHeadSpec,
 )
 
 
@@ -64,7 +67,10 @@ def load_head_weights(
     Raises:
         RuntimeError: weights of another head; torch's own, it names all that does not fit.
     """
-    head = make_empty_head(spec, [Lane(tuple(dims))], dims, classes)
+    if isinstance(spec, KernelRidgeHeadSpec):
+        head: nn.Module = KernelRidgeHead(spec.kernel, dims, support_rows_of(weights), classes)
+    else:
+        head = make_empty_head(spec, [Lane(tuple(dims))], dims, classes)
     head.load_state_dict({name: torch.from_numpy(array).unsqueeze(0) for name, array in weights.items()})
     return head.eval()
 
@@ -75,8 +81,10 @@ def make_empty_head(spec: HeadSpec, group: Sequence[Lane], dims: Mapping[str, in
     match spec:
         case ConcatHeadSpec():
             return ConcatHead(group, dims, classes, embed_dim=spec.embed_dim, depth=spec.depth, width=spec.width)
-        case LinearHeadSpec():
+        case LinearHeadSpec() | LogisticHeadSpec():
             return LinearHead(group, dims, classes)
+        case KernelRidgeHeadSpec():
+            return KernelRidgeHead(spec.kernel, dims, spec.landmarks, classes)
         case GatedHeadSpec():
             return GatedHead(
                 group,

@@ -165,6 +165,41 @@ class AttentionHeadSpec(Spec):
         return self
 
 
+class LogisticHeadSpec(Spec):
+    """Multinomial logistic regression on all streams side by side, solved to convergence for every penalty.
+
+    The penalty is chosen on the validation rows by `train.select`; nothing else of `train` matters. A penalty is 1 / C
+    of scikit-learn's `LogisticRegression`, on standardised features.
+    """
+
+    kind: Literal["logistic"] = "logistic"
+    penalties: tuple[float, ...] = Field(
+        (1e-1, 1.0, 1e1, 3e1, 1e2, 3e2, 1e3, 3e3, 1e4, 1e5), min_length=1, description="tried, each above 0"
+    )
+    dropout: ClassVar[float] = 0.0
+
+    @model_validator(mode="after")
+    def _penalties_are_above_zero(self) -> Self:
+        if min(self.penalties) <= 0:
+            raise ValueError(f"penalties: must all be above 0, got {min(self.penalties):g}")
+        return self
+
+
+class KernelRidgeHeadSpec(Spec):
+    """Kernel ridge regression: a kernel for each stream, their mean, and the penalty of the best leave-one-out fit.
+
+    `rbf` has its width from the median distance of training rows, `factor` times as sharp. Beyond `landmarks` training
+    rows the kernel is approximated by that many of them (Nystroem). Nothing of `train` matters.
+    """
+
+    kind: Literal["kernel_ridge"] = "kernel_ridge"
+    kernel: Literal["rbf", "linear", "cosine"] = "rbf"
+    factor: float = Field(1.0, gt=0)
+    penalties: int = Field(25, ge=1, description="how many are tried, evenly spaced in their logarithm")
+    landmarks: int = Field(4096, ge=2)
+    dropout: ClassVar[float] = 0.0
+
+
 def _head_tag(value: Any) -> str:
     return str(value.get("kind", "concat") if isinstance(value, Mapping) else getattr(value, "kind", None))
 
@@ -179,7 +214,9 @@ HeadSpec = Annotated[
     | Annotated[LinearHeadSpec, Tag("linear")]
     | Annotated[GatedHeadSpec, Tag("gated")]
     | Annotated[LateHeadSpec, Tag("late")]
-    | Annotated[AttentionHeadSpec, Tag("attention")],
+    | Annotated[AttentionHeadSpec, Tag("attention")]
+    | Annotated[LogisticHeadSpec, Tag("logistic")]
+    | Annotated[KernelRidgeHeadSpec, Tag("kernel_ridge")],
     Discriminator(_head_tag),
     BeforeValidator(_head_by_its_kind),
 ]

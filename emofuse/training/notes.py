@@ -18,6 +18,8 @@ from emofuse.features import LIMIT
 from emofuse.specs import RunSpec
 from emofuse.training.columns import Column
 from emofuse.training.data import TrainingData
+from emofuse.training.exact import is_exact
+from emofuse.training.members import Outcome
 from emofuse.training.wave import Trained
 
 if TYPE_CHECKING:
@@ -163,8 +165,18 @@ def _learning(trained: Trained, rows: Rows, labels: npt.NDArray[np.int64], test:
             "frequent training label (one-sided test at 5 %)."
         )
     outcome = trained.outcome
-    if outcome.ended == "epochs" and outcome.best_epoch == outcome.last_epoch:
+    if is_exact(trained.spec.head):
+        yield from _penalty_at_an_end(outcome)
+    elif outcome.ended == "epochs" and outcome.best_epoch == outcome.last_epoch:
         yield f"The best epoch is the last one, {outcome.last_epoch}: with more epochs the head may become better."
+
+
+def _penalty_at_an_end(outcome: Outcome) -> Iterator[str]:
+    ends = {1: "strongest", outcome.last_epoch: "weakest"}
+    if outcome.last_epoch > 1 and outcome.best_epoch in ends:
+        yield (
+            f"The chosen penalty is the {ends[outcome.best_epoch]} one that was tried: the best one may lie beyond it."
+        )
 
 
 def beats_chance(confusion: Sequence[Sequence[int]], answer: int) -> bool:

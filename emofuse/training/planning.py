@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from emofuse.errors import TrainingError
-from emofuse.specs import RunSpec
+from emofuse.specs import KernelRidgeHeadSpec, RunSpec
 from emofuse.training.columns import Column
 from emofuse.training.costs import Cost, group_operations, head_cost
 from emofuse.training.data import FEATURES_SHARE, TrainingData
+from emofuse.training.exact import is_exact
+from emofuse.training.exact_costs import exact_cost
 from emofuse.training.halving import Halving, configurations_of
 from emofuse.training.machine import Machine
 from emofuse.training.optim import setting
@@ -118,6 +120,12 @@ def plan_runs(
         grouped.setdefault(wave_key(data, spec), []).append(index)
     groups: dict[str, tuple[Wave, ...]] = {}
     for indices in grouped.values():
+        if is_exact(specs[indices[0]].head):
+            own = [specs[index] for index in indices]
+            groups[f"{len(groups) + 1}: {_exact_title(own[0])}"] = (
+                _exact_wave(data, own, indices, rates or nominal_rates(machine)),
+            )
+            continue
         group = _Group(data, [specs[index] for index in indices], machine, halving)
         waves = group.waves(rates or nominal_rates(machine))
         title = f"{len(groups) + 1}: {group.title}"
@@ -126,6 +134,25 @@ def plan_runs(
             for wave in waves
         )
     return Plan(groups, data.memory_bytes)
+
+
+def _exact_wave(data: TrainingData, specs: Sequence[RunSpec], indices: Sequence[int], rates: Rates) -> Wave:
+    """Exact heads of one kind are one wave: they are solved one after another on matrices that they share."""
+    cost = exact_cost(data, specs, rates)
+    if cost.memory_bytes > data.memory_bytes:
+        spec = specs[0]
+        raise TrainingError(
+            f"{len(specs)} {spec.head.kind} heads (the first: run {spec.name!r}) need {cost.memory_bytes / 1e9:.3g} GB "
+            f"with their features, and there are {data.memory_bytes / 1e9:.3g} GB. Give more memory, take fewer streams"
+            f"{' or fewer landmarks' if isinstance(spec.head, KernelRidgeHeadSpec) else ''}, or a head that is trained"
+        )
+    return Wave(tuple(indices), cost.parameters, cost.memory_bytes, cost.seconds)
+
+
+def _exact_title(spec: RunSpec) -> str:
+    head = spec.head.model_dump(exclude={"kind", "penalties"})
+    sizes = "".join(f" {name} {value}" for name, value in head.items())
+    return f"{spec.head.kind}{sizes}{f', {spec.fold.count} folds' if spec.fold else ''}, solved"
 
 
 class _Group:

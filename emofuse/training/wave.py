@@ -6,12 +6,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from emofuse.errors import TrainingError
 from emofuse.features import Scaling
 from emofuse.heads import count_parameters
-from emofuse.specs import RunSpec, canonical_json
+from emofuse.specs import KernelRidgeHeadSpec, RunSpec, canonical_json
 from emofuse.training.data import TrainingData
 from emofuse.training.engine import OnEpoch, train_group
+from emofuse.training.exact import is_exact, solve_group
 from emofuse.training.halving import Halving
 from emofuse.training.machine import Machine
 from emofuse.training.members import Outcome, group_key
@@ -70,16 +73,14 @@ def train_wave(
     check_together(data, specs)
     table = data.table(specs)
     folds = data.scaled_folds(specs)
+    members = [data.member(spec) for spec in specs]
     started = time.perf_counter()
-    outcomes = train_group(
-        table,
-        folds,
-        [data.member(spec) for spec in specs],
-        machine,
-        window=data.window(specs[0]),
-        on_epoch=on_epoch,
-        judge=halving.judge(specs) if halving else None,
-    )
+    if is_exact(specs[0].head):
+        outcomes = solve_group(table, folds, members, machine, on_epoch=on_epoch)
+    else:
+        judge = halving.judge(specs) if halving else None
+        window = data.window(specs[0])
+        outcomes = train_group(table, folds, members, machine, window=window, on_epoch=on_epoch, judge=judge)
     seconds = time.perf_counter() - started
     epochs = sum(outcome.last_epoch for outcome in outcomes)
     return [
@@ -88,7 +89,7 @@ def train_wave(
             digest=data.digest(spec),
             outcome=outcome,
             scaling=data.scaling(spec),
-            parameters=parameters_of(data, spec),
+            parameters=_parameters(data, spec, outcome),
             seconds=seconds * outcome.last_epoch / epochs,
         )
         for spec, outcome in zip(specs, outcomes, strict=True)
@@ -116,6 +117,13 @@ def parameters_of(data: TrainingData, spec: RunSpec) -> int:
     """Trainable parameters of a run's head."""
     dims = tuple(column.dim for column in data.columns.of(spec.features))
     return count_parameters(spec.head, dims, len(data.classes))
+
+
+def _parameters(data: TrainingData, spec: RunSpec, outcome: Outcome) -> int:
+    """Of a kernel head, coefficients and biases: how many support rows it has is known when it is solved."""
+    if isinstance(spec.head, KernelRidgeHeadSpec):
+        return sum(int(np.size(outcome.weights[name])) for name in ("coefficients", "bias"))
+    return parameters_of(data, spec)
 
 
 def check_together(data: TrainingData, specs: Sequence[RunSpec]) -> None:

@@ -140,8 +140,10 @@ def test_predictions_are_the_test_rows_and_their_metrics(cache, tmp_path):
     assert classification_metrics(found.label, found.probs, CLASSES) == record.metrics["test"]
 
 
-def test_a_loaded_head_gives_the_same_probs(cache, tmp_path):
-    record, _ = train_run(cache, run_spec("lbp", "action_units", "resnet50"), tmp_path / "runs", device="cpu")
+@pytest.mark.parametrize("head", ["concat", "linear", "gated", "late", "attention", "logistic", "kernel_ridge"])
+def test_a_loaded_head_gives_the_same_probs(cache, tmp_path, head):
+    spec = run_spec("lbp", "action_units", "resnet50", head=head)
+    record, _ = train_run(cache, spec, tmp_path / "runs", device="cpu")
     folder = run_dir(tmp_path / "runs", record.digest)
     saved = read_predictions(folder)
     trained = load_head(folder)

@@ -1,0 +1,77 @@
+"""Kernel ridge regression as a head: kernel values to its support rows, one set of coefficients, one temperature.
+
+It is solved (`emofuse.training.exact`) and not trained, so it is always a single head; its tensors have the axis of
+lanes of the other heads with length one, which makes saved weights and predictions work alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from emofuse.heads.dropout import Noise
+from emofuse.heads.lanes import Batch, key_of
+from emofuse.solvers.kernels import Kernel, KernelKind, StreamRows, stream_kernel, weighted_sum
+
+
+class KernelRidgeHead(nn.Module):
+    """Logits factor * (k(x) coefficients + bias), with k(x) the mean over streams of the kernels to M support rows.
+
+    Args:
+        kind: of the kernel of every stream.
+        dims: stream -> D.
+        support_rows: M, training rows or landmarks.
+        classes: C.
+    """
+
+    factor: Tensor
+
+    def __init__(self, kind: KernelKind, dims: Mapping[str, int], support_rows: int, classes: int) -> None:
+        super().__init__()
+        self.kind = kind
+        self.streams = tuple(dims)
+        self.coefficients = nn.Parameter(torch.empty(1, support_rows, classes))
+        self.bias = nn.Parameter(torch.empty(1, classes))
+        self.register_buffer("factor", torch.ones(1))
+        self._supports = {name: _Support(dim, support_rows) for name, dim in dims.items()}
+        self.support = nn.ModuleDict({key_of(name): own for name, own in self._supports.items()})
+
+    def forward(self, batch: Batch, noise: Noise | None = None) -> Tensor:  # noqa: ARG002  all heads are called alike
+        """Logits (1, B, C)."""
+        parts = {}
+        for name, support in self._supports.items():
+            rows = StreamRows(batch.features[name][0], batch.valid[name][0])
+            kernel = Kernel(self.kind, float(support.gamma), float(support.scale))
+            parts[name] = stream_kernel(kernel, rows, StreamRows(support.features[0], support.valid[0] > 0))
+        kernel_values = weighted_sum(parts, self.streams)
+        logits: Tensor = self.factor * (kernel_values @ self.coefficients[0] + self.bias[0])
+        return logits.unsqueeze(0)
+
+
+class _Support(nn.Module):
+    """Support rows of one stream: features (1, M, D) as standardised, valid (1, M) 1 or 0, and the kernel's numbers."""
+
+    features: Tensor
+    valid: Tensor
+    gamma: Tensor
+    scale: Tensor
+
+    def __init__(self, dim: int, rows: int) -> None:
+        super().__init__()
+        self.register_buffer("features", torch.empty(1, rows, dim))
+        self.register_buffer("valid", torch.empty(1, rows))
+        self.register_buffer("gamma", torch.ones(1))
+        self.register_buffer("scale", torch.ones(1))
+
+
+def support_rows_of(weights: Mapping[str, npt.NDArray[Any]]) -> int:
+    """M of saved weights.
+
+    Raises:
+        KeyError: weights of another head.
+    """
+    return int(weights["coefficients"].shape[0])

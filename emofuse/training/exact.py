@@ -1,0 +1,262 @@
+"""Exact heads: logistic regression and kernel ridge regression, solved for every penalty of a grid.
+
+    rows of a fold, standardised -> features or kernel matrices, shared by all members of the fold -> every penalty
+    -> the best one
+
+`solve_group` takes what `train_group` takes and gives what it gives, so that runs, sweeps, folds, scores and
+predictions treat exact heads like the others. In a history a step is a penalty, the strongest first, and not an epoch.
+
+The penalty of a logistic regression is chosen on the validation rows, as the epoch of a trained head is. Kernel ridge
+regression needs no validation rows: its penalty has the least cross-entropy of the exact leave-one-out predictions of
+the training rows, and so has its temperature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from emofuse.errors import TrainingError
+from emofuse.heads.lanes import key_of, stream_of
+from emofuse.solvers.kernels import Kernel, StreamRows, stream_kernel, weighted_sum
+from emofuse.solvers.logistic import solve_logistic
+from emofuse.solvers.ridge import Spectrum, nystroem_map, penalty_grid
+from emofuse.solvers.temperature import fit_temperature
+from emofuse.specs import HeadSpec, KernelRidgeHeadSpec, LogisticHeadSpec
+from emofuse.training.machine import Machine
+from emofuse.training.members import Fold, Member, Outcome, Table, check_group
+from emofuse.training.metrics import classification_metrics
+from emofuse.training.streaming import Blocks
+
+OnStep = Callable[[int, Mapping[int, Mapping[str, Any]]], None]
+
+
+def is_exact(head: HeadSpec) -> bool:
+    """Whether a head is solved and not trained."""
+    return isinstance(head, LogisticHeadSpec | KernelRidgeHeadSpec)
+
+
+def solve_group(
+    table: Table,
+    folds: Sequence[Fold],
+    members: Sequence[Member],
+    machine: Machine,
+    *,
+    on_epoch: OnStep | None = None,
+) -> list[Outcome]:
+    """Solves members of exact heads, fold by fold, so that members of one fold share its matrices.
+
+    Args:
+        table: rows and labels, in memory.
+        folds: see `train_group`.
+        members: K heads; their optimisation matters for `select` alone.
+        machine: where products are computed, in float64.
+        on_epoch: is given the step and {index of a member: its entry}, when the member is solved.
+
+    Returns:
+        Outcomes, in the order of members.
+
+    Raises:
+        TrainingError: see `check_group`; or features that are not in memory.
+    """
+    check_group(table, folds, members)
+    features = table.features
+    if isinstance(features, Blocks):
+        raise TrainingError(
+            "exact heads need their features in memory, and these are streamed. Give more memory (--memory-gb), take "
+            "fewer streams, or train a head that is not exact"
+        )
+    outcomes: dict[int, Outcome] = {}
+    ordered = sorted(range(len(members)), key=lambda index: members[index].fold)
+    for fold, indices in groupby(ordered, key=lambda index: members[index].fold):
+        rows = _FoldRows(features, table, folds[fold], machine.device)
+        for index in indices:
+            member = members[index]
+            if isinstance(member.head, KernelRidgeHeadSpec):
+                outcomes[index] = _kernel_ridge(rows, member, member.head)
+            elif isinstance(member.head, LogisticHeadSpec):
+                outcomes[index] = _logistic(rows, member, member.head)
+            else:
+                raise TrainingError(f"a head of kind {member.head.kind!r} is trained, not solved")
+            if on_epoch is not None:
+                for entry in outcomes[index].history:
+                    on_epoch(entry["epoch"], {index: entry})
+    return [outcomes[index] for index in range(len(members))]
+
+
+class _FoldRows:
+    """The rows of one fold, standardised, and what several members need of them, computed once.
+
+    Attributes:
+        targets: (n, C) float64, one-hot labels of the training rows.
+        train_labels: (n,) int64.
+        val_labels: (v,) int64.
+        classes: C.
+    """
+
+    def __init__(self, features: Mapping[str, Tensor], table: Table, fold: Fold, device: torch.device) -> None:
+        self._features, self._valid, self._fold, self._device = features, table.valid, fold, device
+        labels = table.labels.numpy()
+        self.train_labels, self.val_labels = labels[fold.train], labels[fold.val]
+        self.classes = table.classes
+        self.targets = functional.one_hot(torch.from_numpy(self.train_labels), table.classes).to(device, torch.float64)
+        self._rows: dict[tuple[str, bool], StreamRows] = {}
+        self._kernels: dict[tuple[str, str, float], tuple[Kernel, Tensor, Tensor]] = {}
+
+    def stream(self, name: str, *, train: bool) -> StreamRows:
+        """One stream of the training or the validation rows, float64; all missing if it was not fitted."""
+        key = (name, train)
+        if key not in self._rows:
+            rows = self._fold.train if train else self._fold.val
+            scaling = self._fold.scaling[name]
+            present = self._valid[name].numpy()[rows] & scaling.fitted
+            scaled = scaling.apply(self._features[name][rows].numpy().astype(np.float32), present)
+            self._rows[key] = StreamRows(
+                torch.from_numpy(scaled).to(self._device, torch.float64), torch.from_numpy(present).to(self._device)
+            )
+        return self._rows[key]
+
+    def supports(self, head: KernelRidgeHeadSpec) -> Tensor:
+        """(m,) places among the training rows that kernels are computed to: all of them, or evenly spaced landmarks."""
+        count = len(self.train_labels)
+        if count <= head.landmarks:
+            return torch.arange(count, device=self._device)
+        return torch.linspace(0, count - 1, head.landmarks, dtype=torch.float64, device=self._device).round().long()
+
+    def kernel(self, name: str, head: KernelRidgeHeadSpec) -> tuple[Kernel, Tensor, Tensor]:
+        """The kernel of a stream, and its values of training (n, m) and validation rows (v, m) to the supports."""
+        key = (name, head.kernel, head.factor)
+        if key not in self._kernels:
+            train, val = self.stream(name, train=True), self.stream(name, train=False)
+            fitted = Kernel.fit(head.kernel, train.features[train.valid], factor=head.factor)
+            supports = train.pick(self.supports(head))
+            self._kernels[key] = (
+                fitted,
+                stream_kernel(fitted, train, supports),
+                stream_kernel(fitted, val, supports),
+            )
+        return self._kernels[key]
+
+    def history_entry(self, step: int, penalty: float, train: Tensor, val: Tensor) -> dict[str, Any]:
+        """An entry of a history, from probabilities of the training and the validation rows."""
+        of_train = classification_metrics(self.train_labels, train.cpu().numpy(), self._names)
+        of_val = classification_metrics(self.val_labels, val.cpu().numpy(), self._names)
+        return {
+            "epoch": step,
+            "penalty": penalty,
+            "train_loss": of_train["loss"],
+            "val_loss": of_val["loss"],
+            "val_accuracy": of_val["accuracy"],
+            "val_macro_f1": of_val["macro"]["f1"],
+        }
+
+    @property
+    def _names(self) -> list[str]:
+        return [str(index) for index in range(self.classes)]
+
+
+def _logistic(rows: _FoldRows, member: Member, head: LogisticHeadSpec) -> Outcome:
+    """One logistic regression over the features of all streams side by side, at the penalty best on validation."""
+    train, widths = _side_by_side(rows, member.streams, train=True)
+    val, _ = _side_by_side(rows, member.streams, train=False)
+    penalties = sorted(head.penalties, reverse=True)
+    path = solve_logistic(train, rows.targets, penalties)
+    probs = [torch.softmax(path.logits(part), dim=2) for part in (train, val)]
+    history = [
+        rows.history_entry(step, penalty, probs[0][step - 1], probs[1][step - 1])
+        for step, penalty in enumerate(penalties, start=1)
+    ]
+    best = max(history, key=lambda entry: _score(entry, member.train.select))["epoch"]
+    solved = path.weights[best - 1].T.float().cpu().numpy()
+    weights: dict[str, npt.NDArray[Any]] = {"bias.weight": path.bias[best - 1].float().cpu().numpy()}
+    start = 0
+    for name in member.streams:
+        dim, missing = widths[name]
+        place = f"embeddings.{key_of(stream_of(name))}"
+        weights[f"{place}.linear.weight"] = np.ascontiguousarray(solved[:, start : start + dim])
+        weights[f"{place}.missing"] = solved[:, start + dim].copy() if missing else np.zeros(len(solved), np.float32)
+        start += dim + missing
+    return Outcome(weights, history, best, len(history), "epochs")
+
+
+def _side_by_side(
+    rows: _FoldRows, streams: Sequence[str], *, train: bool
+) -> tuple[Tensor, dict[str, tuple[int, bool]]]:
+    """(n, D) features of all streams, each followed by a column of its missing rows if training rows lack it."""
+    parts: list[Tensor] = []
+    widths: dict[str, tuple[int, bool]] = {}
+    for name in streams:
+        own = rows.stream(name, train=train)
+        lacked = not bool(rows.stream(name, train=True).valid.all())
+        widths[name] = own.features.shape[1], lacked
+        parts.append(own.features)
+        if lacked:
+            parts.append((~own.valid).to(own.features.dtype).unsqueeze(1))
+    return torch.cat(parts, dim=1), widths
+
+
+def _score(entry: Mapping[str, Any], select: str) -> tuple[float, float]:
+    """As the engine compares epochs: equal scores go to the lower loss, equal losses to the stronger penalty."""
+    return (-entry["val_loss"] if select == "loss" else entry[f"val_{select}"], -entry["val_loss"])
+
+
+@dataclass(frozen=True)
+class _Ridge:
+    """A solved kernel ridge regression: leave-one-out loss, temperature factor, coefficients (m, C), bias (C,)."""
+
+    loss: float
+    factor: float
+    coefficients: Tensor
+    bias: Tensor
+
+
+def _kernel_ridge(rows: _FoldRows, member: Member, head: KernelRidgeHeadSpec) -> Outcome:
+    """Kernel ridge regression on one-hot targets, at the penalty with the least leave-one-out cross-entropy."""
+    kernels = {name: rows.kernel(name, head) for name in member.streams}
+    train = weighted_sum({name: values for name, (_, values, _) in kernels.items()}, member.streams)
+    val = weighted_sum({name: values for name, (_, _, values) in kernels.items()}, member.streams)
+    supports = rows.supports(head)
+    exact = train.shape[0] == train.shape[1]
+    to_features = None if exact else nystroem_map(train[supports])
+    features = train if to_features is None else train @ to_features
+    spectrum = Spectrum.from_kernel(train.clone()) if exact else Spectrum.from_features(features)
+    penalties = sorted(penalty_grid(spectrum, head.penalties), reverse=True)
+    history, solved = [], []
+    for step, penalty in enumerate(penalties, start=1):
+        ridge = _solve_ridge(spectrum, rows.targets, penalty, to_features)
+        probs = [torch.softmax(ridge.factor * (part @ ridge.coefficients + ridge.bias), dim=1) for part in (train, val)]
+        history.append(rows.history_entry(step, penalty, *probs) | {"leave_one_out_loss": ridge.loss})
+        solved.append(ridge)
+    best = min(range(len(solved)), key=lambda index: solved[index].loss)
+    chosen = solved[best]
+    weights = {
+        "coefficients": chosen.coefficients.float().cpu().numpy(),
+        "bias": chosen.bias.float().cpu().numpy(),
+        "factor": np.array(chosen.factor, dtype=np.float32),
+    }
+    for name, (kernel, _, _) in kernels.items():
+        own = rows.stream(name, train=True).pick(supports)
+        place = f"support.{key_of(stream_of(name))}"
+        weights[f"{place}.features"] = own.features.float().cpu().numpy()
+        weights[f"{place}.valid"] = own.valid.float().cpu().numpy()
+        weights[f"{place}.gamma"] = np.array(kernel.gamma, dtype=np.float32)
+        weights[f"{place}.scale"] = np.array(kernel.scale, dtype=np.float32)
+    return Outcome(weights, history, best + 1, len(history), "epochs")
+
+
+def _solve_ridge(spectrum: Spectrum, targets: Tensor, penalty: float, to_features: Tensor | None) -> _Ridge:
+    left_out = spectrum.leave_one_out(targets, penalty)
+    factor = fit_temperature(left_out, targets)
+    loss = float(-(targets * torch.log_softmax(factor * left_out, dim=1)).sum() / len(targets))
+    coefficients, bias = spectrum.coefficients(targets, penalty)
+    if to_features is not None:
+        coefficients = to_features @ coefficients
+    return _Ridge(loss, factor, coefficients, bias)

@@ -1,0 +1,81 @@
+"""What exact heads cost before they are solved: memory and time by the numbers of rows, features and penalties."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from emofuse.specs import KernelRidgeHeadSpec, LogisticHeadSpec, RunSpec
+from emofuse.training.columns import Column
+from emofuse.training.data import TrainingData
+from emofuse.training.rates import Rates
+
+_ITEM_BYTES = 8  # float64
+_EIGEN = 10  # operations of an eigendecomposition of n columns, in n^3
+_PRODUCTS = 150  # of the rows by a matrix, of a logistic regression: Newton steps times conjugate gradients, typical
+_FLOAT64 = 2.5  # times as long as a product in float32
+
+
+@dataclass(frozen=True)
+class ExactCost:
+    """Of some exact heads solved one after another on shared matrices.
+
+    Attributes:
+        memory_bytes: the most at a time.
+        parameters: of all together.
+        seconds: estimated.
+    """
+
+    memory_bytes: int
+    parameters: int
+    seconds: float
+
+
+def exact_cost(data: TrainingData, specs: Sequence[RunSpec], rates: Rates) -> ExactCost:
+    """The cost of runs of one exact head, of any folds and streams.
+
+    Args:
+        data: of the runs' split.
+        specs: the runs.
+        rates: of the machine, in float32.
+    """
+    folds, classes = data.folds(specs[0]), len(data.classes)
+    by_fold: dict[int, list[RunSpec]] = {}
+    for spec in specs:
+        by_fold.setdefault(spec.fold.index if spec.fold else 0, []).append(spec)
+    memory, parameters, flops = 0, 0, 0.0
+    for index, own in by_fold.items():
+        rows, val = len(folds[index].train), len(folds[index].val)
+        columns = data.all_columns(own)
+        width = sum(column.dim for column in columns)
+        head = own[0].head
+        of_rows = (rows + val) * width
+        if isinstance(head, KernelRidgeHeadSpec):
+            supports = min(rows, head.landmarks)
+            matrices = (len(columns) + 4) * (rows + val) * supports
+            parameters += len(own) * (supports + 1) * classes
+            solved = _EIGEN * supports**3 + head.penalties * 4 * rows * supports * (classes + 1)
+            solved += 0 if supports == rows else 2 * rows * supports**2
+            flops += 2 * (rows + val) * supports * width + len(own) * solved
+        else:
+            widest = max(_width(data.columns.of(spec.features)) for spec in own)
+            matrices = 3 * min(rows, widest) ** 2 + (rows + val) * widest
+            flops += sum(_logistic_flops(data, spec, rows, classes) for spec in own)
+            parameters += sum((_width(data.columns.of(spec.features)) + 1) * classes for spec in own)
+        memory = max(memory, _ITEM_BYTES * (of_rows + matrices))
+    return ExactCost(
+        memory + data.columns.nbytes(data.all_columns(specs)), parameters, _FLOAT64 * flops / rates.flops_per_s
+    )
+
+
+def _logistic_flops(data: TrainingData, spec: RunSpec, rows: int, classes: int) -> float:
+    if not isinstance(spec.head, LogisticHeadSpec):
+        raise TypeError(f"expected a logistic head, got {spec.head.kind!r}")
+    width = _width(data.columns.of(spec.features))
+    rank = min(rows, width)
+    rotated = 2 * rows * width * rank + _EIGEN * rank**3
+    return float(rotated + _PRODUCTS * 2 * rows * rank * classes * len(spec.head.penalties))
+
+
+def _width(columns: Sequence[Column]) -> int:
+    return sum(column.dim for column in columns)

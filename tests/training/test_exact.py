@@ -1,0 +1,194 @@
+"""Exact heads: scikit-learn's answers, folds and missing streams, the same bits alone as beside others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.linear_model import LogisticRegression
+from torch.nn import functional
+
+from emofuse.errors import TrainingError
+from emofuse.features import Scaling
+from emofuse.heads import load_head_weights
+from emofuse.specs import KernelRidgeHeadSpec, LogisticHeadSpec, RunSpec, TrainSpec, parse_spec
+from emofuse.training.exact import is_exact, solve_group
+from emofuse.training.machine import Machine
+from emofuse.training.members import Fold, Member, Table
+from emofuse.training.streaming import Blocks
+from emofuse.training.trained import head_probs
+
+N, C = 120, 3
+CPU = Machine.of(torch.device("cpu"))
+
+
+@pytest.fixture
+def table() -> Table:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, C, N)
+    features = {
+        "a": (np.eye(C)[labels] @ rng.normal(size=(C, 5)) + rng.normal(size=(N, 5))).astype(np.float32),
+        "b": (np.eye(C)[labels] @ rng.normal(size=(C, 4)) + 2 * rng.normal(size=(N, 4))).astype(np.float32),
+    }
+    valid = {"a": np.ones(N, bool), "b": rng.random(N) > 0.3}
+    return Table(
+        {name: torch.from_numpy(values) for name, values in features.items()},
+        {name: torch.from_numpy(values) for name, values in valid.items()},
+        torch.from_numpy(labels),
+        C,
+    )
+
+
+@pytest.fixture
+def folds(table) -> list[Fold]:
+    parts = np.array_split(np.random.default_rng(1).permutation(N), 3)
+    found = []
+    for index, part in enumerate(parts):
+        train = np.sort(np.concatenate([other for place, other in enumerate(parts) if place != index]))
+        scaling = {
+            name: Scaling.fit(values.numpy(), train[table.valid[name].numpy()[train]])
+            for name, values in table.features.items()
+        }
+        found.append(Fold(train, np.sort(part), scaling))
+    return found
+
+
+def member(head, streams=("a", "b"), fold=0, **train) -> Member:
+    return Member(streams, head, TrainSpec(**train), fold)
+
+
+def answers(table, fold, outcome, head, streams, rows):
+    """Probabilities of the saved head, as scores and `predict` get them."""
+    dims = {name: table.features[name].shape[1] for name in streams}
+    module = load_head_weights(head, dims, C, outcome.weights)
+    valid = {name: table.valid[name].numpy()[rows] for name in streams}
+    scaled = {name: fold.scaling[name].apply(table.features[name].numpy()[rows], valid[name]) for name in streams}
+    return head_probs(module, scaled, valid)
+
+
+def test_a_logistic_head_is_scikit_learns_with_a_column_for_rows_that_lack_a_stream(table, folds):
+    head = LogisticHeadSpec(penalties=(3.0,))
+    fold = folds[1]
+    (outcome,) = solve_group(table, folds, [member(head, fold=1)], CPU)
+    columns = []
+    for name in ("a", "b"):
+        valid = table.valid[name].numpy()
+        columns.append(fold.scaling[name].apply(table.features[name].numpy(), valid))
+        if not valid[fold.train].all():
+            columns.append(~valid[:, None])
+    features = np.hstack(columns).astype(np.float64)
+    reference = LogisticRegression(C=1 / 3, tol=1e-12, max_iter=100_000)
+    reference.fit(features[fold.train], table.labels.numpy()[fold.train])
+    found = answers(table, fold, outcome, head, ("a", "b"), np.arange(N))
+    assert np.abs(found - reference.predict_proba(features)).max() < 1e-5
+
+
+def test_a_kernel_ridge_head_is_scikit_learns_on_the_mean_of_centred_kernels(table, folds):
+    head = KernelRidgeHeadSpec(kernel="cosine", penalties=7)
+    fold = folds[0]
+    (outcome,) = solve_group(table, folds, [member(head)], CPU)
+    chosen = outcome.history[outcome.best_epoch - 1]
+    kernel = np.zeros((N, N))
+    for name in ("a", "b"):
+        valid = table.valid[name].numpy()
+        rows = fold.scaling[name].apply(table.features[name].numpy(), valid).astype(np.float64)
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
+        kernel += rows @ rows.T / 2
+    train = fold.train
+    inner = kernel[np.ix_(train, train)]
+    centring = np.eye(len(train)) - 1 / len(train)
+    targets = np.eye(C)[table.labels.numpy()[train]]
+    reference = KernelRidge(alpha=chosen["penalty"], kernel="precomputed")
+    reference.fit(centring @ inner @ centring, targets - targets.mean(0))
+    outer = (kernel[:, train] - inner.mean(0)) @ centring
+    scores = reference.predict(outer) + targets.mean(0)
+    factor = float(outcome.weights["factor"])
+    wanted = functional.softmax(torch.from_numpy(factor * scores), dim=1).numpy()
+    found = answers(table, fold, outcome, head, ("a", "b"), np.arange(N))
+    assert np.abs(found - wanted).max() < 1e-4
+
+
+@pytest.mark.parametrize("head", [LogisticHeadSpec(), KernelRidgeHeadSpec(), KernelRidgeHeadSpec(landmarks=20)])
+def test_members_are_the_same_bits_alone_and_beside_others(table, folds, head):
+    everyone = [member(head, streams, fold) for fold in (2, 0, 1) for streams in (("b",), ("a", "b"))]
+    together = solve_group(table, folds, everyone, CPU)
+    for one, beside in zip(everyone, together, strict=True):
+        (alone,) = solve_group(table, folds, [one], CPU)
+        assert alone.history == beside.history
+        assert alone.best_epoch == beside.best_epoch
+        for name, values in alone.weights.items():
+            assert np.array_equal(values, beside.weights[name]), name
+
+
+@pytest.mark.parametrize("head", [LogisticHeadSpec(), KernelRidgeHeadSpec()])
+def test_labels_and_features_of_rows_in_no_fold_change_nothing(table, folds, head):
+    kept = folds[0]
+    some = [replace(kept, train=kept.train[:50], val=kept.val[:20])]
+    (before,) = solve_group(table, some, [member(head)], CPU)
+    seen = np.zeros(N, bool)
+    seen[some[0].train] = seen[some[0].val] = True
+    labels = table.labels.clone()
+    labels[~torch.from_numpy(seen)] = -1
+    features = {
+        name: torch.where(torch.from_numpy(seen)[:, None], values, 1e6) for name, values in table.features.items()
+    }
+    (after,) = solve_group(replace(table, labels=labels, features=features), some, [member(head)], CPU)
+    assert before.history == after.history
+
+
+def test_the_penalty_of_a_logistic_head_is_the_best_on_validation_rows(table, folds):
+    for select, best in (("loss", min), ("accuracy", max), ("macro_f1", max)):
+        (outcome,) = solve_group(table, folds, [member(LogisticHeadSpec(), select=select)], CPU)
+        scores = [entry[f"val_{select}"] for entry in outcome.history]
+        assert scores[outcome.best_epoch - 1] == best(scores)
+        assert [entry["penalty"] for entry in outcome.history] == sorted(LogisticHeadSpec().penalties, reverse=True)
+
+
+def test_the_penalty_of_a_kernel_head_does_not_depend_on_validation_labels(table, folds):
+    (before,) = solve_group(table, folds, [member(KernelRidgeHeadSpec())], CPU)
+    labels = table.labels.clone()
+    labels[torch.from_numpy(folds[0].val)] = (labels[torch.from_numpy(folds[0].val)] + 1) % C
+    (after,) = solve_group(replace(table, labels=labels), folds[:1], [member(KernelRidgeHeadSpec())], CPU)
+    losses = [entry["leave_one_out_loss"] for entry in before.history]
+    assert before.best_epoch == after.best_epoch == 1 + losses.index(min(losses))
+    assert np.array_equal(before.weights["coefficients"], after.weights["coefficients"])
+
+
+def test_as_many_landmarks_as_rows_are_the_exact_kernel(table, folds):
+    exact, most = KernelRidgeHeadSpec(), KernelRidgeHeadSpec(landmarks=len(folds[0].train) - 1)
+    (whole,) = solve_group(table, folds, [member(exact, ("a",))], CPU)
+    (near,) = solve_group(table, folds, [member(most, ("a",))], CPU)
+    ours, theirs = (
+        answers(table, folds[0], outcome, head, ("a",), folds[0].val)
+        for outcome, head in ((whole, exact), (near, most))
+    )
+    assert np.abs(ours - theirs).max() < 0.05
+
+
+def test_a_stream_that_was_not_fitted_counts_as_missing(table, folds):
+    unfitted = replace(folds[0].scaling["b"], fitted=False)
+    fold = replace(folds[0], scaling={**folds[0].scaling, "b": unfitted})
+    (outcome,) = solve_group(table, [fold], [member(KernelRidgeHeadSpec(), ("b",))], CPU)
+    rows = np.arange(N)
+    head = load_head_weights(KernelRidgeHeadSpec(), {"b": 4}, C, outcome.weights)
+    probs = head_probs(head, {"b": np.ones((N, 4), np.float32)}, {"b": np.ones(N, bool)})
+    shares = np.bincount(table.labels.numpy()[fold.train], minlength=C)
+    assert np.allclose(probs, probs[0])
+    assert probs[0].argmax() == shares.argmax()
+    assert len(rows) == len(probs)
+
+
+def test_streamed_features_are_refused_with_what_to_do(table, folds):
+    streamed = Blocks(read=lambda name, block: np.zeros((10, 5)), block_rows=10, dims={"a": 5, "b": 4})
+    with pytest.raises(TrainingError, match=r"exact heads need their features in memory.*--memory-gb"):
+        solve_group(replace(table, features=streamed), folds, [member(LogisticHeadSpec())], CPU)
+
+
+def test_specs_of_exact_heads_are_read_by_kind_and_refuse_penalties_below_zero():
+    spec = parse_spec(RunSpec, {"name": "x", "features": {"streams": ["a"]}, "head": "kernel_ridge"}, "x")
+    assert is_exact(spec.head)
+    with pytest.raises(ValueError, match="penalties: must all be above 0, got -1"):
+        LogisticHeadSpec(penalties=(1.0, -1.0))

@@ -3,9 +3,10 @@
     order of rows -> step: forward, backward, update of all lanes -> validation -> best epoch of each -> who leaves
 
 A member's outcome depends on itself, the rows and the folds alone, not on who trains beside it: its initial weights and
-its dropout come from its own seed, its batches from the order seed. What remains is rounding, where a kernel adds up
-otherwise for one head than for many. On the CPU that was found only where a tensor's rows do not fill a vector register
-(fused Adam rounds the rest of a vector otherwise); with classes and widths that are multiples of 8, bits were equal.
+its dropout come from its own seed, its batches from the order seed. What remains is rounding: a matrix product or fused
+Adam may add up otherwise for one head than for many. In float64 outcomes agree to 1e-12. In float32 losses differ in
+their last digits, on some processors and not on others; where two epochs score almost alike, that may decide which of
+them is kept.
 """
 
 from __future__ import annotations

@@ -6,18 +6,23 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
+import numpy as np
+
 from emofuse.cache.attempts import writing
-from emofuse.cache.metadata import read_stream_layout
+from emofuse.cache.cached_stream import read_stream
+from emofuse.cache.metadata import read_cache_layout, read_stream_layout
 from emofuse.cache.size import bytes_of_blocks, free_bytes
 from emofuse.cache.stale import check_is_imported
 from emofuse.cache.structure import add_stream, add_views, check_writable, create_cache, lock_cache, update_origin
+from emofuse.cache.writer import discard_blocks
 from emofuse.datasets.manifest import Manifest
-from emofuse.errors import CacheError, UnwritableCacheError
+from emofuse.errors import CacheError, StreamError, UnwritableCacheError
 from emofuse.extraction.changes import adopt_changes
 from emofuse.extraction.execution import Workers, open_workers
 from emofuse.extraction.options import BuildOptions
@@ -25,9 +30,10 @@ from emofuse.extraction.plan import BuildPlan, plan_build
 from emofuse.extraction.progress import BuildState, Progress
 from emofuse.extraction.record import FileRecord
 from emofuse.extraction.tally import BuildSummary, Tally
-from emofuse.extraction.tasks import BlockDone, BlockTask, BuildJob
+from emofuse.extraction.tasks import BlockDone, BlockTask, BuildJob, Problem
 from emofuse.specs import CacheSpec, digest
 from emofuse.specs.plugins import recorded
+from emofuse.status import Status
 from emofuse.stores import as_path
 from emofuse.streams import stream_weights
 
@@ -121,9 +127,9 @@ def carry_out(
 
 
 def _compute(workers: Workers, job: BuildJob, plan: BuildPlan, progress: Progress | None) -> BuildSummary:
-    tally = Tally()
-    files = FileRecord(job.cache, plan)
     total = plan.rows
+    tally = Tally(planned=total, has_worked=lambda stream: _has_worked(job.cache, stream))
+    files = FileRecord(job.cache, plan)
     started = time.perf_counter()
 
     def tell() -> None:
@@ -140,9 +146,36 @@ def _compute(workers: Workers, job: BuildJob, plan: BuildPlan, progress: Progres
     finally:
         files.keep()  # also when a build ends before its time
     files.take_back_replaced()
+    broken = tally.broken_streams()
+    if broken and plan.retried is None:
+        for name in broken:
+            blocks = sorted({row // plan.layout.block_rows for row in tally.refused_rows(name)})
+            discard_blocks(job.cache, name, product(blocks, range(job.spec.views)))
+    if broken:
+        error = _broken(broken)
+        if tally.failures:
+            error.add_note(str(tally.failure(len(plan.missing))))
+        raise error
     if tally.failures:
         raise tally.failure(len(plan.missing))
     return tally.summary(time.perf_counter() - started)
+
+
+def _has_worked(path: Path, stream: str) -> bool:
+    cached = read_stream(path, read_cache_layout(path), stream)
+    return cached is not None and bool(np.isin(cached.status, (Status.OK, Status.NO_DETECTION)).any())
+
+
+def _broken(streams: Mapping[str, tuple[int, Problem]]) -> StreamError:
+    told = "; ".join(
+        f"stream {name!r} failed on all {rows} readable pictures that it was given; first: row {first.row}: "
+        f"{first.reason}"
+        for name, (rows, first) in streams.items()
+    )
+    return StreamError(
+        f"{told}. Its rows count as not done, those of other streams are kept; run the same build again when the cause "
+        "is removed."
+    )
 
 
 def _while_hopeful(tasks: Iterable[BlockTask], tally: Tally) -> Iterator[BlockTask]:

@@ -1,7 +1,7 @@
 """From paths to rows: each picture is decoded once and its face found once for all streams that look at it.
 
-What goes wrong with one picture costs that row's status and nothing else. What goes wrong with every picture of a block
-is the stream's fault, and raises.
+What goes wrong with one picture costs that row's status and nothing else, in whichever step it does. A stream that
+fails on every picture of a block is tried on one that it could do before: if it fails on that too, it raises.
 
 Where networks run on a GPU, a thread of their own feeds it: meanwhile the CPU computes the other streams, and decodes
 the pictures that come next and finds their faces.
@@ -28,7 +28,7 @@ from emofuse.status import Status
 from emofuse.streams import make_stream, may_use_gpu
 from emofuse.streams.base import Batch, Rows, Sample, Stream
 from emofuse.streams.faces import make_face_detector
-from emofuse.streams.outcome import Extraction, check_not_all_failed, extract_all, one_line, store_all
+from emofuse.streams.outcome import Extraction, ProvenPictures, extract_all, fail_all, one_line, store_all
 
 # A micro-batch ends at either bound: its decoded pictures stay near 200 MB, and what networks make of them below 100,
 # whatever the block's size. One is held at a time, two where a GPU works on one while the next is decoded. The bounds
@@ -81,6 +81,7 @@ class Extractor:
             self._on_gpu = {name: stream for name, stream in self._streams.items() if name in on_gpu}
             self._on_cpu = {name: stream for name, stream in self._streams.items() if name not in on_gpu}
             self._feeder = opened.enter_context(ThreadPoolExecutor(1)) if on_gpu else None
+            self._proven = ProvenPictures()
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
@@ -107,8 +108,8 @@ class Extractor:
             paths: the files; None for a bad row of the manifest, which is UNREADABLE.
 
         Raises:
-            StreamError: a stream failed on every readable row of the block (two or more), broke its contract, or says
-                that it cannot run at all.
+            StreamError: a stream failed on every readable row of the block (two or more) and on a picture that it could
+                do before, broke its contract, or says that it cannot run at all.
         """
         return self.extract_views(paths, [""] * len(paths), [0])[0]
 
@@ -141,7 +142,7 @@ class Extractor:
         finish()
         for extraction in extractions.values():
             extraction.problems.sort()
-            check_not_all_failed(extraction)
+            self._proven.check(self._streams, extraction)
         return extractions
 
     def _unread(self, count: int) -> Extraction:
@@ -169,29 +170,46 @@ class Extractor:
         Returns:
             What waits for the GPU and files what it made. All else is done.
         """
-        batch, faceless = self._batch(pictures, sample_ids, view)
+        rows, batch, faceless = self._batch(pictures, sample_ids, view, extraction)
         if not batch:
             return _nothing
-        rows = list(pictures.rows)
         waiting = self._feeder.submit(extract_all, self._on_gpu, batch, faceless) if self._feeder else None
-        store_all(extract_all(self._on_cpu, batch, faceless), rows, extraction)
+        self._file(extract_all(self._on_cpu, batch, faceless), rows, batch, extraction)
         if waiting is None:
             return _nothing
-        return lambda: store_all(waiting.result(), rows, extraction)
+        return lambda: self._file(waiting.result(), rows, batch, extraction)
 
-    def _batch(self, pictures: _Pictures, sample_ids: Sequence[str], view: int) -> tuple[Batch, dict[int, str]]:
-        """The pictures of one view with the faces found in it, and why the detector failed on some, by their index."""
-        samples, failures = [], {}
-        for index, (row, image) in enumerate(zip(pictures.rows, pictures.images, strict=True)):
-            shown = apply_view(image, draw_view(self._augment, sample_ids[row], view)) if view else image
+    def _file(
+        self, found: dict[str, tuple[Rows, dict[int, str]]], rows: Sequence[int], batch: Batch, extraction: Extraction
+    ) -> None:
+        self._proven.learn(batch, found)
+        store_all(found, rows, extraction)
+
+    def _batch(
+        self, pictures: _Pictures, sample_ids: Sequence[str], view: int, extraction: Extraction
+    ) -> tuple[list[int], Batch, dict[int, str]]:
+        """The pictures of one view with the faces found in it: their rows, and why the detector failed on some of them.
+
+        Pictures of which this view cannot be made are left out and marked; OpenCV turns none with a side over 32,766.
+        """
+        rows: list[int] = []
+        samples, unmade, failures = [], {}, {}
+        for row, image in zip(pictures.rows, pictures.images, strict=True):
+            try:
+                shown = apply_view(image, draw_view(self._augment, sample_ids[row], view)) if view else image
+            except Exception as error:  # noqa: BLE001 - native code; one picture's failure is that row's status
+                unmade[row] = f"view: {one_line(error)}"
+                continue
             face = None
             if self._detector is not None:
                 try:
                     face = self._detector.detect(shown)
-                except Exception as error:  # noqa: BLE001 - native code; one picture's failure is that row's status
-                    failures[index] = f"face detection: {one_line(error)}"
+                except Exception as error:  # noqa: BLE001 - as above
+                    failures[len(rows)] = f"face detection: {one_line(error)}"
+            rows.append(row)
             samples.append(Sample(shown, face))
-        return Batch(samples), failures
+        fail_all(unmade, extraction)
+        return rows, Batch(samples), failures
 
 
 def _nothing() -> None:

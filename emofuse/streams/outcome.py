@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from emofuse.errors import EmofuseError, StreamError
 from emofuse.status import Status
 from emofuse.streams.base import Batch, Rows, Sample, Stream
 
+_LARGEST_PROVEN_BYTES = 12_000_000
 _STREAM_STATUSES = (Status.OK, Status.NO_DETECTION, Status.FAILED)
 
 
@@ -98,6 +99,14 @@ def store_all(found: Mapping[str, tuple[Rows, dict[int, str]]], rows: Sequence[i
         _store(of_stream, reasons, rows, name, extraction)
 
 
+def fail_all(reasons: Mapping[int, str], extraction: Extraction) -> None:
+    """Marks rows of a block that no stream could be given, though their pictures could be read."""
+    for row, reason in reasons.items():
+        for name, rows in extraction.rows.items():
+            rows.status[row] = Status.FAILED
+            extraction.problems.append((row, name, reason))
+
+
 def _store(found: Rows, reasons: dict[int, str], rows: Sequence[int], name: str, extraction: Extraction) -> None:
     """Files rows in their stored dtype. A value that is not finite in it fails its row."""
     target = extraction.rows[name]
@@ -122,13 +131,49 @@ def _fail_not_finite(
     reasons.update(dict.fromkeys(np.flatnonzero(broken).tolist(), f"features are not finite as {features.dtype}"))
 
 
-def check_not_all_failed(extraction: Extraction) -> None:
-    """Two or more readable rows of a block, and a stream failed on all of them: not the pictures' fault."""
+def all_failed(extraction: Extraction) -> Iterator[tuple[str, int, str]]:
+    """Streams that failed on all readable pictures of a block, two or more: (name, how many, why on the first)."""
     for name, rows in extraction.rows.items():
         readable = int((rows.status != Status.UNREADABLE).sum())
         if readable >= 2 and readable == int((rows.status == Status.FAILED).sum()):
-            first = next(reason for _, stream, reason in extraction.problems if stream == name)
-            raise StreamError(f"stream {name!r} failed on all {readable} readable pictures of a block; first: {first}")
+            yield name, readable, next(reason for _, stream, reason in extraction.problems if stream == name)
+
+
+class ProvenPictures:
+    """Per stream a picture that it could do: if a whole block fails, it tells bad pictures from a broken stream.
+
+    A stream may refuse pictures of a kind (small ones, grey ones), and those lie together. But when the GPU is lost or
+    its memory is full, what worked before does not any more.
+    """
+
+    def __init__(self) -> None:
+        self._samples: dict[str, Sample] = {}
+
+    def learn(self, batch: Batch, found: Mapping[str, tuple[Rows, dict[int, str]]]) -> None:
+        """Keeps the first picture of each stream that is OK and not large."""
+        for name, (rows, _) in found.items():
+            if name not in self._samples:
+                good = (batch[index] for index in np.flatnonzero(rows.status == Status.OK).tolist())
+                small = next((sample for sample in good if sample.image.size <= _LARGEST_PROVEN_BYTES), None)
+                if small is not None:
+                    self._samples[name] = small
+
+    def check(self, streams: Mapping[str, Stream], extraction: Extraction) -> None:
+        """Tries streams that failed on a whole block on what they could do before.
+
+        Raises:
+            StreamError: one cannot do it any more.
+        """
+        for name, count, first in all_failed(extraction):
+            if name not in self._samples:
+                continue  # the build judges, which sees more than one block
+            rows, reasons = _extract(streams[name], name, [self._samples[name]])
+            if rows.status[0] == Status.FAILED:
+                again = reasons.get(0, "it says that it failed")
+                raise StreamError(
+                    f"stream {name!r} failed on all {count} readable pictures of a block; first: {first}. "
+                    f"It is broken: it fails on a picture that it could do before, too ({again})"
+                )
 
 
 def one_line(error: Exception) -> str:

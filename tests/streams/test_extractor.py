@@ -168,15 +168,46 @@ def test_one_picture_that_a_stream_chokes_on_fails_alone(pictures):
     assert found.problems == [(1, "level", "ArithmeticError: level 20 is bad")]
 
 
-def test_a_stream_that_fails_on_every_picture_of_a_block_raises(pictures):
-    message = r"^stream 'level' failed on all 2 readable pictures of a block; first: ArithmeticError: level 10 is bad$"
-    with opened(LevelSpec(trick="raise")) as extractor, pytest.raises(StreamError, match=message):
-        extractor.extract(pictures(10, "cut", 20))
+def test_all_pictures_of_a_block_may_fail(pictures):
+    """They lie together when a label's are of a kind; whether a stream is broken shows over the whole build."""
+    with opened(LevelSpec(trick="raise", at=10)) as extractor:
+        assert extractor.extract(pictures(10, "cut", 10)).rows["level"].status.tolist() == [FAILED, UNREADABLE, FAILED]
+        assert extractor.extract(pictures(20)).rows["level"].status.tolist() == [OK]
+        assert extractor.extract(pictures(10, 10)).rows["level"].status.tolist() == [FAILED, FAILED]
 
 
-def test_the_only_readable_picture_of_a_block_may_fail(pictures):
-    with opened(LevelSpec(trick="raise")) as extractor:
-        assert extractor.extract(pictures(10, "cut")).rows["level"].status.tolist() == [FAILED, UNREADABLE]
+def test_a_stream_that_fails_on_what_it_could_do_before_is_broken(pictures):
+    """As when a GPU is lost in the middle of a build."""
+    message = (
+        r"^stream 'level' failed on all 2 readable pictures of a block; first: OSError: lost\. It is broken: it fails on "
+        r"a picture that it could do before, too \(OSError: lost\)$"
+    )
+    with opened(LevelSpec()) as extractor:
+        assert extractor.extract(pictures(10, 20)).rows["level"].status.tolist() == [OK, OK]
+
+        def lost(samples):
+            raise OSError("lost")
+
+        extractor.streams["level"].extract = lost
+        with pytest.raises(StreamError, match=message):
+            extractor.extract(pictures(10, "cut", 20))
+
+
+def test_a_view_that_cannot_be_made_costs_its_row_in_that_view_alone(tmp_path):
+    """OpenCV turns no picture with a side over 32,766."""
+    paths = [tmp_path / "long.png", tmp_path / "small.png"]
+    Image.new("RGB", (32_800, 2), (10, 10, 10)).save(paths[0])
+    Image.new("RGB", (8, 6), (20, 20, 20)).save(paths[1])
+    spec = CacheSpec(streams=(LevelSpec(),), views=2)
+    with Extractor(spec.streams, spec, device="cpu") as extractor:
+        found = extractor.extract_views(paths, ["long", "small"], [0, 1])
+    assert found[0].rows["level"].status.tolist() == [OK, OK]
+    assert found[0].problems == []
+    assert found[1].rows["level"].status.tolist() == [FAILED, OK]
+    assert found[1].rows["level"].features[1].tolist() == [20, 20]
+    [(row, stream, reason)] = found[1].problems
+    assert (row, stream) == (0, "level")
+    assert reason.startswith("view: error: OpenCV")
 
 
 def test_a_stream_that_cannot_run_at_all_is_not_tried_row_by_row(pictures):

@@ -179,8 +179,8 @@ def test_all_pictures_of_a_block_may_fail(pictures):
 def test_a_stream_that_fails_on_what_it_could_do_before_is_broken(pictures):
     """As when a GPU is lost in the middle of a build."""
     message = (
-        r"^stream 'level' failed on all 2 readable pictures of a block; first: OSError: lost\. It is broken: it fails on "
-        r"a picture that it could do before, too \(OSError: lost\)$"
+        r"^stream 'level' failed on all 2 readable pictures of a block; first: OSError: lost\. It is broken: it fails "
+        r"on a picture that it could do before, too \(OSError: lost\)$"
     )
     with opened(LevelSpec()) as extractor:
         assert extractor.extract(pictures(10, 20)).rows["level"].status.tolist() == [OK, OK]

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from emofuse.errors import CacheError, SpecError, TrainingError, did_you_mean
 from emofuse.outliers import FAR, may_have_outliers, ordinary_values
 from emofuse.specs import FeaturesSpec
+from emofuse.specs.plugins import RECORD, load_recorded
 from emofuse.specs.streams import STREAMS, Value, variants_of
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ RowBlocks = Callable[[], Iterator[tuple[int, npt.NDArray[np.float32]]]]
 
 
 def cached_streams(streams: Mapping[str, CachedStream], names: Sequence[str], where: object) -> dict[str, CachedStream]:
-    """The named streams of a cache, in the order of the names.
+    """The named streams of a cache, in the order of the names. Kinds from plugin files are loaded, for their variants.
 
     Args:
         streams: all of the cache.
@@ -48,6 +49,7 @@ def cached_streams(streams: Mapping[str, CachedStream], names: Sequence[str], wh
 
     Raises:
         SpecError: names that are not in the cache, all of them, with what is.
+        PluginError: a kind's plugin file is not there as it was, or the user has never named it.
     """
     known = sorted(streams)
     problems = [
@@ -57,6 +59,10 @@ def cached_streams(streams: Mapping[str, CachedStream], names: Sequence[str], wh
     ]
     if problems:
         raise SpecError(str(where), problems)
+    for name in names:
+        record = streams[name].spec.get(RECORD)
+        if record is not None and STREAMS.find(streams[name].kind) is None:
+            load_recorded(record)
     return {name: streams[name] for name in names}
 
 

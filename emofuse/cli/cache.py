@@ -187,12 +187,13 @@ def _resolve(
     follow_links: bool = False,
 ) -> tuple[DatasetSpec, CacheSpec, Path]:
     """Dataset, cache spec and path of the cache that a command line names."""
-    from emofuse.cli.dataset import DATASET_KINDS, dataset_spec
+    from emofuse.cli.dataset import dataset_spec
     from emofuse.specs import DemoSpec, bundled_specs, read_cache_spec, read_pipeline_spec
+    from emofuse.specs.datasets import DATASETS
 
     options = {"root": data, "split": {"kind": split} if split else None, "follow_links": follow_links or None}
     dataset = dataset_spec(target, {name: value for name, value in options.items() if value is not None})
-    if target in DATASET_KINDS:
+    if target in DATASETS.names():
         if spec is None:
             names = ", ".join(bundled_specs("cache_specs"))
             raise typer.BadParameter(f"say what to cache: one of {names}, or a YAML file", param_hint="--spec")

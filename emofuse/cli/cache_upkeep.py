@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emofuse.cli.options import CachePath, Device, Scheduler, Workers, parse_names
+from emofuse.cli.options import CachePath, Device, Plugins, Scheduler, Workers, load_given_plugins, parse_names
 from emofuse.cli.progress import build_progress
 from emofuse.stores import as_path
 
@@ -54,11 +54,14 @@ def verify(
     sample: Annotated[int, typer.Option(min=0, help="Extract so many rows again and compare.")] = 0,
     data: Data = None,
     device: Device = "auto",
+    plugin: Plugins = None,
 ) -> None:
     """Read every byte of a cache and list what is damaged. Exit status 1 if anything is.
 
     With --sample, rows drawn at random are extracted again too and held against the cache.
     """
+    load_given_plugins(plugin)
+
     from emofuse.upkeep.verify import verify_cache
 
     path = as_path(path)
@@ -95,8 +98,11 @@ def repair(
     scheduler: Scheduler = None,
     workers: Workers = None,
     device: Device = "auto",
+    plugin: Plugins = None,
 ) -> None:
     """Compute the damaged blocks again, and these alone."""
+    load_given_plugins(plugin)
+
     from emofuse.extraction import BuildOptions
     from emofuse.upkeep import repair_cache
 
@@ -116,8 +122,11 @@ def retry(
     scheduler: Scheduler = None,
     workers: Workers = None,
     device: Device = "auto",
+    plugin: Plugins = None,
 ) -> None:
     """Try rows without features again: files may have been replaced, machines may have more memory now."""
+    load_given_plugins(plugin)
+
     from emofuse.extraction import BuildOptions
     from emofuse.upkeep import retry_rows
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Check a dataset, or make the demo dataset.")
 
-DATASET_KINDS = ("emoset", "folder", "csv", "demo")
 _LISTED = 20
 _PLAIN_WIDTH = 1000  # not on a terminal: one line stays one line
 
@@ -60,7 +59,7 @@ def check(
     spec = dataset_spec(target, {name: value for name, value in options.items() if value is not None})
     console = Console(highlight=False, markup=False, soft_wrap=True)
     with console.status("Reading rows and files"):
-        listing = _list_rows(spec)
+        listing = spec.look()
     _print_counts(console, listing, spec.kind)
     with console.status("Reading headers of images"):
         sizes = measure_images(listing, limit=None if all_images else 2000)
@@ -86,18 +85,10 @@ def demo(
 def dataset_spec(target: str, options: dict[str, Any]) -> DatasetSpec:
     """The dataset of a kind or of a pipeline, with the command line's options over it."""
     from emofuse.errors import SpecError, did_you_mean
-    from emofuse.specs import (
-        CsvSpec,
-        DemoSpec,
-        EmoSetSpec,
-        FolderSpec,
-        Spec,
-        bundled_specs,
-        parse_spec,
-        read_pipeline_spec,
-    )
+    from emofuse.specs import bundled_specs, parse_spec, read_pipeline_spec
+    from emofuse.specs.datasets import DATASETS
 
-    models: dict[str, type[Spec]] = dict(zip(DATASET_KINDS, (EmoSetSpec, FolderSpec, CsvSpec, DemoSpec), strict=True))
+    models = DATASETS.names()
     pipelines = bundled_specs("pipelines")
     if target in models:
         data: dict[str, Any] = {"kind": target}
@@ -109,21 +100,9 @@ def dataset_spec(target: str, options: dict[str, Any]) -> DatasetSpec:
         if Path(target).is_dir():
             hint = f" but a folder, so say what kind it is: emofuse dataset check folder --data {target}"
         raise SpecError(target, [f"neither a kind of dataset nor a pipeline{hint} ({known})"])
-    spec = parse_spec(models[data["kind"]], {**data, **options}, f"{target} with the options given")
-    return cast("DatasetSpec", spec)
-
-
-def _list_rows(spec: DatasetSpec) -> Listing:
-    """The dataset's rows. A demo dataset is read, never generated: looking at a folder must not fill it."""
-    from emofuse.datasets import list_dataset
-    from emofuse.errors import DatasetError
-    from emofuse.specs import DemoSpec, EmoSetSpec
-
-    if not isinstance(spec, DemoSpec) or spec.root is None:
-        return list_dataset(spec)
-    if not spec.root.exists():
-        raise DatasetError(f"{spec.root}: no demo dataset here yet; make it: emofuse dataset demo --out {spec.root}")
-    return list_dataset(EmoSetSpec(root=spec.root))
+    model = DATASETS.find(data["kind"])
+    assert model is not None  # noqa: S101 - the kind was known above
+    return parse_spec(model, {**data, **options}, f"{target} with the options given")
 
 
 def _print_table(console: Console, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -41,6 +41,24 @@ Workers = Annotated[
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where backbones run.")]
 
 
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", help="Python file with kinds of your own. Its code runs; repeat for several."),
+]
+
+
+def load_given_plugins(paths: list[Path] | None) -> None:
+    """Runs the plugin files of a command line.
+
+    Raises:
+        PluginError: one is missing or faulty.
+    """
+    if paths:
+        from emofuse.specs import load_plugins
+
+        load_plugins(paths)
+
+
 def parse_names(text: str) -> list[str]:
     """Names with commas between them: `lbp, resnet50`."""
     return [name.strip() for name in text.split(",") if name.strip()]

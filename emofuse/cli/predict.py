@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from emofuse.cli.options import Plugins, load_given_plugins
+
 if TYPE_CHECKING:
     from emofuse.predict import Prediction
 
@@ -19,11 +21,14 @@ def predict(
     run: Annotated[Path, typer.Option(help="Folder of a saved run: OUT/runs/DIGEST.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of text.")] = False,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where backbones and head run.")] = "cpu",
+    plugin: Plugins = None,
 ) -> None:
     """Probabilities, whether a face was found, and the strongest facial action units of each image.
 
     Exit status 1 if an image could not be read; the others are predicted all the same.
     """
+    load_given_plugins(plugin)
+
     from emofuse.predict import Predictor, find_images
     from emofuse.specs import is_random
     from emofuse.training.machine import resolve_device

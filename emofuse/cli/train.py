@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from emofuse.cli.options import parse_names
+from emofuse.cli.options import Plugins, load_given_plugins, parse_names
 
 if TYPE_CHECKING:
     from emofuse.results import RunRecord
@@ -46,6 +46,7 @@ def train(
             show_default="a share of what the device has",
         ),
     ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Trains one head on cached streams. The same run asked again is read, not trained; see `emofuse report`.
 
@@ -65,6 +66,8 @@ def train(
         ),
         "split": _given(kind=split, seed=split_seed),
     }
+    load_given_plugins(plugin)
+
     from emofuse.specs import RunSpec, parse_spec
 
     spec = parse_spec(RunSpec, asked, "emofuse train")

@@ -5,10 +5,9 @@ Light to import: readers, and polars with them, are loaded when a dataset is rea
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, assert_never
+from typing import TYPE_CHECKING, Literal
 
-from emofuse.specs import CsvSpec, DatasetSpec, DemoSpec, EmoSetSpec, FolderSpec
+from emofuse.specs import DatasetSpec
 
 if TYPE_CHECKING:
     from emofuse.datasets.manifest import Manifest
@@ -40,33 +39,4 @@ def list_dataset(spec: DatasetSpec) -> Listing:
     Raises:
         DatasetError: the dataset as a whole is missing or not what its kind demands.
     """
-    match spec:
-        case EmoSetSpec():
-            from emofuse.datasets.emoset import read_emoset
-
-            return read_emoset(spec)
-        case FolderSpec():
-            from emofuse.datasets.folder import read_folder
-
-            return read_folder(spec)
-        case CsvSpec():
-            from emofuse.datasets.csv_table import read_csv_table
-
-            return read_csv_table(spec)
-        case DemoSpec():
-            return _read_demo(spec)
-        case _:
-            assert_never(spec)
-
-
-def _read_demo(spec: DemoSpec) -> Listing:
-    """Generates the demo dataset unless it is there, and reads it as the EmoSet it looks like."""
-    from emofuse.datasets.demo import demo_info, generate_demo
-    from emofuse.datasets.emoset import read_emoset
-    from emofuse.datasets.rows import check_root_given
-
-    root = check_root_given(spec.root, spec.kind)
-    generate_demo(root, images=spec.images, seed=spec.seed)
-    listing = read_emoset(EmoSetSpec(root=root))
-    info = {**listing.manifest.info, "name": "demo", "kind": spec.kind, **demo_info(root)}
-    return replace(listing, manifest=replace(listing.manifest, info=info))
+    return spec.read()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import polars as pl
 
@@ -25,9 +25,24 @@ from emofuse.datasets.rows import (
     open_files,
 )
 from emofuse.errors import DatasetError, did_you_mean
-from emofuse.specs import CsvSpec, OfficialSplit
+from emofuse.specs.datasets import CustomDatasetSpec, OfficialSplit
 
 _SPLIT_COLUMN_NAMES = frozenset({"split", "usage", "partition", "set", "fold"})
+
+
+class CsvSpec(CustomDatasetSpec):
+    """A table with a path column, a label column and, if there is one, a split column. Paths are relative to `root`."""
+
+    kind: Literal["csv"] = "csv"
+    table: Path = Path("labels.csv")
+    path_column: str = "path"
+    label_column: str = "label"
+    split_column: str | None = None
+    image_dir: Path = Path()
+
+    def read(self) -> Listing:
+        """Its rows, listed and checked."""
+        return read_csv_table(self)
 
 
 def read_csv_table(spec: CsvSpec) -> Listing:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -28,7 +28,7 @@ from emofuse.datasets.rows import (
 )
 from emofuse.datasets.splits import SPLITS
 from emofuse.errors import DatasetError
-from emofuse.specs import EmoSetSpec
+from emofuse.specs.datasets import CustomDatasetSpec
 
 ATTRIBUTES: Mapping[str, pl.DataType] = {
     "brightness": pl.Float64(),
@@ -38,6 +38,16 @@ ATTRIBUTES: Mapping[str, pl.DataType] = {
     "facial_expression": pl.String(),
     "human_action": pl.String(),
 }
+
+
+class EmoSetSpec(CustomDatasetSpec):
+    """EmoSet as released: `info.json`, `train.json`, `val.json`, `test.json`, `image/`, `annotation/`."""
+
+    kind: Literal["emoset"] = "emoset"
+
+    def read(self) -> Listing:
+        """Its rows, listed and checked."""
+        return read_emoset(self)
 
 
 def read_emoset(spec: EmoSetSpec) -> Listing:

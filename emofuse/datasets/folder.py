@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import polars as pl
 
@@ -23,7 +23,7 @@ from emofuse.datasets.rows import (
 from emofuse.datasets.splits import SPLITS
 from emofuse.datasets.walk import FolderWalk, joined
 from emofuse.errors import DatasetError
-from emofuse.specs import FolderSpec, OfficialSplit
+from emofuse.specs.datasets import CustomDatasetSpec, OfficialSplit
 
 SPLIT_NAMES = {
     "train": "train",
@@ -33,6 +33,16 @@ SPLIT_NAMES = {
     "validation": "val",
     "test": "test",
 }
+
+
+class FolderSpec(CustomDatasetSpec):
+    """`root/<label>/*.jpg`, or `root/<train|val|test>/<label>/*.jpg`."""
+
+    kind: Literal["folder"] = "folder"
+
+    def read(self) -> Listing:
+        """Its rows, listed and checked."""
+        return read_folder(self)
 
 
 def read_folder(spec: FolderSpec) -> Listing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,16 +18,7 @@ from emofuse.heads.kernel_ridge import KernelRidgeHead, support_rows_of
 from emofuse.heads.lanes import Lane
 from emofuse.heads.late import LateHead
 from emofuse.heads.linear import LinearHead
-from emofuse.specs import (
-    AttentionHeadSpec,
-    ConcatHeadSpec,
-    GatedHeadSpec,
-    HeadSpec,
-    KernelRidgeHeadSpec,
-    LateHeadSpec,
-    LinearHeadSpec,
-    LogisticHeadSpec,
-)
+from emofuse.specs import HeadSpec, KernelRidgeHeadSpec
 
 
 def make_head(spec: HeadSpec, group: Sequence[Lane], dims: Mapping[str, int], classes: int) -> nn.Module:
@@ -78,32 +69,20 @@ def load_head_weights(
 def make_empty_head(spec: HeadSpec, group: Sequence[Lane], dims: Mapping[str, int], classes: int) -> nn.Module:
     """The same with whatever the memory holds for weights; also on torch's `meta` device."""
     dims = {stream: dim for stream, dim in dims.items() if any(stream in lane.streams for lane in group)}
-    match spec:
-        case ConcatHeadSpec():
-            return ConcatHead(group, dims, classes, embed_dim=spec.embed_dim, depth=spec.depth, width=spec.width)
-        case LinearHeadSpec() | LogisticHeadSpec():
-            return LinearHead(group, dims, classes)
-        case KernelRidgeHeadSpec():
-            return KernelRidgeHead(spec.kernel, dims, spec.landmarks, classes)
-        case GatedHeadSpec():
-            return GatedHead(
-                group,
-                dims,
-                classes,
-                embed_dim=spec.embed_dim,
-                gate_dim=spec.gate_dim,
-                depth=spec.depth,
-                width=spec.width,
-            )
-        case LateHeadSpec():
-            return LateHead(group, dims, classes, embed_dim=spec.embed_dim, depth=spec.depth, width=spec.width)
-        case AttentionHeadSpec():
-            return AttentionHead(
-                group,
-                dims,
-                classes,
-                embed_dim=spec.embed_dim,
-                depth=spec.depth,
-                attention_heads=spec.attention_heads,
-                width=spec.width,
-            )
+    if isinstance(spec, KernelRidgeHeadSpec):
+        return KernelRidgeHead(spec.kernel, dims, spec.landmarks, classes)
+    own = _OWN.get(spec.kind)
+    if own is None:
+        return spec.make(group, dims, classes)
+    return own(group, dims, classes, **spec.model_dump(exclude={"kind", "dropout", "penalties"}))
+
+
+# The modules of emofuse's own kinds, whose specs are in `emofuse.specs.runs`; others have a spec that makes them.
+_OWN: Mapping[str, Callable[..., nn.Module]] = {
+    "concat": ConcatHead,
+    "linear": LinearHead,
+    "logistic": LinearHead,
+    "gated": GatedHead,
+    "late": LateHead,
+    "attention": AttentionHead,
+}

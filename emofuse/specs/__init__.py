@@ -12,18 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from emofuse.specs.base import Spec, canonical_json, digest
 from emofuse.specs.caches import AugmentSpec, CacheSpec, DecodeSpec, FaceSpec
-from emofuse.specs.datasets import (
-    CsvSpec,
-    DatasetSpec,
-    DemoSpec,
-    EmoSetSpec,
-    FolderSpec,
-    OfficialSplit,
-    SplitSpec,
-    StratifiedSplit,
-)
+from emofuse.specs.datasets import CustomDatasetSpec, DatasetSpec, OfficialSplit, SplitSpec, StratifiedSplit
 from emofuse.specs.factors import Factors, Range
 from emofuse.specs.files import bundled_specs, parse_spec, read_cache_spec, read_pipeline_spec, read_sweep_spec
+from emofuse.specs.heads import CustomHeadSpec, HeadSpec
 from emofuse.specs.pipelines import PipelineSpec, RepeatSpec
 from emofuse.specs.plugins import PluginFile, load_plugins
 from emofuse.specs.runs import (
@@ -32,7 +24,6 @@ from emofuse.specs.runs import (
     FeaturesSpec,
     FoldSpec,
     GatedHeadSpec,
-    HeadSpec,
     KernelRidgeHeadSpec,
     LateHeadSpec,
     LinearHeadSpec,
@@ -54,6 +45,10 @@ from emofuse.specs.sweeps import (
 from emofuse.specs.weights import FileWeights, Precision, RandomWeights, RegistryWeights, WeightsSpec, is_random
 
 if TYPE_CHECKING:
+    from emofuse.datasets.csv_table import CsvSpec
+    from emofuse.datasets.demo_dataset import DemoSpec
+    from emofuse.datasets.emoset import EmoSetSpec
+    from emofuse.datasets.folder import FolderSpec
     from emofuse.streams.action_units import ActionUnitsSpec
     from emofuse.streams.landmarks import LandmarksSpec
     from emofuse.streams.networks import BackboneSpec, ObjectsSpec, Places365Spec
@@ -63,6 +58,10 @@ if TYPE_CHECKING:
 _WITH_THEIR_KIND = {
     "ActionUnitsSpec": "emofuse.streams.action_units",
     "BackboneSpec": "emofuse.streams.networks",
+    "CsvSpec": "emofuse.datasets.csv_table",
+    "DemoSpec": "emofuse.datasets.demo_dataset",
+    "EmoSetSpec": "emofuse.datasets.emoset",
+    "FolderSpec": "emofuse.datasets.folder",
     "LandmarksSpec": "emofuse.streams.landmarks",
     "LbpSpec": "emofuse.streams.texture",
     "ObjectsSpec": "emofuse.streams.networks",
@@ -86,6 +85,8 @@ __all__ = [
     "ConcatHeadSpec",
     "CrossValidation",
     "CsvSpec",
+    "CustomDatasetSpec",
+    "CustomHeadSpec",
     "CustomStreamSpec",
     "DatasetSpec",
     "DecodeSpec",

@@ -5,12 +5,21 @@
 
 from __future__ import annotations
 
+import pkgutil
+from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainValidator, SerializeAsAny, model_validator
 
+from emofuse.registry import Family
 from emofuse.specs.base import Spec
+from emofuse.specs.faults import note_family
+from emofuse.specs.kinds import kind_of_class, parse_by_kind
+
+if TYPE_CHECKING:
+    from emofuse.datasets.rows import Listing
 
 
 class OfficialSplit(Spec):
@@ -39,45 +48,47 @@ class StratifiedSplit(Spec):
 SplitSpec = Annotated[OfficialSplit | StratifiedSplit, Field(discriminator="kind")]
 
 
-class EmoSetSpec(Spec):
-    """EmoSet as released: `info.json`, `train.json`, `val.json`, `test.json`, `image/`, `annotation/`."""
+class DatasetSpecBase(Spec):
+    """Base of the specs of all datasets: a `kind`, where it is, its parameters, and how it is read."""
 
-    kind: Literal["emoset"] = "emoset"
+    kind: str
     root: Path | None = None
+
+    def read(self) -> Listing:
+        """The rows with their paths, labels and splits, and what is wrong with them (see `emofuse.datasets.rows`).
+
+        Raises:
+            DatasetError: the dataset as a whole is missing or not what its kind demands.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.read() must return what check_rows of a dataset gives")
+
+    def look(self) -> Listing:
+        """The same for who looks at a dataset only: nothing is generated for it."""
+        return self.read()
+
+
+class CustomDatasetSpec(DatasetSpecBase):
+    """Base class of the spec of a dataset of files below a root, in a plugin file: a `kind`, its parameters, `read`."""
+
     follow_links: bool = False
     split: SplitSpec = OfficialSplit()
 
 
-class FolderSpec(Spec):
-    """`root/<label>/*.jpg`, or `root/<train|val|test>/<label>/*.jpg`."""
-
-    kind: Literal["folder"] = "folder"
-    root: Path | None = None
-    follow_links: bool = False
-    split: SplitSpec = OfficialSplit()
+def _own_datasets() -> Iterable[type[DatasetSpecBase]]:
+    package = import_module("emofuse.datasets")
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.ispkg:
+            yield from DATASETS.declared_in(import_module(f"emofuse.datasets.{module.name}"))
 
 
-class CsvSpec(Spec):
-    """A table with a path column, a label column and, if there is one, a split column. Paths are relative to `root`."""
+DATASETS: Family[type[DatasetSpecBase]] = Family(
+    noun="dataset",
+    group="emofuse.datasets",
+    name_of=lambda value: kind_of_class(value, DatasetSpecBase),
+    load_own=_own_datasets,
+)
+note_family(DatasetSpecBase, DATASETS)
 
-    kind: Literal["csv"] = "csv"
-    root: Path | None = None
-    follow_links: bool = False
-    table: Path = Path("labels.csv")
-    path_column: str = "path"
-    label_column: str = "label"
-    split_column: str | None = None
-    image_dir: Path = Path()
-    split: SplitSpec = OfficialSplit()
-
-
-class DemoSpec(Spec):
-    """A generated dataset in EmoSet's layout for machines without data; see `emofuse.datasets.demo`."""
-
-    kind: Literal["demo"] = "demo"
-    root: Path | None = None
-    images: int = Field(640, ge=24)
-    seed: int = Field(0, ge=0)
-
-
-DatasetSpec = Annotated[EmoSetSpec | FolderSpec | CsvSpec | DemoSpec, Field(discriminator="kind")]
+DatasetSpec = Annotated[
+    SerializeAsAny[DatasetSpecBase], PlainValidator(lambda value: parse_by_kind(DATASETS, DatasetSpecBase, value))
+]

@@ -10,7 +10,8 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo,
 from emofuse.errors import did_you_mean
 from emofuse.specs.base import Spec
 from emofuse.specs.faults import BESIDE, SEPARATOR
-from emofuse.specs.runs import Balancing, HeadSpec
+from emofuse.specs.heads import HeadSpec
+from emofuse.specs.runs import Balancing
 from emofuse.specs.streams import Value, check_factors, take_factors, variant_factors
 
 StreamRule = Literal["all", "leave_one_out"]

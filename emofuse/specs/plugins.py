@@ -113,6 +113,12 @@ def load_sent(path: str, sha256: str) -> ModuleType:
     return sys.modules[_module_name(plugin)]
 
 
+def loaded_plugins() -> tuple[PluginFile, ...]:
+    """Every plugin file that this process has run, in the order of their paths: for workers that need the same."""
+    plugins = [getattr(module, PLUGIN_ATTRIBUTE, None) for module in list(sys.modules.values())]
+    return tuple(sorted((each for each in plugins if isinstance(each, PluginFile)), key=lambda each: str(each.path)))
+
+
 def plugin_of(declared: type | ModuleType) -> PluginFile | None:
     """The plugin file that a class was declared in; None for those of emofuse and of installed packages."""
     module = declared if isinstance(declared, ModuleType) else sys.modules.get(declared.__module__)

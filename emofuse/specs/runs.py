@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_serializer, model_validator
 
 from emofuse.errors import did_you_mean
 from emofuse.specs.base import Spec
 from emofuse.specs.datasets import OfficialSplit, SplitSpec
+from emofuse.specs.heads import HeadSpec, HeadSpecBase
 from emofuse.specs.streams import Value, check_factors, factor_defaults, take_factors, variant_factors, variants_of
 
 
@@ -108,7 +109,7 @@ def settled(features: FeaturesSpec, kinds: Mapping[str, str]) -> FeaturesSpec:
     return features.model_copy(update={"factors": factors, "variants": rest})
 
 
-class ConcatHeadSpec(Spec):
+class ConcatHeadSpec(HeadSpecBase):
     """The paper's head: each stream projected and batch-normalised, concatenated, hidden layers with ReLU, softmax."""
 
     kind: Literal["concat"] = "concat"
@@ -118,14 +119,14 @@ class ConcatHeadSpec(Spec):
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
-class LinearHeadSpec(Spec):
+class LinearHeadSpec(HeadSpecBase):
     """A probe: logits are the sum of one linear map a stream."""
 
     kind: Literal["linear"] = "linear"
     dropout: ClassVar[float] = 0.0
 
 
-class GatedHeadSpec(Spec):
+class GatedHeadSpec(HeadSpecBase):
     """The paper's head with a gate a stream: all embeddings together decide how much of each goes on."""
 
     kind: Literal["gated"] = "gated"
@@ -136,7 +137,7 @@ class GatedHeadSpec(Spec):
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
-class LateHeadSpec(Spec):
+class LateHeadSpec(HeadSpecBase):
     """Late fusion: a head of its own for each stream, their probabilities averaged with learned weights."""
 
     kind: Literal["late"] = "late"
@@ -146,7 +147,7 @@ class LateHeadSpec(Spec):
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
-class AttentionHeadSpec(Spec):
+class AttentionHeadSpec(HeadSpecBase):
     """Streams as tokens: one or two transformer layers, the logits read off a learned token before them."""
 
     kind: Literal["attention"] = "attention"
@@ -165,7 +166,7 @@ class AttentionHeadSpec(Spec):
         return self
 
 
-class LogisticHeadSpec(Spec):
+class LogisticHeadSpec(HeadSpecBase):
     """Multinomial logistic regression on all streams side by side, solved to convergence for every penalty.
 
     The penalty is chosen on the validation rows by `train.select`; nothing else of `train` matters. A penalty is 1 / C
@@ -185,7 +186,7 @@ class LogisticHeadSpec(Spec):
         return self
 
 
-class KernelRidgeHeadSpec(Spec):
+class KernelRidgeHeadSpec(HeadSpecBase):
     """Kernel ridge regression: a kernel for each stream, their mean, and the penalty of the best leave-one-out fit.
 
     `rbf` has its width from the median distance of training rows, `factor` times as sharp. Beyond `landmarks` training
@@ -198,28 +199,6 @@ class KernelRidgeHeadSpec(Spec):
     penalties: int = Field(25, ge=1, description="how many are tried, evenly spaced in their logarithm")
     landmarks: int = Field(4096, ge=2)
     dropout: ClassVar[float] = 0.0
-
-
-def _head_tag(value: Any) -> str:
-    return str(value.get("kind", "concat") if isinstance(value, Mapping) else getattr(value, "kind", None))
-
-
-def _head_by_its_kind(value: Any) -> Any:
-    """`head: linear` is the head of this kind with its defaults."""
-    return {"kind": value} if isinstance(value, str) else value
-
-
-HeadSpec = Annotated[
-    Annotated[ConcatHeadSpec, Tag("concat")]
-    | Annotated[LinearHeadSpec, Tag("linear")]
-    | Annotated[GatedHeadSpec, Tag("gated")]
-    | Annotated[LateHeadSpec, Tag("late")]
-    | Annotated[AttentionHeadSpec, Tag("attention")]
-    | Annotated[LogisticHeadSpec, Tag("logistic")]
-    | Annotated[KernelRidgeHeadSpec, Tag("kernel_ridge")],
-    Discriminator(_head_tag),
-    BeforeValidator(_head_by_its_kind),
-]
 
 
 def _on_and_off(value: Any) -> Any:

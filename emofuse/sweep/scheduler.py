@@ -23,6 +23,7 @@ from emofuse.cache.reader import Cache, open_cache
 from emofuse.errors import BuildError, EmofuseError, TrainingError
 from emofuse.extraction.cluster import remote_client
 from emofuse.specs import SplitSpec
+from emofuse.specs.plugins import PluginFile, load_sent, loaded_plugins
 from emofuse.sweep.store import RunRow
 from emofuse.sweep.waves import OnRows, SearchedWave, device_name, train_rows, versions
 from emofuse.training.data import TrainingData
@@ -45,6 +46,7 @@ class WaveTask:
         device: cpu, cuda, cuda:N or auto.
         wave: the runs.
         digests: of the runs as `TrainingData` of the driving process gives them: a worker's must be the same.
+        plugins: files that the driving process has loaded kinds from, found at the same paths by all workers.
     """
 
     cache: Path
@@ -53,6 +55,7 @@ class WaveTask:
     device: str
     wave: SearchedWave
     digests: tuple[str, ...]
+    plugins: tuple[PluginFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,9 @@ class DaskTrainer:
 
     def _task(self, wave: SearchedWave) -> WaveTask:
         digests = tuple(self.data.digest(run.spec) for run in wave.runs)
-        return WaveTask(self._cache, self.data.split, self.data.memory_bytes, self._device, wave, digests)
+        return WaveTask(
+            self._cache, self.data.split, self.data.memory_bytes, self._device, wave, digests, loaded_plugins()
+        )
 
     def _workers(self) -> tuple[int, dict[str, float] | None]:
         """How many waves can be in work now, at least 1, and what each of them takes of a worker."""
@@ -181,6 +186,8 @@ def train_task(task: WaveTask) -> list[RunRow]:
     """
     with _one_wave_at_a_time:
         _use_own_threads()
+        for plugin in task.plugins:
+            load_sent(str(plugin.path), plugin.sha256)
         return train_rows(_open_data(task), task.wave, Machine.of(resolve_device(task.device)))
 
 

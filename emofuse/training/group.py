@@ -149,7 +149,7 @@ class Group:
     def validate(self) -> list[dict[str, float]]:
         """For each lane {val_loss, val_accuracy, val_macro_f1}."""
         for stream, of_folds in self._room.never_missing.items():
-            embedding = getattr(self._head.embeddings, key_of(stream), None)
+            embedding = getattr(getattr(self._head, "embeddings", None), key_of(stream), None)
             if isinstance(embedding, StreamEmbedding):
                 embedding.follow_mean(embedding.lanes.of_folds(of_folds))
         return self._room.validation.scores(self._head, self._lanes)

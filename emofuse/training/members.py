@@ -80,7 +80,7 @@ class Member:
 
     def lane(self) -> Lane:
         """What the layers know of it."""
-        return Lane(self.streams, self.train.seed, self.fold, self.head.dropout)
+        return Lane(self.streams, self.train.seed, self.fold, getattr(self.head, "dropout", 0.0))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from emofuse.features import ACTION_UNITS, LEAST_ROWS, Scaling
 from emofuse.heads import load_head_weights
 from emofuse.results import Predictions, RunRecord
 from emofuse.specs import RunSpec
+from emofuse.specs.plugins import recorded
 from emofuse.status import Status
 from emofuse.streams.action_units import MEASUREMENTS
 from emofuse.training.columns import Column
@@ -152,7 +153,7 @@ def _record(
     return RunRecord(
         digest=identity,
         name=spec.name,
-        spec=spec.model_dump(mode="json"),
+        spec={**spec.model_dump(mode="json"), "head": recorded(spec.head)},
         cache_spec=_cache_spec(cache, spec),
         classes=list(cache.classes),
         dataset=dict(cache.manifest.info),

@@ -178,7 +178,7 @@ def cache_spec(cache: Cache, names: Collection[str], own: Sequence[StreamSpec] =
     except SpecError as error:
         raise CacheError(
             f"{cache.path}: {', '.join(names)} cannot be computed from what the cache says of them ({error}). "
-            "For streams of one's own there is Python: emofuse.extraction.repair_cache(path, streams=[spec])"
+            "A kind of your own comes with its file, --plugin FILE, or in Python: repair_cache(path, streams=[spec])"
         ) from None
 
 

@@ -1,0 +1,41 @@
+"""The demo dataset as a kind of dataset; what it shows and how it is drawn is in `emofuse.datasets.demo`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from pydantic import Field
+
+from emofuse.datasets.emoset import EmoSetSpec
+from emofuse.datasets.rows import Listing, check_root_given
+from emofuse.errors import DatasetError
+from emofuse.specs.datasets import DatasetSpecBase
+
+
+class DemoSpec(DatasetSpecBase):
+    """A generated dataset in EmoSet's layout for machines without data; see `emofuse.datasets.demo`."""
+
+    kind: Literal["demo"] = "demo"
+    images: int = Field(640, ge=24)
+    seed: int = Field(0, ge=0)
+
+    def read(self) -> Listing:
+        """Generates the dataset unless it is there, and reads it as the EmoSet it looks like."""
+        from emofuse.datasets.demo import demo_info, generate_demo
+
+        root = check_root_given(self.root, self.kind)
+        generate_demo(root, images=self.images, seed=self.seed)
+        listing = EmoSetSpec(root=root).read()
+        info = {**listing.manifest.info, "name": "demo", "kind": self.kind, **demo_info(root)}
+        return replace(listing, manifest=replace(listing.manifest, info=info))
+
+    def look(self) -> Listing:
+        """What is there already: looking at a folder must not fill it."""
+        if self.root is None:
+            return self.read()
+        if not self.root.exists():
+            raise DatasetError(
+                f"{self.root}: no demo dataset here yet; make it: emofuse dataset demo --out {self.root}"
+            )
+        return EmoSetSpec(root=self.root).read()

@@ -45,8 +45,14 @@ def random_yolo(model: str, seed: int) -> nn.Module:
     Raises:
         StreamError: ultralytics is not installed.
     """
-    with _contained(), seeded(seed):
-        network: nn.Module = _ultralytics().YOLO(f"{model}.yaml", task="detect", verbose=False).model
+    with _contained(), seeded(seed), tempfile.TemporaryDirectory(prefix="emofuse-") as folder:
+        ultralytics = _ultralytics()
+        # By name alone it would take a file of the working folder first, and evaluate what that says as Python.
+        definitions = Path(ultralytics.__file__).parent / "cfg" / "models"
+        own = next(definitions.glob(f"*/{model[:-1]}.yaml"))  # one for all sizes, which the last letter names
+        definition = Path(folder) / f"{model}.yaml"
+        definition.write_bytes(own.read_bytes())
+        network: nn.Module = ultralytics.YOLO(str(definition), task="detect", verbose=False).model
     return network
 
 

@@ -174,6 +174,17 @@ def test_a_row_does_not_depend_on_its_neighbours(stream, pictures):
 # ----- weights -------------------------------------------------------------------------------------
 
 
+def test_a_definition_of_a_network_in_the_working_folder_is_not_taken(tmp_path, monkeypatch):
+    """ultralytics would evaluate its activation as Python."""
+    expected = random_yolo("yolov5n", 1).model[0].conv.weight
+    evil = f"activation: open({str(tmp_path / 'ran')!r}, 'w')\n"
+    for name in ("yolov5n.yaml", "yolov5.yaml"):
+        (tmp_path / name).write_text(evil)
+    monkeypatch.chdir(tmp_path)
+    assert torch.equal(random_yolo("yolov5n", 1).model[0].conv.weight, expected)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_random_weights_follow_the_seed():
     first, again, other = (random_yolo("yolov5n", seed).model[0].conv.weight for seed in (1, 1, 2))
     assert torch.equal(first, again)

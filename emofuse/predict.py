@@ -17,7 +17,7 @@ from emofuse.errors import DatasetError, StaleCacheError
 from emofuse.results import RunRecord
 from emofuse.specs import ActionUnitsSpec, CacheSpec, StreamSpec, digest, parse_spec
 from emofuse.status import Status
-from emofuse.streams import stream_identity
+from emofuse.streams import stream_identity, with_located_weights
 from emofuse.streams.extractor import Extractor
 from emofuse.streams.outcome import Extraction
 from emofuse.training.trained import TrainedHead, load_head
@@ -94,6 +94,9 @@ class Predictor:
         self._trained: TrainedHead = load_head(run, device=device)
         record = self._trained.record
         spec = parse_spec(CacheSpec, dict(record.cache_spec), f"{run}/run.json: cache_spec")
+        weights = {name: stream["weights"] for name, stream in record.streams.items()}
+        beside = (run, run.absolute().parent, run.absolute().parent.parent)  # as a whole pipeline may have moved
+        spec = with_located_weights(spec, weights, beside=beside)
         _check_same_features(spec, record, run)
         self._faces = _action_unit_stream(spec)
         streams = spec.streams if self._faces in spec.streams else (*spec.streams, self._faces)

@@ -74,6 +74,7 @@ def build(
     dataset, cache_spec, path = _resolve(target, data, split, spec, cache, follow_links=follow_links)
     path = as_path(path)
 
+    from emofuse.cache.reader import open_cache
     from emofuse.datasets import read_dataset
     from emofuse.extraction import BuildOptions, build_cache, estimate_build
 
@@ -96,7 +97,8 @@ def build(
     for change in summary.changes:
         typer.echo(f"since the last build: {change}")
     typer.echo(f"{path}: {summary.describe()}")
-    _print_problems(summary, manifest)
+    if summary.problems:
+        _print_problems(summary, open_cache(path).manifest)  # its rows are those of the cache, not of the listing
 
 
 @app.command()

@@ -35,7 +35,7 @@ from emofuse.specs import CacheSpec, digest
 from emofuse.specs.plugins import recorded
 from emofuse.status import Status
 from emofuse.stores import as_path
-from emofuse.streams import stream_weights
+from emofuse.streams import stream_weights, with_located_weights
 
 
 def build_cache(
@@ -63,6 +63,7 @@ def build_cache(
     """
     path = as_path(path)
     options = options or BuildOptions()
+    spec = with_located_weights(spec)  # so that the cache says where and which they are
     try:
         with sigterm_as_interrupt(), lock_cache(path):
             plan = plan_build(path, manifest, spec, keep_gone=options.keep_gone)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from emofuse.errors import StreamError
@@ -107,6 +109,33 @@ def stream_weights(spec: StreamSpec) -> dict[str, Any] | None:
 
     found = resolve_weights(weights)
     return {"kind": found.kind, "name": found.name, "sha256": found.sha256, "seed": found.seed}
+
+
+def with_located_weights(
+    spec: CacheSpec, known: Mapping[str, Mapping[str, Any] | None] | None = None, *, beside: Sequence[Path] = ()
+) -> CacheSpec:
+    """A cache spec whose weights that are files are named by absolute path and hash, where they are now.
+
+    Args:
+        spec: as written, or as recorded by a cache or a run.
+        known: stream -> its weights as recorded (see `stream_weights`), whose hash the file must have.
+        beside: folders to look in for a file that has moved.
+
+    Raises:
+        WeightsError: such a file is not there.
+    """
+    streams = tuple(_with_located(each, (known or {}).get(each.name), beside) for each in spec.streams)
+    return spec if streams == spec.streams else spec.model_copy(update={"streams": streams})
+
+
+def _with_located(spec: StreamSpec, known: Mapping[str, Any] | None, beside: Sequence[Path]) -> StreamSpec:
+    asked = getattr(spec, "weights", None)
+    if not isinstance(asked, FileWeights):
+        return spec
+    from emofuse.weights import locate_file
+
+    recorded = asked if asked.sha256 or not known else asked.model_copy(update={"sha256": known["sha256"]})
+    return spec.model_copy(update={"weights": locate_file(recorded, beside)})
 
 
 def may_use_gpu(spec: StreamSpec) -> bool:

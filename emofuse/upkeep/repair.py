@@ -25,8 +25,8 @@ from emofuse.extraction.run import carry_out, sigterm_as_interrupt
 from emofuse.extraction.tally import BuildSummary
 from emofuse.specs import CacheSpec, StreamSpec, parse_spec
 from emofuse.status import Status
-from emofuse.stores import as_path
-from emofuse.streams import stream_identity
+from emofuse.stores import as_path, is_remote
+from emofuse.streams import stream_identity, with_located_weights
 from emofuse.upkeep.metadata import restore_metadata
 from emofuse.upkeep.verify import Fault, Verification, verify_cache
 
@@ -161,6 +161,7 @@ def cache_spec(cache: Cache, names: Collection[str], own: Sequence[StreamSpec] =
 
     Raises:
         CacheError: a stream is of a kind that this emofuse does not know, and its spec is not given.
+        WeightsError: a file of weights is neither where the cache says nor beside the cache or in the weights folder.
     """
     given = {spec.name: spec for spec in own}
     chosen = [cache.streams[name] for name in names]
@@ -174,12 +175,14 @@ def cache_spec(cache: Cache, names: Collection[str], own: Sequence[StreamSpec] =
         "streams": [given.get(stream.name, stream.spec) for stream in chosen],
     }
     try:
-        return parse_spec(CacheSpec, parts, str(cache.path))
+        spec = parse_spec(CacheSpec, parts, str(cache.path))
     except SpecError as error:
         raise CacheError(
             f"{cache.path}: {', '.join(names)} cannot be computed from what the cache says of them ({error}). "
             "A kind of your own comes with its file, --plugin FILE, or in Python: repair_cache(path, streams=[spec])"
         ) from None
+    beside = () if is_remote(cache.path) else (cache.path.parent,)
+    return with_located_weights(spec, {stream.name: stream.weights for stream in chosen}, beside=beside)
 
 
 def _restore_metadata(path: Path) -> tuple[Verification, tuple[str, ...]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from emofuse.weights.checkpoint import load_checkpoint
 from emofuse.weights.fetch import fetch_weights
 from emofuse.weights.registry import REGISTRY, WeightsEntry, default_weights, find_entry
-from emofuse.weights.resolve import ResolvedWeights, resolve_weights
+from emofuse.weights.resolve import ResolvedWeights, locate_file, resolve_weights
 from emofuse.weights.store import StoredWeights, Verdict, import_weights, stored_weights, verify_weights, weights_dir
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "find_entry",
     "import_weights",
     "load_checkpoint",
+    "locate_file",
     "resolve_weights",
     "stored_weights",
     "verify_weights",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from emofuse.errors import WeightsError, did_you_mean
 from emofuse.specs import FileWeights, RandomWeights, RegistryWeights, WeightsSpec
 from emofuse.weights.content import hash_file, why_no_model
 from emofuse.weights.registry import REGISTRY
-from emofuse.weights.store import find_stored, how_to_get, stored_weights
+from emofuse.weights.store import find_stored, how_to_get, stored_weights, weights_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +49,52 @@ def resolve_weights(spec: WeightsSpec) -> ResolvedWeights:
             return _resolve_stored(spec.name)
 
 
-def _resolve_file(spec: FileWeights) -> ResolvedWeights:
-    path = spec.path.expanduser()
-    if not path.is_file():
-        raise WeightsError(f"no file of weights at {path}: correct weights.path in the spec")
-    reason = why_no_model(path)
-    if reason is not None:
+def locate_file(spec: FileWeights, beside: Sequence[Path] = ()) -> FileWeights:
+    """Weights of a file as they are recorded: its absolute path, where it is now, and its hash.
+
+    A file of a known hash that is not where the spec says any more, or is another one now, is looked for by that hash:
+    in its folder, in others and in the folder of weights. No other file is ever taken.
+
+    Args:
+        spec: with its hash, if it is known.
+        beside: folders to look in as well.
+
+    Raises:
+        WeightsError: no such file; names the path, the hash and what to do.
+    """
+    path = spec.path.expanduser().absolute()
+    if path.is_file() and (reason := why_no_model(path)) is not None:
         raise WeightsError(f"{path} {reason}")
-    sha256 = _hash_once(path)
-    if spec.sha256 is not None and sha256 != spec.sha256:
-        raise WeightsError(f"{path}: the spec says SHA-256 {spec.sha256}, the file has {sha256}")
-    return ResolvedWeights("file", path.name, path, sha256)
+    is_there = path.is_file()
+    if spec.sha256 is None:
+        if not is_there:
+            raise WeightsError(f"no file of weights at {path}: correct weights.path in the spec")
+        return FileWeights(path=path, sha256=_hash_once(path))
+    if is_there and _hash_once(path) == spec.sha256:
+        return FileWeights(path=path, sha256=spec.sha256)
+    places = list(dict.fromkeys([path.parent, *(folder.absolute() for folder in beside), weights_dir().absolute()]))
+    found = next((other for other in _candidates(path, places) if _hash_once(other) == spec.sha256), None)
+    if found is not None:
+        return FileWeights(path=found, sha256=spec.sha256)
+    what = f"the spec says SHA-256 {spec.sha256}, "
+    what += f"the file has {_hash_once(path)}" if is_there else "and there is no such file"
+    raise WeightsError(
+        f"{path}: {what}; nor is one of this hash in {', '.join(map(str, places))}. Put the file back, or keep it in "
+        "the folder of weights: emofuse weights import PATH --as NAME"
+    )
+
+
+def _candidates(path: Path, folders: Sequence[Path]) -> Iterator[Path]:
+    """Files of some folders that may be a file that has moved: those of its name first, then those of its suffix."""
+    yield from (folder / path.name for folder in folders if (folder / path.name).is_file())
+    for folder in folders:
+        if folder.is_dir():
+            yield from (other for other in sorted(folder.iterdir()) if other.suffix == path.suffix and other.is_file())
+
+
+def _resolve_file(spec: FileWeights) -> ResolvedWeights:
+    found = locate_file(spec)
+    return ResolvedWeights("file", found.path.name, found.path, found.sha256)
 
 
 def _resolve_stored(name: str) -> ResolvedWeights:

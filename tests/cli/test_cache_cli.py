@@ -62,6 +62,17 @@ def test_build_tells_what_it_did_and_what_went_wrong(build, tmp_path):
     assert open_cache(tmp_path / "out" / "f.zarr").streams["lbp"].counts()["ok"] == 6
 
 
+def test_a_problem_is_named_by_the_sample_in_the_cache_s_order_not_in_that_of_the_listing(build, images):
+    build()
+    (images / "fear" / "00.png").write_bytes(
+        b"no picture either"
+    )  # the first one of the listing, the last of the cache
+    assert "  row 7, fear/00: no picture of a known format" in build().stdout
+    (images / "joy" / "1.png").unlink()  # the listing is shorter than the cache now
+    (images / "joy" / "99.png").write_bytes(b"nor this")
+    assert "  row 8, joy/99: no picture of a known format" in build("--on-bad-rows", "keep").stdout
+
+
 def test_a_second_build_says_that_nothing_is_to_do(build):
     build()
     result = build()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from emofuse.errors import CacheError, DatasetError, ProfileError, SpecError, TrainingError
@@ -82,7 +84,8 @@ def test_weights_that_are_not_here_are_stood_in_for_and_told():
     assert notes[0].startswith("places365: RANDOM WEIGHTS stand in, because the weights 'places365' are not on this")
     assert notes[1].endswith("emofuse weights fetch yolov5nu")
     assert notes[2] == "resnet18: RANDOM WEIGHTS, as the pipeline says."
-    assert notes[3].startswith("resnet50: RANDOM WEIGHTS stand in, because no file of weights at nowhere.pth")
+    assert notes[3].startswith("resnet50: RANDOM WEIGHTS stand in, because no file of weights at ")
+    assert str(Path("nowhere.pth").absolute()) in notes[3]
 
 
 def test_weights_that_are_here_are_used(shared_data):

@@ -5,19 +5,20 @@ Wiring only: every step lives in its own module, and what it produced is found a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from emofuse.cache.reader import Cache, open_cache
 from emofuse.datasets import OnBadRows, read_dataset
 from emofuse.datasets.manifest import Manifest
+from emofuse.datasets.split_needs import SplitNeed, check_needs, needs_of_runs
 from emofuse.extraction import BuildOptions, BuildSummary, Progress, build_cache, estimate_build
 from emofuse.report import ReportFiles
 from emofuse.report.notes import gather_notes
 from emofuse.report.stamp import report_when_needed
 from emofuse.results import RunRecord
-from emofuse.specs import DatasetSpec, DemoSpec, PipelineSpec, RunSpec, SplitSpec
+from emofuse.specs import DatasetSpec, DemoSpec, HoldoutSplit, PipelineSpec, RunSpec, SplitSpec
 from emofuse.training.runs import train_runs
 
 
@@ -91,7 +92,8 @@ def expand_runs(spec: PipelineSpec) -> Iterator[RunSpec]:
     """Every run once per split seed (if there are any) and per seed, a configuration's repeats side by side."""
     repeat = spec.repeat
     for run in spec.runs:
-        splits: list[SplitSpec] = [repeat.split.model_copy(update={"seed": seed}) for seed in repeat.split_seeds]
+        drawn = run.split if isinstance(run.split, HoldoutSplit) else repeat.split  # test rows that are kept stay kept
+        splits: list[SplitSpec] = [drawn.model_copy(update={"seed": seed}) for seed in repeat.split_seeds]
         for split in splits or [run.split]:
             for seed in repeat.seeds:
                 yield run.model_copy(update={"split": split, "train": run.train.model_copy(update={"seed": seed})})
@@ -116,8 +118,8 @@ def run_pipeline(
         EmofuseError: whatever a step raises; what was finished is kept.
     """
     paths = PipelinePaths(options.out)
-    cache, build = prepare_cache(spec, options, say=say, progress=progress)
     runs = list(expand_runs(spec))
+    cache, build = prepare_cache(spec, options, needs_of_runs(runs), say=say, progress=progress)
 
     def tell(index: int, record: RunRecord, trained_now: bool) -> None:
         say(f"run {index + 1}/{len(runs)}: {_describe_run(record, trained_now)}")
@@ -146,6 +148,7 @@ def run_pipeline(
 def prepare_cache(
     spec: PipelineSpec,
     options: PipelineOptions,
+    needs: Sequence[SplitNeed],
     *,
     say: Callable[[str], None],
     progress: Progress | None = None,
@@ -155,6 +158,7 @@ def prepare_cache(
     Args:
         spec: the pipeline.
         options: of this machine and call.
+        needs: what will be trained on it needs of its splits, which is checked before anything is extracted.
         say: is given one line per step.
         progress: follows the building.
 
@@ -165,6 +169,7 @@ def prepare_cache(
     dataset = _dataset(spec, options)
     manifest = read_dataset(dataset, on_bad_rows=options.on_bad_rows)
     _tell_dataset(manifest, say)
+    check_needs(manifest, needs)
 
     options.out.mkdir(parents=True, exist_ok=True)
     build = build_cache(paths.cache, manifest, spec.cache, _build_options(options), progress)
@@ -185,18 +190,20 @@ def estimate_pipeline(spec: PipelineSpec, options: PipelineOptions, *, say: Call
     Raises:
         EmofuseError: whatever the steps would raise before they begin.
     """
-    runs = sum(1 for _ in expand_runs(spec))
+    runs = list(expand_runs(spec))
     dataset = _dataset(spec, options)
     if isinstance(dataset, DemoSpec) and not (dataset.root and dataset.root.is_dir()):
         say(f"dataset: {dataset.images} images to generate in {dataset.root}; they must be there for an estimate")
     else:
         manifest = read_dataset(dataset, on_bad_rows=options.on_bad_rows)
         _tell_dataset(manifest, say)
+        check_needs(manifest, needs_of_runs(runs))
         for line in estimate_build(
             PipelinePaths(options.out).cache, manifest, spec.cache, _build_options(options)
         ).describe():
             say(f"cache: {line}")
-    say(f"runs: {runs} of {len(spec.runs)} configurations; those that are done already are read and not trained again")
+    count = f"{len(runs)} of {len(spec.runs)} configurations"
+    say(f"runs: {count}; those that are done already are read and not trained again")
 
 
 def _dataset(spec: PipelineSpec, options: PipelineOptions) -> DatasetSpec:

@@ -7,11 +7,12 @@ import os
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import emofuse
 from emofuse.cli import app
-from emofuse.errors import DatasetError
+from emofuse.errors import DatasetError, TrainingError
 from emofuse.extraction import BuildOptions
 from emofuse.pipeline import PipelineOptions, PipelinePaths, expand_runs, run_pipeline
 from emofuse.predict import Predictor, find_images
@@ -248,3 +249,26 @@ def test_predict_lists_a_folder_by_the_rule_of_datasets_and_says_what_is_left_ou
     os.mkfifo(tmp_path / "fifo.jpg")
     with pytest.raises(DatasetError, match="is neither a file nor a folder"):
         find_images(tmp_path / "fifo.jpg")
+
+
+def test_a_split_that_the_runs_lack_is_an_error_before_extraction(tmp_path):
+    root, out = tmp_path / "faces", tmp_path / "out"
+    for split, count in (("train", 8), ("test", 3)):
+        for label in ("happy", "sad"):
+            (root / split / label).mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (40, 30), (20 * number, 90, 50)).save(root / split / label / f"{number}.png")
+
+    def spec(**run):
+        runs = [{"name": "A", "features": {"streams": ["lbp"]}, "train": {"epochs": 1}, **run}]
+        cache = {"streams": [{"kind": "lbp", "without_face": "whole_image"}]}
+        data = {"name": "mine", "dataset": {"kind": "folder", "root": str(root)}, "cache": cache, "runs": runs}
+        return parse_spec(PipelineSpec, data, "mine.yaml")
+
+    with pytest.raises(TrainingError, match=r"no labelled row has split 'val'.*kind: holdout.*fold: \{count: 5\}"):
+        run_pipeline(spec(), options(out), say=lambda _: None)
+    assert not out.exists()
+    summary = run_pipeline(spec(split={"kind": "holdout", "val": 0.25}), options(out), say=lambda _: None)
+    (record,) = summary.records
+    assert sum(row["support"] for row in record.metrics["test"]["per_class"]) == 6
+    assert run_pipeline(spec(fold={"count": 4}), options(out), say=lambda _: None).trained == 1

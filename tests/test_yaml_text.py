@@ -16,7 +16,8 @@ def problems(text):
 
 
 def test_keys_given_twice_are_all_named_with_both_lines():
-    text = "runs:\n- name: A\n  train: {epochs: 2}\n  train: {batch_size: 4}\nname: x\ncache: {streams: [], streams: []}\nname: y\n"
+    runs = "runs:\n- name: A\n  train: {epochs: 2}\n  train: {batch_size: 4}\n"
+    text = f"{runs}name: x\ncache: {{streams: [], streams: []}}\nname: y\n"
     assert problems(text) == [
         "runs[0].train is given twice (lines 3 and 4): leave one of them out",
         "cache.streams is given twice (lines 6 and 6): leave one of them out",

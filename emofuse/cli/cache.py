@@ -85,7 +85,7 @@ def build(
         typer.echo(f"{dataset.root}: its images are not generated yet; they must be there for an estimate")
         return
     manifest = read_dataset(dataset, on_bad_rows=on_bad_rows)
-    for note in manifest.info["notes"]:
+    for note in [*manifest.info["notes"], *_split_notes(manifest)]:
         typer.echo(f"dataset: {note}")
     if dry_run:
         for line in estimate_build(path, manifest, cache_spec, options).describe():
@@ -99,6 +99,15 @@ def build(
     typer.echo(f"{path}: {summary.describe()}")
     if summary.problems:
         _print_problems(summary, open_cache(path).manifest)  # its rows are those of the cache, not of the listing
+
+
+def _split_notes(manifest: Manifest) -> list[str]:
+    """What keeps runs from being trained on the splits as they are: better known before hours of extraction."""
+    from emofuse.datasets.split_needs import SplitNeed, describe_lack
+    from emofuse.specs import OfficialSplit
+
+    lack = describe_lack(manifest, [SplitNeed(OfficialSplit())])
+    return [f"runs cannot be trained on these splits as they are: {lack}"] if lack else []
 
 
 @app.command()

@@ -60,11 +60,11 @@ def check(
     console = Console(highlight=False, markup=False, soft_wrap=True)
     with console.status("Reading rows and files"):
         listing = spec.look()
-    _print_counts(console, listing, spec.kind)
+    _print_counts(console, listing, spec.kind, target)
     with console.status("Reading headers of images"):
         sizes = measure_images(listing, limit=None if all_images else 2000)
     _print_sizes(console, sizes)
-    has_problems = _print_problems(console, listing, sizes)
+    has_problems = _print_problems(console, listing, sizes, _split_problem(target, listing))
     if has_problems and on_bad_rows == "raise":
         raise typer.Exit(1)
 
@@ -118,8 +118,10 @@ def _print_table(console: Console, header: Sequence[str], rows: Sequence[Sequenc
     console.print(table, width=None if console.is_terminal else _PLAIN_WIDTH)
 
 
-def _print_counts(console: Console, listing: Listing, kind: str) -> None:
+def _print_counts(console: Console, listing: Listing, kind: str, target: str) -> None:
+    from emofuse.datasets.split_needs import SplitNeed, describe_lack
     from emofuse.datasets.summary import count_rows
+    from emofuse.specs import OfficialSplit
 
     manifest = listing.manifest
     table = count_rows(manifest)
@@ -129,6 +131,9 @@ def _print_counts(console: Console, listing: Listing, kind: str) -> None:
     _print_table(console, ("label", *table.splits, "total"), rows)
     for note in manifest.info["notes"]:
         console.print(f"Note: {note}")
+    lack = describe_lack(manifest, [SplitNeed(OfficialSplit())])
+    if lack and kind == target:
+        console.print(f"Note: runs cannot be trained on these splits as they are: {lack}")
 
 
 def _print_sizes(console: Console, sizes: SizeSummary) -> None:
@@ -141,11 +146,25 @@ def _print_sizes(console: Console, sizes: SizeSummary) -> None:
         _print_table(console, ("", "min", "median", "max"), rows)
 
 
-def _print_problems(console: Console, listing: Listing, sizes: SizeSummary) -> bool:
-    """Prints bad rows and unreadable images; whether there are any."""
+def _split_problem(target: str, listing: Listing) -> str | None:
+    """What the runs of a pipeline lack in the dataset's splits."""
+    from emofuse.datasets.split_needs import describe_lack, needs_of_pipeline
+    from emofuse.specs import read_pipeline_spec
+    from emofuse.specs.datasets import DATASETS
+
+    if target in DATASETS.names():  # as `dataset_spec` takes it
+        return None
+    return describe_lack(listing.manifest, needs_of_pipeline(read_pipeline_spec(target)))
+
+
+def _print_problems(console: Console, listing: Listing, sizes: SizeSummary, lack: str | None) -> bool:
+    """Prints bad rows, unreadable images and what runs lack; whether there is anything."""
+    if lack:
+        console.print(f"\nProblem: the pipeline's runs cannot be trained on this dataset: {lack}")
     if not listing.bad_count and not sizes.unreadable:
-        console.print("\nProblems: none")
-        return False
+        if not lack:
+            console.print("\nProblems: none")
+        return lack is not None
     console.print(f"\nProblems: bad rows {listing.bad_count}, images with an unreadable header {len(sizes.unreadable)}")
     if listing.bad_count:
         console.print(listing.describe_bad_rows())

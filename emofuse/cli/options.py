@@ -17,8 +17,12 @@ Pipeline = Annotated[str, typer.Argument(help="Name of a pipeline that travels w
 CachePath = Annotated[Path, typer.Argument(help="Path of the cache.")]
 Data = Annotated[Path | None, typer.Option(help="Root of the dataset; overrides the pipeline's.")]
 Split = Annotated[
-    Literal["official", "stratified"] | None,
-    typer.Option(help="The dataset's own split, or a stratified 70/20/10.", show_default="pipeline's, or official"),
+    Literal["official", "stratified", "holdout"] | None,
+    typer.Option(
+        help="The dataset's own split; a stratified 70/20/10; or its own test rows, and a tenth of the others to "
+        "validate on.",
+        show_default="pipeline's, or official",
+    ),
 ]
 FollowLinks = Annotated[
     bool,

@@ -87,6 +87,7 @@ def _build(
 ) -> Cache:
     """The cache of the sweep's pipeline, built first as far as it is not."""
     from emofuse.cli.progress import build_progress
+    from emofuse.datasets.split_needs import needs_of_sweep
     from emofuse.pipeline import PipelineOptions, prepare_cache
 
     pipeline = _pipeline_of(spec)
@@ -99,7 +100,7 @@ def _build(
         device=build.device,
     )
     with build_progress() as progress:
-        built, _ = prepare_cache(pipeline, options, say=typer.echo, progress=progress)
+        built, _ = prepare_cache(pipeline, options, needs_of_sweep(spec), say=typer.echo, progress=progress)
     return built
 
 

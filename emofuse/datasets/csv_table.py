@@ -1,16 +1,16 @@
-"""Reader of a CSV table: one row an image, with columns for path, label and, if there is one, split."""
+"""Reader of a table (CSV and its like): one row an image, with columns for path, label and, if there is one, split."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import polars as pl
 
 from emofuse.datasets.files import LFS_MAGIC
-from emofuse.datasets.folder import SPLIT_NAMES
 from emofuse.datasets.rows import (
     RESERVED,
     Faults,
@@ -24,8 +24,10 @@ from emofuse.datasets.rows import (
     normalised_paths,
     open_files,
 )
+from emofuse.datasets.separators import SEPARATORS_SHOWN, find_separator
+from emofuse.datasets.split_names import describe_split_names, read_split_names
 from emofuse.errors import DatasetError, did_you_mean
-from emofuse.specs.datasets import CustomDatasetSpec, OfficialSplit
+from emofuse.specs.datasets import CustomDatasetSpec, StratifiedSplit
 
 _SPLIT_COLUMN_NAMES = frozenset({"split", "usage", "partition", "set", "fold"})
 
@@ -48,6 +50,7 @@ class CsvSpec(CustomDatasetSpec):
 def read_csv_table(spec: CsvSpec) -> Listing:
     """Lists the rows of a table in its order; classes are its labels in alphabetical order.
 
+    The table may be separated by commas, semicolons, tabs or bars: its header says which (see `separators`).
     Rows are numbered as a spreadsheet numbers them: the header is row 1. Spaces around names and values are removed,
     and backslashes of paths become slashes (tables are written on Windows too). An empty label is an unlabelled row.
     Columns that the spec does not name become attributes, as numbers where all their values are numbers; one that is
@@ -58,7 +61,8 @@ def read_csv_table(spec: CsvSpec) -> Listing:
     """
     root = check_root(spec.root, spec.kind)
     path = root / spec.table
-    table = _read_table(path, root)
+    wanted = [name for name in (spec.path_column, spec.label_column, spec.split_column) if name is not None]
+    table = _read_table(path, root, wanted)
     columns = _used_columns(spec, path, table.values.columns)
     faults = Faults()
     for row, count in table.ragged.items():
@@ -68,13 +72,18 @@ def read_csv_table(spec: CsvSpec) -> Listing:
     paths = below_root(paths, root / spec.image_dir)
     labels = table.values[columns["label"]]
     split = pl.lit(None, pl.String)
+    notes = []
     if "split" in columns:
-        split = pl.lit(_splits(table.values[columns["split"]], labels, table.ragged, faults))
+        values = table.values[columns["split"]]
+        names = read_split_names(values.drop_nulls().unique(maintain_order=True))
+        split = pl.lit(_splits(values, names, labels, table.ragged, faults))
+        if described := describe_split_names(names):
+            notes.append(f"column {columns['split']!r} is read so: {described}")
     listed = pl.DataFrame({"row": table.row_numbers, "sample_id": ids_from_paths(paths), "label": labels}).with_columns(
         _below_image_dir(paths, spec.image_dir, root), file=pl.lit(spec.table.as_posix()), split=split
     )
     listed = listed.with_columns(_attributes(table.values, columns.values()))
-    found = FoundRows(listed, sorted(labels.drop_nulls().unique()), root.resolve().name, spec.kind, faults)
+    found = FoundRows(listed, sorted(labels.drop_nulls().unique()), root.resolve().name, spec.kind, faults, notes)
     return check_rows(found, root, spec.split, open_files(root, follow_links=spec.follow_links))
 
 
@@ -86,17 +95,18 @@ class _Table(NamedTuple):
     ragged: dict[int, int]
 
 
-def _read_table(path: Path, root: Path) -> _Table:
+def _read_table(path: Path, root: Path, wanted: Sequence[str]) -> _Table:
     if not path.is_file():
-        tables = sorted(found.name for found in root.glob("*.csv"))
-        there = f"; there are: {', '.join(tables)}" if tables else f"; there is no *.csv in {root}"
+        tables = sorted(found.name for suffix in ("csv", "tsv", "tab") for found in root.glob(f"*.{suffix}"))
+        there = f"; there are: {', '.join(tables)}" if tables else f"; there is no *.csv or *.tsv in {root}"
         raise DatasetError(f"{path}: no such table{did_you_mean(path.name, tables)}{there}. Set it with `table`")
     row_numbers: list[int] = []
     rows: list[list[str]] = []
     ragged: dict[int, int] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
+            separator, first_lines = find_separator(file, wanted)
+            reader = csv.reader(chain(first_lines, file), delimiter=separator)
             header = _header(path, next(reader, []))
             for number, row in enumerate(reader, start=2):
                 if not row:  # a blank line: no row, but it counts
@@ -132,7 +142,7 @@ def _used_columns(spec: CsvSpec, path: Path, available: list[str]) -> dict[str, 
     """The columns of path, label and, for the official split, split; all of them in the table."""
     columns = {"path": spec.path_column, "label": spec.label_column}
     problems = []
-    if isinstance(spec.split, OfficialSplit):
+    if not isinstance(spec.split, StratifiedSplit):
         if spec.split_column is None:
             guess = next((name for name in available if name.lower() in _SPLIT_COLUMN_NAMES), None)
             way = f"set `split_column: {guess}`" if guess else "set `split_column`, if there is such a column"
@@ -145,14 +155,18 @@ def _used_columns(spec: CsvSpec, path: Path, available: list[str]) -> dict[str, 
     for use, name in columns.items():
         if name not in available:
             problems.append(f"{use}_column: there is no column {name!r}{did_you_mean(name, available)}")
+    if problems and len(available) == 1:
+        problems.append(f"the table has one column alone: its fields must be separated by one of {SEPARATORS_SHOWN}")
     if problems:
         raise DatasetError(f"{path} (columns: {', '.join(available)}): {' | '.join(problems)}")
     return columns
 
 
-def _splits(values: pl.Series, labels: pl.Series, ragged: Collection[int], faults: Faults) -> pl.Series:
+def _splits(
+    values: pl.Series, names: Mapping[str, str], labels: pl.Series, ragged: Collection[int], faults: Faults
+) -> pl.Series:
     """train, val, test or null (N,). Only a row without a label may have no split."""
-    splits = values.str.to_lowercase().replace_strict(SPLIT_NAMES, default=None, return_dtype=pl.String)
+    splits = values.replace_strict(names, default=None, return_dtype=pl.String)
     for row in (splits.is_null() & (values.is_not_null() | labels.is_not_null())).arg_true():
         if row not in ragged:
             faults.add(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -20,19 +20,11 @@ from emofuse.datasets.rows import (
     ids_from_paths,
     open_files,
 )
+from emofuse.datasets.split_names import describe_split_names, read_split_folders
 from emofuse.datasets.splits import SPLITS
 from emofuse.datasets.walk import FolderWalk, joined
 from emofuse.errors import DatasetError
-from emofuse.specs.datasets import CustomDatasetSpec, OfficialSplit
-
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
+from emofuse.specs.datasets import CustomDatasetSpec, StratifiedSplit
 
 
 class FolderSpec(CustomDatasetSpec):
@@ -60,7 +52,7 @@ def read_folder(spec: FolderSpec) -> Listing:
     files = open_files(root, follow_links=spec.follow_links)
     walk = _Walk(FolderWalk(files))
     split_folders = walk.split_folders(root)
-    if isinstance(spec.split, OfficialSplit) and not split_folders:
+    if not isinstance(spec.split, StratifiedSplit) and not split_folders:
         raise DatasetError(
             f"{root}: has no folders train, val, test, so it has no official split. Ask for a stratified one: "
             "`split: {kind: stratified}` (dataset check: --split stratified)"
@@ -70,7 +62,10 @@ def read_folder(spec: FolderSpec) -> Listing:
             walk.visit_labels(name, split)
     else:
         walk.visit_labels("", None)
-    return check_rows(walk.rows(root, spec.kind), root, spec.split, files)
+    found = walk.rows(root, spec.kind)
+    if names := describe_split_names(split_folders):
+        found = replace(found, notes=[f"split folders are read so: {names}", *found.notes])
+    return check_rows(found, root, spec.split, files)
 
 
 class _Image(NamedTuple):
@@ -95,7 +90,7 @@ class _Walk:
             DatasetError: folders with images lie beside split folders.
         """
         names = [entry.name for entry in self.walk.entries("") if entry.is_dir]
-        split_folders = {name: SPLIT_NAMES[name.lower()] for name in names if name.lower() in SPLIT_NAMES}
+        split_folders = read_split_folders(names)
         if not split_folders:
             self.walk = FolderWalk(self.walk.files)  # the labels are still to be listed
             return {}

@@ -18,11 +18,13 @@ import numpy as np
 import polars as pl
 
 from emofuse.datasets.files import DatasetFiles, FileFault
+from emofuse.datasets.label_notes import label_notes
 from emofuse.datasets.manifest import COLUMNS, FILE_COLUMNS, Manifest
 from emofuse.datasets.remote_files import RemoteFiles
-from emofuse.datasets.splits import stratified_split
+from emofuse.datasets.split_names import KNOWN_SPLIT_NAMES
+from emofuse.datasets.splits import make_splits
 from emofuse.errors import DatasetError, did_you_mean
-from emofuse.specs import OfficialSplit, StratifiedSplit
+from emofuse.specs import OfficialSplit, SplitSpec
 from emofuse.stores import as_path, is_remote
 
 Files = DatasetFiles | RemoteFiles
@@ -49,7 +51,7 @@ _ADVICE: Mapping[str, str] = {
     FileFault.OUTSIDE: "absolute, with '..', or a link to elsewhere; links of your own are followed with "
     "--follow-links, or `follow_links: true` of the dataset; those to the content of a hub snapshot, git-annex or DVC "
     "beside the root are followed unasked",
-    RowFault.UNKNOWN_SPLIT: "known: train or training, val, valid or validation, test",
+    RowFault.UNKNOWN_SPLIT: f"known: {KNOWN_SPLIT_NAMES}",
 }
 
 
@@ -142,11 +144,11 @@ class Listing:
         return "\n".join(lines)
 
 
-def check_rows(found: FoundRows, root: Path, split: OfficialSplit | StratifiedSplit, files: Files) -> Listing:
+def check_rows(found: FoundRows, root: Path, split: SplitSpec, files: Files) -> Listing:
     """Holds every row against the disk, the classes and the other rows, and splits the rows if the spec says so.
 
     A bad row keeps its place: its label becomes null if it is unknown, a repeated id gets a number behind it, and
-    `problem` says what is wrong. A stratified split counts bad rows in, so that repairing a file moves no other row.
+    `problem` says what is wrong. A split that is drawn counts bad rows in, so that repairing a file moves no other row.
 
     Raises:
         DatasetError: there is no row at all.
@@ -157,8 +159,8 @@ def check_rows(found: FoundRows, root: Path, split: OfficialSplit | StratifiedSp
     table = found.table.with_columns(below_root(normalised_paths(found.table["path"]), root).alias("path"))
     stamps = _check_files(table["path"], files, faults)
     table = table.with_columns(_known_labels(table["label"], found.classes, faults), _unique_ids(table, faults))
-    if isinstance(split, StratifiedSplit):
-        splits = stratified_split(table["label"].to_list(), split)
+    if not isinstance(split, OfficialSplit):
+        splits = make_splits(table["label"].to_list(), table["split"].to_list(), split)
         table = table.with_columns(pl.Series("split", splits, dtype=pl.String))
 
     faulty = faults.table()
@@ -173,7 +175,11 @@ def check_rows(found: FoundRows, root: Path, split: OfficialSplit | StratifiedSp
         "rows": table.height,
         "bad_rows": problems.height,
         "split": split.model_dump(mode="json"),
-        "notes": [*found.notes, *files.notes()],
+        "notes": [
+            *found.notes,
+            *files.notes(),
+            *label_notes(table["label"].to_list(), table["split"].to_list(), split),
+        ],
     }
     if files.follow_links:
         info["follow_links"] = True

@@ -46,6 +46,7 @@ class DatasetChanges:
         layout: of the cache as it will be.
         replaced: (n,) rows whose images are others than those that were extracted, ascending.
         is_new_manifest: whether that of the cache says anything else.
+        is_new_but_for_notes: whether it does if notes for the reader, which depend on this code too, do not count.
         lines: every change in words.
     """
 
@@ -54,6 +55,7 @@ class DatasetChanges:
     layout: CacheLayout
     replaced: npt.NDArray[np.int64]
     is_new_manifest: bool
+    is_new_but_for_notes: bool
     lines: tuple[str, ...]
 
     @property
@@ -84,14 +86,17 @@ def notice_changes(path: Path, layout: CacheLayout, manifest: Manifest, *, keep_
                 f"{path} holds {layout.rows} rows of other samples than the dataset's {len(manifest)}, and which they "
                 f"are cannot be told: {error}"
             ) from None
-        return DatasetChanges(manifest, layout, layout, np.empty(0, np.int64), is_new_manifest=True, lines=())
+        return DatasetChanges(
+            manifest, layout, layout, np.empty(0, np.int64), is_new_manifest=True, is_new_but_for_notes=True, lines=()
+        )
     lines: list[str] = []
     if not same_order:
         manifest = _in_order_of_cache(path, old, manifest, lines, keep_gone=keep_gone)
     lines += _relabelled(old, manifest)
     manifest, replaced = _compare_files(old, manifest, lines)
     new = layout if same_order else replace(layout, rows=len(manifest), ids_digest=manifest.ids_digest)
-    return DatasetChanges(manifest, layout, new, replaced, not manifest.equals(old), tuple(lines))
+    is_other = not manifest.equals(replace(old, info={**old.info, "notes": manifest.info.get("notes", [])}))
+    return DatasetChanges(manifest, layout, new, replaced, not manifest.equals(old), is_other, tuple(lines))
 
 
 def adopt_changes(path: Path, changes: DatasetChanges) -> None:

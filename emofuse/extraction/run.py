@@ -77,7 +77,7 @@ def build_cache(
             summary = carry_out(path, plan, spec, options, progress=progress)
     except UnwritableCacheError:
         plan = plan_build(path, manifest, spec, keep_gone=options.keep_gone)
-        if plan.missing or plan.to_import or plan.changes is None or plan.changes.is_new_manifest:
+        if plan.missing or plan.to_import or plan.changes is None or plan.changes.is_new_but_for_notes:
             raise
         return BuildSummary(0, 0.0, {})  # a finished cache is of use where it may only be read, too
     return summary if plan.changes is None else replace(summary, changes=plan.changes.lines)

@@ -202,7 +202,7 @@ class Results:
 def repeat_of(run: RunRecord) -> Repeat:
     """The seeds that tell the repeats of a configuration apart."""
     split = run.spec["split"]
-    return (split["seed"] if split["kind"] == "stratified" else None), run.spec["train"]["seed"]
+    return split.get("seed"), run.spec["train"]["seed"]
 
 
 def group_runs(

@@ -206,6 +206,9 @@ def _split_sentence(results: Results) -> str:
     def describe(split: Any) -> str:
         if split["kind"] == "official":
             return "the dataset's own split"
+        if split["kind"] == "holdout":
+            test = "test rows" if split["test"] == "test" else "validation rows as test rows"
+            return f"the dataset's own {test}, with {100 * split['val']:g} % of its others drawn to validate on"
         shares = "/".join(f"{100 * split[part]:g}" for part in SPLITS)
         return f"a stratified {shares} split into training, validation and test rows"
 

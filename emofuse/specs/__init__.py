@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from emofuse.specs.base import Spec, canonical_json, digest
 from emofuse.specs.caches import AugmentSpec, CacheSpec, DecodeSpec, FaceSpec
-from emofuse.specs.datasets import CustomDatasetSpec, DatasetSpec, OfficialSplit, SplitSpec, StratifiedSplit
+from emofuse.specs.datasets import (
+    CustomDatasetSpec,
+    DatasetSpec,
+    HoldoutSplit,
+    OfficialSplit,
+    SplitSpec,
+    StratifiedSplit,
+)
 from emofuse.specs.factors import Factors, Range
 from emofuse.specs.files import bundled_specs, parse_spec, read_cache_spec, read_pipeline_spec, read_sweep_spec
 from emofuse.specs.heads import CustomHeadSpec, HeadSpec
@@ -103,6 +110,7 @@ __all__ = [
     "GridSearch",
     "HalvingSpec",
     "HeadSpec",
+    "HoldoutSplit",
     "ImportedSpec",
     "KernelRidgeHeadSpec",
     "LandmarksSpec",

@@ -45,7 +45,21 @@ class StratifiedSplit(Spec):
         return self
 
 
-SplitSpec = Annotated[OfficialSplit | StratifiedSplit, Field(discriminator="kind")]
+class HoldoutSplit(Spec):
+    """The dataset's own test rows, with validation rows drawn anew from all the others, each label in proportion.
+
+    For datasets that come with training and test rows only (FER2013's folders, RAF-DB). Rows of a validation split of
+    the dataset's own, if it has one, are drawn from like its training rows. `test: val` takes the dataset's
+    validation rows for the test, as papers do where the labels of the test rows are not published (AffectNet).
+    """
+
+    kind: Literal["holdout"] = "holdout"
+    val: float = Field(0.1, gt=0, lt=1)
+    test: Literal["test", "val"] = "test"
+    seed: int = 0
+
+
+SplitSpec = Annotated[OfficialSplit | StratifiedSplit | HoldoutSplit, Field(discriminator="kind")]
 
 
 class DatasetSpecBase(Spec):

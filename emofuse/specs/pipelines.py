@@ -14,7 +14,10 @@ from emofuse.specs.runs import RunSpec, variant_problems
 
 
 class RepeatSpec(Spec):
-    """Every run is trained once per seed and, if `split_seeds` is given, per stratified split of those seeds."""
+    """Every run is trained once per seed and, if `split_seeds` is given, per split of those seeds.
+
+    That is the stratified split `split`; a run whose own split is a `holdout` keeps it, and with it the test rows.
+    """
 
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     split_seeds: tuple[int, ...] = ()

@@ -36,7 +36,7 @@ def parse_yaml(text: str) -> Any:
     except RecursionError:
         raise YamlFaults(["not valid YAML: nested too deeply"]) from None
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 def _repeated_keys(loader: yaml.SafeLoader, node: yaml.Node, place: str, seen: set[int]) -> Iterator[str]:
@@ -65,5 +65,5 @@ def _identity(loader: yaml.SafeLoader, key: yaml.ScalarNode) -> tuple[type, Any]
     """What makes two keys one: `a` and `"a"` are, `1` and `"1"` are not."""
     if key.tag == "tag:yaml.org,2002:merge":
         return yaml.MappingNode, key.value
-    constructed = loader.construct_object(key)  # type: ignore[no-untyped-call]
+    constructed = loader.construct_object(key)
     return type(constructed), constructed

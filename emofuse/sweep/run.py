@@ -22,6 +22,7 @@ from itertools import count
 from pathlib import Path
 
 from emofuse.cache.reader import Cache
+from emofuse.datasets.split_needs import USES
 from emofuse.errors import TrainingError
 from emofuse.report import ReportFiles, SearchSummary
 from emofuse.report.choice import divergence_sentences
@@ -38,7 +39,7 @@ from emofuse.sweep.search import make_search
 from emofuse.sweep.searching import Found, LocalTrainer, Searching, Trainer
 from emofuse.sweep.store import ResultsFolder
 from emofuse.sweep.waves import only_missing, plan_search, searched_runs
-from emofuse.training.data import NEEDED_FOR, TrainingData, check_splits
+from emofuse.training.data import TrainingData
 from emofuse.training.divergence import Divergence
 from emofuse.training.machine import Machine, default_memory_bytes, resolve_device
 from emofuse.training.runs import try_runs
@@ -172,7 +173,7 @@ def plan_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOption
         EmofuseError: as `run_sweep` before it trains.
     """
     with open_trainer(cache, spec, options) as trainer:
-        _check_test_rows(trainer.data)
+        _check_split_rows(trainer.data)
         search = make_search(spec, _kinds(cache))
         batch = search.ask()
         runs = searched_runs(trainer.data, batch, spec)
@@ -219,7 +220,7 @@ def _search(
 ) -> Found:
     """In a function of its own, so that the features are freed before the finalists are trained."""
     with open_trainer(cache, spec, options) as trainer:
-        _check_test_rows(trainer.data)
+        _check_split_rows(trainer.data)
         return Searching(spec, make_search(spec, _kinds(cache)), rows, trainer, progress).search()
 
 
@@ -280,11 +281,16 @@ def _kinds(cache: Cache) -> dict[str, str]:
     return {name: stream.kind for name, stream in cache.streams.items()}
 
 
-def _check_test_rows(data: TrainingData) -> None:
-    """Raises, before hours of search, if nothing could be scored at the end. Labels of test rows are not looked at."""
-    test = data.splits == "test"
-    if not (test & ~data.columns.unreadable(data.columns.streams)).any():
-        check_splits({"test": NEEDED_FOR["test"]}, {"test": int(test.sum())})
+def _check_split_rows(data: TrainingData) -> None:
+    """Raises, before hours of search, if final runs could not be trained or scored. Test labels are not looked at."""
+    lacking, rows = {}, {}
+    for split, use in USES.items():
+        of_split = data.splits == split
+        if split != "test":
+            of_split &= data.labels >= 0
+        if not (of_split & ~data.columns.unreadable(data.columns.streams)).any():
+            lacking[split], rows[split] = use, int(of_split.sum())
+    data.check_splits(lacking, rows)
 
 
 def _write(path: Path, text: str) -> None:

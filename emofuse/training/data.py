@@ -9,17 +9,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from emofuse.datasets.splits import cross_validation_folds, stratified_split
+from emofuse.datasets.split_needs import USES, check_fold_rows, check_labels, check_splits, is_drawn
+from emofuse.datasets.splits import cross_validation_folds, make_splits
 from emofuse.errors import TrainingError
 from emofuse.features import ACTION_UNITS, LEAST_ROWS, Scaling, check_finite, neutral_rows
-from emofuse.specs import RunSpec, SplitSpec, StratifiedSplit, digest
+from emofuse.specs import RunSpec, SplitSpec, digest
 from emofuse.specs.runs import settled
 from emofuse.training.columns import Column, Columns
 from emofuse.training.machine import default_memory_bytes, resolve_device
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
 
 TRAINING_VERSION = 4  # raised whenever this code gives other weights for the same spec and rows: part of every digest
-NEEDED_FOR = {"train": "to learn from", "val": "to choose the epoch on", "test": "to report on"}
 Partition = tuple[tuple[int, int] | None, str]
 """(count, seed) of folds, None for the plain split; SHA-256 of which rows are left out, "" for none."""
 FEATURES_SHARE = 0.5
@@ -66,6 +65,7 @@ class TrainingData:
         self.split = split
         self.classes = tuple(cache.classes)
         self.splits = run_splits(cache, split)
+        self._is_drawn = is_drawn(split, cache.manifest.info)
         chosen_from = (self.splits == "train") | (self.splits == "val")
         self.labels: npt.NDArray[np.int64] = np.where(chosen_from, cache.labels, -1)
         self.memory_bytes = memory_bytes
@@ -151,6 +151,25 @@ class TrainingData:
                 f"are {share / 1e9:.3g} GB for features. Give more memory, or take fewer views or streams"
             )
         return None if needed <= share else self.columns.window(share)
+
+    def check_splits(self, lacking: Mapping[str, str], labelled: Mapping[str, int]) -> None:
+        """Raises if there is a split without a labelled row whose picture can be read.
+
+        Args:
+            lacking: split without such rows -> what they are needed for.
+            labelled: split -> its labelled rows, none of which can be read.
+
+        Raises:
+            TrainingError: with all of them and what to do.
+        """
+        if any(labelled.get(split) for split in lacking):
+            named = " nor ".join(f"{split!r} ({why})" for split, why in lacking.items())
+            counts = ", ".join(f"{split} {labelled.get(split, 0)}" for split in lacking)
+            raise TrainingError(
+                f"no readable labelled row has split {named}: their pictures cannot be read (labelled rows: {counts}). "
+                "`emofuse cache problems CACHE` says why; restore the files and try them again: emofuse cache retry"
+            )
+        check_splits(lacking, set(self.splits.tolist()) - set(lacking), is_drawn=self._is_drawn)
 
     def member(self, spec: RunSpec) -> Member:
         """A run as the engine knows it.
@@ -247,8 +266,9 @@ class TrainingData:
 
     def _plain_split(self, usable: npt.NDArray[np.bool_]) -> list[FoldRows]:
         train, val = (np.flatnonzero(usable & (self.splits == split)) for split in ("train", "val"))
-        lacking = {split: NEEDED_FOR[split] for split, rows in (("train", train), ("val", val)) if not len(rows)}
-        check_splits(lacking, {split: int(np.sum((self.labels >= 0) & (self.splits == split))) for split in lacking})
+        lacking = {split: USES[split] for split, rows in (("train", train), ("val", val)) if not len(rows)}
+        labelled = {split: int(np.sum((self.labels >= 0) & (self.splits == split))) for split in lacking}
+        self.check_splits(lacking, labelled)
         return [FoldRows(train, val)]
 
     def _cross_validation(self, usable: npt.NDArray[np.bool_], count: int, seed: int) -> list[FoldRows]:
@@ -256,58 +276,22 @@ class TrainingData:
         names = [self.classes[label] if is_usable else None for label, is_usable in pairs]
         dealt = np.array([-1 if fold is None else fold for fold in cross_validation_folds(names, count, seed)])
         rows = int(np.sum(dealt >= 0))
-        if rows < count:
-            unreadable = int(np.sum(self.labels >= 0)) - rows
-            besides = f" ({unreadable} more have pictures that cannot be read)" if unreadable else ""
-            raise TrainingError(
-                f"{count} folds need as many labelled rows in the splits 'train' and 'val', got {rows}{besides}. Take "
-                "fewer folds, or have the labels split anew: `split: {kind: stratified}`"
-            )
+        check_fold_rows(rows, count, unreadable=int(np.sum(self.labels >= 0)) - rows)
         return [
             FoldRows(np.flatnonzero((dealt >= 0) & (dealt != fold)), np.flatnonzero(dealt == fold))
             for fold in range(count)
         ]
 
     def _check_labels(self, fold: FoldRows) -> None:
-        found = np.unique(self.labels[fold.train])
-        if len(found) == 1:
-            raise TrainingError(
-                f"all {len(fold.train)} training rows are labelled {self.classes[found[0]]!r}: a head needs at least "
-                "two labels"
-            )
-
-
-def check_splits(lacking: Mapping[str, str], unreadable: Mapping[str, int] = MappingProxyType({})) -> None:
-    """Raises if there is a split without a labelled row whose picture can be read.
-
-    Args:
-        lacking: split without such rows -> what they are needed for.
-        unreadable: split -> its labelled rows that cannot be read.
-
-    Raises:
-        TrainingError: with all of them.
-    """
-    if not lacking:
-        return
-    named = " nor ".join(f"{split!r} ({why})" for split, why in lacking.items())
-    if any(unreadable.get(split) for split in lacking):
-        counts = ", ".join(f"{split} {unreadable.get(split, 0)}" for split in lacking)
-        raise TrainingError(
-            f"no readable labelled row has split {named}: their pictures cannot be read (labelled rows: {counts}). "
-            "`emofuse cache problems CACHE` says why; restore the files and try them again: emofuse cache retry"
-        )
-    raise TrainingError(
-        f"no labelled row has split {named}. Give the dataset such rows, or have its labels split "
-        "anew: `split: {kind: stratified}` in a pipeline, `--split stratified` on the command line"
-    )
+        found, counts = np.unique(self.labels[fold.train], return_counts=True)
+        check_labels({self.classes[label]: int(count) for label, count in zip(found, counts, strict=True)})
 
 
 def run_splits(cache: Cache, spec: SplitSpec) -> npt.NDArray[np.str_]:
     """(N,) str, the split of a run: the manifest's own, or a seeded one of the same labels; "" for no split."""
-    if not isinstance(spec, StratifiedSplit):
-        return np.asarray(cache.splits, dtype=np.str_)
     labels = [cache.classes[label] if label >= 0 else None for label in cache.labels]
-    return np.asarray([split or "" for split in stratified_split(labels, spec)], dtype=np.str_)
+    own = [str(split) for split in cache.splits]
+    return np.asarray([split or "" for split in make_splits(labels, own, spec)], dtype=np.str_)
 
 
 def rows_digest(cache: Cache, splits: npt.NDArray[np.str_], labels: npt.NDArray[np.int64]) -> str:

@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emofuse.datasets.split_needs import USES
 from emofuse.errors import TrainingError
 from emofuse.results import RunRecord, read_record, rename_run, run_dir, write_run
 from emofuse.specs import RunSpec, canonical_json
-from emofuse.training.data import NEEDED_FOR, TrainingData, check_splits, rows_digest
+from emofuse.training.data import TrainingData, rows_digest
 from emofuse.training.divergence import Divergence, divergence_path, read_divergence, write_divergence
 from emofuse.training.engine import OnEpoch
 from emofuse.training.machine import Machine, default_memory_bytes, resolve_device
@@ -268,10 +269,10 @@ class _Training:
         """Raises if there are splits without a row that can be used; all that lack are named together."""
         lacking, labelled = {}, {}
         for spec in {data.partition(run.spec): run.spec for run in runs}.values():
-            for split, reason in NEEDED_FOR.items():
+            for split, reason in USES.items():
                 if spec.fold and split != "test":  # folds are made of both, and have a check of their own
                     continue
                 if not len(split_rows(self._cache, data, spec, split)):
                     lacking[split] = reason
                     labelled[split] = int(((data.splits == split) & (self._cache.labels >= 0)).sum())
-        check_splits(lacking, labelled)
+        data.check_splits(lacking, labelled)

@@ -176,7 +176,7 @@ def test_a_missing_table_names_those_that_there_are(table_at):
     ):
         read(root, table=Path("label.csv"))
     (root / "labels.csv").unlink()
-    with pytest.raises(DatasetError, match=r"labels.csv: no such table; there is no \*.csv in .*things"):
+    with pytest.raises(DatasetError, match=r"labels.csv: no such table; there is no \*.csv or \*.tsv in .*things"):
         read(root)
 
 
@@ -233,3 +233,27 @@ def test_absolute_paths_below_the_root_are_no_escape(tmp_path, image_at):
     listing = list_dataset(CsvSpec(root=tmp_path / "root", image_dir="images", split=StratifiedSplit()))
     assert listing.manifest.table.select("sample_id", "path").row(0) == ("a", "images/a.jpg")
     assert listing.bad_rows.select("row", "fault").rows() == [(3, "path leaves the root")]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_a_table_is_read_whatever_separates_it(table_at, separator):
+    text = 'path,label,note\na.jpg,x,"1 2"\nb.jpg,y,3\n'.replace(",", separator)
+    manifest = read(table_at(text)).table
+    assert manifest.select("path", "label").rows() == [("a.jpg", "x"), ("b.jpg", "y")]
+    assert manifest["note"].to_list() == ["1 2", "3"]
+
+
+def test_commas_within_a_semicolon_table_are_part_of_its_values(table_at):
+    manifest = read(table_at("sep=;\npath;label;height, cm\na.jpg;x;1,5\nb.jpg;x, y;2\n"))
+    assert manifest.table["label"].to_list() == ["x", "x, y"]
+    assert manifest.table["height, cm"].to_list() == ["1,5", "2"]
+
+
+def test_the_columns_that_are_wanted_decide_what_separates(table_at):
+    manifest = read(table_at("path,label,a;b;c;d;e\na.jpg,x,1\nb.jpg,y,2\n"))
+    assert manifest.table["label"].to_list() == ["x", "y"]
+
+
+def test_a_table_of_one_column_is_said_to_be_separated_by_something_else(table_at):
+    with pytest.raises(DatasetError, match=r"the table has one column alone: its fields must be separated by one of"):
+        read(table_at("path:label\na.jpg:x\n"))

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from emofuse.datasets.splits import cross_validation_folds, stratified_split
-from emofuse.specs import StratifiedSplit
+from emofuse.datasets.splits import cross_validation_folds, holdout_split, stratified_split
+from emofuse.specs import HoldoutSplit, StratifiedSplit
 
 
 def counts(labels, spec):
@@ -115,3 +115,40 @@ def test_folds_depend_on_the_seed_alone():
 
 def test_the_folds_of_a_seed_never_change():
     assert cross_validation_folds(["awe"] * 7 + ["fear"] * 5, 3, 0) == [2, 2, 1, 0, 1, 0, 0, 1, 0, 2, 1, 2]
+
+
+def test_labels_with_two_rows_give_val_and_test_what_they_can():
+    labels = [f"person {number}" for number in range(10) for _ in range(2)] + ["single"]
+    found = stratified_split(labels, StratifiedSplit())
+    assert Counter(found) == {"train": 11, "val": 5, "test": 5}
+    assert all("train" in found[first : first + 2] for first in range(0, 20, 2))
+    assert found[20] == "train"
+    assert found != stratified_split(labels, StratifiedSplit(seed=1))
+
+
+def test_labels_with_two_rows_stay_in_train_where_others_fill_the_splits():
+    assert counts(["a"] * 3 + ["b"] * 2 + ["c"] * 2, StratifiedSplit())["b"] == [2, 0, 0]
+
+
+def test_a_holdout_keeps_the_test_rows_and_draws_each_label_in_proportion():
+    labels = ["a"] * 50 + ["b"] * 30 + ["c"] * 2 + ["d"] + [None] + ["a"] * 9
+    own = ["train"] * 40 + ["val"] * 10 + ["train"] * 34 + ["test"] * 9
+    found = holdout_split(labels, own, HoldoutSplit(val=0.2))
+    assert found[84:] == ["test"] * 9
+    assert found[83] is None
+    drawn = Counter(zip(labels[:83], found[:83], strict=True))
+    assert [drawn[label, "val"] for label in "abcd"] == [10, 6, 1, 0]
+    assert [drawn[label, "train"] for label in "abcd"] == [40, 24, 1, 1]
+    assert found == holdout_split(labels, own, HoldoutSplit(val=0.2))
+    assert found != holdout_split(labels, own, HoldoutSplit(val=0.2, seed=1))
+
+
+def test_a_holdout_may_take_the_validation_rows_for_the_test():
+    own = ["train"] * 20 + ["val"] * 4 + ["test"] * 3 + [None]
+    found = holdout_split(["a"] * 28, own, HoldoutSplit(test="val"))
+    assert Counter(found[:20]) == {"train": 18, "val": 2}
+    assert found[20:] == ["test"] * 4 + [None] * 4
+
+
+def test_a_holdout_never_takes_all_rows_of_a_label():
+    assert Counter(holdout_split(["a"] * 3, ["train"] * 3, HoldoutSplit(val=0.99))) == {"val": 2, "train": 1}

@@ -1,0 +1,134 @@
+"""What the labels of a dataset may hide though no row is bad: spellings of one label, missing values, rare labels.
+
+Notes, not errors: a dataset may mean each of these, but whoever trains on it should know.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from emofuse.datasets.split_needs import describe_counts, rare_labels
+from emofuse.datasets.splits import SPLITS
+from emofuse.specs.datasets import SplitSpec
+
+_NAMED = 5
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?")
+_MISSING = frozenset(
+    {"", "nan", "none", "null", "nil", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nat", "missing"}
+    | {"#value!", "#ref!", "#null!", "#num!", "#name?", "#div/0!"}
+)
+
+
+def label_notes(labels: Sequence[str | None], splits: Sequence[str | None], split: SplitSpec) -> list[str]:
+    """One line for each kind of thing that the labels may hide.
+
+    Args:
+        labels: (N,) label names; None is an unlabelled row.
+        splits: (N,) train, val, test or None.
+        split: how they were made.
+    """
+    counts: Counter[str] = Counter(sorted(label for label in labels if label is not None))
+    notes = [*_spellings(counts), *_missing_values(counts)]
+    found: dict[str, set[str]] = defaultdict(set)
+    for label, name in zip(labels, splits, strict=True):
+        if label is not None and name is not None:
+            found[label].add(name)
+    known = {label: found[label] for label in counts if found[label]}
+    if split.kind == "stratified":
+        return [*notes, *_rare(counts, known)]
+    return [*notes, *_absent(known)]
+
+
+def same_label(label: str) -> str:
+    """What spellings of one label have in common.
+
+    Case, Unicode's normal and compatibility forms, invisible characters, the number of spaces, hyphens and underscores
+    for spaces, and how a number is written do not count.
+    """
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).casefold())
+    text = "".join(character for character in text if unicodedata.category(character) != "Cf").strip()
+    if _NUMBER.fullmatch(text):
+        return repr(float(text))
+    return re.sub(r"[\s_-]+", " ", text).strip() or text
+
+
+def _spellings(counts: Mapping[str, int]) -> list[str]:
+    alike: dict[str, dict[str, int]] = defaultdict(dict)
+    for label, rows in counts.items():
+        alike[same_label(label)][label] = rows
+    groups = [describe_spellings(group) for group in alike.values() if len(group) > 1]
+    if not groups:
+        return []
+    text = (
+        "labels that differ in case, spaces, number format or Unicode form alone, and are labels of their own: "
+        f"{_listed(groups)}. Spell them alike if they are one"
+    )
+    return [text]
+
+
+def describe_spellings(counts: Mapping[str, int]) -> str:
+    """`'Happy' (6 rows) and 'happy' (6 rows)`; with code points where the letters look the same."""
+    shown = [unicodedata.normalize("NFC", label) for label in counts]
+    names = [
+        repr(label) if shown.count(unicodedata.normalize("NFC", label)) == 1 and label.isprintable() else ascii(label)
+        for label in counts
+    ]
+    return " and ".join(f"{name} ({_rows(rows)})" for name, rows in zip(names, counts.values(), strict=True))
+
+
+def _missing_values(counts: Mapping[str, int]) -> list[str]:
+    found = {label: rows for label, rows in counts.items() if same_label(label) in _MISSING}
+    if not found:
+        return []
+    text = (
+        f"labels that look like missing values, and are labels like others: {_listed(_with_rows(found))}. Leave a "
+        "label empty if there is none"
+    )
+    return [text]
+
+
+def _rare(counts: Mapping[str, int], known: Mapping[str, set[str]]) -> list[str]:
+    rare = rare_labels(counts)
+    if not rare:
+        return []
+    lacking = [
+        f"{sum(split not in known.get(label, ()) for label in rare)} of them without a {split} row"
+        for split in ("val", "test")
+    ]
+    text = (
+        f"labels with too few rows for one in each split: {len(rare)} of {len(counts)} have fewer than {len(SPLITS)}, "
+        f"{describe_counts(rare)}; {' and '.join(lacking)}"
+    )
+    return [text]
+
+
+def _absent(known: Mapping[str, set[str]]) -> list[str]:
+    """Labels without a row in a split that has rows of others."""
+    present = [split for split in SPLITS if any(split in splits for splits in known.values())]
+    parts = []
+    for split in present:
+        absent = [repr(label) for label, splits in known.items() if split not in splits]
+        if absent:
+            parts.append(f"no {split} row has {_listed(absent, 'or')}")
+    if not parts:
+        return []
+    return [f"labels that not every split has: {'; '.join(parts)}"]
+
+
+def _with_rows(counts: Mapping[str, int]) -> list[str]:
+    return [f"{label!r} ({_rows(rows)})" for label, rows in counts.items()]
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'s' * (count != 1)}"
+
+
+def _listed(items: Sequence[str], word: str = "and") -> str:
+    shown = list(items[:_NAMED])
+    if len(items) > _NAMED:
+        return f"{', '.join(shown)} {word} {len(items) - _NAMED} more"
+    joint = ", " if word == "or" else "; "
+    return joint.join(shown)

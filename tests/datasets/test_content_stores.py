@@ -61,7 +61,7 @@ def test_a_folder_of_the_dataset_may_be_a_link_into_the_content(tmp_path, image_
     (tmp_path / "repo/snapshot/fear").symlink_to("../blobs/more")
     manifest = read_dataset(spec)
     assert manifest.classes == ("awe", "fear", "joy")
-    assert manifest.info["notes"] == [f"{LINKED} {tmp_path / 'repo/blobs'}, followed: 9"]
+    assert manifest.info["notes"][:1] == [f"{LINKED} {tmp_path / 'repo/blobs'}, followed: 9"]
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def derive(kind: str, stored: npt.NDArray[Any], choice: Choice) -> npt.NDArray[n
         CacheError: the stream has another shape than its kind stores.
     """
     spec = STREAMS.find(kind)
-    if spec is not None and spec.stored_shape is not None and stored.shape[1:] != spec.stored_shape:
+    if spec is not None and spec.variants and spec.stored_shape is not None and stored.shape[1:] != spec.stored_shape:
         expected, found = (" x ".join(map(str, shape)) for shape in (spec.stored_shape, stored.shape[1:]))
         raise CacheError(f"a stream of kind {kind!r} must hold {expected} values a row, got {found}")
     derived = stored if spec is None or not choice else spec.derive(stored, dict(choice))

@@ -15,6 +15,7 @@ from emofuse.datasets.manifest import Manifest
 from emofuse.datasets.split_needs import SplitNeed, check_needs, needs_of_runs
 from emofuse.extraction import BuildOptions, BuildSummary, Progress, build_cache, estimate_build
 from emofuse.report import ReportFiles
+from emofuse.report.further import find_metrics
 from emofuse.report.notes import gather_notes
 from emofuse.report.stamp import report_when_needed
 from emofuse.results import RunRecord
@@ -117,6 +118,7 @@ def run_pipeline(
     Raises:
         EmofuseError: whatever a step raises; what was finished is kept.
     """
+    find_metrics(spec.metrics, spec.name)  # before hours of work
     paths = PipelinePaths(options.out)
     runs = list(expand_runs(spec))
     cache, build = prepare_cache(spec, options, needs_of_runs(runs), say=say, progress=progress)
@@ -139,6 +141,7 @@ def run_pipeline(
         baseline=spec.baseline or names[0],
         order=names,
         command=f"emofuse run {spec.name}",
+        metrics=spec.metrics,
         say=say,
     )
     say(f"report: {'written' if written else 'up to date'}, {files.page}")

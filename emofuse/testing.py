@@ -1,4 +1,4 @@
-"""The conformance check for streams: every stream of emofuse passes it, and so should one of your own.
+"""Conformance checks of streams, heads, datasets and metrics: those of emofuse pass them, and so should your own.
 
 from emofuse.specs import CustomStreamSpec
 from emofuse.status import Status
@@ -39,6 +39,7 @@ def test_mean_colour_is_a_stream():
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Sequence
 from contextlib import closing
 from importlib import resources
@@ -46,7 +47,10 @@ from importlib import resources
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.specs import StreamSpec, digest
+from emofuse.metrics import Metric
+from emofuse.specs import Spec, StreamSpec, digest
+from emofuse.specs.datasets import DatasetSpecBase
+from emofuse.specs.heads import HeadSpecBase
 from emofuse.specs.streams import StreamSpecBase
 from emofuse.status import Status
 from emofuse.streams import make_stream
@@ -86,9 +90,7 @@ def check_stream(
     else:
         faults = _stream_faults(target, tried, tolerance, stored=np.dtype(target.dtype))
         name = type(target).__name__
-    if faults:
-        noun = "fault" if len(faults) == 1 else "faults"
-        raise AssertionError(f"{name} breaks the contract of a stream, {len(faults)} {noun}: " + " | ".join(faults))
+    _raise_faults(name, "a stream", faults)
 
 
 def example_samples() -> list[Sample]:
@@ -127,7 +129,7 @@ def _sample(height: int, width: int, *, seed: int, face_px: int | None) -> Sampl
     return Sample(image, Face((points @ turn + middle).astype(np.float32)))
 
 
-def _spec_faults(spec: StreamSpecBase) -> list[str]:
+def _spec_faults(spec: Spec) -> list[str]:
     faults = []
     try:
         copy = pickle.loads(pickle.dumps(spec))  # noqa: S301 - our own bytes
@@ -135,7 +137,7 @@ def _spec_faults(spec: StreamSpecBase) -> list[str]:
         return [f"the spec cannot be pickled, so no worker can receive it ({error}): define its class in a module"]
     if copy != spec or digest(copy) != digest(spec):
         faults.append("the spec is another one after pickling")
-    if type(spec).version < 1:
+    if isinstance(spec, StreamSpecBase) and type(spec).version < 1:
         faults.append(f"version must be >= 1, got {type(spec).version}")
     return faults
 
@@ -244,3 +246,178 @@ def _part(rows: Rows, part: str) -> npt.NDArray[np.generic]:
 def _joined(blocks: list[Rows]) -> Rows:
     features, status, flags = (np.concatenate([_part(rows, part) for rows in blocks]) for part in _PARTS)
     return Rows(features, status, flags)
+
+
+def check_metric(metric: Metric) -> None:
+    """Checks that a metric keeps the contract of `emofuse.metrics.Metric`.
+
+    What must hold: a name that YAML and tables can hold; a number for any rows of any number of classes, also where a
+    class has no row; the same number for rows in another order; better numbers for better answers, in its direction;
+    and, of a metric of confusion matrices, for many matrices at once what it gives for each alone.
+
+    Args:
+        metric: which.
+
+    Raises:
+        AssertionError: names every fault found.
+    """
+    faults = []
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", metric.kind):
+        faults.append(f"kind must be a name of small letters, digits and _, got {metric.kind!r}")
+    if metric.needs not in {"confusion", "probs"}:
+        faults.append(f"needs must be confusion or probs, got {metric.needs!r}")
+    if metric.resamples < 0:
+        faults.append(f"resamples must be >= 0, got {metric.resamples}")
+    try:
+        faults += faults or _metric_faults(metric)
+    except Exception as error:  # noqa: BLE001 - whatever it raises is the finding
+        faults.append(f"its formula raised {type(error).__name__}: {error}")
+    _raise_faults(metric.kind, "a metric", faults)
+
+
+def _metric_faults(metric: Metric) -> list[str]:
+    faults = []
+    for seed, classes in ((0, 2), (1, 3), (2, 8)):
+        rng = np.random.default_rng(seed)
+        labels = rng.integers(0, classes, 80)
+        noise = rng.random((80, classes))
+        scores = {}
+        for what, answers in (("good", labels), ("poor", (labels + 1) % classes)):  # both sure, one wrong
+            probs = noise + 30 * np.eye(classes)[answers]
+            probs /= probs.sum(axis=1, keepdims=True)
+            scores[what] = metric.score(labels, probs)
+            order = rng.permutation(80)
+            turned = metric.score(labels[order], probs[order])
+            if not np.isclose(scores[what], turned, rtol=1e-9, atol=1e-12):
+                faults.append(f"rows in another order are scored {turned:.6g} in the place of {scores[what]:.6g}")
+        if not np.isfinite(list(scores.values())).all():
+            faults.append(f"a score of {classes} classes is not finite: {scores}")
+        elif (scores["good"] < scores["poor"]) if metric.larger_is_better else (scores["good"] > scores["poor"]):
+            told = f"good answers {scores['good']:.4g}, poor {scores['poor']:.4g}"
+            faults.append(f"its direction is the other one: {told}")
+
+        metric.score(labels[labels == labels[0]], probs[labels == labels[0]])  # a resample may miss classes
+    if metric.needs == "confusion":
+        counts = np.random.default_rng(3).integers(1, 9, (5, 4, 4)).astype(np.float64)
+        together, alone = np.asarray(metric.formula(counts)), np.array([metric.formula(each) for each in counts])
+        if together.shape != alone.shape or not np.allclose(together, alone, equal_nan=True):
+            faults.append("matrix by matrix it gives another score than for several at once")
+    return list(dict.fromkeys(faults))
+
+
+def check_dataset(spec: DatasetSpecBase) -> None:
+    """Checks that a dataset keeps the contract of a kind of datasets, on data of your own.
+
+    What must hold: the same rows in the same order twice; an id of its own for every row; labels among the classes;
+    splits that emofuse knows; a spec that can be pickled and whose `kind` is that of the manifest.
+
+    Args:
+        spec: of a dataset with at least one row.
+
+    Raises:
+        AssertionError: names every fault found.
+    """
+    from emofuse.datasets.splits import SPLITS
+
+    faults = _spec_faults(spec)
+    try:
+        listing, again = spec.read(), spec.read()
+    except Exception as error:  # noqa: BLE001 - whatever it raises is the finding
+        _raise_faults(type(spec).__name__, "a dataset", [*faults, f"read() raised {type(error).__name__}: {error}"])
+        return
+    manifest = listing.manifest
+    if not manifest.table.equals(again.manifest.table) or manifest.classes != again.manifest.classes:
+        faults.append("read() gives other rows, or another order, the second time")
+    if manifest.table["sample_id"].n_unique() != len(manifest):
+        faults.append("sample ids are used twice")
+    strange = sorted(set(manifest.table["split"].drop_nulls().to_list()) - set(SPLITS))
+    if strange:
+        faults.append(f"splits must be {', '.join(SPLITS)} or null, got {', '.join(map(repr, strange))}")
+    if len(set(manifest.classes)) != len(manifest.classes):
+        faults.append("two classes have one name")
+    unknown = sorted(set(manifest.table["label"].drop_nulls().to_list()) - set(manifest.classes))
+    if unknown:
+        faults.append(f"labels that are no classes: {', '.join(map(repr, unknown))}")
+    if manifest.info.get("kind") != spec.kind:
+        faults.append(f"the manifest says kind {manifest.info.get('kind')!r}, the spec {spec.kind!r}")
+    _raise_faults(type(spec).__name__, "a dataset", faults)
+
+
+def check_head(spec: HeadSpecBase, *, tolerance: float = 1e-4) -> None:
+    """Checks that a head keeps the contract of a kind of heads: K heads in one module are K heads.
+
+    What must hold: logits (K, B, C), finite; each head of a group gives what it gives alone with the same seed, also
+    in folds of its own; every parameter has a gradient and an axis of heads; a row without any stream has finite
+    logits; a head is the same after its group has shrunk to it; a spec that can be pickled.
+
+    Args:
+        spec: of the head.
+        tolerance: how much logits may differ, as a share of the largest.
+
+    Raises:
+        AssertionError: names every fault found.
+    """
+    faults = _spec_faults(spec)
+    try:
+        faults += _head_faults(spec, tolerance)
+    except Exception as error:  # noqa: BLE001 - whatever it raises is the finding
+        faults.append(f"it raised {type(error).__name__}: {error}")
+    _raise_faults(type(spec).__name__, "a head", faults)
+
+
+_HEAD_DIMS = {"one": 5, "other.stream": 7}
+
+
+def _head_faults(spec: HeadSpecBase, tolerance: float) -> list[str]:
+    import torch
+
+    from emofuse.heads import make_head
+    from emofuse.heads.lanes import Batch, Lane, owners, shrink
+
+    one, both = ("one",), tuple(_HEAD_DIMS)
+    group = [Lane(both, seed=0, fold=0), Lane(one, seed=1, fold=0), Lane(both, seed=2, fold=1)]
+    generator = torch.Generator().manual_seed(0)
+    features = {name: torch.randn(2, 6, dim, generator=generator) for name, dim in _HEAD_DIMS.items()}
+    valid = {name: torch.ones(2, 6, dtype=torch.bool) for name in _HEAD_DIMS}
+    for each in valid.values():
+        each[:, 4:] = False  # rows without any stream
+    batch = Batch({name: torch.where(valid[name][..., None], rows, 0) for name, rows in features.items()}, valid)
+    head = make_head(spec, group, _HEAD_DIMS, 3)
+    logits = head(batch)
+    if tuple(logits.shape) != (3, 6, 3):
+        return [f"logits must be (K, B, C) = (3, 6, 3), got {tuple(logits.shape)}"]
+    faults = [] if torch.isfinite(logits).all() else ["logits are not finite"]
+    logits.square().sum().backward()
+    idle = [name for name, parameter in head.named_parameters() if parameter.grad is None]
+    if idle:
+        faults.append(f"parameters without a gradient: {', '.join(idle)}")
+    lost = sorted(set(head.state_dict()) - set(owners(head)))
+    if lost:
+        faults.append(f"tensors of no layer with lanes (an attribute `lanes`): {', '.join(lost)}")
+        return faults
+    largest = float(logits.abs().max())
+    head.eval()
+    together = head(batch).detach()
+    for index, lane in enumerate(group):
+        dims = {name: _HEAD_DIMS[name] for name in lane.streams}
+        alone = make_head(spec, [Lane(lane.streams, seed=lane.seed)], dims, 3)
+        part = Batch(
+            {name: batch.features[name][lane.fold, None] for name in lane.streams},
+            {name: batch.valid[name][lane.fold, None] for name in lane.streams},
+        )
+        alone.train()
+        apart = float((alone(part)[0] - logits[index]).abs().max().detach())
+        if apart > tolerance * largest:
+            faults.append(f"head {index} of a group differs by {apart:.3g} from the same head alone")
+    shrink(head, [1])
+    first = Batch({k: v[:1] for k, v in batch.features.items()}, {k: v[:1] for k, v in valid.items()})
+    apart = float((head(first)[0] - together[1]).abs().max().detach())
+    if apart > tolerance * largest:
+        faults.append(f"head 1 differs by {apart:.3g} once its group has shrunk to it")
+    return faults
+
+
+def _raise_faults(name: str, what: str, faults: list[str]) -> None:
+    if faults:
+        noun = "fault" if len(faults) == 1 else "faults"
+        raise AssertionError(f"{name} breaks the contract of {what}, {len(faults)} {noun}: " + " | ".join(faults))

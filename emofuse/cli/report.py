@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from emofuse.cli.options import Plugins, load_given_plugins, parse_names
+
 
 def report(
     runs: Annotated[Path, typer.Argument(metavar="RUNS", help="Folder of saved runs.")],
@@ -19,12 +21,23 @@ def report(
         str | None,
         typer.Option(help="Configuration that others are compared with.", show_default="the first trained"),
     ] = None,
+    metrics: Annotated[
+        str, typer.Option(help="Further metrics, with commas: balanced_accuracy,kappa,roc_auc.", show_default="none")
+    ] = "",
+    plugin: Plugins = None,
 ) -> None:
     """Writes tables (CSV, Markdown), figures (SVG, PNG) and one self-contained HTML page; prints the summary."""
+    load_given_plugins(plugin)
+
     from emofuse.report import write_report
 
     files = write_report(
-        runs, out or runs / "report", title=title, baseline=baseline, say=partial(typer.echo, err=True)
+        runs,
+        out or runs / "report",
+        title=title,
+        baseline=baseline,
+        metrics=parse_names(metrics),
+        say=partial(typer.echo, err=True),
     )
     typer.echo(files.summary_markdown.read_text(encoding="utf-8"))
     for path in files:

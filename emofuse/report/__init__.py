@@ -15,6 +15,7 @@ from emofuse.report.configurations import Results, group_runs
 from emofuse.report.figures import FIGURE_FILES, Pictures, draw_pictures
 from emofuse.report.fonts import choose_lettering
 from emofuse.report.formats import escape_markdown
+from emofuse.report.further import find_metrics, further_rows, further_table, score_further
 from emofuse.report.numbers import class_rows, comparison_rows, csv_text, run_rows, search_rows, summary_rows
 from emofuse.report.page import render_page
 from emofuse.report.search import Searched, SearchSummary
@@ -46,6 +47,7 @@ class ReportFiles:
         runs_csv: one row a run, as plain numbers.
         comparisons_csv: one row a configuration but the baseline, as plain numbers; empty if there is no other.
         search_csv: one row a configuration of the search behind the runs, if the report was told of one.
+        metrics_csv: one row a configuration and metric that was asked for by name, if some were.
         figures: folder with every figure as SVG and PNG.
     """
 
@@ -57,11 +59,12 @@ class ReportFiles:
     runs_csv: Path
     comparisons_csv: Path
     search_csv: Path | None
+    metrics_csv: Path | None
     figures: Path
 
     @classmethod
-    def in_folder(cls, folder: Path, *, search: bool = False) -> Self:
-        """The parts of a report that is, or will be, in this folder, with or without those of a search."""
+    def in_folder(cls, folder: Path, *, search: bool = False, metrics: bool = False) -> Self:
+        """The parts of a report that is, or will be, in this folder, with or without those of a search or metrics."""
         return cls(
             page=folder / "index.html",
             summary_markdown=folder / "summary.md",
@@ -71,6 +74,7 @@ class ReportFiles:
             runs_csv=folder / "runs.csv",
             comparisons_csv=folder / "comparisons.csv",
             search_csv=folder / "search.csv" if search else None,
+            metrics_csv=folder / "metrics.csv" if metrics else None,
             figures=folder / "figures",
         )
 
@@ -89,6 +93,7 @@ def write_report(
     only: Collection[str] | None = None,
     command: str = "",
     search: SearchSummary | None = None,
+    metrics: Sequence[str] = (),
     say: Callable[[str], None] | None = None,
 ) -> ReportFiles:
     """Writes tables, figures and the page of a folder of runs. The same runs give the same bytes.
@@ -105,11 +110,14 @@ def write_report(
         only: digests of the runs to report on; all unless given.
         command: what made the runs, for readers who want to make them again.
         search: what the runs are the finalists of, if they are; the report then says how they were chosen.
+        metrics: names of further metrics, computed from the saved predictions (see `emofuse.metrics`).
         say: is given a sentence on names that figures show by number, if there are some.
 
     Raises:
+        SpecError: names of no metric.
         ResultsError: no runs, damaged ones, several datasets, or an unknown baseline or digest.
     """
+    wanted = find_metrics(metrics, "report")
     records = list_runs(runs)
     if only is not None:
         absent = sorted(set(only) - {record.digest for record in records})
@@ -125,16 +133,23 @@ def write_report(
     lettering = choose_lettering(results)
     if say is not None and lettering.numbered:
         say(lettering.notice(_NAMES_ON_A_TERMINAL))
+    further = score_further(results, runs, wanted)
     pictures = draw_pictures(results, uncertainty, lettering)
-    files = ReportFiles.in_folder(out, search=search is not None)
+    files = ReportFiles.in_folder(out, search=search is not None, metrics=bool(wanted))
     # Everything is made before anything is written: a failure leaves a former report as it was.
     texts = _texts(files, results, uncertainty, title)
+    table = further_table(results, wanted, further)
     texts[files.page] = render_page(
-        results, uncertainty, pictures, title=title, command=command, lettering=lettering.notice()
+        results, uncertainty, pictures, title=title, command=command, lettering=lettering.notice(), further=table
     )
+    if table is not None and files.metrics_csv:
+        texts[files.summary_markdown] += "\n" + markdown(table)
+        texts[files.metrics_csv] = csv_text(further_rows(results, wanted, further))
     _write_figures(files.figures, pictures)
     if files.search_csv is None:
         (out / "search.csv").unlink(missing_ok=True)
+    if files.metrics_csv is None:
+        (out / "metrics.csv").unlink(missing_ok=True)
     for path, text in texts.items():
         _replace(path, text.encode())
     return files

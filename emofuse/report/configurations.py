@@ -94,7 +94,7 @@ class Configuration:
 
     def class_metric(self, key: str, split: str = "test") -> list[Spread]:
         """Spread of a metric for each class, in class order: precision, recall, f1, specificity or support."""
-        columns = ([entry[key] for entry in run.metrics[split]["per_class"]] for run in self.runs)
+        columns = ([entry.get(key) for entry in run.metrics[split]["per_class"]] for run in self.runs)
         return [Spread.of(values) for values in zip(*columns, strict=True)]
 
     def validation(self, select: str) -> Spread:
@@ -241,7 +241,7 @@ def group_runs(
 def _lookup(run: RunRecord, path: str, split: str) -> float:
     value: Any = run.metrics[split]
     for key in path.split("."):
-        value = value[key]
+        value = value.get(key) if isinstance(value, Mapping) else None  # a run of a version that had no such metric
     return math.nan if value is None else float(value)
 
 

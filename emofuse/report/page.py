@@ -53,7 +53,14 @@ class _Choice:
 
 
 def render_page(
-    results: Results, uncertainty: Uncertainty, pictures: Pictures, *, title: str, command: str, lettering: str = ""
+    results: Results,
+    uncertainty: Uncertainty,
+    pictures: Pictures,
+    *,
+    title: str,
+    command: str,
+    lettering: str = "",
+    further: Table | None = None,
 ) -> str:
     """The page as HTML text; whatever comes from records is escaped.
 
@@ -63,6 +70,7 @@ def render_page(
         pictures: its figures.
         title: of the page.
         command: what made the runs; empty if unknown.
+        further: table of the metrics that were asked for by name; None without any.
         lettering: which names figures show by number, in a sentence; empty if none.
     """
     uses = stream_uses(results)
@@ -80,6 +88,7 @@ def render_page(
             "scores": scores_table(results, uncertainty),
             "comparisons": comparisons_table(results, uncertainty),
             "detail": detail_table(results),
+            "further": further,
             "class_f1": class_f1_table(results),
             "labels": labels_table(results),
             "missing": missing_table(uses),

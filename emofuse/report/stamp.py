@@ -11,6 +11,7 @@ from emofuse.report import ReportFiles, write_report
 from emofuse.report.search import SearchSummary
 from emofuse.results import RunRecord
 from emofuse.specs import digest
+from emofuse.specs.plugins import loaded_plugins
 
 
 def report_when_needed(
@@ -23,6 +24,7 @@ def report_when_needed(
     order: Sequence[str],
     command: str,
     search: SearchSummary | None = None,
+    metrics: Sequence[str] = (),
     say: Callable[[str], None] | None = None,
 ) -> tuple[ReportFiles, bool]:
     """Writes the report of these runs unless the one that is there was made from the same by the same emofuse.
@@ -36,6 +38,7 @@ def report_when_needed(
         order: names of all configurations.
         command: what made the runs.
         search: what they are the finalists of.
+        metrics: names of further metrics.
         say: is given what a reader must know of the figures.
 
     Returns:
@@ -52,14 +55,26 @@ def report_when_needed(
         "runs": [[record.digest, record.name, record.created] for record in records],
         "search": asdict(search) if search else None,
     }
+    if metrics:
+        files = [plugin.model_dump(mode="json") for plugin in loaded_plugins()]
+        inputs["metrics"] = {"kinds": list(metrics), "plugins": files}
     stamp, made_from = out / "inputs.sha256", digest(inputs)
-    expected = ReportFiles.in_folder(out, search=search is not None)
+    expected = ReportFiles.in_folder(out, search=search is not None, metrics=bool(metrics))
     if stamp.is_file() and stamp.read_bytes() == made_from.encode() and expected.page.is_file():
         return expected, False
     stamp.unlink(missing_ok=True)  # an interrupted report must not pass for a finished one
     only = {record.digest for record in records}
-    files = write_report(
-        runs, out, title=title, baseline=baseline, order=order, only=only, command=command, search=search, say=say
+    written = write_report(
+        runs,
+        out,
+        title=title,
+        baseline=baseline,
+        order=order,
+        only=only,
+        command=command,
+        search=search,
+        metrics=metrics,
+        say=say,
     )
     stamp.write_bytes(made_from.encode())
-    return files, True
+    return written, True

@@ -36,6 +36,7 @@ class PipelineSpec(Spec):
     cache: CacheSpec
     runs: tuple[RunSpec, ...] = Field(min_length=1)
     repeat: RepeatSpec = RepeatSpec()
+    metrics: tuple[str, ...] = Field((), description="further metrics of the report, by name")
     baseline: str | None = Field(None, description="the run that others are compared with; the first unless given")
 
     @model_validator(mode="after")

@@ -148,7 +148,8 @@ def trusted_file() -> Path:
 
 
 def _run(plugin: PluginFile, source: bytes) -> None:
-    import_module("emofuse.specs")  # every family of kinds must be there
+    for package in ("emofuse.specs", "emofuse.metrics"):
+        import_module(package)  # every family of kinds must be there
     name = _module_name(plugin)
     module = ModuleType(name)
     module.__file__ = str(plugin.path)

@@ -7,9 +7,9 @@ has it. All of this is conditional on the trained heads: it says what other test
 training would.
 """
 
+from emofuse.metrics.confusion import accuracy, classes_without_rows, macro_f1
 from emofuse.statistics.bootstrap import Interval, PairedTest, bootstrap_interval, paired_bootstrap
-from emofuse.statistics.metrics import Metric, accuracy, classes_without_rows, macro_f1
-from emofuse.statistics.resampling import Answers, Resampled, Resampling, resample_metrics
+from emofuse.statistics.resampling import Answers, Metric, Resampled, Resampling, resample_metrics
 from emofuse.statistics.significance import EXACT_BELOW, McNemarTest, holm, mcnemar
 
 __all__ = [

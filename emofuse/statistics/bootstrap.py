@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emofuse.statistics.metrics import Floats
+from emofuse.metrics.confusion import Floats
 
 _TIE = 1e-12  # differences of equal ratios may differ in their last bits
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.statistics.metrics import Floats, Metric
+from emofuse.metrics.confusion import Floats
+
+Metric = Callable[[Floats], Floats]
+"""(..., C, C) counts, true class down and predicted class across -> (...) scores."""
 
 Ints = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.floating[Any]]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.statistics.metrics import Floats
+from emofuse.metrics.confusion import Floats
 
 EXACT_BELOW = 25  # discordant pairs; from here on chi-square is within a few per mille of the binomial
 

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-SMALLEST_PROB = 1e-12
+from emofuse.metrics.confusion import class_scores, confusion_matrix
+from emofuse.metrics.probability_metrics import log_loss
+
 _MEASURES = ("precision", "recall", "f1", "specificity")
 
 
@@ -44,14 +46,13 @@ def classification_metrics(
         )
     if labels.min() < 0 or labels.max() >= count:
         raise ValueError(f"labels must be 0 .. {count - 1}, got {labels.min()} .. {labels.max()}")
-    confusion = np.bincount(labels * count + probs.argmax(axis=1), minlength=count * count).reshape(count, count)
+    confusion = confusion_matrix(labels, probs.argmax(axis=1), count)
     support = confusion.sum(axis=1)
-    table = _per_class(confusion)
+    table = class_scores(confusion)
     occurs = support + confusion.sum(axis=0) > 0
-    true_probs = probs[np.arange(len(labels)), labels].astype(np.float64)
     return {
         "accuracy": float(np.trace(confusion) / len(labels)),
-        "loss": float(-np.log(np.maximum(true_probs, SMALLEST_PROB)).mean()),
+        "loss": log_loss(labels, probs),
         "macro": {name: float(table[name][occurs].mean()) for name in _MEASURES},
         "weighted": {name: float(table[name] @ support / len(labels)) for name in _MEASURES},
         "per_class": [
@@ -60,20 +61,3 @@ def classification_metrics(
         ],
         "confusion": confusion.tolist(),
     }
-
-
-def _per_class(confusion: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.float64]]:
-    hit = np.diag(confusion).astype(np.float64)
-    support = confusion.sum(axis=1)
-    predicted = confusion.sum(axis=0)
-    negatives = confusion.sum() - support
-    return {
-        "precision": _ratio(hit, predicted),
-        "recall": _ratio(hit, support),
-        "f1": _ratio(2 * hit, support + predicted),
-        "specificity": _ratio(negatives - (predicted - hit), negatives),
-    }
-
-
-def _ratio(above: npt.NDArray[Any], below: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    return np.divide(above, below, out=np.zeros(len(above), np.float64), where=below > 0)

@@ -12,9 +12,10 @@ from torch.nn import functional
 
 from emofuse.heads.lanes import Batch, Lanes
 from emofuse.heads.layers import products_in
+from emofuse.metrics.confusion import accuracy, macro_f1
+from emofuse.metrics.probability_metrics import SMALLEST_PROB
 from emofuse.training.batches import Standardised
 from emofuse.training.members import Fold
-from emofuse.training.metrics import SMALLEST_PROB
 from emofuse.training.streaming import Window
 
 EVAL_ROWS = 4096
@@ -145,11 +146,5 @@ def _softmax(logits: Tensor) -> Tensor:
 
 def _scores(confusion: npt.NDArray[np.int64], losses: Sequence[float]) -> list[dict[str, float]]:
     """From K confusion matrices (K, C, C), true class by predicted class; macro F1 is over the classes that occur."""
-    hits = np.diagonal(confusion, axis1=1, axis2=2)
-    below = confusion.sum(1) + confusion.sum(2)
-    f1 = np.divide(2 * hits, below, out=np.zeros(hits.shape), where=below > 0)
-    accuracy = hits.sum(1) / confusion.sum((1, 2))
-    return [
-        {"val_loss": loss, "val_accuracy": float(right), "val_macro_f1": float(macro)}
-        for loss, right, macro in zip(losses, accuracy, f1.sum(1) / (below > 0).sum(1), strict=True)
-    ]
+    pairs = zip(losses, accuracy(confusion).tolist(), macro_f1(confusion).tolist(), strict=True)
+    return [{"val_loss": loss, "val_accuracy": right, "val_macro_f1": macro} for loss, right, macro in pairs]

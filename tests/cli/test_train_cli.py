@@ -87,12 +87,11 @@ def test_a_configuration_without_a_name_is_called_by_its_streams(app, cache, tmp
 
 def test_the_defaults_that_the_help_shows_are_the_specs_own(app):
     shown = {option.name: option.show_default for option in typer.main.get_command(app).params}
-    specs = dict.fromkeys(("lbp_bins", "action_units"), FeaturesSpec(streams=("x",)))
-    specs |= dict.fromkeys(("depth", "width"), ConcatHeadSpec())
+    specs = dict.fromkeys(("depth", "width"), ConcatHeadSpec())
     specs |= dict.fromkeys(("epochs", "batch_size", "learning_rate", "seed"), TrainSpec())
-    assert {option: float(shown[option]) for option in specs} == {
-        option: float(getattr(spec, option)) for option, spec in specs.items()
-    }
+    expected = {option: float(getattr(spec, option)) for option, spec in specs.items()}
+    expected |= {option: float(value) for option, value in FeaturesSpec(streams=("x",)).factors.items()}
+    assert {option: float(shown[option]) for option in expected} == expected
 
 
 def test_all_wrong_options_are_named_together(app, cache, tmp_path):

@@ -8,6 +8,7 @@ import torch
 from emofuse.heads import make_empty_head, make_head
 from emofuse.heads.lanes import Batch, Lane, Lanes, owners, shrink
 from emofuse.specs import AttentionHeadSpec, ConcatHeadSpec, GatedHeadSpec, LateHeadSpec, LinearHeadSpec
+from emofuse.testing import check_head
 
 DIMS = {"lbp": 5, "mobilenet_v3.small": 7, "type": 3}
 ALL = tuple(DIMS)
@@ -229,3 +230,8 @@ def test_initial_weights_are_golden():
     torch.testing.assert_close(
         head.embeddings.of_lbp.linear.weight[0, 0].detach(), torch.tensor(expected), atol=1e-6, rtol=0
     )
+
+
+@pytest.mark.parametrize("kind", ["concat", "linear", "gated", "late", "attention"])
+def test_a_head_of_the_package_keeps_the_contract_that_is_checked_of_others(kind):
+    check_head(HEADS[kind])

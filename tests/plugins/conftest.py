@@ -121,9 +121,21 @@ class ListedSpec(CustomDatasetSpec):
         return check_rows(found, root, self.split, open_files(root, follow_links=self.follow_links))
 '''
 
+METRIC = """
+from emofuse.metrics import Metric
+
+
+def share_of_sure_answers(labels, probs):
+    return float((probs.max(axis=1) > 0.5).mean())
+
+
+SURE = Metric("sure", "Sure answers", share_of_sure_answers, needs="probs")
+"""
+
 PIPELINE = """
 title: Kinds of one's own
-plugins: [kinds/grid.py, kinds/sum_head.py, kinds/listed.py]
+plugins: [kinds/grid.py, kinds/sum_head.py, kinds/listed.py, kinds/sure.py]
+metrics: [sure, balanced_accuracy, roc_auc]
 dataset: {kind: listed, root: pictures}
 cache: {block_rows: 8, streams: [{kind: grid}, {kind: grid, name: again}]}
 defaults:
@@ -141,7 +153,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     kinds, pictures = tmp_path / "kinds", tmp_path / "pictures"
     kinds.mkdir()
     pictures.mkdir()
-    for name, text in (("grid", STREAM), ("sum_head", HEAD), ("listed", DATASET)):
+    for name, text in (("grid", STREAM), ("sum_head", HEAD), ("listed", DATASET), ("sure", METRIC)):
         (kinds / f"{name}.py").write_text(text)
     (tmp_path / "mine.yaml").write_text(PIPELINE)
     rng = np.random.default_rng(0)

@@ -15,10 +15,12 @@ from typer.testing import CliRunner
 from emofuse.cache.reader import open_cache
 from emofuse.cli import app
 from emofuse.errors import EmofuseError, PluginError, SpecError
+from emofuse.metrics import METRICS
 from emofuse.results import list_runs
 from emofuse.specs import load_plugins, read_cache_spec, read_pipeline_spec, read_sweep_spec
 from emofuse.specs.plugins import loaded_plugins, trusted_file
 from emofuse.specs.streams import STREAMS
+from emofuse.testing import check_dataset, check_head, check_metric, check_stream
 
 
 def call(*arguments: object) -> str:
@@ -55,7 +57,7 @@ def _forgets_plugins():
             del sys.modules[name]
 
 
-def test_a_stream_a_head_and_a_dataset_go_from_a_pipeline_to_predictions(folder):
+def test_a_stream_a_head_a_dataset_and_a_metric_go_from_a_pipeline_to_predictions(folder):
     call("run", "mine.yaml", "--workers", 2)
     cache = open_cache(folder / "emofuse-runs/mine/features.zarr")
     assert cache.streams["grid"].counts()["ok"] == 30
@@ -68,6 +70,12 @@ def test_a_stream_a_head_and_a_dataset_go_from_a_pipeline_to_predictions(folder)
     assert {name: stream["used_dim"] for name, stream in record["streams"].items()} == {"grid": 6, "again": 12}
     assert record["spec"]["features"]["streams"] == {"grid": {"quarters": 2}, "again": {}}
     assert (folder / "emofuse-runs/mine/report/index.html").is_file()
+    scores = (folder / "emofuse-runs/mine/report/metrics.csv").read_text().splitlines()
+    assert [line.split(",")[:2] for line in scores[1:4]] == [
+        ["own head", kind] for kind in ("sure", "balanced_accuracy", "roc_auc")
+    ]
+    assert "Sure answers ↑" in (folder / "emofuse-runs/mine/report/summary.md").read_text()
+    assert "Sure answers ↑" in (folder / "emofuse-runs/mine/report/index.html").read_text()
     assert "done before" in call("run", "mine.yaml")
 
     # What comes later runs in processes that have never seen the pipeline.
@@ -78,11 +86,36 @@ def test_a_stream_a_head_and_a_dataset_go_from_a_pipeline_to_predictions(folder)
         more = ("--sample", "4") if command[-1] == "verify" else ()
         done = in_a_fresh_process(folder, *command, folder / "emofuse-runs/mine/features.zarr", *more)
         assert done.returncode == 0, done.stderr
-    done = in_a_fresh_process(folder, "report", folder / "emofuse-runs/mine/runs")
+    asked = ("report", folder / "emofuse-runs/mine/runs", "--metrics", "sure,kappa")
+    done = in_a_fresh_process(folder, *asked)
+    assert "metrics: 'sure' is unknown" in done.stderr
+    done = in_a_fresh_process(folder, *asked, "--plugin", folder / "kinds/sure.py")
     assert done.returncode == 0, done.stderr
     cached = ("--cache", folder / "emofuse-runs/mine/features.zarr", "--streams", "grid")
     done = in_a_fresh_process(folder, "train", *cached, "--batch-size", "8", "--epochs", "1")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_new_metric_retrains_nothing_and_an_unknown_one_is_named_before_anything_is_done(folder):
+    text = (folder / "mine.yaml").read_text()
+    (folder / "mine.yaml").write_text(text.replace("roc_auc", "roc_acu"))
+    with pytest.raises(SpecError, match="metrics: 'roc_acu' is unknown, did you mean 'roc_auc'"):
+        call("run", "mine.yaml")
+    assert not (folder / "emofuse-runs/mine").exists()
+    (folder / "mine.yaml").write_text(text)
+    call("run", "mine.yaml")
+    (folder / "mine.yaml").write_text(text.replace("roc_auc", "ece"))
+    output = call("run", "mine.yaml")
+    assert output.count("done before") == 2
+    assert "report: written" in output
+
+
+def test_kinds_of_one_s_own_pass_the_checks_of_the_package(folder):
+    spec = read_pipeline_spec(folder / "mine.yaml")
+    check_stream(spec.cache.streams[0])
+    check_head(spec.runs[0].head)
+    check_dataset(spec.dataset)
+    check_metric(METRICS.find("balanced_accuracy"))
 
 
 def test_variants_of_a_plugin_s_stream_are_factors_of_a_sweep(folder):

@@ -1,0 +1,96 @@
+"""Scores of confusion matrices, of any number of them at once: the one place where F1 is computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[Any]
+"""(..., C, C) counts, true class down and predicted class across."""
+
+
+def confusion_matrix(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], classes: int) -> Counts:
+    """(C, C) int64 counts of n rows."""
+    counts = np.bincount(labels * classes + predicted, minlength=classes * classes)
+    return counts.reshape(classes, classes).astype(np.int64)
+
+
+def ratio(above: Counts, below: Counts, nothing: float = 0.0) -> Floats:
+    """`above / below`, and `nothing` where there is nothing below the line."""
+    above, below = np.broadcast_arrays(np.asarray(above, np.float64), np.asarray(below, np.float64))
+    return np.divide(above, below, out=np.full(above.shape, nothing), where=below > 0)
+
+
+def class_scores(counts: Counts) -> dict[str, Floats]:
+    """Precision, recall, F1 and specificity (..., C) of every class; 0 where there is nothing below the line.
+
+    Specificity of a class is TN / (TN + FP), one class against the rest.
+    """
+    hit = np.diagonal(counts, axis1=-2, axis2=-1)
+    support, predicted = counts.sum(axis=-1), counts.sum(axis=-2)
+    negatives = counts.sum(axis=(-2, -1))[..., None] - support
+    return {
+        "precision": ratio(hit, predicted),
+        "recall": ratio(hit, support),
+        "f1": ratio(2 * hit, support + predicted),
+        "specificity": ratio(negatives - (predicted - hit), negatives),
+    }
+
+
+def over_classes_that_occur(scores: Floats, counts: Counts) -> Floats:
+    """(...) mean of (..., C) over the classes that have a row or an answer; NaN without a row.
+
+    A class with answers and no row counts, with a score of 0; one with neither is left out, as scikit-learn has it. So
+    a resample that misses a class is scored on the others.
+    """
+    occurs = (counts.sum(axis=-1) + counts.sum(axis=-2)) > 0
+    return ratio(np.where(occurs, scores, 0).sum(axis=-1), occurs.sum(axis=-1), np.nan)
+
+
+def by_support(scores: Floats, counts: Counts) -> Floats:
+    """(...) mean of (..., C) over classes, weighted by their rows; NaN without a row."""
+    support = counts.sum(axis=-1)
+    return ratio((scores * support).sum(axis=-1), support.sum(axis=-1), np.nan)
+
+
+def accuracy(counts: Counts) -> Floats:
+    """Share of rows on the diagonal; NaN without a row."""
+    return ratio(np.trace(counts, axis1=-2, axis2=-1), counts.sum(axis=(-2, -1)), np.nan)
+
+
+def macro_f1(counts: Counts) -> Floats:
+    """Mean F1 over the classes that occur, see `over_classes_that_occur`."""
+    return over_classes_that_occur(class_scores(counts)["f1"], counts)
+
+
+def classes_without_rows(counts: Counts) -> Floats:
+    """How many classes have no row: tells how often macro F1 was taken over fewer classes than there are."""
+    empty: Floats = (counts.sum(axis=-1) == 0).sum(axis=-1).astype(np.float64)
+    return empty
+
+
+def balanced_accuracy(counts: Counts) -> Floats:
+    """Mean recall over the classes that have rows; NaN without a row."""
+    has_rows = counts.sum(axis=-1) > 0
+    return ratio(class_scores(counts)["recall"].sum(axis=-1), has_rows.sum(axis=-1), np.nan)
+
+
+def kappa(counts: Counts) -> Floats:
+    """Cohen's kappa: agreement beyond chance; NaN where chance alone agrees always."""
+    rows = counts.sum(axis=(-2, -1)).astype(np.float64)
+    hit = np.trace(counts, axis1=-2, axis2=-1)
+    by_chance = ratio((counts.sum(axis=-1) * counts.sum(axis=-2)).sum(axis=-1), rows)
+    return ratio(hit - by_chance, rows - by_chance, np.nan)
+
+
+def matthews(counts: Counts) -> Floats:
+    """Matthews' correlation of labels and answers (Gorodkin, 2004); 0 where either never varies."""
+    counts = np.asarray(counts, np.float64)
+    rows, hit = counts.sum(axis=(-2, -1)), np.trace(counts, axis1=-2, axis2=-1)
+    support, predicted = counts.sum(axis=-1), counts.sum(axis=-2)
+    covariance = hit * rows - (support * predicted).sum(axis=-1)
+    spreads = (rows**2 - (predicted**2).sum(axis=-1)) * (rows**2 - (support**2).sum(axis=-1))
+    return ratio(covariance, np.sqrt(spreads))

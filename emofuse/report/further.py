@@ -1,0 +1,131 @@
+"""Metrics that were asked for by name, computed from the saved predictions of the test rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emofuse.errors import PluginError, SpecError, did_you_mean
+from emofuse.metrics import METRICS, Metric
+from emofuse.report.configurations import Configuration, Results, Spread
+from emofuse.report.formats import format_interval, format_score, format_sd
+from emofuse.report.tables import Cell, Column, Table
+from emofuse.results import Predictions, read_predictions, run_dir
+from emofuse.statistics import Interval
+
+_ENDS = (2.5, 97.5)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One metric of one configuration.
+
+    Attributes:
+        spread: over its repeats.
+        interval: 95 % interval of the mean over repeats, from rows that are drawn with replacement.
+    """
+
+    spread: Spread
+    interval: Interval
+
+
+Further = Mapping[str, Mapping[str, Scored]]
+"""Kind of a metric -> label of a configuration -> its score."""
+
+
+def find_metrics(kinds: Sequence[str], where: str) -> list[Metric]:
+    """Metrics by their names.
+
+    Raises:
+        SpecError: names of no metric, all of them.
+    """
+    known = METRICS.names()
+    problems = [
+        f"metrics: {kind!r} is unknown{did_you_mean(kind, known)} (there are: {', '.join(known)})"
+        for kind in kinds
+        if kind not in known
+    ]
+    if problems:
+        raise SpecError(where, problems)
+    return [metric for kind in dict.fromkeys(kinds) if (metric := METRICS.find(kind)) is not None]
+
+
+def score_further(results: Results, runs: Path, metrics: Sequence[Metric]) -> Further:
+    """Every metric of every configuration.
+
+    Args:
+        results: whose configurations.
+        runs: folder of the saved runs.
+        metrics: which.
+
+    Raises:
+        ResultsError: predictions of a run are missing or damaged.
+        PluginError: a formula raises.
+    """
+    if not metrics:
+        return {}
+    saved = {run.digest: read_predictions(run_dir(runs, run.digest)) for run in results.runs}
+    return {
+        metric.kind: {item.label: _score(metric, item, saved) for item in results.configurations} for metric in metrics
+    }
+
+
+def further_table(results: Results, metrics: Sequence[Metric], further: Further) -> Table | None:
+    """One row a configuration, one column a metric; None without metrics."""
+    if not metrics:
+        return None
+    columns = [Column("Configuration", [Cell(item.label) for item in results.configurations], "left")]
+    for metric in metrics:
+        scores = [further[metric.kind][item.label] for item in results.configurations]
+        shown = [round(each.spread.mean, 3) for each in scores if each.spread.n]
+        best = (max if metric.larger_is_better else min)(shown) if len(set(shown)) > 1 else None
+        cells = [
+            Cell(
+                format_score(each.spread.mean),
+                format_sd(each.spread),
+                format_interval(each.interval) if metric.resamples else "",
+                round(each.spread.mean, 3) == best,
+            )
+            for each in scores
+        ]
+        columns.append(Column(f"{metric.title} {'↑' if metric.larger_is_better else '↓'}", cells))
+    return Table(tuple(columns))
+
+
+def further_rows(results: Results, metrics: Sequence[Metric], further: Further) -> list[dict[str, Any]]:
+    """One row a configuration and metric, for programs."""
+    return [
+        {
+            "configuration": item.label,
+            "metric": metric.kind,
+            "mean": scored.spread.mean,
+            "sd": scored.spread.sd,
+            "low": scored.interval.low,
+            "high": scored.interval.high,
+            "repeats": scored.spread.n,
+        }
+        for item in results.configurations
+        for metric in metrics
+        for scored in (further[metric.kind][item.label],)
+    ]
+
+
+def _score(metric: Metric, item: Configuration, saved: Mapping[str, Predictions]) -> Scored:
+    predictions = [saved[run.digest] for run in item.runs]
+    try:
+        scores = [metric.score(each.label, each.probs) for each in predictions]
+        drawn = [metric.resampled(each.label, each.probs) for each in predictions]
+    except Exception as error:
+        raise PluginError(f"metric {metric.kind!r}: its formula raised {type(error).__name__}: {error}") from error
+    interval = Interval(float("nan"), float("nan"))
+    if metric.resamples:
+        means = np.mean(drawn, axis=0)
+        known = means[np.isfinite(means)]
+        if len(known):
+            low, high = np.percentile(known, _ENDS)
+            interval = Interval(float(low), float(high))
+    return Scored(Spread.of(scores), interval)

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -207,8 +208,11 @@ def _model(stream: StreamSpec) -> str | None:
 def _dim(stream: StreamSpec, answers: Mapping[str, Answer]) -> int:
     model = _model(stream)
     if model is None:
-        if stream.stored_shape is None:
-            raise ValueError(f"{stream.name}: how wide a stream of kind {stream.kind!r} is shows when it is opened")
+        if stream.stored_shape is None:  # a kind of the user's own, which says so when it is opened
+            from emofuse.streams import make_stream
+
+            with closing(make_stream(stream)) as opened:
+                return int(opened.dim)
         return math.prod(stream.stored_shape)
     answer = answers[f"dim {model}"]
     if answer.problem:

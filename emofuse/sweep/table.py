@@ -18,6 +18,7 @@ Value = str | int | float | None
 HEAD = ("embed_dim", "depth", "width", "gate_dim", "attention_heads", "dropout")
 TRAIN = ("learning_rate", "weight_decay", "label_smoothing", "batch_size", "optimizer", "gradient_balancing", "epochs")
 FEATURES = ("lbp_bins", "action_units")
+_NO_VARIANTS = ("streams", "neutral_label")
 FACTORS = ("streams", "head", *HEAD, *TRAIN, *FEATURES)
 """Columns that say what a configuration is; a head without a setting has none in its column."""
 
@@ -97,7 +98,8 @@ class ResultsTable:
     @classmethod
     def of_runs(cls, rows: Sequence[RunRow]) -> Self:
         """One row a run."""
-        return cls(_RUN_COLUMNS, tuple(_run_cells(row) for row in rows))
+        variants = _other_variants(rows)
+        return cls(_with(_RUN_COLUMNS, variants), tuple({**dict.fromkeys(variants), **_run_cells(row)} for row in rows))
 
     @classmethod
     def of_configurations(cls, rows: Sequence[RunRow]) -> Self:
@@ -109,7 +111,11 @@ class ResultsTable:
         groups: dict[str, dict[tuple[int | None, int], RunRow]] = {}
         for row in rows:
             groups.setdefault(row.configuration, {})[row.fold, row.seed] = row
-        return cls(_CONFIGURATION_COLUMNS, tuple(_mean_cells(list(own.values())) for own in groups.values()))
+        variants = _other_variants(rows)
+        cells = (_mean_cells(list(own.values())) for own in groups.values())
+        return cls(
+            _with(_CONFIGURATION_COLUMNS, variants), tuple({**dict.fromkeys(variants), **each} for each in cells)
+        )
 
     def where(self, conditions: Sequence[Condition]) -> Self:
         """The rows that fulfil all conditions.
@@ -171,7 +177,7 @@ class ResultsTable:
         import polars as pl
 
         data = {name: [row[name] for row in self.rows] for name in self.columns}
-        frame = pl.DataFrame(data, schema={name: _TYPES.get(name, str) for name in self.columns})
+        frame = pl.DataFrame(data, schema={name: _type_of(name, data[name]) for name in self.columns})
         partial = path.with_name(f".{path.name}.partial")
         if path.suffix == ".csv":
             frame.write_csv(partial)
@@ -242,7 +248,20 @@ def _factor_cells(row: RunRow) -> dict[str, Value]:
         **{name: head.get(name) for name in HEAD},
         **{name: train.get(name) for name in TRAIN},
         **{name: features.get(name) for name in FEATURES},
+        **{name: value for name, value in features.items() if name not in _NO_VARIANTS},
     }
+
+
+def _other_variants(rows: Sequence[RunRow]) -> tuple[str, ...]:
+    """Factors of streams of kinds that are not emofuse's, as far as some row has them."""
+    found = {name for row in rows for name in row.spec.get("features", {})}
+    return tuple(sorted(found - {*_NO_VARIANTS, *FEATURES}))
+
+
+def _with(columns: tuple[str, ...], variants: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns, with those of further variants behind the factors."""
+    place = columns.index(FACTORS[-1]) + 1
+    return (*columns[:place], *variants, *columns[place:])
 
 
 _RUN_COLUMNS = (
@@ -263,6 +282,14 @@ _TYPES: dict[str, type] = {
     **dict.fromkeys((*_INTEGERS, *_COUNTS), int),
     **dict.fromkeys((*_NUMBERS, *SCORES, *(f"{name}_error" for name in SCORES)), float),
 }
+
+
+def _type_of(column: str, values: Sequence[Value]) -> type:
+    """Of a column's cells; those of further variants are what their values are."""
+    if column in _TYPES:
+        return _TYPES[column]
+    kinds = {type(value) for value in values if value is not None}
+    return kinds.pop() if len(kinds) == 1 else str
 
 
 def _cell_text(column: str, value: Value) -> str:

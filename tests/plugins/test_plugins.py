@@ -129,6 +129,9 @@ def test_variants_of_a_plugin_s_stream_are_factors_of_a_sweep(folder):
     used = {record.streams["grid"]["used_dim"] for record in list_runs(folder / "emofuse-runs/ask/runs")}
     assert len(used) == 1
     assert used <= {3, 6, 12}
+    found = call("results", "emofuse-runs/ask", "--where", "grid_quarters=2")
+    assert "grid_quarters=2" in found
+    assert "grid_quarters=1" not in found
     (folder / "ask.yaml").write_text("pipeline: mine.yaml\nfactors: {grid_quarters: [3]}\n")
     with pytest.raises(SpecError, match=r"factors\.grid_quarters\[0\]: must be 1, 2 or 4, got 3"):
         read_sweep_spec(folder / "ask.yaml")
@@ -263,3 +266,22 @@ def test_what_was_named_is_remembered_in_one_file(folder):
     assert list(known.values()) == [[str(folder / "kinds/grid.py")]]
     with pytest.raises(EmofuseError):
         load_plugins([folder / "nothing.py"])
+
+
+def test_workers_of_a_dask_cluster_take_it(folder):
+    from distributed import LocalCluster
+
+    (folder / "ask.yaml").write_text(
+        "pipeline: mine.yaml\nbase: {train: {epochs: 2, batch_size: 8}, head: sum}\n"
+        "factors: {streams: [[grid]], grid_quarters: [1, 4]}\n"
+    )
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        call("run", "mine.yaml", "--scheduler", cluster.scheduler_address)
+        cached = ("--cache", folder / "emofuse-runs/mine/features.zarr")
+        text = call("sweep", "ask.yaml", *cached, "--scheduler", cluster.scheduler_address)
+    assert open_cache(folder / "emofuse-runs/mine/features.zarr").streams["grid"].counts()["ok"] == 30
+    assert "grid_quarters" in text
+
+
+def test_the_doctor_examines_a_pipeline_with_kinds_of_one_s_own(folder):
+    assert "mine" in call("doctor", "mine.yaml")

@@ -1,4 +1,4 @@
-"""What became of a row: the one fact that streams, cache, training and reports all speak of."""
+"""What became of a row, and of a step of a sequence: codes that streams, cache, training and reports share."""
 
 from __future__ import annotations
 
@@ -13,3 +13,11 @@ class Status(IntEnum):
     NO_DETECTION = 2
     UNREADABLE = 3
     FAILED = 4
+
+
+class Step(IntEnum):
+    """What became of one step of a row of a sequence. Stored as uint8; the numbers never change."""
+
+    PADDING = 0
+    OK = 1
+    NO_DETECTION = 2

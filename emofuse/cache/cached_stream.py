@@ -13,7 +13,7 @@ import numpy.typing as npt
 import zarr
 
 from emofuse.cache.chunks import ChunkedArray, DamagedChunkError
-from emofuse.cache.layout import ArrayName, CacheLayout, StreamLayout, chunk_name, streams_dir
+from emofuse.cache.layout import ArrayName, CacheLayout, StreamLayout, streams_dir
 from emofuse.cache.metadata import read_stream_layout, stream_names
 from emofuse.cache.zarr_store import open_array
 from emofuse.errors import CacheError, IncompleteCacheError
@@ -34,9 +34,11 @@ class CachedStream:
         digest: SHA-256 of `identity`.
         identity: plain JSON of everything that changes the bytes.
         weights: plain JSON of where its weights came from (kind `random`: a demonstration); None without weights.
-        dim: D, the width of a feature vector.
+        shape: of the features of one row: (D,) for vectors, (T, D) for sequences, (C, Y, X) for maps.
+        dimensions: names of the axes of `shape`.
+        dim: how many numbers a row has, D for vectors.
         dtype: stored type of the features.
-        columns: names of the D values, or ().
+        columns: names of the values along the last axis, or ().
         flag_names: names of the bits of a flag.
         spec: the stream's spec as plain JSON.
         views: V; view 0 is the picture itself, the others are augmented views of it.
@@ -52,6 +54,8 @@ class CachedStream:
         self.digest = layout.digest
         self.identity = layout.identity
         self.weights = layout.weights
+        self.shape = layout.shape
+        self.dimensions = layout.dimensions
         self.dim = layout.dim
         self.dtype = layout.dtype
         self.columns = layout.columns
@@ -60,16 +64,21 @@ class CachedStream:
         self.views = layout.views
 
     def __repr__(self) -> str:
-        return f"<CachedStream {self.name!r} ({self._rows.rows}, {self.views}, {self.dim}) {self.dtype}>"
+        return f"<CachedStream {self.name!r} ({self._rows.rows}, {self.views}, {', '.join(map(str, self.shape))}) {self.dtype}>"
 
     @property
     def layout(self) -> StreamLayout:
         """All that is constant about the stream."""
         return self._layout
 
+    @property
+    def is_sequence(self) -> bool:
+        """Whether rows are sequences of steps, of which `read_mask` tells what became."""
+        return self._layout.is_sequence
+
     @cached_property
     def features(self) -> zarr.Array[Any]:
-        """(N, V, D) Zarr array. Rows that are not OK are zeros; blocks not computed yet read as zeros too."""
+        """(N, V, *shape) Zarr array. Rows that are not OK are zeros; blocks not computed yet read as zeros too."""
         return self._open("features")
 
     @cached_property
@@ -147,7 +156,7 @@ class CachedStream:
             dtype: float32 to have them widened as they are read, without a copy as stored; None is the stored one.
 
         Returns:
-            features (N, D), zeros where the status is not OK; status (N,) uint8.
+            features (N, *shape), zeros where the status, or a step of a sequence, is not OK; status (N,) uint8.
 
         Raises:
             IncompleteCacheError: blocks are missing.
@@ -162,7 +171,7 @@ class CachedStream:
     def read_block(
         self, block: int, view: int = 0, dtype: npt.DTypeLike | None = None
     ) -> npt.NDArray[np.floating[Any]]:
-        """The rows of one block and view, (n, D); zeros where the status is not OK.
+        """The rows of one block and view, (n, *shape); zeros where the status is not OK.
 
         Args:
             block: its index.
@@ -170,10 +179,38 @@ class CachedStream:
             dtype: float32, or None for the stored one.
 
         Raises:
-            CacheError: the chunk is damaged.
+            CacheError: a chunk is damaged.
         """
         try:
             return self._chunks("features").read_block(block, view, dtype)
+        except DamagedChunkError as error:
+            raise self._damage(error) from error
+
+    def read_mask(self, view: int = 0) -> npt.NDArray[np.uint8] | None:
+        """(N, T) uint8 of `Step`, what became of the steps of all rows of one view; None unless this is a sequence.
+
+        Raises:
+            IncompleteCacheError: blocks are missing.
+            CacheError: a chunk is damaged.
+        """
+        if not self.is_sequence:
+            return None
+        self.check_complete(view + 1)
+        try:
+            return self._chunks("mask").read(view)
+        except DamagedChunkError as error:
+            raise self._damage(error) from error
+
+    def read_mask_block(self, block: int, view: int = 0) -> npt.NDArray[np.uint8] | None:
+        """(n, T) uint8 of `Step`, the steps of the rows of one block and view; None unless this is a sequence.
+
+        Raises:
+            CacheError: a chunk is damaged.
+        """
+        if not self.is_sequence:
+            return None
+        try:
+            return self._chunks("mask").read_block(block, view)
         except DamagedChunkError as error:
             raise self._damage(error) from error
 
@@ -196,10 +233,11 @@ class CachedStream:
         """Whether the files of a block are there and as long as they must be, by a listing of the stream's folder."""
         for array in self._layout.number_arrays:
             expected = self._layout.chunk_bytes(array, self._rows.block_rows)
-            if files.get(f"{array}/{chunk_name(block, array, view)}") != expected:
+            names = self._layout.chunk_names(array, block, view, self._rows)
+            if any(files.get(f"{array}/{name}") != expected for name in names):
                 return False
         needs_reasons = has_reasons and self._layout.keeps_reasons
-        return not needs_reasons or f"reason/{chunk_name(block, 'reason', view)}" in files
+        return not needs_reasons or f"reason/{self._layout.chunk_name('reason', block, view)}" in files
 
     def _read_small(self, array: ArrayName) -> npt.NDArray[np.uint8]:
         """Status or flags whole; a damaged chunk reads as zeros: PENDING, so that its block is computed again."""
@@ -231,7 +269,7 @@ class CachedStream:
             try:
                 stored[self._rows.block_slice(block), view]
             except CHUNK_ERRORS:
-                file = self._folder / "reason" / chunk_name(block, "reason", view)
+                file = self._folder / "reason" / self._layout.chunk_name("reason", block, view)
                 return self._damage(DamagedChunkError(file, block, str(cause)))
         return CacheError(f"{self._folder / 'reason'}: cannot be read ({cause})")
 

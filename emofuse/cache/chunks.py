@@ -1,6 +1,6 @@
 """Chunks of numbers read straight into the array that is asked for.
 
-The layout says what a chunk file holds: the rows of a block, little-endian, and their CRC32C behind them. So it is read
+The layout says what a chunk file holds: rows of a block, little-endian, and their CRC32C behind them. So it is read
 into its place in the result, or into a small buffer from which it is widened to float32, and nothing is copied besides.
 Zarr gives the same numbers, and does so to everybody else; `benchmarks/read_speed.py` has the difference in time.
 """
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.cache.layout import CHECKSUM_BYTES, ArrayName, CacheLayout, StreamLayout, chunk_name, streams_dir
+from emofuse.cache.layout import CHECKSUM_BYTES, ArrayName, CacheLayout, StreamLayout, streams_dir
 from emofuse.checksum import crc32c
 from emofuse.stores import as_path, is_remote
 
@@ -43,7 +43,7 @@ class DamagedChunkError(Exception):
 
 @dataclass(frozen=True)
 class ChunkedArray:
-    """The features, flags or status of one stream.
+    """The features, mask, flags or status of one stream.
 
     Attributes:
         cache: path of the cache.
@@ -64,7 +64,11 @@ class ChunkedArray:
 
     @property
     def _row_shape(self) -> tuple[int, ...]:
-        return (self.stream.dim,) if self.array == "features" else ()
+        return self.stream.row_shape(self.array)
+
+    @property
+    def _chunk_rows(self) -> int:
+        return self.stream.chunk_rows(self.array, self.rows.block_rows)
 
     def read(self, view: int, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
         """All rows of one view, (N, ...); zeros where there is no chunk.
@@ -78,49 +82,49 @@ class ChunkedArray:
             StoreError: the store does not answer.
         """
         out = np.empty((self.rows.rows, *self._row_shape), dtype=dtype or self.dtype)
-        blocks = range(self.rows.blocks)
-        threads = self._threads(out.nbytes)
+        chunks = range(-(-self.rows.rows // self._chunk_rows))
+        threads = self._threads(out.nbytes, len(chunks))
         if threads == 1:
-            self._read_blocks(blocks, view, out)
+            self._read_chunks(chunks, view, out)
             return out
         with ThreadPoolExecutor(threads) as pool:
             # Stretches, not every n-th block: two threads that fill the same large page of memory wait for each other.
-            step = -(-len(blocks) // threads)
-            parts = [blocks[start : start + step] for start in range(0, len(blocks), step)]
-            for done in [pool.submit(self._read_blocks, part, view, out) for part in parts]:
+            step = -(-len(chunks) // threads)
+            parts = [chunks[start : start + step] for start in range(0, len(chunks), step)]
+            for done in [pool.submit(self._read_chunks, part, view, out) for part in parts]:
                 done.result()
         return out
 
     def read_block(self, block: int, view: int, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
-        """The rows of one block, (n, ...); zeros if there is no chunk.
+        """The rows of one block, (n, ...); zeros where there is no chunk.
 
         Raises:
-            DamagedChunkError: the chunk is damaged.
+            DamagedChunkError: a chunk is damaged.
             StoreError: the store does not answer.
         """
         rows = self.rows.block_slice(block)
         out = np.empty((rows.stop - rows.start, *self._row_shape), dtype=dtype or self.dtype)
-        self._read_blocks(range(block, block + 1), view, out, rows.start)
+        self._read_chunks(self.stream.chunks_of_block(self.array, block, self.rows), view, out, rows.start)
         return out
 
-    def _threads(self, size: int) -> int:
+    def _threads(self, size: int, chunks: int) -> int:
         if is_remote(self.cache):
-            return min(_REMOTE_THREADS, self.rows.blocks)
-        return 1 if size < _FEW_BYTES else min(_LOCAL_THREADS, _cores(), self.rows.blocks)
+            return min(_REMOTE_THREADS, chunks)
+        return 1 if size < _FEW_BYTES else min(_LOCAL_THREADS, _cores(), chunks)
 
-    def _read_blocks(self, blocks: range, view: int, out: npt.NDArray[Any], first: int = 0) -> None:
+    def _read_chunks(self, chunks: range, view: int, out: npt.NDArray[Any], first: int = 0) -> None:
         """Reads chunks into their rows of the result, whose first row is row `first` of the cache."""
         folder = streams_dir(self.cache) / self.stream.name / self.array
         read = _read_object if is_remote(folder) else _read_file
-        size = self.stream.chunk_bytes(self.array, self.rows.block_rows)
+        size, chunk_rows = self.stream.chunk_bytes(self.array, self.rows.block_rows), self._chunk_rows
         buffer = None
         if out.dtype != self.dtype:
-            buffer = np.empty((self.rows.block_rows, *self._row_shape), self.dtype)
+            buffer = np.empty((chunk_rows, *self._row_shape), self.dtype)
         prefix = f"{folder}/"
-        for block in blocks:
-            name = chunk_name(block, self.array, view)
-            rows = self.rows.block_slice(block)
-            own = out[rows.start - first : rows.stop - first]
+        for chunk in chunks:
+            name = self.stream.chunk_name(self.array, chunk, view)
+            start = chunk * chunk_rows
+            own = out[start - first : min(start + chunk_rows, self.rows.rows) - first]
             try:
                 if buffer is None:
                     read(prefix + name, own, size)
@@ -130,7 +134,7 @@ class ChunkedArray:
             except FileNotFoundError:
                 own[...] = 0
             except (OSError, ValueError) as error:
-                raise DamagedChunkError(folder / name, block, str(error)) from error
+                raise DamagedChunkError(folder / name, start // self.rows.block_rows, str(error)) from error
 
 
 def _cores() -> int:

@@ -5,21 +5,25 @@
     features.manifest.parquet        which sample each row is (see `emofuse.datasets.manifest`)
     features.zarr/                   Zarr v3 group, attributes {"emofuse": CacheLayout}
       streams/<name>/                group, attributes {"emofuse": StreamLayout}
-        features  (N, V, D)          float16 or float32, chunks (block_rows, 1, D)
+        features  (N, V, *shape)     float16 or float32, chunks (chunk_rows, 1, *shape)
+        mask      (N, V, T)          uint8 of `Step`, only for sequences, chunks (chunk_rows, 1, T)
         status    (N, V)             uint8 of `Status`, chunks (block_rows, 1)
         flags     (N, V)             uint8, only for streams with flags, chunks (block_rows, 1)
         reason    (N, V)             text, why a row is not OK, "" where it is, chunks (block_rows, 1)
 
-One block of rows is one chunk of each array, and the status chunk is written last. Chunks are uncompressed and end in a
+One block of rows is one chunk of each array, and the status chunk is written last. Only a block of sequences or maps
+may be several chunks of features: their rows are a divisor of the block's, so that a chunk stays below 8 MiB. Chunks are uncompressed and end in a
 CRC32C checksum, so the length of a whole chunk file of numbers is known beforehand. A chunk of reasons is there exactly
 if one of its rows is not OK. V is 1 for the pictures as they are, and more with augmented views of them: view 0 is
 always the picture itself, and views can be added later.
 
-Format 1 had no reasons. Its caches are read and built on; their streams stay without.
+Format 1 had no reasons. Its caches are read and built on; their streams stay without. Format 3 says that there are
+streams of other shapes than vectors, which emofuse could not read before; all else is as in format 2.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -31,9 +35,11 @@ import numpy as np
 from emofuse import specs
 
 FORMAT = 2
-READABLE_FORMATS = (1, FORMAT)
+SHAPES_FORMAT = 3
+"""Of a cache with streams that are not vectors."""
+READABLE_FORMATS = (1, FORMAT, SHAPES_FORMAT)
 ATTRIBUTE = "emofuse"
-ArrayName = Literal["features", "flags", "reason", "status"]
+ArrayName = Literal["features", "mask", "flags", "reason", "status"]
 ARRAY_NAMES: tuple[ArrayName, ...] = get_args(ArrayName)
 """In the order in which the chunks of a block are written."""
 CHECKSUM_BYTES = 4
@@ -42,6 +48,9 @@ IMPORTED = specs.ImportedSpec.model_fields["kind"].default
 CHECKSUM = "checksum"
 """Attribute beside the others of a group: SHA-256 of their canonical JSON, so that a changed byte in them is found."""
 _CREATED = "created"
+_CHUNK_BYTES = 8 << 20  # of features of sequences and maps, at most, unless a single row is larger
+_VECTOR = ("feature",)
+_TIME = "time"
 
 
 def manifest_path(cache: Path) -> Path:
@@ -96,12 +105,13 @@ class StreamLayout:
     Attributes:
         name: its folder in the cache.
         kind: of its spec.
-        dim: D, the width of a feature vector.
+        shape: of the features of one row: (D,) for vectors.
         dtype: stored type, float16 or float32.
         identity: plain JSON of everything that changes the bytes; its digest is the stream's.
         weights: plain JSON of where the weights came from, for reports; None for streams without weights.
         flag_names: names of the bits of a flag, at most eight.
         columns: names of the D values, or ().
+        dimensions: names of the axes of `shape`.
         spec: the stream's spec as plain JSON: with `decode` and `face`, what it takes to extract it again.
         decode: how its pictures were decoded, plain JSON of `DecodeSpec`.
         face: how its faces were found, plain JSON of `FaceSpec`; None for a stream that looks at none.
@@ -112,7 +122,7 @@ class StreamLayout:
 
     name: str
     kind: str
-    dim: int
+    shape: tuple[int, ...]
     dtype: np.dtype[np.floating[Any]]
     identity: Mapping[str, Any]
     weights: Mapping[str, Any] | None = None
@@ -124,6 +134,22 @@ class StreamLayout:
     views: int = 1
     augment: Mapping[str, Any] | None = None
     keeps_reasons: bool = True
+    dimensions: tuple[str, ...] = _VECTOR
+
+    @property
+    def dim(self) -> int:
+        """How many numbers a row has: D for vectors."""
+        return math.prod(self.shape)
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether a row is one vector, whose chunks hold a whole block."""
+        return self.dimensions == _VECTOR
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether the first dimension of a row is time, so that there is a mask of its steps."""
+        return self.dimensions[0] == _TIME
 
     @property
     def digest(self) -> str:
@@ -138,8 +164,8 @@ class StreamLayout:
     @property
     def arrays(self) -> tuple[ArrayName, ...]:
         """The stream's arrays in the order in which a block of them is written."""
-        there = {"features": True, "flags": bool(self.flag_names), "reason": self.keeps_reasons, "status": True}
-        return tuple(array for array in ARRAY_NAMES if there[array])
+        optional = {"mask": self.is_sequence, "flags": bool(self.flag_names), "reason": self.keeps_reasons}
+        return tuple(array for array in ARRAY_NAMES if optional.get(array, True))
 
     @property
     def number_arrays(self) -> tuple[ArrayName, ...]:
@@ -152,28 +178,63 @@ class StreamLayout:
             return np.dtype(self.dtype)
         return np.dtype(object) if array == "reason" else np.dtype(np.uint8)
 
+    def row_shape(self, array: ArrayName) -> tuple[int, ...]:
+        """Shape of what one array holds for one row and view."""
+        if array == "features":
+            return self.shape
+        return self.shape[:1] if array == "mask" else ()
+
     def array_shape(self, array: ArrayName, rows: int) -> tuple[int, ...]:
         """Shape of one array with `rows` rows."""
-        return (rows, self.views, self.dim) if array == "features" else (rows, self.views)
+        return (rows, self.views, *self.row_shape(array))
+
+    def chunk_rows(self, array: ArrayName, block_rows: int) -> int:
+        """Rows of one chunk: a block's; of sequences and maps the largest divisor of them that keeps a chunk small."""
+        if self.is_vector or array not in {"features", "mask"}:
+            return block_rows
+        fitting = min(block_rows, max(1, _CHUNK_BYTES // self._row_bytes(array)))
+        return next(rows for rows in range(fitting, 0, -1) if block_rows % rows == 0)
 
     def chunk_shape(self, array: ArrayName, block_rows: int) -> tuple[int, ...]:
-        """Shape of one chunk: the rows of a block, one view, all features."""
-        return (block_rows, 1, self.dim) if array == "features" else (block_rows, 1)
+        """Shape of one chunk: its rows, one view, all features."""
+        return (self.chunk_rows(array, block_rows), 1, *self.row_shape(array))
 
     def chunk_bytes(self, array: ArrayName, block_rows: int) -> int:
-        """Length of one whole chunk file of numbers; the last one is padded to a full block."""
-        width = self.dim * self.array_dtype(array).itemsize if array == "features" else 1
-        return block_rows * width + CHECKSUM_BYTES
+        """Length of one whole chunk file of numbers; the last one is padded to as many rows as the others."""
+        return self.chunk_rows(array, block_rows) * self._row_bytes(array) + CHECKSUM_BYTES
+
+    def chunks_of_block(self, array: ArrayName, block: int, cache: CacheLayout) -> range:
+        """Which chunks, counted along the rows of one view, hold the rows of a block."""
+        rows, size = cache.block_slice(block), self.chunk_rows(array, cache.block_rows)
+        return range(rows.start // size, -(-rows.stop // size))
+
+    def chunk_names(self, array: ArrayName, block: int, view: int, cache: CacheLayout) -> list[str]:
+        """File names of a block's chunks in the array's folder."""
+        return [self.chunk_name(array, chunk, view) for chunk in self.chunks_of_block(array, block, cache)]
+
+    def chunk_name(self, array: ArrayName, chunk: int, view: int = 0) -> str:
+        """File name of one chunk in the array's folder (Zarr's default encoding with dots)."""
+        return f"c.{chunk}.{view}" + ".0" * len(self.row_shape(array))
 
     def block_bytes(self, block_rows: int) -> int:
         """Length of all chunk files of one view of a block, without reasons, which are short and often not there."""
-        return sum(self.chunk_bytes(array, block_rows) for array in self.number_arrays)
+        return sum(
+            block_rows // self.chunk_rows(array, block_rows) * self.chunk_bytes(array, block_rows)
+            for array in self.number_arrays
+        )
+
+    def dimension_names(self, array: ArrayName) -> tuple[str, ...]:
+        """Names of an array's dimensions."""
+        return ("sample", "view", *self.dimensions[: len(self.row_shape(array))])
+
+    def _row_bytes(self, array: ArrayName) -> int:
+        return math.prod(self.row_shape(array)) * self.array_dtype(array).itemsize
 
     def to_attributes(self) -> dict[str, Any]:
         """Plain JSON of the stream group's attributes. With them and the rows, the metadata of its arrays is known."""
         own = {
             "kind": self.kind,
-            "dim": self.dim,
+            **({"dim": self.dim} if self.is_vector else self._shape_attributes()),
             "dtype": np.dtype(self.dtype).name,
             "views": self.views,
             "digest": self.digest,
@@ -188,6 +249,9 @@ class StreamLayout:
             **({"keeps_reasons": True} if self.keeps_reasons else {}),
         }
         return {ATTRIBUTE: _sealed(own)}
+
+    def _shape_attributes(self) -> dict[str, Any]:
+        return {"shape": list(self.shape), "dimensions": list(self.dimensions)}
 
     def array_metadata(self, array: ArrayName, cache: CacheLayout) -> dict[str, Any]:
         """What the `zarr.json` of one array says, plain JSON."""
@@ -210,7 +274,7 @@ class StreamLayout:
             "fill_value": fill,
             "codecs": [codec, {"name": "crc32c"}],
             "attributes": {},
-            "dimension_names": list(dimension_names(array)),
+            "dimension_names": list(self.dimension_names(array)),
             "storage_transformers": [],
         }
 
@@ -225,16 +289,6 @@ def is_sealed(own: Mapping[str, Any]) -> bool:
         return False
     rest = {name: value for name, value in own.items() if name not in {CHECKSUM, _CREATED}}
     return bool(own[CHECKSUM] == specs.digest(rest))
-
-
-def dimension_names(array: ArrayName) -> tuple[str, ...]:
-    """Names of an array's dimensions, the same in every stream."""
-    return ("sample", "view", "feature") if array == "features" else ("sample", "view")
-
-
-def chunk_name(block: int, array: ArrayName, view: int = 0) -> str:
-    """File name of one block's chunk in the array's folder (Zarr's default encoding with dots)."""
-    return f"c.{block}.{view}.0" if array == "features" else f"c.{block}.{view}"
 
 
 def describe_difference(cached: Mapping[str, Any], wanted: Mapping[str, Any], speaker: str = "the spec now") -> str:

@@ -116,13 +116,14 @@ def parse_stream_layout(folder: Path, own: Mapping[str, Any]) -> StreamLayout:
     Raises:
         KeyError, TypeError, ValueError, OSError: they are not those of a stream.
     """
-    if "dim" not in own:  # format 1 left it to the features to say their shape and type
+    if "dim" not in own and "shape" not in own:  # format 1 left it to the features to say their shape and type
         features = open_array(folder / "features")
         own = {"views": features.shape[1], "dim": features.shape[2], "dtype": features.dtype.name, **own}
     return StreamLayout(
         name=folder.name,
         kind=own["kind"],
-        dim=own["dim"],
+        shape=tuple(own["shape"]) if "shape" in own else (own["dim"],),
+        dimensions=tuple(own.get("dimensions", ("feature",))),
         dtype=np.dtype(own["dtype"]),
         identity=own["identity"],
         weights=own["weights"],

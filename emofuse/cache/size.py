@@ -13,9 +13,19 @@ from emofuse.specs import StreamSpec
 from emofuse.stores import is_remote
 
 
-def planned_layout(spec: StreamSpec, dim: int, flag_names: Sequence[str]) -> StreamLayout:
+def planned_layout(
+    spec: StreamSpec, shape: tuple[int, ...], flag_names: Sequence[str], dimensions: tuple[str, ...] = ("feature",)
+) -> StreamLayout:
     """As much of the layout of a stream that is not there yet as tells its size."""
-    return StreamLayout(spec.name, spec.kind, dim, np.dtype(spec.dtype), identity={}, flag_names=tuple(flag_names))
+    return StreamLayout(
+        spec.name,
+        spec.kind,
+        shape,
+        np.dtype(spec.dtype),
+        identity={},
+        flag_names=tuple(flag_names),
+        dimensions=dimensions,
+    )
 
 
 def bytes_of_blocks(layouts: Iterable[StreamLayout], block_rows: int, blocks: Mapping[str, int]) -> int:

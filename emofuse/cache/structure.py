@@ -18,10 +18,11 @@ from zarr.dtype import VariableLengthUTF8
 from emofuse.cache.attempts import writing
 from emofuse.cache.cached_stream import read_stream
 from emofuse.cache.layout import (
+    FORMAT,
+    SHAPES_FORMAT,
     ArrayName,
     CacheLayout,
     StreamLayout,
-    dimension_names,
     manifest_path,
     streams_dir,
 )
@@ -108,20 +109,23 @@ def add_stream(path: Path, layout: StreamLayout) -> None:
     The stream appears under its name at once and whole. Call it under `lock_cache`.
 
     Raises:
-        CacheError: there is no cache, or the stream's width or type changed without a change of its version.
+        CacheError: there is no cache, or the stream's shape or type changed without a change of its version.
         StaleCacheError: a stream of this name was made from another spec.
     """
     cache = read_cache_layout(path)
     cached = read_stream(path, cache, layout.name)
     if cached is not None:
         check_streams(path, [cached], {layout.name: layout.identity}, layout.decode, layout.face)
-        if (cached.dim, cached.dtype) != (layout.dim, layout.dtype):
+        if _form(cached.layout) != _form(layout):
             raise CacheError(
-                f"{layout.name} was cached with {cached.dim} values of {cached.dtype}, its code now gives "
-                f"{layout.dim} of {layout.dtype}. "
+                f"{layout.name} was cached with {_form(cached.layout)}, its code now gives {_form(layout)}. "
                 f"Raise the stream's version, then drop it: emofuse cache drop {path} {layout.name}"
             )
         return
+    if not layout.is_vector and cache.format == FORMAT:
+        # First: a release that does not know shapes must refuse the cache before it takes such a stream for damaged.
+        cache = replace(cache, format=SHAPES_FORMAT)
+        update_group(path, cache.to_attributes())
     _remove_stream_folder(path, layout.name)
     folder = streams_dir(path) / layout.name
     # A store renames nothing: there the attributes of the group, which come last, make the stream appear.
@@ -134,6 +138,14 @@ def add_stream(path: Path, layout: StreamLayout) -> None:
     create_group(unfinished, layout.to_attributes())
     if unfinished != folder:
         unfinished.rename(folder)
+
+
+def _form(layout: StreamLayout) -> str:
+    """Shape, dimensions and type of a stream in words."""
+    if layout.is_vector:
+        return f"{layout.dim} values of {layout.dtype}"
+    axes = zip(layout.dimensions, layout.shape, strict=True)
+    return f"{' x '.join(f'{name} {size}' for name, size in axes)} values of {layout.dtype}"
 
 
 def create_array(folder: Path, layout: StreamLayout, array: ArrayName, cache: CacheLayout) -> None:
@@ -150,7 +162,7 @@ def create_array(folder: Path, layout: StreamLayout, array: ArrayName, cache: Ca
         fill_value="" if is_text else 0,
         zarr_format=3,
         chunk_key_encoding={"name": "default", "separator": "."},
-        dimension_names=dimension_names(array),
+        dimension_names=layout.dimension_names(array),
     )
 
 

@@ -44,7 +44,7 @@ def write_both(folder: Path, rows: int, dim: int) -> CachedStream:
     table = pl.DataFrame({"sample_id": ids, "path": ids, "split": nothing, "label": nothing, "problem": nothing})
     path = folder / "features.zarr"
     create_cache(path, Manifest(table, ("a", "b"), folder, {"name": "read_speed"}), block_rows=BLOCK_ROWS)
-    add_stream(path, StreamLayout("resnet50", "backbone", dim, np.dtype("float16"), identity={"kind": "backbone"}))
+    add_stream(path, StreamLayout("resnet50", "backbone", (dim,), np.dtype("float16"), identity={"kind": "backbone"}))
     rng = np.random.default_rng(0)
     whole = np.empty((rows, dim), dtype=np.float16)
     for block, first in enumerate(range(0, rows, BLOCK_ROWS)):

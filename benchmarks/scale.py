@@ -27,7 +27,7 @@ import polars as pl
 
 from benchmarks.null_stream import NullSpec
 from benchmarks.results_file import write_result
-from emofuse.cache.layout import StreamLayout, chunk_name, manifest_path, streams_dir
+from emofuse.cache.layout import StreamLayout, manifest_path, streams_dir
 from emofuse.cache.reader import open_cache
 from emofuse.cache.structure import add_stream, create_cache
 from emofuse.cache.writer import write_block
@@ -66,7 +66,7 @@ def lay_down(path: Path, manifest: Manifest) -> None:
         layout = StreamLayout(
             name=spec.name,
             kind=spec.kind,
-            dim=8,
+            shape=(8,),
             dtype=np.dtype("float32"),
             identity=stream_identity(spec, SPEC),
             spec=spec.model_dump(mode="json"),
@@ -77,9 +77,9 @@ def lay_down(path: Path, manifest: Manifest) -> None:
         write_block(path, spec.name, 0, features=np.zeros((count, 8), np.float32), status=ones, flags=ones)
         for array in layout.number_arrays:
             folder = streams_dir(path) / spec.name / array
-            data = (folder / chunk_name(0, array)).read_bytes()
+            data = (folder / layout.chunk_name(array, 0)).read_bytes()
             for block in range(1, cache.blocks):
-                (folder / chunk_name(block, array)).write_bytes(data)
+                (folder / layout.chunk_name(array, block)).write_bytes(data)
 
 
 def _imports(_: Path) -> None:

@@ -148,7 +148,7 @@ def time_chunk_write() -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "features.zarr"
         create_cache(path, Manifest(table, ("a", "b"), Path(folder), {"name": "steps"}), block_rows=rows)
-        add_stream(path, StreamLayout("resnet50", "backbone", dim, features.dtype, identity={"kind": "backbone"}))
+        add_stream(path, StreamLayout("resnet50", "backbone", (dim,), features.dtype, identity={"kind": "backbone"}))
 
         def write(_: int) -> None:
             write_block(path, "resnet50", 0, features=features, status=ones, flags=ones)

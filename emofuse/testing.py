@@ -52,9 +52,9 @@ from emofuse.specs import Spec, StreamSpec, digest
 from emofuse.specs.datasets import DatasetSpecBase
 from emofuse.specs.heads import HeadSpecBase
 from emofuse.specs.streams import StreamSpecBase
-from emofuse.status import Status
+from emofuse.status import Status, Step
 from emofuse.streams import make_stream
-from emofuse.streams.base import Face, Rows, Sample, Stream
+from emofuse.streams.base import Face, Rows, Sample, Stream, dimensions_of, is_sequence, shape_of
 
 _LEGAL = (Status.OK, Status.NO_DETECTION, Status.FAILED)
 
@@ -155,17 +155,35 @@ def _stream_faults(stream: Stream, samples: list[Sample], tolerance: float, stor
 
 
 def _attribute_faults(stream: Stream) -> list[str]:
-    faults = []
-    if not (isinstance(stream.dim, int) and stream.dim >= 1):
-        faults.append(f"dim must be an int >= 1, got {stream.dim!r}")
+    faults = _shape_faults(stream)
     if not (isinstance(stream.dtype, np.dtype) and stream.dtype.kind == "f"):
         faults.append(f"dtype must be a floating np.dtype, got {stream.dtype!r}")
     if len(stream.flag_names) > 8:
         faults.append(f"flag_names: a uint8 holds at most 8 flags, got {len(stream.flag_names)}")
-    if stream.columns and len(stream.columns) != stream.dim:
-        faults.append(f"columns must be empty or name all {stream.dim} values, got {len(stream.columns)} names")
+    last = shape_of(stream)[-1:]
+    if stream.columns and (len(stream.columns),) != last:
+        faults.append(f"columns must be empty or name all {last[0]} values, got {len(stream.columns)} names")
     if len(set(stream.columns)) != len(stream.columns):
         faults.append("columns: a name is used twice")
+    return faults
+
+
+def _shape_faults(stream: Stream) -> list[str]:
+    """Faults of what a stream declares of its features: `dim`, or `shape` and `dimensions`."""
+    if getattr(stream, "shape", None) is None:
+        dim = getattr(stream, "dim", None)
+        return [] if isinstance(dim, int) and dim >= 1 else [f"dim must be an int >= 1, got {dim!r}"]
+    shape, dimensions = shape_of(stream), dimensions_of(stream)
+    faults = []
+    if not shape or not all(isinstance(size, int) and size >= 1 for size in shape):
+        faults.append(f"shape must be one or more ints >= 1, got {shape!r}")
+    if len(dimensions) != len(shape) or len(set(dimensions)) != len(dimensions):
+        faults.append(f"dimensions must name each of the {len(shape)} axes of shape differently, got {dimensions!r}")
+    taken = {"sample", "view"} & set(dimensions)
+    if taken:
+        faults.append(f"dimensions: {min(taken)!r} is an axis that the cache adds itself")
+    if is_sequence(dimensions) and len(dimensions) < 2:
+        faults.append("dimensions: a sequence needs an axis behind 'time'")
     return faults
 
 
@@ -178,13 +196,20 @@ def _block_faults(stream: Stream, block: list[Sample], what: str, stored: np.dty
     count = len(block)
     faults = []
     for field, array, shape, dtype in (
-        ("features", rows.features, (count, stream.dim), stream.dtype),
+        ("features", rows.features, (count, *shape_of(stream)), stream.dtype),
         ("status", rows.status, (count,), np.dtype(np.uint8)),
         ("flags", rows.flags, (count,), np.dtype(np.uint8)),
     ):
         if array.shape != shape or array.dtype != dtype:
             found = f"{array.shape} {array.dtype}"
             faults.append(f"{field} of {what} must be {shape} {dtype}, got {found}")
+    if is_sequence(dimensions_of(stream)):
+        wanted = (count, shape_of(stream)[0])
+        if rows.mask is None or rows.mask.shape != wanted or rows.mask.dtype != np.uint8:
+            found = "None" if rows.mask is None else f"{rows.mask.shape} {rows.mask.dtype}"
+            faults.append(f"mask of {what} must be {wanted} uint8, got {found}")
+    elif rows.mask is not None:
+        faults.append(f"mask of {what} must be None, for the first dimension is not 'time'")
     return faults or [f"{fault} in {what}" for fault in _value_faults(stream, rows, stored)]
 
 
@@ -203,15 +228,29 @@ def _value_faults(stream: Stream, rows: Rows, stored: np.dtype[np.generic]) -> l
             fits = np.isfinite(rows.features[ok].astype(stored)).all()
         if not fits:
             faults.append(f"features do not fit into the stored {stored}")
+    if rows.mask is not None:
+        faults += _mask_faults(rows, rows.mask)
     if (rows.flags >> len(stream.flag_names)).any():
         faults.append(f"flags has bits beyond the {len(stream.flag_names)} of flag_names")
+    return faults
+
+
+def _mask_faults(rows: Rows, mask: npt.NDArray[np.uint8]) -> list[str]:
+    faults = []
+    strange = sorted(set(np.unique(mask).tolist()) - set(Step))
+    if strange:
+        faults.append(f"step {strange[0]} is none (PADDING 0, OK 1, NO_DETECTION 2)")
+    if ((rows.status == Status.OK) != (mask == Step.OK).any(axis=1)).any():
+        faults.append("a row is OK without a step that is, or has such a step and is not OK")
+    if rows.features[mask != Step.OK].any():
+        faults.append("features are not zero at steps that are not OK")
     return faults
 
 
 def _repeat_faults(stream: Stream, samples: list[Sample], tolerance: float) -> list[str]:
     """Faults that show when the same samples are extracted again: twice, in other blocks, in another order."""
     first = stream.extract(samples)
-    kept = Rows(first.features.copy(), first.status.copy(), first.flags.copy())
+    kept = Rows.joined([first])  # a copy
     again = stream.extract(samples)
     faults = []
     if not all(np.array_equal(_part(kept, part), _part(again, part)) for part in _PARTS):
@@ -220,14 +259,21 @@ def _repeat_faults(stream: Stream, samples: list[Sample], tolerance: float) -> l
     if not all(np.array_equal(_part(kept, part), _part(first, part)) for part in _PARTS):
         faults.append("a later call changed the arrays that an earlier one returned")
     others = {
-        "one by one": _joined([stream.extract([sample]) for sample in samples]),
-        "in blocks of 3": _joined([stream.extract(samples[start : start + 3]) for start in range(0, len(samples), 3)]),
-        "backwards": Rows(backwards.features[::-1], backwards.status[::-1], backwards.flags[::-1]),
+        "one by one": Rows.joined([stream.extract([sample]) for sample in samples]),
+        "in blocks of 3": Rows.joined(
+            [stream.extract(samples[start : start + 3]) for start in range(0, len(samples), 3)]
+        ),
+        "backwards": Rows(
+            backwards.features[::-1],
+            backwards.status[::-1],
+            backwards.flags[::-1],
+            None if backwards.mask is None else backwards.mask[::-1],
+        ),
     }
     largest = float(np.abs(kept.features).max(initial=0.0))
     for how, rows in others.items():
-        if not (np.array_equal(rows.status, kept.status) and np.array_equal(rows.flags, kept.flags)):
-            faults.append(f"statuses or flags differ when the samples are extracted {how}")
+        if not all(np.array_equal(_part(rows, part), _part(kept, part)) for part in ("status", "flags", "mask")):
+            faults.append(f"statuses, flags or masks differ when the samples are extracted {how}")
         apart = float(np.abs(rows.features - kept.features).max(initial=0.0))
         if apart > tolerance * largest:
             allowed = f"allowed {tolerance * largest:.3g}"
@@ -235,17 +281,12 @@ def _repeat_faults(stream: Stream, samples: list[Sample], tolerance: float) -> l
     return faults
 
 
-_PARTS = ("features", "status", "flags")
+_PARTS = ("features", "status", "flags", "mask")
 
 
 def _part(rows: Rows, part: str) -> npt.NDArray[np.generic]:
-    array: npt.NDArray[np.generic] = getattr(rows, part)
-    return array
-
-
-def _joined(blocks: list[Rows]) -> Rows:
-    features, status, flags = (np.concatenate([_part(rows, part) for rows in blocks]) for part in _PARTS)
-    return Rows(features, status, flags)
+    array: npt.NDArray[np.generic] | None = getattr(rows, part)
+    return np.empty(0, np.uint8) if array is None else array
 
 
 def check_metric(metric: Metric) -> None:

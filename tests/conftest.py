@@ -169,7 +169,7 @@ def _write_cache(
         layout = StreamLayout(
             name=name,
             kind=kind,
-            dim=features.shape[1],
+            shape=features.shape[1:],
             dtype=features.dtype,
             identity={"kind": kind, "name_of_bytes": name},
             weights=(weights or {}).get(name),

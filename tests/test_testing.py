@@ -212,7 +212,7 @@ def test_statuses_that_depend_on_the_block_are_found_out():
         rows.status[:1] = Status.FAILED
         rows.features[:1] = 0
 
-    assert "statuses or flags differ when the samples are extracted backwards" in faults_of(changed(drop_first))
+    assert "statuses, flags or masks differ when the samples are extracted backwards" in faults_of(changed(drop_first))
 
 
 class HalfSpec(MeanColourSpec):

@@ -64,7 +64,8 @@ class CachedStream:
         self.views = layout.views
 
     def __repr__(self) -> str:
-        return f"<CachedStream {self.name!r} ({self._rows.rows}, {self.views}, {', '.join(map(str, self.shape))}) {self.dtype}>"
+        shape = (self._rows.rows, self.views, *self.shape)
+        return f"<CachedStream {self.name!r} {shape} {self.dtype}>"
 
     @property
     def layout(self) -> StreamLayout:

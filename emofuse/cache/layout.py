@@ -12,10 +12,10 @@
         reason    (N, V)             text, why a row is not OK, "" where it is, chunks (block_rows, 1)
 
 One block of rows is one chunk of each array, and the status chunk is written last. Only a block of sequences or maps
-may be several chunks of features: their rows are a divisor of the block's, so that a chunk stays below 8 MiB. Chunks are uncompressed and end in a
-CRC32C checksum, so the length of a whole chunk file of numbers is known beforehand. A chunk of reasons is there exactly
-if one of its rows is not OK. V is 1 for the pictures as they are, and more with augmented views of them: view 0 is
-always the picture itself, and views can be added later.
+may be several chunks of features: their rows are a divisor of the block's, so that a chunk stays below 8 MiB. Chunks
+are uncompressed and end in a CRC32C checksum, so the length of a whole chunk file of numbers is known beforehand. A
+chunk of reasons is there exactly if one of its rows is not OK. V is 1 for the pictures as they are, and more with
+augmented views of them: view 0 is always the picture itself, and views can be added later.
 
 Format 1 had no reasons. Its caches are read and built on; their streams stay without. Format 3 says that there are
 streams of other shapes than vectors, which emofuse could not read before; all else is as in format 2.
@@ -207,6 +207,10 @@ class StreamLayout:
         """Which chunks, counted along the rows of one view, hold the rows of a block."""
         rows, size = cache.block_slice(block), self.chunk_rows(array, cache.block_rows)
         return range(rows.start // size, -(-rows.stop // size))
+
+    def chunks(self, cache: CacheLayout) -> int:
+        """How many chunk files one view of the features is."""
+        return int(-(-cache.rows // self.chunk_rows("features", cache.block_rows)))
 
     def chunk_names(self, array: ArrayName, block: int, view: int, cache: CacheLayout) -> list[str]:
         """File names of a block's chunks in the array's folder."""

@@ -35,7 +35,7 @@ def read_cache_layout(path: Path) -> CacheLayout:
         what = "no such cache" if not path.exists() else "not a feature cache of emofuse"
         raise CacheError(f"{path}: {what}. Make one with: emofuse cache build")
     if own.get("format") not in READABLE_FORMATS:
-        readable = " and ".join(map(str, READABLE_FORMATS))
+        readable = f"{', '.join(map(str, READABLE_FORMATS[:-1]))} and {READABLE_FORMATS[-1]}"
         raise CacheError(
             f"{path}: cache format {own.get('format')}, this emofuse reads formats {readable}. "
             "Build it again at another path, or use the emofuse that wrote it."

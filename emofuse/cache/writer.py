@@ -1,13 +1,13 @@
 """Writes and discards the blocks of a cache. Any process may, whichever streams `structure` has made.
 
-A block's chunks are written features first and status last, each file at once under its name, so a build that is killed
-at any moment leaves blocks that are done and blocks that are not, and nothing between.
+A block's chunks are written features first, then the mask of a sequence, and status last, each file at once under its
+name, so a build that is killed at any moment leaves blocks that are done and blocks that are not, and nothing between.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ import numpy.typing as npt
 import zarr
 
 from emofuse.cache.attempts import write_persistently
-from emofuse.cache.layout import ARRAY_NAMES, ArrayName, chunk_name, streams_dir
+from emofuse.cache.layout import ArrayName, CacheLayout, StreamLayout, streams_dir
 from emofuse.cache.metadata import read_cache_layout, read_stream_layout
-from emofuse.cache.zarr_store import open_array
+from emofuse.cache.zarr_store import array_of
 from emofuse.errors import CacheError
 from emofuse.status import Status
 
@@ -37,35 +37,43 @@ def write_block(
     features: npt.NDArray[np.floating[Any]],
     status: npt.NDArray[np.uint8],
     flags: npt.NDArray[np.uint8],
+    mask: npt.NDArray[np.uint8] | None = None,
     reasons: Sequence[str] | None = None,
     view: int = 0,
+    layouts: Layouts | None = None,
 ) -> None:
-    """Writes one block of one view of one stream: features, flags, reasons, then status, which marks it as done.
+    """Writes one block of one view of one stream: features, mask, flags, reasons, then status, which marks it as done.
 
     Args:
         path: of the cache.
         stream: its name in the cache.
         block: index of the block.
-        features: (n, D) of the stored dtype, n the rows of this block.
+        features: (n, *shape) of the stored dtype, n the rows of this block.
         status: (n,) uint8 of `Status`, none of them PENDING.
         flags: (n,) uint8; not stored for a stream without flags.
+        mask: (n, T) uint8 of `Step` for a sequence, None for all else.
         reasons: n texts, why each row is not OK. Rows that are OK have "", and so may others: their status in words is
             stored then, as for None.
         view: its number.
+        layouts: of the cache and the stream, where they were read before; None to read them now.
 
     Raises:
         CacheError: no such stream, arrays that do not fit it, or the file system refuses.
         UnwritableCacheError: the disk is full, or may only be read.
     """
-    cache = read_cache_layout(path)
-    layout = read_stream_layout(path, stream, check_arrays=False)
-    if layout is None:
-        raise CacheError(f"{path}: no stream {stream!r} to write to")
+    cache, layout = layouts or read_layouts(path, stream)
     rows = cache.block_slice(block)
     count = rows.stop - rows.start
     values: dict[ArrayName, npt.NDArray[Any]] = {"features": features, "flags": flags, "status": status}
+    if layout.is_sequence != (mask is not None):
+        must = "a mask of its steps must" if layout.is_sequence else "no mask may"
+        raise CacheError(
+            f"{path}: block {block} of {stream!r}: {must} be given, its dimensions are {layout.dimensions}"
+        )
+    if mask is not None:
+        values["mask"] = mask
     for array, given in values.items():
-        shape = (count, layout.dim) if array == "features" else (count,)
+        shape = (count, *layout.row_shape(array))
         dtype = layout.dtype if array == "features" else np.dtype(np.uint8)
         if given.shape != shape or given.dtype != dtype:
             raise CacheError(
@@ -76,8 +84,44 @@ def write_block(
     texts = _reason_texts([""] * count if reasons is None else reasons, status, f"{path}: block {block} of {stream!r}")
     stored: dict[ArrayName, npt.NDArray[Any]] = {**values, "reason": texts}
     for array in layout.arrays:
-        chunk = partial(_write_chunk, streams_dir(path) / stream / array, array, (rows, view), stored[array])
-        write_persistently(chunk, f"{path}: block {block} of {stream!r}")
+        target = _open_for_writing(path, layout, array, cache)
+        write_persistently(partial(_write, target, (rows, view), stored[array]), f"{path}: block {block} of {stream!r}")
+
+
+Layouts = tuple[CacheLayout, StreamLayout]
+
+
+def read_layouts(path: Path, stream: str) -> Layouts:
+    """The layouts of a cache and of one of its streams, which stay the same for as long as a build writes blocks.
+
+    Raises:
+        CacheError: no such cache or stream.
+    """
+    cache = read_cache_layout(path)
+    layout = read_stream_layout(path, stream, check_arrays=False)
+    if layout is None:
+        raise CacheError(f"{path}: no stream {stream!r} to write to")
+    return cache, layout
+
+
+def read_layouts_once(path: Path, stream: str, build: str) -> Layouts:
+    """The same, read once in the process for each build: a worker does not read metadata again for every block.
+
+    Args:
+        path: of the cache.
+        stream: its name.
+        build: tells one build from another, "" if nothing does; what a build makes room for is there before its first
+            block.
+
+    Raises:
+        CacheError: no such cache or stream.
+    """
+    return _read_once(path, stream, build) if build else read_layouts(path, stream)
+
+
+@lru_cache(maxsize=64)
+def _read_once(path: Path, stream: str, _build: str) -> Layouts:
+    return read_layouts(path, stream)
 
 
 def discard_blocks(path: Path, stream: str, blocks: Iterable[tuple[int, int]]) -> None:
@@ -90,14 +134,16 @@ def discard_blocks(path: Path, stream: str, blocks: Iterable[tuple[int, int]]) -
         stream: its name.
         blocks: (block, view) of each.
     """
+    cache, layout = read_layouts(path, stream)
     folder = streams_dir(path) / stream
     for block, view in blocks:
-        for array in reversed(ARRAY_NAMES):
-            (folder / array / chunk_name(block, array, view)).unlink(missing_ok=True)
+        for array in reversed(layout.arrays):
+            for name in layout.chunk_names(array, block, view, cache):
+                (folder / array / name).unlink(missing_ok=True)
 
 
-def _write_chunk(folder: Path, array: ArrayName, place: tuple[slice, int], values: npt.NDArray[Any]) -> None:
-    _open_for_writing(folder, array)[place] = values
+def _write(target: zarr.Array[Any], place: tuple[slice, int], values: npt.NDArray[Any]) -> None:
+    target[place] = values
 
 
 def _reason_texts(reasons: Sequence[str], status: npt.NDArray[np.uint8], where: str) -> npt.NDArray[np.object_]:
@@ -112,16 +158,12 @@ def _reason_texts(reasons: Sequence[str], status: npt.NDArray[np.uint8], where: 
     return texts
 
 
-def _open_for_writing(folder: Path, array: ArrayName) -> zarr.Array[Any]:
+def _open_for_writing(path: Path, layout: StreamLayout, array: ArrayName, cache: CacheLayout) -> zarr.Array[Any]:
     """An array that writes chunks of zeros too: `zarr.open_array` would leave them out, and a block would seem lost.
+
+    What its metadata says follows from the layouts, so that the file of it is not read for every block.
 
     A chunk of reasons of which all are "" is left out, or taken away where there was another.
     """
-    stored = open_array(folder, "r+").async_array
-    return zarr.Array(
-        zarr.AsyncArray(
-            metadata=stored.metadata,
-            store_path=stored.store_path,
-            config={"order": "C", "write_empty_chunks": array != "reason"},
-        )
-    )
+    folder = streams_dir(path) / layout.name / array
+    return array_of(folder, layout.array_metadata(array, cache), write_empty_chunks=array != "reason")

@@ -11,8 +11,10 @@ from typing import Any, Literal
 import zarr
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.metadata import ArrayV3Metadata
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore
+from zarr.storage._common import make_store_path
 
 from emofuse.stores import RemotePath, async_file_system, store_errors
 
@@ -80,6 +82,23 @@ def open_array(folder: Path, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
         StoreError: the store does not answer.
     """
     return zarr.open_array(zarr_store(folder), mode=mode, zarr_format=3)
+
+
+def array_of(folder: Path, metadata: dict[str, Any], *, write_empty_chunks: bool) -> zarr.Array[Any]:
+    """The array in a folder, open for writing, by what its metadata is known to say: nothing is read.
+
+    Args:
+        folder: of the array.
+        metadata: plain JSON of its `zarr.json`.
+        write_empty_chunks: whether chunks of nothing but the fill value are written too.
+    """
+    return zarr.Array(
+        zarr.AsyncArray(
+            metadata=ArrayV3Metadata.from_dict(metadata),
+            store_path=sync(make_store_path(zarr_store(folder), mode="r+")),
+            config={"order": "C", "write_empty_chunks": write_empty_chunks},
+        )
+    )
 
 
 def create_group(folder: Path, attributes: dict[str, Any] | None = None) -> None:

@@ -178,6 +178,8 @@ def _describe_stream(stream: CachedStream, blocks: int) -> dict[str, Any]:
     return {
         "kind": stream.kind,
         "dim": stream.dim,
+        "shape": list(stream.shape),
+        "dimensions": list(stream.dimensions),
         "views": stream.views,
         "dtype": str(stream.dtype),
         "digest": stream.digest,
@@ -265,9 +267,7 @@ def _print_cache(told: Mapping[str, Any]) -> None:
     for name, stream in told["streams"].items():
         table.add_row(
             name,
-            f"{stream['views']} x {stream['dim']} {stream['dtype']}"
-            if stream["views"] > 1
-            else f"{stream['dim']} {stream['dtype']}",
+            _shape_text(stream),
             Text(f"{stream['blocks_done']}/{told['blocks']}", "yellow" if stream["rows"]["pending"] else ""),
             *(str(stream["rows"][status]) for status in statuses),
             _weights_text(stream["weights"]),
@@ -275,6 +275,18 @@ def _print_cache(told: Mapping[str, Any]) -> None:
             stream["digest"][:8],
         )
     console.print(table)
+
+
+def _shape_text(stream: Mapping[str, Any]) -> str:
+    """`2048 float16`, or `2 x 16 x 512 float16 (view, time, feature)` where it is not plain what the axes are."""
+    axes = list(zip(stream["dimensions"], stream["shape"], strict=True))
+    if len(axes) == 1:
+        views = f"{stream['views']} x " if stream["views"] > 1 else ""
+        return f"{views}{stream['dim']} {stream['dtype']}"
+    if stream["views"] > 1:
+        axes.insert(0, ("view", stream["views"]))
+    sizes, names = " x ".join(str(size) for _, size in axes), ", ".join(name for name, _ in axes)
+    return f"{sizes} {stream['dtype']} ({names})"
 
 
 def _weights_text(weights: Mapping[str, Any] | None) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -157,13 +156,16 @@ def cache_bytes(spec: CacheSpec, answers: Mapping[str, Answer], rows: int) -> in
     """About how large a cache of so many rows is, without what is imported. Chunks are uncompressed, the last padded.
 
     Raises:
-        ValueError: the width of a stream is not known.
+        ValueError: the shape of a stream is not known.
     """
     from emofuse.cache.size import bytes_of_blocks, planned_layout
 
     block_rows = spec.rows_of_a_block(rows)
     streams = [stream for stream in spec.streams if stream.kind != "imported"]
-    layouts = [planned_layout(stream, _dim(stream, answers), _FLAGS) for stream in streams]
+    layouts = []
+    for stream in streams:
+        shape, dimensions = _form(stream, answers)
+        layouts.append(planned_layout(stream, shape, _FLAGS, dimensions))
     blocks = -(-rows // block_rows) * spec.views
     return bytes_of_blocks(layouts, block_rows, {layout.name: blocks for layout in layouts})
 
@@ -205,16 +207,18 @@ def _model(stream: StreamSpec) -> str | None:
     return str(getattr(stream, "model", "")) if stream.kind == "backbone" else None
 
 
-def _dim(stream: StreamSpec, answers: Mapping[str, Answer]) -> int:
+def _form(stream: StreamSpec, answers: Mapping[str, Answer]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Shape and dimensions of a row."""
     model = _model(stream)
     if model is None:
         if stream.stored_shape is None:  # a kind of the user's own, which says so when it is opened
             from emofuse.streams import make_stream
+            from emofuse.streams.base import dimensions_of, shape_of
 
             with closing(make_stream(stream)) as opened:
-                return int(opened.dim)
-        return math.prod(stream.stored_shape)
+                return shape_of(opened), dimensions_of(opened)
+        return stream.stored_shape, stream.stored_dimensions
     answer = answers[f"dim {model}"]
     if answer.problem:
         raise ValueError(f"{stream.name}: {answer.problem}")
-    return int(answer.value)
+    return (int(answer.value),), stream.stored_dimensions

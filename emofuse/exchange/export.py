@@ -3,14 +3,17 @@
 ::
 
     sample_ids   (N,)            labels   (N,) int64, -1 unlabelled     splits  (N,)        classes  (C,)
-    streams/<name>/features      (N, D) as stored, (N, V, D) with augmented views; zeros where the status is not ok
+    streams/<name>/features      (N, *shape) as stored, (N, V, *shape) with augmented views; zeros where the status is
+                                 not ok; shape is (D,) for vectors
+    streams/<name>/mask          (N, T) or (N, V, T) uint8 of `Step`, only for sequences
     streams/<name>/status        (N,) or (N, V) uint8 of `Status`
     streams/<name>/flags         likewise, only for streams with flags
     description                  JSON: where all this comes from, specs and digests of the streams
 
 HDF5 and npz hold these arrays under these names. In Parquet a row is a sample (or one view of it), a stream is the
-columns `<name>.features`, `<name>.status`, `<name>.flags`, features are null where the status is not ok and float32
-always, labels are names, and the description is metadata of the file under the key `emofuse`.
+columns `<name>.features`, `<name>.mask`, `<name>.status`, `<name>.flags`, features (arrays of the row's shape) are null
+where the status is not ok and float32 always, labels are names, and the description is metadata of the file under the
+key `emofuse`.
 
 Blocks are read and written one after another, so memory does not grow with the cache; the file appears under its name
 when it is whole.
@@ -42,7 +45,7 @@ SUFFIXES: Mapping[ExportFormat, str] = {"hdf5": ".h5", "npz": ".npz", "parquet":
 OnRows = Callable[[int, int], None]
 """Called after every block: rows written so far, rows in all."""
 
-_NUMBERS = ("features", "flags", "status")
+_NUMBERS = ("features", "mask", "flags", "status")
 _ROW_GROUP_BYTES = 64_000_000
 
 
@@ -147,14 +150,15 @@ def _arrays(stream: CachedStream) -> dict[str, tuple[tuple[int, ...], np.dtype[A
     layout = stream.layout
     names = [name for name in layout.arrays if name in _NUMBERS]
     views = (stream.views,) if stream.views > 1 else ()
-    return {name: ((*views, stream.dim) if name == "features" else views, layout.array_dtype(name)) for name in names}
+    return {name: ((*views, *layout.row_shape(name)), layout.array_dtype(name)) for name in names}
 
 
 def _block(exported: _Exported, stream: CachedStream, array: str, block: int) -> npt.NDArray[Any]:
     """One block of one array as it is written: (n, ...) or (n, V, ...)."""
     rows = exported.cache.layout.block_slice(block)
-    if array == "features":
-        views = [stream.read_block(block, view) for view in range(stream.views)]
+    if array in {"features", "mask"}:
+        read = stream.read_block if array == "features" else stream.read_mask_block
+        views = [np.asarray(read(block, view)) for view in range(stream.views)]
         return views[0] if stream.views == 1 else np.stack(views, axis=1)
     whole = stream.status if array == "status" else stream.flags
     return whole[rows, 0] if stream.views == 1 else whole[rows]
@@ -213,8 +217,10 @@ def _write_parquet(exported: _Exported, path: Path) -> None:
     if any(stream.views > 1 for stream in exported.streams.values()):
         schema["view"] = pl.UInt16
     for name, stream in exported.streams.items():
-        schema[f"{name}.features"] = pl.Array(pl.Float32, stream.dim)
-        schema |= {f"{name}.{array}": pl.UInt8 for array in _arrays(stream) if array != "features"}
+        schema[f"{name}.features"] = pl.Array(pl.Float32, stream.dim if len(stream.shape) == 1 else stream.shape)
+        if stream.is_sequence:
+            schema[f"{name}.mask"] = pl.Array(pl.UInt8, stream.shape[0])
+        schema |= {f"{name}.{array}": pl.UInt8 for array in _arrays(stream) if array not in {"features", "mask"}}
 
     faults: list[CacheError] = []  # an exception that leaves this generator would come out as one of Polars
 
@@ -249,8 +255,8 @@ def _parquet_block(exported: _Exported, block: int, schema: Mapping[str, Any]) -
         status: npt.NDArray[Any] = np.zeros(len(sample), dtype=np.uint8)
         for array in reversed(_arrays(stream)):  # the status first
             stored = _block(exported, stream, array, block)
-            width = (stream.dim,) if array == "features" else ()
-            values = np.zeros((len(sample), *width), dtype=np.float32 if width else np.uint8)
+            width = stream.shape if array == "features" else stream.shape[:1] if array == "mask" else ()
+            values = np.zeros((len(sample), *width), dtype=np.float32 if array == "features" else np.uint8)
             values[there] = stored.reshape(-1, *width)
             if array == "status":
                 status = values

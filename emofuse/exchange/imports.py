@@ -214,7 +214,7 @@ def _layout(spec: ImportedSpec, dim: int) -> StreamLayout:
     return StreamLayout(
         name=spec.name,
         kind=spec.kind,
-        dim=dim,
+        shape=(dim,),
         dtype=np.dtype(spec.dtype),
         identity={
             "kind": spec.kind,

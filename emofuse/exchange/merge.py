@@ -137,7 +137,8 @@ def _bytes_of(stream: CachedStream, *, with_views: bool, by_rows: bool) -> dict[
     """All that two streams must have in common to be one."""
     told: dict[str, Any] = {
         **stream.identity,
-        "dim": stream.dim,
+        "shape": list(stream.shape),
+        "dimensions": list(stream.dimensions),
         "dtype": str(stream.dtype),
         "columns": list(stream.columns),
         "flag_names": list(stream.flag_names),

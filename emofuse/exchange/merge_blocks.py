@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.cache.cached_stream import read_streams
+from emofuse.cache.cached_stream import CachedStream, read_streams
 from emofuse.cache.layout import CacheLayout, StreamLayout
 from emofuse.cache.reader import Cache
 from emofuse.cache.writer import write_block
@@ -27,6 +27,7 @@ class _Values:
     status: npt.NDArray[np.uint8]
     flags: npt.NDArray[np.uint8]
     reasons: npt.NDArray[np.object_]
+    mask: npt.NDArray[np.uint8] | None
 
 
 class Part:
@@ -72,7 +73,13 @@ class Part:
             found.status[rows, view],
             found.flags[rows, view],
             self._reasons[stream][rows, view],
+            self._mask(found, blocks, view, slice(first, first + rows.stop - rows.start)),
         )
+
+    def _mask(self, stream: CachedStream, blocks: range, view: int, rows: slice) -> npt.NDArray[np.uint8] | None:
+        """Some rows of the masks of some blocks, None unless the stream is one of sequences."""
+        masks = [mask for block in blocks if (mask := stream.read_mask_block(block, view)) is not None]
+        return np.concatenate(masks)[rows] if masks else None
 
     def _own(self, rows: slice) -> slice:
         return slice(rows.start - self.start, rows.stop - self.start)
@@ -136,6 +143,7 @@ class MergedBlocks:
         found = [self.parts[number].read(stream, view, rows) for number, rows in self._sources(stream, block, view)]
         if not found:
             return False
+        masks = [values.mask for values in found if values.mask is not None]
         write_block(
             path,
             stream,
@@ -144,6 +152,7 @@ class MergedBlocks:
             features=np.concatenate([values.features for values in found]),
             status=np.concatenate([values.status for values in found]),
             flags=np.concatenate([values.flags for values in found]),
+            mask=np.concatenate(masks) if masks else None,
             reasons=np.concatenate([values.reasons for values in found]).tolist(),
         )
         return True

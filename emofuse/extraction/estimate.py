@@ -26,6 +26,7 @@ from emofuse.extraction.plan import BuildPlan, Missing, plan_build
 from emofuse.extraction.worker import cap_native_threads
 from emofuse.specs import CacheSpec
 from emofuse.stores import as_path
+from emofuse.streams.base import dimensions_of, shape_of
 from emofuse.streams.extractor import Extractor
 
 _SAMPLED = 32
@@ -107,7 +108,7 @@ def estimate_build(path: str | Path, manifest: Manifest, spec: CacheSpec, option
         seconds=seconds,
         bytes=bytes_of_blocks([layouts[name] for name in lacking], plan.layout.block_rows, blocks),
         free_bytes=free_bytes(path),
-        files=1 + plan.layout.blocks * spec.views,
+        files=1 + spec.views * max(layouts[name].chunks(plan.layout) for name in lacking),
     )
 
 
@@ -140,7 +141,10 @@ class _Trial:
             if self.one_thread:
                 cap_native_threads()
             opened = [(stream, extractor.streams[stream.name]) for stream in streams]
-            layouts = {spec.name: planned_layout(spec, stream.dim, stream.flag_names) for spec, stream in opened}
+            layouts = {
+                spec.name: planned_layout(spec, shape_of(stream), stream.flag_names, dimensions_of(stream))
+                for spec, stream in opened
+            }
             extractor.extract_views(paths[:1], ids[:1], views)  # the first one pays for what is loaded at first use
             started = time.perf_counter()
             extractor.extract_views(paths, ids, views)

@@ -67,7 +67,8 @@ class FileRecord:
         blocks = sorted({row // self._plan.layout.block_rows for row in rows})
         for name in self._streams:
             layout = read_stream_layout(self._path, name)
-            discard_blocks(self._path, name, product(blocks, range(layout.views if layout else 1)))
+            if layout is not None:
+                discard_blocks(self._path, name, product(blocks, range(layout.views)))
         ids = self._plan.manifest.table["sample_id"]
         named = ", ".join(ids[row] for row in rows[:_NAMED]) + (", ..." if len(rows) > _NAMED else "")
         raise StaleCacheError(

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from emofuse.cache.layout import StreamLayout
-from emofuse.cache.writer import write_block
+from emofuse.cache.writer import read_layouts_once, write_block
 from emofuse.checksum import crc32c
 from emofuse.datasets.manifest import FILE_COLUMNS
 from emofuse.errors import BuildError, CacheError, UnwritableCacheError
@@ -31,6 +31,7 @@ from emofuse.specs.plugins import recorded
 from emofuse.status import Status
 from emofuse.stores import is_remote
 from emofuse.streams import augment_identity, may_use_gpu, stream_identity, stream_weights
+from emofuse.streams.base import dimensions_of, shape_of
 from emofuse.streams.extractor import Extractor
 from emofuse.streams.outcome import Extraction
 
@@ -128,6 +129,8 @@ def _compute_block(job: BuildJob, task: BlockTask) -> BlockDone:
                 features=rows.features,
                 status=rows.status,
                 flags=rows.flags,
+                mask=rows.mask,
+                layouts=read_layouts_once(job.cache, name, job.build),
                 reasons=_reasons(job, task, name, extraction),
                 view=view,
             )
@@ -248,7 +251,8 @@ def _describe(job: BuildJob, spec: StreamSpec, stream: Any) -> StreamLayout:
     return StreamLayout(
         name=spec.name,
         kind=spec.kind,
-        dim=stream.dim,
+        shape=shape_of(stream),
+        dimensions=dimensions_of(stream),
         dtype=np.dtype(spec.dtype),
         identity=stream_identity(spec, job.spec),
         weights=stream_weights(spec),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -21,7 +22,7 @@ from emofuse.profile.fresh_process import begin_phase, peak_memory
 from emofuse.profile.timing import Clock, Repeats, repeat_timed
 from emofuse.specs import CacheSpec, RunSpec
 from emofuse.status import Status
-from emofuse.streams.base import Rows, Stream
+from emofuse.streams.base import Rows, Stream, shape_of
 from emofuse.streams.extractor import Extractor
 from emofuse.training.trained import head_probs
 
@@ -101,7 +102,9 @@ class _Path:
             sys.modules["cv2"].setNumThreads(job.threads)
         self.streams: dict[str, Stream] = self._extractor.streams
         self.dims = {
-            name: derived_shape(kind, (self.streams[name].dim,), variant(kind, name, self._features))[0]
+            name: derived_shape(kind, (math.prod(shape_of(self.streams[name])),), variant(kind, name, self._features))[
+                0
+            ]
             for name, kind in self._kinds.items()
         }
         self.missing: dict[str, int] = {}

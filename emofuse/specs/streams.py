@@ -66,6 +66,7 @@ class StreamSpecBase(Spec):
         uses_gpu: whether it runs a network. A cluster computes others where there is no GPU.
         variants: of its features.
         stored_shape: of one row of stored features, if all streams of the kind have the same.
+        stored_dimensions: names of the axes of `stored_shape`.
         fixed_columns: columns that are constant by what the stream is, up to rounding.
     """
 
@@ -74,6 +75,7 @@ class StreamSpecBase(Spec):
     uses_gpu: ClassVar[bool] = False
     variants: ClassVar[tuple[Variant, ...]] = ()
     stored_shape: ClassVar[tuple[int, ...] | None] = None
+    stored_dimensions: ClassVar[tuple[str, ...]] = ("feature",)
     fixed_columns: ClassVar[tuple[int, ...]] = ()
 
     kind: str

@@ -1,7 +1,8 @@
 """What a stream is: the protocol, the samples it is given and the rows it gives.
 
 A stream turns samples (decoded pictures with the face found in them) into one array of features each: a vector, a
-sequence of steps, a map, or a sequence of maps. It never reads files, finds faces or writes arrays: `emofuse.streams.extractor` decodes and detects once for all streams of an image.
+sequence of steps, a map, or a sequence of maps. It never reads files, finds faces or writes arrays:
+`emofuse.streams.extractor` decodes and detects once for all streams of an image.
 """
 
 from __future__ import annotations
@@ -151,8 +152,8 @@ class Stream(Protocol):
     samples whatever ran before. An exception from `extract` for one sample alone becomes that row's FAILED.
 
     Attributes:
-        shape: of the features of one row: (D,) for vectors, (T, D) for sequences, (C, Y, X) for maps. A stream of vectors
-            may have `dim: int` instead (see `shape_of`).
+        shape: of the features of one row: (D,) for vectors, (T, D) for sequences, (C, Y, X) for maps. A stream of
+            vectors may have `dim: int` instead (see `shape_of`).
         dimensions: names of the axes of `shape`: ("feature",), ("time", "feature"), ("channel", "y", "x") and the like.
             A stream whose first dimension is "time" is a sequence. Vectors may leave them out.
         dtype: of the features it returns.

@@ -98,7 +98,7 @@ class Extractor:
 
     @property
     def streams(self) -> dict[str, Stream]:
-        """The open streams by name: their widths, flags and columns."""
+        """The open streams by name: their shapes, flags and columns."""
         return dict(self._streams)
 
     def extract(self, paths: Sequence[Path | None]) -> Extraction:
@@ -147,7 +147,7 @@ class Extractor:
 
     def _unread(self, count: int) -> Extraction:
         rows = {
-            name: Rows.empty(count, stream.dim, self._specs[name].dtype, Status.UNREADABLE)
+            name: Rows.empty_of(stream, count, Status.UNREADABLE, self._specs[name].dtype)
             for name, stream in self._streams.items()
         }
         return Extraction(rows, [])

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from emofuse.errors import EmofuseError, StreamError
-from emofuse.status import Status
-from emofuse.streams.base import Batch, Rows, Sample, Stream
+from emofuse.status import Status, Step
+from emofuse.streams.base import Batch, Rows, Sample, Stream, dimensions_of, is_sequence, shape_of
 
 _LARGEST_PROVEN_BYTES = 12_000_000
 _STREAM_STATUSES = (Status.OK, Status.NO_DETECTION, Status.FAILED)
@@ -24,7 +24,7 @@ class Extraction:
     Attributes:
         rows: stream name -> n rows in the order of the paths, features in the dtype that the spec stores.
         problems: (row, stream, reason in one line) of every row that is unreadable (stream "") or FAILED, by row.
-            Rows without a path are no news: their manifest says why.
+            Rows without a path are not listed: their manifest says why.
     """
 
     rows: dict[str, Rows]
@@ -44,12 +44,12 @@ def extract_all(
 def _extract_seen(stream: Stream, name: str, batch: Batch, faceless: Mapping[int, str]) -> tuple[Rows, dict[int, str]]:
     if not faceless:
         return _extract(stream, name, batch)
-    rows = Rows.empty(len(batch), stream.dim, stream.dtype, Status.FAILED)
+    rows = Rows.empty_of(stream, len(batch), Status.FAILED)
     reasons = dict(faceless)
     kept = [index for index in range(len(batch)) if index not in faceless]
     if kept:
         found, own = _extract(stream, name, [batch[index] for index in kept])
-        rows.features[kept], rows.status[kept], rows.flags[kept] = found.features, found.status, found.flags
+        rows.put(kept, found)
         reasons |= {kept[index]: reason for index, reason in own.items()}
     return rows, reasons
 
@@ -66,22 +66,19 @@ def _extract(stream: Stream, name: str, samples: Sequence[Sample]) -> tuple[Rows
         raise
     except Exception as error:  # noqa: BLE001 - a stream raises what it likes; one sample's failure is its row's status
         if len(samples) == 1:
-            return Rows.empty(1, stream.dim, stream.dtype, Status.FAILED), {0: one_line(error)}
+            return Rows.empty_of(stream, 1, Status.FAILED), {0: one_line(error)}
     else:
         _check_contract(found, len(samples), stream, name)
         return found, {}
     parts = [_extract(stream, name, [sample]) for sample in samples]
-    together = Rows(
-        features=np.concatenate([rows.features for rows, _ in parts]),
-        status=np.concatenate([rows.status for rows, _ in parts]),
-        flags=np.concatenate([rows.flags for rows, _ in parts]),
-    )
-    return together, {index: reasons[0] for index, (_, reasons) in enumerate(parts) if reasons}
+    return Rows.joined([rows for rows, _ in parts]), {
+        index: reasons[0] for index, (_, reasons) in enumerate(parts) if reasons
+    }
 
 
 def _check_contract(rows: Rows, count: int, stream: Stream, name: str) -> None:
     """Shapes and statuses of what a stream returned: a fault here is in its code, not in a picture."""
-    wanted = (count, stream.dim)
+    wanted = (count, *shape_of(stream))
     if rows.features.shape != wanted or rows.status.shape != (count,) or rows.flags.shape != (count,):
         raise StreamError(
             f"stream {name!r} returned features {rows.features.shape}, status {rows.status.shape} and flags "
@@ -91,6 +88,28 @@ def _check_contract(rows: Rows, count: int, stream: Stream, name: str) -> None:
     if strange:
         allowed = ", ".join(f"{status.name} ({status.value})" for status in _STREAM_STATUSES)
         raise StreamError(f"stream {name!r} returned status {strange[0]}, a stream may return {allowed}")
+    _check_mask(rows, wanted, stream, name)
+
+
+def _check_mask(rows: Rows, shape: tuple[int, ...], stream: Stream, name: str) -> None:
+    """A sequence has a mask that fits its statuses, and nothing else has one."""
+    if not is_sequence(dimensions_of(stream)):
+        if rows.mask is not None:
+            raise StreamError(f"stream {name!r} returned a mask, which only streams with a first dimension 'time' have")
+        return
+    if rows.mask is None or rows.mask.shape != shape[:2]:
+        found = None if rows.mask is None else rows.mask.shape
+        raise StreamError(f"stream {name!r} returned the mask {found} for its sequences, expected {shape[:2]}")
+    strange = sorted(set(np.unique(rows.mask).tolist()) - set(Step))
+    if strange:
+        allowed = ", ".join(f"{step.name} ({step.value})" for step in Step)
+        raise StreamError(f"stream {name!r} returned the step {strange[0]}, a mask may hold {allowed}")
+    contradicts = (rows.status == Status.OK) != (rows.mask == Step.OK).any(axis=1)
+    if contradicts.any():
+        raise StreamError(
+            f"stream {name!r} returned a row whose status is {Status(int(rows.status[contradicts][0])).name} and whose "
+            "steps say otherwise: a row is OK exactly if one of its steps is"
+        )
 
 
 def store_all(found: Mapping[str, tuple[Rows, dict[int, str]]], rows: Sequence[int], extraction: Extraction) -> None:
@@ -113,11 +132,14 @@ def _store(found: Rows, reasons: dict[int, str], rows: Sequence[int], name: str,
     with np.errstate(over="ignore", invalid="ignore"):
         features = found.features.astype(target.features.dtype)
     status = found.status.copy()
+    mask = None if found.mask is None else found.mask.astype(np.uint8)
+    if mask is not None:
+        features[mask != Step.OK] = 0
     _fail_not_finite(features, status, reasons)
     features[status != Status.OK] = 0
-    target.features[rows] = features
-    target.status[rows] = status
-    target.flags[rows] = found.flags
+    if mask is not None:
+        mask[status == Status.FAILED] = Step.PADDING
+    target.put(rows, Rows(features, status, found.flags, mask))
     for index in np.flatnonzero(status == Status.FAILED).tolist():
         reason = reasons.get(index, "the stream says that it failed on this picture")
         extraction.problems.append((rows[index], name, reason))
@@ -126,7 +148,7 @@ def _store(found: Rows, reasons: dict[int, str], rows: Sequence[int], name: str,
 def _fail_not_finite(
     features: npt.NDArray[np.floating[Any]], status: npt.NDArray[np.uint8], reasons: dict[int, str]
 ) -> None:
-    broken = (status == Status.OK) & ~np.isfinite(features).all(axis=1)
+    broken = (status == Status.OK) & ~np.isfinite(features).all(axis=tuple(range(1, features.ndim)))
     status[broken] = Status.FAILED
     reasons.update(dict.fromkeys(np.flatnonzero(broken).tolist(), f"features are not finite as {features.dtype}"))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from emofuse.cache.layout import FORMAT, CacheLayout, manifest_path, streams_dir
+from emofuse.cache.layout import FORMAT, SHAPES_FORMAT, CacheLayout, manifest_path, streams_dir
 from emofuse.cache.metadata import parse_stream_layout, read_attributes, read_cache_layout, stream_names
 from emofuse.cache.structure import create_array
 from emofuse.cache.zarr_store import create_group
@@ -72,9 +72,11 @@ def _restore_group(path: Path, fault: Fault) -> str | None:
 
 
 def _format(path: Path) -> int:
-    """1 if a stream is of that format."""
-    found = [read_attributes(streams_dir(path) / name) or {} for name in stream_names(path)]
-    return FORMAT if all("keeps_reasons" in own for own in found) else 1
+    """1 if a stream is of that format, 3 if one is no vector."""
+    attributes = [read_attributes(streams_dir(path) / name) or {} for name in stream_names(path)]
+    if not all("keeps_reasons" in of_stream for of_stream in attributes):
+        return 1
+    return SHAPES_FORMAT if any("shape" in of_stream for of_stream in attributes) else FORMAT
 
 
 def _block_rows(path: Path) -> int | None:

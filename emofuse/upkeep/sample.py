@@ -113,7 +113,7 @@ def compare_sample(
         for name, stream in extracted.items():
             if view >= stream.views:
                 continue
-            compared = _compare(stream, rows, extraction.rows[name], view)
+            compared = _compare(stream, rows, extraction.rows[name], view, cache.layout.block_rows)
             differences += [Difference(row, ids[rows.index(row)], name, view, what) for row, what in compared[0]]
             largest[name] = max(largest[name], compared[1])
     ordered = sorted(differences, key=lambda each: (each.row, each.stream, each.view))
@@ -130,7 +130,9 @@ def _draw(cache: Cache, streams: Mapping[str, CachedStream], count: int, seed: i
     return sorted(drawn.tolist())
 
 
-def _compare(stream: CachedStream, rows: list[int], again: Rows, view: int) -> tuple[list[tuple[int, str]], float]:
+def _compare(
+    stream: CachedStream, rows: list[int], again: Rows, view: int, block_rows: int
+) -> tuple[list[tuple[int, str]], float]:
     """Rows that differ and how, and the largest distance of those that do not."""
     differences = []
     largest = 0.0
@@ -140,6 +142,10 @@ def _compare(stream: CachedStream, rows: list[int], again: Rows, view: int) -> t
             differences.append((row, f"{was.name.lower()} in the cache, {now.name.lower()} now"))
             continue
         if was != Status.OK:
+            continue
+        mask = stream.read_mask_block(row // block_rows, view)
+        if mask is not None and again.mask is not None and (mask[row % block_rows] != again.mask[index]).any():
+            differences.append((row, "other steps of it are OK now"))
             continue
         apart = _distance(np.asarray(stream.features[row, view]), again.features[index])
         if apart > TOLERANCE:
@@ -151,7 +157,7 @@ def _compare(stream: CachedStream, rows: list[int], again: Rows, view: int) -> t
 
 def _distance(cached: npt.NDArray[np.floating[Any]], again: npt.NDArray[np.floating[Any]]) -> float:
     """Euclidean, as a share of the cached row's length."""
-    a, b = cached.astype(np.float64), again.astype(np.float64)
+    a, b = cached.astype(np.float64).ravel(), again.astype(np.float64).ravel()
     length = float(np.linalg.norm(a))
     apart = float(np.linalg.norm(a - b))
     return apart / length if length > 0 else apart

@@ -23,7 +23,6 @@ from emofuse.cache.layout import (
     ArrayName,
     CacheLayout,
     StreamLayout,
-    chunk_name,
     is_sealed,
     streams_dir,
 )
@@ -36,7 +35,7 @@ from emofuse.cache.metadata import (
 )
 from emofuse.cache.zarr_store import open_array
 from emofuse.errors import CacheError
-from emofuse.status import Status
+from emofuse.status import Status, Step
 from emofuse.stores import file_sizes
 
 OnBlock = Callable[[int, int], None]
@@ -55,7 +54,7 @@ class Fault:
         array: whose metadata it is, if it is an array's; whose chunk, if the fault is in a block.
         block: of the stream, None if the fault is in metadata.
         view: of the block.
-        rows: first and last row of the block or the first that is wrong, None if the fault is in metadata.
+        rows: first and last row of the chunk or the first that is wrong, None if the fault is in metadata.
     """
 
     what: str
@@ -245,23 +244,29 @@ class _Blocks:
 
     def is_done(self, block: int, view: int) -> bool:
         """Whether there is a status that says what became of its rows."""
-        return f"status/{chunk_name(block, 'status', view)}" in self._files
+        return f"status/{self._layout.chunk_name('status', block, view)}" in self._files
 
     def faults(self, block: int, view: int) -> Iterator[Fault]:
         """The first fault of a block that says it is done, if it has one."""
         rows = self._cache.block_slice(block)
         read: dict[ArrayName, npt.NDArray[Any]] = {}
         for array in self._layout.arrays:
-            name = f"{array}/{chunk_name(block, array, view)}"
-            what = self._length_fault(name, array)
-            if what is None:
-                try:
-                    read[array] = np.asarray(self._arrays[array][rows, view])
-                except CHUNK_ERRORS as error:
-                    what = f"damaged ({' '.join(str(error).split())[:200]})"
-            if what is not None:
-                yield Fault(f"{name}: {what}", self._layout.name, array, block, view, (rows.start, rows.stop - 1))
-                return
+            parts: list[npt.NDArray[Any]] = []
+            size = self._layout.chunk_rows(array, self._cache.block_rows)
+            for chunk in self._layout.chunks_of_block(array, block, self._cache):
+                of_chunk = slice(chunk * size, min((chunk + 1) * size, rows.stop))
+                name = f"{array}/{self._layout.chunk_name(array, chunk, view)}"
+                what = self._length_fault(name, array)
+                if what is None:
+                    try:
+                        parts.append(np.asarray(self._arrays[array][of_chunk, view]))
+                    except CHUNK_ERRORS as error:
+                        what = f"damaged ({' '.join(str(error).split())[:200]})"
+                if what is not None:
+                    place = (of_chunk.start, of_chunk.stop - 1)
+                    yield Fault(f"{name}: {what}", self._layout.name, array, block, view, place)
+                    return
+            read[array] = parts[0] if len(parts) == 1 else np.concatenate(parts)
         for row, what, array in _value_faults(read, len(self._layout.flag_names)):
             at = rows.start + row
             yield Fault(what, self._layout.name, array, block, view, (at, at))
@@ -281,11 +286,22 @@ def _value_faults(read: Mapping[ArrayName, npt.NDArray[Any]], flag_names: int) -
     """(row of the block, what, array) of rows whose values contradict each other, the first of each kind."""
     status, features = read["status"], read["features"]
     ok = status == Status.OK
+    inner = tuple(range(1, features.ndim))
     kinds: list[tuple[npt.NDArray[np.bool_], str, ArrayName]] = [
         (~np.isin(status, [each for each in Status if each != Status.PENDING]), "a status that is none", "status"),
-        (ok & ~np.isfinite(features).all(axis=1), "its features are not finite", "features"),
-        (~ok & features.any(axis=1), "it is not OK and its features are not zero", "features"),
+        (ok & ~np.isfinite(features).all(axis=inner), "its features are not finite", "features"),
+        (~ok & features.any(axis=inner), "it is not OK and its features are not zero", "features"),
     ]
+    if "mask" in read:
+        mask = read["mask"]
+        has_steps = (mask == Step.OK).any(axis=1)
+        stray = (features.reshape(*mask.shape, -1).any(axis=2) & (mask != Step.OK)).any(axis=1)
+        kinds += [
+            (~np.isin(mask, list(Step)).all(axis=1), "a step of its mask that is none", "mask"),
+            (ok & ~has_steps, "it is OK and none of its steps is", "mask"),
+            (~ok & has_steps, "it is not OK and some of its steps are", "mask"),
+            (stray, "its features are not zero at a step that is not OK", "features"),
+        ]
     if "flags" in read:
         kinds.append((read["flags"] >> flag_names > 0, "it has flags without a name", "flags"))
     if "reason" in read:

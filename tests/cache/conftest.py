@@ -42,7 +42,7 @@ def make_layout() -> Callable[..., StreamLayout]:
     def make(name: str = "lbp", **changes: object) -> StreamLayout:
         fields: dict = {
             "kind": "lbp",
-            "dim": DIM,
+            "shape": (DIM,),
             "dtype": np.dtype("float16"),
             "identity": {
                 "kind": "lbp",
@@ -55,6 +55,8 @@ def make_layout() -> Callable[..., StreamLayout]:
             "decode": DecodeSpec().model_dump(mode="json"),
             "face": FaceSpec().model_dump(mode="json"),
         }
+        if "dim" in changes:
+            changes["shape"] = (changes.pop("dim"),)
         return StreamLayout(name=name, **{**fields, **changes})
 
     return make

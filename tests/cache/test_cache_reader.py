@@ -219,7 +219,7 @@ def test_a_folder_of_something_else_is_not_a_cache(tmp_path):
 def test_another_format_version_is_refused(cache_path):
     edit(cache_path / "zarr.json", '"format": 2', '"format": 9')
     with pytest.raises(
-        CacheError, match=r"features\.zarr: cache format 9, this emofuse reads formats 1 and 2\. Build it again"
+        CacheError, match=r"features\.zarr: cache format 9, this emofuse reads formats 1, 2 and 3\. Build it again"
     ):
         open_cache(cache_path)
 

@@ -46,7 +46,9 @@ def test_features_are_written_first_and_status_last(empty_cache, block_values, m
     written = []
     open_array = writer._open_for_writing
     monkeypatch.setattr(
-        writer, "_open_for_writing", lambda folder, array: written.append(folder.name) or open_array(folder, array)
+        writer,
+        "_open_for_writing",
+        lambda path, layout, array, cache: written.append(array) or open_array(path, layout, array, cache),
     )
     write_block(empty_cache, "lbp", 0, **block_values(0))
     assert written == ["features", "flags", "reason", "status"]

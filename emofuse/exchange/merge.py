@@ -133,12 +133,15 @@ def _contradictions(name: str, caches: Sequence[Cache], *, by_rows: bool) -> lis
     return faults
 
 
+def _shape_of(stream: CachedStream) -> dict[str, Any]:
+    return {"shape": list(stream.shape), "dimensions": list(stream.dimensions)}
+
+
 def _bytes_of(stream: CachedStream, *, with_views: bool, by_rows: bool) -> dict[str, Any]:
     """All that two streams must have in common to be one."""
     told: dict[str, Any] = {
         **stream.identity,
-        "shape": list(stream.shape),
-        "dimensions": list(stream.dimensions),
+        **({"dim": stream.dim} if stream.layout.is_vector else _shape_of(stream)),
         "dtype": str(stream.dtype),
         "columns": list(stream.columns),
         "flag_names": list(stream.flag_names),

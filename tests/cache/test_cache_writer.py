@@ -242,7 +242,7 @@ def test_a_stream_of_another_spec_is_stale(cache_path, make_layout):
 
 def test_a_stream_of_another_width_without_another_version_is_refused(cache_path, make_layout):
     with pytest.raises(
-        CacheError, match=r"lbp was cached with 5 values of float16, its code now gives 6 of float16\. Raise"
+        CacheError, match=r"lbp was cached with 5 values of float16, its code now gives 6 values of float16\. Raise"
     ):
         add_stream(cache_path, make_layout(dim=6))
 

@@ -116,6 +116,47 @@ def fixed_columns(kind: str) -> tuple[int, ...]:
     return () if spec is None else spec.fixed_columns
 
 
+def feature_axis(shape: tuple[int, ...]) -> int:
+    """Which axis of a row is scaled number by number: the channels of a map, else the features. Counted from the end.
+
+    Args:
+        shape: of a row: (D,), (T, D), (C, H, W) or (T, C, H, W).
+    """
+    return -3 if len(shape) >= 3 else -1
+
+
+def feature_rows(features: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """(n x vectors a row, D) of (n, *shape): the vectors of all steps and positions, as `Scaling.fit` takes them.
+
+    They are T for a sequence, H x W for a map, T x H x W for a sequence of maps, in that order.
+    """
+    shape = features.shape[1:]
+    if len(shape) == 1:
+        return features
+    return np.moveaxis(features, feature_axis(shape), -1).reshape(-1, shape[feature_axis(shape)])
+
+
+def vector_rows(
+    rows: npt.NDArray[np.int64], shape: tuple[int, ...], steps: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.int64]:
+    """Which of the vectors of `feature_rows` belong to these rows and to steps that are there, ascending.
+
+    Args:
+        rows: (n,) int64.
+        shape: of a row.
+        steps: (N, T) bool of all rows of a sequence, else None.
+    """
+    if len(shape) == 1:
+        return rows
+    length = shape[0] if len(shape) in {2, 4} else 1
+    places = int(np.prod(shape)) // shape[feature_axis(shape)] // length
+    of_steps = (np.sort(rows)[:, None] * length + np.arange(length)).ravel()
+    if steps is not None:
+        of_steps = of_steps[steps.reshape(-1)[of_steps]]
+    vectors: npt.NDArray[np.int64] = (of_steps[:, None] * places + np.arange(places)).ravel()
+    return vectors
+
+
 @dataclass(frozen=True)
 class Scaling:
     """Standardisation of one stream: (x - center) / scale within +-limit; rows without the stream become zeros.
@@ -196,14 +237,24 @@ class Scaling:
         """(n,) bool: which of these rows have the stream for a head; none if it was not fitted."""
         return valid if self.fitted else np.zeros_like(valid)
 
-    def apply(self, features: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-        """(n, D) float32: the given rows standardised, zeros where `valid` (n,) does not hold."""
+    def apply(
+        self,
+        features: npt.NDArray[np.float32],
+        valid: npt.NDArray[np.bool_],
+        steps: npt.NDArray[np.bool_] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """(n, *shape) float32: these rows standardised, zeros where `valid` (n,) or `steps` (n, T) does not hold."""
+        axis = feature_axis(features.shape[1:])
+        places = (-1, *[1] * (-axis - 1))
         with np.errstate(invalid="ignore", over="ignore"):
-            scaled = features - self.center
-            scaled /= self.scale
+            scaled = features - self.center.reshape(places)
+            scaled /= self.scale.reshape(places)
             if self.limit is not None:
-                np.clip(scaled, -self.limit, self.limit, out=scaled)
+                limit = self.limit.reshape(places)
+                np.clip(scaled, -limit, limit, out=scaled)
         scaled[~self.present(valid)] = 0
+        if steps is not None:
+            scaled[~steps] = 0
         return scaled
 
     def beyond(self, features: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from emofuse.errors import TrainingError
 from emofuse.heads.attention import AttentionHead
 from emofuse.heads.concat import ConcatHead
 from emofuse.heads.gated import GatedHead
@@ -18,16 +19,17 @@ from emofuse.heads.kernel_ridge import KernelRidgeHead, support_rows_of
 from emofuse.heads.lanes import Lane
 from emofuse.heads.late import LateHead
 from emofuse.heads.linear import LinearHead
-from emofuse.specs import HeadSpec, KernelRidgeHeadSpec
+from emofuse.heads.stems import Shape, StemChoice, dim_of
+from emofuse.specs import HeadSpec, KernelRidgeHeadSpec, NetworkHeadSpec
 
 
-def make_head(spec: HeadSpec, group: Sequence[Lane], dims: Mapping[str, int], classes: int) -> nn.Module:
+def make_head(spec: HeadSpec, group: Sequence[Lane], dims: Mapping[str, Shape], classes: int) -> nn.Module:
     """K heads of one kind as one module, with their initial weights: `head(batch, noise) -> logits (K, B, C)`.
 
     Args:
         spec: which head; its dropout is the lanes' affair.
         group: K lanes, ordered by fold. `[Lane(streams)]` is a single head.
-        dims: stream -> D of every stream of some lane; others are left out.
+        dims: stream -> shape of a row, D for a vector, of every stream of some lane; others are left out.
         classes: C.
     """
     head = make_empty_head(spec, group, dims, classes)
@@ -36,8 +38,8 @@ def make_head(spec: HeadSpec, group: Sequence[Lane], dims: Mapping[str, int], cl
 
 
 @lru_cache(maxsize=4096)
-def count_parameters(spec: HeadSpec, dims: tuple[int, ...], classes: int) -> int:
-    """Trainable parameters of a single head on streams of these widths."""
+def count_parameters(spec: HeadSpec, dims: tuple[Shape, ...], classes: int) -> int:
+    """Trainable parameters of a single head on streams of these shapes."""
     named = {f"stream{index}": dim for index, dim in enumerate(dims)}
     with torch.device("meta"):
         head = make_empty_head(spec, [Lane(tuple(named))], named, classes)
@@ -45,13 +47,13 @@ def count_parameters(spec: HeadSpec, dims: tuple[int, ...], classes: int) -> int
 
 
 def load_head_weights(
-    spec: HeadSpec, dims: Mapping[str, int], classes: int, weights: Mapping[str, npt.NDArray[Any]]
+    spec: HeadSpec, dims: Mapping[str, Shape], classes: int, weights: Mapping[str, npt.NDArray[Any]]
 ) -> nn.Module:
     """A single head with the given weights, in evaluation mode.
 
     Args:
         spec: which head.
-        dims: stream -> D.
+        dims: stream -> shape of a row, D for a vector.
         classes: C.
         weights: as of one lane, without the axis of lanes.
 
@@ -59,22 +61,23 @@ def load_head_weights(
         RuntimeError: weights of another head; torch's own, it names all that does not fit.
     """
     if isinstance(spec, KernelRidgeHeadSpec):
-        head: nn.Module = KernelRidgeHead(spec.kernel, dims, support_rows_of(weights), classes)
+        head: nn.Module = KernelRidgeHead(spec.kernel, vector_dims(dims), support_rows_of(weights), classes)
     else:
         head = make_empty_head(spec, [Lane(tuple(dims))], dims, classes)
     head.load_state_dict({name: torch.from_numpy(array).unsqueeze(0) for name, array in weights.items()})
     return head.eval()
 
 
-def make_empty_head(spec: HeadSpec, group: Sequence[Lane], dims: Mapping[str, int], classes: int) -> nn.Module:
+def make_empty_head(spec: HeadSpec, group: Sequence[Lane], dims: Mapping[str, Shape], classes: int) -> nn.Module:
     """The same with whatever the memory holds for weights; also on torch's `meta` device."""
     dims = {stream: dim for stream, dim in dims.items() if any(stream in lane.streams for lane in group)}
     if isinstance(spec, KernelRidgeHeadSpec):
-        return KernelRidgeHead(spec.kernel, dims, spec.landmarks, classes)
+        return KernelRidgeHead(spec.kernel, vector_dims(dims), spec.landmarks, classes)
     own = _OWN.get(spec.kind)
     if own is None:
         return spec.make(group, dims, classes)
-    return own(group, dims, classes, **spec.model_dump(exclude={"kind", "dropout", "penalties"}))
+    sizes = spec.model_dump(exclude={"kind", "dropout", "penalties", *NetworkHeadSpec.model_fields})
+    return own(group, dims, classes, stems=stems_of(spec), **sizes)
 
 
 # The modules of emofuse's own kinds, whose specs are in `emofuse.specs.runs`; others have a spec that makes them.
@@ -86,3 +89,25 @@ _OWN: Mapping[str, Callable[..., nn.Module]] = {
     "late": LateHead,
     "attention": AttentionHead,
 }
+
+
+def stems_of(spec: HeadSpec) -> StemChoice:
+    """The stems that a head has; those without weights for heads that cannot choose."""
+    if not isinstance(spec, NetworkHeadSpec):
+        return StemChoice()
+    return StemChoice(spec.temporal, spec.spatial, spec.stem_width, spec.patch_kernels)
+
+
+def vector_dims(dims: Mapping[str, Shape]) -> dict[str, int]:
+    """Stream -> D.
+
+    Raises:
+        TrainingError: a stream that is no vector.
+    """
+    other = {stream: shape for stream, shape in dims.items() if not isinstance(shape, int) and len(shape) > 1}
+    if other:
+        named = ", ".join(f"{stream} {shape}" for stream, shape in other.items())
+        raise TrainingError(
+            f"a kernel_ridge head takes vectors alone, got {named}. Take another head, or other streams"
+        )
+    return {stream: dim_of(shape) for stream, shape in dims.items()}

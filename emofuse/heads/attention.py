@@ -6,105 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from emofuse.heads.dropout import Dropout, Noise
+from emofuse.heads.dropout import Noise
 from emofuse.heads.embedding import Embeddings
 from emofuse.heads.lanes import Batch, Lane, Lanes, key_of, stream_of
 from emofuse.heads.layers import Linear, Vector
-
-
-class LayerNorm(nn.Module):
-    """Layer norm (Ba et al., 2016) with weights a lane."""
-
-    def __init__(self, lanes: Lanes, dim: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.lanes = lanes
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(len(lanes), dim))
-        self.bias = nn.Parameter(torch.zeros(len(lanes), dim))
-
-    def forward(self, values: Tensor) -> Tensor:
-        """(n, R, E) of the same."""
-        normed = functional.layer_norm(values, values.shape[-1:], eps=self.eps)
-        return normed * self.weight.unsqueeze(1) + self.bias.unsqueeze(1)
-
-
-class TransformerLayer(nn.Module):
-    """Self-attention and a two-layer network, each on normed values and added to them (pre-norm).
-
-    Args:
-        lanes: that have it.
-        tokens: names of the tokens.
-        dim: E.
-        attention_heads: that share E.
-        width: of the hidden layer.
-        place: name of this layer for the dropout.
-        only_first: compute the first token's result alone; nothing reads the others after the last layer.
-    """
-
-    def __init__(
-        self,
-        lanes: Lanes,
-        tokens: Sequence[str],
-        dim: int,
-        *,
-        attention_heads: int,
-        width: int,
-        place: str,
-        only_first: bool,
-    ) -> None:
-        super().__init__()
-        self.attention_heads = attention_heads
-        self.asking = 1 if only_first else len(tokens)
-        asking = tokens[: self.asking]
-        self.norm = LayerNorm(lanes, dim)
-        self.query = Linear(lanes, dim, dim)
-        self.key = Linear(lanes, dim, dim, bias=False)  # one would add the same to all of a query's scores
-        self.value = Linear(lanes, dim, dim)
-        self.mix = Linear(lanes, dim, dim)
-        self.mix_dropout = Dropout(lanes, [f"{place}.mix.{token}" for token in asking])
-        self.hidden_norm = LayerNorm(lanes, dim)
-        self.up = Linear(lanes, dim, width)
-        self.down = Linear(lanes, width, dim)
-        self.down_dropout = Dropout(lanes, [f"{place}.down.{token}" for token in asking])
-
-    def forward(self, tokens: Tensor, present: Tensor, noise: Noise | None) -> Tensor:
-        """Tokens after this layer.
-
-        Args:
-            tokens: (K, B, T, E).
-            present: (K, T) bool, the tokens that the lane has at all; the others are not attended to.
-            noise: in training.
-
-        Returns:
-            (K, B, A, E), A = 1 if `only_first`, else T.
-        """
-        lanes, rows, count, dim = tokens.shape
-        asking = tokens[:, :, : self.asking].reshape(lanes, rows * self.asking, dim)
-        normed = self.norm(tokens.reshape(lanes, rows * count, dim))
-        first = normed.view(lanes, rows, count, dim)[:, :, : self.asking].reshape(lanes, rows * self.asking, dim)
-        query = self._split(self.query(first), self.asking)
-        key, value = (self._split(layer(normed), count) for layer in (self.key, self.value))
-        mask = present.repeat_interleave(rows, 0, output_size=lanes * rows)[:, None, None, :]
-        heard = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        mixed = self.mix(heard.transpose(1, 2).reshape(lanes, rows * self.asking, dim))
-        asking = asking + self._drop(self.mix_dropout, mixed, noise)
-        hidden = self.down(functional.gelu(self.up(self.hidden_norm(asking))))
-        asking = asking + self._drop(self.down_dropout, hidden, noise)
-        return asking.view(lanes, rows, self.asking, dim)
-
-    def _split(self, values: Tensor, count: int) -> Tensor:
-        """(K x B, attention heads, T, E / attention heads) of (K, B x T, E), T = `count`."""
-        lanes, rows, dim = values.shape
-        parts = values.reshape(lanes * rows // count, count, self.attention_heads, dim // self.attention_heads)
-        return parts.transpose(1, 2)
-
-    def _drop(self, dropout: Dropout, values: Tensor, noise: Noise | None) -> Tensor:
-        """Dropout of (K, B x A, E): its places are the tokens, side by side."""
-        lanes, count, dim = values.shape
-        dropped: Tensor = dropout(values.reshape(lanes, count // self.asking, self.asking * dim), noise)
-        return dropped.reshape(lanes, count, dim)
+from emofuse.heads.stems import Shape, StemChoice
+from emofuse.heads.transformer import LayerNorm, TransformerLayer
 
 
 class AttentionHead(nn.Module):
@@ -115,12 +23,13 @@ class AttentionHead(nn.Module):
 
     Args:
         group: K lanes, ordered by fold.
-        dims: stream -> D, the streams of all lanes together.
+        dims: stream -> shape of a row, D for a vector; the streams of all lanes together.
         classes: C.
         embed_dim: E, a multiple of `attention_heads`.
         depth: number of transformer layers.
         attention_heads: in each layer.
         width: of the hidden layer inside each.
+        stems: of streams that are no vectors.
     """
 
     present: Tensor
@@ -128,19 +37,20 @@ class AttentionHead(nn.Module):
     def __init__(
         self,
         group: Sequence[Lane],
-        dims: Mapping[str, int],
+        dims: Mapping[str, Shape],
         classes: int,
         *,
         embed_dim: int,
         depth: int,
         attention_heads: int,
         width: int,
+        stems: StemChoice | None = None,
     ) -> None:
         super().__init__()
         self.lanes = everyone = Lanes(group)
         self.lanes_of = {stream: Lanes(group, stream) for stream in dims}
         tokens = ["asking", *(f"stream {stream_of(stream)}" for stream in dims)]
-        self.embeddings = Embeddings(self.lanes_of, dims, embed_dim)
+        self.embeddings = Embeddings(self.lanes_of, dims, embed_dim, stems)
         self.asking = Vector(everyone, embed_dim)
         self.names = nn.ModuleDict({key_of(stream): Vector(own, embed_dim) for stream, own in self.lanes_of.items()})
         self.layers = nn.ModuleList(
@@ -165,7 +75,7 @@ class AttentionHead(nn.Module):
         rows = next(iter(batch.valid.values())).shape[1]
         asking = self.asking().expand(-1, rows, -1)
         tokens = [asking]
-        for stream, embedding in self.embeddings(batch).items():
+        for stream, embedding in self.embeddings(batch, noise).items():
             token = embedding + self.names[key_of(stream)]()
             tokens.append(self.lanes_of[stream].add(torch.zeros_like(asking), token))
         values = torch.stack(tokens, dim=2)

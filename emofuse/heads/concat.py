@@ -10,6 +10,7 @@ from emofuse.heads.dropout import Noise
 from emofuse.heads.embedding import Embeddings
 from emofuse.heads.lanes import Batch, Lane, Lanes
 from emofuse.heads.layers import HiddenLayers, Join
+from emofuse.heads.stems import Shape, StemChoice
 
 
 class ConcatHead(nn.Module):
@@ -17,24 +18,33 @@ class ConcatHead(nn.Module):
 
     Args:
         group: K lanes, ordered by fold.
-        dims: stream -> D, the streams of all lanes together.
+        dims: stream -> shape of a row, D for a vector; the streams of all lanes together.
         classes: C.
         embed_dim: width of each stream's embedding.
         depth: number of hidden layers; 0 is a linear classifier on the embeddings.
         width: of each hidden layer.
+        stems: of streams that are no vectors.
     """
 
     def __init__(
-        self, group: Sequence[Lane], dims: Mapping[str, int], classes: int, *, embed_dim: int, depth: int, width: int
+        self,
+        group: Sequence[Lane],
+        dims: Mapping[str, Shape],
+        classes: int,
+        *,
+        embed_dim: int,
+        depth: int,
+        width: int,
+        stems: StemChoice | None = None,
     ) -> None:
         super().__init__()
         everyone, lanes = Lanes(group), {stream: Lanes(group, stream) for stream in dims}
         widths = [*[width] * depth, classes]
-        self.embeddings = Embeddings(lanes, dims, embed_dim)
+        self.embeddings = Embeddings(lanes, dims, embed_dim, stems)
         self.join = Join(everyone, lanes, embed_dim, widths[0])
         self.hidden = HiddenLayers(everyone, widths, "hidden")
 
     def forward(self, batch: Batch, noise: Noise | None = None) -> Tensor:
         """Logits (K, B, C); the softmax belongs to the loss."""
-        logits: Tensor = self.hidden(self.join(self.embeddings(batch)), noise)
+        logits: Tensor = self.hidden(self.join(self.embeddings(batch, noise)), noise)
         return logits

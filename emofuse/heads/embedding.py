@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from emofuse.heads.dropout import Noise
 from emofuse.heads.lanes import Batch, Lanes, key_of
 from emofuse.heads.layers import Projection, exact, product_dtype, slices
 from emofuse.heads.norm import (
@@ -22,10 +23,13 @@ from emofuse.heads.norm import (
     Normed,
     NormState,
     RowMask,
+    masked_batch_norm,
     move_running_statistics,
     normalise,
     normalise_back,
 )
+from emofuse.heads.stems import Shape, Stem, StemChoice, dim_of, make_stem
+from emofuse.heads.stems.layers import LaneLinear
 
 CHUNK_BYTES = 4 << 20
 """Of the values of a chunk on the CPU."""
@@ -36,14 +40,31 @@ class StreamEmbedding(nn.Module):
 
     The vector starts at zero, the mean of all embeddings after batch norm. If no training row lacks the stream, nothing
     trains it: it follows that mean, which is the norm's bias (`follow_mean`).
+
+    A stream that is no vector passes its stem first. One without weights gives vectors that all lanes of a fold share,
+    as a stream of vectors does; behind one with weights each lane has vectors of its own.
     """
 
-    def __init__(self, lanes: Lanes, dim: int, embed_dim: int) -> None:
+    def __init__(self, lanes: Lanes, stream: str, shape: Shape, embed_dim: int, stems: StemChoice) -> None:
         super().__init__()
         self.lanes = lanes
-        self.linear = Projection(lanes, dim, embed_dim)
+        self.stem: Stem | None = make_stem(lanes, stream, shape, stems)
+        self.shared = self.stem is None or self.stem.shared
+        dim = dim_of(shape) if self.stem is None else self.stem.dim
+        self.linear = (
+            Projection(lanes, dim, embed_dim)
+            if self.shared
+            else LaneLinear(lanes, dim, embed_dim, shared=False, bias=False)
+        )
         self.norm = MaskedBatchNorm(lanes, embed_dim)
         self.missing = nn.Parameter(torch.zeros(len(lanes), embed_dim))
+
+    def forward(self, vectors: Tensor, valid: Tensor) -> Tensor:
+        """(n, B, E) of a stem's vectors (n, B, D) and valid (F, B) bool, where each lane has vectors of its own."""
+        projected = self.linear(vectors)
+        mine = self.lanes.of_folds(valid)
+        with exact(projected.device):
+            return masked_batch_norm(projected, mine, self.norm, self.missing, training=self.training)
 
     @torch.no_grad()
     def follow_mean(self, untrained: Tensor) -> None:
@@ -54,22 +75,43 @@ class StreamEmbedding(nn.Module):
 class Embeddings(nn.Module):
     """The embedding of every stream, by name."""
 
-    def __init__(self, lanes: Mapping[str, Lanes], dims: Mapping[str, int], embed_dim: int) -> None:
+    def __init__(
+        self, lanes: Mapping[str, Lanes], dims: Mapping[str, Shape], embed_dim: int, stems: StemChoice | None = None
+    ) -> None:
         super().__init__()
         self.streams = tuple(dims)
-        for stream, dim in dims.items():
-            self.add_module(key_of(stream), StreamEmbedding(lanes[stream], dim, embed_dim))
+        for stream, shape in dims.items():
+            embedding = StreamEmbedding(lanes[stream], stream, shape, embed_dim, stems or StemChoice())
+            self.add_module(key_of(stream), embedding)
         self._masks: tuple[int, list[Tensor], Tensor] = (0, [], torch.empty(0))
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, noise: Noise | None = None) -> dict[str, Tensor]:
         """Stream -> (n, B, E), n the lanes that have it. They share memory: nothing may change them in place."""
-        own: list[StreamEmbedding] = [getattr(self, key_of(stream)) for stream in self.streams]
-        valid = torch.stack([batch.valid[stream] for stream in self.streams])
+        every: dict[str, StreamEmbedding] = {stream: getattr(self, key_of(stream)) for stream in self.streams}
+        vectors = {
+            stream: batch.features[stream]
+            if embedding.stem is None
+            else embedding.stem(batch.features[stream], batch.steps.get(stream), noise)
+            for stream, embedding in every.items()
+        }
+        shared = [stream for stream, embedding in every.items() if embedding.shared]
+        embedded = self._embed_shared(shared, vectors, batch.valid) if shared else {}
+        return {
+            stream: embedded[stream] if embedding.shared else embedding(vectors[stream], batch.valid[stream])
+            for stream, embedding in every.items()
+        }
+
+    def _embed_shared(
+        self, streams: Sequence[str], vectors: Mapping[str, Tensor], valid_of: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The embeddings of streams whose vectors (F, B, D) are the same for all lanes of a fold."""
+        own: list[StreamEmbedding] = [getattr(self, key_of(stream)) for stream in streams]
+        valid = torch.stack([valid_of[stream] for stream in streams])
         masks = self._masks_of([embedding.lanes.folds for embedding in own], valid.shape[1])
         mask = RowMask.of(valid.flatten(0, 1), masks, own[0].norm.weight.dtype)
         embedded = _Embed.apply(
             own,
-            [batch.features[stream] for stream in self.streams],
+            [vectors[stream] for stream in streams],
             mask,
             self.training,
             *[embedding.linear.weight for embedding in own],
@@ -77,7 +119,7 @@ class Embeddings(nn.Module):
             *[embedding.norm.bias for embedding in own],
             *[embedding.missing for embedding in own],
         )
-        return dict(zip(self.streams, embedded, strict=True))
+        return dict(zip(streams, embedded, strict=True))
 
     def _masks_of(self, lane_folds: list[Tensor], folds: int) -> Tensor:
         """(L,) which of the masks (S x F, B) each lane has; the same in every step until lanes leave."""

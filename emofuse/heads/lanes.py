@@ -14,7 +14,7 @@ beside other variants as on its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -44,12 +44,20 @@ class Batch:
     """Rows as heads see them, for each of F folds its own: other rows of the table, or other standardisation.
 
     Attributes:
-        features: stream -> (F, B, D) floating point, standardised by the fold's scaling, zeros where not valid.
+        features: stream -> (F, B, *shape) floating point, standardised by the fold's scaling, zeros in rows that are
+            not valid and in steps that are not there. A vector's shape is (D,).
         valid: stream -> (F, B) bool, whether the row has the stream. Rows that only fill the batch have none.
+        steps: stream -> (F, B, T) bool, which steps of a sequence are there; streams without steps are not named.
     """
 
     features: Mapping[str, Tensor]
     valid: Mapping[str, Tensor]
+    steps: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def rows(self, rows: slice) -> Batch:
+        """Some of its rows."""
+        parts = (self.features, self.valid, self.steps)
+        return Batch(*({name: tensor[:, rows] for name, tensor in part.items()} for part in parts))
 
 
 class Lanes(nn.Module):

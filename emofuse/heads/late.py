@@ -12,6 +12,7 @@ from emofuse.heads.dropout import Noise
 from emofuse.heads.embedding import Embeddings
 from emofuse.heads.lanes import Batch, Lane, Lanes, key_of, stream_of
 from emofuse.heads.layers import HiddenLayers, Linear, Vector
+from emofuse.heads.stems import Shape, StemChoice
 
 
 class StreamHead(nn.Module):
@@ -38,20 +39,29 @@ class LateHead(nn.Module):
 
     Args:
         group: K lanes, ordered by fold.
-        dims: stream -> D, the streams of all lanes together.
+        dims: stream -> shape of a row, D for a vector; the streams of all lanes together.
         classes: C.
         embed_dim: width of each stream's embedding.
         depth: number of hidden layers of each stream's head.
         width: of each hidden layer.
+        stems: of streams that are no vectors.
     """
 
     def __init__(
-        self, group: Sequence[Lane], dims: Mapping[str, int], classes: int, *, embed_dim: int, depth: int, width: int
+        self,
+        group: Sequence[Lane],
+        dims: Mapping[str, Shape],
+        classes: int,
+        *,
+        embed_dim: int,
+        depth: int,
+        width: int,
+        stems: StemChoice | None = None,
     ) -> None:
         super().__init__()
         self.lanes_of = {stream: Lanes(group, stream) for stream in dims}
         widths = [*[width] * depth, classes]
-        self.embeddings = Embeddings(self.lanes_of, dims, embed_dim)
+        self.embeddings = Embeddings(self.lanes_of, dims, embed_dim, stems)
         self.heads = nn.ModuleDict(
             {key_of(stream): StreamHead(own, stream, embed_dim, widths) for stream, own in self.lanes_of.items()}
         )
@@ -63,7 +73,7 @@ class LateHead(nn.Module):
         rows = next(iter(batch.valid.values())).shape[1]
         above = torch.zeros_like(nothing).expand(-1, rows, -1)
         below = above[:, :, :1]
-        for stream, embedding in self.embeddings(batch).items():
+        for stream, embedding in self.embeddings(batch, noise).items():
             own = self.lanes_of[stream]
             probs, weight = self.heads[key_of(stream)](embedding, noise)
             weight = weight * own.of_folds(batch.valid[stream]).unsqueeze(2)

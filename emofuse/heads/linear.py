@@ -10,21 +10,32 @@ from torch import Tensor, nn
 from emofuse.heads.dropout import Noise
 from emofuse.heads.lanes import Batch, Lane, Lanes, key_of
 from emofuse.heads.layers import Projection, Vector
+from emofuse.heads.stems import Shape, Stem, StemChoice, dim_of, make_stem
+from emofuse.heads.stems.layers import LaneLinear
 
 
 class StreamLogits(nn.Module):
     """One stream's share of the logits, a linear map of its features; a learned vector where it is missing."""
 
-    def __init__(self, lanes: Lanes, dim: int, classes: int) -> None:
+    def __init__(self, lanes: Lanes, stream: str, shape: Shape, classes: int, stems: StemChoice) -> None:
         super().__init__()
         self.lanes = lanes
-        self.linear = Projection(lanes, dim, classes)
+        self.stem: Stem | None = make_stem(lanes, stream, shape, stems)
+        self.dim = dim_of(shape) if self.stem is None else self.stem.dim
+        self.linear = (
+            Projection(lanes, self.dim, classes)
+            if self.stem is None or self.stem.shared
+            else LaneLinear(lanes, self.dim, classes, shared=False, bias=False)
+        )
         self.missing = nn.Parameter(torch.zeros(len(lanes), classes))
 
-    def forward(self, features: Tensor, valid: Tensor) -> Tensor:
-        """(n, B, C) of features (F, B, D) and valid (F, B) bool."""
+    def forward(
+        self, features: Tensor, valid: Tensor, steps: Tensor | None = None, noise: Noise | None = None
+    ) -> Tensor:
+        """(n, B, C) of features (F, B, *shape), valid (F, B) bool and, for a sequence, steps (F, B, T) bool."""
         mine = self.lanes.of_folds(valid).unsqueeze(2)
-        return torch.where(mine, self.linear(features), self.missing.unsqueeze(1))
+        vectors = features if self.stem is None else self.stem(features, steps, noise)
+        return torch.where(mine, self.linear(vectors), self.missing.unsqueeze(1))
 
 
 class LinearHead(nn.Module):
@@ -32,24 +43,31 @@ class LinearHead(nn.Module):
 
     Args:
         group: K lanes, ordered by fold.
-        dims: stream -> D, the streams of all lanes together.
+        dims: stream -> shape of a row, D for a vector; the streams of all lanes together.
         classes: C.
+        stems: of streams that are no vectors.
     """
 
-    def __init__(self, group: Sequence[Lane], dims: Mapping[str, int], classes: int) -> None:
+    def __init__(
+        self, group: Sequence[Lane], dims: Mapping[str, Shape], classes: int, stems: StemChoice | None = None
+    ) -> None:
         super().__init__()
         self.lanes_of = {stream: Lanes(group, stream) for stream in dims}
         self.embeddings = nn.ModuleDict(
-            {key_of(stream): StreamLogits(own, dims[stream], classes) for stream, own in self.lanes_of.items()}
+            {
+                key_of(stream): StreamLogits(own, stream, dims[stream], classes, stems or StemChoice())
+                for stream, own in self.lanes_of.items()
+            }
         )
-        inputs = [sum(dims[stream] for stream in lane.streams) for lane in group]
+        widths = {stream: int(getattr(self.embeddings[key_of(stream)], "dim")) for stream in dims}  # noqa: B009
+        inputs = [sum(widths[stream] for stream in lane.streams) for lane in group]
         self.bias = Vector(Lanes(group), classes, inputs)
 
-    def forward(self, batch: Batch, noise: Noise | None = None) -> Tensor:  # noqa: ARG002  all heads are called alike
+    def forward(self, batch: Batch, noise: Noise | None = None) -> Tensor:
         """Logits (K, B, C)."""
         rows = next(iter(batch.valid.values())).shape[1]
         logits: Tensor = self.bias().expand(-1, rows, -1)
         for stream, own in self.lanes_of.items():
             share = self.embeddings[key_of(stream)]
-            logits = own.add(logits, share(batch.features[stream], batch.valid[stream]))
+            logits = own.add(logits, share(batch.features[stream], batch.valid[stream], batch.steps.get(stream), noise))
         return logits

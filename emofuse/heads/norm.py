@@ -39,6 +39,38 @@ class MaskedBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(len(lanes), dim))
 
 
+def masked_batch_norm(
+    values: Tensor, valid: Tensor, norm: MaskedBatchNorm, missing: Tensor, *, training: bool
+) -> Tensor:
+    """The same norm by plain autograd, for values whose derivative stems ask for; moves the running statistics.
+
+    Args:
+        values: (n, B, E), finite.
+        valid: (n, B) bool.
+        norm: of the n lanes.
+        missing: (n, E), what takes the place of rows that are not valid.
+        training: by the batch's own statistics where it has some.
+    """
+    values, keep = values.to(norm.weight.dtype), valid.unsqueeze(2)
+    mean, var = norm.running_mean.unsqueeze(1), norm.running_var.unsqueeze(1)
+    if training:
+        count = keep.sum(1, keepdim=True)
+        enough, rows = count >= 2, count.clamp(min=1)
+        own_mean = torch.where(keep, values, 0.0).sum(1, keepdim=True) / rows
+        own_var = torch.where(keep, (values - own_mean).square(), 0.0).sum(1, keepdim=True) / rows
+        with torch.no_grad():
+            momentum = (MOMENTUM * enough.to(values.dtype)).squeeze(1)
+            unbiased = (own_var * (count / (count - 1).clamp(min=1))).squeeze(1)
+            new_mean = torch.lerp(norm.running_mean, own_mean.squeeze(1), momentum)
+            new_var = torch.lerp(norm.running_var, unbiased, momentum)
+        mean, var = torch.where(enough, own_mean, mean), torch.where(enough, own_var, var)
+    normed = (values - mean) * torch.rsqrt(var + EPS) * norm.weight.unsqueeze(1) + norm.bias.unsqueeze(1)
+    if training:
+        norm.running_mean.copy_(new_mean)
+        norm.running_var.copy_(new_var)
+    return torch.where(keep, normed, missing.unsqueeze(1))
+
+
 @dataclass(frozen=True)
 class RowMask:
     """Which rows each of n lanes has, and what follows from their number.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -77,7 +78,7 @@ class _Training:
     def table_bytes(self) -> int:
         features = self.table.features
         if isinstance(features, Blocks):  # as they would be in memory
-            return 4 * len(self.table.labels) * sum(self.table.dims.values())
+            return 4 * len(self.table.labels) * sum(math.prod(shape) for shape in self.table.dims.values())
         return sum(tensor.nbytes for tensor in features.values())
 
 

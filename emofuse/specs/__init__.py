@@ -22,7 +22,7 @@ from emofuse.specs.datasets import (
 )
 from emofuse.specs.factors import Factors, Range
 from emofuse.specs.files import bundled_specs, parse_spec, read_cache_spec, read_pipeline_spec, read_sweep_spec
-from emofuse.specs.heads import CustomHeadSpec, HeadSpec
+from emofuse.specs.heads import CustomHeadSpec, HeadSpec, NetworkHeadSpec
 from emofuse.specs.pipelines import PipelineSpec, RepeatSpec
 from emofuse.specs.plugins import PluginFile, load_plugins
 from emofuse.specs.runs import (
@@ -118,6 +118,7 @@ __all__ = [
     "LbpSpec",
     "LinearHeadSpec",
     "LogisticHeadSpec",
+    "NetworkHeadSpec",
     "ObjectsSpec",
     "OfficialSplit",
     "PipelineSpec",

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo,
 from emofuse.errors import did_you_mean
 from emofuse.specs.base import Spec
 from emofuse.specs.faults import BESIDE, SEPARATOR
-from emofuse.specs.heads import HeadSpec
+from emofuse.specs.heads import HeadSpec, Spatial, Temporal
 from emofuse.specs.runs import Balancing
 from emofuse.specs.streams import Value, check_factors, take_factors, variant_factors
 
@@ -99,6 +99,9 @@ class Factors(Spec):
     embed_dim: tuple[int, ...] = ()
     depth: tuple[int, ...] = ()
     width: tuple[int, ...] = ()
+    temporal: tuple[Temporal, ...] = ()
+    spatial: tuple[Spatial, ...] = ()
+    stem_width: tuple[int, ...] = ()
     dropout: Numbers = ()
     batch_size: tuple[int, ...] = ()
     optimizer: tuple[Literal["adam", "adamw"], ...] = ()

@@ -8,9 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainValidator, SerializeAsAny
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 from emofuse.registry import Family
 from emofuse.specs.base import Spec
@@ -42,6 +50,42 @@ class HeadSpecBase(Spec):
             classes: C.
         """
         raise NotImplementedError(f"{type(self).__name__}.make(group, dims, classes) must return the module")
+
+
+Temporal = Literal["mean", "max", "mean_std", "attention", "lstm", "gru", "transformer"]
+Spatial = Literal["mean", "attention", "patches", "cnn"]
+
+
+class NetworkHeadSpec(HeadSpecBase):
+    """A head that is trained by gradient descent, with a stem for each stream that is no vector.
+
+    `temporal` turns a sequence into one vector a row, `spatial` a map; a sequence of maps passes both. A vector has no
+    stem. `stem_width` is the hidden size of attention, lstm, gru and transformer, and the channels of patches and cnn.
+    Defaults are not written, so that a head on vectors has the digest that it had before there were stems.
+    """
+
+    temporal: Temporal = "mean"
+    spatial: Spatial = "mean"
+    stem_width: int = Field(64, ge=1)
+    patch_kernels: tuple[int, ...] = Field((1, 3, 5), min_length=1, description="sizes of the patches, each odd")
+
+    @field_validator("patch_kernels")
+    @classmethod
+    def _kernels_are_odd(cls, kernels: tuple[int, ...]) -> tuple[int, ...]:
+        even = [kernel for kernel in kernels if kernel < 1 or kernel % 2 == 0]
+        if even:
+            raise ValueError(f"kernel sizes must be odd and at least 1, got {even[0]}")
+        return kernels
+
+    @model_serializer(mode="wrap")
+    def _write_without_default_stems(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        fields = NetworkHeadSpec.model_fields.keys() - HeadSpecBase.model_fields.keys()
+        return {
+            name: value
+            for name, value in written.items()
+            if name not in fields or getattr(self, name) != NetworkHeadSpec.model_fields[name].default
+        }
 
 
 class CustomHeadSpec(HeadSpecBase):

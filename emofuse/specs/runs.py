@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_serializer, 
 from emofuse.errors import did_you_mean
 from emofuse.specs.base import Spec
 from emofuse.specs.datasets import OfficialSplit, SplitSpec
-from emofuse.specs.heads import HeadSpec, HeadSpecBase
+from emofuse.specs.heads import HeadSpec, HeadSpecBase, NetworkHeadSpec
 from emofuse.specs.streams import Value, check_factors, factor_defaults, take_factors, variant_factors, variants_of
 
 
@@ -109,7 +109,7 @@ def settled(features: FeaturesSpec, kinds: Mapping[str, str]) -> FeaturesSpec:
     return features.model_copy(update={"factors": factors, "variants": rest})
 
 
-class ConcatHeadSpec(HeadSpecBase):
+class ConcatHeadSpec(NetworkHeadSpec):
     """The paper's head: each stream projected and batch-normalised, concatenated, hidden layers with ReLU, softmax."""
 
     kind: Literal["concat"] = "concat"
@@ -119,14 +119,14 @@ class ConcatHeadSpec(HeadSpecBase):
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
-class LinearHeadSpec(HeadSpecBase):
+class LinearHeadSpec(NetworkHeadSpec):
     """A probe: logits are the sum of one linear map a stream."""
 
     kind: Literal["linear"] = "linear"
     dropout: ClassVar[float] = 0.0
 
 
-class GatedHeadSpec(HeadSpecBase):
+class GatedHeadSpec(NetworkHeadSpec):
     """The paper's head with a gate a stream: all embeddings together decide how much of each goes on."""
 
     kind: Literal["gated"] = "gated"
@@ -137,7 +137,7 @@ class GatedHeadSpec(HeadSpecBase):
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
-class LateHeadSpec(HeadSpecBase):
+class LateHeadSpec(NetworkHeadSpec):
     """Late fusion: a head of its own for each stream, their probabilities averaged with learned weights."""
 
     kind: Literal["late"] = "late"
@@ -147,7 +147,7 @@ class LateHeadSpec(HeadSpecBase):
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
-class AttentionHeadSpec(HeadSpecBase):
+class AttentionHeadSpec(NetworkHeadSpec):
     """Streams as tokens: one or two transformer layers, the logits read off a learned token before them."""
 
     kind: Literal["attention"] = "attention"

@@ -13,7 +13,7 @@ from emofuse.specs import Factors, FeaturesSpec, FoldSpec, HeadSpec, Range, RunS
 from emofuse.specs.runs import settled
 from emofuse.specs.streams import variant_factors
 
-HEAD_FACTORS = ("embed_dim", "depth", "width", "dropout")
+HEAD_FACTORS = ("embed_dim", "depth", "width", "temporal", "spatial", "stem_width", "dropout")
 TRAIN_FACTORS = tuple(name for name in Factors.model_fields if name in TrainSpec.model_fields)
 # Of the head's hidden layers: without one they have nothing to act on.
 _OF_HIDDEN_LAYERS = ("width", "dropout")

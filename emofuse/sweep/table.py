@@ -15,7 +15,17 @@ from emofuse.sweep.store import RunRow
 
 Value = str | int | float | None
 
-HEAD = ("embed_dim", "depth", "width", "gate_dim", "attention_heads", "dropout")
+HEAD = (
+    "embed_dim",
+    "depth",
+    "width",
+    "gate_dim",
+    "attention_heads",
+    "temporal",
+    "spatial",
+    "stem_width",
+    "dropout",
+)
 TRAIN = ("learning_rate", "weight_decay", "label_smoothing", "batch_size", "optimizer", "gradient_balancing", "epochs")
 FEATURES = ("lbp_bins", "action_units")
 _NO_VARIANTS = ("streams", "neutral_label")
@@ -275,7 +285,17 @@ _CONFIGURATION_COLUMNS = (
     *("runs", *(f"{name}{ending}" for name in SCORES for ending in ("", "_error"))),
     *("diverged", "halved", "parameters", "seconds"),
 )
-_INTEGERS = ("embed_dim", "depth", "width", "gate_dim", "attention_heads", "batch_size", "epochs", *FEATURES)
+_INTEGERS = (
+    "embed_dim",
+    "depth",
+    "width",
+    "gate_dim",
+    "attention_heads",
+    "stem_width",
+    "batch_size",
+    "epochs",
+    *FEATURES,
+)
 _COUNTS = ("fold", "seed", "best_epoch", "last_epoch", "parameters", "runs", "diverged", "halved")
 _NUMBERS = ("dropout", "learning_rate", "weight_decay", "label_smoothing", "seconds")
 _TYPES: dict[str, type] = {

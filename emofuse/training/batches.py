@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from emofuse.errors import TrainingError
-from emofuse.features import Scaling
+from emofuse.features import Scaling, feature_axis
 from emofuse.heads.lanes import Batch
 from emofuse.training.members import Fold, Table
 from emofuse.training.streaming import Source, Window
@@ -212,13 +212,15 @@ class Standardised:
         self._streams = tuple(streams)
         self._valid = torch.stack([table.valid[name] for name in streams]).to(device)
         self._labels = table.labels.to(device)
-        self._center = {
-            name: _stack([fold.scaling[name].center for fold in folds]).to(device, dtype) for name in streams
-        }
-        self._scale = {name: _stack([fold.scaling[name].scale for fold in folds]).to(device, dtype) for name in streams}
-        self._limit = {
-            name: _stack([_limit(fold.scaling[name]) for fold in folds]).to(device, dtype) for name in streams
-        }
+        self._steps = {name: table.steps[name].to(device) for name in streams if name in table.steps}
+        self._shapes = {name: table.dims[name] for name in streams}
+
+        def stacked(name: str, of: Callable[[Scaling], npt.NDArray[np.float32]]) -> Tensor:
+            return _stack([of(fold.scaling[name]) for fold in folds], self._shapes[name]).to(device, dtype)
+
+        self._center = {name: stacked(name, lambda scaling: scaling.center) for name in streams}
+        self._scale = {name: stacked(name, lambda scaling: scaling.scale) for name in streams}
+        self._limit = {name: stacked(name, _limit) for name in streams}
         fitted = [[fold.scaling[name].fitted for fold in folds] for name in streams]
         self._fitted = torch.tensor(fitted, device=device).unsqueeze(2)
         self._dtype = dtype
@@ -233,23 +235,32 @@ class Standardised:
         flat = rows.reshape(-1)
         valid = self._valid.index_select(1, flat).view(-1, *rows.shape) & present & self._fitted
         whole = valid.device.type == "cpu" and bool(valid.all())  # to ask a GPU would be to wait for it
-        missing = valid.logical_not().unsqueeze(3)
-        features = {}
+        missing = valid.logical_not()
+        features, steps = {}, {}
         for index, name in enumerate(self._streams):
-            taken = self.source.take(name, flat).view(*rows.shape, -1).to(self._dtype)
+            taken = self.source.take(name, flat).view(*rows.shape, *self._shapes[name]).to(self._dtype)
             taken.sub_(self._center[name]).div_(self._scale[name])  # `take` gives new memory
             features[name] = taken.clamp_(-self._limit[name], self._limit[name])
             if not whole:
-                features[name].masked_fill_(missing[index], 0)
-        return Batch(features, dict(zip(self._streams, valid, strict=True))), self._labels[
-            flat % len(self._labels)
-        ].view_as(rows)
+                features[name].masked_fill_(_beside(missing[index], features[name]), 0)
+            if name in self._steps:
+                steps[name] = self._steps[name].index_select(0, flat).view(*rows.shape, -1) & valid[index].unsqueeze(2)
+                features[name].masked_fill_(_beside(~steps[name], features[name]), 0)
+        labels = self._labels[flat % len(self._labels)].view_as(rows)
+        return Batch(features, dict(zip(self._streams, valid, strict=True)), steps), labels
 
 
 def _limit(scaling: Scaling) -> npt.NDArray[np.float32]:
     return np.full_like(scaling.scale, np.inf) if scaling.limit is None else scaling.limit
 
 
-def _stack(arrays: Sequence[npt.NDArray[np.float32]]) -> Tensor:
-    """(F, 1, D) of F arrays (D,)."""
-    return torch.from_numpy(np.stack(arrays)).unsqueeze(1)
+def _stack(arrays: Sequence[npt.NDArray[np.float32]], shape: tuple[int, ...]) -> Tensor:
+    """(F, 1, ...) of F arrays (D,), to stand beside rows (F, B, *shape): one number a feature, or a channel of maps."""
+    places = [1] * len(shape)
+    places[feature_axis(shape)] = -1
+    return torch.from_numpy(np.stack(arrays)).view(len(arrays), 1, *places)
+
+
+def _beside(mask: Tensor, values: Tensor) -> Tensor:
+    """The mask with as many axes as the values."""
+    return mask.view(*mask.shape, *[1] * (values.dim() - mask.dim()))

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from emofuse.heads import make_empty_head
 from emofuse.heads.lanes import Batch, Lane
 from emofuse.heads.layers import Projection
+from emofuse.heads.stems import Shape, shape_of
 from emofuse.specs import HeadSpec
 from emofuse.training.machine import Machine
 
@@ -44,7 +45,7 @@ class Cost:
 
 @lru_cache(maxsize=4096)
 def head_cost(
-    spec: HeadSpec, dims: tuple[tuple[str, int], ...], classes: int, batch_size: int, machine: Machine
+    spec: HeadSpec, dims: tuple[tuple[str, Shape], ...], classes: int, batch_size: int, machine: Machine
 ) -> Cost:
     """The cost of one head, counted on the `meta` device, where tensors have shapes and no memory.
 
@@ -115,15 +116,20 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
 
 
 def _empty(
-    spec: HeadSpec, dims: tuple[tuple[str, int], ...], classes: int, rows: int, folds: int
+    spec: HeadSpec, dims: tuple[tuple[str, Shape], ...], classes: int, rows: int, folds: int
 ) -> tuple[nn.Module, Batch]:
     """A head of one lane a fold on the `meta` device, and a batch for it."""
     with torch.device("meta"):
         streams = tuple(stream for stream, _ in dims)
         head = make_empty_head(spec, [Lane(streams, fold=fold) for fold in range(folds)], dict(dims), classes)
-        features = {stream: torch.empty(folds, rows, dim) for stream, dim in dims}
+        features = {stream: torch.empty(folds, rows, *shape_of(shape)) for stream, shape in dims}
         valid = {stream: torch.ones(folds, rows, dtype=torch.bool) for stream in streams}
-    return head, Batch(features, valid)
+        steps = {
+            stream: torch.ones(folds, rows, shape_of(shape)[0], dtype=torch.bool)
+            for stream, shape in dims
+            if len(shape_of(shape)) in {2, 4}
+        }
+    return head, Batch(features, valid, steps)
 
 
 def _memory_of(tensor: Tensor) -> int:

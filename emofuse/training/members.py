@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from emofuse.errors import TrainingError
 from emofuse.features import Scaling
 from emofuse.heads.lanes import Lane
+from emofuse.heads.stems import shape_of
 from emofuse.specs import HeadSpec, TrainSpec, canonical_json
 from emofuse.training.streaming import Blocks
 
@@ -24,13 +25,15 @@ class Table:
     """N samples as tensors: of a cache (`TrainingData.table`), or of arrays of one's own.
 
     Attributes:
-        features: stream -> (N, D) floating point, as cached, or blocks of them that are read as they are needed; what
-            stands in rows that are not valid is never used.
+        features: stream -> (N, *shape) floating point, as cached, or blocks of them that are read as they are needed;
+            what stands in rows that are not valid, and in steps that are not there, is never used. A vector's shape is
+            (D,), a sequence's (T, D), a map's (C, H, W), a sequence's of maps (T, C, H, W).
         valid: stream -> (N,) bool, whether the row has the stream.
         labels: (N,) int64, 0 <= label < classes in rows of a fold.
         classes: C.
         views: V. With more than one, features and `valid` have V x N rows, view after view: all rows as they are, then
             all rows in their first augmented view, and so on.
+        steps: stream -> (N, T) bool of every sequence, whether the step is there; with views as `valid`.
     """
 
     features: Mapping[str, Tensor] | Blocks
@@ -38,13 +41,14 @@ class Table:
     labels: Tensor
     classes: int
     views: int = 1
+    steps: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
-    def dims(self) -> dict[str, int]:
-        """Stream -> D."""
+    def dims(self) -> dict[str, tuple[int, ...]]:
+        """Stream -> shape of a row."""
         if isinstance(self.features, Blocks):
-            return dict(self.features.dims)
-        return {name: tensor.shape[1] for name, tensor in self.features.items()}
+            return {name: shape_of(shape) for name, shape in self.features.dims.items()}
+        return {name: tuple(tensor.shape[1:]) for name, tensor in self.features.items()}
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,11 @@ def check_group(table: Table, folds: Sequence[Fold], members: Sequence[Member]) 
             )
         if not 0 <= member.fold < len(folds):
             problems.append(f"member {index}: fold {member.fold} of {len(folds)}")
+    for name, shape in table.dims.items():
+        wanted = (len(table.valid[name]), shape[0]) if len(shape) in {2, 4} else None
+        given = tuple(table.steps[name].shape) if name in table.steps else None
+        if wanted != given:
+            problems.append(f"stream {name!r} of shape {shape}: expected steps {wanted}, got {given}")
     for index, fold in enumerate(folds):
         problems.extend(f"fold {index}: {problem}" for problem in _fold_problems(table, fold))
     if problems:

@@ -8,6 +8,7 @@ epoch holds three windows in memory whatever the number of rows. Its order of ro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from emofuse.errors import TrainingError
+from emofuse.heads.stems import Shape, shape_of
 
 WINDOWS_HELD = 3
 """Two on the device and one being read."""
@@ -36,14 +38,14 @@ class Blocks:
     """Features that are read block by block.
 
     Attributes:
-        read: (stream, block) -> (rows of the block, D) floating point; called from another thread.
+        read: (stream, block) -> (rows of the block, *shape) floating point; called from another thread.
         block_rows: rows of every block but the last.
-        dims: stream -> D.
+        dims: stream -> shape of a row, D for a vector.
     """
 
     read: Callable[[str, int], npt.NDArray[Any]]
     block_rows: int
-    dims: Mapping[str, int]
+    dims: Mapping[str, Shape]
 
     def window(self, streams: Sequence[str], memory_bytes: int, dtype: torch.dtype) -> Window:
         """The widest window of these streams for which a streamed epoch stays within the memory.
@@ -51,7 +53,7 @@ class Blocks:
         Raises:
             TrainingError: not even one block at a time does.
         """
-        width = sum(self.dims[name] for name in streams)
+        width = sum(math.prod(shape_of(self.dims[name])) for name in streams)
         return widest_window(self.block_rows, width, memory_bytes, dtype.itemsize)
 
 
@@ -91,7 +93,7 @@ class Source(Protocol):
         ...
 
     def take(self, stream: str, rows: Tensor) -> Tensor:
-        """(n, D) of rows (n,) int64 of the whole table, in memory of its own."""
+        """(n, *shape) of rows (n,) int64 of the whole table, in memory of its own."""
         ...
 
     def close(self) -> None:
@@ -112,7 +114,7 @@ class Resident:
         """All rows are there."""
 
     def take(self, stream: str, rows: Tensor) -> Tensor:
-        """(n, D) of rows (n,)."""
+        """(n, *shape) of rows (n,)."""
         return self._features[stream].index_select(0, rows)
 
     def close(self) -> None:
@@ -148,10 +150,12 @@ class Streamed:
         self._half = window.blocks * blocks.block_rows
         on_gpu = device.type == "cuda"
         self._held = {
-            name: torch.zeros(2 * self._half, blocks.dims[name], dtype=dtype, device=device) for name in streams
+            name: torch.zeros(2 * self._half, *shape_of(blocks.dims[name]), dtype=dtype, device=device)
+            for name in streams
         }
         self._staged = {
-            name: torch.zeros(self._half, blocks.dims[name], dtype=dtype, pin_memory=on_gpu) for name in streams
+            name: torch.zeros(self._half, *shape_of(blocks.dims[name]), dtype=dtype, pin_memory=on_gpu)
+            for name in streams
         }
         self._copied = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
         total = -(-count // blocks.block_rows)
@@ -180,7 +184,7 @@ class Streamed:
             self._next = self._reader.submit(self._stage, self._windows[after]) if after < len(self._windows) else None
 
     def take(self, stream: str, rows: Tensor) -> Tensor:
-        """(n, D) of rows (n,) of the windows that can be read."""
+        """(n, *shape) of rows (n,) of the windows that can be read."""
         within = rows % self._blocks.block_rows
         return self._held[stream].index_select(0, self._first[rows // self._blocks.block_rows] + within)
 

@@ -123,12 +123,7 @@ def predict_probs(head: nn.Module, batch: Batch) -> npt.NDArray[np.float32]:
     parts = []
     for start in range(0, rows, EVAL_ROWS):
         part = slice(start, start + EVAL_ROWS)
-        logits = head(
-            Batch(
-                {name: tensor[:, part] for name, tensor in batch.features.items()},
-                {name: tensor[:, part] for name, tensor in batch.valid.items()},
-            )
-        )
+        logits = head(batch.rows(part))
         parts.append(_softmax(logits).float().cpu())
     result: npt.NDArray[np.float32] = torch.cat(parts, dim=1).numpy()
     return result

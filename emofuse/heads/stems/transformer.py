@@ -1,0 +1,66 @@
+"""A small transformer over the steps of a sequence; a learned token that attends to them is what it gives."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from emofuse.heads.dropout import Noise
+from emofuse.heads.lanes import Lanes
+from emofuse.heads.layers import Vector
+from emofuse.heads.stems.layers import LaneLinear
+from emofuse.heads.transformer import LayerNorm, TransformerLayer
+
+LAYERS = 2
+MOST_ATTENTION_HEADS = 4
+
+
+class TransformerOverTime(nn.Module):
+    """Steps projected to tokens, with learned positions, through pre-norm transformer layers.
+
+    Args:
+        lanes: that have it.
+        dim: D of a step.
+        length: T.
+        width: E of a token; the hidden layer inside each transformer layer is twice as wide.
+        shared: whether its inputs are those of the folds.
+        place: name of the stream for the dropout.
+    """
+
+    def __init__(self, lanes: Lanes, dim: int, length: int, width: int, *, shared: bool, place: str) -> None:
+        super().__init__()
+        self.lanes = lanes
+        self.dim = width
+        self.shared = shared
+        self.input = LaneLinear(lanes, dim, width, shared=shared)
+        self.asking = Vector(lanes, width)
+        self.positions = Vector(lanes, length * width, [width] * len(lanes))
+        tokens = ["asking", *(f"step {step}" for step in range(length))]
+        self.layers = nn.ModuleList(
+            TransformerLayer(
+                lanes,
+                tokens,
+                width,
+                attention_heads=math.gcd(width, MOST_ATTENTION_HEADS),
+                width=2 * width,
+                place=f"{place}.temporal.{index}",
+                only_first=index == LAYERS - 1,
+            )
+            for index in range(LAYERS)
+        )
+        self.norm = LayerNorm(lanes, width)
+
+    def forward(self, values: Tensor, steps: Tensor, noise: Noise | None) -> Tensor:
+        """(n, B, E) of values (F or n, B, T, D) and steps (F or n, B, T) bool."""
+        there = self.lanes.of_folds(steps) if self.shared else steps
+        tokens = self.input(values)
+        tokens = tokens + self.positions().view(len(self.lanes), 1, -1, self.dim)
+        asking = self.asking().unsqueeze(1).expand(-1, tokens.shape[1], -1, -1)
+        tokens = torch.cat([asking.to(tokens.dtype), tokens], dim=2)
+        present = torch.cat([torch.ones_like(there[:, :, :1]), there], dim=2)
+        for layer in self.layers:
+            tokens = layer(tokens, present, noise)
+        normed: Tensor = self.norm(tokens[:, :, 0])
+        return normed

@@ -61,7 +61,7 @@ def load_head_weights(
         RuntimeError: weights of another head; torch's own, it names all that does not fit.
     """
     if isinstance(spec, KernelRidgeHeadSpec):
-        head: nn.Module = KernelRidgeHead(spec.kernel, vector_dims(dims), support_rows_of(weights), classes)
+        head: nn.Module = KernelRidgeHead(spec.kernel, vector_dims(dims, spec.kind), support_rows_of(weights), classes)
     else:
         head = make_empty_head(spec, [Lane(tuple(dims))], dims, classes)
     head.load_state_dict({name: torch.from_numpy(array).unsqueeze(0) for name, array in weights.items()})
@@ -72,10 +72,10 @@ def make_empty_head(spec: HeadSpec, group: Sequence[Lane], dims: Mapping[str, Sh
     """The same with whatever the memory holds for weights; also on torch's `meta` device."""
     dims = {stream: dim for stream, dim in dims.items() if any(stream in lane.streams for lane in group)}
     if isinstance(spec, KernelRidgeHeadSpec):
-        return KernelRidgeHead(spec.kernel, vector_dims(dims), spec.landmarks, classes)
+        return KernelRidgeHead(spec.kernel, vector_dims(dims, spec.kind), spec.landmarks, classes)
     own = _OWN.get(spec.kind)
     if own is None:
-        return spec.make(group, dims, classes)
+        return spec.make(group, vector_dims(dims, spec.kind), classes)
     sizes = spec.model_dump(exclude={"kind", "dropout", "penalties", *NetworkHeadSpec.model_fields})
     return own(group, dims, classes, stems=stems_of(spec), **sizes)
 
@@ -98,8 +98,8 @@ def stems_of(spec: HeadSpec) -> StemChoice:
     return StemChoice(spec.temporal, spec.spatial, spec.stem_width, spec.patch_kernels)
 
 
-def vector_dims(dims: Mapping[str, Shape]) -> dict[str, int]:
-    """Stream -> D.
+def vector_dims(dims: Mapping[str, Shape], kind: str) -> dict[str, int]:
+    """Stream -> D, for a head of a kind that has no stems.
 
     Raises:
         TrainingError: a stream that is no vector.
@@ -107,7 +107,5 @@ def vector_dims(dims: Mapping[str, Shape]) -> dict[str, int]:
     other = {stream: shape for stream, shape in dims.items() if not isinstance(shape, int) and len(shape) > 1}
     if other:
         named = ", ".join(f"{stream} {shape}" for stream, shape in other.items())
-        raise TrainingError(
-            f"a kernel_ridge head takes vectors alone, got {named}. Take another head, or other streams"
-        )
+        raise TrainingError(f"a {kind} head takes vectors alone, got {named}. Take another head, or other streams")
     return {stream: dim_of(shape) for stream, shape in dims.items()}

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from emofuse.errors import TrainingError
+from emofuse.features import Scaling, feature_rows, vector_rows
 from emofuse.heads import make_head
 from emofuse.heads.dropout import Noise
 from emofuse.heads.lanes import Batch, Lane, Lanes, owners, shrink
@@ -16,11 +18,16 @@ from emofuse.specs import (
     AttentionHeadSpec,
     ConcatHeadSpec,
     GatedHeadSpec,
+    KernelRidgeHeadSpec,
     LateHeadSpec,
     LinearHeadSpec,
     RunSpec,
+    TrainSpec,
     parse_spec,
 )
+from emofuse.training.engine import train_group
+from emofuse.training.machine import Machine
+from emofuse.training.members import Fold, Member, Table
 
 GROUP = [
     Lane(("s",), seed=1, fold=0),
@@ -300,3 +307,56 @@ def test_initial_weights_of_recurrent_stems_spread_as_torch_s_own():
     weight = head.embeddings.of_s.stem.temporal.input.weight
     assert weight.abs().max() <= 1 / 8
     assert weight.std().item() == pytest.approx(1 / 8 / np.sqrt(3), rel=0.05)
+
+
+def test_a_head_without_stems_refuses_streams_that_are_no_vectors():
+    with pytest.raises(TrainingError, match=r"a kernel_ridge head takes vectors alone, got s \(5, 4\)"):
+        make_head(KernelRidgeHeadSpec(), [Lane(("s",))], {"s": (5, 4)}, 3)
+
+
+@pytest.mark.parametrize(("kind", "temporal", "spatial"), [("sequence", "lstm", "mean"), ("maps", "mean", "cnn")])
+def test_training_a_group_with_stems_equals_each_member_alone_whatever_stands_in_masked_steps(kind, temporal, spatial):
+    rng = np.random.default_rng(0)
+    shape, rows = SHAPES[kind], 60
+    features = torch.from_numpy(rng.normal(size=(rows, *shape)).astype(np.float32))
+    steps = torch.from_numpy(rng.random((rows, STEPS)) > 0.3)
+    steps[:, 0] = True
+    valid = torch.from_numpy(rng.random(rows) > 0.2)
+    channels = shape[-1] if len(shape) == 2 else shape[-3]
+    labels = torch.from_numpy(rng.integers(0, 3, rows))
+    ones = np.ones(channels, np.float32)
+    scaling = {"s": Scaling(0.1 * ones, 2 * ones, 3 * ones)}
+    part = rng.integers(0, 2, rows)
+    folds = [Fold(np.flatnonzero(part != fold), np.flatnonzero(part == fold), scaling) for fold in range(2)]
+    head = with_stems(HEADS["concat"], temporal, spatial)
+    trains = [TrainSpec(epochs=2, batch_size=16, seed=seed, learning_rate=1e-2) for seed in (1, 2, 1)]
+    members = [Member(("s",), head, train, fold) for train, fold in zip(trains, (0, 0, 1), strict=True)]
+    machine = Machine(torch.device("cpu"), torch.float64)
+
+    def train(garbage, some):
+        there = features.clone()
+        there[~steps], there[~valid] = garbage, garbage
+        table = Table({"s": there}, {"s": valid}, labels, 3, steps={"s": steps})
+        return train_group(table, folds, some, machine)
+
+    together, other = train(0.0, members), train(float("nan"), members)
+    for member, ours, theirs in zip(members, together, other, strict=True):
+        (alone,) = train(float("nan"), [member])
+        assert ours.weights.keys() == alone.weights.keys()
+        for name, array in ours.weights.items():
+            assert np.array_equal(array, theirs.weights[name])
+            np.testing.assert_allclose(alone.weights[name], array, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (3, 6, 5), (5, 3, 4, 4)])
+def test_scaling_of_a_shape_is_that_of_its_vectors_in_steps_that_are_there(shape):
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(30, *shape)).astype(np.float32)
+    steps = rng.random((30, 5)) > 0.3 if shape[0] == 5 else None
+    rows = np.arange(0, 30, 2)
+    scaling = Scaling.fit(feature_rows(features), vector_rows(rows, shape, steps))
+    chosen = features[rows] if steps is None else features[rows][steps[rows]]
+    flat = np.moveaxis(chosen, -3, -1).reshape(-1, 3) if len(shape) >= 3 else chosen.reshape(-1, 4)
+    np.testing.assert_allclose(scaling.center, flat.mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(scaling.scale, flat.std(0), rtol=1e-5)
+    assert np.isfinite(scaling.apply(features, np.ones(30, bool), steps)).all()

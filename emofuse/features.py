@@ -32,6 +32,8 @@ _EPS = float(np.finfo(np.float64).eps)
 LIMIT = 10.0
 """A standardised value is limited to so many times that of the training value which is farthest out."""
 
+LEAST_NEUTRAL_ROWS = 3
+"""Neutral faces for a deviation of their own: one has none, and that of two is chance."""
 LEAST_ROWS = 2
 """Training rows that a stream needs: with fewer there is no deviation, and no batch norm ever sees it."""
 
@@ -232,6 +234,13 @@ class Scaling:
             scale = np.where(constant, np.float32(1), scale)
             limit = np.where(constant, 0.0, LIMIT * moments.farthest / scale).astype(np.float32)
             return cls(moments.center.astype(np.float32), scale, limit)
+
+    def around(self, center: npt.NDArray[np.float32]) -> Self:
+        """The same deviation about another center (D,); what was ordinary about the old one still is."""
+        limit = self.limit
+        if limit is not None:
+            limit = np.where(limit > 0, limit + np.abs(center - self.center) / self.scale, 0).astype(np.float32)
+        return replace(self, center=center.astype(np.float32), limit=limit)
 
     def present(self, valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """(n,) bool: which of these rows have the stream for a head; none if it was not fitted."""

@@ -10,6 +10,7 @@ import typer
 
 import emofuse
 from emofuse.cli import cache, dataset, doctor, predict, profile, report, results, run, sweep, train, weights
+from emofuse.cli.terminal import make_output_safe
 from emofuse.errors import EmofuseError
 
 _INTERRUPTED = 130
@@ -58,6 +59,7 @@ def main() -> None:
     # Read by OpenMP when torch is loaded: waiting threads sleep instead of spinning, without which small heads train
     # many times slower on cores that others use too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    make_output_safe()
     try:
         app()
     except (EmofuseError, OSError) as error:

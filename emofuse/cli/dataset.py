@@ -163,7 +163,8 @@ def _print_problems(console: Console, listing: Listing, sizes: SizeSummary, lack
         console.print(f"\nProblem: the pipeline's runs cannot be trained on this dataset: {lack}")
     if not listing.bad_count and not sizes.unreadable:
         if not lack:
-            console.print("\nProblems: none")
+            notes = len(listing.manifest.info["notes"])
+            console.print("\nProblems: none" if not notes else f"\nNo bad rows; notes: {notes}, above")
         return lack is not None
     console.print(f"\nProblems: bad rows {listing.bad_count}, images with an unreadable header {len(sizes.unreadable)}")
     if listing.bad_count:

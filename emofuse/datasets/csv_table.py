@@ -24,7 +24,7 @@ from emofuse.datasets.rows import (
     normalised_paths,
     open_files,
 )
-from emofuse.datasets.separators import SEPARATORS_SHOWN, find_separator
+from emofuse.datasets.separators import SEPARATORS_SHOWN, find_separator, shown_separator
 from emofuse.datasets.split_names import describe_split_names, read_split_names
 from emofuse.errors import DatasetError, did_you_mean
 from emofuse.specs.datasets import CustomDatasetSpec, StratifiedSplit
@@ -73,6 +73,8 @@ def read_csv_table(spec: CsvSpec) -> Listing:
     labels = table.values[columns["label"]]
     split = pl.lit(None, pl.String)
     notes = []
+    if table.separator != ",":
+        notes.append(f"{spec.table.as_posix()} is separated by {shown_separator(table.separator)}")
     if "split" in columns:
         values = table.values[columns["split"]]
         names = read_split_names(values.drop_nulls().unique(maintain_order=True))
@@ -90,6 +92,7 @@ def read_csv_table(spec: CsvSpec) -> Listing:
 class _Table(NamedTuple):
     """`row_numbers` (N,) as in a spreadsheet; `values` str, empty cells null; `ragged`: position -> fields found."""
 
+    separator: str
     row_numbers: pl.Series
     values: pl.DataFrame
     ragged: dict[int, int]
@@ -122,7 +125,7 @@ def _read_table(path: Path, root: Path, wanted: Sequence[str]) -> _Table:
     values = pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row").with_columns(
         pl.all().str.strip_chars().replace("", None)
     )
-    return _Table(pl.Series(row_numbers, dtype=pl.Int64), values, ragged)
+    return _Table(separator, pl.Series(row_numbers, dtype=pl.Int64), values, ragged)
 
 
 def _header(path: Path, names: list[str]) -> list[str]:

@@ -41,5 +41,10 @@ def find_separator(lines: Iterator[str], wanted: Sequence[str]) -> tuple[str, li
     return best, header
 
 
+def shown_separator(separator: str) -> str:
+    """For a message."""
+    return "tabs" if separator == "\t" else repr(separator)
+
+
 def _names(header: Sequence[str], separator: str) -> set[str]:
     return {name.strip() for name in next(csv.reader(header, delimiter=separator), [])}

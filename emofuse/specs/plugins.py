@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -21,6 +20,7 @@ from typing import Any
 from pydantic import Field
 
 from emofuse.errors import PluginError
+from emofuse.home import user_folder
 from emofuse.registry import FAMILIES
 from emofuse.specs.base import PLUGIN_ATTRIBUTE, Spec
 
@@ -139,12 +139,12 @@ def is_trusted(sha256: str) -> bool:
 
 
 def trusted_file() -> Path:
-    """Where it is kept what plugin files the user has named: `EMOFUSE_STATE_DIR`, or the user's state folder (XDG)."""
-    own = os.environ.get("EMOFUSE_STATE_DIR")
-    if own:
-        return Path(own).expanduser() / "plugins.json"
-    state = os.environ.get("XDG_STATE_HOME")
-    return (Path(state) if state else Path.home() / ".local" / "state") / "emofuse" / "plugins.json"
+    """Where it is kept what plugin files the user has named: `EMOFUSE_STATE_DIR`, or the user's state folder (XDG).
+
+    Raises:
+        NoHomeError: neither is set, and the user has no home folder.
+    """
+    return user_folder("EMOFUSE_STATE_DIR", "XDG_STATE_HOME", ".local/state") / "plugins.json"
 
 
 def _run(plugin: PluginFile, source: bytes) -> None:
@@ -210,8 +210,8 @@ def _remember(plugin: PluginFile) -> None:
     if paths[:1] == [str(plugin.path)]:
         return
     known[plugin.sha256] = [str(plugin.path), *(path for path in paths if path != str(plugin.path))]
-    target = trusted_file()
     try:
+        target = trusted_file()
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
             "w", dir=target.parent, prefix=".plugins-", encoding="utf-8", delete=False
@@ -219,4 +219,4 @@ def _remember(plugin: PluginFile) -> None:
             json.dump(known, file, indent=1)
         Path(file.name).replace(target)
     except OSError:
-        return  # a home that may only be read: such a file must be named again with --plugin
+        return  # no home, or one that may only be read: such a file must be named again with --plugin

@@ -30,7 +30,9 @@ class FeaturesSpec(Spec):
     variants: Mapping[str, Mapping[str, Value]] = Field(default_factory=dict)
     factors: Mapping[str, Value] = Field(default_factory=dict, validate_default=True)
     neutral_label: str | None = Field(
-        None, description="FAU baseline: mean and deviation of this label's training faces; else median and MAD of all"
+        None,
+        description="FAU baseline: mean and deviation of this label's training faces (with fewer than 3, the deviation "
+        "of all); else median and MAD of all",
     )
 
     @model_validator(mode="before")

@@ -18,7 +18,7 @@ import torch
 from emofuse.datasets.split_needs import USES, check_fold_rows, check_labels, check_splits, is_drawn
 from emofuse.datasets.splits import cross_validation_folds, make_splits
 from emofuse.errors import TrainingError
-from emofuse.features import ACTION_UNITS, LEAST_ROWS, Scaling, check_finite, neutral_rows
+from emofuse.features import ACTION_UNITS, LEAST_NEUTRAL_ROWS, LEAST_ROWS, Scaling, check_finite, neutral_rows
 from emofuse.specs import RunSpec, SplitSpec, digest
 from emofuse.specs.runs import settled
 from emofuse.training.columns import Column, Columns
@@ -253,13 +253,21 @@ class TrainingData:
         rows = self.folds(spec)
         valid = self.columns.valid(column)
         used = [rows[fold].train[valid[rows[fold].train]] for fold in lacking]
+        neutral_faces: list[npt.NDArray[np.int64] | None] = [None] * len(used)
         if neutral is not None:
-            used = [
-                neutral_rows(own, self.labels, self.classes, column.stream, neutral) if len(own) >= LEAST_ROWS else own
-                for own in used
-            ]
+            for place, own in enumerate(used):
+                if len(own) < LEAST_ROWS:
+                    continue
+                faces = neutral_rows(own, self.labels, self.classes, column.stream, neutral)
+                if len(faces) >= LEAST_NEUTRAL_ROWS:
+                    used[place] = faces
+                else:
+                    neutral_faces[place] = faces  # too few for a deviation, so that of all training faces is taken
         robust = column.kind == ACTION_UNITS and neutral is None
-        for fold, scaling in zip(lacking, self.columns.fit(column, used, robust=robust) if used else [], strict=True):
+        fitted = self.columns.fit(column, used, robust=robust) if used else []
+        for fold, scaling, few in zip(lacking, fitted, neutral_faces, strict=True):
+            if few is not None:
+                scaling = scaling.around(self.columns.take(column, few).mean(axis=0, dtype=np.float64))  # noqa: PLW2901
             check_finite(column.stream, scaling)
             self._scaling[keys[fold]] = scaling
         return [self._scaling[keys[fold]] for fold in folds]

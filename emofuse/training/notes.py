@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emofuse.datasets.splits import SPLITS
-from emofuse.features import LIMIT
+from emofuse.features import ACTION_UNITS, LEAST_NEUTRAL_ROWS, LIMIT
 from emofuse.specs import RunSpec
 from emofuse.training.columns import Column
 from emofuse.training.data import TrainingData
@@ -78,9 +78,23 @@ def run_notes(
         *_rows_left_out(cache, data, trained.spec),
         *_labels_without_rows(cache, rows),
         *_streams_without_rows(data, trained, rows),
+        *_few_neutral_faces(data, trained.spec, rows["train"]),
         *_far_values(cache, far),
         *_learning(trained, rows, cache.labels, metrics["test"]),
     ]
+
+
+def _few_neutral_faces(data: TrainingData, spec: RunSpec, train: npt.NDArray[np.int64]) -> Iterator[str]:
+    neutral = spec.features.neutral_label
+    for column in data.columns.of(spec.features):
+        if neutral is None or column.kind != ACTION_UNITS:
+            continue
+        faces = train[data.columns.valid(column)[train]]
+        if np.sum(data.labels[faces] == data.classes.index(neutral)) < LEAST_NEUTRAL_ROWS:
+            yield (
+                f"Fewer than {LEAST_NEUTRAL_ROWS} training faces labelled {neutral!r} have stream {column.stream!r}: "
+                "its baseline is their mean, and the deviation is that of all training faces."
+            )
 
 
 def _rows_left_out(cache: Cache, data: TrainingData, spec: RunSpec) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from emofuse.errors import WeightsError, did_you_mean
+from emofuse.home import NoHomeError, without_tilde
 from emofuse.specs import FileWeights, RandomWeights, RegistryWeights, WeightsSpec
 from emofuse.weights.content import hash_file, why_no_model
 from emofuse.weights.registry import REGISTRY
@@ -62,7 +63,10 @@ def locate_file(spec: FileWeights, beside: Sequence[Path] = ()) -> FileWeights:
     Raises:
         WeightsError: no such file; names the path, the hash and what to do.
     """
-    path = spec.path.expanduser().absolute()
+    try:
+        path = without_tilde(spec.path).absolute()
+    except NoHomeError as error:
+        raise WeightsError(f"weights.path: {error}") from None
     if path.is_file() and (reason := why_no_model(path)) is not None:
         raise WeightsError(f"{path} {reason}")
     is_there = path.is_file()

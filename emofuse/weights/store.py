@@ -7,7 +7,6 @@ As long as size and time agree with the record, the file is not hashed again (`e
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from emofuse.errors import WeightsError
+from emofuse.home import NoHomeError, user_folder
 from emofuse.weights.content import hash_file, why_damaged_zip, why_no_model
 from emofuse.weights.registry import REGISTRY, WeightsEntry
 
@@ -69,12 +69,15 @@ class Verdict:
 
 
 def weights_dir() -> Path:
-    """The folder of weights: `EMOFUSE_WEIGHTS_DIR`, or `emofuse/weights` in the user's cache folder (XDG)."""
-    own = os.environ.get("EMOFUSE_WEIGHTS_DIR")
-    if own:
-        return Path(own).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "emofuse" / "weights"
+    """The folder of weights: `EMOFUSE_WEIGHTS_DIR`, or `emofuse/weights` in the user's cache folder (XDG).
+
+    Raises:
+        WeightsError: neither is set, and the user has no home folder.
+    """
+    try:
+        return user_folder("EMOFUSE_WEIGHTS_DIR", "XDG_CACHE_HOME", ".cache", "weights")
+    except NoHomeError as error:
+        raise WeightsError(f"the folder of weights is not known: {error}") from None
 
 
 def how_to_get(name: str) -> str:

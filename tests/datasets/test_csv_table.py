@@ -238,9 +238,13 @@ def test_absolute_paths_below_the_root_are_no_escape(tmp_path, image_at):
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 def test_a_table_is_read_whatever_separates_it(table_at, separator):
     text = 'path,label,note\na.jpg,x,"1 2"\nb.jpg,y,3\n'.replace(",", separator)
-    manifest = read(table_at(text)).table
+    root = table_at(text)
+    manifest = read(root).table
     assert manifest.select("path", "label").rows() == [("a.jpg", "x"), ("b.jpg", "y")]
     assert manifest["note"].to_list() == ["1 2", "3"]
+    notes = [note for note in read(root).info["notes"] if "separated" in note]
+    shown = {";": "labels.csv is separated by ';'", "\t": "labels.csv is separated by tabs"}
+    assert notes == ([] if separator == "," else [shown.get(separator, "labels.csv is separated by '|'")])
 
 
 def test_commas_within_a_semicolon_table_are_part_of_its_values(table_at):

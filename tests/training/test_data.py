@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from emofuse.cache.reader import CachedStream
+from emofuse.cache.reader import CachedStream, open_cache
 from emofuse.errors import IncompleteCacheError, SpecError, TrainingError
 from emofuse.features import Scaling, derive
 from emofuse.specs import FeaturesSpec, FoldSpec, OfficialSplit, RunSpec, StratifiedSplit, TrainSpec
@@ -235,6 +235,25 @@ def test_the_neutral_faces_are_those_of_the_fold(cache):
     assert np.array_equal(plain.scaling["lbp@256"].center, fold.scaling["lbp@256"].center)
     with pytest.raises(TrainingError, match=r"features\.neutral_label: 'clam' is no label .* did you mean 'calm'"):
         data.scaled_folds([run(neutral_label="clam")])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_deviation_of_all_faces_stands_in_where_neutral_ones_are_too_few(tmp_path, write_cache, count):
+    generator = np.random.default_rng(5)
+    features = generator.normal(3, 2, (40, 30)).astype(np.float32)
+    labels = np.array([2] * count + [0, 1] * 19 + [0] * (2 - count))
+    splits = ["train"] * 24 + ["val"] * 8 + ["test"] * 8
+    streams = {"action_units": ("action_units", features, np.ones(40, np.uint8))}
+    own = open_cache(write_cache(tmp_path / "f.zarr", ("a", "b", "calm"), labels, splits, streams))
+    few, all_faces = (
+        TrainingData.of(own, SPLIT).scaling(run("action_units", **options))["action_units"]
+        for options in ({"neutral_label": "calm"}, {"neutral_label": "a"})
+    )
+    np.testing.assert_allclose(few.center, features[:count, :25].mean(0), rtol=1e-5)
+    np.testing.assert_allclose(few.scale, features[:24, :25].std(0), rtol=1e-5)
+    assert few.fitted
+    assert np.abs(few.apply(features[:24, :25], np.ones(24, bool))).max() < 10
+    assert not np.allclose(all_faces.scale, few.scale)
 
 
 def test_features_that_are_not_finite_are_refused_with_the_remedy(tmp_path, plant_cache):

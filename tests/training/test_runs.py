@@ -786,3 +786,17 @@ def test_the_runs_of_a_folder_that_is_none_itself_are_named(cache, tmp_path):
 def test_renaming_what_is_not_there_is_an_error(tmp_path):
     with pytest.raises(ResultsError, match="no run here"):
         results.rename_run(tmp_path, "x")
+
+
+@pytest.mark.parametrize(("count", "noted"), [(2, True), (3, False)])
+def test_too_few_neutral_faces_are_noted(tmp_path, write_cache, count, noted):
+    features = np.random.default_rng(5).normal(3, 2, (40, 30)).astype(np.float32)
+    labels = np.array([2] * count + [0, 1] * 18 + [0] * (4 - count))
+    splits = ["train"] * 24 + ["val"] * 8 + ["test"] * 8
+    streams = {"action_units": ("action_units", features, np.ones(40, np.uint8))}
+    own = open_cache(write_cache(tmp_path / "f.zarr", ("a", "b", "calm"), labels, splits, streams))
+    asked = {"streams": ["action_units"], "neutral_label": "calm"}
+    spec = parse_spec(RunSpec, {"name": "a", "features": asked, "train": {"epochs": 1}}, "x")
+    record, _ = train_run(own, spec, tmp_path / "runs", device="cpu")
+    note = "Fewer than 3 training faces labelled 'calm' have stream 'action_units': its baseline is their mean"
+    assert any(note in line for line in record.notes) == noted

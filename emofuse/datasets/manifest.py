@@ -18,6 +18,7 @@ from typing import Any
 
 import polars as pl
 
+from emofuse.datasets.names import printable
 from emofuse.errors import DatasetError
 from emofuse.stores import as_path, replace_file
 
@@ -93,7 +94,10 @@ class Manifest:
         A checksum of all its bytes is among them, so that a damaged file is not parsed: Parquet itself has none.
         """
         info = {"classes": list(self.classes), "root": str(self.root), "info": dict(self.info)}
-        metadata = {_INFO_KEY: json.dumps(info, ensure_ascii=False), _SEAL_KEY: _OPEN_SEAL}
+        text = json.dumps(info, ensure_ascii=False)
+        if printable(text) != text:  # the root's name has bytes that are not UTF-8: they are escaped, and read back
+            text = json.dumps(info)
+        metadata = {_INFO_KEY: text, _SEAL_KEY: _OPEN_SEAL}
         buffer = io.BytesIO()
         table = self.table
         if self.files is not None:

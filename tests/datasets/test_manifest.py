@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from emofuse.datasets import list_dataset, manifest
+from emofuse.datasets import list_dataset, manifest, read_dataset
 from emofuse.datasets.manifest import FILE_COLUMNS, Manifest
 from emofuse.specs import FolderSpec, StratifiedSplit
 
@@ -50,3 +51,19 @@ def test_a_listed_dataset_knows_its_files(tmp_path, image_at):
     found = list_dataset(FolderSpec(root=tmp_path, split=StratifiedSplit())).manifest
     stats = [(tmp_path / "joy" / name).stat() for name in ("a.jpg", "b.jpg")]
     assert found.files.rows() == [(stat.st_size, stat.st_mtime_ns, None) for stat in stats]
+
+
+def test_a_root_whose_name_is_not_utf8_is_written_and_read_back(tmp_path, image_at):
+    root = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        root.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    for number in range(8):
+        image_at(root / ("awe", "joy")[number % 2] / f"{number}.jpg")
+    listed = read_dataset(FolderSpec(root=root, split=StratifiedSplit(train=0.5, val=0.25, test=0.25)))
+    listed.write(root / "manifest.parquet")
+    found = Manifest.read(root / "manifest.parquet")
+    assert found.equals(listed)
+    assert found.root == root
+    assert found.info["name"] == r"caf\xe9"

@@ -14,6 +14,7 @@ from emofuse.datasets import OnBadRows, read_dataset
 from emofuse.datasets.manifest import Manifest
 from emofuse.datasets.split_needs import SplitNeed, check_needs, needs_of_runs
 from emofuse.extraction import BuildOptions, BuildSummary, Progress, build_cache, estimate_build
+from emofuse.progress import followed, step
 from emofuse.report import ReportFiles
 from emofuse.report.further import find_metrics
 from emofuse.report.notes import gather_notes
@@ -113,7 +114,7 @@ def run_pipeline(
         spec: the pipeline.
         options: of this machine and call.
         say: is given one line per step and per run; runs that train together end together.
-        progress: follows the building of the cache.
+        progress: follows the whole: the cache, the runs and the report.
 
     Raises:
         EmofuseError: whatever a step raises; what was finished is kept.
@@ -126,24 +127,26 @@ def run_pipeline(
     def tell(index: int, record: RunRecord, trained_now: bool) -> None:
         say(f"run {index + 1}/{len(runs)}: {_describe_run(record, trained_now)}")
 
-    found = train_runs(cache, runs, paths.runs, device=options.device, on_run=tell)
+    with followed(progress):
+        found = train_runs(cache, runs, paths.runs, device=options.device, on_run=tell)
     records = [record for record, _ in found]
     trained = sum(trained_now for _, trained_now in found)
     for note in gather_notes((record.name, record) for record in records):
         say(f"note: {note}")
 
     names = [run.name for run in spec.runs]
-    files, written = report_when_needed(
-        records,
-        paths.runs,
-        paths.report,
-        title=spec.title or spec.name,
-        baseline=spec.baseline or names[0],
-        order=names,
-        command=f"emofuse run {spec.name}",
-        metrics=spec.metrics,
-        say=say,
-    )
+    with followed(progress), step("writing the report"):
+        files, written = report_when_needed(
+            records,
+            paths.runs,
+            paths.report,
+            title=spec.title or spec.name,
+            baseline=spec.baseline or names[0],
+            order=names,
+            command=f"emofuse run {spec.name}",
+            metrics=spec.metrics,
+            say=say,
+        )
     say(f"report: {'written' if written else 'up to date'}, {files.page}")
     return PipelineSummary(build, tuple(records), trained, files, written)
 
@@ -170,7 +173,8 @@ def prepare_cache(
     """
     paths = PipelinePaths(options.out)
     dataset = _dataset(spec, options)
-    manifest = read_dataset(dataset, on_bad_rows=options.on_bad_rows)
+    with followed(progress):
+        manifest = read_dataset(dataset, on_bad_rows=options.on_bad_rows)
     _tell_dataset(manifest, say)
     check_needs(manifest, needs)
 

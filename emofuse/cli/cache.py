@@ -11,7 +11,7 @@ import typer
 
 from emofuse.cli import cache_exchange, cache_upkeep
 from emofuse.cli.options import RUNS, CachePath, Data, Device, FollowLinks, OnBadRows, Scheduler, Split, Target, Workers
-from emofuse.cli.progress import build_progress
+from emofuse.cli.progress import show_progress
 from emofuse.stores import as_path
 
 if TYPE_CHECKING:
@@ -84,15 +84,18 @@ def build(
     if dry_run and _is_to_be_generated(dataset):
         typer.echo(f"{dataset.root}: its images are not generated yet; they must be there for an estimate")
         return
-    manifest = read_dataset(dataset, on_bad_rows=on_bad_rows)
+    with show_progress():
+        manifest = read_dataset(dataset, on_bad_rows=on_bad_rows)
     for note in [*manifest.info["notes"], *_split_notes(manifest)]:
         typer.echo(f"dataset: {note}")
     if dry_run:
-        for line in estimate_build(path, manifest, cache_spec, options).describe():
+        with show_progress():
+            estimate = estimate_build(path, manifest, cache_spec, options)
+        for line in estimate.describe():
             typer.echo(f"{path}: {line}")
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with build_progress() as progress:
+    with show_progress() as progress:
         summary = build_cache(path, manifest, cache_spec, options, progress)
     for change in summary.changes:
         typer.echo(f"since the last build: {change}")

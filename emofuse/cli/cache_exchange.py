@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from emofuse.cli.options import CachePath, parse_names
+from emofuse.cli.progress import show_progress
+from emofuse.progress import step
 from emofuse.stores import as_path, is_remote
 
 
@@ -29,7 +29,7 @@ def export(
     path = as_path(path)
     name = path.name.removesuffix(".zarr") + SUFFIXES[chosen]
     target = out or (Path(name) if is_remote(path) else path.with_name(name))
-    with _progress("exporting") as on_rows:
+    with show_progress(), step("exporting", unit="rows") as on_rows:
         export_cache(open_cache(path), target, chosen, streams=_names(streams), on_rows=on_rows)
     typer.echo(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
 
@@ -55,7 +55,7 @@ def import_(
     from emofuse.exchange.imports import ImportRequest, import_stream
 
     request = ImportRequest(file, name, dataset, ids, dtype, ignore_unknown, mark_non_finite)
-    with _progress("importing") as on_rows:
+    with show_progress(), step("importing", unit="rows") as on_rows:
         done = import_stream(as_path(path), request, on_rows=on_rows)
     parts = [f"{done.ok} rows imported"]
     parts += [f"{done.absent} not in the file"] if done.absent else []
@@ -72,7 +72,7 @@ def merge(
     """Make one cache of several: of the same rows with other streams or blocks, or of different rows."""
     from emofuse.exchange.merge import merge_caches
 
-    with _progress("merging") as on_blocks:
+    with show_progress(), step("merging", unit="blocks") as on_blocks:
         done = merge_caches(
             as_path(out), [as_path(path) for path in caches], streams=_names(streams), on_blocks=on_blocks
         )
@@ -89,7 +89,7 @@ def copy(
     """Copy a cache between folders and stores. Every file is checked; run again, it goes on where it was."""
     from emofuse.exchange.copy import copy_cache
 
-    with _progress("copying") as on_files:
+    with show_progress(), step("copying", unit="files") as on_files:
         done = copy_cache(as_path(source), as_path(target), on_files=on_files)
     there = f", {done.files - done.copied} were there" if done.copied < done.files else ""
     typer.echo(f"{as_path(target)}: {done.copied} files copied{there}; {done.bytes / 1e6:.1f} MB, all read back")
@@ -97,18 +97,3 @@ def copy(
 
 def _names(streams: str | None) -> list[str] | None:
     return None if streams is None else parse_names(streams)
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, nothing elsewhere. Gives a function of what is done and what there is in all."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
-        yield lambda _done, _total: None
-        return
-    with Progress(console=console) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emofuse.cli.options import CachePath, Device, Plugins, Scheduler, Workers, load_given_plugins, parse_names
-from emofuse.cli.progress import build_progress
+from emofuse.cli.progress import show_progress
+from emofuse.progress import step
 from emofuse.stores import as_path
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def verify(
     from emofuse.upkeep.verify import verify_cache
 
     path = as_path(path)
-    found = verify_cache(path)
+    with show_progress(), step("checking", unit="blocks") as on_block:
+        found = verify_cache(path, on_block)
     for fault in found.faults:
         typer.echo(str(fault))
     for name, blocks in found.lacking.items():
@@ -81,7 +83,8 @@ def verify(
 def _verify_sample(path: Path, sample: int, data: Path | None, device: str) -> None:
     from emofuse.upkeep import compare_sample
 
-    comparison = compare_sample(path, sample, data=data, device=device)
+    with show_progress(), step("extracting rows again"):
+        comparison = compare_sample(path, sample, data=data, device=device)
     for difference in comparison.differences:
         typer.echo(str(difference))
     for name, largest in comparison.largest.items():
@@ -106,7 +109,7 @@ def repair(
     from emofuse.extraction import BuildOptions
     from emofuse.upkeep import repair_cache
 
-    with build_progress() as progress:
+    with show_progress() as progress:
         summary = repair_cache(path, BuildOptions(scheduler, workers, device), progress, data=data)
     for name in summary.metadata:
         typer.echo(f"{name} written anew")
@@ -131,7 +134,7 @@ def retry(
     from emofuse.upkeep import retry_rows
 
     statuses = parse_statuses(status)
-    with build_progress() as progress:
+    with show_progress() as progress:
         summary = retry_rows(path, statuses, BuildOptions(scheduler, workers, device), progress, data=data)
     for name, counts in summary.counts.items():
         typer.echo(f"{name}: " + ", ".join(f"{count} {status}" for status, count in counts.items()))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from emofuse.cli.options import Data, FollowLinks, Split, Target
+from emofuse.cli.progress import show_progress
+from emofuse.progress import step
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,10 +60,10 @@ def check(
     }
     spec = dataset_spec(target, {name: value for name, value in options.items() if value is not None})
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    with console.status("Reading rows and files"):
+    with show_progress(), step("reading the dataset"):
         listing = spec.look()
     _print_counts(console, listing, spec.kind, target)
-    with console.status("Reading headers of images"):
+    with show_progress():
         sizes = measure_images(listing, limit=None if all_images else 2000)
     _print_sizes(console, sizes)
     has_problems = _print_problems(console, listing, sizes, _split_problem(target, listing))
@@ -78,7 +80,8 @@ def demo(
     """Generate the demo dataset: EmoSet's layout, faces and scenes drawn from known cues."""
     from emofuse.datasets.demo import generate_demo
 
-    generate_demo(out, images=images, seed=seed)
+    with show_progress():
+        generate_demo(out, images=images, seed=seed)
     typer.echo(f"{images} images (seed {seed}) in {out}. Look at them: emofuse dataset check demo --data {out}")
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from emofuse.cli.options import Plugins, load_given_plugins
+from emofuse.cli.progress import show_progress
+from emofuse.progress import step
 
 if TYPE_CHECKING:
     from emofuse.predict import Prediction
@@ -38,13 +40,18 @@ def predict(
 
     paths = [path for each in images for path in find_images(each, say=note)]
     unreadable = 0
-    with Predictor(run, device=resolve_device(device).type) as predictor:
+    with (
+        Predictor(run, device=resolve_device(device).type) as predictor,
+        show_progress(),
+        step("predicting", len(paths), "images") as advance,
+    ):
         random = [name for name, stream in predictor.record.streams.items() if is_random(stream["weights"])]
         if random:
             typer.secho(f"RANDOM WEIGHTS in {', '.join(random)}: a demonstration, not a finding.", fg="red", err=True)
-        for prediction in predictor.predict(paths):
+        for number, prediction in enumerate(predictor.predict(paths), start=1):
             unreadable += prediction.problem is not None
             typer.echo(json.dumps(prediction.to_json()) if as_json else as_text(prediction))
+            advance(number, len(paths))
     if unreadable:
         raise typer.Exit(1)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from emofuse.cli.options import RUNS, Pipeline
+from emofuse.cli.progress import show_progress
 
 
 def profile(
@@ -64,7 +65,8 @@ def profile(
         device=device,
         threads=threads,
     )
-    found = profile_pipeline(spec, options, say=lambda line: typer.echo(line, err=True))
+    with show_progress():
+        found = profile_pipeline(spec, options, say=lambda line: typer.echo(line, err=True))
     typer.echo(as_markdown(found))
     for path in write_profile(found, out) if out else []:
         typer.echo(path, err=True)

@@ -1,63 +1,132 @@
-"""How a build is followed: a bar with a table on a terminal, plain lines elsewhere."""
+"""How every command shows how far it is: a bar with what matters under it on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import typer
-
-from emofuse.cli.live import SECONDS_BETWEEN_LINES, LiveBar, Pace, format_seconds, lines_or_bar
+from emofuse.cli.live import Bar, Clock, Drawn, Lines, OngoingStep, Picture, error_console, format_seconds, ticking
+from emofuse.progress import BuildState, Progress, State, StepState, TrainingState, followed
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-    from emofuse.extraction import BuildState, Progress
+    from rich.console import RenderableType
 
 
-def build_progress() -> AbstractContextManager[Progress]:
-    """Shows a build on the error stream: a live bar on a terminal, lines elsewhere."""
-    return lines_or_bar(ProgressLines, ProgressBar)
+@contextmanager
+def show_progress() -> Iterator[Progress]:
+    """Shows all that is told inside on the error stream: a live bar where that is a terminal, else lines."""
+    console = error_console()
+    drawn: Drawn = Bar(console) if console.is_terminal else Lines()
+    lock = threading.RLock()
+    with ticking(drawn, lock), followed(shown := ShownProgress(drawn, lock)):
+        yield shown
 
 
-class ProgressLines:
-    """A line every few seconds and one at the end."""
+class ShownProgress:
+    """Turns what is told into pictures.
 
-    def __init__(self, seconds_between: float = SECONDS_BETWEEN_LINES) -> None:
-        self._pace = Pace(seconds_between)
+    Args:
+        drawn: shows them.
+        lock: of what draws.
+        clock: in seconds, that of `drawn`.
+    """
 
-    def update(self, state: BuildState) -> None:
-        """Prints a line if it is time for one."""
-        if state.rows == 0:
-            typer.echo(f"extracting {state.total} images", err=True)
-        elif state.rows < state.total and not self._pace.is_due():
-            return
-        else:
-            typer.echo(describe_state(state), err=True)
-        self._pace.said()
+    def __init__(self, drawn: Drawn, lock: threading.RLock | None = None, clock: Clock = time.monotonic) -> None:
+        self._drawn = drawn
+        self._lock = lock or threading.RLock()
+        self._clock = clock
 
-
-class ProgressBar:
-    """A bar, and under it the counts of each status of each stream."""
-
-    def __init__(self, console: Console) -> None:
-        self._bar = LiveBar(console, "extracting")
-
-    def update(self, state: BuildState) -> None:
-        """Draws the state; the bar appears with the first one and stays when all is done."""
-        speed = f"{state.images_per_s:.1f} images/s" if state.rows else ""
-        counts = _counts_table(state.counts)
-        self._bar.draw(state.rows, state.total, speed=speed, seconds_left=state.seconds_left, below=[counts])
-
-    def stop(self) -> None:
-        """Leaves the last picture on the terminal."""
-        self._bar.stop()
+    def update(self, state: State) -> None:
+        """Shows a state."""
+        with self._lock:
+            match state:
+                case BuildState():
+                    self._drawn.work(build_picture(state))
+                case TrainingState():
+                    self._drawn.work(training_picture(state))
+                case StepState(ended=True):
+                    self._drawn.end_step(state.what, state.seconds)
+                case StepState():
+                    began = self._clock() - state.seconds
+                    step = OngoingStep(began, lambda seconds: step_picture(replace(state, seconds=seconds), now=state))
+                    self._drawn.step(state.what, step)
 
 
-def describe_state(state: BuildState) -> str:
+def build_picture(state: BuildState) -> Picture:
+    """A build: under the bar the counts of each status of each stream."""
+    return Picture(
+        what="extracting",
+        line=describe_build(state),
+        count=f"{state.rows}/{state.total}",
+        done=state.rows,
+        total=state.total,
+        speed=f"{state.images_per_s:.1f} images/s" if state.rows else "",
+        seconds_left=state.seconds_left,
+        below=lambda: [_counts_table(state.counts)],
+        is_news=state.rows == 0 or state.rows >= state.total,
+        is_over=state.rows >= state.total,
+    )
+
+
+def training_picture(state: TrainingState) -> Picture:
+    """Training: under the bar the best configuration so far, or who is waited for."""
+    is_over = state.total is not None and state.runs >= state.total
+    speed = ", ".join(part for part in (describe_epoch(state), describe_speed(state)) if part)
+
+    def below() -> list[RenderableType]:
+        from rich.text import Text
+
+        notes = (describe_losses(state), describe_best(state), describe_waiting(state))
+        return [Text(text) for text in notes if text]
+
+    return Picture(
+        what=state.what,
+        line=describe_training(state),
+        count=f"{state.runs}/{'?' if state.total is None else state.total}",
+        # Shares of a run are shown by the bar alone: one run has a bar that grows, too.
+        done=max(state.runs, state.work * (state.total or 0)),
+        total=state.total,
+        speed=speed,
+        seconds_left=state.seconds_left,
+        below=below,
+        is_news=is_over,
+        is_over=is_over,
+        waiting_for=state.waiting_for,
+    )
+
+
+def step_picture(state: StepState, *, now: StepState | None = None) -> Picture:
+    """A step.
+
+    Args:
+        state: at the moment.
+        now: as it was last told, which the time left is estimated from; `state` unless given.
+    """
+    count = _step_count(state)
+    left = (now or state).seconds_left
+    if now is not None and left is not None:
+        left = max(0.0, left - (state.seconds - now.seconds))
+    parts = [state.what, *([f"{count} {'' if state.unit == 'bytes' else state.unit}".strip()] if count else [])]
+    parts += [f"{format_seconds(left)} left"] if left else []
+    return Picture(
+        what=state.what,
+        line=", ".join([*parts, f"{format_seconds(state.seconds)} so far"]),
+        count=count.replace(" of ", "/"),
+        done=state.done,
+        total=state.total,
+        speed=f"{format_seconds(state.seconds)} so far",
+        seconds_left=left,
+    )
+
+
+def describe_build(state: BuildState) -> str:
     """One plain line; streams with the same counts share their mention."""
+    if state.rows == 0:
+        return f"extracting {state.total} images"
     left = f", {format_seconds(state.seconds_left)} left" if state.seconds_left else ""
     groups: dict[str, list[str]] = {}
     for stream, counts in state.counts.items():
@@ -66,12 +135,61 @@ def describe_state(state: BuildState) -> str:
     return f"extracted {state.rows} of {state.total} images, {state.images_per_s:.1f} images/s{left}{streams}"
 
 
+def describe_training(state: TrainingState) -> str:
+    """One plain line."""
+    of_all = f"{state.runs} runs" if state.total is None else f"{state.runs} of {state.total} runs"
+    left = "" if not state.seconds_left else f"{format_seconds(state.seconds_left)} left"
+    parts = [describe_epoch(state), describe_losses(state), describe_speed(state), left]
+    parts += [describe_best(state), describe_waiting(state)]
+    return ", ".join([of_all, *(part for part in parts if part)])
+
+
+def describe_epoch(state: TrainingState) -> str:
+    """How far the runs in training are, or nothing while there are none."""
+    return f"epoch {state.epoch} of {state.epochs}" if state.epochs else ""
+
+
+def describe_losses(state: TrainingState) -> str:
+    """The losses of the runs in training, or nothing before there are any."""
+    return "" if state.losses is None else "train loss {:.3f}, val loss {:.3f}".format(*state.losses)
+
+
+def describe_speed(state: TrainingState) -> str:
+    """Heads and rows a second, or nothing before there are any."""
+    heads = f"{state.heads_per_s:.{1 if state.heads_per_s < 10 else 0}f} heads/s" if state.heads else ""
+    rows = f"{state.rows_per_s:,.0f} rows/s" if state.rows else ""
+    return ", ".join(part for part in (heads, rows) if part)
+
+
+def describe_best(state: TrainingState) -> str:
+    """The best configuration so far, or nothing before there is one."""
+    if state.best is None:
+        return ""
+    name, score = state.best
+    return f"best so far: {name} (val {state.select.replace('_', ' ')} {score:.3f})"
+
+
+def describe_waiting(state: TrainingState) -> str:
+    """Who trains what is missing, or nothing while this process trains."""
+    return f"waiting for {' and '.join(state.waiting_for)}" if state.waiting_for else ""
+
+
 def format_counts(counts: Mapping[str, int]) -> str:
     """`820 ok, 20 no_detection`; statuses of no row are left out."""
     return ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "0 rows"
 
 
-def _counts_table(counts: Mapping[str, Mapping[str, int]]) -> Table:
+def _step_count(state: StepState) -> str:
+    """`3 of 8`, `3`, `1.2 of 3.4 MiB`; nothing of a step without parts."""
+    if not state.unit:
+        return ""
+    if state.unit == "bytes":
+        of = "" if state.total is None else f" of {state.total / 2**20:,.1f}"
+        return f"{state.done / 2**20:,.1f}{of} MiB"
+    return f"{state.done}" if state.total is None else f"{state.done} of {state.total}"
+
+
+def _counts_table(counts: Mapping[str, Mapping[str, int]]) -> RenderableType:
     from rich.table import Table
 
     statuses = list(dict.fromkeys(status for of_stream in counts.values() for status in of_stream))

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from emofuse.cli.options import Plugins, load_given_plugins, parse_names
+from emofuse.cli.progress import show_progress
+from emofuse.progress import step
 
 
 def report(
@@ -31,14 +33,15 @@ def report(
 
     from emofuse.report import write_report
 
-    files = write_report(
-        runs,
-        out or runs / "report",
-        title=title,
-        baseline=baseline,
-        metrics=parse_names(metrics),
-        say=partial(typer.echo, err=True),
-    )
+    with show_progress(), step("writing the report"):
+        files = write_report(
+            runs,
+            out or runs / "report",
+            title=title,
+            baseline=baseline,
+            metrics=parse_names(metrics),
+            say=partial(typer.echo, err=True),
+        )
     typer.echo(files.summary_markdown.read_text(encoding="utf-8"))
     for path in files:
         typer.echo(path)

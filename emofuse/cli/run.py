@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from emofuse.cli.options import RUNS, Data, FollowLinks, OnBadRows, Pipeline, Scheduler, Workers
+from emofuse.cli.progress import show_progress
 
 
 def run(
@@ -32,7 +33,6 @@ def run(
 
     spec = read_pipeline_spec(pipeline)
 
-    from emofuse.cli.progress import build_progress
     from emofuse.extraction import BuildOptions
     from emofuse.pipeline import PipelineOptions, estimate_pipeline, run_pipeline
 
@@ -45,11 +45,12 @@ def run(
         device=device,
     )
     if dry_run:
-        estimate_pipeline(spec, options, say=typer.echo)
+        with show_progress():
+            estimate_pipeline(spec, options, say=typer.echo)
         return
     from emofuse.results import check_results_folder
 
     check_results_folder(options.out)
-    with build_progress() as progress:
+    with show_progress() as progress:
         summary = run_pipeline(spec, options, say=typer.echo, progress=progress)
     typer.echo(summary.report.summary_markdown.read_text(encoding="utf-8"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from emofuse.cli.options import RUNS, FollowLinks, OnBadRows
+from emofuse.cli.progress import show_progress
 
 if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
@@ -58,11 +59,12 @@ def sweep(
     memory_bytes = None if memory_gb is None else int(memory_gb * 1e9)
     options = SweepOptions(device=device, memory_bytes=memory_bytes, scheduler=scheduler)
     if dry_run:
-        typer.echo(plan_sweep(_open_built(spec, cache), spec, folder, options))
+        with show_progress():
+            plan = plan_sweep(_open_built(spec, cache), spec, folder, options)
+        typer.echo(plan)
         return
 
     from emofuse.cache.reader import open_cache
-    from emofuse.cli.sweep_progress import sweep_progress
     from emofuse.extraction import BuildOptions
     from emofuse.results import check_results_folder
 
@@ -72,7 +74,7 @@ def sweep(
         features = _build(spec, data, build, follow_links=follow_links, on_bad_rows=on_bad_rows)
     else:
         features = open_cache(cache)
-    with sweep_progress() as progress:
+    with show_progress() as progress:
         summary = run_sweep(features, spec, folder, options, say=typer.echo, progress=progress)
     typer.echo(f"\n{summary.table}")
 
@@ -86,7 +88,6 @@ def _build(
     on_bad_rows: Literal["raise", "keep"],
 ) -> Cache:
     """The cache of the sweep's pipeline, built first as far as it is not."""
-    from emofuse.cli.progress import build_progress
     from emofuse.datasets.split_needs import needs_of_sweep
     from emofuse.pipeline import PipelineOptions, prepare_cache
 
@@ -99,7 +100,7 @@ def _build(
         build=build,
         device=build.device,
     )
-    with build_progress() as progress:
+    with show_progress() as progress:
         built, _ = prepare_cache(pipeline, options, needs_of_sweep(spec), say=typer.echo, progress=progress)
     return built
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from emofuse.cli.options import Plugins, load_given_plugins, parse_names
+from emofuse.cli.progress import show_progress
 
 if TYPE_CHECKING:
     from emofuse.results import RunRecord
@@ -81,13 +80,9 @@ def train(
     from emofuse.results import run_dir
     from emofuse.training.runs import train_run
 
-    follow = _show_epoch if sys.stderr.isatty() else None
     memory_bytes = None if memory_gb is None else int(memory_gb * 1e9)
-    record, trained_now = train_run(
-        open_cache(cache), spec, runs, device=device, memory_bytes=memory_bytes, on_epoch=follow
-    )
-    if follow is not None and trained_now:
-        typer.echo(err=True)
+    with show_progress():
+        record, trained_now = train_run(open_cache(cache), spec, runs, device=device, memory_bytes=memory_bytes)
     typer.echo(_describe(record, trained_now))
     typer.echo(run_dir(runs, record.digest))
 
@@ -95,14 +90,6 @@ def train(
 def _given(**options: Any) -> dict[str, Any]:
     """Those that were given; for the others the spec has defaults."""
     return {key: value for key, value in options.items() if value is not None}
-
-
-def _show_epoch(entry: Mapping[str, Any]) -> None:
-    line = (
-        f"epoch {entry['epoch']}: train loss {entry['train_loss']:.4f}, val loss {entry['val_loss']:.4f}, "
-        f"val accuracy {entry['val_accuracy']:.3f}, val macro F1 {entry['val_macro_f1']:.3f}"
-    )
-    typer.echo(f"\r{line:<100}", nl=False, err=True)
 
 
 def _describe(record: RunRecord, trained_now: bool) -> str:

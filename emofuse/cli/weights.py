@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="List, download, import and check pretrained weights.")
+from emofuse.cli.progress import show_progress
+from emofuse.progress import step
 
-_LINE_EVERY_S = 5.0
+app = typer.Typer(no_args_is_help=True, help="List, download, import and check pretrained weights.")
 
 
 @app.command("list")
@@ -45,7 +42,7 @@ def fetch(names: Annotated[list[str], typer.Argument(help="Names of `emofuse wei
     for name in names:
         find_entry(name)  # all names first: a wrong last one should not wait for the others' downloads
     for name in names:
-        with _download_progress(name) as on_progress:
+        with show_progress(), step(f"fetching {name}", unit="bytes") as on_progress:
             stored = fetch_weights(name, on_progress=on_progress)
         typer.echo(f"{name}: {stored.path} ({stored.size_bytes:,} bytes, SHA-256 {stored.sha256})")
 
@@ -61,7 +58,8 @@ def import_file(
     """Copy a file of weights into the folder, recognised by its hash or under a name of your own."""
     from emofuse.weights import import_weights
 
-    stored = import_weights(path, name)
+    with show_progress(), step("copying and hashing"):
+        stored = import_weights(path, name)
     typer.echo(f"{stored.name}: {stored.path} ({stored.size_bytes:,} bytes, SHA-256 {stored.sha256})")
 
 
@@ -70,40 +68,11 @@ def verify() -> None:
     """Hash every file of the folder again. Exit status 1 if one is damaged or missing."""
     from emofuse.weights import verify_weights, weights_dir
 
-    verdicts = verify_weights()
+    with show_progress(), step("hashing weights"):
+        verdicts = verify_weights()
     for verdict in verdicts:
         typer.echo(f"{verdict.state:<10}  {verdict.name}" + (f"  ({verdict.detail})" if verdict.detail else ""))
     if not verdicts:
         typer.echo(f"No weights in {weights_dir()}")
     if any(verdict.state in ("damaged", "missing") for verdict in verdicts):
         raise typer.Exit(1)
-
-
-@contextmanager
-def _download_progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on a terminal, a line every few seconds elsewhere."""
-    if not sys.stderr.isatty():
-        yield _line_progress(name)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task(name, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-def _line_progress(name: str) -> Callable[[int, int | None], None]:
-    last = time.monotonic()
-
-    def on_progress(done: int, total: int | None) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < _LINE_EVERY_S and done != total:
-            return
-        last = now
-        of = f" of {total / 2**20:,.1f}" if total else ""
-        typer.echo(f"{name}: {done / 2**20:,.1f}{of} MiB", err=True)
-
-    return on_progress

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from emofuse.progress import step
 from emofuse.specs import DatasetSpec
 
 if TYPE_CHECKING:
@@ -39,4 +40,5 @@ def list_dataset(spec: DatasetSpec) -> Listing:
     Raises:
         DatasetError: the dataset as a whole is missing or not what its kind demands.
     """
-    return spec.read()
+    with step("reading the dataset"):
+        return spec.read()

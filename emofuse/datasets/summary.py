@@ -14,6 +14,7 @@ from emofuse.datasets.manifest import Manifest
 from emofuse.datasets.png import without_long_metadata
 from emofuse.datasets.rows import Listing
 from emofuse.datasets.splits import SPLITS
+from emofuse.progress import step
 from emofuse.stores import is_remote
 
 
@@ -83,12 +84,14 @@ def measure_images(listing: Listing, *, limit: int | None = 2000, seed: int = 0)
         chosen = [paths[index] for index in np.sort(rng.choice(len(paths), limit, replace=False))]
     sizes: list[tuple[int, int]] = []
     unreadable: list[tuple[str, str]] = []
-    for path in chosen:
-        size = _header_size(manifest.root / path)
-        if isinstance(size, str):
-            unreadable.append((path, size))
-        else:
-            sizes.append(size)
+    with step("reading headers of images", len(chosen), "images") as advance:
+        for number, path in enumerate(chosen, start=1):
+            size = _header_size(manifest.root / path)
+            if isinstance(size, str):
+                unreadable.append((path, size))
+            else:
+                sizes.append(size)
+            advance(number, len(chosen))
     widths, heights = np.array(sizes or [(0, 0)], dtype=np.int64).T
     return SizeSummary(len(chosen), len(paths), _spread(widths), _spread(heights), unreadable)
 

@@ -7,9 +7,9 @@
 from emofuse.extraction.estimate import BuildEstimate, estimate_build
 from emofuse.extraction.options import BuildOptions
 from emofuse.extraction.plan import BuildPlan, plan_build
-from emofuse.extraction.progress import BuildState, Progress
 from emofuse.extraction.run import build_cache
 from emofuse.extraction.tally import BuildSummary
+from emofuse.progress import BuildState, Progress
 
 __all__ = [
     "BuildEstimate",

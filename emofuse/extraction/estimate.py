@@ -24,6 +24,7 @@ from emofuse.extraction.execution import build_device, count_workers
 from emofuse.extraction.options import BuildOptions
 from emofuse.extraction.plan import BuildPlan, Missing, plan_build
 from emofuse.extraction.worker import cap_native_threads
+from emofuse.progress import step
 from emofuse.specs import CacheSpec
 from emofuse.stores import as_path
 from emofuse.streams.base import dimensions_of, shape_of
@@ -93,7 +94,8 @@ def estimate_build(path: str | Path, manifest: Manifest, spec: CacheSpec, option
     trial = _Trial(plan, plan.manifest, spec, build_device(plan, spec, options), one_thread)
     seconds, sampled = 0.0, 0
     for names, missing in _by_streams(plan).items():
-        measured = trial.measure(names, missing)
+        with step("measuring on a few images"):
+            measured = trial.measure(names, missing)
         layouts = {**measured.layouts, **layouts}
         sampled += measured.images
         rows = sum(len(part.views) * _rows(plan, part) for part in missing)

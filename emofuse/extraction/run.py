@@ -27,10 +27,10 @@ from emofuse.extraction.changes import adopt_changes
 from emofuse.extraction.execution import Workers, open_workers
 from emofuse.extraction.options import BuildOptions
 from emofuse.extraction.plan import BuildPlan, plan_build
-from emofuse.extraction.progress import BuildState, Progress
 from emofuse.extraction.record import FileRecord
 from emofuse.extraction.tally import BuildSummary, Tally
 from emofuse.extraction.tasks import BlockDone, BlockTask, BuildJob, Problem
+from emofuse.progress import BuildState, Progress
 from emofuse.specs import CacheSpec, digest
 from emofuse.specs.plugins import recorded
 from emofuse.status import Status

@@ -23,6 +23,7 @@ from emofuse.profile.head import HeadJob, measure_head
 from emofuse.profile.path import PathJob, measure_path
 from emofuse.profile.pictures import draw_pictures, pick_pictures
 from emofuse.profile.timing import Repeats
+from emofuse.progress import step
 from emofuse.specs import CacheSpec, PipelineSpec, RandomWeights, is_random
 from emofuse.streams import stream_weights
 from emofuse.training.machine import resolve_device
@@ -81,7 +82,8 @@ def profile_pipeline(
     cache_spec, notes = stand_in_weights(spec.cache)
     classes, rows_notes = _count_classes(spec, options)
     measured = []
-    with _pictures(options, cache_spec) as pictures:
+    count = 2 * len(spec.runs)
+    with _pictures(options, cache_spec) as pictures, step("measuring", count, "measurements") as advance:
         conditions = describe_conditions(device, threads) | {
             "images": {"source": str(options.data or "drawn, as in the demo dataset"), "count": len(pictures)}
         }
@@ -92,11 +94,13 @@ def profile_pipeline(
             say(f"{title}, images to probabilities")
             path_job = PathJob(run, own, classes, pictures, options.batches, options.repeats, device, threads)
             path = in_fresh_process(measure_path, path_job, threads=threads, what=run.name)
+            advance(2 * number - 1, count)
             say(f"{title}, head")
             head_job = HeadJob(
                 run, path.dims, classes, options.cache, options.rows, options.batches, options.repeats, device
             )
             head = in_fresh_process(measure_head, head_job, threads=threads, what=run.name)
+            advance(2 * number, count)
             measured.append(ConfigurationFigures(run.name, run.features.streams, path, head))
     return Profile(spec.name, conditions, (*notes, *rows_notes), tuple(measured))
 

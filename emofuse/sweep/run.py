@@ -24,6 +24,7 @@ from pathlib import Path
 from emofuse.cache.reader import Cache
 from emofuse.datasets.split_needs import USES
 from emofuse.errors import TrainingError
+from emofuse.progress import Progress, followed, step
 from emofuse.report import ReportFiles, SearchSummary
 from emofuse.report.choice import divergence_sentences
 from emofuse.report.notes import gather_notes
@@ -34,7 +35,6 @@ from emofuse.sweep.choice import Choice, Scored, choose, factor_values
 from emofuse.sweep.configurations import Configuration, baseline_streams
 from emofuse.sweep.finalists import choice_table, describe_baseline, describe_losses, search_summary
 from emofuse.sweep.finals import Finals, final_runs, train_finals
-from emofuse.sweep.progress import SweepProgress
 from emofuse.sweep.search import make_search
 from emofuse.sweep.searching import Found, LocalTrainer, Searching, Trainer
 from emofuse.sweep.store import ResultsFolder
@@ -116,7 +116,7 @@ def run_sweep(
     options: SweepOptions = SweepOptions(),
     *,
     say: Say = lambda _: None,
-    progress: SweepProgress | None = None,
+    progress: Progress | None = None,
 ) -> SweepSummary:
     """Searches, chooses, trains and scores the finalists, and writes the report; a second call does what is missing.
 
@@ -126,14 +126,19 @@ def run_sweep(
         folder: of everything that it makes.
         options: of this machine and call.
         say: is given one line a step and a final run.
-        progress: follows the search.
+        progress: follows the search, the final runs and the report.
 
     Raises:
         TrainingError: no configuration can be used, because a run of each diverged, in the search or in the end.
         EmofuseError: whatever a step raises; what was finished is kept.
     """
+    with followed(progress):
+        return _run_sweep(cache, spec, folder, options, say)
+
+
+def _run_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOptions, say: Say) -> SweepSummary:
     kinds, rows = _kinds(cache), ResultsFolder(folder)
-    found = _search(cache, spec, rows, options, progress)
+    found = _search(cache, spec, rows, options)
     for line in found.describe():
         say(f"search: {line}")
     choice = choose(found.scored, spec.select, spec.final.best_of, baseline_streams(spec, kinds))
@@ -155,7 +160,8 @@ def run_sweep(
             say(f"choice: {note}")
         table = choice_table(choice, finals, spec, search)
         _write(paths.choice, f"# {spec.title or spec.name}\n\n{table}")
-        files, written = _report(spec, finals, search, paths, say) if finals.records else (None, False)
+        with step("writing the report"):
+            files, written = _report(spec, finals, search, paths, say) if finals.records else (None, False)
     if files is not None:
         say(f"report: {'written' if written else 'up to date'}, {files.page}")
     if files is None or finals.used is None:
@@ -187,7 +193,8 @@ def plan_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOption
         done = f"{len(runs) - len(missing)} of {len(runs)} heads trained before"
         lines.append(done if missing else f"{done}, nothing to train")
         if missing:
-            plan = plan_search(trainer.data, runs, spec, trainer.machine, trainer.rates)
+            with step("planning"):
+                plan = plan_search(trainer.data, runs, spec, trainer.machine, trainer.rates)
             lines.append(str(only_missing(plan, runs, there)))
     return "\n".join(lines)
 
@@ -215,13 +222,11 @@ def open_trainer(cache: Cache, spec: SweepSpec, options: SweepOptions) -> Iterat
     yield LocalTrainer(data, Machine.of(device))
 
 
-def _search(
-    cache: Cache, spec: SweepSpec, rows: ResultsFolder, options: SweepOptions, progress: SweepProgress | None
-) -> Found:
+def _search(cache: Cache, spec: SweepSpec, rows: ResultsFolder, options: SweepOptions) -> Found:
     """In a function of its own, so that the features are freed before the finalists are trained."""
     with open_trainer(cache, spec, options) as trainer:
         _check_split_rows(trainer.data)
-        return Searching(spec, make_search(spec, _kinds(cache)), rows, trainer, progress).search()
+        return Searching(spec, make_search(spec, _kinds(cache)), rows, trainer).search()
 
 
 def _train_finals(

@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from emofuse.progress import TrainingState, step, tell
 from emofuse.specs import SweepSpec
 from emofuse.sweep.choice import Scored, mean_and_error, objective, score_configurations
 from emofuse.sweep.configurations import Configuration
-from emofuse.sweep.progress import SweepProgress, SweepState
 from emofuse.sweep.search import Search
 from emofuse.sweep.store import SECONDS_BETWEEN_LOOKS, ResultsFolder, RunRow
 from emofuse.sweep.waves import OnRows, SearchedRun, SearchedWave, plan_search, planned_waves, searched_runs, train_rows
@@ -94,23 +94,15 @@ class Searching:
         search: its configurations.
         folder: of the rows.
         trainer: of waves.
-        progress: follows it.
     """
 
-    def __init__(
-        self,
-        spec: SweepSpec,
-        search: Search,
-        folder: ResultsFolder,
-        trainer: Trainer,
-        progress: SweepProgress | None = None,
-    ) -> None:
+    def __init__(self, spec: SweepSpec, search: Search, folder: ResultsFolder, trainer: Trainer) -> None:
         self._spec = spec
         self._search = search
         self._folder = folder
         self._trainer = trainer
         self._claims: dict[frozenset[str], ExitStack] = {}
-        self._tally = _Tally(spec, search, progress)
+        self._tally = _Tally(spec, search)
 
     def search(self) -> Found:
         """Trains what is missing and scores every configuration.
@@ -137,7 +129,8 @@ class Searching:
         """Rows of these runs, by digest: those that are there, then those trained here or by another process."""
         found = self._find(runs)
         if missing := {run.digest for run in runs} - found.keys():
-            plan = plan_search(self._trainer.data, runs, self._spec, self._trainer.machine)
+            with step("planning"):
+                plan = plan_search(self._trainer.data, runs, self._spec, self._trainer.machine)
             waves = planned_waves(plan, runs, self._spec)
             self._tally.estimate(len({run.configuration.key for run in runs}), sum(wave.seconds for wave in waves))
             try:
@@ -190,11 +183,10 @@ class Searching:
 
 @dataclass
 class _Tally:
-    """What a call has done so far, as its progress shows it."""
+    """What a call has done so far, as whoever follows is told."""
 
     spec: SweepSpec
     search: Search
-    progress: SweepProgress | None
     asked: int = 0  # configurations
     heads: int = 0
     seconds: float = 0.0
@@ -269,14 +261,12 @@ class _Tally:
     def tell(self, waiting_for: tuple[str, ...] = ()) -> None:
         """Passes on how far it is."""
         self.seconds = 0.0 if self._started is None else time.perf_counter() - self._started
-        if self.progress is None:
-            return
         to_come = max(0, self.search.total - self.asked)
         later_s = to_come * self._estimated_s / self._estimated if self._estimated else 0.0
         whole = self._done_s + self._left_s + later_s
         self._told = self.search.total
-        self.progress.update(
-            SweepState(
+        tell(
+            TrainingState(
                 runs=sum(len(own) for own in self._found.values()),
                 total=self.search.total * self.runs_each,
                 heads=self.heads,

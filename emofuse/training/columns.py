@@ -17,6 +17,7 @@ import numpy.typing as npt
 from emofuse.errors import SpecError
 from emofuse.features import Choice, Scaling, cached_streams, derive, derived_shape, fixed_columns, variant
 from emofuse.heads.lanes import variant_of
+from emofuse.progress import step
 from emofuse.specs import FeaturesSpec
 from emofuse.specs.runs import variant_problems
 from emofuse.status import Status
@@ -173,7 +174,8 @@ class Columns:
         stream.check_complete(views)
         if key not in self._held:
             stored = (stream.read(view, np.float32)[0] for view in range(views))
-            self._keep(key, np.concatenate([derive(column.kind, of_view, column.choice) for of_view in stored]))
+            with step(f"reading features of {column.stream}"):
+                self._keep(key, np.concatenate([derive(column.kind, of_view, column.choice) for of_view in stored]))
         self._held.move_to_end(key)
         return self._held[key], stream.status[:, :views].T.ravel() == Status.OK
 
@@ -241,15 +243,19 @@ class Columns:
         return [Scaling.fit(features, rows, robust=True) for rows in sets]
 
     def _pass(self, column: Column) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-        for block in range(self._layout.blocks):
-            yield self._layout.block_slice(block).start, self.block(column, block)
+        total = self._layout.blocks
+        with step(f"standardising {column.stream}", total, "blocks") as advance:
+            for block in range(total):
+                yield self._layout.block_slice(block).start, self.block(column, block)
+                advance(block + 1, total)
 
     def _stored(self, column: Column) -> npt.NDArray[Any]:
         """(N, D) of the stream. Kept for kinds with variants, which are narrow, so that it is read once for all."""
         if column.stream in self._held:
             return self._held[column.stream]
         self.status(column)
-        stored, _ = self._streams[column.stream].read(0, np.float32)
+        with step(f"reading features of {column.stream}"):
+            stored, _ = self._streams[column.stream].read(0, np.float32)
         return stored if not column.choice else self._keep(column.stream, stored)
 
     def _keep(self, key: _Held, array: npt.NDArray[Any]) -> npt.NDArray[Any]:

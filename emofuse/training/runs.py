@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from emofuse.datasets.split_needs import USES
 from emofuse.errors import TrainingError
+from emofuse.progress import step
 from emofuse.results import RunRecord, read_record, rename_run, run_dir, write_run
 from emofuse.specs import RunSpec, canonical_json
 from emofuse.training.data import TrainingData, rows_digest
@@ -24,6 +25,7 @@ from emofuse.training.engine import OnEpoch
 from emofuse.training.machine import Machine, default_memory_bytes, resolve_device
 from emofuse.training.planning import plan_runs
 from emofuse.training.scoring import score_wave, split_rows
+from emofuse.training.tally import TrainingTally
 from emofuse.training.wave import train_wave
 
 if TYPE_CHECKING:
@@ -173,6 +175,11 @@ class _Identified:
     data: TrainingData
     digest: str
 
+    @property
+    def train_rows(self) -> int:
+        """Rows that it learns from in an epoch."""
+        return len(self.data.folds(self.spec)[self.spec.fold.index if self.spec.fold else 0].train)
+
 
 def _identify(cache: Cache, specs: Sequence[RunSpec], memory_bytes: int) -> list[_Identified]:
     """In the order of specs. Runs of one split share its rows, all runs the features that are read."""
@@ -220,19 +227,24 @@ class _Training:
 
     def train(self, runs: Sequence[_Identified]) -> None:
         """Trains, scores and writes runs of any splits and shapes, all of which differ; first checks and plans all."""
-        waves: list[list[_Identified]] = []
+        waves: list[tuple[list[_Identified], float]] = []
         for data in dict.fromkeys(run.data for run in runs):
             own = [run for run in runs if run.data is data]
             self._check_splits(data, own)
             for column in data.all_columns([run.spec for run in own]):
                 data.columns.status(column)  # raises for a stream that has not been built to its end
-            plan = plan_runs(data, [run.spec for run in own], machine=self._machine)
-            waves += [[own[index] for index in wave.members] for wave in plan.waves]
-        for wave in waves:
-            self._train_wave(wave[0].data, wave)
+            with step("planning"):
+                plan = plan_runs(data, [run.spec for run in own], machine=self._machine)
+            waves += [([own[index] for index in wave.members], wave.seconds) for wave in plan.waves]
+        tally = TrainingTally(len(self.found), [run.spec for run in runs], sum(seconds for _, seconds in waves))
+        for wave, seconds in waves:
+            tally.start([run.spec for run in wave], [run.train_rows for run in wave], seconds)
+            self._train_wave(wave[0].data, wave, tally)
+            tally.finish()
 
-    def _train_wave(self, data: TrainingData, runs: Sequence[_Identified]) -> None:
+    def _train_wave(self, data: TrainingData, runs: Sequence[_Identified], tally: TrainingTally) -> None:
         def tell(epoch: int, entries: Mapping[int, Mapping[str, Any]]) -> None:
+            tally.learn(epoch, entries)
             if self._on_epoch is not None:
                 self._on_epoch(epoch, {runs[index].index: entry for index, entry in entries.items()})
 
@@ -246,10 +258,12 @@ class _Training:
             (run, trained) for run, trained in zip(runs, wave, strict=True) if trained.outcome.ended != "diverged"
         ]
         digests = [run.digest for run, _ in finished]
-        scored = score_wave(self._cache, data, [trained for _, trained in finished], digests, self._machine.device)
-        for (run, _), of_run in zip(finished, scored, strict=True):
-            write_run(self._runs, of_run.record, of_run.predictions, of_run.arrays)
-            self._take(run, of_run.record, trained=True)
+        with step("scoring", len(finished), "runs") as advance:
+            scored = score_wave(self._cache, data, [trained for _, trained in finished], digests, self._machine.device)
+            for number, ((run, _), of_run) in enumerate(zip(finished, scored, strict=True), start=1):
+                write_run(self._runs, of_run.record, of_run.predictions, of_run.arrays)
+                self._take(run, of_run.record, trained=True)
+                advance(number, len(finished))
 
     def _take(self, run: _Identified, result: RunRecord | Divergence, *, trained: bool) -> None:
         self.found[run.index] = result, trained

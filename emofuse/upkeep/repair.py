@@ -20,9 +20,9 @@ from emofuse.cache.writer import discard_blocks
 from emofuse.errors import CacheError, SpecError
 from emofuse.extraction.options import BuildOptions
 from emofuse.extraction.plan import BuildPlan
-from emofuse.extraction.progress import Progress
 from emofuse.extraction.run import carry_out, sigterm_as_interrupt
 from emofuse.extraction.tally import BuildSummary
+from emofuse.progress import Progress, step
 from emofuse.specs import CacheSpec, StreamSpec, parse_spec
 from emofuse.status import Status
 from emofuse.stores import as_path, is_remote
@@ -75,7 +75,8 @@ def repair_cache(
     path = as_path(path)
     with sigterm_as_interrupt(), lock_cache(path):
         check_writable(path)
-        found, restored = _restore_metadata(path)
+        with step("checking the cache"):
+            found, restored = _restore_metadata(path)
         lost = [fault for fault in found.faults if fault.block is None]
         if any(not fault.stream for fault in lost):
             raise _lost(path, lost)

@@ -113,3 +113,17 @@ def test_memory_is_what_the_run_must_fit(app, cache, tmp_path):
         call(app, cache, tmp_path, "--memory-gb", "0.0001")
     assert call(app, cache, tmp_path, "--memory-gb", "1").exit_code == 0
     assert call(app, cache, tmp_path, "--memory-gb", "0").exit_code == 2
+
+
+def test_progress_goes_to_the_error_stream_and_results_to_the_output(app, cache, tmp_path):
+    done = call(app, cache, tmp_path)
+    assert done.stderr.splitlines()[0] == "0 of 1 runs, epoch 0 of 3"
+    (record,) = list_runs(tmp_path / "runs")
+    best = max(entry["val_macro_f1"] for entry in record.history)
+    assert re.fullmatch(
+        rf"1 of 1 runs, .* heads/s, .* rows/s, best so far: resnet50 \(val macro f1 {best:.3f}\)",
+        done.stderr.splitlines()[-1],
+    )
+    assert "runs" not in done.stdout.replace(str(tmp_path / "runs"), "")
+    again = call(app, cache, tmp_path)
+    assert again.stderr == ""

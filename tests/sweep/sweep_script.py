@@ -10,7 +10,7 @@ import torch
 from small_question import finished_waves, small_sweep
 
 from emofuse.cache.reader import open_cache
-from emofuse.sweep.progress import SweepState
+from emofuse.progress import State, TrainingState
 from emofuse.sweep.run import SweepOptions, run_sweep
 
 
@@ -21,7 +21,9 @@ class Held:
         self._folder = folder
         self._held_at = held_at
 
-    def update(self, state: SweepState) -> None:
+    def update(self, state: State) -> None:
+        if not isinstance(state, TrainingState) or state.what != "searching":
+            return
         if state.waiting_for:
             sys.stdout.write(f"waiting for {', '.join(state.waiting_for)}\n")
             sys.stdout.flush()

@@ -16,6 +16,7 @@ from small_question import CLASSES, HEADS, finished_waves, planted, small_sweep
 
 from emofuse.cache.reader import open_cache
 from emofuse.errors import TrainingError
+from emofuse.progress import StepState, TrainingState
 from emofuse.report.notes import gather_notes
 from emofuse.results import list_runs, read_predictions, read_weights, run_dir
 from emofuse.sweep.run import SweepOptions, SweepPaths, plan_sweep, run_sweep
@@ -147,6 +148,11 @@ def test_progress_is_told(cache, tmp_path):
             states.append(state)
 
     run_sweep(cache, small_sweep(), tmp_path, ON_CPU, progress=Follower())
+    steps = [state.what for state in states if isinstance(state, StepState) and state.ended]
+    assert {"planning", "reading features of signal", "scoring", "writing the report"} <= set(steps)
+    finals = [state for state in states if isinstance(state, TrainingState) and state.what == "training"]
+    assert [(finals[place].runs, finals[place].total) for place in (0, -1)] == [(0, 6), (6, 6)]
+    states = [state for state in states if isinstance(state, TrainingState) and state.what == "searching"]
     first, last = states[0], states[-1]
     assert (first.runs, first.total, first.best) == (0, HEADS, None)
     assert (last.runs, last.heads, last.work) == (HEADS, HEADS, 1.0)

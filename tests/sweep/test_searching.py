@@ -13,6 +13,7 @@ from small_question import planted, small_sweep
 
 import emofuse
 from emofuse.cache.reader import open_cache
+from emofuse.progress import TrainingState, followed
 from emofuse.sweep.choice import choose
 from emofuse.sweep.search import make_search
 from emofuse.sweep.searching import Found, LocalTrainer, Searching
@@ -43,7 +44,8 @@ def data(tmp_path_factory, write_cache):
 def search(data):
     def found(spec, folder: Path, progress=None, asked=None) -> Found:
         trainer = LocalTrainer(data, Machine.of(torch.device("cpu")))
-        return Searching(spec, asked or make_search(spec, KINDS), ResultsFolder(folder), trainer, progress).search()
+        with followed(progress):
+            return Searching(spec, asked or make_search(spec, KINDS), ResultsFolder(folder), trainer).search()
 
     return found
 
@@ -137,7 +139,8 @@ class Follower:
         self.states = []
 
     def update(self, state):
-        self.states.append(state)
+        if isinstance(state, TrainingState):
+            self.states.append(state)
 
 
 def test_what_a_search_has_yet_to_ask_for_is_work_that_is_left(search, tmp_path):

@@ -15,6 +15,7 @@ from emofuse.cache.reader import CachedStream, open_cache
 from emofuse.datasets.splits import stratified_split
 from emofuse.errors import IncompleteCacheError, ResultsError, SpecError, TrainingError
 from emofuse.predict import missing_streams
+from emofuse.progress import StepState, TrainingState, followed
 from emofuse.results import read_predictions, read_record, read_weights, run_dir
 from emofuse.specs import CacheSpec, RunSpec, StratifiedSplit, parse_spec
 from emofuse.status import Status
@@ -800,3 +801,78 @@ def test_too_few_neutral_faces_are_noted(tmp_path, write_cache, count, noted):
     record, _ = train_run(own, spec, tmp_path / "runs", device="cpu")
     note = "Fewer than 3 training faces labelled 'calm' have stream 'action_units': its baseline is their mean"
     assert any(note in line for line in record.notes) == noted
+
+
+# --------------------------------------------------------------------------------------------- how far it is
+
+
+class Follower:
+    def __init__(self):
+        self.states = []
+
+    def update(self, state):
+        self.states.append(state)
+
+
+def test_who_follows_is_told_of_runs_epochs_speed_and_the_best(cache, tmp_path):
+    specs = [run_spec(name="a"), run_spec(name="b", train={"seed": 1}), run_spec("resnet50", name="c")]
+    train_run(cache, specs[1], tmp_path / "runs", device="cpu")
+    follower = Follower()
+    with followed(follower):
+        found = train_runs(cache, specs, tmp_path / "runs", device="cpu")
+    told = [state for state in follower.states if isinstance(state, TrainingState)]
+    assert {(state.what, state.total) for state in told} == {("training", 3)}
+    assert [state.runs for state in told] == sorted(state.runs for state in told)
+    assert (told[0].runs, told[0].epoch, told[0].work) == (1, 0, 0.0)  # the one that was found
+    assert (told[-1].runs, told[-1].heads, told[-1].work) == (3, 2, 1.0)
+    assert {state.epoch for state in told if state.epochs == 4} == {0, 1, 2, 3, 4}
+    work = [state.work for state in told]
+    assert work == sorted(work)
+    rows = [found[index][0].rows["train"]["rows"] for index in (0, 2)]
+    assert told[-1].rows == 4 * sum(rows)
+    entries = {record.name: record.history for record, _ in (found[0], found[2])}
+    scores = {name: max(entry["val_macro_f1"] for entry in history) for name, history in entries.items()}
+    assert told[-1].best[1] == max(scores.values())
+    assert scores[told[-1].best[0]] == told[-1].best[1]
+    during = [state.losses for state in told if state.losses is not None]
+    means = [np.mean([history[-1][loss] for history in entries.values()]) for loss in ("train_loss", "val_loss")]
+    assert during[-1] == pytest.approx(tuple(means))  # both train in one wave
+
+
+def test_who_follows_is_told_that_features_are_read_standardised_and_runs_scored(cache, tmp_path):
+    follower = Follower()
+    with followed(follower):
+        train_run(cache, run_spec(), tmp_path / "runs", device="cpu")
+    ended = [state for state in follower.states if isinstance(state, StepState) and state.ended]
+    assert {state.what for state in ended} == {
+        "planning",
+        "reading features of resnet50",
+        "reading features of action_units",
+        "standardising resnet50",
+        "scoring",
+    }
+    (standardised,) = {(state.done, state.total) for state in ended if state.what == "standardising resnet50"}
+    assert standardised == (cache.layout.blocks, cache.layout.blocks)
+
+
+def test_runs_that_are_found_are_not_told_of(cache, tmp_path):
+    train_run(cache, run_spec(), tmp_path / "runs", device="cpu")
+    follower = Follower()
+    with followed(follower):
+        train_run(cache, run_spec(), tmp_path / "runs", device="cpu")
+    assert follower.states == []
+
+
+def test_the_best_by_loss_is_the_lowest(cache, tmp_path):
+    follower = Follower()
+    with followed(follower):
+        record, _ = train_run(cache, run_spec(train={"select": "loss"}), tmp_path / "runs", device="cpu")
+    last = follower.states[-1]
+    assert (last.select, last.best) == ("loss", ("small", min(entry["val_loss"] for entry in record.history)))
+
+
+def test_a_run_that_diverges_is_done_too(cache, tmp_path):
+    follower = Follower()
+    with followed(follower):
+        try_runs(cache, [run_spec(train={"learning_rate": 1e30})], tmp_path / "runs", device="cpu")
+    assert (follower.states[-1].runs, follower.states[-1].total) == (1, 1)

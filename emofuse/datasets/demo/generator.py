@@ -21,6 +21,7 @@ import numpy.typing as npt
 from emofuse.datasets.demo import person, scenes, truth
 from emofuse.datasets.demo.truth import CLASSES, CUE_VALUES, DemoSample
 from emofuse.errors import DatasetError
+from emofuse.progress import step
 
 GENERATOR_VERSION = 1  # raised whenever the same images and seed give other files
 TRUTH_FILE = "demo.json"
@@ -149,16 +150,18 @@ def _write_dataset(root: Path, identity: Mapping[str, int]) -> None:
         (root / "image" / label).mkdir(parents=True)
         (root / "annotation" / label).mkdir(parents=True)
     records = []
-    for index, sample in enumerate(samples):
-        # A generator for each image (index + 1: a trailing 0 would repeat the plan's), so that what one image draws
-        # leaves all others as they are.
-        entropy = [identity["seed"], identity["images"], index + 1]
-        rng = np.random.default_rng(entropy)
-        image, drawn = draw_sample(sample, rng)
-        quality = int(rng.integers(JPEG_QUALITY[0], JPEG_QUALITY[1] + 1))
-        (root / _image_path(sample)).write_bytes(_spoil(_encode(image, quality), sample, rng))
-        _write_json(root / _annotation_path(sample), _annotation(sample, image, drawn))
-        records.append({**sample.as_json(), "rng_seed": entropy, "jpeg_quality": quality, **drawn})
+    with step("drawing the demo dataset", len(samples), "images") as advance:
+        for index, sample in enumerate(samples):
+            # A generator for each image (index + 1: a trailing 0 would repeat the plan's), so that what one image draws
+            # leaves all others as they are.
+            entropy = [identity["seed"], identity["images"], index + 1]
+            rng = np.random.default_rng(entropy)
+            image, drawn = draw_sample(sample, rng)
+            quality = int(rng.integers(JPEG_QUALITY[0], JPEG_QUALITY[1] + 1))
+            (root / _image_path(sample)).write_bytes(_spoil(_encode(image, quality), sample, rng))
+            _write_json(root / _annotation_path(sample), _annotation(sample, image, drawn))
+            records.append({**sample.as_json(), "rng_seed": entropy, "jpeg_quality": quality, **drawn})
+            advance(index + 1, len(samples))
     for split in truth.SPLIT_SHARES:
         rows = [[s.label, _image_path(s), _annotation_path(s)] for s in samples if s.split == split]
         _write_json(root / f"{split}.json", rows)

@@ -1,0 +1,99 @@
+"""How far a call is that trains runs, told to whoever follows (`emofuse.progress`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from emofuse.progress import TrainingState, tell
+from emofuse.specs import RunSpec
+from emofuse.training.exact import is_exact
+
+
+class TrainingTally:
+    """What one call of `try_runs` has done so far.
+
+    Args:
+        done: runs that were found.
+        specs: of the runs to train.
+        seconds: estimated, of all waves.
+    """
+
+    def __init__(self, done: int, specs: Sequence[RunSpec], seconds: float) -> None:
+        selects = {spec.train.select for spec in specs}
+        self._select = selects.pop() if len(selects) == 1 else "macro_f1"
+        self._done = done
+        self._total = done + len(specs)
+        self._whole_s = seconds
+        self._done_s = self._running_s = self._wave_s = 0.0
+        self._wave: Sequence[RunSpec] = ()
+        self._learned: Sequence[int] = ()
+        self._heads = self._rows = self._epoch = 0
+        self._losses: tuple[float, float] | None = None
+        self._best: tuple[str, float] | None = None
+        self._started = time.perf_counter()
+
+    def start(self, wave: Sequence[RunSpec], learned: Sequence[int], seconds: float) -> None:
+        """Notes that a wave begins.
+
+        Args:
+            wave: its runs.
+            learned: training rows of each.
+            seconds: estimated.
+        """
+        self._wave, self._learned, self._wave_s = wave, learned, seconds
+        self._running_s, self._epoch, self._losses = 0.0, 0, None
+        self._tell()
+
+    def learn(self, epoch: int, entries: Mapping[int, Mapping[str, Any]]) -> None:
+        """Notes an epoch.
+
+        Args:
+            epoch: its number.
+            entries: index into the wave -> what its history got.
+        """
+        if not entries:
+            return
+        self._epoch = epoch
+        self._rows += sum(self._learned[index] for index in entries)
+        in_all = sum(spec.train.epochs * rows for spec, rows in zip(self._wave, self._learned, strict=True))
+        learned = sum(self._learned[index] for index in entries)
+        self._running_s = min(self._wave_s, self._running_s + self._wave_s * learned / in_all)
+        losses = [(entry["train_loss"], entry["val_loss"]) for entry in entries.values()]
+        train_losses, val_losses = zip(*losses, strict=True)
+        self._losses = sum(train_losses) / len(losses), sum(val_losses) / len(losses)
+        for index, entry in entries.items():
+            self._compare(self._wave[index].name, entry[f"val_{self._select}"])
+        self._tell()
+
+    def finish(self) -> None:
+        """Notes that the runs of the wave are written."""
+        self._done += len(self._wave)
+        self._heads += len(self._wave)
+        self._done_s += self._wave_s
+        self._running_s, self._wave, self._losses = 0.0, (), None
+        self._tell()
+
+    def _compare(self, name: str, score: float) -> None:
+        sign = -1 if self._select == "loss" else 1
+        if self._best is None or sign * score > sign * self._best[1]:
+            self._best = name, score
+
+    def _tell(self) -> None:
+        tell(
+            TrainingState(
+                runs=self._done,
+                total=self._total,
+                what="training",
+                epoch=self._epoch,
+                epochs=max((spec.train.epochs for spec in self._wave if not is_exact(spec.head)), default=0),
+                losses=self._losses,
+                heads=self._heads,
+                rows=self._rows,
+                work=min(1.0, (self._done_s + self._running_s) / self._whole_s) if self._whole_s > 0 else 0.0,
+                seconds=time.perf_counter() - self._started,
+                best=self._best,
+                select=self._select,
+            )
+        )

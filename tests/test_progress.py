@@ -1,0 +1,74 @@
+"""Who tells and who follows."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from emofuse.progress import StepState, TrainingState, followed, step, tell
+
+
+class Follower:
+    def __init__(self):
+        self.states = []
+
+    def update(self, state):
+        self.states.append(state)
+
+
+def test_nobody_follows_unless_asked_to():
+    tell(TrainingState(0, 1))
+    with step("planning", 3, "runs") as advance:
+        advance(1, 3)
+
+
+def test_a_step_is_told_from_its_beginning_to_its_end():
+    follower = Follower()
+    with followed(follower), step("checking", unit="blocks") as advance:
+        advance(1, 4)
+    told = [(state.what, state.done, state.total, state.unit, state.ended) for state in follower.states]
+    assert told == [
+        ("checking", 0, None, "blocks", False),
+        ("checking", 1, 4, "blocks", False),
+        ("checking", 1, 4, "blocks", True),
+    ]
+
+
+def test_a_step_that_fails_has_ended_too():
+    follower = Follower()
+
+    def fails():
+        with followed(follower), step("checking"):
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        fails()
+    assert follower.states[-1].ended
+
+
+def test_the_innermost_follower_is_told_and_none_leaves_it_to_the_outer_one():
+    outer, inner = Follower(), Follower()
+    with followed(outer):
+        with followed(inner):
+            tell(TrainingState(1, 3))
+        with followed(None):
+            tell(TrainingState(2, 3))
+    tell(TrainingState(3, 3))
+    assert [state.runs for state in inner.states] == [1]
+    assert [state.runs for state in outer.states] == [2]
+
+
+def test_threads_of_the_work_tell_nobody():
+    follower = Follower()
+    with followed(follower):
+        thread = threading.Thread(target=tell, args=[TrainingState(1, 3)])
+        thread.start()
+        thread.join()
+    assert follower.states == []
+
+
+def test_the_time_left_of_a_step_is_estimated_from_what_is_done():
+    assert StepState("checking", 25, 100, seconds=10).seconds_left == 30
+    assert StepState("checking", 0, 100, seconds=10).seconds_left is None
+    assert StepState("checking", 3, None, seconds=10).seconds_left is None

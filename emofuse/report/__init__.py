@@ -12,6 +12,7 @@ from emofuse.report import sentences
 from emofuse.report.choice import choice_caption, choice_sentences, choice_table
 from emofuse.report.comparisons import Uncertainty, measure_uncertainty
 from emofuse.report.configurations import Results, group_runs
+from emofuse.report.detail import choose_detail
 from emofuse.report.figures import FIGURE_FILES, Pictures, draw_pictures
 from emofuse.report.fonts import choose_lettering
 from emofuse.report.formats import escape_markdown
@@ -20,6 +21,7 @@ from emofuse.report.numbers import class_rows, comparison_rows, csv_text, run_ro
 from emofuse.report.page import render_page
 from emofuse.report.search import Searched, SearchSummary
 from emofuse.report.tables import (
+    Table,
     all_classes_table,
     comparisons_table,
     cost_table,
@@ -131,16 +133,25 @@ def write_report(
     title = title or f"Fusion configurations on {results.dataset.get('name', 'a dataset')}"
     uncertainty = measure_uncertainty(results, runs)
     lettering = choose_lettering(results)
-    if say is not None and lettering.numbered:
-        say(lettering.notice(_NAMES_ON_A_TERMINAL))
+    if say is not None and (notice := lettering.notice(_NAMES_ON_A_TERMINAL)):
+        say(notice)
     further = score_further(results, runs, wanted)
     pictures = draw_pictures(results, uncertainty, lettering)
     files = ReportFiles.in_folder(out, search=search is not None, metrics=bool(wanted))
     # Everything is made before anything is written: a failure leaves a former report as it was.
-    texts = _texts(files, results, uncertainty, title)
+    detail = choose_detail(len(results.featured), len(results.classes))
+    keys = {"numbered": bool(lettering.labels) or not detail.names, "ranked": not detail.names}
+    texts = _texts(files, results, uncertainty, title, all_classes_table(results, **keys))
     table = further_table(results, wanted, further)
     texts[files.page] = render_page(
-        results, uncertainty, pictures, title=title, command=command, lettering=lettering.notice(), further=table
+        results,
+        uncertainty,
+        pictures,
+        title=title,
+        command=command,
+        lettering=lettering.notice(),
+        further=table,
+        **keys,
     )
     if table is not None and files.metrics_csv:
         texts[files.summary_markdown] += "\n" + markdown(table)
@@ -155,7 +166,9 @@ def write_report(
     return files
 
 
-def _texts(files: ReportFiles, results: Results, uncertainty: Uncertainty, title: str) -> dict[Path, str]:
+def _texts(
+    files: ReportFiles, results: Results, uncertainty: Uncertainty, title: str, classes: Table
+) -> dict[Path, str]:
     warning = sentences.random_weights_warning(results)
     head = f"# {escape_markdown(title)}\n\n"
     if warning:
@@ -163,7 +176,7 @@ def _texts(files: ReportFiles, results: Results, uncertainty: Uncertainty, title
     texts = {
         files.summary_markdown: head + "\n".join(_summary_parts(results, uncertainty)),
         files.summary_csv: csv_text(summary_rows(results, uncertainty)),
-        files.per_class_markdown: head + markdown(all_classes_table(results)),
+        files.per_class_markdown: head + markdown(classes),
         files.per_class_csv: csv_text(class_rows(results)),
         files.runs_csv: csv_text(run_rows(results)),
         files.comparisons_csv: csv_text(comparison_rows(results, uncertainty)),

@@ -13,10 +13,10 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from emofuse.report.configurations import Configuration, Results
+from emofuse.report.detail import Detail, choose_detail
 from emofuse.report.drawing import (
     COLUMN_IN,
     GOLD,
-    MANY_CLASSES,
     NAVY,
     PAGE_IN,
     ROSE,
@@ -24,11 +24,10 @@ from emofuse.report.drawing import (
     most_lines,
     note_random,
     one_plot,
-    shorten,
     text_width_in,
-    wrap_marked,
 )
 from emofuse.report.formats import format_difference
+from emofuse.report.names import shorten_all, wrap_marked
 from emofuse.report.tables import CLASS_METRICS
 
 Floats = npt.NDArray[np.float64]
@@ -36,26 +35,34 @@ Floats = npt.NDArray[np.float64]
 _COUNTS = LinearSegmentedColormap.from_list("counts", ["#ffffff", "#c9dcef", "#5f97c9", NAVY])
 _CHANGE = LinearSegmentedColormap.from_list("change", ["#a8552b", "#e9bb98", "#ffffff", "#9fc2e3", NAVY])
 _MANY_IN = 4.5
+_NAME_IN = 0.15  # what a slanted name needs
 _BARS = {"precision": GOLD, "recall": ROSE, "f1": NAVY}
 
 
-def plot_confusion(configuration: Configuration, classes: Sequence[str]) -> Figure:
-    """True classes down, predicted classes across; colour and percent are shares of the true class."""
+def plot_confusion(configuration: Configuration, classes: Sequence[str], detail: Detail | None = None) -> Figure:
+    """True classes down, predicted classes across; colour and percent are shares of the true class.
+
+    Args:
+        configuration: what is shown.
+        classes: names of its labels.
+        detail: whether cells have numbers and axes names; as for a single figure unless given.
+    """
+    detail = detail or choose_detail(1, len(classes))
     counts = configuration.confusion
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
-    if len(classes) > MANY_CLASSES:
+    if not detail.names:
         return _plain_matrix(shares, configuration.random_streams)
-    cell_in = float(np.clip(2.7 / len(classes), 0.28, 0.62))
+    cell_in = float(np.clip(2.7 / len(classes), 0.28 if detail.numbers else _NAME_IN, 0.62))
     figure, axes = one_plot(len(classes) * cell_in, len(classes) * cell_in)
     axes.imshow(shares, cmap=_COUNTS, vmin=0, vmax=1, aspect="equal", interpolation="nearest")
-    for (row, column), share in np.ndenumerate(shares):
+    for (row, column), share in np.ndenumerate(shares) if detail.numbers else ():
         count = int(counts[row, column])
         text = f"{_short_count(count)}\n{_percent(share)}" if count else "0"
         colour = _ink(_COUNTS(share)) if count else "#b4b4b4"
         size = min(6.5, 72 * cell_in * 0.86 / (0.64 * max(map(len, text.split("\n")))))
         _write_cell(axes, (column, row), text, color=colour, fontsize=size, linespacing=1.2)
-    names = [shorten(label) for label in classes]
+    names = shorten_all(classes)
     _matrix_ticks(axes, names, names, cell_in)
     axes.set(xlabel="Predicted", ylabel="True")
     note_random(axes, configuration.random_streams)
@@ -83,14 +90,14 @@ def _count_axis(axis: Axis, classes: int) -> None:
 def _plot_many_classes(configuration: Configuration) -> Figure:
     """Precision, recall and F1 of many classes as points, the class of the best F1 first."""
     figure, axes = one_plot(PAGE_IN - 0.5, 1.8)
-    scores = {
-        key: np.array([spread.mean if spread.n else 0.0 for spread in configuration.class_metric(key)]) for key in _BARS
-    }
-    order = np.argsort(-scores["f1"], kind="stable")
+    order = np.argsort(configuration.f1_ranks)
+    places = np.arange(1, len(order) + 1)
     for key, colour in _BARS.items():
+        scores = np.array([spread.mean if spread.n else 0.0 for spread in configuration.class_metric(key)])
         style: dict[str, Any] = {"marker": "o", "markersize": 2.2, "linestyle": "none", "color": colour}
-        axes.plot(np.arange(1, len(order) + 1), scores[key][order], label=CLASS_METRICS[key], **style)
-    axes.set(xlim=(0, len(order) + 1), ylim=(-0.02, 1.02), yticks=np.arange(0, 1.01, 0.2), xlabel="Rank by F1")
+        axes.plot(places, scores[order], label=CLASS_METRICS[key], **style)
+    axes.set(xlim=(0, len(places) + 1), ylim=(-0.02, 1.02), yticks=np.arange(0, 1.01, 0.2))
+    axes.set(xlabel="Labels in the order of their F1, the best first: the rank of the table")
     axes.grid(axis="y")
     despine(axes)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2, borderpad=0)
@@ -98,11 +105,12 @@ def _plot_many_classes(configuration: Configuration) -> Figure:
     return figure
 
 
-def plot_classes(configuration: Configuration, classes: Sequence[str]) -> Figure:
+def plot_classes(configuration: Configuration, classes: Sequence[str], detail: Detail | None = None) -> Figure:
     """Precision, recall and F1 of every class as grouped bars, with the deviation over repeats."""
-    if len(classes) > MANY_CLASSES:
+    detail = detail or choose_detail(1, len(classes))
+    if not detail.names:
         return _plot_many_classes(configuration)
-    slot_in = float(np.clip(2.95 / len(classes), 0.33, 0.8))
+    slot_in = float(np.clip(2.95 / len(classes), min(0.33, (PAGE_IN - 0.5) / len(classes)), 0.8))
     figure, axes = one_plot(len(classes) * slot_in, 1.5)
     width = min(0.26, 0.15 / slot_in)
     for index, (key, colour) in enumerate(_BARS.items()):
@@ -116,38 +124,40 @@ def plot_classes(configuration: Configuration, classes: Sequence[str]) -> Figure
     axes.set(xlim=(-0.5 - 0.1, len(classes) - 0.5 + 0.1), ylim=(0, 1), yticks=np.arange(0, 1.01, 0.2))
     axes.grid(axis="y")
     axes.tick_params(axis="x", length=0)
-    _class_ticks(axes, [shorten(label) for label in classes], slot_in)
+    _class_ticks(axes, shorten_all(classes), slot_in)
     despine(axes)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2, borderpad=0)
     note_random(axes, configuration.random_streams, above_pt=12)
     return figure
 
 
-def plot_change(results: Results) -> Figure:
+def plot_change(results: Results, detail: Detail | None = None) -> Figure:
     """F1 of every class minus the baseline's, one row for each other featured configuration."""
+    detail = detail or choose_detail(1, len(results.classes))
     others = [item for item in results.featured if item is not results.baseline]
     base = np.array([spread.mean for spread in results.baseline.class_metric("f1")])
     change = np.array([[spread.mean for spread in item.class_metric("f1")] for item in others]) - base
-    labels = [wrap_marked(item) for item in others]
-    many = len(results.classes) > MANY_CLASSES
-    room_in = (PAGE_IN - 0.3 if many else COLUMN_IN - 0.15) - text_width_in(labels)
+    labels = wrap_marked(others)
+    room_in = (COLUMN_IN - 0.15 if detail.numbers else PAGE_IN - 0.3) - text_width_in(labels)
     slot_in = room_in / len(results.classes)
-    if not many:
-        slot_in = float(np.clip(slot_in, 0.27, 0.6))
+    if detail.names:
+        slot_in = float(np.clip(slot_in, 0.27 if detail.numbers else _NAME_IN, 0.6))
     row_in = max(0.24, 0.08 + 0.115 * most_lines(labels))
     figure, axes = one_plot(len(results.classes) * slot_in, len(others) * row_in)
     largest = max(0.05, float(np.nanmax(np.abs(change), initial=0.0)))
     axes.imshow(change, cmap=_CHANGE, vmin=-largest, vmax=largest, aspect="auto", interpolation="nearest")
-    if many:
-        axes.set_yticks(range(len(labels)), labels)
-        _count_axis(axes.xaxis, len(results.classes))
-        axes.set(xlabel=f"Label, by number; colour from −{largest:.2f} (brown) to +{largest:.2f} (blue)")
-        note_random(axes, results.random_streams, mark="† ")
-        return figure
-    for (row, column), value in np.ndenumerate(change):
+    for (row, column), value in np.ndenumerate(change) if detail.numbers else ():
         text, size = format_difference(value, 2), min(5.8, 72 * slot_in * 0.86 / (0.64 * 5))
         _write_cell(axes, (column, row), text, color=_ink(_CHANGE((value / largest + 1) / 2)), fontsize=size)
-    _matrix_ticks(axes, labels, [shorten(label) for label in results.classes], slot_in)
+    if detail.names:
+        _matrix_ticks(axes, labels, shorten_all(results.classes), slot_in)
+    else:
+        axes.set_yticks(range(len(labels)), labels)
+        _count_axis(axes.xaxis, len(results.classes))
+    if not detail.numbers:
+        counted = "" if detail.names else "Label, by number; "
+        scale = f"colour from −{largest:.2f} (brown) to +{largest:.2f} (blue)"
+        axes.set_xlabel(f"{counted}{scale}" if counted else scale.capitalize())
     note_random(axes, results.random_streams, mark="† ")
     return figure
 

@@ -97,6 +97,14 @@ class Configuration:
         columns = ([entry.get(key) for entry in run.metrics[split]["per_class"]] for run in self.runs)
         return [Spread.of(values) for values in zip(*columns, strict=True)]
 
+    @cached_property
+    def f1_ranks(self) -> list[int]:
+        """Place of each class by its F1 on the test split, from 1 for the best; in class order."""
+        scores = np.array([spread.mean if spread.n else 0.0 for spread in self.class_metric("f1")])
+        ranks = np.empty(len(scores), dtype=np.int64)
+        ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
+        return [int(rank) for rank in ranks]
+
     def validation(self, select: str) -> Spread:
         """Spread of a validation score (`macro_f1`, `accuracy` or `loss`) at the epochs whose weights were kept."""
         return Spread.of(run.history[run.best_epoch - 1][f"val_{select}"] for run in self.runs)

@@ -8,16 +8,15 @@ of names. Colours are Paul Tol's high-contrast scheme (safe for colour-blind rea
 from __future__ import annotations
 
 import math
-import re
 import textwrap
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
-
-from emofuse.report.configurations import Configuration
 
 STYLE: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],  # travels with matplotlib: the same figure on every machine
@@ -45,9 +44,6 @@ STYLE: dict[str, Any] = {
 }
 COLUMN_IN = 3.5  # one column of a two-column paper
 PAGE_IN = 7.2  # both columns
-MANY_CLASSES = 40
-"""With more labels than this, cells have no numbers and axes no names: nobody could read them, and to draw them takes
-minutes."""
 NAVY, ROSE, GOLD, GREY, RED = "#004488", "#BB5566", "#DDAA33", "#8a8a8a", "#b00020"
 
 
@@ -65,33 +61,9 @@ def note_random(axes: Axes, streams: Sequence[str], *, above_pt: float = 4, mark
         axes.annotate(text, **place, textcoords="offset points", color=RED, fontsize=6, va="bottom")
 
 
-def marked(item: Configuration) -> str:
-    """The label, with a dagger if streams ran with random weights."""
-    return f"{item.label} †" if item.random_streams else item.label
-
-
-def wrap_marked(item: Configuration, width: int = 24) -> str:
-    """As `marked`, in lines; the dagger is never alone on one."""
-    return f"{wrap(item.label, width - 2)} †" if item.random_streams else wrap(item.label, width)
-
-
 def despine(axes: Axes) -> None:
     """Leaves the left and the lower edge."""
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def wrap(label: str, width: int = 24, lines: int = 4) -> str:
-    """Breaks a name after `+`, `/`, `,` or a space; what is beyond the last line becomes an ellipsis."""
-    wrapped = [""]
-    for part in re.findall(r"[^+/,\s]*[+/,\s]?", label):
-        for piece in textwrap.wrap(part, width, drop_whitespace=False) or [""]:
-            if len(wrapped[-1]) + len(piece.rstrip()) > width:
-                wrapped.append("")
-            wrapped[-1] += piece
-    kept = [line.rstrip() for line in wrapped[:lines]]
-    if len(wrapped) > lines:
-        kept[-1] = kept[-1][: width - 1] + "…"
-    return "\n".join(kept)
 
 
 def most_lines(labels: Sequence[str]) -> int:
@@ -99,23 +71,17 @@ def most_lines(labels: Sequence[str]) -> int:
     return max(label.count("\n") + 1 for label in labels)
 
 
-def shorten(label: str, width: int = 22) -> str:
-    """A name on one line, cut off at `width` characters."""
-    flat = " ".join(label.split())
-    return flat if len(flat) <= width else flat[: width - 1] + "…"
-
-
-def shorten_middle(label: str, width: int) -> str:
-    """A name on one line, cut in the middle: names of a search begin alike and end with the settings that differ."""
-    flat = " ".join(label.split())
-    head = (width - 1) // 3
-    return flat if len(flat) <= width else f"{flat[:head]}…{flat[head + 1 - width :]}"
-
-
 def text_width_in(labels: Sequence[str], size: float = 6.5) -> float:
     """Width of the widest line of any label in inches."""
     lines = [line for label in labels for line in label.split("\n") if line.strip()]
-    return max((TextPath((0, 0), line, size=size).get_extents().width / 72 for line in lines), default=0.0)
+    families = tuple(rcParams["font.family"])
+    return max((_line_width_in(line, size, families) for line in lines), default=0.0)
+
+
+@lru_cache(maxsize=4096)
+def _line_width_in(line: str, size: float, _families: tuple[str, ...]) -> float:
+    """Width with the fonts that are set; every configuration has figures with the same names."""
+    return float(TextPath((0, 0), line, size=size).get_extents().width / 72)
 
 
 def score_limits(values: Sequence[float]) -> tuple[float, float]:

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from emofuse.report.class_plots import plot_change, plot_classes, plot_confusion
 from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import MOST_FEATURED, Configuration, Results
-from emofuse.report.drawing import MANY_CLASSES, STYLE
+from emofuse.report.detail import Detail, choose_detail
+from emofuse.report.drawing import STYLE
 from emofuse.report.fonts import Lettering, choose_lettering, with_drawn_names
 from emofuse.report.score_plots import (
     SIGNIFICANT,
@@ -80,52 +81,56 @@ def draw_pictures(results: Results, uncertainty: Uncertainty, lettering: Letteri
         lettering: fonts, and names that no font can draw; as `choose_lettering` finds them unless given.
     """
     lettering = lettering or choose_lettering(results)
-    results, uncertainty = with_drawn_names(results, uncertainty, lettering.numbered)
+    results, uncertainty = with_drawn_names(results, uncertainty, lettering)
+    detail = choose_detail(len(results.featured), len(results.classes))
     with mpl.style.context(["default", STYLE, {"font.family": list(lettering.families)}]):
         slugs = _slugs([item.label for item in results.featured])
         pairs = list(zip(results.featured, slugs, strict=True))
         return Pictures(
             progression=_progression(results, uncertainty),
-            change=_change(results),
+            change=_change(results, detail),
             search=_search(results.search),
             training=_picture("training", _training_caption(results), lambda: plot_training(results)),
-            confusion=tuple(_confusion(item, slug, results.classes) for item, slug in pairs),
-            classes=tuple(_classes(item, slug, results.classes) for item, slug in pairs),
+            confusion=tuple(_confusion(item, slug, results.classes, detail) for item, slug in pairs),
+            classes=tuple(_classes(item, slug, results.classes, detail) for item, slug in pairs),
         )
 
 
-def _confusion(item: Configuration, slug: str, classes: Sequence[str]) -> Picture:
+def _confusion(item: Configuration, slug: str, classes: Sequence[str], detail: Detail) -> Picture:
     summed = f", summed over {len(item.runs)} repeats" if len(item.runs) > 1 else ""
     cells = "number of images, and their share of the true class in percent and as colour."
-    if len(classes) > MANY_CLASSES:
-        cells = (
-            "the share of the true class as colour. Cells of so many labels have no numbers; labels are counted in the "
-            "order of the tables."
-        )
+    if not detail.numbers:
+        cells = f"the share of the true class as colour; so many cells have no numbers.{_counted(detail)}"
     caption = f"Confusion matrix of {item.label} on the test split{summed}: {cells}"
-    return _picture(f"confusion_{slug}", caption, lambda: plot_confusion(item, classes))
+    return _picture(f"confusion_{slug}", caption, lambda: plot_confusion(item, classes, detail))
 
 
-def _classes(item: Configuration, slug: str, classes: Sequence[str]) -> Picture:
+def _classes(item: Configuration, slug: str, classes: Sequence[str], detail: Detail) -> Picture:
     bars = (
         f" Bars are means over {len(item.runs)} repeats, lines ± one standard deviation." if len(item.runs) > 1 else ""
     )
-    if len(classes) > MANY_CLASSES:
-        bars = " Classes are ordered by their F1, the best first; the table names them."
+    if not detail.names:
+        bars = (
+            " Labels stand in the order of their F1, the best first; the table of these numbers has the rank of each."
+        )
     caption = f"Precision, recall and F1 of {item.label} for each class on the test split.{bars}"
-    return _picture(f"classes_{slug}", caption, lambda: plot_classes(item, classes))
+    return _picture(f"classes_{slug}", caption, lambda: plot_classes(item, classes, detail))
 
 
-def _change(results: Results) -> Picture | None:
+def _counted(detail: Detail) -> str:
+    """Where a reader finds the names of counted axes."""
+    return "" if detail.names else " Labels are shown by number: the tables of classes tell which is which."
+
+
+def _change(results: Results, detail: Detail) -> Picture | None:
     """The change of F1 against the baseline; a single configuration has none."""
     if len(results.configurations) < 2:
         return None
     caption = (
         f"Change of the F1 of each class against {results.baseline.label}, means over repeats, test split."
-        f"{_which_are_shown(results)}"
-        f"{' Labels are numbered in the order of the tables.' if len(results.classes) > MANY_CLASSES else ''}"
+        f"{_which_are_shown(results)}{_counted(detail)}"
     )
-    return _picture("f1_change", caption, lambda: plot_change(results))
+    return _picture("f1_change", caption, lambda: plot_change(results, detail))
 
 
 def _progression(results: Results, uncertainty: Uncertainty) -> Picture:

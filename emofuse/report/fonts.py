@@ -7,8 +7,9 @@ letters that no font holds is replaced in figures by a number, and the page list
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,24 +17,30 @@ from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 
 from emofuse.report.comparisons import Uncertainty
-from emofuse.report.configurations import Results
+from emofuse.report.configurations import Configuration, Results
+from emofuse.report.formats import is_control, join_names, show_controls
+from emofuse.report.scripts import families_for
 
 PLAIN = "DejaVu Sans"
-_NOT_DRAWN = ("emoji", "lastresort", "fallback", "unifont")
-"""Parts of the names of fonts that hold pictures or placeholders in place of letters."""
+_NOT_DRAWN = ("coloremoji", "color emoji", "emojione", "twemoji", "lastresort", "fallback", "unifont")
+"""Parts of the names of fonts that hold coloured pictures or placeholders in place of letters."""
 
 
 @dataclass(frozen=True)
 class Lettering:
-    """How the names of a report are written in its figures.
+    """How the names of a report are written in its figures. Names of streams are ASCII and need nothing.
 
     Attributes:
         families: fonts, the first that has a letter draws it.
-        numbered: name that cannot be drawn -> what figures show in its place; empty where all can be drawn.
+        labels: label that cannot be drawn -> what figures show in its place; empty where all can be drawn.
+        configurations: the same for names of configurations, which may be those of labels.
+        fitting: families that have the letters that are missing, for advice.
     """
 
     families: tuple[str, ...]
-    numbered: Mapping[str, str]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    configurations: Mapping[str, str] = field(default_factory=dict)
+    fitting: tuple[str, ...] = ()
 
     def notice(self, most: int | None = None) -> str:
         """A sentence for a reader; empty where all names are drawn.
@@ -41,26 +48,23 @@ class Lettering:
         Args:
             most: how many names it lists; all unless given.
         """
-        if not self.numbered:
+        pairs = [*self.labels.items(), *self.configurations.items()]
+        if not pairs:
             return ""
-        names = [f"{shown} is {name}" for name, shown in self.numbered.items()]
+        names = [f"{shown} is {show_controls(name)}" for name, shown in pairs]
         more = f" and {len(names) - most} more" if most is not None and len(names) > most else ""
+        fonts = f", such as {join_names(self.fitting)}," if self.fitting else ""
         return (
             "No font of this machine has all letters of some names, so figures show them by number: "
-            f"{', '.join(names[:most])}{more}. Install a font that has these letters, such as Noto Sans CJK, and write "
-            "the report again: emofuse report."
+            f"{', '.join(names[:most])}{more}. Install a font that has these letters{fonts} and write the report "
+            "again: emofuse report."
         )
 
 
 def choose_lettering(results: Results) -> Lettering:
-    """Fonts for all names of a report's figures: its labels, configurations and streams."""
-    streams = [name for item in results.configurations for name in item.streams]
-    kinds = {
-        "label": results.classes,
-        "configuration": tuple(item.label for item in results.configurations),
-        "stream": tuple(dict.fromkeys(streams)),
-    }
-    wanted = {ord(letter) for names in kinds.values() for name in names for letter in name if not letter.isspace()}
+    """Fonts for all names of a report's figures: its labels and configurations."""
+    labels, configurations = results.classes, tuple(item.label for item in results.configurations)
+    wanted = {ord(letter) for name in (*labels, *configurations) for letter in name if _needs_font(letter)}
     wanted -= letters_of(_plain_font())
     families, missing = [PLAIN], wanted
     for path in _other_fonts() if wanted else ():
@@ -72,41 +76,72 @@ def choose_lettering(results: Results) -> Lettering:
             if family:
                 families.append(family)
                 missing = missing - held
-    numbered = {
-        name: f"{kind} {index}"
-        for kind, names in kinds.items()
-        for index, name in enumerate(names, start=1)
-        if missing & set(map(ord, name))
-    }
-    return Lettering(tuple(families), numbered)
+    return Lettering(
+        tuple(families),
+        _number("label", labels, missing),
+        _number("configuration", configurations, missing),
+        tuple(families_for(missing)),
+    )
 
 
-def with_drawn_names(
-    results: Results, uncertainty: Uncertainty, numbered: Mapping[str, str]
-) -> tuple[Results, Uncertainty]:
-    """The same results with numbers in place of names that cannot be drawn."""
-    if not numbered:
+def _needs_font(letter: str) -> bool:
+    """A space needs no letter, and a control character is written as an escape."""
+    return not letter.isspace() and not is_control(letter)
+
+
+def _number(kind: str, names: Sequence[str], missing: Collection[int]) -> dict[str, str]:
+    """Names with missing letters -> their numbers, in a form that no other name of the kind has.
+
+    That is `label 1`, or, if there is a label of that name, `label #1`, and so on.
+    """
+    places = [(name, place) for place, name in enumerate(names, start=1) if not set(missing).isdisjoint(map(ord, name))]
+    taken = {_read(name) for name in names}
+    for sign in itertools.accumulate(itertools.repeat("#"), initial=""):
+        numbered = {name: f"{kind} {sign}{place}" for name, place in places}
+        if taken.isdisjoint(numbered.values()):
+            return numbered
+    raise AssertionError("there are more signs than names")
+
+
+def _read(name: str) -> str:
+    """A name as a reader compares it: its letters, whatever their case and the spaces between."""
+    return " ".join(show_controls(name).casefold().split())
+
+
+def with_drawn_names(results: Results, uncertainty: Uncertainty, lettering: Lettering) -> tuple[Results, Uncertainty]:
+    """The same results under names that can be drawn: numbers for missing letters, escapes for control characters."""
+    classes = _drawn(results.classes, lettering.labels)
+    labels = _drawn([item.label for item in results.configurations], lettering.configurations)
+    if all(name == shown for drawn in (classes, labels) for name, shown in drawn.items()):
         return results, uncertainty
-    items = {
-        item.label: replace(
-            item,
-            label=numbered.get(item.label, item.label),
-            runs=tuple(replace(run, classes=_shown(run.classes, numbered)) for run in item.runs),
-        )
-        for item in results.configurations
-    }
+
+    def rename(item: Configuration) -> Configuration:
+        runs = tuple(replace(run, classes=tuple(classes[name] for name in run.classes)) for run in item.runs)
+        return replace(item, label=labels[item.label], runs=runs)
+
+    items = {item.label: rename(item) for item in results.configurations}
     return (
         replace(results, configurations=tuple(items.values()), baseline=items[results.baseline.label]),
         replace(
             uncertainty,
-            intervals={numbered.get(label, label): found for label, found in uncertainty.intervals.items()},
-            comparisons={numbered.get(label, label): found for label, found in uncertainty.comparisons.items()},
+            intervals={labels[label]: found for label, found in uncertainty.intervals.items()},
+            comparisons={labels[label]: found for label, found in uncertainty.comparisons.items()},
         ),
     )
 
 
-def _shown(names: Iterable[str], numbered: Mapping[str, str]) -> Sequence[str]:
-    return tuple(numbered.get(name, name) for name in names)
+def _drawn(names: Sequence[str], numbered: Mapping[str, str]) -> dict[str, str]:
+    """Every name -> what figures show, all different: an escape may be the name of another."""
+    shown: dict[str, str] = {}
+    taken = set(names)
+    for name in names:
+        text = numbered.get(name) or show_controls(name)
+        if text != name:
+            while text in taken:
+                text += "′"
+            taken.add(text)
+        shown[name] = text
+    return shown
 
 
 @lru_cache(maxsize=512)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable
 
 from emofuse.report.configurations import Spread
@@ -11,6 +12,9 @@ from emofuse.statistics import Interval
 
 UNDEFINED = "–"
 MOST_NAMES = 6
+_SPELLING = "\u00ad\u061c\u200c\u200d\u200e\u200f\u06dd\u070f\u08e2"
+"""Format characters that words and numbers are spelled with: a soft hyphen, joiners, marks of direction."""
+_TAGS = 0x11000  # from here on they belong to letters and pictures beside them: hieroglyphs, notes, flags
 
 
 def format_score(value: float | None) -> str:
@@ -65,7 +69,27 @@ def join_some(names: Iterable[str]) -> str:
     return f"{', '.join(known[: MOST_NAMES - 1])} and {len(known) - MOST_NAMES + 1} more"
 
 
+def show_controls(text: str) -> str:
+    r"""Text in which characters that nobody sees, or that turn text around, are written as in Python: `joy\x07`.
+
+    Tabs and ends of lines stay, and so do the joiners and marks that Persian, Indic and Hebrew words are spelled with.
+    """
+    return "".join(_escaped(letter) if is_control(letter) else letter for letter in text)
+
+
+def is_control(letter: str) -> bool:
+    """Whether a character is a control character, half of one, or one without a width that no word is spelled with."""
+    category = unicodedata.category(letter)
+    if category == "Cf":
+        return letter not in _SPELLING and ord(letter) < _TAGS and "NUMBER" not in unicodedata.name(letter)
+    return (category == "Cc" and letter not in "\t\n\r") or category == "Cs"
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")
+
+
 def escape_markdown(text: str) -> str:
     """Text that Markdown shows as it is, on one line; `<0.001` begins no tag and stays readable as plain text."""
-    escaped = re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(text.split()))
+    escaped = re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(show_controls(text).split()))
     return re.sub(r"<(?!\d)", "&lt;", escaped.replace("&", "&amp;")).replace(">", "&gt;")

@@ -104,9 +104,13 @@ def missing_table(uses: Iterable[StreamUse]) -> Table:
     return Table((Column("Stream", labels, "left"), Column("Reason", reasons, "left"), *columns))
 
 
-def labels_table(results: Results) -> Table:
-    """One row a label, and a last one for all: labelled rows by split."""
+def labels_table(results: Results, *, numbered: bool = False) -> Table:
+    """One row a label, and a last one for all: labelled rows by split; the label's number where figures show it."""
     columns = [Column("Label", [*map(Cell, results.classes), Cell("All")], "left")]
+    if numbered:
+        columns.append(
+            Column("No.", [*(Cell(str(place)) for place, _ in enumerate(results.classes, start=1)), Cell("")])
+        )
     for split, title in SPLITS.items():
         if all(split in run.metrics for run in results.runs):
             by_run = [[entry["support"] for entry in run.metrics[split]["per_class"]] for run in results.runs]

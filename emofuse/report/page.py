@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -17,9 +17,10 @@ from emofuse.report.choice import choice_caption, choice_sentences, choice_table
 from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import Configuration, Results, Spread
 from emofuse.report.figures import Picture, Pictures
-from emofuse.report.formats import format_range
+from emofuse.report.formats import format_range, join_some, show_controls
 from emofuse.report.inputs import SPLITS, labels_table, missing_table, stream_uses, streams_table
 from emofuse.report.tables import (
+    MOST_ACROSS,
     Table,
     class_f1_table,
     comparisons_table,
@@ -61,6 +62,8 @@ def render_page(
     command: str,
     lettering: str = "",
     further: Table | None = None,
+    numbered: bool = False,
+    ranked: bool = False,
 ) -> str:
     """The page as HTML text; whatever comes from records is escaped.
 
@@ -72,9 +75,13 @@ def render_page(
         command: what made the runs; empty if unknown.
         further: table of the metrics that were asked for by name; None without any.
         lettering: which names figures show by number, in a sentence; empty if none.
+        numbered: whether figures show labels by number, so that tables need a column of them.
+        ranked: whether a figure has labels in the order of their F1, so that tables need the place of each.
     """
     uses = stream_uses(results)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
+    )
     environment.filters |= {"soft": _soft, "data_uri": _data_uri}
     template = resources.files("emofuse.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     return environment.from_string(template).render(
@@ -89,8 +96,8 @@ def render_page(
             "comparisons": comparisons_table(results, uncertainty),
             "detail": detail_table(results),
             "further": further,
-            "class_f1": class_f1_table(results),
-            "labels": labels_table(results),
+            "class_f1": class_f1_table(results, numbered=numbered),
+            "labels": labels_table(results, numbered=numbered),
             "missing": missing_table(uses),
             "streams": streams_table(uses),
             "cost": cost_table(results),
@@ -103,16 +110,23 @@ def render_page(
         pictures=pictures,
         featured=sentences.featured_note(results),
         lettering=lettering,
-        sections=_sections(results, pictures),
+        sections=_sections(results, pictures, numbered=numbered, ranked=ranked),
+        many_labels=len(results.classes) > MOST_ACROSS,
         made_with=_made_with(results.runs),
         trained=_first_and_last(run.created[:10] for run in results.runs),
         command=command,
     )
 
 
-def _sections(results: Results, pictures: Pictures) -> list[_Section]:
+def _sections(results: Results, pictures: Pictures, *, numbered: bool, ranked: bool) -> list[_Section]:
     return [
-        _Section(item, confusion, classes, per_class_table(item, results.classes), json.dumps(item.spec, indent=2))
+        _Section(
+            item,
+            confusion,
+            classes,
+            per_class_table(item, results.classes, numbered=numbered, ranked=ranked),
+            json.dumps(item.spec, indent=2),
+        )
         for item, confusion, classes in zip(results.featured, pictures.confusion, pictures.classes, strict=True)
     ]
 
@@ -130,7 +144,7 @@ def _facts(results: Results) -> dict[str, str]:
     counts = {title: Spread.of(run.rows[split]["rows"] for run in runs) for split, title in SPLITS.items()}
     facts = {
         "Dataset": f"{dataset.get('name', 'unnamed')} (kind {dataset.get('kind', 'unknown')})",
-        "Labels": f"{len(results.classes)}: {', '.join(results.classes)}",
+        "Labels": f"{len(results.classes)}: {_listed(results.classes)}",
         "Labelled rows": ", ".join(f"{title.lower()} {format_range(spread)}" for title, spread in counts.items()),
     }
     if "rows" in dataset:
@@ -138,6 +152,11 @@ def _facts(results: Results) -> dict[str, str]:
     if dataset.get("bad_rows"):
         facts["Bad rows"] = f"{dataset['bad_rows']:,}, kept and marked unreadable"
     return facts
+
+
+def _listed(classes: Sequence[str]) -> str:
+    """All labels, or the first of very many: the table of labelled rows has all of them."""
+    return ", ".join(classes) if len(classes) <= MOST_ACROSS else join_some(classes)
 
 
 def _made_with(runs: Iterable[RunRecord]) -> dict[str, str]:
@@ -154,6 +173,13 @@ def _made_with(runs: Iterable[RunRecord]) -> dict[str, str]:
 def _first_and_last(dates: Iterable[str]) -> str:
     ordered = sorted(set(dates))
     return ordered[0] if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}"
+
+
+def _finalize(value: object) -> object:
+    """Every value of the page: control characters in names are shown, HTML has no other way to hold them."""
+    if isinstance(value, Markup):
+        return Markup(show_controls(value))  # noqa: S704 - escaped already, and no escape of a character is markup
+    return show_controls(value) if isinstance(value, str) else value
 
 
 def _soft(text: str) -> Markup:

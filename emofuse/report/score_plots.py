@@ -21,16 +21,13 @@ from emofuse.report.drawing import (
     PAGE_IN,
     ROSE,
     despine,
-    marked,
     most_lines,
     note_random,
     one_plot,
     score_limits,
-    shorten,
-    shorten_middle,
     text_width_in,
-    wrap_marked,
 )
+from emofuse.report.names import marked, shorten_all, wrap_marked
 from emofuse.report.search import SELECTS, SearchSummary
 from emofuse.report.tables import METRICS
 
@@ -46,7 +43,7 @@ Floats = npt.NDArray[np.float64]
 def plot_progression(results: Results, uncertainty: Uncertainty) -> Figure:
     """Accuracy and macro F1 from configuration to configuration, top to bottom, with interval and deviation."""
     items = results.configurations
-    labels = [wrap_marked(item) for item in items]
+    labels = wrap_marked(items)
     heights_in = np.array([max(0.27, 0.1 + 0.115 * most_lines([label])) for label in labels])
     middles_in = np.cumsum(heights_in) - heights_in / 2  # the y axis is in inches: a row is as high as its name
     figure, axes = one_plot(COLUMN_IN - 0.15 - text_width_in(labels), heights_in.sum())
@@ -89,7 +86,7 @@ def plot_overview(results: Results, uncertainty: Uncertainty) -> Figure:
     rows = np.arange(len(items), dtype=np.float64)
     figure = Figure(figsize=(1, 1))
     dots = has_stream_dots(items)
-    names = [] if dots else [shorten_middle(marked(item), 52) for item in items]
+    names = [] if dots else shorten_all([marked(item) for item in items], 52, in_the_middle=True)
     left_in = _draw_streams(figure, results, items) + 0.12 if dots else text_width_in(names, 5.8) + 0.1
     width_in = (PAGE_IN - left_in - 0.2) / 2
     for place, (path, colour, marker) in enumerate(_SCORES):
@@ -123,7 +120,7 @@ def plot_training(results: Results) -> Figure:
     columns = _panel_columns(len(items))
     gap_in, height_in = 0.16, 0.95
     width_in = ((COLUMN_IN if columns <= 2 else PAGE_IN) - 0.5 - gap_in * (columns - 1)) / columns
-    titles = [wrap_marked(item, int(width_in / 0.056)) for item in items]
+    titles = wrap_marked(items, int(width_in / 0.056))
     step_in = height_in + 0.34 + 0.11 * most_lines(titles)
     runs = [run for item in items for run in item.runs]
     curves = {run.digest: _numbers(entry["val_macro_f1"] for entry in run.history) for run in runs}
@@ -208,7 +205,8 @@ def _draw_streams(figure: Figure, results: Results, items: Sequence[Configuratio
             axes.plot(column, row, marker="o", markersize=3.6, color=colour, markeredgewidth=0)
     axes.axhspan(*_row_of_baseline(results, items), color="#f3ead2", linewidth=0, zorder=0)
     axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(items) - 0.5, -0.5))
-    marks = [f"{shorten(name)} †" if name in results.random_streams else shorten(name) for name in names]
+    shown = zip(names, shorten_all(names), strict=True)
+    marks = [f"{short} †" if name in results.random_streams else short for name, short in shown]
     turn: dict[str, Any] = {"rotation": 60, "ha": "left", "va": "bottom", "rotation_mode": "anchor"}
     axes.set_xticks(range(len(names)), marks, fontsize=5.8, **turn)
     axes.set_yticks([])

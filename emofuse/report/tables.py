@@ -132,17 +132,25 @@ def cost_table(results: Results) -> Table:
     )
 
 
-def class_f1_table(results: Results) -> Table:
+def class_f1_table(results: Results, *, numbered: bool = False) -> Table:
     """F1 of every class and configuration, means alone: there may be twenty of each.
 
     Classes stand across, or, if they are many, down: a table of a hundred columns cannot be read.
+
+    Args:
+        results: what is shown.
+        numbered: whether figures show labels by number, so that readers need the number of each.
     """
     by_class = list(zip(*(item.class_metric("f1") for item in results.configurations), strict=True))
     if len(results.classes) > MOST_ACROSS:
         down = Column("Class", [Cell(label) for label in results.classes], "left")
         items = zip(results.configurations, zip(*by_class, strict=True), strict=True)
-        return Table((down, *(_bare(Column(item.label, [_score(one) for one in spreads])) for item, spreads in items)))
-    columns = [_scores(label, spreads) for label, spreads in zip(results.classes, by_class, strict=True)]
+        number = _class_numbers(results.classes) if numbered else ()
+        return Table(
+            (down, *number, *(_bare(Column(item.label, [_score(one) for one in spreads])) for item, spreads in items))
+        )
+    titles = [f"{place}: {label}" if numbered else label for place, label in enumerate(results.classes, start=1)]
+    columns = [_scores(title, spreads) for title, spreads in zip(titles, by_class, strict=True)]
     return Table((_labels(results), *map(_bare, columns)))
 
 
@@ -151,17 +159,35 @@ def _bare(column: Column) -> Column:
     return replace(column, cells=[replace(cell, spread="") for cell in column.cells])
 
 
-def per_class_table(configuration: Configuration, classes: Sequence[str]) -> Table:
-    """One row a class of one configuration."""
+def per_class_table(
+    configuration: Configuration, classes: Sequence[str], *, numbered: bool = False, ranked: bool = False
+) -> Table:
+    """One row a class of one configuration.
+
+    Args:
+        configuration: what is shown.
+        classes: names of its labels.
+        numbered: whether figures show labels by number, so that readers need the number of each.
+        ranked: whether a figure shows them in the order of their F1, so that readers need the place of each.
+    """
     measured = {title: configuration.class_metric(key) for key, title in CLASS_METRICS.items()}
     scores = [Column(title, [_score(spread) for spread in spreads]) for title, spreads in measured.items()]
     support = Column("Support", [Cell(format_range(spread)) for spread in configuration.class_metric("support")])
-    return Table((Column("Class", [Cell(label) for label in classes], "left"), *scores, support))
+    number = _class_numbers(classes) if numbered else ()
+    rank = [Column("Rank by F1", [Cell(str(place)) for place in configuration.f1_ranks])] if ranked else []
+    return Table((Column("Class", [Cell(label) for label in classes], "left"), *number, *scores, support, *rank))
 
 
-def all_classes_table(results: Results) -> Table:
-    """One row a configuration and class."""
-    tables = [per_class_table(item, results.classes) for item in results.configurations]
+def _class_numbers(classes: Sequence[str]) -> tuple[Column]:
+    """The numbers by which figures show labels; on its own, to be put behind their names."""
+    return (Column("No.", [Cell(str(place)) for place, _ in enumerate(classes, start=1)]),)
+
+
+def all_classes_table(results: Results, *, numbered: bool = False, ranked: bool = False) -> Table:
+    """One row a configuration and class, with the columns of `per_class_table`."""
+    tables = [
+        per_class_table(item, results.classes, numbered=numbered, ranked=ranked) for item in results.configurations
+    ]
     labels = [Cell(item.label) for item in results.configurations for _ in results.classes]
     stacked = zip(*(table.columns for table in tables), strict=True)
     columns = [replace(parts[0], cells=[cell for part in parts for cell in part.cells]) for parts in stacked]

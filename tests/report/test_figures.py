@@ -16,8 +16,10 @@ import pytest
 from emofuse.report.class_plots import _ink, plot_change, plot_classes, plot_confusion
 from emofuse.report.comparisons import measure_uncertainty
 from emofuse.report.configurations import group_runs
-from emofuse.report.drawing import STYLE, shorten, shorten_middle, wrap, wrap_marked
+from emofuse.report.detail import Detail, choose_detail
+from emofuse.report.drawing import STYLE
 from emofuse.report.figures import FIGURE_FILES, _slugs, draw_pictures
+from emofuse.report.names import shorten, shorten_all, shorten_middle, wrap, wrap_marked
 from emofuse.report.score_plots import plot_overview, plot_progression, plot_search, plot_training
 from emofuse.report.search import Searched, SearchSummary
 
@@ -147,8 +149,8 @@ def test_names_are_wrapped_between_their_parts():
 
 def test_the_dagger_of_random_weights_stands_behind_a_word(make_results):
     for length in range(1, 60):
-        (item,) = make_results(["x" * length], random_weights=("resnet50",)).configurations
-        lines = wrap_marked(item).split("\n")
+        (text,) = wrap_marked(make_results(["x" * length], random_weights=("resnet50",)).configurations)
+        lines = text.split("\n")
         assert lines[-1].endswith(("x †", "… †"))
         assert max(map(len, lines)) <= 24
     assert shorten("a  very long name of a class") == "a very long name of a…"
@@ -227,7 +229,7 @@ def test_an_overview_of_configurations_with_the_same_streams_has_their_names(mak
     results = make_results([f"{index} {LONG}" for index in range(20)])
     accuracy, macro_f1 = plot_overview(results, unmeasured).axes
     labels = [label.get_text() for label in accuracy.get_yticklabels()]
-    assert labels == [shorten_middle(item.label, 52) for item in results.ranked]
+    assert labels == shorten_all([item.label for item in results.ranked], 52, in_the_middle=True)
     assert not overlapping(accuracy.get_yticklabels())
     assert {label.get_text() for label in macro_f1.get_yticklabels()} == {""}
 
@@ -382,3 +384,50 @@ def test_a_report_of_many_labels_is_small(many_labels, unmeasured):
     pictures = draw_pictures(many_labels, unmeasured)
     assert sum(len(picture.svg) for picture in pictures.all) < 1_000_000
     assert "no numbers" in pictures.confusion[0].caption
+    assert "in the order of their F1, the best first" in pictures.classes[0].caption
+
+
+def test_cells_are_counted_over_all_figures_of_a_report():
+    assert choose_detail(12, 12) == Detail(numbers=True, names=True)
+    assert choose_detail(5, 8) == Detail(numbers=True, names=True)
+    assert choose_detail(1, 25) == Detail(numbers=True, names=True)
+    assert choose_detail(1, 26) == Detail(numbers=False, names=True)
+    assert choose_detail(12, 13) == Detail(numbers=False, names=True)
+    assert choose_detail(12, 40) == Detail(numbers=False, names=False)
+    assert choose_detail(1, 41) == Detail(numbers=False, names=False)
+
+
+def test_a_dozen_configurations_of_forty_labels_make_a_small_report(make_results, unmeasured):
+    results = make_results([f"c{index}" for index in range(12)], tuple(f"label {index}" for index in range(40)))
+    pictures = draw_pictures(results, unmeasured)
+    assert sum(len(picture.svg) for picture in pictures.all) < 2_000_000  # 7.8 million with all numbers
+    assert len(pictures.confusion) == 12
+
+
+def test_matrices_without_numbers_still_name_their_labels(make_results, style):
+    classes = tuple(f"{index} of a long name of its own" for index in range(30))
+    results = make_results(classes=classes)
+    for figure in (plot_confusion(results.baseline, classes), plot_change(results)):
+        axes = figure.axes[0]
+        assert not axes.texts
+        assert [label.get_text() for label in axes.get_xticklabels()] == shorten_all(classes)
+        assert np.diff([box.x1 for box in boxes(axes.get_xticklabels())]).min() > 14.4
+
+
+def test_shortened_names_are_as_different_as_the_names():
+    begun = [f"a very long common beginning, number {index}" for index in range(8)]
+    assert shorten_all(begun) == [f"a very …ning, number {index}" for index in range(8)]
+    inside = [f"the very same beginning {letter} and the same ending" for letter in "xyz"]
+    assert shorten_all(inside) == [f"the v… same ending ({count})" for count in (1, 2, 3)]
+    assert shorten_all(["short", "a very long name of a class"]) == ["short", "a very long name of a…"]
+    taken = ["the v… same ending (1)", *inside]
+    assert shorten_all(taken)[1:] == [f"the v… same ending ({count})" for count in (2, 3, 4)]
+
+
+def test_names_of_configurations_in_lines_are_as_different_as_the_names(make_results):
+    names = ["lbp+landmarks+" * 9 + f"rate {index}" for index in range(3)]
+    names += ["lbp+landmarks+" * 9 + f"{index}" + "+resnet50" * 12 for index in range(3)]
+    wrapped = wrap_marked(make_results(names).configurations)
+    assert len(set(wrapped)) == 6
+    assert wrapped[1].endswith("rate 1")
+    assert max(len(line) for text in wrapped for line in text.split("\n")) <= 24

@@ -297,3 +297,17 @@ def test_a_file_in_the_place_of_the_report_is_refused(make, tmp_path):
     message = f"{tmp_path / 'out'}: a file is in the place of the report's folder; name another folder"
     with pytest.raises(ResultsError, match=f"^{re.escape(message)}$"):
         write_report(make.folder, tmp_path / "out")
+
+
+def test_tables_of_many_labels_are_folded_and_have_the_keys_of_their_figures(make_run, tmp_path):
+    make_run("a", classes=tuple(f"label number {index}" for index in range(45)), rows=1350)
+    page = write_report(make_run.folder, tmp_path / "report").page.read_text(encoding="utf-8")
+    assert "<details><summary>F1 of each class, all configurations</summary>" in page
+    assert "<details><summary>Labelled rows of each label</summary>" in page
+    assert page.count(">No.</th>") == 3
+    assert page.count(">Rank by F1</th>") == 1
+    assert "45: label number 0, label number 1, label number 2, label number 3, label number 4 and 40 more" in page
+    make_run("b", classes=CLASSES)
+    few = write_report(make_run.folder, tmp_path / "few", only=[make_run("c").digest]).page.read_text(encoding="utf-8")
+    assert ">No.</th>" not in few
+    assert "Labelled rows of each label" not in few

@@ -10,7 +10,7 @@ from cheap_streams import DELAY, MeanColourSpec, SizeSpec
 from emofuse.cache.reader import open_cache
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, StaleCacheError
-from emofuse.extraction import BuildOptions, build_cache, cluster, estimate, estimate_build
+from emofuse.extraction import BuildOptions, build_cache, estimate, estimate_build, pool
 from emofuse.specs import AugmentSpec, CacheSpec, ImportedSpec
 from emofuse.stores import as_path
 
@@ -114,9 +114,9 @@ def test_pictures_outside_of_the_root_are_not_opened(tmp_path, manifest, in_proc
 
 
 def test_workers_are_counted_as_a_build_would(tmp_path, manifest, monkeypatch):
-    monkeypatch.setattr(cluster, "default_workers", lambda cuda: 3)
+    monkeypatch.setattr(pool, "default_workers", lambda cuda: 3)
     assert estimate_build(tmp_path / "f.zarr", manifest, SPEC, BuildOptions(device="cpu")).workers == 3
-    monkeypatch.setattr(cluster, "default_workers", lambda cuda: 64)
+    monkeypatch.setattr(pool, "default_workers", lambda cuda: 64)
     assert estimate_build(tmp_path / "f.zarr", manifest, SPEC, BuildOptions(device="cpu")).workers == 5
 
 

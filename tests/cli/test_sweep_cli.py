@@ -65,8 +65,10 @@ def test_a_sweep_prints_its_steps_and_the_table_of_the_choice(cache, sweep_file,
     assert lines[0].startswith("search: 12 configurations, 24 heads trained in ")
     assert lines[1] == "final runs: 3, on all training rows of the split"
     assert lines[2].startswith("final run 1/3: ")
-    assert lines[5] == "report: written, emofuse-runs/question/report/index.html"
-    assert lines[7].startswith("| Configuration")
+    notes = [line for line in lines if line.startswith("note: ")]
+    assert lines[5 : 5 + len(notes)] == notes
+    assert lines[5 + len(notes)] == "report: written, emofuse-runs/question/report/index.html"
+    assert lines[7 + len(notes)].startswith("| Configuration")
     assert "24 of 24 runs" in done.stderr
     assert len(ResultsFolder(tmp_path / "emofuse-runs" / "question").rows()) == 24
 
@@ -74,7 +76,7 @@ def test_a_sweep_prints_its_steps_and_the_table_of_the_choice(cache, sweep_file,
     assert again.stdout.startswith(
         "search: 12 configurations, 24 heads, all trained before or elsewhere: nothing to do\n"
     )
-    assert again.stdout.splitlines()[6:] == lines[6:]
+    assert again.stdout.splitlines()[6 + len(notes) :] == lines[6 + len(notes) :]
 
 
 def test_a_plan_is_printed_and_nothing_is_trained(cache, sweep_file, tmp_path):

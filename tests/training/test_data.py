@@ -147,7 +147,7 @@ def test_the_table_holds_the_columns_of_all_runs(cache):
     data = TrainingData.of(cache, SPLIT)
     specs = [run("lbp", lbp_bins=128), run("resnet50", "lbp"), run("action_units", action_units=15)]
     table = data.table(specs)
-    assert table.dims == {"lbp@128": 128, "resnet50": 12, "lbp@256": 256, "action_units@15": 15}
+    assert table.dims == {"lbp@128": (128,), "resnet50": (12,), "lbp@256": (256,), "action_units@15": (15,)}
     assert [data.member(spec).streams for spec in specs] == [
         ("lbp@128",),
         ("resnet50", "lbp@256"),

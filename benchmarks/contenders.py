@@ -100,7 +100,7 @@ class Work:
     @property
     def dims(self) -> dict[str, int]:
         """Stream -> D."""
-        return self.data.table.dims
+        return {stream: dim for stream, (dim,) in self.data.table.dims.items()}
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class Job:
     @property
     def dims(self) -> dict[str, int]:
         """Stream -> D."""
-        return self.table.dims
+        return vector_widths(self.table)
 
     def lasting(self, epochs: int) -> Job:
         """The same for so many epochs."""
@@ -247,9 +247,12 @@ def run_grid(sizes: Sizes, mode: str, machine: Machine, *, budget_s: float) -> I
     waves = [
         (shape, wave)
         for shape, own in grid_members(sizes).items()
-        for wave in waves_of(own, table.dims, machine, memory)
+        for wave in waves_of(own, vector_widths(table), machine, memory)
     ]
-    work = [sum(cost_of(member, table.dims, CLASSES, machine).flops_per_row for member in wave) for _, wave in waves]
+    work = [
+        sum(cost_of(member, vector_widths(table), CLASSES, machine).flops_per_row for member in wave)
+        for _, wave in waves
+    ]
     done: list[dict[str, Any]] = []
     for number, (shape, wave) in enumerate(waves):
         job = Job(table, folds, wave)
@@ -261,7 +264,7 @@ def run_grid(sizes: Sizes, mode: str, machine: Machine, *, budget_s: float) -> I
                 "shape": shape,
                 "heads": len(wave),
                 "seconds": round(seconds, 2),
-                "counted_bytes": memory_bytes(wave, table.dims, CLASSES, machine),
+                "counted_bytes": memory_bytes(wave, vector_widths(table), CLASSES, machine),
                 "peak_bytes": peak,
                 "best_val_accuracy": accuracy(outcomes)["highest"],
                 "limits": _limits(job, machine, seconds, sizes.grid_epochs),
@@ -286,6 +289,11 @@ def run_grid(sizes: Sizes, mode: str, machine: Machine, *, budget_s: float) -> I
         }
         if taken > budget_s:
             return
+
+
+def vector_widths(table: Table) -> dict[str, int]:
+    """Stream -> D: all streams of the grid are vectors."""
+    return {stream: dim for stream, (dim,) in table.dims.items()}
 
 
 def waves_of(members: Sequence[Member], dims: Mapping[str, int], machine: Machine, memory: int) -> list[list[Member]]:

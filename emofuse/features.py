@@ -235,7 +235,7 @@ class Scaling:
             limit = np.where(constant, 0.0, LIMIT * moments.farthest / scale).astype(np.float32)
             return cls(moments.center.astype(np.float32), scale, limit)
 
-    def around(self, center: npt.NDArray[np.float32]) -> Self:
+    def around(self, center: npt.NDArray[np.floating[Any]]) -> Self:
         """The same deviation about another center (D,); what was ordinary about the old one still is."""
         limit = self.limit
         if limit is not None:
@@ -266,14 +266,23 @@ class Scaling:
             scaled[~steps] = 0
         return scaled
 
-    def beyond(self, features: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """(n, D) bool: values of the given rows that `apply` limits, in columns that are not constant."""
+    def beyond(
+        self,
+        features: npt.NDArray[np.float32],
+        valid: npt.NDArray[np.bool_],
+        steps: npt.NDArray[np.bool_] | None = None,
+    ) -> npt.NDArray[np.bool_]:
+        """(n, D) bool: columns of the given rows of which `apply` limits a value, if they are not constant."""
+        count, width = len(features), len(self.center)
         if self.limit is None or not self.fitted:
-            return np.zeros(features.shape, dtype=np.bool_)
+            return np.zeros((count, width), dtype=np.bool_)
+        vectors = feature_rows(features).reshape(count, features[0].size // width if count else 1, width)
         with np.errstate(invalid="ignore", over="ignore"):
-            over: npt.NDArray[np.bool_] = np.abs((features - self.center) / self.scale) > self.limit
-        over &= (self.limit > 0) & valid[:, None]
-        return over
+            over = np.abs((vectors - self.center) / self.scale) > self.limit
+        if steps is not None:
+            over &= np.repeat(steps, over.shape[1] // steps.shape[1], axis=1)[:, :, None]
+        of_rows: npt.NDArray[np.bool_] = over.any(axis=1) & (self.limit > 0) & valid[:, None]
+        return of_rows
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,9 @@ class Predictor:
             extraction = self._extractor.extract(block)
             rows = extraction.rows
             probs = self._trained.probs(
-                {name: part.features for name, part in rows.items()}, {name: part.status for name, part in rows.items()}
+                {name: part.features for name, part in rows.items()},
+                {name: part.status for name, part in rows.items()},
+                {name: part.mask for name, part in rows.items()},
             )
             for index, path in enumerate(block):
                 yield self._describe(path, extraction, index, probs[index])

@@ -230,7 +230,7 @@ def test_the_grid_is_the_paper_s_540_configurations_in_five_folds():
 
 def test_waves_of_the_grid_fit_the_memory_and_hold_every_head_once():
     members = next(iter(grid.grid_members(grid.SMOKE).values()))
-    dims = grid.grid_data(grid.SMOKE)[0].dims
+    dims = grid.vector_widths(grid.grid_data(grid.SMOKE)[0])
     memory = memory_bytes(members[:13], dims, CLASSES, CPU)
     waves = grid.waves_of(members, dims, CPU, memory)
     assert [member for wave in waves for member in wave] == members

@@ -33,6 +33,8 @@ def make_stream(spec: StreamSpec, *, device: str = "cpu") -> Stream:
         raise StreamError(_not_extracted(spec))
     stream = spec.make(device)
     lacking = [member for member in _MEMBERS if not hasattr(stream, member)]
+    if hasattr(stream, "dim"):  # how streams of former versions declare a vector
+        lacking = [member for member in lacking if member != "shape"]
     if lacking:
         raise StreamError(
             f"{type(spec).__name__}.make returned a {type(stream).__name__} without {', '.join(lacking)}: "
@@ -148,4 +150,4 @@ def _not_extracted(spec: ImportedSpec) -> str:
     return f"stream {spec.name!r} was imported{origin}: emofuse cannot extract it from an image. Leave it out"
 
 
-_MEMBERS = ("dim", "dtype", "needs_face", "flag_names", "columns", "extract", "close")
+_MEMBERS = ("shape", "dtype", "needs_face", "flag_names", "columns", "extract", "close")

@@ -6,6 +6,7 @@ stored stream is read once and every variant derived once, whatever the number o
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,24 @@ import numpy as np
 import numpy.typing as npt
 
 from emofuse.errors import SpecError
-from emofuse.features import Choice, Scaling, cached_streams, derive, derived_shape, fixed_columns, variant
+from emofuse.features import (
+    LEAST_ROWS,
+    Choice,
+    Scaling,
+    cached_streams,
+    derive,
+    derived_shape,
+    feature_axis,
+    feature_rows,
+    fixed_columns,
+    variant,
+    vector_rows,
+)
 from emofuse.heads.lanes import variant_of
 from emofuse.progress import step
 from emofuse.specs import FeaturesSpec
 from emofuse.specs.runs import variant_problems
-from emofuse.status import Status
+from emofuse.status import Status, Step
 from emofuse.training.streaming import Blocks, Window, widest_window
 
 if TYPE_CHECKING:
@@ -37,13 +50,20 @@ class Column:
         stream: its name in the cache.
         kind: of the stream's spec.
         choice: of the variants of its kind; () for kinds that are seen as stored.
-        dim: D.
+        shape: of a row: (D,) of a vector, (T, D), (C, H, W) or (T, C, H, W).
+        is_sequence: whether the first axis of a row is time.
     """
 
     stream: str
     kind: str
     choice: Choice
-    dim: int
+    shape: tuple[int, ...]
+    is_sequence: bool = False
+
+    @property
+    def dim(self) -> int:
+        """How many numbers a row has: D of a vector."""
+        return math.prod(self.shape)
 
     @property
     def name(self) -> str:
@@ -72,6 +92,7 @@ class Columns:
         self._held: OrderedDict[_Held, npt.NDArray[Any]] = OrderedDict()
         self._status: dict[str, npt.NDArray[np.uint8]] = {}
         self._unreadable: dict[frozenset[str], npt.NDArray[np.bool_]] = {}
+        self._steps: dict[tuple[str, int], npt.NDArray[np.bool_]] = {}
 
     def of(self, spec: FeaturesSpec) -> tuple[Column, ...]:
         """The columns that a run sees, in the order of its streams.
@@ -86,8 +107,8 @@ class Columns:
         found = []
         for name, stream in streams.items():
             choice = variant(stream.kind, name, spec)
-            (dim,) = derived_shape(stream.kind, (stream.dim,), choice)
-            found.append(Column(name, stream.kind, choice, dim))
+            shape = derived_shape(stream.kind, stream.shape, choice)
+            found.append(Column(name, stream.kind, choice, shape, stream.is_sequence))
         return tuple(found)
 
     @property
@@ -127,6 +148,21 @@ class Columns:
         valid: npt.NDArray[np.bool_] = self.status(column) == Status.OK
         return valid
 
+    def steps(self, column: Column, views: int = 1) -> npt.NDArray[np.bool_] | None:
+        """(V x N, T) bool of a sequence, view after view: whether the step is there; None for other streams.
+
+        Raises:
+            IncompleteCacheError: blocks of a view have not been computed yet.
+            CacheError: a chunk is damaged.
+        """
+        if not column.is_sequence:
+            return None
+        key = (column.stream, views)
+        if key not in self._steps:
+            masks = [self._streams[column.stream].read_mask(view) for view in range(views)]
+            self._steps[key] = np.concatenate([mask for mask in masks if mask is not None]) == Step.OK
+        return self._steps[key]
+
     def unreadable(self, names: Iterable[str]) -> npt.NDArray[np.bool_]:
         """(N,) bool: rows whose picture none of these streams could read; none if no stream comes from pictures.
 
@@ -162,7 +198,7 @@ class Columns:
         return widest_window(block_rows, sum(dims), memory_bytes, _ITEM_BYTES, reading)
 
     def every_view(self, column: Column, views: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """The first so many views, one after the other: features (V x N, D) float32, valid (V x N,).
+        """The first so many views, one after the other: features (V x N, *shape) float32, valid (V x N,).
 
         Raises:
             IncompleteCacheError: blocks of a view have not been computed yet.
@@ -180,7 +216,7 @@ class Columns:
         return self._held[key], stream.status[:, :views].T.ravel() == Status.OK
 
     def whole(self, column: Column) -> npt.NDArray[np.float32]:
-        """(N, D) float32; zeros where the row has not the stream.
+        """(N, *shape) float32; zeros where the row has not the stream.
 
         Raises:
             IncompleteCacheError: blocks of the stream have not been computed yet.
@@ -192,7 +228,7 @@ class Columns:
         return self._keep(column, derive(column.kind, self._stored(column), column.choice))
 
     def block(self, column: Column, block: int) -> npt.NDArray[np.float32]:
-        """(n, D) float32: the rows of one block.
+        """(n, *shape) float32: the rows of one block.
 
         Raises:
             CacheError: the chunk is damaged.
@@ -214,11 +250,11 @@ class Columns:
         return Blocks(
             read=lambda name, block: self.block(named[name], block),
             block_rows=self._layout.block_rows,
-            dims={name: column.dim for name, column in named.items()},
+            dims={name: column.shape for name, column in named.items()},
         )
 
     def take(self, column: Column, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """(n, D) float32 of these rows, ascending."""
+        """(n, *shape) float32 of these rows, ascending."""
         if column in self._held:
             return self._held[column][rows]
         of_rows = rows // self._layout.block_rows
@@ -226,7 +262,7 @@ class Columns:
             self.block(column, block)[rows[of_rows == block] - self._layout.block_slice(block).start]
             for block in np.unique(of_rows).tolist()
         ]
-        return np.concatenate(parts) if parts else np.empty((0, column.dim), np.float32)
+        return np.concatenate(parts) if parts else np.empty((0, *column.shape), np.float32)
 
     def fit(self, column: Column, sets: Sequence[npt.NDArray[np.int64]], *, robust: bool) -> list[Scaling]:
         """The scaling of a column on each of these sets of rows, from memory or block by block: the same bits.
@@ -237,20 +273,34 @@ class Columns:
             robust: median and MAD in place of mean and deviation, for a narrow column: it passes through memory whole.
         """
         self.status(column)
+        steps = self.steps(column)
+        # A stream of too few rows is not fitted, whatever the number of its steps or positions.
+        enough = [rows if len(rows) >= LEAST_ROWS else rows[:0] for rows in sets] if len(column.shape) > 1 else sets
+        vectors = [vector_rows(rows, column.shape, steps) for rows in enough]
         if not robust:
-            return Scaling.fit_many(lambda: self._pass(column), sets, fixed_columns(column.kind))
-        features = self.take(column, np.arange(self.rows))
-        return [Scaling.fit(features, rows, robust=True) for rows in sets]
+            return Scaling.fit_many(lambda: self._pass(column), vectors, fixed_columns(column.kind))
+        features = feature_rows(self.take(column, np.arange(self.rows)))
+        return [Scaling.fit(features, rows, robust=True) for rows in vectors]
+
+    def mean(self, column: Column, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """(D,) the mean vector of these rows, over the steps that are there."""
+        steps = self.steps(column)
+        taken = feature_rows(self.take(column, rows))
+        used = vector_rows(np.arange(len(rows)), column.shape, None if steps is None else steps[rows])
+        mean: npt.NDArray[np.float64] = taken[used].mean(axis=0, dtype=np.float64)
+        return mean
 
     def _pass(self, column: Column) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """The vectors of one block after another, with the number of the first: see `feature_rows`."""
+        vectors_a_row = column.dim // column.shape[feature_axis(column.shape)]
         total = self._layout.blocks
         with step(f"standardising {column.stream}", total, "blocks") as advance:
             for block in range(total):
-                yield self._layout.block_slice(block).start, self.block(column, block)
+                yield self._layout.block_slice(block).start * vectors_a_row, feature_rows(self.block(column, block))
                 advance(block + 1, total)
 
     def _stored(self, column: Column) -> npt.NDArray[Any]:
-        """(N, D) of the stream. Kept for kinds with variants, which are narrow, so that it is read once for all."""
+        """(N, *shape) of the stream. Kept for kinds with variants, which are narrow, so that it is read once."""
         if column.stream in self._held:
             return self._held[column.stream]
         self.status(column)

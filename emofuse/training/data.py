@@ -243,7 +243,9 @@ class TrainingData:
             arrays = {column.name: self.columns.every_view(column, views) for column in columns}
             features = {name: torch.from_numpy(rows) for name, (rows, _) in arrays.items()}
             valid = {name: torch.from_numpy(present) for name, (_, present) in arrays.items()}
-        return Table(features, valid, torch.from_numpy(self.labels), len(self.classes), views)
+        found = {column.name: self.columns.steps(column, views) for column in columns}
+        steps = {name: torch.from_numpy(of_rows) for name, of_rows in found.items() if of_rows is not None}
+        return Table(features, valid, torch.from_numpy(self.labels), len(self.classes), views, steps)
 
     def _fitted(self, spec: RunSpec, folds: Sequence[int], column: Column) -> list[Scaling]:
         """The scaling of one column in each of these folds. Those that lack are fitted in the same passes."""
@@ -267,7 +269,7 @@ class TrainingData:
         fitted = self.columns.fit(column, used, robust=robust) if used else []
         for fold, scaling, few in zip(lacking, fitted, neutral_faces, strict=True):
             if few is not None:
-                scaling = scaling.around(self.columns.take(column, few).mean(axis=0, dtype=np.float64))  # noqa: PLW2901
+                scaling = scaling.around(self.columns.mean(column, few))  # noqa: PLW2901
             check_finite(column.stream, scaling)
             self._scaling[keys[fold]] = scaling
         return [self._scaling[keys[fold]] for fold in folds]

@@ -44,6 +44,20 @@ def is_exact(head: HeadSpec) -> bool:
     return isinstance(head, LogisticHeadSpec | KernelRidgeHeadSpec)
 
 
+def check_vectors(head: HeadSpec, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises unless all streams of an exact head are vectors.
+
+    Raises:
+        TrainingError: a sequence or a map.
+    """
+    other = [f"{name} {shape}" for name, shape in shapes.items() if len(shape) > 1]
+    if other:
+        raise TrainingError(
+            f"a {head.kind} head takes vectors alone, got {', '.join(other)}. Take a head that is trained, which has "
+            "stems for sequences and maps, or other streams"
+        )
+
+
 def solve_group(
     table: Table,
     folds: Sequence[Fold],
@@ -68,6 +82,7 @@ def solve_group(
         TrainingError: see `check_group`; or features that are not in memory.
     """
     check_group(table, folds, members)
+    check_vectors(members[0].head, table.dims)
     features = table.features
     if isinstance(features, Blocks):
         raise TrainingError(

@@ -14,7 +14,7 @@ from emofuse.specs import KernelRidgeHeadSpec, RunSpec
 from emofuse.training.columns import Column
 from emofuse.training.costs import Cost, group_operations, head_cost
 from emofuse.training.data import FEATURES_SHARE, TrainingData
-from emofuse.training.exact import is_exact
+from emofuse.training.exact import check_vectors, is_exact
 from emofuse.training.exact_costs import exact_cost
 from emofuse.training.halving import Halving, configurations_of
 from emofuse.training.machine import Machine
@@ -138,6 +138,7 @@ def plan_runs(
 
 def _exact_wave(data: TrainingData, specs: Sequence[RunSpec], indices: Sequence[int], rates: Rates) -> Wave:
     """Exact heads of one kind are one wave: they are solved one after another on matrices that they share."""
+    check_vectors(specs[0].head, {column.name: column.shape for column in data.all_columns(specs)})
     cost = exact_cost(data, specs, rates)
     if cost.memory_bytes > data.memory_bytes:
         spec = specs[0]
@@ -292,7 +293,7 @@ class _Group:
 
     def _cost(self, index: int) -> Cost:
         spec = self._specs[index]
-        used = tuple((column.name, column.dim) for column in self._columns_of[index])
+        used = tuple((column.name, column.shape) for column in self._columns_of[index])
         return head_cost(spec.head, used, len(self._data.classes), spec.train.batch_size, self._machine)
 
     def _columns(self, members: Sequence[int]) -> tuple[Column, ...]:

@@ -102,7 +102,7 @@ def _probs(
     heads = [
         load_head_weights(
             trained.spec.head,
-            {column.stream: column.dim for column in data.columns.of(trained.spec.features)},
+            {column.stream: column.shape for column in data.columns.of(trained.spec.features)},
             len(data.classes),
             trained.outcome.weights,
         ).to(device)
@@ -118,18 +118,22 @@ def _probs(
             for split in SPLITS:
                 inside = own[split][(own[split] >= span.start) & (own[split] < span.stop)]
                 if len(inside):
-                    scaled, valid = {}, {}
+                    scaled, valid, steps = {}, {}, {}
                     for column in data.columns.of(trained.spec.features):
                         name = column.stream
                         valid[name] = trained.scaling[name].present(data.columns.valid(column)[inside])
                         taken = features[column][inside - span.start]
+                        of_rows = data.columns.steps(column)
+                        there = None if of_rows is None else of_rows[inside]
+                        if there is not None:
+                            steps[name] = there
                         place = (column, id(trained.scaling[name]))  # runs of one fold share scaling and rows
                         if (split, place) not in looked_at:
                             looked_at.add((split, place))
-                            beyond = trained.scaling[name].beyond(taken, valid[name])
+                            beyond = trained.scaling[name].beyond(taken, valid[name], there)
                             far.setdefault(place, FarValues()).add(inside, beyond)
-                        scaled[name] = trained.scaling[name].apply(taken, valid[name])
-                    found[split].append(head_probs(head, scaled, valid))
+                        scaled[name] = trained.scaling[name].apply(taken, valid[name], there)
+                    found[split].append(head_probs(head, scaled, valid, steps))
     return [{split: np.concatenate(own) for split, own in found.items()} for found in parts], far
 
 
@@ -198,6 +202,7 @@ def _streams(cache: Cache, data: TrainingData, trained: Trained) -> dict[str, An
             "digest": stream.digest,
             "dim": stream.dim,
             "used_dim": column.dim,
+            **({"used_shape": list(column.shape)} if len(column.shape) > 1 else {}),
             "weights": stream.weights,
             "fitted": trained.scaling[column.stream].fitted,
         }

@@ -18,7 +18,7 @@ from emofuse.heads import load_head_weights
 from emofuse.heads.lanes import Batch
 from emofuse.results import RunRecord, read_record, read_weights
 from emofuse.specs import RunSpec, parse_spec
-from emofuse.status import Status
+from emofuse.status import Status, Step
 from emofuse.training.machine import resolve_device
 from emofuse.training.validation import predict_probs
 
@@ -41,24 +41,32 @@ class TrainedHead:
     record: RunRecord
 
     def probs(
-        self, features: Mapping[str, npt.NDArray[Any]], status: Mapping[str, npt.NDArray[np.uint8]]
+        self,
+        features: Mapping[str, npt.NDArray[Any]],
+        status: Mapping[str, npt.NDArray[np.uint8]],
+        masks: Mapping[str, npt.NDArray[np.uint8] | None] | None = None,
     ) -> npt.NDArray[np.float32]:
         """Probabilities of new rows, from features as a cache stores them.
 
         Args:
-            features: stream -> (n, D) as extracted, n >= 1.
+            features: stream -> (n, *shape) as extracted, n >= 1.
             status: stream -> (n,) uint8 of `Status`.
+            masks: stream -> (n, T) uint8 of `Step` of every sequence; others may have None.
 
         Returns:
             (n, C) float32, columns in the order of `record.classes`.
         """
         spec = _run_spec(self.record)
-        rows, valid = {}, {}
+        rows, valid, steps = {}, {}, {}
         for name in spec.features.streams:
             valid[name] = self.scaling[name].present(status[name] == Status.OK)
             derived = derived_features(self.record.streams[name]["kind"], features[name], spec.features, name)
-            rows[name] = self.scaling[name].apply(derived, valid[name])
-        return head_probs(self.head, rows, valid)
+            mask = (masks or {}).get(name)
+            there = None if mask is None else mask == Step.OK
+            if there is not None:
+                steps[name] = there
+            rows[name] = self.scaling[name].apply(derived, valid[name], there)
+        return head_probs(self.head, rows, valid, steps)
 
 
 def load_head(folder: Path, *, device: str = "cpu") -> TrainedHead:
@@ -71,7 +79,7 @@ def load_head(folder: Path, *, device: str = "cpu") -> TrainedHead:
     record, arrays = read_record(folder), read_weights(folder)
     spec = _run_spec(record)
     streams = spec.features.streams
-    dims = {name: record.streams[name]["used_dim"] for name in streams}
+    dims = {name: _used_shape(record.streams[name]) for name in streams}
     weights = {name.removeprefix("head."): array for name, array in arrays.items() if name.startswith("head.")}
     # Former versions saved the single number of a stream of a `late` head as an array of one.
     weights = {name: array.reshape(()) if name.endswith(".log_weight") else array for name, array in weights.items()}
@@ -90,14 +98,23 @@ def load_head(folder: Path, *, device: str = "cpu") -> TrainedHead:
     return TrainedHead(head.to(resolve_device(device)), scaling, baseline, record)
 
 
+def _used_shape(stream: Mapping[str, Any]) -> tuple[int, ...]:
+    """Shape of a row of a stream as a run's head sees it; vectors are recorded by their length alone."""
+    return tuple(stream.get("used_shape", (stream["used_dim"],)))
+
+
 def head_probs(
-    head: nn.Module, features: Mapping[str, npt.NDArray[np.float32]], valid: Mapping[str, npt.NDArray[np.bool_]]
+    head: nn.Module,
+    features: Mapping[str, npt.NDArray[np.float32]],
+    valid: Mapping[str, npt.NDArray[np.bool_]],
+    steps: Mapping[str, npt.NDArray[np.bool_]] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """(n, C) of a single head, of standardised features (n, D)."""
+    """(n, C) of a single head, of standardised features (n, *shape); `steps` (n, T) are those of sequences."""
     device = next(head.parameters()).device
     batch = Batch(
         {name: torch.from_numpy(array).unsqueeze(0).to(device) for name, array in features.items()},
         {name: torch.from_numpy(array).unsqueeze(0).to(device) for name, array in valid.items()},
+        {name: torch.from_numpy(array).unsqueeze(0).to(device) for name, array in (steps or {}).items()},
     )
     probs: npt.NDArray[np.float32] = predict_probs(head, batch)[0]
     return probs

@@ -115,7 +115,7 @@ def wave_key(data: TrainingData, spec: RunSpec) -> str:
 
 def parameters_of(data: TrainingData, spec: RunSpec) -> int:
     """Trainable parameters of a run's head."""
-    dims = tuple(column.dim for column in data.columns.of(spec.features))
+    dims = tuple(column.shape for column in data.columns.of(spec.features))
     return count_parameters(spec.head, dims, len(data.classes))
 
 

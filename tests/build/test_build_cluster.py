@@ -36,11 +36,21 @@ def undisturbed(tmp_path, manifest, in_process, contents) -> dict[str, object]:
     return contents(tmp_path / "undisturbed.zarr")
 
 
+def listening_ports(process: psutil.Process) -> set[tuple[int, int]]:
+    """(process, port) of everything that it listens on."""
+    connections = process.net_connections(kind="inet")
+    return {(process.pid, each.laddr.port) for each in connections if each.status == psutil.CONN_LISTEN}
+
+
 class Observer:
-    """A progress that looks at the processes of the build while it runs."""
+    """A progress that looks at the processes of the build while it runs.
+
+    Ports that this process listens on already, for other tests, are not the build's.
+    """
 
     def __init__(self) -> None:
-        self.ports: set[tuple[int, str]] = set()
+        self.ports: set[tuple[int, int]] = set()
+        self._before = listening_ports(psutil.Process())
         self.workers: dict[int, dict[str, str]] = {}
 
     def update(self, state: BuildState) -> None:
@@ -48,8 +58,7 @@ class Observer:
         children = me.children(recursive=True)
         workers = [child for child in children if is_worker(child)]
         for process in (me, *children):
-            listening = [each for each in process.net_connections(kind="inet") if each.status == psutil.CONN_LISTEN]
-            self.ports |= {(process.pid, each.laddr.ip) for each in listening}
+            self.ports |= listening_ports(process) - self._before
         self.workers |= {worker.pid: worker.environ() for worker in workers}
 
 

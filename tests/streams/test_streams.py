@@ -92,7 +92,7 @@ def test_a_spec_makes_its_stream(spec, stream, dim):
 
 
 def test_a_stream_of_ones_own_must_have_the_members_of_a_stream():
-    lacking = "dim, dtype, needs_face, flag_names, columns, extract, close"
+    lacking = "shape, dtype, needs_face, flag_names, columns, extract, close"
     with pytest.raises(
         StreamError, match=rf"^LacksMembersSpec\.make returned a object without {lacking}: a stream has"
     ):

@@ -23,9 +23,9 @@ def of(columns, *streams, **options):
 def test_a_run_s_columns_are_its_streams_in_their_variants(cache):
     found = of(Columns(cache, 10**9), "resnet50", "lbp", "action_units", lbp_bins=128, action_units=15)
     assert found == (
-        Column("resnet50", "backbone", (), 12),
-        Column("lbp", "lbp", (("bins", 128),), 128),
-        Column("action_units", "action_units", (("count", 15),), 15),
+        Column("resnet50", "backbone", (), (12,)),
+        Column("lbp", "lbp", (("bins", 128),), (128,)),
+        Column("action_units", "action_units", (("count", 15),), (15,)),
     )
     assert [column.name for column in found] == ["resnet50", "lbp@128", "action_units@15"]
 
@@ -66,7 +66,7 @@ def test_blocks_take_the_memory_of_what_was_held(cache):
     columns.whole(wanted[1])
     blocks = columns.blocks(wanted)
     assert not columns._held
-    assert blocks.dims == {"resnet50": 12, "lbp@256": 256}
+    assert blocks.dims == {"resnet50": (12,), "lbp@256": (256,)}
     assert np.array_equal(blocks.read("lbp@256", 3), columns.whole(wanted[1])[48:64])
 
 

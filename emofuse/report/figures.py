@@ -28,6 +28,7 @@ from emofuse.report.score_plots import (
 )
 from emofuse.report.search import SELECTS, SearchSummary
 from emofuse.report.sentences import featured_words
+from emofuse.specs import EXACT_HEADS
 
 PNG_DPI = 300
 _PAD_IN = 0.04
@@ -173,9 +174,11 @@ def _search(search: SearchSummary | None) -> Picture | None:
 
 
 def _training_caption(results: Results) -> str:
+    solved = sorted({item.spec["head"]["kind"] for item in results.featured} & set(EXACT_HEADS))
+    steps = f" Of {' and '.join(solved)} heads a step is a penalty, the strongest first." if solved else ""
     return (
         "Macro F1 on the validation split by epoch, one line for each repeat. A ring marks the epoch whose weights "
-        f"were kept; the dashed line is the baseline's mean at its rings.{_which_are_shown(results)}"
+        f"were kept; the dashed line is the baseline's mean at its rings.{steps}{_which_are_shown(results)}"
     )
 
 

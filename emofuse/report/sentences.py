@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from emofuse.report.comparisons import Uncertainty
@@ -12,6 +13,7 @@ from emofuse.report.formats import format_difference, format_interval, format_sc
 from emofuse.report.inputs import SPLITS, StreamUse
 from emofuse.report.notes import gather_notes
 from emofuse.report.search import SELECTS
+from emofuse.specs import EXACT_HEADS
 from emofuse.statistics import EXACT_BELOW, Interval
 
 _SELECTIONS = {"macro_f1": "the highest macro F1", "accuracy": "the highest accuracy", "loss": "the lowest loss"}
@@ -139,13 +141,13 @@ def run_notes(results: Results) -> list[str]:
 
 def method(results: Results) -> list[str]:
     """The method paragraph, sentence by sentence."""
-    selection = _vary(results, "train.select", _SELECTIONS.__getitem__)
+    trained = tuple(item for item in results.configurations if item.spec["head"]["kind"] not in EXACT_HEADS)
     return [
         _split_sentence(results),
         *_scaling_sentences(results),
         _head_sentence(results),
-        _training_sentence(results),
-        f"The weights kept are those of the epoch with {selection} on the validation rows.",
+        *(_training_sentences(replace(results, configurations=trained)) if trained else ()),
+        *_exact_sentences(results),
         "The test split chose nothing: it was scored once, with these weights.",
         *_row_rules(results),
     ]
@@ -245,17 +247,40 @@ def _head_sentence(results: Results) -> str:
     )
 
 
-def _training_sentence(results: Results) -> str:
+def _exact_sentences(results: Results) -> list[str]:
+    """How the heads that are solved came about, of the kinds that there are."""
+    kinds = {item.spec["head"]["kind"] for item in results.configurations}
+    sentences = []
+    if "logistic" in kinds:
+        exact = tuple(item for item in results.configurations if item.spec["head"]["kind"] == "logistic")
+        selection = _vary(replace(results, configurations=exact), "train.select", _SELECTIONS.__getitem__)
+        sentences.append(
+            "A logistic head is multinomial logistic regression on all streams side by side, solved to convergence for "
+            f"every penalty of a grid; the one kept has {selection} on the validation rows."
+        )
+    if "kernel_ridge" in kinds:
+        sentences.append(
+            "A kernel_ridge head is kernel ridge regression on the mean of one kernel for each stream; its penalty and "
+            "its temperature have the least cross-entropy of the leave-one-out predictions of the training rows."
+        )
+    return sentences
+
+
+def _training_sentences(results: Results) -> list[str]:
     optimizer = _vary(results, "train.optimizer", _OPTIMIZERS.__getitem__)
     rate = _vary(results, "train.learning_rate", lambda value: f"{value:g}")
     smoothing = _vary(results, "train.label_smoothing", lambda value: f", label smoothing {value:g}" if value else "")
     decay = _vary(results, "train.weight_decay", lambda value: f", weight decay {value:g}" if value else "")
     batch_size, epochs = _vary(results, "train.batch_size"), _vary(results, "train.epochs")
     patience = _vary(results, "train.patience", _describe_patience)
-    return (
-        f"Training minimises cross-entropy by {optimizer}: learning rate {rate}{decay}{smoothing}, "
-        f"batch size {batch_size}, {epochs} epochs{patience}."
-    )
+    selection = _vary(results, "train.select", _SELECTIONS.__getitem__)
+    return [
+        (
+            f"Training minimises cross-entropy by {optimizer}: learning rate {rate}{decay}{smoothing}, "
+            f"batch size {batch_size}, {epochs} epochs{patience}."
+        ),
+        f"The weights kept are those of the epoch with {selection} on the validation rows.",
+    ]
 
 
 def _describe_patience(patience: int | None) -> str:

@@ -18,6 +18,8 @@ from emofuse.report.formats import (
     format_score,
     format_sd,
 )
+from emofuse.results import RunRecord
+from emofuse.specs import EXACT_HEADS
 
 METRICS = {
     "accuracy": "Accuracy",
@@ -112,6 +114,17 @@ def detail_table(results: Results) -> Table:
     return Table((_labels(results), *(_metric(results, path) for path in METRICS if path not in COMPARED)))
 
 
+def _epochs_cell(item: Configuration) -> Cell:
+    """Best epochs over the repeats; heads that are solved have none."""
+    if item.spec["head"]["kind"] in EXACT_HEADS:
+        return Cell(UNDEFINED)
+    return Cell(format_range(Spread.of(run.best_epoch for run in item.runs)))
+
+
+def _epoch_cell(run: RunRecord) -> Cell:
+    return Cell(UNDEFINED if run.spec["head"]["kind"] in EXACT_HEADS else str(run.best_epoch))
+
+
 def cost_table(results: Results) -> Table:
     """One row a configuration: its streams and what training took."""
     items = results.configurations
@@ -120,13 +133,12 @@ def cost_table(results: Results) -> Table:
         for item in items
     ]
     seconds = [Spread.of(run.seconds for run in item.runs).mean for item in items]
-    epochs = [Spread.of(run.best_epoch for run in item.runs) for item in items]
     return Table(
         (
             _labels(results),
             Column("Streams", [Cell(text) for text in streams], "left"),
             Column("Parameters", [Cell(f"{item.runs[0].parameters:,}") for item in items]),
-            Column("Best epoch", [Cell(format_range(spread)) for spread in epochs]),
+            Column("Best epoch", [_epochs_cell(item) for item in items]),
             Column("Train s", [Cell(f"{value:.1f}") for value in seconds]),
         )
     )
@@ -207,7 +219,7 @@ def runs_table(results: Results) -> Table:
             Column("Seed", [Cell(str(seed)) for _, seed in seeds]),
             Column("Accuracy", [Cell(format_score(run.metrics["test"]["accuracy"])) for run in runs]),
             Column("Macro F1", [Cell(format_score(run.metrics["test"]["macro"]["f1"])) for run in runs]),
-            Column("Best epoch", [Cell(str(run.best_epoch)) for run in runs]),
+            Column("Best epoch", [_epoch_cell(run) for run in runs]),
             Column("Train s", [Cell(f"{run.seconds:.1f}") for run in runs]),
         )
     )

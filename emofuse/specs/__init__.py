@@ -26,6 +26,7 @@ from emofuse.specs.heads import CustomHeadSpec, HeadSpec, NetworkHeadSpec
 from emofuse.specs.pipelines import PipelineSpec, RepeatSpec
 from emofuse.specs.plugins import PluginFile, load_plugins
 from emofuse.specs.runs import (
+    EXACT_HEADS,
     AttentionHeadSpec,
     ConcatHeadSpec,
     FeaturesSpec,
@@ -83,6 +84,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "EXACT_HEADS",
     "ActionUnitsSpec",
     "AttentionHeadSpec",
     "AugmentSpec",

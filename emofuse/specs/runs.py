@@ -203,6 +203,10 @@ class KernelRidgeHeadSpec(HeadSpecBase):
     dropout: ClassVar[float] = 0.0
 
 
+EXACT_HEADS = ("logistic", "kernel_ridge")
+"""Kinds of heads that are solved and not trained: they have penalties in place of epochs."""
+
+
 def _on_and_off(value: Any) -> Any:
     """YAML takes a bare `on` or `off` for true or false."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value

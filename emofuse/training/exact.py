@@ -30,7 +30,7 @@ from emofuse.solvers.kernels import Kernel, StreamRows, stream_kernel, weighted_
 from emofuse.solvers.logistic import solve_logistic
 from emofuse.solvers.ridge import Spectrum, nystroem_map, penalty_grid
 from emofuse.solvers.temperature import fit_temperature
-from emofuse.specs import HeadSpec, KernelRidgeHeadSpec, LogisticHeadSpec
+from emofuse.specs import EXACT_HEADS, HeadSpec, KernelRidgeHeadSpec, LogisticHeadSpec
 from emofuse.training.machine import Machine
 from emofuse.training.members import Fold, Member, Outcome, Table, check_group
 from emofuse.training.metrics import classification_metrics
@@ -41,7 +41,7 @@ OnStep = Callable[[int, Mapping[int, Mapping[str, Any]]], None]
 
 def is_exact(head: HeadSpec) -> bool:
     """Whether a head is solved and not trained."""
-    return isinstance(head, LogisticHeadSpec | KernelRidgeHeadSpec)
+    return head.kind in EXACT_HEADS
 
 
 def check_vectors(head: HeadSpec, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -9,9 +9,11 @@ import pytest
 from emofuse.report import sentences
 from emofuse.report.comparisons import measure_uncertainty
 from emofuse.report.configurations import group_runs
+from emofuse.report.figures import _training_caption
 from emofuse.report.formats import format_interval
 from emofuse.report.inputs import stream_uses
 from emofuse.report.search import Searched, SearchSummary
+from emofuse.report.tables import cost_table
 
 DEMO = {"name": "demo", "reachable_accuracy": {"scene": 0.4}, "cue_streams": {"scene": ["resnet50"]}}
 
@@ -265,3 +267,20 @@ def test_the_baseline_is_featured_whether_or_not_it_is_among_the_best(make):
 
 def test_a_few_configurations_all_have_figures(make):
     assert sentences.featured_note(group_runs([make("a"), make("b")], "runs")) == ""
+
+
+def test_the_method_says_of_solved_heads_that_they_have_penalties_and_no_epochs(make_run):
+    runs = [make_run("trained")]
+    for kind in ("logistic", "kernel_ridge"):
+        run = make_run(kind)
+        runs.append(replace(run, spec={**run.spec, "head": {"kind": kind}}))
+    results = group_runs(runs, "runs")
+    text = " ".join(sentences.method(results))
+    assert "A logistic head is multinomial logistic regression" in text
+    assert "leave-one-out predictions of the training rows" in text
+    assert text.count("Training minimises cross-entropy by Adam: learning rate 0.0001") == 1
+    solved = " ".join(sentences.method(group_runs(runs[1:], "runs")))
+    assert "epoch" not in solved
+    assert "a step is a penalty, the strongest first" in _training_caption(results)
+    (epochs,) = (column for column in cost_table(results).columns if column.title == "Best epoch")
+    assert [cell.text for cell in epochs.cells][1:] == ["–", "–"]

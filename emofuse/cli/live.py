@@ -1,7 +1,7 @@
 """Draws progress on the error stream, so that results stay alone on standard output: a live bar, or plain lines.
 
-A state becomes a `Picture` (`emofuse.cli.progress`); what is here knows pictures and time alone. Work has one picture
-at a time; a step within it is shown in its place once it has lasted a moment, so that short ones do not flicker.
+`emofuse.cli.progress` turns a state into a `LivePicture`; this module knows pictures and time alone. Work has one
+picture at a time. A step within it takes its place once it has lasted a moment, so that short steps do not flicker.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
-class Picture:
+class LivePicture:
     """What is shown of a state.
 
     Attributes:
@@ -72,13 +72,13 @@ class OngoingStep:
     """
 
     began: float
-    picture_at: Callable[[float], Picture]
+    picture_at: Callable[[float], LivePicture]
 
 
 class Drawn(Protocol):
     """Shows pictures; all is called from several threads, one at a time."""
 
-    def work(self, picture: Picture) -> None:
+    def work(self, picture: LivePicture) -> None:
         """The work is so far."""
         ...
 
@@ -107,12 +107,12 @@ class Lines:
         self._clock = clock
         self._said_at: float | None = None
         self._said = ""
-        self._work: tuple[Picture, float] | None = None
+        self._work: tuple[LivePicture, float] | None = None
         self._waiting_for: tuple[str, ...] = ()
         self._steps: dict[str, OngoingStep] = {}
         self._said_steps: set[str] = set()
 
-    def work(self, picture: Picture) -> None:
+    def work(self, picture: LivePicture) -> None:
         """Says a line if it is time for one, or if there is news."""
         if picture.is_news or picture.waiting_for != self._waiting_for or self._is_due(picture.line):
             self._say(picture.line)
@@ -177,10 +177,10 @@ class Bar:
         self._clock = clock
         self._live: Live | None = None
         self._drawn_at: float | None = None
-        self._work: Picture | None = None
+        self._work: LivePicture | None = None
         self._steps: dict[str, OngoingStep] = {}
 
-    def work(self, picture: Picture) -> None:
+    def work(self, picture: LivePicture) -> None:
         """Draws the work, at the end for the last time."""
         self._work = picture
         if picture.is_over:
@@ -222,7 +222,7 @@ class Bar:
     def _is_due(self) -> bool:
         return self._drawn_at is None or self._clock() - self._drawn_at >= self._seconds_between
 
-    def _draw(self, picture: Picture) -> None:
+    def _draw(self, picture: LivePicture) -> None:
         from rich.console import Group
         from rich.live import Live
 
@@ -275,7 +275,7 @@ def format_seconds(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _make_bar(console: Console, picture: Picture) -> RenderableType:
+def _make_bar(console: Console, picture: LivePicture) -> RenderableType:
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = [TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in ("what", "count", "speed", "left")]

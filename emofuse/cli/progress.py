@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from emofuse.cli.live import Bar, Clock, Drawn, Lines, OngoingStep, Picture, error_console, format_seconds, ticking
+from emofuse.cli.live import Bar, Clock, Drawn, Lines, LivePicture, OngoingStep, error_console, format_seconds, ticking
 from emofuse.progress import BuildState, Progress, State, StepState, TrainingState, followed
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ class ShownProgress:
                     self._drawn.step(state.what, step)
 
 
-def build_picture(state: BuildState) -> Picture:
+def build_picture(state: BuildState) -> LivePicture:
     """A build: under the bar the counts of each status of each stream."""
-    return Picture(
+    return LivePicture(
         what="extracting",
         line=describe_build(state),
         count=f"{state.rows}/{state.total}",
@@ -72,7 +72,7 @@ def build_picture(state: BuildState) -> Picture:
     )
 
 
-def training_picture(state: TrainingState) -> Picture:
+def training_picture(state: TrainingState) -> LivePicture:
     """Training: under the bar the best configuration so far, or who is waited for."""
     is_over = state.total is not None and state.runs >= state.total
     speed = ", ".join(part for part in (describe_epoch(state), describe_speed(state)) if part)
@@ -83,7 +83,7 @@ def training_picture(state: TrainingState) -> Picture:
         notes = (describe_losses(state), describe_best(state), describe_waiting(state))
         return [Text(text) for text in notes if text]
 
-    return Picture(
+    return LivePicture(
         what=state.what,
         line=describe_training(state),
         count=f"{state.runs}/{'?' if state.total is None else state.total}",
@@ -99,7 +99,7 @@ def training_picture(state: TrainingState) -> Picture:
     )
 
 
-def step_picture(state: StepState, *, now: StepState | None = None) -> Picture:
+def step_picture(state: StepState, *, now: StepState | None = None) -> LivePicture:
     """A step.
 
     Args:
@@ -112,7 +112,7 @@ def step_picture(state: StepState, *, now: StepState | None = None) -> Picture:
         left = max(0.0, left - (state.seconds - now.seconds))
     parts = [state.what, *([f"{count} {'' if state.unit == 'bytes' else state.unit}".strip()] if count else [])]
     parts += [f"{format_seconds(left)} left"] if left else []
-    return Picture(
+    return LivePicture(
         what=state.what,
         line=", ".join([*parts, f"{format_seconds(state.seconds)} so far"]),
         count=count.replace(" of ", "/"),

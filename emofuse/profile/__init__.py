@@ -20,8 +20,8 @@ from emofuse.profile.conditions import available_cores, describe_conditions
 from emofuse.profile.figures import ConfigurationFigures, Profile
 from emofuse.profile.fresh_process import in_fresh_process
 from emofuse.profile.head import HeadJob, measure_head
+from emofuse.profile.images import draw_images, pick_images
 from emofuse.profile.path import PathJob, measure_path
-from emofuse.profile.pictures import draw_pictures, pick_pictures
 from emofuse.profile.timing import Repeats
 from emofuse.progress import step
 from emofuse.specs import CacheSpec, PipelineSpec, RandomWeights, is_random
@@ -145,7 +145,7 @@ def _count_classes(spec: PipelineSpec, options: ProfileOptions) -> tuple[int, li
 @contextmanager
 def _pictures(options: ProfileOptions, spec: CacheSpec) -> Iterator[Sequence[Path]]:
     if options.data is not None:
-        yield pick_pictures(options.data, options.images, spec.decode)
+        yield pick_images(options.data, options.images, spec.decode)
         return
     with tempfile.TemporaryDirectory(prefix="emofuse-profile-") as folder:
-        yield draw_pictures(Path(folder), options.images)
+        yield draw_images(Path(folder), options.images)

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from emofuse.profile.figures import Cost
+from emofuse.profile.figures import MeasuredCost
 from emofuse.specs import FaceSpec
 from emofuse.streams.base import Sample
 from emofuse.streams.faces import model_files
@@ -43,14 +43,14 @@ def count_flops(forward: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
-def module_cost(modules: Sequence[nn.Module], flops: int | None) -> Cost:
+def module_cost(modules: Sequence[nn.Module], flops: int | None) -> MeasuredCost:
     """Parameters of some modules, and the bytes of these and of the buffers that are saved with them."""
     parameters = sum(tensor.numel() for module in modules for tensor in module.parameters())
     tensors = [tensor for module in modules for tensor in module.state_dict().values()]
-    return Cost(parameters, sum(tensor.numel() * tensor.element_size() for tensor in tensors), flops)
+    return MeasuredCost(parameters, sum(tensor.numel() * tensor.element_size() for tensor in tensors), flops)
 
 
-def stream_costs(streams: Mapping[str, Stream], face: FaceSpec) -> dict[str, Cost]:
+def stream_costs(streams: Mapping[str, Stream], face: FaceSpec) -> dict[str, MeasuredCost]:
     """Stream -> its cost, and that of the face detector if one of the streams looks at faces.
 
     A stream that runs no torch operation that can be counted is not counted. Parameters are those of its torch modules,
@@ -59,7 +59,7 @@ def stream_costs(streams: Mapping[str, Stream], face: FaceSpec) -> dict[str, Cos
     costs = {name: _stream_cost(stream) for name, stream in streams.items()}
     if any(stream.needs_face for stream in streams.values()):
         model_bytes = sum(path.stat().st_size for path in model_files(face))
-        costs[face_detector_name(face)] = Cost(None, model_bytes, None)
+        costs[face_detector_name(face)] = MeasuredCost(None, model_bytes, None)
     return costs
 
 
@@ -68,7 +68,7 @@ def face_detector_name(face: FaceSpec) -> str:
     return f"face detector ({face.detector})"
 
 
-def _stream_cost(stream: Stream) -> Cost:
+def _stream_cost(stream: Stream) -> MeasuredCost:
     modules = [value for value in vars(stream).values() if isinstance(value, nn.Module)]
     square = Sample(np.zeros((_SQUARE_PX, _SQUARE_PX, 3), np.uint8))
     return module_cost(modules, count_flops(lambda: stream.extract([square])) or None)

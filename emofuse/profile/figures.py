@@ -43,7 +43,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Cost:
+class MeasuredCost:
     """What a model is, whatever the machine. None is *not counted*, which is not nothing.
 
     Attributes:
@@ -86,7 +86,7 @@ class PathFigures:
         missing: stream -> images of the largest batch that lack it (no face, nothing detected).
     """
 
-    extractors: Mapping[str, Cost]
+    extractors: Mapping[str, MeasuredCost]
     dims: Mapping[str, int]
     extraction: Sequence[Timing]
     head: Sequence[Timing]
@@ -134,7 +134,7 @@ class HeadFigures:
         table_bytes: features of all rows.
     """
 
-    cost: Cost
+    cost: MeasuredCost
     train_flops_per_row: int
     latency: Sequence[Timing]
     epoch: Epoch

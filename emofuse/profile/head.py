@@ -19,7 +19,7 @@ from emofuse.features import Scaling
 from emofuse.heads import make_head
 from emofuse.heads.lanes import Batch, Lane
 from emofuse.profile.counting import count_flops, module_cost
-from emofuse.profile.figures import Cost, Epoch, HeadFigures, Timing
+from emofuse.profile.figures import Epoch, HeadFigures, MeasuredCost, Timing
 from emofuse.profile.fresh_process import begin_phase, peak_memory
 from emofuse.profile.timing import Clock, Repeats, repeat_timed
 from emofuse.specs import RunSpec
@@ -61,7 +61,7 @@ class HeadJob:
 
 
 @dataclass(frozen=True)
-class _Training:
+class _TrainingInputs:
     """What the engine is given."""
 
     source: str
@@ -112,7 +112,7 @@ def measure_head(job: HeadJob) -> HeadFigures:
     )
 
 
-def count_head(run: RunSpec, dims: Mapping[str, int], classes: int) -> Cost:
+def count_head(run: RunSpec, dims: Mapping[str, int], classes: int) -> MeasuredCost:
     """Parameters, bytes and operations of the head of a run, counted on one row that has every stream."""
     head, batch = _new_head(run, dims, classes, _CPU).eval(), _noise(dims, 1, _CPU)
     return module_cost([head], count_flops(lambda: head(batch)))
@@ -150,17 +150,17 @@ def _noise(dims: Mapping[str, int], rows: int, device: torch.device) -> Batch:
     return Batch(features, {name: torch.ones(1, rows, dtype=torch.bool, device=device) for name in dims})
 
 
-def _training_on_cache(job: HeadJob, path: Path) -> _Training:
+def _training_on_cache(job: HeadJob, path: Path) -> _TrainingInputs:
     """The rows that a run of this configuration trains on."""
     from emofuse.cache.reader import open_cache
     from emofuse.training.data import TrainingData
 
     data = TrainingData.of(open_cache(path), job.run.split)
     folds, member = data.scaled_folds([job.run]), data.member(job.run)
-    return _Training(f"cache {path}", data.table([job.run]), folds, member, data.window(job.run))
+    return _TrainingInputs(f"cache {path}", data.table([job.run]), folds, member, data.window(job.run))
 
 
-def _training_on_noise(job: HeadJob) -> _Training:
+def _training_on_noise(job: HeadJob) -> _TrainingInputs:
     """As many rows as asked for, and validation rows with them; every row has every stream, labels go round."""
     count = job.rows + max(1, round(_VAL_SHARE * job.rows))
     table = Table(
@@ -171,10 +171,10 @@ def _training_on_noise(job: HeadJob) -> _Training:
     )
     scaling = {name: Scaling(np.zeros(dim, np.float32), np.ones(dim, np.float32)) for name, dim in job.dims.items()}
     fold = Fold(np.arange(job.rows), np.arange(job.rows, count), scaling)
-    return _Training("synthetic", table, [fold], Member(tuple(job.dims), job.run.head, job.run.train), None)
+    return _TrainingInputs("synthetic", table, [fold], Member(tuple(job.dims), job.run.head, job.run.train), None)
 
 
-def _time_epochs(training: _Training, repeats: Repeats, device: torch.device) -> Epoch:
+def _time_epochs(training: _TrainingInputs, repeats: Repeats, device: torch.device) -> Epoch:
     """Trains until enough epochs were timed: steps, validation and the copy of the best weights."""
     least = min(_EPOCHS_AT_LEAST, repeats.most)
     limits = Repeats(most=repeats.most, least=least, seconds=repeats.seconds, warm_up=1)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from emofuse.profile.figures import ConfigurationFigures, Cost, Epoch, Peak, Profile, Timing
+from emofuse.profile.figures import ConfigurationFigures, Epoch, MeasuredCost, Peak, Profile, Timing
 
 NOT_COUNTED = "not counted"
 MIB = 2**20
@@ -185,7 +185,7 @@ def _training_table(profile: Profile) -> str:
 
 
 def _extractor_table(profile: Profile) -> str:
-    costs: dict[str, Cost] = {}
+    costs: dict[str, MeasuredCost] = {}
     for figures in profile.configurations:
         costs |= figures.path.extractors
     rows = [

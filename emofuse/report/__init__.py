@@ -13,7 +13,7 @@ from emofuse.report.choice import choice_caption, choice_sentences, choice_table
 from emofuse.report.comparisons import Uncertainty, measure_uncertainty
 from emofuse.report.configurations import Results, group_runs
 from emofuse.report.detail import choose_detail
-from emofuse.report.figures import FIGURE_FILES, Pictures, draw_pictures
+from emofuse.report.figures import FIGURE_FILES, ReportFigures, draw_figures
 from emofuse.report.fonts import choose_lettering
 from emofuse.report.formats import escape_markdown
 from emofuse.report.further import find_metrics, further_rows, further_table, score_further
@@ -21,7 +21,7 @@ from emofuse.report.numbers import class_rows, comparison_rows, csv_text, run_ro
 from emofuse.report.page import render_page
 from emofuse.report.search import Searched, SearchSummary
 from emofuse.report.tables import (
-    Table,
+    ReportTable,
     all_classes_table,
     comparisons_table,
     cost_table,
@@ -136,7 +136,7 @@ def write_report(
     if say is not None and (notice := lettering.notice(_NAMES_ON_A_TERMINAL)):
         say(notice)
     further = score_further(results, runs, wanted)
-    pictures = draw_pictures(results, uncertainty, lettering)
+    figures = draw_figures(results, uncertainty, lettering)
     files = ReportFiles.in_folder(out, search=search is not None, metrics=bool(wanted))
     # Everything is made before anything is written: a failure leaves a former report as it was.
     detail = choose_detail(len(results.featured), len(results.classes))
@@ -146,7 +146,7 @@ def write_report(
     texts[files.page] = render_page(
         results,
         uncertainty,
-        pictures,
+        figures,
         title=title,
         command=command,
         lettering=lettering.notice(),
@@ -156,7 +156,7 @@ def write_report(
     if table is not None and files.metrics_csv:
         texts[files.summary_markdown] += "\n" + markdown(table)
         texts[files.metrics_csv] = csv_text(further_rows(results, wanted, further))
-    _write_figures(files.figures, pictures)
+    _write_figures(files.figures, figures)
     if files.search_csv is None:
         (out / "search.csv").unlink(missing_ok=True)
     if files.metrics_csv is None:
@@ -167,7 +167,7 @@ def write_report(
 
 
 def _texts(
-    files: ReportFiles, results: Results, uncertainty: Uncertainty, title: str, classes: Table
+    files: ReportFiles, results: Results, uncertainty: Uncertainty, title: str, classes: ReportTable
 ) -> dict[Path, str]:
     warning = sentences.random_weights_warning(results)
     head = f"# {escape_markdown(title)}\n\n"
@@ -203,13 +203,13 @@ def _summary_parts(results: Results, uncertainty: Uncertainty) -> list[str]:
     return parts
 
 
-def _write_figures(folder: Path, pictures: Pictures) -> None:
+def _write_figures(folder: Path, figures: ReportFigures) -> None:
     """Writes all figures, then removes those of a former report that this one does not have."""
     folder.mkdir(parents=True, exist_ok=True)
     written = set()
-    for picture in pictures.all:
-        for ending, data in (("svg", picture.svg), ("png", picture.png)):
-            path = folder / f"{picture.stem}.{ending}"
+    for figure in figures.all:
+        for ending, data in (("svg", figure.svg), ("png", figure.png)):
+            path = folder / f"{figure.stem}.{ending}"
             _replace(path, data)
             written.add(path)
     former = {path for stem in FIGURE_FILES for ending in ("svg", "png") for path in folder.glob(f"{stem}.{ending}")}

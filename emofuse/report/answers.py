@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emofuse.errors import ResultsError
-from emofuse.report.configurations import Configuration
+from emofuse.report.configurations import ReportedConfiguration
 from emofuse.results import Predictions, RunRecord, read_predictions, run_dir
 
 Ints = npt.NDArray[np.int64]
@@ -82,7 +82,7 @@ class Pool:
         return right
 
 
-def read_answers(configurations: Sequence[Configuration], runs: Path) -> tuple[list[Answered], dict[str, str]]:
+def read_answers(configurations: Sequence[ReportedConfiguration], runs: Path) -> tuple[list[Answered], dict[str, str]]:
     """Reads the predictions of all runs.
 
     Returns:
@@ -121,7 +121,7 @@ def pool_by_images(answered: Iterable[Answered]) -> tuple[list[Pool], list[tuple
     return pools, contradicting
 
 
-def _read(item: Configuration, runs: Path, shared: dict[str, RowSet]) -> Answered:
+def _read(item: ReportedConfiguration, runs: Path, shared: dict[str, RowSet]) -> Answered:
     sets: list[RowSet] = []
     predicted: list[Ints] = []
     probs: dict[str, npt.NDArray[np.float64]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from emofuse.report.formats import UNDEFINED, join_names, join_some
 from emofuse.report.search import SELECTS, Searched, SearchSummary
-from emofuse.report.tables import Cell, Column, Table
+from emofuse.report.tables import Cell, ReportTable, TableColumn
 
 RUNNERS_UP = 10
 _NAMED = 5  # configurations whose diverged runs are told one by one
@@ -74,21 +74,21 @@ def divergence_sentences(search: SearchSummary) -> list[str]:
     return told
 
 
-def choice_table(search: SearchSummary) -> Table:
+def choice_table(search: SearchSummary) -> ReportTable:
     """The chosen ones, and the best of the others, by validation score."""
     ranked = list(enumerate(search.ranked, start=1))
     trained = [(rank, item) for rank, item in ranked if item.chosen or item.fallback]
     others = [(rank, item) for rank, item in ranked if not (item.chosen or item.fallback)][:RUNNERS_UP]
     shown = sorted(trained + others, key=lambda pair: pair[0])
     items = [item for _, item in shown]
-    return Table(
+    return ReportTable(
         (
-            Column("Configuration", [Cell(item.name) for item in items], "left"),
-            Column("Rank", [Cell(f"{rank:,}") for rank, _ in shown]),
-            Column(f"Validation {SELECTS[search.select]}", [_score(item) for item in items]),
-            Column("Heads", [Cell(f"{item.runs:,}") for item in items]),
-            Column("Ended early", [Cell(_ended(item)) for item in items], "left"),
-            Column("Chosen", [Cell(_role(item, search)) for item in items], "left"),
+            TableColumn("Configuration", [Cell(item.name) for item in items], "left"),
+            TableColumn("Rank", [Cell(f"{rank:,}") for rank, _ in shown]),
+            TableColumn(f"Validation {SELECTS[search.select]}", [_score(item) for item in items]),
+            TableColumn("Heads", [Cell(f"{item.runs:,}") for item in items]),
+            TableColumn("Ended early", [Cell(_ended(item)) for item in items], "left"),
+            TableColumn("Chosen", [Cell(_role(item, search)) for item in items], "left"),
         )
     )
 

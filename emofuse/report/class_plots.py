@@ -12,7 +12,7 @@ from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from emofuse.report.configurations import Configuration, Results
+from emofuse.report.configurations import ReportedConfiguration, Results
 from emofuse.report.detail import Detail, choose_detail
 from emofuse.report.drawing import (
     COLUMN_IN,
@@ -39,7 +39,9 @@ _NAME_IN = 0.15  # what a slanted name needs
 _BARS = {"precision": GOLD, "recall": ROSE, "f1": NAVY}
 
 
-def plot_confusion(configuration: Configuration, classes: Sequence[str], detail: Detail | None = None) -> Figure:
+def plot_confusion(
+    configuration: ReportedConfiguration, classes: Sequence[str], detail: Detail | None = None
+) -> Figure:
     """True classes down, predicted classes across; colour and percent are shares of the true class.
 
     Args:
@@ -87,7 +89,7 @@ def _count_axis(axis: Axis, classes: int) -> None:
     axis.set_ticks(places, [str(place + 1) for place in places])
 
 
-def _plot_many_classes(configuration: Configuration) -> Figure:
+def _plot_many_classes(configuration: ReportedConfiguration) -> Figure:
     """Precision, recall and F1 of many classes as points, the class of the best F1 first."""
     figure, axes = one_plot(PAGE_IN - 0.5, 1.8)
     order = np.argsort(configuration.f1_ranks)
@@ -105,7 +107,7 @@ def _plot_many_classes(configuration: Configuration) -> Figure:
     return figure
 
 
-def plot_classes(configuration: Configuration, classes: Sequence[str], detail: Detail | None = None) -> Figure:
+def plot_classes(configuration: ReportedConfiguration, classes: Sequence[str], detail: Detail | None = None) -> Figure:
     """Precision, recall and F1 of every class as grouped bars, with the deviation over repeats."""
     detail = detail or choose_detail(1, len(classes))
     if not detail.names:

@@ -35,7 +35,7 @@ RESAMPLES_PER_COMPARISON = 100
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ReportComparison:
     """One configuration against the baseline on the same test images.
 
     Attributes:
@@ -66,7 +66,7 @@ class Uncertainty:
 
     resampling: Resampling
     intervals: Mapping[str, Mapping[str, Interval]]
-    comparisons: Mapping[str, Comparison]
+    comparisons: Mapping[str, ReportComparison]
     images: tuple[int, ...]
     lacking: int
     problems: tuple[str, ...]
@@ -100,7 +100,7 @@ def measure_uncertainty(results: Results, runs: Path) -> Uncertainty:
     resampling = Resampling(max(LEAST_RESAMPLES, RESAMPLES_PER_COMPARISON * comparable))
 
     intervals: dict[str, dict[str, Interval]] = {}
-    comparisons: dict[str, Comparison] = {}
+    comparisons: dict[str, ReportComparison] = {}
     lacking = 0
     for pool in pools:
         scores, missed = _resample(pool, len(results.classes), resampling)
@@ -144,7 +144,7 @@ def _resample(pool: Pool, classes: int, resampling: Resampling) -> tuple[dict[st
     return {label: scores.mean(runs) for label, runs in places.items()}, int(missed.sum())
 
 
-def _compare(pool: Pool, scores: Mapping[str, Resampled], baseline: str) -> dict[str, Comparison]:
+def _compare(pool: Pool, scores: Mapping[str, Resampled], baseline: str) -> dict[str, ReportComparison]:
     """Every other configuration of the pool against the baseline; each kind of test is corrected on its own."""
     right = {item.label: pool.right(item) for item in pool.answered}
     labels = [label for label in scores if label != baseline]
@@ -155,7 +155,7 @@ def _compare(pool: Pool, scores: Mapping[str, Resampled], baseline: str) -> dict
     corrected = {path: holm([test.p for test in tests]).tolist() for path, tests in paired.items()}
     mcnemar_corrected = holm([test.p for test in discordant]).tolist()
     return {
-        label: Comparison(
+        label: ReportComparison(
             {path: tests[place] for path, tests in paired.items()},
             {path: values[place] for path, values in corrected.items()},
             discordant[place],

@@ -57,7 +57,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Configuration:
+class ReportedConfiguration:
     """All repeats of one configuration.
 
     Attributes:
@@ -127,8 +127,8 @@ class Results:
         search: of which these configurations are the finalists, if any.
     """
 
-    configurations: tuple[Configuration, ...]
-    baseline: Configuration
+    configurations: tuple[ReportedConfiguration, ...]
+    baseline: ReportedConfiguration
     search: SearchSummary | None = None
 
     @property
@@ -160,7 +160,7 @@ class Results:
         return used.pop() if len(used) == 1 else "macro_f1"
 
     @cached_property
-    def ranked(self) -> tuple[Configuration, ...]:
+    def ranked(self) -> tuple[ReportedConfiguration, ...]:
         """The configurations, best validation score first; test rows have no say.
 
         A search that knows them all by name ranks them as they were chosen; who had a final run that diverged comes
@@ -177,14 +177,14 @@ class Results:
         return tuple(item for _, item in sorted(zip(keys, self.configurations, strict=True), key=lambda pair: pair[0]))
 
     @cached_property
-    def featured(self) -> tuple[Configuration, ...]:
+    def featured(self) -> tuple[ReportedConfiguration, ...]:
         """The configurations with figures of their own: all, or of many the baseline and the best by validation."""
         if len(self.configurations) <= MOST_FEATURED:
             return self.configurations
         best = self.ranked[:FEATURED]
         return best if self.baseline in best else (*best, self.baseline)
 
-    def difference(self, configuration: Configuration, path: str) -> Spread:
+    def difference(self, configuration: ReportedConfiguration, path: str) -> Spread:
         """A metric's difference to the baseline.
 
         Taken repeat by repeat if both were run with the same seeds, which removes what the splits have in common;
@@ -196,7 +196,7 @@ class Results:
             return Spread.of(value - theirs[repeat] for repeat, value in ours.items())
         return Spread.of([configuration.metric(path).mean - self.baseline.metric(path).mean])
 
-    def reachable(self, configuration: Configuration) -> float | None:
+    def reachable(self, configuration: ReportedConfiguration) -> float | None:
         """Accuracy that the cues behind a configuration's streams allow by design; None if the dataset says nothing."""
         known, cues = self.dataset.get("reachable_accuracy"), self.dataset.get("cue_streams")
         if not known or not cues:
@@ -241,7 +241,8 @@ def group_runs(
     ranked = sorted(groups.values(), key=lambda runs: rank.get(runs[0].name, len(rank)))
     labels = _labels([runs[0] for runs in ranked])
     configurations = tuple(
-        Configuration(label, tuple(sorted(runs, key=repeat_of))) for label, runs in zip(labels, ranked, strict=True)
+        ReportedConfiguration(label, tuple(sorted(runs, key=repeat_of)))
+        for label, runs in zip(labels, ranked, strict=True)
     )
     return Results(configurations, _find_baseline(configurations, baseline, where), search)
 
@@ -290,7 +291,9 @@ def _plain(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _find_baseline(configurations: Sequence[Configuration], wanted: str | None, where: str) -> Configuration:
+def _find_baseline(
+    configurations: Sequence[ReportedConfiguration], wanted: str | None, where: str
+) -> ReportedConfiguration:
     if wanted is None:
         return configurations[0]
     same_label = [item for item in configurations if item.label == wanted]

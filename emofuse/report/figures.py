@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from emofuse.report.class_plots import plot_change, plot_classes, plot_confusion
 from emofuse.report.comparisons import Uncertainty
-from emofuse.report.configurations import MOST_FEATURED, Configuration, Results
+from emofuse.report.configurations import MOST_FEATURED, ReportedConfiguration, Results
 from emofuse.report.detail import Detail, choose_detail
 from emofuse.report.drawing import STYLE
 from emofuse.report.fonts import Lettering, choose_lettering, with_drawn_names
@@ -37,7 +37,7 @@ FIGURE_FILES = ("progression", "f1_change", "search", "training", "confusion_*",
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReportFigure:
     """One figure.
 
     Attributes:
@@ -56,24 +56,24 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ReportFigures:
     """All figures of a report; `confusion` and `classes` have one for each featured configuration, in order."""
 
-    progression: Picture
-    change: Picture | None
-    search: Picture | None
-    training: Picture
-    confusion: tuple[Picture, ...]
-    classes: tuple[Picture, ...]
+    progression: ReportFigure
+    change: ReportFigure | None
+    search: ReportFigure | None
+    training: ReportFigure
+    confusion: tuple[ReportFigure, ...]
+    classes: tuple[ReportFigure, ...]
 
     @property
-    def all(self) -> list[Picture]:
+    def all(self) -> list[ReportFigure]:
         """In the order of the page."""
-        overview = [picture for picture in (self.progression, self.change, self.search, self.training) if picture]
-        return overview + [picture for pair in zip(self.confusion, self.classes, strict=True) for picture in pair]
+        overview = [figure for figure in (self.progression, self.change, self.search, self.training) if figure]
+        return overview + [figure for pair in zip(self.confusion, self.classes, strict=True) for figure in pair]
 
 
-def draw_pictures(results: Results, uncertainty: Uncertainty, lettering: Lettering | None = None) -> Pictures:
+def draw_figures(results: Results, uncertainty: Uncertainty, lettering: Lettering | None = None) -> ReportFigures:
     """Draws every figure of a report.
 
     Args:
@@ -87,26 +87,26 @@ def draw_pictures(results: Results, uncertainty: Uncertainty, lettering: Letteri
     with mpl.style.context(["default", STYLE, {"font.family": list(lettering.families)}]):
         slugs = _slugs([item.label for item in results.featured])
         pairs = list(zip(results.featured, slugs, strict=True))
-        return Pictures(
+        return ReportFigures(
             progression=_progression(results, uncertainty),
             change=_change(results, detail),
             search=_search(results.search),
-            training=_picture("training", _training_caption(results), lambda: plot_training(results)),
+            training=_figure("training", _training_caption(results), lambda: plot_training(results)),
             confusion=tuple(_confusion(item, slug, results.classes, detail) for item, slug in pairs),
             classes=tuple(_classes(item, slug, results.classes, detail) for item, slug in pairs),
         )
 
 
-def _confusion(item: Configuration, slug: str, classes: Sequence[str], detail: Detail) -> Picture:
+def _confusion(item: ReportedConfiguration, slug: str, classes: Sequence[str], detail: Detail) -> ReportFigure:
     summed = f", summed over {len(item.runs)} repeats" if len(item.runs) > 1 else ""
     cells = "number of images, and their share of the true class in percent and as colour."
     if not detail.numbers:
         cells = f"the share of the true class as colour; so many cells have no numbers.{_counted(detail)}"
     caption = f"Confusion matrix of {item.label} on the test split{summed}: {cells}"
-    return _picture(f"confusion_{slug}", caption, lambda: plot_confusion(item, classes, detail))
+    return _figure(f"confusion_{slug}", caption, lambda: plot_confusion(item, classes, detail))
 
 
-def _classes(item: Configuration, slug: str, classes: Sequence[str], detail: Detail) -> Picture:
+def _classes(item: ReportedConfiguration, slug: str, classes: Sequence[str], detail: Detail) -> ReportFigure:
     bars = (
         f" Bars are means over {len(item.runs)} repeats, lines ± one standard deviation." if len(item.runs) > 1 else ""
     )
@@ -115,7 +115,7 @@ def _classes(item: Configuration, slug: str, classes: Sequence[str], detail: Det
             " Labels stand in the order of their F1, the best first; the table of these numbers has the rank of each."
         )
     caption = f"Precision, recall and F1 of {item.label} for each class on the test split.{bars}"
-    return _picture(f"classes_{slug}", caption, lambda: plot_classes(item, classes, detail))
+    return _figure(f"classes_{slug}", caption, lambda: plot_classes(item, classes, detail))
 
 
 def _counted(detail: Detail) -> str:
@@ -123,7 +123,7 @@ def _counted(detail: Detail) -> str:
     return "" if detail.names else " Labels are shown by number: the tables of classes tell which is which."
 
 
-def _change(results: Results, detail: Detail) -> Picture | None:
+def _change(results: Results, detail: Detail) -> ReportFigure | None:
     """The change of F1 against the baseline; a single configuration has none."""
     if len(results.configurations) < 2:
         return None
@@ -131,10 +131,10 @@ def _change(results: Results, detail: Detail) -> Picture | None:
         f"Change of the F1 of each class against {results.baseline.label}, means over repeats, test split."
         f"{_which_are_shown(results)}{_counted(detail)}"
     )
-    return _picture("f1_change", caption, lambda: plot_change(results, detail))
+    return _figure("f1_change", caption, lambda: plot_change(results, detail))
 
 
-def _progression(results: Results, uncertainty: Uncertainty) -> Picture:
+def _progression(results: Results, uncertainty: Uncertainty) -> ReportFigure:
     """Few configurations one after another; many as an overview, which is read by rows."""
     many = len(results.configurations) > MOST_FEATURED
     caption = _overview_caption(results) if many else "Accuracy and macro F1 on the test split."
@@ -145,7 +145,7 @@ def _progression(results: Results, uncertainty: Uncertainty) -> Picture:
     if any(results.reachable(item) is not None for item in results.configurations):
         caption += " Black ticks: the accuracy that the cues behind a configuration's streams allow by design."
     plot = plot_overview if many else plot_progression
-    return _picture("progression", caption, lambda: plot(results, uncertainty))
+    return _figure("progression", caption, lambda: plot(results, uncertainty))
 
 
 def _overview_caption(results: Results) -> str:
@@ -160,7 +160,7 @@ def _overview_caption(results: Results) -> str:
     )
 
 
-def _search(search: SearchSummary | None) -> Picture | None:
+def _search(search: SearchSummary | None) -> ReportFigure | None:
     """The scores of a search; none if no configuration has one."""
     if search is None or all(item.score is None for item in search.configurations):
         return None
@@ -170,7 +170,7 @@ def _search(search: SearchSummary | None) -> Picture | None:
         caption += " Points are means over folds and seeds, lines ± one standard error."
     if unscored:
         caption += f" Without a score, because a run diverged, and not shown: {unscored:,}."
-    return _picture("search", caption, lambda: plot_search(search))
+    return _figure("search", caption, lambda: plot_search(search))
 
 
 def _training_caption(results: Results) -> str:
@@ -188,14 +188,14 @@ def _which_are_shown(results: Results) -> str:
     return f" Shown: {featured_words(results)}."
 
 
-def _picture(stem: str, caption: str, plot: Callable[[], Figure]) -> Picture:
+def _figure(stem: str, caption: str, plot: Callable[[], Figure]) -> ReportFigure:
     figure = plot()
     box = figure.get_tightbbox().padded(_PAD_IN)
     svg, png = io.BytesIO(), io.BytesIO()
     # Neither file tells when or by which version it was drawn: equal runs give equal bytes.
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches=box)
     figure.savefig(png, format="png", metadata={"Software": None}, bbox_inches=box, dpi=PNG_DPI)
-    return Picture(stem, caption, svg.getvalue(), png.getvalue(), float(box.width))
+    return ReportFigure(stem, caption, svg.getvalue(), png.getvalue(), float(box.width))
 
 
 def _slugs(labels: Sequence[str]) -> list[str]:

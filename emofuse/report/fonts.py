@@ -17,7 +17,7 @@ from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 
 from emofuse.report.comparisons import Uncertainty
-from emofuse.report.configurations import Configuration, Results
+from emofuse.report.configurations import ReportedConfiguration, Results
 from emofuse.report.formats import is_control, join_names, show_controls
 from emofuse.report.scripts import families_for
 
@@ -115,7 +115,7 @@ def with_drawn_names(results: Results, uncertainty: Uncertainty, lettering: Lett
     if all(name == shown for drawn in (classes, labels) for name, shown in drawn.items()):
         return results, uncertainty
 
-    def rename(item: Configuration) -> Configuration:
+    def rename(item: ReportedConfiguration) -> ReportedConfiguration:
         runs = tuple(replace(run, classes=tuple(classes[name] for name in run.classes)) for run in item.runs)
         return replace(item, label=labels[item.label], runs=runs)
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from emofuse.errors import PluginError, SpecError, did_you_mean
 from emofuse.metrics import METRICS, Metric
-from emofuse.report.configurations import Configuration, Results, Spread
+from emofuse.report.configurations import ReportedConfiguration, Results, Spread
 from emofuse.report.formats import format_interval, format_score, format_sd
-from emofuse.report.tables import Cell, Column, Table
+from emofuse.report.tables import Cell, ReportTable, TableColumn
 from emofuse.results import Predictions, read_predictions, run_dir
 from emofuse.statistics import Interval
 
@@ -21,7 +21,7 @@ _ENDS = (2.5, 97.5)
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredMetric:
     """One metric of one configuration.
 
     Attributes:
@@ -33,7 +33,7 @@ class Scored:
     interval: Interval
 
 
-Further = Mapping[str, Mapping[str, Scored]]
+Further = Mapping[str, Mapping[str, ScoredMetric]]
 """Kind of a metric -> label of a configuration -> its score."""
 
 
@@ -74,11 +74,11 @@ def score_further(results: Results, runs: Path, metrics: Sequence[Metric]) -> Fu
     }
 
 
-def further_table(results: Results, metrics: Sequence[Metric], further: Further) -> Table | None:
+def further_table(results: Results, metrics: Sequence[Metric], further: Further) -> ReportTable | None:
     """One row a configuration, one column a metric; None without metrics."""
     if not metrics:
         return None
-    columns = [Column("Configuration", [Cell(item.label) for item in results.configurations], "left")]
+    columns = [TableColumn("Configuration", [Cell(item.label) for item in results.configurations], "left")]
     for metric in metrics:
         scores = [further[metric.kind][item.label] for item in results.configurations]
         shown = [round(each.spread.mean, 3) for each in scores if each.spread.n]
@@ -92,8 +92,8 @@ def further_table(results: Results, metrics: Sequence[Metric], further: Further)
             )
             for each in scores
         ]
-        columns.append(Column(f"{metric.title} {'↑' if metric.larger_is_better else '↓'}", cells))
-    return Table(tuple(columns))
+        columns.append(TableColumn(f"{metric.title} {'↑' if metric.larger_is_better else '↓'}", cells))
+    return ReportTable(tuple(columns))
 
 
 def further_rows(results: Results, metrics: Sequence[Metric], further: Further) -> list[dict[str, Any]]:
@@ -114,7 +114,7 @@ def further_rows(results: Results, metrics: Sequence[Metric], further: Further) 
     ]
 
 
-def _score(metric: Metric, item: Configuration, saved: Mapping[str, Predictions]) -> Scored:
+def _score(metric: Metric, item: ReportedConfiguration, saved: Mapping[str, Predictions]) -> ScoredMetric:
     predictions = [saved[run.digest] for run in item.runs]
     try:
         scores = [metric.score(each.label, each.probs) for each in predictions]
@@ -128,4 +128,4 @@ def _score(metric: Metric, item: Configuration, saved: Mapping[str, Predictions]
         if len(known):
             low, high = np.percentile(known, _ENDS)
             interval = Interval(float(low), float(high))
-    return Scored(Spread.of(scores), interval)
+    return ScoredMetric(Spread.of(scores), interval)

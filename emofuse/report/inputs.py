@@ -8,7 +8,7 @@ from typing import Any
 
 from emofuse.report.configurations import Results, Spread
 from emofuse.report.formats import format_range
-from emofuse.report.tables import Cell, Column, Table
+from emofuse.report.tables import Cell, ReportTable, TableColumn
 from emofuse.results import RunRecord
 from emofuse.specs import is_random
 
@@ -71,24 +71,24 @@ def stream_uses(results: Results) -> list[StreamUse]:
     ]
 
 
-def streams_table(uses: Iterable[StreamUse]) -> Table:
+def streams_table(uses: Iterable[StreamUse]) -> ReportTable:
     """One row a stream: what it is and with which weights it ran."""
     rows = [(use, use.stream["weights"] or {}) for use in uses]
-    return Table(
+    return ReportTable(
         (
-            Column("Stream", [Cell(use.label) for use, _ in rows], "left"),
-            Column("Kind", [Cell(use.stream["kind"]) for use, _ in rows], "left"),
-            Column("Values", [Cell(_widths(use)) for use, _ in rows]),
-            Column("Weights", [Cell(_weights(use.stream)) for use, _ in rows], "left"),
-            Column(
+            TableColumn("Stream", [Cell(use.label) for use, _ in rows], "left"),
+            TableColumn("Kind", [Cell(use.stream["kind"]) for use, _ in rows], "left"),
+            TableColumn("Values", [Cell(_widths(use)) for use, _ in rows]),
+            TableColumn("Weights", [Cell(_weights(use.stream)) for use, _ in rows], "left"),
+            TableColumn(
                 "SHA-256 of weights", [Cell((weights.get("sha256") or "–")[:_SHORT]) for _, weights in rows], "left"
             ),
-            Column("Digest of stream", [Cell(use.stream["digest"][:_SHORT]) for use, _ in rows], "left"),
+            TableColumn("Digest of stream", [Cell(use.stream["digest"][:_SHORT]) for use, _ in rows], "left"),
         )
     )
 
 
-def missing_table(uses: Iterable[StreamUse]) -> Table:
+def missing_table(uses: Iterable[StreamUse]) -> ReportTable:
     """One row a stream and reason: rows that lack the stream, by split and in all."""
     labels, reasons, counts = [], [], []
     for use in uses:
@@ -100,24 +100,24 @@ def missing_table(uses: Iterable[StreamUse]) -> Table:
             reasons.append(Cell("none missing" if status is None else status.replace("_", " ")))
             counts.append([_share(use, status, [split]) for split in SPLITS] + [_share(use, status, list(SPLITS))])
     titles = [*SPLITS.values(), "All"]
-    columns = [Column(title, [Cell(row[index]) for row in counts]) for index, title in enumerate(titles)]
-    return Table((Column("Stream", labels, "left"), Column("Reason", reasons, "left"), *columns))
+    columns = [TableColumn(title, [Cell(row[index]) for row in counts]) for index, title in enumerate(titles)]
+    return ReportTable((TableColumn("Stream", labels, "left"), TableColumn("Reason", reasons, "left"), *columns))
 
 
-def labels_table(results: Results, *, numbered: bool = False) -> Table:
+def labels_table(results: Results, *, numbered: bool = False) -> ReportTable:
     """One row a label, and a last one for all: labelled rows by split; the label's number where figures show it."""
-    columns = [Column("Label", [*map(Cell, results.classes), Cell("All")], "left")]
+    columns = [TableColumn("Label", [*map(Cell, results.classes), Cell("All")], "left")]
     if numbered:
         columns.append(
-            Column("No.", [*(Cell(str(place)) for place, _ in enumerate(results.classes, start=1)), Cell("")])
+            TableColumn("No.", [*(Cell(str(place)) for place, _ in enumerate(results.classes, start=1)), Cell("")])
         )
     for split, title in SPLITS.items():
         if all(split in run.metrics for run in results.runs):
             by_run = [[entry["support"] for entry in run.metrics[split]["per_class"]] for run in results.runs]
             spreads = [Spread.of(values) for values in zip(*by_run, strict=True)]
             total = Spread.of(sum(values) for values in by_run)
-            columns.append(Column(title, [Cell(format_range(spread)) for spread in [*spreads, total]]))
-    return Table(tuple(columns))
+            columns.append(TableColumn(title, [Cell(format_range(spread)) for spread in [*spreads, total]]))
+    return ReportTable(tuple(columns))
 
 
 def _widths(use: StreamUse) -> str:

@@ -8,15 +8,15 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from emofuse.report.configurations import Configuration
+from emofuse.report.configurations import ReportedConfiguration
 
 
-def marked(item: Configuration) -> str:
+def marked(item: ReportedConfiguration) -> str:
     """The label, with a dagger if streams ran with random weights."""
     return f"{item.label} †" if item.random_streams else item.label
 
 
-def wrap_marked(items: Sequence[Configuration], width: int = 24) -> list[str]:
+def wrap_marked(items: Sequence[ReportedConfiguration], width: int = 24) -> list[str]:
     """Labels in lines, those of random weights with a dagger, which is never alone on a line."""
     room = width - 2 if any(item.random_streams for item in items) else width
     wrapped = _set_apart(

@@ -15,13 +15,13 @@ from markupsafe import Markup, escape
 from emofuse.report import sentences
 from emofuse.report.choice import choice_caption, choice_sentences, choice_table
 from emofuse.report.comparisons import Uncertainty
-from emofuse.report.configurations import Configuration, Results, Spread
-from emofuse.report.figures import Picture, Pictures
+from emofuse.report.configurations import ReportedConfiguration, Results, Spread
+from emofuse.report.figures import ReportFigure, ReportFigures
 from emofuse.report.formats import format_range, join_some, show_controls
 from emofuse.report.inputs import SPLITS, labels_table, missing_table, stream_uses, streams_table
 from emofuse.report.tables import (
     MOST_ACROSS,
-    Table,
+    ReportTable,
     class_f1_table,
     comparisons_table,
     cost_table,
@@ -37,10 +37,10 @@ from emofuse.results import RunRecord
 class _Section:
     """What the page shows of one configuration."""
 
-    configuration: Configuration
-    confusion: Picture
-    classes: Picture
-    table: Table
+    configuration: ReportedConfiguration
+    confusion: ReportFigure
+    classes: ReportFigure
+    table: ReportTable
     spec: str
 
 
@@ -49,19 +49,19 @@ class _Choice:
     """What the page shows of the search behind the configurations."""
 
     sentences: str
-    table: Table
+    table: ReportTable
     caption: str
 
 
 def render_page(
     results: Results,
     uncertainty: Uncertainty,
-    pictures: Pictures,
+    figures: ReportFigures,
     *,
     title: str,
     command: str,
     lettering: str = "",
-    further: Table | None = None,
+    further: ReportTable | None = None,
     numbered: bool = False,
     ranked: bool = False,
 ) -> str:
@@ -70,7 +70,7 @@ def render_page(
     Args:
         results: what is shown.
         uncertainty: its intervals and tests.
-        pictures: its figures.
+        figures: its figures.
         title: of the page.
         command: what made the runs; empty if unknown.
         further: table of the metrics that were asked for by name; None without any.
@@ -107,10 +107,10 @@ def render_page(
         comparison_notes=sentences.comparison_notes(results, uncertainty),
         choice=_choice(results),
         method=" ".join(sentences.method(results)),
-        pictures=pictures,
+        figures=figures,
         featured=sentences.featured_note(results),
         lettering=lettering,
-        sections=_sections(results, pictures, numbered=numbered, ranked=ranked),
+        sections=_sections(results, figures, numbered=numbered, ranked=ranked),
         many_labels=len(results.classes) > MOST_ACROSS,
         made_with=_made_with(results.runs),
         trained=_first_and_last(run.created[:10] for run in results.runs),
@@ -118,7 +118,7 @@ def render_page(
     )
 
 
-def _sections(results: Results, pictures: Pictures, *, numbered: bool, ranked: bool) -> list[_Section]:
+def _sections(results: Results, figures: ReportFigures, *, numbered: bool, ranked: bool) -> list[_Section]:
     return [
         _Section(
             item,
@@ -127,7 +127,7 @@ def _sections(results: Results, pictures: Pictures, *, numbered: bool, ranked: b
             per_class_table(item, results.classes, numbered=numbered, ranked=ranked),
             json.dumps(item.spec, indent=2),
         )
-        for item, confusion, classes in zip(results.featured, pictures.confusion, pictures.classes, strict=True)
+        for item, confusion, classes in zip(results.featured, figures.confusion, figures.classes, strict=True)
     ]
 
 
@@ -188,5 +188,5 @@ def _soft(text: str) -> Markup:
     return Markup(re.sub(r"\w+(?:-\d\w*)+", r'<span class="whole">\g<0></span>', breakable))  # noqa: S704 - escaped
 
 
-def _data_uri(picture: Picture) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(picture.svg).decode("ascii")
+def _data_uri(figure: ReportFigure) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(figure.svg).decode("ascii")

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from emofuse.report.comparisons import Uncertainty
-from emofuse.report.configurations import Configuration, Results, Spread
+from emofuse.report.configurations import ReportedConfiguration, Results, Spread
 from emofuse.report.drawing import (
     COLUMN_IN,
     GREY,
@@ -65,13 +65,13 @@ def plot_progression(results: Results, uncertainty: Uncertainty) -> Figure:
     return figure
 
 
-def overview_rows(results: Results) -> tuple[Configuration, ...]:
+def overview_rows(results: Results) -> tuple[ReportedConfiguration, ...]:
     """What the overview shows, top to bottom: the best by validation first, and the baseline wherever it stands."""
     best = results.ranked[:MOST_ROWS]
     return best if results.baseline in best else (*best[:-1], results.baseline)
 
 
-def has_stream_dots(items: Sequence[Configuration]) -> bool:
+def has_stream_dots(items: Sequence[ReportedConfiguration]) -> bool:
     """Whether the streams alone tell the configurations apart, so that dots can stand for names."""
     return len({frozenset(item.streams) for item in items}) == len(items)
 
@@ -170,7 +170,13 @@ def plot_search(search: SearchSummary) -> Figure:
 
 
 def _draw_lines(
-    axes: Axes, items: Sequence[Configuration], uncertainty: Uncertainty, path: str, rows: Floats, *, colour: str
+    axes: Axes,
+    items: Sequence[ReportedConfiguration],
+    uncertainty: Uncertainty,
+    path: str,
+    rows: Floats,
+    *,
+    colour: str,
 ) -> list[float]:
     """Thin: the interval over test images; thick: the deviation over repeats. Returns where lines and means end."""
     spreads = [item.metric(path) for item in items]
@@ -183,7 +189,7 @@ def _draw_lines(
     return [*(means - sds), *(means + sds), *low, *high]
 
 
-def _draw_reachable(axes: Axes, results: Results, items: Sequence[Configuration], rows: Floats) -> list[float]:
+def _draw_reachable(axes: Axes, results: Results, items: Sequence[ReportedConfiguration], rows: Floats) -> list[float]:
     """Black ticks where the accuracy that a design allows is known; returns their places."""
     known = [(results.reachable(item), row) for item, row in zip(items, rows, strict=True)]
     values = [(value, row) for value, row in known if value is not None]
@@ -193,7 +199,7 @@ def _draw_reachable(axes: Axes, results: Results, items: Sequence[Configuration]
     return [value for value, _ in values]
 
 
-def _draw_streams(figure: Figure, results: Results, items: Sequence[Configuration]) -> float:
+def _draw_streams(figure: Figure, results: Results, items: Sequence[ReportedConfiguration]) -> float:
     """Which row has which streams, as dots; returns the width in inches."""
     names = tuple(dict.fromkeys(name for item in results.configurations for name in item.streams))
     axes = figure.add_axes((0, 0, _DOT_IN * len(names), _ROW_IN * len(items)))
@@ -215,7 +221,7 @@ def _draw_streams(figure: Figure, results: Results, items: Sequence[Configuratio
     return _DOT_IN * len(names)
 
 
-def _row_of_baseline(results: Results, items: Sequence[Configuration]) -> tuple[float, float]:
+def _row_of_baseline(results: Results, items: Sequence[ReportedConfiguration]) -> tuple[float, float]:
     place = items.index(results.baseline)
     return place - 0.5, place + 0.5
 

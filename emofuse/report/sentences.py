@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from emofuse.report.comparisons import Uncertainty
-from emofuse.report.configurations import FEATURED, Configuration, Results, Spread, repeat_of
+from emofuse.report.configurations import FEATURED, ReportedConfiguration, Results, Spread, repeat_of
 from emofuse.report.formats import format_difference, format_interval, format_score, format_sd, join_names, join_some
 from emofuse.report.inputs import SPLITS, StreamUse
 from emofuse.report.notes import gather_notes
@@ -305,7 +305,7 @@ def _who(labels: list[str]) -> str:
     return join_names(labels) if len(labels) <= _MOST_NAMED else f"{len(labels)} configurations"
 
 
-def _setting(item: Configuration, path: str) -> Any:
+def _setting(item: ReportedConfiguration, path: str) -> Any:
     value: Any = item.spec
     for key in path.split("."):
         value = value[key]

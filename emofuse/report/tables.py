@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from emofuse.report.comparisons import Uncertainty
-from emofuse.report.configurations import Configuration, Results, Spread, repeat_of
+from emofuse.report.configurations import ReportedConfiguration, Results, Spread, repeat_of
 from emofuse.report.formats import (
     UNDEFINED,
     escape_markdown,
@@ -58,7 +58,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """One column; names stand left, numbers right."""
 
     title: str
@@ -67,10 +67,10 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """Columns of equal length, at least one."""
 
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
 
     @property
     def rows(self) -> list[tuple[Cell, ...]]:
@@ -78,19 +78,19 @@ class Table:
         return list(zip(*(column.cells for column in self.columns), strict=True))
 
 
-def scores_table(results: Results, uncertainty: Uncertainty) -> Table:
+def scores_table(results: Results, uncertainty: Uncertainty) -> ReportTable:
     """One row a configuration: what a reader looks for first."""
     pairs = [
         column for path in COMPARED for column in (_measured(results, uncertainty, path), _difference(results, path))
     ]
-    return Table((_labels(results), _repeats(results), *pairs, *_reachable(results)))
+    return ReportTable((_labels(results), _repeats(results), *pairs, *_reachable(results)))
 
 
-def comparisons_table(results: Results, uncertainty: Uncertainty) -> Table:
+def comparisons_table(results: Results, uncertainty: Uncertainty) -> ReportTable:
     """One row a configuration but the baseline: how sure the difference to it is; p values are the corrected ones."""
     others = [item for item in results.configurations if item is not results.baseline]
     found = [uncertainty.comparisons.get(item.label) for item in others]
-    columns = [Column("Configuration", [Cell(item.label) for item in others], "left")]
+    columns = [TableColumn("Configuration", [Cell(item.label) for item in others], "left")]
     for path, title in COMPARED.items():
         differences = [
             Cell(
@@ -100,21 +100,21 @@ def comparisons_table(results: Results, uncertainty: Uncertainty) -> Table:
             for item, one in zip(others, found, strict=True)
         ]
         p_values = [Cell(format_p(one.corrected[path]) if one else UNDEFINED) for one in found]
-        columns += [Column(title, differences), Column("p", p_values)]
+        columns += [TableColumn(title, differences), TableColumn("p", p_values)]
     columns += [
-        Column("Lost", [Cell(f"{one.mcnemar.lost:,}" if one else UNDEFINED) for one in found]),
-        Column("Gained", [Cell(f"{one.mcnemar.gained:,}" if one else UNDEFINED) for one in found]),
-        Column("McNemar p", [Cell(format_p(one.mcnemar_corrected) if one else UNDEFINED) for one in found]),
+        TableColumn("Lost", [Cell(f"{one.mcnemar.lost:,}" if one else UNDEFINED) for one in found]),
+        TableColumn("Gained", [Cell(f"{one.mcnemar.gained:,}" if one else UNDEFINED) for one in found]),
+        TableColumn("McNemar p", [Cell(format_p(one.mcnemar_corrected) if one else UNDEFINED) for one in found]),
     ]
-    return Table(tuple(columns))
+    return ReportTable(tuple(columns))
 
 
-def detail_table(results: Results) -> Table:
+def detail_table(results: Results) -> ReportTable:
     """One row a configuration: precision, recall and specificity."""
-    return Table((_labels(results), *(_metric(results, path) for path in METRICS if path not in COMPARED)))
+    return ReportTable((_labels(results), *(_metric(results, path) for path in METRICS if path not in COMPARED)))
 
 
-def _epochs_cell(item: Configuration) -> Cell:
+def _epochs_cell(item: ReportedConfiguration) -> Cell:
     """Best epochs over the repeats; heads that are solved have none."""
     if item.spec["head"]["kind"] in EXACT_HEADS:
         return Cell(UNDEFINED)
@@ -125,7 +125,7 @@ def _epoch_cell(run: RunRecord) -> Cell:
     return Cell(UNDEFINED if run.spec["head"]["kind"] in EXACT_HEADS else str(run.best_epoch))
 
 
-def cost_table(results: Results) -> Table:
+def cost_table(results: Results) -> ReportTable:
     """One row a configuration: its streams and what training took."""
     items = results.configurations
     streams = [
@@ -133,18 +133,18 @@ def cost_table(results: Results) -> Table:
         for item in items
     ]
     seconds = [Spread.of(run.seconds for run in item.runs).mean for item in items]
-    return Table(
+    return ReportTable(
         (
             _labels(results),
-            Column("Streams", [Cell(text) for text in streams], "left"),
-            Column("Parameters", [Cell(f"{item.runs[0].parameters:,}") for item in items]),
-            Column("Best epoch", [_epochs_cell(item) for item in items]),
-            Column("Train s", [Cell(f"{value:.1f}") for value in seconds]),
+            TableColumn("Streams", [Cell(text) for text in streams], "left"),
+            TableColumn("Parameters", [Cell(f"{item.runs[0].parameters:,}") for item in items]),
+            TableColumn("Best epoch", [_epochs_cell(item) for item in items]),
+            TableColumn("Train s", [Cell(f"{value:.1f}") for value in seconds]),
         )
     )
 
 
-def class_f1_table(results: Results, *, numbered: bool = False) -> Table:
+def class_f1_table(results: Results, *, numbered: bool = False) -> ReportTable:
     """F1 of every class and configuration, means alone: there may be twenty of each.
 
     Classes stand across, or, if they are many, down: a table of a hundred columns cannot be read.
@@ -155,25 +155,29 @@ def class_f1_table(results: Results, *, numbered: bool = False) -> Table:
     """
     by_class = list(zip(*(item.class_metric("f1") for item in results.configurations), strict=True))
     if len(results.classes) > MOST_ACROSS:
-        down = Column("Class", [Cell(label) for label in results.classes], "left")
+        down = TableColumn("Class", [Cell(label) for label in results.classes], "left")
         items = zip(results.configurations, zip(*by_class, strict=True), strict=True)
         number = _class_numbers(results.classes) if numbered else ()
-        return Table(
-            (down, *number, *(_bare(Column(item.label, [_score(one) for one in spreads])) for item, spreads in items))
+        return ReportTable(
+            (
+                down,
+                *number,
+                *(_bare(TableColumn(item.label, [_score(one) for one in spreads])) for item, spreads in items),
+            )
         )
     titles = [f"{place}: {label}" if numbered else label for place, label in enumerate(results.classes, start=1)]
     columns = [_scores(title, spreads) for title, spreads in zip(titles, by_class, strict=True)]
-    return Table((_labels(results), *map(_bare, columns)))
+    return ReportTable((_labels(results), *map(_bare, columns)))
 
 
-def _bare(column: Column) -> Column:
+def _bare(column: TableColumn) -> TableColumn:
     """A column of means without their deviations."""
     return replace(column, cells=[replace(cell, spread="") for cell in column.cells])
 
 
 def per_class_table(
-    configuration: Configuration, classes: Sequence[str], *, numbered: bool = False, ranked: bool = False
-) -> Table:
+    configuration: ReportedConfiguration, classes: Sequence[str], *, numbered: bool = False, ranked: bool = False
+) -> ReportTable:
     """One row a class of one configuration.
 
     Args:
@@ -183,19 +187,21 @@ def per_class_table(
         ranked: whether a figure shows them in the order of their F1, so that readers need the place of each.
     """
     measured = {title: configuration.class_metric(key) for key, title in CLASS_METRICS.items()}
-    scores = [Column(title, [_score(spread) for spread in spreads]) for title, spreads in measured.items()]
-    support = Column("Support", [Cell(format_range(spread)) for spread in configuration.class_metric("support")])
+    scores = [TableColumn(title, [_score(spread) for spread in spreads]) for title, spreads in measured.items()]
+    support = TableColumn("Support", [Cell(format_range(spread)) for spread in configuration.class_metric("support")])
     number = _class_numbers(classes) if numbered else ()
-    rank = [Column("Rank by F1", [Cell(str(place)) for place in configuration.f1_ranks])] if ranked else []
-    return Table((Column("Class", [Cell(label) for label in classes], "left"), *number, *scores, support, *rank))
+    rank = [TableColumn("Rank by F1", [Cell(str(place)) for place in configuration.f1_ranks])] if ranked else []
+    return ReportTable(
+        (TableColumn("Class", [Cell(label) for label in classes], "left"), *number, *scores, support, *rank)
+    )
 
 
-def _class_numbers(classes: Sequence[str]) -> tuple[Column]:
+def _class_numbers(classes: Sequence[str]) -> tuple[TableColumn]:
     """The numbers by which figures show labels; on its own, to be put behind their names."""
-    return (Column("No.", [Cell(str(place)) for place, _ in enumerate(classes, start=1)]),)
+    return (TableColumn("No.", [Cell(str(place)) for place, _ in enumerate(classes, start=1)]),)
 
 
-def all_classes_table(results: Results, *, numbered: bool = False, ranked: bool = False) -> Table:
+def all_classes_table(results: Results, *, numbered: bool = False, ranked: bool = False) -> ReportTable:
     """One row a configuration and class, with the columns of `per_class_table`."""
     tables = [
         per_class_table(item, results.classes, numbered=numbered, ranked=ranked) for item in results.configurations
@@ -203,29 +209,31 @@ def all_classes_table(results: Results, *, numbered: bool = False, ranked: bool 
     labels = [Cell(item.label) for item in results.configurations for _ in results.classes]
     stacked = zip(*(table.columns for table in tables), strict=True)
     columns = [replace(parts[0], cells=[cell for part in parts for cell in part.cells]) for parts in stacked]
-    return Table((Column("Configuration", labels, "left"), *columns))
+    return ReportTable((TableColumn("Configuration", labels, "left"), *columns))
 
 
-def runs_table(results: Results) -> Table:
+def runs_table(results: Results) -> ReportTable:
     """One row a run."""
     runs = results.runs
     labels = [Cell(item.label) for item in results.configurations for _ in item.runs]
     seeds = [repeat_of(run) for run in runs]
-    return Table(
+    return ReportTable(
         (
-            Column("Configuration", labels, "left"),
-            Column("Run", [Cell(run.digest[:16]) for run in runs], "left"),
-            Column("Split", [Cell("official" if split is None else f"seed {split}") for split, _ in seeds], "left"),
-            Column("Seed", [Cell(str(seed)) for _, seed in seeds]),
-            Column("Accuracy", [Cell(format_score(run.metrics["test"]["accuracy"])) for run in runs]),
-            Column("Macro F1", [Cell(format_score(run.metrics["test"]["macro"]["f1"])) for run in runs]),
-            Column("Best epoch", [_epoch_cell(run) for run in runs]),
-            Column("Train s", [Cell(f"{run.seconds:.1f}") for run in runs]),
+            TableColumn("Configuration", labels, "left"),
+            TableColumn("Run", [Cell(run.digest[:16]) for run in runs], "left"),
+            TableColumn(
+                "Split", [Cell("official" if split is None else f"seed {split}") for split, _ in seeds], "left"
+            ),
+            TableColumn("Seed", [Cell(str(seed)) for _, seed in seeds]),
+            TableColumn("Accuracy", [Cell(format_score(run.metrics["test"]["accuracy"])) for run in runs]),
+            TableColumn("Macro F1", [Cell(format_score(run.metrics["test"]["macro"]["f1"])) for run in runs]),
+            TableColumn("Best epoch", [_epoch_cell(run) for run in runs]),
+            TableColumn("Train s", [Cell(f"{run.seconds:.1f}") for run in runs]),
         )
     )
 
 
-def markdown(table: Table) -> str:
+def markdown(table: ReportTable) -> str:
     """A table in GitHub's Markdown, padded so that it reads as plain text too; names are escaped."""
     columns = []
     for column in table.columns:
@@ -237,19 +245,19 @@ def markdown(table: Table) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in zip(*columns, strict=True))
 
 
-def _labels(results: Results) -> Column:
-    return Column("Configuration", [Cell(item.label) for item in results.configurations], "left")
+def _labels(results: Results) -> TableColumn:
+    return TableColumn("Configuration", [Cell(item.label) for item in results.configurations], "left")
 
 
-def _repeats(results: Results) -> Column:
-    return Column("Repeats", [Cell(str(len(item.runs))) for item in results.configurations])
+def _repeats(results: Results) -> TableColumn:
+    return TableColumn("Repeats", [Cell(str(len(item.runs))) for item in results.configurations])
 
 
-def _metric(results: Results, path: str) -> Column:
+def _metric(results: Results, path: str) -> TableColumn:
     return _scores(METRICS[path], [item.metric(path) for item in results.configurations])
 
 
-def _measured(results: Results, uncertainty: Uncertainty, path: str) -> Column:
+def _measured(results: Results, uncertainty: Uncertainty, path: str) -> TableColumn:
     """A metric with its interval in brackets."""
     column = _metric(results, path)
     found = [uncertainty.intervals.get(item.label, {}).get(path) for item in results.configurations]
@@ -259,29 +267,29 @@ def _measured(results: Results, uncertainty: Uncertainty, path: str) -> Column:
     return replace(column, cells=cells)
 
 
-def _scores(title: str, spreads: Sequence[Spread]) -> Column:
+def _scores(title: str, spreads: Sequence[Spread]) -> TableColumn:
     """A column whose largest value, and those that print like it, are marked best, unless all print alike."""
     shown = [round(spread.mean, 3) for spread in spreads if spread.n]
     best = max(shown) if len(set(shown)) > 1 else None
-    return Column(title, [replace(_score(spread), best=round(spread.mean, 3) == best) for spread in spreads])
+    return TableColumn(title, [replace(_score(spread), best=round(spread.mean, 3) == best) for spread in spreads])
 
 
 def _score(spread: Spread) -> Cell:
     return Cell(format_score(spread.mean), format_sd(spread))
 
 
-def _difference(results: Results, path: str) -> Column:
+def _difference(results: Results, path: str) -> TableColumn:
     cells = []
     for item in results.configurations:
         spread = results.difference(item, path)
         is_baseline = item is results.baseline
         cells.append(Cell(UNDEFINED) if is_baseline else Cell(format_difference(spread.mean), format_sd(spread)))
-    return Column(COMPARED[path], cells)
+    return TableColumn(COMPARED[path], cells)
 
 
-def _reachable(results: Results) -> list[Column]:
+def _reachable(results: Results) -> list[TableColumn]:
     values = [results.reachable(item) for item in results.configurations]
-    return [Column("Reachable", [Cell(format_score(value)) for value in values])] if any(values) else []
+    return [TableColumn("Reachable", [Cell(format_score(value)) for value in values])] if any(values) else []
 
 
 def _markdown_cell(cell: Cell) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from emofuse.report.choice import divergence_sentences
 from emofuse.report.search import SELECTS, Searched, SearchSummary
-from emofuse.report.tables import Cell, Column, Table, markdown
+from emofuse.report.tables import Cell, ReportTable, TableColumn, markdown
 from emofuse.specs import SweepSpec, is_random
 from emofuse.sweep.choice import Choice, Scored
 from emofuse.sweep.finals import Final, Finals
@@ -55,24 +55,26 @@ def choice_table(choice: Choice, finals: Finals, spec: SweepSpec, search: Search
     """
     items = finals.items
     columns = [
-        Column("Configuration", [Cell(_title(item, finals)) for item in items], "left"),
-        Column(f"Validation {SELECTS[spec.select]}", [_score(item.scored) for item in items]),
-        Column(
+        TableColumn("Configuration", [Cell(_title(item, finals)) for item in items], "left"),
+        TableColumn(f"Validation {SELECTS[spec.select]}", [_score(item.scored) for item in items]),
+        TableColumn(
             "Test macro F1", [_spread([run.metrics["test"]["macro"]["f1"] for run in item.records]) for item in items]
         ),
-        Column("Test accuracy", [_spread([run.metrics["test"]["accuracy"] for run in item.records]) for item in items]),
-        Column("Parameters", [Cell(f"{item.scored.parameters:,}") for item in items]),
+        TableColumn(
+            "Test accuracy", [_spread([run.metrics["test"]["accuracy"] for run in item.records]) for item in items]
+        ),
+        TableColumn("Parameters", [Cell(f"{item.scored.parameters:,}") for item in items]),
     ]
     if any(item.diverged for item in items):
         diverged = [f"{len(item.diverged)} of {len(item.results)}" if item.diverged else "none" for item in items]
-        columns.insert(2, Column("Final runs diverged", [Cell(text) for text in diverged]))
+        columns.insert(2, TableColumn("Final runs diverged", [Cell(text) for text in diverged]))
     notes = [
         *_outcome(finals, search),
         *describe_baseline(choice, finals),
         describe_scores(choice, spec),
         *describe_losses(choice),
     ]
-    return markdown(Table(tuple(columns))) + "\n" + "".join(f"- {note}\n" for note in notes)
+    return markdown(ReportTable(tuple(columns))) + "\n" + "".join(f"- {note}\n" for note in notes)
 
 
 def describe_scores(choice: Choice, spec: SweepSpec) -> str:

@@ -8,9 +8,9 @@ import pytest
 
 from emofuse.profile.figures import (
     ConfigurationFigures,
-    Cost,
     Epoch,
     HeadFigures,
+    MeasuredCost,
     PathFigures,
     Peak,
     Profile,
@@ -18,9 +18,9 @@ from emofuse.profile.figures import (
 )
 
 MIB = 2**20
-LBP = Cost(0, 0, None)
-DETECTOR = Cost(None, 3 * MIB, None)
-RESNET = Cost(23_500_000, 90 * MIB, 8_200_000_000)
+LBP = MeasuredCost(0, 0, None)
+DETECTOR = MeasuredCost(None, 3 * MIB, None)
+RESNET = MeasuredCost(23_500_000, 90 * MIB, 8_200_000_000)
 
 
 def figures(name, streams, extractors) -> ConfigurationFigures:
@@ -37,7 +37,7 @@ def figures(name, streams, extractors) -> ConfigurationFigures:
         missing={"lbp": 3},
     )
     head = HeadFigures(
-        cost=Cost(1_500_000, 6 * MIB, 3_000_000),
+        cost=MeasuredCost(1_500_000, 6 * MIB, 3_000_000),
         train_flops_per_row=9_000_000,
         latency=(Timing(1, 100, 0.5, 0.75), Timing(64, 100, 3.2, 6.4)),
         epoch=Epoch("synthetic", 1000, 286, 64, 4, 0.25, 0.375),

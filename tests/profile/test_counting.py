@@ -9,7 +9,7 @@ from torch import nn
 from torchvision import models
 
 from emofuse.profile.counting import count_flops, face_detector_name, module_cost, stream_costs
-from emofuse.profile.figures import Cost
+from emofuse.profile.figures import MeasuredCost
 from emofuse.specs import BackboneSpec, FaceSpec, ObjectsSpec, Places365Spec, RandomWeights
 from emofuse.streams import make_stream
 from emofuse.streams.texture import LbpStream
@@ -17,7 +17,7 @@ from emofuse.streams.texture import LbpStream
 RANDOM = RandomWeights(seed=0)
 
 
-def cost_of(spec) -> Cost:
+def cost_of(spec) -> MeasuredCost:
     return stream_costs({spec.name: make_stream(spec)}, FaceSpec())[spec.name]
 
 
@@ -87,7 +87,7 @@ def test_half_as_wide_numbers_take_half_the_bytes():
 def test_what_is_no_network_is_not_counted_and_never_zero(face):
     spec = FaceSpec(**face)
     costs = stream_costs({"lbp": LbpStream(region_px=64, without_face="whole_image")}, spec)
-    assert costs["lbp"] == Cost(parameters=0, model_bytes=0, flops=None)
+    assert costs["lbp"] == MeasuredCost(parameters=0, model_bytes=0, flops=None)
     detector = costs[face_detector_name(spec)]
     assert (detector.parameters, detector.flops) == (None, None)
     assert 1e6 < detector.model_bytes < 5e6
@@ -101,7 +101,9 @@ def test_no_face_detector_where_no_stream_looks_at_faces():
 
 def test_the_bytes_of_a_module_hold_its_buffers():
     norm = nn.BatchNorm1d(8)
-    assert module_cost([norm], None) == Cost(16, (16 + 16) * 4 + 8, None)  # running mean and variance, a counter
+    assert module_cost([norm], None) == MeasuredCost(
+        16, (16 + 16) * 4 + 8, None
+    )  # running mean and variance, a counter
 
 
 def test_counting_leaves_the_features_as_they_are():

@@ -103,9 +103,9 @@ def test_weights_that_are_here_are_used(shared_data):
 
 
 def test_a_network_is_measured_with_stand_in_weights(tmp_path, face):
-    from emofuse.profile.pictures import draw_pictures
+    from emofuse.profile.images import draw_images
 
-    draw_pictures(tmp_path, 3)
+    draw_images(tmp_path, 3)
     cache = {"face": face, "streams": [{"kind": "backbone", "model": "resnet18"}]}
     runs = [{"name": "ResNet-18", "features": {"streams": ["resnet18"]}}]
     profile = profile_pipeline(pipeline(face, cache=cache, runs=runs), options(data=tmp_path))

@@ -18,7 +18,7 @@ from emofuse.report.comparisons import measure_uncertainty
 from emofuse.report.configurations import group_runs
 from emofuse.report.detail import Detail, choose_detail
 from emofuse.report.drawing import STYLE
-from emofuse.report.figures import FIGURE_FILES, _slugs, draw_pictures
+from emofuse.report.figures import FIGURE_FILES, _slugs, draw_figures
 from emofuse.report.names import shorten, shorten_all, shorten_middle, wrap, wrap_marked
 from emofuse.report.score_plots import plot_overview, plot_progression, plot_search, plot_training
 from emofuse.report.search import Searched, SearchSummary
@@ -241,22 +241,22 @@ def test_an_overview_of_hundreds_has_the_best_and_the_baseline(make_results, unm
     results = replace(results, baseline=worst)
     labels = [label.get_text() for label in plot_overview(results, unmeasured).axes[0].get_yticklabels()]
     assert labels == [item.label for item in (*results.ranked[:4], worst)]
-    caption = draw_pictures(results, unmeasured).progression.caption
+    caption = draw_figures(results, unmeasured).progression.caption
     assert caption.startswith("5 of 14 configurations, the best validation macro F1 on top: ")
 
 
 def test_of_many_configurations_only_the_featured_have_figures(many, unmeasured):
-    pictures = draw_pictures(many, unmeasured)
+    figures = draw_figures(many, unmeasured)
     assert len(many.featured) == 7
-    stems = [picture.stem for picture in pictures.confusion]
+    stems = [figure.stem for figure in figures.confusion]
     assert stems == [f"confusion_{item.label.replace('+', '-')}" for item in many.featured]
-    assert len(pictures.classes) == 7
-    assert pictures.progression.caption.startswith(
+    assert len(figures.classes) == 7
+    assert figures.progression.caption.startswith(
         "All configurations, each with its streams as dots, the best validation macro F1 on top: accuracy and macro F1 "
         "on the test split. Shaded row and dashed lines: the baseline resnet50. "
     )
-    for picture in (pictures.change, pictures.training):
-        assert picture.caption.endswith("Shown: the 6 best by validation macro F1, and the baseline.")
+    for figure in (figures.change, figures.training):
+        assert figure.caption.endswith("Shown: the 6 best by validation macro F1, and the baseline.")
 
 
 SEARCH = SearchSummary(
@@ -290,7 +290,7 @@ def test_a_search_by_loss_has_the_smallest_first(style):
 
 def test_the_caption_of_a_search_tells_of_those_without_a_score(make_results, unmeasured):
     results = replace(make_results(), search=SEARCH)
-    assert draw_pictures(results, unmeasured).search.caption == (
+    assert draw_figures(results, unmeasured).search.caption == (
         "Validation macro F1 of every configuration of the search, best first. Points are means over folds and seeds, "
         "lines ± one standard error. Without a score, because a run diverged, and not shown: 1."
     )
@@ -298,25 +298,25 @@ def test_the_caption_of_a_search_tells_of_those_without_a_score(make_results, un
 
 def test_a_search_without_any_score_has_no_figure(make_results, unmeasured):
     search = replace(SEARCH, configurations=SEARCH.configurations[2:3])
-    assert draw_pictures(replace(make_results(), search=search), unmeasured).search is None
+    assert draw_figures(replace(make_results(), search=search), unmeasured).search is None
 
 
 def test_the_same_runs_give_the_same_bytes(many, make_run):
     results = replace(many, search=SEARCH)
     measured = measure_uncertainty(results, make_run.folder)
     with mpl.rc_context({"font.size": 30, "svg.hashsalt": "other", "axes.grid": True}):
-        first = draw_pictures(results, measured)
-    second = draw_pictures(results, measured)
+        first = draw_figures(results, measured)
+    second = draw_figures(results, measured)
     assert [(p.stem, p.svg, p.png) for p in first.all] == [(p.stem, p.svg, p.png) for p in second.all]
-    assert all(b"<dc:date>" not in picture.svg for picture in first.all)
-    assert all(picture.png.startswith(b"\x89PNG") for picture in first.all)
-    assert all(any(fnmatch(picture.stem, pattern) for pattern in FIGURE_FILES) for picture in first.all)
+    assert all(b"<dc:date>" not in figure.svg for figure in first.all)
+    assert all(figure.png.startswith(b"\x89PNG") for figure in first.all)
+    assert all(any(fnmatch(figure.stem, pattern) for pattern in FIGURE_FILES) for figure in first.all)
 
 
 def test_a_single_configuration_has_no_change_against_itself(make_results, unmeasured):
-    pictures = draw_pictures(make_results(["a"]), unmeasured)
-    assert pictures.change is None
-    assert [picture.stem for picture in pictures.all] == ["progression", "training", "confusion_a", "classes_a"]
+    figures = draw_figures(make_results(["a"]), unmeasured)
+    assert figures.change is None
+    assert [figure.stem for figure in figures.all] == ["progression", "training", "confusion_a", "classes_a"]
 
 
 def test_labels_become_different_plain_file_names():
@@ -326,19 +326,19 @@ def test_labels_become_different_plain_file_names():
 
 
 def test_dollars_and_markup_in_names_are_drawn_as_they_are(make_results, unmeasured):
-    pictures = draw_pictures(make_results(["$x_$ <b>"], classes=("$", "\\alpha^{", "%")), unmeasured)
-    assert len(pictures.all) == 4
+    figures = draw_figures(make_results(["$x_$ <b>"], classes=("$", "\\alpha^{", "%")), unmeasured)
+    assert len(figures.all) == 4
 
 
 def test_captions_name_repeats_and_intervals_only_where_there_are_some(make_results, make_run, unmeasured):
     results = make_results(["a"])
-    single = draw_pictures(results, unmeasured)
-    repeated = draw_pictures(make_results(["a"], repeats=2), unmeasured)
+    single = draw_figures(results, unmeasured)
+    repeated = draw_figures(make_results(["a"], repeats=2), unmeasured)
     assert "repeats" not in single.confusion[0].caption + single.classes[0].caption + single.progression.caption
     assert "intervals" not in single.progression.caption
     assert "summed over 2 repeats" in repeated.confusion[0].caption
     assert "means over 2 repeats" in repeated.classes[0].caption
-    measured = draw_pictures(results, measure_uncertainty(results, make_run.folder))
+    measured = draw_figures(results, measure_uncertainty(results, make_run.folder))
     assert measured.progression.caption.endswith("Thin lines are 95 % bootstrap intervals over test images.")
 
 
@@ -381,10 +381,10 @@ def test_the_change_of_many_labels_is_an_image_without_numbers(many_labels, styl
 
 
 def test_a_report_of_many_labels_is_small(many_labels, unmeasured):
-    pictures = draw_pictures(many_labels, unmeasured)
-    assert sum(len(picture.svg) for picture in pictures.all) < 1_000_000
-    assert "no numbers" in pictures.confusion[0].caption
-    assert "in the order of their F1, the best first" in pictures.classes[0].caption
+    figures = draw_figures(many_labels, unmeasured)
+    assert sum(len(figure.svg) for figure in figures.all) < 1_000_000
+    assert "no numbers" in figures.confusion[0].caption
+    assert "in the order of their F1, the best first" in figures.classes[0].caption
 
 
 def test_cells_are_counted_over_all_figures_of_a_report():
@@ -399,9 +399,9 @@ def test_cells_are_counted_over_all_figures_of_a_report():
 
 def test_a_dozen_configurations_of_forty_labels_make_a_small_report(make_results, unmeasured):
     results = make_results([f"c{index}" for index in range(12)], tuple(f"label {index}" for index in range(40)))
-    pictures = draw_pictures(results, unmeasured)
-    assert sum(len(picture.svg) for picture in pictures.all) < 2_000_000  # 7.8 million with all numbers
-    assert len(pictures.confusion) == 12
+    figures = draw_figures(results, unmeasured)
+    assert sum(len(figure.svg) for figure in figures.all) < 2_000_000  # 7.8 million with all numbers
+    assert len(figures.confusion) == 12
 
 
 def test_matrices_without_numbers_still_name_their_labels(make_results, style):

@@ -11,7 +11,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from emofuse.report import fonts, write_report
 from emofuse.report.comparisons import measure_uncertainty
 from emofuse.report.configurations import group_runs
-from emofuse.report.figures import draw_pictures
+from emofuse.report.figures import draw_figures
 from emofuse.report.fonts import choose_lettering, letters_of, with_drawn_names
 
 CHINESE = ("高兴", "悲伤", "calm")
@@ -58,7 +58,7 @@ def test_letters_are_drawn_by_a_font_of_the_system_that_holds_them(results, unme
     assert not lettering.labels
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        draw_pictures(results, unmeasured, lettering)
+        draw_figures(results, unmeasured, lettering)
 
 
 def test_names_that_no_font_can_draw_are_shown_by_number_with_a_legend(results, no_other_fonts):

@@ -13,8 +13,8 @@ from emofuse.report.formats import format_difference, format_range, format_score
 from emofuse.report.numbers import class_rows, comparison_rows, csv_text, run_rows, summary_rows
 from emofuse.report.tables import (
     Cell,
-    Column,
-    Table,
+    ReportTable,
+    TableColumn,
     all_classes_table,
     class_f1_table,
     comparisons_table,
@@ -57,7 +57,7 @@ def read_csv(rows):
 
 def test_markdown_is_padded_and_aligned():
     cells = [Cell("0.5", "0.1", "0.4, 0.6", best=True), Cell("–")]
-    table = Table((Column("Name", [Cell("a"), Cell("longer")], "left"), Column("F1", cells)))
+    table = ReportTable((TableColumn("Name", [Cell("a"), Cell("longer")], "left"), TableColumn("F1", cells)))
     assert markdown(table) == (
         "| Name   |                       F1 |\n"
         "| ------ | -----------------------: |\n"

@@ -17,7 +17,7 @@ from emofuse.specs import DecodeSpec
 _JPEG_QUALITY = 95
 
 
-def pick_pictures(data: Path, count: int, decode: DecodeSpec) -> list[Path]:
+def pick_images(data: Path, count: int, decode: DecodeSpec) -> list[Path]:
     """So many pictures of a folder, evenly over their sorted names (of all labels, then), or all if there are fewer.
 
     Those that cannot be read are left out: they would take no time.
@@ -38,7 +38,7 @@ def pick_pictures(data: Path, count: int, decode: DecodeSpec) -> list[Path]:
     return readable
 
 
-def draw_pictures(folder: Path, count: int) -> list[Path]:
+def draw_images(folder: Path, count: int) -> list[Path]:
     """Pictures of the demo dataset as JPEG files, most with a face and some without; nothing else of the dataset."""
     samples = [sample for sample in plan_samples(max(24, 2 * count), 0) if sample.damage is None][:count]
     paths = []

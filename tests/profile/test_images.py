@@ -8,7 +8,7 @@ import pytest
 
 from emofuse.errors import DatasetError
 from emofuse.media.decode import read_image
-from emofuse.profile.pictures import draw_pictures, pick_pictures
+from emofuse.profile.images import draw_images, pick_images
 from emofuse.specs import DecodeSpec
 
 DECODE = DecodeSpec()
@@ -24,28 +24,28 @@ def folder(tmp_path):
 
 
 def test_pictures_are_picked_evenly_over_a_folder(folder):
-    assert [path.stem for path in pick_pictures(folder, 4, DECODE)] == ["0", "3", "6", "9"]
+    assert [path.stem for path in pick_images(folder, 4, DECODE)] == ["0", "3", "6", "9"]
 
 
 def test_a_folder_with_fewer_gives_all_that_it_has(folder):
-    assert len(pick_pictures(folder, 100, DECODE)) == 10
+    assert len(pick_images(folder, 100, DECODE)) == 10
 
 
 def test_pictures_that_cannot_be_read_are_left_out(folder):
     (folder / "a" / "0.jpg").write_bytes(b"no picture")
-    assert [path.stem for path in pick_pictures(folder, 4, DECODE)] == ["3", "6", "9"]
+    assert [path.stem for path in pick_images(folder, 4, DECODE)] == ["3", "6", "9"]
 
 
 def test_a_folder_of_nothing_but_those_is_refused(folder):
     for path in folder.rglob("*.jpg"):
         path.write_bytes(b"")
     with pytest.raises(DatasetError, match=r"none of 4 pictures can be read; the first: 0\.jpg, empty file\. Name a"):
-        pick_pictures(folder, 4, DECODE)
+        pick_images(folder, 4, DECODE)
 
 
 def test_drawn_pictures_are_whole_and_the_same_every_time(tmp_path):
-    paths = draw_pictures(tmp_path, 3)
+    paths = draw_images(tmp_path, 3)
     (tmp_path / "again").mkdir()
-    again = draw_pictures(tmp_path / "again", 3)
+    again = draw_images(tmp_path / "again", 3)
     assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in again]
     assert all(min(read_image(path, DECODE).shape[:2]) > 200 for path in paths)

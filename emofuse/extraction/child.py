@@ -49,7 +49,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ChildReply:
     """What came of it: a value, or the error that was raised."""
 
     value: Any = None
@@ -107,13 +107,13 @@ def _remove(folder: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _answer(request: Request) -> Answer:
+def _answer(request: Request) -> ChildReply:
     from emofuse.extraction import worker
 
     try:
-        return Answer(getattr(worker, request.what)(_job(request.job), *request.arguments))
+        return ChildReply(getattr(worker, request.what)(_job(request.job), *request.arguments))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is for the process that asked
-        return Answer(error=error if _can_be_sent(error) else RuntimeError(f"{type(error).__name__}: {error}"))
+        return ChildReply(error=error if _can_be_sent(error) else RuntimeError(f"{type(error).__name__}: {error}"))
 
 
 @lru_cache(maxsize=1)

@@ -13,8 +13,15 @@ from distributed import Client, Future, KilledWorker, as_completed, get_worker
 from emofuse.cache.layout import StreamLayout
 from emofuse.errors import BuildError
 from emofuse.extraction.isolation import IsolatedExtraction
-from emofuse.extraction.lanes import RESOURCE, Halves, Lane, LaneQueues, gpu_streams, open_lanes
 from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob
+from emofuse.extraction.worker_kinds import (
+    RESOURCE,
+    PartialResults,
+    TaskQueues,
+    WorkerKind,
+    gpu_streams,
+    workers_by_kind,
+)
 
 _CONNECT_TIMEOUT_S = 15
 _CLOSE_TIMEOUT_S = 5
@@ -39,15 +46,17 @@ class DaskWorkers:
         self._builds.add(job.build)
         on_gpu = gpu_streams(job, names)
         found: dict[str, StreamLayout] = {}
-        for lane, workers in self._lanes(wants_gpu=bool(on_gpu)).items():
-            own = [name for name in names if lane is Lane.ANY or (name in on_gpu) == (lane is Lane.GPU)]
-            if own:
-                found |= {layout.name: layout for layout in self._open_on(job, own, lane, workers)}
+        for kind, workers in self._kinds(wants_gpu=bool(on_gpu)).items():
+            wanted = [name for name in names if kind is WorkerKind.ANY or (name in on_gpu) == (kind is WorkerKind.GPU)]
+            if wanted:
+                found |= {layout.name: layout for layout in self._open_on(job, wanted, kind, workers)}
         return [found[name] for name in names]
 
-    def _open_on(self, job: BuildJob, names: Sequence[str], lane: Lane, workers: Sequence[str]) -> list[StreamLayout]:
+    def _open_on(
+        self, job: BuildJob, names: Sequence[str], kind: WorkerKind, workers: Sequence[str]
+    ) -> list[StreamLayout]:
         # Not tied to their workers, though meant for one each: a tied task waits for ever when its worker dies.
-        opening = [self._submit(_describe, job, names, lane, workers) for _ in workers]
+        opening = [self._submit(_describe, job, names, kind, workers) for _ in workers]
         self._opening += opening
         first = next(as_completed(opening, loop=self._client.loop))
         try:
@@ -71,49 +80,51 @@ class DaskWorkers:
         self._builds.add(job.build)
         try:
             yield from self._compute(job, tasks)
-        except (OSError, CancelledError) as error:  # Dask's own are among them
+        except (OSError, CancelledError) as error:  # Dask's own errors are among them
             raise BuildError(
                 f"{self._address}: the Dask scheduler is gone ({type(error).__name__}). "
                 "Finished blocks are kept: start it again, and run the same build again."
             ) from None
 
     def _compute(self, job: BuildJob, tasks: Iterator[BlockTask]) -> Iterator[BlockDone | BlockFailed]:
-        queues, halves = LaneQueues(job, tasks), Halves()
+        queues, parts = TaskQueues(job, tasks), PartialResults()
         wants_gpu = bool(gpu_streams(job, [spec.name for spec in job.spec.streams]))
-        running: dict[Future[Any], tuple[BlockTask, Lane]] = {}
+        running: dict[Future[Any], tuple[BlockTask, WorkerKind]] = {}
         finished = as_completed(loop=self._client.loop)
         while True:
-            for lane, workers in self._lanes(wants_gpu=wants_gpu).items():
-                busy = len(running) if lane is Lane.ANY else sum(own is lane for _, own in running.values())
+            for kind, workers in self._kinds(wants_gpu=wants_gpu).items():
+                busy = len(running) if kind is WorkerKind.ANY else sum(each is kind for _, each in running.values())
                 for _ in range(len(workers) - busy):
-                    task = queues.take(lane)
+                    task = queues.take(kind)
                     if task is None:
                         break
-                    future = self._submit(_compute, job, task, lane, workers)
-                    running[future] = task, lane
+                    future = self._submit(_compute, job, task, kind, workers)
+                    running[future] = task, kind
                     finished.add(future)
             if not running:
-                yield from halves.left()
+                yield from parts.left()
                 return
             future = next(finished)
             task, _ = running.pop(future)
-            result = halves.add(task, _result(future, task))
+            result = parts.add(task, _result(future, task))
             if result is not None:
                 yield result
 
-    def _submit(self, work: Callable[..., Any], job: BuildJob, what: Any, lane: Lane, workers: Sequence[str]) -> Any:
-        """A task for the workers of a lane. Those without a GPU are a wish only: they may leave a cluster."""
+    def _submit(
+        self, work: Callable[..., Any], job: BuildJob, what: Any, kind: WorkerKind, workers: Sequence[str]
+    ) -> Any:
+        """A task for the workers of a kind. Those without a GPU are a wish only: they may leave a cluster."""
         where: dict[str, Any] = {}
-        if lane is Lane.GPU:
+        if kind is WorkerKind.GPU:
             where = {"resources": {RESOURCE: 1}}
-        elif lane is Lane.CPU:
+        elif kind is WorkerKind.CPU:
             where = {"workers": list(workers), "allow_other_workers": True}
         return self._client.submit(work, job, what, pure=False, **where)
 
-    def _lanes(self, *, wants_gpu: bool) -> dict[Lane, list[str]]:
+    def _kinds(self, *, wants_gpu: bool) -> dict[WorkerKind, list[str]]:
         """Workers now, at least one: a cluster may grow or shrink."""
-        lanes = open_lanes(self._client.scheduler_info()["workers"], wants_gpu)
-        return lanes if any(lanes.values()) else {Lane.ANY: [""]}
+        kinds = workers_by_kind(self._client.scheduler_info()["workers"], wants_gpu)
+        return kinds if any(kinds.values()) else {WorkerKind.ANY: [""]}
 
     def close(self) -> None:
         """Ends the extraction processes, whatever they do: blocks in work are lost if this is an interruption."""

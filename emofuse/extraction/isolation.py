@@ -28,7 +28,7 @@ import psutil
 
 from emofuse.cache.layout import StreamLayout
 from emofuse.errors import BuildError
-from emofuse.extraction.child import Answer, Request, dumps
+from emofuse.extraction.child import ChildReply, Request, dumps
 from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, default_timeout_s
 from emofuse.interpreter import command
 
@@ -77,7 +77,7 @@ class ExtractionProcess:
             self._remove_folder()
             raise
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[ChildReply | None] = queue.SimpleQueue()
         self._talk = threading.Thread(target=self._exchange, args=(Connection(os.dup(self._socket.fileno())),))
         self._talk.daemon = True
         self._talk.start()
@@ -162,7 +162,7 @@ class ExtractionProcess:
         except (EOFError, OSError):
             pass  # the process is gone
         except Exception as error:  # noqa: BLE001 - such as no memory for an answer
-            self._answers.put(Answer(error=BuildError(f"an extraction process cannot be heard ({_told(error)})")))
+            self._answers.put(ChildReply(error=BuildError(f"an extraction process cannot be heard ({_told(error)})")))
         finally:
             self._answers.put(None)
 
@@ -307,14 +307,14 @@ class IsolatedExtraction:
             raise
 
 
-def _unpacked(data: bytes) -> Answer:
+def _unpacked(data: bytes) -> ChildReply:
     try:
-        answer = pickle.loads(data)  # noqa: S301  of a process that this one started
+        reply = pickle.loads(data)  # noqa: S301  of a process that this one started
     except Exception as error:  # noqa: BLE001 - of whatever an unpickled object does
-        return Answer(error=BuildError(f"the answer of an extraction process cannot be read ({_told(error)})"))
-    if not isinstance(answer, Answer):
-        return Answer(error=BuildError(f"an extraction process of another emofuse answered {type(answer).__name__}"))
-    return answer
+        return ChildReply(error=BuildError(f"the answer of an extraction process cannot be read ({_told(error)})"))
+    if not isinstance(reply, ChildReply):
+        return ChildReply(error=BuildError(f"an extraction process of another emofuse answered {type(reply).__name__}"))
+    return reply
 
 
 def _told(error: Exception) -> str:

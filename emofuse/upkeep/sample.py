@@ -52,7 +52,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SampleComparison:
     """What the comparison of some rows found.
 
     Attributes:
@@ -74,7 +74,7 @@ def compare_sample(
     device: str = "auto",
     streams: Sequence[StreamSpec] = (),
     seed: int = 0,
-) -> Comparison:
+) -> SampleComparison:
     """Draws rows at random, extracts them again in this process, and compares.
 
     Rows that failed are not drawn, and neither are those that the manifest holds something against, nor any whose
@@ -95,7 +95,7 @@ def compare_sample(
     cache = open_cache(as_path(path))
     extracted = {name: stream for name, stream in cache.streams.items() if not stream.layout.is_imported}
     if not extracted:
-        return Comparison(0, (), {})
+        return SampleComparison(0, (), {})
     spec = cache_spec(cache, list(extracted), streams)
     identities = {stream.name: stream_identity(stream, spec) for stream in spec.streams}
     check_streams(cache.path, extracted.values(), identities, cache.decode, cache.face)
@@ -117,7 +117,7 @@ def compare_sample(
             differences += [Difference(row, ids[rows.index(row)], name, view, what) for row, what in compared[0]]
             largest[name] = max(largest[name], compared[1])
     ordered = sorted(differences, key=lambda each: (each.row, each.stream, each.view))
-    return Comparison(len(rows), tuple(ordered), largest)
+    return SampleComparison(len(rows), tuple(ordered), largest)
 
 
 def _draw(cache: Cache, streams: Mapping[str, CachedStream], count: int, seed: int) -> list[int]:

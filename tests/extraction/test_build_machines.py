@@ -25,7 +25,7 @@ from emofuse.extraction import BuildOptions, BuildState, build_cache, cluster
 from emofuse.specs import CacheSpec
 
 SPEC = CacheSpec(block_rows=4, streams=(MeanColourSpec(), SizeSpec()))
-SCRIPT = Path(__file__).parent / "build_script.py"
+SCRIPT = Path(__file__).parents[1] / "builds" / "build_script.py"
 
 
 @pytest.fixture

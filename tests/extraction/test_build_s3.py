@@ -30,7 +30,7 @@ from emofuse.upkeep.verify import verify_cache
 SPEC = CacheSpec(block_rows=8, streams=(MeanColourSpec(), SizeSpec()))
 SMALL_BLOCKS = CacheSpec(block_rows=4, streams=SPEC.streams)  # as in the script
 BLOCKS = 10
-SCRIPT = Path(__file__).parent / "build_script.py"
+SCRIPT = Path(__file__).parents[1] / "builds" / "build_script.py"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Streams that tell on which kind of worker they ran. In a module of their own, so that workers can import them."""
+"""Streams that record on which kind of worker they ran. In a module of their own, so that workers can import them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from emofuse.specs import CustomStreamSpec
 from emofuse.streams.base import Rows, Sample
 
-LANE = "EMOFUSE_TEST_LANE"
+KIND = "EMOFUSE_TEST_WORKER_KIND"
 
 
 class NetworkSpec(CustomStreamSpec):
@@ -52,7 +52,7 @@ class Where:
         time.sleep(self._delay_s)
         rows = Rows.ok(np.zeros((len(samples), 2), dtype=np.float32))
         for row, sample in enumerate(samples):
-            rows.features[row] = os.environ.get(LANE) == "gpu", sample.image[..., 0].mean()
+            rows.features[row] = os.environ.get(KIND) == "gpu", sample.image[..., 0].mean()
         return rows
 
     def close(self) -> None:

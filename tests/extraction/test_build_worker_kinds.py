@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from lane_streams import LANE, GeometrySpec, NetworkSpec
 from processes import is_gone
+from worker_kind_streams import KIND, GeometrySpec, NetworkSpec
 
 from emofuse.cache.reader import open_cache
-from emofuse.extraction import BuildOptions, BuildState, build_cache, lanes
-from emofuse.extraction.lanes import Halves, Lane, LaneQueues, gpu_streams, open_lanes, split
+from emofuse.extraction import BuildOptions, BuildState, build_cache, worker_kinds
 from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
+from emofuse.extraction.worker_kinds import PartialResults, TaskQueues, WorkerKind, gpu_streams, split, workers_by_kind
 from emofuse.specs import BackboneSpec, CacheSpec, LbpSpec, RandomWeights
 from emofuse.status import Status
 
@@ -49,97 +49,97 @@ GPU, CPU = {"resources": {"GPU": 1.0}}, {"resources": {}}
 @pytest.mark.parametrize(
     ("workers", "wants_gpu", "expected"),
     [
-        ({"a": CPU, "b": GPU, "c": CPU}, True, {Lane.GPU: ["b"], Lane.CPU: ["a", "c"]}),
-        ({"a": CPU, "b": GPU}, False, {Lane.ANY: ["a", "b"]}),
-        ({"a": CPU, "b": CPU}, True, {Lane.ANY: ["a", "b"]}),
-        ({"a": GPU, "b": GPU}, True, {Lane.ANY: ["a", "b"]}),
-        ({"a": {}, "b": {"resources": {"GPU": 0.5}}}, True, {Lane.ANY: ["a", "b"]}),
-        ({}, True, {Lane.ANY: []}),
+        ({"a": CPU, "b": GPU, "c": CPU}, True, {WorkerKind.GPU: ["b"], WorkerKind.CPU: ["a", "c"]}),
+        ({"a": CPU, "b": GPU}, False, {WorkerKind.ANY: ["a", "b"]}),
+        ({"a": CPU, "b": CPU}, True, {WorkerKind.ANY: ["a", "b"]}),
+        ({"a": GPU, "b": GPU}, True, {WorkerKind.ANY: ["a", "b"]}),
+        ({"a": {}, "b": {"resources": {"GPU": 0.5}}}, True, {WorkerKind.ANY: ["a", "b"]}),
+        ({}, True, {WorkerKind.ANY: []}),
     ],
 )
-def test_there_are_two_lanes_where_there_are_two_kinds_of_workers(workers, wants_gpu, expected):
-    assert open_lanes(workers, wants_gpu) == expected
+def test_a_cluster_with_and_without_gpus_has_two_kinds_of_workers(workers, wants_gpu, expected):
+    assert workers_by_kind(workers, wants_gpu) == expected
 
 
 def test_a_task_is_split_by_its_streams():
     whole = task(retried={("network", 0): {1: (3, "x")}, ("geometry", 0): {2: (4, "y")}})
     parts = split(whole, frozenset({"network"}))
-    assert parts[Lane.GPU].streams == ("network",)
-    assert parts[Lane.CPU].streams == ("geometry",)
-    assert parts[Lane.GPU].retried == {("network", 0): {1: (3, "x")}}
-    assert parts[Lane.CPU].of_streams == whole.streams
-    assert split(task(streams=("network",)), frozenset({"network"})) == {Lane.GPU: task(streams=("network",))}
-    assert split(task(streams=("geometry",)), frozenset({"network"})) == {Lane.CPU: task(streams=("geometry",))}
+    assert parts[WorkerKind.GPU].streams == ("network",)
+    assert parts[WorkerKind.CPU].streams == ("geometry",)
+    assert parts[WorkerKind.GPU].retried == {("network", 0): {1: (3, "x")}}
+    assert parts[WorkerKind.CPU].of_streams == whole.streams
+    assert split(task(streams=("network",)), frozenset({"network"})) == {WorkerKind.GPU: task(streams=("network",))}
+    assert split(task(streams=("geometry",)), frozenset({"network"})) == {WorkerKind.CPU: task(streams=("geometry",))}
 
 
-def test_each_lane_gets_all_tasks_at_its_own_speed():
-    queues = LaneQueues(job(), map(task, range(5)))
-    on_gpu = [queues.take(Lane.GPU) for _ in range(6)]
-    on_cpu = [queues.take(Lane.CPU) for _ in range(6)]
+def test_each_kind_of_worker_gets_all_tasks_at_its_own_speed():
+    queues = TaskQueues(job(), map(task, range(5)))
+    on_gpu = [queues.take(WorkerKind.GPU) for _ in range(6)]
+    on_cpu = [queues.take(WorkerKind.CPU) for _ in range(6)]
     assert [part and (part.block, part.streams) for part in on_gpu] == [(i, ("network",)) for i in range(5)] + [None]
     assert [part and (part.block, part.streams) for part in on_cpu] == [(i, ("geometry",)) for i in range(5)] + [None]
 
 
 def test_tasks_of_one_kind_alone_wait_for_nobody():
-    queues = LaneQueues(job(), (task(block, ("geometry",)) for block in range(3)))
-    assert queues.take(Lane.GPU) is None
-    assert [queues.take(Lane.CPU).block for _ in range(3)] == [0, 1, 2]
+    queues = TaskQueues(job(), (task(block, ("geometry",)) for block in range(3)))
+    assert queues.take(WorkerKind.GPU) is None
+    assert [queues.take(WorkerKind.CPU).block for _ in range(3)] == [0, 1, 2]
 
 
-def test_the_faster_lane_does_not_run_away(monkeypatch):
-    monkeypatch.setattr(lanes, "_LAG", 3)
+def test_the_faster_kind_waits_for_the_slower_one(monkeypatch):
+    monkeypatch.setattr(worker_kinds, "_MOST_WAITING", 3)
     made = []
-    queues = LaneQueues(job(), (made.append(block) or task(block) for block in range(100)))
-    assert [part and part.block for part in (queues.take(Lane.GPU) for _ in range(5))] == [0, 1, 2, None, None]
+    queues = TaskQueues(job(), (made.append(block) or task(block) for block in range(100)))
+    assert [part and part.block for part in (queues.take(WorkerKind.GPU) for _ in range(5))] == [0, 1, 2, None, None]
     assert len(made) == 3
-    assert queues.take(Lane.CPU).block == 0
-    assert queues.take(Lane.GPU).block == 3
+    assert queues.take(WorkerKind.CPU).block == 0
+    assert queues.take(WorkerKind.GPU).block == 3
 
 
 def test_what_waits_for_a_kind_that_has_gone_is_done_by_any():
-    queues = LaneQueues(job(), map(task, range(2)))
-    queues.take(Lane.GPU)
-    assert queues.take(Lane.ANY).streams == ("geometry",)
-    assert queues.take(Lane.ANY).streams == ("network", "geometry")
-    assert queues.take(Lane.ANY) is None
+    queues = TaskQueues(job(), map(task, range(2)))
+    queues.take(WorkerKind.GPU)
+    assert queues.take(WorkerKind.ANY).streams == ("geometry",)
+    assert queues.take(WorkerKind.ANY).streams == ("network", "geometry")
+    assert queues.take(WorkerKind.ANY) is None
 
 
 def done(stream: str, *problems: Problem) -> BlockDone:
     return BlockDone(4, {stream: (0, 4, 0, 0, 0)}, problems)
 
 
-def test_two_halves_make_a_block():
-    parts, halves = split(task(), frozenset({"network"})), Halves()
+def test_two_partial_results_make_a_block():
+    parts, partial = split(task(), frozenset({"network"})), PartialResults()
     unreadable, own = Problem(2, "", "no picture"), Problem(1, "geometry", "odd")
-    assert halves.add(parts[Lane.CPU], done("geometry", own, unreadable)) is None
-    whole = halves.add(parts[Lane.GPU], done("network", unreadable))
+    assert partial.add(parts[WorkerKind.CPU], done("geometry", own, unreadable)) is None
+    whole = partial.add(parts[WorkerKind.GPU], done("network", unreadable))
     assert (whole.rows, whole.counts.keys()) == (4, {"network", "geometry"})
     assert whole.problems == (own, unreadable)
-    assert list(halves.left()) == []
+    assert list(partial.left()) == []
 
 
-def test_a_half_that_fails_does_not_hold_the_other_one():
-    parts, halves = split(task(), frozenset({"network"})), Halves()
+def test_a_part_that_fails_does_not_hold_the_other_one():
+    parts, partial = split(task(), frozenset({"network"})), PartialResults()
     failed = BlockFailed("rows 0-3", "out of memory")
-    assert halves.add(parts[Lane.GPU], failed) == failed
-    assert halves.add(parts[Lane.CPU], done("geometry")) == done("geometry")
-    assert halves.add(parts[Lane.GPU], done("network")) is None
-    assert halves.add(parts[Lane.CPU], failed) == failed
+    assert partial.add(parts[WorkerKind.GPU], failed) == failed
+    assert partial.add(parts[WorkerKind.CPU], done("geometry")) == done("geometry")
+    assert partial.add(parts[WorkerKind.GPU], done("network")) is None
+    assert partial.add(parts[WorkerKind.CPU], failed) == failed
 
 
-def test_a_half_whose_other_half_never_came_is_told_at_the_end():
-    parts, halves = split(task(), frozenset({"network"})), Halves()
-    halves.add(parts[Lane.GPU], done("network"))
-    assert list(halves.left()) == [done("network")]
-    assert halves.add(task(), done("network")) == done("network")  # a whole task is passed on as it is
+def test_a_part_whose_other_part_never_came_is_passed_on_at_the_end():
+    parts, partial = split(task(), frozenset({"network"})), PartialResults()
+    partial.add(parts[WorkerKind.GPU], done("network"))
+    assert list(partial.left()) == [done("network")]
+    assert partial.add(task(), done("network")) == done("network")  # a whole task is passed on as it is
 
 
 @pytest.fixture
 def start_cluster(tmp_path) -> Iterator[Callable[..., str]]:
-    """Starts a real `dask scheduler` with real workers in processes of their own: lanes -> its address."""
+    """Starts a real `dask scheduler` with real workers in processes of their own: kinds -> its address."""
     started = []
 
-    def start(*lanes_of_workers: str) -> str:
+    def start(*kinds: str) -> str:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -147,11 +147,11 @@ def start_cluster(tmp_path) -> Iterator[Callable[..., str]]:
         log = (tmp_path / "cluster.txt").open("w")
         path = os.pathsep.join(part for part in sys.path if part)
         started.append(psutil.Popen(dask, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": path}))
-        for lane in lanes_of_workers:
+        for kind in kinds:
             worker = [sys.executable, "-m", "distributed.cli.dask_worker", f"tcp://{address}", "--nthreads", "1"]
             worker += ["--no-dashboard", "--local-directory", str(tmp_path)]
-            worker += ["--resources", "GPU=1"] if lane == "gpu" else []
-            environment = {**os.environ, LANE: lane, "PYTHONPATH": path}
+            worker += ["--resources", "GPU=1"] if kind == "gpu" else []
+            environment = {**os.environ, KIND: kind, "PYTHONPATH": path}
             started.append(psutil.Popen(worker, stdout=log, stderr=log, env=environment))
         return f"tcp://{address}"
 
@@ -198,7 +198,7 @@ def test_on_a_mixed_cluster_networks_run_on_the_gpu_and_all_else_beside_it(tmp_p
 def test_workers_without_a_gpu_may_leave_a_cluster_in_the_middle(tmp_path, manifest, start_cluster):
     scheduler = start_cluster("cpu", "gpu")
     wait_for_workers(scheduler, 2)
-    [leaving] = [child for child in psutil.Process().children() if child.environ().get(LANE) == "cpu"]
+    [leaving] = [child for child in psutil.Process().children() if child.environ().get(KIND) == "cpu"]
 
     class Leave:
         def update(self, state: BuildState) -> None:

@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from build_fixtures import contents, images, in_process, manifest, refusing_store
+
+__all__ = ["contents", "images", "in_process", "manifest", "refusing_store"]

@@ -31,10 +31,11 @@ from benchmarks.contenders import Clock
 from benchmarks.limits import Ceilings, cost_of, limits, memory_bytes
 from benchmarks.results_file import RESULTS, write_result
 from benchmarks.synthetic import CLASSES, DIMS, TRAIN_ROWS, VAL_ROWS, Synthetic, make_synthetic
+from emofuse.devices import resolve_device
 from emofuse.heads.lanes import variant_of
 from emofuse.specs import ConcatHeadSpec, TrainSpec
 from emofuse.training.engine import train_group
-from emofuse.training.machine import Machine, resolve_device
+from emofuse.training.machine import Machine
 from emofuse.training.members import Fold, Member, Outcome, Table
 
 CONFIGURATIONS = (
@@ -103,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--smoke", action="store_true", help="few rows and tiny heads")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result")
     arguments = parser.parse_args(argv)
-    device = resolve_device(arguments.device)
+    device = torch.device(resolve_device(arguments.device))
     if device.type == "cpu" and not arguments.smoke:
         parser.error("2,700 heads of the paper's size ask for a GPU: use --device cuda, or --smoke to try the code")
     sizes = SMOKE if arguments.smoke else Sizes()

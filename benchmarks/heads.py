@@ -40,7 +40,8 @@ from benchmarks.growth import growth
 from benchmarks.limits import Ceilings, limits, memory_bytes
 from benchmarks.results_file import RESULTS, write_result
 from benchmarks.synthetic import CLASSES, DIMS, TRAIN_ROWS, VAL_ROWS, make_synthetic
-from emofuse.training.machine import Machine, resolve_device
+from emofuse.devices import resolve_device
+from emofuse.training.machine import Machine
 
 Contender = Callable[..., Trained]
 
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result")
     arguments = parser.parse_args(argv)
 
-    device = resolve_device(arguments.device)
+    device = torch.device(resolve_device(arguments.device))
     shapes, counts = CPU_SHAPES if device.type == "cpu" else CUDA_SHAPES, GROWTH[device.type]
     rows, repeats = arguments.rows, arguments.repeats
     if arguments.smoke:

@@ -73,6 +73,10 @@ class BuildError(EmofuseError, RuntimeError):
     """A build cannot run where it was asked to: no scheduler, no workers, or workers of another make."""
 
 
+class DeviceError(EmofuseError, RuntimeError):
+    """A device was asked for that is unknown, or that this machine does not have."""
+
+
 class TrainingError(EmofuseError, RuntimeError):
     """A run cannot be trained as asked (no rows, one class, diverged)."""
 

@@ -133,6 +133,13 @@ class Progress(Protocol):
         ...
 
 
+def format_duration(seconds: float) -> str:
+    """Return a duration as hours, minutes and seconds (`1:02:03`), or as minutes and seconds (`2:03`)."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 _FOLLOWER: ContextVar[Progress | None] = ContextVar("follower", default=None)
 
 

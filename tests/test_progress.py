@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from emofuse.progress import StepState, TrainingState, followed, step, tell
+from emofuse.progress import StepState, TrainingState, followed, format_duration, step, tell
 
 
 class Follower:
@@ -15,6 +15,11 @@ class Follower:
 
     def update(self, state):
         self.states.append(state)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (125, "2:05"), (3723, "1:02:03")])
+def test_durations_are_minutes_and_seconds_with_hours_where_there_are_some(seconds, text):
+    assert format_duration(seconds) == text
 
 
 def test_nobody_follows_unless_asked_to():

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import typer
 
+from emofuse.progress import format_duration
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
@@ -129,7 +131,7 @@ class Lines:
         self._steps.pop(name, None)
         if name in self._said_steps:
             self._said_steps.discard(name)
-            self._say(f"{name}: done in {format_seconds(seconds)}")
+            self._say(f"{name}: done in {format_duration(seconds)}")
 
     def tick(self) -> None:
         """Says a line of a step that lasts, or that work goes on without news."""
@@ -139,7 +141,7 @@ class Lines:
             picture, since = self._work
             if self._is_due(picture.line):
                 unchanged = self._clock() - since
-                without_news = f", unchanged for {format_seconds(unchanged)}" if picture.line == self._said else ""
+                without_news = f", unchanged for {format_duration(unchanged)}" if picture.line == self._said else ""
                 self._say(picture.line + without_news, said=picture.line)
 
     def stop(self) -> None:
@@ -268,19 +270,12 @@ def error_console() -> Console:
     return PlainCursorConsole(stderr=True, highlight=False)
 
 
-def format_seconds(seconds: float) -> str:
-    """`1:02:03` or `2:03`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
 def _make_bar(console: Console, picture: LivePicture) -> RenderableType:
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = [TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in ("what", "count", "speed", "left")]
     bar = Progress(columns[0], BarColumn(), *columns[1:], console=console, auto_refresh=False)
-    left = "" if picture.seconds_left is None else f"{format_seconds(picture.seconds_left)} left"
+    left = "" if picture.seconds_left is None else f"{format_duration(picture.seconds_left)} left"
     task = bar.add_task("", total=picture.total, what=picture.what, count=picture.count, speed=picture.speed, left=left)
     bar.update(task, completed=picture.done)
     return bar

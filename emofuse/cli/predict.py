@@ -31,9 +31,9 @@ def predict(
     """
     load_given_plugins(plugin)
 
+    from emofuse.devices import resolve_device
     from emofuse.predict import Predictor, find_images
     from emofuse.specs import is_random
-    from emofuse.training.machine import resolve_device
 
     def note(line: str) -> None:
         typer.echo(f"Note: {line}", err=True)
@@ -41,7 +41,7 @@ def predict(
     paths = [path for each in images for path in find_images(each, say=note)]
     unreadable = 0
     with (
-        Predictor(run, device=resolve_device(device).type) as predictor,
+        Predictor(run, device=resolve_device(device)) as predictor,
         show_progress(),
         step("predicting", len(paths), "images") as advance,
     ):

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from emofuse.cli.live import Bar, Clock, Drawn, Lines, LivePicture, OngoingStep, error_console, format_seconds, ticking
-from emofuse.progress import BuildState, Progress, State, StepState, TrainingState, followed
+from emofuse.cli.live import Bar, Clock, Drawn, Lines, LivePicture, OngoingStep, error_console, ticking
+from emofuse.progress import BuildState, Progress, State, StepState, TrainingState, followed, format_duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -111,14 +111,14 @@ def step_picture(state: StepState, *, now: StepState | None = None) -> LivePictu
     if now is not None and left is not None:
         left = max(0.0, left - (state.seconds - now.seconds))
     parts = [state.what, *([f"{count} {'' if state.unit == 'bytes' else state.unit}".strip()] if count else [])]
-    parts += [f"{format_seconds(left)} left"] if left else []
+    parts += [f"{format_duration(left)} left"] if left else []
     return LivePicture(
         what=state.what,
-        line=", ".join([*parts, f"{format_seconds(state.seconds)} so far"]),
+        line=", ".join([*parts, f"{format_duration(state.seconds)} so far"]),
         count=count.replace(" of ", "/"),
         done=state.done,
         total=state.total,
-        speed=f"{format_seconds(state.seconds)} so far",
+        speed=f"{format_duration(state.seconds)} so far",
         seconds_left=left,
     )
 
@@ -127,7 +127,7 @@ def describe_build(state: BuildState) -> str:
     """One plain line; streams with the same counts share their mention."""
     if state.rows == 0:
         return f"extracting {state.total} images"
-    left = f", {format_seconds(state.seconds_left)} left" if state.seconds_left else ""
+    left = f", {format_duration(state.seconds_left)} left" if state.seconds_left else ""
     groups: dict[str, list[str]] = {}
     for stream, counts in state.counts.items():
         groups.setdefault(format_counts(counts), []).append(stream)
@@ -138,7 +138,7 @@ def describe_build(state: BuildState) -> str:
 def describe_training(state: TrainingState) -> str:
     """One plain line."""
     of_all = f"{state.runs} runs" if state.total is None else f"{state.runs} of {state.total} runs"
-    left = "" if not state.seconds_left else f"{format_seconds(state.seconds_left)} left"
+    left = "" if not state.seconds_left else f"{format_duration(state.seconds_left)} left"
     parts = [describe_epoch(state), describe_losses(state), describe_speed(state), left]
     parts += [describe_best(state), describe_waiting(state)]
     return ", ".join([of_all, *(part for part in parts if part)])

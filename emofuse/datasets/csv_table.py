@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import polars as pl
 
-from emofuse.datasets.files import LFS_MAGIC
+from emofuse.datasets.files import is_lfs_pointer
 from emofuse.datasets.rows import (
     RESERVED,
     Faults,
@@ -130,7 +130,7 @@ def _read_table(path: Path, root: Path, wanted: Sequence[str]) -> _Table:
 
 def _header(path: Path, names: list[str]) -> list[str]:
     """Column names without spaces around them; a column without a name is called by its number."""
-    if names and names[0].startswith(LFS_MAGIC.decode()):
+    if names and is_lfs_pointer(names[0].encode()):
         raise DatasetError(f"{path}: git-lfs pointer text instead of a table; fetch the files: git lfs pull")
     header = [name.strip() or f"column_{number}" for number, name in enumerate(names, start=1)]
     twice = sorted({name for name in header if header.count(name) > 1})

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from emofuse.datasets.files import LFS_MAGIC, map_in_threads
+from emofuse.datasets.files import is_lfs_pointer, map_in_threads
 from emofuse.datasets.rows import (
     Faults,
     Files,
@@ -78,7 +78,7 @@ def _read_json(root: Path, name: str) -> Any:
         layout = "info.json, train.json, val.json, test.json, image/ and annotation/"
         raise DatasetError(f"{path}: missing. The root of an EmoSet holds {layout}{hint}")
     text = path.read_bytes()
-    if text.startswith(LFS_MAGIC):
+    if is_lfs_pointer(text):
         raise DatasetError(f"{path}: git-lfs pointer text instead of JSON; fetch the files: git lfs pull")
     try:
         return json.loads(text.decode("utf-8-sig"), object_pairs_hook=_mapping)
@@ -198,7 +198,7 @@ def _read_annotation(files: Files, path: str) -> dict[str, Any] | str | None:
 
 def _load_annotation(files: Files, path: str) -> dict[str, Any]:
     text = files.read(path)
-    if text.startswith(LFS_MAGIC):
+    if is_lfs_pointer(text):
         raise ValueError("git-lfs pointer text instead of JSON")
     return _attributes(json.loads(text))
 

@@ -21,12 +21,17 @@ from typing import NamedTuple, TypeVar
 from emofuse.datasets.content_stores import content_stores
 from emofuse.datasets.names import printable
 
-LFS_MAGIC = b"version https://git-lfs"
+_LFS_START = b"version https://git-lfs"
 LFS_MAX_BYTES = 1024  # a pointer file is smaller by the specification of git-lfs
 _THREADS = 16
 _ROWS_PER_TASK = 4096
 
 T = TypeVar("T")
+
+
+def is_lfs_pointer(start: bytes) -> bool:
+    """Return whether the first bytes of a file are those of a git-lfs pointer, the text that stands for a file."""
+    return start.startswith(_LFS_START)
 
 
 class FileFault(StrEnum):
@@ -191,7 +196,7 @@ class DatasetFiles:
         stamp = FileStamp(found.st_size, found.st_mtime_ns)
         if found.st_size == 0:
             return FileFault.EMPTY, stamp
-        is_pointer = found.st_size < LFS_MAX_BYTES and self.read(path).startswith(LFS_MAGIC)
+        is_pointer = found.st_size < LFS_MAX_BYTES and is_lfs_pointer(self.read(path))
         return (FileFault.LFS_POINTER if is_pointer else None), stamp
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import cast
 
-from emofuse.datasets.files import LFS_MAGIC, LFS_MAX_BYTES, Entry, FileFault, FileStamp, Look, map_in_threads
+from emofuse.datasets.files import LFS_MAX_BYTES, Entry, FileFault, FileStamp, Look, is_lfs_pointer, map_in_threads
 from emofuse.stores import RemotePath, list_objects
 
 
@@ -91,7 +91,7 @@ class RemoteFiles:
             return (FileFault.NOT_A_FILE if path in self._folders else FileFault.MISSING), None
         if stamp.bytes == 0:
             return FileFault.EMPTY, stamp
-        is_pointer = stamp.bytes < LFS_MAX_BYTES and self.read(path).startswith(LFS_MAGIC)
+        is_pointer = stamp.bytes < LFS_MAX_BYTES and is_lfs_pointer(self.read(path))
         return (FileFault.LFS_POINTER if is_pointer else None), stamp
 
     def looks(self, paths: Sequence[str]) -> Iterator[Look]:

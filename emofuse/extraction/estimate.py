@@ -24,7 +24,7 @@ from emofuse.extraction.execution import build_device, count_workers
 from emofuse.extraction.options import BuildOptions
 from emofuse.extraction.plan import BuildPlan, Missing, plan_build
 from emofuse.extraction.worker import cap_native_threads
-from emofuse.progress import step
+from emofuse.progress import format_duration, step
 from emofuse.specs import CacheSpec
 from emofuse.stores import as_path
 from emofuse.streams.base import dimensions_of, shape_of
@@ -64,14 +64,12 @@ class BuildEstimate:
         if self.rows == 0:
             return ["complete, nothing to do"]
         speed = self.rows / self.seconds
-        minutes, seconds = divmod(round(self.seconds), 60)
-        hours, minutes = divmod(minutes, 60)
-        took = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
         amount = f"{self.bytes / 1e9:.2f} GB" if self.bytes >= 1e9 else f"{self.bytes / 1e6:.2f} MB"
         room = "" if self.free_bytes is None else f", {self.free_bytes / 1e9:.2f} GB are free"
+        how = f"{self.workers} workers, {speed:.1f} images/s (measured on {self.sampled} images)"
         return [
             f"{self.rows} images to extract in {self.blocks} blocks: {', '.join(self.streams)}",
-            f"about {took} with {self.workers} workers, {speed:.1f} images/s (measured on {self.sampled} images)",
+            f"about {format_duration(self.seconds)} with {how}",
             f"{amount} to write{room}; at most {self.files} files in a folder",
         ]
 

@@ -11,7 +11,7 @@ from emofuse.extraction import pool
 from emofuse.extraction.options import BuildOptions
 from emofuse.extraction.plan import BuildPlan
 from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob
-from emofuse.extraction.worker import close_extractor, compute_block, describe_streams, resolve_device
+from emofuse.extraction.worker import close_extractor, compute_block, describe_streams, device_for_streams
 from emofuse.specs import CacheSpec
 
 
@@ -58,16 +58,17 @@ def build_device(plan: BuildPlan, spec: CacheSpec, options: BuildOptions) -> str
     """Where the streams that lack something run: cpu, cuda or cuda:N.
 
     Raises:
-        BuildError: cuda was asked for and there is none.
+        DeviceError: there is no such device.
     """
-    return resolve_device(options.device, [stream for stream in spec.streams if plan.lacks(stream.name)])
+    return device_for_streams(options.device, [stream for stream in spec.streams if plan.lacks(stream.name)])
 
 
 def count_workers(plan: BuildPlan, spec: CacheSpec, options: BuildOptions) -> int:
     """How many workers share a build, no more than there are blocks to compute.
 
     Raises:
-        BuildError: the scheduler cannot be reached, or cuda was asked for and there is none.
+        BuildError: the scheduler cannot be reached.
+        DeviceError: there is no such device.
     """
     if options.in_this_process:
         return 1

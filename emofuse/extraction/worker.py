@@ -22,6 +22,7 @@ from emofuse.cache.layout import StreamLayout
 from emofuse.cache.writer import read_layouts_once, write_block
 from emofuse.checksum import crc32c
 from emofuse.datasets.manifest import FILE_COLUMNS
+from emofuse.devices import resolve_device
 from emofuse.errors import BuildError, CacheError, UnwritableCacheError
 from emofuse.extraction.seen import UNKNOWN, SeenFiles
 from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
@@ -86,22 +87,13 @@ def close_extractor() -> None:
         _opened.clear()
 
 
-def resolve_device(device: str, streams: Sequence[StreamSpec]) -> str:
-    """`auto` becomes cuda if there is one and a stream could use it. Streams without weights do not load torch.
+def device_for_streams(device: str, streams: Sequence[StreamSpec]) -> str:
+    """Return the device that streams run on: the CPU if none of them can use a GPU, without importing torch.
 
     Raises:
-        BuildError: cuda was asked for and there is none.
+        DeviceError: a stream can use the device that was asked for, and this machine does not have it.
     """
-    if device == "cpu" or not any(may_use_gpu(spec) for spec in streams):
-        return "cpu"
-    import torch
-
-    found = torch.cuda.is_available()
-    if device.startswith("cuda") and not found:
-        raise BuildError(f"{platform.node()}: device {device} was asked for, and torch finds no GPU. Use --device cpu.")
-    if device == "auto":
-        return "cuda" if found else "cpu"
-    return device
+    return resolve_device(device) if any(may_use_gpu(spec) for spec in streams) else "cpu"
 
 
 # One extractor at most, by what it was opened for: blocks that miss other streams need another one, and the plan
@@ -223,7 +215,7 @@ def _open_extractor(job: BuildJob, names: tuple[str, ...]) -> Extractor:
         close_extractor()
         streams = job.streams(names)
         _check_same_machine(job, streams)
-        _opened[key] = Extractor(streams, job.spec, device=resolve_device(job.device, streams))
+        _opened[key] = Extractor(streams, job.spec, device=device_for_streams(job.device, streams))
         if job.one_thread:
             cap_native_threads()
     return _opened[key]

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
+from emofuse.datasets.files import is_lfs_pointer
 from emofuse.datasets.names import SUFFIXES
 from emofuse.datasets.png import without_long_metadata
 from emofuse.errors import DecodeError
@@ -118,7 +119,7 @@ def _check_is_no_text(data: bytes) -> None:
     if not data:
         raise DecodeError("empty file")
     start = data[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if start.startswith(b"version https://git-lfs"):
+    if is_lfs_pointer(start):
         raise DecodeError("git-lfs pointer text instead of the picture: run `git lfs pull` in the dataset")
     if start.startswith((b"<!doctype html", b"<html")):
         raise DecodeError("an HTML page instead of a picture (a failed download?)")

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from emofuse.devices import resolve_device
 from emofuse.errors import WeightsError
 from emofuse.profile.conditions import available_cores, describe_conditions
 from emofuse.profile.figures import ConfigurationFigures, Profile
@@ -26,7 +27,6 @@ from emofuse.profile.timing import Repeats
 from emofuse.progress import step
 from emofuse.specs import CacheSpec, PipelineSpec, RandomWeights, is_random
 from emofuse.streams import stream_weights
-from emofuse.training.machine import resolve_device
 
 __all__ = ["Profile", "ProfileOptions", "Repeats", "profile_pipeline"]
 
@@ -72,12 +72,12 @@ def profile_pipeline(
 
     Raises:
         DatasetError: no image where the options say.
-        TrainingError: no such device.
+        DeviceError: no such device.
         CacheError: the cache cannot be read, or lacks blocks.
         SpecError: the cache lacks a stream.
         ProfileError: a configuration cannot be measured; with the reason.
     """
-    device = str(resolve_device(options.device))
+    device = resolve_device(options.device)
     threads = options.threads or available_cores()
     cache_spec, notes = stand_in_weights(spec.cache)
     classes, rows_notes = _count_classes(spec, options)

@@ -21,8 +21,11 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+import torch
+
 from emofuse.cache.reader import Cache
 from emofuse.datasets.split_needs import USES
+from emofuse.devices import resolve_device
 from emofuse.errors import TrainingError
 from emofuse.progress import Progress, followed, step
 from emofuse.report import ReportFiles, SearchSummary
@@ -41,7 +44,7 @@ from emofuse.sweep.store import ResultsFolder
 from emofuse.sweep.waves import only_missing, plan_search, searched_runs
 from emofuse.training.data import TrainingData
 from emofuse.training.divergence import Divergence
-from emofuse.training.machine import Machine, default_memory_bytes, resolve_device
+from emofuse.training.machine import Machine, default_memory_bytes
 from emofuse.training.runs import try_runs
 
 Say = Callable[[str], None]
@@ -204,7 +207,7 @@ def open_trainer(cache: Cache, spec: SweepSpec, options: SweepOptions) -> Iterat
     """What trains the search: this process, or the workers of a scheduler.
 
     Raises:
-        TrainingError: no such device.
+        DeviceError: no such device.
         BuildError: no such scheduler, or it has no workers of this make.
     """
     if options.scheduler is not None:
@@ -216,7 +219,7 @@ def open_trainer(cache: Cache, spec: SweepSpec, options: SweepOptions) -> Iterat
         ) as workers:
             yield workers
         return
-    device = resolve_device(options.device)
+    device = torch.device(resolve_device(options.device))
     memory_bytes = options.memory_bytes or default_memory_bytes(device)
     data = TrainingData.of(cache, spec.base.split, memory_bytes=memory_bytes)
     yield LocalTrainer(data, Machine.of(device))

@@ -20,6 +20,7 @@ import torch
 from distributed import Client, Future, KilledWorker, as_completed, get_worker
 
 from emofuse.cache.reader import Cache, open_cache
+from emofuse.devices import resolve_device
 from emofuse.errors import BuildError, EmofuseError, TrainingError
 from emofuse.extraction.cluster import remote_client
 from emofuse.specs import SplitSpec
@@ -27,7 +28,7 @@ from emofuse.specs.plugins import PluginFile, load_sent, loaded_plugins
 from emofuse.sweep.store import RunRow
 from emofuse.sweep.waves import OnRows, SearchedWave, device_name, train_rows, versions
 from emofuse.training.data import TrainingData
-from emofuse.training.machine import Machine, default_memory_bytes, resolve_device
+from emofuse.training.machine import Machine, default_memory_bytes
 from emofuse.training.rates import Rates, measure_rates
 
 GPU = "GPU"
@@ -168,7 +169,7 @@ _one_wave_at_a_time = threading.Lock()
 
 def describe_worker(device: str) -> WorkerFacts:
     """What the planning process must know of this worker."""
-    where = resolve_device(device)
+    where = torch.device(resolve_device(device))
     return WorkerFacts(
         host=platform.node(),
         device=str(where),
@@ -188,7 +189,7 @@ def train_task(task: WaveTask) -> list[RunRow]:
         _use_own_threads()
         for plugin in task.plugins:
             load_sent(str(plugin.path), plugin.sha256)
-        return train_rows(_open_data(task), task.wave, Machine.of(resolve_device(task.device)))
+        return train_rows(_open_data(task), task.wave, Machine.of(torch.device(resolve_device(task.device))))
 
 
 def _open_data(task: WaveTask) -> TrainingData:

@@ -17,12 +17,13 @@ import torch
 
 from emofuse.datasets.split_needs import USES, check_fold_rows, check_labels, check_splits, is_drawn
 from emofuse.datasets.splits import cross_validation_folds, make_splits
+from emofuse.devices import resolve_device
 from emofuse.errors import TrainingError
 from emofuse.features import ACTION_UNITS, LEAST_NEUTRAL_ROWS, LEAST_ROWS, Scaling, check_finite, neutral_rows
 from emofuse.specs import RunSpec, SplitSpec, digest
 from emofuse.specs.runs import settled
 from emofuse.training.columns import Column, Columns
-from emofuse.training.machine import default_memory_bytes, resolve_device
+from emofuse.training.machine import default_memory_bytes
 from emofuse.training.members import Fold, Member, Table
 from emofuse.training.streaming import Window
 
@@ -86,7 +87,7 @@ class TrainingData:
             memory_bytes: that training may use; by default a share of what the device `auto` has.
             columns: of the same cache and memory, to share with another split what has been read.
         """
-        return cls(cache, split, memory_bytes or default_memory_bytes(resolve_device("auto")), columns)
+        return cls(cache, split, memory_bytes or default_memory_bytes(torch.device(resolve_device("auto"))), columns)
 
     def digest(self, spec: RunSpec, *, rows: str | None = None) -> str:
         """Identity of a run: all that changes its weights and scores, but the machine.

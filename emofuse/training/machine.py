@@ -7,8 +7,6 @@ from pathlib import Path
 
 import torch
 
-from emofuse.errors import TrainingError
-
 HOST_SHARE, DEVICE_SHARE = 0.5, 0.8
 _CONTROL_GROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
@@ -36,24 +34,6 @@ class Machine:
         Graphs are asked for by hand (`Machine(device, graphs=True)`) until they have been measured on a GPU.
         """
         return cls(device, products=torch.bfloat16 if device.type == "cuda" else None)
-
-
-def resolve_device(device: str) -> torch.device:
-    """`auto` is the current CUDA device where there is one, else the CPU.
-
-    Raises:
-        TrainingError: a device that torch does not know or does not see.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    name, _, number = device.partition(":")
-    if device != "cpu" and (name != "cuda" or not (number.isdecimal() or device == "cuda")):
-        raise TrainingError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N")
-    if device == "cpu":
-        return torch.device("cpu")
-    if not torch.cuda.is_available() or int(number or 0) >= torch.cuda.device_count():
-        raise TrainingError(f"device {device!r} was asked for, but torch sees no such CUDA device; use cpu or auto")
-    return torch.device("cuda", int(number) if number else torch.cuda.current_device())
 
 
 def default_memory_bytes(device: torch.device) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from emofuse.errors import TrainingError
+from emofuse.progress import format_duration
 from emofuse.specs import KernelRidgeHeadSpec, RunSpec
 from emofuse.training.columns import Column
 from emofuse.training.costs import Cost, group_operations, head_cost
@@ -80,11 +81,11 @@ class Plan:
             seconds = sum(wave.seconds for wave in own)
             lines.append(
                 f"{title:<{wide}} {count:>6} {len(own):>6} {parameters / 1e6:>10.1f} M {memory / 1e9:>9.2f} GB "
-                f"{_duration(seconds):>9}"
+                f"{format_duration(seconds):>9}"
             )
         lines.append(
             f"{heads} heads in {len(self.groups)} groups and {len(waves)} waves, about "
-            f"{_duration(sum(wave.seconds for wave in waves))}, within {self.memory_bytes / 1e9:.2f} GB"
+            f"{format_duration(sum(wave.seconds for wave in waves))}, within {self.memory_bytes / 1e9:.2f} GB"
         )
         return "\n".join(lines)
 
@@ -310,9 +311,3 @@ class _Group:
 
     def _used_folds(self, members: Sequence[int]) -> set[int]:
         return {self._fold_of[index] for index in members}
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -14,7 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from emofuse.datasets.split_needs import USES
+from emofuse.devices import resolve_device
 from emofuse.errors import TrainingError
 from emofuse.progress import step
 from emofuse.results import RunRecord, read_record, rename_run, run_dir, write_run
@@ -22,7 +25,7 @@ from emofuse.specs import RunSpec, canonical_json
 from emofuse.training.data import TrainingData, rows_digest
 from emofuse.training.divergence import Divergence, divergence_path, read_divergence, write_divergence
 from emofuse.training.engine import OnEpoch
-from emofuse.training.machine import Machine, default_memory_bytes, resolve_device
+from emofuse.training.machine import Machine, default_memory_bytes
 from emofuse.training.planning import plan_runs
 from emofuse.training.scoring import score_wave, split_rows
 from emofuse.training.tally import TrainingTally
@@ -142,7 +145,7 @@ def try_runs(
     Raises:
         EmofuseError: as `train_runs`, but not of runs that diverge.
     """
-    where = resolve_device(device)
+    where = torch.device(resolve_device(device))
     training = _Training(cache, runs, Machine.of(where), on_run, on_epoch)
     identified = _identify(cache, specs, memory_bytes or default_memory_bytes(where))
     missing: list[_Identified] = []

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from emofuse.devices import resolve_device
 from emofuse.errors import ResultsError
 from emofuse.features import Scaling, derived_features
 from emofuse.heads import load_head_weights
@@ -19,7 +20,6 @@ from emofuse.heads.lanes import Batch
 from emofuse.results import RunRecord, read_record, read_weights
 from emofuse.specs import RunSpec, parse_spec
 from emofuse.status import Status, Step
-from emofuse.training.machine import resolve_device
 from emofuse.training.validation import predict_probs
 
 
@@ -74,7 +74,7 @@ def load_head(folder: Path, *, device: str = "cpu") -> TrainedHead:
 
     Raises:
         ResultsError: no run there, or its weights do not fit its record.
-        TrainingError: no such device.
+        DeviceError: no such device.
     """
     record, arrays = read_record(folder), read_weights(folder)
     spec = _run_spec(record)

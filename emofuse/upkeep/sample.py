@@ -14,7 +14,7 @@ from emofuse.cache.cached_stream import CachedStream
 from emofuse.cache.reader import Cache, open_cache
 from emofuse.cache.stale import check_streams
 from emofuse.datasets.rows import follows_links, open_files
-from emofuse.extraction.worker import resolve_device
+from emofuse.extraction.worker import device_for_streams
 from emofuse.specs import StreamSpec
 from emofuse.status import Status
 from emofuse.stores import as_path
@@ -107,7 +107,7 @@ def compare_sample(
     ids = [cache.manifest.table["sample_id"][row] for row in rows]
     differences: list[Difference] = []
     largest = dict.fromkeys(extracted, 0.0)
-    with Extractor(spec.streams, spec, device=resolve_device(device, spec.streams)) as extractor:
+    with Extractor(spec.streams, spec, device=device_for_streams(device, spec.streams)) as extractor:
         found = extractor.extract_views(paths, ids, range(spec.views))
     for view, extraction in found.items():
         for name, stream in extracted.items():

@@ -7,9 +7,10 @@ import re
 import zipfile
 from pathlib import Path
 
+from emofuse.datasets.files import is_lfs_pointer
+
 _HEAD_BYTES = 1024
 _WEB_PAGE = re.compile(rb"^\s*(<!--.*?-->\s*)?<(!doctype\s+html|html|head|body|\?xml)\b", re.IGNORECASE | re.DOTALL)
-_LFS_POINTER = b"version https://git-lfs"
 
 
 def hash_file(path: Path) -> str:
@@ -26,7 +27,7 @@ def why_no_model(path: Path) -> str | None:
         return "is empty"
     if is_web_page(head):
         return "is a web page, not a model (a login page, an error page or a proxy's?)"
-    if head.startswith(_LFS_POINTER):
+    if is_lfs_pointer(head):
         return "is a git-lfs pointer, not the file it stands for (run: git lfs pull)"
     return None
 

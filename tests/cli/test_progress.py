@@ -13,7 +13,7 @@ import time
 import pytest
 from rich.console import Console
 
-from emofuse.cli.live import Bar, Lines, format_seconds
+from emofuse.cli.live import Bar, Lines
 from emofuse.cli.progress import (
     ShownProgress,
     describe_build,
@@ -293,11 +293,6 @@ def test_a_step_after_an_error_is_not_shown_any_more(log, lines, clock, capsys):
     with pytest.raises(OSError, match="no"):
         fails()
     assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (125, "2:05"), (3723, "1:02:03")])
-def test_times(seconds, text):
-    assert format_seconds(seconds) == text
 
 
 def test_counts_leave_out_what_is_zero():

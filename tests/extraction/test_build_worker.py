@@ -9,7 +9,7 @@ import pytest
 from cheap_streams import MeanColourSpec, SizeSpec
 
 from emofuse.cache.structure import add_stream, create_cache
-from emofuse.errors import BuildError
+from emofuse.errors import DeviceError
 from emofuse.extraction import pool, worker
 from emofuse.extraction.plan import plan_build
 from emofuse.extraction.worker import (
@@ -18,7 +18,7 @@ from emofuse.extraction.worker import (
     close_extractor,
     compute_block,
     describe_streams,
-    resolve_device,
+    device_for_streams,
 )
 from emofuse.specs import BackboneSpec, CacheSpec, LbpSpec, RandomWeights, digest
 
@@ -96,22 +96,23 @@ def test_what_goes_wrong_in_the_cache_is_told_apart(job, plan, manifest):
     [
         ("auto", [LbpSpec()], True, "cpu"),
         ("cuda", [LbpSpec()], False, "cpu"),
-        ("auto", [LbpSpec(), BACKBONE], True, "cuda"),
+        ("auto", [LbpSpec(), BACKBONE], True, "cuda:0"),
         ("auto", [LbpSpec(), BACKBONE], False, "cpu"),
-        ("auto", [SizeSpec()], True, "cuda"),
-        ("cuda:1", [BACKBONE], True, "cuda:1"),
+        ("auto", [SizeSpec()], True, "cuda:0"),
+        ("cuda:0", [BACKBONE], True, "cuda:0"),
         ("cpu", [BACKBONE], True, "cpu"),
     ],
 )
 def test_the_device_of_a_build(monkeypatch, device, streams, has_gpu, expected):
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: has_gpu)))
-    assert resolve_device(device, streams) == expected
+    cuda = SimpleNamespace(is_available=lambda: has_gpu, device_count=lambda: 1, current_device=lambda: 0)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    assert device_for_streams(device, streams) == expected
 
 
 def test_a_gpu_that_is_not_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: False)))
-    with pytest.raises(BuildError, match=r"device cuda was asked for, and torch finds no GPU\. Use --device cpu"):
-        resolve_device("cuda", [BACKBONE])
+    with pytest.raises(DeviceError, match=r"device 'cuda' was asked for, but torch on .* sees no such CUDA device"):
+        device_for_streams("cuda", [BACKBONE])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from emofuse.errors import TrainingError
 from emofuse.heads import load_head_weights
 from emofuse.specs import (
     AttentionHeadSpec,
@@ -22,7 +21,7 @@ from emofuse.specs import (
 from emofuse.training import validation
 from emofuse.training.batches import batch_sizes
 from emofuse.training.engine import _Course, train_group
-from emofuse.training.machine import Machine, resolve_device
+from emofuse.training.machine import Machine
 from emofuse.training.members import Fold, Member
 from emofuse.training.metrics import classification_metrics
 from emofuse.training.trained import head_probs
@@ -235,32 +234,13 @@ def test_weights_of_another_head_are_refused(make_table):
         load_head_weights(SMALL, {"b": 6}, 2, weights)
 
 
-def test_devices(monkeypatch):
-    assert resolve_device("cpu") == CPU
-    with pytest.raises(TrainingError, match="device 'gpu' is unknown; use auto, cpu, cuda or cuda:N"):
-        resolve_device("gpu")
-    with pytest.raises(TrainingError, match="device 'meta' is unknown"):
-        resolve_device("meta")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert resolve_device("auto") == CPU
-    with pytest.raises(TrainingError, match="device 'cuda:1' was asked for, but torch sees no such CUDA device"):
-        resolve_device("cuda:1")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    assert resolve_device("auto") == torch.device("cuda", 1)
-    assert resolve_device("cuda:0") == torch.device("cuda", 0)
-    with pytest.raises(TrainingError, match="device 'cuda:2' was asked for, but torch sees no such CUDA device"):
-        resolve_device("cuda:2")
-
-
 @pytest.mark.gpu
 def test_a_gpu_learns_the_same_and_repeats_itself(make_table):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     table, noisy = two_cues(make_table, 1000, 0), SMALL.model_copy(update={"dropout": 0.2})
     before = torch.cuda.get_rng_state()
-    histories = [Trained(table, 700, noisy, device=resolve_device("cuda")).outcome.history for _ in range(2)]
+    histories = [Trained(table, 700, noisy, device=torch.device("cuda")).outcome.history for _ in range(2)]
     assert histories[0] == histories[1]
     assert torch.equal(torch.cuda.get_rng_state(), before)
     assert histories[0][-1]["val_accuracy"] > 0.95

@@ -48,7 +48,7 @@ class RunRecord:
         dataset: the manifest's info.
         streams: name -> {kind, digest, dim, weights: {kind, name, sha256} or null, used_dim}.
         rows: split -> {"rows": n, "missing": {stream: {status name: count}}}.
-        metrics: split -> metrics as `emofuse.training.metrics` computes them.
+        metrics: split -> metrics as `emofuse.metrics.classification` computes them.
         history: one entry an epoch: {epoch, train_loss, val_loss, val_accuracy, val_macro_f1}.
         best_epoch: the epoch whose weights were kept, counted from 1.
         parameters: trainable parameters of the head.

@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from emofuse.errors import TrainingError
 from emofuse.heads.lanes import key_of, stream_of
+from emofuse.metrics.classification import classification_metrics
 from emofuse.solvers.kernels import Kernel, StreamRows, stream_kernel, weighted_sum
 from emofuse.solvers.logistic import solve_logistic
 from emofuse.solvers.ridge import Spectrum, nystroem_map, penalty_grid
@@ -33,7 +34,6 @@ from emofuse.solvers.temperature import fit_temperature
 from emofuse.specs import EXACT_HEADS, HeadSpec, KernelRidgeHeadSpec, LogisticHeadSpec
 from emofuse.training.machine import Machine
 from emofuse.training.members import Fold, Member, Outcome, Table, check_group
-from emofuse.training.metrics import classification_metrics
 from emofuse.training.streaming import Blocks
 
 OnStep = Callable[[int, Mapping[int, Mapping[str, Any]]], None]

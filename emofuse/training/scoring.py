@@ -21,6 +21,7 @@ import emofuse
 from emofuse.datasets.splits import SPLITS
 from emofuse.features import ACTION_UNITS, LEAST_ROWS, Scaling
 from emofuse.heads import load_head_weights
+from emofuse.metrics.classification import classification_metrics
 from emofuse.results import Predictions, RunRecord
 from emofuse.specs import RunSpec
 from emofuse.specs.plugins import recorded
@@ -28,7 +29,6 @@ from emofuse.status import Status
 from emofuse.streams.action_units import MEASUREMENTS
 from emofuse.training.columns import Column
 from emofuse.training.data import TrainingData
-from emofuse.training.metrics import classification_metrics
 from emofuse.training.notes import FarValues, run_notes
 from emofuse.training.trained import head_probs
 from emofuse.training.validation import EVAL_ROWS

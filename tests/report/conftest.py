@@ -21,7 +21,7 @@ REGISTRY = {"places365", "resnet50"}
 
 
 def score(labels: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Metrics in the form of `emofuse.training.metrics`."""
+    """Metrics in the form of `emofuse.metrics.classification`."""
     confusion = np.zeros((len(classes), len(classes)), dtype=int)
     np.add.at(confusion, (labels, predicted), 1)
     total, hit = confusion.sum(), np.diag(confusion)

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from emofuse.heads.dropout import OFFSETS, named_generator, tape_offset
 from emofuse.heads.lanes import key_of
-from emofuse.training.metrics import classification_metrics
+from emofuse.metrics.classification import classification_metrics
 
 # ------------------------------------------------------------------------------------------------------------- heads
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from emofuse.heads import load_head_weights
+from emofuse.metrics.classification import classification_metrics
 from emofuse.specs import (
     AttentionHeadSpec,
     ConcatHeadSpec,
@@ -23,7 +24,6 @@ from emofuse.training.batches import batch_sizes
 from emofuse.training.engine import _Course, train_group
 from emofuse.training.machine import Machine
 from emofuse.training.members import Fold, Member
-from emofuse.training.metrics import classification_metrics
 from emofuse.training.trained import head_probs
 
 CPU = torch.device("cpu")

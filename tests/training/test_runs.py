@@ -14,6 +14,7 @@ from emofuse import results
 from emofuse.cache.reader import CachedStream, open_cache
 from emofuse.datasets.splits import stratified_split
 from emofuse.errors import IncompleteCacheError, ResultsError, SpecError, TrainingError
+from emofuse.metrics.classification import classification_metrics
 from emofuse.predict import missing_streams
 from emofuse.progress import StepState, TrainingState, followed
 from emofuse.results import read_predictions, read_record, read_weights, run_dir
@@ -23,7 +24,6 @@ from emofuse.training import runs as runs_module
 from emofuse.training.data import TrainingData, rows_digest
 from emofuse.training.divergence import Divergence, divergence_path
 from emofuse.training.machine import Machine
-from emofuse.training.metrics import classification_metrics
 from emofuse.training.notes import beats_chance
 from emofuse.training.runs import train_run, train_runs, try_runs
 from emofuse.training.trained import load_head

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
 
-from emofuse.training.metrics import classification_metrics
+from emofuse.metrics.classification import classification_metrics
 
 
 def random_case(seed, rows, classes, *, used):

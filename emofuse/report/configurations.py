@@ -324,13 +324,20 @@ def _check_scored(records: Collection[RunRecord], where: str) -> None:
 
 
 def _check_repeats(groups: Iterable[Sequence[RunRecord]], where: str) -> None:
+    """Raise unless every repeat of a configuration is there once; all that are there twice are named together."""
+    twins = []
     for runs in groups:
         seen: dict[Repeat, RunRecord] = {}
         for run in runs:
             twin = seen.setdefault(repeat_of(run), run)
             if twin is not run:
-                raise ResultsError(
-                    f"{where}: two runs of {run.name!r} have the same spec and seeds but were trained on other labels "
-                    f"or splits: {twin.digest[:16]} (made {twin.created}) and {run.digest[:16]} (made {run.created}). "
-                    "Delete the folder of the one that no longer holds"
+                former, later = sorted((twin, run), key=lambda record: record.created)
+                twins.append(
+                    f"{run.name!r}: {former.digest[:16]} (made {former.created}) "
+                    f"and {later.digest[:16]} (made {later.created})"
                 )
+    if twins:
+        raise ResultsError(
+            f"{where}: runs have the same spec and seeds but were trained on other labels or splits, or by another "
+            f"release of emofuse: {'; '.join(twins)}. Delete the folders of those that no longer hold"
+        )

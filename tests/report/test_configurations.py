@@ -160,15 +160,19 @@ def test_runs_of_two_datasets_are_refused(make):
         group_runs(runs, "here")
 
 
-def test_two_runs_of_one_spec_and_seed_are_refused(make):
-    first, second = make("a"), make("a")
+def test_two_runs_of_one_spec_and_seed_are_refused_all_at_once(make):
+    first, second, other, twin = make("a"), make("a"), make("b"), make("b")
+
+    def pair(former, later):
+        return f"{former.digest[:16]} (made {former.created}) and {later.digest[:16]} (made {later.created})"
+
     message = (
-        "here: two runs of 'a' have the same spec and seeds but were trained on other labels or splits: "
-        f"{first.digest[:16]} (made {first.created}) and {second.digest[:16]} (made {second.created}). "
-        "Delete the folder of the one that no longer holds"
+        "here: runs have the same spec and seeds but were trained on other labels or splits, or by another release of "
+        f"emofuse: 'a': {pair(first, second)}; 'b': {pair(other, twin)}. "
+        "Delete the folders of those that no longer hold"
     )
     with pytest.raises(ResultsError, match=f"^{re.escape(message)}$"):
-        group_runs([second, first], "here")
+        group_runs([second, first, twin, other], "here")
 
 
 def test_a_run_without_test_metrics_is_refused(make):

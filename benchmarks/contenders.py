@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.synthetic import CLASSES, Synthetic
 from emofuse.heads import load_head_weights
-from emofuse.heads.lanes import Batch
+from emofuse.heads.members import HeadBatch
 from emofuse.specs import ConcatHeadSpec, TrainSpec
 from emofuse.training.engine import train_group
 from emofuse.training.machine import Machine
@@ -323,14 +323,14 @@ def sklearn_mlp(work: Work, *, score: bool) -> Trained:
 def emofuse_group(work: Work, *, products: torch.dtype | None, graphs: bool = False, score: bool) -> Trained:
     """(e) `train_group`."""
     shape, clock = work.shape, Clock()
-    outcomes = train_group(
+    results = train_group(
         work.data.table,
         [work.fold],
         [member_of(shape, tuple(work.dims), seed) for seed in range(shape.heads)],
         Machine(work.device, products=products, graphs=graphs),
         on_epoch=lambda *_: clock.epoch_done(),
     )
-    heads = [load_head_weights(shape.head, work.dims, CLASSES, outcome.weights) for outcome in outcomes[:SCORED]]
+    heads = [load_head_weights(shape.head, work.dims, CLASSES, result.weights) for result in results[:SCORED]]
     scored = tuple(_accuracy_of_engine(work, head.to(work.device)) for head in heads) if score else ()
     return Trained(shape.heads, clock.seconds, _rows_timed(work), parameters_of(heads[0]), scored)
 
@@ -372,7 +372,7 @@ def _accuracy_of_engine(work: Work, head: nn.Module) -> float:
             scaled = work.data.scaling[stream].apply(tensor[rows].numpy(), ones.numpy())
             features[stream] = torch.from_numpy(scaled).unsqueeze(0).to(work.device)
             valid[stream] = ones.unsqueeze(0).to(work.device)
-        right += int((predict_probs(head, Batch(features, valid))[0].argmax(1) == table.labels[rows].numpy()).sum())
+        right += int((predict_probs(head, HeadBatch(features, valid))[0].argmax(1) == table.labels[rows].numpy()).sum())
     return right / len(work.data.val)
 
 

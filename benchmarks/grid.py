@@ -9,8 +9,8 @@
 - `grid`: the paper's search, 540 configurations in five folds, 2,700 heads, 30 epochs at batch 1024. Goal: 600 s.
 
 Features are synthetic (`benchmarks.synthetic`), of EmoSet-118K's size. Written after each part, and in `grid` after
-each wave: `benchmarks/results/grid.json`. A grid that its time limit ends early says so, with what all would have taken
-by the arithmetic that is left.
+each group: `benchmarks/results/grid.json`. A grid that its time limit ends early says so, with what all would have
+taken by the arithmetic that is left.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from benchmarks.limits import Ceilings, cost_of, limits, memory_bytes
 from benchmarks.results_file import RESULTS, write_result
 from benchmarks.synthetic import CLASSES, DIMS, TRAIN_ROWS, VAL_ROWS, Synthetic, make_synthetic
 from emofuse.devices import resolve_device
-from emofuse.heads.lanes import variant_of
+from emofuse.heads.members import variant_of
 from emofuse.specs import ConcatHeadSpec, TrainSpec
 from emofuse.training.engine import train_group
 from emofuse.training.machine import Machine
-from emofuse.training.members import Fold, Member, Outcome, Table
+from emofuse.training.members import FeatureTable, Fold, Member, MemberResult
 
 CONFIGURATIONS = (
     ("resnet50",),
@@ -62,7 +62,7 @@ class Job:
         members: all of one group.
     """
 
-    table: Table
+    table: FeatureTable
     folds: Sequence[Fold]
     members: Sequence[Member]
 
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--parts", nargs="+", choices=["modes", "five", "grid"], default=["modes", "five", "grid"])
-    parser.add_argument("--budget-s", type=float, default=700.0, help="after which the grid begins no other wave")
+    parser.add_argument("--budget-s", type=float, default=700.0, help="after which the grid begins no other group")
     parser.add_argument("--smoke", action="store_true", help="few rows and tiny heads")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result")
     arguments = parser.parse_args(argv)
@@ -156,7 +156,7 @@ def five_job(sizes: Sizes) -> Job:
     return Job(data.table, [data.fold(data.train_rows)], [Member(streams, head, train) for streams in CONFIGURATIONS])
 
 
-def grid_data(sizes: Sizes) -> tuple[Table, list[Fold]]:
+def grid_data(sizes: Sizes) -> tuple[FeatureTable, list[Fold]]:
     """The four streams of the paper's search, two of them in variants."""
     dims = {
         **{variant_of("lbp", bins): bins for bins in BINS},
@@ -196,13 +196,13 @@ def compare_modes(job: Job, modes: Mapping[str, Machine], epochs: int) -> dict[s
     """Every mode for some epochs: seconds of one, and the accuracy that it came to."""
     found = {}
     for name, machine in modes.items():
-        outcomes, clock, peak = train(job.lasting(epochs), machine)
+        results, clock, peak = train(job.lasting(epochs), machine)
         found[name] = {
             "heads": len(job.members),
             "epochs": epochs,
             "seconds_per_epoch": round(clock.seconds / (epochs - 1), 4),
             "peak_bytes": peak,
-            "val_accuracy": accuracy(outcomes),
+            "val_accuracy": accuracy(results),
             "limits": _limits(job, machine, clock.seconds, epochs - 1),
         }
         print(f"{name:32} {found[name]['seconds_per_epoch']:10.3f} s an epoch", flush=True)
@@ -222,7 +222,7 @@ def fastest_modes(found: Mapping[str, Any], modes: Mapping[str, Machine]) -> dic
 def run_five(job: Job, mode: str, machine: Machine) -> dict[str, Any]:
     """All epochs of the five configurations; the time is of everything, sending the table to the device included."""
     start = time.perf_counter()
-    outcomes, _, peak = train(job, machine)
+    results, _, peak = train(job, machine)
     seconds = time.perf_counter() - start
     print(f"five configurations: {seconds:.1f} s", flush=True)
     epochs = job.members[0].train.epochs
@@ -235,45 +235,45 @@ def run_five(job: Job, mode: str, machine: Machine) -> dict[str, Any]:
         "peak_bytes": peak,
         "limits": _limits(job, machine, seconds, epochs),
         "configurations": [
-            {"streams": list(member.streams), "val_accuracy": accuracy([outcome]), "best_epoch": outcome.best_epoch}
-            for member, outcome in zip(job.members, outcomes, strict=True)
+            {"streams": list(member.streams), "val_accuracy": accuracy([result]), "best_epoch": result.best_epoch}
+            for member, result in zip(job.members, results, strict=True)
         ],
     }
 
 
 def run_grid(sizes: Sizes, mode: str, machine: Machine, *, budget_s: float) -> Iterator[dict[str, Any]]:
-    """The whole search, wave after wave; yields what is known after each."""
+    """The whole search, group after group; yields what is known after each."""
     table, folds = grid_data(sizes)
-    memory = _memory_for_waves(table, machine)
-    waves = [
-        (shape, wave)
+    memory = _memory_for_groups(table, machine)
+    groups = [
+        (shape, group)
         for shape, own in grid_members(sizes).items()
-        for wave in waves_of(own, vector_widths(table), machine, memory)
+        for group in groups_of(own, vector_widths(table), machine, memory)
     ]
     work = [
-        sum(cost_of(member, vector_widths(table), CLASSES, machine).flops_per_row for member in wave)
-        for _, wave in waves
+        sum(cost_of(member, vector_widths(table), CLASSES, machine).flops_per_row for member in group)
+        for _, group in groups
     ]
     done: list[dict[str, Any]] = []
-    for number, (shape, wave) in enumerate(waves):
-        job = Job(table, folds, wave)
+    for number, (shape, group) in enumerate(groups):
+        job = Job(table, folds, group)
         start = time.perf_counter()
-        outcomes, _, peak = train(job, machine)
+        results, _, peak = train(job, machine)
         seconds = time.perf_counter() - start
         done.append(
             {
                 "shape": shape,
-                "heads": len(wave),
+                "heads": len(group),
                 "seconds": round(seconds, 2),
-                "counted_bytes": memory_bytes(wave, vector_widths(table), CLASSES, machine),
+                "counted_bytes": memory_bytes(group, vector_widths(table), CLASSES, machine),
                 "peak_bytes": peak,
-                "best_val_accuracy": accuracy(outcomes)["highest"],
+                "best_val_accuracy": accuracy(results)["highest"],
                 "limits": _limits(job, machine, seconds, sizes.grid_epochs),
             }
         )
         taken = sum(entry["seconds"] for entry in done)
-        heads, total = sum(entry["heads"] for entry in done), sum(len(own) for _, own in waves)
-        print(f"{shape}: {len(wave)} heads in {seconds:.1f} s; {heads} of {total}", flush=True)
+        heads, total = sum(entry["heads"] for entry in done), sum(len(own) for _, own in groups)
+        print(f"{shape}: {len(group)} heads in {seconds:.1f} s; {heads} of {total}", flush=True)
         yield {
             "mode": mode,
             "epochs": sizes.grid_epochs,
@@ -286,41 +286,41 @@ def run_grid(sizes: Sizes, mode: str, machine: Machine, *, budget_s: float) -> I
             "finished": heads == total,
             "goal_s": GRID_GOAL_S,
             "heads_per_s": float(f"{heads / taken:.4g}"),
-            "waves": done,
+            "groups": done,
         }
         if taken > budget_s:
             return
 
 
-def vector_widths(table: Table) -> dict[str, int]:
+def vector_widths(table: FeatureTable) -> dict[str, int]:
     """Stream -> D: all streams of the grid are vectors."""
     return {stream: dim for stream, (dim,) in table.dims.items()}
 
 
-def waves_of(members: Sequence[Member], dims: Mapping[str, int], machine: Machine, memory: int) -> list[list[Member]]:
+def groups_of(members: Sequence[Member], dims: Mapping[str, int], machine: Machine, memory: int) -> list[list[Member]]:
     """Members in order, as many at a time as fit the memory; one at least."""
-    waves: list[list[Member]] = [[]]
+    groups: list[list[Member]] = [[]]
     for member in members:
-        if waves[-1] and memory_bytes([*waves[-1], member], dims, CLASSES, machine) > memory:
-            waves.append([])
-        waves[-1].append(member)
-    return waves
+        if groups[-1] and memory_bytes([*groups[-1], member], dims, CLASSES, machine) > memory:
+            groups.append([])
+        groups[-1].append(member)
+    return groups
 
 
-def train(job: Job, machine: Machine) -> tuple[list[Outcome], Clock, int | None]:
+def train(job: Job, machine: Machine) -> tuple[list[MemberResult], Clock, int | None]:
     """Outcomes, the clock of epochs, and on CUDA the most memory that torch has held."""
     clock, on_cuda = Clock(), machine.device.type == "cuda"
     if on_cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(machine.device)
     done: Callable[..., None] = lambda *_: clock.epoch_done()  # noqa: E731
-    outcomes = train_group(job.table, job.folds, job.members, machine, on_epoch=done)
-    return outcomes, clock, torch.cuda.max_memory_allocated(machine.device) if on_cuda else None
+    results = train_group(job.table, job.folds, job.members, machine, on_epoch=done)
+    return results, clock, torch.cuda.max_memory_allocated(machine.device) if on_cuda else None
 
 
-def accuracy(outcomes: Sequence[Outcome]) -> dict[str, float]:
+def accuracy(results: Sequence[MemberResult]) -> dict[str, float]:
     """On validation rows, of each head's best epoch."""
-    values = [outcome.history[outcome.best_epoch - 1]["val_accuracy"] for outcome in outcomes if outcome.best_epoch]
+    values = [result.history[result.best_epoch - 1]["val_accuracy"] for result in results if result.best_epoch]
     return {
         "mean": round(statistics.mean(values), 4),
         "lowest": round(min(values), 4),
@@ -341,8 +341,8 @@ def _limits(job: Job, machine: Machine, seconds: float, epochs: int) -> dict[str
     )
 
 
-def _memory_for_waves(table: Table, machine: Machine) -> int:
-    if machine.device.type == "cpu":  # a smoke test: little enough for more than one wave
+def _memory_for_groups(table: FeatureTable, machine: Machine) -> int:
+    if machine.device.type == "cpu":  # a smoke test: little enough for more than one group
         return 40_000_000
     torch.cuda.empty_cache()
     table_bytes = sum(tensor.nbytes for tensor in table.features.values())

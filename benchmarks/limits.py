@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from emofuse.training.costs import Cost, head_cost
+from emofuse.training.costs import TrainingCost, head_cost
 from emofuse.training.machine import Machine
 from emofuse.training.members import Member
 from emofuse.training.rates import UPDATE_BYTES
@@ -88,7 +88,7 @@ def limits(
     }
 
 
-def cost_of(member: Member, dims: Mapping[str, int], classes: int, machine: Machine) -> Cost:
+def cost_of(member: Member, dims: Mapping[str, int], classes: int, machine: Machine) -> TrainingCost:
     """Of one head."""
     used = tuple((stream, dims[stream]) for stream in member.streams)
     return head_cost(member.head, used, classes, member.train.batch_size, machine)

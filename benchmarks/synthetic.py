@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from emofuse.features import Scaling
-from emofuse.training.members import Fold, Table
+from emofuse.training.members import FeatureTable, Fold
 
 DIMS: Mapping[str, int] = {
     "lbp": 256,
@@ -40,7 +40,7 @@ class Synthetic:
         scaling: stream -> standardisation, fitted on the training rows.
     """
 
-    table: Table
+    table: FeatureTable
     train_rows: int
     scaling: Mapping[str, Scaling]
 
@@ -108,7 +108,7 @@ def make_synthetic(
             part = slice(start, start + _ROWS_AT_ONCE)
             values[part] += seen[part] @ shown
         features[stream] = torch.from_numpy(values)
-    table = Table(
+    table = FeatureTable(
         features,
         {stream: torch.ones(rows, dtype=torch.bool) for stream in dims},
         torch.from_numpy(labels),

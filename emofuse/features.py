@@ -2,7 +2,7 @@
 
 Variants of streams as their kinds define them (LBP histograms of 128 or 256 bins out of the 512 that are cached, the
 first n of 30 action units), and standardisation. What is fitted is fitted on the training rows it is given, and on
-nothing else. Plain arrays: `emofuse.training.columns` reads them from a cache, `emofuse.predict` extracts them.
+nothing else. Plain arrays: `emofuse.training.variants` reads them from a cache, `emofuse.predict` extracts them.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ Choice = tuple[tuple[str, Value], ...]
 """One variant of a stream: (name, value) of every variant of its kind; () for kinds without."""
 
 
-def variant(kind: str, stream: str, spec: FeaturesSpec) -> Choice:
+def chosen_variant(kind: str, stream: str, spec: FeaturesSpec) -> Choice:
     """Which variant of a stream a run sees: the stream's own choice, that of its kind, or the kind's default."""
     own = spec.variants.get(stream, {})
     return tuple(
@@ -82,7 +82,7 @@ def variant(kind: str, stream: str, spec: FeaturesSpec) -> Choice:
 
 def derived_features(kind: str, stored: npt.NDArray[Any], spec: FeaturesSpec, stream: str) -> npt.NDArray[np.float32]:
     """What heads see of a stream's stored features, see `derive`."""
-    return derive(kind, stored, variant(kind, stream, spec))
+    return derive(kind, stored, chosen_variant(kind, stream, spec))
 
 
 def derive(kind: str, stored: npt.NDArray[Any], choice: Choice) -> npt.NDArray[np.float32]:

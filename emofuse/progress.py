@@ -82,7 +82,7 @@ class TrainingState:
 
     @property
     def heads_per_s(self) -> float:
-        """Mean speed of this call, 0 before the first wave is done."""
+        """Mean speed of this call, 0 before the first group is done."""
         return self.heads / self.seconds if self.seconds > 0 else 0.0
 
     @property

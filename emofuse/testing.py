@@ -413,16 +413,16 @@ def _head_faults(spec: HeadSpecBase, tolerance: float) -> list[str]:
     import torch
 
     from emofuse.heads import make_head
-    from emofuse.heads.lanes import Batch, Lane, owners, shrink
+    from emofuse.heads.members import HeadBatch, HeadMember, owners, shrink
 
     one, both = ("one",), tuple(_HEAD_DIMS)
-    group = [Lane(both, seed=0, fold=0), Lane(one, seed=1, fold=0), Lane(both, seed=2, fold=1)]
+    group = [HeadMember(both, seed=0, fold=0), HeadMember(one, seed=1, fold=0), HeadMember(both, seed=2, fold=1)]
     generator = torch.Generator().manual_seed(0)
     features = {name: torch.randn(2, 6, dim, generator=generator) for name, dim in _HEAD_DIMS.items()}
     valid = {name: torch.ones(2, 6, dtype=torch.bool) for name in _HEAD_DIMS}
     for each in valid.values():
         each[:, 4:] = False  # rows without any stream
-    batch = Batch({name: torch.where(valid[name][..., None], rows, 0) for name, rows in features.items()}, valid)
+    batch = HeadBatch({name: torch.where(valid[name][..., None], rows, 0) for name, rows in features.items()}, valid)
     head = make_head(spec, group, _HEAD_DIMS, 3)
     logits = head(batch)
     if tuple(logits.shape) != (3, 6, 3):
@@ -434,24 +434,24 @@ def _head_faults(spec: HeadSpecBase, tolerance: float) -> list[str]:
         faults.append(f"parameters without a gradient: {', '.join(idle)}")
     lost = sorted(set(head.state_dict()) - set(owners(head)))
     if lost:
-        faults.append(f"tensors of no layer with lanes (an attribute `lanes`): {', '.join(lost)}")
+        faults.append(f"tensors of no layer with members (an attribute `members`): {', '.join(lost)}")
         return faults
     largest = float(logits.abs().max())
     head.eval()
     together = head(batch).detach()
-    for index, lane in enumerate(group):
-        dims = {name: _HEAD_DIMS[name] for name in lane.streams}
-        alone = make_head(spec, [Lane(lane.streams, seed=lane.seed)], dims, 3)
-        part = Batch(
-            {name: batch.features[name][lane.fold, None] for name in lane.streams},
-            {name: batch.valid[name][lane.fold, None] for name in lane.streams},
+    for index, member in enumerate(group):
+        dims = {name: _HEAD_DIMS[name] for name in member.streams}
+        alone = make_head(spec, [HeadMember(member.streams, seed=member.seed)], dims, 3)
+        part = HeadBatch(
+            {name: batch.features[name][member.fold, None] for name in member.streams},
+            {name: batch.valid[name][member.fold, None] for name in member.streams},
         )
         alone.train()
         apart = float((alone(part)[0] - logits[index]).abs().max().detach())
         if apart > tolerance * largest:
             faults.append(f"head {index} of a group differs by {apart:.3g} from the same head alone")
     shrink(head, [1])
-    first = Batch({k: v[:1] for k, v in batch.features.items()}, {k: v[:1] for k, v in valid.items()})
+    first = HeadBatch({k: v[:1] for k, v in batch.features.items()}, {k: v[:1] for k, v in valid.items()})
     apart = float((head(first)[0] - together[1]).abs().max().detach())
     if apart > tolerance * largest:
         faults.append(f"head 1 differs by {apart:.3g} once its group has shrunk to it")

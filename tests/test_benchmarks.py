@@ -21,7 +21,7 @@ from benchmarks.contenders import Clock, PlainHead, Shape, Trained, Work, member
 from benchmarks.limits import Ceilings, cost_of, limits, memory_bytes  # noqa: E402
 from benchmarks.synthetic import CLASSES, DIMS, make_synthetic  # noqa: E402
 from emofuse.heads import make_head  # noqa: E402
-from emofuse.heads.lanes import Lane  # noqa: E402
+from emofuse.heads.members import HeadMember  # noqa: E402
 from emofuse.training.machine import Machine  # noqa: E402
 
 CPU = Machine(torch.device("cpu"))
@@ -107,9 +107,9 @@ def test_the_grid_is_measured_part_by_part(tmp_path):
     assert [len(job) for job in result["modes"].values()] == [2, 2]
     assert [entry["streams"] for entry in result["five"]["configurations"]] == [list(c) for c in grid.CONFIGURATIONS]
     found = result["grid"]
-    assert found["heads_done"] == found["heads"] == sum(wave["heads"] for wave in found["waves"]) == 120
+    assert found["heads_done"] == found["heads"] == sum(group["heads"] for group in found["groups"]) == 120
     assert found["finished"]
-    assert len(found["waves"]) > 1
+    assert len(found["groups"]) > 1
     assert found["seconds_for_all"] == found["seconds"]
 
 
@@ -150,7 +150,7 @@ def test_every_contender_is_asked_for_the_accuracy_once_only(work):
 def test_the_plain_head_is_the_engine_s_but_for_the_vectors_of_missing_streams():
     shape = Shape(16, 24, 32, train_rows=64, heads=1, depth=3)
     plain = PlainHead(shape, SMALL_DIMS)
-    ours = make_head(shape.head, [Lane(tuple(SMALL_DIMS))], SMALL_DIMS, CLASSES)
+    ours = make_head(shape.head, [HeadMember(tuple(SMALL_DIMS))], SMALL_DIMS, CLASSES)
     sizes = {name: tensor.numel() for name, tensor in ours.named_parameters()}
     missing = sum(size for name, size in sizes.items() if name.endswith(".missing"))
     assert sum(tensor.numel() for tensor in plain.parameters()) == sum(sizes.values()) - missing
@@ -228,14 +228,14 @@ def test_the_grid_is_the_paper_s_540_configurations_in_five_folds():
     assert all(own[0].head.model_dump() == member.head.model_dump() for own in members.values() for member in own)
 
 
-def test_waves_of_the_grid_fit_the_memory_and_hold_every_head_once():
+def test_groups_of_the_grid_fit_the_memory_and_hold_every_head_once():
     members = next(iter(grid.grid_members(grid.SMOKE).values()))
     dims = grid.vector_widths(grid.grid_data(grid.SMOKE)[0])
     memory = memory_bytes(members[:13], dims, CLASSES, CPU)
-    waves = grid.waves_of(members, dims, CPU, memory)
-    assert [member for wave in waves for member in wave] == members
-    assert len(waves[0]) == 13
-    assert all(memory_bytes(wave, dims, CLASSES, CPU) <= memory for wave in waves)
+    groups = grid.groups_of(members, dims, CPU, memory)
+    assert [member for group in groups for member in group] == members
+    assert len(groups[0]) == 13
+    assert all(memory_bytes(group, dims, CLASSES, CPU) <= memory for group in groups)
 
 
 def test_the_fastest_mode_is_taken_and_else_the_one_expected_to_be():

@@ -16,20 +16,20 @@ from emofuse.heads.concat import ConcatHead
 from emofuse.heads.gated import GatedHead
 from emofuse.heads.initial import initialise
 from emofuse.heads.kernel_ridge import KernelRidgeHead, support_rows_of
-from emofuse.heads.lanes import Lane
 from emofuse.heads.late import LateHead
 from emofuse.heads.linear import LinearHead
+from emofuse.heads.members import HeadMember
 from emofuse.heads.stems import Shape, StemChoice, dim_of
 from emofuse.specs import HeadSpec, KernelRidgeHeadSpec, NetworkHeadSpec
 
 
-def make_head(spec: HeadSpec, group: Sequence[Lane], dims: Mapping[str, Shape], classes: int) -> nn.Module:
+def make_head(spec: HeadSpec, group: Sequence[HeadMember], dims: Mapping[str, Shape], classes: int) -> nn.Module:
     """K heads of one kind as one module, with their initial weights: `head(batch, noise) -> logits (K, B, C)`.
 
     Args:
-        spec: which head; its dropout is the lanes' affair.
-        group: K lanes, ordered by fold. `[Lane(streams)]` is a single head.
-        dims: stream -> shape of a row, D for a vector, of every stream of some lane; others are left out.
+        spec: which head; its dropout is the members' affair.
+        group: K members, ordered by fold. `[HeadMember(streams)]` is a single head.
+        dims: stream -> shape of a row, D for a vector, of every stream of some member; others are left out.
         classes: C.
     """
     head = make_empty_head(spec, group, dims, classes)
@@ -42,7 +42,7 @@ def count_parameters(spec: HeadSpec, dims: tuple[Shape, ...], classes: int) -> i
     """Trainable parameters of a single head on streams of these shapes."""
     named = {f"stream{index}": dim for index, dim in enumerate(dims)}
     with torch.device("meta"):
-        head = make_empty_head(spec, [Lane(tuple(named))], named, classes)
+        head = make_empty_head(spec, [HeadMember(tuple(named))], named, classes)
     return sum(tensor.numel() for tensor in head.parameters())
 
 
@@ -55,7 +55,7 @@ def load_head_weights(
         spec: which head.
         dims: stream -> shape of a row, D for a vector.
         classes: C.
-        weights: as of one lane, without the axis of lanes.
+        weights: as of one member, without the axis of members.
 
     Raises:
         RuntimeError: weights of another head; torch's own, it names all that does not fit.
@@ -63,14 +63,14 @@ def load_head_weights(
     if isinstance(spec, KernelRidgeHeadSpec):
         head: nn.Module = KernelRidgeHead(spec.kernel, vector_dims(dims, spec.kind), support_rows_of(weights), classes)
     else:
-        head = make_empty_head(spec, [Lane(tuple(dims))], dims, classes)
+        head = make_empty_head(spec, [HeadMember(tuple(dims))], dims, classes)
     head.load_state_dict({name: torch.from_numpy(array).unsqueeze(0) for name, array in weights.items()})
     return head.eval()
 
 
-def make_empty_head(spec: HeadSpec, group: Sequence[Lane], dims: Mapping[str, Shape], classes: int) -> nn.Module:
+def make_empty_head(spec: HeadSpec, group: Sequence[HeadMember], dims: Mapping[str, Shape], classes: int) -> nn.Module:
     """The same with whatever the memory holds for weights; also on torch's `meta` device."""
-    dims = {stream: dim for stream, dim in dims.items() if any(stream in lane.streams for lane in group)}
+    dims = {stream: dim for stream, dim in dims.items() if any(stream in member.streams for member in group)}
     if isinstance(spec, KernelRidgeHeadSpec):
         return KernelRidgeHead(spec.kernel, vector_dims(dims, spec.kind), spec.landmarks, classes)
     own = _OWN.get(spec.kind)

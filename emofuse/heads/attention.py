@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from emofuse.heads.dropout import Noise
 from emofuse.heads.embedding import Embeddings
-from emofuse.heads.lanes import Batch, Lane, Lanes, key_of, stream_of
 from emofuse.heads.layers import Linear, Vector
+from emofuse.heads.members import HeadBatch, HeadMember, Members, key_of, stream_of
 from emofuse.heads.stems import Shape, StemChoice
 from emofuse.heads.transformer import LayerNorm, TransformerLayer
 
@@ -18,12 +18,12 @@ from emofuse.heads.transformer import LayerNorm, TransformerLayer
 class AttentionHead(nn.Module):
     """A token a stream (its embedding plus a learned vector that says which stream), and one that asks them.
 
-    The token of a missing stream is the learned vector that takes the place of its embedding; streams that a lane does
-    not have at all are masked. Pre-norm layers (Vaswani et al., NeurIPS 2017; Xiong et al., ICML 2020), GELU.
+    The token of a missing stream is the learned vector that takes the place of its embedding; streams that a member
+    does not have at all are masked. Pre-norm layers (Vaswani et al., NeurIPS 2017; Xiong et al., ICML 2020), GELU.
 
     Args:
-        group: K lanes, ordered by fold.
-        dims: stream -> shape of a row, D for a vector; the streams of all lanes together.
+        group: K members, ordered by fold.
+        dims: stream -> shape of a row, D for a vector; the streams of all members together.
         classes: C.
         embed_dim: E, a multiple of `attention_heads`.
         depth: number of transformer layers.
@@ -36,7 +36,7 @@ class AttentionHead(nn.Module):
 
     def __init__(
         self,
-        group: Sequence[Lane],
+        group: Sequence[HeadMember],
         dims: Mapping[str, Shape],
         classes: int,
         *,
@@ -47,12 +47,12 @@ class AttentionHead(nn.Module):
         stems: StemChoice | None = None,
     ) -> None:
         super().__init__()
-        self.lanes = everyone = Lanes(group)
-        self.lanes_of = {stream: Lanes(group, stream) for stream in dims}
+        self.members = everyone = Members(group)
+        self.members_of = {stream: Members(group, stream) for stream in dims}
         tokens = ["asking", *(f"stream {stream_of(stream)}" for stream in dims)]
-        self.embeddings = Embeddings(self.lanes_of, dims, embed_dim, stems)
+        self.embeddings = Embeddings(self.members_of, dims, embed_dim, stems)
         self.asking = Vector(everyone, embed_dim)
-        self.names = nn.ModuleDict({key_of(stream): Vector(own, embed_dim) for stream, own in self.lanes_of.items()})
+        self.names = nn.ModuleDict({key_of(stream): Vector(own, embed_dim) for stream, own in self.members_of.items()})
         self.layers = nn.ModuleList(
             TransformerLayer(
                 everyone,
@@ -67,17 +67,17 @@ class AttentionHead(nn.Module):
         )
         self.norm = LayerNorm(everyone, embed_dim)
         self.output = Linear(everyone, embed_dim, classes)
-        present = torch.tensor([[True, *(stream in lane.streams for stream in dims)] for lane in group])
+        present = torch.tensor([[True, *(stream in member.streams for stream in dims)] for member in group])
         self.register_buffer("present", present, persistent=False)
 
-    def forward(self, batch: Batch, noise: Noise | None = None) -> Tensor:
+    def forward(self, batch: HeadBatch, noise: Noise | None = None) -> Tensor:
         """Logits (K, B, C)."""
         rows = next(iter(batch.valid.values())).shape[1]
         asking = self.asking().expand(-1, rows, -1)
         tokens = [asking]
         for stream, embedding in self.embeddings(batch, noise).items():
             token = embedding + self.names[key_of(stream)]()
-            tokens.append(self.lanes_of[stream].add(torch.zeros_like(asking), token))
+            tokens.append(self.members_of[stream].add(torch.zeros_like(asking), token))
         values = torch.stack(tokens, dim=2)
         for layer in self.layers:
             values = layer(values, self.present, noise)

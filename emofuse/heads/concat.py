@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from emofuse.heads.dropout import Noise
 from emofuse.heads.embedding import Embeddings
-from emofuse.heads.lanes import Batch, Lane, Lanes
 from emofuse.heads.layers import HiddenLayers, Join
+from emofuse.heads.members import HeadBatch, HeadMember, Members
 from emofuse.heads.stems import Shape, StemChoice
 
 
@@ -17,8 +17,8 @@ class ConcatHead(nn.Module):
     """Each stream projected and batch-normalised, joined, hidden layers with ReLU, one logit a class.
 
     Args:
-        group: K lanes, ordered by fold.
-        dims: stream -> shape of a row, D for a vector; the streams of all lanes together.
+        group: K members, ordered by fold.
+        dims: stream -> shape of a row, D for a vector; the streams of all members together.
         classes: C.
         embed_dim: width of each stream's embedding.
         depth: number of hidden layers; 0 is a linear classifier on the embeddings.
@@ -28,7 +28,7 @@ class ConcatHead(nn.Module):
 
     def __init__(
         self,
-        group: Sequence[Lane],
+        group: Sequence[HeadMember],
         dims: Mapping[str, Shape],
         classes: int,
         *,
@@ -38,13 +38,13 @@ class ConcatHead(nn.Module):
         stems: StemChoice | None = None,
     ) -> None:
         super().__init__()
-        everyone, lanes = Lanes(group), {stream: Lanes(group, stream) for stream in dims}
+        everyone, members = Members(group), {stream: Members(group, stream) for stream in dims}
         widths = [*[width] * depth, classes]
-        self.embeddings = Embeddings(lanes, dims, embed_dim, stems)
-        self.join = Join(everyone, lanes, embed_dim, widths[0])
+        self.embeddings = Embeddings(members, dims, embed_dim, stems)
+        self.join = Join(everyone, members, embed_dim, widths[0])
         self.hidden = HiddenLayers(everyone, widths, "hidden")
 
-    def forward(self, batch: Batch, noise: Noise | None = None) -> Tensor:
+    def forward(self, batch: HeadBatch, noise: Noise | None = None) -> Tensor:
         """Logits (K, B, C); the softmax belongs to the loss."""
         logits: Tensor = self.hidden(self.join(self.embeddings(batch, noise)), noise)
         return logits

@@ -1,7 +1,7 @@
 """The embedding of every stream: a linear map of its features and a batch norm, for K heads at once.
 
-The lanes of all streams stand side by side, L of them, and are normalised together: one operation where there would be
-one a stream. On the CPU they are cut into chunks that stay in the caches from the matrix product to the end of the
+The members of all streams stand side by side, L of them, and are normalised together: one operation where there would
+be one a stream. On the CPU they are cut into chunks that stay in the caches from the matrix product to the end of the
 norm, which goes through them several times; a GPU takes them in one piece.
 """
 
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from emofuse.heads.dropout import Noise
-from emofuse.heads.lanes import Batch, Lanes, key_of
 from emofuse.heads.layers import Projection, exact, product_dtype, slices
+from emofuse.heads.members import HeadBatch, Members, key_of
 from emofuse.heads.norm import (
     MaskedBatchNorm,
     Normed,
@@ -29,7 +29,7 @@ from emofuse.heads.norm import (
     normalise_back,
 )
 from emofuse.heads.stems import Shape, Stem, StemChoice, dim_of, make_stem
-from emofuse.heads.stems.layers import LaneLinear
+from emofuse.heads.stems.layers import MemberLinear
 
 CHUNK_BYTES = 4 << 20
 """Of the values of a chunk on the CPU."""
@@ -41,34 +41,34 @@ class StreamEmbedding(nn.Module):
     The vector starts at zero, the mean of all embeddings after batch norm. If no training row lacks the stream, nothing
     trains it: it follows that mean, which is the norm's bias (`follow_mean`).
 
-    A stream that is no vector passes its stem first. One without weights gives vectors that all lanes of a fold share,
-    as a stream of vectors does; behind one with weights each lane has vectors of its own.
+    A stream that is no vector passes its stem first. One without weights gives vectors that all members of a fold
+    share, as a stream of vectors does; behind one with weights each member has vectors of its own.
     """
 
-    def __init__(self, lanes: Lanes, stream: str, shape: Shape, embed_dim: int, stems: StemChoice) -> None:
+    def __init__(self, members: Members, stream: str, shape: Shape, embed_dim: int, stems: StemChoice) -> None:
         super().__init__()
-        self.lanes = lanes
-        self.stem: Stem | None = make_stem(lanes, stream, shape, stems)
+        self.members = members
+        self.stem: Stem | None = make_stem(members, stream, shape, stems)
         self.shared = self.stem is None or self.stem.shared
         dim = dim_of(shape) if self.stem is None else self.stem.dim
         self.linear = (
-            Projection(lanes, dim, embed_dim)
+            Projection(members, dim, embed_dim)
             if self.shared
-            else LaneLinear(lanes, dim, embed_dim, shared=False, bias=False)
+            else MemberLinear(members, dim, embed_dim, shared=False, bias=False)
         )
-        self.norm = MaskedBatchNorm(lanes, embed_dim)
-        self.missing = nn.Parameter(torch.zeros(len(lanes), embed_dim))
+        self.norm = MaskedBatchNorm(members, embed_dim)
+        self.missing = nn.Parameter(torch.zeros(len(members), embed_dim))
 
     def forward(self, vectors: Tensor, valid: Tensor) -> Tensor:
-        """(n, B, E) of a stem's vectors (n, B, D) and valid (F, B) bool, where each lane has vectors of its own."""
+        """(n, B, E) of a stem's vectors (n, B, D) and valid (F, B) bool, where each member has vectors of its own."""
         projected = self.linear(vectors)
-        mine = self.lanes.of_folds(valid)
+        mine = self.members.of_folds(valid)
         with exact(projected.device):
             return masked_batch_norm(projected, mine, self.norm, self.missing, training=self.training)
 
     @torch.no_grad()
     def follow_mean(self, untrained: Tensor) -> None:
-        """Sets the vector of these lanes, (n,) bool, to the mean of the embeddings that it stands for."""
+        """Sets the vector of these members, (n,) bool, to the mean of the embeddings that it stands for."""
         self.missing.copy_(torch.where(untrained.unsqueeze(1), self.norm.bias, self.missing))
 
 
@@ -76,17 +76,17 @@ class Embeddings(nn.Module):
     """The embedding of every stream, by name."""
 
     def __init__(
-        self, lanes: Mapping[str, Lanes], dims: Mapping[str, Shape], embed_dim: int, stems: StemChoice | None = None
+        self, members: Mapping[str, Members], dims: Mapping[str, Shape], embed_dim: int, stems: StemChoice | None = None
     ) -> None:
         super().__init__()
         self.streams = tuple(dims)
         for stream, shape in dims.items():
-            embedding = StreamEmbedding(lanes[stream], stream, shape, embed_dim, stems or StemChoice())
+            embedding = StreamEmbedding(members[stream], stream, shape, embed_dim, stems or StemChoice())
             self.add_module(key_of(stream), embedding)
         self._masks: tuple[int, list[Tensor], Tensor] = (0, [], torch.empty(0))
 
-    def forward(self, batch: Batch, noise: Noise | None = None) -> dict[str, Tensor]:
-        """Stream -> (n, B, E), n the lanes that have it. They share memory: nothing may change them in place."""
+    def forward(self, batch: HeadBatch, noise: Noise | None = None) -> dict[str, Tensor]:
+        """Stream -> (n, B, E), n the members that have it. They share memory: nothing may change them in place."""
         every: dict[str, StreamEmbedding] = {stream: getattr(self, key_of(stream)) for stream in self.streams}
         vectors = {
             stream: batch.features[stream]
@@ -104,10 +104,10 @@ class Embeddings(nn.Module):
     def _embed_shared(
         self, streams: Sequence[str], vectors: Mapping[str, Tensor], valid_of: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """The embeddings of streams whose vectors (F, B, D) are the same for all lanes of a fold."""
+        """The embeddings of streams whose vectors (F, B, D) are the same for all members of a fold."""
         own: list[StreamEmbedding] = [getattr(self, key_of(stream)) for stream in streams]
         valid = torch.stack([valid_of[stream] for stream in streams])
-        masks = self._masks_of([embedding.lanes.folds for embedding in own], valid.shape[1])
+        masks = self._masks_of([embedding.members.folds for embedding in own], valid.shape[1])
         mask = RowMask.of(valid.flatten(0, 1), masks, own[0].norm.weight.dtype)
         embedded = _Embed.apply(
             own,
@@ -121,23 +121,23 @@ class Embeddings(nn.Module):
         )
         return dict(zip(streams, embedded, strict=True))
 
-    def _masks_of(self, lane_folds: list[Tensor], folds: int) -> Tensor:
-        """(L,) which of the masks (S x F, B) each lane has; the same in every step until lanes leave."""
+    def _masks_of(self, member_folds: list[Tensor], folds: int) -> Tensor:
+        """(L,) which of the masks (S x F, B) each member has; the same in every step until members leave."""
         known, before, masks = self._masks
-        if known != folds or any(a is not b for a, b in zip(before, lane_folds, strict=True)):
-            masks = torch.cat([folds * index + own for index, own in enumerate(lane_folds)])
-            self._masks = (folds, lane_folds, masks)
+        if known != folds or any(a is not b for a, b in zip(before, member_folds, strict=True)):
+            masks = torch.cat([folds * index + own for index, own in enumerate(member_folds)])
+            self._masks = (folds, member_folds, masks)
         return masks
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Lanes of one stream and one fold.
+    """Members of one stream and one fold.
 
     Attributes:
         stream: index.
         fold: index.
-        own: where the lanes stand among the stream's.
+        own: where the members stand among the stream's.
         all: where they stand among all L.
     """
 
@@ -149,17 +149,17 @@ class _Piece:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Neighbouring lanes: those that are projected and normalised at a time."""
+    """Neighbouring members: those that are projected and normalised at a time."""
 
     pieces: Sequence[_Piece]
 
     @property
-    def lanes(self) -> slice:
+    def members(self) -> slice:
         """Where they stand among all L."""
         return slice(self.pieces[0].all.start, self.pieces[-1].all.stop)
 
     def of_streams(self, tensors: Sequence[Tensor]) -> Tensor:
-        """(lanes of the chunk, ...) of a tensor (n, ...) for each stream."""
+        """(members of the chunk, ...) of a tensor (n, ...) for each stream."""
         parts = []
         for stream, pieces in groupby(self.pieces, key=lambda piece: piece.stream):
             own = [piece.own for piece in pieces]
@@ -167,11 +167,11 @@ class _Chunk:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _chunks(lanes: Sequence[Lanes], most: int | None) -> Iterator[_Chunk]:
-    """All lanes in chunks of up to `most`, or in one if None."""
+def _chunks(members: Sequence[Members], most: int | None) -> Iterator[_Chunk]:
+    """All members in chunks of up to `most`, or in one if None."""
     pieces: list[_Piece] = []
     held = first = 0
-    for stream, own in enumerate(lanes):
+    for stream, own in enumerate(members):
         for fold, inside in slices(own.per_fold):
             start = inside.start
             while start < inside.stop:
@@ -189,7 +189,7 @@ def _chunks(lanes: Sequence[Lanes], most: int | None) -> Iterator[_Chunk]:
 class _Embed(torch.autograd.Function):
     """x (F, B, D), W (n, E, D) and the parameters of a norm, of every stream -> its embedding (n, B, E).
 
-    With x (B, D) the rows of a fold and W (n, E, D) the weights of its lanes, x (W as (n E, D))^T is (B, n E): one
+    With x (B, D) the rows of a fold and W (n, E, D) the weights of its members, x (W as (n E, D))^T is (B, n E): one
     matrix product for all of them.
     """
 
@@ -206,16 +206,16 @@ class _Embed(torch.autograd.Function):
         norms = [embedding.norm for embedding in own]
         running = [norm.running_mean for norm in norms], [norm.running_var for norm in norms]
         state = NormState(*(torch.cat(list(parts)) for parts in (*of_norms, *running)))
-        (lanes, wide), rows = state.weight.shape, features[0].shape[1]
+        (members, wide), rows = state.weight.shape, features[0].shape[1]
         dtype = product_dtype(state.weight)
         features = [of_stream.to(dtype) for of_stream in features]
-        values, out = state.weight.new_empty(rows, lanes, wide), state.weight.new_empty(lanes, rows, wide)
-        chunks, normed = list(_chunks([embedding.lanes for embedding in own], _most_lanes(values))), []
+        values, out = state.weight.new_empty(rows, members, wide), state.weight.new_empty(members, rows, wide)
+        chunks, normed = list(_chunks([embedding.members for embedding in own], _most_members(values))), []
         for chunk in chunks:
             for piece in chunk.pieces:
                 weight = weights[piece.stream][piece.own].flatten(0, 1).to(dtype)
                 _product(features[piece.stream][piece.fold], weight.T, values[:, piece.all].flatten(1))
-            inside = chunk.lanes
+            inside = chunk.members
             with exact(values.device):
                 own_values = values[:, inside].transpose(0, 1)
                 normed.append(
@@ -226,7 +226,7 @@ class _Embed(torch.autograd.Function):
             move_running_statistics(norms, found, mask, state)
         ctx.save_for_backward(values, state.weight, found.rstd, *features)
         ctx.own, ctx.chunks, ctx.mask, ctx.training = own, chunks, mask, training
-        return torch.split(out, [len(embedding.lanes) for embedding in own])
+        return torch.split(out, [len(embedding.members) for embedding in own])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -234,7 +234,7 @@ class _Embed(torch.autograd.Function):
         slopes = [_gradient_of(embedding.linear) for embedding in ctx.own]
         of_norms = []
         for chunk in ctx.chunks:
-            inside = chunk.lanes
+            inside = chunk.members
             own_values = values[:, inside]
             of_values = torch.empty(own_values.shape, dtype=values.dtype, device=values.device)
             of_norms.append(
@@ -250,16 +250,16 @@ class _Embed(torch.autograd.Function):
             )
             for piece in chunk.pieces:
                 rows = features[piece.stream][piece.fold]
-                lanes = slice(piece.all.start - inside.start, piece.all.stop - inside.start)
-                wide = of_values[:, lanes].flatten(1).T.to(rows.dtype)
+                members = slice(piece.all.start - inside.start, piece.all.stop - inside.start)
+                wide = of_values[:, members].flatten(1).T.to(rows.dtype)
                 _product(wide, rows, slopes[piece.stream][piece.own].flatten(0, 1))
-        sizes = [len(embedding.lanes) for embedding in ctx.own]
+        sizes = [len(embedding.members) for embedding in ctx.own]
         joined = [torch.cat(parts) for parts in zip(*of_norms, strict=True)]
         return None, None, None, None, *slopes, *(part for whole in joined for part in torch.split(whole, sizes))
 
 
-def _most_lanes(values: Tensor) -> int | None:
-    """Lanes of a chunk of values (B, L, E); None for all."""
+def _most_members(values: Tensor) -> int | None:
+    """Members of a chunk of values (B, L, E); None for all."""
     if values.device.type != "cpu":
         return None
     return max(1, CHUNK_BYTES // max(1, values.shape[0] * values.shape[2] * values.itemsize))

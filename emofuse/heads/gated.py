@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from emofuse.heads.dropout import Noise
 from emofuse.heads.embedding import Embeddings
-from emofuse.heads.lanes import Batch, Lane, Lanes, key_of
 from emofuse.heads.layers import HiddenLayers, Join, Linear
+from emofuse.heads.members import HeadBatch, HeadMember, Members, key_of
 from emofuse.heads.stems import Shape, StemChoice
 
 
@@ -21,8 +21,8 @@ class GatedHead(nn.Module):
     al., ICLR 2017 workshop, with one gate a modality in place of one a unit).
 
     Args:
-        group: K lanes, ordered by fold.
-        dims: stream -> shape of a row, D for a vector; the streams of all lanes together.
+        group: K members, ordered by fold.
+        dims: stream -> shape of a row, D for a vector; the streams of all members together.
         classes: C.
         embed_dim: width of each stream's embedding.
         gate_dim: width of the context.
@@ -33,7 +33,7 @@ class GatedHead(nn.Module):
 
     def __init__(
         self,
-        group: Sequence[Lane],
+        group: Sequence[HeadMember],
         dims: Mapping[str, Shape],
         classes: int,
         *,
@@ -44,22 +44,24 @@ class GatedHead(nn.Module):
         stems: StemChoice | None = None,
     ) -> None:
         super().__init__()
-        everyone = Lanes(group)
-        self.lanes_of = {stream: Lanes(group, stream) for stream in dims}
+        everyone = Members(group)
+        self.members_of = {stream: Members(group, stream) for stream in dims}
         widths = [*[width] * depth, classes]
-        self.embeddings = Embeddings(self.lanes_of, dims, embed_dim, stems)
-        self.context = Join(everyone, self.lanes_of, embed_dim, gate_dim)
-        self.gates = nn.ModuleDict({key_of(stream): Linear(own, gate_dim, 1) for stream, own in self.lanes_of.items()})
-        self.join = Join(everyone, self.lanes_of, embed_dim, widths[0])
+        self.embeddings = Embeddings(self.members_of, dims, embed_dim, stems)
+        self.context = Join(everyone, self.members_of, embed_dim, gate_dim)
+        self.gates = nn.ModuleDict(
+            {key_of(stream): Linear(own, gate_dim, 1) for stream, own in self.members_of.items()}
+        )
+        self.join = Join(everyone, self.members_of, embed_dim, widths[0])
         self.hidden = HiddenLayers(everyone, widths, "hidden")
 
-    def forward(self, batch: Batch, noise: Noise | None = None) -> Tensor:
+    def forward(self, batch: HeadBatch, noise: Noise | None = None) -> Tensor:
         """Logits (K, B, C)."""
         embeddings = self.embeddings(batch, noise)
         context = torch.tanh(self.context(embeddings))
         gated = {}
         for stream, embedding in embeddings.items():
-            gate = torch.sigmoid(self.gates[key_of(stream)](self.lanes_of[stream].pick(context)))
+            gate = torch.sigmoid(self.gates[key_of(stream)](self.members_of[stream].pick(context)))
             gated[stream] = embedding * gate
         logits: Tensor = self.hidden(self.join(gated), noise)
         return logits

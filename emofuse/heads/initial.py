@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from emofuse.heads.dropout import named_generator
-from emofuse.heads.lanes import plain_name
+from emofuse.heads.members import plain_name
 
 
 @torch.no_grad()
@@ -23,15 +23,15 @@ def initialise(head: nn.Module) -> None:
     for path, layer in head.named_modules():
         if hasattr(layer, "fan_in"):
             for name, tensor in layer.named_parameters(prefix=path, recurse=False):
-                _fill(tensor, plain_name(name), [lane.seed for lane in layer.lanes.group], layer.fan_in)
+                _fill(tensor, plain_name(name), [member.seed for member in layer.members.group], layer.fan_in)
 
 
 def _fill(tensor: Tensor, name: str, seeds: list[int], fan_in: tuple[int, ...]) -> None:
-    """`tensor` (n, ...): lane k from seeds[k] and fan_in[k]. Lanes with the same seed share one drawing."""
+    """`tensor` (n, ...): member k from seeds[k] and fan_in[k]. Members with the same seed share one drawing."""
     for seed in dict.fromkeys(seeds):
         numbers = torch.rand(tensor.shape[1:], generator=named_generator(seed, name), dtype=torch.float32, device="cpu")
         for inputs in dict.fromkeys(fan_in):
-            lanes = [k for k, pair in enumerate(zip(seeds, fan_in, strict=True)) if pair == (seed, inputs)]
+            members = [k for k, pair in enumerate(zip(seeds, fan_in, strict=True)) if pair == (seed, inputs)]
             bound = inputs**-0.5
-            if lanes:
-                tensor[lanes] = numbers.mul(2 * bound).sub_(bound).to(tensor)
+            if members:
+                tensor[members] = numbers.mul(2 * bound).sub_(bound).to(tensor)

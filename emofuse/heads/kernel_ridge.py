@@ -1,7 +1,7 @@
 """Kernel ridge regression as a head: kernel values to its support rows, one set of coefficients, one temperature.
 
 It is solved (`emofuse.training.exact`) and not trained, so it is always a single head; its tensors have the axis of
-lanes of the other heads with length one, which makes saved weights and predictions work alike.
+members of the other heads with length one, which makes saved weights and predictions work alike.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from emofuse.heads.dropout import Noise
-from emofuse.heads.lanes import Batch, key_of
+from emofuse.heads.members import HeadBatch, key_of
 from emofuse.solvers.kernels import Kernel, KernelKind, StreamRows, stream_kernel, weighted_sum
 
 
@@ -40,7 +40,7 @@ class KernelRidgeHead(nn.Module):
         self._supports = {name: _Support(dim, support_rows) for name, dim in dims.items()}
         self.support = nn.ModuleDict({key_of(name): own for name, own in self._supports.items()})
 
-    def forward(self, batch: Batch, noise: Noise | None = None) -> Tensor:  # noqa: ARG002  all heads are called alike
+    def forward(self, batch: HeadBatch, noise: Noise | None = None) -> Tensor:  # noqa: ARG002  all heads are called alike
         """Logits (1, B, C)."""
         parts = {}
         for name, support in self._supports.items():

@@ -10,20 +10,20 @@ from torch.nn import functional
 
 from emofuse.heads.dropout import Noise
 from emofuse.heads.embedding import Embeddings
-from emofuse.heads.lanes import Batch, Lane, Lanes, key_of, stream_of
 from emofuse.heads.layers import HiddenLayers, Linear, Vector
+from emofuse.heads.members import HeadBatch, HeadMember, Members, key_of, stream_of
 from emofuse.heads.stems import Shape, StemChoice
 
 
 class StreamHead(nn.Module):
     """One stream's embedding -> its own probabilities, and their weight in the average."""
 
-    def __init__(self, lanes: Lanes, stream: str, embed_dim: int, widths: Sequence[int]) -> None:
+    def __init__(self, members: Members, stream: str, embed_dim: int, widths: Sequence[int]) -> None:
         super().__init__()
-        self.lanes = lanes
-        self.first = Linear(lanes, embed_dim, widths[0])
-        self.hidden = HiddenLayers(lanes, widths, f"{stream_of(stream)}.hidden")
-        self.log_weight = nn.Parameter(torch.zeros(len(lanes)))
+        self.members = members
+        self.first = Linear(members, embed_dim, widths[0])
+        self.hidden = HiddenLayers(members, widths, f"{stream_of(stream)}.hidden")
+        self.log_weight = nn.Parameter(torch.zeros(len(members)))
 
     def forward(self, embedding: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor]:
         """Probabilities (n, B, C) of an embedding (n, B, E), and their weight (n, 1, 1) in the average."""
@@ -38,8 +38,8 @@ class LateHead(nn.Module):
     A row without any stream gets learned probabilities of their own, all classes alike if no training row was such.
 
     Args:
-        group: K lanes, ordered by fold.
-        dims: stream -> shape of a row, D for a vector; the streams of all lanes together.
+        group: K members, ordered by fold.
+        dims: stream -> shape of a row, D for a vector; the streams of all members together.
         classes: C.
         embed_dim: width of each stream's embedding.
         depth: number of hidden layers of each stream's head.
@@ -49,7 +49,7 @@ class LateHead(nn.Module):
 
     def __init__(
         self,
-        group: Sequence[Lane],
+        group: Sequence[HeadMember],
         dims: Mapping[str, Shape],
         classes: int,
         *,
@@ -59,22 +59,22 @@ class LateHead(nn.Module):
         stems: StemChoice | None = None,
     ) -> None:
         super().__init__()
-        self.lanes_of = {stream: Lanes(group, stream) for stream in dims}
+        self.members_of = {stream: Members(group, stream) for stream in dims}
         widths = [*[width] * depth, classes]
-        self.embeddings = Embeddings(self.lanes_of, dims, embed_dim, stems)
+        self.embeddings = Embeddings(self.members_of, dims, embed_dim, stems)
         self.heads = nn.ModuleDict(
-            {key_of(stream): StreamHead(own, stream, embed_dim, widths) for stream, own in self.lanes_of.items()}
+            {key_of(stream): StreamHead(own, stream, embed_dim, widths) for stream, own in self.members_of.items()}
         )
-        self.nothing = Vector(Lanes(group), classes, zero=True)
+        self.nothing = Vector(Members(group), classes, zero=True)
 
-    def forward(self, batch: Batch, noise: Noise | None = None) -> Tensor:
+    def forward(self, batch: HeadBatch, noise: Noise | None = None) -> Tensor:
         """Logarithms of probabilities (K, B, C): logits whose softmax they are."""
         nothing = functional.softmax(self.nothing(), dim=2)
         rows = next(iter(batch.valid.values())).shape[1]
         above = torch.zeros_like(nothing).expand(-1, rows, -1)
         below = above[:, :, :1]
         for stream, embedding in self.embeddings(batch, noise).items():
-            own = self.lanes_of[stream]
+            own = self.members_of[stream]
             probs, weight = self.heads[key_of(stream)](embedding, noise)
             weight = weight * own.of_folds(batch.valid[stream]).unsqueeze(2)
             above = own.add(above, weight * probs)

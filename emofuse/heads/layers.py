@@ -1,7 +1,7 @@
 """Layers of K heads at once: linear maps, the embedding of a stream, what joins embeddings.
 
-Values are (n, B, H): n lanes, B rows. A matrix product over lanes is one `bmm`, a projection of the features, which all
-lanes of a fold share, is one plain matrix product.
+Values are (n, B, H): n members, B rows. A matrix product over members is one `bmm`, a projection of the features, which
+all members of a fold share, is one plain matrix product.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emofuse.heads.dropout import Dropout, Noise
-from emofuse.heads.lanes import Lanes, key_of
+from emofuse.heads.members import Members, key_of
 
 
 def products_in(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[object]:
@@ -42,29 +42,29 @@ def product_dtype(weight: Tensor) -> torch.dtype:
 
 
 class Linear(nn.Module):
-    """A linear layer a lane.
+    """A linear layer a member.
 
     Attributes:
         gradient: see `Projection`.
 
     Args:
-        lanes: that have it.
+        members: that have it.
         wide_in: inputs.
         wide_out: outputs.
         bias: whether it has one.
-        fan_in: inputs a lane by which the weights start; `wide_in` unless given.
+        fan_in: inputs a member by which the weights start; `wide_in` unless given.
     """
 
     gradient: Tensor | None
 
     def __init__(
-        self, lanes: Lanes, wide_in: int, wide_out: int, *, bias: bool = True, fan_in: Sequence[int] | None = None
+        self, members: Members, wide_in: int, wide_out: int, *, bias: bool = True, fan_in: Sequence[int] | None = None
     ) -> None:
         super().__init__()
-        self.lanes = lanes
-        self.fan_in = (wide_in,) * len(lanes) if fan_in is None else tuple(fan_in)
-        self.weight = nn.Parameter(torch.empty(len(lanes), wide_out, wide_in))
-        self.bias = nn.Parameter(torch.empty(len(lanes), wide_out)) if bias else None
+        self.members = members
+        self.fan_in = (wide_in,) * len(members) if fan_in is None else tuple(fan_in)
+        self.weight = nn.Parameter(torch.empty(len(members), wide_out, wide_in))
+        self.bias = nn.Parameter(torch.empty(len(members), wide_out)) if bias else None
         self.gradient = None
 
     def forward(self, values: Tensor) -> Tensor:
@@ -106,21 +106,21 @@ def _of_weight(grad: Tensor, values: Tensor, gradient: Tensor | None, dtype: tor
 
 
 class Vector(nn.Module):
-    """A learned vector a lane.
+    """A learned vector a member.
 
     Args:
-        lanes: that have it.
+        members: that have it.
         dim: its width.
-        fan_in: inputs a lane of the linear layer like whose bias it starts; `dim` unless given.
+        fan_in: inputs a member of the linear layer like whose bias it starts; `dim` unless given.
         zero: it starts at zero instead, for what may be used without ever having been trained.
     """
 
-    def __init__(self, lanes: Lanes, dim: int, fan_in: Sequence[int] | None = None, *, zero: bool = False) -> None:
+    def __init__(self, members: Members, dim: int, fan_in: Sequence[int] | None = None, *, zero: bool = False) -> None:
         super().__init__()
-        self.lanes = lanes
+        self.members = members
         if not zero:
-            self.fan_in = (dim,) * len(lanes) if fan_in is None else tuple(fan_in)
-        self.weight = nn.Parameter((torch.zeros if zero else torch.empty)(len(lanes), dim))
+            self.fan_in = (dim,) * len(members) if fan_in is None else tuple(fan_in)
+        self.weight = nn.Parameter((torch.zeros if zero else torch.empty)(len(members), dim))
 
     def forward(self) -> Tensor:
         """(n, 1, dim), to be added to the values of all rows."""
@@ -128,14 +128,14 @@ class Vector(nn.Module):
 
 
 class Projection(nn.Module):
-    """The first linear layer of a stream for all lanes: one matrix product a fold, for the batch is the same.
+    """The first linear layer of a stream for all members: one matrix product a fold, for the batch is the same.
 
-    With x (B, D) the rows of a fold and W (n, E, D) the weights of its lanes, x (W as (n E, D))^T is (B, n E). No bias:
-    batch norm follows, which takes it away again.
+    With x (B, D) the rows of a fold and W (n, E, D) the weights of its members, x (W as (n E, D))^T is (B, n E). No
+    bias: batch norm follows, which takes it away again.
 
     Folds see their rows through scalings of their own. To bring a scaling into the weights, W / scale, would cost every
     step a reading and a writing of n E D weights, and of as many gradients. To scale the rows costs F B D. At 25 heads,
-    5 folds, B 64 and E 512 that is 1/40 of it. So each fold has its own (B, D) and its lanes stand side by side.
+    5 folds, B 64 and E 512 that is 1/40 of it. So each fold has its own (B, D) and its members stand side by side.
 
     Attributes:
         gradient: where the gradient of the weights is written, (n, E, D), or None for new memory each time. The memory
@@ -145,16 +145,16 @@ class Projection(nn.Module):
 
     gradient: Tensor | None
 
-    def __init__(self, lanes: Lanes, dim: int, embed_dim: int) -> None:
+    def __init__(self, members: Members, dim: int, embed_dim: int) -> None:
         super().__init__()
-        self.lanes = lanes
-        self.fan_in = (dim,) * len(lanes)
-        self.weight = nn.Parameter(torch.empty(len(lanes), embed_dim, dim))
+        self.members = members
+        self.fan_in = (dim,) * len(members)
+        self.weight = nn.Parameter(torch.empty(len(members), embed_dim, dim))
         self.gradient = None
 
     def forward(self, features: Tensor) -> Tensor:
         """(n, B, E) of features (F, B, D)."""
-        projected: Tensor = _Project.apply(features, self.weight, self.lanes.per_fold, self.gradient)
+        projected: Tensor = _Project.apply(features, self.weight, self.members.per_fold, self.gradient)
         return projected.transpose(0, 1)
 
 
@@ -168,26 +168,26 @@ class _Project(torch.autograd.Function):
         ctx.save_for_backward(features)
         ctx.per_fold, ctx.gradient, ctx.shape, ctx.dtype = per_fold, gradient, weight.shape, weight.dtype
         out = features.new_empty(features.shape[1], *weight.shape[:2])
-        for fold, lanes in slices(per_fold):
-            wide = weight[lanes].flatten(0, 1).to(dtype)
-            torch.mm(features[fold], wide.T, out=out[:, lanes].flatten(1))
+        for fold, members in slices(per_fold):
+            wide = weight[members].flatten(0, 1).to(dtype)
+            torch.mm(features[fold], wide.T, out=out[:, members].flatten(1))
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None, None]:
         (features,) = ctx.saved_tensors
         out = ctx.gradient if ctx.gradient is not None else features.new_empty(ctx.shape, dtype=ctx.dtype)
-        for fold, lanes in slices(ctx.per_fold):
-            wide = grad[:, lanes].flatten(1).T
+        for fold, members in slices(ctx.per_fold):
+            wide = grad[:, members].flatten(1).T
             if features.dtype == out.dtype:
-                torch.mm(wide, features[fold], out=out[lanes].flatten(0, 1))
+                torch.mm(wide, features[fold], out=out[members].flatten(0, 1))
             else:
-                out[lanes] = torch.mm(wide, features[fold]).view_as(out[lanes])
+                out[members] = torch.mm(wide, features[fold]).view_as(out[members])
         return None, out, None, None
 
 
 def slices(per_fold: Sequence[int]) -> list[tuple[int, slice]]:
-    """(fold, its lanes) of every fold that has some."""
+    """(fold, its members) of every fold that has some."""
     stops = [sum(per_fold[: fold + 1]) for fold in range(len(per_fold))]
     return [
         (fold, slice(stop - count, stop))
@@ -199,28 +199,28 @@ def slices(per_fold: Sequence[int]) -> list[tuple[int, slice]]:
 class Join(nn.Module):
     """A linear layer on the embeddings side by side, for heads with different streams.
 
-    [W1 W2] [e1; e2] = W1 e1 + W2 e2: each stream adds its share to the lanes that have it. So a lane's layer is exactly
-    that of the head with its streams alone, which also starts as one with that many inputs.
+    [W1 W2] [e1; e2] = W1 e1 + W2 e2: each stream adds its share to the members that have it. So a member's layer is
+    exactly that of the head with its streams alone, which also starts as one with that many inputs.
     """
 
-    def __init__(self, everyone: Lanes, lanes: Mapping[str, Lanes], embed_dim: int, wide_out: int) -> None:
+    def __init__(self, everyone: Members, members: Mapping[str, Members], embed_dim: int, wide_out: int) -> None:
         super().__init__()
-        self.lanes_of = dict(lanes)
-        self.bias = Vector(everyone, wide_out, [embed_dim * len(lane.streams) for lane in everyone.group])
-        for stream, own in lanes.items():
-            fan_in = [embed_dim * len(lane.streams) for lane in own.group]
+        self.members_of = dict(members)
+        self.bias = Vector(everyone, wide_out, [embed_dim * len(member.streams) for member in everyone.group])
+        for stream, own in members.items():
+            fan_in = [embed_dim * len(member.streams) for member in own.group]
             self.add_module(key_of(stream), Linear(own, embed_dim, wide_out, bias=False, fan_in=fan_in))
 
     def forward(self, embeddings: Mapping[str, Tensor]) -> Tensor:
         """(K, B, wide_out) of stream -> (n, B, E)."""
-        own: list[Linear] = [getattr(self, key_of(stream)) for stream in self.lanes_of]
-        inputs = [embeddings[stream] for stream in self.lanes_of]
+        own: list[Linear] = [getattr(self, key_of(stream)) for stream in self.members_of]
+        inputs = [embeddings[stream] for stream in self.members_of]
         total: Tensor = _Join.apply(self.bias.weight, own, *inputs, *[layer.weight for layer in own])
         return total
 
 
 class _Join(torch.autograd.Function):
-    """b (K, out), and for each stream e (n, B, E) and W (n, out, E) -> b + the sum of e W^T, each in its own lanes.
+    """b (K, out), and for each stream e (n, B, E) and W (n, out, E) -> b + the sum of e W^T, each in its own members.
 
     The products are added to one tensor (K, B, out) that is there once.
     """
@@ -233,12 +233,12 @@ class _Join(torch.autograd.Function):
         ctx.own = own
         total = bias.unsqueeze(1).repeat(1, tensors[0].shape[1], 1)
         for layer, values, weight in zip(own, cast, cast[len(own) :], strict=False):
-            if layer.lanes.complete and dtype == total.dtype:
+            if layer.members.complete and dtype == total.dtype:
                 torch.baddbmm(total, values, weight.mT, out=total)
-            elif layer.lanes.complete:
+            elif layer.members.complete:
                 total.add_(torch.bmm(values, weight.mT))
             else:
-                total.index_add_(0, layer.lanes.positions, torch.bmm(values, weight.mT).to(total.dtype))
+                total.index_add_(0, layer.members.positions, torch.bmm(values, weight.mT).to(total.dtype))
         return total
 
     @staticmethod
@@ -247,7 +247,7 @@ class _Join(torch.autograd.Function):
         of_values, of_weights, of_bias = [], [], grad.sum(1)
         dtype, grad = grad.dtype, grad.to(saved[0].dtype)
         for layer, values, weight in zip(ctx.own, saved, saved[len(ctx.own) :], strict=False):
-            mine = layer.lanes.pick(grad)
+            mine = layer.members.pick(grad)
             of_values.append(torch.bmm(mine, weight))
             of_weights.append(_of_weight(mine, values, layer.gradient, dtype))
         return of_bias, None, *of_values, *of_weights
@@ -257,15 +257,15 @@ class HiddenLayers(nn.Module):
     """ReLU, dropout, linear, as often as there are steps from one width to the next.
 
     Args:
-        lanes: that have them.
+        members: that have them.
         widths: of the values before the first ReLU, of the hidden layers, and of the result.
         place: name of these layers for the dropout.
     """
 
-    def __init__(self, lanes: Lanes, widths: Sequence[int], place: str) -> None:
+    def __init__(self, members: Members, widths: Sequence[int], place: str) -> None:
         super().__init__()
-        self.dropout = nn.ModuleList(Dropout(lanes, [f"{place}.{index}"]) for index in range(len(widths) - 1))
-        self.linear = nn.ModuleList(Linear(lanes, wide_in, wide_out) for wide_in, wide_out in pairwise(widths))
+        self.dropout = nn.ModuleList(Dropout(members, [f"{place}.{index}"]) for index in range(len(widths) - 1))
+        self.linear = nn.ModuleList(Linear(members, wide_in, wide_out) for wide_in, wide_out in pairwise(widths))
 
     def forward(self, values: Tensor, noise: Noise | None) -> Tensor:
         """(n, B, widths[-1]) of (n, B, widths[0]), which are changed in place."""

@@ -1,6 +1,6 @@
-"""Batch norm over valid rows, for many lanes at once: its parameters, and its arithmetic forward and back.
+"""Batch norm over valid rows, for many members at once: its parameters, and its arithmetic forward and back.
 
-Batch norm (Ioffe & Szegedy, ICML 2015) over the valid rows of a batch alone, a lane and unit; equal to
+Batch norm (Ioffe & Szegedy, ICML 2015) over the valid rows of a batch alone, a member and unit; equal to
 `torch.nn.BatchNorm1d` on those rows. In training their mean and population variance normalise, and the running
 statistics move by `MOMENTUM` towards mean and unbiased variance; in evaluation the running statistics normalise. A
 batch with fewer than two valid rows has no variance: it is normalised by the running statistics and leaves them alone.
@@ -19,24 +19,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from emofuse.heads.lanes import Lanes
+from emofuse.heads.members import Members
 
 EPS, MOMENTUM = 1e-5, 0.1
 
 
 class MaskedBatchNorm(nn.Module):
-    """Parameters and running statistics of n lanes; `emofuse.heads.embedding` normalises with them."""
+    """Parameters and running statistics of n members; `emofuse.heads.embedding` normalises with them."""
 
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, lanes: Lanes, dim: int) -> None:
+    def __init__(self, members: Members, dim: int) -> None:
         super().__init__()
-        self.lanes = lanes
-        self.weight = nn.Parameter(torch.ones(len(lanes), dim))
-        self.bias = nn.Parameter(torch.zeros(len(lanes), dim))
-        self.register_buffer("running_mean", torch.zeros(len(lanes), dim))
-        self.register_buffer("running_var", torch.ones(len(lanes), dim))
+        self.members = members
+        self.weight = nn.Parameter(torch.ones(len(members), dim))
+        self.bias = nn.Parameter(torch.zeros(len(members), dim))
+        self.register_buffer("running_mean", torch.zeros(len(members), dim))
+        self.register_buffer("running_var", torch.ones(len(members), dim))
 
 
 def masked_batch_norm(
@@ -47,7 +47,7 @@ def masked_batch_norm(
     Args:
         values: (n, B, E), finite.
         valid: (n, B) bool.
-        norm: of the n lanes.
+        norm: of the n members.
         missing: (n, E), what takes the place of rows that are not valid.
         training: by the batch's own statistics where it has some.
     """
@@ -73,7 +73,7 @@ def masked_batch_norm(
 
 @dataclass(frozen=True)
 class RowMask:
-    """Which rows each of n lanes has, and what follows from their number.
+    """Which rows each of n members has, and what follows from their number.
 
     Attributes:
         keep: (n, 1, B) 1 in valid rows, else 0.
@@ -91,21 +91,23 @@ class RowMask:
     whole: bool
 
     @classmethod
-    def of(cls, valid: Tensor, lanes: Tensor, dtype: torch.dtype) -> RowMask:
-        """Of valid (M, B) bool, the masks that there are, and lanes (n,) int64, which of them each lane has."""
+    def of(cls, valid: Tensor, members: Tensor, dtype: torch.dtype) -> RowMask:
+        """Of valid (M, B) bool, the masks that there are, and members (n,) int64, which of them each member has."""
         keep = valid.to(dtype)
         count = keep.sum(1, keepdim=True)
         enough = (count >= 2).to(dtype)
         share = enough / count.clamp(min=1)
         unbiased = count / (count - 1).clamp(min=1)
-        rows = torch.cat([keep, share, MOMENTUM * enough, unbiased], dim=1).index_select(0, lanes)
+        rows = torch.cat([keep, share, MOMENTUM * enough, unbiased], dim=1).index_select(0, members)
         keep, share, momentum, unbiased = torch.split(rows, [valid.shape[1], 1, 1, 1], dim=1)
         whole = valid.device.type == "cpu" and bool(valid.all())
         return cls(keep.contiguous().unsqueeze(1), share, momentum, unbiased, whole)
 
-    def slice(self, lanes: slice) -> RowMask:
-        """Of some of the lanes."""
-        return RowMask(self.keep[lanes], self.share[lanes], self.momentum[lanes], self.unbiased[lanes], self.whole)
+    def slice(self, members: slice) -> RowMask:
+        """Of some of the members."""
+        return RowMask(
+            self.keep[members], self.share[members], self.momentum[members], self.unbiased[members], self.whole
+        )
 
     def sum(self, values: Tensor) -> Tensor:
         """(n, E): sums of values (n, B, E) over the valid rows. A matrix product reads them once."""
@@ -114,7 +116,7 @@ class RowMask:
 
 @dataclass(frozen=True)
 class NormState:
-    """Parameters and running statistics of n lanes side by side, each (n, E)."""
+    """Parameters and running statistics of n members side by side, each (n, E)."""
 
     weight: Tensor
     bias: Tensor
@@ -122,10 +124,10 @@ class NormState:
     running_mean: Tensor
     running_var: Tensor
 
-    def slice(self, lanes: slice) -> NormState:
-        """Of some of the lanes."""
+    def slice(self, members: slice) -> NormState:
+        """Of some of the members."""
         parts = (self.weight, self.bias, self.missing, self.running_mean, self.running_var)
-        return NormState(*(part[lanes] for part in parts))
+        return NormState(*(part[members] for part in parts))
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class Normed:
 
     @classmethod
     def joined(cls, parts: Sequence[Normed]) -> Normed:
-        """Of the lanes of all parts, one after another."""
+        """Of the members of all parts, one after another."""
         names = ("mean", "var", "rstd")
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
@@ -207,8 +209,8 @@ def normalise_back(
 
 @torch.no_grad()
 def move_running_statistics(norms: Sequence[MaskedBatchNorm], normed: Normed, mask: RowMask, state: NormState) -> None:
-    """Moves the running statistics of some norms, whose lanes stand side by side, towards those of a batch."""
-    sizes = [len(norm.lanes) for norm in norms]
+    """Moves the running statistics of some norms, whose members stand side by side, towards those of a batch."""
+    sizes = [len(norm.members) for norm in norms]
     mean = torch.lerp(state.running_mean, normed.mean, mask.momentum)
     var = torch.lerp(state.running_var, normed.var * mask.unbiased, mask.momentum)
     torch._foreach_copy_([norm.running_mean for norm in norms], torch.split(mean, sizes))

@@ -17,7 +17,7 @@ from torch import nn
 from emofuse.errors import TrainingError
 from emofuse.features import Scaling
 from emofuse.heads import make_head
-from emofuse.heads.lanes import Batch, Lane
+from emofuse.heads.members import HeadBatch, HeadMember
 from emofuse.profile.counting import count_flops, module_cost
 from emofuse.profile.figures import Epoch, HeadFigures, MeasuredCost, Timing
 from emofuse.profile.fresh_process import begin_phase, peak_memory
@@ -25,7 +25,7 @@ from emofuse.profile.timing import Clock, Repeats, repeat_timed
 from emofuse.specs import RunSpec
 from emofuse.training.engine import train_group
 from emofuse.training.machine import Machine
-from emofuse.training.members import Fold, Member, Table
+from emofuse.training.members import FeatureTable, Fold, Member
 from emofuse.training.streaming import Blocks, Window
 from emofuse.training.validation import predict_probs
 
@@ -65,7 +65,7 @@ class _TrainingInputs:
     """What the engine is given."""
 
     source: str
-    table: Table
+    table: FeatureTable
     folds: Sequence[Fold]
     member: Member
     window: Window | None
@@ -129,7 +129,7 @@ def count_training(run: RunSpec, dims: Mapping[str, int], classes: int) -> int:
 
 
 def _new_head(run: RunSpec, dims: Mapping[str, int], classes: int, device: torch.device) -> nn.Module:
-    return make_head(run.head, [Lane(tuple(dims))], dims, classes).to(device)
+    return make_head(run.head, [HeadMember(tuple(dims))], dims, classes).to(device)
 
 
 def _latency(job: HeadJob, batch: int, device: torch.device) -> Timing:
@@ -144,10 +144,10 @@ def _latency(job: HeadJob, batch: int, device: torch.device) -> Timing:
     return Timing.of(batch, repeat_timed(call, job.repeats, clock))
 
 
-def _noise(dims: Mapping[str, int], rows: int, device: torch.device) -> Batch:
+def _noise(dims: Mapping[str, int], rows: int, device: torch.device) -> HeadBatch:
     """Rows of normal noise that have every stream, for one fold."""
     features = {name: torch.randn(1, rows, dim, device=device) for name, dim in dims.items()}
-    return Batch(features, {name: torch.ones(1, rows, dtype=torch.bool, device=device) for name in dims})
+    return HeadBatch(features, {name: torch.ones(1, rows, dtype=torch.bool, device=device) for name in dims})
 
 
 def _training_on_cache(job: HeadJob, path: Path) -> _TrainingInputs:
@@ -163,7 +163,7 @@ def _training_on_cache(job: HeadJob, path: Path) -> _TrainingInputs:
 def _training_on_noise(job: HeadJob) -> _TrainingInputs:
     """As many rows as asked for, and validation rows with them; every row has every stream, labels go round."""
     count = job.rows + max(1, round(_VAL_SHARE * job.rows))
-    table = Table(
+    table = FeatureTable(
         features={name: torch.randn(count, dim) for name, dim in job.dims.items()},
         valid={name: torch.ones(count, dtype=torch.bool) for name in job.dims},
         labels=torch.arange(count) % job.classes,

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from emofuse.features import Scaling, derived_features, derived_shape, variant
+from emofuse.features import Scaling, chosen_variant, derived_features, derived_shape
 from emofuse.heads import make_head
-from emofuse.heads.lanes import Lane
+from emofuse.heads.members import HeadMember
 from emofuse.profile.counting import stream_costs
 from emofuse.profile.figures import PathFigures, Timing
 from emofuse.profile.fresh_process import begin_phase, peak_memory
@@ -102,9 +102,9 @@ class _Path:
             sys.modules["cv2"].setNumThreads(job.threads)
         self.streams: dict[str, Stream] = self._extractor.streams
         self.dims = {
-            name: derived_shape(kind, (math.prod(shape_of(self.streams[name])),), variant(kind, name, self._features))[
-                0
-            ]
+            name: derived_shape(
+                kind, (math.prod(shape_of(self.streams[name])),), chosen_variant(kind, name, self._features)
+            )[0]
             for name, kind in self._kinds.items()
         }
         self.missing: dict[str, int] = {}
@@ -112,7 +112,7 @@ class _Path:
             name: Scaling(np.zeros(dim, np.float32), np.ones(dim, np.float32), np.full(dim, np.inf, np.float32))
             for name, dim in self.dims.items()
         }
-        self._head = make_head(job.run.head, [Lane(tuple(self.dims))], self.dims, job.classes).to(device)
+        self._head = make_head(job.run.head, [HeadMember(tuple(self.dims))], self.dims, job.classes).to(device)
 
     def close(self) -> None:
         self._extractor.close()

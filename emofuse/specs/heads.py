@@ -28,7 +28,7 @@ from emofuse.specs.kinds import kind_of_class, parse_by_kind
 if TYPE_CHECKING:
     from torch import nn
 
-    from emofuse.heads.lanes import Lane
+    from emofuse.heads.members import HeadMember
 
 
 class HeadSpecBase(Spec):
@@ -39,14 +39,14 @@ class HeadSpecBase(Spec):
 
     kind: str
 
-    def make(self, group: Sequence[Lane], dims: Mapping[str, int], classes: int) -> nn.Module:
+    def make(self, group: Sequence[HeadMember], dims: Mapping[str, int], classes: int) -> nn.Module:
         """K heads of this kind as one module: `head(batch, noise) -> logits (K, B, C)`.
 
         Built of the layers of `emofuse.heads.layers` and `emofuse.heads.embedding`, which keep K heads apart.
 
         Args:
-            group: K lanes, ordered by fold.
-            dims: stream -> D, the streams of all lanes together.
+            group: K members, ordered by fold.
+            dims: stream -> D, the streams of all members together.
             classes: C.
         """
         raise NotImplementedError(f"{type(self).__name__}.make(group, dims, classes) must return the module")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredConfiguration:
     """A configuration and its searched runs.
 
     Attributes:
@@ -67,16 +67,16 @@ class Choice:
         undecided: values of `best_of`, as `factor value`, for which no configuration can win.
     """
 
-    ranked: tuple[Scored, ...]
-    lost: tuple[Scored, ...]
-    finalists: tuple[Scored, ...]
-    baseline: Scored | None
+    ranked: tuple[ScoredConfiguration, ...]
+    lost: tuple[ScoredConfiguration, ...]
+    finalists: tuple[ScoredConfiguration, ...]
+    baseline: ScoredConfiguration | None
     undecided: tuple[str, ...]
 
 
 def score_configurations(
     configurations: Sequence[Configuration], rows: Mapping[str, Sequence[RunRow]], select: Metric
-) -> list[Scored]:
+) -> list[ScoredConfiguration]:
     """Scores of configurations, in their order.
 
     Args:
@@ -89,7 +89,9 @@ def score_configurations(
         own = sorted(rows[configuration.key], key=_fold_and_seed)
         score, error = mean_and_error(own, select)
         loss, _ = mean_and_error(own, "loss")
-        scored.append(Scored(configuration, tuple(own), score, error, math.inf if loss is None else loss, order))
+        scored.append(
+            ScoredConfiguration(configuration, tuple(own), score, error, math.inf if loss is None else loss, order)
+        )
     return scored
 
 
@@ -112,7 +114,9 @@ def mean_and_error(rows: Sequence[RunRow], metric: Metric) -> tuple[float | None
     return fmean(samples), stdev(samples) / math.sqrt(len(samples)) if len(samples) > 1 else None
 
 
-def choose(scored: Sequence[Scored], select: Metric, best_of: Sequence[str], baseline: Sequence[str]) -> Choice:
+def choose(
+    scored: Sequence[ScoredConfiguration], select: Metric, best_of: Sequence[str], baseline: Sequence[str]
+) -> Choice:
     """The best configuration for each value of the factors `best_of`, among them the best of all.
 
     A configuration with a run that diverged cannot win. One that was halved was not trained to its end, so it comes
@@ -127,7 +131,7 @@ def choose(scored: Sequence[Scored], select: Metric, best_of: Sequence[str], bas
     """
     able = [each for each in scored if each.score is not None]
     ranked = sorted(able, key=lambda each: _rank(each, select))
-    chosen: dict[str, Scored] = {}
+    chosen: dict[str, ScoredConfiguration] = {}
     for each in ranked:
         chosen.setdefault(factor_values(each.configuration, best_of), each)
     plain = next((each for each in ranked if set(each.configuration.run.features.streams) == set(baseline)), None)
@@ -152,7 +156,7 @@ def objective(score: float | None, select: Metric) -> float | None:
     return -score if score is not None and select == "loss" else score
 
 
-def _rank(each: Scored, select: Metric) -> tuple[bool, float, float, int, int]:
+def _rank(each: ScoredConfiguration, select: Metric) -> tuple[bool, float, float, int, int]:
     better = objective(each.score, select)
     return (each.halved > 0, math.inf if better is None else -better, each.loss, each.parameters, each.order)
 

@@ -10,13 +10,13 @@ from emofuse.report.choice import divergence_sentences
 from emofuse.report.search import SELECTS, Searched, SearchSummary
 from emofuse.report.tables import Cell, ReportTable, TableColumn, markdown
 from emofuse.specs import SweepSpec, is_random
-from emofuse.sweep.choice import Choice, Scored
+from emofuse.sweep.choice import Choice, ScoredConfiguration
 from emofuse.sweep.finals import Final, Finals
 
 _NAMED = 5  # configurations that a sentence names
 
 
-def search_summary(spec: SweepSpec, scored: Sequence[Scored], finals: Finals) -> SearchSummary:
+def search_summary(spec: SweepSpec, scored: Sequence[ScoredConfiguration], finals: Finals) -> SearchSummary:
     """The search as a report shows it, and what became of what it chose."""
     trained = {final.scored.order: final for final in finals.items}
     return SearchSummary(
@@ -69,7 +69,7 @@ def choice_table(choice: Choice, finals: Finals, spec: SweepSpec, search: Search
         diverged = [f"{len(item.diverged)} of {len(item.results)}" if item.diverged else "none" for item in items]
         columns.insert(2, TableColumn("Final runs diverged", [Cell(text) for text in diverged]))
     notes = [
-        *_outcome(finals, search),
+        *_result(finals, search),
         *describe_baseline(choice, finals),
         describe_scores(choice, spec),
         *describe_losses(choice),
@@ -118,7 +118,7 @@ def describe_baseline(choice: Choice, finals: Finals) -> list[str]:
     return [f"The baseline, {name}, diverged in all its final runs; the others are tested against {found.name}."]
 
 
-def _outcome(finals: Finals, search: SearchSummary) -> list[str]:
+def _result(finals: Finals, search: SearchSummary) -> list[str]:
     """What is to be used, in the first place, and what nobody may overlook."""
     told = divergence_sentences(search)
     if finals.used is not None and not finals.failed:
@@ -152,7 +152,7 @@ def _listed(names: Sequence[str]) -> str:
     return "; ".join(names[:_NAMED]) + more
 
 
-def _score(each: Scored) -> Cell:
+def _score(each: ScoredConfiguration) -> Cell:
     return Cell(f"{each.score:.4f}", "" if each.error is None else f"{each.error:.4f}")
 
 

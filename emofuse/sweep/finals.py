@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from emofuse.report.search import SELECTS
 from emofuse.results import RunRecord
 from emofuse.specs import RunSpec, SweepSpec
-from emofuse.sweep.choice import Choice, Scored
+from emofuse.sweep.choice import Choice, ScoredConfiguration
 from emofuse.training.divergence import Divergence
 
 Train = Callable[[Sequence[RunSpec]], Sequence[tuple[RunRecord | Divergence, bool]]]
@@ -29,7 +29,7 @@ class Final:
         is_fallback: whether it was trained only because all that are ranked before it diverged.
     """
 
-    scored: Scored
+    scored: ScoredConfiguration
     results: tuple[RunRecord | Divergence, ...]
     is_fallback: bool = False
 
@@ -78,7 +78,7 @@ class Finals:
         return tuple(item for item in before if item.diverged)
 
 
-def final_runs(configurations: Sequence[Scored], spec: SweepSpec) -> list[RunSpec]:
+def final_runs(configurations: Sequence[ScoredConfiguration], spec: SweepSpec) -> list[RunSpec]:
     """Configurations on the whole split, once for each of the final seeds, a configuration's runs side by side."""
     return [
         each.configuration.run.model_copy(
@@ -104,7 +104,7 @@ def train_finals(choice: Choice, spec: SweepSpec, train: Train, say: Callable[[s
     tried: dict[int, Final] = {}
     trained = 0
 
-    def run(configurations: Sequence[Scored], *, is_fallback: bool) -> None:
+    def run(configurations: Sequence[ScoredConfiguration], *, is_fallback: bool) -> None:
         nonlocal trained
         results = list(train(final_runs(configurations, spec)))
         trained += sum(trained_now for _, trained_now in results)

@@ -34,14 +34,14 @@ from emofuse.report.notes import gather_notes
 from emofuse.report.stamp import report_when_needed
 from emofuse.results import RunRecord
 from emofuse.specs import RunSpec, SweepSpec, digest
-from emofuse.sweep.choice import Choice, Scored, choose, factor_values
+from emofuse.sweep.choice import Choice, ScoredConfiguration, choose, factor_values
 from emofuse.sweep.configurations import Configuration, baseline_streams
 from emofuse.sweep.finalists import choice_table, describe_baseline, describe_losses, search_summary
 from emofuse.sweep.finals import Finals, final_runs, train_finals
+from emofuse.sweep.groups import only_missing, plan_search, searched_runs
 from emofuse.sweep.search import make_search
 from emofuse.sweep.searching import Found, LocalTrainer, Searching, Trainer
 from emofuse.sweep.store import ResultsFolder
-from emofuse.sweep.waves import only_missing, plan_search, searched_runs
 from emofuse.training.data import TrainingData
 from emofuse.training.divergence import Divergence
 from emofuse.training.machine import Machine, default_memory_bytes
@@ -103,7 +103,7 @@ class SweepSummary:
         report_written: whether they were written by this call.
     """
 
-    scored: tuple[Scored, ...]
+    scored: tuple[ScoredConfiguration, ...]
     trained: int
     choice: Choice
     finals: Finals
@@ -296,7 +296,7 @@ def _check_split_rows(data: TrainingData) -> None:
         of_split = data.splits == split
         if split != "test":
             of_split &= data.labels >= 0
-        if not (of_split & ~data.columns.unreadable(data.columns.streams)).any():
+        if not (of_split & ~data.features.unreadable(data.features.streams)).any():
             lacking[split], rows[split] = use, int(of_split.sum())
     data.check_splits(lacking, rows)
 

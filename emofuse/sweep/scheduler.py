@@ -1,8 +1,8 @@
-"""Waves on a Dask scheduler: each worker opens the cache itself and trains one wave at a time, one worker a GPU.
+"""Groups on a Dask scheduler: each worker opens the cache itself and trains one group at a time, one worker a GPU.
 
 A task is a pure function of the cache's path and the runs' specs. Workers write nothing: rows come back to the process
-that drives the sweep, which writes them. When a worker dies, Dask gives its wave to another one; a wave that has killed
-several workers ends the sweep, and what is finished is kept.
+that drives the sweep, which writes them. When a worker dies, Dask gives its group to another one; a group that has
+killed several workers ends the sweep, and what is finished is kept.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from emofuse.errors import BuildError, EmofuseError, TrainingError
 from emofuse.extraction.cluster import remote_client
 from emofuse.specs import SplitSpec
 from emofuse.specs.plugins import PluginFile, load_sent, loaded_plugins
+from emofuse.sweep.groups import OnRows, SearchGroup, device_name, train_rows, versions
 from emofuse.sweep.store import RunRow
-from emofuse.sweep.waves import OnRows, SearchedWave, device_name, train_rows, versions
 from emofuse.training.data import TrainingData
 from emofuse.training.machine import Machine, default_memory_bytes
 from emofuse.training.rates import Rates, measure_rates
@@ -37,15 +37,15 @@ _SAME_EVERYWHERE = ("emofuse", "torch")
 
 
 @dataclass(frozen=True)
-class WaveTask:
-    """All that a worker needs to train a wave.
+class GroupTask:
+    """All that a worker needs to train a group.
 
     Attributes:
         cache: absolute path.
         split: of the runs.
         memory_bytes: that training may use.
         device: cpu, cuda, cuda:N or auto.
-        wave: the runs.
+        group: the runs.
         digests: of the runs as `TrainingData` of the driving process gives them: a worker's must be the same.
         plugins: files that the driving process has loaded kinds from, found at the same paths by all workers.
     """
@@ -54,7 +54,7 @@ class WaveTask:
     split: SplitSpec
     memory_bytes: int
     device: str
-    wave: SearchedWave
+    group: SearchGroup
     digests: tuple[str, ...]
     plugins: tuple[PluginFile, ...] = ()
 
@@ -112,36 +112,36 @@ class DaskTrainer:
 
     def train(
         self,
-        waves: Iterator[SearchedWave],
+        groups: Iterator[SearchGroup],
         on_rows: OnRows,  # noqa: ARG002 - epochs are not told across machines
-    ) -> Iterator[tuple[SearchedWave, list[RunRow]]]:
-        """Rows of all waves as they come. There are never more waves in work than workers.
+    ) -> Iterator[tuple[SearchGroup, list[RunRow]]]:
+        """Rows of all groups as they come. There are never more groups in work than workers.
 
         Raises:
-            EmofuseError: whatever a worker raised, or a wave that killed its workers.
+            EmofuseError: whatever a worker raised, or a group that killed its workers.
         """
-        running: dict[Future[Any], SearchedWave] = {}
+        running: dict[Future[Any], SearchGroup] = {}
         finished = as_completed(loop=self._client.loop)
         while True:
             count, resources = self._workers()
-            for wave in islice(waves, max(0, count - len(running))):
-                future = self._client.submit(train_task, self._task(wave), pure=False, resources=resources)
-                running[future] = wave
+            for group in islice(groups, max(0, count - len(running))):
+                future = self._client.submit(train_task, self._task(group), pure=False, resources=resources)
+                running[future] = group
                 finished.add(future)
             if not running:
                 return
             future = next(finished)
-            wave = running.pop(future)
-            yield wave, _rows(future, wave)
+            group = running.pop(future)
+            yield group, _rows(future, group)
 
-    def _task(self, wave: SearchedWave) -> WaveTask:
-        digests = tuple(self.data.digest(run.spec) for run in wave.runs)
-        return WaveTask(
-            self._cache, self.data.split, self.data.memory_bytes, self._device, wave, digests, loaded_plugins()
+    def _task(self, group: SearchGroup) -> GroupTask:
+        digests = tuple(self.data.digest(run.spec) for run in group.runs)
+        return GroupTask(
+            self._cache, self.data.split, self.data.memory_bytes, self._device, group, digests, loaded_plugins()
         )
 
     def _workers(self) -> tuple[int, dict[str, float] | None]:
-        """How many waves can be in work now, at least 1, and what each of them takes of a worker."""
+        """How many groups can be in work now, at least 1, and what each of them takes of a worker."""
         workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
         gpus = sum(int(worker["resources"].get(GPU, 0)) for worker in workers)
         return (gpus, {GPU: 1}) if gpus else (max(1, len(workers)), None)
@@ -164,7 +164,7 @@ def dask_trainer(
 
 # One data set at most, by what it was opened for; a worker may outlive a sweep.
 _opened: dict[tuple[Path, str, int], TrainingData] = {}
-_one_wave_at_a_time = threading.Lock()
+_one_group_at_a_time = threading.Lock()
 
 
 def describe_worker(device: str) -> WorkerFacts:
@@ -179,20 +179,20 @@ def describe_worker(device: str) -> WorkerFacts:
     )
 
 
-def train_task(task: WaveTask) -> list[RunRow]:
-    """Trains a wave in this worker.
+def train_task(task: GroupTask) -> list[RunRow]:
+    """Trains a group in this worker.
 
     Raises:
-        EmofuseError: the cache is not here or another one, or the wave cannot be trained.
+        EmofuseError: the cache is not here or another one, or the group cannot be trained.
     """
-    with _one_wave_at_a_time:
+    with _one_group_at_a_time:
         _use_own_threads()
         for plugin in task.plugins:
             load_sent(str(plugin.path), plugin.sha256)
-        return train_rows(_open_data(task), task.wave, Machine.of(torch.device(resolve_device(task.device))))
+        return train_rows(_open_data(task), task.group, Machine.of(torch.device(resolve_device(task.device))))
 
 
-def _open_data(task: WaveTask) -> TrainingData:
+def _open_data(task: GroupTask) -> TrainingData:
     """The task's data, opened anew if its labels or streams have changed since this worker opened it."""
     key = (task.cache, task.split.model_dump_json(), task.memory_bytes)
     if key in _opened and _is_the_same(_opened[key], task):
@@ -208,8 +208,8 @@ def _open_data(task: WaveTask) -> TrainingData:
     return data
 
 
-def _is_the_same(data: TrainingData, task: WaveTask) -> bool:
-    return tuple(data.digest(run.spec) for run in task.wave.runs) == task.digests
+def _is_the_same(data: TrainingData, task: GroupTask) -> bool:
+    return tuple(data.digest(run.spec) for run in task.group.runs) == task.digests
 
 
 def _use_own_threads() -> None:
@@ -221,22 +221,22 @@ def _use_own_threads() -> None:
 # --- in the driving process ------------------------------------------------------------------------------------------
 
 
-def _rows(future: Future[Any], wave: SearchedWave) -> list[RunRow]:
-    first = wave.runs[0].spec.name
+def _rows(future: Future[Any], group: SearchGroup) -> list[RunRow]:
+    first = group.runs[0].spec.name
     try:
         rows: list[RunRow] = future.result()
     except KilledWorker as error:
         raise TrainingError(
-            f"a wave of {len(wave.runs)} heads ({first}, ...) killed its worker {error.allowed_failures + 1} times: "
+            f"a group of {len(group.runs)} heads ({first}, ...) killed its worker {error.allowed_failures + 1} times: "
             "out of memory, or a native crash. Give less memory with --memory-gb, so that fewer heads train at once; "
-            "finished waves are kept"
+            "finished groups are kept"
         ) from None
     except EmofuseError:
         raise
     except Exception as error:  # what Dask raises when a task cannot be sent, unpacked or was lost
         raise TrainingError(
-            f"a wave of {len(wave.runs)} heads ({first}, ...) was lost ({type(error).__name__}: {error}). Finished "
-            "waves are kept; start the same sweep again"
+            f"a group of {len(group.runs)} heads ({first}, ...) was lost ({type(error).__name__}: {error}). Finished "
+            "groups are kept; start the same sweep again"
         ) from error
     return rows
 

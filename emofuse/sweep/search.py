@@ -62,13 +62,13 @@ def make_search(spec: SweepSpec, kinds: Mapping[str, str]) -> Search:
     match spec.search:
         case GridSearch():
             return OneBatch(expand(spec, kinds))
-        case RandomSearch() | TpeSearch() as search if every := _all_if_few(Space.of(spec, kinds), search.trials):
-            return OneBatch(every, few(len(every), search.trials))
+        case RandomSearch() | TpeSearch() as search if every := _all_if_fewer(Space.of(spec, kinds), search.trials):
+            return OneBatch(every, fewer_than_trials(len(every), search.trials))
         case RandomSearch() as search:
             space = Space.of(spec, kinds)
             new = unseen(space, draws(space, search.seed), set())
             drawn = [configuration for _, configuration in itertools.islice(new, search.trials)]
-            return OneBatch(drawn, few(len(drawn), search.trials))
+            return OneBatch(drawn, fewer_than_trials(len(drawn), search.trials))
         case TpeSearch() as search:
             from emofuse.sweep.tpe import ParzenSearch
 
@@ -153,14 +153,14 @@ def rounded(value: float, within: Range) -> float:
     return min(max(float(f"{value:.6g}"), within.low), within.high)
 
 
-def few(count: int, trials: int) -> tuple[str, ...]:
+def fewer_than_trials(count: int, trials: int) -> tuple[str, ...]:
     """What a user is told if there are fewer configurations than trials."""
     if count == trials:
         return ()
     return (f"The factors have {count} configurations, fewer than {trials} trials: all of them are trained.",)
 
 
-def _all_if_few(space: Space, trials: int) -> list[Configuration]:
+def _all_if_fewer(space: Space, trials: int) -> list[Configuration]:
     """All configurations, in the grid's order, if they are no more than the trials; else none."""
     if any(isinstance(given, Range) for given in space.values.values()):
         return []

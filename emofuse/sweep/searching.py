@@ -1,4 +1,4 @@
-"""The search of a sweep: batch by batch, wave by wave, each run once whoever trains it, until every one has its row."""
+"""The search of a sweep: batch by batch and group by group, until every run has its row; no run is trained twice."""
 
 from __future__ import annotations
 
@@ -10,18 +10,26 @@ from typing import Protocol
 
 from emofuse.progress import TrainingState, step, tell
 from emofuse.specs import SweepSpec
-from emofuse.sweep.choice import Scored, mean_and_error, objective, score_configurations
+from emofuse.sweep.choice import ScoredConfiguration, mean_and_error, objective, score_configurations
 from emofuse.sweep.configurations import Configuration
+from emofuse.sweep.groups import (
+    OnRows,
+    SearchedRun,
+    SearchGroup,
+    plan_search,
+    planned_groups,
+    searched_runs,
+    train_rows,
+)
 from emofuse.sweep.search import Search
 from emofuse.sweep.store import SECONDS_BETWEEN_LOOKS, ResultsFolder, RunRow
-from emofuse.sweep.waves import OnRows, SearchedRun, SearchedWave, plan_search, planned_waves, searched_runs, train_rows
 from emofuse.training.data import TrainingData
 from emofuse.training.machine import Machine
 from emofuse.training.rates import Rates, measure_rates
 
 
 class Trainer(Protocol):
-    """Trains waves: this process, or workers elsewhere.
+    """Trains groups: this process, or workers elsewhere.
 
     Attributes:
         data: the rows as the search may see them.
@@ -36,14 +44,14 @@ class Trainer(Protocol):
         """Of the machine, measured when asked for: only estimates that are shown need them."""
         ...
 
-    def train(self, waves: Iterator[SearchedWave], on_rows: OnRows) -> Iterator[tuple[SearchedWave, list[RunRow]]]:
-        """Rows of all waves, as they come; a wave is asked for when there is room for it."""
+    def train(self, groups: Iterator[SearchGroup], on_rows: OnRows) -> Iterator[tuple[SearchGroup, list[RunRow]]]:
+        """Rows of all groups, as they come; a group is asked for when there is room for it."""
         ...
 
 
 @dataclass
 class LocalTrainer:
-    """Trains in this process, one wave after another."""
+    """Trains in this process, one group after another."""
 
     data: TrainingData
     machine: Machine
@@ -53,9 +61,9 @@ class LocalTrainer:
         """Measured now, in a moment."""
         return measure_rates(self.machine)
 
-    def train(self, waves: Iterator[SearchedWave], on_rows: OnRows) -> Iterator[tuple[SearchedWave, list[RunRow]]]:
-        """Rows of all waves, in their order."""
-        return ((wave, train_rows(self.data, wave, self.machine, on_rows=on_rows)) for wave in waves)
+    def train(self, groups: Iterator[SearchGroup], on_rows: OnRows) -> Iterator[tuple[SearchGroup, list[RunRow]]]:
+        """Rows of all groups, in their order."""
+        return ((group, train_rows(self.data, group, self.machine, on_rows=on_rows)) for group in groups)
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class Found:
         notes: of the search, one sentence each.
     """
 
-    scored: tuple[Scored, ...]
+    scored: tuple[ScoredConfiguration, ...]
     trained: int
     seconds: float
     notes: tuple[str, ...]
@@ -93,7 +101,7 @@ class Searching:
         spec: the sweep.
         search: its configurations.
         folder: of the rows.
-        trainer: of waves.
+        trainer: of groups.
     """
 
     def __init__(self, spec: SweepSpec, search: Search, folder: ResultsFolder, trainer: Trainer) -> None:
@@ -108,7 +116,7 @@ class Searching:
         """Trains what is missing and scores every configuration.
 
         Raises:
-            EmofuseError: whatever training or the folder raises; finished waves are kept.
+            EmofuseError: whatever training or the folder raises; finished groups are kept.
         """
         asked: list[Configuration] = []
         rows: dict[str, list[RunRow]] = {}
@@ -131,11 +139,11 @@ class Searching:
         if missing := {run.digest for run in runs} - found.keys():
             with step("planning"):
                 plan = plan_search(self._trainer.data, runs, self._spec, self._trainer.machine)
-            waves = planned_waves(plan, runs, self._spec)
-            self._tally.estimate(len({run.configuration.key for run in runs}), sum(wave.seconds for wave in waves))
+            groups = planned_groups(plan, runs, self._spec)
+            self._tally.estimate(len({run.configuration.key for run in runs}), sum(group.seconds for group in groups))
             try:
                 while missing:
-                    self._train([wave.only(frozenset(missing)) for wave in waves if wave.digests & missing])
+                    self._train([group.only(frozenset(missing)) for group in groups if group.digests & missing])
                     found = self._find(runs)
                     missing -= found.keys()
                     self._wait(missing)
@@ -145,27 +153,27 @@ class Searching:
                 self._claims.clear()
         return found
 
-    def _train(self, waves: Sequence[SearchedWave]) -> None:
-        """Trains and writes those of the waves that nobody else has claimed."""
-        self._tally.plan(waves)
-        for wave, rows in self._trainer.train(self._claimed(waves), self._tally.learned):
+    def _train(self, groups: Sequence[SearchGroup]) -> None:
+        """Trains and writes those of the groups that nobody else has claimed."""
+        self._tally.plan(groups)
+        for group, rows in self._trainer.train(self._claimed(groups), self._tally.learned):
             self._folder.write(rows)
-            self._claims.pop(wave.digests).close()
-            self._tally.finish(wave, rows)
+            self._claims.pop(group.digests).close()
+            self._tally.finish(group, rows)
 
-    def _claimed(self, waves: Sequence[SearchedWave]) -> Iterator[SearchedWave]:
-        """Claims one wave after another, when it is asked for, and gives what it got."""
-        for wave in waves:
+    def _claimed(self, groups: Sequence[SearchGroup]) -> Iterator[SearchGroup]:
+        """Claims one group after another, when it is asked for, and gives what it got."""
+        for group in groups:
             claim = ExitStack()
-            got = claim.enter_context(self._folder.claim(wave.digests))
+            got = claim.enter_context(self._folder.claim(group.digests))
             if got:
-                mine = wave.only(got)
+                mine = group.only(got)
                 self._claims[mine.digests] = claim
-                self._tally.start(wave, mine)
+                self._tally.start(group, mine)
                 yield mine
             else:
                 claim.close()
-                self._tally.skip(wave)
+                self._tally.skip(group)
 
     def _find(self, runs: Sequence[SearchedRun]) -> dict[str, RunRow]:
         wanted = {run.digest for run in runs}
@@ -211,30 +219,30 @@ class _Tally:
         self._estimated += configurations
         self._estimated_s += seconds
 
-    def plan(self, waves: Sequence[SearchedWave]) -> None:
+    def plan(self, groups: Sequence[SearchGroup]) -> None:
         """Notes what is to be trained."""
         self._started = self._started or time.perf_counter()
-        self._left_s = sum(wave.seconds for wave in waves)
+        self._left_s = sum(group.seconds for group in groups)
         self.tell()
 
-    def start(self, planned: SearchedWave, mine: SearchedWave) -> None:
-        """Notes that a wave begins, or the part of it that nobody else has."""
+    def start(self, planned: SearchGroup, mine: SearchGroup) -> None:
+        """Notes that a group begins, or the part of it that nobody else has."""
         self._left_s += mine.seconds - planned.seconds
 
-    def skip(self, wave: SearchedWave) -> None:
-        """Notes that somebody else has a wave."""
-        self._left_s -= wave.seconds
+    def skip(self, group: SearchGroup) -> None:
+        """Notes that somebody else has a group."""
+        self._left_s -= group.seconds
 
     def learned(self, rows: int, seconds: float) -> None:
-        """Notes what a running wave has learned from in an epoch, and its share of the wave's estimated seconds."""
+        """Notes what a running group has learned from in an epoch, and its share of the group's estimated seconds."""
         self._rows += rows
         self._running_s += seconds
         self.tell()
 
-    def finish(self, wave: SearchedWave, rows: Sequence[RunRow]) -> None:
-        """Notes the rows of a wave."""
-        self._done_s += wave.seconds
-        self._left_s -= wave.seconds
+    def finish(self, group: SearchGroup, rows: Sequence[RunRow]) -> None:
+        """Notes the rows of a group."""
+        self._done_s += group.seconds
+        self._left_s -= group.seconds
         self._running_s = 0.0
         self.heads += len(rows)
         self.find(rows)

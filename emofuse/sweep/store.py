@@ -1,12 +1,12 @@
 """Rows of searched runs, in a folder that any number of sweeps share. No torch, no cache: plain files.
 
     FOLDER/
-        rows/<random id>.jsonl   a finished wave: one JSON object a run (class `RunRow`)
+        rows/<random id>.jsonl   a finished group: one JSON object a run (class `RunRow`)
         claims/<random id>.json  what a living process is training now; it holds the file's lock for as long
         claims/lock              held for the moment in which a process claims something
 
 A file of rows is written beside its place, flushed to the disk and renamed, and never changed: a process that is killed
-leaves whole waves and nothing between. The results of a folder are the union of its files; a run stands in it once, by
+leaves whole groups and nothing between. The results of a folder are the union of its files; a run stands in it once, by
 its digest. Reading needs no lock. On Windows, which has no `flock`, sweeps must not share a folder at the same time.
 """
 
@@ -54,7 +54,7 @@ class RunRow:
         last_epoch: the epoch in which it ended.
         ended: `epochs`, `patience`, `halved` or `diverged`.
         parameters: trainable parameters of the head.
-        seconds: its share of its wave's wall time.
+        seconds: its share of its group's wall time.
         history: one entry a finite epoch: {epoch, train_loss, val_loss, val_accuracy, val_macro_f1, ...}.
         sweep: name of the sweep that trained it.
         device: what it was trained on.
@@ -144,7 +144,7 @@ class ResultsFolder:
         return list(unique.values())
 
     def write(self, rows: Sequence[RunRow]) -> Path:
-        """Adds the rows of a wave: all of them or, if this process is killed, none."""
+        """Adds the rows of a group: all of them or, if this process is killed, none."""
         text = "".join(json.dumps(asdict(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
         self._files.mkdir(parents=True, exist_ok=True)
         target = self._files / f"{secrets.token_hex(8)}.jsonl"

@@ -17,7 +17,7 @@ from optuna.trial import Trial, TrialState
 
 from emofuse.specs import Range, TpeSearch
 from emofuse.sweep.configurations import Configuration, Space
-from emofuse.sweep.search import draws, few, rounded, unseen
+from emofuse.sweep.search import draws, fewer_than_trials, rounded, unseen
 
 # After so many proposals in a row that are nothing new, a random one that is takes their place.
 _VAIN_PROPOSALS = 16
@@ -56,7 +56,7 @@ class ParzenSearch:
     @property
     def notes(self) -> tuple[str, ...]:
         """That there were fewer configurations than trials, once it has turned out."""
-        return few(self._trials, self._search.trials)
+        return fewer_than_trials(self._trials, self._search.trials)
 
     def ask(self) -> list[Configuration]:
         """The next batch; empty when all trials have been given out, or there is nothing new left."""

@@ -20,14 +20,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from emofuse.heads.lanes import key_of, owners, stream_of
+from emofuse.heads.members import key_of, owners, stream_of
 from emofuse.specs import TrainSpec
 
 DECAY, LIMIT = 0.9, 4.0
 
 
 class BranchBalance:
-    """Norms, scales and learning rates of the branches of K lanes.
+    """Norms, scales and learning rates of the branches of K members.
 
     Attributes:
         branches: name of a parameter -> index of its branch's stream.
@@ -35,9 +35,9 @@ class BranchBalance:
             elsewhere, as torch's fused kernels want them.
 
     Args:
-        head: of K lanes.
-        streams: of all lanes together, S.
-        trains: optimisation of each lane.
+        head: of K members.
+        streams: of all members together, S.
+        trains: optimisation of each member.
     """
 
     def __init__(self, head: nn.Module, streams: Sequence[str], trains: Sequence[TrainSpec]) -> None:
@@ -46,13 +46,13 @@ class BranchBalance:
         self.branches = {
             name: index for name, _ in head.named_parameters() for key, index in keys.items() if name.startswith(key)
         }
-        self._lanes = {name: own[name] for name in self.branches}
+        self._members = {name: own[name] for name in self.branches}
         self._streams = tuple(streams)
         device = next(head.parameters()).device
         kind = torch.float64 if device.type == "cpu" else torch.float32
         self._has = torch.zeros(len(trains), len(streams), dtype=torch.bool, device=device)
         for name, index in self.branches.items():
-            self._has[self._lanes[name].positions, index] = True
+            self._has[self._members[name].positions, index] = True
         self._base = torch.tensor([train.learning_rate for train in trains], dtype=kind, device=device).unsqueeze(1)
         self._smooth = torch.zeros_like(self._has, dtype=kind)
         self._seen = torch.zeros(len(trains), 1, dtype=torch.bool, device=device)
@@ -66,7 +66,7 @@ class BranchBalance:
 
         Args:
             gradients: of all parameters.
-            active: (K,) bool, lanes that are updated in this step.
+            active: (K,) bool, members that are updated in this step.
         """
         norms = self._norms(gradients)
         active = active.unsqueeze(1)
@@ -80,7 +80,7 @@ class BranchBalance:
         self._counts.add_(active)
 
     def epoch_means(self) -> list[dict[str, dict[str, float]]]:
-        """For each lane the means over the steps since the last call: {branch_norms, branch_scales: {stream: mean}}."""
+        """Return {branch_norms, branch_scales: {stream: mean over the steps since the last call}} for each member."""
         norms, scales = (self._sums / self._counts.clamp(min=1)).tolist()
         has = self._has.tolist()
         self._sums.zero_()
@@ -90,16 +90,16 @@ class BranchBalance:
             for k in range(len(has))
         ]
 
-    def go_on(self, before: BranchBalance, lanes: Sequence[int]) -> None:
-        """Goes on where these lanes of another group are."""
-        self._smooth.copy_(before._smooth[lanes])
-        self._seen.copy_(before._seen[lanes])
+    def go_on(self, before: BranchBalance, places: Sequence[int]) -> None:
+        """Goes on where these members of another group are."""
+        self._smooth.copy_(before._smooth[places])
+        self._seen.copy_(before._seen[places])
 
     def _norms(self, gradients: Mapping[str, Tensor]) -> Tensor:
         squares = torch.zeros_like(self._smooth)
         for name, index in self.branches.items():
             norm = torch.linalg.vector_norm(gradients[name].flatten(1), dim=1).to(squares.dtype)
-            squares[:, index] = self._lanes[name].add(squares[:, index], norm.square())
+            squares[:, index] = self._members[name].add(squares[:, index], norm.square())
         return squares.sqrt()
 
     def _scales(self) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from emofuse.errors import TrainingError
 from emofuse.features import Scaling, feature_axis
-from emofuse.heads.lanes import Batch
-from emofuse.training.members import Fold, Table
+from emofuse.heads.members import HeadBatch
+from emofuse.training.members import FeatureTable, Fold
 from emofuse.training.streaming import Source, Window
 
 
@@ -201,7 +201,7 @@ class Standardised:
     def __init__(
         self,
         source: Source,
-        table: Table,
+        table: FeatureTable,
         streams: Sequence[str],
         folds: Sequence[Fold],
         *,
@@ -225,7 +225,7 @@ class Standardised:
         self._fitted = torch.tensor(fitted, device=device).unsqueeze(2)
         self._dtype = dtype
 
-    def read(self, rows: Tensor, present: Tensor) -> tuple[Batch, Tensor]:
+    def read(self, rows: Tensor, present: Tensor) -> tuple[HeadBatch, Tensor]:
         """Features and labels (F, B) int64 of rows (F, B) int64; rows that are not present have no stream.
 
         No row has a stream that the fold's training rows do not have. The numbers are those of `Scaling.apply`.
@@ -247,7 +247,7 @@ class Standardised:
                 steps[name] = self._steps[name].index_select(0, flat).view(*rows.shape, -1) & valid[index].unsqueeze(2)
                 features[name].masked_fill_(_beside(~steps[name], features[name]), 0)
         labels = self._labels[flat % len(self._labels)].view_as(rows)
-        return Batch(features, dict(zip(self._streams, valid, strict=True)), steps), labels
+        return HeadBatch(features, dict(zip(self._streams, valid, strict=True)), steps), labels
 
 
 def _limit(scaling: Scaling) -> npt.NDArray[np.float32]:

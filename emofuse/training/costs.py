@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from emofuse.heads import make_empty_head
-from emofuse.heads.lanes import Batch, Lane
 from emofuse.heads.layers import Projection
+from emofuse.heads.members import HeadBatch, HeadMember
 from emofuse.heads.stems import Shape, shape_of
 from emofuse.specs import HeadSpec
 from emofuse.training.machine import Machine
@@ -25,7 +25,7 @@ COPIES = 5
 
 
 @dataclass(frozen=True)
-class Cost:
+class TrainingCost:
     """What one head asks for.
 
     Attributes:
@@ -46,7 +46,7 @@ class Cost:
 @lru_cache(maxsize=4096)
 def head_cost(
     spec: HeadSpec, dims: tuple[tuple[str, Shape], ...], classes: int, batch_size: int, machine: Machine
-) -> Cost:
+) -> TrainingCost:
     """The cost of one head, counted on the `meta` device, where tensors have shapes and no memory.
 
     Every matrix product of the forward pass has two more in the backward pass, but the first layers have one: nobody
@@ -68,7 +68,7 @@ def head_cost(
     weights = parameters * (COPIES * machine.dtype.itemsize + (machine.products.itemsize if machine.products else 0))
     first = sum(2 * layer.weight.numel() for layer in head.modules() if isinstance(layer, Projection))
     forward = counter.get_total_flops() // batch_size
-    return Cost(parameters, weights, int(scale * sum(kept.values()) / batch_size), 3 * forward - first, forward)
+    return TrainingCost(parameters, weights, int(scale * sum(kept.values()) / batch_size), 3 * forward - first, forward)
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,11 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
 
 def _empty(
     spec: HeadSpec, dims: tuple[tuple[str, Shape], ...], classes: int, rows: int, folds: int
-) -> tuple[nn.Module, Batch]:
-    """A head of one lane a fold on the `meta` device, and a batch for it."""
+) -> tuple[nn.Module, HeadBatch]:
+    """A head of one member a fold on the `meta` device, and a batch for it."""
     with torch.device("meta"):
         streams = tuple(stream for stream, _ in dims)
-        head = make_empty_head(spec, [Lane(streams, fold=fold) for fold in range(folds)], dict(dims), classes)
+        head = make_empty_head(spec, [HeadMember(streams, fold=fold) for fold in range(folds)], dict(dims), classes)
         features = {stream: torch.empty(folds, rows, *shape_of(shape)) for stream, shape in dims}
         valid = {stream: torch.ones(folds, rows, dtype=torch.bool) for stream in streams}
         steps = {
@@ -129,7 +129,7 @@ def _empty(
             for stream, shape in dims
             if len(shape_of(shape)) in {2, 4}
         }
-    return head, Batch(features, valid, steps)
+    return head, HeadBatch(features, valid, steps)
 
 
 def _memory_of(tensor: Tensor) -> int:

@@ -1,6 +1,6 @@
 """A cache and a split as the code that chooses may see them: no label but those of training and validation rows.
 
-Built once for any number of runs. Each run sees its own columns and folds of it; what they share is read, scaled and
+Built once for any number of runs. Each run sees its own variants and folds of it; what they share is read, scaled and
 hashed once.
 """
 
@@ -22,10 +22,10 @@ from emofuse.errors import TrainingError
 from emofuse.features import ACTION_UNITS, LEAST_NEUTRAL_ROWS, LEAST_ROWS, Scaling, check_finite, neutral_rows
 from emofuse.specs import RunSpec, SplitSpec, digest
 from emofuse.specs.runs import settled
-from emofuse.training.columns import Column, Columns
 from emofuse.training.machine import default_memory_bytes
-from emofuse.training.members import Fold, Member, Table
+from emofuse.training.members import FeatureTable, Fold, Member
 from emofuse.training.streaming import Window
+from emofuse.training.variants import CachedFeatures, FeatureVariant
 
 if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
@@ -58,11 +58,13 @@ class TrainingData:
         classes: label names in index order.
         splits: (N,) str: train, val, test; "" for rows in none.
         labels: (N,) int64, -1 in all rows but labelled ones of train and val.
-        columns: the features.
+        features: the features.
         memory_bytes: what training may use in all.
     """
 
-    def __init__(self, cache: Cache, split: SplitSpec, memory_bytes: int, columns: Columns | None = None) -> None:
+    def __init__(
+        self, cache: Cache, split: SplitSpec, memory_bytes: int, features: CachedFeatures | None = None
+    ) -> None:
         self.split = split
         self.classes = tuple(cache.classes)
         self.splits = run_splits(cache, split)
@@ -70,14 +72,14 @@ class TrainingData:
         chosen_from = (self.splits == "train") | (self.splits == "val")
         self.labels: npt.NDArray[np.int64] = np.where(chosen_from, cache.labels, -1)
         self.memory_bytes = memory_bytes
-        self.columns = columns or Columns(cache, int(FEATURES_SHARE * memory_bytes))
+        self.features = features or CachedFeatures(cache, int(FEATURES_SHARE * memory_bytes))
         self._rows_digest = rows_digest(cache, self.splits, self.labels)
         self._folds: dict[Partition, list[FoldRows]] = {}
-        self._scaling: dict[tuple[Partition, int, Column, str | None], Scaling] = {}
+        self._scaling: dict[tuple[Partition, int, FeatureVariant, str | None], Scaling] = {}
 
     @classmethod
     def of(
-        cls, cache: Cache, split: SplitSpec, *, memory_bytes: int | None = None, columns: Columns | None = None
+        cls, cache: Cache, split: SplitSpec, *, memory_bytes: int | None = None, features: CachedFeatures | None = None
     ) -> Self:
         """Reads labels and ids; features are read when they are asked for.
 
@@ -85,9 +87,9 @@ class TrainingData:
             cache: where the features are.
             split: of the runs.
             memory_bytes: that training may use; by default a share of what the device `auto` has.
-            columns: of the same cache and memory, to share with another split what has been read.
+            features: of the same cache and memory, to share with another split what has been read.
         """
-        return cls(cache, split, memory_bytes or default_memory_bytes(torch.device(resolve_device("auto"))), columns)
+        return cls(cache, split, memory_bytes or default_memory_bytes(torch.device(resolve_device("auto"))), features)
 
     def digest(self, spec: RunSpec, *, rows: str | None = None) -> str:
         """Identity of a run: all that changes its weights and scores, but the machine.
@@ -102,20 +104,20 @@ class TrainingData:
         Raises:
             SpecError: a stream that is not in the cache.
         """
-        columns = self.columns.of(spec.features)
-        features = settled(spec.features, {column.stream: column.kind for column in columns})
+        variants = self.features.of(spec.features)
+        features = settled(spec.features, {variant.stream: variant.kind for variant in variants})
         window = self.window(spec)
         identity = {
             "version": TRAINING_VERSION,
             "spec": {**spec.model_dump(mode="json", exclude={"name"}), "features": features.model_dump(mode="json")},
-            "streams": {column.stream: self.columns.digest(column) for column in columns},
+            "streams": {variant.stream: self.features.digest(variant) for variant in variants},
             "rows": rows or self._rows_digest,
         }
         unreadable = self.unreadable(spec)
         if unreadable.any():
             identity["unreadable"] = np.flatnonzero(unreadable).tolist()
         if spec.train.views > 1:
-            identity["augment"] = {column.stream: self.columns.augment(column) for column in columns}
+            identity["augment"] = {variant.stream: self.features.augment(variant) for variant in variants}
         return digest(identity | ({"window": [window.block_rows, window.blocks]} if window else {}))
 
     def unreadable(self, spec: RunSpec) -> npt.NDArray[np.bool_]:
@@ -126,7 +128,7 @@ class TrainingData:
         Raises:
             SpecError: a stream that is not in the cache.
         """
-        return self.columns.unreadable(column.stream for column in self.columns.of(spec.features))
+        return self.features.unreadable(variant.stream for variant in self.features.of(spec.features))
 
     def partition(self, spec: RunSpec) -> Partition:
         """What makes the folds of a run: runs that have it in common see the same rows."""
@@ -145,13 +147,13 @@ class TrainingData:
             TrainingError: the memory does not even hold a window of one block, or not all views.
         """
         share = int(FEATURES_SHARE * self.memory_bytes)
-        needed = self.columns.nbytes(self.columns.of(spec.features), spec.train.views)
+        needed = self.features.nbytes(self.features.of(spec.features), spec.train.views)
         if needed > share and spec.train.views > 1:
             raise TrainingError(
                 f"{spec.train.views} views of run {spec.name!r} take {needed / 1e9:.3g} GB and are not streamed, there "
                 f"are {share / 1e9:.3g} GB for features. Give more memory, or take fewer views or streams"
             )
-        return None if needed <= share else self.columns.window(share)
+        return None if needed <= share else self.features.window(share)
 
     def check_splits(self, lacking: Mapping[str, str], labelled: Mapping[str, int]) -> None:
         """Raises if there is a split without a labelled row whose picture can be read.
@@ -178,7 +180,7 @@ class TrainingData:
         Raises:
             SpecError: a stream that is not in the cache.
         """
-        names = tuple(column.name for column in self.columns.of(spec.features))
+        names = tuple(variant.name for variant in self.features.of(spec.features))
         return Member(names, spec.head, spec.train, spec.fold.index if spec.fold else 0)
 
     def folds(self, spec: RunSpec) -> list[FoldRows]:
@@ -201,7 +203,7 @@ class TrainingData:
         return self._folds[key]
 
     def scaled_folds(self, specs: Sequence[RunSpec]) -> list[Fold]:
-        """The folds of runs that share them, with the scaling of all their columns where a run uses the fold.
+        """The folds of runs that share them, with the scaling of all their variants where a run uses the fold.
 
         Every scaling is fitted once, on the training rows of its fold alone.
 
@@ -214,64 +216,64 @@ class TrainingData:
         rows = self.folds(specs[0])
         used = sorted({spec.fold.index if spec.fold else 0 for spec in specs})
         scaling: dict[int, dict[str, Scaling]] = {index: {} for index in used}
-        for column in self.all_columns(specs):
-            for index, fitted in zip(used, self._fitted(specs[0], used, column), strict=True):
-                scaling[index][column.name] = fitted
+        for variant in self.all_variants(specs):
+            for index, fitted in zip(used, self._fitted(specs[0], used, variant), strict=True):
+                scaling[index][variant.name] = fitted
         return [Fold(fold.train, fold.val, scaling.get(index, {})) for index, fold in enumerate(rows)]
 
     def scaling(self, spec: RunSpec) -> dict[str, Scaling]:
         """Stream -> its scaling in a run."""
         index = spec.fold.index if spec.fold else 0
-        return {column.stream: self._fitted(spec, [index], column)[0] for column in self.columns.of(spec.features)}
+        return {variant.stream: self._fitted(spec, [index], variant)[0] for variant in self.features.of(spec.features)}
 
-    def all_columns(self, specs: Sequence[RunSpec]) -> tuple[Column, ...]:
-        """The columns of all these runs, in the order in which they are first named."""
-        return tuple(dict.fromkeys(column for spec in specs for column in self.columns.of(spec.features)))
+    def all_variants(self, specs: Sequence[RunSpec]) -> tuple[FeatureVariant, ...]:
+        """The variants of all these runs, in the order in which they are first named."""
+        return tuple(dict.fromkeys(variant for spec in specs for variant in self.features.of(spec.features)))
 
-    def table(self, specs: Sequence[RunSpec]) -> Table:
-        """Rows with the columns of all these runs: in memory, or as blocks if the first of them is streamed.
+    def table(self, specs: Sequence[RunSpec]) -> FeatureTable:
+        """Rows with the variants of all these runs: in memory, or as blocks if the first of them is streamed.
 
         Raises:
             IncompleteCacheError: a stream with blocks that have not been computed yet.
             CacheError: a damaged stream.
         """
-        columns, views = self.all_columns(specs), specs[0].train.views
+        variants, views = self.all_variants(specs), specs[0].train.views
         features: Any
         if self.window(specs[0]):
-            features = self.columns.blocks(columns)
-            valid = {column.name: torch.from_numpy(self.columns.valid(column)) for column in columns}
+            features = self.features.blocks(variants)
+            valid = {variant.name: torch.from_numpy(self.features.valid(variant)) for variant in variants}
         else:
-            arrays = {column.name: self.columns.every_view(column, views) for column in columns}
+            arrays = {variant.name: self.features.every_view(variant, views) for variant in variants}
             features = {name: torch.from_numpy(rows) for name, (rows, _) in arrays.items()}
             valid = {name: torch.from_numpy(present) for name, (_, present) in arrays.items()}
-        found = {column.name: self.columns.steps(column, views) for column in columns}
+        found = {variant.name: self.features.steps(variant, views) for variant in variants}
         steps = {name: torch.from_numpy(of_rows) for name, of_rows in found.items() if of_rows is not None}
-        return Table(features, valid, torch.from_numpy(self.labels), len(self.classes), views, steps)
+        return FeatureTable(features, valid, torch.from_numpy(self.labels), len(self.classes), views, steps)
 
-    def _fitted(self, spec: RunSpec, folds: Sequence[int], column: Column) -> list[Scaling]:
-        """The scaling of one column in each of these folds. Those that lack are fitted in the same passes."""
-        neutral = spec.features.neutral_label if column.kind == ACTION_UNITS else None
-        keys = {fold: (self.partition(spec), fold, column, neutral) for fold in folds}
+    def _fitted(self, spec: RunSpec, folds: Sequence[int], variant: FeatureVariant) -> list[Scaling]:
+        """The scaling of one variant in each of these folds. Those that lack are fitted in the same passes."""
+        neutral = spec.features.neutral_label if variant.kind == ACTION_UNITS else None
+        keys = {fold: (self.partition(spec), fold, variant, neutral) for fold in folds}
         lacking = [fold for fold in folds if keys[fold] not in self._scaling]
         rows = self.folds(spec)
-        valid = self.columns.valid(column)
+        valid = self.features.valid(variant)
         used = [rows[fold].train[valid[rows[fold].train]] for fold in lacking]
         neutral_faces: list[npt.NDArray[np.int64] | None] = [None] * len(used)
         if neutral is not None:
             for place, own in enumerate(used):
                 if len(own) < LEAST_ROWS:
                     continue
-                faces = neutral_rows(own, self.labels, self.classes, column.stream, neutral)
+                faces = neutral_rows(own, self.labels, self.classes, variant.stream, neutral)
                 if len(faces) >= LEAST_NEUTRAL_ROWS:
                     used[place] = faces
                 else:
                     neutral_faces[place] = faces  # too few for a deviation, so that of all training faces is taken
-        robust = column.kind == ACTION_UNITS and neutral is None
-        fitted = self.columns.fit(column, used, robust=robust) if used else []
+        robust = variant.kind == ACTION_UNITS and neutral is None
+        fitted = self.features.fit(variant, used, robust=robust) if used else []
         for fold, scaling, few in zip(lacking, fitted, neutral_faces, strict=True):
             if few is not None:
-                scaling = scaling.around(self.columns.mean(column, few))  # noqa: PLW2901
-            check_finite(column.stream, scaling)
+                scaling = scaling.around(self.features.mean(variant, few))  # noqa: PLW2901
+            check_finite(variant.stream, scaling)
             self._scaling[keys[fold]] = scaling
         return [self._scaling[keys[fold]] for fold in folds]
 

@@ -1,10 +1,10 @@
 """Trains K heads as one program. One head is a group of one: there is no other loop.
 
-    order of rows -> step: forward, backward, update of all lanes -> validation -> best epoch of each -> who leaves
+    order of rows -> step: forward, backward, update of all members -> validation -> best epoch of each -> who leaves
 
-A member's outcome depends on itself, the rows and the folds alone, not on who trains beside it: its initial weights and
+A member's result depends on itself, the rows and the folds alone, not on who trains beside it: its initial weights and
 its dropout come from its own seed, its batches from the order seed. What remains is rounding: a matrix product or fused
-Adam may add up otherwise for one head than for many. In float64 outcomes agree to 1e-12. In float32 losses differ in
+Adam may add up otherwise for one head than for many. In float64 results agree to 1e-12. In float32 losses differ in
 their last digits, on some processors and not on others; where two epochs score almost alike, that may decide which of
 them is kept.
 """
@@ -20,29 +20,29 @@ from typing import Any
 
 import numpy.typing as npt
 
-from emofuse.training.group import Group, Room
+from emofuse.training.group import SharedRows, TrainingGroup
 from emofuse.training.machine import Machine
-from emofuse.training.members import Ended, Fold, Judge, Member, Outcome, Standing, Table, check_group
-from emofuse.training.optim import setting
+from emofuse.training.members import Ended, FeatureTable, Fold, Member, MemberResult, MemberState, StopRule, check_group
+from emofuse.training.optim import optimizer_key
 from emofuse.training.streaming import Window
 
 SMALLEST_SHARE = 0.75
-"""Once fewer of a group's lanes than this still train, the group shrinks to them."""
+"""Once fewer of a group's members than this still train, the group shrinks to them."""
 
 OnEpoch = Callable[[int, Mapping[int, Mapping[str, Any]]], None]
 
 
 def train_group(
-    table: Table,
+    table: FeatureTable,
     folds: Sequence[Fold],
     members: Sequence[Member],
     machine: Machine,
     *,
     window: Window | None = None,
     on_epoch: OnEpoch | None = None,
-    judge: Judge | None = None,
-) -> list[Outcome]:
-    """Trains members that share head and batches (`group_key`), each to its own end.
+    stop_rule: StopRule | None = None,
+) -> list[MemberResult]:
+    """Trains members that share head and batches (`structure_key`), each to its own end.
 
     The best epoch of a member has the highest macro F1 or accuracy, or the lowest loss, on its fold's validation rows
     (`train.select`); equal scores go to the lower validation loss, equal losses to the earlier epoch.
@@ -50,13 +50,13 @@ def train_group(
     Args:
         table: rows and labels. Labels of rows in no fold are not read.
         folds: all folds of the split; a plain split is one fold. Batches are drawn from the training rows of all of
-            them, so a member's outcome depends on the list and not on which of the folds the members use.
+            them, so a member's result depends on the list and not on which of the folds the members use.
         members: K heads.
         machine: where and how precisely.
         window: how far rows are shuffled, of a table in blocks (`Blocks.window`); None for the whole table. Tensors
-            give the same outcomes as blocks with the same window.
+            give the same results as blocks with the same window.
         on_epoch: is given the epoch and {index of a member: the entry that its history got}.
-        judge: may dismiss members after an epoch; their outcome is that of the best epoch until then.
+        stop_rule: may dismiss members after an epoch; their result is that of the best epoch until then.
 
     Returns:
         Outcomes, in the order of members.
@@ -65,45 +65,57 @@ def train_group(
         TrainingError: the group cannot be trained as asked, see `check_group`.
     """
     check_group(table, folds, members)
-    arranged = sorted(range(len(members)), key=lambda index: (members[index].fold, *setting(members[index].train)))
-    courses = [_Course(index, members[index]) for index in arranged]
-    with closing(Room(table, folds, members, machine, window)) as room:
-        _train(Group(room, [course.member for course in courses]), courses, on_epoch, judge)
-    return [course.outcome() for course in sorted(courses, key=lambda course: course.index)]
+    arranged = sorted(
+        range(len(members)), key=lambda index: (members[index].fold, *optimizer_key(members[index].train))
+    )
+    members_progress = [_MemberProgress(index, members[index]) for index in arranged]
+    with closing(SharedRows(table, folds, members, machine, window)) as shared:
+        _train(
+            TrainingGroup(shared, [progress.member for progress in members_progress]),
+            members_progress,
+            on_epoch,
+            stop_rule,
+        )
+    return [progress.result() for progress in sorted(members_progress, key=lambda progress: progress.index)]
 
 
-def _train(group: Group, courses: Sequence[_Course], on_epoch: OnEpoch | None, judge: Judge | None) -> None:
-    """Epoch after epoch until no lane is left; lane k of the group is `running[k]`."""
-    running = courses
+def _train(
+    group: TrainingGroup,
+    members_progress: Sequence[_MemberProgress],
+    on_epoch: OnEpoch | None,
+    stop_rule: StopRule | None,
+) -> None:
+    """Epoch after epoch until no place is left; place k of the group is `running[k]`."""
+    running = members_progress
     for epoch in count(1):
         entries = [trained | scored for trained, scored in zip(group.train_epoch(epoch), group.validate(), strict=True)]
-        active = [lane for lane, course in enumerate(running) if course.ended is None]
-        group.keep([lane for lane in active if running[lane].take(entries[lane])])
-        if judge is not None:
-            _dismiss(courses, epoch, judge)
-        for lane in active:
-            if running[lane].ended and running[lane].best_epoch:
-                running[lane].weights = group.best_of(lane)
+        active = [place for place, progress in enumerate(running) if progress.ended is None]
+        group.keep([place for place in active if running[place].take(entries[place])])
+        if stop_rule is not None:
+            _dismiss(members_progress, epoch, stop_rule)
+        for place in active:
+            if running[place].ended and running[place].best_epoch:
+                running[place].weights = group.best_of(place)
         if on_epoch is not None:
-            told = [lane for lane in active if running[lane].ended != "diverged"]
-            on_epoch(epoch, {running[lane].index: entries[lane] for lane in told})
-        staying = [lane for lane in active if running[lane].ended is None]
+            told = [place for place in active if running[place].ended != "diverged"]
+            on_epoch(epoch, {running[place].index: entries[place] for place in told})
+        staying = [place for place in active if running[place].ended is None]
         if not staying:
             return
         if len(staying) < SMALLEST_SHARE * len(running):
-            running = [running[lane] for lane in staying]
+            running = [running[place] for place in staying]
             group.shrink(staying)
 
 
-def _dismiss(courses: Sequence[_Course], epoch: int, judge: Judge) -> None:
-    by_index = sorted(courses, key=lambda course: course.index)
-    for index in judge(epoch, [course.standing() for course in by_index]):
+def _dismiss(members_progress: Sequence[_MemberProgress], epoch: int, stop_rule: StopRule) -> None:
+    by_index = sorted(members_progress, key=lambda progress: progress.index)
+    for index in stop_rule(epoch, [progress.state() for progress in by_index]):
         if by_index[index].ended is None:
             by_index[index].ended = "halved"
 
 
 @dataclass
-class _Course:
+class _MemberProgress:
     """How one member fares, epoch by epoch."""
 
     index: int
@@ -133,10 +145,10 @@ class _Course:
             self.ended = "patience"
         return better
 
-    def standing(self) -> Standing:
-        return Standing(self.history[self.best_epoch - 1] if self.best_epoch else None, self.ended)
+    def state(self) -> MemberState:
+        return MemberState(self.history[self.best_epoch - 1] if self.best_epoch else None, self.ended)
 
-    def outcome(self) -> Outcome:
+    def result(self) -> MemberResult:
         if self.ended is None:
             raise RuntimeError(f"member {self.index} is still training")
-        return Outcome(self.weights, self.history, self.best_epoch, self.last_epoch, self.ended)
+        return MemberResult(self.weights, self.history, self.best_epoch, self.last_epoch, self.ended)

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from emofuse.errors import TrainingError
-from emofuse.heads.lanes import key_of, stream_of
+from emofuse.heads.members import key_of, stream_of
 from emofuse.metrics.classification import classification_metrics
 from emofuse.solvers.kernels import Kernel, StreamRows, stream_kernel, weighted_sum
 from emofuse.solvers.logistic import solve_logistic
@@ -33,7 +33,7 @@ from emofuse.solvers.ridge import Spectrum, nystroem_map, penalty_grid
 from emofuse.solvers.temperature import fit_temperature
 from emofuse.specs import EXACT_HEADS, HeadSpec, KernelRidgeHeadSpec, LogisticHeadSpec
 from emofuse.training.machine import Machine
-from emofuse.training.members import Fold, Member, Outcome, Table, check_group
+from emofuse.training.members import FeatureTable, Fold, Member, MemberResult, check_group
 from emofuse.training.streaming import Blocks
 
 OnStep = Callable[[int, Mapping[int, Mapping[str, Any]]], None]
@@ -59,13 +59,13 @@ def check_vectors(head: HeadSpec, shapes: Mapping[str, tuple[int, ...]]) -> None
 
 
 def solve_group(
-    table: Table,
+    table: FeatureTable,
     folds: Sequence[Fold],
     members: Sequence[Member],
     machine: Machine,
     *,
     on_epoch: OnStep | None = None,
-) -> list[Outcome]:
+) -> list[MemberResult]:
     """Solves members of exact heads, fold by fold, so that members of one fold share its matrices.
 
     Args:
@@ -89,22 +89,22 @@ def solve_group(
             "exact heads need their features in memory, and these are streamed. Give more memory (--memory-gb), take "
             "fewer streams, or train a head that is not exact"
         )
-    outcomes: dict[int, Outcome] = {}
+    results: dict[int, MemberResult] = {}
     ordered = sorted(range(len(members)), key=lambda index: members[index].fold)
     for fold, indices in groupby(ordered, key=lambda index: members[index].fold):
         rows = _FoldRows(features, table, folds[fold], machine.device)
         for index in indices:
             member = members[index]
             if isinstance(member.head, KernelRidgeHeadSpec):
-                outcomes[index] = _kernel_ridge(rows, member, member.head)
+                results[index] = _kernel_ridge(rows, member, member.head)
             elif isinstance(member.head, LogisticHeadSpec):
-                outcomes[index] = _logistic(rows, member, member.head)
+                results[index] = _logistic(rows, member, member.head)
             else:
                 raise TrainingError(f"a head of kind {member.head.kind!r} is trained, not solved")
             if on_epoch is not None:
-                for entry in outcomes[index].history:
+                for entry in results[index].history:
                     on_epoch(entry["epoch"], {index: entry})
-    return [outcomes[index] for index in range(len(members))]
+    return [results[index] for index in range(len(members))]
 
 
 class _FoldRows:
@@ -117,7 +117,7 @@ class _FoldRows:
         classes: C.
     """
 
-    def __init__(self, features: Mapping[str, Tensor], table: Table, fold: Fold, device: torch.device) -> None:
+    def __init__(self, features: Mapping[str, Tensor], table: FeatureTable, fold: Fold, device: torch.device) -> None:
         self._features, self._valid, self._fold, self._device = features, table.valid, fold, device
         labels = table.labels.numpy()
         self.train_labels, self.val_labels = labels[fold.train], labels[fold.val]
@@ -178,7 +178,7 @@ class _FoldRows:
         return [str(index) for index in range(self.classes)]
 
 
-def _logistic(rows: _FoldRows, member: Member, head: LogisticHeadSpec) -> Outcome:
+def _logistic(rows: _FoldRows, member: Member, head: LogisticHeadSpec) -> MemberResult:
     """One logistic regression over the features of all streams side by side, at the penalty best on validation."""
     train, widths = _side_by_side(rows, member.streams, train=True)
     val, _ = _side_by_side(rows, member.streams, train=False)
@@ -199,7 +199,7 @@ def _logistic(rows: _FoldRows, member: Member, head: LogisticHeadSpec) -> Outcom
         weights[f"{place}.linear.weight"] = np.ascontiguousarray(solved[:, start : start + dim])
         weights[f"{place}.missing"] = solved[:, start + dim].copy() if missing else np.zeros(len(solved), np.float32)
         start += dim + missing
-    return Outcome(weights, history, best, len(history), "epochs")
+    return MemberResult(weights, history, best, len(history), "epochs")
 
 
 def _side_by_side(
@@ -233,7 +233,7 @@ class _Ridge:
     bias: Tensor
 
 
-def _kernel_ridge(rows: _FoldRows, member: Member, head: KernelRidgeHeadSpec) -> Outcome:
+def _kernel_ridge(rows: _FoldRows, member: Member, head: KernelRidgeHeadSpec) -> MemberResult:
     """Kernel ridge regression on one-hot targets, at the penalty with the least leave-one-out cross-entropy."""
     kernels = {name: rows.kernel(name, head) for name in member.streams}
     train = weighted_sum({name: values for name, (_, values, _) in kernels.items()}, member.streams)
@@ -264,7 +264,7 @@ def _kernel_ridge(rows: _FoldRows, member: Member, head: KernelRidgeHeadSpec) ->
         weights[f"{place}.valid"] = own.valid.float().cpu().numpy()
         weights[f"{place}.gamma"] = np.array(kernel.gamma, dtype=np.float32)
         weights[f"{place}.scale"] = np.array(kernel.scale, dtype=np.float32)
-    return Outcome(weights, history, best + 1, len(history), "epochs")
+    return MemberResult(weights, history, best + 1, len(history), "epochs")
 
 
 def _solve_ridge(spectrum: Spectrum, targets: Tensor, penalty: float, to_features: Tensor | None) -> _Ridge:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emofuse.specs import KernelRidgeHeadSpec, LogisticHeadSpec, RunSpec
-from emofuse.training.columns import Column
 from emofuse.training.data import TrainingData
 from emofuse.training.rates import Rates
+from emofuse.training.variants import FeatureVariant
 
 _ITEM_BYTES = 8  # float64
 _EIGEN = 10  # operations of an eigendecomposition of n columns, in n^3
@@ -46,36 +46,36 @@ def exact_cost(data: TrainingData, specs: Sequence[RunSpec], rates: Rates) -> Ex
     memory, parameters, flops = 0, 0, 0.0
     for index, own in by_fold.items():
         rows, val = len(folds[index].train), len(folds[index].val)
-        columns = data.all_columns(own)
-        width = sum(column.dim for column in columns)
+        variants = data.all_variants(own)
+        width = sum(variant.dim for variant in variants)
         head = own[0].head
         of_rows = (rows + val) * width
         if isinstance(head, KernelRidgeHeadSpec):
             supports = min(rows, head.landmarks)
-            matrices = (len(columns) + 4) * (rows + val) * supports
+            matrices = (len(variants) + 4) * (rows + val) * supports
             parameters += len(own) * (supports + 1) * classes
             solved = _EIGEN * supports**3 + head.penalties * 4 * rows * supports * (classes + 1)
             solved += 0 if supports == rows else 2 * rows * supports**2
             flops += 2 * (rows + val) * supports * width + len(own) * solved
         else:
-            widest = max(_width(data.columns.of(spec.features)) for spec in own)
+            widest = max(_width(data.features.of(spec.features)) for spec in own)
             matrices = 3 * min(rows, widest) ** 2 + (rows + val) * widest
             flops += sum(_logistic_flops(data, spec, rows, classes) for spec in own)
-            parameters += sum((_width(data.columns.of(spec.features)) + 1) * classes for spec in own)
+            parameters += sum((_width(data.features.of(spec.features)) + 1) * classes for spec in own)
         memory = max(memory, _ITEM_BYTES * (of_rows + matrices))
     return ExactCost(
-        memory + data.columns.nbytes(data.all_columns(specs)), parameters, _FLOAT64 * flops / rates.flops_per_s
+        memory + data.features.nbytes(data.all_variants(specs)), parameters, _FLOAT64 * flops / rates.flops_per_s
     )
 
 
 def _logistic_flops(data: TrainingData, spec: RunSpec, rows: int, classes: int) -> float:
     if not isinstance(spec.head, LogisticHeadSpec):
         raise TypeError(f"expected a logistic head, got {spec.head.kind!r}")
-    width = _width(data.columns.of(spec.features))
+    width = _width(data.features.of(spec.features))
     rank = min(rows, width)
     rotated = 2 * rows * width * rank + _EIGEN * rank**3
     return float(rotated + _PRODUCTS * 2 * rows * rank * classes * len(spec.head.penalties))
 
 
-def _width(columns: Sequence[Column]) -> int:
-    return sum(column.dim for column in columns)
+def _width(variants: Sequence[FeatureVariant]) -> int:
+    return sum(variant.dim for variant in variants)

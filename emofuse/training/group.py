@@ -14,18 +14,18 @@ from emofuse.errors import TrainingError
 from emofuse.heads import make_head
 from emofuse.heads.dropout import Noise, named_generator
 from emofuse.heads.embedding import StreamEmbedding
-from emofuse.heads.lanes import Lanes, key_of, owners, plain_name, shrink
+from emofuse.heads.members import Members, key_of, owners, plain_name, shrink
 from emofuse.training.balancing import BranchBalance
 from emofuse.training.batches import Order, Standardised, ViewDraws
 from emofuse.training.machine import Machine
-from emofuse.training.members import Fold, Member, Table
-from emofuse.training.optim import GroupAdam, Moments
+from emofuse.training.members import FeatureTable, Fold, Member
+from emofuse.training.optim import AdamMoments, GroupAdam
 from emofuse.training.steps import GraphedStep, TrainStep, capture_cuda
 from emofuse.training.streaming import Blocks, Resident, Source, Streamed, Window
 from emofuse.training.validation import Validation
 
 
-class Room:
+class SharedRows:
     """What all members of a group share and what stays when some leave: rows, their order, folds, noise.
 
     Args:
@@ -38,7 +38,7 @@ class Room:
 
     def __init__(
         self,
-        table: Table,
+        table: FeatureTable,
         folds: Sequence[Fold],
         members: Sequence[Member],
         machine: Machine,
@@ -80,117 +80,117 @@ class Room:
         self.source.close()
 
 
-class Group:
-    """The members that still train, as lanes of one head.
+class TrainingGroup:
+    """The members that still train, as members of one head.
 
     Args:
-        room: what they share.
+        shared: what they share.
         members: ordered by fold and optimizer setting.
     """
 
-    def __init__(self, room: Room, members: Sequence[Member]) -> None:
-        self._room = room
+    def __init__(self, shared: SharedRows, members: Sequence[Member]) -> None:
+        self._shared = shared
         self._members = tuple(members)
-        device = room.machine.device
-        lanes = [replace(member.lane(), fold=room.folds.index(member.fold)) for member in members]
+        device = shared.machine.device
+        head_members = [replace(member.head_member(), fold=shared.folds.index(member.fold)) for member in members]
         with device:
-            self._lanes = Lanes(lanes)
-            self._head = make_head(members[0].head, lanes, room.dims, room.classes).to(room.machine.dtype)
+            self._axis = Members(head_members)
+            self._head = make_head(members[0].head, head_members, shared.dims, shared.classes).to(shared.machine.dtype)
         self._own = owners(self._head)
         self._best = {name: torch.empty_like(tensor) for name, tensor in self._state().items()}
-        self._set_up(Moments.zero(self._head), {})
+        self._set_up(AdamMoments.zero(self._head), {})
 
-    def _set_up(self, moments: Moments, updates: Mapping[int, int]) -> None:
+    def _set_up(self, moments: AdamMoments, updates: Mapping[int, int]) -> None:
         """What depends on who is there, around the head."""
         trains = [member.train for member in self._members]
-        room, balanced = self._room, trains[0].gradient_balancing != "off"
-        self._balance = BranchBalance(self._head, tuple(room.dims), trains) if balanced else None
+        shared, balanced = self._shared, trains[0].gradient_balancing != "off"
+        self._balance = BranchBalance(self._head, tuple(shared.dims), trains) if balanced else None
         self._optimizer = GroupAdam(
             self._head,
             moments,
             trains,
-            [lane.fold for lane in self._lanes.group],
+            [member.fold for member in self._axis.group],
             rates=self._balance.rates if self._balance else None,
             branches=self._balance.branches if self._balance else {},
             updates=updates,
         )
         self._step = TrainStep(
             self._head,
-            self._lanes,
-            room.rows,
+            self._axis,
+            shared.rows,
             smoothing=[train.label_smoothing for train in trains],
             optimizer=self._optimizer,
             balance=self._balance,
-            noise=room.noise,
-            products=room.machine.products,
+            noise=shared.noise,
+            products=shared.machine.products,
         )
-        self._run = GraphedStep(self._step, capture_cuda) if room.machine.graphs else self._step
+        self._run = GraphedStep(self._step, capture_cuda) if shared.machine.graphs else self._step
 
     def train_epoch(self, epoch: int) -> list[dict[str, Any]]:
         """Trains on every row once.
 
         Returns:
-            For each lane {epoch, train_loss}, and what `BranchBalance.epoch_means` gives. The device is waited for
+            For each member {epoch, train_loss}, and what `BranchBalance.epoch_means` gives. The device is waited for
             here, once an epoch.
         """
-        room = self._room
+        shared = self._shared
         self._head.train()
         self._step.losses.zero_()
         for index, step in enumerate(
-            room.order.epoch(room.source, room.machine.device), start=(epoch - 1) * room.order.steps
+            shared.order.epoch(shared.source, shared.machine.device), start=(epoch - 1) * shared.order.steps
         ):
-            room.noise.advance(index)
+            shared.noise.advance(index)
             self._run(step)
-        rows = self._lanes.of_folds(room.order.rows_of_folds.to(room.machine.device))
+        rows = self._axis.of_folds(shared.order.rows_of_folds.to(shared.machine.device))
         losses = (self._step.losses / rows).tolist()
         means = self._balance.epoch_means() if self._balance else [{} for _ in losses]
         return [{"epoch": epoch, "train_loss": loss, **mean} for loss, mean in zip(losses, means, strict=True)]
 
     def validate(self) -> list[dict[str, float]]:
-        """For each lane {val_loss, val_accuracy, val_macro_f1}."""
-        for stream, of_folds in self._room.never_missing.items():
+        """For each member {val_loss, val_accuracy, val_macro_f1}."""
+        for stream, of_folds in self._shared.never_missing.items():
             embedding = getattr(getattr(self._head, "embeddings", None), key_of(stream), None)
             if isinstance(embedding, StreamEmbedding):
-                embedding.follow_mean(embedding.lanes.of_folds(of_folds))
-        return self._room.validation.scores(self._head, self._lanes)
+                embedding.follow_mean(embedding.members.of_folds(of_folds))
+        return self._shared.validation.scores(self._head, self._axis)
 
     @torch.no_grad()
-    def keep(self, lanes: Sequence[int]) -> None:
-        """Notes the weights of these lanes as the best that they have had."""
+    def keep(self, places: Sequence[int]) -> None:
+        """Notes the weights of these members as the best that they have had."""
         for name, tensor in self._state().items():
-            rows = self._own[name].rows_of(lanes)
+            rows = self._own[name].rows_of(places)
             self._best[name][rows] = tensor[rows]
 
-    def best_of(self, lane: int) -> dict[str, npt.NDArray[Any]]:
-        """The best weights of one lane, as of a single head without the axis of lanes."""
-        rows = {name: self._own[name].rows_of([lane]) for name in self._best}
+    def best_of(self, place: int) -> dict[str, npt.NDArray[Any]]:
+        """The best weights of one member, as of a single head without the axis of members."""
+        rows = {name: self._own[name].rows_of([place]) for name in self._best}
         return {plain_name(name): self._best[name][row[0]].cpu().numpy() for name, row in rows.items() if row}
 
-    def shrink(self, lanes: Sequence[int]) -> None:
-        """Goes on with these lanes alone. Tensors are replaced one by one, so that there is memory enough."""
+    def shrink(self, places: Sequence[int]) -> None:
+        """Goes on with these members alone. Tensors are replaced one by one, so that there is memory enough."""
         moments, updates, before = self._optimizer.moments, self._optimizer.updates, self._balance
         del self._run, self._step, self._optimizer
         for tensors in (self._best, moments.mean, moments.square):
             for name, tensor in tensors.items():
-                tensors[name] = tensor[self._own[name].rows_of(lanes)]
-        shrink(self._head, lanes)
-        self._lanes.shrink(lanes)
-        self._members = tuple(self._members[lane] for lane in lanes)
+                tensors[name] = tensor[self._own[name].rows_of(places)]
+        shrink(self._head, places)
+        self._axis.shrink(places)
+        self._members = tuple(self._members[place] for place in places)
         self._set_up(moments, updates)
         if self._balance and before:
-            self._balance.go_on(before, lanes)
+            self._balance.go_on(before, places)
 
     def _state(self) -> dict[str, Tensor]:
         return {name: tensor.detach() for name, tensor in self._head.state_dict().items()}
 
 
-def _is_never_missing(table: Table, fold: Fold, stream: str) -> bool:
+def _is_never_missing(table: FeatureTable, fold: Fold, stream: str) -> bool:
     """Whether all views of all training rows have the stream: then no step trains what stands for it where it lacks."""
     valid = table.valid[stream].view(table.views, -1)[:, torch.from_numpy(fold.train)]
     return fold.scaling[stream].fitted and bool(valid.all())
 
 
-def _make_source(table: Table, streams: Sequence[str], machine: Machine, window: Window | None) -> Source:
+def _make_source(table: FeatureTable, streams: Sequence[str], machine: Machine, window: Window | None) -> Source:
     if not isinstance(table.features, Blocks):
         return Resident(table.features, streams, machine.device)
     if window is None or window.block_rows != table.features.block_rows:

@@ -15,7 +15,7 @@ from typing import Self
 
 from emofuse.specs import HalvingSpec, RunSpec, canonical_json
 from emofuse.specs.sweeps import Metric
-from emofuse.training.members import Judge, Standing
+from emofuse.training.members import MemberState, StopRule
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,17 @@ class Halving:
                 expected[index] = mean
         return expected
 
-    def judge(self, specs: Sequence[RunSpec]) -> Judge:
+    def stop_rule(self, specs: Sequence[RunSpec]) -> StopRule:
         """Decides for runs that train together, whole brackets of them."""
         brackets = self.brackets(specs)
         next_rung = self.first_epochs
 
-        def dismissed(epoch: int, standings: Sequence[Standing]) -> Collection[int]:
+        def dismissed(epoch: int, states: Sequence[MemberState]) -> Collection[int]:
             nonlocal brackets, next_rung
             if epoch < next_rung:
                 return ()
             next_rung *= self.factor
-            kept = [self._best(bracket, standings) for bracket in brackets]
+            kept = [self._best(bracket, states) for bracket in brackets]
             leaving = {i for bracket in brackets for own in bracket for i in own}
             leaving -= {i for bracket in kept for own in bracket for i in own}
             brackets = kept
@@ -84,16 +84,16 @@ class Halving:
 
         return dismissed
 
-    def _best(self, bracket: list[list[int]], standings: Sequence[Standing]) -> list[list[int]]:
-        scores = [self._score([standings[index] for index in members]) for members in bracket]
+    def _best(self, bracket: list[list[int]], states: Sequence[MemberState]) -> list[list[int]]:
+        scores = [self._score([states[index] for index in members]) for members in bracket]
         ranked = sorted(range(len(bracket)), key=lambda position: -scores[position])
         return [bracket[position] for position in sorted(ranked[: max(1, len(bracket) // self.factor)])]
 
-    def _score(self, standings: Sequence[Standing]) -> float:
+    def _score(self, states: Sequence[MemberState]) -> float:
         """Mean over folds and seeds, larger is better; a configuration of which a member diverged comes last."""
         sign = -1.0 if self.select == "loss" else 1.0
-        bests = [standing.best for standing in standings if standing.best and standing.ended != "diverged"]
-        if len(bests) < len(standings):
+        bests = [state.best for state in states if state.best and state.ended != "diverged"]
+        if len(bests) < len(states):
             return float("-inf")
         return fmean(sign * best[f"val_{self.select}"] for best in bests)
 

@@ -39,7 +39,7 @@ class Machine:
 def default_memory_bytes(device: torch.device) -> int:
     """What training may use unless told otherwise: a share of what the machine has, not of what is free just now.
 
-    So the same sweep is cut into the same waves each time. On CUDA no more than the share of the machine's own memory,
+    So the same sweep is cut into the same groups each time. On CUDA no more than the share of the machine's own memory,
     for features pass through both.
     """
     import psutil

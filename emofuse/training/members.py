@@ -1,4 +1,4 @@
-"""What the engine is given and gives back: rows, folds, members, outcomes. Plain tensors, nothing of a cache."""
+"""What the engine is given and gives back: rows, folds, members, results. Plain tensors, nothing of a cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from emofuse.errors import TrainingError
 from emofuse.features import Scaling
-from emofuse.heads.lanes import Lane
+from emofuse.heads.members import HeadMember
 from emofuse.heads.stems import shape_of
 from emofuse.specs import HeadSpec, TrainSpec, canonical_json
 from emofuse.training.streaming import Blocks
@@ -21,7 +21,7 @@ Ended = Literal["epochs", "patience", "halved", "diverged"]
 
 
 @dataclass(frozen=True)
-class Table:
+class FeatureTable:
     """N samples as tensors: of a cache (`TrainingData.table`), or of arrays of one's own.
 
     Attributes:
@@ -82,17 +82,17 @@ class Member:
     train: TrainSpec
     fold: int = 0
 
-    def lane(self) -> Lane:
+    def head_member(self) -> HeadMember:
         """What the layers know of it."""
-        return Lane(self.streams, self.train.seed, self.fold, getattr(self.head, "dropout", 0.0))
+        return HeadMember(self.streams, self.train.seed, self.fold, getattr(self.head, "dropout", 0.0))
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MemberResult:
     """What became of a member.
 
     Attributes:
-        weights: parameters and running statistics of the best epoch, as of a single head without the axis of lanes;
+        weights: parameters and running statistics of the best epoch, as of a single head without the axis of members;
             empty if there was no finite epoch.
         history: an entry a finite epoch: {epoch, train_loss, val_loss, val_accuracy, val_macro_f1}; `train_loss` is
             what was minimised (with label smoothing and dropout), `val_loss` plain cross-entropy. Where gradients are
@@ -100,7 +100,7 @@ class Outcome:
         best_epoch: the epoch of the weights, counted from 1; 0 if there was none.
         last_epoch: the epoch in which the member left.
         ended: why it left: all its epochs done, `patience` epochs without a better one, dismissed by who compares the
-            members (`Judge`), or a loss that is not finite.
+            members (`StopRule`), or a loss that is not finite.
     """
 
     weights: Mapping[str, npt.NDArray[Any]]
@@ -111,7 +111,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Standing:
+class MemberState:
     """How a member stands after an epoch.
 
     Attributes:
@@ -123,11 +123,11 @@ class Standing:
     ended: Ended | None
 
 
-Judge = Callable[[int, Sequence[Standing]], Collection[int]]
+StopRule = Callable[[int, Sequence[MemberState]], Collection[int]]
 """Is given the epoch and how each member stands, those that have left too; says which of them must leave now."""
 
 
-def group_key(member: Member) -> str:
+def structure_key(member: Member) -> str:
     """What members must share to train together: the shapes of the head, batches and their order, balancing.
 
     Streams, fold, learning rate, weight decay, optimizer, dropout, label smoothing, seed, epochs, patience and the
@@ -141,7 +141,7 @@ def group_key(member: Member) -> str:
     )
 
 
-def check_group(table: Table, folds: Sequence[Fold], members: Sequence[Member]) -> None:
+def check_group(table: FeatureTable, folds: Sequence[Fold], members: Sequence[Member]) -> None:
     """Refuses what cannot be trained, with all its faults.
 
     Raises:
@@ -151,7 +151,7 @@ def check_group(table: Table, folds: Sequence[Fold], members: Sequence[Member]) 
     if not members:
         raise TrainingError("no member to train")
     problems = []
-    keys = sorted({group_key(member) for member in members})
+    keys = sorted({structure_key(member) for member in members})
     if len(keys) > 1:
         problems.append(f"members of one group must share head and batches, got {' and '.join(keys)}; plan them first")
     for index, member in enumerate(members):
@@ -174,7 +174,7 @@ def check_group(table: Table, folds: Sequence[Fold], members: Sequence[Member]) 
         raise TrainingError(" | ".join(problems))
 
 
-def _fold_problems(table: Table, fold: Fold) -> list[str]:
+def _fold_problems(table: FeatureTable, fold: Fold) -> list[str]:
     if len(fold.train) == 0:
         return ["no training row: nothing to learn from"]
     if len(fold.val) == 0:

@@ -16,11 +16,11 @@ import numpy.typing as npt
 from emofuse.datasets.splits import SPLITS
 from emofuse.features import ACTION_UNITS, LEAST_NEUTRAL_ROWS, LIMIT
 from emofuse.specs import RunSpec
-from emofuse.training.columns import Column
 from emofuse.training.data import TrainingData
 from emofuse.training.exact import is_exact
-from emofuse.training.members import Outcome
-from emofuse.training.wave import Trained
+from emofuse.training.members import MemberResult
+from emofuse.training.together import Trained
+from emofuse.training.variants import FeatureVariant
 
 if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
@@ -33,7 +33,7 @@ _ROWS_OF = {"train": "training", "val": "validation", "test": "test"}
 
 @dataclass
 class FarValues:
-    """Values of a column that `Scaling.apply` limits, over all rows of a run.
+    """Values of a variant that `Scaling.apply` limits, over all rows of a run.
 
     Attributes:
         count: of values.
@@ -62,7 +62,7 @@ def run_notes(
     rows: Rows,
     *,
     metrics: Mapping[str, Any],
-    far: Mapping[Column, FarValues],
+    far: Mapping[FeatureVariant, FarValues],
 ) -> list[str]:
     """All notes of a run.
 
@@ -72,7 +72,7 @@ def run_notes(
         trained: the run.
         rows: split -> its rows.
         metrics: split -> scores of these rows.
-        far: column -> its values that are limited.
+        far: variant -> its values that are limited.
     """
     return [
         *_rows_left_out(cache, data, trained.spec),
@@ -86,13 +86,13 @@ def run_notes(
 
 def _few_neutral_faces(data: TrainingData, spec: RunSpec, train: npt.NDArray[np.int64]) -> Iterator[str]:
     neutral = spec.features.neutral_label
-    for column in data.columns.of(spec.features):
-        if neutral is None or column.kind != ACTION_UNITS:
+    for variant in data.features.of(spec.features):
+        if neutral is None or variant.kind != ACTION_UNITS:
             continue
-        faces = train[data.columns.valid(column)[train]]
+        faces = train[data.features.valid(variant)[train]]
         if np.sum(data.labels[faces] == data.classes.index(neutral)) < LEAST_NEUTRAL_ROWS:
             yield (
-                f"Fewer than {LEAST_NEUTRAL_ROWS} training faces labelled {neutral!r} have stream {column.stream!r}: "
+                f"Fewer than {LEAST_NEUTRAL_ROWS} training faces labelled {neutral!r} have stream {variant.stream!r}: "
                 "its baseline is their mean, and the deviation is that of all training faces."
             )
 
@@ -132,33 +132,33 @@ def _labels_without_rows(cache: Cache, rows: Rows) -> Iterator[str]:
 
 def _streams_without_rows(data: TrainingData, trained: Trained, rows: Rows) -> Iterator[str]:
     consequences = {"val": "the epoch was chosen without it", "test": "the test scores say nothing of it"}
-    for column in data.columns.of(trained.spec.features):
-        valid = data.columns.valid(column)
+    for variant in data.features.of(trained.spec.features):
+        valid = data.features.valid(variant)
         has = {split: valid[own] for split, own in rows.items()}
-        if not trained.scaling[column.stream].fitted:
+        if not trained.scaling[variant.stream].fitted:
             who = "Only one training row has" if has["train"].any() else "No training row has"
             yield (
-                f"{who} stream {column.stream!r}: the head learned nothing from it, and it counts as missing in every "
+                f"{who} stream {variant.stream!r}: the head learned nothing from it, and it counts as missing in every "
                 "row."
             )
             continue
         for split, consequence in consequences.items():
             if not has[split].any():
-                yield f"No {_ROWS_OF[split]} row has stream {column.stream!r}: {consequence}."
+                yield f"No {_ROWS_OF[split]} row has stream {variant.stream!r}: {consequence}."
         if has["train"].all() and not (has["val"].all() and has["test"].all()):
             yield (
-                f"All training rows have stream {column.stream!r}, and not all validation and test rows: the head "
+                f"All training rows have stream {variant.stream!r}, and not all validation and test rows: the head "
                 "never learned what it means that the stream is missing, its mean stands for it."
             )
 
 
-def _far_values(cache: Cache, far: Mapping[Column, FarValues]) -> Iterator[str]:
-    for column, found in far.items():
+def _far_values(cache: Cache, far: Mapping[FeatureVariant, FarValues]) -> Iterator[str]:
+    for variant, found in far.items():
         if found.first is None:
             continue
         row, place = found.first
-        names = cache.streams[column.stream].columns
-        name = repr(names[place]) if not column.choice and place < len(names) else str(place)
+        names = cache.streams[variant.stream].columns
+        name = repr(names[place]) if not variant.choice and place < len(names) else str(place)
         where = f"column {name} of row {str(cache.sample_ids[row])!r}"
         if found.count == 1:
             what, counts = f"the value in {where} lies", "It counts as that far."
@@ -166,7 +166,7 @@ def _far_values(cache: Cache, far: Mapping[Column, FarValues]) -> Iterator[str]:
             what = f"{found.count} values in {found.rows} rows (the first: {where}) lie"
             counts = "They count as that far."
         yield (
-            f"Stream {column.stream!r}: {what} more than {LIMIT:g} times as far out as every ordinary training value. "
+            f"Stream {variant.stream!r}: {what} more than {LIMIT:g} times as far out as every ordinary training value. "
             f"{counts}"
         )
 
@@ -178,18 +178,18 @@ def _learning(trained: Trained, rows: Rows, labels: npt.NDArray[np.int64], test:
             "The head cannot be told from chance: on the test rows it is not better than always answering the most "
             "frequent training label (one-sided test at 5 %)."
         )
-    outcome = trained.outcome
+    result = trained.result
     if is_exact(trained.spec.head):
-        yield from _penalty_at_an_end(outcome)
-    elif outcome.ended == "epochs" and outcome.best_epoch == outcome.last_epoch:
-        yield f"The best epoch is the last one, {outcome.last_epoch}: with more epochs the head may become better."
+        yield from _penalty_at_an_end(result)
+    elif result.ended == "epochs" and result.best_epoch == result.last_epoch:
+        yield f"The best epoch is the last one, {result.last_epoch}: with more epochs the head may become better."
 
 
-def _penalty_at_an_end(outcome: Outcome) -> Iterator[str]:
-    ends = {1: "strongest", outcome.last_epoch: "weakest"}
-    if outcome.last_epoch > 1 and outcome.best_epoch in ends:
+def _penalty_at_an_end(result: MemberResult) -> Iterator[str]:
+    ends = {1: "strongest", result.last_epoch: "weakest"}
+    if result.last_epoch > 1 and result.best_epoch in ends:
         yield (
-            f"The chosen penalty is the {ends[outcome.best_epoch]} one that was tried: the best one may lie beyond it."
+            f"The chosen penalty is the {ends[result.best_epoch]} one that was tried: the best one may lie beyond it."
         )
 
 

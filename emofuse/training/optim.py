@@ -3,7 +3,7 @@
 An update reads weight, gradient and both moments and writes all but the gradient: 28 bytes a weight, if one kernel does
 it all. torch's fused kernel does, but takes one learning rate a call. Written as tensor operations with a vector of
 learning rates the same takes six kernels and 64 bytes a weight (measured: 2.5 to 3.5 times as long on a CPU). So there
-is one call for each distinct setting (fold, learning rate, weight decay, algorithm), over the neighbouring lanes that
+is one call for each distinct setting (fold, learning rate, weight decay, algorithm), over the neighbouring members that
 share it: members are ordered that way, and a sweep has few settings.
 """
 
@@ -19,45 +19,45 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 
-from emofuse.heads.lanes import owners
+from emofuse.heads.members import owners
 from emofuse.specs import TrainSpec
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 
-def setting(train: TrainSpec) -> tuple[str, float, float]:
+def optimizer_key(train: TrainSpec) -> tuple[str, float, float]:
     """What members must share to be updated by one call; groups are ordered by fold, then by this."""
     return (train.optimizer, train.learning_rate, train.weight_decay)
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one call updates: neighbouring lanes of some parameters.
+    """What one call updates: neighbouring members of some parameters.
 
     Attributes:
         fold: whose rows they see.
         train: algorithm and weight decay.
         rate: the learning rate; a tensor where balancing changes it.
-        lanes: name of a parameter -> its lanes.
+        members: name of a parameter -> its members.
         steps: updates that each parameter has had, float32 without dimension, as torch's kernel wants them.
     """
 
     fold: int
     train: TrainSpec
     rate: float | Tensor
-    lanes: Mapping[str, slice]
+    members: Mapping[str, slice]
     steps: Sequence[Tensor]
 
 
 @dataclass(frozen=True)
-class Moments:
+class AdamMoments:
     """Running means of gradients and of their squares: name of a parameter -> a tensor like it."""
 
     mean: dict[str, Tensor]
     square: dict[str, Tensor]
 
     @classmethod
-    def zero(cls, head: nn.Module) -> Moments:
+    def zero(cls, head: nn.Module) -> AdamMoments:
         """At the beginning."""
         mean, square = ({n: torch.zeros_like(p.detach()) for n, p in head.named_parameters()} for _ in range(2))
         return cls(mean, square)
@@ -67,11 +67,11 @@ class GroupAdam:
     """The optimizer of a group. Members of one fold see the same rows, so updates are counted by fold.
 
     Args:
-        head: of K lanes.
+        head: of K members.
         moments: changed in place.
-        trains: optimisation of each lane, lanes ordered by fold and `setting`.
-        folds: of each lane.
-        rates: (K, S) learning rate of each lane and branch, changed from outside; None where all follow the member's.
+        trains: optimisation of each member, members ordered by fold and `optimizer_key`.
+        folds: of each member.
+        rates: (K, S) learning rate of each member and branch, changed from outside; None where all follow the member's.
         branches: name of a parameter -> its branch, if it belongs to one.
         updates: fold -> updates made before.
     """
@@ -79,7 +79,7 @@ class GroupAdam:
     def __init__(
         self,
         head: nn.Module,
-        moments: Moments,
+        moments: AdamMoments,
         trains: Sequence[TrainSpec],
         folds: Sequence[int],
         *,
@@ -93,7 +93,9 @@ class GroupAdam:
         self._own = {name: own[name].own for name in self._weights}
         self._shares = [
             share
-            for first, stop in _neighbours([(fold, *setting(train)) for fold, train in zip(folds, trains, strict=True)])
+            for first, stop in _neighbours(
+                [(fold, *optimizer_key(train)) for fold, train in zip(folds, trains, strict=True)]
+            )
             for share in self._plan(slice(first, stop), folds[first], trains[first], rates, branches)
         ]
         for share in self._shares:
@@ -107,7 +109,7 @@ class GroupAdam:
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor], idle: frozenset[int]) -> None:
-        """One update of all lanes but those of idle folds, which stay as they are.
+        """One update of all members but those of idle folds, which stay as they are.
 
         The kernel walks through memory and knows no strides: a gradient that lies otherwise than its weight is copied.
         """
@@ -115,7 +117,7 @@ class GroupAdam:
         for share in self._shares:
             if share.fold not in idle:
                 weights, slopes, mean, square = (
-                    [tensors[name][lanes] for name, lanes in share.lanes.items()]
+                    [tensors[name][members] for name, members in share.members.items()]
                     for tensors in (self._weights, gradients, self.moments.mean, self.moments.square)
                 )
                 _adam(share, weights, slopes, mean, square)
@@ -123,25 +125,27 @@ class GroupAdam:
     def _plan(
         self, group: slice, fold: int, train: TrainSpec, rates: Tensor | None, branches: Mapping[str, int]
     ) -> Iterator[Share]:
-        """One share for lanes with one setting, or with balancing one for each lane and branch."""
+        """One share for members with one setting, or with balancing one for each member and branch."""
         if rates is None:
             yield self._share(group, fold, train, train.learning_rate, list(self._weights))
             return
         yield self._share(group, fold, train, train.learning_rate, [n for n in self._weights if n not in branches])
-        for lane in range(group.start, group.stop):
+        for member in range(group.start, group.stop):
             for branch in range(rates.shape[1]):
                 names = [name for name in self._weights if branches.get(name) == branch]
-                share = self._share(slice(lane, lane + 1), fold, train, rates[lane, branch], names)
-                if share.lanes:
+                share = self._share(slice(member, member + 1), fold, train, rates[member, branch], names)
+                if share.members:
                     yield share
 
     def _share(self, group: slice, fold: int, train: TrainSpec, rate: float | Tensor, names: Sequence[str]) -> Share:
-        lanes = {
+        members = {
             name: slice(bisect_left(self._own[name], group.start), bisect_left(self._own[name], group.stop))
             for name in names
         }
-        lanes = {name: some for name, some in lanes.items() if some.start < some.stop}
-        return Share(fold, train, rate, lanes, [torch.zeros((), device=self._weights[name].device) for name in lanes])
+        members = {name: some for name, some in members.items() if some.start < some.stop}
+        return Share(
+            fold, train, rate, members, [torch.zeros((), device=self._weights[name].device) for name in members]
+        )
 
 
 def _neighbours(keys: Sequence[object]) -> Iterator[tuple[int, int]]:

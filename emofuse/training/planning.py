@@ -1,7 +1,7 @@
-"""What will train together, before anything does: groups by shape, waves by memory and time, about how long it takes.
+"""The plan of a training: which runs share a structure, which of them form a group, and how long each group takes.
 
 A plan depends on the runs, the cache, the memory and the kind of device alone. What a machine was measured to do is for
-the estimates that are shown; it moves no run to another wave, so an interrupted sweep is cut as before.
+the estimates that are shown; it moves no run to another group, so an interrupted sweep is cut as before.
 """
 
 from __future__ import annotations
@@ -12,37 +12,37 @@ from dataclasses import dataclass
 from emofuse.errors import TrainingError
 from emofuse.progress import format_duration
 from emofuse.specs import KernelRidgeHeadSpec, RunSpec
-from emofuse.training.columns import Column
-from emofuse.training.costs import Cost, group_operations, head_cost
+from emofuse.training.costs import TrainingCost, group_operations, head_cost
 from emofuse.training.data import FEATURES_SHARE, TrainingData
 from emofuse.training.exact import check_vectors, is_exact
 from emofuse.training.exact_costs import exact_cost
 from emofuse.training.halving import Halving, configurations_of
 from emofuse.training.machine import Machine
-from emofuse.training.optim import setting
+from emofuse.training.optim import optimizer_key
 from emofuse.training.rates import UPDATE_BYTES, Rates, nominal_rates
+from emofuse.training.together import group_key
 from emofuse.training.validation import eval_rows
-from emofuse.training.wave import wave_key
+from emofuse.training.variants import FeatureVariant
 
 ROW_PASSES = 6
 """How often a step goes through what it keeps of a row: written, read, and the same for its gradient, with copies."""
 
 HEADS_CPU = 25
-"""More heads in a wave make no head faster on a CPU: once shared work is spread over some twenty of them, what each
+"""More heads in a group make no head faster on a CPU: once shared work is spread over some twenty of them, what each
 reads and writes counts, and more of them leave less of it in the caches."""
 
 LONG_S, SHARED_SHARE = 120.0, 0.1
-"""A wave that takes longer than this takes no more heads once the work that they share is no more than this part of its
-time: more of them would hardly be faster, and more would be lost if it is interrupted."""
+"""A group that takes longer than this takes no more heads once the work that they share is no more than this part of
+its time: more of them would hardly be faster, and more would be lost if it is interrupted."""
 
 
 LONGEST_S, LONGEST_ALONE = 300.0, 2.0
-"""No wave takes longer than this, which is what is lost if it is interrupted, or than so many times what its slowest
-head takes alone, if that is more: then at least half of the speed of a wave without end is kept."""
+"""No group takes longer than this, which is what is lost if it is interrupted, or than so many times what its slowest
+head takes alone, if that is more: then at least half of the speed of a group without end is kept."""
 
 
 @dataclass(frozen=True)
-class Wave:
+class HeadGroup:
     """Runs that train at the same time.
 
     Attributes:
@@ -60,32 +60,34 @@ class Wave:
 
 @dataclass(frozen=True)
 class Plan:
-    """Groups of runs that share what `wave_key` names, each in one or more waves, one wave after another."""
+    """Structures of runs that share what `group_key` names, each in one or more groups, one group after another."""
 
-    groups: Mapping[str, tuple[Wave, ...]]
+    structures: Mapping[str, tuple[HeadGroup, ...]]
     memory_bytes: int
 
     @property
-    def waves(self) -> tuple[Wave, ...]:
+    def groups(self) -> tuple[HeadGroup, ...]:
         """All of them, in order."""
-        return tuple(wave for waves in self.groups.values() for wave in waves)
+        return tuple(group for groups in self.structures.values() for group in groups)
 
     def __str__(self) -> str:
-        waves = self.waves
-        heads = sum(len(wave.members) for wave in waves)
-        wide = max([len("group"), *map(len, self.groups)])
-        lines = [f"{'group':<{wide}} {'heads':>6} {'waves':>6} {'parameters':>12} {'most memory':>12} {'about':>9}"]
-        for title, own in self.groups.items():
-            count, parameters = sum(len(wave.members) for wave in own), sum(wave.parameters for wave in own)
-            memory = max(wave.memory_bytes for wave in own)
-            seconds = sum(wave.seconds for wave in own)
+        groups = self.groups
+        heads = sum(len(group.members) for group in groups)
+        wide = max([len("structure"), *map(len, self.structures)])
+        lines = [
+            f"{'structure':<{wide}} {'heads':>6} {'groups':>6} {'parameters':>12} {'most memory':>12} {'about':>9}"
+        ]
+        for title, own in self.structures.items():
+            count, parameters = sum(len(group.members) for group in own), sum(group.parameters for group in own)
+            memory = max(group.memory_bytes for group in own)
+            seconds = sum(group.seconds for group in own)
             lines.append(
                 f"{title:<{wide}} {count:>6} {len(own):>6} {parameters / 1e6:>10.1f} M {memory / 1e9:>9.2f} GB "
                 f"{format_duration(seconds):>9}"
             )
         lines.append(
-            f"{heads} heads in {len(self.groups)} groups and {len(waves)} waves, about "
-            f"{format_duration(sum(wave.seconds for wave in waves))}, within {self.memory_bytes / 1e9:.2f} GB"
+            f"{heads} heads in {len(self.structures)} structures and {len(groups)} groups, about "
+            f"{format_duration(sum(group.seconds for group in groups))}, within {self.memory_bytes / 1e9:.2f} GB"
         )
         return "\n".join(lines)
 
@@ -98,11 +100,11 @@ def plan_runs(
     rates: Rates | None = None,
     halving: Halving | None = None,
 ) -> Plan:
-    """Groups runs by `wave_key` and cuts each group into waves that fit the memory. Trains and allocates nothing.
+    """Structures runs by `group_key` and cuts each group into groups that fit the memory. Trains and allocates nothing.
 
-    Runs stay in their order. A wave ends where the memory does, where more heads bring nothing, or where it would take
-    too long; the folds and seeds of a configuration stay in one wave unless they are too many for the memory or the
-    time. Time is what a common machine takes: by what this one was measured to do, a wave would be cut otherwise each
+    Runs stay in their order. A group ends where the memory does, where more heads bring nothing, or where it would take
+    too long; the folds and seeds of a configuration stay in one group unless they are too many for the memory or the
+    time. Time is what a common machine takes: by what this one was measured to do, a group would be cut otherwise each
     time that it is measured, and with other neighbours rounding may differ.
 
     Args:
@@ -118,28 +120,28 @@ def plan_runs(
     """
     grouped: dict[str, list[int]] = {}
     for index, spec in enumerate(specs):
-        grouped.setdefault(wave_key(data, spec), []).append(index)
-    groups: dict[str, tuple[Wave, ...]] = {}
+        grouped.setdefault(group_key(data, spec), []).append(index)
+    structures: dict[str, tuple[HeadGroup, ...]] = {}
     for indices in grouped.values():
         if is_exact(specs[indices[0]].head):
             own = [specs[index] for index in indices]
-            groups[f"{len(groups) + 1}: {_exact_title(own[0])}"] = (
-                _exact_wave(data, own, indices, rates or nominal_rates(machine)),
+            structures[f"{len(structures) + 1}: {_exact_title(own[0])}"] = (
+                _exact_group(data, own, indices, rates or nominal_rates(machine)),
             )
             continue
-        group = _Group(data, [specs[index] for index in indices], machine, halving)
-        waves = group.waves(rates or nominal_rates(machine))
-        title = f"{len(groups) + 1}: {group.title}"
-        groups[title] = tuple(
-            Wave(tuple(indices[own] for own in wave.members), wave.parameters, wave.memory_bytes, wave.seconds)
-            for wave in waves
+        structure = _Structure(data, [specs[index] for index in indices], machine, halving)
+        groups = structure.groups(rates or nominal_rates(machine))
+        title = f"{len(structures) + 1}: {structure.title}"
+        structures[title] = tuple(
+            HeadGroup(tuple(indices[own] for own in group.members), group.parameters, group.memory_bytes, group.seconds)
+            for group in groups
         )
-    return Plan(groups, data.memory_bytes)
+    return Plan(structures, data.memory_bytes)
 
 
-def _exact_wave(data: TrainingData, specs: Sequence[RunSpec], indices: Sequence[int], rates: Rates) -> Wave:
-    """Exact heads of one kind are one wave: they are solved one after another on matrices that they share."""
-    check_vectors(specs[0].head, {column.name: column.shape for column in data.all_columns(specs)})
+def _exact_group(data: TrainingData, specs: Sequence[RunSpec], indices: Sequence[int], rates: Rates) -> HeadGroup:
+    """Exact heads of one kind are one group: they are solved one after another on matrices that they share."""
+    check_vectors(specs[0].head, {variant.name: variant.shape for variant in data.all_variants(specs)})
     cost = exact_cost(data, specs, rates)
     if cost.memory_bytes > data.memory_bytes:
         spec = specs[0]
@@ -148,7 +150,7 @@ def _exact_wave(data: TrainingData, specs: Sequence[RunSpec], indices: Sequence[
             f"with their features, and there are {data.memory_bytes / 1e9:.3g} GB. Give more memory, take fewer streams"
             f"{' or fewer landmarks' if isinstance(spec.head, KernelRidgeHeadSpec) else ''}, or a head that is trained"
         )
-    return Wave(tuple(indices), cost.parameters, cost.memory_bytes, cost.seconds)
+    return HeadGroup(tuple(indices), cost.parameters, cost.memory_bytes, cost.seconds)
 
 
 def _exact_title(spec: RunSpec) -> str:
@@ -157,8 +159,8 @@ def _exact_title(spec: RunSpec) -> str:
     return f"{spec.head.kind}{sizes}{f', {spec.fold.count} folds' if spec.fold else ''}, solved"
 
 
-class _Group:
-    """Runs of one `wave_key`."""
+class _Structure:
+    """Runs of one `group_key`."""
 
     def __init__(self, data: TrainingData, specs: Sequence[RunSpec], machine: Machine, halving: Halving | None) -> None:
         self._data = data
@@ -168,9 +170,9 @@ class _Group:
         first = specs[0]
         self._streamed = data.window(first) is not None
         self._folds = data.folds(first)
-        self._columns_of = [data.columns.of(spec.features) for spec in specs]
+        self._variants_of = [data.features.of(spec.features) for spec in specs]
         self._fold_of = [spec.fold.index if spec.fold else 0 for spec in specs]
-        self._settings = [(fold, *setting(spec.train)) for fold, spec in zip(self._fold_of, specs, strict=True)]
+        self._settings = [(fold, *optimizer_key(spec.train)) for fold, spec in zip(self._fold_of, specs, strict=True)]
         self._costs = [self._cost(index) for index in range(len(specs))]
         self._alone_s: dict[int, float] = {}
         self._rows = len(set().union(*(fold.train.tolist() for fold in self._folds)))
@@ -183,15 +185,15 @@ class _Group:
         folds = f", {spec.fold.count} folds" if spec.fold else ""
         return f"{spec.head.kind}{sizes}, batch {spec.train.batch_size}{folds}{', streamed' * self._streamed}"
 
-    def waves(self, rates: Rates) -> list[Wave]:
-        waves: list[Wave] = []
+    def groups(self, rates: Rates) -> list[HeadGroup]:
+        groups: list[HeadGroup] = []
         held: list[int] = []
         for unit in self._units():
             if held and not self._may_grow([*held, *unit], held):
-                waves.append(self._closed(held, rates))
+                groups.append(self._closed(held, rates))
                 held = []
             held += unit
-        return [*waves, self._closed(held, rates)]
+        return [*groups, self._closed(held, rates)]
 
     def _units(self) -> list[list[int]]:
         """What stays together: a bracket, or the folds and seeds of a configuration; each fits the memory alone."""
@@ -212,7 +214,7 @@ class _Group:
         return units
 
     def _may_grow(self, members: Sequence[int], before: Sequence[int]) -> bool:
-        """Whether a wave of these may take the place of one of fewer."""
+        """Whether a group of these may take the place of one of fewer."""
         if not self._fits(members):
             return False
         if self._machine.device.type == "cpu" and len(members) > HEADS_CPU:
@@ -222,7 +224,7 @@ class _Group:
         return is_worth_it and self._is_bounded(members)
 
     def _is_bounded(self, members: Sequence[int]) -> bool:
-        """Whether a wave of these is short enough to be lost."""
+        """Whether a group of these is short enough to be lost."""
         rates = nominal_rates(self._machine)
         for index in members:
             if index not in self._alone_s:
@@ -243,12 +245,12 @@ class _Group:
                 f"batch{' or bracket' if self._halving else ''}"
             )
 
-    def _closed(self, members: Sequence[int], rates: Rates) -> Wave:
+    def _closed(self, members: Sequence[int], rates: Rates) -> HeadGroup:
         parameters = sum(self._costs[index].parameters for index in members)
-        return Wave(tuple(members), parameters, self._memory(members), sum(self._seconds(members, rates)))
+        return HeadGroup(tuple(members), parameters, self._memory(members), sum(self._seconds(members, rates)))
 
     def _memory(self, members: Sequence[int]) -> int:
-        """Bytes of a wave.
+        """Bytes of a group.
 
         Features; weights; the batch of each fold as read, standardised and cast; and what is larger of what a step
         keeps for its backward pass, with as much again for the gradients of it, and what a part of the validation rows
@@ -266,7 +268,7 @@ class _Group:
     def _seconds(self, members: Sequence[int], rates: Rates) -> tuple[float, float]:
         """What all heads share, the start of operations and the batches; and their own arithmetic and updates."""
         first, folds = self._specs[0], self._used_folds(members)
-        operations = group_operations(first.head, len(self._columns(members)), len(folds))
+        operations = group_operations(first.head, len(self._variants(members)), len(folds))
         settings = len({self._settings[index] for index in members})
         steps = -(-self._rows // first.train.batch_size)
         val_rows = self._val_rows(members)
@@ -292,19 +294,19 @@ class _Group:
             return [spec.train.epochs for spec in specs]
         return self._halving.expected_epochs(specs)
 
-    def _cost(self, index: int) -> Cost:
+    def _cost(self, index: int) -> TrainingCost:
         spec = self._specs[index]
-        used = tuple((column.name, column.shape) for column in self._columns_of[index])
+        used = tuple((variant.name, variant.shape) for variant in self._variants_of[index])
         return head_cost(spec.head, used, len(self._data.classes), spec.train.batch_size, self._machine)
 
-    def _columns(self, members: Sequence[int]) -> tuple[Column, ...]:
-        return tuple(dict.fromkeys(column for index in members for column in self._columns_of[index]))
+    def _variants(self, members: Sequence[int]) -> tuple[FeatureVariant, ...]:
+        return tuple(dict.fromkeys(variant for index in members for variant in self._variants_of[index]))
 
     def _feature_bytes(self, members: Sequence[int]) -> int:
-        return self._data.columns.nbytes(self._columns(members), self._specs[0].train.views)
+        return self._data.features.nbytes(self._variants(members), self._specs[0].train.views)
 
     def _width(self, members: Sequence[int]) -> int:
-        return sum(column.dim for column in self._columns(members))
+        return sum(variant.dim for variant in self._variants(members))
 
     def _val_rows(self, members: Sequence[int]) -> int:
         return max(len(self._folds[fold].val) for fold in self._used_folds(members))

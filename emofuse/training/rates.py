@@ -14,7 +14,7 @@ from emofuse.specs import ConcatHeadSpec, TrainSpec
 from emofuse.training.costs import group_operations
 from emofuse.training.engine import train_group
 from emofuse.training.machine import Machine
-from emofuse.training.members import Fold, Member, Table
+from emofuse.training.members import FeatureTable, Fold, Member
 
 UPDATE_BYTES = 28
 """An update of a float32 weight reads it, its gradient and moments, and writes all but the gradient."""
@@ -73,7 +73,7 @@ def _operation_s(machine: Machine) -> float:
     streams = tuple(f"stream{index}" for index in range(4))
     features = {stream: torch.zeros(rows, 2) for stream in streams}
     valid = {stream: torch.ones(rows, dtype=torch.bool) for stream in streams}
-    table = Table(features, valid, torch.arange(rows) % 2, classes=2)
+    table = FeatureTable(features, valid, torch.arange(rows) % 2, classes=2)
     scaling = {stream: Scaling(np.zeros(2, np.float32), np.ones(2, np.float32)) for stream in streams}
     fold = Fold(np.arange(rows), np.arange(2), scaling)
     plain = replace(machine, graphs=False)

@@ -1,9 +1,9 @@
 """Final runs: trained together where they can be, scored on the test rows once, written one folder a run.
 
-    specs -> found by digest | missing ones, planned -> waves -> train -> score -> write
+    specs -> found by digest | missing ones, planned -> groups -> train -> score -> write
 
 The same run asked again is read, and one that diverged is not tried again. What trains sees `TrainingData`, which hides
-the test labels; they are read when a wave has been trained, by `emofuse.training.scoring`.
+the test labels; they are read when a group has been trained, by `emofuse.training.scoring`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from emofuse.training.divergence import Divergence, divergence_path, read_diverg
 from emofuse.training.engine import OnEpoch
 from emofuse.training.machine import Machine, default_memory_bytes
 from emofuse.training.planning import plan_runs
-from emofuse.training.scoring import score_wave, split_rows
+from emofuse.training.scoring import score_together, split_rows
 from emofuse.training.tally import TrainingTally
-from emofuse.training.wave import train_wave
+from emofuse.training.together import train_together
 
 if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
@@ -94,7 +94,7 @@ def train_runs(
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         memory_bytes: that training may use; by default a share of what the device has.
         on_run: is given the index of a run, its record, and whether it was trained by this call: of those that are
-            found first, then of those that were trained, wave by wave.
+            found first, then of those that were trained, group by group.
         on_epoch: is given the epoch and {index of a run that is in training: the entry that its history got}.
 
     Returns:
@@ -191,8 +191,8 @@ def _identify(cache: Cache, specs: Sequence[RunSpec], memory_bytes: int) -> list
     for index, spec in enumerate(specs):
         key = canonical_json(spec.split.model_dump(mode="json"))
         if key not in splits:
-            columns = next((data.columns for data, _ in splits.values()), None)
-            data = TrainingData.of(cache, spec.split, memory_bytes=memory_bytes, columns=columns)
+            features = next((data.features for data, _ in splits.values()), None)
+            data = TrainingData.of(cache, spec.split, memory_bytes=memory_bytes, features=features)
             splits[key] = data, rows_digest(cache, data.splits, cache.labels)
         data, rows = splits[key]
         identified.append(_Identified(index, spec, data, data.digest(spec, rows=rows)))
@@ -230,39 +230,41 @@ class _Training:
 
     def train(self, runs: Sequence[_Identified]) -> None:
         """Trains, scores and writes runs of any splits and shapes, all of which differ; first checks and plans all."""
-        waves: list[tuple[list[_Identified], float]] = []
+        groups: list[tuple[list[_Identified], float]] = []
         for data in dict.fromkeys(run.data for run in runs):
             own = [run for run in runs if run.data is data]
             self._check_splits(data, own)
-            for column in data.all_columns([run.spec for run in own]):
-                data.columns.status(column)  # raises for a stream that has not been built to its end
+            for variant in data.all_variants([run.spec for run in own]):
+                data.features.status(variant)  # raises for a stream that has not been built to its end
             with step("planning"):
                 plan = plan_runs(data, [run.spec for run in own], machine=self._machine)
-            waves += [([own[index] for index in wave.members], wave.seconds) for wave in plan.waves]
-        tally = TrainingTally(len(self.found), [run.spec for run in runs], sum(seconds for _, seconds in waves))
-        for wave, seconds in waves:
-            tally.start([run.spec for run in wave], [run.train_rows for run in wave], seconds)
-            self._train_wave(wave[0].data, wave, tally)
+            groups += [([own[index] for index in group.members], group.seconds) for group in plan.groups]
+        tally = TrainingTally(len(self.found), [run.spec for run in runs], sum(seconds for _, seconds in groups))
+        for group, seconds in groups:
+            tally.start([run.spec for run in group], [run.train_rows for run in group], seconds)
+            self._train_group(group[0].data, group, tally)
             tally.finish()
 
-    def _train_wave(self, data: TrainingData, runs: Sequence[_Identified], tally: TrainingTally) -> None:
+    def _train_group(self, data: TrainingData, runs: Sequence[_Identified], tally: TrainingTally) -> None:
         def tell(epoch: int, entries: Mapping[int, Mapping[str, Any]]) -> None:
             tally.learn(epoch, entries)
             if self._on_epoch is not None:
                 self._on_epoch(epoch, {runs[index].index: entry for index, entry in entries.items()})
 
-        wave = train_wave(data, [run.spec for run in runs], self._machine, on_epoch=tell)
-        for run, trained in zip(runs, wave, strict=True):
-            if trained.outcome.ended == "diverged":
-                divergence = self._divergence(run, trained.outcome.last_epoch)
+        group = train_together(data, [run.spec for run in runs], self._machine, on_epoch=tell)
+        for run, trained in zip(runs, group, strict=True):
+            if trained.result.ended == "diverged":
+                divergence = self._divergence(run, trained.result.last_epoch)
                 write_divergence(self._runs, divergence)
                 self._take(run, divergence, trained=True)
         finished = [
-            (run, trained) for run, trained in zip(runs, wave, strict=True) if trained.outcome.ended != "diverged"
+            (run, trained) for run, trained in zip(runs, group, strict=True) if trained.result.ended != "diverged"
         ]
         digests = [run.digest for run, _ in finished]
         with step("scoring", len(finished), "runs") as advance:
-            scored = score_wave(self._cache, data, [trained for _, trained in finished], digests, self._machine.device)
+            scored = score_together(
+                self._cache, data, [trained for _, trained in finished], digests, self._machine.device
+            )
             for number, ((run, _), of_run) in enumerate(zip(finished, scored, strict=True), start=1):
                 write_run(self._runs, of_run.record, of_run.predictions, of_run.arrays)
                 self._take(run, of_run.record, trained=True)

@@ -27,12 +27,12 @@ from emofuse.specs import RunSpec
 from emofuse.specs.plugins import recorded
 from emofuse.status import Status
 from emofuse.streams.action_units import MEASUREMENTS
-from emofuse.training.columns import Column
 from emofuse.training.data import TrainingData
 from emofuse.training.notes import FarValues, run_notes
+from emofuse.training.together import Trained
 from emofuse.training.trained import head_probs
 from emofuse.training.validation import EVAL_ROWS
-from emofuse.training.wave import Trained
+from emofuse.training.variants import FeatureVariant
 
 if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 Rows = Mapping[str, npt.NDArray[np.int64]]
 """Split -> its labelled rows, ascending."""
 
-Far = dict[tuple[Column, int], FarValues]
-"""(column, id of its scaling) -> values that are limited."""
+Far = dict[tuple[FeatureVariant, int], FarValues]
+"""(variant, id of its scaling) -> values that are limited."""
 
 
 @dataclass(frozen=True)
@@ -70,21 +70,21 @@ def split_rows(cache: Cache, data: TrainingData, spec: RunSpec, split: str) -> n
     return np.flatnonzero((data.splits == split) & (cache.labels >= 0) & ~data.unreadable(spec))
 
 
-def score_wave(
-    cache: Cache, data: TrainingData, wave: Sequence[Trained], digests: Sequence[str], device: torch.device
+def score_together(
+    cache: Cache, data: TrainingData, trained_runs: Sequence[Trained], digests: Sequence[str], device: torch.device
 ) -> Iterator[ScoredRun]:
     """Scores trained runs on all their rows.
 
     Args:
         cache: with all labels.
         data: of the runs' split.
-        wave: runs that have not diverged.
+        trained_runs: runs that have not diverged.
         digests: of the runs, with all labels.
         device: where heads compute.
     """
-    rows = [run_rows(cache, data, trained.spec) for trained in wave]
-    probs, far = _probs(data, wave, rows, device)
-    for trained, own, of_rows, identity in zip(wave, rows, probs, digests, strict=True):
+    rows = [run_rows(cache, data, trained.spec) for trained in trained_runs]
+    probs, far = _probs(data, trained_runs, rows, device)
+    for trained, own, of_rows, identity in zip(trained_runs, rows, probs, digests, strict=True):
         yield ScoredRun(
             record=_record(cache, data, trained, own, probs=of_rows, far=far, identity=identity, device=device),
             predictions=Predictions(cache.sample_ids[own["test"]], cache.labels[own["test"]], of_rows["test"]),
@@ -93,7 +93,7 @@ def score_wave(
 
 
 def _probs(
-    data: TrainingData, wave: Sequence[Trained], rows: Sequence[Rows], device: torch.device
+    data: TrainingData, trained_runs: Sequence[Trained], rows: Sequence[Rows], device: torch.device
 ) -> tuple[list[dict[str, npt.NDArray[np.float32]]], Far]:
     """For each run split -> (n, C), and the values that were limited on the way.
 
@@ -102,32 +102,32 @@ def _probs(
     heads = [
         load_head_weights(
             trained.spec.head,
-            {column.stream: column.shape for column in data.columns.of(trained.spec.features)},
+            {variant.stream: variant.shape for variant in data.features.of(trained.spec.features)},
             len(data.classes),
-            trained.outcome.weights,
+            trained.result.weights,
         ).to(device)
-        for trained in wave
+        for trained in trained_runs
     ]
-    columns = data.all_columns([trained.spec for trained in wave])
-    parts: list[dict[str, list[npt.NDArray[np.float32]]]] = [{split: [] for split in SPLITS} for _ in wave]
+    variants = data.all_variants([trained.spec for trained in trained_runs])
+    parts: list[dict[str, list[npt.NDArray[np.float32]]]] = [{split: [] for split in SPLITS} for _ in trained_runs]
     far: Far = {}
-    for span in data.columns.spans(EVAL_ROWS):
+    for span in data.features.spans(EVAL_ROWS):
         looked_at = set()
-        features = {column: data.columns.take(column, np.arange(span.start, span.stop)) for column in columns}
-        for trained, head, own, found in zip(wave, heads, rows, parts, strict=True):
+        features = {variant: data.features.take(variant, np.arange(span.start, span.stop)) for variant in variants}
+        for trained, head, own, found in zip(trained_runs, heads, rows, parts, strict=True):
             for split in SPLITS:
                 inside = own[split][(own[split] >= span.start) & (own[split] < span.stop)]
                 if len(inside):
                     scaled, valid, steps = {}, {}, {}
-                    for column in data.columns.of(trained.spec.features):
-                        name = column.stream
-                        valid[name] = trained.scaling[name].present(data.columns.valid(column)[inside])
-                        taken = features[column][inside - span.start]
-                        of_rows = data.columns.steps(column)
+                    for variant in data.features.of(trained.spec.features):
+                        name = variant.stream
+                        valid[name] = trained.scaling[name].present(data.features.valid(variant)[inside])
+                        taken = features[variant][inside - span.start]
+                        of_rows = data.features.steps(variant)
                         there = None if of_rows is None else of_rows[inside]
                         if there is not None:
                             steps[name] = there
-                        place = (column, id(trained.scaling[name]))  # runs of one fold share scaling and rows
+                        place = (variant, id(trained.scaling[name]))  # runs of one fold share scaling and rows
                         if (split, place) not in looked_at:
                             looked_at.add((split, place))
                             beyond = trained.scaling[name].beyond(taken, valid[name], there)
@@ -152,8 +152,8 @@ def _record(
     metrics = {
         split: classification_metrics(cache.labels[own], probs[split], cache.classes) for split, own in rows.items()
     }
-    columns = data.columns.of(spec.features)
-    far_of_run = {column: far[column, id(trained.scaling[column.stream])] for column in columns}
+    variants = data.features.of(spec.features)
+    far_of_run = {variant: far[variant, id(trained.scaling[variant.stream])] for variant in variants}
     return RunRecord(
         digest=identity,
         name=spec.name,
@@ -164,8 +164,8 @@ def _record(
         streams=_streams(cache, data, trained),
         rows={split: {"rows": len(own), "missing": _missing(data, spec, own)} for split, own in rows.items()},
         metrics=metrics,
-        history=trained.outcome.history,
-        best_epoch=trained.outcome.best_epoch,
+        history=trained.result.history,
+        best_epoch=trained.result.best_epoch,
         parameters=trained.parameters,
         versions=_versions(),
         machine={"platform": platform.platform(), "device": _device_name(device)},
@@ -178,9 +178,9 @@ def _record(
 def _missing(data: TrainingData, spec: RunSpec, rows: npt.NDArray[np.int64]) -> dict[str, dict[str, int]]:
     """Stream -> lower-case status name -> rows that lack the stream for it; statuses of no row left out."""
     found = {}
-    for column in data.columns.of(spec.features):
-        status = data.columns.status(column)[rows]
-        found[column.stream] = {
+    for variant in data.features.of(spec.features):
+        status = data.features.status(variant)[rows]
+        found[variant.stream] = {
             each.name.lower(): int(count)
             for each in Status
             if each is not Status.OK and (count := np.sum(status == each))
@@ -195,16 +195,16 @@ def _cache_spec(cache: Cache, spec: RunSpec) -> dict[str, Any]:
 
 def _streams(cache: Cache, data: TrainingData, trained: Trained) -> dict[str, Any]:
     found = {}
-    for column in data.columns.of(trained.spec.features):
-        stream = cache.streams[column.stream]
-        found[column.stream] = {
+    for variant in data.features.of(trained.spec.features):
+        stream = cache.streams[variant.stream]
+        found[variant.stream] = {
             "kind": stream.kind,
             "digest": stream.digest,
             "dim": stream.dim,
-            "used_dim": column.dim,
-            **({"used_shape": list(column.shape)} if len(column.shape) > 1 else {}),
+            "used_dim": variant.dim,
+            **({"used_shape": list(variant.shape)} if len(variant.shape) > 1 else {}),
             "weights": stream.weights,
-            "fitted": trained.scaling[column.stream].fitted,
+            "fitted": trained.scaling[variant.stream].fitted,
         }
     return found
 
@@ -214,22 +214,22 @@ def _action_unit_baseline(data: TrainingData, spec: RunSpec) -> Scaling | None:
 
     The run's own stream of them, else the first whole one of the cache.
     """
-    found = data.columns.whole_streams(ACTION_UNITS)
+    found = data.features.whole_streams(ACTION_UNITS)
     found.sort(key=lambda name: name not in spec.features.streams)
     if not found:
         return None
     wanted = {"streams": (found[0],), "variants": {found[0]: {"count": len(MEASUREMENTS)}}}
     of_all = spec.model_copy(update={"features": spec.features.model_copy(update=wanted)})
-    (column,) = data.columns.of(of_all.features)
+    (variant,) = data.features.of(of_all.features)
     train = data.folds(spec)[spec.fold.index if spec.fold else 0].train
-    if data.columns.valid(column)[train].sum() < LEAST_ROWS:
+    if data.features.valid(variant)[train].sum() < LEAST_ROWS:
         return None
     return data.scaling(of_all)[found[0]]
 
 
 def _arrays(trained: Trained, baseline: Scaling | None) -> dict[str, npt.NDArray[np.float32]]:
     """All arrays of a run under the names they are saved by (see `emofuse.results`)."""
-    arrays = {f"head.{name}": array for name, array in trained.outcome.weights.items()}
+    arrays = {f"head.{name}": array for name, array in trained.result.weights.items()}
     fitted = {f"scaling.{name}": values for name, values in trained.scaling.items()}
     if baseline is not None:
         fitted["baseline"] = baseline

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emofuse.heads.dropout import Noise
-from emofuse.heads.lanes import Lanes
 from emofuse.heads.layers import Linear, Projection, products_in
+from emofuse.heads.members import Members
 from emofuse.training.balancing import BranchBalance
 from emofuse.training.batches import Standardised, StepRows
 from emofuse.training.optim import GroupAdam
@@ -27,10 +27,10 @@ class TrainStep:
         losses: (K,) float64, sum of the losses of all rows since it was last set to 0.
 
     Args:
-        head: of K lanes.
-        lanes: all of them.
+        head: of K members.
+        members: all of them.
         rows: where features are read.
-        smoothing: label smoothing of each lane.
+        smoothing: label smoothing of each member.
         optimizer: of the group.
         balance: of its branches, if they are watched.
         noise: of the dropout.
@@ -40,7 +40,7 @@ class TrainStep:
     def __init__(
         self,
         head: nn.Module,
-        lanes: Lanes,
+        members: Members,
         rows: Standardised,
         *,
         smoothing: Sequence[float],
@@ -50,7 +50,7 @@ class TrainStep:
         products: torch.dtype | None,
     ) -> None:
         self._head = head
-        self._lanes = lanes
+        self._members = members
         self._rows = rows
         self._optimizer = optimizer
         self._balance = balance
@@ -59,7 +59,7 @@ class TrainStep:
         self._weights = dict(head.named_parameters())
         weight = next(iter(self._weights.values()))
         self._smoothing = torch.tensor(smoothing, dtype=weight.dtype, device=weight.device).unsqueeze(1)
-        self.losses = torch.zeros(len(lanes), dtype=torch.float64, device=weight.device)
+        self.losses = torch.zeros(len(members), dtype=torch.float64, device=weight.device)
         for layer in head.modules():
             if isinstance(layer, (Projection, Linear)):  # gradients are used up before the next step
                 layer.gradient = torch.empty_like(layer.weight, requires_grad=False)
@@ -69,8 +69,8 @@ class TrainStep:
         batch, labels = self._rows.read(step.rows, step.present)
         with products_in(self._products, step.rows.device):
             logits = self._head(batch, self._noise)
-        losses = row_losses(logits.to(self._smoothing.dtype), self._lanes.of_folds(labels), self._smoothing)
-        present = self._lanes.of_folds(step.present)
+        losses = row_losses(logits.to(self._smoothing.dtype), self._members.of_folds(labels), self._smoothing)
+        present = self._members.of_folds(step.present)
         sums = torch.where(present, losses, 0.0).sum(1)
         counts = present.sum(1)
         slopes = torch.autograd.grad((sums / counts.clamp(min=1)).sum(), tuple(self._weights.values()))
@@ -82,7 +82,7 @@ class TrainStep:
 
 
 def row_losses(logits: Tensor, labels: Tensor, smoothing: Tensor) -> Tensor:
-    """Cross-entropy of every row, (K, B), with label smoothing a lane.
+    """Cross-entropy of every row, (K, B), with label smoothing a member.
 
     The smoothed target puts 1 - smoothing on the label and smoothing / C on every class (Szegedy et al., CVPR 2016), as
     `torch.nn.functional.cross_entropy` has it.
@@ -112,8 +112,8 @@ class GraphedStep:
     """A step captured once and replayed: one launch in place of hundreds.
 
     A graph reads and writes the same memory each time. So the rows of a step are copied into buffers that it reads, and
-    all steps must be equally wide (`Order(fixed_width=True)`). A step with an idle fold updates other lanes and is run
-    plainly. The first steps are run plainly too: they fill the caches that a capture must not touch.
+    all steps must be equally wide (`Order(fixed_width=True)`). A step with an idle fold updates other members and is
+    run plainly. The first steps are run plainly too: they fill the caches that a capture must not touch.
 
     Args:
         step: what is captured.

@@ -17,7 +17,7 @@ class TrainingTally:
     Args:
         done: runs that were found.
         specs: of the runs to train.
-        seconds: estimated, of all waves.
+        seconds: estimated, of all groups.
     """
 
     def __init__(self, done: int, specs: Sequence[RunSpec], seconds: float) -> None:
@@ -26,23 +26,23 @@ class TrainingTally:
         self._done = done
         self._total = done + len(specs)
         self._whole_s = seconds
-        self._done_s = self._running_s = self._wave_s = 0.0
-        self._wave: Sequence[RunSpec] = ()
+        self._done_s = self._running_s = self._group_s = 0.0
+        self._group: Sequence[RunSpec] = ()
         self._learned: Sequence[int] = ()
         self._heads = self._rows = self._epoch = 0
         self._losses: tuple[float, float] | None = None
         self._best: tuple[str, float] | None = None
         self._started = time.perf_counter()
 
-    def start(self, wave: Sequence[RunSpec], learned: Sequence[int], seconds: float) -> None:
-        """Notes that a wave begins.
+    def start(self, group: Sequence[RunSpec], learned: Sequence[int], seconds: float) -> None:
+        """Notes that a group begins.
 
         Args:
-            wave: its runs.
+            group: its runs.
             learned: training rows of each.
             seconds: estimated.
         """
-        self._wave, self._learned, self._wave_s = wave, learned, seconds
+        self._group, self._learned, self._group_s = group, learned, seconds
         self._running_s, self._epoch, self._losses = 0.0, 0, None
         self._tell()
 
@@ -51,28 +51,28 @@ class TrainingTally:
 
         Args:
             epoch: its number.
-            entries: index into the wave -> what its history got.
+            entries: index into the group -> what its history got.
         """
         if not entries:
             return
         self._epoch = epoch
         self._rows += sum(self._learned[index] for index in entries)
-        in_all = sum(spec.train.epochs * rows for spec, rows in zip(self._wave, self._learned, strict=True))
+        in_all = sum(spec.train.epochs * rows for spec, rows in zip(self._group, self._learned, strict=True))
         learned = sum(self._learned[index] for index in entries)
-        self._running_s = min(self._wave_s, self._running_s + self._wave_s * learned / in_all)
+        self._running_s = min(self._group_s, self._running_s + self._group_s * learned / in_all)
         losses = [(entry["train_loss"], entry["val_loss"]) for entry in entries.values()]
         train_losses, val_losses = zip(*losses, strict=True)
         self._losses = sum(train_losses) / len(losses), sum(val_losses) / len(losses)
         for index, entry in entries.items():
-            self._compare(self._wave[index].name, entry[f"val_{self._select}"])
+            self._compare(self._group[index].name, entry[f"val_{self._select}"])
         self._tell()
 
     def finish(self) -> None:
-        """Notes that the runs of the wave are written."""
-        self._done += len(self._wave)
-        self._heads += len(self._wave)
-        self._done_s += self._wave_s
-        self._running_s, self._wave, self._losses = 0.0, (), None
+        """Notes that the runs of the group are written."""
+        self._done += len(self._group)
+        self._heads += len(self._group)
+        self._done_s += self._group_s
+        self._running_s, self._group, self._losses = 0.0, (), None
         self._tell()
 
     def _compare(self, name: str, score: float) -> None:
@@ -87,7 +87,7 @@ class TrainingTally:
                 total=self._total,
                 what="training",
                 epoch=self._epoch,
-                epochs=max((spec.train.epochs for spec in self._wave if not is_exact(spec.head)), default=0),
+                epochs=max((spec.train.epochs for spec in self._group if not is_exact(spec.head)), default=0),
                 losses=self._losses,
                 heads=self._heads,
                 rows=self._rows,

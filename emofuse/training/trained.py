@@ -16,7 +16,7 @@ from emofuse.devices import resolve_device
 from emofuse.errors import ResultsError
 from emofuse.features import Scaling, derived_features
 from emofuse.heads import load_head_weights
-from emofuse.heads.lanes import Batch
+from emofuse.heads.members import HeadBatch
 from emofuse.results import RunRecord, read_record, read_weights
 from emofuse.specs import RunSpec, parse_spec
 from emofuse.status import Status, Step
@@ -111,7 +111,7 @@ def head_probs(
 ) -> npt.NDArray[np.float32]:
     """(n, C) of a single head, of standardised features (n, *shape); `steps` (n, T) are those of sequences."""
     device = next(head.parameters()).device
-    batch = Batch(
+    batch = HeadBatch(
         {name: torch.from_numpy(array).unsqueeze(0).to(device) for name, array in features.items()},
         {name: torch.from_numpy(array).unsqueeze(0).to(device) for name, array in valid.items()},
         {name: torch.from_numpy(array).unsqueeze(0).to(device) for name, array in (steps or {}).items()},

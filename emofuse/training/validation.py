@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emofuse.heads.lanes import Batch, Lanes
 from emofuse.heads.layers import products_in
+from emofuse.heads.members import HeadBatch, Members
 from emofuse.metrics.confusion import accuracy, macro_f1
 from emofuse.metrics.probability_metrics import SMALLEST_PROB
 from emofuse.training.batches import Standardised
@@ -58,19 +58,19 @@ class Validation:
         self._windows = list(_windows([torch.from_numpy(fold.val) for fold in folds], window, device))
 
     @torch.no_grad()
-    def scores(self, head: nn.Module, lanes: Lanes) -> list[dict[str, float]]:
-        """Of each lane on its fold's rows {val_loss, val_accuracy, val_macro_f1}, as `classification_metrics` does.
+    def scores(self, head: nn.Module, members: Members) -> list[dict[str, float]]:
+        """Of each member on its fold's rows {val_loss, val_accuracy, val_macro_f1}, as `classification_metrics` does.
 
-        `val_loss` is NaN for a lane with a probability that is not a number.
+        `val_loss` is NaN for a member with a probability that is not a number.
         """
         head.eval()
-        confusion = torch.zeros(len(lanes), self._classes**2, dtype=torch.int64, device=self._device)
+        confusion = torch.zeros(len(members), self._classes**2, dtype=torch.int64, device=self._device)
         losses = []
-        for rows, present in self._parts(eval_rows(len(lanes))):
+        for rows, present in self._parts(eval_rows(len(members))):
             batch, labels = self._rows.read(rows, present)
             with products_in(self._products, rows.device):
                 probs = _softmax(head(batch))
-            labels, counted = lanes.of_folds(labels), lanes.of_folds(present)
+            labels, counted = members.of_folds(labels), members.of_folds(present)
             cell = labels * self._classes + probs.argmax(2)
             confusion.scatter_add_(1, cell, counted.to(torch.int64))
             true = probs.gather(2, labels.unsqueeze(2)).squeeze(2).double().clamp(min=SMALLEST_PROB)
@@ -111,7 +111,7 @@ def _padded(rows: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tenso
 
 
 @torch.no_grad()
-def predict_probs(head: nn.Module, batch: Batch) -> npt.NDArray[np.float32]:
+def predict_probs(head: nn.Module, batch: HeadBatch) -> npt.NDArray[np.float32]:
     """Softmax of K heads in evaluation mode, (K, n, C) float32; the head is left in that mode.
 
     Args:

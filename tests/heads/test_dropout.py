@@ -5,25 +5,25 @@ from __future__ import annotations
 import pytest
 import torch
 
-from emofuse.heads.dropout import OFFSETS, Dropout, Noise, tape_offset
-from emofuse.heads.lanes import Lane, Lanes
+from emofuse.heads.dropout import OFFSETS, Dropout, Noise, noise_offset
+from emofuse.heads.members import HeadMember, Members
 
 CPU = torch.device("cpu")
 
 
-def drop(lanes, *, step=3, rows=32, width=20, place="hidden.0", order_seed=5, largest=40):
-    dropout = Dropout(Lanes([Lane(("a",), seed=seed, dropout=share) for seed, share in lanes]), [place])
+def drop(members, *, step=3, rows=32, width=20, place="hidden.0", order_seed=5, largest=40):
+    dropout = Dropout(Members([HeadMember(("a",), seed=seed, dropout=share) for seed, share in members]), [place])
     noise = Noise(order_seed, largest, CPU)
     noise.advance(step)
-    return dropout(torch.ones(len(lanes), rows, width), noise)
+    return dropout(torch.ones(len(members), rows, width), noise)
 
 
 def test_each_lane_loses_its_own_share_and_the_rest_is_scaled_up():
     out = drop([(0, 0.0), (1, 0.25), (2, 0.9)], rows=400, width=50, largest=400)
     assert torch.equal(out[0], torch.ones(400, 50))
-    for lane, share in ((1, 0.25), (2, 0.9)):
-        assert (out[lane] == 0).float().mean().item() == pytest.approx(share, abs=0.02)
-        assert out[lane].max().item() == pytest.approx(1 / (1 - share))
+    for member, share in ((1, 0.25), (2, 0.9)):
+        assert (out[member] == 0).float().mean().item() == pytest.approx(share, abs=0.02)
+        assert out[member].max().item() == pytest.approx(1 / (1 - share))
 
 
 def test_a_lane_has_the_same_zeros_alone_among_others_and_in_a_smaller_batch():
@@ -46,26 +46,26 @@ def test_a_larger_share_zeroes_more_of_the_same():
 
 
 def test_tokens_have_places_of_their_own():
-    lanes = Lanes([Lane(("a",), seed=7, dropout=0.5)])
+    members = Members([HeadMember(("a",), seed=7, dropout=0.5)])
     noise = Noise(5, 40, CPU)
     noise.advance(3)
-    both = Dropout(lanes, ["x", "hidden.0"])(torch.ones(1, 32, 40), noise)
+    both = Dropout(members, ["x", "hidden.0"])(torch.ones(1, 32, 40), noise)
     assert torch.equal(both[:, :, 20:], drop([(7, 0.5)]))
 
 
 def test_without_noise_or_without_any_share_values_pass_untouched():
-    lanes = Lanes([Lane(("a",), dropout=0.5)])
+    members = Members([HeadMember(("a",), dropout=0.5)])
     values = torch.randn(1, 4, 6)
-    assert Dropout(lanes, ["x"])(values, None) is values
-    assert Dropout(Lanes([Lane(("a",))]), ["x"])(values, Noise(0, 4, CPU)) is values
+    assert Dropout(members, ["x"])(values, None) is values
+    assert Dropout(Members([HeadMember(("a",))]), ["x"])(values, Noise(0, 4, CPU)) is values
 
 
 def test_tapes_keep_their_memory_from_step_to_step():
     noise = Noise(0, 4, CPU)
-    tape = noise.tape("x", 3)
+    tape = noise.values("x", 3)
     before = tape.clone()
     noise.advance(1)
-    assert noise.tape("x", 3) is tape
+    assert noise.values("x", 3) is tape
     assert len(tape) == 4 * 3 + OFFSETS
     assert not torch.equal(tape, before)
-    assert all(0 <= tape_offset(seed) < OFFSETS for seed in range(50))
+    assert all(0 <= noise_offset(seed) < OFFSETS for seed in range(50))

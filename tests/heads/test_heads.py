@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from emofuse.heads import make_empty_head, make_head
-from emofuse.heads.lanes import Batch, Lane, Lanes, owners, shrink
+from emofuse.heads.members import HeadBatch, HeadMember, Members, owners, shrink
 from emofuse.specs import AttentionHeadSpec, ConcatHeadSpec, GatedHeadSpec, LateHeadSpec, LinearHeadSpec
 from emofuse.testing import check_head
 
 DIMS = {"lbp": 5, "mobilenet_v3.small": 7, "type": 3}
 ALL = tuple(DIMS)
-GROUP = [Lane(ALL, seed=1), Lane(("type",), seed=2), Lane(("type", "lbp"), seed=1, dropout=0.5)]
+GROUP = [HeadMember(ALL, seed=1), HeadMember(("type",), seed=2), HeadMember(("type", "lbp"), seed=1, dropout=0.5)]
 HEADS = {
     "concat": ConcatHeadSpec(embed_dim=4, width=6),
     "concat without hidden layers": ConcatHeadSpec(embed_dim=4, depth=0),
@@ -32,11 +32,11 @@ def random_batch(rows, dims=DIMS, seed=0, missing=0.3, folds=1):
         name: torch.randn(folds, rows, dim, generator=generator) * valid[name].unsqueeze(2)
         for name, dim in dims.items()
     }
-    return Batch(features, valid)
+    return HeadBatch(features, valid)
 
 
 def rows_of(batch, rows):
-    return Batch(
+    return HeadBatch(
         {name: x[:, rows] for name, x in batch.features.items()}, {name: v[:, rows] for name, v in batch.valid.items()}
     )
 
@@ -83,7 +83,7 @@ def test_evaluation_gives_a_row_the_same_answer_in_any_batch(spec):
 def test_a_lane_sees_its_own_streams_only(spec):
     head = trained_a_little(spec)
     batch, other = random_batch(20, seed=5), random_batch(20, seed=6)
-    changed = Batch(
+    changed = HeadBatch(
         batch.features | {"mobilenet_v3.small": other.features["mobilenet_v3.small"]},
         batch.valid | {"mobilenet_v3.small": other.valid["mobilenet_v3.small"]},
     )
@@ -98,22 +98,27 @@ def test_no_lane_has_a_gradient_from_another_lanes_loss(spec):
     own = owners(head)
     head(random_batch(20))[1].square().sum().backward()
     for name, tensor in head.named_parameters():
-        others = [row for row, lane in enumerate(own[name].own) if lane != 1]
+        others = [row for row, member in enumerate(own[name].own) if member != 1]
         assert tensor.grad is None or not tensor.grad[others].any(), name
 
 
 @every_head
 def test_folds_see_rows_of_their_own(spec):
     """Three folds with other rows each are three heads called one by one."""
-    group = [Lane(ALL, fold=0), Lane(ALL, fold=1), Lane(("lbp",), fold=1), Lane(("lbp", "type"), fold=2)]
+    group = [
+        HeadMember(ALL, fold=0),
+        HeadMember(ALL, fold=1),
+        HeadMember(("lbp",), fold=1),
+        HeadMember(("lbp", "type"), fold=2),
+    ]
     head = make_head(spec, group, DIMS, 3)
     batch = random_batch(12, folds=3)
     together = head(batch)
-    for position, lane in enumerate(group):
-        alone = make_head(spec, [Lane(lane.streams)], DIMS, 3)
-        own = Batch(
-            {name: batch.features[name][lane.fold : lane.fold + 1] for name in lane.streams},
-            {name: batch.valid[name][lane.fold : lane.fold + 1] for name in lane.streams},
+    for position, member in enumerate(group):
+        alone = make_head(spec, [HeadMember(member.streams)], DIMS, 3)
+        own = HeadBatch(
+            {name: batch.features[name][member.fold : member.fold + 1] for name in member.streams},
+            {name: batch.valid[name][member.fold : member.fold + 1] for name in member.streams},
         )
         torch.testing.assert_close(alone(own)[0], together[position], atol=1e-5, rtol=1e-5)
 
@@ -142,13 +147,13 @@ def test_a_head_that_shrinks_goes_on_with_the_lanes_that_are_left(spec, left, tr
 
 
 def test_lanes_out_of_the_order_of_folds_are_refused():
-    with pytest.raises(ValueError, match=r"lanes must be ordered by fold, got folds \[1, 0\]"):
-        Lanes([Lane(ALL, fold=1), Lane(ALL, fold=0)])
+    with pytest.raises(ValueError, match=r"members must be ordered by fold, got folds \[1, 0\]"):
+        Members([HeadMember(ALL, fold=1), HeadMember(ALL, fold=0)])
 
 
 def test_late_fusion_averages_the_streams_that_a_row_has():
     spec = HEADS["late"]
-    head = make_head(spec, [Lane(("lbp", "type"))], DIMS, 3).eval()
+    head = make_head(spec, [HeadMember(("lbp", "type"))], DIMS, 3).eval()
     with torch.no_grad():
         head.heads["of_lbp"].log_weight.fill_(1.0)
         head.heads["of_type"].log_weight.fill_(-0.5)
@@ -170,7 +175,7 @@ def test_late_fusion_averages_the_streams_that_a_row_has():
 
 
 def test_the_paper_s_head_has_the_paper_s_layers():
-    head = make_empty_head(ConcatHeadSpec(), [Lane(("lbp", "resnet50"))], {"lbp": 256, "resnet50": 2048}, 8)
+    head = make_empty_head(ConcatHeadSpec(), [HeadMember(("lbp", "resnet50"))], {"lbp": 256, "resnet50": 2048}, 8)
     shapes = {name: tuple(tensor.shape[1:]) for name, tensor in head.named_parameters()}
     assert shapes["embeddings.of_lbp.linear.weight"] == (512, 256)
     assert shapes["embeddings.of_resnet50.linear.weight"] == (512, 2048)
@@ -181,23 +186,23 @@ def test_the_paper_s_head_has_the_paper_s_layers():
 # ---------------------------------------------------------------------------------------------- initial weights
 
 
-def lane_of(head, name, lane):
+def lane_of(head, name, member):
     own = owners(head)[name].own
-    return head.state_dict()[name][own.index(lane)]
+    return head.state_dict()[name][own.index(member)]
 
 
 @every_head
 def test_a_lane_begins_the_same_whoever_stands_beside_it(spec):
     together = make_head(spec, GROUP, DIMS, 3)
-    for position, lane in enumerate(GROUP):
-        alone = make_head(spec, [lane], DIMS, 3)
+    for position, member in enumerate(GROUP):
+        alone = make_head(spec, [member], DIMS, 3)
         for name, tensor in alone.state_dict().items():
             assert torch.equal(tensor[0], lane_of(together, name, position)), name
 
 
 def test_streams_begin_the_same_whatever_other_streams_there_are_but_for_the_scale_of_a_joint_layer():
-    full = make_head(HEADS["concat"], [Lane(ALL)], DIMS, 3)
-    part = make_head(HEADS["concat"], [Lane(("lbp",))], DIMS, 3)
+    full = make_head(HEADS["concat"], [HeadMember(ALL)], DIMS, 3)
+    part = make_head(HEADS["concat"], [HeadMember(("lbp",))], DIMS, 3)
     state = full.state_dict()
     for name, tensor in part.state_dict().items():
         scale = 3**0.5 if name.startswith("join.") else 1.0
@@ -206,7 +211,7 @@ def test_streams_begin_the_same_whatever_other_streams_there_are_but_for_the_sca
 
 def test_initial_weights_follow_seed_and_name_and_spread_as_torch_s_own():
     wide = {"a": 400, "b": 400}
-    head = make_head(HEADS["concat"], [Lane(("a", "b"), seed=seed) for seed in (1, 1, 2)], wide, 3)
+    head = make_head(HEADS["concat"], [HeadMember(("a", "b"), seed=seed) for seed in (1, 1, 2)], wide, 3)
     weight, other = head.embeddings.of_a.linear.weight, head.embeddings.of_b.linear.weight
     assert torch.equal(weight[0], weight[1])
     assert not torch.equal(weight[0], weight[2])
@@ -225,7 +230,7 @@ def test_making_a_head_leaves_the_global_random_state_alone():
 
 def test_initial_weights_are_golden():
     """They are part of what a digest promises: change `TRAINING_VERSION` with them."""
-    head = make_head(HEADS["concat"], [Lane(("lbp",))], {"lbp": 5}, 3)
+    head = make_head(HEADS["concat"], [HeadMember(("lbp",))], {"lbp": 5}, 3)
     expected = [0.013822, -0.347650, -0.265445, 0.198105, -0.171562]
     torch.testing.assert_close(
         head.embeddings.of_lbp.linear.weight[0, 0].detach(), torch.tensor(expected), atol=1e-6, rtol=0

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from emofuse.heads.lanes import Lane, Lanes
+from emofuse.heads.members import HeadMember, Members
 from emofuse.heads.norm import (
     MaskedBatchNorm,
     NormState,
@@ -20,14 +20,14 @@ LANES, DIM = 3, 4
 
 
 def make_pair():
-    """A masked norm of three lanes and torch's own three with the same, not trivial, parameters."""
-    masked = MaskedBatchNorm(Lanes([Lane(("a",))] * LANES), DIM).double()
+    """A masked norm of three members and torch's own three with the same, not trivial, parameters."""
+    masked = MaskedBatchNorm(Members([HeadMember(("a",))] * LANES), DIM).double()
     plain = [nn.BatchNorm1d(DIM).double() for _ in range(LANES)]
     with torch.no_grad():
-        for lane, norm in enumerate(plain):
-            norm.weight.copy_(torch.linspace(0.5, 2, DIM) + lane)
-            norm.bias.copy_(torch.linspace(-1, 1, DIM) * (lane + 1))
-            masked.weight[lane], masked.bias[lane] = norm.weight, norm.bias
+        for member, norm in enumerate(plain):
+            norm.weight.copy_(torch.linspace(0.5, 2, DIM) + member)
+            norm.bias.copy_(torch.linspace(-1, 1, DIM) * (member + 1))
+            masked.weight[member], masked.bias[member] = norm.weight, norm.bias
     return masked, plain
 
 
@@ -61,39 +61,39 @@ def test_every_lane_equals_torch_on_its_valid_rows(share_missing):
         values, valid, upstream = random_rows(40, share_missing, step)
         valid[:, :2] = True
         out, of_values, of_weight, of_bias, of_missing = there_and_back(masked, values, valid, missing, upstream)
-        for lane, norm in enumerate(plain):
-            keep = valid[lane]
-            rows = values[lane, keep].requires_grad_()
+        for member, norm in enumerate(plain):
+            keep = valid[member]
+            rows = values[member, keep].requires_grad_()
             expected = norm(rows)
             inputs = [rows, norm.weight, norm.bias]
-            theirs = torch.autograd.grad((expected * upstream[lane, keep]).sum(), inputs)
-            torch.testing.assert_close(out[lane, keep], expected)
-            assert torch.equal(out[lane, ~keep], missing[lane].expand(int((~keep).sum()), -1))
-            torch.testing.assert_close(of_values[lane, keep], theirs[0])
-            torch.testing.assert_close(of_weight[lane], theirs[1])
-            torch.testing.assert_close(of_bias[lane], theirs[2])
-            torch.testing.assert_close(of_missing[lane], upstream[lane, ~keep].sum(0))
-            torch.testing.assert_close(masked.running_mean[lane], norm.running_mean)
-            torch.testing.assert_close(masked.running_var[lane], norm.running_var)
+            theirs = torch.autograd.grad((expected * upstream[member, keep]).sum(), inputs)
+            torch.testing.assert_close(out[member, keep], expected)
+            assert torch.equal(out[member, ~keep], missing[member].expand(int((~keep).sum()), -1))
+            torch.testing.assert_close(of_values[member, keep], theirs[0])
+            torch.testing.assert_close(of_weight[member], theirs[1])
+            torch.testing.assert_close(of_bias[member], theirs[2])
+            torch.testing.assert_close(of_missing[member], upstream[member, ~keep].sum(0))
+            torch.testing.assert_close(masked.running_mean[member], norm.running_mean)
+            torch.testing.assert_close(masked.running_var[member], norm.running_var)
 
 
 def test_evaluation_normalises_by_the_running_statistics():
     masked, plain = make_pair()
     missing = torch.zeros(LANES, DIM, dtype=torch.float64)
     there_and_back(masked, *random_rows(40, 0.0, 0)[:2], missing, random_rows(40, 0.0, 0)[2])
-    for lane, norm in enumerate(plain):
-        norm(random_rows(40, 0.0, 0)[0][lane])
+    for member, norm in enumerate(plain):
+        norm(random_rows(40, 0.0, 0)[0][member])
         norm.eval()
     before = masked.running_mean.clone(), masked.running_var.clone()
     values, valid, upstream = random_rows(10, 0.4, 1)
     out, of_values, of_weight, _, _ = there_and_back(masked, values, valid, missing, upstream, training=False)
-    for lane, norm in enumerate(plain):
-        rows = values[lane, valid[lane]].requires_grad_()
+    for member, norm in enumerate(plain):
+        rows = values[member, valid[member]].requires_grad_()
         expected = norm(rows)
-        theirs = torch.autograd.grad((expected * upstream[lane, valid[lane]]).sum(), [rows, norm.weight])
-        torch.testing.assert_close(out[lane, valid[lane]], expected)
-        torch.testing.assert_close(of_values[lane, valid[lane]], theirs[0])
-        torch.testing.assert_close(of_weight[lane], theirs[1])
+        theirs = torch.autograd.grad((expected * upstream[member, valid[member]]).sum(), [rows, norm.weight])
+        torch.testing.assert_close(out[member, valid[member]], expected)
+        torch.testing.assert_close(of_values[member, valid[member]], theirs[0])
+        torch.testing.assert_close(of_weight[member], theirs[1])
     assert torch.equal(masked.running_mean, before[0])
     assert torch.equal(masked.running_var, before[1])
 
@@ -104,19 +104,19 @@ def test_fewer_than_two_valid_rows_use_the_running_statistics_and_leave_them(cou
     missing = torch.zeros(LANES, DIM, dtype=torch.float64)
     values, valid, upstream = random_rows(8, 0.0, 0)
     there_and_back(masked, values, valid, missing, upstream)
-    for lane, norm in enumerate(plain):
-        norm(values[lane])
+    for member, norm in enumerate(plain):
+        norm(values[member])
     mean, var = masked.running_mean.clone(), masked.running_var.clone()
     valid = (torch.arange(8) < count).expand(LANES, -1)
     values = values * valid.unsqueeze(2)
     out, of_values, *others = there_and_back(masked, values, valid, missing, upstream)
-    for lane, norm in enumerate(plain):
-        rows = values[lane, valid[lane]].requires_grad_()
+    for member, norm in enumerate(plain):
+        rows = values[member, valid[member]].requires_grad_()
         expected = norm.eval()(rows)
-        torch.testing.assert_close(out[lane, valid[lane]], expected)
+        torch.testing.assert_close(out[member, valid[member]], expected)
         if count:
-            (theirs,) = torch.autograd.grad((expected * upstream[lane, valid[lane]]).sum(), rows)
-            torch.testing.assert_close(of_values[lane, valid[lane]], theirs)
+            (theirs,) = torch.autograd.grad((expected * upstream[member, valid[member]]).sum(), rows)
+            torch.testing.assert_close(of_values[member, valid[member]], theirs)
     assert torch.equal(masked.running_mean, mean)
     assert torch.equal(masked.running_var, var)
     assert all(other.isfinite().all() for other in others)

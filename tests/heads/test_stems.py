@@ -1,4 +1,4 @@
-"""Stems: every lane equals plain PyTorch layers on its own rows and steps, values and gradients."""
+"""Stems: every member equals plain PyTorch layers on its own rows and steps, values and gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from emofuse.errors import TrainingError
 from emofuse.features import Scaling, feature_rows, vector_rows
 from emofuse.heads import make_head
 from emofuse.heads.dropout import Noise
-from emofuse.heads.lanes import Batch, Lane, Lanes, owners, shrink
+from emofuse.heads.members import HeadBatch, HeadMember, Members, owners, shrink
 from emofuse.heads.stems import Stem, StemChoice
 from emofuse.specs import (
     AttentionHeadSpec,
@@ -27,13 +27,13 @@ from emofuse.specs import (
 )
 from emofuse.training.engine import train_group
 from emofuse.training.machine import Machine
-from emofuse.training.members import Fold, Member, Table
+from emofuse.training.members import FeatureTable, Fold, Member
 
 GROUP = [
-    Lane(("s",), seed=1, fold=0),
-    Lane(("s", "v"), seed=2, fold=0),
-    Lane(("v",), seed=1, fold=1),
-    Lane(("s",), seed=1, fold=1),
+    HeadMember(("s",), seed=1, fold=0),
+    HeadMember(("s", "v"), seed=2, fold=0),
+    HeadMember(("v",), seed=1, fold=1),
+    HeadMember(("s",), seed=1, fold=1),
 ]
 ROWS, STEPS, DIM = 6, 5, 4
 WIDTH, KERNELS = 8, (1, 3)
@@ -62,13 +62,13 @@ def random_input(shape, seed=0, dtype=torch.float64):
 
 def make_stem_of(shape, choice):
     """A stem with initial weights in float64."""
-    lanes = Lanes(GROUP, "s")
-    stem = Stem(lanes, "s", shape, choice).double()
+    members = Members(GROUP, "s")
+    stem = Stem(members, "s", shape, choice).double()
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for tensor in stem.parameters():
             tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=torch.float64) * 0.3)
-    return stem, lanes
+    return stem, members
 
 
 # ------------------------------------------------------------------------------------------------------ the oracle
@@ -82,47 +82,47 @@ def load(layer, **tensors):
     return layer
 
 
-def linear_of(own, lane):
-    weight = own.weight[lane]
-    return load(nn.Linear(weight.shape[1], weight.shape[0]), weight=weight, bias=own.bias[lane])
+def linear_of(own, member):
+    weight = own.weight[member]
+    return load(nn.Linear(weight.shape[1], weight.shape[0]), weight=weight, bias=own.bias[member])
 
 
-def conv_of(own, lane):
-    out, channels, kernel, _ = own.weight[lane].shape
+def conv_of(own, member):
+    out, channels, kernel, _ = own.weight[member].shape
     conv = nn.Conv2d(channels, out, kernel, padding="same")
-    return load(conv, weight=own.weight[lane], bias=own.bias[lane])
+    return load(conv, weight=own.weight[member], bias=own.bias[member])
 
 
-def pooled_by_attention(own, lane, tokens):
-    scores = linear_of(own.score, lane)(torch.tanh(linear_of(own.hidden, lane)(tokens)))
+def pooled_by_attention(own, member, tokens):
+    scores = linear_of(own.score, member)(torch.tanh(linear_of(own.hidden, member)(tokens)))
     return (torch.softmax(scores, dim=0) * tokens).sum(0)
 
 
-def plain_spatial(part, choice, lane, image):
+def plain_spatial(part, choice, member, image):
     """One vector of one map (C, H, W)."""
     match choice.spatial:
         case "mean":
             return image.mean((1, 2))
         case "attention":
-            return pooled_by_attention(part.pool, lane, image.flatten(1).T)
+            return pooled_by_attention(part.pool, member, image.flatten(1).T)
         case "patches":
-            patches = torch.cat([torch.relu(conv_of(conv, lane)(image)) for conv in part.convolutions])
-            attention = torch.relu(linear_of(part.squeeze, lane)(patches.mean((1, 2))))
-            attention = torch.sigmoid(linear_of(part.excite, lane)(attention))
+            patches = torch.cat([torch.relu(conv_of(conv, member)(image)) for conv in part.convolutions])
+            attention = torch.relu(linear_of(part.squeeze, member)(patches.mean((1, 2))))
+            attention = torch.sigmoid(linear_of(part.excite, member)(attention))
             return (patches * attention[:, None, None]).mean((1, 2))
         case "cnn":
             values = image.unsqueeze(0)
             for conv, norm in zip(part.convolutions, part.norms, strict=True):
-                plain = load(nn.GroupNorm(norm.groups, norm.weight.shape[1]), weight=norm.weight[lane])
+                plain = load(nn.GroupNorm(norm.groups, norm.weight.shape[1]), weight=norm.weight[member])
                 with torch.no_grad():
-                    plain.bias.copy_(norm.bias[lane])
-                values = torch.relu(plain(conv_of(conv, lane)(values)))
+                    plain.bias.copy_(norm.bias[member])
+                values = torch.relu(plain(conv_of(conv, member)(values)))
                 if min(values.shape[2:]) >= 2:
                     values = nn.MaxPool2d(2)(values)
             return nn.AdaptiveAvgPool2d(tuple(min(3, side) for side in values.shape[2:]))(values).flatten()
 
 
-def plain_encoder(part, lane, tokens):
+def plain_encoder(part, member, tokens):
     """`nn.TransformerEncoderLayer`, pre-norm, on the learned token and the steps that are there."""
     for layer in part.layers:
         dim = tokens.shape[1]
@@ -132,9 +132,9 @@ def plain_encoder(part, lane, tokens):
         zeros = torch.zeros(dim, dtype=torch.float64)
         with torch.no_grad():
             plain.self_attn.in_proj_weight.copy_(
-                torch.cat([layer.query.weight[lane], layer.key.weight[lane], layer.value.weight[lane]])
+                torch.cat([layer.query.weight[member], layer.key.weight[member], layer.value.weight[member]])
             )
-            plain.self_attn.in_proj_bias.copy_(torch.cat([layer.query.bias[lane], zeros, layer.value.bias[lane]]))
+            plain.self_attn.in_proj_bias.copy_(torch.cat([layer.query.bias[member], zeros, layer.value.bias[member]]))
             pairs = [
                 (plain.self_attn.out_proj, layer.mix),
                 (plain.linear1, layer.up),
@@ -143,13 +143,13 @@ def plain_encoder(part, lane, tokens):
                 (plain.norm2, layer.hidden_norm),
             ]
             for theirs, ours in pairs:
-                theirs.weight.copy_(ours.weight[lane])
-                theirs.bias.copy_(ours.bias[lane])
+                theirs.weight.copy_(ours.weight[member])
+                theirs.bias.copy_(ours.bias[member])
         tokens = plain(tokens.unsqueeze(0))[0]
-    return functional.layer_norm(tokens[0], tokens[0].shape, part.norm.weight[lane], part.norm.bias[lane])
+    return functional.layer_norm(tokens[0], tokens[0].shape, part.norm.weight[member], part.norm.bias[member])
 
 
-def plain_temporal(part, choice, lane, steps, places):
+def plain_temporal(part, choice, member, steps, places):
     """One vector of the steps (T', D) that are there; `places` are where they stood."""
     if not len(steps) and choice.temporal != "transformer":
         return torch.zeros(part.dim, dtype=torch.float64)
@@ -165,52 +165,52 @@ def plain_temporal(part, choice, lane, steps, places):
             )
             return torch.cat([steps.mean(0), deviation])
         case "attention":
-            return pooled_by_attention(part, lane, steps)
+            return pooled_by_attention(part, member, steps)
         case "lstm" | "gru":
             kind = nn.LSTM if choice.temporal == "lstm" else nn.GRU
             plain = load(
                 kind(steps.shape[1], choice.width),
-                weight_ih_l0=part.input.weight[lane],
-                bias_ih_l0=part.input.bias[lane],
-                weight_hh_l0=part.state.weight[lane],
-                bias_hh_l0=part.state.bias[lane],
+                weight_ih_l0=part.input.weight[member],
+                bias_ih_l0=part.input.bias[member],
+                weight_hh_l0=part.state.weight[member],
+                bias_hh_l0=part.state.bias[member],
             )
             return plain(steps)[0][-1]
         case "transformer":
-            tokens = linear_of(part.input, lane)(steps) + part.positions.weight[lane].view(-1, part.dim)[places]
-            return plain_encoder(part, lane, torch.cat([part.asking.weight[lane][None], tokens]))
+            tokens = linear_of(part.input, member)(steps) + part.positions.weight[member].view(-1, part.dim)[places]
+            return plain_encoder(part, member, torch.cat([part.asking.weight[member][None], tokens]))
 
 
-def plain_stem(stem, choice, lane, values, steps):
-    """One vector of one row (*shape), with the weights of one lane."""
+def plain_stem(stem, choice, member, values, steps):
+    """One vector of one row (*shape), with the weights of one member."""
     if steps is None:
-        return plain_spatial(stem.spatial, choice, lane, values)
+        return plain_spatial(stem.spatial, choice, member, values)
     places = torch.nonzero(steps).flatten()
     there = values[places]
     if values.dim() == 4:
         empty = torch.zeros(0, stem.temporal.input.weight.shape[2] if hasattr(stem.temporal, "input") else 1)
-        maps = [plain_spatial(stem.spatial, choice, lane, image) for image in there]
+        maps = [plain_spatial(stem.spatial, choice, member, image) for image in there]
         there = torch.stack(maps) if maps else empty.double()
-    return plain_temporal(stem.temporal, choice, lane, there, places)
+    return plain_temporal(stem.temporal, choice, member, there, places)
 
 
 @every_stem
 def test_every_lane_equals_plain_layers_on_the_steps_that_are_there(kind, temporal, spatial):
     choice = StemChoice(temporal, spatial, WIDTH, KERNELS)
-    stem, lanes = make_stem_of(SHAPES[kind], choice)
+    stem, members = make_stem_of(SHAPES[kind], choice)
     features, steps = random_input(SHAPES[kind])
     features.requires_grad_()
     vectors = stem(features, steps)
     assert vectors.shape == (2 if stem.shared else 3, ROWS, stem.dim)
-    own = vectors if not stem.shared else vectors[lanes.folds]
-    for lane, fold in enumerate(lanes.folds.tolist()):
+    own = vectors if not stem.shared else vectors[members.folds]
+    for member, fold in enumerate(members.folds.tolist()):
         for row in range(ROWS):
             values = features.detach()[fold, row].requires_grad_()
-            plain = plain_stem(stem, choice, lane, values, None if steps is None else steps[fold, row])
-            torch.testing.assert_close(own[lane, row], plain, rtol=1e-9, atol=1e-12)
+            plain = plain_stem(stem, choice, member, values, None if steps is None else steps[fold, row])
+            torch.testing.assert_close(own[member, row], plain, rtol=1e-9, atol=1e-12)
             if plain.requires_grad and plain.grad_fn is not None:
                 expected = torch.autograd.grad(plain.square().sum(), values, allow_unused=True)[0]
-                ours = torch.autograd.grad(own[lane, row].square().sum(), features, retain_graph=True)[0][fold, row]
+                ours = torch.autograd.grad(own[member, row].square().sum(), features, retain_graph=True)[0][fold, row]
                 expected = torch.zeros_like(ours) if expected is None else expected
                 torch.testing.assert_close(ours, expected, rtol=1e-8, atol=1e-11)
 
@@ -251,7 +251,9 @@ def batch_of(kind, seed=0):
     if steps is not None:
         steps &= valid["s"].unsqueeze(2)
         features[~steps] = 0
-    return Batch({"s": features, "v": vectors * valid["v"].unsqueeze(2)}, valid, {} if steps is None else {"s": steps})
+    return HeadBatch(
+        {"s": features, "v": vectors * valid["v"].unsqueeze(2)}, valid, {} if steps is None else {"s": steps}
+    )
 
 
 @pytest.mark.parametrize("head", HEADS.values(), ids=list(HEADS))
@@ -259,16 +261,16 @@ def batch_of(kind, seed=0):
 def test_a_head_with_stems_equals_each_of_its_lanes_alone_and_shrinks(head, kind, temporal, spatial):
     spec = with_stems(head, temporal, spatial)
     dims = {"s": SHAPES[kind], "v": 3}
-    group = [Lane(lane.streams, lane.seed, lane.fold, 0.3 * (head.kind != "linear")) for lane in GROUP]
+    group = [HeadMember(member.streams, member.seed, member.fold, 0.3 * (head.kind != "linear")) for member in GROUP]
     together, batch = make_head(spec, group, dims, 3).double(), batch_of(kind)
     noise = Noise(0, ROWS, torch.device("cpu"))
     logits = together(batch, noise)
     logits.square().sum().backward()
-    for index, lane in enumerate(group):
-        alone = make_head(spec, [Lane(lane.streams, lane.seed, 0, lane.dropout)], dims, 3).double()
-        fold = slice(lane.fold, lane.fold + 1)
+    for index, member in enumerate(group):
+        alone = make_head(spec, [HeadMember(member.streams, member.seed, 0, member.dropout)], dims, 3).double()
+        fold = slice(member.fold, member.fold + 1)
         parts = (batch.features, batch.valid, batch.steps)
-        own = Batch(*({name: tensor[fold] for name, tensor in part.items()} for part in parts))
+        own = HeadBatch(*({name: tensor[fold] for name, tensor in part.items()} for part in parts))
         answer = alone(own, noise)
         torch.testing.assert_close(answer[0], logits[index], rtol=1e-9, atol=1e-12)
         answer.square().sum().backward()
@@ -278,12 +280,12 @@ def test_a_head_with_stems_equals_each_of_its_lanes_alone_and_shrinks(head, kind
             ours = gradients[name].grad
             if tensor.grad is not None:
                 torch.testing.assert_close(ours[row], tensor.grad[0], rtol=1e-9, atol=1e-11, msg=name)
-    del logits, answer  # their graphs remember how many lanes there were
+    del logits, answer  # their graphs remember how many members there were
     before = together.eval()(batch).detach()
-    for left, lanes in (([0, 2], [0, 2]), ([1], [2])):  # no lane of the last one has the stem's stream
+    for left, members in (([0, 2], [0, 2]), ([1], [2])):  # no member of the last one has the stem's stream
         shrink(together, left)
         after = together(batch)
-        torch.testing.assert_close(after, before[lanes], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(after, before[members], rtol=1e-9, atol=1e-12)
         torch.autograd.grad(after.sum(), tuple(together.parameters()))  # every weight is part of the graph
         del after
 
@@ -303,7 +305,7 @@ def test_even_kernels_are_refused():
 
 
 def test_initial_weights_of_recurrent_stems_spread_as_torch_s_own():
-    head = make_head(ConcatHeadSpec(temporal="lstm", stem_width=64), [Lane(("s",))], {"s": (3, 5)}, 3)
+    head = make_head(ConcatHeadSpec(temporal="lstm", stem_width=64), [HeadMember(("s",))], {"s": (3, 5)}, 3)
     weight = head.embeddings.of_s.stem.temporal.input.weight
     assert weight.abs().max() <= 1 / 8
     assert weight.std().item() == pytest.approx(1 / 8 / np.sqrt(3), rel=0.05)
@@ -311,7 +313,7 @@ def test_initial_weights_of_recurrent_stems_spread_as_torch_s_own():
 
 def test_a_head_without_stems_refuses_streams_that_are_no_vectors():
     with pytest.raises(TrainingError, match=r"a kernel_ridge head takes vectors alone, got s \(5, 4\)"):
-        make_head(KernelRidgeHeadSpec(), [Lane(("s",))], {"s": (5, 4)}, 3)
+        make_head(KernelRidgeHeadSpec(), [HeadMember(("s",))], {"s": (5, 4)}, 3)
 
 
 @pytest.mark.parametrize(("kind", "temporal", "spatial"), [("sequence", "lstm", "mean"), ("maps", "mean", "cnn")])
@@ -336,7 +338,7 @@ def test_training_a_group_with_stems_equals_each_member_alone_whatever_stands_in
     def train(garbage, some):
         there = features.clone()
         there[~steps], there[~valid] = garbage, garbage
-        table = Table({"s": there}, {"s": valid}, labels, 3, steps={"s": steps})
+        table = FeatureTable({"s": there}, {"s": valid}, labels, 3, steps={"s": steps})
         return train_group(table, folds, some, machine)
 
     together, other = train(0.0, members), train(float("nan"), members)

@@ -58,7 +58,7 @@ from typing import Literal
 
 from torch import nn
 
-from emofuse.heads.lanes import Lanes, key_of
+from emofuse.heads.members import Members, key_of
 from emofuse.heads.layers import Projection
 from emofuse.specs import CustomHeadSpec
 
@@ -66,18 +66,18 @@ from emofuse.specs import CustomHeadSpec
 class SumHead(nn.Module):
     def __init__(self, group, dims, classes):
         super().__init__()
-        self.lanes_of = {stream: Lanes(group, stream) for stream in dims}
+        self.members_of = {stream: Members(group, stream) for stream in dims}
         self.embeddings = nn.ModuleDict(
-            {key_of(stream): Projection(lanes, dims[stream], classes) for stream, lanes in self.lanes_of.items()}
+            {key_of(stream): Projection(members, dims[stream], classes) for stream, members in self.members_of.items()}
         )
-        self.everyone = Lanes(group)
+        self.everyone = Members(group)
 
     def forward(self, batch, noise=None):
         parts = {stream: self.embeddings[key_of(stream)](rows) for stream, rows in batch.features.items()}
         first = next(iter(parts.values()))
         total = first.new_zeros(len(self.everyone), *first.shape[1:])
         for stream, part in parts.items():
-            total = self.lanes_of[stream].add(total, part)
+            total = self.members_of[stream].add(total, part)
         return total
 
 

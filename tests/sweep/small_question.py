@@ -25,7 +25,7 @@ def small_sweep(**changes) -> SweepSpec:
     return parse_spec(SweepSpec, {**SPEC, **changes}, "small.yaml")
 
 
-def finished_waves(folder: Path) -> list[Path]:
+def finished_groups(folder: Path) -> list[Path]:
     """The files of rows of a sweep's folder."""
     return [path for path in (folder / "rows").glob("*.jsonl") if not path.name.startswith(".partial")]
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import torch
-from small_question import finished_waves, small_sweep
+from small_question import finished_groups, small_sweep
 
 from emofuse.cache.reader import open_cache
 from emofuse.progress import State, TrainingState
@@ -15,7 +15,7 @@ from emofuse.sweep.run import SweepOptions, run_sweep
 
 
 class Held:
-    """A progress that holds training up while so many waves are finished, so that a test can end it in the middle."""
+    """A progress that holds training up while so many groups are finished, so that a test can end it in the middle."""
 
     def __init__(self, folder: Path, held_at: range) -> None:
         self._folder = folder
@@ -27,7 +27,7 @@ class Held:
         if state.waiting_for:
             sys.stdout.write(f"waiting for {', '.join(state.waiting_for)}\n")
             sys.stdout.flush()
-        while state.rows and len(finished_waves(self._folder)) in self._held_at:
+        while state.rows and len(finished_groups(self._folder)) in self._held_at:
             time.sleep(0.01)
 
 

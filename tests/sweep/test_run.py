@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_question import CLASSES, HEADS, finished_waves, planted, small_sweep
+from small_question import CLASSES, HEADS, finished_groups, planted, small_sweep
 
 from emofuse.cache.reader import open_cache
 from emofuse.errors import TrainingError
@@ -21,7 +21,7 @@ from emofuse.report.notes import gather_notes
 from emofuse.results import list_runs, read_predictions, read_weights, run_dir
 from emofuse.sweep.run import SweepOptions, SweepPaths, plan_sweep, run_sweep
 from emofuse.sweep.store import ResultsFolder, RunRow
-from emofuse.training.wave import train_wave
+from emofuse.training.together import train_together
 
 SCRIPT = Path(__file__).parent / "sweep_script.py"
 ON_CPU = SweepOptions(device="cpu")
@@ -48,7 +48,7 @@ def table(folder: Path) -> list[RunRow]:
 
 def written(folder: Path) -> list[str]:
     """Digests of all rows of all files, a run as often as it was trained."""
-    lines = [line for path in finished_waves(folder) for line in path.read_text().splitlines()]
+    lines = [line for path in finished_groups(folder) for line in path.read_text().splitlines()]
     return sorted(json.loads(line)["digest"] for line in lines)
 
 
@@ -172,7 +172,7 @@ def test_a_plan_is_told_and_nothing_is_trained_or_written(cache, done, tmp_path)
     told = plan_sweep(cache, small_sweep(), tmp_path / "new", ON_CPU).splitlines()
     title = "small: 18 configurations, 36 heads, then at most 6 final runs (3 chosen, 2 seeds each)"
     assert told[:2] == [title, "0 of 36 heads trained before"]
-    assert told[-1].startswith("36 heads in 3 groups and 3 waves, about ")
+    assert told[-1].startswith("36 heads in 3 structures and 3 groups, about ")
     assert not (tmp_path / "new").exists()
     before = sorted(done[0].rglob("*"))
     told = plan_sweep(cache, small_sweep(), done[0], ON_CPU).splitlines()
@@ -182,10 +182,10 @@ def test_a_plan_is_told_and_nothing_is_trained_or_written(cache, done, tmp_path)
 
 def test_a_plan_of_what_is_left(cache, done, tmp_path):
     shutil.copytree(done[0] / "rows", tmp_path / "rows")
-    finished_waves(tmp_path)[0].unlink()
+    finished_groups(tmp_path)[0].unlink()
     told = plan_sweep(cache, small_sweep(), tmp_path, ON_CPU).splitlines()
     assert told[1] == "24 of 36 heads trained before"
-    assert told[-1].startswith("12 heads in 1 groups and 1 waves, about ")
+    assert told[-1].startswith("12 heads in 1 structures and 1 groups, about ")
 
 
 def test_the_plan_of_a_search_that_decides_as_it_goes_is_of_its_first_batch(cache, tmp_path):
@@ -281,15 +281,15 @@ def diverging(monkeypatch):
 
     def plant(*wild: tuple[str, int]):
         def train(data, specs, machine, **options):
-            trained = train_wave(data, specs, machine, **options)
+            trained = train_together(data, specs, machine, **options)
             return [
-                replace(each, outcome=replace(each.outcome, weights={}, ended="diverged", best_epoch=0, last_epoch=2))
+                replace(each, result=replace(each.result, weights={}, ended="diverged", best_epoch=0, last_epoch=2))
                 if (each.spec.name, each.spec.train.seed) in wild
                 else each
                 for each in trained
             ]
 
-        monkeypatch.setattr("emofuse.training.runs.train_wave", train)
+        monkeypatch.setattr("emofuse.training.runs.train_together", train)
 
     return plant
 
@@ -398,7 +398,7 @@ NEVER = range(0)
 
 @pytest.fixture
 def start(cache):
-    """Starts the sweep in a process of its own, which waits in the middle of a wave while so many are finished; kills
+    """Starts the sweep in a process of its own, which waits in the middle of a group while so many are finished; kills
     what is left of it at the end.
     """
     started = []
@@ -423,8 +423,8 @@ def wait_until(condition, timeout_s: float = 60) -> None:
         time.sleep(0.01)
 
 
-def waves(folder: Path) -> int:
-    return len(finished_waves(folder))
+def groups(folder: Path) -> int:
+    return len(finished_groups(folder))
 
 
 @pytest.mark.parametrize(("ending", "finished"), [(signal.SIGKILL, 0), (signal.SIGKILL, 2), (signal.SIGINT, 1)])
@@ -433,11 +433,11 @@ def test_a_sweep_that_was_ended_in_the_middle_goes_on_and_ends_as_if_it_had_not(
 ):
     folder = tmp_path / "out"
     process = start(folder, held_at=range(finished, HEADS))
-    wait_until(lambda: (folder / "claims").is_dir() and waves(folder) >= finished)
+    wait_until(lambda: (folder / "claims").is_dir() and groups(folder) >= finished)
     process.send_signal(ending)
     process.wait(timeout=30)
     before = written(folder)
-    assert finished <= waves(folder) < waves(done[0])
+    assert finished <= groups(folder) < groups(done[0])
     resumed = run_sweep(cache, small_sweep(), folder, ON_CPU)
     assert resumed.trained == HEADS - len(before)
     assert table(folder) == table(done[0])
@@ -462,12 +462,12 @@ def test_two_processes_share_a_folder_and_train_every_run_once(done, start, tmp_
 
 def test_what_a_living_process_trains_is_waited_for_and_taken_over_when_it_dies(done, start, tmp_path):
     folder = tmp_path / "out"
-    slow = start(folder, held_at=range(HEADS))  # claims the first wave and waits
+    slow = start(folder, held_at=range(HEADS))  # claims the first group and waits
     wait_until(lambda: list((folder / "claims").glob("*.json")))
     quick = start(folder)
     line = quick.stdout.readline()
     assert line == f"waiting for process {slow.pid} on {os.uname().nodename}\n"
-    assert waves(folder) == waves(done[0]) - 1
+    assert groups(folder) == groups(done[0]) - 1
     slow.kill()
     output, errors = quick.communicate(timeout=60)
     assert quick.returncode == 0, errors
@@ -478,12 +478,12 @@ def test_what_a_living_process_trains_is_waited_for_and_taken_over_when_it_dies(
 def test_a_sweep_goes_on_with_another_memory_budget(cache, done, start, tmp_path):
     folder = tmp_path / "out"
     process = start(folder, held_at=range(1, HEADS))
-    wait_until(lambda: waves(folder) >= 1)
+    wait_until(lambda: groups(folder) >= 1)
     process.kill()
     process.wait()
     summary = run_sweep(cache, small_sweep(), folder, SweepOptions(device="cpu", memory_bytes=100_000))
     assert 0 < summary.trained < HEADS
-    assert waves(folder) > waves(done[0])
+    assert groups(folder) > groups(done[0])
     ours, theirs = table(folder), table(done[0])
     assert [row.digest for row in ours] == [row.digest for row in theirs]
     for mine, other in zip(ours, theirs, strict=True):

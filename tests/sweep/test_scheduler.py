@@ -15,11 +15,11 @@ from small_question import HEADS, planted, small_sweep
 from emofuse.cache.reader import open_cache
 from emofuse.errors import BuildError, TrainingError
 from emofuse.sweep import scheduler as scheduling
+from emofuse.sweep.groups import SearchGroup, searched_runs, versions
 from emofuse.sweep.run import SweepOptions, run_sweep
-from emofuse.sweep.scheduler import WaveTask, WorkerFacts, train_task
+from emofuse.sweep.scheduler import GroupTask, WorkerFacts, train_task
 from emofuse.sweep.search import make_search
 from emofuse.sweep.store import ResultsFolder, RunRow
-from emofuse.sweep.waves import SearchedWave, searched_runs, versions
 from emofuse.training.data import TrainingData
 
 SCRIPT = Path(__file__).parent / "sweep_script.py"
@@ -105,13 +105,13 @@ def test_workers_give_the_same_rows_as_this_process(cache, local, cluster, tmp_p
     assert summary.report_written
 
 
-def test_the_wave_of_a_worker_that_dies_is_trained_by_another(cache, local, cluster, tmp_path):
+def test_the_group_of_a_worker_that_dies_is_trained_by_another(cache, local, cluster, tmp_path):
     cluster.add_worker()
     out = tmp_path / "out"
     command = [sys.executable, str(SCRIPT), str(cache.path), str(out), "0", "0", cluster.address]
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     cluster.processes.append(driver)
-    wait_until(lambda: list((out / "claims").glob("*.json")))  # a wave is with the only worker
+    wait_until(lambda: list((out / "claims").glob("*.json")))  # a group is with the only worker
     cluster.workers[0].kill()
     cluster.add_worker()
     output, errors = driver.communicate(timeout=120)
@@ -120,7 +120,7 @@ def test_the_wave_of_a_worker_that_dies_is_trained_by_another(cache, local, clus
     assert table(out) == local
 
 
-def test_workers_that_offer_gpus_are_given_a_wave_a_gpu(cache, cluster, tmp_path):
+def test_workers_that_offer_gpus_are_given_a_group_a_gpu(cache, cluster, tmp_path):
     cluster.add_worker("--resources", "GPU=1")
     cluster.add_worker()
     with scheduling.dask_trainer(
@@ -148,13 +148,13 @@ def test_workers_of_another_version_are_refused():
         scheduling._check_versions([facts])
 
 
-def task(cache, **changes) -> WaveTask:
+def task(cache, **changes) -> GroupTask:
     data = TrainingData.of(cache, small_sweep().base.split)
     search = make_search(small_sweep(), {name: stream.kind for name, stream in cache.streams.items()})
     runs = searched_runs(data, search.ask()[:1], small_sweep())
-    wave = SearchedWave(tuple(runs), "small", None, 1.0)
+    group = SearchGroup(tuple(runs), "small", None, 1.0)
     digests = tuple(data.digest(run.spec) for run in runs)
-    return replace(WaveTask(cache.path, data.split, data.memory_bytes, "cpu", wave, digests), **changes)
+    return replace(GroupTask(cache.path, data.split, data.memory_bytes, "cpu", group, digests), **changes)
 
 
 def test_a_worker_opens_the_cache_once(cache, monkeypatch):

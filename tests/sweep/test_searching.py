@@ -15,10 +15,10 @@ import emofuse
 from emofuse.cache.reader import open_cache
 from emofuse.progress import TrainingState, followed
 from emofuse.sweep.choice import choose
+from emofuse.sweep.groups import halving_of, plan_search, planned_groups, searched_runs
 from emofuse.sweep.search import make_search
 from emofuse.sweep.searching import Found, LocalTrainer, Searching
 from emofuse.sweep.store import ResultsFolder, RunRow
-from emofuse.sweep.waves import halving_of, plan_search, planned_waves, searched_runs
 from emofuse.training.data import TrainingData
 from emofuse.training.machine import Machine
 
@@ -55,8 +55,8 @@ def table(folder: Path) -> list[RunRow]:
     return sorted(rows, key=lambda row: row.digest)
 
 
-def forget_a_wave(folder: Path) -> int:
-    """Removes the file of one wave; how many rows it had."""
+def forget_a_group(folder: Path) -> int:
+    """Removes the file of one group; how many rows it had."""
     path = min((folder / "rows").iterdir())
     rows = len(path.read_text().splitlines())
     path.unlink()
@@ -64,7 +64,7 @@ def forget_a_wave(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("kind", [HALVED, TPE], ids=["halving", "tpe"])
-def test_a_search_again_trains_nothing_and_a_lost_wave_comes_back_the_same(search, tmp_path, kind):
+def test_a_search_again_trains_nothing_and_a_lost_group_comes_back_the_same(search, tmp_path, kind):
     spec = small_sweep(**kind)
     first = search(spec, tmp_path)
     heads = sum(len(each.rows) for each in first.scored)
@@ -74,7 +74,7 @@ def test_a_search_again_trains_nothing_and_a_lost_wave_comes_back_the_same(searc
     assert again.trained == 0
     assert again.scored == first.scored
     assert again.describe()[0].endswith("heads, all trained before or elsewhere: nothing to do")
-    lost = forget_a_wave(tmp_path)
+    lost = forget_a_group(tmp_path)
     assert search(spec, tmp_path).trained == lost
     assert table(tmp_path) == whole
 
@@ -101,20 +101,20 @@ def test_rows_of_a_bracket_are_found_for_the_same_bracket_alone(data):
     assert all(not one & other for index, one in enumerate(digests) for other in digests[:index])
 
 
-def test_a_wave_of_brackets_is_cut_between_them(data):
+def test_a_group_of_brackets_is_cut_between_them(data):
     spec = small_sweep(**HALVED)
     runs = searched_runs(data, make_search(spec, KINDS).ask(), spec)
     machine = Machine.of(torch.device("cpu"))
-    (wave,) = planned_waves(plan_search(data, runs, spec, machine), runs, spec)
-    assert len(wave.runs) == 24
-    part = wave.only(frozenset({runs[0].digest}))
+    (group,) = planned_groups(plan_search(data, runs, spec, machine), runs, spec)
+    assert len(group.runs) == 24
+    part = group.only(frozenset({runs[0].digest}))
     brackets = halving_of(spec).brackets([run.spec for run in part.runs])
     assert (len(part.runs), len(brackets)) == (8, 1)
-    assert part.seconds == pytest.approx(wave.seconds / 3)
+    assert part.seconds == pytest.approx(group.seconds / 3)
     whole = small_sweep(factors=HALVED["factors"])
     runs = searched_runs(data, make_search(whole, KINDS).ask(), whole)
-    (wave,) = planned_waves(plan_search(data, runs, whole, machine), runs, whole)
-    assert wave.only(frozenset({runs[3].digest})).runs == (runs[3],)
+    (group,) = planned_groups(plan_search(data, runs, whole, machine), runs, whole)
+    assert group.only(frozenset({runs[3].digest})).runs == (runs[3],)
 
 
 def test_a_configuration_that_diverges_is_a_row_and_has_no_score(search, tmp_path):
@@ -166,10 +166,10 @@ def test_what_is_found_is_no_work_and_what_comes_after_it_is(search, tmp_path):
     assert follower.states[-1].work == 1.0
 
 
-def test_a_halved_wave_is_done_when_its_last_rung_is(search, tmp_path):
+def test_a_halved_group_is_done_when_its_last_rung_is(search, tmp_path):
     follower = Follower()
     search(small_sweep(**HALVED), tmp_path, follower)
-    assert [state.heads for state in follower.states] == [0] * 5 + [24]  # a state an epoch, in one wave
+    assert [state.heads for state in follower.states] == [0] * 5 + [24]  # a state an epoch, in one group
     before, *epochs, last = [state.work for state in follower.states]
     rows = [24, 12, 6, 6]  # heads of each epoch
     assert (before, last) == (0.0, 1.0)
@@ -218,7 +218,7 @@ def test_what_others_have_trained_is_said(search, tmp_path):
 def test_what_searches_and_chooses_imports_nothing_that_reads_test_labels():
     """`TrainingData` is made outside of them; a cache, the scoring of test rows and saved runs are out of reach."""
     package = Path(emofuse.__file__).parent / "sweep"
-    chooses = ["choice", "configurations", "search", "searching", "store", "table", "tpe", "waves"]
+    chooses = ["choice", "configurations", "search", "searching", "store", "table", "tpe", "groups"]
     forbidden = ("emofuse.cache", "emofuse.training.runs", "emofuse.training.scoring", "emofuse.results", "zarr")
     for module in chooses:
         tree = ast.parse((package / f"{module}.py").read_text())

@@ -12,7 +12,7 @@ import torch
 
 from emofuse.cache.reader import open_cache
 from emofuse.features import Scaling
-from emofuse.training.members import Table
+from emofuse.training.members import FeatureTable
 
 sys.path.append(str(Path(__file__).parent))  # oracle.py
 
@@ -45,7 +45,7 @@ class ArrayTable:
     def tensors(self):
         """What the engine takes."""
         features, valid = ({n: torch.from_numpy(a) for n, a in part.items()} for part in (self.features, self.valid))
-        return Table(features, valid, torch.from_numpy(self.labels), len(self.classes))
+        return FeatureTable(features, valid, torch.from_numpy(self.labels), len(self.classes))
 
     def fit(self, rows):
         """Stream -> its scaling on the given rows that have it."""

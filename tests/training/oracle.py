@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from emofuse.heads.dropout import OFFSETS, named_generator, tape_offset
-from emofuse.heads.lanes import key_of
+from emofuse.heads.dropout import OFFSETS, named_generator, noise_offset
+from emofuse.heads.members import key_of
 from emofuse.metrics.classification import classification_metrics
 
 # ------------------------------------------------------------------------------------------------------------- heads
@@ -58,7 +58,7 @@ class Dropout(nn.Module):
             run.largest_batch * width + OFFSETS,
             generator=named_generator(run.order_seed, f"dropout {run.step} {self.place}"),
         )
-        start = tape_offset(run.seed)
+        start = noise_offset(run.seed)
         kept = tape[start : start + rows * width].reshape(rows, width) >= run.share
         return x * kept / (1 - run.share)
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from emofuse.heads import make_head
-from emofuse.heads.lanes import Lane
+from emofuse.heads.members import HeadMember
 from emofuse.specs import LinearHeadSpec, TrainSpec
 from emofuse.training.balancing import BranchBalance
 
-LANES = [Lane(("a", "b")), Lane(("b",)), Lane(("a", "b"))]
+LANES = [HeadMember(("a", "b")), HeadMember(("b",)), HeadMember(("a", "b"))]
 
 
 def make_balance(mode="on"):
@@ -20,7 +20,7 @@ def make_balance(mode="on"):
 
 
 def gradients_of_norm(head, a, b):
-    """Gradients whose L2 norms are `a` in the lanes that have stream a, `b` in those that have b."""
+    """Gradients whose L2 norms are `a` in the members that have stream a, `b` in those that have b."""
     gradients = {name: torch.zeros_like(tensor) for name, tensor in head.named_parameters()}
     gradients["embeddings.of_a.linear.weight"][:, 0, 0] = 0.6 * torch.tensor(a, dtype=torch.float64)
     gradients["embeddings.of_a.missing"][:, 1] = 0.8 * torch.tensor(a, dtype=torch.float64)

@@ -40,7 +40,7 @@ def test_no_label_is_there_but_those_of_training_and_validation_rows(cache):
     seen = np.isin(cache.splits, ("train", "val"))
     assert np.array_equal(data.labels[seen], cache.labels[seen])
     assert set(data.labels[~seen]) == {-1}
-    held = {id(value) for value in [*vars(data).values(), *vars(data.columns).values()]}
+    held = {id(value) for value in [*vars(data).values(), *vars(data.features).values()]}
     assert id(cache) not in held
     assert id(cache.labels) not in held
 
@@ -174,8 +174,8 @@ def test_what_does_not_fit_beside_others_is_read_again(cache):
         for bins in (128, 256, 512):
             for stream in ("lbp", "places365"):
                 tight.table([run(stream, lbp_bins=bins)])
-                held = sum(array.nbytes for array in tight.columns._held.values())
-                assert held <= 150 * 4 * (512 + 20) or len(tight.columns._held) == 1
+                held = sum(array.nbytes for array in tight.features._held.values())
+                assert held <= 150 * 4 * (512 + 20) or len(tight.features._held) == 1
 
 
 # ---------------------------------------------------------------------------------------------- scaling
@@ -186,7 +186,7 @@ def test_scaling_is_of_the_training_rows_of_each_fold(cache):
     specs = in_folds(run())
     for fold, spec in zip(data.scaled_folds(specs), specs, strict=True):
         own = data.scaling(spec)
-        for column in data.columns.of(spec.features):
+        for column in data.features.of(spec.features):
             stored, status = cache.streams[column.stream].read()
             rows = fold.train[status[fold.train] == 1]
             robust = column.kind == "action_units"

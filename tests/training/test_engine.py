@@ -12,7 +12,7 @@ import torch
 from emofuse.errors import TrainingError
 from emofuse.features import Scaling
 from emofuse.heads.dropout import named_generator
-from emofuse.heads.lanes import owners
+from emofuse.heads.members import owners
 from emofuse.specs import (
     AttentionHeadSpec,
     ConcatHeadSpec,
@@ -23,9 +23,9 @@ from emofuse.specs import (
 )
 from emofuse.training.batches import Order
 from emofuse.training.engine import train_group
-from emofuse.training.group import Group, Room
+from emofuse.training.group import SharedRows, TrainingGroup
 from emofuse.training.machine import Machine
-from emofuse.training.members import Fold, Member, Table, group_key
+from emofuse.training.members import FeatureTable, Fold, Member, structure_key
 from emofuse.training.streaming import Resident
 from emofuse.training.validation import _sums_of_some, eval_rows
 
@@ -53,7 +53,7 @@ def make_table(rows=80, dims=None, classes=4, missing=0.25, seed=0):
         valid[stream] = torch.from_numpy(rng.random(rows) >= missing)
         features[stream] = torch.from_numpy(x.astype(np.float32))
         features[stream][~valid[stream]] = float("nan")  # whatever stands there, nobody reads it
-    return Table(features, valid, torch.from_numpy(labels), classes)
+    return FeatureTable(features, valid, torch.from_numpy(labels), classes)
 
 
 def make_fold(table, train, val):
@@ -88,15 +88,15 @@ def make_members(head, balancing="off", **changes):
     ]
 
 
-def assert_same_run(outcome, expected):
+def assert_same_run(result, expected):
     """1e-9 relative, parameter by parameter, and every number of every epoch."""
     weights, history, best_epoch, last_epoch, ended = expected
-    assert (outcome.best_epoch, outcome.last_epoch, outcome.ended) == (best_epoch, last_epoch, ended)
-    assert outcome.weights.keys() == weights.keys()
+    assert (result.best_epoch, result.last_epoch, result.ended) == (best_epoch, last_epoch, ended)
+    assert result.weights.keys() == weights.keys()
     for name, tensor in weights.items():
-        np.testing.assert_allclose(outcome.weights[name], tensor.numpy(), rtol=1e-9, atol=1e-12, err_msg=name)
-    assert len(outcome.history) == len(history)
-    for ours, theirs in zip(outcome.history, history, strict=True):
+        np.testing.assert_allclose(result.weights[name], tensor.numpy(), rtol=1e-9, atol=1e-12, err_msg=name)
+    assert len(result.history) == len(history)
+    for ours, theirs in zip(result.history, history, strict=True):
         assert ours == approximately(theirs)
 
 
@@ -115,10 +115,10 @@ def approximately(entry):
 def test_every_member_equals_its_own_plain_run(kind, balancing):
     table = make_table()
     folds, members = make_folds(table), make_members(HEADS[kind], balancing)
-    outcomes = train_group(table, folds, members, EXACT)
-    assert sum(outcome.best_epoch >= 4 for outcome in outcomes) >= 3  # weights that have come a long way
-    for member, outcome in zip(members, outcomes, strict=True):
-        assert_same_run(outcome, oracle.train_alone(table, folds, member))
+    results = train_group(table, folds, members, EXACT)
+    assert sum(result.best_epoch >= 4 for result in results) >= 3  # weights that have come a long way
+    for member, result in zip(members, results, strict=True):
+        assert_same_run(result, oracle.train_alone(table, folds, member))
 
 
 @pytest.mark.parametrize("batch_size", [2, 7, 83, 1000])
@@ -127,16 +127,16 @@ def test_any_batch_size_equals_the_oracle_also_with_batches_in_which_a_fold_has_
     folds = make_folds(table, count=2)
     members = make_members(SMALL, batch_size=batch_size, epochs=2)
     members = [replace(member, fold=min(member.fold, 1)) for member in members]
-    for member, outcome in zip(members, train_group(table, folds, members, EXACT), strict=True):
-        assert_same_run(outcome, oracle.train_alone(table, folds, member))
+    for member, result in zip(members, train_group(table, folds, members, EXACT), strict=True):
+        assert_same_run(result, oracle.train_alone(table, folds, member))
 
 
 def test_a_plain_split_is_one_fold():
     table = make_table()
     fold = make_fold(table, np.arange(0, 60), np.arange(60, 80))  # the other rows are test rows
     members = [replace(member, fold=0) for member in make_members(SMALL)]
-    for member, outcome in zip(members, train_group(table, [fold], members, EXACT), strict=True):
-        assert_same_run(outcome, oracle.train_alone(table, [fold], member))
+    for member, result in zip(members, train_group(table, [fold], members, EXACT), strict=True):
+        assert_same_run(result, oracle.train_alone(table, [fold], member))
 
 
 @pytest.mark.parametrize("seen", [0, 1])
@@ -151,12 +151,12 @@ def test_a_stream_of_fewer_than_two_training_rows_counts_as_missing_in_every_row
     folds = [make_fold(table, *part) for part in parts]
     assert [fold.scaling[LBP].fitted for fold in folds] == [False, True]
     members = [replace(member, fold=min(member.fold, 1)) for member in make_members(HEADS[kind])]
-    outcomes = train_group(table, folds, members, EXACT)
-    for member, outcome in zip(members, outcomes, strict=True):
-        assert_same_run(outcome, oracle.train_alone(table, folds, member))
+    results = train_group(table, folds, members, EXACT)
+    for member, result in zip(members, results, strict=True):
+        assert_same_run(result, oracle.train_alone(table, folds, member))
     nowhere = replace(table, valid=table.valid | {LBP: torch.zeros(80, dtype=torch.bool)})
     without = train_group(nowhere, [make_fold(nowhere, *part) for part in parts], members, EXACT)
-    same = [ours.history == theirs.history for ours, theirs in zip(outcomes, without, strict=True)]
+    same = [ours.history == theirs.history for ours, theirs in zip(results, without, strict=True)]
     assert same == [member.fold == 0 or LBP not in member.streams for member in members]
 
 
@@ -169,9 +169,9 @@ def test_the_mean_embedding_stands_for_a_stream_that_no_training_row_lacks(kind)
     assert not table.valid[LBP][60:].all()
     fold = make_fold(table, fold.train, fold.val)
     members = [replace(member, fold=0) for member in make_members(HEADS[kind])]
-    for member, outcome in zip(members, train_group(table, [fold], members, EXACT), strict=True):
-        assert_same_run(outcome, oracle.train_alone(table, [fold], member))
-        missing, mean = (outcome.weights.get(f"embeddings.of_lbp.{name}") for name in ("missing", "norm.bias"))
+    for member, result in zip(members, train_group(table, [fold], members, EXACT), strict=True):
+        assert_same_run(result, oracle.train_alone(table, [fold], member))
+        missing, mean = (result.weights.get(f"embeddings.of_lbp.{name}") for name in ("missing", "norm.bias"))
         if mean is not None:
             assert np.array_equal(missing, mean)
             assert np.abs(mean).max() > 1e-3
@@ -184,11 +184,11 @@ def test_one_absurd_value_costs_its_row_alone_in_training_and_in_validation(kind
         table.features[MOBILE][row, 2], table.valid[MOBILE][row] = 3e38, True
         table.features[MOBILE][row, torch.arange(7) != 2] = 1.0
     folds, members = make_folds(table), make_members(HEADS[kind], epochs=20)
-    outcomes = train_group(table, folds, members, EXACT)
-    for member, outcome in zip(members, outcomes, strict=True):
-        assert outcome.ended != "diverged"
-        assert_same_run(outcome, oracle.train_alone(table, folds, member))
-    assert outcomes[1].history[-1]["val_loss"] < 10
+    results = train_group(table, folds, members, EXACT)
+    for member, result in zip(members, results, strict=True):
+        assert result.ended != "diverged"
+        assert_same_run(result, oracle.train_alone(table, folds, member))
+    assert results[1].history[-1]["val_loss"] < 10
 
 
 @pytest.mark.parametrize("balancing", ["off", "on"])
@@ -213,12 +213,12 @@ def test_heads_on_variants_of_a_stream_equal_plain_runs_on_the_stream(kind, bala
         replace(member, streams=streams)
         for member, streams in zip(make_members(HEADS[kind], balancing), chosen, strict=False)
     ]
-    for member, outcome in zip(members, train_group(table, folds, members, EXACT), strict=True):
+    for member, result in zip(members, train_group(table, folds, members, EXACT), strict=True):
         named = {variants[name]: name for name in member.streams}
         alone = replace(plain, features={stream: only(name) for stream, name in named.items()})
         own_folds = [replace(f, scaling={stream: f.scaling[name] for stream, name in named.items()}) for f in folds]
         own = replace(member, streams=tuple(named))
-        assert_same_run(outcome, oracle.train_alone(alone, own_folds, own))
+        assert_same_run(result, oracle.train_alone(alone, own_folds, own))
 
 
 def test_steps_are_as_wide_whichever_folds_are_used():
@@ -248,8 +248,8 @@ def test_a_stream_that_no_training_row_has_equals_the_oracle():
     table = make_table()
     table.valid[TYPE][:] = False
     folds, members = make_folds(table), make_members(SMALL, "on", epochs=2)
-    for member, outcome in zip(members, train_group(table, folds, members, EXACT), strict=True):
-        assert_same_run(outcome, oracle.train_alone(table, folds, member))
+    for member, result in zip(members, train_group(table, folds, members, EXACT), strict=True):
+        assert_same_run(result, oracle.train_alone(table, folds, member))
 
 
 # ------------------------------------------------------------------------------------- who trains beside it is nothing
@@ -266,18 +266,18 @@ def assert_equal(first, second, rel=1e-10):
 def test_a_member_alone_is_the_same_as_in_a_group(kind):
     table = make_table()
     folds, members = make_folds(table), make_members(HEADS[kind])
-    for member, outcome in zip(members, train_group(table, folds, members, EXACT), strict=True):
-        assert_equal(train_group(table, folds, [member], EXACT)[0], outcome)
+    for member, result in zip(members, train_group(table, folds, members, EXACT), strict=True):
+        assert_equal(train_group(table, folds, [member], EXACT)[0], result)
 
 
 def test_a_group_of_one_and_a_group_of_many_agree_in_float32():
     table = make_table(rows=300)
     folds, members = make_folds(table), make_members(SMALL, epochs=3)
     machine = Machine(torch.device("cpu"))
-    for member, outcome in zip(members, train_group(table, folds, members, machine), strict=True):
+    for member, result in zip(members, train_group(table, folds, members, machine), strict=True):
         alone = train_group(table, folds, [member], machine)[0]
-        assert alone.history[0]["train_loss"] == pytest.approx(outcome.history[0]["train_loss"], rel=1e-5)
-        assert alone.history[-1]["val_loss"] == pytest.approx(outcome.history[-1]["val_loss"], rel=1e-2)
+        assert alone.history[0]["train_loss"] == pytest.approx(result.history[0]["train_loss"], rel=1e-5)
+        assert alone.history[-1]["val_loss"] == pytest.approx(result.history[-1]["val_loss"], rel=1e-2)
 
 
 def test_the_order_of_members_changes_nothing():
@@ -301,10 +301,10 @@ def test_the_same_group_again_gives_the_same_bits():
 
 def test_a_member_without_a_stream_holds_no_weight_of_it():
     table = make_table()
-    outcomes = train_group(table, make_folds(table), make_members(SMALL), EXACT)
-    assert not any(MOBILE.replace(".", ":") in name or LBP in name for name in outcomes[6].weights)
-    room = Room(table, make_folds(table), make_members(SMALL), EXACT)
-    group = Group(room, sorted(make_members(SMALL), key=lambda member: member.fold))
+    results = train_group(table, make_folds(table), make_members(SMALL), EXACT)
+    assert not any(MOBILE.replace(".", ":") in name or LBP in name for name in results[6].weights)
+    shared = SharedRows(table, make_folds(table), make_members(SMALL), EXACT)
+    group = TrainingGroup(shared, sorted(make_members(SMALL), key=lambda member: member.fold))
     own = owners(group._head)
     assert len(own["embeddings.of_lbp.linear.weight"]) == 4
     assert len(own["join.of_mobilenet_v3:small.weight"]) == 4
@@ -319,13 +319,13 @@ def test_a_member_that_diverges_leaves_and_disturbs_no_other():
     folds, members = make_folds(table), make_members(SMALL)
     wild = replace(members[0], train=members[0].train.model_copy(update={"learning_rate": 1e300}))
     calm = train_group(table, folds, members, EXACT)
-    outcomes = train_group(table, folds, [wild, *members], EXACT)
-    assert outcomes[0].ended == "diverged"
-    assert outcomes[0].last_epoch == 1
-    assert outcomes[0].best_epoch == 0
-    assert outcomes[0].weights == {}
-    assert outcomes[0].history == []
-    for first, second in zip(outcomes[1:], calm, strict=True):
+    results = train_group(table, folds, [wild, *members], EXACT)
+    assert results[0].ended == "diverged"
+    assert results[0].last_epoch == 1
+    assert results[0].best_epoch == 0
+    assert results[0].weights == {}
+    assert results[0].history == []
+    for first, second in zip(results[1:], calm, strict=True):
         assert_equal(first, second)
 
 
@@ -340,12 +340,12 @@ def test_the_best_weights_of_a_member_that_diverges_later_are_kept():
         if epoch == 2:
             table.features[LBP][folds[0].train[0]] = float("nan")
 
-    outcomes = train_group(table, folds, [member, other, replace(member, fold=1)], EXACT, on_epoch=poison)
-    assert [outcome.ended for outcome in outcomes[:2]] == ["diverged", "diverged"]
-    assert [outcome.last_epoch for outcome in outcomes[:2]] == [3, 3]
-    assert [outcome.best_epoch for outcome in outcomes[:2]] == [2, 2]
-    assert len(outcomes[0].history) == 2
-    assert all(np.isfinite(array).all() for array in outcomes[0].weights.values())
+    results = train_group(table, folds, [member, other, replace(member, fold=1)], EXACT, on_epoch=poison)
+    assert [result.ended for result in results[:2]] == ["diverged", "diverged"]
+    assert [result.last_epoch for result in results[:2]] == [3, 3]
+    assert [result.best_epoch for result in results[:2]] == [2, 2]
+    assert len(results[0].history) == 2
+    assert all(np.isfinite(array).all() for array in results[0].weights.values())
     assert seen == [[0, 1, 2], [0, 1, 2], [], []][: len(seen)]
 
 
@@ -357,27 +357,27 @@ def test_members_that_end_early_make_the_group_smaller_and_disturb_no_other(monk
         for index, member in enumerate(members * 2)
     ]
     sizes = []
-    shrink = Group.shrink
+    shrink = TrainingGroup.shrink
 
-    def watched(group, lanes):
-        sizes.append(len(lanes))
-        shrink(group, lanes)
+    def watched(group, members):
+        sizes.append(len(members))
+        shrink(group, members)
 
-    monkeypatch.setattr(Group, "shrink", watched)
-    outcomes = train_group(table, folds, members, EXACT)
+    monkeypatch.setattr(TrainingGroup, "shrink", watched)
+    results = train_group(table, folds, members, EXACT)
     assert sizes == sorted(sizes, reverse=True)
     assert len(sizes) >= 2
-    for member, outcome in zip(members, outcomes, strict=True):
-        assert_same_run(outcome, oracle.train_alone(table, folds, member))
+    for member, result in zip(members, results, strict=True):
+        assert_same_run(result, oracle.train_alone(table, folds, member))
 
 
 def test_patience_ends_a_member_after_so_many_epochs_without_a_better_one():
     table = make_table()
     member = make_members(SMALL, epochs=40, patience=2)[4]
-    (outcome,) = train_group(table, make_folds(table), [member], EXACT)
-    assert outcome.ended == "patience"
-    assert outcome.last_epoch == outcome.best_epoch + 2 < 40
-    assert len(outcome.history) == outcome.last_epoch
+    (result,) = train_group(table, make_folds(table), [member], EXACT)
+    assert result.ended == "patience"
+    assert result.last_epoch == result.best_epoch + 2 < 40
+    assert len(result.history) == result.last_epoch
 
 
 # ------------------------------------------------------------------------------------------------------ what is told
@@ -387,11 +387,11 @@ def test_on_epoch_is_given_the_entry_of_every_member_that_trained():
     table = make_table()
     told = {}
     members = make_members(SMALL)
-    outcomes = train_group(
+    results = train_group(
         table, make_folds(table), members, EXACT, on_epoch=lambda epoch, entries: told.update({epoch: entries})
     )
-    for index, outcome in enumerate(outcomes):
-        assert [entries[index] for entries in told.values() if index in entries] == list(outcome.history)
+    for index, result in enumerate(results):
+        assert [entries[index] for entries in told.values() if index in entries] == list(result.history)
 
 
 def test_norms_and_scales_of_branches_are_recorded_where_they_are_watched():
@@ -418,7 +418,7 @@ def test_training_leaves_global_random_state_and_the_table_alone():
 
 
 def test_labels_outside_all_folds_are_never_read():
-    """Test rows, as far as the engine is concerned: whatever their labels, the outcome is the same."""
+    """Test rows, as far as the engine is concerned: whatever their labels, the result is the same."""
     table = make_table()
     fold = make_fold(table, np.arange(0, 50), np.arange(50, 70))
     members = [replace(member, fold=0) for member in make_members(SMALL)]
@@ -435,16 +435,16 @@ def test_labels_outside_all_folds_are_never_read():
 
 def test_members_may_differ_in_all_but_shapes_batches_order_and_balancing():
     member = make_members(SMALL)[0]
-    key = group_key(member)
+    key = structure_key(member)
     free = {"seed": 9, "learning_rate": 1.0, "weight_decay": 1.0, "epochs": 9, "patience": 3, "select": "accuracy"}
     free |= {"label_smoothing": 0.3, "optimizer": "adamw"}
     for name, value in free.items():
-        assert group_key(replace(member, train=member.train.model_copy(update={name: value}))) == key, name
-    assert group_key(replace(member, streams=(LBP,), fold=2)) == key
-    assert group_key(replace(member, head=SMALL.model_copy(update={"dropout": 0.5}))) == key
+        assert structure_key(replace(member, train=member.train.model_copy(update={name: value}))) == key, name
+    assert structure_key(replace(member, streams=(LBP,), fold=2)) == key
+    assert structure_key(replace(member, head=SMALL.model_copy(update={"dropout": 0.5}))) == key
     for name, value in {"batch_size": 8, "order_seed": 1, "gradient_balancing": "on"}.items():
-        assert group_key(replace(member, train=member.train.model_copy(update={name: value}))) != key, name
-    assert group_key(replace(member, head=SMALL.model_copy(update={"width": 9}))) != key
+        assert structure_key(replace(member, train=member.train.model_copy(update={name: value}))) != key, name
+    assert structure_key(replace(member, head=SMALL.model_copy(update={"width": 9}))) != key
 
 
 def test_what_cannot_be_trained_is_refused_with_all_its_faults():

@@ -17,7 +17,7 @@ from emofuse.heads import load_head_weights
 from emofuse.specs import KernelRidgeHeadSpec, LogisticHeadSpec, RunSpec, TrainSpec, parse_spec
 from emofuse.training.exact import is_exact, solve_group
 from emofuse.training.machine import Machine
-from emofuse.training.members import Fold, Member, Table
+from emofuse.training.members import FeatureTable, Fold, Member
 from emofuse.training.streaming import Blocks
 from emofuse.training.trained import head_probs
 
@@ -26,7 +26,7 @@ CPU = Machine.of(torch.device("cpu"))
 
 
 @pytest.fixture
-def table() -> Table:
+def table() -> FeatureTable:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, C, N)
     features = {
@@ -34,7 +34,7 @@ def table() -> Table:
         "b": (np.eye(C)[labels] @ rng.normal(size=(C, 4)) + 2 * rng.normal(size=(N, 4))).astype(np.float32),
     }
     valid = {"a": np.ones(N, bool), "b": rng.random(N) > 0.3}
-    return Table(
+    return FeatureTable(
         {name: torch.from_numpy(values) for name, values in features.items()},
         {name: torch.from_numpy(values) for name, values in valid.items()},
         torch.from_numpy(labels),
@@ -60,10 +60,10 @@ def member(head, streams=("a", "b"), fold=0, **train) -> Member:
     return Member(streams, head, TrainSpec(**train), fold)
 
 
-def answers(table, fold, outcome, head, streams, rows):
+def answers(table, fold, result, head, streams, rows):
     """Probabilities of the saved head, as scores and `predict` get them."""
     dims = {name: table.features[name].shape[1] for name in streams}
-    module = load_head_weights(head, dims, C, outcome.weights)
+    module = load_head_weights(head, dims, C, result.weights)
     valid = {name: table.valid[name].numpy()[rows] for name in streams}
     scaled = {name: fold.scaling[name].apply(table.features[name].numpy()[rows], valid[name]) for name in streams}
     return head_probs(module, scaled, valid)
@@ -72,7 +72,7 @@ def answers(table, fold, outcome, head, streams, rows):
 def test_a_logistic_head_is_scikit_learns_with_a_column_for_rows_that_lack_a_stream(table, folds):
     head = LogisticHeadSpec(penalties=(3.0,))
     fold = folds[1]
-    (outcome,) = solve_group(table, folds, [member(head, fold=1)], CPU)
+    (result,) = solve_group(table, folds, [member(head, fold=1)], CPU)
     columns = []
     for name in ("a", "b"):
         valid = table.valid[name].numpy()
@@ -82,15 +82,15 @@ def test_a_logistic_head_is_scikit_learns_with_a_column_for_rows_that_lack_a_str
     features = np.hstack(columns).astype(np.float64)
     reference = LogisticRegression(C=1 / 3, tol=1e-12, max_iter=100_000)
     reference.fit(features[fold.train], table.labels.numpy()[fold.train])
-    found = answers(table, fold, outcome, head, ("a", "b"), np.arange(N))
+    found = answers(table, fold, result, head, ("a", "b"), np.arange(N))
     assert np.abs(found - reference.predict_proba(features)).max() < 1e-5
 
 
 def test_a_kernel_ridge_head_is_scikit_learns_on_the_mean_of_centred_kernels(table, folds):
     head = KernelRidgeHeadSpec(kernel="cosine", penalties=7)
     fold = folds[0]
-    (outcome,) = solve_group(table, folds, [member(head)], CPU)
-    chosen = outcome.history[outcome.best_epoch - 1]
+    (result,) = solve_group(table, folds, [member(head)], CPU)
+    chosen = result.history[result.best_epoch - 1]
     kernel = np.zeros((N, N))
     for name in ("a", "b"):
         valid = table.valid[name].numpy()
@@ -105,9 +105,9 @@ def test_a_kernel_ridge_head_is_scikit_learns_on_the_mean_of_centred_kernels(tab
     reference.fit(centring @ inner @ centring, targets - targets.mean(0))
     outer = (kernel[:, train] - inner.mean(0)) @ centring
     scores = reference.predict(outer) + targets.mean(0)
-    factor = float(outcome.weights["factor"])
+    factor = float(result.weights["factor"])
     wanted = functional.softmax(torch.from_numpy(factor * scores), dim=1).numpy()
-    found = answers(table, fold, outcome, head, ("a", "b"), np.arange(N))
+    found = answers(table, fold, result, head, ("a", "b"), np.arange(N))
     assert np.abs(found - wanted).max() < 1e-4
 
 
@@ -141,10 +141,10 @@ def test_labels_and_features_of_rows_in_no_fold_change_nothing(table, folds, hea
 
 def test_the_penalty_of_a_logistic_head_is_the_best_on_validation_rows(table, folds):
     for select, best in (("loss", min), ("accuracy", max), ("macro_f1", max)):
-        (outcome,) = solve_group(table, folds, [member(LogisticHeadSpec(), select=select)], CPU)
-        scores = [entry[f"val_{select}"] for entry in outcome.history]
-        assert scores[outcome.best_epoch - 1] == best(scores)
-        assert [entry["penalty"] for entry in outcome.history] == sorted(LogisticHeadSpec().penalties, reverse=True)
+        (result,) = solve_group(table, folds, [member(LogisticHeadSpec(), select=select)], CPU)
+        scores = [entry[f"val_{select}"] for entry in result.history]
+        assert scores[result.best_epoch - 1] == best(scores)
+        assert [entry["penalty"] for entry in result.history] == sorted(LogisticHeadSpec().penalties, reverse=True)
 
 
 def test_the_penalty_of_a_kernel_head_does_not_depend_on_validation_labels(table, folds):
@@ -162,8 +162,7 @@ def test_as_many_landmarks_as_rows_are_the_exact_kernel(table, folds):
     (whole,) = solve_group(table, folds, [member(exact, ("a",))], CPU)
     (near,) = solve_group(table, folds, [member(most, ("a",))], CPU)
     ours, theirs = (
-        answers(table, folds[0], outcome, head, ("a",), folds[0].val)
-        for outcome, head in ((whole, exact), (near, most))
+        answers(table, folds[0], result, head, ("a",), folds[0].val) for result, head in ((whole, exact), (near, most))
     )
     assert np.abs(ours - theirs).max() < 0.05
 
@@ -171,8 +170,8 @@ def test_as_many_landmarks_as_rows_are_the_exact_kernel(table, folds):
 def test_a_stream_that_was_not_fitted_counts_as_missing(table, folds):
     unfitted = replace(folds[0].scaling["b"], fitted=False)
     fold = replace(folds[0], scaling={**folds[0].scaling, "b": unfitted})
-    (outcome,) = solve_group(table, [fold], [member(KernelRidgeHeadSpec(), ("b",))], CPU)
-    head = load_head_weights(KernelRidgeHeadSpec(), {"b": 4}, C, outcome.weights)
+    (result,) = solve_group(table, [fold], [member(KernelRidgeHeadSpec(), ("b",))], CPU)
+    head = load_head_weights(KernelRidgeHeadSpec(), {"b": 4}, C, result.weights)
     probs = head_probs(head, {"b": np.ones((N, 4), np.float32)}, {"b": np.ones(N, bool)})
     shares = np.bincount(table.labels.numpy()[fold.train], minlength=C)
     assert np.allclose(probs, probs[0])

@@ -21,7 +21,7 @@ from emofuse.specs import (
 )
 from emofuse.training import validation
 from emofuse.training.batches import batch_sizes
-from emofuse.training.engine import _Course, train_group
+from emofuse.training.engine import _MemberProgress, train_group
 from emofuse.training.machine import Machine
 from emofuse.training.members import Fold, Member
 from emofuse.training.trained import head_probs
@@ -48,10 +48,10 @@ class Trained:
         self.spec, self.dims = spec, {name: dim for name, dim in table.dims.items() if not streams or name in streams}
         fold = Fold(rows[:train_rows], rows[train_rows:], self.scaling)
         member = Member(tuple(self.dims), spec, train)
-        (self.outcome,) = train_group(table.tensors(), [fold], [member], Machine.of(device))
+        (self.result,) = train_group(table.tensors(), [fold], [member], Machine.of(device))
 
     def metrics(self, table):
-        head = load_head_weights(self.spec, self.dims, len(table.classes), self.outcome.weights)
+        head = load_head_weights(self.spec, self.dims, len(table.classes), self.result.weights)
         parts = table.scaled(np.arange(len(table)), self.scaling)
         probs = head_probs(head, *({name: part[name] for name in self.dims} for part in parts))
         return classification_metrics(table.labels, probs, table.classes)
@@ -115,9 +115,9 @@ def test_rows_that_lack_a_stream_are_decided_by_the_others(make_table, spec):
 
 def test_same_spec_and_seed_give_the_same_bits_whatever_else_draws_random_numbers(make_table):
     table, noisy = gaussian(make_table, 210, 0), SMALL.model_copy(update={"dropout": 0.4})
-    first = Trained(table, 150, noisy).outcome
+    first = Trained(table, 150, noisy).result
     torch.rand(17)
-    second = Trained(table, 150, noisy).outcome
+    second = Trained(table, 150, noisy).result
     assert first.history == second.history
     assert all(np.array_equal(first.weights[name], second.weights[name]) for name in first.weights)
 
@@ -126,7 +126,7 @@ def test_same_spec_and_seed_give_the_same_bits_whatever_else_draws_random_number
 def test_another_seed_gives_other_weights_and_another_order_seed_another_order(make_table, changed):
     table = gaussian(make_table, 210, 0)
     losses = [
-        Trained(table, 150, train=FAST.model_copy(update={"epochs": 1, changed: seed})).outcome.history[0]["train_loss"]
+        Trained(table, 150, train=FAST.model_copy(update={"epochs": 1, changed: seed})).result.history[0]["train_loss"]
         for seed in (0, 1)
     ]
     assert losses[0] != losses[1]
@@ -136,12 +136,12 @@ def test_another_seed_gives_other_weights_and_another_order_seed_another_order(m
 
 
 def course_of(entries, **train):
-    course = _Course(0, Member(("a",), SMALL, TrainSpec(epochs=len(entries), **train)))
+    progress = _MemberProgress(0, Member(("a",), SMALL, TrainSpec(epochs=len(entries), **train)))
     for epoch, (accuracy, loss) in enumerate(entries, start=1):
-        if course.ended is None:
+        if progress.ended is None:
             scores = {"val_accuracy": accuracy, "val_macro_f1": accuracy, "val_loss": loss}
-            course.take({"epoch": epoch, "train_loss": 1.0, **scores})
-    return course
+            progress.take({"epoch": epoch, "train_loss": 1.0, **scores})
+    return progress
 
 
 @pytest.mark.parametrize(
@@ -156,33 +156,33 @@ def course_of(entries, **train):
     ],
 )
 def test_the_best_epoch_is_chosen(select, entries, best):
-    course = course_of(entries, select=select)
-    assert (course.best_epoch, course.last_epoch, course.ended) == (best, len(entries), "epochs")
+    progress = course_of(entries, select=select)
+    assert (progress.best_epoch, progress.last_epoch, progress.ended) == (best, len(entries), "epochs")
 
 
 def test_patience_counts_epochs_without_a_better_one():
-    course = course_of([(0.5, 1), (0.8, 1), (0.7, 1), (0.7, 1), (0.9, 1)], select="accuracy", patience=2)
-    assert (course.best_epoch, course.last_epoch, course.ended) == (2, 4, "patience")
+    progress = course_of([(0.5, 1), (0.8, 1), (0.7, 1), (0.7, 1), (0.9, 1)], select="accuracy", patience=2)
+    assert (progress.best_epoch, progress.last_epoch, progress.ended) == (2, 4, "patience")
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_ends_a_course_and_is_not_in_its_history(loss):
-    course = course_of([(0.5, 1), (0.8, loss), (0.9, 1)])
-    assert (course.best_epoch, course.last_epoch, course.ended, len(course.history)) == (1, 2, "diverged", 1)
+    progress = course_of([(0.5, 1), (0.8, loss), (0.9, 1)])
+    assert (progress.best_epoch, progress.last_epoch, progress.ended, len(progress.history)) == (1, 2, "diverged", 1)
 
 
 def test_the_weights_are_those_of_the_best_epoch(make_table):
     table = gaussian(make_table, 180, 0)
     trained = Trained(table, 100)
-    best = trained.outcome.history[trained.outcome.best_epoch - 1]
+    best = trained.result.history[trained.result.best_epoch - 1]
     found = trained.metrics(make_table(table.labels[100:], {"a": table.features["a"][100:]}))
     assert found["loss"] == pytest.approx(best["val_loss"], rel=1e-5)
-    assert found["macro"]["f1"] == best["val_macro_f1"] == max(e["val_macro_f1"] for e in trained.outcome.history)
+    assert found["macro"]["f1"] == best["val_macro_f1"] == max(e["val_macro_f1"] for e in trained.result.history)
 
 
 def test_test_rows_are_no_argument_of_what_chooses():
     arguments = list(inspect.signature(train_group).parameters)
-    assert arguments == ["table", "folds", "members", "machine", "window", "on_epoch", "judge"]
+    assert arguments == ["table", "folds", "members", "machine", "window", "on_epoch", "stop_rule"]
     assert list(inspect.signature(Fold).parameters) == ["train", "val", "scaling"]
 
 
@@ -197,7 +197,7 @@ def test_an_epoch_leaves_no_row_alone(rows, sizes):
 def test_probs_are_the_same_in_one_pass_and_in_parts(make_table, monkeypatch):
     table = gaussian(make_table, 90, 0)
     trained = Trained(table, 50, train=FAST.model_copy(update={"epochs": 1}))
-    head = load_head_weights(SMALL, trained.dims, 2, trained.outcome.weights)
+    head = load_head_weights(SMALL, trained.dims, 2, trained.result.weights)
     whole = head_probs(head, table.features, table.valid)
     monkeypatch.setattr(validation, "EVAL_ROWS", 7)
     np.testing.assert_allclose(head_probs(head, table.features, table.valid), whole, atol=1e-6)
@@ -217,19 +217,19 @@ def test_scores_of_many_heads_at_once_are_those_of_the_metrics(make_table, monke
         Member(("first", "second"), SMALL, train.model_copy(update={"seed": s}), f) for s, f in ((0, 0), (1, 1), (2, 1))
     ]
     monkeypatch.setattr(validation, "EVAL_ROWS", 100)
-    for member, outcome in zip(members, train_group(table.tensors(), folds, members, Machine(CPU)), strict=True):
+    for member, result in zip(members, train_group(table.tensors(), folds, members, Machine(CPU)), strict=True):
         val = folds[member.fold].val
-        head = load_head_weights(SMALL, table.dims, 4, outcome.weights)
+        head = load_head_weights(SMALL, table.dims, 4, result.weights)
         probs = head_probs(head, *table.scaled(val, scaling))
         expected = classification_metrics(table.labels[val], probs, table.classes)
-        (entry,) = outcome.history
+        (entry,) = result.history
         assert entry["val_accuracy"] == expected["accuracy"]
         assert entry["val_loss"] == pytest.approx(expected["loss"], rel=1e-5)
         assert entry["val_macro_f1"] == pytest.approx(expected["macro"]["f1"])
 
 
 def test_weights_of_another_head_are_refused(make_table):
-    weights = Trained(gaussian(make_table, 60, 0), 40, train=FAST.model_copy(update={"epochs": 1})).outcome.weights
+    weights = Trained(gaussian(make_table, 60, 0), 40, train=FAST.model_copy(update={"epochs": 1})).result.weights
     with pytest.raises(RuntimeError, match=r"Missing key\(s\) in state_dict: .*embeddings\.of_b\.linear\.weight"):
         load_head_weights(SMALL, {"b": 6}, 2, weights)
 
@@ -240,7 +240,7 @@ def test_a_gpu_learns_the_same_and_repeats_itself(make_table):
         pytest.skip("no CUDA device")
     table, noisy = two_cues(make_table, 1000, 0), SMALL.model_copy(update={"dropout": 0.2})
     before = torch.cuda.get_rng_state()
-    histories = [Trained(table, 700, noisy, device=torch.device("cuda")).outcome.history for _ in range(2)]
+    histories = [Trained(table, 700, noisy, device=torch.device("cuda")).result.history for _ in range(2)]
     assert histories[0] == histories[1]
     assert torch.equal(torch.cuda.get_rng_state(), before)
     assert histories[0][-1]["val_accuracy"] > 0.95

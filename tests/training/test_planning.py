@@ -9,7 +9,7 @@ import torch
 from emofuse.cache.reader import open_cache
 from emofuse.errors import TrainingError
 from emofuse.heads import make_head
-from emofuse.heads.lanes import Lane
+from emofuse.heads.members import HeadMember
 from emofuse.specs import (
     AttentionHeadSpec,
     ConcatHeadSpec,
@@ -22,7 +22,7 @@ from emofuse.specs import (
     RunSpec,
     TrainSpec,
 )
-from emofuse.training.costs import Cost, group_operations, head_cost
+from emofuse.training.costs import TrainingCost, group_operations, head_cost
 from emofuse.training.data import FEATURES_SHARE, TrainingData
 from emofuse.training.halving import Halving
 from emofuse.training.machine import Machine, default_memory_bytes
@@ -63,7 +63,7 @@ def folds(spec, count=5):
 
 
 def members(plan):
-    return [[wave.members for wave in waves] for waves in plan.groups.values()]
+    return [[group.members for group in groups] for groups in plan.structures.values()]
 
 
 # ---------------------------------------------------------------------------------------------- what trains together
@@ -82,16 +82,16 @@ def test_variants_of_a_stream_share_a_group_and_folds_of_another_partition_do_no
     assert members(plan_runs(data_of(cache), specs, machine=CPU)) == [[(0,)], [(1, 2, 3)], [(4, 5, 6, 7, 8)]]
 
 
-def test_waves_fit_the_memory_and_hold_every_run_once(cache):
+def test_groups_fit_the_memory_and_hold_every_run_once(cache):
     specs = [run(learning_rate=10 ** -(1 + index / 20)) for index in range(23)]
-    whole = plan_runs(data_of(cache), specs[:6], machine=CPU).waves[0].memory_bytes
+    whole = plan_runs(data_of(cache), specs[:6], machine=CPU).groups[0].memory_bytes
     plan = plan_runs(data_of(cache, whole), specs, machine=CPU)
-    assert [len(wave.members) for wave in plan.waves] == [6, 6, 6, 5]
-    assert all(wave.memory_bytes <= whole for wave in plan.waves)
-    assert [index for wave in plan.waves for index in wave.members] == list(range(23))
+    assert [len(group.members) for group in plan.groups] == [6, 6, 6, 5]
+    assert all(group.memory_bytes <= whole for group in plan.groups)
+    assert [index for group in plan.groups for index in group.members] == list(range(23))
 
 
-def test_features_of_a_wave_fit_their_share_of_the_memory(cache):
+def test_features_of_a_group_fit_their_share_of_the_memory(cache):
     specs = [
         run((stream,), LinearHeadSpec(), learning_rate=rate)
         for rate in (1e-3, 1e-2)
@@ -99,62 +99,62 @@ def test_features_of_a_wave_fit_their_share_of_the_memory(cache):
     ]
     memory = int((256 + 40) * ROWS * 4 / FEATURES_SHARE) + 50_000
     plan = plan_runs(data_of(cache, memory), specs, machine=CPU)
-    assert len(plan.waves) > 1
-    assert [index for wave in plan.waves for index in wave.members] == list(range(8))
-    for wave in plan.waves:
-        widths = {specs[index].features.streams[0] for index in wave.members}
+    assert len(plan.groups) > 1
+    assert [index for group in plan.groups for index in group.members] == list(range(8))
+    for group in plan.groups:
+        widths = {specs[index].features.streams[0] for index in group.members}
         assert sum({**DIMS, "lbp": 256}[name] for name in widths) * ROWS * 4 <= FEATURES_SHARE * memory
 
 
-def test_on_a_cpu_a_wave_has_no_more_heads_than_bring_something(cache):
+def test_on_a_cpu_a_group_has_no_more_heads_than_bring_something(cache):
     specs = [run(learning_rate=10 ** -(1 + index / 20)) for index in range(2 * HEADS_CPU + 1)]
     plan = plan_runs(data_of(cache), specs, machine=CPU)
-    assert [len(wave.members) for wave in plan.waves] == [HEADS_CPU, HEADS_CPU, 1]
+    assert [len(group.members) for group in plan.groups] == [HEADS_CPU, HEADS_CPU, 1]
 
 
-def test_folds_and_seeds_of_a_configuration_stay_in_one_wave(cache):
+def test_folds_and_seeds_of_a_configuration_stay_in_one_group(cache):
     specs = [
         spec for rate in (1e-4, 1e-3, 1e-2) for seed in (0, 1) for spec in folds(run(learning_rate=rate, seed=seed))
     ]
     plan = plan_runs(data_of(cache), specs, machine=CPU)
-    assert [wave.members for wave in plan.waves] == [tuple(range(20)), tuple(range(20, 30))]
+    assert [group.members for group in plan.groups] == [tuple(range(20)), tuple(range(20, 30))]
     many = [run(seed=seed) for seed in range(HEADS_CPU + 10)]  # one configuration
-    assert [len(wave.members) for wave in plan_runs(data_of(cache), many, machine=CPU).waves] == [HEADS_CPU + 10]
+    assert [len(group.members) for group in plan_runs(data_of(cache), many, machine=CPU).groups] == [HEADS_CPU + 10]
 
 
-def test_a_long_wave_takes_heads_only_while_much_of_its_work_is_shared(cache):
+def test_a_long_group_takes_heads_only_while_much_of_its_work_is_shared(cache):
     wide = ConcatHeadSpec(embed_dim=4096, width=4096)
     for machine in (CPU, CUDA):
         sizes = []
         for head, epochs in ((wide, 20_000), (HEAD, 20_000), (HEAD, 2)):
             specs = [run(head=head, learning_rate=10 ** -(1 + index / 200), epochs=epochs) for index in range(400)]
-            sizes.append(len(plan_runs(data_of(cache, 10**12), specs, machine=machine).waves[0].members))
+            sizes.append(len(plan_runs(data_of(cache, 10**12), specs, machine=machine).groups[0].members))
         long_and_heavy, long_and_light, short = sizes
         assert long_and_heavy < long_and_light <= short
         assert short == (HEADS_CPU if machine is CPU else 400)
 
 
 def alone(cache, spec, machine) -> float:
-    """Seconds of one head, by the rates that cut waves."""
-    return plan_runs(data_of(cache, 10**12), [spec], machine=machine).waves[0].seconds
+    """Seconds of one head, by the rates that cut groups."""
+    return plan_runs(data_of(cache, 10**12), [spec], machine=machine).groups[0].seconds
 
 
 @pytest.mark.parametrize("machine", [CPU, CUDA], ids=["cpu", "cuda"])
 @pytest.mark.parametrize("epochs", [10, 20_000, 200_000, 2_000_000])
 @pytest.mark.parametrize("head", [HEAD, ConcatHeadSpec(embed_dim=2048, width=2048)], ids=["light", "heavy"])
-def test_no_wave_takes_longer_than_is_good_to_lose(cache, machine, epochs, head):
+def test_no_group_takes_longer_than_is_good_to_lose(cache, machine, epochs, head):
     """Whatever the memory and however much the heads share: five minutes, or twice what one head takes alone."""
     specs = [run(head=head, learning_rate=10 ** -(1 + index / 200), epochs=epochs) for index in range(400)]
     plan = plan_runs(data_of(cache, 10**13), specs, machine=machine)
     longest = max(LONGEST_S, LONGEST_ALONE * alone(cache, specs[0], machine))
-    assert max(wave.seconds for wave in plan.waves) <= longest
-    assert [index for wave in plan.waves for index in wave.members] == list(range(400))
+    assert max(group.seconds for group in plan.groups) <= longest
+    assert [index for group in plan.groups for index in group.members] == list(range(400))
 
 
-def test_a_wave_of_long_heads_is_cut_where_only_the_memory_was_a_bound(cache):
+def test_a_group_of_long_heads_is_cut_where_only_the_memory_was_a_bound(cache):
     """Heads of which most of the time is shared, so that each of them makes the others faster: there was no end."""
     specs = [run(learning_rate=10 ** -(1 + index / 2000), epochs=20_000) for index in range(4000)]
-    first = plan_runs(data_of(cache, 10**13), specs, machine=CUDA).waves[0]
+    first = plan_runs(data_of(cache, 10**13), specs, machine=CUDA).groups[0]
     one = alone(cache, specs[0], CUDA)
     bound = max(LONGEST_S, LONGEST_ALONE * one)
     assert 1 < len(first.members) < 4000
@@ -165,40 +165,40 @@ def test_folds_and_seeds_that_take_too_long_together_are_cut(cache):
     epochs = round(TRAIN.epochs * LONGEST_S / alone(cache, run(), CPU))
     specs = [spec for seed in range(20) for spec in folds(run(seed=seed, epochs=epochs))]  # one configuration
     plan = plan_runs(data_of(cache, 10**12), specs, machine=CPU)
-    assert [index for wave in plan.waves for index in wave.members] == list(range(100))
+    assert [index for group in plan.groups for index in group.members] == list(range(100))
     bound = max(LONGEST_S, LONGEST_ALONE * alone(cache, specs[0], CPU))
-    assert len(plan.waves) > 1
-    assert all(wave.seconds <= bound for wave in plan.waves)
+    assert len(plan.groups) > 1
+    assert all(group.seconds <= bound for group in plan.groups)
     short = [spec.model_copy(update={"train": TRAIN}) for spec in specs[:5]]
-    assert len(plan_runs(data_of(cache, 10**12), short, machine=CPU).waves) == 1
+    assert len(plan_runs(data_of(cache, 10**12), short, machine=CPU).groups) == 1
 
 
-def test_what_a_machine_was_measured_to_do_cuts_no_wave(cache):
+def test_what_a_machine_was_measured_to_do_cuts_no_group(cache):
     specs = [run(learning_rate=10 ** -(1 + index / 200), epochs=1000) for index in range(200)]
     slow, fast = (Rates(flops_per_s=x, bytes_per_s=x, operation_s=1 / x) for x in (1e3, 1e15))
     for machine in (CPU, CUDA):
         plans = [plan_runs(data_of(cache), specs, machine=machine, rates=rates) for rates in (slow, fast)]
         assert members(plans[0]) == members(plans[1])
-        assert plans[0].waves[0].seconds > 1e3 * plans[1].waves[0].seconds
+        assert plans[0].groups[0].seconds > 1e3 * plans[1].groups[0].seconds
 
 
 # ------------------------------------------------------------------------------------------------- brackets
 
 
-def test_brackets_lie_whole_in_a_wave_also_where_they_are_large(cache):
+def test_brackets_lie_whole_in_a_group_also_where_they_are_large(cache):
     rates = [10 ** -(1 + index / 10) for index in range(13)]
     specs = [spec for rate in rates for spec in folds(run(learning_rate=rate))]
     halving = Halving(first_epochs=1, factor=3, bracket=6, select="macro_f1")
     plan = plan_runs(data_of(cache), specs, machine=CPU, halving=halving)
-    assert [len(wave.members) for wave in plan.waves] == [30, 30, 5]
+    assert [len(group.members) for group in plan.groups] == [30, 30, 5]
     small = Halving(first_epochs=1, factor=3, bracket=2, select="macro_f1")
     plan = plan_runs(data_of(cache), specs, machine=CPU, halving=small)
-    assert [len(wave.members) for wave in plan.waves] == [20, 20, 25]
+    assert [len(group.members) for group in plan.groups] == [20, 20, 25]
 
 
 def test_a_bracket_that_does_not_fit_the_memory_is_refused(cache):
     specs = [run(learning_rate=10 ** -(1 + index / 10)) for index in range(9)]
-    memory = plan_runs(data_of(cache), specs[:4], machine=CPU).waves[0].memory_bytes
+    memory = plan_runs(data_of(cache), specs[:4], machine=CPU).groups[0].memory_bytes
     halving = Halving(first_epochs=1, factor=3, bracket=9, select="macro_f1")
     with pytest.raises(
         TrainingError, match=r"a bracket of 9 configurations, 9 heads, needs .* smaller head, batch or bracket"
@@ -212,7 +212,9 @@ def test_halved_runs_are_expected_to_end_early(cache):
     assert halving.mean_epochs(100, 9) == pytest.approx((9 * 1 + 3 * 2 + 1 * 97) / 9)
     assert halving.mean_epochs(100, 1) == 100
     assert halving.mean_epochs(1, 9) == 1
-    whole, halved = (plan_runs(data_of(cache), specs, machine=CPU, halving=h).waves[0].seconds for h in (None, halving))
+    whole, halved = (
+        plan_runs(data_of(cache), specs, machine=CPU, halving=h).groups[0].seconds for h in (None, halving)
+    )
     assert halved < 0.5 * whole
 
 
@@ -226,28 +228,28 @@ def test_a_run_that_does_not_fit_alone_is_refused(cache):
 
 def test_a_configuration_too_large_for_the_memory_is_cut(cache):
     specs = folds(run())
-    memory = plan_runs(data_of(cache), specs[:3], machine=CPU).waves[0].memory_bytes
+    memory = plan_runs(data_of(cache), specs[:3], machine=CPU).groups[0].memory_bytes
     assert members(plan_runs(data_of(cache, memory), specs, machine=CPU)) == [[(0, 1, 2), (3, 4)]]
 
 
 # ------------------------------------------------------------------------------------------------- what it says
 
 
-def test_the_plan_says_heads_waves_memory_and_time(cache):
+def test_the_plan_says_heads_groups_memory_and_time(cache):
     specs = [*(run(seed=seed) for seed in range(3)), *folds(run(head=LinearHeadSpec()), 2)]
     lines = str(plan_runs(data_of(cache), specs, machine=CPU, rates=RATES)).splitlines()
-    assert lines[0].split() == ["group", "heads", "waves", "parameters", "most", "memory", "about"]
+    assert lines[0].split() == ["structure", "heads", "groups", "parameters", "most", "memory", "about"]
     assert lines[1].startswith("1: concat embed_dim 16 depth 1 width 16, batch 32 ")
     assert lines[2].startswith("2: linear, batch 32, 2 folds ")
-    assert lines[3].startswith("5 heads in 2 groups and 2 waves, about ")
+    assert lines[3].startswith("5 heads in 2 structures and 2 groups, about ")
     assert lines[3].endswith("within 1.00 GB")
 
 
 def test_a_streamed_group_says_so(cache):
     specs = [run(streams, LinearHeadSpec(), batch_size=8) for streams in ("c", ("lbp",))]
     plan = plan_runs(data_of(cache, 150_000), specs, machine=CPU)
-    assert list(plan.groups) == ["1: linear, batch 8", "2: linear, batch 8, streamed"]
-    assert all(wave.memory_bytes <= plan.memory_bytes for wave in plan.waves)
+    assert list(plan.structures) == ["1: linear, batch 8", "2: linear, batch 8, streamed"]
+    assert all(group.memory_bytes <= plan.memory_bytes for group in plan.groups)
 
 
 # ------------------------------------------------------------------------------------------------- time
@@ -256,7 +258,7 @@ def test_a_streamed_group_says_so(cache):
 def test_time_is_operations_arithmetic_and_memory(cache):
     def seconds(specs, **rates):
         none = {"flops_per_s": 1e30, "bytes_per_s": 1e30, "operation_s": 0.0}
-        return plan_runs(data_of(cache), specs, machine=CPU, rates=Rates(**(none | rates))).waves[0].seconds
+        return plan_runs(data_of(cache), specs, machine=CPU, rates=Rates(**(none | rates))).groups[0].seconds
 
     cost = head_cost(HEAD, tuple(DIMS.items()), 3, 32, CPU)
     flops = 10 * (60 * cost.flops_per_row + 20 * cost.eval_flops_per_row)
@@ -285,7 +287,7 @@ def test_time_is_operations_arithmetic_and_memory(cache):
 def test_parameters_flops_and_operations_are_counted_for_every_head(spec):
     dims = tuple(DIMS.items())
     cost = head_cost(spec, dims, 3, 32, CPU)
-    head = make_head(spec, [Lane(tuple(DIMS))], DIMS, 3)
+    head = make_head(spec, [HeadMember(tuple(DIMS))], DIMS, 3)
     assert cost.parameters == sum(tensor.numel() for tensor in head.parameters())
     assert cost.weight_bytes == 5 * 4 * cost.parameters
     assert cost.row_bytes > 0
@@ -305,7 +307,7 @@ def test_flops_of_a_probe_are_those_of_two_products():
 def test_operands_of_another_type_are_kept_beside_the_weights():
     items = tuple(DIMS.items())
     coarse = head_cost(HEAD, items, 3, 32, Machine(torch.device("cpu"), products=torch.bfloat16))
-    exact: Cost = head_cost(HEAD, items, 3, 32, CPU)
+    exact: TrainingCost = head_cost(HEAD, items, 3, 32, CPU)
     assert coarse.weight_bytes == exact.weight_bytes + 2 * exact.parameters
 
 

@@ -26,8 +26,8 @@ from emofuse.training.divergence import Divergence, divergence_path
 from emofuse.training.machine import Machine
 from emofuse.training.notes import beats_chance
 from emofuse.training.runs import train_run, train_runs, try_runs
+from emofuse.training.together import train_together
 from emofuse.training.trained import load_head
-from emofuse.training.wave import train_wave
 
 CLASSES = ("joy", "fear", "calm")
 ROWS = 120
@@ -201,7 +201,7 @@ def test_a_stream_s_name_may_be_the_beginning_of_another_s(new_cache, tmp_path):
 
 def test_the_same_run_is_not_trained_again(cache, tmp_path, monkeypatch):
     first, _ = train_run(cache, run_spec(), tmp_path / "runs", device="cpu")
-    monkeypatch.setattr(runs_module, "train_wave", None)
+    monkeypatch.setattr(runs_module, "train_together", None)
     monkeypatch.setattr(CachedStream, "read", None)
     second, trained_now = train_run(cache, run_spec(), tmp_path / "runs", device="cpu")
     assert not trained_now
@@ -308,11 +308,11 @@ def approximately(values):
 
 def test_a_searched_run_and_the_final_run_of_the_same_spec_have_the_same_history(cache, tmp_path):
     specs = [run_spec("resnet50"), run_spec("lbp", "action_units")]
-    searched = train_wave(TrainingData.of(cache, specs[0].split), specs, Machine.of(torch.device("cpu")))
+    searched = train_together(TrainingData.of(cache, specs[0].split), specs, Machine.of(torch.device("cpu")))
     final = train_runs(cache, specs, tmp_path / "runs", device="cpu")
     for trained, (record, _) in zip(searched, final, strict=True):
-        assert record.history == trained.outcome.history
-        assert record.best_epoch == trained.outcome.best_epoch
+        assert record.history == trained.result.history
+        assert record.best_epoch == trained.result.best_epoch
         assert record.digest != trained.digest  # it also says which test rows it was scored on
 
 
@@ -495,7 +495,7 @@ def test_vectors_of_another_tool_need_no_picture_and_a_picture_that_is_there_is_
         assert rows == {"imported": 71, "both": 71 - 12 * (status == 3)}, status
 
 
-def test_runs_with_and_without_unreadable_rows_train_in_waves_of_their_own(new_cache, tmp_path):
+def test_runs_with_and_without_unreadable_rows_train_in_groups_of_their_own(new_cache, tmp_path):
     cache = new_cache(streams=without_pictures(np.arange(0, ROWS, 10)))
     specs = [run_spec(*streams, name="+".join(streams)) for streams in (("good",), ("good", "lbp"), ("lbp",))]
     together = train_runs(cache, specs, tmp_path / "together", device="cpu")
@@ -710,7 +710,7 @@ def test_a_run_that_is_known_to_diverge_is_not_trained_again(cache, tmp_path, mo
     spec, runs = run_spec(train={"learning_rate": 1e38}), tmp_path / "runs"
     ((first, trained),) = try_runs(cache, [spec], runs, device="cpu")
     assert (first.name, first.seed, first.epoch, trained) == ("small", 0, 1, True)
-    monkeypatch.setattr("emofuse.training.runs.train_wave", None)
+    monkeypatch.setattr("emofuse.training.runs.train_together", None)
     other = spec.model_copy(update={"name": "other"})
     ((again, trained),) = try_runs(cache, [other], runs, device="cpu")
     assert (again, trained) == (replace(first, spec=other.model_dump(mode="json")), False)
@@ -836,7 +836,7 @@ def test_who_follows_is_told_of_runs_epochs_speed_and_the_best(cache, tmp_path):
     assert scores[told[-1].best[0]] == told[-1].best[1]
     during = [state.losses for state in told if state.losses is not None]
     means = [np.mean([history[-1][loss] for history in entries.values()]) for loss in ("train_loss", "val_loss")]
-    assert during[-1] == pytest.approx(tuple(means))  # both train in one wave
+    assert during[-1] == pytest.approx(tuple(means))  # both train in one group
 
 
 def test_who_follows_is_told_that_features_are_read_standardised_and_runs_scored(cache, tmp_path):

@@ -13,9 +13,9 @@ from emofuse.specs import ConcatHeadSpec, TrainSpec
 from emofuse.training import group as group_module
 from emofuse.training.batches import StepRows
 from emofuse.training.engine import train_group
-from emofuse.training.group import Group, Room
+from emofuse.training.group import SharedRows, TrainingGroup
 from emofuse.training.machine import Machine
-from emofuse.training.members import Fold, Member, Table
+from emofuse.training.members import FeatureTable, Fold, Member
 from emofuse.training.steps import GraphedStep, row_losses
 
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ def make_group(rows=70, **changes):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, rows)
     x = torch.from_numpy((rng.normal(size=(rows, 6)) + labels[:, None]).astype(np.float32))
-    table = Table({"a": x}, {"a": torch.from_numpy(rng.random(rows) > 0.2)}, torch.from_numpy(labels), 3)
+    table = FeatureTable({"a": x}, {"a": torch.from_numpy(rng.random(rows) > 0.2)}, torch.from_numpy(labels), 3)
     part = np.arange(rows) % 3
     part[0], labels[0] = 3, -1  # a row of no fold, without a label, which must not even fill a batch
     folds = [
@@ -89,10 +89,10 @@ def test_a_graph_gets_the_rows_of_each_step_in_the_same_memory_and_idle_steps_ru
 
 def test_steps_of_a_group_with_graphs_are_all_equally_wide():
     table, folds, members = make_group(66)
-    room = Room(table, folds, members, Machine(CPU, graphs=True))
-    steps = list(room.order.epoch(room.source, CPU))
-    assert {step.rows.shape for step in steps} == {(3, room.order.width)}
-    plain = Room(table, folds, members, Machine(CPU))
+    shared = SharedRows(table, folds, members, Machine(CPU, graphs=True))
+    steps = list(shared.order.epoch(shared.source, CPU))
+    assert {step.rows.shape for step in steps} == {(3, shared.order.width)}
+    plain = SharedRows(table, folds, members, Machine(CPU))
     assert all(step.present.any(0).all() for step in plain.order.epoch(plain.source, CPU))
 
 
@@ -105,11 +105,11 @@ def test_a_cuda_graph_trains_like_plain_steps_and_like_the_cpu():
     on_cpu = train_group(table, folds, members, Machine(CPU, torch.float64))
     plain = train_group(table, folds, members, Machine(cuda, torch.float64))
     graphed = train_group(table, folds, members, Machine(cuda, torch.float64, graphs=True))
-    for index, outcome in enumerate(on_cpu):
+    for index, result in enumerate(on_cpu):
         assert graphed[index].history[-1]["train_loss"] == pytest.approx(
             plain[index].history[-1]["train_loss"], rel=1e-9
         )
-        assert outcome.history[0]["val_loss"] == pytest.approx(
+        assert result.history[0]["val_loss"] == pytest.approx(
             plain[index].history[0]["val_loss"], rel=0.2
         )  # other zeros
 
@@ -136,7 +136,7 @@ def test_cuda_trains_with_bfloat16_products_and_the_cpu_in_float32():
 
 def test_gradients_of_the_large_weights_are_written_into_memory_that_stays():
     table, folds, members = make_group()
-    group = Group(Room(table, folds, members, Machine(CPU)), members)
+    group = TrainingGroup(SharedRows(table, folds, members, Machine(CPU)), members)
     layers = [layer for layer in group._head.modules() if isinstance(layer, (Linear, Projection))]
     before = [layer.gradient.data_ptr() for layer in layers]
     group.train_epoch(1)
@@ -153,6 +153,6 @@ def test_the_loss_is_torchs_cross_entropy_with_a_label_smoothing_a_lane():
     labels = torch.randint(0, 4, (3, 5), generator=generator)
     smoothing = torch.tensor([[0.0], [0.1], [0.6]], dtype=torch.float64)
     losses = row_losses(logits, labels, smoothing)
-    for lane, share in enumerate((0.0, 0.1, 0.6)):
-        expected = functional.cross_entropy(logits[lane], labels[lane], reduction="none", label_smoothing=share)
-        torch.testing.assert_close(losses[lane], expected)
+    for member, share in enumerate((0.0, 0.1, 0.6)):
+        expected = functional.cross_entropy(logits[member], labels[member], reduction="none", label_smoothing=share)
+        torch.testing.assert_close(losses[member], expected)

@@ -1,4 +1,4 @@
-"""Features in blocks: the same outcome as from tensors, within a stated memory, read ahead by a thread."""
+"""Features in blocks: the same result as from tensors, within a stated memory, read ahead by a thread."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from emofuse.specs import ConcatHeadSpec, FeaturesSpec, FoldSpec, OfficialSplit,
 from emofuse.training.data import TrainingData
 from emofuse.training.engine import train_group
 from emofuse.training.machine import Machine
-from emofuse.training.members import Fold, Member, Table
+from emofuse.training.members import FeatureTable, Fold, Member
 from emofuse.training.planning import plan_runs
 from emofuse.training.runs import train_run
 from emofuse.training.streaming import Blocks, Streamed, Window
+from emofuse.training.together import train_together
 from emofuse.training.trained import load_head
-from emofuse.training.wave import train_wave
 
 CPU = torch.device("cpu")
 EXACT = Machine(CPU, torch.float64)
@@ -54,7 +54,7 @@ def make_table():
     labels = torch.from_numpy(rng.integers(0, 3, ROWS))
     features = {s: torch.from_numpy(rng.normal(size=(ROWS, d)).astype(np.float32)) for s, d in DIMS.items()}
     valid = {s: torch.from_numpy(rng.random(ROWS) > 0.2) for s in DIMS}
-    return Table(features, valid, labels, 3)
+    return FeatureTable(features, valid, labels, 3)
 
 
 def make_folds(table):
@@ -221,12 +221,12 @@ def test_a_cache_that_does_not_fit_trains_the_same_heads_as_one_that_does(tmp_pa
     window = little.window(specs[0])
     assert all(little.window(spec) == window for spec in specs)
     assert window.blocks * window.block_rows < len(cache) / 3
-    streamed = train_wave(little, specs, machine)
+    streamed = train_together(little, specs, machine)
     members = [plenty.member(spec) for spec in specs]
     resident = train_group(plenty.table(specs), plenty.scaled_folds(specs), members, machine, window=window)
     for ours, theirs in zip(streamed, resident, strict=True):
-        assert ours.outcome.history == theirs.history
-        assert all(np.array_equal(ours.outcome.weights[name], theirs.weights[name]) for name in theirs.weights)
+        assert ours.result.history == theirs.history
+        assert all(np.array_equal(ours.result.weights[name], theirs.weights[name]) for name in theirs.weights)
 
 
 def test_absurd_values_and_unreadable_rows_are_treated_alike_in_memory_and_streamed(tmp_path, plant_cache):
@@ -247,12 +247,12 @@ def test_absurd_values_and_unreadable_rows_are_treated_alike_in_memory_and_strea
     members, machine = [plenty.member(spec) for spec in specs], Machine(CPU, torch.float32)
     resident = train_group(plenty.table(specs), plenty.scaled_folds(specs), members, machine, window=window)
     for ours, theirs, fold in zip(
-        train_wave(little, specs, machine), resident, plenty.scaled_folds(specs), strict=True
+        train_together(little, specs, machine), resident, plenty.scaled_folds(specs), strict=True
     ):
         assert fold.scaling["lbp@512"].scale[3] < 2
         assert not (status[fold.train] == 3).any()
-        assert ours.outcome.history == theirs.history
-        assert all(np.array_equal(ours.outcome.weights[name], theirs.weights[name]) for name in theirs.weights)
+        assert ours.result.history == theirs.history
+        assert all(np.array_equal(ours.result.weights[name], theirs.weights[name]) for name in theirs.weights)
 
 
 def test_a_final_run_that_is_streamed_is_scored_on_the_same_rows(tmp_path, plant_cache):
@@ -276,12 +276,12 @@ def test_a_final_run_that_is_streamed_is_scored_on_the_same_rows(tmp_path, plant
     assert whole.digest != record.digest  # other batches: rows are shuffled window by window
 
 
-def test_a_damaged_chunk_ends_a_streamed_wave_with_its_remedy(tmp_path, plant_cache):
+def test_a_damaged_chunk_ends_a_streamed_group_with_its_remedy(tmp_path, plant_cache):
     cache = plant_cache(tmp_path / "f.zarr", rows=600, block_rows=8)
     chunk = cache.path / "streams" / "lbp" / "features" / "c.5.0.0"
     chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
     with pytest.raises(CacheError, match=r"c\.5\.0\.0: damaged \(rows 40-47 of 'lbp'"):
-        train_wave(TrainingData.of(cache, OfficialSplit(), memory_bytes=720_000), searched_runs(), Machine(CPU))
+        train_together(TrainingData.of(cache, OfficialSplit(), memory_bytes=720_000), searched_runs(), Machine(CPU))
 
 
 def living_storages():
@@ -293,7 +293,7 @@ def living_storages():
     }
 
 
-def test_a_streamed_wave_stays_within_its_memory(tmp_path, plant_cache, monkeypatch):
+def test_a_streamed_group_stays_within_its_memory(tmp_path, plant_cache, monkeypatch):
     """All that lives is counted while blocks are read: tensors, and what NumPy has asked for since the beginning."""
     rows, budget = 3200, 4_500_000
     rng = np.random.default_rng(0)
@@ -312,9 +312,9 @@ def test_a_streamed_wave_stays_within_its_memory(tmp_path, plant_cache, monkeypa
     ]
     del streams, wide
     data = TrainingData.of(cache, OfficialSplit(), memory_bytes=budget)
-    assert data.columns.nbytes(data.columns.of(specs[0].features)) > 3 * budget
-    (wave,) = plan_runs(data, specs, machine=Machine(CPU)).waves
-    assert wave.memory_bytes <= budget
+    assert data.features.nbytes(data.features.of(specs[0].features)) > 3 * budget
+    (group,) = plan_runs(data, specs, machine=Machine(CPU)).groups
+    assert group.memory_bytes <= budget
     others = living_storages()  # of other tests
     peak, reads = 0, 0
     read_block = CachedStream.read_block
@@ -330,7 +330,7 @@ def test_a_streamed_wave_stays_within_its_memory(tmp_path, plant_cache, monkeypa
     monkeypatch.setattr(CachedStream, "read_block", counted)
     tracemalloc.start()
     try:
-        train_wave(data, specs, Machine(CPU))
+        train_together(data, specs, Machine(CPU))
     finally:
         tracemalloc.stop()
     assert reads > 300

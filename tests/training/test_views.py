@@ -16,8 +16,8 @@ from emofuse.training.batches import ViewDraws
 from emofuse.training.data import TrainingData
 from emofuse.training.engine import train_group
 from emofuse.training.machine import Machine
-from emofuse.training.members import Fold, Member, Table
-from emofuse.training.wave import train_wave
+from emofuse.training.members import FeatureTable, Fold, Member
+from emofuse.training.together import train_together
 
 ROWS, DIM = 60, 5
 EXACT = Machine(torch.device("cpu"), dtype=torch.float64)
@@ -35,12 +35,12 @@ def trained(*views, valid=None, **train):
     labels = drawn(0)[1]
     stacked = torch.cat(views)
     valid = torch.ones(len(stacked), dtype=torch.bool) if valid is None else valid
-    table = Table({"x": stacked}, {"x": valid}, labels, 3, len(views))
+    table = FeatureTable({"x": stacked}, {"x": valid}, labels, 3, len(views))
     scaling = Scaling(np.zeros(DIM, np.float32), np.ones(DIM, np.float32))
     fold = Fold(np.arange(40), np.arange(40, 52), {"x": scaling})
     spec = TrainSpec(epochs=4, batch_size=16, learning_rate=1e-2, views=len(views), **train)
-    (outcome,) = train_group(table, [fold], [Member(("x",), HEAD, spec)], EXACT)
-    return outcome
+    (result,) = train_group(table, [fold], [Member(("x",), HEAD, spec)], EXACT)
+    return result
 
 
 def test_views_that_are_all_the_picture_itself_change_nothing():
@@ -97,17 +97,17 @@ def run(views, **changes):
     return RunSpec(name="x", features=FeaturesSpec(streams=("x",)), head=HEAD, train=train, **changes)
 
 
-def wave(path, spec):
-    (found,) = train_wave(TrainingData.of(open_cache(path), OfficialSplit()), [spec], EXACT)
+def group(path, spec):
+    (found,) = train_together(TrainingData.of(open_cache(path), OfficialSplit()), [spec], EXACT)
     return found
 
 
 def test_a_run_draws_from_the_cached_views(path):
-    plain = wave(path, run(1))
+    plain = group(path, run(1))
     add_view(path, drawn(1)[0], {"seed": 0})
-    assert wave(path, run(1)).digest == plain.digest
-    both = wave(path, run(2))
-    assert both.outcome.history != plain.outcome.history
+    assert group(path, run(1)).digest == plain.digest
+    both = group(path, run(2))
+    assert both.result.history != plain.result.history
     assert both.digest != plain.digest
 
 
@@ -121,7 +121,7 @@ def test_other_draws_are_another_run(path):
 
 def test_views_that_were_not_built_are_named(path):
     with pytest.raises(IncompleteCacheError, match="'x' lacks 1 of 1 blocks"):
-        wave(path, run(2))
+        group(path, run(2))
 
 
 def test_views_that_do_not_fit_the_memory_are_refused_and_not_streamed(path):

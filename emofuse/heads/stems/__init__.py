@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from emofuse.heads.dropout import Noise
-from emofuse.heads.lanes import Lanes, stream_of
+from emofuse.heads.members import Members, stream_of
 from emofuse.heads.stems.attention import AttentionOfMap, AttentionPool
 from emofuse.heads.stems.convolution import Patches, SmallCNN
 from emofuse.heads.stems.pooling import MaxOverTime, MeanAndDeviationOverTime, MeanOfMap, MeanOverTime
@@ -48,27 +48,27 @@ class Stem(nn.Module):
 
     Attributes:
         dim: D of the vector.
-        shared: whether the vectors are the same for all lanes of a fold: no part has weights.
+        shared: whether the vectors are the same for all members of a fold: no part has weights.
 
     Args:
-        lanes: that have the stream.
+        members: that have the stream.
         stream: its name within the group.
         shape: of a row: (T, D), (C, H, W) or (T, C, H, W).
         choice: which stems.
     """
 
-    def __init__(self, lanes: Lanes, stream: str, shape: tuple[int, ...], choice: StemChoice) -> None:
+    def __init__(self, members: Members, stream: str, shape: tuple[int, ...], choice: StemChoice) -> None:
         super().__init__()
-        self.lanes = lanes
+        self.members = members
         self.is_sequence, self.has_maps = len(shape) in {2, 4}, len(shape) >= 3
         self.spatial: nn.Module | None = None
         self.temporal: nn.Module | None = None
         self.shared, self.dim = True, shape[-1]
         if self.has_maps:
-            self.spatial = _spatial(lanes, shape[-3:], choice)
+            self.spatial = _spatial(members, shape[-3:], choice)
             self.shared, self.dim = isinstance(self.spatial, MeanOfMap), _dim_of(self.spatial)
         if self.is_sequence:
-            self.temporal = _temporal(lanes, stream, shape[0], self.dim, choice, shared=self.shared)
+            self.temporal = _temporal(members, stream, shape[0], self.dim, choice, shared=self.shared)
             self._shared_steps = self.shared
             self.shared = self.shared and isinstance(
                 self.temporal, MeanOverTime | MaxOverTime | MeanAndDeviationOverTime
@@ -87,7 +87,7 @@ class Stem(nn.Module):
             (F, B, dim) if shared, else (n, B, dim).
         """
         rows = features.shape[1]
-        if not self.shared and not len(self.lanes):  # a convolution of no lane is refused by torch
+        if not self.shared and not len(self.members):  # a convolution of no member is refused by torch
             untouched = torch.stack([weight.sum() for weight in self.parameters()]).sum()
             return features.new_zeros(0, rows, self.dim) + untouched
         values = features
@@ -101,13 +101,13 @@ class Stem(nn.Module):
         if steps is None:
             raise ValueError("a sequence needs to be told its steps")
         if not self._shared_steps:
-            steps = self.lanes.of_folds(steps)
+            steps = self.members.of_folds(steps)
         with_noise = (noise,) if isinstance(self.temporal, TransformerOverTime) else ()
         vectors: Tensor = self.temporal(values, steps, *with_noise)
         return vectors
 
 
-def make_stem(lanes: Lanes, stream: str, shape: Shape, choice: StemChoice) -> Stem | None:
+def make_stem(members: Members, stream: str, shape: Shape, choice: StemChoice) -> Stem | None:
     """The stem of a stream, None for a vector.
 
     Raises:
@@ -117,7 +117,7 @@ def make_stem(lanes: Lanes, stream: str, shape: Shape, choice: StemChoice) -> St
         return None
     if len(shape) > 4:
         raise ValueError(f"stream {stream!r}: expected (D,), (T, D), (C, H, W) or (T, C, H, W), got {shape}")
-    return Stem(lanes, stream, tuple(shape), choice)
+    return Stem(members, stream, tuple(shape), choice)
 
 
 def dim_of(shape: Shape) -> int:
@@ -133,24 +133,24 @@ def shape_of(shape: Shape) -> tuple[int, ...]:
     return (shape,) if isinstance(shape, int) else tuple(shape)
 
 
-def _spatial(lanes: Lanes, shape: tuple[int, ...], choice: StemChoice) -> nn.Module:
+def _spatial(members: Members, shape: tuple[int, ...], choice: StemChoice) -> nn.Module:
     match choice.spatial:
         case "mean":
             return MeanOfMap(shape[0])
         case "attention":
-            return AttentionOfMap(lanes, shape[0], choice.width)
+            return AttentionOfMap(members, shape[0], choice.width)
         case "patches":
-            return Patches(lanes, shape[0], choice.width, choice.kernels)
+            return Patches(members, shape[0], choice.width, choice.kernels)
         case "cnn":
-            return SmallCNN(lanes, shape, choice.width)
+            return SmallCNN(members, shape, choice.width)
 
 
-def _temporal(lanes: Lanes, stream: str, length: int, dim: int, choice: StemChoice, *, shared: bool) -> nn.Module:
+def _temporal(members: Members, stream: str, length: int, dim: int, choice: StemChoice, *, shared: bool) -> nn.Module:
     if choice.temporal == "transformer":
-        return TransformerOverTime(lanes, dim, length, choice.width, shared=shared, place=stream_of(stream))
+        return TransformerOverTime(members, dim, length, choice.width, shared=shared, place=stream_of(stream))
     with_weights: dict[str, type[AttentionPool | LSTM]] = {"attention": AttentionPool, "lstm": LSTM, "gru": GRU}
     if choice.temporal in with_weights:
-        return with_weights[choice.temporal](lanes, dim, choice.width, shared=shared)
+        return with_weights[choice.temporal](members, dim, choice.width, shared=shared)
     return {"mean": MeanOverTime, "max": MaxOverTime, "mean_std": MeanAndDeviationOverTime}[choice.temporal](dim)
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emofuse.heads.lanes import Lanes
 from emofuse.heads.layers import slices
-from emofuse.heads.stems.layers import LaneLinear
+from emofuse.heads.members import Members
+from emofuse.heads.stems.layers import MemberLinear
 
 
 class AttentionPool(nn.Module):
@@ -17,19 +17,19 @@ class AttentionPool(nn.Module):
     (Bahdanau et al., ICLR 2015; Yang et al., NAACL 2016.)
 
     Args:
-        lanes: that have it.
+        members: that have it.
         dim: D of a token.
         width: of the layer that scores the tokens.
         shared: whether its inputs are those of the folds.
     """
 
-    def __init__(self, lanes: Lanes, dim: int, width: int, *, shared: bool) -> None:
+    def __init__(self, members: Members, dim: int, width: int, *, shared: bool) -> None:
         super().__init__()
-        self.lanes = lanes
+        self.members = members
         self.dim = dim
         self.shared = shared
-        self.hidden = LaneLinear(lanes, dim, width, shared=shared)
-        self.score = LaneLinear(lanes, width, 1, shared=False)
+        self.hidden = MemberLinear(members, dim, width, shared=shared)
+        self.score = MemberLinear(members, width, 1, shared=False)
 
     def forward(self, values: Tensor, steps: Tensor | None = None) -> Tensor:
         """(n, B, D): one vector a row.
@@ -40,7 +40,7 @@ class AttentionPool(nn.Module):
         """
         scores = self.score(torch.tanh(self.hidden(values))).squeeze(3)
         if steps is not None:
-            there = self.lanes.of_folds(steps) if self.shared else steps
+            there = self.members.of_folds(steps) if self.shared else steps
             lowest = torch.finfo(scores.dtype).min
             scores = scores.masked_fill(~there, lowest)
             weights = functional.softmax(scores, dim=2) * there
@@ -50,7 +50,7 @@ class AttentionPool(nn.Module):
             return torch.einsum("nbt,nbtd->nbd", weights.to(values.dtype), values)
         pooled = [
             torch.bmm(weights[own].transpose(0, 1).to(values.dtype), values[fold])
-            for fold, own in slices(self.lanes.per_fold)
+            for fold, own in slices(self.members.per_fold)
         ]
         return torch.cat(pooled, dim=1).transpose(0, 1)
 
@@ -58,10 +58,10 @@ class AttentionPool(nn.Module):
 class AttentionOfMap(nn.Module):
     """Attention pooling over the positions of a map, whose tokens are the values of all channels there."""
 
-    def __init__(self, lanes: Lanes, channels: int, width: int) -> None:
+    def __init__(self, members: Members, channels: int, width: int) -> None:
         super().__init__()
         self.dim = channels
-        self.pool = AttentionPool(lanes, channels, width, shared=True)
+        self.pool = AttentionPool(members, channels, width, shared=True)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(n, R, C) of (F, R, C, H, W)."""

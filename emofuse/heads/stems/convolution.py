@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emofuse.heads.lanes import Lanes
-from emofuse.heads.stems.layers import LaneConv, LaneGroupNorm, LaneLinear
+from emofuse.heads.members import Members
+from emofuse.heads.stems.layers import MemberConv, MemberGroupNorm, MemberLinear
 
 REDUCTION = 4
 """The first dense layer of the channel attention is so many times narrower than its input."""
@@ -25,19 +25,21 @@ class Patches(nn.Module):
     Since a channel's weight is one number, weighting the map and taking its mean is weighting the mean.
 
     Args:
-        lanes: that have it.
+        members: that have it.
         channels: of the map.
         width: channels of each convolution.
         kernels: their sizes, odd.
     """
 
-    def __init__(self, lanes: Lanes, channels: int, width: int, kernels: Sequence[int]) -> None:
+    def __init__(self, members: Members, channels: int, width: int, kernels: Sequence[int]) -> None:
         super().__init__()
         self.dim = width * len(kernels)
         narrow = max(1, self.dim // REDUCTION)
-        self.convolutions = nn.ModuleList(LaneConv(lanes, channels, width, kernel, shared=True) for kernel in kernels)
-        self.squeeze = LaneLinear(lanes, self.dim, narrow, shared=False)
-        self.excite = LaneLinear(lanes, narrow, self.dim, shared=False)
+        self.convolutions = nn.ModuleList(
+            MemberConv(members, channels, width, kernel, shared=True) for kernel in kernels
+        )
+        self.squeeze = MemberLinear(members, self.dim, narrow, shared=False)
+        self.excite = MemberLinear(members, narrow, self.dim, shared=False)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(n, R, kernels x width) of (F, R, C, H, W)."""
@@ -53,20 +55,20 @@ class SmallCNN(nn.Module):
     that has become a single row or column is pooled no more, and its grid has no more cells than it has positions.
 
     Args:
-        lanes: that have it.
+        members: that have it.
         shape: (C, H, W) of a map.
         width: channels of the second layer; the first has half as many, the third twice as many.
     """
 
-    def __init__(self, lanes: Lanes, shape: Sequence[int], width: int) -> None:
+    def __init__(self, members: Members, shape: Sequence[int], width: int) -> None:
         super().__init__()
         channels, height, wide = shape
         widths = [max(1, width // 2), width, 2 * width][:CNN_LAYERS]
         self.pooled = []
         self.convolutions, self.norms = nn.ModuleList(), nn.ModuleList()
         for index, out in enumerate(widths):
-            self.convolutions.append(LaneConv(lanes, channels, out, 3, shared=index == 0))
-            self.norms.append(LaneGroupNorm(lanes, math.gcd(out, MOST_NORM_GROUPS), out))
+            self.convolutions.append(MemberConv(members, channels, out, 3, shared=index == 0))
+            self.norms.append(MemberGroupNorm(members, math.gcd(out, MOST_NORM_GROUPS), out))
             self.pooled.append(min(height, wide) >= 2)
             if self.pooled[-1]:
                 height, wide = height // 2, wide // 2

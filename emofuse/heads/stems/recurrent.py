@@ -1,7 +1,7 @@
 """Recurrent stems: the last state of an LSTM or a GRU over the steps that are there, for K heads at once.
 
 A step that is not there leaves the state as it is, so that a row is read exactly as the shorter sequence without it.
-The inputs of all steps are projected in one product; what follows is one batched product of all lanes a step.
+The inputs of all steps are projected in one product; what follows is one batched product of all members a step.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from emofuse.heads.lanes import Lanes
-from emofuse.heads.stems.layers import LaneLinear
+from emofuse.heads.members import Members
+from emofuse.heads.stems.layers import MemberLinear
 
 
 class LSTM(nn.Module):
     """The last hidden state of a layer of `torch.nn.LSTM` (Hochreiter & Schmidhuber, 1997), with its initial weights.
 
     Args:
-        lanes: that have it.
+        members: that have it.
         dim: D of a step.
         width: H of the state.
         shared: whether its inputs are those of the folds.
@@ -25,17 +25,17 @@ class LSTM(nn.Module):
 
     gates = 4
 
-    def __init__(self, lanes: Lanes, dim: int, width: int, *, shared: bool) -> None:
+    def __init__(self, members: Members, dim: int, width: int, *, shared: bool) -> None:
         super().__init__()
-        self.lanes = lanes
+        self.members = members
         self.dim = width
         self.shared = shared
-        self.input = LaneLinear(lanes, dim, self.gates * width, shared=shared, fan_in=width)
-        self.state = LaneLinear(lanes, width, self.gates * width, shared=False, fan_in=width)
+        self.input = MemberLinear(members, dim, self.gates * width, shared=shared, fan_in=width)
+        self.state = MemberLinear(members, width, self.gates * width, shared=False, fan_in=width)
 
     def forward(self, values: Tensor, steps: Tensor) -> Tensor:
         """(n, B, H) of values (F or n, B, T, D) and steps (F or n, B, T) bool; zeros where no step is there."""
-        there = (self.lanes.of_folds(steps) if self.shared else steps).unsqueeze(3)
+        there = (self.members.of_folds(steps) if self.shared else steps).unsqueeze(3)
         inputs = self.input(values).to(self.state.weight.dtype)
         hidden: Tensor = inputs.new_zeros(*inputs.shape[:2], self.dim)
         memory = hidden

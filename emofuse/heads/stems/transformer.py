@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from emofuse.heads.dropout import Noise
-from emofuse.heads.lanes import Lanes
 from emofuse.heads.layers import Vector
-from emofuse.heads.stems.layers import LaneLinear
+from emofuse.heads.members import Members
+from emofuse.heads.stems.layers import MemberLinear
 from emofuse.heads.transformer import LayerNorm, TransformerLayer
 
 LAYERS = 2
@@ -21,7 +21,7 @@ class TransformerOverTime(nn.Module):
     """Steps projected to tokens, with learned positions, through pre-norm transformer layers.
 
     Args:
-        lanes: that have it.
+        members: that have it.
         dim: D of a step.
         length: T.
         width: E of a token; the hidden layer inside each transformer layer is twice as wide.
@@ -29,18 +29,18 @@ class TransformerOverTime(nn.Module):
         place: name of the stream for the dropout.
     """
 
-    def __init__(self, lanes: Lanes, dim: int, length: int, width: int, *, shared: bool, place: str) -> None:
+    def __init__(self, members: Members, dim: int, length: int, width: int, *, shared: bool, place: str) -> None:
         super().__init__()
-        self.lanes = lanes
+        self.members = members
         self.dim = width
         self.shared = shared
-        self.input = LaneLinear(lanes, dim, width, shared=shared)
-        self.asking = Vector(lanes, width)
-        self.positions = Vector(lanes, length * width, [width] * len(lanes))
+        self.input = MemberLinear(members, dim, width, shared=shared)
+        self.asking = Vector(members, width)
+        self.positions = Vector(members, length * width, [width] * len(members))
         tokens = ["asking", *(f"step {step}" for step in range(length))]
         self.layers = nn.ModuleList(
             TransformerLayer(
-                lanes,
+                members,
                 tokens,
                 width,
                 attention_heads=math.gcd(width, MOST_ATTENTION_HEADS),
@@ -50,13 +50,13 @@ class TransformerOverTime(nn.Module):
             )
             for index in range(LAYERS)
         )
-        self.norm = LayerNorm(lanes, width)
+        self.norm = LayerNorm(members, width)
 
     def forward(self, values: Tensor, steps: Tensor, noise: Noise | None) -> Tensor:
         """(n, B, E) of values (F or n, B, T, D) and steps (F or n, B, T) bool."""
-        there = self.lanes.of_folds(steps) if self.shared else steps
+        there = self.members.of_folds(steps) if self.shared else steps
         tokens = self.input(values)
-        tokens = tokens + self.positions().view(len(self.lanes), 1, -1, self.dim)
+        tokens = tokens + self.positions().view(len(self.members), 1, -1, self.dim)
         asking = self.asking().unsqueeze(1).expand(-1, tokens.shape[1], -1, -1)
         tokens = torch.cat([asking.to(tokens.dtype), tokens], dim=2)
         present = torch.cat([torch.ones_like(there[:, :, :1]), there], dim=2)

@@ -1,4 +1,4 @@
-"""Waves: runs of one split trained together are what they are alone; halving lets the worst leave early."""
+"""Groups: runs of one split trained together are what they are alone; halving lets the worst leave early."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from emofuse.training import planning
 from emofuse.training.data import TrainingData
 from emofuse.training.halving import Halving, configurations_of
 from emofuse.training.machine import Machine
-from emofuse.training.members import Member, Standing, Table
-from emofuse.training.wave import train_wave, wave_key
+from emofuse.training.members import FeatureTable, Member, MemberState
+from emofuse.training.together import group_key, train_together
 
 CPU = Machine(torch.device("cpu"))
 EXACT = Machine(torch.device("cpu"), torch.float64)
@@ -25,7 +25,7 @@ SUBSETS = (("resnet50",), ("lbp", "resnet50"), ("action_units", "lbp"), ("lbp", 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, plant_cache):
-    return TrainingData.of(plant_cache(tmp_path_factory.mktemp("wave") / "features.zarr"), OfficialSplit())
+    return TrainingData.of(plant_cache(tmp_path_factory.mktemp("group") / "features.zarr"), OfficialSplit())
 
 
 def run(*streams, fold=None, name="run", head=HEAD, features=None, **train):
@@ -57,16 +57,16 @@ def assert_equal(ours, theirs):
 # ---------------------------------------------------------------------------------------------- equal to each alone
 
 
-def test_every_run_of_a_wave_equals_its_own_plain_run(data):
+def test_every_run_of_a_group_equals_its_own_plain_run(data):
     """The oracle is given plain streams, the variant of this run alone, as if there were no other."""
     specs = searched()
-    trained = train_wave(data, specs, EXACT)
+    trained = train_together(data, specs, EXACT)
     assert [each.spec for each in trained] == specs
     for spec, each in zip(specs, trained, strict=True):
-        columns = data.columns.of(spec.features)
-        table = Table(
-            {column.stream: torch.from_numpy(data.columns.whole(column)) for column in columns},
-            {column.stream: torch.from_numpy(data.columns.valid(column)) for column in columns},
+        columns = data.features.of(spec.features)
+        table = FeatureTable(
+            {column.stream: torch.from_numpy(data.features.whole(column)) for column in columns},
+            {column.stream: torch.from_numpy(data.features.valid(column)) for column in columns},
             torch.from_numpy(data.labels),
             len(data.classes),
         )
@@ -78,42 +78,42 @@ def test_every_run_of_a_wave_equals_its_own_plain_run(data):
         ]
         member = Member(spec.features.streams, spec.head, spec.train, spec.fold.index)
         weights, history, best_epoch, *_ = oracle.train_alone(table, folds, member)
-        assert each.outcome.best_epoch == best_epoch
+        assert each.result.best_epoch == best_epoch
         for name, tensor in weights.items():
-            np.testing.assert_allclose(each.outcome.weights[name], tensor.numpy(), rtol=1e-9, atol=1e-12)
-        for ours, theirs in zip(each.outcome.history, history, strict=True):
+            np.testing.assert_allclose(each.result.weights[name], tensor.numpy(), rtol=1e-9, atol=1e-12)
+        for ours, theirs in zip(each.result.history, history, strict=True):
             assert ours == pytest.approx(theirs, rel=1e-9)
 
 
 def test_a_trained_run_says_what_it_is(data):
     specs = [run("lbp", features={"lbp_bins": 128}), run("lbp", "resnet50", seed=3)]
-    first, second = train_wave(data, specs, CPU)
+    first, second = train_together(data, specs, CPU)
     assert [first.digest, second.digest] == [data.digest(spec) for spec in specs]
     assert list(second.scaling) == ["lbp", "resnet50"]
     assert first.scaling["lbp"].center.shape == (128,)
-    assert all("@" not in name for name in first.outcome.weights)
+    assert all("@" not in name for name in first.result.weights)
     running = ("running_mean", "running_var")
     for each in (first, second):
-        sizes = [array.size for name, array in each.outcome.weights.items() if not name.endswith(running)]
+        sizes = [array.size for name, array in each.result.weights.items() if not name.endswith(running)]
         assert each.parameters == sum(sizes)
         assert each.seconds > 0
 
 
 def test_shares_of_seconds_follow_the_epochs(data):
-    long, short = train_wave(data, [run(epochs=6), run(epochs=2, seed=1)], CPU)
+    long, short = train_together(data, [run(epochs=6), run(epochs=2, seed=1)], CPU)
     assert long.seconds == pytest.approx(3 * short.seconds)
 
 
 def test_epochs_are_told_by_the_index_of_the_run(data):
     told = []
     specs = [run(epochs=2), run("lbp", epochs=3)]
-    trained = train_wave(data, specs, CPU, on_epoch=lambda epoch, entries: told.append((epoch, dict(entries))))
+    trained = train_together(data, specs, CPU, on_epoch=lambda epoch, entries: told.append((epoch, dict(entries))))
     assert [(epoch, sorted(entries)) for epoch, entries in told] == [(1, [0, 1]), (2, [0, 1]), (3, [1])]
-    assert [entries[1] for _, entries in told] == trained[1].outcome.history
+    assert [entries[1] for _, entries in told] == trained[1].result.history
 
 
-def test_no_run_is_no_wave(data):
-    assert train_wave(data, [], CPU) == []
+def test_no_run_is_no_group(data):
+    assert train_together(data, [], CPU) == []
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_no_run_is_no_wave(data):
     ],
 )
 def test_runs_that_cannot_train_together_are_refused(data, other):
-    assert wave_key(data, run()) != wave_key(data, other)
-    with pytest.raises(TrainingError, match=r"runs 'run' and 'run' cannot train in one wave: .* Plan them first"):
-        train_wave(data, [run(), other], CPU)
+    assert group_key(data, run()) != group_key(data, other)
+    with pytest.raises(TrainingError, match=r"runs 'run' and 'run' cannot train in one group: .* Plan them first"):
+        train_together(data, [run(), other], CPU)
 
 
 def test_poisoned_test_labels_and_features_change_no_searched_run(tmp_path, plant_cache):
@@ -139,13 +139,13 @@ def test_poisoned_test_labels_and_features_change_no_searched_run(tmp_path, plan
     poisoned = np.where(test[:, None], 1e6, features).astype(np.float32)
     wrong = plant_cache(tmp_path / "wrong.zarr", labels=labels, streams={"lbp": ("lbp", poisoned, status)})
     for specs in (searched(), [run(*streams) for streams in SUBSETS]):
-        clean, other = (train_wave(TrainingData.of(c, OfficialSplit()), specs, CPU) for c in (cache, wrong))
+        clean, other = (train_together(TrainingData.of(c, OfficialSplit()), specs, CPU) for c in (cache, wrong))
         for ours, theirs in zip(other, clean, strict=True):
             assert ours.digest == theirs.digest
-            assert_equal(ours.outcome, theirs.outcome)
+            assert_equal(ours.result, theirs.result)
 
 
-# ---------------------------------------------------------------------------------------------- equal in any wave
+# ---------------------------------------------------------------------------------------------- equal in any group
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def assert_close(ours, theirs, tolerance):
 
 
 @pytest.mark.parametrize(("machine", "tolerance"), [(EXACT, 1e-12), (CPU, 1e-4)])
-def test_runs_differ_by_rounding_alone_however_waves_are_bounded(eights, monkeypatch, machine, tolerance):
+def test_runs_differ_by_rounding_alone_however_groups_are_bounded(eights, monkeypatch, machine, tolerance):
     specs = [
         spec
         for streams in (("signal",), ("signal", "noise"))
@@ -185,20 +185,20 @@ def test_runs_differ_by_rounding_alone_however_waves_are_bounded(eights, monkeyp
     def trained(longest_s):
         monkeypatch.setattr(planning, "LONGEST_S", longest_s)
         monkeypatch.setattr(planning, "LONGEST_ALONE", 1.0)
-        waves = planning.plan_runs(eights, specs, machine=machine).waves
-        outcomes = {}
-        for wave in waves:
-            found = train_wave(eights, [specs[index] for index in wave.members], machine)
-            outcomes |= {index: each.outcome for index, each in zip(wave.members, found, strict=True)}
-        return [len(wave.members) for wave in waves], [outcomes[index] for index in range(len(specs))]
+        groups = planning.plan_runs(eights, specs, machine=machine).groups
+        results = {}
+        for group in groups:
+            found = train_together(eights, [specs[index] for index in group.members], machine)
+            results |= {index: each.result for index, each in zip(group.members, found, strict=True)}
+        return [len(group.members) for group in groups], [results[index] for index in range(len(specs))]
 
-    seconds = planning.plan_runs(eights, specs, machine=machine).waves[0].seconds
+    seconds = planning.plan_runs(eights, specs, machine=machine).groups[0].seconds
     (whole, together), (some, apart), (single, alone) = map(trained, (300.0, 0.9 * seconds, 0.0))
     assert whole == [18]
     assert single == [1] * 18
     assert 1 < len(some) < 18
-    for outcomes in (apart, alone):
-        for ours, theirs in zip(outcomes, together, strict=True):
+    for results in (apart, alone):
+        for ours, theirs in zip(results, together, strict=True):
             assert_close(ours, theirs, tolerance)
 
 
@@ -208,19 +208,19 @@ def test_runs_differ_by_rounding_alone_however_waves_are_bounded(eights, monkeyp
 def test_who_survives_equals_the_run_without_halving_and_who_leaves_its_own_run_stopped_there(data):
     specs = searched(rates=(1e-4, 1e-3, 1e-2))
     halving = Halving(first_epochs=1, factor=2, bracket=6, select="loss")
-    whole, halved = train_wave(data, specs, EXACT), train_wave(data, specs, EXACT, halving=halving)
+    whole, halved = train_together(data, specs, EXACT), train_together(data, specs, EXACT, halving=halving)
     lasted = {}
     for spec, with_all, own in zip(specs, whole, halved, strict=True):
-        last = own.outcome.last_epoch
-        lasted.setdefault(own.outcome.ended, set()).add(last)
-        if own.outcome.ended == "epochs":
-            assert_same(own.outcome, with_all.outcome)
+        last = own.result.last_epoch
+        lasted.setdefault(own.result.ended, set()).add(last)
+        if own.result.ended == "epochs":
+            assert_same(own.result, with_all.result)
             continue
-        (stopped,) = train_wave(
+        (stopped,) = train_together(
             data, [spec.model_copy(update={"train": spec.train.model_copy(update={"epochs": last})})], EXACT
         )
-        assert (own.outcome.ended, stopped.outcome.ended) == ("halved", "epochs")
-        assert_same(own.outcome, stopped.outcome)
+        assert (own.result.ended, stopped.result.ended) == ("halved", "epochs")
+        assert_same(own.result, stopped.result)
     assert lasted == {"epochs": {6}, "halved": {1, 2}}
 
 
@@ -237,15 +237,17 @@ def test_configurations_leave_with_all_their_folds_and_seeds(data):
     rates = (1e-5, 1e-2, 1e-3, 1e-4)
     specs = [spec for seed in (0, 1) for rate in rates for spec in in_folds(run(seed=seed, learning_rate=rate))]
     halving = Halving(first_epochs=2, factor=4, bracket=4, select="macro_f1")
-    trained = train_wave(data, specs, CPU, halving=halving)
-    ended = [{trained[index].outcome.ended for index in own} for own in configurations_of(specs)]
+    trained = train_together(data, specs, CPU, halving=halving)
+    ended = [{trained[index].result.ended for index in own} for own in configurations_of(specs)]
     assert sorted(map(sorted, ended)) == [["epochs"], ["halved"], ["halved"], ["halved"]]
-    assert all(each.outcome.last_epoch == 2 for each in trained if each.outcome.ended == "halved")
+    assert all(each.result.last_epoch == 2 for each in trained if each.result.ended == "halved")
 
 
-def standings(*scores):
+def states(*scores):
     return [
-        Standing(None if score is None else {"val_macro_f1": score, "val_loss": -score}, None if score else "diverged")
+        MemberState(
+            None if score is None else {"val_macro_f1": score, "val_loss": -score}, None if score else "diverged"
+        )
         for score in scores
     ]
 
@@ -255,33 +257,33 @@ def configurations(count):
 
 
 def test_a_bracket_keeps_its_best_and_equal_ones_by_position():
-    judge = Halving(first_epochs=2, factor=3, bracket=6, select="macro_f1").judge(configurations(6))
-    assert judge(1, standings(*[0.1] * 6)) == ()
-    assert set(judge(2, standings(0.3, 0.5, 0.4, 0.5, 0.5, 0.1))) == {0, 2, 4, 5}
-    assert judge(3, standings(*[0.1] * 6)) == ()
-    assert set(judge(6, standings(0.9, 0.5, 0.9, 0.6, 0.9, 0.9))) == {1}
-    assert set(judge(18, standings(*[0.1] * 6))) == set()  # the last one goes on
+    stop_rule = Halving(first_epochs=2, factor=3, bracket=6, select="macro_f1").stop_rule(configurations(6))
+    assert stop_rule(1, states(*[0.1] * 6)) == ()
+    assert set(stop_rule(2, states(0.3, 0.5, 0.4, 0.5, 0.5, 0.1))) == {0, 2, 4, 5}
+    assert stop_rule(3, states(*[0.1] * 6)) == ()
+    assert set(stop_rule(6, states(0.9, 0.5, 0.9, 0.6, 0.9, 0.9))) == {1}
+    assert set(stop_rule(18, states(*[0.1] * 6))) == set()  # the last one goes on
 
 
 def test_loss_is_better_the_smaller():
-    judge = Halving(first_epochs=1, factor=2, bracket=2, select="loss").judge(configurations(2))
-    assert set(judge(1, standings(-0.3, -0.2))) == {0}
+    stop_rule = Halving(first_epochs=1, factor=2, bracket=2, select="loss").stop_rule(configurations(2))
+    assert set(stop_rule(1, states(-0.3, -0.2))) == {0}
 
 
 def test_a_configuration_of_which_a_member_diverged_comes_last():
-    judge = Halving(first_epochs=1, factor=2, bracket=4, select="macro_f1").judge(configurations(4))
-    assert set(judge(1, standings(None, 0.1, 0.2, None))) == {0, 3}
+    stop_rule = Halving(first_epochs=1, factor=2, bracket=4, select="macro_f1").stop_rule(configurations(4))
+    assert set(stop_rule(1, states(None, 0.1, 0.2, None))) == {0, 3}
 
 
 def test_configurations_are_compared_by_their_mean():
     specs = [run(learning_rate=rate, seed=seed) for rate in (1e-2, 1e-3) for seed in (0, 1)]
-    judge = Halving(first_epochs=1, factor=2, bracket=2, select="macro_f1").judge(specs)
-    assert set(judge(1, standings(0.9, 0.1, 0.6, 0.6))) == {0, 1}
+    stop_rule = Halving(first_epochs=1, factor=2, bracket=2, select="macro_f1").stop_rule(specs)
+    assert set(stop_rule(1, states(0.9, 0.1, 0.6, 0.6))) == {0, 1}
 
 
 def test_brackets_are_compared_each_for_itself():
-    judge = Halving(first_epochs=1, factor=2, bracket=2, select="macro_f1").judge(configurations(5))
-    assert set(judge(1, standings(0.9, 0.8, 0.1, 0.2, 0.05))) == {1, 2}
+    stop_rule = Halving(first_epochs=1, factor=2, bracket=2, select="macro_f1").stop_rule(configurations(5))
+    assert set(stop_rule(1, states(0.9, 0.8, 0.1, 0.2, 0.05))) == {1, 2}
 
 
 def test_names_folds_and_seeds_make_no_other_configuration():

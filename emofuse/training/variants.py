@@ -1,6 +1,6 @@
 """The streams of a cache as heads see them: held in memory, or read block by block where they do not fit.
 
-A *column* is one stream in one variant: LBP with 128 bins and with 256 are two columns of the stream `lbp`. Every
+A *variant* is one stream in one variant: LBP with 128 bins and with 256 are two variants of the stream `lbp`. Every
 stored stream is read once and every variant derived once, whatever the number of runs that see it.
 """
 
@@ -21,15 +21,15 @@ from emofuse.features import (
     Choice,
     Scaling,
     cached_streams,
+    chosen_variant,
     derive,
     derived_shape,
     feature_axis,
     feature_rows,
     fixed_columns,
-    variant,
     vector_rows,
 )
-from emofuse.heads.lanes import variant_of
+from emofuse.heads.members import variant_of
 from emofuse.progress import step
 from emofuse.specs import FeaturesSpec
 from emofuse.specs.runs import variant_problems
@@ -43,7 +43,7 @@ _ITEM_BYTES = np.dtype(np.float32).itemsize
 
 
 @dataclass(frozen=True)
-class Column:
+class FeatureVariant:
     """What heads see of one stream.
 
     Attributes:
@@ -71,12 +71,12 @@ class Column:
         return variant_of(self.stream, *(value for _, value in self.choice)) if self.choice else self.stream
 
 
-_Held = Column | tuple[Column, int] | str
-"""What is held in memory: a column, so many views of one, or a stream as stored."""
+_Held = FeatureVariant | tuple[FeatureVariant, int] | str
+"""What is held in memory: a variant, so many views of one, or a stream as stored."""
 
 
-class Columns:
-    """All columns of a cache.
+class CachedFeatures:
+    """All variants of a cache.
 
     Args:
         cache: only its streams are kept, no label.
@@ -94,8 +94,8 @@ class Columns:
         self._unreadable: dict[frozenset[str], npt.NDArray[np.bool_]] = {}
         self._steps: dict[tuple[str, int], npt.NDArray[np.bool_]] = {}
 
-    def of(self, spec: FeaturesSpec) -> tuple[Column, ...]:
-        """The columns that a run sees, in the order of its streams.
+    def of(self, spec: FeaturesSpec) -> tuple[FeatureVariant, ...]:
+        """The variants that a run sees, in the order of its streams.
 
         Raises:
             SpecError: streams that are not in the cache, or variants that they do not have.
@@ -106,9 +106,9 @@ class Columns:
             raise SpecError(str(self._where), problems)
         found = []
         for name, stream in streams.items():
-            choice = variant(stream.kind, name, spec)
+            choice = chosen_variant(stream.kind, name, spec)
             shape = derived_shape(stream.kind, stream.shape, choice)
-            found.append(Column(name, stream.kind, choice, shape, stream.is_sequence))
+            found.append(FeatureVariant(name, stream.kind, choice, shape, stream.is_sequence))
         return tuple(found)
 
     @property
@@ -127,39 +127,39 @@ class Columns:
         for start in range(0, self.rows, step):
             yield slice(start, min(start + step, self.rows))
 
-    def digest(self, column: Column) -> str:
+    def digest(self, variant: FeatureVariant) -> str:
         """Of the stored stream."""
-        return self._streams[column.stream].digest
+        return self._streams[variant.stream].digest
 
-    def status(self, column: Column) -> npt.NDArray[np.uint8]:
+    def status(self, variant: FeatureVariant) -> npt.NDArray[np.uint8]:
         """(N,) uint8 of `Status`.
 
         Raises:
             IncompleteCacheError: blocks of the stream have not been computed yet.
         """
-        if column.stream not in self._status:
-            stream = self._streams[column.stream]
+        if variant.stream not in self._status:
+            stream = self._streams[variant.stream]
             stream.check_complete()
-            self._status[column.stream] = stream.status[:, 0]
-        return self._status[column.stream]
+            self._status[variant.stream] = stream.status[:, 0]
+        return self._status[variant.stream]
 
-    def valid(self, column: Column) -> npt.NDArray[np.bool_]:
+    def valid(self, variant: FeatureVariant) -> npt.NDArray[np.bool_]:
         """(N,) bool: whether the row has the stream."""
-        valid: npt.NDArray[np.bool_] = self.status(column) == Status.OK
+        valid: npt.NDArray[np.bool_] = self.status(variant) == Status.OK
         return valid
 
-    def steps(self, column: Column, views: int = 1) -> npt.NDArray[np.bool_] | None:
+    def steps(self, variant: FeatureVariant, views: int = 1) -> npt.NDArray[np.bool_] | None:
         """(V x N, T) bool of a sequence, view after view: whether the step is there; None for other streams.
 
         Raises:
             IncompleteCacheError: blocks of a view have not been computed yet.
             CacheError: a chunk is damaged.
         """
-        if not column.is_sequence:
+        if not variant.is_sequence:
             return None
-        key = (column.stream, views)
+        key = (variant.stream, views)
         if key not in self._steps:
-            masks = [self._streams[column.stream].read_mask(view) for view in range(views)]
+            masks = [self._streams[variant.stream].read_mask(view) for view in range(views)]
             self._steps[key] = np.concatenate([mask for mask in masks if mask is not None]) == Step.OK
         return self._steps[key]
 
@@ -176,13 +176,13 @@ class Columns:
             self._unreadable[from_pictures] = found
         return self._unreadable[from_pictures]
 
-    def augment(self, column: Column) -> Mapping[str, Any] | None:
+    def augment(self, variant: FeatureVariant) -> Mapping[str, Any] | None:
         """How the augmented views of the stored stream were drawn, plain JSON; None without any."""
-        return self._streams[column.stream].layout.augment
+        return self._streams[variant.stream].layout.augment
 
-    def nbytes(self, columns: Sequence[Column], views: int = 1) -> int:
-        """Bytes of these columns in memory."""
-        return views * self.rows * sum(column.dim for column in columns) * _ITEM_BYTES
+    def nbytes(self, variants: Sequence[FeatureVariant], views: int = 1) -> int:
+        """Bytes of these variants in memory."""
+        return views * self.rows * sum(variant.dim for variant in variants) * _ITEM_BYTES
 
     def window(self, memory_bytes: int) -> Window:
         """How far rows are shuffled when they are streamed: as far as all streams of the cache together allow.
@@ -197,7 +197,7 @@ class Columns:
         reading = 2 * block_rows * max(dims) * _ITEM_BYTES  # as stored and as derived
         return widest_window(block_rows, sum(dims), memory_bytes, _ITEM_BYTES, reading)
 
-    def every_view(self, column: Column, views: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    def every_view(self, variant: FeatureVariant, views: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         """The first so many views, one after the other: features (V x N, *shape) float32, valid (V x N,).
 
         Raises:
@@ -205,108 +205,108 @@ class Columns:
             CacheError: a chunk is damaged.
         """
         if views == 1:
-            return self.whole(column), self.valid(column)
-        stream, key = self._streams[column.stream], (column, views)
+            return self.whole(variant), self.valid(variant)
+        stream, key = self._streams[variant.stream], (variant, views)
         stream.check_complete(views)
         if key not in self._held:
             stored = (stream.read(view, np.float32)[0] for view in range(views))
-            with step(f"reading features of {column.stream}"):
-                self._keep(key, np.concatenate([derive(column.kind, of_view, column.choice) for of_view in stored]))
+            with step(f"reading features of {variant.stream}"):
+                self._keep(key, np.concatenate([derive(variant.kind, of_view, variant.choice) for of_view in stored]))
         self._held.move_to_end(key)
         return self._held[key], stream.status[:, :views].T.ravel() == Status.OK
 
-    def whole(self, column: Column) -> npt.NDArray[np.float32]:
+    def whole(self, variant: FeatureVariant) -> npt.NDArray[np.float32]:
         """(N, *shape) float32; zeros where the row has not the stream.
 
         Raises:
             IncompleteCacheError: blocks of the stream have not been computed yet.
             CacheError: a chunk is damaged.
         """
-        if column in self._held:
-            self._held.move_to_end(column)
-            return self._held[column]
-        return self._keep(column, derive(column.kind, self._stored(column), column.choice))
+        if variant in self._held:
+            self._held.move_to_end(variant)
+            return self._held[variant]
+        return self._keep(variant, derive(variant.kind, self._stored(variant), variant.choice))
 
-    def block(self, column: Column, block: int) -> npt.NDArray[np.float32]:
+    def block(self, variant: FeatureVariant, block: int) -> npt.NDArray[np.float32]:
         """(n, *shape) float32: the rows of one block.
 
         Raises:
             CacheError: the chunk is damaged.
         """
-        if column in self._held:
-            return self._held[column][self._layout.block_slice(block)]
-        return derive(column.kind, self._streams[column.stream].read_block(block, 0, np.float32), column.choice)
+        if variant in self._held:
+            return self._held[variant][self._layout.block_slice(block)]
+        return derive(variant.kind, self._streams[variant.stream].read_block(block, 0, np.float32), variant.choice)
 
-    def blocks(self, columns: Sequence[Column]) -> Blocks:
-        """These columns block by block, by their names. What is in memory is dropped: the windows need it.
+    def blocks(self, variants: Sequence[FeatureVariant]) -> Blocks:
+        """These variants block by block, by their names. What is in memory is dropped: the windows need it.
 
         Raises:
             IncompleteCacheError: blocks of a stream have not been computed yet.
         """
         self._held.clear()
-        named = {column.name: column for column in columns}
-        for column in columns:
-            self.status(column)
+        named = {variant.name: variant for variant in variants}
+        for variant in variants:
+            self.status(variant)
         return Blocks(
             read=lambda name, block: self.block(named[name], block),
             block_rows=self._layout.block_rows,
-            dims={name: column.shape for name, column in named.items()},
+            dims={name: variant.shape for name, variant in named.items()},
         )
 
-    def take(self, column: Column, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def take(self, variant: FeatureVariant, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """(n, *shape) float32 of these rows, ascending."""
-        if column in self._held:
-            return self._held[column][rows]
+        if variant in self._held:
+            return self._held[variant][rows]
         of_rows = rows // self._layout.block_rows
         parts = [
-            self.block(column, block)[rows[of_rows == block] - self._layout.block_slice(block).start]
+            self.block(variant, block)[rows[of_rows == block] - self._layout.block_slice(block).start]
             for block in np.unique(of_rows).tolist()
         ]
-        return np.concatenate(parts) if parts else np.empty((0, *column.shape), np.float32)
+        return np.concatenate(parts) if parts else np.empty((0, *variant.shape), np.float32)
 
-    def fit(self, column: Column, sets: Sequence[npt.NDArray[np.int64]], *, robust: bool) -> list[Scaling]:
-        """The scaling of a column on each of these sets of rows, from memory or block by block: the same bits.
+    def fit(self, variant: FeatureVariant, sets: Sequence[npt.NDArray[np.int64]], *, robust: bool) -> list[Scaling]:
+        """The scaling of a variant on each of these sets of rows, from memory or block by block: the same bits.
 
         Args:
-            column: which.
+            variant: which.
             sets: each (n,) int64, training rows of a fold that have the stream.
-            robust: median and MAD in place of mean and deviation, for a narrow column: it passes through memory whole.
+            robust: median and MAD in place of mean and deviation, for a narrow variant: it passes through memory whole.
         """
-        self.status(column)
-        steps = self.steps(column)
+        self.status(variant)
+        steps = self.steps(variant)
         # A stream of too few rows is not fitted, whatever the number of its steps or positions.
-        enough = [rows if len(rows) >= LEAST_ROWS else rows[:0] for rows in sets] if len(column.shape) > 1 else sets
-        vectors = [vector_rows(rows, column.shape, steps) for rows in enough]
+        enough = [rows if len(rows) >= LEAST_ROWS else rows[:0] for rows in sets] if len(variant.shape) > 1 else sets
+        vectors = [vector_rows(rows, variant.shape, steps) for rows in enough]
         if not robust:
-            return Scaling.fit_many(lambda: self._pass(column), vectors, fixed_columns(column.kind))
-        features = feature_rows(self.take(column, np.arange(self.rows)))
+            return Scaling.fit_many(lambda: self._pass(variant), vectors, fixed_columns(variant.kind))
+        features = feature_rows(self.take(variant, np.arange(self.rows)))
         return [Scaling.fit(features, rows, robust=True) for rows in vectors]
 
-    def mean(self, column: Column, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    def mean(self, variant: FeatureVariant, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """(D,) the mean vector of these rows, over the steps that are there."""
-        steps = self.steps(column)
-        taken = feature_rows(self.take(column, rows))
-        used = vector_rows(np.arange(len(rows)), column.shape, None if steps is None else steps[rows])
+        steps = self.steps(variant)
+        taken = feature_rows(self.take(variant, rows))
+        used = vector_rows(np.arange(len(rows)), variant.shape, None if steps is None else steps[rows])
         mean: npt.NDArray[np.float64] = taken[used].mean(axis=0, dtype=np.float64)
         return mean
 
-    def _pass(self, column: Column) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    def _pass(self, variant: FeatureVariant) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """The vectors of one block after another, with the number of the first: see `feature_rows`."""
-        vectors_a_row = column.dim // column.shape[feature_axis(column.shape)]
+        vectors_a_row = variant.dim // variant.shape[feature_axis(variant.shape)]
         total = self._layout.blocks
-        with step(f"standardising {column.stream}", total, "blocks") as advance:
+        with step(f"standardising {variant.stream}", total, "blocks") as advance:
             for block in range(total):
-                yield self._layout.block_slice(block).start * vectors_a_row, feature_rows(self.block(column, block))
+                yield self._layout.block_slice(block).start * vectors_a_row, feature_rows(self.block(variant, block))
                 advance(block + 1, total)
 
-    def _stored(self, column: Column) -> npt.NDArray[Any]:
+    def _stored(self, variant: FeatureVariant) -> npt.NDArray[Any]:
         """(N, *shape) of the stream. Kept for kinds with variants, which are narrow, so that it is read once."""
-        if column.stream in self._held:
-            return self._held[column.stream]
-        self.status(column)
-        with step(f"reading features of {column.stream}"):
-            stored, _ = self._streams[column.stream].read(0, np.float32)
-        return stored if not column.choice else self._keep(column.stream, stored)
+        if variant.stream in self._held:
+            return self._held[variant.stream]
+        self.status(variant)
+        with step(f"reading features of {variant.stream}"):
+            stored, _ = self._streams[variant.stream].read(0, np.float32)
+        return stored if not variant.choice else self._keep(variant.stream, stored)
 
     def _keep(self, key: _Held, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         self._held[key] = array

@@ -1,4 +1,4 @@
-"""Searched runs and the waves that they train in: identified, planned, trained on what may be seen, turned into rows.
+"""Searched runs and the groups that they train in: identified, planned, trained on what may be seen, turned into rows.
 
 Everything here works on `TrainingData`, which holds no test label.
 """
@@ -21,9 +21,9 @@ from emofuse.sweep.store import RunRow
 from emofuse.training.data import TrainingData
 from emofuse.training.halving import Halving
 from emofuse.training.machine import Machine
-from emofuse.training.planning import Plan, Wave, plan_runs
+from emofuse.training.planning import HeadGroup, Plan, plan_runs
 from emofuse.training.rates import Rates
-from emofuse.training.wave import Trained, train_wave, wave_key
+from emofuse.training.together import Trained, group_key, train_together
 
 OnRows = Callable[[int, float], None]
 """Is given, after each epoch, how many rows heads have learned from in it, and its share of the estimated seconds."""
@@ -46,7 +46,7 @@ class SearchedRun:
 
 
 @dataclass(frozen=True)
-class SearchedWave:
+class SearchGroup:
     """Runs that train at the same time and whose rows are written at once.
 
     Attributes:
@@ -66,8 +66,8 @@ class SearchedWave:
         """Of its runs."""
         return frozenset(run.digest for run in self.runs)
 
-    def only(self, digests: frozenset[str]) -> SearchedWave:
-        """The same wave with these of its runs; a bracket that one of them belongs to stays whole."""
+    def only(self, digests: frozenset[str]) -> SearchGroup:
+        """The same group with these of its runs; a bracket that one of them belongs to stays whole."""
         if self.halving is None:
             kept = [run for run in self.runs if run.digest in digests]
         else:
@@ -76,7 +76,7 @@ class SearchedWave:
             wanted = [own for own in members if any(self.runs[index].digest in digests for index in own)]
             kept = [self.runs[index] for index in sorted(index for own in wanted for index in own)]
         seconds = self.seconds * len(kept) / len(self.runs)
-        return SearchedWave(tuple(kept), self.sweep, self.halving, seconds)
+        return SearchGroup(tuple(kept), self.sweep, self.halving, seconds)
 
 
 def searched_runs(data: TrainingData, configurations: Sequence[Configuration], spec: SweepSpec) -> list[SearchedRun]:
@@ -95,7 +95,7 @@ def searched_runs(data: TrainingData, configurations: Sequence[Configuration], s
         return runs
     groups: dict[str, list[int]] = {}
     for index, run in enumerate(runs):
-        groups.setdefault(wave_key(data, run.spec), []).append(index)
+        groups.setdefault(group_key(data, run.spec), []).append(index)
     for group in groups.values():
         for bracket in halving.brackets([runs[index].spec for index in group]):
             members = [group[place] for own in bracket for place in own]
@@ -129,11 +129,11 @@ def plan_search(
     return plan_runs(data, [run.spec for run in runs], machine=machine, rates=rates, halving=halving_of(spec))
 
 
-def planned_waves(plan: Plan, runs: Sequence[SearchedRun], spec: SweepSpec) -> list[SearchedWave]:
-    """The waves of a plan of these runs."""
+def planned_groups(plan: Plan, runs: Sequence[SearchedRun], spec: SweepSpec) -> list[SearchGroup]:
+    """The groups of a plan of these runs."""
     return [
-        SearchedWave(tuple(runs[index] for index in wave.members), spec.name, halving_of(spec), wave.seconds)
-        for wave in plan.waves
+        SearchGroup(tuple(runs[index] for index in group.members), spec.name, halving_of(spec), group.seconds)
+        for group in plan.groups
     ]
 
 
@@ -145,50 +145,50 @@ def only_missing(plan: Plan, runs: Sequence[SearchedRun], there: Collection[str]
         runs: of one batch of the search.
         there: digests that have a row.
     """
-    groups: dict[str, tuple[Wave, ...]] = {}
-    for title, waves in plan.groups.items():
+    structures: dict[str, tuple[HeadGroup, ...]] = {}
+    for title, groups in plan.structures.items():
         left = []
-        for wave in waves:
-            members = tuple(index for index in wave.members if runs[index].digest not in there)
-            share = len(members) / len(wave.members)
+        for group in groups:
+            members = tuple(index for index in group.members if runs[index].digest not in there)
+            share = len(members) / len(group.members)
             if members:
-                parameters = round(wave.parameters * share)
-                left.append(replace(wave, members=members, parameters=parameters, seconds=wave.seconds * share))
+                parameters = round(group.parameters * share)
+                left.append(replace(group, members=members, parameters=parameters, seconds=group.seconds * share))
         if left:
-            groups[title] = tuple(left)
-    return replace(plan, groups=groups)
+            structures[title] = tuple(left)
+    return replace(plan, structures=structures)
 
 
 def train_rows(
-    data: TrainingData, wave: SearchedWave, machine: Machine, *, on_rows: OnRows | None = None
+    data: TrainingData, group: SearchGroup, machine: Machine, *, on_rows: OnRows | None = None
 ) -> list[RunRow]:
-    """Trains a wave and gives its rows.
+    """Trains a group and gives its rows.
 
     Args:
         data: of the runs' split.
-        wave: its runs.
+        group: its runs.
         machine: where and how precisely.
         on_rows: follows it.
 
     Raises:
-        EmofuseError: whatever `train_wave` raises.
+        EmofuseError: whatever `train_together` raises.
     """
-    specs = [run.spec for run in wave.runs]
+    specs = [run.spec for run in group.runs]
     learned = [len(data.folds(spec)[spec.fold.index if spec.fold else 0].train) for spec in specs]
-    epochs = wave.halving.expected_epochs(specs) if wave.halving else [spec.train.epochs for spec in specs]
+    epochs = group.halving.expected_epochs(specs) if group.halving else [spec.train.epochs for spec in specs]
     in_all = sum(count * rows for count, rows in zip(epochs, learned, strict=True))
 
     def tell(_: int, entries: Mapping[int, Mapping[str, Any]]) -> None:
         if on_rows is not None:
             rows = sum(learned[index] for index in entries)
-            on_rows(rows, wave.seconds * rows / in_all)
+            on_rows(rows, group.seconds * rows / in_all)
 
-    trained = train_wave(data, specs, machine, halving=wave.halving, on_epoch=tell)
+    trained = train_together(data, specs, machine, halving=group.halving, on_epoch=tell)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     device = device_name(machine.device)
     return [
-        _row(run, each, sweep=wave.sweep, device=device, created=created)
-        for run, each in zip(wave.runs, trained, strict=True)
+        _row(run, each, sweep=group.sweep, device=device, created=created)
+        for run, each in zip(group.runs, trained, strict=True)
     ]
 
 
@@ -208,8 +208,8 @@ def versions() -> dict[str, str]:
 
 
 def _row(run: SearchedRun, trained: Trained, *, sweep: str, device: str, created: str) -> RunRow:
-    outcome = trained.outcome
-    best = outcome.history[outcome.best_epoch - 1] if outcome.best_epoch else {}
+    result = trained.result
+    best = result.history[result.best_epoch - 1] if result.best_epoch else {}
     return RunRow(
         digest=run.digest,
         configuration=run.configuration.key,
@@ -221,12 +221,12 @@ def _row(run: SearchedRun, trained: Trained, *, sweep: str, device: str, created
         val_macro_f1=best.get("val_macro_f1"),
         val_accuracy=best.get("val_accuracy"),
         val_loss=best.get("val_loss"),
-        best_epoch=outcome.best_epoch,
-        last_epoch=outcome.last_epoch,
-        ended=outcome.ended,
+        best_epoch=result.best_epoch,
+        last_epoch=result.last_epoch,
+        ended=result.ended,
         parameters=trained.parameters,
         seconds=trained.seconds,
-        history=tuple(dict(entry) for entry in outcome.history),
+        history=tuple(dict(entry) for entry in result.history),
         sweep=sweep,
         device=device,
         created=created,

@@ -17,31 +17,31 @@ from emofuse.training.engine import OnEpoch, train_group
 from emofuse.training.exact import is_exact, solve_group
 from emofuse.training.halving import Halving
 from emofuse.training.machine import Machine
-from emofuse.training.members import Outcome, group_key
+from emofuse.training.members import MemberResult, structure_key
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One run of a wave, trained.
+    """One run of a group, trained.
 
     Attributes:
         spec: of the run.
         digest: see `TrainingData.digest`.
-        outcome: weights under the names of a head on its own, history, best epoch, why it ended.
+        result: weights under the names of a head on its own, history, best epoch, why it ended.
         scaling: stream -> its standardisation, fitted on the run's training rows.
         parameters: trainable ones.
-        seconds: its share of the wave's wall time, by epochs.
+        seconds: its share of the group's wall time, by epochs.
     """
 
     spec: RunSpec
     digest: str
-    outcome: Outcome
+    result: MemberResult
     scaling: Mapping[str, Scaling]
     parameters: int
     seconds: float
 
 
-def train_wave(
+def train_together(
     data: TrainingData,
     specs: Sequence[RunSpec],
     machine: Machine,
@@ -49,13 +49,13 @@ def train_wave(
     halving: Halving | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[Trained]:
-    """Trains runs that share head, batches and folds (`wave_key`), all at once.
+    """Trains runs that share head, batches and folds (`group_key`), all at once.
 
-    That a run diverges is no error here: its outcome says so.
+    That a run diverges is no error here: its result says so.
 
     Args:
         data: of the runs' split.
-        specs: of a wave of `plan_runs`; with `halving`, whole brackets.
+        specs: of a group of `plan_runs`; with `halving`, whole brackets.
         machine: where and how precisely.
         halving: lets the worst configurations of each bracket leave before their end.
         on_epoch: is given the epoch and {index into `specs`: the entry that its history got}.
@@ -76,35 +76,35 @@ def train_wave(
     members = [data.member(spec) for spec in specs]
     started = time.perf_counter()
     if is_exact(specs[0].head):
-        outcomes = solve_group(table, folds, members, machine, on_epoch=on_epoch)
+        results = solve_group(table, folds, members, machine, on_epoch=on_epoch)
     else:
-        judge = halving.judge(specs) if halving else None
+        stop_rule = halving.stop_rule(specs) if halving else None
         window = data.window(specs[0])
-        outcomes = train_group(table, folds, members, machine, window=window, on_epoch=on_epoch, judge=judge)
+        results = train_group(table, folds, members, machine, window=window, on_epoch=on_epoch, stop_rule=stop_rule)
     seconds = time.perf_counter() - started
-    epochs = sum(outcome.last_epoch for outcome in outcomes)
+    epochs = sum(result.last_epoch for result in results)
     return [
         Trained(
             spec=spec,
             digest=data.digest(spec),
-            outcome=outcome,
+            result=result,
             scaling=data.scaling(spec),
-            parameters=_parameters(data, spec, outcome),
-            seconds=seconds * outcome.last_epoch / epochs,
+            parameters=_parameters(data, spec, result),
+            seconds=seconds * result.last_epoch / epochs,
         )
-        for spec, outcome in zip(specs, outcomes, strict=True)
+        for spec, result in zip(specs, results, strict=True)
     ]
 
 
-def wave_key(data: TrainingData, spec: RunSpec) -> str:
-    """What runs must share to train in one wave: shapes and batches, folds, baseline, and whether they are streamed.
+def group_key(data: TrainingData, spec: RunSpec) -> str:
+    """What runs must share to train in one group: shapes and batches, folds, baseline, and whether they are streamed.
 
-    Streams, LBP bins, action units and all that `group_key` leaves open may differ.
+    Streams, LBP bins, action units and all that `structure_key` leaves open may differ.
     """
     window = data.window(spec)
     return canonical_json(
         {
-            "group": group_key(data.member(spec)),
+            "group": structure_key(data.member(spec)),
             "folds": [spec.fold.count, spec.fold.seed] if spec.fold else None,
             "rows_left_out": data.partition(spec)[1],
             "neutral_label": spec.features.neutral_label,
@@ -115,27 +115,27 @@ def wave_key(data: TrainingData, spec: RunSpec) -> str:
 
 def parameters_of(data: TrainingData, spec: RunSpec) -> int:
     """Trainable parameters of a run's head."""
-    dims = tuple(column.shape for column in data.columns.of(spec.features))
+    dims = tuple(variant.shape for variant in data.features.of(spec.features))
     return count_parameters(spec.head, dims, len(data.classes))
 
 
-def _parameters(data: TrainingData, spec: RunSpec, outcome: Outcome) -> int:
+def _parameters(data: TrainingData, spec: RunSpec, result: MemberResult) -> int:
     """Of a kernel head, coefficients and biases: how many support rows it has is known when it is solved."""
     if isinstance(spec.head, KernelRidgeHeadSpec):
-        return sum(int(np.size(outcome.weights[name])) for name in ("coefficients", "bias"))
+        return sum(int(np.size(result.weights[name])) for name in ("coefficients", "bias"))
     return parameters_of(data, spec)
 
 
 def check_together(data: TrainingData, specs: Sequence[RunSpec]) -> None:
-    """Raises unless these runs can be one wave.
+    """Raises unless these runs can be one group.
 
     Raises:
         TrainingError: they share not what they must.
     """
-    first = wave_key(data, specs[0])
-    other = next((spec for spec in specs if wave_key(data, spec) != first), None)
+    first = group_key(data, specs[0])
+    other = next((spec for spec in specs if group_key(data, spec) != first), None)
     if other is not None:
         raise TrainingError(
-            f"runs {specs[0].name!r} and {other.name!r} cannot train in one wave: they differ in head sizes, batches, "
+            f"runs {specs[0].name!r} and {other.name!r} cannot train in one group: they differ in head sizes, batches, "
             "folds, neutral label or in whether their features fit the memory. Plan them first: plan_runs"
         )

@@ -1,7 +1,7 @@
 """K heads side by side: which of them have which layer, and how their weights lie in memory.
 
-A group of K heads is one module. Every parameter has a first axis of lanes, one lane a head, so that a layer of all
-heads is one batched operation. A layer that belongs to a stream has lanes only for the heads that have the stream: a
+A group of K heads is one module. Every parameter has a first axis of members, one member a head, so that a layer of all
+heads is one batched operation. A layer that belongs to a stream has members only for the heads that have the stream: a
 head without it holds no weight of it, computes nothing for it and gets no gradient from it, exactly as the smaller head
 trained alone. One head is a group of one.
 
@@ -23,13 +23,13 @@ _VARIANT = "@"  # no name of a stream has one
 
 
 @dataclass(frozen=True)
-class Lane:
+class HeadMember:
     """What the layers need to know of one head.
 
     Attributes:
         streams: that it sees, each in one variant at most.
         seed: of its initial weights and its dropout.
-        fold: index of the fold whose rows it sees; lanes of one fold stand together.
+        fold: index of the fold whose rows it sees; members of one fold stand together.
         dropout: share of hidden values zeroed in training.
     """
 
@@ -40,7 +40,7 @@ class Lane:
 
 
 @dataclass(frozen=True)
-class Batch:
+class HeadBatch:
     """Rows as heads see them, for each of F folds its own: other rows of the table, or other standardisation.
 
     Attributes:
@@ -54,87 +54,87 @@ class Batch:
     valid: Mapping[str, Tensor]
     steps: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def rows(self, rows: slice) -> Batch:
+    def rows(self, rows: slice) -> HeadBatch:
         """Some of its rows."""
         parts = (self.features, self.valid, self.steps)
-        return Batch(*({name: tensor[:, rows] for name, tensor in part.items()} for part in parts))
+        return HeadBatch(*({name: tensor[:, rows] for name, tensor in part.items()} for part in parts))
 
 
-class Lanes(nn.Module):
-    """The lanes of one layer: all K heads of a group, or those that have a stream. Has no weights of its own."""
+class Members(nn.Module):
+    """The members of one layer: all K heads of a group, or those that have a stream. Has no weights of its own."""
 
     positions: Tensor
     folds: Tensor
 
-    def __init__(self, group: Sequence[Lane], stream: str | None = None) -> None:
+    def __init__(self, group: Sequence[HeadMember], stream: str | None = None) -> None:
         super().__init__()
-        own = [k for k, lane in enumerate(group) if stream is None or stream in lane.streams]
+        own = [k for k, member in enumerate(group) if stream is None or stream in member.streams]
         self._set([group[k] for k in own], own, len(group))
 
-    def _set(self, lanes: Sequence[Lane], own: Sequence[int], total: int) -> None:
-        folds = [lane.fold for lane in lanes]
+    def _set(self, members: Sequence[HeadMember], own: Sequence[int], total: int) -> None:
+        folds = [member.fold for member in members]
         if folds != sorted(folds):
-            raise ValueError(f"lanes must be ordered by fold, got folds {folds}")
-        self.group = tuple(lanes)
+            raise ValueError(f"members must be ordered by fold, got folds {folds}")
+        self.group = tuple(members)
         self.own = tuple(own)
         self.complete = len(own) == total
         self.per_fold = tuple(folds.count(fold) for fold in range(max(folds, default=-1) + 1))
         self.register_buffer("positions", torch.tensor(own, dtype=torch.int64), persistent=False)
         self.register_buffer("folds", torch.tensor(folds, dtype=torch.int64), persistent=False)
 
-    def rows_of(self, lanes: Sequence[int]) -> list[int]:
-        """Where these of the K lanes stand in tensors of this layer; those that do not have it are left out."""
-        place = {lane: row for row, lane in enumerate(self.own)}
-        return [place[lane] for lane in lanes if lane in place]
+    def rows_of(self, members: Sequence[int]) -> list[int]:
+        """Where these of the K members stand in tensors of this layer; those that do not have it are left out."""
+        place = {member: row for row, member in enumerate(self.own)}
+        return [place[member] for member in members if member in place]
 
-    def shrink(self, lanes: Sequence[int]) -> None:
-        """Forgets all but these of the K lanes, which are counted anew from 0."""
-        rows, device = self.rows_of(lanes), self.positions.device
-        own = [new for new, old in enumerate(lanes) if old in self.own]
-        self._set([self.group[row] for row in rows], own, len(lanes))
+    def shrink(self, members: Sequence[int]) -> None:
+        """Forgets all but these of the K members, which are counted anew from 0."""
+        rows, device = self.rows_of(members), self.positions.device
+        own = [new for new, old in enumerate(members) if old in self.own]
+        self._set([self.group[row] for row in rows], own, len(members))
         self.to(device)
 
     def __len__(self) -> int:
         return len(self.own)
 
     def of_folds(self, values: Tensor) -> Tensor:
-        """(n, ...) of (F, ...): each lane's fold's."""
+        """(n, ...) of (F, ...): each member's fold's."""
         return values.index_select(0, self.folds)
 
     def pick(self, values: Tensor) -> Tensor:
-        """(n, ...) of (K, ...): the values of these lanes."""
+        """(n, ...) of (K, ...): the values of these members."""
         return values if self.complete else values.index_select(0, self.positions)
 
     def add(self, total: Tensor, part: Tensor) -> Tensor:
-        """(K, ...): `total` (K, ...) plus `part` (n, ...) in these lanes."""
+        """(K, ...): `total` (K, ...) plus `part` (n, ...) in these members."""
         part = part.to(total.dtype)
         return total + part if self.complete else total.index_add(0, self.positions, part)
 
 
-def owners(head: nn.Module) -> dict[str, Lanes]:
-    """Name of every parameter and saved buffer -> the lanes of its first axis."""
+def owners(head: nn.Module) -> dict[str, Members]:
+    """Name of every parameter and saved buffer -> the members of its first axis."""
     found = {}
     for path, layer in head.named_modules():
         tensors = [name for name, _ in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False))]
-        lanes = getattr(layer, "lanes", None)
-        if isinstance(lanes, Lanes):
-            found.update({f"{path}.{name}" if path else name: lanes for name in tensors})
+        members = getattr(layer, "members", None)
+        if isinstance(members, Members):
+            found.update({f"{path}.{name}" if path else name: members for name in tensors})
     return {name: found[name] for name in head.state_dict()}
 
 
 @torch.no_grad()
-def shrink(head: nn.Module, lanes: Sequence[int]) -> None:
-    """Leaves a head with these of its lanes alone, in place, one tensor after another: memory for one of them is asked.
+def shrink(head: nn.Module, members: Sequence[int]) -> None:
+    """Reduce a head to these of its members, in place, one tensor after another: one of them is copied at a time.
 
-    A stream that none of them has stays as layers without lanes.
+    The layers of a stream that no remaining member has stay, without members.
     """
-    found = [(layer, getattr(layer, "lanes", None)) for layer in head.modules()]
-    layers = [(layer, own) for layer, own in found if isinstance(own, Lanes)]
+    found = [(layer, getattr(layer, "members", None)) for layer in head.modules()]
+    layers = [(layer, own) for layer, own in found if isinstance(own, Members)]
     for layer, own in layers:
         for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
-            tensor.data = tensor.data[own.rows_of(lanes)]
+            tensor.data = tensor.data[own.rows_of(members)]
     for own in {id(own): own for _, own in layers}.values():
-        own.shrink(lanes)
+        own.shrink(members)
 
 
 def variant_of(stream: str, *variant: object) -> str:

@@ -86,7 +86,7 @@ def test_a_plan_is_printed_and_nothing_is_trained(cache, sweep_file, tmp_path):
         "A small question: 12 configurations, 24 heads, then at most 3 final runs (3 chosen, "
     )
     assert done.stdout.splitlines()[1] == "0 of 24 heads trained before"
-    assert "24 heads in 2 groups" in done.stdout
+    assert "24 heads in 2 structures" in done.stdout
     assert not (tmp_path / "emofuse-runs").exists()
 
 

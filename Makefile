@@ -21,7 +21,7 @@ setup: $(READY) ## make the virtual environment (about 6 GB, some minutes); noth
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 13); sys.exit(0 if ok else f"emofuse is tested on Python 3.11 and 3.12, {sys.executable} is {sys.version.split()[0]}; call make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fast,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,fast,test]'
 	@touch $(READY)
 
 demo: $(READY) ## generate a dataset, cache six streams, train the paper's five configurations, write a report
@@ -35,7 +35,7 @@ test-latest: $(READY_LATEST) ## run the tests with the newest releases of everyt
 
 $(READY_LATEST): pyproject.toml
 	$(PYTHON) -m venv $(LATEST)
-	$(LATEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --editable '.[fast,test]' 'mediapipe>=1.2'
+	$(LATEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --editable '.[demo,fast,test]' 'mediapipe>=1.2'
 	@touch $(READY_LATEST)
 
 lint: $(READY) ## ruff, mypy and the layers of imports

@@ -1,4 +1,4 @@
-"""What an examination finds: one line each, with what to do."""
+"""The findings of an examination: one line each, with what to do."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ State = Literal["ok", "note", "fault"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """One line of the report.
 
     Attributes:
-        area: under which heading it stands.
-        state: `ok`; `note`: it works, but look; `fault`: something that is needed is missing or broken.
-        what: was found.
-        advice: what to do; "" if nothing, or if `what` says it.
+        area: the heading that the line stands under.
+        state: `ok`; `note` for something that works but deserves a look; `fault` for something that is needed and is
+            missing or broken.
+        what: the text of the line.
+        advice: what the user can do; "" if there is nothing to do, or if `what` says it.
     """
 
     area: str
@@ -26,11 +27,11 @@ class Finding:
     advice: str = ""
 
 
-def guarded(area: str, look: Callable[[], list[Finding]]) -> list[Finding]:
-    """What a look gives, or that it could not be taken: a broken package must not end the examination."""
+def guarded(area: str, examine: Callable[[], list[Finding]]) -> list[Finding]:
+    """Return the findings of a function, or one fault if it raises: a broken package must not end the examination."""
     try:
-        return look()
-    except Exception as error:  # noqa: BLE001 - whatever is broken here is what is to be reported
+        return examine()
+    except Exception as error:  # noqa: BLE001 - any error here is a result of the examination
         text = " ".join(str(error).split())
-        what = f"could not be looked at: {type(error).__name__}: {text}"
-        return [Finding(area, "fault", what, "Mend that, and what is said of packages, then ask again")]
+        what = f"could not be examined: {type(error).__name__}: {text}"
+        return [Finding(area, "fault", what, "Repair that and the packages above, then run the doctor again")]

@@ -1,4 +1,4 @@
-"""Which packages are there, whether they work, and whether emofuse was tested with them."""
+"""The findings on packages: whether they are there and work, and whether emofuse was tested with their versions."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from emofuse.doctor.findings import Finding, State
-from emofuse.doctor.probe import Answer
+from emofuse.doctor.probe import ProbeReply
 
 AREA = "packages"
 
 
 @dataclass(frozen=True)
 class Package:
-    """One that emofuse uses.
+    """A package that emofuse uses.
 
     Attributes:
-        name: of its distribution, as pip knows it.
-        module: that is imported.
-        least: version that emofuse needs.
-        newest: version that its tests have passed with.
-        extra: of emofuse that brings it; "" for one that emofuse always needs.
-        kinds: of streams that need it; () for one that everything needs.
+        name: the name of its distribution, as pip knows it.
+        module: the module that is imported.
+        least: the least version that emofuse needs.
+        newest: the newest version that the tests have passed with.
+        extra: the extra of emofuse that installs it; "" for a package that is always installed.
+        kinds: the kinds of streams and datasets that need it; () if no kind needs it in particular.
         also: other distributions of the same module.
     """
 
@@ -36,9 +36,15 @@ class Package:
     also: tuple[str, ...] = ()
 
     @property
-    def look(self) -> str:
-        """For `probe.ask`."""
+    def probe(self) -> str:
+        """The probe that imports it, for `run_probes`."""
         return f"import {self.module}"
+
+    def is_needed(self, kinds: Sequence[str] | None) -> bool:
+        """Return whether these kinds need the package; None asks for emofuse as a whole, without its extras."""
+        if kinds is not None and self.kinds:
+            return bool(set(kinds) & set(self.kinds))
+        return not self.extra
 
 
 _FACES = ("lbp", "landmarks", "action_units")
@@ -58,7 +64,6 @@ PACKAGES = (
     Package("pydantic", "pydantic", "2.7", "2.14.3"),
     Package("pyyaml", "yaml", "6.0", "6.0.3"),
     Package("safetensors", "safetensors", "0.4.3", "0.8.0"),
-    Package("scikit-image", "skimage", "0.22", "0.26.0"),
     Package("google-crc32c", "google_crc32c", "1.5", "1.9.0"),
     Package("h5py", "h5py", "3.10", "3.16.0"),
     Package("matplotlib", "matplotlib", "3.8", "3.11.2"),
@@ -67,12 +72,13 @@ PACKAGES = (
     Package("psutil", "psutil", "5.9", "7.2.2"),
     Package("rich", "rich", "13.7", "15.0.0"),
     Package("typer", "typer", "0.12", "0.29.2"),
+    Package("scikit-image", "skimage", "0.22", "0.26.0", extra="demo", kinds=("demo",)),
     Package("awscrt", "awscrt", "0.20", "0.38.1", extra="fast"),
     Package("zarrs", "zarrs", "0.1.5", "0.2.3", extra="fast"),
     Package("s3fs", "s3fs", "2024.6", "2026.9.0", extra="s3"),
 )
 
-# A message of a broken import -> what to do about it.
+# A part of the message of a broken import -> what repairs it.
 _REMEDIES = {
     "libGL.so": "apt-get install libgl1",
     "libEGL": "apt-get install libegl1 libgles2",
@@ -84,7 +90,7 @@ _REMEDIES = {
 
 
 def installed_version(package: Package) -> str | None:
-    """Of the distribution that carries it, None if pip knows of none."""
+    """Return the version of the distribution that carries a package, or None if pip knows none."""
     for name in (package.name, *package.also):
         try:
             return metadata.version(name)
@@ -93,29 +99,29 @@ def installed_version(package: Package) -> str | None:
     return None
 
 
-def judge(package: Package, installed: str | None, answer: Answer, kinds: Sequence[str] | None) -> Finding:
-    """What is to be said of one package.
+def classify_package(
+    package: Package, installed: str | None, reply: ProbeReply, kinds: Sequence[str] | None
+) -> Finding:
+    """Return the finding on one package.
 
     Args:
-        package: which.
-        installed: version, None if there is none.
-        answer: of importing it.
-        kinds: of the streams that are asked for; None if nothing is, so that all packages count.
+        package: the package.
+        installed: its version, or None if it is not installed.
+        reply: the reply of the probe that imports it.
+        kinds: the kinds of streams and datasets of the spec; None without a spec.
     """
-    needed = not package.extra and (kinds is None or not package.kinds or bool(set(kinds) & set(package.kinds)))
-    worst: State = "fault" if needed else "note"
-    version = installed or answer.value
+    is_needed = package.is_needed(kinds)
+    worst: State = "fault" if is_needed else "note"
+    version = installed or reply.value
     install = (
         f"pip install 'emofuse[{package.extra}]'" if package.extra else f"pip install '{package.name}>={package.least}'"
     )
-    unneeded = "" if needed else " (not needed)" if not package.extra else f" (optional: emofuse[{package.extra}])"
-    if answer.problem and installed is None:
+    unneeded = "" if is_needed else " (not needed)" if not package.extra else f" (optional: emofuse[{package.extra}])"
+    if reply.problem and installed is None:
         return Finding(AREA, worst, f"{package.name}: not installed{unneeded}", install)
-    if answer.problem:
-        broken = f"{package.name} {version} is installed and cannot be imported{unneeded}: {answer.problem}"
-        return Finding(
-            AREA, worst, broken, _remedy(answer.problem) or f"pip install --force-reinstall '{package.name}'"
-        )
+    if reply.problem:
+        broken = f"{package.name} {version} is installed and cannot be imported{unneeded}: {reply.problem}"
+        return Finding(AREA, worst, broken, _remedy(reply.problem) or f"pip install --force-reinstall '{package.name}'")
     if version is None:
         return Finding(AREA, "note", f"{package.name}: works, its version is unknown")
     if _numbers(version) < _numbers(package.least):
@@ -128,12 +134,14 @@ def judge(package: Package, installed: str | None, answer: Answer, kinds: Sequen
     return Finding(AREA, "ok", f"{package.name} {version}")
 
 
-def package_findings(answers: Mapping[str, Answer], kinds: Sequence[str] | None) -> list[Finding]:
-    """Of all packages, those first that are of no concern."""
-    found = [judge(package, installed_version(package), answers[package.look], kinds) for package in PACKAGES]
-    fine = ", ".join(finding.what for finding in found if finding.state == "ok")
-    rest = [finding for finding in found if finding.state != "ok"]
-    return [*([Finding(AREA, "ok", fine)] if fine else []), *rest]
+def package_findings(replies: Mapping[str, ProbeReply], kinds: Sequence[str] | None) -> list[Finding]:
+    """Return the findings on all packages: one line for those that are fine, then the others."""
+    findings = [
+        classify_package(package, installed_version(package), replies[package.probe], kinds) for package in PACKAGES
+    ]
+    fine = ", ".join(finding.what for finding in findings if finding.state == "ok")
+    others = [finding for finding in findings if finding.state != "ok"]
+    return [*([Finding(AREA, "ok", fine)] if fine else []), *others]
 
 
 def _remedy(problem: str) -> str:
@@ -141,5 +149,5 @@ def _remedy(problem: str) -> str:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """(2, 15, 0) of 2.15.0+cpu or 2.15.0rc1."""
+    """Return the release of a version as numbers: (2, 15, 0) of 2.15.0+cpu or 2.15.0rc1."""
     return tuple(int(number) for number in re.findall(r"\d+", re.split(r"[+a-z]", version, maxsplit=1)[0]))

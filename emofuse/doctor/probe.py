@@ -1,7 +1,7 @@
-"""Looks that load foreign code, taken in another process: what crashes there is reported here.
+"""Probes that load foreign code, run in another process: what crashes there is reported here.
 
-One process takes one look after another and writes each answer down. If it dies, the look that it was taking is to
-blame, and another process goes on behind it.
+One process runs one probe after another and writes each reply down. If it dies, the probe that was running is to blame,
+and another process goes on with the next one.
 """
 
 from __future__ import annotations
@@ -21,75 +21,79 @@ from typing import Any
 from emofuse.interpreter import command
 
 _TIMEOUT_S = 180
-_LAST_WORDS = 300
-_TIMES = 20  # of which the fastest counts
+_LAST_CHARACTERS = 300  # of what a process wrote to its error stream before it ended
+_REPEATS = 20  # of which the fastest counts
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came of a look.
+class ProbeReply:
+    """The reply of a probe.
 
     Attributes:
         value: plain JSON; None if there is a problem.
-        problem: why there is no value, in one line, or "".
+        problem: why there is no value, in one line; "" if there is one.
     """
 
     value: Any
     problem: str = ""
 
 
-def ask(looks: Sequence[str]) -> dict[str, Answer]:
-    """Look -> its answer, for looks as `LOOKS` names them, with their argument: `import numpy`."""
-    answers: dict[str, Answer] = {}
-    while lacking := [look for look in looks if look not in answers]:
-        given, ended = _ask_once(lacking)
-        answers |= given
-        if len(given) < len(lacking):
-            answers[lacking[len(given)]] = Answer(None, ended)
-    return answers
+def run_probes(probes: Sequence[str]) -> dict[str, ProbeReply]:
+    """Run probes in other processes and return the reply of each.
+
+    Args:
+        probes: names of `PROBES`, each with its argument behind a space: `import numpy`.
+    """
+    replies: dict[str, ProbeReply] = {}
+    while remaining := [probe for probe in probes if probe not in replies]:
+        new_replies, end = _run_in_one_process(remaining)
+        replies |= new_replies
+        if len(new_replies) < len(remaining):
+            replies[remaining[len(new_replies)]] = ProbeReply(None, end)
+    return replies
 
 
-def _ask_once(looks: Sequence[str]) -> tuple[dict[str, Answer], str]:
-    """Answers of one process in the order of the looks, as far as it came, and how it ended."""
+def _run_in_one_process(probes: Sequence[str]) -> tuple[dict[str, ProbeReply], str]:
+    """Return the replies of one process, in the order of the probes, until it ended, and how it ended."""
     with tempfile.TemporaryDirectory(prefix="emofuse-doctor-") as folder:
-        written = Path(folder, "answers.jsonl")
+        written = Path(folder, "replies.jsonl")
         written.touch()
         # ultralytics writes settings where it finds no folder of its own, and looks for a network
         quiet = {"YOLO_CONFIG_DIR": folder, "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "MPLCONFIGDIR": folder}
-        quiet["TMPDIR"] = folder  # what a process that is killed leaves goes with it
+        quiet["TMPDIR"] = folder  # temporary files of a killed process are deleted with this folder
         try:
             done = subprocess.run(  # noqa: S603  this interpreter, and names from this package
-                command(__name__, str(written), *looks),
+                command(__name__, str(written), *probes),
                 env={**os.environ, **quiet},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=_TIMEOUT_S,
                 check=False,
             )
-            last_words = " ".join(done.stderr.decode(errors="replace").split())[-_LAST_WORDS:]
-            ended = f"its process ended with status {done.returncode}" + (f": {last_words}" if last_words else "")
+            errors = " ".join(done.stderr.decode(errors="replace").split())[-_LAST_CHARACTERS:]
+            end = f"its process ended with status {done.returncode}" + (f": {errors}" if errors else "")
         except subprocess.TimeoutExpired:
-            ended = f"no answer within {_TIMEOUT_S} s"
+            end = f"no reply within {_TIMEOUT_S} s"
         lines = written.read_text(encoding="utf-8").splitlines(keepends=True)
-    answers = [Answer(**json.loads(line)) for line in lines if line.endswith("\n")]  # all but one half written
-    return dict(zip(looks, answers, strict=False)), ended
+    replies = [ProbeReply(**json.loads(line)) for line in lines if line.endswith("\n")]  # a cut line is no reply
+    return dict(zip(probes, replies, strict=False)), end
 
 
 def _import(module: str) -> str | None:
-    """The version that a package says of itself when it is imported."""
+    """Return the version that an imported package states, or None if it states none."""
     version = getattr(import_module(module), "__version__", None)
     return None if version is None else str(version)
 
 
 def _cuda(_: str) -> list[dict[str, Any]]:
-    """Name and memory of every CUDA device that torch can use."""
+    """Return the name and memory of every CUDA device that torch can use."""
     torch = import_module("torch")
     devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     return [{"name": device.name, "memory_bytes": device.total_memory} for device in devices]
 
 
 def _bfloat16(_: str) -> float:
-    """How many times as fast as float32 a convolution of a network is in bfloat16, on one thread of this CPU."""
+    """Return how many times as fast as in float32 a convolution is in bfloat16, on one thread of this CPU."""
     torch = import_module("torch")
     torch.set_num_threads(1)
     seconds = {}
@@ -97,30 +101,30 @@ def _bfloat16(_: str) -> float:
         layer = torch.nn.Conv2d(256, 256, 3, padding=1).to(dtype, memory_format=torch.channels_last)
         maps = torch.ones(4, 256, 14, 14, dtype=dtype).to(memory_format=torch.channels_last)
         with torch.inference_mode():
-            seconds[dtype] = min(timeit.repeat(partial(layer, maps), number=1, repeat=_TIMES))
+            seconds[dtype] = min(timeit.repeat(partial(layer, maps), number=1, repeat=_REPEATS))
     return float(seconds[torch.float32] / seconds[torch.bfloat16])
 
 
 def _codec(_: str) -> str:
-    """The codec pipeline with which emofuse reads caches."""
+    """Return the codec pipeline that emofuse sets for caches."""
     import_module("emofuse.cache.reader")
     return str(import_module("zarr").config.get("codec_pipeline.path"))
 
 
 def _face(detector: str) -> str:
-    """Starts a face detector, runs it once, and names its models."""
+    """Start a face detector, run it once, and return the names of its model files."""
     specs, faces, numpy = (import_module(name) for name in ("emofuse.specs", "emofuse.streams.faces", "numpy"))
     spec = specs.FaceSpec(detector=detector)
-    opened = faces.make_face_detector(spec)
+    face_detector = faces.make_face_detector(spec)
     try:
-        opened.detect(numpy.zeros((64, 64, 3), numpy.uint8))
+        face_detector.detect(numpy.zeros((64, 64, 3), numpy.uint8))
     finally:
-        opened.close()
+        face_detector.close()
     return ", ".join(path.name for path in faces.model_files(spec))
 
 
 def _dim(model: str) -> int:
-    """Width of the pooled features of a torchvision model. Built without memory."""
+    """Return the width of the pooled features of a torchvision model, built on the meta device, without memory."""
     names = ("torch", "torchvision.models", "emofuse.streams.backbones")
     torch, models, backbones = (import_module(name) for name in names)
     backbones.check_model(model)
@@ -128,7 +132,7 @@ def _dim(model: str) -> int:
         return int(backbones.cut_head(models.get_model(model, weights=None)))
 
 
-LOOKS: Mapping[str, Callable[[str], Any]] = {
+PROBES: Mapping[str, Callable[[str], Any]] = {
     "import": _import,
     "cuda": _cuda,
     "bfloat16": _bfloat16,
@@ -139,14 +143,14 @@ LOOKS: Mapping[str, Callable[[str], Any]] = {
 
 
 def main(arguments: Sequence[str]) -> None:
-    """In the other process: takes every look and writes its answer at once."""
-    written, *looks = arguments
-    for look in looks:
-        name, _, argument = look.partition(" ")
+    """Run probes in this process and write each reply as soon as it is there; called in the other process."""
+    written, *probes = arguments
+    for probe in probes:
+        name, _, argument = probe.partition(" ")
         try:
-            answer = {"value": LOOKS[name](argument)}
-        except Exception as error:  # noqa: BLE001 - that it fails, and how, is the answer
+            reply = {"value": PROBES[name](argument)}
+        except Exception as error:  # noqa: BLE001 - any failure is the reply
             text = " ".join(str(error).split())
-            answer = {"value": None, "problem": f"{type(error).__name__}: {text}"}
+            reply = {"value": None, "problem": f"{type(error).__name__}: {text}"}
         with Path(written).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(answer) + "\n")
+            file.write(json.dumps(reply) + "\n")

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from emofuse.cli import app
 from emofuse.doctor import areas, examine
 from emofuse.doctor.findings import Finding, guarded
-from emofuse.doctor.probe import Answer
+from emofuse.doctor.probe import ProbeReply
 from emofuse.errors import SpecError
 
 
@@ -55,9 +55,10 @@ def well(monkeypatch):
     fine = {"cuda": [], "codec": "zarrs.ZarrsCodecPipeline", "bfloat16": 1.0, "dim resnet18": 512, "dim resnet50": 2048}
 
     def but(**problems):
-        told = {f"import {name}": Answer(None, problem) for name, problem in problems.items()}
+        told = {f"import {name}": ProbeReply(None, problem) for name, problem in problems.items()}
         monkeypatch.setattr(
-            "emofuse.doctor.ask", lambda looks: {look: told.get(look, Answer(fine.get(look, "1"))) for look in looks}
+            "emofuse.doctor.run_probes",
+            lambda looks: {look: told.get(look, ProbeReply(fine.get(look, "1"))) for look in looks},
         )
 
     but()
@@ -101,10 +102,10 @@ def test_specs_that_cannot_even_be_read_are_a_fault(well, monkeypatch):
     def broken(*_):
         raise ImportError("no yaml")
 
-    monkeypatch.setattr("emofuse.doctor.find_wanted", broken)
+    monkeypatch.setattr("emofuse.doctor.find_spec", broken)
     done = call("demo")
     assert done.exit_code == 1
-    assert "could not be looked at: ImportError: no yaml" in done.stdout
+    assert "could not be examined: ImportError: no yaml" in done.stdout
     assert done.stdout.endswith("\n1 fault\n")
 
 
@@ -123,7 +124,7 @@ def test_broken_and_missing_packages_are_lines_of_the_report_and_not_its_end(tmp
     assert "opencv-python " in out
     assert "cannot be imported: its process ended with status 134" in out
     assert "No module named 'ultralytics'" in out
-    assert "could not be looked at: ImportError: half an installation" in out
+    assert "could not be examined: ImportError: half an installation" in out
     assert out.rstrip().endswith("faults")
 
 
@@ -140,8 +141,8 @@ def test_a_look_that_fails_is_a_finding():
         Finding(
             "disk",
             "fault",
-            "could not be looked at: OSError: no way",
-            "Mend that, and what is said of packages, then ask again",
+            "could not be examined: OSError: no way",
+            "Repair that and the packages above, then run the doctor again",
         )
     ]
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from emofuse.datasets import read_dataset
-from emofuse.datasets.demo import demo_info, generate_demo, generator
+from emofuse.datasets.demo import demo_info, face, generate_demo, generator
 from emofuse.errors import DatasetError, DecodeError
 from emofuse.media.decode import read_image
 from emofuse.specs import DecodeSpec, DemoSpec
@@ -174,6 +175,14 @@ def test_the_same_dataset_finished_meanwhile_by_another_is_taken(tmp_path, monke
     monkeypatch.setattr(generator, "_write_dataset", write_while_another_finishes)
     generate_demo(root, images=24, seed=0)
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+
+
+def test_without_the_photograph_an_error_says_what_brings_it(tmp_path, monkeypatch):
+    face.plate.cache_clear()
+    monkeypatch.setitem(sys.modules, "skimage.data", None)
+    with pytest.raises(DatasetError, match=r"comes with scikit-image: pip install 'emofuse\[demo\]' \(ModuleNotFound"):
+        generate_demo(tmp_path / "demo", images=24, seed=0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_info_of_another_generator_version_is_refused(tmp_path):

@@ -17,7 +17,7 @@ from emofuse.doctor.machine import (
     files_findings,
     python_finding,
 )
-from emofuse.doctor.probe import Answer
+from emofuse.doctor.probe import ProbeReply
 from emofuse.extraction.pool import WORKER_BYTES as BUILD_WORKER_BYTES
 
 
@@ -33,7 +33,7 @@ def test_a_worker_takes_what_the_build_reckons():
 
 
 @pytest.mark.parametrize(
-    ("free", "state", "what"), [(20e9, "ok", "room for 4 extraction"), (1e9, "note", "less than one")]
+    ("free", "state", "what"), [(20e9, "ok", "enough for 4 extraction"), (1e9, "note", "less than one")]
 )
 def test_memory_is_told_as_workers(monkeypatch, free, state, what):
     import psutil
@@ -63,24 +63,24 @@ def test_open_files_are_held_against_a_build_on_all_cores(monkeypatch, soft, har
 
 
 def test_gpus_are_named_with_their_memory():
-    (found,) = device_findings(Answer([{"name": "A fast one", "memory_bytes": 80 * 2**30}]))
+    (found,) = device_findings(ProbeReply([{"name": "A fast one", "memory_bytes": 80 * 2**30}]))
     assert (found.state, found.what) == ("ok", "cuda:0: A fast one, 80 GiB")
-    assert device_findings(Answer([]))[0].state == "note"
-    broken = device_findings(Answer(None, "ImportError: no"))[0]
+    assert device_findings(ProbeReply([]))[0].state == "note"
+    broken = device_findings(ProbeReply(None, "ImportError: no"))[0]
     assert (broken.state, broken.what) == ("fault", "torch cannot be asked for GPUs: ImportError: no")
 
 
 def test_bfloat16_is_advised_where_it_is_faster():
-    (slower,), (faster,) = (bfloat16_findings(Answer(times)) for times in (0.5, 2.8))
+    (slower,), (faster,) = (bfloat16_findings(ProbeReply(times)) for times in (0.5, 2.8))
     assert slower.what.endswith("is 0.5 times as fast as in float32, keep `precision: float32`")
     assert faster.what.endswith("is 2.8 times as fast as in float32, `precision: bfloat16` pays")
-    (broken,) = bfloat16_findings(Answer(None, "RuntimeError: no such kernel"))
+    (broken,) = bfloat16_findings(ProbeReply(None, "RuntimeError: no such kernel"))
     assert broken.state == "note"
 
 
 def test_the_codec_pipeline_is_told():
-    own, gone = Answer("zarr.core.BatchedCodecPipeline"), Answer(None, "ImportError: no zarr")
-    fast = codec_findings({"codec": Answer("zarrs.ZarrsCodecPipeline")})[0]
+    own, gone = ProbeReply("zarr.core.BatchedCodecPipeline"), ProbeReply(None, "ImportError: no zarr")
+    fast = codec_findings({"codec": ProbeReply("zarrs.ZarrsCodecPipeline")})[0]
     assert (fast.state, fast.what) == ("ok", "chunks are written with zarrs, and read without zarr")
     assert codec_findings({"codec": own})[0].state == "ok"
     broken = codec_findings({"codec": gone})[0]

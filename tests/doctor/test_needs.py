@@ -10,43 +10,43 @@ import pytest
 import yaml
 
 from emofuse.doctor.needs import (
-    Wanted,
+    ExaminedSpec,
     cache_bytes,
     count_rows,
     face_findings,
-    find_wanted,
+    find_spec,
     rows_findings,
     space_findings,
     weights_findings,
 )
-from emofuse.doctor.probe import Answer
+from emofuse.doctor.probe import ProbeReply
 from emofuse.errors import SpecError
 from emofuse.specs import CacheSpec, parse_spec
 
-ANSWERS = {"dim resnet18": Answer(512)}
+REPLIES = {"dim resnet18": ProbeReply(512)}
 
 
-def wanted(tmp_path, streams, **cache) -> Wanted:
+def wanted(tmp_path, streams, **cache) -> ExaminedSpec:
     spec = parse_spec(CacheSpec, {"block_rows": 100, "streams": streams, **cache}, "test")
-    return Wanted("mine", spec, None, tmp_path / "out")
+    return ExaminedSpec("mine", spec, None, tmp_path / "out")
 
 
 def test_a_name_is_a_pipeline_s_a_sweep_s_or_a_cache_spec_s():
-    demo = find_wanted("demo", None)
+    demo = find_spec("demo", None)
     assert demo.dataset is not None
     assert demo.out.as_posix() == "emofuse-runs/demo"
-    paper = find_wanted("paper", None)
+    paper = find_spec("paper", None)
     assert paper.dataset is None
-    assert paper.looks == ("face face_mesh", "dim resnet50")
+    assert paper.probes == ("face face_mesh", "dim resnet50")
 
 
 def test_a_file_is_a_pipeline_or_a_cache_spec(tmp_path):
     streams = {"streams": [{"kind": "lbp"}]}
     (tmp_path / "what.yaml").write_text(yaml.safe_dump(streams))
-    assert find_wanted(str(tmp_path / "what.yaml"), tmp_path).out == tmp_path
+    assert find_spec(str(tmp_path / "what.yaml"), tmp_path).out == tmp_path
     run = {"name": "LBP", "features": {"streams": ["lbp"]}}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump({"dataset": {"kind": "folder"}, "cache": streams, "runs": [run]}))
-    found = find_wanted(str(tmp_path / "job.yaml"), None)
+    found = find_spec(str(tmp_path / "job.yaml"), None)
     assert found.name == "job"
     assert found.dataset is not None
 
@@ -54,25 +54,30 @@ def test_a_file_is_a_pipeline_or_a_cache_spec(tmp_path):
 def test_faults_of_a_file_are_those_of_what_it_is(tmp_path):
     (tmp_path / "what.yaml").write_text(yaml.safe_dump({"streams": [{"kind": "lbq"}]}))
     with pytest.raises(SpecError, match=r"what\.yaml, 1 problem: streams\[0\]\.kind: 'lbq' is unknown"):
-        find_wanted(str(tmp_path / "what.yaml"), None)
+        find_spec(str(tmp_path / "what.yaml"), None)
     (tmp_path / "job.yaml").write_text(yaml.safe_dump({"dataset": {"kind": "folder"}, "cache": "paper", "runs": []}))
     with pytest.raises(SpecError, match=r"job\.yaml, 1 problem: runs"):
-        find_wanted(str(tmp_path / "job.yaml"), None)
+        find_spec(str(tmp_path / "job.yaml"), None)
 
 
 def test_an_unknown_name_is_told_with_all_that_there_are():
     with pytest.raises(SpecError, match=r"no pipeline, sweep or cache spec of this name, did you mean 'demo'\?.*paper"):
-        find_wanted("demoo", None)
+        find_spec("demoo", None)
 
 
 def test_a_stream_that_looks_at_faces_needs_mediapipe(tmp_path):
     assert "lbp" in wanted(tmp_path, [{"kind": "landmarks"}]).kinds
     assert wanted(tmp_path, [{"kind": "objects"}]).kinds == ("objects",)
-    assert wanted(tmp_path, [{"kind": "objects"}]).looks == ()
+    assert wanted(tmp_path, [{"kind": "objects"}]).probes == ()
+
+
+def test_the_kind_of_the_dataset_counts_as_one_that_needs_packages():
+    assert "demo" in find_spec("demo", None).kinds
+    assert "emoset" in find_spec("emoset118k", None).kinds
 
 
 def test_the_detector_that_the_spec_names_must_start(tmp_path):
-    works, fails = Answer("face.tflite"), Answer(None, "StreamError: no Face Mesh")
+    works, fails = ProbeReply("face.tflite"), ProbeReply(None, "StreamError: no Face Mesh")
     spec = wanted(tmp_path, [{"kind": "lbp"}])
     (found,) = face_findings(spec, {"face face_mesh": fails, "import numpy": works})
     assert (found.state, found.what) == ("fault", "face.detector 'face_mesh': StreamError: no Face Mesh")
@@ -81,7 +86,7 @@ def test_the_detector_that_the_spec_names_must_start(tmp_path):
 
 
 def test_without_a_spec_either_detector_will_do():
-    works, fails = Answer("face.tflite"), Answer(None, "StreamError: no")
+    works, fails = ProbeReply("face.tflite"), ProbeReply(None, "StreamError: no")
     assert [found.state for found in face_findings(None, {"face face_mesh": works, "face landmarker": fails})] == [
         "ok",
         "note",
@@ -141,17 +146,17 @@ def test_the_widths_are_those_of_the_streams(face_detector):
 
 def test_room_on_the_disk_is_held_against_the_cache(tmp_path, monkeypatch):
     spec = wanted(tmp_path, [{"kind": "lbp"}, {"kind": "backbone", "model": "resnet18"}])
-    assert cache_bytes(spec.cache, ANSWERS, 150) == 2 * (100 * (512 * 4 + 2 + 512 * 2 + 2) + 24)
-    assert cache_bytes(wanted(tmp_path, [{"kind": "lbp"}], views=3).cache, ANSWERS, 1) == 3 * (100 * (512 * 4 + 2) + 12)
+    assert cache_bytes(spec.cache, REPLIES, 150) == 2 * (100 * (512 * 4 + 2 + 512 * 2 + 2) + 24)
+    assert cache_bytes(wanted(tmp_path, [{"kind": "lbp"}], views=3).cache, REPLIES, 1) == 3 * (100 * (512 * 4 + 2) + 12)
 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2_000_000_000))
-    (found,) = space_findings(spec, ANSWERS, 100_000)
+    (found,) = space_findings(spec, REPLIES, 100_000)
     assert found.state == "ok"
     assert found.what == f"a cache of 100000 rows takes about 0.31 GB; 2.0 GB are free in {tmp_path}"
-    (found,) = space_findings(spec, ANSWERS, 1_000_000)
-    assert (found.state, found.advice) == ("fault", "Make room, or name a folder on another disk with --out")
-    (found,) = space_findings(spec, ANSWERS, None)
-    assert (found.state, found.what) == ("note", f"3.1 KB of cache a row; 2.0 GB are free in {tmp_path}")
+    (found,) = space_findings(spec, REPLIES, 1_000_000)
+    assert (found.state, found.advice) == ("fault", "Free some space, or name a folder on another disk with --out")
+    (found,) = space_findings(spec, REPLIES, None)
+    assert (found.state, found.what) == ("note", f"3.1 KB of cache per row; 2.0 GB are free in {tmp_path}")
     assert "--data or --rows" in found.advice
 
 
@@ -162,7 +167,7 @@ def test_what_is_there_of_a_cache_needs_no_more_room(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=700_000))
     (found,) = space_findings(spec, {}, 1000)
     assert found.state == "ok"
-    assert "takes about 0.00 GB, 0.00 GB are there" in found.what
+    assert "takes about 0.00 GB, 0.00 GB of it are there" in found.what
     shutil.rmtree(tmp_path / "out")
     assert space_findings(spec, {}, 1000)[0].state == "fault"
 
@@ -176,7 +181,7 @@ def test_a_folder_that_cannot_be_written_to_is_a_fault(tmp_path, monkeypatch):
 def test_the_width_of_a_model_that_cannot_be_made_is_no_guess(tmp_path):
     spec = wanted(tmp_path, [{"kind": "backbone", "model": "resnet18"}])
     with pytest.raises(ValueError, match="resnet18: ImportError: no"):
-        cache_bytes(spec.cache, {"dim resnet18": Answer(None, "ImportError: no")}, 10)
+        cache_bytes(spec.cache, {"dim resnet18": ProbeReply(None, "ImportError: no")}, 10)
 
 
 def test_rows_are_the_dataset_s(tmp_path):
@@ -190,11 +195,11 @@ def test_rows_are_the_dataset_s(tmp_path):
     run = {"name": "LBP", "features": {"streams": ["lbp"]}}
     job = {"dataset": {"kind": "folder", "split": {"kind": "stratified"}}, "cache": {"streams": [{"kind": "lbp"}]}}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump({**job, "runs": [run]}))
-    found = find_wanted(str(tmp_path / "job.yaml"), tmp_path / "out")
+    found = find_spec(str(tmp_path / "job.yaml"), tmp_path / "out")
     assert count_rows(found, None) is None
     assert count_rows(found, tmp_path / "data") == 6
-    assert count_rows(find_wanted("demo", None), None) == 640
-    assert count_rows(find_wanted("paper", None), None) is None
+    assert count_rows(find_spec("demo", None), None) == 640
+    assert count_rows(find_spec("paper", None), None) is None
     fault, space = rows_findings(found, tmp_path / "nowhere", {}, None)
     assert (fault.state, space.state) == ("fault", "note")
     assert "nowhere" in fault.what

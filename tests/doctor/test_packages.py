@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 
 from emofuse.doctor.findings import Finding
-from emofuse.doctor.packages import PACKAGES, Package, installed_version, judge, package_findings
-from emofuse.doctor.probe import Answer
+from emofuse.doctor.packages import PACKAGES, Package, classify_package, installed_version, package_findings
+from emofuse.doctor.probe import ProbeReply
 
 ROOT = Path(__file__).parents[2]
 NEEDED = Package("net", "net", "1.5", "2.3.1")
 OPTIONAL = Package("fastnet", "fastnet", "1.0", "1.4", extra="fast")
 YOLO = Package("yolo", "yolo", "1.0", "1.4", kinds=("objects",))
-WORKS = Answer("2.0")
+WORKS = ProbeReply("2.0")
 
 
 def finding(*args, **kwargs):
-    found = judge(*args, **kwargs)
+    found = classify_package(*args, **kwargs)
     assert found.area == "packages"
     return found.state, found.what, found.advice
 
@@ -43,7 +43,7 @@ def test_a_newer_version_is_a_note(version):
 
 
 def test_a_missing_package_says_how_to_get_it():
-    gone = Answer(None, "ModuleNotFoundError: No module named 'net'")
+    gone = ProbeReply(None, "ModuleNotFoundError: No module named 'net'")
     assert finding(NEEDED, None, gone, None) == ("fault", "net: not installed", "pip install 'net>=1.5'")
     expected = ("note", "fastnet: not installed (optional: emofuse[fast])", "pip install 'emofuse[fast]'")
     assert finding(OPTIONAL, None, gone, None) == expected
@@ -60,13 +60,13 @@ def test_a_missing_package_says_how_to_get_it():
     ],
 )
 def test_a_broken_package_says_why_and_what_helps(problem, advice):
-    state, what, told = finding(NEEDED, "2.0", Answer(None, problem), None)
+    state, what, told = finding(NEEDED, "2.0", ProbeReply(None, problem), None)
     assert (state, what) == ("fault", f"net 2.0 is installed and cannot be imported: {problem}")
     assert told.startswith(advice)
 
 
 def test_a_package_that_only_other_streams_need_is_no_fault():
-    broken = Answer(None, "ImportError: no")
+    broken = ProbeReply(None, "ImportError: no")
     assert finding(YOLO, "1.1", broken, ["lbp"])[:2] == (
         "note",
         "yolo 1.1 is installed and cannot be imported (not needed): ImportError: no",
@@ -75,9 +75,19 @@ def test_a_package_that_only_other_streams_need_is_no_fault():
     assert finding(YOLO, "1.1", broken, None)[0] == "fault"
 
 
+def test_a_package_of_an_extra_is_needed_where_a_kind_needs_it():
+    photo = Package("photo", "photo", "1.0", "1.4", extra="demo", kinds=("demo",))
+    gone = ProbeReply(None, "ModuleNotFoundError: No module named 'photo'")
+    install = "pip install 'emofuse[demo]'"
+    assert finding(photo, None, gone, ["lbp", "demo"]) == ("fault", "photo: not installed", install)
+    for kinds in (None, ["lbp", "folder"]):
+        expected = ("note", "photo: not installed (optional: emofuse[demo])", install)
+        assert finding(photo, None, gone, kinds) == expected
+
+
 def test_a_package_without_a_distribution_has_the_version_that_it_says():
-    assert finding(NEEDED, None, Answer("2.1"), None) == ("ok", "net 2.1", "")
-    assert finding(NEEDED, None, Answer(None), None) == ("note", "net: works, its version is unknown", "")
+    assert finding(NEEDED, None, ProbeReply("2.1"), None) == ("ok", "net 2.1", "")
+    assert finding(NEEDED, None, ProbeReply(None), None) == ("note", "net: works, its version is unknown", "")
 
 
 def test_opencv_counts_under_each_of_its_names():
@@ -88,8 +98,8 @@ def test_opencv_counts_under_each_of_its_names():
 
 
 def test_what_is_fine_stands_in_one_line_before_the_rest():
-    answers = {package.look: Answer("1") for package in PACKAGES}
-    answers["import ultralytics"] = Answer(None, "ImportError: no")
+    answers = {package.probe: ProbeReply("1") for package in PACKAGES}
+    answers["import ultralytics"] = ProbeReply(None, "ImportError: no")
     first, *rest = package_findings(answers, None)
     assert isinstance(first, Finding)
     assert "numpy " in first.what
@@ -97,20 +107,29 @@ def test_what_is_fine_stands_in_one_line_before_the_rest():
     assert "ultralytics" in " ".join(finding.what for finding in rest if finding.state == "fault")
 
 
-def requirements() -> dict[str, str]:
-    """Distribution -> least version, of pyproject.toml and all that a user may install with it."""
+def requirements() -> dict[tuple[str, str], str]:
+    """(Extra or "", distribution) -> least version, of pyproject.toml and all that a user may install with it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    lines = [*project["dependencies"], *extras["fast"], *extras["s3"]]
-    return dict(re.split(r">=", re.sub(r"\[.*?\]", "", line)) for line in lines)
+    extras = {"": project["dependencies"]} | project["optional-dependencies"]
+    return {
+        (extra, name): least
+        for extra in ("", "demo", "fast", "s3")
+        for name, least in (re.sub(r"\[.*?\]", "", line).split(">=") for line in extras[extra])
+    }
 
 
-def test_the_table_names_every_dependency_with_its_least_version():
-    assert {package.name: package.least for package in PACKAGES} == requirements()
+def test_the_table_names_every_dependency_with_its_extra_and_its_least_version():
+    assert {(package.extra, package.name): package.least for package in PACKAGES} == requirements()
+
+
+def test_the_extra_of_the_tests_brings_all_that_the_demo_needs():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert "emofuse[demo,s3]" in project["optional-dependencies"]["test"]
+    assert "--editable '.[demo,fast,test]'" in (ROOT / "Makefile").read_text()
 
 
 def test_the_pinned_versions_are_among_the_tested():
     lines = (ROOT / "constraints.txt").read_text().lower().splitlines()
     pins = dict(line.split("==") for line in lines if "==" in line)
     for package in PACKAGES:
-        assert judge(package, pins[package.name], Answer("1"), None).state == "ok", package.name
+        assert classify_package(package, pins[package.name], ProbeReply("1"), None).state == "ok", package.name

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from emofuse.errors import DatasetError
+
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -153,13 +155,29 @@ def _displacement(x: Doubles, y: Doubles, amount: float) -> tuple[Doubles, Doubl
     return distance * (outwards * right + upwards * down), distance * (outwards * down - upwards * right)
 
 
+def _photograph() -> Image:
+    """Return the astronaut photograph, (512, 512, 3) uint8 RGB.
+
+    Raises:
+        DatasetError: scikit-image, which brings the photograph, cannot be imported.
+    """
+    try:
+        from skimage.data import astronaut
+    except ImportError as error:
+        raise DatasetError(
+            "the demo dataset needs the photograph of a face that comes with scikit-image: "
+            f"pip install 'emofuse[demo]' ({type(error).__name__}: {error})"
+        ) from None
+    photo: Image = astronaut()  # type: ignore[no-untyped-call]
+    return photo
+
+
 @cache
 def plate() -> tuple[Image, Floats]:
     """The photograph, twice its size and with smoothed skin, (1024, 1024, 3); the person's mask 0..1, (1024, 1024)."""
-    from skimage.data import astronaut
-
+    astronaut = _photograph()
     side = PHOTO_PX * PLATE_SCALE
-    photo = cv2.resize(astronaut(), (side, side), interpolation=cv2.INTER_CUBIC)  # type: ignore[no-untyped-call]
+    photo = cv2.resize(astronaut, (side, side), interpolation=cv2.INTER_CUBIC)
     skin = _polygon_mask(FACE_OVAL, shrink_px=2, blur_px=6)[..., None]
     # The bilateral filter keeps eyes, brows and lips sharp; the blur after it takes away the steps it leaves.
     smooth = cv2.GaussianBlur(cv2.bilateralFilter(photo, 9, 30, 5), (0, 0), SKIN_SIGMA_PX)

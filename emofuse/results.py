@@ -20,7 +20,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def write_run(runs: Path, record: RunRecord, predictions: Predictions, weights: 
     target = run_dir(runs, record.digest)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=runs))
     try:
-        (partial / "run.json").write_text(_record_text(record), encoding="utf-8")
+        (partial / "run.json").write_text(_json_text(asdict(record)), encoding="utf-8")
         np.savez(
             partial / "predictions.npz",
             sample_id=predictions.sample_id,
@@ -141,52 +141,69 @@ def write_run(runs: Path, record: RunRecord, predictions: Predictions, weights: 
     return target
 
 
-def _record_text(record: RunRecord) -> str:
-    return json.dumps(asdict(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+def _json_text(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_record(folder: Path) -> RunRecord:
-    """The record of one run's folder.
+    """Read the record of one run's folder. Keys of a later version of emofuse are passed over.
 
     Raises:
-        ResultsError: no run there, damaged, or written by another format version.
+        ResultsError: there is no run, it is damaged, or another format version wrote it.
     """
+    data = _read_json(folder)
+    known = {each.name: each for each in fields(RunRecord)}
+    lacking = [name for name, each in known.items() if name not in data and _is_required(each)]
+    if lacking:
+        path = folder / "run.json"
+        raise ResultsError(f"{path}: it lacks {', '.join(lacking)}; delete the folder and train the run again")
+    return RunRecord(**{name: value for name, value in data.items() if name in known})
+
+
+def _read_json(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     if not path.is_file():
         raise ResultsError(f"{folder}: no run here (run.json is missing){_runs_below(folder)}")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        found = data.get("format")
-        if found != FORMAT:
-            raise ResultsError(f"{path}: format {found}, this emofuse reads format {FORMAT}; train the run again")
-        return RunRecord(**data)
-    except (json.JSONDecodeError, TypeError, AttributeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ResultsError(f"{path}: damaged ({error}); delete the folder and train the run again") from None
+    if not isinstance(data, dict):
+        raise ResultsError(f"{path}: damaged (it holds no JSON object); delete the folder and train the run again")
+    if data.get("format") != FORMAT:
+        raise ResultsError(
+            f"{path}: format {data.get('format')}, this emofuse reads format {FORMAT}; train the run again"
+        )
+    return data
+
+
+def _is_required(each: Field[Any]) -> bool:
+    return each.default is MISSING and each.default_factory is MISSING
 
 
 def _runs_below(folder: Path) -> str:
-    """Which folders were meant, perhaps: the path of a pipeline's folder is known, a digest is not."""
-    found = sorted({*folder.glob("*/run.json"), *folder.glob("runs/*/run.json")})
-    if not found:
+    """Return the folders that may have been meant: users know the folder of a pipeline, and not a digest."""
+    paths = sorted({*folder.glob("*/run.json"), *folder.glob("runs/*/run.json")})
+    if not paths:
         return ""
-    records = [(path.parent, read_record(path.parent)) for path in found[:_LISTED]]
-    names = [f"{below} ({record.name}, seed {record.spec['train']['seed']})" for below, record in records]
-    more = f", and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    records = [(path.parent, read_record(path.parent)) for path in paths[:_LISTED]]
+    names = [f"{below} ({record.name}, seed {record.spec.get('train', {}).get('seed')})" for below, record in records]
+    more = f", and {len(paths) - _LISTED} more" if len(paths) > _LISTED else ""
     return f"; the runs below it: {', '.join(names)}{more}"
 
 
 def rename_run(folder: Path, name: str) -> RunRecord:
-    """Gives a run another name, which is no part of its digest; returns the record as it is now.
+    """Give a run another name, which is no part of its digest, and return the new record. Other keys stay as they are.
 
     Raises:
         ResultsError: as `read_record`.
     """
     record = read_record(folder)
-    record = replace(record, name=name, spec={**record.spec, "name": name})
+    spec = {**record.spec, "name": name}
     partial = folder / f".run-{os.getpid()}.json"
-    partial.write_text(_record_text(record), encoding="utf-8")
+    partial.write_text(_json_text({**_read_json(folder), "name": name, "spec": spec}), encoding="utf-8")
     partial.replace(folder / "run.json")
-    return record
+    return replace(record, name=name, spec=spec)
 
 
 def read_predictions(folder: Path) -> Predictions:

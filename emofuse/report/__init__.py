@@ -19,6 +19,7 @@ from emofuse.report.formats import escape_markdown
 from emofuse.report.further import find_metrics, further_rows, further_table, score_further
 from emofuse.report.numbers import class_rows, comparison_rows, csv_text, run_rows, search_rows, summary_rows
 from emofuse.report.page import render_page
+from emofuse.report.records import read_records
 from emofuse.report.search import Searched, SearchSummary
 from emofuse.report.tables import (
     ReportTable,
@@ -29,7 +30,6 @@ from emofuse.report.tables import (
     markdown,
     scores_table,
 )
-from emofuse.results import list_runs
 
 _NAMES_ON_A_TERMINAL = 5
 
@@ -120,13 +120,7 @@ def write_report(
         ResultsError: no runs, damaged ones, several datasets, or an unknown baseline or digest.
     """
     wanted = find_metrics(metrics, "report")
-    records = list_runs(runs)
-    if only is not None:
-        absent = sorted(set(only) - {record.digest for record in records})
-        if absent:
-            raise ResultsError(f"{runs}: no run {', '.join(digest[:16] for digest in absent)}; train it again")
-        records = [record for record in records if record.digest in only]
-    results = group_runs(records, str(runs), baseline=baseline, order=order, search=search)
+    results = group_runs(read_records(runs, only), str(runs), baseline=baseline, order=order, search=search)
     if out.exists() and not out.is_dir():
         raise ResultsError(f"{out}: a file is in the place of the report's folder; name another folder")
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from emofuse.errors import ResultsError
 from emofuse.report.configurations import ReportedConfiguration
-from emofuse.results import Predictions, RunRecord, read_predictions, run_dir
+from emofuse.report.predictions import read_test_predictions
 
 Ints = npt.NDArray[np.int64]
 
@@ -126,9 +126,7 @@ def _read(item: ReportedConfiguration, runs: Path, shared: dict[str, RowSet]) ->
     predicted: list[Ints] = []
     probs: dict[str, npt.NDArray[np.float64]] = {}
     for run in item.runs:
-        folder = run_dir(runs, run.digest)
-        predictions = read_predictions(folder)
-        _check(predictions, run, folder / "predictions.npz")
+        predictions = read_test_predictions(run, runs)
         order = np.argsort(predictions.sample_id, kind="stable")
         sample_id, label = predictions.sample_id[order], predictions.label[order].astype(np.int64)
         key = hashlib.sha256("\0".join(sample_id.tolist()).encode() + b"\0\0" + label.tobytes()).hexdigest()
@@ -136,33 +134,3 @@ def _read(item: ReportedConfiguration, runs: Path, shared: dict[str, RowSet]) ->
         predicted.append(predictions.probs[order].argmax(axis=1).astype(np.int64))
         probs[key] = probs.get(key, 0.0) + predictions.probs[order].astype(np.float64)
     return Answered(item.label, tuple(sets), tuple(predicted), probs)
-
-
-def _check(predictions: Predictions, run: RunRecord, path: Path) -> None:
-    """Raises unless the predictions can be those that the run's scores were computed from."""
-    classes = len(run.classes)
-    found = _fault(predictions, classes)
-    if not found:
-        cells = predictions.label * classes + predictions.probs.argmax(axis=1)
-        confusion = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
-        if confusion.tolist() != run.metrics["test"]["confusion"]:
-            found = "its confusion matrix is not that of run.json"
-    if found:
-        raise ResultsError(f"{path}: damaged ({found}); delete the folder and train the run again")
-
-
-def _fault(predictions: Predictions, classes: int) -> str:
-    """What is wrong with the arrays themselves; empty if nothing is."""
-    sample_id, label, probs = predictions.sample_id, predictions.label, predictions.probs
-    if sample_id.ndim != 1 or not 0 < len(sample_id) == label.size or probs.shape != (label.size, classes):
-        shapes = f"{sample_id.shape}, {label.shape} and {probs.shape}"
-        return f"expected sample_id (n,), label (n,) and probs (n, {classes}) with n >= 1, got {shapes}"
-    if (sample_id.dtype.kind, label.dtype.kind, probs.dtype.kind) != ("U", "i", "f"):
-        return f"expected str, int and float, got {sample_id.dtype}, {label.dtype} and {probs.dtype}"
-    if label.min() < 0 or label.max() >= classes:
-        return f"labels must be 0 .. {classes - 1}, got {label.min()} .. {label.max()}"
-    if not np.isfinite(probs).all():
-        return "a probability is not finite"
-    if len(np.unique(sample_id)) < len(sample_id):
-        return "a sample stands in it twice"
-    return ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -90,7 +90,7 @@ class ReportedConfiguration:
 
     def metric(self, path: str, split: str = "test") -> Spread:
         """Spread of a metric by its place, such as `accuracy` or `macro.f1`."""
-        return Spread.of(_lookup(run, path, split) for run in self.runs)
+        return Spread.of(find_metric(run, path, split) for run in self.runs)
 
     def class_metric(self, key: str, split: str = "test") -> list[Spread]:
         """Spread of a metric for each class, in class order: precision, recall, f1, specificity or support."""
@@ -107,7 +107,7 @@ class ReportedConfiguration:
 
     def validation(self, select: str) -> Spread:
         """Spread of a validation score (`macro_f1`, `accuracy` or `loss`) at the epochs whose weights were kept."""
-        return Spread.of(run.history[run.best_epoch - 1][f"val_{select}"] for run in self.runs)
+        return Spread.of(run.history[run.best_epoch - 1].get(f"val_{select}") for run in self.runs)
 
     @cached_property
     def confusion(self) -> npt.NDArray[np.int64]:
@@ -190,8 +190,8 @@ class Results:
         Taken repeat by repeat if both were run with the same seeds, which removes what the splits have in common;
         else the difference of the means, without a spread.
         """
-        ours = {repeat_of(run): _lookup(run, path, "test") for run in configuration.runs}
-        theirs = {repeat_of(run): _lookup(run, path, "test") for run in self.baseline.runs}
+        ours = {repeat_of(run): find_metric(run, path, "test") for run in configuration.runs}
+        theirs = {repeat_of(run): find_metric(run, path, "test") for run in self.baseline.runs}
         if ours.keys() == theirs.keys():
             return Spread.of(value - theirs[repeat] for repeat, value in ours.items())
         return Spread.of([configuration.metric(path).mean - self.baseline.metric(path).mean])
@@ -232,7 +232,6 @@ def group_runs(
     if not records:
         raise ResultsError(f"{where}: no runs in this folder; train first: emofuse run NAME")
     _check_one_dataset(records, where)
-    _check_scored(records, where)
     groups: dict[str, list[RunRecord]] = {}
     for record in sorted(records, key=lambda record: (record.created, record.digest)):
         groups.setdefault(digest([record.name, _identity(record)]), []).append(record)
@@ -247,10 +246,11 @@ def group_runs(
     return Results(configurations, _find_baseline(configurations, baseline, where), search)
 
 
-def _lookup(run: RunRecord, path: str, split: str) -> float:
-    value: Any = run.metrics[split]
+def find_metric(run: RunRecord, path: str, split: str = "test") -> float:
+    """Return a metric by its place, such as `macro.f1`; NaN if the run was saved without it."""
+    value: Any = run.metrics.get(split)
     for key in path.split("."):
-        value = value.get(key) if isinstance(value, Mapping) else None  # a run of a version that had no such metric
+        value = value.get(key) if isinstance(value, Mapping) else None
     return math.nan if value is None else float(value)
 
 
@@ -278,12 +278,13 @@ def _labels(firsts: Sequence[RunRecord]) -> list[str]:
             labels.append(first.name)
             continue
         ours = _identity(first)
-        differing = [key for key in ours if any(twin.get(key) != ours[key] for twin in twins)]
+        keys = dict.fromkeys(key for twin in (ours, *twins) for key in twin)
+        differing = [key for key in keys if any(twin.get(key) != ours.get(key) for twin in twins)]
         if 1 <= len(differing) <= 2:
-            told = ", ".join(f"{key.rpartition('.')[2]} {_plain(ours[key])}" for key in differing)
+            values = ", ".join(f"{key.rpartition('.')[2]} {_plain(ours.get(key, 'default'))}" for key in differing)
         else:
-            told = f"spec {digest(ours)[:8]}"
-        labels.append(f"{first.name} ({told})")
+            values = f"spec {digest(ours)[:8]}"
+        labels.append(f"{first.name} ({values})")
     return labels
 
 
@@ -314,13 +315,6 @@ def _check_one_dataset(records: Sequence[RunRecord], where: str) -> None:
             f"{where}: runs of different datasets cannot stand in one table: {told}. Move the runs of each dataset "
             "into a folder of their own"
         )
-
-
-def _check_scored(records: Collection[RunRecord], where: str) -> None:
-    unscored = sorted(record.digest[:16] for record in records if "test" not in record.metrics)
-    if unscored:
-        folders = ", ".join(unscored)
-        raise ResultsError(f"{where}: no test metrics in {folders}; delete these folders and train the runs again")
 
 
 def _check_repeats(groups: Iterable[Sequence[RunRecord]], where: str) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from emofuse.errors import PluginError, SpecError, did_you_mean
+from emofuse.errors import PluginError, ResultsError, SpecError, did_you_mean
 from emofuse.metrics import METRICS, Metric
-from emofuse.report.configurations import ReportedConfiguration, Results, Spread
+from emofuse.report.configurations import Results, Spread
 from emofuse.report.formats import format_interval, format_score, format_sd
+from emofuse.report.predictions import read_test_predictions
 from emofuse.report.tables import Cell, ReportTable, TableColumn
-from emofuse.results import Predictions, read_predictions, run_dir
+from emofuse.results import Predictions
 from emofuse.statistics import Interval
 
 _ENDS = (2.5, 97.5)
@@ -55,23 +56,25 @@ def find_metrics(kinds: Sequence[str], where: str) -> list[Metric]:
 
 
 def score_further(results: Results, runs: Path, metrics: Sequence[Metric]) -> Further:
-    """Every metric of every configuration.
+    """Return every metric of every configuration; undefined where the predictions of a run cannot be used.
 
     Args:
-        results: whose configurations.
-        runs: folder of the saved runs.
-        metrics: which.
+        results: the configurations.
+        runs: the folder of the saved runs.
+        metrics: the metrics.
 
     Raises:
-        ResultsError: predictions of a run are missing or damaged.
-        PluginError: a formula raises.
+        PluginError: a formula raises an error.
     """
-    if not metrics:
-        return {}
-    saved = {run.digest: read_predictions(run_dir(runs, run.digest)) for run in results.runs}
-    return {
-        metric.kind: {item.label: _score(metric, item, saved) for item in results.configurations} for metric in metrics
-    }
+    scores: dict[str, dict[str, ScoredMetric]] = {metric.kind: {} for metric in metrics}
+    for item in results.configurations if metrics else ():
+        try:
+            predictions = [read_test_predictions(run, runs) for run in item.runs]
+        except ResultsError:  # `measure_uncertainty` says why
+            predictions = []
+        for metric in metrics:
+            scores[metric.kind][item.label] = _score(metric, predictions)
+    return scores
 
 
 def further_table(results: Results, metrics: Sequence[Metric], further: Further) -> ReportTable | None:
@@ -114,18 +117,17 @@ def further_rows(results: Results, metrics: Sequence[Metric], further: Further) 
     ]
 
 
-def _score(metric: Metric, item: ReportedConfiguration, saved: Mapping[str, Predictions]) -> ScoredMetric:
-    predictions = [saved[run.digest] for run in item.runs]
+def _score(metric: Metric, predictions: Sequence[Predictions]) -> ScoredMetric:
     try:
         scores = [metric.score(each.label, each.probs) for each in predictions]
         drawn = [metric.resampled(each.label, each.probs) for each in predictions]
     except Exception as error:
         raise PluginError(f"metric {metric.kind!r}: its formula raised {type(error).__name__}: {error}") from error
     interval = Interval(float("nan"), float("nan"))
-    if metric.resamples:
+    if metric.resamples and predictions:
         means = np.mean(drawn, axis=0)
-        known = means[np.isfinite(means)]
-        if len(known):
-            low, high = np.percentile(known, _ENDS)
+        defined = means[np.isfinite(means)]
+        if len(defined):
+            low, high = np.percentile(defined, _ENDS)
             interval = Interval(float(low), float(high))
     return ScoredMetric(Spread.of(scores), interval)

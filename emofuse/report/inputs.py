@@ -112,12 +112,18 @@ def labels_table(results: Results, *, numbered: bool = False) -> ReportTable:
             TableColumn("No.", [*(Cell(str(place)) for place, _ in enumerate(results.classes, start=1)), Cell("")])
         )
     for split, title in SPLITS.items():
-        if all(split in run.metrics for run in results.runs):
-            by_run = [[entry["support"] for entry in run.metrics[split]["per_class"]] for run in results.runs]
+        by_run = [_supports(run, split) for run in results.runs]
+        if all(by_run):
             spreads = [Spread.of(values) for values in zip(*by_run, strict=True)]
             total = Spread.of(sum(values) for values in by_run)
             columns.append(TableColumn(title, [Cell(format_range(spread)) for spread in [*spreads, total]]))
     return ReportTable(tuple(columns))
+
+
+def _supports(run: RunRecord, split: str) -> list[int]:
+    """Return the rows of each label in a split; an empty list if the run was saved without them."""
+    entries = run.metrics.get(split, {}).get("per_class", [])
+    return [entry["support"] for entry in entries] if all("support" in entry for entry in entries) else []
 
 
 def _widths(use: StreamUse) -> str:
@@ -131,8 +137,8 @@ def _weights(stream: Mapping[str, Any]) -> str:
     if not weights:
         return "none needed"
     if is_random(stream["weights"]):
-        return f"RANDOM, seed {weights['seed']}"
-    return f"{weights['name']} ({weights['kind']})"
+        return f"RANDOM, seed {weights.get('seed')}"
+    return f"{weights.get('name') or 'unnamed'} ({weights['kind']})"
 
 
 def _share(use: StreamUse, status: str | None, splits: list[str]) -> str:

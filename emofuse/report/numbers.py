@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emofuse.report.comparisons import MEASURED, Uncertainty
-from emofuse.report.configurations import Results, Spread, repeat_of
+from emofuse.report.configurations import Results, Spread, find_metric, repeat_of
 from emofuse.report.search import SearchSummary
 from emofuse.report.tables import CLASS_METRICS, COMPARED, METRICS
 
@@ -120,16 +120,19 @@ def run_rows(results: Results) -> list[dict[str, Any]]:
     for item in results.configurations:
         for run in item.runs:
             split_seed, seed = repeat_of(run)
-            test = run.metrics["test"]
             row: dict[str, Any] = {
                 "configuration": item.label,
                 "random_weights": " ".join(item.random_streams),
                 "digest": run.digest,
                 "split_seed": split_seed,
                 "seed": seed,
-                "accuracy": test["accuracy"],
+                "accuracy": find_metric(run, "accuracy"),
             }
-            row |= {f"{mean}_{key}": test[mean][key] for mean in ("macro", "weighted") for key in CLASS_METRICS}
+            row |= {
+                f"{mean}_{key}": find_metric(run, f"{mean}.{key}")
+                for mean in ("macro", "weighted")
+                for key in CLASS_METRICS
+            }
             row |= {"best_epoch": run.best_epoch, "parameters": run.parameters, "train_seconds": run.seconds}
             rows.append(row)
     return rows

@@ -123,7 +123,7 @@ def plot_training(results: Results) -> Figure:
     titles = wrap_marked(items, int(width_in / 0.056))
     step_in = height_in + 0.34 + 0.11 * most_lines(titles)
     runs = [run for item in items for run in item.runs]
-    curves = {run.digest: _numbers(entry["val_macro_f1"] for entry in run.history) for run in runs}
+    curves = {run.digest: _numbers(entry.get("val_macro_f1") for entry in run.history) for run in runs}
     kept = Spread.of(curves[run.digest][run.best_epoch - 1] for run in results.baseline.runs)
     limits = score_limits([value for curve in curves.values() for value in curve])
     last_epoch = max(2, *map(len, curves.values()))

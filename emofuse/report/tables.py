@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from emofuse.report.comparisons import Uncertainty
-from emofuse.report.configurations import ReportedConfiguration, Results, Spread, repeat_of
+from emofuse.report.configurations import ReportedConfiguration, Results, Spread, find_metric, repeat_of
 from emofuse.report.formats import (
     UNDEFINED,
     escape_markdown,
@@ -225,8 +225,8 @@ def runs_table(results: Results) -> ReportTable:
                 "Split", [Cell("official" if split is None else f"seed {split}") for split, _ in seeds], "left"
             ),
             TableColumn("Seed", [Cell(str(seed)) for _, seed in seeds]),
-            TableColumn("Accuracy", [Cell(format_score(run.metrics["test"]["accuracy"])) for run in runs]),
-            TableColumn("Macro F1", [Cell(format_score(run.metrics["test"]["macro"]["f1"])) for run in runs]),
+            TableColumn("Accuracy", [Cell(format_score(find_metric(run, "accuracy"))) for run in runs]),
+            TableColumn("Macro F1", [Cell(format_score(find_metric(run, "macro.f1"))) for run in runs]),
             TableColumn("Best epoch", [_epoch_cell(run) for run in runs]),
             TableColumn("Train s", [Cell(f"{run.seconds:.1f}") for run in runs]),
         )

@@ -175,13 +175,6 @@ def test_two_runs_of_one_spec_and_seed_are_refused_all_at_once(make):
         group_runs([second, first, twin, other], "here")
 
 
-def test_a_run_without_test_metrics_is_refused(make):
-    run = make("a", change={"metrics": {}})
-    message = f"here: no test metrics in {run.digest[:16]}; delete these folders and train the runs again"
-    with pytest.raises(ResultsError, match=f"^{re.escape(message)}$"):
-        group_runs([run], "here")
-
-
 def test_the_baseline_is_found_by_label_or_by_name(make):
     runs = [make("a", train={"epochs": 10}), make("a", train={"epochs": 20}), make("b")]
     assert group_runs(runs, "here").baseline.label == "a (epochs 10)"

@@ -36,29 +36,57 @@ def export(
 
 def import_(
     path: Annotated[Path, typer.Argument(help="Path of the cache; `emofuse cache build` makes one.")],
-    file: Annotated[Path, typer.Option(help="HDF5 or npz.")],
-    name: Annotated[str, typer.Option(help="Of the stream in the cache.")],
-    dataset: Annotated[str, typer.Option(help="Array of the vectors in the file, (n, D).")] = "features",
+    file: Annotated[Path, typer.Option(help="An HDF5 or npz file.")],
+    name: Annotated[str, typer.Option(help="Name of the stream in the cache.")],
+    dataset: Annotated[
+        str, typer.Option(help="Array of the features in the file, (n, D), or (n, ...) with --dimensions.")
+    ] = "features",
     ids: Annotated[str, typer.Option(help="Array of their sample ids in the file, (n,).")] = "sample_ids",
+    dimensions: Annotated[
+        str | None,
+        typer.Option(
+            help="Dimensions of a row: time,feature or channel,y,x or time,channel,y,x.",
+            show_default="feature, or those of an export",
+        ),
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            help="Array of the steps of sequences in the file, (n, T): true where there is one.",
+            show_default="every step is there, or that of an export",
+        ),
+    ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="float16 or float32.", show_default="float16 stays, all else is float32")
     ] = None,
-    ignore_unknown: Annotated[bool, typer.Option(help="Pass over ids that the cache does not have.")] = False,
+    ignore_unknown: Annotated[bool, typer.Option(help="Skip ids that the cache does not have.")] = False,
     mark_non_finite: Annotated[
         bool, typer.Option(help="Keep rows with NaN or infinity as rows that failed, instead of an error.")
     ] = False,
 ) -> None:
-    """Add vectors that another tool made as a stream, joined on sample ids.
+    """Add features that another tool made as a stream, joined on sample ids: vectors, sequences or maps.
 
     Rows of the cache that the file lacks have status no_detection: heads mask them.
     """
+    from emofuse.exchange.dimensions import parse_dimensions
     from emofuse.exchange.imports import ImportRequest, import_stream
 
-    request = ImportRequest(file, name, dataset, ids, dtype, ignore_unknown, mark_non_finite)
+    request = ImportRequest(
+        file,
+        name,
+        dataset,
+        ids,
+        dtype,
+        ignore_unknown,
+        mark_non_finite,
+        None if dimensions is None else parse_dimensions(dimensions),
+        mask,
+    )
     with show_progress(), step("importing", unit="rows") as on_rows:
         done = import_stream(as_path(path), request, on_rows=on_rows)
     parts = [f"{done.ok} rows imported"]
     parts += [f"{done.absent} not in the file"] if done.absent else []
+    parts += [f"{done.empty} without features there"] if done.empty else []
     parts += [f"{done.non_finite} not finite"] if done.non_finite else []
     parts += [f"{done.ignored} ids ignored"] if done.ignored else []
     typer.echo(f"{path}: {name}: {', '.join(parts)}; content {done.sha256[:12]}")

@@ -130,7 +130,7 @@ class CustomStreamSpec(StreamSpecBase):
 
 
 class ImportedSpec(StreamSpecBase):
-    """Vectors of another tool, put into the cache by `emofuse cache import`: a build leaves them as they are.
+    """Features of another tool, put into the cache by `emofuse cache import`: a build leaves them as they are.
 
     In a cache spec it stands for a stream that must be there. `sha256`, when given, is that of its content and is
     checked.

@@ -13,6 +13,7 @@ from emofuse.cache.reader import open_cache
 from emofuse.cache.structure import lock_cache
 from emofuse.errors import CacheError, SpecError, StaleCacheError
 from emofuse.exchange import imports
+from emofuse.exchange.foreign import ForeignArrays
 from emofuse.exchange.imports import ImportRequest, import_stream
 from emofuse.status import Status
 
@@ -119,7 +120,7 @@ def test_rows_that_the_file_lacks_are_masked_with_the_reason(cache_path, write):
 def test_ids_that_the_cache_lacks_are_listed_or_ignored(cache_path, write):
     file = write(features=VECTORS, sample_ids=np.array([*IDS[:8], "x", "y"]))
     with pytest.raises(
-        CacheError, match=r"2 ids that .*features\.zarr does not have: x, y\. Pass over them with --ignore-unknown\.$"
+        CacheError, match=r"2 ids that .*features\.zarr does not have: x, y\. Skip them with --ignore-unknown\.$"
     ):
         import_stream(cache_path, ImportRequest(file, "clip_vit"))
     assert list(open_cache(cache_path).streams) == ["lbp"]
@@ -129,7 +130,7 @@ def test_ids_that_the_cache_lacks_are_listed_or_ignored(cache_path, write):
 
 def test_a_long_list_of_ids_is_cut(cache_path, npz):
     ids = np.array(IDS + [f"x{row}" for row in range(30)])
-    with pytest.raises(CacheError, match=r"30 ids that .*: x0, .*, x19 and 10 more\. Pass"):
+    with pytest.raises(CacheError, match=r"30 ids that .*: x0, .*, x19 and 10 more\. Skip"):
         import_stream(cache_path, ImportRequest(npz(features=np.ones((40, 2)), sample_ids=ids), "clip_vit"))
 
 
@@ -234,8 +235,14 @@ def test_an_interrupted_import_goes_on(cache_path, npz, monkeypatch):
 def test_a_file_of_millions_of_rows_is_never_whole_in_memory(cache_path, npz, monkeypatch):
     monkeypatch.setattr(imports, "_SLAB_BYTES", 24)  # two rows
     slabs = []
-    stored = imports._stored
-    monkeypatch.setattr(imports, "_stored", lambda values, dtype: slabs.append(len(values)) or stored(values, dtype))
+    read = ForeignArrays.read
+
+    def spied(arrays, rows, dtype):
+        values = read(arrays, rows, dtype)
+        slabs.append(len(values))
+        return values
+
+    monkeypatch.setattr(ForeignArrays, "read", spied)
     file = npz(features=VECTORS, sample_ids=np.array(IDS))
     import_stream(cache_path, ImportRequest(file, "clip_vit"))
     assert max(slabs) == 4  # a block

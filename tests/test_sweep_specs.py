@@ -21,7 +21,7 @@ from emofuse.specs import (
     read_pipeline_spec,
     read_sweep_spec,
 )
-from emofuse.sweep.configurations import expand, runs_of
+from emofuse.sweep.configurations import StreamType, expand, runs_of
 
 
 def sweep(text: str) -> SweepSpec:
@@ -276,9 +276,9 @@ def test_a_pipeline_beside_the_sweep_is_found_from_anywhere(tmp_path, monkeypatc
 # --- bundled ---------------------------------------------------------------------------------------------------------
 
 
-def kinds_of(spec: SweepSpec) -> dict[str, str]:
+def types_of(spec: SweepSpec) -> dict[str, StreamType]:
     cache = read_pipeline_spec(spec.pipeline).cache
-    return {stream.name: stream.kind for stream in cache.streams}
+    return {stream.name: StreamType(stream.kind) for stream in cache.streams}
 
 
 @pytest.mark.parametrize("name", bundled_specs("sweeps"))
@@ -287,12 +287,12 @@ def test_every_bundled_sweep_fits_the_cache_of_its_pipeline(name):
 
     spec = read_sweep_spec(name)
     assert spec.name == name
-    assert make_search(spec, kinds_of(spec)).total > 1
+    assert make_search(spec, types_of(spec)).total > 1
 
 
 def test_the_papers_grid_is_540_configurations_and_2700_heads():
     spec = read_sweep_spec("paper_grid")
-    configurations = expand(spec, kinds_of(spec))
+    configurations = expand(spec, types_of(spec))
     runs = [run for configuration in configurations for run in runs_of(configuration, spec)]
     assert (len(configurations), len(runs)) == (540, 2700)
     assert spec.pipeline == "emoset118k"
@@ -307,7 +307,7 @@ def test_the_papers_grid_is_540_configurations_and_2700_heads():
 
 def test_all_subsets_is_315_configurations_and_1575_heads():
     spec = read_sweep_spec("all_subsets")
-    configurations = expand(spec, kinds_of(spec))
+    configurations = expand(spec, types_of(spec))
     runs = [run for configuration in configurations for run in runs_of(configuration, spec)]
     assert (len({run.features.streams for run in runs}), len(configurations), len(runs)) == (63, 315, 1575)
     assert (spec.pipeline, spec.final.best_of, spec.baseline, spec.final.seeds) == (
@@ -316,7 +316,7 @@ def test_all_subsets_is_315_configurations_and_1575_heads():
         ("resnet50",),
         (0, 1, 2),
     )
-    assert {stream.name for stream in read_cache_spec("demo").streams} == set(kinds_of(spec))
+    assert {stream.name for stream in read_cache_spec("demo").streams} == set(types_of(spec))
 
 
 def test_a_sweep_has_one_digest_through_json():

@@ -3,20 +3,51 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emofuse.errors import SpecError, did_you_mean
 from emofuse.specs import Factors, FeaturesSpec, FoldSpec, HeadSpec, Range, RunSpec, SweepSpec, TrainSpec, digest
+from emofuse.specs.heads import NetworkHeadSpec, Spatial, Temporal
 from emofuse.specs.runs import settled
 from emofuse.specs.streams import variant_factors
 
+if TYPE_CHECKING:
+    from emofuse.cache.reader import Cache
+
 HEAD_FACTORS = ("embed_dim", "depth", "width", "temporal", "spatial", "stem_width", "dropout")
 TRAIN_FACTORS = tuple(name for name in Factors.model_fields if name in TrainSpec.model_fields)
-# Of the head's hidden layers: without one they have nothing to act on.
-_OF_HIDDEN_LAYERS = ("width", "dropout")
+_HIDDEN_LAYER_FIELDS = ("width", "dropout")
+_STEM_FIELDS = ("temporal", "spatial", "stem_width", "patch_kernels")
+_TEMPORAL_WITH_WIDTH = ("attention", "lstm", "gru", "transformer")
+_SPATIAL_WITH_WIDTH = ("attention", "patches", "cnn")
+
+
+@dataclass(frozen=True)
+class StreamType:
+    """The properties of a cached stream that decide which factors a run on it uses.
+
+    Attributes:
+        kind: the kind of the stream.
+        is_sequence: whether a row has a time axis, so that heads give the stream a temporal stem.
+        has_maps: whether a row has spatial axes, so that heads give the stream a spatial stem.
+    """
+
+    kind: str
+    is_sequence: bool = False
+    has_maps: bool = False
+
+    @classmethod
+    def of(cls, kind: str, shape: Sequence[int]) -> StreamType:
+        """Return the type of a stream with rows of this shape: (D,), (T, D), (C, H, W) or (T, C, H, W)."""
+        return cls(kind, is_sequence=len(shape) in {2, 4}, has_maps=len(shape) >= 3)
+
+
+def stream_types(cache: Cache) -> dict[str, StreamType]:
+    """Return the type of every stream of a cache, in the cache's order."""
+    return {name: StreamType.of(stream.kind, stream.layout.shape) for name, stream in cache.streams.items()}
 
 
 @dataclass(frozen=True)
@@ -39,7 +70,7 @@ class Configuration:
         return digest(self.run.model_dump(mode="json", exclude={"name"}))
 
 
-def expand(spec: SweepSpec, kinds: Mapping[str, str]) -> list[Configuration]:
+def expand(spec: SweepSpec, types: Mapping[str, StreamType]) -> list[Configuration]:
     """Every combination of the factors' values, equal runs once.
 
     In the order of the factors in `Factors`, the last one changing fastest, and of each factor's values as given.
@@ -48,13 +79,13 @@ def expand(spec: SweepSpec, kinds: Mapping[str, str]) -> list[Configuration]:
 
     Args:
         spec: factors without ranges.
-        kinds: stream -> kind of every stream of the cache, in the cache's order.
+        types: the type of every stream of the cache, in the cache's order.
 
     Raises:
         SpecError: streams that are not in the cache.
     """
-    check_streams(spec, kinds)
-    space = Space.of(spec, kinds)
+    check_streams(spec, types)
+    space = Space.of(spec, types)
     by_key: dict[str, Configuration] = {}
     for values in space.combinations():
         configuration = space.configuration(values)
@@ -76,7 +107,7 @@ def runs_of(configuration: Configuration, spec: SweepSpec) -> list[RunSpec]:
     ]
 
 
-def check_streams(spec: SweepSpec, kinds: Mapping[str, str]) -> None:
+def check_streams(spec: SweepSpec, names: Collection[str]) -> None:
     """Raises unless every stream that the sweep names is in the cache.
 
     Raises:
@@ -87,12 +118,12 @@ def check_streams(spec: SweepSpec, kinds: Mapping[str, str]) -> None:
         subsets = enumerate(spec.factors.streams)
         named = [*((f"factors.streams[{index}]", subset) for index, subset in subsets), *named]
     problems = [
-        f"{place}: {stream!r} is not in the cache{did_you_mean(stream, kinds)} (there are: {', '.join(kinds)})"
+        f"{place}: {stream!r} is not in the cache{did_you_mean(stream, names)} (there are: {', '.join(names)})"
         for place, streams in named
         for stream in streams
-        if stream not in kinds
+        if stream not in names
     ]
-    if not problems and spec.baseline and _in_order(spec.baseline, kinds) not in stream_subsets(spec.factors, kinds):
+    if not problems and spec.baseline and _in_order(spec.baseline, names) not in stream_subsets(spec.factors, names):
         problems.append(
             f"baseline: {'+'.join(spec.baseline)} is not one of factors.streams: the sweep would never train it"
         )
@@ -100,14 +131,14 @@ def check_streams(spec: SweepSpec, kinds: Mapping[str, str]) -> None:
         raise SpecError(f"sweep {spec.name!r}", problems)
 
 
-def baseline_streams(spec: SweepSpec, kinds: Mapping[str, str]) -> tuple[str, ...]:
+def baseline_streams(spec: SweepSpec, names: Collection[str]) -> tuple[str, ...]:
     """The subset that others are tested against, in the cache's order: the spec's, or the first of the factors'."""
-    return _in_order(spec.baseline, kinds) if spec.baseline else stream_subsets(spec.factors, kinds)[0]
+    return _in_order(spec.baseline, names) if spec.baseline else stream_subsets(spec.factors, names)[0]
 
 
-def stream_subsets(factors: Factors, kinds: Mapping[str, str]) -> list[tuple[str, ...]]:
+def stream_subsets(factors: Factors, names: Collection[str]) -> list[tuple[str, ...]]:
     """The subsets of streams of a sweep, each in the cache's order (see `expand` for their own)."""
-    streams = tuple(kinds)
+    streams = tuple(names)
     match factors.streams:
         case "all":
             sizes = range(1, len(streams) + 1)
@@ -116,7 +147,7 @@ def stream_subsets(factors: Factors, kinds: Mapping[str, str]) -> list[tuple[str
             without = [tuple(name for name in streams if name != left) for left in streams]
             return [streams, *(subset for subset in without if subset)]
         case listed:
-            return list(dict.fromkeys(_in_order(subset, kinds) for subset in listed))
+            return list(dict.fromkeys(_in_order(subset, names) for subset in listed))
 
 
 @dataclass(frozen=True)
@@ -125,26 +156,26 @@ class Space:
 
     Attributes:
         spec: of the sweep.
-        kinds: stream -> kind, of the cache, in its order.
+        types: the type of every stream of the cache, in the cache's order.
         values: factor -> its values in order, or a range; factors left at the base's are not there.
         varying: names of the factors with several values.
         head_names: head -> what the setting `head` calls it.
     """
 
     spec: SweepSpec
-    kinds: Mapping[str, str]
+    types: Mapping[str, StreamType]
     values: Mapping[str, Sequence[Any] | Range]
     varying: frozenset[str]
     head_names: Mapping[HeadSpec, str]
 
     @classmethod
-    def of(cls, spec: SweepSpec, kinds: Mapping[str, str]) -> Space:
+    def of(cls, spec: SweepSpec, types: Mapping[str, StreamType]) -> Space:
         """The space of a sweep over a cache."""
-        values: dict[str, Sequence[Any] | Range] = {"streams": stream_subsets(spec.factors, kinds)}
+        values: dict[str, Sequence[Any] | Range] = {"streams": stream_subsets(spec.factors, types)}
         values |= {name: given for name, given in spec.factors.given() if name != "streams"}
         varying = {name for name, given in values.items() if isinstance(given, Range) or len(given) > 1}
         heads = spec.factors.head or (spec.base.head,)
-        return cls(spec, kinds, values, frozenset(varying), _head_names(heads, set(values)))
+        return cls(spec, types, values, frozenset(varying), _head_names(heads, set(values)))
 
     def combinations(self) -> Iterator[dict[str, Any]]:
         """Every combination of values, the last factor changing fastest; many may be one configuration.
@@ -158,23 +189,30 @@ class Space:
         for chosen in itertools.product(*self.values.values()):
             yield dict(zip(self.values, chosen, strict=True))
 
-    def useless(self, streams: Sequence[str], head: HeadSpec, depth: int | None = None) -> set[str]:
-        """Factors that make no difference to a run on these streams with this head.
+    def useless(self, values: Mapping[str, Any]) -> set[str]:
+        """Return the factors, and other fields of the head, that make no difference to a run with these values.
 
-        LBP bins and action units without a stream of their kind; what the head has no field for; width and dropout
-        of hidden layers that are not there; balancing between the branches of a single stream.
+        A variant needs a stream of its kind, and a factor of the head a field of the head. Width and dropout need a
+        hidden layer. Balancing needs two streams. A temporal stem needs a sequence, a spatial stem a map, and the sizes
+        of stems a stem that has them.
 
         Args:
-            streams: of the run.
-            head: its kind and what is no factor.
-            depth: of the head, if a factor sets it.
+            values: factor -> value, with `streams`; the base has the values that are missing.
         """
-        has = {self.kinds[stream] for stream in streams}
-        useless = {name for name, (kind, _) in variant_factors().items() if kind not in has}
-        useless |= {name for name in HEAD_FACTORS if name not in type(head).model_fields}
-        if (depth if depth is not None else getattr(head, "depth", None)) == 0:
-            useless |= set(_OF_HIDDEN_LAYERS)
-        if len(streams) == 1:
+        types = [self.types[stream] for stream in values["streams"]]
+        kinds = {each.kind for each in types}
+        head = values.get("head", self.spec.base.head)
+        fields = type(head).model_fields
+        useless = {name for name, (kind, _) in variant_factors().items() if kind not in kinds}
+        useless |= {name for name in HEAD_FACTORS if name not in fields}
+        if "depth" in fields and values.get("depth", getattr(head, "depth", None)) == 0:
+            useless |= set(_HIDDEN_LAYER_FIELDS)
+        if isinstance(head, NetworkHeadSpec):
+            useless |= _useless_of_stems(
+                values.get("temporal", head.temporal) if any(each.is_sequence for each in types) else None,
+                values.get("spatial", head.spatial) if any(each.has_maps for each in types) else None,
+            )
+        if len(types) == 1:
             useless.add("gradient_balancing")
         return useless
 
@@ -189,8 +227,7 @@ class Space:
         base = self.spec.base
         streams = tuple(values["streams"])
         head = values.get("head", base.head)
-        depth = values.get("depth") if "depth" in type(head).model_fields else None
-        useless = self.useless(streams, head, depth)
+        useless = self.useless(values)
         used = {name: value for name, value in values.items() if name not in useless}
         chosen = {**base.variants, **{name: used[name] for name in variant_factors() if name in used}}
         factors = {name: value for name, value in chosen.items() if name not in useless}
@@ -199,11 +236,10 @@ class Space:
             train["gradient_balancing"] = "off"
         settings = {name: self._plain(name, used[name]) for name in self.values if name in used.keys() & self.varying}
         name = ", ".join(_setting_text(*setting) for setting in settings.items()) or "+".join(streams)
+        features = FeaturesSpec(streams=streams, neutral_label=base.neutral_label, factors=factors)
         run = RunSpec(
             name=name,
-            features=settled(
-                FeaturesSpec(streams=streams, neutral_label=base.neutral_label, factors=factors), self.kinds
-            ),
+            features=settled(features, {stream: self.types[stream].kind for stream in streams}),
             head=_changed(head, used, useless),
             train=base.train.model_copy(update=train),
             split=base.split,
@@ -220,11 +256,22 @@ class Space:
                 return value
 
 
+def _useless_of_stems(temporal: Temporal | None, spatial: Spatial | None) -> set[str]:
+    """Return the fields of stems that a run does not use, given its stems; None if no stream has such a stem."""
+    useless = {"temporal"} if temporal is None else set()
+    useless |= {"spatial"} if spatial is None else set()
+    useless |= {"patch_kernels"} if spatial != "patches" else set()
+    if temporal not in _TEMPORAL_WITH_WIDTH and spatial not in _SPATIAL_WITH_WIDTH:
+        useless.add("stem_width")
+    return useless
+
+
 def _changed(head: HeadSpec, used: Mapping[str, Any], useless: set[str]) -> HeadSpec:
     """A head with the factors' values, and defaults for what makes no difference."""
     fields = type(head).model_fields
     values = {name: used[name] for name in HEAD_FACTORS if name in used}
-    values |= {name: fields[name].default for name in _OF_HIDDEN_LAYERS if name in fields and name in useless}
+    reset = useless.intersection((*_HIDDEN_LAYER_FIELDS, *_STEM_FIELDS), fields)
+    values |= {name: fields[name].default for name in reset}
     changed: HeadSpec = type(head).model_validate({**head.model_dump(), **values})
     return changed
 
@@ -250,6 +297,6 @@ def _setting_text(factor: str, value: Any) -> str:
     return f"{factor}={value}" if isinstance(value, str) else f"{factor}={value!r}"
 
 
-def _in_order(streams: Sequence[str], kinds: Mapping[str, str]) -> tuple[str, ...]:
+def _in_order(streams: Sequence[str], names: Collection[str]) -> tuple[str, ...]:
     """A subset in the cache's order: the order in which it was listed means nothing."""
-    return tuple(name for name in kinds if name in streams)
+    return tuple(name for name in names if name in streams)

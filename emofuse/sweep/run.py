@@ -35,7 +35,7 @@ from emofuse.report.stamp import report_when_needed
 from emofuse.results import RunRecord
 from emofuse.specs import RunSpec, SweepSpec, digest
 from emofuse.sweep.choice import Choice, ScoredConfiguration, choose, factor_values
-from emofuse.sweep.configurations import Configuration, baseline_streams
+from emofuse.sweep.configurations import Configuration, baseline_streams, stream_types
 from emofuse.sweep.finalists import choice_table, describe_baseline, describe_losses, search_summary
 from emofuse.sweep.finals import Finals, final_runs, train_finals
 from emofuse.sweep.groups import only_missing, plan_search, searched_runs
@@ -140,11 +140,11 @@ def run_sweep(
 
 
 def _run_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOptions, say: Say) -> SweepSummary:
-    kinds, rows = _kinds(cache), ResultsFolder(folder)
+    rows = ResultsFolder(folder)
     found = _search(cache, spec, rows, options)
     for line in found.describe():
         say(f"search: {line}")
-    choice = choose(found.scored, spec.select, spec.final.best_of, baseline_streams(spec, kinds))
+    choice = choose(found.scored, spec.select, spec.final.best_of, baseline_streams(spec, cache.streams))
     for note in describe_losses(choice):
         say(f"choice: {note}")
     if not choice.finalists:
@@ -183,7 +183,7 @@ def plan_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOption
     """
     with open_trainer(cache, spec, options) as trainer:
         _check_split_rows(trainer.data)
-        search = make_search(spec, _kinds(cache))
+        search = make_search(spec, stream_types(cache))
         batch = search.ask()
         runs = searched_runs(trainer.data, batch, spec)
         there = {row.digest for row in ResultsFolder(folder).rows()}
@@ -229,7 +229,7 @@ def _search(cache: Cache, spec: SweepSpec, rows: ResultsFolder, options: SweepOp
     """In a function of its own, so that the features are freed before the finalists are trained."""
     with open_trainer(cache, spec, options) as trainer:
         _check_split_rows(trainer.data)
-        return Searching(spec, make_search(spec, _kinds(cache)), rows, trainer).search()
+        return Searching(spec, make_search(spec, stream_types(cache)), rows, trainer).search()
 
 
 def _train_finals(
@@ -283,10 +283,6 @@ def _describe_finals(spec: SweepSpec, configurations: Sequence[Configuration], *
     chosen = len({factor_values(each, spec.final.best_of) for each in configurations})
     chosen = min(len(configurations), chosen + ("streams" not in spec.final.best_of))  # with the baseline
     return f"then at most {chosen * len(spec.final.seeds)} final runs ({chosen} chosen, {seeds})"
-
-
-def _kinds(cache: Cache) -> dict[str, str]:
-    return {name: stream.kind for name, stream in cache.streams.items()}
 
 
 def _check_split_rows(data: TrainingData) -> None:

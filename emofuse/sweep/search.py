@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from emofuse.specs import GridSearch, RandomSearch, Range, SweepSpec, TpeSearch
-from emofuse.sweep.configurations import Configuration, Space, check_streams, expand
+from emofuse.sweep.configurations import Configuration, Space, StreamType, check_streams, expand
 
 # Up to so many combinations are shuffled as a whole; beyond that each draw is a new one, and repetitions are passed.
 _SHUFFLED = 2**20
@@ -48,31 +48,31 @@ class Search(Protocol):
         """
 
 
-def make_search(spec: SweepSpec, kinds: Mapping[str, str]) -> Search:
+def make_search(spec: SweepSpec, types: Mapping[str, StreamType]) -> Search:
     """The search that a sweep asks for.
 
     Args:
         spec: of the sweep.
-        kinds: stream -> kind of every stream of the cache, in the cache's order.
+        types: the type of every stream of the cache, in the cache's order.
 
     Raises:
         SpecError: streams that are not in the cache.
     """
-    check_streams(spec, kinds)
+    check_streams(spec, types)
     match spec.search:
         case GridSearch():
-            return OneBatch(expand(spec, kinds))
-        case RandomSearch() | TpeSearch() as search if every := _all_if_fewer(Space.of(spec, kinds), search.trials):
+            return OneBatch(expand(spec, types))
+        case RandomSearch() | TpeSearch() as search if every := _all_if_fewer(Space.of(spec, types), search.trials):
             return OneBatch(every, fewer_than_trials(len(every), search.trials))
         case RandomSearch() as search:
-            space = Space.of(spec, kinds)
+            space = Space.of(spec, types)
             new = unseen(space, draws(space, search.seed), set())
             drawn = [configuration for _, configuration in itertools.islice(new, search.trials)]
             return OneBatch(drawn, fewer_than_trials(len(drawn), search.trials))
         case TpeSearch() as search:
             from emofuse.sweep.tpe import ParzenSearch
 
-            return ParzenSearch(Space.of(spec, kinds), search)
+            return ParzenSearch(Space.of(spec, types), search)
 
 
 @dataclass

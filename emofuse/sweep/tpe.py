@@ -123,9 +123,8 @@ class ParzenSearch:
         values: dict[str, Any] = {"streams": self._suggest_streams(trial)}
         if "head" in space.values:
             values["head"] = self._one_of(trial, "head")
-        head = values.get("head", space.spec.base.head)
         for name in ("depth", *(name for name in space.values if name not in {"streams", "head", "depth"})):
-            if name in space.values and name not in space.useless(values["streams"], head, values.get("depth")):
+            if name in space.values and name not in space.useless(values):
                 values[name] = self._one_of(trial, name)
         return values
 
@@ -133,9 +132,9 @@ class ParzenSearch:
         if self._space.spec.factors.streams != "all":
             streams: tuple[str, ...] = self._one_of(trial, "streams")
             return streams
-        if len(self._space.kinds) == 1:
-            return tuple(self._space.kinds)
-        return tuple(n for n in self._space.kinds if trial.suggest_categorical(f"streams.{n}", [False, True]))
+        if len(self._space.types) == 1:
+            return tuple(self._space.types)
+        return tuple(n for n in self._space.types if trial.suggest_categorical(f"streams.{n}", [False, True]))
 
     def _one_of(self, trial: Trial, name: str) -> Any:
         """A value of a factor: of a range, of numbers by their rank, of anything else by its place."""
@@ -154,7 +153,7 @@ class ParzenSearch:
         for name, value in values.items():
             given = self._space.values[name]
             if name == "streams" and self._space.spec.factors.streams == "all":
-                params |= {f"streams.{stream}": stream in value for stream in self._space.kinds}
+                params |= {f"streams.{stream}": stream in value for stream in self._space.types}
             elif isinstance(given, Range):
                 params[name] = value
             else:

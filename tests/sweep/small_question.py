@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from emofuse.cache.layout import StreamLayout
+from emofuse.cache.structure import add_stream
+from emofuse.cache.writer import write_block
 from emofuse.specs import SweepSpec, parse_spec
 
 CLASSES = ("calm", "glad", "sad")
@@ -28,6 +31,27 @@ def small_sweep(**changes) -> SweepSpec:
 def finished_groups(folder: Path) -> list[Path]:
     """The files of rows of a sweep's folder."""
     return [path for path in (folder / "rows").glob("*.jsonl") if not path.name.startswith(".partial")]
+
+
+def add_sequence_and_map(cache: Path, rows: int = 150, seed: int = 0) -> None:
+    """Add a stream `sequence` of rows (3, 4) and a stream `map` of rows (2, 5, 5) to a cache of one block."""
+    rng = np.random.default_rng(seed)
+    for name, shape, dimensions, mask in (
+        ("sequence", (3, 4), ("time", "feature"), np.ones((rows, 3), np.uint8)),
+        ("map", (2, 5, 5), ("channel", "y", "x"), None),
+    ):
+        layout = StreamLayout(
+            name=name,
+            kind="custom",
+            shape=shape,
+            dtype=np.dtype(np.float32),
+            identity={"kind": "custom", "name": name},
+            dimensions=dimensions,
+        )
+        add_stream(cache, layout)
+        features = rng.normal(size=(rows, *shape)).astype(np.float32)
+        ok, flags = np.ones(rows, np.uint8), np.zeros(rows, np.uint8)
+        write_block(cache, name, 0, features=features, status=ok, flags=flags, mask=mask)
 
 
 def planted(rows: int = 150, seed: int = 0) -> dict:

@@ -8,8 +8,12 @@ import json
 import math
 
 import pytest
+from small_question import add_sequence_and_map, planted
 
+from emofuse.cache.reader import open_cache
 from emofuse.errors import SpecError
+from emofuse.heads.members import HeadMember, Members
+from emofuse.heads.stems import StemChoice, make_stem
 from emofuse.specs import (
     AttentionHeadSpec,
     BaseRun,
@@ -20,22 +24,33 @@ from emofuse.specs import (
     GatedHeadSpec,
     LateHeadSpec,
     LinearHeadSpec,
+    LogisticHeadSpec,
     Range,
     RunSpec,
     StratifiedSplit,
     SweepSpec,
     TrainSpec,
 )
-from emofuse.sweep.configurations import Space, baseline_streams, expand, runs_of, stream_subsets
+from emofuse.sweep.configurations import (
+    Space,
+    StreamType,
+    baseline_streams,
+    expand,
+    runs_of,
+    stream_subsets,
+    stream_types,
+)
 
-KINDS = {
-    "lbp": "lbp",
-    "landmarks": "landmarks",
-    "action_units": "action_units",
-    "places365": "places365",
-    "objects": "objects",
-    "resnet50": "backbone",
+TYPES = {
+    "lbp": StreamType("lbp"),
+    "landmarks": StreamType("landmarks"),
+    "action_units": StreamType("action_units"),
+    "places365": StreamType("places365"),
+    "objects": StreamType("objects"),
+    "resnet50": StreamType("backbone"),
 }
+SHAPES = {"vector": (4,), "sequence": (3, 4), "map": (2, 5, 5), "maps": (3, 2, 5, 5)}
+SHAPED = {name: StreamType.of("custom", shape) for name, shape in SHAPES.items()}
 LBP_AND_NET = (("lbp",), ("resnet50",), ("lbp", "resnet50"))
 
 
@@ -45,20 +60,20 @@ def sweep(base=None, baseline=(), folds=None, seeds=(0,), **factors) -> SweepSpe
     )
 
 
-def names(spec, kinds=KINDS) -> list[str]:
-    return [configuration.name for configuration in expand(spec, kinds)]
+def names(spec, types=TYPES) -> list[str]:
+    return [configuration.name for configuration in expand(spec, types)]
 
 
 # --- subsets of streams ----------------------------------------------------------------------------------------------
 
 
 def test_all_is_every_non_empty_subset_small_ones_first_in_the_caches_order():
-    subsets = stream_subsets(Factors(streams="all"), KINDS)
+    subsets = stream_subsets(Factors(streams="all"), TYPES)
     assert len(subsets) == len(set(subsets)) == 63
-    assert subsets[:6] == [(name,) for name in KINDS]
+    assert subsets[:6] == [(name,) for name in TYPES]
     assert subsets[6] == ("lbp", "landmarks")
-    assert subsets[-1] == tuple(KINDS)
-    order = {name: place for place, name in enumerate(KINDS)}
+    assert subsets[-1] == tuple(TYPES)
+    order = {name: place for place, name in enumerate(TYPES)}
     assert all(list(subset) == sorted(subset, key=order.__getitem__) for subset in subsets)
     assert [len(subset) for subset in subsets] == sorted(len(subset) for subset in subsets)
 
@@ -69,17 +84,17 @@ def test_all_of_n_streams_is_2_to_the_n_less_one(count):
 
 
 def test_leave_one_out_is_all_streams_and_then_all_but_each():
-    subsets = stream_subsets(Factors(streams="leave_one_out"), KINDS)
-    assert subsets[0] == tuple(KINDS)
-    assert [set(KINDS) - set(subset) for subset in subsets[1:]] == [{name} for name in KINDS]
+    subsets = stream_subsets(Factors(streams="leave_one_out"), TYPES)
+    assert subsets[0] == tuple(TYPES)
+    assert [set(TYPES) - set(subset) for subset in subsets[1:]] == [{name} for name in TYPES]
     assert stream_subsets(Factors(streams="leave_one_out"), {"lbp": "lbp"}) == [("lbp",)]
 
 
 def test_a_subset_is_the_same_in_whatever_order_it_is_listed():
     one, other = sweep(streams=(("lbp", "resnet50"),)), sweep(streams=(("resnet50", "lbp"),))
-    assert [c.run for c in expand(one, KINDS)] == [c.run for c in expand(other, KINDS)]
-    assert expand(other, KINDS)[0].run.features.streams == ("lbp", "resnet50")
-    backwards = dict(reversed(KINDS.items()))
+    assert [c.run for c in expand(one, TYPES)] == [c.run for c in expand(other, TYPES)]
+    assert expand(other, TYPES)[0].run.features.streams == ("lbp", "resnet50")
+    backwards = dict(reversed(TYPES.items()))
     assert expand(one, backwards)[0].run.features.streams == ("resnet50", "lbp")
 
 
@@ -91,7 +106,7 @@ def test_listed_subsets_keep_their_order():
 def test_streams_that_are_not_in_the_cache_are_all_named():
     spec = sweep(streams=(("lbp", "resnet5"), ("places",)), baseline=("resnet",))
     with pytest.raises(SpecError) as caught:
-        expand(spec, {"lbp": "lbp", "resnet50": "backbone"})
+        expand(spec, {"lbp": StreamType("lbp"), "resnet50": StreamType("backbone")})
     assert str(caught.value) == (
         "sweep 'mine', 3 problems: "
         "factors.streams[0]: 'resnet5' is not in the cache, did you mean 'resnet50'? (there are: lbp, resnet50) | "
@@ -104,15 +119,15 @@ def test_a_baseline_that_would_never_be_trained_is_refused():
     with pytest.raises(
         SpecError, match=r"baseline: lbp\+objects is not one of factors.streams: the sweep would never "
     ):
-        expand(sweep(streams=LBP_AND_NET, baseline=("lbp", "objects")), KINDS)
+        expand(sweep(streams=LBP_AND_NET, baseline=("lbp", "objects")), TYPES)
     with pytest.raises(SpecError, match=r"baseline: lbp is not one of factors\.streams"):
-        expand(sweep(streams="leave_one_out", baseline=("lbp",)), KINDS)
+        expand(sweep(streams="leave_one_out", baseline=("lbp",)), TYPES)
 
 
 def test_the_baseline_is_the_first_subset_unless_it_is_named():
-    assert baseline_streams(sweep(streams=LBP_AND_NET), KINDS) == ("lbp",)
-    assert baseline_streams(sweep(streams=LBP_AND_NET, baseline=("resnet50", "lbp")), KINDS) == ("lbp", "resnet50")
-    assert expand(sweep(streams=LBP_AND_NET, baseline=("resnet50", "lbp")), KINDS)
+    assert baseline_streams(sweep(streams=LBP_AND_NET), TYPES) == ("lbp",)
+    assert baseline_streams(sweep(streams=LBP_AND_NET, baseline=("resnet50", "lbp")), TYPES) == ("lbp", "resnet50")
+    assert expand(sweep(streams=LBP_AND_NET, baseline=("resnet50", "lbp")), TYPES)
 
 
 # --- the grid --------------------------------------------------------------------------------------------------------
@@ -142,7 +157,7 @@ def test_every_combination_is_there_once():
         "lbp_bins": (128, 256, 512),
         "action_units": (15, 30),
     }
-    found = expand(sweep(streams=(tuple(KINDS),), **factors), KINDS)
+    found = expand(sweep(streams=(tuple(TYPES),), **factors), TYPES)
     assert len(found) == math.prod(len(values) for values in factors.values())
     asked = {tuple(sorted(zip(factors, values, strict=True))) for values in itertools.product(*factors.values())}
     trained = set()
@@ -164,7 +179,7 @@ def test_what_no_factor_says_is_the_bases():
         train=TrainSpec(epochs=7, seed=9, gradient_balancing="on", weight_decay=0.5),
         split=StratifiedSplit(seed=4),
     )
-    (configuration,) = expand(sweep(base, streams=(("lbp", "action_units"),), learning_rate=(0.1,)), KINDS)
+    (configuration,) = expand(sweep(base, streams=(("lbp", "action_units"),), learning_rate=(0.1,)), TYPES)
     run = configuration.run
     assert run == RunSpec(
         name="lbp+action_units",
@@ -179,7 +194,7 @@ def test_what_no_factor_says_is_the_bases():
 def test_a_range_has_no_grid():
     spec = SweepSpec(name="x", factors=Factors(dropout=Range(low=0, high=0.5)), search={"kind": "random", "trials": 3})
     with pytest.raises(TypeError, match=r"factors\.dropout: a range has no list of values"):
-        expand(spec, KINDS)
+        expand(spec, TYPES)
 
 
 # --- factors without a use -------------------------------------------------------------------------------------------
@@ -204,14 +219,75 @@ def test_a_range_has_no_grid():
     ],
 )
 def test_a_factor_without_a_use_makes_no_second_configuration(streams, factors, count):
-    found = expand(sweep(streams=(streams,), **factors), KINDS)
+    found = expand(sweep(streams=(streams,), **factors), TYPES)
     assert len(found) == count
     assert len({c.key for c in found}) == len({c.name for c in found}) == count
 
 
+@pytest.mark.parametrize(
+    ("streams", "factors", "count"),
+    [
+        (("vector",), {"temporal": ("mean", "lstm"), "spatial": ("mean", "cnn"), "stem_width": (8, 16)}, 1),
+        (("sequence",), {"temporal": ("mean", "max", "mean_std"), "spatial": ("mean", "cnn")}, 3),
+        (("sequence",), {"temporal": ("mean", "max", "lstm"), "stem_width": (8, 16)}, 4),
+        (("map",), {"temporal": ("mean", "lstm"), "spatial": ("mean", "attention", "cnn"), "stem_width": (8, 16)}, 5),
+        (("vector", "sequence", "map"), {"temporal": ("mean", "gru"), "spatial": ("mean", "cnn")}, 4),
+        # The hidden size is used unless both stems are means.
+        (("maps",), {"temporal": ("mean", "gru"), "spatial": ("mean", "cnn"), "stem_width": (8, 16)}, 7),
+        (("sequence",), {"head": (LinearHeadSpec(), LogisticHeadSpec()), "temporal": ("mean", "max")}, 3),
+        (("vector",), {"head": (ConcatHeadSpec(), ConcatHeadSpec(temporal="lstm", stem_width=9))}, 1),
+        (("map",), {"head": [ConcatHeadSpec(spatial="patches", patch_kernels=(k,)) for k in (1, 3)]}, 2),
+        (("map",), {"head": [ConcatHeadSpec(spatial="cnn", patch_kernels=(k,)) for k in (1, 3)]}, 1),
+    ],
+)
+def test_stems_vary_only_with_a_sequence_or_a_map(streams, factors, count):
+    found = expand(sweep(streams=(streams,), **factors), SHAPED)
+    assert len(found) == count
+    assert len({c.key for c in found}) == len({c.name for c in found}) == count
+
+
+def test_a_stem_that_is_not_used_is_neither_a_setting_nor_part_of_the_key():
+    spec = sweep(streams=(("vector",), ("vector", "sequence")), temporal=("mean", "lstm"), stem_width=(8, 16))
+    assert names(spec, SHAPED) == [
+        "vector",
+        "vector+sequence, temporal=mean",
+        "vector+sequence, temporal=lstm, stem_width=8",
+        "vector+sequence, temporal=lstm, stem_width=16",
+    ]
+    plain = expand(sweep(streams=(("vector",),)), SHAPED)[0]
+    lstm = sweep(BaseRun(head=ConcatHeadSpec(temporal="lstm")), streams=(("vector",),))
+    assert expand(spec, SHAPED)[0].key == expand(lstm, SHAPED)[0].key == plain.key
+    assert "temporal" not in plain.run.head.model_dump()
+
+
+def test_the_type_of_a_stream_is_read_from_its_shape_in_the_cache(tmp_path, write_cache):
+    path = write_cache(tmp_path / "features.zarr", **planted())
+    add_sequence_and_map(path)
+    types = stream_types(open_cache(path))
+    assert types == {
+        "signal": StreamType("backbone"),
+        "noise": StreamType("backbone"),
+        "sequence": StreamType("custom", is_sequence=True),
+        "map": StreamType("custom", has_maps=True),
+    }
+
+
+def test_a_stream_has_the_type_that_its_stem_is_made_for():
+    made = {
+        name: make_stem(Members([HeadMember((name,))]), name, shape, StemChoice()) for name, shape in SHAPES.items()
+    }
+    assert made["vector"] is None
+    for name in ("sequence", "map", "maps"):
+        assert (SHAPED[name].is_sequence, SHAPED[name].has_maps) == (made[name].is_sequence, made[name].has_maps)
+    assert SHAPED["vector"] == StreamType("custom")
+    assert SHAPED["sequence"] == StreamType("custom", is_sequence=True)
+    assert SHAPED["map"] == StreamType("custom", has_maps=True)
+    assert SHAPED["maps"] == StreamType("custom", is_sequence=True, has_maps=True)
+
+
 def test_the_kind_of_a_stream_counts_not_its_name():
     spec = sweep(streams="all", lbp_bins=(128, 256))
-    assert names(spec, {"texture": "lbp", "lbp": "backbone"}) == [
+    assert names(spec, {"texture": StreamType("lbp"), "lbp": StreamType("backbone")}) == [
         "texture, lbp_bins=128",
         "texture, lbp_bins=256",
         "lbp",
@@ -223,14 +299,14 @@ def test_the_kind_of_a_stream_counts_not_its_name():
 def test_a_run_is_the_same_in_a_sweep_whose_base_differs_in_what_it_has_no_use_for():
     one = BaseRun(lbp_bins=128, action_units=15, head=ConcatHeadSpec(depth=0, width=4))
     other = BaseRun(lbp_bins=512, action_units=30, head=ConcatHeadSpec(depth=0, width=9))
-    keys = [expand(sweep(base, streams=(("resnet50",),)), KINDS)[0].key for base in (one, other)]
+    keys = [expand(sweep(base, streams=(("resnet50",),)), TYPES)[0].key for base in (one, other)]
     assert keys[0] == keys[1]
-    keys = [expand(sweep(base, streams=(("lbp",),)), KINDS)[0].key for base in (one, other)]
+    keys = [expand(sweep(base, streams=(("lbp",),)), TYPES)[0].key for base in (one, other)]
     assert keys[0] != keys[1]
 
 
 def test_a_setting_without_a_use_is_not_among_the_settings():
-    found = expand(sweep(streams=LBP_AND_NET[:2], lbp_bins=(128, 256), head=("linear", "concat"), depth=(1, 2)), KINDS)
+    found = expand(sweep(streams=LBP_AND_NET[:2], lbp_bins=(128, 256), head=("linear", "concat"), depth=(1, 2)), TYPES)
     linear = [c.settings for c in found if c.run.head.kind == "linear"]
     assert linear == [
         {"streams": ["lbp"], "lbp_bins": 128, "head": "linear"},
@@ -245,7 +321,7 @@ def test_a_setting_without_a_use_is_not_among_the_settings():
 
 def test_rates_that_differ_in_the_last_bit_are_two_configurations_with_two_names():
     rates = (0.1, math.nextafter(0.1, 1), math.nextafter(0.1, 0), 1e-5, math.nextafter(1e-5, 1))
-    found = expand(sweep(streams=(("lbp",),), learning_rate=rates), KINDS)
+    found = expand(sweep(streams=(("lbp",),), learning_rate=rates), TYPES)
     assert [c.run.train.learning_rate for c in found] == list(rates)
     assert [float(c.name.removeprefix("learning_rate=")) for c in found] == list(rates)
     assert len({c.name for c in found}) == len({c.key for c in found}) == 5
@@ -281,10 +357,10 @@ def test_names_differ_exactly_where_runs_do(first):
         "weight_decay": (0.0, 1e-300),
         "learning_rate": (1e-3, math.nextafter(1e-3, 1)),
     }
-    kinds = {"lbp": "lbp", "action_units": "action_units", "resnet50": "backbone"}
+    types = {name: TYPES[name] for name in ("lbp", "action_units", "resnet50")}
     for others in itertools.combinations(list(values)[first : first + 6], 3):
         chosen = {name: values[name] for name in ("head", *others)}
-        found = expand(sweep(**chosen), kinds)
+        found = expand(sweep(**chosen), types)
         assert len({c.name for c in found}) == len({c.key for c in found}) == len(found)
         assert all(c.run.name == c.name for c in found)
         settings = [str(c.settings) for c in found]
@@ -294,7 +370,7 @@ def test_names_differ_exactly_where_runs_do(first):
 def test_a_key_is_of_the_run_without_its_name():
     spec = sweep(streams=LBP_AND_NET)
     alone = sweep(streams=LBP_AND_NET[:1], learning_rate=(1e-4, 1e-3))
-    one, same = expand(spec, KINDS)[0], expand(alone, KINDS)[0]
+    one, same = expand(spec, TYPES)[0], expand(alone, TYPES)[0]
     assert one.name != same.name
     assert one.key == same.key
     plain = {name: value for name, value in one.run.model_dump(mode="json").items() if name != "name"}
@@ -307,7 +383,7 @@ def test_a_key_is_of_the_run_without_its_name():
 
 def test_a_configuration_is_trained_once_a_seed_and_fold():
     spec = sweep(streams=LBP_AND_NET, folds=CrossValidation(count=3, seed=8), seeds=(5, 6))
-    configuration = expand(spec, KINDS)[2]
+    configuration = expand(spec, TYPES)[2]
     runs = runs_of(configuration, spec)
     assert [(run.train.seed, run.fold) for run in runs] == [
         (seed, FoldSpec(count=3, index=index, seed=8)) for seed in (5, 6) for index in range(3)
@@ -319,13 +395,13 @@ def test_a_configuration_is_trained_once_a_seed_and_fold():
 
 def test_without_folds_a_seed_is_one_run():
     spec = sweep(streams=LBP_AND_NET, seeds=(5, 6))
-    assert [(run.train.seed, run.fold) for run in runs_of(expand(spec, KINDS)[0], spec)] == [(5, None), (6, None)]
+    assert [(run.train.seed, run.fold) for run in runs_of(expand(spec, TYPES)[0], spec)] == [(5, None), (6, None)]
 
 
 def test_a_choice_of_values_gives_the_configuration_of_the_grid():
     spec = sweep(streams=LBP_AND_NET, depth=(1, 2), lbp_bins=(128, 256))
-    space = Space.of(spec, KINDS)
+    space = Space.of(spec, TYPES)
     assert space.varying == {"streams", "depth", "lbp_bins"}
     one = space.configuration({"streams": ("resnet50",), "depth": 2, "lbp_bins": 128})
-    assert one in expand(spec, KINDS)
+    assert one in expand(spec, TYPES)
     assert one == space.configuration({"streams": ("resnet50",), "depth": 2})

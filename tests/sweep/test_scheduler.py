@@ -15,6 +15,7 @@ from small_question import HEADS, planted, small_sweep
 from emofuse.cache.reader import open_cache
 from emofuse.errors import BuildError, TrainingError
 from emofuse.sweep import scheduler as scheduling
+from emofuse.sweep.configurations import stream_types
 from emofuse.sweep.groups import SearchGroup, searched_runs, versions
 from emofuse.sweep.run import SweepOptions, run_sweep
 from emofuse.sweep.scheduler import GroupTask, WorkerFacts, train_task
@@ -150,7 +151,7 @@ def test_workers_of_another_version_are_refused():
 
 def task(cache, **changes) -> GroupTask:
     data = TrainingData.of(cache, small_sweep().base.split)
-    search = make_search(small_sweep(), {name: stream.kind for name, stream in cache.streams.items()})
+    search = make_search(small_sweep(), stream_types(cache))
     runs = searched_runs(data, search.ask()[:1], small_sweep())
     group = SearchGroup(tuple(runs), "small", None, 1.0)
     digests = tuple(data.digest(run.spec) for run in runs)

@@ -25,10 +25,11 @@ from emofuse.specs import (
     SweepSpec,
     TpeSearch,
 )
-from emofuse.sweep.configurations import Space, expand
+from emofuse.sweep.configurations import Space, StreamType, expand
 from emofuse.sweep.search import OneBatch, draws, make_search
 
 KINDS = {"lbp": "lbp", "landmarks": "landmarks", "action_units": "action_units", "resnet50": "backbone"}
+TYPES = {name: StreamType(kind) for name, kind in KINDS.items()}
 RATES = Range(low=1e-5, high=1e-1, log=True)
 
 
@@ -63,9 +64,9 @@ def flat(batches) -> list:
 
 def test_a_grid_is_one_batch_in_the_order_of_its_factors():
     spec = sweep(GridSearch(), learning_rate=(1e-4, 1e-3), lbp_bins=(128, 256))
-    search = make_search(spec, KINDS)
+    search = make_search(spec, TYPES)
     assert search.total == 8 * 4 + 7 * 2
-    assert search.ask() == expand(spec, KINDS)
+    assert search.ask() == expand(spec, TYPES)
     assert search.ask() == []
     assert search.notes == ()
 
@@ -75,11 +76,11 @@ def test_streams_that_are_not_in_the_cache_are_named_by_every_search(search):
     with pytest.raises(
         SpecError, match=r"factors\.streams\[0\]: 'resnet' is not in the cache, did you mean 'resnet50'"
     ):
-        make_search(sweep(search, streams=(("resnet",),)), KINDS)
+        make_search(sweep(search, streams=(("resnet",),)), TYPES)
 
 
 def test_a_score_of_something_else_is_refused():
-    search = make_search(sweep(GridSearch()), KINDS)
+    search = make_search(sweep(GridSearch()), TYPES)
     search.ask()
     with pytest.raises(ValueError, match="told a score of a configuration that was not asked for: abc"):
         search.tell({"abc": 0.5})
@@ -91,8 +92,8 @@ def test_a_score_of_something_else_is_refused():
 @pytest.mark.parametrize("seed", range(5))
 def test_a_random_search_tries_each_once_and_only_what_the_grid_has(seed):
     factors = {"learning_rate": (1e-4, 1e-3), "lbp_bins": (128, 256), "head": ("concat", "linear"), "depth": (1, 2, 3)}
-    grid = {c.key for c in expand(sweep(GridSearch(), **factors), KINDS)}
-    search = make_search(sweep(RandomSearch(trials=50, seed=seed), **factors), KINDS)
+    grid = {c.key for c in expand(sweep(GridSearch(), **factors), TYPES)}
+    search = make_search(sweep(RandomSearch(trials=50, seed=seed), **factors), TYPES)
     found = [c.key for c in search.ask()]
     assert len(found) == len(set(found)) == search.total == 50
     assert set(found) <= grid
@@ -102,14 +103,14 @@ def test_a_random_search_tries_each_once_and_only_what_the_grid_has(seed):
 
 def test_a_random_search_depends_on_its_seed_alone():
     factors = {"learning_rate": RATES, "depth": (1, 2, 3)}
-    asked = [make_search(sweep(RandomSearch(trials=20, seed=seed), **factors), KINDS).ask() for seed in (0, 0, 1)]
+    asked = [make_search(sweep(RandomSearch(trials=20, seed=seed), **factors), TYPES).ask() for seed in (0, 0, 1)]
     assert asked[0] == asked[1]
     assert not {c.key for c in asked[0]} & {c.key for c in asked[2]}
 
 
 def test_random_draws_are_the_same_on_every_machine():
     # Golden values: a change here makes a random sweep that was begun train others.
-    space = Space.of(sweep(RandomSearch(trials=9), learning_rate=RATES, dropout=Range(low=0, high=0.5)), KINDS)
+    space = Space.of(sweep(RandomSearch(trials=9), learning_rate=RATES, dropout=Range(low=0, high=0.5)), TYPES)
     drawn = [
         ("+".join(values["streams"]), values["learning_rate"], values["dropout"])
         for values in islice(draws(space, 0), 3)
@@ -119,7 +120,7 @@ def test_random_draws_are_the_same_on_every_machine():
         ("lbp+landmarks+action_units+resnet50", 3.11703e-05, 0.336169),
         ("lbp+action_units", 0.00295109, 0.0713243),
     ]
-    space = Space.of(sweep(RandomSearch(trials=9), learning_rate=(1e-4, 1e-3)), KINDS)
+    space = Space.of(sweep(RandomSearch(trials=9), learning_rate=(1e-4, 1e-3)), TYPES)
     drawn = [("+".join(values["streams"]), values["learning_rate"]) for values in islice(draws(space, 0), 3)]
     assert drawn == [
         ("lbp+landmarks", 0.001),
@@ -129,14 +130,14 @@ def test_random_draws_are_the_same_on_every_machine():
 
 
 def test_a_factor_more_leaves_the_draws_of_the_others():
-    few = Space.of(sweep(RandomSearch(trials=9), learning_rate=RATES), KINDS)
-    more = Space.of(sweep(RandomSearch(trials=9), learning_rate=RATES, weight_decay=Range(low=0, high=1)), KINDS)
+    few = Space.of(sweep(RandomSearch(trials=9), learning_rate=RATES), TYPES)
+    more = Space.of(sweep(RandomSearch(trials=9), learning_rate=RATES, weight_decay=Range(low=0, high=1)), TYPES)
     for one, other in islice(zip(draws(few, 3), draws(more, 3), strict=False), 50):
         assert one == {name: other[name] for name in one}
 
 
 def test_every_value_of_a_list_is_drawn_equally_often():
-    space = Space.of(sweep(RandomSearch(trials=9), learning_rate=RATES, depth=(1, 2, 3)), KINDS)
+    space = Space.of(sweep(RandomSearch(trials=9), learning_rate=RATES, depth=(1, 2, 3)), TYPES)
     drawn = list(islice(draws(space, 0), 6000))
     depths = Counter(values["depth"] for values in drawn)
     assert all(abs(depths[depth] - 2000) < 4 * math.sqrt(6000 * 2 / 9) for depth in (1, 2, 3))
@@ -148,19 +149,19 @@ def test_every_value_of_a_list_is_drawn_equally_often():
 def test_a_logarithmic_range_is_even_on_its_scale_and_any_range_keeps_its_ends():
     linear = Range(low=-1, high=3)
     spec = SweepSpec.model_construct(**dict(sweep(RandomSearch(trials=9))))
-    space = Space(spec, KINDS, {"log": RATES, "linear": linear}, frozenset(), {})
+    space = Space(spec, TYPES, {"log": RATES, "linear": linear}, frozenset(), {})
     drawn = list(islice(draws(space, 0), 4000))
     logs = np.log10([values["log"] for values in drawn])
     assert np.histogram(logs, bins=4, range=(-5, -1))[0] == pytest.approx([1000] * 4, abs=4 * math.sqrt(750))
     values = np.array([values["linear"] for values in drawn])
     assert np.histogram(values, bins=4, range=(-1, 3))[0] == pytest.approx([1000] * 4, abs=4 * math.sqrt(750))
     narrow = Range(low=math.nextafter(0.1, 1), high=math.nextafter(math.nextafter(0.1, 1), 1), log=True)
-    space = Space(spec, KINDS, {"narrow": narrow}, frozenset(), {})
+    space = Space(spec, TYPES, {"narrow": narrow}, frozenset(), {})
     assert {values["narrow"] for values in islice(draws(space, 0), 50)} <= {narrow.low, narrow.high}
 
 
 def test_what_is_drawn_from_a_range_has_six_digits():
-    drawn = make_search(sweep(RandomSearch(trials=50), learning_rate=RATES), KINDS).ask()
+    drawn = make_search(sweep(RandomSearch(trials=50), learning_rate=RATES), TYPES).ask()
     rates = [c.run.train.learning_rate for c in drawn]
     assert all(float(f"{rate:.6g}") == rate for rate in rates)
     assert len(set(rates)) == 50
@@ -169,18 +170,18 @@ def test_what_is_drawn_from_a_range_has_six_digits():
 @pytest.mark.parametrize("kind", [RandomSearch, TpeSearch])
 def test_more_trials_than_configurations_are_all_of_them_and_it_says_so(kind):
     factors = {"lbp_bins": (128, 256)}
-    search = make_search(sweep(kind(trials=24), **factors), KINDS)
-    assert search.ask() == expand(sweep(GridSearch(), **factors), KINDS)
+    search = make_search(sweep(kind(trials=24), **factors), TYPES)
+    assert search.ask() == expand(sweep(GridSearch(), **factors), TYPES)
     assert search.total == 8 * 2 + 7
     assert search.notes == ("The factors have 23 configurations, fewer than 24 trials: all of them are trained.",)
-    exact = make_search(sweep(kind(trials=23), **factors), KINDS)
+    exact = make_search(sweep(kind(trials=23), **factors), TYPES)
     assert (exact.total, exact.notes) == (23, ())
 
 
 @pytest.mark.parametrize("kind", [RandomSearch, TpeSearch])
 def test_a_range_that_nothing_uses_ends_the_search_and_it_says_so(kind):
     factors = {"streams": (("lbp",), ("resnet50",)), "head": (LinearHeadSpec(), ConcatHeadSpec(depth=0))}
-    search = make_search(sweep(kind(trials=9), dropout=Range(low=0, high=0.5), **factors), KINDS)
+    search = make_search(sweep(kind(trials=9), dropout=Range(low=0, high=0.5), **factors), TYPES)
     found = flat(play(search))
     assert len(found) == len({c.key for c in found}) == 4
     assert search.notes == ("The factors have 4 configurations, fewer than 9 trials: all of them are trained.",)
@@ -201,7 +202,7 @@ TPE = {
 @pytest.mark.parametrize("streams", ["all", "leave_one_out", (("lbp",), ("lbp", "resnet50"))])
 def test_tpe_asks_in_batches_and_never_twice(streams):
     spec = sweep(TpeSearch(trials=70, batch=16, startup=20), **{**TPE, "streams": streams})
-    search = make_search(spec, KINDS)
+    search = make_search(spec, TYPES)
     batches = play(search)
     assert [len(batch) for batch in batches] == [16, 16, 16, 16, 6]
     found = flat(batches)
@@ -209,7 +210,7 @@ def test_tpe_asks_in_batches_and_never_twice(streams):
     assert search.ask() == []
     for c in found:
         assert c.run.features.streams
-        assert c == Space.of(spec, KINDS).configuration({**_values(c)})
+        assert c == Space.of(spec, TYPES).configuration({**_values(c)})
         assert RATES.low <= c.run.train.learning_rate <= RATES.high
 
 
@@ -223,18 +224,18 @@ def _values(configuration) -> dict:
 
 def test_tpe_gives_the_same_again_for_the_same_scores():
     spec = sweep(TpeSearch(trials=60, batch=10, startup=20, seed=3), **TPE)
-    first = play(make_search(spec, KINDS))
+    first = play(make_search(spec, TYPES))
     scores = {c.key: score(c) for c in flat(first)}
-    replayed = play(make_search(spec, KINDS), tell=lambda c: scores[c.key])
+    replayed = play(make_search(spec, TYPES), tell=lambda c: scores[c.key])
     assert replayed == first
-    other = play(make_search(sweep(TpeSearch(trials=60, batch=10, startup=20, seed=4), **TPE), KINDS))
+    other = play(make_search(sweep(TpeSearch(trials=60, batch=10, startup=20, seed=4), **TPE), TYPES))
     assert other[0] != first[0]
 
 
 def test_tpe_is_the_same_whatever_the_order_and_pieces_it_is_told_in():
     spec = sweep(TpeSearch(trials=60, batch=10, startup=20), **TPE)
-    expected = play(make_search(spec, KINDS))
-    search, found = make_search(spec, KINDS), []
+    expected = play(make_search(spec, TYPES))
+    search, found = make_search(spec, TYPES), []
     while batch := search.ask():
         found.append(batch)
         for c in reversed(batch):
@@ -244,10 +245,10 @@ def test_tpe_is_the_same_whatever_the_order_and_pieces_it_is_told_in():
 
 def test_a_killed_tpe_sweep_goes_on_where_it_was():
     spec = sweep(TpeSearch(trials=60, batch=10, startup=20), **TPE)
-    whole = play(make_search(spec, KINDS))
-    before = play(make_search(spec, KINDS), batches=3)
+    whole = play(make_search(spec, TYPES))
+    before = play(make_search(spec, TYPES), batches=3)
     rows = {c.key: score(c) for c in flat(before)}
-    search, trained = make_search(spec, KINDS), []
+    search, trained = make_search(spec, TYPES), []
     while batch := search.ask():
         trained += [c for c in batch if c.key not in rows]
         search.tell({c.key: rows.get(c.key, score(c)) for c in batch})
@@ -258,8 +259,8 @@ def test_tpe_finds_better_ones_than_chance():
     factors = {"streams": "all", "learning_rate": RATES, "depth": (1, 2, 3), "width": (64, 128, 256)}
     wins = 0
     for seed in range(5):
-        guided = flat(play(make_search(sweep(TpeSearch(trials=96, startup=32, seed=seed), **factors), KINDS)))
-        drawn = flat(play(make_search(sweep(RandomSearch(trials=96, seed=seed), **factors), KINDS)))
+        guided = flat(play(make_search(sweep(TpeSearch(trials=96, startup=32, seed=seed), **factors), TYPES)))
+        drawn = flat(play(make_search(sweep(RandomSearch(trials=96, seed=seed), **factors), TYPES)))
         assert np.mean([score(c) for c in guided[48:]]) > np.mean([score(c) for c in drawn[48:]]) + 0.5
         wins += max(map(score, guided)) >= max(map(score, drawn))
     assert wins >= 4
@@ -269,13 +270,13 @@ def test_tpe_finds_better_ones_than_chance():
 def test_tpe_reaches_the_last_configuration_without_stalling(trials):
     """45 configurations: at the end, nearly every proposal is one that was tried."""
     factors = {"streams": "all", "learning_rate": (1e-4, 1e-3, 1e-2)}
-    found = flat(play(make_search(sweep(TpeSearch(trials=trials, batch=8, startup=5), **factors), KINDS)))
+    found = flat(play(make_search(sweep(TpeSearch(trials=trials, batch=8, startup=5), **factors), TYPES)))
     assert len({c.key for c in found}) == len(found) == trials
 
 
 def test_what_was_tried_is_told_again_from_memory():
     factors = {"streams": "all", "learning_rate": (1e-4, 1e-3, 1e-2)}
-    search = make_search(sweep(TpeSearch(trials=40, batch=8, startup=5), **factors), KINDS)
+    search = make_search(sweep(TpeSearch(trials=40, batch=8, startup=5), **factors), TYPES)
     found = flat(play(search))
     told = Counter(trial.value for trial in search._study.trials if trial.value is not None)
     assert sum(told.values()) > len(found) == 40
@@ -285,7 +286,7 @@ def test_what_was_tried_is_told_again_from_memory():
 
 def test_tpe_passes_over_what_diverged_and_over_no_stream_at_all():
     factors = {"streams": "all", "learning_rate": RATES}
-    search = make_search(sweep(TpeSearch(trials=100, batch=10, startup=20), **factors), KINDS)
+    search = make_search(sweep(TpeSearch(trials=100, batch=10, startup=20), **factors), TYPES)
 
     def tell(configuration):
         rate = configuration.run.train.learning_rate
@@ -301,7 +302,7 @@ def test_tpe_passes_over_what_diverged_and_over_no_stream_at_all():
 
 
 def test_tpe_waits_for_the_scores_of_a_batch():
-    search = make_search(sweep(TpeSearch(trials=20, batch=8), learning_rate=RATES), KINDS)
+    search = make_search(sweep(TpeSearch(trials=20, batch=8), learning_rate=RATES), TYPES)
     batch = search.ask()
     search.tell({batch[0].key: 0.5})
     with pytest.raises(ValueError, match="of the batch before have not been told: 7"):
@@ -311,7 +312,7 @@ def test_tpe_waits_for_the_scores_of_a_batch():
 
 
 def test_a_factor_without_a_use_is_not_suggested():
-    search = make_search(sweep(TpeSearch(trials=40), **TPE), KINDS)
+    search = make_search(sweep(TpeSearch(trials=40), **TPE), TYPES)
     play(search)
     for trial in search._study.trials:
         asked = set(trial.params)
@@ -325,7 +326,7 @@ def test_optuna_says_nothing_and_keeps_its_own_level(caplog, capfd):
     before = optuna.logging.get_verbosity()
     with warnings.catch_warnings(), caplog.at_level(logging.DEBUG):
         warnings.simplefilter("error")
-        play(make_search(sweep(TpeSearch(trials=40), **TPE), KINDS))
+        play(make_search(sweep(TpeSearch(trials=40), **TPE), TYPES))
     assert optuna.logging.get_verbosity() == before
     assert not caplog.records
     assert capfd.readouterr() == ("", "")
@@ -335,9 +336,11 @@ def test_optuna_is_loaded_by_a_tpe_search_alone():
     code = """if True:
         import sys
         from emofuse.specs import SweepSpec
+        from emofuse.sweep.configurations import StreamType
         from emofuse.sweep.search import make_search
+        types = {name: StreamType("backbone") for name in "abc"}
         for search in ("grid", {"kind": "random", "trials": 3}):
-            make_search(SweepSpec(name="x", search=search), {"a": "lbp", "b": "objects", "c": "landmarks"}).ask()
+            make_search(SweepSpec(name="x", search=search), types).ask()
         print(*{"optuna", "torch", "zarr"} & set(sys.modules))
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -345,7 +348,7 @@ def test_optuna_is_loaded_by_a_tpe_search_alone():
 
 
 def test_one_batch_is_asked_for_whatever_it_is_told():
-    search = OneBatch(expand(sweep(GridSearch(), streams=(("lbp",),)), KINDS))
+    search = OneBatch(expand(sweep(GridSearch(), streams=(("lbp",),)), TYPES))
     (configuration,) = search.ask()
     search.tell({configuration.key: None})
     assert search.ask() == []

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_question import planted, small_sweep
+from small_question import add_sequence_and_map, planted, small_sweep
 
 import emofuse
 from emofuse.cache.reader import open_cache
 from emofuse.progress import TrainingState, followed
 from emofuse.sweep.choice import choose
+from emofuse.sweep.configurations import StreamType, stream_types
 from emofuse.sweep.groups import halving_of, plan_search, planned_groups, searched_runs
 from emofuse.sweep.search import make_search
 from emofuse.sweep.searching import Found, LocalTrainer, Searching
@@ -22,7 +23,7 @@ from emofuse.sweep.store import ResultsFolder, RunRow
 from emofuse.training.data import TrainingData
 from emofuse.training.machine import Machine
 
-KINDS = {"noise": "backbone", "signal": "backbone"}
+TYPES = {"noise": StreamType("backbone"), "signal": StreamType("backbone")}
 RATES = [1.0e-3, 3.0e-3, 1.0e-2, 3.0e-2]
 HALVED = {
     "factors": {"streams": "all", "learning_rate": RATES},
@@ -45,7 +46,7 @@ def search(data):
     def found(spec, folder: Path, progress=None, asked=None) -> Found:
         trainer = LocalTrainer(data, Machine.of(torch.device("cpu")))
         with followed(progress):
-            return Searching(spec, asked or make_search(spec, KINDS), ResultsFolder(folder), trainer).search()
+            return Searching(spec, asked or make_search(spec, TYPES), ResultsFolder(folder), trainer).search()
 
     return found
 
@@ -79,6 +80,24 @@ def test_a_search_again_trains_nothing_and_a_lost_group_comes_back_the_same(sear
     assert table(tmp_path) == whole
 
 
+def test_a_run_on_vectors_is_trained_once_however_many_stems_are_tried(tmp_path, write_cache):
+    path = write_cache(tmp_path / "features.zarr", **planted())
+    add_sequence_and_map(path)
+    cache = open_cache(path)
+    subsets = [["signal"], ["signal", "sequence"], ["map"]]
+    stems = {"temporal": ["mean", "lstm"], "spatial": ["mean", "cnn"], "stem_width": [4, 8]}
+    spec = small_sweep(factors={"streams": subsets, **stems}, baseline=["signal"])
+    trainer = LocalTrainer(TrainingData.of(cache, spec.base.split), Machine.of(torch.device("cpu")))
+    search = make_search(spec, stream_types(cache))
+    found = Searching(spec, search, ResultsFolder(tmp_path / "sweep"), trainer).search()
+    assert Counter(tuple(each.configuration.run.features.streams) for each in found.scored) == {
+        ("signal",): 1,
+        ("sequence", "signal"): 3,  # the mean, and an lstm of two widths
+        ("map",): 3,
+    }
+    assert found.trained == 7 * 2
+
+
 def test_halving_ends_the_worst_of_each_bracket_early(search, tmp_path):
     found = search(small_sweep(**HALVED), tmp_path)
     assert Counter(row.ended for row in table(tmp_path)) == {"halved": 9 * 2, "epochs": 3 * 2}
@@ -94,7 +113,7 @@ def test_rows_of_a_bracket_are_found_for_the_same_bracket_alone(data):
     others = small_sweep(**{**HALVED, "halving": {"first_epochs": 1, "factor": 2, "bracket": 3}})
     by_loss = small_sweep(**HALVED, select="loss")
     digests = [
-        {run.digest for run in searched_runs(data, make_search(spec, KINDS).ask(), spec)}
+        {run.digest for run in searched_runs(data, make_search(spec, TYPES).ask(), spec)}
         for spec in (plain, halved, others, by_loss)
     ]
     assert [len(of) for of in digests] == [24] * 4
@@ -103,7 +122,7 @@ def test_rows_of_a_bracket_are_found_for_the_same_bracket_alone(data):
 
 def test_a_group_of_brackets_is_cut_between_them(data):
     spec = small_sweep(**HALVED)
-    runs = searched_runs(data, make_search(spec, KINDS).ask(), spec)
+    runs = searched_runs(data, make_search(spec, TYPES).ask(), spec)
     machine = Machine.of(torch.device("cpu"))
     (group,) = planned_groups(plan_search(data, runs, spec, machine), runs, spec)
     assert len(group.runs) == 24
@@ -112,7 +131,7 @@ def test_a_group_of_brackets_is_cut_between_them(data):
     assert (len(part.runs), len(brackets)) == (8, 1)
     assert part.seconds == pytest.approx(group.seconds / 3)
     whole = small_sweep(factors=HALVED["factors"])
-    runs = searched_runs(data, make_search(whole, KINDS).ask(), whole)
+    runs = searched_runs(data, make_search(whole, TYPES).ask(), whole)
     (group,) = planned_groups(plan_search(data, runs, whole, machine), runs, whole)
     assert group.only(frozenset({runs[3].digest})).runs == (runs[3],)
 
@@ -194,7 +213,7 @@ def test_that_there_is_less_to_try_than_it_seemed_is_told(search, tmp_path):
 
     spec = small_sweep(factors={"streams": "all"})
     follower = Follower()
-    search(spec, tmp_path, follower, Fewer(make_search(spec, KINDS).ask()))
+    search(spec, tmp_path, follower, Fewer(make_search(spec, TYPES).ask()))
     *before, last = [(state.runs, state.total) for state in follower.states]
     assert before[-1] == (6, 30)
     assert last == (6, 6)

@@ -7,9 +7,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
+from shaped_streams import SHAPES, Strips
 
 from emofuse.specs import CustomStreamSpec
-from emofuse.status import Status
+from emofuse.status import Status, Step
 from emofuse.streams.base import Rows, Sample
 from emofuse.testing import check_stream, example_face, example_samples
 
@@ -155,6 +156,57 @@ def test_wrong_members_are_named(members, fault):
 )
 def test_wrong_rows_are_named(change, fault):
     assert fault in faults_of(changed(change))
+
+
+@pytest.mark.parametrize("spec", SHAPES, ids=lambda spec: spec.kind)
+def test_sequences_and_maps_pass(spec):
+    check_stream(spec)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (
+            lambda rows, samples: Rows(rows.features, rows.status, rows.flags),
+            "mask of the block of all samples must be (8, 3) uint8, got None",
+        ),
+        (
+            lambda rows, samples: Rows(rows.features, rows.status, rows.flags, rows.mask[:, :2]),
+            "mask of an empty block must be (0, 3) uint8, got (0, 2) uint8",
+        ),
+        (
+            lambda rows, samples: Rows(rows.features, rows.status, rows.flags, rows.mask == Step.OK),
+            "mask of the block of all samples must be (8, 3) uint8, got (8, 3) bool",
+        ),
+        (lambda rows, samples: rows.mask.fill(7), "step 7 is none (PADDING 0, OK 1, NO_DETECTION 2)"),
+        (lambda rows, samples: rows.mask.fill(Step.PADDING), "a row is OK without a step that is"),
+        (lambda rows, samples: rows.status.fill(Status.FAILED), "or has such a step and is not OK"),
+        (lambda rows, samples: rows.mask[:, 0].fill(Step.PADDING), "features are not zero at steps that are not OK"),
+        (lambda rows, samples: rows.features[:, 0].fill(np.nan), "features are not finite where the status is OK"),
+        (
+            lambda rows, samples: (
+                rows.mask[:, -1:].fill(Step.NO_DETECTION if len(samples) == 3 else Step.PADDING)
+                or rows.features[:, -1:].fill(0)
+            ),
+            "statuses, flags or masks differ when the samples are extracted in blocks of 3",
+        ),
+    ],
+)
+def test_wrong_masks_of_sequences_are_named(change, fault):
+    class Changed(Strips):
+        def extract(self, samples):
+            rows = super().extract(samples)
+            return change(rows, samples) or rows
+
+    assert fault in faults_of(Changed())
+
+
+def test_a_mask_is_a_fault_of_a_stream_that_is_no_sequence():
+    fault = "mask of an empty block must be None, for the first dimension is not 'time'"
+    masked = changed(
+        lambda rows, samples: Rows(rows.features, rows.status, rows.flags, np.ones((len(samples), 3), np.uint8))
+    )
+    assert fault in faults_of(masked)
 
 
 def test_an_exception_is_named_with_the_block_that_caused_it():

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from cheap_streams import DeadlySpec, MeanColourSpec, SizeSpec
+from shaped_streams import SHAPES
 
 from emofuse.datasets import read_dataset
 from emofuse.extraction import BuildOptions, build_cache
@@ -18,7 +19,7 @@ if __name__ == "__main__":
     images, cache, workers, *deadly = sys.argv[1:]
     how, seconds = deadly or (None, None)
     manifest = read_dataset(FolderSpec(root=Path(images), split=StratifiedSplit()))
-    streams = (DeadlySpec(red=30, how=how),) if how else (MeanColourSpec(), SizeSpec())
+    streams = (DeadlySpec(red=30, how=how),) if how else (MeanColourSpec(), SizeSpec(), *SHAPES)
     options = BuildOptions(workers=int(workers), device="cpu", block_timeout_s=float(seconds) if seconds else None)
     summary = build_cache(cache, manifest, CacheSpec(block_rows=4, streams=streams), options)
     sys.stdout.write(summary.describe())

@@ -13,6 +13,7 @@ import pytest
 import zarr
 from cheap_streams import MeanColourSpec, SizeSpec
 from PIL import Image
+from shaped_streams import StripsSpec, ThumbnailSpec
 
 import emofuse.extraction.run
 import emofuse.extraction.worker
@@ -29,7 +30,7 @@ from emofuse.stores import as_path
 from emofuse.upkeep import repair_cache, retry_rows
 from emofuse.upkeep.verify import verify_cache
 
-STREAMS = (MeanColourSpec(), SizeSpec())
+STREAMS = (MeanColourSpec(), SizeSpec(), StripsSpec(), ThumbnailSpec())
 SPEC = CacheSpec(block_rows=8, streams=STREAMS)
 
 
@@ -89,7 +90,7 @@ def computed(monkeypatch, build) -> list[tuple[int, tuple[str, ...]]]:
     return calls
 
 
-BOTH = ("mean_colour", "size")
+ALL = ("mean_colour", "size", "strips", "thumbnail")
 
 
 def test_nothing_changed(build, computed, path):
@@ -113,7 +114,7 @@ def test_a_replaced_image_is_named_and_its_block_computed_again(build, computed,
     draw(root / "joy/20.png", 100, (20, 4))
     summary = build()
     assert summary.changes == ("replaced: 2 images (fear/03, joy/20); their blocks are computed again",)
-    assert computed == [(0, BOTH), (2, BOTH)]
+    assert computed == [(0, ALL), (2, ALL)]
     assert contents(path) == undisturbed()
     assert build().changes == ()
 
@@ -149,7 +150,7 @@ def test_without_a_sum_another_time_counts_as_another_image(build, computed, pat
     Manifest(manifest.table, manifest.classes, manifest.root, manifest.info, files).write(manifest_path(path))
     os.utime(root / "fear/05.png")
     assert build().changes == ("replaced: 1 image (fear/05); their blocks are computed again",)
-    assert computed == [(0, BOTH)]
+    assert computed == [(0, ALL)]
 
 
 def test_views_of_a_replaced_image_are_computed_again_too(build, path, root, contents, undisturbed):
@@ -177,7 +178,7 @@ def test_imported_vectors_of_a_replaced_image_stay(build, path, root, tmp_path, 
     import_stream(path, ImportRequest(tmp_path / "x.npz", "clip_vit"))
     draw(root / "fear/03.png", 200)
     build()
-    assert computed == [(0, BOTH)]
+    assert computed == [(0, ALL)]
     np.testing.assert_array_equal(open_cache(path).streams["clip_vit"].read()[0], np.arange(80).reshape(40, 2))
 
 
@@ -186,7 +187,7 @@ def test_appended_rows_extend_the_arrays(build, computed, path, root, contents, 
         draw(root / f"joy/{40 + row}.png", 40 + row)
     summary = build()
     assert summary.changes[0] == "new, behind those that there are: 3 samples (joy/40, joy/41, joy/42)"
-    assert computed == [(5, BOTH)]
+    assert computed == [(5, ALL)]
     assert contents(path) == undisturbed()
     assert len(open_cache(path)) == 43
     assert verify_cache(path).faults == ()
@@ -211,7 +212,7 @@ def test_rows_that_come_in_between_are_put_behind(build, computed, path, root, c
     draw(root / "fear/00b.png", 77)
     summary = build()
     assert summary.changes[0] == "new, behind those that there are: 1 sample (fear/00b)"
-    assert computed == [(5, BOTH)]
+    assert computed == [(5, ALL)]
     cache = open_cache(path)
     assert cache.sample_ids.tolist() == [*before, "fear/00b"]
     assert cache.streams["mean_colour"].read()[0][40].tolist() == [77, 154, 200]

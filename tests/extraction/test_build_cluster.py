@@ -11,6 +11,7 @@ import pytest
 from cheap_streams import MISBEHAVING, MeanColourSpec, SizeSpec
 from distributed import LocalCluster
 from processes import children_of, done_blocks, is_gone, is_worker, wait_until
+from shaped_streams import SHAPES
 
 from emofuse.errors import BuildError
 from emofuse.extraction import BuildOptions, BuildState, BuildSummary, build_cache, cluster, pool
@@ -18,7 +19,7 @@ from emofuse.extraction.isolation import ExtractionProcess, IsolatedExtraction
 from emofuse.extraction.tasks import BlockFailed, BlockTask, BuildJob
 from emofuse.specs import CacheSpec
 
-SPEC = CacheSpec(block_rows=4, streams=(MeanColourSpec(), SizeSpec()))
+SPEC = CacheSpec(block_rows=4, streams=(MeanColourSpec(), SizeSpec(), *SHAPES))
 BLOCKS = 10
 
 
@@ -40,6 +41,11 @@ def listening_ports(process: psutil.Process) -> set[tuple[int, int]]:
     """(process, port) of everything that it listens on."""
     connections = process.net_connections(kind="inet")
     return {(process.pid, each.laddr.port) for each in connections if each.status == psutil.CONN_LISTEN}
+
+
+def make_job() -> BuildJob:
+    digests = dict.fromkeys((spec.name for spec in SPEC.streams), "")
+    return BuildJob(Path("none.zarr"), SPEC, digests, "cpu", one_thread=True)
 
 
 class Observer:
@@ -129,7 +135,7 @@ def test_no_more_blocks_are_in_flight_than_workers(scheduler):
             given.append(block)
             yield BlockTask(block, block, (), ())
 
-    job = BuildJob(Path("none.zarr"), SPEC, dict.fromkeys(("mean_colour", "size"), ""), "cpu", one_thread=True)
+    job = make_job()
     with cluster.remote_workers(scheduler) as workers:
         results = workers.compute(job, tasks())
         for count, _ in enumerate(results, start=1):
@@ -139,7 +145,7 @@ def test_no_more_blocks_are_in_flight_than_workers(scheduler):
 
 def test_answers_of_another_emofuse_are_not_taken_for_results(scheduler, manifest, monkeypatch):
     task = BlockTask(0, 0, ("size",), (manifest.root / "fear/00.png",))
-    job = BuildJob(Path("none.zarr"), SPEC, dict.fromkeys(("mean_colour", "size"), ""), "cpu", one_thread=True)
+    job = make_job()
     monkeypatch.setattr(ExtractionProcess, "ask", lambda process, request, **limits: "done")
     extraction = IsolatedExtraction()
     reason = extraction.compute(job, task).reason
@@ -158,7 +164,7 @@ def _answer_otherwise(job: BuildJob, task: BlockTask) -> str:
 def test_nothing_is_started_again_for_a_build_that_was_stopped(scheduler, manifest):
     """A worker may come to a task of it that nobody took back."""
     task = BlockTask(0, 0, ("size",), (manifest.root / "fear/00.png",))
-    job = BuildJob(Path("none.zarr"), SPEC, dict.fromkeys(("mean_colour", "size"), ""), "cpu", one_thread=True)
+    job = make_job()
     extraction = IsolatedExtraction()
     extraction.close()
     assert extraction.compute(job, task) == BlockFailed(str(task), "BuildError: the build was stopped")

@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 from cheap_streams import DELAY, OPENED, DeadlySpec, MeanColourSpec, SizeSpec
+from shaped_streams import SHAPES
 
 from emofuse.cache.reader import open_cache
 from emofuse.datasets import read_dataset
@@ -22,7 +23,7 @@ from emofuse.extraction import BuildOptions, BuildState, build_cache, isolation
 from emofuse.specs import CacheSpec, FolderSpec, StratifiedSplit
 from emofuse.status import Status
 
-SPEC = CacheSpec(block_rows=4, streams=(MeanColourSpec(), SizeSpec()))
+SPEC = CacheSpec(block_rows=4, streams=(MeanColourSpec(), SizeSpec(), *SHAPES))
 WORKERS = BuildOptions(workers=2, device="cpu")
 
 

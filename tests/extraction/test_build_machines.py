@@ -17,6 +17,7 @@ import pytest
 from cheap_streams import DELAY, MISBEHAVING, DeadlySpec, FlakyStoreSpec, MeanColourSpec, SizeSpec
 from distributed import LocalCluster
 from processes import children_of, done_blocks, is_gone, is_worker, wait_until
+from shaped_streams import SHAPES
 
 from emofuse.cache.lock import lock_path
 from emofuse.cache.reader import open_cache
@@ -24,7 +25,7 @@ from emofuse.errors import BuildError, CacheError, StreamError
 from emofuse.extraction import BuildOptions, BuildState, build_cache, cluster
 from emofuse.specs import CacheSpec
 
-SPEC = CacheSpec(block_rows=4, streams=(MeanColourSpec(), SizeSpec()))
+SPEC = CacheSpec(block_rows=4, streams=(MeanColourSpec(), SizeSpec(), *SHAPES))
 SCRIPT = Path(__file__).parents[1] / "builds" / "build_script.py"
 
 
@@ -190,7 +191,7 @@ def remote(monkeypatch):
     """A real `dask scheduler` with two real `dask worker`s: its address and the processes."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SCRIPT.parent), *sys.path]))
     monkeypatch.setenv(DELAY, "0.3")
-    monkeypatch.setattr(cluster, "_CONNECT_TIMEOUT_S", 5)
+    monkeypatch.setattr(cluster, "_CONNECT_TIMEOUT_S", 60)  # the workers have to start first
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

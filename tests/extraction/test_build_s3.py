@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cheap_streams import DELAY, MeanColourSpec, SizeSpec
+from shaped_streams import SHAPES
 from typer.testing import CliRunner
 
 from emofuse import stores
@@ -28,7 +29,7 @@ from emofuse.stores import RemotePath, as_path, file_sizes
 from emofuse.upkeep.verify import verify_cache
 
 SPEC = CacheSpec(block_rows=8, streams=(MeanColourSpec(), SizeSpec()))
-SMALL_BLOCKS = CacheSpec(block_rows=4, streams=SPEC.streams)  # as in the script
+SMALL_BLOCKS = CacheSpec(block_rows=4, streams=(*SPEC.streams, *SHAPES))  # as in the script
 BLOCKS = 10
 SCRIPT = Path(__file__).parents[1] / "builds" / "build_script.py"
 

@@ -7,11 +7,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pytest
 from PIL import Image
+from shaped_streams import SHAPES, Strips, StripsSpec
 
 from emofuse.errors import StreamError
 from emofuse.media.decode import read_image
 from emofuse.specs import ActionUnitsSpec, CacheSpec, CustomStreamSpec, DecodeSpec, FaceSpec, LandmarksSpec, LbpSpec
-from emofuse.status import Status
+from emofuse.status import Status, Step
 from emofuse.streams import extractor as extractor_module
 from emofuse.streams import make_stream
 from emofuse.streams.base import Rows, Sample
@@ -406,3 +407,66 @@ def test_every_file_that_breaks_readers_ends_as_a_row_with_a_status(face, shared
     unreadable = np.flatnonzero(found.rows["lbp"].status == UNREADABLE).tolist()
     assert [row for row, _, _ in found.problems] == unreadable
     assert 5 < len(unreadable) < 30
+
+
+@pytest.fixture
+def wide(tmp_path):
+    """Two images of three strips and one of a single one, which is no whole image in the middle."""
+    paths = [tmp_path / f"{red}.png" for red in (7, 8, 9)]
+    for path, width in zip(paths, (9, 9, 3), strict=True):
+        Image.new("RGB", (width, 5), (int(path.stem), 20, 30)).save(path)
+    paths.insert(1, tmp_path / "none.png")
+    return paths
+
+
+def masks_of(monkeypatch, paths, change) -> Rows:
+    """Rows of a sequence that `change` has changed before the extractor files them."""
+    extract = Strips.extract
+
+    def changed(stream, samples):
+        rows = extract(stream, samples)
+        return change(rows) or rows
+
+    monkeypatch.setattr(Strips, "extract", changed)
+    spec = CacheSpec(streams=(StripsSpec(),))
+    with Extractor(spec.streams, spec, device="cpu") as extractor:
+        return extractor.extract(paths).rows["strips"]
+
+
+def test_steps_of_a_sequence_are_filed_under_their_rows(wide):
+    spec = CacheSpec(streams=SHAPES)
+    with Extractor(spec.streams, spec, device="cpu") as extractor:
+        rows = extractor.extract(wide).rows
+    for name in ("strips", "film"):
+        assert rows[name].mask.tolist() == [[1, 1, 1], [0, 0, 0], [1, 1, 1], [1, 0, 0]]
+        assert rows[name].status.tolist() == [OK, UNREADABLE, OK, OK]
+    assert rows["thumbnail"].mask is None
+
+
+def test_what_a_stream_leaves_at_steps_that_are_not_ok_is_not_stored(wide, monkeypatch):
+    rows = masks_of(monkeypatch, wide, lambda rows: rows.mask[:, 1].fill(Step.NO_DETECTION))
+    assert rows.mask[0].tolist() == [1, 2, 1]
+    assert rows.features[0, 0].any()
+    assert not rows.features[0, 1].any()
+
+
+def test_a_value_that_is_not_finite_fails_its_sequence_only_where_the_step_is_ok(wide, monkeypatch):
+    rows = masks_of(monkeypatch, wide, lambda rows: rows.features[:, 2].fill(np.nan))
+    assert rows.status.tolist() == [FAILED, UNREADABLE, FAILED, OK]
+    assert rows.mask.tolist() == [[0, 0, 0], [0, 0, 0], [0, 0, 0], [1, 0, 0]]
+    assert not rows.features[[0, 2]].any()
+    assert np.isfinite(rows.features).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: Rows(rows.features, rows.status, rows.flags), r"returned the mask None for its sequences, exp"),
+        (lambda rows: rows.mask.fill(9), r"returned the step 9, a mask may hold PADDING \(0\), OK \(1\), NO_DETECTION"),
+        (lambda rows: rows.mask.fill(0), r"a row whose status is OK and whose steps say otherwise"),
+        (lambda rows: rows.status.fill(FAILED), r"a row whose status is FAILED and whose steps say otherwise"),
+    ],
+)
+def test_a_mask_that_breaks_the_contract_is_an_error_of_the_stream(wide, monkeypatch, change, message):
+    with pytest.raises(StreamError, match=message):
+        masks_of(monkeypatch, wide, change)

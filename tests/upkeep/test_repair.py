@@ -10,6 +10,7 @@ import shutil
 import pytest
 from cheap_streams import FlakySpec, MeanColourSpec, SizeSpec
 from PIL import Image
+from shaped_streams import FilmSpec, StripsSpec, ThumbnailSpec
 
 import emofuse.extraction.worker
 from emofuse.cache.layout import manifest_path
@@ -25,7 +26,7 @@ from emofuse.status import Status
 from emofuse.upkeep import repair_cache, retry_rows
 from emofuse.upkeep.verify import verify_cache
 
-STREAMS = (MeanColourSpec(), SizeSpec())
+STREAMS = (MeanColourSpec(), SizeSpec(), StripsSpec(), FilmSpec(), ThumbnailSpec())
 SPEC = CacheSpec(block_rows=8, views=2, streams=STREAMS)
 
 
@@ -63,14 +64,20 @@ def test_exactly_the_damaged_blocks_are_computed_again(built, in_process, conten
     flip(streams / "mean_colour/reason/c.1.1")
     (streams / "mean_colour/reason/c.1.0").unlink()
     (streams / "size/flags/c.4.0").unlink()
+    flip(streams / "strips/mask/c.2.0.0")
+    (streams / "film/mask/c.2.1.0").unlink()
+    flip(streams / "film/features/c.4.0.0.0.0.0")
+    flip(streams / "thumbnail/features/c.2.1.0.0.0")
     summary = repair_cache(built, in_process, streams=STREAMS)
     assert sorted(computed) == [
         (1, ("mean_colour",), (1,)),
         (1, ("mean_colour", "size"), (0,)),
+        (2, ("film", "thumbnail"), (1,)),
+        (2, ("strips",), (0,)),
         (3, ("size",), (1,)),
-        (4, ("size",), (0,)),
+        (4, ("film", "size"), (0,)),
     ]
-    assert (summary.metadata, summary.blocks, summary.computed.rows) == ((), 5, 32)
+    assert (summary.metadata, summary.blocks, summary.computed.rows) == ((), 9, 48)
     assert contents(built) == before
     assert not list(built.parent.glob("*.lock"))
 
@@ -116,6 +123,9 @@ def test_a_repair_that_was_stopped_goes_on(built, in_process, contents, manifest
         "streams/size/reason/zarr.json",
         "streams/size/status/zarr.json",
         "streams/mean_colour/features/zarr.json",
+        "streams/strips/mask/zarr.json",
+        "streams/film/features/zarr.json",
+        "streams/thumbnail/features/zarr.json",
     ],
 )
 @pytest.mark.parametrize("damage", ["missing", "garbage"])
@@ -227,54 +237,61 @@ def test_a_dataset_that_moved_is_found_where_it_is_said_to_be(tmp_path, images, 
     assert contents(path) == before
 
 
-FLAKY = (FlakySpec(), SizeSpec())
-FLAKY_SPEC = CacheSpec(block_rows=8, streams=FLAKY)
+@pytest.fixture(params=[FlakySpec(), StripsSpec(), FilmSpec(), ThumbnailSpec()], ids=lambda spec: spec.kind)
+def flaky(request) -> CacheSpec:
+    """A spec of two streams, of which the first fails on the rows that the environment names."""
+    return CacheSpec(block_rows=8, streams=(request.param, SizeSpec()))
 
 
 @pytest.fixture
-def repairable(tmp_path, images, in_process, monkeypatch):
+def repairable(tmp_path, images, in_process, monkeypatch, flaky):
     """A cache in which rows 9 and 20 are unreadable, and 12 and 30 failed in one stream; and its images."""
     shutil.copytree(images, tmp_path / "images")
     (tmp_path / "images/joy/20.png").write_bytes(b"cut off")
     manifest = read_dataset(FolderSpec(root=tmp_path / "images", split=StratifiedSplit()))
     monkeypatch.setenv("EMOFUSE_TEST_FLAKY", "12,30")
     path = tmp_path / "features.zarr"
-    build_cache(path, manifest, FLAKY_SPEC, in_process)
+    build_cache(path, manifest, flaky, in_process)
     return path, tmp_path / "images", manifest
 
 
-def test_rows_that_fare_as_before_change_nothing(repairable, in_process, contents):
+def test_rows_that_fare_as_before_change_nothing(repairable, in_process, contents, flaky):
     path, _, _ = repairable
     before = contents(path)
-    summary = retry_rows(path, options=in_process, streams=FLAKY)
+    summary = retry_rows(path, options=in_process, streams=flaky.streams)
     assert (summary.rows, summary.written) == (6, 0)
-    assert summary.counts == {"flaky": {"unreadable": 2, "failed": 2}, "size": {"unreadable": 2}}
+    assert summary.counts == {flaky.streams[0].name: {"unreadable": 2, "failed": 2}, "size": {"unreadable": 2}}
+    name = flaky.streams[0].name
     assert [(problem.row, problem.stream) for problem in summary.problems] == [
-        (9, ""), (12, "flaky"), (20, ""), (30, "flaky"),
+        (9, ""), (12, name), (20, ""), (30, name),
     ]  # fmt: skip
     assert contents(path) == before
 
 
-def test_blocks_of_rows_that_fare_otherwise_are_computed_anew(repairable, tmp_path, in_process, contents, monkeypatch):
+def test_blocks_of_rows_that_fare_otherwise_are_computed_anew(
+    repairable, tmp_path, in_process, contents, monkeypatch, flaky
+):
     path, images, manifest = repairable
     Image.new("RGB", (9, 6), (20, 40, 200)).save(images / "joy/20.png")
     monkeypatch.setenv("EMOFUSE_TEST_FLAKY", "30")
-    summary = retry_rows(path, options=in_process, streams=FLAKY)
+    summary = retry_rows(path, options=in_process, streams=flaky.streams)
     assert summary.written == 2
     assert summary.counts == {
-        "flaky": {"ok": 2, "unreadable": 1, "failed": 1}, "size": {"ok": 1, "unreadable": 1},
+        flaky.streams[0].name: {"ok": 2, "unreadable": 1, "failed": 1}, "size": {"ok": 1, "unreadable": 1},
     }  # fmt: skip
-    build_cache(tmp_path / "undisturbed.zarr", manifest, FLAKY_SPEC, in_process)
+    build_cache(tmp_path / "undisturbed.zarr", manifest, flaky, in_process)
     assert contents(path) == contents(tmp_path / "undisturbed.zarr")
 
 
-def test_only_rows_of_the_statuses_asked_for_are_tried(repairable, in_process, monkeypatch):
+def test_only_rows_of_the_statuses_asked_for_are_tried(repairable, in_process, monkeypatch, flaky):
     path, _, _ = repairable
     monkeypatch.setenv("EMOFUSE_TEST_FLAKY", "")
-    summary = retry_rows(path, [Status.UNREADABLE], in_process, streams=FLAKY)
+    summary = retry_rows(path, [Status.UNREADABLE], in_process, streams=flaky.streams)
     assert (summary.rows, summary.written) == (4, 0)
-    assert retry_rows(path, [Status.FAILED], in_process, streams=FLAKY).counts == {"flaky": {"ok": 2}}
-    assert retry_rows(path, [Status.FAILED], in_process, streams=FLAKY).rows == 0
+    assert retry_rows(path, [Status.FAILED], in_process, streams=flaky.streams).counts == {
+        flaky.streams[0].name: {"ok": 2}
+    }
+    assert retry_rows(path, [Status.FAILED], in_process, streams=flaky.streams).rows == 0
 
 
 def test_rows_that_end_their_process_are_tried_in_one_of_their_own(tmp_path, manifest):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cheap_streams import MeanColourSpec, SizeSpec
+from cheap_streams import SizeSpec
+from shaped_streams import StripsSpec
 
 import emofuse.extraction.worker
 from emofuse import stores
@@ -18,7 +19,7 @@ from emofuse.stores import as_path, file_sizes
 from emofuse.upkeep import repair_cache
 from emofuse.upkeep.verify import verify_cache
 
-STREAMS = (MeanColourSpec(), SizeSpec())
+STREAMS = (SizeSpec(), StripsSpec())
 SPEC = CacheSpec(block_rows=8, streams=STREAMS)
 ERRORS = [("503 Slow Down", "SlowDown"), ("500 Oops", "InternalError")]
 
@@ -59,8 +60,8 @@ def damage(cache: Path) -> None:
     streams = cache / "streams"
     flip(streams / "size/features/c.0.0.0")
     (streams / "size/flags/c.1.0").unlink()
-    flip(streams / "mean_colour/reason/c.1.0")
-    (streams / "mean_colour/status/zarr.json").unlink()
+    flip(streams / "strips/mask/c.1.0.0")
+    (streams / "strips/mask/zarr.json").unlink()
     (streams / "size/features/zarr.json").write_bytes(b"{}")
     (streams / "zarr.json").unlink()
 
@@ -81,10 +82,10 @@ def computed(monkeypatch, built) -> set[tuple[int, tuple[str, ...]]]:
 @pytest.mark.parametrize(("status", "code"), ERRORS)
 def test_verify_finds_the_same_on_a_store_that_fails_one_request_in_ten(built, refusing_store, status, code):
     flip(built / "streams/size/features/c.0.0.0")
-    (built / "streams/mean_colour/features/c.1.0.0").write_bytes(b"short")
+    (built / "streams/strips/mask/c.1.0.0").write_bytes(b"short")
     (built / "streams/size/flags/c.1.0").unlink()
     expected = verify_cache(built)
-    assert expected.bad_blocks() == {"mean_colour": [(1, 0)], "size": [(0, 0), (1, 0)]}
+    assert expected.bad_blocks() == {"size": [(0, 0), (1, 0)], "strips": [(1, 0)]}
     with refusing_store(lambda number: number % 10 == 0, status, code) as store:
         assert verify_cache(built) == expected
     assert store.refused >= 3
@@ -105,7 +106,7 @@ def test_repair_computes_exactly_the_bad_blocks_on_a_store_that_fails_one_reques
     with refusing_store(lambda number: number % 10 == 0, status, code) as store:
         summary = repair_cache(built, in_process, streams=STREAMS)
     assert store.refused >= 10
-    assert sorted(computed) == [(0, ("size",)), (1, ("mean_colour", "size"))]
+    assert sorted(computed) == [(0, ("size",)), (1, ("size", "strips"))]
     assert (summary.blocks, len(summary.metadata)) == (3, 3)
     assert files_of(built) == before
     assert verify_cache(built).faults == ()

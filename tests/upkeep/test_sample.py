@@ -11,6 +11,7 @@ import pytest
 import zarr
 from cheap_streams import MeanColourSpec, SizeSpec
 from PIL import Image
+from shaped_streams import SHAPES
 
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
@@ -57,6 +58,21 @@ def test_a_replaced_picture_and_a_repaired_one_are_found(built):
     assert {text.split(",")[0] for text in found[6:]} == {
         f"{stream} row 22{view}" for stream in ("mean_colour", "size") for view in ("", " view 1")
     }
+
+
+def test_sequences_and_maps_are_compared_with_their_steps(tmp_path, images, in_process):
+    shutil.copytree(images, tmp_path / "images")
+    manifest = read_dataset(FolderSpec(root=tmp_path / "images", split=StratifiedSplit()))
+    path = tmp_path / "features.zarr"
+    build_cache(path, manifest, CacheSpec(block_rows=8, streams=SHAPES), in_process)
+    same = compare_sample(path, 100, streams=SHAPES)
+    assert (same.differences, same.largest) == ((), dict.fromkeys(("strips", "film", "thumbnail"), 0))
+    Image.new("RGB", (9, 6), (1, 2, 200)).save(tmp_path / "images/fear/01.png")  # as wide as three steps, was two
+    Image.new("RGB", (6, 9), (102, 4, 10)).save(tmp_path / "images/fear/02.png")
+    found = {(each.row, each.stream): each.what for each in compare_sample(path, 100, streams=SHAPES).differences}
+    assert found.pop((1, "strips")) == found.pop((1, "film")) == "other steps of it are OK now"
+    assert set(found) == {(2, spec.name) for spec in SHAPES}
+    assert all(what.startswith("its features are") for what in found.values())
 
 
 def test_features_of_another_row_are_found(built):

@@ -1,9 +1,11 @@
-"""CRC32C (Castagnoli): the checksum of Zarr's chunks, and of the record of a dataset's files."""
+"""Checksums: CRC32C (Castagnoli) of Zarr's chunks and of the files that were extracted, SHA-256 of whole files."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -22,6 +24,12 @@ def crc32c(data: bytes | npt.NDArray[np.uint8]) -> int:
         data = data.view()
         data.flags.writeable = False  # google_crc32c takes nothing that could change under it
     return int(google_crc32c.value(data))
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file on this machine, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache

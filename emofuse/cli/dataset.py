@@ -15,6 +15,7 @@ from emofuse.progress import step
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from emofuse.datasets.duplicates import DuplicateGroup
     from emofuse.datasets.rows import Listing
     from emofuse.datasets.summary import SizeSummary
     from emofuse.specs import DatasetSpec
@@ -37,15 +38,23 @@ def check(
     all_images: Annotated[
         bool, typer.Option("--all", help="Read the header of every image, not of 2000 chosen at random.")
     ] = False,
+    duplicates: Annotated[
+        bool, typer.Option(help="Whether files of the same length are compared, byte for byte.")
+    ] = True,
     table: Annotated[Path | None, typer.Option(help="csv: the table, relative to the root.")] = None,
     path_column: Annotated[str | None, typer.Option(help="csv: the column of paths.")] = None,
     label_column: Annotated[str | None, typer.Option(help="csv: the column of labels.")] = None,
     split_column: Annotated[str | None, typer.Option(help="csv: the column of splits.")] = None,
     image_dir: Annotated[Path | None, typer.Option(help="csv: folder in the root that the paths start from.")] = None,
 ) -> None:
-    """Print rows per label and split, sizes of images, and every problem. Exit status 1 if there are problems."""
+    """Print rows per label and split, sizes of images, and every problem. Exit status 1 if there are problems.
+
+    Problems are bad rows, images with an unreadable header, splits without rows that a pipeline needs, and one image
+    under several names whose labels contradict each other or that is in several splits.
+    """
     from rich.console import Console
 
+    from emofuse.datasets.duplicates import find_duplicates
     from emofuse.datasets.summary import measure_images
 
     options = {
@@ -65,8 +74,9 @@ def check(
     _print_counts(console, listing, spec.kind, target)
     with show_progress():
         sizes = measure_images(listing, limit=None if all_images else 2000)
+        groups = find_duplicates(listing.manifest) if duplicates else []
     _print_sizes(console, sizes)
-    has_problems = _print_problems(console, listing, sizes, _split_problem(target, listing))
+    has_problems = _print_problems(console, listing, sizes, groups, _split_problem(target, listing))
     if has_problems and on_bad_rows == "raise":
         raise typer.Exit(1)
 
@@ -160,22 +170,47 @@ def _split_problem(target: str, listing: Listing) -> str | None:
     return describe_lack(listing.manifest, needs_of_pipeline(read_pipeline_spec(target)))
 
 
-def _print_problems(console: Console, listing: Listing, sizes: SizeSummary, lack: str | None) -> bool:
-    """Prints bad rows, unreadable images and what runs lack; whether there is anything."""
+def _print_problems(
+    console: Console, listing: Listing, sizes: SizeSummary, groups: Sequence[DuplicateGroup], lack: str | None
+) -> bool:
+    """Print what is wrong with the dataset, and return whether anything is."""
     if lack:
         console.print(f"\nProblem: the pipeline's runs cannot be trained on this dataset: {lack}")
-    if not listing.bad_count and not sizes.unreadable:
-        if not lack:
-            notes = len(listing.manifest.info["notes"])
-            console.print("\nProblems: none" if not notes else f"\nNo bad rows; notes: {notes}, above")
-        return lack is not None
+    has_bad_groups = _print_duplicates(console, groups)
+    if listing.bad_count or sizes.unreadable:
+        _print_bad_rows(console, listing, sizes)
+        return True
+    if lack or has_bad_groups:
+        return True
+    notes = len(listing.manifest.info["notes"]) + bool(groups)
+    console.print("\nProblems: none" if not notes else f"\nNo bad rows; notes: {notes}, above")
+    return False
+
+
+def _print_bad_rows(console: Console, listing: Listing, sizes: SizeSummary) -> None:
     console.print(f"\nProblems: bad rows {listing.bad_count}, images with an unreadable header {len(sizes.unreadable)}")
     if listing.bad_count:
         console.print(listing.describe_bad_rows())
     if sizes.unreadable:
         console.print(f"  unreadable header: {len(sizes.unreadable)} (the build keeps such rows as `unreadable`)")
-        for path, reason in sizes.unreadable[:_LISTED]:
-            console.print(f"    {path}: {reason}")
-        if len(sizes.unreadable) > _LISTED:
-            console.print(f"    ... and {len(sizes.unreadable) - _LISTED} more")
-    return True
+        _print_some(console, [f"{path}: {reason}" for path, reason in sizes.unreadable])
+
+
+def _print_duplicates(console: Console, groups: Sequence[DuplicateGroup]) -> bool:
+    """Print the files with the same bytes, and return whether their labels or splits make them a problem."""
+    from emofuse.datasets.duplicates import describe_duplicates
+
+    if not groups:
+        return False
+    is_problem = any(group.has_contradicting_labels or group.is_in_several_splits for group in groups)
+    console.print(f"\n{'Problem' if is_problem else 'Note'}: files with the same bytes: {describe_duplicates(groups)}")
+    _print_some(console, [str(group) for group in groups])
+    return is_problem
+
+
+def _print_some(console: Console, lines: Sequence[str]) -> None:
+    """Print the first lines of a list, indented, and how many more there are."""
+    for line in lines[:_LISTED]:
+        console.print(f"    {line}")
+    if len(lines) > _LISTED:
+        console.print(f"    ... and {len(lines) - _LISTED} more")

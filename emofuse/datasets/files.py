@@ -24,7 +24,7 @@ from emofuse.datasets.names import printable
 _LFS_START = b"version https://git-lfs"
 LFS_MAX_BYTES = 1024  # a pointer file is smaller by the specification of git-lfs
 _THREADS = 16
-_ROWS_PER_TASK = 4096
+_PATHS_PER_TASK = 4096
 
 T = TypeVar("T")
 
@@ -200,12 +200,14 @@ class DatasetFiles:
         return (FileFault.LFS_POINTER if is_pointer else None), stamp
 
 
-def map_in_threads(work: Callable[[str], T], paths: Sequence[str]) -> Iterator[T]:
-    """`map(work, paths)` in threads, in order. Tasks are slices: one per path would cost more than its work."""
+def map_in_threads(
+    work: Callable[[str], T], paths: Sequence[str], paths_per_task: int = _PATHS_PER_TASK
+) -> Iterator[T]:
+    """Return `map(work, paths)`, computed in threads. A task is a slice of paths: one path would cost less than it."""
 
     def work_through(start: int) -> list[T]:
-        return [work(path) for path in paths[start : start + _ROWS_PER_TASK]]
+        return [work(path) for path in paths[start : start + paths_per_task]]
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        for results in pool.map(work_through, range(0, len(paths), _ROWS_PER_TASK)):
+        for results in pool.map(work_through, range(0, len(paths), paths_per_task)):
             yield from results

@@ -14,7 +14,6 @@ photograph costs little more than a small one.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -27,6 +26,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from emofuse.checksum import hash_file
 from emofuse.errors import StreamError
 from emofuse.specs import FaceSpec, RegistryWeights
 from emofuse.streams.base import Face
@@ -89,7 +89,7 @@ def face_identity(spec: FaceSpec) -> dict[str, Any]:
     match spec.detector:
         case "face_mesh":
             folder = _mesh_folder()
-            models = {Path(name).name: _sha256(folder / name) for name in _MESH_MODELS}
+            models = {Path(name).name: hash_file(folder / name) for name in _MESH_MODELS}
         case "landmarker":
             models = {"face_landmarker.task": str(resolve_weights(_LANDMARKER_WEIGHTS).sha256)}
     return {"detector": spec.detector, "version": VERSION, "min_confidence": spec.min_confidence, "models": models}
@@ -235,10 +235,6 @@ def _mesh_folder() -> Path:
         f"face.detector 'face_mesh' needs Face Mesh of MediaPipe 0.10.x, but {installed}. Either pip install "
         "'mediapipe==0.10.21', or set face.detector to 'landmarker' and run: emofuse weights fetch face_landmarker"
     )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @contextmanager

@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import emofuse
+from emofuse.checksum import hash_file
 from emofuse.errors import WeightsError
-from emofuse.weights.content import hash_file, is_web_page
+from emofuse.weights.content import is_web_page
 from emofuse.weights.registry import WeightsEntry, find_entry
 from emofuse.weights.store import (
     PARTIAL_SUFFIX,

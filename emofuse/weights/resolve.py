@@ -8,10 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from emofuse.checksum import hash_file
 from emofuse.errors import WeightsError, did_you_mean
 from emofuse.home import NoHomeError, without_tilde
 from emofuse.specs import FileWeights, RandomWeights, RegistryWeights, WeightsSpec
-from emofuse.weights.content import hash_file, why_no_model
+from emofuse.weights.content import why_no_model
 from emofuse.weights.registry import REGISTRY
 from emofuse.weights.store import find_stored, how_to_get, stored_weights, weights_dir
 

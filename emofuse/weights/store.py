@@ -16,9 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from emofuse.checksum import hash_file
 from emofuse.errors import WeightsError
 from emofuse.home import NoHomeError, user_folder
-from emofuse.weights.content import hash_file, why_damaged_zip, why_no_model
+from emofuse.weights.content import why_damaged_zip, why_no_model
 from emofuse.weights.registry import REGISTRY, WeightsEntry
 
 PARTIAL_SUFFIX = ".partial"

@@ -23,10 +23,10 @@ def folder(tmp_path):
     from PIL import Image
 
     root = tmp_path / "pets"
-    for label in ("cat", "dog"):
+    for label, colour in (("cat", "tan"), ("dog", "navy")):
         (root / label).mkdir(parents=True)
         for number in range(10):
-            Image.new("RGB", (30 + number, 20)).save(root / label / f"{number}.jpg")
+            Image.new("RGB", (30 + number, 20), colour).save(root / label / f"{number}.jpg")
     return root
 
 
@@ -114,6 +114,43 @@ def test_check_of_the_bundled_faces_pipeline_reads_the_shared_faces(shared_data)
     assert result.exit_code == 0
     assert "csv dataset" in result.output
     assert "total        588  168    84    840" in result.output
+
+
+def test_check_names_one_image_under_two_names_with_contradicting_labels(folder):
+    (folder / "dog/copy.jpg").write_bytes((folder / "cat/3.jpg").read_bytes())
+    for options, status in (((), 1), (("--on-bad-rows", "keep"), 0)):
+        result = invoke("check", "folder", "--data", folder, "--split", "stratified", *options)
+        assert result.exit_code == status
+        assert "Problems: none" not in result.output
+        assert (
+            "Problem: files with the same bytes: 1 image in 2 rows, 1 with contradicting labels, "
+            "0 in several splits\n    cat/3.jpg (cat, train) = dog/copy.jpg (dog, train)\n"
+        ) in result.output
+    result = invoke("check", "folder", "--data", folder, "--split", "stratified", "--no-duplicates")
+    assert result.exit_code == 0
+    assert "Problems: none" in result.output
+
+
+def test_copies_with_one_label_in_one_split_are_a_note(folder):
+    (folder / "cat/copy.jpg").write_bytes((folder / "cat/3.jpg").read_bytes())
+    table = folder / "labels.csv"
+    table.write_text("path,label,split\ncat/3.jpg,cat,train\ncat/copy.jpg,cat,train\ndog/1.jpg,dog,train\n")
+    result = invoke("check", "csv", "--data", folder, "--split-column", "split")
+    assert result.exit_code == 0
+    assert (
+        "Note: files with the same bytes: 1 image in 2 rows, 0 with contradicting labels, 0 in several splits\n"
+        "    cat/3.jpg (cat, train) = cat/copy.jpg (cat, train)\n"
+    ) in result.output
+    assert "No bad rows; notes: 1, above" in result.output
+
+
+def test_check_cuts_a_long_list_of_copies(folder):
+    for number in range(22):
+        for label in ("cat", "dog"):
+            (folder / label / f"copy{number}.jpg").write_bytes(b"\xff\xd8" + bytes([number]))
+    output = invoke("check", "folder", "--data", folder, "--split", "stratified").output
+    assert "22 images in 44 rows, 22 with contradicting labels" in output
+    assert "    ... and 2 more\n" in output
 
 
 def test_check_refuses_a_target_that_is_neither_kind_nor_pipeline(tmp_path):

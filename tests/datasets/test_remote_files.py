@@ -9,6 +9,7 @@ import pytest
 
 from emofuse import stores
 from emofuse.datasets import list_dataset, read_dataset
+from emofuse.datasets.duplicates import find_duplicates
 from emofuse.datasets.files import DatasetFiles, FileFault
 from emofuse.datasets.remote_files import RemoteFiles
 from emofuse.datasets.summary import measure_images
@@ -141,3 +142,15 @@ def test_a_store_that_does_not_answer_is_not_taken_for_missing_files(folder, upl
     monkeypatch.setattr(stores.file_system(), "cat_file", gone)
     with pytest.raises(StoreError, match="reset by peer"):
         list_dataset(FolderSpec(root=str(root), split=StratifiedSplit()))
+
+
+def test_copies_on_a_store_are_found(tmp_path, image_at, upload):
+    root = tmp_path / "pictures"
+    image_at(root / "joy/a.png")
+    image_at(root / "fear/b.png")
+    image_at(root / "fear/other.png", (9, 9))
+    root = str(upload(root))
+    manifest = list_dataset(FolderSpec(root=root, split=StratifiedSplit())).manifest
+    (group,) = find_duplicates(manifest)
+    assert group.paths == ("fear/b.png", "joy/a.png")
+    assert group.has_contradicting_labels

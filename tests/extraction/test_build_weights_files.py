@@ -13,6 +13,7 @@ from PIL import Image
 from torchvision.models import mobilenet_v3_small
 
 from emofuse.cache.reader import open_cache
+from emofuse.checksum import hash_file
 from emofuse.errors import WeightsError
 from emofuse.extraction import BuildOptions
 from emofuse.pipeline import PipelineOptions, run_pipeline
@@ -21,7 +22,6 @@ from emofuse.specs import read_pipeline_spec
 from emofuse.status import Status
 from emofuse.upkeep import compare_sample, repair_cache, retry_rows
 from emofuse.weights import import_weights, weights_dir
-from emofuse.weights.content import hash_file
 
 PIPELINE = {
     "dataset": {

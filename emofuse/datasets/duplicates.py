@@ -1,0 +1,109 @@
+"""Files of a dataset that have the same bytes: one image under several names.
+
+Such rows leak from training into the test where they are in several splits, and contradict each other where their
+labels differ. Copies that were scaled or encoded anew have other bytes and are not found here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from emofuse.checksum import hash_file
+from emofuse.datasets.files import map_in_threads
+from emofuse.datasets.manifest import Manifest
+from emofuse.progress import step
+from emofuse.stores import is_remote
+
+_FILES_PER_TASK = 16
+
+
+@dataclass(frozen=True)
+class DuplicateGroup:
+    """Rows whose files have the same bytes, in the manifest's order.
+
+    Attributes:
+        paths: the paths of the n files, relative to the dataset's root.
+        labels: their labels (n,); None for an unlabelled row.
+        splits: their splits (n,); None for a row in no split.
+    """
+
+    paths: tuple[str, ...]
+    labels: tuple[str | None, ...]
+    splits: tuple[str | None, ...]
+
+    @property
+    def has_contradicting_labels(self) -> bool:
+        """Whether the image has several labels; rows without a label do not count."""
+        return len({label for label in self.labels if label is not None}) > 1
+
+    @property
+    def is_in_several_splits(self) -> bool:
+        """Whether the image is in several splits; rows without a split do not count."""
+        return len({split for split in self.splits if split is not None}) > 1
+
+    def __str__(self) -> str:
+        """Return all rows in one line: `a.jpg (happy, train) = b.jpg (sad, test)`."""
+        return " = ".join(
+            f"{path} ({label or 'no label'}, {split or 'no split'})"
+            for path, label, split in zip(self.paths, self.labels, self.splits, strict=True)
+        )
+
+
+def find_duplicates(manifest: Manifest) -> list[DuplicateGroup]:
+    """Find the files with the same bytes; bad rows are left out.
+
+    Only files that have their length in common with another one are read, as a whole and in threads. A file that cannot
+    be read any more is left out.
+
+    Args:
+        manifest: the manifest of a dataset that was just read.
+
+    Returns:
+        One group per image that has several rows: first those with contradicting labels, then those in several splits,
+        then the others, each in the manifest's order.
+
+    Raises:
+        StoreError: the store that the dataset lies on does not answer.
+    """
+    rows = manifest.table.select("path", "label", "split", "problem").with_columns(manifest.known_files["bytes"])
+    rows = rows.filter(pl.col("problem").is_null())
+    if rows["bytes"].null_count() == 0:  # else any file may have the length of another one
+        rows = rows.filter(pl.col("bytes").is_duplicated())
+    groups = _same_bytes(manifest.root, rows)
+    return sorted(groups, key=lambda group: (not group.has_contradicting_labels, not group.is_in_several_splits))
+
+
+def describe_duplicates(groups: Sequence[DuplicateGroup]) -> str:
+    """Return how many images and rows the groups have, and what is wrong with them, in one line."""
+    rows = sum(len(group.paths) for group in groups)
+    contradicting = sum(group.has_contradicting_labels for group in groups)
+    leaking = sum(group.is_in_several_splits for group in groups)
+    images = f"{len(groups)} image{'s' * (len(groups) != 1)} in {rows} rows"
+    return f"{images}, {contradicting} with contradicting labels, {leaking} in several splits"
+
+
+def _same_bytes(root: Path, rows: pl.DataFrame) -> list[DuplicateGroup]:
+    """Return the groups of rows (columns `path`, `label`, `split`) whose files have the same SHA-256."""
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    paths = rows["path"].to_list()
+    with step("comparing files", len(paths), "files") as advance:
+        hashes = map_in_threads(lambda path: _hash(root / path), paths, paths_per_task=_FILES_PER_TASK)
+        for row, sha256 in enumerate(hashes):
+            if sha256 is not None:
+                rows_of[sha256].append(row)
+            advance(row + 1, len(paths))
+    groups = [rows[same] for same in rows_of.values() if len(same) > 1]
+    return [DuplicateGroup(*(tuple(group[name].to_list()) for name in ("path", "label", "split"))) for group in groups]
+
+
+def _hash(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() if is_remote(path) else hash_file(path)
+    except OSError:  # it was there when the dataset was listed
+        return None

@@ -1,12 +1,19 @@
-"""Trains K heads as one program. One head is a group of one: there is no other loop.
+"""Train K heads as one program. One head is a group of one: there is no other loop.
 
-    order of rows -> step: forward, backward, update of all members -> validation -> best epoch of each -> who leaves
+    for each epoch                                              `_train`
+        for the rows of each step                               `TrainingGroup.train_epoch`
+            read, forward, loss, backward, update               `TrainingGroup.train_step`
+        validate                                                `TrainingGroup.validate`
+        keep the weights of members that have never been better
+        members that have come to their end leave
 
-A member's result depends on itself, the rows and the folds alone, not on who trains beside it: its initial weights and
-its dropout come from its own seed, its batches from the order seed. What remains is rounding: a matrix product or fused
-Adam may add up otherwise for one head than for many. In float64 results agree to 1e-12. In float32 losses differ in
-their last digits, on some processors and not on others; where two epochs score almost alike, that may decide which of
-them is kept.
+Shapes: K members, F folds, B rows of a batch, D features of a stream, C classes.
+
+A member's result depends on itself, the rows and the folds alone, not on the members that train beside it: its initial
+weights and its dropout come from its own seed, its batches from the order seed. Only rounding differs, since a matrix
+product or fused Adam may add up in another order for one head than for many. In float64 results agree to 1e-12. In
+float32 losses differ in their last digits on some processors; where two epochs score almost alike, that may decide
+which of them is kept.
 """
 
 from __future__ import annotations
@@ -14,20 +21,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
 import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
 
-from emofuse.training.group import SharedRows, TrainingGroup
+from emofuse.heads import make_head
+from emofuse.heads.embedding import StreamEmbedding
+from emofuse.heads.layers import Linear, Projection, products_in
+from emofuse.heads.members import Members, key_of, owners, plain_name, shrink
+from emofuse.training.balancing import BranchBalance
+from emofuse.training.batches import StepRows
+from emofuse.training.cuda_graphs import GraphedStep, capture_cuda
 from emofuse.training.machine import Machine
 from emofuse.training.members import Ended, FeatureTable, Fold, Member, MemberResult, MemberState, StopRule, check_group
-from emofuse.training.optim import optimizer_key
+from emofuse.training.optim import AdamMoments, GroupAdam, optimizer_key
+from emofuse.training.shared_rows import SharedRows
 from emofuse.training.streaming import Window
 
 SMALLEST_SHARE = 0.75
-"""Once fewer of a group's members than this still train, the group shrinks to them."""
+"""A group shrinks to the members that still train once they are fewer than this share of it."""
 
 OnEpoch = Callable[[int, Mapping[int, Mapping[str, Any]]], None]
 
@@ -42,7 +59,7 @@ def train_group(
     on_epoch: OnEpoch | None = None,
     stop_rule: StopRule | None = None,
 ) -> list[MemberResult]:
-    """Trains members that share head and batches (`structure_key`), each to its own end.
+    """Train members that share head and batches (`structure_key`), each to its own end.
 
     The best epoch of a member has the highest macro F1 or accuracy, or the lowest loss, on its fold's validation rows
     (`train.select`); equal scores go to the lower validation loss, equal losses to the earlier epoch.
@@ -52,14 +69,14 @@ def train_group(
         folds: all folds of the split; a plain split is one fold. Batches are drawn from the training rows of all of
             them, so a member's result depends on the list and not on which of the folds the members use.
         members: K heads.
-        machine: where and how precisely.
+        machine: where and how precisely they train.
         window: how far rows are shuffled, of a table in blocks (`Blocks.window`); None for the whole table. Tensors
             give the same results as blocks with the same window.
-        on_epoch: is given the epoch and {index of a member: the entry that its history got}.
+        on_epoch: called with the epoch and {index of a member: the entry added to its history}.
         stop_rule: may dismiss members after an epoch; their result is that of the best epoch until then.
 
     Returns:
-        Outcomes, in the order of members.
+        The results, in the order of members.
 
     Raises:
         TrainingError: the group cannot be trained as asked, see `check_group`.
@@ -68,55 +85,185 @@ def train_group(
     arranged = sorted(
         range(len(members)), key=lambda index: (members[index].fold, *optimizer_key(members[index].train))
     )
-    members_progress = [_MemberProgress(index, members[index]) for index in arranged]
+    everyone = [MemberProgress(index, members[index]) for index in arranged]
     with closing(SharedRows(table, folds, members, machine, window)) as shared:
-        _train(
-            TrainingGroup(shared, [progress.member for progress in members_progress]),
-            members_progress,
-            on_epoch,
-            stop_rule,
-        )
-    return [progress.result() for progress in sorted(members_progress, key=lambda progress: progress.index)]
+        group = TrainingGroup(shared, [progress.member for progress in everyone])
+        _train(group, everyone, on_epoch, stop_rule)
+    return [progress.result() for progress in sorted(everyone, key=lambda progress: progress.index)]
 
 
 def _train(
     group: TrainingGroup,
-    members_progress: Sequence[_MemberProgress],
+    everyone: Sequence[MemberProgress],
     on_epoch: OnEpoch | None,
     stop_rule: StopRule | None,
 ) -> None:
-    """Epoch after epoch until no place is left; place k of the group is `running[k]`."""
-    running = members_progress
+    """Train epoch after epoch until no member is left; `in_group[k]` is the progress of member k of the group."""
+    in_group = everyone
     for epoch in count(1):
         entries = [trained | scored for trained, scored in zip(group.train_epoch(epoch), group.validate(), strict=True)]
-        active = [place for place, progress in enumerate(running) if progress.ended is None]
-        group.keep([place for place in active if running[place].take(entries[place])])
+        active = [k for k, progress in enumerate(in_group) if progress.ended is None]
+        group.keep_weights([k for k in active if in_group[k].add_epoch(entries[k])])
         if stop_rule is not None:
-            _dismiss(members_progress, epoch, stop_rule)
-        for place in active:
-            if running[place].ended and running[place].best_epoch:
-                running[place].weights = group.best_of(place)
+            _dismiss(everyone, epoch, stop_rule)
+        for k in active:
+            if in_group[k].ended is not None and in_group[k].best_epoch:
+                in_group[k].weights = group.kept_weights(k)
         if on_epoch is not None:
-            told = [place for place in active if running[place].ended != "diverged"]
-            on_epoch(epoch, {running[place].index: entries[place] for place in told})
-        staying = [place for place in active if running[place].ended is None]
+            on_epoch(epoch, {in_group[k].index: entries[k] for k in active if in_group[k].ended != "diverged"})
+        staying = [k for k in active if in_group[k].ended is None]
         if not staying:
             return
-        if len(staying) < SMALLEST_SHARE * len(running):
-            running = [running[place] for place in staying]
+        if len(staying) < SMALLEST_SHARE * len(in_group):
+            in_group = [in_group[k] for k in staying]
             group.shrink(staying)
 
 
-def _dismiss(members_progress: Sequence[_MemberProgress], epoch: int, stop_rule: StopRule) -> None:
-    by_index = sorted(members_progress, key=lambda progress: progress.index)
+def _dismiss(everyone: Sequence[MemberProgress], epoch: int, stop_rule: StopRule) -> None:
+    by_index = sorted(everyone, key=lambda progress: progress.index)
     for index in stop_rule(epoch, [progress.state() for progress in by_index]):
         if by_index[index].ended is None:
             by_index[index].ended = "halved"
 
 
+class TrainingGroup:
+    """K heads as one module, with their optimizer and the best weights that each has had.
+
+    Args:
+        shared: the rows that all of them read.
+        members: the heads, ordered by fold and `optimizer_key`.
+    """
+
+    def __init__(self, shared: SharedRows, members: Sequence[Member]) -> None:
+        self._shared = shared
+        self._members = tuple(members)
+        head_members = [replace(member.head_member(), fold=shared.folds.index(member.fold)) for member in members]
+        with shared.machine.device:
+            self._axis = Members(head_members)
+            self._head = make_head(members[0].head, head_members, shared.dims, shared.classes).to(shared.machine.dtype)
+        self._owners = owners(self._head)
+        self._kept = {name: torch.empty_like(tensor) for name, tensor in self._state().items()}
+        self._set_up(AdamMoments.zero(self._head), {})
+
+    def train_epoch(self, epoch: int) -> list[dict[str, Any]]:
+        """Train on every row once.
+
+        Returns:
+            For each member {epoch, train_loss}, and the keys of `BranchBalance.epoch_means`. Only here, once an epoch,
+            the device is waited for.
+        """
+        shared = self._shared
+        self._head.train()
+        self._losses.zero_()
+        first = (epoch - 1) * shared.order.steps
+        for number, step in enumerate(shared.order.epoch(shared.source, shared.machine.device), start=first):
+            shared.noise.advance(number)
+            if self._graphed is not None:
+                self._graphed.run(self.train_step, step)
+            else:
+                self.train_step(step)
+        rows = self._axis.of_folds(shared.order.rows_of_folds.to(shared.machine.device))  # (K,)
+        losses = (self._losses / rows).tolist()
+        means = self._balance.epoch_means() if self._balance else [{} for _ in losses]
+        return [{"epoch": epoch, "train_loss": loss, **mean} for loss, mean in zip(losses, means, strict=True)]
+
+    def train_step(self, step: StepRows) -> None:
+        """Read, forward, loss, backward, update: of K heads on the rows of one step."""
+        batch, labels = self._shared.rows.read(step.rows, step.present)  # {stream: (F, B, D)}, (F, B)
+        with products_in(self._shared.machine.products, step.rows.device):
+            logits = self._head(batch, self._shared.noise)  # (K, B, C)
+        labels, present = self._axis.of_folds(labels), self._axis.of_folds(step.present)  # (K, B) both
+        losses = row_losses(logits.to(self._smoothing.dtype), labels, self._smoothing)  # (K, B)
+        sums, counts = torch.where(present, losses, 0.0).sum(1), present.sum(1)  # (K,) both
+        # No head's loss depends on another's weights, so the gradient of the sum is for each head its own.
+        total = (sums / counts.clamp(min=1)).sum()
+        gradients = dict(zip(self._weights, torch.autograd.grad(total, tuple(self._weights.values())), strict=True))
+        if self._balance is not None:
+            self._balance.observe(gradients, counts > 0)  # sets the learning rate of each branch for this step
+        self._optimizer.step(gradients, step.idle)
+        self._losses += sums.detach()
+
+    def validate(self) -> list[dict[str, float]]:
+        """Return {val_loss, val_accuracy, val_macro_f1} of each member on the validation rows of its fold."""
+        for stream, of_folds in self._shared.never_missing.items():
+            embedding = getattr(getattr(self._head, "embeddings", None), key_of(stream), None)
+            if isinstance(embedding, StreamEmbedding):
+                embedding.follow_mean(embedding.members.of_folds(of_folds))
+        return self._shared.validation.scores(self._head, self._axis)
+
+    @torch.no_grad()
+    def keep_weights(self, members: Sequence[int]) -> None:
+        """Keep a copy of the weights of these members, in place of what was kept of them before."""
+        for name, tensor in self._state().items():
+            rows = self._owners[name].rows_of(members)
+            self._kept[name][rows] = tensor[rows]
+
+    def kept_weights(self, member: int) -> dict[str, npt.NDArray[Any]]:
+        """Return the kept weights of one member, as of a single head without the axis of members."""
+        rows = {name: self._owners[name].rows_of([member]) for name in self._kept}
+        return {plain_name(name): self._kept[name][row[0]].cpu().numpy() for name, row in rows.items() if row}
+
+    def shrink(self, members: Sequence[int]) -> None:
+        """Go on with these members alone. Tensors are replaced one by one, so that only one is in memory twice."""
+        moments, updates, balance = self._optimizer.moments, self._optimizer.updates, self._balance
+        del self._graphed, self._optimizer  # both hold the memory of all members
+        for tensors in (self._kept, moments.mean, moments.square):
+            for name, tensor in tensors.items():
+                tensors[name] = tensor[self._owners[name].rows_of(members)]
+        shrink(self._head, members)
+        self._axis.shrink(members)
+        self._members = tuple(self._members[k] for k in members)
+        self._set_up(moments, updates)
+        if self._balance and balance:
+            self._balance.go_on(balance, members)
+
+    def _set_up(self, moments: AdamMoments, updates: Mapping[int, int]) -> None:
+        """Make all that depends on the number of members, apart from the head."""
+        trains, shared = [member.train for member in self._members], self._shared
+        self._weights = dict(self._head.named_parameters())
+        balanced = trains[0].gradient_balancing != "off"
+        self._balance = BranchBalance(self._head, tuple(shared.dims), trains) if balanced else None
+        self._optimizer = GroupAdam(
+            self._head,
+            moments,
+            trains,
+            [member.fold for member in self._axis.group],
+            rates=self._balance.rates if self._balance else None,
+            branches=self._balance.branches if self._balance else {},
+            updates=updates,
+        )
+        smoothing = [train.label_smoothing for train in trains]
+        device, dtype = shared.machine.device, shared.machine.dtype
+        self._smoothing = torch.tensor(smoothing, dtype=dtype, device=device).unsqueeze(1)  # (K, 1)
+        self._losses = torch.zeros(len(trains), dtype=torch.float64, device=device)  # (K,) sums of the epoch so far
+        self._graphed = GraphedStep(capture_cuda) if shared.machine.graphs else None
+        for layer in self._head.modules():
+            if isinstance(layer, (Projection, Linear)):  # a step has used its gradients up before the next
+                layer.gradient = torch.empty_like(layer.weight, requires_grad=False)
+
+    def _state(self) -> dict[str, Tensor]:
+        return {name: tensor.detach() for name, tensor in self._head.state_dict().items()}
+
+
+def row_losses(logits: Tensor, labels: Tensor, smoothing: Tensor) -> Tensor:
+    """Return the cross-entropy of every row, (K, B), where each member has its own label smoothing.
+
+    The smoothed target puts 1 - smoothing on the label and smoothing / C on every class (Szegedy et al., CVPR 2016), as
+    in `torch.nn.functional.cross_entropy`.
+
+    Args:
+        logits: (K, B, C).
+        labels: (K, B) int64.
+        smoothing: (K, 1).
+    """
+    log_probs = functional.log_softmax(logits, dim=2)
+    of_label = -log_probs.gather(2, labels.unsqueeze(2)).squeeze(2)
+    return (1 - smoothing) * of_label - smoothing * log_probs.mean(2)
+
+
 @dataclass
-class _MemberProgress:
-    """How one member fares, epoch by epoch."""
+class MemberProgress:
+    """The history of one member, its best epoch so far, and how it ended."""
 
     index: int
     member: Member
@@ -127,8 +274,8 @@ class _MemberProgress:
     ended: Ended | None = None
     weights: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
-    def take(self, entry: Mapping[str, Any]) -> bool:
-        """Takes in an epoch: whether it is the best so far, and whether it was the last."""
+    def add_epoch(self, entry: Mapping[str, Any]) -> bool:
+        """Add an epoch, set `ended` if it was the last, and return whether it is the best so far."""
         train = self.member.train
         self.last_epoch = entry["epoch"]
         if not (math.isfinite(entry["train_loss"]) and math.isfinite(entry["val_loss"])):
@@ -136,19 +283,21 @@ class _MemberProgress:
             return False
         self.history.append(entry)
         score = (-entry["val_loss"] if train.select == "loss" else entry[f"val_{train.select}"], -entry["val_loss"])
-        better = score > self.best_score
-        if better:
+        is_best = score > self.best_score
+        if is_best:
             self.best_score, self.best_epoch = score, self.last_epoch
         if self.last_epoch >= train.epochs:
             self.ended = "epochs"
         elif train.patience is not None and self.last_epoch - self.best_epoch >= train.patience:
             self.ended = "patience"
-        return better
+        return is_best
 
     def state(self) -> MemberState:
+        """Return what a stop rule sees."""
         return MemberState(self.history[self.best_epoch - 1] if self.best_epoch else None, self.ended)
 
     def result(self) -> MemberResult:
+        """Return the result of a member that has ended."""
         if self.ended is None:
             raise RuntimeError(f"member {self.index} is still training")
         return MemberResult(self.weights, self.history, self.best_epoch, self.last_epoch, self.ended)

@@ -10,11 +10,11 @@ from emofuse.heads.members import HeadMember
 from emofuse.specs import LinearHeadSpec, TrainSpec
 from emofuse.training.balancing import BranchBalance
 
-LANES = [HeadMember(("a", "b")), HeadMember(("b",)), HeadMember(("a", "b"))]
+MEMBERS = [HeadMember(("a", "b")), HeadMember(("b",)), HeadMember(("a", "b"))]
 
 
 def make_balance(mode="on"):
-    head = make_head(LinearHeadSpec(), LANES, {"a": 2, "b": 3}, 4).double()
+    head = make_head(LinearHeadSpec(), MEMBERS, {"a": 2, "b": 3}, 4).double()
     trains = [TrainSpec(learning_rate=rate, gradient_balancing=mode) for rate in (0.1, 0.2, 0.3)]
     return head, BranchBalance(head, ("a", "b"), trains)
 
@@ -38,7 +38,7 @@ def test_the_learning_rate_of_a_branch_is_scaled_by_the_mean_norm_over_its_own()
     assert rates[2].tolist() == pytest.approx([0.3, 0.3])
 
 
-def test_norms_are_smoothed_over_steps_and_lanes_without_rows_stand_still():
+def test_norms_are_smoothed_over_steps_and_members_without_rows_stand_still():
     head, balance = make_balance()
     balance.observe(gradients_of_norm(head, [1, 1], [1, 1, 1]), torch.tensor([True, True, False]))
     balance.observe(gradients_of_norm(head, [11, 8], [1, 1, 2]), torch.tensor([True, True, True]))

@@ -22,10 +22,10 @@ from emofuse.specs import (
     TrainSpec,
 )
 from emofuse.training.batches import Order
-from emofuse.training.engine import train_group
-from emofuse.training.group import SharedRows, TrainingGroup
+from emofuse.training.engine import TrainingGroup, train_group
 from emofuse.training.machine import Machine
 from emofuse.training.members import FeatureTable, Fold, Member, structure_key
+from emofuse.training.shared_rows import SharedRows
 from emofuse.training.streaming import Resident
 from emofuse.training.validation import _sums_of_some, eval_rows
 

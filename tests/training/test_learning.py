@@ -21,7 +21,7 @@ from emofuse.specs import (
 )
 from emofuse.training import validation
 from emofuse.training.batches import batch_sizes
-from emofuse.training.engine import _MemberProgress, train_group
+from emofuse.training.engine import MemberProgress, train_group
 from emofuse.training.machine import Machine
 from emofuse.training.members import Fold, Member
 from emofuse.training.trained import head_probs
@@ -136,11 +136,11 @@ def test_another_seed_gives_other_weights_and_another_order_seed_another_order(m
 
 
 def course_of(entries, **train):
-    progress = _MemberProgress(0, Member(("a",), SMALL, TrainSpec(epochs=len(entries), **train)))
+    progress = MemberProgress(0, Member(("a",), SMALL, TrainSpec(epochs=len(entries), **train)))
     for epoch, (accuracy, loss) in enumerate(entries, start=1):
         if progress.ended is None:
             scores = {"val_accuracy": accuracy, "val_macro_f1": accuracy, "val_loss": loss}
-            progress.take({"epoch": epoch, "train_loss": 1.0, **scores})
+            progress.add_epoch({"epoch": epoch, "train_loss": 1.0, **scores})
     return progress
 
 

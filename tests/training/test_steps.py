@@ -10,13 +10,13 @@ from torch.nn import functional
 from emofuse.features import Scaling
 from emofuse.heads.layers import Linear, Projection
 from emofuse.specs import ConcatHeadSpec, TrainSpec
-from emofuse.training import group as group_module
+from emofuse.training import engine
 from emofuse.training.batches import StepRows
-from emofuse.training.engine import train_group
-from emofuse.training.group import SharedRows, TrainingGroup
+from emofuse.training.cuda_graphs import GraphedStep
+from emofuse.training.engine import TrainingGroup, row_losses, train_group
 from emofuse.training.machine import Machine
 from emofuse.training.members import FeatureTable, Fold, Member
-from emofuse.training.steps import GraphedStep, row_losses
+from emofuse.training.shared_rows import SharedRows
 
 CPU = torch.device("cpu")
 
@@ -63,7 +63,7 @@ class FakeGraph:
 def test_replayed_steps_equal_plain_ones(monkeypatch, rows):
     table, folds, members = make_group(rows)
     plain = train_group(table, folds, members, Machine(CPU, torch.float64))
-    monkeypatch.setattr(group_module, "capture_cuda", FakeGraph)
+    monkeypatch.setattr(engine, "capture_cuda", FakeGraph)
     FakeGraph.captures = FakeGraph.replays = 0
     graphed = train_group(table, folds, members, Machine(CPU, torch.float64, graphs=True))
     assert FakeGraph.captures == 1
@@ -76,11 +76,15 @@ def test_replayed_steps_equal_plain_ones(monkeypatch, rows):
 
 def test_a_graph_gets_the_rows_of_each_step_in_the_same_memory_and_idle_steps_run_plainly():
     seen = []
-    step = GraphedStep(lambda s: seen.append((s.rows.data_ptr(), s.rows.tolist(), s.idle)), FakeGraph, warm_up=1)
+    graphed = GraphedStep(FakeGraph, warm_up=1)
+
+    def train_step(s):
+        seen.append((s.rows.data_ptr(), s.rows.tolist(), s.idle))
+
     for value in range(4):
-        step(StepRows(torch.tensor([[value]]), torch.tensor([[True]]), frozenset()))
-    step(StepRows(torch.tensor([[9]]), torch.tensor([[False]]), frozenset([0])))
-    step(StepRows(torch.tensor([[4]]), torch.tensor([[True]]), frozenset()))
+        graphed.run(train_step, StepRows(torch.tensor([[value]]), torch.tensor([[True]]), frozenset()))
+    graphed.run(train_step, StepRows(torch.tensor([[9]]), torch.tensor([[False]]), frozenset([0])))
+    graphed.run(train_step, StepRows(torch.tensor([[4]]), torch.tensor([[True]]), frozenset()))
     assert [rows for _, rows, _ in seen] == [[[0]], [[1]], [[2]], [[3]], [[9]], [[4]]]
     addresses = [address for address, _, _ in seen]
     assert len({addresses[index] for index in (1, 2, 3, 5)}) == 1
@@ -147,7 +151,7 @@ def test_gradients_of_the_large_weights_are_written_into_memory_that_stays():
 # ------------------------------------------------------------------------------------------------------------- loss
 
 
-def test_the_loss_is_torchs_cross_entropy_with_a_label_smoothing_a_lane():
+def test_the_loss_is_torchs_cross_entropy_with_a_label_smoothing_for_each_member():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 5, 4, generator=generator, dtype=torch.float64)
     labels = torch.randint(0, 4, (3, 5), generator=generator)

@@ -1,0 +1,98 @@
+"""What the members of a group share, whoever of them leaves: rows, their order, folds, dropout noise, validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from emofuse.errors import TrainingError
+from emofuse.heads.dropout import Noise, named_generator
+from emofuse.training.batches import Order, Standardised, ViewDraws
+from emofuse.training.machine import Machine
+from emofuse.training.members import FeatureTable, Fold, Member
+from emofuse.training.streaming import Blocks, Resident, Source, Streamed, Window
+from emofuse.training.validation import Validation
+
+
+class SharedRows:
+    """The rows that all members of a group read, and in which order.
+
+    Attributes:
+        folds: the indices of the F folds that members use, ascending.
+        dims: stream -> the shape of a row, of the streams that members use.
+        source: reads features.
+        rows: standardises what `source` reads.
+        order: the rows of each step.
+        noise: the random numbers of the dropout.
+        validation: scores on validation rows.
+        never_missing: stream -> (F,) bool, whether every training row of the fold has the stream.
+
+    Args:
+        table: N rows.
+        folds: all folds of the split.
+        members: the group.
+        machine: where it trains.
+        window: how far rows are shuffled; None for the whole table.
+    """
+
+    def __init__(
+        self,
+        table: FeatureTable,
+        folds: Sequence[Fold],
+        members: Sequence[Member],
+        machine: Machine,
+        window: Window | None = None,
+    ) -> None:
+        train = members[0].train
+        self.machine = machine
+        self.classes = table.classes
+        self.folds = sorted({member.fold for member in members})
+        self.dims = {
+            stream: dim for stream, dim in table.dims.items() if any(stream in member.streams for member in members)
+        }
+        used = [folds[fold] for fold in self.folds]
+        shuffle = named_generator(train.order_seed, "order of rows")
+        views = named_generator(train.order_seed, "views of rows")
+        self.source = _make_source(table, tuple(self.dims), machine, window)
+        self.rows = Standardised(self.source, table, tuple(self.dims), used, device=machine.device, dtype=machine.dtype)
+        self.order = Order(
+            folds,
+            self.folds,
+            count=len(table.labels),
+            batch_size=train.batch_size,
+            generator=shuffle,
+            window=window,
+            fixed_width=machine.graphs,
+            draws=ViewDraws(len(table.labels), table.views, views) if table.views > 1 else None,
+        )
+        self.noise = Noise(train.order_seed, self.order.width, machine.device)
+        self.validation = Validation(
+            self.rows, used, table.classes, device=machine.device, products=machine.products, window=window
+        )
+        self.never_missing = {
+            stream: torch.tensor([_is_never_missing(table, fold, stream) for fold in used], device=machine.device)
+            for stream in self.dims
+        }
+
+    def close(self) -> None:
+        """End the thread that reads features, if there is one."""
+        self.source.close()
+
+
+def _is_never_missing(table: FeatureTable, fold: Fold, stream: str) -> bool:
+    """Return whether all training rows have the stream, so that no step trains the vector for rows without it."""
+    valid = table.valid[stream].view(table.views, -1)[:, torch.from_numpy(fold.train)]
+    return fold.scaling[stream].fitted and bool(valid.all())
+
+
+def _make_source(table: FeatureTable, streams: Sequence[str], machine: Machine, window: Window | None) -> Source:
+    if not isinstance(table.features, Blocks):
+        return Resident(table.features, streams, machine.device)
+    if window is None or window.block_rows != table.features.block_rows:
+        raise TrainingError(
+            f"features in blocks of {table.features.block_rows} rows need a window of such blocks, got {window}"
+        )
+    return Streamed(
+        table.features, window, streams, count=len(table.labels), device=machine.device, dtype=machine.dtype
+    )

@@ -108,7 +108,7 @@ def save_random_resnet(path: Path, classes: int) -> Path:
     """Weights as a file, so that both contenders run the same network."""
     import torch
 
-    from emofuse.streams.backbones import make_network
+    from emofuse.streams.networks.classification import make_network
     from emofuse.weights import resolve_weights
 
     network = make_network("resnet50", resolve_weights(RandomWeights(seed=0)), classes=classes)

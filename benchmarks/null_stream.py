@@ -24,7 +24,8 @@ class NullSpec(CustomStreamSpec):
 class NullStream:
     """Eight zeros an image."""
 
-    dim = 8
+    shape = (8,)
+    dimensions = ("feature",)
     dtype = np.dtype("float32")
     needs_face = False
     flag_names = ()
@@ -32,7 +33,7 @@ class NullStream:
 
     def extract(self, samples: Sequence[Sample]) -> Rows:
         """Zeros."""
-        return Rows.ok(np.zeros((len(samples), self.dim), dtype=np.float32))
+        return Rows.ok(np.zeros((len(samples), *self.shape), dtype=np.float32))
 
     def close(self) -> None:
         """Has nothing to release."""

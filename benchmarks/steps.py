@@ -36,7 +36,7 @@ from emofuse.specs import (
     StreamSpec,
 )
 from emofuse.streams import make_stream
-from emofuse.streams.base import Batch, Sample, Stream
+from emofuse.streams.base import Sample, SampleBatch, Stream
 from emofuse.streams.faces import make_face_detector
 
 FACE_STREAMS: tuple[StreamSpec, ...] = (LbpSpec(), LandmarksSpec(), ActionUnitsSpec())
@@ -113,7 +113,7 @@ def time_networks(samples: Sequence[Sample]) -> dict[str, float]:
             spec = BackboneSpec(model=model, weights=random, precision=precision)
             stream: Any = make_stream(spec)
             cut = partial(stream._preset.cut_all, device=cpu)  # noqa: SLF001 - timed apart from the network
-            steps.setdefault("resize and crop", each([Batch([sample]) for sample in samples], cut))
+            steps.setdefault("resize and crop", each([SampleBatch([sample]) for sample in samples], cut))
             steps[f"{model} {precision}"] = time_stream(stream, samples, 32, cut)
             for size in _BATCHES if precision == "float32" else ():
                 stream._batch = size  # noqa: SLF001
@@ -127,10 +127,10 @@ def time_networks(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 def time_stream(
-    stream: Stream, samples: Sequence[Sample], size: int, before: Callable[[Batch], object] | None = None
+    stream: Stream, samples: Sequence[Sample], size: int, before: Callable[[SampleBatch], object] | None = None
 ) -> float:
     """Milliseconds an image in batches of a size, of which nothing is prepared but by `before`."""
-    batches = [Batch(samples[first : first + size]) for first in range(0, len(samples) - size + 1, size)]
+    batches = [SampleBatch(samples[first : first + size]) for first in range(0, len(samples) - size + 1, size)]
     batches = batches[: _TIMED_BATCHES + 1]
     for batch in batches:
         if before is not None:

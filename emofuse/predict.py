@@ -18,8 +18,8 @@ from emofuse.results import RunRecord
 from emofuse.specs import ActionUnitsSpec, CacheSpec, StreamSpec, digest, parse_spec
 from emofuse.status import Status
 from emofuse.streams import stream_identity, with_located_weights
+from emofuse.streams.block_extraction import Extraction
 from emofuse.streams.extractor import Extractor
-from emofuse.streams.outcome import Extraction
 from emofuse.training.trained import TrainedHead, load_head
 
 _ACTION_UNITS = "action_units"

@@ -1,4 +1,8 @@
-"""Conformance checks of streams, heads, datasets and metrics: those of emofuse pass them, and so should your own.
+"""Conformance checks of streams, heads, datasets and metrics. The kinds of emofuse pass them, and yours should too.
+
+from typing import Literal
+
+import numpy as np
 
 from emofuse.specs import CustomStreamSpec
 from emofuse.status import Status
@@ -9,14 +13,15 @@ from emofuse.testing import check_stream
 class MeanColour:
     \"\"\"Mean red, green and blue, 0 to 1.\"\"\"
 
-    dim = 3
+    shape = (3,)
+    dimensions = ("feature",)
     dtype = np.dtype(np.float32)
     needs_face = False
     flag_names = ()
     columns = ("red", "green", "blue")
 
     def extract(self, samples):
-        rows = Rows.empty(len(samples), self.dim, self.dtype, Status.OK)
+        rows = Rows.empty(len(samples), self.shape, self.dtype, Status.OK)
         for index, sample in enumerate(samples):
             rows.features[index] = sample.image.mean(axis=(0, 1)) / 255
         return rows
@@ -54,7 +59,7 @@ from emofuse.specs.heads import HeadSpecBase
 from emofuse.specs.streams import StreamSpecBase
 from emofuse.status import Status, Step
 from emofuse.streams import make_stream
-from emofuse.streams.base import Face, Rows, Sample, Stream, dimensions_of, is_sequence, shape_of
+from emofuse.streams.base import Face, Rows, Sample, Stream, is_sequence
 
 _LEGAL = (Status.OK, Status.NO_DETECTION, Status.FAILED)
 
@@ -66,35 +71,33 @@ def check_stream(
     device: str = "cpu",
     tolerance: float = 1e-4,
 ) -> None:
-    """Checks that a stream keeps the contract of `emofuse.streams.base.Stream`.
+    """Check that a stream fulfils the contract of `emofuse.streams.base.Stream`.
 
-    What must hold: shape, dtype and statuses; zeros where a row is not OK, finite values where it is, also in the
-    stored dtype; an empty block and a block without any face; the same bytes for the same block twice; the same values
-    for every block size and order; known flags; as many columns as values; a spec that can be pickled.
+    The check covers shape, dtype and statuses; zeros where a row is not OK and finite values where it is, also in the
+    stored dtype; an empty block and a block without any face; equal bytes for the same block twice; equal values for
+    every block size and order; the bits of the flags; the number of columns; and a spec that can be pickled.
 
     Args:
-        target: a spec, whose stream is made and closed here, or a stream, which is left open.
-        samples: pictures to try it on instead of `example_samples()`; at least two.
-        device: where a spec's stream runs.
-        tolerance: how much values may differ between block sizes and orders, as a share of the largest magnitude among
-            all features (a convolution rounds differently for another batch size).
+        target: a spec, whose stream is made and closed here, or a stream, which stays open.
+        samples: at least two pictures to use instead of `example_samples()`.
+        device: the device of a spec's stream.
+        tolerance: the largest allowed difference of values between block sizes and orders, as a share of the largest
+            magnitude among all features (a convolution rounds differently for another batch size).
 
     Raises:
-        AssertionError: names every fault found.
+        AssertionError: the contract is broken; the message lists every fault.
     """
-    tried = list(example_samples() if samples is None else samples)
+    pictures = list(example_samples() if samples is None else samples)
     if isinstance(target, StreamSpecBase):
         with closing(make_stream(target, device=device)) as stream:
-            faults = _spec_faults(target) + _stream_faults(stream, tried, tolerance, stored=np.dtype(target.dtype))
-        name = type(target).__name__
+            faults = _spec_faults(target) + _stream_faults(stream, pictures, tolerance, stored=np.dtype(target.dtype))
     else:
-        faults = _stream_faults(target, tried, tolerance, stored=np.dtype(target.dtype))
-        name = type(target).__name__
-    _raise_faults(name, "a stream", faults)
+        faults = _stream_faults(target, pictures, tolerance, stored=np.dtype(target.dtype))
+    _raise_faults(type(target).__name__, "a stream", faults)
 
 
 def example_samples() -> list[Sample]:
-    """Eight small seeded pictures of several shapes, five with a face: one tiny, one reaching over the edge."""
+    """Return eight small seeded pictures of several shapes, five of them with a face: one tiny, one beyond the edge."""
     return [
         _sample(160, 120, seed=0, face_px=70),
         _sample(96, 200, seed=1, face_px=80),
@@ -108,13 +111,13 @@ def example_samples() -> list[Sample]:
 
 
 def example_face() -> Face:
-    """A face as MediaPipe Face Mesh finds it: of the astronaut photograph (NASA, public domain) in scikit-image."""
+    """Return the face that MediaPipe Face Mesh finds in scikit-image's astronaut photograph (NASA, public domain)."""
     table = resources.files("emofuse").joinpath("testing_face.csv").read_text(encoding="utf-8")
     return Face(np.array([line.split(",") for line in table.split()], dtype=np.float32))
 
 
 def _sample(height: int, width: int, *, seed: int, face_px: int | None) -> Sample:
-    """Coarse coloured patches under fine noise, with a face `face_px` high in the middle, turned by the seed."""
+    """Draw coarse coloured patches with fine noise, and a face `face_px` high in the middle, turned by the seed."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 200, (height // 8 + 1, width // 8 + 1, 3))
     patches = coarse.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
@@ -132,17 +135,20 @@ def _sample(height: int, width: int, *, seed: int, face_px: int | None) -> Sampl
 def _spec_faults(spec: Spec) -> list[str]:
     faults = []
     try:
-        copy = pickle.loads(pickle.dumps(spec))  # noqa: S301 - our own bytes
-    except Exception as error:  # noqa: BLE001 - whatever pickling raises is the finding
+        copy = pickle.loads(pickle.dumps(spec))  # noqa: S301 - bytes of this process
+    except Exception as error:  # noqa: BLE001 - any exception is a fault to report
         return [f"the spec cannot be pickled, so no worker can receive it ({error}): define its class in a module"]
     if copy != spec or digest(copy) != digest(spec):
-        faults.append("the spec is another one after pickling")
+        faults.append("the spec changes when it is pickled")
     if isinstance(spec, StreamSpecBase) and type(spec).version < 1:
         faults.append(f"version must be >= 1, got {type(spec).version}")
     return faults
 
 
 def _stream_faults(stream: Stream, samples: list[Sample], tolerance: float, stored: np.dtype[np.generic]) -> list[str]:
+    shape_faults = _shape_faults(stream)
+    if shape_faults:
+        return shape_faults  # no block of rows can be checked against it
     faults = _attribute_faults(stream)
     blocks = {
         "the block of all samples": samples,
@@ -155,25 +161,23 @@ def _stream_faults(stream: Stream, samples: list[Sample], tolerance: float, stor
 
 
 def _attribute_faults(stream: Stream) -> list[str]:
-    faults = _shape_faults(stream)
+    faults = []
     if not (isinstance(stream.dtype, np.dtype) and stream.dtype.kind == "f"):
         faults.append(f"dtype must be a floating np.dtype, got {stream.dtype!r}")
     if len(stream.flag_names) > 8:
         faults.append(f"flag_names: a uint8 holds at most 8 flags, got {len(stream.flag_names)}")
-    last = shape_of(stream)[-1:]
-    if stream.columns and (len(stream.columns),) != last:
-        faults.append(f"columns must be empty or name all {last[0]} values, got {len(stream.columns)} names")
+    if stream.columns and len(stream.columns) != stream.shape[-1]:
+        faults.append(f"columns must be empty or name all {stream.shape[-1]} values, got {len(stream.columns)} names")
     if len(set(stream.columns)) != len(stream.columns):
         faults.append("columns: a name is used twice")
     return faults
 
 
 def _shape_faults(stream: Stream) -> list[str]:
-    """Faults of what a stream declares of its features: `dim`, or `shape` and `dimensions`."""
-    if getattr(stream, "shape", None) is None:
-        dim = getattr(stream, "dim", None)
-        return [] if isinstance(dim, int) and dim >= 1 else [f"dim must be an int >= 1, got {dim!r}"]
-    shape, dimensions = shape_of(stream), dimensions_of(stream)
+    """Return the faults of a stream's `shape` and `dimensions`."""
+    shape, dimensions = (getattr(stream, name, None) for name in ("shape", "dimensions"))
+    if not isinstance(shape, tuple) or not isinstance(dimensions, tuple):
+        return [f"shape and dimensions must be tuples, got {shape!r} and {dimensions!r}"]
     faults = []
     if not shape or not all(isinstance(size, int) and size >= 1 for size in shape):
         faults.append(f"shape must be one or more ints >= 1, got {shape!r}")
@@ -188,28 +192,27 @@ def _shape_faults(stream: Stream) -> list[str]:
 
 
 def _block_faults(stream: Stream, block: list[Sample], what: str, stored: np.dtype[np.generic]) -> list[str]:
-    """Faults of one block's rows, seen alone."""
+    """Return the faults of the rows of one block."""
     try:
         rows = stream.extract(block)
-    except Exception as error:  # noqa: BLE001 - whatever it raises is the finding
+    except Exception as error:  # noqa: BLE001 - any exception is a fault to report
         return [f"extract raised {type(error).__name__} on {what}: {error}"]
     count = len(block)
     faults = []
     for field, array, shape, dtype in (
-        ("features", rows.features, (count, *shape_of(stream)), stream.dtype),
+        ("features", rows.features, (count, *stream.shape), stream.dtype),
         ("status", rows.status, (count,), np.dtype(np.uint8)),
         ("flags", rows.flags, (count,), np.dtype(np.uint8)),
     ):
         if array.shape != shape or array.dtype != dtype:
-            found = f"{array.shape} {array.dtype}"
-            faults.append(f"{field} of {what} must be {shape} {dtype}, got {found}")
-    if is_sequence(dimensions_of(stream)):
-        wanted = (count, shape_of(stream)[0])
-        if rows.mask is None or rows.mask.shape != wanted or rows.mask.dtype != np.uint8:
-            found = "None" if rows.mask is None else f"{rows.mask.shape} {rows.mask.dtype}"
-            faults.append(f"mask of {what} must be {wanted} uint8, got {found}")
+            faults.append(f"{field} of {what} must be {shape} {dtype}, got {array.shape} {array.dtype}")
+    if is_sequence(stream.dimensions):
+        expected = (count, stream.shape[0])
+        if rows.mask is None or rows.mask.shape != expected or rows.mask.dtype != np.uint8:
+            returned = "None" if rows.mask is None else f"{rows.mask.shape} {rows.mask.dtype}"
+            faults.append(f"mask of {what} must be {expected} uint8, got {returned}")
     elif rows.mask is not None:
-        faults.append(f"mask of {what} must be None, for the first dimension is not 'time'")
+        faults.append(f"mask of {what} must be None, because the first dimension is not 'time'")
     return faults or [f"{fault} in {what}" for fault in _value_faults(stream, rows, stored)]
 
 
@@ -217,7 +220,7 @@ def _value_faults(stream: Stream, rows: Rows, stored: np.dtype[np.generic]) -> l
     faults = []
     illegal = sorted(set(rows.status.tolist()) - set(_LEGAL))
     if illegal:
-        faults.append(f"status {illegal[0]} is not a stream's to give (OK 1, NO_DETECTION 2, FAILED 4)")
+        faults.append(f"status {illegal[0]}: a stream may return OK 1, NO_DETECTION 2 or FAILED 4")
     ok = rows.status == Status.OK
     if rows.features[~ok].any():
         faults.append("features are not zero where the status is not OK")
@@ -237,18 +240,18 @@ def _value_faults(stream: Stream, rows: Rows, stored: np.dtype[np.generic]) -> l
 
 def _mask_faults(rows: Rows, mask: npt.NDArray[np.uint8]) -> list[str]:
     faults = []
-    strange = sorted(set(np.unique(mask).tolist()) - set(Step))
-    if strange:
-        faults.append(f"step {strange[0]} is none (PADDING 0, OK 1, NO_DETECTION 2)")
+    unknown = sorted(set(np.unique(mask).tolist()) - set(Step))
+    if unknown:
+        faults.append(f"step {unknown[0]} is unknown: a mask may hold PADDING 0, OK 1 or NO_DETECTION 2")
     if ((rows.status == Status.OK) != (mask == Step.OK).any(axis=1)).any():
-        faults.append("a row is OK without a step that is, or has such a step and is not OK")
+        faults.append("a row is OK without an OK step, or has an OK step and is not OK")
     if rows.features[mask != Step.OK].any():
         faults.append("features are not zero at steps that are not OK")
     return faults
 
 
 def _repeat_faults(stream: Stream, samples: list[Sample], tolerance: float) -> list[str]:
-    """Faults that show when the same samples are extracted again: twice, in other blocks, in another order."""
+    """Return the faults that appear when the samples are extracted again: twice, in other blocks, in another order."""
     first = stream.extract(samples)
     kept = Rows.joined([first])  # a copy
     again = stream.extract(samples)
@@ -290,17 +293,17 @@ def _part(rows: Rows, part: str) -> npt.NDArray[np.generic]:
 
 
 def check_metric(metric: Metric) -> None:
-    """Checks that a metric keeps the contract of `emofuse.metrics.Metric`.
+    """Check that a metric fulfils the contract of `emofuse.metrics.Metric`.
 
-    What must hold: a name that YAML and tables can hold; a number for any rows of any number of classes, also where a
+    The check covers a name that YAML and tables can hold; a number for any rows of any number of classes, also where a
     class has no row; the same number for rows in another order; better numbers for better answers, in its direction;
-    and, of a metric of confusion matrices, for many matrices at once what it gives for each alone.
+    and, for a metric of confusion matrices, the same scores for many matrices at once as for each alone.
 
     Args:
-        metric: which.
+        metric: the metric to check.
 
     Raises:
-        AssertionError: names every fault found.
+        AssertionError: the contract is broken; the message lists every fault.
     """
     faults = []
     if not re.fullmatch(r"[a-z][a-z0-9_]*", metric.kind):
@@ -311,7 +314,7 @@ def check_metric(metric: Metric) -> None:
         faults.append(f"resamples must be >= 0, got {metric.resamples}")
     try:
         faults += faults or _metric_faults(metric)
-    except Exception as error:  # noqa: BLE001 - whatever it raises is the finding
+    except Exception as error:  # noqa: BLE001 - any exception is a fault to report
         faults.append(f"its formula raised {type(error).__name__}: {error}")
     _raise_faults(metric.kind, "a metric", faults)
 
@@ -323,85 +326,85 @@ def _metric_faults(metric: Metric) -> list[str]:
         labels = rng.integers(0, classes, 80)
         noise = rng.random((80, classes))
         scores = {}
-        for what, answers in (("good", labels), ("poor", (labels + 1) % classes)):  # both sure, one wrong
+        for what, answers in (("good", labels), ("poor", (labels + 1) % classes)):  # both confident, one wrong
             probs = noise + 30 * np.eye(classes)[answers]
             probs /= probs.sum(axis=1, keepdims=True)
             scores[what] = metric.score(labels, probs)
             order = rng.permutation(80)
-            turned = metric.score(labels[order], probs[order])
-            if not np.isclose(scores[what], turned, rtol=1e-9, atol=1e-12):
-                faults.append(f"rows in another order are scored {turned:.6g} in the place of {scores[what]:.6g}")
+            reordered = metric.score(labels[order], probs[order])
+            if not np.isclose(scores[what], reordered, rtol=1e-9, atol=1e-12):
+                faults.append(f"rows in another order have the score {reordered:.6g} instead of {scores[what]:.6g}")
         if not np.isfinite(list(scores.values())).all():
             faults.append(f"a score of {classes} classes is not finite: {scores}")
         elif (scores["good"] < scores["poor"]) if metric.larger_is_better else (scores["good"] > scores["poor"]):
-            told = f"good answers {scores['good']:.4g}, poor {scores['poor']:.4g}"
-            faults.append(f"its direction is the other one: {told}")
+            found = f"good answers have {scores['good']:.4g}, poor ones {scores['poor']:.4g}"
+            faults.append(f"larger_is_better must be {not metric.larger_is_better}: {found}")
 
         metric.score(labels[labels == labels[0]], probs[labels == labels[0]])  # a resample may miss classes
     if metric.needs == "confusion":
         counts = np.random.default_rng(3).integers(1, 9, (5, 4, 4)).astype(np.float64)
         together, alone = np.asarray(metric.formula(counts)), np.array([metric.formula(each) for each in counts])
         if together.shape != alone.shape or not np.allclose(together, alone, equal_nan=True):
-            faults.append("matrix by matrix it gives another score than for several at once")
+            faults.append("the score of a matrix alone differs from its score among several at once")
     return list(dict.fromkeys(faults))
 
 
 def check_dataset(spec: DatasetSpecBase) -> None:
-    """Checks that a dataset keeps the contract of a kind of datasets, on data of your own.
+    """Check that a dataset fulfils the contract of a kind of datasets, on your own data.
 
-    What must hold: the same rows in the same order twice; an id of its own for every row; labels among the classes;
-    splits that emofuse knows; a spec that can be pickled and whose `kind` is that of the manifest.
+    The check covers the same rows in the same order twice; a unique id for every row; labels among the classes; splits
+    that emofuse knows; and a spec that can be pickled and whose `kind` is that of the manifest.
 
     Args:
-        spec: of a dataset with at least one row.
+        spec: the spec of a dataset with at least one row.
 
     Raises:
-        AssertionError: names every fault found.
+        AssertionError: the contract is broken; the message lists every fault.
     """
     from emofuse.datasets.splits import SPLITS
 
     faults = _spec_faults(spec)
     try:
         listing, again = spec.read(), spec.read()
-    except Exception as error:  # noqa: BLE001 - whatever it raises is the finding
+    except Exception as error:  # noqa: BLE001 - any exception is a fault to report
         _raise_faults(type(spec).__name__, "a dataset", [*faults, f"read() raised {type(error).__name__}: {error}"])
         return
     manifest = listing.manifest
     if not manifest.table.equals(again.manifest.table) or manifest.classes != again.manifest.classes:
-        faults.append("read() gives other rows, or another order, the second time")
+        faults.append("read() returns other rows, or another order, the second time")
     if manifest.table["sample_id"].n_unique() != len(manifest):
         faults.append("sample ids are used twice")
-    strange = sorted(set(manifest.table["split"].drop_nulls().to_list()) - set(SPLITS))
-    if strange:
-        faults.append(f"splits must be {', '.join(SPLITS)} or null, got {', '.join(map(repr, strange))}")
+    unknown_splits = sorted(set(manifest.table["split"].drop_nulls().to_list()) - set(SPLITS))
+    if unknown_splits:
+        faults.append(f"splits must be {', '.join(SPLITS)} or null, got {', '.join(map(repr, unknown_splits))}")
     if len(set(manifest.classes)) != len(manifest.classes):
         faults.append("two classes have one name")
     unknown = sorted(set(manifest.table["label"].drop_nulls().to_list()) - set(manifest.classes))
     if unknown:
-        faults.append(f"labels that are no classes: {', '.join(map(repr, unknown))}")
+        faults.append(f"labels that are not among the classes: {', '.join(map(repr, unknown))}")
     if manifest.info.get("kind") != spec.kind:
-        faults.append(f"the manifest says kind {manifest.info.get('kind')!r}, the spec {spec.kind!r}")
+        faults.append(f"the manifest has the kind {manifest.info.get('kind')!r}, the spec {spec.kind!r}")
     _raise_faults(type(spec).__name__, "a dataset", faults)
 
 
 def check_head(spec: HeadSpecBase, *, tolerance: float = 1e-4) -> None:
-    """Checks that a head keeps the contract of a kind of heads: K heads in one module are K heads.
+    """Check that a head fulfils the contract of a kind of heads: K heads in one module equal K separate heads.
 
-    What must hold: logits (K, B, C), finite; each head of a group gives what it gives alone with the same seed, also
-    in folds of its own; every parameter has a gradient and an axis of heads; a row without any stream has finite
-    logits; a head is the same after its group has shrunk to it; a spec that can be pickled.
+    The check covers finite logits (K, B, C); the same logits in a group as alone with the same seed, also in different
+    folds; a gradient and an axis of heads for every parameter; finite logits of a row without any stream; the same
+    logits after a group has shrunk to one head; and a spec that can be pickled.
 
     Args:
-        spec: of the head.
-        tolerance: how much logits may differ, as a share of the largest.
+        spec: the spec of the head.
+        tolerance: the largest allowed difference of logits, as a share of the largest logit.
 
     Raises:
-        AssertionError: names every fault found.
+        AssertionError: the contract is broken; the message lists every fault.
     """
     faults = _spec_faults(spec)
     try:
         faults += _head_faults(spec, tolerance)
-    except Exception as error:  # noqa: BLE001 - whatever it raises is the finding
+    except Exception as error:  # noqa: BLE001 - any exception is a fault to report
         faults.append(f"it raised {type(error).__name__}: {error}")
     _raise_faults(type(spec).__name__, "a head", faults)
 

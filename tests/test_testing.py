@@ -18,7 +18,8 @@ from emofuse.testing import check_stream, example_face, example_samples
 class MeanColour:
     """Mean red, green and blue, 0 to 1."""
 
-    dim = 3
+    shape = (3,)
+    dimensions = ("feature",)
     dtype = np.dtype(np.float32)
     needs_face = False
     flag_names: tuple[str, ...] = ()
@@ -28,7 +29,7 @@ class MeanColour:
         self.closed = False
 
     def extract(self, samples):
-        rows = Rows.empty(len(samples), self.dim, self.dtype, Status.OK)
+        rows = Rows.empty(len(samples), self.shape, self.dtype, Status.OK)
         for index, sample in enumerate(samples):
             rows.features[index] = sample.image.mean(axis=(0, 1)) / 255
         return rows
@@ -80,7 +81,7 @@ def test_a_stream_may_look_at_the_face_alone():
         columns = ()
 
         def extract(self, samples):
-            rows = Rows.empty(len(samples), 3, self.dtype, Status.NO_DETECTION)
+            rows = Rows.empty(len(samples), self.shape, self.dtype, Status.NO_DETECTION)
             for index, sample in enumerate(samples):
                 if sample.face is not None:
                     rows.features[index] = sample.face.points[1]
@@ -118,10 +119,14 @@ def test_the_faults_are_counted_and_the_stream_named():
 @pytest.mark.parametrize(
     ("members", "fault"),
     [
-        ({"dim": 0}, "dim must be an int >= 1, got 0"),
+        ({"shape": 3}, "shape and dimensions must be tuples, got 3 and ('feature',)"),
+        ({"shape": (0,)}, "shape must be one or more ints >= 1, got (0,)"),
+        ({"shape": (1, 3)}, "dimensions must name each of the 2 axes of shape differently, got ('feature',)"),
+        ({"dimensions": ("view",)}, "dimensions: 'view' is an axis that the cache adds itself"),
+        ({"dimensions": ("time",)}, "dimensions: a sequence needs an axis behind 'time'"),
         ({"dtype": np.float32}, "dtype must be a floating np.dtype, got <class 'numpy.float32'>"),
         ({"dtype": np.dtype(np.int64)}, "dtype must be a floating np.dtype, got dtype('int64')"),
-        ({"dim": 4}, "columns must be empty or name all 4 values, got 3 names"),
+        ({"shape": (4,)}, "columns must be empty or name all 4 values, got 3 names"),
     ],
 )
 def test_wrong_members_are_named(members, fault):
@@ -146,9 +151,9 @@ def test_wrong_members_are_named(members, fault):
         ),
         (
             lambda rows, samples: rows.status.fill(0),
-            "status 0 is not a stream's to give (OK 1, NO_DETECTION 2, FAILED 4)",
+            "status 0: a stream may return OK 1, NO_DETECTION 2 or FAILED 4",
         ),
-        (lambda rows, samples: rows.status.fill(3), "status 3 is not a stream's to give"),
+        (lambda rows, samples: rows.status.fill(3), "status 3: a stream may return OK 1"),
         (lambda rows, samples: rows.status.fill(2), "features are not zero where the status is not OK in"),
         (lambda rows, samples: rows.features.fill(np.nan), "features are not finite where the status is OK in"),
         (lambda rows, samples: rows.flags.fill(1), "flags has bits beyond the 0 of flag_names in"),

@@ -220,10 +220,9 @@ def _shape(stream: StreamSpec, replies: Mapping[str, ProbeReply]) -> tuple[tuple
     if model is None:
         if stream.stored_shape is None:  # a kind of a plugin may state its shape only when it is opened
             from emofuse.streams import make_stream
-            from emofuse.streams.base import dimensions_of, shape_of
 
             with closing(make_stream(stream)) as extractor:
-                return shape_of(extractor), dimensions_of(extractor)
+                return extractor.shape, extractor.dimensions
         return stream.stored_shape, stream.stored_dimensions
     reply = replies[f"dim {model}"]
     if reply.problem:

@@ -125,7 +125,7 @@ def _face(detector: str) -> str:
 
 def _dim(model: str) -> int:
     """Return the width of the pooled features of a torchvision model, built on the meta device, without memory."""
-    names = ("torch", "torchvision.models", "emofuse.streams.backbones")
+    names = ("torch", "torchvision.models", "emofuse.streams.networks.classification")
     torch, models, backbones = (import_module(name) for name in names)
     backbones.check_model(model)
     with torch.device("meta"):

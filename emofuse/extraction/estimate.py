@@ -27,7 +27,6 @@ from emofuse.extraction.worker import cap_native_threads
 from emofuse.progress import format_duration, step
 from emofuse.specs import CacheSpec
 from emofuse.stores import as_path
-from emofuse.streams.base import dimensions_of, shape_of
 from emofuse.streams.extractor import Extractor
 
 _SAMPLED = 32
@@ -142,7 +141,7 @@ class _Trial:
                 cap_native_threads()
             opened = [(stream, extractor.streams[stream.name]) for stream in streams]
             layouts = {
-                spec.name: planned_layout(spec, shape_of(stream), stream.flag_names, dimensions_of(stream))
+                spec.name: planned_layout(spec, stream.shape, stream.flag_names, stream.dimensions)
                 for spec, stream in opened
             }
             extractor.extract_views(paths[:1], ids[:1], views)  # the first one pays for what is loaded at first use

@@ -32,9 +32,8 @@ from emofuse.specs.plugins import recorded
 from emofuse.status import Status
 from emofuse.stores import is_remote
 from emofuse.streams import augment_identity, may_use_gpu, stream_identity, stream_weights
-from emofuse.streams.base import dimensions_of, shape_of
+from emofuse.streams.block_extraction import Extraction
 from emofuse.streams.extractor import Extractor
-from emofuse.streams.outcome import Extraction
 
 
 def compute_block(job: BuildJob, task: BlockTask) -> BlockDone | BlockFailed:
@@ -243,8 +242,8 @@ def _describe(job: BuildJob, spec: StreamSpec, stream: Any) -> StreamLayout:
     return StreamLayout(
         name=spec.name,
         kind=spec.kind,
-        shape=shape_of(stream),
-        dimensions=dimensions_of(stream),
+        shape=stream.shape,
+        dimensions=stream.dimensions,
         dtype=np.dtype(spec.dtype),
         identity=stream_identity(spec, job.spec),
         weights=stream_weights(spec),

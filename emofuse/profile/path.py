@@ -22,7 +22,7 @@ from emofuse.profile.fresh_process import begin_phase, peak_memory
 from emofuse.profile.timing import Clock, Repeats, repeat_timed
 from emofuse.specs import CacheSpec, RunSpec
 from emofuse.status import Status
-from emofuse.streams.base import Rows, Stream, shape_of
+from emofuse.streams.base import Rows, Stream
 from emofuse.streams.extractor import Extractor
 from emofuse.training.trained import head_probs
 
@@ -103,7 +103,7 @@ class _Path:
         self.streams: dict[str, Stream] = self._extractor.streams
         self.dims = {
             name: derived_shape(
-                kind, (math.prod(shape_of(self.streams[name])),), chosen_variant(kind, name, self._features)
+                kind, (math.prod(self.streams[name].shape),), chosen_variant(kind, name, self._features)
             )[0]
             for name, kind in self._kinds.items()
         }

@@ -58,22 +58,23 @@ if TYPE_CHECKING:
     from emofuse.datasets.emoset import EmoSetSpec
     from emofuse.datasets.folder import FolderSpec
     from emofuse.streams.action_units import ActionUnitsSpec
+    from emofuse.streams.backbones import BackboneSpec, Places365Spec
     from emofuse.streams.landmarks import LandmarksSpec
-    from emofuse.streams.networks import BackboneSpec, ObjectsSpec, Places365Spec
+    from emofuse.streams.objects import ObjectsSpec
     from emofuse.streams.texture import LbpSpec
 
 # Specs that stand beside the code of their kind, and above this package: they are looked up when they are asked for.
 _WITH_THEIR_KIND = {
     "ActionUnitsSpec": "emofuse.streams.action_units",
-    "BackboneSpec": "emofuse.streams.networks",
+    "BackboneSpec": "emofuse.streams.backbones",
     "CsvSpec": "emofuse.datasets.csv_table",
     "DemoSpec": "emofuse.datasets.demo_dataset",
     "EmoSetSpec": "emofuse.datasets.emoset",
     "FolderSpec": "emofuse.datasets.folder",
     "LandmarksSpec": "emofuse.streams.landmarks",
     "LbpSpec": "emofuse.streams.texture",
-    "ObjectsSpec": "emofuse.streams.networks",
-    "Places365Spec": "emofuse.streams.networks",
+    "ObjectsSpec": "emofuse.streams.objects",
+    "Places365Spec": "emofuse.streams.backbones",
 }
 
 

@@ -103,7 +103,7 @@ def settled(features: FeaturesSpec, kinds: Mapping[str, str]) -> FeaturesSpec:
                 continue
             (value,) = values
             factors[here] = value
-            if value == each.default and not each.in_every_run:
+            if value == each.default and each.place_in_every_run is None:
                 del factors[here]
             for name in alike:
                 variants[name] = {key: rest for key, rest in variants.get(name, {}).items() if key != each.name}

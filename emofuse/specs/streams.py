@@ -1,7 +1,7 @@
-"""What the kinds of streams have in common: a name in the cache, a stored type, variants, and how one is made.
+"""The base of the specs of streams: a name in the cache, a stored dtype, variants, and the method that makes a stream.
 
-A kind is one file: its spec, its extractor, its shape and its variants. Those of emofuse are the modules of
-`emofuse.streams`; others come from entry points `emofuse.streams` and from plugin files.
+A kind of streams is one file with its spec, its extractor, its shape and its variants. The kinds of emofuse are modules
+of `emofuse.streams`; others come from entry points `emofuse.streams` and from plugin files.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PlainValidator, SerializeAsAny, model_validator
@@ -29,26 +29,27 @@ Value = bool | int | float | str
 
 @dataclass(frozen=True)
 class Variant:
-    """One way in which the features of a stream may be looked at, derived when they are read and stored nowhere.
+    """A choice of what heads see of a stream's stored features. It is derived when they are read and never stored.
 
     Attributes:
-        name: as in `features: {streams: {lbp: {bins: 256}}}`.
-        values: all that it may be.
-        default: the one that is taken where nothing is said.
-        factor: its name as a factor of a sweep and as a key of `features`, for all streams of the kind; `KIND_NAME`
-            unless given.
-        in_every_run: whether every run records it, even those without a stream of the kind: so it was before kinds had
-            variants of their own, and the digests of runs depend on it.
+        name: the key, as `bins` in `features: {streams: {lbp: {bins: 256}}}`.
+        values: the allowed values.
+        default: the value where a run names none.
+        factor: the name of the variant as a factor of a sweep and as a key of `features`, where it applies to all
+            streams of the kind; `KIND_NAME` unless given.
+        place_in_every_run: a number for a variant that every run records, even a run without a stream of the kind;
+            such variants are listed by this number. None for all other variants. Runs had these factors before kinds
+            could declare variants, and the digests of runs depend on them.
     """
 
     name: str
     values: tuple[Value, ...]
     default: Value
     factor: str = ""
-    in_every_run: bool = False
+    place_in_every_run: int | None = None
 
     def check(self, value: Any) -> str | None:
-        """What is wrong with a value; None if it is one of this variant's."""
+        """Return what is wrong with a value; None for an allowed one."""
         if any(value == allowed and type(value) is type(allowed) for allowed in self.values):
             return None
         *others, last = map(str, self.values)
@@ -56,18 +57,19 @@ class Variant:
 
 
 class StreamSpecBase(Spec):
-    """Base of the specs of all streams: a name in the cache (the kind unless given), a stored type, how it is made.
+    """The base of the specs of all streams.
 
-    A subclass gives its `kind`, its parameters and `make`.
+    A subclass declares its `kind`, its parameters and `make`. The name in the cache is the kind unless given.
 
     Attributes:
-        version: raised whenever the stream's code gives other bytes for the same spec; it is part of the digest.
-        needs_face: whether it looks at the face, so that the face detector is part of its digest.
-        uses_gpu: whether it runs a network. A cluster computes others where there is no GPU.
-        variants: of its features.
-        stored_shape: of one row of stored features, if all streams of the kind have the same.
-        stored_dimensions: names of the axes of `stored_shape`.
-        fixed_columns: columns that are constant by what the stream is, up to rounding.
+        version: the version of the stream's code, part of the digest. Increase it whenever the code gives other bytes
+            for the same spec.
+        needs_face: whether the stream uses the face, so that the face detector is part of its digest.
+        uses_gpu: whether the stream runs a network. A cluster computes other streams on workers without a GPU.
+        variants: the variants of its features.
+        stored_shape: the shape of one row of stored features, if all streams of the kind have the same.
+        stored_dimensions: the names of the axes of `stored_shape`.
+        fixed_columns: the columns that are constant by definition, up to rounding.
     """
 
     version: ClassVar[int] = 1
@@ -90,28 +92,28 @@ class StreamSpecBase(Spec):
         return data
 
     @classmethod
-    def _default_name(cls, _data: Mapping[str, Any]) -> str:
+    def _default_name(cls, data: Mapping[str, Any]) -> str:  # noqa: ARG003 - some kinds are named by their parameters
         return str(cls.model_fields["kind"].default)
 
     def make(self, device: str) -> Any:
-        """The stream itself, an object with the members of `emofuse.streams.base.Stream`.
+        """Return the stream, an object with the members of `emofuse.streams.base.Stream`.
 
         Args:
-            device: where a network runs, as torch names it.
+            device: the device of networks, as torch names it.
         """
         raise NotImplementedError(f"{type(self).__name__}.make(device) must return the stream")
 
     def weights_wanted(self) -> WeightsSpec | None:
-        """The weights that the stream runs on; None for one without."""
-        asked = getattr(self, "weights", None)
-        return asked if isinstance(asked, RegistryWeights | FileWeights | RandomWeights) else None
+        """Return the weights that the stream runs on; None for a stream without weights."""
+        weights = getattr(self, "weights", None)
+        return weights if isinstance(weights, RegistryWeights | FileWeights | RandomWeights) else None
 
     @classmethod
     def derive(cls, stored: npt.NDArray[Any], choice: Mapping[str, Value]) -> npt.NDArray[np.floating[Any]]:
-        """One variant of stored features (n, *shape): their own, but for kinds with variants.
+        """Return what heads see of stored features: the features themselves for kinds without variants.
 
         Args:
-            stored: as cached or extracted, of n >= 0 rows.
+            stored: the cached or extracted features of n >= 0 rows, (n, *shape).
             choice: name -> value of every variant of the kind.
         """
         if choice:
@@ -120,20 +122,20 @@ class StreamSpecBase(Spec):
 
 
 class CustomStreamSpec(StreamSpecBase):
-    """Base class of the spec of a stream of one's own, in a plugin file or in Python.
+    """The base class of the spec of a user's stream, in a plugin file or in Python.
 
-    Subclass it with a `kind`, its parameters, and `make(device)`; raise `version` whenever the code gives other bytes.
-    Set `uses_gpu` to False if it never does: a cluster then computes it where there is no GPU.
+    A subclass declares its `kind`, its parameters and `make(device)`. Increase `version` whenever the code gives other
+    bytes. Set `uses_gpu` to False for a stream without a network: a cluster then computes it on workers without a GPU.
     """
 
     uses_gpu: ClassVar[bool] = True
 
 
 class ImportedSpec(StreamSpecBase):
-    """Features of another tool, put into the cache by `emofuse cache import`: a build leaves them as they are.
+    """Features of another tool, stored in the cache by `emofuse cache import`. A build does not change them.
 
-    In a cache spec it stands for a stream that must be there. `sha256`, when given, is that of its content and is
-    checked.
+    In a cache spec it names a stream that must be in the cache already. A `sha256`, if given, is checked against the
+    content.
     """
 
     kind: Literal["imported"] = "imported"
@@ -142,27 +144,15 @@ class ImportedSpec(StreamSpecBase):
     dataset: str = Field("", description="name of the array in that file, for people")
 
 
-# Modules of emofuse.streams that declare no kind; some of them load torch or OpenCV, which reading a spec must not.
-_WITHOUT_KINDS = frozenset(
-    {
-        "backbones",
-        "base",
-        "extractor",
-        "faces",
-        "objects",
-        "outcome",
-        "presets",
-        "random_weights",
-        "ultralytics_networks",
-    }
-)
+# The modules of emofuse.streams that run streams and declare none. Reading a spec must not load their libraries.
+_WITHOUT_KINDS = frozenset({"base", "block_extraction", "extractor", "faces"})
 
 
 def _own_streams() -> Iterable[type[StreamSpecBase]]:
     yield ImportedSpec
     package = importlib.import_module("emofuse.streams")
     for module in pkgutil.iter_modules(package.__path__):
-        if module.name not in _WITHOUT_KINDS:
+        if not module.ispkg and module.name not in _WITHOUT_KINDS:
             yield from STREAMS.declared_in(importlib.import_module(f"emofuse.streams.{module.name}"))
 
 
@@ -180,51 +170,65 @@ StreamSpec = Annotated[
 
 
 def variants_of(kind: str) -> tuple[Variant, ...]:
-    """The variants of a kind, with the names of their factors; () for a kind that is not known here."""
+    """Return the variants of a kind, with the names of their factors; () for an unknown kind."""
     spec = STREAMS.find(kind)
     return () if spec is None else tuple(variants_with_factors(spec))
 
 
 def variants_with_factors(spec: type[StreamSpecBase]) -> Iterable[Variant]:
-    """The variants of a kind's spec, the names of their factors filled in."""
+    """Yield the variants of a kind's spec, with the names of their factors filled in."""
     for variant in spec.variants:
         factor = variant.factor or f"{kind_of_class(spec, StreamSpecBase)}_{variant.name}"
-        yield Variant(variant.name, variant.values, variant.default, factor, variant.in_every_run)
+        yield replace(variant, factor=factor)
 
 
 def variant_factors() -> dict[str, tuple[str, Variant]]:
-    """Factor -> kind and variant, of every kind that is known: emofuse's first, then others in alphabetical order."""
-    found = [(kind, variant) for kind, spec in STREAMS.all().items() for variant in variants_with_factors(spec)]
-    found.sort(key=lambda pair: (not pair[1].in_every_run, pair[1].factor != "lbp_bins", pair[1].factor))
-    return {variant.factor: (kind, variant) for kind, variant in found}
+    """Return factor -> kind and variant, for all known kinds.
+
+    Those of every run come first, in their order, then the others in alphabetical order.
+    """
+
+    def position(pair: tuple[str, Variant]) -> tuple[bool, int, str]:
+        place = pair[1].place_in_every_run
+        return (True, 0, pair[1].factor) if place is None else (False, place, "")
+
+    pairs = [(kind, variant) for kind, spec in STREAMS.all().items() for variant in variants_with_factors(spec)]
+    return {variant.factor: (kind, variant) for kind, variant in sorted(pairs, key=position)}
 
 
 def take_factors(data: Any, field: str) -> Any:
-    """Plain data with the factors of variants that stand among its keys moved into one field."""
+    """Return plain data in which the factors of variants, written as keys, are moved into one field."""
     if not isinstance(data, Mapping):
         return data
-    given = {name: data[name] for name in variant_factors() if name in data}
-    rest = {name: value for name, value in data.items() if name not in given}
+    factors = {name: data[name] for name in variant_factors() if name in data}
+    rest = {name: value for name, value in data.items() if name not in factors}
     inner = rest.get(field)
-    return {**rest, field: {**(inner if isinstance(inner, Mapping) else {}), **given}}
+    return {**rest, field: {**(inner if isinstance(inner, Mapping) else {}), **factors}}
 
 
 def check_factors(factors: Mapping[str, Any]) -> None:
-    """Raises a `ValueError` for values of factors that no variant has.
+    """Check that every factor is that of a variant, and that its values are allowed.
 
     Args:
         factors: factor -> value, or the tuple of its values.
+
+    Raises:
+        ValueError: unknown factors and values, all of them.
     """
     known = variant_factors()
     problems = [f"{BESIDE}{name}: no variant of any kind of stream" for name in factors if name not in known]
-    for name, given in factors.items():
-        values = {f"[{index}]": value for index, value in enumerate(given)} if isinstance(given, tuple) else {"": given}
-        faults = {place: known[name][1].check(value) for place, value in values.items()} if name in known else {}
+    for name, written in factors.items():
+        several = isinstance(written, tuple)
+        places = {f"[{index}]": value for index, value in enumerate(written)} if several else {"": written}
+        faults = {place: known[name][1].check(value) for place, value in places.items()} if name in known else {}
         problems += [f"{BESIDE}{name}{place}: {fault}" for place, fault in faults.items() if fault]
     if problems:
         raise ValueError(SEPARATOR.join(problems))
 
 
 def factor_defaults() -> dict[str, Value]:
-    """The factors that every run records, at their defaults."""
-    return {name: variant.default for name, (_, variant) in variant_factors().items() if variant.in_every_run}
+    """Return the factors that every run records, with their defaults."""
+    recorded = {
+        name: variant for name, (_, variant) in variant_factors().items() if variant.place_in_every_run is not None
+    }
+    return {name: variant.default for name, variant in recorded.items()}

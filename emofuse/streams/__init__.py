@@ -1,4 +1,4 @@
-"""From a stream's spec to the stream, its identity and its weights."""
+"""Streams made from their specs, with their identities and weights."""
 
 from __future__ import annotations
 
@@ -19,45 +19,44 @@ from emofuse.streams.base import Stream
 
 
 def make_stream(spec: StreamSpec, *, device: str = "cpu") -> Stream:
-    """The stream of a spec, its weights loaded.
+    """Make the stream of a spec and load its weights.
 
     Args:
-        spec: what to extract.
-        device: where networks run, as torch names it (`cpu`, `cuda`, `cuda:1`); geometry and texture run on the CPU.
+        spec: the spec of the stream.
+        device: the device of networks, as torch names it (`cpu`, `cuda`, `cuda:1`). Other streams run on the CPU.
 
     Raises:
-        StreamError: it cannot run here, or a stream of one's own is not what its spec says.
+        StreamError: the stream cannot run on this machine, lacks a member of `Stream`, or contradicts its spec.
         WeightsError: its weights are missing or damaged.
     """
     if isinstance(spec, ImportedSpec):
         raise StreamError(_not_extracted(spec))
     stream = spec.make(device)
     lacking = [member for member in _MEMBERS if not hasattr(stream, member)]
-    if hasattr(stream, "dim"):  # how streams of former versions declare a vector
-        lacking = [member for member in lacking if member != "shape"]
     if lacking:
+        vector = " A vector of D values has shape = (D,) and dimensions = ('feature',)" if "shape" in lacking else ""
         raise StreamError(
             f"{type(spec).__name__}.make returned a {type(stream).__name__} without {', '.join(lacking)}: "
-            "a stream has the members of emofuse.streams.base.Stream"
+            f"a stream has the members of emofuse.streams.base.Stream.{vector}"
         )
     if bool(stream.needs_face) != spec.needs_face:
         raise StreamError(
             f"{type(spec).__name__}.needs_face is {spec.needs_face} and its stream's is {stream.needs_face}: they must "
-            "agree, because the spec's decides whether the face detector is part of the digest"
+            "agree, because the spec's value decides whether the face detector is part of the digest"
         )
     made: Stream = stream
     return made
 
 
 def stream_identity(spec: StreamSpec, cache_spec: CacheSpec) -> dict[str, Any]:
-    """Everything that decides the bytes of a stream's rows, as plain JSON: what its digest is taken of.
+    """Return everything that decides the bytes of a stream's rows, as plain JSON. The stream's digest is its hash.
 
-    Kind, version and parameters of the stream (its name is free), how pictures are decoded, how faces are found if
-    it looks at them, and its weights by their SHA-256 or their random seed, wherever they come from. Views are no part
-    of it: they may be added to a cache (see `augment_identity`).
+    It holds the kind, version and parameters of the stream (but not its name), the decoding of pictures, the face
+    detector if the stream needs faces, and the SHA-256 or random seed of its weights. Views are not part of it, because
+    they can be added to a cache (see `augment_identity`).
 
     Raises:
-        StreamError: the face detector cannot run here, or the stream is an imported one.
+        StreamError: the face detector cannot run on this machine, or the stream was imported.
         WeightsError: the weights, or the face landmarker's model, are missing or damaged.
     """
     if isinstance(spec, ImportedSpec):
@@ -87,7 +86,7 @@ def stream_identity(spec: StreamSpec, cache_spec: CacheSpec) -> dict[str, Any]:
 
 
 def augment_identity(cache_spec: CacheSpec) -> dict[str, Any] | None:
-    """What decides the augmented views of a cache, as plain JSON; None for a spec without any."""
+    """Return everything that decides the augmented views of a cache, as plain JSON; None for a spec without views."""
     if cache_spec.views == 1:
         return None
     from emofuse.media.views import VERSION
@@ -96,52 +95,52 @@ def augment_identity(cache_spec: CacheSpec) -> dict[str, Any] | None:
 
 
 def stream_weights(spec: StreamSpec) -> dict[str, Any] | None:
-    """Which weights a stream runs on, for people who read a report; None for a stream without weights of its own.
+    """Describe the weights of a stream for the readers of a report; None for a stream without weights.
 
     Returns:
         `kind` (registry, file, random), `name`, `sha256` and `seed`; the last three are None where they do not apply.
 
     Raises:
-        WeightsError: they are missing or damaged.
+        WeightsError: the weights are missing or damaged.
     """
     weights = spec.weights_wanted()
     if weights is None:
         return None
     from emofuse.weights import resolve_weights
 
-    found = resolve_weights(weights)
-    return {"kind": found.kind, "name": found.name, "sha256": found.sha256, "seed": found.seed}
+    resolved = resolve_weights(weights)
+    return {"kind": resolved.kind, "name": resolved.name, "sha256": resolved.sha256, "seed": resolved.seed}
 
 
 def with_located_weights(
     spec: CacheSpec, known: Mapping[str, Mapping[str, Any] | None] | None = None, *, beside: Sequence[Path] = ()
 ) -> CacheSpec:
-    """A cache spec whose weights that are files are named by absolute path and hash, where they are now.
+    """Return a cache spec that names its weight files by absolute path and hash, at their present places.
 
     Args:
-        spec: as written, or as recorded by a cache or a run.
+        spec: the spec as written, or as recorded by a cache or a run.
         known: stream -> its weights as recorded (see `stream_weights`), whose hash the file must have.
-        beside: folders to look in for a file that has moved.
+        beside: the folders to search for a file that has moved.
 
     Raises:
-        WeightsError: such a file is not there.
+        WeightsError: a file of weights is missing.
     """
     streams = tuple(_with_located(each, (known or {}).get(each.name), beside) for each in spec.streams)
     return spec if streams == spec.streams else spec.model_copy(update={"streams": streams})
 
 
 def _with_located(spec: StreamSpec, known: Mapping[str, Any] | None, beside: Sequence[Path]) -> StreamSpec:
-    asked = getattr(spec, "weights", None)
-    if not isinstance(asked, FileWeights):
+    weights = getattr(spec, "weights", None)
+    if not isinstance(weights, FileWeights):
         return spec
     from emofuse.weights import locate_file
 
-    recorded = asked if asked.sha256 or not known else asked.model_copy(update={"sha256": known["sha256"]})
+    recorded = weights if weights.sha256 or not known else weights.model_copy(update={"sha256": known["sha256"]})
     return spec.model_copy(update={"weights": locate_file(recorded, beside)})
 
 
 def may_use_gpu(spec: StreamSpec) -> bool:
-    """Whether a stream runs a network, or is one of the user's own that does not say that it does not."""
+    """Return whether a stream may run a network: a user's stream does unless it declares `uses_gpu = False`."""
     return spec.uses_gpu
 
 
@@ -150,4 +149,4 @@ def _not_extracted(spec: ImportedSpec) -> str:
     return f"stream {spec.name!r} was imported{origin}: emofuse cannot extract it from an image. Leave it out"
 
 
-_MEMBERS = ("shape", "dtype", "needs_face", "flag_names", "columns", "extract", "close")
+_MEMBERS = ("shape", "dimensions", "dtype", "needs_face", "flag_names", "columns", "extract", "close")

@@ -1,8 +1,9 @@
 """Thirty geometric measurements of facial action units (FACS: Ekman, Friesen & Hager, 2002) from the face mesh.
 
-All are taken in the face's own frame: origin between the eyes, X from the subject's right eye to the left one, Y down
-the face, the distance between the eye centres as unit. Position, roll and size drop out; pitch and yaw do not. Values
-are raw: the paper's activation, a deviation from the neutral face, is derived when a cache is read.
+All are measured in the frame of the face: the origin is between the eyes, X points from the subject's right eye to
+the left one, Y points down the face, and the unit is the distance between the eye centres. The measurements do not
+depend on position, roll and size; they depend on pitch and yaw. They are raw: the paper's activation, a deviation from
+the neutral face, is derived when a cache is read.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import numpy.typing as npt
 
 from emofuse.specs.streams import StreamSpecBase, Value, Variant
 from emofuse.status import Status
-from emofuse.streams.base import Rows, Sample
+from emofuse.streams.base import VECTOR, Rows, Sample
 
 Values = npt.NDArray[np.float64]
 
 
 class _Frame:
-    """n meshes in their own frames: X, Y, Z by landmark number, each (n,) in inter-ocular distances."""
+    """Coordinates of n meshes in their own frames: X, Y, Z by landmark number, each (n,) in inter-ocular distances."""
 
     def __init__(self, points: npt.NDArray[np.float32]) -> None:
         mesh = points.astype(np.float64)
@@ -46,22 +47,22 @@ class _Frame:
         return self._z[:, point]
 
     def d(self, one: int, other: int) -> Values:
-        """Distance of two points in the plane."""
+        """Return the distance of two points in the plane."""
         return np.hypot(self.x(one) - self.x(other), self.y(one) - self.y(other))
 
     def mouth_y(self) -> Values:
-        """Y of the middle between the mouth corners."""
+        """Return Y of the middle between the mouth corners."""
         return (self.y(61) + self.y(291)) / 2
 
     def ear_right(self) -> Values:
-        """Eye aspect ratio of the subject's right eye: mean opening over width (Soukupova & Cech, CVWW 2016)."""
+        """Return the aspect ratio of the subject's right eye: mean opening over width (Soukupova & Cech, CVWW 2016)."""
         return (self.d(160, 144) + self.d(158, 153)) / (2 * self.d(33, 133))
 
     def ear_left(self) -> Values:
         return (self.d(387, 373) + self.d(385, 380)) / (2 * self.d(263, 362))
 
     def rise(self, low: int, high: int) -> Values:
-        """Angle at which `high` lies above `low`, in radians, whichever side it is on."""
+        """Return the angle in radians at which `high` lies above `low`, the same for both sides of the face."""
         return np.arctan2(self.y(low) - self.y(high), np.abs(self.x(low) - self.x(high)))
 
 
@@ -69,8 +70,8 @@ def _mean(one: Values, other: Values) -> Values:
     return (one + other) / 2
 
 
-# Name and formula, in the order of the cache: the first 15, 20 and 25 are the paper's smaller sets. Lengths are in
-# inter-ocular distances, angles in radians. "Y of the eye's centre" is 0 by the choice of the frame.
+# Name and formula, in the order of the cache: the first ones are the paper's smaller sets (see `COUNTS`). Lengths are
+# in inter-ocular distances, angles in radians. Y of an eye's centre is 0 by the choice of the frame.
 MEASUREMENTS: tuple[tuple[str, Callable[[_Frame], Values]], ...] = (
     ("lip_corner_lift", lambda f: f.y(2) - f.mouth_y()),  # AU 12
     ("lips_part", lambda f: f.d(13, 14)),  # AU 25
@@ -104,6 +105,8 @@ MEASUREMENTS: tuple[tuple[str, Callable[[_Frame], Values]], ...] = (
     ("jaw_sideways", lambda f: f.x(152) - f.x(168)),  # AU 30
 )
 
+COUNTS = (15, 20, 25, len(MEASUREMENTS))  # the numbers of measurements that heads can see; the paper compares them
+
 
 class ActionUnitsSpec(StreamSpecBase):
     """30 raw geometric measurements of facial action units, of which heads see the first 15, 20, 25 or all."""
@@ -111,56 +114,57 @@ class ActionUnitsSpec(StreamSpecBase):
     needs_face: ClassVar[bool] = True
     stored_shape: ClassVar[tuple[int, ...]] = (len(MEASUREMENTS),)
     variants: ClassVar[tuple[Variant, ...]] = (
-        Variant("count", (15, 20, 25, 30), 25, factor="action_units", in_every_run=True),
+        Variant("count", COUNTS, 25, factor="action_units", place_in_every_run=1),
     )
 
     kind: Literal["action_units"] = "action_units"
 
     def make(self, device: str) -> ActionUnitsStream:  # noqa: ARG002 - it runs on the CPU
-        """The extractor."""
+        """Return the extractor."""
         return ActionUnitsStream()
 
     @classmethod
     def derive(cls, stored: npt.NDArray[Any], choice: Mapping[str, Value]) -> npt.NDArray[np.floating[Any]]:
-        """The first measurements (n, count)."""
+        """Return the first measurements, (n, count)."""
         return stored[:, : int(choice["count"])]
 
 
 class ActionUnitsStream:
-    """Thirty raw measurements of the face mesh per image, named by `columns`.
+    """The extractor of thirty raw measurements of the face mesh, named by `columns`.
 
     Holds no per-sample state: one instance serves every block of a worker.
     """
 
-    dim = len(MEASUREMENTS)
+    shape = (len(MEASUREMENTS),)
+    dimensions = VECTOR
     dtype: np.dtype[np.floating[Any]] = np.dtype(np.float32)
     needs_face = True
     flag_names: tuple[str, ...] = ()
     columns: tuple[str, ...] = tuple(name for name, _ in MEASUREMENTS)
 
     def extract(self, samples: Sequence[Sample]) -> Rows:
-        """Measurements of n samples.
+        """Return the measurements of n samples.
 
         Returns:
             features (n, 30) float32; status (n,) uint8: NO_DETECTION without a face, FAILED where a mesh is so flat
             that a formula divides by zero.
         """
-        rows = Rows.empty(len(samples), self.dim, self.dtype, Status.NO_DETECTION)
-        found = [index for index, sample in enumerate(samples) if sample.face is not None]
+        rows = Rows.empty(len(samples), self.shape, self.dtype, Status.NO_DETECTION)
+        with_face = [index for index, sample in enumerate(samples) if sample.face is not None]
         meshes = [sample.face.points for sample in samples if sample.face is not None]
         if meshes:
             values = measure(np.stack(meshes))
             finite = np.isfinite(values).all(axis=1)
-            rows.features[found] = np.where(finite[:, None], values, 0)
-            rows.status[found] = np.where(finite, Status.OK, Status.FAILED)
+            rows.features[with_face] = np.where(finite[:, None], values, 0)
+            rows.status[with_face] = np.where(finite, Status.OK, Status.FAILED)
         return rows
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
 
 def measure(points: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Measures n meshes: (n, 468, 3) in pixels -> (n, 30) float32, not finite where a mesh is degenerate."""
+    """Measure n meshes: (n, 468, 3) in pixels -> (n, 30) float32, not finite where a mesh is degenerate."""
     with np.errstate(divide="ignore", invalid="ignore"):
         frame = _Frame(points)
         values = np.stack([formula(frame) for _, formula in MEASUREMENTS], axis=1)

@@ -1,8 +1,8 @@
-"""What a stream is: the protocol, the samples it is given and the rows it gives.
+"""The protocol of a stream, the samples that it receives and the rows that it returns.
 
-A stream turns samples (decoded pictures with the face found in them) into one array of features each: a vector, a
-sequence of steps, a map, or a sequence of maps. It never reads files, finds faces or writes arrays:
-`emofuse.streams.extractor` decodes and detects once for all streams of an image.
+A stream computes one array of features for each sample (a decoded picture and the face in it): a vector, a sequence of
+steps, a map, or a sequence of maps. It reads no file, finds no face and writes no array: `emofuse.streams.extractor`
+decodes a picture and finds its face once for all streams.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy.typing as npt
 
 from emofuse.status import Status, Step
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 TIME = "time"
-"""Name of the first dimension of a sequence."""
+"""The name of the first dimension of a sequence."""
 VECTOR = ("feature",)
-"""Names of the dimensions of a vector."""
+"""The names of the dimensions of a vector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +42,24 @@ class Sample:
 
     Attributes:
         image: (H, W, 3) uint8 RGB, upright.
-        face: the face found in it, None when none was found or no stream asked for it.
+        face: the face in it; None where no face was found or no stream needs one.
     """
 
     image: npt.NDArray[np.uint8]
     face: Face | None = None
 
 
-class Batch(Sequence[Sample]):
-    """Samples that go through all streams together, and what one stream made of them and another needs as well."""
+class SampleBatch(Sequence[Sample]):
+    """Samples that pass all streams together, with the intermediate results that several streams share."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self._samples = tuple(samples)
-        self._made: dict[Hashable, Any] = {}
+        self._shared: dict[Hashable, Any] = {}
 
     @classmethod
-    def of(cls, samples: Sequence[Sample]) -> Batch:
-        """The samples as a batch, which they may be already."""
-        return samples if isinstance(samples, Batch) else cls(samples)
+    def of(cls, samples: Sequence[Sample]) -> SampleBatch:
+        """Return the samples as a batch; a batch is returned itself."""
+        return samples if isinstance(samples, SampleBatch) else cls(samples)
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -73,22 +73,25 @@ class Batch(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self._samples)
 
-    def once(self, how: Hashable, make: Callable[[], Made]) -> Made:
-        """What `make` gives; made by the first stream that asks for it, under a key that says how it is made."""
-        if how not in self._made:
-            self._made[how] = make()
-        return cast("Made", self._made[how])
+    def once(self, key: Hashable, compute: Callable[[], Result]) -> Result:
+        """Return the result of `compute`, which runs only for the first stream that asks for this key."""
+        if key not in self._shared:
+            self._shared[key] = compute()
+        return cast("Result", self._shared[key])
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What a stream gives for n samples.
+    """The rows that a stream returns for n samples.
 
     Attributes:
-        features: (n, *shape), the stream's dtype; zeros where the status, or a step of a sequence, is not OK.
-        status: (n,) uint8 of `Status`; never PENDING.
-        flags: (n,) uint8, bit b set where the stream's `flag_names[b]` holds; zeros for streams without flags.
-        mask: (n, T) uint8 of `Step` for sequences, None for all else. A row is OK exactly if one of its steps is.
+        features: the features (n, *shape) in the stream's dtype; zeros where the row, or a step of a sequence, is not
+            OK.
+        status: the `Status` of every row, uint8 (n,); never PENDING.
+        flags: the flags of every row, uint8 (n,): bit b is set where the stream's `flag_names[b]` holds. Zeros for
+            streams without flags.
+        mask: the `Step` of every step of a sequence, uint8 (n, T); None for other streams. A row is OK exactly if one
+            of its steps is OK.
     """
 
     features: npt.NDArray[np.floating[Any]]
@@ -98,7 +101,7 @@ class Rows:
 
     @classmethod
     def ok(cls, features: npt.NDArray[np.floating[Any]], mask: npt.NDArray[np.uint8] | None = None) -> Rows:
-        """Features (n, *shape) of which every row is OK and without a flag; sequences come with their mask."""
+        """Return rows with these features (n, *shape), all OK and without flags; a sequence also passes its mask."""
         count = len(features)
         return cls(features, np.full(count, Status.OK, dtype=np.uint8), np.zeros(count, dtype=np.uint8), mask)
 
@@ -106,14 +109,13 @@ class Rows:
     def empty(
         cls,
         count: int,
-        shape: int | tuple[int, ...],
+        shape: tuple[int, ...],
         dtype: npt.DTypeLike,
         status: Status,
         *,
         dimensions: tuple[str, ...] = VECTOR,
     ) -> Rows:
-        """`count` rows of zeros, all of one status; the steps of sequences are all padding."""
-        shape = (shape,) if isinstance(shape, int) else shape
+        """Return `count` rows of zeros, all of one status; all steps of sequences are padding."""
         return cls(
             features=np.zeros((count, *shape), dtype=dtype),
             status=np.full(count, status, dtype=np.uint8),
@@ -123,13 +125,13 @@ class Rows:
 
     @classmethod
     def empty_of(cls, stream: Stream, count: int, status: Status, dtype: npt.DTypeLike | None = None) -> Rows:
-        """`count` rows of zeros of a stream, all of one status, in its own type or another one."""
-        shape, dimensions = shape_of(stream), dimensions_of(stream)
-        return cls.empty(count, shape, stream.dtype if dtype is None else dtype, status, dimensions=dimensions)
+        """Return `count` rows of zeros for a stream, all of one status, in the stream's dtype or another one."""
+        dtype = stream.dtype if dtype is None else dtype
+        return cls.empty(count, stream.shape, dtype, status, dimensions=stream.dimensions)
 
     @classmethod
     def joined(cls, parts: Sequence[Rows]) -> Rows:
-        """The rows of one part after another; at least one part."""
+        """Return the rows of at least one part, concatenated."""
         masks = [part.mask for part in parts if part.mask is not None]
         return cls(
             features=np.concatenate([part.features for part in parts]),
@@ -138,28 +140,28 @@ class Rows:
             mask=np.concatenate(masks) if masks else None,
         )
 
-    def put(self, rows: Sequence[int], given: Rows) -> None:
-        """Writes other rows into these, at these places."""
-        self.features[rows], self.status[rows], self.flags[rows] = given.features, given.status, given.flags
+    def put(self, places: Sequence[int], rows: Rows) -> None:
+        """Write other rows into these, at these places."""
+        self.features[places], self.status[places], self.flags[places] = rows.features, rows.status, rows.flags
         if self.mask is not None:
-            self.mask[rows] = given.mask
+            self.mask[places] = rows.mask
 
 
 class Stream(Protocol):
     """One frozen extractor.
 
-    One instance serves every block of a worker, holds no per-sample state, and gives the same bytes for the same
-    samples whatever ran before. An exception from `extract` for one sample alone becomes that row's FAILED.
+    One instance serves every block of a worker, holds no per-sample state, and returns the same bytes for the same
+    samples, independent of earlier calls. An exception that `extract` raises for a single sample makes that row FAILED.
 
     Attributes:
-        shape: of the features of one row: (D,) for vectors, (T, D) for sequences, (C, Y, X) for maps. A stream of
-            vectors may have `dim: int` instead (see `shape_of`).
-        dimensions: names of the axes of `shape`: ("feature",), ("time", "feature"), ("channel", "y", "x") and the like.
-            A stream whose first dimension is "time" is a sequence. Vectors may leave them out.
-        dtype: of the features it returns.
-        needs_face: whether it looks at `Sample.face` (faces are detected only if some stream needs them).
-        flag_names: names of the bits of `Rows.flags`, at most eight.
-        columns: names of the values of a vector, or of those along the last axis; () when they have none.
+        shape: the shape of the features of one row: (D,) for vectors, (T, D) for sequences, (C, H, W) for maps and
+            (T, C, H, W) for sequences of maps.
+        dimensions: the names of the axes of `shape`: ("feature",), ("time", "feature"), ("channel", "y", "x") or
+            ("time", "channel", "y", "x"). A stream whose first dimension is "time" is a sequence.
+        dtype: the dtype of the features that it returns.
+        needs_face: whether it uses `Sample.face`. Faces are detected only if a stream needs them.
+        flag_names: the names of the bits of `Rows.flags`, at most eight.
+        columns: the names of the values along the last axis; () if they have none.
     """
 
     dtype: np.dtype[np.floating[Any]]
@@ -167,26 +169,21 @@ class Stream(Protocol):
     flag_names: tuple[str, ...]
     columns: tuple[str, ...]
 
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102 - read-only members, so that a class attribute fits
+
+    @property
+    def dimensions(self) -> tuple[str, ...]: ...  # noqa: D102
+
     def extract(self, samples: Sequence[Sample]) -> Rows:
-        """Features of n samples, n >= 0, in their order."""
+        """Return the features of n >= 0 samples, in their order."""
         ...
 
     def close(self) -> None:
-        """Releases native resources; the stream is not used afterwards."""
+        """Release native resources. The stream is not used afterwards."""
         ...
 
 
-def shape_of(stream: Stream) -> tuple[int, ...]:
-    """Shape of the features of one row: what the stream declares as `shape`, or (dim,)."""
-    shape = getattr(stream, "shape", None)
-    return (cast("Any", stream).dim,) if shape is None else tuple(shape)
-
-
-def dimensions_of(stream: Stream) -> tuple[str, ...]:
-    """Names of the axes of `shape_of`; those of a vector where the stream declares none."""
-    return tuple(getattr(stream, "dimensions", VECTOR))
-
-
 def is_sequence(dimensions: Sequence[str]) -> bool:
-    """Whether these are the dimensions of a sequence, whose rows come with a mask of their steps."""
+    """Return whether these are the dimensions of a sequence, whose rows have a mask of their steps."""
     return bool(dimensions) and dimensions[0] == TIME

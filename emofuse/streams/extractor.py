@@ -1,10 +1,10 @@
-"""From paths to rows: each picture is decoded once and its face found once for all streams that look at it.
+"""The way from paths to rows: each picture is decoded once, and its face found once, for all streams.
 
-What goes wrong with one picture costs that row's status and nothing else, in whichever step it does. A stream that
-fails on every picture of a block is tried on one that it could do before: if it fails on that too, it raises.
+A failure on one picture, in any step, costs the status of that row and nothing else. A stream that fails on every
+picture of a block runs again on a picture on which it worked before: if it fails there too, it raises.
 
-Where networks run on a GPU, a thread of their own feeds it: meanwhile the CPU computes the other streams, and decodes
-the pictures that come next and finds their faces.
+Networks on a GPU have a thread of their own. Meanwhile the CPU computes the other streams, decodes the next pictures
+and finds their faces.
 """
 
 from __future__ import annotations
@@ -26,20 +26,28 @@ from emofuse.media.views import apply_view, draw_view
 from emofuse.specs import CacheSpec, StreamSpec
 from emofuse.status import Status
 from emofuse.streams import make_stream, may_use_gpu
-from emofuse.streams.base import Batch, Rows, Sample, Stream
+from emofuse.streams.base import Rows, Sample, SampleBatch, Stream
+from emofuse.streams.block_extraction import (
+    Extraction,
+    ProvenPictures,
+    StreamRows,
+    extract_all,
+    fail_all,
+    one_line,
+    store_all,
+)
 from emofuse.streams.faces import make_face_detector
-from emofuse.streams.outcome import Extraction, ProvenPictures, extract_all, fail_all, one_line, store_all
 
-# A micro-batch ends at either bound: its decoded pictures stay near 200 MB, and what networks make of them below 100,
-# whatever the block's size. One is held at a time, two where a GPU works on one while the next is decoded. The bounds
-# count pictures only, so that a block is cut in the same places every time.
+# A micro-batch ends at either bound: its decoded pictures take about 200 MB and the networks' intermediate results
+# less than 100, for every block size. Memory holds one micro-batch, or two where a GPU works on one while the next is
+# decoded. The bounds depend on the pictures alone, so that a block is divided in the same places every time.
 _BATCH_SAMPLES = 64
 _BATCH_PIXELS = 64_000_000
 
 
 @dataclass
 class _Pictures:
-    """Decoded pictures on their way through the streams: rows of the block and what they show."""
+    """The decoded pictures of a micro-batch and their rows in the block."""
 
     rows: list[int] = field(default_factory=list)
     images: list[npt.NDArray[np.uint8]] = field(default_factory=list)
@@ -56,14 +64,14 @@ class _Pictures:
 
 
 class Extractor:
-    """The streams of a cache spec, opened once, for any number of blocks. Not for use by two threads at once.
+    """The open streams of a cache spec, for any number of blocks. Two threads must not use it at once.
 
     Example:
         >>> with Extractor(spec.streams, spec, device="cpu") as extractor:
         ...     extraction = extractor.extract(paths)
 
     Raises:
-        StreamError: a stream or the face detector cannot run here.
+        StreamError: a stream or the face detector cannot run on this machine.
         WeightsError: weights are missing or damaged.
     """
 
@@ -80,7 +88,7 @@ class Extractor:
             on_gpu = {spec.name for spec in streams if device != "cpu" and may_use_gpu(spec)}
             self._on_gpu = {name: stream for name, stream in self._streams.items() if name in on_gpu}
             self._on_cpu = {name: stream for name, stream in self._streams.items() if name not in on_gpu}
-            self._feeder = opened.enter_context(ThreadPoolExecutor(1)) if on_gpu else None
+            self._gpu_thread = opened.enter_context(ThreadPoolExecutor(1)) if on_gpu else None
             self._proven = ProvenPictures()
             self._opened = opened.pop_all()
 
@@ -93,40 +101,40 @@ class Extractor:
         self.close()
 
     def close(self) -> None:
-        """Releases models and native threads; the extractor is not used afterwards. A second call is harmless."""
+        """Release models and native threads. The extractor is not used afterwards. A second call does nothing."""
         self._opened.close()
 
     @property
     def streams(self) -> dict[str, Stream]:
-        """The open streams by name: their shapes, flags and columns."""
+        """The open streams by name."""
         return dict(self._streams)
 
     def extract(self, paths: Sequence[Path | None]) -> Extraction:
-        """Rows of one block of n >= 0 pictures as they are.
+        """Extract the rows of one block of n >= 0 pictures without augmentation.
 
         Args:
             paths: the files; None for a bad row of the manifest, which is UNREADABLE.
 
         Raises:
-            StreamError: a stream failed on every readable row of the block (two or more) and on a picture that it could
-                do before, broke its contract, or says that it cannot run at all.
+            StreamError: a stream failed on every readable row of the block (two or more) and on a picture on which it
+                worked before, broke its contract, or reports that it cannot run at all.
         """
         return self.extract_views(paths, [""] * len(paths), [0])[0]
 
     def extract_views(
         self, paths: Sequence[Path | None], sample_ids: Sequence[str], views: Sequence[int]
     ) -> dict[int, Extraction]:
-        """Rows of one block for some views, each picture decoded once for all of them.
+        """Extract the rows of one block for several views. Each picture is decoded once for all of them.
 
-        A view's rows do not depend on which others are asked for.
+        The rows of a view do not depend on the other views of the call.
 
         Args:
-            paths: n files; None for a bad row of the manifest, which is UNREADABLE.
-            sample_ids: n ids of the manifest, on which the draws of views depend.
-            views: their numbers; 0 is the picture itself (see `emofuse.media.views`).
+            paths: the n files; None for a bad row of the manifest, which is UNREADABLE.
+            sample_ids: the n ids of the manifest, which decide the random draws of the views.
+            views: the numbers of the views; 0 is the picture itself (see `emofuse.media.views`).
 
         Raises:
-            StreamError: as `extract`.
+            StreamError: for the reasons given at `extract`.
         """
         extractions = {view: self._unread(len(paths)) for view in views}
         pictures = _Pictures()
@@ -153,7 +161,7 @@ class Extractor:
         return Extraction(rows, [])
 
     def _read(self, row: int, path: Path, pictures: _Pictures, extractions: Iterable[Extraction]) -> None:
-        """Decodes one picture and adds it to the others."""
+        """Decode one picture and add it to the others."""
         try:
             image = read_image(path, self._decode)
         except DecodeError as error:
@@ -165,39 +173,42 @@ class Extractor:
     def _start(
         self, pictures: _Pictures, sample_ids: Sequence[str], view: int, extraction: Extraction
     ) -> Callable[[], None]:
-        """Sends one view of some pictures through every stream, and files what comes back under their rows.
+        """Run every stream on one view of some pictures and store the results under their rows.
 
         Returns:
-            What waits for the GPU and files what it made. All else is done.
+            A function that waits for the streams on the GPU and stores their results.
         """
         rows, batch, faceless = self._batch(pictures, sample_ids, view, extraction)
         if not batch:
             return _nothing
-        waiting = self._feeder.submit(extract_all, self._on_gpu, batch, faceless) if self._feeder else None
-        self._file(extract_all(self._on_cpu, batch, faceless), rows, batch, extraction)
+        waiting = self._gpu_thread.submit(extract_all, self._on_gpu, batch, faceless) if self._gpu_thread else None
+        self._store(extract_all(self._on_cpu, batch, faceless), rows, batch, extraction)
         if waiting is None:
             return _nothing
-        return lambda: self._file(waiting.result(), rows, batch, extraction)
+        return lambda: self._store(waiting.result(), rows, batch, extraction)
 
-    def _file(
-        self, found: dict[str, tuple[Rows, dict[int, str]]], rows: Sequence[int], batch: Batch, extraction: Extraction
+    def _store(
+        self, extracted: dict[str, StreamRows], rows: Sequence[int], batch: SampleBatch, extraction: Extraction
     ) -> None:
-        self._proven.learn(batch, found)
-        store_all(found, rows, extraction)
+        self._proven.learn(batch, extracted)
+        store_all(extracted, rows, extraction)
 
     def _batch(
         self, pictures: _Pictures, sample_ids: Sequence[str], view: int, extraction: Extraction
-    ) -> tuple[list[int], Batch, dict[int, str]]:
-        """The pictures of one view with the faces found in it: their rows, and why the detector failed on some of them.
+    ) -> tuple[list[int], SampleBatch, dict[int, str]]:
+        """Make the samples of one view: augment the pictures and find their faces.
 
-        Pictures of which this view cannot be made are left out and marked; OpenCV turns none with a side over 32,766.
+        A picture whose view cannot be made is left out and marked: OpenCV rotates none with a side over 32,766 pixels.
+
+        Returns:
+            The rows of the samples, the samples, and index of a sample -> reason why the face detector failed on it.
         """
         rows: list[int] = []
         samples, unmade, failures = [], {}, {}
         for row, image in zip(pictures.rows, pictures.images, strict=True):
             try:
                 shown = apply_view(image, draw_view(self._augment, sample_ids[row], view)) if view else image
-            except Exception as error:  # noqa: BLE001 - native code; one picture's failure is that row's status
+            except Exception as error:  # noqa: BLE001 - native code; one picture's failure is its row's status
                 unmade[row] = f"view: {one_line(error)}"
                 continue
             face = None
@@ -209,8 +220,8 @@ class Extractor:
             rows.append(row)
             samples.append(Sample(shown, face))
         fail_all(unmade, extraction)
-        return rows, Batch(samples), failures
+        return rows, SampleBatch(samples), failures
 
 
 def _nothing() -> None:
-    """What is left to do when no GPU is waited for."""
+    """Do nothing: no stream runs on a GPU."""

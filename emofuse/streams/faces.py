@@ -1,15 +1,15 @@
-"""Finding the face: two generations of MediaPipe behind one small protocol.
+"""Face detectors: two generations of MediaPipe behind one small protocol.
 
-`FaceMeshDetector` is Face Mesh of MediaPipe 0.10.x up to 0.10.21, whose models travel in its wheel.
-`LandmarkerDetector` is the Tasks face landmarker, also of later releases, whose model is a file of the weights
-registry. Both run BlazeFace, then a mesh of 468 points on each face found (Kartynnik et al., "Real-time Facial Surface
-Geometry from Monocular Video", 2019). The points mean the same; their places differ by a few hundredths of the distance
-between the eyes, most at lips and chin, so which detector it was is part of a stream's digest.
+`FaceMeshDetector` runs Face Mesh of MediaPipe 0.10.x up to 0.10.21, whose wheel contains the models.
+`LandmarkerDetector` runs the Tasks face landmarker, also of later releases, whose model is a file of the weights
+registry. Both run BlazeFace, then a mesh of 468 points on each face (Kartynnik et al., "Real-time Facial Surface
+Geometry from Monocular Video", 2019). The points have the same meaning. Their places differ by a few hundredths of the
+distance between the eyes, most at lips and chin, so the detector is part of a stream's digest.
 
-Of several faces the **most prominent** is taken: the one whose mesh has the largest bounding box, among the first
-`MAX_FACES` that the detector finds. The detector looks at the whole picture at 128 x 128 and at a face at 192 x 192, so
-a picture is handed over with its long side at most `MAX_SIDE_PX`: a face that can be found keeps its detail, and a huge
-photograph costs little more than a small one.
+A detector returns the **most prominent** of several faces: the one whose mesh has the largest bounding box, among the
+first `MAX_FACES` faces. The networks see the whole picture at 128 x 128 and a face at 192 x 192. A picture is therefore
+reduced to a long side of at most `MAX_SIDE_PX`: a face that can be detected keeps its detail, and a huge photograph
+costs little more than a small one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from emofuse.streams.base import Face
 from emofuse.weights import resolve_weights
 
 VERSION = 1
-"""Raised whenever the same picture gives other points; part of the digest of every stream that needs a face."""
+"""Increase it whenever the same picture gives other points. It is part of the digest of streams that need a face."""
 
 POINTS = 468
 MAX_FACES = 4
@@ -47,27 +47,27 @@ _MESH_MODELS = (
 _MESH_DETECTION = "facedetectionshortrangecpu__facedetectionshortrange__facedetection__TensorsToDetectionsCalculator"
 _MESH_PRESENCE = "facelandmarkcpu__ThresholdingCalculator"
 _LANDMARKER_WEIGHTS = RegistryWeights(name="face_landmarker")
-_MUTE = threading.Lock()  # two threads that muted stderr in turn would leave it muted
+_MUTE = threading.Lock()  # two threads that mute stderr at once would leave it muted
 
 
 class FaceDetector(Protocol):
-    """Finds the most prominent face. Not for use by two threads at once."""
+    """A detector of the most prominent face. Two threads must not use it at once."""
 
     def detect(self, image: npt.NDArray[np.uint8]) -> Face | None:
-        """The most prominent face of an (H, W, 3) uint8 RGB picture of any size, None when there is none."""
+        """Return the most prominent face of an (H, W, 3) uint8 RGB picture of any size; None if there is none."""
         ...
 
     def close(self) -> None:
-        """Releases the native graph and its threads; the detector is not used afterwards. A second call is harmless."""
+        """Release the native graph and its threads. The detector is not used afterwards; a second call does nothing."""
         ...
 
 
 def make_face_detector(spec: FaceSpec) -> FaceDetector:
-    """The detector of a spec, its models loaded.
+    """Make the detector of a spec and load its models.
 
     Raises:
         StreamError: the installed MediaPipe cannot run it.
-        WeightsError: its model is not there.
+        WeightsError: its model is missing.
     """
     match spec.detector:
         case "face_mesh":
@@ -80,11 +80,13 @@ def make_face_detector(spec: FaceSpec) -> FaceDetector:
 
 
 def face_identity(spec: FaceSpec) -> dict[str, Any]:
-    """What decides where the points lie, as plain JSON: for the digest of a stream. Loads no model.
+    """Return everything that decides the places of the points, as plain JSON: a part of a stream's digest.
+
+    This function loads no model.
 
     Raises:
-        StreamError: Face Mesh is asked for and its models are not installed.
-        WeightsError: the landmarker is asked for and its model is not there.
+        StreamError: the spec names Face Mesh, whose models are not installed.
+        WeightsError: the spec names the landmarker, whose model is missing.
     """
     match spec.detector:
         case "face_mesh":
@@ -96,11 +98,11 @@ def face_identity(spec: FaceSpec) -> dict[str, Any]:
 
 
 def model_files(spec: FaceSpec) -> tuple[Path, ...]:
-    """The files of the networks that find a face and its points.
+    """Return the files of the networks that detect a face and its points.
 
     Raises:
-        StreamError: Face Mesh is asked for and its models are not installed.
-        WeightsError: the landmarker is asked for and its model is not there.
+        StreamError: the spec names Face Mesh, whose models are not installed.
+        WeightsError: the spec names the landmarker, whose model is missing.
     """
     match spec.detector:
         case "face_mesh":
@@ -114,15 +116,14 @@ def model_files(spec: FaceSpec) -> tuple[Path, ...]:
 class FaceMeshDetector:
     """MediaPipe Face Mesh on single pictures: no tracking, no refinement of lips and irises, one native thread.
 
-    The solution's graph is built here and not through `mp.solutions.face_mesh`, which would run a thread per core in
-    each worker.
+    This class builds the graph itself, because `mp.solutions.face_mesh` would run a thread per core in each worker.
     """
 
     def __init__(self, *, min_confidence: float) -> None:
         folder = _mesh_folder()
         self._seen_a_face = False
         with _native_log_muted(), _start_errors("face_mesh"):
-            # The extension must be registered, or the thread count is lost when the graph is copied.
+            # The import registers the extension; without it, the copy of the graph loses the thread count.
             from mediapipe.framework import calculator_pb2, thread_pool_executor_pb2  # noqa: F401
             from mediapipe.python.solution_base import SolutionBase
 
@@ -142,11 +143,11 @@ class FaceMeshDetector:
     def detect(self, image: npt.NDArray[np.uint8]) -> Face | None:
         """See `FaceDetector.detect`."""
         with nullcontext() if self._seen_a_face else _native_log_muted():
-            found = self._graph.process({"image": _bounded(image)}).multi_face_landmarks
-        if not found:
+            faces = self._graph.process({"image": _bounded(image)}).multi_face_landmarks
+        if not faces:
             return None
         self._seen_a_face = True
-        return _most_prominent([face.landmark for face in found], image)
+        return _most_prominent([face.landmark for face in faces], image)
 
     def close(self) -> None:
         """See `FaceDetector.close`."""
@@ -158,7 +159,7 @@ class FaceMeshDetector:
 class LandmarkerDetector:
     """The MediaPipe Tasks face landmarker on single pictures; the first 468 of its 478 points are Face Mesh's.
 
-    Its graph's threads cannot be chosen from Python: it holds a few, which sleep between the steps of one picture.
+    Python cannot choose the threads of its graph: it holds a few, which sleep between the steps of one picture.
     """
 
     def __init__(self, model: Path, *, min_confidence: float) -> None:
@@ -181,11 +182,11 @@ class LandmarkerDetector:
         """See `FaceDetector.detect`."""
         packet = self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB, data=_bounded(image))
         with nullcontext() if self._seen_a_face else _native_log_muted():
-            found = self._landmarker.detect(packet).face_landmarks
-        if not found:
+            faces = self._landmarker.detect(packet).face_landmarks
+        if not faces:
             return None
         self._seen_a_face = True
-        return _most_prominent(found, image)
+        return _most_prominent(faces, image)
 
     def close(self) -> None:
         """See `FaceDetector.close`."""
@@ -195,9 +196,9 @@ class LandmarkerDetector:
 
 
 def _bounded(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The picture with its long side at most `MAX_SIDE_PX`, contiguous.
+    """Return the picture with a long side of at most `MAX_SIDE_PX`, contiguous.
 
-    Sampled linearly, as MediaPipe samples what it is given: averaging over areas costs more than it would save.
+    It is sampled linearly, as MediaPipe samples its input: averaging over areas costs more than it saves.
     """
     height, width = image.shape[:2]
     scale = MAX_SIDE_PX / max(height, width)
@@ -210,7 +211,12 @@ def _bounded(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def _most_prominent(faces: Sequence[Sequence[Any]], image: npt.NDArray[np.uint8]) -> Face:
-    """The face with the largest box, in pixels: x and y are fractions of width and height, z is on the scale of x."""
+    """Return the face with the largest box, in pixels.
+
+    Args:
+        faces: the points of each face: x and y are fractions of width and height, z has the scale of x.
+        image: the picture, (H, W, 3).
+    """
     height, width = image.shape[:2]
     scale = np.array([width, height, width], dtype=np.float32)
     meshes = [np.array([(p.x, p.y, p.z) for p in face[:POINTS]], dtype=np.float32) * scale for face in faces]
@@ -219,18 +225,18 @@ def _most_prominent(faces: Sequence[Sequence[Any]], image: npt.NDArray[np.uint8]
 
 
 def _mesh_folder() -> Path:
-    """The installed MediaPipe's folder, checked to hold Face Mesh. Looked up without importing it, which takes long.
+    """Return the folder of the installed MediaPipe, if it has Face Mesh. MediaPipe is slow to import, so it is not.
 
     Raises:
-        StreamError: with both ways out.
+        StreamError: MediaPipe or Face Mesh is not installed; the message names both remedies.
     """
-    found = importlib.util.find_spec("mediapipe")
-    places = [Path(place) for place in (found.submodule_search_locations or ())] if found is not None else []
-    for folder in places:
+    package = importlib.util.find_spec("mediapipe")
+    folders = [Path(place) for place in (package.submodule_search_locations or ())] if package is not None else []
+    for folder in folders:
         if (folder / "python" / "solution_base.py").is_file() and (folder / _MESH_GRAPH).is_file():
             return folder
-    version = importlib.metadata.version("mediapipe") if places else ""
-    installed = f"mediapipe {version} no longer has it" if places else "mediapipe is not installed"
+    version = importlib.metadata.version("mediapipe") if folders else ""
+    installed = f"mediapipe {version} no longer has it" if folders else "mediapipe is not installed"
     raise StreamError(
         f"face.detector 'face_mesh' needs Face Mesh of MediaPipe 0.10.x, but {installed}. Either pip install "
         "'mediapipe==0.10.21', or set face.detector to 'landmarker' and run: emofuse weights fetch face_landmarker"
@@ -239,7 +245,7 @@ def _mesh_folder() -> Path:
 
 @contextmanager
 def _start_errors(detector: str) -> Iterator[None]:
-    """Names the detector in what MediaPipe raises when it cannot be imported or started."""
+    """Name the detector in the errors that MediaPipe raises when it cannot be imported or started."""
     try:
         yield
     except (ImportError, OSError, RuntimeError, ValueError, AttributeError) as error:
@@ -249,16 +255,15 @@ def _start_errors(detector: str) -> Iterator[None]:
 
 @contextmanager
 def _native_log_muted() -> Iterator[None]:
-    """Sends the process's stderr nowhere for a moment.
+    """Redirect the process's stderr to the null device inside the context.
 
-    MediaPipe's native code writes remarks of no use (delegates, feedback tensors) straight to the file descriptor when
-    a graph starts and when it meets its first face, and heeds no log level from outside: in a build, a handful of lines
-    a worker. What goes wrong in it reaches Python as an exception all the same.
+    MediaPipe's native code writes useless lines (delegates, feedback tensors) straight to the file descriptor when a
+    graph starts and when it sees its first face, and it ignores log levels. Its errors still become Python exceptions.
     """
     with _MUTE:
         try:
             kept = os.dup(2)
-        except OSError:  # no stderr to mute: a service that closed it
+        except OSError:  # a service has closed its stderr: there is nothing to mute
             yield
             return
         nowhere = os.open(os.devnull, os.O_WRONLY)

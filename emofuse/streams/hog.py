@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from emofuse.specs.streams import StreamSpecBase
 from emofuse.status import Status
-from emofuse.streams.base import Rows, Sample
+from emofuse.streams.base import VECTOR, Rows, Sample
 from emofuse.streams.texture import face_region
 
 WIDTH_PX, HEIGHT_PX = 64, 128
@@ -21,8 +21,8 @@ LENGTH = (WIDTH_PX // CELL_PX - 1) * (HEIGHT_PX // CELL_PX - 1) * BLOCK_CELLS**2
 class HogSpec(StreamSpecBase):
     """Histograms of oriented gradients of the face region, 3780 values: OpenCV's default descriptor.
 
-    The face region is that of `lbp`, grey, resized to 64 x 128 pixels (width x height). Without a face the whole image
-    takes its place (`whole_image`, flagged in the cache) or the row has no HOG (`no_detection`).
+    The face region is that of `lbp`, grey, resized to 64 x 128 pixels (width x height). A picture without a face gives
+    the whole image (`whole_image`, flagged in the cache) or a row without features (`no_detection`).
     """
 
     needs_face: ClassVar[bool] = True
@@ -32,22 +32,21 @@ class HogSpec(StreamSpecBase):
     without_face: Literal["whole_image", "no_detection"] = "no_detection"
 
     def make(self, device: str) -> HogStream:  # noqa: ARG002 - it runs on the CPU
-        """The extractor."""
+        """Return the extractor."""
         return HogStream(without_face=self.without_face)
 
 
 class HogStream:
     """Histograms of oriented gradients -> 3780 values per image.
 
-    Cells of 8 x 8 pixels with nine unsigned orientations, blocks of 2 x 2 cells that overlap by one cell, each block
-    normalised by L2-Hys. Blocks go down the columns of the window first, as OpenCV orders them.
+    Cells have 8 x 8 pixels and nine unsigned orientations. Blocks have 2 x 2 cells, overlap by one cell and are
+    normalised by L2-Hys. Blocks are ordered column by column of the window, as in OpenCV.
 
     Holds no per-sample state: one instance serves every block of a worker.
     """
 
-    dim = LENGTH
     shape = (LENGTH,)
-    dimensions = ("feature",)
+    dimensions = VECTOR
     dtype: np.dtype[np.floating[Any]] = np.dtype(np.float32)
     needs_face = True
     flag_names: tuple[str, ...] = ("whole_image",)
@@ -57,30 +56,28 @@ class HogStream:
         self._without_face = without_face
 
     def extract(self, samples: Sequence[Sample]) -> Rows:
-        """Descriptors of n samples.
+        """Return the descriptors of n samples.
 
         Returns:
             features (n, 3780) float32, from 0 to 1; status (n,) uint8; flags (n,) uint8, bit 0 `whole_image`. A sample
             without a face is either flagged, or zeros and NO_DETECTION.
         """
-        features = np.zeros((len(samples), LENGTH), np.float32)
-        status = np.full(len(samples), Status.OK, dtype=np.uint8)
-        flags = np.zeros(len(samples), dtype=np.uint8)
+        rows = Rows.empty(len(samples), self.shape, self.dtype, Status.OK)
         for index, sample in enumerate(samples):
             if sample.face is None and self._without_face == "no_detection":
-                status[index] = Status.NO_DETECTION
+                rows.status[index] = Status.NO_DETECTION
                 continue
-            flags[index] = sample.face is None
+            rows.flags[index] = sample.face is None
             region = sample.image if sample.face is None else face_region(sample.image, sample.face)
-            features[index] = describe(region)
-        return Rows(features, status, flags)
+            rows.features[index] = describe(region)
+        return rows
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
 
 def describe(region: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """(3780,) float32 of an (H, W, 3) RGB region."""
+    """Return the descriptor (3780,) float32 of an (H, W, 3) RGB region."""
     import cv2
 
     grey = cv2.cvtColor(region, cv2.COLOR_RGB2GRAY)

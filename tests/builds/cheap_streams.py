@@ -30,7 +30,8 @@ class MeanColourSpec(CustomStreamSpec):
 class MeanColour:
     """Mean red, green and blue of each picture; takes as long as the environment says."""
 
-    dim = 3
+    shape = (3,)
+    dimensions = ("feature",)
     dtype = np.dtype("float32")
     needs_face = False
     flag_names = ()
@@ -61,7 +62,8 @@ class SizeSpec(CustomStreamSpec):
 class Size:
     """Width and height; flags wide pictures."""
 
-    dim = 2
+    shape = (2,)
+    dimensions = ("feature",)
     dtype = np.dtype("float32")
     needs_face = False
     flag_names = ("wide",)
@@ -103,7 +105,7 @@ class NothingSeen(Size):
         rows = [int(sample.image[0, 0, 0]) for sample in samples]
         if 12 in rows:
             raise ZeroDivisionError("row 12")
-        return Rows.empty(len(samples), 2, self.dtype, Status.NO_DETECTION)
+        return Rows.empty(len(samples), self.shape, self.dtype, Status.NO_DETECTION)
 
 
 class FlakyStoreSpec(CustomStreamSpec):

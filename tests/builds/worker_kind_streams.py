@@ -39,7 +39,8 @@ class GeometrySpec(CustomStreamSpec):
 class Where:
     """1 on a worker that was started as one with a GPU, 0 elsewhere; and the mean red of the picture."""
 
-    dim = 2
+    shape = (2,)
+    dimensions = ("feature",)
     dtype = np.dtype("float32")
     needs_face = False
     flag_names = ()

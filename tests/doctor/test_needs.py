@@ -141,7 +141,7 @@ def test_the_widths_are_those_of_the_streams(face_detector):
 
     random = RandomWeights()
     specs = (LbpSpec(), LandmarksSpec(), ActionUnitsSpec(), Places365Spec(weights=random), ObjectsSpec(weights=random))
-    assert all((make_stream(spec).dim,) == spec.stored_shape for spec in specs)
+    assert all(make_stream(spec).shape == spec.stored_shape for spec in specs)
 
 
 def test_room_on_the_disk_is_held_against_the_cache(tmp_path, monkeypatch):

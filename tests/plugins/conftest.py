@@ -22,7 +22,6 @@ class GridStream:
 
     shape = (12,)
     dimensions = ("feature",)
-    dim = 12
     dtype = np.dtype(np.float32)
     needs_face = False
     flag_names = ()

@@ -61,7 +61,7 @@ def test_networks_have_the_operations_that_torchvision_publishes(model):
 
 def cost_of_classifier(model) -> int:
     """Weights of the last layer, which features do without; without its biases."""
-    return 1000 * make_stream(BackboneSpec(model=model, weights=RANDOM)).dim
+    return 1000 * make_stream(BackboneSpec(model=model, weights=RANDOM)).shape[0]
 
 
 def test_places365_is_a_resnet50():

@@ -17,11 +17,12 @@ from torchvision import models
 
 from emofuse.errors import SpecError, StreamError, WeightsError
 from emofuse.specs import BackboneSpec, FileWeights, Places365Spec, RandomWeights, RegistryWeights
-from emofuse.streams import presets
-from emofuse.streams.backbones import BackboneStream, cut_head, make_backbone, make_network, make_places365, make_preset
-from emofuse.streams.base import Batch, Sample
-from emofuse.streams.presets import Preset, send
-from emofuse.streams.random_weights import seeded
+from emofuse.streams.backbones import BackboneStream, make_backbone, make_places365
+from emofuse.streams.base import Sample, SampleBatch
+from emofuse.streams.networks import presets
+from emofuse.streams.networks.classification import cut_head, make_network, make_preset
+from emofuse.streams.networks.presets import Preset, send
+from emofuse.streams.networks.random_weights import seeded
 from emofuse.testing import check_stream
 from emofuse.weights import ResolvedWeights, import_weights, resolve_weights
 
@@ -76,7 +77,7 @@ def test_real_weights_give_the_plain_forward_pass(shared_data, pictures, name, m
     for sample, row in zip(pictures, rows.features, strict=True):
         expected = plain_forward(network, layer, preset, sample)
         if pooled == "mean":
-            expected = expected.reshape(stream.dim, -1).mean(axis=1)
+            expected = expected.reshape(*stream.shape, -1).mean(axis=1)
         assert row == pytest.approx(expected, rel=1e-4, abs=1e-5 * float(np.abs(expected).max()))
     assert (rows.status == 1).all()
 
@@ -100,12 +101,12 @@ def test_bfloat16_points_where_float32_does(shared_data, model):
 def test_networks_with_one_preset_prepare_a_picture_once(monkeypatch):
     seen = []
     monkeypatch.setattr(presets, "_middle", lambda image: seen.append(image.shape) or Image.fromarray(image))
-    samples = Batch([Sample(data.astronaut()), Sample(data.coffee())])
+    samples = SampleBatch([Sample(data.astronaut()), Sample(data.coffee())])
     first, second = (
         make_backbone(BackboneSpec(model=model, weights=RANDOM), "cpu") for model in ("squeezenet1_1", "resnet18")
     )
     other = make_backbone(BackboneSpec(model="inception_v3", weights=RANDOM), "cpu")
-    alone = second.extract(Batch(samples)).features
+    alone = second.extract(SampleBatch(samples)).features
     seen.clear()
     first.extract(samples)
     assert np.array_equal(second.extract(samples).features, alone)
@@ -150,7 +151,7 @@ def test_every_family_gives_the_input_of_its_classifier(pictures, model, layer, 
     stream = make_backbone(BackboneSpec(model=model, weights=RANDOM), "cpu")
     expected = plain_forward(make_network(model, weights), layer, make_preset(model, weights), pictures[1])
     row = stream.extract(pictures[1:2]).features[0]
-    assert stream.dim == dim == len(expected)
+    assert stream.shape == (dim,) == (len(expected),)
     assert row == pytest.approx(expected, rel=1e-3, abs=1e-4 * float(np.abs(expected).max()))
     stored = row.astype(np.float16)
     assert np.isfinite(stored).all()
@@ -235,7 +236,7 @@ def test_the_weights_choose_the_preset(model, sha256, resize, crop, interpolatio
 def test_both_parts_of_a_preset_are_torchvisions_own_bit_for_bit(pictures, model):
     transform = next(iter(models.get_model_weights(model))).transforms()
     preset = Preset(transform)
-    found = preset.normalise(preset.cut_all(Batch(pictures), torch.device("cpu")))
+    found = preset.normalise(preset.cut_all(SampleBatch(pictures), torch.device("cpu")))
     for sample, picture in zip(pictures, found, strict=True):
         assert torch.equal(picture, transform(Image.fromarray(sample.image)))
 
@@ -300,7 +301,7 @@ def test_random_weights_follow_the_seed_and_leave_the_global_state_alone(picture
 def test_random_weights_are_the_same_in_another_process_with_more_threads():
     code = (
         "import hashlib, torch; torch.set_num_threads(2); torch.manual_seed(99)\n"
-        "from emofuse.streams.backbones import make_network\n"
+        "from emofuse.streams.networks.classification import make_network\n"
         "from emofuse.weights import ResolvedWeights\n"
         "network = make_network('resnet18', ResolvedWeights('random', 'random', seed=5))\n"
         "print(hashlib.sha256(b''.join(t.numpy().tobytes() for t in network.state_dict().values())).hexdigest())"
@@ -334,7 +335,7 @@ def test_places365_loads_its_old_checkpoint(tmp_path, pictures):
     stream = make_places365(Places365Spec(weights=FileWeights(path=path)), "cpu")
     preset = models.ResNet50_Weights.IMAGENET1K_V1.transforms()
     expected = plain_forward(network, "fc", preset, pictures[0])
-    assert stream.dim == 2048
+    assert stream.shape == (2048,)
     assert stream.extract(pictures[:1]).features[0] == pytest.approx(
         expected, rel=1e-3, abs=1e-4 * float(np.abs(expected).max())
     )
@@ -401,7 +402,7 @@ def test_networks_on_a_gpu_share_one_upload(pictures, monkeypatch):
     first, second = (
         make_backbone(BackboneSpec(model=model, weights=RANDOM), "cuda") for model in ("squeezenet1_1", "resnet18")
     )
-    batch = Batch([*pictures] * 40)  # two batches of the network
+    batch = SampleBatch([*pictures] * 40)  # two batches of the network
     first.extract(batch)
     found = second.extract(batch).features
     assert len(sent) == 1

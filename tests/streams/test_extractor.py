@@ -24,7 +24,8 @@ OK, NO_DETECTION, UNREADABLE, FAILED = Status.OK, Status.NO_DETECTION, Status.UN
 class Level:
     """Mean level of a picture; `trick` says how it misbehaves, and on which level."""
 
-    dim = 2
+    shape = (2,)
+    dimensions = ("feature",)
     dtype = np.dtype(np.float32)
     needs_face = False
     flag_names = ("dark",)
@@ -39,7 +40,7 @@ class Level:
     def extract(self, samples):
         levels = [round(float(sample.image.mean())) for sample in samples]
         self.calls.append(levels)
-        rows = Rows.empty(len(samples), self.dim, self.dtype, OK)
+        rows = Rows.empty(len(samples), self.shape, self.dtype, OK)
         rows.features[:] = np.array(levels, dtype=np.float32).reshape(-1, 1)
         rows.flags[:] = [level < 50 for level in levels]
         for index, level in enumerate(levels):
@@ -180,8 +181,8 @@ def test_all_pictures_of_a_block_may_fail(pictures):
 def test_a_stream_that_fails_on_what_it_could_do_before_is_broken(pictures):
     """As when a GPU is lost in the middle of a build."""
     message = (
-        r"^stream 'level' failed on all 2 readable pictures of a block; first: OSError: lost\. It is broken: it fails "
-        r"on a picture that it could do before, too \(OSError: lost\)$"
+        r"^stream 'level' failed on all 2 readable pictures of a block; first: OSError: lost\. The stream is "
+        r"broken: it also fails on a picture on which it worked before \(OSError: lost\)$"
     )
     with opened(LevelSpec()) as extractor:
         assert extractor.extract(pictures(10, 20)).rows["level"].status.tolist() == [OK, OK]
@@ -238,7 +239,7 @@ def test_a_stream_may_say_itself_that_a_picture_failed(pictures):
     with opened(LevelSpec(trick="failed", at=20)) as extractor:
         found = extractor.extract(pictures(10, 20))
     assert found.rows["level"].features.tolist() == [[10, 10], [0, 0]]
-    assert found.problems == [(1, "level", "the stream says that it failed on this picture")]
+    assert found.problems == [(1, "level", "the stream reports that it failed on this picture")]
 
 
 def test_rows_of_a_wrong_shape_or_status_are_the_streams_fault(pictures):

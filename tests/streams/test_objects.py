@@ -17,11 +17,11 @@ from torch import nn
 from emofuse.errors import StreamError, WeightsError
 from emofuse.specs import FileWeights, ObjectsSpec, RandomWeights, RegistryWeights
 from emofuse.status import Status
-from emofuse.streams import ultralytics_networks
 from emofuse.streams.base import Sample
+from emofuse.streams.networks import yolo as yolo_networks
+from emofuse.streams.networks.random_weights import set_norm_statistics
+from emofuse.streams.networks.yolo import load_yolo, random_yolo
 from emofuse.streams.objects import ObjectsStream, make_objects
-from emofuse.streams.random_weights import set_norm_statistics
-from emofuse.streams.ultralytics_networks import load_yolo, random_yolo
 from emofuse.testing import check_stream
 from emofuse.weights import REGISTRY, import_weights
 
@@ -126,7 +126,7 @@ def test_bfloat16_finds_the_same_objects_in_nearly_the_same_places(lively, pictu
 
 
 def test_columns_name_every_value(stream):
-    assert len(stream.columns) == stream.dim == 30
+    assert (len(stream.columns),) == stream.shape == (30,)
     assert stream.columns[:7] == (
         "object1_cx",
         "object1_cy",
@@ -211,7 +211,7 @@ def test_ultralytics_own_checkpoints_load(checkpoint, stream, pictures):
 
 def test_an_imported_checkpoint_goes_by_its_registry_name(checkpoint):
     import_weights(checkpoint, "yolov5nu")
-    assert make_objects(ObjectsSpec(image_px=PX), "cpu").dim == 30
+    assert make_objects(ObjectsSpec(image_px=PX), "cpu").shape == (30,)
     with pytest.raises(WeightsError, match="the weights 'yolov5nu' are of yolov5n, the spec's model is yolov5s"):
         make_objects(ObjectsSpec(model="yolov5s", weights=RegistryWeights(name="yolov5nu")), "cpu")
     assert REGISTRY["yolov5su"].model == "yolov5s"
@@ -269,13 +269,13 @@ def test_without_ultralytics_the_stream_says_what_to_install(monkeypatch):
     def gone(name):
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(ultralytics_networks, "import_module", gone)
-    ultralytics_networks._ultralytics.cache_clear()
+    monkeypatch.setattr(yolo_networks, "import_module", gone)
+    yolo_networks._ultralytics.cache_clear()
     try:
         with pytest.raises(StreamError, match="needs the package ultralytics: pip install ultralytics"):
             random_yolo("yolov5n", 0)
     finally:
-        ultralytics_networks._ultralytics.cache_clear()
+        yolo_networks._ultralytics.cache_clear()
 
 
 # ----- what ultralytics leaves behind ----------------------------------------------------------------

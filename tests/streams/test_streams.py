@@ -34,14 +34,15 @@ from emofuse.streams.texture import LbpStream
 
 
 class Brightness:
-    dim = 1
+    shape = (1,)
+    dimensions = ("feature",)
     dtype = np.dtype(np.float32)
     needs_face = False
     flag_names = ()
     columns = ("brightness",)
 
     def extract(self, samples):
-        rows = Rows.empty(len(samples), 1, self.dtype, Status.OK)
+        rows = Rows.empty(len(samples), self.shape, self.dtype, Status.OK)
         rows.features[:, 0] = [sample.image.mean() for sample in samples]
         return rows
 
@@ -86,13 +87,13 @@ def identity(spec, **settings):
 def test_a_spec_makes_its_stream(spec, stream, dim):
     made = make_stream(spec)
     assert isinstance(made, stream)
-    assert made.dim == dim
+    assert made.shape == (dim,)
     assert made.needs_face == spec.needs_face
     made.close()
 
 
 def test_a_stream_of_ones_own_must_have_the_members_of_a_stream():
-    lacking = "shape, dtype, needs_face, flag_names, columns, extract, close"
+    lacking = "shape, dimensions, dtype, needs_face, flag_names, columns, extract, close"
     with pytest.raises(
         StreamError, match=rf"^LacksMembersSpec\.make returned a object without {lacking}: a stream has"
     ):

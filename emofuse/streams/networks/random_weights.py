@@ -1,8 +1,8 @@
 """Networks with seeded random weights that behave like networks: for demonstrations and tests.
 
-A batch norm that has seen no data divides by one. Through fifty layers of random convolutions features then grow or die
-out, depending on the family: MobileNetV2's pooled features come out near 1e-8, which is zero in float16. So every batch
-norm of a random network is given the second moment of what really reaches it.
+A batch norm that has seen no data divides by one. Over fifty layers of random convolutions the features then grow or
+vanish, depending on the family: MobileNetV2's pooled features are near 1e-8, which is zero in float16. Every batch norm
+of a random network therefore receives the second moment of its actual input.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ _PICTURES = 4
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Inside, torch's random numbers on the CPU follow the seed; outside, they go on as if nothing had been."""
+    """Seed torch's random numbers on the CPU inside the context, and restore their state afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 
 
 def set_norm_statistics(network: nn.Module, picture_px: int, *, seed: int) -> None:
-    """Sets mean 0 and one variance for all channels of every batch norm, in place, layer after layer.
+    """Set mean 0 and one variance for all channels of every batch norm, in place, layer after layer.
 
     Layer-sequential unit variance (Mishkin and Matas, ICLR 2016): the variance is the second moment of the layer's
-    input over a few synthetic pictures that went through the layers before it. One number a layer, and no centring: the
-    usual mean and variance of each channel would make all channels alike, and with them all pictures.
+    input, over a few synthetic pictures that passed through the layers before it. A layer has one number and no
+    centring: the usual mean and variance of each channel would make all channels, and hence all pictures, alike.
 
-    On one thread, so that the statistics do not depend on the number of cores.
+    The network runs on one thread, so that the statistics do not depend on the number of cores.
     """
 
     def measure(norm: nn.Module, args: tuple[Any, ...]) -> None:
@@ -56,7 +56,7 @@ def set_norm_statistics(network: nn.Module, picture_px: int, *, seed: int) -> No
 
 
 def _pictures(px: int, seed: int) -> torch.Tensor:
-    """(4, 3, px, px) float32: as much contrast at every scale, as photographs have, variance 1."""
+    """Make pictures (4, 3, px, px) float32 of variance 1, with equal contrast at every scale as in photographs."""
     generator = torch.Generator().manual_seed(seed)
     pictures = torch.zeros(_PICTURES, 3, px, px)
     cells = 2

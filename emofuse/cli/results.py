@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from emofuse.sweep.store import RunRow
-    from emofuse.sweep.table import Condition, ResultsTable
+    from emofuse.sweep.table import Condition
 
 
 def results(
@@ -34,24 +36,32 @@ def results(
     export: Annotated[Path | None, typer.Option(help="Write a .csv or .parquet file with all columns instead.")] = None,
 ) -> None:
     """Lists what a sweep has found on validation rows. Test rows are scored for what was chosen alone: its report."""
-    from emofuse.sweep.table import SHOWN_CONFIGURATIONS, SHOWN_RUNS, parse_conditions
+    from emofuse.sweep.table import (
+        SHOWN_CONFIGURATIONS,
+        SHOWN_RUNS,
+        export_table,
+        format_table,
+        parse_conditions,
+        select_columns,
+        sort_rows,
+    )
 
-    table = _table(_read_rows(folder), parse_conditions(where or []), by).sorted_by(sort)
-    count = len(table.rows)
+    table = sort_rows(_table(_read_rows(folder), parse_conditions(where or []), by), sort)
+    count = len(table)
     if top is None:
         top = 0 if export else 20
     if top:
-        table = table.top(top)
+        table = table.head(top)
     if columns is not None and columns != "all":
-        table = table.select([name.strip() for name in columns.split(",")])
+        table = select_columns(table, [name.strip() for name in columns.split(",")])
     elif columns is None and export is None:
-        table = table.select(SHOWN_CONFIGURATIONS if by == "configuration" else SHOWN_RUNS)
+        table = select_columns(table, SHOWN_CONFIGURATIONS if by == "configuration" else SHOWN_RUNS)
     if export is not None:
-        table.export(export)
-        typer.echo(f"{export}: {len(table.rows)} rows, {len(table.columns)} columns")
+        export_table(table, export)
+        typer.echo(f"{export}: {len(table)} rows, {table.width} columns")
         return
-    typer.echo(table.text())
-    typer.echo(f"{by}s: {count}" if len(table.rows) == count else f"{by}s: {len(table.rows)} of {count}")
+    typer.echo(format_table(table))
+    typer.echo(f"{by}s: {count}" if len(table) == count else f"{by}s: {len(table)} of {count}")
 
 
 def _read_rows(folder: Path) -> list[RunRow]:
@@ -66,14 +76,14 @@ def _read_rows(folder: Path) -> list[RunRow]:
     return rows
 
 
-def _table(rows: list[RunRow], conditions: list[Condition], by: str) -> ResultsTable:
-    from emofuse.sweep.table import ResultsTable
+def _table(rows: list[RunRow], conditions: list[Condition], by: str) -> pl.DataFrame:
+    from emofuse.sweep.table import configuration_table, filter_rows, run_table
 
+    runs = run_table(rows)
     if by == "run":
-        return ResultsTable.of_runs(rows).where(conditions)
-    # A condition on what a configuration has no column for (fold, ended) is one on the runs that it is the mean of.
-    known = ResultsTable.of_configurations(rows).columns
-    kept = ResultsTable.of_runs(rows).where([each for each in conditions if each.column not in known])
-    digests = {row["digest"] for row in kept.rows}
-    table = ResultsTable.of_configurations([row for row in rows if row.digest in digests])
-    return table.where([each for each in conditions if each.column in known])
+        return filter_rows(runs, conditions)
+    # A condition on a column that only runs have (fold, ended) chooses the runs that a mean is taken of.
+    columns = configuration_table(rows).columns
+    digests = set(filter_rows(runs, [each for each in conditions if each.column not in columns])["digest"])
+    table = configuration_table([row for row in rows if row.digest in digests])
+    return filter_rows(table, [each for each in conditions if each.column in columns])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -212,3 +213,18 @@ def test_conditions_are_parsed_with_spaces_and_without():
         Condition("c", ">=", "1"),
         Condition("d", "!=", "x y"),
     ]
+
+
+def test_values_of_several_types_in_one_column_are_text(tmp_path):
+    """A variant of one kind may be a number, the same name in another kind a word."""
+    run = RunSpec(name="x", features=FeaturesSpec(streams=("lbp",)), head=LinearHeadSpec())
+    rows = []
+    for fold, value in enumerate((8, "fine", 2.5)):
+        row = _row(run, fold, 0.5)
+        rows.append(replace(row, spec={**row.spec, "features": {**row.spec["features"], "grain": value}}))
+    ResultsFolder(tmp_path / "sweep").write(rows)
+    lines = listed(tmp_path / "sweep", "--columns", "grain", "--sort", "fold")
+    assert lines == [["grain"], ["8"], ["fine"], ["2.5"], ["runs:", "3"]]
+    path = tmp_path / "rows.parquet"
+    assert invoke(tmp_path / "sweep", "--sort", "fold", "--export", path).exit_code == 0
+    assert pl.read_parquet(path)["grain"].to_list() == ["8", "fine", "2.5"]

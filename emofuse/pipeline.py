@@ -20,7 +20,7 @@ from emofuse.report.further import find_metrics
 from emofuse.report.notes import gather_notes
 from emofuse.report.stamp import report_when_needed
 from emofuse.results import RunRecord
-from emofuse.specs import DatasetSpec, DemoSpec, HoldoutSplit, PipelineSpec, RunSpec, SplitSpec
+from emofuse.specs import DatasetSpec, HoldoutSplit, PipelineSpec, RunSpec, SplitSpec
 from emofuse.training.runs import train_runs
 
 
@@ -199,8 +199,9 @@ def estimate_pipeline(spec: PipelineSpec, options: PipelineOptions, *, say: Call
     """
     runs = list(expand_runs(spec))
     dataset = _dataset(spec, options)
-    if isinstance(dataset, DemoSpec) and not (dataset.root and dataset.root.is_dir()):
-        say(f"dataset: {dataset.images} images to generate in {dataset.root}; they must be there for an estimate")
+    if dataset.is_to_be_generated:
+        images = f"{dataset.generated_rows} images to generate in {dataset.root}"
+        say(f"dataset: {images}; they must be there for an estimate")
     else:
         manifest = read_dataset(dataset, on_bad_rows=options.on_bad_rows)
         _tell_dataset(manifest, say)
@@ -216,9 +217,9 @@ def estimate_pipeline(spec: PipelineSpec, options: PipelineOptions, *, say: Call
 def _dataset(spec: PipelineSpec, options: PipelineOptions) -> DatasetSpec:
     """The pipeline's dataset with the root that this call gives it."""
     dataset = spec.dataset
-    demo = PipelinePaths(options.out).demo_dataset if isinstance(dataset, DemoSpec) else None
-    update: dict[str, object] = {"root": options.data or dataset.root or demo}
-    if options.follow_links and not isinstance(dataset, DemoSpec):
+    generated = PipelinePaths(options.out).demo_dataset if dataset.generated_rows is not None else None
+    update: dict[str, object] = {"root": options.data or dataset.root or generated}
+    if options.follow_links and "follow_links" in type(dataset).model_fields:
         update["follow_links"] = True
     return dataset.model_copy(update=update)
 

@@ -81,7 +81,7 @@ def build(
     memory_bytes = None if worker_memory_gb is None else round(worker_memory_gb * 1e9)
     options = BuildOptions(scheduler, workers, device, block_timeout, memory_bytes, keep_gone=on_bad_rows == "keep")
     _warn_of_random_weights(cache_spec.streams)
-    if dry_run and _is_to_be_generated(dataset):
+    if dry_run and dataset.is_to_be_generated:
         typer.echo(f"{dataset.root}: its images are not generated yet; they must be there for an estimate")
         return
     with show_progress():
@@ -204,7 +204,7 @@ def _resolve(
 ) -> tuple[DatasetSpec, CacheSpec, Path]:
     """Dataset, cache spec and path of the cache that a command line names."""
     from emofuse.cli.dataset import dataset_spec
-    from emofuse.specs import DemoSpec, bundled_specs, read_cache_spec, read_pipeline_spec
+    from emofuse.specs import bundled_specs, read_cache_spec, read_pipeline_spec
     from emofuse.specs.datasets import DATASETS
 
     options = {"root": data, "split": {"kind": split} if split else None, "follow_links": follow_links or None}
@@ -219,15 +219,9 @@ def _resolve(
 
     pipeline = read_pipeline_spec(target)
     paths = PipelinePaths(RUNS / pipeline.name)
-    if isinstance(dataset, DemoSpec) and dataset.root is None:
+    if dataset.generated_rows is not None and dataset.root is None:
         dataset = dataset.model_copy(update={"root": paths.demo_dataset})
     return dataset, pipeline.cache if spec is None else read_cache_spec(spec), cache or paths.cache
-
-
-def _is_to_be_generated(dataset: DatasetSpec) -> bool:
-    from emofuse.specs import DemoSpec
-
-    return isinstance(dataset, DemoSpec) and not (dataset.root and dataset.root.is_dir())
 
 
 def _warn_of_random_weights(streams: Iterable[StreamSpec]) -> None:

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import polars as pl
 
@@ -35,6 +35,7 @@ _SPLIT_COLUMN_NAMES = frozenset({"split", "usage", "partition", "set", "fold"})
 class CsvSpec(CustomDatasetSpec):
     """A table with a path column, a label column and, if there is one, a split column. Paths are relative to `root`."""
 
+    ids_from_paths: ClassVar[bool] = True
     kind: Literal["csv"] = "csv"
     table: Path = Path("labels.csv")
     path_column: str = "path"

@@ -30,6 +30,11 @@ class DemoSpec(DatasetSpecBase):
         info = {**listing.manifest.info, "name": "demo", "kind": self.kind, **demo_info(root)}
         return replace(listing, manifest=replace(listing.manifest, info=info))
 
+    @property
+    def generated_rows(self) -> int:
+        """How many images are drawn."""
+        return self.images
+
     def look(self) -> Listing:
         """What is there already: looking at a folder must not fill it."""
         if self.root is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import polars as pl
 
@@ -30,6 +30,7 @@ from emofuse.specs.datasets import CustomDatasetSpec, StratifiedSplit
 class FolderSpec(CustomDatasetSpec):
     """`root/<label>/*.jpg`, or `root/<train|val|test>/<label>/*.jpg`."""
 
+    ids_from_paths: ClassVar[bool] = True
     kind: Literal["folder"] = "folder"
 
     def read(self) -> Listing:

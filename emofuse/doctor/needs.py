@@ -183,12 +183,10 @@ def count_rows(spec: ExaminedSpec, data: Path | None) -> int | None:
     Raises:
         DatasetError: the dataset cannot be read.
     """
-    from emofuse.specs import DemoSpec
-
     if spec.dataset is None:
         return None
-    if isinstance(spec.dataset, DemoSpec):
-        return spec.dataset.images
+    if spec.dataset.generated_rows is not None:
+        return spec.dataset.generated_rows
     root = data or spec.dataset.root
     if root is None:
         return None

@@ -17,16 +17,17 @@ import polars as pl
 from emofuse.checksum import crc32c
 from emofuse.datasets.files import map_in_threads
 from emofuse.datasets.manifest import Manifest
+from emofuse.specs.datasets import DATASETS
 from emofuse.stores import is_remote
 
-_KINDS_WITH_IDS_FROM_PATHS = ("folder", "csv")
 NOWHERE = -1
 
 
 def match_rows(old: Manifest, new: Manifest) -> npt.NDArray[np.int64]:
     """For each row of the cache its place in the dataset: (rows of `old`,) int64, `NOWHERE` for those that are gone."""
     places = np.full(len(old), NOWHERE, dtype=np.int64)
-    if new.info.get("kind") in _KINDS_WITH_IDS_FROM_PATHS:
+    kind = DATASETS.find(str(new.info.get("kind")))
+    if kind is not None and kind.ids_from_paths:
         _match_column(old, new, "path", places)
     _match_column(old, new, "sample_id", places)
     _match_content(old, new, places)

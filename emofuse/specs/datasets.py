@@ -9,7 +9,7 @@ import pkgutil
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PlainValidator, SerializeAsAny, model_validator
 
@@ -63,13 +63,20 @@ SplitSpec = Annotated[OfficialSplit | StratifiedSplit | HoldoutSplit, Field(disc
 
 
 class DatasetSpecBase(Spec):
-    """Base of the specs of all datasets: a `kind`, where it is, its parameters, and how it is read."""
+    """Base class of the specs of all datasets: a kind, its root, its parameters, and how it is read.
 
+    Attributes:
+        kind: the name of the kind, a `Literal` with one value.
+        root: the folder of the dataset.
+        ids_from_paths: whether sample ids are made from paths, so that a row of a cache is found again by its path.
+    """
+
+    ids_from_paths: ClassVar[bool] = False
     kind: str
     root: Path | None = None
 
     def read(self) -> Listing:
-        """The rows with their paths, labels and splits, and what is wrong with them (see `emofuse.datasets.rows`).
+        """Return the rows with their paths, labels and splits, and their faults (see `emofuse.datasets.rows`).
 
         Raises:
             DatasetError: the dataset as a whole is missing or not what its kind demands.
@@ -77,8 +84,18 @@ class DatasetSpecBase(Spec):
         raise NotImplementedError(f"{type(self).__name__}.read() must return what check_rows of a dataset gives")
 
     def look(self) -> Listing:
-        """The same for who looks at a dataset only: nothing is generated for it."""
+        """Return the rows as `read` does, but generate nothing: for commands that only look at a dataset."""
         return self.read()
+
+    @property
+    def generated_rows(self) -> int | None:
+        """How many rows `read` generates if the dataset is not there; None for a kind that generates nothing."""
+        return None
+
+    @property
+    def is_to_be_generated(self) -> bool:
+        """Whether the dataset is one that `read` generates, and is not there yet."""
+        return self.generated_rows is not None and not (self.root and self.root.is_dir())
 
 
 class CustomDatasetSpec(DatasetSpecBase):

@@ -1,20 +1,22 @@
 """The oracle: one head, one plain PyTorch loop, written for the eye. The engine must do the same for every member.
 
-Nothing here is batched over heads or masked: rows without a stream are left out and put back, streams that a head has
-not do not exist, a fold's rows are picked out of each batch. Only the names of random numbers are the engine's.
+Nothing here is batched over heads or masked: rows without a stream are left out and put back, streams that a head
+lacks do not exist, and a fold's rows are picked out of each batch. Only the names of random numbers are the engine's.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from itertools import pairwise
 
 import numpy as np
 import torch
+from oracle_layers import Dropout, Stem, Transformer
 from torch import nn
 from torch.nn import functional
 
-from emofuse.heads.dropout import OFFSETS, named_generator, noise_offset
+from emofuse.heads.dropout import named_generator
 from emofuse.heads.members import key_of
 from emofuse.metrics.classification import classification_metrics
 
@@ -24,15 +26,21 @@ from emofuse.metrics.classification import classification_metrics
 class Embedding(nn.Module):
     """Project and normalise the rows that have the stream; the others get a learned vector."""
 
-    def __init__(self, dim, embed_dim):
+    def __init__(self, spec, stream, shape, embed_dim, norm=True):
         super().__init__()
-        self.linear = nn.Linear(dim, embed_dim, bias=False)
-        self.norm = nn.BatchNorm1d(embed_dim)
+        if len(shape) > 1:
+            self.stem = Stem(spec, stream, shape)
+        self.dim = shape[0] if len(shape) == 1 else self.stem.dim
+        self.linear = nn.Linear(self.dim, embed_dim, bias=False)
+        self.norm = nn.BatchNorm1d(embed_dim) if norm else None
         self.missing = nn.Parameter(torch.zeros(embed_dim))
 
     def forward(self, x, valid):
-        projected = self.linear(x[valid])
-        if self.training and len(projected) < 2:  # no variance: the running statistics serve
+        vectors = self.stem(x[valid], torch.nonzero(valid).flatten()) if hasattr(self, "stem") else x[valid]
+        projected = self.linear(vectors)
+        if self.norm is None:
+            normed = projected
+        elif self.training and len(projected) < 2:  # no variance: the running statistics serve
             norm = self.norm
             normed = functional.batch_norm(projected, norm.running_mean, norm.running_var, norm.weight, norm.bias)
         else:
@@ -42,37 +50,16 @@ class Embedding(nn.Module):
         return out
 
 
-class Dropout(nn.Module):
-    """Zeros read from the tape of (order seed, step, place), from where the member's seed says."""
-
-    def __init__(self, place):
-        super().__init__()
-        self.place = place
-
-    def forward(self, x):
-        run = self.run
-        if not self.training or run.share == 0:
-            return x
-        rows, width = x.shape
-        tape = torch.rand(
-            run.largest_batch * width + OFFSETS,
-            generator=named_generator(run.order_seed, f"dropout {run.step} {self.place}"),
-        )
-        start = noise_offset(run.seed)
-        kept = tape[start : start + rows * width].reshape(rows, width) >= run.share
-        return x * kept / (1 - run.share)
-
-
 class Hidden(nn.Module):
     def __init__(self, widths, place):
         super().__init__()
         pairs = list(pairwise(widths))
-        self.dropout = nn.ModuleList(Dropout(f"{place}.{i}") for i in range(len(pairs)))
+        self.dropout, self.place = Dropout(), place
         self.linear = nn.ModuleList(nn.Linear(a, b) for a, b in pairs)
 
     def forward(self, x):
-        for dropout, linear in zip(self.dropout, self.linear, strict=True):
-            x = linear(dropout(torch.relu(x)))
+        for i, linear in enumerate(self.linear):
+            x = linear(self.dropout(torch.relu(x), f"{self.place}.{i}"))
         return x
 
 
@@ -80,7 +67,7 @@ class Concat(nn.Module):
     def __init__(self, spec, dims, classes):
         super().__init__()
         widths = [spec.width] * spec.depth + [classes]
-        self.embeddings = nn.ModuleDict({key_of(s): Embedding(d, spec.embed_dim) for s, d in dims.items()})
+        self.embeddings = embeddings_of(spec, dims)
         self.join = nn.Linear(spec.embed_dim * len(dims), widths[0])
         self.hidden = Hidden(widths, "hidden")
 
@@ -91,27 +78,19 @@ class Concat(nn.Module):
 class Linear(nn.Module):
     def __init__(self, spec, dims, classes):
         super().__init__()
-        self.embeddings = nn.ModuleDict({key_of(s): nn.Module() for s in dims})
-        for stream, dim in dims.items():
-            own = self.embeddings[key_of(stream)]
-            own.linear = nn.Linear(dim, classes, bias=False)
-            own.missing = nn.Parameter(torch.zeros(classes))
+        self.embeddings = nn.ModuleDict({key_of(s): Embedding(spec, s, d, classes, False) for s, d in dims.items()})
         self.bias = nn.Module()
         self.bias.weight = nn.Parameter(torch.zeros(classes))
 
     def forward(self, x, valid):
-        logits = self.bias.weight
-        for stream in x:
-            own = self.embeddings[key_of(stream)]
-            logits = logits + torch.where(valid[stream].unsqueeze(1), own.linear(x[stream]), own.missing)
-        return logits
+        return self.bias.weight + sum(embed(self, x, valid))
 
 
 class Gated(nn.Module):
     def __init__(self, spec, dims, classes):
         super().__init__()
         widths = [spec.width] * spec.depth + [classes]
-        self.embeddings = nn.ModuleDict({key_of(s): Embedding(d, spec.embed_dim) for s, d in dims.items()})
+        self.embeddings = embeddings_of(spec, dims)
         self.context = nn.Linear(spec.embed_dim * len(dims), spec.gate_dim)
         self.gates = nn.ModuleDict({key_of(s): nn.Linear(spec.gate_dim, 1) for s in dims})
         self.join = nn.Linear(spec.embed_dim * len(dims), widths[0])
@@ -128,7 +107,7 @@ class Late(nn.Module):
     def __init__(self, spec, dims, classes):
         super().__init__()
         widths = [spec.width] * spec.depth + [classes]
-        self.embeddings = nn.ModuleDict({key_of(s): Embedding(d, spec.embed_dim) for s, d in dims.items()})
+        self.embeddings = embeddings_of(spec, dims)
         self.heads = nn.ModuleDict({key_of(s): nn.Module() for s in dims})
         for stream in dims:
             own = self.heads[key_of(stream)]
@@ -154,55 +133,34 @@ class Late(nn.Module):
         return torch.stack(rows).log()
 
 
-class Transformer(nn.Module):
-    def __init__(self, spec, tokens, place):
-        super().__init__()
-        dim, self.count = spec.embed_dim, spec.attention_heads
-        self.norm, self.hidden_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.query, self.value, self.mix = (nn.Linear(dim, dim) for _ in range(3))
-        self.key = nn.Linear(dim, dim, bias=False)
-        self.up, self.down = nn.Linear(dim, spec.width), nn.Linear(spec.width, dim)
-        self.mix_dropout = nn.ModuleList(Dropout(f"{place}.mix.{token}") for token in tokens)
-        self.down_dropout = nn.ModuleList(Dropout(f"{place}.down.{token}") for token in tokens)
-
-    def forward(self, tokens):
-        normed = [self.norm(token) for token in tokens]
-        keys = torch.stack([self.key(token) for token in normed], dim=1)
-        values = torch.stack([self.value(token) for token in normed], dim=1)
-        out = []
-        for i, token in enumerate(tokens):
-            query, heard = self.query(normed[i]), []
-            for q, k, v in zip(*(t.chunk(self.count, dim=-1) for t in (query, keys, values)), strict=True):
-                attention = torch.softmax((q.unsqueeze(1) * k).sum(2) / math.sqrt(q.shape[-1]), dim=1)
-                heard.append((attention.unsqueeze(2) * v).sum(1))
-            mixed = token + self.mix_dropout[i](self.mix(torch.cat(heard, dim=1)))
-            hidden = self.down(functional.gelu(self.up(self.hidden_norm(mixed))))
-            out.append(mixed + self.down_dropout[i](hidden))
-        return out
-
-
 class Attention(nn.Module):
     def __init__(self, spec, dims, classes):
         super().__init__()
-        dim, tokens = spec.embed_dim, ["asking", *(f"stream {s}" for s in dims)]
-        self.embeddings = nn.ModuleDict({key_of(s): Embedding(d, dim) for s, d in dims.items()})
+        dim = spec.embed_dim
+        self.embeddings = embeddings_of(spec, dims)
         self.asking, self.names = nn.Module(), nn.ModuleDict({key_of(s): nn.Module() for s in dims})
         for part in (self.asking, *self.names.values()):
             part.weight = nn.Parameter(torch.zeros(dim))
-        self.layers = nn.ModuleList(Transformer(spec, tokens, f"layers.{i}") for i in range(spec.depth))
+        self.layers = nn.ModuleList(
+            Transformer(dim, spec.width, spec.attention_heads, f"layers.{i}") for i in range(spec.depth)
+        )
         self.norm = nn.LayerNorm(dim)
         self.output = nn.Linear(dim, classes)
 
     def forward(self, x, valid):
-        embeddings = embed(self, x, valid)
-        streams = [e + name.weight for e, name in zip(embeddings, self.names.values(), strict=True)]
-        tokens = [self.asking.weight.expand(len(streams[0]), -1), *streams]
+        tokens = {"asking": self.asking.weight.expand(len(next(iter(x.values()))), -1)}
+        for stream, embedding in zip(x, embed(self, x, valid), strict=True):
+            tokens[f"stream {stream}"] = embedding + self.names[key_of(stream)].weight
         for layer in self.layers:
             tokens = layer(tokens)
-        return self.output(self.norm(tokens[0]))
+        return self.output(self.norm(tokens["asking"]))
 
 
 HEADS = {"concat": Concat, "linear": Linear, "gated": Gated, "late": Late, "attention": Attention}
+
+
+def embeddings_of(spec, dims):
+    return nn.ModuleDict({key_of(s): Embedding(spec, s, shape, spec.embed_dim) for s, shape in dims.items()})
 
 
 def embed(head, x, valid):
@@ -215,7 +173,8 @@ def embed(head, x, valid):
 def engine_weights(head, streams):
     """A copy of all weights under the engine's names: `join` and `context` cut into one part a stream."""
     named = {}
-    for name, tensor in head.state_dict().items():
+    for plain_name, tensor in head.state_dict().items():
+        name = engine_name(plain_name)
         layer, _, kind = name.rpartition(".")
         if kind == "num_batches_tracked":
             continue
@@ -227,6 +186,13 @@ def engine_weights(head, streams):
             parts = tensor.chunk(len(streams), dim=1)
             named |= {f"{layer}.{key_of(s)}.weight": part.clone() for s, part in zip(streams, parts, strict=True)}
     return named
+
+
+def engine_name(name):
+    """The engine calls the two layers of an LSTM or GRU `input` and `state`."""
+    path, _, kind = name.rpartition(".")
+    parts = re.fullmatch("(weight|bias)_(ih|hh)_l0", kind)
+    return f"{path}.{ {'ih': 'input', 'hh': 'state'}[parts[2]] }.{parts[1]}" if parts else name
 
 
 @torch.no_grad()
@@ -243,13 +209,28 @@ def begin(head, streams, seed):
             parts = [numbers(f"{path}.{key_of(s)}.weight", (out, inputs // len(streams)), inputs) for s in streams]
             layer.weight.copy_(torch.cat(parts, dim=1))
             layer.bias.copy_(numbers(f"{path}.bias.weight", (out,), inputs))
-        elif isinstance(layer, nn.Linear):
-            for name, tensor in layer.named_parameters(prefix=path):
-                tensor.copy_(numbers(name, tensor.shape, layer.in_features))
-        elif path in ("bias", "asking") or path.startswith("names."):
-            inputs = sum(own.linear.in_features for own in head.embeddings.values()) if path == "bias" else None
-            if hasattr(layer, "weight"):
-                layer.weight.copy_(numbers(f"{path}.weight", layer.weight.shape, inputs or len(layer.weight)))
+            continue
+        inputs = inputs_of(head, path, layer)
+        if inputs is not None:
+            for name, tensor in layer.named_parameters(prefix=path, recurse=False):
+                tensor.copy_(numbers(engine_name(name), tensor.shape, inputs))
+
+
+def inputs_of(head, path, layer):
+    """The number of inputs by which a layer starts, None for one that starts with ones or zeros."""
+    parent, _, name = path.rpartition(".")
+    match layer:
+        case nn.Linear():
+            return layer.in_features
+        case nn.Conv2d():
+            return layer.in_channels * layer.kernel_size[0] ** 2
+        case nn.LSTM() | nn.GRU():
+            return layer.hidden_size
+    if path == "bias":
+        return sum(embedding.dim for embedding in head.embeddings.values())
+    if name == "positions":
+        return head.get_submodule(parent).dim
+    return len(layer.weight) if name == "asking" or parent == "names" else None
 
 
 # --------------------------------------------------------------------------------------------------------- the loop
@@ -280,11 +261,16 @@ def train_alone(table, folds, member, dtype=torch.float64):
     x, valid = {}, {}
     for stream in member.streams:
         scaling = fold.scaling[stream]
-        center, scale, limit = (torch.from_numpy(p).to(dtype) for p in (scaling.center, scaling.scale, scaling.limit))
+        shape = table.features[stream].shape[1:]
+        each = (-1, 1, 1) if len(shape) >= 3 else (-1,)  # of a channel, or of a feature
+        center, scale, limit = (
+            torch.from_numpy(part).to(dtype).view(each) for part in (scaling.center, scaling.scale, scaling.limit)
+        )
         valid[stream] = table.valid[stream] & scaling.fitted
         x[stream] = ((table.features[stream].to(dtype) - center) / scale).clamp(-limit, limit)
-        x[stream][~valid[stream]] = 0
-    dims = {stream: table.features[stream].shape[1] for stream in member.streams}
+        if stream in table.steps:
+            x[stream][~table.steps[stream]] = torch.nan
+    dims = {stream: tuple(table.features[stream].shape[1:]) for stream in member.streams}
     head = HEADS[member.head.kind](member.head, dims, table.classes)
     begin(head, member.streams, train.seed)
     head.to(dtype)
@@ -336,7 +322,7 @@ def train_alone(table, folds, member, dtype=torch.float64):
         with torch.no_grad():
             for stream in x:  # where no training row lacks a stream, the mean embedding stands for it in other rows
                 embedding = head.embeddings[key_of(stream)]
-                if hasattr(embedding, "norm") and valid[stream][fold.train].all():
+                if embedding.norm is not None and valid[stream][fold.train].all():
                     embedding.missing.copy_(embedding.norm.bias)
             logits = head({s: x[s][fold.val] for s in x}, {s: valid[s][fold.val] for s in x})
         probs = torch.softmax(logits, dim=1).numpy()

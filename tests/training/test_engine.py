@@ -88,21 +88,21 @@ def make_members(head, balancing="off", **changes):
     ]
 
 
-def assert_same_run(result, expected):
+def assert_same_run(result, expected, rtol=1e-9, atol=1e-12):
     """1e-9 relative, parameter by parameter, and every number of every epoch."""
     weights, history, best_epoch, last_epoch, ended = expected
     assert (result.best_epoch, result.last_epoch, result.ended) == (best_epoch, last_epoch, ended)
     assert result.weights.keys() == weights.keys()
     for name, tensor in weights.items():
-        np.testing.assert_allclose(result.weights[name], tensor.numpy(), rtol=1e-9, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(result.weights[name], tensor.numpy(), rtol=rtol, atol=atol, err_msg=name)
     assert len(result.history) == len(history)
     for ours, theirs in zip(result.history, history, strict=True):
-        assert ours == approximately(theirs)
+        assert ours == approximately(theirs, rtol)
 
 
-def approximately(entry):
+def approximately(entry, rtol):
     return {
-        key: approximately(value) if isinstance(value, dict) else pytest.approx(value, rel=1e-9, abs=1e-12)
+        key: approximately(value, rtol) if isinstance(value, dict) else pytest.approx(value, rel=rtol, abs=1e-12)
         for key, value in entry.items()
     }
 

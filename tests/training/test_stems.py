@@ -1,0 +1,108 @@
+"""Every head on sequences and maps: each member of a group equals its own run in the oracle."""
+
+from __future__ import annotations
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from test_engine import EXACT, assert_same_run
+
+from emofuse.features import Scaling, feature_rows, vector_rows
+from emofuse.specs import (
+    AttentionHeadSpec,
+    ConcatHeadSpec,
+    GatedHeadSpec,
+    LateHeadSpec,
+    LinearHeadSpec,
+    TrainSpec,
+)
+from emofuse.training.engine import train_group
+from emofuse.training.members import FeatureTable, Fold, Member
+
+STEPS, ROWS, CLASSES = 4, 40, 3
+SHAPES = {"voice": (STEPS, 3), "face": (2, 5, 4), "film": (STEPS, 2, 4, 4), "text": (5,)}
+STEMS = [
+    ("mean", "mean"),
+    ("max", "attention"),
+    ("mean_std", "patches"),
+    ("attention", "cnn"),
+    ("lstm", "patches"),
+    ("gru", "attention"),
+    ("transformer", "cnn"),
+]
+ROUNDING = {"rtol": 1e-6, "atol": 1e-7}
+"""A bias before a softmax or a batch norm has a gradient of rounding errors alone, which Adam divides by 1e-8."""
+SIZES = {"stem_width": 8, "patch_kernels": (1, 3)}
+HEADS = {
+    "concat": (ConcatHeadSpec, {"embed_dim": 5, "depth": 1, "width": 6}),
+    "linear": (LinearHeadSpec, {}),
+    "gated": (GatedHeadSpec, {"embed_dim": 5, "gate_dim": 3, "depth": 1, "width": 6}),
+    "late": (LateHeadSpec, {"embed_dim": 5, "depth": 1, "width": 6}),
+    "attention": (AttentionHeadSpec, {"embed_dim": 6, "attention_heads": 2, "width": 8}),
+}
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Rows lack streams, sequences lack steps; one row has no step at all. What is not there is NaN."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, CLASSES, ROWS)
+    features, valid, steps = {}, {}, {}
+    for stream, shape in SHAPES.items():
+        x = 1 + 2 * rng.normal(size=(ROWS, *shape)) + rng.normal(size=(CLASSES, *shape))[labels]
+        features[stream] = torch.from_numpy(x.astype(np.float32))
+        valid[stream] = torch.from_numpy(rng.random(ROWS) >= 0.2)
+        if len(shape) in {2, 4}:
+            steps[stream] = torch.from_numpy(rng.random((ROWS, STEPS)) >= 0.3)
+            steps[stream][0], valid[stream][0] = False, True
+            features[stream][~steps[stream]] = torch.nan
+        features[stream][~valid[stream]] = torch.nan
+    return FeatureTable(features, valid, torch.from_numpy(labels), CLASSES, steps=steps)
+
+
+@pytest.fixture(scope="module")
+def folds(table):
+    part = np.random.default_rng(1).integers(0, 2, ROWS)
+    made = []
+    for fold in range(2):
+        train = np.flatnonzero(part != fold)
+        scaling = {}
+        for stream, x in table.features.items():
+            steps = table.steps[stream].numpy() if stream in table.steps else None
+            rows = vector_rows(train[table.valid[stream][train].numpy()], tuple(x.shape[1:]), steps)
+            scaling[stream] = Scaling.fit(feature_rows(x.numpy()), rows)
+        made.append(Fold(train, np.flatnonzero(part == fold), scaling))
+    return made
+
+
+def members_of(head, balancing):
+    """Members with other streams, folds, seeds and dropout."""
+
+    def member(streams, fold, dropout, seed):
+        own = head.model_copy(update={"dropout": dropout}) if "dropout" in type(head).model_fields else head
+        train = TrainSpec(
+            epochs=2, batch_size=12, seed=seed, learning_rate=1e-2, select="loss", gradient_balancing=balancing
+        )
+        return Member(streams, own, train, fold)
+
+    return [
+        member(("voice", "face", "film", "text"), 0, 0.3, 0),
+        member(("film",), 1, 0.0, 1),
+        member(("text", "voice"), 1, 0.2, 0),
+        member(("face", "text"), 0, 0.0, 2),
+    ]
+
+
+@pytest.mark.parametrize(("temporal", "spatial"), STEMS)
+@pytest.mark.parametrize("kind", HEADS)
+def test_every_member_with_stems_equals_its_own_plain_run_alone_and_in_a_group(table, folds, kind, temporal, spatial):
+    make, sizes = HEADS[kind]
+    head = make(temporal=temporal, spatial=spatial, **SIZES, **sizes)
+    members = members_of(head, "on" if kind in {"concat", "attention"} else "off")
+    together = train_group(table, folds, members, EXACT)
+    assert any(".stem." in name for name in together[0].weights) == ((temporal, spatial) != STEMS[0])
+    for member, result in zip(members, together, strict=True):
+        expected = oracle.train_alone(table, folds, member)
+        assert_same_run(result, expected, **ROUNDING)
+        assert_same_run(train_group(table, folds, [member], EXACT)[0], expected, **ROUNDING)

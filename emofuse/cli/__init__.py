@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import emofuse
-from emofuse.cli import cache, dataset, doctor, predict, profile, report, results, run, sweep, train, weights
+from emofuse.cli import cache, dataset, doctor, predict, probe, profile, report, results, run, sweep, train, weights
 from emofuse.cli.terminal import make_output_safe
 from emofuse.errors import EmofuseError
 
@@ -26,6 +26,7 @@ app.command("run")(run.run)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(weights.app, name="weights")
 app.add_typer(cache.app, name="cache")
+app.command("probe")(probe.probe)
 app.command("train")(train.train)
 app.command("sweep")(sweep.sweep)
 app.command("results")(results.results)

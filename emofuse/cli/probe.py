@@ -1,0 +1,122 @@
+"""`emofuse probe`: a first look at what the streams of a cache are worth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from emofuse.cli.options import CachePath, Plugins, load_given_plugins, parse_names
+from emofuse.cli.progress import show_progress
+
+if TYPE_CHECKING:
+    from emofuse.probe import Probe, ProbedModel
+    from emofuse.statistics.bootstrap import Interval
+
+
+def probe(
+    cache: CachePath,
+    streams: Annotated[
+        str, typer.Option(help="Streams to look at, with commas: lbp,resnet50.", show_default="all of the cache")
+    ] = "",
+    split: Annotated[
+        Literal["official", "stratified", "holdout"],
+        typer.Option(help="The split whose test rows stay unread: as for `emofuse train`."),
+    ] = "official",
+    split_seed: Annotated[int | None, typer.Option(help="Of --split stratified or holdout.", show_default="0")] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Number of folds.", show_default="5, or 3 beyond 3,000 rows")
+    ] = None,
+    landmarks: Annotated[
+        int, typer.Option(min=2, help="Training rows that kernels are computed to: more are slower and finer.")
+    ] = 512,
+    top: Annotated[int, typer.Option(min=0, help="Models to print, the best first; 0 prints all.")] = 12,
+    out: Annotated[Path | None, typer.Option(help="Write all models to this JSON file.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Score every subset of the streams of a cache within seconds to minutes, without training a network.
+
+    Each subset is scored by kernel ridge regression, in cross-validation over the training and validation rows. The
+    test rows are not read. The last lines say which streams and which head to try next.
+    """
+    if split_seed is not None and split == "official":
+        raise typer.BadParameter(
+            "only a split that is drawn has a seed: add --split stratified or --split holdout",
+            param_hint="--split-seed",
+        )
+    load_given_plugins(plugin)
+
+    from emofuse.specs import RunSpec, parse_spec
+
+    asked = {"kind": split} | ({} if split_seed is None else {"seed": split_seed})
+    names = parse_names(streams)
+    spec = parse_spec(RunSpec, {"name": "probe", "features": {"streams": names or ["-"]}, "split": asked}, "probe")
+
+    from emofuse.cache.reader import open_cache
+    from emofuse.probe import ProbeOptions, probe_cache
+
+    options = ProbeOptions(streams=tuple(names), folds=folds, landmarks=landmarks)
+    with show_progress():
+        found = probe_cache(open_cache(cache), spec.split, options)
+    if out is not None:
+        out.write_text(json.dumps(found.as_json(), indent=2) + "\n", encoding="utf-8")
+    typer.echo(_text(found, top or len(found.models)))
+
+
+def _text(found: Probe, top: int) -> str:
+    shown = found.models[:top]
+    lines = [
+        (
+            f"{found.rows:,} training and validation rows of {len(found.classes)} labels, each answered by a model of "
+            f"the other {found.folds - 1} of {found.folds} folds. Test rows were not read."
+        ),
+        "",
+        *_table(shown),
+        "",
+        "Intervals hold 95 % of bootstrap resamples of the rows. Behind: accuracy of the first line less this one's.",
+        f"The most frequent label alone has an accuracy of {found.majority:.3f}.",
+    ]
+    if len(shown) < len(found.models):
+        lines.append(f"{len(found.models) - len(shown)} more models: --top 0")
+    if found.pooled:
+        lines.append(f"Sequences and maps count as their mean here: {', '.join(found.pooled)}.")
+    return "\n".join([*lines, "", *_suggestion(found)])
+
+
+def _table(models: tuple[ProbedModel, ...]) -> list[str]:
+    rows = [("streams", "model", "accuracy", "macro F1", "loss", "behind")]
+    rows += [
+        (
+            " + ".join(model.streams),
+            model.model,
+            f"{model.accuracy:.3f} {_interval(model.accuracy_interval)}",
+            f"{model.macro_f1:.3f} {_interval(model.macro_f1_interval)}",
+            f"{model.loss:.3f}",
+            "" if model is models[0] else f"{model.behind_best:.3f} {_interval(model.behind_best_interval)}",
+        )
+        for model in models
+    ]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _interval(interval: Interval) -> str:
+    return f"[{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def _suggestion(found: Probe) -> list[str]:
+    """Say which subset and head to try next, as lines of a pipeline file."""
+    model, best = found.suggestion, found.models[0]
+    names = ", ".join(model.streams)
+    if model is best:
+        why = f"Try {' + '.join(model.streams)} next: no smaller subset is as accurate."
+    else:
+        why = (
+            f"Try {' + '.join(model.streams)} next: the smallest subset whose distance to the best may be chance "
+            f"({model.behind_best:.3f} {_interval(model.behind_best_interval)})."
+        )
+    heads = ["kernel_ridge", "late"] if len(model.streams) > 1 else ["kernel_ridge", "concat"]
+    name, streams = " + ".join(model.streams), f"features: {{streams: [{names}]}}"
+    return [why, "", "runs:", *(f"  - {{name: {name} ({head}), {streams}, head: {{kind: {head}}}}}" for head in heads)]

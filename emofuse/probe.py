@@ -1,0 +1,317 @@
+"""A first look at a cache: what each stream, and each subset of streams, says about the labels.
+
+    training and validation rows -> folds -> a kernel of each stream -> for each subset their mean, solved -> answers
+
+A subset is judged by two models that need no training loop. *Kernel fusion* is kernel ridge regression on the mean of
+the streams' RBF kernels, with the penalty of the best exact leave-one-out fit (`emofuse.solvers`). *Averaged answers*
+are the mean of the probabilities that kernel ridge regression gives on each stream alone. Every row is answered once,
+by a model of the folds that it is not in. Test rows are never read.
+
+Kernels are approximated by a few hundred training rows (Nystroem; Williams & Seeger, NIPS 2000), so that all 63 subsets
+of six streams take seconds to minutes on a CPU. A head of a run uses more of them and is usually somewhat better.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from emofuse.errors import TrainingError, did_you_mean
+from emofuse.metrics.confusion import accuracy, class_scores, over_classes_that_occur
+from emofuse.metrics.probability_metrics import log_loss
+from emofuse.progress import step
+from emofuse.solvers.kernels import Kernel, StreamRows, stream_kernel, weighted_sum
+from emofuse.solvers.ridge import Spectrum, nystroem_map, penalty_grid
+from emofuse.solvers.temperature import fit_temperature
+from emofuse.specs import FeaturesSpec, FoldSpec, OfficialSplit, RunSpec, SplitSpec
+from emofuse.statistics.bootstrap import Interval, bootstrap_interval
+from emofuse.statistics.resampling import Answers, Resampled, Resampling, resample_metrics
+from emofuse.training.data import TrainingData
+from emofuse.training.members import FeatureTable, Fold
+
+if TYPE_CHECKING:
+    from emofuse.cache.reader import Cache
+
+KERNEL_FUSION, AVERAGED = "kernel fusion", "averaged answers"
+ALL_SUBSETS_OF = 6
+"""All subsets are tried of at most this many streams; of more, one or two streams, all, and all but one."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """How a probe is done.
+
+    Attributes:
+        streams: the names of the streams to look at; empty for all streams of the cache.
+        folds: the number of folds; None for 5, or 3 beyond 3,000 rows.
+        seed: the seed of the folds.
+        landmarks: the number of training rows that kernels are computed to.
+        penalties: the number of penalties that are tried for each subset and fold.
+        resamples: the number of bootstrap resamples of the intervals.
+    """
+
+    streams: tuple[str, ...] = ()
+    folds: int | None = None
+    seed: int = 0
+    landmarks: int = 512
+    penalties: int = 13
+    resamples: int = 1000
+
+
+@dataclass(frozen=True)
+class ProbedModel:
+    """What one model on one subset of streams scores on rows that it has not seen.
+
+    Attributes:
+        streams: the subset.
+        model: `kernel fusion` or `averaged answers`; a single stream has the first alone.
+        accuracy: the share of rows answered right.
+        accuracy_interval: its 95 % percentile bootstrap interval over rows.
+        macro_f1: the mean F1 of the classes that occur.
+        macro_f1_interval: its interval, as of the accuracy.
+        loss: the mean cross-entropy in nats.
+        behind_best: the accuracy of the best model less that of this one, with its paired bootstrap interval.
+        behind_best_interval: see `behind_best`.
+    """
+
+    streams: tuple[str, ...]
+    model: str
+    accuracy: float
+    accuracy_interval: Interval
+    macro_f1: float
+    macro_f1_interval: Interval
+    loss: float
+    behind_best: float
+    behind_best_interval: Interval
+
+    @property
+    def is_as_good_as_best(self) -> bool:
+        """Whether its distance to the best model may be chance: the interval of the difference reaches 0."""
+        return self.behind_best_interval.low <= 0
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The result of a probe.
+
+    Attributes:
+        models: every model, the most accurate first.
+        rows: the number of rows that were answered.
+        classes: the label names.
+        folds: the number of folds.
+        majority: the share of the most frequent label, which an answer without features would score.
+        pooled: the streams that are sequences or maps, which were averaged over time or place first.
+        seconds: the time that all of it took.
+    """
+
+    models: tuple[ProbedModel, ...]
+    rows: int
+    classes: tuple[str, ...]
+    folds: int
+    majority: float
+    pooled: tuple[str, ...]
+    seconds: float
+
+    @property
+    def suggestion(self) -> ProbedModel:
+        """The model with the fewest streams among those that cannot be told from the best."""
+        equals = [model for model in self.models if model.is_as_good_as_best]
+        return min(equals, key=lambda model: (len(model.streams), -model.accuracy))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result as plain JSON."""
+        suggestion = self.suggestion
+        return asdict(self) | {"suggestion": {"streams": list(suggestion.streams), "model": suggestion.model}}
+
+
+def probe_cache(cache: Cache, split: SplitSpec | None = None, options: ProbeOptions | None = None) -> Probe:
+    """Score every subset of the streams of a cache on the training and validation rows of a split.
+
+    Args:
+        cache: the cache, with all blocks of the streams that are looked at.
+        split: the split whose test rows stay unread; by default the dataset's own.
+        options: how it is done.
+
+    Raises:
+        SpecError: a stream that is not in the cache.
+        IncompleteCacheError: a stream with blocks that have not been computed yet.
+        TrainingError: no rows to learn from, or features that do not fit the memory.
+    """
+    options = options or ProbeOptions()
+    started = time.perf_counter()
+    names = _streams(cache, options.streams)
+    split = split or OfficialSplit()
+    data = TrainingData.of(cache, split)
+    spec = RunSpec(name="probe", features=FeaturesSpec(streams=names), split=split)
+    count = options.folds or (5 if len(_rows(data, spec)) <= 3000 else 3)
+    specs = [
+        spec.model_copy(update={"fold": FoldSpec(count=count, index=index, seed=options.seed)})
+        for index in range(count)
+    ]
+    if data.window(specs[0]) is not None:
+        raise TrainingError(
+            f"the features of {', '.join(names)} do not fit the memory, and a probe needs them there. Name fewer "
+            "streams: --streams"
+        )
+    table, folds = data.table(specs), data.scaled_folds(specs)
+    subsets = list(_subsets([variant.name for variant in data.features.of(spec.features)]))
+    plain = {variant.name: variant.stream for variant in data.features.of(spec.features)}
+    answers = _answers(table, folds, subsets, options)
+    rows = np.concatenate([fold.val for fold in folds])
+    labels = data.labels[rows]
+    models = _scored(answers, labels, len(data.classes), options, plain)
+    pooled = tuple(plain[name] for name, shape in table.dims.items() if len(shape) > 1)
+    majority = float(np.bincount(labels).max() / len(labels))
+    seconds = time.perf_counter() - started
+    return Probe(models, len(rows), tuple(data.classes), count, majority, pooled, seconds)
+
+
+def _streams(cache: Cache, asked: Sequence[str]) -> tuple[str, ...]:
+    unknown = [name for name in asked if name not in cache.streams]
+    if unknown:
+        hint = did_you_mean(unknown[0], cache.streams)
+        raise TrainingError(f"{cache.path} has no stream {unknown[0]!r}{hint} (there are: {', '.join(cache.streams)})")
+    return tuple(asked) or tuple(cache.streams)
+
+
+def _rows(data: TrainingData, spec: RunSpec) -> npt.NDArray[np.int64]:
+    (fold,) = data.folds(spec)
+    return np.concatenate([fold.train, fold.val])
+
+
+def _subsets(streams: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield the subsets of the streams, single streams first."""
+    count = len(streams)
+    sizes = range(1, count + 1) if count <= ALL_SUBSETS_OF else sorted({1, 2, count - 1, count})
+    for size in sizes:
+        yield from combinations(streams, size)
+
+
+def _answers(
+    table: FeatureTable, folds: Sequence[Fold], subsets: Sequence[tuple[str, ...]], options: ProbeOptions
+) -> dict[tuple[tuple[str, ...], str], Floats]:
+    """Return (subset, model) -> probabilities (n, C) of the rows of all folds, one fold after another."""
+    parts: dict[tuple[tuple[str, ...], str], list[Floats]] = {}
+    total = len(folds) * len(subsets)
+    with step("solving", total, "models") as advance:
+        for number, fold in enumerate(folds):
+            kernels = _FoldKernels(table, fold, options)
+            alone: dict[str, Floats] = {}
+            for place, subset in enumerate(subsets):
+                probs = kernels.solve(subset)
+                parts.setdefault((subset, KERNEL_FUSION), []).append(probs)
+                if len(subset) == 1:
+                    alone[subset[0]] = probs
+                else:
+                    mean = np.mean([alone[name] for name in subset], axis=0)
+                    parts.setdefault((subset, AVERAGED), []).append(mean)
+                advance(number * len(subsets) + place + 1, total)
+    return {key: np.concatenate(of_folds) for key, of_folds in parts.items()}
+
+
+class _FoldKernels:
+    """The kernels of one fold, each stream's computed once for all subsets.
+
+    Args:
+        table: the rows.
+        fold: the rows that are learned from and those that are answered.
+        options: how many landmarks and penalties.
+    """
+
+    def __init__(self, table: FeatureTable, fold: Fold, options: ProbeOptions) -> None:
+        self._penalties = options.penalties
+        labels = table.labels[torch.from_numpy(fold.train)]
+        self._targets = torch.nn.functional.one_hot(labels, table.classes).to(torch.float64)
+        landmarks = min(len(fold.train), options.landmarks)
+        self._landmarks = torch.linspace(0, len(fold.train) - 1, landmarks, dtype=torch.float64).round().long()
+        self._train: dict[str, Tensor] = {}
+        self._val: dict[str, Tensor] = {}
+        for name in table.dims:
+            train, val = (_stream_rows(table, fold, name, rows) for rows in (fold.train, fold.val))
+            kernel = Kernel.fit("rbf", train.features[train.valid])
+            supports = train.pick(self._landmarks)
+            self._train[name] = stream_kernel(kernel, train, supports)
+            self._val[name] = stream_kernel(kernel, val, supports)
+
+    def solve(self, streams: Sequence[str]) -> Floats:
+        """Return the probabilities (v, C) of the rows to be answered, from the mean kernel of these streams."""
+        train, val = (weighted_sum(kernels, streams) for kernels in (self._train, self._val))
+        to_features = nystroem_map(train[self._landmarks])
+        spectrum = Spectrum.from_features(train @ to_features)
+        best_loss, best_factor, best_penalty = float("inf"), 1.0, 1.0
+        for penalty in penalty_grid(spectrum, self._penalties):
+            left_out = spectrum.leave_one_out(self._targets, penalty)
+            factor = fit_temperature(left_out, self._targets)
+            loss = float(-(self._targets * torch.log_softmax(factor * left_out, dim=1)).sum())
+            if loss < best_loss:
+                best_loss, best_factor, best_penalty = loss, factor, penalty
+        coefficients, bias = spectrum.coefficients(self._targets, best_penalty)
+        scores = val @ (to_features @ coefficients) + bias
+        probs: Floats = torch.softmax(best_factor * scores, dim=1).numpy()
+        return probs
+
+
+def _stream_rows(table: FeatureTable, fold: Fold, name: str, rows: npt.NDArray[np.int64]) -> StreamRows:
+    """Return a stream's rows standardised, float64 (n, D); sequences and maps as their mean over time and place."""
+    if not isinstance(table.features, Mapping):
+        raise TypeError("features must be in memory")
+    scaling = fold.scaling[name]
+    present = table.valid[name].numpy()[rows] & scaling.fitted
+    steps = table.steps[name].numpy()[rows] if name in table.steps else None
+    scaled = scaling.apply(table.features[name][torch.from_numpy(rows)].numpy(), present, steps).astype(np.float64)
+    if scaled.ndim > 3:
+        scaled = scaled.mean(axis=(-2, -1))
+    if steps is not None:
+        scaled = scaled.sum(axis=1) / np.maximum(steps.sum(axis=1), 1)[:, None]
+    return StreamRows(torch.from_numpy(np.ascontiguousarray(scaled)), torch.from_numpy(present))
+
+
+def _scored(
+    answers: Mapping[tuple[tuple[str, ...], str], Floats],
+    labels: npt.NDArray[np.int64],
+    classes: int,
+    options: ProbeOptions,
+    plain: Mapping[str, str],
+) -> tuple[ProbedModel, ...]:
+    """Score all models on the same resamples of the rows, and sort them by accuracy."""
+    unit = np.arange(len(labels), dtype=np.int64)
+    resampled = resample_metrics(
+        [Answers(unit, labels, probs.argmax(axis=1)) for probs in answers.values()],
+        [accuracy, lambda counts: over_classes_that_occur(class_scores(counts)["f1"], counts)],
+        units=len(labels),
+        classes=classes,
+        resampling=Resampling(options.resamples, options.seed),
+    )
+    losses = [log_loss(labels, probs) for probs in answers.values()]
+    order = sorted(range(len(losses)), key=lambda place: (-resampled.observed[place, 0], losses[place]))
+    models = []
+    for place in order:
+        (streams, model), behind = list(answers)[place], _behind(resampled, order[0], place)
+        models.append(
+            ProbedModel(
+                streams=tuple(plain[name] for name in streams),
+                model=model,
+                accuracy=float(resampled.observed[place, 0]),
+                accuracy_interval=bootstrap_interval(resampled.drawn[:, place, 0]),
+                macro_f1=float(resampled.observed[place, 1]),
+                macro_f1_interval=bootstrap_interval(resampled.drawn[:, place, 1]),
+                loss=losses[place],
+                behind_best=float(resampled.observed[order[0], 0] - resampled.observed[place, 0]),
+                behind_best_interval=behind,
+            )
+        )
+    return tuple(models)
+
+
+def _behind(resampled: Resampled, best: int, place: int) -> Interval:
+    return bootstrap_interval(resampled.drawn[:, best, 0] - resampled.drawn[:, place, 0])

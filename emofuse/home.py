@@ -1,4 +1,4 @@
-"""Folders of the user that things are kept in, also where there is no user: in containers there often is none."""
+"""The folders in which emofuse keeps files of the user, also in containers, where there often is no user."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from pathlib import Path
 
 
 class NoHomeError(OSError):
-    """There is no home folder, and no variable says what to use instead."""
+    """There is no home folder, and no environment variable names another folder."""
 
 
-def user_folder(own: str, xdg: str, below_home: str, name: str = "") -> Path:
-    """The folder that a variable names, else one of emofuse's in a folder that XDG knows.
+def user_folder(variable: str, xdg: str, below_home: str, name: str = "") -> Path:
+    """Return the folder that an environment variable names, or else a folder of emofuse in one of the XDG folders.
 
     Args:
-        own: variable that names the folder itself.
-        xdg: variable that names the folder above `emofuse`.
-        below_home: what that is if it is not set.
-        name: of the folder below `emofuse`.
+        variable: the variable that names the folder itself.
+        xdg: the variable that names the folder above `emofuse`.
+        below_home: the folder above `emofuse` where `xdg` is not set, relative to the home folder.
+        name: the name of the folder below `emofuse`.
 
     Raises:
-        NoHomeError: neither variable is set, or with a `~`, and there is no home folder.
+        NoHomeError: there is no home folder, and neither variable is set or one begins with `~`.
     """
-    chosen, above = os.environ.get(own), os.environ.get(xdg)
+    chosen, above = os.environ.get(variable), os.environ.get(xdg)
     try:
         if chosen:
             return Path(chosen).expanduser()
         return (Path(above) if above else Path.home() / below_home) / "emofuse" / name
-    except RuntimeError:  # no HOME, and no entry for this user
-        raise NoHomeError(f"this user has no home folder; set {own} (or {xdg}) to a folder of your own") from None
+    except RuntimeError:  # HOME is not set, and the system does not know this user
+        raise NoHomeError(f"this user has no home folder; set {variable} (or {xdg}) to a folder") from None
 
 
 def without_tilde(path: Path) -> Path:
-    """A path with the home folder in place of a `~`.
+    """Return a path with the home folder in place of a leading `~`.
 
     Raises:
-        NoHomeError: there is none.
+        NoHomeError: there is no home folder.
     """
     try:
         return path.expanduser()

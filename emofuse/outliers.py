@@ -1,10 +1,9 @@
-"""Values that no measurement of a column can have meant: found before they decide how the column is scaled.
+"""Outliers of a column of features: values that must not decide how the column is scaled.
 
 One value of 3e38 among 840 rows makes the deviation of its column so large that all other values become zeros. The rule
-asks for no knowledge of what a column holds: values are outliers if they are few and far away, which are at most one in
-a hundred of the training values of their column (one at least), and more than `FAR` times as far from its median as
-every other value. A rare but real value next to zeros has nothing that it is far from: outliers are at most one in ten
-of the values that differ from the median.
+needs no knowledge of what a column holds. Outliers are few: at most one in a hundred of the training values of their
+column (at least one). They are far away: more than `FAR` times as far from the median as every other value. And they
+are at most one in ten of the values that differ from the median, so that a rare but real value among zeros is none.
 """
 
 from __future__ import annotations
@@ -16,39 +15,42 @@ import numpy.typing as npt
 
 FAR = 1000.0
 _ONE_IN = 100  # training values
-_ONE_OF_DIFFERING = 10
-_SAFETY = 0.9  # of what outliers make of a column's largest distance, for what the other values add to the deviation
+_ONE_IN_DIFFERING = 10  # values that differ from the median
+_SAFETY = 0.9  # share of the largest distance; the values that are no outliers add to the deviation, too
 
 Floats = npt.NDArray[np.float64]
 
 
 def may_have_outliers(count: int, distance: Floats, spread: Floats) -> npt.NDArray[np.bool_]:
-    """Which columns are worth a closer look, by what is known of them after two passes.
+    """Return which columns may have outliers, from the statistics of two passes over the values.
 
     Where k of n values lie at M and all others close together, the deviation is M sqrt(k (n - k)) / n, and the largest
     distance from the mean sqrt((n - k) / k) deviations.
 
     Args:
-        count: n.
-        distance: (D,) largest distance of a value from the mean.
-        spread: (D,) population deviation.
+        count: the number of values n.
+        distance: the largest distance of a value from the mean, float64 (D,).
+        spread: the population deviation, float64 (D,).
+
+    Returns:
+        bool (D,); `ordinary_values` decides for the columns that are True.
     """
     most = _most(count)
-    if count <= _ONE_OF_DIFFERING:
+    if count <= _ONE_IN_DIFFERING:
         return np.zeros(len(spread), dtype=np.bool_)
     with np.errstate(invalid="ignore", over="ignore"):
-        found: npt.NDArray[np.bool_] = distance > _SAFETY * np.sqrt((count - most) / most) * spread
-    return found
+        may_have: npt.NDArray[np.bool_] = distance > _SAFETY * np.sqrt((count - most) / most) * spread
+    return may_have
 
 
 def ordinary_values(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_] | None:
-    """(n,) bool: the values of a column that are no outliers, or None if there are none.
+    """Return which values of a column are no outliers, bool (n,), or None if the column has no outliers.
 
     Args:
-        values: (n,) finite.
+        values: the values of one column, finite, (n,).
     """
     count, most = len(values), _most(len(values))
-    if count <= _ONE_OF_DIFFERING:
+    if count <= _ONE_IN_DIFFERING:
         return None
     wide = values.astype(np.float64)
     distance = np.abs(wide - np.median(wide))
@@ -58,7 +60,7 @@ def ordinary_values(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.boo
         return None
     ordinary = distance <= top[gaps[0]]
     outliers = count - int(ordinary.sum())
-    return ordinary if outliers * _ONE_OF_DIFFERING <= np.count_nonzero(distance) else None
+    return ordinary if outliers * _ONE_IN_DIFFERING <= np.count_nonzero(distance) else None
 
 
 def _most(count: int) -> int:

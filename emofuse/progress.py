@@ -1,8 +1,8 @@
-"""How far long work is: told here by whoever does it, shown by whoever follows.
+"""The progress of long work, from the code that does it to whoever shows it.
 
-What takes long calls `tell` with the state of its work, or is a `step`. Both do nothing without a follower, which
-`followed` names for all calls inside it. Threads that these start have none: a follower is called by the thread that
-drives the work.
+Long work calls `report_progress` with its state, or runs inside a `step`. Both do nothing without a follower, which
+`followed` sets for all calls inside it. A thread that is started there has no follower: only the thread that drives the
+work calls it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 Advance = Callable[[int, int | None], None]
-"""Is given what is done of a step, and how much there is in all, None if that is not known."""
+"""Takes how many parts of a step are done, and how many there are in all (None if that is unknown)."""
 
 
 @dataclass(frozen=True)
 class BuildState:
-    """How far a build is.
+    """The progress of a build.
 
     Attributes:
-        rows: computed by this build so far.
-        total: rows that this build has to compute.
-        seconds: since extraction started.
-        counts: stream -> status name in lower case -> rows computed by this build; statuses of no row are left out.
+        rows: the rows that this build has computed so far.
+        total: the rows that this build has to compute.
+        seconds: the seconds since extraction started.
+        counts: stream -> status name in lower case -> rows that this build has computed; statuses without a row are
+            left out.
     """
 
     rows: int
@@ -36,34 +37,34 @@ class BuildState:
 
     @property
     def images_per_s(self) -> float:
-        """Mean speed of this build, 0 before the first block."""
+        """The mean speed of this build; 0 before the first block."""
         return self.rows / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimated from the mean speed, None before the first block."""
+        """The seconds that remain at the mean speed; None before the first block."""
         return (self.total - self.rows) / self.images_per_s if self.rows else None
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """How far the training of runs is, those of a search or those that were asked for.
+    """The progress of training runs, those of a search or those that a user listed.
 
     Attributes:
-        runs: that are done, whoever trained them.
-        total: runs in all, at most; None if that is not known.
-        what: is done, `training` or `searching`.
-        epoch: that the runs in training have finished, 0 before the first.
-        epochs: of the runs in training, at most; 0 if none is known to be in training.
-        losses: mean training and validation loss of the runs in training; None before their first epoch.
-        heads: trained by this call so far.
-        rows: that those heads, and the ones in training, have learned from, counted each epoch anew.
-        work: share of this call's work that is done, 0 to 1, by the estimates of its plans; batches that a search has
-            yet to decide on are taken to be like those before them.
-        seconds: since training began.
+        runs: the runs that are done, by this process or another one.
+        total: the runs in all, at most; None if that is unknown.
+        what: the kind of work, `training` or `searching`.
+        epoch: the last epoch that the runs in training have finished; 0 before the first.
+        epochs: the epochs of the runs in training, at most; 0 if no run is known to be in training.
+        losses: the mean training and validation loss of the runs in training; None before their first epoch.
+        heads: the heads that this call has trained so far.
+        rows: the rows that those heads and the ones in training have learned from, counted again in each epoch.
+        work: the share of this call's work that is done, 0 to 1, by the estimates of its plans; batches that a search
+            has not decided on yet count as much as those before them.
+        seconds: the seconds since training began.
         best: the best configuration so far and its validation score; None before the first.
-        select: what the score is.
-        waiting_for: living processes that train what is missing; () while this one trains.
+        select: the name of that score.
+        waiting_for: the processes that train what is missing; () while this process trains.
     """
 
     runs: int
@@ -82,30 +83,30 @@ class TrainingState:
 
     @property
     def heads_per_s(self) -> float:
-        """Mean speed of this call, 0 before the first group is done."""
+        """The mean speed of this call; 0 before the first group is done."""
         return self.heads / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def rows_per_s(self) -> float:
-        """Mean speed of this call, 0 before the first epoch is done."""
+        """The mean speed of this call; 0 before the first epoch is done."""
         return self.rows / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimated from what is done; None before there is any."""
+        """The seconds that remain, estimated from the work that is done; None before there is any."""
         return self.seconds * (1 - self.work) / self.work if self.work > 0 else None
 
 
 @dataclass(frozen=True)
 class StepState:
-    """How far a step is that has no state of its own kind: reading features, writing a report.
+    """The progress of a step that has no state class of its own, such as reading features or writing a report.
 
     Attributes:
-        what: it does, as in `reading features`.
-        done: of its parts.
-        total: parts in all; None if that is not known.
-        unit: of the parts, in the plural; `bytes` are shown as MiB.
-        seconds: since it began.
+        what: what the step does, as in `reading features`.
+        done: the parts that are done.
+        total: the parts in all; None if that is unknown.
+        unit: the unit of the parts, in the plural; `bytes` are shown as MiB.
+        seconds: the seconds since the step began.
         ended: whether this is its last state.
     """
 
@@ -118,7 +119,7 @@ class StepState:
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimated from what is done; None before there is any, or without a total."""
+        """The seconds that remain, estimated from the parts that are done; None without such parts or a total."""
         return self.seconds * (self.total - self.done) / self.done if self.total and self.done else None
 
 
@@ -126,10 +127,10 @@ State = BuildState | TrainingState | StepState
 
 
 class Progress(Protocol):
-    """Follows long work."""
+    """A follower of long work."""
 
     def update(self, state: State) -> None:
-        """Called before work, after each part of it, and at its end, in the process that drives it."""
+        """Take a state: called before the work, after each part and at the end, in the process that drives the work."""
         ...
 
 
@@ -145,7 +146,7 @@ _FOLLOWER: ContextVar[Progress | None] = ContextVar("follower", default=None)
 
 @contextmanager
 def followed(progress: Progress | None) -> Iterator[None]:
-    """What is told inside is given to this follower; None leaves it to the one outside, if there is one."""
+    """Pass all progress inside the context to this follower; None keeps the follower outside, if there is one."""
     if progress is None:
         yield
         return
@@ -156,8 +157,8 @@ def followed(progress: Progress | None) -> Iterator[None]:
         _FOLLOWER.reset(token)
 
 
-def tell(state: State) -> None:
-    """Gives a state to the follower, if there is one."""
+def report_progress(state: State) -> None:
+    """Pass a state to the follower, if there is one."""
     follower = _FOLLOWER.get()
     if follower is not None:
         follower.update(state)
@@ -165,25 +166,25 @@ def tell(state: State) -> None:
 
 @contextmanager
 def step(what: str, total: int | None = None, unit: str = "") -> Iterator[Advance]:
-    """Tells of a step from its beginning to its end; it shows only if it lasts.
+    """Report a step from its beginning to its end; a short one is not shown.
 
     Args:
-        what: is done, as in `reading features`.
-        total: parts in all; None if that is not known yet.
-        unit: of the parts, in the plural.
+        what: what the step does, as in `reading features`.
+        total: the parts in all; None if that is still unknown.
+        unit: the unit of the parts, in the plural.
 
     Yields:
-        A function that is given how many parts are done, and how many there are.
+        A function to call with how many parts are done, and how many there are.
     """
     started = time.monotonic()
     last = [0, total]
 
     def advance(done: int, total: int | None) -> None:
         last[:] = done, total
-        tell(StepState(what, done, total, unit, time.monotonic() - started))
+        report_progress(StepState(what, done, total, unit, time.monotonic() - started))
 
-    tell(StepState(what, 0, total, unit))
+    report_progress(StepState(what, 0, total, unit))
     try:
         yield advance
     finally:
-        tell(StepState(what, last[0] or 0, last[1], unit, time.monotonic() - started, ended=True))
+        report_progress(StepState(what, last[0] or 0, last[1], unit, time.monotonic() - started, ended=True))

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from emofuse.progress import StepState, TrainingState, followed, format_duration, step, tell
+from emofuse.progress import StepState, TrainingState, followed, format_duration, report_progress, step
 
 
 class Follower:
@@ -23,7 +23,7 @@ def test_durations_are_minutes_and_seconds_with_hours_where_there_are_some(secon
 
 
 def test_nobody_follows_unless_asked_to():
-    tell(TrainingState(0, 1))
+    report_progress(TrainingState(0, 1))
     with step("planning", 3, "runs") as advance:
         advance(1, 3)
 
@@ -56,10 +56,10 @@ def test_the_innermost_follower_is_told_and_none_leaves_it_to_the_outer_one():
     outer, inner = Follower(), Follower()
     with followed(outer):
         with followed(inner):
-            tell(TrainingState(1, 3))
+            report_progress(TrainingState(1, 3))
         with followed(None):
-            tell(TrainingState(2, 3))
-    tell(TrainingState(3, 3))
+            report_progress(TrainingState(2, 3))
+    report_progress(TrainingState(3, 3))
     assert [state.runs for state in inner.states] == [1]
     assert [state.runs for state in outer.states] == [2]
 
@@ -67,7 +67,7 @@ def test_the_innermost_follower_is_told_and_none_leaves_it_to_the_outer_one():
 def test_threads_of_the_work_tell_nobody():
     follower = Follower()
     with followed(follower):
-        thread = threading.Thread(target=tell, args=[TrainingState(1, 3)])
+        thread = threading.Thread(target=report_progress, args=[TrainingState(1, 3)])
         thread.start()
         thread.join()
     assert follower.states == []

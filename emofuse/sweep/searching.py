@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from emofuse.progress import TrainingState, step, tell
+from emofuse.progress import TrainingState, report_progress, step
 from emofuse.specs import SweepSpec
 from emofuse.sweep.choice import ScoredConfiguration, mean_and_error, objective, score_configurations
 from emofuse.sweep.configurations import Configuration
@@ -273,7 +273,7 @@ class _Tally:
         later_s = to_come * self._estimated_s / self._estimated if self._estimated else 0.0
         whole = self._done_s + self._left_s + later_s
         self._told = self.search.total
-        tell(
+        report_progress(
             TrainingState(
                 runs=sum(len(own) for own in self._found.values()),
                 total=self.search.total * self.runs_each,

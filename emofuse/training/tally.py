@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emofuse.progress import TrainingState, tell
+from emofuse.progress import TrainingState, report_progress
 from emofuse.specs import RunSpec
 from emofuse.training.exact import is_exact
 
@@ -81,7 +81,7 @@ class TrainingTally:
             self._best = name, score
 
     def _tell(self) -> None:
-        tell(
+        report_progress(
             TrainingState(
                 runs=self._done,
                 total=self._total,

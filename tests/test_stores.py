@@ -117,6 +117,28 @@ def test_of_two_that_write_an_object_one_succeeds(bucket):
         lock.write_if(b"fifth", seen)
 
 
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("PreconditionFailed", FileExistsError),
+        ("ConditionalRequestConflict", FileExistsError),
+        ("InvalidRequest", StoreError),
+    ],
+)
+def test_the_code_of_a_reply_and_not_its_words_says_that_a_condition_does_not_hold(bucket, monkeypatch, code, expected):
+    from botocore.exceptions import ClientError
+    from s3fs.errors import translate_boto_error
+
+    def refuse(*arguments, **options):
+        raise translate_boto_error(
+            ClientError({"Error": {"Code": code, "Message": "no PreconditionFailed"}}, "PutObject")
+        )
+
+    monkeypatch.setattr(stores.file_system(), "pipe_file", refuse)
+    with pytest.raises(expected):
+        (bucket / "lock").write_if(b"first", None)
+
+
 @pytest.fixture(params=["a store", "a disk"])
 def folder(request, tmp_path) -> Path:
     return as_path(request.getfixturevalue("s3_bucket")) if request.param == "a store" else tmp_path

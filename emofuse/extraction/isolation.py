@@ -53,7 +53,15 @@ _MOST_DEADLY_SHARE = 0.125
 
 
 class ProcessDied(Exception):  # noqa: N818 - it is no error of this program
-    """The extraction process ended, or was ended, while it served a request; the message says what happened."""
+    """The extraction process ended, or exceeded a limit, while it served a request; the message says what happened.
+
+    Attributes:
+        exceeded_limit: whether it exceeded a limit of the request; otherwise it ended by itself or by a signal.
+    """
+
+    def __init__(self, cause: str, *, exceeded_limit: bool = False) -> None:
+        super().__init__(cause)
+        self.exceeded_limit = exceeded_limit
 
 
 class ExtractionProcess:
@@ -81,11 +89,18 @@ class ExtractionProcess:
         self._talk = threading.Thread(target=self._exchange, args=(Connection(os.dup(self._socket.fileno())),))
         self._talk.daemon = True
         self._talk.start()
+        self.opened: tuple[str, ...] | None = None
+        """The names of the streams that are open in the process, None before any are."""
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """The id of the process."""
         return self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process has ended, by itself or by a signal."""
+        return self._process.poll() is not None
 
     def ask(self, request: Request, *, memory_bytes: int | None) -> Any:
         """Sends a request and waits for the answer; an error raised there is raised here.
@@ -141,7 +156,7 @@ class ExtractionProcess:
         elif memory_bytes is not None and self._memory_bytes() > memory_bytes:
             cause = f"took more than {memory_bytes / 1e9:g} GB of memory"
         if cause is not None:
-            raise ProcessDied(cause)
+            raise ProcessDied(cause, exceeded_limit=True)
 
     def _memory_bytes(self) -> int:
         try:
@@ -220,15 +235,21 @@ class IsolatedExtraction:
             deadly = self._find_deadly_rows(job, task, min(_ROW_TIMEOUT_S, limit_s))
         done = []
         for part in _parts(task, deadly):
-            try:
-                # Each row passes alone, so it is worth waiting for them together.
-                result = self._run(job, part, limit_s * 4)
-            except ProcessDied as death:
-                raise _GivenUp(f"{death}, again and though each of its rows passes alone") from None
+            result = self._run_again(job, part, limit_s * 4)  # each row passes alone, so it is worth waiting for all
             if isinstance(result, BlockFailed):
                 return result
             done.append(result)
         return _joined(done)
+
+    def _run_again(self, job: BuildJob, task: BlockTask, timeout_s: float) -> BlockDone | BlockFailed:
+        """Compute a block whose rows all pass alone; twice if its process ends, for somebody may kill processes."""
+        deaths: list[ProcessDied] = []
+        while len(deaths) < _TRIES and not any(death.exceeded_limit for death in deaths):
+            try:
+                return self._run(job, task, timeout_s)
+            except ProcessDied as death:
+                deaths.append(death)
+        raise _GivenUp(f"{deaths[-1]}, again and though each of its rows passes alone")
 
     def _run(self, job: BuildJob, task: BlockTask, timeout_s: float) -> BlockDone | BlockFailed:
         self._open(job, task.streams, "open_streams")
@@ -284,12 +305,21 @@ class IsolatedExtraction:
             EmofuseError: a stream cannot be opened.
             BuildError: it ends the process.
         """
+        names, process = tuple(names), self._process
+        if process is not None and process.has_ended:
+            self._end()  # somebody killed it while it had nothing to do
+        elif what == "open_streams" and process is not None and process.opened == names:
+            return None
         causes = []
         for _ in range(_TRIES):
             try:
-                return self._ask(job, what, (tuple(names),), _OPEN_TIMEOUT_S)
+                answer = self._ask(job, what, (names,), _OPEN_TIMEOUT_S)
             except ProcessDied as death:
                 causes.append(str(death))
+            else:
+                if self._process is not None:
+                    self._process.opened = names
+                return answer
         raise BuildError(
             f"an extraction process died {len(causes)} times while it opened {', '.join(names)} ({causes[-1]}). "
             "Try fewer with --workers, or --workers 0 to see it happen."

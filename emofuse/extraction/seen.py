@@ -1,25 +1,43 @@
-"""The files that features were extracted from, as a worker found them, so that a replaced one is noticed later."""
+"""The files that features were extracted from, as a worker read them, so that a later build notices a replaced one."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from emofuse.checksum import crc32c
+from emofuse.datasets.manifest import FILE_COLUMNS
+from emofuse.stores import is_remote
 
 UNKNOWN = -1
 
 
 @dataclass(frozen=True)
 class SeenFiles:
-    """The files of one block as its extraction found them.
+    """The files of one block as its extraction read them.
 
     Attributes:
-        start: first row of the block.
-        stamps: (n, 3) int64, the `FILE_COLUMNS` of each row, UNKNOWN where there is no file or nobody looked.
-        streams: that were extracted from them, each in all of its views.
+        start: the index of the block's first row.
+        stamps: (n, 3) int64, the `FILE_COLUMNS` of each row, UNKNOWN where no file was read.
+        streams: the streams that were extracted from the files, each in all of its views.
     """
 
     start: int
     stamps: npt.NDArray[np.int64]
     streams: tuple[str, ...]
+
+    @classmethod
+    def of_block(cls, start: int, paths: Sequence[Path | None], streams: tuple[str, ...]) -> SeenFiles | None:
+        """Return the record of a block before any of its files was read; None for a store, which dates its objects."""
+        if any(path is not None and is_remote(path) for path in paths):
+            return None
+        return cls(start, np.full((len(paths), len(FILE_COLUMNS)), UNKNOWN, dtype=np.int64), streams)
+
+    def add(self, row: int, status: os.stat_result, data: bytes) -> None:
+        """Record the file of one row of the block."""
+        self.stamps[row] = status.st_size, status.st_mtime_ns, crc32c(data)

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import atexit
 import platform
-import stat
 import sys
 import threading
 import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -20,17 +18,13 @@ import numpy as np
 
 from emofuse.cache.layout import StreamLayout
 from emofuse.cache.writer import read_layouts_once, write_block
-from emofuse.checksum import crc32c
-from emofuse.datasets.manifest import FILE_COLUMNS
 from emofuse.devices import resolve_device
 from emofuse.errors import BuildError, CacheError, UnwritableCacheError
-from emofuse.extraction.seen import UNKNOWN, SeenFiles
+from emofuse.extraction.seen import SeenFiles
 from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
-from emofuse.media.decode import longest_file
 from emofuse.specs import StreamSpec, digest
 from emofuse.specs.plugins import recorded
 from emofuse.status import Status
-from emofuse.stores import is_remote
 from emofuse.streams import augment_identity, may_use_gpu, stream_identity, stream_weights
 from emofuse.streams.block_extraction import Extraction
 from emofuse.streams.extractor import Extractor
@@ -109,8 +103,8 @@ def _compute_block(job: BuildJob, task: BlockTask) -> BlockDone:
         outcomes = {key: _outcomes(job, task, found, key, rows) for key, rows in task.retried.items()}
         if all(outcomes[key] == dict(rows) for key, rows in task.retried.items()):
             return _retried(task, outcomes, written=False)
-    seen = _look_at_files(job, task)  # before they are read: what is replaced in between is noticed by the next build
-    found = _extract(job, task, range(len(task.paths)))
+    seen = SeenFiles.of_block(task.start, task.paths, task.streams)
+    found = _extract(job, task, range(len(task.paths)), seen)
     for view, extraction in found.items():
         for name, rows in extraction.rows.items():
             write_block(
@@ -132,29 +126,15 @@ def _compute_block(job: BuildJob, task: BlockTask) -> BlockDone:
     return BlockDone(len(task.paths) * len(task.views), counts, tuple(_problems(task, found)), seen=seen)
 
 
-def _look_at_files(job: BuildJob, task: BlockTask) -> SeenFiles | None:
-    """Stamps of the block's files; None for those of a store, which says itself when they were written.
-
-    Files too long for pictures have none: reading them could take all memory, and nothing is extracted from them.
-    """
-    stamps = np.full((len(task.paths), len(FILE_COLUMNS)), UNKNOWN, dtype=np.int64)
-    for row, path in enumerate(task.paths):
-        if path is None or row in task.deadly_rows:
-            continue
-        if is_remote(path):
-            return None
-        with suppress(OSError):
-            found = path.stat()
-            if stat.S_ISREG(found.st_mode) and found.st_size <= longest_file(job.spec.decode):
-                stamps[row] = found.st_size, found.st_mtime_ns, crc32c(path.read_bytes())
-    return SeenFiles(task.start, stamps, task.streams)
-
-
-def _extract(job: BuildJob, task: BlockTask, rows: Collection[int]) -> dict[int, Extraction]:
+def _extract(
+    job: BuildJob, task: BlockTask, rows: Collection[int], seen: SeenFiles | None = None
+) -> dict[int, Extraction]:
     """View -> what came of some rows of a block; deadly ones are marked and not touched."""
     opened = (path if row in rows and row not in task.deadly_rows else None for row, path in enumerate(task.paths))
     with _lock:
-        found = _open_extractor(job, task.streams).extract_views(tuple(opened), task.sample_ids, task.views)
+        extractor = _open_extractor(job, task.streams)
+        on_read = None if seen is None else seen.add
+        found = extractor.extract_views(tuple(opened), task.sample_ids, task.views, on_read)
     for extraction in found.values():
         for name, of_stream in extraction.rows.items():
             of_stream.status[list(task.deadly_rows)] = Status.FAILED

@@ -19,8 +19,10 @@ Importing this module mutes Pillow's warnings (damaged metadata, large pictures)
 from __future__ import annotations
 
 import io
+import os
 import stat
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +59,17 @@ _TO_UPRIGHT = {
 }
 
 
-def read_image(path: Path, spec: DecodeSpec) -> npt.NDArray[np.uint8]:
-    """Reads and decodes one file.
+OnRead = Callable[[os.stat_result, bytes], None]
+"""Called with the status of a file, taken before it was read, and with its bytes."""
+
+
+def read_image(path: Path, spec: DecodeSpec, on_read: OnRead | None = None) -> npt.NDArray[np.uint8]:
+    """Read and decode one file.
+
+    Args:
+        path: the file.
+        spec: the limits of what is decoded.
+        on_read: receives the bytes before they are decoded, so that nobody has to read the file again to hash them.
 
     Returns:
         (H, W, 3) uint8 RGB, upright, contiguous.
@@ -67,10 +78,10 @@ def read_image(path: Path, spec: DecodeSpec) -> npt.NDArray[np.uint8]:
         DecodeError: the file is missing, unreadable, or no whole picture. The message is one line without the path.
     """
     try:
-        found = path.stat()
-        if not is_remote(path) and not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        status = path.stat()
+        if not is_remote(path) and not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
             raise DecodeError("not a file (a named pipe, socket or device)")  # which would be waited for
-        size = found.st_size
+        size = status.st_size
         if size > longest_file(spec):
             raise DecodeError(f"{size:,} bytes, more than any picture of max_pixels = {spec.max_pixels:,} has")
         data = path.read_bytes()
@@ -78,6 +89,8 @@ def read_image(path: Path, spec: DecodeSpec) -> npt.NDArray[np.uint8]:
         raise DecodeError("no such file") from None
     except OSError as error:
         raise DecodeError(f"cannot be read: {error.strerror or error}") from error
+    if on_read is not None:
+        on_read(status, data)
     return decode_image(data, spec)
 
 

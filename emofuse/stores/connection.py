@@ -21,6 +21,7 @@ _CONNECT_TIMEOUT_S = 10
 _READ_TIMEOUT_S = 60
 # What the caller is to judge: all other errors are faults of the store or of the way to it.
 _ORDINARY = (FileNotFoundError, IsADirectoryError, NotADirectoryError, FileExistsError, StoreError)
+_REFUSED_CONDITIONS = ("PreconditionFailed", "ConditionalRequestConflict", "412")
 _FOREIGN = ("botocore", "aiobotocore", "aiohttp")  # whose exceptions have no base class but Exception
 
 
@@ -81,3 +82,9 @@ def store_errors(path: object) -> Iterator[None]:
             f"{path}: the store cannot be used ({type(error).__name__}: {error}). Check the endpoint and the "
             "credentials (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), then run the same again."
         ) from error
+
+
+def is_refused_condition(error: OSError) -> bool:
+    """Return whether an error says, by the code of the store's reply, that the condition of a write does not hold."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return response.get("Error", {}).get("Code") in _REFUSED_CONDITIONS

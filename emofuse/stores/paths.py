@@ -14,7 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TextIO, cast
 
-from emofuse.stores.connection import file_system, store_errors
+from emofuse.stores.connection import file_system, is_refused_condition, store_errors
 
 SCHEME = "s3://"
 
@@ -207,7 +207,7 @@ class RemotePath:
             except FileNotFoundError:
                 raise FileExistsError(f"{self}: gone meanwhile") from None
             except OSError as error:
-                if not any(word in str(error) for word in ("PreconditionFailed", "pre-conditions", "Conditional")):
+                if not isinstance(error, FileExistsError) and not is_refused_condition(error):
                     raise
                 raise FileExistsError(f"{self}: changed meanwhile") from None
 

@@ -9,10 +9,12 @@ and finds their faces.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -37,6 +39,9 @@ from emofuse.streams.block_extraction import (
     store_all,
 )
 from emofuse.streams.faces import make_face_detector
+
+OnReadRow = Callable[[int, os.stat_result, bytes], None]
+"""Called with the index of a row, the status of its file, taken before it was read, and its bytes."""
 
 # A micro-batch ends at either bound: its decoded pictures take about 200 MB and the networks' intermediate results
 # less than 100, for every block size. Memory holds one micro-batch, or two where a GPU works on one while the next is
@@ -122,7 +127,11 @@ class Extractor:
         return self.extract_views(paths, [""] * len(paths), [0])[0]
 
     def extract_views(
-        self, paths: Sequence[Path | None], sample_ids: Sequence[str], views: Sequence[int]
+        self,
+        paths: Sequence[Path | None],
+        sample_ids: Sequence[str],
+        views: Sequence[int],
+        on_read: OnReadRow | None = None,
     ) -> dict[int, Extraction]:
         """Extract the rows of one block for several views. Each picture is decoded once for all of them.
 
@@ -132,6 +141,7 @@ class Extractor:
             paths: the n files; None for a bad row of the manifest, which is UNREADABLE.
             sample_ids: the n ids of the manifest, which decide the random draws of the views.
             views: the numbers of the views; 0 is the picture itself (see `emofuse.media.views`).
+            on_read: receives every file that was read, also those that cannot be decoded.
 
         Raises:
             StreamError: for the reasons given at `extract`.
@@ -141,7 +151,7 @@ class Extractor:
         finish = _nothing
         for row, path in enumerate(paths):
             if path is not None:
-                self._read(row, path, pictures, extractions.values())
+                self._read(row, path, pictures, extractions.values(), on_read)
             if pictures.full or row == len(paths) - 1:
                 for view, extraction in extractions.items():
                     before, finish = finish, self._start(pictures, sample_ids, view, extraction)
@@ -160,10 +170,17 @@ class Extractor:
         }
         return Extraction(rows, [])
 
-    def _read(self, row: int, path: Path, pictures: _Pictures, extractions: Iterable[Extraction]) -> None:
+    def _read(
+        self,
+        row: int,
+        path: Path,
+        pictures: _Pictures,
+        extractions: Iterable[Extraction],
+        on_read: OnReadRow | None,
+    ) -> None:
         """Decode one picture and add it to the others."""
         try:
-            image = read_image(path, self._decode)
+            image = read_image(path, self._decode, None if on_read is None else partial(on_read, row))
         except DecodeError as error:
             for extraction in extractions:
                 extraction.problems.append((row, "", str(error)))

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import polars as pl
 
-from emofuse.cache.layout import FORMAT, SHAPES_FORMAT, CacheLayout, manifest_path, streams_dir
+from emofuse.cache.layout import FORMAT, SHAPES_FORMAT, ArrayName, CacheLayout, manifest_path, streams_dir
 from emofuse.cache.metadata import parse_stream_layout, read_attributes, read_cache_layout, stream_names
 from emofuse.cache.structure import create_array
 from emofuse.cache.zarr_store import create_group
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import DatasetError
-from emofuse.upkeep.verify import Fault
+from emofuse.upkeep.verify import Fault, FaultKind
 
 
 def restore_metadata(path: Path, faults: Sequence[Fault]) -> list[str]:
@@ -33,30 +33,35 @@ def restore_metadata(path: Path, faults: Sequence[Fault]) -> list[str]:
     """
     written = []
     for fault in faults:
-        if fault.block is None:
-            name = _restore_array(path, fault) if fault.stream else _restore_group(path, fault)
-            if name is not None:
-                written.append(name)
+        match fault.kind, fault.array:
+            case FaultKind.ROOT, _:
+                name = _restore_root(path)
+            case FaultKind.STREAMS_GROUP, _:
+                name = _restore_streams_group(path)
+            case FaultKind.ARRAY, str(array):
+                name = _restore_array(path, fault.stream, array)
+            case _:
+                name = None
+        if name is not None:
+            written.append(name)
     return written
 
 
-def _restore_array(path: Path, fault: Fault) -> str | None:
-    folder = streams_dir(path) / fault.stream
-    if fault.array is None:
-        return None
+def _restore_array(path: Path, stream: str, array: ArrayName) -> str:
+    folder = streams_dir(path) / stream
     layout = parse_stream_layout(folder, read_attributes(folder) or {})
-    (folder / fault.array / "zarr.json").unlink(missing_ok=True)
-    create_array(folder / fault.array, layout, fault.array, read_cache_layout(path))
-    return f"streams/{fault.stream}/{fault.array}/zarr.json"
+    (folder / array / "zarr.json").unlink(missing_ok=True)
+    create_array(folder / array, layout, array, read_cache_layout(path))
+    return f"streams/{stream}/{array}/zarr.json"
 
 
-def _restore_group(path: Path, fault: Fault) -> str | None:
-    if fault.what.startswith("streams/zarr.json"):
-        (streams_dir(path) / "zarr.json").unlink(missing_ok=True)
-        create_group(streams_dir(path))
-        return "streams/zarr.json"
-    if not fault.what.startswith("zarr.json"):
-        return None
+def _restore_streams_group(path: Path) -> str:
+    (streams_dir(path) / "zarr.json").unlink(missing_ok=True)
+    create_group(streams_dir(path))
+    return "streams/zarr.json"
+
+
+def _restore_root(path: Path) -> str | None:
     block_rows = _block_rows(path)
     try:
         manifest = Manifest.read(manifest_path(path))

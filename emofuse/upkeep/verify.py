@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,23 @@ OnBlock = Callable[[int, int], None]
 _SEALED_FORMAT = 2  # the first with checksums of metadata
 
 
+class FaultKind(StrEnum):
+    """The part of a cache that a fault is in, which decides how it can be repaired."""
+
+    ROOT = "metadata of the root"
+    MANIFEST = "manifest"
+    STREAMS_GROUP = "metadata of the group of streams"
+    STREAM = "metadata of a stream"
+    ARRAY = "metadata of an array"
+    BLOCK = "block"
+
+
 @dataclass(frozen=True)
 class Fault:
     """One thing that is wrong.
 
     Attributes:
+        kind: the part of the cache that it is in.
         what: in words, without the place.
         stream: its name, "" if the fault is the cache's own.
         array: whose metadata it is, if it is an array's; whose chunk, if the fault is in a block.
@@ -57,6 +70,7 @@ class Fault:
         rows: first and last row of the chunk or the first that is wrong, None if the fault is in metadata.
     """
 
+    kind: FaultKind
     what: str
     stream: str = ""
     array: ArrayName | None = None
@@ -113,7 +127,7 @@ def verify_cache(path: Path, on_block: OnBlock | None = None) -> Verification:
     try:
         cache = _check_root(path)
     except CacheError as error:  # without rows and blocks nothing else can be judged
-        return Verification((Fault(f"zarr.json: {error}"),), 0, {})
+        return Verification((Fault(FaultKind.ROOT, f"zarr.json: {error}"),), 0, {})
     faults = [*_manifest_faults(path, cache), *_streams_group_faults(path)]
     layouts: list[StreamLayout] = []
     for name in stream_names(path):
@@ -154,7 +168,7 @@ def _manifest_faults(path: Path, cache: CacheLayout) -> Iterator[Fault]:
     try:
         read_manifest(path, cache)
     except CacheError as error:
-        yield Fault(str(error))
+        yield Fault(FaultKind.MANIFEST, str(error))
 
 
 def _streams_group_faults(path: Path) -> Iterator[Fault]:
@@ -162,7 +176,7 @@ def _streams_group_faults(path: Path) -> Iterator[Fault]:
         try:
             _group_attributes(streams_dir(path) / "zarr.json")
         except CacheError as error:
-            yield Fault(f"streams/zarr.json: {error}")
+            yield Fault(FaultKind.STREAMS_GROUP, f"streams/zarr.json: {error}")
 
 
 def _stream_faults(path: Path, cache: CacheLayout, name: str) -> Iterator[Fault]:
@@ -174,19 +188,19 @@ def _stream_faults(path: Path, cache: CacheLayout, name: str) -> Iterator[Fault]
             _check_sealed(own)
         layout = parse_stream_layout(folder, own)
     except (CacheError, KeyError, TypeError, ValueError, OSError) as error:
-        yield Fault(f"zarr.json: {error}", name)
+        yield Fault(FaultKind.STREAM, f"zarr.json: {error}", name)
         return
     if own["digest"] != layout.digest:
-        yield Fault("zarr.json: its digest is not that of its identity", name)
+        yield Fault(FaultKind.STREAM, "zarr.json: its digest is not that of its identity", name)
     for array in layout.arrays:
         try:
             found = json.loads((folder / array / "zarr.json").read_bytes())
         except (OSError, ValueError) as error:
-            yield Fault(f"{array}/zarr.json: damaged ({error})", name, array)
+            yield Fault(FaultKind.ARRAY, f"{array}/zarr.json: damaged ({error})", name, array)
             continue
         what = _difference(found, layout.array_metadata(array, cache))
         if what:
-            yield Fault(f"{array}/zarr.json: {what}", name, array)
+            yield Fault(FaultKind.ARRAY, f"{array}/zarr.json: {what}", name, array)
 
 
 def _difference(found: Any, expected: Mapping[str, Any]) -> str:
@@ -264,12 +278,12 @@ class _Blocks:
                         what = f"damaged ({' '.join(str(error).split())[:200]})"
                 if what is not None:
                     place = (of_chunk.start, of_chunk.stop - 1)
-                    yield Fault(f"{name}: {what}", self._layout.name, array, block, view, place)
+                    yield Fault(FaultKind.BLOCK, f"{name}: {what}", self._layout.name, array, block, view, place)
                     return
             read[array] = parts[0] if len(parts) == 1 else np.concatenate(parts)
         for row, what, array in _value_faults(read, len(self._layout.flag_names)):
             at = rows.start + row
-            yield Fault(what, self._layout.name, array, block, view, (at, at))
+            yield Fault(FaultKind.BLOCK, what, self._layout.name, array, block, view, (at, at))
             return
 
     def _length_fault(self, name: str, array: ArrayName) -> str | None:

@@ -18,7 +18,7 @@ from emofuse.cache.writer import discard_blocks, write_block
 from emofuse.errors import CacheError
 from emofuse.specs import digest
 from emofuse.status import Status
-from emofuse.upkeep.verify import Fault, verify_cache
+from emofuse.upkeep.verify import Fault, FaultKind, verify_cache
 
 
 def flip(file, position: int, bit: int) -> None:
@@ -187,7 +187,7 @@ def test_metadata_of_an_array_must_say_what_emofuse_writes_and_may_say_more(cach
     assert [str(fault) for fault in found.faults] == [
         'lbp: status/zarr.json: codecs must be [{"name": "bytes"}, {"name": "crc32c"}], found [{"name": "bytes"}]'
     ]
-    assert found.faults == (Fault(found.faults[0].what, "lbp", "status"),)
+    assert found.faults == (Fault(FaultKind.ARRAY, found.faults[0].what, "lbp", "status"),)
 
 
 def test_a_time_of_creation_that_is_none_is_found(cache_path):

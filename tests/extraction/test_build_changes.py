@@ -19,6 +19,7 @@ import emofuse.extraction.run
 import emofuse.extraction.worker
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
+from emofuse.checksum import crc32c
 from emofuse.datasets import list_dataset, read_dataset
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import StaleCacheError, UnwritableCacheError
@@ -426,13 +427,35 @@ def test_an_image_replaced_between_two_streams_of_a_block_is_noticed(
     assert contents(path) == undisturbed(spec=spec)
 
 
+def test_every_file_is_read_once_and_its_sum_is_that_of_the_bytes_that_were_decoded(
+    path, root, in_process, monkeypatch
+):
+    """The file of row 3 is replaced as soon as it was read."""
+    read_bytes, opened = Path.read_bytes, []
+
+    def replace_at_once(file):
+        data = read_bytes(file)
+        if file.suffix == ".png":
+            opened.append(file.relative_to(root).as_posix())
+            if file.name == "03.png":
+                draw(file, 200)
+        return data
+
+    manifest, before = read(root), (root / "fear/03.png").read_bytes()
+    monkeypatch.setattr(Path, "read_bytes", replace_at_once)
+    build_cache(path, manifest, SPEC, in_process)
+    monkeypatch.undo()
+    assert sorted(opened) == manifest.table["path"].sort().to_list()
+    assert open_cache(path).manifest.files["crc32c"][3] == crc32c(before)
+
+
 def test_an_image_replaced_while_it_is_extracted_is_noticed_by_the_next_build(
     path, root, in_process, contents, undisturbed, monkeypatch
 ):
     extract = emofuse.extraction.worker._extract
 
-    def extract_in_time(job, task, rows):
-        found = extract(job, task, rows)
+    def extract_in_time(*arguments):
+        task, found = arguments[1], extract(*arguments)
         if task.block == 0:
             draw(root / "fear/03.png", 200)
         return found

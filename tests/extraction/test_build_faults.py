@@ -106,6 +106,45 @@ def test_streams_that_survive_a_picture_keep_its_features(path, some):
     assert build_cache(path, some, spec, WORKERS).rows == 0
 
 
+@pytest.fixture
+def asked(monkeypatch) -> list[str]:
+    """What extraction processes are asked, in order."""
+    requests = []
+    ask = isolation.ExtractionProcess.ask
+    monkeypatch.setattr(
+        isolation.ExtractionProcess,
+        "ask",
+        lambda process, request, **limits: requests.append(request.what) or ask(process, request, **limits),
+    )
+    return requests
+
+
+def test_streams_are_opened_once_and_not_for_every_block(path, some, asked):
+    spec = CacheSpec(block_rows=4, streams=(SizeSpec(),))
+    build_cache(path, some, spec, BuildOptions(workers=1, device="cpu"))
+    assert asked == ["describe_streams", *["compute_block"] * 4]
+    asked.clear()
+    for chunk in path.glob("streams/size/status/c.[12].0"):
+        chunk.unlink()
+    build_cache(path, some, spec, BuildOptions(workers=1, device="cpu"))
+    assert asked == ["open_streams", *["compute_block"] * 2]
+
+
+def test_a_process_that_is_killed_while_it_has_nothing_to_do_costs_no_search_for_a_deadly_row(path, some, asked):
+    class KillsIdle:
+        """Kills the extraction process between two blocks."""
+
+        def update(self, state: BuildState) -> None:
+            if state.rows == 8:
+                [process] = extraction_processes()
+                process.kill()
+                process.wait()
+
+    spec = CacheSpec(block_rows=8, streams=(SizeSpec(),))
+    build_cache(path, some, spec, BuildOptions(workers=1, device="cpu"), KillsIdle())
+    assert asked == ["describe_streams", "compute_block", "open_streams", "compute_block"]
+
+
 class Killer:
     """A progress that sends a signal to the extraction processes after the first blocks."""
 

@@ -1,7 +1,7 @@
-"""Pretrained weights: a registry of what is known, a folder of what is here, and nothing in between taken on trust.
+"""Pretrained weights: a registry of published files, and a folder of the files on this machine.
 
-A file gets its name in the folder only after its hash was checked. Loading is weights-only, always: a file cannot run
-code. Random weights are used only where a spec says so.
+A file gets its name in the folder only after its hash was checked. Loading is always weights-only, so that a file
+cannot run code. Random weights are used only where a spec says so.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reading the tensors of a checkpoint, and nothing but tensors."""
+"""Loading the tensors of a checkpoint, and nothing but tensors."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ _DATA_PARALLEL = "module."
 
 
 def load_checkpoint(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict in a file, on the CPU: torch's zip format, its older one, or safetensors by suffix.
+    """Load the state dict of a file onto the CPU: torch's zip format, its older format, or safetensors by suffix.
 
-    Weights-only: a file that holds anything but tensors and plain containers is refused, so no file can run code. A
-    training checkpoint's `state_dict` is unwrapped, and the prefix `module.` of torch's DataParallel is taken off.
-    Files pickled by Python 2 (Places365) can hold byte strings that are no ASCII and are read as Latin-1.
+    Loading is weights-only: a file that holds anything but tensors and plain containers is refused, so that no file can
+    run code. The `state_dict` of a training checkpoint is unwrapped, and the prefix `module.` of torch's DataParallel
+    is removed. Files pickled by Python 2 (Places365) may hold byte strings that are not ASCII; they are read as
+    Latin-1.
 
     Raises:
-        WeightsError: no such file, no checkpoint, damaged, or more in it than tensors.
+        WeightsError: there is no such file, or it is no checkpoint, is damaged, or holds more than tensors.
     """
     if not path.is_file():
         raise WeightsError(f"no checkpoint at {path}")
@@ -46,7 +47,7 @@ def _load_safetensors(path: Path) -> Any:
     try:
         return load_file(path, device="cpu")
     except SafetensorError as error:
-        raise WeightsError(f"{path} is no whole safetensors file ({error})") from None
+        raise WeightsError(f"{path} is not a complete safetensors file ({error})") from None
 
 
 def _load_torch(path: Path) -> Any:
@@ -56,7 +57,7 @@ def _load_torch(path: Path) -> Any:
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except UnicodeDecodeError:
-            with warnings.catch_warnings():  # torch says that weights-only ignores the encoding; its unpickler heeds it
+            with warnings.catch_warnings():  # torch warns that weights-only ignores the encoding, but uses it
                 warnings.simplefilter("ignore", UserWarning)
                 return torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
     except pickle.UnpicklingError as error:
@@ -66,7 +67,7 @@ def _load_torch(path: Path) -> Any:
             "torch.save(model.state_dict(), ...)"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path} is no whole torch checkpoint ({_reason(error)})") from None
+        raise WeightsError(f"{path} is not a complete torch checkpoint ({_reason(error)})") from None
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, torch.Tensor]:
@@ -78,14 +79,14 @@ def _state_dict(loaded: Any, path: Path) -> dict[str, torch.Tensor]:
         raise WeightsError(
             f"{path} holds no state dict: expected names of parameters with tensors, or such a dict under 'state_dict'"
         )
-    own = OrderedDict(state)
-    own.__dict__.update(getattr(state, "__dict__", {}))  # the versions of modules, which some networks ask for
-    consume_prefix_in_state_dict_if_present(own, _DATA_PARALLEL)
-    return own
+    unprefixed = OrderedDict(state)
+    unprefixed.__dict__.update(getattr(state, "__dict__", {}))  # versions of modules, which some networks need
+    consume_prefix_in_state_dict_if_present(unprefixed, _DATA_PARALLEL)
+    return unprefixed
 
 
 def _reason(error: Exception) -> str:
-    """What torch complains of, out of its long explanations."""
+    """Return the reason of a torch error without torch's long explanation."""
     refused = re.search(r"GLOBAL (\S+)", str(error))
     if refused:
         return f"found {refused.group(1)}"

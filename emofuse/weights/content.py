@@ -1,4 +1,4 @@
-"""What a file is by its bytes: its hash, and whether it is plainly no model at all."""
+"""Checks of the bytes of a file that should hold weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WEB_PAGE = re.compile(rb"^\s*(<!--.*?-->\s*)?<(!doctype\s+html|html|head|body|\
 
 
 def why_no_model(path: Path) -> str | None:
-    """Why a file cannot be a model by its first bytes, readable after its name; None if nothing speaks against it."""
+    """Return why a file cannot be a model by its first bytes, as a phrase behind its name, or None if it may be one."""
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     if not head:
@@ -26,18 +26,18 @@ def why_no_model(path: Path) -> str | None:
 
 
 def is_web_page(head: bytes) -> bool:
-    """Whether the first bytes of a file are those of an HTML or XML page."""
+    """Return whether the first bytes of a file are those of an HTML or XML page."""
     return _WEB_PAGE.match(head) is not None
 
 
 def why_damaged_zip(path: Path) -> str | None:
-    """What is wrong with a zip archive by its own directory and checksums; None if it is whole.
+    """Return what is wrong with a zip archive by its directory and checksums, or None if nothing is.
 
-    Stands in for the hash of files whose publisher gives none.
+    This check stands in for the hash of files whose publisher states none.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except zipfile.BadZipFile:
-        return "is no whole zip archive, which a model of this kind is"
+        return "is not a complete zip archive, as models of this kind are"
     return None if damaged is None else f"is damaged: the checksum of {damaged} inside it is wrong"

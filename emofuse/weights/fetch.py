@@ -1,7 +1,7 @@
-"""Downloads that are whole, or are not there.
+"""Downloads of weights, which are either complete and checked, or not there.
 
-The bytes go to `FILE.partial` and get their name only after the hash was checked. A download that breaks off leaves the
-partial file, and the same command goes on from there; anything else that goes wrong leaves nothing.
+The bytes go to `FILE.partial`, which gets its final name only after the hash was checked. A download that breaks off
+leaves the partial file, and the same command resumes it; any other error leaves nothing.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from emofuse.weights.store import (
 Progress = Callable[[int, int | None], None]
 
 _CHUNK_BYTES = 1 << 18
-_TIMEOUT_S = 30.0  # without a byte
+_TIMEOUT_S = 30.0  # between two chunks
 _ATTEMPTS = 4
-_BACKOFF_S = 1.0  # doubled after every attempt that brought nothing new
-_WORTH_ANOTHER = (408, 425, 429, 500, 502, 503, 504)
+_BACKOFF_S = 1.0  # doubled after every attempt that added no bytes
+_TEMPORARY_STATUSES = (408, 425, 429, 500, 502, 503, 504)
 
 
 class _BrokenOffError(Exception):
-    """A connection that broke or never was; its text is the reason, `hopeless` if another attempt is no use."""
+    """The connection broke or was never made; the message is the reason. `hopeless` rules out another attempt."""
 
     def __init__(self, reason: str, *, hopeless: bool = False) -> None:
         super().__init__(reason)
@@ -54,16 +54,17 @@ class _BrokenOffError(Exception):
 
 
 def fetch_weights(name: str, *, on_progress: Progress | None = None) -> StoredWeights:
-    """Downloads weights of the registry into the weights folder, unless they are there already and whole.
+    """Download weights of the registry into the weights folder, unless they are there already and complete.
 
     Args:
-        name: of the registry entry.
-        on_progress: called with the bytes that are there and the bytes of the whole file (None if the server does not
-            say), again and again.
+        name: the name of the registry entry.
+        on_progress: a function that is called after each chunk with the bytes that are there and the bytes of the whole
+            file (None if the server does not state them).
 
     Raises:
-        WeightsError: unknown name, a file that can only be imported, no network, a server that refuses, a web page or
-            another file than the published one, a download that broke off, or a folder that cannot be written.
+        WeightsError: the name is unknown, the file can only be imported, there is no network, the server refuses, it
+            sends a web page or another file than the published one, the download breaks off, or the folder cannot be
+            written.
     """
     entry = find_entry(name)
     there = _already_there(entry)
@@ -87,7 +88,7 @@ def fetch_weights(name: str, *, on_progress: Progress | None = None) -> StoredWe
 
 
 def _already_there(entry: WeightsEntry) -> StoredWeights | None:
-    """The entry's record if its file is whole; a whole file without a record gets one. None if it must be fetched."""
+    """Return the record of a complete file, made now if the file has none, or None if the file must be fetched."""
     stored = find_stored(entry.name)
     if stored is not None:
         return stored if verify_stored(stored).state == "ok" else None
@@ -102,13 +103,13 @@ def _already_there(entry: WeightsEntry) -> StoredWeights | None:
 
 
 def _download(entry: WeightsEntry, url: str, partial: Path, on_progress: Progress) -> None:
-    """Brings the whole file to `partial`, resuming what is there, in a limited number of attempts."""
+    """Download the whole file to `partial`, resuming what is there, in a limited number of attempts."""
     failures = 0
     while True:
         before = _size(partial)
         try:
             _attempt(url, partial, on_progress)
-        except OSError:  # the disk is full or broken: give back what room there is
+        except OSError:  # the disk is full or broken: free the space again
             _discard(partial)
             raise
         except _BrokenOffError as error:
@@ -122,7 +123,7 @@ def _download(entry: WeightsEntry, url: str, partial: Path, on_progress: Progres
 
 
 def _attempt(url: str, partial: Path, on_progress: Progress) -> None:
-    """One request: from the end of the partial file if the server can, else from the start."""
+    """Make one request, from the end of the partial file if the server can resume, else from the start."""
     start, validator = _size(partial), _read_validator(partial, url)
     headers = {"User-Agent": f"emofuse/{emofuse.__version__}", "Accept-Encoding": "identity"}
     if start and validator:
@@ -133,9 +134,9 @@ def _attempt(url: str, partial: Path, on_progress: Progress) -> None:
             _receive(response, partial, start if resumed else 0, url, on_progress)
     except HTTPError as error:
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            _discard(partial)  # the file on the server is not the one that was begun
+            _discard(partial)  # the server has another file than the one that was begun
             raise _BrokenOffError("the server has another file now") from None
-        if error.code in _WORTH_ANOTHER:
+        if error.code in _TEMPORARY_STATUSES:
             raise _BrokenOffError(f"HTTP {error.code} {error.reason}") from None
         raise WeightsError(f"{url}: the server answered HTTP {error.code} {error.reason}") from None
     except URLError as error:
@@ -155,13 +156,13 @@ def _open(url: str, headers: dict[str, str]) -> Any:
 
 
 def _receive(response: Any, partial: Path, start: int, url: str, on_progress: Progress) -> None:
-    """Writes a response's body from byte `start` of the partial file on."""
+    """Append the body of a response to the partial file, from byte `start` on."""
     length = response.headers.get("Content-Length")
     total = start + int(length) if length and length.isdigit() else None
     if start == 0:
         _discard(partial)
         _write_validator(partial, url, response.headers)
-    _check_room(partial.parent, total, start)
+    _check_space(partial.parent, total, start)
     done = start
     with partial.open("ab") as file:
         while chunk := _read(response):
@@ -176,7 +177,7 @@ def _receive(response: Any, partial: Path, start: int, url: str, on_progress: Pr
 
 
 def _read(response: Any) -> bytes:
-    """The next bytes of a body, empty at its end. Errors of the network, kept apart from those of the disk."""
+    """Read the next bytes of a body, empty at its end; only errors of the network become `_BrokenOffError`."""
     try:
         chunk: bytes = response.read(_CHUNK_BYTES)
     except (OSError, http.client.HTTPException) as error:
@@ -185,19 +186,19 @@ def _read(response: Any) -> bytes:
 
 
 def _resumes_at(response: Any, start: int) -> bool:
-    """Whether a 206 response begins where the partial file ends."""
-    given = str(response.headers.get("Content-Range", ""))
-    if not given.startswith(f"bytes {start}-"):
-        raise _BrokenOffError(f"the server sent Content-Range {given!r}, asked for bytes {start}-")
+    """Return whether a 206 response begins where the partial file ends."""
+    content_range = str(response.headers.get("Content-Range", ""))
+    if not content_range.startswith(f"bytes {start}-"):
+        raise _BrokenOffError(f"the server sent Content-Range {content_range!r}, asked for bytes {start}-")
     return True
 
 
-def _check_room(folder: Path, total: int | None, start: int) -> None:
+def _check_space(folder: Path, total: int | None, start: int) -> None:
     free = shutil.disk_usage(folder).free
     if total is not None and total - start > free:
         needed = (total - start) / 2**20
         raise WeightsError(
-            f"{folder} has {free / 2**20:,.0f} MiB free, the download needs {needed:,.0f}: make room or set "
+            f"{folder} has {free / 2**20:,.0f} MiB free, the download needs {needed:,.0f}: free some space or set "
             "EMOFUSE_WEIGHTS_DIR to another folder"
         )
 
@@ -206,10 +207,8 @@ def _broken_off(entry: WeightsEntry, url: str, partial: Path, reason: str) -> st
     text = f"{entry.name}: no download from {url} ({reason}). "
     kept = _size(partial)
     if kept:
-        return text + f"{kept:,} bytes are kept: emofuse weights fetch {entry.name} goes on from there"
-    return text + (
-        f"Is there a network? A file from elsewhere can be imported: emofuse weights import PATH --as {entry.name}"
-    )
+        return text + f"{kept:,} bytes are kept: emofuse weights fetch {entry.name} resumes the download"
+    return text + (f"Check the network, or import a file from elsewhere: emofuse weights import PATH --as {entry.name}")
 
 
 def _size(path: Path) -> int:
@@ -222,12 +221,12 @@ def _discard(partial: Path) -> None:
 
 
 def _resume_path(partial: Path) -> Path:
-    """Beside the partial file: which version of which URL it is the beginning of."""
+    """Return the path of the note beside the partial file: its URL and the version that the server stated."""
     return partial.with_suffix(".resume")
 
 
 def _read_validator(partial: Path, url: str) -> str | None:
-    """What If-Range must say so that the server resumes only the same version of the file."""
+    """Return the value of If-Range with which the server resumes only the same version of the file."""
     path = _resume_path(partial)
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return lines[1] if len(lines) == 2 and lines[0] == url else None
@@ -235,7 +234,7 @@ def _read_validator(partial: Path, url: str) -> str | None:
 
 def _write_validator(partial: Path, url: str, headers: Any) -> None:
     etag = headers.get("ETag")
-    strong = etag if etag and not etag.startswith("W/") else None  # RFC 9110: a weak one cannot vouch for bytes
+    strong = etag if etag and not etag.startswith("W/") else None  # RFC 9110: a weak one does not identify bytes
     validator = strong or headers.get("Last-Modified")
     if validator:
         _resume_path(partial).write_text(f"{url}\n{validator}\n", encoding="utf-8")

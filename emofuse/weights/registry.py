@@ -1,4 +1,4 @@
-"""What pretrained weights are known: where they come from, how they are recognised, and whose they are."""
+"""The registry of pretrained weights: their names, sources, hashes and licences."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _ULTRALYTICS_URL = "https://github.com/ultralytics/assets/releases/download/v8.4
 
 @dataclass(frozen=True, slots=True)
 class WeightsEntry:
-    """One known file of weights.
+    """One published file of weights.
 
     Attributes:
-        name: what `emofuse weights fetch` and specs call it.
-        model: the architecture it belongs to: a torchvision model, `yolov5n`, `yolov5s` or `face_landmarker`.
-        licence: as its publisher states it.
-        source: who published it.
-        url: where it is downloaded from; None for a file that can only be imported.
-        sha256: all 64 hex digits, or the first eight or ten of them where no more is published; None if nothing is.
-        size_mib: size in MiB, rounded, for people; None if not published.
-        preset: member of torchvision's weights enum of `model` whose resize, crop and normalisation go with these
+        name: the name in `emofuse weights fetch` and in specs.
+        model: the architecture: a torchvision model, `yolov5n`, `yolov5s` or `face_landmarker`.
+        licence: the licence that its publisher states.
+        source: the publisher.
+        url: the address to download from; None for a file that can only be imported.
+        sha256: all 64 hex digits, or the first eight or ten where no more are published; None where none are.
+        size_mib: the rounded size in MiB, for display; None if it is not published.
+        preset: the member of torchvision's weights enum of `model` whose resize, crop and normalisation belong to these
             weights; None for other models.
     """
 
@@ -43,17 +43,17 @@ class WeightsEntry:
 
     @property
     def filename(self) -> str:
-        """Name of the downloaded file in the weights folder: the entry's name with the suffix of its URL."""
+        """The name of the file in the weights folder: the entry's name with the suffix of its URL."""
         suffix = ".pth" if self.url is None or self.url.endswith(".pth.tar") else PurePosixPath(self.url).suffix
         return f"{self.name}{suffix}"
 
     def matches(self, sha256: str) -> bool:
-        """Whether a file with this SHA-256 (64 hex digits) is this entry's; False if its hash is not known."""
+        """Return whether a file with this SHA-256 (64 hex digits) is this entry's; False if the entry has no hash."""
         return self.sha256 is not None and sha256.startswith(self.sha256)
 
 
 def _torchvision_entries() -> list[WeightsEntry]:
-    """`resnet50-v1` and so on: model, dash, the enum's member in lower case."""
+    """Return the entries of torchvision, such as `resnet50-v1`: model, dash, member of the enum in lower case."""
     entries = []
     for line in TORCHVISION_FILES.split("\n")[1:-1]:
         model, member, filename, size_mib = line.split()
@@ -82,7 +82,7 @@ _OTHER_ENTRIES = (
         source="MIT Places365-CNNs (Zhou et al., TPAMI 2018)",
         url="http://places2.csail.mit.edu/models_places365/resnet50_places365.pth.tar",
         sha256="46529c86902bd0cfb0ea562a30b2850c28d2620d96282b3db9c318e1d774f6c5",
-        preset="IMAGENET1K_V1",  # resize 256, crop 224, ImageNet mean and deviation, as their validation code has it
+        preset="IMAGENET1K_V1",  # resize 256, crop 224, ImageNet mean and deviation, as in their validation code
     ),
     *(
         WeightsEntry(
@@ -129,10 +129,10 @@ REGISTRY: Mapping[str, WeightsEntry] = MappingProxyType(
 
 
 def default_weights(model: str) -> RegistryWeights:
-    """The weights of a model where a spec names none: torchvision's first ones (V1), `yolov5nu` for `yolov5n`.
+    """Return the weights of a model for a spec that names none: torchvision's V1, or `yolov5nu` for `yolov5n`.
 
     Raises:
-        WeightsError: the registry has none for it.
+        WeightsError: the registry has no default weights for the model.
     """
     candidates = {f"{model}-v1", f"{model}u", model}
     for name, entry in REGISTRY.items():
@@ -147,10 +147,10 @@ def default_weights(model: str) -> RegistryWeights:
 
 
 def find_entry(name: str) -> WeightsEntry:
-    """The registry's entry of a name.
+    """Return the registry entry of a name.
 
     Raises:
-        WeightsError: there is none.
+        WeightsError: there is no such entry.
     """
     if name not in REGISTRY:
         hint = did_you_mean(name, REGISTRY) or "."

@@ -1,4 +1,4 @@
-"""From the weights that a spec asks for to the file that has them."""
+"""Finding the file of the weights that a spec names."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from emofuse.weights.store import find_stored, how_to_get, stored_weights, weigh
 
 @dataclass(frozen=True, slots=True)
 class ResolvedWeights:
-    """Weights that are there: a file and its hash, or a seed.
+    """Weights that are ready to load: a file and its hash, or a seed.
 
     Attributes:
-        kind: where they come from, as in the spec.
-        name: of the registry, of the file, or `random`.
+        kind: the kind of the spec.
+        name: the name of the registry entry or of the file, or `random`.
         path: the file; None for random weights.
-        sha256: of the file, 64 hex digits; None for random weights.
-        seed: of random weights; None for a file.
+        sha256: the SHA-256 of the file, 64 hex digits; None for random weights.
+        seed: the seed of random weights; None for a file.
     """
 
     kind: Literal["registry", "file", "random"]
@@ -37,10 +37,10 @@ class ResolvedWeights:
 
 
 def resolve_weights(spec: WeightsSpec) -> ResolvedWeights:
-    """Finds the file of a spec's weights. Random weights only where the spec says `random`.
+    """Find the file of a spec's weights; random weights are used only where the spec says `random`.
 
     Raises:
-        WeightsError: the file is missing, changed or not the one asked for; names the command that helps.
+        WeightsError: the file is missing, changed or another one; the message names the command that helps.
     """
     match spec:
         case RandomWeights():
@@ -52,17 +52,18 @@ def resolve_weights(spec: WeightsSpec) -> ResolvedWeights:
 
 
 def locate_file(spec: FileWeights, beside: Sequence[Path] = ()) -> FileWeights:
-    """Weights of a file as they are recorded: its absolute path, where it is now, and its hash.
+    """Return weights of a file as they are recorded: the absolute path at which the file is now, and its hash.
 
-    A file of a known hash that is not where the spec says any more, or is another one now, is looked for by that hash:
-    in its folder, in others and in the folder of weights. No other file is ever taken.
+    If the spec states a hash and the file at its path is gone or another one, the file with that hash is searched in
+    the folder of the path, in the folders `beside` and in the folder of weights. A file with another hash is never
+    used.
 
     Args:
-        spec: with its hash, if it is known.
-        beside: folders to look in as well.
+        spec: the weights, with the hash if it is known.
+        beside: further folders to search.
 
     Raises:
-        WeightsError: no such file; names the path, the hash and what to do.
+        WeightsError: there is no such file; the message names the path, the hash and what to do.
     """
     try:
         path = without_tilde(spec.path).absolute()
@@ -78,19 +79,19 @@ def locate_file(spec: FileWeights, beside: Sequence[Path] = ()) -> FileWeights:
     if is_there and _hash_once(path) == spec.sha256:
         return FileWeights(path=path, sha256=spec.sha256)
     places = list(dict.fromkeys([path.parent, *(folder.absolute() for folder in beside), weights_dir().absolute()]))
-    found = next((other for other in _candidates(path, places) if _hash_once(other) == spec.sha256), None)
-    if found is not None:
-        return FileWeights(path=found, sha256=spec.sha256)
+    moved = next((other for other in _candidates(path, places) if _hash_once(other) == spec.sha256), None)
+    if moved is not None:
+        return FileWeights(path=moved, sha256=spec.sha256)
     what = f"the spec says SHA-256 {spec.sha256}, "
     what += f"the file has {_hash_once(path)}" if is_there else "and there is no such file"
     raise WeightsError(
-        f"{path}: {what}; nor is one of this hash in {', '.join(map(str, places))}. Put the file back, or keep it in "
-        "the folder of weights: emofuse weights import PATH --as NAME"
+        f"{path}: {what}; there is none with this hash in {', '.join(map(str, places))}. Put the file back, or keep it "
+        "in the folder of weights: emofuse weights import PATH --as NAME"
     )
 
 
 def _candidates(path: Path, folders: Sequence[Path]) -> Iterator[Path]:
-    """Files of some folders that may be a file that has moved: those of its name first, then those of its suffix."""
+    """Iterate over files that may be a moved file: first those with its name, then those with its suffix."""
     yield from (folder / path.name for folder in folders if (folder / path.name).is_file())
     for folder in folders:
         if folder.is_dir():
@@ -98,8 +99,8 @@ def _candidates(path: Path, folders: Sequence[Path]) -> Iterator[Path]:
 
 
 def _resolve_file(spec: FileWeights) -> ResolvedWeights:
-    found = locate_file(spec)
-    return ResolvedWeights("file", found.path.name, found.path, found.sha256)
+    located = locate_file(spec)
+    return ResolvedWeights("file", located.path.name, located.path, located.sha256)
 
 
 def _resolve_stored(name: str) -> ResolvedWeights:
@@ -112,8 +113,8 @@ def _resolve_stored(name: str) -> ResolvedWeights:
         raise WeightsError(f"the weights {name!r} are not on this machine. Get them: {how_to_get(name)}")
     if not stored.is_unchanged() and _hash_once(stored.path) != stored.sha256:
         raise WeightsError(
-            f"the weights {name!r} are damaged: {stored.path} is not the file that was checked when it came. Get them "
-            f"again: {how_to_get(name)}"
+            f"the weights {name!r} are damaged: {stored.path} is not the file that was checked when it was added. "
+            f"Get them again: {how_to_get(name)}"
         )
     return ResolvedWeights("registry", name, stored.path, stored.sha256)
 
@@ -125,5 +126,5 @@ def _hash_once(path: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _hash_of(path: Path, _size_bytes: int, _mtime_ns: int) -> str:
-    """Size and time are part of the key: a file that changes is hashed again."""
+    """Return the SHA-256 of a file; size and time are part of the key, so that a changed file is hashed again."""
     return hash_file(path)

@@ -1,7 +1,7 @@
-"""The folder of weights on this machine, and the record kept beside every file in it.
+"""The folder of weights on this machine, with a record of every file in it.
 
-For weights NAME the folder holds the file and `NAME.json`, its record: SHA-256, size, time of change, source.
-As long as size and time agree with the record, the file is not hashed again (`emofuse weights verify` does).
+For weights NAME, the folder holds the file and its record `NAME.json`: SHA-256, size, time of change, source. As long
+as size and time agree with the record, the file is not hashed again, except by `emofuse weights verify`.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class StoredWeights:
     """The record of one file in the weights folder.
 
     Attributes:
-        name: of the weights.
-        file: name of the file in the folder.
-        sha256: 64 hex digits.
-        size_bytes: of the file.
-        mtime_ns: its time of change when it was hashed.
-        source: the URL or path that it came from.
-        added: when, ISO 8601 in UTC.
+        name: the name of the weights.
+        file: the name of the file in the folder.
+        sha256: the SHA-256 of the file, 64 hex digits.
+        size_bytes: the size of the file.
+        mtime_ns: the time of change of the file when it was hashed.
+        source: the URL or path that the file came from.
+        added: the time when it was added, ISO 8601 in UTC.
     """
 
     name: str
@@ -51,18 +51,18 @@ class StoredWeights:
 
     @property
     def path(self) -> Path:
-        """Where the file lies."""
+        """The path of the file."""
         return weights_dir() / self.file
 
     def is_unchanged(self) -> bool:
-        """Whether the file's size and time of change are still those of the record."""
+        """Return whether the file still has the size and the time of change of the record."""
         stat = self.path.stat()
         return (stat.st_size, stat.st_mtime_ns) == (self.size_bytes, self.mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What `verify_weights` found of one file: `detail` says why and what to do unless it is ok."""
+    """The result of `verify_weights` for one file; unless it is ok, `detail` says why and what to do."""
 
     name: str
     state: Literal["ok", "damaged", "missing", "unfinished", "unrecorded"]
@@ -70,26 +70,26 @@ class Verdict:
 
 
 def weights_dir() -> Path:
-    """The folder of weights: `EMOFUSE_WEIGHTS_DIR`, or `emofuse/weights` in the user's cache folder (XDG).
+    """Return the folder of weights: `EMOFUSE_WEIGHTS_DIR`, or `emofuse/weights` in the user's cache folder (XDG).
 
     Raises:
-        WeightsError: neither is set, and the user has no home folder.
+        WeightsError: no variable names the folder, and the user has no home folder.
     """
     try:
         return user_folder("EMOFUSE_WEIGHTS_DIR", "XDG_CACHE_HOME", ".cache", "weights")
     except NoHomeError as error:
-        raise WeightsError(f"the folder of weights is not known: {error}") from None
+        raise WeightsError(f"the folder of weights is unknown: {error}") from None
 
 
 def how_to_get(name: str) -> str:
-    """The command that puts weights of this name into the folder."""
+    """Return the command that puts weights of this name into the folder."""
     entry = REGISTRY.get(name)
     fetchable = entry is not None and entry.url is not None
     return f"emofuse weights fetch {name}" if fetchable else f"emofuse weights import PATH --as {name}"
 
 
 def find_stored(name: str) -> StoredWeights | None:
-    """The record of weights in the folder, None without record or file.
+    """Return the record of weights in the folder, or None without record or file.
 
     Raises:
         WeightsError: the record cannot be read.
@@ -102,7 +102,7 @@ def find_stored(name: str) -> StoredWeights | None:
 
 
 def stored_weights() -> list[StoredWeights]:
-    """All weights in the folder, by name.
+    """Return the records of all weights in the folder, by name.
 
     Raises:
         WeightsError: a record cannot be read.
@@ -112,16 +112,16 @@ def stored_weights() -> list[StoredWeights]:
 
 
 def import_weights(path: Path, name: str | None = None) -> StoredWeights:
-    """Copies a file into the weights folder.
+    """Copy a file into the weights folder.
 
     Args:
         path: the file.
-        name: of a registry entry, whose hash the file must have, or any name of your own; None recognises the entry by
-            the file's hash.
+        name: the name of a registry entry, whose hash the file must have, or any other name; None finds the entry by
+            the hash of the file.
 
     Raises:
-        WeightsError: no such file, no model, not the file that the name stands for, not recognised, the name is taken
-            by another file, or the folder cannot be written.
+        WeightsError: there is no such file, it is no model, its hash is not that of the registry entry or of any entry,
+            the name is taken by another file, or the folder cannot be written.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
@@ -149,14 +149,14 @@ def import_weights(path: Path, name: str | None = None) -> StoredWeights:
 
 
 def keep_file(partial: Path, name: str, filename: str, sha256: str, *, source: str) -> StoredWeights:
-    """Gives a checked file its name in the folder and writes its record."""
+    """Give a checked file its name in the folder and write its record."""
     path = weights_dir() / filename
     partial.replace(path)
     return write_record(path, name, sha256, source=source)
 
 
 def write_record(path: Path, name: str, sha256: str, *, source: str) -> StoredWeights:
-    """Writes the record of a file that lies in the folder and was just hashed."""
+    """Write the record of a file in the folder that was just hashed."""
     stat = path.stat()
     added = datetime.now(UTC).isoformat(timespec="seconds")
     stored = StoredWeights(name, path.name, sha256, stat.st_size, stat.st_mtime_ns, source, added)
@@ -168,11 +168,11 @@ def write_record(path: Path, name: str, sha256: str, *, source: str) -> StoredWe
 
 
 def verify_weights() -> list[Verdict]:
-    """Hashes every file of the folder again, whatever its record says of size and time.
+    """Hash every file of the folder again, even if size and time agree with its record.
 
     Returns:
-        One verdict a file, by name. `damaged` and `missing` are faults; `unfinished` is a download that can go on,
-        `unrecorded` a file that nothing knows of.
+        One verdict per file, by name. `damaged` and `missing` are faults; `unfinished` is a download that can be
+        resumed, `unrecorded` a file without a record.
 
     Raises:
         WeightsError: a record cannot be read.
@@ -183,7 +183,7 @@ def verify_weights() -> list[Verdict]:
     known = {stored.file for stored in records}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.name.endswith(PARTIAL_SUFFIX):
-            detail = f"{path.stat().st_size:,} bytes of a download: fetch it again to go on, or delete it"
+            detail = f"{path.stat().st_size:,} bytes of a download: fetch it again to resume it, or delete it"
             verdicts.append(Verdict(path.name, "unfinished", detail))
         elif path.is_file() and path.suffix not in (".json", ".resume") and path.name not in known:
             verdicts.append(Verdict(path.name, "unrecorded", f"emofuse weights import {path} records it"))
@@ -191,7 +191,7 @@ def verify_weights() -> list[Verdict]:
 
 
 def verify_stored(stored: StoredWeights) -> Verdict:
-    """Hashes one file and holds it against its record and the registry."""
+    """Hash one file and compare it with its record and the registry."""
     again = f"get it again: {how_to_get(stored.name)}"
     if not stored.path.is_file():
         return Verdict(stored.name, "missing", f"{stored.path} is gone; {again}")
@@ -206,26 +206,26 @@ def verify_stored(stored: StoredWeights) -> Verdict:
 
 @contextmanager
 def explain_write_errors() -> Iterator[None]:
-    """Turns what the file system refuses into an error that says what to do."""
+    """Turn errors of the file system into an error that says what to do."""
     try:
         yield
     except OSError as error:
         raise WeightsError(
-            f"cannot write weights to {weights_dir()}: {error.strerror or error}. Make room or set EMOFUSE_WEIGHTS_DIR "
-            "to a folder that you can write"
+            f"cannot write weights to {weights_dir()}: {error.strerror or error}. Free some space or set "
+            "EMOFUSE_WEIGHTS_DIR to a folder that you can write"
         ) from None
 
 
 def check_entry_content(path: Path, entry: WeightsEntry, what: str) -> str:
-    """Checks a file against its registry entry and returns its SHA-256.
+    """Check a file against its registry entry and return its SHA-256.
 
     Args:
         path: the file.
-        entry: what it should be.
-        what: how errors call the file.
+        entry: the entry whose file it should be.
+        what: the name of the file in error messages.
 
     Raises:
-        WeightsError: no model, not the published hash, or (where none is published) a damaged archive.
+        WeightsError: it is no model, or has not the published hash, or is a damaged archive where no hash is published.
     """
     _check_model(path, what)
     sha256 = hash_file(path)
@@ -253,14 +253,14 @@ def _recognise(path: Path, sha256: str) -> str:
     names = [entry.name for entry in REGISTRY.values() if entry.matches(sha256)]
     if len(names) != 1:
         raise WeightsError(
-            f"{path} is none of the registry's files (SHA-256 {sha256}): give it a name with --as NAME, and use it as "
+            f"{path} is not a file of the registry (SHA-256 {sha256}): give it a name with --as NAME, and use it as "
             "weights: {kind: registry, name: NAME}"
         )
     return names[0]
 
 
 def _check_name(path: Path, sha256: str, name: str) -> str:
-    """The name of the file in the folder, once `path` may be called `name`."""
+    """Check that `path` may be stored as `name`, and return the name of the file in the folder."""
     entry = REGISTRY.get(name)
     if entry is not None:
         check_entry_content(path, entry, str(path))
@@ -269,9 +269,10 @@ def _check_name(path: Path, sha256: str, name: str) -> str:
     if known_as:
         raise WeightsError(f"{path} is {known_as[0]} of the registry: import it under that name (leave out --as)")
     if not _NAME.match(name) or name.endswith(PARTIAL_SUFFIX):
-        raise WeightsError(f"{name!r} is no name for weights: letters, digits, '.', '_' and '-' only")
+        raise WeightsError(f"{name!r} cannot name weights: use only letters, digits, '.', '_' and '-'")
     if path.suffix not in _MODEL_SUFFIXES:
-        raise WeightsError(f"{path} is no file of weights by its suffix, expected one of {', '.join(_MODEL_SUFFIXES)}")
+        suffixes = ", ".join(_MODEL_SUFFIXES)
+        raise WeightsError(f"{path} has not the suffix of a file of weights, expected one of {suffixes}")
     return f"{name}{path.suffix}"
 
 
@@ -283,4 +284,4 @@ def _read_record(path: Path) -> StoredWeights:
     try:
         return StoredWeights(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
-        raise WeightsError(f"{path} is no record of weights: delete it and fetch or import them again") from None
+        raise WeightsError(f"{path} is not a record of weights: delete it and fetch or import them again") from None

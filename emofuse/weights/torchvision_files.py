@@ -1,7 +1,7 @@
-"""The classification weights that torchvision publishes: plain facts, so that the registry is read without torch.
+"""The classification weights that torchvision publishes, as a table, so that the registry is read without torch.
 
-A test holds the table against torchvision's own metadata. Left out: vgg16's IMAGENET1K_FEATURES, whose fully connected
-layers hold no numbers.
+A test compares the table with torchvision's own metadata. vgg16's IMAGENET1K_FEATURES is left out: its fully connected
+layers hold NaN.
 """
 
 from __future__ import annotations

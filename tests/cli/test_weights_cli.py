@@ -123,4 +123,4 @@ def test_verify_ends_with_0_if_a_download_only_waits(folder, served):
     (folder / "net.pth.partial").write_bytes(b"half")
     status, out, _ = run("verify")
     assert status == 0
-    assert out == "unfinished  net.pth.partial  (4 bytes of a download: fetch it again to go on, or delete it)\n"
+    assert out == "unfinished  net.pth.partial  (4 bytes of a download: fetch it again to resume it, or delete it)\n"

@@ -151,11 +151,11 @@ def test_another_file_in_its_place_is_never_taken(project, act):
     with pytest.raises(WeightsError) as error:
         act(project)
     assert str(error.value).startswith(
-        f"{project}/mine/net.pth: the spec says SHA-256 {sha256}, the file has {other}; nor is one of this hash in "
+        f"{project}/mine/net.pth: the spec says SHA-256 {sha256}, the file has {other}; there is none with this "
     )
     assert str(error.value).endswith("emofuse weights import PATH --as NAME")
     (project / "mine/net.pth").unlink()
-    with pytest.raises(WeightsError, match=f"the spec says SHA-256 {sha256}, and there is no such file; nor is one of"):
+    with pytest.raises(WeightsError, match=f"the spec says SHA-256 {sha256}, and there is no such file; there is none"):
         act(project)
 
 

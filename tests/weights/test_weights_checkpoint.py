@@ -93,7 +93,7 @@ def test_a_truncated_file(tmp_path, zipped):
     path = tmp_path / "x.pth"
     for share in (0.02, 0.5, 0.99):
         path.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
-        with pytest.raises(WeightsError, match=r"x\.pth (is no whole torch checkpoint|was refused)"):
+        with pytest.raises(WeightsError, match=r"x\.pth (is not a complete torch checkpoint|was refused)"):
             load_checkpoint(path)
 
 
@@ -101,7 +101,7 @@ def test_a_truncated_safetensors_file(tmp_path):
     path = tmp_path / "x.safetensors"
     save_file(dict(STATE), path)
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(WeightsError, match="is no whole safetensors file"):
+    with pytest.raises(WeightsError, match="is not a complete safetensors file"):
         load_checkpoint(path)
 
 
@@ -122,9 +122,9 @@ def test_files_that_are_something_else(tmp_path):
     with pytest.raises(WeightsError, match="is a web page"):
         load_checkpoint(path)
     path.write_bytes(b"just some text\n" * 50)
-    with pytest.raises(WeightsError, match=r"x.pth (is no whole torch checkpoint|was refused)"):
+    with pytest.raises(WeightsError, match=r"x.pth (is not a complete torch checkpoint|was refused)"):
         load_checkpoint(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "another archive")
-    with pytest.raises(WeightsError, match="is no whole torch checkpoint"):
+    with pytest.raises(WeightsError, match="is not a complete torch checkpoint"):
         load_checkpoint(path)

@@ -191,7 +191,7 @@ def test_no_network_says_so_and_how_to_go_on(register, folder, monkeypatch):
 
     register(name="net", url="http://download.invalid/net.pth", sha256=SHA256)
     monkeypatch.setattr(fetch, "urlopen", no_names)
-    with pytest.raises(WeightsError, match=r"Name or.*Is there a network\? .*emofuse weights import PATH --as net"):
+    with pytest.raises(WeightsError, match=r"Name or.*Check the network.*emofuse weights import PATH --as net"):
         fetch_weights("net")
     assert names_in(folder) == []
 
@@ -201,7 +201,7 @@ def test_no_server_at_the_address(register, folder):
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     register(name="net", url=f"http://127.0.0.1:{port}/net.pth", sha256=SHA256)
-    with pytest.raises(WeightsError, match=r"no download from .*refused.*Is there a network\?"):
+    with pytest.raises(WeightsError, match=r"no download from .*refused.*Check the network"):
         fetch_weights("net")
 
 
@@ -246,7 +246,7 @@ def test_files_without_a_published_hash_are_checked_as_archives(server, register
     with pytest.raises(WeightsError, match=r"the checksum of data/0 inside it is wrong. Nothing was kept"):
         fetch_weights("netu")
     server.body = buffer.getvalue()[:-50]
-    with pytest.raises(WeightsError, match="is no whole zip archive"):
+    with pytest.raises(WeightsError, match="is not a complete zip archive"):
         fetch_weights("netu")
     server.body = buffer.getvalue()
     assert fetch_weights("netu").file == "netu.pt"
@@ -276,7 +276,7 @@ def test_a_disk_that_is_too_small_is_seen_before_the_download(entry, folder, mon
         free = 1_000
 
     monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: Disk)
-    with pytest.raises(WeightsError, match="has 0 MiB free, the download needs 1: make room"):
+    with pytest.raises(WeightsError, match="has 0 MiB free, the download needs 1: free some space"):
         fetch_weights("net")
 
 
@@ -285,6 +285,6 @@ def test_a_disk_that_fills_up_keeps_nothing(entry, server, folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(fetch, "_receive", full)
-    with pytest.raises(WeightsError, match=r"cannot write weights to .*No space left on device. Make room"):
+    with pytest.raises(WeightsError, match=r"cannot write weights to .*No space left on device. Free some space"):
         fetch_weights("net")
     assert names_in(folder) == []

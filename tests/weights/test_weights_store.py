@@ -70,7 +70,7 @@ def test_a_file_that_changes_while_it_is_imported_is_not_kept(file, folder, regi
 
 def test_import_of_an_unknown_file_needs_a_name(file, folder):
     with pytest.raises(
-        WeightsError, match=rf"none of the registry's files \(SHA-256 {SHA256}\): give it a name with --as"
+        WeightsError, match=rf"not a file of the registry \(SHA-256 {SHA256}\): give it a name with --as"
     ):
         import_weights(file)
     assert not folder.exists()
@@ -93,7 +93,7 @@ def test_an_own_name_is_not_given_twice(file, folder, tmp_path):
 
 @pytest.mark.parametrize("name", ["../up", "", ".hidden", "a b", "x.partial"])
 def test_names_that_are_no_names(file, folder, name):
-    with pytest.raises(WeightsError, match="is no name for weights"):
+    with pytest.raises(WeightsError, match="cannot name weights"):
         import_weights(file, name)
 
 
@@ -134,7 +134,7 @@ def test_import_of_nothing(tmp_path, folder):
     text = tmp_path / "notes.md"
     text.write_text("hello")
     with pytest.raises(
-        WeightsError, match=r"notes.md is no file of weights by its suffix, expected one of \.pth, \.pt,"
+        WeightsError, match=r"notes.md has not the suffix of a file of weights, expected one of \.pth, \.pt,"
     ):
         import_weights(text, "mine")
 
@@ -183,7 +183,7 @@ def test_a_broken_record_is_no_crash(file, folder):
     import_weights(file, "net")
     for content in ("{", json.dumps({"name": "net"}), "[]"):
         (folder / "net.json").write_text(content)
-        with pytest.raises(WeightsError, match=r"net.json is no record of weights: delete it"):
+        with pytest.raises(WeightsError, match=r"net.json is not a record of weights: delete it"):
             resolve_weights(RegistryWeights(name="net"))
 
 

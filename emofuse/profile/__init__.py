@@ -1,10 +1,10 @@
-"""Efficiency of a pipeline's configurations, the paper's Table 6: what they cost to store, to run and to train.
+"""The efficiency of a pipeline's configurations (the paper's Table 6): what they cost to store, to run and to train.
 
     extractors --- path (a fresh process): image -> features -> probabilities: latency, peak memory, counts
     head --------- head (another one):     features -> probabilities: latency, counts; epochs of training, peak memory
 
-Extraction and head are told apart throughout, because extraction is paid once and the head in every epoch. How each
-number is made stands in `emofuse.profile.tables.METHOD`, which every profile carries.
+Extraction and head are measured apart, because extraction is paid once and the head in every epoch. The text
+`emofuse.profile.tables.METHOD` says how each number is made, and every profile carries it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from emofuse.profile.images import draw_images, pick_images
 from emofuse.profile.path import PathJob, measure_path
 from emofuse.profile.timing import Repeats
 from emofuse.progress import step
-from emofuse.specs import CacheSpec, PipelineSpec, RandomWeights, is_random
+from emofuse.specs import CacheSpec, KernelRidgeHeadSpec, PipelineSpec, RandomWeights, RunSpec, is_random
 from emofuse.streams import stream_weights
 
 __all__ = ["Profile", "ProfileOptions", "Repeats", "profile_pipeline"]
@@ -38,15 +38,15 @@ class ProfileOptions:
     """What a profile is measured on.
 
     Attributes:
-        data: an image or a folder with images; None draws some.
-        images: how many of them.
-        cache: whose rows train, all of the split; None for synthetic ones.
-        rows: synthetic training rows.
-        classes: C of synthetic rows; None takes the eight of EmoSet.
-        batches: images of a call, ascending.
-        repeats: of every timing.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`: of networks and heads.
-        threads: of native libraries; None takes the cores that this process may use.
+        data: an image or a folder of images; None draws some.
+        images: the number of images.
+        cache: the cache whose training rows are used, all of the split; None for synthetic rows.
+        rows: the number of synthetic training rows.
+        classes: the number of labels C of synthetic rows; None takes the eight of EmoSet.
+        batches: the numbers of images in a call, ascending.
+        repeats: how often each call is timed.
+        device: where networks and heads run: `auto`, `cpu`, `cuda` or `cuda:N`.
+        threads: the number of threads of native libraries; None takes the cores that this process may use.
     """
 
     data: Path | None = None
@@ -63,36 +63,37 @@ class ProfileOptions:
 def profile_pipeline(
     spec: PipelineSpec, options: ProfileOptions, *, say: Callable[[str], None] = lambda _: None
 ) -> Profile:
-    """Measures every configuration of a pipeline, each in processes of its own, one after another.
+    """Measure every configuration of a pipeline in fresh processes, one after another.
 
     Args:
-        spec: the pipeline; repeats of its runs cost the same and are measured once.
-        options: on what.
-        say: is given one line before each measurement.
+        spec: the pipeline; the repeats of its runs cost the same and are measured once.
+        options: what is measured on.
+        say: a function that is given one line before each measurement.
 
     Raises:
-        DatasetError: no image where the options say.
-        DeviceError: no such device.
-        CacheError: the cache cannot be read, or lacks blocks.
+        DatasetError: there is no image where the options say.
+        DeviceError: there is no such device.
+        CacheError: the cache cannot be read, or it lacks blocks.
         SpecError: the cache lacks a stream.
-        ProfileError: a configuration cannot be measured; with the reason.
+        ProfileError: a configuration cannot be measured; the message gives the reason.
     """
     device = resolve_device(options.device)
     threads = options.threads or available_cores()
     cache_spec, notes = stand_in_weights(spec.cache)
     classes, rows_notes = _count_classes(spec, options)
+    runs = [_with_landmarks(run, options) for run in spec.runs]
     measured = []
-    count = 2 * len(spec.runs)
-    with _pictures(options, cache_spec) as pictures, step("measuring", count, "measurements") as advance:
+    count = 2 * len(runs)
+    with _image_files(options, cache_spec) as images, step("measuring", count, "measurements") as advance:
         conditions = describe_conditions(device, threads) | {
-            "images": {"source": str(options.data or "drawn, as in the demo dataset"), "count": len(pictures)}
+            "images": {"source": str(options.data or "drawn, as in the demo dataset"), "count": len(images)}
         }
-        for number, run in enumerate(spec.runs, start=1):
-            title = f"configuration {number}/{len(spec.runs)}: {run.name}"
+        for number, run in enumerate(runs, start=1):
+            title = f"configuration {number}/{len(runs)}: {run.name}"
             streams = tuple(stream for stream in cache_spec.streams if stream.name in run.features.streams)
-            own = cache_spec.model_copy(update={"streams": streams})
+            run_cache = cache_spec.model_copy(update={"streams": streams})
             say(f"{title}, images to probabilities")
-            path_job = PathJob(run, own, classes, pictures, options.batches, options.repeats, device, threads)
+            path_job = PathJob(run, run_cache, classes, images, options.batches, options.repeats, device, threads)
             path = in_fresh_process(measure_path, path_job, threads=threads, what=run.name)
             advance(2 * number - 1, count)
             say(f"{title}, head")
@@ -105,10 +106,18 @@ def profile_pipeline(
     return Profile(spec.name, conditions, (*notes, *rows_notes), tuple(measured))
 
 
-def stand_in_weights(spec: CacheSpec) -> tuple[CacheSpec, list[str]]:
-    """The spec with random weights in place of those that are not here, and a note on every stream with random ones.
+def _with_landmarks(run: RunSpec, options: ProfileOptions) -> RunSpec:
+    """Return the run with no more landmarks than synthetic training rows; a kernel head holds that many rows."""
+    head = run.head
+    if not isinstance(head, KernelRidgeHeadSpec) or options.cache is not None:
+        return run
+    return run.model_copy(update={"head": head.model_copy(update={"landmarks": min(head.landmarks, options.rows)})})
 
-    Counts, times and memory do not depend on the values of weights, but for how many objects YOLO has to sort.
+
+def stand_in_weights(spec: CacheSpec) -> tuple[CacheSpec, list[str]]:
+    """Return the spec with random weights for those that are not on this machine, and a note on each random stream.
+
+    Counts, times and memory do not depend on the values of weights, except for the number of objects that YOLO sorts.
     """
     streams, notes = [], []
     for stream in spec.streams:
@@ -123,11 +132,11 @@ def stand_in_weights(spec: CacheSpec) -> tuple[CacheSpec, list[str]]:
 
 
 def _count_classes(spec: PipelineSpec, options: ProfileOptions) -> tuple[int, list[str]]:
-    """How many labels heads tell apart, and a note if they are not the cache's. Looks into the cache before anything.
+    """Return the number of labels, and a note if training rows are synthetic. Check the cache before anything else.
 
     Raises:
-        CacheError: it cannot be read, or lacks blocks.
-        SpecError: it lacks a stream of a run.
+        CacheError: the cache cannot be read, or it lacks blocks.
+        SpecError: the cache lacks a stream of a run.
     """
     if options.cache is None:
         classes = options.classes or _EMOSET_CLASSES
@@ -143,7 +152,7 @@ def _count_classes(spec: PipelineSpec, options: ProfileOptions) -> tuple[int, li
 
 
 @contextmanager
-def _pictures(options: ProfileOptions, spec: CacheSpec) -> Iterator[Sequence[Path]]:
+def _image_files(options: ProfileOptions, spec: CacheSpec) -> Iterator[Sequence[Path]]:
     if options.data is not None:
         yield pick_images(options.data, options.images, spec.decode)
         return

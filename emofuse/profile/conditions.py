@@ -18,11 +18,11 @@ _PACKAGES = ("numpy", "torch", "torchvision", "mediapipe", "ultralytics", "openc
 
 
 def describe_conditions(device: str, threads: int) -> dict[str, Any]:
-    """Machine, how busy it was (average of a minute), threads, device, versions and date, as plain JSON.
+    """Return machine, load (the average of a minute), threads, device, versions and date as plain JSON.
 
     Args:
-        device: as torch names it.
-        threads: of native libraries.
+        device: the device as torch names it.
+        threads: the number of threads of native libraries.
     """
     where = torch.device(device)
     return {
@@ -40,18 +40,18 @@ def describe_conditions(device: str, threads: int) -> dict[str, Any]:
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in _PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            continue  # another distribution may carry it (opencv-contrib-python); the profile runs all the same
-    return found
+            continue  # another distribution may provide it (opencv-contrib-python)
+    return versions
 
 
 def _cpu_name() -> str:

@@ -1,10 +1,10 @@
-"""What models are, whatever the machine: parameters, bytes, floating point operations.
+"""What models are on every machine: parameters, bytes and floating point operations.
 
 FLOPs are counted on a real forward pass by torch's `FlopCounterMode`: matrix products and convolutions, where nearly
-all of the work is, and a multiplication with its addition as **two**. Many papers, and torchvision's own tables, count
-such a pair as one and call that FLOPs as well: 4.09 "GFLOPs" of ResNet-50 are 4.09 GMAC and 8.17 GFLOPs here.
+all of the work is. A multiplication with its addition counts as **two**. Many papers, and the tables of torchvision,
+count such a pair as one and call that FLOPs as well: the 4.09 "GFLOPs" of ResNet-50 are 4.09 GMAC and 8.17 GFLOPs here.
 
-What is not torch's (MediaPipe's face mesh, NumPy's LBP histograms) is not counted: None, never 0.
+Work outside of torch (MediaPipe's face mesh, NumPy's LBP histograms) is not counted: its count is None, never 0.
 """
 
 from __future__ import annotations
@@ -28,33 +28,32 @@ if TYPE_CHECKING:
     from emofuse.streams.base import Stream
 
 _SQUARE_PX = 640
-"""Side of the blank square that networks are counted on: each brings it to its own input size. `objects` takes less for
-other shapes, whose padding it leaves out."""
+"""Side of the blank square that networks are counted on; each network brings it to its input size. `objects` needs
+fewer operations for other shapes, because it leaves out their padding."""
 
 
 def count_flops(forward: Callable[[], object]) -> int:
-    """Floating point operations of a forward pass that torch's counter knows.
+    """Count the floating point operations of a forward pass that torch's counter knows.
 
-    Attention is computed step by step meanwhile: the counter knows the matrix products inside, but not every fused
-    kernel that does the same in one (a ViT-B/16 would lose a third of its operations).
+    Fused kernels are off meanwhile. The counter knows the matrix products inside attention and recurrent layers, but
+    not every kernel that computes them in one step: a ViT-B/16 would lose a third of its operations, an LSTM all.
     """
-    with _without_fused_attention(), FlopCounterMode(display=False) as counter:
+    with _without_fused_kernels(), FlopCounterMode(display=False) as counter:
         forward()
     return int(counter.get_total_flops())
 
 
 def module_cost(modules: Sequence[nn.Module], flops: int | None) -> MeasuredCost:
-    """Parameters of some modules, and the bytes of these and of the buffers that are saved with them."""
+    """Return the parameters of some modules, and the bytes of parameters and saved buffers."""
     parameters = sum(tensor.numel() for module in modules for tensor in module.parameters())
     tensors = [tensor for module in modules for tensor in module.state_dict().values()]
     return MeasuredCost(parameters, sum(tensor.numel() * tensor.element_size() for tensor in tensors), flops)
 
 
 def stream_costs(streams: Mapping[str, Stream], face: FaceSpec) -> dict[str, MeasuredCost]:
-    """Stream -> its cost, and that of the face detector if one of the streams looks at faces.
+    """Return the cost of each stream, and that of the face detector if a stream looks at faces.
 
-    A stream that runs no torch operation that can be counted is not counted. Parameters are those of its torch modules,
-    so that LBP has none.
+    Parameters are those of torch modules, so that LBP has none. A stream without a countable operation has no count.
     """
     costs = {name: _stream_cost(stream) for name, stream in streams.items()}
     if any(stream.needs_face for stream in streams.values()):
@@ -64,7 +63,7 @@ def stream_costs(streams: Mapping[str, Stream], face: FaceSpec) -> dict[str, Mea
 
 
 def face_detector_name(face: FaceSpec) -> str:
-    """What tables call it."""
+    """Return the name of the face detector in tables."""
     return f"face detector ({face.detector})"
 
 
@@ -75,11 +74,13 @@ def _stream_cost(stream: Stream) -> MeasuredCost:
 
 
 @contextmanager
-def _without_fused_attention() -> Iterator[None]:
-    fused = torch.backends.mha.get_fastpath_enabled()
+def _without_fused_kernels() -> Iterator[None]:
+    fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    (mkldnn, *_) = torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]  # torch's own
     try:
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False):
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+        torch.backends.mkldnn.set_flags(mkldnn)  # type: ignore[no-untyped-call]

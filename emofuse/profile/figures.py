@@ -1,4 +1,4 @@
-"""What a profile says: plain numbers with their units, as they go into `profile.json`."""
+"""The figures of a profile: plain numbers with their units, as `profile.json` holds them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Timing:
     """How long a call takes.
 
     Attributes:
-        batch: images of a call.
-        repeats: calls that were timed, after those that warmed up.
-        median_ms: milliseconds of a call.
-        p95_ms: 95 of 100 calls take no longer; between two calls interpolated.
+        batch: the number of images in a call.
+        repeats: the number of timed calls, without the warm-up.
+        median_ms: the median time of a call in milliseconds.
+        p95_ms: the 95th percentile in milliseconds, interpolated between two calls.
     """
 
     batch: int
@@ -27,30 +27,30 @@ class Timing:
 
     @classmethod
     def of(cls, batch: int, seconds: Sequence[float]) -> Self:
-        """Of the seconds of every timed call, at least one."""
+        """Return the timing of one or more calls from their seconds."""
         median, p95 = np.percentile(np.asarray(seconds) * 1000, [50, 95])
         return cls(batch, len(seconds), float(median), float(p95))
 
     @property
     def median_ms_per_image(self) -> float:
-        """A call's over its images."""
+        """The median time of a call divided by its images."""
         return self.median_ms / self.batch
 
     @property
     def p95_ms_per_image(self) -> float:
-        """A call's over its images."""
+        """The 95th percentile of a call divided by its images."""
         return self.p95_ms / self.batch
 
 
 @dataclass(frozen=True)
 class MeasuredCost:
-    """What a model is, whatever the machine. None is *not counted*, which is not nothing.
+    """What a model costs on every machine. None means *not counted*, which is not zero.
 
     Attributes:
-        parameters: learned numbers.
-        model_bytes: of parameters and buffers, as the model runs; of its files where it is not torch's.
-        flops: of a forward pass of one image: sums and products of matrix products and convolutions. A
-            multiplication with its addition is two.
+        parameters: the number of learned numbers.
+        model_bytes: the bytes of parameters and buffers as the model runs, or of its files if it is not torch's.
+        flops: the operations of a forward pass of one image: matrix products and convolutions, two for a
+            multiplication with its addition.
     """
 
     parameters: int | None
@@ -63,8 +63,8 @@ class Peak:
     """The most memory that a fresh process has held so far.
 
     Attributes:
-        rss_bytes: of the process in main memory, Python and libraries included.
-        cuda_bytes: of its tensors on the GPU since the phase began; None on the CPU.
+        rss_bytes: the resident set of the process in main memory, Python and libraries included.
+        cuda_bytes: the bytes of its tensors on the GPU since the phase began; None on the CPU.
     """
 
     rss_bytes: int
@@ -73,21 +73,21 @@ class Peak:
 
 @dataclass(frozen=True)
 class PathFigures:
-    """From the file of an image to its probabilities, extractors and head, in a process of its own.
+    """The path from the file of an image to its probabilities, measured in a fresh process.
 
     Attributes:
-        extractors: stream -> its cost; what several streams share (the face detector) stands beside them.
-        dims: stream -> D as the head sees it.
-        extraction: file to features, one timing a batch size.
-        head: features to probabilities (derived, standardised, head, softmax), likewise.
-        whole: both together.
-        start: memory with all libraries loaded, before any model.
-        peaks: memory after each batch size, ascending.
-        missing: stream -> images of the largest batch that lack it (no face, nothing detected).
+        extractors: stream -> its cost; the face detector, which streams share, is an entry of its own.
+        dims: stream -> the shape of a row as the head sees it, D for a vector.
+        extraction: the timings from file to features, one for each batch size.
+        head: the timings from features to probabilities (derived, standardised, head, softmax), likewise.
+        whole: the timings of both together.
+        start: the memory with all libraries loaded, before any model.
+        peaks: the memory after each batch size, ascending.
+        missing: stream -> the images of the largest batch that lack it (no face, nothing detected).
     """
 
     extractors: Mapping[str, MeasuredCost]
-    dims: Mapping[str, int]
+    dims: Mapping[str, int | tuple[int, ...]]
     extraction: Sequence[Timing]
     head: Sequence[Timing]
     whole: Sequence[Timing]
@@ -98,16 +98,16 @@ class PathFigures:
 
 @dataclass(frozen=True)
 class Epoch:
-    """Training of one head, as runs train: steps and, after them, validation.
+    """The time of an epoch of one head, as runs train: all steps, then validation; or of solving an exact head once.
 
     Attributes:
-        source: whose rows: a cache, or `synthetic`.
-        train_rows: of an epoch.
-        val_rows: that are scored after it.
-        batch_size: rows of a step.
-        repeats: epochs that were timed, after one that warmed up.
-        median_s: seconds of an epoch.
-        p95_s: 95 of 100 epochs take no longer.
+        source: where the rows come from: a cache, or `synthetic`.
+        train_rows: the number of training rows.
+        val_rows: the number of validation rows.
+        batch_size: the number of rows in a step.
+        repeats: the number of timed epochs, after one of warm-up.
+        median_s: the median time of an epoch in seconds.
+        p95_s: the 95th percentile in seconds.
     """
 
     source: str
@@ -121,21 +121,23 @@ class Epoch:
 
 @dataclass(frozen=True)
 class HeadFigures:
-    """A head alone, in a process of its own.
+    """A head alone, measured in a fresh process.
 
     Attributes:
-        cost: parameters are all trained.
-        train_flops_per_row: of a step, forward and backward.
-        latency: standardised features on the device to probabilities in main memory, one timing a batch size.
-        epoch: training.
-        start: memory with all libraries loaded, before any head.
-        inference: after the latency.
-        training: after the epochs; holds the table of features, whose size is `table_bytes`.
-        table_bytes: features of all rows.
+        cost: the cost of the head; all its parameters are trained.
+        train_flops_per_row: the operations of a step for one of its rows, forward and backward; None for a head that
+            is solved.
+        latency: the timings from standardised features on the device to probabilities in main memory, one for each
+            batch size.
+        epoch: the time of an epoch.
+        start: the memory with all libraries loaded, before any head.
+        inference: the memory after the latency.
+        training: the memory after the epochs, with the features of all rows (`table_bytes`).
+        table_bytes: the bytes of the features of all rows.
     """
 
     cost: MeasuredCost
-    train_flops_per_row: int
+    train_flops_per_row: int | None
     latency: Sequence[Timing]
     epoch: Epoch
     start: Peak
@@ -146,12 +148,12 @@ class HeadFigures:
 
 @dataclass(frozen=True)
 class ConfigurationFigures:
-    """One configuration of a pipeline.
+    """The figures of one configuration of a pipeline.
 
     Attributes:
-        name: as tables call it.
-        streams: that it fuses.
-        path: extractors and the whole path.
+        name: its name in tables.
+        streams: the names of its streams.
+        path: the extractors and the whole path.
         head: the head alone.
     """
 
@@ -162,28 +164,28 @@ class ConfigurationFigures:
 
     @property
     def parameters(self) -> int:
-        """Of all extractors that can be counted, which are frozen."""
+        """The parameters of all extractors that can be counted; they are frozen."""
         return sum(cost.parameters or 0 for cost in self.path.extractors.values())
 
     @property
     def model_bytes(self) -> int:
-        """Of all extractors."""
+        """The bytes of all extractors."""
         return sum(cost.model_bytes or 0 for cost in self.path.extractors.values())
 
     @property
     def flops(self) -> int | None:
-        """Of all extractors that can be counted, for one image; None if none can."""
+        """The operations of all extractors that can be counted, for one image; None if none can."""
         counted = [cost.flops for cost in self.path.extractors.values() if cost.flops is not None]
         return sum(counted) if counted else None
 
     @property
     def not_counted(self) -> tuple[str, ...]:
-        """Extractors whose floating point operations are not counted."""
+        """The extractors whose floating point operations are not counted."""
         return tuple(name for name, cost in self.path.extractors.items() if cost.flops is None)
 
     @property
     def extraction_s(self) -> float:
-        """Seconds to extract the epoch's training rows, once for all epochs: so many times one image of a batch."""
+        """The seconds to extract the training rows once: their number times one image of the largest batch."""
         return self.head.epoch.train_rows * self.path.extraction[-1].median_ms_per_image / 1000
 
 
@@ -192,10 +194,10 @@ class Profile:
     """The efficiency figures of a pipeline.
 
     Attributes:
-        pipeline: its name.
-        conditions: machine, threads, device, images, versions, date: what the numbers depend on.
+        pipeline: the name of the pipeline.
+        conditions: what the numbers depend on: machine, threads, device, images, versions, date.
         notes: what a reader should know, one sentence each.
-        configurations: in the pipeline's order.
+        configurations: the figures of each configuration, in the pipeline's order.
     """
 
     pipeline: str
@@ -204,5 +206,5 @@ class Profile:
     configurations: tuple[ConfigurationFigures, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the figures as plain data."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""Runs a measurement in a process of its own: its peak of memory is its own, and so are its threads."""
+"""Runs a measurement in a fresh process, so that its peak of memory and its threads are those of nothing else."""
 
 from __future__ import annotations
 
@@ -25,50 +25,51 @@ from emofuse.profile.figures import Peak
 T = TypeVar("T")
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_LAST_WORDS_S = 5.0
+_JOIN_TIMEOUT_S = 5.0
 
 
 def in_fresh_process(function: Callable[..., T], *arguments: Any, threads: int, what: str) -> T:
-    """What a function gives when a new interpreter calls it. Ctrl-C here ends it there.
+    """Call a function in a new interpreter and return its result. Ctrl-C in this process ends the other one.
 
     Args:
-        function: of a module; it and its arguments are pickled.
-        arguments: of the function.
-        threads: of native libraries there.
-        what: is measured, for messages.
+        function: a function of a module; it and its arguments are pickled.
+        arguments: the arguments of the function.
+        threads: the number of threads of native libraries in the new process.
+        what: the name of what is measured, for messages.
 
     Raises:
-        ProfileError: it raised, or its process died.
+        ProfileError: the function raised an error, or its process died.
     """
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_call, args=(sender, threads, function, arguments), daemon=True)
     with tempfile.TemporaryDirectory(prefix="emofuse-", ignore_cleanup_errors=True) as folder, receiver:
-        with sender, _environment(threads, folder), _deaf_to_ctrl_c():
+        with sender, _environment(threads, folder), _without_ctrl_c():
             process.start()
         try:
-            wait([receiver, process.sentinel])  # the pipe ends with the process, unless it left one that holds it open
-            given, problem = receiver.recv() if receiver.poll() else _raise_end()
+            # A process that the dead one left behind may hold the pipe open, so that the pipe alone is not enough.
+            wait([receiver, process.sentinel])
+            value, problem = receiver.recv() if receiver.poll() else _raise_end()
         except (EOFError, OSError):
-            process.join(_LAST_WORDS_S)
+            process.join(_JOIN_TIMEOUT_S)
             raise ProfileError(f"{what}: {_why_dead(process.exitcode)}") from None
         finally:
             process.kill()
             process.join()
     if problem:
         raise ProfileError(f"{what}: {problem}")
-    result: T = given
+    result: T = value
     return result
 
 
 def peak_memory(device: torch.device) -> Peak:
-    """The most that this process has held until now."""
+    """Return the most memory that this process has held until now."""
     cuda = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
     return Peak(_peak_rss_bytes(), cuda)
 
 
 def begin_phase(device: torch.device) -> None:
-    """The GPU's peak is counted from here; that of main memory cannot be set back."""
+    """Count the peak of the GPU from here; that of main memory cannot be reset."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -78,31 +79,31 @@ def _raise_end() -> tuple[Any, str]:
 
 
 def _call(sender: Connection, threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """In the new process: sends (what the function gave, "") or (None, what went wrong)."""
+    """Call the function in the new process; send (its result, "") or (None, the problem)."""
     torch.set_num_threads(threads)
     try:
-        answer = function(*arguments), ""
+        reply = function(*arguments), ""
     except EmofuseError as error:
-        answer = None, str(error)
-    except Exception as error:  # noqa: BLE001 - any fault of foreign code; told where the user looks
+        reply = None, str(error)
+    except Exception as error:  # noqa: BLE001 - code of others may raise anything
         traceback.print_exc()
-        answer = None, f"{type(error).__name__}: {error}"
-    sender.send(answer)
+        reply = None, f"{type(error).__name__}: {error}"
+    sender.send(reply)
 
 
 @contextmanager
 def _environment(threads: int, folder: str) -> Iterator[None]:
-    """What the new interpreter reads when it starts, and native libraries when they are loaded.
+    """Set the variables that the new interpreter and its native libraries read when they start.
 
-    Its temporary files go to a folder that goes when it does, and nothing is imported from the working folder.
+    Temporary files go to a folder that is removed with the process, and nothing is imported from the working folder.
     """
     before = dict(os.environ)
-    given = {**dict.fromkeys(_THREAD_VARIABLES, str(threads)), **SAFE_PATH, "TMPDIR": folder}
-    os.environ.update(given)
+    variables = {**dict.fromkeys(_THREAD_VARIABLES, str(threads)), **SAFE_PATH, "TMPDIR": folder}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        for name in given:
+        for name in variables:
             if name in before:
                 os.environ[name] = before[name]
             else:
@@ -110,10 +111,10 @@ def _environment(threads: int, folder: str) -> Iterator[None]:
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """A process started inside never hears Ctrl-C, not even while it imports: its parent does, and kills it."""
+def _without_ctrl_c() -> Iterator[None]:
+    """Let a process that is started inside ignore Ctrl-C, even while it imports; its parent gets it and kills it."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's business
+        yield  # only the main thread may change what signals do
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -123,9 +124,9 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
 
 
 def _peak_rss_bytes() -> int:
-    """The kernel's high-water mark of this program.
+    """Return the kernel's high-water mark of this program, where there is one.
 
-    Where there is one: `ru_maxrss` of a process begins at what its parent had when it was started, so that a large
+    `ru_maxrss` is the second choice: it begins at what the parent held when it started the process, so that a large
     parent would be measured in each of its children.
     """
     status = Path("/proc/self/status")
@@ -140,6 +141,7 @@ def _peak_rss_bytes() -> int:
 def _why_dead(exitcode: int | None) -> str:
     if exitcode == -signal.SIGKILL:
         return (
-            "the measuring process was killed, most likely because memory ran out. Free some, or take a smaller batch"
+            "the measuring process was killed, most likely because memory ran out. Free some memory, or take a smaller "
+            "batch"
         )
     return f"the measuring process died with exit status {exitcode}; what it wrote is above"

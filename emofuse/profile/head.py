@@ -1,4 +1,4 @@
-"""In a fresh process: what one head takes, alone, to predict and to train."""
+"""Measures one head alone, in a fresh process: how long it takes to predict and to train, and with how much memory."""
 
 from __future__ import annotations
 
@@ -15,43 +15,45 @@ import torch
 from torch import nn
 
 from emofuse.errors import TrainingError
-from emofuse.features import Scaling
+from emofuse.features import Scaling, feature_axis
 from emofuse.heads import make_head
 from emofuse.heads.members import HeadBatch, HeadMember
+from emofuse.heads.stems import Shape, shape_of
 from emofuse.profile.counting import count_flops, module_cost
 from emofuse.profile.figures import Epoch, HeadFigures, MeasuredCost, Timing
 from emofuse.profile.fresh_process import begin_phase, peak_memory
 from emofuse.profile.timing import Clock, Repeats, repeat_timed
 from emofuse.specs import RunSpec
 from emofuse.training.engine import train_group
+from emofuse.training.exact import is_exact, solve_group
 from emofuse.training.machine import Machine
 from emofuse.training.members import FeatureTable, Fold, Member
 from emofuse.training.streaming import Blocks, Window
 from emofuse.training.validation import predict_probs
 
 _CPU = torch.device("cpu")
-_EPOCHS_AT_LEAST = 3
+_LEAST_EPOCHS = 3
 _VAL_SHARE = 2 / 7
-"""Validation rows a training row: the paper's 70/20/10."""
+"""Validation rows for each training row, as in the paper's 70/20/10."""
 
 
 @dataclass(frozen=True)
 class HeadJob:
-    """What to measure.
+    """What is measured of a head.
 
     Attributes:
         run: the configuration.
-        dims: stream -> D.
-        classes: C.
-        cache: whose rows train; None for synthetic ones.
-        rows: synthetic training rows.
-        batches: sizes for the latency, ascending.
-        repeats: of each call; of epochs too, of which there is a fixed warm-up of one.
+        dims: stream -> the shape of a row, D for a vector.
+        classes: the number of labels C.
+        cache: the cache whose rows train; None for synthetic rows.
+        rows: the number of synthetic training rows.
+        batches: the batch sizes of the latency, ascending.
+        repeats: the number of timed calls, and of timed epochs, which have one epoch of warm-up.
         device: where the head is.
     """
 
     run: RunSpec
-    dims: Mapping[str, int]
+    dims: Mapping[str, Shape]
     classes: int
     cache: Path | None
     rows: int
@@ -62,7 +64,7 @@ class HeadJob:
 
 @dataclass(frozen=True)
 class _TrainingInputs:
-    """What the engine is given."""
+    """The arguments of the engine, and where the rows come from."""
 
     source: str
     table: FeatureTable
@@ -82,15 +84,15 @@ class _TrainingInputs:
         return sum(tensor.nbytes for tensor in features.values())
 
 
-class _EnoughError(Exception):
-    """Ends a training of which enough epochs were timed."""
+class _EnoughEpochsError(Exception):
+    """Ends a training once enough epochs were timed."""
 
 
 def measure_head(job: HeadJob) -> HeadFigures:
-    """Times the head on batches of features, then epochs of its training.
+    """Time the head on batches of features, then epochs of its training.
 
     Raises:
-        EmofuseError: the cache cannot be read, or the run not be trained.
+        EmofuseError: the cache cannot be read, or the run cannot be trained.
     """
     device = torch.device(job.device)
     start = peak_memory(device)
@@ -98,42 +100,50 @@ def measure_head(job: HeadJob) -> HeadFigures:
     latency = [_latency(job, batch, device) for batch in job.batches]
     inference = peak_memory(device)
     begin_phase(device)
-    training = _training_on_cache(job, job.cache) if job.cache else _training_on_noise(job)
-    epoch = _time_epochs(training, job.repeats, device)
+    inputs = _inputs_from_cache(job, job.cache) if job.cache else _synthetic_inputs(job)
+    exact = is_exact(job.run.head)
+    epoch = (_time_solutions if exact else _time_epochs)(inputs, job.repeats, device)
     return HeadFigures(
         cost=count_head(job.run, job.dims, job.classes),
-        train_flops_per_row=count_training(job.run, job.dims, job.classes),
+        train_flops_per_row=None if exact else count_training(job.run, job.dims, job.classes),
         latency=latency,
         epoch=epoch,
         start=start,
         inference=inference,
         training=peak_memory(device),
-        table_bytes=training.table_bytes,
+        table_bytes=inputs.table_bytes,
     )
 
 
-def count_head(run: RunSpec, dims: Mapping[str, int], classes: int) -> MeasuredCost:
-    """Parameters, bytes and operations of the head of a run, counted on one row that has every stream."""
-    head, batch = _new_head(run, dims, classes, _CPU).eval(), _noise(dims, 1, _CPU)
+def count_head(run: RunSpec, dims: Mapping[str, Shape], classes: int) -> MeasuredCost:
+    """Count the parameters, bytes and operations of a head on one row that has every stream and every step."""
+    head, batch = new_head(run, dims, classes, _CPU).eval(), _noise(dims, 1, _CPU)
     return module_cost([head], count_flops(lambda: head(batch)))
 
 
-def count_training(run: RunSpec, dims: Mapping[str, int], classes: int) -> int:
-    """Operations of a training step for one of its rows: forward and backward, without the update."""
+def count_training(run: RunSpec, dims: Mapping[str, Shape], classes: int) -> int:
+    """Count the operations of a training step for one of its rows: forward and backward, without the update."""
     rows = run.train.batch_size
-    head, batch = _new_head(run, dims, classes, _CPU), _noise(dims, rows, _CPU)
+    head, batch = new_head(run, dims, classes, _CPU), _noise(dims, rows, _CPU)
     parameters = tuple(head.parameters())
-    # What no row uses has no gradient: the late head's vector for rows without any stream.
+    # The late head's vector for rows without any stream gets no gradient, because every row has all streams.
     step = count_flops(lambda: torch.autograd.grad(head(batch).sum(), parameters, allow_unused=True))
     return step // rows
 
 
-def _new_head(run: RunSpec, dims: Mapping[str, int], classes: int, device: torch.device) -> nn.Module:
-    return make_head(run.head, [HeadMember(tuple(dims))], dims, classes).to(device)
+def new_head(run: RunSpec, dims: Mapping[str, Shape], classes: int, device: torch.device) -> nn.Module:
+    """Return the head of a run with its initial weights; the numbers of a head that is solved are all ones."""
+    head = make_head(run.head, [HeadMember(tuple(dims))], dims, classes)
+    if is_exact(run.head):
+        with torch.no_grad():
+            for tensor in (*head.parameters(), *head.buffers()):
+                if tensor.is_floating_point():
+                    tensor.fill_(1.0)
+    return head.to(device)
 
 
 def _latency(job: HeadJob, batch: int, device: torch.device) -> Timing:
-    head = _new_head(job.run, job.dims, job.classes, device)
+    head = new_head(job.run, job.dims, job.classes, device)
     rows, clock = _noise(job.dims, batch, device), Clock(device)
 
     def call(_: int) -> float:
@@ -144,14 +154,23 @@ def _latency(job: HeadJob, batch: int, device: torch.device) -> Timing:
     return Timing.of(batch, repeat_timed(call, job.repeats, clock))
 
 
-def _noise(dims: Mapping[str, int], rows: int, device: torch.device) -> HeadBatch:
-    """Rows of normal noise that have every stream, for one fold."""
-    features = {name: torch.randn(1, rows, dim, device=device) for name, dim in dims.items()}
-    return HeadBatch(features, {name: torch.ones(1, rows, dtype=torch.bool, device=device) for name in dims})
+def _noise(dims: Mapping[str, Shape], rows: int, device: torch.device) -> HeadBatch:
+    """Return rows of normal noise for one fold; each row has every stream and every step."""
+    shapes = {name: shape_of(dim) for name, dim in dims.items()}
+    return HeadBatch(
+        {name: torch.randn(1, rows, *shape, device=device) for name, shape in shapes.items()},
+        {name: torch.ones(1, rows, dtype=torch.bool, device=device) for name in shapes},
+        {name: torch.ones(1, rows, shape[0], dtype=torch.bool, device=device) for name, shape in _sequences(shapes)},
+    )
 
 
-def _training_on_cache(job: HeadJob, path: Path) -> _TrainingInputs:
-    """The rows that a run of this configuration trains on."""
+def _sequences(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, tuple[int, ...]]]:
+    """Return the streams of shape (T, D) or (T, C, H, W)."""
+    return [(name, shape) for name, shape in shapes.items() if len(shape) in {2, 4}]
+
+
+def _inputs_from_cache(job: HeadJob, path: Path) -> _TrainingInputs:
+    """Return the rows that a run of this configuration trains on."""
     from emofuse.cache.reader import open_cache
     from emofuse.training.data import TrainingData
 
@@ -160,48 +179,74 @@ def _training_on_cache(job: HeadJob, path: Path) -> _TrainingInputs:
     return _TrainingInputs(f"cache {path}", data.table([job.run]), folds, member, data.window(job.run))
 
 
-def _training_on_noise(job: HeadJob) -> _TrainingInputs:
-    """As many rows as asked for, and validation rows with them; every row has every stream, labels go round."""
+def _synthetic_inputs(job: HeadJob) -> _TrainingInputs:
+    """Return the training rows that were asked for, and validation rows in proportion; labels take turns."""
     count = job.rows + max(1, round(_VAL_SHARE * job.rows))
-    table = FeatureTable(
-        features={name: torch.randn(count, dim) for name, dim in job.dims.items()},
-        valid={name: torch.ones(count, dtype=torch.bool) for name in job.dims},
-        labels=torch.arange(count) % job.classes,
-        classes=job.classes,
+    noise = _noise(job.dims, count, _CPU)
+    features, valid, steps = (
+        {name: tensor[0] for name, tensor in part.items()} for part in (noise.features, noise.valid, noise.steps)
     )
-    scaling = {name: Scaling(np.zeros(dim, np.float32), np.ones(dim, np.float32)) for name, dim in job.dims.items()}
-    fold = Fold(np.arange(job.rows), np.arange(job.rows, count), scaling)
+    labels = torch.arange(count) % job.classes
+    fold = Fold(
+        np.arange(job.rows),
+        np.arange(job.rows, count),
+        {name: unit_scaling(tuple(tensor.shape[1:])) for name, tensor in features.items()},
+    )
+    table = FeatureTable(features, valid, labels, job.classes, steps=steps)
     return _TrainingInputs("synthetic", table, [fold], Member(tuple(job.dims), job.run.head, job.run.train), None)
 
 
-def _time_epochs(training: _TrainingInputs, repeats: Repeats, device: torch.device) -> Epoch:
-    """Trains until enough epochs were timed: steps, validation and the copy of the best weights."""
-    least = min(_EPOCHS_AT_LEAST, repeats.most)
+def unit_scaling(shape: tuple[int, ...]) -> Scaling:
+    """Return a scaling of rows of this shape that changes nothing but costs what others cost."""
+    width = shape[feature_axis(shape)]
+    return Scaling(np.zeros(width, np.float32), np.ones(width, np.float32), np.full(width, np.inf, np.float32))
+
+
+def _time_epochs(inputs: _TrainingInputs, repeats: Repeats, device: torch.device) -> Epoch:
+    """Train until enough epochs were timed: steps, validation and the copy of the best weights."""
+    least = min(_LEAST_EPOCHS, repeats.most)
     limits = Repeats(most=repeats.most, least=least, seconds=repeats.seconds, warm_up=1)
-    train = training.member.train.model_copy(update={"epochs": limits.warm_up + limits.most, "patience": None})
-    member = Member(training.member.streams, training.member.head, train, training.member.fold)
+    train = inputs.member.train.model_copy(update={"epochs": limits.warm_up + limits.most, "patience": None})
+    member = Member(inputs.member.streams, inputs.member.head, train, inputs.member.fold)
     ends: list[float] = []
 
     def on_epoch(_: int, entries: Mapping[int, Mapping[str, Any]]) -> None:
-        ends.append(time.perf_counter())  # an epoch's scores were copied from the device: it has finished
+        ends.append(time.perf_counter())  # the scores were copied from the device, so the epoch has finished
         if limits.enough(len(ends) - limits.warm_up, ends[-1] - ends[0]) or not entries:
-            raise _EnoughError
+            raise _EnoughEpochsError
 
-    machine, window = Machine.of(device), training.window
-    with suppress(_EnoughError):
-        train_group(training.table, training.folds, [member], machine, window=window, on_epoch=on_epoch)
+    machine, window = Machine.of(device), inputs.window
+    with suppress(_EnoughEpochsError):
+        train_group(inputs.table, inputs.folds, [member], machine, window=window, on_epoch=on_epoch)
     seconds = np.diff(ends)
     if not len(seconds):
         raise TrainingError(
             f"the training diverged in epoch {len(ends)} with learning_rate {train.learning_rate:g}, so that no epoch "
             "could be timed. Lower the learning rate"
         )
+    return _epoch(inputs, train.batch_size, seconds.tolist())
+
+
+def _time_solutions(inputs: _TrainingInputs, repeats: Repeats, device: torch.device) -> Epoch:
+    """Solve an exact head several times; a solution takes all training rows at once and needs no epochs."""
+    machine, clock = Machine.of(device), Clock(device)
+
+    def solve(_: int) -> float:
+        start = clock()
+        solve_group(inputs.table, inputs.folds, [inputs.member], machine)
+        return clock() - start
+
+    limits = Repeats(repeats.most, min(_LEAST_EPOCHS, repeats.most), repeats.seconds, warm_up=1)
+    return _epoch(inputs, len(inputs.fold.train), repeat_timed(solve, limits, clock))
+
+
+def _epoch(inputs: _TrainingInputs, batch_size: int, seconds: Sequence[float]) -> Epoch:
     median, p95 = np.percentile(seconds, [50, 95])
     return Epoch(
-        source=training.source,
-        train_rows=len(training.fold.train),
-        val_rows=len(training.fold.val),
-        batch_size=train.batch_size,
+        source=inputs.source,
+        train_rows=len(inputs.fold.train),
+        val_rows=len(inputs.fold.val),
+        batch_size=batch_size,
         repeats=len(seconds),
         median_s=float(median),
         p95_s=float(p95),

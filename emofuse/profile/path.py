@@ -1,8 +1,7 @@
-"""In a fresh process: how long an image takes from its file to its probabilities, and what that takes."""
+"""Measures the whole path of an image in a fresh process, from its file to its probabilities."""
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -13,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from emofuse.features import Scaling, chosen_variant, derived_features, derived_shape
-from emofuse.heads import make_head
-from emofuse.heads.members import HeadMember
+from emofuse.features import chosen_variant, derived_features, derived_shape
+from emofuse.heads.stems import Shape
 from emofuse.profile.counting import stream_costs
 from emofuse.profile.figures import PathFigures, Timing
 from emofuse.profile.fresh_process import begin_phase, peak_memory
+from emofuse.profile.head import new_head, unit_scaling
 from emofuse.profile.timing import Clock, Repeats, repeat_timed
 from emofuse.specs import CacheSpec, RunSpec
-from emofuse.status import Status
+from emofuse.status import Status, Step
 from emofuse.streams.base import Rows, Stream
 from emofuse.streams.extractor import Extractor
 from emofuse.training.trained import head_probs
@@ -29,23 +28,23 @@ from emofuse.training.trained import head_probs
 
 @dataclass(frozen=True)
 class PathJob:
-    """What to measure.
+    """What is measured of the whole path.
 
     Attributes:
         run: the configuration.
-        cache: its streams, with weights that are there.
-        classes: C.
-        pictures: files, at least one.
-        batches: sizes, ascending.
-        repeats: of each.
-        device: of networks and head.
-        threads: of native libraries.
+        cache: the spec of its streams, whose weights are on this machine.
+        classes: the number of labels C.
+        images: the files of the images, at least one.
+        batches: the batch sizes, ascending.
+        repeats: the number of timed calls for each batch size.
+        device: where networks and head are.
+        threads: the number of threads of native libraries.
     """
 
     run: RunSpec
     cache: CacheSpec
     classes: int
-    pictures: Sequence[Path]
+    images: Sequence[Path]
     batches: Sequence[int]
     repeats: Repeats
     device: str
@@ -53,10 +52,10 @@ class PathJob:
 
 
 def measure_path(job: PathJob) -> PathFigures:
-    """Times the configuration on batches of pictures that lie in the page cache.
+    """Time the configuration on batches of images that lie in the page cache.
 
-    Extractors and head are those of `emofuse predict`, the work that streams share is done once, and the head has its
-    initial weights: how long it takes does not depend on them.
+    Extractors and head are those of `emofuse predict`, and work that streams share is done once. The head has its
+    initial weights, because its time does not depend on them.
 
     Raises:
         EmofuseError: a stream cannot run here.
@@ -84,12 +83,12 @@ def measure_path(job: PathJob) -> PathFigures:
 
 
 class _Path:
-    """Extractors and head of one configuration.
+    """The extractors and the head of one configuration.
 
     Attributes:
         streams: the open streams.
-        dims: stream -> D as the head sees it.
-        missing: stream -> images of the last call that lack it.
+        dims: stream -> the shape of a row as the head sees it, D for a vector.
+        missing: stream -> the number of images of the last call that lack it.
     """
 
     def __init__(self, job: PathJob, device: torch.device) -> None:
@@ -101,39 +100,35 @@ class _Path:
         if "cv2" in sys.modules:
             sys.modules["cv2"].setNumThreads(job.threads)
         self.streams: dict[str, Stream] = self._extractor.streams
-        self.dims = {
-            name: derived_shape(
-                kind, (math.prod(self.streams[name].shape),), chosen_variant(kind, name, self._features)
-            )[0]
+        shapes = {
+            name: derived_shape(kind, self.streams[name].shape, chosen_variant(kind, name, self._features))
             for name, kind in self._kinds.items()
         }
+        self.dims: dict[str, Shape] = {name: shape[0] if len(shape) == 1 else shape for name, shape in shapes.items()}
         self.missing: dict[str, int] = {}
-        self._scaling = {
-            name: Scaling(np.zeros(dim, np.float32), np.ones(dim, np.float32), np.full(dim, np.inf, np.float32))
-            for name, dim in self.dims.items()
-        }
-        self._head = make_head(job.run.head, [HeadMember(tuple(self.dims))], self.dims, job.classes).to(device)
+        self._scaling = {name: unit_scaling(shape) for name, shape in shapes.items()}
+        self._head = new_head(job.run, self.dims, job.classes, device)
 
     def close(self) -> None:
         self._extractor.close()
 
     def timed(self, batch: int) -> tuple[Timing, Timing, Timing]:
-        """Of extraction, of the head, of both, on so many pictures a call; call after call goes on to the next ones."""
-        pictures = list(islice(cycle(self._job.pictures), batch + len(self._job.pictures)))
+        """Time extraction, head, and both together on batches of this size; each call takes the next images."""
+        images = list(islice(cycle(self._job.images), batch + len(self._job.images)))
 
         def call(number: int) -> tuple[float, float]:
-            first = number * batch % len(self._job.pictures)
-            return self._seconds(pictures[first : first + batch])
+            first = number * batch % len(self._job.images)
+            return self._seconds(images[first : first + batch])
 
         seconds = np.array(repeat_timed(call, self._job.repeats, self._clock))  # (calls, 2)
         parts = (seconds[:, 0], seconds[:, 1], seconds.sum(axis=1))
         extraction, head, whole = (Timing.of(batch, part.tolist()) for part in parts)
         return extraction, head, whole
 
-    def _seconds(self, pictures: Sequence[Path]) -> tuple[float, float]:
-        """Of extracting these pictures, and of their probabilities."""
+    def _seconds(self, images: Sequence[Path]) -> tuple[float, float]:
+        """Return the seconds of extracting these images, and of computing their probabilities."""
         start = self._clock()
-        rows = self._extractor.extract(pictures).rows
+        rows = self._extractor.extract(images).rows
         extracted = self._clock()
         self._probs(rows)
         end = self._clock()
@@ -141,10 +136,13 @@ class _Path:
         return extracted - start, end - extracted
 
     def _probs(self, rows: Mapping[str, Rows]) -> None:
-        """What `TrainedHead.probs` computes of a saved run."""
-        features, valid = {}, {}
+        """Compute what `TrainedHead.probs` computes of a saved run."""
+        features, valid, steps = {}, {}, {}
         for name, part in rows.items():
             valid[name] = part.status == Status.OK
+            there = None if part.mask is None else part.mask == Step.OK
+            if there is not None:
+                steps[name] = there
             derived = derived_features(self._kinds[name], part.features, self._features, name)
-            features[name] = self._scaling[name].apply(derived, valid[name])
-        head_probs(self._head, features, valid)
+            features[name] = self._scaling[name].apply(derived, valid[name], there)
+        head_probs(self._head, features, valid, steps)

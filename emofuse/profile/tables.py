@@ -1,4 +1,4 @@
-"""A profile as tables: Markdown to read, CSV to compute with, JSON with everything."""
+"""Writes a profile as tables: Markdown to read, CSV to compute with, JSON with everything."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ NOT_COUNTED = "not counted"
 MIB = 2**20
 
 METHOD = """\
-- **Parameters** are those of torch networks, as they run: extractors without their classifier, YOLO with its batch
-  norms folded in. Those of extractors are frozen, those of the head are trained. **MiB** are parameters and buffers in
-  the type they run in, and the model files of the face detector. (89.7 "MB" in the paper are MiB of a ResNet-50.)
-- **FLOPs** are of one image, counted by torch's `FlopCounterMode` on a real forward pass: matrix products and
+- **Parameters** are those of the torch networks as they run: extractors without their classifier, YOLO with its batch
+  norms folded in. The parameters of extractors are frozen; those of the head are trained. **MiB** are parameters and
+  buffers in the type they run in, and the model files of the face detector. (The paper's 89.7 "MB" of a ResNet-50 are
+  MiB.)
+- **FLOPs** are counted for one image by torch's `FlopCounterMode` on a real forward pass: matrix products and
   convolutions. One multiplication with its addition is 2 FLOP, or 1 MAC; the paper's 4.13 "GFLOPs" of ResNet-50 are
-  GMAC. What is no torch network (face detector, LBP, landmarks, action units) is not counted, which is not zero.
-  Networks are counted on a square image, YOLO on a square of its full input size.
-- **Times** are wall clock (monotonic), after calls that warm up, with the GPU waited for: median (95th percentile) of
-  the repeats that the JSON and CSV state. *Head*: standardised features on the device to probabilities in main memory.
-  *Whole path*: the file of an image in the page cache to its probabilities, one call after another in one process, as
-  `emofuse predict` does it: decoded once, its face found once, for all streams. At batch 64 a call's time is divided by
-  its images.
-- **Memory** is the peak of a process that measured this configuration alone: its resident set, Python and libraries
-  included (what they take before any model is loaded stands beside it), and on a GPU the peak of torch's allocations.
-  Training holds the features of all its rows.
-- **An epoch** is steps over all training rows, then validation, as runs train, without reading the cache. *Rows
-  extracted* is what one process takes to extract the epoch's training rows, once for all epochs: their number times an
-  image of a batch of the whole path."""
+  GMAC. Work outside of torch networks (face detector, LBP, landmarks, action units) is not counted, which is not zero.
+  Networks are counted on a square image, YOLO on a square of its full input size, heads on sequences of full length.
+- **Times** are the median (95th percentile) of wall clock times on a monotonic clock, after a warm-up, with the GPU
+  waited for; JSON and CSV state the repeats. *Head*: from standardised features on the device to probabilities in main
+  memory. *Whole path*: from the file of an image in the page cache to its probabilities, one call after another in one
+  process, as in `emofuse predict`: each image is decoded once and its face found once for all streams. At batch 64 the
+  time of a call is divided by its images.
+- **Memory** is the peak of a process that measured this configuration alone: its resident set, with Python and
+  libraries (*before models* is the part of these), and on a GPU the peak of torch's allocations. Training holds the
+  features of all its rows.
+- **An epoch** is all steps over the training rows, then validation, as in a run, without reading the cache. For a
+  `logistic` or `kernel_ridge` head it is the whole solution, which takes all rows at once. *Rows extracted* is the time
+  that one process takes to extract the training rows once for all epochs: their number times the time of an image in a
+  batch of the whole path."""
 
 
 def write_profile(profile: Profile, folder: Path) -> list[Path]:
-    """Writes `profile.json`, `profile.csv` and `profile.md`, and says where."""
+    """Write `profile.json`, `profile.csv` and `profile.md` and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"profile.{suffix}" for suffix in ("json", "csv", "md")]
     paths[0].write_text(json.dumps(profile.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -49,7 +51,7 @@ def write_profile(profile: Profile, folder: Path) -> list[Path]:
 
 
 def csv_row(figures: ConfigurationFigures) -> dict[str, Any]:
-    """One row of `profile.csv`: bytes, FLOPs, milliseconds of whole calls, seconds of epochs."""
+    """Return one row of `profile.csv`: bytes, FLOPs, milliseconds of whole calls, seconds of epochs."""
     path, head = figures.path, figures.head
     row: dict[str, Any] = {
         "configuration": figures.name,
@@ -61,7 +63,7 @@ def csv_row(figures: ConfigurationFigures) -> dict[str, Any]:
         "head_flops_per_image": head.cost.flops,
         "extractor_flops_per_image": NOT_COUNTED if figures.flops is None else figures.flops,
         "extractors_not_counted": "+".join(figures.not_counted),
-        "head_train_flops_per_row": head.train_flops_per_row,
+        "head_train_flops_per_row": NOT_COUNTED if head.train_flops_per_row is None else head.train_flops_per_row,
     }
     timed = {"head": head.latency, "path": path.whole, "path_extraction": path.extraction, "path_head": path.head}
     for name, timings in timed.items():
@@ -81,7 +83,7 @@ def csv_row(figures: ConfigurationFigures) -> dict[str, Any]:
 
 
 def as_markdown(profile: Profile) -> str:
-    """All tables, with what the numbers depend on before them and notes behind them."""
+    """Return the conditions and notes of a profile, then all its tables."""
     parts = [
         f"# Efficiency of {profile.pipeline}",
         _conditions(profile),
@@ -101,16 +103,16 @@ def as_markdown(profile: Profile) -> str:
 
 
 def _conditions(profile: Profile) -> str:
-    given = profile.conditions
-    versions = ", ".join(f"{name} {found}" for name, found in given["versions"].items())
-    machine = f"{given['cpu']}, {given['cores']} cores, {given['memory_bytes'] / 2**30:.0f} GiB, {given['system']}"
-    images = f"{given['images']['count']} images ({given['images']['source']})"
-    work = f"{given['threads']} threads, device {given['device']}, load {given['load_before']} before"
-    return f"{machine}; {work}; {images}; {versions}; {given['date']}"
+    where = profile.conditions
+    versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
+    machine = f"{where['cpu']}, {where['cores']} cores, {where['memory_bytes'] / 2**30:.0f} GiB, {where['system']}"
+    images = f"{where['images']['count']} images ({where['images']['source']})"
+    work = f"{where['threads']} threads, device {where['device']}, load {where['load_before']} before"
+    return f"{machine}; {work}; {images}; {versions}; {where['date']}"
 
 
 def _size_table(profile: Profile) -> str:
-    """Head and extractors apart; what the sums of FLOPs leave out stands in the last column."""
+    """Return sizes of head and extractors; the last column names what the sums of FLOPs leave out."""
     rows = [
         (
             figures.name,
@@ -145,7 +147,7 @@ def _latency_table(profile: Profile) -> str:
 
 
 def _memory_table(profile: Profile) -> str:
-    """Resident sets; on a GPU its own peaks in columns of their own."""
+    """Return resident sets and, with a GPU, the peaks of its memory in further columns."""
     kinds: list[tuple[str, Callable[[Peak], int | None]]] = [("", lambda peak: peak.rss_bytes)]
     first = profile.configurations[0]
     if first.path.start.cuda_bytes is not None:
@@ -210,7 +212,7 @@ def _per_image(timing: Timing) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its columns aligned for who reads it as text: the first to the left, numbers to the right."""
+    """Return a Markdown table that is aligned as plain text: the first column to the left, numbers to the right."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     lines = [_line(header, widths)]
     lines.append(

@@ -1,4 +1,4 @@
-"""Calls, repeated and timed: warmed up, on a clock that only goes forward, finished before it is read."""
+"""Repeats and times calls: after a warm-up, with a monotonic clock, and with the device waited for."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Repeats:
-    """How often something is timed.
+    """How often a call is timed.
 
     Attributes:
-        most: calls at most.
-        least: calls at least (or `most`, if that is less), however long they take.
-        seconds: after so many, no further call.
-        warm_up: calls before those.
+        most: the largest number of calls.
+        least: the smallest number of calls (or `most`, if that is less), however long they take.
+        seconds: the time after which no further call begins.
+        warm_up: the number of calls before the timed ones.
     """
 
     most: int = 100
@@ -29,35 +29,35 @@ class Repeats:
     warm_up: int = 2
 
     def enough(self, done: int, seconds: float) -> bool:
-        """Whether so many timed calls, which took so long together, will do."""
+        """Return whether this number of timed calls, which took this many seconds together, is enough."""
         return done >= self.most or (done >= self.least and seconds >= self.seconds)
 
 
 class Clock:
-    """Reads the time when the device has done what it was given."""
+    """Reads the time once the device has finished its work."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
 
     def __call__(self) -> float:
-        """Seconds since some moment."""
+        """Return the seconds since some moment."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
 
 
 def repeat_timed(call: Callable[[int], T], repeats: Repeats, clock: Clock) -> list[T]:
-    """What each timed call gave, after those that warm up.
+    """Return the results of the timed calls, which follow the calls of the warm-up.
 
     Args:
-        call: is given the number of the call, counted from 0 with those that warm up.
-        repeats: how often.
-        clock: of the device that works.
+        call: the function; it is given the number of the call, counted from 0 with the warm-up.
+        repeats: the number of calls.
+        clock: the clock of the device that works.
     """
     for number in range(repeats.warm_up):
         call(number)
-    given: list[T] = []
+    results: list[T] = []
     start = clock()
-    while not repeats.enough(len(given), clock() - start):
-        given.append(call(repeats.warm_up + len(given)))
-    return given
+    while not repeats.enough(len(results), clock() - start):
+        results.append(call(repeats.warm_up + len(results)))
+    return results

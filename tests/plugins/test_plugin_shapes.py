@@ -179,3 +179,17 @@ def test_a_head_without_stems_refuses_them_with_what_to_do(folder):
     refused = r"a kernel_ridge head takes vectors alone, got strips \(6, 3\)\. Take a head that is trained"
     with pytest.raises(TrainingError, match=refused):
         call("run", "mine.yaml", "--device", "cpu")
+
+
+def test_sequences_and_maps_are_profiled_in_their_shapes(folder, tmp_path):
+    before, _ = (folder / "mine.yaml").read_text().split("defaults:")
+    head = "{kind: linear, temporal: lstm, spatial: attention, stem_width: 8}"
+    (folder / "mine.yaml").write_text(
+        f"{before}runs: [{{name: both, head: {head}, features: {{streams: [strips, thumb]}}}}]\n"
+    )
+    out = tmp_path / "profile"
+    call("profile", "mine.yaml", "--data", "pictures", "--images", 2, "--rows", 40, "--repeats", 2, "--out", out)
+    (figures,) = json.loads((out / "profile.json").read_text())["configurations"]
+    assert figures["path"]["dims"] == {"strips": [6, 3], "thumb": [1, 8, 8]}
+    strips, thumb = 6 * 4 * (3 * 8 + 8 * 8), 64 * (1 * 8 + 8 + 1)
+    assert figures["head"]["cost"]["flops"] == 2 * (strips + thumb + 8 * (8 + 1))

@@ -42,6 +42,13 @@ def test_attention_is_counted_and_its_fast_path_put_back():
     assert torch.backends.mha.get_fastpath_enabled() == before
 
 
+def test_recurrent_layers_are_counted_and_their_fused_kernels_put_back():
+    layer = nn.LSTM(4, 8, batch_first=True)
+    before = torch.backends.mkldnn.enabled
+    assert count_flops(lambda: layer(torch.ones(1, 5, 4))) == 2 * 5 * 4 * (4 * 8 + 8 * 8)
+    assert torch.backends.mkldnn.enabled == before
+
+
 def test_resnet50_has_the_4_09_gmac_that_the_paper_rounds_to_4_13_gflops():
     cost = cost_of(BackboneSpec(model="resnet50", weights=RANDOM))
     classifier = 2048 * 1000 + 1000

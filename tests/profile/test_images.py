@@ -1,4 +1,4 @@
-"""Which pictures are measured."""
+"""Which images are measured."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_pictures_that_cannot_be_read_are_left_out(folder):
 def test_a_folder_of_nothing_but_those_is_refused(folder):
     for path in folder.rglob("*.jpg"):
         path.write_bytes(b"")
-    with pytest.raises(DatasetError, match=r"none of 4 pictures can be read; the first: 0\.jpg, empty file\. Name a"):
+    with pytest.raises(DatasetError, match=r"none of 4 images can be read; the first: 0\.jpg, empty file\. Name a"):
         pick_images(folder, 4, DECODE)
 
 

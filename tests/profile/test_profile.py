@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emofuse.errors import CacheError, DatasetError, ProfileError, SpecError, TrainingError
+from emofuse.errors import CacheError, DatasetError, DeviceError, ProfileError, SpecError
 from emofuse.profile import ProfileOptions, Repeats, profile_pipeline, stand_in_weights
 from emofuse.specs import CacheSpec, PipelineSpec, RandomWeights, RegistryWeights, parse_spec
 
@@ -142,7 +142,7 @@ def test_a_configuration_that_cannot_run_here_is_named(face):
 
 
 def test_a_device_that_is_not_there_is_told(face):
-    with pytest.raises(TrainingError, match="device 'tpu' is unknown"):
+    with pytest.raises(DeviceError, match="device 'tpu' is unknown"):
         profile_pipeline(pipeline(face), options(device="tpu"))
 
 

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -28,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emofuse.errors import ResultsError
+from emofuse.stores import making_folder, replace_file
 
 FORMAT = 1
 _LISTED = 10
@@ -120,24 +119,20 @@ def write_run(runs: Path, record: RunRecord, predictions: Predictions, weights: 
 
     runs.mkdir(parents=True, exist_ok=True)
     target = run_dir(runs, record.digest)
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=runs))
+    contiguous = {name: np.asarray(array, order="C") for name, array in weights.items()}
     try:
-        (partial / "run.json").write_text(_json_text(asdict(record)), encoding="utf-8")
-        np.savez(
-            partial / "predictions.npz",
-            sample_id=predictions.sample_id,
-            label=predictions.label,
-            probs=predictions.probs,
-        )
-        contiguous = {name: np.asarray(array, order="C") for name, array in weights.items()}
-        save_file(contiguous, partial / "weights.safetensors")
-        try:
-            partial.rename(target)
-        except OSError:
-            if not (target / "run.json").is_file():
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with making_folder(target) as partial:
+            (partial / "run.json").write_text(_json_text(asdict(record)), encoding="utf-8")
+            np.savez(
+                partial / "predictions.npz",
+                sample_id=predictions.sample_id,
+                label=predictions.label,
+                probs=predictions.probs,
+            )
+            save_file(contiguous, partial / "weights.safetensors")
+    except OSError:
+        if not (target / "run.json").is_file():
+            raise
     return target
 
 
@@ -200,9 +195,7 @@ def rename_run(folder: Path, name: str) -> RunRecord:
     """
     record = read_record(folder)
     spec = {**record.spec, "name": name}
-    partial = folder / f".run-{os.getpid()}.json"
-    partial.write_text(_json_text({**_read_json(folder), "name": name, "spec": spec}), encoding="utf-8")
-    partial.replace(folder / "run.json")
+    replace_file(folder / "run.json", _json_text({**_read_json(folder), "name": name, "spec": spec}))
     return replace(record, name=name, spec=spec)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 import time
@@ -9,7 +10,17 @@ import pytest
 
 from emofuse import stores
 from emofuse.errors import StoreError
-from emofuse.stores import RemotePath, as_path, file_sizes, is_remote, remove_tree, replace_file
+from emofuse.stores import (
+    RemotePath,
+    as_path,
+    file_sizes,
+    is_remote,
+    making_folder,
+    partials,
+    remove_tree,
+    replace_file,
+    replacing,
+)
 
 
 @pytest.fixture
@@ -174,6 +185,49 @@ def test_killed_while_a_file_is_replaced_leaves_it_as_it_was(tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         replace_file(tmp_path / "x", b"another")
     assert (tmp_path / "x").read_bytes() == b"one"
+
+
+def test_text_is_written_as_utf_8_and_reaches_the_disk_when_asked(tmp_path, monkeypatch):
+    flushed, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (flushed.append(descriptor), fsync(descriptor)))
+    replace_file(tmp_path / "x", "größer", flush=True)
+    assert (tmp_path / "x").read_text(encoding="utf-8") == "größer"
+    assert len(flushed) == 2  # the file and its folder
+
+
+def test_two_processes_that_replace_one_file_do_not_meet(tmp_path):
+    with replacing(tmp_path / "x") as one, replacing(tmp_path / "x") as two:
+        one.write_text("one")
+        two.write_text("two")
+    assert (tmp_path / "x").read_text() == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_writer_that_fails_leaves_the_former_file_and_nothing_else(tmp_path):
+    (tmp_path / "x").write_text("former")
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "x") as partial:
+        (partial.write_text("half"), (tmp_path / "none").read_text())
+    assert (tmp_path / "x").read_text() == "former"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_what_killed_writers_left_beside_a_file_is_found(tmp_path):
+    for name in (".x.0a1b2c3d.partial", "x.partial", ".xy.0a1b2c3d.partial", "y.partial", "x"):
+        (tmp_path / name).write_text("")
+    assert {path.name for path in partials(tmp_path / "x")} == {".x.0a1b2c3d.partial", "x.partial"}
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    with making_folder(tmp_path / "run") as folder:
+        (folder / "a").write_text("1")
+        assert not (tmp_path / "run").exists()
+    assert (tmp_path / "run" / "a").read_text() == "1"
+    with pytest.raises(FileNotFoundError), making_folder(tmp_path / "other") as folder:
+        (folder / "none").read_text()
+    with pytest.raises(OSError, match="not empty"), making_folder(tmp_path / "run") as folder:
+        (folder / "a").write_text("2")
+    assert (tmp_path / "run" / "a").read_text() == "1"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.parametrize("ask", [RemotePath.read_bytes, RemotePath.is_file, file_sizes])

@@ -33,7 +33,7 @@ from emofuse.cache.stale import check_block_rows, check_manifest, check_streams
 from emofuse.cache.zarr_store import create_group, open_array, update_group, zarr_store
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, UnwritableCacheError, did_you_mean
-from emofuse.stores import is_remote, remove_tree
+from emofuse.stores import PARTIAL_SUFFIX, is_remote, partials, remove_tree
 
 _UNFINISHED = ".new-"
 _DROPPED = ".dropped-"
@@ -60,7 +60,7 @@ def check_writable(path: Path) -> None:
     if is_remote(path):
         return
     with writing(str(path)):
-        probe = path / ".writable.partial"
+        probe = path / f".writable{PARTIAL_SUFFIX}"
         probe.write_bytes(b"?")
         probe.unlink()
     for folder in streams_dir(path).glob("*/*/"):
@@ -255,9 +255,7 @@ def _remove_leftovers(path: Path) -> None:
     """
     if is_remote(path):
         return
-    manifest = manifest_path(path)
-    manifest.with_name(manifest.name + ".partial").unlink(missing_ok=True)
-    for file in path.rglob("*.partial"):
+    for file in [*partials(manifest_path(path)), *path.rglob(f"*{PARTIAL_SUFFIX}")]:
         file.unlink(missing_ok=True)
     for prefix in (_UNFINISHED, _DROPPED):
         for folder in streams_dir(path).glob(prefix + "*"):

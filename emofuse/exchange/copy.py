@@ -16,7 +16,7 @@ from emofuse.cache.metadata import read_cache_layout, read_manifest
 from emofuse.cache.structure import lock_cache
 from emofuse.checksum import crc32c
 from emofuse.errors import CacheError
-from emofuse.stores import file_sizes, replace_file
+from emofuse.stores import PARTIAL_SUFFIX, file_sizes, replace_file
 
 OnFiles = Callable[[int, int], None]
 """Called after every file: files done so far, files in all."""
@@ -71,7 +71,7 @@ def copy_cache(source: Path, target: Path, *, on_files: OnFiles | None = None) -
 
 def _is_part(name: str) -> bool:
     """Whether a file belongs to a cache, and is not what a killed build left."""
-    return not name.endswith(".partial") and not name.startswith("streams/.")
+    return not name.endswith(PARTIAL_SUFFIX) and not name.startswith("streams/.")
 
 
 def _check_target(source: Path, target: Path, sizes: dict[str, int], there: dict[str, int]) -> None:

@@ -24,7 +24,6 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -39,6 +38,7 @@ from emofuse.cache.layout import ATTRIBUTE
 from emofuse.cache.reader import Cache
 from emofuse.errors import CacheError, did_you_mean
 from emofuse.status import Status
+from emofuse.stores import replacing
 
 ExportFormat = Literal["hdf5", "npz", "parquet"]
 SUFFIXES: Mapping[ExportFormat, str] = {"hdf5": ".h5", "npz": ".npz", "parquet": ".parquet"}
@@ -107,17 +107,13 @@ def export_cache(
         stream.check_complete(stream.views)
     if out.exists():
         raise CacheError(f"{out}: there is such a file already. Choose another with --out, or remove it.")
-    partial = out.with_name(out.name + ".partial")
     write = {"hdf5": _write_hdf5, "npz": _write_npz, "parquet": _write_parquet}[to]
     try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        write(exported, partial)
-        partial.replace(out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(out) as partial:
+            write(exported, partial)
     except OSError as error:
         raise CacheError(f"{out}: cannot be written ({error})") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def check_format(to: str) -> ExportFormat:

@@ -31,7 +31,7 @@ from emofuse.cache.cached_stream import read_stream
 from emofuse.cache.layout import CacheLayout, StreamLayout
 from emofuse.cache.metadata import read_cache_layout, read_manifest
 from emofuse.cache.structure import add_stream, lock_cache
-from emofuse.cache.writer import write_block
+from emofuse.cache.writer import read_layouts, write_block
 from emofuse.errors import CacheError
 from emofuse.exchange.dimensions import VECTOR
 from emofuse.exchange.foreign import ForeignArrays, ForeignNames, open_arrays
@@ -299,6 +299,7 @@ def _write_blocks(path: Path, cache: CacheLayout, spec: ImportedSpec, source: _R
     stream = read_stream(path, cache, spec.name)
     if stream is None:
         raise CacheError(f"{path}: {spec.name!r} was removed while it was imported. Import it again.")
+    layouts = read_layouts(path, spec.name)
     for block in stream.lacking_blocks().tolist():
         rows = cache.block_slice(block)
         status = source.status(rows)
@@ -311,6 +312,7 @@ def _write_blocks(path: Path, cache: CacheLayout, spec: ImportedSpec, source: _R
             flags=np.zeros(len(status), dtype=np.uint8),
             mask=source.mask(rows, status),
             reasons=source.reasons(rows, status),
+            layouts=layouts,
         )
         if on_rows is not None:
             on_rows(rows.stop, cache.rows)

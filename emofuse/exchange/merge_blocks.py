@@ -13,7 +13,7 @@ import numpy.typing as npt
 from emofuse.cache.cached_stream import CachedStream, read_streams
 from emofuse.cache.layout import CacheLayout, StreamLayout
 from emofuse.cache.reader import Cache
-from emofuse.cache.writer import write_block
+from emofuse.cache.writer import Layouts, read_layouts, write_block
 
 OnBlocks = Callable[[int, int], None]
 """Called after every block: blocks done so far, counted once for each stream and view, and blocks in all."""
@@ -114,8 +114,9 @@ class MergedBlocks:
         lacking: dict[str, int] = {}
         for stream in streams:
             missing = there[stream.name].lacking(stream.views)
+            layouts = read_layouts(path, stream.name)
             for block, view in np.ndindex(missing.shape):
-                if missing[block, view] and not self._write_block(path, stream.name, block, view):
+                if missing[block, view] and not self._write_block(path, layouts, block, view):
                     lacking[stream.name] = lacking.get(stream.name, 0) + 1
                 done += 1
                 if on_blocks is not None:
@@ -138,8 +139,9 @@ class MergedBlocks:
                 return []
         return found
 
-    def _write_block(self, path: Path, stream: str, block: int, view: int) -> bool:
+    def _write_block(self, path: Path, layouts: Layouts, block: int, view: int) -> bool:
         """Writes one block; False, and nothing, if a row of it is in no part."""
+        stream = layouts[1].name
         found = [self.parts[number].read(stream, view, rows) for number, rows in self._sources(stream, block, view)]
         if not found:
             return False
@@ -154,5 +156,6 @@ class MergedBlocks:
             flags=np.concatenate([values.flags for values in found]),
             mask=np.concatenate(masks) if masks else None,
             reasons=np.concatenate([values.reasons for values in found]).tolist(),
+            layouts=layouts,
         )
         return True

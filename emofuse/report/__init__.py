@@ -30,6 +30,7 @@ from emofuse.report.tables import (
     markdown,
     scores_table,
 )
+from emofuse.stores import replace_file
 
 _NAMES_ON_A_TERMINAL = 5
 
@@ -156,7 +157,7 @@ def write_report(
     if files.metrics_csv is None:
         (out / "metrics.csv").unlink(missing_ok=True)
     for path, text in texts.items():
-        _replace(path, text.encode())
+        replace_file(path, text)
     return files
 
 
@@ -204,15 +205,8 @@ def _write_figures(folder: Path, figures: ReportFigures) -> None:
     for figure in figures.all:
         for ending, data in (("svg", figure.svg), ("png", figure.png)):
             path = folder / f"{figure.stem}.{ending}"
-            _replace(path, data)
+            replace_file(path, data)
             written.add(path)
     former = {path for stem in FIGURE_FILES for ending in ("svg", "png") for path in folder.glob(f"{stem}.{ending}")}
     for path in former - written:
         path.unlink()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Writes a file beside its place and moves it there: readers see the old one or the new one, never half of one."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +22,7 @@ from emofuse.errors import PluginError
 from emofuse.home import user_folder
 from emofuse.registry import FAMILIES
 from emofuse.specs.base import PLUGIN_ATTRIBUTE, Spec
+from emofuse.stores import replace_file
 
 RECORD = "plugin"
 """Key under which the record of a spec names the file that its kind is from."""
@@ -213,10 +213,6 @@ def _remember(plugin: PluginFile) -> None:
     try:
         target = trusted_file()
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=target.parent, prefix=".plugins-", encoding="utf-8", delete=False
-        ) as file:
-            json.dump(known, file, indent=1)
-        Path(file.name).replace(target)
+        replace_file(target, json.dumps(known, indent=1))
     except OSError:
         return  # no home, or one that may only be read: such a file must be named again with --plugin

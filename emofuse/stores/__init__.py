@@ -5,10 +5,20 @@ store appears whole or not at all, which is all that a cache's blocks ask for.
 """
 
 from emofuse.stores.connection import async_file_system, file_system, forget_connections, store_errors
-from emofuse.stores.files import file_sizes, list_objects, remove_tree, replace_file
+from emofuse.stores.files import (
+    PARTIAL_SUFFIX,
+    file_sizes,
+    list_objects,
+    making_folder,
+    partials,
+    remove_tree,
+    replace_file,
+    replacing,
+)
 from emofuse.stores.paths import SCHEME, RemotePath, as_path, is_remote
 
 __all__ = [
+    "PARTIAL_SUFFIX",
     "SCHEME",
     "RemotePath",
     "as_path",
@@ -18,7 +28,10 @@ __all__ = [
     "forget_connections",
     "is_remote",
     "list_objects",
+    "making_folder",
+    "partials",
     "remove_tree",
     "replace_file",
+    "replacing",
     "store_errors",
 ]

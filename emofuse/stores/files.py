@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import secrets
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from emofuse.stores.connection import file_system, store_errors
 from emofuse.stores.paths import RemotePath, is_remote
+
+PARTIAL_SUFFIX = ".partial"
+"""Ends the names of files and folders that are not finished yet."""
 
 
 def list_objects(folder: RemotePath) -> dict[str, tuple[int, int | None]]:
@@ -58,11 +65,75 @@ def remove_tree(folder: Path | RemotePath) -> None:
             file_system().rm(keys)
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file so that it is there whole or, if this process dies, as it was before."""
+def replace_file(path: Path, data: bytes | str, *, flush: bool = False) -> None:
+    """Write a file at once: readers see the former file or the new one, also if this process is killed.
+
+    Args:
+        path: the file, on a disk or a store.
+        data: the bytes, or text that is written as UTF-8.
+        flush: whether the file must survive a loss of power after the call. Stores always give that.
+    """
+    data = data.encode() if isinstance(data, str) else data
     if is_remote(path):
         path.write_bytes(data)
         return
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_bytes(data)
+        if flush:
+            _flush(partial)
+    if flush:
+        _flush(path.parent)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a hidden path beside a file, which replaces the file when the block ends without an error.
+
+    If the block fails, what was written is deleted. Processes that replace the same file at once do not meet.
+    """
+    partial = _hidden(path)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def making_folder(path: Path) -> Iterator[Path]:
+    """Give a hidden folder beside a path, which becomes the folder of that path when the block ends without an error.
+
+    If the block fails, what was written is deleted.
+
+    Raises:
+        OSError: a folder with files is there already, or the file system refuses.
+    """
+    partial = _hidden(path)
+    partial.mkdir()
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def partials(path: Path) -> Iterator[Path]:
+    """Yield what killed processes left beside a file while they replaced it, those of former releases too."""
+    yield from path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL_SUFFIX}")
+    yield from path.parent.glob(glob.escape(path.name) + PARTIAL_SUFFIX)
+
+
+def _hidden(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
+
+
+def _flush(path: Path) -> None:
+    """Write what the system still holds of a file or a folder to the disk."""
+    if path.is_dir() and sys.platform == "win32":
+        return  # a folder cannot be opened there
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

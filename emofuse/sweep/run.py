@@ -34,6 +34,7 @@ from emofuse.report.notes import gather_notes
 from emofuse.report.stamp import report_when_needed
 from emofuse.results import RunRecord
 from emofuse.specs import RunSpec, SweepSpec, digest
+from emofuse.stores import replace_file
 from emofuse.sweep.choice import Choice, ScoredConfiguration, choose, factor_values
 from emofuse.sweep.configurations import Configuration, baseline_streams, stream_types
 from emofuse.sweep.finalists import choice_table, describe_baseline, describe_losses, search_summary
@@ -162,7 +163,7 @@ def _run_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOption
         for note in [*divergence_sentences(search), *describe_baseline(choice, finals)]:
             say(f"choice: {note}")
         table = choice_table(choice, finals, spec, search)
-        _write(paths.choice, f"# {spec.title or spec.name}\n\n{table}")
+        replace_file(paths.choice, f"# {spec.title or spec.name}\n\n{table}")
         with step("writing the report"):
             files, written = _report(spec, finals, search, paths, say) if finals.records else (None, False)
     if files is not None:
@@ -295,10 +296,3 @@ def _check_split_rows(data: TrainingData) -> None:
         if not (of_split & ~data.features.unreadable(data.features.streams)).any():
             lacking[split], rows[split] = use, int(of_split.sum())
     data.check_splits(lacking, rows)
-
-
-def _write(path: Path, text: str) -> None:
-    """Beside its place, then moved there: readers see the old file or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -27,9 +27,9 @@ from typing import Any, BinaryIO, ClassVar, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from emofuse.errors import ResultsError
+from emofuse.stores import replace_file
 
 FORMAT = 1
-_PARTIAL = ".partial-"
 
 SECONDS_BETWEEN_LOOKS = 1.0
 """While another process has what is wanted."""
@@ -148,16 +148,7 @@ class ResultsFolder:
         text = "".join(json.dumps(asdict(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
         self._files.mkdir(parents=True, exist_ok=True)
         target = self._files / f"{secrets.token_hex(8)}.jsonl"
-        partial = target.with_name(_PARTIAL + target.name)
-        try:
-            with partial.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.rename(target)
-        finally:
-            partial.unlink(missing_ok=True)
-        _flush_folder(self._files)
+        replace_file(target, text, flush=True)
         return target
 
     @contextmanager
@@ -302,14 +293,3 @@ def _is_locked(path: Path) -> bool:
         except BlockingIOError:
             return True
     return False
-
-
-def _flush_folder(folder: Path) -> None:
-    """Makes a rename in the folder survive a loss of power."""
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,13 +7,13 @@ A divergence is one file, `runs/<digest, 16 hex digits>.diverged.json`, beside t
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from emofuse.errors import ResultsError
+from emofuse.stores import replace_file
 
 FORMAT = 1
 
@@ -60,12 +60,10 @@ def divergence_path(runs: Path, digest: str) -> Path:
 
 
 def write_divergence(runs: Path, divergence: Divergence) -> Path:
-    """Writes it beside its place, then moves it there."""
+    """Write the divergence of a run beside the runs, and return its path."""
     runs.mkdir(parents=True, exist_ok=True)
     path = divergence_path(runs, divergence.digest)
-    partial = runs / f".partial-{os.getpid()}-{path.name}"
-    partial.write_text(json.dumps(asdict(divergence), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    replace_file(path, json.dumps(asdict(divergence), indent=1, ensure_ascii=False) + "\n")
     return path
 
 

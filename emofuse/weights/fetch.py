@@ -21,10 +21,10 @@ from urllib.request import Request, urlopen
 import emofuse
 from emofuse.checksum import hash_file
 from emofuse.errors import WeightsError
+from emofuse.stores import PARTIAL_SUFFIX
 from emofuse.weights.content import is_web_page
 from emofuse.weights.registry import WeightsEntry, find_entry
 from emofuse.weights.store import (
-    PARTIAL_SUFFIX,
     StoredWeights,
     check_entry_content,
     explain_write_errors,

@@ -19,10 +19,10 @@ from typing import Literal
 from emofuse.checksum import hash_file
 from emofuse.errors import WeightsError
 from emofuse.home import NoHomeError, user_folder
+from emofuse.stores import PARTIAL_SUFFIX, replace_file, replacing
 from emofuse.weights.content import why_damaged_zip, why_no_model
 from emofuse.weights.registry import REGISTRY, WeightsEntry
 
-PARTIAL_SUFFIX = ".partial"
 _MODEL_SUFFIXES = (".pth", ".pt", ".safetensors", ".bin", ".ckpt", ".tar", ".task")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
 
@@ -138,14 +138,12 @@ def import_weights(path: Path, name: str | None = None) -> StoredWeights:
         )
     with explain_write_errors():
         weights_dir().mkdir(parents=True, exist_ok=True)
-        partial = weights_dir() / f"{filename}.import{PARTIAL_SUFFIX}"
-        try:
+        kept = weights_dir() / filename
+        with replacing(kept) as partial:
             shutil.copyfile(path, partial)
             if hash_file(partial) != sha256:
                 raise WeightsError(f"{path} changed while it was copied: import it again")
-            return keep_file(partial, name, filename, sha256, source=str(path.resolve()))
-        finally:
-            partial.unlink(missing_ok=True)
+        return write_record(kept, name, sha256, source=str(path.resolve()))
 
 
 def keep_file(partial: Path, name: str, filename: str, sha256: str, *, source: str) -> StoredWeights:
@@ -161,9 +159,7 @@ def write_record(path: Path, name: str, sha256: str, *, source: str) -> StoredWe
     added = datetime.now(UTC).isoformat(timespec="seconds")
     stored = StoredWeights(name, path.name, sha256, stat.st_size, stat.st_mtime_ns, source, added)
     record = _record_path(name)
-    partial = record.with_suffix(f".json{PARTIAL_SUFFIX}")
-    partial.write_text(json.dumps(asdict(stored), indent=2) + "\n", encoding="utf-8")
-    partial.replace(record)
+    replace_file(record, json.dumps(asdict(stored), indent=2) + "\n")
     return stored
 
 

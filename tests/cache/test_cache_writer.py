@@ -301,7 +301,8 @@ def test_what_killed_builds_left_is_removed(cache_path, make_manifest):
     before = bytes_of(cache_path.parent)
     (cache_path / "streams/lbp/features/c.0.0.abc.partial").write_bytes(b"half")
     (cache_path / "zarr.abc.partial").write_bytes(b"half")
-    manifest_path(cache_path).with_name("features.manifest.parquet.partial").write_bytes(b"half")
+    for name in ("features.manifest.parquet.partial", ".features.manifest.parquet.0a1b2c3d.partial"):
+        manifest_path(cache_path).with_name(name).write_bytes(b"half")
     for name in (".new-places365", ".dropped-objects"):
         (cache_path / "streams" / name / "features").mkdir(parents=True)
     assert list(open_cache(cache_path).streams) == ["lbp"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from emofuse.cache import writer
 from emofuse.cache.reader import open_cache
 from emofuse.cache.structure import create_cache, lock_cache
 from emofuse.cli import app
@@ -191,6 +192,15 @@ def test_an_import_that_was_interrupted_goes_on(cache, write, dimensions, monkey
     import_stream(cache, request)
     assert written == [0, 1, 2]
     np.testing.assert_array_equal(open_cache(cache).streams["other"].read()[0], values_of(dimensions))
+
+
+def test_metadata_of_the_cache_is_read_once_for_all_blocks(cache, write, monkeypatch):
+    read, reads = writer.read_cache_layout, []
+    monkeypatch.setattr(writer, "read_cache_layout", lambda path: reads.append(path) or read(path))
+    vectors = np.ones((ROWS, 2), np.float32)
+    import_stream(cache, ImportRequest(write(features=vectors, sample_ids=IDS), "other"))
+    assert open_cache(cache).layout.blocks == 3
+    assert reads == [cache]
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,6 @@ dataset, whatever happened to earlier attempts.
 from __future__ import annotations
 
 import json
-import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +20,7 @@ from emofuse.datasets.demo import person, scenes, truth
 from emofuse.datasets.demo.truth import CLASSES, CUE_VALUES, DemoSample
 from emofuse.errors import DatasetError
 from emofuse.progress import step
+from emofuse.stores import making_folder
 
 GENERATOR_VERSION = 1  # raised whenever the same images and seed give other files
 TRUTH_FILE = "demo.json"
@@ -53,16 +52,12 @@ def generate_demo(root: Path, *, images: int, seed: int) -> None:
     if _is_generated(root, identity):
         return
     root.parent.mkdir(parents=True, exist_ok=True)
-    partial = root.with_name(f".{root.name}.partial-{secrets.token_hex(4)}")
-    partial.mkdir()
     try:
-        _write_dataset(partial, identity)
-        # Asked again: somebody else may have finished the same dataset meanwhile.
-        if not _is_generated(root, identity):
-            partial.replace(root)
-    finally:
-        if partial.exists():
-            shutil.rmtree(partial)
+        with making_folder(root) as partial:
+            _write_dataset(partial, identity)
+    except OSError:
+        if not _is_generated(root, identity):  # another process may have finished the same dataset meanwhile
+            raise
 
 
 def demo_info(root: Path) -> dict[str, Any]:

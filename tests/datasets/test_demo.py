@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -153,7 +154,7 @@ def test_a_killed_generation_is_not_taken_for_a_dataset(tmp_path, monkeypatch):
     def kill():
         raise RuntimeError("killed")
 
-    monkeypatch.setattr(generator.shutil, "rmtree", lambda _: None)  # nobody tidies up after a kill
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # nobody tidies up after a kill
     monkeypatch.setattr(generator, "_vocabularies", kill)
     with pytest.raises(RuntimeError, match="killed"):
         generate_demo(tmp_path / "demo", images=24, seed=0)

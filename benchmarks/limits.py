@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from emofuse.training.costs import TrainingCost, head_cost
+from emofuse.training.costs import TrainingCost, head_cost, step_bytes
 from emofuse.training.machine import Machine
 from emofuse.training.members import Member
-from emofuse.training.rates import UPDATE_BYTES
+from emofuse.training.rates import UPDATE_BYTES, shortest_s
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class Ceilings:
         kind = machine.products or machine.dtype
         left, right = (torch.randn(wide, wide, device=machine.device).to(kind) for _ in range(2))
         read, written = (torch.ones(copied, device=machine.device) for _ in range(2))
-        product_s = _seconds(lambda: torch.mm(left, right), machine.device)
-        copy_s = _seconds(lambda: written.copy_(read), machine.device)
+        product_s = shortest_s(lambda: torch.mm(left, right), machine.device, calls=5)
+        copy_s = shortest_s(lambda: written.copy_(read), machine.device, calls=5)
         return cls(2 * wide**3 / product_s, 2 * read.nbytes / copy_s)
 
 
@@ -95,25 +94,11 @@ def cost_of(member: Member, dims: Mapping[str, int], classes: int, machine: Mach
 
 
 def memory_bytes(members: Sequence[Member], dims: Mapping[str, int], classes: int, machine: Machine) -> int:
-    """What training these together takes beside the table, as counted before it starts.
-
-    Weights with gradients, moments and best weights; the batch of each fold as read, standardised and cast; what a step
-    keeps for its backward pass, and as much again for the gradients of it.
-    """
-    costs = [cost_of(member, dims, classes, machine) for member in members]
-    rows = members[0].train.batch_size
-    width = sum(dims[stream] for stream in {stream for member in members for stream in member.streams})
-    batches = 3 * len({member.fold for member in members}) * rows * width * machine.dtype.itemsize
-    return batches + sum(cost.weight_bytes + 2 * rows * cost.row_bytes for cost in costs)
-
-
-def _seconds(function: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
-    """The shortest of some runs, without the first."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        function()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
+    """Return the bytes that training these together takes beside the table, as counted before it starts."""
+    return step_bytes(
+        [cost_of(member, dims, classes, machine) for member in members],
+        members[0].train.batch_size,
+        folds=len({member.fold for member in members}),
+        width=sum(dims[stream] for stream in {stream for member in members for stream in member.streams}),
+        machine=machine,
+    )

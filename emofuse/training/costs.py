@@ -1,4 +1,8 @@
-"""What a head asks for: weights, memory, arithmetic, operations. Counted on heads without memory, not guessed."""
+"""The cost of heads: weights, memory, arithmetic, operations. Counted on heads without memory, not guessed.
+
+Heads are built on torch's `meta` device, where tensors have shapes and no memory, and take one step there, forward and
+backward. So stems are counted as they are: a recurrent stem takes T steps, and no gradient of features is computed.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from emofuse.heads import make_empty_head
-from emofuse.heads.layers import Projection
 from emofuse.heads.members import HeadBatch, HeadMember
 from emofuse.heads.stems import Shape, shape_of
 from emofuse.specs import HeadSpec
@@ -26,14 +29,14 @@ COPIES = 5
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What one head asks for.
+    """The cost of one head.
 
     Attributes:
-        parameters: trainable.
-        weight_bytes: of weights, gradients, moments, and the best weights.
-        row_bytes: what a forward pass keeps of one row.
-        flops_per_row: of a step, matrix products only.
-        eval_flops_per_row: of a forward pass.
+        parameters: the number of trainable parameters.
+        weight_bytes: the bytes of weights, gradients, moments and best weights.
+        row_bytes: the bytes that a forward pass keeps of one row for the backward pass.
+        flops_per_row: the floating-point operations of a training step, matrix products and convolutions only.
+        eval_flops_per_row: those of a forward pass.
     """
 
     parameters: int
@@ -47,10 +50,14 @@ class TrainingCost:
 def head_cost(
     spec: HeadSpec, dims: tuple[tuple[str, Shape], ...], classes: int, batch_size: int, machine: Machine
 ) -> TrainingCost:
-    """The cost of one head, counted on the `meta` device, where tensors have shapes and no memory.
+    """Count the cost of one head.
 
-    Every matrix product of the forward pass has two more in the backward pass, but the first layers have one: nobody
-    asks for the gradient of the features.
+    Args:
+        spec: the head.
+        dims: (stream, shape of a row) of each stream that it sees.
+        classes: C.
+        batch_size: the rows of a step.
+        machine: the precision.
     """
     kept: dict[int, int] = {}
 
@@ -59,49 +66,87 @@ def head_cost(
         return tensor
 
     head, batch = _empty(spec, dims, classes, batch_size, folds=1)
-    with saved_tensors_hooks(keep, lambda tensor: tensor), FlopCounterMode(display=False) as counter:
-        head(batch)
-    for tensor in (*head.parameters(), *batch.features.values()):  # counted for themselves, and with the batches
+    with FlopCounterMode(display=False) as forward, saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = head(batch)
+    with FlopCounterMode(display=False) as backward:
+        torch.autograd.grad(logits.sum(), tuple(head.parameters()))
+    for tensor in (*head.parameters(), *batch.features.values()):  # counted with the weights and with the batches
         kept.pop(_memory_of(tensor), None)
     parameters = sum(tensor.numel() for tensor in head.parameters())
     scale = machine.dtype.itemsize / torch.float32.itemsize
-    weights = parameters * (COPIES * machine.dtype.itemsize + (machine.products.itemsize if machine.products else 0))
-    first = sum(2 * layer.weight.numel() for layer in head.modules() if isinstance(layer, Projection))
-    forward = counter.get_total_flops() // batch_size
-    return TrainingCost(parameters, weights, int(scale * sum(kept.values()) / batch_size), 3 * forward - first, forward)
+    products = machine.products.itemsize if machine.products else 0
+    of_forward, of_backward = (counter.get_total_flops() // batch_size for counter in (forward, backward))
+    return TrainingCost(
+        parameters=parameters,
+        weight_bytes=parameters * (COPIES * machine.dtype.itemsize + products),
+        row_bytes=int(scale * sum(kept.values()) / batch_size),
+        flops_per_row=of_forward + of_backward,
+        eval_flops_per_row=of_forward,
+    )
+
+
+def without_dropout(spec: HeadSpec) -> HeadSpec:
+    """Return the head without dropout, of equal cost: a search that draws it counts each structure once."""
+    return spec.model_copy(update={"dropout": 0.0}) if hasattr(spec, "dropout") else spec
+
+
+def step_bytes(costs: Sequence[TrainingCost], rows: int, *, folds: int, width: int, machine: Machine) -> int:
+    """Return the bytes of heads that train together, beside the features of the whole table and validation.
+
+    That is: the weights; the batch of each fold as read, standardised and cast; what a step keeps for its backward
+    pass, and as much again for the gradients of it.
+
+    Args:
+        costs: of each head.
+        rows: the rows of a step.
+        folds: the number of folds that the heads use.
+        width: the values of a row, of all streams that the heads use.
+        machine: the precision.
+    """
+    batches = 3 * folds * rows * width * machine.dtype.itemsize
+    return batches + sum(cost.weight_bytes + 2 * rows * cost.row_bytes for cost in costs)
 
 
 @dataclass(frozen=True)
 class Operations:
-    """Operations of a group, of whatever number of heads: each costs its start, however small its tensors.
+    """The number of operations of a group, which each cost their start, however many heads and rows they serve.
 
     Attributes:
         forward: of a forward pass, with the reading of the batch.
-        update: of the optimizer in a step, for each setting that it has.
+        step: of a forward and a backward pass, with the reading of the batch.
+        update: of the optimizer in a step, for each `optimizer_key` of the group.
     """
 
     forward: int
+    step: int
     update: int
-
-    @property
-    def derived(self) -> int:
-        """Of a forward pass and the backward pass that follows, which has twice as many."""
-        return 3 * self.forward
 
 
 @lru_cache(maxsize=4096)
-def group_operations(spec: HeadSpec, streams: int, folds: int) -> Operations:
-    """Operations of a group on so many streams and folds; widths and labels make no difference."""
-    head, batch = _empty(spec, tuple((f"stream{index}", 2) for index in range(streams)), classes=2, rows=4, folds=folds)
-    counter = _Counter()
-    with counter:
-        head(batch)
-    reading = 8 * streams
-    return Operations(counter.count + reading, sum(1 for _ in head.parameters()))
+def group_operations(spec: HeadSpec, shapes: tuple[tuple[int, ...], ...], folds: int) -> Operations:
+    """Count the operations of a group.
+
+    Args:
+        spec: the head.
+        shapes: of a row of each stream that the group sees. The length of a vector makes no difference.
+        folds: the number of folds that the group uses.
+    """
+    dims = tuple((f"stream{index}", shape) for index, shape in enumerate(shapes))
+    head, batch = _empty(spec, dims, classes=2, rows=4, folds=folds)
+    with _OperationCounter() as forward:
+        logits = head(batch)
+    with _OperationCounter() as backward:
+        torch.autograd.grad(logits.sum(), tuple(head.parameters()))
+    reading = 8 * len(shapes)
+    return Operations(
+        forward=forward.count + reading,
+        step=forward.count + backward.count + reading,
+        update=sum(1 for _ in head.parameters()),
+    )
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
-    """Counts operations as they reach the device."""
+class _OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
+    """Count operations as they reach the device."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -118,7 +163,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
 def _empty(
     spec: HeadSpec, dims: tuple[tuple[str, Shape], ...], classes: int, rows: int, folds: int
 ) -> tuple[nn.Module, HeadBatch]:
-    """A head of one member a fold on the `meta` device, and a batch for it."""
+    """Return a head with one member for each fold on the `meta` device, and a batch for it."""
     with torch.device("meta"):
         streams = tuple(stream for stream, _ in dims)
         head = make_empty_head(spec, [HeadMember(streams, fold=fold) for fold in range(folds)], dict(dims), classes)
@@ -133,5 +178,5 @@ def _empty(
 
 
 def _memory_of(tensor: Tensor) -> int:
-    """The same number for tensors that share their memory; addresses are all zero on `meta`."""
+    """Return the same number for tensors that share their memory; addresses are all zero on `meta`."""
     return int(tensor.untyped_storage()._cdata)  # noqa: SLF001  torch has no public name for it

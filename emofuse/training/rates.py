@@ -1,4 +1,4 @@
-"""What a machine does in a second, for estimates: measured in about half a second, or assumed."""
+"""The speed of a machine, for estimates: measured in about half a second, or assumed."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ UPDATE_BYTES = 28
 
 @dataclass(frozen=True)
 class Rates:
-    """What a machine does, for estimates.
+    """The speed of a machine.
 
     Attributes:
-        flops_per_s: matrix products.
-        bytes_per_s: of memory that the optimizer reads and writes.
-        operation_s: what an operation of a step costs before it has computed anything.
+        flops_per_s: the floating-point operations of matrix products in a second.
+        bytes_per_s: the bytes of memory that the optimizer reads and writes in a second.
+        operation_s: the seconds to start one operation of a step (see `Operations`).
     """
 
     flops_per_s: float
@@ -36,39 +36,39 @@ class Rates:
 
 
 def nominal_rates(machine: Machine) -> Rates:
-    """Of a common machine of the kind: a core or two, or a GPU of a data centre."""
+    """Return the speed of a common machine of the kind: a core or two, or a GPU of a data centre."""
     if machine.device.type == "cuda":
         return Rates(flops_per_s=2e14, bytes_per_s=2e12, operation_s=1e-5)
     return Rates(flops_per_s=1e11, bytes_per_s=1e10, operation_s=1e-5)
 
 
 def measure_rates(machine: Machine) -> Rates:
-    """Times a matrix product and an update of weights as steps have them, and steps that compute next to nothing."""
+    """Time a matrix product and an update of weights as steps have them, and steps that compute next to nothing."""
     return Rates(_flops_per_s(machine), _bytes_per_s(machine), _operation_s(machine))
 
 
 def _flops_per_s(machine: Machine) -> float:
-    """Of rows with weights, and of rows with gradients, which makes the gradient of the weights."""
+    """Time rows times weights, and rows times gradients, which makes the gradient of the weights."""
     rows, width = (64, 2048) if machine.device.type == "cpu" else (1024, 8192)
     kind = machine.products or machine.dtype
     values = torch.ones(rows, width, dtype=kind, device=machine.device)
     weights = torch.ones(width, width, dtype=kind, device=machine.device)
-    forward_s = _seconds(lambda: torch.mm(values, weights), machine.device)
-    gradient_s = _seconds(lambda: torch.mm(values.T, values, out=weights), machine.device)
+    forward_s = shortest_s(lambda: torch.mm(values, weights), machine.device)
+    gradient_s = shortest_s(lambda: torch.mm(values.T, values, out=weights), machine.device)
     return 4 * rows * width**2 / (forward_s + gradient_s)
 
 
 def _bytes_per_s(machine: Machine) -> float:
-    """Of the optimizer, which goes through more memory than all else."""
+    """Time the optimizer, which reads and writes more memory than the rest of a step."""
     count = 1 << 24 if machine.device.type == "cpu" else 1 << 26
     weight = torch.zeros(count, device=machine.device)
     weight.grad = torch.ones_like(weight)
     adam = torch.optim.Adam([weight], fused=True)
-    return UPDATE_BYTES * count / _seconds(adam.step, machine.device)
+    return UPDATE_BYTES * count / shortest_s(adam.step, machine.device)
 
 
 def _operation_s(machine: Machine) -> float:
-    """From training a tiny head for one epoch and for three."""
+    """Train a tiny head for one epoch and for three; the difference is that of two epochs."""
     rows, steps, head = 128, 32, ConcatHeadSpec(embed_dim=2, depth=2, width=2)
     streams = tuple(f"stream{index}" for index in range(4))
     features = {stream: torch.zeros(rows, 2) for stream in streams}
@@ -80,16 +80,16 @@ def _operation_s(machine: Machine) -> float:
 
     def seconds(epochs: int) -> float:
         member = Member(streams, head, TrainSpec(epochs=epochs, batch_size=rows // steps))
-        return _seconds(lambda: train_group(table, [fold], [member], plain), machine.device)
+        return shortest_s(lambda: train_group(table, [fold], [member], plain), machine.device)
 
-    operations = group_operations(head, len(streams), folds=1)
-    return max(seconds(3) - seconds(1), 1e-6) / (2 * steps * (operations.derived + operations.update))
+    operations = group_operations(head, ((2,),) * len(streams), folds=1)
+    return max(seconds(3) - seconds(1), 1e-6) / (2 * steps * (operations.step + operations.update))
 
 
-def _seconds(function: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
-    """The shortest of some runs, without the first."""
+def shortest_s(function: Callable[[], object], device: torch.device, calls: int = 3) -> float:
+    """Return the seconds of the shortest of some calls, which follow one that is not timed."""
     times = []
-    for _ in range(repeats + 1):
+    for _ in range(calls + 1):
         start = time.perf_counter()
         function()
         if device.type == "cuda":

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from emofuse.cache.reader import open_cache
 from emofuse.errors import TrainingError
+from emofuse.features import Scaling, feature_axis
 from emofuse.heads import make_head
 from emofuse.heads.members import HeadMember
 from emofuse.specs import (
@@ -22,12 +25,15 @@ from emofuse.specs import (
     RunSpec,
     TrainSpec,
 )
-from emofuse.training.costs import TrainingCost, group_operations, head_cost
+from emofuse.training.costs import TrainingCost, group_operations, head_cost, without_dropout
 from emofuse.training.data import FEATURES_SHARE, TrainingData
+from emofuse.training.engine import TrainingGroup
 from emofuse.training.halving import Halving
 from emofuse.training.machine import Machine, default_memory_bytes
+from emofuse.training.members import FeatureTable, Fold, Member
 from emofuse.training.planning import HEADS_CPU, LONGEST_ALONE, LONGEST_S, plan_runs
 from emofuse.training.rates import Rates, measure_rates, nominal_rates
+from emofuse.training.shared_rows import SharedRows
 
 CPU = Machine(torch.device("cpu"))
 CUDA = Machine(torch.device("cuda", 0), products=torch.bfloat16)
@@ -120,18 +126,6 @@ def test_folds_and_seeds_of_a_configuration_stay_in_one_group(cache):
     assert [group.members for group in plan.groups] == [tuple(range(20)), tuple(range(20, 30))]
     many = [run(seed=seed) for seed in range(HEADS_CPU + 10)]  # one configuration
     assert [len(group.members) for group in plan_runs(data_of(cache), many, machine=CPU).groups] == [HEADS_CPU + 10]
-
-
-def test_a_long_group_takes_heads_only_while_much_of_its_work_is_shared(cache):
-    wide = ConcatHeadSpec(embed_dim=4096, width=4096)
-    for machine in (CPU, CUDA):
-        sizes = []
-        for head, epochs in ((wide, 20_000), (HEAD, 20_000), (HEAD, 2)):
-            specs = [run(head=head, learning_rate=10 ** -(1 + index / 200), epochs=epochs) for index in range(400)]
-            sizes.append(len(plan_runs(data_of(cache, 10**12), specs, machine=machine).groups[0].members))
-        long_and_heavy, long_and_light, short = sizes
-        assert long_and_heavy < long_and_light <= short
-        assert short == (HEADS_CPU if machine is CPU else 400)
 
 
 def alone(cache, spec, machine) -> float:
@@ -265,8 +259,8 @@ def test_time_is_operations_arithmetic_and_memory(cache):
     assert seconds([run()], flops_per_s=1e9) == pytest.approx(flops / 1e9)
     heads = [run(seed=seed) for seed in range(3)]
     assert seconds(heads, flops_per_s=1e9) == pytest.approx(3 * flops / 1e9)
-    operations = group_operations(HEAD, streams=3, folds=1)
-    in_an_epoch = 2 * (operations.derived + operations.update) + operations.forward
+    operations = group_operations(HEAD, ((2,),) * 3, folds=1)
+    in_an_epoch = 2 * (operations.step + operations.update) + operations.forward
     assert seconds([run()], operation_s=1.0) == pytest.approx(10 * in_an_epoch)
     assert seconds(heads, operation_s=1.0) == seconds([run()], operation_s=1.0)  # shared by all
     assert seconds([run(), run(learning_rate=1.0)], operation_s=1.0) > seconds([run()], operation_s=1.0)
@@ -292,16 +286,68 @@ def test_parameters_flops_and_operations_are_counted_for_every_head(spec):
     assert cost.weight_bytes == 5 * 4 * cost.parameters
     assert cost.row_bytes > 0
     assert cost.flops_per_row > cost.eval_flops_per_row > 0
-    one, five = (group_operations(spec, len(DIMS), count) for count in (1, 5))
+    one, five = (group_operations(spec, ((2,),) * len(DIMS), count) for count in (1, 5))
     assert one.update == five.update == len(list(head.parameters()))
     assert 0 < one.forward < five.forward
-    assert one.derived == 3 * one.forward
+    assert one.step > one.forward
 
 
 def test_flops_of_a_probe_are_those_of_two_products():
     """Logits and the gradient of the weights: 2 x 2 x inputs x classes; no gradient of the features."""
     cost = head_cost(LinearHeadSpec(), tuple(DIMS.items()), 3, 32, CPU)
     assert (cost.flops_per_row, cost.eval_flops_per_row) == (2 * 2 * 90 * 3, 2 * 90 * 3)
+
+
+STEMS = [
+    ((5, 6), {"temporal": "mean"}),
+    ((5, 6), {"temporal": "attention"}),
+    ((5, 6), {"temporal": "lstm"}),
+    ((5, 6), {"temporal": "gru"}),
+    ((5, 6), {"temporal": "transformer"}),
+    ((3, 8, 8), {"spatial": "mean"}),
+    ((3, 8, 8), {"spatial": "attention"}),
+    ((3, 8, 8), {"spatial": "patches"}),
+    ((3, 8, 8), {"spatial": "cnn"}),
+    ((5, 3, 8, 8), {"temporal": "gru", "spatial": "patches"}),
+]
+
+
+@pytest.mark.parametrize(("shape", "stem"), STEMS, ids=lambda value: "-".join(map(str, value)))
+def test_flops_of_stems_are_those_of_a_step_that_is_trained(shape, stem):
+    """Counted by torch on a real step, where nothing asks for the gradient of features."""
+    rows = 16
+    head = ConcatHeadSpec(embed_dim=8, depth=1, width=8, stem_width=4, **stem)
+    features = {"a": torch.randn(rows, *shape), "b": torch.randn(rows, 7)}
+    valid = {name: torch.arange(rows) > 0 for name in features}  # rows that lack a stream, as the count supposes
+    steps = {"a": torch.ones(rows, shape[0], dtype=torch.bool)} if len(shape) in {2, 4} else {}
+    table = FeatureTable(features, valid, torch.arange(rows) % 3, 3, steps=steps)
+    lengths = {"a": shape[feature_axis(shape)], "b": 7}
+    scaling = {name: Scaling(np.zeros(n, np.float32), np.ones(n, np.float32)) for name, n in lengths.items()}
+    member = Member(("a", "b"), head, TrainSpec(batch_size=rows))
+    shared = SharedRows(table, [Fold(np.arange(rows), np.arange(3), scaling)], [member], CPU)
+    group = TrainingGroup(shared, [member])
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # torch counts no fused attention
+        group.train_epoch(1)  # one step
+    cost = head_cost(head, (("a", shape), ("b", (7,))), 3, rows, CPU)
+    assert cost.flops_per_row == counter.get_total_flops() / rows
+
+
+def test_a_recurrent_stem_costs_arithmetic_and_operations_at_every_step():
+    head = ConcatHeadSpec(embed_dim=8, depth=1, width=8, stem_width=4, temporal="lstm")
+    short, long, longer = (head_cost(head, (("a", (steps, 6)),), 3, 32, CPU) for steps in (10, 20, 30))
+    product = 2 * 4 * 4 * 4  # of the state (4) with the weights of four gates
+    # The inputs are projected forward and have a gradient of the weights; a state has one of its inputs as well.
+    assert long.flops_per_row - short.flops_per_row == 10 * (2 * 2 * 6 * 4 * 4 + 3 * product)
+    assert longer.flops_per_row - long.flops_per_row == long.flops_per_row - short.flops_per_row
+    assert long.eval_flops_per_row - short.eval_flops_per_row == 10 * (2 * 6 * 4 * 4 + product)
+    of_10, of_20, of_30 = (group_operations(head, ((steps, 6),), folds=1) for steps in (10, 20, 30))
+    assert of_20.forward - of_10.forward == of_30.forward - of_20.forward > 10 * 5
+    assert of_20.step - of_10.step == of_30.step - of_20.step > 2 * (of_20.forward - of_10.forward)
+
+
+def test_a_head_costs_the_same_whatever_its_dropout():
+    assert without_dropout(HEAD.model_copy(update={"dropout": 0.4})) == HEAD
+    assert without_dropout(LinearHeadSpec()) == LinearHeadSpec()
 
 
 def test_operands_of_another_type_are_kept_beside_the_weights():

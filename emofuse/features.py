@@ -1,12 +1,13 @@
-"""Derived features: computed when the cache is read, and stored nowhere.
+"""Derived features: variants of streams, and standardisation. They are computed after reading and never stored.
 
-Variants of streams as their kinds define them (LBP histograms of 128 or 256 bins out of the 512 that are cached, the
-first n of 30 action units), and standardisation. What is fitted is fitted on the training rows it is given, and on
-nothing else. Plain arrays: `emofuse.training.variants` reads them from a cache, `emofuse.predict` extracts them.
+The kind of a stream defines its variants (fewer LBP bins than are cached, the first action units). Standardisation is
+fitted on the given training rows alone. All functions take arrays: `emofuse.training.variants` reads them from a cache,
+`emofuse.predict` extracts them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -24,34 +25,34 @@ if TYPE_CHECKING:
     from emofuse.cache.cached_stream import CachedStream
 
 ACTION_UNITS = "action_units"
-MAD_TO_DEVIATION = 1.4826  # a normal distribution's standard deviation over its median absolute deviation
+MAD_TO_DEVIATION = 1.4826  # the standard deviation of a normal distribution over its median absolute deviation
 _ROWS_AT_ONCE = 4096
-_COLUMNS_BYTES = 256 << 20  # of columns that are looked at whole, in search of outliers
+_COLUMNS_BYTES = 256 << 20  # of the columns that are searched for outliers at once
 _EPS = float(np.finfo(np.float64).eps)
 
 LIMIT = 10.0
-"""A standardised value is limited to so many times that of the training value which is farthest out."""
+"""A standardised value is limited to this multiple of the training value that is farthest from the center."""
 
 LEAST_NEUTRAL_ROWS = 3
-"""Neutral faces for a deviation of their own: one has none, and that of two is chance."""
+"""The smallest number of neutral faces that define a deviation: one has none, and that of two is chance."""
 LEAST_ROWS = 2
-"""Training rows that a stream needs: with fewer there is no deviation, and no batch norm ever sees it."""
+"""The smallest number of training rows that a stream needs: fewer have no deviation, and no batch norm sees them."""
 
 RowBlocks = Callable[[], Iterator[tuple[int, npt.NDArray[np.float32]]]]
-"""Begins a pass over rows: (first row, features (n, D)) of one block of consecutive rows after another."""
+"""A function that starts a pass over all rows: it yields (first row, features (n, *shape)) of consecutive blocks."""
 
 
 def cached_streams(streams: Mapping[str, CachedStream], names: Sequence[str], where: object) -> dict[str, CachedStream]:
-    """The named streams of a cache, in the order of the names. Kinds from plugin files are loaded, for their variants.
+    """Return the named streams of a cache, in the order of the names. Kinds of plugin files are loaded.
 
     Args:
-        streams: all of the cache.
-        names: those that are asked for.
-        where: the cache's path, for the message.
+        streams: all streams of the cache.
+        names: the names to look up.
+        where: the path of the cache, for messages.
 
     Raises:
-        SpecError: names that are not in the cache, all of them, with what is.
-        PluginError: a kind's plugin file is not there as it was, or the user has never named it.
+        SpecError: names that are not in the cache, all of them.
+        PluginError: the plugin file of a kind is missing or changed, or the user has never named it.
     """
     known = sorted(streams)
     problems = [
@@ -69,110 +70,98 @@ def cached_streams(streams: Mapping[str, CachedStream], names: Sequence[str], wh
 
 
 Choice = tuple[tuple[str, Value], ...]
-"""One variant of a stream: (name, value) of every variant of its kind; () for kinds without."""
+"""The values of a stream's variants: (name, value) of every variant of its kind; () for kinds without variants."""
 
 
 def chosen_variant(kind: str, stream: str, spec: FeaturesSpec) -> Choice:
-    """Which variant of a stream a run sees: the stream's own choice, that of its kind, or the kind's default."""
-    own = spec.variants.get(stream, {})
+    """Return the values of a stream's variants in a run: those of the stream, or of its kind, or the defaults."""
+    of_stream = spec.variants.get(stream, {})
     return tuple(
-        (each.name, own.get(each.name, spec.factors.get(each.factor, each.default))) for each in variants_of(kind)
+        (each.name, of_stream.get(each.name, spec.factors.get(each.factor, each.default))) for each in variants_of(kind)
     )
 
 
 def derived_features(kind: str, stored: npt.NDArray[Any], spec: FeaturesSpec, stream: str) -> npt.NDArray[np.float32]:
-    """What heads see of a stream's stored features, see `derive`."""
+    """Return what the heads of a run see of a stream's stored features, see `derive`."""
     return derive(kind, stored, chosen_variant(kind, stream, spec))
 
 
 def derive(kind: str, stored: npt.NDArray[Any], choice: Choice) -> npt.NDArray[np.float32]:
-    """One variant of a stream's stored features: as its kind makes it, or as stored for a kind that is not known here.
+    """Return what heads see of stored features. A kind without variants, or an unknown kind, shows them as stored.
 
     Args:
-        kind: of the stream's spec.
-        stored: (n, *shape) as cached or extracted.
-        choice: of the kind's variants.
+        kind: the kind of the stream.
+        stored: the cached or extracted features, (n, *shape).
+        choice: the values of the kind's variants.
 
     Returns:
-        (n, *shape of the variant) float32, an array of its own.
+        A new array (n, *shape of the variant) float32.
 
     Raises:
         CacheError: the stream has another shape than its kind stores.
     """
     spec = STREAMS.find(kind)
     if spec is not None and spec.variants and spec.stored_shape is not None and stored.shape[1:] != spec.stored_shape:
-        expected, found = (" x ".join(map(str, shape)) for shape in (spec.stored_shape, stored.shape[1:]))
-        raise CacheError(f"a stream of kind {kind!r} must hold {expected} values a row, got {found}")
+        expected, actual = (" x ".join(map(str, shape)) for shape in (spec.stored_shape, stored.shape[1:]))
+        raise CacheError(f"a stream of kind {kind!r} must hold {expected} values a row, got {actual}")
     derived = stored if spec is None or not choice else spec.derive(stored, dict(choice))
     return np.ascontiguousarray(derived, dtype=np.float32)
 
 
 def derived_shape(kind: str, shape: tuple[int, ...], choice: Choice) -> tuple[int, ...]:
-    """Shape of a row of a variant, from that of a stored row."""
+    """Return the shape of a row of a variant, from the shape of a stored row."""
     return derive(kind, np.zeros((0, *shape), np.float32), choice).shape[1:] if choice else shape
 
 
 def fixed_columns(kind: str) -> tuple[int, ...]:
-    """Columns that the streams of a kind make constant, up to rounding."""
+    """Return the columns that are constant in every stream of a kind, up to rounding."""
     spec = STREAMS.find(kind)
     return () if spec is None else spec.fixed_columns
 
 
 def feature_axis(shape: tuple[int, ...]) -> int:
-    """Which axis of a row is scaled number by number: the channels of a map, else the features. Counted from the end.
+    """Return the axis of a row that has one scale for each index, counted from the end: channels, or else features.
 
     Args:
-        shape: of a row: (D,), (T, D), (C, H, W) or (T, C, H, W).
+        shape: the shape of a row: (D,), (T, D), (C, H, W) or (T, C, H, W).
     """
     return -3 if len(shape) >= 3 else -1
 
 
-def feature_rows(features: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """(n x vectors a row, D) of (n, *shape): the vectors of all steps and positions, as `Scaling.fit` takes them.
+def vectors_of(features: npt.NDArray[Any], steps: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[Any]:
+    """Return the vectors of all valid steps and all positions, (n vectors, D), as `Scaling` is fitted on them.
 
-    They are T for a sequence, H x W for a map, T x H x W for a sequence of maps, in that order.
+    A row has one vector a step, or a position of a map, or a step and position of a sequence of maps, in that order.
+
+    Args:
+        features: the features of n rows, (n, *shape).
+        steps: the valid steps of sequences, bool (n, T); all of them unless given.
     """
     shape = features.shape[1:]
     if len(shape) == 1:
         return features
-    return np.moveaxis(features, feature_axis(shape), -1).reshape(-1, shape[feature_axis(shape)])
-
-
-def vector_rows(
-    rows: npt.NDArray[np.int64], shape: tuple[int, ...], steps: npt.NDArray[np.bool_] | None
-) -> npt.NDArray[np.int64]:
-    """Which of the vectors of `feature_rows` belong to these rows and to steps that are there, ascending.
-
-    Args:
-        rows: (n,) int64.
-        shape: of a row.
-        steps: (N, T) bool of all rows of a sequence, else None.
-    """
-    if len(shape) == 1:
-        return rows
-    length = shape[0] if len(shape) in {2, 4} else 1
-    places = int(np.prod(shape)) // shape[feature_axis(shape)] // length
-    of_steps = (np.sort(rows)[:, None] * length + np.arange(length)).ravel()
-    if steps is not None:
-        of_steps = of_steps[steps.reshape(-1)[of_steps]]
-    vectors: npt.NDArray[np.int64] = (of_steps[:, None] * places + np.arange(places)).ravel()
-    return vectors
+    vectors = np.moveaxis(features, feature_axis(shape), -1).reshape(-1, shape[feature_axis(shape)])
+    if steps is None:
+        return vectors
+    positions = math.prod(shape) // shape[feature_axis(shape)] // shape[0]
+    return vectors[np.repeat(steps.reshape(-1), positions)]
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """Standardisation of one stream: (x - center) / scale within +-limit; rows without the stream become zeros.
+    """The standardisation of one stream: (x - center) / scale within +-limit, and zeros for rows without the stream.
 
-    Each column is scaled by its own values alone. A column that is constant over the training rows, up to the rounding
-    of its mean (var <= n eps var + (n mean eps)^2, as in scikit-learn), has scale 1 and limit 0: no head can have
-    learned what another value of it means. Outliers (`emofuse.outliers`) have no say in center and scale, and no value
-    counts as more than `LIMIT` times as far out as the farthest ordinary training value.
+    Each column (feature, or channel of a map) is scaled by its own values alone. A column that is constant over the
+    training rows, up to the rounding of its mean (var <= n eps var + (n mean eps)^2, as in scikit-learn), has scale 1
+    and limit 0, because no head can learn what another value means. Outliers (`emofuse.outliers`) do not influence
+    center and scale. A value counts as at most `LIMIT` times as far out as the farthest ordinary training value.
 
     Attributes:
-        center: (D,) float32.
-        scale: (D,) float32, above 0.
-        limit: (D,) float32, of standardised values; None for none, as in runs of former versions.
-        fitted: whether `LEAST_ROWS` training rows had the stream. If not, it counts as missing in every row.
+        center: the center of every column, (D,) float32.
+        scale: the scale of every column, (D,) float32, above 0.
+        limit: the largest magnitude of standardised values, (D,) float32; None for no limit, as in runs of former
+            versions.
+        fitted: whether at least `LEAST_ROWS` training rows had the stream. Otherwise it counts as missing in every row.
     """
 
     center: npt.NDArray[np.float32]
@@ -186,44 +175,54 @@ class Scaling:
         features: npt.NDArray[np.float32],
         rows: npt.NDArray[np.int64],
         *,
+        steps: npt.NDArray[np.bool_] | None = None,
         robust: bool = False,
         fixed: Sequence[int] = (),
     ) -> Self:
-        """Mean and population deviation, or median and 1.4826 MAD, of the given rows alone, computed in float64.
+        """Compute mean and population deviation, or median and 1.4826 MAD, of the given rows alone, in float64.
 
         Args:
-            features: (N, D) float32.
-            rows: (n,) int64, training rows that have the stream.
-            robust: median and MAD.
-            fixed: columns that are constant by what the stream is.
+            features: the features of all rows, (N, *shape) float32.
+            rows: the training rows that have the stream, (n,) int64.
+            steps: the valid steps of sequences, bool (N, T).
+            robust: whether to use median and MAD.
+            fixed: the columns that are constant by definition.
         """
         if robust and len(rows) >= LEAST_ROWS:
-            return cls.of(_robust_moments(features[rows]), fixed)
-        (scaling,) = cls.fit_many(lambda: _blocks_of(features), [rows], fixed)
+            return cls.of(_robust_moments(vectors_of(features[rows], None if steps is None else steps[rows])), fixed)
+        (scaling,) = cls.fit_many(lambda: _blocks_of(features), [rows], fixed, steps=steps)
         return scaling
 
     @classmethod
     def fit_many(
-        cls, blocks: RowBlocks, sets: Sequence[npt.NDArray[np.int64]], fixed: Sequence[int] = ()
+        cls,
+        blocks: RowBlocks,
+        sets: Sequence[npt.NDArray[np.int64]],
+        fixed: Sequence[int] = (),
+        *,
+        steps: npt.NDArray[np.bool_] | None = None,
     ) -> list[Self]:
-        """Mean and population deviation of several sets of rows: two passes over the same blocks, in float64.
+        """Compute mean and population deviation of several sets of rows in two passes over the blocks, in float64.
 
-        A third one looks for outliers in columns that may have some. Blocks of the same rows give the same bits,
-        whether they lie in memory or are read.
+        A third pass searches columns that may have outliers. Equal blocks give equal bits, from memory and from disk.
+        The memory needed is that of one block, also for sequences and maps.
 
         Args:
-            blocks: of all rows, in order.
-            sets: each (n,) int64; with fewer than `LEAST_ROWS` rows nothing is fitted: center 0, scale 1, limit 0.
-            fixed: columns that are constant by what the stream is.
+            blocks: the features of all rows, block by block in order.
+            sets: the rows of each set, (n,) int64. A set of fewer than `LEAST_ROWS` rows is not fitted: its scaling has
+                center 0, scale 1 and limit 0.
+            fixed: the columns that are constant by definition.
+            steps: the valid steps of sequences, bool (N, T).
         """
-        ordered = [np.sort(rows) for rows in sets]
-        moments = _moments(blocks, ordered)
-        _leave_out_outliers(blocks, ordered, moments)
-        return [cls.of(found, fixed) for found in moments]
+        # A stream of too few rows is not fitted, even if these have many steps or positions.
+        passes = _Passes(blocks, [np.sort(rows) if len(rows) >= LEAST_ROWS else rows[:0] for rows in sets], steps)
+        moments = _moments(passes)
+        _leave_out_outliers(passes, moments)
+        return [cls.of(of_set, fixed) for of_set in moments]
 
     @classmethod
-    def of(cls, moments: Moments, fixed: Sequence[int] = ()) -> Self:
-        """A scaling by these moments; what is not finite stays so, for the caller to see."""
+    def of(cls, moments: RunningMoments, fixed: Sequence[int] = ()) -> Self:
+        """Return the scaling by these moments. Values that are not finite stay so, for the caller to check."""
         if moments.count < LEAST_ROWS:
             zeros = np.zeros(len(moments.center), np.float32)
             return cls(zeros, np.ones_like(zeros), zeros, fitted=False)
@@ -236,14 +235,14 @@ class Scaling:
             return cls(moments.center.astype(np.float32), scale, limit)
 
     def around(self, center: npt.NDArray[np.floating[Any]]) -> Self:
-        """The same deviation about another center (D,); what was ordinary about the old one still is."""
+        """Return the scaling with another center (D,); values within the former limit stay within the new one."""
         limit = self.limit
         if limit is not None:
             limit = np.where(limit > 0, limit + np.abs(center - self.center) / self.scale, 0).astype(np.float32)
         return replace(self, center=center.astype(np.float32), limit=limit)
 
     def present(self, valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """(n,) bool: which of these rows have the stream for a head; none if it was not fitted."""
+        """Return which of these rows have the stream for a head, bool (n,); none if it was not fitted."""
         return valid if self.fitted else np.zeros_like(valid)
 
     def apply(
@@ -252,14 +251,14 @@ class Scaling:
         valid: npt.NDArray[np.bool_],
         steps: npt.NDArray[np.bool_] | None = None,
     ) -> npt.NDArray[np.float32]:
-        """(n, *shape) float32: these rows standardised, zeros where `valid` (n,) or `steps` (n, T) does not hold."""
+        """Standardise rows (n, *shape); the result is zero where `valid` (n,) or `steps` (n, T) is false."""
         axis = feature_axis(features.shape[1:])
-        places = (-1, *[1] * (-axis - 1))
+        broadcast = (-1, *[1] * (-axis - 1))
         with np.errstate(invalid="ignore", over="ignore"):
-            scaled = features - self.center.reshape(places)
-            scaled /= self.scale.reshape(places)
+            scaled = features - self.center.reshape(broadcast)
+            scaled /= self.scale.reshape(broadcast)
             if self.limit is not None:
-                limit = self.limit.reshape(places)
+                limit = self.limit.reshape(broadcast)
                 np.clip(scaled, -limit, limit, out=scaled)
         scaled[~self.present(valid)] = 0
         if steps is not None:
@@ -272,11 +271,11 @@ class Scaling:
         valid: npt.NDArray[np.bool_],
         steps: npt.NDArray[np.bool_] | None = None,
     ) -> npt.NDArray[np.bool_]:
-        """(n, D) bool: columns of the given rows of which `apply` limits a value, if they are not constant."""
+        """Return, bool (n, D), the columns in which `apply` limits a value of a row; constant columns do not count."""
         count, width = len(features), len(self.center)
         if self.limit is None or not self.fitted:
             return np.zeros((count, width), dtype=np.bool_)
-        vectors = feature_rows(features).reshape(count, features[0].size // width if count else 1, width)
+        vectors = vectors_of(features).reshape(count, features[0].size // width if count else 1, width)
         with np.errstate(invalid="ignore", over="ignore"):
             over = np.abs((vectors - self.center) / self.scale) > self.limit
         if steps is not None:
@@ -286,14 +285,14 @@ class Scaling:
 
 
 @dataclass(frozen=True)
-class Moments:
-    """What n values of each of D columns are like, in float64.
+class RunningMoments:
+    """The moments of n values of each of D columns, in float64.
 
     Attributes:
-        count: n.
-        center: (D,) mean or median.
-        spread: (D,) deviation, or what stands for it.
-        farthest: (D,) largest distance of a value from the center.
+        count: the number of values n.
+        center: the mean or median, (D,).
+        spread: the deviation or its robust estimate, (D,).
+        farthest: the largest distance of a value from the center, (D,).
     """
 
     count: int
@@ -303,24 +302,24 @@ class Moments:
 
     @classmethod
     def of(cls, values: npt.NDArray[np.floating[Any]]) -> Self:
-        """Mean and population deviation of values (n, D) in memory."""
+        """Compute mean and population deviation of values (n, D)."""
         wide = values.astype(np.float64)
         center = wide.mean(axis=0)
         distance = np.abs(wide - center)
         return cls(len(wide), center, np.sqrt(np.square(distance).mean(axis=0)), distance.max(axis=0))
 
     def is_constant(self) -> npt.NDArray[np.bool_]:
-        """(D,) bool: columns whose deviation is no more than the rounding of their mean."""
+        """Return the columns whose deviation is no more than the rounding of their mean, bool (D,)."""
         var = np.square(self.spread)
         constant: npt.NDArray[np.bool_] = var <= self.count * _EPS * var + np.square(self.count * self.center * _EPS)
         return constant
 
 
 def check_finite(stream: str, scaling: Scaling) -> None:
-    """Raises if a stream's features cannot be standardised.
+    """Check that a stream's features can be standardised.
 
     Raises:
-        TrainingError: they are not finite.
+        TrainingError: a center or scale is not finite.
     """
     if not (np.isfinite(scaling.center).all() and np.isfinite(scaling.scale).all()):
         raise TrainingError(
@@ -336,17 +335,17 @@ def neutral_rows(
     stream: str,
     neutral_label: str,
 ) -> npt.NDArray[np.int64]:
-    """Those of the training rows with a face that show one at rest, the paper's baseline of action units.
+    """Return the training rows with a neutral face, the paper's baseline of action units.
 
     Args:
-        rows: (n,) int64, training rows that have the stream.
-        labels: (N,) int64.
-        classes: label names in index order.
-        stream: for messages.
-        neutral_label: name of the label.
+        rows: the training rows that have the stream, (n,) int64.
+        labels: the labels of all rows, (N,) int64.
+        classes: the names of the labels in index order.
+        stream: the name of the stream, for messages.
+        neutral_label: the name of the label of neutral faces.
 
     Raises:
-        TrainingError: it is no label, or no row has it.
+        TrainingError: it is not a label of the dataset, or no row has it.
     """
     if neutral_label not in classes:
         raise TrainingError(
@@ -368,83 +367,98 @@ def _blocks_of(features: npt.NDArray[np.float32]) -> Iterator[tuple[int, npt.NDA
         yield first, features[first : first + _ROWS_AT_ONCE]
 
 
-def _sums(
-    blocks: RowBlocks,
-    sets: Sequence[npt.NDArray[np.int64]],
-    of_rows: Callable[[npt.NDArray[np.float32], int], npt.NDArray[Any]],
-) -> list[npt.NDArray[np.float64]]:
-    """For each set of ascending rows (D,) float64: the sum of what is made of its rows of every block."""
-    totals: list[Any] = [0.0] * len(sets)
-    with np.errstate(invalid="ignore", over="ignore"):
-        for index, rows in _parts(blocks, sets):
-            totals[index] = totals[index] + of_rows(rows, index).sum(axis=0, dtype=np.float64)
-    return totals
+@dataclass(frozen=True)
+class _Passes:
+    """Passes over the vectors of several sets of rows, block by block, so that no set is ever in memory as a whole.
+
+    Attributes:
+        blocks: the features of all rows, block by block.
+        sets: the rows of each set, int64, ascending.
+        steps: the valid steps of sequences, bool (N, T).
+    """
+
+    blocks: RowBlocks
+    sets: Sequence[npt.NDArray[np.int64]]
+    steps: npt.NDArray[np.bool_] | None
+
+    def __iter__(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """Yield (index of a set, the vectors (n, D) of its rows in a block), block after block."""
+        for first, block in self.blocks():
+            for index, rows in enumerate(self.sets):
+                start, stop = np.searchsorted(rows, (first, first + len(block)))
+                inside = rows[start:stop]
+                yield index, vectors_of(block[inside - first], None if self.steps is None else self.steps[inside])
+
+    def sums(
+        self, of_vectors: Callable[[npt.NDArray[np.float32], int], npt.NDArray[Any]]
+    ) -> list[npt.NDArray[np.float64]]:
+        """Return, for each set, the sum (D,) float64 of a function of its vectors and its index."""
+        totals: list[Any] = [0.0] * len(self.sets)
+        with np.errstate(invalid="ignore", over="ignore"):
+            for index, vectors in self:
+                totals[index] = totals[index] + of_vectors(vectors, index).sum(axis=0, dtype=np.float64)
+        return totals
 
 
-def _parts(blocks: RowBlocks, sets: Sequence[npt.NDArray[np.int64]]) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-    """(index of a set, those of its ascending rows that lie in a block), block after block."""
-    for first, block in blocks():
-        for index, rows in enumerate(sets):
-            start, stop = np.searchsorted(rows, (first, first + len(block)))
-            yield index, block[rows[start:stop] - first]
+def _moments(passes: _Passes) -> list[RunningMoments]:
+    """Compute the moments of each set in two passes."""
+    counts = [0] * len(passes.sets)
+    low: list[Any] = [np.inf] * len(passes.sets)
+    high: list[Any] = [-np.inf] * len(passes.sets)
 
+    def noted(vectors: npt.NDArray[np.float32], index: int) -> npt.NDArray[np.float32]:
+        counts[index] += len(vectors)
+        low[index] = np.minimum(low[index], vectors.min(axis=0, initial=np.inf))
+        high[index] = np.maximum(high[index], vectors.max(axis=0, initial=-np.inf))
+        return vectors
 
-def _moments(blocks: RowBlocks, sets: Sequence[npt.NDArray[np.int64]]) -> list[Moments]:
-    """Of each set of ascending rows, in two passes."""
-    low: list[Any] = [np.inf] * len(sets)
-    high: list[Any] = [-np.inf] * len(sets)
-
-    def noted(rows: npt.NDArray[np.float32], index: int) -> npt.NDArray[np.float32]:
-        low[index] = np.minimum(low[index], rows.min(axis=0, initial=np.inf))
-        high[index] = np.maximum(high[index], rows.max(axis=0, initial=-np.inf))
-        return rows
-
-    totals = _sums(blocks, sets, noted)
-    means = [total / max(len(rows), 1) for total, rows in zip(totals, sets, strict=True)]
-    squares = _sums(blocks, sets, lambda rows, index: np.square(rows - means[index]))
-    spreads = [np.sqrt(total / max(len(rows), 1)) for total, rows in zip(squares, sets, strict=True)]
+    totals = passes.sums(noted)
+    means = [total / max(count, 1) for total, count in zip(totals, counts, strict=True)]
+    squares = passes.sums(lambda vectors, index: np.square(vectors - means[index]))
+    spreads = [np.sqrt(total / max(count, 1)) for total, count in zip(squares, counts, strict=True)]
     with np.errstate(invalid="ignore"):
         farthest = [np.maximum(top - mean, mean - bottom) for top, bottom, mean in zip(high, low, means, strict=True)]
-    return [Moments(len(rows), *found) for rows, *found in zip(sets, means, spreads, farthest, strict=True)]
+    return [RunningMoments(*of_set) for of_set in zip(counts, means, spreads, farthest, strict=True)]
 
 
-def _leave_out_outliers(blocks: RowBlocks, sets: Sequence[npt.NDArray[np.int64]], moments: list[Moments]) -> None:
-    """Puts moments of ordinary values in the place of those of all, in columns with outliers."""
-    suspects = [may_have_outliers(found.count, found.farthest, found.spread) for found in moments]
+def _leave_out_outliers(passes: _Passes, moments: list[RunningMoments]) -> None:
+    """Replace the moments of columns with outliers by those of their ordinary values."""
+    suspects = [may_have_outliers(of_set.count, of_set.farthest, of_set.spread) for of_set in moments]
     columns = np.flatnonzero(np.any(suspects, axis=0))
-    rows_in_all = sum(len(rows) for rows in sets)
-    at_once = max(1, _COLUMNS_BYTES // max(1, np.dtype(np.float32).itemsize * rows_in_all))
+    vectors_in_all = sum(of_set.count for of_set in moments)
+    at_once = max(1, _COLUMNS_BYTES // max(1, np.dtype(np.float32).itemsize * vectors_in_all))
     for start in range(0, len(columns), at_once):
-        own = columns[start : start + at_once]
-        parts: list[list[npt.NDArray[np.float32]]] = [[] for _ in sets]
-        for index, rows in _parts(blocks, sets):
-            parts[index].append(rows[:, own])
+        chosen = columns[start : start + at_once]
+        parts: list[list[npt.NDArray[np.float32]]] = [[] for _ in moments]
+        for index, vectors in passes:
+            parts[index].append(vectors[:, chosen])
         for index, of_set in enumerate(parts):
             values = np.concatenate(of_set)
-            for place in np.flatnonzero(suspects[index][own]).tolist():
+            for place in np.flatnonzero(suspects[index][chosen]).tolist():
                 ordinary = ordinary_values(values[:, place])
                 if ordinary is not None:
-                    moments[index] = _with_column(moments[index], own[place], Moments.of(values[ordinary, place, None]))
+                    column = RunningMoments.of(values[ordinary, place, None])
+                    moments[index] = _with_column(moments[index], chosen[place], column)
 
 
-def _with_column(moments: Moments, column: int, found: Moments) -> Moments:
-    """The same with one column's numbers replaced by those of moments of this column alone."""
+def _with_column(moments: RunningMoments, column: int, of_column: RunningMoments) -> RunningMoments:
+    """Return the moments with one column replaced by the moments of this column alone."""
     parts = {}
     for name in ("center", "spread", "farthest"):
         parts[name] = getattr(moments, name).copy()
-        parts[name][column] = getattr(found, name)[0]
+        parts[name][column] = getattr(of_column, name)[0]
     return replace(moments, **parts)
 
 
-def _robust_moments(features: npt.NDArray[np.float32]) -> Moments:
-    """Median and 1.4826 MAD of each column, without a second copy of the table.
+def _robust_moments(vectors: npt.NDArray[np.float32]) -> RunningMoments:
+    """Compute median and 1.4826 MAD of each column of (n, D), without a second copy of the table.
 
-    Where the MAD is next to nothing, because more than half of the values are equal, the deviation stands for it.
+    The deviation replaces a MAD near zero, which occurs where more than half of the values are equal.
     """
-    dim = features.shape[1]
+    dim = vectors.shape[1]
     median, spread, farthest = np.empty(dim), np.empty(dim), np.empty(dim)
     for index in range(dim):
-        wide = features[:, index].astype(np.float64)
+        wide = vectors[:, index].astype(np.float64)
         ordinary = ordinary_values(wide)
         kept = wide if ordinary is None else wide[ordinary]
         median[index] = np.median(wide)
@@ -452,4 +466,4 @@ def _robust_moments(features: npt.NDArray[np.float32]) -> Moments:
         mad, deviation = MAD_TO_DEVIATION * np.median(distance), kept.std()
         spread[index] = mad if mad > deviation / FAR else deviation
         farthest[index] = np.abs(kept - median[index]).max()
-    return Moments(len(features), median, spread, farthest)
+    return RunningMoments(len(vectors), median, spread, farthest)

@@ -56,6 +56,7 @@ class RunRecord:
         seconds: wall time of training; of runs that trained together, its share.
         created: UTC, ISO 8601.
         notes: what a reader of the results should know (rows left out, labels never seen), one sentence each.
+        plugins: the plugin files whose metrics the run was reported with, {path, sha256} each.
     """
 
     digest: str
@@ -75,6 +76,7 @@ class RunRecord:
     seconds: float
     created: str
     notes: Sequence[str] = ()
+    plugins: Sequence[Mapping[str, str]] = ()
     format: int = field(default=FORMAT)
 
 
@@ -193,10 +195,28 @@ def rename_run(folder: Path, name: str) -> RunRecord:
     Raises:
         ResultsError: as `read_record`.
     """
+    return _update(folder, name=name, spec={**read_record(folder).spec, "name": name})
+
+
+def record_plugins(folder: Path, plugins: Sequence[Mapping[str, str]]) -> RunRecord:
+    """Add plugin files with metrics to the record of a run, so that later reports find them; return the new record.
+
+    A file that is recorded already, by its path, has its new hash afterwards. Other keys stay as they are.
+
+    Raises:
+        ResultsError: as `read_record`.
+    """
     record = read_record(folder)
-    spec = {**record.spec, "name": name}
-    replace_file(folder / "run.json", _json_text({**_read_json(folder), "name": name, "spec": spec}))
-    return replace(record, name=name, spec=spec)
+    paths = {plugin["path"] for plugin in plugins}
+    combined = [*(each for each in record.plugins if each["path"] not in paths), *plugins]
+    return record if combined == list(record.plugins) else _update(folder, plugins=combined)
+
+
+def _update(folder: Path, **values: Any) -> RunRecord:
+    """Replace some keys of `run.json` at once and return the new record."""
+    record = read_record(folder)
+    replace_file(folder / "run.json", _json_text({**_read_json(folder), **values}))
+    return replace(record, **values)
 
 
 def read_predictions(folder: Path) -> Predictions:

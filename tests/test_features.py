@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn.preprocessing import StandardScaler
@@ -279,3 +281,50 @@ def test_missing_rows_become_zeros_whatever_they_hold():
     features = np.array([[3.0], [np.nan], [1e30]], np.float32)
     assert scaling.apply(features, np.array([True, False, False])).tolist() == [[1], [0], [0]]
     assert np.isnan(features[1, 0])
+
+
+SHAPES = {"vector": (4,), "sequence": (5, 4), "map": (4, 3, 2), "sequence of maps": (5, 4, 3, 2)}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_every_shape_is_scaled_as_the_plain_list_of_its_vectors(shape):
+    rng = np.random.default_rng(3)
+    features = rng.normal(2, 3, (23, *shape)).astype(np.float32)
+    steps = rng.random((23, 5)) > 0.4 if shape[0] == 5 else None
+    sets = [rng.permutation(23)[:9], np.array([22, 3]), np.array([7]), np.array([], np.int64)]
+
+    def vectors_of_row(row):
+        """One vector a step and position, by plain loops."""
+        here = features[row][None] if shape[0] != 5 else features[row][steps[row]]
+        for part in here:
+            yield from part.reshape(4, -1).T if len(shape) >= 3 else [part]
+
+    def blocks():
+        yield from ((first, features[first : first + 6]) for first in range(0, 23, 6))
+
+    for rows, found in zip(sets, Scaling.fit_many(blocks, sets, steps=steps), strict=True):
+        alone = Scaling.fit(features, rows, steps=steps)
+        np.testing.assert_allclose(alone.center, found.center, rtol=1e-6)
+        robust = Scaling.fit(features, rows, steps=steps, robust=True)
+        if len(rows) < 2:
+            assert not found.fitted
+            assert not robust.fitted
+            continue
+        plain = np.array([vector for row in rows for vector in vectors_of_row(row)], np.float64)
+        np.testing.assert_allclose(found.center, plain.mean(0), rtol=1e-6)
+        np.testing.assert_allclose(found.scale, plain.std(0), rtol=1e-6)
+        np.testing.assert_allclose(found.limit, 10 * np.abs(plain - plain.mean(0)).max(0) / plain.std(0), rtol=1e-5)
+        np.testing.assert_allclose(robust.center, np.median(plain, 0), rtol=1e-6)
+
+
+def test_fitting_maps_takes_the_memory_of_a_block_and_no_number_a_position():
+    block = np.random.default_rng(0).normal(size=(16, 2, 64, 64)).astype(np.float32)  # 0.5 MB
+
+    def blocks():
+        yield from ((first, block) for first in range(0, 1024, 16))
+
+    tracemalloc.start()
+    Scaling.fit_many(blocks, [np.arange(1024), np.arange(0, 1024, 2)])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8e6  # an int64 for each of the 4 million positions would be 34 MB, twice

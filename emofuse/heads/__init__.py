@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 import numpy.typing as npt
@@ -11,13 +12,8 @@ import torch
 from torch import nn
 
 from emofuse.errors import TrainingError
-from emofuse.heads.attention import AttentionHead
-from emofuse.heads.concat import ConcatHead
-from emofuse.heads.gated import GatedHead
 from emofuse.heads.initial import initialise
 from emofuse.heads.kernel_ridge import KernelRidgeHead, support_rows_of
-from emofuse.heads.late import LateHead
-from emofuse.heads.linear import LinearHead
 from emofuse.heads.members import HeadMember
 from emofuse.heads.stems import Shape, StemChoice, dim_of
 from emofuse.specs import HeadSpec, KernelRidgeHeadSpec, NetworkHeadSpec
@@ -73,22 +69,11 @@ def make_empty_head(spec: HeadSpec, group: Sequence[HeadMember], dims: Mapping[s
     dims = {stream: dim for stream, dim in dims.items() if any(stream in member.streams for member in group)}
     if isinstance(spec, KernelRidgeHeadSpec):
         return KernelRidgeHead(spec.kernel, vector_dims(dims, spec.kind), spec.landmarks, classes)
-    own = _OWN.get(spec.kind)
-    if own is None:
+    if not spec.module_class:
         return spec.make(group, vector_dims(dims, spec.kind), classes)
-    sizes = spec.model_dump(exclude={"kind", "dropout", "penalties", *NetworkHeadSpec.model_fields})
-    return own(group, dims, classes, stems=stems_of(spec), **sizes)
-
-
-# The modules of emofuse's own kinds, whose specs are in `emofuse.specs.runs`; others have a spec that makes them.
-_OWN: Mapping[str, Callable[..., nn.Module]] = {
-    "concat": ConcatHead,
-    "linear": LinearHead,
-    "logistic": LinearHead,
-    "gated": GatedHead,
-    "late": LateHead,
-    "attention": AttentionHead,
-}
+    module, name = spec.module_class.split(".")
+    make: Callable[..., nn.Module] = getattr(import_module(f"emofuse.heads.{module}"), name)
+    return make(group, dims, classes, stems=stems_of(spec), **spec.sizes())
 
 
 def stems_of(spec: HeadSpec) -> StemChoice:

@@ -120,8 +120,9 @@ def write_report(
         SpecError: names of no metric.
         ResultsError: no runs, damaged ones, several datasets, or an unknown baseline or digest.
     """
-    wanted = find_metrics(metrics, "report")
-    results = group_runs(read_records(runs, only), str(runs), baseline=baseline, order=order, search=search)
+    records = read_records(runs, only)
+    wanted = find_metrics(metrics, "report", [plugin for record in records for plugin in record.plugins])
+    results = group_runs(records, str(runs), baseline=baseline, order=order, search=search)
     if out.exists() and not out.is_dir():
         raise ResultsError(f"{out}: a file is in the place of the report's folder; name another folder")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from emofuse.report.formats import format_interval, format_score, format_sd
 from emofuse.report.predictions import read_test_predictions
 from emofuse.report.tables import Cell, ReportTable, TableColumn
 from emofuse.results import Predictions
+from emofuse.specs.plugins import load_recorded
 from emofuse.statistics import Interval
 
 _ENDS = (2.5, 97.5)
@@ -38,12 +39,26 @@ Further = Mapping[str, Mapping[str, ScoredMetric]]
 """Kind of a metric -> label of a configuration -> its score."""
 
 
-def find_metrics(kinds: Sequence[str], where: str) -> list[Metric]:
-    """Metrics by their names.
+def find_metrics(kinds: Sequence[str], where: str, plugins: Iterable[Mapping[str, str]] = ()) -> list[Metric]:
+    """Return the metrics of these names.
+
+    Args:
+        kinds: the names of the metrics.
+        where: the place of the names, for messages.
+        plugins: plugin files that runs record (see `RunRecord`). They are loaded only while a name is unknown, and only
+            if the user has named their content before.
 
     Raises:
-        SpecError: names of no metric, all of them.
+        SpecError: unknown names, all of them, and recorded plugin files that could not be loaded.
     """
+    refused = []
+    for plugin in plugins:
+        if set(kinds) <= set(METRICS.names()):
+            break
+        try:
+            load_recorded(plugin)
+        except PluginError as error:
+            refused.append(str(error))
     known = METRICS.names()
     problems = [
         f"metrics: {kind!r} is unknown{did_you_mean(kind, known)} (there are: {', '.join(known)})"
@@ -51,7 +66,7 @@ def find_metrics(kinds: Sequence[str], where: str) -> list[Metric]:
         if kind not in known
     ]
     if problems:
-        raise SpecError(where, problems)
+        raise SpecError(where, [*problems, *dict.fromkeys(refused)])
     return [metric for kind in dict.fromkeys(kinds) if (metric := METRICS.find(kind)) is not None]
 
 

@@ -7,11 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import emofuse
+from emofuse.metrics import METRICS
 from emofuse.report import ReportFiles, write_report
 from emofuse.report.search import SearchSummary
-from emofuse.results import RunRecord
+from emofuse.results import RunRecord, record_plugins, run_dir
 from emofuse.specs import digest
-from emofuse.specs.plugins import loaded_plugins
+from emofuse.specs.plugins import loaded_plugins, plugins_with
 
 
 def report_when_needed(
@@ -47,6 +48,10 @@ def report_when_needed(
     Raises:
         ResultsError: as `write_report`.
     """
+    with_metrics = [plugin.model_dump(mode="json") for plugin in plugins_with(METRICS)]
+    if with_metrics:
+        for record in records:
+            record_plugins(run_dir(runs, record.digest), with_metrics)
     inputs = {
         "emofuse": emofuse.__version__,
         "title": title,

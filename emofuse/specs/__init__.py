@@ -22,23 +22,20 @@ from emofuse.specs.datasets import (
 )
 from emofuse.specs.factors import Factors, Range
 from emofuse.specs.files import bundled_specs, parse_spec, read_cache_spec, read_pipeline_spec, read_sweep_spec
-from emofuse.specs.heads import CustomHeadSpec, HeadSpec, NetworkHeadSpec
-from emofuse.specs.pipelines import PipelineSpec, RepeatSpec
-from emofuse.specs.plugins import PluginFile, load_plugins
-from emofuse.specs.runs import (
+from emofuse.specs.head_kinds import (
     EXACT_HEADS,
     AttentionHeadSpec,
     ConcatHeadSpec,
-    FeaturesSpec,
-    FoldSpec,
     GatedHeadSpec,
     KernelRidgeHeadSpec,
     LateHeadSpec,
     LinearHeadSpec,
     LogisticHeadSpec,
-    RunSpec,
-    TrainSpec,
 )
+from emofuse.specs.heads import CustomHeadSpec, HeadSpec, NetworkHeadSpec
+from emofuse.specs.pipelines import PipelineSpec, RepeatSpec
+from emofuse.specs.plugins import PluginFile, load_plugins
+from emofuse.specs.runs import FeaturesSpec, FoldSpec, RunSpec, TrainSpec
 from emofuse.specs.streams import CustomStreamSpec, ImportedSpec, StreamSpec, StreamSpecBase, Variant
 from emofuse.specs.sweeps import (
     BaseRun,

@@ -1,14 +1,14 @@
-"""What the kinds of heads have in common.
+"""The base of the specs of heads, and the parameters that all trained heads share.
 
-Those of emofuse have their specs in `emofuse.specs.runs`, which loads no torch; others come from entry points
-`emofuse.heads` and from plugin files.
+The specs of emofuse's own heads are in `emofuse.specs.head_kinds`; others come from entry points `emofuse.heads` and
+from plugin files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -32,22 +32,31 @@ if TYPE_CHECKING:
 
 
 class HeadSpecBase(Spec):
-    """Base of the specs of all heads: a `kind`, its parameters, and `make`.
+    """The base of the specs of all heads: a `kind`, its parameters, and `make`.
 
-    A head with a field `dropout` is given noise for its hidden values.
+    A head whose spec has a field `dropout` receives noise for its hidden values.
+
+    Attributes:
+        module_class: the class of the module below `emofuse.heads`, for emofuse's own heads; others declare `make`.
     """
+
+    module_class: ClassVar[str] = ""
 
     kind: str
 
-    def make(self, group: Sequence[HeadMember], dims: Mapping[str, int], classes: int) -> nn.Module:
-        """K heads of this kind as one module: `head(batch, noise) -> logits (K, B, C)`.
+    def sizes(self) -> dict[str, Any]:
+        """Return the keyword arguments of `module_class`: all parameters but the dropout and those of the stems."""
+        return self.model_dump(exclude={"kind", "dropout", *NetworkHeadSpec.model_fields})
 
-        Built of the layers of `emofuse.heads.layers` and `emofuse.heads.embedding`, which keep K heads apart.
+    def make(self, group: Sequence[HeadMember], dims: Mapping[str, int], classes: int) -> nn.Module:
+        """Return K heads of this kind as one module: `head(batch, noise) -> logits (K, B, C)`.
+
+        The layers of `emofuse.heads.layers` and `emofuse.heads.embedding` keep the K heads separate.
 
         Args:
-            group: K members, ordered by fold.
-            dims: stream -> D, the streams of all members together.
-            classes: C.
+            group: the K members, ordered by fold.
+            dims: stream -> D, for all streams of the members.
+            classes: the number of classes C.
         """
         raise NotImplementedError(f"{type(self).__name__}.make(group, dims, classes) must return the module")
 
@@ -57,17 +66,17 @@ Spatial = Literal["mean", "attention", "patches", "cnn"]
 
 
 class NetworkHeadSpec(HeadSpecBase):
-    """A head that is trained by gradient descent, with a stem for each stream that is no vector.
+    """A head that is trained by gradient descent, with a stem for each sequence and map.
 
-    `temporal` turns a sequence into one vector a row, `spatial` a map; a sequence of maps passes both. A vector has no
-    stem. `stem_width` is the hidden size of attention, lstm, gru and transformer, and the channels of patches and cnn.
-    Defaults are not written, so that a head on vectors has the digest that it had before there were stems.
+    `temporal` reduces a sequence to one vector a row, `spatial` reduces a map; a sequence of maps passes both. A vector
+    has no stem. `stem_width` is the hidden size of attention, lstm, gru and transformer, and the number of channels of
+    patches and cnn. Default values are not written: the digest of a head on vectors stays as it was before stems.
     """
 
     temporal: Temporal = "mean"
     spatial: Spatial = "mean"
     stem_width: int = Field(64, ge=1)
-    patch_kernels: tuple[int, ...] = Field((1, 3, 5), min_length=1, description="sizes of the patches, each odd")
+    patch_kernels: tuple[int, ...] = Field((1, 3, 5), min_length=1, description="the sizes of the patches, each odd")
 
     @field_validator("patch_kernels")
     @classmethod
@@ -89,13 +98,13 @@ class NetworkHeadSpec(HeadSpecBase):
 
 
 class CustomHeadSpec(HeadSpecBase):
-    """Base class of the spec of a head of one's own, in a plugin file: a `kind`, its parameters, and `make`."""
+    """The base class of the spec of a user's head, in a plugin file: a `kind`, its parameters, and `make`."""
 
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
 def _own_heads() -> Iterable[type[HeadSpecBase]]:
-    return HEADS.declared_in(import_module("emofuse.specs.runs"))
+    return HEADS.declared_in(import_module("emofuse.specs.head_kinds"))
 
 
 HEADS: Family[type[HeadSpecBase]] = Family(
@@ -108,7 +117,7 @@ note_family(HeadSpecBase, HEADS)
 
 
 def _head_by_its_kind(value: Any) -> Any:
-    """`head: linear` is the head of this kind with its defaults."""
+    """Read `head: linear` as the head of this kind with its defaults."""
     return {"kind": value} if isinstance(value, str) else value
 
 

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from emofuse.errors import PluginError
 from emofuse.home import user_folder
-from emofuse.registry import FAMILIES
+from emofuse.registry import FAMILIES, Family
 from emofuse.specs.base import PLUGIN_ATTRIBUTE, Spec
 from emofuse.stores import replace_file
 
@@ -117,6 +117,11 @@ def loaded_plugins() -> tuple[PluginFile, ...]:
     """Every plugin file that this process has run, in the order of their paths: for workers that need the same."""
     plugins = [getattr(module, PLUGIN_ATTRIBUTE, None) for module in list(sys.modules.values())]
     return tuple(sorted((each for each in plugins if isinstance(each, PluginFile)), key=lambda each: str(each.path)))
+
+
+def plugins_with(family: Family[Any]) -> tuple[PluginFile, ...]:
+    """Return the loaded plugin files that declare a kind of this family, in the order of their paths."""
+    return tuple(plugin for plugin in loaded_plugins() if family.declared_in(sys.modules[_module_name(plugin)]))
 
 
 def plugin_of(declared: type | ModuleType) -> PluginFile | None:

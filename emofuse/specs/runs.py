@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_serializer, model_validator
 
 from emofuse.errors import did_you_mean
 from emofuse.specs.base import Spec
 from emofuse.specs.datasets import OfficialSplit, SplitSpec
-from emofuse.specs.heads import HeadSpec, HeadSpecBase, NetworkHeadSpec
+from emofuse.specs.head_kinds import ConcatHeadSpec
+from emofuse.specs.heads import HeadSpec
 from emofuse.specs.streams import Value, check_factors, factor_defaults, take_factors, variant_factors, variants_of
 
 
@@ -109,102 +110,6 @@ def settled(features: FeaturesSpec, kinds: Mapping[str, str]) -> FeaturesSpec:
                 variants[name] = {key: rest for key, rest in variants.get(name, {}).items() if key != each.name}
     rest = {name: each for name, each in variants.items() if each}
     return features.model_copy(update={"factors": factors, "variants": rest})
-
-
-class ConcatHeadSpec(NetworkHeadSpec):
-    """The paper's head: each stream projected and batch-normalised, concatenated, hidden layers with ReLU, softmax."""
-
-    kind: Literal["concat"] = "concat"
-    embed_dim: int = Field(512, ge=1)
-    depth: int = Field(2, ge=0, le=8)
-    width: int = Field(512, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
-
-
-class LinearHeadSpec(NetworkHeadSpec):
-    """A probe: logits are the sum of one linear map a stream."""
-
-    kind: Literal["linear"] = "linear"
-    dropout: ClassVar[float] = 0.0
-
-
-class GatedHeadSpec(NetworkHeadSpec):
-    """The paper's head with a gate a stream: all embeddings together decide how much of each goes on."""
-
-    kind: Literal["gated"] = "gated"
-    embed_dim: int = Field(512, ge=1)
-    gate_dim: int = Field(64, ge=1)
-    depth: int = Field(2, ge=0, le=8)
-    width: int = Field(512, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
-
-
-class LateHeadSpec(NetworkHeadSpec):
-    """Late fusion: a head of its own for each stream, their probabilities averaged with learned weights."""
-
-    kind: Literal["late"] = "late"
-    embed_dim: int = Field(512, ge=1)
-    depth: int = Field(1, ge=0, le=8)
-    width: int = Field(512, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
-
-
-class AttentionHeadSpec(NetworkHeadSpec):
-    """Streams as tokens: one or two transformer layers, the logits read off a learned token before them."""
-
-    kind: Literal["attention"] = "attention"
-    embed_dim: int = Field(256, ge=1)
-    depth: int = Field(1, ge=1, le=2)
-    attention_heads: int = Field(4, ge=1)
-    width: int = Field(512, ge=1, description="of the hidden layer inside a transformer layer")
-    dropout: float = Field(0.0, ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _heads_divide_the_embedding(self) -> Self:
-        if self.embed_dim % self.attention_heads:
-            raise ValueError(
-                f"embed_dim must be a multiple of attention_heads, got {self.embed_dim} and {self.attention_heads}"
-            )
-        return self
-
-
-class LogisticHeadSpec(HeadSpecBase):
-    """Multinomial logistic regression on all streams side by side, solved to convergence for every penalty.
-
-    The penalty is chosen on the validation rows by `train.select`; nothing else of `train` matters. A penalty is 1 / C
-    of scikit-learn's `LogisticRegression`, on standardised features.
-    """
-
-    kind: Literal["logistic"] = "logistic"
-    penalties: tuple[float, ...] = Field(
-        (1e-1, 1.0, 1e1, 3e1, 1e2, 3e2, 1e3, 3e3, 1e4, 1e5), min_length=1, description="tried, each above 0"
-    )
-    dropout: ClassVar[float] = 0.0
-
-    @model_validator(mode="after")
-    def _penalties_are_above_zero(self) -> Self:
-        if min(self.penalties) <= 0:
-            raise ValueError(f"penalties: must all be above 0, got {min(self.penalties):g}")
-        return self
-
-
-class KernelRidgeHeadSpec(HeadSpecBase):
-    """Kernel ridge regression: a kernel for each stream, their mean, and the penalty of the best leave-one-out fit.
-
-    `rbf` has its width from the median distance of training rows, `factor` times as sharp. Beyond `landmarks` training
-    rows the kernel is approximated by that many of them (Nystroem). Nothing of `train` matters.
-    """
-
-    kind: Literal["kernel_ridge"] = "kernel_ridge"
-    kernel: Literal["rbf", "linear", "cosine"] = "rbf"
-    factor: float = Field(1.0, gt=0)
-    penalties: int = Field(25, ge=1, description="how many are tried, evenly spaced in their logarithm")
-    landmarks: int = Field(4096, ge=2)
-    dropout: ClassVar[float] = 0.0
-
-
-EXACT_HEADS = ("logistic", "kernel_ridge")
-"""Kinds of heads that are solved and not trained: they have penalties in place of epochs."""
 
 
 def _on_and_off(value: Any) -> Any:

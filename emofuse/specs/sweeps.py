@@ -20,8 +20,9 @@ from emofuse.specs.base import Spec
 from emofuse.specs.datasets import OfficialSplit, SplitSpec
 from emofuse.specs.factors import Factors, Range, factor_names, list_of_one, plain_text
 from emofuse.specs.faults import SEPARATOR, describe_faults
+from emofuse.specs.head_kinds import ConcatHeadSpec
 from emofuse.specs.heads import HeadSpec
-from emofuse.specs.runs import ConcatHeadSpec, TrainSpec
+from emofuse.specs.runs import TrainSpec
 from emofuse.specs.streams import Value, check_factors, factor_defaults, take_factors, variant_factors
 
 Metric = Literal["macro_f1", "accuracy", "loss"]

@@ -17,17 +17,14 @@ import numpy.typing as npt
 
 from emofuse.errors import SpecError
 from emofuse.features import (
-    LEAST_ROWS,
     Choice,
     Scaling,
     cached_streams,
     chosen_variant,
     derive,
     derived_shape,
-    feature_axis,
-    feature_rows,
     fixed_columns,
-    vector_rows,
+    vectors_of,
 )
 from emofuse.heads.members import variant_of
 from emofuse.progress import step
@@ -274,29 +271,24 @@ class CachedFeatures:
         """
         self.status(variant)
         steps = self.steps(variant)
-        # A stream of too few rows is not fitted, whatever the number of its steps or positions.
-        enough = [rows if len(rows) >= LEAST_ROWS else rows[:0] for rows in sets] if len(variant.shape) > 1 else sets
-        vectors = [vector_rows(rows, variant.shape, steps) for rows in enough]
         if not robust:
-            return Scaling.fit_many(lambda: self._pass(variant), vectors, fixed_columns(variant.kind))
-        features = feature_rows(self.take(variant, np.arange(self.rows)))
-        return [Scaling.fit(features, rows, robust=True) for rows in vectors]
+            return Scaling.fit_many(lambda: self._pass(variant), sets, fixed_columns(variant.kind), steps=steps)
+        features = self.take(variant, np.arange(self.rows))
+        return [Scaling.fit(features, rows, steps=steps, robust=True) for rows in sets]
 
     def mean(self, variant: FeatureVariant, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """(D,) the mean vector of these rows, over the steps that are there."""
         steps = self.steps(variant)
-        taken = feature_rows(self.take(variant, rows))
-        used = vector_rows(np.arange(len(rows)), variant.shape, None if steps is None else steps[rows])
-        mean: npt.NDArray[np.float64] = taken[used].mean(axis=0, dtype=np.float64)
+        vectors = vectors_of(self.take(variant, rows), None if steps is None else steps[rows])
+        mean: npt.NDArray[np.float64] = vectors.mean(axis=0, dtype=np.float64)
         return mean
 
     def _pass(self, variant: FeatureVariant) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-        """The vectors of one block after another, with the number of the first: see `feature_rows`."""
-        vectors_a_row = variant.dim // variant.shape[feature_axis(variant.shape)]
+        """Yield the first row and the features of one block after another."""
         total = self._layout.blocks
         with step(f"standardising {variant.stream}", total, "blocks") as advance:
             for block in range(total):
-                yield self._layout.block_slice(block).start * vectors_a_row, feature_rows(self.block(variant, block))
+                yield self._layout.block_slice(block).start, self.block(variant, block)
                 advance(block + 1, total)
 
     def _stored(self, variant: FeatureVariant) -> npt.NDArray[Any]:

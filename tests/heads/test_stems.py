@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from emofuse.errors import TrainingError
-from emofuse.features import Scaling, feature_rows, vector_rows
+from emofuse.features import Scaling
 from emofuse.heads import make_head
 from emofuse.heads.dropout import Noise
 from emofuse.heads.members import HeadBatch, HeadMember, Members, owners, shrink
@@ -356,7 +356,7 @@ def test_scaling_of_a_shape_is_that_of_its_vectors_in_steps_that_are_there(shape
     features = rng.normal(size=(30, *shape)).astype(np.float32)
     steps = rng.random((30, 5)) > 0.3 if shape[0] == 5 else None
     rows = np.arange(0, 30, 2)
-    scaling = Scaling.fit(feature_rows(features), vector_rows(rows, shape, steps))
+    scaling = Scaling.fit(features, rows, steps=steps)
     chosen = features[rows] if steps is None else features[rows][steps[rows]]
     flat = np.moveaxis(chosen, -3, -1).reshape(-1, 3) if len(shape) >= 3 else chosen.reshape(-1, 4)
     np.testing.assert_allclose(scaling.center, flat.mean(0), rtol=1e-5, atol=1e-6)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+sys.path.append(str(Path(__file__).parent))  # command_line.py
 
 STREAM = '''
 from typing import ClassVar, Literal

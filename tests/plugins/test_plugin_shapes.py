@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import call
 from PIL import Image
-from typer.testing import CliRunner
 
 from emofuse.cache.reader import open_cache
-from emofuse.cli import app
 from emofuse.errors import TrainingError
 from emofuse.results import list_runs, read_predictions
 from emofuse.specs import load_plugins
@@ -126,14 +125,6 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EMOFUSE_STATE_DIR", str(tmp_path / "state"))
     return tmp_path
-
-
-def call(*arguments: object) -> str:
-    result = CliRunner().invoke(app, [str(each) for each in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 def test_sequences_and_maps_are_cached_trained_reported_and_predicted(folder):

@@ -10,10 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from command_line import call
 
 from emofuse.cache.reader import open_cache
-from emofuse.cli import app
 from emofuse.errors import EmofuseError, PluginError, SpecError
 from emofuse.metrics import METRICS
 from emofuse.results import list_runs
@@ -21,14 +20,6 @@ from emofuse.specs import load_plugins, read_cache_spec, read_pipeline_spec, rea
 from emofuse.specs.plugins import loaded_plugins, trusted_file
 from emofuse.specs.streams import STREAMS
 from emofuse.testing import check_dataset, check_head, check_metric, check_stream
-
-
-def call(*arguments: object) -> str:
-    result = CliRunner().invoke(app, [str(each) for each in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 def run_folder(folder: Path, name: str) -> Path:
@@ -86,11 +77,6 @@ def test_a_stream_a_head_a_dataset_and_a_metric_go_from_a_pipeline_to_prediction
         more = ("--sample", "4") if command[-1] == "verify" else ()
         done = in_a_fresh_process(folder, *command, folder / "emofuse-runs/mine/features.zarr", *more)
         assert done.returncode == 0, done.stderr
-    asked = ("report", folder / "emofuse-runs/mine/runs", "--metrics", "sure,kappa")
-    done = in_a_fresh_process(folder, *asked)
-    assert "metrics: 'sure' is unknown" in done.stderr
-    done = in_a_fresh_process(folder, *asked, "--plugin", folder / "kinds/sure.py")
-    assert done.returncode == 0, done.stderr
     cached = ("--cache", folder / "emofuse-runs/mine/features.zarr", "--streams", "grid")
     done = in_a_fresh_process(folder, "train", *cached, "--batch-size", "8", "--epochs", "1")
     assert done.returncode == 0, done.stderr
@@ -108,6 +94,57 @@ def test_a_new_metric_retrains_nothing_and_an_unknown_one_is_named_before_anythi
     output = call("run", "mine.yaml")
     assert output.count("done before") == 2
     assert "report: written" in output
+
+
+REPORT = ("report", "emofuse-runs/mine/runs", "--metrics", "sure,kappa")
+
+
+def test_a_later_report_finds_the_metric_of_a_plugin_by_the_record_of_the_runs(folder):
+    text = (folder / "mine.yaml").read_text()
+    without = text.replace(", kinds/sure.py]", "]").replace("metrics: [sure, balanced_accuracy, roc_auc]", "")
+    (folder / "mine.yaml").write_text(without)
+    call("run", "mine.yaml")
+    done = in_a_fresh_process(folder, *REPORT)
+    assert done.returncode == 1
+    assert "metrics: 'sure' is unknown" in done.stderr
+    (folder / "mine.yaml").write_text(text)
+    assert call("run", "mine.yaml").count("done before") == 2  # recorded in runs that are not trained again
+    for record in list_runs(folder / "emofuse-runs/mine/runs"):
+        assert record.plugins == [
+            {"path": str(folder / "kinds/sure.py"), "sha256": sha256_of(folder / "kinds/sure.py")}
+        ]
+    done = in_a_fresh_process(folder, *REPORT)
+    assert done.returncode == 0, done.stderr
+    assert "Sure answers ↑" in (folder / "emofuse-runs/mine/runs/report/index.html").read_text()
+
+
+def test_a_sweep_records_the_metric_of_a_plugin_too(folder):
+    (folder / "ask.yaml").write_text(
+        "pipeline: mine.yaml\nplugins: [kinds/sure.py]\nbase: {train: {epochs: 1, batch_size: 8}, head: sum}\n"
+        "factors: {streams: [[grid]]}\n"
+    )
+    call("run", "mine.yaml")
+    call("sweep", "ask.yaml", "--cache", folder / "emofuse-runs/mine/features.zarr")
+    done = in_a_fresh_process(folder, "report", "emofuse-runs/ask/runs", "--metrics", "sure")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_metric_of_a_changed_or_unknown_plugin_file_is_not_computed(folder, tmp_path_factory, monkeypatch):
+    call("run", "mine.yaml")
+    file = folder / "kinds/sure.py"
+    text = file.read_text()
+    file.write_text(text + "\n# another line\n")
+    done = in_a_fresh_process(folder, *REPORT)
+    assert done.returncode == 1
+    assert "metrics: 'sure' is unknown" in done.stderr
+    assert "sure.py: its content has changed" in done.stderr
+    file.write_text(text)
+    monkeypatch.setenv("EMOFUSE_STATE_DIR", str(tmp_path_factory.mktemp("another user")))
+    done = in_a_fresh_process(folder, *REPORT)
+    assert done.returncode == 1
+    assert "you have never run this content" in done.stderr
+    done = in_a_fresh_process(folder, *REPORT, "--plugin", file)
+    assert done.returncode == 0, done.stderr
 
 
 def test_kinds_of_one_s_own_pass_the_checks_of_the_package(folder):

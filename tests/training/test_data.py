@@ -207,7 +207,9 @@ def test_a_stream_that_no_training_row_has_is_left_as_it_is(tmp_path, plant_cach
 def test_scaling_is_fitted_once_for_all_subsets(cache, monkeypatch):
     fitted = []
     many, one = Scaling.fit_many.__func__, Scaling.fit.__func__
-    monkeypatch.setattr(Scaling, "fit_many", classmethod(lambda c, b, s, f: fitted.append(len(s)) or many(c, b, s, f)))
+    monkeypatch.setattr(
+        Scaling, "fit_many", classmethod(lambda c, b, s, f, **k: fitted.append(len(s)) or many(c, b, s, f, **k))
+    )
     monkeypatch.setattr(Scaling, "fit", classmethod(lambda c, f, r, **k: fitted.append(1) or one(c, f, r, **k)))
     data = TrainingData.of(cache, SPLIT)
     for streams in (("lbp",), ("resnet50", "lbp"), STREAMS, ("lbp", "places365")):

@@ -1,8 +1,8 @@
-"""Kinds of streams, heads, datasets and metrics: what a name in a YAML file stands for.
+"""Registries of the kinds of streams, heads, datasets and metrics, which YAML files refer to by name.
 
 A family finds its kinds in three places: modules of emofuse, Python entry points of installed packages (group
 `emofuse.streams`, `emofuse.heads`, `emofuse.datasets` or `emofuse.metrics`), and plugin files that a pipeline names
-(see `emofuse.specs.plugins`). No kind replaces another one: two of one name are an error.
+(see `emofuse.specs.plugins`). A kind never replaces another one: two kinds with one name are an error.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from emofuse.errors import PluginError
 Kind = TypeVar("Kind")
 
 FAMILIES: list[Family[Any]] = []
-"""All of them, in the order in which they were made."""
+"""All families, in the order of their creation."""
 
 
 @dataclass
 class Family(Generic[Kind]):
-    """All kinds of one sort of thing.
+    """All kinds of streams, of heads, of datasets or of metrics.
 
     Attributes:
-        noun: what one of them is, for messages.
-        group: of entry points.
-        name_of: the kind that an object declares; None for one that declares none.
-        load_own: loads emofuse's own kinds, once.
+        noun: the word for one of them, for messages.
+        group: the group of entry points.
+        name_of: a function that returns the kind that an object declares; None for an object without a kind.
+        load_own: a function that loads emofuse's own kinds; it runs once.
     """
 
     noun: str
@@ -45,12 +45,12 @@ class Family(Generic[Kind]):
         FAMILIES.append(self)
 
     def names(self) -> list[str]:
-        """Every kind that is known, in alphabetical order; entry points are not loaded for it."""
+        """Return the names of all kinds in alphabetical order, without loading entry points."""
         self._find()
         return sorted({*self._kinds, *(self._entries or {})})
 
     def find(self, name: str) -> Kind | None:
-        """The kind of a name, loaded if it is an entry point's; None if there is none.
+        """Return the kind of this name; None if there is none. An entry point is loaded.
 
         Raises:
             PluginError: the entry point cannot be loaded, or declares another kind.
@@ -61,7 +61,7 @@ class Family(Generic[Kind]):
         return self._kinds.get(name)
 
     def all(self) -> Mapping[str, Kind]:
-        """Every kind by its name; entry points are loaded.
+        """Return every kind by its name. Entry points are loaded.
 
         Raises:
             PluginError: an entry point cannot be loaded.
@@ -71,14 +71,14 @@ class Family(Generic[Kind]):
         return dict(self._kinds)
 
     def add(self, kind: Kind, origin: str) -> None:
-        """Makes a kind known.
+        """Add a kind.
 
         Args:
             kind: the class or object.
-            origin: where it stands, for messages; adding it again from the same place replaces it.
+            origin: the place of its declaration, for messages. A kind added again from the same place replaces itself.
 
         Raises:
-            PluginError: another place has a kind of this name.
+            PluginError: another place has declared a kind of this name.
         """
         self._find()
         name = self.name_of(kind)
@@ -94,18 +94,18 @@ class Family(Generic[Kind]):
         self._origins[name] = origin
 
     def remove(self, origin: str) -> None:
-        """Forgets the kinds of one place."""
+        """Remove the kinds of one place."""
         for name in [name for name, place in self._origins.items() if place == origin]:
             del self._kinds[name], self._origins[name]
 
     def declared_in(self, module: object) -> list[Kind]:
-        """The kinds that a module declares itself, as against those that it imports."""
-        found: list[Any] = [
+        """Return the kinds that a module declares itself, without those that it imports."""
+        declared: list[Any] = [
             value
             for value in vars(module).values()
             if self.name_of(value) is not None and _module_of(value) in {None, getattr(module, "__name__", None)}
         ]
-        return list({id(value): value for value in found}.values())
+        return list({id(value): value for value in declared}.values())
 
     def _find(self) -> None:
         if self._loads_own:
@@ -146,5 +146,5 @@ def _origin(entry: EntryPoint) -> str:
 
 
 def _module_of(value: object) -> str | None:
-    """Where a class was defined; None for an object, which does not say."""
+    """Return the module that defines a class; None for other objects, which do not record it."""
     return value.__module__ if inspect.isclass(value) else None

@@ -1,4 +1,4 @@
-"""The base of all specs, and the digest that identifies what was made from one."""
+"""The base of all specs, and the digest that identifies the results of a spec."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 PLUGIN_ATTRIBUTE = "__emofuse_plugin__"
-"""Of a module that is a plugin file: which one (see `emofuse.specs.plugins`)."""
+"""The attribute of a plugin's module that holds its file (see `emofuse.specs.plugins`)."""
 
 
 class Spec(BaseModel):
-    """Base of all specs: immutable, an unknown key is a fault, not a comment, and a number is a finite one."""
+    """The base of all specs: immutable, with finite numbers, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def written_keys(cls) -> set[str]:
-        """The keys that it may be written with."""
+        """Return the keys that the spec may have in YAML."""
         return set(cls.model_fields)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """A spec of a plugin file is sent to other processes with the file's path and hash: they load it first."""
+        """Pickle the spec of a plugin with the path and hash of the file, which the other process loads first."""
         plugin = getattr(sys.modules.get(type(self).__module__), PLUGIN_ATTRIBUTE, None)
         if plugin is None:
             return super().__reduce_ex__(protocol)
@@ -33,7 +33,7 @@ class Spec(BaseModel):
 
 
 def _load_spec(path: str, sha256: str, name: str, fields: dict[str, Any]) -> Spec:
-    """The other end of the way of a plugin's spec."""
+    """Unpickle the spec of a plugin."""
     plugins = import_module("emofuse.specs.plugins")
     module = plugins.load_sent(path, sha256)
     spec: Spec = getattr(module, name).model_validate(fields)
@@ -41,11 +41,11 @@ def _load_spec(path: str, sha256: str, name: str, fields: dict[str, Any]) -> Spe
 
 
 def canonical_json(value: Any) -> str:
-    """JSON of plain data with sorted keys and no spaces: equal data gives equal text on every machine."""
+    """Return plain data as JSON with sorted keys and without spaces: equal data gives equal text on every machine."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def digest(value: Any) -> str:
-    """SHA-256 (64 hex digits) of the canonical JSON of plain data or of a spec."""
+    """Return the SHA-256 (64 hex digits) of the canonical JSON of plain data or of a spec."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     return hashlib.sha256(canonical_json(plain).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What is cached: streams, how images are decoded and faces found, and their augmented views."""
+"""The spec of a cache: its streams, the decoding of images, the detection of faces, and augmented views."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _BLOCKS_AT_MOST = 4096
 
 
 class DecodeSpec(Spec):
-    """How a file becomes RGB. Part of every stream's digest."""
+    """The decoding of a file to RGB. It is part of every stream's digest."""
 
     max_pixels: int = Field(100_000_000, ge=1, description="larger pictures are refused before they are decoded")
 
 
 class FaceSpec(Spec):
-    """How faces are found. Part of the digest of every stream that looks at a face.
+    """The detection of faces. It is part of the digest of every stream that needs a face.
 
-    `face_mesh` is MediaPipe Face Mesh of 0.10.x, whose model travels in its wheel. `landmarker` is the Tasks face
+    `face_mesh` is MediaPipe Face Mesh of 0.10.x, whose wheel contains the model. `landmarker` is the Tasks face
     landmarker, which needs the weights `face_landmarker`. Both give the same 468 points.
     """
 
@@ -31,19 +31,19 @@ class FaceSpec(Spec):
 
 
 class AugmentSpec(Spec):
-    """What the augmented views of a picture are: the paper's flip, rotation and padded random crop, seeded."""
+    """The augmented views of a picture: the paper's flip, rotation and padded random crop, seeded."""
 
-    flip: float = Field(0.5, ge=0, le=1, description="probability of mirroring left and right")
-    rotation_deg: float = Field(10.0, ge=0, le=180, description="turned by up to so many degrees either way")
-    padding: float = Field(0.125, ge=0, lt=1, description="shifted by up to this share of the width and height")
+    flip: float = Field(0.5, ge=0, le=1, description="the probability of mirroring left and right")
+    rotation_deg: float = Field(10.0, ge=0, le=180, description="the largest rotation in degrees, in either direction")
+    padding: float = Field(0.125, ge=0, lt=1, description="the largest shift, as a share of the width and height")
     seed: int = 0
 
 
 class CacheSpec(Spec):
-    """What is cached: the streams, how images are decoded and faces found, and how many rows make a block.
+    """The content of a cache: its streams, the decoding of images, the detection of faces, and the rows of a block.
 
-    `block_rows` left out is that of the cache that is there, or else as `rows_of_a_block` chooses.
-    `views` is 1 for the pictures as they are, 1 + V for V augmented views of each beside them, drawn as `augment` says.
+    Without `block_rows`, an existing cache keeps its own and a new one follows `rows_of_a_block`. `views` is 1 for the
+    pictures alone and 1 + V for the pictures with V augmented views of each, drawn as `augment` describes.
     """
 
     name: str = "cache"
@@ -55,10 +55,10 @@ class CacheSpec(Spec):
     streams: tuple[StreamSpec, ...] = Field(min_length=1)
 
     def rows_of_a_block(self, rows: int) -> int:
-        """How many rows make a block of a new cache of `rows` rows, where the spec leaves it open.
+        """Return the number of rows of a block, for a new cache of `rows` rows if the spec leaves it open.
 
-        256 up to a million rows. Beyond that, multiples of it that make at most 4096 blocks: a block is a file in each
-        of its stream's folders, and a folder of more is slow to list on shared file systems.
+        It is 256 for up to a million rows, and a multiple of 256 beyond, so that there are at most 4096 blocks. A block
+        is a file in each folder of a stream, and shared file systems are slow to list folders with more files.
         """
         if self.block_rows is not None:
             return self.block_rows

@@ -1,4 +1,4 @@
-"""What varies in a sweep: factors and their values, as they are written in a file."""
+"""The factors of a sweep and their values, as a file names them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ StreamRule = Literal["all", "leave_one_out"]
 
 
 class Range(Spec):
-    """All numbers from `low` to `high`, on a logarithmic scale if `log`: for a search that draws, not for a grid."""
+    """All numbers from `low` to `high`, on a logarithmic scale if `log`, for searches that draw values."""
 
     low: float
     high: float
@@ -49,15 +49,17 @@ Numbers = Annotated[
 ]
 
 
-def _parse_streams(given: Any) -> Any:
-    """Refuses what is neither a rule nor a list of lists: a flat list could be one subset or several."""
-    if isinstance(given, str) and given in get_args(StreamRule):
-        return given
-    if _is_list(given) and all(_is_list(subset) and all(isinstance(name, str) for name in subset) for subset in given):
-        return given
-    near = did_you_mean(given, get_args(StreamRule)) if isinstance(given, str) else ""
+def _parse_streams(written: Any) -> Any:
+    """Check that the subsets are a rule or a list of lists: a flat list could mean one subset or several."""
+    if isinstance(written, str) and written in get_args(StreamRule):
+        return written
+    if _is_list(written) and all(
+        _is_list(subset) and all(isinstance(name, str) for name in subset) for subset in written
+    ):
+        return written
+    near = did_you_mean(written, get_args(StreamRule)) if isinstance(written, str) else ""
     raise ValueError(
-        f"expected all, leave_one_out or a list of subsets like [[lbp], [lbp, resnet50]], got {given!r}{near}"
+        f"expected all, leave_one_out or a list of subsets like [[lbp], [lbp, resnet50]], got {written!r}{near}"
     )
 
 
@@ -66,7 +68,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a number, or text that is one: YAML reads `1e-4`, without a point, as text."""
+    """Return whether a value is a number, or the text of one: YAML reads `1e-4`, without a point, as text."""
     try:
         float(value)
     except (TypeError, ValueError):
@@ -74,23 +76,23 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def list_of_one(given: Any) -> Any:
-    """A single value where a list is expected."""
-    return (given,) if isinstance(given, str | int | float) else given
+def list_of_one(written: Any) -> Any:
+    """Return a single value as a list of one."""
+    return (written,) if isinstance(written, str | int | float) else written
 
 
 def plain_text(value: Any) -> str:
-    """Plain values as YAML has them."""
+    """Return a plain value as YAML writes it."""
     return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
 
 
 class Factors(Spec):
-    """What differs between the configurations of a sweep: each factor with its values; () leaves it at the base's.
+    """The differences between the configurations of a sweep: each factor with its values, or () for the base's value.
 
-    `streams`: subsets that are listed, `all` (every non-empty one), or `leave_one_out` (all streams, and all but one
-    each). A factor that a configuration has no use for (LBP bins without LBP, the width of a linear probe) makes no
-    second configuration. Every variant of a kind of streams is a factor by its own key (`lbp_bins`); in Python they are
-    `variants`. One value may stand for a list of one, and the kind of a head for a head with its defaults.
+    `streams` lists subsets, or is `all` (every non-empty subset) or `leave_one_out` (all streams, and all but one
+    each). A factor without effect on a configuration (LBP bins without LBP, the width of a linear probe) makes no
+    second configuration. Every variant of a kind of streams is a factor under its own key (`lbp_bins`); in Python they
+    are `variants`. A single value may stand for a list of one, and the kind of a head for a head with its defaults.
     """
 
     streams: Annotated[StreamRule | tuple[tuple[str, ...], ...], BeforeValidator(_parse_streams)] = "all"
@@ -117,41 +119,41 @@ class Factors(Spec):
 
     @field_validator("variants", mode="after")
     @classmethod
-    def _variants_are_known(cls, given: Mapping[str, tuple[Value, ...]]) -> Mapping[str, tuple[Value, ...]]:
-        check_factors(given)
+    def _variants_are_known(cls, variants: Mapping[str, tuple[Value, ...]]) -> Mapping[str, tuple[Value, ...]]:
+        check_factors(variants)
         twice = [
             f"{BESIDE}{name}: {plain_text(value)} is given twice"
-            for name, values in given.items()
+            for name, values in variants.items()
             for index, value in enumerate(values)
             if value in values[:index]
         ]
         if twice:
             raise ValueError(SEPARATOR.join(twice))
-        return given
+        return variants
 
     @field_validator("*", mode="before")
     @classmethod
-    def _one_value_is_alist_of_one(cls, given: Any, info: ValidationInfo) -> Any:
+    def _one_value_is_a_list_of_one(cls, written: Any, info: ValidationInfo) -> Any:
         match info.field_name:
             case "streams":
-                return given
-            case "variants" if isinstance(given, Mapping):
-                return {name: list_of_one(values) for name, values in given.items()}
+                return written
+            case "variants" if isinstance(written, Mapping):
+                return {name: list_of_one(values) for name, values in written.items()}
             case "head":
-                return given if isinstance(given, list | tuple) else (given,)
+                return written if isinstance(written, list | tuple) else (written,)
             case "dropout" | "weight_decay" | "label_smoothing" | "learning_rate":
-                return (given,) if _is_number(given) else given
+                return (written,) if _is_number(written) else written
             case _:
-                return list_of_one(given)
+                return list_of_one(written)
 
     @field_validator("*", mode="after")
     @classmethod
-    def _no_value_is_given_twice(cls, given: Any, info: ValidationInfo) -> Any:
-        if not isinstance(given, tuple):
-            return given
-        values = [frozenset(value) for value in given] if info.field_name == "streams" else list(given)
+    def _no_value_is_given_twice(cls, listed: Any, info: ValidationInfo) -> Any:
+        if not isinstance(listed, tuple):
+            return listed
+        values = [frozenset(value) for value in listed] if info.field_name == "streams" else list(listed)
         problems = []
-        for index, value in enumerate(given):
+        for index, value in enumerate(listed):
             text = str(getattr(value, "kind", plain_text(value)))
             if values[index] in values[:index]:
                 problems.append(f"{text} is given twice")
@@ -159,14 +161,14 @@ class Factors(Spec):
                 problems.append(f"{text} names a stream twice")
         if problems:
             raise ValueError(SEPARATOR.join(problems))
-        return given
+        return listed
 
     def ranges(self) -> list[str]:
-        """Names of the factors that are ranges."""
-        return [name for name, values in self.given() if isinstance(values, Range)]
+        """Return the names of the factors that are ranges."""
+        return [name for name, values in self.named() if isinstance(values, Range)]
 
-    def given(self) -> Iterator[tuple[str, Any]]:
-        """Every factor with values of its own, in the order in which configurations are made: the last one fastest."""
+    def named(self) -> Iterator[tuple[str, Any]]:
+        """Yield every factor that has values, in the order of a grid: the last factor changes fastest."""
         for name in factor_names():
             values = getattr(self, name) if name in type(self).model_fields else self.variants.get(name, ())
             if values != ():
@@ -174,12 +176,12 @@ class Factors(Spec):
 
     @classmethod
     def written_keys(cls) -> set[str]:
-        """All factors."""
+        """Return the names of all factors."""
         return set(factor_names())
 
 
 def factor_names() -> tuple[str, ...]:
-    """Every factor there is: streams, their variants, then head and optimisation."""
+    """Return the names of all factors: streams, their variants, then head and optimisation."""
     return (
         "streams",
         *variant_factors(),

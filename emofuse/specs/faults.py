@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a spec, in plain words: where, what was found, what was expected."""
+"""The faults that pydantic finds in a spec, in plain words: the place, the value and what was expected."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from emofuse.errors import did_you_mean
 from emofuse.registry import Family
 from emofuse.specs.base import Spec
 
-# Where several faults are found by one check of a whole spec, its message joins them by this.
+# Joins the faults in the message of a check that finds several.
 SEPARATOR = " | "
-# Begins the message of a check whose fault is in a key beside the checked field, and is followed by that key.
+# Begins the message of a check whose fault is in another key than the checked field; that key follows.
 BESIDE = "^"
 
-# Base of the specs of a family of kinds -> the family; each says so itself.
+# The base of the specs of a family -> the family, as `note_family` registers it.
 _FAMILIES: dict[type[BaseModel], Family[Any]] = {}
 
 _A_NUMBER = "expected a number, got {found!r}"
@@ -44,21 +44,21 @@ _TEXTS = {
 
 
 def note_family(base: type[BaseModel], family: Family[Any]) -> None:
-    """Says that a field of this type takes specs of all kinds of a family."""
+    """Register that a field of this type accepts the specs of all kinds of a family."""
     _FAMILIES[base] = family
 
 
 def describe_faults(error: ValidationError, data: Any, model: type[BaseModel]) -> list[str]:
-    """Every fault of plain data that was refused, each with its place in the data.
+    """Describe every fault of plain data, each with its place in the data.
 
     Args:
-        error: of the validation.
-        data: that was refused.
-        model: that refused it; of an unknown key, the nearest of its keys is named.
+        error: the error of the validation.
+        data: the data that was validated.
+        model: the model that refused the data. The nearest of its keys is named beside an unknown key.
     """
     faults = error.errors()
     inner = [fault["loc"] for fault in faults if fault["type"] != "too_short"]
-    # A tuple whose items are all faulty is also reported as too short: only the items' own faults are news.
+    # Pydantic also reports a tuple of faulty items as too short: keep the faults of the items alone.
     faults = [
         fault
         for fault in faults
@@ -80,19 +80,19 @@ def _describe(fault: dict[str, Any], data: Any, model: type[BaseModel]) -> list[
 
 
 def _at(place: str, text: str) -> str:
-    """A fault with its place. A text that begins with `BESIDE` names the last part of the place itself."""
+    """Join a fault and its place. A text that begins with `BESIDE` names the last part of the place itself."""
     if text.startswith(BESIDE):
         return f"{place}.{text.removeprefix(BESIDE)}" if place else text.removeprefix(BESIDE)
     return f"{place}: {text}" if place else text
 
 
 def _place(parts: Sequence[int | str], data: Any, *, ends_with_key: bool) -> str:
-    """`streams[1].weights.name`: the way into the data. Pydantic's own also names the kind it read a part as."""
+    """Return the path into the data, `streams[1].weights.name`, without the kinds that pydantic's path contains."""
     place, here, tagged = "", data, False
     for position, part in enumerate(parts):
         if isinstance(part, int):
             place += f"[{part}]"
-            # A single value that was taken for a list of one stays where it is.
+            # A single value that stands for a list of one has no items in the data.
             here = here[part] if isinstance(here, list | tuple) and part < len(here) else here
             tagged = False
         elif not tagged and not (ends_with_key and position == len(parts) - 1) and _is_tag(part, here):
@@ -105,7 +105,7 @@ def _place(parts: Sequence[int | str], data: Any, *, ends_with_key: bool) -> str
 
 
 def _keys_at(model: type[BaseModel], parts: Sequence[int | str], data: Any) -> set[str]:
-    """Keys that a place in the data may have; where a kind is to be chosen, those of the kind that was."""
+    """Return the keys that a place in the data may have; where a kind is chosen, the keys of this kind."""
     here = {model}
     for part in parts:
         fields = [spec.model_fields[part] for spec in here if isinstance(part, str) and part in spec.model_fields]
@@ -128,7 +128,7 @@ def _written_keys(spec: type[BaseModel]) -> set[str]:
 
 
 def _of_its_kind(spec: type[BaseModel], data: Any) -> type[BaseModel]:
-    """The spec of the kind that the data names, where one field takes specs of every kind of a family."""
+    """Return the spec of the kind that the data names, where a field accepts every kind of a family."""
     family = _FAMILIES.get(spec)
     kind = data.get("kind") if isinstance(data, Mapping) else None
     return (family.find(str(kind)) or spec) if family is not None else spec
@@ -141,7 +141,7 @@ def _models_in(annotation: Any) -> set[type[BaseModel]]:
 
 
 def _is_tag(part: str, here: Any) -> bool:
-    """Whether a step of pydantic's is the kind of what is here, and no key of it."""
+    """Return whether a part of pydantic's path is the kind of the data at this place, and not a key of it."""
     if isinstance(here, Mapping):
         return part == here.get("kind") or ("kind" not in here and part not in here)
     return part == here or part.startswith("(")

@@ -1,4 +1,4 @@
-"""YAML files to specs: by path, or by the name of one that travels with emofuse."""
+"""Specs read from YAML files, by path or by the name of a file that comes with emofuse."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _NOUNS: dict[Bundle, str] = {"cache_specs": "cache spec", "pipelines": "pipeline
 
 
 def parse_spec(model: type[SpecT], data: Any, where: str) -> SpecT:
-    """Validates plain data into a spec.
+    """Validate plain data and return the spec.
 
     Raises:
-        SpecError: with every fault of the data, each with its place in it.
+        SpecError: the data has faults; the message lists each with its place in the data.
     """
     try:
         return model.model_validate(data)
@@ -37,10 +37,10 @@ def parse_spec(model: type[SpecT], data: Any, where: str) -> SpecT:
 
 
 def read_cache_spec(name_or_path: str | Path) -> CacheSpec:
-    """A cache spec by the name of a file in `cache_specs/` or by path.
+    """Read a cache spec by the name of a file in `cache_specs/` or by path.
 
     Raises:
-        SpecError: no such file, no YAML, or faults in it.
+        SpecError: the file is missing, is not YAML, or has faults.
     """
     path = _find_yaml("cache_specs", name_or_path)
     data = {"name": path.stem, **_absolute_paths(_load_yaml(path), path.absolute().parent)}
@@ -49,12 +49,12 @@ def read_cache_spec(name_or_path: str | Path) -> CacheSpec:
 
 
 def read_pipeline_spec(name_or_path: str | Path) -> PipelineSpec:
-    """A pipeline by the name of a file in `pipelines/` or by path; names of cache specs in it are resolved.
+    """Read a pipeline by the name of a file in `pipelines/` or by path, and the cache spec that it names.
 
-    In the file, `defaults` (features, head, train, split) are merged under every run.
+    The `defaults` of the file (features, head, train, split) are merged into every run, whose own values win.
 
     Raises:
-        SpecError: no such file, no YAML, or faults in it.
+        SpecError: the file is missing, is not YAML, is a sweep, or has faults.
     """
     path = _find_yaml("pipelines", name_or_path)
     data = {"name": path.stem, **_absolute_paths(_load_yaml(path), path.absolute().parent)}
@@ -73,12 +73,12 @@ def read_pipeline_spec(name_or_path: str | Path) -> PipelineSpec:
 
 
 def read_sweep_spec(name_or_path: str | Path) -> SweepSpec:
-    """A sweep by the name of a file in `pipelines/` or by path. What makes a file a sweep is that it has `factors`.
+    """Read a sweep by the name of a file in `pipelines/` or by path. A file with `factors` is a sweep.
 
-    Its `pipeline` is the name of a bundled one, or a path; a path beside the file becomes one that can be opened.
+    Its `pipeline` is the name of a bundled one or a path; a path relative to the file becomes one that can be opened.
 
     Raises:
-        SpecError: no such file, no YAML, a pipeline and no sweep, or faults in it.
+        SpecError: the file is missing, is not YAML, is a pipeline, or has faults.
     """
     path = _find_yaml("sweeps", name_or_path)
     data = {"name": path.stem, **_absolute_paths(_load_yaml(path), path.absolute().parent)}
@@ -94,9 +94,9 @@ def read_sweep_spec(name_or_path: str | Path) -> SweepSpec:
         beside = path.parent / data["pipeline"]
         data["pipeline"] = str(beside) if beside.is_file() else data["pipeline"]
         try:
-            found = _find_yaml("pipelines", data["pipeline"])
-            pipeline = _load_yaml(found)
-            _load_plugins(pipeline, found)  # its streams have factors
+            pipeline_path = _find_yaml("pipelines", data["pipeline"])
+            pipeline = _load_yaml(pipeline_path)
+            _load_plugins(pipeline, pipeline_path)  # the variants of its streams are factors
             if _is_sweep(pipeline):
                 problems.append(
                     f"pipeline: {data['pipeline']} is a sweep itself, name the pipeline that makes the cache"
@@ -113,7 +113,7 @@ def read_sweep_spec(name_or_path: str | Path) -> SweepSpec:
 
 
 def bundled_specs(bundle: Bundle) -> list[str]:
-    """Names of the YAML files that travel with emofuse; pipelines and sweeps are two kinds of file in `pipelines/`."""
+    """Return the names of the YAML files that come with emofuse. `pipelines/` holds both pipelines and sweeps."""
     paths = sorted(_bundled_dir(bundle).glob("*.yaml"))
     if bundle == "cache_specs":
         return [path.stem for path in paths]
@@ -121,14 +121,14 @@ def bundled_specs(bundle: Bundle) -> list[str]:
 
 
 def _bundled_dir(bundle: Bundle) -> Path:
-    """`cache_specs/` or `pipelines/` (sweeps too): inside the installed wheel, or at the root of a checkout."""
+    """Return `cache_specs/` or `pipelines/` (also for sweeps), in the installed wheel or at the root of a checkout."""
     folder = "pipelines" if bundle == "sweeps" else bundle
     installed = Path(str(resources.files("emofuse"))) / folder
     return installed if installed.is_dir() else installed.parent.parent / folder
 
 
 def _is_sweep(data: Mapping[str, Any]) -> bool:
-    """What tells the two kinds of files in `pipelines/` apart."""
+    """Return whether the data of a file in `pipelines/` is a sweep and not a pipeline."""
     return "factors" in data
 
 
@@ -157,7 +157,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
 
 
 def _absolute_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What was read from a file, with the paths in it, `root` and `weights.path`, taken relative to its folder."""
+    """Return the data of a file in which `dataset.root` and `weights.path` are relative to the file's folder."""
 
     def absolute(key: str, value: Any, parent: str) -> Any:
         if isinstance(value, dict):
@@ -171,10 +171,10 @@ def _absolute_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _load_plugins(data: dict[str, Any], path: Path) -> None:
-    """Takes `plugins` out of a file's data and runs those Python files, whose paths are relative to the file.
+    """Remove `plugins` from a file's data and run these Python files, whose paths are relative to the file.
 
     Raises:
-        SpecError: it is no list of paths, or a file is missing or faulty.
+        SpecError: `plugins` is not a list of paths, or a Python file is missing or faulty.
     """
     names = data.pop("plugins", [])
     names = [names] if isinstance(names, str) else names

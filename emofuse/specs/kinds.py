@@ -1,4 +1,4 @@
-"""Plain data to a spec of the kind that it names."""
+"""Plain data parsed into a spec of the kind that it names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Base = TypeVar("Base", bound=Spec)
 
 
 def kind_of_class(value: object, base: type[Spec]) -> str | None:
-    """The kind that a spec class declares as the default of its field `kind`; None for what is no such class."""
+    """Return the kind that a spec class declares by its field `kind`; None for other objects."""
     if not (inspect.isclass(value) and issubclass(value, base)) or "kind" not in value.model_fields:
         return None
     kind = value.model_fields["kind"].default
@@ -25,14 +25,14 @@ def kind_of_class(value: object, base: type[Spec]) -> str | None:
 
 
 def parse_by_kind(family: Family[type[Base]], base: type[Base], value: Any, default: str | None = None) -> Base:
-    """A spec of the kind that plain data names; what is a spec already stays it.
+    """Parse plain data into a spec of the kind that it names; a spec is returned itself.
 
     Args:
-        family: whose kinds these are.
-        base: of their specs.
-        value: plain data with a `kind`, or a spec. What a cache or run has recorded also names the plugin file of the
-            kind, which is then loaded if the user has named it before.
-        default: the kind of data without one.
+        family: the family of the kinds.
+        base: the base class of their specs.
+        value: plain data with a `kind`, or a spec. The data that a cache or run has recorded also names the plugin file
+            of the kind, which is loaded if the user has named it before.
+        default: the kind of data that names none.
     """
     if isinstance(value, base):
         return value

@@ -1,4 +1,4 @@
-"""The whole job: dataset, cache, runs, report."""
+"""The spec of a pipeline: dataset, cache, runs, report."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from emofuse.specs.runs import RunSpec, variant_problems
 
 
 class RepeatSpec(Spec):
-    """Every run is trained once per seed and, if `split_seeds` is given, per split of those seeds.
+    """The repeats of every run: one per seed and, with `split_seeds`, one per seed of the split.
 
-    That is the stratified split `split`; a run whose own split is a `holdout` keeps it, and with it the test rows.
+    The split is the stratified `split`, except that a run with a `holdout` split keeps its kind, and with it the test
+    rows.
     """
 
     seeds: tuple[int, ...] = Field((0,), min_length=1)
@@ -25,9 +26,9 @@ class RepeatSpec(Spec):
 
 
 class PipelineSpec(Spec):
-    """The whole job: `emofuse run NAME` reads one of these from `pipelines/NAME.yaml`.
+    """A pipeline from a dataset to its report: `emofuse run NAME` reads one from `pipelines/NAME.yaml`.
 
-    `cache` names a file of `cache_specs/` (or is a cache spec itself). `defaults` fill what a run leaves out.
+    `cache` names a file of `cache_specs/`, or is a cache spec itself. `defaults` fill what a run leaves out.
     """
 
     name: str
@@ -36,7 +37,7 @@ class PipelineSpec(Spec):
     cache: CacheSpec
     runs: tuple[RunSpec, ...] = Field(min_length=1)
     repeat: RepeatSpec = RepeatSpec()
-    metrics: tuple[str, ...] = Field((), description="further metrics of the report, by name")
+    metrics: tuple[str, ...] = Field((), description="the names of further metrics for the report")
     baseline: str | None = Field(None, description="the run that others are compared with; the first unless given")
 
     @model_validator(mode="after")

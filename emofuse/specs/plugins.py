@@ -1,8 +1,8 @@
 """Plugin files: Python files beside a pipeline that declare kinds of streams, heads, datasets or metrics.
 
-Loading one runs its code. That happens only for a file that the user names (in a pipeline or cache spec that they run,
-or with `--plugin`), for one whose very content they have named before (by its SHA-256, see `is_trusted`), and in the
-workers of a build or search that they started. A cache or run of somebody else never makes code run by itself.
+Loading a file runs its code. A file is loaded only if the user names it (in a pipeline or cache spec, or with
+`--plugin`), if they have named a file of the same SHA-256 before (see `is_trusted`), or in the workers of a build or
+search that they started. The cache or run of another person never runs code by itself.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from emofuse.specs.base import PLUGIN_ATTRIBUTE, Spec
 from emofuse.stores import replace_file
 
 RECORD = "plugin"
-"""Key under which the record of a spec names the file that its kind is from."""
+"""The key under which a recorded spec names the plugin file of its kind."""
 
 
 class PluginFile(Spec):
-    """A plugin file as it was when it was loaded: what runs and caches record of it."""
+    """A plugin file as runs and caches record it: its path, and its hash at the time of loading."""
 
     path: Path
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 def load_plugins(paths: Iterable[Path]) -> tuple[PluginFile, ...]:
-    """Runs the plugin files that the user names, and remembers that they did.
+    """Run the plugin files that the user names, and remember that they named them.
 
     Raises:
-        PluginError: the first one that is missing or faulty, or has a kind that is there already.
+        PluginError: a file is missing or faulty, or declares a kind that exists already; the first such file.
     """
     loaded = []
     for path in paths:
@@ -50,14 +50,14 @@ def load_plugins(paths: Iterable[Path]) -> tuple[PluginFile, ...]:
 
 
 def load_plugin(path: Path, *, sha256: str | None = None) -> PluginFile:
-    """Runs a plugin file, once for each content, and makes its kinds known.
+    """Run a plugin file, once for each content, and register its kinds.
 
     Args:
-        path: of the file.
-        sha256: what it must be, if it was recorded.
+        path: the path of the file.
+        sha256: the recorded hash, which the file must have.
 
     Raises:
-        PluginError: it is missing, has changed, raises, declares nothing, or has a kind that is there already.
+        PluginError: the file is missing, has changed, raises, declares no kind, or declares a kind that exists already.
     """
     path = path.absolute()
     try:
@@ -76,23 +76,23 @@ def load_plugin(path: Path, *, sha256: str | None = None) -> PluginFile:
 
 
 def load_recorded(record: Mapping[str, Any]) -> None:
-    """Runs a plugin file that a cache or run names, if the user has named this content before.
+    """Run a plugin file that a cache or run records, if the user has named this content before.
 
-    It is looked for where the record says, and then where the user last had it.
+    The file is searched at its recorded path, and then at the last paths where the user named it.
 
     Raises:
-        PluginError: the user never named it, it is not there any more, or it has changed.
+        PluginError: the user never named it, or it is missing or has changed.
     """
     try:
         plugin = PluginFile.model_validate(record)
     except ValueError:
-        raise PluginError(f"no record of a plugin file: {record!r}") from None
+        raise PluginError(f"not a record of a plugin file (path, sha256): {record!r}") from None
     if _module_name(plugin) in sys.modules:
         return
     known = _remembered().get(plugin.sha256, [])
     if not known:
         raise PluginError(
-            f"plugin {plugin.path}: it is named by a cache or a run, and you have never run this content (SHA-256 "
+            f"plugin {plugin.path}: a cache or a run names this file, and you have never run this content (SHA-256 "
             f"{plugin.sha256[:12]}). Read the file: its code would run here. If you trust it, name it: --plugin FILE"
         )
     places = [path for path in (plugin.path, *map(Path, known)) if path.is_file()]
@@ -102,10 +102,10 @@ def load_recorded(record: Mapping[str, Any]) -> None:
 
 
 def load_sent(path: str, sha256: str) -> ModuleType:
-    """The module of a plugin file, for a worker that was sent a spec of it by a process of the user's.
+    """Return the module of a plugin file, for a worker that receives one of its specs from the user's process.
 
     Raises:
-        PluginError: the worker does not find the file there, or it has changed.
+        PluginError: the worker does not find the file at this path, or the file has changed.
     """
     plugin = PluginFile(path=Path(path), sha256=sha256)
     if _module_name(plugin) not in sys.modules:
@@ -114,7 +114,7 @@ def load_sent(path: str, sha256: str) -> ModuleType:
 
 
 def loaded_plugins() -> tuple[PluginFile, ...]:
-    """Every plugin file that this process has run, in the order of their paths: for workers that need the same."""
+    """Return every plugin file that this process has run, in the order of their paths, for workers that need them."""
     plugins = [getattr(module, PLUGIN_ATTRIBUTE, None) for module in list(sys.modules.values())]
     return tuple(sorted((each for each in plugins if isinstance(each, PluginFile)), key=lambda each: str(each.path)))
 
@@ -125,26 +125,28 @@ def plugins_with(family: Family[Any]) -> tuple[PluginFile, ...]:
 
 
 def plugin_of(declared: type | ModuleType) -> PluginFile | None:
-    """The plugin file that a class was declared in; None for those of emofuse and of installed packages."""
+    """Return the plugin file that declares a class; None for classes of emofuse and of installed packages."""
     module = declared if isinstance(declared, ModuleType) else sys.modules.get(declared.__module__)
     plugin: PluginFile | None = getattr(module, PLUGIN_ATTRIBUTE, None)
     return plugin
 
 
 def recorded(spec: Spec) -> dict[str, Any]:
-    """A spec as plain JSON, with the plugin file that its kind is from: what is kept in caches and runs."""
+    """Return a spec as plain JSON with the plugin file of its kind, as caches and runs record it."""
     plain = spec.model_dump(mode="json")
     plugin = plugin_of(type(spec))
     return plain if plugin is None else {**plain, RECORD: plugin.model_dump(mode="json")}
 
 
 def is_trusted(sha256: str) -> bool:
-    """Whether the user has named a plugin file of this content on this machine."""
+    """Return whether the user has named a plugin file of this content on this machine."""
     return sha256 in _remembered()
 
 
 def trusted_file() -> Path:
-    """Where it is kept what plugin files the user has named: `EMOFUSE_STATE_DIR`, or the user's state folder (XDG).
+    """Return the file that lists the plugin files the user has named.
+
+    It lies below `EMOFUSE_STATE_DIR`, or in the user's state folder (XDG).
 
     Raises:
         NoHomeError: neither is set, and the user has no home folder.
@@ -154,12 +156,12 @@ def trusted_file() -> Path:
 
 def _run(plugin: PluginFile, source: bytes) -> None:
     for package in ("emofuse.specs", "emofuse.metrics"):
-        import_module(package)  # every family of kinds must be there
+        import_module(package)  # they create every family of kinds
     name = _module_name(plugin)
     module = ModuleType(name)
     module.__file__ = str(plugin.path)
     setattr(module, PLUGIN_ATTRIBUTE, plugin)
-    sys.modules[name] = module  # pydantic looks types up there
+    sys.modules[name] = module  # pydantic resolves types by it
     origin = f"plugin {plugin.path}"
     try:
         exec(compile(source, str(plugin.path), "exec"), vars(module))  # noqa: S102 - the user names the file
@@ -176,15 +178,15 @@ def _add_kinds(module: ModuleType, origin: str) -> None:
     kinds = [(family, kind) for family in FAMILIES for kind in family.declared_in(module)]
     if not kinds:
         nouns = ", ".join(family.noun for family in FAMILIES)
-        raise PluginError(f"{origin}: it declares no kind of any sort ({nouns}); see 'Kinds of your own' in the README")
+        raise PluginError(f"{origin}: it declares no kind ({nouns}); see 'Kinds of your own' in the README")
     for family in FAMILIES:
-        family.remove(origin)  # those of a former content of the same file
+        family.remove(origin)  # the kinds of a former content of the same file
     for family, kind in kinds:
         family.add(kind, origin)
 
 
 def _line_of(error: Exception, path: Path) -> str:
-    """`, line 7`: where in the file an error came from, as far as it did."""
+    """Return `, line 7` for an error that was raised in the file, else an empty text."""
     if isinstance(error, SyntaxError):
         return f", line {error.lineno}"
     lines = []
@@ -201,7 +203,7 @@ def _module_name(plugin: PluginFile) -> str:
 
 
 def _remembered() -> dict[str, list[str]]:
-    """SHA-256 -> paths of the plugin files that the user has named, the last one first."""
+    """Return SHA-256 -> paths of the plugin files that the user has named, the last one first."""
     try:
         known = json.loads(trusted_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -220,4 +222,4 @@ def _remember(plugin: PluginFile) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         replace_file(target, json.dumps(known, indent=1))
     except OSError:
-        return  # no home, or one that may only be read: such a file must be named again with --plugin
+        return  # no home, or a read-only one: the file must be named again with --plugin

@@ -1,4 +1,4 @@
-"""What is trained: features, head, optimisation, split."""
+"""The spec of a run: features, head, optimisation, split."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from emofuse.specs.streams import Value, check_factors, factor_defaults, take_fa
 
 
 class FeaturesSpec(Spec):
-    """Which cached streams a run reads and what is derived from them when they are read.
+    """The cached streams that a run reads, and their variants.
 
     `streams` is a list of names, or a mapping of names to variants: `{lbp: {bins: 128}, resnet50: {}}`. A variant of
-    all streams of a kind may also be given by its factor beside `streams`: `lbp_bins: 128`.
+    all streams of a kind may also be written by its factor beside `streams`: `lbp_bins: 128`.
 
     Attributes:
-        streams: names of streams of the cache.
-        variants: stream -> name of a variant -> value, for what differs from `factors`.
-        factors: factor -> value, see `emofuse.specs.streams.Variant`; those in every run, and those that are given.
+        streams: the names of streams of the cache.
+        variants: stream -> name of a variant -> value, where it differs from `factors`.
+        factors: factor -> value (see `emofuse.specs.streams.Variant`), for the factors of every run and those that are
+            written.
     """
 
     streams: tuple[str, ...] = Field(min_length=1)
@@ -32,18 +33,18 @@ class FeaturesSpec(Spec):
     factors: Mapping[str, Value] = Field(default_factory=dict, validate_default=True)
     neutral_label: str | None = Field(
         None,
-        description="FAU baseline: mean and deviation of this label's training faces (with fewer than 3, the deviation "
-        "of all); else median and MAD of all",
+        description="the label of neutral faces, whose mean and deviation are the baseline of action units (with fewer "
+        "than 3 faces, the deviation of all); median and MAD of all training faces unless given",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _read_written_forms(cls, data: Any) -> Any:
-        """A mapping of streams, and factors beside them, to the fields."""
+        """Move a mapping of streams, and the factors beside it, into the fields."""
         data = take_factors(data, "factors")
         if isinstance(data, Mapping) and isinstance(data.get("streams"), Mapping):
-            given = {name: {} if choice is None else choice for name, choice in data["streams"].items()}
-            data = {**data, "streams": tuple(given), "variants": {name: each for name, each in given.items() if each}}
+            chosen = {name: {} if choice is None else choice for name, choice in data["streams"].items()}
+            data = {**data, "streams": tuple(chosen), "variants": {name: each for name, each in chosen.items() if each}}
         return data
 
     @field_validator("factors", mode="after")
@@ -60,12 +61,12 @@ class FeaturesSpec(Spec):
 
     @classmethod
     def written_keys(cls) -> set[str]:
-        """Streams, the factors of variants, and the rest."""
+        """Return the fields and the factors of variants."""
         return {*cls.model_fields, *variant_factors()} - {"factors", "variants"}
 
     @model_serializer(mode="plain")
     def _write(self) -> dict[str, Any]:
-        """As it may be written: factors beside the streams, and streams with variants of their own as a mapping."""
+        """Write factors beside the streams, and streams with variants as a mapping."""
         streams: Any = list(self.streams)
         if self.variants:
             streams = {name: dict(self.variants.get(name, {})) for name in self.streams}
@@ -73,10 +74,10 @@ class FeaturesSpec(Spec):
 
 
 def variant_problems(features: FeaturesSpec, kinds: Mapping[str, str]) -> list[str]:
-    """What is wrong with the variants of streams, once their kinds are known.
+    """Return the faults of the variants of a run's streams, whose kinds are known now.
 
     Args:
-        features: of a run.
+        features: the features of the run.
         kinds: stream -> kind.
     """
     problems = []
@@ -93,7 +94,7 @@ def variant_problems(features: FeaturesSpec, kinds: Mapping[str, str]) -> list[s
 
 
 def settled(features: FeaturesSpec, kinds: Mapping[str, str]) -> FeaturesSpec:
-    """The same choice of variants in one form, however it was written: by factors, where streams of a kind agree."""
+    """Return the features with their variants in one form: by factors, where all streams of a kind agree."""
     factors, variants = dict(features.factors), dict(features.variants)
     for kind in {kinds[stream] for stream in features.streams}:
         alike = [stream for stream in features.streams if kinds[stream] == kind]
@@ -113,7 +114,7 @@ def settled(features: FeaturesSpec, kinds: Mapping[str, str]) -> FeaturesSpec:
 
 
 def _on_and_off(value: Any) -> Any:
-    """YAML takes a bare `on` or `off` for true or false."""
+    """Return `on` or `off`, which YAML reads as true and false."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
@@ -121,17 +122,17 @@ Balancing = Annotated[Literal["off", "monitor", "on"], BeforeValidator(_on_and_o
 
 
 class TrainSpec(Spec):
-    """Optimisation. The defaults are the paper's: Adam, 1e-4, 100 epochs, batch 64, cross-entropy.
+    """The optimisation. The defaults are the paper's: Adam, 1e-4, 100 epochs, batch 64, cross-entropy.
 
-    The epoch kept is the best one on validation rows by `select`; `patience` epochs without a better one end the run.
-    `seed` is of the initial weights and of the dropout, `order_seed` of the order of rows: runs with one order are
-    compared batch by batch, and train together.
+    `select` chooses the best epoch on validation rows, whose weights are kept; `patience` epochs without a better one
+    end the run. `seed` decides the initial weights and the dropout, `order_seed` the order of rows: runs with the same
+    order are comparable batch by batch, and train together.
 
     `gradient_balancing`: `on` scales the learning rate of every stream's branch so that no stream dominates, `monitor`
     only records the norms of their gradients (see `emofuse.training.balancing`).
 
-    `views`: every epoch each training row shows one of its first so many cached views, drawn by the order seed;
-    validation and test rows always show view 0, the picture itself.
+    `views` is the number of cached views that training uses: in every epoch each training row shows one of them, drawn
+    by the order seed. Validation and test rows always show view 0, the picture itself.
     """
 
     epochs: int = Field(100, ge=1)
@@ -151,7 +152,7 @@ class TrainSpec(Spec):
 class FoldSpec(Spec):
     """One fold of a stratified cross-validation over the rows that are not in the test split.
 
-    Fold `index` of `count` chooses the epoch, the others train. Test rows are in no fold.
+    The rows of fold `index` of `count` choose the epoch, the other folds train. No fold contains test rows.
     """
 
     count: int = Field(5, ge=2)
@@ -166,10 +167,10 @@ class FoldSpec(Spec):
 
 
 class RunSpec(Spec):
-    """One trained head: features, head, optimisation and split (`official` = the manifest's own).
+    """One trained head: features, head, optimisation and split (`official` is the split of the manifest).
 
-    `name` is what tables call the configuration; it is no part of the digest. With a `fold`, the split's training and
-    validation rows together are cross-validated.
+    `name` is the name of the configuration in tables; it is not part of the digest. With a `fold`, the training and
+    validation rows of the split are cross-validated together.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a sweep asks: factors and their values, how they are searched, how it is chosen, what is scored at the end."""
+"""The spec of a sweep: factors and their values, the search, the choice, and the final runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Metric = Literal["macro_f1", "accuracy", "loss"]
 
 
 class BaseRun(Spec):
-    """What all runs of a sweep share where no factor says otherwise; variants are written by their factors."""
+    """The values that all runs of a sweep share where no factor differs. Variants are written by their factors."""
 
     variants: Mapping[str, Value] = Field(default_factory=dict, validate_default=True)
     neutral_label: str | None = None
@@ -44,13 +44,13 @@ class BaseRun(Spec):
 
     @field_validator("variants", mode="after")
     @classmethod
-    def _variants_are_known(cls, given: Mapping[str, Value]) -> Mapping[str, Value]:
-        check_factors(given)
-        return {**factor_defaults(), **given}
+    def _variants_are_known(cls, variants: Mapping[str, Value]) -> Mapping[str, Value]:
+        check_factors(variants)
+        return {**factor_defaults(), **variants}
 
     @classmethod
     def written_keys(cls) -> set[str]:
-        """The factors of variants, and the rest."""
+        """Return the fields and the factors of variants."""
         return {*cls.model_fields, *variant_factors()} - {"variants"}
 
 
@@ -61,7 +61,7 @@ class GridSearch(Spec):
 
 
 class RandomSearch(Spec):
-    """So many combinations, drawn evenly and each once."""
+    """A number of combinations, drawn evenly and without repetition."""
 
     kind: Literal["random"] = "random"
     trials: int = Field(ge=1)
@@ -69,12 +69,12 @@ class RandomSearch(Spec):
 
 
 class TpeSearch(Spec):
-    """Optuna's tree-structured Parzen estimator, asked for `batch` configurations at a time, which train together."""
+    """Optuna's tree-structured Parzen estimator, which proposes `batch` configurations that train together."""
 
     kind: Literal["tpe"] = "tpe"
     trials: int = Field(ge=1)
     batch: int = Field(16, ge=1)
-    startup: int = Field(32, ge=1, description="drawn evenly before the estimator decides")
+    startup: int = Field(32, ge=1, description="combinations that are drawn evenly before the estimator decides")
     seed: int = 0
 
 
@@ -84,9 +84,9 @@ SearchSpec = Annotated[GridSearch | RandomSearch | TpeSearch, Discriminator("kin
 class HalvingSpec(Spec):
     """Successive halving (Jamieson and Talwalkar, AISTATS 2016) among configurations that train together.
 
-    After `first_epochs` epochs, and after each `factor` times as many, the best 1 / `factor` of a bracket goes on. A
-    bracket is `bracket` configurations of equal shape, in the order of the search; their folds and seeds stay and
-    leave together.
+    After `first_epochs` epochs, and after each `factor` times as many, the best 1 / `factor` of a bracket continues. A
+    bracket is `bracket` configurations of equal shape, in the order of the search. All folds and seeds of a
+    configuration continue or end together.
     """
 
     first_epochs: int = Field(3, ge=1)
@@ -95,7 +95,7 @@ class HalvingSpec(Spec):
 
 
 class CrossValidation(Spec):
-    """Every configuration is trained once a fold (see `FoldSpec`)."""
+    """The cross-validation of every configuration, which is trained once for each fold (see `FoldSpec`)."""
 
     count: int = Field(5, ge=2)
     seed: int = 0
@@ -112,9 +112,9 @@ Seeds = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_differen
 
 
 class FinalSpec(Spec):
-    """What is trained on the split's training rows and scored on its test rows, once, when everything is chosen.
+    """The final runs: trained on the split's training rows and scored on its test rows once, after the choice.
 
-    The best configuration for each value of the factors `best_of`; () is the one best of all.
+    They are the best configuration for each value of the factors `best_of`; () means the single best of all.
     """
 
     best_of: Names = ("streams",)
@@ -130,11 +130,11 @@ class FinalSpec(Spec):
 
 
 class SweepSpec(Spec):
-    """A question asked of a cache: `emofuse sweep NAME` reads one of these from `pipelines/NAME.yaml`.
+    """A sweep over a cache: `emofuse sweep NAME` reads one from `pipelines/NAME.yaml`.
 
-    `pipeline` names the pipeline whose dataset and cache are used unless the command line names a cache.
-    `select` is the validation score by which configurations are compared: the mean over folds and seeds. `baseline`
-    is the set of streams that others are tested against on the test rows; the first of the factors' unless given.
+    `pipeline` names the pipeline whose dataset and cache are used unless the command line names a cache. `select` is
+    the validation score that compares configurations: the mean over folds and seeds. `baseline` is the set of streams
+    that others are tested against on the test rows; the first of the factor `streams` unless given.
     """
 
     name: str
@@ -153,7 +153,7 @@ class SweepSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _read_short_forms(cls, data: Any) -> Any:
-        """`search: grid` and `folds: 5`."""
+        """Read the short forms `search: grid` and `folds: 5`."""
         if isinstance(data, dict) and isinstance(data.get("search"), str):
             data = {**data, "search": {"kind": data["search"]}}
         if isinstance(data, dict) and isinstance(data.get("folds"), int):
@@ -180,24 +180,24 @@ class SweepSpec(Spec):
 
 
 def factor_problems(base: BaseRun, factors: Factors) -> list[str]:
-    """Values of factors that no run can have: each is tried on the base's head (or those listed) and optimisation."""
+    """Return the values of factors that no run can have, by trying each on the heads and on the optimisation."""
     heads: Sequence[Spec] = factors.head or (base.head,)
     problems = []
-    for name, given in factors.given():
+    for name, listed in factors.named():
         if name in {"streams", "head"} or name in factors.variants:
             continue
         owners = [base.train] if name in TrainSpec.model_fields else [h for h in heads if name in type(h).model_fields]
         if not owners:
             kinds = " and ".join(dict.fromkeys(getattr(head, "kind", "") for head in heads))
             problems.append(f"factors.{name}: there is no {name} in a head of kind {kinds}")
-        values = (given.low, given.high) if isinstance(given, Range) else given
-        found = [fault for value in values for owner in owners for fault in _faults_with(owner, name, value)]
-        problems += [f"factors.{name}: {fault}" for fault in dict.fromkeys(found)]
+        values = (listed.low, listed.high) if isinstance(listed, Range) else listed
+        faults = [fault for value in values for owner in owners for fault in _faults_with(owner, name, value)]
+        problems += [f"factors.{name}: {fault}" for fault in dict.fromkeys(faults)]
     return problems
 
 
 def _faults_with(owner: Spec, name: str, value: Any) -> list[str]:
-    """What is wrong with a spec once one of its fields has another value."""
+    """Return the faults of a spec in which one field has another value."""
     data = {**owner.model_dump(), name: value}
     try:
         type(owner).model_validate(data)

@@ -1,4 +1,4 @@
-"""Which weights a network runs on."""
+"""The weights of a network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RegistryWeights(Spec):
 
 
 class FileWeights(Spec):
-    """Weights from a file of the user's. `sha256`, when given, is checked."""
+    """Weights from a file of the user. A `sha256`, if given, is checked."""
 
     kind: Literal["file"] = "file"
     path: Path
@@ -27,19 +27,22 @@ class FileWeights(Spec):
 
 
 class RandomWeights(Spec):
-    """Seeded random weights: for demonstrations and tests only; every report made from them says so."""
+    """Seeded random weights, for demonstrations and tests. Every report made from them states it."""
 
     kind: Literal["random"] = "random"
     seed: int = 0
 
 
 def is_random(weights: Mapping[str, Any] | None) -> bool:
-    """Whether weights, as caches and runs record them (plain data with a `kind`, or None), are random ones."""
+    """Return whether weights, as caches and runs record them (plain data with a `kind`, or None), are random."""
     return weights is not None and weights["kind"] == "random"
 
 
 WeightsSpec = Annotated[RegistryWeights | FileWeights | RandomWeights, Field(discriminator="kind")]
 
 Precision = Literal["float32", "bfloat16"]
-"""Of a network's weights and activations. bfloat16 is for GPUs, and CPUs that multiply it (AVX512-BF16, AMX): there it
-is some three times as fast. Elsewhere it is slower. Features then differ by about half a percent of their length."""
+"""The precision of a network's weights and activations.
+
+bfloat16 is for GPUs and for CPUs that multiply it (AVX512-BF16, AMX), where it is about three times as fast;
+elsewhere it is slower. Features then differ by about half a percent of their length.
+"""

@@ -1,4 +1,4 @@
-"""YAML text to plain data. A key that is given twice is a fault: YAML's readers keep the last one without a word."""
+"""Plain data parsed from YAML text. A repeated key is a fault: YAML's own readers keep the last one silently."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 
-class YamlFaults(Exception):  # noqa: N818 - several faults of one text, for the reader of a file to name it
-    """What is wrong with a text, each fault with its place."""
+class YamlFaults(Exception):  # noqa: N818 - it holds several faults; the caller adds the name of the file
+    """The faults of a text, each with its place."""
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
@@ -17,10 +17,10 @@ class YamlFaults(Exception):  # noqa: N818 - several faults of one text, for the
 
 
 def parse_yaml(text: str) -> Any:
-    """The data of one YAML document.
+    """Return the data of one YAML document.
 
     Raises:
-        YamlFaults: no YAML, or mappings in which a key is given twice: all of them, with both lines.
+        YamlFaults: the text is not YAML, or mappings repeat a key; all of them are listed with both lines.
     """
     loader = yaml.SafeLoader(text)
     try:
@@ -40,7 +40,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def _repeated_keys(loader: yaml.SafeLoader, node: yaml.Node, place: str, seen: set[int]) -> Iterator[str]:
-    """Every key that a mapping has before, in the order of the text; a part with an anchor is looked at once."""
+    """Yield every repeated key of a mapping, in the order of the text. A part with an anchor is visited once."""
     if id(node) in seen:
         return
     seen.add(id(node))
@@ -62,7 +62,7 @@ def _repeated_keys(loader: yaml.SafeLoader, node: yaml.Node, place: str, seen: s
 
 
 def _identity(loader: yaml.SafeLoader, key: yaml.ScalarNode) -> tuple[type, Any]:
-    """What makes two keys one: `a` and `"a"` are, `1` and `"1"` are not."""
+    """Return what makes two keys equal: `a` and `"a"` are, `1` and `"1"` are not."""
     if key.tag == "tag:yaml.org,2002:merge":
         return yaml.MappingNode, key.value
     constructed = loader.construct_object(key)

@@ -172,7 +172,7 @@ class Space:
     def of(cls, spec: SweepSpec, types: Mapping[str, StreamType]) -> Space:
         """The space of a sweep over a cache."""
         values: dict[str, Sequence[Any] | Range] = {"streams": stream_subsets(spec.factors, types)}
-        values |= {name: given for name, given in spec.factors.given() if name != "streams"}
+        values |= {name: listed for name, listed in spec.factors.named() if name != "streams"}
         varying = {name for name, given in values.items() if isinstance(given, Range) or len(given) > 1}
         heads = spec.factors.head or (spec.base.head,)
         return cls(spec, types, values, frozenset(varying), _head_names(heads, set(values)))

@@ -183,9 +183,12 @@ def test_sequences_and_maps_pass(spec):
             lambda rows, samples: Rows(rows.features, rows.status, rows.flags, rows.mask == Step.OK),
             "mask of the block of all samples must be (8, 3) uint8, got (8, 3) bool",
         ),
-        (lambda rows, samples: rows.mask.fill(7), "step 7 is none (PADDING 0, OK 1, NO_DETECTION 2)"),
-        (lambda rows, samples: rows.mask.fill(Step.PADDING), "a row is OK without a step that is"),
-        (lambda rows, samples: rows.status.fill(Status.FAILED), "or has such a step and is not OK"),
+        (
+            lambda rows, samples: rows.mask.fill(7),
+            "step 7 is unknown: a mask may hold PADDING 0, OK 1 or NO_DETECTION 2",
+        ),
+        (lambda rows, samples: rows.mask.fill(Step.PADDING), "a row is OK without an OK step"),
+        (lambda rows, samples: rows.status.fill(Status.FAILED), "or has an OK step and is not OK"),
         (lambda rows, samples: rows.mask[:, 0].fill(Step.PADDING), "features are not zero at steps that are not OK"),
         (lambda rows, samples: rows.features[:, 0].fill(np.nan), "features are not finite where the status is OK"),
         (
@@ -207,7 +210,7 @@ def test_wrong_masks_of_sequences_are_named(change, fault):
 
 
 def test_a_mask_is_a_fault_of_a_stream_that_is_no_sequence():
-    fault = "mask of an empty block must be None, for the first dimension is not 'time'"
+    fault = "mask of an empty block must be None, because the first dimension is not 'time'"
     masked = changed(
         lambda rows, samples: Rows(rows.features, rows.status, rows.flags, np.ones((len(samples), 3), np.uint8))
     )

@@ -290,12 +290,12 @@ def test_the_cpu_goes_on_while_the_gpu_is_busy(pictures, monkeypatch):
             quick.append(Level("", None))
             return quick[0]
 
-    def read_last(path, spec):
+    def read_last(path, spec, on_read):
         if path.stem == "4":  # of the second micro-batch, the first being held on the GPU
             assert quick[0].calls == [[1, 2, 3]]
             assert slow[0].calls == []
             go.set()
-        return read_image(path, spec)
+        return read_image(path, spec, on_read)
 
     monkeypatch.setattr(extractor_module, "_BATCH_SAMPLES", 3)
     monkeypatch.setattr(extractor_module, "read_image", read_last)

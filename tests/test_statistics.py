@@ -14,9 +14,9 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from emofuse import statistics
 from emofuse.statistics import (
-    Answers,
     Interval,
     Resampling,
+    RunPredictions,
     accuracy,
     bootstrap_interval,
     classes_without_rows,
@@ -31,10 +31,10 @@ METRICS = (accuracy, macro_f1, classes_without_rows)
 
 
 def make_run(rng, rows, classes, *, units=None, skill=0.6):
-    """Answers to some of the units, right with a probability of at least `skill`."""
+    """Predictions of some of the units, right with a probability of at least `skill`."""
     label = rng.integers(0, classes, rows)
     predicted = np.where(rng.random(rows) < skill, label, rng.integers(0, classes, rows))
-    return Answers(np.arange(rows) if units is None else units, label, predicted)
+    return RunPredictions(np.arange(rows) if units is None else units, label, predicted)
 
 
 def naive_draws(units, resampling):
@@ -66,7 +66,7 @@ def naive_scores(run, drawn, classes):
 def test_resampled_metrics_equal_a_loop_over_drawn_rows(rows, classes):
     rng = np.random.default_rng(0)
     runs = [make_run(rng, rows, classes) for _ in range(3)]
-    runs.append(Answers(runs[0].unit, runs[0].label, runs[1].predicted))  # shares its rows with the first
+    runs.append(RunPredictions(runs[0].unit, runs[0].label, runs[1].predicted))  # shares its rows with the first
     resampling = Resampling(40, seed=3)
     found = resample_metrics(runs, METRICS, units=rows, classes=classes, resampling=resampling)
     expected = [[naive_scores(run, drawn, classes) for run in runs] for drawn in naive_draws(rows, resampling)]
@@ -98,7 +98,7 @@ def test_neither_batches_nor_other_runs_change_a_number(monkeypatch):
 def test_draws_are_the_same_on_every_machine():
     label = np.arange(6)
     found = resample_metrics(
-        [Answers(label, label, np.array([0, 1, 2, 0, 0, 0]))],
+        [RunPredictions(label, label, np.array([0, 1, 2, 0, 0, 0]))],
         [accuracy],
         units=6,
         classes=6,
@@ -118,7 +118,7 @@ def test_counts_are_exact_where_float32_is_not_trusted(monkeypatch):
 def test_a_resample_of_a_single_class_has_defined_scores():
     label = np.array([0, 0, 0, 1])
     found = resample_metrics(
-        [Answers(np.arange(4), label, label)], METRICS, units=4, classes=2, resampling=Resampling(200)
+        [RunPredictions(np.arange(4), label, label)], METRICS, units=4, classes=2, resampling=Resampling(200)
     )
     lacking = found.drawn[:, 0, 2] == 1
     assert 0 < lacking.sum() < 200
@@ -165,7 +165,7 @@ def simulate(seed, rows, skill):
     rng = np.random.default_rng([9, seed])
     label = rng.choice(4, rows, p=[0.4, 0.3, 0.2, 0.1])
     predicted = np.where(rng.random(rows) < skill, label, (label + rng.integers(1, 4, rows)) % 4)
-    return Answers(np.arange(rows), label, predicted)
+    return RunPredictions(np.arange(rows), label, predicted)
 
 
 def test_intervals_cover_the_true_scores_about_as_often_as_they_say():
@@ -208,7 +208,7 @@ def test_p_values_are_uniform_when_nothing_differs():
         rng = np.random.default_rng([11, seed])
         label = rng.integers(0, 3, rows)
         answers = [np.where(rng.random(rows) < 0.7, label, (label + 1) % 3) for _ in range(2)]
-        runs = [Answers(np.arange(rows), label, answer) for answer in answers]
+        runs = [RunPredictions(np.arange(rows), label, answer) for answer in answers]
         found = resample_metrics(runs, [accuracy, macro_f1], units=rows, classes=3, resampling=Resampling(300, seed))
         tests = [paired_bootstrap(*found.observed[:, k], *found.drawn[:, :, k].T) for k in range(2)]
         bootstrapped.append([test.p for test in tests])
@@ -222,7 +222,7 @@ def test_a_real_difference_is_found():
     rng = np.random.default_rng(12)
     label = rng.integers(0, 3, 1000)
     answers = [np.where(rng.random(1000) < skill, label, (label + 1) % 3) for skill in (0.6, 0.7)]
-    runs = [Answers(np.arange(1000), label, answer) for answer in answers]
+    runs = [RunPredictions(np.arange(1000), label, answer) for answer in answers]
     found = resample_metrics(runs, [accuracy], units=1000, classes=3, resampling=Resampling(999))
     test = paired_bootstrap(found.observed[1, 0], found.observed[0, 0], found.drawn[:, 1, 0], found.drawn[:, 0, 0])
     assert test.p == pytest.approx(0.001)
@@ -231,7 +231,7 @@ def test_a_real_difference_is_found():
 
 
 def pairs(lost, gained, both=3, neither=2):
-    """Answers with these discordant counts."""
+    """Predictions with these discordant counts."""
     first = np.repeat([True, False, True, False], [lost, gained, both, neither])
     second = np.repeat([False, True, True, False], [lost, gained, both, neither])
     return first, second
@@ -314,17 +314,20 @@ ROWS = np.arange(3)
     [
         ([], "no run to resample"),
         (
-            [Answers(ROWS, ROWS, ROWS[:2])],
+            [RunPredictions(ROWS, ROWS, ROWS[:2])],
             "run 0: expected unit, label and predicted of one shape (n,), n >= 1, got (3,), (3,) and (2,)",
         ),
         (
-            [Answers(ROWS[:0], ROWS[:0], ROWS[:0])],
+            [RunPredictions(ROWS[:0], ROWS[:0], ROWS[:0])],
             "run 0: expected unit, label and predicted of one shape (n,), n >= 1, got (0,), (0,) and (0,)",
         ),
-        ([Answers(ROWS + 1, ROWS, ROWS)], "run 0: unit must be 0 .. 2, got 1 .. 3"),
-        ([Answers(ROWS, ROWS - 1, ROWS)], "run 0: label must be 0 .. 2, got -1 .. 1"),
-        ([Answers(ROWS, ROWS, ROWS), Answers(ROWS, ROWS, ROWS * 2)], "run 1: predicted must be 0 .. 2, got 0 .. 4"),
-        ([Answers(ROWS // 2, ROWS, ROWS)], "run 0: a unit has more than one row"),
+        ([RunPredictions(ROWS + 1, ROWS, ROWS)], "run 0: unit must be 0 .. 2, got 1 .. 3"),
+        ([RunPredictions(ROWS, ROWS - 1, ROWS)], "run 0: label must be 0 .. 2, got -1 .. 1"),
+        (
+            [RunPredictions(ROWS, ROWS, ROWS), RunPredictions(ROWS, ROWS, ROWS * 2)],
+            "run 1: predicted must be 0 .. 2, got 0 .. 4",
+        ),
+        ([RunPredictions(ROWS // 2, ROWS, ROWS)], "run 0: a unit has more than one row"),
     ],
 )
 def test_runs_that_cannot_be_resampled_are_refused(runs, message):
@@ -335,7 +338,7 @@ def test_runs_that_cannot_be_resampled_are_refused(runs, message):
 def test_pairs_must_be_of_the_same_rows():
     with pytest.raises(ValueError, match=re.escape("expected (B,) scores of the same resamples, got (2,) and (3,)")):
         paired_bootstrap(0.5, 0.5, np.zeros(2), np.zeros(3))
-    with pytest.raises(ValueError, match=re.escape("expected (n,) answers to the same units, got (2,) and (3,)")):
+    with pytest.raises(ValueError, match=re.escape("expected (n,) predictions of the same units, got (2,) and (3,)")):
         mcnemar(np.zeros(2, bool), np.zeros(3, bool))
     with pytest.raises(ValueError, match="count must be >= 1, got 0"):
         Resampling(0)

@@ -1,8 +1,8 @@
-"""Metrics: what a classifier's answers are worth, each by its name, computed from saved predictions.
+"""Metrics of a classifier's predictions, found by name and computed from saved predictions.
 
-A metric is one `Metric`: a formula, its direction, what it needs and how it is bootstrapped. Those of emofuse are in
-`emofuse.metrics.confusion` and `emofuse.metrics.probabilities`; others come from entry points `emofuse.metrics` and
-from plugin files. NumPy alone. A new metric retrains nothing.
+A `Metric` holds a formula, its direction, its inputs and the number of bootstrap resamples. The package's own metrics
+are in `emofuse.metrics.confusion_metrics` and `emofuse.metrics.probability_metrics`. Others come from entry points
+`emofuse.metrics` and from plugin files. Only NumPy is needed, and a new metric requires no training.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ class Metric:
     """One metric.
 
     Attributes:
-        kind: its name in YAML, on the command line and in tables of numbers.
-        title: what tables for people call it.
-        formula: of `confusion`: counts (..., C, C), true class down and predicted class across -> scores (...); of
-            `probs`: labels (n,) int64 and probabilities (n, C), n >= 1 -> a score. NaN where it is not defined.
-        needs: `confusion` for a metric of the answers alone, `probs` for one that needs probabilities.
-        larger_is_better: its direction.
-        resamples: how often rows are drawn for its interval; 0 for a metric that has none.
+        kind: the name in YAML, on the command line and in tables of numbers.
+        title: the name in tables for people.
+        formula: a function of counts (..., C, C) that returns scores (...), true class down and predicted class across;
+            or, if `needs` is `probs`, a function of labels (n,) int64 and probabilities (n, C), n >= 1, that returns a
+            score. A score that is not defined is NaN.
+        needs: `confusion` for a metric of the predicted classes alone, `probs` for one that needs probabilities.
+        larger_is_better: whether a larger score is better.
+        resamples: the number of bootstrap resamples for its interval; 0 for a metric without an interval.
     """
 
     kind: str
@@ -44,18 +45,18 @@ class Metric:
     resamples: int = 1000
 
     def score(self, labels: Labels, probs: Probs) -> float:
-        """The metric of n >= 1 labelled rows; the predicted class is the first of the largest probabilities.
+        """Return the score of n >= 1 labelled rows. The predicted class is the first of the largest probabilities.
 
         Args:
-            labels: (n,) int64, 0 <= label < C.
-            probs: (n, C), rows sum to 1.
+            labels: the true classes, int64 (n,), 0 <= label < C.
+            probs: the probabilities, (n, C); each row sums to 1.
         """
         if self.needs == "probs":
             return float(self.formula(labels, probs))
         return float(self.formula(confusion_matrix(labels, probs.argmax(axis=1), probs.shape[1]).astype(np.float64)))
 
     def resampled(self, labels: Labels, probs: Probs, *, seed: int = 0) -> Floats:
-        """(resamples,) float64: the metric of rows that are drawn with replacement, as many as there are."""
+        """Return the scores, float64 (resamples,), of bootstrap resamples: n rows drawn with replacement each."""
         generator, count = np.random.Generator(np.random.PCG64(seed)), len(labels)
         drawn = (generator.integers(count, size=count) for _ in range(self.resamples))
         return np.array([self.score(labels[rows], probs[rows]) for rows in drawn], dtype=np.float64)

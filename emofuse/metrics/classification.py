@@ -1,4 +1,4 @@
-"""All scores of one split of a run, as `run.json` holds them and reports show them."""
+"""The scores of one split of a run, as `run.json` holds them and reports show them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of confusion matrices, of any number of them at once: the one place where F1 is computed."""
+"""Scores of any number of confusion matrices at once. F1 is computed here and nowhere else."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[Any]
-"""(..., C, C) counts, true class down and predicted class across."""
+"""Counts (..., C, C), true class down and predicted class across."""
 
 
 def confusion_matrix(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], classes: int) -> Counts:
-    """(C, C) int64 counts of n rows."""
+    """Return the confusion matrix, int64 (C, C), of n rows."""
     counts = np.bincount(labels * classes + predicted, minlength=classes * classes)
     return counts.reshape(classes, classes).astype(np.int64)
 
 
 def ratio(above: Counts, below: Counts, nothing: float = 0.0) -> Floats:
-    """`above / below`, and `nothing` where there is nothing below the line."""
+    """Return `above / below`, and `nothing` where `below` is 0."""
     above, below = np.broadcast_arrays(np.asarray(above, np.float64), np.asarray(below, np.float64))
     return np.divide(above, below, out=np.full(above.shape, nothing), where=below > 0)
 
 
 def class_scores(counts: Counts) -> dict[str, Floats]:
-    """Precision, recall, F1 and specificity (..., C) of every class; 0 where there is nothing below the line.
+    """Return precision, recall, F1 and specificity (..., C) of every class; 0 where the denominator is 0.
 
-    Specificity of a class is TN / (TN + FP), one class against the rest.
+    The specificity of a class is TN / (TN + FP), one class against the rest.
     """
     hit = np.diagonal(counts, axis1=-2, axis2=-1)
     support, predicted = counts.sum(axis=-1), counts.sum(axis=-2)
@@ -41,45 +41,45 @@ def class_scores(counts: Counts) -> dict[str, Floats]:
 
 
 def over_classes_that_occur(scores: Floats, counts: Counts) -> Floats:
-    """(...) mean of (..., C) over the classes that have a row or an answer; NaN without a row.
+    """Return the mean (...) of scores (..., C) over the classes that have a row or a prediction; NaN without a row.
 
-    A class with answers and no row counts, with a score of 0; one with neither is left out, as scikit-learn has it. So
-    a resample that misses a class is scored on the others.
+    A class with predictions and no row counts with a score of 0. A class with neither is left out, as in scikit-learn,
+    so a resample that lacks a class is scored on the others.
     """
     occurs = (counts.sum(axis=-1) + counts.sum(axis=-2)) > 0
     return ratio(np.where(occurs, scores, 0).sum(axis=-1), occurs.sum(axis=-1), np.nan)
 
 
 def by_support(scores: Floats, counts: Counts) -> Floats:
-    """(...) mean of (..., C) over classes, weighted by their rows; NaN without a row."""
+    """Return the mean (...) of scores (..., C) weighted by the rows of each class; NaN without a row."""
     support = counts.sum(axis=-1)
     return ratio((scores * support).sum(axis=-1), support.sum(axis=-1), np.nan)
 
 
 def accuracy(counts: Counts) -> Floats:
-    """Share of rows on the diagonal; NaN without a row."""
+    """Return the share of rows on the diagonal; NaN without a row."""
     return ratio(np.trace(counts, axis1=-2, axis2=-1), counts.sum(axis=(-2, -1)), np.nan)
 
 
 def macro_f1(counts: Counts) -> Floats:
-    """Mean F1 over the classes that occur, see `over_classes_that_occur`."""
+    """Return the mean F1 over the classes that occur, see `over_classes_that_occur`."""
     return over_classes_that_occur(class_scores(counts)["f1"], counts)
 
 
 def classes_without_rows(counts: Counts) -> Floats:
-    """How many classes have no row: tells how often macro F1 was taken over fewer classes than there are."""
+    """Return the number of classes without a row: macro F1 of such a resample may be a mean over fewer classes."""
     empty: Floats = (counts.sum(axis=-1) == 0).sum(axis=-1).astype(np.float64)
     return empty
 
 
 def balanced_accuracy(counts: Counts) -> Floats:
-    """Mean recall over the classes that have rows; NaN without a row."""
+    """Return the mean recall over the classes that have rows; NaN without a row."""
     has_rows = counts.sum(axis=-1) > 0
     return ratio(class_scores(counts)["recall"].sum(axis=-1), has_rows.sum(axis=-1), np.nan)
 
 
 def kappa(counts: Counts) -> Floats:
-    """Cohen's kappa: agreement beyond chance; NaN where chance alone agrees always."""
+    """Return Cohen's kappa, the agreement beyond chance; NaN where chance alone always agrees."""
     rows = counts.sum(axis=(-2, -1)).astype(np.float64)
     hit = np.trace(counts, axis1=-2, axis2=-1)
     by_chance = ratio((counts.sum(axis=-1) * counts.sum(axis=-2)).sum(axis=-1), rows)
@@ -87,7 +87,7 @@ def kappa(counts: Counts) -> Floats:
 
 
 def matthews(counts: Counts) -> Floats:
-    """Matthews' correlation of labels and answers (Gorodkin, 2004); 0 where either never varies."""
+    """Return Matthews' correlation of labels and predictions (Gorodkin, 2004); 0 where either is constant."""
     counts = np.asarray(counts, np.float64)
     rows, hit = counts.sum(axis=(-2, -1)), np.trace(counts, axis1=-2, axis2=-1)
     support, predicted = counts.sum(axis=-1), counts.sum(axis=-2)

@@ -1,4 +1,4 @@
-"""Metrics of the answers alone."""
+"""Metrics of the predicted classes alone."""
 
 from __future__ import annotations
 

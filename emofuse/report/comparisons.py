@@ -10,12 +10,12 @@ from emofuse.report.answers import Pool, pool_by_images, read_answers
 from emofuse.report.configurations import Results
 from emofuse.report.formats import join_some
 from emofuse.statistics import (
-    Answers,
     Interval,
     McNemarTest,
     PairedTest,
     Resampled,
     Resampling,
+    RunPredictions,
     accuracy,
     bootstrap_interval,
     classes_without_rows,
@@ -131,12 +131,12 @@ def _not_compared(results: Results, pools: list[Pool], home: Pool | None) -> lis
 
 def _resample(pool: Pool, classes: int, resampling: Resampling) -> tuple[dict[str, Resampled], int]:
     """Scores of each configuration by the metrics of `MEASURED`, and in how many resamples a class was missed."""
-    answers: list[Answers] = []
+    answers: list[RunPredictions] = []
     places: dict[str, range] = {}
     for item in pool.answered:
         places[item.label] = range(len(answers), len(answers) + len(item.rows))
         for rows, predicted in zip(item.rows, item.predicted, strict=True):
-            answers.append(Answers(pool.units(rows), rows.label, predicted))
+            answers.append(RunPredictions(pool.units(rows), rows.label, predicted))
     metrics = [*MEASURED.values(), classes_without_rows]
     found = resample_metrics(answers, metrics, units=len(pool.sample_id), classes=classes, resampling=resampling)
     missed = (found.drawn[:, :, -1] > found.observed[:, -1]).any(axis=1)

@@ -1,6 +1,6 @@
-"""Heads that are solved and not trained: logistic regression and kernel ridge regression, to convergence.
+"""Solvers of exact heads: logistic regression and kernel ridge regression, to convergence.
 
     standardised rows -> `kernels` or plain features -> `ridge`, `logistic` -> `temperature`
 
-Plain tensors in, plain tensors out: nothing here knows runs, caches or splits.
+All functions take and return plain tensors. Nothing here imports runs, caches or splits.
 """

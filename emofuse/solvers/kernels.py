@@ -1,8 +1,8 @@
 """Kernels of one stream, and of several streams as their weighted sum.
 
-A stream's kernel compares two rows by that stream alone: `linear` is x.z / D, `cosine` the cosine of their angle, `rbf`
-exp(-gamma |x - z|^2) with gamma = factor / (2 median^2), the median over the distances of training rows (the median
-heuristic). A row without the stream has kernel 0 with every row, so that the other streams decide alone.
+A stream's kernel compares two rows by that stream alone. `linear` is x.z / D and `cosine` is the cosine of the angle.
+`rbf` is exp(-gamma |x - z|^2) with gamma = factor / (2 median^2), where the median is that of the distances between
+training rows (the median heuristic). A row without the stream has kernel 0 with every row: its other streams decide.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 KernelKind = Literal["linear", "rbf", "cosine"]
 MEDIAN_ROWS = 1000
-"""Of how many training rows, evenly spaced, the median distance is taken."""
+"""The number of training rows, evenly spaced, over which the median distance is taken."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Kernel:
     """The kernel of one stream.
 
     Attributes:
-        kind: `linear`, `rbf` or `cosine`.
-        gamma: of `rbf`, per squared unit of the standardised features.
-        scale: what values are multiplied by: 1 over the mean of the kernel of training rows with themselves.
+        kind: the formula: `linear`, `rbf` or `cosine`.
+        gamma: the coefficient of `rbf`, per squared unit of the standardised features.
+        scale: the factor of all values: 1 over the mean kernel of training rows with themselves for `linear`, else 1.
     """
 
     kind: KernelKind
@@ -35,7 +35,7 @@ class Kernel:
 
     @classmethod
     def fit(cls, kind: KernelKind, rows: Tensor, *, factor: float = 1.0) -> Kernel:
-        """The kernel for a stream by its training rows (n, D) that have it; a stream of no row has kernel 0."""
+        """Fit the kernel of a stream to its training rows (n, D). A stream without any row has kernel 0."""
         if not len(rows):
             return cls(kind, 1.0, 0.0)
         gamma = factor / (2 * _median_squared_distance(rows)) if kind == "rbf" else 1.0
@@ -45,7 +45,7 @@ class Kernel:
         return cls(kind, gamma, 1.0)
 
     def between(self, left: Tensor, right: Tensor) -> Tensor:
-        """(n, m) kernel values of rows (n, D) and (m, D)."""
+        """Return the kernel values (n, m) of rows (n, D) and (m, D)."""
         if self.kind == "rbf":
             values = _squared_distances(left, right).mul_(-self.gamma).exp_()
         elif self.kind == "cosine":
@@ -60,20 +60,20 @@ class StreamRows:
     """Rows of one stream.
 
     Attributes:
-        features: (n, D) standardised, zeros where not valid.
-        valid: (n,) bool, whether the row has the stream.
+        features: the standardised features (n, D), zeros in rows that are not valid.
+        valid: whether each row has the stream, bool (n,).
     """
 
     features: Tensor
     valid: Tensor
 
     def pick(self, rows: Tensor) -> StreamRows:
-        """These rows (int64)."""
+        """Return the chosen rows, int64 (m,)."""
         return StreamRows(self.features[rows], self.valid[rows])
 
 
 def stream_kernel(kernel: Kernel, left: StreamRows, right: StreamRows) -> Tensor:
-    """(n, m) kernel values of one stream, 0 where either row lacks it."""
+    """Return the kernel values (n, m) of one stream, 0 where either row lacks it."""
     values = kernel.between(left.features, right.features)
     if not bool(left.valid.all()):
         values *= left.valid.to(values.dtype).unsqueeze(1)
@@ -83,7 +83,7 @@ def stream_kernel(kernel: Kernel, left: StreamRows, right: StreamRows) -> Tensor
 
 
 def weighted_sum(parts: Mapping[str, Tensor], streams: Sequence[str]) -> Tensor:
-    """(n, m): the mean of the kernels of these streams, summed in the order of their names."""
+    """Return the mean (n, m) of the kernels of these streams, summed in the order of their names."""
     ordered = sorted(streams)
     total = parts[ordered[0]].clone()
     for name in ordered[1:]:
@@ -92,7 +92,7 @@ def weighted_sum(parts: Mapping[str, Tensor], streams: Sequence[str]) -> Tensor:
 
 
 def _median_squared_distance(rows: Tensor) -> float:
-    """Median of the squared distances of different rows; 1 if they do not differ."""
+    """Return the median squared distance between different rows, or 1 if all rows are equal."""
     count = min(len(rows), MEDIAN_ROWS)
     some = rows[torch.linspace(0, len(rows) - 1, count, device=rows.device).round().long()]
     upper = torch.triu_indices(count, count, offset=1, device=rows.device)
@@ -104,7 +104,7 @@ def _median_squared_distance(rows: Tensor) -> float:
 
 
 def _squared_distances(left: Tensor, right: Tensor) -> Tensor:
-    """(n, m) squared Euclidean distances, none below 0."""
+    """Return the squared Euclidean distances (n, m), none below 0."""
     product = left @ right.T
     sizes = left.square().sum(dim=1, keepdim=True) + right.square().sum(dim=1)
     return product.mul_(-2).add_(sizes).clamp_(min=0)

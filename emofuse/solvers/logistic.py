@@ -1,11 +1,11 @@
 """Multinomial logistic regression with an L2 penalty, solved to convergence for a whole path of penalties at once.
 
 The objective is that of scikit-learn's `LogisticRegression` with penalty = 1 / C: the weighted sum of the
-cross-entropies plus penalty / 2 times the squared norm of the weights; the intercepts are not penalised.
+cross-entropies plus penalty / 2 times the squared norm of the weights. The intercepts are not penalised.
 
-The features are rotated first onto the eigenvectors of their Gram matrix, which changes neither the penalty nor the
-predictions. In this basis the Hessian is nearly diagonal, so that conjugate gradients with a diagonal preconditioner
-solve each Newton step in a few products, and there are never more unknowns than rows.
+The features are first rotated onto the eigenvectors of their Gram matrix. This changes neither the penalty nor the
+predictions. In this basis the Hessian is nearly diagonal, so conjugate gradients with a diagonal preconditioner solve
+each Newton step in a few products, and there are never more unknowns than rows.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from emofuse.errors import TrainingError
 _NEWTON_STEPS = 100
 _GRADIENT_STEPS = 200
 _ENOUGH = 1e-17
-"""Times the sum of the row weights: a Newton decrement below this ends a problem. The decrement is quadratic in the
-error, so probabilities are then exact to about 1e-8."""
+"""A problem has converged when its Newton decrement is below this number times the sum of the row weights.
+
+The decrement is quadratic in the error, so the probabilities are then exact to about 1e-8."""
 
 
 @dataclass(frozen=True)
 class LogisticPath:
-    """One logistic regression a penalty.
+    """The logistic regressions of a path of L penalties.
 
     Attributes:
-        weights: (L, D, C) float64.
-        bias: (L, C) float64, of mean 0 over the classes.
-        steps: Newton steps that were needed.
+        weights: the coefficients, float64 (L, D, C).
+        bias: the intercepts, float64 (L, C), with mean 0 over the classes.
+        steps: the number of Newton steps until all of them converged.
     """
 
     weights: Tensor
@@ -40,27 +41,26 @@ class LogisticPath:
     steps: int
 
     def logits(self, features: Tensor) -> Tensor:
-        """(L, n, C) float64 of features (n, D)."""
+        """Return the logits, float64 (L, n, C), of features (n, D)."""
         return features.to(self.weights.dtype) @ self.weights + self.bias.unsqueeze(1)
 
 
 def solve_logistic(
     features: Tensor, targets: Tensor, penalties: Sequence[float], *, row_weights: Tensor | None = None
 ) -> LogisticPath:
-    """Solves one problem a penalty on the same rows.
+    """Solve one problem for each penalty on the same rows.
 
     Args:
-        features: (n, D) floating point, standardised.
-        targets: (n, C) floating point, each row a distribution over the classes (one-hot for plain labels).
-        penalties: L numbers above 0.
-        row_weights: (n,) not negative; ones unless given.
+        features: the standardised features, floating point (n, D).
+        targets: the targets, floating point (n, C); each row is a distribution over the classes (one-hot for labels).
+        penalties: the L penalties, each above 0.
+        row_weights: the weights of the rows, (n,), none negative; all 1 by default.
 
     Returns:
         The regressions, in the order of the penalties.
 
     Raises:
-        TrainingError: penalties that are not above 0, or Newton's method did not converge, which finite features do
-            not bring about.
+        TrainingError: a penalty is not above 0, or Newton's method did not converge (it does for finite features).
     """
     if not penalties or min(penalties) <= 0:
         raise TrainingError(f"penalties of a logistic regression must be above 0, got {list(penalties)}")
@@ -78,27 +78,30 @@ def solve_logistic(
 
 @dataclass(frozen=True)
 class _Problem:
-    """Rows with a column of ones (n, R), their targets (n, C) and weights (n,)."""
+    """The rows with a column of ones (n, R), their targets (n, C) and their weights (n,)."""
 
     rows: Tensor
     targets: Tensor
     weights: Tensor
 
     def loss(self, theta: Tensor, penalties: Tensor) -> Tensor:
-        """(L,): the objectives at theta (L, R, C)."""
+        """Return the objectives (L,) at theta (L, R, C)."""
         log_probs = torch.log_softmax(self.rows @ theta, dim=2)
         fit = -(self.weights.unsqueeze(1) * self.targets * log_probs).sum(dim=(1, 2))
         return fit + 0.5 * penalties * theta[:, :-1].square().sum(dim=(1, 2))
 
     def curvature(self, probs: Tensor, direction: Tensor, penalty_of: Tensor) -> Tensor:
-        """(L, R, C): the Hessians at probabilities (L, n, C) times directions (L, R, C)."""
+        """Return the Hessians at probabilities (L, n, C) times the directions (L, R, C)."""
         change = probs * (self.rows @ direction)
         change = change - probs * change.sum(dim=2, keepdim=True)
         return self.rows.T @ (self.weights.unsqueeze(1) * change) + penalty_of * direction
 
 
 def _rotated(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows in the eigenbasis of their Gram matrix (n, r), and the rotation (D, r) back: features = rows rotation^T."""
+    """Return the rows (n, r) in the eigenbasis of their Gram matrix, and the rotation (D, r) back.
+
+    It holds that features = rows rotation^T.
+    """
     count, dim = features.shape
     narrow = dim <= count
     values, vectors = torch.linalg.eigh(features.T @ features if narrow else features @ features.T)
@@ -111,18 +114,18 @@ def _rotated(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _newton(problem: _Problem, penalties: Tensor) -> tuple[Tensor, int]:
-    """(L, R, C) where the gradients vanish, and the number of steps; problems leave when they have converged."""
+    """Return theta (L, R, C) at which the gradients vanish, and the number of steps. Solved problems are left out."""
     rows, targets, weights = problem.rows, problem.targets, problem.weights
     theta = rows.new_zeros(len(penalties), rows.shape[1], targets.shape[1])
     active = torch.arange(len(penalties), device=rows.device)
     enough = _ENOUGH * float(weights.sum())
     squared = rows.square().T
     for step in range(_NEWTON_STEPS):
-        own, penalty = theta[active], penalties[active]
+        current, penalty = theta[active], penalties[active]
         penalty_of = penalty[:, None, None].expand(-1, rows.shape[1], 1).clone()
         penalty_of[:, -1] = 0
-        probs = torch.softmax(rows @ own, dim=2)
-        gradient = rows.T @ (weights.unsqueeze(1) * (probs - targets)) + penalty_of * own
+        probs = torch.softmax(rows @ current, dim=2)
+        gradient = rows.T @ (weights.unsqueeze(1) * (probs - targets)) + penalty_of * current
         diagonal = squared @ (weights.unsqueeze(1) * probs * (1 - probs)) + penalty_of
         diagonal = diagonal.clamp(min=torch.finfo(diagonal.dtype).tiny)
         direction = _conjugate_gradients(problem, probs, -gradient, penalty_of, diagonal)
@@ -130,10 +133,10 @@ def _newton(problem: _Problem, penalties: Tensor) -> tuple[Tensor, int]:
         going = decrement > enough
         if not bool(going.any()):
             return theta, step
-        active, own, direction = active[going], own[going], direction[going]
-        theta[active] = _descend(problem, own, direction, decrement[going], penalty[going])
+        active, current, direction = active[going], current[going], direction[going]
+        theta[active] = _descend(problem, current, direction, decrement[going], penalty[going])
     raise TrainingError(
-        f"logistic regression did not converge in {_NEWTON_STEPS} Newton steps. Check that its features are finite and "
+        f"logistic regression did not converge in {_NEWTON_STEPS} Newton steps. Check that the features are finite and "
         "standardised"
     )
 
@@ -141,7 +144,7 @@ def _newton(problem: _Problem, penalties: Tensor) -> tuple[Tensor, int]:
 def _conjugate_gradients(
     problem: _Problem, probs: Tensor, wanted: Tensor, penalty_of: Tensor, diagonal: Tensor
 ) -> Tensor:
-    """(L, R, C): the Newton directions, to a precision that grows as the gradients vanish."""
+    """Return the Newton directions (L, R, C), to a precision that grows as the gradients vanish."""
     solution = torch.zeros_like(wanted)
     residual = _centred(wanted)
     scaled = _centred(residual / diagonal)
@@ -169,17 +172,19 @@ def _conjugate_gradients(
 
 
 def _centred(values: Tensor) -> Tensor:
-    """Values (L, R, C) less their mean over the classes: the solution has mean 0, a common part changes no probability.
+    """Return values (L, R, C) minus their mean over the classes.
 
-    Nothing but rounding would hold the common part of the intercepts, on which the objective does not depend.
+    A part that is common to all classes changes no probability. The objective does not depend on the common part of the
+    intercepts, so only rounding would determine it.
     """
     return values - values.mean(dim=2, keepdim=True)
 
 
 def _descend(problem: _Problem, theta: Tensor, direction: Tensor, decrement: Tensor, penalties: Tensor) -> Tensor:
-    """The next points: each problem halves its step until its objective falls as it should.
+    """Return the next points. Each problem halves its step until its objective decreases enough.
 
-    Near the solution the fall drowns in the rounding of the objective; there the whole step is taken, which converges.
+    Near the solution the decrease is smaller than the rounding of the objective. There the whole step is taken, which
+    converges.
     """
     before = problem.loss(theta, penalties)
     near = decrement <= 1e-8 * (before.abs() + problem.weights.sum() * 1e-6)

@@ -1,8 +1,8 @@
 """Ridge regression with every penalty and its exact leave-one-out predictions from one eigendecomposition.
 
 With centred targets Y and a centred kernel matrix K = Q diag(s) Q^T, the fit at penalty a is the linear smoother
-H = 1/n + Q diag(s / (s + a)) Q^T. Without row i its fitted value moves by the residual times h_ii / (1 - h_ii). That is
-exact for every least-squares problem with a quadratic penalty (Allen's PRESS, Technometrics 1974).
+H = 1/n + Q diag(s / (s + a)) Q^T. If row i is left out, its fitted value moves by the residual times h_ii / (1 - h_ii).
+This is exact for every least-squares problem with a quadratic penalty (Allen's PRESS, Technometrics 1974).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class Spectrum:
     """A centred training problem in the eigenbasis of its kernel.
 
     Attributes:
-        vectors: (n, r), orthonormal columns.
-        values: (r,) above 0.
-        means: (n,) the row means of the kernel matrix before it was centred; for `from_features`, empty.
-        center: (m,) the mean of the features; for `from_kernel`, empty.
-        rotation: (m, r), features = vectors sqrt(values) rotation^T; for `from_kernel`, empty.
+        vectors: the eigenvectors (n, r), orthonormal columns.
+        values: the eigenvalues (r,), each above 0.
+        means: the row means (n,) of the kernel matrix before it was centred; empty after `from_features`.
+        center: the mean (m,) of the features; empty after `from_kernel`.
+        rotation: the rotation (m, r) with features = vectors sqrt(values) rotation^T; empty after `from_kernel`.
     """
 
     vectors: Tensor
@@ -34,7 +34,7 @@ class Spectrum:
 
     @classmethod
     def from_kernel(cls, kernel: Tensor) -> Spectrum:
-        """Of a symmetric kernel matrix (n, n), which is overwritten."""
+        """Decompose a symmetric kernel matrix (n, n), which is overwritten."""
         means = kernel.mean(dim=1)
         kernel -= means
         kernel -= means.unsqueeze(1)
@@ -46,7 +46,7 @@ class Spectrum:
 
     @classmethod
     def from_features(cls, features: Tensor) -> Spectrum:
-        """Of explicit features (n, m), m small: the kernel is features features^T."""
+        """Decompose the kernel features features^T of explicit features (n, m), m small."""
         center = features.mean(dim=0)
         centred = features - center
         values, rotation = torch.linalg.eigh(centred.T @ centred)
@@ -55,7 +55,7 @@ class Spectrum:
         return cls(centred @ (rotation / values.sqrt()), values, features.new_empty(0), center, rotation)
 
     def leave_one_out(self, targets: Tensor, penalty: float) -> Tensor:
-        """(n, C): what the fit to all rows but one says of that one, exactly."""
+        """Return the exact prediction (n, C) for each row by the fit to all other rows."""
         shrunk = self.values / (self.values + penalty)
         center = targets.mean(dim=0)
         fitted = center + self.vectors @ (shrunk.unsqueeze(1) * (self.vectors.T @ (targets - center)))
@@ -63,9 +63,10 @@ class Spectrum:
         return targets - (targets - fitted) / (1 - leverage).unsqueeze(1)
 
     def coefficients(self, targets: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
-        """The fit: of a kernel a (n, C), of features w (m, C), and the intercept b (C,).
+        """Return the coefficients of the fit and its intercept b (C,).
 
-        Predictions of new rows are k a + b with their kernel k (., n) to the training rows, or x w + b.
+        The coefficients are a (n, C) for a kernel and w (m, C) for features. The prediction for a new row is k a + b
+        with its kernel k (n,) to the training rows, or x w + b.
         """
         center = targets.mean(dim=0)
         inside = self.vectors.T @ (targets - center)
@@ -77,10 +78,10 @@ class Spectrum:
 
 
 def nystroem_map(kernel: Tensor) -> Tensor:
-    """(m, r) that turns kernel values to m landmarks into features whose products approximate the kernel.
+    """Return the map (m, r) from kernel values to m landmarks to features whose products approximate the kernel.
 
     Args:
-        kernel: (m, m) of the landmarks among themselves (Williams & Seeger, NIPS 2000).
+        kernel: the kernel (m, m) of the landmarks among themselves (Williams & Seeger, NIPS 2000).
     """
     values, vectors = torch.linalg.eigh(kernel)
     kept = values > values[-1].clamp(min=0) * len(kernel) * torch.finfo(values.dtype).eps
@@ -89,7 +90,7 @@ def nystroem_map(kernel: Tensor) -> Tensor:
 
 
 def penalty_grid(spectrum: Spectrum, count: int) -> list[float]:
-    """So many penalties, evenly spaced in their logarithm, from 1e-6 to 1 times the kernel's total variance."""
+    """Return `count` penalties, evenly spaced in their logarithm, from 1e-6 to 1 times the kernel's total variance."""
     total = float(spectrum.values.sum())
     if total <= 0:
         return [1.0]

@@ -10,16 +10,16 @@ _LIMIT = 1e4
 
 
 def fit_temperature(scores: Tensor, targets: Tensor) -> float:
-    """The factor f above 0 by which softmax(f scores) has the least cross-entropy to the targets.
+    """Return the factor f above 0 with which softmax(f scores) has the smallest cross-entropy to the targets.
 
-    The cross-entropy is convex in f: Newton's method, held inside an interval that shrinks around the minimum.
+    The cross-entropy is convex in f. Newton's method is kept inside an interval that shrinks around the minimum.
 
     Args:
-        scores: (n, C) floating point, of rows that the model was not fitted to.
-        targets: (n, C) distributions over the classes.
+        scores: the scores, floating point (n, C), of rows that the model was not fitted to.
+        targets: the distributions over the classes, (n, C).
 
     Returns:
-        The factor, 1 / temperature; at most 1e4, which scores reach that separate the classes without a fault.
+        The factor, 1 / temperature. It is at most 1e4; scores that separate the classes perfectly reach this limit.
     """
     wide, goal = scores.to(torch.float64), targets.to(torch.float64)
     expected = (goal * wide).sum(dim=1)

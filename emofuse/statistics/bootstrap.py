@@ -1,4 +1,4 @@
-"""What resampled scores tell: intervals, and differences between two runs.
+"""Intervals of resampled scores, and tests of the difference between two runs.
 
 Sources: Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993 (percentile interval: chapter 13; test by the
 bootstrap: chapter 16); Davison and Hinkley, *Bootstrap Methods and their Application*, 1997 ((1 + count) / (1 + B):
@@ -19,7 +19,7 @@ _TIE = 1e-12  # differences of equal ratios may differ in their last bits
 
 @dataclass(frozen=True)
 class Interval:
-    """An interval of a score; NaN where it is not defined."""
+    """The interval of a score; both ends are NaN where it is not defined."""
 
     low: float
     high: float
@@ -27,12 +27,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """A difference to a baseline on the same draws.
+    """The difference between a run and a baseline on the same draws.
 
     Attributes:
-        difference: observed.
-        interval: percentile interval of the difference.
-        p: two-sided p value of no difference.
+        difference: the observed difference.
+        interval: the percentile interval of the difference.
+        p: the two-sided p value of no difference.
     """
 
     difference: float
@@ -41,7 +41,10 @@ class PairedTest:
 
 
 def bootstrap_interval(drawn: Floats, level: float = 0.95) -> Interval:
-    """Percentile interval: the middle `level` of (B,) resampled scores, by linear interpolation; NaN are left out."""
+    """Return the percentile interval: the middle `level` of (B,) resampled scores, by linear interpolation.
+
+    Scores that are NaN are left out.
+    """
     known = drawn[~np.isnan(drawn)]
     if len(known) == 0:
         return Interval(math.nan, math.nan)
@@ -52,21 +55,21 @@ def bootstrap_interval(drawn: Floats, level: float = 0.95) -> Interval:
 def paired_bootstrap(
     observed: float, baseline_observed: float, drawn: Floats, baseline_drawn: Floats, level: float = 0.95
 ) -> PairedTest:
-    """Interval and p value of a difference to a baseline, both scored on the same resamples.
+    """Return the interval and p value of the difference to a baseline that is scored on the same resamples.
 
-    The resampled differences scatter around the observed one as that scatters around the true one. If the true one
-    were 0, a difference as far from 0 as the observed would be as common as a resampled difference so far from the
-    observed: p = (1 + |{b: |d_b - d| >= |d|}|) / (1 + B), two-sided, never 0.
+    The resampled differences d_b vary around the observed difference d as d varies around the true one. If the true
+    difference were 0, a difference as large as d would be as frequent as a d_b that lies |d| or more away from d. So
+    the two-sided p value is p = (1 + |{b: |d_b - d| >= |d|}|) / (1 + B). It is never 0.
 
     Args:
-        observed: score on the rows as they are.
-        baseline_observed: the baseline's.
-        drawn: (B,) scores on the resamples.
-        baseline_drawn: (B,) the baseline's on the same resamples.
-        level: of the interval.
+        observed: the score on the original rows.
+        baseline_observed: the baseline's score on the original rows.
+        drawn: the scores on the resamples, (B,).
+        baseline_drawn: the baseline's scores on the same resamples, (B,).
+        level: the level of the interval.
 
     Raises:
-        ValueError: not the same number of resamples.
+        ValueError: the numbers of resamples differ.
     """
     if drawn.shape != baseline_drawn.shape or drawn.ndim != 1:
         raise ValueError(f"expected (B,) scores of the same resamples, got {drawn.shape} and {baseline_drawn.shape}")

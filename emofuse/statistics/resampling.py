@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from emofuse.metrics.confusion import Floats
 
-Metric = Callable[[Floats], Floats]
-"""(..., C, C) counts, true class down and predicted class across -> (...) scores."""
+ConfusionFormula = Callable[[Floats], Floats]
+"""A function of counts (..., C, C), true class down and predicted class across, that returns scores (...)."""
 
 Ints = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.floating[Any]]
@@ -23,11 +23,11 @@ _EXACT_FLOAT32 = 2**24  # whole numbers up to here are exact in float32, whateve
 
 @dataclass(frozen=True)
 class Resampling:
-    """How often units are drawn, and from which seed.
+    """The number of resamples and their seed.
 
     Attributes:
-        count: resamples B, each of as many units as there are.
-        seed: of PCG64.
+        count: the number B of resamples; each draws as many units as there are.
+        seed: the seed of PCG64.
     """
 
     count: int = 2_000
@@ -39,13 +39,13 @@ class Resampling:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What one run answered to its test rows.
+class RunPredictions:
+    """The predictions of one run for its test rows.
 
     Attributes:
-        unit: (n,) int64, the unit of each row, 0 <= unit < units, each at most once.
-        label: (n,) int64, true class.
-        predicted: (n,) int64, class answered.
+        unit: the unit of each row, int64 (n,), 0 <= unit < units, each at most once.
+        label: the true classes, int64 (n,).
+        predicted: the predicted classes, int64 (n,).
     """
 
     unit: Ints
@@ -55,19 +55,19 @@ class Answers:
 
 @dataclass(frozen=True)
 class Resampled:
-    """Scores of R runs by M metrics.
+    """The scores of R runs by M metrics.
 
     Attributes:
-        observed: (R, M) float64, on the rows as they are.
-        drawn: (B, R, M) float64, on each resample; NaN where a resample has no row of the run, which can happen only
-            if its rows are not all units.
+        observed: the scores on the original rows, float64 (R, M).
+        drawn: the scores on each resample, float64 (B, R, M). NaN where a resample has no row of the run, which can
+            only happen to a run that lacks some of the units.
     """
 
     observed: Floats
     drawn: Floats
 
     def mean(self, runs: Sequence[int]) -> Resampled:
-        """The mean over some of the runs, as one run: repeats of one configuration, drawn together."""
+        """Return the mean over some of the runs as one run: repeats of one configuration, drawn together."""
         places = list(runs)
         defined = ~np.isnan(self.drawn[:, places])
         count = defined.sum(axis=1, keepdims=True)
@@ -77,85 +77,86 @@ class Resampled:
 
 
 def resample_metrics(
-    runs: Sequence[Answers],
-    metrics: Sequence[Metric],
+    runs: Sequence[RunPredictions],
+    metrics: Sequence[ConfusionFormula],
     *,
     units: int,
     classes: int,
     resampling: Resampling,
 ) -> Resampled:
-    """Scores of many runs on the same resamples of their units.
+    """Score many runs on the same resamples of their units.
 
-    A resample is `units` draws with replacement; a run's confusion matrix on it counts each row as often as its unit
-    was drawn. Resample b uses the raw 64-bit words b * units .. (b + 1) * units - 1 of PCG64(seed), which NumPy
-    promises for all its versions: draw = floor(units * (word >> 11) / 2**53). So neither the runs nor the batches
-    (which bound the memory) change a number.
+    A resample is `units` draws with replacement. A run's confusion matrix on it counts each row as often as its unit
+    was drawn. Resample b uses the raw 64-bit words b * units .. (b + 1) * units - 1 of PCG64(seed), which are the same
+    in all versions of NumPy: draw = floor(units * (word >> 11) / 2**53). So neither the other runs nor the size of the
+    batches (which bounds the memory) changes a score.
 
-    Counting is a matrix product: rows sorted by true class, (resamples x rows of the class) times (rows x predicted
-    class of every run) gives one line of all confusion matrices at once. It is exact in float32.
+    Counting is a matrix product. For one true class, (resamples x rows of the class) times (rows x predicted class of
+    every run) gives one line of all confusion matrices at once. It is exact in float32.
 
     Args:
-        runs: R >= 1 of them; those with the same units and labels are counted together.
-        metrics: M functions of confusion matrices.
-        units: how many there are to draw from.
-        classes: C.
-        resampling: how often, and the seed.
+        runs: the R >= 1 runs; runs with the same units and labels are counted together.
+        metrics: the M functions of confusion matrices.
+        units: the number of units to draw from.
+        classes: the number C of classes.
+        resampling: the number of resamples and the seed.
 
     Raises:
-        ValueError: no run, a run without rows, or a unit, label or answer out of range.
+        ValueError: there is no run, a run has no rows, or a unit, label or prediction is out of range.
     """
     _check_runs(runs, units, classes)
-    tables = _tables(runs, classes)
+    pools = _pools_of(runs, classes)
     scores = np.full((resampling.count, len(runs), len(metrics)), np.nan)
     observed = np.full((1, len(runs), len(metrics)), np.nan)
     dtype = np.float32 if units < _EXACT_FLOAT32 else np.float64
     batch = max(1, _BATCH_BYTES // (8 * units + 24 * len(runs) * classes**2))
-    _score(np.ones((1, units), dtype), tables, metrics, observed)
+    _score(np.ones((1, units), dtype), pools, metrics, observed)
     first = 0
     for counts in _draws(units, resampling, batch, dtype):
-        _score(counts, tables, metrics, scores[first : first + len(counts)])
+        _score(counts, pools, metrics, scores[first : first + len(counts)])
         first += len(counts)
     return Resampled(observed[0], scores)
 
 
 @dataclass(frozen=True)
-class _Table:
-    """Runs with the same rows, by true class: what one matrix product a class counts.
+class _RunsOfSameRows:
+    """Runs with the same rows, sorted by true class, so that one matrix product counts one class.
 
     Attributes:
-        runs: (r,) their places among all runs.
-        by_class: C pairs of units (n_c,) and answers (n_c, r).
+        runs: the indices (r,) of the runs among all runs.
+        by_class: for each of the C classes the units (n_c,) and the predicted classes (n_c, r) of its rows.
     """
 
     runs: Ints
     by_class: tuple[tuple[Ints, Ints], ...]
 
     def confusions(self, counts: Counts) -> Floats:
-        """(b, units) draws -> (b, r, C, C) float64 counts."""
+        """Return the confusion matrices, float64 (b, r, C, C), of the counts (b, units) of draws."""
         classes = len(self.by_class)
         one_hot = np.eye(classes, dtype=counts.dtype)
         confusion = np.empty((len(counts), len(self.runs), classes, classes))
         for label, (units, predicted) in enumerate(self.by_class):
-            answers = one_hot[predicted].reshape(len(units), len(self.runs) * classes)
-            confusion[:, :, label] = (counts[:, units] @ answers).reshape(len(counts), len(self.runs), classes)
+            columns = one_hot[predicted].reshape(len(units), len(self.runs) * classes)
+            confusion[:, :, label] = (counts[:, units] @ columns).reshape(len(counts), len(self.runs), classes)
         return confusion
 
 
-def _tables(runs: Sequence[Answers], classes: int) -> list[_Table]:
+def _pools_of(runs: Sequence[RunPredictions], classes: int) -> list[_RunsOfSameRows]:
     same: dict[tuple[bytes, bytes], list[int]] = {}
     for place, run in enumerate(runs):
         same.setdefault((run.unit.tobytes(), run.label.tobytes()), []).append(place)
-    tables = []
+    pools = []
     for places in same.values():
         rows = runs[places[0]]
         predicted = np.stack([runs[place].predicted for place in places], axis=1)
-        of_class = [np.flatnonzero(rows.label == label) for label in range(classes)]
-        tables.append(_Table(np.array(places), tuple((rows.unit[found], predicted[found]) for found in of_class)))
-    return tables
+        chosen = [np.flatnonzero(rows.label == label) for label in range(classes)]
+        by_class = tuple((rows.unit[of_class], predicted[of_class]) for of_class in chosen)
+        pools.append(_RunsOfSameRows(np.array(places), by_class))
+    return pools
 
 
 def _draws(units: int, resampling: Resampling, batch: int, dtype: npt.DTypeLike) -> Iterator[Counts]:
-    """How often each unit is drawn in each resample, (b, units) a batch."""
+    """Yield batches of counts (b, units): how often each resample draws each unit."""
     bits = np.random.PCG64(resampling.seed)
     for first in range(0, resampling.count, batch):
         counts = np.empty((min(batch, resampling.count - first), units), dtype)
@@ -165,16 +166,16 @@ def _draws(units: int, resampling: Resampling, batch: int, dtype: npt.DTypeLike)
         yield counts
 
 
-def _score(counts: Counts, tables: Sequence[_Table], metrics: Sequence[Metric], out: Floats) -> None:
-    """Fills out (b, R, M)."""
-    for table in tables:
-        confusion = table.confusions(counts)
+def _score(counts: Counts, pools: Sequence[_RunsOfSameRows], metrics: Sequence[ConfusionFormula], out: Floats) -> None:
+    """Write the scores of the counts (b, units) to `out` (b, R, M)."""
+    for pool in pools:
+        confusion = pool.confusions(counts)
         scores = np.stack([metric(confusion) for metric in metrics], axis=-1)
         scores[confusion.sum(axis=(-2, -1)) == 0] = np.nan
-        out[:, table.runs] = scores
+        out[:, pool.runs] = scores
 
 
-def _check_runs(runs: Sequence[Answers], units: int, classes: int) -> None:
+def _check_runs(runs: Sequence[RunPredictions], units: int, classes: int) -> None:
     if not runs:
         raise ValueError("no run to resample")
     for place, run in enumerate(runs):

@@ -23,10 +23,10 @@ class McNemarTest:
     """McNemar's test of two classifiers on the same units.
 
     Attributes:
-        lost: units that only the first one (the baseline) has right.
-        gained: units that only the second one has right.
-        p: two-sided p value of equal error rates.
-        exact: whether p is the binomial one, not that of chi-square.
+        lost: the number of units that only the first classifier (the baseline) predicts correctly.
+        gained: the number of units that only the second classifier predicts correctly.
+        p: the two-sided p value of equal error rates.
+        exact: whether p comes from the binomial distribution and not from chi-square.
     """
 
     lost: int
@@ -36,24 +36,26 @@ class McNemarTest:
 
 
 def mcnemar(first_right: npt.NDArray[np.bool_], second_right: npt.NDArray[np.bool_]) -> McNemarTest:
-    """McNemar's test: of the units that exactly one of two classifiers has right, does one have more than the other?
+    """Test whether two classifiers have equal error rates, by the units that exactly one of them predicts correctly.
 
-    With fewer than 25 of them the p value is that of the two-sided binomial test, summed in whole numbers; else of
-    chi-square with Edwards' continuity correction, (|lost - gained| - 1)^2 / (lost + gained) with one degree of
-    freedom. Without any, p is 1.
+    With fewer than 25 such units the p value is that of the two-sided binomial test, summed in whole numbers. With more
+    it is that of chi-square with Edwards' continuity correction, (|lost - gained| - 1)^2 / (lost + gained), with one
+    degree of freedom. Without any such unit p is 1.
 
-    A configuration that was trained several times has several answers to an image, which are not independent: give
-    the one answer of their mean probabilities, not all of them.
+    A configuration that was trained several times has several predictions for an image, which are not independent.
+    Pass the one prediction of their mean probabilities instead.
 
     Args:
-        first_right: (n,) whether the first one (the baseline) has each unit right.
-        second_right: (n,) the same of the second.
+        first_right: whether the first classifier (the baseline) is right about each unit, bool (n,).
+        second_right: whether the second classifier is right about each unit, bool (n,).
 
     Raises:
-        ValueError: not the same units.
+        ValueError: the numbers of units differ.
     """
     if first_right.shape != second_right.shape or first_right.ndim != 1:
-        raise ValueError(f"expected (n,) answers to the same units, got {first_right.shape} and {second_right.shape}")
+        raise ValueError(
+            f"expected (n,) predictions of the same units, got {first_right.shape} and {second_right.shape}"
+        )
     lost = int(np.count_nonzero(first_right & ~second_right))
     gained = int(np.count_nonzero(second_right & ~first_right))
     discordant = lost + gained
@@ -65,20 +67,20 @@ def mcnemar(first_right: npt.NDArray[np.bool_], second_right: npt.NDArray[np.boo
 
 
 def holm(p_values: Sequence[float] | Floats) -> Floats:
-    """Holm's step-down correction of m p values: (m,) float64, in their order.
+    """Return m p values after Holm's step-down correction, float64 (m,), in their order.
 
-    The smallest is multiplied by m, the next by m - 1, and so on; none is below the one before it nor above 1. A
-    corrected value below 0.05 keeps the chance of even one false finding among the m below 5 %, however they depend
-    on each other.
+    The smallest is multiplied by m, the next by m - 1, and so on. No corrected value is below the one before it or
+    above 1. Rejecting at corrected values below 0.05 keeps the probability of any false rejection below 5 %, however
+    the tests depend on each other.
 
     Raises:
-        ValueError: something that is no p value.
+        ValueError: a value is not between 0 and 1.
     """
-    given = np.asarray(p_values, dtype=np.float64)
-    if given.ndim != 1 or not np.all((given >= 0) & (given <= 1)):
-        raise ValueError(f"expected p values between 0 and 1, got {given}")
-    order = np.argsort(given, kind="stable")
-    corrected = np.empty_like(given)
-    factors = np.arange(len(given), 0, -1)
-    corrected[order] = np.minimum(1.0, np.maximum.accumulate(factors * given[order]))
+    raw = np.asarray(p_values, dtype=np.float64)
+    if raw.ndim != 1 or not np.all((raw >= 0) & (raw <= 1)):
+        raise ValueError(f"expected p values between 0 and 1, got {raw}")
+    order = np.argsort(raw, kind="stable")
+    corrected = np.empty_like(raw)
+    factors = np.arange(len(raw), 0, -1)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(factors * raw[order]))
     return corrected

@@ -134,7 +134,10 @@ def test_the_scores_of_a_class_are_those_of_scikit_learn():
         (Metric("m", "M", lambda counts: 1 / 0), "raised ZeroDivisionError"),
         (Metric("m", "M", lambda counts: np.asarray(counts).shape[-1]), "differs from its score among several"),
         (Metric("m", "M", lambda y, p: float(y[0]), needs="probs"), "in another order"),
-        (Metric("m", "M", lambda y, p: float((p.argmax(1) == y).mean()), "probs", larger_is_better=False), "direction"),
+        (
+            Metric("m", "M", lambda y, p: float((p.argmax(1) == y).mean()), "probs", larger_is_better=False),
+            "larger_is_better must be True",
+        ),
         (Metric("m m", "M", accuracy), "kind"),
     ],
 )

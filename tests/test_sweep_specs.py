@@ -283,11 +283,11 @@ def types_of(spec: SweepSpec) -> dict[str, StreamType]:
 
 @pytest.mark.parametrize("name", bundled_specs("sweeps"))
 def test_every_bundled_sweep_fits_the_cache_of_its_pipeline(name):
-    from emofuse.sweep.search import make_search
+    from emofuse.sweep.strategies import make_strategy
 
     spec = read_sweep_spec(name)
     assert spec.name == name
-    assert make_search(spec, types_of(spec)).total > 1
+    assert make_strategy(spec, types_of(spec)).total > 1
 
 
 def test_the_papers_grid_is_540_configurations_and_2700_heads():

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     import polars as pl
 
-    from emofuse.sweep.store import RunRow
+    from emofuse.sweep.rows import RunRow
     from emofuse.sweep.table import Condition
 
 
@@ -66,7 +66,7 @@ def results(
 
 def _read_rows(folder: Path) -> list[RunRow]:
     from emofuse.errors import ResultsError
-    from emofuse.sweep.store import ResultsFolder
+    from emofuse.sweep.rows import ResultsFolder
 
     if not folder.is_dir():
         raise ResultsError(f"{folder}: no such folder; make it with: emofuse sweep NAME")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from emofuse.specs import canonical_json
 from emofuse.specs.sweeps import Metric
-from emofuse.sweep.store import RunRow
+from emofuse.sweep.rows import RunRow
 
 if TYPE_CHECKING:
     from emofuse.sweep.configurations import Configuration

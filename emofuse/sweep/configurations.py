@@ -6,16 +6,13 @@ import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emofuse.errors import SpecError, did_you_mean
 from emofuse.specs import Factors, FeaturesSpec, FoldSpec, HeadSpec, Range, RunSpec, SweepSpec, TrainSpec, digest
 from emofuse.specs.heads import NetworkHeadSpec, Spatial, Temporal
 from emofuse.specs.runs import settled
 from emofuse.specs.streams import variant_factors
-
-if TYPE_CHECKING:
-    from emofuse.cache.reader import Cache
 
 HEAD_FACTORS = ("embed_dim", "depth", "width", "temporal", "spatial", "stem_width", "dropout")
 TRAIN_FACTORS = tuple(name for name in Factors.model_fields if name in TrainSpec.model_fields)
@@ -43,11 +40,6 @@ class StreamType:
     def of(cls, kind: str, shape: Sequence[int]) -> StreamType:
         """Return the type of a stream with rows of this shape: (D,), (T, D), (C, H, W) or (T, C, H, W)."""
         return cls(kind, is_sequence=len(shape) in {2, 4}, has_maps=len(shape) >= 3)
-
-
-def stream_types(cache: Cache) -> dict[str, StreamType]:
-    """Return the type of every stream of a cache, in the cache's order."""
-    return {name: StreamType.of(stream.kind, stream.layout.shape) for name, stream in cache.streams.items()}
 
 
 @dataclass(frozen=True)

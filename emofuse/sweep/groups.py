@@ -17,7 +17,7 @@ import torch
 import emofuse
 from emofuse.specs import RunSpec, SweepSpec, digest
 from emofuse.sweep.configurations import Configuration, runs_of
-from emofuse.sweep.store import RunRow
+from emofuse.sweep.rows import RunRow
 from emofuse.training.data import TrainingData
 from emofuse.training.halving import Halving
 from emofuse.training.machine import Machine

@@ -3,7 +3,7 @@
 Everything is found again by its digest, so the same sweep does only what is missing. All it makes is in one folder::
 
     FOLDER/
-        rows/, claims/      of the search (see `emofuse.sweep.store`); other sweeps may share them
+        rows/, claims/      of the search (see `emofuse.sweep.rows`); other sweeps may share them
         runs/               one folder a final run (see `emofuse.results`)
         report/             tables, figures and the page of the final runs, and how they were chosen
         choice.md           the finalists: validation score of the search, test scores of their final runs
@@ -36,13 +36,14 @@ from emofuse.results import RunRecord
 from emofuse.specs import RunSpec, SweepSpec, digest
 from emofuse.stores import replace_file
 from emofuse.sweep.choice import Choice, ScoredConfiguration, choose, factor_values
-from emofuse.sweep.configurations import Configuration, baseline_streams, stream_types
-from emofuse.sweep.finalists import choice_table, describe_baseline, describe_losses, search_summary
-from emofuse.sweep.finals import Finals, final_runs, train_finals
+from emofuse.sweep.configurations import Configuration, StreamType, baseline_streams
+from emofuse.sweep.final_runs import FinalRuns, final_specs, train_final_runs
 from emofuse.sweep.groups import only_missing, plan_search, searched_runs
-from emofuse.sweep.search import make_search
-from emofuse.sweep.searching import Found, LocalTrainer, Searching, Trainer
-from emofuse.sweep.store import ResultsFolder
+from emofuse.sweep.rows import ResultsFolder
+from emofuse.sweep.search import ConfigurationSearch, SearchResult
+from emofuse.sweep.strategies import make_strategy
+from emofuse.sweep.summary import choice_table, describe_baseline, describe_losses, search_summary
+from emofuse.sweep.trainers import LocalTrainer, Trainer
 from emofuse.training.data import TrainingData
 from emofuse.training.divergence import Divergence
 from emofuse.training.machine import Machine, default_memory_bytes
@@ -107,7 +108,7 @@ class SweepSummary:
     scored: tuple[ScoredConfiguration, ...]
     trained: int
     choice: Choice
-    finals: Finals
+    finals: FinalRuns
     table: str
     report: ReportFiles
     report_written: bool
@@ -154,9 +155,13 @@ def _run_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOption
             "Lower its learning rates"
         )
     paths = SweepPaths(folder)
-    wanted = digest([run.model_dump(mode="json") for run in final_runs(choice.finalists, spec)])
+    wanted = digest([run.model_dump(mode="json") for run in final_specs(choice.finalists, spec)])
+
+    def train(specs: Sequence[RunSpec]) -> list[tuple[RunRecord | Divergence, bool]]:
+        return _train_finals(cache, specs, paths.runs, options, say)
+
     with rows.wait_for(wanted, lambda who: say(f"waiting for {who}")):
-        finals = train_finals(choice, spec, lambda specs: _train_finals(cache, specs, paths.runs, options, say), say)
+        finals = train_final_runs(choice, spec, train, say)
         for note in gather_notes((record.name, record) for record in finals.records):
             say(f"note: {note}")
         search = search_summary(spec, found.scored, finals)
@@ -184,7 +189,7 @@ def plan_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOption
     """
     with open_trainer(cache, spec, options) as trainer:
         _check_split_rows(trainer.data)
-        search = make_search(spec, stream_types(cache))
+        search = make_strategy(spec, stream_types(cache))
         batch = search.ask()
         runs = searched_runs(trainer.data, batch, spec)
         there = {row.digest for row in ResultsFolder(folder).rows()}
@@ -212,7 +217,7 @@ def open_trainer(cache: Cache, spec: SweepSpec, options: SweepOptions) -> Iterat
         BuildError: no such scheduler, or it has no workers of this make.
     """
     if options.scheduler is not None:
-        from emofuse.sweep.scheduler import dask_trainer
+        from emofuse.sweep.cluster import dask_trainer
 
         split = spec.base.split
         with dask_trainer(
@@ -226,11 +231,11 @@ def open_trainer(cache: Cache, spec: SweepSpec, options: SweepOptions) -> Iterat
     yield LocalTrainer(data, Machine.of(device))
 
 
-def _search(cache: Cache, spec: SweepSpec, rows: ResultsFolder, options: SweepOptions) -> Found:
+def _search(cache: Cache, spec: SweepSpec, rows: ResultsFolder, options: SweepOptions) -> SearchResult:
     """In a function of its own, so that the features are freed before the finalists are trained."""
     with open_trainer(cache, spec, options) as trainer:
         _check_split_rows(trainer.data)
-        return Searching(spec, make_search(spec, stream_types(cache)), rows, trainer).search()
+        return ConfigurationSearch(spec, make_strategy(spec, stream_types(cache)), rows, trainer).run()
 
 
 def _train_finals(
@@ -259,7 +264,7 @@ def _train_finals(
 
 
 def _report(
-    spec: SweepSpec, finals: Finals, search: SearchSummary, paths: SweepPaths, say: Callable[[str], None]
+    spec: SweepSpec, finals: FinalRuns, search: SearchSummary, paths: SweepPaths, say: Callable[[str], None]
 ) -> tuple[ReportFiles, bool]:
     """The report of all scored final runs, of which there is one at least, and whether it was written now."""
     scored = [item.name for item in finals.items if item.records]
@@ -284,6 +289,11 @@ def _describe_finals(spec: SweepSpec, configurations: Sequence[Configuration], *
     chosen = len({factor_values(each, spec.final.best_of) for each in configurations})
     chosen = min(len(configurations), chosen + ("streams" not in spec.final.best_of))  # with the baseline
     return f"then at most {chosen * len(spec.final.seeds)} final runs ({chosen} chosen, {seeds})"
+
+
+def stream_types(cache: Cache) -> dict[str, StreamType]:
+    """Return the type of every stream of a cache, in the cache's order."""
+    return {name: StreamType.of(stream.kind, stream.layout.shape) for name, stream in cache.streams.items()}
 
 
 def _check_split_rows(data: TrainingData) -> None:

@@ -19,7 +19,7 @@ from emofuse.errors import ResultsError, did_you_mean
 from emofuse.specs.sweeps import Metric
 from emofuse.stores import replace_file
 from emofuse.sweep.choice import mean_and_error
-from emofuse.sweep.store import RunRow
+from emofuse.sweep.rows import RunRow
 
 _METRICS: tuple[Metric, ...] = ("macro_f1", "accuracy", "loss")
 _SCORES = tuple(f"val_{metric}" for metric in _METRICS)

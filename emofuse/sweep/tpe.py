@@ -1,7 +1,7 @@
-"""Search by Optuna's tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011), a batch at a time.
+"""The search strategy of Optuna's tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011), in batches.
 
-Optuna is asked for so many trials as train together, and told their scores before the next batch. While a batch is
-open, Optuna takes its trials for bad ones (the "constant liar"), so that they do not all fall on one spot.
+A batch is what trains together; Optuna gets its scores before it proposes the next batch. Until then it assumes bad
+scores for the trials of the batch (the "constant liar"), so that they do not all lie close together.
 """
 
 from __future__ import annotations
@@ -17,29 +17,28 @@ from optuna.trial import Trial, TrialState
 
 from emofuse.specs import Range, TpeSearch
 from emofuse.sweep.configurations import Configuration, Space
-from emofuse.sweep.search import draws, fewer_than_trials, rounded, unseen
+from emofuse.sweep.strategies import draws, fewer_than_trials, rounded, unseen
 
-# After so many proposals in a row that are nothing new, a random one that is takes their place.
-_VAIN_PROPOSALS = 16
+_REPEATED_PROPOSALS = 16  # after this many repeated proposals in a row, a new random one replaces them
 
 
 class ParzenSearch:
-    """Asks Optuna for configurations that have not been tried.
+    """A strategy that gives the proposals of Optuna that have not been tried.
 
-    A proposal that was tried before is told to Optuna again with the score it has, and not given out. Streams chosen
-    from `all` are one yes or no each; a proposal without any is told as a bad one.
+    A proposal that was tried before goes back to Optuna with the score it has. If `streams` is `all`, every stream is
+    a parameter of its own, true or false; a proposal without a stream counts as a bad one.
 
     Args:
-        space: what may be tried.
-        search: trials, size of a batch, seed.
+        space: the values that may be tried.
+        search: the trials, the size of a batch and the seed.
     """
 
     def __init__(self, space: Space, search: TpeSearch) -> None:
         self._space = space
         self._search = search
-        self._scores: dict[str, float | None] = {}  # of all that was given out and told
-        self._open: dict[str, list[Trial]] = {}  # key -> trials of Optuna's that wait for its score, in their order
-        self._given: set[str] = set()
+        self._scores: dict[str, float | None] = {}  # of the configurations of finished batches
+        self._open: dict[str, list[Trial]] = {}  # key -> trials that wait for its score
+        self._asked: set[str] = set()
         self._trials = search.trials
         self._spare = unseen(space, draws(space, search.seed), set())
         with _quiet():
@@ -50,50 +49,50 @@ class ParzenSearch:
 
     @property
     def total(self) -> int:
-        """The trials; fewer once it has turned out that there are no more configurations."""
+        """The number of trials, or of configurations once there turn out to be fewer."""
         return self._trials
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """That there were fewer configurations than trials, once it has turned out."""
+        """A note if there turn out to be fewer configurations than trials."""
         return fewer_than_trials(self._trials, self._search.trials)
 
     def ask(self) -> list[Configuration]:
-        """The next batch; empty when all trials have been given out, or there is nothing new left."""
+        """Return the next batch, or an empty list after all trials or when no new configuration is left."""
         waiting = self._open.keys() - self._scores.keys()
         if waiting:
-            raise ValueError(f"scores of the batch before have not been told: {len(waiting)}")
+            raise ValueError(f"scores of the previous batch are missing: {len(waiting)}")
         batch: list[Configuration] = []
-        vain = 0
+        repeated = 0
         with _quiet():
             while len(batch) < min(self._search.batch, self._trials - len(self._scores)):
-                if vain >= _VAIN_PROPOSALS:
-                    spare = next((values for values, new in self._spare if new.key not in self._given), None)
+                if repeated >= _REPEATED_PROPOSALS:
+                    spare = next((values for values, new in self._spare if new.key not in self._asked), None)
                     if spare is None:
-                        self._trials = len(self._given)
+                        self._trials = len(self._asked)
                         break
                     self._study.enqueue_trial(self._params(spare))
                 configuration = self._propose()
-                vain = 0 if configuration else vain + 1
+                repeated = 0 if configuration else repeated + 1
                 if configuration:
                     batch.append(configuration)
         return batch
 
     def tell(self, scores: Mapping[str, float | None]) -> None:
-        """Takes in scores of the batch; Optuna is told them when all are there, in the order in which it proposed."""
+        """Add scores of the batch; Optuna gets them once all are there, in the order of its proposals."""
         unknown = scores.keys() - self._open.keys()
         if unknown:
-            raise ValueError(f"told a score of a configuration that was not asked for: {min(unknown)}")
+            raise ValueError(f"score of a configuration that is not in the batch: {min(unknown)}")
         self._scores.update(scores)
         if self._open.keys() <= self._scores.keys():
-            trials = [(trial, self._scores[key]) for key, own in self._open.items() for trial in own]
+            trials = [(trial, self._scores[key]) for key, waiting in self._open.items() for trial in waiting]
             with _quiet():
                 for trial, score in sorted(trials, key=lambda pair: pair[0].number):
                     self._finish(trial, score)
             self._open.clear()
 
     def _propose(self) -> Configuration | None:
-        """One proposal of Optuna's; None if there is nothing in it to train."""
+        """Return the configuration of one proposal, or None if it has no stream or was proposed before."""
         trial = self._study.ask()
         values = self._suggest(trial)
         if not values["streams"]:
@@ -105,20 +104,20 @@ class ParzenSearch:
             self._finish(trial, self._scores[key])
             return None
         self._open.setdefault(key, []).append(trial)
-        if key in self._given:
+        if key in self._asked:
             return None
-        self._given.add(key)
+        self._asked.add(key)
         return configuration
 
     def _finish(self, trial: Trial, score: float | None) -> None:
-        """Tells Optuna. What diverged is `pruned`: worse than all that has a score, and something to learn from."""
+        """Give Optuna a score. A trial that diverged is `pruned`, which ranks it below every score."""
         if score is None or not math.isfinite(score):
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
             self._study.tell(trial, score)
 
     def _suggest(self, trial: Trial) -> dict[str, Any]:
-        """Values of all factors that have a use for the streams and the head suggested before them."""
+        """Return a value for every factor that is used with the values suggested before it."""
         space = self._space
         values: dict[str, Any] = {"streams": self._suggest_streams(trial)}
         if "head" in space.values:
@@ -137,7 +136,7 @@ class ParzenSearch:
         return tuple(n for n in self._space.types if trial.suggest_categorical(f"streams.{n}", [False, True]))
 
     def _one_of(self, trial: Trial, name: str) -> Any:
-        """A value of a factor: of a range, of numbers by their rank, of anything else by its place."""
+        """Return a suggested value of a factor: numbers are suggested by their rank, other values by their index."""
         given = self._space.values[name]
         if isinstance(given, Range):
             return rounded(trial.suggest_float(name, given.low, given.high, log=given.log), given)
@@ -148,7 +147,7 @@ class ParzenSearch:
         return given[trial.suggest_categorical(name, list(range(len(given))))]
 
     def _params(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Optuna's parameters for given values: what `_suggest` turns back into them."""
+        """Return the parameters from which `_suggest` makes these values."""
         params: dict[str, Any] = {}
         for name, value in values.items():
             given = self._space.values[name]
@@ -167,7 +166,7 @@ def _are_numbers(given: Any) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Optuna without its messages, and without its warnings that an argument may change one day."""
+    """Silence the messages of Optuna and its warnings about experimental arguments."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from emofuse.cli import app
 from emofuse.errors import ResultsError
 from emofuse.specs import ConcatHeadSpec, FeaturesSpec, LinearHeadSpec, RunSpec, TrainSpec, digest
-from emofuse.sweep.store import ResultsFolder, RunRow
+from emofuse.sweep.rows import ResultsFolder, RunRow
 from emofuse.sweep.table import Condition, parse_conditions
 
 RATES = (1e-4, 0.1 + 0.2)  # the second has no short name

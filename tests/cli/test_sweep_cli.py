@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from emofuse.cli import app, main
 from emofuse.errors import CacheError, ResultsError, SpecError
-from emofuse.sweep.store import ResultsFolder
+from emofuse.sweep.rows import ResultsFolder
 
 SWEEP = {
     "title": "A small question",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from emofuse.specs import FeaturesSpec, RunSpec
-from emofuse.sweep.store import RunRow
+from emofuse.sweep.rows import RunRow
 
 sys.path.append(str(Path(__file__).parent))  # small_question.py
 

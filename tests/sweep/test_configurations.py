@@ -38,8 +38,8 @@ from emofuse.sweep.configurations import (
     expand,
     runs_of,
     stream_subsets,
-    stream_types,
 )
+from emofuse.sweep.run import stream_types
 
 TYPES = {
     "lbp": StreamType("lbp"),

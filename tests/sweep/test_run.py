@@ -19,8 +19,8 @@ from emofuse.errors import TrainingError
 from emofuse.progress import StepState, TrainingState
 from emofuse.report.notes import gather_notes
 from emofuse.results import list_runs, read_predictions, read_weights, run_dir
+from emofuse.sweep.rows import ResultsFolder, RunRow
 from emofuse.sweep.run import SweepOptions, SweepPaths, plan_sweep, run_sweep
-from emofuse.sweep.store import ResultsFolder, RunRow
 from emofuse.training.together import train_together
 
 SCRIPT = Path(__file__).parent / "sweep_script.py"

@@ -1,354 +1,260 @@
-"""What is tried next: nothing twice, nothing outside the factors, and the same again for the same scores."""
+"""The search alone, without final runs: every kind of it, and what a folder that is half full makes of it."""
 
 from __future__ import annotations
 
-import logging
-import math
-import subprocess
-import sys
-import warnings
+import ast
 from collections import Counter
-from itertools import islice
+from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
+from small_question import add_sequence_and_map, planted, small_sweep
 
-from emofuse.errors import SpecError
-from emofuse.specs import (
-    AttentionHeadSpec,
-    ConcatHeadSpec,
-    Factors,
-    GridSearch,
-    LinearHeadSpec,
-    RandomSearch,
-    Range,
-    SweepSpec,
-    TpeSearch,
-)
-from emofuse.sweep.configurations import Space, StreamType, expand
-from emofuse.sweep.search import OneBatch, draws, make_search
+import emofuse
+from emofuse.cache.reader import open_cache
+from emofuse.progress import TrainingState, followed
+from emofuse.sweep.choice import choose
+from emofuse.sweep.configurations import StreamType
+from emofuse.sweep.groups import halving_of, plan_search, planned_groups, searched_runs
+from emofuse.sweep.rows import ResultsFolder, RunRow
+from emofuse.sweep.run import stream_types
+from emofuse.sweep.search import ConfigurationSearch, SearchResult
+from emofuse.sweep.strategies import make_strategy
+from emofuse.sweep.trainers import LocalTrainer
+from emofuse.training.data import TrainingData
+from emofuse.training.machine import Machine
 
-KINDS = {"lbp": "lbp", "landmarks": "landmarks", "action_units": "action_units", "resnet50": "backbone"}
-TYPES = {name: StreamType(kind) for name, kind in KINDS.items()}
-RATES = Range(low=1e-5, high=1e-1, log=True)
-
-
-def sweep(search, **factors) -> SweepSpec:
-    return SweepSpec(name="mine", factors=Factors(**factors), search=search)
-
-
-def score(configuration) -> float:
-    """Best with a learning rate of 1e-3, on `lbp` and `resnet50` alone."""
-    run = configuration.run
-    streams = set(run.features.streams)
-    return (
-        ("lbp" in streams) + ("resnet50" in streams) - 0.3 * len(streams) - abs(math.log10(run.train.learning_rate) + 3)
-    )
-
-
-def play(search, tell=score, batches=10**9):
-    """Plays a search to its end, or for so many batches; returns the batches."""
-    played = []
-    while len(played) < batches and (batch := search.ask()):
-        played.append(batch)
-        search.tell({configuration.key: tell(configuration) for configuration in batch})
-    return played
-
-
-def flat(batches) -> list:
-    return [configuration for batch in batches for configuration in batch]
-
-
-# --- grid ------------------------------------------------------------------------------------------------------------
-
-
-def test_a_grid_is_one_batch_in_the_order_of_its_factors():
-    spec = sweep(GridSearch(), learning_rate=(1e-4, 1e-3), lbp_bins=(128, 256))
-    search = make_search(spec, TYPES)
-    assert search.total == 8 * 4 + 7 * 2
-    assert search.ask() == expand(spec, TYPES)
-    assert search.ask() == []
-    assert search.notes == ()
-
-
-@pytest.mark.parametrize("search", [GridSearch(), RandomSearch(trials=3), TpeSearch(trials=3)])
-def test_streams_that_are_not_in_the_cache_are_named_by_every_search(search):
-    with pytest.raises(
-        SpecError, match=r"factors\.streams\[0\]: 'resnet' is not in the cache, did you mean 'resnet50'"
-    ):
-        make_search(sweep(search, streams=(("resnet",),)), TYPES)
-
-
-def test_a_score_of_something_else_is_refused():
-    search = make_search(sweep(GridSearch()), TYPES)
-    search.ask()
-    with pytest.raises(ValueError, match="told a score of a configuration that was not asked for: abc"):
-        search.tell({"abc": 0.5})
-
-
-# --- random ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_a_random_search_tries_each_once_and_only_what_the_grid_has(seed):
-    factors = {"learning_rate": (1e-4, 1e-3), "lbp_bins": (128, 256), "head": ("concat", "linear"), "depth": (1, 2, 3)}
-    grid = {c.key for c in expand(sweep(GridSearch(), **factors), TYPES)}
-    search = make_search(sweep(RandomSearch(trials=50, seed=seed), **factors), TYPES)
-    found = [c.key for c in search.ask()]
-    assert len(found) == len(set(found)) == search.total == 50
-    assert set(found) <= grid
-    assert search.ask() == []
-    assert search.notes == ()
-
-
-def test_a_random_search_depends_on_its_seed_alone():
-    factors = {"learning_rate": RATES, "depth": (1, 2, 3)}
-    asked = [make_search(sweep(RandomSearch(trials=20, seed=seed), **factors), TYPES).ask() for seed in (0, 0, 1)]
-    assert asked[0] == asked[1]
-    assert not {c.key for c in asked[0]} & {c.key for c in asked[2]}
-
-
-def test_random_draws_are_the_same_on_every_machine():
-    # Golden values: a change here makes a random sweep that was begun train others.
-    space = Space.of(sweep(RandomSearch(trials=9), learning_rate=RATES, dropout=Range(low=0, high=0.5)), TYPES)
-    drawn = [
-        ("+".join(values["streams"]), values["learning_rate"], values["dropout"])
-        for values in islice(draws(space, 0), 3)
-    ]
-    assert drawn == [
-        ("lbp+action_units", 0.000623745, 0.430108),
-        ("lbp+landmarks+action_units+resnet50", 3.11703e-05, 0.336169),
-        ("lbp+action_units", 0.00295109, 0.0713243),
-    ]
-    space = Space.of(sweep(RandomSearch(trials=9), learning_rate=(1e-4, 1e-3)), TYPES)
-    drawn = [("+".join(values["streams"]), values["learning_rate"]) for values in islice(draws(space, 0), 3)]
-    assert drawn == [
-        ("lbp+landmarks", 0.001),
-        ("lbp+action_units+resnet50", 0.0001),
-        ("lbp+landmarks+action_units", 0.001),
-    ]
-
-
-def test_a_factor_more_leaves_the_draws_of_the_others():
-    few = Space.of(sweep(RandomSearch(trials=9), learning_rate=RATES), TYPES)
-    more = Space.of(sweep(RandomSearch(trials=9), learning_rate=RATES, weight_decay=Range(low=0, high=1)), TYPES)
-    for one, other in islice(zip(draws(few, 3), draws(more, 3), strict=False), 50):
-        assert one == {name: other[name] for name in one}
-
-
-def test_every_value_of_a_list_is_drawn_equally_often():
-    space = Space.of(sweep(RandomSearch(trials=9), learning_rate=RATES, depth=(1, 2, 3)), TYPES)
-    drawn = list(islice(draws(space, 0), 6000))
-    depths = Counter(values["depth"] for values in drawn)
-    assert all(abs(depths[depth] - 2000) < 4 * math.sqrt(6000 * 2 / 9) for depth in (1, 2, 3))
-    subsets = Counter(values["streams"] for values in drawn)
-    assert len(subsets) == 15
-    assert all(abs(count - 400) < 4 * math.sqrt(6000 * 14 / 225) for count in subsets.values())
-
-
-def test_a_logarithmic_range_is_even_on_its_scale_and_any_range_keeps_its_ends():
-    linear = Range(low=-1, high=3)
-    spec = SweepSpec.model_construct(**dict(sweep(RandomSearch(trials=9))))
-    space = Space(spec, TYPES, {"log": RATES, "linear": linear}, frozenset(), {})
-    drawn = list(islice(draws(space, 0), 4000))
-    logs = np.log10([values["log"] for values in drawn])
-    assert np.histogram(logs, bins=4, range=(-5, -1))[0] == pytest.approx([1000] * 4, abs=4 * math.sqrt(750))
-    values = np.array([values["linear"] for values in drawn])
-    assert np.histogram(values, bins=4, range=(-1, 3))[0] == pytest.approx([1000] * 4, abs=4 * math.sqrt(750))
-    narrow = Range(low=math.nextafter(0.1, 1), high=math.nextafter(math.nextafter(0.1, 1), 1), log=True)
-    space = Space(spec, TYPES, {"narrow": narrow}, frozenset(), {})
-    assert {values["narrow"] for values in islice(draws(space, 0), 50)} <= {narrow.low, narrow.high}
-
-
-def test_what_is_drawn_from_a_range_has_six_digits():
-    drawn = make_search(sweep(RandomSearch(trials=50), learning_rate=RATES), TYPES).ask()
-    rates = [c.run.train.learning_rate for c in drawn]
-    assert all(float(f"{rate:.6g}") == rate for rate in rates)
-    assert len(set(rates)) == 50
-
-
-@pytest.mark.parametrize("kind", [RandomSearch, TpeSearch])
-def test_more_trials_than_configurations_are_all_of_them_and_it_says_so(kind):
-    factors = {"lbp_bins": (128, 256)}
-    search = make_search(sweep(kind(trials=24), **factors), TYPES)
-    assert search.ask() == expand(sweep(GridSearch(), **factors), TYPES)
-    assert search.total == 8 * 2 + 7
-    assert search.notes == ("The factors have 23 configurations, fewer than 24 trials: all of them are trained.",)
-    exact = make_search(sweep(kind(trials=23), **factors), TYPES)
-    assert (exact.total, exact.notes) == (23, ())
-
-
-@pytest.mark.parametrize("kind", [RandomSearch, TpeSearch])
-def test_a_range_that_nothing_uses_ends_the_search_and_it_says_so(kind):
-    factors = {"streams": (("lbp",), ("resnet50",)), "head": (LinearHeadSpec(), ConcatHeadSpec(depth=0))}
-    search = make_search(sweep(kind(trials=9), dropout=Range(low=0, high=0.5), **factors), TYPES)
-    found = flat(play(search))
-    assert len(found) == len({c.key for c in found}) == 4
-    assert search.notes == ("The factors have 4 configurations, fewer than 9 trials: all of them are trained.",)
-
-
-# --- tpe -------------------------------------------------------------------------------------------------------------
-
+TYPES = {"noise": StreamType("backbone"), "signal": StreamType("backbone")}
+RATES = [1.0e-3, 3.0e-3, 1.0e-2, 3.0e-2]
+HALVED = {
+    "factors": {"streams": "all", "learning_rate": RATES},
+    "halving": {"first_epochs": 1, "factor": 2, "bracket": 4},
+}
 TPE = {
-    "streams": "all",
-    "head": (ConcatHeadSpec(), LinearHeadSpec(), AttentionHeadSpec()),
-    "depth": (1, 2),
-    "lbp_bins": (128, 256, 512),
-    "learning_rate": RATES,
-    "batch_size": (64, 32, 128),
+    "factors": {"streams": "all", "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}},
+    "search": {"kind": "tpe", "trials": 12, "batch": 4, "startup": 4},
 }
 
 
-@pytest.mark.parametrize("streams", ["all", "leave_one_out", (("lbp",), ("lbp", "resnet50"))])
-def test_tpe_asks_in_batches_and_never_twice(streams):
-    spec = sweep(TpeSearch(trials=70, batch=16, startup=20), **{**TPE, "streams": streams})
-    search = make_search(spec, TYPES)
-    batches = play(search)
-    assert [len(batch) for batch in batches] == [16, 16, 16, 16, 6]
-    found = flat(batches)
-    assert len({c.key for c in found}) == search.total == 70
-    assert search.ask() == []
-    for c in found:
-        assert c.run.features.streams
-        assert c == Space.of(spec, TYPES).configuration({**_values(c)})
-        assert RATES.low <= c.run.train.learning_rate <= RATES.high
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, write_cache):
+    cache = open_cache(write_cache(tmp_path_factory.mktemp("cache") / "features.zarr", **planted()))
+    return TrainingData.of(cache, small_sweep().base.split)
 
 
-def _values(configuration) -> dict:
-    run = configuration.run
-    heads = {head.kind: head for head in TPE["head"]}
-    values = {**run.features.model_dump(), **run.head.model_dump(), **run.train.model_dump()}
-    values = {name: values[name] for name in TPE if name in values}
-    return {**values, "head": heads[run.head.kind]}
+@pytest.fixture
+def search(data):
+    def found(spec, folder: Path, progress=None, asked=None) -> SearchResult:
+        trainer = LocalTrainer(data, Machine.of(torch.device("cpu")))
+        with followed(progress):
+            return ConfigurationSearch(spec, asked or make_strategy(spec, TYPES), ResultsFolder(folder), trainer).run()
+
+    return found
 
 
-def test_tpe_gives_the_same_again_for_the_same_scores():
-    spec = sweep(TpeSearch(trials=60, batch=10, startup=20, seed=3), **TPE)
-    first = play(make_search(spec, TYPES))
-    scores = {c.key: score(c) for c in flat(first)}
-    replayed = play(make_search(spec, TYPES), tell=lambda c: scores[c.key])
-    assert replayed == first
-    other = play(make_search(sweep(TpeSearch(trials=60, batch=10, startup=20, seed=4), **TPE), TYPES))
-    assert other[0] != first[0]
+def table(folder: Path) -> list[RunRow]:
+    rows = [replace(row, seconds=0.0, created="") for row in ResultsFolder(folder).rows()]
+    return sorted(rows, key=lambda row: row.digest)
 
 
-def test_tpe_is_the_same_whatever_the_order_and_pieces_it_is_told_in():
-    spec = sweep(TpeSearch(trials=60, batch=10, startup=20), **TPE)
-    expected = play(make_search(spec, TYPES))
-    search, found = make_search(spec, TYPES), []
-    while batch := search.ask():
-        found.append(batch)
-        for c in reversed(batch):
-            search.tell({c.key: score(c)})
-    assert found == expected
+def forget_a_group(folder: Path) -> int:
+    """Removes the file of one group; how many rows it had."""
+    path = min((folder / "rows").iterdir())
+    rows = len(path.read_text().splitlines())
+    path.unlink()
+    return rows
 
 
-def test_a_killed_tpe_sweep_goes_on_where_it_was():
-    spec = sweep(TpeSearch(trials=60, batch=10, startup=20), **TPE)
-    whole = play(make_search(spec, TYPES))
-    before = play(make_search(spec, TYPES), batches=3)
-    rows = {c.key: score(c) for c in flat(before)}
-    search, trained = make_search(spec, TYPES), []
-    while batch := search.ask():
-        trained += [c for c in batch if c.key not in rows]
-        search.tell({c.key: rows.get(c.key, score(c)) for c in batch})
-    assert trained == flat(whole[3:])
+@pytest.mark.parametrize("kind", [HALVED, TPE], ids=["halving", "tpe"])
+def test_a_search_again_trains_nothing_and_a_lost_group_comes_back_the_same(search, tmp_path, kind):
+    spec = small_sweep(**kind)
+    first = search(spec, tmp_path)
+    heads = sum(len(each.rows) for each in first.scored)
+    assert first.trained == heads == len(table(tmp_path))
+    whole = table(tmp_path)
+    again = search(spec, tmp_path)
+    assert again.trained == 0
+    assert again.scored == first.scored
+    assert again.describe()[0].endswith("heads, all trained before or elsewhere: nothing to do")
+    lost = forget_a_group(tmp_path)
+    assert search(spec, tmp_path).trained == lost
+    assert table(tmp_path) == whole
 
 
-def test_tpe_finds_better_ones_than_chance():
-    factors = {"streams": "all", "learning_rate": RATES, "depth": (1, 2, 3), "width": (64, 128, 256)}
-    wins = 0
-    for seed in range(5):
-        guided = flat(play(make_search(sweep(TpeSearch(trials=96, startup=32, seed=seed), **factors), TYPES)))
-        drawn = flat(play(make_search(sweep(RandomSearch(trials=96, seed=seed), **factors), TYPES)))
-        assert np.mean([score(c) for c in guided[48:]]) > np.mean([score(c) for c in drawn[48:]]) + 0.5
-        wins += max(map(score, guided)) >= max(map(score, drawn))
-    assert wins >= 4
+def test_a_run_on_vectors_is_trained_once_however_many_stems_are_tried(tmp_path, write_cache):
+    path = write_cache(tmp_path / "features.zarr", **planted())
+    add_sequence_and_map(path)
+    cache = open_cache(path)
+    subsets = [["signal"], ["signal", "sequence"], ["map"]]
+    stems = {"temporal": ["mean", "lstm"], "spatial": ["mean", "cnn"], "stem_width": [4, 8]}
+    spec = small_sweep(factors={"streams": subsets, **stems}, baseline=["signal"])
+    trainer = LocalTrainer(TrainingData.of(cache, spec.base.split), Machine.of(torch.device("cpu")))
+    search = make_strategy(spec, stream_types(cache))
+    found = ConfigurationSearch(spec, search, ResultsFolder(tmp_path / "sweep"), trainer).run()
+    assert Counter(tuple(each.configuration.run.features.streams) for each in found.scored) == {
+        ("signal",): 1,
+        ("sequence", "signal"): 3,  # the mean, and an lstm of two widths
+        ("map",): 3,
+    }
+    assert found.trained == 7 * 2
 
 
-@pytest.mark.parametrize("trials", [44, 45])
-def test_tpe_reaches_the_last_configuration_without_stalling(trials):
-    """45 configurations: at the end, nearly every proposal is one that was tried."""
-    factors = {"streams": "all", "learning_rate": (1e-4, 1e-3, 1e-2)}
-    found = flat(play(make_search(sweep(TpeSearch(trials=trials, batch=8, startup=5), **factors), TYPES)))
-    assert len({c.key for c in found}) == len(found) == trials
+def test_halving_ends_the_worst_of_each_bracket_early(search, tmp_path):
+    found = search(small_sweep(**HALVED), tmp_path)
+    assert Counter(row.ended for row in table(tmp_path)) == {"halved": 9 * 2, "epochs": 3 * 2}
+    assert Counter(each.halved for each in found.scored) == {2: 9, 0: 3}
+    for row in table(tmp_path):
+        assert row.last_epoch == (4 if row.ended == "epochs" else row.last_epoch)
+        assert row.last_epoch in {1, 2, 4}
 
 
-def test_what_was_tried_is_told_again_from_memory():
-    factors = {"streams": "all", "learning_rate": (1e-4, 1e-3, 1e-2)}
-    search = make_search(sweep(TpeSearch(trials=40, batch=8, startup=5), **factors), TYPES)
-    found = flat(play(search))
-    told = Counter(trial.value for trial in search._study.trials if trial.value is not None)
-    assert sum(told.values()) > len(found) == 40
-    assert set(told) == {score(c) for c in found}
-    assert not [trial for trial in search._study.trials if not trial.state.is_finished()]
+def test_rows_of_a_bracket_are_found_for_the_same_bracket_alone(data):
+    """Who goes on depends on whom it is compared with."""
+    plain, halved = small_sweep(factors=HALVED["factors"]), small_sweep(**HALVED)
+    others = small_sweep(**{**HALVED, "halving": {"first_epochs": 1, "factor": 2, "bracket": 3}})
+    by_loss = small_sweep(**HALVED, select="loss")
+    digests = [
+        {run.digest for run in searched_runs(data, make_strategy(spec, TYPES).ask(), spec)}
+        for spec in (plain, halved, others, by_loss)
+    ]
+    assert [len(of) for of in digests] == [24] * 4
+    assert all(not one & other for index, one in enumerate(digests) for other in digests[:index])
 
 
-def test_tpe_passes_over_what_diverged_and_over_no_stream_at_all():
-    factors = {"streams": "all", "learning_rate": RATES}
-    search = make_search(sweep(TpeSearch(trials=100, batch=10, startup=20), **factors), TYPES)
-
-    def tell(configuration):
-        rate = configuration.run.train.learning_rate
-        return None if rate > 1e-2 else math.nan if rate > 5e-3 else score(configuration)
-
-    found = flat(play(search, tell))
-    assert len(found) == 100
-    early, late = ([tell(c) is None for c in part] for part in (found[:20], found[60:]))
-    assert np.mean(late) < np.mean(early)
-    empty = [t for t in search._study.trials if not any(v for n, v in t.params.items() if n.startswith("streams."))]
-    assert empty
-    assert {trial.state.name for trial in empty} == {"PRUNED"}
-
-
-def test_tpe_waits_for_the_scores_of_a_batch():
-    search = make_search(sweep(TpeSearch(trials=20, batch=8), learning_rate=RATES), TYPES)
-    batch = search.ask()
-    search.tell({batch[0].key: 0.5})
-    with pytest.raises(ValueError, match="of the batch before have not been told: 7"):
-        search.ask()
-    with pytest.raises(ValueError, match="told a score of a configuration that was not asked for: abc"):
-        search.tell({"abc": 0.5})
+def test_a_group_of_brackets_is_cut_between_them(data):
+    spec = small_sweep(**HALVED)
+    runs = searched_runs(data, make_strategy(spec, TYPES).ask(), spec)
+    machine = Machine.of(torch.device("cpu"))
+    (group,) = planned_groups(plan_search(data, runs, spec, machine), runs, spec)
+    assert len(group.runs) == 24
+    part = group.only(frozenset({runs[0].digest}))
+    brackets = halving_of(spec).brackets([run.spec for run in part.runs])
+    assert (len(part.runs), len(brackets)) == (8, 1)
+    assert part.seconds == pytest.approx(group.seconds / 3)
+    whole = small_sweep(factors=HALVED["factors"])
+    runs = searched_runs(data, make_strategy(whole, TYPES).ask(), whole)
+    (group,) = planned_groups(plan_search(data, runs, whole, machine), runs, whole)
+    assert group.only(frozenset({runs[3].digest})).runs == (runs[3],)
 
 
-def test_a_factor_without_a_use_is_not_suggested():
-    search = make_search(sweep(TpeSearch(trials=40), **TPE), TYPES)
-    play(search)
-    for trial in search._study.trials:
-        asked = set(trial.params)
-        assert ("lbp_bins" in asked) == trial.params["streams.lbp"]
-        assert ("depth" in asked) == (trial.params["head"] != 1)
+def test_a_configuration_that_diverges_is_a_row_and_has_no_score(search, tmp_path):
+    spec = small_sweep(factors={"streams": "all", "learning_rate": [1.0e-3, 1.0e38]})
+    found = search(spec, tmp_path)
+    wild = [row for row in table(tmp_path) if row.ended == "diverged"]
+    assert {row.settings["learning_rate"] for row in wild} == {1e38}
+    assert len(wild) == 6
+    choice = choose(found.scored, "macro_f1", ("streams",), ("noise",))
+    assert len(choice.lost) == len(choice.finalists) == 3
 
 
-def test_optuna_says_nothing_and_keeps_its_own_level(caplog, capfd):
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    with warnings.catch_warnings(), caplog.at_level(logging.DEBUG):
-        warnings.simplefilter("error")
-        play(make_search(sweep(TpeSearch(trials=40), **TPE), TYPES))
-    assert optuna.logging.get_verbosity() == before
-    assert not caplog.records
-    assert capfd.readouterr() == ("", "")
+def test_a_tpe_search_is_told_every_score_before_it_goes_on(search, tmp_path):
+    found = search(small_sweep(**TPE), tmp_path)
+    assert len(found.scored) == 12
+    assert len({each.configuration.key for each in found.scored}) == 12
+    assert len(list((tmp_path / "rows").iterdir())) >= 3
 
 
-def test_optuna_is_loaded_by_a_tpe_search_alone():
-    code = """if True:
-        import sys
-        from emofuse.specs import SweepSpec
-        from emofuse.sweep.configurations import StreamType
-        from emofuse.sweep.search import make_search
-        types = {name: StreamType("backbone") for name in "abc"}
-        for search in ("grid", {"kind": "random", "trials": 3}):
-            make_search(SweepSpec(name="x", search=search), types).ask()
-        print(*{"optuna", "torch", "zarr"} & set(sys.modules))
-    """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+class Follower:
+    def __init__(self):
+        self.states = []
+
+    def update(self, state):
+        if isinstance(state, TrainingState):
+            self.states.append(state)
 
 
-def test_one_batch_is_asked_for_whatever_it_is_told():
-    search = OneBatch(expand(sweep(GridSearch(), streams=(("lbp",),)), TYPES))
-    (configuration,) = search.ask()
-    search.tell({configuration.key: None})
-    assert search.ask() == []
+def test_what_a_search_has_yet_to_ask_for_is_work_that_is_left(search, tmp_path):
+    follower = Follower()
+    search(small_sweep(**TPE), tmp_path / "whole", follower)
+    after = {runs: [state.work for state in follower.states if state.runs == runs] for runs in (8, 16, 24)}
+    assert after[8][0] == pytest.approx(1 / 3, abs=0.02)  # streams differ, so batches are not quite equal
+    assert after[16][0] == pytest.approx(2 / 3, abs=0.02)
+    assert after[24][-1] == 1.0
+    first = next(state for state in follower.states if state.runs == 8)
+    assert first.seconds_left == pytest.approx(2 * first.seconds, rel=0.1)
+
+
+def test_what_is_found_is_no_work_and_what_comes_after_it_is(search, tmp_path):
+    search(small_sweep(**TPE), tmp_path)
+    for path in sorted((tmp_path / "rows").iterdir(), key=lambda path: path.stat().st_mtime_ns)[1:]:
+        path.unlink()
+    follower = Follower()
+    search(small_sweep(**TPE), tmp_path, follower)
+    assert follower.states[0].runs == 8
+    half = next(state for state in follower.states if state.runs == 16)
+    assert half.work == pytest.approx(1 / 2, abs=0.02)
+    assert follower.states[-1].work == 1.0
+
+
+def test_a_halved_group_is_done_when_its_last_rung_is(search, tmp_path):
+    follower = Follower()
+    search(small_sweep(**HALVED), tmp_path, follower)
+    assert [state.heads for state in follower.states] == [0] * 5 + [24]  # a state an epoch, in one group
+    before, *epochs, last = [state.work for state in follower.states]
+    rows = [24, 12, 6, 6]  # heads of each epoch
+    assert (before, last) == (0.0, 1.0)
+    assert epochs == pytest.approx([sum(rows[: epoch + 1]) / sum(rows) for epoch in range(4)])
+
+
+def test_that_there_is_less_to_try_than_it_seemed_is_told(search, tmp_path):
+    class Fewer:
+        """Knows only when it is asked again that there is nothing more."""
+
+        def __init__(self, batch):
+            self._batches = [batch, []]
+            self.total, self.notes = 5 * len(batch), ()
+
+        def ask(self):
+            batch = self._batches.pop(0)
+            self.total = self.total if batch else 3
+            return batch
+
+        def tell(self, scores):
+            assert len(scores) == 3
+
+    spec = small_sweep(factors={"streams": "all"})
+    follower = Follower()
+    search(spec, tmp_path, follower, Fewer(make_strategy(spec, TYPES).ask()))
+    *before, last = [(state.runs, state.total) for state in follower.states]
+    assert before[-1] == (6, 30)
+    assert last == (6, 6)
+    assert follower.states[-1].work == 1.0
+
+
+def test_a_random_search_trains_what_it_draws(search, tmp_path):
+    spec = small_sweep(factors=TPE["factors"], search={"kind": "random", "trials": 5, "seed": 1})
+    found = search(spec, tmp_path)
+    assert len(found.scored) == 5
+    assert found.describe()[0].startswith("5 configurations, 10 heads trained in ")
+
+
+def test_what_others_have_trained_is_said(search, tmp_path):
+    few = small_sweep(factors={"streams": "all", "learning_rate": [1e-3]})
+    more = small_sweep(factors={"streams": "all", "learning_rate": [1e-3, 1e-2]})
+    search(few, tmp_path)
+    assert ", 6 of 12 done before or elsewhere" in search(more, tmp_path).describe()[0]
+
+
+def test_what_searches_and_chooses_imports_nothing_that_reads_test_labels():
+    """`TrainingData` is made outside of them; a cache, the scoring of test rows and saved runs are out of reach."""
+    package = Path(emofuse.__file__).parent / "sweep"
+    chooses = [
+        "choice",
+        "configurations",
+        "groups",
+        "rows",
+        "search",
+        "search_progress",
+        "strategies",
+        "table",
+        "tpe",
+        "trainers",
+    ]
+    forbidden = ("emofuse.cache", "emofuse.training.runs", "emofuse.training.scoring", "emofuse.results", "zarr")
+    for module in chooses:
+        tree = ast.parse((package / f"{module}.py").read_text())
+        names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        assert any(name and name.startswith("emofuse") for name in names)
+        assert not [name for name in names if name and name.startswith(forbidden)], module

@@ -26,7 +26,7 @@ from emofuse.extraction.cluster import remote_client
 from emofuse.specs import SplitSpec
 from emofuse.specs.plugins import PluginFile, load_sent, loaded_plugins
 from emofuse.sweep.groups import OnRows, SearchGroup, device_name, train_rows, versions
-from emofuse.sweep.store import RunRow
+from emofuse.sweep.rows import RunRow
 from emofuse.training.data import TrainingData
 from emofuse.training.machine import Machine, default_memory_bytes
 from emofuse.training.rates import Rates, measure_rates

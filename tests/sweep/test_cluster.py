@@ -14,13 +14,12 @@ from small_question import HEADS, planted, small_sweep
 
 from emofuse.cache.reader import open_cache
 from emofuse.errors import BuildError, TrainingError
-from emofuse.sweep import scheduler as scheduling
-from emofuse.sweep.configurations import stream_types
+from emofuse.sweep import cluster as sweep_cluster
+from emofuse.sweep.cluster import GroupTask, WorkerFacts, train_task
 from emofuse.sweep.groups import SearchGroup, searched_runs, versions
-from emofuse.sweep.run import SweepOptions, run_sweep
-from emofuse.sweep.scheduler import GroupTask, WorkerFacts, train_task
-from emofuse.sweep.search import make_search
-from emofuse.sweep.store import ResultsFolder, RunRow
+from emofuse.sweep.rows import ResultsFolder, RunRow
+from emofuse.sweep.run import SweepOptions, run_sweep, stream_types
+from emofuse.sweep.strategies import make_strategy
 from emofuse.training.data import TrainingData
 
 SCRIPT = Path(__file__).parent / "sweep_script.py"
@@ -124,7 +123,7 @@ def test_the_group_of_a_worker_that_dies_is_trained_by_another(cache, local, clu
 def test_workers_that_offer_gpus_are_given_a_group_a_gpu(cache, cluster, tmp_path):
     cluster.add_worker("--resources", "GPU=1")
     cluster.add_worker()
-    with scheduling.dask_trainer(
+    with sweep_cluster.dask_trainer(
         cluster.address, cache, small_sweep().base.split, device="cpu", memory_bytes=None
     ) as trainer:
         wait_until(lambda: len(trainer._client.scheduler_info(n_workers=-1)["workers"]) == 2)
@@ -146,12 +145,12 @@ def test_workers_of_another_version_are_refused():
     ours = versions()
     facts = WorkerFacts("far", "cpu", "cpu", 10**9, {**ours, "torch": "1.0"})
     with pytest.raises(BuildError, match=r"worker on far has torch 1\.0, this process has .* the same versions"):
-        scheduling._check_versions([facts])
+        sweep_cluster._check_versions([facts])
 
 
 def task(cache, **changes) -> GroupTask:
     data = TrainingData.of(cache, small_sweep().base.split)
-    search = make_search(small_sweep(), stream_types(cache))
+    search = make_strategy(small_sweep(), stream_types(cache))
     runs = searched_runs(data, search.ask()[:1], small_sweep())
     group = SearchGroup(tuple(runs), "small", None, 1.0)
     digests = tuple(data.digest(run.spec) for run in runs)
@@ -159,9 +158,9 @@ def task(cache, **changes) -> GroupTask:
 
 
 def test_a_worker_opens_the_cache_once(cache, monkeypatch):
-    monkeypatch.setattr(scheduling, "_opened", {})
+    monkeypatch.setattr(sweep_cluster, "_opened", {})
     opened = []
-    monkeypatch.setattr(scheduling, "open_cache", lambda path: opened.append(path) or open_cache(path))
+    monkeypatch.setattr(sweep_cluster, "open_cache", lambda path: opened.append(path) or open_cache(path))
     first, second = train_task(task(cache)), train_task(task(cache))
     assert [replace(row, seconds=0.0, created="") for row in first] == [
         replace(row, seconds=0.0, created="") for row in second
@@ -170,13 +169,13 @@ def test_a_worker_opens_the_cache_once(cache, monkeypatch):
 
 
 def test_a_worker_that_sees_another_cache_refuses(cache, monkeypatch):
-    monkeypatch.setattr(scheduling, "_opened", {})
+    monkeypatch.setattr(sweep_cluster, "_opened", {})
     with pytest.raises(TrainingError, match=r"is another cache here, or another emofuse reads it"):
         train_task(task(cache, digests=("0" * 64, "1" * 64)))
 
 
 def test_a_worker_reads_labels_anew_when_they_have_changed(tmp_path, write_cache, monkeypatch):
-    monkeypatch.setattr(scheduling, "_opened", {})
+    monkeypatch.setattr(sweep_cluster, "_opened", {})
     arguments = planted()
     path = tmp_path / "features.zarr"
     first = train_task(task(open_cache(write_cache(path, **arguments))))

@@ -11,12 +11,12 @@ from emofuse.report.search import SELECTS, Searched, SearchSummary
 from emofuse.report.tables import Cell, ReportTable, TableColumn, markdown
 from emofuse.specs import SweepSpec, is_random
 from emofuse.sweep.choice import Choice, ScoredConfiguration
-from emofuse.sweep.finals import Final, Finals
+from emofuse.sweep.final_runs import FinalConfiguration, FinalRuns
 
 _NAMED = 5  # configurations that a sentence names
 
 
-def search_summary(spec: SweepSpec, scored: Sequence[ScoredConfiguration], finals: Finals) -> SearchSummary:
+def search_summary(spec: SweepSpec, scored: Sequence[ScoredConfiguration], finals: FinalRuns) -> SearchSummary:
     """The search as a report shows it, and what became of what it chose."""
     trained = {final.scored.order: final for final in finals.items}
     return SearchSummary(
@@ -42,7 +42,7 @@ def search_summary(spec: SweepSpec, scored: Sequence[ScoredConfiguration], final
     )
 
 
-def choice_table(choice: Choice, finals: Finals, spec: SweepSpec, search: SearchSummary) -> str:
+def choice_table(choice: Choice, finals: FinalRuns, spec: SweepSpec, search: SearchSummary) -> str:
     """The finalists in Markdown: what they were chosen by, and what their final runs scored on the test rows.
 
     Where a final run diverged, a column says of whom and how many, and sentences above the others say what is used.
@@ -109,7 +109,7 @@ def describe_losses(choice: Choice) -> list[str]:
     return notes
 
 
-def describe_baseline(choice: Choice, finals: Finals) -> list[str]:
+def describe_baseline(choice: Choice, finals: FinalRuns) -> list[str]:
     """That the baseline of the choice has no final run to test others against, if so."""
     lost, found = choice.baseline, finals.baseline
     if lost is None or found is None or lost is found.scored:
@@ -118,7 +118,7 @@ def describe_baseline(choice: Choice, finals: Finals) -> list[str]:
     return [f"The baseline, {name}, diverged in all its final runs; the others are tested against {found.name}."]
 
 
-def _result(finals: Finals, search: SearchSummary) -> list[str]:
+def _result(finals: FinalRuns, search: SearchSummary) -> list[str]:
     """What is to be used, in the first place, and what nobody may overlook."""
     told = divergence_sentences(search)
     if finals.used is not None and not finals.failed:
@@ -128,13 +128,13 @@ def _result(finals: Finals, search: SearchSummary) -> list[str]:
     return [*told, *[f"RANDOM WEIGHTS in {', '.join(random)}: a demonstration, not a finding."] * bool(random)]
 
 
-def _title(final: Final, finals: Finals) -> str:
+def _title(final: FinalConfiguration, finals: FinalRuns) -> str:
     """The name, and what part the configuration plays."""
     parts = ["fallback"] * (final is finals.used and bool(finals.failed)) + ["baseline"] * (final is finals.baseline)
     return final.name + (f" ({', '.join(parts)})" if parts else "")
 
 
-def _fate(final: Final | None, finals: Finals) -> dict[str, Any]:
+def _fate(final: FinalConfiguration | None, finals: FinalRuns) -> dict[str, Any]:
     """What became of a configuration after the search, as `Searched` has it."""
     if final is None:
         return {}

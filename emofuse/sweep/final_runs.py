@@ -20,7 +20,7 @@ Train = Callable[[Sequence[RunSpec]], Sequence[tuple[RunRecord | Divergence, boo
 
 
 @dataclass(frozen=True)
-class Final:
+class FinalConfiguration:
     """A configuration that was chosen, or takes the place of one, and what became of its final runs.
 
     Attributes:
@@ -50,7 +50,7 @@ class Final:
 
 
 @dataclass(frozen=True)
-class Finals:
+class FinalRuns:
     """All final runs of a sweep.
 
     Attributes:
@@ -61,9 +61,9 @@ class Finals:
         trained: final runs that were trained by this call.
     """
 
-    items: tuple[Final, ...]
-    used: Final | None
-    baseline: Final | None
+    items: tuple[FinalConfiguration, ...]
+    used: FinalConfiguration | None
+    baseline: FinalConfiguration | None
     trained: int
 
     @property
@@ -72,13 +72,13 @@ class Finals:
         return tuple(record for item in self.items for record in item.records)
 
     @property
-    def failed(self) -> tuple[Final, ...]:
+    def failed(self) -> tuple[FinalConfiguration, ...]:
         """Those ranked before what is used: the choice, if it diverged, and all that were to take its place."""
         before = self.items if self.used is None else self.items[: self.items.index(self.used)]
         return tuple(item for item in before if item.diverged)
 
 
-def final_runs(configurations: Sequence[ScoredConfiguration], spec: SweepSpec) -> list[RunSpec]:
+def final_specs(configurations: Sequence[ScoredConfiguration], spec: SweepSpec) -> list[RunSpec]:
     """Configurations on the whole split, once for each of the final seeds, a configuration's runs side by side."""
     return [
         each.configuration.run.model_copy(
@@ -89,7 +89,7 @@ def final_runs(configurations: Sequence[ScoredConfiguration], spec: SweepSpec) -
     ]
 
 
-def train_finals(choice: Choice, spec: SweepSpec, train: Train, say: Callable[[str], None]) -> Finals:
+def train_final_runs(choice: Choice, spec: SweepSpec, train: Train, say: Callable[[str], None]) -> FinalRuns:
     """Trains the finalists and, while the best ranked of all that were trained diverges, the next in the ranking.
 
     A configuration of which one final run diverges is not used, as in the search one that diverges in a fold cannot
@@ -101,17 +101,17 @@ def train_finals(choice: Choice, spec: SweepSpec, train: Train, say: Callable[[s
         train: trains runs.
         say: is told of what is trained in the place of the choice.
     """
-    tried: dict[int, Final] = {}
+    tried: dict[int, FinalConfiguration] = {}
     trained = 0
 
     def run(configurations: Sequence[ScoredConfiguration], *, is_fallback: bool) -> None:
         nonlocal trained
-        results = list(train(final_runs(configurations, spec)))
+        results = list(train(final_specs(configurations, spec)))
         trained += sum(trained_now for _, trained_now in results)
         seeds = len(spec.final.seeds)
         for place, each in enumerate(configurations):
             own = tuple(result for result, _ in results[place * seeds : (place + 1) * seeds])
-            tried[each.order] = Final(each, own, is_fallback)
+            tried[each.order] = FinalConfiguration(each, own, is_fallback)
 
     run(choice.finalists, is_fallback=False)
     used = None
@@ -129,4 +129,4 @@ def train_finals(choice: Choice, spec: SweepSpec, train: Train, say: Callable[[s
     planned = None if choice.baseline is None else tried[choice.baseline.order]
     order = [planned, used, *items]
     baseline = next((item for item in order if item is not None and item.records), None)
-    return Finals(items, used, baseline, trained)
+    return FinalRuns(items, used, baseline, trained)

@@ -7,8 +7,8 @@ from emofuse.results import RunRecord
 from emofuse.specs import FeaturesSpec, RunSpec, TrainSpec
 from emofuse.sweep.choice import Choice, choose, score_configurations
 from emofuse.sweep.configurations import Configuration
-from emofuse.sweep.finalists import describe_baseline, describe_losses, search_summary
-from emofuse.sweep.finals import final_runs, train_finals
+from emofuse.sweep.final_runs import final_specs, train_final_runs
+from emofuse.sweep.summary import describe_baseline, describe_losses, search_summary
 from emofuse.training.divergence import Divergence
 
 
@@ -69,7 +69,7 @@ def test_of_many_names_the_first_are_told(chosen):
 
 def test_final_runs_are_the_finalists_on_the_whole_split_with_the_final_seeds(chosen):
     _, choice = chosen(("noise", 1e-3, 0.3, "epochs"), ("signal", 1e-3, 0.6, "epochs"))
-    runs = final_runs(choice.finalists, small_sweep())
+    runs = final_specs(choice.finalists, small_sweep())
     assert [(run.name, run.train.seed, run.fold) for run in runs] == [
         ("signal 0.001", 0, None),
         ("signal 0.001", 1, None),
@@ -82,7 +82,7 @@ def test_a_report_is_told_of_every_configuration(chosen):
     scored, choice = chosen(
         ("noise", 1e-3, 0.3, "epochs"), ("signal", 1.0, None, "diverged"), ("signal", 1e-3, 0.6, "halved")
     )
-    finals = train_finals(choice, small_sweep(), lambda specs: [(diverged(spec), True) for spec in specs], print)
+    finals = train_final_runs(choice, small_sweep(), lambda specs: [(diverged(spec), True) for spec in specs], print)
     summary = search_summary(small_sweep(), scored, finals)
     assert (summary.kind, summary.select, summary.heads, summary.folds, summary.best_of) == (
         "grid",
@@ -124,7 +124,7 @@ def finals(chosen):
             calls.append("".join(dict.fromkeys(names[spec.name] for spec in specs)))
             return [(diverged(s) if (names[s.name], s.train.seed) in wild else record(s), True) for s in specs]
 
-        return train_finals(choice, small_sweep(), run, said.append), calls, names
+        return train_final_runs(choice, small_sweep(), run, said.append), calls, names
 
     said: list[str] = []
     train.said = said

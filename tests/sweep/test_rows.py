@@ -10,14 +10,14 @@ from dataclasses import asdict
 import pytest
 
 from emofuse.errors import ResultsError
-from emofuse.sweep.store import Holder, ResultsFolder
+from emofuse.sweep.rows import Holder, ResultsFolder
 
 A, B, C = ("a" * 64), ("b" * 64), ("c" * 64)
 
 CLAIMER = """
 import sys, time
 from pathlib import Path
-from emofuse.sweep.store import ResultsFolder
+from emofuse.sweep.rows import ResultsFolder
 with ResultsFolder(Path(sys.argv[1])).claim(sys.argv[2:]) as got:
     print(",".join(sorted(got)), flush=True)
     time.sleep(60)
@@ -176,7 +176,7 @@ def test_the_claim_of_a_killed_process_counts_for_nothing(folder, other_process)
 
 
 def test_what_another_process_has_is_waited_for_until_it_ends(folder, other_process, monkeypatch):
-    monkeypatch.setattr("emofuse.sweep.store.SECONDS_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr("emofuse.sweep.rows.SECONDS_BETWEEN_LOOKS", 0.01)
     process, _ = other_process(A)
     told = []
 
@@ -196,7 +196,7 @@ def test_many_processes_at_once_share_without_overlap(folder, make_row):
 import json, os, sys
 from dataclasses import replace
 from pathlib import Path
-from emofuse.sweep.store import ResultsFolder, RunRow
+from emofuse.sweep.rows import ResultsFolder, RunRow
 folder = ResultsFolder(Path(sys.argv[1]))
 row = RunRow(**json.loads(sys.argv[2]))
 for number in range(40):

@@ -49,7 +49,7 @@ class Prediction:
     Attributes:
         path: of the image.
         probs: label -> probability, most probable first; empty if the image cannot be read.
-        face: whether a face was found; None if the image cannot be read.
+        face: whether a face was found; None if the image cannot be read, or if no stream of the run looks at faces.
         action_units: the strongest first; without a baseline, all in their own order. Empty without a face.
         missing: stream of the run -> why this image lacks it (status name in lower case), or `never_learned`: the
             image has it, and the head does not look at it, because hardly any training row had it.
@@ -98,10 +98,10 @@ class Predictor:
         beside = (run, run.absolute().parent, run.absolute().parent.parent)  # as a whole pipeline may have moved
         spec = with_located_weights(spec, weights, beside=beside)
         _check_same_features(spec, record, run)
-        self._faces = _action_unit_stream(spec)
-        streams = spec.streams if self._faces in spec.streams else (*spec.streams, self._faces)
+        self._faces = _action_unit_stream(spec) if any(stream.needs_face for stream in spec.streams) else None
+        streams = spec.streams if self._faces is None or self._faces in spec.streams else (*spec.streams, self._faces)
         self._extractor = Extractor(streams, spec, device=device)
-        self._columns = self._extractor.streams[self._faces.name].columns
+        self._columns = () if self._faces is None else self._extractor.streams[self._faces.name].columns
         self._baseline = self._trained.action_unit_baseline
 
     @property
@@ -135,17 +135,17 @@ class Predictor:
 
     def _describe(self, path: Path, extraction: Extraction, index: int, probs: npt.NDArray[np.float32]) -> Prediction:
         record = self._trained.record
-        faces = extraction.rows[self._faces.name]
-        status = Status(faces.status[index])
         reasons = [reason for row, _, reason in extraction.problems if row == index]
-        if status is Status.UNREADABLE:
+        if any(rows.status[index] == Status.UNREADABLE for rows in extraction.rows.values()):
             return Prediction(path, {}, None, (), {}, "; ".join(reasons) or "unreadable")
         order = np.argsort(-probs, kind="stable")
+        faces = None if self._faces is None else extraction.rows[self._faces.name]
+        has_face = None if faces is None else bool(faces.status[index] == Status.OK)
         return Prediction(
             path=path,
             probs={record.classes[i]: float(probs[i]) for i in order},
-            face=status is Status.OK,
-            action_units=self._strongest(faces.features[index]) if status is Status.OK else (),
+            face=has_face,
+            action_units=self._strongest(faces.features[index]) if faces is not None and has_face else (),
             missing=missing_streams(
                 record, {name: Status(extraction.rows[name].status[index]) for name in record.streams}
             ),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -206,6 +208,32 @@ def test_predict_as_text_and_as_json(done, tmp_path):
     assert set(row["probs"]) == set(record.classes)
     assert row["face"] is True
     assert len(row["action_units"]) == 30
+
+
+def test_a_run_whose_streams_look_at_no_face_is_predicted_without_a_face_detector(tmp_path):
+    network = {"kind": "backbone", "model": "mobilenet_v3_small", "weights": {"kind": "random"}}
+    spec = {
+        "name": "scenes",
+        "dataset": {"kind": "demo", "images": 32, "seed": 3},
+        "cache": {"streams": [network]},
+        "runs": [{"name": "scenes", "features": {"streams": ["mobilenet_v3_small"]}, "head": {"kind": "linear"}}],
+    }
+    summary = run_pipeline(parse_spec(PipelineSpec, spec, "scenes.yaml"), options(tmp_path / "out"), say=str)
+    paths = PipelinePaths(tmp_path / "out")
+    image = next(emofuse.open_cache(paths.cache).manifest.root.rglob("*.jpg"))
+    run = paths.runs / summary.records[0].digest[:16]
+    code = (
+        "import sys; from emofuse.cli import app; "
+        f"command = ['predict', {str(image)!r}, '--run', {str(run)!r}]; "
+        "app([*command, '--json'], standalone_mode=False); app(command, standalone_mode=False); "
+        "sys.exit('mediapipe' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    as_json, *as_text = done.stdout.splitlines()
+    row = json.loads(as_json)
+    assert (row["face"], row["action_units"], row["missing"], row["problem"]) == (None, [], {}, None)
+    assert not any("face:" in line for line in as_text)
 
 
 def test_predict_refuses_features_the_head_was_not_trained_on(done, tmp_path):

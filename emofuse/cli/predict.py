@@ -25,7 +25,9 @@ def predict(
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where backbones and head run.")] = "cpu",
     plugin: Plugins = None,
 ) -> None:
-    """Probabilities, whether a face was found, and the strongest facial action units of each image.
+    """Predict images: probabilities, whether a face was found, and the strongest facial action units.
+
+    Faces are looked for only if a stream of the run looks at them.
 
     Exit status 1 if an image could not be read; the others are predicted all the same.
     """
@@ -63,7 +65,8 @@ def as_text(prediction: Prediction) -> str:
     width = max(len(label) for label in prediction.probs)
     lines = [str(prediction.path)]
     lines += [f"  {label:<{width}}  {prob:6.1%}  {'#' * round(prob * 30)}" for label, prob in prediction.probs.items()]
-    lines.append(f"  face: {'found' if prediction.face else 'not found'}")
+    if prediction.face is not None:
+        lines.append(f"  face: {'found' if prediction.face else 'not found'}")
     if prediction.missing:
         lines.append("  without: " + ", ".join(f"{name} ({why})" for name, why in prediction.missing.items()))
     for unit in prediction.action_units[:_UNITS_SHOWN]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing, contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from distributed import Client, Future, KilledWorker, as_completed, get_worker
 
@@ -22,6 +22,9 @@ from emofuse.extraction.worker_kinds import (
     gpu_streams,
     workers_by_kind,
 )
+
+Task = TypeVar("Task")
+_Placed = tuple[BlockTask, WorkerKind]
 
 _CONNECT_TIMEOUT_S = 15
 _CLOSE_TIMEOUT_S = 5
@@ -89,26 +92,21 @@ class DaskWorkers:
     def _compute(self, job: BuildJob, tasks: Iterator[BlockTask]) -> Iterator[BlockDone | BlockFailed]:
         queues, parts = TaskQueues(job, tasks), PartialResults()
         wants_gpu = bool(gpu_streams(job, [spec.name for spec in job.spec.streams]))
-        running: dict[Future[Any], tuple[BlockTask, WorkerKind]] = {}
-        finished = as_completed(loop=self._client.loop)
-        while True:
+
+        def submit(running: Collection[_Placed]) -> Iterator[tuple[Any, _Placed]]:
             for kind, workers in self._kinds(wants_gpu=wants_gpu).items():
-                busy = len(running) if kind is WorkerKind.ANY else sum(each is kind for _, each in running.values())
+                busy = len(running) if kind is WorkerKind.ANY else sum(each is kind for _, each in running)
                 for _ in range(len(workers) - busy):
                     task = queues.take(kind)
                     if task is None:
                         break
-                    future = self._submit(_compute, job, task, kind, workers)
-                    running[future] = task, kind
-                    finished.add(future)
-            if not running:
-                yield from parts.left()
-                return
-            future = next(finished)
-            task, _ = running.pop(future)
+                    yield self._submit(_compute, job, task, kind, workers), (task, kind)
+
+        for future, (task, _) in run_tasks(self._client, submit):
             result = parts.add(task, _result(future, task))
             if result is not None:
                 yield result
+        yield from parts.left()
 
     def _submit(
         self, work: Callable[..., Any], job: BuildJob, what: Any, kind: WorkerKind, workers: Sequence[str]
@@ -132,6 +130,29 @@ class DaskWorkers:
             close_extractions(build)
             with suppress(OSError, TimeoutError, ValueError):  # a cluster that is gone ends them by itself
                 self._client.run(close_extractions, build, on_error="ignore")
+
+
+def run_tasks(
+    client: Client, submit: Callable[[Collection[Task]], Iterable[tuple[Future[Any], Task]]]
+) -> Iterator[tuple[Future[Any], Task]]:
+    """Yield every future with its task as soon as it has ended.
+
+    Args:
+        client: the client of a scheduler.
+        submit: submits as many tasks as there are free workers, now that these tasks are running, and yields each with
+            its future. It is called again whenever a task has ended; the work is done when nothing runs and it submits
+            nothing.
+    """
+    running: dict[Future[Any], Task] = {}
+    finished = as_completed(loop=client.loop)
+    while True:
+        for future, task in list(submit(list(running.values()))):
+            running[future] = task
+            finished.add(future)
+        if not running:
+            return
+        future = next(finished)
+        yield future, running.pop(future)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from distributed import Client, Future, KilledWorker, as_completed, get_worker
+from distributed import Client, Future, KilledWorker, get_worker
 
 from emofuse.cache.reader import Cache, open_cache
 from emofuse.devices import resolve_device
 from emofuse.errors import BuildError, EmofuseError, TrainingError
-from emofuse.extraction.cluster import remote_client
+from emofuse.extraction.cluster import remote_client, run_tasks
 from emofuse.specs import SplitSpec
 from emofuse.specs.plugins import PluginFile, load_sent, loaded_plugins
 from emofuse.sweep.groups import OnRows, SearchGroup, device_name, train_rows, versions
@@ -120,18 +120,13 @@ class DaskTrainer:
         Raises:
             EmofuseError: whatever a worker raised, or a group that killed its workers.
         """
-        running: dict[Future[Any], SearchGroup] = {}
-        finished = as_completed(loop=self._client.loop)
-        while True:
+
+        def submit(running: Collection[SearchGroup]) -> Iterator[tuple[Future[Any], SearchGroup]]:
             count, resources = self._workers()
             for group in islice(groups, max(0, count - len(running))):
-                future = self._client.submit(train_task, self._task(group), pure=False, resources=resources)
-                running[future] = group
-                finished.add(future)
-            if not running:
-                return
-            future = next(finished)
-            group = running.pop(future)
+                yield self._client.submit(train_task, self._task(group), pure=False, resources=resources), group
+
+        for future, group in run_tasks(self._client, submit):
             yield group, _rows(future, group)
 
     def _task(self, group: SearchGroup) -> GroupTask:

@@ -33,7 +33,7 @@ from emofuse.solvers.ridge import Spectrum, nystroem_map, penalty_grid
 from emofuse.solvers.temperature import fit_temperature
 from emofuse.specs import FeaturesSpec, FoldSpec, OfficialSplit, RunSpec, SplitSpec
 from emofuse.statistics.bootstrap import Interval, bootstrap_interval
-from emofuse.statistics.resampling import Answers, Resampled, Resampling, resample_metrics
+from emofuse.statistics.resampling import Resampled, Resampling, RunPredictions, resample_metrics
 from emofuse.training.data import TrainingData
 from emofuse.training.members import FeatureTable, Fold
 
@@ -286,7 +286,7 @@ def _scored(
     """Score all models on the same resamples of the rows, and sort them by accuracy."""
     unit = np.arange(len(labels), dtype=np.int64)
     resampled = resample_metrics(
-        [Answers(unit, labels, probs.argmax(axis=1)) for probs in answers.values()],
+        [RunPredictions(unit, labels, probs.argmax(axis=1)) for probs in answers.values()],
         [accuracy, lambda counts: over_classes_that_occur(class_scores(counts)["f1"], counts)],
         units=len(labels),
         classes=classes,

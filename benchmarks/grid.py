@@ -34,6 +34,8 @@ from benchmarks.synthetic import CLASSES, DIMS, TRAIN_ROWS, VAL_ROWS, Synthetic,
 from emofuse.devices import resolve_device
 from emofuse.heads.members import variant_of
 from emofuse.specs import ConcatHeadSpec, TrainSpec
+from emofuse.streams.action_units import COUNTS as UNITS
+from emofuse.streams.texture import BINS
 from emofuse.training.engine import train_group
 from emofuse.training.machine import Machine
 from emofuse.training.members import FeatureTable, Fold, Member, MemberResult
@@ -45,7 +47,6 @@ CONFIGURATIONS = (
     ("lbp", "landmarks", "objects", "resnet50"),
     ("lbp", "action_units", "places365", "resnet50"),
 )
-BINS, UNITS = (128, 256, 512), (15, 20, 25, 30)
 LEARNING_RATES = (1e-5, 3.16e-5, 1e-4, 3.16e-4, 1e-3)
 FIVE_GOAL_S, GRID_GOAL_S = 30.0, 600.0
 MEMORY_SHARE = 0.8

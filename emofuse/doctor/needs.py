@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emofuse.doctor.findings import Finding, State
+from emofuse.doctor.packages import FACE
 from emofuse.doctor.probe import ProbeReply
 from emofuse.stores import file_sizes
 
@@ -39,11 +40,11 @@ class ExaminedSpec:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of all streams and of the dataset; `lbp` stands for any stream that needs faces."""
+        """The kinds of all streams and of the dataset; `FACE` stands for all streams that need a face."""
         streams = self.cache.streams
         return (
             *(stream.kind for stream in streams),
-            *(("lbp",) if any(stream.needs_face for stream in streams) else ()),
+            *((FACE,) if any(stream.needs_face for stream in streams) else ()),
             *((self.dataset.kind,) if self.dataset else ()),
         )
 

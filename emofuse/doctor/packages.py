@@ -47,12 +47,13 @@ class Package:
         return not self.extra
 
 
-_FACES = ("lbp", "landmarks", "action_units")
+FACE = "face"
+"""Stands among the kinds of a job for all streams that need a face."""
 PACKAGES = (
     Package("numpy", "numpy", "1.26", "2.4.6"),
     Package("torch", "torch", "2.6", "2.15.0"),
     Package("torchvision", "torchvision", "0.21", "0.29.2"),
-    Package("mediapipe", "mediapipe", "0.10.14", "1.2.2", kinds=_FACES),
+    Package("mediapipe", "mediapipe", "0.10.14", "1.2.2", kinds=(FACE,)),
     Package("ultralytics", "ultralytics", "8.4.70", "8.4.190", kinds=("objects",)),
     Package("opencv-python", "cv2", "4.8", "5.0.0.93", also=("opencv-contrib-python", "opencv-python-headless")),
     Package("pillow", "PIL", "10.3", "13.0.0"),

@@ -14,8 +14,10 @@ from emofuse.specs.heads import NetworkHeadSpec, Spatial, Temporal
 from emofuse.specs.runs import settled
 from emofuse.specs.streams import variant_factors
 
-HEAD_FACTORS = ("embed_dim", "depth", "width", "temporal", "spatial", "stem_width", "dropout")
 TRAIN_FACTORS = tuple(name for name in Factors.model_fields if name in TrainSpec.model_fields)
+HEAD_FACTORS = tuple(
+    name for name in Factors.model_fields if name not in {"streams", "variants", "head", *TRAIN_FACTORS}
+)
 _HIDDEN_LAYER_FIELDS = ("width", "dropout")
 _STEM_FIELDS = ("temporal", "spatial", "stem_width", "patch_kernels")
 _TEMPORAL_WITH_WIDTH = ("attention", "lstm", "gru", "transformer")

@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from emofuse.errors import ResultsError, did_you_mean
+from emofuse.specs.streams import factor_defaults
 from emofuse.specs.sweeps import Metric
 from emofuse.stores import replace_file
 from emofuse.sweep.choice import mean_and_error
@@ -30,7 +31,8 @@ _HEAD = (
     *("temporal", "spatial", "stem_width", "dropout"),
 )
 _TRAIN = ("learning_rate", "weight_decay", "label_smoothing", "batch_size", "optimizer", "gradient_balancing", "epochs")
-_FACTORS = ("streams", "head", *_HEAD, *_TRAIN, "lbp_bins", "action_units")
+_VARIANTS = tuple(factor_defaults())  # the factors of variants that every run records
+_FACTORS = ("streams", "head", *_HEAD, *_TRAIN, *_VARIANTS)
 
 RUN_COLUMNS = (
     *("digest", *_NAMES, *_FACTORS, "fold", "seed", *_SCORES),
@@ -44,7 +46,7 @@ CONFIGURATION_COLUMNS = (
 _DTYPES: dict[str, type[pl.DataType]] = {
     **dict.fromkeys((*RUN_COLUMNS, *CONFIGURATION_COLUMNS), pl.String),
     **dict.fromkeys(("embed_dim", "depth", "width", "gate_dim", "attention_heads", "stem_width"), pl.Int64),
-    **dict.fromkeys(("batch_size", "epochs", "lbp_bins", "action_units", "fold", "seed", "runs"), pl.Int64),
+    **dict.fromkeys(("batch_size", "epochs", *_VARIANTS, "fold", "seed", "runs"), pl.Int64),
     **dict.fromkeys(("best_epoch", "last_epoch", "diverged", "halved", "parameters"), pl.Int64),
     **dict.fromkeys(("dropout", "learning_rate", "weight_decay", "label_smoothing", "seconds"), pl.Float64),
     **dict.fromkeys((*_SCORES, *_ERRORS), pl.Float64),

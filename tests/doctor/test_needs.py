@@ -66,7 +66,7 @@ def test_an_unknown_name_is_told_with_all_that_there_are():
 
 
 def test_a_stream_that_looks_at_faces_needs_mediapipe(tmp_path):
-    assert "lbp" in wanted(tmp_path, [{"kind": "landmarks"}]).kinds
+    assert "face" in wanted(tmp_path, [{"kind": "landmarks"}]).kinds
     assert wanted(tmp_path, [{"kind": "objects"}]).kinds == ("objects",)
     assert wanted(tmp_path, [{"kind": "objects"}]).probes == ()
 

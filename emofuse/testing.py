@@ -337,8 +337,8 @@ def _metric_faults(metric: Metric) -> list[str]:
         if not np.isfinite(list(scores.values())).all():
             faults.append(f"a score of {classes} classes is not finite: {scores}")
         elif (scores["good"] < scores["poor"]) if metric.larger_is_better else (scores["good"] > scores["poor"]):
-            found = f"good answers have {scores['good']:.4g}, poor ones {scores['poor']:.4g}"
-            faults.append(f"larger_is_better must be {not metric.larger_is_better}: {found}")
+            values = f"good answers have {scores['good']:.4g}, poor ones {scores['poor']:.4g}"
+            faults.append(f"larger_is_better must be {not metric.larger_is_better}: {values}")
 
         metric.score(labels[labels == labels[0]], probs[labels == labels[0]])  # a resample may miss classes
     if metric.needs == "confusion":

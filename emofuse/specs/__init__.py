@@ -1,8 +1,8 @@
-"""Frozen, validated specifications of everything a user can ask for, and their digests.
+"""Frozen, validated specifications of everything that a user can ask for, and their digests.
 
-A spec is a small pydantic model: immutable, strict about unknown keys, tagged by `kind` where there is a choice. YAML
-files in `cache_specs/` and `pipelines/` are read into them; nothing else in emofuse parses YAML. `digest()` of what
-changes the bytes is the identity of a cached array or a trained run.
+A spec is a small pydantic model: immutable, strict about unknown keys, tagged by `kind` where there is a choice. The
+YAML files of `cache_specs/` and `pipelines/` are read into specs; nothing else in emofuse parses YAML. The `digest()` of
+everything that changes the bytes identifies a cached array or a trained run.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from emofuse.streams.objects import ObjectsSpec
     from emofuse.streams.texture import LbpSpec
 
-# Specs that stand beside the code of their kind, and above this package: they are looked up when they are asked for.
+# Specs in the files of their kinds, in layers above this package: they are imported when their names are used.
 _WITH_THEIR_KIND = {
     "ActionUnitsSpec": "emofuse.streams.action_units",
     "BackboneSpec": "emofuse.streams.backbones",

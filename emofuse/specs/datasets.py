@@ -1,6 +1,6 @@
-"""Which images, labels and splits.
+"""The base of the specs of datasets, and the splits that a run can have.
 
-`follow_links` of a dataset says that links in it may lead out of its root: they are the user's own.
+`follow_links` of a dataset allows links in it that lead out of its root.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class StratifiedSplit(Spec):
 
 
 class HoldoutSplit(Spec):
-    """The dataset's own test rows, with validation rows drawn anew from all the others, each label in proportion.
+    """The test rows of the dataset, with validation rows drawn from all other rows in proportion to the labels.
 
-    For datasets that come with training and test rows only (FER2013's folders, RAF-DB). Rows of a validation split of
-    the dataset's own, if it has one, are drawn from like its training rows. `test: val` takes the dataset's
-    validation rows for the test, as papers do where the labels of the test rows are not published (AffectNet).
+    It is for datasets with training and test rows alone (FER2013's folders, RAF-DB). If the dataset has validation
+    rows, they join the training rows before the draw. `test: val` uses the dataset's validation rows as test rows, as
+    papers do where the labels of the test rows are not published (AffectNet).
     """
 
     kind: Literal["holdout"] = "holdout"

@@ -133,14 +133,14 @@ def _is_sweep(data: Mapping[str, Any]) -> bool:
 
 
 def _find_yaml(bundle: Bundle, name_or_path: str | Path) -> Path:
-    given = Path(name_or_path)
-    if given.is_file():
-        return given
-    bundled = _bundled_dir(bundle) / f"{given}.yaml"
-    if given.suffix == "" and bundled.is_file():
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    bundled = _bundled_dir(bundle) / f"{path}.yaml"
+    if path.suffix == "" and bundled.is_file():
         return bundled
     names = bundled_specs(bundle)
-    there_are = f"{did_you_mean(str(given), names)} (there are: {', '.join(names)})"
+    there_are = f"{did_you_mean(str(path), names)} (there are: {', '.join(names)})"
     raise SpecError(str(name_or_path), [f"no such file, and no {_NOUNS[bundle]} of this name{there_are}"])
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from emofuse.features import Scaling
+from emofuse.scaling import Scaling
 from emofuse.training.members import FeatureTable, Fold
 
 DIMS: Mapping[str, int] = {

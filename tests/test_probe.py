@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from emofuse.cache.reader import open_cache
 from emofuse.cli import app
 from emofuse.errors import TrainingError
-from emofuse.features import Scaling
 from emofuse.probe import AVERAGED, KERNEL_FUSION, ProbeOptions, _stream_rows, _subsets, probe_cache
+from emofuse.scaling import Scaling
 from emofuse.specs import FeaturesSpec, FoldSpec, KernelRidgeHeadSpec, OfficialSplit, RunSpec, parse_spec
 from emofuse.training.data import TrainingData
 from emofuse.training.machine import Machine

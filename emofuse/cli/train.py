@@ -18,10 +18,10 @@ def train(
     cache: Annotated[Path, typer.Option(help="The feature cache, PATH.zarr.")],
     streams: Annotated[str, typer.Option(help="Cached streams to fuse, with commas: lbp,resnet50.")],
     lbp_bins: Annotated[
-        int | None, typer.Option(help="Number of LBP bins that the head sees.", show_default="that of the stream")
+        int | None, typer.Option(help="Number of LBP bins that the head sees.", show_default="256")
     ] = None,
     action_units: Annotated[
-        int | None, typer.Option(help="Number of action units that the head sees.", show_default="that of the stream")
+        int | None, typer.Option(help="Number of action units that the head sees.", show_default="25")
     ] = None,
     depth: Annotated[int | None, typer.Option(help="Hidden layers of the head.", show_default="2")] = None,
     width: Annotated[int | None, typer.Option(help="Width of a hidden layer.", show_default="512")] = None,

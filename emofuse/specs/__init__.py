@@ -1,8 +1,8 @@
 """Frozen, validated specifications of everything that a user can ask for, and their digests.
 
 A spec is a small pydantic model: immutable, strict about unknown keys, tagged by `kind` where there is a choice. The
-YAML files of `cache_specs/` and `pipelines/` are read into specs; nothing else in emofuse parses YAML. The `digest()` of
-everything that changes the bytes identifies a cached array or a trained run.
+YAML files of `cache_specs/` and `pipelines/` are read into specs; nothing else in emofuse parses YAML. The `digest()`
+of everything that changes the bytes identifies a cached array or a trained run.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from emofuse.errors import TrainingError
-from emofuse.features import Scaling, feature_axis
 from emofuse.heads.members import HeadBatch
+from emofuse.scaling import Scaling, feature_axis
 from emofuse.training.members import FeatureTable, Fold
 from emofuse.training.streaming import Source, Window
 

@@ -19,7 +19,8 @@ from emofuse.datasets.split_needs import USES, check_fold_rows, check_labels, ch
 from emofuse.datasets.splits import cross_validation_folds, make_splits
 from emofuse.devices import resolve_device
 from emofuse.errors import TrainingError
-from emofuse.features import ACTION_UNITS, LEAST_NEUTRAL_ROWS, LEAST_ROWS, Scaling, check_finite, neutral_rows
+from emofuse.features import ACTION_UNITS, LEAST_NEUTRAL_ROWS, neutral_rows
+from emofuse.scaling import LEAST_ROWS, Scaling, check_finite
 from emofuse.specs import RunSpec, SplitSpec, digest
 from emofuse.specs.runs import settled
 from emofuse.training.machine import default_memory_bytes

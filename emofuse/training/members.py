@@ -11,9 +11,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from emofuse.errors import TrainingError
-from emofuse.features import Scaling
 from emofuse.heads.members import HeadMember
 from emofuse.heads.stems import shape_of
+from emofuse.scaling import Scaling
 from emofuse.specs import HeadSpec, TrainSpec, canonical_json
 from emofuse.training.streaming import Blocks
 

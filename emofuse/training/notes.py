@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from emofuse.datasets.splits import SPLITS
-from emofuse.features import ACTION_UNITS, LEAST_NEUTRAL_ROWS, LIMIT
+from emofuse.features import ACTION_UNITS, LEAST_NEUTRAL_ROWS
+from emofuse.scaling import LIMIT
 from emofuse.specs import RunSpec
 from emofuse.training.data import TrainingData
 from emofuse.training.exact import is_exact

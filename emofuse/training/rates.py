@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from emofuse.features import Scaling
+from emofuse.scaling import Scaling
 from emofuse.specs import ConcatHeadSpec, TrainSpec
 from emofuse.training.costs import group_operations
 from emofuse.training.engine import train_group

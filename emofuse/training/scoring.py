@@ -19,10 +19,11 @@ import torch
 
 import emofuse
 from emofuse.datasets.splits import SPLITS
-from emofuse.features import ACTION_UNITS, LEAST_ROWS, Scaling
+from emofuse.features import ACTION_UNITS
 from emofuse.heads import load_head_weights
 from emofuse.metrics.classification import classification_metrics
 from emofuse.results import Predictions, RunRecord
+from emofuse.scaling import LEAST_ROWS, Scaling
 from emofuse.specs import RunSpec
 from emofuse.specs.plugins import recorded
 from emofuse.status import Status

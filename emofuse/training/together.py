@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from emofuse.errors import TrainingError
-from emofuse.features import Scaling
 from emofuse.heads import count_parameters
+from emofuse.scaling import Scaling
 from emofuse.specs import KernelRidgeHeadSpec, RunSpec, canonical_json
 from emofuse.training.data import TrainingData
 from emofuse.training.engine import OnEpoch, train_group

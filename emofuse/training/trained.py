@@ -14,10 +14,11 @@ from torch import nn
 
 from emofuse.devices import resolve_device
 from emofuse.errors import ResultsError
-from emofuse.features import Scaling, derived_features
+from emofuse.features import derived_features
 from emofuse.heads import load_head_weights
 from emofuse.heads.members import HeadBatch
 from emofuse.results import RunRecord, read_record, read_weights
+from emofuse.scaling import Scaling
 from emofuse.specs import RunSpec, parse_spec
 from emofuse.status import Status, Step
 from emofuse.training.validation import predict_probs

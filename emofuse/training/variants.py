@@ -16,18 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from emofuse.errors import SpecError
-from emofuse.features import (
-    Choice,
-    Scaling,
-    cached_streams,
-    chosen_variant,
-    derive,
-    derived_shape,
-    fixed_columns,
-    vectors_of,
-)
+from emofuse.features import Choice, cached_streams, chosen_variant, derive, derived_shape, fixed_columns
 from emofuse.heads.members import variant_of
 from emofuse.progress import step
+from emofuse.scaling import Scaling, vectors_of
 from emofuse.specs import FeaturesSpec
 from emofuse.specs.runs import variant_problems
 from emofuse.status import Status, Step

@@ -9,11 +9,11 @@ from torch import nn
 from torch.nn import functional
 
 from emofuse.errors import TrainingError
-from emofuse.features import Scaling
 from emofuse.heads import make_head
 from emofuse.heads.dropout import Noise
 from emofuse.heads.members import HeadBatch, HeadMember, Members, owners, shrink
 from emofuse.heads.stems import Stem, StemChoice
+from emofuse.scaling import Scaling
 from emofuse.specs import (
     AttentionHeadSpec,
     ConcatHeadSpec,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from emofuse.cache.reader import open_cache
-from emofuse.features import Scaling
+from emofuse.scaling import Scaling
 from emofuse.training.members import FeatureTable
 
 sys.path.append(str(Path(__file__).parent))  # oracle.py

@@ -7,7 +7,8 @@ import pytest
 
 from emofuse.cache.reader import CachedStream, open_cache
 from emofuse.errors import IncompleteCacheError, SpecError, TrainingError
-from emofuse.features import Scaling, derive
+from emofuse.features import derive
+from emofuse.scaling import Scaling
 from emofuse.specs import FeaturesSpec, FoldSpec, OfficialSplit, RunSpec, StratifiedSplit, TrainSpec
 from emofuse.training import data as data_module
 from emofuse.training.data import TrainingData

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from emofuse.errors import TrainingError
-from emofuse.features import Scaling
 from emofuse.heads.dropout import named_generator
 from emofuse.heads.members import owners
+from emofuse.scaling import Scaling
 from emofuse.specs import (
     AttentionHeadSpec,
     ConcatHeadSpec,

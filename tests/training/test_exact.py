@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn import functional
 
 from emofuse.errors import TrainingError
-from emofuse.features import Scaling
 from emofuse.heads import load_head_weights
+from emofuse.scaling import Scaling
 from emofuse.specs import KernelRidgeHeadSpec, LogisticHeadSpec, RunSpec, TrainSpec, parse_spec
 from emofuse.training.exact import is_exact, solve_group
 from emofuse.training.machine import Machine

@@ -10,9 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from emofuse.cache.reader import open_cache
 from emofuse.errors import TrainingError
-from emofuse.features import Scaling, feature_axis
 from emofuse.heads import make_head
 from emofuse.heads.members import HeadMember
+from emofuse.scaling import Scaling, feature_axis
 from emofuse.specs import (
     AttentionHeadSpec,
     ConcatHeadSpec,

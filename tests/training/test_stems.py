@@ -8,7 +8,8 @@ import pytest
 import torch
 from test_engine import EXACT, assert_same_run
 
-from emofuse.features import Scaling, feature_rows, vector_rows
+from emofuse.features import feature_rows, vector_rows
+from emofuse.scaling import Scaling
 from emofuse.specs import (
     AttentionHeadSpec,
     ConcatHeadSpec,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from emofuse.features import Scaling
 from emofuse.heads.layers import Linear, Projection
+from emofuse.scaling import Scaling
 from emofuse.specs import ConcatHeadSpec, TrainSpec
 from emofuse.training import engine
 from emofuse.training.batches import StepRows

@@ -13,8 +13,8 @@ import torch
 
 from emofuse.cache.reader import CachedStream
 from emofuse.errors import CacheError, TrainingError
-from emofuse.features import Scaling
 from emofuse.results import read_predictions, run_dir
+from emofuse.scaling import Scaling
 from emofuse.specs import ConcatHeadSpec, FeaturesSpec, FoldSpec, OfficialSplit, RunSpec, TrainSpec
 from emofuse.training.data import TrainingData
 from emofuse.training.engine import train_group

@@ -10,7 +10,7 @@ from emofuse.cache.reader import open_cache
 from emofuse.cache.structure import add_views
 from emofuse.cache.writer import write_block
 from emofuse.errors import IncompleteCacheError, TrainingError
-from emofuse.features import Scaling
+from emofuse.scaling import Scaling
 from emofuse.specs import ConcatHeadSpec, FeaturesSpec, OfficialSplit, RunSpec, TrainSpec
 from emofuse.training.batches import ViewDraws
 from emofuse.training.data import TrainingData

@@ -8,7 +8,6 @@ import pytest
 import torch
 from test_engine import EXACT, assert_same_run
 
-from emofuse.features import feature_rows, vector_rows
 from emofuse.scaling import Scaling
 from emofuse.specs import (
     AttentionHeadSpec,
@@ -71,8 +70,7 @@ def folds(table):
         scaling = {}
         for stream, x in table.features.items():
             steps = table.steps[stream].numpy() if stream in table.steps else None
-            rows = vector_rows(train[table.valid[stream][train].numpy()], tuple(x.shape[1:]), steps)
-            scaling[stream] = Scaling.fit(feature_rows(x.numpy()), rows)
+            scaling[stream] = Scaling.fit(x.numpy(), train[table.valid[stream][train].numpy()], steps=steps)
         made.append(Fold(train, np.flatnonzero(part == fold), scaling))
     return made
 

@@ -1,4 +1,4 @@
-"""Fusion heads: features of several streams -> logits. One head a file, each for K heads side by side."""
+"""Fusion heads turn features of several streams into logits. Each file holds one kind, for K heads side by side."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from emofuse.specs import HeadSpec, KernelRidgeHeadSpec, NetworkHeadSpec
 
 
 def make_head(spec: HeadSpec, group: Sequence[HeadMember], dims: Mapping[str, Shape], classes: int) -> nn.Module:
-    """K heads of one kind as one module, with their initial weights: `head(batch, noise) -> logits (K, B, C)`.
+    """Build K heads of one kind as one module with initial weights: `head(batch, noise) -> logits (K, B, C)`.
 
     Args:
-        spec: which head; its dropout is the members' affair.
-        group: K members, ordered by fold. `[HeadMember(streams)]` is a single head.
-        dims: stream -> shape of a row, D for a vector, of every stream of some member; others are left out.
-        classes: C.
+        spec: the kind of the heads and their sizes. Its dropout is not read: each member has its own.
+        group: the K members, ordered by fold. `[HeadMember(streams)]` is a single head.
+        dims: the shape of a row of each stream, D for a vector. Streams that no member has are left out.
+        classes: the number C of classes.
     """
     head = make_empty_head(spec, group, dims, classes)
     initialise(head)
@@ -35,7 +35,7 @@ def make_head(spec: HeadSpec, group: Sequence[HeadMember], dims: Mapping[str, Sh
 
 @lru_cache(maxsize=4096)
 def count_parameters(spec: HeadSpec, dims: tuple[Shape, ...], classes: int) -> int:
-    """Trainable parameters of a single head on streams of these shapes."""
+    """Return the number of trainable parameters of a single head on streams of these shapes."""
     named = {f"stream{index}": dim for index, dim in enumerate(dims)}
     with torch.device("meta"):
         head = make_empty_head(spec, [HeadMember(tuple(named))], named, classes)
@@ -45,16 +45,16 @@ def count_parameters(spec: HeadSpec, dims: tuple[Shape, ...], classes: int) -> i
 def load_head_weights(
     spec: HeadSpec, dims: Mapping[str, Shape], classes: int, weights: Mapping[str, npt.NDArray[Any]]
 ) -> nn.Module:
-    """A single head with the given weights, in evaluation mode.
+    """Build a single head with the given weights, in evaluation mode.
 
     Args:
-        spec: which head.
-        dims: stream -> shape of a row, D for a vector.
-        classes: C.
-        weights: as of one member, without the axis of members.
+        spec: the kind of the head and its sizes.
+        dims: the shape of a row of each stream, D for a vector.
+        classes: the number C of classes.
+        weights: the arrays by name, without the axis of members.
 
     Raises:
-        RuntimeError: weights of another head; torch's own, it names all that does not fit.
+        RuntimeError: the weights belong to another head. The error comes from torch and names all differences.
     """
     if isinstance(spec, KernelRidgeHeadSpec):
         head: nn.Module = KernelRidgeHead(spec.kernel, vector_dims(dims, spec.kind), support_rows_of(weights), classes)
@@ -65,7 +65,7 @@ def load_head_weights(
 
 
 def make_empty_head(spec: HeadSpec, group: Sequence[HeadMember], dims: Mapping[str, Shape], classes: int) -> nn.Module:
-    """The same with whatever the memory holds for weights; also on torch's `meta` device."""
+    """Build the same module as `make_head` with uninitialised weights, also on torch's `meta` device."""
     dims = {stream: dim for stream, dim in dims.items() if any(stream in member.streams for member in group)}
     if isinstance(spec, KernelRidgeHeadSpec):
         return KernelRidgeHead(spec.kernel, vector_dims(dims, spec.kind), spec.landmarks, classes)
@@ -77,20 +77,20 @@ def make_empty_head(spec: HeadSpec, group: Sequence[HeadMember], dims: Mapping[s
 
 
 def stems_of(spec: HeadSpec) -> StemChoice:
-    """The stems that a head has; those without weights for heads that cannot choose."""
+    """Return the stems of a head; for kinds of heads that cannot choose, the stems without weights."""
     if not isinstance(spec, NetworkHeadSpec):
         return StemChoice()
     return StemChoice(spec.temporal, spec.spatial, spec.stem_width, spec.patch_kernels)
 
 
 def vector_dims(dims: Mapping[str, Shape], kind: str) -> dict[str, int]:
-    """Stream -> D, for a head of a kind that has no stems.
+    """Return the width D of each stream, for a kind of head that has no stems.
 
     Raises:
-        TrainingError: a stream that is no vector.
+        TrainingError: a stream is not a vector.
     """
     other = {stream: shape for stream, shape in dims.items() if not isinstance(shape, int) and len(shape) > 1}
     if other:
         named = ", ".join(f"{stream} {shape}" for stream, shape in other.items())
-        raise TrainingError(f"a {kind} head takes vectors alone, got {named}. Take another head, or other streams")
+        raise TrainingError(f"a {kind} head takes only vectors, got {named}. Choose another head or other streams")
     return {stream: dim_of(shape) for stream, shape in dims.items()}

@@ -1,4 +1,4 @@
-"""Streams as tokens: one or two transformer layers, the logits read off a learned token before them."""
+"""Attention head: streams are tokens of a transformer, and a learned token before them gives the logits."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from emofuse.heads.transformer import LayerNorm, TransformerLayer
 
 
 class AttentionHead(nn.Module):
-    """A token a stream (its embedding plus a learned vector that says which stream), and one that asks them.
+    """A transformer over one token for each stream and a learned first token, from which the logits are computed.
 
-    The token of a missing stream is the learned vector that takes the place of its embedding; streams that a member
-    does not have at all are masked. Pre-norm layers (Vaswani et al., NeurIPS 2017; Xiong et al., ICML 2020), GELU.
+    The token of a stream is its embedding plus a learned vector that identifies the stream. In a row that lacks the
+    stream, the learned vector for missing rows is the embedding. Streams that a member does not have are masked. The
+    layers are pre-norm (Vaswani et al., NeurIPS 2017; Xiong et al., ICML 2020) with GELU.
 
     Args:
-        group: K members, ordered by fold.
-        dims: stream -> shape of a row, D for a vector; the streams of all members together.
-        classes: C.
-        embed_dim: E, a multiple of `attention_heads`.
-        depth: number of transformer layers.
-        attention_heads: in each layer.
-        width: of the hidden layer inside each.
-        stems: of streams that are no vectors.
+        group: the K members, ordered by fold.
+        dims: the shape of a row of each stream of any member, D for a vector.
+        classes: the number C of classes.
+        embed_dim: the width E of a token, a multiple of `attention_heads`.
+        depth: the number of transformer layers.
+        attention_heads: the number of attention heads of each layer.
+        width: the width of the hidden layer inside each layer.
+        stems: the stems of streams that are not vectors.
     """
 
     present: Tensor
@@ -47,15 +48,17 @@ class AttentionHead(nn.Module):
         stems: StemChoice | None = None,
     ) -> None:
         super().__init__()
-        self.members = everyone = Members(group)
+        self.members = all_members = Members(group)
         self.members_of = {stream: Members(group, stream) for stream in dims}
         tokens = ["asking", *(f"stream {stream_of(stream)}" for stream in dims)]
         self.embeddings = Embeddings(self.members_of, dims, embed_dim, stems)
-        self.asking = Vector(everyone, embed_dim)
-        self.names = nn.ModuleDict({key_of(stream): Vector(own, embed_dim) for stream, own in self.members_of.items()})
+        self.asking = Vector(all_members, embed_dim)
+        self.names = nn.ModuleDict(
+            {key_of(stream): Vector(members, embed_dim) for stream, members in self.members_of.items()}
+        )
         self.layers = nn.ModuleList(
             TransformerLayer(
-                everyone,
+                all_members,
                 tokens,
                 embed_dim,
                 attention_heads=attention_heads,
@@ -65,13 +68,13 @@ class AttentionHead(nn.Module):
             )
             for index in range(depth)
         )
-        self.norm = LayerNorm(everyone, embed_dim)
-        self.output = Linear(everyone, embed_dim, classes)
+        self.norm = LayerNorm(all_members, embed_dim)
+        self.output = Linear(all_members, embed_dim, classes)
         present = torch.tensor([[True, *(stream in member.streams for stream in dims)] for member in group])
         self.register_buffer("present", present, persistent=False)
 
     def forward(self, batch: HeadBatch, noise: Noise | None = None) -> Tensor:
-        """Logits (K, B, C)."""
+        """Return the logits (K, B, C)."""
         rows = next(iter(batch.valid.values())).shape[1]
         asking = self.asking().expand(-1, rows, -1)
         tokens = [asking]

@@ -1,4 +1,4 @@
-"""The paper's head: embed each stream, join the embeddings, hidden layers, logits."""
+"""The paper's head: embeddings of the streams, joined, then hidden layers."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from emofuse.heads.stems import Shape, StemChoice
 
 
 class ConcatHead(nn.Module):
-    """Each stream projected and batch-normalised, joined, hidden layers with ReLU, one logit a class.
+    """Project and batch-normalise each stream, join the embeddings, apply hidden layers with ReLU.
 
     Args:
-        group: K members, ordered by fold.
-        dims: stream -> shape of a row, D for a vector; the streams of all members together.
-        classes: C.
-        embed_dim: width of each stream's embedding.
-        depth: number of hidden layers; 0 is a linear classifier on the embeddings.
-        width: of each hidden layer.
-        stems: of streams that are no vectors.
+        group: the K members, ordered by fold.
+        dims: the shape of a row of each stream of any member, D for a vector.
+        classes: the number C of classes.
+        embed_dim: the width E of each stream's embedding.
+        depth: the number of hidden layers; 0 is a linear classifier on the embeddings.
+        width: the width of each hidden layer.
+        stems: the stems of streams that are not vectors.
     """
 
     def __init__(
@@ -38,13 +38,13 @@ class ConcatHead(nn.Module):
         stems: StemChoice | None = None,
     ) -> None:
         super().__init__()
-        everyone, members = Members(group), {stream: Members(group, stream) for stream in dims}
+        all_members, members_of = Members(group), {stream: Members(group, stream) for stream in dims}
         widths = [*[width] * depth, classes]
-        self.embeddings = Embeddings(members, dims, embed_dim, stems)
-        self.join = Join(everyone, members, embed_dim, widths[0])
-        self.hidden = HiddenLayers(everyone, widths, "hidden")
+        self.embeddings = Embeddings(members_of, dims, embed_dim, stems)
+        self.join = Join(all_members, members_of, embed_dim, widths[0])
+        self.hidden = HiddenLayers(all_members, widths, "hidden")
 
     def forward(self, batch: HeadBatch, noise: Noise | None = None) -> Tensor:
-        """Logits (K, B, C); the softmax belongs to the loss."""
+        """Return the logits (K, B, C); the softmax is part of the loss."""
         logits: Tensor = self.hidden(self.join(self.embeddings(batch, noise)), noise)
         return logits

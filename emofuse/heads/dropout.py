@@ -1,9 +1,9 @@
-"""Dropout whose zeros depend on the member alone, never on who trains beside it.
+"""Dropout whose zeros depend on the member alone, not on the other members of its group.
 
-A random generator that serves a whole group would give a member other zeros as soon as another one leaves, and a
-resumed sweep another result. A generator a member would be K generators a step. So each place of a head and step of the
-training has one noise of uniform numbers, seeded by (order seed, step, place), and a member reads the noise from an
-offset that its own seed gives. Members that share a seed share their zeros: they are compared under equal luck.
+One random generator for a whole group would change a member's zeros as soon as another member leaves, and the result of
+a resumed sweep. One generator for each member would be K generators in every step. So every place of a head has one
+array of uniform numbers in every step, its noise, seeded by (order seed, step, place). A member reads the noise from an
+offset that follows from its seed. Members that share a seed share their zeros and so are compared on equal terms.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from torch import Tensor, nn
 from emofuse.heads.members import Members
 
 OFFSETS = 4096
-"""How many different offsets there are; a noise is this much longer than what a member reads."""
+"""The number of different offsets. The noise is longer by this number than the part that a member reads."""
 
 
 def named_generator(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator whose numbers depend on (seed, name) and the kind of device alone."""
+    """Return a generator whose numbers depend only on the seed, the name and the kind of device."""
     mixed = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(mixed[:8], "big") >> 1)  # 63 bits: a signed 64-bit seed
 
 
 def noise_offset(seed: int) -> int:
-    """Where a member with this seed begins to read, 0 <= offset < OFFSETS."""
+    """Return the offset at which a member with this seed begins to read, 0 <= offset < OFFSETS."""
     return int.from_bytes(hashlib.sha256(f"{seed}:dropout".encode()).digest()[:4], "big") % OFFSETS
 
 
 class Noise:
-    """The numbers of one step. They keep their memory from step to step, as a captured CUDA graph asks for.
+    """The noise of one step. It keeps its memory from step to step, as a captured CUDA graph requires.
 
     Args:
-        order_seed: of the group.
-        rows: most rows that a batch has; a noise's length must not depend on this batch's.
-        device: where heads train.
+        order_seed: the seed of the group's order of rows.
+        rows: the largest number of rows of any batch, so that the length does not depend on the current batch.
+        device: the device on which the heads train.
     """
 
     def __init__(self, order_seed: int, rows: int, device: torch.device) -> None:
@@ -48,13 +48,13 @@ class Noise:
         self._values: dict[str, Tensor] = {}
 
     def advance(self, step: int) -> None:
-        """Draws the numbers of the given step, counted through all epochs."""
+        """Draw the numbers of the given step, counted through all epochs."""
         self._step = step
         for place in self._values:
             self._draw(place)
 
     def values(self, place: str, width: int) -> Tensor:
-        """(rows x width + OFFSETS,) float32 in [0, 1), of a place where each row has `width` values."""
+        """Return the noise (rows x width + OFFSETS,) float32 in [0, 1) of a place where each row has `width` values."""
         if place not in self._values:
             self._values[place] = torch.empty(self._rows * width + OFFSETS, device=self._device)
             self._draw(place)
@@ -66,12 +66,12 @@ class Noise:
 
 
 class Dropout(nn.Module):
-    """Zeroes each member's own share of values and scales the others up, where there is noise; else does nothing.
+    """Set each member's share of values to zero and scale up the others. Without noise the values stay as they are.
 
     Args:
-        members: that it serves.
-        places: names of what it serves, one a token for values with tokens. They must mean the same in a head that has
-            fewer streams.
+        members: the members of the layer.
+        places: the names of the places, one for each token of values with tokens. A name must mean the same place in a
+            head with fewer streams.
     """
 
     share: Tensor
@@ -88,7 +88,7 @@ class Dropout(nn.Module):
         self.register_buffer("offsets", offsets, persistent=False)
 
     def forward(self, values: Tensor, noise: Noise | None) -> Tensor:
-        """(n, B, T x H) of values of that shape, T = number of places."""
+        """Return values (n, B, T x H) after dropout; T is the number of places."""
         if noise is None or not self.active:
             return values
         _, rows, wide = values.shape
@@ -97,6 +97,6 @@ class Dropout(nn.Module):
         return values * torch.cat(kept, dim=2).to(values.dtype) / (1 - self.share).to(values.dtype)
 
     def _kept(self, noise: Tensor, rows: int, width: int) -> Tensor:
-        """(n, rows, width) bool: member k reads `rows * width` numbers of the noise from its offset on."""
+        """Return which values are kept, bool (n, rows, width). Member k reads the noise from its offset on."""
         read = noise.unfold(0, rows * width, 1)[self.offsets].view(-1, rows, width)
         return read >= self.share.to(read.dtype)

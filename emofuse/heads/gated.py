@@ -1,4 +1,4 @@
-"""The paper's head with a gate a stream: all embeddings together decide how much of each goes on."""
+"""The paper's head with a gate for each stream, computed from all embeddings together."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from emofuse.heads.stems import Shape, StemChoice
 
 
 class GatedHead(nn.Module):
-    """Embeddings times gates, joined, hidden layers with ReLU, one logit a class.
+    """Multiply each embedding by its gate, join the embeddings, apply hidden layers with ReLU.
 
-    context = tanh(V [e_1 .. e_S] + c); gate_s = sigmoid(u_s . context + b_s), one number a row and stream (Arevalo et
-    al., ICLR 2017 workshop, with one gate a modality in place of one a unit).
+    context = tanh(V [e_1 .. e_S] + c); gate_s = sigmoid(u_s . context + b_s), one number for each row and stream
+    (Arevalo et al., ICLR 2017 workshop, with one gate for each modality instead of one for each unit).
 
     Args:
-        group: K members, ordered by fold.
-        dims: stream -> shape of a row, D for a vector; the streams of all members together.
-        classes: C.
-        embed_dim: width of each stream's embedding.
-        gate_dim: width of the context.
-        depth: number of hidden layers; 0 is a linear classifier on the gated embeddings.
-        width: of each hidden layer.
-        stems: of streams that are no vectors.
+        group: the K members, ordered by fold.
+        dims: the shape of a row of each stream of any member, D for a vector.
+        classes: the number C of classes.
+        embed_dim: the width E of each stream's embedding.
+        gate_dim: the width of the context.
+        depth: the number of hidden layers; 0 is a linear classifier on the gated embeddings.
+        width: the width of each hidden layer.
+        stems: the stems of streams that are not vectors.
     """
 
     def __init__(
@@ -44,19 +44,19 @@ class GatedHead(nn.Module):
         stems: StemChoice | None = None,
     ) -> None:
         super().__init__()
-        everyone = Members(group)
+        all_members = Members(group)
         self.members_of = {stream: Members(group, stream) for stream in dims}
         widths = [*[width] * depth, classes]
         self.embeddings = Embeddings(self.members_of, dims, embed_dim, stems)
-        self.context = Join(everyone, self.members_of, embed_dim, gate_dim)
+        self.context = Join(all_members, self.members_of, embed_dim, gate_dim)
         self.gates = nn.ModuleDict(
-            {key_of(stream): Linear(own, gate_dim, 1) for stream, own in self.members_of.items()}
+            {key_of(stream): Linear(members, gate_dim, 1) for stream, members in self.members_of.items()}
         )
-        self.join = Join(everyone, self.members_of, embed_dim, widths[0])
-        self.hidden = HiddenLayers(everyone, widths, "hidden")
+        self.join = Join(all_members, self.members_of, embed_dim, widths[0])
+        self.hidden = HiddenLayers(all_members, widths, "hidden")
 
     def forward(self, batch: HeadBatch, noise: Noise | None = None) -> Tensor:
-        """Logits (K, B, C)."""
+        """Return the logits (K, B, C)."""
         embeddings = self.embeddings(batch, noise)
         context = torch.tanh(self.context(embeddings))
         gated = {}

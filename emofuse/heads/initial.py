@@ -1,11 +1,12 @@
-"""The initial weights of every head: one rule, and every tensor has random numbers of its own.
+"""The initial weights of all heads.
 
-Rule. A linear layer with n inputs starts with weights and biases uniform in +-1/sqrt(n), as torch's own do (He et al.,
-ICCV 2015, a = sqrt(5)); everything else starts as its module says: batch norm with 1 and 0, the vectors for missing
-streams with 0. The numbers of a tensor come from a generator seeded by (seed, name of the tensor) alone, the name that
-it has in a head on its own. So a tensor begins the same whatever other layers the head has: without one of the streams,
-or as one head of many trained in one batch. The generator runs on the CPU: the device changes nothing, and no global
-random state is read or moved.
+A linear layer with n inputs starts with weights and biases uniform in +-1/sqrt(n), as in torch (He et al., ICCV 2015,
+a = sqrt(5)). All other tensors start as their module defines: batch norm with 1 and 0, the vectors for missing streams
+with 0.
+
+The numbers of a tensor come from a generator that is seeded by the seed and by the tensor's name in a single head. So
+a tensor starts with the same values whatever other layers the head has and whichever heads are trained beside it. The
+generator runs on the CPU, so the device changes nothing, and no global random state is read or changed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from emofuse.heads.members import plain_name
 
 @torch.no_grad()
 def initialise(head: nn.Module) -> None:
-    """Sets by the rule, in place, all tensors of the layers that say how many inputs they have (`fan_in`)."""
+    """Set the tensors of all layers that declare their number of inputs (`fan_in`), in place."""
     for path, layer in head.named_modules():
         if hasattr(layer, "fan_in"):
             for name, tensor in layer.named_parameters(prefix=path, recurse=False):
@@ -27,7 +28,7 @@ def initialise(head: nn.Module) -> None:
 
 
 def _fill(tensor: Tensor, name: str, seeds: list[int], fan_in: tuple[int, ...]) -> None:
-    """`tensor` (n, ...): member k from seeds[k] and fan_in[k]. Members with the same seed share one drawing."""
+    """Fill `tensor` (n, ...), member k by seeds[k] and fan_in[k]. Members with the same seed share the draws."""
     for seed in dict.fromkeys(seeds):
         numbers = torch.rand(tensor.shape[1:], generator=named_generator(seed, name), dtype=torch.float32, device="cpu")
         for inputs in dict.fromkeys(fan_in):

@@ -1,7 +1,7 @@
 """Kernel ridge regression as a head: kernel values to its support rows, one set of coefficients, one temperature.
 
-It is solved (`emofuse.training.exact`) and not trained, so it is always a single head; its tensors have the axis of
-members of the other heads with length one, which makes saved weights and predictions work alike.
+It is solved (`emofuse.training.exact`) instead of trained, so it is always a single head. Its tensors have the axis of
+members of the other heads with length one, so that saved weights and predictions are handled in the same way.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from emofuse.solvers.kernels import Kernel, KernelKind, StreamRows, stream_kerne
 
 
 class KernelRidgeHead(nn.Module):
-    """Logits factor * (k(x) coefficients + bias), with k(x) the mean over streams of the kernels to M support rows.
+    """Logits = factor * (k(x) coefficients + bias), where k(x) is the mean over streams of kernels to M support rows.
 
     Args:
-        kind: of the kernel of every stream.
-        dims: stream -> D.
-        support_rows: M, training rows or landmarks.
-        classes: C.
+        kind: the kind of the kernel of every stream.
+        dims: the width D of each stream.
+        support_rows: the number M of support rows, which are training rows or landmarks.
+        classes: the number C of classes.
     """
 
     factor: Tensor
@@ -38,10 +38,10 @@ class KernelRidgeHead(nn.Module):
         self.bias = nn.Parameter(torch.empty(1, classes))
         self.register_buffer("factor", torch.ones(1))
         self._supports = {name: _Support(dim, support_rows) for name, dim in dims.items()}
-        self.support = nn.ModuleDict({key_of(name): own for name, own in self._supports.items()})
+        self.support = nn.ModuleDict({key_of(name): support for name, support in self._supports.items()})
 
     def forward(self, batch: HeadBatch, noise: Noise | None = None) -> Tensor:  # noqa: ARG002  all heads are called alike
-        """Logits (1, B, C)."""
+        """Return the logits (1, B, C)."""
         parts = {}
         for name, support in self._supports.items():
             rows = StreamRows(batch.features[name][0], batch.valid[name][0])
@@ -53,7 +53,7 @@ class KernelRidgeHead(nn.Module):
 
 
 class _Support(nn.Module):
-    """Support rows of one stream: features (1, M, D) as standardised, valid (1, M) 1 or 0, and the kernel's numbers."""
+    """The support rows of one stream: standardised features (1, M, D), valid (1, M) 1 or 0, and the kernel."""
 
     features: Tensor
     valid: Tensor
@@ -69,9 +69,9 @@ class _Support(nn.Module):
 
 
 def support_rows_of(weights: Mapping[str, npt.NDArray[Any]]) -> int:
-    """M of saved weights.
+    """Return the number M of support rows of saved weights.
 
     Raises:
-        KeyError: weights of another head.
+        KeyError: the weights belong to another head.
     """
     return int(weights["coefficients"].shape[0])

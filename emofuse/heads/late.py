@@ -1,4 +1,4 @@
-"""Late fusion: a head of its own for each stream, their probabilities averaged with learned weights."""
+"""Late fusion: a separate head for each stream, whose probabilities are averaged with learned weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from emofuse.heads.stems import Shape, StemChoice
 
 
 class StreamHead(nn.Module):
-    """One stream's embedding -> its own probabilities, and their weight in the average."""
+    """The probabilities of one stream, and their weight in the average."""
 
     def __init__(self, members: Members, stream: str, embed_dim: int, widths: Sequence[int]) -> None:
         super().__init__()
@@ -26,25 +26,26 @@ class StreamHead(nn.Module):
         self.log_weight = nn.Parameter(torch.zeros(len(members)))
 
     def forward(self, embedding: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor]:
-        """Probabilities (n, B, C) of an embedding (n, B, E), and their weight (n, 1, 1) in the average."""
+        """Return the probabilities (n, B, C) of an embedding (n, B, E), and their weight (n, 1, 1) in the average."""
         logits = self.hidden(self.first(embedding), noise)
         weight = self.log_weight.exp().reshape(-1, 1, 1)
         return functional.softmax(logits.to(weight.dtype), dim=2), weight
 
 
 class LateHead(nn.Module):
-    """p = sum of w_s p_s over the streams that the row has, over the sum of their w_s; w_s = exp(log_weight_s).
+    """The weighted average of the streams' probabilities, with weights w_s = exp(log_weight_s).
 
-    A row without any stream gets learned probabilities of their own, all classes alike if no training row was such.
+    p = sum(w_s p_s) / sum(w_s) over the streams that the row has. A row without any stream gets learned probabilities,
+    which stay uniform if no training row lacks all streams.
 
     Args:
-        group: K members, ordered by fold.
-        dims: stream -> shape of a row, D for a vector; the streams of all members together.
-        classes: C.
-        embed_dim: width of each stream's embedding.
-        depth: number of hidden layers of each stream's head.
-        width: of each hidden layer.
-        stems: of streams that are no vectors.
+        group: the K members, ordered by fold.
+        dims: the shape of a row of each stream of any member, D for a vector.
+        classes: the number C of classes.
+        embed_dim: the width E of each stream's embedding.
+        depth: the number of hidden layers of each stream's head.
+        width: the width of each hidden layer.
+        stems: the stems of streams that are not vectors.
     """
 
     def __init__(
@@ -63,22 +64,25 @@ class LateHead(nn.Module):
         widths = [*[width] * depth, classes]
         self.embeddings = Embeddings(self.members_of, dims, embed_dim, stems)
         self.heads = nn.ModuleDict(
-            {key_of(stream): StreamHead(own, stream, embed_dim, widths) for stream, own in self.members_of.items()}
+            {
+                key_of(stream): StreamHead(members, stream, embed_dim, widths)
+                for stream, members in self.members_of.items()
+            }
         )
         self.nothing = Vector(Members(group), classes, zero=True)
 
     def forward(self, batch: HeadBatch, noise: Noise | None = None) -> Tensor:
-        """Logarithms of probabilities (K, B, C): logits whose softmax they are."""
+        """Return log probabilities (K, B, C), which serve as logits: their softmax is the probabilities."""
         nothing = functional.softmax(self.nothing(), dim=2)
         rows = next(iter(batch.valid.values())).shape[1]
         above = torch.zeros_like(nothing).expand(-1, rows, -1)
         below = above[:, :, :1]
         for stream, embedding in self.embeddings(batch, noise).items():
-            own = self.members_of[stream]
+            members = self.members_of[stream]
             probs, weight = self.heads[key_of(stream)](embedding, noise)
-            weight = weight * own.of_folds(batch.valid[stream]).unsqueeze(2)
-            above = own.add(above, weight * probs)
-            below = own.add(below, weight)
+            weight = weight * members.of_folds(batch.valid[stream]).unsqueeze(2)
+            above = members.add(above, weight * probs)
+            below = members.add(below, weight)
         some = below > 0
         probs = torch.where(some, above / torch.where(some, below, 1.0), nothing)
         return probs.clamp(min=torch.finfo(probs.dtype).tiny).log()

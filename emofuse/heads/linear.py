@@ -1,4 +1,4 @@
-"""The probe: one linear map a stream, summed."""
+"""The linear probe: the sum of one linear map for each stream."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from emofuse.heads.stems.layers import MemberLinear
 
 
 class StreamLogits(nn.Module):
-    """One stream's share of the logits, a linear map of its features; a learned vector where it is missing."""
+    """One stream's part of the logits: a linear map of its features, or a learned vector in rows that lack it."""
 
     def __init__(self, members: Members, stream: str, shape: Shape, classes: int, stems: StemChoice) -> None:
         super().__init__()
@@ -32,20 +32,27 @@ class StreamLogits(nn.Module):
     def forward(
         self, features: Tensor, valid: Tensor, steps: Tensor | None = None, noise: Noise | None = None
     ) -> Tensor:
-        """(n, B, C) of features (F, B, *shape), valid (F, B) bool and, for a sequence, steps (F, B, T) bool."""
-        mine = self.members.of_folds(valid).unsqueeze(2)
+        """Return one stream's part of the logits, (n, B, C).
+
+        Args:
+            features: the features (F, B, *shape).
+            valid: whether each row has the stream, bool (F, B).
+            steps: the steps of a sequence that are there, bool (F, B, T).
+            noise: the noise of the dropout, in training.
+        """
+        has_stream = self.members.of_folds(valid).unsqueeze(2)
         vectors = features if self.stem is None else self.stem(features, steps, noise)
-        return torch.where(mine, self.linear(vectors), self.missing.unsqueeze(1))
+        return torch.where(has_stream, self.linear(vectors), self.missing.unsqueeze(1))
 
 
 class LinearHead(nn.Module):
-    """How much of the labels a linear map of the standardised features reads out.
+    """A linear classifier on the standardised features: a probe of what they encode.
 
     Args:
-        group: K members, ordered by fold.
-        dims: stream -> shape of a row, D for a vector; the streams of all members together.
-        classes: C.
-        stems: of streams that are no vectors.
+        group: the K members, ordered by fold.
+        dims: the shape of a row of each stream of any member, D for a vector.
+        classes: the number C of classes.
+        stems: the stems of streams that are not vectors.
     """
 
     def __init__(
@@ -55,8 +62,8 @@ class LinearHead(nn.Module):
         self.members_of = {stream: Members(group, stream) for stream in dims}
         self.embeddings = nn.ModuleDict(
             {
-                key_of(stream): StreamLogits(own, stream, dims[stream], classes, stems or StemChoice())
-                for stream, own in self.members_of.items()
+                key_of(stream): StreamLogits(members, stream, dims[stream], classes, stems or StemChoice())
+                for stream, members in self.members_of.items()
             }
         )
         widths = {stream: int(getattr(self.embeddings[key_of(stream)], "dim")) for stream in dims}  # noqa: B009
@@ -64,10 +71,12 @@ class LinearHead(nn.Module):
         self.bias = Vector(Members(group), classes, inputs)
 
     def forward(self, batch: HeadBatch, noise: Noise | None = None) -> Tensor:
-        """Logits (K, B, C)."""
+        """Return the logits (K, B, C)."""
         rows = next(iter(batch.valid.values())).shape[1]
         logits: Tensor = self.bias().expand(-1, rows, -1)
-        for stream, own in self.members_of.items():
-            share = self.embeddings[key_of(stream)]
-            logits = own.add(logits, share(batch.features[stream], batch.valid[stream], batch.steps.get(stream), noise))
+        for stream, members in self.members_of.items():
+            part = self.embeddings[key_of(stream)](
+                batch.features[stream], batch.valid[stream], batch.steps.get(stream), noise
+            )
+            logits = members.add(logits, part)
         return logits

@@ -1,14 +1,13 @@
-"""K heads side by side: which of them have which layer, and how their weights lie in memory.
+"""Groups of K heads: which members have which layer, and how their weights lie in memory.
 
-A group of K heads is one module. Every parameter has a first axis of members, one member a head, so that a layer of all
-heads is one batched operation. A layer that belongs to a stream has members only for the heads that have the stream: a
-head without it holds no weight of it, computes nothing for it and gets no gradient from it, exactly as the smaller head
-trained alone. One head is a group of one.
+A group of K heads is one module. Every parameter has a first axis of members, one for each head, so that a layer of all
+heads is one batched operation. A layer that belongs to a stream has only the members that have the stream. A head
+without the stream has no weights for it and computes nothing for it, like the smaller head that is trained alone. One
+head is a group of one.
 
-Heads of a group may see other *variants* of a stream: LBP with 128 bins here, with 512 there. Within the group a
-variant is a stream of its own, named `lbp@128`, with layers of its own width. Whatever outlives the group or decides
-how a head begins (random numbers, names of saved weights) goes by the stream's name alone, so that a head is the same
-beside other variants as on its own.
+Heads of a group may see different *variants* of a stream, such as LBP with 128 or with 512 bins. Within the group a
+variant is a separate stream, named `lbp@128`, with layers of its width. Initial weights and names of saved weights use
+the stream's name alone, so that a head is the same beside other variants as alone.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ _VARIANT = "@"  # no name of a stream has one
 
 @dataclass(frozen=True)
 class HeadMember:
-    """What the layers need to know of one head.
+    """One head of a group, as its layers need it.
 
     Attributes:
-        streams: that it sees, each in one variant at most.
-        seed: of its initial weights and its dropout.
-        fold: index of the fold whose rows it sees; members of one fold stand together.
-        dropout: share of hidden values zeroed in training.
+        streams: the streams that the head sees, each in at most one variant.
+        seed: the seed of the initial weights and the dropout.
+        fold: the index of the fold whose rows the head sees. Members of one fold are neighbours.
+        dropout: the share of hidden values that are set to zero in training.
     """
 
     streams: tuple[str, ...]
@@ -41,13 +40,13 @@ class HeadMember:
 
 @dataclass(frozen=True)
 class HeadBatch:
-    """Rows as heads see them, for each of F folds its own: other rows of the table, or other standardisation.
+    """The rows of one step for each of F folds, which differ in rows and standardisation.
 
     Attributes:
-        features: stream -> (F, B, *shape) floating point, standardised by the fold's scaling, zeros in rows that are
-            not valid and in steps that are not there. A vector's shape is (D,).
-        valid: stream -> (F, B) bool, whether the row has the stream. Rows that only fill the batch have none.
-        steps: stream -> (F, B, T) bool, which steps of a sequence are there; streams without steps are not named.
+        features: the features of each stream, floating point (F, B, *shape), standardised by the fold's scaling. They
+            are zero in rows that are not valid and in steps that are not there. A vector has shape (D,).
+        valid: whether each row has the stream, bool (F, B) for each stream. Rows that only fill the batch have none.
+        steps: the steps that are there, bool (F, B, T), for each stream that is a sequence.
     """
 
     features: Mapping[str, Tensor]
@@ -55,103 +54,111 @@ class HeadBatch:
     steps: Mapping[str, Tensor] = field(default_factory=dict)
 
     def rows(self, rows: slice) -> HeadBatch:
-        """Some of its rows."""
+        """Return a slice of the rows."""
         parts = (self.features, self.valid, self.steps)
         return HeadBatch(*({name: tensor[:, rows] for name, tensor in part.items()} for part in parts))
 
 
 class Members(nn.Module):
-    """The members of one layer: all K heads of a group, or those that have a stream. Has no weights of its own."""
+    """The members of one layer: all K heads of a group, or those that have a stream. It has no weights.
+
+    Attributes:
+        group: the n members of the layer.
+        indices: their indices among the K heads; `positions` is the same as int64 (n,).
+        folds: their folds, int64 (n,).
+        per_fold: the number of members of each fold.
+        complete: whether the layer has all K members.
+    """
 
     positions: Tensor
     folds: Tensor
 
     def __init__(self, group: Sequence[HeadMember], stream: str | None = None) -> None:
         super().__init__()
-        own = [k for k, member in enumerate(group) if stream is None or stream in member.streams]
-        self._set([group[k] for k in own], own, len(group))
+        indices = [k for k, member in enumerate(group) if stream is None or stream in member.streams]
+        self._set([group[k] for k in indices], indices, len(group))
 
-    def _set(self, members: Sequence[HeadMember], own: Sequence[int], total: int) -> None:
+    def _set(self, members: Sequence[HeadMember], indices: Sequence[int], total: int) -> None:
         folds = [member.fold for member in members]
         if folds != sorted(folds):
             raise ValueError(f"members must be ordered by fold, got folds {folds}")
         self.group = tuple(members)
-        self.own = tuple(own)
-        self.complete = len(own) == total
+        self.indices = tuple(indices)
+        self.complete = len(indices) == total
         self.per_fold = tuple(folds.count(fold) for fold in range(max(folds, default=-1) + 1))
-        self.register_buffer("positions", torch.tensor(own, dtype=torch.int64), persistent=False)
+        self.register_buffer("positions", torch.tensor(indices, dtype=torch.int64), persistent=False)
         self.register_buffer("folds", torch.tensor(folds, dtype=torch.int64), persistent=False)
 
     def rows_of(self, members: Sequence[int]) -> list[int]:
-        """Where these of the K members stand in tensors of this layer; those that do not have it are left out."""
-        place = {member: row for row, member in enumerate(self.own)}
-        return [place[member] for member in members if member in place]
+        """Return the rows of these members in tensors of this layer. Members without the layer are left out."""
+        row_of = {member: row for row, member in enumerate(self.indices)}
+        return [row_of[member] for member in members if member in row_of]
 
     def shrink(self, members: Sequence[int]) -> None:
-        """Forgets all but these of the K members, which are counted anew from 0."""
+        """Keep only these of the K members, which are numbered from 0 again."""
         rows, device = self.rows_of(members), self.positions.device
-        own = [new for new, old in enumerate(members) if old in self.own]
-        self._set([self.group[row] for row in rows], own, len(members))
+        indices = [new for new, old in enumerate(members) if old in self.indices]
+        self._set([self.group[row] for row in rows], indices, len(members))
         self.to(device)
 
     def __len__(self) -> int:
-        return len(self.own)
+        return len(self.indices)
 
     def of_folds(self, values: Tensor) -> Tensor:
-        """(n, ...) of (F, ...): each member's fold's."""
+        """Return for each member the values of its fold, (n, ...) of (F, ...)."""
         return values.index_select(0, self.folds)
 
     def pick(self, values: Tensor) -> Tensor:
-        """(n, ...) of (K, ...): the values of these members."""
+        """Return the values of these members, (n, ...) of (K, ...)."""
         return values if self.complete else values.index_select(0, self.positions)
 
     def add(self, total: Tensor, part: Tensor) -> Tensor:
-        """(K, ...): `total` (K, ...) plus `part` (n, ...) in these members."""
+        """Return `total` (K, ...) with `part` (n, ...) added to these members."""
         part = part.to(total.dtype)
         return total + part if self.complete else total.index_add(0, self.positions, part)
 
 
 def owners(head: nn.Module) -> dict[str, Members]:
-    """Name of every parameter and saved buffer -> the members of its first axis."""
-    found = {}
+    """Return for each parameter and saved buffer of a head the members of its first axis."""
+    members_of = {}
     for path, layer in head.named_modules():
         tensors = [name for name, _ in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False))]
         members = getattr(layer, "members", None)
         if isinstance(members, Members):
-            found.update({f"{path}.{name}" if path else name: members for name in tensors})
-    return {name: found[name] for name in head.state_dict()}
+            members_of.update({f"{path}.{name}" if path else name: members for name in tensors})
+    return {name: members_of[name] for name in head.state_dict()}
 
 
 @torch.no_grad()
 def shrink(head: nn.Module, members: Sequence[int]) -> None:
-    """Reduce a head to these of its members, in place, one tensor after another: one of them is copied at a time.
+    """Reduce a head to these of its members, in place. Only one tensor is copied at a time.
 
     The layers of a stream that no remaining member has stay, without members.
     """
-    found = [(layer, getattr(layer, "members", None)) for layer in head.modules()]
-    layers = [(layer, own) for layer, own in found if isinstance(own, Members)]
-    for layer, own in layers:
+    layers = [(layer, getattr(layer, "members", None)) for layer in head.modules()]
+    with_members = [(layer, of_layer) for layer, of_layer in layers if isinstance(of_layer, Members)]
+    for layer, of_layer in with_members:
         for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
-            tensor.data = tensor.data[own.rows_of(members)]
-    for own in {id(own): own for _, own in layers}.values():
-        own.shrink(members)
+            tensor.data = tensor.data[of_layer.rows_of(members)]
+    for of_layer in {id(of_layer): of_layer for _, of_layer in with_members}.values():
+        of_layer.shrink(members)
 
 
 def variant_of(stream: str, *variant: object) -> str:
-    """The name within a group of one variant of a stream."""
+    """Return the name of one variant of a stream within a group."""
     return _VARIANT.join((stream, *map(str, variant)))
 
 
 def stream_of(variant: str) -> str:
-    """The stream of a variant's name, or the stream itself."""
+    """Return the stream of a variant's name, or the stream itself."""
     return variant.partition(_VARIANT)[0]
 
 
 def plain_name(tensor: str) -> str:
-    """The name that a tensor of a group has in a head on its own: without variants."""
+    """Return the name of a group's tensor in a single head, which has no variants."""
     return ".".join(part.partition(_VARIANT)[0] for part in tensor.split("."))
 
 
 def key_of(stream: str) -> str:
-    """A stream's key among modules: torch allows no dots there, nor names of its attributes (`type`, `items`)."""
+    """Return a stream's key among modules. Torch forbids dots there, and names of its attributes (`type`, `items`)."""
     return "of_" + stream.replace(".", ":")

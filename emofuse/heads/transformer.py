@@ -1,4 +1,4 @@
-"""Transformer layers of K heads at once."""
+"""Transformer layers for K heads at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from emofuse.heads.members import Members
 
 
 class LayerNorm(nn.Module):
-    """Layer norm (Ba et al., 2016) with weights a member."""
+    """Layer norm (Ba et al., 2016) with separate weights for each member."""
 
     def __init__(self, members: Members, dim: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -24,22 +24,22 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(members), dim))
 
     def forward(self, values: Tensor) -> Tensor:
-        """(n, R, E) of the same."""
+        """Return normalised values (n, R, E)."""
         normed = functional.layer_norm(values, values.shape[-1:], eps=self.eps)
         return normed * self.weight.unsqueeze(1) + self.bias.unsqueeze(1)
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention and a two-layer network, each on normed values and added to them (pre-norm).
+    """Self-attention and a two-layer network, each applied to normalised values and added to its input (pre-norm).
 
     Args:
-        members: that have it.
-        tokens: names of the tokens.
-        dim: E.
-        attention_heads: that share E.
-        width: of the hidden layer.
-        place: name of this layer for the dropout.
-        only_first: compute the first token's result alone; nothing reads the others after the last layer.
+        members: the members that have the layer.
+        tokens: the names of the tokens.
+        dim: the width E of a token.
+        attention_heads: the number of attention heads; each has an equal part of E.
+        width: the width of the hidden layer.
+        place: the name of this layer for the dropout.
+        only_first: whether to compute only the first token, because nothing reads the others after the last layer.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class TransformerLayer(nn.Module):
         asking = tokens[: self.asking]
         self.norm = LayerNorm(members, dim)
         self.query = Linear(members, dim, dim)
-        self.key = Linear(members, dim, dim, bias=False)  # one would add the same to all of a query's scores
+        self.key = Linear(members, dim, dim, bias=False)  # a bias would add the same number to all scores of a query
         self.value = Linear(members, dim, dim)
         self.mix = Linear(members, dim, dim)
         self.mix_dropout = Dropout(members, [f"{place}.mix.{token}" for token in asking])
@@ -69,16 +69,13 @@ class TransformerLayer(nn.Module):
         self.down_dropout = Dropout(members, [f"{place}.down.{token}" for token in asking])
 
     def forward(self, tokens: Tensor, present: Tensor, noise: Noise | None) -> Tensor:
-        """Tokens after this layer.
+        """Return the tokens after this layer, (K, B, A, E), where A is 1 if `only_first`, else T.
 
         Args:
-            tokens: (K, B, T, E).
-            present: (K, T) bool, the tokens that the member has at all, or (K, B, T), those that each row has; the
-                others are not attended to.
-            noise: in training.
-
-        Returns:
-            (K, B, A, E), A = 1 if `only_first`, else T.
+            tokens: the tokens, (K, B, T, E).
+            present: the tokens that each member has, bool (K, T), or that each row has, bool (K, B, T). The others get
+                no attention.
+            noise: the noise of the dropout, in training.
         """
         members, rows, count, dim = tokens.shape
         asking = tokens[:, :, : self.asking].reshape(members, rows * self.asking, dim)
@@ -92,21 +89,21 @@ class TransformerLayer(nn.Module):
             else present.repeat_interleave(rows, 0, output_size=members * rows)
         )
         mask = of_rows[:, None, None, :]
-        heard = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        mixed = self.mix(heard.transpose(1, 2).reshape(members, rows * self.asking, dim))
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        mixed = self.mix(attended.transpose(1, 2).reshape(members, rows * self.asking, dim))
         asking = asking + self._drop(self.mix_dropout, mixed, noise)
         hidden = self.down(functional.gelu(self.up(self.hidden_norm(asking))))
         asking = asking + self._drop(self.down_dropout, hidden, noise)
         return asking.view(members, rows, self.asking, dim)
 
     def _split(self, values: Tensor, count: int) -> Tensor:
-        """(K x B, attention heads, T, E / attention heads) of (K, B x T, E), T = `count`."""
+        """Split values (K, B x T, E), T = `count`, into (K x B, attention heads, T, E / attention heads)."""
         members, rows, dim = values.shape
         parts = values.reshape(members * rows // count, count, self.attention_heads, dim // self.attention_heads)
         return parts.transpose(1, 2)
 
     def _drop(self, dropout: Dropout, values: Tensor, noise: Noise | None) -> Tensor:
-        """Dropout of (K, B x A, E): its places are the tokens, side by side."""
+        """Apply dropout to values (K, B x A, E), whose places are the tokens side by side."""
         members, count, dim = values.shape
         dropped: Tensor = dropout(values.reshape(members, count // self.asking, self.asking * dim), noise)
         return dropped.reshape(members, count, dim)

@@ -90,7 +90,7 @@ class GroupAdam:
         self._weights = {name: tensor.detach() for name, tensor in head.named_parameters()}
         self.moments = moments
         own = owners(head)
-        self._own = {name: own[name].own for name in self._weights}
+        self._own = {name: own[name].indices for name in self._weights}
         self._shares = [
             share
             for first, stop in _neighbours(

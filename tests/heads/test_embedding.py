@@ -58,7 +58,7 @@ def test_chunks_hold_every_lane_once_and_in_order(most, expected):
     assert [row for piece in pieces for row in range(piece.all.start, piece.all.stop)] == list(range(10))
     for piece in pieces:
         assert {member.fold for member in members[piece.stream].group[piece.own]} == {piece.fold}
-    tensors = [torch.tensor(own.own) for own in members]
+    tensors = [torch.tensor(each.indices) for each in members]
     assert torch.equal(torch.cat([chunk.of_streams(tensors) for chunk in chunks]), torch.cat(tensors))
 
 

@@ -98,7 +98,7 @@ def test_no_lane_has_a_gradient_from_another_lanes_loss(spec):
     own = owners(head)
     head(random_batch(20))[1].square().sum().backward()
     for name, tensor in head.named_parameters():
-        others = [row for row, member in enumerate(own[name].own) if member != 1]
+        others = [row for row, member in enumerate(own[name].indices) if member != 1]
         assert tensor.grad is None or not tensor.grad[others].any(), name
 
 
@@ -187,7 +187,7 @@ def test_the_paper_s_head_has_the_paper_s_layers():
 
 
 def lane_of(head, name, member):
-    own = owners(head)[name].own
+    own = owners(head)[name].indices
     return head.state_dict()[name][own.index(member)]
 
 

@@ -312,7 +312,7 @@ def test_initial_weights_of_recurrent_stems_spread_as_torch_s_own():
 
 
 def test_a_head_without_stems_refuses_streams_that_are_no_vectors():
-    with pytest.raises(TrainingError, match=r"a kernel_ridge head takes vectors alone, got s \(5, 4\)"):
+    with pytest.raises(TrainingError, match=r"a kernel_ridge head takes only vectors, got s \(5, 4\)"):
         make_head(KernelRidgeHeadSpec(), [HeadMember(("s",))], {"s": (5, 4)}, 3)
 
 

@@ -1,8 +1,8 @@
-"""Stems: what turns a stream that is no vector into one vector a row, for K heads at once. One family a file.
+"""Stems turn a stream that is not a vector into one vector for each row, for K heads at once. One family per file.
 
-A vector `(D,)` has no stem. A sequence `(T, D)` passes a temporal stem, a map `(C, H, W)` a spatial one, and a sequence
-of maps `(T, C, H, W)` both: the spatial one step by step, then the temporal one. Steps that are not there (padding, no
-detection) influence nothing. What a stem gives is embedded as a vector is.
+A vector `(D,)` has no stem. A sequence `(T, D)` passes a temporal stem and a map `(C, H, W)` a spatial one. A sequence
+of maps `(T, C, H, W)` passes the spatial stem step by step, then the temporal one. Steps that are not there (padding,
+no detection) have no influence. The vectors of a stem are embedded like the vectors of a stream.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from emofuse.heads.stems.transformer import TransformerOverTime
 from emofuse.specs.heads import Spatial, Temporal
 
 Shape = int | tuple[int, ...]
-"""Of a row of a stream: D or (D,) of a vector, (T, D), (C, H, W), or (T, C, H, W)."""
+"""The shape of a row of a stream: D or (D,) for a vector, (T, D), (C, H, W), or (T, C, H, W)."""
 
 
 @dataclass(frozen=True)
 class StemChoice:
-    """Which stems a head has, and their sizes.
+    """The stems of a head and their sizes.
 
     Attributes:
-        temporal: of sequences.
-        spatial: of maps.
-        width: hidden size of recurrent and transformer stems and of attention's score; channels of convolutions.
-        kernels: sizes of the `patches` convolutions, odd.
+        temporal: the kind of the stem of sequences.
+        spatial: the kind of the stem of maps.
+        width: the hidden size of recurrent, transformer and attention stems, and the channels of convolutions.
+        kernels: the kernel sizes of the `patches` convolutions, each odd.
     """
 
     temporal: Temporal = "mean"
@@ -44,17 +44,17 @@ class StemChoice:
 
 
 class Stem(nn.Module):
-    """One vector a row of a stream of some shape.
+    """The stem of one stream: a spatial part, a temporal part, or both.
 
     Attributes:
-        dim: D of the vector.
-        shared: whether the vectors are the same for all members of a fold: no part has weights.
+        dim: the width D of its vectors.
+        shared: whether the vectors are the same for all members of a fold, because no part has weights.
 
     Args:
-        members: that have the stream.
-        stream: its name within the group.
-        shape: of a row: (T, D), (C, H, W) or (T, C, H, W).
-        choice: which stems.
+        members: the members that have the stream.
+        stream: the name of the stream within the group.
+        shape: the shape of a row: (T, D), (C, H, W) or (T, C, H, W).
+        choice: the kinds of stems and their sizes.
     """
 
     def __init__(self, members: Members, stream: str, shape: tuple[int, ...], choice: StemChoice) -> None:
@@ -76,18 +76,15 @@ class Stem(nn.Module):
             self.dim = _dim_of(self.temporal)
 
     def forward(self, features: Tensor, steps: Tensor | None, noise: Noise | None = None) -> Tensor:
-        """One vector a row.
+        """Return one vector for each row, (F, B, dim) if shared, else (n, B, dim).
 
         Args:
-            features: (F, B, *shape); rows and steps that are not there hold finite numbers.
-            steps: (F, B, T) bool, the steps that are there; None for a stream without steps.
-            noise: in training.
-
-        Returns:
-            (F, B, dim) if shared, else (n, B, dim).
+            features: the features (F, B, *shape). Rows and steps that are not there hold finite numbers.
+            steps: the steps that are there, bool (F, B, T); None for a stream without steps.
+            noise: the noise of the dropout, in training.
         """
         rows = features.shape[1]
-        if not self.shared and not len(self.members):  # a convolution of no member is refused by torch
+        if not self.shared and not len(self.members):  # torch refuses a convolution without members
             untouched = torch.stack([weight.sum() for weight in self.parameters()]).sum()
             return features.new_zeros(0, rows, self.dim) + untouched
         values = features
@@ -99,7 +96,7 @@ class Stem(nn.Module):
         if self.temporal is None:
             return values
         if steps is None:
-            raise ValueError("a sequence needs to be told its steps")
+            raise ValueError("a sequence needs its steps, got None")
         if not self._shared_steps:
             steps = self.members.of_folds(steps)
         with_noise = (noise,) if isinstance(self.temporal, TransformerOverTime) else ()
@@ -108,10 +105,10 @@ class Stem(nn.Module):
 
 
 def make_stem(members: Members, stream: str, shape: Shape, choice: StemChoice) -> Stem | None:
-    """The stem of a stream, None for a vector.
+    """Build the stem of a stream, or return None for a vector.
 
     Raises:
-        ValueError: a shape that is none of a vector, sequence, map or sequence of maps.
+        ValueError: the shape is not that of a vector, sequence, map or sequence of maps.
     """
     if isinstance(shape, int) or len(shape) == 1:
         return None
@@ -121,7 +118,7 @@ def make_stem(members: Members, stream: str, shape: Shape, choice: StemChoice) -
 
 
 def dim_of(shape: Shape) -> int:
-    """D of a vector's shape."""
+    """Return the width D of a vector's shape."""
     if isinstance(shape, int):
         return shape
     (dim,) = shape
@@ -129,7 +126,7 @@ def dim_of(shape: Shape) -> int:
 
 
 def shape_of(shape: Shape) -> tuple[int, ...]:
-    """The shape as a tuple."""
+    """Return the shape as a tuple."""
     return (shape,) if isinstance(shape, int) else tuple(shape)
 
 

@@ -1,4 +1,4 @@
-"""Attention pooling: a learned weight for each step of a sequence, or for each position of a map."""
+"""Attention pooling: learned weights of the steps of a sequence or of the positions of a map."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from emofuse.heads.stems.layers import MemberLinear
 
 
 class AttentionPool(nn.Module):
-    """The mean of tokens x_t weighted by softmax(u . tanh(W x_t + b)) over those that are there.
+    """The mean of the tokens x_t that are there, weighted by softmax(u . tanh(W x_t + b)).
 
     (Bahdanau et al., ICLR 2015; Yang et al., NAACL 2016.)
 
     Args:
-        members: that have it.
-        dim: D of a token.
-        width: of the layer that scores the tokens.
-        shared: whether its inputs are those of the folds.
+        members: the members that have the layer.
+        dim: the width D of a token.
+        width: the width of the layer that scores the tokens.
+        shared: whether the inputs have an axis of folds instead of members.
     """
 
     def __init__(self, members: Members, dim: int, width: int, *, shared: bool) -> None:
@@ -32,11 +32,11 @@ class AttentionPool(nn.Module):
         self.score = MemberLinear(members, width, 1, shared=False)
 
     def forward(self, values: Tensor, steps: Tensor | None = None) -> Tensor:
-        """(n, B, D): one vector a row.
+        """Return one vector for each row, (n, B, D).
 
         Args:
-            values: (F or n, B, T, D) tokens.
-            steps: (F or n, B, T) bool, the tokens that are there; None for all. A row without any gets zeros.
+            values: the tokens, (F or n, B, T, D).
+            steps: the tokens that are there, bool (F or n, B, T); None for all. A row without tokens gets zeros.
         """
         scores = self.score(torch.tanh(self.hidden(values))).squeeze(3)
         if steps is not None:
@@ -49,14 +49,14 @@ class AttentionPool(nn.Module):
         if not self.shared:
             return torch.einsum("nbt,nbtd->nbd", weights.to(values.dtype), values)
         pooled = [
-            torch.bmm(weights[own].transpose(0, 1).to(values.dtype), values[fold])
-            for fold, own in slices(self.members.per_fold)
+            torch.bmm(weights[members].transpose(0, 1).to(values.dtype), values[fold])
+            for fold, members in slices(self.members.per_fold)
         ]
         return torch.cat(pooled, dim=1).transpose(0, 1)
 
 
 class AttentionOfMap(nn.Module):
-    """Attention pooling over the positions of a map, whose tokens are the values of all channels there."""
+    """Attention pooling over the positions of a map. A token holds the values of all channels at one position."""
 
     def __init__(self, members: Members, channels: int, width: int) -> None:
         super().__init__()
@@ -64,6 +64,6 @@ class AttentionOfMap(nn.Module):
         self.pool = AttentionPool(members, channels, width, shared=True)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(n, R, C) of (F, R, C, H, W)."""
+        """Return the vectors (n, R, C) of maps (F, R, C, H, W)."""
         pooled: Tensor = self.pool(maps.flatten(3).transpose(2, 3))
         return pooled

@@ -1,4 +1,4 @@
-"""Convolutional stems of maps: parallel patches with channel attention, and a small network for small maps."""
+"""Convolutional stems of maps: parallel convolutions with channel attention, and a small network for small maps."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from emofuse.heads.members import Members
 from emofuse.heads.stems.layers import MemberConv, MemberGroupNorm, MemberLinear
 
 REDUCTION = 4
-"""The first dense layer of the channel attention is so many times narrower than its input."""
+"""The input of the channel attention is wider than its first dense layer by this factor."""
 CNN_LAYERS, CNN_GRID, MOST_NORM_GROUPS = 3, 3, 8
 
 
 class Patches(nn.Module):
     """Convolutions of several kernel sizes side by side, then channel attention and the mean over the map.
 
-    The kernels cut patches of several sizes out of the map; the attention weighs their channels by two dense layers on
-    their means (Hu et al., CVPR 2018), as the custom MobileNet of the real-time face paper does on its feature maps.
-    Since a channel's weight is one number, weighting the map and taking its mean is weighting the mean.
+    The attention weighs the channels by two dense layers on their means (Hu et al., CVPR 2018), as the custom MobileNet
+    of the real-time face paper does. A channel's weight is one number, so the mean of the weighted map is the weighted
+    mean of the map.
 
     Args:
-        members: that have it.
-        channels: of the map.
-        width: channels of each convolution.
-        kernels: their sizes, odd.
+        members: the members that have the stem.
+        channels: the number of channels of the map.
+        width: the number of channels of each convolution.
+        kernels: the kernel sizes, each odd.
     """
 
     def __init__(self, members: Members, channels: int, width: int, kernels: Sequence[int]) -> None:
@@ -42,22 +42,22 @@ class Patches(nn.Module):
         self.excite = MemberLinear(members, narrow, self.dim, shared=False)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(n, R, kernels x width) of (F, R, C, H, W)."""
+        """Return the vectors (n, R, kernels x width) of maps (F, R, C, H, W)."""
         means = torch.cat([functional.relu(conv(maps)).mean((3, 4)) for conv in self.convolutions], dim=2)
         weights = torch.sigmoid(self.excite(functional.relu(self.squeeze(means))))
         return means * weights
 
 
 class SmallCNN(nn.Module):
-    """Three times convolution 3 x 3, group norm, ReLU, max-pooling by 2; then the means of a 3 x 3 grid.
+    """Three blocks of 3 x 3 convolution, group norm, ReLU and max-pooling by 2, then the means of a 3 x 3 grid.
 
-    For maps of some tens of pixels, such as 48 x 48 grey faces. The grid keeps where in the face something is. A map
-    that has become a single row or column is pooled no more, and its grid has no more cells than it has positions.
+    The stem is meant for maps of some tens of pixels, such as 48 x 48 grey faces. The grid keeps coarse positions. A
+    map with a single row or column is not pooled further, and its grid has at most one cell for each position.
 
     Args:
-        members: that have it.
-        shape: (C, H, W) of a map.
-        width: channels of the second layer; the first has half as many, the third twice as many.
+        members: the members that have the stem.
+        shape: the shape (C, H, W) of a map.
+        width: the number of channels of the second layer; the first has half as many, the third twice as many.
     """
 
     def __init__(self, members: Members, shape: Sequence[int], width: int) -> None:
@@ -77,7 +77,7 @@ class SmallCNN(nn.Module):
         self.dim = channels * self.grid[0] * self.grid[1]
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(n, R, D) of (F, R, C, H, W)."""
+        """Return the vectors (n, R, D) of maps (F, R, C, H, W)."""
         for conv, norm, pooled in zip(self.convolutions, self.norms, self.pooled, strict=True):
             maps = functional.relu(norm(conv(maps)))
             if pooled:

@@ -1,7 +1,7 @@
-"""Layers that stems are made of, for K heads at once. Plain autograd: a layer may be used many times in one pass.
+"""Layers of stems for K heads at once. A layer may be used many times in one forward pass.
 
-Values that no layer with weights has touched are the same for all members of a fold and have a first axis of F folds;
-such values are *shared*. After the first layer with weights the first axis is that of the n members.
+Before the first layer with weights, values are the same for all members of a fold. Such values are *shared*: their
+first axis is that of the F folds. After it the first axis is that of the n members.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from emofuse.heads.members import Members
 
 
 class MemberLinear(nn.Module):
-    """A linear layer a member, like `torch.nn.Linear`.
+    """A linear layer for each member, like `torch.nn.Linear`.
 
     Args:
-        members: that have it.
-        wide_in: inputs.
-        wide_out: outputs.
-        shared: whether its inputs are those of the folds.
-        fan_in: inputs by which the weights start; `wide_in` unless given.
-        bias: whether it has one.
+        members: the members that have the layer.
+        wide_in: the number of inputs.
+        wide_out: the number of outputs.
+        shared: whether the inputs have an axis of folds instead of members.
+        fan_in: the number of inputs that scales the initial weights; `wide_in` by default.
+        bias: whether the layer has a bias.
     """
 
     def __init__(
@@ -44,31 +44,31 @@ class MemberLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(len(members), wide_out)) if bias else None
 
     def forward(self, values: Tensor) -> Tensor:
-        """(n, ..., wide_out) of (F, ..., wide_in) if shared, else of (n, ..., wide_in)."""
+        """Return (n, ..., wide_out) of values (F, ..., wide_in) if shared, else of values (n, ..., wide_in)."""
         flat = values.flatten(1, -2)
         if self.shared:
-            product = torch.cat([self._of_fold(flat[fold], own) for fold, own in slices(self.members.per_fold)])
+            product = torch.cat([self._of_fold(flat[fold], members) for fold, members in slices(self.members.per_fold)])
         else:
             product = torch.bmm(flat, self.weight.mT)
         out = product if self.bias is None else product + self.bias.unsqueeze(1)
         return out.reshape(len(self.members), *values.shape[1:-1], self.weight.shape[1])
 
-    def _of_fold(self, values: Tensor, own: slice) -> Tensor:
-        """(members, M, out) of one fold's values (M, in): one matrix product for all its members."""
-        weight = self.weight[own]
+    def _of_fold(self, values: Tensor, members: slice) -> Tensor:
+        """Return (members, M, out) of one fold's values (M, in), by one matrix product for all its members."""
+        weight = self.weight[members]
         product = values @ weight.flatten(0, 1).T
         return product.view(len(values), *weight.shape[:2]).transpose(0, 1)
 
 
 class MemberConv(nn.Module):
-    """A convolution a member that keeps the size of the map, like `torch.nn.Conv2d` with `padding="same"`.
+    """A convolution for each member that keeps the size of the map: `torch.nn.Conv2d` with `padding="same"`.
 
     Args:
-        members: that have it.
-        channels_in: of the map.
-        channels_out: of the result.
-        kernel: side of the kernel, odd.
-        shared: whether its inputs are those of the folds.
+        members: the members that have the layer.
+        channels_in: the number of channels of the map.
+        channels_out: the number of channels of the result.
+        kernel: the side of the kernel in positions, odd.
+        shared: whether the inputs have an axis of folds instead of members.
     """
 
     def __init__(self, members: Members, channels_in: int, channels_out: int, kernel: int, *, shared: bool) -> None:
@@ -81,23 +81,23 @@ class MemberConv(nn.Module):
         self._padding = kernel // 2
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(n, R, out, H, W) of (F, R, in, H, W) if shared, else of (n, R, in, H, W)."""
+        """Return maps (n, R, out, H, W) of maps (F, R, in, H, W) if shared, else of maps (n, R, in, H, W)."""
         if self.shared:
-            return torch.cat([self._of_fold(maps[fold], own) for fold, own in slices(self.members.per_fold)])
+            return torch.cat([self._of_fold(maps[fold], members) for fold, members in slices(self.members.per_fold)])
         return self._convolved(maps.transpose(0, 1).flatten(1, 2), slice(None), groups=len(self.members))
 
-    def _of_fold(self, maps: Tensor, own: slice) -> Tensor:
+    def _of_fold(self, maps: Tensor, members: slice) -> Tensor:
         """Convolve one fold's maps (R, in, H, W) with the filters of all its members: (members, R, out, H, W)."""
-        return self._convolved(maps, own, groups=1)
+        return self._convolved(maps, members, groups=1)
 
-    def _convolved(self, maps: Tensor, own: slice, groups: int) -> Tensor:
-        weight, bias = self.weight[own], self.bias[own]
+    def _convolved(self, maps: Tensor, members: slice, groups: int) -> Tensor:
+        weight, bias = self.weight[members], self.bias[members]
         out = functional.conv2d(maps, weight.flatten(0, 1), bias.flatten(), padding=self._padding, groups=groups)
         return out.view(len(out), *weight.shape[:2], *out.shape[2:]).transpose(0, 1)
 
 
 class MemberGroupNorm(nn.Module):
-    """Group norm a member (Wu & He, ECCV 2018), like `torch.nn.GroupNorm`: no row has a say in another's values."""
+    """A group norm for each member (Wu & He, ECCV 2018), like `torch.nn.GroupNorm`: rows are independent."""
 
     def __init__(self, members: Members, groups: int, channels: int) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class MemberGroupNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(members), channels))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(n, R, C, H, W) of the same."""
+        """Return normalised maps (n, R, C, H, W)."""
         normed = functional.group_norm(maps.flatten(0, 1), self.groups).view_as(maps)
         shape = (len(self.members), 1, -1, 1, 1)
         return normed * self.weight.view(shape) + self.bias.view(shape)

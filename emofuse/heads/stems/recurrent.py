@@ -1,7 +1,7 @@
 """Recurrent stems: the last state of an LSTM or a GRU over the steps that are there, for K heads at once.
 
-A step that is not there leaves the state as it is, so that a row is read exactly as the shorter sequence without it.
-The inputs of all steps are projected in one product; what follows is one batched product of all members a step.
+A step that is not there leaves the state unchanged, so a row gives the same state as the shorter sequence without the
+step. One matrix product projects the inputs of all steps. Then each step takes one batched product of all members.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ class LSTM(nn.Module):
     """The last hidden state of a layer of `torch.nn.LSTM` (Hochreiter & Schmidhuber, 1997), with its initial weights.
 
     Args:
-        members: that have it.
-        dim: D of a step.
-        width: H of the state.
-        shared: whether its inputs are those of the folds.
+        members: the members that have the layer.
+        dim: the width D of a step.
+        width: the width H of the state.
+        shared: whether the inputs have an axis of folds instead of members.
     """
 
     gates = 4
@@ -34,7 +34,7 @@ class LSTM(nn.Module):
         self.state = MemberLinear(members, width, self.gates * width, shared=False, fan_in=width)
 
     def forward(self, values: Tensor, steps: Tensor) -> Tensor:
-        """(n, B, H) of values (F or n, B, T, D) and steps (F or n, B, T) bool; zeros where no step is there."""
+        """Return (n, B, H) of values (F or n, B, T, D) and steps (F or n, B, T) bool; zeros where no step is there."""
         there = (self.members.of_folds(steps) if self.shared else steps).unsqueeze(3)
         inputs = self.input(values).to(self.state.weight.dtype)
         hidden: Tensor = inputs.new_zeros(*inputs.shape[:2], self.dim)
@@ -46,13 +46,13 @@ class LSTM(nn.Module):
         return hidden
 
     def _step(self, inputs: Tensor, hidden: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        taken, kept, new, shown = (inputs + self.state(hidden)).chunk(4, dim=2)
-        memory = torch.sigmoid(kept) * memory + torch.sigmoid(taken) * torch.tanh(new)
-        return torch.sigmoid(shown) * torch.tanh(memory), memory
+        take, keep, new, show = (inputs + self.state(hidden)).chunk(4, dim=2)
+        memory = torch.sigmoid(keep) * memory + torch.sigmoid(take) * torch.tanh(new)
+        return torch.sigmoid(show) * torch.tanh(memory), memory
 
 
 class GRU(LSTM):
-    """The same for a layer of `torch.nn.GRU` (Cho et al., EMNLP 2014), which has no memory beside its state."""
+    """The last hidden state of a layer of `torch.nn.GRU` (Cho et al., EMNLP 2014), which has no separate memory."""
 
     gates = 3
 

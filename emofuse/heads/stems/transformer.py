@@ -1,4 +1,4 @@
-"""A small transformer over the steps of a sequence; a learned token that attends to them is what it gives."""
+"""A small transformer over the steps of a sequence. Its result is that of a learned token that attends to them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ MOST_ATTENTION_HEADS = 4
 
 
 class TransformerOverTime(nn.Module):
-    """Steps projected to tokens, with learned positions, through pre-norm transformer layers.
+    """Pre-norm transformer layers over projected steps with learned positions.
 
     Args:
-        members: that have it.
-        dim: D of a step.
-        length: T.
-        width: E of a token; the hidden layer inside each transformer layer is twice as wide.
-        shared: whether its inputs are those of the folds.
-        place: name of the stream for the dropout.
+        members: the members that have the layer.
+        dim: the width D of a step.
+        length: the number T of steps.
+        width: the width E of a token. The hidden layer inside each transformer layer is twice as wide.
+        shared: whether the inputs have an axis of folds instead of members.
+        place: the name of the stream for the dropout.
     """
 
     def __init__(self, members: Members, dim: int, length: int, width: int, *, shared: bool, place: str) -> None:
@@ -53,7 +53,7 @@ class TransformerOverTime(nn.Module):
         self.norm = LayerNorm(members, width)
 
     def forward(self, values: Tensor, steps: Tensor, noise: Noise | None) -> Tensor:
-        """(n, B, E) of values (F or n, B, T, D) and steps (F or n, B, T) bool."""
+        """Return (n, B, E) of values (F or n, B, T, D) and steps (F or n, B, T) bool."""
         there = self.members.of_folds(steps) if self.shared else steps
         tokens = self.input(values)
         tokens = tokens + self.positions().view(len(self.members), 1, -1, self.dim)

@@ -1,6 +1,6 @@
-"""Which configurations are chosen: from rows of searched runs alone, which hold scores of validation rows and no other.
+"""The choice among the configurations of a search, made from the scores of validation rows alone.
 
-Nothing here opens a cache or knows a label, so no choice can depend on a test row.
+This module opens no cache and sees no label, so no choice can depend on a test row.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoredConfiguration:
-    """A configuration and its searched runs.
+    """A configuration with the rows and the score of its searched runs.
 
     Attributes:
-        configuration: what was trained.
-        rows: its runs, by fold and seed.
-        score: mean validation score, in its own unit (a loss is not negated); None if a run diverged or has no score.
-        error: standard error of that mean; None of a single run.
-        loss: mean validation loss; infinite where there is no score.
-        order: place in the search.
+        configuration: the configuration.
+        rows: the rows of its runs, sorted by fold and seed.
+        score: the mean validation score, in its own unit (a loss is not negated); None if a run diverged.
+        error: the standard error of the score; None for a single run.
+        loss: the mean validation loss; infinite if a run diverged.
+        order: the index of the configuration in the search.
     """
 
     configuration: Configuration
@@ -41,30 +41,31 @@ class ScoredConfiguration:
 
     @property
     def diverged(self) -> int:
-        """How many of its runs diverged."""
+        """The number of runs that diverged."""
         return sum(row.ended == "diverged" for row in self.rows)
 
     @property
     def halved(self) -> int:
-        """How many of its runs were ended by successive halving."""
+        """The number of runs that successive halving ended early."""
         return sum(row.ended == "halved" for row in self.rows)
 
     @property
     def parameters(self) -> int:
-        """Trainable parameters of one head."""
+        """The number of trainable parameters of one head."""
         return self.rows[0].parameters
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen.
+    """The ranking of a search, and the configurations chosen from it.
 
     Attributes:
-        ranked: every configuration that can win, the best first.
-        lost: those that cannot, because a run of theirs diverged, in the order of the search.
-        finalists: the best for each value of `best_of`, and the baseline, the best first.
-        baseline: the best with the baseline's streams, which the others are tested against; None if none can win.
-        undecided: values of `best_of`, as `factor value`, for which no configuration can win.
+        ranked: the configurations that have a score, the best first.
+        lost: the configurations without a score because a run diverged, in the order of the search.
+        finalists: the best configuration for each value of `best_of`, and the baseline, the best first.
+        baseline: the best configuration with the baseline's streams, against which others are tested; None if there is
+            none with a score.
+        undecided: the values of `best_of`, as `factor value`, for which no configuration has a score.
     """
 
     ranked: tuple[ScoredConfiguration, ...]
@@ -77,32 +78,32 @@ class Choice:
 def score_configurations(
     configurations: Sequence[Configuration], rows: Mapping[str, Sequence[RunRow]], select: Metric
 ) -> list[ScoredConfiguration]:
-    """Scores of configurations, in their order.
+    """Return the configurations with their scores, in the same order.
 
     Args:
-        configurations: in the order of the search.
-        rows: key of a configuration -> all its runs, at least one.
-        select: the validation score that counts.
+        configurations: the configurations in the order of the search.
+        rows: key of a configuration -> the rows of all its runs, at least one.
+        select: the validation score by which configurations are compared.
     """
     scored = []
     for order, configuration in enumerate(configurations):
-        own = sorted(rows[configuration.key], key=_fold_and_seed)
-        score, error = mean_and_error(own, select)
-        loss, _ = mean_and_error(own, "loss")
+        runs = sorted(rows[configuration.key], key=_fold_and_seed)
+        score, error = mean_and_error(runs, select)
+        loss, _ = mean_and_error(runs, "loss")
         scored.append(
-            ScoredConfiguration(configuration, tuple(own), score, error, math.inf if loss is None else loss, order)
+            ScoredConfiguration(configuration, tuple(runs), score, error, math.inf if loss is None else loss, order)
         )
     return scored
 
 
 def mean_and_error(rows: Sequence[RunRow], metric: Metric) -> tuple[float | None, float | None]:
-    """Mean of a validation score over folds and seeds, and its standard error.
+    """Return the mean of a validation score over folds and seeds, and its standard error.
 
-    The error is of the means of the folds (seeds of one fold share its rows and are no independent samples of them), or
-    of the seeds where there are no folds: standard deviation (n - 1) over the root of n.
+    The error is the standard deviation (n - 1) of the means of the folds, divided by the root of n. Seeds of one fold
+    share its rows, so they are not independent samples. Without folds, the samples are the seeds.
 
     Returns:
-        Mean and error; both None if a run diverged or has no score, the error None of a single value.
+        The mean and the error. Both are None if a run diverged or has no score; the error is None for a single sample.
     """
     values: dict[int | None, list[float]] = {}
     for row in sorted(rows, key=_fold_and_seed):
@@ -117,42 +118,44 @@ def mean_and_error(rows: Sequence[RunRow], metric: Metric) -> tuple[float | None
 def choose(
     scored: Sequence[ScoredConfiguration], select: Metric, best_of: Sequence[str], baseline: Sequence[str]
 ) -> Choice:
-    """The best configuration for each value of the factors `best_of`, among them the best of all.
+    """Choose the best configuration for each value of the factors `best_of`.
 
-    A configuration with a run that diverged cannot win. One that was halved was not trained to its end, so it comes
-    after all that were. Equal scores go to the lower validation loss, then to fewer parameters, then to the earlier
-    place in the search.
+    A configuration with a run that diverged is not chosen. One that halving ended early ranks behind all that were
+    trained to the end. Of equal scores, the lower validation loss wins, then fewer parameters, then the earlier
+    configuration.
 
     Args:
         scored: every configuration of the sweep.
-        select: the validation score that counts.
-        best_of: factors; with several, each combination of their values that was searched.
-        baseline: streams of the configurations of which the best is the baseline.
+        select: the validation score by which configurations are compared.
+        best_of: the factors; with several, a configuration is chosen for each combination of their values.
+        baseline: the streams of the baseline, which is the best configuration with them.
     """
-    able = [each for each in scored if each.score is not None]
-    ranked = sorted(able, key=lambda each: _rank(each, select))
+    with_score = [each for each in scored if each.score is not None]
+    ranked = sorted(with_score, key=lambda each: _rank(each, select))
     chosen: dict[str, ScoredConfiguration] = {}
     for each in ranked:
         chosen.setdefault(factor_values(each.configuration, best_of), each)
-    plain = next((each for each in ranked if set(each.configuration.run.features.streams) == set(baseline)), None)
-    final = {each.order for each in (*chosen.values(), plain) if each is not None}
+    best_of_baseline = next(
+        (each for each in ranked if set(each.configuration.run.features.streams) == set(baseline)), None
+    )
+    final = {each.order for each in (*chosen.values(), best_of_baseline) if each is not None}
     wanted = dict.fromkeys(factor_values(each.configuration, best_of) for each in scored)
     return Choice(
         ranked=tuple(ranked),
         lost=tuple(each for each in scored if each.score is None),
         finalists=tuple(each for each in ranked if each.order in final),
-        baseline=plain,
+        baseline=best_of_baseline,
         undecided=tuple(values for values in wanted if values not in chosen),
     )
 
 
 def factor_values(configuration: Configuration, factors: Sequence[str]) -> str:
-    """`learning_rate 0.001, width 256`: values of some factors; one that does not vary, or has no use here, is `-`."""
+    """Return text such as `learning_rate 0.001, width 256`; a factor that does not vary or is not used has `-`."""
     return ", ".join(f"{name} {_text(configuration.settings.get(name))}" for name in factors)
 
 
 def objective(score: float | None, select: Metric) -> float | None:
-    """The score as a search takes it: larger is better."""
+    """Return the score with a sign by which larger is better."""
     return -score if score is not None and select == "loss" else score
 
 

@@ -1,8 +1,8 @@
-"""Groups on a Dask scheduler: each worker opens the cache itself and trains one group at a time, one worker a GPU.
+"""The trainer of a Dask cluster: each worker opens the cache and trains one group at a time, one worker a GPU.
 
-A task is a pure function of the cache's path and the runs' specs. Workers write nothing: rows come back to the process
-that drives the sweep, which writes them. When a worker dies, Dask gives its group to another one; a group that has
-killed several workers ends the sweep, and what is finished is kept.
+A task is a pure function of the cache's path and the runs' specs. Workers write nothing: they return rows to the
+process of the sweep, which writes them. If a worker dies, Dask gives its group to another one. A group that has killed several
+workers ends the sweep; the rows of finished groups are kept.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from emofuse.training.machine import Machine, default_memory_bytes
 from emofuse.training.rates import Rates, measure_rates
 
 GPU = "GPU"
-"""Dask's usual name for the resource: `dask worker ... --resources GPU=1`."""
+"""The usual name of the resource in Dask: `dask worker ... --resources GPU=1`."""
 _SAME_EVERYWHERE = ("emofuse", "torch")
 
 
 @dataclass(frozen=True)
 class GroupTask:
-    """All that a worker needs to train a group.
+    """Everything that a worker needs to train a group.
 
     Attributes:
-        cache: absolute path.
-        split: of the runs.
-        memory_bytes: that training may use.
-        device: cpu, cuda, cuda:N or auto.
-        group: the runs.
-        digests: of the runs as `TrainingData` of the driving process gives them: a worker's must be the same.
-        plugins: files that the driving process has loaded kinds from, found at the same paths by all workers.
+        cache: the absolute path of the cache.
+        split: the split of the runs.
+        memory_bytes: the memory that training may use.
+        device: the device: cpu, cuda, cuda:N or auto.
+        group: the group.
+        digests: the digests of the runs in the process of the sweep, which the worker's must equal.
+        plugins: the plugin files of the process of the sweep, which workers read at the same paths.
     """
 
     cache: Path
@@ -61,13 +61,13 @@ class GroupTask:
 
 @dataclass(frozen=True)
 class WorkerFacts:
-    """What a worker says of itself.
+    """The properties of a worker.
 
     Attributes:
-        host: its machine.
-        device: `cpu`, `cuda:0`, ...
-        name: of the device.
-        memory_bytes: that training may use there.
+        host: the name of its machine.
+        device: the device: `cpu`, `cuda:0`, ...
+        name: the name of the device.
+        memory_bytes: the memory that training may use.
         versions: package -> version.
     """
 
@@ -79,17 +79,17 @@ class WorkerFacts:
 
 
 class DaskTrainer:
-    """Workers behind a Dask scheduler.
+    """A trainer that trains on the workers of a Dask scheduler.
 
     Args:
-        client: of the scheduler.
-        cache: which all workers see under the same path.
-        split: of the runs.
-        device: as each worker resolves it.
-        memory_bytes: that training may use on each; None for the default of the smallest.
+        client: the client of the scheduler.
+        cache: the cache, which all workers see under the same path.
+        split: the split of the runs.
+        device: the device, which each worker resolves for itself.
+        memory_bytes: the memory that training may use on each worker; None for the default of the smallest one.
 
     Raises:
-        BuildError: workers of another make.
+        BuildError: a worker has other versions of the packages.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class DaskTrainer:
         self._client = client
         self._cache = cache.path.absolute()
         self._device = device
-        facts = _ask(client, device)
+        facts = _worker_facts(client, device)
         smallest = min(facts, key=lambda each: each.memory_bytes)
         self.machine = Machine.of(torch.device(smallest.device))
         self.data = TrainingData.of(cache, split, memory_bytes=memory_bytes or smallest.memory_bytes)
@@ -106,19 +106,19 @@ class DaskTrainer:
 
     @property
     def rates(self) -> Rates:
-        """Of one of the workers, measured now."""
+        """The speed of one of the workers, measured on access."""
         rates: Rates = self._client.submit(measure_rates, self.machine, pure=False).result()
         return rates
 
     def train(
         self,
         groups: Iterator[SearchGroup],
-        on_rows: OnRows,  # noqa: ARG002 - epochs are not told across machines
+        on_rows: OnRows,  # noqa: ARG002 - workers do not report epochs
     ) -> Iterator[tuple[SearchGroup, list[RunRow]]]:
-        """Rows of all groups as they come. There are never more groups in work than workers.
+        """Yield every group with its rows as it finishes. There are never more running groups than workers.
 
         Raises:
-            EmofuseError: whatever a worker raised, or a group that killed its workers.
+            EmofuseError: a worker raised it, or a group killed its workers.
         """
 
         def submit(running: Collection[SearchGroup]) -> Iterator[tuple[Future[Any], SearchGroup]]:
@@ -136,7 +136,7 @@ class DaskTrainer:
         )
 
     def _workers(self) -> tuple[int, dict[str, float] | None]:
-        """How many groups can be in work now, at least 1, and what each of them takes of a worker."""
+        """Return how many groups can run at a time, at least 1, and the resources that each of them takes."""
         workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
         gpus = sum(int(worker["resources"].get(GPU, 0)) for worker in workers)
         return (gpus, {GPU: 1}) if gpus else (max(1, len(workers)), None)
@@ -146,10 +146,10 @@ class DaskTrainer:
 def dask_trainer(
     scheduler: str, cache: Cache, split: SplitSpec, *, device: str, memory_bytes: int | None
 ) -> Iterator[DaskTrainer]:
-    """Trains on the workers of a scheduler that is there already.
+    """Open a trainer on the workers of a running scheduler.
 
     Raises:
-        BuildError: no answer, no worker, or workers of another make.
+        BuildError: the scheduler does not answer or has no workers, or a worker has other versions of the packages.
     """
     with remote_client(scheduler) as client:
         yield DaskTrainer(client, cache, split, device=device, memory_bytes=memory_bytes)
@@ -157,13 +157,13 @@ def dask_trainer(
 
 # --- in the worker ---------------------------------------------------------------------------------------------------
 
-# One data set at most, by what it was opened for; a worker may outlive a sweep.
+# The data of the last task: a worker may outlive a sweep, so that more would fill its memory.
 _opened: dict[tuple[Path, str, int], TrainingData] = {}
 _one_group_at_a_time = threading.Lock()
 
 
 def describe_worker(device: str) -> WorkerFacts:
-    """What the planning process must know of this worker."""
+    """Return the properties of this worker that the plan of a sweep depends on."""
     where = torch.device(resolve_device(device))
     return WorkerFacts(
         host=platform.node(),
@@ -175,20 +175,20 @@ def describe_worker(device: str) -> WorkerFacts:
 
 
 def train_task(task: GroupTask) -> list[RunRow]:
-    """Trains a group in this worker.
+    """Train a group in this worker.
 
     Raises:
-        EmofuseError: the cache is not here or another one, or the group cannot be trained.
+        EmofuseError: the cache is absent or differs from that of the sweep, or the group cannot be trained.
     """
     with _one_group_at_a_time:
-        _use_own_threads()
+        _use_threads_of_worker()
         for plugin in task.plugins:
             load_sent(str(plugin.path), plugin.sha256)
         return train_rows(_open_data(task), task.group, Machine.of(torch.device(resolve_device(task.device))))
 
 
 def _open_data(task: GroupTask) -> TrainingData:
-    """The task's data, opened anew if its labels or streams have changed since this worker opened it."""
+    """Return the data of a task, reopened if labels or streams have changed since this worker opened it."""
     key = (task.cache, task.split.model_dump_json(), task.memory_bytes)
     if key in _opened and _is_the_same(_opened[key], task):
         return _opened[key]
@@ -207,13 +207,13 @@ def _is_the_same(data: TrainingData, task: GroupTask) -> bool:
     return tuple(data.digest(run.spec) for run in task.group.runs) == task.digests
 
 
-def _use_own_threads() -> None:
-    """As many threads as the worker was started with: several workers share a machine."""
+def _use_threads_of_worker() -> None:
+    """Use as many threads as the worker was started with, because several workers may share a machine."""
     with suppress(ValueError):  # called outside a worker
         torch.set_num_threads(max(1, get_worker().state.nthreads))
 
 
-# --- in the driving process ------------------------------------------------------------------------------------------
+# --- in the process of the sweep --------------------------------------------------------------------------------------
 
 
 def _rows(future: Future[Any], group: SearchGroup) -> list[RunRow]:
@@ -228,7 +228,7 @@ def _rows(future: Future[Any], group: SearchGroup) -> list[RunRow]:
         ) from None
     except EmofuseError:
         raise
-    except Exception as error:  # what Dask raises when a task cannot be sent, unpacked or was lost
+    except Exception as error:  # Dask raises errors of many types when a task cannot be sent, unpacked or is lost
         raise TrainingError(
             f"a group of {len(group.runs)} heads ({first}, ...) was lost ({type(error).__name__}: {error}). Finished "
             "groups are kept; start the same sweep again"
@@ -236,8 +236,8 @@ def _rows(future: Future[Any], group: SearchGroup) -> list[RunRow]:
     return rows
 
 
-def _ask(client: Client, device: str) -> list[WorkerFacts]:
-    """What every worker says of itself; asked outside of its tasks, so that a busy one answers too."""
+def _worker_facts(client: Client, device: str) -> list[WorkerFacts]:
+    """Return the properties of every worker, asked outside of tasks, so that busy workers answer too."""
     try:
         facts = list(client.run(describe_worker, device).values())
     except EmofuseError:
@@ -263,6 +263,6 @@ def _check_versions(facts: list[WorkerFacts]) -> None:
 
 
 def _describe(facts: list[WorkerFacts]) -> str:
-    """`2 workers (cpu on a, NVIDIA H200 on b)`."""
+    """Return text such as `2 workers (cpu on a, NVIDIA H200 on b)`."""
     kinds = dict.fromkeys(f"{worker.name} on {worker.host}" for worker in facts)
     return f"{len(facts)} worker{'s' * (len(facts) > 1)} ({', '.join(kinds)})"

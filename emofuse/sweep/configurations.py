@@ -1,4 +1,7 @@
-"""Factors -> configurations: every one a run without fold, equal runs once, named by the exact values that vary."""
+"""The configurations of a sweep: each combination of its factors, as the specification of a run without a fold.
+
+Combinations that lead to equal runs are one configuration. Its name has the exact values that vary in the sweep.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +49,12 @@ class StreamType:
 
 @dataclass(frozen=True)
 class Configuration:
-    """What is compared with others: a run as a fold and seed of it are trained.
+    """One candidate of a sweep, which is trained once for each fold and seed.
 
     Attributes:
-        name: its settings with exact values, so that two configurations of a sweep never share a name.
-        settings: factors that vary in the sweep and have a use here -> their values, plain JSON; `streams` a list.
-        run: without a fold, with the seed of the sweep's base.
+        name: the settings with exact values, unique within a sweep.
+        settings: factor -> value, for the factors that vary in the sweep and are used here, in plain JSON.
+        run: the run without a fold, with the seed of the sweep's base.
     """
 
     name: str
@@ -60,23 +63,23 @@ class Configuration:
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 of the run without its name: equal configurations have equal keys, in every sweep."""
+        """The SHA-256 digest of the run without its name, equal for equal configurations of all sweeps."""
         return digest(self.run.model_dump(mode="json", exclude={"name"}))
 
 
 def expand(spec: SweepSpec, types: Mapping[str, StreamType]) -> list[Configuration]:
-    """Every combination of the factors' values, equal runs once.
+    """Return the configurations of all combinations of the factors' values.
 
-    In the order of the factors in `Factors`, the last one changing fastest, and of each factor's values as given.
-    Subsets of streams: as listed; `all` by their size, and of one size in the cache's order; `leave_one_out` all
-    streams, then all but the first, and so on.
+    The factors have the order of `Factors`, the last one changing fastest, and each one's values the order of the spec.
+    Subsets of streams have the order of the spec. Those of `all` are sorted by size, then by the cache's order.
+    `leave_one_out` begins with all streams, then leaves out the first, the second, and so on.
 
     Args:
-        spec: factors without ranges.
+        spec: the sweep, without ranges.
         types: the type of every stream of the cache, in the cache's order.
 
     Raises:
-        SpecError: streams that are not in the cache.
+        SpecError: the sweep names streams that are not in the cache.
     """
     check_streams(spec, types)
     space = Space.of(spec, types)
@@ -88,7 +91,7 @@ def expand(spec: SweepSpec, types: Mapping[str, StreamType]) -> list[Configurati
 
 
 def runs_of(configuration: Configuration, spec: SweepSpec) -> list[RunSpec]:
-    """The runs of one configuration: for every seed of the sweep every fold, or the plain split if there are none."""
+    """Return the runs of one configuration: every fold for every seed, or the plain split if there are no folds."""
     folds: list[FoldSpec | None] = [None]
     if spec.folds is not None:
         count, seed = spec.folds.count, spec.folds.seed
@@ -102,10 +105,10 @@ def runs_of(configuration: Configuration, spec: SweepSpec) -> list[RunSpec]:
 
 
 def check_streams(spec: SweepSpec, names: Collection[str]) -> None:
-    """Raises unless every stream that the sweep names is in the cache.
+    """Check that every stream that the sweep names is in the cache.
 
     Raises:
-        SpecError: the names that are not, all of them, and a baseline that is none of the sweep's subsets.
+        SpecError: names are not in the cache, or the baseline is not one of the sweep's subsets.
     """
     named: list[tuple[str, Sequence[str]]] = [("baseline", spec.baseline)]
     if isinstance(spec.factors.streams, tuple):
@@ -126,12 +129,12 @@ def check_streams(spec: SweepSpec, names: Collection[str]) -> None:
 
 
 def baseline_streams(spec: SweepSpec, names: Collection[str]) -> tuple[str, ...]:
-    """The subset that others are tested against, in the cache's order: the spec's, or the first of the factors'."""
+    """Return the streams of the baseline in the cache's order: the spec's, or the first subset of the factors."""
     return _in_order(spec.baseline, names) if spec.baseline else stream_subsets(spec.factors, names)[0]
 
 
 def stream_subsets(factors: Factors, names: Collection[str]) -> list[tuple[str, ...]]:
-    """The subsets of streams of a sweep, each in the cache's order (see `expand` for their own)."""
+    """Return the subsets of streams of a sweep, each in the cache's order. `expand` describes the order of subsets."""
     streams = tuple(names)
     match factors.streams:
         case "all":
@@ -146,14 +149,14 @@ def stream_subsets(factors: Factors, names: Collection[str]) -> list[tuple[str, 
 
 @dataclass(frozen=True)
 class Space:
-    """All that a sweep may try: each factor's values, and what becomes of a choice among them.
+    """The search space of a sweep: the values of each factor, and the configuration of each combination.
 
     Attributes:
-        spec: of the sweep.
+        spec: the sweep.
         types: the type of every stream of the cache, in the cache's order.
-        values: factor -> its values in order, or a range; factors left at the base's are not there.
-        varying: names of the factors with several values.
-        head_names: head -> what the setting `head` calls it.
+        values: factor -> its values in order, or a range; without factors that keep the value of the base.
+        varying: the names of the factors with several values.
+        head_names: head -> its name as a value of the factor `head`.
     """
 
     spec: SweepSpec
@@ -164,7 +167,7 @@ class Space:
 
     @classmethod
     def of(cls, spec: SweepSpec, types: Mapping[str, StreamType]) -> Space:
-        """The space of a sweep over a cache."""
+        """Return the search space of a sweep over a cache."""
         values: dict[str, Sequence[Any] | Range] = {"streams": stream_subsets(spec.factors, types)}
         values |= {name: listed for name, listed in spec.factors.named() if name != "streams"}
         varying = {name for name, given in values.items() if isinstance(given, Range) or len(given) > 1}
@@ -172,13 +175,13 @@ class Space:
         return cls(spec, types, values, frozenset(varying), _head_names(heads, set(values)))
 
     def combinations(self) -> Iterator[dict[str, Any]]:
-        """Every combination of values, the last factor changing fastest; many may be one configuration.
+        """Yield every combination of values, the last factor changing fastest; several may be one configuration.
 
         Raises:
-            TypeError: a factor is a range, which has no list of values.
+            TypeError: a factor is a range.
         """
-        for name, given in self.values.items():
-            if isinstance(given, Range):
+        for name, values in self.values.items():
+            if isinstance(values, Range):
                 raise TypeError(f"factors.{name}: a range has no list of values")
         for chosen in itertools.product(*self.values.values()):
             yield dict(zip(self.values, chosen, strict=True))
@@ -211,12 +214,12 @@ class Space:
         return useless
 
     def configuration(self, values: Mapping[str, Any]) -> Configuration:
-        """The configuration of one choice of values.
+        """Return the configuration of one combination of values.
 
-        Factors without a use are put to their field's default, so that runs which cannot differ are equal.
+        Factors that make no difference get the default of their field, so that runs which cannot differ are equal.
 
         Args:
-            values: factor -> value; what is missing stays at the base's.
+            values: factor -> value; the base has the values that are missing.
         """
         base = self.spec.base
         streams = tuple(values["streams"])
@@ -261,7 +264,7 @@ def _useless_of_stems(temporal: Temporal | None, spatial: Spatial | None) -> set
 
 
 def _changed(head: HeadSpec, used: Mapping[str, Any], useless: set[str]) -> HeadSpec:
-    """A head with the factors' values, and defaults for what makes no difference."""
+    """Return the head with the factors' values, and with defaults for the fields that make no difference."""
     fields = type(head).model_fields
     values = {name: used[name] for name in HEAD_FACTORS if name in used}
     reset = useless.intersection((*_HIDDEN_LAYER_FIELDS, *_STEM_FIELDS), fields)
@@ -271,7 +274,7 @@ def _changed(head: HeadSpec, used: Mapping[str, Any], useless: set[str]) -> Head
 
 
 def _head_names(heads: Sequence[HeadSpec], factors: set[str]) -> dict[HeadSpec, str]:
-    """`concat`, or `concat(depth=1)` where heads of one kind differ in fields that are not factors themselves."""
+    """Return names such as `concat`, or `concat(depth=1)` if heads of a kind differ in fields that are no factors."""
     names = {}
     for head in heads:
         alike = [other for other in heads if other.kind == head.kind]
@@ -285,12 +288,12 @@ def _head_names(heads: Sequence[HeadSpec], factors: set[str]) -> dict[HeadSpec, 
 
 
 def _setting_text(factor: str, value: Any) -> str:
-    """`lbp+resnet50`, `learning_rate=0.0001`: floats by their shortest exact text, never rounded."""
+    """Return text such as `lbp+resnet50` or `learning_rate=0.0001`; floats have their shortest exact form."""
     if factor == "streams":
         return "+".join(value)
     return f"{factor}={value}" if isinstance(value, str) else f"{factor}={value!r}"
 
 
 def _in_order(streams: Sequence[str], names: Collection[str]) -> tuple[str, ...]:
-    """A subset in the cache's order: the order in which it was listed means nothing."""
+    """Return a subset in the cache's order."""
     return tuple(name for name in names if name in streams)

@@ -1,7 +1,7 @@
-"""The final runs of a choice: trained on the whole split, scored once; which of them diverge, and what is used then.
+"""The final runs of the chosen configurations: trained on all training rows, scored once on the test rows.
 
-Who takes the place of a choice that diverges is known before any final run has been scored: the next in the ranking of
-the search. Test rows have no say in it, for a loss that is not finite is one of training or validation rows.
+If a final run of the best configuration diverges, the next one in the ranking of the search is trained in its place.
+Test rows do not influence this: a run diverges by its loss on training or validation rows.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from emofuse.sweep.choice import Choice, ScoredConfiguration
 from emofuse.training.divergence import Divergence
 
 Train = Callable[[Sequence[RunSpec]], Sequence[tuple[RunRecord | Divergence, bool]]]
-"""Trains final runs, or finds them: results in their order, and whether each was trained now."""
+"""Trains final runs or reads finished ones; returns the result of each, and whether it was trained now."""
 
 
 @dataclass(frozen=True)
 class FinalConfiguration:
-    """A configuration that was chosen, or takes the place of one, and what became of its final runs.
+    """A configuration with the results of its final runs.
 
     Attributes:
-        scored: it and its search.
-        results: of its final runs, one a seed.
-        is_fallback: whether it was trained only because all that are ranked before it diverged.
+        scored: the configuration with its score in the search.
+        results: the results of its final runs, one a seed.
+        is_fallback: whether it was trained only because every configuration ranked before it diverged.
     """
 
     scored: ScoredConfiguration
@@ -35,30 +35,30 @@ class FinalConfiguration:
 
     @property
     def name(self) -> str:
-        """Of the configuration."""
+        """The name of the configuration."""
         return self.scored.configuration.name
 
     @property
     def records(self) -> tuple[RunRecord, ...]:
-        """Runs that were scored on the test rows."""
+        """The runs that were scored on the test rows."""
         return tuple(result for result in self.results if isinstance(result, RunRecord))
 
     @property
     def diverged(self) -> tuple[Divergence, ...]:
-        """Runs that diverged."""
+        """The runs that diverged."""
         return tuple(result for result in self.results if isinstance(result, Divergence))
 
 
 @dataclass(frozen=True)
 class FinalRuns:
-    """All final runs of a sweep.
+    """The final runs of a sweep.
 
     Attributes:
-        items: finalists and fallbacks, by the ranking of the search.
-        used: the best ranked one without a run that diverged; None if there is none.
-        baseline: that others are tested against: the choice's baseline if it has a scored run, else `used`, else the
-            best ranked one that has; None if none has.
-        trained: final runs that were trained by this call.
+        items: the finalists and fallbacks, in the order of the ranking.
+        used: the best ranked configuration of which no final run diverged, or None.
+        baseline: the configuration that others are tested against: the baseline of the choice if it has a scored run,
+            else `used`, else the best ranked one with a scored run; None if there is none.
+        trained: the number of final runs that this call trained.
     """
 
     items: tuple[FinalConfiguration, ...]
@@ -68,18 +68,18 @@ class FinalRuns:
 
     @property
     def records(self) -> tuple[RunRecord, ...]:
-        """Every scored run, a configuration's side by side."""
+        """The scored runs; those of a configuration are neighbours."""
         return tuple(record for item in self.items for record in item.records)
 
     @property
     def failed(self) -> tuple[FinalConfiguration, ...]:
-        """Those ranked before what is used: the choice, if it diverged, and all that were to take its place."""
+        """The configurations ranked before `used` of which a final run diverged."""
         before = self.items if self.used is None else self.items[: self.items.index(self.used)]
         return tuple(item for item in before if item.diverged)
 
 
 def final_specs(configurations: Sequence[ScoredConfiguration], spec: SweepSpec) -> list[RunSpec]:
-    """Configurations on the whole split, once for each of the final seeds, a configuration's runs side by side."""
+    """Return the final runs of configurations, one for each final seed; those of a configuration are neighbours."""
     return [
         each.configuration.run.model_copy(
             update={"train": each.configuration.run.train.model_copy(update={"seed": seed})}
@@ -90,16 +90,16 @@ def final_specs(configurations: Sequence[ScoredConfiguration], spec: SweepSpec) 
 
 
 def train_final_runs(choice: Choice, spec: SweepSpec, train: Train, say: Callable[[str], None]) -> FinalRuns:
-    """Trains the finalists and, while the best ranked of all that were trained diverges, the next in the ranking.
+    """Train the finalists, then fallbacks in the order of the ranking until a configuration does not diverge.
 
-    A configuration of which one final run diverges is not used, as in the search one that diverges in a fold cannot
-    be chosen. What else was chosen for a value of `best_of` is shown as it is; nothing takes its place.
+    A configuration is not used if one of its final runs diverges, just as it is not chosen if it diverges in a fold.
+    Only the best configuration has a fallback; other finalists that diverge are reported as such.
 
     Args:
-        choice: with finalists.
-        spec: of the sweep.
+        choice: a choice with finalists.
+        spec: the sweep.
         train: trains runs.
-        say: is told of what is trained in the place of the choice.
+        say: receives a message for each fallback.
     """
     tried: dict[int, FinalConfiguration] = {}
     trained = 0
@@ -110,8 +110,8 @@ def train_final_runs(choice: Choice, spec: SweepSpec, train: Train, say: Callabl
         trained += sum(trained_now for _, trained_now in results)
         seeds = len(spec.final.seeds)
         for place, each in enumerate(configurations):
-            own = tuple(result for result, _ in results[place * seeds : (place + 1) * seeds])
-            tried[each.order] = FinalConfiguration(each, own, is_fallback)
+            of_configuration = tuple(result for result, _ in results[place * seeds : (place + 1) * seeds])
+            tried[each.order] = FinalConfiguration(each, of_configuration, is_fallback)
 
     run(choice.finalists, is_fallback=False)
     used = None

@@ -1,6 +1,6 @@
-"""Searched runs and the groups that they train in: identified, planned, trained on what may be seen, turned into rows.
+"""The runs of a search and the groups in which they train: their digests, their plan, their training, their rows.
 
-Everything here works on `TrainingData`, which holds no test label.
+All functions work on `TrainingData`, which holds no label of a test row.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from emofuse.training.rates import Rates
 from emofuse.training.together import Trained, group_key, train_together
 
 OnRows = Callable[[int, float], None]
-"""Is given, after each epoch, how many rows heads have learned from in it, and its share of the estimated seconds."""
+"""A callback after each epoch: how many rows heads have learned from, and the epoch's share of estimated seconds."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class SearchedRun:
     """One run of a search.
 
     Attributes:
-        configuration: that it is one fold and seed of.
-        spec: with its fold and seed.
-        digest: what it is found again by; with successive halving that of its bracket too, for who goes on depends on
-            whom it is compared with.
+        configuration: the configuration that the run belongs to.
+        spec: the run with its fold and seed.
+        digest: the identity of the run. With successive halving it includes the bracket, because the other runs of the
+            bracket decide whether this one continues.
     """
 
     configuration: Configuration
@@ -47,13 +47,13 @@ class SearchedRun:
 
 @dataclass(frozen=True)
 class SearchGroup:
-    """Runs that train at the same time and whose rows are written at once.
+    """Runs that train together and whose rows are written together.
 
     Attributes:
-        runs: in the order of the search.
-        sweep: name of the sweep.
-        halving: lets the worst configurations leave before their end; the runs are whole brackets then.
-        seconds: estimated.
+        runs: the runs, in the order of the search.
+        sweep: the name of the sweep.
+        halving: the successive halving that ends the worst runs early, or None; with it, the runs are whole brackets.
+        seconds: the estimated duration.
     """
 
     runs: tuple[SearchedRun, ...]
@@ -63,27 +63,27 @@ class SearchGroup:
 
     @property
     def digests(self) -> frozenset[str]:
-        """Of its runs."""
+        """The digests of the runs."""
         return frozenset(run.digest for run in self.runs)
 
     def only(self, digests: frozenset[str]) -> SearchGroup:
-        """The same group with these of its runs; a bracket that one of them belongs to stays whole."""
+        """Return the group with the runs of these digests only; brackets stay whole."""
         if self.halving is None:
             kept = [run for run in self.runs if run.digest in digests]
         else:
             brackets = self.halving.brackets([run.spec for run in self.runs])
-            members = [[index for own in bracket for index in own] for bracket in brackets]
-            wanted = [own for own in members if any(self.runs[index].digest in digests for index in own)]
-            kept = [self.runs[index] for index in sorted(index for own in wanted for index in own)]
+            members = [[index for runs in bracket for index in runs] for bracket in brackets]
+            wanted = [indices for indices in members if any(self.runs[index].digest in digests for index in indices)]
+            kept = [self.runs[index] for index in sorted(index for indices in wanted for index in indices)]
         seconds = self.seconds * len(kept) / len(self.runs)
         return SearchGroup(tuple(kept), self.sweep, self.halving, seconds)
 
 
 def searched_runs(data: TrainingData, configurations: Sequence[Configuration], spec: SweepSpec) -> list[SearchedRun]:
-    """Every run of these configurations, a configuration's runs side by side.
+    """Return every run of these configurations; the runs of a configuration are neighbours.
 
     Raises:
-        SpecError: a stream that is not in the cache.
+        SpecError: a stream is not in the cache.
     """
     runs = [
         SearchedRun(configuration, run, data.digest(run))
@@ -98,7 +98,7 @@ def searched_runs(data: TrainingData, configurations: Sequence[Configuration], s
         groups.setdefault(group_key(data, run.spec), []).append(index)
     for group in groups.values():
         for bracket in halving.brackets([runs[index].spec for index in group]):
-            members = [group[place] for own in bracket for place in own]
+            members = [group[place] for places in bracket for place in places]
             compared = digest({"halving": asdict(halving), "runs": [runs[index].digest for index in members]})
             for index in members:
                 identity = digest({"run": runs[index].digest, "bracket": compared})
@@ -107,30 +107,32 @@ def searched_runs(data: TrainingData, configurations: Sequence[Configuration], s
 
 
 def halving_of(spec: SweepSpec) -> Halving | None:
-    """How a sweep ends its worst configurations early, if it does."""
+    """Return the successive halving of a sweep, or None."""
     return Halving.of(spec.halving, spec.select) if spec.halving else None
 
 
 def plan_search(
     data: TrainingData, runs: Sequence[SearchedRun], spec: SweepSpec, machine: Machine, rates: Rates | None = None
 ) -> Plan:
-    """What trains together; always asked of all runs of a batch, so that a resumed sweep is cut as before.
+    """Plan which runs train together.
+
+    The plan is always made for all runs of a batch, so that a resumed sweep has the same groups as before.
 
     Args:
-        data: of the runs' split.
-        runs: of one batch of the search.
-        spec: of the sweep.
-        machine: where they will train.
-        rates: measured ones, for the estimates.
+        data: the rows of the runs' split.
+        runs: the runs of one batch of the search.
+        spec: the sweep.
+        machine: the device and the precision of training.
+        rates: the measured speed of the machine, for the estimates.
 
     Raises:
-        TrainingError: as `plan_runs`.
+        TrainingError: see `plan_runs`.
     """
     return plan_runs(data, [run.spec for run in runs], machine=machine, rates=rates, halving=halving_of(spec))
 
 
 def planned_groups(plan: Plan, runs: Sequence[SearchedRun], spec: SweepSpec) -> list[SearchGroup]:
-    """The groups of a plan of these runs."""
+    """Return the groups of a plan of these runs."""
     return [
         SearchGroup(tuple(runs[index] for index in group.members), spec.name, halving_of(spec), group.seconds)
         for group in plan.groups
@@ -138,12 +140,12 @@ def planned_groups(plan: Plan, runs: Sequence[SearchedRun], spec: SweepSpec) -> 
 
 
 def only_missing(plan: Plan, runs: Sequence[SearchedRun], there: Collection[str]) -> Plan:
-    """What of a plan is still to be trained, for the eye.
+    """Return the part of a plan that is not trained yet, to be shown.
 
     Args:
-        plan: of these runs.
-        runs: of one batch of the search.
-        there: digests that have a row.
+        plan: the plan of these runs.
+        runs: the runs of one batch of the search.
+        there: the digests that have a row.
     """
     structures: dict[str, tuple[HeadGroup, ...]] = {}
     for title, groups in plan.structures.items():
@@ -162,16 +164,16 @@ def only_missing(plan: Plan, runs: Sequence[SearchedRun], there: Collection[str]
 def train_rows(
     data: TrainingData, group: SearchGroup, machine: Machine, *, on_rows: OnRows | None = None
 ) -> list[RunRow]:
-    """Trains a group and gives its rows.
+    """Train a group and return its rows.
 
     Args:
-        data: of the runs' split.
-        group: its runs.
-        machine: where and how precisely.
-        on_rows: follows it.
+        data: the rows of the runs' split.
+        group: the group.
+        machine: the device and the precision of training.
+        on_rows: a callback after each epoch.
 
     Raises:
-        EmofuseError: whatever `train_together` raises.
+        EmofuseError: see `train_together`.
     """
     specs = [run.spec for run in group.runs]
     learned = [len(data.folds(spec)[spec.fold.index if spec.fold else 0].train) for spec in specs]
@@ -193,12 +195,12 @@ def train_rows(
 
 
 def device_name(device: torch.device) -> str:
-    """`cpu`, or the name of the GPU."""
+    """Return `cpu`, or the name of the GPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def versions() -> dict[str, str]:
-    """Of what decides the numbers of a run."""
+    """Return the versions of the packages that decide the numbers of a run."""
     return {
         "emofuse": emofuse.__version__,
         "python": platform.python_version(),

@@ -1,13 +1,13 @@
-"""Rows of searched runs, in a folder that any number of sweeps share. No torch, no cache: plain files.
+"""The rows of searched runs, in a folder of plain files that several sweeps can share.
 
     FOLDER/
         rows/<random id>.jsonl   a finished group: one JSON object a run (class `RunRow`)
-        claims/<random id>.json  what a living process is training now; it holds the file's lock for as long
-        claims/lock              held for the moment in which a process claims something
+        claims/<random id>.json  the runs that a process trains now; the process holds the lock of the file
+        claims/lock              the lock that a process holds while it makes or reads claims
 
-A file of rows is written beside its place, flushed to the disk and renamed, and never changed: a process that is killed
-leaves whole groups and nothing between. The results of a folder are the union of its files; a run stands in it once, by
-its digest. Reading needs no lock. On Windows, which has no `flock`, sweeps must not share a folder at the same time.
+A file of rows is written under another name, flushed to the disk, renamed, and never changed, so a process that is
+killed leaves whole groups only. The results of a folder are the union of its files, with each run once by its digest. Reading
+needs no lock. Windows has no `flock`: there, sweeps must not share a folder at the same time.
 """
 
 from __future__ import annotations
@@ -32,33 +32,34 @@ from emofuse.stores import replace_file
 FORMAT = 1
 
 SECONDS_BETWEEN_LOOKS = 1.0
-"""While another process has what is wanted."""
+"""The time between two looks at the folder while another process trains the wanted runs."""
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """One searched run: what was asked and its scores on validation rows. All values are plain JSON.
+    """The row of one searched run: its specification and its scores on validation rows, in plain JSON.
 
     Attributes:
-        digest: of the run, see `emofuse.training.data.TrainingData.digest`; with halving, of its bracket too.
-        configuration: `Configuration.key`, the same for its folds and seeds.
-        name: of the configuration.
-        settings: what varies in the sweep -> its value here.
-        spec: `RunSpec` as plain data.
-        fold: index of its fold; None for the plain split.
-        seed: of weights and dropout.
-        val_macro_f1: of the best epoch; None if there was no finite one.
-        val_accuracy: likewise.
-        val_loss: likewise, cross-entropy.
-        best_epoch: counted from 1; 0 if there was no finite one.
-        last_epoch: the epoch in which it ended.
-        ended: `epochs`, `patience`, `halved` or `diverged`.
-        parameters: trainable parameters of the head.
-        seconds: its share of its group's wall time.
-        history: one entry a finite epoch: {epoch, train_loss, val_loss, val_accuracy, val_macro_f1, ...}.
-        sweep: name of the sweep that trained it.
-        device: what it was trained on.
-        created: UTC, ISO 8601.
+        digest: the digest of the run, see `emofuse.training.data.TrainingData.digest`; with halving, it includes
+            the bracket.
+        configuration: the key of the configuration, the same for its folds and seeds.
+        name: the name of the configuration.
+        settings: factor -> value, for the factors that vary in the sweep.
+        spec: the `RunSpec` as plain data.
+        fold: the index of the fold; None for the plain split.
+        seed: the seed of weights and dropout.
+        val_macro_f1: the macro F1 of the best epoch; None if no epoch had a finite loss.
+        val_accuracy: the accuracy of the best epoch, or None.
+        val_loss: the cross-entropy of the best epoch, or None.
+        best_epoch: the best epoch, counted from 1; 0 if no epoch had a finite loss.
+        last_epoch: the last epoch that was trained.
+        ended: the reason for the end: `epochs`, `patience`, `halved` or `diverged`.
+        parameters: the number of trainable parameters of the head.
+        seconds: the run's share of the wall time of its group.
+        history: one entry for each finite epoch: {epoch, train_loss, val_loss, val_accuracy, val_macro_f1, ...}.
+        sweep: the name of the sweep that trained it.
+        device: the device it was trained on.
+        created: the time of the end, UTC in ISO 8601.
         versions: package -> version.
     """
 
@@ -89,12 +90,12 @@ class RunRow:
 
 @dataclass(frozen=True)
 class Holder:
-    """A living process, and the runs that it has claimed.
+    """A living process with the runs that it has claimed.
 
     Attributes:
-        pid: its number.
-        host: the machine it runs on.
-        digests: of the runs.
+        pid: the process id.
+        host: the name of the machine.
+        digests: the digests of the runs.
     """
 
     pid: int
@@ -116,10 +117,10 @@ _HOLDER = TypeAdapter(Holder)
 
 
 class ResultsFolder:
-    """The rows of a folder, and who is training what.
+    """A folder of rows, and of claims of the processes that train more of them.
 
     Args:
-        path: of the folder; made when something is written.
+        path: the path of the folder, which is made when something is written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -129,22 +130,22 @@ class ResultsFolder:
         self._read: dict[str, list[RunRow]] = {}
 
     def rows(self) -> list[RunRow]:
-        """Every run once, in the order in which they were finished; files seen before are not read again.
+        """Return the row of every run, in the order in which the runs ended. No file is read twice.
 
-        Two files that hold the same run were written by processes that could not see each other's claims. Such runs
-        are equal, and the one written first counts.
+        Two files with the same run were written by processes that could not see each other's claims. Their rows are
+        equal, and the first one counts.
 
         Raises:
-            ResultsError: a file that is damaged or no file of rows.
+            ResultsError: a file is damaged or not a file of rows.
         """
-        found = [(row.created, name, row) for name, rows in self._read_files().items() for row in rows]
+        dated = [(row.created, name, row) for name, rows in self._read_files().items() for row in rows]
         unique: dict[str, RunRow] = {}
-        for _, _, row in sorted(found, key=lambda entry: entry[:2]):
+        for _, _, row in sorted(dated, key=lambda entry: entry[:2]):
             unique.setdefault(row.digest, row)
         return list(unique.values())
 
     def write(self, rows: Sequence[RunRow]) -> Path:
-        """Adds the rows of a group: all of them or, if this process is killed, none."""
+        """Write the rows of a group as one file, which is complete or absent if this process is killed."""
         text = "".join(json.dumps(asdict(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
         self._files.mkdir(parents=True, exist_ok=True)
         target = self._files / f"{secrets.token_hex(8)}.jsonl"
@@ -153,15 +154,15 @@ class ResultsFolder:
 
     @contextmanager
     def claim(self, digests: Collection[str]) -> Iterator[frozenset[str]]:
-        """Takes runs for this process, so that no other one trains them until the block is left or the process ends.
+        """Claim runs, so that no other process trains them until the block is left or this process ends.
 
-        Rows must be written inside the block: a run is then at every moment either claimed or there.
+        Rows must be written inside the block, so that a run is always either claimed or there.
 
         Args:
-            digests: of the runs that are wanted.
+            digests: the digests of the wanted runs.
 
         Yields:
-            Those which nobody else has claimed and which have no row.
+            The digests of the runs without a row that no other process has claimed.
         """
         self._claims.mkdir(parents=True, exist_ok=True)
         path = self._claims / f"{secrets.token_hex(8)}.json"
@@ -179,33 +180,33 @@ class ResultsFolder:
 
     @contextmanager
     def wait_for(self, digest: str, say: Callable[[str], None]) -> Iterator[None]:
-        """Claims one thing, and waits as long as another living process has it.
+        """Claim one digest, and wait while another living process has it.
 
         Args:
-            digest: of what is wanted; of no row.
-            say: is told who is waited for, once.
+            digest: the digest to claim, which is not that of a row.
+            say: receives the processes that are waited for, whenever they change.
         """
-        told: str | None = None
+        announced: str | None = None
         while True:
-            with self.claim([digest]) as got:
-                if got:
+            with self.claim([digest]) as claimed:
+                if claimed:
                     yield
                     return
             holders = " and ".join(map(str, self.holders([digest])))
-            if holders and holders != told:
+            if holders and holders != announced:
                 say(holders)
-                told = holders
+                announced = holders
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def holders(self, digests: Collection[str]) -> list[Holder]:
-        """Living processes that have claimed some of the runs, each with those of them that it holds."""
+        """Return the living processes that have claimed some of these runs, each with the runs that it has claimed."""
         if not self._claims.is_dir():
             return []
         wanted = set(digests)
         with self._claiming():
-            found = self._holders()
-        held = [Holder(each.pid, each.host, tuple(sorted(wanted & set(each.digests)))) for each in found]
-        return [holder for holder in held if holder.digests]
+            holders = self._holders()
+        of_wanted = [Holder(each.pid, each.host, tuple(sorted(wanted & set(each.digests)))) for each in holders]
+        return [holder for holder in of_wanted if holder.digests]
 
     def _read_files(self) -> Mapping[str, list[RunRow]]:
         if self._files.is_dir():
@@ -214,10 +215,10 @@ class ResultsFolder:
         return self._read
 
     def _holders(self) -> list[Holder]:
-        """Claims of living processes, this one's too; those of dead ones are removed. Call it while claiming."""
+        """Return the claims of living processes and remove those of dead ones. The caller holds the lock."""
         holders = []
         for path in sorted(self._claims.glob("*.json")):
-            with suppress(FileNotFoundError):  # given back at this moment
+            with suppress(FileNotFoundError):  # its process has just removed it
                 if _is_locked(path):
                     holders.append(_HOLDER.validate_json(path.read_bytes()))
                 else:
@@ -244,11 +245,11 @@ def _read_rows(path: Path) -> list[RunRow]:
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         where = f"{path}, line {number}"
         try:
-            found = _FORMAT.validate_json(line).format
-            if found != FORMAT:
+            format_number = _FORMAT.validate_json(line).format
+            if format_number != FORMAT:
                 raise ResultsError(
-                    f"{where}: format {found}, this emofuse reads format {FORMAT}. Name another folder, or delete the "
-                    "file; the sweep trains its runs again"
+                    f"{where}: format {format_number}, this emofuse reads format {FORMAT}. Name another folder, or "
+                    "delete the file; the sweep trains its runs again"
                 )
             rows.append(_ROW.validate_json(line, strict=True))
         except ValidationError as error:
@@ -264,7 +265,7 @@ def _read_rows(path: Path) -> list[RunRow]:
 
 
 def _make_claim(path: Path, holder: Holder) -> BinaryIO | None:
-    """Writes a claim whose lock this process holds until the file is closed. Call it while claiming."""
+    """Write a claim, which this process keeps locked until it closes the file. The caller holds the lock."""
     if sys.platform == "win32":
         return None
     import fcntl
@@ -282,7 +283,7 @@ def _make_claim(path: Path, holder: Holder) -> BinaryIO | None:
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether the process that made this claim is alive: the system frees the locks of those that end."""
+    """Return whether the process of this claim is alive: the system frees the locks of processes that end."""
     if sys.platform == "win32":
         return False
     import fcntl

@@ -1,16 +1,16 @@
-"""A sweep from its question to its report: search on validation rows, choice from rows alone, final runs, one page.
+"""A whole sweep: search on validation rows, choice by validation scores, final runs on test rows, report.
 
-Everything is found again by its digest, so the same sweep does only what is missing. All it makes is in one folder::
+All results are stored by their digest, so the same sweep trains only what is missing. They are in one folder::
 
     FOLDER/
-        rows/, claims/      of the search (see `emofuse.sweep.rows`); other sweeps may share them
-        runs/               one folder a final run (see `emofuse.results`)
-        report/             tables, figures and the page of the final runs, and how they were chosen
+        rows/, claims/      the rows of the search (see `emofuse.sweep.rows`), which other sweeps may share
+        runs/               one folder for each final run (see `emofuse.results`)
+        report/             tables, figures and the page on the final runs and the search
         choice.md           the finalists: validation score of the search, test scores of their final runs
 
-The search is given `TrainingData`, which holds no test label, and the choice is given rows; only what they have chosen
-is trained by `try_runs`, which scores the test rows once. A final run that diverges ends nothing: the others are
-trained and reported, and the place of a choice that diverged is taken by the next in the ranking of the search.
+The search sees `TrainingData`, which holds no test label, and the choice sees the rows of the search. `try_runs` then
+trains the chosen configurations and scores the test rows once. If a final run diverges, the others are still trained
+and reported; if it is one of the best configuration, the next in the ranking of the search is trained in its place.
 """
 
 from __future__ import annotations
@@ -56,12 +56,13 @@ _SAID_RUNS = 20
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """What belongs to this machine and this call, not to the science: no part of any digest.
+    """The options of one call on one machine, which are part of no digest.
 
     Attributes:
-        device: where heads train: `cpu`, `cuda`, `cuda:N` or `auto`.
-        memory_bytes: that training may use; a share of what the device has unless given.
-        scheduler: address of a running Dask scheduler, `tcp://...`, whose workers search; this process otherwise.
+        device: the device of training: `cpu`, `cuda`, `cuda:N` or `auto`.
+        memory_bytes: the memory that training may use; by default a share of the device's.
+        scheduler: the address of a running Dask scheduler, `tcp://...`, whose workers train the search; None for this
+            process.
     """
 
     device: str = "auto"
@@ -71,38 +72,38 @@ class SweepOptions:
 
 @dataclass(frozen=True)
 class SweepPaths:
-    """Where a sweep keeps what it makes, all below `out`."""
+    """The paths of a sweep's results, all below `out`."""
 
     out: Path
 
     @property
     def runs(self) -> Path:
-        """One folder a final run."""
+        """The folder of the final runs."""
         return self.out / "runs"
 
     @property
     def report(self) -> Path:
-        """Tables, figures and the page."""
+        """The folder of tables, figures and the page."""
         return self.out / "report"
 
     @property
     def choice(self) -> Path:
-        """The finalists and their scores."""
+        """The file with the finalists and their scores."""
         return self.out / "choice.md"
 
 
 @dataclass(frozen=True)
 class SweepSummary:
-    """What a call did.
+    """The results of a sweep, and what this call has done.
 
     Attributes:
-        scored: every configuration, in the order of the search.
-        trained: heads of the search that were trained by this call.
-        choice: among the configurations.
-        finals: final runs of the finalists and of what takes the place of one that diverged.
+        scored: every configuration with its score, in the order of the search.
+        trained: the number of heads that this call trained for the search.
+        choice: the choice among the configurations.
+        finals: the final runs of the finalists and fallbacks.
         table: the finalists and their scores, in Markdown.
-        report: its files.
-        report_written: whether they were written by this call.
+        report: the files of the report.
+        report_written: whether this call wrote the report.
     """
 
     scored: tuple[ScoredConfiguration, ...]
@@ -123,19 +124,19 @@ def run_sweep(
     say: Say = lambda _: None,
     progress: Progress | None = None,
 ) -> SweepSummary:
-    """Searches, chooses, trains and scores the finalists, and writes the report; a second call does what is missing.
+    """Search, choose, train and score the finalists, and write the report; a second call does what is missing.
 
     Args:
-        cache: where the features are.
+        cache: the cache of the features.
         spec: the sweep.
-        folder: of everything that it makes.
-        options: of this machine and call.
-        say: is given one line a step and a final run.
-        progress: follows the search, the final runs and the report.
+        folder: the folder of all results.
+        options: the options of this call.
+        say: receives a line for each step and each final run.
+        progress: receives the progress of the search, the final runs and the report.
 
     Raises:
-        TrainingError: no configuration can be used, because a run of each diverged, in the search or in the end.
-        EmofuseError: whatever a step raises; what was finished is kept.
+        TrainingError: no configuration can be used, because each had a run that diverged.
+        EmofuseError: a step failed. Finished results are kept.
     """
     with followed(progress):
         return _run_sweep(cache, spec, folder, options, say)
@@ -143,10 +144,10 @@ def run_sweep(
 
 def _run_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOptions, say: Say) -> SweepSummary:
     rows = ResultsFolder(folder)
-    found = _search(cache, spec, rows, options)
-    for line in found.describe():
+    result = _search(cache, spec, rows, options)
+    for line in result.describe():
         say(f"search: {line}")
-    choice = choose(found.scored, spec.select, spec.final.best_of, baseline_streams(spec, cache.streams))
+    choice = choose(result.scored, spec.select, spec.final.best_of, baseline_streams(spec, cache.streams))
     for note in describe_losses(choice):
         say(f"choice: {note}")
     if not choice.finalists:
@@ -164,7 +165,7 @@ def _run_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOption
         finals = train_final_runs(choice, spec, train, say)
         for note in gather_notes((record.name, record) for record in finals.records):
             say(f"note: {note}")
-        search = search_summary(spec, found.scored, finals)
+        search = search_summary(spec, result.scored, finals)
         for note in [*divergence_sentences(search), *describe_baseline(choice, finals)]:
             say(f"choice: {note}")
         table = choice_table(choice, finals, spec, search)
@@ -178,14 +179,14 @@ def _run_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOption
             f"sweep {spec.name!r}: no configuration can be used, a final run of every one that can be chosen diverged "
             f"(see {paths.choice}). Lower its learning rates"
         )
-    return SweepSummary(found.scored, found.trained, choice, finals, table, files, written)
+    return SweepSummary(result.scored, result.trained, choice, finals, table, files, written)
 
 
 def plan_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOptions = SweepOptions()) -> str:
-    """What `run_sweep` would train, in some lines. Trains and writes nothing.
+    """Return lines on what `run_sweep` would train. Nothing is trained or written.
 
     Raises:
-        EmofuseError: as `run_sweep` before it trains.
+        EmofuseError: see `run_sweep`.
     """
     with open_trainer(cache, spec, options) as trainer:
         _check_split_rows(trainer.data)
@@ -210,11 +211,11 @@ def plan_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOption
 
 @contextmanager
 def open_trainer(cache: Cache, spec: SweepSpec, options: SweepOptions) -> Iterator[Trainer]:
-    """What trains the search: this process, or the workers of a scheduler.
+    """Open the trainer of a search: this process, or the workers of a scheduler.
 
     Raises:
-        DeviceError: no such device.
-        BuildError: no such scheduler, or it has no workers of this make.
+        DeviceError: the device does not exist.
+        BuildError: the scheduler does not answer, or its workers cannot be used.
     """
     if options.scheduler is not None:
         from emofuse.sweep.cluster import dask_trainer
@@ -232,7 +233,7 @@ def open_trainer(cache: Cache, spec: SweepSpec, options: SweepOptions) -> Iterat
 
 
 def _search(cache: Cache, spec: SweepSpec, rows: ResultsFolder, options: SweepOptions) -> SearchResult:
-    """In a function of its own, so that the features are freed before the finalists are trained."""
+    """Search; the features are freed at the end, before the finalists are trained."""
     with open_trainer(cache, spec, options) as trainer:
         _check_split_rows(trainer.data)
         return ConfigurationSearch(spec, make_strategy(spec, stream_types(cache)), rows, trainer).run()
@@ -241,12 +242,12 @@ def _search(cache: Cache, spec: SweepSpec, rows: ResultsFolder, options: SweepOp
 def _train_finals(
     cache: Cache, specs: Sequence[RunSpec], runs: Path, options: SweepOptions, say: Say
 ) -> list[tuple[RunRecord | Divergence, bool]]:
-    """Says how many, then each run, or with many of them how far it is; those that diverge in any case."""
+    """Train final runs and report each of them, or every tenth of many; those that diverge are always reported."""
     say(f"final runs: {len(specs)}, on all training rows of the split")
     numbers = count(1)
     every = 1 if len(specs) <= _SAID_RUNS else -(-len(specs) // 10)
 
-    def tell(_: int, result: RunRecord | Divergence, trained_now: bool) -> None:
+    def on_run(_: int, result: RunRecord | Divergence, trained_now: bool) -> None:
         number = next(numbers)
         place = f"final run {number}/{len(specs)}"
         if isinstance(result, Divergence):
@@ -260,13 +261,13 @@ def _train_finals(
         elif number % every == 0 or number == len(specs):
             say(place)
 
-    return try_runs(cache, specs, runs, device=options.device, memory_bytes=options.memory_bytes, on_run=tell)
+    return try_runs(cache, specs, runs, device=options.device, memory_bytes=options.memory_bytes, on_run=on_run)
 
 
 def _report(
     spec: SweepSpec, finals: FinalRuns, search: SearchSummary, paths: SweepPaths, say: Callable[[str], None]
 ) -> tuple[ReportFiles, bool]:
-    """The report of all scored final runs, of which there is one at least, and whether it was written now."""
+    """Return the report of all scored final runs, at least one, and whether it was written now."""
     scored = [item.name for item in finals.items if item.records]
     return report_when_needed(
         finals.records,
@@ -282,7 +283,7 @@ def _report(
 
 
 def _describe_finals(spec: SweepSpec, configurations: Sequence[Configuration], *, is_all: bool) -> str:
-    """How much is trained once all is chosen, as far as that is known before the search."""
+    """Return text on how many final runs there will be, as far as it is known before the search."""
     seeds = f"{len(spec.final.seeds)} seed{'s' * (len(spec.final.seeds) > 1)} each"
     if not is_all:
         return f"then final runs of what is chosen ({seeds})"
@@ -297,7 +298,7 @@ def stream_types(cache: Cache) -> dict[str, StreamType]:
 
 
 def _check_split_rows(data: TrainingData) -> None:
-    """Raises, before hours of search, if final runs could not be trained or scored. Test labels are not looked at."""
+    """Check, before hours of search, that final runs can be trained and scored. Test labels are not read."""
     lacking, rows = {}, {}
     for split, use in USES.items():
         of_split = data.splits == split

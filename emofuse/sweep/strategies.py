@@ -110,11 +110,11 @@ class OneBatch:
 
 
 def draws(space: Space, seed: int) -> Iterator[dict[str, Any]]:
-    """Combinations of factors' values, each factor drawn evenly (a logarithmic range on its scale).
+    """Yield random combinations of the factors' values, each factor drawn evenly (a logarithmic range on its scale).
 
-    Of lists that have up to 2^20 combinations every one comes once; else it goes on without end. Only raw words of
-    PCG64 are used, which NumPy promises for all its versions, and what is drawn from a range is rounded to six
-    significant digits: the last bits of a logarithm differ between machines.
+    Lists with up to 2^20 combinations yield each of them once; otherwise the draws do not end. They use only raw words
+    of PCG64, which are the same in all versions of NumPy. Numbers of a range are rounded to six significant digits,
+    because the last bits of a logarithm differ between machines.
     """
     lists = {name: given for name, given in space.values.items() if not isinstance(given, Range)}
     count = math.prod(len(given) for given in lists.values())
@@ -124,7 +124,7 @@ def draws(space: Space, seed: int) -> Iterator[dict[str, Any]]:
             places = np.unravel_index(index, sizes)
             yield {name: lists[name][place] for name, place in zip(lists, places, strict=True)}
         return
-    # A generator a factor: with one factor more, the others are drawn as before.
+    # Each factor has a generator, so that a further factor does not change the draws of the others.
     words = {name: _words(seed, name) for name in space.values}
     while True:
         yield {name: _value(given, int(words[name].random_raw())) for name, given in space.values.items()}

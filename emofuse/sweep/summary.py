@@ -1,4 +1,4 @@
-"""What is told of a choice: to a report, in a table of the search and the final runs, and in plain sentences."""
+"""The summary of a sweep: its search, choice and final runs for the report, as a table and as sentences."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from emofuse.specs import SweepSpec, is_random
 from emofuse.sweep.choice import Choice, ScoredConfiguration
 from emofuse.sweep.final_runs import FinalConfiguration, FinalRuns
 
-_NAMED = 5  # configurations that a sentence names
+_NAMED = 5  # at most this many configurations are named in a sentence
 
 
 def search_summary(spec: SweepSpec, scored: Sequence[ScoredConfiguration], finals: FinalRuns) -> SearchSummary:
-    """The search as a report shows it, and what became of what it chose."""
+    """Return the search and the final runs as the report shows them."""
     trained = {final.scored.order: final for final in finals.items}
     return SearchSummary(
         kind=spec.search.kind,
@@ -31,7 +31,7 @@ def search_summary(spec: SweepSpec, scored: Sequence[ScoredConfiguration], final
                 runs=len(each.rows),
                 diverged=each.diverged,
                 halved=each.halved,
-                **_fate(trained.get(each.order), finals),
+                **_final_fields(trained.get(each.order), finals),
             )
             for each in scored
         ),
@@ -43,15 +43,15 @@ def search_summary(spec: SweepSpec, scored: Sequence[ScoredConfiguration], final
 
 
 def choice_table(choice: Choice, finals: FinalRuns, spec: SweepSpec, search: SearchSummary) -> str:
-    """The finalists in Markdown: what they were chosen by, and what their final runs scored on the test rows.
+    """Return the finalists as a Markdown table: validation scores of the search, test scores of the final runs.
 
-    Where a final run diverged, a column says of whom and how many, and sentences above the others say what is used.
+    If a final run diverged, there is a column with their number, and a sentence says which configuration is used.
 
     Args:
-        choice: of the sweep.
-        finals: of the choice.
-        spec: of the sweep.
-        search: the same as `search_summary` puts it.
+        choice: the choice of the sweep.
+        finals: the final runs of the choice.
+        spec: the sweep.
+        search: the result of `search_summary`.
     """
     items = finals.items
     columns = [
@@ -78,7 +78,7 @@ def choice_table(choice: Choice, finals: FinalRuns, spec: SweepSpec, search: Sea
 
 
 def describe_scores(choice: Choice, spec: SweepSpec) -> str:
-    """What stands in the table of the choice, in a sentence."""
+    """Return a sentence that explains the scores in the table of the choice."""
     samples = [f"{spec.folds.count} folds"] if spec.folds else []
     samples += [f"{len(spec.seeds)} seeds"] if len(spec.seeds) > 1 else []
     error = f", mean ± standard error over {' and '.join(samples)}" if samples else ""
@@ -91,51 +91,49 @@ def describe_scores(choice: Choice, spec: SweepSpec) -> str:
 
 
 def describe_losses(choice: Choice) -> list[str]:
-    """What could not win and why, one sentence each."""
+    """Return sentences on configurations that could not be chosen, and why."""
     notes = []
     if choice.lost:
         count = len(choice.lost) + len(choice.ranked)
         named = _listed([each.configuration.name for each in choice.lost])
-        notes.append(
-            f"{len(choice.lost)} of {count} configurations cannot be chosen, a run of theirs diverged: {named}."
-        )
+        notes.append(f"{len(choice.lost)} of {count} configurations cannot be chosen because a run diverged: {named}.")
     if choice.undecided:
         notes.append(f"No finalist for {_listed(choice.undecided)}: every configuration had a run that diverged.")
     halved = [each.configuration.name for each in choice.finalists if each.halved]
     if halved:
-        notes.append(f"Chosen though halving had ended them early, for want of any other: {_listed(halved)}.")
+        notes.append(f"Chosen although halving ended them early, because there was no other: {_listed(halved)}.")
     if choice.finalists and choice.baseline is None:
         notes.append("No configuration with the baseline's streams can be chosen; the best one is the baseline.")
     return notes
 
 
 def describe_baseline(choice: Choice, finals: FinalRuns) -> list[str]:
-    """That the baseline of the choice has no final run to test others against, if so."""
-    lost, found = choice.baseline, finals.baseline
-    if lost is None or found is None or lost is found.scored:
+    """Return a sentence if all final runs of the baseline diverged and another one replaces it."""
+    planned, replacement = choice.baseline, finals.baseline
+    if planned is None or replacement is None or planned is replacement.scored:
         return []
-    name = lost.configuration.name
-    return [f"The baseline, {name}, diverged in all its final runs; the others are tested against {found.name}."]
+    name = planned.configuration.name
+    return [f"The baseline, {name}, diverged in all its final runs; the others are tested against {replacement.name}."]
 
 
 def _result(finals: FinalRuns, search: SearchSummary) -> list[str]:
-    """What is to be used, in the first place, and what nobody may overlook."""
-    told = divergence_sentences(search)
+    """Return sentences on the configuration to use, on diverged runs and on random weights."""
+    sentences = divergence_sentences(search)
     if finals.used is not None and not finals.failed:
-        told = [f"Chosen, the best of all by its validation score: {finals.used.name}.", *told]
+        sentences = [f"Chosen, the best of all by its validation score: {finals.used.name}.", *sentences]
     streams = {name: stream for record in finals.records for name, stream in record.streams.items()}
     random = [name for name, stream in streams.items() if is_random(stream["weights"])]
-    return [*told, *[f"RANDOM WEIGHTS in {', '.join(random)}: a demonstration, not a finding."] * bool(random)]
+    return [*sentences, *[f"RANDOM WEIGHTS in {', '.join(random)}: a demonstration, not a finding."] * bool(random)]
 
 
 def _title(final: FinalConfiguration, finals: FinalRuns) -> str:
-    """The name, and what part the configuration plays."""
+    """Return the name of the configuration, with `fallback` or `baseline` if it is one."""
     parts = ["fallback"] * (final is finals.used and bool(finals.failed)) + ["baseline"] * (final is finals.baseline)
     return final.name + (f" ({', '.join(parts)})" if parts else "")
 
 
-def _fate(final: FinalConfiguration | None, finals: FinalRuns) -> dict[str, Any]:
-    """What became of a configuration after the search, as `Searched` has it."""
+def _final_fields(final: FinalConfiguration | None, finals: FinalRuns) -> dict[str, Any]:
+    """Return the fields of `Searched` on the final runs of a configuration."""
     if final is None:
         return {}
     return {

@@ -47,7 +47,7 @@ def test_who_cannot_be_chosen_is_named_with_the_reason(chosen):
         ("noise", 1e-3, 0.3, "epochs"), ("noise", 1.0, 0.9, "diverged"), ("signal", 1.0, None, "diverged")
     )
     assert describe_losses(choice) == [
-        "2 of 3 configurations cannot be chosen, a run of theirs diverged: noise 1.0; signal 1.0.",
+        "2 of 3 configurations cannot be chosen because a run diverged: noise 1.0; signal 1.0.",
         "No finalist for streams signal: every configuration had a run that diverged.",
     ]
 
@@ -55,7 +55,7 @@ def test_who_cannot_be_chosen_is_named_with_the_reason(chosen):
 def test_a_halved_finalist_and_a_missing_baseline_are_told(chosen):
     _, choice = chosen(("signal", 1e-3, 0.6, "epochs"), ("noise+signal", 1e-3, 0.7, "halved"))
     assert describe_losses(choice) == [
-        "Chosen though halving had ended them early, for want of any other: noise+signal 0.001.",
+        "Chosen although halving ended them early, because there was no other: noise+signal 0.001.",
         "No configuration with the baseline's streams can be chosen; the best one is the baseline.",
     ]
 

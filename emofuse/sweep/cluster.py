@@ -1,8 +1,8 @@
 """The trainer of a Dask cluster: each worker opens the cache and trains one group at a time, one worker a GPU.
 
 A task is a pure function of the cache's path and the runs' specs. Workers write nothing: they return rows to the
-process of the sweep, which writes them. If a worker dies, Dask gives its group to another one. A group that has killed several
-workers ends the sweep; the rows of finished groups are kept.
+process of the sweep, which writes them. If a worker dies, Dask gives its group to another one. A group that has killed
+several workers ends the sweep; the rows of finished groups are kept.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
         claims/lock              the lock that a process holds while it makes or reads claims
 
 A file of rows is written under another name, flushed to the disk, renamed, and never changed, so a process that is
-killed leaves whole groups only. The results of a folder are the union of its files, with each run once by its digest. Reading
-needs no lock. Windows has no `flock`: there, sweeps must not share a folder at the same time.
+killed leaves whole groups only. The results of a folder are the union of its files, with each run once by its digest.
+Reading needs no lock. Windows has no `flock`: there, sweeps must not share a folder at the same time.
 """
 
 from __future__ import annotations

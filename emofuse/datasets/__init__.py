@@ -1,6 +1,6 @@
-"""Datasets -> manifests. One reader a kind; what they share is in `rows`.
+"""Datasets and their manifests: one file per kind with its spec and its reader; `rows` holds what readers share.
 
-Light to import: readers, and polars with them, are loaded when a dataset is read.
+This package is light to import: readers, and polars with them, are loaded when a dataset is read.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ OnBadRows = Literal["raise", "keep"]
 
 
 def read_dataset(spec: DatasetSpec, *, on_bad_rows: OnBadRows = "raise") -> Manifest:
-    """Reads a dataset into its manifest; a demo dataset is generated first if it is not there.
+    """Read a dataset into its manifest; a demo dataset that is not there is generated first.
 
     Args:
-        spec: which dataset, where it is and how it is split.
+        spec: the kind of the dataset, its root and its split.
         on_bad_rows: `raise` lists every bad row (missing file, unknown label, repeated id, path that leaves the root,
             git-lfs pointer, ...) in one error; `keep` keeps each in its place, marked in the column `problem`.
 
     Raises:
-        DatasetError: bad rows (unless kept), or the dataset as a whole is missing or not what its kind demands.
+        DatasetError: there are bad rows that are not to be kept, or the dataset as a whole is missing or not what its
+            kind requires.
     """
     listing = list_dataset(spec)
     if on_bad_rows == "raise":
@@ -35,10 +36,10 @@ def read_dataset(spec: DatasetSpec, *, on_bad_rows: OnBadRows = "raise") -> Mani
 
 
 def list_dataset(spec: DatasetSpec) -> Listing:
-    """Reads a dataset into its manifest with the record of its bad rows.
+    """Read a dataset into its manifest, with the record of its bad rows.
 
     Raises:
-        DatasetError: the dataset as a whole is missing or not what its kind demands.
+        DatasetError: the dataset as a whole is missing or not what its kind requires.
     """
     with step("reading the dataset"):
         return spec.read()

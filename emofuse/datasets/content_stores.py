@@ -1,12 +1,12 @@
-"""Folders of content that belong to a dataset though they lie outside of its root.
+"""Content stores: folders that belong to a dataset although they are outside of its root.
 
-Tools that fetch or version data keep every file once, named by its hash, and make the dataset of links to there:
+Tools that fetch or version data keep every file once, named by its hash, and make the dataset out of links to it:
 
 - Hugging Face hub: `<repo>/snapshots/<revision>/x -> ../../blobs/<hash>`
 - git-annex: `<repo>/x -> .git/annex/objects/...`
 - DVC with `cache.type symlink`: `<repo>/x -> .dvc/cache/...`
 
-Links to such a folder are followed unasked. A folder that is a link itself does not count: it could lead anywhere.
+Links to such a folder are always followed. A store that is itself a link does not count: it could lead anywhere.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _HUB = "blobs"
-_HUB_LEVELS = 3  # beside the root, which is a snapshot or one or two folders deep in it, or beside its next two parents
+_HUB_LEVELS = 3  # `blobs` is beside the root, which is a snapshot, or beside its parents if the root is deeper
 _OF_REPOSITORIES = ((".git", "annex/objects"), (".dvc", "cache"))
 
 
 def content_stores(real_root: str) -> tuple[str, ...]:
-    """Absolute paths of the folders of content that belong to a dataset, without any link in them.
+    """Return the absolute paths of the content stores of a dataset, without any link in them.
 
     Args:
-        real_root: the dataset's root, absolute and with all links followed.
+        real_root: the root of the dataset, absolute and with all links resolved.
     """
     return tuple(dict.fromkeys(str(store) for store in _candidates(Path(real_root)) if _is_real_folder(store)))
 

@@ -1,4 +1,4 @@
-"""Reader of a table (CSV and its like): one row an image, with columns for path, label and, if there is one, split."""
+"""The dataset kind `csv`: a table with one row per image and columns for path, label and, if there is one, split."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from emofuse.datasets.files import is_lfs_pointer
 from emofuse.datasets.rows import (
     RESERVED,
     Faults,
-    FoundRows,
+    ListedRows,
     Listing,
     RowFault,
     below_root,
@@ -33,7 +33,7 @@ _SPLIT_COLUMN_NAMES = frozenset({"split", "usage", "partition", "set", "fold"})
 
 
 class CsvSpec(CustomDatasetSpec):
-    """A table with a path column, a label column and, if there is one, a split column. Paths are relative to `root`."""
+    """A table with a path column, a label column and an optional split column; paths are relative to `root`."""
 
     ids_from_paths: ClassVar[bool] = True
     kind: Literal["csv"] = "csv"
@@ -44,21 +44,22 @@ class CsvSpec(CustomDatasetSpec):
     image_dir: Path = Path()
 
     def read(self) -> Listing:
-        """Its rows, listed and checked."""
+        """List and check the rows of the table."""
         return read_csv_table(self)
 
 
 def read_csv_table(spec: CsvSpec) -> Listing:
-    """Lists the rows of a table in its order; classes are its labels in alphabetical order.
+    """List the rows of a table in its order; the classes are its labels in alphabetical order.
 
-    The table may be separated by commas, semicolons, tabs or bars: its header says which (see `separators`).
-    Rows are numbered as a spreadsheet numbers them: the header is row 1. Spaces around names and values are removed,
-    and backslashes of paths become slashes (tables are written on Windows too). An empty label is an unlabelled row.
-    Columns that the spec does not name become attributes, as numbers where all their values are numbers; one that is
-    called like a column of the manifest gets `table_` before its name.
+    The separator is a comma, semicolon, tab or bar and follows from the header (see `separators`). Rows are numbered as
+    in a spreadsheet: the header is row 1. Spaces around names and values are removed, and backslashes of paths become
+    slashes, since tables are written on Windows, too. A row with an empty label is unlabelled. Columns that the spec
+    does not name become attributes, as numbers where all their values are numbers; an attribute with the name of a
+    column of the manifest gets the prefix `table_`.
 
     Raises:
-        DatasetError: no root, no such table, not UTF-8, a column is missing, or an official split without its column.
+        DatasetError: there is no root or no such table, the table is not UTF-8 or lacks a column, or the spec asks for
+            an official split without its column.
     """
     root = check_root(spec.root, spec.kind)
     path = root / spec.table
@@ -86,12 +87,20 @@ def read_csv_table(spec: CsvSpec) -> Listing:
         _below_image_dir(paths, spec.image_dir, root), file=pl.lit(spec.table.as_posix()), split=split
     )
     listed = listed.with_columns(_attributes(table.values, columns.values()))
-    found = FoundRows(listed, sorted(labels.drop_nulls().unique()), root.resolve().name, spec.kind, faults, notes)
-    return check_rows(found, root, spec.split, open_files(root, follow_links=spec.follow_links))
+    classes = sorted(labels.drop_nulls().unique())
+    rows = ListedRows(listed, classes, root.resolve().name, spec.kind, faults, notes)
+    return check_rows(rows, root, spec.split, open_files(root, follow_links=spec.follow_links))
 
 
-class _Table(NamedTuple):
-    """`row_numbers` (N,) as in a spreadsheet; `values` str, empty cells null; `ragged`: position -> fields found."""
+class _CsvTable(NamedTuple):
+    """The fields of a table.
+
+    Attributes:
+        separator: the separator of the fields.
+        row_numbers: the numbers of the rows in a spreadsheet, int64 (N,).
+        values: the columns as str, with null for empty cells, N rows.
+        ragged: the position of each row with too few or too many fields -> how many it has.
+    """
 
     separator: str
     row_numbers: pl.Series
@@ -99,11 +108,11 @@ class _Table(NamedTuple):
     ragged: dict[int, int]
 
 
-def _read_table(path: Path, root: Path, wanted: Sequence[str]) -> _Table:
+def _read_table(path: Path, root: Path, wanted: Sequence[str]) -> _CsvTable:
     if not path.is_file():
-        tables = sorted(found.name for suffix in ("csv", "tsv", "tab") for found in root.glob(f"*.{suffix}"))
-        there = f"; there are: {', '.join(tables)}" if tables else f"; there is no *.csv or *.tsv in {root}"
-        raise DatasetError(f"{path}: no such table{did_you_mean(path.name, tables)}{there}. Set it with `table`")
+        tables = sorted(file.name for suffix in ("csv", "tsv", "tab") for file in root.glob(f"*.{suffix}"))
+        known = f"; there are: {', '.join(tables)}" if tables else f"; there is no *.csv or *.tsv in {root}"
+        raise DatasetError(f"{path}: no such table{did_you_mean(path.name, tables)}{known}. Set it with `table`")
     row_numbers: list[int] = []
     rows: list[list[str]] = []
     ragged: dict[int, int] = {}
@@ -113,7 +122,7 @@ def _read_table(path: Path, root: Path, wanted: Sequence[str]) -> _Table:
             reader = csv.reader(chain(first_lines, file), delimiter=separator)
             header = _header(path, next(reader, []))
             for number, row in enumerate(reader, start=2):
-                if not row:  # a blank line: no row, but it counts
+                if not row:  # a blank line is no row, but has a number
                     continue
                 if len(row) != len(header):
                     ragged[len(rows)] = len(row)
@@ -126,32 +135,32 @@ def _read_table(path: Path, root: Path, wanted: Sequence[str]) -> _Table:
     values = pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row").with_columns(
         pl.all().str.strip_chars().replace("", None)
     )
-    return _Table(separator, pl.Series(row_numbers, dtype=pl.Int64), values, ragged)
+    return _CsvTable(separator, pl.Series(row_numbers, dtype=pl.Int64), values, ragged)
 
 
 def _header(path: Path, names: list[str]) -> list[str]:
-    """Column names without spaces around them; a column without a name is called by its number."""
+    """Return the names of columns without spaces around them; a column without a name is named by its number."""
     if names and is_lfs_pointer(names[0].encode()):
         raise DatasetError(f"{path}: git-lfs pointer text instead of a table; fetch the files: git lfs pull")
     header = [name.strip() or f"column_{number}" for number, name in enumerate(names, start=1)]
-    twice = sorted({name for name in header if header.count(name) > 1})
+    repeated = sorted({name for name in header if header.count(name) > 1})
     if not header:
         raise DatasetError(f"{path}: the table is empty; its first row must name the columns")
-    if twice:
-        raise DatasetError(f"{path}: two columns have the same name: {', '.join(twice)}")
+    if repeated:
+        raise DatasetError(f"{path}: two columns have the same name: {', '.join(repeated)}")
     return header
 
 
 def _used_columns(spec: CsvSpec, path: Path, available: list[str]) -> dict[str, str]:
-    """The columns of path, label and, for the official split, split; all of them in the table."""
+    """Return the columns of path, label and, for the official split, split, and check that the table has them."""
     columns = {"path": spec.path_column, "label": spec.label_column}
     problems = []
     if not isinstance(spec.split, StratifiedSplit):
         if spec.split_column is None:
             guess = next((name for name in available if name.lower() in _SPLIT_COLUMN_NAMES), None)
-            way = f"set `split_column: {guess}`" if guess else "set `split_column`, if there is such a column"
+            advice = f"set `split_column: {guess}`" if guess else "set `split_column`, if there is such a column"
             problems.append(
-                f"the official split needs the column that holds it: {way}, or ask for a stratified split: "
+                f"the official split needs the column that holds it: {advice}, or ask for a stratified split: "
                 "`split: {kind: stratified}` (dataset check: --split stratified)"
             )
         else:
@@ -160,7 +169,7 @@ def _used_columns(spec: CsvSpec, path: Path, available: list[str]) -> dict[str, 
         if name not in available:
             problems.append(f"{use}_column: there is no column {name!r}{did_you_mean(name, available)}")
     if problems and len(available) == 1:
-        problems.append(f"the table has one column alone: its fields must be separated by one of {SEPARATORS_SHOWN}")
+        problems.append(f"the table has only one column: its fields must be separated by one of {SEPARATORS_SHOWN}")
     if problems:
         raise DatasetError(f"{path} (columns: {', '.join(available)}): {' | '.join(problems)}")
     return columns
@@ -169,7 +178,7 @@ def _used_columns(spec: CsvSpec, path: Path, available: list[str]) -> dict[str, 
 def _splits(
     values: pl.Series, names: Mapping[str, str], labels: pl.Series, ragged: Collection[int], faults: Faults
 ) -> pl.Series:
-    """train, val, test or null (N,). Only a row without a label may have no split."""
+    """Return train, val, test or null (N,); only a row without a label may have no split."""
     splits = values.replace_strict(names, default=None, return_dtype=pl.String)
     for row in (splits.is_null() & (values.is_not_null() | labels.is_not_null())).arg_true():
         if row not in ragged:
@@ -180,11 +189,11 @@ def _splits(
 
 
 def _below_image_dir(paths: pl.Series, image_dir: Path, root: Path) -> pl.Series:
-    """Paths (N,) relative to the root. An absolute one stays absolute, for the checks to find."""
+    """Return paths (N,) relative to the root; an absolute path stays absolute, so that `check_rows` finds it."""
     if not (root / image_dir).is_dir():
-        folders = sorted(found.name for found in root.iterdir() if found.is_dir())
+        folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
         raise DatasetError(
-            f"{root / image_dir}: image_dir is no such folder{did_you_mean(str(image_dir), folders)}"
+            f"{root / image_dir}: image_dir: no such folder{did_you_mean(str(image_dir), folders)}"
             f" (folders in the root: {', '.join(folders) or 'none'})"
         )
     if image_dir == Path():
@@ -195,7 +204,7 @@ def _below_image_dir(paths: pl.Series, image_dir: Path, root: Path) -> pl.Series
 
 
 def _attributes(values: pl.DataFrame, used: Collection[str]) -> list[pl.Series]:
-    """The other columns, named unlike any of the manifest's."""
+    """Return the other columns, with names that no column of the manifest has."""
     attributes = []
     for name in values.columns:
         if name not in used:
@@ -207,7 +216,7 @@ def _attributes(values: pl.DataFrame, used: Collection[str]) -> list[pl.Series]:
 
 
 def _as_numbers(values: pl.Series) -> pl.Series:
-    """A column of whole numbers as int64, of numbers as float64, of else (ids with zeros in front) as it is."""
+    """Return a column of whole numbers as int64, of numbers as float64, of anything else (ids like 007) unchanged."""
     if values.null_count() == len(values) or values.str.contains(r"^[+-]?0\d").any():
         return values
     for dtype in (pl.Int64, pl.Float64):

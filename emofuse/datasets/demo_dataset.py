@@ -1,4 +1,4 @@
-"""The demo dataset as a kind of dataset; what it shows and how it is drawn is in `emofuse.datasets.demo`."""
+"""The dataset kind `demo`: a generated dataset; `emofuse.datasets.demo` draws it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class DemoSpec(DatasetSpecBase):
     seed: int = Field(0, ge=0)
 
     def read(self) -> Listing:
-        """Generates the dataset unless it is there, and reads it as the EmoSet it looks like."""
+        """Generate the dataset unless it is there, and read it as an EmoSet, whose layout it has."""
         from emofuse.datasets.demo import demo_info, generate_demo
 
         root = check_root_given(self.root, self.kind)
@@ -36,7 +36,7 @@ class DemoSpec(DatasetSpecBase):
         return self.images
 
     def look(self) -> Listing:
-        """What is there already: looking at a folder must not fill it."""
+        """Read the dataset that is there, because looking at a folder must not generate one."""
         if self.root is None:
             return self.read()
         if not self.root.exists():

@@ -1,7 +1,7 @@
-"""Reader of EmoSet (Yang et al., ICCV 2023), as released and as its README describes it.
+"""The dataset kind `emoset`: EmoSet (Yang et al., ICCV 2023), as released and as its README describes it.
 
-`info.json` comes with seven vocabularies or, in the downloaded archive, with the emotions alone. Split rows have three
-fields (emotion, image, annotation) or four (emotion, image id, image, annotation). Both shapes of both are read.
+`info.json` has seven vocabularies or, in the downloaded archive, the emotions alone. Split rows have three fields
+(emotion, image, annotation) or four (emotion, image id, image, annotation). Both forms of both are read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from emofuse.datasets.files import is_lfs_pointer, map_in_threads
 from emofuse.datasets.rows import (
     Faults,
     Files,
-    FoundRows,
+    ListedRows,
     Listing,
     RowFault,
     check_root,
@@ -46,19 +46,19 @@ class EmoSetSpec(CustomDatasetSpec):
     kind: Literal["emoset"] = "emoset"
 
     def read(self) -> Listing:
-        """Its rows, listed and checked."""
+        """List and check the rows of the split files."""
         return read_emoset(self)
 
 
 def read_emoset(spec: EmoSetSpec) -> Listing:
-    """Lists EmoSet: the rows of `train.json`, `val.json` and `test.json` in that order, numbered from 1 in each file.
+    """List the rows of `train.json`, `val.json` and `test.json` in that order, numbered from 1 in each file.
 
-    The attributes of the annotation files become columns, null where the annotation lacks them. An image without its
-    annotation file is a good row whose attributes are all null (a note counts them): no stream needs an annotation. A
-    damaged annotation is a bad row: it tells of a damaged download.
+    The attributes of the annotation files become columns, null where an annotation lacks them. An image without its
+    annotation file is a good row whose attributes are all null, because no stream needs an annotation; a note counts
+    such rows. A damaged annotation makes a bad row, because it is a sign of a damaged download.
 
     Raises:
-        DatasetError: no root, or `info.json` or a split file is missing or not what it must be.
+        DatasetError: there is no root, or `info.json` or a split file is missing or malformed.
     """
     root = check_root(spec.root, spec.kind)
     files = open_files(root, follow_links=spec.follow_links)
@@ -66,14 +66,14 @@ def read_emoset(spec: EmoSetSpec) -> Listing:
     faults = Faults()
     table = _read_split_files(root, faults)
     table, notes = _with_attributes(table, files, faults)
-    found = FoundRows(table, classes, "EmoSet", spec.kind, faults, notes)
-    return check_rows(found, root, spec.split, files)
+    listed = ListedRows(table, classes, "EmoSet", spec.kind, faults, notes)
+    return check_rows(listed, root, spec.split, files)
 
 
 def _read_json(root: Path, name: str) -> Any:
     path = root / name
     if not path.is_file():
-        below = sorted(str(found.parent) for found in root.glob(f"*/{name}"))
+        below = sorted(str(other.parent) for other in root.glob(f"*/{name}"))
         hint = f"; there is one in {below[0]}: set --data to that folder" if below else ""
         layout = "info.json, train.json, val.json, test.json, image/ and annotation/"
         raise DatasetError(f"{path}: missing. The root of an EmoSet holds {layout}{hint}")
@@ -93,7 +93,7 @@ class _RepeatedKeyError(ValueError):
 
 
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A mapping of JSON, whose reader would keep the last of two equal keys without a word."""
+    """Return a mapping of JSON, and raise for a repeated key, of which Python's reader silently keeps the last."""
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
         names = [name for name, _ in pairs]
@@ -102,7 +102,7 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _read_classes(root: Path) -> tuple[str, ...]:
-    """Emotions in the order of their indices, which is not alphabetical."""
+    """Return the emotions in the order of their indices, which is not alphabetical."""
     info = _read_json(root, "info.json")
     emotions = info.get("emotion", info) if isinstance(info, dict) else None
     indices = emotions.get("label2idx") if isinstance(emotions, dict) else None
@@ -118,7 +118,7 @@ def _read_classes(root: Path) -> tuple[str, ...]:
 
 
 def _read_split_files(root: Path, faults: Faults) -> pl.DataFrame:
-    """Columns file, row, sample_id, path, split, label, and `annotation`: the path of the annotation file."""
+    """Return the columns file, row, sample_id, path, split, label, and annotation (the path of its file)."""
     parts: list[pl.DataFrame] = []
     listed = 0
     for split in SPLITS:
@@ -145,12 +145,12 @@ def _read_split_files(root: Path, faults: Faults) -> pl.DataFrame:
 
 
 def _fields(entry: Any) -> tuple[str, str, str] | None:
-    """Emotion, image and annotation of a split row of either shape; None if it has neither."""
+    """Return the emotion, image and annotation of a split row of either form, or None for any other row."""
     if not isinstance(entry, list) or len(entry) not in {3, 4} or not all(isinstance(value, str) for value in entry):
         return None
     try:
         "".join(entry).encode()
-    except UnicodeEncodeError:  # a lone surrogate, which JSON can spell and a table cannot hold
+    except UnicodeEncodeError:  # a lone surrogate, which JSON allows and a table cannot hold
         return None
     return entry[0].strip(), entry[-2].strip(), entry[-1].strip()
 
@@ -161,7 +161,7 @@ def _short(value: Any) -> str:
 
 
 def _with_attributes(table: pl.DataFrame, files: Files, faults: Faults) -> tuple[pl.DataFrame, list[str]]:
-    """The table with the annotations' attributes in place of their paths, and notes for the user."""
+    """Return the table with the attributes of annotations in place of their paths, and notes for the user."""
     annotations = normalised_paths(table["annotation"])
     rows = annotations.is_not_null().arg_true().to_list()
     columns: dict[str, list[Any]] = {name: [None] * table.height for name in ATTRIBUTES}
@@ -185,7 +185,7 @@ def _with_attributes(table: pl.DataFrame, files: Files, faults: Faults) -> tuple
 
 
 def _read_annotation(files: Files, path: str) -> dict[str, Any] | str | None:
-    """The attributes in one annotation file; what is wrong with it, in words; or None if there is no such file."""
+    """Return the attributes of an annotation file, or its fault as text, or None if there is no such file."""
     try:
         return _load_annotation(files, path)
     except (FileNotFoundError, NotADirectoryError):
@@ -204,17 +204,16 @@ def _load_annotation(files: Files, path: str) -> dict[str, Any]:
 
 
 def _attributes(data: Any) -> dict[str, Any]:
-    """The known attributes of an annotation, spaces around names and words removed (one action is `"boxing "`).
+    """Return the known attributes of an annotation without spaces around names and words (one action is `"boxing "`).
 
     Raises:
-        ValueError: it is no object, or an attribute is not what EmoSet says it is.
+        ValueError: the annotation is no object, or an attribute has another type than in EmoSet.
     """
     if not isinstance(data, dict):
         raise ValueError(f"must be an object, got {type(data).__name__}")  # noqa: TRY004 - bad data, not bad code
-    given = {key.strip(): value for key, value in data.items()}
-    return {
-        name: _attribute(name, given[name], dtype) for name, dtype in ATTRIBUTES.items() if given.get(name) is not None
-    }
+    values = {key.strip(): value for key, value in data.items()}
+    present = {name: dtype for name, dtype in ATTRIBUTES.items() if values.get(name) is not None}
+    return {name: _attribute(name, values[name], dtype) for name, dtype in present.items()}
 
 
 def _attribute(name: str, value: Any, dtype: pl.DataType) -> float | str | list[str] | None:
@@ -229,5 +228,5 @@ def _attribute(name: str, value: Any, dtype: pl.DataType) -> float | str | list[
 
 
 def _word(text: str) -> str:
-    text.encode()  # raises on a lone surrogate, which JSON can spell and a table cannot hold
+    text.encode()  # raises for a lone surrogate, which JSON allows and a table cannot hold
     return text.strip()

@@ -1,7 +1,7 @@
-"""What is wrong with the files of a dataset, found without opening more of them than need be.
+"""The files of a dataset on a disk: whether each is there and may be an image, found while opening as few as possible.
 
-Millions of rows must pass here, so paths are plain strings, links are followed once per folder and not once per file,
-and the look-ups run in threads: they wait for the disk, or for the network behind it.
+A dataset may have millions of rows. So paths are plain strings, links are resolved once per folder and not once per
+file, and files are inspected in threads, which wait for the disk or for the network behind it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from emofuse.datasets.content_stores import content_stores
 from emofuse.datasets.names import printable
 
 _LFS_START = b"version https://git-lfs"
-LFS_MAX_BYTES = 1024  # a pointer file is smaller by the specification of git-lfs
+LFS_MAX_BYTES = 1024  # the specification of git-lfs says that a pointer file is smaller
 _THREADS = 16
 _PATHS_PER_TASK = 4096
 
@@ -35,7 +35,7 @@ def is_lfs_pointer(start: bytes) -> bool:
 
 
 class FileFault(StrEnum):
-    """Why a path is no image file. The values are what the user reads."""
+    """The reason why a path is no image file. The values are shown to the user."""
 
     OUTSIDE = "path leaves the root"
     MISSING = "missing file"
@@ -46,31 +46,31 @@ class FileFault(StrEnum):
 
 
 class Entry(NamedTuple):
-    """What lies in a folder: its name, and whether it is a folder itself or leads to one."""
+    """An entry of a folder: its name, and whether it is a folder or a link to one."""
 
     name: str
     is_dir: bool
 
 
 class FileStamp(NamedTuple):
-    """What tells of a file, without reading it, that it was replaced: its length, and when it was last written.
+    """The length and the time of change of a file, by which a replaced file is noticed without reading it.
 
-    `modified_ns` is nanoseconds since 1970, None where a store does not say.
+    `modified_ns` is in nanoseconds since 1970; None where a store does not state it.
     """
 
     bytes: int
     modified_ns: int | None
 
 
-Look = tuple[FileFault | None, FileStamp | None]
-"""What is wrong with a file, and its stamp: None if there is no file."""
+FileState = tuple[FileFault | None, FileStamp | None]
+"""The fault of a file (None if it has none) and its stamp (None if there is no file)."""
 
 
 class DatasetFiles:
-    """The files below one root of this machine. Safe to use from many threads.
+    """The files below a root on this machine; many threads may use one instance.
 
-    A link that leads out of the root is followed only if the user says so, since a manifest may come from somebody
-    else, or if what it leads to in the end lies in a store of content that belongs to the dataset.
+    A link that leads out of the root is followed in two cases only, since a manifest may come from somebody else: the
+    user allows it, or its target is in a content store that belongs to the dataset.
     """
 
     def __init__(self, root: Path, *, follow_links: bool = False) -> None:
@@ -83,37 +83,36 @@ class DatasetFiles:
         self._lock = Lock()
 
     def absolute(self, path: str) -> str:
-        """The absolute path of one that is relative to the root."""
+        """Return the absolute path of a path that is relative to the root."""
         return f"{self._root}/{path}"
 
     def real(self, folder: str) -> str:
-        """The absolute path of a folder with all links followed."""
+        """Return the absolute path of a folder with all links resolved."""
         return os.path.realpath(self.absolute(folder))
 
     def entries(self, folder: str) -> list[Entry]:
-        """What lies in a folder, by name.
+        """Return the entries of a folder, by name.
 
         Raises:
-            OSError: it cannot be listed.
+            OSError: the folder cannot be listed.
         """
         with os.scandir(self.absolute(folder)) as entries:
-            found = [Entry(entry.name, entry.is_dir()) for entry in entries]
-        return sorted(found)
+            return sorted(Entry(entry.name, entry.is_dir()) for entry in entries)
 
     def is_inside(self, path: str) -> bool:
-        """Whether a relative path stays below the root by its text, and its folder by the links in it as well."""
-        if "/.." in path and posixpath.normpath(path).startswith(".."):  # links alone may lead to a store
+        """Return whether a relative path stays below the root by its text, and its folder by the links in it, too."""
+        if "/.." in path and posixpath.normpath(path).startswith(".."):  # only links may lead to a content store
             return False
         if path == ".." or path.startswith(("../", "/")) or path[1:3] == ":/":
             return False
         return self.follow_links or self._store_of_folder(path.rpartition("/")[0]) is not None
 
     def read(self, path: str) -> bytes:
-        """The bytes of a small file, by its normalised relative path.
+        """Return the bytes of a small file, by its normalised relative path.
 
         Raises:
-            OSError: it is missing or cannot be read.
-            ValueError: the path leaves the root, or is no path.
+            OSError: the file is missing or cannot be read.
+            ValueError: the path leaves the root, or is no path of a file.
         """
         absolute = self.absolute(path)
         is_inside = self.is_inside(path)
@@ -121,24 +120,24 @@ class DatasetFiles:
             is_inside = self.leads_inside(path)
         if not is_inside:
             raise ValueError("its path leaves the root")
-        if not stat.S_ISREG(Path(absolute).stat().st_mode):  # a named pipe would be waited for
+        if not stat.S_ISREG(Path(absolute).stat().st_mode):  # reading a named pipe would wait for a writer
             raise ValueError("not a file")
         with FileIO(absolute) as file:
             return file.readall()
 
     def leads_inside(self, path: str) -> bool:
-        """Whether a path, its own links followed too, ends below the root or in a store; or may end anywhere."""
+        """Return whether a path with all links resolved ends where it may: below the root, in a store, or anywhere."""
         return self.follow_links or self._store_of(path) is not None
 
     def notes(self) -> list[str]:
-        """How many of the files that were looked at lie in a store of content outside of the root, one line a store."""
+        """Return one line per content store outside of the root: how many of the inspected files are in it."""
         return [
             f"links to the content in {printable(store)}, followed: {count}"
             for store, count in sorted(self._in_stores.items())
         ]
 
     def _store_of(self, path: str) -> str | None:
-        """The folder that a path, all links followed, ends in: the real root, a store of content, or None."""
+        """Return the place in which a path ends with all links resolved: the real root, a content store, or None."""
         real = os.path.realpath(self.absolute(path))
         places = (self._real_root, *self._stores)
         return next(
@@ -146,15 +145,15 @@ class DatasetFiles:
         )
 
     def _store_of_folder(self, folder: str) -> str | None:
-        """The same, asked once per folder."""
+        """Return the same for a folder, resolved once."""
         if folder not in self._folder_store:
             self._folder_store[folder] = self._store_of(folder)
         return self._folder_store[folder]
 
     def holds(self, path: str) -> bool:
-        """Whether a relative path of any form ends below the root; one that is missing does if its folder does.
+        """Return whether a relative path of any form ends below the root; a missing file does if its folder does.
 
-        It is taken as the system takes it, for which `link/..` is the parent of what the link leads to.
+        Paths are resolved as the system resolves them: `link/..` is the parent of the link's target.
         """
         if not self.is_inside(path):
             return False
@@ -166,22 +165,22 @@ class DatasetFiles:
             return True
         return not is_link or self.leads_inside(path)
 
-    def look(self, path: str) -> Look:
-        """What is wrong with a normalised relative path, and the stamp of its file."""
+    def inspect(self, path: str) -> FileState:
+        """Return the fault and the stamp of the file at a normalised relative path."""
         try:
-            return self._look(path) if self.is_inside(path) else (FileFault.OUTSIDE, None)
+            return self._inspect(path) if self.is_inside(path) else (FileFault.OUTSIDE, None)
         except (FileNotFoundError, NotADirectoryError):
             return FileFault.MISSING, None
-        except (OSError, ValueError):  # no permission, a loop of links, a name too long or with a NUL in it
+        except (OSError, ValueError):  # no permission, a loop of links, a name that is too long or has a NUL
             return FileFault.UNREADABLE, None
 
-    def looks(self, paths: Sequence[str]) -> Iterator[Look]:
-        """The same of many, in order."""
-        return map_in_threads(self.look, paths)
+    def inspect_all(self, paths: Sequence[str]) -> Iterator[FileState]:
+        """Inspect many paths in threads, and iterate over the results in order."""
+        return map_in_threads(self.inspect, paths)
 
-    def _look(self, path: str) -> Look:
-        found = os.lstat(self.absolute(path))
-        is_link = stat.S_ISLNK(found.st_mode)
+    def _inspect(self, path: str) -> FileState:
+        status = os.lstat(self.absolute(path))
+        is_link = stat.S_ISLNK(status.st_mode)
         if not self.follow_links:
             store = self._store_of(path) if is_link else self._store_of_folder(path.rpartition("/")[0])
             if store is None:
@@ -190,20 +189,20 @@ class DatasetFiles:
                 with self._lock:
                     self._in_stores[store] += 1
         if is_link:
-            found = Path(self.absolute(path)).stat()
-        if not stat.S_ISREG(found.st_mode):
+            status = Path(self.absolute(path)).stat()
+        if not stat.S_ISREG(status.st_mode):
             return FileFault.NOT_A_FILE, None
-        stamp = FileStamp(found.st_size, found.st_mtime_ns)
-        if found.st_size == 0:
+        stamp = FileStamp(status.st_size, status.st_mtime_ns)
+        if status.st_size == 0:
             return FileFault.EMPTY, stamp
-        is_pointer = found.st_size < LFS_MAX_BYTES and is_lfs_pointer(self.read(path))
+        is_pointer = status.st_size < LFS_MAX_BYTES and is_lfs_pointer(self.read(path))
         return (FileFault.LFS_POINTER if is_pointer else None), stamp
 
 
 def map_in_threads(
     work: Callable[[str], T], paths: Sequence[str], paths_per_task: int = _PATHS_PER_TASK
 ) -> Iterator[T]:
-    """Return `map(work, paths)`, computed in threads. A task is a slice of paths: one path would cost less than it."""
+    """Return `map(work, paths)`, computed in threads; a task is a slice of paths, since one path is too little."""
 
     def work_through(start: int) -> list[T]:
         return [work(path) for path in paths[start : start + paths_per_task]]

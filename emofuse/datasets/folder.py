@@ -1,4 +1,4 @@
-"""Reader of a folder of images, one folder a label: `root/<label>/*.jpg` or `root/<train|val|test>/<label>/*.jpg`."""
+"""The dataset kind `folder`: images in one folder per label, or in such folders per split."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import polars as pl
 from emofuse.datasets.names import IMAGE_SUFFIXES, printable
 from emofuse.datasets.rows import (
     Faults,
-    FoundRows,
+    ListedRows,
     Listing,
     RowFault,
     check_root,
@@ -34,20 +34,21 @@ class FolderSpec(CustomDatasetSpec):
     kind: Literal["folder"] = "folder"
 
     def read(self) -> Listing:
-        """Its rows, listed and checked."""
+        """List and check the rows of the folder."""
         return read_folder(self)
 
 
 def read_folder(spec: FolderSpec) -> Listing:
-    """Lists the images of a folder; classes are the labels' folders in alphabetical order.
+    """List the images of a folder; the classes are the names of the label folders in alphabetical order.
 
-    Rows are ordered by split, label and path, whatever order the disk has them in, and numbered from 1. Everything
-    below a label's folder is of that label, however deep. Left out are hidden names, what systems and archives leave
-    behind, what emofuse wrote itself, and files without an image's suffix; notes count them. A link to a folder outside
-    of the root is one bad row, unless the spec follows links.
+    Rows are ordered by split, label and path, independent of the disk, and numbered from 1. All images below the folder
+    of a label have that label, at any depth. Hidden names, debris of systems and archives, output of emofuse itself and
+    files without the suffix of an image are left out; notes count them. A link to a folder outside of the root is one
+    bad row, unless the spec follows links.
 
     Raises:
-        DatasetError: no root, no image in it, split folders beside label folders, or an official split without them.
+        DatasetError: there is no root or no image in it, split folders are beside label folders, or the spec asks for
+            an official split and there are no split folders.
     """
     root = check_root(spec.root, spec.kind)
     files = open_files(root, follow_links=spec.follow_links)
@@ -63,10 +64,10 @@ def read_folder(spec: FolderSpec) -> Listing:
             walk.visit_labels(name, split)
     else:
         walk.visit_labels("", None)
-    found = walk.rows(root, spec.kind)
+    listed = walk.rows(root, spec.kind)
     if names := describe_split_names(split_folders):
-        found = replace(found, notes=[f"split folders are read so: {names}", *found.notes])
-    return check_rows(found, root, spec.split, files)
+        listed = replace(listed, notes=[f"split folders are read so: {names}", *listed.notes])
+    return check_rows(listed, root, spec.split, files)
 
 
 class _Image(NamedTuple):
@@ -78,27 +79,27 @@ class _Image(NamedTuple):
 
 @dataclass
 class _Walk:
-    """One walk over the folder: the images with their labels, and what was passed by."""
+    """The walk over a folder dataset, which collects the images with their labels."""
 
     walk: FolderWalk
     images: list[_Image] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
 
     def split_folders(self, root: Path) -> dict[str, str]:
-        """Name of each split folder of the root -> train, val or test; empty if the root holds labels.
+        """Return the name of each split folder of the root -> train, val or test; none if the root holds label folders.
 
         Raises:
-            DatasetError: folders with images lie beside split folders.
+            DatasetError: there are folders with images beside the split folders.
         """
         names = [entry.name for entry in self.walk.entries("") if entry.is_dir]
         split_folders = read_split_folders(names)
         if not split_folders:
-            self.walk = FolderWalk(self.walk.files)  # the labels are still to be listed
+            self.walk = FolderWalk(self.walk.files)  # start again: `visit_labels` lists the same entries
             return {}
         others: list[str] = []
         for name in names:
             if name not in split_folders:
-                self.walk.forgetting_others_of_own(partial(self._count, name, others))
+                self.walk.list_apart_from_own_output(partial(self._count, name, others))
         if others:
             raise DatasetError(
                 f"{root}: split folders ({', '.join(split_folders)}) beside others ({', '.join(others)}); "
@@ -107,23 +108,23 @@ class _Walk:
         return split_folders
 
     def visit_labels(self, folder: str, split: str | None) -> None:
-        """Lists the label folders of a folder, and the images that lie beside them."""
+        """List the images in the label folders of a folder, and the images beside these folders."""
         for entry in self.walk.entries(folder):
             path = joined(folder, entry.name)
             if entry.is_dir:
                 before = len(self.images)
-                is_own = self.walk.forgetting_others_of_own(partial(self._visit, path, split, printable(entry.name)))
+                is_own = self.walk.list_apart_from_own_output(partial(self._visit, path, split, printable(entry.name)))
                 if len(self.images) == before and not is_own:
                     self.empty.append(printable(path))
-            elif self.walk.takes(path):
+            elif self.walk.accepts(path):
                 self._add(path, split, None)
 
-    def rows(self, root: Path, kind: str) -> FoundRows:
-        """The images in their order, with classes and notes."""
+    def rows(self, root: Path, kind: str) -> ListedRows:
+        """Return the images in their order, with classes and notes."""
         if not any(image.label for image in self.images):
-            passed = f" ({'; '.join(notes)})" if (notes := self.walk.notes()) else ""
+            left_out = f" ({'; '.join(notes)})" if (notes := self.walk.notes()) else ""
             raise DatasetError(
-                f"{root}: no images in folders of labels{passed}. Expected {root}/<label>/<name>.jpg or "
+                f"{root}: no images in folders of labels{left_out}. Expected {root}/<label>/<name>.jpg or "
                 f"{root}/<train|val|test>/<label>/<name>.jpg; known suffixes: {' '.join(IMAGE_SUFFIXES)}"
             )
         order = {split: place for place, split in enumerate(SPLITS)}
@@ -145,20 +146,20 @@ class _Walk:
         )
         classes = sorted({image.label for image in images if image.label is not None})
         notes = [*self.walk.notes(), *(f"no image in {path}" for path in self.empty)]
-        return FoundRows(table, classes, printable(root.resolve().name), kind, faults, notes)
+        return ListedRows(table, classes, printable(root.resolve().name), kind, faults, notes)
 
     def _visit(self, folder: str, split: str | None, label: str) -> int:
-        """Lists everything below a label's folder; how many images there are."""
+        """List all images below the folder of a label, and return how many there are."""
         before = len(self.images)
-        for found in self.walk.pictures(folder):
-            if found.is_outside:  # the shared checks mark it
-                self.images.append(_Image(split, label, printable(found.path)))
+        for picture in self.walk.pictures(folder):
+            if picture.is_outside:  # `check_rows` marks it as a bad row
+                self.images.append(_Image(split, label, printable(picture.path)))
             else:
-                self._add(found.path, split, label)
+                self._add(picture.path, split, label)
         return len(self.images) - before
 
     def _count(self, folder: str, having_images: list[str]) -> int:
-        """How many images a folder beside split folders has; its name is kept if there are any."""
+        """Return how many images a folder beside split folders has, and keep its name if there are any."""
         count = sum(1 for _ in self.walk.pictures(folder))
         if count:
             having_images.append(printable(folder))

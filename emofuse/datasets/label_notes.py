@@ -1,6 +1,6 @@
-"""What the labels of a dataset may hide though no row is bad: spellings of one label, missing values, rare labels.
+"""Notes on the labels of a dataset: spellings of one label, missing values written as text, rare labels.
 
-Notes, not errors: a dataset may mean each of these, but whoever trains on it should know.
+They are notes and not errors: a dataset may intend each of these, but a user who trains on it should know.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ _MISSING = frozenset(
 
 
 def label_notes(labels: Sequence[str | None], splits: Sequence[str | None], split: SplitSpec) -> list[str]:
-    """One line for each kind of thing that the labels may hide.
+    """Return the notes on the labels, one line each.
 
     Args:
-        labels: (N,) label names; None is an unlabelled row.
-        splits: (N,) train, val, test or None.
-        split: how they were made.
+        labels: the label names (N,); None for an unlabelled row.
+        splits: train, val, test or None (N,).
+        split: the spec that the splits were made by.
     """
     counts: Counter[str] = Counter(sorted(label for label in labels if label is not None))
     notes = [*_spellings(counts), *_missing_values(counts)]
-    found: dict[str, set[str]] = defaultdict(set)
+    splits_of: dict[str, set[str]] = defaultdict(set)
     for label, name in zip(labels, splits, strict=True):
         if label is not None and name is not None:
-            found[label].add(name)
-    known = {label: found[label] for label in counts if found[label]}
+            splits_of[label].add(name)
+    splits_of = {label: splits_of[label] for label in counts if splits_of[label]}
     if split.kind == "stratified":
-        return [*notes, *_rare(counts, known)]
-    return [*notes, *_absent(known)]
+        return [*notes, *_rare(counts, splits_of)]
+    return [*notes, *_absent(splits_of)]
 
 
 def same_label(label: str) -> str:
-    """What spellings of one label have in common.
+    """Return the normal form of a label, which all spellings of one label have in common.
 
-    Case, Unicode's normal and compatibility forms, invisible characters, the number of spaces, hyphens and underscores
-    for spaces, and how a number is written do not count.
+    It ignores case, Unicode's normal and compatibility forms, invisible characters, the number of spaces, hyphens and
+    underscores for spaces, and the format of a number.
     """
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).casefold())
     text = "".join(character for character in text if unicodedata.category(character) != "Cf").strip()
@@ -63,14 +63,14 @@ def _spellings(counts: Mapping[str, int]) -> list[str]:
     if not groups:
         return []
     text = (
-        "labels that differ in case, spaces, number format or Unicode form alone, and are labels of their own: "
-        f"{_listed(groups)}. Spell them alike if they are one"
+        "labels that differ only in case, spaces, number format or Unicode form, and count as different labels: "
+        f"{_listed(groups)}. Give them one spelling if they are one label"
     )
     return [text]
 
 
 def describe_spellings(counts: Mapping[str, int]) -> str:
-    """`'Happy' (6 rows) and 'happy' (6 rows)`; with code points where the letters look the same."""
+    """Return `'Happy' (6 rows) and 'happy' (6 rows)`, with code points where the letters look the same."""
     shown = [unicodedata.normalize("NFC", label) for label in counts]
     names = [
         repr(label) if shown.count(unicodedata.normalize("NFC", label)) == 1 and label.isprintable() else ascii(label)
@@ -80,22 +80,22 @@ def describe_spellings(counts: Mapping[str, int]) -> str:
 
 
 def _missing_values(counts: Mapping[str, int]) -> list[str]:
-    found = {label: rows for label, rows in counts.items() if same_label(label) in _MISSING}
-    if not found:
+    missing = {label: rows for label, rows in counts.items() if same_label(label) in _MISSING}
+    if not missing:
         return []
     text = (
-        f"labels that look like missing values, and are labels like others: {_listed(_with_rows(found))}. Leave a "
+        f"labels that look like missing values, and count as labels: {_listed(_with_rows(missing))}. Leave a "
         "label empty if there is none"
     )
     return [text]
 
 
-def _rare(counts: Mapping[str, int], known: Mapping[str, set[str]]) -> list[str]:
+def _rare(counts: Mapping[str, int], splits_of: Mapping[str, set[str]]) -> list[str]:
     rare = rare_labels(counts)
     if not rare:
         return []
     lacking = [
-        f"{sum(split not in known.get(label, ()) for label in rare)} of them without a {split} row"
+        f"{sum(split not in splits_of.get(label, ()) for label in rare)} of them without a {split} row"
         for split in ("val", "test")
     ]
     text = (
@@ -105,17 +105,17 @@ def _rare(counts: Mapping[str, int], known: Mapping[str, set[str]]) -> list[str]
     return [text]
 
 
-def _absent(known: Mapping[str, set[str]]) -> list[str]:
-    """Labels without a row in a split that has rows of others."""
-    present = [split for split in SPLITS if any(split in splits for splits in known.values())]
+def _absent(splits_of: Mapping[str, set[str]]) -> list[str]:
+    """Return a note on labels without a row in a split that has rows of other labels."""
+    present = [split for split in SPLITS if any(split in splits for splits in splits_of.values())]
     parts = []
     for split in present:
-        absent = [repr(label) for label, splits in known.items() if split not in splits]
+        absent = [repr(label) for label, splits in splits_of.items() if split not in splits]
         if absent:
             parts.append(f"no {split} row has {_listed(absent, 'or')}")
     if not parts:
         return []
-    return [f"labels that not every split has: {'; '.join(parts)}"]
+    return [f"labels that are missing in a split: {'; '.join(parts)}"]
 
 
 def _with_rows(counts: Mapping[str, int]) -> list[str]:

@@ -1,7 +1,7 @@
-"""The manifest: the table of samples that every array and every run refers to.
+"""The manifest: the table of samples that every cached array and every run refers to.
 
-Row i of every cached array is row i of the manifest. Labels, splits and the dataset's own attributes live here and
-nowhere else, so that relabelling or re-splitting costs no extraction.
+Row i of every cached array is row i of the manifest. Labels, splits and the attributes of the dataset are kept only
+here, so that relabelling or re-splitting needs no extraction.
 """
 
 from __future__ import annotations
@@ -30,23 +30,24 @@ _IDS_AT_ONCE = 65536
 _SEAL_KEY = "emofuse.sha256"
 _SEAL_PREFIX = "sha256 of this file with zeros in place of these digits: "
 _OPEN_SEAL = _SEAL_PREFIX + 64 * "0"
-_FOUND_SEAL = re.compile(re.escape(_SEAL_PREFIX.encode()) + rb"([0-9a-f]{64})")
+_SEAL = re.compile(re.escape(_SEAL_PREFIX.encode()) + rb"([0-9a-f]{64})")
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """N samples in a fixed order.
+    """The N samples of a dataset, in a fixed order.
 
     Attributes:
-        table: a polars frame, N rows. `sample_id` str, unique. `path` str, relative to `root`, with forward slashes.
+        table: a polars frame of N rows. `sample_id` str, unique. `path` str, relative to `root`, with forward slashes.
             `split` str or null: train, val, test. `label` str or null: one of `classes`. `problem` str or null: why the
-            row is bad, in one line (kept only on request). Then the dataset's own attributes, one column each.
-        classes: label names in their index order (the dataset's, not alphabetical unless the dataset has no order).
-        root: folder that the paths are relative to.
-        info: plain JSON data about the dataset: `name`, `kind`, and what else the reader knows.
-        files: N rows of `FILE_COLUMNS`, by which a replaced image is noticed: its length, when it was written
-            (nanoseconds since 1970) and the CRC-32C of its bytes, each null where it is not known. None if nothing is.
-            A manifest that was just read says what is on the disk now, that of a cache what was extracted.
+            row is bad, in one line (such rows are kept only on request). Further columns are attributes of the dataset.
+        classes: the label names in the order of their indices: the order of the dataset, or alphabetical if it has
+            none.
+        root: the folder that the paths are relative to.
+        info: facts on the dataset as plain JSON: `name`, `kind`, and further keys of the reader.
+        files: N rows of `FILE_COLUMNS`, by which a replaced image is noticed: its length, its time of change
+            (nanoseconds since 1970) and the CRC-32C of its bytes, null where unknown; None if all are unknown. They
+            describe the files on the disk in a manifest that was just read, and the extracted files in that of a cache.
     """
 
     table: pl.DataFrame
@@ -60,27 +61,27 @@ class Manifest:
 
     @cached_property
     def ids_digest(self) -> str:
-        """SHA-256 over the sample ids in order, a line feed between two: what ties cached rows to a manifest."""
-        found = hashlib.sha256()
+        """The SHA-256 of the sample ids in order, joined by line feeds, which ties cached rows to a manifest."""
+        digest = hashlib.sha256()
         for first, part in enumerate(self.table.select("sample_id").iter_slices(_IDS_AT_ONCE)):
-            found.update(b"\n" if first else b"")
-            found.update("\n".join(part["sample_id"].to_list()).encode())
-        return found.hexdigest()
+            digest.update(b"\n" if first else b"")
+            digest.update("\n".join(part["sample_id"].to_list()).encode())
+        return digest.hexdigest()
 
     @property
     def known_files(self) -> pl.DataFrame:
-        """`files`, all null if nothing is known."""
+        """The table `files`, with null in all rows if it is None."""
         if self.files is not None:
             return self.files
         return pl.DataFrame({name: [None] * len(self) for name in FILE_COLUMNS}, schema=FILE_COLUMNS)
 
     def head(self, rows: int) -> Manifest:
-        """The first rows alone."""
+        """Return the manifest of the first rows."""
         files = None if self.files is None else self.files[:rows]
         return Manifest(self.table[:rows], self.classes, self.root, self.info, files)
 
     def equals(self, other: Manifest) -> bool:
-        """Whether both say the same."""
+        """Return whether both manifests have the same content."""
         heads = [(each.classes, each.root, json.dumps(dict(each.info))) for each in (self, other)]
         if heads[0] != heads[1] or not self.table.equals(other.table):
             return False
@@ -89,13 +90,13 @@ class Manifest:
         return self.files.equals(other.files)
 
     def write(self, path: Path) -> None:
-        """Writes one Parquet file (classes, root and info travel in its metadata); replaces the file at once.
+        """Write one Parquet file, with classes, root and info in its metadata, and replace the former file atomically.
 
-        A checksum of all its bytes is among them, so that a damaged file is not parsed: Parquet itself has none.
+        The file contains a checksum of all its bytes, because Parquet has none, so that a damaged file is not parsed.
         """
         info = {"classes": list(self.classes), "root": str(self.root), "info": dict(self.info)}
         text = json.dumps(info, ensure_ascii=False)
-        if printable(text) != text:  # the root's name has bytes that are not UTF-8: they are escaped, and read back
+        if printable(text) != text:  # bytes of the root's name that are not UTF-8 are escaped, and can be read back
             text = json.dumps(info)
         metadata = {_INFO_KEY: text, _SEAL_KEY: _OPEN_SEAL}
         buffer = io.BytesIO()
@@ -108,10 +109,10 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """Reads what `write` wrote.
+        """Read a manifest that `write` wrote.
 
         Raises:
-            DatasetError: no such file, damaged, or not a manifest of emofuse.
+            DatasetError: there is no such file, or it is damaged or not a manifest of emofuse.
         """
         if not path.is_file():
             raise DatasetError(f"{path}: no such manifest")
@@ -123,9 +124,9 @@ class Manifest:
             raise DatasetError(f"{path}: not a manifest of emofuse (its Parquet metadata lacks {_INFO_KEY!r})")
         info = json.loads(metadata[_INFO_KEY])
         table = pl.read_parquet(io.BytesIO(data))
-        own = [name for name in table.columns if name.startswith(_FILE_PREFIX)]
-        files = table.select(pl.col(own).name.replace(f"^{re.escape(_FILE_PREFIX)}", "")) if own else None
-        return cls(table.drop(own), tuple(info["classes"]), as_path(info["root"]), info["info"], files)
+        names = [name for name in table.columns if name.startswith(_FILE_PREFIX)]
+        files = table.select(pl.col(names).name.replace(f"^{re.escape(_FILE_PREFIX)}", "")) if names else None
+        return cls(table.drop(names), tuple(info["classes"]), as_path(info["root"]), info["info"], files)
 
 
 def _seal(data: bytes) -> str:
@@ -133,9 +134,9 @@ def _seal(data: bytes) -> str:
 
 
 def _is_intact(data: bytes) -> bool:
-    """Whether a file is as it was written; always true for those of before there was a checksum."""
-    found = _FOUND_SEAL.search(data)
-    if found is None:
+    """Return whether a file has the bytes that were written; true for files of versions without a checksum."""
+    seal = _SEAL.search(data)
+    if seal is None:
         return _SEAL_KEY.encode() not in data
-    start, end = found.span(1)
-    return hashlib.sha256(data[:start] + 64 * b"0" + data[end:]).hexdigest().encode() == found[1]
+    start, end = seal.span(1)
+    return hashlib.sha256(data[:start] + 64 * b"0" + data[end:]).hexdigest().encode() == seal[1]

@@ -1,6 +1,6 @@
-"""Which names in a folder are pictures: the one rule of every command that lists a folder, of datasets and `predict`.
+"""The rule by which a name is a picture, for every command that lists a folder of a dataset or for `predict`.
 
-Light to import: nothing is decoded here, only names are looked at.
+Only names are examined here, so this module is light to import.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "PPM": (".pbm", ".pfm", ".pgm", ".pnm", ".ppm"),
     "AVIF": (".avif", ".avifs"),
 }
-"""Format, as Pillow calls it -> suffixes of its files. What is decoded and what is listed follow this table."""
+"""Pillow's name of a format -> the suffixes of its files; both the decoder and the listing of folders follow it."""
 
 IMAGE_SUFFIXES = tuple(sorted(suffix for suffixes in SUFFIXES.values() for suffix in suffixes))
 
-# Pictures and videos that emofuse does not decode: left out, and told, because a user may take them for listed.
+# Pictures and videos that emofuse does not decode: notes count them, because a user may expect them to be listed.
 _OTHER_PICTURES = (
     ".3gp", ".arw", ".avi", ".bpg", ".cr2", ".cr3", ".dcm", ".dds", ".dib", ".dng", ".emf", ".eps", ".exr", ".flv",
     ".hdr", ".heic", ".heics", ".heif", ".hif", ".ico", ".icns", ".j2c", ".j2k", ".jls", ".jp2", ".jpc", ".jpf", ".jpm",
@@ -32,7 +32,7 @@ _OTHER_PICTURES = (
     ".tga", ".ts", ".vob", ".wdp", ".webm", ".wmf", ".wmv", ".xbm", ".xcf", ".xpm",
 )  # fmt: skip
 
-# What systems, network storage and unpacked archives leave beside the user's files, in lower case.
+# Names that systems, network storage and unpacked archives leave beside the user's files, in lower case.
 _DEBRIS = frozenset(
     {
         "__macosx",
@@ -58,7 +58,7 @@ _DEBRIS = frozenset(
 
 
 class NameKind(StrEnum):
-    """What the name of a file says of it."""
+    """The kind of a file by its name."""
 
     IMAGE = "image"
     OTHER_PICTURE = "a picture or video that emofuse does not decode"
@@ -66,12 +66,12 @@ class NameKind(StrEnum):
 
 
 def is_debris(name: str) -> bool:
-    """Whether a file or folder is none of the user's: hidden, or left by a system, a network storage, an archive."""
+    """Return whether a file or folder is not the user's: hidden, or left by a system, network storage or archive."""
     return name.startswith(".") or name.lower() in _DEBRIS
 
 
 def kind_of_name(name: str) -> NameKind:
-    """What the suffix of a file says, in upper or lower case."""
+    """Return the kind of a file by its suffix, in upper or lower case."""
     suffix = posixpath.splitext(name.lower())[1]
     if suffix in IMAGE_SUFFIXES:
         return NameKind.IMAGE
@@ -79,18 +79,18 @@ def kind_of_name(name: str) -> NameKind:
 
 
 def is_written_by_emofuse(names: Iterable[str]) -> bool:
-    """Whether what a folder holds says that emofuse made it: a cache or part of one, a saved run, a demo dataset."""
-    held = set(names)
-    return "zarr.json" in held or {"run.json", "predictions.npz"} <= held or {"demo.json", "info.json"} <= held
+    """Return whether a folder with these names was made by emofuse: (part of) a cache, a saved run, a demo dataset."""
+    present = set(names)
+    return "zarr.json" in present or {"run.json", "predictions.npz"} <= present or {"demo.json", "info.json"} <= present
 
 
 def holds_report(names: Iterable[str]) -> bool:
-    """Whether a report of emofuse lies in a folder; its pictures are then in the folder `figures` below."""
+    """Return whether a folder with these names holds a report of emofuse, whose pictures are in `figures` below."""
     return {"index.html", "per_class.csv", "runs.csv", "figures"} <= set(names)
 
 
 def printable(path: str) -> str:
-    r"""The path with `\xe9` for each byte that is not UTF-8, so that it can be kept in a table and told from others."""
+    r"""Return the path with `\xe9` for each byte that is not UTF-8, so that tables can hold it and it stays unique."""
     try:
         path.encode()
     except UnicodeEncodeError:

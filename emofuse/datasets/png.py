@@ -1,4 +1,4 @@
-"""PNG files without the metadata that nobody asks for, where a library refuses a sound picture because of its size."""
+"""PNG files without texts and colour profiles, for libraries that refuse a valid picture because these are large."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _LONGEST_TEXT = 1 << 20
 
 
 def without_long_metadata(data: bytes) -> bytes | None:
-    """The same picture without texts and colour profile, None if this is no PNG or has nothing to leave out.
+    """Return the same picture without texts and colour profile, or None if it is no PNG or has neither.
 
-    Kept are the pixels, what they mean (palette, transparency) and where orientation stands: EXIF, and XMP that is not
-    compressed. A file that is cut off stays cut off.
+    The pixels, the palette, the transparency and the orientation (EXIF, and XMP that is not compressed) are kept. A
+    truncated file stays truncated.
     """
     if not data.startswith(_SIGNATURE):
         return None

@@ -1,7 +1,7 @@
-"""From what a reader found to a checked manifest: the checks that all datasets share.
+"""The checks that all datasets share: from the rows that a reader lists to a checked manifest.
 
-A reader lists its rows as a frame and says which are malformed in its own format. Here every row is then held against
-the disk, the classes and the other rows; all that is wrong is collected, so that one error can list it.
+A reader lists its rows as a frame and marks those that are malformed in its format. This module checks every row
+against the disk, the classes and the other rows, and collects all faults, so that one error can list them.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from emofuse.specs import OfficialSplit, SplitSpec
 from emofuse.stores import as_path, is_remote
 
 Files = DatasetFiles | RemoteFiles
-RESERVED = (*COLUMNS, "file", "row", "index")  # names that an attribute cannot have
+RESERVED = (*COLUMNS, "file", "row", "index")  # columns that an attribute cannot be named after
 _LISTED_PER_FAULT = 20
-_UNKNOWN = -1
+_UNKNOWN = -1  # stands for null in arrays of integers
 
 
 class RowFault(StrEnum):
-    """Why a row is bad, apart from its file. The values are what the user reads."""
+    """A fault of a row other than that of its file. The values are shown to the user."""
 
     MALFORMED = "malformed row"
     NO_PATH = "no path"
@@ -57,42 +57,42 @@ _ADVICE: Mapping[str, str] = {
 
 @dataclass
 class Faults:
-    """What is wrong, by row. A row may have several faults."""
+    """The faults of rows; a row may have several."""
 
     _rows: list[int] = field(default_factory=list)
     _faults: list[str] = field(default_factory=list)
     _details: list[str] = field(default_factory=list)
 
     def add(self, row: int, fault: RowFault | FileFault, detail: str = "") -> None:
-        """Marks a row (its position in the table, from 0)."""
+        """Add a fault of a row, which is its position in the table, from 0."""
         self._rows.append(row)
         self._faults.append(fault.value)
         self._details.append(detail)
 
     def rows_without_path(self) -> set[int]:
-        """Rows whose fault says already that there is no path to look at."""
-        known = {RowFault.MALFORMED.value, RowFault.NOT_UTF8.value}
-        return {row for row, fault in zip(self._rows, self._faults, strict=True) if fault in known}
+        """Return the rows whose faults imply that they have no path to check."""
+        faults = {RowFault.MALFORMED.value, RowFault.NOT_UTF8.value}
+        return {row for row, fault in zip(self._rows, self._faults, strict=True) if fault in faults}
 
     def table(self) -> pl.DataFrame:
-        """Columns `index` int64, `fault` str, `detail` str; ordered by index."""
+        """Return a table with the columns `index` int64, `fault` str and `detail` str, ordered by index."""
         columns = {"index": self._rows, "fault": self._faults, "detail": self._details}
         schema = {"index": pl.Int64, "fault": pl.String, "detail": pl.String}
         return pl.DataFrame(columns, schema=schema).sort("index", maintain_order=True)
 
 
 @dataclass(frozen=True)
-class FoundRows:
-    """What a reader found, before it is checked.
+class ListedRows:
+    """The rows that a reader lists, before they are checked.
 
     Attributes:
-        table: one row a sample. `file` str: the table that lists it, "" if there is none. `row` int64: its number
-            there. `sample_id`, `path`, `split`, `label`: str or null. Then the dataset's own attributes.
-        classes: label names in index order.
-        name: what reports call the dataset.
-        kind: the spec's kind.
-        faults: what the reader itself holds against its rows.
-        notes: what the user should know though no row is bad, one line each.
+        table: one row per sample. `file` str: the table that lists the sample, "" if there is none. `row` int64: its
+            number there. `sample_id`, `path`, `split`, `label`: str or null. Further columns are attributes.
+        classes: the label names in the order of their indices.
+        name: the name of the dataset in reports.
+        kind: the kind of the spec.
+        faults: the faults that the reader knows.
+        notes: what the user should know although no row is bad, one line each.
     """
 
     table: pl.DataFrame
@@ -108,9 +108,10 @@ class Listing:
     """A manifest with the record of its bad rows.
 
     Attributes:
-        manifest: all rows; the bad ones are marked in `problem`.
-        bad_rows: columns `file`, `row`, `path`, `fault`, `detail`: one line per fault, in the manifest's order.
-        bad_count: bad rows, each counted once.
+        manifest: the manifest of all rows; the bad ones are marked in its column `problem`.
+        bad_rows: a table with the columns `file`, `row`, `path`, `fault`, `detail`, one line per fault, in the
+            manifest's order.
+        bad_count: the number of bad rows, each counted once.
     """
 
     manifest: Manifest
@@ -118,10 +119,10 @@ class Listing:
     bad_count: int
 
     def check_no_bad_rows(self) -> None:
-        """Passes a dataset without bad rows.
+        """Raise if there are bad rows.
 
         Raises:
-            DatasetError: there are bad rows; they are all counted, and listed with their numbers.
+            DatasetError: there are bad rows; the message counts them all and lists them with their numbers.
         """
         if self.bad_count:
             noun = "bad row" if self.bad_count == 1 else "bad rows"
@@ -131,7 +132,7 @@ class Listing:
             )
 
     def describe_bad_rows(self) -> str:
-        """The bad rows grouped by fault, each with file and row number; of long groups the first ones and the count."""
+        """Return the bad rows by fault, each with file and row number; of many rows the first ones and their number."""
         lines = []
         for (fault,), group in self.bad_rows.group_by("fault", maintain_order=True):
             advice = f" ({_ADVICE[str(fault)]})" if fault in _ADVICE else ""
@@ -144,61 +145,62 @@ class Listing:
         return "\n".join(lines)
 
 
-def check_rows(found: FoundRows, root: Path, split: SplitSpec, files: Files) -> Listing:
-    """Holds every row against the disk, the classes and the other rows, and splits the rows if the spec says so.
+def check_rows(listed: ListedRows, root: Path, split: SplitSpec, files: Files) -> Listing:
+    """Check every row against the disk, the classes and the other rows, and split the rows as the spec says.
 
-    A bad row keeps its place: its label becomes null if it is unknown, a repeated id gets a number behind it, and
-    `problem` says what is wrong. A split that is drawn counts bad rows in, so that repairing a file moves no other row.
+    A bad row keeps its place: an unknown label becomes null, a number is appended to a repeated id, and `problem`
+        states
+    the faults. A drawn split includes bad rows, so that repairing a file moves no other row.
 
     Raises:
-        DatasetError: there is no row at all.
+        DatasetError: there are no rows.
     """
-    if found.table.height == 0:
+    if listed.table.height == 0:
         raise DatasetError(f"{root}: the dataset lists no images")
-    faults = found.faults
-    table = found.table.with_columns(below_root(normalised_paths(found.table["path"]), root).alias("path"))
+    faults = listed.faults
+    table = listed.table.with_columns(below_root(normalised_paths(listed.table["path"]), root).alias("path"))
     stamps = _check_files(table["path"], files, faults)
-    table = table.with_columns(_known_labels(table["label"], found.classes, faults), _unique_ids(table, faults))
+    table = table.with_columns(_known_labels(table["label"], listed.classes, faults), _unique_ids(table, faults))
     if not isinstance(split, OfficialSplit):
         splits = make_splits(table["label"].to_list(), table["split"].to_list(), split)
         table = table.with_columns(pl.Series("split", splits, dtype=pl.String))
 
-    faulty = faults.table()
     table = table.with_row_index("index").with_columns(pl.col("index").cast(pl.Int64), pl.col("path").fill_null(""))
-    bad_rows = faulty.join(table.select("index", "file", "row", "path"), on="index", how="left", maintain_order="left")
+    places = table.select("index", "file", "row", "path")
+    bad_rows = faults.table().join(places, on="index", how="left", maintain_order="left")
     problems = _problems(bad_rows)
     table = table.join(problems, on="index", how="left", maintain_order="left")
-    attributes = [name for name in found.table.columns if name not in RESERVED]
+    attributes = [name for name in listed.table.columns if name not in RESERVED]
     info: dict[str, Any] = {
-        "name": found.name,
-        "kind": found.kind,
+        "name": listed.name,
+        "kind": listed.kind,
         "rows": table.height,
         "bad_rows": problems.height,
         "split": split.model_dump(mode="json"),
         "notes": [
-            *found.notes,
+            *listed.notes,
             *files.notes(),
             *label_notes(table["label"].to_list(), table["split"].to_list(), split),
         ],
     }
     if files.follow_links:
         info["follow_links"] = True
-    manifest = Manifest(table.select(*COLUMNS, *attributes), tuple(found.classes), root.absolute(), info, stamps)
+    manifest = Manifest(table.select(*COLUMNS, *attributes), tuple(listed.classes), root.absolute(), info, stamps)
     return Listing(manifest, bad_rows.select("file", "row", "path", "fault", "detail"), problems.height)
 
 
 def open_files(root: Path, *, follow_links: bool = False) -> Files:
-    """The files below a root, on this machine or on a store; `follow_links`: links may lead out of it."""
+    """Return the files below a root, on this machine or on a store; with `follow_links`, links may lead out of it."""
     return RemoteFiles(root) if is_remote(root) else DatasetFiles(root, follow_links=follow_links)
 
 
 def follows_links(manifest: Manifest) -> bool:
-    """Whether who made the manifest said that links in the dataset may lead out of its root."""
+    """Return whether the manifest was made with `follow_links`: links in the dataset may lead out of its root."""
     return manifest.info.get("follow_links") is True
 
 
 def below_root(paths: pl.Series, root: Path) -> pl.Series:
-    """Paths (N,), those that are absolute and lie below the root relative to it; all others as they are."""
+    """Return paths (N,) with absolute ones below the root made relative to it, and all others unchanged."""
     if is_remote(root) or not paths.str.starts_with("/").any():
         return paths
     for above in (str(root.absolute()), os.path.realpath(root)):
@@ -207,23 +209,23 @@ def below_root(paths: pl.Series, root: Path) -> pl.Series:
 
 
 def check_root(root: Path | None, kind: str) -> Path:
-    """The dataset's root folder, given and there.
+    """Return the root folder of a dataset, which must exist.
 
     Raises:
-        DatasetError: it is neither.
+        DatasetError: the root is not set, or there is no such folder.
     """
     root = as_path(check_root_given(root, kind))
     if not root.is_dir():
-        found = "is a file, not a folder" if root.exists() else "no such folder"
-        raise DatasetError(f"{root}: {found}; set the root of the {kind} dataset with --data PATH")
+        problem = "is a file, not a folder" if root.exists() else "no such folder"
+        raise DatasetError(f"{root}: {problem}; set the root of the {kind} dataset with --data PATH")
     return root
 
 
 def check_root_given(root: Path | None, kind: str) -> Path:
-    """The dataset's root folder, given but perhaps not there yet.
+    """Return the root folder of a dataset, which may not exist yet.
 
     Raises:
-        DatasetError: it is not given.
+        DatasetError: the root is not set.
     """
     if root is None:
         raise DatasetError(
@@ -233,7 +235,7 @@ def check_root_given(root: Path | None, kind: str) -> Path:
 
 
 def normalised_paths(paths: pl.Series) -> pl.Series:
-    """Paths (N,) without `//`, `./` and inner `..`; an empty one is null."""
+    """Return paths (N,) without `//`, `./` and inner `..`; an empty path becomes null."""
     unusual = paths.str.contains(r"(^|/)\.{0,2}(/|$)").fill_null(value=False)
     if unusual.any():
         fixed = [posixpath.normpath(path) if path else None for path in paths.filter(unusual)]
@@ -242,7 +244,7 @@ def normalised_paths(paths: pl.Series) -> pl.Series:
 
 
 def ids_from_paths(paths: pl.Series) -> pl.Series:
-    """Sample ids (N,): each path without its suffix; with it where two different files would share one id."""
+    """Return sample ids (N,): paths without their suffixes, with them where two different files would share an id."""
     path = pl.col("path")
     stems = pl.DataFrame({"path": paths}).with_columns(path.str.replace(r"([^/])\.[^./]*$", "$1").alias("stem"))
     files = stems.unique().drop_nulls()
@@ -254,25 +256,25 @@ def ids_from_paths(paths: pl.Series) -> pl.Series:
 
 
 def _check_files(paths: pl.Series, files: Files, faults: Faults) -> pl.DataFrame:
-    """Adds what is wrong with the files to the faults; gives their stamps, as `Manifest.files` wants them."""
-    passed_over = faults.rows_without_path()
+    """Add the faults of the files to `faults`, and return their stamps as `Manifest.files` holds them."""
+    skipped = faults.rows_without_path()
     for row in paths.is_null().arg_true():
-        if row not in passed_over:
+        if row not in skipped:
             faults.add(row, RowFault.NO_PATH)
-            passed_over.add(row)
-    rows = [row for row in range(len(paths)) if row not in passed_over]
-    known = {name: np.full(len(paths), _UNKNOWN, dtype=np.int64) for name in FILE_COLUMNS}
-    for row, (fault, stamp) in zip(rows, files.looks(paths.gather(rows).to_list()), strict=True):
+            skipped.add(row)
+    rows = [row for row in range(len(paths)) if row not in skipped]
+    stamps = {name: np.full(len(paths), _UNKNOWN, dtype=np.int64) for name in FILE_COLUMNS}
+    for row, (fault, stamp) in zip(rows, files.inspect_all(paths.gather(rows).to_list()), strict=True):
         if stamp is not None:
-            known["bytes"][row] = stamp.bytes
-            known["modified_ns"][row] = _UNKNOWN if stamp.modified_ns is None else stamp.modified_ns
+            stamps["bytes"][row] = stamp.bytes
+            stamps["modified_ns"][row] = _UNKNOWN if stamp.modified_ns is None else stamp.modified_ns
         if fault is not None:
             faults.add(row, fault)
-    return pl.DataFrame(known).with_columns(pl.all().replace(_UNKNOWN, None))
+    return pl.DataFrame(stamps).with_columns(pl.all().replace(_UNKNOWN, None))
 
 
 def _known_labels(labels: pl.Series, classes: Sequence[str], faults: Faults) -> pl.Series:
-    """Labels (N,) with null in place of the unknown ones."""
+    """Return labels (N,) with null in place of those that are no class, and add a fault for each."""
     unknown = (labels.is_not_null() & ~labels.is_in(classes)).fill_null(value=False)
     hints: dict[str, str] = {}
     for row, label in zip(unknown.arg_true(), labels.filter(unknown), strict=True):
@@ -283,7 +285,7 @@ def _known_labels(labels: pl.Series, classes: Sequence[str], faults: Faults) -> 
 
 
 def _unique_ids(table: pl.DataFrame, faults: Faults) -> pl.Series:
-    """Sample ids (N,), unique: a repeated one gets a number, a missing one is made of file and row."""
+    """Return unique sample ids (N,): a repeated id gets a number, a missing one is made of file and row."""
     ids = table.select(
         pl.coalesce("sample_id", pl.format("{}#{}", "file", "row")).alias("sample_id"), "file", "row"
     ).with_row_index("index")
@@ -308,7 +310,7 @@ def _unique_ids(table: pl.DataFrame, faults: Faults) -> pl.Series:
 
 
 def _problems(bad_rows: pl.DataFrame) -> pl.DataFrame:
-    """Columns `index` and `problem`: one line for each bad row, that says where it is listed and all its faults."""
+    """Return the columns `index` and `problem`: for each bad row its place and all its faults, in one line."""
     what = pl.when(pl.col("detail") == "").then("fault").otherwise(pl.format("{}: {}", "fault", "detail"))
     place = (
         pl.when(pl.col("file") == "").then(pl.format("row {}", "row")).otherwise(pl.format("{} row {}", "file", "row"))

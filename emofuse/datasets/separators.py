@@ -1,4 +1,4 @@
-"""What separates the fields of a table: commas, semicolons (spreadsheets of half of Europe), tabs or bars."""
+"""The separator of the fields of a table: comma, semicolon (spreadsheets of many countries), tab or bar."""
 
 from __future__ import annotations
 
@@ -10,39 +10,38 @@ SEPARATORS_SHOWN = "',' ';' tab '|'"
 
 
 def find_separator(lines: Iterator[str], wanted: Sequence[str]) -> tuple[str, list[str]]:
-    """Which separator a table's header has.
+    """Find the separator of a table by its header.
 
-    That under which the most of the columns that are wanted are there; of several, that which makes the most columns;
-    of these the first of comma, semicolon, tab, bar. A line `sep=;` before the header, as spreadsheets write it, says
-    so itself and is no row.
+    The separator is the one that gives the most of the wanted columns, then the most columns, then the first of comma,
+    semicolon, tab, bar. A line `sep=;` before the header, as spreadsheets write it, names the separator and is no row.
 
     Args:
-        lines: of the table, from its first.
-        wanted: columns that the table should have.
+        lines: the lines of the table, from the first.
+        wanted: the columns that the table should have.
 
     Returns:
-        The separator, and the lines that were taken to find it and still are to be read.
+        The separator, and the lines that were consumed and still have to be parsed.
 
     Raises:
-        csv.Error: the header is no row of a table.
+        csv.Error: the header is not a row of a table.
     """
     first = next(lines, "")
-    said = first.strip().lower()
-    if said.startswith("sep=") and (own := first.strip("\r\n")[4:]) in _SEPARATORS:
-        return own, []
+    is_statement = first.strip().lower().startswith("sep=")
+    if is_statement and (stated := first.strip("\r\n")[4:]) in _SEPARATORS:
+        return stated, []
     header = [first]
-    while sum(line.count('"') for line in header) % 2:  # a name in quotes that goes over the end of the line
+    while sum(line.count('"') for line in header) % 2:  # a quoted name that contains a line break
         line = next(lines, None)
         if line is None:
             break
         header.append(line)
-    found = {separator: _names(header, separator) for separator in _SEPARATORS}
-    best = max(_SEPARATORS, key=lambda separator: (len(found[separator] & {*wanted}), len(found[separator])))
+    names = {separator: _names(header, separator) for separator in _SEPARATORS}
+    best = max(_SEPARATORS, key=lambda separator: (len(names[separator] & {*wanted}), len(names[separator])))
     return best, header
 
 
 def shown_separator(separator: str) -> str:
-    """For a message."""
+    """Return a separator as messages show it."""
     return "tabs" if separator == "\t" else repr(separator)
 
 

@@ -1,4 +1,4 @@
-"""Names that datasets have for train, val and test."""
+"""The names that datasets use for train, val and test."""
 
 from __future__ import annotations
 
@@ -24,46 +24,46 @@ _NAMES = {
     "testing": "test",
     "privatetest": "test",  # FER2013
 }
-_EVALUATION = frozenset({"eval", "evaluation"})  # of the epochs, or of the result: the other names of a dataset tell
+_EVALUATION = frozenset({"eval", "evaluation"})  # val or test, depending on the other names of the dataset
 KNOWN_SPLIT_NAMES = (
     "train or training, val or valid or validation or dev or PublicTest, test or testing or PrivateTest, eval"
 )
 
 
 def read_split_names(names: Iterable[str]) -> dict[str, str]:
-    """Which of the names in a dataset mean train, val or test.
+    """Return which of the names in a dataset mean train, val or test.
 
-    Case, spaces, hyphens and underscores do not count, nor does a `set` or `split` behind a name (`train_set`). `eval`
-    is val, unless the dataset has another name for val and none for test: then it is test.
+    Case, spaces, hyphens, underscores and a final `set` or `split` (`train_set`) are ignored. `eval` means val, unless
+    the dataset has another name for val and none for test: then it means test.
 
     Args:
-        names: all that a column holds, or of all folders.
+        names: all names in a column, or of all folders.
 
     Returns:
-        Those that are understood -> train, val or test, in their order.
+        Each known name -> train, val or test, in the given order.
     """
     plain = {name: _plain(name) for name in names}
-    found = {name: _NAMES[word] for name, word in plain.items() if word in _NAMES}
-    others = set(found.values())
-    evaluation = "test" if "val" in others and "test" not in others else "val"
-    return {name: found.get(name, evaluation) for name, word in plain.items() if name in found or word in _EVALUATION}
+    known = {name: _NAMES[word] for name, word in plain.items() if word in _NAMES}
+    splits = set(known.values())
+    evaluation = "test" if "val" in splits and "test" not in splits else "val"
+    return {name: known.get(name, evaluation) for name, word in plain.items() if name in known or word in _EVALUATION}
 
 
 def read_split_folders(names: Iterable[str]) -> dict[str, str]:
-    """Which folders of a root are splits, as `read_split_names`.
+    """Return which folders of a root are splits, as `read_split_names` does.
 
-    A folder called `dev` or `eval` may be one of a label: such names count only where another folder is surely a
-    split, or where all of them are such names.
+    A folder `dev` or `eval` may be that of a label. So such names count only if another folder is certainly a split, or
+    if all folders have such names.
     """
     names = list(names)
-    found = read_split_names(names)
-    is_sure = any(_plain(name) in _SURE for name in names) or len(found) == len(names)
-    return found if is_sure else {}
+    splits = read_split_names(names)
+    is_sure = any(_plain(name) in _SURE for name in names) or len(splits) == len(names)
+    return splits if is_sure else {}
 
 
-def describe_split_names(found: Mapping[str, str]) -> str:
-    """`'PublicTest' as val, 'PrivateTest' as test`: those names that do not say themselves how they are read."""
-    return ", ".join(f"{name!r} as {split}" for name, split in found.items() if _plain(name) not in _SURE)
+def describe_split_names(splits: Mapping[str, str]) -> str:
+    """Return how the names that are not self-explanatory are read: `'PublicTest' as val, 'PrivateTest' as test`."""
+    return ", ".join(f"{name!r} as {split}" for name, split in splits.items() if _plain(name) not in _SURE)
 
 
 def _plain(name: str) -> str:

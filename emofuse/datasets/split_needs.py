@@ -1,6 +1,6 @@
-"""What runs need of the splits of a dataset: known from its labels and splits, before anything is extracted.
+"""Checks of what runs need of the splits of a dataset, by its labels and splits alone, before anything is extracted.
 
-Plain values, no features: the same checks serve a dataset that was just read and a cache that is trained on.
+They need no features, so that they serve a dataset that was just read as well as a cache.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     from emofuse.specs import PipelineSpec, RunSpec, SweepSpec
 
 USES: Mapping[str, str] = {"train": "to learn from", "val": "to choose the epoch on", "test": "to report on"}
-ROWS_OF_A_LABEL = len(SPLITS)  # with fewer, a stratified split cannot give every split one
+ROWS_OF_A_LABEL = len(SPLITS)  # with fewer rows, a label cannot have one in every split
 _NAMED = 3
 
 
 class SplitNeed(NamedTuple):
-    """What a run needs: labelled rows in train, val and test of a split, or enough for folds, and in test."""
+    """The need of a run: labelled rows in train, val and test; or in test and, for folds, enough others."""
 
     split: SplitSpec
     folds: int | None = None
 
 
 def needs_of_runs(runs: Iterable[RunSpec]) -> list[SplitNeed]:
-    """What these runs need, each thing once."""
+    """Return the needs of runs, each once."""
     return list(dict.fromkeys(SplitNeed(run.split, run.fold.count if run.fold else None) for run in runs))
 
 
 def needs_of_pipeline(spec: PipelineSpec) -> list[SplitNeed]:
-    """What the runs of a pipeline need."""
+    """Return the needs of the runs of a pipeline."""
     repeat = spec.repeat
     drawn = [
         run if run.split.kind == "holdout" else run.model_copy(update={"split": repeat.split}) for run in spec.runs
@@ -44,39 +44,39 @@ def needs_of_pipeline(spec: PipelineSpec) -> list[SplitNeed]:
 
 
 def needs_of_sweep(spec: SweepSpec) -> list[SplitNeed]:
-    """What a sweep needs: its search may use folds, its final runs choose their epoch on validation rows."""
+    """Return the needs of a sweep, whose search may use folds and whose final runs need validation rows."""
     folds = [SplitNeed(spec.base.split, spec.folds.count)] if spec.folds else []
     return [SplitNeed(spec.base.split), *folds]
 
 
 def check_needs(manifest: Manifest, needs: Sequence[SplitNeed]) -> None:
-    """Holds a dataset against what is to be trained on it.
+    """Check that a dataset has the rows that runs need.
 
     Raises:
-        TrainingError: a split without labelled rows, too few of them for folds, or training rows of one label.
+        TrainingError: a split has no labelled rows, there are too few for folds, or all training rows have one label.
     """
-    labels, own = manifest.table["label"].to_list(), manifest.table["split"].to_list()
+    labels, official = manifest.table["label"].to_list(), manifest.table["split"].to_list()
     for need in needs:
-        splits = make_splits(labels, own, need.split)
-        found: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+        splits = make_splits(labels, official, need.split)
+        counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
         for label, split in zip(labels, splits, strict=True):
             if label is not None and split is not None:
-                found[split][label] += 1
+                counts[split][label] += 1
         needed = SPLITS if need.folds is None else ("test",)
         check_splits(
-            {split: USES[split] for split in needed if not found[split]},
-            [split for split in SPLITS if found[split]],
+            {split: USES[split] for split in needed if not counts[split]},
+            [split for split in SPLITS if counts[split]],
             is_drawn=is_drawn(need.split, manifest.info),
             rows_of_labels=Counter(label for label in labels if label is not None),
         )
-        training = found["train"] if need.folds is None else found["train"] + found["val"]
+        training = counts["train"] if need.folds is None else counts["train"] + counts["val"]
         if need.folds is not None:
             check_fold_rows(training.total(), need.folds)
         check_labels(training)
 
 
 def describe_lack(manifest: Manifest, needs: Sequence[SplitNeed]) -> str | None:
-    """What `check_needs` would raise, or None."""
+    """Return the message of the error that `check_needs` raises, or None."""
     try:
         check_needs(manifest, needs)
     except TrainingError as error:
@@ -85,11 +85,11 @@ def describe_lack(manifest: Manifest, needs: Sequence[SplitNeed]) -> str | None:
 
 
 def is_drawn(split: SplitSpec, info: Mapping[str, Any]) -> bool:
-    """Whether a run's rows are split by their labels alone, by its own spec or by that of the dataset.
+    """Return whether the split is drawn from the labels alone, by the spec of the run or that of the dataset.
 
     Args:
-        split: of the run.
-        info: of the manifest.
+        split: the split of the run.
+        info: the info of the manifest.
     """
     of_dataset = info.get("split") or {}
     return split.kind == "stratified" or (isinstance(split, OfficialSplit) and of_dataset.get("kind") == "stratified")
@@ -102,16 +102,17 @@ def check_splits(
     is_drawn: bool = False,
     rows_of_labels: Mapping[str, int] | None = None,
 ) -> None:
-    """Raises if there is a split without a labelled row.
+    """Raise if a split has no labelled row.
 
     Args:
-        lacking: split without rows -> what they are needed for.
-        present: splits with rows.
-        is_drawn: whether the splits were drawn from the labels, so that drawing again is no advice.
-        rows_of_labels: label -> its rows, where they are known.
+        lacking: each split without rows -> what its rows are needed for.
+        present: the splits with rows.
+        is_drawn: whether the splits were drawn from the labels, so that drawing again does not help.
+        rows_of_labels: label -> its number of rows, if known.
 
     Raises:
-        TrainingError: with all of them, and a way that keeps the test rows if the dataset has some.
+        TrainingError: a split has no labelled row; the message names all such splits and advice that keeps the test
+            rows if the dataset has some.
     """
     if not lacking:
         return
@@ -148,27 +149,27 @@ def _advice(lacking: set[str], present: set[str]) -> str:
 
 
 def check_fold_rows(rows: int, count: int, *, unreadable: int = 0) -> None:
-    """Raises if there are fewer labelled rows than folds.
+    """Raise if there are fewer labelled rows than folds.
 
     Raises:
-        TrainingError: so.
+        TrainingError: there are fewer labelled rows than folds.
     """
     if rows < count:
-        besides = f" ({unreadable} more have pictures that cannot be read)" if unreadable else ""
+        others = f" ({unreadable} more have pictures that cannot be read)" if unreadable else ""
         raise TrainingError(
-            f"{count} folds need as many labelled rows in the splits 'train' and 'val', got {rows}{besides}. Take "
+            f"{count} folds need as many labelled rows in the splits 'train' and 'val', got {rows}{others}. Take "
             "fewer folds, or have the labels split anew: `split: {kind: stratified}`"
         )
 
 
 def check_labels(rows_of_labels: Mapping[str, int]) -> None:
-    """Raises if training rows have one label alone.
+    """Raise if all training rows have the same label.
 
     Args:
-        rows_of_labels: label -> its training rows.
+        rows_of_labels: label -> its number of training rows.
 
     Raises:
-        TrainingError: so.
+        TrainingError: all training rows have the same label.
     """
     if len(rows_of_labels) == 1:
         ((label, rows),) = rows_of_labels.items()
@@ -176,12 +177,12 @@ def check_labels(rows_of_labels: Mapping[str, int]) -> None:
 
 
 def rare_labels(rows_of_labels: Mapping[str, int]) -> dict[str, int]:
-    """Labels with too few rows for one in each split -> how many they have; the order is kept."""
+    """Return the labels with too few rows for one in each split -> how many they have, in the given order."""
     return {label: rows for label, rows in rows_of_labels.items() if 0 < rows < ROWS_OF_A_LABEL}
 
 
 def describe_counts(rows_of_labels: Mapping[str, int]) -> str:
-    """`'a' (2 rows), 'b' (1 row) and 5 more`."""
+    """Return a short list: `'a' (2 rows), 'b' (1 row) and 5 more`."""
     named = [f"{label!r} ({rows} row{'s' * (rows != 1)})" for label, rows in list(rows_of_labels.items())[:_NAMED]]
     more = len(rows_of_labels) - len(named)
     return ", ".join(named) + (f" and {more} more" if more else "")

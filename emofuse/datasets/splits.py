@@ -1,4 +1,4 @@
-"""Stratified splits and folds. NumPy only: the training room re-splits cached rows with the same functions."""
+"""Stratified splits and folds. They need only NumPy, because training splits cached rows with the same functions."""
 
 from __future__ import annotations
 
@@ -16,44 +16,45 @@ SPLITS = ("train", "val", "test")
 
 def make_splits(
     labels: Sequence[str | None],
-    own: Sequence[str | None],
+    official: Sequence[str | None],
     spec: OfficialSplit | StratifiedSplit | HoldoutSplit,
 ) -> list[str | None]:
-    """The split of every row as a spec says.
+    """Return the split of every row by a spec.
 
     Args:
-        labels: (N,) label names; None is an unlabelled row.
-        own: (N,) the split that the dataset itself gives its rows; None or "" for none.
-        spec: which split.
+        labels: the label names (N,); None for an unlabelled row.
+        official: the split of each row in the dataset itself (N,); None or "" for a row in no split.
+        spec: the spec of the split.
 
     Returns:
-        (N,) train, val or test; None for rows in none.
+        train, val or test, or None for rows in no split, (N,).
     """
     match spec:
         case StratifiedSplit():
             return stratified_split(labels, spec)
         case HoldoutSplit():
-            return holdout_split(labels, own, spec)
+            return holdout_split(labels, official, spec)
         case OfficialSplit():
-            return [split or None for split in own]
+            return [split or None for split in official]
 
 
 def stratified_split(labels: Sequence[str | None], spec: StratifiedSplit) -> list[str | None]:
-    """Assigns every labelled row to train, val or test, each label in the same proportions.
+    """Assign every labelled row to train, val or test, each label in the same proportions.
 
-    Each label is split on its own: its counts are the spec's fractions by largest remainder, and which of its rows go
-    where depends on the seed, the label's name, the number of its rows and their order among themselves, on nothing
-    else. So rows of other labels may come, go or move without changing anything for this label. A label with three
-    rows or more has at least one in each split; with fewer, train comes first. Only where no label has three rows and
-    a split would have no row at all, labels with two (if there are two such) keep one for train and give the other to
-    val and test by turns, in an order that the seed decides.
+    Each label is split independently: its counts are the spec's fractions by largest remainder, and the split of each
+        of
+    its rows depends only on the seed, the label's name, the number of its rows and their order. So rows of other labels
+    may be added, removed or moved without any change for this label. A label with three rows or more has at least one
+    in each split; with fewer rows, train comes first. If no label has three rows and a split would have no row, then
+    labels with two rows (if there are at least two such labels) keep one for train and give the other to val and test
+    in turn, in an order that depends on the seed.
 
     Args:
-        labels: (N,) label names; None is an unlabelled row.
-        spec: fractions and seed.
+        labels: the label names (N,); None for an unlabelled row.
+        spec: the fractions and the seed.
 
     Returns:
-        (N,) train, val or test; None for unlabelled rows.
+        train, val or test, or None for unlabelled rows, (N,).
     """
     splits: list[str | None] = [None] * len(labels)
     rows_of = _rows_of_labels(labels)
@@ -77,25 +78,25 @@ def _counts_of_pairs(rows_of: Mapping[str, Sequence[int]], seed: int) -> dict[st
     return single | {label: [1, 1, 0] if place % 2 == 0 else [1, 0, 1] for place, label in enumerate(pairs)}
 
 
-def holdout_split(labels: Sequence[str | None], own: Sequence[str | None], spec: HoldoutSplit) -> list[str | None]:
-    """Keeps the dataset's own test rows and draws validation rows from those of its other splits.
+def holdout_split(labels: Sequence[str | None], official: Sequence[str | None], spec: HoldoutSplit) -> list[str | None]:
+    """Keep the official test rows, and draw validation rows from those of the other splits.
 
-    Each label is drawn from on its own, as in `stratified_split`: a fraction `val` of its rows, to the nearest whole
-    number, but at least one if it has two rows or more, and never all.
+    Each label is drawn from independently, as in `stratified_split`: a fraction `val` of its rows, rounded to the
+    nearest whole number, but at least one row of two or more, and never all.
 
     Args:
-        labels: (N,) label names; None is an unlabelled row.
-        own: (N,) the split that the dataset itself gives its rows; None or "" for none.
-        spec: fraction and seed, and which split of the dataset's own is the test.
+        labels: the label names (N,); None for an unlabelled row.
+        official: the split of each row in the dataset itself (N,); None or "" for a row in no split.
+        spec: the fraction, the seed, and the official split that is the test.
 
     Returns:
-        (N,) train, val or test; None for unlabelled rows that are not of the test, and for rows without a split.
+        train, val or test (N,); None for unlabelled rows outside of the test, and for rows in no split.
     """
     drawn_from = {"train", "val"} - {spec.test}
-    candidates = [label if split in drawn_from else None for label, split in zip(labels, own, strict=True)]
-    splits: list[str | None] = ["test" if split == spec.test else None for split in own]
+    candidates = [label if split in drawn_from else None for label, split in zip(labels, official, strict=True)]
+    splits: list[str | None] = ["test" if split == spec.test else None for split in official]
     for label, rows in _rows_of_labels(candidates).items():
-        # Rounded first, as for the stratified split: equal on every machine.
+        # Rounded first, as in the stratified split, for equal results on every machine.
         count = min(max(int(round(len(rows) * spec.val, 9) + 0.5), 1), len(rows) - 1)
         for place, position in enumerate(_shuffled(len(rows), spec.seed, label).tolist()):
             splits[rows[position]] = "val" if place < count else "train"
@@ -103,28 +104,28 @@ def holdout_split(labels: Sequence[str | None], own: Sequence[str | None], spec:
 
 
 def cross_validation_folds(labels: Sequence[str | None], count: int, seed: int) -> list[int | None]:
-    """Deals every labelled row to one of `count` folds, each label spread evenly over them.
+    """Assign every labelled row to one of `count` folds, with each label spread evenly over them.
 
-    Each label is cut into `count` parts on its own, as in `stratified_split`: which of its rows make a part depends on
-    the seed, the label's name, the number of its rows and their order among themselves. The parts are dealt out label
-    by label, in the order of their names, each label beginning where the one before it ended: so of each label and of
-    all rows together, no fold has more than one row more than another. Rows of other labels may change the number of
-    the fold that a part becomes, never which rows are together.
+    Each label is divided into `count` parts independently, as in `stratified_split`: which of its rows are in a part
+    depends on the seed, the label's name, the number of its rows and their order. The parts are assigned label by
+    label, in the order of their names, and each label begins at the fold where the previous one ended. So no fold has
+    over one row more than another, of each label and in all. Rows of other labels may change which fold a part becomes,
+    but never which rows are together.
 
     Args:
-        labels: (N,) label names; None is a row in no fold.
-        count: how many folds.
-        seed: of the shuffling.
+        labels: the label names (N,); None for a row in no fold.
+        count: the number of folds.
+        seed: the seed of the shuffling.
 
     Returns:
-        (N,) fold, 0 <= fold < count; None for rows without a label.
+        the fold of each row, 0 <= fold < count, or None for rows without a label, (N,).
     """
     folds: list[int | None] = [None] * len(labels)
-    dealt = 0
+    assigned = 0
     for label, rows in sorted(_rows_of_labels(labels).items()):
         for position, shuffled in enumerate(_shuffled(len(rows), seed, label).tolist()):
-            folds[rows[shuffled]] = (dealt + position) % count
-        dealt += len(rows)
+            folds[rows[shuffled]] = (assigned + position) % count
+        assigned += len(rows)
     return folds
 
 
@@ -137,7 +138,7 @@ def _rows_of_labels(labels: Sequence[str | None]) -> dict[str, list[int]]:
 
 
 def _counts(rows: int, fractions: tuple[float, float, float]) -> list[int]:
-    """Rows per split: largest remainder (Hamilton's method), ties to the earlier split, none empty from 3 rows on."""
+    """Return the rows per split by largest remainder, ties to the earlier split, none empty from 3 rows on."""
     # Rounded, so that 0.7 * 70 is 49 on every machine and equal remainders are equal.
     quotas = [round(rows * fraction / sum(fractions), 9) for fraction in fractions]
     counts = [int(quota) for quota in quotas]
@@ -153,14 +154,14 @@ def _counts(rows: int, fractions: tuple[float, float, float]) -> list[int]:
 
 
 def _shuffled(rows: int, seed: int, label: str) -> npt.NDArray[np.int64]:
-    """A permutation (rows,) of 0..rows-1.
+    """Return a permutation of 0..rows-1, int64 (rows,).
 
-    It sorts the raw words of PCG64: NumPy promises these, unlike `Generator.permutation`, for all its versions.
+    It sorts the raw words of PCG64, which NumPy keeps equal in all its versions, unlike `Generator.permutation`.
     """
     words = np.random.PCG64(_words(seed, label)).random_raw(rows)
     return np.argsort(words, kind="stable")
 
 
 def _words(seed: int, label: str) -> int:
-    """A number of 256 bits that a label has under a seed."""
+    """Return the 256-bit seed of a label."""
     return int.from_bytes(hashlib.sha256(f"{seed}\n{label}".encode()).digest(), "big")

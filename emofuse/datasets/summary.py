@@ -1,4 +1,4 @@
-"""What is in a dataset: rows per label and split, sizes of its images, its problems."""
+"""The summary of a dataset: rows per label and split, and sizes of its images."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from emofuse.stores import is_remote
 
 @dataclass(frozen=True)
 class CountTable:
-    """Rows per label and split.
+    """The number of rows per label and split.
 
     Attributes:
-        splits: column names: those splits that have rows, and `none` if rows belong to no split.
-        counts: label (and `none` for unlabelled rows) -> one count per column.
+        splits: the splits that have rows, and `none` if there are rows in no split.
+        counts: label (and `none` for unlabelled rows) -> the number of rows in each of `splits`.
     """
 
     splits: tuple[str, ...]
@@ -32,20 +32,20 @@ class CountTable:
 
     @property
     def totals(self) -> tuple[int, ...]:
-        """Rows per split."""
+        """The number of rows in each of `splits`."""
         return tuple(sum(column) for column in zip(*self.counts.values(), strict=True))
 
 
 @dataclass(frozen=True)
 class SizeSummary:
-    """Sizes of images, as their headers give them (before any EXIF rotation).
+    """The sizes of images by their headers, before any EXIF rotation.
 
     Attributes:
-        looked_at: images whose header was read, or tried.
-        candidates: images that there are, bad rows left out.
-        width: smallest, median and largest, in pixels; zeros if no header could be read.
-        height: likewise.
-        unreadable: path and reason of each image whose header cannot be read.
+        looked_at: the number of images whose header was read, or could not be read.
+        candidates: the number of images of the dataset, without bad rows.
+        width: the smallest, median and largest width in pixels; zeros if no header could be read.
+        height: the smallest, median and largest height, likewise.
+        unreadable: the path of each image whose header cannot be read, and the reason.
     """
 
     looked_at: int
@@ -56,25 +56,25 @@ class SizeSummary:
 
 
 def count_rows(manifest: Manifest) -> CountTable:
-    """Counts rows per label (in class order, empty classes too) and split; bad rows count like the others."""
+    """Count the rows per label (in class order, with empty classes) and split, including bad rows."""
     grouped = manifest.table.group_by("label", "split").len()
-    found = {(label or "none", split or "none"): count for label, split, count in grouped.iter_rows()}
-    present = {split for _, split in found}
+    counts_of = {(label or "none", split or "none"): count for label, split, count in grouped.iter_rows()}
+    present = {split for _, split in counts_of}
     splits = tuple(split for split in (*SPLITS, "none") if split in present)
-    unlabelled = ["none"] if any(label == "none" for label, _ in found) else []
+    unlabelled = ["none"] if any(label == "none" for label, _ in counts_of) else []
     counts = {
-        label: tuple(found.get((label, split), 0) for split in splits) for label in (*manifest.classes, *unlabelled)
+        label: tuple(counts_of.get((label, split), 0) for split in splits) for label in (*manifest.classes, *unlabelled)
     }
     return CountTable(splits, counts)
 
 
 def measure_images(listing: Listing, *, limit: int | None = 2000, seed: int = 0) -> SizeSummary:
-    """Reads the headers of a dataset's images; no pixel is decoded.
+    """Read the headers of the images of a dataset, without decoding any pixel.
 
     Args:
-        listing: the dataset; its bad rows are left out.
-        limit: how many images are looked at, a seeded random choice in the manifest's order; None for all.
-        seed: of that choice.
+        listing: the dataset, whose bad rows are left out.
+        limit: how many images are examined, chosen at random; None for all.
+        seed: the seed of that choice.
     """
     manifest = listing.manifest
     paths = manifest.table.filter(manifest.table["problem"].is_null())["path"].to_list()
@@ -101,12 +101,12 @@ def _spread(values: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[int, in
 
 
 def _header_size(path: Path) -> tuple[int, int] | str:
-    """Width and height of an image, or why they cannot be read."""
+    """Return the width and height of an image, or why they cannot be read."""
     from PIL import Image, UnidentifiedImageError
 
     def size_of(file: Path | io.BytesIO) -> tuple[int, int]:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata and many pixels: only the size is wanted, whatever it is
+            warnings.simplefilter("ignore")  # on odd metadata or many pixels, which do not matter here
             with Image.open(file) as image:
                 return image.size
 
@@ -120,5 +120,5 @@ def _header_size(path: Path) -> tuple[int, int] | str:
             return size_of(io.BytesIO(shorter))
     except UnidentifiedImageError:
         return "not an image, or one of an unknown format"
-    except Exception as error:  # noqa: BLE001 - Pillow lets anything through from a damaged header; it is told, not lost
+    except Exception as error:  # noqa: BLE001 - Pillow raises errors of any kind for a damaged header
         return str(error) or type(error).__name__

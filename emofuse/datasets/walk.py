@@ -1,4 +1,4 @@
-"""One walk over folders with pictures, for datasets and `predict` alike: what is listed, and what is passed by."""
+"""The walk over folders of pictures that datasets and `predict` share, with a record of what it leaves out."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from emofuse.errors import DatasetError
 
 
 class ListedFiles(Protocol):
-    """What a walk asks of the files below a root."""
+    """The interface of the files below a root that a walk needs."""
 
     def entries(self, folder: str) -> list[Entry]:
-        """What lies in a folder."""
+        """Return the entries of a folder."""
 
     def absolute(self, path: str) -> str:
-        """The absolute path of a relative one."""
+        """Return the absolute path of a relative path."""
 
     def real(self, folder: str) -> str:
-        """The same with all links followed."""
+        """Return the absolute path of a folder with all links resolved."""
 
     def leads_inside(self, path: str) -> bool:
-        """Whether a path, its links followed, may be entered."""
+        """Return whether a path may be entered, with all links resolved."""
 
 
-class FoundPath(NamedTuple):
-    """A picture, or a link to a folder that may not be entered; paths are relative to the root."""
+class ListedPath(NamedTuple):
+    """The path of a picture, or of a link to a folder that may not be entered, relative to the root."""
 
     path: str
     is_outside: bool = False
@@ -44,29 +44,29 @@ class FoundPath(NamedTuple):
 
 @dataclass
 class FolderWalk:
-    """Lists the pictures below folders of one root, and remembers what it left out.
+    """A walk over the folders below one root, which lists pictures and remembers what it leaves out.
 
-    Left out are names of debris (see `names`), what emofuse wrote itself, files without an image's suffix.
+    It leaves out debris (see `names`), the output of emofuse itself, and files without the suffix of an image.
 
     Attributes:
         files: the files below the root.
-        others: files that are no pictures by their suffix.
-        undecoded: files that look like a picture or a video of a format that is not decoded.
-        debris: names that systems leave behind, hidden ones not counted.
-        own: folders that emofuse wrote.
+        others: the files that are no pictures by their suffix.
+        undecoded: the files that are pictures or videos of a format that is not decoded, by their suffix.
+        debris: the names that systems leave behind, without hidden ones.
+        own_output: the folders that emofuse wrote.
     """
 
     files: ListedFiles
     others: list[str] = field(default_factory=list)
     undecoded: list[str] = field(default_factory=list)
     debris: list[str] = field(default_factory=list)
-    own: list[str] = field(default_factory=list)
+    own_output: list[str] = field(default_factory=list)
 
     def entries(self, folder: str) -> list[Entry]:
-        """What lies in a folder and may be the user's; nothing if emofuse made the folder.
+        """Return the entries of a folder that may be the user's; none if emofuse made the folder.
 
         Raises:
-            DatasetError: it cannot be listed.
+            DatasetError: the folder cannot be listed.
         """
         try:
             entries = self.files.entries(folder)
@@ -76,7 +76,7 @@ class FolderWalk:
             ) from None
         names = [entry.name for entry in entries]
         if folder and is_written_by_emofuse(names):
-            self.own.append(printable(folder))
+            self.own_output.append(printable(folder))
             return []
         has_report = holds_report(names)
         kept = []
@@ -86,13 +86,13 @@ class FolderWalk:
                 if not entry.name.startswith("."):
                     self.debris.append(printable(path))
             elif has_report and entry.is_dir and entry.name == "figures":
-                self.own.append(printable(path))
+                self.own_output.append(printable(path))
             else:
                 kept.append(entry)
         return kept
 
-    def takes(self, path: str) -> bool:
-        """Whether a file is listed, by its name; remembered if it is not."""
+    def accepts(self, path: str) -> bool:
+        """Return whether the name of a file is that of a picture, and remember the file if it is not."""
         kind = kind_of_name(path)
         if kind is NameKind.OTHER_PICTURE:
             self.undecoded.append(printable(path))
@@ -100,50 +100,55 @@ class FolderWalk:
             self.others.append(printable(path))
         return kind is NameKind.IMAGE
 
-    def pictures(self, folder: str, above: Sequence[str] = ()) -> Iterator[FoundPath]:
-        """Every picture below a folder, however deep. `above`: real paths of the folders that lead here."""
+    def pictures(self, folder: str, above: Sequence[str] = ()) -> Iterator[ListedPath]:
+        """Iterate over all pictures below a folder.
+
+        Args:
+            folder: the folder, relative to the root.
+            above: the real paths of the folders that lead to it.
+        """
         real = self.files.real(folder)
-        if real in above:  # a link back up: its images are listed already
+        if real in above:  # a link to a folder above: its pictures are listed already
             return
         if not self.files.leads_inside(folder):
-            yield FoundPath(folder, is_outside=True)
+            yield ListedPath(folder, is_outside=True)
             return
         for entry in self.entries(folder):
             path = joined(folder, entry.name)
             if entry.is_dir:
                 yield from self.pictures(path, (*above, real))
-            elif self.takes(path):
-                yield FoundPath(path)
+            elif self.accepts(path):
+                yield ListedPath(path)
 
-    def forgetting_others_of_own(self, list_folder: Callable[[], int]) -> bool:
-        """Lists a folder; if it holds no picture but what emofuse wrote, its other files are not told of either.
+    def list_apart_from_own_output(self, list_folder: Callable[[], int]) -> bool:
+        """List a folder; if it holds output of emofuse and no pictures, forget its other files.
 
         Args:
-            list_folder: lists it and says how many pictures it has.
+            list_folder: a function that lists the folder and returns how many pictures it has.
 
         Returns:
-            Whether it is one that only emofuse wrote into.
+            Whether only emofuse wrote into the folder.
         """
-        others, own = len(self.others), len(self.own)
-        is_own = list_folder() == 0 and len(self.own) > own
+        others, own_output = len(self.others), len(self.own_output)
+        is_own = list_folder() == 0 and len(self.own_output) > own_output
         if is_own:
             del self.others[others:]
         return is_own
 
     def notes(self) -> list[str]:
-        """What was left out, in words, one line each."""
+        """Return what the walk left out, one line each."""
         notes = []
         if self.undecoded:
             suffixes = Counter("." + path.lower().rpartition(".")[2] for path in self.undecoded)
-            told = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common())
+            counts = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common())
             notes.append(
-                f"pictures or videos of formats that are not decoded, left out: {len(self.undecoded)} ({told}), "
+                f"pictures or videos of formats that are not decoded, left out: {len(self.undecoded)} ({counts}), "
                 f"first {self.undecoded[0]}"
             )
         for what, paths in (
             ("files without an image's suffix", self.others),
             ("left by a system, a network storage or an archive", self.debris),
-            ("written by emofuse", self.own),
+            ("written by emofuse", self.own_output),
         ):
             if paths:
                 notes.append(f"{what}, left out: {len(paths)}, first {paths[0]}")
@@ -151,5 +156,5 @@ class FolderWalk:
 
 
 def joined(folder: str, name: str) -> str:
-    """The path of what lies in a folder, "" for the root."""
+    """Return the path of an entry of a folder, which is "" for the root."""
     return f"{folder}/{name}" if folder else name

@@ -96,7 +96,7 @@ def test_paths_with_dots_do_not_reach_the_content_without_a_link(tmp_path, image
     files = DatasetFiles(tmp_path / "repo/snapshots/4f2a")
     for path in ("../../blobs/0001", "joy/../../../blobs/0001", str(tmp_path / "repo/blobs/0001")):
         assert not files.holds(path), path
-    assert files.look("../../blobs/0001")[0] is FileFault.OUTSIDE
+    assert files.inspect("../../blobs/0001")[0] is FileFault.OUTSIDE
 
 
 @pytest.mark.parametrize(

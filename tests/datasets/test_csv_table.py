@@ -184,7 +184,7 @@ def test_a_missing_image_dir_names_the_folders_that_there_are(table_at, image_at
     root = table_at("path,label\na.jpg,x\n")
     image_at(root / "images/a.jpg")
     with pytest.raises(
-        DatasetError, match=r"image_dir is no such folder, did you mean 'images'\? \(folders in the root: images\)"
+        DatasetError, match=r"image_dir: no such folder, did you mean 'images'\? \(folders in the root: images\)"
     ):
         read(root, image_dir=Path("image"))
 
@@ -259,5 +259,5 @@ def test_the_columns_that_are_wanted_decide_what_separates(table_at):
 
 
 def test_a_table_of_one_column_is_said_to_be_separated_by_something_else(table_at):
-    with pytest.raises(DatasetError, match=r"the table has one column alone: its fields must be separated by one of"):
+    with pytest.raises(DatasetError, match=r"the table has only one column: its fields must be separated by one of"):
         read(table_at("path:label\na.jpg:x\n"))

@@ -10,9 +10,8 @@ from emofuse.specs import EmoSetSpec, StratifiedSplit
 
 ORDER = ["awe_00007", "fear_00103", "awe_00012", "anger_00001", "fear_00090"]
 
-NOTE = (
-    "labels that not every split has: no train row has 'anger'; no val row has 'fear'; no test row has 'anger', 'awe'"
-)
+LACKING = "no train row has 'anger'; no val row has 'fear'; no test row has 'anger', 'awe'"
+NOTE = f"labels that are missing in a split: {LACKING}"
 
 
 def read(root, **options):

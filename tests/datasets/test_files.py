@@ -17,7 +17,7 @@ def test_looks_tell_faults_and_stamps_in_the_order_of_the_paths(tmp_path, image_
     (tmp_path / "empty.jpg").touch()
     os.utime(tmp_path / "a.jpg", ns=(1, 1_700_000_000_123_456_789))
     there = FileStamp((tmp_path / "a.jpg").stat().st_size, 1_700_000_000_123_456_789)
-    found = list(DatasetFiles(tmp_path).looks(["a.jpg", "b.jpg", "empty.jpg", "a.jpg", "../a.jpg"]))
+    found = list(DatasetFiles(tmp_path).inspect_all(["a.jpg", "b.jpg", "empty.jpg", "a.jpg", "../a.jpg"]))
     assert found[:2] == [(None, there), (FileFault.MISSING, None)]
     assert found[2][0] is FileFault.EMPTY
     assert found[2][1].bytes == 0
@@ -28,24 +28,24 @@ def test_a_link_has_the_stamp_of_what_it_leads_to(tmp_path, image_at):
     image_at(tmp_path / "a.jpg")
     (tmp_path / "link.jpg").symlink_to(tmp_path / "a.jpg")
     files = DatasetFiles(tmp_path)
-    assert files.look("link.jpg") == files.look("a.jpg")
+    assert files.inspect("link.jpg") == files.inspect("a.jpg")
 
 
 def test_a_large_text_that_starts_like_a_pointer_is_not_taken_for_one(tmp_path):
     (tmp_path / "a.jpg").write_text("version https://git-lfs" + " " * 1024)
-    assert DatasetFiles(tmp_path).look("a.jpg")[0] is None
+    assert DatasetFiles(tmp_path).inspect("a.jpg")[0] is None
 
 
 def test_a_file_below_a_file_is_missing(tmp_path, image_at):
     image_at(tmp_path / "a.jpg")
-    assert DatasetFiles(tmp_path).look("a.jpg/b.jpg")[0] is FileFault.MISSING
+    assert DatasetFiles(tmp_path).inspect("a.jpg/b.jpg")[0] is FileFault.MISSING
 
 
 def test_a_folder_whose_name_begins_with_the_root_s_is_outside(tmp_path, image_at):
     image_at(tmp_path / "root-2/a.jpg")
     (tmp_path / "root").mkdir()
     (tmp_path / "root/link").symlink_to(tmp_path / "root-2")
-    assert DatasetFiles(tmp_path / "root").look("link/a.jpg")[0] is FileFault.OUTSIDE
+    assert DatasetFiles(tmp_path / "root").inspect("link/a.jpg")[0] is FileFault.OUTSIDE
 
 
 def test_reading_stops_at_the_fence(tmp_path):

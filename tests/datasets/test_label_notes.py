@@ -36,7 +36,7 @@ def notes(labels, splits=None, split=STRATIFIED):
 def test_spellings_of_one_label_are_noted_with_their_rows(one, other):
     assert same_label(one) == same_label(other)
     (note,) = notes([one] * 4 + [other] * 3)
-    assert "labels of their own: " in note
+    assert "count as different labels: " in note
     assert "(4 rows)" in note
     assert "(3 rows)" in note
 
@@ -56,7 +56,7 @@ def test_labels_that_look_alike_are_told_apart_by_their_code_points():
 def test_missing_values_written_as_text_are_noted(text):
     (note,) = notes([text] * 3 + ["sad"] * 3)
     assert note == (
-        f"labels that look like missing values, and are labels like others: {text!r} (3 rows). Leave a label empty if "
+        f"labels that look like missing values, and count as labels: {text!r} (3 rows). Leave a label empty if "
         "there is none"
     )
 
@@ -64,7 +64,7 @@ def test_missing_values_written_as_text_are_noted(text):
 def test_labels_that_a_split_of_the_dataset_lacks_are_noted():
     splits = ["train", "train", "val", "test", "train", "val", "val", "test"]
     assert notes(["a", "b", "a", "a", "b", "b", "c", "b"], splits, OfficialSplit()) == [
-        "labels that not every split has: no train row has 'c'; no test row has 'c'"
+        "labels that are missing in a split: no train row has 'c'; no test row has 'c'"
     ]
     assert notes(["a", "b"], ["train", "train"], OfficialSplit()) == []
 
@@ -94,6 +94,6 @@ def test_they_are_notes_of_the_dataset_and_no_bad_rows(tmp_path, image_at):
     assert manifest.info["bad_rows"] == 0
     assert manifest.classes == ("Happy", "happy", "nan")
     assert [note.split(":")[0][:30] for note in manifest.info["notes"]] == [
-        "labels that differ in case, sp",
+        "labels that differ only in cas",
         "labels that look like missing ",
     ]

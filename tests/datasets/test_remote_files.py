@@ -84,7 +84,7 @@ def test_a_table_on_a_store_gives_the_same_manifest(tmp_path, image_at, upload):
     assert b.bad_rows.equals(a.bad_rows)
     with pytest.raises(DatasetError, match=r"s3://.*/other\.csv: no such table; there are: labels\.csv"):
         list_dataset(specs[1].model_copy(update={"table": Path("other.csv")}))
-    with pytest.raises(DatasetError, match=r"image_dir is no such folder, did you mean 'images'\? \(folders in "):
+    with pytest.raises(DatasetError, match=r"image_dir: no such folder, did you mean 'images'\? \(folders in "):
         list_dataset(specs[1].model_copy(update={"image_dir": Path("image")}))
 
 
@@ -101,7 +101,7 @@ def test_sizes_of_pictures_on_a_store(folder, upload):
 def test_files_on_a_store_have_the_faults_of_those_on_a_disk(folder, upload):
     root = upload(folder)
     paths = ["joy/b.jpg", "joy", "none.jpg", "fear/2.jpg", "fear/3.jpg", "../x", "/x", "joy/b.jpg/c"]
-    here, there = list(DatasetFiles(folder).looks(paths)), list(RemoteFiles(root).looks(paths))
+    here, there = list(DatasetFiles(folder).inspect_all(paths)), list(RemoteFiles(root).inspect_all(paths))
     assert [fault for fault, _ in there] == [fault for fault, _ in here]
     assert [stamp and stamp.bytes for _, stamp in there] == [stamp and stamp.bytes for _, stamp in here]
     assert all(stamp.modified_ns > 1_600_000_000_000_000_000 for _, stamp in there if stamp is not None)

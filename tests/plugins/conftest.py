@@ -96,7 +96,7 @@ from typing import Literal
 
 import polars as pl
 
-from emofuse.datasets.rows import FoundRows, check_root, check_rows, open_files
+from emofuse.datasets.rows import ListedRows, check_root, check_rows, open_files
 from emofuse.specs import CustomDatasetSpec
 
 
@@ -119,7 +119,7 @@ class ListedSpec(CustomDatasetSpec):
                 "label": [label for _, label, _ in lines],
             }
         )
-        found = FoundRows(table, sorted(set(table["label"])), "listed pictures", self.kind)
+        found = ListedRows(table, sorted(set(table["label"])), "listed pictures", self.kind)
         return check_rows(found, root, self.split, open_files(root, follow_links=self.follow_links))
 '''
 

@@ -36,7 +36,7 @@ GLOW_RADII = (0.6, 1.1)
 
 
 @dataclass(frozen=True)
-class Look:
+class FileState:
     """How the person of one image looks.
 
     Attributes:
@@ -70,7 +70,7 @@ class Look:
     glow: tuple[float, float, float]
 
 
-def draw_look(rng: np.random.Generator, height: int, width: int, *, frown: bool, grain: bool) -> Look:
+def draw_look(rng: np.random.Generator, height: int, width: int, *, frown: bool, grain: bool) -> FileState:
     """A random look that shows two cues, placed so that the head is inside and the suit reaches the lower edge."""
     face_px = rng.uniform(132.0, max(132.0, 0.46 * min(height, width)))
     scale = face_px / FACE_PX
@@ -79,7 +79,7 @@ def draw_look(rng: np.random.Generator, height: int, width: int, *, frown: bool,
     bottom = max(top, height - NECK_PX * scale)
     brightness, tint = rng.uniform(60, 200), rng.uniform(-0.25, 0.25)
     skew = rng.uniform(-SKEW, SKEW, size=3)
-    return Look(
+    return FileState(
         expression=float(rng.uniform(*(FROWN if frown else SMILE))),
         shape=float(rng.uniform(*SHAPE)),
         blotches=(float(rng.uniform(*BLOTCHES)), float(rng.uniform(*BLOTCH_SIGMA_PX))),
@@ -96,7 +96,7 @@ def draw_look(rng: np.random.Generator, height: int, width: int, *, frown: bool,
     )
 
 
-def draw_glow(background: Floats, look: Look) -> Floats:
+def draw_glow(background: Floats, look: FileState) -> Floats:
     """Light of a random colour behind the head.
 
     It keeps the place out of the face's box and its rim, where a face detector and LBP would see it.
@@ -117,7 +117,7 @@ def draw_glow(background: Floats, look: Look) -> Floats:
     return np.asarray(background + cover * (np.asarray(look.glow) - background), dtype=np.float32)
 
 
-def draw_person(background: Floats, look: Look, rng: np.random.Generator) -> Floats:
+def draw_person(background: Floats, look: FileState, rng: np.random.Generator) -> Floats:
     """The person in front of a background.
 
     Args:
@@ -143,7 +143,7 @@ def draw_person(background: Floats, look: Look, rng: np.random.Generator) -> Flo
     return np.asarray(background + cover * (lit - background), dtype=np.float32)
 
 
-def _placement(look: Look) -> npt.NDArray[np.float64]:
+def _placement(look: FileState) -> npt.NDArray[np.float64]:
     """Affine map (2, 3) from the plate to the image."""
     scale = look.face_px / FACE_PX / PLATE_SCALE
     angle = np.deg2rad(look.angle_deg)

@@ -1,4 +1,4 @@
-"""Which device a command computes on, from what the user asked for and what torch sees on this machine."""
+"""The device of a command, from the user's choice and the devices that torch sees on this machine."""
 
 from __future__ import annotations
 

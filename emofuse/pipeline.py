@@ -1,6 +1,6 @@
-"""The whole job: dataset -> cache -> runs -> report. Each step is skipped when it is done.
+"""A pipeline from a dataset to a report: dataset -> cache -> runs -> report.
 
-Wiring only: every step lives in its own module, and what it produced is found again by its digest.
+This module only connects the steps. Their results are stored by digest, so steps that are done are skipped.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from emofuse.training.runs import train_runs
 
 @dataclass(frozen=True)
 class PipelineOptions:
-    """What belongs to this machine and this call, not to the science: no part of any digest.
+    """The options of one call on one machine, which are part of no digest.
 
     Attributes:
-        out: folder of everything the pipeline makes (see `PipelinePaths`).
-        data: the dataset's root; overrides the one in the pipeline file.
-        follow_links: links of the dataset may lead out of its root, whatever the pipeline file says.
+        out: the folder of all results (see `PipelinePaths`).
+        data: the dataset's root, in place of the one in the pipeline file.
+        follow_links: whether links of the dataset may lead out of its root, in addition to the pipeline file.
         on_bad_rows: `raise` lists bad rows in one error, `keep` keeps them as marked rows.
-        build: how the cache is built.
-        device: where heads train: `cpu`, `cuda` or `auto`.
+        build: the options of building the cache.
+        device: the device of training: `cpu`, `cuda` or `auto`.
     """
 
     out: Path
@@ -47,7 +47,7 @@ class PipelineOptions:
 
 @dataclass(frozen=True)
 class PipelinePaths:
-    """Where a pipeline keeps what it makes, all below `out`."""
+    """The paths of a pipeline's results, all below `out`."""
 
     out: Path
 
@@ -63,24 +63,25 @@ class PipelinePaths:
 
     @property
     def runs(self) -> Path:
-        """One folder per trained run."""
+        """The folder of the trained runs."""
         return self.out / "runs"
 
     @property
     def report(self) -> Path:
-        """Tables, figures and the page."""
+        """The folder of tables, figures and the page."""
         return self.out / "report"
 
 
 @dataclass(frozen=True)
 class PipelineSummary:
-    """What a call did.
+    """The results of a pipeline, and what this call has done.
 
     Attributes:
-        build: of the cache.
+        build: the summary of building the cache.
         records: every run of the pipeline, in its order.
-        trained: how many of them were trained by this call.
-        report: the files, and whether they were written by this call.
+        trained: how many of them this call trained.
+        report: the files of the report.
+        report_written: whether this call wrote the report.
     """
 
     build: BuildSummary
@@ -91,10 +92,10 @@ class PipelineSummary:
 
 
 def expand_runs(spec: PipelineSpec) -> Iterator[RunSpec]:
-    """Every run once per split seed (if there are any) and per seed, a configuration's repeats side by side."""
+    """Yield every run for each split seed, if there are any, and each seed; the repeats of a run are neighbours."""
     repeat = spec.repeat
     for run in spec.runs:
-        drawn = run.split if isinstance(run.split, HoldoutSplit) else repeat.split  # test rows that are kept stay kept
+        drawn = run.split if isinstance(run.split, HoldoutSplit) else repeat.split  # a holdout keeps its test rows
         splits: list[SplitSpec] = [drawn.model_copy(update={"seed": seed}) for seed in repeat.split_seeds]
         for split in splits or [run.split]:
             for seed in repeat.seeds:
@@ -108,29 +109,29 @@ def run_pipeline(
     say: Callable[[str], None],
     progress: Progress | None = None,
 ) -> PipelineSummary:
-    """Runs a pipeline from its images to its report; a second call does only what is missing.
+    """Run a pipeline from its images to its report; a second call does only what is missing.
 
     Args:
         spec: the pipeline.
-        options: of this machine and call.
-        say: is given one line per step and per run; runs that train together end together.
-        progress: follows the whole: the cache, the runs and the report.
+        options: the options of this call.
+        say: receives a line for each step and each run; runs that train together end together.
+        progress: receives the progress of the cache, the runs and the report.
 
     Raises:
-        EmofuseError: whatever a step raises; what was finished is kept.
+        EmofuseError: a step failed. Finished results are kept.
     """
-    find_metrics(spec.metrics, spec.name)  # before hours of work
+    find_metrics(spec.metrics, spec.name)  # an unknown metric is an error before hours of work
     paths = PipelinePaths(options.out)
     runs = list(expand_runs(spec))
     cache, build = prepare_cache(spec, options, needs_of_runs(runs), say=say, progress=progress)
 
-    def tell(index: int, record: RunRecord, trained_now: bool) -> None:
+    def on_run(index: int, record: RunRecord, trained_now: bool) -> None:
         say(f"run {index + 1}/{len(runs)}: {_describe_run(record, trained_now)}")
 
     with followed(progress):
-        found = train_runs(cache, runs, paths.runs, device=options.device, on_run=tell)
-    records = [record for record, _ in found]
-    trained = sum(trained_now for _, trained_now in found)
+        results = train_runs(cache, runs, paths.runs, device=options.device, on_run=on_run)
+    records = [record for record, _ in results]
+    trained = sum(trained_now for _, trained_now in results)
     for note in gather_notes((record.name, record) for record in records):
         say(f"note: {note}")
 
@@ -159,23 +160,23 @@ def prepare_cache(
     say: Callable[[str], None],
     progress: Progress | None = None,
 ) -> tuple[Cache, BuildSummary]:
-    """The pipeline's cache, built first as far as it is not: the steps before anything is trained.
+    """Build what is missing of a pipeline's cache, and open it.
 
     Args:
         spec: the pipeline.
-        options: of this machine and call.
-        needs: what will be trained on it needs of its splits, which is checked before anything is extracted.
-        say: is given one line per step.
-        progress: follows the building.
+        options: the options of this call.
+        needs: what the runs need of the splits, which is checked before anything is extracted.
+        say: receives a line for each step.
+        progress: receives the progress of the build.
 
     Raises:
-        EmofuseError: whatever a step raises; what was finished is kept.
+        EmofuseError: a step failed. Finished blocks are kept.
     """
     paths = PipelinePaths(options.out)
     dataset = _dataset(spec, options)
     with followed(progress):
         manifest = read_dataset(dataset, on_bad_rows=options.on_bad_rows)
-    _tell_dataset(manifest, say)
+    _describe_dataset(manifest, say)
     check_needs(manifest, needs)
 
     options.out.mkdir(parents=True, exist_ok=True)
@@ -187,15 +188,15 @@ def prepare_cache(
 
 
 def estimate_pipeline(spec: PipelineSpec, options: PipelineOptions, *, say: Callable[[str], None]) -> None:
-    """Says what a pipeline would do: images left to extract, time and size, and its runs. Nothing is written.
+    """Estimate what a pipeline would do: images left to extract, time and size, and its runs. Nothing is written.
 
     Args:
         spec: the pipeline.
-        options: of this machine and call.
-        say: is given one line per fact.
+        options: the options of this call.
+        say: receives the lines of the estimate.
 
     Raises:
-        EmofuseError: whatever the steps would raise before they begin.
+        EmofuseError: a step could not begin.
     """
     runs = list(expand_runs(spec))
     dataset = _dataset(spec, options)
@@ -204,7 +205,7 @@ def estimate_pipeline(spec: PipelineSpec, options: PipelineOptions, *, say: Call
         say(f"dataset: {images}; they must be there for an estimate")
     else:
         manifest = read_dataset(dataset, on_bad_rows=options.on_bad_rows)
-        _tell_dataset(manifest, say)
+        _describe_dataset(manifest, say)
         check_needs(manifest, needs_of_runs(runs))
         for line in estimate_build(
             PipelinePaths(options.out).cache, manifest, spec.cache, _build_options(options)
@@ -215,7 +216,7 @@ def estimate_pipeline(spec: PipelineSpec, options: PipelineOptions, *, say: Call
 
 
 def _dataset(spec: PipelineSpec, options: PipelineOptions) -> DatasetSpec:
-    """The pipeline's dataset with the root that this call gives it."""
+    """Return the dataset of a pipeline with the root and the links of this call."""
     dataset = spec.dataset
     generated = PipelinePaths(options.out).demo_dataset if dataset.generated_rows is not None else None
     update: dict[str, object] = {"root": options.data or dataset.root or generated}
@@ -225,12 +226,12 @@ def _dataset(spec: PipelineSpec, options: PipelineOptions) -> DatasetSpec:
 
 
 def _build_options(options: PipelineOptions) -> BuildOptions:
-    """Those of the call; who keeps bad rows keeps those of samples that are gone, too."""
+    """Return the options of the build. `on_bad_rows: keep` also keeps the rows of samples that are gone."""
     return replace(options.build, keep_gone=options.on_bad_rows == "keep")
 
 
-def _tell_dataset(manifest: Manifest, say: Callable[[str], None]) -> None:
-    """What a dataset has, and what its reader left out or missed."""
+def _describe_dataset(manifest: Manifest, say: Callable[[str], None]) -> None:
+    """Report the size of a dataset and the notes of its reader."""
     say(f"dataset: {len(manifest)} rows, {len(manifest.classes)} labels, from {manifest.root}")
     for note in manifest.info["notes"]:
         say(f"dataset: {note}")

@@ -1,4 +1,4 @@
-"""Images -> probabilities: the same extractors, scaling and head that a saved run was trained with."""
+"""Predictions for images, by the extractors, the scaling and the head of a saved run."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class ActionUnit:
     """One facial action unit measurement of a face.
 
     Attributes:
-        name: of the measurement, see `emofuse.streams.action_units`.
+        name: the name of the measurement, see `emofuse.streams.action_units`.
         value: the raw measurement, in inter-ocular distances or radians.
-        activation: its distance from the baseline of the run's training faces, in deviations; None without a baseline
-            (the run's cache held no action units).
+        activation: the distance from the baseline of the run's training faces, in deviations; None without a baseline,
+            which is so if the run's cache had no action units.
     """
 
     name: str
@@ -44,16 +44,17 @@ class ActionUnit:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a run says of one image.
+    """The prediction of a run for one image.
 
     Attributes:
-        path: of the image.
+        path: the path of the image.
         probs: label -> probability, most probable first; empty if the image cannot be read.
         face: whether a face was found; None if the image cannot be read, or if no stream of the run looks at faces.
-        action_units: the strongest first; without a baseline, all in their own order. Empty without a face.
-        missing: stream of the run -> why this image lacks it (status name in lower case), or `never_learned`: the
-            image has it, and the head does not look at it, because hardly any training row had it.
-        problem: why the image cannot be read, or None.
+        action_units: the action units, the strongest first, or in the stream's order without a baseline; empty without
+            a face.
+        missing: stream of the run -> why the head does not use it: the name of its status in lower case, or
+            `never_learned` if hardly any training row had the stream.
+        problem: the reason why the image cannot be read, or None.
     """
 
     path: Path
@@ -69,7 +70,7 @@ class Prediction:
         return next(iter(self.probs), None)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the prediction as plain data."""
         return {
             "path": str(self.path),
             "label": self.label,
@@ -85,9 +86,9 @@ class Predictor:
     """A saved run with its extractors, ready for images.
 
     Raises:
-        ResultsError: no run in the folder, or a damaged one.
-        WeightsError: weights of a stream are not on this machine.
-        StaleCacheError: this emofuse would extract other features than the run was trained on.
+        ResultsError: the folder has no run, or a damaged one.
+        WeightsError: the weights of a stream are not on this machine.
+        StaleCacheError: this machine would extract other features than those that the run was trained on.
     """
 
     def __init__(self, run: Path, *, device: str = "cpu") -> None:
@@ -95,7 +96,7 @@ class Predictor:
         record = self._trained.record
         spec = parse_spec(CacheSpec, dict(record.cache_spec), f"{run}/run.json: cache_spec")
         weights = {name: stream["weights"] for name, stream in record.streams.items()}
-        beside = (run, run.absolute().parent, run.absolute().parent.parent)  # as a whole pipeline may have moved
+        beside = (run, run.absolute().parent, run.absolute().parent.parent)  # a whole pipeline may have moved
         spec = with_located_weights(spec, weights, beside=beside)
         _check_same_features(spec, record, run)
         self._faces = _action_unit_stream(spec) if any(stream.needs_face for stream in spec.streams) else None
@@ -106,11 +107,11 @@ class Predictor:
 
     @property
     def record(self) -> RunRecord:
-        """Of the run."""
+        """The record of the run."""
         return self._trained.record
 
     def predict(self, paths: Sequence[Path]) -> Iterator[Prediction]:
-        """One prediction an image, in their order; a few dozen images are in memory at a time."""
+        """Yield the predictions of images in their order; at most 64 images are in memory at a time."""
         for start in range(0, len(paths), _BLOCK_ROWS):
             block = list(paths[start : start + _BLOCK_ROWS])
             extraction = self._extractor.extract(block)
@@ -124,7 +125,7 @@ class Predictor:
                 yield self._describe(path, extraction, index, probs[index])
 
     def close(self) -> None:
-        """Releases the extractors."""
+        """Release the extractors."""
         self._extractor.close()
 
     def __enter__(self) -> Self:
@@ -161,35 +162,35 @@ class Predictor:
 
 
 def missing_streams(record: RunRecord, status: Mapping[str, Status]) -> dict[str, str]:
-    """Streams of a run that its head does not see of an image -> why."""
-    found = {}
+    """Return the streams of a run that its head does not use for an image, with the reason."""
+    missing = {}
     for name, stream in record.streams.items():
         if status[name] is not Status.OK:
-            found[name] = status[name].name.lower()
+            missing[name] = status[name].name.lower()
         elif not stream.get("fitted", True):
-            found[name] = "never_learned"
-    return found
+            missing[name] = "never_learned"
+    return missing
 
 
 def find_images(path: Path, *, say: Callable[[str], None] | None = None) -> list[Path]:
-    """The image itself, or every image below a folder, sorted, by the rule by which datasets are listed.
+    """Return the image, or the sorted images below a folder, listed by the same rule as datasets.
 
-    Links are followed: what to predict is the user's own choice.
+    Links are followed, because the user has chosen the path.
 
     Args:
-        path: of an image or a folder.
-        say: is given one line on each kind of thing that was left out.
+        path: the path of an image or a folder.
+        say: receives a line for each kind of file that was left out.
 
     Raises:
-        DatasetError: no such path, one that is neither file nor folder, or a folder without an image.
+        DatasetError: the path does not exist, is neither a file nor a folder, or is a folder without an image.
     """
     if path.is_file():
         return [path]
     if not path.is_dir():
-        found = "is neither a file nor a folder" if path.exists() else "no such image or folder"
-        raise DatasetError(f"{path}: {found}")
+        problem = "is neither a file nor a folder" if path.exists() else "no such image or folder"
+        raise DatasetError(f"{path}: {problem}")
     walk = FolderWalk(DatasetFiles(path, follow_links=True))
-    images = sorted(path / found.path for found in walk.pictures(""))
+    images = sorted(path / picture.path for picture in walk.pictures(""))
     if not images:
         left_out = "".join(f"; {note}" for note in walk.notes())
         raise DatasetError(f"{path}: no image in this folder (looked for {', '.join(IMAGE_SUFFIXES)}{left_out})")
@@ -200,10 +201,14 @@ def find_images(path: Path, *, say: Callable[[str], None] | None = None) -> list
 
 
 def _action_unit_stream(spec: CacheSpec) -> StreamSpec:
-    """The run's own action units, or the same measurements taken beside its streams."""
-    own = [stream for stream in spec.streams if isinstance(stream, ActionUnitsSpec)]
+    """Return the action units of the run, or a further stream of them if the run has none."""
+    of_run = [stream for stream in spec.streams if isinstance(stream, ActionUnitsSpec)]
     taken = {stream.name for stream in spec.streams}
-    return own[0] if own else ActionUnitsSpec(name=_ACTION_UNITS if _ACTION_UNITS not in taken else "face.action_units")
+    return (
+        of_run[0]
+        if of_run
+        else ActionUnitsSpec(name=_ACTION_UNITS if _ACTION_UNITS not in taken else "face.action_units")
+    )
 
 
 def _check_same_features(spec: CacheSpec, record: RunRecord, run: Path) -> None:

@@ -1,4 +1,4 @@
-"""Saved runs: what training writes and reports read. No torch, no cache: plain files.
+"""Saved runs: plain files that training writes and reports read.
 
 A run is one folder named by its digest::
 
@@ -8,7 +8,7 @@ A run is one folder named by its digest::
         weights.safetensors `head.<parameter or buffer>`, `scaling.<stream>.center|scale`, and, if the cache has
                             action units, `baseline.center|scale` of all 30 over the run's training faces
 
-The folder appears under its name at once and whole: it is written beside and renamed.
+The folder is written under another name and renamed, so it is complete or absent.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from emofuse.stores import making_folder, replace_file
 FORMAT = 1
 _LISTED = 10
 _UNREADABLE_NPZ = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What zipfile and NumPy raise of a damaged file, depending on where it is damaged."""
+"""The errors of zipfile and NumPy for a damaged file, which depend on the place of the damage."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +39,23 @@ class RunRecord:
     """One trained run, without arrays. All values are plain JSON.
 
     Attributes:
-        digest: SHA-256 of spec (without its name), streams' digests and the manifest's labels and splits.
+        digest: the SHA-256 of the spec without its name, the streams' digests, and the manifest's labels and splits.
         name: the configuration's name, the same for all its repeats.
-        spec: `RunSpec` as plain data.
-        cache_spec: `CacheSpec` as plain data, streams of this run only: what `predict` needs to extract again.
-        classes: label names in index order.
+        spec: the `RunSpec` as plain data.
+        cache_spec: the `CacheSpec` as plain data with the streams of this run, from which `predict` extracts again.
+        classes: the names of the labels in index order.
         dataset: the manifest's info.
         streams: name -> {kind, digest, dim, weights: {kind, name, sha256} or null, used_dim}.
         rows: split -> {"rows": n, "missing": {stream: {status name: count}}}.
         metrics: split -> metrics as `emofuse.metrics.classification` computes them.
-        history: one entry an epoch: {epoch, train_loss, val_loss, val_accuracy, val_macro_f1}.
+        history: one entry for each epoch: {epoch, train_loss, val_loss, val_accuracy, val_macro_f1}.
         best_epoch: the epoch whose weights were kept, counted from 1.
-        parameters: trainable parameters of the head.
+        parameters: the number of trainable parameters of the head.
         versions: package -> version.
         machine: {platform, device}.
-        seconds: wall time of training; of runs that trained together, its share.
-        created: UTC, ISO 8601.
-        notes: what a reader of the results should know (rows left out, labels never seen), one sentence each.
+        seconds: the wall time of training, or the run's share of it if several trained together.
+        created: the time of the end, UTC in ISO 8601.
+        notes: notes for readers of the results (rows left out, labels never seen), one sentence each.
         plugins: the plugin files whose metrics the run was reported with, {path, sha256} each.
     """
 
@@ -82,12 +82,12 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Test-set output of a run.
+    """The predictions of a run for its n test rows.
 
     Attributes:
-        sample_id: (n,) str.
-        label: (n,) int64 class index.
-        probs: (n, C) float32, rows sum to 1.
+        sample_id: the ids of the samples, (n,) str.
+        label: the class index of each row, (n,) int64.
+        probs: the probabilities of the C classes, (n, C) float32; rows sum to 1.
     """
 
     sample_id: npt.NDArray[np.str_]
@@ -96,7 +96,7 @@ class Predictions:
 
 
 def check_results_folder(path: Path) -> None:
-    """Raises unless results can be written to this folder, or it can be made; makes nothing.
+    """Check that results can be written to this folder, or that it can be made. Nothing is written.
 
     Raises:
         ResultsError: a file is in its place or in that of a folder above it, or this process may not write there.
@@ -111,12 +111,12 @@ def check_results_folder(path: Path) -> None:
 
 
 def run_dir(runs: Path, digest: str) -> Path:
-    """Where the run of this digest lives."""
+    """Return the folder of the run with this digest."""
     return runs / digest[:16]
 
 
 def write_run(runs: Path, record: RunRecord, predictions: Predictions, weights: Mapping[str, npt.NDArray[Any]]) -> Path:
-    """Writes a run's folder in one step. If another process was faster, its run stays (they are equal)."""
+    """Write a run's folder at once and return it. If another process has written the equal run, that one stays."""
     from safetensors.numpy import save_file
 
     runs.mkdir(parents=True, exist_ok=True)
@@ -193,7 +193,7 @@ def rename_run(folder: Path, name: str) -> RunRecord:
     """Give a run another name, which is no part of its digest, and return the new record. Other keys stay as they are.
 
     Raises:
-        ResultsError: as `read_record`.
+        ResultsError: see `read_record`.
     """
     return _update(folder, name=name, spec={**read_record(folder).spec, "name": name})
 
@@ -204,7 +204,7 @@ def record_plugins(folder: Path, plugins: Sequence[Mapping[str, str]]) -> RunRec
     A file that is recorded already, by its path, has its new hash afterwards. Other keys stay as they are.
 
     Raises:
-        ResultsError: as `read_record`.
+        ResultsError: see `read_record`.
     """
     record = read_record(folder)
     paths = {plugin["path"] for plugin in plugins}
@@ -220,10 +220,10 @@ def _update(folder: Path, **values: Any) -> RunRecord:
 
 
 def read_predictions(folder: Path) -> Predictions:
-    """The test-set output of one run's folder; nothing is unpickled.
+    """Read the predictions of a run's folder, without unpickling.
 
     Raises:
-        ResultsError: missing or damaged.
+        ResultsError: the file is missing or damaged.
     """
     path = folder / "predictions.npz"
     try:
@@ -234,10 +234,10 @@ def read_predictions(folder: Path) -> Predictions:
 
 
 def read_weights(folder: Path) -> dict[str, npt.NDArray[Any]]:
-    """The head's parameters, buffers and scaling of one run's folder.
+    """Read the parameters, buffers and scaling of the head from a run's folder.
 
     Raises:
-        ResultsError: missing or damaged.
+        ResultsError: the file is missing or damaged.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -250,10 +250,10 @@ def read_weights(folder: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def list_runs(runs: Path) -> list[RunRecord]:
-    """Every run of a folder, ordered by name, then digest.
+    """Read the records of all runs of a folder, sorted by name and digest.
 
     Raises:
-        ResultsError: no such folder, or a damaged run in it.
+        ResultsError: the folder does not exist, or a run in it is damaged.
     """
     if not runs.is_dir():
         raise ResultsError(f"{runs}: no such folder of runs; train first: emofuse run NAME")

@@ -51,7 +51,10 @@ def vectors_of(features: npt.NDArray[Any], steps: npt.NDArray[np.bool_] | None =
     shape = features.shape[1:]
     if len(shape) == 1:
         return features
-    vectors = np.moveaxis(features, feature_axis(shape), -1).reshape(-1, shape[feature_axis(shape)])
+    # Contiguous rows of vectors, so that sums round alike for every number of rows.
+    vectors = np.ascontiguousarray(np.moveaxis(features, feature_axis(shape), -1)).reshape(
+        -1, shape[feature_axis(shape)]
+    )
     if steps is None:
         return vectors
     positions = math.prod(shape) // shape[feature_axis(shape)] // shape[0]

@@ -75,7 +75,8 @@ def check_stream(
 
     The check covers shape, dtype and statuses; zeros where a row is not OK and finite values where it is, also in the
     stored dtype; an empty block and a block without any face; equal bytes for the same block twice; equal values for
-    every block size and order; the bits of the flags; the number of columns; and a spec that can be pickled.
+    every block size and order; the bits of the flags; the number of columns; and a spec that can be pickled, declares
+    the shape of its stream and derives its variants.
 
     Args:
         target: a spec, whose stream is made and closed here, or a stream, which stays open.
@@ -90,7 +91,8 @@ def check_stream(
     pictures = list(example_samples() if samples is None else samples)
     if isinstance(target, StreamSpecBase):
         with closing(make_stream(target, device=device)) as stream:
-            faults = _spec_faults(target) + _stream_faults(stream, pictures, tolerance, stored=np.dtype(target.dtype))
+            faults = _spec_faults(target) + _kind_faults(target, stream)
+            faults += _stream_faults(stream, pictures, tolerance, stored=np.dtype(target.dtype))
     else:
         faults = _stream_faults(target, pictures, tolerance, stored=np.dtype(target.dtype))
     _raise_faults(type(target).__name__, "a stream", faults)
@@ -142,6 +144,29 @@ def _spec_faults(spec: Spec) -> list[str]:
         faults.append("the spec changes when it is pickled")
     if isinstance(spec, StreamSpecBase) and type(spec).version < 1:
         faults.append(f"version must be >= 1, got {type(spec).version}")
+    return faults
+
+
+def _kind_faults(spec: StreamSpecBase, stream: Stream) -> list[str]:
+    """Return the faults of what a spec declares of its stream's shape and variants."""
+    faults = []
+    if spec.stored_shape is not None:
+        declared = (spec.stored_shape, spec.stored_dimensions)
+        if declared != (stream.shape, stream.dimensions):
+            faults.append(f"the spec declares {declared}, its stream {(stream.shape, stream.dimensions)}")
+    stored = np.zeros((2, *stream.shape), dtype=spec.dtype)
+    for variant in spec.variants:
+        if variant.check(variant.default):
+            faults.append(f"variant {variant.name}: the default {variant.default!r} is not among its values")
+        for value in variant.values:
+            choice = {each.name: value if each is variant else each.default for each in spec.variants}
+            try:
+                derived = spec.derive(stored, choice)
+            except Exception as error:  # noqa: BLE001 - any exception is a fault to report
+                faults.append(f"variant {variant.name}: derive raised {type(error).__name__} for {value!r}: {error}")
+                continue
+            if len(derived) != len(stored):
+                faults.append(f"variant {variant.name}: derive returned {len(derived)} rows for {len(stored)}")
     return faults
 
 

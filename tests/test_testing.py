@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from shaped_streams import SHAPES, Strips
 
-from emofuse.specs import CustomStreamSpec
+from emofuse.specs import CustomStreamSpec, Variant
 from emofuse.status import Status, Step
 from emofuse.streams.base import Rows, Sample
 from emofuse.testing import check_stream, example_face, example_samples
@@ -292,6 +292,23 @@ class OldSpec(MeanColourSpec):
 
 def test_a_version_below_one_is_a_fault():
     assert "version must be >= 1, got 0" in faults_of(OldSpec())
+
+
+class MisdeclaredSpec(MeanColourSpec):
+    stored_shape: ClassVar[tuple[int, ...]] = (4,)
+    variants: ClassVar[tuple[Variant, ...]] = (Variant("first", (1, 2), 3),)
+
+    @classmethod
+    def derive(cls, stored, choice):
+        return stored[:1] if choice["first"] == 1 else stored[choice["none"]]
+
+
+def test_a_spec_that_misdeclares_the_shape_and_variants_of_its_stream_is_a_fault():
+    faults = faults_of(MisdeclaredSpec())
+    assert "the spec declares ((4,), ('feature',)), its stream ((3,), ('feature',))" in faults
+    assert "variant first: the default 3 is not among its values" in faults
+    assert "variant first: derive returned 1 rows for 2" in faults
+    assert "variant first: derive raised KeyError for 2: 'none'" in faults
 
 
 def test_a_spec_that_no_worker_can_receive_is_a_fault():

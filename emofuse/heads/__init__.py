@@ -70,7 +70,8 @@ def make_empty_head(spec: HeadSpec, group: Sequence[HeadMember], dims: Mapping[s
     if isinstance(spec, KernelRidgeHeadSpec):
         return KernelRidgeHead(spec.kernel, vector_dims(dims, spec.kind), spec.landmarks, classes)
     if not spec.module_class:
-        return spec.make(group, vector_dims(dims, spec.kind), classes)
+        takes_shapes = isinstance(spec, NetworkHeadSpec)
+        return spec.make(group, dims if takes_shapes else vector_dims(dims, spec.kind), classes)
     module, name = spec.module_class.split(".")
     make: Callable[..., nn.Module] = getattr(import_module(f"emofuse.heads.{module}"), name)
     return make(group, dims, classes, stems=stems_of(spec), **spec.sizes())

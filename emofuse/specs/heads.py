@@ -48,14 +48,15 @@ class HeadSpecBase(Spec):
         """Return the keyword arguments of `module_class`: all parameters but the dropout and those of the stems."""
         return self.model_dump(exclude={"kind", "dropout", *NetworkHeadSpec.model_fields})
 
-    def make(self, group: Sequence[HeadMember], dims: Mapping[str, int], classes: int) -> nn.Module:
+    def make(self, group: Sequence[HeadMember], dims: Mapping[str, Any], classes: int) -> nn.Module:
         """Return K heads of this kind as one module: `head(batch, noise) -> logits (K, B, C)`.
 
         The layers of `emofuse.heads.layers` and `emofuse.heads.embedding` keep the K heads separate.
 
         Args:
             group: the K members, ordered by fold.
-            dims: stream -> D, for all streams of the members.
+            dims: stream -> D, for all streams of the members. A head with stems (`NetworkHeadSpec`) receives the shape
+                of a row for sequences and maps.
             classes: the number of classes C.
         """
         raise NotImplementedError(f"{type(self).__name__}.make(group, dims, classes) must return the module")
@@ -98,7 +99,11 @@ class NetworkHeadSpec(HeadSpecBase):
 
 
 class CustomHeadSpec(HeadSpecBase):
-    """The base class of the spec of a user's head, in a plugin file: a `kind`, its parameters, and `make`."""
+    """The base class of the spec of a user's head on vectors, in a plugin file: a `kind`, its parameters, and `make`.
+
+    A head that also takes sequences and maps derives from `NetworkHeadSpec` and builds its `Embeddings` with
+    `emofuse.heads.stems_of(self)`.
+    """
 
     dropout: float = Field(0.0, ge=0, lt=1)
 

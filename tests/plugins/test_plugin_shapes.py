@@ -93,8 +93,44 @@ class ThumbSpec(CustomStreamSpec):
         return ThumbStream()
 '''
 
+HEAD_FILE = """
+from typing import Literal
+
+from torch import nn
+
+from emofuse.heads import stems_of
+from emofuse.heads.embedding import Embeddings
+from emofuse.heads.layers import HiddenLayers, Join
+from emofuse.heads.members import Members
+from emofuse.specs import NetworkHeadSpec
+
+
+class OwnHead(nn.Module):
+    def __init__(self, group, dims, classes, spec):
+        super().__init__()
+        members = {stream: Members(group, stream) for stream in dims}
+        widths = [*[spec.width] * spec.depth, classes]
+        self.embeddings = Embeddings(members, dims, spec.embed_dim, stems_of(spec))
+        self.join = Join(Members(group), members, spec.embed_dim, widths[0])
+        self.hidden = HiddenLayers(Members(group), widths, "hidden")
+
+    def forward(self, batch, noise=None):
+        return self.hidden(self.join(self.embeddings(batch, noise)), noise)
+
+
+class OwnSpec(NetworkHeadSpec):
+    kind: Literal["own"] = "own"
+    embed_dim: int = 8
+    depth: int = 1
+    width: int = 8
+    dropout: float = 0.0
+
+    def make(self, group, dims, classes):
+        return OwnHead(group, dims, classes, self)
+"""
+
 PIPELINE = """
-plugins: [shapes.py]
+plugins: [shapes.py, own_head.py]
 dataset: {kind: folder, root: pictures, split: {kind: stratified, train: 0.5, val: 0.25, test: 0.25}}
 cache: {block_rows: 16, streams: [{kind: strips}, {kind: thumb}]}
 defaults:
@@ -103,6 +139,7 @@ defaults:
 runs:
   - {name: pooled, features: {streams: [strips]}}
   - {name: lstm, features: {streams: [strips]}, head: {temporal: lstm, stem_width: 8}}
+  - {name: own head, features: {streams: [strips]}, head: {kind: own, temporal: lstm, stem_width: 8}}
   - {name: cnn, features: {streams: [thumb]}, head: {spatial: cnn, stem_width: 8}}
   - {name: both, features: {streams: [strips, thumb]}, head: {temporal: attention, spatial: patches, stem_width: 8}}
 """
@@ -121,6 +158,7 @@ def folder(tmp_path, monkeypatch) -> Path:
             pixels = picture.clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "pictures" / label / f"{index:02}.png")
     (tmp_path / "shapes.py").write_text(STREAMS_FILE)
+    (tmp_path / "own_head.py").write_text(HEAD_FILE)
     (tmp_path / "mine.yaml").write_text(PIPELINE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EMOFUSE_STATE_DIR", str(tmp_path / "state"))
@@ -139,11 +177,11 @@ def test_sequences_and_maps_are_cached_trained_reported_and_predicted(folder):
     records = {record.name: record for record in list_runs(out / "runs")}
     accuracy = {name: record.metrics["test"]["accuracy"] for name, record in records.items()}
     assert accuracy["pooled"] < 0.8  # their mean says nothing of the order of strips
-    assert min(accuracy[name] for name in ("lstm", "cnn", "both")) >= 0.95
+    assert min(accuracy[name] for name in ("lstm", "own head", "cnn", "both")) >= 0.95
     assert records["lstm"].streams["strips"]["used_shape"] == [6, 3]
     assert (out / "report/index.html").is_file()
 
-    for name in ("lstm", "cnn", "both"):
+    for name in ("lstm", "own head", "cnn", "both"):
         run = out / "runs" / records[name].digest[:16]
         saved = read_predictions(run)
         paths = [folder / "pictures" / f"{sample}.png" for sample in saved.sample_id[:6]]

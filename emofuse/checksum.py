@@ -12,17 +12,17 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-_WORTH_LOADING = 65536  # bytes: of the extra `fast`, several times the other's speed, and a while to load
+_WORTH_LOADING = 65536  # bytes; the extra `fast` is several times as fast, and takes a while to load
 
 
 def crc32c(data: bytes | npt.NDArray[np.uint8]) -> int:
-    """Checksum of bytes, or of a contiguous array of them."""
+    """Return the checksum of bytes, or of a contiguous array of them."""
     fast = _fast() if len(data) >= _WORTH_LOADING else None
     if fast is not None:
         return int(fast(data))
     if isinstance(data, np.ndarray):
         data = data.view()
-        data.flags.writeable = False  # google_crc32c takes nothing that could change under it
+        data.flags.writeable = False  # google_crc32c refuses writable buffers
     return int(google_crc32c.value(data))
 
 

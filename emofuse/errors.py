@@ -1,7 +1,7 @@
-"""Every public exception of emofuse.
+"""The public exceptions of emofuse.
 
-One base class, so that a caller can catch `EmofuseError` and the command line can print the message alone. Each error
-also inherits the builtin that describes it best, so that code which has never heard of emofuse still catches it.
+They have one base class, so that a caller can catch `EmofuseError` and the command line can print the message alone.
+Each error also inherits the builtin that describes it best, so that code which does not know emofuse catches it too.
 A message says where, what was found, what was expected and what to do.
 """
 
@@ -27,7 +27,7 @@ class SpecError(EmofuseError, ValueError):
 
 
 class PluginError(EmofuseError, ImportError):
-    """A kind of one's own cannot be used: its file or package is missing, changed, faulty, or clashes with another."""
+    """A user's kind cannot be used: its file or package is missing, changed, faulty, or clashes with another."""
 
 
 class DatasetError(EmofuseError, ValueError):
@@ -43,7 +43,7 @@ class WeightsError(EmofuseError, RuntimeError):
 
 
 class StreamError(EmofuseError, RuntimeError):
-    """A stream cannot run at all (as against one row failing, which is a status)."""
+    """A stream cannot run at all. A single row that fails is a status instead."""
 
 
 class CacheError(EmofuseError, RuntimeError):
@@ -53,7 +53,7 @@ class CacheError(EmofuseError, RuntimeError):
 class StoreError(EmofuseError):
     """An object store does not answer, refuses, or cannot be used from here.
 
-    No builtin beside: code that catches OSError or RuntimeError would take it for a file that is missing or damaged.
+    It inherits no builtin: code that catches OSError or RuntimeError would take it for a missing or damaged file.
     """
 
 
@@ -62,7 +62,7 @@ class StaleCacheError(CacheError):
 
 
 class UnwritableCacheError(CacheError):
-    """The place of a cache takes nothing more: the disk is full, or may only be read."""
+    """A cache cannot be written: the disk is full, or read-only."""
 
 
 class IncompleteCacheError(CacheError):
@@ -70,7 +70,7 @@ class IncompleteCacheError(CacheError):
 
 
 class BuildError(EmofuseError, RuntimeError):
-    """A build cannot run where it was asked to: no scheduler, no workers, or workers of another make."""
+    """A build cannot run where it was asked to: no scheduler, no workers, or workers of another version."""
 
 
 class DeviceError(EmofuseError, RuntimeError):
@@ -90,6 +90,6 @@ class ResultsError(EmofuseError, RuntimeError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`, did you mean 'x'?` for the known word nearest to a wrong one, or nothing if none is near."""
+    """Return `, did you mean 'x'?` for the known word nearest to a wrong one, or "" if none is near."""
     close = difflib.get_close_matches(word, sorted(known), n=1)
     return f", did you mean {close[0]!r}?" if close else ""

@@ -1,4 +1,4 @@
-"""What became of a row, and of a step of a sequence: codes that streams, cache, training and reports share."""
+"""The status codes of rows, and of the steps of sequences, that streams, cache, training and reports share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Status(IntEnum):
-    """What became of one row of one stream. Stored as uint8; the numbers never change."""
+    """The result of one row of one stream. Stored as uint8; the numbers never change."""
 
     PENDING = 0
     OK = 1
@@ -16,7 +16,7 @@ class Status(IntEnum):
 
 
 class Step(IntEnum):
-    """What became of one step of a row of a sequence. Stored as uint8; the numbers never change."""
+    """The result of one step of a sequence. Stored as uint8; the numbers never change."""
 
     PADDING = 0
     OK = 1

@@ -1,1 +1,1 @@
-"""The feature cache: the only thing that passes between the building room and the training room."""
+"""The feature cache, the only thing that passes from extraction to training."""

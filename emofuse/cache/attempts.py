@@ -1,4 +1,4 @@
-"""Writes to a cache: tried again with growing pauses where that may help, refused in plain words where it does not."""
+"""Retry writes to a cache with growing pauses where that may help, and explain the error where it does not."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST}
 
 
 def write_persistently(write: Callable[[], None], where: str) -> None:
-    """Calls a function that writes until it does not fail, at most six times in some three seconds.
+    """Call a function that writes until it succeeds, at most six times within about three seconds.
 
     Args:
-        write: may be called again after it failed.
-        where: begins the message of the error.
+        write: the function, which may be called again after it failed.
+        where: the beginning of the error message.
 
     Raises:
-        UnwritableCacheError: the disk is full, or may only be read.
-        CacheError: something is in the way, or it failed every time.
+        UnwritableCacheError: the disk is full, or read-only.
+        CacheError: something is in the way, or every attempt failed.
     """
     for failures in range(_TRIES):
         try:
@@ -34,7 +34,7 @@ def write_persistently(write: Callable[[], None], where: str) -> None:
         except OSError as error:
             if failures == _TRIES - 1 or error.errno in _FULL | _FORBIDDEN | _IN_THE_WAY:
                 raise _as_cache_error(error, where) from error
-            # Not all workers of a machine at the same moments.
+            # The random factor keeps the workers of a machine from retrying at the same moments.
             time.sleep(_FIRST_PAUSE_S * 2**failures * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
         else:
             return
@@ -42,11 +42,11 @@ def write_persistently(write: Callable[[], None], where: str) -> None:
 
 @contextmanager
 def writing(where: str) -> Iterator[None]:
-    """An `OSError` within becomes an error that says what cannot be written and why.
+    """Turn an `OSError` of the block into an error that says what cannot be written and why.
 
     Raises:
-        UnwritableCacheError: the disk is full, or may only be read.
-        CacheError: anything else.
+        UnwritableCacheError: the disk is full, or read-only.
+        CacheError: any other `OSError`.
     """
     try:
         yield
@@ -56,7 +56,7 @@ def writing(where: str) -> Iterator[None]:
 
 def _as_cache_error(error: OSError, where: str) -> CacheError:
     if error.errno in _FULL:
-        return UnwritableCacheError(f"{where} cannot be written: the disk is full ({error.strerror}). Make room on it.")
+        return UnwritableCacheError(f"{where} cannot be written: the disk is full ({error.strerror}). Free some space.")
     if error.errno in _FORBIDDEN:
-        return UnwritableCacheError(f"{where} cannot be written: it may only be read ({error.strerror}).")
+        return UnwritableCacheError(f"{where} cannot be written: it is read-only ({error.strerror}).")
     return CacheError(f"{where} cannot be written ({error})")

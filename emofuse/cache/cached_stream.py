@@ -1,4 +1,4 @@
-"""One stream of a cache, open for reading. Lazy: arrays are read when they are asked for."""
+"""Read one stream of a cache. Arrays are read when they are asked for."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from emofuse.errors import CacheError, IncompleteCacheError
 from emofuse.status import Status
 from emofuse.stores import file_sizes
 
-# What Zarr's codec pipelines raise for a chunk that is damaged, short or not readable at all. `StoreError` is none of
-# these: the silence of a store is no damage.
+# Zarr's codec pipelines raise these for a chunk that is damaged, short or unreadable. `StoreError` is none of them: a
+# store that does not answer is no damage.
 CHUNK_ERRORS = (ValueError, RuntimeError, OSError)
 
 
 class CachedStream:
-    """One stream of an open cache.
+    """A stream of an open cache.
 
     Attributes:
-        name: of the stream in this cache.
-        kind: of its spec.
-        digest: SHA-256 of `identity`.
-        identity: plain JSON of everything that changes the bytes.
-        weights: plain JSON of where its weights came from (kind `random`: a demonstration); None without weights.
-        shape: of the features of one row: (D,) for vectors, (T, D) for sequences, (C, Y, X) for maps.
-        dimensions: names of the axes of `shape`.
-        dim: how many numbers a row has, D for vectors.
-        dtype: stored type of the features.
-        columns: names of the values along the last axis, or ().
-        flag_names: names of the bits of a flag.
+        name: the name of the stream in this cache.
+        kind: the kind of its spec.
+        digest: the SHA-256 of `identity`.
+        identity: everything that changes the bytes, as plain JSON.
+        weights: the origin of its weights as plain JSON (kind `random`: a demonstration); None without weights.
+        shape: the shape of the features of one row: (D,) for vectors, (T, D) for sequences, (C, Y, X) for maps.
+        dimensions: the names of the axes of `shape`.
+        dim: the number of values of a row, D for vectors.
+        dtype: the stored type of the features.
+        columns: the names of the values along the last axis, or ().
+        flag_names: the names of the bits of a flag.
         spec: the stream's spec as plain JSON.
-        views: V; view 0 is the picture itself, the others are augmented views of it.
+        views: the number V of views; view 0 is the picture itself, the others are augmented views of it.
     """
 
     def __init__(self, cache: Path, cache_layout: CacheLayout, layout: StreamLayout) -> None:
@@ -69,33 +69,33 @@ class CachedStream:
 
     @property
     def layout(self) -> StreamLayout:
-        """All that is constant about the stream."""
+        """Return everything that is constant about the stream."""
         return self._layout
 
     @property
     def is_sequence(self) -> bool:
-        """Whether rows are sequences of steps, of which `read_mask` tells what became."""
+        """Return whether rows are sequences of steps, whose status `read_mask` gives."""
         return self._layout.is_sequence
 
     @cached_property
     def features(self) -> zarr.Array[Any]:
-        """(N, V, *shape) Zarr array. Rows that are not OK are zeros; blocks not computed yet read as zeros too."""
+        """Return the (N, V, *shape) Zarr array. Rows that are not OK and blocks not computed yet are zeros."""
         return self._open("features")
 
     @cached_property
     def status(self) -> npt.NDArray[np.uint8]:
-        """(N, V) uint8 of `Status`, as it was when first asked for. A damaged chunk reads as PENDING."""
+        """Return (N, V) uint8 of `Status`, as it was at the first call. A damaged chunk reads as PENDING."""
         return self._read_small("status")
 
     @cached_property
     def flags(self) -> npt.NDArray[np.uint8]:
-        """(N, V) uint8, bit b set where `flag_names[b]` holds; zeros for a stream without flags."""
+        """Return (N, V) uint8 with bit b set where `flag_names[b]` holds; zeros for a stream without flags."""
         if not self.flag_names:
             return np.zeros((self._rows.rows, self.views), dtype=np.uint8)
         return self._read_small("flags")
 
     def reasons(self) -> npt.NDArray[np.object_]:
-        """(N, V) str: why a row is not OK, in one line; "" where it is OK or pending, and everywhere in format 1.
+        """Return (N, V) str, the reason why a row is not OK; "" where it is OK or pending, and everywhere in format 1.
 
         Raises:
             CacheError: a chunk is damaged.
@@ -108,15 +108,15 @@ class CachedStream:
             raise self._reason_damage(error) from error
 
     def counts(self) -> dict[str, int]:
-        """How many rows have each status in view 0, by its name in lower case; all names are there."""
+        """Return the number of rows of each status in view 0, by the name of every status in lower case."""
         counted = np.bincount(self.status[:, 0], minlength=len(Status))
         return {status.name.lower(): int(counted[status]) for status in Status}
 
     def lacking(self, views: int) -> npt.NDArray[np.bool_]:
-        """(blocks, views) bool: not done, with a pending row, or a chunk file missing or not of its full length.
+        """Return (blocks, views) bool: true where a row is pending, or a chunk file is missing or too short.
 
         Args:
-            views: how many; those that the stream does not have yet lack everywhere.
+            views: the number of views to check; those that the stream does not have yet lack everywhere.
         """
         lacking = np.ones((self._rows.blocks, views), dtype=np.bool_)
         starts = np.arange(0, self._rows.rows, self._rows.block_rows)
@@ -131,14 +131,14 @@ class CachedStream:
         return lacking
 
     def lacking_blocks(self, views: int = 1) -> npt.NDArray[np.int64]:
-        """Blocks of which one of the first so many views is not done, ascending."""
+        """Return the blocks of which one of the first `views` views is not done, ascending."""
         return np.flatnonzero(self.lacking(views).any(axis=1))
 
     def check_complete(self, views: int = 1) -> None:
-        """Raises unless every block of the first so many views was computed.
+        """Raise unless every block of the first `views` views was computed.
 
         Raises:
-            IncompleteCacheError: with the number of blocks that lack.
+            IncompleteCacheError: blocks are missing; the message has their number.
         """
         lacking = len(self.lacking_blocks(views))
         if lacking:
@@ -150,11 +150,11 @@ class CachedStream:
     def read(
         self, view: int = 0, dtype: npt.DTypeLike | None = None
     ) -> tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.uint8]]:
-        """All rows of one view.
+        """Read all rows of one view.
 
         Args:
-            view: its number.
-            dtype: float32 to have them widened as they are read, without a copy as stored; None is the stored one.
+            view: the number of the view.
+            dtype: float32 to widen the features while they are read, without a second copy; None for the stored type.
 
         Returns:
             features (N, *shape), zeros where the status, or a step of a sequence, is not OK; status (N,) uint8.
@@ -172,12 +172,12 @@ class CachedStream:
     def read_block(
         self, block: int, view: int = 0, dtype: npt.DTypeLike | None = None
     ) -> npt.NDArray[np.floating[Any]]:
-        """The rows of one block and view, (n, *shape); zeros where the status is not OK.
+        """Read the rows of one block and view, (n, *shape); zeros where the status is not OK.
 
         Args:
-            block: its index.
-            view: its number.
-            dtype: float32, or None for the stored one.
+            block: the index of the block.
+            view: the number of the view.
+            dtype: float32, or None for the stored type.
 
         Raises:
             CacheError: a chunk is damaged.
@@ -188,7 +188,7 @@ class CachedStream:
             raise self._damage(error) from error
 
     def read_mask(self, view: int = 0) -> npt.NDArray[np.uint8] | None:
-        """(N, T) uint8 of `Step`, what became of the steps of all rows of one view; None unless this is a sequence.
+        """Read the mask of all rows of one view, (N, T) uint8 of `Step`; None unless this is a sequence.
 
         Raises:
             IncompleteCacheError: blocks are missing.
@@ -203,7 +203,7 @@ class CachedStream:
             raise self._damage(error) from error
 
     def read_mask_block(self, block: int, view: int = 0) -> npt.NDArray[np.uint8] | None:
-        """(n, T) uint8 of `Step`, the steps of the rows of one block and view; None unless this is a sequence.
+        """Read the mask of the rows of one block and view, (n, T) uint8 of `Step`; None unless this is a sequence.
 
         Raises:
             CacheError: a chunk is damaged.
@@ -216,7 +216,7 @@ class CachedStream:
             raise self._damage(error) from error
 
     def nbytes(self) -> int:
-        """Bytes of the stream's files."""
+        """Return the bytes of the stream's files."""
         return sum(file_sizes(self._folder).values())
 
     def _chunks(self, array: ArrayName) -> ChunkedArray:
@@ -227,11 +227,11 @@ class CachedStream:
 
     @property
     def _whole(self) -> tuple[slice, slice]:
-        """The stream's part of its arrays: all of them, unless a build was killed while it made room for more."""
+        """Return the stream's part of its arrays, which a build may have enlarged before it was killed."""
         return slice(0, self._rows.rows), slice(0, self.views)
 
     def _has_whole_chunks(self, files: Mapping[str, int], block: int, view: int, *, has_reasons: bool) -> bool:
-        """Whether the files of a block are there and as long as they must be, by a listing of the stream's folder."""
+        """Return whether a listing of the stream's folder has all files of a block in their full length."""
         for array in self._layout.number_arrays:
             expected = self._layout.chunk_bytes(array, self._rows.block_rows)
             names = self._layout.chunk_names(array, block, view, self._rows)
@@ -241,7 +241,7 @@ class CachedStream:
         return not needs_reasons or f"reason/{self._layout.chunk_name('reason', block, view)}" in files
 
     def _read_small(self, array: ArrayName) -> npt.NDArray[np.uint8]:
-        """Status or flags whole; a damaged chunk reads as zeros: PENDING, so that its block is computed again."""
+        """Read status or flags. A damaged chunk reads as zeros (PENDING), so that its block is computed again."""
         chunks = self._chunks(array)
         values = np.zeros((self._rows.rows, self.views), dtype=np.uint8)
         for view in range(self.views):
@@ -249,14 +249,14 @@ class CachedStream:
                 values[:, view] = chunks.read(view)
                 continue
             except DamagedChunkError:
-                pass  # all but the damaged ones, one by one
+                pass  # read the others one by one
             for block in range(self._rows.blocks):
                 with suppress(DamagedChunkError):
                     values[self._rows.block_slice(block), view] = chunks.read_block(block, view)
         return values
 
     def _damage(self, error: DamagedChunkError) -> CacheError:
-        """The error that names a damaged chunk and how to have its block computed again."""
+        """Return the error that names a damaged chunk and the command that computes its block again."""
         rows = self._rows.block_slice(error.block)
         return CacheError(
             f"{error.file}: damaged (rows {rows.start}-{rows.stop - 1} of {self.name!r}: {error}). "
@@ -264,7 +264,7 @@ class CachedStream:
         )
 
     def _reason_damage(self, cause: Exception) -> CacheError:
-        """The same for reasons, which are text and read by Zarr."""
+        """Return the error for a damaged chunk of reasons, which are text and read by Zarr."""
         stored = self._open("reason")
         for block, view in np.ndindex(self._rows.blocks, self.views):
             try:
@@ -276,20 +276,20 @@ class CachedStream:
 
 
 def read_streams(path: Path, layout: CacheLayout) -> list[CachedStream]:
-    """All streams of a cache, by name. A folder without attributes is an unfinished creation and is left out.
+    """Return all streams of a cache, by name. A folder without attributes is an unfinished creation and is left out.
 
     Raises:
         CacheError: a stream's metadata is damaged.
     """
-    found = [read_stream(path, layout, name) for name in stream_names(path)]
-    return [stream for stream in found if stream is not None]
+    streams = [read_stream(path, layout, name) for name in stream_names(path)]
+    return [stream for stream in streams if stream is not None]
 
 
 def read_stream(path: Path, layout: CacheLayout, name: str) -> CachedStream | None:
-    """One stream of a cache, None if the cache has none of this name.
+    """Return one stream of a cache, None if the cache has none of this name.
 
     Raises:
-        CacheError: its metadata is damaged.
+        CacheError: the metadata of the stream is damaged.
     """
     stream = read_stream_layout(path, name)
     return None if stream is None else CachedStream(path, layout, stream)

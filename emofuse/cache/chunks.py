@@ -1,8 +1,8 @@
-"""Chunks of numbers read straight into the array that is asked for.
+"""Read chunks of numbers directly into the resulting array.
 
-The layout says what a chunk file holds: rows of a block, little-endian, and their CRC32C behind them. So it is read
-into its place in the result, or into a small buffer from which it is widened to float32, and nothing is copied besides.
-Zarr gives the same numbers, and does so to everybody else; `benchmarks/read_speed.py` has the difference in time.
+The layout determines what a chunk file holds: the rows of a block, little-endian, followed by their CRC32C. A chunk is
+read into its place in the result, or into a small buffer from which it is widened to float32. There are no other
+copies. Zarr reads the same numbers; `benchmarks/read_speed.py` measures the difference in time.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from emofuse.stores import as_path, is_remote
 
 _REMOTE_THREADS = 16
 _LOCAL_THREADS = 4
-_FEW_BYTES = 4_000_000  # less than this is read sooner than threads are started
+_THREADED_BYTES = 4_000_000  # fewer bytes are read in less time than threads take to start
 
 
 class DamagedChunkError(Exception):
     """A chunk file is not what was written.
 
     Attributes:
-        file: the chunk.
-        block: its index.
+        file: the chunk file.
+        block: the index of its block.
     """
 
     def __init__(self, file: Path, block: int, cause: str) -> None:
@@ -46,10 +46,10 @@ class ChunkedArray:
     """The features, mask, flags or status of one stream.
 
     Attributes:
-        cache: path of the cache.
-        rows: rows and blocks of the cache.
-        stream: whose array it is.
-        array: which one.
+        cache: the path of the cache.
+        rows: the rows and blocks of the cache.
+        stream: the layout of the stream.
+        array: the name of the array.
     """
 
     cache: Path
@@ -59,7 +59,7 @@ class ChunkedArray:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """As stored."""
+        """Return the stored type."""
         return self.stream.array_dtype(self.array)
 
     @property
@@ -71,11 +71,11 @@ class ChunkedArray:
         return self.stream.chunk_rows(self.array, self.rows.block_rows)
 
     def read(self, view: int, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
-        """All rows of one view, (N, ...); zeros where there is no chunk.
+        """Read all rows of one view, (N, ...); zeros where there is no chunk.
 
         Args:
-            view: its number.
-            dtype: float32, or None for the stored one.
+            view: the number of the view.
+            dtype: float32, or None for the stored type.
 
         Raises:
             DamagedChunkError: a chunk is damaged; one of them if there are several.
@@ -88,15 +88,15 @@ class ChunkedArray:
             self._read_chunks(chunks, view, out)
             return out
         with ThreadPoolExecutor(threads) as pool:
-            # Stretches, not every n-th block: two threads that fill the same large page of memory wait for each other.
+            # Each thread reads consecutive chunks: threads that fill the same large page of memory wait for each other.
             step = -(-len(chunks) // threads)
             parts = [chunks[start : start + step] for start in range(0, len(chunks), step)]
-            for done in [pool.submit(self._read_chunks, part, view, out) for part in parts]:
-                done.result()
+            for future in [pool.submit(self._read_chunks, part, view, out) for part in parts]:
+                future.result()
         return out
 
     def read_block(self, block: int, view: int, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
-        """The rows of one block, (n, ...); zeros where there is no chunk.
+        """Read the rows of one block, (n, ...); zeros where there is no chunk.
 
         Raises:
             DamagedChunkError: a chunk is damaged.
@@ -110,10 +110,10 @@ class ChunkedArray:
     def _threads(self, size: int, chunks: int) -> int:
         if is_remote(self.cache):
             return min(_REMOTE_THREADS, chunks)
-        return 1 if size < _FEW_BYTES else min(_LOCAL_THREADS, _cores(), chunks)
+        return 1 if size < _THREADED_BYTES else min(_LOCAL_THREADS, _cores(), chunks)
 
     def _read_chunks(self, chunks: range, view: int, out: npt.NDArray[Any], first: int = 0) -> None:
-        """Reads chunks into their rows of the result, whose first row is row `first` of the cache."""
+        """Read chunks into their rows of the result, whose first row is row `first` of the cache."""
         folder = streams_dir(self.cache) / self.stream.name / self.array
         read = _read_object if is_remote(folder) else _read_file
         size, chunk_rows = self.stream.chunk_bytes(self.array, self.rows.block_rows), self._chunk_rows
@@ -124,32 +124,32 @@ class ChunkedArray:
         for chunk in chunks:
             name = self.stream.chunk_name(self.array, chunk, view)
             start = chunk * chunk_rows
-            own = out[start - first : min(start + chunk_rows, self.rows.rows) - first]
+            target = out[start - first : min(start + chunk_rows, self.rows.rows) - first]
             try:
                 if buffer is None:
-                    read(prefix + name, own, size)
+                    read(prefix + name, target, size)
                 else:
-                    read(prefix + name, buffer[: len(own)], size)
-                    widen(buffer[: len(own)], own)
+                    read(prefix + name, buffer[: len(target)], size)
+                    widen(buffer[: len(target)], target)
             except FileNotFoundError:
-                own[...] = 0
+                target[...] = 0
             except (OSError, ValueError) as error:
                 raise DamagedChunkError(folder / name, start // self.rows.block_rows, str(error)) from error
 
 
 def _cores() -> int:
-    """That this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _read_file(file: str, rows: npt.NDArray[Any], size: int) -> None:
-    """Reads the rows of a chunk file of this machine; `_read_object` does the same for a store.
+    """Read the rows of a chunk file of this machine; `_read_object` does the same for a store.
 
-    The last chunk of a cache is padded to a whole block, and its checksum covers that.
+    The last chunk of a cache is padded to a whole block, and its checksum covers the padding.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it has not this size, or its checksum does not fit.
+        ValueError: the file has another size, or its checksum does not match.
     """
     if rows.nbytes != size - CHECKSUM_BYTES:
         with FileIO(file) as opened:
@@ -167,22 +167,22 @@ def _read_object(url: str, rows: npt.NDArray[Any], size: int) -> None:
 
 
 def _take(data: bytes, rows: npt.NDArray[Any], size: int) -> None:
-    """Takes the rows from the bytes of a whole chunk."""
+    """Copy the rows from the bytes of a whole chunk."""
     content = np.frombuffer(data, dtype=np.uint8)[:-CHECKSUM_BYTES]
     _check(content, data[-CHECKSUM_BYTES:], len(data), size)
     rows.reshape(-1).view(np.uint8)[:] = content[: rows.nbytes]
 
 
-def _check(content: npt.NDArray[np.uint8], checksum: bytes, found: int, stored: int) -> None:
-    if found != stored:
-        raise ValueError(f"{found} bytes, must be {stored}")
+def _check(content: npt.NDArray[np.uint8], checksum: bytes, size: int, expected_size: int) -> None:
+    if size != expected_size:
+        raise ValueError(f"{size} bytes, must be {expected_size}")
     computed = crc32c(content)
     if computed != int.from_bytes(checksum, "little"):
         raise ValueError(f"stored and computed checksum do not match: {checksum.hex()}, {computed:08x}")
 
 
 def widen(stored: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
-    """Writes numbers into an array of a wider type, with torch where it is loaded: it is some eight times as fast.
+    """Copy numbers into an array of a wider type, with torch if it is loaded, which is about eight times as fast.
 
     Both give the same numbers: every float16 is a float32.
     """

@@ -1,4 +1,4 @@
-"""What a cache looks like on disk: names, shapes, chunks and attributes. Pure: reads and writes nothing.
+"""The layout of a cache on disk: names, shapes, chunks and attributes. This module reads and writes nothing.
 
 ::
 
@@ -12,13 +12,13 @@
         reason    (N, V)             text, why a row is not OK, "" where it is, chunks (block_rows, 1)
 
 One block of rows is one chunk of each array, and the status chunk is written last. Only a block of sequences or maps
-may be several chunks of features: their rows are a divisor of the block's, so that a chunk stays below 8 MiB. Chunks
-are uncompressed and end in a CRC32C checksum, so the length of a whole chunk file of numbers is known beforehand. A
-chunk of reasons is there exactly if one of its rows is not OK. V is 1 for the pictures as they are, and more with
-augmented views of them: view 0 is always the picture itself, and views can be added later.
+may have several chunks of features: the rows of a chunk divide those of a block, so that a chunk stays below 8 MiB.
+Chunks are uncompressed and end with a CRC32C checksum, so the length of a whole chunk file of numbers is known
+beforehand. A chunk of reasons exists exactly if one of its rows is not OK. V is 1 without augmented views. View 0 is
+always the picture itself, and views can be added later.
 
-Format 1 had no reasons. Its caches are read and built on; their streams stay without. Format 3 says that there are
-streams of other shapes than vectors, which emofuse could not read before; all else is as in format 2.
+Format 1 had no reasons. Its caches are read and extended; their streams stay without reasons. A cache of format 3 has
+streams that are not vectors, which former releases cannot read; everything else is as in format 2.
 """
 
 from __future__ import annotations
@@ -36,43 +36,43 @@ from emofuse import specs
 
 FORMAT = 2
 SHAPES_FORMAT = 3
-"""Of a cache with streams that are not vectors."""
+"""The format of a cache with streams that are not vectors."""
 READABLE_FORMATS = (1, FORMAT, SHAPES_FORMAT)
 ATTRIBUTE = "emofuse"
 ArrayName = Literal["features", "mask", "flags", "reason", "status"]
 ARRAY_NAMES: tuple[ArrayName, ...] = get_args(ArrayName)
-"""In the order in which the chunks of a block are written."""
+"""The arrays in the order in which the chunks of a block are written."""
 CHECKSUM_BYTES = 4
 IMPORTED = specs.ImportedSpec.model_fields["kind"].default
-"""Kind of the streams that another tool made, and no build."""
+"""The kind of the streams that another tool made."""
 CHECKSUM = "checksum"
-"""Attribute beside the others of a group: SHA-256 of their canonical JSON, so that a changed byte in them is found."""
+"""The attribute with the SHA-256 of the canonical JSON of the others of a group, which detects a changed byte."""
 _CREATED = "created"
-_CHUNK_BYTES = 8 << 20  # of features of sequences and maps, at most, unless a single row is larger
+_CHUNK_BYTES = 8 << 20  # at most, for features of sequences and maps, unless a single row is larger
 _VECTOR = ("feature",)
 _TIME = "time"
 
 
 def manifest_path(cache: Path) -> Path:
-    """The manifest beside a cache: `features.zarr` -> `features.manifest.parquet`."""
+    """Return the path of the manifest beside a cache: `features.zarr` -> `features.manifest.parquet`."""
     return cache.with_name(cache.name.removesuffix(".zarr") + ".manifest.parquet")
 
 
 def streams_dir(cache: Path) -> Path:
-    """The folder of all streams of a cache. Names in it that start with a dot are unfinished or dropped streams."""
+    """Return the folder of all streams. Names in it that start with a dot are unfinished or dropped streams."""
     return cache / "streams"
 
 
 @dataclass(frozen=True)
 class CacheLayout:
-    """Attributes of the root group.
+    """The attributes of the root group.
 
     Attributes:
-        rows: N, the rows of the manifest.
-        block_rows: rows of a block; the last block may be shorter.
-        ids_digest: SHA-256 over the manifest's sample ids, in order.
-        created: UTC, ISO 8601.
-        format: of the cache, one of `READABLE_FORMATS`.
+        rows: the number N of rows of the manifest.
+        block_rows: the rows of a block; the last block may be shorter.
+        ids_digest: the SHA-256 of the manifest's sample ids, in order.
+        created: the time of creation, UTC in ISO 8601.
+        format: the format of the cache, one of `READABLE_FORMATS`.
     """
 
     rows: int
@@ -83,41 +83,46 @@ class CacheLayout:
 
     @property
     def blocks(self) -> int:
-        """How many blocks the rows make."""
+        """Return the number of blocks."""
         return -(-self.rows // self.block_rows)
 
     def block_slice(self, block: int) -> slice:
-        """The rows of one block."""
+        """Return the rows of one block."""
         start = block * self.block_rows
         return slice(start, min(start + self.block_rows, self.rows))
 
     def to_attributes(self) -> dict[str, Any]:
-        """Plain JSON of the root group's attributes."""
-        own = {"format": self.format, "rows": self.rows, "block_rows": self.block_rows, "ids_digest": self.ids_digest}
-        # Not under the checksum: two caches of the same bytes differ in nothing but the time of their creation.
-        return {ATTRIBUTE: {**_sealed(own), _CREATED: self.created}}
+        """Return the root group's attributes as plain JSON."""
+        fields = {
+            "format": self.format,
+            "rows": self.rows,
+            "block_rows": self.block_rows,
+            "ids_digest": self.ids_digest,
+        }
+        # The checksum leaves out the time of creation, the only difference between two caches of the same bytes.
+        return {ATTRIBUTE: {**_sealed(fields), _CREATED: self.created}}
 
 
 @dataclass(frozen=True)
 class StreamLayout:
-    """One stream of a cache.
+    """The attributes of the group of one stream.
 
     Attributes:
-        name: its folder in the cache.
-        kind: of its spec.
-        shape: of the features of one row: (D,) for vectors.
-        dtype: stored type, float16 or float32.
-        identity: plain JSON of everything that changes the bytes; its digest is the stream's.
-        weights: plain JSON of where the weights came from, for reports; None for streams without weights.
-        flag_names: names of the bits of a flag, at most eight.
-        columns: names of the D values, or ().
-        dimensions: names of the axes of `shape`.
-        spec: the stream's spec as plain JSON: with `decode` and `face`, what it takes to extract it again.
-        decode: how its pictures were decoded, plain JSON of `DecodeSpec`.
-        face: how its faces were found, plain JSON of `FaceSpec`; None for a stream that looks at none.
-        views: V, 1 and the number of augmented views.
-        augment: how those were drawn, plain JSON; None without any.
-        keeps_reasons: whether it has an array of them; only streams of format 1 have none.
+        name: the name of the stream, which is its folder in the cache.
+        kind: the kind of its spec.
+        shape: the shape of the features of one row: (D,) for vectors.
+        dtype: the stored type, float16 or float32.
+        identity: everything that changes the bytes, as plain JSON; its digest is the digest of the stream.
+        weights: the origin of the weights as plain JSON, for reports; None for streams without weights.
+        flag_names: the names of the bits of a flag, at most eight.
+        columns: the names of the D values, or ().
+        dimensions: the names of the axes of `shape`.
+        spec: the stream's spec as plain JSON; with `decode` and `face` it suffices to extract the stream again.
+        decode: the decoding of its pictures, `DecodeSpec` as plain JSON.
+        face: the detection of its faces, `FaceSpec` as plain JSON; None for a stream that needs no face.
+        views: the number V of views: 1 and the number of augmented views.
+        augment: the drawing of the augmented views as plain JSON; None without any.
+        keeps_reasons: whether the stream has an array of reasons; only streams of format 1 have none.
     """
 
     name: str
@@ -138,105 +143,105 @@ class StreamLayout:
 
     @property
     def dim(self) -> int:
-        """How many numbers a row has: D for vectors."""
+        """Return the number of values of a row: D for vectors."""
         return math.prod(self.shape)
 
     @property
     def is_vector(self) -> bool:
-        """Whether a row is one vector, whose chunks hold a whole block."""
+        """Return whether a row is one vector. Chunks of vectors hold a whole block."""
         return self.dimensions == _VECTOR
 
     @property
     def is_sequence(self) -> bool:
-        """Whether the first dimension of a row is time, so that there is a mask of its steps."""
+        """Return whether the first dimension of a row is time, so that there is a mask of its steps."""
         return self.dimensions[0] == _TIME
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the identity."""
+        """Return the SHA-256 of the identity."""
         return specs.digest(self.identity)
 
     @property
     def is_imported(self) -> bool:
-        """Whether it is another tool's, so that no build makes it."""
+        """Return whether the stream comes from another tool, so that no build makes it."""
         return bool(self.kind == IMPORTED)
 
     @property
     def arrays(self) -> tuple[ArrayName, ...]:
-        """The stream's arrays in the order in which a block of them is written."""
+        """Return the stream's arrays in the order in which a block of them is written."""
         optional = {"mask": self.is_sequence, "flags": bool(self.flag_names), "reason": self.keeps_reasons}
         return tuple(array for array in ARRAY_NAMES if optional.get(array, True))
 
     @property
     def number_arrays(self) -> tuple[ArrayName, ...]:
-        """Those of numbers: every chunk of a block that is done is there and of a known length."""
+        """Return the arrays of numbers: every chunk of a finished block exists and has a known length."""
         return tuple(array for array in self.arrays if array != "reason")
 
     def array_dtype(self, array: ArrayName) -> np.dtype[Any]:
-        """Type of one array in memory; reasons are Python strings."""
+        """Return the type of one array in memory; reasons are Python strings."""
         if array == "features":
             return np.dtype(self.dtype)
         return np.dtype(object) if array == "reason" else np.dtype(np.uint8)
 
     def row_shape(self, array: ArrayName) -> tuple[int, ...]:
-        """Shape of what one array holds for one row and view."""
+        """Return the shape of one array for one row and view."""
         if array == "features":
             return self.shape
         return self.shape[:1] if array == "mask" else ()
 
     def array_shape(self, array: ArrayName, rows: int) -> tuple[int, ...]:
-        """Shape of one array with `rows` rows."""
+        """Return the shape of one array with `rows` rows."""
         return (rows, self.views, *self.row_shape(array))
 
     def chunk_rows(self, array: ArrayName, block_rows: int) -> int:
-        """Rows of one chunk: a block's; of sequences and maps the largest divisor of them that keeps a chunk small."""
+        """Return the rows of one chunk: those of a block, or a divisor of them for large sequences and maps."""
         if self.is_vector or array not in {"features", "mask"}:
             return block_rows
         fitting = min(block_rows, max(1, _CHUNK_BYTES // self._row_bytes(array)))
         return next(rows for rows in range(fitting, 0, -1) if block_rows % rows == 0)
 
     def chunk_shape(self, array: ArrayName, block_rows: int) -> tuple[int, ...]:
-        """Shape of one chunk: its rows, one view, all features."""
+        """Return the shape of one chunk: its rows, one view, all features."""
         return (self.chunk_rows(array, block_rows), 1, *self.row_shape(array))
 
     def chunk_bytes(self, array: ArrayName, block_rows: int) -> int:
-        """Length of one whole chunk file of numbers; the last one is padded to as many rows as the others."""
+        """Return the length of one whole chunk file of numbers; the last one is padded to whole chunk rows."""
         return self.chunk_rows(array, block_rows) * self._row_bytes(array) + CHECKSUM_BYTES
 
     def chunks_of_block(self, array: ArrayName, block: int, cache: CacheLayout) -> range:
-        """Which chunks, counted along the rows of one view, hold the rows of a block."""
+        """Return the chunks, counted along the rows of one view, that hold the rows of a block."""
         rows, size = cache.block_slice(block), self.chunk_rows(array, cache.block_rows)
         return range(rows.start // size, -(-rows.stop // size))
 
     def chunks(self, cache: CacheLayout) -> int:
-        """How many chunk files one view of the features is."""
+        """Return the number of chunk files of one view of the features."""
         return int(-(-cache.rows // self.chunk_rows("features", cache.block_rows)))
 
     def chunk_names(self, array: ArrayName, block: int, view: int, cache: CacheLayout) -> list[str]:
-        """File names of a block's chunks in the array's folder."""
+        """Return the file names of a block's chunks in the array's folder."""
         return [self.chunk_name(array, chunk, view) for chunk in self.chunks_of_block(array, block, cache)]
 
     def chunk_name(self, array: ArrayName, chunk: int, view: int = 0) -> str:
-        """File name of one chunk in the array's folder (Zarr's default encoding with dots)."""
+        """Return the file name of one chunk in the array's folder (Zarr's default encoding with dots)."""
         return f"c.{chunk}.{view}" + ".0" * len(self.row_shape(array))
 
     def block_bytes(self, block_rows: int) -> int:
-        """Length of all chunk files of one view of a block, without reasons, which are short and often not there."""
+        """Return the length of all chunk files of one view of a block, without reasons, which are short and rare."""
         return sum(
             block_rows // self.chunk_rows(array, block_rows) * self.chunk_bytes(array, block_rows)
             for array in self.number_arrays
         )
 
     def dimension_names(self, array: ArrayName) -> tuple[str, ...]:
-        """Names of an array's dimensions."""
+        """Return the names of an array's dimensions."""
         return ("sample", "view", *self.dimensions[: len(self.row_shape(array))])
 
     def _row_bytes(self, array: ArrayName) -> int:
         return math.prod(self.row_shape(array)) * self.array_dtype(array).itemsize
 
     def to_attributes(self) -> dict[str, Any]:
-        """Plain JSON of the stream group's attributes. With them and the rows, the metadata of its arrays is known."""
-        own = {
+        """Return the group's attributes as plain JSON. With the rows, they determine the metadata of its arrays."""
+        fields = {
             "kind": self.kind,
             **({"dim": self.dim} if self.is_vector else self._shape_attributes()),
             "dtype": np.dtype(self.dtype).name,
@@ -252,13 +257,13 @@ class StreamLayout:
             "augment": None if self.augment is None else dict(self.augment),
             **({"keeps_reasons": True} if self.keeps_reasons else {}),
         }
-        return {ATTRIBUTE: _sealed(own)}
+        return {ATTRIBUTE: _sealed(fields)}
 
     def _shape_attributes(self) -> dict[str, Any]:
         return {"shape": list(self.shape), "dimensions": list(self.dimensions)}
 
     def array_metadata(self, array: ArrayName, cache: CacheLayout) -> dict[str, Any]:
-        """What the `zarr.json` of one array says, plain JSON."""
+        """Return the content of the `zarr.json` of one array, plain JSON."""
         number = self.array_dtype(array).name
         fill: Any
         if array == "reason":
@@ -283,23 +288,23 @@ class StreamLayout:
         }
 
 
-def _sealed(own: Mapping[str, Any]) -> dict[str, Any]:
-    return {**own, CHECKSUM: specs.digest(own)}
+def _sealed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {**fields, CHECKSUM: specs.digest(fields)}
 
 
-def is_sealed(own: Mapping[str, Any]) -> bool:
-    """Whether attributes of a group are those that were written: their checksum is there and fits."""
-    if CHECKSUM not in own:
+def is_sealed(attributes: Mapping[str, Any]) -> bool:
+    """Return whether the attributes of a group have a checksum that matches them."""
+    if CHECKSUM not in attributes:
         return False
-    rest = {name: value for name, value in own.items() if name not in {CHECKSUM, _CREATED}}
-    return bool(own[CHECKSUM] == specs.digest(rest))
+    rest = {name: value for name, value in attributes.items() if name not in {CHECKSUM, _CREATED}}
+    return bool(attributes[CHECKSUM] == specs.digest(rest))
 
 
-def describe_difference(cached: Mapping[str, Any], wanted: Mapping[str, Any], speaker: str = "the spec now") -> str:
-    """What two identities differ in: 'region_px 128, the spec now says 96'; several are joined by '; with'.
+def describe_difference(cached: Mapping[str, Any], wanted: Mapping[str, Any], source: str = "the spec now") -> str:
+    """Return the differences of two identities: 'region_px 128, the spec now says 96', joined by '; with'.
 
-    Empty if they are equal. Keys below `parameters` are named as in the spec, others by their place: `face.detector`.
-    `speaker` is what `wanted` belongs to.
+    The text is empty if they are equal. Keys below `parameters` have their names of the spec, others are given with
+    their place: `face.detector`. `source` is what `wanted` belongs to.
     """
     old, new = dict(_flatten(cached)), dict(_flatten(wanted))
     phrases = []
@@ -307,8 +312,8 @@ def describe_difference(cached: Mapping[str, Any], wanted: Mapping[str, Any], sp
         if key in old and key in new and old[key] == new[key]:
             continue
         name = key.removeprefix("parameters.")
-        had = f"{name} {_show(old[key])}" if key in old else f"no {name}"
-        phrases.append(f"{had}, {speaker} says {_show(new[key])}" if key in new else f"{had}, {speaker} has none")
+        former = f"{name} {_show(old[key])}" if key in old else f"no {name}"
+        phrases.append(f"{former}, {source} says {_show(new[key])}" if key in new else f"{former}, {source} has none")
     return "; with ".join(phrases)
 
 

@@ -1,11 +1,12 @@
-"""One build at a time on a store, which has no locks: an object beside the cache says who builds and that it lives.
+"""Allow one build at a time on a store, which has no locks: an object beside the cache, a lease, names the holder.
 
-The holder writes the object anew every `BEAT_S` seconds. Whoever finds one watches it: if it changes, its holder lives
-and the newcomer is refused. If it does not for `PATIENCE_S`, or its process is known to be gone from this very machine,
-it is taken over. Every step is a conditional write, so of two newcomers one succeeds, and no two clocks are compared.
+The holder rewrites the object every `BEAT_S` seconds. Another build that finds the object watches it. If it changes,
+the holder is alive and the other build is refused. If it does not change for `PATIENCE_S`, or its process is gone from
+this machine, the other build takes it over. Every step is a conditional write, so of two new builds one succeeds, and
+clocks of different machines are never compared.
 
-What the lease is for is the making and dropping of streams. A holder that was asleep for longer than `PATIENCE_S` may
-find that another build has taken over: both then write the same bytes into the same blocks, and no harm is done.
+The lease protects the creation and removal of streams. A holder that slept for longer than `PATIENCE_S` may find that
+another build has taken over. Both then write the same bytes into the same blocks, which does no harm.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ _LOOK_S = 1.0
 
 @contextlib.contextmanager
 def hold_lease(cache: Path) -> Iterator[None]:
-    """Holds a cache on a store for one build at a time.
+    """Hold a cache on a store for one build at a time.
 
     Raises:
         CacheError: another build holds it, with its machine, process and beginning.
-        StoreError: the store does not answer, or knows no conditional writes.
+        StoreError: the store does not answer, or has no conditional writes.
     """
     beside = cache.with_name(cache.name.removesuffix(".zarr") + ".lease.json")
     lease = _Lease(cast("RemotePath", beside))
@@ -52,11 +53,11 @@ def hold_lease(cache: Path) -> Iterator[None]:
 
 
 class _Lease:
-    """This process's claim on one cache."""
+    """The claim of this process on one cache."""
 
     def __init__(self, path: RemotePath) -> None:
         self._path = path
-        self._own = {
+        self._claim = {
             "id": uuid.uuid4().hex,
             **claim(),
         }
@@ -65,55 +66,55 @@ class _Lease:
         self._ended = threading.Event()
 
     def take(self, cache: Path) -> None:
-        """Becomes the holder, in place of nobody or of one that is dead.
+        """Become the holder if there is none, or if it is dead.
 
         Raises:
-            CacheError: another one lives.
+            CacheError: another holder is alive.
         """
         while True:
-            found = self._path.tag()
-            if found is not None and not self._is_dead(found):
+            tag = self._path.tag()
+            if tag is not None and not self._is_dead(tag):
                 holder = self._read()
                 if not holder:
                     continue  # it has just ended
                 raise CacheError(refusal(cache, holder))
             try:
-                self._write(found)
+                self._write(tag)
             except FileExistsError:
-                continue  # another newcomer was faster: watch that one
+                continue  # another build was faster: watch that one
             return
 
     def keep(self) -> None:
-        """Says every few seconds that the holder lives, until it ends or another one has taken over."""
+        """Renew the lease every few seconds, until it ends or another build has taken over."""
         while not self._ended.wait(BEAT_S):
             try:
                 self._write(self._tag)
             except FileExistsError:
                 return
             except StoreError:
-                continue  # the next one may come through; the build itself will say so if the store is gone
+                continue  # the next renewal may succeed; the build itself reports a store that is gone
 
     def end(self) -> None:
-        """Gives the lease back, if it is still this process's."""
+        """Delete the lease if it still belongs to this process."""
         self._ended.set()
         with contextlib.suppress(StoreError, FileNotFoundError):
-            if self._read().get("id") == self._own["id"]:
+            if self._read().get("id") == self._claim["id"]:
                 self._path.unlink(missing_ok=True)
 
     def _write(self, tag: str | None) -> None:
         self._beat += 1
-        self._tag = self._path.write_if(json.dumps({**self._own, "beat": self._beat}).encode(), tag)
+        self._tag = self._path.write_if(json.dumps({**self._claim, "beat": self._beat}).encode(), tag)
 
     def _read(self) -> dict[str, Any]:
-        """What the holder says of itself; {} if there is none or it cannot be read."""
+        """Return the claim of the holder; {} if there is none or it cannot be read."""
         try:
-            found = json.loads(self._path.read_bytes())
+            holder = json.loads(self._path.read_bytes())
         except (FileNotFoundError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return holder if isinstance(holder, dict) else {}
 
     def _is_dead(self, tag: str) -> bool:
-        """Whether the holder of the lease with this tag has stopped renewing it."""
+        """Return whether the holder of the lease with this tag has stopped renewing it."""
         holder = self._read()
         if holder.get("host") == platform.node() and not psutil.pid_exists(int(holder.get("pid", -1))):
             return True

@@ -1,9 +1,10 @@
-"""One build at a time on a disk: a locked file beside the cache says which process has it.
+"""Allow one build at a time on a disk: a locked file beside the cache names the process that holds it.
 
-The lock is the system's and ends with its process, however that ends: a killed build stands in nobody's way. Where
-the system has none (Windows, some network file systems) what the file says decides: a process that is gone from this
-machine has no claim.
+The operating system releases the lock when the process ends, even if it is killed. Where there are no locks (Windows,
+some network file systems) the content of the file decides: a process that is gone from this machine has no claim.
 """
+# filelock 4.3 was tried in its place. It leaves the file beside the cache, falls back without `flock` only for ENOSYS,
+# and neither names the holder nor waits for one that is dying: a quarter of this module would go for a dependency.
 
 from __future__ import annotations
 
@@ -30,13 +31,13 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 def lock_path(cache: Path) -> Path:
-    """The file beside a cache that is there while it is held: `features.zarr` -> `features.lock`."""
+    """Return the file that exists beside a cache while it is held: `features.zarr` -> `features.lock`."""
     return cache.with_name(cache.name.removesuffix(".zarr") + ".lock")
 
 
 @contextlib.contextmanager
 def hold_lock(cache: Path) -> Iterator[None]:
-    """Holds a cache on a disk for one build at a time.
+    """Hold a cache on a disk for one build at a time.
 
     Raises:
         CacheError: another build holds it, with its machine, process and beginning.
@@ -47,14 +48,14 @@ def hold_lock(cache: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # Removed while it is still locked: whoever opened it meanwhile finds that it is no longer under its name.
+        # The file is removed while it is locked: a process that has opened it then finds another file at its path.
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
         os.close(file)
 
 
 def _take(cache: Path, beside: Path) -> int:
-    """The locked file, open."""
+    """Return the descriptor of the locked file."""
     end = time.monotonic() + _DYING_S
     while True:
         with writing(f"{cache}: the folder of this cache"):
@@ -64,18 +65,18 @@ def _take(cache: Path, beside: Path) -> int:
             holder = _read(beside)
             os.close(file)
             if _is_dying(holder) and time.monotonic() < end:
-                time.sleep(_LOOK_S)  # killed, and the system has not yet let go of all that it held
+                time.sleep(_LOOK_S)  # it was killed, and the system has not yet released its lock
                 continue
             raise CacheError(refusal(cache, holder))
         if _is_under_its_name(file, beside):
             os.truncate(file, 0)
             os.write(file, json.dumps(claim()).encode())
             return file
-        os.close(file)  # its holder removed it while it was being opened
+        os.close(file)  # the holder removed it while it was being opened
 
 
 def _is_dying(holder: dict[str, Any]) -> bool:
-    """Whether the holder was a process of this machine that is no longer one."""
+    """Return whether the holder was a process of this machine that has ended."""
     if holder.get("host") != platform.node():
         return False
     try:
@@ -85,7 +86,7 @@ def _is_dying(holder: dict[str, Any]) -> bool:
 
 
 def claim() -> dict[str, Any]:
-    """What a process says of itself while it holds a cache."""
+    """Return what identifies this process as the holder of a cache."""
     return {
         "host": platform.node(),
         "pid": os.getpid(),
@@ -94,7 +95,7 @@ def claim() -> dict[str, Any]:
 
 
 def refusal(cache: Path, holder: dict[str, Any]) -> str:
-    """What is told to the second of two builds."""
+    """Return the error message for the second of two builds."""
     who = (
         f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
         if holder
@@ -104,7 +105,7 @@ def refusal(cache: Path, holder: dict[str, Any]) -> str:
 
 
 def _is_held(file: int) -> bool:
-    """Whether another process has the file; takes it otherwise."""
+    """Return whether another process holds the file, and lock it otherwise."""
     if sys.platform != "win32":
         import fcntl
 
@@ -138,9 +139,9 @@ def _read(beside: Path) -> dict[str, Any]:
 
 
 def _parse(data: bytes) -> dict[str, Any]:
-    """What the holder says of itself, {} if it says nothing yet."""
+    """Return the claim of the holder, {} if it has written none yet."""
     try:
-        found = json.loads(data)
+        holder = json.loads(data)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return holder if isinstance(holder, dict) else {}

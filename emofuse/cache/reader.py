@@ -1,4 +1,4 @@
-"""Opens a feature cache for reading. Lazy: arrays are read when they are asked for."""
+"""Open a feature cache for reading. Arrays are read when they are asked for."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ class Cache:
     """An open feature cache.
 
     Attributes:
-        path: the Zarr group.
-        manifest: which sample each row is.
-        streams: by name, in the order of their names.
-        classes: label names in index order.
+        path: the path of the Zarr group.
+        layout: the rows and blocks of the cache.
+        manifest: the samples of the rows.
+        streams: the streams by name, in the order of their names.
+        classes: the label names in index order.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Cache:
 
     @cached_property
     def labels(self) -> npt.NDArray[np.int64]:
-        """(N,) int64 index into `classes`, -1 unlabelled."""
+        """Return (N,) int64 indices into `classes`, -1 for unlabelled rows."""
         labels = self.manifest.table["label"]
         known = labels.is_not_null()
         if not labels.filter(known).is_in(self.classes).all():
@@ -53,12 +54,12 @@ class Cache:
 
     @cached_property
     def splits(self) -> npt.NDArray[np.str_]:
-        """(N,) str: train, val, test, or "" for rows in none."""
+        """Return (N,) str: train, val, test, or "" for rows in no split."""
         return _as_text(self.manifest.table["split"])
 
     @cached_property
     def sample_ids(self) -> npt.NDArray[np.str_]:
-        """(N,) str. Four bytes a character: `manifest.table["sample_id"]` takes less."""
+        """Return (N,) str with four bytes a character; `manifest.table["sample_id"]` takes less memory."""
         return _as_text(self.manifest.table["sample_id"])
 
     def __len__(self) -> int:
@@ -66,25 +67,25 @@ class Cache:
 
     @property
     def decode(self) -> Mapping[str, Any]:
-        """How pictures were decoded, plain JSON of `DecodeSpec`, the same for all streams that were extracted."""
-        found = (stream.layout.decode for stream in self.streams.values() if stream.layout.decode)
-        return next(found, DecodeSpec().model_dump(mode="json"))
+        """Return the decoding of pictures, `DecodeSpec` as plain JSON, the same for all extracted streams."""
+        decodes = (stream.layout.decode for stream in self.streams.values() if stream.layout.decode)
+        return next(decodes, DecodeSpec().model_dump(mode="json"))
 
     @property
     def face(self) -> Mapping[str, Any]:
-        """How faces were found, plain JSON of `FaceSpec`, the same for all streams that look at one."""
-        found = (stream.layout.face for stream in self.streams.values() if stream.layout.face is not None)
-        return next(found, FaceSpec().model_dump(mode="json"))
+        """Return the detection of faces, `FaceSpec` as plain JSON, the same for all streams that need a face."""
+        faces = (stream.layout.face for stream in self.streams.values() if stream.layout.face is not None)
+        return next(faces, FaceSpec().model_dump(mode="json"))
 
     def __repr__(self) -> str:
         return f"<Cache {self.path} with {len(self)} rows: {', '.join(self.streams)}>"
 
 
 def open_cache(path: str | Path) -> Cache:
-    """Opens a cache for reading.
+    """Open a cache for reading.
 
     Raises:
-        CacheError: no cache there, of another format, damaged, or without its manifest.
+        CacheError: there is no cache, or it is damaged, of another format, or without its manifest.
     """
     path = as_path(path)
     layout = read_cache_layout(path)
@@ -93,7 +94,7 @@ def open_cache(path: str | Path) -> Cache:
 
 
 def _as_text(column: pl.Series) -> npt.NDArray[np.str_]:
-    """A column of text as a NumPy array, "" for null; never all of it as Python objects."""
+    """Return a column of text as a NumPy array, "" for null; it is never held whole as Python objects."""
     width = int(cast("int", column.str.len_chars().max() or 0))
     texts = np.empty(len(column), dtype=f"U{max(1, width)}")
     for first in range(0, len(column), _TEXTS_AT_ONCE):

@@ -1,4 +1,4 @@
-"""How many bytes a build will write, before it writes them, and how much room there is."""
+"""Estimate the bytes that a build will write, and measure the free space."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from emofuse.stores import is_remote
 def planned_layout(
     spec: StreamSpec, shape: tuple[int, ...], flag_names: Sequence[str], dimensions: tuple[str, ...] = ("feature",)
 ) -> StreamLayout:
-    """As much of the layout of a stream that is not there yet as tells its size."""
+    """Return the part of the layout of a future stream that determines its size."""
     return StreamLayout(
         spec.name,
         spec.kind,
@@ -29,18 +29,18 @@ def planned_layout(
 
 
 def bytes_of_blocks(layouts: Iterable[StreamLayout], block_rows: int, blocks: Mapping[str, int]) -> int:
-    """Bytes of so many blocks of each stream, without reasons, which are short and often not there.
+    """Return the bytes of some blocks of each stream, without reasons, which are short and rare.
 
     Args:
-        layouts: of the streams.
-        block_rows: rows of a block; the last one of a stream is padded to as many.
-        blocks: stream -> how many, counted once for each view.
+        layouts: the layouts of the streams.
+        block_rows: the rows of a block; the last block of a stream is padded to them.
+        blocks: stream -> number of blocks, counted once for each view.
     """
     return sum(blocks[layout.name] * layout.block_bytes(block_rows) for layout in layouts)
 
 
 def free_bytes(path: Path) -> int | None:
-    """Bytes that are free where a path is or will be; None for a store, which does not tell."""
+    """Return the free bytes at the place of an existing or future path; None for a store, which has no such number."""
     if is_remote(path):
         return None
     existing = path.absolute()

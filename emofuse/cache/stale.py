@@ -1,4 +1,4 @@
-"""What makes a cache stale: other samples, other blocks, or streams made from another spec."""
+"""Check that a cache is not stale: same samples, same blocks, and streams made from the same spec."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from emofuse.specs import ImportedSpec
 
 
 def check_manifest(path: Path, layout: CacheLayout, manifest: Manifest) -> None:
-    """Raises unless the cache's rows are the manifest's samples, in their order.
+    """Raise unless the cache's rows are the manifest's samples, in their order.
 
     Raises:
-        StaleCacheError: with both numbers of rows and the first row that differs.
+        StaleCacheError: rows differ; the message has both numbers of rows and the first row that differs.
     """
     if layout.ids_digest == manifest.ids_digest:
         return
@@ -34,10 +34,10 @@ def check_manifest(path: Path, layout: CacheLayout, manifest: Manifest) -> None:
 
 
 def check_block_rows(path: Path, layout: CacheLayout, block_rows: int) -> None:
-    """Raises unless the cache has blocks of this many rows.
+    """Raise unless the cache has blocks of this many rows.
 
     Raises:
-        StaleCacheError: it has not.
+        StaleCacheError: the cache has other blocks.
     """
     if layout.block_rows != block_rows:
         raise StaleCacheError(
@@ -53,17 +53,17 @@ def check_streams(
     decode: Mapping[str, Any],
     face: Mapping[str, Any] | None,
 ) -> None:
-    """Raises unless every cached stream was made from the spec and all streams see the same pictures and faces.
+    """Raise unless every cached stream was made from the spec and all streams see the same pictures and faces.
 
     Args:
-        path: of the cache.
-        cached: its streams.
-        identities: stream -> identity, of the streams of the spec.
-        decode: the spec's way of decoding, plain JSON.
-        face: the spec's way of finding faces, plain JSON; None if none of its streams looks at one.
+        path: the path of the cache.
+        cached: the streams of the cache.
+        identities: stream -> identity, for the streams of the spec.
+        decode: the spec's decoding, plain JSON.
+        face: the spec's detection of faces, plain JSON; None if none of its streams needs a face.
 
     Raises:
-        StaleCacheError: with everything that differs.
+        StaleCacheError: streams differ; the message has all differences.
     """
     faults = []
     for stream in cached:
@@ -78,15 +78,17 @@ def check_streams(
 
 
 def check_augment(path: Path, cached: Iterable[CachedStream], augment: Mapping[str, Any]) -> None:
-    """Raises unless the augmented views that there are were drawn as the spec draws them.
+    """Raise unless the cached augmented views were drawn as the spec draws them.
 
     Raises:
-        StaleCacheError: with everything that differs.
+        StaleCacheError: views differ; the message has all differences.
     """
     faults = []
     for stream in cached:
-        had = stream.layout.augment
-        difference = describe_difference({"augment": had}, {"augment": augment}) if had is not None else ""
+        cached_augment = stream.layout.augment
+        if cached_augment is None:
+            continue
+        difference = describe_difference({"augment": cached_augment}, {"augment": augment})
         if difference:
             faults.append(
                 f"the {stream.views - 1} augmented views of {stream.name} were cached with {difference}. "
@@ -97,13 +99,13 @@ def check_augment(path: Path, cached: Iterable[CachedStream], augment: Mapping[s
 
 
 def check_imported(path: Path, cached: Mapping[str, CachedStream], wanted: Iterable[ImportedSpec]) -> tuple[str, ...]:
-    """Raises unless the imported streams of a spec are what it says, as far as the cache has them.
+    """Raise unless the imported streams that the cache has are those of the spec.
 
     Returns:
-        Names of those that it does not have.
+        The names of the streams that the cache does not have.
 
     Raises:
-        StaleCacheError: a stream was extracted, or imported from another content; with everything that differs.
+        StaleCacheError: a stream was extracted, or imported from another content; the message has all differences.
         IncompleteCacheError: an import was interrupted.
     """
     faults = []
@@ -111,10 +113,10 @@ def check_imported(path: Path, cached: Mapping[str, CachedStream], wanted: Itera
     there = {spec.name: cached[spec.name] for spec in wanted if spec.name in cached}
     for spec in wanted:
         if spec.name in there:
-            had = there[spec.name]
-            found: Mapping[str, Any] = {"kind": had.kind, "content": had.identity.get("content", {})}
-            content = found["content"] if spec.sha256 is None else {"sha256": spec.sha256}
-            difference = describe_difference(found, {"kind": spec.kind, "content": content})
+            stream = there[spec.name]
+            content = stream.identity.get("content", {})
+            expected = {"kind": spec.kind, "content": content if spec.sha256 is None else {"sha256": spec.sha256}}
+            difference = describe_difference({"kind": stream.kind, "content": content}, expected)
             if difference:
                 faults.append(
                     f"{spec.name} was cached with {difference}. "
@@ -133,10 +135,10 @@ def check_imported(path: Path, cached: Mapping[str, CachedStream], wanted: Itera
 
 
 def check_is_imported(path: Path, missing: Sequence[str]) -> None:
-    """Raises if streams that no build can make are missing.
+    """Raise if streams that no build can make are missing.
 
     Raises:
-        CacheError: they are; with the command that imports them.
+        CacheError: streams are missing; the message has the command that imports them.
     """
     if missing:
         raise CacheError(
@@ -161,8 +163,8 @@ def _picture_fault(
     if not cached.layout.decode:  # imported: emofuse decoded nothing for it
         return None
     both_look_at_faces = cached.layout.face is not None and face is not None
-    had = {"decode": cached.layout.decode, "face": cached.layout.face if both_look_at_faces else {}}
-    difference = describe_difference(had, {"decode": decode, "face": face if both_look_at_faces else {}})
+    former = {"decode": cached.layout.decode, "face": cached.layout.face if both_look_at_faces else {}}
+    difference = describe_difference(former, {"decode": decode, "face": face if both_look_at_faces else {}})
     if not difference:
         return None
     return (

@@ -1,4 +1,4 @@
-"""Makes a cache and its streams, makes room in them, takes them away. One process at a time may: see `lock_cache`."""
+"""Make caches and streams, add views, and drop streams. Only one process at a time may: see `lock_cache`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _DROPPED = ".dropped-"
 
 @contextlib.contextmanager
 def lock_cache(path: Path) -> Iterator[None]:
-    """Holds a cache for one build at a time. Ends with the process that holds it (see `lock`, and `lease` for stores).
+    """Hold a cache for one build at a time, at most until the process ends (see `lock`, and `lease` for stores).
 
     Raises:
         CacheError: another build holds it.
@@ -52,10 +52,10 @@ def lock_cache(path: Path) -> Iterator[None]:
 
 
 def check_writable(path: Path) -> None:
-    """Raises before hours of work if blocks of a cache could not be written after them; stores are not asked.
+    """Raise before hours of work if the blocks of a cache could not be written; stores are not checked.
 
     Raises:
-        UnwritableCacheError: the disk is full, or may only be read.
+        UnwritableCacheError: the disk is full, or read-only.
     """
     if is_remote(path):
         return
@@ -65,14 +65,14 @@ def check_writable(path: Path) -> None:
         probe.unlink()
     for folder in streams_dir(path).glob("*/*/"):
         if not os.access(folder, os.W_OK):
-            raise UnwritableCacheError(f"{folder} cannot be written: it may only be read.")
+            raise UnwritableCacheError(f"{folder} cannot be written: it is read-only.")
 
 
 def create_cache(path: Path, manifest: Manifest, *, block_rows: int) -> CacheLayout:
-    """Makes an empty cache and its manifest, or checks that the one there belongs to the same samples.
+    """Make an empty cache and its manifest, or check that the existing one belongs to the same samples.
 
-    A cache that is there keeps its arrays. Its manifest is replaced if labels, splits, paths or attributes changed, and
-    what a killed build left unfinished is removed. Call it under `lock_cache`.
+    An existing cache keeps its arrays. Its manifest is replaced if labels, splits, paths or attributes changed, and
+    unfinished files of a killed build are removed. Call it under `lock_cache`.
 
     Raises:
         CacheError: something else is at the path, or the manifest has no rows.
@@ -104,7 +104,7 @@ def create_cache(path: Path, manifest: Manifest, *, block_rows: int) -> CacheLay
 
 
 def add_stream(path: Path, layout: StreamLayout) -> None:
-    """Adds an empty stream to a cache, or checks that the one of this name is the same. Other streams are not touched.
+    """Add an empty stream to a cache, or check that the stream of this name is the same. Other streams do not change.
 
     The stream appears under its name at once and whole. Call it under `lock_cache`.
 
@@ -123,12 +123,12 @@ def add_stream(path: Path, layout: StreamLayout) -> None:
             )
         return
     if not layout.is_vector and cache.format == FORMAT:
-        # First: a release that does not know shapes must refuse the cache before it takes such a stream for damaged.
+        # The format comes first: a release without shapes must refuse the cache, not take such a stream for damaged.
         cache = replace(cache, format=SHAPES_FORMAT)
         update_group(path, cache.to_attributes())
     _remove_stream_folder(path, layout.name)
     folder = streams_dir(path) / layout.name
-    # A store renames nothing: there the attributes of the group, which come last, make the stream appear.
+    # A store cannot rename: there the attributes of the group, which come last, make the stream appear.
     unfinished = folder if is_remote(path) else streams_dir(path) / (_UNFINISHED + layout.name)
     remove_tree(unfinished)
     for array in layout.arrays:
@@ -141,7 +141,7 @@ def add_stream(path: Path, layout: StreamLayout) -> None:
 
 
 def _form(layout: StreamLayout) -> str:
-    """Shape, dimensions and type of a stream in words."""
+    """Return shape, dimensions and type of a stream in words."""
     if layout.is_vector:
         return f"{layout.dim} values of {layout.dtype}"
     axes = zip(layout.dimensions, layout.shape, strict=True)
@@ -149,7 +149,7 @@ def _form(layout: StreamLayout) -> str:
 
 
 def create_array(folder: Path, layout: StreamLayout, array: ArrayName, cache: CacheLayout) -> None:
-    """Writes the metadata of one array of a stream; chunks that lie in its folder already become its chunks."""
+    """Write the metadata of one array of a stream; chunks that are in its folder already become its chunks."""
     is_text = array == "reason"
     zarr.create_array(
         zarr_store(folder),
@@ -167,13 +167,13 @@ def create_array(folder: Path, layout: StreamLayout, array: ArrayName, cache: Ca
 
 
 def add_views(path: Path, stream: str, views: int, augment: Mapping[str, Any]) -> None:
-    """Makes room for more views of a stream; those that are there stay. Call it under `lock_cache`.
+    """Enlarge the arrays of a stream for more views; existing views stay. Call it under `lock_cache`.
 
     Args:
-        path: of the cache.
-        stream: its name in the cache.
-        views: how many there shall be; nothing happens if there are as many.
-        augment: how they are drawn, plain JSON.
+        path: the path of the cache.
+        stream: the name of the stream.
+        views: the new number of views; nothing happens if the stream has as many.
+        augment: the drawing of the views, plain JSON.
 
     Raises:
         CacheError: no such stream.
@@ -188,12 +188,12 @@ def add_views(path: Path, stream: str, views: int, augment: Mapping[str, Any]) -
     folder = streams_dir(path) / stream
     for array in wider.arrays:
         open_array(folder / array, "r+").resize(wider.array_shape(array, cache.rows))
-    # Last: they say how many views there are. Arrays of a killed build may have more; that part is not read.
+    # The attributes come last, for they have the number of views. Larger arrays of a killed build are not read whole.
     update_group(folder, wider.to_attributes())
 
 
 def update_origin(path: Path, name: str, *, spec: Mapping[str, Any], weights: Mapping[str, Any] | None) -> None:
-    """Notes where a stream comes from now: its spec may name its weights anew as long as they are the same bytes.
+    """Record the present origin of a stream: a spec may name its weights anew as long as they have the same bytes.
 
     Nothing is written if nothing changed. Call it under `lock_cache`.
     """
@@ -204,7 +204,7 @@ def update_origin(path: Path, name: str, *, spec: Mapping[str, Any], weights: Ma
 
 
 def check_stream_exists(path: Path, stream: str) -> None:
-    """Raises unless a cache has a folder of this stream, readable or not.
+    """Raise unless a cache has a folder of this stream, readable or not.
 
     Raises:
         CacheError: no such cache or stream.
@@ -217,7 +217,7 @@ def check_stream_exists(path: Path, stream: str) -> None:
 
 
 def drop_stream(path: Path, stream: str) -> None:
-    """Removes one stream and nothing else, readable or not.
+    """Remove one stream, readable or not.
 
     Raises:
         CacheError: no such cache or stream, or a build is writing the cache.
@@ -228,7 +228,7 @@ def drop_stream(path: Path, stream: str) -> None:
 
 
 def _remove_stream_folder(path: Path, stream: str) -> None:
-    """Takes a stream's folder away in one step, then deletes it; nothing happens if there is none."""
+    """Rename a stream's folder in one step, then delete it; nothing happens if there is none."""
     folder = streams_dir(path) / stream
     if is_remote(folder):
         (folder / "zarr.json").unlink(missing_ok=True)  # without its attributes the stream is gone
@@ -241,17 +241,17 @@ def _remove_stream_folder(path: Path, stream: str) -> None:
 
 
 def is_current(path: Path, manifest: Manifest) -> bool:
-    """Whether the manifest beside the cache is already this one."""
+    """Return whether the manifest beside the cache is already this one."""
     try:
         return read_manifest(path, read_cache_layout(path)).equals(manifest)
     except CacheError:
-        return False  # missing, damaged or of other samples: it is replaced
+        return False  # it is missing, damaged or of other samples
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Deletes what killed builds left: halves of files, streams not yet finished or not yet deleted.
+    """Delete what killed builds left: parts of files, and streams that are not finished or not deleted yet.
 
-    On a store there is nothing of the kind: objects appear whole and under their names.
+    On a store there is none: objects appear whole and under their names.
     """
     if is_remote(path):
         return

@@ -1,7 +1,7 @@
-"""Writes and discards the blocks of a cache. Any process may, whichever streams `structure` has made.
+"""Write and discard the blocks of a cache. Any process may write any block of the streams that `structure` has made.
 
-A block's chunks are written features first, then the mask of a sequence, and status last, each file at once under its
-name, so a build that is killed at any moment leaves blocks that are done and blocks that are not, and nothing between.
+Of a block, the chunk of features is written first and that of the status last. Each file appears at once under its
+name. A build that is killed at any moment therefore leaves only blocks that are done and blocks that are not.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ def write_block(
     view: int = 0,
     layouts: Layouts | None = None,
 ) -> None:
-    """Writes one block of one view of one stream: features, mask, flags, reasons, then status, which marks it as done.
+    """Write one block of one view of one stream: features, mask, flags, reasons, then status, which marks it as done.
 
     Args:
-        path: of the cache.
-        stream: its name in the cache.
-        block: index of the block.
-        features: (n, *shape) of the stored dtype, n the rows of this block.
-        status: (n,) uint8 of `Status`, none of them PENDING.
-        flags: (n,) uint8; not stored for a stream without flags.
-        mask: (n, T) uint8 of `Step` for a sequence, None for all else.
-        reasons: n texts, why each row is not OK. Rows that are OK have "", and so may others: their status in words is
-            stored then, as for None.
-        view: its number.
-        layouts: of the cache and the stream, where they were read before; None to read them now.
+        path: the path of the cache.
+        stream: the name of the stream.
+        block: the index of the block.
+        features: the features of the n rows of this block, (n, *shape) of the stored dtype.
+        status: the status of the rows, (n,) uint8 of `Status` without PENDING.
+        flags: the flags of the rows, (n,) uint8; not stored for a stream without flags.
+        mask: the steps of a sequence, (n, T) uint8 of `Step`; None for all else.
+        reasons: n texts, why each row is not OK. Rows that are OK have "". For other rows with "", and for None, the
+            status in words is stored.
+        view: the number of the view.
+        layouts: the layouts of the cache and the stream if they were read before; None to read them now.
 
     Raises:
-        CacheError: no such stream, arrays that do not fit it, or the file system refuses.
-        UnwritableCacheError: the disk is full, or may only be read.
+        CacheError: there is no such stream, arrays do not fit it, or the file system refuses.
+        UnwritableCacheError: the disk is full, or read-only.
     """
     cache, layout = layouts or read_layouts(path, stream)
     rows = cache.block_slice(block)
@@ -72,12 +72,13 @@ def write_block(
         )
     if mask is not None:
         values["mask"] = mask
-    for array, given in values.items():
+    for array, of_rows in values.items():
         shape = (count, *layout.row_shape(array))
         dtype = layout.dtype if array == "features" else np.dtype(np.uint8)
-        if given.shape != shape or given.dtype != dtype:
+        if of_rows.shape != shape or of_rows.dtype != dtype:
             raise CacheError(
-                f"{path}: block {block} of {stream!r}: {array} must be {shape} {dtype}, got {given.shape} {given.dtype}"
+                f"{path}: block {block} of {stream!r}: {array} must be {shape} {dtype}, "
+                f"got {of_rows.shape} {of_rows.dtype}"
             )
     if (status == Status.PENDING).any():
         raise CacheError(f"{path}: block {block} of {stream!r}: status must not be PENDING in a block that is done")
@@ -92,10 +93,10 @@ Layouts = tuple[CacheLayout, StreamLayout]
 
 
 def read_layouts(path: Path, stream: str) -> Layouts:
-    """The layouts of a cache and of one of its streams, which stay the same for as long as a build writes blocks.
+    """Read the layouts of a cache and of one of its streams, which do not change while a build writes blocks.
 
     Raises:
-        CacheError: no such cache or stream.
+        CacheError: there is no such cache or stream.
     """
     cache = read_cache_layout(path)
     layout = read_stream_layout(path, stream, check_arrays=False)
@@ -105,16 +106,15 @@ def read_layouts(path: Path, stream: str) -> Layouts:
 
 
 def read_layouts_once(path: Path, stream: str, build: str) -> Layouts:
-    """The same, read once in the process for each build: a worker does not read metadata again for every block.
+    """Read the same layouts once in the process for each build, so that a worker does not read them for every block.
 
     Args:
-        path: of the cache.
-        stream: its name.
-        build: tells one build from another, "" if nothing does; what a build makes room for is there before its first
-            block.
+        path: the path of the cache.
+        stream: the name of the stream.
+        build: the id of the build, which enlarges arrays before its first block; "" to read the layouts every time.
 
     Raises:
-        CacheError: no such cache or stream.
+        CacheError: there is no such cache or stream.
     """
     return _read_once(path, stream, build) if build else read_layouts(path, stream)
 
@@ -125,14 +125,14 @@ def _read_once(path: Path, stream: str, _build: str) -> Layouts:
 
 
 def discard_blocks(path: Path, stream: str, blocks: Iterable[tuple[int, int]]) -> None:
-    """Deletes the chunks of some blocks, as if they had never been computed. Call it under `lock_cache`.
+    """Delete the chunks of some blocks, as if they had never been computed. Call it under `lock_cache`.
 
-    The status goes first: whenever this is interrupted, what is left of a block does not say that it is done.
+    The status is deleted first, so that an interruption leaves no block that counts as done.
 
     Args:
-        path: of the cache.
-        stream: its name.
-        blocks: (block, view) of each.
+        path: the path of the cache.
+        stream: the name of the stream.
+        blocks: the (block, view) pairs.
     """
     cache, layout = read_layouts(path, stream)
     folder = streams_dir(path) / stream
@@ -147,7 +147,7 @@ def _write(target: zarr.Array[Any], place: tuple[slice, int], values: npt.NDArra
 
 
 def _reason_texts(reasons: Sequence[str], status: npt.NDArray[np.uint8], where: str) -> npt.NDArray[np.object_]:
-    """(n,) str, one for every row that is not OK and for no other."""
+    """Return (n,) str, a reason for every row that is not OK and "" for all others."""
     if len(reasons) != len(status):
         raise CacheError(f"{where}: reasons must be {len(status)} texts, got {len(reasons)}")
     texts = np.empty(len(status), dtype=object)
@@ -159,11 +159,10 @@ def _reason_texts(reasons: Sequence[str], status: npt.NDArray[np.uint8], where: 
 
 
 def _open_for_writing(path: Path, layout: StreamLayout, array: ArrayName, cache: CacheLayout) -> zarr.Array[Any]:
-    """An array that writes chunks of zeros too: `zarr.open_array` would leave them out, and a block would seem lost.
+    """Open an array that writes chunks of zeros too: `zarr.open_array` would omit them, and a block would seem lost.
 
-    What its metadata says follows from the layouts, so that the file of it is not read for every block.
-
-    A chunk of reasons of which all are "" is left out, or taken away where there was another.
+    The layouts determine its metadata, so that no file is read for every block. A chunk of reasons that are all "" is
+    omitted, and a former one is deleted.
     """
     folder = streams_dir(path) / layout.name / array
     return array_of(folder, layout.array_metadata(array, cache), write_empty_chunks=array != "reason")

@@ -1,4 +1,4 @@
-"""Zarr's view of a path: a folder of this machine as it is, a store through fsspec with emofuse's own connection."""
+"""Open arrays and groups with Zarr: folders of this machine directly, stores through emofuse's own connection."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ from emofuse.stores import RemotePath, async_file_system, store_errors
 
 
 class ObjectStore(FsspecStore):
-    """An S3-compatible store whose faults are `StoreError`: Zarr must not take them for damaged or missing chunks."""
+    """An S3-compatible store whose faults are `StoreError`, so that Zarr does not take them for missing chunks."""
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """The object of a key, None if there is none."""
+        """Return the object of a key, None if there is none."""
         with store_errors(f"s3://{self.path}/{key}"):
             return await super().get(key, prototype, byte_range)
 
     async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:
-        """Writes the object of a key."""
+        """Write the object of a key."""
         with store_errors(f"s3://{self.path}/{key}"):
             await super().set(key, value, byte_range)
 
     async def delete(self, key: str) -> None:
-        """Deletes the object of a key, if there is one."""
+        """Delete the object of a key, if there is one."""
         with store_errors(f"s3://{self.path}/{key}"):
             await super().delete(key)
 
     async def exists(self, key: str) -> bool:
-        """Whether a key has an object."""
+        """Return whether a key has an object."""
         with store_errors(f"s3://{self.path}/{key}"):
             return await super().exists(key)
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """Names directly below a prefix."""
+        """Yield the names directly below a prefix."""
         with store_errors(f"s3://{self.path}/{prefix}"):
             async for name in super().list_dir(prefix):
                 yield name
 
 
 def zarr_store(path: Path | RemotePath) -> Path | Store:
-    """What Zarr's functions take for a path."""
+    """Return what Zarr's functions accept for a path."""
     if isinstance(path, RemotePath):
         return ObjectStore(_connected(async_file_system()), path=path.key)
     return path
 
 
 def _connected(file_system: Any) -> Any:
-    """A connection that is closed when this process ends: Zarr's loop, in which it lives, is then still running."""
+    """Close a connection when this process ends, while Zarr's event loop, in which it lives, is still running."""
     if id(file_system) not in _to_close:  # by identity: connections with equal settings are equal
         _to_close.add(id(file_system))
         atexit.register(_close, file_system)
@@ -75,22 +75,22 @@ def _close(file_system: Any) -> None:
 
 
 def open_array(folder: Path, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
-    """The array in a folder.
+    """Open the array in a folder.
 
     Raises:
-        FileNotFoundError, ValueError: there is none, or it is damaged.
+        FileNotFoundError, ValueError: there is no array, or its metadata is damaged.
         StoreError: the store does not answer.
     """
     return zarr.open_array(zarr_store(folder), mode=mode, zarr_format=3)
 
 
 def array_of(folder: Path, metadata: dict[str, Any], *, write_empty_chunks: bool) -> zarr.Array[Any]:
-    """The array in a folder, open for writing, by what its metadata is known to say: nothing is read.
+    """Open the array in a folder for writing by its known metadata, without reading a file.
 
     Args:
-        folder: of the array.
-        metadata: plain JSON of its `zarr.json`.
-        write_empty_chunks: whether chunks of nothing but the fill value are written too.
+        folder: the folder of the array.
+        metadata: the content of its `zarr.json`, plain JSON.
+        write_empty_chunks: whether chunks that hold only the fill value are written too.
     """
     return zarr.Array(
         zarr.AsyncArray(
@@ -102,10 +102,10 @@ def array_of(folder: Path, metadata: dict[str, Any], *, write_empty_chunks: bool
 
 
 def create_group(folder: Path, attributes: dict[str, Any] | None = None) -> None:
-    """Makes a group."""
+    """Make a group."""
     zarr.create_group(zarr_store(folder), zarr_format=3, attributes=attributes)
 
 
 def update_group(folder: Path, attributes: dict[str, Any]) -> None:
-    """Adds attributes to those of a group, or replaces them."""
+    """Add attributes to those of a group, or replace them."""
     zarr.open_group(zarr_store(folder), mode="r+", zarr_format=3).update_attributes(attributes)

@@ -1,1 +1,1 @@
-"""Features that leave a cache, enter one, or move between caches: export, import, merge, copy."""
+"""Export, import, merge and copy the features of caches."""

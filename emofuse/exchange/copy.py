@@ -1,7 +1,7 @@
-"""A cache is copied, byte for byte, between folders and stores.
+"""Copy a cache byte for byte between folders and stores.
 
-Chunks are held against their own checksums as they are read, and every file is read back from where it was written. The
-root's metadata comes last: until then there is no cache at the target, and the same command goes on with what lacks.
+Chunks are compared with their checksums when they are read, and every file is read back after it was written. The
+root's metadata is copied last. Until then there is no cache at the target, and the same command copies what is missing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from emofuse.errors import CacheError
 from emofuse.stores import PARTIAL_SUFFIX, file_sizes, replace_file
 
 OnFiles = Callable[[int, int], None]
-"""Called after every file: files done so far, files in all."""
+"""Called after every file with the number of files done so far and of all files."""
 
 _ROOT = "zarr.json"
 _THREADS = 8
@@ -28,12 +28,12 @@ _LISTED = 10
 
 @dataclass(frozen=True)
 class CopySummary:
-    """What a copy did.
+    """The result of a copy.
 
     Attributes:
-        files: of the cache, its manifest too.
-        copied: of these, by this call; the others were there already and are the same.
-        bytes: of all files.
+        files: the number of files of the cache and its manifest.
+        copied: the number of files that this call copied; the others were there already and are the same.
+        bytes: the bytes of all files.
     """
 
     files: int
@@ -42,12 +42,12 @@ class CopySummary:
 
 
 def copy_cache(source: Path, target: Path, *, on_files: OnFiles | None = None) -> CopySummary:
-    """Copies a cache and its manifest.
+    """Copy a cache and its manifest.
 
     Args:
-        source: path of the cache; it is only read, and no build should be writing it.
-        target: path of the copy; what is there already of the same cache is kept.
-        on_files: follows the copy.
+        source: the path of the cache; it is only read, and no build should be writing it.
+        target: the path of the copy; files of the same cache that are there already are kept.
+        on_files: called after every file.
 
     Raises:
         CacheError: there is no cache to copy, it is damaged, something else is at the target, or the target cannot be
@@ -70,12 +70,12 @@ def copy_cache(source: Path, target: Path, *, on_files: OnFiles | None = None) -
 
 
 def _is_part(name: str) -> bool:
-    """Whether a file belongs to a cache, and is not what a killed build left."""
+    """Return whether a file belongs to a cache, and is no leftover of a killed build."""
     return not name.endswith(PARTIAL_SUFFIX) and not name.startswith("streams/.")
 
 
 def _check_target(source: Path, target: Path, sizes: dict[str, int], there: dict[str, int]) -> None:
-    """Raises unless the target holds nothing but a part of the same cache."""
+    """Raise unless the target holds only files of the same cache."""
     if source.resolve() == target.resolve():
         raise CacheError(f"{source}: a cache cannot be copied onto itself. Choose another path for the copy.")
     others = sorted(name for name in there if name not in sizes and _is_part(name))
@@ -89,23 +89,23 @@ def _check_target(source: Path, target: Path, sizes: dict[str, int], there: dict
 
 
 class _DamagedError(Exception):
-    """A chunk of the source is not what was written."""
+    """A chunk of the source is damaged."""
 
 
 @dataclass(frozen=True)
 class _File:
-    """One file to copy; `there` is its length at the target, None if it is not there."""
+    """One file to copy; `there` is the length of the file at the target, None if there is none."""
 
     source: Path
     target: Path
     there: int | None
 
     def copy(self) -> bool:
-        """Copies the file unless it is there and the same; says whether it did.
+        """Copy the file unless the same file is there, and return whether it was copied.
 
         Raises:
-            _DamagedError: the source's checksum does not fit.
-            CacheError: the target cannot be written, or gives back something else.
+            _DamagedError: the checksum of the source does not match.
+            CacheError: the target cannot be written, or other bytes are read back.
         """
         data = self.source.read_bytes()
         if self.source.name.startswith("c.") and not _is_whole(data):
@@ -115,22 +115,22 @@ class _File:
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
             replace_file(self.target, data)
-            found = self.target.read_bytes()
+            read_back = self.target.read_bytes()
         except OSError as error:
             raise CacheError(f"{self.target}: cannot be written ({error}). Run the same copy again.") from error
-        if found != data:
+        if read_back != data:
             raise CacheError(f"{self.target}: was written, and other bytes are read back. Check this disk or store.")
         return True
 
 
 def _is_whole(chunk: bytes) -> bool:
-    """Whether the checksum at the end of a chunk is that of what comes before it."""
+    """Return whether the checksum at the end of a chunk matches the bytes before it."""
     checksum = int.from_bytes(chunk[-CHECKSUM_BYTES:], "little")
     return len(chunk) >= CHECKSUM_BYTES and crc32c(chunk[:-CHECKSUM_BYTES]) == checksum
 
 
 def _copy_all(files: Sequence[_File], total: int, on_files: OnFiles | None) -> int:
-    """Copies files side by side; says how many had to be.
+    """Copy files in several threads, and return how many were copied.
 
     Raises:
         CacheError: chunks of the source are damaged, listed when all others are copied; or as `_File.copy`.

@@ -1,4 +1,4 @@
-"""A cache as one file that any other tool reads: HDF5, npz or Parquet.
+"""Write a cache as one file that other tools read: HDF5, npz or Parquet.
 
 ::
 
@@ -15,7 +15,7 @@ columns `<name>.features`, `<name>.mask`, `<name>.status`, `<name>.flags`, featu
 where the status is not ok and float32 always, labels are names, and the description is metadata of the file under the
 key `emofuse`.
 
-Blocks are read and written one after another, so memory does not grow with the cache; the file appears under its name
+Blocks are read and written one after another, so memory does not grow with the cache. The file appears under its name
 when it is whole.
 """
 
@@ -43,7 +43,7 @@ from emofuse.stores import replacing
 ExportFormat = Literal["hdf5", "npz", "parquet"]
 SUFFIXES: Mapping[ExportFormat, str] = {"hdf5": ".h5", "npz": ".npz", "parquet": ".parquet"}
 OnRows = Callable[[int, int], None]
-"""Called after every block: rows written so far, rows in all."""
+"""Called after every block with the number of rows written so far and of all rows."""
 
 _NUMBERS = ("features", "mask", "flags", "status")
 _ROW_GROUP_BYTES = 64_000_000
@@ -51,18 +51,18 @@ _ROW_GROUP_BYTES = 64_000_000
 
 @dataclass(frozen=True)
 class _Exported:
-    """What is written: a cache, some of its streams, and who is told how far it is."""
+    """A cache, the streams of it that are written, and the function that is called with the progress."""
 
     cache: Cache
     streams: Mapping[str, CachedStream]
     on_rows: OnRows | None
 
-    def told(self, rows: int) -> None:
+    def report_progress(self, rows: int) -> None:
         if self.on_rows is not None:
             self.on_rows(rows, len(self.cache))
 
     def description(self) -> dict[str, Any]:
-        """Plain JSON of where the arrays come from."""
+        """Return the origin of the arrays as plain JSON."""
         return {
             "made_by": f"emofuse {emofuse.__version__}",
             "cache": str(self.cache.path),
@@ -76,7 +76,7 @@ class _Exported:
         }
 
     def facts(self) -> dict[str, npt.NDArray[Any]]:
-        """The arrays that are of the samples and of no stream."""
+        """Return the arrays that belong to the samples and not to a stream."""
         return {
             "sample_ids": self.cache.sample_ids,
             "labels": self.cache.labels,
@@ -89,17 +89,17 @@ class _Exported:
 def export_cache(
     cache: Cache, out: Path, to: ExportFormat, *, streams: Sequence[str] | None = None, on_rows: OnRows | None = None
 ) -> None:
-    """Writes streams of a cache, with ids, labels and splits, into one file.
+    """Write streams of a cache, with ids, labels and splits, into one file.
 
     Args:
-        cache: whose streams must be complete.
-        out: the file; one that is there is not replaced.
-        to: its format.
-        streams: their names; None for all.
-        on_rows: told how far it is.
+        cache: the cache, whose streams must be complete.
+        out: the path of the file; an existing file is not replaced.
+        to: the format of the file.
+        streams: the names of the streams; None for all.
+        on_rows: called after every block.
 
     Raises:
-        CacheError: no such stream, no stream at all, a damaged chunk, or the file is there or cannot be written.
+        CacheError: there is no such stream, or none at all; a chunk is damaged; the file exists or cannot be written.
         IncompleteCacheError: blocks of a stream have not been computed yet.
     """
     exported = _Exported(cache, _chosen(cache, streams), on_rows)
@@ -117,16 +117,16 @@ def export_cache(
 
 
 def check_format(to: str) -> ExportFormat:
-    """A format by its name.
+    """Return a format by its name.
 
     Raises:
-        CacheError: there is none of this name.
+        CacheError: there is no format of this name.
     """
     formats: tuple[ExportFormat, ...] = get_args(ExportFormat)
-    found = next((known for known in formats if known == to), None)
-    if found is None:
-        raise CacheError(f"--to: {to!r} is no format{did_you_mean(to, formats)} (there are: {', '.join(formats)})")
-    return found
+    for known in formats:
+        if known == to:
+            return known
+    raise CacheError(f"--to: {to!r} is no format{did_you_mean(to, formats)} (there are: {', '.join(formats)})")
 
 
 def _chosen(cache: Cache, names: Sequence[str] | None) -> dict[str, CachedStream]:
@@ -142,7 +142,7 @@ def _chosen(cache: Cache, names: Sequence[str] | None) -> dict[str, CachedStream
 
 
 def _arrays(stream: CachedStream) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Name -> shape without the rows, and type, of what is written of a stream; the status comes last."""
+    """Return name -> (shape without the rows, type) of the arrays of a stream that are written; status comes last."""
     layout = stream.layout
     names = [name for name in layout.arrays if name in _NUMBERS]
     views = (stream.views,) if stream.views > 1 else ()
@@ -150,7 +150,7 @@ def _arrays(stream: CachedStream) -> dict[str, tuple[tuple[int, ...], np.dtype[A
 
 
 def _block(exported: _Exported, stream: CachedStream, array: str, block: int) -> npt.NDArray[Any]:
-    """One block of one array as it is written: (n, ...) or (n, V, ...)."""
+    """Read one block of one array as it is written: (n, ...) or (n, V, ...)."""
     rows = exported.cache.layout.block_slice(block)
     if array in {"features", "mask"}:
         read = stream.read_block if array == "features" else stream.read_mask_block
@@ -182,11 +182,11 @@ def _write_hdf5(exported: _Exported, path: Path) -> None:
             rows = layout.block_slice(block)
             for (name, array), target in targets.items():
                 target[rows] = _block(exported, exported.streams[name], array, block)
-            exported.told(rows.stop)
+            exported.report_progress(rows.stop)
 
 
 def _write_npz(exported: _Exported, path: Path) -> None:
-    """The zip of npy files that NumPy itself would write, but block by block."""
+    """Write the zip of npy files that NumPy would write, but block by block."""
     layout = exported.cache.layout
     arrays = {
         (name, array): described
@@ -203,7 +203,7 @@ def _write_npz(exported: _Exported, path: Path) -> None:
                 np.lib.format.write_array_header_2_0(member, header)  # type: ignore[no-untyped-call]
                 for block in range(layout.blocks):
                     member.write(np.ascontiguousarray(_block(exported, exported.streams[name], array, block)).data)
-            exported.told(layout.rows * number // len(arrays))
+            exported.report_progress(layout.rows * number // len(arrays))
 
 
 def _write_parquet(exported: _Exported, path: Path) -> None:
@@ -218,13 +218,13 @@ def _write_parquet(exported: _Exported, path: Path) -> None:
             schema[f"{name}.mask"] = pl.Array(pl.UInt8, stream.shape[0])
         schema |= {f"{name}.{array}": pl.UInt8 for array in _arrays(stream) if array not in {"features", "mask"}}
 
-    faults: list[CacheError] = []  # an exception that leaves this generator would come out as one of Polars
+    faults: list[CacheError] = []  # Polars would replace an exception that leaves this generator by its own
 
     def blocks(*_: object) -> Iterator[pl.DataFrame]:
         try:
             for block in range(exported.cache.layout.blocks):
                 yield _parquet_block(exported, block, schema)
-                exported.told(exported.cache.layout.block_slice(block).stop)
+                exported.report_progress(exported.cache.layout.block_slice(block).stop)
         except CacheError as fault:
             faults.append(fault)
 
@@ -240,7 +240,7 @@ def _write_parquet(exported: _Exported, path: Path) -> None:
 
 
 def _parquet_block(exported: _Exported, block: int, schema: Mapping[str, Any]) -> pl.DataFrame:
-    """The rows of one block, sample by sample and in each of them view by view."""
+    """Return the rows of one block, sample by sample, with the views of a sample one after another."""
     table = exported.cache.manifest.table[exported.cache.layout.block_slice(block)]
     views = max(stream.views for stream in exported.streams.values())
     sample = np.repeat(np.arange(table.height), views)

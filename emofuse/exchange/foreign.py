@@ -164,10 +164,10 @@ def _exported_dimensions(find: Find, features: str) -> tuple[str, ...] | None:
 def _read_status(file: Path, find: Find, features: str, count: int) -> npt.NDArray[np.uint8]:
     """Return the status of all rows, (n,): all OK unless an export has an array of them beside the features."""
     name = _beside(features, "status")
-    found = None if name is None else find(name, optional=True)
-    if found is None:
+    stored = None if name is None else find(name, optional=True)
+    if stored is None:
         return np.full(count, Status.OK, dtype=np.uint8)
-    status = np.array(_whole(found))
+    status = np.array(_whole(stored))
     known = set(Status) - {Status.PENDING}
     if status.shape != (count,) or status.dtype != np.uint8 or not set(np.unique(status).tolist()) <= known:
         raise CacheError(f"{file}: {name!r} must be ({count},) uint8 of statuses, got {status.shape} {status.dtype}")
@@ -177,10 +177,10 @@ def _read_status(file: Path, find: Find, features: str, count: int) -> npt.NDArr
 def _read_mask(file: Path, find: Find, names: ForeignNames, shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """Return the mask of sequences, (n, T) uint8 of `Step`: all OK unless the file has one."""
     name = names.mask or _beside(names.features, "mask")
-    found = None if name is None else find(name, optional=names.mask is None)
-    if found is None:
+    stored = None if name is None else find(name, optional=names.mask is None)
+    if stored is None:
         return np.full(shape, Step.OK, dtype=np.uint8)
-    mask = np.array(_whole(found))
+    mask = np.array(_whole(stored))
     if mask.shape != shape or mask.dtype.kind not in "biu" or not set(np.unique(mask).tolist()) <= set(Step):
         steps = ", ".join(f"{step.value} {step.name.lower()}" for step in Step)
         raise CacheError(
@@ -208,16 +208,16 @@ def _whole(array: Any) -> npt.NDArray[Any]:
 def _hdf5_array(file: Path, opened: Any, name: str, *, optional: bool) -> Any:
     import h5py
 
-    found = opened.get(name)
-    if not isinstance(found, h5py.Dataset):
+    dataset = opened.get(name)
+    if not isinstance(dataset, h5py.Dataset):
         if optional:
             return None
         there: list[str] = []
         opened.visititems(lambda key, item: there.append(key) if isinstance(item, h5py.Dataset) else None)
         raise _no_array(file, name, there)
-    if found.file.filename != opened.filename or found.external or found.is_virtual:
+    if dataset.file.filename != opened.filename or dataset.external or dataset.is_virtual:
         raise CacheError(f"{file}: {name!r} lies in other files, which are not read. Import from the one that holds it")
-    return found
+    return dataset
 
 
 def _npz_array(

@@ -1,9 +1,9 @@
-"""Caches that were built on different machines become one.
+"""Merge caches that were built on different machines into one.
 
-Either they are of the same samples in the same order: the new cache has the streams of all of them, and of a stream
-that several have, each block comes from the first that has it. Or no sample is in two of them: the new cache has the
-rows of all, one cache after another, and the streams that all of them have. Whatever contradicts is named, all at once,
-and nothing is written then. A merge that was interrupted goes on when it is asked for again.
+Either the caches have the same samples in the same order. Then the new cache has the streams of all of them, and each
+block comes from the first cache that has it. Or no sample is in two caches. Then the new cache has the rows of all, one
+cache after another, and the streams that all of them have. Contradictions are reported all at once, and nothing is
+written then. An interrupted merge continues when it is called again.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from emofuse.exchange.merge_manifests import all_rows, same_rows
 
 @dataclass(frozen=True)
 class MergeSummary:
-    """What a merge gave.
+    """The result of a merge.
 
     Attributes:
-        rows: of the new cache.
-        streams: of the new cache.
-        by_rows: the caches were of different rows, not of the same.
-        lacking: stream -> blocks that no cache had, counted once for each view; streams without any are left out.
+        rows: the number of rows of the new cache.
+        streams: the names of the streams of the new cache.
+        by_rows: whether the caches had different rows, not the same.
+        lacking: stream -> number of blocks that no cache had, counted once for each view, for streams with such blocks.
     """
 
     rows: int
@@ -44,17 +44,17 @@ class MergeSummary:
 def merge_caches(
     out: Path, sources: Sequence[Path], *, streams: Sequence[str] | None = None, on_blocks: OnBlocks | None = None
 ) -> MergeSummary:
-    """Merges caches into a new one.
+    """Merge caches into a new one.
 
     Args:
-        out: path of the new cache.
-        sources: two or more, which are only read; the new cache has blocks of the size of the first one's.
-        streams: their names; None for all.
-        on_blocks: follows the merge.
+        out: the path of the new cache.
+        sources: the paths of two or more caches, which are only read; the block size is that of the first one.
+        streams: the names of the streams to merge; None for all.
+        on_blocks: called after every block.
 
     Raises:
-        CacheError: the caches contradict each other, with everything that does; or one of them is damaged.
-        StaleCacheError: what is at `out` already is another cache.
+        CacheError: the caches contradict each other, all contradictions listed; or one of them is damaged.
+        StaleCacheError: there is another cache at `out`.
     """
     _check_paths(out, sources)
     caches = [open_cache(path) for path in sources]
@@ -85,10 +85,10 @@ def _check_paths(out: Path, sources: Sequence[Path]) -> None:
 
 
 def _agreed_layouts(caches: Sequence[Cache], names: Sequence[str] | None, *, by_rows: bool) -> list[StreamLayout]:
-    """Layouts of the new cache's streams.
+    """Return the layouts of the new cache's streams.
 
     Raises:
-        CacheError: an unknown stream, or whatever the caches contradict each other in.
+        CacheError: a stream is unknown, or the caches contradict each other.
     """
     first: dict[str, CachedStream] = {}
     for cache in caches:
@@ -113,7 +113,7 @@ def _agreed_layouts(caches: Sequence[Cache], names: Sequence[str] | None, *, by_
 
 
 def _contradictions(name: str, caches: Sequence[Cache], *, by_rows: bool) -> list[str]:
-    """What keeps the streams of one name from being one stream, in words."""
+    """Return in words what contradicts between the streams of one name."""
     have = [cache for cache in caches if name in cache.streams]
     if by_rows and len(have) < len(caches):
         without = ", ".join(str(cache.path) for cache in caches if name not in cache.streams)
@@ -138,8 +138,8 @@ def _shape_of(stream: CachedStream) -> dict[str, Any]:
 
 
 def _bytes_of(stream: CachedStream, *, with_views: bool, by_rows: bool) -> dict[str, Any]:
-    """All that two streams must have in common to be one."""
-    told: dict[str, Any] = {
+    """Return everything that two streams must have in common to be one."""
+    common: dict[str, Any] = {
         **stream.identity,
         **({"dim": stream.dim} if stream.layout.is_vector else _shape_of(stream)),
         "dtype": str(stream.dtype),
@@ -147,14 +147,14 @@ def _bytes_of(stream: CachedStream, *, with_views: bool, by_rows: bool) -> dict[
         "flag_names": list(stream.flag_names),
     }
     if by_rows:
-        told["views"] = stream.views
+        common["views"] = stream.views
     if with_views:
-        told["augment"] = stream.layout.augment
-    return told
+        common["augment"] = stream.layout.augment
+    return common
 
 
 def _picture_contradictions(streams: Sequence[CachedStream]) -> list[str]:
-    """Streams that did not see the same pictures or faces as the first one, in words."""
+    """Return in words which streams did not see the same pictures or faces as the first one."""
     faults = []
     extracted = [stream for stream in streams if stream.layout.decode]
     with_face = [stream for stream in extracted if stream.layout.face is not None]

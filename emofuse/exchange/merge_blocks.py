@@ -1,4 +1,4 @@
-"""The blocks of a merged cache: which cache each of them comes from, and the writing of them."""
+"""Choose the cache that each block of a merged cache comes from, and write the blocks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from emofuse.cache.reader import Cache
 from emofuse.cache.writer import Layouts, read_layouts, write_block
 
 OnBlocks = Callable[[int, int], None]
-"""Called after every block: blocks done so far, counted once for each stream and view, and blocks in all."""
+"""Called after every block with the number of blocks done so far, once for each stream and view, and of all blocks."""
 
 
 @dataclass(frozen=True)
 class _Values:
-    """Some rows of one view of one stream: what `write_block` takes."""
+    """Some rows of one view of one stream, as `write_block` takes them."""
 
     features: npt.NDArray[Any]
     status: npt.NDArray[np.uint8]
@@ -31,11 +31,11 @@ class _Values:
 
 
 class Part:
-    """One cache of a merge.
+    """A cache of a merge.
 
     Attributes:
-        start: row of the new cache that its first row becomes.
-        stop: the row behind its last.
+        start: the row of the new cache that its first row becomes.
+        stop: the row of the new cache after its last row.
     """
 
     def __init__(self, cache: Cache, start: int) -> None:
@@ -45,43 +45,43 @@ class Part:
         self._reasons: dict[str, npt.NDArray[np.object_]] = {}
 
     def has(self, stream: str, view: int, rows: slice) -> bool:
-        """Whether all of these rows, counted as in the new cache, were computed."""
-        found = self._cache.streams.get(stream)
-        if found is None or view >= found.views:
+        """Return whether all of these rows, counted as in the new cache, were computed."""
+        cached = self._cache.streams.get(stream)
+        if cached is None or view >= cached.views:
             return False
         if stream not in self._done:
-            done = ~found.lacking(found.views)
+            done = ~cached.lacking(cached.views)
             self._done[stream] = np.repeat(done, self._cache.layout.block_rows, axis=0)[: len(self._cache)]
-        return bool(self._done[stream][self._own(rows), view].all())
+        return bool(self._done[stream][self._rows_here(rows), view].all())
 
     def read(self, stream: str, view: int, rows: slice) -> _Values:
-        """These rows, counted as in the new cache.
+        """Read these rows, counted as in the new cache.
 
         Raises:
             CacheError: a chunk is damaged.
         """
-        found = self._cache.streams[stream]
-        rows = self._own(rows)
+        cached = self._cache.streams[stream]
+        rows = self._rows_here(rows)
         if stream not in self._reasons:
-            self._reasons = {stream: found.reasons()}
+            self._reasons = {stream: cached.reasons()}
         size = self._cache.layout.block_rows
         blocks = range(rows.start // size, -(-rows.stop // size))
-        features = np.concatenate([found.read_block(block, view) for block in blocks])
+        features = np.concatenate([cached.read_block(block, view) for block in blocks])
         first = rows.start - blocks.start * size
         return _Values(
             features[first : first + rows.stop - rows.start],
-            found.status[rows, view],
-            found.flags[rows, view],
+            cached.status[rows, view],
+            cached.flags[rows, view],
             self._reasons[stream][rows, view],
-            self._mask(found, blocks, view, slice(first, first + rows.stop - rows.start)),
+            self._mask(cached, blocks, view, slice(first, first + rows.stop - rows.start)),
         )
 
     def _mask(self, stream: CachedStream, blocks: range, view: int, rows: slice) -> npt.NDArray[np.uint8] | None:
-        """Some rows of the masks of some blocks, None unless the stream is one of sequences."""
+        """Read some rows of the masks of some blocks, None unless the stream holds sequences."""
         masks = [mask for block in blocks if (mask := stream.read_mask_block(block, view)) is not None]
         return np.concatenate(masks)[rows] if masks else None
 
-    def _own(self, rows: slice) -> slice:
+    def _rows_here(self, rows: slice) -> slice:
         return slice(rows.start - self.start, rows.stop - self.start)
 
 
@@ -90,15 +90,15 @@ class MergedBlocks:
     """The blocks of a new cache and the parts that they come from.
 
     Attributes:
-        layout: of the new cache.
-        parts: a row of a block comes from the first one that has computed it.
+        layout: the layout of the new cache.
+        parts: the caches; a row of a block comes from the first one that has computed it.
     """
 
     layout: CacheLayout
     parts: Sequence[Part]
 
     def givers(self, streams: Sequence[StreamLayout]) -> npt.NDArray[np.bool_]:
-        """(parts, N) bool: whether features of a row, of any of these streams, come from a part."""
+        """Return (parts, N) bool: whether features of a row, of any of these streams, come from a part."""
         gives = np.zeros((len(self.parts), self.layout.rows), dtype=np.bool_)
         for stream in streams:
             for block, view in np.ndindex(self.layout.blocks, stream.views):
@@ -107,7 +107,7 @@ class MergedBlocks:
         return gives
 
     def write(self, path: Path, streams: Sequence[StreamLayout], on_blocks: OnBlocks | None) -> dict[str, int]:
-        """Writes all that the parts have and the new cache does not; stream -> blocks that none has."""
+        """Write all blocks that the new cache lacks, and return stream -> number of blocks that no part has."""
         there = {stream.name: stream for stream in read_streams(path, self.layout)}
         total = sum(self.layout.blocks * stream.views for stream in streams)
         done = 0
@@ -124,38 +124,38 @@ class MergedBlocks:
         return lacking
 
     def _sources(self, stream: str, block: int, view: int) -> list[tuple[int, slice]]:
-        """Parts and rows of the new cache that a block comes from, in order; [] if a row of it is in no part."""
+        """Return the parts and rows of the new cache that a block comes from, in order; [] if a row is in no part."""
         rows = self.layout.block_slice(block)
-        found: list[tuple[int, slice]] = []
+        sources: list[tuple[int, slice]] = []
         row = rows.start
         while row < rows.stop:
             for number, part in enumerate(self.parts):
                 stop = min(rows.stop, part.stop)
                 if part.start <= row < part.stop and part.has(stream, view, slice(row, stop)):
-                    found.append((number, slice(row, stop)))
+                    sources.append((number, slice(row, stop)))
                     row = stop
                     break
             else:
                 return []
-        return found
+        return sources
 
     def _write_block(self, path: Path, layouts: Layouts, block: int, view: int) -> bool:
-        """Writes one block; False, and nothing, if a row of it is in no part."""
+        """Write one block, or return False if a row of it is in no part."""
         stream = layouts[1].name
-        found = [self.parts[number].read(stream, view, rows) for number, rows in self._sources(stream, block, view)]
-        if not found:
+        parts = [self.parts[number].read(stream, view, rows) for number, rows in self._sources(stream, block, view)]
+        if not parts:
             return False
-        masks = [values.mask for values in found if values.mask is not None]
+        masks = [values.mask for values in parts if values.mask is not None]
         write_block(
             path,
             stream,
             block,
             view=view,
-            features=np.concatenate([values.features for values in found]),
-            status=np.concatenate([values.status for values in found]),
-            flags=np.concatenate([values.flags for values in found]),
+            features=np.concatenate([values.features for values in parts]),
+            status=np.concatenate([values.status for values in parts]),
+            flags=np.concatenate([values.flags for values in parts]),
             mask=np.concatenate(masks) if masks else None,
-            reasons=np.concatenate([values.reasons for values in found]).tolist(),
+            reasons=np.concatenate([values.reasons for values in parts]).tolist(),
             layouts=layouts,
         )
         return True

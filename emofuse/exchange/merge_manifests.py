@@ -1,4 +1,4 @@
-"""The samples of a merged cache: those of caches that say the same of them, or of all caches one after another."""
+"""Merge the manifests of caches: of caches with the same samples, or of all caches one after another."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from emofuse.stores import SCHEME, as_path, is_remote
 
 _LISTED = 20
 _FACTS = ("label", "split")
-# Of what two manifests know of one file: with a checksum of both, times do not matter.
+# Two manifests' records of one file: with a checksum in both, times do not matter.
 _OTHER_BYTES = (pl.col("bytes") != pl.col("other_bytes")).fill_null(value=False) | (
     pl.col("crc32c") != pl.col("other_crc32c")
 ).fill_null(value=False)
@@ -30,14 +30,14 @@ _KNOWS_MORE = pl.col("bytes").is_null() | (pl.col("crc32c").is_null() & pl.col("
 
 
 def same_rows(caches: Sequence[Cache], gives: npt.NDArray[np.bool_]) -> Manifest:
-    """The manifest of caches of the same samples: the first one's, and what is known of all the files.
+    """Return the manifest of caches of the same samples: that of the first one, with the records of all files.
 
     Args:
-        caches: which.
-        gives: (caches, N) bool, whether features of a row come from a cache.
+        caches: the caches.
+        gives: whether features of a row come from a cache, (caches, N) bool.
 
     Raises:
-        CacheError: their classes, labels or splits differ, or the bytes of images, with the number of rows and the
+        CacheError: classes, labels, splits or the bytes of images differ; the message has the number of rows and the
             first one.
     """
     _check_same_labels(caches)
@@ -56,11 +56,11 @@ def _check_same_labels(caches: Sequence[Cache]) -> None:
             differs = first.table[fact].ne_missing(other.table[fact])
             if differs.any():
                 row = int(differs.arg_true()[0])
-                had, has = first.table[fact][row], other.table[fact][row]
+                in_first, in_other = first.table[fact][row], other.table[fact][row]
                 sample_id = first.table["sample_id"][row]
                 faults.append(
                     f"{fact} differs in {int(differs.sum())} rows of {cache.path}, row {row} ({sample_id}): "
-                    f"{has or 'none'} there, {had or 'none'} in {caches[0].path}"
+                    f"{in_other or 'none'} there, {in_first or 'none'} in {caches[0].path}"
                 )
     if faults:
         raise CacheError(
@@ -70,12 +70,12 @@ def _check_same_labels(caches: Sequence[Cache]) -> None:
 
 
 def all_rows(caches: Sequence[Cache]) -> Manifest:
-    """The manifest of caches that share no sample, their rows one cache after another.
+    """Return the manifest of caches that share no sample, with the rows of one cache after another.
 
     Paths become relative to the folder that all roots have in common.
 
     Raises:
-        CacheError: a sample is in two of them, or they have other classes.
+        CacheError: a sample is in two caches, or their classes differ.
     """
     first = caches[0].manifest
     faults = [
@@ -105,17 +105,17 @@ def all_rows(caches: Sequence[Cache]) -> Manifest:
 
 
 def _files_of_all_rows(manifests: Sequence[Manifest]) -> pl.DataFrame | None:
-    """What each manifest knows of its own files; None if none knows anything."""
+    """Return the records of the files of all manifests; None if no manifest has any."""
     if all(manifest.files is None for manifest in manifests):
         return None
     return pl.concat([manifest.known_files for manifest in manifests])
 
 
 def _files_of_same_rows(caches: Sequence[Cache], gives: npt.NDArray[np.bool_]) -> pl.DataFrame | None:
-    """What those caches know of a file that features come from: nothing where they may have seen different ones.
+    """Return the records of the files that features come from; none where caches may have seen different files.
 
-    Two machines may have written the same bytes at different times. The record of the first one stands then, whole:
-    its time says something of its own checksum alone.
+    Two machines may have written the same bytes at different times. The whole record of the first one is kept then,
+    because its time belongs to its own checksum.
 
     Raises:
         CacheError: features of a row come from caches that saw other bytes of its image.
@@ -126,8 +126,8 @@ def _files_of_same_rows(caches: Sequence[Cache], gives: npt.NDArray[np.bool_]) -
     files = manifests[0].known_files.clear(len(manifests[0]))
     may_differ = pl.Series(np.zeros(len(files), dtype=np.bool_))
     faults = []
-    for cache, given in zip(caches, gives, strict=True):
-        others = cache.manifest.known_files.select(pl.when(pl.Series(given)).then(pl.all()).name.prefix("other_"))
+    for cache, gives_row in zip(caches, gives, strict=True):
+        others = cache.manifest.known_files.select(pl.when(pl.Series(gives_row)).then(pl.all()).name.prefix("other_"))
         both = pl.concat([files, others], how="horizontal")
         rows = both.select(_OTHER_BYTES).to_series().arg_true()
         if len(rows):
@@ -147,7 +147,7 @@ def _files_of_same_rows(caches: Sequence[Cache], gives: npt.NDArray[np.bool_]) -
 
 
 def _drive(root: Path) -> str:
-    """What two roots must share to have a folder in common: the bucket of a store; a disk has one root for all."""
+    """Return what two roots must share to have a folder in common: the bucket of a store, or the root of a disk."""
     return str(root).removeprefix(SCHEME).split("/")[0] if is_remote(root) else root.absolute().anchor
 
 
@@ -158,7 +158,7 @@ def _common_folder(roots: Sequence[Path]) -> Path:
 
 
 def _below(manifest: Manifest, root: Path) -> pl.DataFrame:
-    """A manifest's table with its paths relative to a folder above its root."""
+    """Return a manifest's table with its paths relative to a folder above its root."""
     inner = str(manifest.root.absolute())[len(str(root)) :].strip("/")
     if not inner:
         return manifest.table

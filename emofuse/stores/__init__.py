@@ -1,7 +1,7 @@
-"""Where caches and images lie: in folders of this machine, or on an S3-compatible store as `s3://bucket/prefix`.
+"""The places of caches and images: folders of this machine, or `s3://bucket/prefix` on an S3-compatible store.
 
-`paths` tells them apart, `connection` reaches the store, `files` lists, deletes and replaces on either. An object of a
-store appears whole or not at all, which is all that a cache's blocks ask for.
+`paths` distinguishes them, `connection` reaches the store, and `files` lists, deletes and replaces on both. An object
+of a store appears whole or not at all, which is all that the blocks of a cache need.
 """
 
 from emofuse.stores.connection import async_file_system, file_system, forget_connections, store_errors

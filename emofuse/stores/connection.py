@@ -1,9 +1,9 @@
-"""A process's connection to the store: credentials, retries, and how its faults are told.
+"""The connection of a process to the store: its credentials, its retries, and the errors that its faults become.
 
 Endpoint, region and credentials come from the usual places of AWS's tools: `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`,
-`AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_PROFILE`, `~/.aws/config`, or the role of the machine. What fails in
-passing (no answer, 500, 503, SlowDown) is tried again with growing pauses; a process has at most `_CONNECTIONS`
-requests under way.
+`AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_PROFILE`, `~/.aws/config`, or the role of the machine. Temporary failures
+(no answer, 500, 503, SlowDown) are retried with growing pauses. A process has at most `_CONNECTIONS` requests under
+way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CONNECTIONS = 16
 _ATTEMPTS = 5
 _CONNECT_TIMEOUT_S = 10
 _READ_TIMEOUT_S = 60
-# What the caller is to judge: all other errors are faults of the store or of the way to it.
+# Callers handle these; all other errors are faults of the store or of the network.
 _ORDINARY = (FileNotFoundError, IsADirectoryError, NotADirectoryError, FileExistsError, StoreError)
 _REFUSED_CONDITIONS = ("PreconditionFailed", "ConditionalRequestConflict", "412")
 _FOREIGN = ("botocore", "aiobotocore", "aiohttp")  # whose exceptions have no base class but Exception
@@ -27,7 +27,7 @@ _FOREIGN = ("botocore", "aiobotocore", "aiohttp")  # whose exceptions have no ba
 
 @lru_cache(maxsize=1)
 def file_system() -> Any:
-    """The one connection of this process to the store, for use from any thread.
+    """Return the connection of this process to the store, for use from any thread.
 
     Raises:
         StoreError: s3fs is not installed.
@@ -37,12 +37,12 @@ def file_system() -> Any:
 
 @lru_cache(maxsize=1)
 def async_file_system() -> Any:
-    """The same for Zarr, which runs requests in an event loop of its own."""
+    """Return the connection for Zarr, which runs requests in its own event loop."""
     return _connect(asynchronous=True)
 
 
 def forget_connections() -> None:
-    """The next use of a store reads the environment again."""
+    """Forget the connections, so that the next use of a store reads the environment again."""
     file_system.cache_clear()
     async_file_system.cache_clear()
 
@@ -52,7 +52,7 @@ def _connect(*, asynchronous: bool) -> Any:
         import s3fs
     except ImportError:
         raise StoreError("s3:// needs the package s3fs: pip install 'emofuse[s3]'") from None
-    made = s3fs.S3FileSystem(
+    connection = s3fs.S3FileSystem(
         asynchronous=asynchronous,
         use_listings_cache=False,  # other processes write too
         skip_instance_cache=True,
@@ -64,13 +64,13 @@ def _connect(*, asynchronous: bool) -> Any:
             "read_timeout": _READ_TIMEOUT_S,
         },
     )
-    made.retries = 2  # on top of those above; the default of 5 takes minutes to notice that nobody is there
-    return made
+    connection.retries = 2  # besides those above; the default of 5 takes minutes to notice that the store is gone
+    return connection
 
 
 @contextmanager
 def store_errors(path: object) -> Iterator[None]:
-    """Faults of the store or of the way to it become a `StoreError`; that an object is missing stays what it is."""
+    """Turn faults of the store or of the network into a `StoreError`; a missing object stays `FileNotFoundError`."""
     try:
         yield
     except _ORDINARY:

@@ -1,4 +1,4 @@
-"""What is done with files and folders wherever they lie: listed, deleted, replaced."""
+"""List, delete and replace files and folders on disks and stores."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ PARTIAL_SUFFIX = ".partial"
 
 
 def list_objects(folder: RemotePath) -> dict[str, tuple[int, int | None]]:
-    """Name relative to a folder -> bytes, and when it was written if the store says, of all objects below it.
+    """Return size and time of all objects below a folder.
 
-    Times are nanoseconds since 1970, to the second.
+    Returns:
+        The name relative to the folder -> (bytes, nanoseconds since 1970 to the second, or None if the store gives no
+        time).
     """
     with store_errors(folder):
-        found: Mapping[str, Any] = file_system().find(folder.key, detail=True)
+        entries: Mapping[str, Any] = file_system().find(folder.key, detail=True)
     start = len(folder.key) + 1
     listed = {}
-    for key, entry in found.items():
+    for key, entry in entries.items():
         if len(key) > start:
             modified = entry.get("LastModified")
             listed[key[start:]] = (int(entry["size"]), modified and int(modified.timestamp()) * 1_000_000_000)
@@ -36,9 +38,10 @@ def list_objects(folder: RemotePath) -> dict[str, tuple[int, int | None]]:
 
 
 def file_sizes(folder: Path | RemotePath) -> dict[str, int]:
-    """Name relative to a folder, with slashes -> bytes, of all files below it at any depth; {} if there is no folder.
+    """Return the sizes of all files below a folder at any depth: name relative to it, with slashes -> bytes.
 
-    Files are listed, not asked for one by one: a cache of millions of rows has tens of thousands of them.
+    The result is {} if there is no folder. Files are listed, not queried one by one: a cache of millions of rows has
+    tens of thousands of them.
     """
     if isinstance(folder, RemotePath):
         return {name: size for name, (size, _) in list_objects(folder).items()}
@@ -55,7 +58,7 @@ def file_sizes(folder: Path | RemotePath) -> dict[str, int]:
 
 
 def remove_tree(folder: Path | RemotePath) -> None:
-    """Deletes a folder with all that is in it; nothing happens if there is none."""
+    """Delete a folder with its content; nothing happens if there is none."""
     if not isinstance(folder, RemotePath):
         shutil.rmtree(folder, ignore_errors=True)
         return

@@ -1,8 +1,10 @@
 """Paths of this machine and of stores.
 
-A path of a store has those members of `pathlib.Path` that caches and datasets use, and what has no counterpart on a
-store (links, locks, renaming) is not among them, so that it fails at once and not on the quiet.
+A path of a store has those members of `pathlib.Path` that caches and datasets use. Members without a counterpart on a
+store (links, locks, renaming) are missing, so that their use is an error.
 """
+# universal-pathlib 0.3 was tried in its place. It answers `is_file()` with False when the store does not answer, has
+# no conditional writes, and loads in 0.6 s; every request would have to be wrapped again, which is most of this module.
 
 from __future__ import annotations
 
@@ -19,33 +21,33 @@ from emofuse.stores.connection import file_system, is_refused_condition, store_e
 SCHEME = "s3://"
 
 
-def as_path(given: str | Path) -> Path:
-    """A path of this machine, or of a store where it says `s3://`.
+def as_path(path: str | Path) -> Path:
+    """Return a path of this machine, or of a store if the text begins with `s3://`.
 
-    `Path("s3://bucket/x")` has lost one of its slashes; it is understood too, so that a path may have been through a
-    spec or a command line before.
+    `Path("s3://bucket/x")` has lost one of its slashes. It is accepted too, because specs and the command line parse
+    paths.
 
     Returns:
-        A `Path`, or a `RemotePath` in its stead.
+        A `Path`, or a `RemotePath` in its place.
     """
-    text = str(given)
+    text = str(path)
     if not text.startswith("s3:/"):
-        return Path(given)
+        return Path(path)
     return cast("Path", RemotePath(SCHEME + text.removeprefix("s3:").strip("/")))
 
 
 def is_remote(path: Path) -> bool:
-    """Whether a path is one of a store."""
+    """Return whether a path lies on a store."""
     return isinstance(path, RemotePath)
 
 
 @dataclass(frozen=True)
 class RemoteStat:
-    """What a store says of an object.
+    """Size and time of an object of a store.
 
     Attributes:
-        st_size: bytes.
-        st_mtime: when it was written, seconds since 1970.
+        st_size: the size in bytes.
+        st_mtime: the time of writing, seconds since 1970.
     """
 
     st_size: int
@@ -54,7 +56,7 @@ class RemoteStat:
 
 @dataclass(frozen=True, order=True)
 class RemotePath:
-    """An object of a store, or what its objects have in common at the beginning of their keys: a folder.
+    """An object of a store, or a folder: a common beginning of the keys of objects.
 
     Attributes:
         url: `s3://bucket/key`, without a slash at the end.
@@ -73,64 +75,64 @@ class RemotePath:
 
     @property
     def key(self) -> str:
-        """`bucket/key`."""
+        """Return `bucket/key`."""
         return self.url.removeprefix(SCHEME)
 
     @property
     def name(self) -> str:
-        """The last part of the key."""
+        """Return the last part of the key."""
         return self.key.rpartition("/")[2]
 
     @property
     def suffix(self) -> str:
-        """What follows the last dot of the name, with the dot."""
+        """Return the name from its last dot on."""
         return Path(self.name).suffix
 
     @property
     def stem(self) -> str:
-        """The name without its suffix."""
+        """Return the name without its suffix."""
         return Path(self.name).stem
 
     @property
     def parent(self) -> RemotePath:
-        """The folder that it lies in; of a bucket, the bucket."""
+        """Return the folder of the path; a bucket is its own parent."""
         above = self.key.rpartition("/")[0]
         return RemotePath(SCHEME + above) if above else self
 
     def with_name(self, name: str) -> RemotePath:
-        """Its neighbour of another name."""
+        """Return the path in the same folder with another name."""
         return self.parent / name
 
     def absolute(self) -> RemotePath:
-        """Itself: it is."""
+        """Return the path itself, which is absolute."""
         return self
 
     def resolve(self) -> RemotePath:
-        """Itself: a store has no links."""
+        """Return the path itself: a store has no links."""
         return self
 
     def glob(self, pattern: str) -> Iterator[RemotePath]:
-        """What matches a pattern with as many parts as it has slashes, and one more; `**` is not known."""
+        """Yield the paths below that match a pattern, part by part; `**` is not supported."""
         first, _, rest = pattern.partition("/")
-        for found in self.iterdir() if self.is_dir() else ():
-            if fnmatch(found.name, first):
-                yield from found.glob(rest) if rest else (found,)
+        for entry in self.iterdir() if self.is_dir() else ():
+            if fnmatch(entry.name, first):
+                yield from entry.glob(rest) if rest else (entry,)
 
     def stat(self) -> RemoteStat:
-        """Size and age of an object.
+        """Return size and time of the object.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: there is no such object.
         """
         with store_errors(self):
-            found = file_system().info(self.key)
-        if found["type"] != "file":
+            info = file_system().info(self.key)
+        if info["type"] != "file":
             raise FileNotFoundError(f"{self}: no such object")
-        modified = found.get("LastModified")
-        return RemoteStat(int(found["size"]), modified.timestamp() if modified is not None else 0.0)
+        modified = info.get("LastModified")
+        return RemoteStat(int(info["size"]), modified.timestamp() if modified is not None else 0.0)
 
     def is_file(self) -> bool:
-        """Whether there is such an object."""
+        """Return whether there is such an object."""
         try:
             self.stat()
         except FileNotFoundError:
@@ -138,67 +140,67 @@ class RemotePath:
         return True
 
     def is_dir(self) -> bool:
-        """Whether there are objects below it."""
+        """Return whether there are objects below the path."""
         with store_errors(self):
             return bool(file_system().isdir(self.key))
 
     def exists(self) -> bool:
-        """Whether it is one or the other."""
+        """Return whether the path is an object or a folder."""
         return self.is_file() or self.is_dir()
 
     def iterdir(self) -> Iterator[RemotePath]:
-        """What lies in a folder, in the order of the names.
+        """Yield the paths in the folder, in the order of their names.
 
         Raises:
             FileNotFoundError: there is no such folder.
         """
         with store_errors(self):
-            found = file_system().ls(self.key, detail=False)
-        return iter(sorted(RemotePath(SCHEME + key) for key in found if key.rstrip("/") != self.key))
+            keys = file_system().ls(self.key, detail=False)
+        return iter(sorted(RemotePath(SCHEME + key) for key in keys if key.rstrip("/") != self.key))
 
     def read_bytes(self) -> bytes:
-        """The object whole.
+        """Read the whole object.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: there is no such object.
         """
         with store_errors(self):
             return bytes(file_system().cat_file(self.key))
 
     def read_text(self, encoding: str = "utf-8") -> str:
-        """The object whole, as text.
+        """Read the whole object as text.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: there is no such object.
         """
         return self.read_bytes().decode(encoding)
 
     def open(self, encoding: str = "utf-8", newline: str | None = None) -> TextIO:
-        """The object as a text to read; it is read whole.
+        """Open the object for reading text; it is read whole at once.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: there is no such object.
         """
         return io.TextIOWrapper(io.BytesIO(self.read_bytes()), encoding=encoding, newline=newline)
 
     def write_bytes(self, data: bytes) -> int:
-        """Writes an object whole, in place of the one that may be there; returns its length."""
+        """Write or replace the whole object, and return its length."""
         with store_errors(self):
             file_system().pipe_file(self.key, data)
         return len(data)
 
     def write_if(self, data: bytes, tag: str | None) -> str:
-        """Writes an object only if it is what the caller believes; of two processes that try, one succeeds.
+        """Write the object only if it is still the one with this tag; of two processes that try, one succeeds.
 
         Args:
-            data: what to write.
-            tag: what `tag()` said of the object that is there; None if there shall be none.
+            data: the bytes to write.
+            tag: the result of `tag()` for the object to replace; None to write only if there is no object.
 
         Returns:
-            The tag of what is there now.
+            The new tag.
 
         Raises:
-            FileExistsError: there is another one, or none any more.
+            FileExistsError: the object has another tag, or is gone.
         """
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
         with store_errors(self):
@@ -212,7 +214,7 @@ class RemotePath:
                 raise FileExistsError(f"{self}: changed meanwhile") from None
 
     def tag(self) -> str | None:
-        """What changes whenever the object is written; None if there is none."""
+        """Return the tag of the object, which changes with every write; None if there is no object."""
         with store_errors(self):
             try:
                 return str(file_system().info(self.key)["ETag"])
@@ -220,15 +222,15 @@ class RemotePath:
                 return None
 
     def unlink(self, missing_ok: bool = False) -> None:
-        """Deletes an object.
+        """Delete the object.
 
         Raises:
-            FileNotFoundError: there is none, and `missing_ok` is False.
+            FileNotFoundError: there is no such object, and `missing_ok` is False.
         """
         if not missing_ok:
-            self.stat()  # a store deletes what is not there without a word
+            self.stat()  # a store reports no error for a missing object
         with store_errors(self):
             file_system().rm_file(self.key)
 
     def mkdir(self, *, parents: bool = False, exist_ok: bool = False) -> None:
-        """Does nothing: a folder is there as soon as an object is in it."""
+        """Do nothing: a folder exists as soon as an object is in it."""

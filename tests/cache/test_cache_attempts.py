@@ -48,11 +48,11 @@ def test_a_write_that_fails_every_time_is_given_up(pauses):
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        (errno.ENOSPC, r"^x cannot be written: the disk is full \(no luck\)\. Make room on it\.$"),
+        (errno.ENOSPC, r"^x cannot be written: the disk is full \(no luck\)\. Free some space\.$"),
         (errno.EDQUOT, "the disk is full"),
         (errno.EFBIG, "the disk is full"),
-        (errno.EROFS, r"^x cannot be written: it may only be read \(no luck\)\.$"),
-        (errno.EACCES, "it may only be read"),
+        (errno.EROFS, r"^x cannot be written: it is read-only \(no luck\)\.$"),
+        (errno.EACCES, "it is read-only"),
     ],
 )
 def test_a_disk_that_is_full_or_read_only_is_not_asked_again(pauses, code, message):

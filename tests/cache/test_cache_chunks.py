@@ -75,7 +75,7 @@ def test_it_reads_from_a_store_and_a_disk_alike(folder, make, tmp_path):
 
 @pytest.mark.parametrize("few", [0, 1 << 30], ids=["threads", "one thread"])
 def test_rows_are_widened_as_they_are_read(tmp_path, make, monkeypatch, few):
-    monkeypatch.setattr(chunks, "_FEW_BYTES", few)
+    monkeypatch.setattr(chunks, "_THREADED_BYTES", few)
     array = opened(make(tmp_path, rows=37))
     for view in range(2):
         wide = array.read(view, np.float32)

@@ -139,7 +139,7 @@ def test_a_folder_that_may_only_be_read_is_said_so(path, monkeypatch):
     with (
         pytest.raises(
             UnwritableCacheError,
-            match=r"the folder of this cache cannot be written: it may only be read \(Read-only file system\)\.$",
+            match=r"the folder of this cache cannot be written: it is read-only \(Read-only file system\)\.$",
         ),
         hold_lock(path),
     ):

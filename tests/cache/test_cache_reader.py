@@ -264,7 +264,7 @@ def test_damaged_metadata_is_named(cache_path):
 def test_a_stream_with_damaged_arrays_is_named_with_the_remedy(cache_path, file):
     (cache_path / "streams/lbp" / file).unlink()
     with pytest.raises(
-        CacheError, match=r"streams/lbp: damaged \(.*\)\. Mend it with: emofuse cache repair .*features\.zarr"
+        CacheError, match=r"streams/lbp: damaged \(.*\)\. Repair it with: emofuse cache repair .*features\.zarr"
     ):
         open_cache(cache_path)
 

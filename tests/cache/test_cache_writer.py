@@ -381,7 +381,7 @@ def test_a_file_where_the_cache_should_be_is_an_error(tmp_path, make_manifest):
 
 def test_a_folder_that_may_only_be_read_is_refused(cache_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda folder, mode: not str(folder).endswith("lbp/flags"))
-    with pytest.raises(UnwritableCacheError, match=r"streams/lbp/flags cannot be written: it may only be read\.$"):
+    with pytest.raises(UnwritableCacheError, match=r"streams/lbp/flags cannot be written: it is read-only\.$"):
         structure.check_writable(cache_path)
     monkeypatch.undo()
     before = bytes_of(cache_path)

@@ -320,11 +320,11 @@ def relabelled(manifest: Manifest, **columns) -> Manifest:
 
 def test_changes_that_a_read_only_cache_cannot_take_are_an_error(build, path, root, in_process, monkeypatch):
     def refuse(_):
-        raise UnwritableCacheError("it may only be read")
+        raise UnwritableCacheError("it is read-only")
 
     monkeypatch.setattr(emofuse.extraction.run, "lock_cache", refuse)
     assert build().describe() == "complete, nothing to do"
-    with pytest.raises(UnwritableCacheError, match="it may only be read"):
+    with pytest.raises(UnwritableCacheError, match="it is read-only"):
         build_cache(path, relabelled(read(root), split=pl.lit("train")), SPEC, in_process)
 
 

@@ -116,7 +116,7 @@ def test_a_full_disk_ends_the_build_in_words_and_a_larger_one_lets_it_go_on(on_s
     error = (out / "first.txt").read_text()
     assert "UnwritableCacheError" in error
     assert "blocks failed, then it was given up: rows " in error
-    assert "cannot be written: the disk is full (No space left on device). Make room on it." in error
+    assert "cannot be written: the disk is full (No space left on device). Free some space." in error
     assert "Finished blocks are kept; run the same build again when the cause is removed." in error
     done = int((out / "done.txt").read_text())
     assert 1 <= done < 10
@@ -137,7 +137,7 @@ def test_a_disk_that_may_only_be_read_is_refused_before_anything_is_extracted(on
     assert (out / "status.txt").read_text().split() == ["1", "1"]
     error = (out / "first.txt").read_text().splitlines()[-1]
     assert error.startswith("emofuse.errors.UnwritableCacheError: ")
-    assert error.endswith("the folder of this cache cannot be written: it may only be read (Read-only file system).")
+    assert error.endswith("the folder of this cache cannot be written: it is read-only (Read-only file system).")
     assert "emofuse/extraction/worker" not in (out / "first.txt").read_text()
 
 
@@ -159,7 +159,7 @@ def test_a_cache_that_may_only_be_read_is_refused_before_anything_is_extracted(o
     assert (out / "status.txt").read_text().split() == ["0", "1"]
     error = (out / "second.txt").read_text().splitlines()[-1]
     assert error.startswith("emofuse.errors.UnwritableCacheError: ")
-    assert error.endswith("features.zarr cannot be written: it may only be read (Read-only file system).")
+    assert error.endswith("features.zarr cannot be written: it is read-only (Read-only file system).")
     assert "blocks failed" not in error
 
 
@@ -168,7 +168,7 @@ def test_a_disk_without_room_for_an_empty_cache_is_said_to_be_full(on_small_disk
     assert (out / "status.txt").read_text().split() == ["1", "0"]
     error = (out / "first.txt").read_text().splitlines()[-1]
     assert error.startswith("emofuse.errors.UnwritableCacheError: ")
-    assert error.endswith("cannot be written: the disk is full (No space left on device). Make room on it.")
+    assert error.endswith("cannot be written: the disk is full (No space left on device). Free some space.")
 
 
 def test_a_disk_that_fails_one_write_in_ten_is_asked_again(path, manifest, in_process, tmp_path):

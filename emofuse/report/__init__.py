@@ -1,4 +1,4 @@
-"""Saved runs -> tables, figures and one page. Reads results alone and never trains."""
+"""Turns saved runs into tables, figures and one page. A report reads results only and never trains."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from emofuse.report.further import find_metrics, further_rows, further_table, sc
 from emofuse.report.numbers import class_rows, comparison_rows, csv_text, run_rows, search_rows, summary_rows
 from emofuse.report.page import render_page
 from emofuse.report.records import read_records
-from emofuse.report.search import Searched, SearchSummary
+from emofuse.report.search import SearchedConfiguration, SearchSummary
 from emofuse.report.tables import (
     ReportTable,
     all_classes_table,
@@ -34,24 +34,24 @@ from emofuse.stores import replace_file
 
 _NAMES_ON_A_TERMINAL = 5
 
-__all__ = ["ReportFiles", "SearchSummary", "Searched", "write_report"]
+__all__ = ["ReportFiles", "SearchSummary", "SearchedConfiguration", "write_report"]
 
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Where the parts of a report are.
+    """The paths of the parts of a report.
 
     Attributes:
-        page: everything in one HTML file.
-        summary_markdown: one row a configuration.
+        page: the HTML file with everything.
+        summary_markdown: the table with one row for each configuration.
         summary_csv: the same as plain numbers.
-        per_class_markdown: one row a configuration and class.
+        per_class_markdown: the table with one row for each configuration and class.
         per_class_csv: the same as plain numbers.
-        runs_csv: one row a run, as plain numbers.
-        comparisons_csv: one row a configuration but the baseline, as plain numbers; empty if there is no other.
-        search_csv: one row a configuration of the search behind the runs, if the report was told of one.
-        metrics_csv: one row a configuration and metric that was asked for by name, if some were.
-        figures: folder with every figure as SVG and PNG.
+        runs_csv: plain numbers, one row for each run.
+        comparisons_csv: plain numbers, one row for each configuration except the baseline; empty without others.
+        search_csv: plain numbers, one row for each configuration of the search behind the runs; None without a search.
+        metrics_csv: plain numbers, one row for each configuration and further metric; None without such metrics.
+        figures: the folder with every figure as SVG and PNG.
     """
 
     page: Path
@@ -67,7 +67,7 @@ class ReportFiles:
 
     @classmethod
     def in_folder(cls, folder: Path, *, search: bool = False, metrics: bool = False) -> Self:
-        """The parts of a report that is, or will be, in this folder, with or without those of a search or metrics."""
+        """Return the paths of a report in this folder, with or without the parts for a search and further metrics."""
         return cls(
             page=folder / "index.html",
             summary_markdown=folder / "summary.md",
@@ -82,7 +82,7 @@ class ReportFiles:
         )
 
     def __iter__(self) -> Iterator[Path]:
-        """All parts that the report has, the page first."""
+        """Iterate over the paths of all parts that the report has, the page first."""
         return (path for field in fields(self) if (path := getattr(self, field.name)) is not None)
 
 
@@ -99,29 +99,30 @@ def write_report(
     metrics: Sequence[str] = (),
     say: Callable[[str], None] | None = None,
 ) -> ReportFiles:
-    """Writes tables, figures and the page of a folder of runs. The same runs give the same bytes.
+    """Write tables, figures and the page of a folder of runs. The same runs give the same bytes.
 
-    Every file is replaced at once and the page comes last; other files in `out` are left alone, except figures and the
-    search of a former report.
+    Each file is replaced in one step, and the page comes last. Other files in `out` stay, except figures, search and
+    metrics of a former report.
 
     Args:
-        runs: folder of saved runs.
-        out: folder of the report, made if it is not there.
-        title: of the page; names the dataset unless given.
-        baseline: name of the configuration that others are compared with; the first unless given.
-        order: names of configurations in the order of tables; others follow, the one first trained first.
-        only: digests of the runs to report on; all unless given.
-        command: what made the runs, for readers who want to make them again.
-        search: what the runs are the finalists of, if they are; the report then says how they were chosen.
-        metrics: names of further metrics, computed from the saved predictions (see `emofuse.metrics`).
-        say: is given a sentence on names that figures show by number, if there are some.
+        runs: the folder of saved runs.
+        out: the folder of the report; it is made if it does not exist.
+        title: the title of the page; names the dataset unless given.
+        baseline: the name of the configuration that others are compared with; the first unless given.
+        order: the names of configurations in the order of tables; others follow, the first trained first.
+        only: the digests of the runs to report on; all unless given.
+        command: the command that made the runs, for readers who want to repeat them.
+        search: the search whose finalists the runs are; the report then says how they were chosen.
+        metrics: the names of further metrics, computed from the saved predictions (see `emofuse.metrics`).
+        say: a function that is given a sentence on names that figures show by number, if there are any.
 
     Raises:
-        SpecError: names of no metric.
-        ResultsError: no runs, damaged ones, several datasets, or an unknown baseline or digest.
+        SpecError: there is no metric of a name.
+        ResultsError: there are no runs, some are damaged, they are of several datasets, or a baseline or digest is
+            unknown.
     """
     records = read_records(runs, only)
-    wanted = find_metrics(metrics, "report", [plugin for record in records for plugin in record.plugins])
+    further_metrics = find_metrics(metrics, "report", [plugin for record in records for plugin in record.plugins])
     results = group_runs(records, str(runs), baseline=baseline, order=order, search=search)
     if out.exists() and not out.is_dir():
         raise ResultsError(f"{out}: a file is in the place of the report's folder; name another folder")
@@ -131,14 +132,14 @@ def write_report(
     lettering = choose_lettering(results)
     if say is not None and (notice := lettering.notice(_NAMES_ON_A_TERMINAL)):
         say(notice)
-    further = score_further(results, runs, wanted)
+    further = score_further(results, runs, further_metrics)
     figures = draw_figures(results, uncertainty, lettering)
-    files = ReportFiles.in_folder(out, search=search is not None, metrics=bool(wanted))
-    # Everything is made before anything is written: a failure leaves a former report as it was.
+    files = ReportFiles.in_folder(out, search=search is not None, metrics=bool(further_metrics))
+    # Everything is made before anything is written, so that a failure leaves a former report as it was.
     detail = choose_detail(len(results.featured), len(results.classes))
     keys = {"numbered": bool(lettering.labels) or not detail.names, "ranked": not detail.names}
     texts = _texts(files, results, uncertainty, title, all_classes_table(results, **keys))
-    table = further_table(results, wanted, further)
+    table = further_table(results, further_metrics, further)
     texts[files.page] = render_page(
         results,
         uncertainty,
@@ -151,7 +152,7 @@ def write_report(
     )
     if table is not None and files.metrics_csv:
         texts[files.summary_markdown] += "\n" + markdown(table)
-        texts[files.metrics_csv] = csv_text(further_rows(results, wanted, further))
+        texts[files.metrics_csv] = csv_text(further_rows(results, further_metrics, further))
     _write_figures(files.figures, figures)
     if files.search_csv is None:
         (out / "search.csv").unlink(missing_ok=True)
@@ -183,7 +184,7 @@ def _texts(
 
 
 def _summary_parts(results: Results, uncertainty: Uncertainty) -> list[str]:
-    """Tables and notes of the summary in Markdown, in the order of the page."""
+    """Return the tables and notes of the summary in Markdown, in the order of the page."""
 
     def listed(notes: Sequence[str]) -> str:
         return "".join(f"- {escape_markdown(note)}\n" for note in notes)
@@ -194,13 +195,13 @@ def _summary_parts(results: Results, uncertainty: Uncertainty) -> list[str]:
         parts += [markdown(comparisons_table(results, uncertainty)), listed(notes)]
     parts += [markdown(detail_table(results)), markdown(cost_table(results))]
     if results.search:
-        told = [*choice_sentences(results.search), choice_caption(results.search)]
-        parts += [listed(told), markdown(choice_table(results.search))]
+        sentences_on_choice = [*choice_sentences(results.search), choice_caption(results.search)]
+        parts += [listed(sentences_on_choice), markdown(choice_table(results.search))]
     return parts
 
 
 def _write_figures(folder: Path, figures: ReportFigures) -> None:
-    """Writes all figures, then removes those of a former report that this one does not have."""
+    """Write all figures, then remove those that only a former report had."""
     folder.mkdir(parents=True, exist_ok=True)
     written = set()
     for figure in figures.all:

@@ -1,4 +1,4 @@
-"""What runs answered to their test rows: saved predictions, checked, and grouped by the images they are about."""
+"""The answers of runs to their test rows, read from saved predictions and grouped by the images they are about."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class RowSet:
-    """Test rows of a run, ordered by sample.
+    """The test rows of a run, ordered by sample.
 
     Attributes:
-        sample_id: (n,) str.
-        label: (n,) int64 class index.
-        key: equal for equal samples and labels.
+        sample_id: the ids of the samples, str (n,).
+        label: the class indices, int64 (n,).
+        key: a text that is the same for the same samples and labels.
     """
 
     sample_id: npt.NDArray[np.str_]
@@ -33,14 +33,14 @@ class RowSet:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What the runs of a configuration answered.
+class ConfigurationAnswers:
+    """The answers of all runs of a configuration.
 
     Attributes:
-        label: of the configuration.
-        rows: test rows of each run.
-        predicted: (n,) int64 class index of each run, in the order of its rows.
-        probs: (n, C) float64 for each set of rows, by its key: probabilities summed over the runs that have it.
+        label: the label of the configuration.
+        rows: the test rows of each run.
+        predicted: the predicted class indices of each run, int64 (n,), in the order of its rows.
+        probs: key of a set of rows -> its probabilities summed over the runs that have it, float64 (n, C).
     """
 
     label: str
@@ -50,47 +50,48 @@ class Answered:
 
     @property
     def images(self) -> frozenset[str]:
-        """What the configuration was scored on: the keys of its sets of rows, one a split."""
+        """The keys of the sets of rows that the configuration was scored on, one for each split."""
         return frozenset(self.probs)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Configurations scored on the same images, and these images as units to draw.
+    """Configurations that were scored on the same images, which are the units of a resample.
 
     Attributes:
-        answered: the configurations; never empty.
-        sample_id: (units,) str, sorted.
-        label: (units,) int64 class index.
+        answered: the answers of one or more configurations.
+        sample_id: the ids of the images, sorted, str (units,).
+        label: the class indices of the images, int64 (units,).
     """
 
-    answered: tuple[Answered, ...]
+    answered: tuple[ConfigurationAnswers, ...]
     sample_id: npt.NDArray[np.str_]
     label: Ints
 
     def units(self, rows: RowSet) -> Ints:
-        """(n,) int64: which unit each row is."""
+        """Return the unit of each row, int64 (n,)."""
         return np.searchsorted(self.sample_id, rows.sample_id).astype(np.int64)
 
-    def right(self, item: Answered) -> npt.NDArray[np.bool_]:
-        """(units,) whether the mean probabilities of all runs that have the image in their test rows name its class."""
+    def right(self, item: ConfigurationAnswers) -> npt.NDArray[np.bool_]:
+        """Return whether the mean probabilities of all runs that tested the image name its class, bool (units,)."""
         classes = next(iter(item.probs.values())).shape[1]
         total = np.zeros((len(self.sample_id), classes))
         for rows in {rows.key: rows for rows in item.rows}.values():
-            total[self.units(rows)] += item.probs[rows.key]  # a sum has its largest where the mean has it
+            total[self.units(rows)] += item.probs[rows.key]  # the sum is largest where the mean is
         right: npt.NDArray[np.bool_] = total.argmax(axis=1) == self.label
         return right
 
 
-def read_answers(configurations: Sequence[ReportedConfiguration], runs: Path) -> tuple[list[Answered], dict[str, str]]:
-    """Reads the predictions of all runs.
+def read_answers(
+    configurations: Sequence[ReportedConfiguration], runs: Path
+) -> tuple[list[ConfigurationAnswers], dict[str, str]]:
+    """Read the predictions of all runs.
 
     Returns:
-        What each configuration answered whose predictions can be used, and why those of the others cannot: label ->
-        message.
+        The answers of each configuration whose predictions can be used, and label -> the reason for the others.
     """
     answered, faults = [], {}
-    shared: dict[str, RowSet] = {}  # hundreds of runs have the same rows: they are kept once
+    shared: dict[str, RowSet] = {}  # hundreds of runs have the same rows, which are kept once
     for item in configurations:
         try:
             answered.append(_read(item, runs, shared))
@@ -99,14 +100,14 @@ def read_answers(configurations: Sequence[ReportedConfiguration], runs: Path) ->
     return answered, faults
 
 
-def pool_by_images(answered: Iterable[Answered]) -> tuple[list[Pool], list[tuple[str, ...]]]:
-    """Groups configurations by the images they were scored on.
+def pool_by_images(answered: Iterable[ConfigurationAnswers]) -> tuple[list[Pool], list[tuple[str, ...]]]:
+    """Group configurations by the images they were scored on.
 
     Returns:
-        The pools, and the labels of configurations that fit in none, group by group: one of their images has
-        different labels in the test rows of different splits.
+        The pools, and groups of labels of configurations that fit in none, because one of their images has different
+        labels in the test rows of different splits.
     """
-    same: dict[frozenset[str], list[Answered]] = {}
+    same: dict[frozenset[str], list[ConfigurationAnswers]] = {}
     for item in answered:
         same.setdefault(item.images, []).append(item)
     pools, contradicting = [], []
@@ -121,7 +122,7 @@ def pool_by_images(answered: Iterable[Answered]) -> tuple[list[Pool], list[tuple
     return pools, contradicting
 
 
-def _read(item: ReportedConfiguration, runs: Path, shared: dict[str, RowSet]) -> Answered:
+def _read(item: ReportedConfiguration, runs: Path, shared: dict[str, RowSet]) -> ConfigurationAnswers:
     sets: list[RowSet] = []
     predicted: list[Ints] = []
     probs: dict[str, npt.NDArray[np.float64]] = {}
@@ -133,4 +134,4 @@ def _read(item: ReportedConfiguration, runs: Path, shared: dict[str, RowSet]) ->
         sets.append(shared.setdefault(key, RowSet(sample_id, label, key)))
         predicted.append(predictions.probs[order].argmax(axis=1).astype(np.int64))
         probs[key] = probs.get(key, 0.0) + predictions.probs[order].astype(np.float64)
-    return Answered(item.label, tuple(sets), tuple(predicted), probs)
+    return ConfigurationAnswers(item.label, tuple(sets), tuple(predicted), probs)

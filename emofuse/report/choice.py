@@ -1,22 +1,22 @@
-"""How the configurations of a report were chosen: sentences and table of the search behind them."""
+"""The sentences and the table on how the configurations of a report were chosen by a search."""
 
 from __future__ import annotations
 
 from emofuse.report.formats import UNDEFINED, join_names, join_some
-from emofuse.report.search import SELECTS, Searched, SearchSummary
+from emofuse.report.search import SELECTS, SearchedConfiguration, SearchSummary
 from emofuse.report.tables import Cell, ReportTable, TableColumn
 
 RUNNERS_UP = 10
-_NAMED = 5  # configurations whose diverged runs are told one by one
+_NAMED = 5  # configurations whose diverged runs are listed one by one
 _KINDS = {
-    "grid": "Every combination of the settings was tried",
-    "random": "Combinations of the settings were drawn evenly, each once",
-    "tpe": "Combinations of the settings were proposed by Optuna's tree-structured Parzen estimator",
+    "grid": "The search tried every combination of the factors",
+    "random": "The search drew combinations of the factors evenly, each once",
+    "tpe": "Optuna's tree-structured Parzen estimator proposed combinations of the factors",
 }
 
 
 def choice_sentences(search: SearchSummary) -> list[str]:
-    """How it was chosen, in plain words."""
+    """Return the sentences on how the configurations were chosen."""
     count = len(search.configurations)
     diverged = sum(item.diverged for item in search.configurations)
     halved = sum(item.halved for item in search.configurations)
@@ -25,57 +25,59 @@ def choice_sentences(search: SearchSummary) -> list[str]:
     best = "lowest" if search.select == "loss" else "highest"
     score = f"the {best} validation {SELECTS[search.select]}{_mean_over(search)}"
     tried = f"{count:,} configuration{'s' * (count > 1)}, {search.heads:,} trained head{'s' * (search.heads > 1)}"
-    told = [f"{_KINDS[search.kind]}: {tried}{_times(search)}."]
+    sentences = [f"{_KINDS[search.kind]}: {tried}{_times(search)}."]
     if halved:
-        told.append(f"Successive halving ended {halved:,} of them before their last epoch.")
+        sentences.append(f"Successive halving ended {halved:,} of them before their last epoch.")
     if diverged:
-        told.append(f"The loss of {diverged:,} was not finite; a configuration with such a run has no score.")
+        sentences.append(f"The loss of {diverged:,} was not finite; a configuration with such a run has no score.")
     if search.best_of:
-        told.append(f"For every value of {join_names(search.best_of)}, the configuration with {score} was chosen.")
+        sentences.append(f"For every value of {join_names(search.best_of)}, the configuration with {score} was chosen.")
     else:
-        told.append(f"The configuration with {score} was chosen.")
+        sentences.append(f"The configuration with {score} was chosen.")
     finalists = "the chosen one was" if chosen == 1 else f"the {chosen:,} chosen were"
     if fallbacks:
         finalists = f"the {chosen:,} chosen and {fallbacks:,} to take the place of the choice were"
-    told.append(
+    sentences.append(
         f"The search never saw a test row. Only {finalists} then trained on the training rows of the split and scored "
         "on its test rows, once."
     )
-    return [*told, *divergence_sentences(search)]
+    return [*sentences, *divergence_sentences(search)]
 
 
 def divergence_sentences(search: SearchSummary) -> list[str]:
-    """Which final runs diverged, and what is used in the place of a choice that did; nothing if none diverged."""
+    """Return the sentences on final runs that diverged, and on what replaces a choice that did."""
     diverged = [item for item in search.ranked if item.final_diverged]
     if not diverged:
         return []
-    told = []
+    sentences = []
     if search.failed:
         first, *more = [item.name for item in search.failed]
         also = f", and so did {join_some(more)}, next in the ranking" if more else ""
-        told.append(f"THE CHOSEN CONFIGURATION DIVERGED in its final runs and is not used: {first}{also}.")
+        sentences.append(f"THE CHOSEN CONFIGURATION DIVERGED in its final runs and is not used: {first}{also}.")
         if search.used:
-            told.append(
-                f"Fallback: {search.used.name}, the next best by validation score, takes its place. Test scores had no "
-                "say in it."
+            sentences.append(
+                f"Fallback: {search.used.name}, the next best by validation score, takes its place. Test scores played "
+                "no part in this."
             )
         else:
-            told.append("Nothing takes its place: of every configuration that can be chosen a final run diverged.")
+            sentences.append(
+                "Nothing takes its place, because every configuration that can be chosen had a final run that diverged."
+            )
     named = "; ".join(
         f"{item.name}: {len(item.final_diverged)} of {item.final_runs} ({join_some(item.final_diverged)})"
         for item in diverged[:_NAMED]
     )
     if len(diverged) > _NAMED:
-        named += f"; and of {len(diverged) - _NAMED} more configurations, see the table"
-    told.append(
-        f"Final runs that diverged: {named}. They have no test score; what is shown of their configurations is the "
-        "mean of the other seeds, where there are any."
+        named += f"; and those of {len(diverged) - _NAMED} more configurations, see the table"
+    sentences.append(
+        f"Final runs that diverged: {named}. They have no test score. The scores of their configurations are means "
+        "over the other seeds, where there are any."
     )
-    return told
+    return sentences
 
 
 def choice_table(search: SearchSummary) -> ReportTable:
-    """The chosen ones, and the best of the others, by validation score."""
+    """Return the table of the chosen configurations and the best others, by validation score."""
     ranked = list(enumerate(search.ranked, start=1))
     trained = [(rank, item) for rank, item in ranked if item.chosen or item.fallback]
     others = [(rank, item) for rank, item in ranked if not (item.chosen or item.fallback)][:RUNNERS_UP]
@@ -94,7 +96,7 @@ def choice_table(search: SearchSummary) -> ReportTable:
 
 
 def choice_caption(search: SearchSummary) -> str:
-    """What the table shows of how many."""
+    """Return the caption, which says how many configurations the table shows."""
     rest = sum(not (item.chosen or item.fallback) for item in search.configurations)
     others = f" and the best {min(rest, RUNNERS_UP)} of the {rest:,} others" if rest else ""
     error = " ± its standard error" if any(item.error is not None for item in search.configurations) else ""
@@ -112,20 +114,20 @@ def _times(search: SearchSummary) -> str:
     return f" ({join_names(parts)})" if parts else ""
 
 
-def _score(item: Searched) -> Cell:
+def _score(item: SearchedConfiguration) -> Cell:
     if item.score is None:
         return Cell(UNDEFINED)
     return Cell(f"{item.score:.4f}", "" if item.error is None else f"{item.error:.4f}")
 
 
-def _role(item: Searched, search: SearchSummary) -> str:
-    """`chosen`, `fallback`, both, and how many final runs diverged."""
+def _role(item: SearchedConfiguration, search: SearchSummary) -> str:
+    """Return `chosen`, `fallback` or both, and how many final runs diverged."""
     parts = ["chosen"] * item.chosen + ["fallback"] * (item.fallback or (item.used and bool(search.failed)))
     if item.final_diverged:
         parts.append(f"{len(item.final_diverged)} of {item.final_runs} final runs diverged")
     return ", ".join(parts) or UNDEFINED
 
 
-def _ended(item: Searched) -> str:
+def _ended(item: SearchedConfiguration) -> str:
     parts = [f"{item.diverged} diverged"] * (item.diverged > 0) + [f"{item.halved} halved"] * (item.halved > 0)
     return join_names(parts) if parts else UNDEFINED

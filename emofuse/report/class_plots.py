@@ -1,4 +1,4 @@
-"""Plots of single classes: confusion matrices, bars of each class, change of each class against the baseline."""
+"""Plots single classes: confusion matrices, bars of each class, the change of each class against the baseline."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ Floats = npt.NDArray[np.float64]
 _COUNTS = LinearSegmentedColormap.from_list("counts", ["#ffffff", "#c9dcef", "#5f97c9", NAVY])
 _CHANGE = LinearSegmentedColormap.from_list("change", ["#a8552b", "#e9bb98", "#ffffff", "#9fc2e3", NAVY])
 _MANY_IN = 4.5
-_NAME_IN = 0.15  # what a slanted name needs
+_NAME_IN = 0.15  # the width of a slanted name
 _BARS = {"precision": GOLD, "recall": ROSE, "f1": NAVY}
 
 
 def plot_confusion(
     configuration: ReportedConfiguration, classes: Sequence[str], detail: Detail | None = None
 ) -> Figure:
-    """True classes down, predicted classes across; colour and percent are shares of the true class.
+    """Plot a confusion matrix, true classes down and predicted classes across; colours are shares of the true class.
 
     Args:
-        configuration: what is shown.
-        classes: names of its labels.
-        detail: whether cells have numbers and axes names; as for a single figure unless given.
+        configuration: the configuration.
+        classes: the names of its labels.
+        detail: the detail of the figure; that of a single figure unless given.
     """
     detail = detail or choose_detail(1, len(classes))
     counts = configuration.confusion
@@ -72,7 +72,7 @@ def plot_confusion(
 
 
 def _plain_matrix(shares: Floats, random_streams: Sequence[str]) -> Figure:
-    """A matrix of many classes as one image, its axes counted."""
+    """Plot a matrix of many classes as one image with counted axes."""
     figure, axes = one_plot(_MANY_IN, _MANY_IN)
     axes.imshow(shares, cmap=_COUNTS, vmin=0, vmax=1, aspect="equal", interpolation="nearest")
     _count_axis(axes.xaxis, len(shares))
@@ -83,14 +83,14 @@ def _plain_matrix(shares: Floats, random_streams: Sequence[str]) -> Figure:
 
 
 def _count_axis(axis: Axis, classes: int) -> None:
-    """Numbers of classes, from 1, at about ten of them."""
+    """Label an axis with the numbers of about ten classes, counted from 1."""
     step = max(1, round(classes / 100) * 10)
     places = [0, *range(step - 1, classes, step)]
     axis.set_ticks(places, [str(place + 1) for place in places])
 
 
 def _plot_many_classes(configuration: ReportedConfiguration) -> Figure:
-    """Precision, recall and F1 of many classes as points, the class of the best F1 first."""
+    """Plot precision, recall and F1 of many classes as points, the class with the best F1 first."""
     figure, axes = one_plot(PAGE_IN - 0.5, 1.8)
     order = np.argsort(configuration.f1_ranks)
     places = np.arange(1, len(order) + 1)
@@ -108,7 +108,7 @@ def _plot_many_classes(configuration: ReportedConfiguration) -> Figure:
 
 
 def plot_classes(configuration: ReportedConfiguration, classes: Sequence[str], detail: Detail | None = None) -> Figure:
-    """Precision, recall and F1 of every class as grouped bars, with the deviation over repeats."""
+    """Plot precision, recall and F1 of every class as grouped bars, with the deviation over repeats."""
     detail = detail or choose_detail(1, len(classes))
     if not detail.names:
         return _plot_many_classes(configuration)
@@ -134,14 +134,14 @@ def plot_classes(configuration: ReportedConfiguration, classes: Sequence[str], d
 
 
 def plot_change(results: Results, detail: Detail | None = None) -> Figure:
-    """F1 of every class minus the baseline's, one row for each other featured configuration."""
+    """Plot the F1 of every class minus that of the baseline, one row for each other featured configuration."""
     detail = detail or choose_detail(1, len(results.classes))
     others = [item for item in results.featured if item is not results.baseline]
     base = np.array([spread.mean for spread in results.baseline.class_metric("f1")])
     change = np.array([[spread.mean for spread in item.class_metric("f1")] for item in others]) - base
     labels = wrap_marked(others)
-    room_in = (COLUMN_IN - 0.15 if detail.numbers else PAGE_IN - 0.3) - text_width_in(labels)
-    slot_in = room_in / len(results.classes)
+    available_in = (COLUMN_IN - 0.15 if detail.numbers else PAGE_IN - 0.3) - text_width_in(labels)
+    slot_in = available_in / len(results.classes)
     if detail.names:
         slot_in = float(np.clip(slot_in, 0.27 if detail.numbers else _NAME_IN, 0.6))
     row_in = max(0.24, 0.08 + 0.115 * most_lines(labels))
@@ -176,19 +176,19 @@ def _matrix_ticks(axes: Axes, down: Sequence[str], across: Sequence[str], slot_i
 
 
 def _class_ticks(axes: Axes, labels: Sequence[str], slot_in: float) -> None:
-    """Names below their slot, upright if they fit, else slanted."""
+    """Write names below their slots, upright if they fit, otherwise slanted."""
     slanted = text_width_in(labels) > slot_in - 0.06
     turn: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
     axes.set_xticks(range(len(labels)), labels, **turn)
 
 
 def _write_cell(axes: Axes, at: tuple[int, int], text: str, **style: Any) -> None:
-    """Text in the middle of a matrix cell; it never reaches outside, so the layout need not measure it."""
+    """Write text into a matrix cell. It never reaches outside, so that the layout need not measure it."""
     axes.text(*at, text, ha="center", va="center", **style).set_in_layout(False)
 
 
 def _ink(background: tuple[float, float, float, float]) -> str:
-    """White or near-black, whichever contrasts more with a colour (relative luminance of WCAG 2)."""
+    """Return white or near-black, the one that contrasts more with a colour (relative luminance of WCAG 2)."""
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in background[:3]]
     return "white" if np.dot(linear, (0.2126, 0.7152, 0.0722)) < 0.2 else "#1a1a1a"
 

@@ -1,4 +1,4 @@
-"""Intervals of the test scores, and tests against the baseline: what stands behind the brackets and the p values."""
+"""Computes the intervals of test scores and the tests against the baseline: the brackets and p values of a report."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from emofuse.statistics import (
 )
 
 MEASURED = {"accuracy": accuracy, "macro.f1": macro_f1}
-"""The metrics that have intervals and tests: place in a run's metrics -> the same of a confusion matrix."""
+"""The metrics that have intervals and tests: place in a run's metrics -> formula on a confusion matrix."""
 
 LEAST_RESAMPLES = 2_000
 RESAMPLES_PER_COMPARISON = 100
-"""The least p is 1 / (1 + B) and Holm multiplies it by the number of comparisons, so B grows with them."""
+"""The least p is 1 / (1 + B), and Holm multiplies it by the number of comparisons, so that B grows with them."""
 
 
 @dataclass(frozen=True)
 class ReportComparison:
-    """One configuration against the baseline on the same test images.
+    """The comparison of one configuration with the baseline on the same test images.
 
     Attributes:
-        tests: metric -> paired bootstrap.
-        corrected: metric -> the p value of that, corrected by Holm over all comparisons of the report.
+        tests: metric -> its paired bootstrap test.
+        corrected: metric -> the p value of this test, corrected by Holm over all comparisons of the report.
         mcnemar: McNemar's test; the baseline is the first of the two.
-        mcnemar_corrected: its p value, corrected likewise.
+        mcnemar_corrected: the p value of McNemar's test, corrected likewise.
     """
 
     tests: Mapping[str, PairedTest]
@@ -56,12 +56,12 @@ class Uncertainty:
     """How sure the test scores of a report are.
 
     Attributes:
-        resampling: how often test images were drawn, and the seed.
+        resampling: the number of resamples of the test images, and the seed.
         intervals: label of a configuration -> metric -> interval; without those whose predictions cannot be used.
         comparisons: label -> comparison; without the baseline and those that cannot be compared with it.
-        images: sizes of the sets of test images that were drawn from; one, unless configurations differ in it.
-        lacking: resamples in which a class that has test rows had none.
-        problems: what could not be computed and why, one sentence each.
+        images: the sizes of the sets of test images that were resampled; one size unless configurations differ.
+        lacking: the number of resamples that lack a class which has test rows.
+        problems: one sentence on each value that could not be computed, with the reason.
     """
 
     resampling: Resampling
@@ -73,18 +73,18 @@ class Uncertainty:
 
 
 def measure_uncertainty(results: Results, runs: Path) -> Uncertainty:
-    """Intervals of every configuration, and its comparison with the baseline.
+    """Compute the intervals of every configuration and its comparison with the baseline.
 
-    Images are drawn, not rows: with several split seeds an image may stand in the test rows of several splits, and a
-    resample draws it for all of them at once, so that the overlap of the splits does not pass for more evidence. A
-    score is the mean over the runs of a configuration, in each resample as in the tables.
+    Resamples draw images, not rows. With several split seeds an image may be among the test rows of several splits. A
+    resample draws it for all of them at once, so that overlapping splits do not count as more evidence. A score is the
+    mean over the runs of a configuration, in each resample as in the tables.
 
-    Configurations are compared where they were scored on the same test images. McNemar's test takes one answer an
-    image: the class with the largest mean probability over all runs of the configuration that have the image among
-    their test rows (and so were not trained on it).
+    Configurations are compared if they were scored on the same test images. McNemar's test takes one answer for each
+    image: the class with the largest mean probability over all runs of the configuration that test the image (and
+    therefore were not trained on it).
 
-    A run whose predictions are missing, damaged or do not fit its record costs its configuration the interval and the
-    comparison, and a sentence says so; the rest of the report stands.
+    If the predictions of a run are missing, damaged or of another run, its configuration has no interval and no
+    comparison. A sentence gives the reason, and the rest of the report stays.
     """
     answered, faults = read_answers(results.configurations, runs)
     pools, contradicting = pool_by_images(answered)
@@ -94,9 +94,11 @@ def measure_uncertainty(results: Results, runs: Path) -> Uncertainty:
         "of different runs; train them again with one set of labels."
         for labels in contradicting
     ]
-    home = next((pool for pool in pools for item in pool.answered if item.label == results.baseline.label), None)
-    problems += _not_compared(results, pools, home)
-    comparable = len(home.answered) - 1 if home else 0
+    baseline_pool = next(
+        (pool for pool in pools for item in pool.answered if item.label == results.baseline.label), None
+    )
+    problems += _not_compared(results, pools, baseline_pool)
+    comparable = len(baseline_pool.answered) - 1 if baseline_pool else 0
     resampling = Resampling(max(LEAST_RESAMPLES, RESAMPLES_PER_COMPARISON * comparable))
 
     intervals: dict[str, dict[str, Interval]] = {}
@@ -108,29 +110,29 @@ def measure_uncertainty(results: Results, runs: Path) -> Uncertainty:
         for label, score in scores.items():
             drawn = zip(MEASURED, score.drawn[:, 0].T, strict=True)
             intervals[label] = {path: bootstrap_interval(values) for path, values in drawn}
-        if pool is home:
+        if pool is baseline_pool:
             comparisons = _compare(pool, scores, results.baseline.label)
     images = tuple(sorted({len(pool.sample_id) for pool in pools}))
     return Uncertainty(resampling, intervals, comparisons, images, lacking, tuple(problems))
 
 
-def _not_compared(results: Results, pools: list[Pool], home: Pool | None) -> list[str]:
-    """Why configurations that have intervals are not compared."""
+def _not_compared(results: Results, pools: list[Pool], baseline_pool: Pool | None) -> list[str]:
+    """Return why configurations that have intervals are not compared."""
     if len(results.configurations) == 1:
         return []
-    if home is None:
+    if baseline_pool is None:
         return [
-            f"The predictions of the baseline {results.baseline.label} cannot be used: nothing is compared with it."
+            f"Nothing is compared with the baseline {results.baseline.label}, because its predictions cannot be used."
         ]
-    elsewhere = [item.label for pool in pools if pool is not home for item in pool.answered]
+    elsewhere = [item.label for pool in pools if pool is not baseline_pool for item in pool.answered]
     if not elsewhere:
         return []
     baseline = results.baseline.label
-    return [f"Scored on other test images than the baseline {baseline}, and so not compared: {join_some(elsewhere)}."]
+    return [f"Not compared, because scored on other test images than the baseline {baseline}: {join_some(elsewhere)}."]
 
 
 def _resample(pool: Pool, classes: int, resampling: Resampling) -> tuple[dict[str, Resampled], int]:
-    """Scores of each configuration by the metrics of `MEASURED`, and in how many resamples a class was missed."""
+    """Return the scores of each configuration by `MEASURED`, and the number of resamples that lack a class."""
     answers: list[RunPredictions] = []
     places: dict[str, range] = {}
     for item in pool.answered:
@@ -138,14 +140,14 @@ def _resample(pool: Pool, classes: int, resampling: Resampling) -> tuple[dict[st
         for rows, predicted in zip(item.rows, item.predicted, strict=True):
             answers.append(RunPredictions(pool.units(rows), rows.label, predicted))
     metrics = [*MEASURED.values(), classes_without_rows]
-    found = resample_metrics(answers, metrics, units=len(pool.sample_id), classes=classes, resampling=resampling)
-    missed = (found.drawn[:, :, -1] > found.observed[:, -1]).any(axis=1)
-    scores = Resampled(found.observed[:, :-1], found.drawn[:, :, :-1])
+    resampled = resample_metrics(answers, metrics, units=len(pool.sample_id), classes=classes, resampling=resampling)
+    missed = (resampled.drawn[:, :, -1] > resampled.observed[:, -1]).any(axis=1)
+    scores = Resampled(resampled.observed[:, :-1], resampled.drawn[:, :, :-1])
     return {label: scores.mean(runs) for label, runs in places.items()}, int(missed.sum())
 
 
 def _compare(pool: Pool, scores: Mapping[str, Resampled], baseline: str) -> dict[str, ReportComparison]:
-    """Every other configuration of the pool against the baseline; each kind of test is corrected on its own."""
+    """Compare every other configuration of the pool with the baseline; correct each kind of test separately."""
     right = {item.label: pool.right(item) for item in pool.answered}
     labels = [label for label in scores if label != baseline]
     paired = {

@@ -1,6 +1,6 @@
-"""Saved runs grouped into configurations: what every table, figure and sentence of a report is made from.
+"""Groups saved runs into configurations, from which every table, figure and sentence of a report is made.
 
-A configuration is all runs of one name that differ in their seeds alone. Its numbers are means over these repeats;
+A configuration is all runs of one name that differ in their seeds only. Its numbers are means over these repeats;
 differences to the baseline are taken repeat by repeat where both have the same seeds and splits.
 """
 
@@ -21,23 +21,23 @@ from emofuse.report.search import SearchSummary
 from emofuse.results import RunRecord
 from emofuse.specs import digest, is_random
 
-MOST_FEATURED = 12  # more than so many confusion matrices nobody looks at
+MOST_FEATURED = 12  # nobody looks at more confusion matrices
 FEATURED = 6
 
 Repeat = tuple[int | None, int]
-"""(seed of the split, None for the dataset's own split; seed of the training)."""
+"""(the seed of the split, None for the official split; the seed of the training)."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """One number measured in n repeats.
+    """One number that was measured in n repeats.
 
     Attributes:
-        mean: NaN where no repeat defines the number.
-        sd: standard deviation of the sample (n - 1); NaN for fewer than two repeats.
-        low: smallest.
-        high: largest.
-        n: repeats that define the number.
+        mean: the mean; NaN if no repeat defines the number.
+        sd: the standard deviation of the sample (n - 1); NaN for fewer than two repeats.
+        low: the smallest value.
+        high: the largest value.
+        n: the number of repeats that define the number.
     """
 
     mean: float
@@ -48,12 +48,12 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Spread:
-        """Spread of the values that are defined (neither None nor NaN)."""
-        known = [float(value) for value in values if value is not None and not math.isnan(value)]
-        if not known:
+        """Return the spread of the values that are defined (neither None nor NaN)."""
+        defined = [float(value) for value in values if value is not None and not math.isnan(value)]
+        if not defined:
             return cls(math.nan, math.nan, math.nan, math.nan, 0)
-        sd = float(np.std(known, ddof=1)) if len(known) > 1 else math.nan
-        return cls(float(np.mean(known)), sd, min(known), max(known), len(known))
+        sd = float(np.std(defined, ddof=1)) if len(defined) > 1 else math.nan
+        return cls(float(np.mean(defined)), sd, min(defined), max(defined), len(defined))
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class ReportedConfiguration:
     """All repeats of one configuration.
 
     Attributes:
-        label: what tables call it: the runs' name, and what sets it apart where the name is used twice.
-        runs: ordered by split seed, then training seed; never empty.
+        label: its name in tables: the name of the runs and, if it is used twice, the values that differ.
+        runs: one or more runs, ordered by split seed, then training seed.
     """
 
     label: str
@@ -70,48 +70,48 @@ class ReportedConfiguration:
 
     @property
     def name(self) -> str:
-        """The name in the runs' specs."""
+        """The name in the specs of the runs."""
         return self.runs[0].name
 
     @property
     def spec(self) -> Mapping[str, Any]:
-        """The spec of the first repeat; the others differ in seeds only."""
+        """The spec of the first repeat; the others differ in their seeds only."""
         return self.runs[0].spec
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """Names of the streams, in the order of the spec."""
+        """The names of the streams, in the order of the spec."""
         return tuple(self.spec["features"]["streams"])
 
     @property
     def random_streams(self) -> tuple[str, ...]:
-        """Names of the streams whose weights were random."""
+        """The names of the streams with random weights."""
         return tuple(name for name in self.streams if is_random(self.runs[0].streams[name]["weights"]))
 
     def metric(self, path: str, split: str = "test") -> Spread:
-        """Spread of a metric by its place, such as `accuracy` or `macro.f1`."""
+        """Return the spread of a metric by its place, such as `accuracy` or `macro.f1`."""
         return Spread.of(find_metric(run, path, split) for run in self.runs)
 
     def class_metric(self, key: str, split: str = "test") -> list[Spread]:
-        """Spread of a metric for each class, in class order: precision, recall, f1, specificity or support."""
+        """Return the spread of precision, recall, f1, specificity or support for each class, in class order."""
         columns = ([entry.get(key) for entry in run.metrics[split]["per_class"]] for run in self.runs)
         return [Spread.of(values) for values in zip(*columns, strict=True)]
 
     @cached_property
     def f1_ranks(self) -> list[int]:
-        """Place of each class by its F1 on the test split, from 1 for the best; in class order."""
+        """The rank of each class by its F1 on the test split, from 1 for the best; in class order."""
         scores = np.array([spread.mean if spread.n else 0.0 for spread in self.class_metric("f1")])
         ranks = np.empty(len(scores), dtype=np.int64)
         ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
         return [int(rank) for rank in ranks]
 
     def validation(self, select: str) -> Spread:
-        """Spread of a validation score (`macro_f1`, `accuracy` or `loss`) at the epochs whose weights were kept."""
+        """Return the spread of a validation score (`macro_f1`, `accuracy` or `loss`) at the epochs that were kept."""
         return Spread.of(run.history[run.best_epoch - 1].get(f"val_{select}") for run in self.runs)
 
     @cached_property
     def confusion(self) -> npt.NDArray[np.int64]:
-        """(C, C) counts of test rows, true class down and predicted class across, summed over repeats."""
+        """The counts of test rows summed over repeats, int64 (C, C), true class down and predicted class across."""
         counts = np.asarray([run.metrics["test"]["confusion"] for run in self.runs], dtype=np.int64)
         total: npt.NDArray[np.int64] = counts.sum(axis=0)
         return total
@@ -122,9 +122,9 @@ class Results:
     """Everything a report shows.
 
     Attributes:
-        configurations: in the order of tables and figures; never empty.
-        baseline: the one that others are compared with.
-        search: of which these configurations are the finalists, if any.
+        configurations: one or more configurations, in the order of tables and figures.
+        baseline: the configuration that others are compared with.
+        search: the search whose finalists these configurations are; None without a search.
     """
 
     configurations: tuple[ReportedConfiguration, ...]
@@ -138,22 +138,22 @@ class Results:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Label names in index order."""
+        """The label names in index order."""
         return tuple(self.runs[0].classes)
 
     @property
     def dataset(self) -> Mapping[str, Any]:
-        """What the manifest says of the dataset."""
+        """The manifest's information on the dataset."""
         return self.runs[0].dataset
 
     @property
     def random_streams(self) -> tuple[str, ...]:
-        """Names of all streams whose weights were random, in order of first use."""
+        """The names of all streams with random weights, in order of first use."""
         return tuple(dict.fromkeys(name for item in self.configurations for name in item.random_streams))
 
     @cached_property
     def select(self) -> str:
-        """The validation score that ranks: the search's, else the one by which all runs chose their epoch."""
+        """The validation score that ranks: that of the search, else the one by which all runs chose their epoch."""
         if self.search:
             return self.search.select
         used = {run.spec["train"]["select"] for run in self.runs}
@@ -161,14 +161,14 @@ class Results:
 
     @cached_property
     def ranked(self) -> tuple[ReportedConfiguration, ...]:
-        """The configurations, best validation score first; test rows have no say.
+        """The configurations by validation score, the best first; test scores play no part.
 
-        A search that knows them all by name ranks them as they were chosen; who had a final run that diverged comes
-        after all others.
+        If a search knows all their names, its ranking counts, and configurations with a final run that diverged come
+        last.
         """
         names = {item.name for item in self.configurations}
-        found = [item for item in self.search.ranked if item.name in names] if self.search else []
-        places = {item.name: (bool(item.final_diverged), place) for place, item in enumerate(found)}
+        searched = [item for item in self.search.ranked if item.name in names] if self.search else []
+        places = {item.name: (bool(item.final_diverged), place) for place, item in enumerate(searched)}
         if len(places) == len(self.configurations):
             return tuple(sorted(self.configurations, key=lambda item: places[item.name]))
         sign = 1 if self.select == "loss" else -1
@@ -178,17 +178,17 @@ class Results:
 
     @cached_property
     def featured(self) -> tuple[ReportedConfiguration, ...]:
-        """The configurations with figures of their own: all, or of many the baseline and the best by validation."""
+        """The configurations that have single figures: all, or of many the best by validation and the baseline."""
         if len(self.configurations) <= MOST_FEATURED:
             return self.configurations
         best = self.ranked[:FEATURED]
         return best if self.baseline in best else (*best, self.baseline)
 
     def difference(self, configuration: ReportedConfiguration, path: str) -> Spread:
-        """A metric's difference to the baseline.
+        """Return the difference of a metric to the baseline.
 
-        Taken repeat by repeat if both were run with the same seeds, which removes what the splits have in common;
-        else the difference of the means, without a spread.
+        The difference is taken repeat by repeat if both have the same seeds, which removes what the splits have in
+        common. Otherwise it is the difference of the means, without a spread.
         """
         ours = {repeat_of(run): find_metric(run, path, "test") for run in configuration.runs}
         theirs = {repeat_of(run): find_metric(run, path, "test") for run in self.baseline.runs}
@@ -197,18 +197,18 @@ class Results:
         return Spread.of([configuration.metric(path).mean - self.baseline.metric(path).mean])
 
     def reachable(self, configuration: ReportedConfiguration) -> float | None:
-        """Accuracy that the cues behind a configuration's streams allow by design; None if the dataset says nothing."""
-        known, cues = self.dataset.get("reachable_accuracy"), self.dataset.get("cue_streams")
-        if not known or not cues:
+        """Return the accuracy that the cues of a configuration's streams allow by design; None if it is unknown."""
+        reachable, cues = self.dataset.get("reachable_accuracy"), self.dataset.get("cue_streams")
+        if not reachable or not cues:
             return None
         kinds = (stream["kind"] for stream in configuration.runs[0].streams.values())
         used = {*configuration.streams, *kinds}
-        value = known.get("+".join(sorted(cue for cue, streams in cues.items() if used & set(streams))))
+        value = reachable.get("+".join(sorted(cue for cue, streams in cues.items() if used & set(streams))))
         return None if value is None else float(value)
 
 
 def repeat_of(run: RunRecord) -> Repeat:
-    """The seeds that tell the repeats of a configuration apart."""
+    """Return the seeds that distinguish the repeats of a configuration."""
     split = run.spec["split"]
     return split.get("seed"), run.spec["train"]["seed"]
 
@@ -221,13 +221,20 @@ def group_runs(
     order: Sequence[str] | None = None,
     search: SearchSummary | None = None,
 ) -> Results:
-    """Groups runs into configurations.
+    """Group runs into configurations.
 
-    Runs of one name whose specs or cached streams differ in more than seeds become configurations of their own, with
-    the difference in their label. `order` lists names; others follow, the one first trained first.
+    Runs of one name whose specs or cached streams differ in more than seeds become separate configurations, with the
+    difference in their labels.
+
+    Args:
+        records: the runs.
+        where: where the runs come from, for messages.
+        baseline: the name or label of the baseline; the first configuration unless given.
+        order: names in the order of tables; others follow, the first trained first.
+        search: the search whose finalists the runs are.
 
     Raises:
-        ResultsError: nothing to report, several datasets, the same repeat twice, or an unknown baseline.
+        ResultsError: there are no runs, several datasets, the same repeat twice, or the baseline is unknown.
     """
     if not records:
         raise ResultsError(f"{where}: no runs in this folder; train first: emofuse run NAME")
@@ -255,7 +262,7 @@ def find_metric(run: RunRecord, path: str, split: str = "test") -> float:
 
 
 def _identity(run: RunRecord) -> dict[str, Any]:
-    """What the repeats of a configuration have in common, flat: dotted place in the spec -> value."""
+    """Return what the repeats of a configuration have in common: dotted place in the spec -> value."""
     flat = _flatten({key: value for key, value in run.spec.items() if key != "name"})
     flat.pop("train.seed")
     flat.pop("split.seed", None)
@@ -270,7 +277,7 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _labels(firsts: Sequence[RunRecord]) -> list[str]:
-    """The name of each configuration; where a name is used twice, also the values that differ."""
+    """Return the name of each configuration; where a name is used twice, also the values that differ."""
     labels = []
     for first in firsts:
         twins = [_identity(other) for other in firsts if other.name == first.name]
@@ -308,12 +315,12 @@ def _find_baseline(
 
 
 def _check_one_dataset(records: Sequence[RunRecord], where: str) -> None:
-    found = Counter((str(record.dataset.get("name", "unnamed")), tuple(record.classes)) for record in records)
-    if len(found) > 1:
-        told = ", ".join(f"{count} of {name} ({len(classes)} classes)" for (name, classes), count in found.items())
+    datasets = Counter((str(record.dataset.get("name", "unnamed")), tuple(record.classes)) for record in records)
+    if len(datasets) > 1:
+        counts = ", ".join(f"{count} of {name} ({len(classes)} classes)" for (name, classes), count in datasets.items())
         raise ResultsError(
-            f"{where}: runs of different datasets cannot stand in one table: {told}. Move the runs of each dataset "
-            "into a folder of their own"
+            f"{where}: runs of different datasets cannot be in one table: {counts}. Move the runs of each dataset "
+            "into a separate folder"
         )
 
 

@@ -1,4 +1,4 @@
-"""How much a report's figures say of single classes: what a reader can read, and what takes seconds to draw.
+"""Chooses how much detail on single classes the figures of a report show, so that they stay readable and quick to draw.
 
 A text costs about a millisecond and half a kilobyte in each figure. Cells are counted over all figures of a report: a
 dozen matrices of 20 labels have as many as one of 70.
@@ -16,11 +16,11 @@ MOST_LABELS_WITH_NAMES = 40
 
 @dataclass(frozen=True)
 class Detail:
-    """What figures of single classes show.
+    """The detail that figures of single classes show.
 
     Attributes:
-        numbers: whether the cells of matrices hold their numbers; else their colour tells them.
-        names: whether axes name the labels; else they count them from 1, in the order of the tables.
+        numbers: whether the cells of matrices hold their numbers beside their colours.
+        names: whether axes name the labels; otherwise they count them from 1, in the order of the tables.
     """
 
     numbers: bool
@@ -28,7 +28,7 @@ class Detail:
 
 
 def choose_detail(figures: int, labels: int) -> Detail:
-    """What is shown in a report with so many confusion matrices, and as many figures of each other kind."""
+    """Choose the detail for a report with this number of confusion matrices, and of figures of each other kind."""
     return Detail(
         numbers=labels <= MOST_LABELS_IN_CELLS and figures * labels * (labels + 1) <= MOST_CELLS,
         names=labels <= MOST_LABELS_WITH_NAMES and figures * labels <= MOST_NAMES,

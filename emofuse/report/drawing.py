@@ -1,8 +1,8 @@
-"""What all plots of a report share: style, sizes, text that fits.
+"""Style, sizes and text layout that all plots of a report share.
 
-A plot is one function. It returns a bare matplotlib figure whose axes have a size in inches; labels hang outside of
-them, and saving with a tight box makes room. So text keeps its size and never overlaps, whatever the number and length
-of names. Colours are Paul Tol's high-contrast scheme (safe for colour-blind readers and in greyscale).
+A plot is one function. It returns a matplotlib figure whose axes have a size in inches. Labels stand outside of the
+axes, and saving with a tight box makes room for them, so that text keeps its size and never overlaps. Colours are Paul
+Tol's high-contrast scheme, which is safe for colour-blind readers and in greyscale.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
 STYLE: dict[str, Any] = {
-    "font.family": ["DejaVu Sans"],  # travels with matplotlib: the same figure on every machine
+    "font.family": ["DejaVu Sans"],  # comes with matplotlib, so that figures are the same on every machine
     "font.size": 6.5,
-    "text.parse_math": False,  # a dollar sign in a label is a dollar sign
+    "text.parse_math": False,  # a dollar sign in a label begins no formula
     "text.color": "#1a1a1a",
     "axes.edgecolor": "#555555",
     "axes.labelcolor": "#1a1a1a",
@@ -48,13 +48,13 @@ NAVY, ROSE, GOLD, GREY, RED = "#004488", "#BB5566", "#DDAA33", "#8a8a8a", "#b000
 
 
 def one_plot(width_in: float, height_in: float) -> tuple[Figure, Axes]:
-    """A figure that its axes fill."""
+    """Make a figure that its axes fill."""
     figure = Figure(figsize=(width_in, height_in))
     return figure, figure.add_axes((0, 0, 1, 1))
 
 
 def note_random(axes: Axes, streams: Sequence[str], *, above_pt: float = 4, mark: str = "") -> None:
-    """A red line above the axes: a figure is often shown without its page."""
+    """Write a red line above the axes, because figures are often shown without their page."""
     if streams:
         text = textwrap.fill(f"{mark}random weights: {', '.join(streams)}", 60)
         place: dict[str, Any] = {"xy": (0, 1), "xycoords": "axes fraction", "xytext": (0, above_pt)}
@@ -62,17 +62,17 @@ def note_random(axes: Axes, streams: Sequence[str], *, above_pt: float = 4, mark
 
 
 def despine(axes: Axes) -> None:
-    """Leaves the left and the lower edge."""
+    """Remove the upper and the right edge."""
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def most_lines(labels: Sequence[str]) -> int:
-    """Lines of the label that has most."""
+    """Return the number of lines of the tallest label."""
     return max(label.count("\n") + 1 for label in labels)
 
 
 def text_width_in(labels: Sequence[str], size: float = 6.5) -> float:
-    """Width of the widest line of any label in inches."""
+    """Return the width of the widest line of all labels in inches."""
     lines = [line for label in labels for line in label.split("\n") if line.strip()]
     families = tuple(rcParams["font.family"])
     return max((_line_width_in(line, size, families) for line in lines), default=0.0)
@@ -80,13 +80,13 @@ def text_width_in(labels: Sequence[str], size: float = 6.5) -> float:
 
 @lru_cache(maxsize=4096)
 def _line_width_in(line: str, size: float, _families: tuple[str, ...]) -> float:
-    """Width with the fonts that are set; every configuration has figures with the same names."""
+    """Return the width in the fonts that are set; cached, because many figures have the same names."""
     return float(TextPath((0, 0), line, size=size).get_extents().width / 72)
 
 
 def score_limits(values: Sequence[float]) -> tuple[float, float]:
-    """An axis around scores, at least a tenth wide."""
-    known = [value for value in values if not math.isnan(value)] or [0.0, 1.0]
-    low, high = min(known), max(known)
+    """Return the limits of an axis around scores, at least a tenth wide."""
+    defined = [value for value in values if not math.isnan(value)] or [0.0, 1.0]
+    low, high = min(defined), max(defined)
     pad = max(0.03, 0.08 * (high - low), (0.1 - (high - low)) / 2)
     return low - pad, high + pad

@@ -1,4 +1,4 @@
-"""The figures of a report as SVG and PNG with their captions; the same runs give the same bytes."""
+"""Draws the figures of a report as SVG and PNG, with their captions. The same runs give the same bytes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from emofuse.specs import EXACT_HEADS
 PNG_DPI = 300
 _PAD_IN = 0.04
 FIGURE_FILES = ("progression", "f1_change", "search", "training", "confusion_*", "classes_*")
-"""Stems of all files this module can write, as patterns."""
+"""Patterns of the stems of all files that this module can write."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class ReportFigure:
     """One figure.
 
     Attributes:
-        stem: file name without its ending.
-        caption: what it shows, in full sentences.
-        svg: the file's bytes.
-        png: the file's bytes.
-        width_in: width on paper in inches.
+        stem: the file name without its ending.
+        caption: the caption in full sentences.
+        svg: the bytes of the SVG file.
+        png: the bytes of the PNG file.
+        width_in: the width on paper in inches.
     """
 
     stem: str
@@ -68,18 +68,18 @@ class ReportFigures:
 
     @property
     def all(self) -> list[ReportFigure]:
-        """In the order of the page."""
+        """All figures in the order of the page."""
         overview = [figure for figure in (self.progression, self.change, self.search, self.training) if figure]
         return overview + [figure for pair in zip(self.confusion, self.classes, strict=True) for figure in pair]
 
 
 def draw_figures(results: Results, uncertainty: Uncertainty, lettering: Lettering | None = None) -> ReportFigures:
-    """Draws every figure of a report.
+    """Draw every figure of a report.
 
     Args:
-        results: what is shown.
-        uncertainty: its intervals and tests.
-        lettering: fonts, and names that no font can draw; as `choose_lettering` finds them unless given.
+        results: the configurations.
+        uncertainty: their intervals and tests.
+        lettering: the fonts, and the names that no font can draw; chosen by `choose_lettering` unless given.
     """
     lettering = lettering or choose_lettering(results)
     results, uncertainty = with_drawn_names(results, uncertainty, lettering)
@@ -101,7 +101,7 @@ def _confusion(item: ReportedConfiguration, slug: str, classes: Sequence[str], d
     summed = f", summed over {len(item.runs)} repeats" if len(item.runs) > 1 else ""
     cells = "number of images, and their share of the true class in percent and as colour."
     if not detail.numbers:
-        cells = f"the share of the true class as colour; so many cells have no numbers.{_counted(detail)}"
+        cells = f"the share of the true class as colour; this many cells show no numbers.{_counted(detail)}"
     caption = f"Confusion matrix of {item.label} on the test split{summed}: {cells}"
     return _figure(f"confusion_{slug}", caption, lambda: plot_confusion(item, classes, detail))
 
@@ -119,12 +119,12 @@ def _classes(item: ReportedConfiguration, slug: str, classes: Sequence[str], det
 
 
 def _counted(detail: Detail) -> str:
-    """Where a reader finds the names of counted axes."""
-    return "" if detail.names else " Labels are shown by number: the tables of classes tell which is which."
+    """Return the sentence on where to find the names of counted labels."""
+    return "" if detail.names else " Labels are shown by number; the tables of classes list the numbers."
 
 
 def _change(results: Results, detail: Detail) -> ReportFigure | None:
-    """The change of F1 against the baseline; a single configuration has none."""
+    """Draw the change of F1 against the baseline; None for a single configuration."""
     if len(results.configurations) < 2:
         return None
     caption = (
@@ -135,7 +135,7 @@ def _change(results: Results, detail: Detail) -> ReportFigure | None:
 
 
 def _progression(results: Results, uncertainty: Uncertainty) -> ReportFigure:
-    """Few configurations one after another; many as an overview, which is read by rows."""
+    """Draw few configurations one after another, and many as an overview with one row for each."""
     many = len(results.configurations) > MOST_FEATURED
     caption = _overview_caption(results) if many else "Accuracy and macro F1 on the test split."
     if uncertainty.intervals:
@@ -161,7 +161,7 @@ def _overview_caption(results: Results) -> str:
 
 
 def _search(search: SearchSummary | None) -> ReportFigure | None:
-    """The scores of a search; none if no configuration has one."""
+    """Draw the scores of a search; None if no configuration has a score."""
     if search is None or all(item.score is None for item in search.configurations):
         return None
     unscored = sum(item.score is None for item in search.configurations)
@@ -192,14 +192,14 @@ def _figure(stem: str, caption: str, plot: Callable[[], Figure]) -> ReportFigure
     figure = plot()
     box = figure.get_tightbbox().padded(_PAD_IN)
     svg, png = io.BytesIO(), io.BytesIO()
-    # Neither file tells when or by which version it was drawn: equal runs give equal bytes.
+    # Neither file holds a date or version, so that equal runs give equal bytes.
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches=box)
     figure.savefig(png, format="png", metadata={"Software": None}, bbox_inches=box, dpi=PNG_DPI)
     return ReportFigure(stem, caption, svg.getvalue(), png.getvalue(), float(box.width))
 
 
 def _slugs(labels: Sequence[str]) -> list[str]:
-    """File names from labels, all different on file systems that ignore case too."""
+    """Return file names from labels, all different even where file systems ignore case."""
     slugs: list[str] = []
     for label in labels:
         base = re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-.")[:80] or "configuration"

@@ -1,8 +1,8 @@
-"""Fonts for the letters of a report's figures: Chinese, Japanese, Korean and other names are drawn where possible.
+"""Chooses fonts for the letters of a report's figures, so that names in all scripts are drawn if possible.
 
-DejaVu Sans travels with matplotlib and is used for all that it has, so that figures are the same on every machine. For
-other letters the fonts of the system are asked which letters they hold; their names promise nothing. A name with
-letters that no font holds is replaced in figures by a number, and the page lists which number stands for which name.
+DejaVu Sans comes with matplotlib and draws every letter that it has, so that figures are the same on every machine.
+Other letters are looked up in the fonts of the system, by the letters that each font holds. Figures show a name with
+letters that no font holds by a number, and the page lists the numbers with their names.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _NOT_DRAWN = ("coloremoji", "color emoji", "emojione", "twemoji", "lastresort", 
 
 @dataclass(frozen=True)
 class Lettering:
-    """How the names of a report are written in its figures. Names of streams are ASCII and need nothing.
+    """The fonts and substitutes for names in figures. Names of streams are ASCII and need no substitute.
 
     Attributes:
-        families: fonts, the first that has a letter draws it.
-        labels: label that cannot be drawn -> what figures show in its place; empty where all can be drawn.
-        configurations: the same for names of configurations, which may be those of labels.
-        fitting: families that have the letters that are missing, for advice.
+        families: the font families; the first that has a letter draws it.
+        labels: label that cannot be drawn -> what figures show instead; empty if all can be drawn.
+        configurations: the same for names of configurations, which may equal names of labels.
+        fitting: the families that have the missing letters, for advice.
     """
 
     families: tuple[str, ...]
@@ -43,10 +43,10 @@ class Lettering:
     fitting: tuple[str, ...] = ()
 
     def notice(self, most: int | None = None) -> str:
-        """A sentence for a reader; empty where all names are drawn.
+        """Return a sentence on names that are shown by number; empty if all names are drawn.
 
         Args:
-            most: how many names it lists; all unless given.
+            most: the largest number of names that it lists; all unless given.
         """
         pairs = [*self.labels.items(), *self.configurations.items()]
         if not pairs:
@@ -62,7 +62,7 @@ class Lettering:
 
 
 def choose_lettering(results: Results) -> Lettering:
-    """Fonts for all names of a report's figures: its labels and configurations."""
+    """Choose fonts for the names of all labels and configurations."""
     labels, configurations = results.classes, tuple(item.label for item in results.configurations)
     wanted = {ord(letter) for name in (*labels, *configurations) for letter in name if _needs_font(letter)}
     wanted -= letters_of(_plain_font())
@@ -70,12 +70,12 @@ def choose_lettering(results: Results) -> Lettering:
     for path in _other_fonts() if wanted else ():
         if not missing:
             break
-        held = missing & letters_of(path)
-        if held:
+        letters = missing & letters_of(path)
+        if letters:
             family = _register(path)
             if family:
                 families.append(family)
-                missing = missing - held
+                missing = missing - letters
     return Lettering(
         tuple(families),
         _number("label", labels, missing),
@@ -85,14 +85,14 @@ def choose_lettering(results: Results) -> Lettering:
 
 
 def _needs_font(letter: str) -> bool:
-    """A space needs no letter, and a control character is written as an escape."""
+    """Return whether a font must hold the letter; spaces and control characters, which are escaped, need none."""
     return not letter.isspace() and not is_control(letter)
 
 
 def _number(kind: str, names: Sequence[str], missing: Collection[int]) -> dict[str, str]:
-    """Names with missing letters -> their numbers, in a form that no other name of the kind has.
+    """Return names with missing letters -> their numbers, in a form that no other name of the kind has.
 
-    That is `label 1`, or, if there is a label of that name, `label #1`, and so on.
+    The form is `label 1` or, if there is a label of that name, `label #1`, and so on.
     """
     places = [(name, place) for place, name in enumerate(names, start=1) if not set(missing).isdisjoint(map(ord, name))]
     taken = {_read(name) for name in names}
@@ -104,12 +104,12 @@ def _number(kind: str, names: Sequence[str], missing: Collection[int]) -> dict[s
 
 
 def _read(name: str) -> str:
-    """A name as a reader compares it: its letters, whatever their case and the spaces between."""
+    """Return a name as readers compare it: without differences in case and spaces."""
     return " ".join(show_controls(name).casefold().split())
 
 
 def with_drawn_names(results: Results, uncertainty: Uncertainty, lettering: Lettering) -> tuple[Results, Uncertainty]:
-    """The same results under names that can be drawn: numbers for missing letters, escapes for control characters."""
+    """Return the results under names that can be drawn: numbers for missing letters, escapes for control characters."""
     classes = _drawn(results.classes, lettering.labels)
     labels = _drawn([item.label for item in results.configurations], lettering.configurations)
     if all(name == shown for drawn in (classes, labels) for name, shown in drawn.items()):
@@ -124,14 +124,14 @@ def with_drawn_names(results: Results, uncertainty: Uncertainty, lettering: Lett
         replace(results, configurations=tuple(items.values()), baseline=items[results.baseline.label]),
         replace(
             uncertainty,
-            intervals={labels[label]: found for label, found in uncertainty.intervals.items()},
-            comparisons={labels[label]: found for label, found in uncertainty.comparisons.items()},
+            intervals={labels[label]: intervals for label, intervals in uncertainty.intervals.items()},
+            comparisons={labels[label]: comparison for label, comparison in uncertainty.comparisons.items()},
         ),
     )
 
 
 def _drawn(names: Sequence[str], numbered: Mapping[str, str]) -> dict[str, str]:
-    """Every name -> what figures show, all different: an escape may be the name of another."""
+    """Return every name -> what figures show. All are different, although an escape may equal another name."""
     shown: dict[str, str] = {}
     taken = set(names)
     for name in names:
@@ -146,7 +146,7 @@ def _drawn(names: Sequence[str], numbered: Mapping[str, str]) -> dict[str, str]:
 
 @lru_cache(maxsize=512)
 def letters_of(path: str) -> frozenset[int]:
-    """Code points that a font file holds; none if it cannot be read."""
+    """Return the code points that a font file holds; an empty set if it cannot be read."""
     try:
         return frozenset(FT2Font(path).get_charmap())
     except (OSError, RuntimeError, ValueError):
@@ -158,9 +158,9 @@ def _plain_font() -> str:
 
 
 def _other_fonts() -> list[str]:
-    """Font files of the system that draw letters: those with CJK in their name first, then by name."""
-    found = [path for path in font_manager.findSystemFonts() if not _is_left_out(path)]
-    return sorted(found, key=lambda path: ("cjk" not in path.lower(), "regular" not in path.lower(), path))
+    """Return the font files of the system that draw letters, those with CJK in their names first."""
+    paths = [path for path in font_manager.findSystemFonts() if not _is_left_out(path)]
+    return sorted(paths, key=lambda path: ("cjk" not in path.lower(), "regular" not in path.lower(), path))
 
 
 def _is_left_out(path: str) -> bool:
@@ -169,7 +169,7 @@ def _is_left_out(path: str) -> bool:
 
 
 def _register(path: str) -> str:
-    """Makes a font known to matplotlib; returns its family, or "" if matplotlib cannot use it."""
+    """Register a font with matplotlib and return its family; an empty text if matplotlib cannot use it."""
     try:
         font_manager.fontManager.addfont(path)
         return str(FT2Font(path).family_name)

@@ -1,4 +1,4 @@
-"""Numbers and names as a reader sees them: in cells, sentences and captions."""
+"""Formats numbers and names for cells, sentences and captions."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from emofuse.statistics import Interval
 UNDEFINED = "–"
 MOST_NAMES = 6
 _SPELLING = "\u00ad\u061c\u200c\u200d\u200e\u200f\u06dd\u070f\u08e2"
-"""Format characters that words and numbers are spelled with: a soft hyphen, joiners, marks of direction."""
-_TAGS = 0x11000  # from here on they belong to letters and pictures beside them: hieroglyphs, notes, flags
+"""Format characters that are part of words and numbers: a soft hyphen, joiners, marks of direction."""
+_TAGS = 0x11000  # from here on they belong to the symbols beside them: hieroglyphs, musical notes, flags
 
 
 def format_score(value: float | None) -> str:
-    """A score between 0 and 1."""
+    """Return a score between 0 and 1 with three decimals."""
     return UNDEFINED if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def format_difference(value: float, decimals: int = 3) -> str:
-    """A difference with its sign and a true minus; zero has no sign."""
+    """Return a difference with its sign, with a true minus; zero has no sign."""
     if math.isnan(value):
         return UNDEFINED
     text = f"{value:+.{decimals}f}"
@@ -31,14 +31,14 @@ def format_difference(value: float, decimals: int = 3) -> str:
 
 
 def format_range(spread: Spread) -> str:
-    """A count, or its smallest and largest value over the repeats."""
+    """Return a count, or its smallest and largest value over the repeats."""
     if spread.n == 0:
         return UNDEFINED
     return f"{spread.low:,.0f}" if spread.low == spread.high else f"{spread.low:,.0f}–{spread.high:,.0f}"
 
 
 def format_interval(interval: Interval | None, *, signed: bool = False) -> str:
-    """An interval of scores, or of differences with their signs; empty if there is none."""
+    """Return an interval of scores, or of differences with their signs; an empty text without an interval."""
     if interval is None or math.isnan(interval.low):
         return ""
     show = format_difference if signed else format_score
@@ -46,39 +46,39 @@ def format_interval(interval: Interval | None, *, signed: bool = False) -> str:
 
 
 def format_p(value: float) -> str:
-    """A p value; below a thousandth only that it is."""
+    """Return a p value with three decimals, or `<0.001`."""
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def format_sd(spread: Spread) -> str:
-    """The standard deviation over repeats; empty if there are not two."""
+    """Return the standard deviation over repeats; an empty text for fewer than two."""
     return "" if math.isnan(spread.sd) else f"{spread.sd:.3f}"
 
 
 def join_names(names: Iterable[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+    """Return `a`, `a and b` or `a, b and c`."""
     *head, last = names
     return f"{', '.join(head)} and {last}" if head else last
 
 
 def join_some(names: Iterable[str]) -> str:
-    """The same, but of many names the first few and how many more there are: no sentence is a list of sixty."""
-    known = list(names)
-    if len(known) <= MOST_NAMES:
-        return join_names(known)
-    return f"{', '.join(known[: MOST_NAMES - 1])} and {len(known) - MOST_NAMES + 1} more"
+    """Return the joined names; of many names the first ones and the number of the others."""
+    every = list(names)
+    if len(every) <= MOST_NAMES:
+        return join_names(every)
+    return f"{', '.join(every[: MOST_NAMES - 1])} and {len(every) - MOST_NAMES + 1} more"
 
 
 def show_controls(text: str) -> str:
-    r"""Text in which characters that nobody sees, or that turn text around, are written as in Python: `joy\x07`.
+    r"""Return the text with invisible characters, and those that reverse text, escaped as in Python: `joy\x07`.
 
-    Tabs and ends of lines stay, and so do the joiners and marks that Persian, Indic and Hebrew words are spelled with.
+    Tabs and line ends stay, and so do the joiners and marks of Persian, Indic and Hebrew words.
     """
     return "".join(_escaped(letter) if is_control(letter) else letter for letter in text)
 
 
 def is_control(letter: str) -> bool:
-    """Whether a character is a control character, half of one, or one without a width that no word is spelled with."""
+    """Return whether a character is a control character, a surrogate, or one without width that is part of no word."""
     category = unicodedata.category(letter)
     if category == "Cf":
         return letter not in _SPELLING and ord(letter) < _TAGS and "NUMBER" not in unicodedata.name(letter)
@@ -90,6 +90,6 @@ def _escaped(letter: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, on one line; `<0.001` begins no tag and stays readable as plain text."""
+    """Return text that Markdown shows unchanged, on one line. `<0.001` begins no tag and stays as it is."""
     escaped = re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(show_controls(text).split()))
     return re.sub(r"<(?!\d)", "&lt;", escaped.replace("&", "&amp;")).replace(">", "&gt;")

@@ -1,4 +1,4 @@
-"""Metrics that were asked for by name, computed from the saved predictions of the test rows."""
+"""Computes the metrics that were asked for by name from the saved predictions of the test rows."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class ScoredMetric:
     """One metric of one configuration.
 
     Attributes:
-        spread: over its repeats.
-        interval: 95 % interval of the mean over repeats, from rows that are drawn with replacement.
+        spread: the spread over the repeats.
+        interval: the 95 % interval of the mean over repeats, from rows drawn with replacement.
     """
 
     spread: Spread
@@ -36,7 +36,7 @@ class ScoredMetric:
 
 
 Further = Mapping[str, Mapping[str, ScoredMetric]]
-"""Kind of a metric -> label of a configuration -> its score."""
+"""Kind of a metric -> label of a configuration -> its scores."""
 
 
 def find_metrics(kinds: Sequence[str], where: str, plugins: Iterable[Mapping[str, str]] = ()) -> list[Metric]:
@@ -59,11 +59,11 @@ def find_metrics(kinds: Sequence[str], where: str, plugins: Iterable[Mapping[str
             load_recorded(plugin)
         except PluginError as error:
             refused.append(str(error))
-    known = METRICS.names()
+    names = METRICS.names()
     problems = [
-        f"metrics: {kind!r} is unknown{did_you_mean(kind, known)} (there are: {', '.join(known)})"
+        f"metrics: {kind!r} is unknown{did_you_mean(kind, names)} (there are: {', '.join(names)})"
         for kind in kinds
-        if kind not in known
+        if kind not in names
     ]
     if problems:
         raise SpecError(where, [*problems, *dict.fromkeys(refused)])
@@ -93,7 +93,7 @@ def score_further(results: Results, runs: Path, metrics: Sequence[Metric]) -> Fu
 
 
 def further_table(results: Results, metrics: Sequence[Metric], further: Further) -> ReportTable | None:
-    """One row a configuration, one column a metric; None without metrics."""
+    """Return a table with one row for each configuration and one column for each metric; None without metrics."""
     if not metrics:
         return None
     columns = [TableColumn("Configuration", [Cell(item.label) for item in results.configurations], "left")]
@@ -115,7 +115,7 @@ def further_table(results: Results, metrics: Sequence[Metric], further: Further)
 
 
 def further_rows(results: Results, metrics: Sequence[Metric], further: Further) -> list[dict[str, Any]]:
-    """One row a configuration and metric, for programs."""
+    """Return plain numbers, one row for each configuration and metric."""
     return [
         {
             "configuration": item.label,

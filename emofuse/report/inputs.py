@@ -1,4 +1,4 @@
-"""Tables of what went into the runs: labels and splits, streams and their weights, rows that streams lack."""
+"""Makes the tables on the inputs of the runs: labels and splits, streams and their weights, rows without a stream."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class StreamUse:
     """One stream as some runs used it.
 
     Attributes:
-        name: its name in the cache.
-        label: its name; with its digest where two caches have streams of this name.
-        stream: the runs' record of it.
-        runs: those that used it.
-        widths: values a head saw of it, which differ if configurations derive different features.
+        name: the name in the cache.
+        label: the name, with the digest if two caches have streams of this name.
+        stream: the record of the stream in the runs.
+        runs: the runs that used it.
+        widths: the numbers of values that heads saw; they differ if configurations derive different features.
     """
 
     name: str
@@ -35,7 +35,7 @@ class StreamUse:
     widths: tuple[int, ...]
 
     def missing(self, status: str | None, splits: Iterable[str]) -> Spread:
-        """Rows of the splits that lack it with a status, or with any, over the runs."""
+        """Return the number of rows of the splits that lack the stream with one or any status, over the runs."""
         counts = []
         for run in self.runs:
             tables = [run.rows[split]["missing"].get(self.name, {}) for split in splits]
@@ -43,22 +43,22 @@ class StreamUse:
         return Spread.of(counts)
 
     def rows(self, splits: Iterable[str]) -> Spread:
-        """Rows of the splits, over the runs."""
+        """Return the number of rows of the splits, over the runs."""
         return Spread.of(sum(run.rows[split]["rows"] for split in splits) for run in self.runs)
 
     @property
     def is_empty(self) -> bool:
-        """Whether not a single row of any run has it."""
+        """Whether no row of any run has the stream."""
         return self.missing(None, SPLITS).low == self.rows(SPLITS).high
 
 
 def stream_uses(results: Results) -> list[StreamUse]:
-    """Every stream of the report, in order of first use."""
-    found: dict[tuple[str, str], list[RunRecord]] = {}
+    """Return every stream of the report, in order of first use."""
+    users: dict[tuple[str, str], list[RunRecord]] = {}
     for run in results.runs:
         for name in run.spec["features"]["streams"]:
-            found.setdefault((name, run.streams[name]["digest"]), []).append(run)
-    names = [name for name, _ in found]
+            users.setdefault((name, run.streams[name]["digest"]), []).append(run)
+    names = [name for name, _ in users]
     return [
         StreamUse(
             name=name,
@@ -67,12 +67,12 @@ def stream_uses(results: Results) -> list[StreamUse]:
             runs=tuple(runs),
             widths=tuple(sorted({run.streams[name]["used_dim"] for run in runs})),
         )
-        for (name, digest), runs in found.items()
+        for (name, digest), runs in users.items()
     ]
 
 
 def streams_table(uses: Iterable[StreamUse]) -> ReportTable:
-    """One row a stream: what it is and with which weights it ran."""
+    """Return a table with one row for each stream: its kind, its width, its weights and its digests."""
     rows = [(use, use.stream["weights"] or {}) for use in uses]
     return ReportTable(
         (
@@ -89,7 +89,7 @@ def streams_table(uses: Iterable[StreamUse]) -> ReportTable:
 
 
 def missing_table(uses: Iterable[StreamUse]) -> ReportTable:
-    """One row a stream and reason: rows that lack the stream, by split and in all."""
+    """Return a table with one row for each stream and reason: the rows that lack the stream, by split and in all."""
     labels, reasons, counts = [], [], []
     for use in uses:
         seen = {
@@ -105,7 +105,7 @@ def missing_table(uses: Iterable[StreamUse]) -> ReportTable:
 
 
 def labels_table(results: Results, *, numbered: bool = False) -> ReportTable:
-    """One row a label, and a last one for all: labelled rows by split; the label's number where figures show it."""
+    """Return a table of labelled rows by split, one row for each label and one for all; with the numbers of labels."""
     columns = [TableColumn("Label", [*map(Cell, results.classes), Cell("All")], "left")]
     if numbered:
         columns.append(
@@ -142,7 +142,7 @@ def _weights(stream: Mapping[str, Any]) -> str:
 
 
 def _share(use: StreamUse, status: str | None, splits: list[str]) -> str:
-    """Rows and percent; the range where splits differ between repeats."""
+    """Return rows and percent; the range of rows if splits differ between repeats."""
     missing, rows = use.missing(status, splits), use.rows(splits)
     if missing.high == 0:
         return "0"

@@ -1,4 +1,4 @@
-"""Names as figures show them: short, on few lines, and always different where the names are."""
+"""Shortens names for figures: they fit on few lines, and different names stay different."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from emofuse.report.configurations import ReportedConfiguration
 
 
 def marked(item: ReportedConfiguration) -> str:
-    """The label, with a dagger if streams ran with random weights."""
+    """Return the label, with a dagger if streams ran with random weights."""
     return f"{item.label} †" if item.random_streams else item.label
 
 
 def wrap_marked(items: Sequence[ReportedConfiguration], width: int = 24) -> list[str]:
-    """Labels in lines, those of random weights with a dagger, which is never alone on a line."""
-    room = width - 2 if any(item.random_streams for item in items) else width
+    """Return labels in lines. Those with random weights have a dagger, which is never alone on a line."""
+    line = width - 2 if any(item.random_streams for item in items) else width
     wrapped = _set_apart(
         [item.label for item in items],
-        (lambda label: wrap(label, room), lambda label: wrap(shorten_middle(label, 3 * room), room)),
-        lambda label, count: f"{wrap(shorten_middle(label, 2 * room), room, 3)}\n({count})",
+        (lambda label: wrap(label, line), lambda label: wrap(shorten_middle(label, 3 * line), line)),
+        lambda label, count: f"{wrap(shorten_middle(label, 2 * line), line, 3)}\n({count})",
     )
     return [f"{text} †" if item.random_streams else text for text, item in zip(wrapped, items, strict=True)]
 
 
 def wrap(label: str, width: int = 24, lines: int = 4) -> str:
-    """Breaks a name after `+`, `/`, `,` or a space; what is beyond the last line becomes an ellipsis."""
+    """Break a name after `+`, `/`, `,` or a space; an ellipsis replaces what is beyond the last line."""
     wrapped = [""]
     for part in re.findall(r"[^+/,\s]*[+/,\s]?", label):
         for piece in textwrap.wrap(part, width, drop_whitespace=False) or [""]:
@@ -42,10 +42,10 @@ def wrap(label: str, width: int = 24, lines: int = 4) -> str:
 
 
 def shorten_all(names: Sequence[str], width: int = 22, *, in_the_middle: bool = False) -> list[str]:
-    """Names on one line each, cut off at `width` characters.
+    """Return names on one line each, cut off at `width` characters.
 
-    Names that would then look alike are cut in the middle, as all are if asked to; those that still do have a number
-    behind them: `a name … number (2)`.
+    Names that would look alike are cut in the middle instead, or all of them with `in_the_middle`. Names that still
+    look alike get a number: `a name … number (2)`.
     """
     middle: Callable[[str], str] = lambda name: shorten_middle(name, width)  # noqa: E731
     return _set_apart(
@@ -56,13 +56,13 @@ def shorten_all(names: Sequence[str], width: int = 22, *, in_the_middle: bool = 
 
 
 def shorten(name: str, width: int = 22) -> str:
-    """A name on one line, cut off at `width` characters."""
+    """Return a name on one line, cut off at `width` characters."""
     flat = " ".join(name.split())
     return flat if len(flat) <= width else flat[: width - 1] + "…"
 
 
 def shorten_middle(name: str, width: int) -> str:
-    """A name on one line, cut in the middle: names of a search begin alike and end with the settings that differ."""
+    """Return a name on one line, cut in the middle, because names of a search begin alike and differ at their end."""
     flat = " ".join(name.split())
     head = (width - 1) // 3
     return flat if len(flat) <= width else f"{flat[:head]}…{flat[head + 1 - width :]}"
@@ -71,7 +71,7 @@ def shorten_middle(name: str, width: int) -> str:
 def _set_apart(
     names: Sequence[str], forms: Sequence[Callable[[str], str]], numbered: Callable[[str, int], str]
 ) -> list[str]:
-    """Names in the first form, those that are alike in the next, and at last with a number that no other has."""
+    """Return names in the first form, those that look alike in the next, and at last with a number of their own."""
     shown = [forms[0](name) for name in names]
     for form in forms[1:]:
         for index in _places_of_repeated(shown):

@@ -1,4 +1,4 @@
-"""The notes of many runs, each said once."""
+"""Gathers the notes of many runs and states each of them once."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from emofuse.results import RunRecord
 
 
 def gather_notes(runs: Iterable[tuple[str, RunRecord]]) -> list[str]:
-    """What training noted, each note once, with the configurations that it holds for unless it holds for all runs.
+    """Return each note of training once, with the configurations that it holds for if these are not all.
 
     Args:
-        runs: the name of the configuration, and a run of it.
+        runs: pairs of the name of a configuration and one of its runs.
     """
     totals: Counter[str] = Counter()
     notes: dict[str, Counter[str]] = {}

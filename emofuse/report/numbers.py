@@ -1,4 +1,4 @@
-"""The plain numbers behind the tables, as CSV: nothing rounded for the eye, one column a number."""
+"""Makes the plain numbers behind the tables as CSV, with one column for each number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from emofuse.report.tables import CLASS_METRICS, COMPARED, METRICS
 
 
 def summary_rows(results: Results, uncertainty: Uncertainty) -> list[dict[str, Any]]:
-    """One dict a configuration."""
+    """Return one dict for each configuration."""
     rows = []
     for item in results.configurations:
         row: dict[str, Any] = {
@@ -44,29 +44,29 @@ def summary_rows(results: Results, uncertainty: Uncertainty) -> list[dict[str, A
 
 
 def comparison_rows(results: Results, uncertainty: Uncertainty) -> list[dict[str, Any]]:
-    """One dict a configuration but the baseline; empty fields where it could not be compared."""
+    """Return one dict for each configuration except the baseline, with empty fields without a comparison."""
     rows = []
     for item in results.configurations:
         if item is results.baseline:
             continue
-        found = uncertainty.comparisons.get(item.label)
+        comparison = uncertainty.comparisons.get(item.label)
         row: dict[str, Any] = {"configuration": item.label, "baseline": results.baseline.label}
         for path in MEASURED:
             name = path.replace(".", "_")
-            test = found and found.tests[path]
+            test = comparison and comparison.tests[path]
             row |= {
                 f"{name}_difference": results.difference(item, path).mean,
                 f"{name}_difference_95_low": test and test.interval.low,
                 f"{name}_difference_95_high": test and test.interval.high,
                 f"{name}_p": test and test.p,
-                f"{name}_p_holm": found and found.corrected[path],
+                f"{name}_p_holm": comparison and comparison.corrected[path],
             }
         row |= {
-            "lost": found and found.mcnemar.lost,
-            "gained": found and found.mcnemar.gained,
-            "mcnemar_p": found and found.mcnemar.p,
-            "mcnemar_p_holm": found and found.mcnemar_corrected,
-            "mcnemar_test": found and ("binomial" if found.mcnemar.exact else "chi-square"),
+            "lost": comparison and comparison.mcnemar.lost,
+            "gained": comparison and comparison.mcnemar.gained,
+            "mcnemar_p": comparison and comparison.mcnemar.p,
+            "mcnemar_p_holm": comparison and comparison.mcnemar_corrected,
+            "mcnemar_test": comparison and ("binomial" if comparison.mcnemar.exact else "chi-square"),
             "resamples": uncertainty.resampling.count,
             "seed": uncertainty.resampling.seed,
         }
@@ -75,8 +75,8 @@ def comparison_rows(results: Results, uncertainty: Uncertainty) -> list[dict[str
 
 
 def search_rows(search: SearchSummary) -> list[dict[str, Any]]:
-    """One dict a configuration that was tried, the best first, with a column for each setting that varies."""
-    settings = list(dict.fromkeys(key for item in search.configurations for key in item.settings))
+    """Return one dict for each configuration that was tried, the best first, with the values of all factors."""
+    factors = list(dict.fromkeys(key for item in search.configurations for key in item.settings))
     return [
         {
             "rank": rank,
@@ -90,13 +90,13 @@ def search_rows(search: SearchSummary) -> list[dict[str, Any]]:
             "final_runs": item.final_runs,
             "final_diverged": len(item.final_diverged),
         }
-        | {f"setting_{key}": _setting(item.settings.get(key)) for key in settings}
+        | {f"setting_{key}": _factor_value(item.settings.get(key)) for key in factors}
         for rank, item in enumerate(search.ranked, start=1)
     ]
 
 
 def class_rows(results: Results) -> list[dict[str, Any]]:
-    """One dict a configuration and class."""
+    """Return one dict for each configuration and class."""
     rows = []
     for item in results.configurations:
         measured = {key: item.class_metric(key) for key in (*CLASS_METRICS, "support")}
@@ -115,7 +115,7 @@ def class_rows(results: Results) -> list[dict[str, Any]]:
 
 
 def run_rows(results: Results) -> list[dict[str, Any]]:
-    """One dict a run, for statistics of one's own."""
+    """Return one dict for each run, for further statistics."""
     rows = []
     for item in results.configurations:
         for run in item.runs:
@@ -139,7 +139,7 @@ def run_rows(results: Results) -> list[dict[str, Any]]:
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV with the first one's keys as header; an undefined number is an empty field; no row is no text."""
+    """Return rows as CSV. The keys of the first row are the header, an undefined number is an empty field."""
     if not rows:
         return ""
     buffer = io.StringIO()
@@ -153,8 +153,8 @@ def _flat(name: str, spread: Spread) -> dict[str, float]:
     return {f"{name}_mean": spread.mean, f"{name}_sd": spread.sd, f"{name}_min": spread.low, f"{name}_max": spread.high}
 
 
-def _setting(value: Any) -> str:
-    """A setting as it is, never rounded: a name stands bare, a list of names apart by spaces, the rest as JSON."""
+def _factor_value(value: Any) -> str:
+    """Return the value of a factor without rounding: a name, names with spaces between them, or JSON."""
     if isinstance(value, str) or value is None:
         return value or ""
     if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
@@ -163,7 +163,7 @@ def _setting(value: Any) -> str:
 
 
 def _csv_value(value: Any) -> Any:
-    """Six decimals are finer than any test split; whole numbers have none."""
+    """Return a number with up to six decimals, which are finer than any test split."""
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{round(value, 6):.12g}"
     return "" if value is None else value

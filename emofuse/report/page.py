@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file that needs nothing else, no network and no script."""
+"""Renders the page of a report: one HTML file without scripts and without references to other files or the network."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from emofuse.results import RunRecord
 
 @dataclass(frozen=True)
 class _Section:
-    """What the page shows of one configuration."""
+    """The section of the page on one configuration."""
 
     configuration: ReportedConfiguration
     confusion: ReportFigure
@@ -46,7 +46,7 @@ class _Section:
 
 @dataclass(frozen=True)
 class _Choice:
-    """What the page shows of the search behind the configurations."""
+    """The section of the page on the search behind the configurations."""
 
     sentences: str
     table: ReportTable
@@ -65,18 +65,18 @@ def render_page(
     numbered: bool = False,
     ranked: bool = False,
 ) -> str:
-    """The page as HTML text; whatever comes from records is escaped.
+    """Return the page as HTML text, with every text from records escaped.
 
     Args:
-        results: what is shown.
-        uncertainty: its intervals and tests.
-        figures: its figures.
-        title: of the page.
-        command: what made the runs; empty if unknown.
-        further: table of the metrics that were asked for by name; None without any.
-        lettering: which names figures show by number, in a sentence; empty if none.
-        numbered: whether figures show labels by number, so that tables need a column of them.
-        ranked: whether a figure has labels in the order of their F1, so that tables need the place of each.
+        results: the configurations.
+        uncertainty: their intervals and tests.
+        figures: their figures.
+        title: the title of the page.
+        command: the command that made the runs; empty if unknown.
+        lettering: the sentence on names that figures show by number; empty without such names.
+        further: the table of the metrics that were asked for by name; None without such metrics.
+        numbered: whether figures show labels by number, so that tables need these numbers.
+        ranked: whether a figure shows labels in the order of their F1, so that tables need these ranks.
     """
     uses = stream_uses(results)
     environment = Environment(
@@ -139,7 +139,7 @@ def _choice(results: Results) -> _Choice | None:
 
 
 def _facts(results: Results) -> dict[str, str]:
-    """The dataset in a few lines: term -> value."""
+    """Return the facts on the dataset: term -> value."""
     dataset, runs = results.dataset, results.runs
     counts = {title: Spread.of(run.rows[split]["rows"] for run in runs) for split, title in SPLITS.items()}
     facts = {
@@ -155,19 +155,19 @@ def _facts(results: Results) -> dict[str, str]:
 
 
 def _listed(classes: Sequence[str]) -> str:
-    """All labels, or the first of very many: the table of labelled rows has all of them."""
+    """Return all labels, or the first of many; the table of labelled rows has all of them."""
     return ", ".join(classes) if len(classes) <= MOST_ACROSS else join_some(classes)
 
 
 def _made_with(runs: Iterable[RunRecord]) -> dict[str, str]:
-    """Versions and machines of all runs, and when they were trained: term -> value."""
+    """Return versions, machines and dates of all runs: term -> value."""
     records = list(runs)
-    found: dict[str, dict[str, None]] = {}
+    values_of: dict[str, dict[str, None]] = {}
     for record in records:
         for term, value in {**record.versions, **record.machine}.items():
-            found.setdefault(term, {})[value] = None
+            values_of.setdefault(term, {})[value] = None
     trained = _first_and_last(record.created for record in records)
-    return {term: ", ".join(values) for term, values in found.items()} | {"trained": trained}
+    return {term: ", ".join(values) for term, values in values_of.items()} | {"trained": trained}
 
 
 def _first_and_last(dates: Iterable[str]) -> str:
@@ -176,14 +176,14 @@ def _first_and_last(dates: Iterable[str]) -> str:
 
 
 def _finalize(value: object) -> object:
-    """Every value of the page: control characters in names are shown, HTML has no other way to hold them."""
+    """Escape control characters in every value of the page, because HTML cannot hold them."""
     if isinstance(value, Markup):
         return Markup(show_controls(value))  # noqa: S704 - escaped already, and no escape of a character is markup
     return show_controls(value) if isinstance(value, str) else value
 
 
 def _soft(text: str) -> Markup:
-    """Escaped text that may break after a plus or slash which joins two parts of a name, and not within `ResNet-50`."""
+    """Return escaped text that breaks after a plus or slash between two parts of a name, but not within `ResNet-50`."""
     breakable = re.sub(r"(?<=\w)([+/])(?=\w)", r"\1<wbr>", str(escape(text)))
     return Markup(re.sub(r"\w+(?:-\d\w*)+", r'<span class="whole">\g<0></span>', breakable))  # noqa: S704 - escaped
 

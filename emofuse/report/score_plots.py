@@ -1,4 +1,4 @@
-"""Plots of whole configurations: their scores with intervals, their training, and the search that found them."""
+"""Plots whole configurations: their scores with intervals, their training, and the search that found them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from emofuse.report.names import marked, shorten_all, wrap_marked
 from emofuse.report.search import SELECTS, SearchSummary
 from emofuse.report.tables import METRICS
 
-MOST_ROWS = 80  # of the overview: what a page can hold
+MOST_ROWS = 80  # rows of the overview that fit on a page
 SIGNIFICANT = 0.05
 _SCORES = (("accuracy", NAVY, "o"), ("macro.f1", ROSE, "s"))
 _ROW_IN = 0.135
@@ -41,11 +41,11 @@ Floats = npt.NDArray[np.float64]
 
 
 def plot_progression(results: Results, uncertainty: Uncertainty) -> Figure:
-    """Accuracy and macro F1 from configuration to configuration, top to bottom, with interval and deviation."""
+    """Plot accuracy and macro F1 of each configuration, top to bottom, with interval and deviation."""
     items = results.configurations
     labels = wrap_marked(items)
     heights_in = np.array([max(0.27, 0.1 + 0.115 * most_lines([label])) for label in labels])
-    middles_in = np.cumsum(heights_in) - heights_in / 2  # the y axis is in inches: a row is as high as its name
+    middles_in = np.cumsum(heights_in) - heights_in / 2  # the y axis is in inches, so that a row is as high as its name
     figure, axes = one_plot(COLUMN_IN - 0.15 - text_width_in(labels), heights_in.sum())
     ends: list[float] = []
     for (path, colour, marker), shift in zip(_SCORES, (-0.04, 0.04), strict=True):
@@ -66,21 +66,21 @@ def plot_progression(results: Results, uncertainty: Uncertainty) -> Figure:
 
 
 def overview_rows(results: Results) -> tuple[ReportedConfiguration, ...]:
-    """What the overview shows, top to bottom: the best by validation first, and the baseline wherever it stands."""
+    """Return the configurations of the overview: the best by validation first, and always the baseline."""
     best = results.ranked[:MOST_ROWS]
     return best if results.baseline in best else (*best[:-1], results.baseline)
 
 
 def has_stream_dots(items: Sequence[ReportedConfiguration]) -> bool:
-    """Whether the streams alone tell the configurations apart, so that dots can stand for names."""
+    """Return whether all configurations differ in their streams, so that dots can replace names."""
     return len({frozenset(item.streams) for item in items}) == len(items)
 
 
 def plot_overview(results: Results, uncertainty: Uncertainty) -> Figure:
-    """Many configurations: a row each with its streams as dots, and its test scores beside the baseline's.
+    """Plot many configurations, one row each, with their streams as dots and their test scores beside the baseline's.
 
-    The dots are those of an UpSet plot (Lex et al., TVCG 2014). Configurations that share their streams have names
-    instead.
+    The dots are those of an UpSet plot (Lex et al., TVCG 2014). If configurations share their streams, names replace
+    the dots.
     """
     items = overview_rows(results)
     rows = np.arange(len(items), dtype=np.float64)
@@ -96,8 +96,8 @@ def plot_overview(results: Results, uncertainty: Uncertainty) -> Figure:
         ends = _draw_lines(axes, items, uncertainty, path, rows, colour=colour)
         for row, item in zip(rows, items, strict=True):
             comparison = uncertainty.comparisons.get(item.label)
-            sure = comparison is not None and comparison.corrected[path] < SIGNIFICANT
-            fill = colour if sure else "white"
+            significant = comparison is not None and comparison.corrected[path] < SIGNIFICANT
+            fill = colour if significant else "white"
             point: dict[str, Any] = {"markersize": 3.4, "markeredgewidth": 0.8, "markeredgecolor": colour}
             axes.plot(item.metric(path).mean, row, marker=marker, markerfacecolor=fill, **point)
         if path == "accuracy":
@@ -110,12 +110,12 @@ def plot_overview(results: Results, uncertainty: Uncertainty) -> Figure:
         axes.tick_params(axis="x", top=True, labeltop=True)
         axes.grid(axis="x")
         despine(axes)
-    note_random(figure.axes[-1], results.random_streams, above_pt=14, mark="† ")  # away from the names of the streams
+    note_random(figure.axes[-1], results.random_streams, above_pt=14, mark="† ")  # beside the names of the streams
     return figure
 
 
 def plot_training(results: Results) -> Figure:
-    """Validation macro F1 by epoch: a small panel a configuration, a line a repeat; a ring marks the epoch kept."""
+    """Plot validation macro F1 by epoch, a panel for each configuration; a ring marks the epoch that was kept."""
     items = results.featured
     columns = _panel_columns(len(items))
     gap_in, height_in = 0.16, 0.95
@@ -150,7 +150,7 @@ def plot_training(results: Results) -> Figure:
 
 
 def plot_search(search: SearchSummary) -> Figure:
-    """Validation score of every configuration of a search, best first, with standard errors; the chosen stand out."""
+    """Plot the validation score of every configuration of a search, best first, with standard errors."""
     scored = [item for item in search.ranked if item.score is not None]
     scores, errors = _numbers(item.score for item in scored), _numbers(item.error for item in scored)
     ranks = np.arange(1, len(scored) + 1)
@@ -178,7 +178,7 @@ def _draw_lines(
     *,
     colour: str,
 ) -> list[float]:
-    """Thin: the interval over test images; thick: the deviation over repeats. Returns where lines and means end."""
+    """Draw thin intervals over test images and thick deviations over repeats; return the ends of all lines."""
     spreads = [item.metric(path) for item in items]
     means, sds = _numbers(spread.mean for spread in spreads), np.nan_to_num([spread.sd for spread in spreads])
     intervals = [uncertainty.intervals.get(item.label, {}).get(path) for item in items]
@@ -190,9 +190,9 @@ def _draw_lines(
 
 
 def _draw_reachable(axes: Axes, results: Results, items: Sequence[ReportedConfiguration], rows: Floats) -> list[float]:
-    """Black ticks where the accuracy that a design allows is known; returns their places."""
-    known = [(results.reachable(item), row) for item, row in zip(items, rows, strict=True)]
-    values = [(value, row) for value, row in known if value is not None]
+    """Draw black ticks at the accuracy that the design allows, where it is known; return their places."""
+    reachable = [(results.reachable(item), row) for item, row in zip(items, rows, strict=True)]
+    values = [(value, row) for value, row in reachable if value is not None]
     if values:
         ticks: dict[str, Any] = {"marker": "|", "markersize": 9, "markeredgewidth": 1.4, "color": "#1a1a1a"}
         axes.plot(*zip(*values, strict=True), linestyle="none", label="Reachable accuracy", **ticks)
@@ -200,7 +200,7 @@ def _draw_reachable(axes: Axes, results: Results, items: Sequence[ReportedConfig
 
 
 def _draw_streams(figure: Figure, results: Results, items: Sequence[ReportedConfiguration]) -> float:
-    """Which row has which streams, as dots; returns the width in inches."""
+    """Draw the streams of each row as dots; return the width in inches."""
     names = tuple(dict.fromkeys(name for item in results.configurations for name in item.streams))
     axes = figure.add_axes((0, 0, _DOT_IN * len(names), _ROW_IN * len(items)))
     for row, item in enumerate(items):
@@ -233,7 +233,7 @@ def _draw_curve(axes: Axes, curve: Floats, best_epoch: int) -> None:
 
 
 def _panel_columns(panels: int) -> int:
-    """Two panels fill the column of a paper, three or four its page."""
+    """Return the number of columns: up to two panels fill the column of a paper, more its page."""
     return panels if panels <= 2 else 2 if panels <= 4 else 3 if panels <= 6 else 4
 
 

@@ -1,4 +1,4 @@
-"""Which font family has the letters of a script: advice for names that no font of the machine can draw."""
+"""Finds the font families that have the letters of a script, for advice on names that cannot be drawn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FAMILIES = {
     "NKO": "Noto Sans NKo",
     "MATHEMATICAL": "Noto Sans Math",
 }
-"""First word of a letter's name in Unicode -> family, where it is not Noto Sans and the name of the script."""
+"""First word of the Unicode name of a letter -> family, if that is not `Noto Sans` and the name of the script."""
 _AFTER_SCRIPT = {
     *(
         "LETTER",
@@ -45,13 +45,13 @@ _AFTER_SCRIPT = {
         "NUMBER",
     ),
 }
-"""Words of Unicode names that follow the name of a script, such as `OL CHIKI LETTER LA`."""
+"""Words that follow the name of the script in Unicode names, as in `OL CHIKI LETTER LA`."""
 
 
 def families_for(letters: Iterable[int]) -> list[str]:
-    """Families that hold the letters, each once in the order of the code points; none for letters without a script."""
-    found = (_family_for(chr(letter)) for letter in sorted(letters))
-    return list(dict.fromkeys(family for family in found if family))
+    """Return the families that hold the letters, in the order of the code points; none for letters without a script."""
+    families = (_family_for(chr(letter)) for letter in sorted(letters))
+    return list(dict.fromkeys(family for family in families if family))
 
 
 def _family_for(letter: str) -> str:

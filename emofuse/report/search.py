@@ -1,4 +1,4 @@
-"""What a report is told of the search behind its runs: plain data, filled by the sweep, shown by the page."""
+"""The search behind the runs of a report, as plain data that the sweep fills in and the page shows."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any, Literal
 
 Select = Literal["macro_f1", "accuracy", "loss"]
 SELECTS: Mapping[str, str] = {"macro_f1": "macro F1", "accuracy": "accuracy", "loss": "loss"}
-"""Validation scores in words."""
+"""Validation score -> its name in sentences."""
 
 
 @dataclass(frozen=True)
-class Searched:
-    """One configuration of a search, known by validation rows alone.
+class SearchedConfiguration:
+    """One configuration of a search, with its scores on validation rows.
 
     Attributes:
-        name: as the search names it; a chosen one has the name of its final runs.
-        settings: what varies in the search -> its value here, plain JSON.
-        score: mean of the search's `select` on validation rows over folds and seeds, in its own unit (a loss is not
-            negated); None if it has none, because a run diverged.
-        error: standard error of that mean; None for a single run.
-        runs: heads trained for it.
-        diverged: how many of them ended because the loss was not finite.
-        halved: how many of them were ended by successive halving.
+        name: its name in the search; a chosen configuration has the name of its final runs.
+        settings: factor that varies in the search -> its value, plain JSON.
+        score: the mean of the search's `select` on validation rows over folds and seeds (a loss is not negated); None
+            if a run diverged.
+        error: the standard error of the mean; None for a single run.
+        runs: the number of heads trained for it.
+        diverged: the number of heads that ended because their loss was not finite.
+        halved: the number of heads that successive halving ended.
         chosen: whether it was trained for the test rows because the search prefers it.
-        fallback: whether it was trained for them only because all that rank before it diverged in final runs.
-        used: whether it is the best ranked one of which no final run diverged.
-        final_runs: trained on the whole split; 0 if that is not told.
-        final_diverged: which of them diverged, `seed 1 in epoch 3`.
+        fallback: whether it was trained for the test rows only because all better ranked ones diverged in final runs.
+        used: whether it is the best ranked configuration without a final run that diverged.
+        final_runs: the number of final runs on the whole split; 0 if it is unknown.
+        final_diverged: the final runs that diverged, such as `seed 1 in epoch 3`.
     """
 
     name: str
@@ -47,42 +47,42 @@ class Searched:
 
 @dataclass(frozen=True)
 class SearchSummary:
-    """A whole search: what was tried, and what was chosen by validation rows.
+    """A whole search: the configurations that were tried, and those that were chosen by validation rows.
 
     Attributes:
         kind: `grid`, `random` or `tpe`.
-        select: the validation score by which configurations were compared; the smallest loss, else the largest.
-        configurations: every one that was tried, in the order of the search.
-        heads: heads trained in all, over configurations, folds and seeds.
-        folds: of the cross-validation; 1 means the plain split into training and validation rows.
-        seeds: trainings of each configuration and fold.
-        best_of: factors of which every value has its finalist; () if there is one finalist in all.
+        select: the validation score that compares configurations: the smallest loss, or the largest other score.
+        configurations: every configuration that was tried, in the order of the search.
+        heads: the number of heads trained in all, over configurations, folds and seeds.
+        folds: the number of folds of the cross-validation; 1 means the plain split into training and validation rows.
+        seeds: the number of trainings of each configuration and fold.
+        best_of: the factors that have a finalist for each value; () if there is one finalist in all.
     """
 
     kind: Literal["grid", "random", "tpe"]
     select: Select
-    configurations: tuple[Searched, ...]
+    configurations: tuple[SearchedConfiguration, ...]
     heads: int
     folds: int = 1
     seeds: int = 1
     best_of: tuple[str, ...] = ()
 
     @property
-    def ranked(self) -> tuple[Searched, ...]:
-        """The best first, those that were halved after all others; those without a score last, in their order."""
+    def ranked(self) -> tuple[SearchedConfiguration, ...]:
+        """The configurations, the best first; halved ones follow, and those without a score come last."""
         sign = 1 if self.select == "loss" else -1
         scored = [item for item in self.configurations if item.score is not None]
         unscored = [item for item in self.configurations if item.score is None]
         return (*sorted(scored, key=lambda item: (item.halved > 0, sign * (item.score or 0.0))), *unscored)
 
     @property
-    def used(self) -> Searched | None:
-        """The best ranked one of which no final run diverged; None if there is none, or nothing is told of them."""
+    def used(self) -> SearchedConfiguration | None:
+        """The best ranked configuration without a final run that diverged; None without one, or if this is unknown."""
         return next((item for item in self.configurations if item.used), None)
 
     @property
-    def failed(self) -> tuple[Searched, ...]:
-        """Those that rank before `used` and had a final run that diverged: the choice, if it is one of them, first."""
+    def failed(self) -> tuple[SearchedConfiguration, ...]:
+        """The configurations that rank before `used` and had a final run that diverged, the choice first."""
         tried = [item for item in self.ranked if item.final_runs]
         before = tried[: tried.index(self.used)] if self.used else tried
         return tuple(item for item in before if item.final_diverged)

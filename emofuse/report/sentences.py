@@ -1,4 +1,4 @@
-"""The sentences of a report, made from specs and records: plain text, escaped by whoever shows it."""
+"""Makes the sentences of a report from specs and records, as plain text that its user escapes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from emofuse.report.formats import format_difference, format_interval, format_sc
 from emofuse.report.inputs import SPLITS, StreamUse
 from emofuse.report.notes import gather_notes
 from emofuse.report.search import SELECTS
-from emofuse.specs import EXACT_HEADS
+from emofuse.specs import EXACT_HEADS, NetworkHeadSpec
 from emofuse.statistics import EXACT_BELOW, Interval
 
 _SELECTIONS = {"macro_f1": "the highest macro F1", "accuracy": "the highest accuracy", "loss": "the lowest loss"}
 _OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW"}
+_STEMS = {"temporal": ("sequence", {2, 4}), "spatial": ("map", {3, 4})}
+"""Option of a head -> what it turns into vectors, and the number of axes of a row that it is for."""
 _MOST_NAMED = 4
 
 
 def random_weights_warning(results: Results) -> str:
-    """What nobody may overlook; empty if no stream ran with random weights."""
+    """Return the warning that streams ran with random weights; an empty text if none did."""
     if not results.random_streams:
         return ""
     affected = [item.label for item in results.configurations if item.random_streams]
@@ -30,13 +32,12 @@ def random_weights_warning(results: Results) -> str:
     who = "Every configuration uses" if everywhere else f"{join_some(affected)} use{'s' if len(affected) == 1 else ''}"
     return (
         f"The extractors of {join_names(results.random_streams)} ran with random instead of pretrained weights. {who} "
-        "at least one of them. These numbers show that the pipeline works; they are no finding about emotion "
-        "recognition."
+        "at least one of them. These numbers show that the pipeline works; they say nothing about emotion recognition."
     )
 
 
 def headline(results: Results, uncertainty: Uncertainty) -> str:
-    """The result in one sentence: of the configuration that validation rows prefer, whatever the test rows say."""
+    """Return the result of the configuration with the best validation score in one sentence."""
     best = results.ranked[0]
     intervals = uncertainty.intervals.get(best.label, {})
     scores = ", ".join(
@@ -45,40 +46,43 @@ def headline(results: Results, uncertainty: Uncertainty) -> str:
     )
     failed = results.search.failed if results.search else ()
     if results.search and failed and not results.search.used:
-        return "No configuration can be used: of every one that can be chosen a final run diverged."
+        return (
+            "No configuration can be used, because every configuration that can be chosen had a final run that "
+            "diverged."
+        )
     why = f"The chosen configuration, {failed[0].name}, diverged in its final runs. " if failed else ""
     if len(results.configurations) == 1:
-        return f"{why}{best.label} reaches on the test split: {scores}."
+        return f"{why}{best.label} reaches {scores} on the test split."
     chosen = f"{why}{'Next best' if failed else 'Best'} validation {SELECTS[results.select]}: {best.label}"
     if best is results.baseline:
         return f"{chosen}, the baseline; on the test split {scores}."
     gain = format_difference(results.difference(best, "accuracy").mean)
-    found = uncertainty.comparisons.get(best.label)
-    interval = f" [{format_interval(found.tests['accuracy'].interval, signed=True)}]" if found else ""
+    comparison = uncertainty.comparisons.get(best.label)
+    ends = format_interval(comparison.tests["accuracy"].interval, signed=True) if comparison else ""
+    interval = f" [{ends}]" if ends else ""
     return f"{chosen}; on the test split {scores}, {gain}{interval} accuracy against {results.baseline.label}."
 
 
 def reading_notes(results: Results, uncertainty: Uncertainty) -> list[str]:
-    """How to read the table of scores."""
+    """Return the notes on how to read the table of scores."""
     notes = [_repeats_note(results)]
     if uncertainty.intervals:
         notes.append(_interval_note(results, uncertainty))
     if len(results.configurations) > 1:
         notes.append(
             f"Δ is the difference to {results.baseline.label}, taken repeat by repeat where both have the same seeds. "
-            "Bold: the best of a column on the test split, by which nothing was chosen."
+            "The best value of a column is bold; nothing was chosen by it."
         )
     if any(results.reachable(item) is not None for item in results.configurations):
         notes.append(
-            "Reachable: the accuracy expected of a classifier that reads without error every cue which the streams of "
-            "the configuration are meant to see. It is known because this dataset is generated; a finite test split "
-            "scatters around it."
+            "Reachable is the accuracy to expect from a classifier that reads every cue of its streams without error. "
+            "It is known because this dataset is generated. Accuracy on a finite test split scatters around it."
         )
     return [*notes, *uncertainty.problems]
 
 
 def comparison_notes(results: Results, uncertainty: Uncertainty) -> list[str]:
-    """How to read the table of comparisons."""
+    """Return the notes on how to read the table of comparisons."""
     if not uncertainty.comparisons:
         return []
     count, resampling = len(uncertainty.comparisons), uncertainty.resampling
@@ -86,99 +90,101 @@ def comparison_notes(results: Results, uncertainty: Uncertainty) -> list[str]:
     if any(len(item.runs) > 1 for item in results.configurations):
         answers = "the answers of the mean probabilities over all repeats that have the image among their test rows"
     difference = (
-        f"Δ and its 95 % interval: the difference to {results.baseline.label} on the same {resampling.count:,} "
-        "resamples for both."
+        f"Δ is the difference to {results.baseline.label}; its 95 % interval is from {resampling.count:,} resamples, "
+        "the same for both."
     )
     p_value = (
-        "p: two-sided paired bootstrap, the share of resamples whose difference is at least as far from the observed "
-        f"one as that is from zero, counted as (1 + number) / (1 + {resampling.count:,})."
+        "p is that of a two-sided paired bootstrap test: the share of resamples whose difference is at least as far "
+        f"from the observed one as that is from zero, counted as (1 + number) / (1 + {resampling.count:,})."
     )
     paired = (
-        f"McNemar p: compares {answers}, image by image. Lost: images that only the baseline has right; gained: that "
-        f"only this configuration has right. Below {EXACT_BELOW} of them in all the p value is the two-sided binomial "
-        "one, from there on that of chi-square with continuity correction."
+        f"McNemar p compares {answers}, image by image. Lost counts the images that only the baseline classifies "
+        f"correctly, gained those that only this configuration does. With fewer than {EXACT_BELOW} of them the p value "
+        "is the two-sided binomial one, otherwise that of the chi-square test with continuity correction."
     )
     corrected = (
         f"All p values are corrected by Holm's step-down method for {count} comparison{'s' * (count > 1)}, each of the "
-        "three columns on its own; uncorrected ones are in comparisons.csv."
+        "three columns separately. Uncorrected values are in comparisons.csv."
     )
     return [difference, p_value, paired, corrected]
 
 
 def featured_note(results: Results) -> str:
-    """Which configurations have figures of their own; empty if all have."""
+    """Return which configurations have single figures; an empty text if all have."""
     if results.featured == results.configurations:
         return ""
     return (
-        f"Of {len(results.configurations)} configurations, {featured_words(results)}. The tables hold all of them; "
+        f"Of {len(results.configurations)} configurations, {featured_words(results)}. The tables list all of them, and "
         "per_class.csv has the numbers of every class."
     )
 
 
 def featured_words(results: Results) -> str:
-    """Those with figures of their own, where they are not all."""
+    """Return which configurations have single figures, if these are not all."""
     best = f"the {FEATURED} best by validation {SELECTS[results.select]}"
     return best if len(results.featured) == FEATURED else f"{best}, and the baseline"
 
 
 def empty_stream_notices(results: Results, uses: Iterable[StreamUse]) -> list[str]:
-    """One notice for each stream that not a single row has."""
+    """Return one notice for each stream that no row has."""
     notices = []
     for use in uses:
         if use.is_empty:
             users = [item.label for item in results.configurations if use.name in item.streams]
             notices.append(
-                f"Stream {use.label} has no valid row: of {use.rows(SPLITS).high:,.0f} rows none has a vector. "
+                f"Stream {use.label} has no valid row: none of {use.rows(SPLITS).high:,.0f} rows has features of it. "
                 f"{join_some(users)} learned nothing from it."
             )
     return notices
 
 
 def run_notes(results: Results) -> list[str]:
-    """What training noted, each note once."""
+    """Return the notes of training, each of them once."""
     return gather_notes((item.label, run) for item in results.configurations for run in item.runs)
 
 
 def method(results: Results) -> list[str]:
-    """The method paragraph, sentence by sentence."""
+    """Return the sentences of the method paragraph."""
     trained = tuple(item for item in results.configurations if item.spec["head"]["kind"] not in EXACT_HEADS)
     return [
         _split_sentence(results),
         *_scaling_sentences(results),
         _head_sentence(results),
+        *_stem_sentences(results),
         *(_training_sentences(replace(results, configurations=trained)) if trained else ()),
         *_exact_sentences(results),
-        "The test split chose nothing: it was scored once, with these weights.",
+        "The test split chose nothing; it was scored once, with these weights.",
         *_row_rules(results),
     ]
 
 
 def _row_rules(results: Results) -> list[str]:
-    """Which rows and labels count. Nothing of runs of former versions: their streams do not say if they were fitted."""
+    """Return which rows and labels count; former versions trained by other rules for rows, and did not record them."""
+    macro = "Macro scores are means over the labels that have rows or predictions."
     if not all("fitted" in stream for run in results.runs for stream in run.streams.values()):
-        return []
+        return [macro]
     return [
         (
-            "Rows whose pictures cannot be read are left out; a picture without a face, or one that a stream failed "
-            "on, is a row like others that lacks the stream."
+            "Rows whose images cannot be read are left out. An image without a face, or one on which a stream failed, "
+            "keeps its row and lacks the stream."
         ),
         "A stream that fewer than two training rows have counts as missing in every row.",
-        "Macro scores are means over the labels that have rows or predictions.",
+        macro,
     ]
 
 
 def _repeats_note(results: Results) -> str:
     if all(len(item.runs) == 1 for item in results.configurations):
-        return "One run of each configuration, so without a spread."
+        return "Each configuration has one run, so that scores have no spread."
     seeds = [repeat_of(run) for run in results.runs]
-    told = []
-    for what, found in (
+    differences = []
+    for what, values in (
         ("seed of the split", {split for split, _ in seeds if split is not None}),
         ("seed of the training", {training for _, training in seeds}),
     ):
-        if len(found) > 1:
-            told.append(f"{what} ({', '.join(map(str, sorted(found)))})")
-    return f"Mean ± standard deviation (n − 1) over the repeats, which differ in the {' and the '.join(told)}."
+        if len(values) > 1:
+            differences.append(f"{what} ({', '.join(map(str, sorted(values)))})")
+    return f"Mean ± standard deviation (n − 1) over the repeats, which differ in the {' and the '.join(differences)}."
 
 
 def _interval_note(results: Results, uncertainty: Uncertainty) -> str:
@@ -191,16 +197,16 @@ def _interval_note(results: Results, uncertainty: Uncertainty) -> str:
         else ""
     )
     lacking = (
-        f" In {uncertainty.lacking:,} resamples a class has no image; macro F1 is there the mean over the classes that "
+        f" In {uncertainty.lacking:,} resamples a class has no image; their macro F1 is the mean over the classes that "
         "have images or answers."
         if uncertainty.lacking
         else ""
     )
     return (
-        f"In brackets: 95 % percentile bootstrap interval. {resampling.count:,} times (PCG64, seed {resampling.seed}) "
-        f"as many images as there are ({images}) were drawn from the test images with replacement, the same for all "
-        f"configurations and repeats, and each configuration scored on them{mean}.{several}{lacking} It tells what "
-        "other test images would change, not what another training would."
+        f"Brackets hold 95 % percentile bootstrap intervals. Each of {resampling.count:,} resamples (PCG64, seed "
+        f"{resampling.seed}) draws as many test images as there are ({images}) with replacement, the same for all "
+        f"configurations and repeats, and each configuration is scored on them{mean}.{several}{lacking} The intervals "
+        "cover the choice of test images, not the randomness of training."
     )
 
 
@@ -210,7 +216,7 @@ def _split_sentence(results: Results) -> str:
             return "the dataset's own split"
         if split["kind"] == "holdout":
             test = "test rows" if split["test"] == "test" else "validation rows as test rows"
-            return f"the dataset's own {test}, with {100 * split['val']:g} % of its others drawn to validate on"
+            return f"the dataset's own {test}, with {100 * split['val']:g} % of the other rows drawn for validation"
         shares = "/".join(f"{100 * split[part]:g}" for part in SPLITS)
         return f"a stratified {shares} split into training, validation and test rows"
 
@@ -247,8 +253,23 @@ def _head_sentence(results: Results) -> str:
     )
 
 
+def _stem_sentences(results: Results) -> list[str]:
+    """Return how sequences and maps become vectors, if there are any."""
+    sentences = []
+    for option, (kind, ranks) in _STEMS.items():
+        items = tuple(item for item in results.configurations if _has_rank(item, ranks))
+        if items:
+            stem = _vary(replace(results, configurations=items), f"head.{option}")
+            sentences.append(f"A {kind} passes a {option} stem before it is embedded: {stem}.")
+    return sentences
+
+
+def _has_rank(item: ReportedConfiguration, ranks: set[int]) -> bool:
+    return any(len(stream.get("used_shape", ())) in ranks for stream in item.runs[0].streams.values())
+
+
 def _exact_sentences(results: Results) -> list[str]:
-    """How the heads that are solved came about, of the kinds that there are."""
+    """Return how heads were solved, for the kinds of exact heads that occur."""
     kinds = {item.spec["head"]["kind"] for item in results.configurations}
     sentences = []
     if "logistic" in kinds:
@@ -256,7 +277,7 @@ def _exact_sentences(results: Results) -> list[str]:
         selection = _vary(replace(results, configurations=exact), "train.select", _SELECTIONS.__getitem__)
         sentences.append(
             "A logistic head is multinomial logistic regression on all streams side by side, solved to convergence for "
-            f"every penalty of a grid; the one kept has {selection} on the validation rows."
+            f"every penalty of a grid; the penalty kept has {selection} on the validation rows."
         )
     if "kernel_ridge" in kinds:
         sentences.append(
@@ -288,28 +309,31 @@ def _describe_patience(patience: int | None) -> str:
 
 
 def _vary(results: Results, path: str, describe: Callable[[Any], str] = str) -> str:
-    """A setting in words; where configurations differ, the commonest and then who differs: `64 (32 for a and b)`."""
+    """Return an option in words; if configurations differ, the most common value first: `64 (32 for a and b)`."""
     users: dict[str, list[str]] = {}
     for item in results.configurations:
-        users.setdefault(describe(_setting(item, path)), []).append(item.label)
+        users.setdefault(describe(_option(item, path)), []).append(item.label)
     (main, _), *others = Counter({text: len(labels) for text, labels in users.items()}).most_common()
     if len(others) >= _MOST_NAMED:
         differing = sum(len(users[text]) for text, _ in others)
         return f"{main} ({differing} configurations have one of {len(others)} other values)"
-    told = "; ".join(f"{text.strip(' ,') or 'none'} for {_who(users[text])}" for text, _ in others)
-    return f"{main} ({told})" if told else main
+    exceptions = "; ".join(f"{text.strip(' ,') or 'none'} for {_who(users[text])}" for text, _ in others)
+    return f"{main} ({exceptions})" if exceptions else main
 
 
 def _who(labels: list[str]) -> str:
-    """A few by name, many by number: who they are is in each configuration's specification."""
+    """Return a few names, or the number of many; the specification of each configuration has its values."""
     return join_names(labels) if len(labels) <= _MOST_NAMED else f"{len(labels)} configurations"
 
 
-def _setting(item: ReportedConfiguration, path: str) -> Any:
+def _option(item: ReportedConfiguration, path: str) -> Any:
     value: Any = item.spec
-    for key in path.split("."):
+    *sections, last = path.split(".")
+    for key in sections:
         value = value[key]
-    return value
+    if last in _STEMS:  # specs leave out the stems that a head has by default
+        return value.get(last, NetworkHeadSpec.model_fields[last].default)
+    return value[last]
 
 
 def _with_interval(spread: Spread, interval: Interval | None) -> str:

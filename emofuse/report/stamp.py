@@ -1,4 +1,4 @@
-"""A report is written when what it is made of has changed, and left alone otherwise."""
+"""Writes a report only when its inputs have changed."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def report_when_needed(
     metrics: Sequence[str] = (),
     say: Callable[[str], None] | None = None,
 ) -> tuple[ReportFiles, bool]:
-    """Writes the report of these runs unless the one that is there was made from the same by the same emofuse.
+    """Write the report of these runs, unless the existing one has the same inputs and version of emofuse.
 
     Args:
-        records: of the runs to report on.
-        runs: folder in which they are.
-        out: folder of the report.
-        title: see `write_report`, as all that follow.
-        baseline: name of a configuration.
-        order: names of all configurations.
-        command: what made the runs.
-        search: what they are the finalists of.
-        metrics: names of further metrics.
-        say: is given what a reader must know of the figures.
+        records: the records of the runs to report on.
+        runs: the folder of the runs.
+        out: the folder of the report.
+        title: the title of the page.
+        baseline: the name of the baseline.
+        order: the names of all configurations in the order of tables.
+        command: the command that made the runs.
+        search: the search whose finalists the runs are.
+        metrics: the names of further metrics.
+        say: a function that is given a sentence on names that figures show by number.
 
     Returns:
-        The report's files, and whether they were written by this call.
+        The files of the report, and whether this call wrote them.
 
     Raises:
         ResultsError: as `write_report`.
@@ -67,7 +67,7 @@ def report_when_needed(
     expected = ReportFiles.in_folder(out, search=search is not None, metrics=bool(metrics))
     if stamp.is_file() and stamp.read_bytes() == made_from.encode() and expected.page.is_file():
         return expected, False
-    stamp.unlink(missing_ok=True)  # an interrupted report must not pass for a finished one
+    stamp.unlink(missing_ok=True)  # an interrupted report must not count as finished
     only = {record.digest for record in records}
     written = write_report(
         runs,

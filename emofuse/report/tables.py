@@ -1,4 +1,4 @@
-"""Tables of a report, built once as cells and shown as Markdown, as HTML (by the page) and as plain text."""
+"""Builds the tables of a report as cells, which are shown as Markdown, as HTML (by the page) and as plain text."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ METRICS = {
     "weighted.f1": "Weighted F1",
     "macro.specificity": "Specificity",
 }
-"""The metrics of the summary, in its order: place in a run's metrics -> heading."""
+"""The metrics of the summary in its order: place in a run's metrics -> heading."""
 
 MOST_ACROSS = 20
-"""Labels that stand beside each other in a table."""
+"""The largest number of labels that are columns of a table."""
 
 CLASS_METRICS = {"precision": "Precision", "recall": "Recall", "f1": "F1", "specificity": "Specificity"}
 COMPARED = {"accuracy": "Δ accuracy", "macro.f1": "Δ macro F1"}
@@ -42,13 +42,13 @@ COMPARED = {"accuracy": "Δ accuracy", "macro.f1": "Δ macro F1"}
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell.
+    """One cell of a table.
 
     Attributes:
-        text: what it says.
-        spread: standard deviation of it.
-        interval: both ends of its interval.
-        best: whether it is the best of its column.
+        text: the text or number.
+        spread: the standard deviation of the number.
+        interval: both ends of the interval of the number.
+        best: whether the number is the best of its column.
     """
 
     text: str
@@ -59,7 +59,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableColumn:
-    """One column; names stand left, numbers right."""
+    """One column of a table, with names to the left or numbers to the right."""
 
     title: str
     cells: Sequence[Cell]
@@ -68,18 +68,18 @@ class TableColumn:
 
 @dataclass(frozen=True)
 class ReportTable:
-    """Columns of equal length, at least one."""
+    """A table of one or more columns of equal length."""
 
     columns: tuple[TableColumn, ...]
 
     @property
     def rows(self) -> list[tuple[Cell, ...]]:
-        """The same cells row by row."""
+        """The cells row by row."""
         return list(zip(*(column.cells for column in self.columns), strict=True))
 
 
 def scores_table(results: Results, uncertainty: Uncertainty) -> ReportTable:
-    """One row a configuration: what a reader looks for first."""
+    """Return the main scores, one row for each configuration."""
     pairs = [
         column for path in COMPARED for column in (_measured(results, uncertainty, path), _difference(results, path))
     ]
@@ -87,9 +87,9 @@ def scores_table(results: Results, uncertainty: Uncertainty) -> ReportTable:
 
 
 def comparisons_table(results: Results, uncertainty: Uncertainty) -> ReportTable:
-    """One row a configuration but the baseline: how sure the difference to it is; p values are the corrected ones."""
+    """Return the differences to the baseline with intervals and corrected p values, one row for each configuration."""
     others = [item for item in results.configurations if item is not results.baseline]
-    found = [uncertainty.comparisons.get(item.label) for item in others]
+    comparisons = [uncertainty.comparisons.get(item.label) for item in others]
     columns = [TableColumn("Configuration", [Cell(item.label) for item in others], "left")]
     for path, title in COMPARED.items():
         differences = [
@@ -97,25 +97,25 @@ def comparisons_table(results: Results, uncertainty: Uncertainty) -> ReportTable
                 format_difference(results.difference(item, path).mean),
                 interval=format_interval(one.tests[path].interval, signed=True) if one else "",
             )
-            for item, one in zip(others, found, strict=True)
+            for item, one in zip(others, comparisons, strict=True)
         ]
-        p_values = [Cell(format_p(one.corrected[path]) if one else UNDEFINED) for one in found]
+        p_values = [Cell(format_p(one.corrected[path]) if one else UNDEFINED) for one in comparisons]
         columns += [TableColumn(title, differences), TableColumn("p", p_values)]
     columns += [
-        TableColumn("Lost", [Cell(f"{one.mcnemar.lost:,}" if one else UNDEFINED) for one in found]),
-        TableColumn("Gained", [Cell(f"{one.mcnemar.gained:,}" if one else UNDEFINED) for one in found]),
-        TableColumn("McNemar p", [Cell(format_p(one.mcnemar_corrected) if one else UNDEFINED) for one in found]),
+        TableColumn("Lost", [Cell(f"{one.mcnemar.lost:,}" if one else UNDEFINED) for one in comparisons]),
+        TableColumn("Gained", [Cell(f"{one.mcnemar.gained:,}" if one else UNDEFINED) for one in comparisons]),
+        TableColumn("McNemar p", [Cell(format_p(one.mcnemar_corrected) if one else UNDEFINED) for one in comparisons]),
     ]
     return ReportTable(tuple(columns))
 
 
 def detail_table(results: Results) -> ReportTable:
-    """One row a configuration: precision, recall and specificity."""
+    """Return precision, recall and specificity, one row for each configuration."""
     return ReportTable((_labels(results), *(_metric(results, path) for path in METRICS if path not in COMPARED)))
 
 
 def _epochs_cell(item: ReportedConfiguration) -> Cell:
-    """Best epochs over the repeats; heads that are solved have none."""
+    """Return the best epochs over the repeats; heads that are solved have none."""
     if item.spec["head"]["kind"] in EXACT_HEADS:
         return Cell(UNDEFINED)
     return Cell(format_range(Spread.of(run.best_epoch for run in item.runs)))
@@ -126,7 +126,7 @@ def _epoch_cell(run: RunRecord) -> Cell:
 
 
 def cost_table(results: Results) -> ReportTable:
-    """One row a configuration: its streams and what training took."""
+    """Return the streams and the cost of training, one row for each configuration."""
     items = results.configurations
     streams = [
         ", ".join(f"{name} (random weights)" if name in item.random_streams else name for name in item.streams)
@@ -145,13 +145,13 @@ def cost_table(results: Results) -> ReportTable:
 
 
 def class_f1_table(results: Results, *, numbered: bool = False) -> ReportTable:
-    """F1 of every class and configuration, means alone: there may be twenty of each.
+    """Return the F1 of every class and configuration as means without deviations, because there may be twenty of each.
 
-    Classes stand across, or, if they are many, down: a table of a hundred columns cannot be read.
+    Classes are columns or, if there are many, rows.
 
     Args:
-        results: what is shown.
-        numbered: whether figures show labels by number, so that readers need the number of each.
+        results: the configurations.
+        numbered: whether figures show labels by number, so that readers need these numbers.
     """
     by_class = list(zip(*(item.class_metric("f1") for item in results.configurations), strict=True))
     if len(results.classes) > MOST_ACROSS:
@@ -171,20 +171,20 @@ def class_f1_table(results: Results, *, numbered: bool = False) -> ReportTable:
 
 
 def _bare(column: TableColumn) -> TableColumn:
-    """A column of means without their deviations."""
+    """Return a column of means without their deviations."""
     return replace(column, cells=[replace(cell, spread="") for cell in column.cells])
 
 
 def per_class_table(
     configuration: ReportedConfiguration, classes: Sequence[str], *, numbered: bool = False, ranked: bool = False
 ) -> ReportTable:
-    """One row a class of one configuration.
+    """Return the scores of one configuration, one row for each class.
 
     Args:
-        configuration: what is shown.
-        classes: names of its labels.
-        numbered: whether figures show labels by number, so that readers need the number of each.
-        ranked: whether a figure shows them in the order of their F1, so that readers need the place of each.
+        configuration: the configuration.
+        classes: the names of its labels.
+        numbered: whether figures show labels by number, so that readers need these numbers.
+        ranked: whether a figure shows labels in the order of their F1, so that readers need these ranks.
     """
     measured = {title: configuration.class_metric(key) for key, title in CLASS_METRICS.items()}
     scores = [TableColumn(title, [_score(spread) for spread in spreads]) for title, spreads in measured.items()]
@@ -197,12 +197,12 @@ def per_class_table(
 
 
 def _class_numbers(classes: Sequence[str]) -> tuple[TableColumn]:
-    """The numbers by which figures show labels; on its own, to be put behind their names."""
+    """Return the column of the numbers by which figures show labels."""
     return (TableColumn("No.", [Cell(str(place)) for place, _ in enumerate(classes, start=1)]),)
 
 
 def all_classes_table(results: Results, *, numbered: bool = False, ranked: bool = False) -> ReportTable:
-    """One row a configuration and class, with the columns of `per_class_table`."""
+    """Return the columns of `per_class_table`, one row for each configuration and class."""
     tables = [
         per_class_table(item, results.classes, numbered=numbered, ranked=ranked) for item in results.configurations
     ]
@@ -213,7 +213,7 @@ def all_classes_table(results: Results, *, numbered: bool = False, ranked: bool 
 
 
 def runs_table(results: Results) -> ReportTable:
-    """One row a run."""
+    """Return the scores of single runs, one row for each run."""
     runs = results.runs
     labels = [Cell(item.label) for item in results.configurations for _ in item.runs]
     seeds = [repeat_of(run) for run in runs]
@@ -234,7 +234,7 @@ def runs_table(results: Results) -> ReportTable:
 
 
 def markdown(table: ReportTable) -> str:
-    """A table in GitHub's Markdown, padded so that it reads as plain text too; names are escaped."""
+    """Return a table in GitHub's Markdown, aligned as plain text, with escaped names."""
     columns = []
     for column in table.columns:
         texts = [escape_markdown(column.title), *map(_markdown_cell, column.cells)]
@@ -258,17 +258,18 @@ def _metric(results: Results, path: str) -> TableColumn:
 
 
 def _measured(results: Results, uncertainty: Uncertainty, path: str) -> TableColumn:
-    """A metric with its interval in brackets."""
+    """Return a metric with its interval in brackets."""
     column = _metric(results, path)
-    found = [uncertainty.intervals.get(item.label, {}).get(path) for item in results.configurations]
+    intervals = [uncertainty.intervals.get(item.label, {}).get(path) for item in results.configurations]
     cells = [
-        replace(cell, interval=format_interval(interval)) for cell, interval in zip(column.cells, found, strict=True)
+        replace(cell, interval=format_interval(interval))
+        for cell, interval in zip(column.cells, intervals, strict=True)
     ]
     return replace(column, cells=cells)
 
 
 def _scores(title: str, spreads: Sequence[Spread]) -> TableColumn:
-    """A column whose largest value, and those that print like it, are marked best, unless all print alike."""
+    """Return a column with its largest values marked, as they are printed, unless all are printed alike."""
     shown = [round(spread.mean, 3) for spread in spreads if spread.n]
     best = max(shown) if len(set(shown)) > 1 else None
     return TableColumn(title, [replace(_score(spread), best=round(spread.mean, 3) == best) for spread in spreads])

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from emofuse.report.choice import divergence_sentences
-from emofuse.report.search import SELECTS, Searched, SearchSummary
+from emofuse.report.search import SELECTS, SearchedConfiguration, SearchSummary
 from emofuse.report.tables import Cell, ReportTable, TableColumn, markdown
 from emofuse.specs import SweepSpec, is_random
 from emofuse.sweep.choice import Choice, ScoredConfiguration
@@ -23,7 +23,7 @@ def search_summary(spec: SweepSpec, scored: Sequence[ScoredConfiguration], final
         kind=spec.search.kind,
         select=spec.select,
         configurations=tuple(
-            Searched(
+            SearchedConfiguration(
                 name=each.configuration.name,
                 settings=each.configuration.settings,
                 score=each.score,
@@ -133,7 +133,7 @@ def _title(final: FinalConfiguration, finals: FinalRuns) -> str:
 
 
 def _final_fields(final: FinalConfiguration | None, finals: FinalRuns) -> dict[str, Any]:
-    """Return the fields of `Searched` on the final runs of a configuration."""
+    """Return the fields of `SearchedConfiguration` on the final runs of a configuration."""
     if final is None:
         return {}
     return {

@@ -8,18 +8,20 @@ from dataclasses import replace
 
 from emofuse.report.choice import choice_caption, choice_sentences, choice_table, divergence_sentences
 from emofuse.report.numbers import csv_text, search_rows
-from emofuse.report.search import Searched, SearchSummary
+from emofuse.report.search import SearchedConfiguration, SearchSummary
 
 GRID = SearchSummary(
     kind="grid",
     select="macro_f1",
     configurations=(
-        Searched("lbp, 0.001", {"streams": ["lbp"], "learning_rate": 0.001}, 0.31, 0.02, 10),
-        Searched(
+        SearchedConfiguration("lbp, 0.001", {"streams": ["lbp"], "learning_rate": 0.001}, 0.31, 0.02, 10),
+        SearchedConfiguration(
             "lbp, 3e-05", {"streams": ["lbp"], "learning_rate": 3.1622776601683795e-05}, 0.52, 0.01, 10, chosen=True
         ),
-        Searched("both, 0.001", {"streams": ["lbp", "resnet50"], "learning_rate": 0.001}, None, None, 10, diverged=2),
-        Searched("both, 3e-05", {"streams": ["lbp", "resnet50"]}, 0.41, None, 1, halved=4, chosen=True),
+        SearchedConfiguration(
+            "both, 0.001", {"streams": ["lbp", "resnet50"], "learning_rate": 0.001}, None, None, 10, diverged=2
+        ),
+        SearchedConfiguration("both, 3e-05", {"streams": ["lbp", "resnet50"]}, 0.41, None, 1, halved=4, chosen=True),
     ),
     heads=31,
     folds=5,
@@ -41,8 +43,8 @@ def test_a_search_is_ranked_by_its_score_and_those_without_one_come_last():
 def test_sentences_tell_what_was_tried_and_by_what_it_was_chosen():
     tried, halved, diverged, chosen, tested = choice_sentences(GRID)
     assert tried == (
-        "Every combination of the settings was tried: 4 configurations, 31 trained heads (5-fold cross-validation and "
-        "2 seeds)."
+        "The search tried every combination of the factors: 4 configurations, 31 trained heads (5-fold "
+        "cross-validation and 2 seeds)."
     )
     assert halved == "Successive halving ended 4 of them before their last epoch."
     assert diverged == "The loss of 2 was not finite; a configuration with such a run has no score."
@@ -61,13 +63,13 @@ def test_sentences_of_a_plain_search_are_short():
     search = SearchSummary("tpe", "loss", (best,), heads=1)
     tried, chosen, tested = choice_sentences(search)
     assert tried == (
-        "Combinations of the settings were proposed by Optuna's tree-structured Parzen estimator: 1 configuration, "
+        "Optuna's tree-structured Parzen estimator proposed combinations of the factors: 1 configuration, "
         "1 trained head."
     )
     assert chosen == "The configuration with the lowest validation loss was chosen."
     assert tested.startswith("The search never saw a test row. Only the chosen one was then trained on the training ")
     assert choice_sentences(replace(search, kind="random"))[0].startswith(
-        "Combinations of the settings were drawn evenly, each once: 1 configuration"
+        "The search drew combinations of the factors evenly, each once: 1 configuration"
     )
 
 
@@ -87,7 +89,9 @@ def test_the_table_has_the_chosen_and_the_best_others_by_rank():
 
 
 def test_of_hundreds_the_table_has_the_chosen_and_ten_others():
-    many = tuple(Searched(f"c{index:03}", {}, index / 500, None, 1, chosen=index == 7) for index in range(500))
+    many = tuple(
+        SearchedConfiguration(f"c{index:03}", {}, index / 500, None, 1, chosen=index == 7) for index in range(500)
+    )
     search = replace(GRID, configurations=many)
     assert texts(choice_table(search), "Rank") == [*map(str, range(1, 11)), "493"]
     assert choice_caption(search).startswith(
@@ -98,12 +102,12 @@ def test_of_hundreds_the_table_has_the_chosen_and_ten_others():
 # --- final runs that diverged -----------------------------------------------------------------------------------------
 
 A, B, C, D = (
-    Searched("a", {}, 0.6, None, 1, chosen=True, final_runs=2, final_diverged=("seed 1 in epoch 3",)),
-    Searched(
+    SearchedConfiguration("a", {}, 0.6, None, 1, chosen=True, final_runs=2, final_diverged=("seed 1 in epoch 3",)),
+    SearchedConfiguration(
         "b", {}, 0.5, None, 1, fallback=True, final_runs=2, final_diverged=("seed 0 in epoch 1", "seed 1 in epoch 1")
     ),
-    Searched("c", {}, 0.4, None, 1, fallback=True, used=True, final_runs=2),
-    Searched("d", {}, 0.3, None, 1),
+    SearchedConfiguration("c", {}, 0.4, None, 1, fallback=True, used=True, final_runs=2),
+    SearchedConfiguration("d", {}, 0.3, None, 1),
 )
 
 
@@ -119,10 +123,10 @@ def test_a_choice_that_diverged_is_said_with_what_takes_its_place():
             "trained on the training rows of the split and scored on its test rows, once."
         ),
         "THE CHOSEN CONFIGURATION DIVERGED in its final runs and is not used: a, and so did b, next in the ranking.",
-        "Fallback: c, the next best by validation score, takes its place. Test scores had no say in it.",
+        "Fallback: c, the next best by validation score, takes its place. Test scores played no part in this.",
         (
             "Final runs that diverged: a: 1 of 2 (seed 1 in epoch 3); b: 2 of 2 (seed 0 in epoch 1 and seed 1 in epoch "
-            "1). They have no test score; what is shown of their configurations is the mean of the other seeds, where "
+            "1). They have no test score. The scores of their configurations are means over the other seeds, where "
             "there are any."
         ),
     ]
@@ -133,20 +137,23 @@ def test_another_finalist_that_diverged_changes_no_choice():
     second = replace(A, name="b", score=0.5)
     told = divergence_sentences(finals(first, second))
     assert len(told) == 1
-    assert told[0].startswith("Final runs that diverged: b: 1 of 2 (seed 1 in epoch 3). They have no test score;")
+    assert told[0].startswith("Final runs that diverged: b: 1 of 2 (seed 1 in epoch 3). They have no test score. ")
     assert divergence_sentences(finals(first)) == []
 
 
 def test_that_nothing_can_take_its_place_is_said():
     told = divergence_sentences(finals(A, B))
-    assert told[1] == "Nothing takes its place: of every configuration that can be chosen a final run diverged."
+    assert (
+        told[1]
+        == "Nothing takes its place, because every configuration that can be chosen had a final run that diverged."
+    )
 
 
 def test_of_many_that_diverged_the_first_are_named():
     many = [replace(A, name=f"c{index}", score=1 - index / 100) for index in range(60)]
     told = divergence_sentences(finals(*many))
     assert told[0].endswith("is not used: c0, and so did c1, c2, c3, c4, c5 and 54 more, next in the ranking.")
-    assert "c4: 1 of 2 (seed 1 in epoch 3); and of 55 more configurations, see the table. They" in told[2]
+    assert "c4: 1 of 2 (seed 1 in epoch 3); and those of 55 more configurations, see the table. They" in told[2]
 
 
 def test_the_table_and_the_csv_tell_chosen_from_fallback():
@@ -178,5 +185,7 @@ def test_the_csv_has_every_configuration_with_unrounded_settings():
 
 def test_settings_that_are_specs_stand_as_json():
     head = {"kind": "concat", "depth": 2}
-    (row,) = search_rows(replace(GRID, configurations=(Searched("a", {"head": head, "kind": "x"}, 0.5, None, 1),)))
+    (row,) = search_rows(
+        replace(GRID, configurations=(SearchedConfiguration("a", {"head": head, "kind": "x"}, 0.5, None, 1),))
+    )
     assert (row["setting_head"], row["setting_kind"]) == ('{"kind": "concat", "depth": 2}', "x")

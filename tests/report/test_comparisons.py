@@ -141,7 +141,7 @@ def test_other_test_images_are_not_compared_and_the_reason_is_told(make):
     assert set(found.comparisons) == {"same"}
     assert set(found.intervals) == {"base", "same", "other", "official"}
     (problem,) = found.problems
-    assert problem == "Scored on other test images than the baseline base, and so not compared: other and official."
+    assert problem == "Not compared, because scored on other test images than the baseline base: other and official."
 
 
 def test_images_of_which_sets_were_drawn_are_counted(make):
@@ -167,7 +167,9 @@ def test_nothing_is_compared_with_a_baseline_whose_predictions_are_missing(make)
     found = measure(make, *runs)
     assert set(found.intervals) == {"a", "b"}
     assert found.comparisons == {}
-    assert found.problems[1:] == ("The predictions of the baseline base cannot be used: nothing is compared with it.",)
+    assert found.problems[1:] == (
+        "Nothing is compared with the baseline base, because its predictions cannot be used.",
+    )
 
 
 def test_no_predictions_at_all_leave_a_report_without_intervals(make):

@@ -9,7 +9,7 @@ import pytest
 
 from emofuse.errors import ResultsError
 from emofuse.report.configurations import Spread, group_runs
-from emofuse.report.search import Searched, SearchSummary
+from emofuse.report.search import SearchedConfiguration, SearchSummary
 
 CLASSES = ("joy", "fear", "rage")
 CUES = {
@@ -153,8 +153,8 @@ def test_runs_of_two_datasets_are_refused(make):
         make("b", dataset={"name": "faces"}),
     ]
     message = (
-        "here: runs of different datasets cannot stand in one table: 2 of faces (3 classes), 1 of scenes (3 classes). "
-        "Move the runs of each dataset into a folder of their own"
+        "here: runs of different datasets cannot be in one table: 2 of faces (3 classes), 1 of scenes (3 classes). "
+        "Move the runs of each dataset into a separate folder"
     )
     with pytest.raises(ResultsError, match=f"^{re.escape(message)}$"):
         group_runs(runs, "here")
@@ -240,7 +240,9 @@ def test_a_configuration_without_a_validation_score_is_ranked_last(make):
 
 def test_finalists_are_ranked_by_the_scores_of_their_search(make):
     runs = [make(name, change=with_validation(macro_f1=f1)) for name, f1 in (("a", 0.9), ("b", 0.1))]
-    searched = tuple(Searched(name, {}, loss, None, 1) for name, loss in (("x", 0.1), ("b", 0.2), ("a", 0.3)))
+    searched = tuple(
+        SearchedConfiguration(name, {}, loss, None, 1) for name, loss in (("x", 0.1), ("b", 0.2), ("a", 0.3))
+    )
     search = SearchSummary("grid", "loss", searched, 3)
     results = group_runs(runs, "runs", search=search)
     assert (results.select, ranking(results)) == ("loss", ["b", "a"])
@@ -249,9 +251,9 @@ def test_finalists_are_ranked_by_the_scores_of_their_search(make):
 def test_what_was_halved_or_diverged_in_the_end_is_ranked_last(make):
     runs = [make(name) for name in "abc"]
     searched = (
-        Searched("a", {}, 0.9, None, 1, final_runs=2, final_diverged=("seed 1 in epoch 3",)),
-        Searched("b", {}, 0.8, None, 1, halved=1, final_runs=2),
-        Searched("c", {}, 0.1, None, 1, final_runs=2, used=True),
+        SearchedConfiguration("a", {}, 0.9, None, 1, final_runs=2, final_diverged=("seed 1 in epoch 3",)),
+        SearchedConfiguration("b", {}, 0.8, None, 1, halved=1, final_runs=2),
+        SearchedConfiguration("c", {}, 0.1, None, 1, final_runs=2, used=True),
     )
     results = group_runs(runs, "runs", search=SearchSummary("grid", "macro_f1", searched, 3))
     assert ranking(results) == ["c", "b", "a"]
@@ -259,7 +261,7 @@ def test_what_was_halved_or_diverged_in_the_end_is_ranked_last(make):
 
 def test_a_search_that_does_not_know_all_names_ranks_none(make):
     runs = [make(name, change=with_validation(macro_f1=f1)) for name, f1 in (("a", 0.9), ("b", 0.1))]
-    search = SearchSummary("grid", "macro_f1", (Searched("b", {}, 0.99, None, 1),), 1)
+    search = SearchSummary("grid", "macro_f1", (SearchedConfiguration("b", {}, 0.99, None, 1),), 1)
     assert ranking(group_runs(runs, "runs", search=search)) == ["a", "b"]
 
 

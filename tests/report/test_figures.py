@@ -21,7 +21,7 @@ from emofuse.report.drawing import STYLE
 from emofuse.report.figures import FIGURE_FILES, _slugs, draw_figures
 from emofuse.report.names import shorten, shorten_all, shorten_middle, wrap, wrap_marked
 from emofuse.report.score_plots import plot_overview, plot_progression, plot_search, plot_training
-from emofuse.report.search import Searched, SearchSummary
+from emofuse.report.search import SearchedConfiguration, SearchSummary
 
 LONG = "lbp+landmarks+action_units+places365+resnet50 with a very long name of its own"
 
@@ -263,10 +263,10 @@ SEARCH = SearchSummary(
     "grid",
     "macro_f1",
     (
-        Searched("a", {}, 0.5, 0.02, 5),
-        Searched("b", {}, 0.7, 0.01, 5, chosen=True),
-        Searched("c", {}, None, None, 5, diverged=1),
-        Searched("d", {}, 0.6, 0.01, 5),
+        SearchedConfiguration("a", {}, 0.5, 0.02, 5),
+        SearchedConfiguration("b", {}, 0.7, 0.01, 5, chosen=True),
+        SearchedConfiguration("c", {}, None, None, 5, diverged=1),
+        SearchedConfiguration("d", {}, 0.6, 0.01, 5),
     ),
     heads=20,
     folds=5,

@@ -12,7 +12,7 @@ from emofuse.report.configurations import group_runs
 from emofuse.report.figures import _training_caption
 from emofuse.report.formats import format_interval
 from emofuse.report.inputs import stream_uses
-from emofuse.report.search import Searched, SearchSummary
+from emofuse.report.search import SearchedConfiguration, SearchSummary
 from emofuse.report.tables import cost_table
 
 DEMO = {"name": "demo", "reachable_accuracy": {"scene": 0.4}, "cue_streams": {"scene": ["resnet50"]}}
@@ -67,12 +67,12 @@ def test_the_headline_admits_that_nothing_beats_the_baseline(make, unmeasured):
     headline = sentences.headline(results, unmeasured)
     assert headline.startswith("Best validation macro F1: strong, the baseline; on the test split accuracy ")
     single = group_runs([make("only")], "runs")
-    assert sentences.headline(single, unmeasured).startswith("only reaches on the test split: accuracy ")
+    assert sentences.headline(single, unmeasured).startswith("only reaches accuracy ")
 
 
 def test_the_headline_says_that_the_choice_diverged(make, unmeasured):
-    first = Searched("first", {}, 0.9, None, 1, final_runs=2, final_diverged=("seed 1 in epoch 3",))
-    second = Searched("second", {}, 0.8, None, 1, final_runs=2, used=True)
+    first = SearchedConfiguration("first", {}, 0.9, None, 1, final_runs=2, final_diverged=("seed 1 in epoch 3",))
+    second = SearchedConfiguration("second", {}, 0.8, None, 1, final_runs=2, used=True)
 
     def headline(*searched):
         search = SearchSummary("grid", "macro_f1", searched, 2)
@@ -84,13 +84,13 @@ def test_the_headline_says_that_the_choice_diverged(make, unmeasured):
     )
     assert headline(replace(first, final_diverged=(), used=True), second).startswith("Best validation macro F1: first,")
     assert headline(first, replace(second, used=False, final_diverged=("seed 0 in epoch 1",))) == (
-        "No configuration can be used: of every one that can be chosen a final run diverged."
+        "No configuration can be used, because every configuration that can be chosen had a final run that diverged."
     )
 
 
 def test_reading_notes_say_what_repeats_are(make, unmeasured):
     one = sentences.reading_notes(group_runs([make("a")], "runs"), unmeasured)
-    assert one[0] == "One run of each configuration, so without a spread."
+    assert one[0] == "Each configuration has one run, so that scores have no spread."
     seeds = [make("a", split_seed=split, seed=seed) for split in (0, 1) for seed in (3, 4)]
     assert sentences.reading_notes(group_runs(seeds, "runs"), unmeasured)[0] == (
         "Mean ± standard deviation (n − 1) over the repeats, "
@@ -102,11 +102,11 @@ def test_reading_notes_say_how_intervals_were_made(make, make_run):
     results = group_runs([make("a", classes=("joy", "fear", "rage"))], "runs")
     measured = measure_uncertainty(results, make_run.folder)
     assert sentences.reading_notes(results, measured)[1] == (
-        "In brackets: 95 % percentile bootstrap interval. 2,000 times (PCG64, seed 0) as many images as there are (20) "
-        "were drawn from the test images with replacement, the same for all configurations and repeats, and each "
-        f"configuration scored on them. In {measured.lacking} resamples a class has no image; macro F1 is "
-        "there the mean over the classes that have images or answers. "
-        "It tells what other test images would change, not what another training would."
+        "Brackets hold 95 % percentile bootstrap intervals. Each of 2,000 resamples (PCG64, seed 0) draws as many test "
+        "images as there are (20) with replacement, the same for all configurations and repeats, and each "
+        f"configuration is scored on them. In {measured.lacking} resamples a class has no image; their macro F1 is "
+        "the mean over the classes that have images or answers. "
+        "The intervals cover the choice of test images, not the randomness of training."
     )
     assert measured.lacking > 0
 
@@ -114,9 +114,9 @@ def test_reading_notes_say_how_intervals_were_made(make, make_run):
 def test_reading_notes_say_that_several_splits_are_drawn_at_once(make, make_run):
     results = group_runs([make("a", split_seed=seed) for seed in (0, 1)], "runs")
     measured = measure_uncertainty(results, make_run.folder)
-    (note,) = (note for note in sentences.reading_notes(results, measured) if note.startswith("In brackets"))
-    assert f"as many images as there are ({measured.images[0]}) were drawn" in note
-    assert ", and each configuration scored on them, the mean over its repeats." in note
+    (note,) = (note for note in sentences.reading_notes(results, measured) if note.startswith("Brackets hold"))
+    assert f"draws as many test images as there are ({measured.images[0]}) with replacement" in note
+    assert ", and each configuration is scored on them, the mean over its repeats." in note
     assert "An image that is among the test rows of several splits is drawn for all of them at once." in note
 
 
@@ -132,16 +132,16 @@ def test_comparison_notes_say_what_was_computed_and_how_often(make, make_run):
     difference, p_value, paired, corrected = sentences.comparison_notes(
         results, measure_uncertainty(results, make_run.folder)
     )
-    assert difference == ("Δ and its 95 % interval: the difference to base on the same 2,000 resamples for both.")
+    assert difference == "Δ is the difference to base; its 95 % interval is from 2,000 resamples, the same for both."
     assert p_value == (
-        "p: two-sided paired bootstrap, the share of resamples whose difference is at least as far from the observed "
-        "one as that is from zero, counted as (1 + number) / (1 + 2,000)."
+        "p is that of a two-sided paired bootstrap test: the share of resamples whose difference is at least as far "
+        "from the observed one as that is from zero, counted as (1 + number) / (1 + 2,000)."
     )
     assert paired.startswith(
-        "McNemar p: compares the answers of the mean probabilities over all repeats that have the image among their "
-        "test rows, image by image. Lost: images that only the baseline has right; gained: that only this "
+        "McNemar p compares the answers of the mean probabilities over all repeats that have the image among their "
+        "test rows, image by image. Lost counts the images that only the baseline classifies correctly, "
     )
-    assert "Below 25 of them in all the p value is the two-sided binomial one" in paired
+    assert "With fewer than 25 of them the p value is the two-sided binomial one" in paired
     assert corrected.startswith("All p values are corrected by Holm's step-down method for 2 comparisons, each of the")
 
 
@@ -150,14 +150,16 @@ def test_comparison_notes_name_repeats_only_where_there_are_some_and_are_silent_
 ):
     results = group_runs([make("base"), make("a")], "runs")
     notes = sentences.comparison_notes(results, measure_uncertainty(results, make_run.folder))
-    assert notes[2].startswith("McNemar p: compares the answers, image by image.")
+    assert notes[2].startswith("McNemar p compares the answers, image by image.")
     assert "for 1 comparison, each" in notes[3]
     assert sentences.comparison_notes(results, unmeasured) == []
 
 
 def test_reachable_is_explained_only_where_it_is_known(make, unmeasured):
     known = sentences.reading_notes(group_runs([make("a", dataset=DEMO)], "runs"), unmeasured)
-    assert known[-1].startswith("Reachable: the accuracy expected of a classifier that reads without error every cue")
+    assert known[-1].startswith(
+        "Reachable is the accuracy to expect from a classifier that reads every cue of its streams"
+    )
     notes = sentences.reading_notes(group_runs([make("a")], "runs"), unmeasured)
     assert not any("Reachable" in note for note in notes)
 
@@ -166,7 +168,7 @@ def test_a_stream_without_a_valid_row_is_noticed(make):
     run = make("a", ("lbp", "objects"), missing={"objects": {"no_detection": 10**6}})
     results = group_runs([run], "runs")
     assert sentences.empty_stream_notices(results, stream_uses(results)) == [
-        "Stream objects has no valid row: of 200 rows none has a vector. a learned nothing from it."
+        "Stream objects has no valid row: none of 200 rows has features of it. a learned nothing from it."
     ]
 
 
@@ -190,12 +192,26 @@ def test_rules_for_rows_are_told_of_runs_that_followed_them(make):
     told = sentences.method(group_runs([replace(new, streams=streams)], "runs"))
     assert told[-3:] == [
         (
-            "Rows whose pictures cannot be read are left out; a picture without a face, or one that a stream failed "
-            "on, is a row like others that lacks the stream."
+            "Rows whose images cannot be read are left out. An image without a face, or one on which a stream failed, "
+            "keeps its row and lacks the stream."
         ),
         "A stream that fewer than two training rows have counts as missing in every row.",
         "Macro scores are means over the labels that have rows or predictions.",
     ]
+
+
+def test_the_method_says_how_sequences_and_maps_become_vectors(make):
+    def run(name, shape, **stems):
+        made = make(name)
+        streams = {stream: {**record, "used_shape": shape} for stream, record in made.streams.items()}
+        spec = {**made.spec, "head": {**made.spec["head"], **stems}}
+        return replace(made, streams=streams, spec=spec)
+
+    runs = [run("a", [6, 3]), run("b", [6, 3], temporal="lstm"), run("c", [1, 8, 8], spatial="cnn"), make("d")]
+    text = " ".join(sentences.method(group_runs(runs, "runs")))
+    assert "A sequence passes a temporal stem before it is embedded: mean (lstm for b)." in text
+    assert "A map passes a spatial stem before it is embedded: cnn." in text
+    assert "stem" not in " ".join(sentences.method(group_runs([make("a")], "runs")))
 
 
 def test_the_method_tells_the_defaults(make):
@@ -210,7 +226,8 @@ def test_the_method_tells_the_defaults(make):
         head,
         "Training minimises cross-entropy by Adam: learning rate 0.0001, batch size 64, 100 epochs.",
         "The weights kept are those of the epoch with the highest macro F1 on the validation rows.",
-        "The test split chose nothing: it was scored once, with these weights.",
+        "The test split chose nothing; it was scored once, with these weights.",
+        "Macro scores are means over the labels that have rows or predictions.",
     ]
 
 
@@ -260,7 +277,7 @@ def test_the_baseline_is_featured_whether_or_not_it_is_among_the_best(make):
         runs = [make(f"c{index}", change=change) for index, change in enumerate(scores)]
         return sentences.featured_note(group_runs(runs, "runs", baseline=baseline))
 
-    rest = "The tables hold all of them; per_class.csv has the numbers of every class."
+    rest = "The tables list all of them, and per_class.csv has the numbers of every class."
     assert note("c0") == f"Of 14 configurations, the 6 best by validation macro F1, and the baseline. {rest}"
     assert note("c13") == f"Of 14 configurations, the 6 best by validation macro F1. {rest}"
 

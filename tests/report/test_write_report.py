@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from emofuse.errors import ResultsError
-from emofuse.report import ReportFiles, Searched, SearchSummary, write_report
+from emofuse.report import ReportFiles, SearchedConfiguration, SearchSummary, write_report
 from emofuse.results import run_dir
 
 CLASSES = ("joy", "fear")
@@ -147,7 +147,7 @@ def test_the_page_tells_data_streams_method_and_versions(make, tmp_path):
         "4, kept and marked unreadable",
         "Two labels were merged.",
         "A note.",
-        "Stream objects has no valid row: of 100 rows none has a vector. a learned nothing from it.",
+        "Stream objects has no valid row: none of 100 rows has features of it. a learned nothing from it.",
         "70 (100.0 %)",
         run.streams["places365"]["weights"]["sha256"][:12],
         "Training minimises cross-entropy by Adam",
@@ -163,7 +163,7 @@ def test_the_page_tells_data_streams_method_and_versions(make, tmp_path):
 SEARCH = SearchSummary(
     "grid",
     "macro_f1",
-    (Searched("a", {"x": 1}, 0.5, 0.1, 5, chosen=True), Searched("b", {"x": 2}, 0.4, 0.1, 5)),
+    (SearchedConfiguration("a", {"x": 1}, 0.5, 0.1, 5, chosen=True), SearchedConfiguration("b", {"x": 2}, 0.4, 0.1, 5)),
     heads=10,
 )
 

@@ -175,7 +175,7 @@ def test_a_report_of_a_search_says_how_it_was_chosen(make, tmp_path):
     assert all(path.exists() for path in files)
     page, summary = read_page(files), files.summary_markdown.read_text(encoding="utf-8")
     for text in (page.text, summary):
-        assert "Every combination of the settings was tried: 2 configurations, 10 trained heads." in text
+        assert "The search tried every combination of the factors: 2 configurations, 10 trained heads." in text
     assert "#choice" in page.links
     assert re.search(r"^\| a +\| +1 \| +0\.5000 ± 0\.1000 \| +5 \| – +\| chosen \|$", summary, re.MULTILINE)
     assert files.search_csv.read_text(encoding="utf-8").splitlines()[1] == "1,a,yes,0.5,0.1,5,0,0,0,0,1"
@@ -199,7 +199,7 @@ def test_intervals_and_tests_stand_on_the_page_and_in_the_summary_with_how_they_
     for text in (page, summary):
         assert re.search(r"0\.\d{3} \[0\.\d{3}, (0\.\d{3}|1\.000)\]", text)
         assert re.search(r"\+0\.\d{3} \[[+−]0\.\d{3}, \+0\.\d{3}\]", text)
-        assert "percentile bootstrap interval. 2,000 times (PCG64, seed 0)" in text
+        assert "percentile bootstrap intervals. Each of 2,000 resamples (PCG64, seed 0)" in text
         assert "corrected by Holm's step-down method for 1 comparison" in text
     assert files.comparisons_csv.read_text(encoding="utf-8").startswith("configuration,baseline,accuracy_difference,")
 
@@ -212,7 +212,7 @@ def test_a_report_without_predictions_is_written_and_says_what_it_lacks(make, tm
     files = write_report(make.folder, tmp_path / "out")
     for text in (read_page(files).text, files.summary_markdown.read_text(encoding="utf-8")):
         assert f"a has no interval and no comparison: {path}: missing or damaged" in text
-        assert "The predictions of the baseline a cannot be used: nothing is compared with it." in text
+        assert "Nothing is compared with the baseline a, because its predictions cannot be used." in text
     assert "Comparison with the baseline" not in read_page(files).text
 
 

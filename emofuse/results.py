@@ -76,7 +76,7 @@ class RunRecord:
     seconds: float
     created: str
     notes: Sequence[str] = ()
-    plugins: Sequence[Mapping[str, str]] = ()
+    plugins: Sequence[Mapping[str, str]] = field(default_factory=list)  # a list, as JSON has it
     format: int = field(default=FORMAT)
 
 

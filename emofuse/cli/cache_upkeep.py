@@ -73,7 +73,8 @@ def verify(
     for name, blocks in found.lacking.items():
         typer.echo(f"{name}: {blocks} blocks not computed yet")
     if found.faults:
-        typer.echo(f"{path}: {len(found.faults)} faults. Mend them with: emofuse cache repair {path}", err=True)
+        count = f"{len(found.faults)} fault{'s' * (len(found.faults) > 1)}"
+        typer.echo(f"{path}: {count}. Repair with: emofuse cache repair {path}", err=True)
         raise typer.Exit(1)
     typer.echo(f"{path}: {found.blocks} blocks read, nothing is damaged")
     if sample:

@@ -1,7 +1,7 @@
-"""Builds a feature cache: the only part that knows streams, cache and Dask.
+"""The extraction builds a feature cache. It is the only part that knows both streams and caches.
 
-`plan` finds out what is missing, `worker` computes one block, `execution` and `cluster` run blocks here or on Dask,
-`tally` and `record` keep what came of them, `run` wires them together, `estimate` says beforehand how long it takes.
+`plan` finds what is missing, `worker` computes one block, `pool` and `cluster` run blocks on this machine or on a Dask
+scheduler, `tally` and `record` keep the results, `run` connects these steps, and `estimate` predicts time and size.
 """
 
 from emofuse.extraction.estimate import BuildEstimate, estimate_build

@@ -1,13 +1,13 @@
-"""What became of the dataset since a cache was built from it: noticed, named, and made good where that is possible.
+"""The changes of a dataset since a cache was built from it: they are found, named, and adopted where that is possible.
 
-Rows that are new become rows behind those that there are, in whatever order the dataset now lists them: row i of the
-cache stays row i for ever and keeps its id, also when its file was moved to another label's folder or another file with
-its stem came. Labels, splits and attributes are those of the dataset as it is now. A row that is gone altogether cannot
-be taken out of the arrays: that is an error, or on request a row that belongs to no split.
+New rows are appended, in any order of the dataset: row i of the cache stays row i and keeps its id, even if its file
+moved to the folder of another label, or if another file with its stem was added. Labels, splits and attributes are
+those of the dataset now. A row that disappeared cannot be removed from the arrays: this is an error, or on request the
+row belongs to no split.
 
-An image counts as replaced if its length changed, or if it was written again and the CRC-32C of its bytes is another:
-files whose time alone changed (a copied dataset) are read once and keep their features. What this does not find is an
-image that was replaced by one of the same length and given the old time: `emofuse cache verify --sample` may.
+An image counts as replaced if its length changed, or if it was written again and the CRC-32C of its bytes differs.
+Files of which only the time changed (a copied dataset) are read once and keep their features. An image that was
+replaced by one of the same length and time is not found here; `emofuse cache verify --sample` may find it.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ _STAMPS = ("bytes", "modified_ns")
 
 @dataclass(frozen=True)
 class DatasetChanges:
-    """A dataset held against a cache.
+    """The differences between a dataset and a cache.
 
     Attributes:
-        manifest: the dataset's rows in the order of the cache, new ones behind; its files are as they are known now.
-        old: of the cache as it is.
-        layout: of the cache as it will be.
-        replaced: (n,) rows whose images are others than those that were extracted, ascending.
-        is_new_manifest: whether that of the cache says anything else.
-        is_new_but_for_notes: whether it does if notes for the reader, which depend on this code too, do not count.
-        lines: every change in words.
+        manifest: the dataset's rows in the order of the cache, new rows last, with what is now known of their files.
+        old: the layout of the cache as it is.
+        layout: the layout of the cache as it will be.
+        replaced: the rows whose images differ from those that were extracted, int64 (n,), ascending.
+        is_new_manifest: whether the manifest differs from that of the cache.
+        is_new_but_for_notes: the same without the notes for readers, which depend on the version of this code.
+        lines: a description of every change.
     """
 
     manifest: Manifest
@@ -60,22 +60,23 @@ class DatasetChanges:
 
     @property
     def replaced_blocks(self) -> npt.NDArray[np.int64]:
-        """Blocks that hold a replaced row, ascending."""
+        """The blocks that hold a replaced row, ascending."""
         blocks: npt.NDArray[np.int64] = np.unique(self.replaced // self.old.block_rows)
         return blocks
 
 
 def notice_changes(path: Path, layout: CacheLayout, manifest: Manifest, *, keep_gone: bool = False) -> DatasetChanges:
-    """Holds a dataset against a cache, without writing.
+    """Compare a dataset with a cache, without writing.
 
     Args:
-        path: of the cache.
-        layout: of the cache.
-        manifest: of the dataset as it is now.
-        keep_gone: rows whose samples are no longer in the dataset stay, in no split, and are no error.
+        path: the path of the cache.
+        layout: the layout of the cache.
+        manifest: the manifest of the dataset now.
+        keep_gone: whether rows stay, in no split, when their samples are no longer in the dataset; otherwise such
+            rows are an error.
 
     Raises:
-        StaleCacheError: samples of the cache are no longer in the dataset, or nothing says which they were.
+        StaleCacheError: samples of the cache are no longer in the dataset, or the cache does not say which they were.
     """
     same_order = manifest.ids_digest == layout.ids_digest
     try:
@@ -100,10 +101,10 @@ def notice_changes(path: Path, layout: CacheLayout, manifest: Manifest, *, keep_
 
 
 def adopt_changes(path: Path, changes: DatasetChanges) -> None:
-    """Makes a cache that of the dataset as it is now. Call it under `lock_cache`.
+    """Adapt a cache to the dataset as it is now. Call it under `lock_cache`.
 
-    Blocks of replaced images are taken back first, then the manifest is replaced, then the arrays are made longer, and
-    the cache says last that it has more rows: killed at any moment, the next build finds what is still to do.
+    The blocks of replaced images are discarded first. Then the manifest is replaced, the arrays are extended, and the
+    new number of rows is written last. Whenever this is killed, the next build finds what is left to do.
     """
     layouts = [layout for name in stream_names(path) if (layout := read_stream_layout(path, name)) is not None]
     extracted = extracted_streams(path)
@@ -123,15 +124,15 @@ def adopt_changes(path: Path, changes: DatasetChanges) -> None:
 
 
 def _in_order_of_cache(path: Path, old: Manifest, new: Manifest, lines: list[str], *, keep_gone: bool) -> Manifest:
-    """The new manifest with the cache's rows first, in their order and under their ids.
+    """Return the new manifest with the cache's rows first, in their order and under their ids.
 
     Raises:
-        StaleCacheError: some are no longer there, and nobody said that they may be.
+        StaleCacheError: rows of the cache are no longer in the dataset, and they are not to be kept.
     """
     places = match_rows(old, new)
     gone = np.flatnonzero(places == NOWHERE)
-    told_before = (old.table["problem"] == GONE).fill_null(value=False).to_numpy()
-    newly_gone = gone[~told_before[gone]]
+    noted_before = (old.table["problem"] == GONE).fill_null(value=False).to_numpy()
+    newly_gone = gone[~noted_before[gone]]
     names = old.table["sample_id"]
     if len(newly_gone) and (not keep_gone or len(gone) == len(old)):
         raise StaleCacheError(
@@ -166,14 +167,14 @@ def _advice(gone: npt.NDArray[np.int64], old: Manifest) -> str:
 
 
 def _gone_rows(old: Manifest, gone: npt.NDArray[np.int64], schema: pl.Schema) -> pl.DataFrame:
-    """Rows of deleted samples: without label, split and attributes, so that nothing trains on them or scores them."""
+    """Return the rows of deleted samples without label, split and attributes: nothing trains or scores them."""
     rows = old.table[gone].select("sample_id", "path", problem=pl.lit(GONE))
     absent = [pl.lit(None).cast(dtype).alias(name) for name, dtype in schema.items() if name not in rows.columns]
     return rows.with_columns(absent).select(schema.names())
 
 
 def _info(new: Manifest, gone: pl.Series) -> dict[str, Any]:
-    """What is known of the dataset, with a note on the rows that only the cache has."""
+    """Return the description of the dataset, with a note on the rows that only the cache has."""
     if not len(gone):
         return dict(new.info)
     note = f"rows that are no longer in the dataset, kept in the cache and in no split: {_some(gone, 'sample')}"
@@ -181,7 +182,7 @@ def _info(new: Manifest, gone: pl.Series) -> dict[str, Any]:
 
 
 def _relabelled(old: Manifest, new: Manifest) -> list[str]:
-    """What else is said now of the samples that there were; none of it costs any extraction."""
+    """Return a line for each change that needs no extraction: labels, splits, paths, the root, unreadable images."""
     lines = []
     had, has = old.table, new.table[: len(old)]
     is_there = (has["problem"] != GONE).fill_null(value=True)
@@ -200,7 +201,7 @@ def _relabelled(old: Manifest, new: Manifest) -> list[str]:
 
 
 def _compare_files(old: Manifest, new: Manifest, lines: list[str]) -> tuple[Manifest, npt.NDArray[np.int64]]:
-    """The new manifest with all that is known of its files, and the rows whose images were replaced."""
+    """Return the new manifest with all that is known of its files, and the rows whose images were replaced."""
     rows = len(old)
     now, then = new.known_files, old.known_files
     has_problem = new.table["problem"][:rows].is_not_null()
@@ -226,18 +227,18 @@ def _compare_files(old: Manifest, new: Manifest, lines: list[str]) -> tuple[Mani
 
 
 def _same_bytes(manifest: Manifest, sums: pl.Series, rewritten: pl.Series) -> pl.Series:
-    """(rows,) bool: of the files that were written again, those whose bytes are the same. Only these are read."""
+    """Return which of the files that were written again have the same bytes, bool (rows,). Only these are read."""
     same = np.zeros(len(sums), dtype=np.bool_)
     if is_remote(manifest.root):
         return pl.Series(same)
     rows = (rewritten & sums.is_not_null()).arg_true().to_list()
     paths = [str(manifest.root / manifest.table["path"][row]) for row in rows]
-    for row, found in zip(rows, map_in_threads(file_sum, paths), strict=True):
-        same[row] = found == sums[row]
+    for row, crc in zip(rows, map_in_threads(file_sum, paths), strict=True):
+        same[row] = crc == sums[row]
     return pl.Series(same)
 
 
 def _some(names: pl.Series, noun: str) -> str:
-    """`3 images (a, b, c)`."""
+    """Return a count with the first names, such as `3 images (a, b, c)`."""
     listed = ", ".join(names[:_NAMED].to_list()) + (", ..." if len(names) > _NAMED else "")
     return f"{len(names)} {noun if len(names) == 1 else noun + 's'} ({listed})"

@@ -1,8 +1,8 @@
-"""The extraction process: does what the process that started it asks for, one request after another.
+"""The extraction process, which serves the requests of the process that started it, one after another.
 
-Native code that crashes, hangs or takes all memory ends this process and no other. Requests and answers are pickled
-data on a connection of their own, for anything may print to standard output, even before this file is read. It ends
-when the connection does, and so with the process that started it, however that ended.
+Native code that crashes, hangs or exhausts the memory ends this process and no other. Requests and replies are pickled
+data on a connection of their own, because any library may print to standard output, even before this file is read.
+The process ends when the connection ends, and therefore with the process that started it.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _IDLE_S = 900
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for.
+    """A request for one call of a function.
 
     Attributes:
-        what: which function of `emofuse.extraction.worker`.
-        job: the pickled `BuildJob`.
-        arguments: of the function, behind the job.
-        timeout_s: after which this process ends itself. The one that asks does not wait that long; this is for the case
-            that it is gone and nothing else can end a call that hangs.
+        what: the name of a function of `emofuse.extraction.worker`.
+        job: the pickled `BuildJob`, its first argument.
+        arguments: its other arguments.
+        timeout_s: the time after which this process ends itself. The requesting process waits less; this limit is for
+            the case that it has ended and a call hangs.
     """
 
     what: Literal["describe_streams", "open_streams", "compute_block", "try_row"]
@@ -50,20 +50,20 @@ class Request:
 
 @dataclass(frozen=True)
 class ChildReply:
-    """What came of it: a value, or the error that was raised."""
+    """The reply to a request: the value of the call, or the error that it raised."""
 
     value: Any = None
     error: Exception | None = None
 
 
 def dumps(message: object) -> bytes:
-    """Pickled; streams that a script or notebook defines go along whole."""
+    """Pickle a message; classes of streams that a script or notebook defines are included."""
     data: bytes = cloudpickle.dumps(message)
     return data
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Serves requests until the connection ends.
+    """Serve requests until the connection ends.
 
     Args:
         arguments: the descriptor of the connection, and a folder for temporary files or "".
@@ -71,8 +71,8 @@ def main(arguments: Sequence[str]) -> None:
     descriptor, folder = int(arguments[0]), arguments[1]
     os.set_inheritable(descriptor, False)  # what a library starts here must not hold it open
     connection = Connection(descriptor)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the business of the process that builds
-    with suppress(OSError):  # if the machine runs out of memory, this process goes and not the one that builds
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that builds handles Ctrl-C
+    with suppress(OSError):  # if the machine runs out of memory, the kernel ends this process first
         _OOM_SCORE.write_text(_FIRST_TO_GO)
     nothing = os.open(os.devnull, os.O_RDWR)
     requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
@@ -82,22 +82,22 @@ def main(arguments: Sequence[str]) -> None:
             request = requests.get(timeout=_IDLE_S)
         except queue.Empty:
             _remove(folder)
-            return  # a build that ended without a word, on a cluster that did not
+            return  # the build has ended on a cluster that still runs
         faulthandler.dump_traceback_later(request.timeout_s, exit=True, file=nothing)
-        answer = dumps(_answer(request))
+        reply = dumps(_reply(request))
         faulthandler.cancel_dump_traceback_later()
-        connection.send_bytes(answer)
+        connection.send_bytes(reply)
 
 
 def _listen(connection: Connection, requests: queue.SimpleQueue[Request], folder: str) -> None:
-    """Notices that the other end is gone even while a request is being served; nothing but it ends this thread."""
+    """Receive requests, and end this process when the other end of the connection is closed, even during a call."""
     try:
         while True:
-            requests.put(pickle.loads(connection.recv_bytes()))  # noqa: S301  both ends are the same program
+            requests.put(pickle.loads(connection.recv_bytes()))  # noqa: S301  both ends run this program
     except (EOFError, OSError):
-        _remove(folder)  # the process that would have done it may have been killed
+        _remove(folder)  # the parent may have been killed before it could remove it
         os._exit(0)
-    except BaseException:  # noqa: BLE001 - it must not leave the other end waiting
+    except BaseException:  # noqa: BLE001 - the other end must not wait for ever
         traceback.print_exc()
         os._exit(1)
 
@@ -107,22 +107,22 @@ def _remove(folder: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _answer(request: Request) -> ChildReply:
+def _reply(request: Request) -> ChildReply:
     from emofuse.extraction import worker
 
     try:
         return ChildReply(getattr(worker, request.what)(_job(request.job), *request.arguments))
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is for the process that asked
+    except Exception as error:  # noqa: BLE001 - any error belongs to the process that asked
         return ChildReply(error=error if _can_be_sent(error) else RuntimeError(f"{type(error).__name__}: {error}"))
 
 
 @lru_cache(maxsize=1)
 def _job(pickled: bytes) -> Any:
-    return pickle.loads(pickled)  # noqa: S301  of the process that started this one
+    return pickle.loads(pickled)  # noqa: S301  it comes from the parent process
 
 
 def _can_be_sent(error: Exception) -> bool:
     try:
         return type(pickle.loads(dumps(error))) is type(error)  # noqa: S301
-    except Exception:  # noqa: BLE001 - whatever pickling raises is the finding
+    except Exception:  # noqa: BLE001 - any error of pickling means no
         return False

@@ -1,4 +1,4 @@
-"""Runs blocks on the workers of a Dask scheduler that is there already."""
+"""The workers of a running Dask scheduler."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CLOSE_TIMEOUT_S = 5
 
 
 class DaskWorkers:
-    """Workers behind a Dask scheduler, each given one block at a time."""
+    """The workers of a Dask scheduler, each of which computes one block at a time."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -40,25 +40,25 @@ class DaskWorkers:
         self._builds: set[str] = set()
 
     def open_streams(self, job: BuildJob, names: Sequence[str]) -> list[StreamLayout]:
-        """Layouts of new streams, asked of all workers at once so that all of them load their models meanwhile.
+        """Open new streams in all workers at once, so that all load their models, and return the layouts.
 
         Raises:
             EmofuseError: a stream cannot be opened.
-            BuildError: opening the streams kills the workers.
+            BuildError: opening the streams ends the workers.
         """
         self._builds.add(job.build)
         on_gpu = gpu_streams(job, names)
-        found: dict[str, StreamLayout] = {}
+        layouts: dict[str, StreamLayout] = {}
         for kind, workers in self._kinds(wants_gpu=bool(on_gpu)).items():
             wanted = [name for name in names if kind is WorkerKind.ANY or (name in on_gpu) == (kind is WorkerKind.GPU)]
             if wanted:
-                found |= {layout.name: layout for layout in self._open_on(job, wanted, kind, workers)}
-        return [found[name] for name in names]
+                layouts |= {layout.name: layout for layout in self._open_on(job, wanted, kind, workers)}
+        return [layouts[name] for name in names]
 
     def _open_on(
         self, job: BuildJob, names: Sequence[str], kind: WorkerKind, workers: Sequence[str]
     ) -> list[StreamLayout]:
-        # Not tied to their workers, though meant for one each: a tied task waits for ever when its worker dies.
+        # Each task is meant for one worker but not tied to it: a tied task waits for ever when its worker ends.
         opening = [self._submit(_describe, job, names, kind, workers) for _ in workers]
         self._opening += opening
         first = next(as_completed(opening, loop=self._client.loop))
@@ -72,10 +72,10 @@ class DaskWorkers:
         return layouts
 
     def compute(self, job: BuildJob, tasks: Iterator[BlockTask]) -> Iterator[BlockDone | BlockFailed]:
-        """Results of all tasks as they come. There are never more tasks in flight than workers.
+        """Yield the results of all tasks as they end. No more tasks than workers run at a time.
 
-        So the scheduler's graph and its memory do not grow with the dataset, and when a worker dies, the one block that
-        it was given is to blame and no other.
+        The scheduler's graph and its memory therefore do not grow with the dataset, and a worker that dies has had one
+        block only, which is the cause.
 
         Raises:
             BuildError: the scheduler is gone.
@@ -111,7 +111,7 @@ class DaskWorkers:
     def _submit(
         self, work: Callable[..., Any], job: BuildJob, what: Any, kind: WorkerKind, workers: Sequence[str]
     ) -> Any:
-        """A task for the workers of a kind. Those without a GPU are a wish only: they may leave a cluster."""
+        """Submit a task for the workers of a kind. Workers without a GPU are only preferred: they may leave."""
         where: dict[str, Any] = {}
         if kind is WorkerKind.GPU:
             where = {"resources": {RESOURCE: 1}}
@@ -120,15 +120,15 @@ class DaskWorkers:
         return self._client.submit(work, job, what, pure=False, **where)
 
     def _kinds(self, *, wants_gpu: bool) -> dict[WorkerKind, list[str]]:
-        """Workers now, at least one: a cluster may grow or shrink."""
+        """Return the workers of each kind now, at least one: a cluster may grow or shrink."""
         kinds = workers_by_kind(self._client.scheduler_info()["workers"], wants_gpu)
         return kinds if any(kinds.values()) else {WorkerKind.ANY: [""]}
 
     def close(self) -> None:
-        """Ends the extraction processes, whatever they do: blocks in work are lost if this is an interruption."""
+        """End the extraction processes at once; blocks that they are computing are lost."""
         for build in self._builds:
             close_extractions(build)
-            with suppress(OSError, TimeoutError, ValueError):  # a cluster that is gone ends them by itself
+            with suppress(OSError, TimeoutError, ValueError):  # a cluster that has ended has ended them too
                 self._client.run(close_extractions, build, on_error="ignore")
 
 
@@ -157,10 +157,10 @@ def run_tasks(
 
 @contextmanager
 def remote_workers(scheduler: str) -> Iterator[DaskWorkers]:
-    """Workers of a scheduler that is there already; they must see the same files as this process.
+    """Connect to the workers of a running scheduler, which must see the same files as this process.
 
     Raises:
-        BuildError: no answer, or no worker.
+        BuildError: the scheduler does not answer, or has no worker.
     """
     with remote_client(scheduler) as client, closing(DaskWorkers(client)) as workers:
         yield workers
@@ -168,10 +168,10 @@ def remote_workers(scheduler: str) -> Iterator[DaskWorkers]:
 
 @contextmanager
 def remote_client(scheduler: str) -> Iterator[Client]:
-    """A client of a scheduler that is there already and has a worker at least.
+    """Connect to a running scheduler that has at least one worker.
 
     Raises:
-        BuildError: no answer, or no worker.
+        BuildError: the scheduler does not answer, or has no worker.
     """
     with _connect(scheduler) as client:
         try:
@@ -186,7 +186,7 @@ def remote_client(scheduler: str) -> Iterator[Client]:
 
 @contextmanager
 def _connect(address: str) -> Iterator[Client]:
-    """A client that leaves the user's own default client alone and does not wait long when it is closed."""
+    """Connect a client that is not the default client of the user and does not wait long when it is closed."""
     try:
         client = Client(address, set_as_default=False, timeout=_CONNECT_TIMEOUT_S)
     except (OSError, ValueError, TypeError) as error:
@@ -209,16 +209,16 @@ def _result(future: Future[Any], task: BlockTask) -> BlockDone | BlockFailed:
     except KilledWorker as error:
         deaths = error.allowed_failures + 1
         return BlockFailed(str(task), f"its Dask worker died {deaths} times")
-    except CancelledError:  # the scheduler is gone
+    except CancelledError:  # the scheduler has ended
         raise
-    except Exception as error:  # noqa: BLE001 - what Dask raises: the task cannot be sent, unpacked or was lost
+    except Exception as error:  # noqa: BLE001 - Dask raises anything if a task cannot be sent or unpacked, or is lost
         return BlockFailed(str(task), f"{type(error).__name__}: {error}")
     if not isinstance(result, BlockDone | BlockFailed):
         raise BuildError(f"{task}: a worker of another emofuse answered with {type(result).__name__}")
     return result
 
 
-# One extraction process a worker and build: several workers may be threads of one process.
+# There is one extraction process for each worker and build: several workers may be threads of one process.
 _extractions: dict[tuple[str, str], IsolatedExtraction] = {}
 _closed_builds: set[str] = set()
 _extractions_lock = threading.Lock()
@@ -240,7 +240,7 @@ def _extraction(job: BuildJob) -> IsolatedExtraction:
 
 
 def close_extractions(build: str) -> None:
-    """Ends the extraction processes of a build in this process; none is started for it again."""
+    """End the extraction processes of a build in this process. None is started for it again."""
     with _extractions_lock:
         _closed_builds.add(build)
         for key in [key for key in _extractions if key[1] == build]:

@@ -1,8 +1,8 @@
-"""How long a build will take and how large it will be, before it starts.
+"""The estimate of a build's duration and size, before it starts.
 
-Nothing is written. The speed is measured: this process opens the streams that are missing and extracts a few pictures,
-spread over what is left to do, as one worker would. Workers are taken to work side by side without disturbing each
-other, which is right for cores and too hopeful for one GPU or a slow disk behind all of them.
+Nothing is written. The speed is measured: this process opens the missing streams and extracts a few images, spread over
+the remaining work, as one worker would. Workers are assumed not to slow each other down. This is right for cores, and
+too optimistic if all workers share one GPU or a slow disk.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ _SAMPLED = 32
 
 @dataclass(frozen=True)
 class BuildEstimate:
-    """What a build would have to do.
+    """The estimated work of a build.
 
     Attributes:
-        rows: to compute, once for each view.
-        blocks: that they are in, once for each set of streams that they miss.
-        streams: that lack something.
-        workers: that would share the work.
-        sampled: pictures that the speed was measured on.
-        seconds: that the build would take, without the start of its workers; 0 if nothing is missing.
-        bytes: that it would write.
-        free_bytes: on the disk, before; None for a store, which does not tell.
-        files: that the fullest folder would hold.
+        rows: the number of rows to compute, counted once for each view.
+        blocks: the number of blocks with these rows, counted once for each set of missing streams.
+        streams: the streams that lack blocks.
+        workers: the number of workers that share the work.
+        sampled: the number of images on which the speed was measured.
+        seconds: the duration without the start of the workers; 0 if nothing is missing.
+        bytes: the number of bytes to write.
+        free_bytes: the number of free bytes on the disk; None for a store, whose size is unknown.
+        files: the number of files in the fullest folder.
     """
 
     rows: int
@@ -59,7 +59,7 @@ class BuildEstimate:
     files: int
 
     def describe(self) -> list[str]:
-        """Lines for people."""
+        """Return the estimate as lines of text."""
         if self.rows == 0:
             return ["complete, nothing to do"]
         speed = self.rows / self.seconds
@@ -74,10 +74,10 @@ class BuildEstimate:
 
 
 def estimate_build(path: str | Path, manifest: Manifest, spec: CacheSpec, options: BuildOptions) -> BuildEstimate:
-    """Estimates a build that `build_cache` would do with the same arguments. Writes nothing.
+    """Estimate the build that `build_cache` would run with the same arguments. Nothing is written.
 
     Raises:
-        EmofuseError: what `build_cache` would raise before it begins.
+        EmofuseError: for the reasons for which `build_cache` raises before it extracts.
     """
     path = as_path(path)
     plan = plan_build(path, manifest, spec, keep_gone=options.keep_gone)
@@ -87,7 +87,7 @@ def estimate_build(path: str | Path, manifest: Manifest, spec: CacheSpec, option
     lacking = tuple(name for name in plan.pending if plan.lacks(name))
     workers = count_workers(plan, spec, options)
     layouts = {name: layout for name in lacking if (layout := read_stream_layout(path, name)) is not None}
-    one_thread = not options.in_this_process  # as in a worker of many
+    one_thread = not options.in_this_process  # as in one of many workers
     trial = _Trial(plan, plan.manifest, spec, build_device(plan, spec, options), one_thread)
     seconds, sampled = 0.0, 0
     for names, missing in _by_streams(plan).items():
@@ -113,7 +113,7 @@ def estimate_build(path: str | Path, manifest: Manifest, spec: CacheSpec, option
 
 @dataclass(frozen=True)
 class _Measured:
-    """How fast some streams are together: seconds a picture and view, on how many, and what the streams look like."""
+    """The measured speed of several streams together: seconds for each image and view, images, and layouts."""
 
     seconds_per_image: float
     images: int
@@ -122,7 +122,7 @@ class _Measured:
 
 @dataclass(frozen=True)
 class _Trial:
-    """Extraction of a few pictures in this process, as a worker would do it."""
+    """The extraction of a few images in this process, as a worker would run it."""
 
     plan: BuildPlan
     manifest: Manifest
@@ -131,7 +131,7 @@ class _Trial:
     one_thread: bool
 
     def measure(self, names: Sequence[str], missing: Sequence[Missing]) -> _Measured:
-        """Times these streams on pictures of these blocks."""
+        """Measure these streams on images of these blocks."""
         streams = tuple(stream for stream in self.spec.streams if stream.name in names)
         paths, ids = _sample(missing, self.plan, self.manifest)
         views = missing[0].views
@@ -144,7 +144,7 @@ class _Trial:
                 spec.name: planned_layout(spec, stream.shape, stream.flag_names, stream.dimensions)
                 for spec, stream in opened
             }
-            extractor.extract_views(paths[:1], ids[:1], views)  # the first one pays for what is loaded at first use
+            extractor.extract_views(paths[:1], ids[:1], views)  # the first image also loads what is loaded at first use
             started = time.perf_counter()
             extractor.extract_views(paths, ids, views)
             seconds = time.perf_counter() - started
@@ -154,7 +154,7 @@ class _Trial:
 
 
 def _sample(missing: Sequence[Missing], plan: BuildPlan, manifest: Manifest) -> tuple[list[Path | None], list[str]]:
-    """Pictures spread over what is missing: a row is met as often as bad rows are in the whole."""
+    """Return paths and ids of rows spread evenly over the missing blocks; bad rows are among them at their share."""
     total = sum(_rows(plan, part) for part in missing)
     wanted = np.unique(np.linspace(0, total - 1, min(total, _SAMPLED)).astype(np.int64))
     sizes = np.array([_rows(plan, part) for part in missing])
@@ -173,11 +173,11 @@ def _sample(missing: Sequence[Missing], plan: BuildPlan, manifest: Manifest) -> 
 
 
 def _by_streams(plan: BuildPlan) -> dict[tuple[str, ...], list[Missing]]:
-    """What is missing, by the streams that are missing together."""
-    found: dict[tuple[str, ...], list[Missing]] = {}
+    """Return the missing parts by the streams that they lack."""
+    parts: dict[tuple[str, ...], list[Missing]] = {}
     for missing in plan.missing:
-        found.setdefault(missing.streams, []).append(missing)
-    return found
+        parts.setdefault(missing.streams, []).append(missing)
+    return parts
 
 
 def _rows(plan: BuildPlan, missing: Missing) -> int:

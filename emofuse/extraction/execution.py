@@ -1,4 +1,4 @@
-"""Where blocks are computed: in this process, by local workers, or behind a scheduler."""
+"""The choice of the workers that compute blocks: this process, local processes, or those of a scheduler."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ from emofuse.specs import CacheSpec
 
 
 class Workers(Protocol):
-    """Processes, or this process, that compute blocks."""
+    """The workers of a build."""
 
     def open_streams(self, job: BuildJob, names: Sequence[str]) -> list[StreamLayout]:
-        """Opens new streams and gives their layouts."""
+        """Open new streams and return their layouts."""
         ...
 
     def compute(self, job: BuildJob, tasks: Iterator[BlockTask]) -> Iterator[BlockDone | BlockFailed]:
-        """Results of all tasks, as they come."""
+        """Yield the results of all tasks as they end."""
         ...
 
 
 class ThisProcess:
-    """Works in the process that builds."""
+    """The worker of a build that runs in its own process."""
 
     def open_streams(self, job: BuildJob, names: Sequence[str]) -> list[StreamLayout]:
-        """Layouts of new streams."""
+        """Open new streams and return their layouts."""
         return describe_streams(job, names)
 
     def compute(self, job: BuildJob, tasks: Iterator[BlockTask]) -> Iterator[BlockDone | BlockFailed]:
-        """Results of all tasks, in their order."""
+        """Yield the results of all tasks in their order."""
         return (compute_block(job, task) for task in tasks)
 
 
 def open_workers(plan: BuildPlan, spec: CacheSpec, options: BuildOptions) -> AbstractContextManager[Workers]:
-    """The workers that the options ask for. They end with the context.
+    """Start or connect to the workers that the options name. They end with the context.
 
     Raises:
-        BuildError: no workers.
+        BuildError: no workers are available.
     """
     if options.in_this_process:
         return _this_process()
     if options.scheduler is not None:
-        from emofuse.extraction import cluster  # Dask is imported by those alone who ask for it: so are its settings
+        from emofuse.extraction import cluster  # only here: Dask reads its settings when it is imported
 
         return cluster.remote_workers(options.scheduler)
     return pool.local_workers(count_workers(plan, spec, options))
 
 
 def build_device(plan: BuildPlan, spec: CacheSpec, options: BuildOptions) -> str:
-    """Where the streams that lack something run: cpu, cuda or cuda:N.
+    """Return the device of the streams that lack blocks: cpu, cuda or cuda:N.
 
     Raises:
         DeviceError: there is no such device.
@@ -64,7 +64,7 @@ def build_device(plan: BuildPlan, spec: CacheSpec, options: BuildOptions) -> str
 
 
 def count_workers(plan: BuildPlan, spec: CacheSpec, options: BuildOptions) -> int:
-    """How many workers share a build, no more than there are blocks to compute.
+    """Return the number of workers that share a build, at most the number of blocks to compute.
 
     Raises:
         BuildError: the scheduler cannot be reached.

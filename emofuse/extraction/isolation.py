@@ -1,9 +1,9 @@
-"""Keeps a build alive whatever pictures do to the libraries that read them.
+"""The isolation of blocks in extraction processes, so that no image can end a build.
 
-Blocks are computed in an extraction process. When it crashes, hangs or takes too much memory, the rows of its block
-are tried one by one in new ones. Rows that do it alone as well are FAILED, in the streams that they do it to, with what
-they did as their reason; the block is then computed without them. A block that dies though each of its rows passes is
-computed once more: somebody killed the process.
+When an extraction process crashes, hangs or takes too much memory, the rows of its block are tried one by one in new
+processes. A row that ends its process alone too is FAILED in the streams that it does this to, and the reason says how.
+The block is then computed without these rows. If a process ends although every row passes alone, the block is computed
+again, because somebody may have killed the process.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from emofuse.extraction.child import ChildReply, Request, dumps
 from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, default_timeout_s
 from emofuse.interpreter import command
 
-# Read by native libraries when they are loaded, so they must be set before an interpreter starts. One worker a core,
-# one thread a worker: more threads only fight for the same cores.
+# Native libraries read these when they are loaded, so they must be set before an interpreter starts. A worker has one
+# thread, because there is one worker for each core.
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -47,7 +47,7 @@ _OPEN_TIMEOUT_S = 900.0  # loading models from a slow network
 _ROW_TIMEOUT_S = 60.0
 _TRIES = 2
 _LOOK_S = 0.2
-_BACKSTOP = 1.5  # the process ends itself after so many times its limit
+_BACKSTOP = 1.5  # the process ends itself after this multiple of its limit
 _MOST_DEADLY_ROWS = 8
 _MOST_DEADLY_SHARE = 0.125
 
@@ -65,19 +65,19 @@ class ProcessDied(Exception):  # noqa: N818 - it is no error of this program
 
 
 class ExtractionProcess:
-    """One extraction process, the connection to it, and a folder for its temporary files that goes when it does."""
+    """An extraction process with its connection and a folder for its temporary files, which is removed with it."""
 
     def __init__(self, *, one_thread: bool) -> None:
         self._folder = _temporary_folder()
         self._socket, theirs = socket.socketpair()
-        given = {"TMPDIR": self._folder} if self._folder else {}
+        temporary = {"TMPDIR": self._folder} if self._folder else {}
         try:
             with theirs:
                 self._process = subprocess.Popen(  # noqa: S603  this interpreter and a module of this package
                     command("emofuse.extraction.child", str(theirs.fileno()), self._folder),
                     stdin=subprocess.DEVNULL,
-                    stdout=_standard_error(),  # what libraries print is no answer, nor output of a command
-                    env={**os.environ, **_QUIET, **(ONE_THREAD if one_thread else {}), **given},
+                    stdout=_standard_error(),  # prints of libraries are neither replies nor output of a command
+                    env={**os.environ, **_QUIET, **(ONE_THREAD if one_thread else {}), **temporary},
                     pass_fds=[theirs.fileno()],
                 )
         except BaseException:
@@ -85,10 +85,10 @@ class ExtractionProcess:
             self._remove_folder()
             raise
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[ChildReply | None] = queue.SimpleQueue()
-        self._talk = threading.Thread(target=self._exchange, args=(Connection(os.dup(self._socket.fileno())),))
-        self._talk.daemon = True
-        self._talk.start()
+        self._replies: queue.SimpleQueue[ChildReply | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._exchange, args=(Connection(os.dup(self._socket.fileno())),))
+        self._thread.daemon = True
+        self._thread.start()
         self.opened: tuple[str, ...] | None = None
         """The names of the streams that are open in the process, None before any are."""
 
@@ -103,38 +103,38 @@ class ExtractionProcess:
         return self._process.poll() is not None
 
     def ask(self, request: Request, *, memory_bytes: int | None) -> Any:
-        """Sends a request and waits for the answer; an error raised there is raised here.
+        """Send a request and return the value of its reply. An error that is raised there is raised here too.
 
         Raises:
-            ProcessDied: it crashed, takes longer than the request allows, or more memory than that; kill it.
+            ProcessDied: the process ended, or exceeds the time of the request or the memory; kill it.
         """
-        own_limit = replace(request, timeout_s=request.timeout_s * _BACKSTOP + _LOOK_S)
-        self._requests.put(dumps(own_limit))
+        limited = replace(request, timeout_s=request.timeout_s * _BACKSTOP + _LOOK_S)
+        self._requests.put(dumps(limited))
         end = time.monotonic() + request.timeout_s
         is_dead = False
         while True:
             try:
-                answer = self._answers.get(timeout=_LOOK_S)
+                reply = self._replies.get(timeout=_LOOK_S)
             except queue.Empty:
-                if is_dead:  # somebody else holds its end of the connection open
-                    raise ProcessDied(_last_words(self._process.wait())) from None
-                is_dead = self._process.poll() is not None  # its last answer may be on its way
+                if is_dead:  # another process holds its end of the connection open
+                    raise ProcessDied(_describe_exit(self._process.wait())) from None
+                is_dead = self._process.poll() is not None  # its last reply may still arrive
                 self._check_limits(end, request.timeout_s, memory_bytes)
                 continue
-            if answer is None:
-                raise ProcessDied(self._how_it_ended())
-            if answer.error is not None:
-                raise answer.error
-            return answer.value
+            if reply is None:
+                raise ProcessDied(self._describe_end())
+            if reply.error is not None:
+                raise reply.error
+            return reply.value
 
     def kill(self) -> None:
-        """Ends the process at once and removes what it left. A second call is harmless."""
+        """End the process at once and remove its temporary files. A second call is harmless."""
         self._process.kill()
         self._process.wait()
         self._requests.put(None)
-        with suppress(OSError):  # closed before
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread, whoever else holds the other end
-        self._talk.join(_LOOK_S)
+        with suppress(OSError):  # it is closed already
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread even if another process holds the other end
+        self._thread.join(_LOOK_S)
         self._socket.close()
         self._remove_folder()
 
@@ -142,10 +142,10 @@ class ExtractionProcess:
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _how_it_ended(self) -> str:
-        """Of a process whose connection has ended."""
+    def _describe_end(self) -> str:
+        """Return how a process ended whose connection is closed."""
         try:
-            return _last_words(self._process.wait(_LOOK_S * 10))
+            return _describe_exit(self._process.wait(_LOOK_S * 10))
         except subprocess.TimeoutExpired:
             return "closed its connection"
 
@@ -162,32 +162,34 @@ class ExtractionProcess:
         try:
             return int(psutil.Process(self.pid).memory_info().rss)
         except psutil.Error:
-            return 0  # gone; its answers say so
+            return 0  # the process has ended, and its connection with it
 
     def _exchange(self, connection: Connection) -> None:
-        """Sends what is asked and receives what is answered, in a thread, so that whoever asks can look at a clock.
+        """Send requests and receive replies in a thread, so that the caller of `ask` can watch the limits.
 
-        Whatever ends the thread is told to the one that waits.
+        A None among the replies marks the end of the thread.
         """
         try:
             with connection:
                 while (request := self._requests.get()) is not None:
                     connection.send_bytes(request)
-                    self._answers.put(_unpacked(connection.recv_bytes()))
+                    self._replies.put(_unpacked(connection.recv_bytes()))
         except (EOFError, OSError):
-            pass  # the process is gone
-        except Exception as error:  # noqa: BLE001 - such as no memory for an answer
-            self._answers.put(ChildReply(error=BuildError(f"an extraction process cannot be heard ({_told(error)})")))
+            pass  # the process has ended
+        except Exception as error:  # noqa: BLE001 - such as no memory for a reply
+            self._replies.put(
+                ChildReply(error=BuildError(f"the reply of an extraction process cannot be received ({_text(error)})"))
+            )
         finally:
-            self._answers.put(None)
+            self._replies.put(None)
 
 
 class _GivenUp(Exception):  # noqa: N818 - it is no error of this program
-    """A block that cannot be computed; the message says why."""
+    """Raised for a block that cannot be computed; the message says why."""
 
 
 class IsolatedExtraction:
-    """Computes blocks in an extraction process that is started again whenever it died. For one thread at a time."""
+    """An extraction process that is started again whenever it has ended. It serves one thread at a time."""
 
     def __init__(self) -> None:
         self._process: ExtractionProcess | None = None
@@ -196,18 +198,18 @@ class IsolatedExtraction:
         self._is_closed = False
 
     def describe(self, job: BuildJob, names: Sequence[str]) -> list[StreamLayout]:
-        """Layouts of new streams.
+        """Open new streams and return their layouts.
 
         Raises:
             EmofuseError: a stream cannot be opened.
-            BuildError: opening the streams kills the process.
+            BuildError: opening the streams ends the process.
         """
         with self._lock:
             layouts: list[StreamLayout] = self._open(job, names, "describe_streams")
             return layouts
 
     def compute(self, job: BuildJob, task: BlockTask) -> BlockDone | BlockFailed:
-        """Computes a block. What goes wrong is returned: it must not cost the other blocks."""
+        """Compute a block. Errors are returned and not raised, so that the other blocks are computed."""
         with self._lock:
             try:
                 return self._compute(job, task)
@@ -217,7 +219,7 @@ class IsolatedExtraction:
                 return BlockFailed(str(task), f"BuildError: {error}")
 
     def close(self) -> None:
-        """Ends the process, whatever it does; a later call starts none."""
+        """End the process at once. No process is started again."""
         with self._starting:
             self._is_closed = True
         self._end()
@@ -259,32 +261,35 @@ class IsolatedExtraction:
         return result
 
     def _find_deadly_rows(self, job: BuildJob, task: BlockTask, timeout_s: float) -> dict[str, dict[int, str]]:
-        """Stream -> row of the block -> what it does to a process that extracts it for this stream alone."""
+        """Return stream -> row of the block -> how the row ends a process that extracts it for this stream alone."""
         rows = {row for tried in task.retried.values() for row in tried} if task.retried else range(len(task.paths))
-        found: dict[int, str] = {}
+        causes: dict[int, str] = {}
         for row in sorted(rows):
             if task.paths[row] is not None:
                 cause = self._cause_of_death(job, task, row, timeout_s)
                 if cause is not None:
-                    found[row] = cause
-            if len(found) > max(_MOST_DEADLY_ROWS, _MOST_DEADLY_SHARE * len(task.paths)):
-                first, cause = next(iter(found.items()))
-                raise _GivenUp(f"{len(found)} rows end their process, first row {task.start + first}: it {cause}")
+                    causes[row] = cause
+            if len(causes) > max(_MOST_DEADLY_ROWS, _MOST_DEADLY_SHARE * len(task.paths)):
+                first, cause = next(iter(causes.items()))
+                raise _GivenUp(f"{len(causes)} rows end their process, first row {task.start + first}: it {cause}")
         if len(task.streams) == 1:
-            return {task.streams[0]: found}
+            return {task.streams[0]: causes}
         deadly: dict[str, dict[int, str]] = {name: {} for name in task.streams}
-        for row, cause in found.items():
+        for row, cause in causes.items():
             for name in task.streams:
                 alone = self._cause_of_death(job, replace(task, streams=(name,)), row, timeout_s)
                 if alone is not None:
                     deadly[name][row] = alone
-            if not any(row in rows for rows in deadly.values()):  # only together, so it cannot be had from any
+            if not any(row in rows for rows in deadly.values()):  # it ends the process only with all streams together
                 for name in task.streams:
                     deadly[name][row] = cause
         return deadly
 
     def _cause_of_death(self, job: BuildJob, task: BlockTask, row: int, timeout_s: float) -> str | None:
-        """What one row does to its process; None if it passes. Twice, for somebody may have killed the first."""
+        """Return how one row ends its process, or None if it passes.
+
+        It is tried twice, because somebody may have killed the first process.
+        """
         cause = None
         for _ in range(_TRIES):
             self._open(job, task.streams, "open_streams")
@@ -292,18 +297,18 @@ class IsolatedExtraction:
                 self._ask(job, "try_row", (task, row), timeout_s)
             except ProcessDied as death:
                 cause = str(death)
-            except Exception:  # noqa: BLE001 - computing the block will meet and report it
+            except Exception:  # noqa: BLE001 - computing the block raises and reports it again
                 return None
             else:
                 return None
         return cause
 
     def _open(self, job: BuildJob, names: Sequence[str], what: Any) -> Any:
-        """Opens streams in the process, a new one if need be.
+        """Open streams in the process, unless they are open, and return the reply. A new process is started if needed.
 
         Raises:
             EmofuseError: a stream cannot be opened.
-            BuildError: it ends the process.
+            BuildError: opening the streams ends the process.
         """
         names, process = tuple(names), self._process
         if process is not None and process.has_ended:
@@ -313,20 +318,20 @@ class IsolatedExtraction:
         causes = []
         for _ in range(_TRIES):
             try:
-                answer = self._ask(job, what, (names,), _OPEN_TIMEOUT_S)
+                reply = self._ask(job, what, (names,), _OPEN_TIMEOUT_S)
             except ProcessDied as death:
                 causes.append(str(death))
             else:
                 if self._process is not None:
                     self._process.opened = names
-                return answer
+                return reply
         raise BuildError(
             f"an extraction process died {len(causes)} times while it opened {', '.join(names)} ({causes[-1]}). "
             "Try fewer with --workers, or --workers 0 to see it happen."
         )
 
     def _ask(self, job: BuildJob, what: Any, arguments: tuple[Any, ...], timeout_s: float) -> Any:
-        with self._starting:  # not while `close` looks for one to end
+        with self._starting:  # not while `close` ends the process
             if self._is_closed:
                 raise BuildError("the build was stopped")
             process = self._process = self._process or ExtractionProcess(one_thread=job.one_thread)
@@ -339,20 +344,20 @@ class IsolatedExtraction:
 
 def _unpacked(data: bytes) -> ChildReply:
     try:
-        reply = pickle.loads(data)  # noqa: S301  of a process that this one started
-    except Exception as error:  # noqa: BLE001 - of whatever an unpickled object does
-        return ChildReply(error=BuildError(f"the answer of an extraction process cannot be read ({_told(error)})"))
+        reply = pickle.loads(data)  # noqa: S301  it comes from a process that this one started
+    except Exception as error:  # noqa: BLE001 - unpickling an object may raise anything
+        return ChildReply(error=BuildError(f"the answer of an extraction process cannot be read ({_text(error)})"))
     if not isinstance(reply, ChildReply):
         return ChildReply(error=BuildError(f"an extraction process of another emofuse answered {type(reply).__name__}"))
     return reply
 
 
-def _told(error: Exception) -> str:
+def _text(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
 def _temporary_folder() -> str:
-    """A folder for the temporary files of one process; "" where there is no place for one."""
+    """Return a new folder for the temporary files of one process, or "" where none can be made."""
     try:
         return tempfile.mkdtemp(prefix="emofuse-")
     except OSError:
@@ -367,8 +372,8 @@ def _standard_error() -> int:
     return 2
 
 
-def _last_words(status: int) -> str:
-    """What an exit status says of the end of a process."""
+def _describe_exit(status: int) -> str:
+    """Return a description of an exit status."""
     if status >= 0:
         return f"ended its process with exit status {status}"
     name = signal.Signals(-status).name
@@ -376,7 +381,7 @@ def _last_words(status: int) -> str:
 
 
 def _parts(task: BlockTask, deadly: Mapping[str, Mapping[int, str]]) -> list[BlockTask]:
-    """The task once for each set of deadly rows, with the streams that share it."""
+    """Split a task by its sets of deadly rows; each part has the streams that share a set."""
     groups: dict[tuple[tuple[int, str], ...], list[str]] = {}
     for name in task.streams:
         groups.setdefault(tuple(sorted(deadly[name].items())), []).append(name)
@@ -395,7 +400,7 @@ def _retried_of(
 
 
 def _joined(parts: Sequence[BlockDone]) -> BlockDone:
-    """One result of the parts of a block; a picture that cannot be read is said once."""
+    """Join the results of the parts of a block. An image that cannot be read is reported once."""
     problems = sorted(
         {problem for part in parts for problem in part.problems}, key=lambda each: (each.row, each.stream)
     )

@@ -1,8 +1,8 @@
-"""Which row of a cache is which row of the dataset as it is now, also when ids or paths changed.
+"""Matching of the rows of a cache with the rows of the dataset now, also when ids or paths changed.
 
-Ids of a folder or a table are made from paths, and a file that comes or goes may give an old picture another id: there
-the path says which row it is. A picture that was moved (into another label's folder) is known by its bytes. So the rows
-of a cache keep their ids, and none is extracted again because of another.
+The ids of a folder or a table are made from paths, and a file that is added or removed may change the id of an old
+image: there the path decides. An image that was moved (into the folder of another label) is recognised by its bytes.
+The rows of a cache therefore keep their ids, and no row is extracted again because of another one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NOWHERE = -1
 
 
 def match_rows(old: Manifest, new: Manifest) -> npt.NDArray[np.int64]:
-    """For each row of the cache its place in the dataset: (rows of `old`,) int64, `NOWHERE` for those that are gone."""
+    """Return the place of each cached row in the dataset, int64 (rows of `old`,), `NOWHERE` for rows that are gone."""
     places = np.full(len(old), NOWHERE, dtype=np.int64)
     kind = DATASETS.find(str(new.info.get("kind")))
     if kind is not None and kind.ids_from_paths:
@@ -35,11 +35,10 @@ def match_rows(old: Manifest, new: Manifest) -> npt.NDArray[np.int64]:
 
 
 def kept_ids(old: Manifest, new: Manifest, places: npt.NDArray[np.int64]) -> pl.Series:
-    """Ids of the dataset's rows: those of the cache where they are its rows, and unlike all of these elsewhere."""
+    """Return the ids of the dataset's rows: the cache's ids for its rows, and ids that differ from all of them else."""
     ids: list[str] = new.table["sample_id"].to_list()
-    found = np.flatnonzero(places != NOWHERE)
     of_cache = old.table["sample_id"].to_list()
-    matched = {int(places[row]): of_cache[row] for row in found.tolist()}
+    matched = {int(places[row]): of_cache[row] for row in np.flatnonzero(places != NOWHERE).tolist()}
     taken = set(of_cache)
     paths = new.table["path"].to_list()
     for place, sample_id in enumerate(ids):
@@ -56,7 +55,7 @@ def kept_ids(old: Manifest, new: Manifest, places: npt.NDArray[np.int64]) -> pl.
 
 
 def _match_column(old: Manifest, new: Manifest, column: str, places: npt.NDArray[np.int64]) -> None:
-    """Matches rows that neither side has matched yet by a value that each side has once."""
+    """Match the rows that are still free on both sides by a value that occurs once on each side."""
 
     def once(table: pl.DataFrame, name: str, is_free: npt.NDArray[np.bool_]) -> pl.DataFrame:
         rows = table.select(column).with_row_index(name).filter(pl.Series(is_free))
@@ -75,7 +74,7 @@ def _free_places(new: Manifest, places: npt.NDArray[np.int64]) -> npt.NDArray[np
 
 
 def _match_content(old: Manifest, new: Manifest, places: npt.NDArray[np.int64]) -> None:
-    """Matches moved pictures by length and CRC-32C. Only new files as long as a lost one are read."""
+    """Match moved images by length and CRC-32C. Only new files with the length of a lost file are read."""
     if is_remote(new.root):
         return
     lengths, sums = (old.known_files[name].to_list() for name in ("bytes", "crc32c"))
@@ -85,14 +84,14 @@ def _match_content(old: Manifest, new: Manifest, places: npt.NDArray[np.int64]) 
     free = np.flatnonzero(_free_places(new, places)).tolist()
     candidates = [place for place in free if now[place] in wanted and problems[place] is None]
     old_paths, new_paths = old.table["path"].to_list(), new.table["path"].to_list()
-    found = map_in_threads(file_sum, [str(new.root / new_paths[place]) for place in candidates])
+    new_sums = map_in_threads(file_sum, [str(new.root / new_paths[place]) for place in candidates])
     by_content: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for place, crc in zip(candidates, found, strict=True):
+    for place, crc in zip(candidates, new_sums, strict=True):
         if crc is not None:
             by_content[now[place], crc].append(place)
     for row in lost:
         same = by_content[lengths[row], sums[row]]
-        if same:  # files with the same bytes have the same features; the same name is the likelier one
+        if same:  # all have the same features; a file with the same name is the most likely one
             name = PurePosixPath(old_paths[row]).name
             place = next((place for place in same if PurePosixPath(new_paths[place]).name == name), same[0])
             same.remove(place)
@@ -100,7 +99,7 @@ def _match_content(old: Manifest, new: Manifest, places: npt.NDArray[np.int64]) 
 
 
 def file_sum(path: str) -> int | None:
-    """CRC-32C of the bytes of a file, None if it cannot be read."""
+    """Return the CRC-32C of a file's bytes, or None if the file cannot be read."""
     try:
         return crc32c(Path(path).read_bytes())
     except OSError:

@@ -1,4 +1,4 @@
-"""Where and how fast a build runs."""
+"""The options of a build."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Where and how fast a build runs: no part of any digest.
+    """The options that decide where and how fast a build runs. They are no part of any digest.
 
     Attributes:
-        scheduler: address of a running Dask scheduler, `tcp://...`; None starts local workers.
-        workers: local worker processes; None is one a core as far as memory allows, 0 works in this process (for
-            debugging).
-        device: where backbones run: `cpu`, `cuda`, `cuda:N`, or `auto`.
-        block_timeout_s: that a block may take before its pictures are tried one by one, and those that hang are
-            FAILED; None is one minute and four seconds a picture.
-        memory_bytes: that an extraction process may take before it is ended and its pictures are tried one by one;
-            None leaves it to the machine, which ends such a process before any other.
-        keep_gone: rows of a cache whose samples are no longer in the dataset are kept, in no split, and are no error.
+        scheduler: the address of a running Dask scheduler, `tcp://...`; None starts local workers.
+        workers: the number of local worker processes. None means one for each core, as far as memory allows; 0 means
+            that this process does the work, for debugging.
+        device: the device of the networks: `cpu`, `cuda`, `cuda:N`, or `auto`.
+        block_timeout_s: the time that a block may take. After it, its images are tried one by one, and those that hang
+            are FAILED. None means one minute and four seconds for each image.
+        memory_bytes: the memory that an extraction process may take. Above it, the process is ended and its images are
+            tried one by one. None leaves the limit to the machine, which ends such a process before others.
+        keep_gone: whether rows whose samples are no longer in the dataset are kept, in no split, and are no error.
     """
 
     scheduler: str | None = None
@@ -30,5 +30,5 @@ class BuildOptions:
 
     @property
     def in_this_process(self) -> bool:
-        """Whether it runs without workers."""
+        """Whether the build runs without workers."""
         return self.scheduler is None and self.workers == 0

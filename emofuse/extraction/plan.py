@@ -1,4 +1,4 @@
-"""What a build has to do: read from the status arrays, nothing is written."""
+"""The plan of a build: the blocks that are missing, found in the status arrays. Nothing is written."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from emofuse.streams import augment_identity, stream_identity
 
 @dataclass(frozen=True)
 class Missing:
-    """What one block misses: each of these views of each of these streams."""
+    """The streams and views that one block lacks: every view of every stream."""
 
     block: int
     streams: tuple[str, ...]
@@ -37,20 +37,20 @@ class Missing:
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """Which blocks of which streams are missing.
+    """The blocks that are missing from a cache.
 
     Attributes:
-        layout: of the cache as it will be.
-        manifest: its rows, in its order.
-        identities: stream -> plain JSON of what changes its bytes, every stream of the spec.
-        augment: what decides the augmented views, plain JSON; None without any.
-        pending: stream -> (blocks, views) bool, what is missing, every stream of the spec.
-        new_streams: streams that the cache does not have yet.
-        to_import: streams of the spec that no build makes and the cache does not have yet.
-        retried: stream -> (row, view) -> status and reason as cached, of the rows that are tried again; None for a
-            plan of blocks that are computed whole.
-        changes: what became of the dataset since the cache was built; None for a new cache.
-        data: root of the dataset, if it is not where the manifest says.
+        layout: the layout of the cache as it will be.
+        manifest: the rows of the cache, in its order.
+        identities: stream -> all that changes its bytes, plain JSON, for every stream of the spec.
+        augment: all that decides the augmented views, plain JSON; None without augmented views.
+        pending: stream -> whether a block lacks a view, bool (blocks, views), for every stream of the spec.
+        new_streams: the streams that the cache does not have yet.
+        to_import: the imported streams of the spec that the cache does not have yet.
+        retried: stream -> (row, view) -> cached status and reason of the rows to try again; None for a plan of whole
+            blocks.
+        changes: the changes of the dataset since the cache was built; None for a new cache.
+        data: the root of the dataset, if it differs from that of the manifest.
     """
 
     layout: CacheLayout
@@ -66,32 +66,35 @@ class BuildPlan:
 
     @cached_property
     def missing(self) -> list[Missing]:
-        """Once a block, or more often if its views miss different streams; those that miss the same side by side."""
-        found: dict[tuple[int, tuple[str, ...]], list[int]] = {}
+        """The missing parts: one for each block, or more if its views lack different streams.
+
+        Parts that lack the same streams follow each other.
+        """
+        views_of: dict[tuple[int, tuple[str, ...]], list[int]] = {}
         names = tuple(self.pending)
         if not names:
             return []
         lacking = np.stack([self.pending[name] for name in names])  # (streams, blocks, views)
         for block, view in np.argwhere(lacking.any(axis=0)).tolist():
             streams = tuple(name for name, lacks in zip(names, lacking[:, block, view].tolist(), strict=True) if lacks)
-            found.setdefault((block, streams), []).append(view)
-        ordered = sorted(found.items(), key=lambda item: (item[0][1], item[0][0]))
+            views_of.setdefault((block, streams), []).append(view)
+        ordered = sorted(views_of.items(), key=lambda item: (item[0][1], item[0][0]))
         return [Missing(block, streams, tuple(views)) for (block, streams), views in ordered]
 
     @property
     def rows(self) -> int:
-        """Rows of all blocks that miss something, once for each view that they miss; or rows that are tried again."""
+        """The number of rows to compute, counted once for each missing view; or of the rows to try again."""
         if self.retried is not None:
             return sum(map(len, self.retried.values()))
         slices = [(self.layout.block_slice(missing.block), len(missing.views)) for missing in self.missing]
         return sum((rows.stop - rows.start) * views for rows, views in slices)
 
     def lacks(self, stream: str) -> bool:
-        """Whether a build has something to compute of a stream; never of one that was imported."""
+        """Return whether a stream has blocks to compute; an imported stream never has."""
         return stream in self.pending and bool(self.pending[stream].any())
 
     def tasks(self) -> Iterator[BlockTask]:
-        """Made one by one: paths of the whole dataset are never listed. Bad rows have no path."""
+        """Yield the tasks one by one, so that not all paths of a dataset are held. Bad rows have no path."""
         root = (self.manifest.root if self.data is None else as_path(self.data)).absolute()
         files = open_files(root, follow_links=follows_links(self.manifest))
         for missing in self.missing:
@@ -114,24 +117,24 @@ class BuildPlan:
             )
 
     def _retried(self, missing: Missing, rows: slice) -> Mapping[tuple[str, int], Mapping[int, tuple[int, str]]] | None:
-        """Those of one block by stream and view, rows counted from its first."""
+        """Return the rows of one block to try again by stream and view, counted from its first row."""
         if self.retried is None:
             return None
-        found: dict[tuple[str, int], dict[int, tuple[int, str]]] = {}
+        retried: dict[tuple[str, int], dict[int, tuple[int, str]]] = {}
         for stream, view in product(missing.streams, missing.views):
             of_stream = self.retried[stream]
             keys = [(row, view) for row in range(rows.start, rows.stop) if (row, view) in of_stream]
             if keys:
-                found[stream, view] = {row - rows.start: of_stream[row, view] for row, view in keys}
-        return found
+                retried[stream, view] = {row - rows.start: of_stream[row, view] for row, view in keys}
+        return retried
 
 
 def plan_build(path: Path, manifest: Manifest, spec: CacheSpec, *, keep_gone: bool = False) -> BuildPlan:
-    """Finds out what is missing from a cache, without writing. `keep_gone`: see `BuildOptions`.
+    """Find the blocks that are missing from a cache, without writing. `keep_gone` is explained at `BuildOptions`.
 
     Raises:
-        CacheError: what is at the path is not a cache, or damaged.
-        StaleCacheError: the cache is of other samples, blocks, streams, pictures or views; with all that differs.
+        CacheError: the path holds something else than a cache, or a damaged one.
+        StaleCacheError: the cache has other samples, blocks, streams, images or views; all differences are named.
         IncompleteCacheError: the import of a stream was interrupted.
         WeightsError: weights that a stream needs are missing or damaged.
     """
@@ -175,10 +178,10 @@ def plan_build(path: Path, manifest: Manifest, spec: CacheSpec, *, keep_gone: bo
 
 
 def _pending(cached: CachedStream, views: int, changes: DatasetChanges) -> npt.NDArray[np.bool_]:
-    """(blocks, views) bool: what a stream lacks once its cache is that of the dataset as it is now."""
+    """Return what a stream lacks once its cache is adapted to the dataset, bool (blocks, views)."""
     pending = np.ones((changes.layout.blocks, views), dtype=np.bool_)
     pending[: changes.old.blocks] = cached.lacking(views)
     pending[changes.replaced_blocks] = True
     if changes.layout.rows > changes.old.rows and changes.old.rows % changes.old.block_rows:
-        pending[changes.old.blocks - 1] = True  # the last block was a short one and has more rows now
+        pending[changes.old.blocks - 1] = True  # the last block was short and has more rows now
     return pending

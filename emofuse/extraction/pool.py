@@ -1,6 +1,6 @@
-"""Runs blocks on this machine: threads of this process, each with an extraction process of its own.
+"""Local workers: threads of this process, each of which has its own extraction process.
 
-Nothing here listens, and no setting of a cluster has a say: a build on this machine is this machine's business.
+They open no ports and read no settings of a cluster.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from emofuse.errors import BuildError
 from emofuse.extraction.isolation import IsolatedExtraction
 from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob
 
-# All streams of the paper together, measured: about 2 GB in a worker.
+# A worker with all streams of the paper takes about 2 GB (measured).
 WORKER_BYTES = 2_500_000_000
 WORKER_GPU_BYTES = 4_000_000_000
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class LocalPool:
-    """Extraction processes of this machine, each given one block at a time."""
+    """A pool of extraction processes on this machine, each of which computes one block at a time."""
 
     def __init__(self, count: int) -> None:
         self._extractions = [IsolatedExtraction() for _ in range(count)]
@@ -39,7 +39,7 @@ class LocalPool:
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="emofuse-build")
 
     def open_streams(self, job: BuildJob, names: Sequence[str]) -> list[StreamLayout]:
-        """Layouts of new streams, asked of all processes at once so that all of them load their models meanwhile.
+        """Open new streams in all processes at once, so that all load their models, and return the layouts.
 
         Raises:
             EmofuseError: a stream cannot be opened.
@@ -50,7 +50,7 @@ class LocalPool:
         return next(iter(done)).result()
 
     def compute(self, job: BuildJob, tasks: Iterator[BlockTask]) -> Iterator[BlockDone | BlockFailed]:
-        """Results of all tasks as they come. There are never more tasks in flight than processes."""
+        """Yield the results of all tasks as they end. No more tasks than processes run at a time."""
         running: dict[Future[BlockDone | BlockFailed], BlockTask] = {}
         while True:
             while len(running) < len(self._extractions):
@@ -65,7 +65,7 @@ class LocalPool:
                 yield _result(future, running.pop(future))
 
     def close(self) -> None:
-        """Ends the extraction processes, whatever they do: blocks in work are lost if this is an interruption."""
+        """End the extraction processes at once; blocks that they are computing are lost."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for extraction in self._extractions:
             extraction.close()
@@ -75,11 +75,11 @@ class LocalPool:
         return self._submit(lambda each: each.compute(job, task))
 
     def _submit(self, work: Callable[[IsolatedExtraction], T]) -> Future[T]:
-        """Does the work with a process that has none."""
+        """Run the work with an idle extraction process."""
         return self._threads.submit(self._with_idle, work)
 
     def _with_idle(self, work: Callable[[IsolatedExtraction], T]) -> T:
-        extraction = self._idle.get()  # as many as threads: there is always one
+        extraction = self._idle.get()  # as many as threads, so one is always idle
         try:
             return work(extraction)
         finally:
@@ -88,7 +88,7 @@ class LocalPool:
 
 @contextmanager
 def local_workers(count: int) -> Iterator[LocalPool]:
-    """Workers of this machine. They end with the context."""
+    """Start workers on this machine. They end with the context."""
     pool = LocalPool(count)
     try:
         yield pool
@@ -97,7 +97,7 @@ def local_workers(count: int) -> Iterator[LocalPool]:
 
 
 def default_workers(*, cuda: bool) -> int:
-    """One worker a core, as far as memory allows; on a GPU as far as the GPU's memory allows too."""
+    """Return one worker for each core, as far as the memory allows, and that of the GPU if there is one."""
     limits = [usable_cores(), usable_memory() // WORKER_BYTES]
     if cuda:
         import torch
@@ -107,10 +107,10 @@ def default_workers(*, cuda: bool) -> int:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: its affinity, and the share of its control group (a container, a job)."""
+    """Return the cores that this process may use: its affinity, limited by its control group (a container, a job)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, period = 0.0, 0.0
-    with suppress(OSError, ValueError, IndexError):  # there is none, or it says "max"
+    with suppress(OSError, ValueError, IndexError):  # no such file, or no limit ("max")
         quota, period = map(float, (_CONTROL_GROUP / "cpu.max").read_text().split()[:2])
     with suppress(OSError, ValueError):  # the first version of control groups
         quota = float((_CONTROL_GROUP / "cpu/cpu.cfs_quota_us").read_text())
@@ -121,10 +121,10 @@ def usable_cores() -> int:
 
 
 def usable_memory() -> int:
-    """Bytes that are free now, no more than the control group allows in all."""
+    """Return the bytes of memory that are free now, limited by the control group."""
     limits = [int(psutil.virtual_memory().available)]
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):  # there is none, or it says "max"
+        with suppress(OSError, ValueError):  # no such file, or no limit ("max")
             limits.append(int((_CONTROL_GROUP / name).read_text()))
     return min(limits)
 
@@ -134,5 +134,5 @@ def _result(future: Future[BlockDone | BlockFailed], task: BlockTask) -> BlockDo
         return future.result()
     except BuildError:
         raise
-    except Exception as error:  # noqa: BLE001 - such as a stream that cannot be opened here; other blocks may fare well
+    except Exception as error:  # noqa: BLE001 - such as a stream that cannot be opened; other blocks may still succeed
         return BlockFailed(str(task), f"{type(error).__name__}: {error}")

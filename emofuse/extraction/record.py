@@ -1,4 +1,4 @@
-"""What a cache's manifest says of the files that its features were extracted from, brought up to date by a build."""
+"""The record of the files that features were extracted from, which a build updates in the cache's manifest."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _NAMED = 3
 
 
 class FileRecord:
-    """What is known of the files of a cache while it is built."""
+    """The files of a cache that is being built: length, time and CRC-32C of each."""
 
     def __init__(self, path: Path, plan: BuildPlan) -> None:
-        """Begins with what the plan's manifest says."""
+        """Start with the files of the plan's manifest."""
         self._path = path
         self._plan = plan
-        self._streams = extracted_streams(path)  # all that a file's features are in
+        self._streams = extracted_streams(path)  # all streams with features of a file
         known = plan.manifest.known_files.select(FILE_COLUMNS.keys()).fill_null(UNKNOWN)
         self._stamps = known.to_numpy(order="c", writable=True)  # (N, 3) int64
         self._replaced: set[int] = set()
         self._is_new = False
 
     def add(self, seen: SeenFiles) -> None:
-        """Takes note of one block."""
+        """Record the files of one block."""
         rows = slice(seen.start, seen.start + len(seen.stamps))
         known = self._stamps[rows]
         is_seen = seen.stamps[:, _SUM] != UNKNOWN
@@ -47,7 +47,7 @@ class FileRecord:
         known[is_seen] = seen.stamps[is_seen]
 
     def keep(self) -> None:
-        """Writes what is known now, if it is more than before. If that fails it is known a little less."""
+        """Write the record if it has changed. A failure is ignored: the next build then knows fewer files."""
         if not self._is_new:
             return
         files = pl.DataFrame({name: self._stamps[:, place] for place, name in enumerate(FILE_COLUMNS)})
@@ -56,10 +56,10 @@ class FileRecord:
             known.write(manifest_path(self._path))
 
     def take_back_replaced(self) -> None:
-        """Takes back what was extracted from images that were replaced while other features of them were extracted.
+        """Discard the blocks of images that were replaced after some of their features had been extracted.
 
         Raises:
-            StaleCacheError: there are such images, and their blocks were taken back.
+            StaleCacheError: there are such images, and their blocks were discarded.
         """
         if not self._replaced:
             return

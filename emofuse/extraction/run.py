@@ -1,4 +1,4 @@
-"""Builds a cache: plan, workers, one block after another, a summary."""
+"""The steps of a build: the plan, the workers, the blocks, and the summary."""
 
 from __future__ import annotations
 
@@ -45,25 +45,28 @@ def build_cache(
     options: BuildOptions | None = None,
     progress: Progress | None = None,
 ) -> BuildSummary:
-    """Builds a cache, or what is missing from it. Interrupted at any moment, a second call goes on where it was.
+    """Build a cache, or the missing part of one. After an interruption, a second call continues.
 
     Args:
-        path: of the cache.
-        manifest: of the dataset.
-        spec: what to cache.
-        options: where and how fast; None is `BuildOptions()`.
-        progress: follows the build.
+        path: the path of the cache.
+        manifest: the manifest of the dataset.
+        spec: the spec of the cache.
+        options: where and how fast the build runs; None means `BuildOptions()`.
+        progress: receives the state of the build after each block.
+
+    Returns:
+        A summary of what this call computed.
 
     Raises:
-        CacheError: the path is not a cache, is in use by another build, or its disk is full.
+        CacheError: the path is not a cache, another build uses it, or its disk is full.
         StaleCacheError: the cache was made from other samples or specs.
         WeightsError: weights of a stream are missing.
-        BuildError: no workers.
+        BuildError: no workers are available.
         StreamError: blocks failed; all others are kept.
     """
     path = as_path(path)
     options = options or BuildOptions()
-    spec = with_located_weights(spec)  # so that the cache says where and which they are
+    spec = with_located_weights(spec)  # so that the cache records them
     try:
         with sigterm_as_interrupt(), lock_cache(path):
             plan = plan_build(path, manifest, spec, keep_gone=options.keep_gone)
@@ -71,7 +74,7 @@ def build_cache(
                 if plan.changes is not None:
                     adopt_changes(path, plan.changes)
                 create_cache(path, plan.manifest, block_rows=plan.layout.block_rows)
-            check_is_imported(path, plan.to_import)  # an import needs the cache to be there
+            check_is_imported(path, plan.to_import)  # after the cache was created, because an import needs it
             with writing(str(path)):
                 _update_origins(path, plan, spec)
             summary = carry_out(path, plan, spec, options, progress=progress)
@@ -79,7 +82,7 @@ def build_cache(
         plan = plan_build(path, manifest, spec, keep_gone=options.keep_gone)
         if plan.missing or plan.to_import or plan.changes is None or plan.changes.is_new_but_for_notes:
             raise
-        return BuildSummary(0, 0.0, {})  # a finished cache is of use where it may only be read, too
+        return BuildSummary(0, 0.0, {})  # a finished cache is also used where it is read-only
     return summary if plan.changes is None else replace(summary, changes=plan.changes.lines)
 
 
@@ -97,10 +100,10 @@ def carry_out(
     *,
     progress: Progress | None,
 ) -> BuildSummary:
-    """Does what a plan says. Call it under `lock_cache`.
+    """Carry out a plan. Call it under `lock_cache`.
 
     Raises:
-        As `build_cache`.
+        EmofuseError: for the reasons given at `build_cache`.
     """
     if not plan.missing:
         return BuildSummary(0, 0.0, {})
@@ -145,7 +148,7 @@ def _compute(workers: Workers, job: BuildJob, plan: BuildPlan, progress: Progres
                 files.add(result.seen)
             tell()
     finally:
-        files.keep()  # also when a build ends before its time
+        files.keep()  # also when the build is interrupted
     files.take_back_replaced()
     broken = tally.broken_streams()
     if broken and plan.retried is None:
@@ -168,19 +171,19 @@ def _has_worked(path: Path, stream: str) -> bool:
 
 
 def _broken(streams: Mapping[str, tuple[int, Problem]]) -> StreamError:
-    told = "; ".join(
+    described = "; ".join(
         f"stream {name!r} failed on all {rows} readable pictures that it was given; first: row {first.row}: "
         f"{first.reason}"
         for name, (rows, first) in streams.items()
     )
     return StreamError(
-        f"{told}. Its rows count as not done, those of other streams are kept; run the same build again when the cause "
-        "is removed."
+        f"{described}. Its rows count as not done, those of other streams are kept; run the same build again when the "
+        "cause is removed."
     )
 
 
 def _while_hopeful(tasks: Iterable[BlockTask], tally: Tally) -> Iterator[BlockTask]:
-    """The tasks, until too many blocks have failed; those in work are still finished and kept."""
+    """Yield the tasks until too many blocks have failed; blocks that are being computed are finished and kept."""
     for task in tasks:
         if tally.is_hopeless:
             return
@@ -188,7 +191,7 @@ def _while_hopeful(tasks: Iterable[BlockTask], tally: Tally) -> Iterator[BlockTa
 
 
 def _check_free_space(path: Path, plan: BuildPlan) -> None:
-    """Raises before hours of work if the disk cannot hold what they will give; a store does not tell its size."""
+    """Raise before the work begins if the disk cannot hold its results; the size of a store is unknown."""
     free = free_bytes(path)
     if free is None:
         return
@@ -204,14 +207,14 @@ def _check_free_space(path: Path, plan: BuildPlan) -> None:
 
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """While a build runs, SIGTERM ends it as Ctrl-C does: workers first, then this process."""
+    """Let SIGTERM end a build as Ctrl-C does: the workers first, then this process."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
 
     def interrupt(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one does not wait for anything
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)

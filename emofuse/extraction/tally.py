@@ -1,4 +1,4 @@
-"""What a build did: counted while it runs, told when it ends or fails."""
+"""The counts of a build while it runs, and its summary or error at the end."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from emofuse.status import Status
 # A block that fails does not cost the others, but when several fail the cause is the machine or the spec.
 _MAX_FAILED_BLOCKS = 3
 _KEPT_PROBLEMS = 1000
-# A stream may refuse pictures of a kind, and a label's pictures lie together: it is judged over many rows, and in a
-# large dataset over so much of it that hardly one label is all of that.
+# A stream may fail on images of one kind, and the images of a label follow each other. It counts as broken only after
+# many rows, and in a large dataset after more of it than one label usually has.
 _REFUSED_ROWS = 1000
 _REFUSED_SHARE = 0.25
 
 
 @dataclass(frozen=True)
 class BuildSummary:
-    """What a build did.
+    """The summary of a build.
 
     Attributes:
-        rows: computed by this build.
-        seconds: from the start of extraction to its end.
-        counts: stream -> status name in lower case -> rows computed by this build.
-        problems: rows without features and why, the first thousand.
-        problem_count: all of them.
-        written: blocks that were written, once for each group of streams that were computed together.
-        changes: what became of the dataset since the cache was built, in words.
+        rows: the number of rows that this build computed.
+        seconds: the duration of the extraction.
+        counts: stream -> status name in lower case -> number of rows that this build computed.
+        problems: the first thousand rows without features, and the reasons.
+        problem_count: the number of all rows without features.
+        written: the number of blocks that were written, once for each group of streams that were computed together.
+        changes: a description of each change of the dataset since the cache was built.
     """
 
     rows: int
@@ -41,7 +41,7 @@ class BuildSummary:
     changes: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """One line."""
+        """Return the summary as one line."""
         if self.rows == 0:
             return "complete, nothing to do"
         return f"{self.rows} rows computed in {self.seconds:.1f} s ({self.rows / self.seconds:.1f} images/s)"
@@ -49,13 +49,13 @@ class BuildSummary:
 
 @dataclass
 class Tally:
-    """What has been done so far, kept small whatever the size of the dataset.
+    """The counts of a build so far. Its size does not grow with the dataset.
 
     Attributes:
-        rows: computed.
-        planned: rows to compute in all.
-        has_worked: whether a stream has features of any picture, from an earlier build too.
-        failures: blocks that could not be computed or written.
+        rows: the number of rows that were computed.
+        planned: the number of rows to compute.
+        has_worked: a function that returns whether a stream has features of any image, also from an earlier build.
+        failures: the blocks that could not be computed or written.
     """
 
     rows: int = 0
@@ -70,7 +70,7 @@ class Tally:
     _works: set[str] = field(default_factory=set)
 
     def add(self, result: BlockDone | BlockFailed) -> None:
-        """Takes note of one block."""
+        """Count one block."""
         if isinstance(result, BlockFailed):
             self.failures.append(result)
             return
@@ -79,11 +79,12 @@ class Tally:
         for stream, counts in result.counts.items():
             total = self._counts.setdefault(stream, [0] * len(Status))
             self._counts[stream] = [a + b for a, b in zip(total, counts, strict=True)]
-            self._judge(stream, counts, result)
+            self._classify(stream, counts, result)
         self._problem_count += len(result.problems)
         self._problems.extend(result.problems[: _KEPT_PROBLEMS - len(self._problems)])
 
-    def _judge(self, stream: str, counts: Sequence[int], result: BlockDone) -> None:
+    def _classify(self, stream: str, counts: Sequence[int], result: BlockDone) -> None:
+        """Decide whether a stream works, or record the rows of the block that it failed on."""
         if stream in self._works:
             return
         is_new = counts[Status.FAILED] and stream not in self._refused  # earlier builds are asked once
@@ -95,35 +96,35 @@ class Tally:
             self._refused.setdefault(stream, []).append((counts[Status.FAILED], first))
 
     def broken_streams(self, least: int = 2) -> dict[str, tuple[int, Problem]]:
-        """Streams that failed on every readable picture there was, so many or more: how many, and the first."""
-        counted = {name: (sum(rows for rows, _ in found), found[0][1]) for name, found in self._refused.items()}
+        """Return the streams that failed on every readable image, `least` or more: their number, and the first."""
+        counted = {name: (sum(rows for rows, _ in blocks), blocks[0][1]) for name, blocks in self._refused.items()}
         return {name: (rows, first) for name, (rows, first) in counted.items() if rows >= least}
 
     def refused_rows(self, stream: str) -> list[int]:
-        """The first failed row of each block that a broken stream failed on."""
+        """Return the first failed row of each block that a broken stream failed on."""
         return [problem.row for _, problem in self._refused[stream]]
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether so much has failed that the rest need not be tried."""
+        """Whether so much has failed that the rest is not tried."""
         if self.broken_streams(max(_REFUSED_ROWS, int(_REFUSED_SHARE * self.planned))):
             return True
         return len(self.failures) >= _MAX_FAILED_BLOCKS or any(failed.is_hopeless for failed in self.failures)
 
     def named_counts(self) -> dict[str, dict[str, int]]:
-        """Stream -> status name in lower case -> rows; statuses of no row are left out."""
+        """Return stream -> status name in lower case -> number of rows, without statuses that no row has."""
         return {
             stream: {status.name.lower(): counts[status] for status in Status if counts[status]}
             for stream, counts in self._counts.items()
         }
 
     def summary(self, seconds: float) -> BuildSummary:
-        """Of a build that took so long."""
+        """Return the summary of a build of this duration."""
         problems = tuple(sorted(self._problems, key=lambda problem: (problem.row, problem.stream)))
         return BuildSummary(self.rows, seconds, self.named_counts(), problems, self._problem_count, self._written)
 
     def failure(self, blocks: int) -> StreamError | CacheError:
-        """The error of a build of so many blocks of which some failed; the workers' tracebacks are its notes."""
+        """Return the error of a build with failed blocks; the workers' tracebacks are its notes."""
         kind: type[StreamError | CacheError] = StreamError
         if all(failed.in_cache for failed in self.failures):
             kind = UnwritableCacheError if any(failed.is_hopeless for failed in self.failures) else CacheError

@@ -1,4 +1,4 @@
-"""What a build hands to its workers and gets back: plain data that every process can import in no time."""
+"""The data that a build sends to its workers and receives from them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ _TIMEOUT_PER_PICTURE_S = 4.0
 
 @dataclass(frozen=True)
 class BuildJob:
-    """What is the same for all blocks of a build.
+    """The settings that all blocks of a build share.
 
     Attributes:
-        cache: absolute path of the cache.
-        spec: what is cached.
+        cache: the absolute path of the cache.
+        spec: the spec of the cache.
         digests: stream -> digest of its identity on the machine that planned the build.
         device: cpu, cuda, cuda:N or auto.
-        one_thread: native libraries get one thread each, because many workers share the machine.
-        block_timeout_s: that a block may take before its rows are tried one by one; None is `default_timeout_s`.
-        memory_bytes: that an extraction process may take before it is ended; None leaves that to the machine.
-        build: of which build it is; two builds on one cluster share no process.
+        one_thread: whether native libraries get one thread each, because many workers share the machine.
+        block_timeout_s: the time that a block may take before its rows are tried one by one; None means
+            `default_timeout_s`.
+        memory_bytes: the memory that an extraction process may take; None leaves the limit to the machine.
+        build: the id of the build; two builds on one cluster share no process.
     """
 
     cache: Path
@@ -38,7 +39,7 @@ class BuildJob:
     build: str = ""
 
     def streams(self, names: Sequence[str]) -> tuple[StreamSpec, ...]:
-        """Specs of some of the streams."""
+        """Return the specs of some streams."""
         return tuple(stream for stream in self.spec.streams if stream.name in names)
 
 
@@ -47,18 +48,17 @@ class BlockTask:
     """One block to compute.
 
     Attributes:
-        block: its index.
-        start: index of its first row.
-        streams: names of the streams that it misses.
-        paths: of its pictures, None for a bad row of the manifest.
-        sample_ids: of its rows.
-        views: that these streams miss.
-        bad_rows: row of the block -> what the manifest holds against it, for every row without a path.
-        deadly_rows: row of the block -> what it did to the process that extracted it: it is FAILED and not tried again.
-        retried: (stream, view) -> row of the block -> status and reason as cached. These rows are tried first: if they
-            fare as before, nothing is written. None computes the block at once.
-        of_streams: streams of the whole task where this is a part of it that another kind of worker does not compute;
-            () for a whole one.
+        block: the index of the block.
+        start: the index of its first row.
+        streams: the names of the streams that lack it.
+        paths: the paths of its images, None for a bad row of the manifest.
+        sample_ids: the ids of its rows.
+        views: the views that these streams lack.
+        bad_rows: row of the block -> its problem in the manifest, for every row without a path.
+        deadly_rows: row of the block -> how it ended the process that extracted it; the row is FAILED without a try.
+        retried: (stream, view) -> row of the block -> cached status and reason. These rows are tried first, and nothing
+            is written if their results are the same. None computes the whole block.
+        of_streams: the streams of the whole task, if another kind of worker computes a part of it; otherwise ().
     """
 
     block: int
@@ -78,7 +78,7 @@ class BlockTask:
 
 @dataclass(frozen=True)
 class Problem:
-    """Why one row has no features of one stream (or of any: `stream` is "" then)."""
+    """The reason why one row has no features of a stream; `stream` is "" if it has none of any stream."""
 
     row: int
     stream: str
@@ -87,14 +87,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class BlockDone:
-    """A block that was computed and written.
+    """The result of a block that was computed.
 
     Attributes:
-        rows: how many, once for each view.
-        counts: stream -> rows of each status of this block, (len(Status),) int.
-        problems: in row order.
-        written: whether it was; a block of which all retried rows fared as before was not.
-        seen: the files that it was extracted from; None where nobody looked.
+        rows: the number of its rows, counted once for each view.
+        counts: stream -> number of its rows of each status, (len(Status),).
+        problems: the problems of its rows, in row order.
+        written: whether the block was written; it is not if all retried rows have the same results as before.
+        seen: the files that were read; None if they are not recorded.
     """
 
     rows: int
@@ -106,14 +106,14 @@ class BlockDone:
 
 @dataclass(frozen=True)
 class BlockFailed:
-    """A block that could not be computed or written.
+    """The result of a block that could not be computed or written.
 
     Attributes:
-        rows: which, in words.
-        reason: one line.
+        rows: a description of its rows.
+        reason: the reason, one line.
         details: the worker's traceback, or "".
-        in_cache: the cache was the cause, not a stream.
-        is_hopeless: no other block would fare better: the disk is full.
+        in_cache: whether the cache is the cause, not a stream.
+        is_hopeless: whether all other blocks would fail too, because the disk is full.
     """
 
     rows: str
@@ -124,5 +124,5 @@ class BlockFailed:
 
 
 def default_timeout_s(pictures: int) -> float:
-    """How long so many pictures, once for each view, may take: many times what a slow and busy core needs."""
+    """Return the time that this number of images and views may take: many times the need of a slow and busy core."""
     return _TIMEOUT_S + _TIMEOUT_PER_PICTURE_S * pictures

@@ -1,6 +1,6 @@
-"""What runs in an extraction process: one block of rows, all its missing streams in one pass, written by it alone.
+"""The work of an extraction process: it extracts a block for all missing streams in one pass and writes it.
 
-The extractor is opened once per process and serves block after block, one at a time.
+The extractor is opened once in a process and serves one block after another.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from emofuse.streams.extractor import Extractor
 
 
 def compute_block(job: BuildJob, task: BlockTask) -> BlockDone | BlockFailed:
-    """Extracts what a block misses and writes it. What goes wrong is returned: it must not cost the other blocks."""
+    """Extract what a block lacks and write it. Errors are returned and not raised: other blocks are still computed."""
     try:
         return _compute_block(job, task)
-    except Exception as error:  # noqa: BLE001 - any fault of foreign code; it is reported with its rows and traceback
+    except Exception as error:  # noqa: BLE001 - foreign code raises anything; it is reported with rows and traceback
         reason = f"{type(error).__name__}: {error}"
         return BlockFailed(
             str(task),
@@ -46,7 +46,7 @@ def compute_block(job: BuildJob, task: BlockTask) -> BlockDone | BlockFailed:
 
 
 def describe_streams(job: BuildJob, names: Sequence[str]) -> list[StreamLayout]:
-    """Layouts of new streams. Asked of a worker, since only the opened stream knows its width.
+    """Return the layouts of new streams. A worker does it, because only the open stream knows its shape.
 
     Raises:
         EmofuseError: a stream cannot be opened.
@@ -57,7 +57,7 @@ def describe_streams(job: BuildJob, names: Sequence[str]) -> list[StreamLayout]:
 
 
 def open_streams(job: BuildJob, names: Sequence[str]) -> None:
-    """Opens the extractor of some streams, so that the blocks that follow take no longer than others.
+    """Open the extractor of some streams, so that the time limit of a block does not include this.
 
     Raises:
         EmofuseError: a stream cannot be opened.
@@ -67,13 +67,13 @@ def open_streams(job: BuildJob, names: Sequence[str]) -> None:
 
 
 def try_row(job: BuildJob, task: BlockTask, row: int) -> None:
-    """Extracts one row of a block as `compute_block` would, and forgets what came of it."""
+    """Extract one row of a block as `compute_block` would, and discard the result."""
     with _lock:
         _open_extractor(job, task.streams).extract_views([task.paths[row]], [task.sample_ids[row]], task.views)
 
 
 def close_extractor() -> None:
-    """Releases this process's extractor, if it has one."""
+    """Release the extractor of this process, if it has one."""
     with _lock:
         for extractor in _opened.values():
             extractor.close()
@@ -89,8 +89,8 @@ def device_for_streams(device: str, streams: Sequence[StreamSpec]) -> str:
     return resolve_device(device) if any(may_use_gpu(spec) for spec in streams) else "cpu"
 
 
-# One extractor at most, by what it was opened for: blocks that miss other streams need another one, and the plan
-# puts blocks that miss the same streams side by side.
+# At most one extractor, under its key: blocks that lack other streams need another one, and in a plan the blocks that
+# lack the same streams follow each other.
 _opened: dict[str, Extractor] = {}
 _lock = threading.RLock()
 atexit.register(close_extractor)
@@ -99,13 +99,13 @@ atexit.register(close_extractor)
 def _compute_block(job: BuildJob, task: BlockTask) -> BlockDone:
     if task.retried is not None:
         tried = {row for rows in task.retried.values() for row in rows}
-        found = _extract(job, task, tried)
-        outcomes = {key: _outcomes(job, task, found, key, rows) for key, rows in task.retried.items()}
-        if all(outcomes[key] == dict(rows) for key, rows in task.retried.items()):
-            return _retried(task, outcomes, written=False)
+        extractions = _extract(job, task, tried)
+        results = {key: _row_results(job, task, extractions, key, rows) for key, rows in task.retried.items()}
+        if all(results[key] == dict(rows) for key, rows in task.retried.items()):
+            return _retried(task, results, written=False)
     seen = SeenFiles.of_block(task.start, task.paths, task.streams)
-    found = _extract(job, task, range(len(task.paths)), seen)
-    for view, extraction in found.items():
+    extractions = _extract(job, task, range(len(task.paths)), seen)
+    for view, extraction in extractions.items():
         for name, rows in extraction.rows.items():
             write_block(
                 job.cache,
@@ -120,55 +120,57 @@ def _compute_block(job: BuildJob, task: BlockTask) -> BlockDone:
                 view=view,
             )
     if task.retried is not None:
-        return replace(_retried(task, outcomes, written=True), seen=seen)
-    together = {name: np.concatenate([found[view].rows[name].status for view in task.views]) for name in task.streams}
+        return replace(_retried(task, results, written=True), seen=seen)
+    together = {
+        name: np.concatenate([extractions[view].rows[name].status for view in task.views]) for name in task.streams
+    }
     counts = {name: _count(status) for name, status in together.items()}
-    return BlockDone(len(task.paths) * len(task.views), counts, tuple(_problems(task, found)), seen=seen)
+    return BlockDone(len(task.paths) * len(task.views), counts, tuple(_problems(task, extractions)), seen=seen)
 
 
 def _extract(
     job: BuildJob, task: BlockTask, rows: Collection[int], seen: SeenFiles | None = None
 ) -> dict[int, Extraction]:
-    """View -> what came of some rows of a block; deadly ones are marked and not touched."""
+    """Return view -> extraction of some rows of a block. Deadly rows are not extracted but marked as FAILED."""
     opened = (path if row in rows and row not in task.deadly_rows else None for row, path in enumerate(task.paths))
     with _lock:
         extractor = _open_extractor(job, task.streams)
         on_read = None if seen is None else seen.add
-        found = extractor.extract_views(tuple(opened), task.sample_ids, task.views, on_read)
-    for extraction in found.values():
+        extractions = extractor.extract_views(tuple(opened), task.sample_ids, task.views, on_read)
+    for extraction in extractions.values():
         for name, of_stream in extraction.rows.items():
             of_stream.status[list(task.deadly_rows)] = Status.FAILED
             extraction.problems.extend((row, name, reason) for row, reason in task.deadly_rows.items())
         extraction.problems.sort()
-    return found
+    return extractions
 
 
 def _retried(
-    task: BlockTask, outcomes: Mapping[tuple[str, int], Mapping[int, tuple[int, str]]], *, written: bool
+    task: BlockTask, results: Mapping[tuple[str, int], Mapping[int, tuple[int, str]]], *, written: bool
 ) -> BlockDone:
-    """The result of a block of which some rows were tried again: it tells of these rows alone."""
-    found = [(stream, row, *outcome) for (stream, _), rows in outcomes.items() for row, outcome in rows.items()]
-    counts = {name: _count([code for stream, _, code, _ in found if stream == name]) for name in task.streams}
+    """Return the result of a block of which rows were tried again. It counts these rows alone."""
+    tried = [(stream, row, *result) for (stream, _), rows in results.items() for row, result in rows.items()]
+    counts = {name: _count([code for stream, _, code, _ in tried if stream == name]) for name in task.streams}
     problems = {
         Problem(task.start + row, "" if code == Status.UNREADABLE else stream, reason)
-        for stream, row, code, reason in found
+        for stream, row, code, reason in tried
         if code in {Status.UNREADABLE, Status.FAILED}
     }
     ordered = sorted(problems, key=lambda problem: (problem.row, problem.stream))
-    return BlockDone(sum(map(len, outcomes.values())), counts, tuple(ordered), written)
+    return BlockDone(sum(map(len, results.values())), counts, tuple(ordered), written)
 
 
-def _outcomes(
-    job: BuildJob, task: BlockTask, found: Mapping[int, Extraction], key: tuple[str, int], rows: Iterable[int]
+def _row_results(
+    job: BuildJob, task: BlockTask, extractions: Mapping[int, Extraction], key: tuple[str, int], rows: Iterable[int]
 ) -> dict[int, tuple[int, str]]:
-    """Row -> status and reason, of some rows of one stream and view."""
+    """Return row -> status and reason of some rows of one stream and view."""
     stream, view = key
-    reasons = _reasons(job, task, stream, found[view])
-    return {row: (int(found[view].rows[stream].status[row]), reasons[row]) for row in rows}
+    reasons = _reasons(job, task, stream, extractions[view])
+    return {row: (int(extractions[view].rows[stream].status[row]), reasons[row]) for row in rows}
 
 
 def _reasons(job: BuildJob, task: BlockTask, stream: str, extraction: Extraction) -> list[str]:
-    """Why each row of a block has no features of a stream; "" for those that have."""
+    """Return why each row of a block has no features of a stream; "" for rows that have."""
     nothing = "no face found" if job.streams([stream])[0].needs_face else "nothing detected"
     reasons = [nothing if code == Status.NO_DETECTION else "" for code in extraction.rows[stream].status.tolist()]
     for row, about, reason in extraction.problems:
@@ -179,16 +181,16 @@ def _reasons(job: BuildJob, task: BlockTask, stream: str, extraction: Extraction
     return reasons
 
 
-def _problems(task: BlockTask, found: Mapping[int, Extraction]) -> Iterator[Problem]:
-    """Of all views; a picture that cannot be read is said once."""
-    for view, extraction in found.items():
+def _problems(task: BlockTask, extractions: Mapping[int, Extraction]) -> Iterator[Problem]:
+    """Yield the problems of all views. An image that cannot be read is reported once."""
+    for view, extraction in extractions.items():
         for row, stream, reason in extraction.problems:
             if stream or view == task.views[0]:
                 yield Problem(task.start + row, stream, f"{reason} (view {view})" if view else reason)
 
 
 def _open_extractor(job: BuildJob, names: tuple[str, ...]) -> Extractor:
-    # By digest, not by spec alone: a worker may outlive a build, and a file of weights may change behind its path.
+    # By digest and not by spec: a worker may serve several builds, and the file of weights at a path may change.
     key = digest({"streams": {name: job.digests[name] for name in names}, "device": job.device})
     if key not in _opened:
         close_extractor()
@@ -201,7 +203,7 @@ def _open_extractor(job: BuildJob, names: tuple[str, ...]) -> Extractor:
 
 
 def cap_native_threads() -> None:
-    """One thread for the libraries that the opened streams have loaded; `ONE_THREAD` of `isolation` caps the others."""
+    """Limit the libraries that the open streams have loaded to one thread; `isolation.ONE_THREAD` limits the others."""
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(1)
     if "torch" in sys.modules:
@@ -209,7 +211,7 @@ def cap_native_threads() -> None:
 
 
 def _check_same_machine(job: BuildJob, streams: Sequence[StreamSpec]) -> None:
-    """A worker elsewhere may have other weights or libraries; its features would not be those of the plan."""
+    """Raise if this machine has other weights or libraries than the planning one: its features would differ."""
     for spec in streams:
         if digest(stream_identity(spec, job.spec)) != job.digests[spec.name]:
             raise BuildError(

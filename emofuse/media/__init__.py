@@ -1,1 +1,1 @@
-"""From the bytes of a file to what streams look at: pictures, and their augmented views."""
+"""The media that streams see: images decoded from files, and augmented views of them."""

@@ -1,19 +1,18 @@
-"""From a file or bytes to RGB: one picture in, one upright array or one reason out.
+"""Decoding of a file or bytes to RGB: the result is one upright array or one reason why there is none.
 
-Pillow decodes, because it refuses a file that was cut off where OpenCV pads it with grey in silence. On top of it:
+Pillow decodes, because it refuses a file that was cut off, which OpenCV pads with grey without a warning. In addition:
 
 - The pixel count is read from the header and checked before anything is decoded.
-- A PNG that Pillow refuses for long texts or a long colour profile is read without them.
-- The EXIF (or XMP) orientation is applied. A picture whose metadata cannot be parsed is taken as upright.
-- Of an animation the first frame is used.
-- Transparent parts are laid over white, the page that such pictures are mostly drawn for.
-- 16-bit channels keep their high byte: scaled, not clipped. 32-bit grey: see `_grey_from_range`.
-- CMYK, YCbCr and palettes are converted by Pillow, CIE Lab through its colour profile. Embedded colour profiles are
-  not applied: the backbones were trained on pictures decoded in the same way.
-- Only the formats of `FORMATS` are tried. Pillow knows more; some of those start another program (EPS) or carry no
-  picture at all.
+- A PNG that Pillow refuses because of long texts or a long colour profile is read without them.
+- The EXIF (or XMP) orientation is applied. An image whose metadata cannot be parsed counts as upright.
+- The first frame of an animation is used.
+- Transparent parts are laid over white, the background that most such images are drawn for.
+- 16-bit channels keep their high byte: they are scaled, not clipped. `_grey_from_range` converts 32-bit grey.
+- Pillow converts CMYK, YCbCr and palettes; CIE Lab is converted through its colour profile. Embedded colour profiles
+  are not applied, because the backbones were trained on images decoded in the same way.
+- Only the formats of `FORMATS` are tried. Pillow knows more; some of them start another program (EPS) or hold no image.
 
-Importing this module mutes Pillow's warnings (damaged metadata, large pictures): what they warn of is judged here.
+Importing this module mutes Pillow's warnings (damaged metadata, large images), because it checks these itself.
 """
 
 from __future__ import annotations
@@ -37,13 +36,13 @@ from emofuse.specs import DecodeSpec
 from emofuse.stores import is_remote
 
 VERSION = 1
-"""Raised whenever the same bytes of a file give another array; part of every stream's digest."""
+"""The version of decoding, part of every stream's digest. It rises when the same bytes give another array."""
 
 FORMATS = tuple(SUFFIXES)
 
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# Uncompressed RGBA of 32-bit floats takes 16 bytes a pixel: a longer file is no picture of at most `max_pixels`.
+# Uncompressed RGBA of 32-bit floats takes 16 bytes a pixel: a longer file is no image of at most `max_pixels`.
 _BYTES_PER_PIXEL = 16
 _HEADER_BYTES = 1 << 24
 
@@ -75,12 +74,12 @@ def read_image(path: Path, spec: DecodeSpec, on_read: OnRead | None = None) -> n
         (H, W, 3) uint8 RGB, upright, contiguous.
 
     Raises:
-        DecodeError: the file is missing, unreadable, or no whole picture. The message is one line without the path.
+        DecodeError: the file is missing, unreadable, or no whole image. The message is one line without the path.
     """
     try:
         status = path.stat()
         if not is_remote(path) and not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-            raise DecodeError("not a file (a named pipe, socket or device)")  # which would be waited for
+            raise DecodeError("not a file (a named pipe, socket or device)")  # reading it would wait for ever
         size = status.st_size
         if size > longest_file(spec):
             raise DecodeError(f"{size:,} bytes, more than any picture of max_pixels = {spec.max_pixels:,} has")
@@ -95,18 +94,18 @@ def read_image(path: Path, spec: DecodeSpec, on_read: OnRead | None = None) -> n
 
 
 def longest_file(spec: DecodeSpec) -> int:
-    """Bytes that the file of a picture of at most `spec.max_pixels` can have; a longer one is not read."""
+    """Return the largest number of bytes of a file with at most `spec.max_pixels`; a longer file is not read."""
     return _BYTES_PER_PIXEL * spec.max_pixels + _HEADER_BYTES
 
 
 def decode_image(data: bytes, spec: DecodeSpec) -> npt.NDArray[np.uint8]:
-    """Decodes the bytes of one file.
+    """Decode the bytes of one file.
 
     Returns:
         (H, W, 3) uint8 RGB, upright, contiguous.
 
     Raises:
-        DecodeError: no whole picture of at most `spec.max_pixels`. The message is one line.
+        DecodeError: the bytes are no whole image of at most `spec.max_pixels`. The message is one line.
     """
     _check_is_no_text(data)
     try:
@@ -120,7 +119,7 @@ def decode_image(data: bytes, spec: DecodeSpec) -> npt.NDArray[np.uint8]:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise DecodeError(f"more than {limit:,} pixels, the limit of Pillow itself") from None
     except MemoryError:
-        # Mostly a damaged header that asks for an absurd buffer, so it is about this file and not about the machine.
+        # The cause is mostly a damaged header that asks for a huge buffer: the file and not the machine.
         raise DecodeError("cannot be decoded: needs more memory than there is") from None
     except Exception as error:  # Pillow's parsers raise anything on damaged files (SyntaxError, struct.error, ...)
         text = " ".join(str(error).split())[:200] or type(error).__name__
@@ -128,7 +127,7 @@ def decode_image(data: bytes, spec: DecodeSpec) -> npt.NDArray[np.uint8]:
 
 
 def _check_is_no_text(data: bytes) -> None:
-    """Names the files that often lie where a picture should be."""
+    """Raise if the bytes are one of the texts that often replace an image."""
     if not data:
         raise DecodeError("empty file")
     start = data[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -139,7 +138,7 @@ def _check_is_no_text(data: bytes) -> None:
 
 
 def _decode_despite_metadata(data: bytes, spec: DecodeSpec) -> npt.NDArray[np.uint8]:
-    """Tries a PNG again without its texts and profile: Pillow refuses long ones, which nobody asked for."""
+    """Decode, and try a PNG again without its texts and colour profile, which Pillow refuses if they are long."""
     try:
         return _decode(data, spec)
     except (ValueError, SyntaxError, OSError) as error:
@@ -164,10 +163,10 @@ def _decode(data: bytes, spec: DecodeSpec) -> npt.NDArray[np.uint8]:
 
 
 def _check_is_whole(data: bytes, format_name: str | None, header_end: int) -> None:
-    """Finds the format's end mark behind the header.
+    """Raise unless the end mark of the format follows the header.
 
-    Pillow notices a file that ends too early, but not one whose rest is zeros, as a broken download leaves behind when
-    its space was reserved first. JPEG's end mark cannot occur within its compressed data; a thumbnail's lies before.
+    Pillow notices a file that ends too early, but not a file that ends in zeros, which a broken download leaves if its
+    space was reserved first. JPEG's end mark cannot occur in its compressed data, and that of a thumbnail precedes it.
     """
     marks = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xae\x42\x60\x82"}
     mark = marks.get(format_name or "")
@@ -176,19 +175,19 @@ def _check_is_whole(data: bytes, format_name: str | None, header_end: int) -> No
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF or XMP orientation, 1 (upright) where there is none or the metadata cannot be parsed.
+    """Return the EXIF or XMP orientation, 1 (upright) if there is none or the metadata cannot be parsed.
 
-    Read after the picture was loaded: a TIFF is turned by Pillow as it loads, and then no longer says otherwise.
+    Call it after the image was loaded: Pillow turns a TIFF when it loads it, and then removes its orientation.
     """
     try:
-        found = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # noqa: BLE001 - damaged metadata raises anything, and viewers show such a picture as it lies
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # noqa: BLE001 - damaged metadata raises anything, and viewers show such an image as it is
         return 1
-    return found if isinstance(found, int) else 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _upright(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
-    """Applies an EXIF orientation to (H, W, 3); unknown values are left alone."""
+    """Apply an EXIF orientation to (H, W, 3); unknown values change nothing."""
     transpose, reverse_rows, reverse_columns = _TO_UPRIGHT.get(orientation, (False, False, False))
     if transpose:
         pixels = pixels.transpose(1, 0, 2)
@@ -200,7 +199,7 @@ def _upright(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """A loaded picture of any mode in mode RGB."""
+    """Return a loaded image of any mode in mode RGB."""
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in {"I", "F"}:
@@ -219,10 +218,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _grey_from_range(values: npt.NDArray[np.int32 | np.float32]) -> npt.NDArray[np.uint8]:
-    """Grey of 32-bit integers or floats, whose white no header states, so the values themselves decide.
+    """Return 8-bit grey of 32-bit integers or floats. No header states their white, so their range decides.
 
-    Within 0..255 they are taken as they are, within 0..65535 as 16 bits, floats within 0..1 as a fraction; any other
-    range is stretched from its smallest to its largest value. NaN and infinity are black.
+    Values within 0..255 are kept, values within 0..65535 count as 16 bits, and floats within 0..1 as a fraction. Any
+    other range is stretched from its smallest to its largest value. NaN and infinity become black.
     """
     known = np.where(np.isfinite(values), values, 0).astype(np.float64)
     low, high = float(known.min()), float(known.max())

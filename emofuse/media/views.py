@@ -1,8 +1,8 @@
-"""Augmented views of a picture: seeded draws of the paper's augmentation, one draw for all streams of a view.
+"""Augmented views of an image: seeded draws of the paper's augmentation, one draw for all streams of a view.
 
-View 0 is the picture itself. Every other view is the picture mirrored or not, turned by a few degrees and shifted: what
-a random crop out of the padded picture amounts to, in one resampling. Networks take their own centre crop of a
-view, and faces are found in the view itself, so that landmarks and boxes belong to what it shows.
+View 0 is the image itself. Every other view is the image, mirrored or not, turned by a few degrees and shifted, in one
+resampling; the shift equals a random crop of the padded image. Networks take their own centre crop of a view. Faces are
+found in the view itself, so that landmarks and boxes fit to it.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import numpy.typing as npt
 from emofuse.specs import AugmentSpec
 
 VERSION = 1
-"""Raised whenever the same draw gives other pixels; part of the digest of augmented views."""
+"""The version of views, part of the digest of augmented views. It rises when the same draw gives other pixels."""
 
 
 @dataclass(frozen=True)
 class View:
-    """One draw.
+    """One draw of the augmentation.
 
     Attributes:
-        mirrored: left and right change places.
-        angle_deg: the picture is turned counter-clockwise by this angle about its centre.
-        shift: (x, y) as shares of width and height, by which the picture moves right and down.
+        mirrored: whether left and right are exchanged.
+        angle_deg: the angle by which the image is turned counter-clockwise about its centre.
+        shift: the shift (x, y) to the right and down, as shares of width and height.
     """
 
     mirrored: bool
@@ -36,12 +36,12 @@ class View:
 
 
 def draw_view(spec: AugmentSpec, sample_id: str, view: int) -> View:
-    """The draw of a sample's view: it depends on the spec, the sample's id and the view's number, and on nothing else.
+    """Return the draw of a sample's view. It depends only on the spec, the sample's id and the number of the view.
 
     Args:
-        spec: how strongly pictures are changed, and the seed.
-        sample_id: of the manifest.
-        view: its number, 1 or more.
+        spec: the strength of the augmentation, and its seed.
+        sample_id: the id of the sample in the manifest.
+        view: the number of the view, 1 or more.
     """
     entropy = int.from_bytes(hashlib.sha256(f"{spec.seed}\n{view}\n{sample_id}".encode()).digest(), "big")
     # NumPy promises the raw words of PCG64 for all its versions, unlike the draws of a Generator.
@@ -54,10 +54,10 @@ def draw_view(spec: AugmentSpec, sample_id: str, view: int) -> View:
 
 
 def apply_view(image: npt.NDArray[np.uint8], view: View) -> npt.NDArray[np.uint8]:
-    """The picture as the view shows it: bilinear, of the same size, mirrored content beyond its border.
+    """Return the image as the view shows it: bilinear, of the same size, with mirrored content beyond its border.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: the image, uint8 (H, W, 3).
         view: the draw.
 
     Returns:
@@ -77,7 +77,7 @@ def apply_view(image: npt.NDArray[np.uint8], view: View) -> npt.NDArray[np.uint8
 
 
 def _matrix(view: View, width: int, height: int) -> npt.NDArray[np.float64]:
-    """(2, 3): pixel of the picture -> pixel of the view. Mirror, then turn about the centre, then shift."""
+    """Return the matrix (2, 3) from pixels of the image to pixels of the view: mirror, turn about the centre, shift."""
     centre = ((width - 1) / 2, (height - 1) / 2)
     turn = np.vstack([cv2.getRotationMatrix2D(centre, view.angle_deg, 1.0), [0, 0, 1]])
     mirror = np.array([[-1.0, 0, width - 1], [0, 1, 0], [0, 0, 1]]) if view.mirrored else np.eye(3)

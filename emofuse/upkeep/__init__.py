@@ -1,4 +1,4 @@
-"""Keeps a finished cache sound: verify its bytes, list its problems, repair and retry rows, compare a sample anew."""
+"""The upkeep of a finished cache: verify its bytes, list problems, repair blocks, retry rows, and compare a sample."""
 
 from emofuse.upkeep.repair import RepairSummary, repair_cache, retry_rows
 from emofuse.upkeep.sample import SampleComparison, compare_sample

@@ -1,4 +1,4 @@
-"""Writes damaged metadata of a cache anew where the rest of the cache implies it."""
+"""The restoration of damaged metadata that follows from the rest of the cache."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from emofuse.upkeep.verify import Fault, FaultKind
 
 
 def restore_metadata(path: Path, faults: Sequence[Fault]) -> list[str]:
-    """Writes metadata anew where the rest of the cache says what it must be. Call it under `lock_cache`.
+    """Write metadata again that follows from the rest of the cache. Call it under `lock_cache`.
 
-    That of an array follows from its stream, that of the root from the manifest and any array; its time of creation is
-    lost and becomes now. The attributes of a stream and the manifest follow from nothing else.
+    The metadata of an array follows from its stream, and that of the root from the manifest and any array. The time of
+    creation is lost and becomes now. The attributes of a stream and the manifest cannot be restored.
 
     Args:
-        path: of the cache.
-        faults: what `verify_cache` found.
+        path: the path of the cache.
+        faults: the faults that `verify_cache` found.
 
     Returns:
-        Names of the files that were written.
+        The names of the files that were written.
     """
     written = []
     for fault in faults:
@@ -77,7 +77,7 @@ def _restore_root(path: Path) -> str | None:
 
 
 def _format(path: Path) -> int:
-    """1 if a stream is of that format, 3 if one is no vector."""
+    """Return the format of the cache: 1 if a stream is of format 1, 3 if one has another shape than a vector."""
     attributes = [read_attributes(streams_dir(path) / name) or {} for name in stream_names(path)]
     if not all("keeps_reasons" in of_stream for of_stream in attributes):
         return 1
@@ -85,11 +85,11 @@ def _format(path: Path) -> int:
 
 
 def _block_rows(path: Path) -> int | None:
-    """Rows of a block by the first status array that says them."""
+    """Return the rows of a block according to the first readable status array, or None."""
     for name in stream_names(path):
         try:
-            read = json.loads((streams_dir(path) / name / "status" / "zarr.json").read_bytes())
-            return int(read["chunk_grid"]["configuration"]["chunk_shape"][0])
+            metadata = json.loads((streams_dir(path) / name / "status" / "zarr.json").read_bytes())
+            return int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             continue
     return None

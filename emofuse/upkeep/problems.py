@@ -1,4 +1,4 @@
-"""Rows that have no features, and why: what `emofuse cache problems` lists and exports."""
+"""The list of rows without features and the reasons, as `emofuse cache problems` shows and exports it."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ _NONE = pl.DataFrame(
 def list_problems(
     cache: Cache, streams: Sequence[str] = (), statuses: Collection[Status] = PROBLEM_STATUSES
 ) -> pl.DataFrame:
-    """All rows of some statuses; those that are still to be computed are none of them.
+    """Return all rows with one of these statuses; rows that are not computed yet are left out by default.
 
     Args:
         cache: the open cache.
-        streams: names; all of them if there are none.
-        statuses: which.
+        streams: the names of the streams; () means all.
+        statuses: the statuses.
 
     Returns:
-        Columns `row`, `sample_id`, `path`, `stream`, `view`, `status` (its name in lower case), `reason` (one line, ""
-        where a cache of format 1 has none), by row, then stream, then view.
+        A table with the columns `row`, `sample_id`, `path`, `stream`, `view`, `status` (its name in lower case) and
+        `reason` (one line, "" in a cache of format 1), sorted by row, stream and view.
 
     Raises:
-        CacheError: no such stream, or a chunk of reasons is damaged.
+        CacheError: the cache has no such stream, or a chunk of reasons is damaged.
     """
     for name in streams:
         if name not in cache.streams:
-            there = ", ".join(cache.streams) or "none"
+            names = ", ".join(cache.streams) or "none"
             raise CacheError(
-                f"{cache.path}: no stream {name!r}{did_you_mean(name, cache.streams)} (there are: {there})"
+                f"{cache.path}: no stream {name!r}{did_you_mean(name, cache.streams)} (there are: {names})"
             )
     chosen = [stream for name, stream in cache.streams.items() if not streams or name in streams]
-    found = pl.concat([_NONE, *(_problems_of(stream, statuses) for stream in chosen)])
+    problems = pl.concat([_NONE, *(_problems_of(stream, statuses) for stream in chosen)])
     samples = cache.manifest.table.select("sample_id", "path").with_row_index("row").cast({"row": pl.Int64})
-    return found.join(samples, on="row", how="left").select(_COLUMNS).sort("row", "stream", "view")
+    return problems.join(samples, on="row", how="left").select(_COLUMNS).sort("row", "stream", "view")
 
 
 def _problems_of(stream: CachedStream, statuses: Collection[Status]) -> pl.DataFrame:

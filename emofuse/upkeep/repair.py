@@ -1,4 +1,4 @@
-"""Computes again what is damaged or failed, and nothing else: the cache is then what an undisturbed build makes."""
+"""The repair of damaged blocks and the retry of failed rows. The result is that of an undisturbed build."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from emofuse.upkeep.metadata import restore_metadata
 from emofuse.upkeep.verify import Fault, Verification, verify_cache
 
 _LISTED = 20
-_LEVELS = 3  # the root's metadata, then that of the group of streams and of arrays
+_LEVELS = 3  # metadata of the root, of the group of streams, and of arrays
 
 
 @dataclass(frozen=True)
 class RepairSummary:
-    """What a repair did.
+    """The result of a repair.
 
     Attributes:
-        metadata: files of metadata that were written anew.
-        blocks: that were computed again, once for each stream and view.
-        computed: the computing of them.
+        metadata: the files of metadata that were written again.
+        blocks: the number of blocks that were computed again, once for each stream and view.
+        computed: the summary of their computation.
     """
 
     metadata: tuple[str, ...]
@@ -57,18 +57,18 @@ def repair_cache(
     data: Path | None = None,
     streams: Sequence[StreamSpec] = (),
 ) -> RepairSummary:
-    """Checks a cache and computes again exactly the blocks that are damaged. Blocks not computed yet are left so.
+    """Verify a cache and compute exactly its damaged blocks again. Blocks that were never computed are left out.
 
     Args:
-        path: of the cache.
-        options: where and how fast; None is as a build without options.
-        progress: follows the computing.
-        data: root of the dataset, if it is no longer where the manifest says.
-        streams: specs of streams of one's own; those of emofuse's kinds are in the cache.
+        path: the path of the cache.
+        options: where and how fast the blocks are computed; None means `BuildOptions()`.
+        progress: receives the state of the computation after each block.
+        data: the root of the dataset, if it differs from that of the manifest.
+        streams: the specs of streams whose kinds are not registered; specs of registered kinds are in the cache.
 
     Raises:
-        CacheError: there is no cache, it is in use, or something is damaged that cannot be computed again; the rest is
-            mended then.
+        CacheError: there is no cache, it is in use, or a part is damaged that cannot be computed again; all other
+            parts are repaired nevertheless.
         StaleCacheError: this emofuse would compute other features than those cached.
         StreamError: blocks failed.
     """
@@ -76,15 +76,15 @@ def repair_cache(
     with sigterm_as_interrupt(), lock_cache(path):
         check_writable(path)
         with step("checking the cache"):
-            found, restored = _restore_metadata(path)
-        lost = [fault for fault in found.faults if fault.block is None]
+            verification, restored = _restore_metadata(path)
+        lost = [fault for fault in verification.faults if fault.block is None]
         if any(not fault.stream for fault in lost):
             raise _lost(path, lost)
         cache = _open_rest(path, {fault.stream for fault in lost})
-        bad = found.bad_blocks()
+        bad = verification.bad_blocks()
         lost += [
             fault
-            for fault in found.faults
+            for fault in verification.faults
             if fault.block is not None and cache.streams[fault.stream].layout.is_imported
         ]
         bad = {name: blocks for name, blocks in bad.items() if not cache.streams[name].layout.is_imported}
@@ -109,21 +109,21 @@ def retry_rows(
     data: Path | None = None,
     streams: Sequence[StreamSpec] = (),
 ) -> BuildSummary:
-    """Tries rows of some statuses again. A block of which a row fares otherwise now is computed anew, whole.
+    """Try rows with these statuses again. If the result of a row differs, its whole block is computed again.
 
-    So that a cache is what an undisturbed build makes: networks may round a row differently in other company. Rows that
-    the manifest itself holds something against are left alone; a build with the dataset looks at them.
+    The cache is then that of an undisturbed build: networks may round a row differently beside other rows. Rows with a
+    problem in the manifest are skipped; a build with the dataset checks them.
 
     Args:
-        path: of the cache.
-        statuses: which rows.
-        options: where and how fast; None is as a build without options.
-        progress: follows the work.
-        data: root of the dataset, if it is no longer where the manifest says.
-        streams: specs of streams of one's own; those of emofuse's kinds are in the cache.
+        path: the path of the cache.
+        statuses: the statuses of the rows to try.
+        options: where and how fast the rows are computed; None means `BuildOptions()`.
+        progress: receives the state of the work after each block.
+        data: the root of the dataset, if it differs from that of the manifest.
+        streams: the specs of streams whose kinds are not registered; specs of registered kinds are in the cache.
 
     Returns:
-        Rows that were tried, once for each stream and view, and what has become of them; blocks that were written.
+        A summary of the tried rows, counted once for each stream and view, and of the blocks that were written.
 
     Raises:
         CacheError: there is no cache, or it is in use.
@@ -137,10 +137,10 @@ def retry_rows(
         retried: dict[str, dict[tuple[int, int], tuple[int, str]]] = {}
         for name, stream in cache.streams.items():
             if not stream.layout.is_imported:
-                found = np.argwhere(np.isin(stream.status, list(statuses)) & is_good[:, None]).tolist()
+                places = np.argwhere(np.isin(stream.status, list(statuses)) & is_good[:, None]).tolist()
                 reasons = stream.reasons()
                 retried[name] = {
-                    (row, view): (int(stream.status[row, view]), reasons[row, view]) for row, view in found
+                    (row, view): (int(stream.status[row, view]), reasons[row, view]) for row, view in places
                 }
         retried = {name: rows for name, rows in retried.items() if rows}
         if not retried:
@@ -152,19 +152,19 @@ def retry_rows(
         return carry_out(path, plan, spec, options or BuildOptions(), progress=progress)
 
 
-def cache_spec(cache: Cache, names: Collection[str], own: Sequence[StreamSpec] = ()) -> CacheSpec:
-    """The spec that some streams of a cache were made from.
+def cache_spec(cache: Cache, names: Collection[str], unregistered: Sequence[StreamSpec] = ()) -> CacheSpec:
+    """Return the spec that some streams of a cache were made from.
 
     Args:
         cache: the open cache.
-        names: of the streams.
-        own: specs of those that are of no kind of emofuse's.
+        names: the names of the streams.
+        unregistered: the specs of streams whose kinds are not registered.
 
     Raises:
-        CacheError: a stream is of a kind that this emofuse does not know, and its spec is not given.
-        WeightsError: a file of weights is neither where the cache says nor beside the cache or in the weights folder.
+        CacheError: a stream has an unknown kind, and its spec is not among `unregistered`.
+        WeightsError: a file of weights is neither at its recorded path nor beside the cache or in the weights folder.
     """
-    given = {spec.name: spec for spec in own}
+    specs = {spec.name: spec for spec in unregistered}
     chosen = [cache.streams[name] for name in names]
     augment = next((stream.layout.augment for stream in chosen if stream.layout.augment is not None), {})
     parts: dict[str, Any] = {
@@ -173,13 +173,13 @@ def cache_spec(cache: Cache, names: Collection[str], own: Sequence[StreamSpec] =
         "augment": {name: value for name, value in augment.items() if name != "version"},
         "decode": cache.decode,
         "face": cache.face,
-        "streams": [given.get(stream.name, stream.spec) for stream in chosen],
+        "streams": [specs.get(stream.name, stream.spec) for stream in chosen],
     }
     try:
         spec = parse_spec(CacheSpec, parts, str(cache.path))
     except SpecError as error:
         raise CacheError(
-            f"{cache.path}: {', '.join(names)} cannot be computed from what the cache says of them ({error}). "
+            f"{cache.path}: {', '.join(names)} cannot be computed from the specs in the cache ({error}). "
             "A kind of your own comes with its file, --plugin FILE, or in Python: repair_cache(path, streams=[spec])"
         ) from None
     beside = () if is_remote(cache.path) else (cache.path.parent,)
@@ -187,39 +187,39 @@ def cache_spec(cache: Cache, names: Collection[str], own: Sequence[StreamSpec] =
 
 
 def _restore_metadata(path: Path) -> tuple[Verification, tuple[str, ...]]:
-    """What is wrong once all metadata that can be restored is, and its files."""
-    found = verify_cache(path)
+    """Restore metadata, and return the faults that are left and the names of the restored files."""
+    verification = verify_cache(path)
     restored: list[str] = []
     for _ in range(_LEVELS):
         with writing(str(path)):
-            written = [name for name in restore_metadata(path, found.faults) if name not in restored]
+            written = [name for name in restore_metadata(path, verification.faults) if name not in restored]
         if not written:
             break
         restored += written
-        found = verify_cache(path)
-    return found, tuple(restored)
+        verification = verify_cache(path)
+    return verification, tuple(restored)
 
 
 def _open_rest(path: Path, lost: Collection[str]) -> Cache:
-    """The cache without the streams that are beyond repair."""
+    """Open the cache without the streams that cannot be repaired."""
     layout = read_cache_layout(path)
     names = [name for name in stream_names(path) if name not in lost]
-    found = [read_stream(path, layout, name) for name in names]
-    return Cache(path, layout, read_manifest(path, layout), {each.name: each for each in found if each is not None})
+    streams = [read_stream(path, layout, name) for name in names]
+    return Cache(path, layout, read_manifest(path, layout), {each.name: each for each in streams if each is not None})
 
 
 def _plan(
-    cache: Cache, pending: Mapping[str, npt.NDArray[np.bool_]], own: Sequence[StreamSpec], data: Path | None
+    cache: Cache, pending: Mapping[str, npt.NDArray[np.bool_]], unregistered: Sequence[StreamSpec], data: Path | None
 ) -> tuple[CacheSpec, BuildPlan]:
-    """What it takes to compute these blocks and no others."""
-    spec = cache_spec(cache, list(pending), own)
+    """Return the spec and the plan that compute these blocks and no others."""
+    spec = cache_spec(cache, list(pending), unregistered)
     identities = {stream.name: stream_identity(stream, spec) for stream in spec.streams}
     check_streams(cache.path, [cache.streams[name] for name in pending], identities, cache.decode, cache.face)
     return spec, BuildPlan(cache.layout, cache.manifest, identities, None, pending, new_streams=(), data=data)
 
 
 def _masks(cache: Cache, blocks: Mapping[str, Collection[tuple[int, int]]]) -> dict[str, npt.NDArray[np.bool_]]:
-    """Stream -> (blocks, views) bool, true at the blocks and views that are given."""
+    """Return stream -> bool (blocks, views), true at the given blocks and views."""
     views = max(cache.streams[name].views for name in blocks)
     masks = {}
     for name, chosen in blocks.items():
@@ -235,6 +235,7 @@ def _lost(path: Path, faults: Sequence[Fault]) -> CacheError:
     remedy = "Run the same build again, which writes the manifest anew"
     if streams:
         drops = "; ".join(f"emofuse cache drop {path} {name}" for name in streams)
-        remedy = f"Drop what cannot be mended, then build or import it again: {drops}"
+        remedy = f"Drop what cannot be repaired, then build or import it again: {drops}"
     listed = " | ".join(str(fault) for fault in faults[:_LISTED])
-    return CacheError(f"{path}: {len(faults)} faults cannot be mended: {listed}. {remedy}")
+    count = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
+    return CacheError(f"{path}: {count} cannot be repaired: {listed}. {remedy}")

@@ -1,4 +1,4 @@
-"""Extracts some rows of a cache again and holds them against what is cached."""
+"""The comparison of cached rows with the same rows extracted again."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from emofuse.streams.extractor import Extractor
 from emofuse.upkeep.repair import cache_spec
 
 TOLERANCE = 0.02
-"""Largest distance of two rows that pass for the same, as a share of their length: networks round differently in other
-company, on other devices and in bfloat16."""
+"""The largest distance of two rows that count as equal, as a share of their length. Networks round differently beside
+other rows, on other devices and in bfloat16."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One row that is not as it is cached.
+    """A row that differs from the cache.
 
     Attributes:
-        row: of the cache.
-        sample_id: its name.
-        stream: that differs.
-        view: of the row.
-        what: in words.
+        row: the number of the row.
+        sample_id: the id of its sample.
+        stream: the name of the stream.
+        view: the number of the view.
+        what: a description of the difference.
     """
 
     row: int
@@ -53,12 +53,12 @@ class Difference:
 
 @dataclass(frozen=True)
 class SampleComparison:
-    """What the comparison of some rows found.
+    """The result of a comparison.
 
     Attributes:
-        rows: that were extracted again.
-        differences: all of them.
-        largest: stream -> largest distance found, as a share of the length of its row.
+        rows: the number of rows that were extracted again.
+        differences: all differences.
+        largest: stream -> largest distance among equal rows, as a share of the length of the row.
     """
 
     rows: int
@@ -75,18 +75,18 @@ def compare_sample(
     streams: Sequence[StreamSpec] = (),
     seed: int = 0,
 ) -> SampleComparison:
-    """Draws rows at random, extracts them again in this process, and compares.
+    """Draw rows at random, extract them again in this process, and compare them with the cache.
 
-    Rows that failed are not drawn, and neither are those that the manifest holds something against, nor any whose
-    blocks are not all done. Imported streams are left out.
+    Rows that failed, rows with a problem in the manifest, and rows of incomplete blocks are not drawn. Imported streams
+    are left out.
 
     Args:
-        path: of the cache.
-        count: how many rows; fewer if there are not so many.
-        data: root of the dataset, if it is no longer where the manifest says.
-        device: where backbones run.
-        streams: specs of streams of one's own; those of emofuse's kinds are in the cache.
-        seed: of the draw.
+        path: the path of the cache.
+        count: the largest number of rows.
+        data: the root of the dataset, if it differs from that of the manifest.
+        device: the device of the networks.
+        streams: the specs of streams whose kinds are not registered; specs of registered kinds are in the cache.
+        seed: the seed of the draw.
 
     Raises:
         CacheError: there is no cache, or a stream of it cannot be extracted by this emofuse.
@@ -102,14 +102,14 @@ def compare_sample(
     rows = _draw(cache, extracted, count, seed)
     root = cache.manifest.root if data is None else as_path(data)
     files = open_files(root, follow_links=follows_links(cache.manifest))
-    found_paths = [cache.manifest.table["path"][row] for row in rows]
-    paths = [root / path if files.holds(path) else None for path in found_paths]
+    names = [cache.manifest.table["path"][row] for row in rows]
+    paths = [root / name if files.holds(name) else None for name in names]
     ids = [cache.manifest.table["sample_id"][row] for row in rows]
     differences: list[Difference] = []
     largest = dict.fromkeys(extracted, 0.0)
     with Extractor(spec.streams, spec, device=device_for_streams(device, spec.streams)) as extractor:
-        found = extractor.extract_views(paths, ids, range(spec.views))
-    for view, extraction in found.items():
+        extractions = extractor.extract_views(paths, ids, range(spec.views))
+    for view, extraction in extractions.items():
         for name, stream in extracted.items():
             if view >= stream.views:
                 continue
@@ -121,7 +121,7 @@ def compare_sample(
 
 
 def _draw(cache: Cache, streams: Mapping[str, CachedStream], count: int, seed: int) -> list[int]:
-    """Rows in their order, of those that can be compared."""
+    """Return a random draw of the rows that can be compared, in their order."""
     is_usable = cache.manifest.table["problem"].is_null().to_numpy().copy()
     for stream in streams.values():
         is_usable &= ~np.isin(stream.status, [Status.PENDING, Status.FAILED]).any(axis=1)
@@ -133,7 +133,7 @@ def _draw(cache: Cache, streams: Mapping[str, CachedStream], count: int, seed: i
 def _compare(
     stream: CachedStream, rows: list[int], again: Rows, view: int, block_rows: int
 ) -> tuple[list[tuple[int, str]], float]:
-    """Rows that differ and how, and the largest distance of those that do not."""
+    """Return the rows that differ with a description, and the largest distance of the others."""
     differences = []
     largest = 0.0
     for index, row in enumerate(rows):
@@ -156,7 +156,7 @@ def _compare(
 
 
 def _distance(cached: npt.NDArray[np.floating[Any]], again: npt.NDArray[np.floating[Any]]) -> float:
-    """Euclidean, as a share of the cached row's length."""
+    """Return the Euclidean distance as a share of the cached row's length."""
     a, b = cached.astype(np.float64).ravel(), again.astype(np.float64).ravel()
     length = float(np.linalg.norm(a))
     apart = float(np.linalg.norm(a - b))

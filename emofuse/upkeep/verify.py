@@ -1,7 +1,7 @@
-"""Checks every byte of a cache: metadata, manifest, and each chunk of each block.
+"""The verification of every byte of a cache: metadata, manifest, and each chunk of each block.
 
-What is read is held against what was written: chunks against their checksums, metadata against its own checksum and
-against what emofuse writes, statuses against the features and reasons of their rows. Nothing is changed.
+Chunks are checked against their checksums, metadata against its own checksum and against the metadata that emofuse
+writes, and statuses against the features and reasons of their rows. Nothing is changed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from emofuse.status import Status, Step
 from emofuse.stores import file_sizes
 
 OnBlock = Callable[[int, int], None]
-"""Called after every block: blocks checked so far, blocks in all."""
+"""Called after every block with the number of blocks checked so far and the number of all blocks."""
 
 _SEALED_FORMAT = 2  # the first with checksums of metadata
 
@@ -58,16 +58,16 @@ class FaultKind(StrEnum):
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong.
+    """A fault of a cache.
 
     Attributes:
-        kind: the part of the cache that it is in.
-        what: in words, without the place.
-        stream: its name, "" if the fault is the cache's own.
-        array: whose metadata it is, if it is an array's; whose chunk, if the fault is in a block.
-        block: of the stream, None if the fault is in metadata.
-        view: of the block.
-        rows: first and last row of the chunk or the first that is wrong, None if the fault is in metadata.
+        kind: the part of the cache that the fault is in.
+        what: a description without the place.
+        stream: the name of the stream, "" for a fault outside of all streams.
+        array: the array whose metadata or chunk it is, None for other faults.
+        block: the number of the block, None for a fault of metadata.
+        view: the view of the block.
+        rows: the first and last row of the chunk, or the first wrong row twice; None for a fault of metadata.
     """
 
     kind: FaultKind
@@ -90,12 +90,12 @@ class Fault:
 
 @dataclass(frozen=True)
 class Verification:
-    """What a check found.
+    """The result of a verification.
 
     Attributes:
-        faults: all of them; of one block and view only the first.
-        blocks: read, once for each stream and view.
-        lacking: stream -> blocks not computed yet, counted once for each view; streams without any are left out.
+        faults: all faults; only the first one of each block and view.
+        blocks: the number of blocks that were read, once for each stream and view.
+        lacking: stream -> number of blocks that are not computed yet, once for each view; without complete streams.
     """
 
     faults: tuple[Fault, ...]
@@ -103,7 +103,7 @@ class Verification:
     lacking: Mapping[str, int]
 
     def bad_blocks(self) -> dict[str, list[tuple[int, int]]]:
-        """Stream -> (block, view) of each that must be computed again."""
+        """Return stream -> (block, view) of every block that must be computed again."""
         bad: dict[str, list[tuple[int, int]]] = {}
         for fault in self.faults:
             if fault.block is not None:
@@ -112,28 +112,28 @@ class Verification:
 
 
 def verify_cache(path: Path, on_block: OnBlock | None = None) -> Verification:
-    """Reads all of a cache and lists what is wrong.
+    """Read a whole cache and return its faults.
 
     Args:
-        path: of the cache.
-        on_block: follows the check.
+        path: the path of the cache.
+        on_block: receives the progress of the check.
 
     Raises:
         CacheError: there is no cache at the path.
         StoreError: its store does not answer.
     """
     if not (path / "zarr.json").is_file() and not streams_dir(path).is_dir():
-        read_cache_layout(path)  # says that there is none
+        read_cache_layout(path)  # raises: there is no cache
     try:
         cache = _check_root(path)
-    except CacheError as error:  # without rows and blocks nothing else can be judged
+    except CacheError as error:  # without rows and blocks nothing else can be checked
         return Verification((Fault(FaultKind.ROOT, f"zarr.json: {error}"),), 0, {})
     faults = [*_manifest_faults(path, cache), *_streams_group_faults(path)]
     layouts: list[StreamLayout] = []
     for name in stream_names(path):
-        found = list(_stream_faults(path, cache, name))
-        faults += found
-        layout = None if found else read_stream_layout(path, name)
+        of_stream = list(_stream_faults(path, cache, name))
+        faults += of_stream
+        layout = None if of_stream else read_stream_layout(path, name)
         if layout is not None:
             layouts.append(layout)
     total = sum(cache.blocks * layout.views for layout in layouts)
@@ -153,9 +153,9 @@ def verify_cache(path: Path, on_block: OnBlock | None = None) -> Verification:
 
 
 def _check_root(path: Path) -> CacheLayout:
-    own = _group_attributes(path / "zarr.json")
-    if CHECKSUM in own or own.get("format") != 1:
-        _check_sealed(own)
+    attributes = _group_attributes(path / "zarr.json")
+    if CHECKSUM in attributes or attributes.get("format") != 1:
+        _check_sealed(attributes)
     cache = read_cache_layout(path)
     try:
         datetime.fromisoformat(cache.created)
@@ -180,69 +180,71 @@ def _streams_group_faults(path: Path) -> Iterator[Fault]:
 
 
 def _stream_faults(path: Path, cache: CacheLayout, name: str) -> Iterator[Fault]:
-    """What is wrong with the metadata of a stream and its arrays."""
+    """Yield the faults of the metadata of a stream and its arrays."""
     folder = streams_dir(path) / name
     try:
-        own = _group_attributes(folder / "zarr.json")
-        if CHECKSUM in own or cache.format >= _SEALED_FORMAT:
-            _check_sealed(own)
-        layout = parse_stream_layout(folder, own)
+        attributes = _group_attributes(folder / "zarr.json")
+        if CHECKSUM in attributes or cache.format >= _SEALED_FORMAT:
+            _check_sealed(attributes)
+        layout = parse_stream_layout(folder, attributes)
     except (CacheError, KeyError, TypeError, ValueError, OSError) as error:
         yield Fault(FaultKind.STREAM, f"zarr.json: {error}", name)
         return
-    if own["digest"] != layout.digest:
+    if attributes["digest"] != layout.digest:
         yield Fault(FaultKind.STREAM, "zarr.json: its digest is not that of its identity", name)
     for array in layout.arrays:
         try:
-            found = json.loads((folder / array / "zarr.json").read_bytes())
+            metadata = json.loads((folder / array / "zarr.json").read_bytes())
         except (OSError, ValueError) as error:
             yield Fault(FaultKind.ARRAY, f"{array}/zarr.json: damaged ({error})", name, array)
             continue
-        what = _difference(found, layout.array_metadata(array, cache))
+        what = _difference(metadata, layout.array_metadata(array, cache))
         if what:
             yield Fault(FaultKind.ARRAY, f"{array}/zarr.json: {what}", name, array)
 
 
-def _difference(found: Any, expected: Mapping[str, Any]) -> str:
-    """What array metadata differs in, "" if it says all that is expected; other releases of Zarr may say more."""
+def _difference(actual: Any, expected: Mapping[str, Any]) -> str:
+    """Return the first difference of array metadata, or ""; other releases of Zarr may write additional entries."""
     for key, value in expected.items():
-        if not isinstance(found, dict) or key not in found:
+        if not isinstance(actual, dict) or key not in actual:
             return f"{key} is missing"
-        if not _says(found[key], value):
-            return f"{key} must be {json.dumps(value)}, found {json.dumps(found[key])[:200]}"
+        if not _contains(actual[key], value):
+            return f"{key} must be {json.dumps(value)}, found {json.dumps(actual[key])[:200]}"
     return ""
 
 
-def _says(found: Any, expected: Any) -> bool:
+def _contains(actual: Any, expected: Any) -> bool:
     if isinstance(expected, dict):
-        return isinstance(found, dict) and all(key in found and _says(found[key], expected[key]) for key in expected)
+        return isinstance(actual, dict) and all(
+            key in actual and _contains(actual[key], value) for key, value in expected.items()
+        )
     if isinstance(expected, list):
-        pairs = zip(found, expected, strict=False) if isinstance(found, list) else ()
-        return isinstance(found, list) and len(found) == len(expected) and all(_says(*pair) for pair in pairs)
-    return isinstance(found, bool) == isinstance(expected, bool) and bool(found == expected)
+        pairs = zip(actual, expected, strict=False) if isinstance(actual, list) else ()
+        return isinstance(actual, list) and len(actual) == len(expected) and all(_contains(*pair) for pair in pairs)
+    return isinstance(actual, bool) == isinstance(expected, bool) and bool(actual == expected)
 
 
 def _group_attributes(file: Path) -> dict[str, Any]:
-    """What emofuse says in a group's metadata; {} for a group that says nothing of it.
+    """Return emofuse's attributes of a group, {} if it has none.
 
     Raises:
-        CacheError: it cannot be read or is no group's.
+        CacheError: the file cannot be read, or is not the metadata of a group.
     """
     try:
-        read = json.loads(file.read_bytes())
-        is_group = (read["zarr_format"], read["node_type"]) == (3, "group")
-        own = read["attributes"].get(ATTRIBUTE, {})
+        metadata = json.loads(file.read_bytes())
+        is_group = (metadata["zarr_format"], metadata["node_type"]) == (3, "group")
+        attributes = metadata["attributes"].get(ATTRIBUTE, {})
     except FileNotFoundError:
         raise CacheError(f"{file.parent.name}/{file.name} is missing") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CacheError(f"damaged ({error!r})") from error
-    if not is_group or not isinstance(own, dict):
+    if not is_group or not isinstance(attributes, dict):
         raise CacheError("damaged, it is not that of a Zarr group")
-    return own
+    return attributes
 
 
-def _check_sealed(own: Mapping[str, Any]) -> None:
-    if not is_sealed(own):
+def _check_sealed(attributes: Mapping[str, Any]) -> None:
+    if not is_sealed(attributes):
         raise CacheError("damaged, its checksum does not fit")
 
 
@@ -257,11 +259,11 @@ class _Blocks:
         self._arrays = {array: open_array(folder / array) for array in layout.arrays}
 
     def is_done(self, block: int, view: int) -> bool:
-        """Whether there is a status that says what became of its rows."""
+        """Return whether the block has a status chunk, which is written last."""
         return f"status/{self._layout.chunk_name('status', block, view)}" in self._files
 
     def faults(self, block: int, view: int) -> Iterator[Fault]:
-        """The first fault of a block that says it is done, if it has one."""
+        """Yield the first fault of a block that is done, if it has one."""
         rows = self._cache.block_slice(block)
         read: dict[ArrayName, npt.NDArray[Any]] = {}
         for array in self._layout.arrays:
@@ -287,7 +289,7 @@ class _Blocks:
             return
 
     def _length_fault(self, name: str, array: ArrayName) -> str | None:
-        """What the listing of the files tells of a chunk; reasons may be of any length or missing."""
+        """Return what is wrong with the length of a chunk's file; chunks of reasons may have any length, or be missing."""
         if array == "reason":
             return None
         if name not in self._files:
@@ -297,7 +299,7 @@ class _Blocks:
 
 
 def _value_faults(read: Mapping[ArrayName, npt.NDArray[Any]], flag_names: int) -> Iterator[tuple[int, str, ArrayName]]:
-    """(row of the block, what, array) of rows whose values contradict each other, the first of each kind."""
+    """Yield (row of the block, description, array) of the first row of each kind of contradiction."""
     status, features = read["status"], read["features"]
     ok = status == Status.OK
     inner = tuple(range(1, features.ndim))

@@ -85,7 +85,7 @@ def test_verify_lists_what_is_damaged_and_fails(path):
     first, second = result.stdout.splitlines()
     assert first.startswith("lbp block 0 rows 0-2: features/c.0.0.0: damaged (")
     assert second == "size: 1 blocks not computed yet"
-    assert result.stderr == f"{path}: 1 faults. Mend them with: emofuse cache repair {path}\n"
+    assert result.stderr == f"{path}: 1 fault. Repair with: emofuse cache repair {path}\n"
 
 
 @pytest.fixture

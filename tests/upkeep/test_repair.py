@@ -149,15 +149,15 @@ def test_all_of_it_at_once(built, in_process, contents, computed):
     assert computed == [(1, ("size",), (0,))]
 
 
-def test_attributes_of_a_stream_cannot_be_restored_and_the_rest_is_mended(built, in_process, contents):
+def test_attributes_of_a_stream_cannot_be_restored_and_the_rest_is_repaired(built, in_process, contents):
     before = contents(built)
     damaged = built / "streams/size/zarr.json"
     damaged.write_text(damaged.read_text().replace("wide", "wild"))
     flip(built / "streams/mean_colour/features/c.1.0.0")
     with pytest.raises(
         CacheError,
-        match=r"1 faults cannot be mended: size: zarr\.json: damaged, its checksum does not fit\. Drop what cannot be "
-        r"mended, then build or import it again: emofuse cache drop .*features\.zarr size$",
+        match=r"1 fault cannot be repaired: size: zarr\.json: damaged, its checksum does not fit\. Drop what cannot be "
+        r"repaired, then build or import it again: emofuse cache drop .*features\.zarr size$",
     ):
         repair_cache(built, in_process, streams=STREAMS)
     damaged.write_text(damaged.read_text().replace("wild", "wide"))
@@ -167,7 +167,7 @@ def test_attributes_of_a_stream_cannot_be_restored_and_the_rest_is_mended(built,
 def test_a_lost_manifest_is_the_business_of_a_build(built, in_process, manifest):
     manifest_path(built).unlink()
     with pytest.raises(
-        CacheError, match=r"1 faults cannot be mended: .*Run the same build again, which writes the man"
+        CacheError, match=r"1 fault cannot be repaired: .*Run the same build again, which writes the man"
     ):
         repair_cache(built, in_process, streams=STREAMS)
     build_cache(built, manifest, SPEC, in_process)
@@ -178,7 +178,7 @@ def test_streams_of_ones_own_need_their_spec(built, in_process, contents):
     flip(built / "streams/size/features/c.1.0.0")
     before = contents(built)
     with pytest.raises(
-        CacheError, match=r"size cannot be computed from what the cache says of them \(.*'size' is unknown.*streams="
+        CacheError, match=r"size cannot be computed from the specs in the cache \(.*'size' is unknown.*streams="
     ):
         repair_cache(built, in_process)
     assert contents(built) == before
@@ -201,7 +201,7 @@ def test_imported_streams_are_imported_again(tmp_path, built, in_process, manife
     import_stream(built, ImportRequest(tmp_path / "x.npz", "other", dataset="x", ids="ids"))
     flip(built / "streams/other/features/c.1.0.0")
     with pytest.raises(
-        CacheError, match=r"cannot be mended: other block 1 rows 8-15: .*cache drop .*features\.zarr other"
+        CacheError, match=r"cannot be repaired: other block 1 rows 8-15: .*cache drop .*features\.zarr other"
     ):
         repair_cache(built, in_process, streams=STREAMS)
 

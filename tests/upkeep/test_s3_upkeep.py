@@ -1,4 +1,4 @@
-"""Verify and repair of caches on a store that refuses requests: damage is told from silence and mended."""
+"""Verify and repair of caches on a store that refuses requests: damage is repaired, and silence is no damage."""
 
 from __future__ import annotations
 

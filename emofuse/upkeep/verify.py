@@ -289,7 +289,7 @@ class _Blocks:
             return
 
     def _length_fault(self, name: str, array: ArrayName) -> str | None:
-        """Return what is wrong with the length of a chunk's file; chunks of reasons may have any length, or be missing."""
+        """Return the fault of a chunk file's length, or None. Chunks of reasons may have any length or be missing."""
         if array == "reason":
             return None
         if name not in self._files:

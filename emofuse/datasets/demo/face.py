@@ -1,7 +1,7 @@
 """The face of the demo: scikit-image's astronaut with another expression, another shape and another skin.
 
-The photograph (NASA, public domain, bundled with scikit-image) is 512 x 512. All coordinates are its pixels unless a
-name says otherwise; D is its inter-ocular distance.
+The photograph (NASA, public domain, bundled with scikit-image) has 512 x 512 pixels. All coordinates are in its pixels
+unless a name says otherwise; D is its inter-ocular distance.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ FACE_OVAL = (  # every second point of the outline of the face, clockwise from t
     (228, 72), (252, 75), (267, 84), (272, 99), (271, 116), (268, 134), (260, 153), (249, 164), (238, 172), (222, 175),
     (207, 171), (196, 161), (186, 148), (180, 130), (179, 111), (180, 93), (187, 80), (203, 72),
 )  # fmt: skip
-FACE_WINDOW = (165, 55, 290, 195)  # x0, y0, x1, y1: all that expression and skin change
-HEAD_WINDOW = (140, 6, 316, 220)  # all that the shape changes
+FACE_WINDOW = (165, 55, 290, 195)  # x0, y0, x1, y1 of the part that expression and skin change
+HEAD_WINDOW = (140, 6, 316, 220)  # of the part that the shape changes
 
 # Outline of head, suit and helmet: the 0.55 level of MediaPipe's selfie segmentation, thinned by hand.
 PERSON_OUTLINE = (
@@ -48,25 +48,25 @@ PERSON_OUTLINE = (
 
 SHAPE_GRID = 6  # bumps of a random shape across the head
 SHAPE_FADE_PX = 15  # over which a random shape fades out towards the edge of HEAD_WINDOW
-SKIN_SIGMA_PX = 1.5  # smoothing of the skin on the plate: takes away the photograph's own grain
+SKIN_SIGMA_PX = 1.5  # of the blur of the skin on the plate, which removes the grain of the photograph
 
 
 def warp_expression(photo: Image, amount: float) -> Image:
-    """Bends the mouth of scikit-image's astronaut: corners up (a smile) or, for a negative amount, down (a frown).
+    """Bend the mouth of scikit-image's astronaut: corners up (a smile) or, for a negative amount, down (a frown).
 
     The mouth is bent like a parabola: its corners move up by about half the amount and its middle down by as much. Its
-    corners also move outwards and the inner ends of the brows up by a fifth of the amount. All of it fades out before
-    the cheeks and the base of the nose. The face stays natural for amounts from -0.3 to 0.3.
+    corners also move outwards, and the inner ends of the brows up, by a fifth of the amount. All movement fades out
+    before the cheeks and the base of the nose. The face looks natural for amounts from -0.3 to 0.3.
 
     Args:
-        photo: (H, H, 3) uint8 RGB, the whole of `skimage.data.astronaut()` at any size.
-        amount: in inter-ocular distances.
+        photo: the whole of `skimage.data.astronaut()` at any size, uint8 RGB (H, H, 3).
+        amount: the amount in inter-ocular distances.
 
     Returns:
         A copy of the photograph with another expression.
 
     Raises:
-        ValueError: the picture is not square, so it cannot be that photograph.
+        ValueError: the picture is not square, so it is not that photograph.
     """
     if photo.shape[0] != photo.shape[1]:
         raise ValueError(f"photo has shape {photo.shape}, expected the whole astronaut photograph, which is square")
@@ -83,19 +83,19 @@ def warp_expression(photo: Image, amount: float) -> Image:
 
 
 def vary_shape(photo: Image, mask: Floats, amount: float, rng: np.random.Generator) -> tuple[Image, Floats]:
-    """Another person's proportions: the head moved by smooth random amounts.
+    """Give the head the proportions of another person by moving it by smooth random amounts.
 
-    Without this all faces would be one face, and the few thousandths by which a detector's points depend on skin and
-    surroundings would tell these cues apart in streams that have no business to see them.
+    Otherwise all faces would be the same face, and the small dependence of a detector's points on skin and surroundings
+    would reveal these cues to streams that should not see them.
 
     Args:
-        photo: the plate, (1024, 1024, 3).
-        mask: the person's mask on it, (1024, 1024).
-        amount: standard deviation of the movement in inter-ocular distances.
-        rng: source of the movement.
+        photo: the plate, uint8 (1024, 1024, 3).
+        mask: the mask of the person on the plate, float32 (1024, 1024).
+        amount: the standard deviation of the movement, in inter-ocular distances.
+        rng: the source of the movement.
 
     Returns:
-        Copies of both with the head changed in the same way.
+        Copies of both, with the head changed in the same way.
     """
     x0, y0, x1, y1 = (edge * PLATE_SCALE for edge in HEAD_WINDOW)
     width, height = x1 - x0, y1 - y0
@@ -113,13 +113,13 @@ def vary_shape(photo: Image, mask: Floats, amount: float, rng: np.random.Generat
 
 
 def add_relief(photo: Image, strength: float, sigma_px: float, rng: np.random.Generator) -> None:
-    """Adds random relief to the skin of the plate (1024, 1024, 3), in place.
+    """Add random relief to the skin of the plate, in place.
 
     Args:
-        photo: the plate.
-        strength: standard deviation in grey levels.
-        sigma_px: size of the bumps, pixels of the plate.
-        rng: source of the relief.
+        photo: the plate, uint8 (1024, 1024, 3).
+        strength: the standard deviation in grey levels.
+        sigma_px: the size of the bumps in pixels of the plate.
+        rng: the source of the relief.
     """
     x0, y0, x1, y1 = (edge * PLATE_SCALE for edge in FACE_WINDOW)
     white = rng.standard_normal((y1 - y0, x1 - x0), dtype=np.float32)
@@ -134,18 +134,18 @@ def _eye_distance() -> float:
 
 
 def _displacement(x: Doubles, y: Doubles, amount: float) -> tuple[Doubles, Doubles]:
-    """How far the points of a grid, x (1, w) and y (h, 1), move to the right and down: two arrays (h, w), pixels."""
+    """Return how far the points of a grid, x (1, w) and y (h, 1), move right and down: two arrays (h, w), pixels."""
     eyes, mouth = np.asarray(EYES), np.asarray(MOUTH_CORNERS)
     distance = _eye_distance()
     right, down = (eyes[1] - eyes[0]) / distance
     origin = mouth.mean(axis=0)
     half_mouth = float(np.linalg.norm(mouth[1] - mouth[0])) / 2 / distance
 
-    # u runs along the line of the eyes and v down the face, from the middle of the mouth, in units of D.
+    # u is the position along the line of the eyes and v down the face, from the middle of the mouth, in units of D.
     u = ((x - origin[0]) * right + (y - origin[1]) * down) / distance
     v = ((y - origin[1]) * right - (x - origin[0]) * down) / distance
     beside = np.clip(np.abs(u) - half_mouth, 0, None)
-    # Shorter above the mouth than below it: the base of the nose, which the lift is measured from, must stay.
+    # Shorter above the mouth than below it, because the base of the nose must not move.
     fade = np.exp(-((v / np.where(v > 0, 0.30, 0.21)) ** 2 + (beside / 0.185) ** 2) / 2)
     outwards = 0.2 * amount * np.clip(u / half_mouth, -1, 1) * fade
     upwards = amount * (np.clip(np.abs(u / half_mouth), 0, 1.4) ** 2 - 0.5) * fade
@@ -174,19 +174,23 @@ def _photograph() -> Image:
 
 @cache
 def plate() -> tuple[Image, Floats]:
-    """The photograph, twice its size and with smoothed skin, (1024, 1024, 3); the person's mask 0..1, (1024, 1024)."""
+    """Return the plate, the photograph at twice its size with smooth skin, and the mask 0..1 of the person.
+
+    Returns:
+        uint8 RGB (1024, 1024, 3) and float32 (1024, 1024).
+    """
     astronaut = _photograph()
     side = PHOTO_PX * PLATE_SCALE
     photo = cv2.resize(astronaut, (side, side), interpolation=cv2.INTER_CUBIC)
     skin = _polygon_mask(FACE_OVAL, shrink_px=2, blur_px=6)[..., None]
-    # The bilateral filter keeps eyes, brows and lips sharp; the blur after it takes away the steps it leaves.
+    # The bilateral filter keeps eyes, brows and lips sharp; the blur after it removes the steps that it leaves.
     smooth = cv2.GaussianBlur(cv2.bilateralFilter(photo, 9, 30, 5), (0, 0), SKIN_SIGMA_PX)
     mixed = photo + skin * (smooth.astype(np.float32) - photo)
     return np.rint(mixed).astype(np.uint8), _polygon_mask(PERSON_OUTLINE, shrink_px=2, blur_px=1.6)
 
 
 def _polygon_mask(points: tuple[tuple[int, int], ...], *, shrink_px: int, blur_px: float) -> Floats:
-    """Mask 0..1 of a polygon on the plate with a soft edge, (1024, 1024) float32."""
+    """Return the mask 0..1 of a polygon on the plate with a soft edge, float32 (1024, 1024)."""
     mask = np.zeros((PHOTO_PX * PLATE_SCALE,) * 2, dtype=np.float32)
     cv2.fillPoly(mask, [np.asarray(points, dtype=np.int32) * PLATE_SCALE], (1.0,))
     mask = np.asarray(cv2.erode(mask, np.ones((3, 3), dtype=np.uint8), iterations=shrink_px), dtype=np.float32)
@@ -195,6 +199,6 @@ def _polygon_mask(points: tuple[tuple[int, int], ...], *, shrink_px: int, blur_p
 
 @cache
 def _skin_mask() -> Floats:
-    """Where grain is added: the face, (h, w, 1) float32 over FACE_WINDOW of the plate."""
+    """Return the mask of the face, to which grain is added, float32 (h, w, 1) over FACE_WINDOW of the plate."""
     x0, y0, x1, y1 = (edge * PLATE_SCALE for edge in FACE_WINDOW)
     return _polygon_mask(FACE_OVAL, shrink_px=2, blur_px=5)[y0:y1, x0:x1, None]

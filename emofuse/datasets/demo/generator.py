@@ -1,7 +1,7 @@
-"""Draws the planned samples and writes them as EmoSet does, with the truth about them beside.
+"""The generator of the demo: it draws the planned samples and writes them in EmoSet's layout, with the truth on them.
 
-A dataset is written under another name and renamed when it is complete: a folder that has the asked name is a whole
-dataset, whatever happened to earlier attempts.
+A dataset is written under another name and renamed when it is complete. So a folder with the final name is always a
+complete dataset, even after earlier attempts failed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from emofuse.errors import DatasetError
 from emofuse.progress import step
 from emofuse.stores import making_folder
 
-GENERATOR_VERSION = 1  # raised whenever the same images and seed give other files
+GENERATOR_VERSION = 1  # increased whenever the same images and seed give other files
 TRUTH_FILE = "demo.json"
 LONG_SIDE_PX = (384, 560)
 ASPECT = (0.75, 1.0)
@@ -35,15 +35,15 @@ Image = npt.NDArray[np.uint8]
 
 
 def generate_demo(root: Path, *, images: int, seed: int) -> None:
-    """Writes the demo dataset: EmoSet's files and `demo.json`.
+    """Write the demo dataset: EmoSet's files and `demo.json`.
 
-    The same `images` and `seed` give the same bytes on one machine. A root that already holds this very dataset is left
-    as it is. About 20 ms an image on one core.
+    The same `images` and `seed` give the same bytes on one machine. A root that already holds this dataset is not
+    changed. An image takes about 20 ms on one core.
 
     Args:
-        root: folder to make; it must not exist yet, or be empty.
-        images: N; from 24 on no split of a label is empty.
-        seed: of everything random, 0 or more.
+        root: the folder to make, which must not exist or must be empty.
+        images: the number of images N; from 24 on, no split of a label is empty.
+        seed: the seed of all random choices, 0 or more.
 
     Raises:
         DatasetError: `root` holds something else.
@@ -61,28 +61,29 @@ def generate_demo(root: Path, *, images: int, seed: int) -> None:
 
 
 def demo_info(root: Path) -> dict[str, Any]:
-    """What can be known from a generated demo, in plain JSON: keys and formula are those of `truth.describe_truth`.
+    """Return the reachable accuracies of a generated demo as plain JSON, as `truth.describe_truth` defines them.
 
     Raises:
         DatasetError: `root` holds no demo dataset of this version.
     """
     data = _read_truth(root)
-    found = data.get("generator_version")
-    if found != GENERATOR_VERSION:
+    version = data.get("generator_version")
+    if version != GENERATOR_VERSION:
         raise DatasetError(
-            f"{root}: a demo dataset of generator version {found}, expected {GENERATOR_VERSION}; "
+            f"{root}: a demo dataset of generator version {version}, expected {GENERATOR_VERSION}; "
             "delete the folder and generate it again, or name another folder"
         )
     return truth.describe_truth(data["samples"], data["parameters"]["lies"])
 
 
 def draw_sample(sample: DemoSample, rng: np.random.Generator) -> tuple[Image, dict[str, Any]]:
-    """One image.
+    """Draw one image.
 
-    A cue that the plan cannot see (`shown` is None: the file will be spoilt) is drawn with the label's own bit.
+    A cue that nobody will see (`shown` is None, because the file will be damaged) is drawn with the bit of the label.
 
     Returns:
-        (H, W, 3) uint8 RGB; what was drawn, in plain data: `width`, `height`, `scene`, `look` (None without a face).
+        The image, uint8 RGB (H, W, 3), and what was drawn, as plain data: `width`, `height`, `scene`, `look` (None
+        without a face).
     """
     bits = {
         cue: bit if sample.shown[cue] is None else sample.shown[cue]
@@ -104,7 +105,7 @@ def draw_sample(sample: DemoSample, rng: np.random.Generator) -> tuple[Image, di
 
 
 def _is_generated(root: Path, identity: Mapping[str, int]) -> bool:
-    """Whether `root` holds the dataset asked for; False if it is free to be made.
+    """Return whether `root` holds the requested dataset; False if it can be generated there.
 
     Raises:
         DatasetError: `root` holds something else.
@@ -112,9 +113,9 @@ def _is_generated(root: Path, identity: Mapping[str, int]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     data = _read_truth(root)
-    found = {key: data.get(key) for key in identity}
-    if found != identity:
-        there, asked = (", ".join(f"{key} {value}" for key, value in which.items()) for which in (found, identity))
+    present = {key: data.get(key) for key in identity}
+    if present != identity:
+        there, asked = (", ".join(f"{key} {value}" for key, value in which.items()) for which in (present, identity))
         raise DatasetError(
             f"{root}: holds the demo dataset of {there}; asked for was {asked}. "
             "Name another folder, or delete this one first"
@@ -147,13 +148,13 @@ def _write_dataset(root: Path, identity: Mapping[str, int]) -> None:
     records = []
     with step("drawing the demo dataset", len(samples), "images") as advance:
         for index, sample in enumerate(samples):
-            # A generator for each image (index + 1: a trailing 0 would repeat the plan's), so that what one image draws
-            # leaves all others as they are.
+            # One generator per image, so that the draws of one image do not change the others; index + 1, because the
+            # plan's own generator equals one with a trailing 0.
             entropy = [identity["seed"], identity["images"], index + 1]
             rng = np.random.default_rng(entropy)
             image, drawn = draw_sample(sample, rng)
             quality = int(rng.integers(JPEG_QUALITY[0], JPEG_QUALITY[1] + 1))
-            (root / _image_path(sample)).write_bytes(_spoil(_encode(image, quality), sample, rng))
+            (root / _image_path(sample)).write_bytes(_damage(_encode(image, quality), sample, rng))
             _write_json(root / _annotation_path(sample), _annotation(sample, image, drawn))
             records.append({**sample.as_json(), "rng_seed": entropy, "jpeg_quality": quality, **drawn})
             advance(index + 1, len(samples))
@@ -183,17 +184,17 @@ def _encode(image: Image, quality: int) -> bytes:
     return bytes(data)
 
 
-def _spoil(data: bytes, sample: DemoSample, rng: np.random.Generator) -> bytes:
-    """The file's bytes, damaged as planned: its second half missing, or nothing but noise."""
+def _damage(data: bytes, sample: DemoSample, rng: np.random.Generator) -> bytes:
+    """Return the bytes of a file, damaged as planned: without the second half, or replaced by noise."""
     if sample.damage == "truncated":
         return data[: len(data) // 2]
     return rng.bytes(len(data) // 4) if sample.damage == "noise" else data
 
 
 def _annotation(sample: DemoSample, image: Image, drawn: Mapping[str, Any]) -> dict[str, Any]:
-    """EmoSet's attributes of an image; those that do not apply are missing."""
+    """Return EmoSet's attributes of an image, without those that do not apply."""
     rgb = image[::4, ::4].astype(np.float32)
-    # Hasler & Suesstrunk (2003), whose scale calls 109 extremely colourful.
+    # Hasler & Suesstrunk (2003), on whose scale 109 is extremely colourful.
     red_green, yellow_blue = rgb[..., 0] - rgb[..., 1], (rgb[..., 0] + rgb[..., 1]) / 2 - rgb[..., 2]
     spread = np.hypot(red_green.std(), yellow_blue.std())
     colorfulness = spread + 0.3 * np.hypot(red_green.mean(), yellow_blue.mean())
@@ -211,7 +212,7 @@ def _annotation(sample: DemoSample, image: Image, drawn: Mapping[str, Any]) -> d
 
 
 def _vocabularies() -> dict[str, Any]:
-    """`info.json`: EmoSet's seven vocabularies, with the words that the demo uses."""
+    """Return the content of `info.json`: EmoSet's seven vocabularies, with the words that the demo uses."""
     tenths = tuple(f"{step / 10:.1f}" for step in range(11))
     words = {
         "emotion": CLASSES,
@@ -232,7 +233,7 @@ def _vocabularies() -> dict[str, Any]:
 
 
 def _parameters() -> dict[str, Any]:
-    """What the plan and the drawing were made with: shares, probabilities and ranges."""
+    """Return the parameters of the plan and the drawing: shares, probabilities and ranges."""
     return {
         "lies": dict(truth.LIES),
         "no_face_share": truth.NO_FACE_SHARE,

@@ -1,4 +1,4 @@
-"""The person of the demo: how one image's person looks, and drawing them in front of a place."""
+"""The person of the demo: a random look for each image, and the drawing of the person in front of a place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from emofuse.datasets.demo.face import (
     warp_expression,
 )
 
-# From the face's centre up to the top of the hair, down to the neck, and down to where the suit fills the picture.
+# Distances from the centre of the face: up to the top of the hair, down to the neck, down to where the suit is widest.
 HAIR_PX, NECK_PX, SUIT_PX = 112.0, 100.0, 270.0
 
 # Ranges of `amount` in `warp_expression`; the gap between the two is wider than either.
@@ -27,32 +27,32 @@ SMILE = (0.04, 0.14)
 FROWN = (-0.19, -0.09)
 SHAPE = (0.0125, 0.0375)  # `amount` of `vary_shape`
 SKEW = 0.05  # at most, in each entry of the affine map that stretches and shears the person
-# Strength in grey levels and size on the plate of the skin's relief. Blotches are on every skin, grain is the cue; its
-# size survives JPEG and the resize of the face's box to 128 px.
+# Strength of the skin's relief in grey levels, and its size on the plate. All skin has blotches; grain is the cue, and
+# its size survives JPEG and the resize of the face's box to 128 px.
 BLOTCHES, BLOTCH_SIGMA_PX = (4.0, 7.0), (2.0, 3.5)
 GRAIN, GRAIN_SIGMA_PX = (4.0, 6.0), (0.8, 1.1)
-# Radii of the glow behind the head, in sides of the face's box: all of it inside the first, none outside the second.
+# Radii of the glow behind the head, in sides of the face's box: full inside the first, none outside the second.
 GLOW_RADII = (0.6, 1.1)
 
 
 @dataclass(frozen=True)
-class FileState:
-    """How the person of one image looks.
+class PersonLook:
+    """The look of the person in one image.
 
     Attributes:
-        expression: `amount` of `warp_expression`.
-        shape: `amount` of `vary_shape`.
-        blotches: strength and size of the skin's coarse relief, grey levels and pixels of the plate.
-        grain: the same of its fine relief; None for smooth skin.
-        face_px: side of the box around the face, pixels of the image.
-        centre: x, y of that box's centre, pixels of the image.
-        angle_deg: rotation, counter-clockwise.
-        mirrored: left and right exchanged.
-        exposure: factor of the brightness.
-        gamma: exponent of the brightness.
-        side_light: change of brightness from the image's centre to its right edge, as a factor minus 1.
-        stretch: affine map (2, 2) about the face's centre, near the identity.
-        glow: RGB of the light behind the head, 0..255.
+        expression: the `amount` of `warp_expression`.
+        shape: the `amount` of `vary_shape`.
+        blotches: the strength and size of the coarse relief of the skin, in grey levels and pixels of the plate.
+        grain: the strength and size of its fine relief; None for smooth skin.
+        face_px: the side of the box around the face, in pixels of the image.
+        centre: x and y of the centre of that box, in pixels of the image.
+        angle_deg: the rotation in degrees, counter-clockwise.
+        mirrored: whether left and right are exchanged.
+        exposure: the factor of the brightness.
+        gamma: the exponent of the brightness.
+        side_light: the change of brightness from the centre of the image to its right edge, as a factor minus 1.
+        stretch: the affine map (2, 2) about the centre of the face, near the identity.
+        glow: the RGB of the light behind the head, 0..255.
     """
 
     expression: float
@@ -70,8 +70,8 @@ class FileState:
     glow: tuple[float, float, float]
 
 
-def draw_look(rng: np.random.Generator, height: int, width: int, *, frown: bool, grain: bool) -> FileState:
-    """A random look that shows two cues, placed so that the head is inside and the suit reaches the lower edge."""
+def draw_look(rng: np.random.Generator, height: int, width: int, *, frown: bool, grain: bool) -> PersonLook:
+    """Draw a random look with two cues, placed so that the head is inside and the suit reaches the lower edge."""
     face_px = rng.uniform(132.0, max(132.0, 0.46 * min(height, width)))
     scale = face_px / FACE_PX
     margin = min(75 * scale, width / 2)
@@ -79,7 +79,7 @@ def draw_look(rng: np.random.Generator, height: int, width: int, *, frown: bool,
     bottom = max(top, height - NECK_PX * scale)
     brightness, tint = rng.uniform(60, 200), rng.uniform(-0.25, 0.25)
     skew = rng.uniform(-SKEW, SKEW, size=3)
-    return FileState(
+    return PersonLook(
         expression=float(rng.uniform(*(FROWN if frown else SMILE))),
         shape=float(rng.uniform(*SHAPE)),
         blotches=(float(rng.uniform(*BLOTCHES)), float(rng.uniform(*BLOTCH_SIGMA_PX))),
@@ -96,17 +96,17 @@ def draw_look(rng: np.random.Generator, height: int, width: int, *, frown: bool,
     )
 
 
-def draw_glow(background: Floats, look: FileState) -> Floats:
-    """Light of a random colour behind the head.
+def draw_glow(background: Floats, look: PersonLook) -> Floats:
+    """Draw light of a random colour behind the head.
 
-    It keeps the place out of the face's box and its rim, where a face detector and LBP would see it.
+    It hides the place in the face's box and around it, where a face detector and LBP would see it.
 
     Args:
-        background: (H, W, 3) float32 RGB, 0..255.
-        look: whose head it is.
+        background: the picture, float32 RGB (H, W, 3), 0..255.
+        look: the look of the person.
 
     Returns:
-        (H, W, 3) float32 RGB, 0..255.
+        The picture with the light, float32 RGB (H, W, 3), 0..255.
     """
     height, width = background.shape[:2]
     x = (np.arange(width, dtype=np.float32) - look.centre[0])[None, :] / look.face_px
@@ -117,16 +117,16 @@ def draw_glow(background: Floats, look: FileState) -> Floats:
     return np.asarray(background + cover * (np.asarray(look.glow) - background), dtype=np.float32)
 
 
-def draw_person(background: Floats, look: FileState, rng: np.random.Generator) -> Floats:
-    """The person in front of a background.
+def draw_person(background: Floats, look: PersonLook, rng: np.random.Generator) -> Floats:
+    """Draw the person in front of a background.
 
     Args:
-        background: (H, W, 3) float32 RGB, 0..255.
-        look: what to draw.
-        rng: source of shape and skin.
+        background: the picture, float32 RGB (H, W, 3), 0..255.
+        look: the look of the person.
+        rng: the source of shape and skin.
 
     Returns:
-        (H, W, 3) float32 RGB, 0..255.
+        The picture with the person, float32 RGB (H, W, 3), 0..255.
     """
     size = (background.shape[1], background.shape[0])
     photo, mask = vary_shape(*plate(), look.shape, rng)
@@ -143,8 +143,8 @@ def draw_person(background: Floats, look: FileState, rng: np.random.Generator) -
     return np.asarray(background + cover * (lit - background), dtype=np.float32)
 
 
-def _placement(look: FileState) -> npt.NDArray[np.float64]:
-    """Affine map (2, 3) from the plate to the image."""
+def _placement(look: PersonLook) -> npt.NDArray[np.float64]:
+    """Return the affine map (2, 3) from the plate to the image."""
     scale = look.face_px / FACE_PX / PLATE_SCALE
     angle = np.deg2rad(look.angle_deg)
     turn = scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])

@@ -1,7 +1,7 @@
 """The places of the demo: six procedural backgrounds in two families.
 
-Warm ones are man-made, lit and blobby (a room, a street at dusk, lights out of focus), cool ones are natural and smooth
-(sky, mountains, sea). Colours, layout, brightness and film grain vary within each.
+Warm places are man-made, lit and blobby (a room, a street at dusk, lights out of focus); cool places are natural and
+smooth (sky, mountains, sea). Colours, layout, brightness and film grain vary within each.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ FILM_GRAIN = (2.0, 7.0)  # standard deviation of the noise, grey levels
 
 
 def draw_scene(family: str, height: int, width: int, rng: Rng) -> tuple[str, Floats]:
-    """A random place of a family.
+    """Draw a random place of a family.
 
     Args:
         family: `warm` or `cool`.
-        height: H, pixels.
-        width: W, pixels.
-        rng: source of everything that varies.
+        height: the height H in pixels.
+        width: the width W in pixels.
+        rng: the source of everything that varies.
 
     Returns:
-        name of the place; (H, W, 3) float32 RGB, 0..255.
+        The name of the place and its picture, float32 RGB (H, W, 3), 0..255.
     """
     names = SCENE_NAMES[family]
     name = names[int(rng.integers(len(names)))]
     picture = _SCENES[family][name](height, width, rng)
-    # Both families are as bright as each other: brightness is seen by every stream.
+    # Both families have the same brightness, because every stream sees it.
     luminance = float(picture.mean(axis=(0, 1)) @ np.array([0.299, 0.587, 0.114]))
     return name, np.clip(picture * np.float32(rng.uniform(*BRIGHTNESS) / luminance), 0, 255)
 
 
 def add_film_grain(picture: Floats, rng: Rng) -> Floats:
-    """The picture (H, W, 3) float32 with grey noise of a random strength, 0..255."""
+    """Return the picture with grey noise of a random strength, float32 (H, W, 3), 0..255."""
     noise = rng.standard_normal((*picture.shape[:2], 1), dtype=np.float32)
     return np.clip(picture + noise * np.float32(rng.uniform(*FILM_GRAIN)), 0, 255)
 
 
 def _bokeh(height: int, width: int, rng: Rng) -> Floats:
-    """Lights out of focus in the dark."""
+    """Draw lights out of focus in the dark."""
     picture = _vertical(height, width, [_warm(rng, 0.25), _warm(rng, 0.45)])
     side = max(height, width)
     for _ in range(int(rng.integers(18, 40))):
@@ -56,7 +56,7 @@ def _bokeh(height: int, width: int, rng: Rng) -> Floats:
 
 
 def _room(height: int, width: int, rng: Rng) -> Floats:
-    """A wall with pictures or shelves, a floor, and the light of a lamp."""
+    """Draw a wall with pictures or shelves, a floor, and the light of a lamp."""
     wall, floor = _warm(rng, 0.75), _warm(rng, 0.4)
     picture = _vertical(height, width, [wall, wall * 0.85])
     edge = int(height * rng.uniform(0.7, 0.85))
@@ -78,7 +78,7 @@ def _room(height: int, width: int, rng: Rng) -> Floats:
 
 
 def _street(height: int, width: int, rng: Rng) -> Floats:
-    """Houses with lit windows in front of an evening sky."""
+    """Draw houses with lit windows in front of an evening sky."""
     picture = _vertical(height, width, [_warm(rng, 0.5), _warm(rng, 0.9)])
     x = 0
     while x < width:
@@ -95,7 +95,7 @@ def _street(height: int, width: int, rng: Rng) -> Floats:
 
 
 def _sky(height: int, width: int, rng: Rng) -> Floats:
-    """Clouds."""
+    """Draw clouds."""
     picture = _vertical(height, width, [_cool(rng, 0.75), _cool(rng, 0.95)])
     clouds = sum(_waves(height, width, cells, rng) / cells for cells in (3, 6, 12))
     cover = np.clip((clouds - np.float32(rng.uniform(-0.1, 0.2))) * 2.5, 0, 1)
@@ -104,7 +104,7 @@ def _sky(height: int, width: int, rng: Rng) -> Floats:
 
 
 def _mountains(height: int, width: int, rng: Rng) -> Floats:
-    """Ridges, one behind the other, paler with distance."""
+    """Draw ridges, one behind the other, paler with distance."""
     picture = _vertical(height, width, [_cool(rng, 0.7), _cool(rng, 1.0)])
     rows = np.arange(height, dtype=np.float32)[:, None]
     count = int(rng.integers(2, 5))
@@ -122,7 +122,7 @@ def _mountains(height: int, width: int, rng: Rng) -> Floats:
 
 
 def _sea(height: int, width: int, rng: Rng) -> Floats:
-    """Water under a clear sky."""
+    """Draw water under a clear sky."""
     horizon = int(height * rng.uniform(0.35, 0.65))
     picture = _vertical(height, width, [_cool(rng, 0.7), _cool(rng, 1.0)])
     water = _vertical(height - horizon, width, [_cool(rng, 0.7), _cool(rng, 0.4)])
@@ -134,7 +134,7 @@ def _sea(height: int, width: int, rng: Rng) -> Floats:
 
 
 def _warm(rng: Rng, level: float) -> Floats:
-    """A colour between red-brown and yellow of about `level` (0..1) of full brightness."""
+    """Return a colour between red-brown and yellow of about `level` (0..1) of full brightness."""
     green = rng.uniform(0.45, 0.85)
     return np.array([1.0, green, green * rng.uniform(0.35, 0.75)], dtype=np.float32) * np.float32(
         255 * level * rng.uniform(0.85, 1.0)
@@ -142,7 +142,7 @@ def _warm(rng: Rng, level: float) -> Floats:
 
 
 def _cool(rng: Rng, level: float) -> Floats:
-    """A colour between violet-blue and turquoise of about `level` (0..1) of full brightness."""
+    """Return a colour between violet-blue and turquoise of about `level` (0..1) of full brightness."""
     red = rng.uniform(0.35, 0.75)
     return np.array([red, red + (1 - red) * rng.uniform(0.2, 0.8), 1.0], dtype=np.float32) * np.float32(
         255 * level * rng.uniform(0.85, 1.0)
@@ -150,14 +150,14 @@ def _cool(rng: Rng, level: float) -> Floats:
 
 
 def _vertical(height: int, width: int, colours: list[Floats]) -> Floats:
-    """Gradient from the first colour at the top to the last at the bottom."""
+    """Return a gradient from the first colour at the top to the last at the bottom."""
     down = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
     column = colours[0] + down * (colours[-1] - colours[0])
     return np.repeat(column, width, axis=1)
 
 
 def _waves(height: int, width: int, cells: int, rng: Rng) -> Floats:
-    """Smooth noise of about unit variance with `cells` bumps across."""
+    """Return smooth noise of about unit variance with `cells` bumps across."""
     grid = rng.standard_normal((cells + 1 if height > 1 else 1, cells + 1), dtype=np.float32)
     return np.asarray(cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC), dtype=np.float32)
 
@@ -167,7 +167,7 @@ def _soft(picture: Floats, sigma_px: float) -> Floats:
 
 
 def _lay_disc(picture: Floats, centre: tuple[int, int], radius: int, colour: Floats, opacity: float) -> None:
-    """Lays a see-through disc over the picture; changes the picture."""
+    """Draw a translucent disc over the picture, in place."""
     x0, y0 = max(centre[0] - radius, 0), max(centre[1] - radius, 0)
     patch = picture[y0 : centre[1] + radius + 1, x0 : centre[0] + radius + 1]
     mask = np.zeros(patch.shape[:2], dtype=np.float32)
@@ -183,7 +183,7 @@ def _glow(height: int, width: int, centre: tuple[float, float], radius: float) -
 
 
 def _blend(picture: Floats, mask: Floats, colour: Floats, opacity: float) -> None:
-    """Lays a colour over the picture where the mask (H, W) 0..1 says; changes the picture."""
+    """Blend a colour into the picture by a mask (H, W) 0..1, in place."""
     picture += (np.float32(opacity) * mask)[..., None] * (colour - picture)
 
 

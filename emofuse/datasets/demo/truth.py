@@ -1,7 +1,7 @@
-"""What the demo shows and what can be known from it: cues, lies, and the accuracy each subset of cues can reach.
+"""The plan of the demo: its cues, their lies, and the accuracy that each subset of cues can reach.
 
-Eight labels are three bits, one bit a cue. A cue shows its bit of the label, or (a *lie*, with a known probability) the
-opposite bit. So the best accuracy of any classifier is known exactly, and results can be held against it.
+The eight labels are three bits, one per cue. A cue shows its bit of the label or, with a known probability, the
+opposite bit (a *lie*). So the best accuracy of any classifier is known exactly, and results can be compared with it.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class DemoSample:
     """One row of the demo, before it is drawn.
 
     Attributes:
-        sample_id: `<emotion>_NNNNN`, ids have gaps as EmoSet's have.
+        sample_id: the id `<emotion>_NNNNN`, with gaps in the numbers as in EmoSet.
         label: one of `CLASSES`.
         split: train, val or test.
-        damage: how the file is spoilt after it was drawn; None for a whole file.
+        damage: how the file is damaged after it was drawn; None for an intact file.
         has_face: whether a face is drawn.
-        shown: bit that each cue shows, an index into `CUE_VALUES`; None where the cue cannot be seen.
+        shown: the bit that each cue shows, an index into `CUE_VALUES`; None where the cue cannot be seen.
     """
 
     sample_id: str
@@ -66,7 +66,7 @@ class DemoSample:
     shown: Mapping[Cue, int | None]
 
     def as_json(self) -> dict[str, Any]:
-        """The truth about the row in plain data: for every cue the value the label calls for and the value shown."""
+        """Return the truth on the row as plain data: for every cue, the value of the label and the value shown."""
         cues: dict[str, dict[str, str | None]] = {}
         for cue, bit in true_bits(self.label).items():
             shown = self.shown[cue]
@@ -83,20 +83,20 @@ class DemoSample:
 
 
 def true_bits(label: str) -> dict[Cue, int]:
-    """The bit of every cue that belongs to a label."""
+    """Return the bit of every cue for a label."""
     index = CLASSES.index(label)
     return {cue: index >> (len(CUES) - 1 - position) & 1 for position, cue in enumerate(CUES)}
 
 
 def plan_samples(images: int, seed: int) -> list[DemoSample]:
-    """Decides label, split, face, lies and damage of every row; draws nothing.
+    """Decide the label, split, face, lies and damage of every row, without drawing anything.
 
-    Faces and lies are spread evenly over splits and labels (see `_spread`), so that a small test split is as hard as
-    the definition says, within a row or two, and not by luck easier or harder.
+    Faces and lies are spread evenly over splits and labels (see `_spread`), so that a small test split is as difficult
+    as defined, within a row or two, and not easier or harder by chance.
 
     Args:
-        images: N; from 24 on no split of a label is empty.
-        seed: 0 or more.
+        images: the number of rows N; from 24 on, no split of a label is empty.
+        seed: the seed, 0 or more.
     """
     rng = np.random.default_rng([seed, images])
     labels = [CLASSES[i] for i in rng.permutation(np.arange(images) % len(CLASSES))]
@@ -127,17 +127,17 @@ def plan_samples(images: int, seed: int) -> list[DemoSample]:
 
 
 def describe_truth(samples: Sequence[Mapping[str, Any]], lies: Mapping[str, float]) -> dict[str, Any]:
-    """What can be known from the demo, from its rows (as `DemoSample.as_json` gives them) and its lies.
+    """Return the reachable accuracies, from the rows of the demo (see `DemoSample.as_json`) and its lies.
 
-    A classifier that is given the cues S observes O = S & V in a row whose visible cues are V. Every label is equally
-    likely beforehand and cues lie independently with p_c < 1/2, so the posterior is highest for the 2^(3 - |O|) labels
-    that agree with all of O, and choosing among these is chance:
+    A classifier that knows the cues S observes O = S & V in a row whose visible cues are V. All labels are equally
+    likely a priori and cues lie independently with p_c < 1/2. So the posterior is highest for the 2^(3 - |O|) labels
+    that agree with all of O, and the choice among these is random:
 
         accuracy(S | V) = 2^-(3 - |O|) * product over c in O of (1 - p_c)
 
     The reachable accuracy of S is the mean of this over the rows: V is all three cues with a face, the scene alone
-    without one, and nothing (hence 1/8) in a corrupt file. It is an expectation over the lies: a test split of finite
-    size scatters around it.
+    without one, and nothing (hence 1/8) in a corrupt file. It is an expectation over the lies, around which a finite
+    test split scatters.
 
     Returns:
         Plain JSON: `cue_accuracy`, cue to 1 - p_c; `reachable_accuracy`, every non-empty subset (names sorted and
@@ -158,9 +158,10 @@ def describe_truth(samples: Sequence[Mapping[str, Any]], lies: Mapping[str, floa
 
 
 def _spread(rng: np.random.Generator, groups: Sequence[str], among: Bools, share: float) -> Bools:
-    """Systematic sample: every row of `among` (N,) bool with probability `share`, the count of each group within 1.
+    """Choose rows of `among`, bool (N,), with probability `share`, so that the count of each group is right within 1.
 
-    Rows are put in order of their group, at random within it, and every 1/share-th is taken from a random start.
+    This is a systematic sample: rows are ordered by group, at random within it, and every 1/share-th is chosen from a
+    random start on.
     """
     rows = np.flatnonzero(among)
     shuffled = rows[rng.permutation(len(rows))]
@@ -172,7 +173,7 @@ def _spread(rng: np.random.Generator, groups: Sequence[str], among: Bools, share
 
 
 def _ids_with_gaps(rng: np.random.Generator, labels: Sequence[str]) -> list[str]:
-    """`<emotion>_NNNNN` per row; numbers of an emotion rise by 1, 2 or 3."""
+    """Return an id `<emotion>_NNNNN` per row; the numbers of an emotion increase by 1, 2 or 3."""
     last = dict.fromkeys(CLASSES, 0)
     ids = []
     for label in labels:

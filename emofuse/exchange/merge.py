@@ -157,15 +157,9 @@ def _picture_contradictions(streams: Sequence[CachedStream]) -> list[str]:
     """Return in words which streams did not see the same pictures or faces as the first one."""
     faults = []
     extracted = [stream for stream in streams if stream.layout.decode]
-    with_face = [stream for stream in extracted if stream.layout.face is not None]
-    for stream in extracted[1:]:
-        model = extracted[0]
-        difference = describe_difference(
-            {"decode": stream.layout.decode}, {"decode": model.layout.decode}, f"{model.name}"
-        )
-        faults += [f"{stream.name} was cached with {difference}"] if difference else []
-    for stream in with_face[1:]:
-        model = with_face[0]
-        difference = describe_difference({"face": stream.layout.face}, {"face": model.layout.face}, f"{model.name}")
-        faults += [f"{stream.name} was cached with {difference}"] if difference else []
+    for fact in ("decode", "face"):
+        facts = [(stream.name, value) for stream in extracted if (value := getattr(stream.layout, fact)) is not None]
+        for name, value in facts[1:]:
+            difference = describe_difference({fact: value}, {fact: facts[0][1]}, facts[0][0])
+            faults += [f"{name} was cached with {difference}"] if difference else []
     return faults

@@ -17,6 +17,7 @@ from emofuse.errors import CacheError
 from emofuse.exchange import imports
 from emofuse.exchange.export import export_cache
 from emofuse.exchange.imports import ImportRequest, import_stream
+from emofuse.results import list_runs
 from emofuse.status import Status, Step
 from emofuse.upkeep.verify import verify_cache
 
@@ -278,3 +279,25 @@ def test_the_command_names_dimensions_and_mask(cache, tmp_path):
     result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
     assert "frames: 9 rows imported, 1 without features there; content " in result.stdout
     assert open_cache(cache).streams["frames"].dimensions == ("time", "feature")
+
+
+def test_imported_sequences_and_maps_train_beside_vectors(tmp_path, write_cache):
+    rows = 60
+    labels, rng = np.arange(rows) % 2, np.random.default_rng(0)
+    streams = {"vectors": ("backbone", rng.normal(size=(rows, 2)).astype(np.float32), np.ones(rows, np.uint8))}
+    splits = ["train"] * 40 + ["val"] * 10 + ["test"] * 10
+    path = write_cache(tmp_path / "features.zarr", ["joy", "fear"], labels, splits, streams)
+    ids = np.array([f"s{row:04d}" for row in range(rows)])
+    frames = rng.normal(size=(rows, 3, 4)).astype(np.float32) + 2 * labels[:, None, None]
+    maps = rng.normal(size=(rows, 2, 6, 6)).astype(np.float16)
+    np.savez(tmp_path / "x.npz", frames=frames, maps=maps, sample_ids=ids, mask=rng.random((rows, 3)) < 0.7)
+    file = tmp_path / "x.npz"
+    import_stream(path, ImportRequest(file, "frames", "frames", dimensions=("time", "feature"), mask="mask"))
+    import_stream(path, ImportRequest(file, "maps", "maps", dimensions=("channel", "y", "x")))
+    arguments = ["train", "--cache", path, "--streams", "vectors,frames,maps", "--epochs", 5, "--device", "cpu"]
+    arguments += ["--width", 8, "--learning-rate", 0.01, "--runs", tmp_path / "runs"]
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    (record,) = list_runs(tmp_path / "runs")
+    assert sorted(record.streams) == ["frames", "maps", "vectors"]
+    assert record.metrics["test"]["accuracy"] > 0.8

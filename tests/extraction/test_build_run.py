@@ -10,6 +10,7 @@ import pytest
 from cheap_streams import DeadlySpec, MeanColourSpec, NoFaceSeenSpec, NothingSeenSpec, SizeSpec
 from PIL import Image
 
+import emofuse.cache.writer
 import emofuse.extraction.worker
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
@@ -52,6 +53,18 @@ def built(tmp_path, manifest, in_process):
     path = tmp_path / "features.zarr"
     build_cache(path, manifest, SPEC, in_process)
     return path
+
+
+def test_a_worker_reads_the_metadata_of_a_stream_once_for_all_blocks_and_views(
+    tmp_path, manifest, in_process, monkeypatch
+):
+    read, reads = emofuse.cache.writer.read_layouts, []
+    monkeypatch.setattr(
+        emofuse.cache.writer, "read_layouts", lambda path, stream: reads.append(stream) or read(path, stream)
+    )
+    build_cache(tmp_path / "features.zarr", manifest, SPEC.model_copy(update={"views": 2}), in_process)
+    assert open_cache(tmp_path / "features.zarr").layout.blocks == 5
+    assert sorted(reads) == ["mean_colour", "size"]
 
 
 def test_a_build_fills_every_row(built, manifest):

@@ -1,7 +1,7 @@
 """Files of a dataset that have the same bytes: one image under several names.
 
 Such rows leak from training into the test where they are in several splits, and contradict each other where their
-labels differ. Copies that were scaled or encoded anew have other bytes and are not found here.
+labels differ. Copies that were scaled or encoded again have other bytes and are not found here.
 """
 
 from __future__ import annotations

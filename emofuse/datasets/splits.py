@@ -70,7 +70,7 @@ def stratified_split(labels: Sequence[str | None], spec: StratifiedSplit) -> lis
 
 
 def _counts_of_pairs(rows_of: Mapping[str, Sequence[int]], seed: int) -> dict[str, list[int]]:
-    """Rows per split where no label has three: single rows are for train. {} if val and test cannot both have one."""
+    """Return the rows per split of labels of which none has three rows; {} if val or test would have no row."""
     pairs = sorted((label for label, rows in rows_of.items() if len(rows) == 2), key=lambda label: _words(seed, label))
     if len(pairs) < 2:
         return {}

@@ -99,7 +99,7 @@ class DatasetSpecBase(Spec):
 
 
 class CustomDatasetSpec(DatasetSpecBase):
-    """Base class of the spec of a dataset of files below a root, in a plugin file: a `kind`, its parameters, `read`."""
+    """Base class of the spec of a dataset of files below a root: it adds `follow_links` and `split` to the spec."""
 
     follow_links: bool = False
     split: SplitSpec = OfficialSplit()

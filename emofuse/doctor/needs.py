@@ -68,15 +68,12 @@ def find_spec(name: str, out: Path | None) -> ExaminedSpec:
         SpecError: there is no such spec, or it has faults.
     """
     from emofuse.errors import SpecError, did_you_mean
-    from emofuse.specs import bundled_specs, read_cache_spec, read_pipeline_spec, read_sweep_spec
+    from emofuse.specs import bundled_specs, is_cache_spec, read_cache_spec, read_pipeline_spec, read_sweep_spec
 
     pipelines, sweeps, caches = (bundled_specs(bundle) for bundle in ("pipelines", "sweeps", "cache_specs"))
     if Path(name).is_file():
-        try:
+        if is_cache_spec(name):
             return ExaminedSpec(Path(name).stem, read_cache_spec(name), None, out or Path())
-        except SpecError as error:
-            if "streams: is missing" not in error.problems:  # a cache spec with faults
-                raise
     elif name in caches and name not in pipelines:
         return ExaminedSpec(name, read_cache_spec(name), None, out or Path())
     elif name not in (*pipelines, *sweeps):

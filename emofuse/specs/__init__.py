@@ -21,7 +21,14 @@ from emofuse.specs.datasets import (
     StratifiedSplit,
 )
 from emofuse.specs.factors import Factors, Range
-from emofuse.specs.files import bundled_specs, parse_spec, read_cache_spec, read_pipeline_spec, read_sweep_spec
+from emofuse.specs.files import (
+    bundled_specs,
+    is_cache_spec,
+    parse_spec,
+    read_cache_spec,
+    read_pipeline_spec,
+    read_sweep_spec,
+)
 from emofuse.specs.head_kinds import (
     EXACT_HEADS,
     AttentionHeadSpec,
@@ -144,6 +151,7 @@ __all__ = [
     "bundled_specs",
     "canonical_json",
     "digest",
+    "is_cache_spec",
     "is_random",
     "load_plugins",
     "parse_spec",

@@ -48,6 +48,15 @@ def read_cache_spec(name_or_path: str | Path) -> CacheSpec:
     return parse_spec(CacheSpec, data, str(path))
 
 
+def is_cache_spec(path: str | Path) -> bool:
+    """Return whether a YAML file is a cache spec and not a pipeline or sweep: it lists `streams` itself.
+
+    Raises:
+        SpecError: the file is not YAML.
+    """
+    return "streams" in _load_yaml(Path(path))
+
+
 def read_pipeline_spec(name_or_path: str | Path) -> PipelineSpec:
     """Read a pipeline by the name of a file in `pipelines/` or by path, and the cache spec that it names.
 

@@ -56,7 +56,7 @@ class RunRecord:
         seconds: the wall time of training, or the run's share of it if several trained together.
         created: the time of the end, UTC in ISO 8601.
         notes: notes for readers of the results (rows left out, labels never seen), one sentence each.
-        plugins: the plugin files whose metrics the run was reported with, {path, sha256} each.
+        plugins: the plugin files with metrics that the run was trained or reported with, {path, sha256} each.
     """
 
     digest: str
@@ -208,7 +208,7 @@ def record_plugins(folder: Path, plugins: Sequence[Mapping[str, str]]) -> RunRec
     """
     record = read_record(folder)
     paths = {plugin["path"] for plugin in plugins}
-    combined = [*(each for each in record.plugins if each["path"] not in paths), *plugins]
+    combined = [*(each for each in record.plugins if each.get("path") not in paths), *plugins]
     return record if combined == list(record.plugins) else _update(folder, plugins=combined)
 
 

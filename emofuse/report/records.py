@@ -89,6 +89,7 @@ class _Needed(_Part):
     seconds: float
     created: str
     notes: Sequence[str]
+    plugins: Sequence[dict[str, str]] = ()
 
 
 def read_records(runs: Path, only: Collection[str] | None = None) -> list[RunRecord]:

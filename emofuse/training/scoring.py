@@ -21,11 +21,12 @@ import emofuse
 from emofuse.datasets.splits import SPLITS
 from emofuse.features import ACTION_UNITS
 from emofuse.heads import load_head_weights
+from emofuse.metrics import METRICS
 from emofuse.metrics.classification import classification_metrics
 from emofuse.results import Predictions, RunRecord
 from emofuse.scaling import LEAST_ROWS, Scaling
 from emofuse.specs import RunSpec
-from emofuse.specs.plugins import recorded
+from emofuse.specs.plugins import plugins_with, recorded
 from emofuse.status import Status
 from emofuse.streams.action_units import MEASUREMENTS
 from emofuse.training.data import TrainingData
@@ -173,6 +174,7 @@ def _record(
         seconds=trained.seconds,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         notes=run_notes(cache, data, trained, rows, metrics=metrics, far=far_of_run),
+        plugins=[plugin.model_dump(mode="json") for plugin in plugins_with(METRICS)],
     )
 
 

@@ -78,7 +78,10 @@ def test_a_stream_a_head_a_dataset_and_a_metric_go_from_a_pipeline_to_prediction
         done = in_a_fresh_process(folder, *command, folder / "emofuse-runs/mine/features.zarr", *more)
         assert done.returncode == 0, done.stderr
     cached = ("--cache", folder / "emofuse-runs/mine/features.zarr", "--streams", "grid")
-    done = in_a_fresh_process(folder, "train", *cached, "--batch-size", "8", "--epochs", "1")
+    train = ("train", *cached, "--batch-size", "8", "--epochs", "1", "--plugin", folder / "kinds/sure.py")
+    done = in_a_fresh_process(folder, *train)
+    assert done.returncode == 0, done.stderr
+    done = in_a_fresh_process(folder, "report", folder / "runs", "--metrics", "sure")
     assert done.returncode == 0, done.stderr
 
 

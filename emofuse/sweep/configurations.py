@@ -170,7 +170,7 @@ class Space:
         """Return the search space of a sweep over a cache."""
         values: dict[str, Sequence[Any] | Range] = {"streams": stream_subsets(spec.factors, types)}
         values |= {name: listed for name, listed in spec.factors.named() if name != "streams"}
-        varying = {name for name, given in values.items() if isinstance(given, Range) or len(given) > 1}
+        varying = {name for name, choices in values.items() if isinstance(choices, Range) or len(choices) > 1}
         heads = spec.factors.head or (spec.base.head,)
         return cls(spec, types, values, frozenset(varying), _head_names(heads, set(values)))
 

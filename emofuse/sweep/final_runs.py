@@ -118,8 +118,8 @@ def train_final_runs(choice: Choice, spec: SweepSpec, train: Train, say: Callabl
     for each in choice.ranked:
         if each.order not in tried:
             say(
-                f"choice: what was chosen diverged in its final runs; the next by validation {SELECTS[spec.select]} is "
-                f"trained in its place: {each.configuration.name}"
+                f"choice: the best configuration diverged in its final runs; the next by validation "
+                f"{SELECTS[spec.select]} is trained in its place: {each.configuration.name}"
             )
             run([each], is_fallback=True)
         if not tried[each.order].diverged:

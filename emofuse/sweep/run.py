@@ -199,7 +199,7 @@ def plan_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOption
         then = _describe_finals(spec, batch, is_all=len(batch) == search.total)
         lines = [f"{spec.title or spec.name}: {search.total} configurations, {heads} heads, {then}", *search.notes]
         if len(batch) < search.total:
-            lines.append(f"The search decides as it goes, {len(batch)} configurations at a time. The first of them:")
+            lines.append(f"The search chooses {len(batch)} configurations at a time. The first batch:")
         done = f"{len(runs) - len(missing)} of {len(runs)} heads trained before"
         lines.append(done if missing else f"{done}, nothing to train")
         if missing:

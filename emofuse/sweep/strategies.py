@@ -116,10 +116,10 @@ def draws(space: Space, seed: int) -> Iterator[dict[str, Any]]:
     of PCG64, which are the same in all versions of NumPy. Numbers of a range are rounded to six significant digits,
     because the last bits of a logarithm differ between machines.
     """
-    lists = {name: given for name, given in space.values.items() if not isinstance(given, Range)}
-    count = math.prod(len(given) for given in lists.values())
+    lists = {name: choices for name, choices in space.values.items() if not isinstance(choices, Range)}
+    count = math.prod(len(choices) for choices in lists.values())
     if len(lists) == len(space.values) and count <= _SHUFFLED:
-        sizes = [len(given) for given in lists.values()]
+        sizes = [len(choices) for choices in lists.values()]
         for index in np.argsort(_words(seed, "order").random_raw(count), kind="stable").tolist():
             places = np.unravel_index(index, sizes)
             yield {name: lists[name][place] for name, place in zip(lists, places, strict=True)}
@@ -127,7 +127,7 @@ def draws(space: Space, seed: int) -> Iterator[dict[str, Any]]:
     # Each factor has a generator, so that a further factor does not change the draws of the others.
     words = {name: _words(seed, name) for name in space.values}
     while True:
-        yield {name: _value(given, int(words[name].random_raw())) for name, given in space.values.items()}
+        yield {name: _value(choices, int(words[name].random_raw())) for name, choices in space.values.items()}
 
 
 def unseen(
@@ -165,7 +165,7 @@ def fewer_than_trials(count: int, trials: int) -> tuple[str, ...]:
 
 def _all_if_fewer(space: Space, trials: int) -> list[Configuration]:
     """Return all configurations in the order of a grid if there are no more than `trials`, else an empty list."""
-    if any(isinstance(given, Range) for given in space.values.values()):
+    if any(isinstance(choices, Range) for choices in space.values.values()):
         return []
     by_key: dict[str, Configuration] = {}
     for values in space.combinations():
@@ -180,12 +180,12 @@ def _words(seed: int, purpose: str) -> np.random.PCG64:
     return np.random.PCG64(int.from_bytes(hashlib.sha256(f"{seed}\n{purpose}".encode()).digest(), "big"))
 
 
-def _value(given: Sequence[Any] | Range, word: int) -> Any:
+def _value(choices: Sequence[Any] | Range, word: int) -> Any:
     """Return the value that a random 64-bit word chooses, evenly from a list or a range."""
-    if not isinstance(given, Range):
-        return given[word % len(given)]
+    if not isinstance(choices, Range):
+        return choices[word % len(choices)]
     share = (word >> 11) / 2**53  # [0, 1)
-    if given.log:
-        low, high = math.log(given.low), math.log(given.high)
-        return rounded(math.exp(low + share * (high - low)), given)
-    return rounded(given.low + share * (given.high - given.low), given)
+    if choices.log:
+        low, high = math.log(choices.low), math.log(choices.high)
+        return rounded(math.exp(low + share * (high - low)), choices)
+    return rounded(choices.low + share * (choices.high - choices.low), choices)

@@ -137,31 +137,31 @@ class ParzenSearch:
 
     def _one_of(self, trial: Trial, name: str) -> Any:
         """Return a suggested value of a factor: numbers are suggested by their rank, other values by their index."""
-        given = self._space.values[name]
-        if isinstance(given, Range):
-            return rounded(trial.suggest_float(name, given.low, given.high, log=given.log), given)
-        if len(given) == 1:
-            return given[0]
-        if _are_numbers(given):
-            return sorted(given)[trial.suggest_int(name, 0, len(given) - 1)]
-        return given[trial.suggest_categorical(name, list(range(len(given))))]
+        choices = self._space.values[name]
+        if isinstance(choices, Range):
+            return rounded(trial.suggest_float(name, choices.low, choices.high, log=choices.log), choices)
+        if len(choices) == 1:
+            return choices[0]
+        if _are_numbers(choices):
+            return sorted(choices)[trial.suggest_int(name, 0, len(choices) - 1)]
+        return choices[trial.suggest_categorical(name, list(range(len(choices))))]
 
     def _params(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parameters from which `_suggest` makes these values."""
         params: dict[str, Any] = {}
         for name, value in values.items():
-            given = self._space.values[name]
+            choices = self._space.values[name]
             if name == "streams" and self._space.spec.factors.streams == "all":
                 params |= {f"streams.{stream}": stream in value for stream in self._space.types}
-            elif isinstance(given, Range):
+            elif isinstance(choices, Range):
                 params[name] = value
             else:
-                params[name] = (sorted(given) if _are_numbers(given) else list(given)).index(value)
+                params[name] = (sorted(choices) if _are_numbers(choices) else list(choices)).index(value)
         return params
 
 
-def _are_numbers(given: Any) -> bool:
-    return all(isinstance(value, int | float) for value in given)
+def _are_numbers(choices: Any) -> bool:
+    return all(isinstance(value, int | float) for value in choices)
 
 
 @contextmanager

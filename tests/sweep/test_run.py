@@ -196,7 +196,7 @@ def test_the_plan_of_a_search_that_decides_as_it_goes_is_of_its_first_batch(cach
     told = plan_sweep(cache, tpe, tmp_path, ON_CPU).splitlines()
     assert told[:3] == [
         "small: 12 configurations, 24 heads, then final runs of what is chosen (2 seeds each)",
-        "The search decides as it goes, 4 configurations at a time. The first of them:",
+        "The search chooses 4 configurations at a time. The first batch:",
         "0 of 8 heads trained before",
     ]
 

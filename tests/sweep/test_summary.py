@@ -156,8 +156,8 @@ def test_one_run_that_diverges_is_enough_and_the_next_in_the_ranking_is_trained(
     assert found.trained == 8
     assert finals.said == [
         (
-            "choice: what was chosen diverged in its final runs; the next by validation macro F1 is trained in its "
-            "place: signal 0.01"
+            "choice: the best configuration diverged in its final runs; the next by validation macro F1 is trained "
+            "in its place: signal 0.01"
         )
     ]
 

@@ -1,16 +1,18 @@
-"""The two jobs that the engine was built for, on one GPU, and what CUDA graphs and bfloat16 products do to them.
+"""Time the two jobs that the engine was built for on one GPU, with and without CUDA graphs and bfloat16 products.
 
     python -m benchmarks.grid --device cuda           up to 17 minutes; `--parts five`, `--parts grid` one by one
     python -m benchmarks.grid --smoke                 the same code in seconds, also on a CPU; its numbers mean nothing
 
 - `modes`: some epochs of both jobs with and without CUDA graphs, in float32 and with bfloat16 products: time and
   accuracy side by side.
-- `five`: the paper's five configurations, 100 epochs at batch 64, in the fastest of these modes. Goal: 30 s.
-- `grid`: the paper's search, 540 configurations in five folds, 2,700 heads, 30 epochs at batch 1024. Goal: 600 s.
+- `five`: the five configurations of `pipelines/emoset118k.yaml`, 100 epochs, all at batch 64, in the fastest of these
+  modes. Goal: 30 s.
+- `grid`: the search of `pipelines/paper_grid.yaml`, 540 configurations in five folds, 2,700 heads, 30 epochs at batch
+  1024. Goal: 600 s.
 
-Features are synthetic (`benchmarks.synthetic`), of EmoSet-118K's size. Written after each part, and in `grid` after
-each group: `benchmarks/results/grid.json`. A grid that its time limit ends early says so, with what all would have
-taken by the arithmetic that is left.
+Features are synthetic (`benchmarks.synthetic`), of EmoSet-118K's size. The result is written after each part, and in
+`grid` after each group: `benchmarks/results/grid.json`. If the time limit ends a grid early, the result says so, with
+the time for all groups estimated by the arithmetic that is left.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -33,21 +35,11 @@ from benchmarks.results_file import RESULTS, write_result
 from benchmarks.synthetic import CLASSES, DIMS, TRAIN_ROWS, VAL_ROWS, Synthetic, make_synthetic
 from emofuse.devices import resolve_device
 from emofuse.heads.members import variant_of
-from emofuse.specs import ConcatHeadSpec, TrainSpec
-from emofuse.streams.action_units import COUNTS as UNITS
-from emofuse.streams.texture import BINS
+from emofuse.specs import ConcatHeadSpec, RunSpec, SweepSpec, TrainSpec, read_pipeline_spec, read_sweep_spec
 from emofuse.training.engine import train_group
 from emofuse.training.machine import Machine
 from emofuse.training.members import FeatureTable, Fold, Member, MemberResult
 
-CONFIGURATIONS = (
-    ("resnet50",),
-    ("lbp", "resnet50"),
-    ("lbp", "landmarks", "places365", "resnet50"),
-    ("lbp", "landmarks", "objects", "resnet50"),
-    ("lbp", "action_units", "places365", "resnet50"),
-)
-LEARNING_RATES = (1e-5, 3.16e-5, 1e-4, 3.16e-4, 1e-3)
 FIVE_GOAL_S, GRID_GOAL_S = 30.0, 600.0
 MEMORY_SHARE = 0.8
 """Of what is free on the device: what is counted before is no more than a good estimate."""
@@ -80,21 +72,49 @@ class Job:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything; the defaults are the real thing."""
+    """How much of everything is trained."""
 
-    rows: int = TRAIN_ROWS
-    embed_dim: int = 512
-    depths: Sequence[int] = (1, 2, 3)
-    widths: Sequence[int] = (256, 512, 1024)
-    folds: int = 5
-    five_epochs: int = 100
-    grid_epochs: int = 30
+    rows: int
+    embed_dim: int
+    depths: Sequence[int]
+    widths: Sequence[int]
+    folds: int
+    five_epochs: int
+    grid_epochs: int
+    five_batch: int
+    grid_batch: int
     mode_epochs: int = 3
-    five_batch: int = 64
-    grid_batch: int = 1024
+
+    @classmethod
+    def of_paper(cls) -> Sizes:
+        """Return the sizes of the paper's two jobs."""
+        search, runs = paper_search(), paper_runs()
+        return cls(
+            rows=TRAIN_ROWS,
+            embed_dim=search.base.head.embed_dim,
+            depths=search.factors.depth,
+            widths=search.factors.width,
+            folds=search.folds.count,
+            five_epochs=max(run.train.epochs for run in runs),
+            grid_epochs=search.base.train.epochs,
+            five_batch=max(run.train.batch_size for run in runs),
+            grid_batch=search.base.train.batch_size,
+        )
 
 
-SMOKE = Sizes(320, 8, (1,), (8,), folds=2, five_epochs=3, grid_epochs=2, mode_epochs=2, five_batch=64, grid_batch=128)
+@cache
+def paper_runs() -> tuple[RunSpec, ...]:
+    """Return the paper's five configurations."""
+    return read_pipeline_spec("emoset118k").runs
+
+
+@cache
+def paper_search() -> SweepSpec:
+    """Return the paper's search."""
+    return read_sweep_spec("paper_grid")
+
+
+SMOKE = Sizes(320, 8, (1,), (8,), folds=2, five_epochs=3, grid_epochs=2, five_batch=64, grid_batch=128, mode_epochs=2)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -108,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = torch.device(resolve_device(arguments.device))
     if device.type == "cpu" and not arguments.smoke:
         parser.error("2,700 heads of the paper's size ask for a GPU: use --device cuda, or --smoke to try the code")
-    sizes = SMOKE if arguments.smoke else Sizes()
+    sizes = SMOKE if arguments.smoke else Sizes.of_paper()
     numbers: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "smoke": arguments.smoke,
@@ -150,18 +170,23 @@ def modes_of(device: torch.device) -> dict[str, Machine]:
 
 
 def five_job(sizes: Sizes) -> Job:
-    """The paper's five configurations as one group."""
+    """Return the paper's five configurations as one group, which takes one batch size and one width."""
     data = _synthetic(sizes, DIMS)
-    train = TrainSpec(epochs=sizes.five_epochs, batch_size=sizes.five_batch, learning_rate=1e-4)
-    head = ConcatHeadSpec(embed_dim=sizes.embed_dim, depth=2, width=sizes.embed_dim)
-    return Job(data.table, [data.fold(data.train_rows)], [Member(streams, head, train) for streams in CONFIGURATIONS])
+    width = {"embed_dim": sizes.embed_dim, "width": sizes.embed_dim}
+    length = {"epochs": sizes.five_epochs, "batch_size": sizes.five_batch}
+    members = [
+        Member(run.features.streams, run.head.model_copy(update=width), run.train.model_copy(update=length))
+        for run in paper_runs()
+    ]
+    return Job(data.table, [data.fold(data.train_rows)], members)
 
 
 def grid_data(sizes: Sizes) -> tuple[FeatureTable, list[Fold]]:
-    """The four streams of the paper's search, two of them in variants."""
+    """Return the streams of the paper's search, two of them in variants, and its folds."""
+    factors = paper_search().factors
     dims = {
-        **{variant_of("lbp", bins): bins for bins in BINS},
-        **{variant_of("action_units", units): units for units in UNITS},
+        **{variant_of("lbp", bins): bins for bins in factors.variants["lbp_bins"]},
+        **{variant_of("action_units", units): units for units in factors.variants["action_units"]},
         "places365": DIMS["places365"],
         "resnet50": DIMS["resnet50"],
     }
@@ -170,7 +195,10 @@ def grid_data(sizes: Sizes) -> tuple[FeatureTable, list[Fold]]:
 
 
 def grid_members(sizes: Sizes) -> dict[str, list[Member]]:
-    """Shape of the head -> its configurations, each in all folds."""
+    """Return the shape of the head -> its configurations, each in all folds."""
+    factors = paper_search().factors
+    variants = product(factors.variants["lbp_bins"], factors.variants["action_units"])
+    choices = list(product(variants, factors.learning_rate, range(sizes.folds)))
     return {
         f"depth {depth}, width {width}": [
             Member(
@@ -179,7 +207,7 @@ def grid_members(sizes: Sizes) -> dict[str, list[Member]]:
                 TrainSpec(epochs=sizes.grid_epochs, batch_size=sizes.grid_batch, learning_rate=rate),
                 fold,
             )
-            for bins, units, rate, fold in product(BINS, UNITS, LEARNING_RATES, range(sizes.folds))
+            for (bins, units), rate, fold in choices
         ]
         for depth, width in product(sizes.depths, sizes.widths)
     }

@@ -132,6 +132,14 @@ def test_the_paper_pipeline_has_the_five_configurations_and_the_papers_defaults(
         assert run.features.factors == {"lbp_bins": 256, "action_units": 25}
 
 
+def test_the_demo_has_the_runs_of_the_paper_pipeline():
+    demo, paper = (read_pipeline_spec(name).runs for name in ("demo", "emoset118k"))
+    assert [(run.name, run.features, run.train.batch_size) for run in demo] == [
+        (run.name, run.features, run.train.batch_size) for run in paper
+    ]
+    assert {run.train.epochs for run in demo} == {25}
+
+
 def test_random_weights_are_only_in_the_demo():
     for name in bundled_specs("cache_specs"):
         kinds = {getattr(getattr(stream, "weights", None), "kind", None) for stream in read_cache_spec(name).streams}
@@ -149,6 +157,21 @@ def test_defaults_of_a_pipeline_are_merged_under_each_run(tmp_path):
     first, second = read_pipeline_spec(path).runs
     assert (first.train.epochs, first.train.batch_size) == (7, 32)
     assert (second.train.epochs, second.train.batch_size) == (9, 32)
+
+
+def test_a_pipeline_takes_the_runs_of_another_and_its_own_defaults(tmp_path):
+    (tmp_path / "first.yaml").write_text("runs: [{name: a}, {name: b, train: {epochs: 9}}]\n")
+    rest = (
+        "dataset: {kind: folder}\n"
+        "cache: {streams: [{kind: lbp}]}\n"
+        "defaults: {train: {epochs: 7}, features: {streams: [lbp]}}\n"
+    )
+    (tmp_path / "second.yaml").write_text(f"{rest}runs: first.yaml\n")
+    runs = read_pipeline_spec(tmp_path / "second.yaml").runs
+    assert [(run.name, run.train.epochs) for run in runs] == [("a", 7), ("b", 9)]
+    (tmp_path / "second.yaml").write_text(f"{rest}runs: emoset\n")
+    with pytest.raises(SpecError, match=r"emoset, 1 problem: .*did you mean 'emoset118k'"):
+        read_pipeline_spec(tmp_path / "second.yaml")
 
 
 def test_a_pipeline_whose_run_names_a_stream_that_is_not_cached_is_refused():

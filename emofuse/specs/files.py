@@ -60,7 +60,8 @@ def is_cache_spec(path: str | Path) -> bool:
 def read_pipeline_spec(name_or_path: str | Path) -> PipelineSpec:
     """Read a pipeline by the name of a file in `pipelines/` or by path, and the cache spec that it names.
 
-    The `defaults` of the file (features, head, train, split) are merged into every run, whose own values win.
+    The `defaults` of the file (features, head, train, split) are merged into every run, whose own values win. `runs`
+    may be the name or path of another pipeline: then its runs are taken, with the defaults of this file.
 
     Raises:
         SpecError: the file is missing, is not YAML, is a sweep, or has faults.
@@ -73,6 +74,8 @@ def read_pipeline_spec(name_or_path: str | Path) -> PipelineSpec:
     if isinstance(data.get("cache"), dict):
         _load_plugins(data["cache"], path)
     defaults = data.pop("defaults", {})
+    if isinstance(data.get("runs"), str):
+        data["runs"] = _runs_of_pipeline(data["runs"], path.parent)
     if isinstance(data.get("runs"), list) and isinstance(defaults, dict):
         data["runs"] = [_merge(defaults, run) for run in data["runs"]]
     if isinstance(data.get("cache"), str):
@@ -119,6 +122,15 @@ def read_sweep_spec(name_or_path: str | Path) -> SweepSpec:
     if problems:
         raise SpecError(str(path), problems)
     return spec
+
+
+def _runs_of_pipeline(name_or_path: str, folder: Path) -> Any:
+    """Return the runs of a pipeline as they are written, without its defaults; a path may be relative to `folder`."""
+    beside = folder / name_or_path
+    path = _find_yaml("pipelines", beside if beside.is_file() else name_or_path)
+    data = _absolute_paths(_load_yaml(path), path.absolute().parent)
+    _load_plugins(data, path)
+    return data.get("runs")
 
 
 def bundled_specs(bundle: Bundle) -> list[str]:

@@ -1,8 +1,8 @@
-"""Gradient balancing: no stream's branch learns faster than the others because its gradients are larger.
+"""Balance gradients, so that no stream's branch learns faster than the others because its gradients are larger.
 
-The paper monitors the gradient of every feature branch and scales that branch's learning rate. With Adam to scale the
-gradient would do nothing, since Adam divides by the gradient's size again; it is the *update* that is scaled. A branch
-is all that turns a stream's features into its embedding. In every step, for each member and branch b of its S:
+The paper monitors the gradient of every feature branch and scales that branch's learning rate. Under Adam a scaled
+gradient has no effect, since Adam divides by the gradient's size again, so the *update* is scaled. A branch consists of
+all layers that turn a stream's features into its embedding. In every step, for each member and branch b of its S:
 
     n_b     = L2 norm of the gradient of the branch's parameters
     m_b     = DECAY m_b + (1 - DECAY) n_b, at first n_b
@@ -27,26 +27,26 @@ DECAY, LIMIT = 0.9, 4.0
 
 
 class BranchBalance:
-    """Norms, scales and learning rates of the branches of K members.
+    """The gradient norms, scales and learning rates of the branches of K members.
 
     Attributes:
-        branches: name of a parameter -> index of its branch's stream.
-        rates: (K, S) learning rates, changed in place; None if they are only monitored. float64 on the CPU, float32
+        branches: name of a parameter -> the index of its branch's stream.
+        rates: (K, S) learning rates, changed in place; None if norms are only monitored. float64 on the CPU, float32
             elsewhere, as torch's fused kernels want them.
 
     Args:
-        head: of K members.
-        streams: of all members together, S.
-        trains: optimisation of each member.
+        head: the head of K members.
+        streams: the S streams of all members together.
+        trains: the optimisation of each member.
     """
 
     def __init__(self, head: nn.Module, streams: Sequence[str], trains: Sequence[TrainSpec]) -> None:
         keys = {f"embeddings.{key_of(stream)}.": index for index, stream in enumerate(streams)}
-        own = owners(head)
+        layers = owners(head)
         self.branches = {
             name: index for name, _ in head.named_parameters() for key, index in keys.items() if name.startswith(key)
         }
-        self._members = {name: own[name] for name in self.branches}
+        self._members = {name: layers[name] for name in self.branches}
         self._streams = tuple(streams)
         device = next(head.parameters()).device
         kind = torch.float64 if device.type == "cpu" else torch.float32
@@ -62,11 +62,11 @@ class BranchBalance:
 
     @torch.no_grad()
     def observe(self, gradients: Mapping[str, Tensor], active: Tensor) -> None:
-        """Takes in the gradients of one step and sets the rates for its update.
+        """Take the gradients of one step and set the rates for its update.
 
         Args:
-            gradients: of all parameters.
-            active: (K,) bool, members that are updated in this step.
+            gradients: the gradients of all parameters.
+            active: (K,) bool, the members that are updated in this step.
         """
         norms = self._norms(gradients)
         active = active.unsqueeze(1)
@@ -91,7 +91,7 @@ class BranchBalance:
         ]
 
     def go_on(self, before: BranchBalance, places: Sequence[int]) -> None:
-        """Goes on where these members of another group are."""
+        """Continue with the means of these members of a former, larger group."""
         self._smooth.copy_(before._smooth[places])
         self._seen.copy_(before._seen[places])
 
@@ -103,13 +103,13 @@ class BranchBalance:
         return squares.sqrt()
 
     def _scales(self) -> Tensor:
-        """(K, S); 1 while monitored only, and where a branch has no gradient at all (no row has had the stream)."""
+        """Return the scales (K, S): 1 if only monitored, and for branches without a gradient so far."""
         if self.rates is None:
             return torch.ones_like(self._smooth)
         mean = (self._smooth * self._has).sum(1, keepdim=True) / self._has.sum(1, keepdim=True)
-        some = self._smooth > 0
-        return torch.where(some, mean / torch.where(some, self._smooth, 1.0), 1.0).clamp(1 / LIMIT, LIMIT)
+        is_known = self._smooth > 0
+        return torch.where(is_known, mean / torch.where(is_known, self._smooth, 1.0), 1.0).clamp(1 / LIMIT, LIMIT)
 
     def _named(self, values: Sequence[float], has: Sequence[bool]) -> dict[str, float]:
         named = zip(self._streams, values, has, strict=True)
-        return {stream_of(stream): value for stream, value, own in named if own}
+        return {stream_of(stream): value for stream, value, is_there in named if is_there}

@@ -1,4 +1,4 @@
-"""Which rows make which step: one order for a whole group, of which every fold takes its own rows."""
+"""Put rows into batches: one order for a whole group, of which every fold takes its own rows."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class StepRows:
     """The rows of one step.
 
     Attributes:
-        rows: (F, B) int64 into the table: for each fold those rows of the batch in which it trains, in the batch's
-            order, then others that only fill.
-        present: (F, B) bool, false where a row only fills.
-        idle: folds without any row in this step: their members are not updated.
+        rows: (F, B) int64 into the table: for each fold the rows of the batch that it trains on, in the batch's order,
+            then others that fill the tensor up.
+        present: (F, B) bool, false where a row only fills the tensor up.
+        idle: the folds without any row in this step, whose members are not updated.
     """
 
     rows: Tensor
@@ -34,9 +34,9 @@ class StepRows:
 
 
 def batch_sizes(count: int, batch_size: int) -> list[int]:
-    """Sizes of the batches of an epoch of `count` rows.
+    """Return the sizes of the batches of an epoch of `count` rows.
 
-    The last batch may be smaller. One row alone has no batch statistics, so it joins the batch before it.
+    The last batch may be smaller. A single row has no batch statistics, so it joins the batch before it.
     """
     sizes = [batch_size] * (count // batch_size)
     rest = count % batch_size
@@ -48,12 +48,12 @@ def batch_sizes(count: int, batch_size: int) -> list[int]:
 
 
 class ViewDraws:
-    """Which of its views each row shows, drawn anew every epoch, apart from the order of rows.
+    """Draw the view that each row shows, anew every epoch and apart from the order of rows.
 
     Args:
-        count: N rows of the table.
+        count: the N rows of the table.
         views: V of the table.
-        generator: CPU, seeded by the group's order seed.
+        generator: on the CPU, seeded by the group's order seed.
     """
 
     def __init__(self, count: int, views: int, generator: torch.Generator) -> None:
@@ -62,7 +62,7 @@ class ViewDraws:
         self._generator = generator
 
     def of_epoch(self) -> Tensor:
-        """(N,) int64: where each row's view lies among the V x N rows of the table with all its views."""
+        """Return (N,) int64, the place of each row's view among the V x N rows of the table with all its views."""
         shown = torch.randint(self._views, (self._count,), generator=self._generator)
         return self._count * shown + torch.arange(self._count)
 
@@ -70,24 +70,25 @@ class ViewDraws:
 class Order:
     """The order of rows of a group, epoch by epoch.
 
-    The training rows of all folds are shuffled together and cut into batches. A fold's members see of each batch the
-    rows in which the fold trains, and are trained on their mean loss: the same steps as a run of that fold alone takes
-    when it walks through the same batches and skips the rows that it must not see. With a single fold this is any plain
-    training loop. All members of a fold see the same rows in the same order: they are compared under equal luck.
+    The training rows of all folds are shuffled together and cut into batches. Of each batch, the members of a fold see
+    the rows that their fold trains on, and are trained on the mean loss of these. A run of that fold alone takes the
+    same steps when it goes through the same batches and skips the rows that it must not see. With a single fold this is
+    any plain training loop. All members of a fold see the same rows in the same order, so their comparison is fair.
 
-    With a window, blocks of rows are shuffled, and then the rows of so many blocks at a time, so that an epoch can be
-    read from a disk in large pieces.
+    With a window, blocks of rows are shuffled, and then the rows of a number of blocks at a time, so that an epoch can
+    be read from a disk in large pieces.
 
     Args:
-        folds: all of them, also those that no member uses: they make the order.
-        used: indices of the folds that members use, in ascending order; the F of the steps.
-        count: N rows of the table.
-        batch_size: rows of a batch, over all folds.
-        generator: CPU, seeded by the group's order seed.
+        folds: all folds, also those that no member uses, since they decide the order.
+        used: the indices of the folds that members use, in ascending order; the F of the steps.
+        count: the N rows of the table.
+        batch_size: the rows of a batch, over all folds.
+        generator: on the CPU, seeded by the group's order seed.
         window: how far rows are shuffled; None for the whole table.
-        fixed_width: every step is as wide as the largest batch, for shapes that must not change; else as the fullest
-            of all folds, used or not: shapes, and with them the last bits of sums, do not depend on who trains.
-        draws: which view each row shows in an epoch, the same one to all folds; None for a table of one view.
+        fixed_width: whether every step is as wide as the largest batch, for shapes that must not change. Otherwise it
+            is as wide as the fullest of all folds, used or not: then shapes, and with them the last bits of sums, do
+            not depend on which members train.
+        draws: the view that each row shows in an epoch, the same for all folds; None for a table of one view.
     """
 
     def __init__(
@@ -115,21 +116,21 @@ class Order:
 
     @property
     def width(self) -> int:
-        """Rows of the largest batch."""
+        """The rows of the largest batch."""
         return max(self._sizes)
 
     @property
     def rows_of_folds(self) -> Tensor:
-        """(F,) int64: training rows of each fold that is used."""
+        """The number of training rows of each fold that is used, (F,) int64."""
         return self._trains[self._used].sum(1)
 
     @property
     def steps(self) -> int:
-        """Steps of an epoch."""
+        """The number of steps of an epoch."""
         return len(self._sizes)
 
     def epoch(self, source: Source, device: torch.device) -> Iterator[StepRows]:
-        """The steps of the next epoch, for each of which the source has the rows."""
+        """Yield the steps of the next epoch; the source has the rows of a step when it is yielded."""
         windows = self._shuffled_windows()
         order = torch.cat([rows for _, rows in windows])
         source.follow([blocks for blocks, _ in windows])
@@ -144,7 +145,7 @@ class Order:
             yield StepRows(rows[:, step, :width], present[:, step, :width], idle[step])
 
     def _shuffled_windows(self) -> list[tuple[list[int], Tensor]]:
-        """(blocks, their training rows in random order) of every window; without windows one, of no block."""
+        """Return (blocks, their training rows in random order) of every window; without windows one, of no block."""
         if self._window is None:
             return [([], self._shuffled(self._rows))]
         of_rows = self._rows // self._window.block_rows
@@ -153,10 +154,10 @@ class Order:
         return [(window.tolist(), self._shuffled(self._rows[torch.isin(of_rows, window)])) for window in windows]
 
     def _reached(self, counts: Sequence[int]) -> list[int]:
-        """The last window from which each step has rows, of windows with so many training rows.
+        """Return the last window from which each step has rows, given the number of training rows of each window.
 
         Raises:
-            TrainingError: a batch with rows from three windows, of which a source holds but two.
+            TrainingError: a batch with rows from three windows, of which a source holds only two.
         """
         ends, stops = torch.tensor(counts).cumsum(0), torch.tensor(self._sizes).cumsum(0)
         first = torch.searchsorted(ends, stops - torch.tensor(self._sizes), right=True)
@@ -172,7 +173,7 @@ class Order:
         return values[torch.randperm(len(values), generator=self._generator)]
 
     def _dealt(self, order: Tensor) -> tuple[Tensor, Tensor, list[int], list[frozenset[int]]]:
-        """Every used fold's rows of every batch: rows and present (F, steps, B), each step's width and idle folds."""
+        """Return rows and present (F, steps, B) of the used folds, and the width and the idle folds of each step."""
         filled = torch.arange(self.width) < torch.tensor(self._sizes).unsqueeze(1)
         batches = self._rows[0].repeat(self.steps, self.width)
         batches[filled] = order
@@ -180,22 +181,22 @@ class Order:
         trains = self._trains[self._used][:, batches] & filled
         first = torch.argsort(trains.logical_not().to(torch.uint8), dim=2, stable=True)
         counts = of_all[self._used]
-        idle = [frozenset(fold for fold, some in enumerate(of_step) if not some) for of_step in counts.T.tolist()]
+        idle = [frozenset(fold for fold, rows in enumerate(of_step) if not rows) for of_step in counts.T.tolist()]
         rows = batches.expand_as(first).gather(2, first)
         present = torch.arange(self.width) < counts.unsqueeze(2)
         return rows, present, of_all.amax(0).tolist(), idle
 
 
 class Standardised:
-    """A table read through the scaling of every fold. A row is gathered once a fold, not once a head.
+    """A table that is read through the scaling of every fold. A row is gathered once for a fold, not for each head.
 
     Args:
-        source: of the features.
-        table: the same rows.
-        streams: that are read.
+        source: the source of features.
+        table: labels, and which rows have which stream.
+        streams: the streams that are read.
         folds: the F folds that are used.
-        device: where heads train.
-        dtype: of what is read.
+        device: the device of the heads.
+        dtype: the type of the features that heads get.
     """
 
     def __init__(
@@ -226,26 +227,21 @@ class Standardised:
         self._dtype = dtype
 
     def read(self, rows: Tensor, present: Tensor) -> tuple[HeadBatch, Tensor]:
-        """Features and labels (F, B) int64 of rows (F, B) int64; rows that are not present have no stream.
+        """Return features and labels (F, B) int64 of rows (F, B) int64; rows that are not present have no stream.
 
-        No row has a stream that the fold's training rows do not have. The numbers are those of `Scaling.apply`.
-
-        Rows are of the table with all its views: N x view + row.
+        A row has no stream that too few training rows of its fold have. The numbers are those of `Scaling.apply`. Rows
+        are those of the table with all its views: N x view + row.
         """
         flat = rows.reshape(-1)
         valid = self._valid.index_select(1, flat).view(-1, *rows.shape) & present & self._fitted
-        whole = valid.device.type == "cpu" and bool(valid.all())  # to ask a GPU would be to wait for it
-        missing = valid.logical_not()
         features, steps = {}, {}
-        for index, name in enumerate(self._streams):
-            taken = self.source.take(name, flat).view(*rows.shape, *self._shapes[name]).to(self._dtype)
-            taken.sub_(self._center[name]).div_(self._scale[name])  # `take` gives new memory
-            features[name] = taken.clamp_(-self._limit[name], self._limit[name])
-            if not whole:
-                features[name].masked_fill_(_beside(missing[index], features[name]), 0)
+        for name, there in zip(self._streams, valid, strict=True):
+            stored = self.source.take(name, flat).view(*rows.shape, *self._shapes[name]).to(self._dtype)
+            scaled = ((stored - self._center[name]) / self._scale[name]).clamp(-self._limit[name], self._limit[name])
             if name in self._steps:
-                steps[name] = self._steps[name].index_select(0, flat).view(*rows.shape, -1) & valid[index].unsqueeze(2)
-                features[name].masked_fill_(_beside(~steps[name], features[name]), 0)
+                of_rows = self._steps[name].index_select(0, flat).view(*rows.shape, -1)
+                there = steps[name] = of_rows & there.unsqueeze(2)  # noqa: PLW2901
+            features[name] = torch.where(_beside(there, scaled), scaled, 0)
         labels = self._labels[flat % len(self._labels)].view_as(rows)
         return HeadBatch(features, dict(zip(self._streams, valid, strict=True)), steps), labels
 
@@ -255,12 +251,12 @@ def _limit(scaling: Scaling) -> npt.NDArray[np.float32]:
 
 
 def _stack(arrays: Sequence[npt.NDArray[np.float32]], shape: tuple[int, ...]) -> Tensor:
-    """(F, 1, ...) of F arrays (D,), to stand beside rows (F, B, *shape): one number a feature, or a channel of maps."""
+    """Return F arrays (D,) as (F, 1, ...) for rows (F, B, *shape): one number a feature, or a channel of maps."""
     places = [1] * len(shape)
     places[feature_axis(shape)] = -1
     return torch.from_numpy(np.stack(arrays)).view(len(arrays), 1, *places)
 
 
 def _beside(mask: Tensor, values: Tensor) -> Tensor:
-    """The mask with as many axes as the values."""
+    """Return the mask with as many axes as the values."""
     return mask.view(*mask.shape, *[1] * (values.dim() - mask.dim()))

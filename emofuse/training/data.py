@@ -1,7 +1,7 @@
-"""A cache and a split as the code that chooses may see them: no label but those of training and validation rows.
+"""Show a cache and a split to the code that chooses: of labels, only those of training and validation rows.
 
-Built once for any number of runs. Each run sees its own variants and folds of it; what they share is read, scaled and
-hashed once.
+The data is built once for any number of runs. Each run sees its variants and folds of it; what runs share is read,
+scaled and hashed once.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 TRAINING_VERSION = 4  # raised whenever this code gives other weights for the same spec and rows: part of every digest
 Partition = tuple[tuple[int, int] | None, str]
-"""(count, seed) of folds, None for the plain split; SHA-256 of which rows are left out, "" for none."""
+"""(count, seed) of the folds, None for the plain split; SHA-256 of the rows that are left out, "" for none."""
 FEATURES_SHARE = 0.5
-"""Of the memory, for features: those of a run that need more are streamed."""
+"""The share of the memory for features: a run whose features need more is streamed."""
 
 
 @dataclass(frozen=True)
 class FoldRows:
-    """Rows that train and rows that choose the epoch, both ascending: a fold without its scaling.
+    """A fold without its scaling: rows that train and rows that choose the epoch, both ascending.
 
     Attributes:
         train: (n,) int64.
@@ -52,15 +52,15 @@ class FoldRows:
 
 
 class TrainingData:
-    """All that training runs of one split may see of a cache.
+    """The part of a cache that training runs of one split may see.
 
     Attributes:
-        split: of all its runs.
-        classes: label names in index order.
-        splits: (N,) str: train, val, test; "" for rows in none.
-        labels: (N,) int64, -1 in all rows but labelled ones of train and val.
-        features: the features.
-        memory_bytes: what training may use in all.
+        split: the split of all its runs.
+        classes: the label names in index order.
+        splits: (N,) str: train, val, test; "" for rows in no split.
+        labels: (N,) int64, -1 in all rows except labelled ones of train and val.
+        features: the features of the cache.
+        memory_bytes: the memory that training may use in all.
     """
 
     def __init__(
@@ -82,25 +82,25 @@ class TrainingData:
     def of(
         cls, cache: Cache, split: SplitSpec, *, memory_bytes: int | None = None, features: CachedFeatures | None = None
     ) -> Self:
-        """Reads labels and ids; features are read when they are asked for.
+        """Read labels and ids. Features are read when they are needed.
 
         Args:
-            cache: where the features are.
-            split: of the runs.
-            memory_bytes: that training may use; by default a share of what the device `auto` has.
-            features: of the same cache and memory, to share with another split what has been read.
+            cache: the cache.
+            split: the split of the runs.
+            memory_bytes: the memory that training may use; by default a share of what the device `auto` has.
+            features: those of the same cache and memory, to share what has been read with another split.
         """
         return cls(cache, split, memory_bytes or default_memory_bytes(torch.device(resolve_device("auto"))), features)
 
     def digest(self, spec: RunSpec, *, rows: str | None = None) -> str:
-        """Identity of a run: all that changes its weights and scores, but the machine.
+        """Return the identity of a run: everything that changes its weights and scores, except the machine.
 
-        The spec without its name, the digests of its streams, ids, splits and labels of all rows, which of them have no
-        picture, and how far rows are shuffled if they are streamed. Cheap: the part of the rows was hashed once.
+        It covers the spec without its name, the digests of its streams, ids, splits and labels of all rows, the rows
+        without a readable picture, and how far rows are shuffled if they are streamed. The rows are hashed only once.
 
         Args:
             spec: the run.
-            rows: digest of the rows; by default of those that may be seen here, with test labels masked.
+            rows: the digest of the rows; by default that of the rows as they are seen here, with test labels masked.
 
         Raises:
             SpecError: a stream that is not in the cache.
@@ -122,7 +122,7 @@ class TrainingData:
         return digest(identity | ({"window": [window.block_rows, window.blocks]} if window else {}))
 
     def unreadable(self, spec: RunSpec) -> npt.NDArray[np.bool_]:
-        """(N,) bool: rows that a run leaves out, because there is no picture that its streams could read.
+        """Return (N,) bool, the rows that a run leaves out because none of its streams could read their picture.
 
         They neither train nor choose nor are scored: a head would learn which label has the broken files.
 
@@ -132,20 +132,20 @@ class TrainingData:
         return self.features.unreadable(variant.stream for variant in self.features.of(spec.features))
 
     def partition(self, spec: RunSpec) -> Partition:
-        """What makes the folds of a run: runs that have it in common see the same rows."""
+        """Return what decides the folds of a run: runs with equal partitions see the same rows."""
         unreadable = self.unreadable(spec)
         key = (spec.fold.count, spec.fold.seed) if spec.fold else None
         left_out = hashlib.sha256(np.packbits(unreadable).tobytes()).hexdigest() if unreadable.any() else ""
         return key, left_out
 
     def window(self, spec: RunSpec) -> Window | None:
-        """How far the rows of a run are shuffled: its features do not fit the memory; None if they do.
+        """Return how far the rows of a run are shuffled if its features exceed the memory; None if they fit.
 
-        It depends on the run, the cache and the memory alone, never on what trains beside it.
+        It depends on the run, the cache and the memory alone, not on the runs that train beside it.
 
         Raises:
             SpecError: a stream that is not in the cache.
-            TrainingError: the memory does not even hold a window of one block, or not all views.
+            TrainingError: the memory is too small for a window of one block, or for all views.
         """
         share = int(FEATURES_SHARE * self.memory_bytes)
         needed = self.features.nbytes(self.features.of(spec.features), spec.train.views)
@@ -157,14 +157,14 @@ class TrainingData:
         return None if needed <= share else self.features.window(share)
 
     def check_splits(self, lacking: Mapping[str, str], labelled: Mapping[str, int]) -> None:
-        """Raises if there is a split without a labelled row whose picture can be read.
+        """Raise if a split has no labelled row with a readable picture.
 
         Args:
-            lacking: split without such rows -> what they are needed for.
-            labelled: split -> its labelled rows, none of which can be read.
+            lacking: split without such rows -> the purpose that it is needed for.
+            labelled: split -> the number of its labelled rows, none of which can be read.
 
         Raises:
-            TrainingError: with all of them and what to do.
+            TrainingError: with all such splits and what to do.
         """
         if any(labelled.get(split) for split in lacking):
             named = " nor ".join(f"{split!r} ({why})" for split, why in lacking.items())
@@ -176,7 +176,7 @@ class TrainingData:
         check_splits(lacking, set(self.splits.tolist()) - set(lacking), is_drawn=self._is_drawn)
 
     def member(self, spec: RunSpec) -> Member:
-        """A run as the engine knows it.
+        """Return a run as the engine knows it.
 
         Raises:
             SpecError: a stream that is not in the cache.
@@ -185,7 +185,7 @@ class TrainingData:
         return Member(names, spec.head, spec.train, spec.fold.index if spec.fold else 0)
 
     def folds(self, spec: RunSpec) -> list[FoldRows]:
-        """All folds of a run's cross-validation, or the split itself as the only one.
+        """Return all folds of a run's cross-validation, or the split itself as the only fold.
 
         Raises:
             TrainingError: another split, no row to train on or to choose by, or training rows of one label.
@@ -204,12 +204,12 @@ class TrainingData:
         return self._folds[key]
 
     def scaled_folds(self, specs: Sequence[RunSpec]) -> list[Fold]:
-        """The folds of runs that share them, with the scaling of all their variants where a run uses the fold.
+        """Return the folds that runs share, with the scaling of all their variants for the folds that a run uses.
 
         Every scaling is fitted once, on the training rows of its fold alone.
 
         Args:
-            specs: equal in their folds (but for the index) and their neutral label.
+            specs: runs with equal folds (except for the index) and equal neutral label.
 
         Raises:
             TrainingError: features that cannot be standardised.
@@ -223,20 +223,20 @@ class TrainingData:
         return [Fold(fold.train, fold.val, scaling.get(index, {})) for index, fold in enumerate(rows)]
 
     def scaling(self, spec: RunSpec) -> dict[str, Scaling]:
-        """Stream -> its scaling in a run."""
+        """Return stream -> its scaling in a run."""
         index = spec.fold.index if spec.fold else 0
         return {variant.stream: self._fitted(spec, [index], variant)[0] for variant in self.features.of(spec.features)}
 
     def all_variants(self, specs: Sequence[RunSpec]) -> tuple[FeatureVariant, ...]:
-        """The variants of all these runs, in the order in which they are first named."""
+        """Return the variants of all these runs, in the order in which they first occur."""
         return tuple(dict.fromkeys(variant for spec in specs for variant in self.features.of(spec.features)))
 
     def table(self, specs: Sequence[RunSpec]) -> FeatureTable:
-        """Rows with the variants of all these runs: in memory, or as blocks if the first of them is streamed.
+        """Return rows with the variants of all these runs: in memory, or as blocks if the first run is streamed.
 
         Raises:
-            IncompleteCacheError: a stream with blocks that have not been computed yet.
-            CacheError: a damaged stream.
+            IncompleteCacheError: blocks of a stream have not been computed yet.
+            CacheError: a chunk is damaged.
         """
         variants, views = self.all_variants(specs), specs[0].train.views
         features: Any
@@ -247,12 +247,12 @@ class TrainingData:
             arrays = {variant.name: self.features.every_view(variant, views) for variant in variants}
             features = {name: torch.from_numpy(rows) for name, (rows, _) in arrays.items()}
             valid = {name: torch.from_numpy(present) for name, (_, present) in arrays.items()}
-        found = {variant.name: self.features.steps(variant, views) for variant in variants}
-        steps = {name: torch.from_numpy(of_rows) for name, of_rows in found.items() if of_rows is not None}
+        masks = {variant.name: self.features.steps(variant, views) for variant in variants}
+        steps = {name: torch.from_numpy(mask) for name, mask in masks.items() if mask is not None}
         return FeatureTable(features, valid, torch.from_numpy(self.labels), len(self.classes), views, steps)
 
     def _fitted(self, spec: RunSpec, folds: Sequence[int], variant: FeatureVariant) -> list[Scaling]:
-        """The scaling of one variant in each of these folds. Those that lack are fitted in the same passes."""
+        """Return the scaling of one variant in each of these folds. Missing ones are fitted in the same passes."""
         neutral = spec.features.neutral_label if variant.kind == ACTION_UNITS else None
         keys = {fold: (self.partition(spec), fold, variant, neutral) for fold in folds}
         lacking = [fold for fold in folds if keys[fold] not in self._scaling]
@@ -261,19 +261,19 @@ class TrainingData:
         used = [rows[fold].train[valid[rows[fold].train]] for fold in lacking]
         neutral_faces: list[npt.NDArray[np.int64] | None] = [None] * len(used)
         if neutral is not None:
-            for place, own in enumerate(used):
-                if len(own) < LEAST_ROWS:
+            for place, train in enumerate(used):
+                if len(train) < LEAST_ROWS:
                     continue
-                faces = neutral_rows(own, self.labels, self.classes, variant.stream, neutral)
+                faces = neutral_rows(train, self.labels, self.classes, variant.stream, neutral)
                 if len(faces) >= LEAST_NEUTRAL_ROWS:
                     used[place] = faces
                 else:
                     neutral_faces[place] = faces  # too few for a deviation, so that of all training faces is taken
         robust = variant.kind == ACTION_UNITS and neutral is None
         fitted = self.features.fit(variant, used, robust=robust) if used else []
-        for fold, scaling, few in zip(lacking, fitted, neutral_faces, strict=True):
-            if few is not None:
-                scaling = scaling.around(self.features.mean(variant, few))  # noqa: PLW2901
+        for fold, scaling, faces_alone in zip(lacking, fitted, neutral_faces, strict=True):
+            if faces_alone is not None:
+                scaling = scaling.around(self.features.mean(variant, faces_alone))  # noqa: PLW2901
             check_finite(variant.stream, scaling)
             self._scaling[keys[fold]] = scaling
         return [self._scaling[keys[fold]] for fold in folds]
@@ -297,22 +297,22 @@ class TrainingData:
         ]
 
     def _check_labels(self, fold: FoldRows) -> None:
-        found, counts = np.unique(self.labels[fold.train], return_counts=True)
-        check_labels({self.classes[label]: int(count) for label, count in zip(found, counts, strict=True)})
+        labels, counts = np.unique(self.labels[fold.train], return_counts=True)
+        check_labels({self.classes[label]: int(count) for label, count in zip(labels, counts, strict=True)})
 
 
 def run_splits(cache: Cache, spec: SplitSpec) -> npt.NDArray[np.str_]:
-    """(N,) str, the split of a run: the manifest's own, or a seeded one of the same labels; "" for no split."""
+    """Return (N,) str, the splits of a run: of the manifest, or seeded ones of the same labels; "" for no split."""
     labels = [cache.classes[label] if label >= 0 else None for label in cache.labels]
-    own = [str(split) for split in cache.splits]
-    return np.asarray([split or "" for split in make_splits(labels, own, spec)], dtype=np.str_)
+    of_manifest = [str(split) for split in cache.splits]
+    return np.asarray([split or "" for split in make_splits(labels, of_manifest, spec)], dtype=np.str_)
 
 
 def rows_digest(cache: Cache, splits: npt.NDArray[np.str_], labels: npt.NDArray[np.int64]) -> str:
-    """SHA-256 of what a run may see of its rows besides features: ids, splits and labels, in their order.
+    """Return the SHA-256 of what a run may see of its rows besides features: ids, splits and labels, in their order.
 
     Args:
-        cache: whose ids and classes.
+        cache: the cache with the ids and classes.
         splits: (N,) str.
         labels: (N,) int64.
     """

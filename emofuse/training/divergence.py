@@ -1,7 +1,7 @@
-"""Runs whose loss stopped being finite: remembered beside the runs that have a result, so that none is trained twice.
+"""Record runs whose loss stopped being finite, so that none of them is trained again.
 
 A divergence is one file, `runs/<digest, 16 hex digits>.diverged.json`, beside the folders of finished runs (see
-`emofuse.results`). The same run on the same machine diverges again; who wants it tried again deletes the file.
+`emofuse.results`). The same run on the same machine diverges again; to train it again, delete the file.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Divergence:
-    """What is known of a run that diverged. Nothing of it was scored on a test row.
+    """The record of a run that diverged, which has no test scores.
 
     Attributes:
-        digest: of the run, see `emofuse.results.RunRecord`.
-        spec: `RunSpec` as plain data.
-        epoch: in which the loss was not finite, counted from 1.
-        device: that it trained on.
-        created: UTC, ISO 8601.
+        digest: the digest of the run, see `emofuse.results.RunRecord`.
+        spec: its `RunSpec` as plain data.
+        epoch: the epoch in which the loss was not finite, counted from 1.
+        device: the device that it trained on.
+        created: the time of the record, UTC, ISO 8601.
     """
 
     digest: str
@@ -39,12 +39,12 @@ class Divergence:
 
     @property
     def name(self) -> str:
-        """Of its configuration."""
+        """The name of its configuration."""
         return str(self.spec["name"])
 
     @property
     def seed(self) -> int:
-        """Of its training."""
+        """The seed of its training."""
         return int(self.spec["train"]["seed"])
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ class Divergence:
 
 
 def divergence_path(runs: Path, digest: str) -> Path:
-    """Where the divergence of the run of this digest is remembered."""
+    """Return the file of the divergence of the run with this digest."""
     return runs / f"{digest[:16]}.diverged.json"
 
 
@@ -68,7 +68,7 @@ def write_divergence(runs: Path, divergence: Divergence) -> Path:
 
 
 def read_divergence(runs: Path, digest: str) -> Divergence | None:
-    """What is remembered of a run; None if it is not known to diverge.
+    """Read the divergence of a run; None if it is not known to diverge.
 
     Raises:
         ResultsError: damaged, or written by another format version.
@@ -78,9 +78,11 @@ def read_divergence(runs: Path, digest: str) -> Divergence | None:
         return None
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        found = data.get("format")
-        if found == FORMAT:
+        version = data.get("format")
+        if version == FORMAT:
             return Divergence(**data)
     except (ValueError, TypeError, AttributeError) as error:
         raise ResultsError(f"{path}: damaged ({error}); delete it and the run is trained again") from None
-    raise ResultsError(f"{path}: format {found}, this emofuse reads format {FORMAT}; delete it to train the run again")
+    raise ResultsError(
+        f"{path}: format {version}, this emofuse reads format {FORMAT}; delete it to train the run again"
+    )

@@ -237,8 +237,10 @@ class TrainingGroup:
         self._smoothing = torch.tensor(smoothing, dtype=dtype, device=device).unsqueeze(1)  # (K, 1)
         self._losses = torch.zeros(len(trains), dtype=torch.float64, device=device)  # (K,) sums of the epoch so far
         self._graphed = GraphedStep(capture_cuda) if shared.machine.graphs else None
+        # With new memory for the gradients in each step, 8 of the paper's heads take 1.29 times as long (batch 64, one
+        # CPU core). A step is done with its gradients before the next begins.
         for layer in self._head.modules():
-            if isinstance(layer, (Projection, Linear)):  # a step has used its gradients up before the next
+            if isinstance(layer, (Projection, Linear)):
                 layer.gradient = torch.empty_like(layer.weight, requires_grad=False)
 
     def _state(self) -> dict[str, Tensor]:

@@ -1,10 +1,10 @@
-"""Exact heads: logistic regression and kernel ridge regression, solved for every penalty of a grid.
+"""Solve exact heads: logistic regression and kernel ridge regression, for every penalty of a grid.
 
     rows of a fold, standardised -> features or kernel matrices, shared by all members of the fold -> every penalty
     -> the best one
 
-`solve_group` takes what `train_group` takes and gives what it gives, so that runs, sweeps, folds, scores and
-predictions treat exact heads like the others. In a history a step is a penalty, the strongest first, and not an epoch.
+`solve_group` has the inputs and outputs of `train_group`, so that runs, sweeps, folds, scores and predictions treat
+exact heads like the others. A step of their history is a penalty, the strongest first, and not an epoch.
 
 The penalty of a logistic regression is chosen on the validation rows, as the epoch of a trained head is. Kernel ridge
 regression needs no validation rows: its penalty has the least cross-entropy of the exact leave-one-out predictions of
@@ -40,12 +40,12 @@ OnStep = Callable[[int, Mapping[int, Mapping[str, Any]]], None]
 
 
 def is_exact(head: HeadSpec) -> bool:
-    """Whether a head is solved and not trained."""
+    """Return whether a head is solved and not trained."""
     return head.kind in EXACT_HEADS
 
 
 def check_vectors(head: HeadSpec, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises unless all streams of an exact head are vectors.
+    """Raise unless all streams of an exact head are vectors.
 
     Raises:
         TrainingError: a sequence or a map.
@@ -66,17 +66,17 @@ def solve_group(
     *,
     on_epoch: OnStep | None = None,
 ) -> list[MemberResult]:
-    """Solves members of exact heads, fold by fold, so that members of one fold share its matrices.
+    """Solve members with exact heads, fold by fold, so that members of one fold share its matrices.
 
     Args:
         table: rows and labels, in memory.
         folds: see `train_group`.
-        members: K heads; their optimisation matters for `select` alone.
-        machine: where products are computed, in float64.
-        on_epoch: is given the step and {index of a member: its entry}, when the member is solved.
+        members: K heads, of whose optimisation only `select` matters.
+        machine: the device of the products, which are in float64.
+        on_epoch: called with the step and {index of a member: its entry} when the member is solved.
 
     Returns:
-        Outcomes, in the order of members.
+        The results, in the order of members.
 
     Raises:
         TrainingError: see `check_group`; or features that are not in memory.
@@ -108,7 +108,7 @@ def solve_group(
 
 
 class _FoldRows:
-    """The rows of one fold, standardised, and what several members need of them, computed once.
+    """The standardised rows of one fold, and what several members need of them, computed once.
 
     Attributes:
         targets: (n, C) float64, one-hot labels of the training rows.
@@ -127,7 +127,7 @@ class _FoldRows:
         self._kernels: dict[tuple[str, str, float], tuple[Kernel, Tensor, Tensor]] = {}
 
     def stream(self, name: str, *, train: bool) -> StreamRows:
-        """One stream of the training or the validation rows, float64; all missing if it was not fitted."""
+        """Return one stream of the training or validation rows, float64; all rows are missing if it was not fitted."""
         key = (name, train)
         if key not in self._rows:
             rows = self._fold.train if train else self._fold.val
@@ -140,14 +140,14 @@ class _FoldRows:
         return self._rows[key]
 
     def supports(self, head: KernelRidgeHeadSpec) -> Tensor:
-        """(m,) places among the training rows that kernels are computed to: all of them, or evenly spaced landmarks."""
+        """Return (m,) places of the support rows among the training rows: all of them, or evenly spaced landmarks."""
         count = len(self.train_labels)
         if count <= head.landmarks:
             return torch.arange(count, device=self._device)
         return torch.linspace(0, count - 1, head.landmarks, dtype=torch.float64, device=self._device).round().long()
 
     def kernel(self, name: str, head: KernelRidgeHeadSpec) -> tuple[Kernel, Tensor, Tensor]:
-        """The kernel of a stream, and its values of training (n, m) and validation rows (v, m) to the supports."""
+        """Return the kernel of a stream, and its values of training rows (n, m) and validation rows (v, m)."""
         key = (name, head.kernel, head.factor)
         if key not in self._kernels:
             train, val = self.stream(name, train=True), self.stream(name, train=False)
@@ -161,7 +161,7 @@ class _FoldRows:
         return self._kernels[key]
 
     def history_entry(self, step: int, penalty: float, train: Tensor, val: Tensor) -> dict[str, Any]:
-        """An entry of a history, from probabilities of the training and the validation rows."""
+        """Return an entry of a history, from the probabilities of the training and validation rows."""
         of_train = classification_metrics(self.train_labels, train.cpu().numpy(), self._names)
         of_val = classification_metrics(self.val_labels, val.cpu().numpy(), self._names)
         return {
@@ -179,7 +179,7 @@ class _FoldRows:
 
 
 def _logistic(rows: _FoldRows, member: Member, head: LogisticHeadSpec) -> MemberResult:
-    """One logistic regression over the features of all streams side by side, at the penalty best on validation."""
+    """Solve one logistic regression on the features of all streams, at the penalty that is best on validation rows."""
     train, widths = _side_by_side(rows, member.streams, train=True)
     val, _ = _side_by_side(rows, member.streams, train=False)
     penalties = sorted(head.penalties, reverse=True)
@@ -205,21 +205,21 @@ def _logistic(rows: _FoldRows, member: Member, head: LogisticHeadSpec) -> Member
 def _side_by_side(
     rows: _FoldRows, streams: Sequence[str], *, train: bool
 ) -> tuple[Tensor, dict[str, tuple[int, bool]]]:
-    """(n, D) features of all streams, each followed by a column of its missing rows if training rows lack it."""
+    """Return the features (n, D) of all streams, each with a column of its missing rows if training rows lack it."""
     parts: list[Tensor] = []
     widths: dict[str, tuple[int, bool]] = {}
     for name in streams:
-        own = rows.stream(name, train=train)
+        stream = rows.stream(name, train=train)
         lacked = not bool(rows.stream(name, train=True).valid.all())
-        widths[name] = own.features.shape[1], lacked
-        parts.append(own.features)
+        widths[name] = stream.features.shape[1], lacked
+        parts.append(stream.features)
         if lacked:
-            parts.append((~own.valid).to(own.features.dtype).unsqueeze(1))
+            parts.append((~stream.valid).to(stream.features.dtype).unsqueeze(1))
     return torch.cat(parts, dim=1), widths
 
 
 def _score(entry: Mapping[str, Any], select: str) -> tuple[float, float]:
-    """As the engine compares epochs: equal scores go to the lower loss, equal losses to the stronger penalty."""
+    """Return what epochs are compared by: equal scores go to the lower loss, equal losses to the stronger penalty."""
     return (-entry["val_loss"] if select == "loss" else entry[f"val_{select}"], -entry["val_loss"])
 
 
@@ -234,7 +234,7 @@ class _Ridge:
 
 
 def _kernel_ridge(rows: _FoldRows, member: Member, head: KernelRidgeHeadSpec) -> MemberResult:
-    """Kernel ridge regression on one-hot targets, at the penalty with the least leave-one-out cross-entropy."""
+    """Solve kernel ridge regression on one-hot targets, at the penalty with the least leave-one-out cross-entropy."""
     kernels = {name: rows.kernel(name, head) for name in member.streams}
     train = weighted_sum({name: values for name, (_, values, _) in kernels.items()}, member.streams)
     val = weighted_sum({name: values for name, (_, _, values) in kernels.items()}, member.streams)
@@ -258,10 +258,10 @@ def _kernel_ridge(rows: _FoldRows, member: Member, head: KernelRidgeHeadSpec) ->
         "factor": np.array(chosen.factor, dtype=np.float32),
     }
     for name, (kernel, _, _) in kernels.items():
-        own = rows.stream(name, train=True).pick(supports)
+        support = rows.stream(name, train=True).pick(supports)
         place = f"support.{key_of(stream_of(name))}"
-        weights[f"{place}.features"] = own.features.float().cpu().numpy()
-        weights[f"{place}.valid"] = own.valid.float().cpu().numpy()
+        weights[f"{place}.features"] = support.features.float().cpu().numpy()
+        weights[f"{place}.valid"] = support.valid.float().cpu().numpy()
         weights[f"{place}.gamma"] = np.array(kernel.gamma, dtype=np.float32)
         weights[f"{place}.scale"] = np.array(kernel.scale, dtype=np.float32)
     return MemberResult(weights, history, best + 1, len(history), "epochs")

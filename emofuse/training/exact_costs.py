@@ -1,4 +1,4 @@
-"""What exact heads cost before they are solved: memory and time by the numbers of rows, features and penalties."""
+"""Estimate the memory and time of exact heads from their numbers of rows, features and penalties."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from emofuse.training.rates import Rates
 from emofuse.training.variants import FeatureVariant
 
 _ITEM_BYTES = 8  # float64
-_EIGEN = 10  # operations of an eigendecomposition of n columns, in n^3
-_PRODUCTS = 150  # of the rows by a matrix, of a logistic regression: Newton steps times conjugate gradients, typical
-_FLOAT64 = 2.5  # times as long as a product in float32
+_EIGEN = 10  # operations of an eigendecomposition of n columns, as a multiple of n^3
+_PRODUCTS = 150  # typical products of rows and a matrix in a logistic regression: Newton steps x conjugate gradients
+_FLOAT64 = 2.5  # time of a product, as a multiple of that in float32
 
 
 @dataclass(frozen=True)
 class ExactCost:
-    """Of some exact heads solved one after another on shared matrices.
+    """The cost of exact heads that are solved one after another on shared matrices.
 
     Attributes:
-        memory_bytes: the most at a time.
-        parameters: of all together.
-        seconds: estimated.
+        memory_bytes: the largest memory at any time.
+        parameters: the number of parameters of all heads together.
+        seconds: the estimated time.
     """
 
     memory_bytes: int
@@ -32,36 +32,36 @@ class ExactCost:
 
 
 def exact_cost(data: TrainingData, specs: Sequence[RunSpec], rates: Rates) -> ExactCost:
-    """The cost of runs of one exact head, of any folds and streams.
+    """Return the cost of runs of one exact head, of any folds and streams.
 
     Args:
         data: of the runs' split.
         specs: the runs.
-        rates: of the machine, in float32.
+        rates: the speed of the machine, in float32.
     """
     folds, classes = data.folds(specs[0]), len(data.classes)
     by_fold: dict[int, list[RunSpec]] = {}
     for spec in specs:
         by_fold.setdefault(spec.fold.index if spec.fold else 0, []).append(spec)
     memory, parameters, flops = 0, 0, 0.0
-    for index, own in by_fold.items():
+    for index, of_fold in by_fold.items():
         rows, val = len(folds[index].train), len(folds[index].val)
-        variants = data.all_variants(own)
+        variants = data.all_variants(of_fold)
         width = sum(variant.dim for variant in variants)
-        head = own[0].head
+        head = of_fold[0].head
         of_rows = (rows + val) * width
         if isinstance(head, KernelRidgeHeadSpec):
             supports = min(rows, head.landmarks)
             matrices = (len(variants) + 4) * (rows + val) * supports
-            parameters += len(own) * (supports + 1) * classes
+            parameters += len(of_fold) * (supports + 1) * classes
             solved = _EIGEN * supports**3 + head.penalties * 4 * rows * supports * (classes + 1)
             solved += 0 if supports == rows else 2 * rows * supports**2
-            flops += 2 * (rows + val) * supports * width + len(own) * solved
+            flops += 2 * (rows + val) * supports * width + len(of_fold) * solved
         else:
-            widest = max(_width(data.features.of(spec.features)) for spec in own)
+            widest = max(_width(data.features.of(spec.features)) for spec in of_fold)
             matrices = 3 * min(rows, widest) ** 2 + (rows + val) * widest
-            flops += sum(_logistic_flops(data, spec, rows, classes) for spec in own)
-            parameters += sum((_width(data.features.of(spec.features)) + 1) * classes for spec in own)
+            flops += sum(_logistic_flops(data, spec, rows, classes) for spec in of_fold)
+            parameters += sum((_width(data.features.of(spec.features)) + 1) * classes for spec in of_fold)
         memory = max(memory, _ITEM_BYTES * (of_rows + matrices))
     return ExactCost(
         memory + data.features.nbytes(data.all_variants(specs)), parameters, _FLOAT64 * flops / rates.flops_per_s

@@ -2,8 +2,8 @@
 
     bracket of 27 configurations  -- first_epochs -->  9 best  -- x factor -->  3 best  -- x factor -->  1 goes on
 
-A configuration is all its folds and seeds: they are ranked by their mean and leave together. Only validation scores are
-looked at, and nothing is drawn: the same scores dismiss the same members, equal ones the later.
+The folds and seeds of a configuration are ranked by their mean and leave together. Only validation scores count, and
+nothing is random: the same scores dismiss the same members, and of equal scores the later configuration.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from emofuse.training.members import MemberState, StopRule
 
 @dataclass(frozen=True)
 class Halving:
-    """Who goes on, and how it is decided.
+    """The rule by which configurations go on.
 
     Attributes:
-        first_epochs: epochs before the first comparison.
-        factor: of n configurations n // factor go on, one at least, and for so many times the epochs.
-        bracket: configurations that are compared with each other.
-        select: the validation score, of each member's best epoch so far.
+        first_epochs: the epochs before the first comparison.
+        factor: of n configurations n // factor go on, at least one; the next comparison is after `factor` times as many
+            epochs.
+        bracket: the number of configurations that are compared with each other.
+        select: the validation score that is compared, of each member's best epoch so far.
     """
 
     first_epochs: int
@@ -36,16 +37,16 @@ class Halving:
 
     @classmethod
     def of(cls, spec: HalvingSpec, select: Metric) -> Self:
-        """Of a sweep that compares its configurations by `select`."""
+        """Return the rule of a sweep that compares its configurations by `select`."""
         return cls(spec.first_epochs, spec.factor, spec.bracket, select)
 
     def brackets(self, specs: Sequence[RunSpec]) -> list[list[list[int]]]:
-        """Brackets of configurations of indices, in the order in which configurations are first named."""
+        """Return brackets of configurations of indices, in the order in which configurations first occur."""
         configurations = configurations_of(specs)
         return [configurations[start : start + self.bracket] for start in range(0, len(configurations), self.bracket)]
 
     def mean_epochs(self, epochs: int, configurations: int) -> float:
-        """Epochs that each of so many configurations of a bracket has on average, of those that it would have alone."""
+        """Return the mean epochs of a configuration in a bracket of this many, of the `epochs` that it has alone."""
         done = total = 0.0
         left, rung = configurations, self.first_epochs
         while left > 1 and rung < epochs:
@@ -54,20 +55,20 @@ class Halving:
         return (total + left * (epochs - done)) / configurations
 
     def expected_epochs(self, specs: Sequence[RunSpec]) -> list[float]:
-        """Epochs of each run, on average over its bracket.
+        """Return the epochs of each run, as the mean over its bracket.
 
         Args:
-            specs: whole brackets, each of one length of training.
+            specs: whole brackets; the runs of a bracket have equal `epochs`.
         """
         expected = [0.0] * len(specs)
         for bracket in self.brackets(specs):
             mean = self.mean_epochs(specs[bracket[0][0]].train.epochs, len(bracket))
-            for index in (index for own in bracket for index in own):
+            for index in _runs_in(bracket):
                 expected[index] = mean
         return expected
 
     def stop_rule(self, specs: Sequence[RunSpec]) -> StopRule:
-        """Decides for runs that train together, whole brackets of them."""
+        """Return the stop rule of runs that train together, whole brackets of them."""
         brackets = self.brackets(specs)
         next_rung = self.first_epochs
 
@@ -77,8 +78,8 @@ class Halving:
                 return ()
             next_rung *= self.factor
             kept = [self._best(bracket, states) for bracket in brackets]
-            leaving = {i for bracket in brackets for own in bracket for i in own}
-            leaving -= {i for bracket in kept for own in bracket for i in own}
+            leaving = {index for bracket in brackets for index in _runs_in(bracket)}
+            leaving -= {index for bracket in kept for index in _runs_in(bracket)}
             brackets = kept
             return leaving
 
@@ -90,7 +91,7 @@ class Halving:
         return [bracket[position] for position in sorted(ranked[: max(1, len(bracket) // self.factor)])]
 
     def _score(self, states: Sequence[MemberState]) -> float:
-        """Mean over folds and seeds, larger is better; a configuration of which a member diverged comes last."""
+        """Return the mean over folds and seeds, larger is better; a configuration with a diverged member comes last."""
         sign = -1.0 if self.select == "loss" else 1.0
         bests = [state.best for state in states if state.best and state.ended != "diverged"]
         if len(bests) < len(states):
@@ -98,10 +99,14 @@ class Halving:
         return fmean(sign * best[f"val_{self.select}"] for best in bests)
 
 
+def _runs_in(bracket: Sequence[Sequence[int]]) -> list[int]:
+    return [index for configuration in bracket for index in configuration]
+
+
 def configurations_of(specs: Sequence[RunSpec]) -> list[list[int]]:
-    """Indices of the runs of each configuration: those that differ in fold and seed alone (and in name)."""
-    found: dict[str, list[int]] = {}
+    """Return the indices of the runs of each configuration: those that differ only in fold, seed and name."""
+    configurations: dict[str, list[int]] = {}
     for index, spec in enumerate(specs):
         plain = spec.model_dump(mode="json", exclude={"name": True, "train": {"seed"}, "fold": {"index"}})
-        found.setdefault(canonical_json(plain), []).append(index)
-    return list(found.values())
+        configurations.setdefault(canonical_json(plain), []).append(index)
+    return list(configurations.values())

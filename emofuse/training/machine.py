@@ -13,12 +13,12 @@ _CONTROL_GROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup
 
 @dataclass(frozen=True)
 class Machine:
-    """A device and a precision. On another one results differ by rounding.
+    """A device and a precision. On another machine results differ by rounding.
 
     Attributes:
-        device: of rows and heads.
-        dtype: of weights, moments and sums.
-        products: of the operands of matrix products; None for `dtype`.
+        device: the device of rows and heads.
+        dtype: the type of weights, moments and sums.
+        products: the type of the operands of matrix products; None for `dtype`.
         graphs: whether steps are captured as CUDA graphs.
     """
 
@@ -29,25 +29,25 @@ class Machine:
 
     @classmethod
     def of(cls, device: torch.device) -> Machine:
-        """float32 throughout on the CPU; on CUDA bfloat16 matrix products with float32 weights.
+        """Return float32 throughout on the CPU, and bfloat16 matrix products with float32 weights on CUDA.
 
-        Graphs are asked for by hand (`Machine(device, graphs=True)`) until they have been measured on a GPU.
+        Graphs are switched on by hand (`Machine(device, graphs=True)`) until they have been measured on a GPU.
         """
         return cls(device, products=torch.bfloat16 if device.type == "cuda" else None)
 
 
 def default_memory_bytes(device: torch.device) -> int:
-    """What training may use unless told otherwise: a share of what the machine has, not of what is free just now.
+    """Return the bytes that training may use by default: a share of all memory, not of what is free at the moment.
 
-    So the same sweep is cut into the same groups each time. On CUDA no more than the share of the machine's own memory,
-    for features pass through both.
+    So a sweep is cut into the same groups each time. On CUDA it is at most the share of the host's memory, because
+    features pass through both.
     """
     import psutil
 
     limits = [int(psutil.virtual_memory().total)]
     for file in _CONTROL_GROUP_LIMITS:
-        found = file.read_text().strip() if file.is_file() else ""
-        limits += [int(found)] if found.isdecimal() else []  # "max" is no limit
+        limit = file.read_text().strip() if file.is_file() else ""
+        limits += [int(limit)] if limit.isdecimal() else []  # "max" is no limit
     usable = int(HOST_SHARE * min(limits))
     if device.type != "cuda":
         return usable

@@ -1,4 +1,4 @@
-"""What the engine is given and gives back: rows, folds, members, results. Plain tensors, nothing of a cache."""
+"""The inputs and outputs of the engine: rows, folds, members, results. Plain tensors, nothing of a cache."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Ended = Literal["epochs", "patience", "halved", "diverged"]
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """N samples as tensors: of a cache (`TrainingData.table`), or of arrays of one's own.
+    """N samples as tensors: from a cache (`TrainingData.table`), or from other arrays.
 
     Attributes:
-        features: stream -> (N, *shape) floating point, as cached, or blocks of them that are read as they are needed;
-            what stands in rows that are not valid, and in steps that are not there, is never used. A vector's shape is
-            (D,), a sequence's (T, D), a map's (C, H, W), a sequence's of maps (T, C, H, W).
+        features: stream -> (N, *shape) floating point, as cached, or blocks of them that are read when needed. Values
+            of rows that are not valid, and of steps that are not there, are never used. The shape of a vector is (D,),
+            of a sequence (T, D), of a map (C, H, W), of a sequence of maps (T, C, H, W).
         valid: stream -> (N,) bool, whether the row has the stream.
         labels: (N,) int64, 0 <= label < classes in rows of a fold.
         classes: C.
@@ -45,7 +45,7 @@ class FeatureTable:
 
     @property
     def dims(self) -> dict[str, tuple[int, ...]]:
-        """Stream -> shape of a row."""
+        """Stream -> the shape of a row."""
         if isinstance(self.features, Blocks):
             return {name: shape_of(shape) for name, shape in self.features.dims.items()}
         return {name: tuple(tensor.shape[1:]) for name, tensor in self.features.items()}
@@ -53,7 +53,7 @@ class FeatureTable:
 
 @dataclass(frozen=True)
 class Fold:
-    """Rows that train, rows that choose the epoch, and the scaling fitted on the former.
+    """Rows that train, rows that choose the epoch, and the scaling fitted on the training rows.
 
     Attributes:
         train: (n,) int64.
@@ -71,10 +71,10 @@ class Member:
     """One head to train.
 
     Attributes:
-        streams: that it sees.
+        streams: the streams that it sees.
         head: its kind and sizes.
         train: its optimisation.
-        fold: index of its fold.
+        fold: the index of its fold.
     """
 
     streams: tuple[str, ...]
@@ -83,24 +83,24 @@ class Member:
     fold: int = 0
 
     def head_member(self) -> HeadMember:
-        """What the layers know of it."""
+        """Return what the layers of the head need to know."""
         return HeadMember(self.streams, self.train.seed, self.fold, getattr(self.head, "dropout", 0.0))
 
 
 @dataclass(frozen=True)
 class MemberResult:
-    """What became of a member.
+    """The result of a member.
 
     Attributes:
-        weights: parameters and running statistics of the best epoch, as of a single head without the axis of members;
-            empty if there was no finite epoch.
-        history: an entry a finite epoch: {epoch, train_loss, val_loss, val_accuracy, val_macro_f1}; `train_loss` is
-            what was minimised (with label smoothing and dropout), `val_loss` plain cross-entropy. Where gradients are
+        weights: the parameters and running statistics of the best epoch, as of a single head without the axis of
+            members; empty if there was no finite epoch.
+        history: for each finite epoch {epoch, train_loss, val_loss, val_accuracy, val_macro_f1}. `train_loss` is what
+            was minimised (with label smoothing and dropout), `val_loss` is plain cross-entropy. Where gradients are
             balanced or monitored also {branch_norms, branch_scales: {stream: mean over the epoch's steps}}.
         best_epoch: the epoch of the weights, counted from 1; 0 if there was none.
         last_epoch: the epoch in which the member left.
-        ended: why it left: all its epochs done, `patience` epochs without a better one, dismissed by who compares the
-            members (`StopRule`), or a loss that is not finite.
+        ended: why it left: `epochs`, all its epochs are done; `patience`, that many epochs were no better; `halved`, a
+            `StopRule` dismissed it; `diverged`, a loss was not finite.
     """
 
     weights: Mapping[str, npt.NDArray[Any]]
@@ -112,10 +112,10 @@ class MemberResult:
 
 @dataclass(frozen=True)
 class MemberState:
-    """How a member stands after an epoch.
+    """The state of a member after an epoch, as a stop rule sees it.
 
     Attributes:
-        best: what its history says of its best epoch; None without a finite one.
+        best: the entry of its history for its best epoch; None without a finite epoch.
         ended: why it has left; None while it trains.
     """
 
@@ -124,14 +124,14 @@ class MemberState:
 
 
 StopRule = Callable[[int, Sequence[MemberState]], Collection[int]]
-"""Is given the epoch and how each member stands, those that have left too; says which of them must leave now."""
+"""Takes the epoch and the state of each member, also of those that have left; returns the members that must leave."""
 
 
 def structure_key(member: Member) -> str:
-    """What members must share to train together: the shapes of the head, batches and their order, balancing.
+    """Return what members must share to train together: the shapes of the head, batches and their order, balancing.
 
     Streams, fold, learning rate, weight decay, optimizer, dropout, label smoothing, seed, epochs, patience and the
-    measure by which the epoch is chosen may differ.
+    score that chooses the epoch may differ.
     """
     return canonical_json(
         {
@@ -142,11 +142,11 @@ def structure_key(member: Member) -> str:
 
 
 def check_group(table: FeatureTable, folds: Sequence[Fold], members: Sequence[Member]) -> None:
-    """Refuses what cannot be trained, with all its faults.
+    """Raise if the members cannot be trained, with all reasons at once.
 
     Raises:
         TrainingError: members that do not fit together, streams or folds that do not exist, folds without rows, with
-            one label only, or with rows that have no label.
+            only one label, or with rows that have no label.
     """
     if not members:
         raise TrainingError("no member to train")
@@ -164,10 +164,10 @@ def check_group(table: FeatureTable, folds: Sequence[Fold], members: Sequence[Me
         if not 0 <= member.fold < len(folds):
             problems.append(f"member {index}: fold {member.fold} of {len(folds)}")
     for name, shape in table.dims.items():
-        wanted = (len(table.valid[name]), shape[0]) if len(shape) in {2, 4} else None
-        given = tuple(table.steps[name].shape) if name in table.steps else None
-        if wanted != given:
-            problems.append(f"stream {name!r} of shape {shape}: expected steps {wanted}, got {given}")
+        expected = (len(table.valid[name]), shape[0]) if len(shape) in {2, 4} else None
+        got = tuple(table.steps[name].shape) if name in table.steps else None
+        if got != expected:
+            problems.append(f"stream {name!r} of shape {shape}: expected steps {expected}, got {got}")
     for index, fold in enumerate(folds):
         problems.extend(f"fold {index}: {problem}" for problem in _fold_problems(table, fold))
     if problems:

@@ -1,6 +1,6 @@
-"""What a reader of a run's results should know and would not see in its scores, one sentence each.
+"""Write the notes of a run: one sentence for each fact that a reader should know and cannot see in its scores.
 
-Sentences hold no number that differs from seed to seed where they can do without, so that a report says each once.
+Where possible, a sentence holds no number that differs from seed to seed, so that a report prints it once.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _ROWS_OF = {"train": "training", "val": "validation", "test": "test"}
 
 @dataclass
 class FarValues:
-    """Values of a variant that `Scaling.apply` limits, over all rows of a run.
+    """The values of a variant that `Scaling.apply` limits, over all rows of a run.
 
     Attributes:
-        count: of values.
-        rows: of rows that hold them.
-        first: row and place of the first one.
+        count: the number of values.
+        rows: the number of rows that hold them.
+        first: the row and place of the first value.
     """
 
     count: int = 0
@@ -47,13 +47,13 @@ class FarValues:
     first: tuple[int, int] | None = None
 
     def add(self, rows: npt.NDArray[np.int64], beyond: npt.NDArray[np.bool_]) -> None:
-        """Takes in rows (n,) and which of their values (n, D) are limited."""
-        found = np.argwhere(beyond)
-        if len(found):
-            first = (int(rows[found[0, 0]]), int(found[0, 1]))
+        """Add rows (n,), of whose values (n, D) those are limited that `beyond` marks."""
+        places = np.argwhere(beyond)
+        if len(places):
+            first = (int(rows[places[0, 0]]), int(places[0, 1]))
             self.first = first if self.first is None else min(self.first, first)
-            self.count += len(found)
-            self.rows += len(np.unique(found[:, 0]))
+            self.count += len(places)
+            self.rows += len(np.unique(places[:, 0]))
 
 
 def run_notes(
@@ -65,14 +65,14 @@ def run_notes(
     metrics: Mapping[str, Any],
     far: Mapping[FeatureVariant, FarValues],
 ) -> list[str]:
-    """All notes of a run.
+    """Return all notes of a run.
 
     Args:
-        cache: with all labels.
+        cache: the cache, with all labels.
         data: of the run's split.
         trained: the run.
         rows: split -> its rows.
-        metrics: split -> scores of these rows.
+        metrics: split -> the scores of these rows.
         far: variant -> its values that are limited.
     """
     return [
@@ -135,7 +135,7 @@ def _streams_without_rows(data: TrainingData, trained: Trained, rows: Rows) -> I
     consequences = {"val": "the epoch was chosen without it", "test": "the test scores say nothing of it"}
     for variant in data.features.of(trained.spec.features):
         valid = data.features.valid(variant)
-        has = {split: valid[own] for split, own in rows.items()}
+        has = {split: valid[of_split] for split, of_split in rows.items()}
         if not trained.scaling[variant.stream].fitted:
             who = "Only one training row has" if has["train"].any() else "No training row has"
             yield (
@@ -154,17 +154,17 @@ def _streams_without_rows(data: TrainingData, trained: Trained, rows: Rows) -> I
 
 
 def _far_values(cache: Cache, far: Mapping[FeatureVariant, FarValues]) -> Iterator[str]:
-    for variant, found in far.items():
-        if found.first is None:
+    for variant, values in far.items():
+        if values.first is None:
             continue
-        row, place = found.first
+        row, place = values.first
         names = cache.streams[variant.stream].columns
         name = repr(names[place]) if not variant.choice and place < len(names) else str(place)
         where = f"column {name} of row {str(cache.sample_ids[row])!r}"
-        if found.count == 1:
+        if values.count == 1:
             what, counts = f"the value in {where} lies", "It counts as that far."
         else:
-            what = f"{found.count} values in {found.rows} rows (the first: {where}) lie"
+            what = f"{values.count} values in {values.rows} rows (the first: {where}) lie"
             counts = "They count as that far."
         yield (
             f"Stream {variant.stream!r}: {what} more than {LIMIT:g} times as far out as every ordinary training value. "
@@ -195,13 +195,13 @@ def _penalty_at_an_end(result: MemberResult) -> Iterator[str]:
 
 
 def beats_chance(confusion: Sequence[Sequence[int]], answer: int) -> bool:
-    """Whether more rows are right than if one class were always answered, beyond what luck does in 1 of 20 cases.
+    """Return whether more rows are right than with one constant answer, by a one-sided test at 5 %.
 
-    The number of right rows by chance is binomial; it is taken for normal, with continuity correction.
+    By chance the number of right rows is binomial; the test takes it as normal, with continuity correction.
 
     Args:
         confusion: (C, C) counts, true class by predicted class.
-        answer: the class.
+        answer: the class of the constant answer.
     """
     counts = np.asarray(confusion)
     total = int(counts.sum())

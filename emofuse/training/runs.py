@@ -1,9 +1,9 @@
-"""Final runs: trained together where they can be, scored on the test rows once, written one folder a run.
+"""Train final runs, together where possible, score them once on the test rows, and write a folder for each run.
 
-    specs -> found by digest | missing ones, planned -> groups -> train -> score -> write
+    specs -> read those that exist, by digest | plan the missing ones -> groups -> train -> score -> write
 
-The same run asked again is read, and one that diverged is not tried again. What trains sees `TrainingData`, which hides
-the test labels; they are read when a group has been trained, by `emofuse.training.scoring`.
+A run that exists is read, and one that diverged is not trained again. Training sees `TrainingData`, which hides the
+test labels; `emofuse.training.scoring` reads them after the training of a group.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ def train_run(
     memory_bytes: int | None = None,
     on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> tuple[RunRecord, bool]:
-    """One run: `train_runs` of one spec.
+    """Train one run, as `train_runs` does.
 
     Args:
-        cache: where the features are.
+        cache: the cache of the features.
         spec: the run.
-        runs: folder of all runs.
+        runs: the folder of all runs.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        memory_bytes: that training may use.
-        on_epoch: is given {epoch, train_loss, val_loss, val_accuracy, val_macro_f1} after each epoch.
+        memory_bytes: the memory that training may use.
+        on_epoch: called with {epoch, train_loss, val_loss, val_accuracy, val_macro_f1} after each epoch.
 
     Returns:
         The record, and whether it was trained by this call.
@@ -64,12 +64,12 @@ def train_run(
         EmofuseError: as `train_runs`.
     """
 
-    def tell(_: int, entries: Mapping[int, Mapping[str, Any]]) -> None:
+    def of_run(_: int, entries: Mapping[int, Mapping[str, Any]]) -> None:
         if on_epoch is not None and entries:
             on_epoch(entries[0])
 
-    (found,) = train_runs(cache, [spec], runs, device=device, memory_bytes=memory_bytes, on_epoch=tell)
-    return found
+    (result,) = train_runs(cache, [spec], runs, device=device, memory_bytes=memory_bytes, on_epoch=of_run)
+    return result
 
 
 def train_runs(
@@ -82,40 +82,40 @@ def train_runs(
     on_run: OnRun | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[tuple[RunRecord, bool]]:
-    """Trains runs and writes their folders, or finds them there.
+    """Train runs and write their folders, or read those that exist.
 
-    A run is found again by its digest, which its name is no part of: the same run under another name is not trained
-    again, and its record takes the name asked for last. One that is known to diverge is an error again, untrained.
+    A run is identified by its digest, of which its name is no part: the same run under another name is not trained
+    again, and its record takes the latest name. A run that is known to diverge raises again without training.
 
     Args:
-        cache: where the features are.
+        cache: the cache of the features.
         specs: the runs.
-        runs: folder of all runs.
+        runs: the folder of all runs.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        memory_bytes: that training may use; by default a share of what the device has.
-        on_run: is given the index of a run, its record, and whether it was trained by this call: of those that are
-            found first, then of those that were trained, group by group.
-        on_epoch: is given the epoch and {index of a run that is in training: the entry that its history got}.
+        memory_bytes: the memory that training may use; by default a share of what the device has.
+        on_run: called with the index of a run, its record, and whether this call trained it: first for runs that exist,
+            then for those that were trained, group by group.
+        on_epoch: called with the epoch and {index of a run in training: the entry added to its history}.
 
     Returns:
-        For each spec its record, and whether it was trained by this call.
+        For each spec its record, and whether this call trained it.
 
     Raises:
         SpecError: a stream that is not in the cache.
-        IncompleteCacheError: a stream that has not been built to its end.
-        TrainingError: runs that cannot be trained as asked. Of runs that diverge, after all others have been written.
-        ResultsError: a folder that is there is damaged.
+        IncompleteCacheError: a stream that is incomplete.
+        TrainingError: runs that cannot be trained as asked. For runs that diverge, after all others have been written.
+        ResultsError: an existing folder is damaged.
     """
 
-    def tell(index: int, result: RunRecord | Divergence, trained_now: bool) -> None:
+    def of_records(index: int, result: RunRecord | Divergence, trained_now: bool) -> None:
         if on_run is not None and isinstance(result, RunRecord):
             on_run(index, result, trained_now)
 
-    tried = try_runs(cache, specs, runs, device=device, memory_bytes=memory_bytes, on_run=tell, on_epoch=on_epoch)
-    found = [(result, trained_now) for result, trained_now in tried if isinstance(result, RunRecord)]
-    if len(found) < len(tried):
-        raise TrainingError(" | ".join(_faults(tried, runs)))
-    return found
+    tried = try_runs(cache, specs, runs, device=device, memory_bytes=memory_bytes, on_run=of_records, on_epoch=on_epoch)
+    records = [(result, trained_now) for result, trained_now in tried if isinstance(result, RunRecord)]
+    if len(records) < len(tried):
+        raise TrainingError(" | ".join(_problems(tried, runs)))
+    return records
 
 
 def try_runs(
@@ -128,25 +128,25 @@ def try_runs(
     on_run: OnTried | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[tuple[RunRecord | Divergence, bool]]:
-    """`train_runs` for whom a run that diverges is a result like others, not an error.
+    """Train runs as `train_runs` does, where a run that diverges is a result and not an error.
 
     Args:
-        cache: see `train_runs`, as all that follow.
+        cache: see `train_runs`, also for the other arguments.
         specs: the runs.
-        runs: folder of all runs; what diverged is remembered there too.
+        runs: the folder of all runs, where divergences are recorded too.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        memory_bytes: that training may use.
-        on_run: is given those that diverged as well.
-        on_epoch: follows those in training.
+        memory_bytes: the memory that training may use.
+        on_run: called for runs that diverged as well.
+        on_epoch: called for the runs in training.
 
     Returns:
-        For each spec its record, or that it diverged; and whether it was trained by this call.
+        For each spec its record or its divergence, and whether this call trained it.
 
     Raises:
-        EmofuseError: as `train_runs`, but not of runs that diverge.
+        EmofuseError: as `train_runs`, but not for runs that diverge.
     """
     where = torch.device(resolve_device(device))
-    training = _Training(cache, runs, Machine.of(where), on_run, on_epoch)
+    training = _TrainingCall(cache, runs, Machine.of(where), on_run, on_epoch)
     identified = _identify(cache, specs, memory_bytes or default_memory_bytes(where))
     missing: list[_Identified] = []
     for run in identified:
@@ -154,24 +154,24 @@ def try_runs(
             missing.append(run)
     training.train(missing)
     for run in identified:  # the same run under a second name
-        if run.index not in training.found:
+        if run.index not in training.results:
             training.find(run)
-    return [training.found[run.index] for run in identified]
+    return [training.results[run.index] for run in identified]
 
 
-def _faults(tried: Sequence[tuple[RunRecord | Divergence, bool]], runs: Path) -> list[str]:
-    """What to say of those that diverged; of one that was not trained now, how to try it again."""
-    faults = []
+def _problems(tried: Sequence[tuple[RunRecord | Divergence, bool]], runs: Path) -> list[str]:
+    """Return what to say of runs that diverged; for one that diverged before, how to train it again."""
+    problems = []
     for result, trained_now in tried:
         if isinstance(result, Divergence):
             known = f" (known from before; to try it again, delete {divergence_path(runs, result.digest)})"
-            faults.append(f"{result}{known * (not trained_now)}")
-    return faults
+            problems.append(f"{result}{known * (not trained_now)}")
+    return problems
 
 
 @dataclass(frozen=True)
 class _Identified:
-    """A run, the rows of its split, and the digest by which it is found."""
+    """A run, the rows of its split, and its digest with all labels."""
 
     index: int
     spec: RunSpec
@@ -180,12 +180,12 @@ class _Identified:
 
     @property
     def train_rows(self) -> int:
-        """Rows that it learns from in an epoch."""
+        """The number of rows that it learns from in an epoch."""
         return len(self.data.folds(self.spec)[self.spec.fold.index if self.spec.fold else 0].train)
 
 
 def _identify(cache: Cache, specs: Sequence[RunSpec], memory_bytes: int) -> list[_Identified]:
-    """In the order of specs. Runs of one split share its rows, all runs the features that are read."""
+    """Return the runs in the order of specs. Runs of one split share its rows; all runs share the features."""
     splits: dict[str, tuple[TrainingData, str]] = {}
     identified = []
     for index, spec in enumerate(specs):
@@ -199,17 +199,17 @@ def _identify(cache: Cache, specs: Sequence[RunSpec], memory_bytes: int) -> list
     return identified
 
 
-class _Training:
-    """One call of `try_runs`.
+class _TrainingCall:
+    """The work of one call of `try_runs`.
 
     Attributes:
-        found: index of a run -> its record, or that it diverged; and whether it was trained by this call.
+        results: index of a run -> its record or its divergence, and whether this call trained it.
     """
 
     def __init__(
         self, cache: Cache, runs: Path, machine: Machine, on_run: OnTried | None, on_epoch: OnEpoch | None
     ) -> None:
-        self.found: dict[int, tuple[RunRecord | Divergence, bool]] = {}
+        self.results: dict[int, tuple[RunRecord | Divergence, bool]] = {}
         self._cache = cache
         self._runs = runs
         self._machine = machine
@@ -217,7 +217,7 @@ class _Training:
         self._on_epoch = on_epoch
 
     def find(self, run: _Identified) -> bool:
-        """Whether the run is there already, or known to diverge; then it has the name that was asked for."""
+        """Return whether the run exists or is known to diverge; if so, keep its result under the name of this call."""
         folder = run_dir(self._runs, run.digest)
         if not (folder / "run.json").is_file():
             known = read_divergence(self._runs, run.digest)
@@ -229,29 +229,29 @@ class _Training:
         return True
 
     def train(self, runs: Sequence[_Identified]) -> None:
-        """Trains, scores and writes runs of any splits and shapes, all of which differ; first checks and plans all."""
+        """Train, score and write different runs of any splits and shapes, after a check and a plan of all of them."""
         groups: list[tuple[list[_Identified], float]] = []
         for data in dict.fromkeys(run.data for run in runs):
-            own = [run for run in runs if run.data is data]
-            self._check_splits(data, own)
-            for variant in data.all_variants([run.spec for run in own]):
-                data.features.status(variant)  # raises for a stream that has not been built to its end
+            of_split = [run for run in runs if run.data is data]
+            self._check_splits(data, of_split)
+            for variant in data.all_variants([run.spec for run in of_split]):
+                data.features.status(variant)  # raises for an incomplete stream
             with step("planning"):
-                plan = plan_runs(data, [run.spec for run in own], machine=self._machine)
-            groups += [([own[index] for index in group.members], group.seconds) for group in plan.groups]
-        tally = TrainingTally(len(self.found), [run.spec for run in runs], sum(seconds for _, seconds in groups))
+                plan = plan_runs(data, [run.spec for run in of_split], machine=self._machine)
+            groups += [([of_split[index] for index in group.members], group.seconds) for group in plan.groups]
+        tally = TrainingTally(len(self.results), [run.spec for run in runs], sum(seconds for _, seconds in groups))
         for group, seconds in groups:
             tally.start([run.spec for run in group], [run.train_rows for run in group], seconds)
             self._train_group(group[0].data, group, tally)
             tally.finish()
 
     def _train_group(self, data: TrainingData, runs: Sequence[_Identified], tally: TrainingTally) -> None:
-        def tell(epoch: int, entries: Mapping[int, Mapping[str, Any]]) -> None:
+        def learn(epoch: int, entries: Mapping[int, Mapping[str, Any]]) -> None:
             tally.learn(epoch, entries)
             if self._on_epoch is not None:
                 self._on_epoch(epoch, {runs[index].index: entry for index, entry in entries.items()})
 
-        group = train_together(data, [run.spec for run in runs], self._machine, on_epoch=tell)
+        group = train_together(data, [run.spec for run in runs], self._machine, on_epoch=learn)
         for run, trained in zip(runs, group, strict=True):
             if trained.result.ended == "diverged":
                 divergence = self._divergence(run, trained.result.last_epoch)
@@ -265,13 +265,13 @@ class _Training:
             scored = score_together(
                 self._cache, data, [trained for _, trained in finished], digests, self._machine.device
             )
-            for number, ((run, _), of_run) in enumerate(zip(finished, scored, strict=True), start=1):
-                write_run(self._runs, of_run.record, of_run.predictions, of_run.arrays)
-                self._take(run, of_run.record, trained=True)
+            for number, ((run, _), scored_run) in enumerate(zip(finished, scored, strict=True), start=1):
+                write_run(self._runs, scored_run.record, scored_run.predictions, scored_run.arrays)
+                self._take(run, scored_run.record, trained=True)
                 advance(number, len(finished))
 
     def _take(self, run: _Identified, result: RunRecord | Divergence, *, trained: bool) -> None:
-        self.found[run.index] = result, trained
+        self.results[run.index] = result, trained
         if self._on_run is not None:
             self._on_run(run.index, result, trained)
 
@@ -285,11 +285,11 @@ class _Training:
         )
 
     def _check_splits(self, data: TrainingData, runs: Sequence[_Identified]) -> None:
-        """Raises if there are splits without a row that can be used; all that lack are named together."""
+        """Raise if splits have no usable row; all of them are named together."""
         lacking, labelled = {}, {}
         for spec in {data.partition(run.spec): run.spec for run in runs}.values():
             for split, reason in USES.items():
-                if spec.fold and split != "test":  # folds are made of both, and have a check of their own
+                if spec.fold and split != "test":  # folds are made of train and val, and are checked themselves
                     continue
                 if not len(split_rows(self._cache, data, spec, split)):
                     lacking[split] = reason

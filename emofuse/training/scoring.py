@@ -1,8 +1,8 @@
-"""What trained runs say of the rows, the test rows among them: here they are scored, once, after everything is chosen.
+"""Score trained runs on all their rows, once, after everything is chosen; the test rows are among them.
 
-    features, span of rows by span -> probabilities of every run -> metrics, predictions, record
+    features, a span of rows at a time -> probabilities of every run -> metrics, predictions, record
 
-Nothing that chooses imports this module: it is the one that is given all labels.
+No code that chooses imports this module, since it sees all labels.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ Rows = Mapping[str, npt.NDArray[np.int64]]
 """Split -> its labelled rows, ascending."""
 
 Far = dict[tuple[FeatureVariant, int], FarValues]
-"""(variant, id of its scaling) -> values that are limited."""
+"""(variant, id of its scaling) -> the values that are limited."""
 
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """All of a run that is written.
+    """The parts of a run that are written.
 
     Attributes:
-        record: without arrays.
-        predictions: of the test rows.
-        arrays: weights and scaling under the names they are saved by.
+        record: all but the arrays.
+        predictions: those of the test rows.
+        arrays: weights and scaling under the names by which they are saved.
     """
 
     record: RunRecord
@@ -62,34 +62,38 @@ class ScoredRun:
 
 
 def run_rows(cache: Cache, data: TrainingData, spec: RunSpec) -> dict[str, npt.NDArray[np.int64]]:
-    """The rows of a run: those that train and choose, by its fold, and the labelled test rows."""
+    """Return split -> the rows of a run: those that train and choose in its fold, and the labelled test rows."""
     fold = data.folds(spec)[spec.fold.index if spec.fold else 0]
     return {"train": fold.train, "val": fold.val, "test": split_rows(cache, data, spec, "test")}
 
 
 def split_rows(cache: Cache, data: TrainingData, spec: RunSpec, split: str) -> npt.NDArray[np.int64]:
-    """(n,) labelled rows of a split whose pictures the run can read, ascending."""
+    """Return (n,) the labelled rows of a split whose pictures the run can read, ascending."""
     return np.flatnonzero((data.splits == split) & (cache.labels >= 0) & ~data.unreadable(spec))
 
 
 def score_together(
     cache: Cache, data: TrainingData, trained_runs: Sequence[Trained], digests: Sequence[str], device: torch.device
 ) -> Iterator[ScoredRun]:
-    """Scores trained runs on all their rows.
+    """Score trained runs on all their rows, and yield them in their order.
 
     Args:
-        cache: with all labels.
+        cache: the cache, with all labels.
         data: of the runs' split.
-        trained_runs: runs that have not diverged.
-        digests: of the runs, with all labels.
-        device: where heads compute.
+        trained_runs: the runs, none of which diverged.
+        digests: the digests of the runs, with all labels.
+        device: the device of the heads.
     """
     rows = [run_rows(cache, data, trained.spec) for trained in trained_runs]
     probs, far = _probs(data, trained_runs, rows, device)
-    for trained, own, of_rows, identity in zip(trained_runs, rows, probs, digests, strict=True):
+    for trained, rows_of_run, probs_of_run, identity in zip(trained_runs, rows, probs, digests, strict=True):
         yield ScoredRun(
-            record=_record(cache, data, trained, own, probs=of_rows, far=far, identity=identity, device=device),
-            predictions=Predictions(cache.sample_ids[own["test"]], cache.labels[own["test"]], of_rows["test"]),
+            record=_record(
+                cache, data, trained, rows_of_run, probs=probs_of_run, far=far, identity=identity, device=device
+            ),
+            predictions=Predictions(
+                cache.sample_ids[rows_of_run["test"]], cache.labels[rows_of_run["test"]], probs_of_run["test"]
+            ),
             arrays=_arrays(trained, _action_unit_baseline(data, trained.spec)),
         )
 
@@ -97,7 +101,7 @@ def score_together(
 def _probs(
     data: TrainingData, trained_runs: Sequence[Trained], rows: Sequence[Rows], device: torch.device
 ) -> tuple[list[dict[str, npt.NDArray[np.float32]]], Far]:
-    """For each run split -> (n, C), and the values that were limited on the way.
+    """Return split -> (n, C) for each run, and the values that were limited.
 
     Features are read once for all runs, a span of rows at a time.
     """
@@ -116,9 +120,10 @@ def _probs(
     for span in data.features.spans(EVAL_ROWS):
         looked_at = set()
         features = {variant: data.features.take(variant, np.arange(span.start, span.stop)) for variant in variants}
-        for trained, head, own, found in zip(trained_runs, heads, rows, parts, strict=True):
+        for trained, head, rows_of_run, parts_of_run in zip(trained_runs, heads, rows, parts, strict=True):
             for split in SPLITS:
-                inside = own[split][(own[split] >= span.start) & (own[split] < span.stop)]
+                of_split = rows_of_run[split]
+                inside = of_split[(of_split >= span.start) & (of_split < span.stop)]
                 if len(inside):
                     scaled, valid, steps = {}, {}, {}
                     for variant in data.features.of(trained.spec.features):
@@ -135,8 +140,8 @@ def _probs(
                             beyond = trained.scaling[name].beyond(taken, valid[name], there)
                             far.setdefault(place, FarValues()).add(inside, beyond)
                         scaled[name] = trained.scaling[name].apply(taken, valid[name], there)
-                    found[split].append(head_probs(head, scaled, valid, steps))
-    return [{split: np.concatenate(own) for split, own in found.items()} for found in parts], far
+                    parts_of_run[split].append(head_probs(head, scaled, valid, steps))
+    return [{split: np.concatenate(of_split) for split, of_split in of_run.items()} for of_run in parts], far
 
 
 def _record(
@@ -152,7 +157,8 @@ def _record(
 ) -> RunRecord:
     spec = trained.spec
     metrics = {
-        split: classification_metrics(cache.labels[own], probs[split], cache.classes) for split, own in rows.items()
+        split: classification_metrics(cache.labels[of_split], probs[split], cache.classes)
+        for split, of_split in rows.items()
     }
     variants = data.features.of(spec.features)
     far_of_run = {variant: far[variant, id(trained.scaling[variant.stream])] for variant in variants}
@@ -164,7 +170,7 @@ def _record(
         classes=list(cache.classes),
         dataset=dict(cache.manifest.info),
         streams=_streams(cache, data, trained),
-        rows={split: {"rows": len(own), "missing": _missing(data, spec, own)} for split, own in rows.items()},
+        rows={split: {"rows": len(part), "missing": _missing(data, spec, part)} for split, part in rows.items()},
         metrics=metrics,
         history=trained.result.history,
         best_epoch=trained.result.best_epoch,
@@ -179,16 +185,16 @@ def _record(
 
 
 def _missing(data: TrainingData, spec: RunSpec, rows: npt.NDArray[np.int64]) -> dict[str, dict[str, int]]:
-    """Stream -> lower-case status name -> rows that lack the stream for it; statuses of no row left out."""
-    found = {}
+    """Return stream -> lower-case status -> the number of rows that lack the stream with it, if there are any."""
+    missing = {}
     for variant in data.features.of(spec.features):
         status = data.features.status(variant)[rows]
-        found[variant.stream] = {
+        missing[variant.stream] = {
             each.name.lower(): int(count)
             for each in Status
             if each is not Status.OK and (count := np.sum(status == each))
         }
-    return found
+    return missing
 
 
 def _cache_spec(cache: Cache, spec: RunSpec) -> dict[str, Any]:
@@ -197,10 +203,10 @@ def _cache_spec(cache: Cache, spec: RunSpec) -> dict[str, Any]:
 
 
 def _streams(cache: Cache, data: TrainingData, trained: Trained) -> dict[str, Any]:
-    found = {}
+    streams = {}
     for variant in data.features.of(trained.spec.features):
         stream = cache.streams[variant.stream]
-        found[variant.stream] = {
+        streams[variant.stream] = {
             "kind": stream.kind,
             "digest": stream.digest,
             "dim": stream.dim,
@@ -209,29 +215,29 @@ def _streams(cache: Cache, data: TrainingData, trained: Trained) -> dict[str, An
             "weights": stream.weights,
             "fitted": trained.scaling[variant.stream].fitted,
         }
-    return found
+    return streams
 
 
 def _action_unit_baseline(data: TrainingData, spec: RunSpec) -> Scaling | None:
-    """All action units over the training faces: what a face is described against, whatever the head looks at.
+    """Return the scaling of all action units over the training faces, which `predict` describes a face against.
 
-    The run's own stream of them, else the first whole one of the cache.
+    It is that of the run's stream of action units, or else of the first complete one of the cache.
     """
-    found = data.features.whole_streams(ACTION_UNITS)
-    found.sort(key=lambda name: name not in spec.features.streams)
-    if not found:
+    names = data.features.whole_streams(ACTION_UNITS)
+    names.sort(key=lambda name: name not in spec.features.streams)
+    if not names:
         return None
-    wanted = {"streams": (found[0],), "variants": {found[0]: {"count": len(MEASUREMENTS)}}}
+    wanted = {"streams": (names[0],), "variants": {names[0]: {"count": len(MEASUREMENTS)}}}
     of_all = spec.model_copy(update={"features": spec.features.model_copy(update=wanted)})
     (variant,) = data.features.of(of_all.features)
     train = data.folds(spec)[spec.fold.index if spec.fold else 0].train
     if data.features.valid(variant)[train].sum() < LEAST_ROWS:
         return None
-    return data.scaling(of_all)[found[0]]
+    return data.scaling(of_all)[names[0]]
 
 
 def _arrays(trained: Trained, baseline: Scaling | None) -> dict[str, npt.NDArray[np.float32]]:
-    """All arrays of a run under the names they are saved by (see `emofuse.results`)."""
+    """Return all arrays of a run under the names by which they are saved (see `emofuse.results`)."""
     arrays = {f"head.{name}": array for name, array in trained.result.weights.items()}
     fitted = {f"scaling.{name}": values for name, values in trained.scaling.items()}
     if baseline is not None:

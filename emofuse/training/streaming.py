@@ -1,9 +1,9 @@
-"""Where rows of features come from: tensors on the device, or blocks that pass through it in windows.
+"""Sources of features: tensors on the device, or blocks that pass through it in windows.
 
-Features that fit nowhere whole are read block by block. An epoch walks through *windows* of blocks; two of them lie on
-the device, the one in use and the one that batches are just passing on to, while a thread reads the next. So a streamed
-epoch holds three windows in memory whatever the number of rows. Its order of rows is shuffled window by window (see
-`emofuse.training.batches.Order`), and the same order trains the same heads from tensors.
+Features that do not fit the memory are read block by block. An epoch goes through *windows* of blocks. Two of them lie
+on the device, since a batch may have rows of both, while a thread reads the next. So a streamed epoch holds three
+windows in memory for any number of rows. Rows are shuffled window by window (see `emofuse.training.batches.Order`), and
+the same order trains the same heads from tensors.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Blocks:
 
     Attributes:
         read: (stream, block) -> (rows of the block, *shape) floating point; called from another thread.
-        block_rows: rows of every block but the last.
-        dims: stream -> shape of a row, D for a vector.
+        block_rows: the rows of every block except the last, which may have fewer.
+        dims: stream -> the shape of a row, D for a vector.
     """
 
     read: Callable[[str, int], npt.NDArray[Any]]
@@ -48,27 +48,27 @@ class Blocks:
     dims: Mapping[str, Shape]
 
     def window(self, streams: Sequence[str], memory_bytes: int, dtype: torch.dtype) -> Window:
-        """The widest window of these streams for which a streamed epoch stays within the memory.
+        """Return the widest window of these streams with which a streamed epoch stays within the memory.
 
         Raises:
-            TrainingError: not even one block at a time does.
+            TrainingError: the memory is too small for windows of one block.
         """
         width = sum(math.prod(shape_of(self.dims[name])) for name in streams)
         return widest_window(self.block_rows, width, memory_bytes, dtype.itemsize)
 
 
 def widest_window(block_rows: int, width: int, memory_bytes: int, item_bytes: int, reading_bytes: int = 0) -> Window:
-    """The widest window for which a streamed epoch stays within the memory.
+    """Return the widest window with which a streamed epoch stays within the memory.
 
     Args:
-        block_rows: rows of a block.
-        width: values a row.
-        memory_bytes: for the windows that are held, and for what is being read.
-        item_bytes: of a value.
-        reading_bytes: that a block takes while it is read, before it lies in its window.
+        block_rows: the rows of a block.
+        width: the values of a row.
+        memory_bytes: the memory for the windows that are held and for the block that is being read.
+        item_bytes: the bytes of a value.
+        reading_bytes: the bytes that a block takes while it is read, before it lies in its window.
 
     Raises:
-        TrainingError: not even one block at a time does.
+        TrainingError: the memory is too small for windows of one block.
     """
     block_bytes = block_rows * width * item_bytes
     blocks = (memory_bytes - reading_bytes) // (WINDOWS_HELD * block_bytes)
@@ -82,22 +82,22 @@ def widest_window(block_rows: int, width: int, memory_bytes: int, item_bytes: in
 
 
 class Source(Protocol):
-    """Rows of features on a device."""
+    """A source of rows of features on a device."""
 
     def follow(self, windows: Sequence[Sequence[int]]) -> None:
-        """Says which blocks will be needed, window after window; there is no way back."""
+        """Announce the blocks that will be needed, window after window, in this order."""
         ...
 
     def reach(self, window: int) -> None:
-        """Makes sure that the window with this number, and the one before it, can be read."""
+        """Wait until the window with this number, and the one before it, can be read."""
         ...
 
     def take(self, stream: str, rows: Tensor) -> Tensor:
-        """(n, *shape) of rows (n,) int64 of the whole table, in memory of its own."""
+        """Return a copy of rows (n,) int64 of the whole table, (n, *shape)."""
         ...
 
     def close(self) -> None:
-        """Gives back what it holds besides memory."""
+        """Release threads."""
         ...
 
 
@@ -108,17 +108,17 @@ class Resident:
         self._features = {name: features[name].to(device) for name in streams}
 
     def follow(self, windows: Sequence[Sequence[int]]) -> None:
-        """All rows are there."""
+        """Do nothing: all rows are there."""
 
     def reach(self, window: int) -> None:
-        """All rows are there."""
+        """Do nothing: all rows are there."""
 
     def take(self, stream: str, rows: Tensor) -> Tensor:
-        """(n, *shape) of rows (n,)."""
+        """Return a copy of rows (n,), (n, *shape)."""
         return self._features[stream].index_select(0, rows)
 
     def close(self) -> None:
-        """Holds nothing but memory."""
+        """Do nothing: there is no thread."""
 
 
 class Streamed:
@@ -127,12 +127,12 @@ class Streamed:
     The next window lies in page-locked memory where the device is a GPU, so that it is copied while steps go on.
 
     Args:
-        blocks: what is read.
-        window: how many at a time.
-        streams: that are read.
-        count: N rows of the table.
-        device: where the windows lie.
-        dtype: in which they lie there.
+        blocks: the features.
+        window: the number of blocks at a time.
+        streams: the streams that are read.
+        count: the N rows of the table.
+        device: the device of the windows.
+        dtype: the type of the features there.
     """
 
     def __init__(
@@ -162,38 +162,38 @@ class Streamed:
         self._first = torch.zeros(total, dtype=torch.int64, device=device)  # block -> where its first row lies
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="feature-blocks")
         self._windows: Sequence[Sequence[int]] = ()
-        self._reached = -1
+        self._last_reached = -1
         self._next: Future[None] | None = None
 
     def follow(self, windows: Sequence[Sequence[int]]) -> None:
-        """Begins to read the first window."""
+        """Begin to read the first window."""
         if self._next is not None:
             self._next.cancel()
-        self._windows, self._reached = windows, -1
+        self._windows, self._last_reached = windows, -1
         self._next = self._reader.submit(self._stage, windows[0]) if windows else None
 
     def reach(self, window: int) -> None:
-        """Waits for windows up to this one, and begins to read the one after it."""
-        while self._reached < window:
+        """Wait for windows up to this one, and begin to read the one after it."""
+        while self._last_reached < window:
             if self._next is None:
                 raise RuntimeError(f"window {window} of {len(self._windows)} was not announced")
             self._next.result()
-            self._reached += 1
-            self._place(self._windows[self._reached])
-            after = self._reached + 1
+            self._last_reached += 1
+            self._place(self._windows[self._last_reached])
+            after = self._last_reached + 1
             self._next = self._reader.submit(self._stage, self._windows[after]) if after < len(self._windows) else None
 
     def take(self, stream: str, rows: Tensor) -> Tensor:
-        """(n, *shape) of rows (n,) of the windows that can be read."""
+        """Return a copy of rows (n,) of the windows that can be read, (n, *shape)."""
         within = rows % self._blocks.block_rows
         return self._held[stream].index_select(0, self._first[rows // self._blocks.block_rows] + within)
 
     def close(self) -> None:
-        """Ends the thread."""
+        """End the thread."""
         self._reader.shutdown(cancel_futures=True)
 
     def _stage(self, window: Sequence[int]) -> None:
-        """Reads a window, block after block, into the memory that waits for it. Runs in the thread."""
+        """Read a window, block after block, into the staging memory. Runs in the thread."""
         if self._copied is not None:
             self._copied.synchronize()  # the window that lay there before is on the device
         for name in self._streams:
@@ -203,8 +203,8 @@ class Streamed:
                 self._staged[name][first : first + len(rows)].copy_(rows)
 
     def _place(self, window: Sequence[int]) -> None:
-        """Copies the window that was read over the older of the two on the device."""
-        start = (self._reached % 2) * self._half
+        """Copy the window that was read over the older of the two on the device."""
+        start = (self._last_reached % 2) * self._half
         count = len(window) * self._blocks.block_rows
         for name, staged in self._staged.items():
             self._held[name][start : start + count].copy_(staged[:count], non_blocking=True)

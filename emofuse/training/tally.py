@@ -1,4 +1,4 @@
-"""How far a call is that trains runs, told to whoever follows (`emofuse.progress`)."""
+"""Report the progress of a call that trains runs (`emofuse.progress`)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from emofuse.training.exact import is_exact
 
 
 class TrainingTally:
-    """What one call of `try_runs` has done so far.
+    """The work that one call of `try_runs` has done so far.
 
     Args:
-        done: runs that were found.
-        specs: of the runs to train.
-        seconds: estimated, of all groups.
+        done: the number of runs that were trained before.
+        specs: the runs to train.
+        seconds: the estimated time of all groups.
     """
 
     def __init__(self, done: int, specs: Sequence[RunSpec], seconds: float) -> None:
@@ -35,23 +35,23 @@ class TrainingTally:
         self._started = time.perf_counter()
 
     def start(self, group: Sequence[RunSpec], learned: Sequence[int], seconds: float) -> None:
-        """Notes that a group begins.
+        """Record that a group begins.
 
         Args:
             group: its runs.
-            learned: training rows of each.
-            seconds: estimated.
+            learned: the number of training rows of each run.
+            seconds: its estimated time.
         """
         self._group, self._learned, self._group_s = group, learned, seconds
         self._running_s, self._epoch, self._losses = 0.0, 0, None
-        self._tell()
+        self._report()
 
     def learn(self, epoch: int, entries: Mapping[int, Mapping[str, Any]]) -> None:
-        """Notes an epoch.
+        """Record an epoch.
 
         Args:
             epoch: its number.
-            entries: index into the group -> what its history got.
+            entries: index into the group -> the entry added to the run's history.
         """
         if not entries:
             return
@@ -65,22 +65,22 @@ class TrainingTally:
         self._losses = sum(train_losses) / len(losses), sum(val_losses) / len(losses)
         for index, entry in entries.items():
             self._compare(self._group[index].name, entry[f"val_{self._select}"])
-        self._tell()
+        self._report()
 
     def finish(self) -> None:
-        """Notes that the runs of the group are written."""
+        """Record that the runs of the group are written."""
         self._done += len(self._group)
         self._heads += len(self._group)
         self._done_s += self._group_s
         self._running_s, self._group, self._losses = 0.0, (), None
-        self._tell()
+        self._report()
 
     def _compare(self, name: str, score: float) -> None:
         sign = -1 if self._select == "loss" else 1
         if self._best is None or sign * score > sign * self._best[1]:
             self._best = name, score
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         report_progress(
             TrainingState(
                 runs=self._done,

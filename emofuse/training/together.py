@@ -1,4 +1,4 @@
-"""Runs that train at the same time: searched ones and final ones alike, always on data that hides the test labels."""
+"""Train runs at the same time, those of a search and final ones alike, on data that hides the test labels."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from emofuse.training.members import MemberResult, structure_key
 
 @dataclass(frozen=True)
 class Trained:
-    """One run of a group, trained.
+    """A run of a group after its training.
 
     Attributes:
-        spec: of the run.
+        spec: the run.
         digest: see `TrainingData.digest`.
-        result: weights under the names of a head on its own, history, best epoch, why it ended.
+        result: weights under the names of a head on its own, history, best epoch, why the training ended.
         scaling: stream -> its standardisation, fitted on the run's training rows.
-        parameters: trainable ones.
+        parameters: the number of trainable parameters.
         seconds: its share of the group's wall time, by epochs.
     """
 
@@ -49,23 +49,23 @@ def train_together(
     halving: Halving | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[Trained]:
-    """Trains runs that share head, batches and folds (`group_key`), all at once.
+    """Train runs that share head, batches and folds (`group_key`) as one group.
 
-    That a run diverges is no error here: its result says so.
+    A run that diverges is no error here; its result says that it did.
 
     Args:
         data: of the runs' split.
-        specs: of a group of `plan_runs`; with `halving`, whole brackets.
-        machine: where and how precisely.
+        specs: the runs of a group of `plan_runs`; with `halving`, whole brackets.
+        machine: where and how precisely they train.
         halving: lets the worst configurations of each bracket leave before their end.
-        on_epoch: is given the epoch and {index into `specs`: the entry that its history got}.
+        on_epoch: called with the epoch and {index into `specs`: the entry added to its history}.
 
     Returns:
-        In the order of specs.
+        The trained runs, in the order of specs.
 
     Raises:
         SpecError: a stream that is not in the cache.
-        CacheError: a stream that is not whole, or damaged.
+        CacheError: a stream that is incomplete or damaged.
         TrainingError: runs that cannot be trained as asked, or not together.
     """
     if not specs:
@@ -97,9 +97,9 @@ def train_together(
 
 
 def group_key(data: TrainingData, spec: RunSpec) -> str:
-    """What runs must share to train in one group: shapes and batches, folds, baseline, and whether they are streamed.
+    """Return what runs must share to train in one group: shapes, batches, folds, neutral label, window of streaming.
 
-    Streams, LBP bins, action units and all that `structure_key` leaves open may differ.
+    Streams, LBP bins, action units and whatever `structure_key` leaves out may differ.
     """
     window = data.window(spec)
     return canonical_json(
@@ -114,23 +114,23 @@ def group_key(data: TrainingData, spec: RunSpec) -> str:
 
 
 def parameters_of(data: TrainingData, spec: RunSpec) -> int:
-    """Trainable parameters of a run's head."""
+    """Return the number of trainable parameters of a run's head."""
     dims = tuple(variant.shape for variant in data.features.of(spec.features))
     return count_parameters(spec.head, dims, len(data.classes))
 
 
 def _parameters(data: TrainingData, spec: RunSpec, result: MemberResult) -> int:
-    """Of a kernel head, coefficients and biases: how many support rows it has is known when it is solved."""
+    """Return the number of parameters of a trained run; the support rows of a kernel head are known only afterwards."""
     if isinstance(spec.head, KernelRidgeHeadSpec):
         return sum(int(np.size(result.weights[name])) for name in ("coefficients", "bias"))
     return parameters_of(data, spec)
 
 
 def check_together(data: TrainingData, specs: Sequence[RunSpec]) -> None:
-    """Raises unless these runs can be one group.
+    """Raise unless these runs can be one group.
 
     Raises:
-        TrainingError: they share not what they must.
+        TrainingError: runs with different group keys.
     """
     first = group_key(data, specs[0])
     other = next((spec for spec in specs if group_key(data, spec) != first), None)

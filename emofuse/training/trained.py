@@ -1,4 +1,4 @@
-"""A saved run, ready to predict."""
+"""Load a saved run and predict with it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from emofuse.training.validation import predict_probs
 
 @dataclass(frozen=True)
 class TrainedHead:
-    """A saved run, ready to predict.
+    """A saved run that is ready to predict.
 
     Attributes:
-        head: in evaluation mode, on the device asked for.
-        scaling: stream -> as fitted on the run's training rows.
-        action_unit_baseline: of all 30 action units over the run's training faces, whether or not its head looks at
-            them; None if the cache had none.
-        record: of the run.
+        head: the head in evaluation mode, on its device.
+        scaling: stream -> its standardisation, as fitted on the run's training rows.
+        action_unit_baseline: the scaling of all 30 action units over the run's training faces, also if its head does
+            not see them; None if the cache had none.
+        record: the record of the run.
     """
 
     head: nn.Module
@@ -47,12 +47,12 @@ class TrainedHead:
         status: Mapping[str, npt.NDArray[np.uint8]],
         masks: Mapping[str, npt.NDArray[np.uint8] | None] | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Probabilities of new rows, from features as a cache stores them.
+        """Return the probabilities of new rows, from features as a cache stores them.
 
         Args:
             features: stream -> (n, *shape) as extracted, n >= 1.
             status: stream -> (n,) uint8 of `Status`.
-            masks: stream -> (n, T) uint8 of `Step` of every sequence; others may have None.
+            masks: stream -> (n, T) uint8 of `Step` of every sequence; other streams may have None.
 
         Returns:
             (n, C) float32, columns in the order of `record.classes`.
@@ -71,11 +71,11 @@ class TrainedHead:
 
 
 def load_head(folder: Path, *, device: str = "cpu") -> TrainedHead:
-    """The head of one run's folder, as it was when its test rows were scored.
+    """Load the head of a run's folder, as it was when its test rows were scored.
 
     Raises:
-        ResultsError: no run there, or its weights do not fit its record.
-        DeviceError: no such device.
+        ResultsError: the folder has no run, or its weights do not fit its record.
+        DeviceError: the device does not exist.
     """
     record, arrays = read_record(folder), read_weights(folder)
     spec = _run_spec(record)
@@ -100,7 +100,7 @@ def load_head(folder: Path, *, device: str = "cpu") -> TrainedHead:
 
 
 def _used_shape(stream: Mapping[str, Any]) -> tuple[int, ...]:
-    """Shape of a row of a stream as a run's head sees it; vectors are recorded by their length alone."""
+    """Return the shape of a row as the head sees it; of vectors only the length is recorded."""
     return tuple(stream.get("used_shape", (stream["used_dim"],)))
 
 
@@ -110,7 +110,7 @@ def head_probs(
     valid: Mapping[str, npt.NDArray[np.bool_]],
     steps: Mapping[str, npt.NDArray[np.bool_]] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """(n, C) of a single head, of standardised features (n, *shape); `steps` (n, T) are those of sequences."""
+    """Return the probabilities (n, C) of a single head, of standardised features (n, *shape) and steps (n, T)."""
     device = next(head.parameters()).device
     batch = HeadBatch(
         {name: torch.from_numpy(array).unsqueeze(0).to(device) for name, array in features.items()},
@@ -122,7 +122,7 @@ def head_probs(
 
 
 def _saved_scaling(arrays: Mapping[str, npt.NDArray[Any]], name: str, *, fitted: bool = True) -> Scaling:
-    """As it was written; runs of former versions have no limits, and used streams that nothing was fitted to."""
+    """Return a scaling as it was saved. Runs of former versions have no limits, and may use streams without a fit."""
     return Scaling(arrays[f"{name}.center"], arrays[f"{name}.scale"], arrays.get(f"{name}.limit"), fitted)
 
 

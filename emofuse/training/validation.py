@@ -1,4 +1,4 @@
-"""Scores of K heads on validation rows at once, and probabilities of heads on any rows."""
+"""Score K heads on validation rows at once, and compute their probabilities on any rows."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from emofuse.training.members import Fold
 from emofuse.training.streaming import Window
 
 EVAL_ROWS = 4096
-"""Rows that are evaluated at once, of all heads together."""
+"""The number of rows that are evaluated at once, of all heads together."""
 
 _SUMMED_ROWS = 64
 
 
 def eval_rows(heads: int) -> int:
-    """Rows that each of so many heads is given at once: as many as losses are first summed over, or some times that."""
+    """Return how many rows each of K heads gets at once, a multiple of the rows that losses are summed by."""
     return max(1, EVAL_ROWS // heads // _SUMMED_ROWS) * _SUMMED_ROWS
 
 
@@ -36,9 +36,9 @@ class Validation:
         rows: the table.
         folds: the F folds that are used.
         classes: C.
-        device: where the heads are.
-        products: type of the operands of matrix products where it is not the weights' own.
-        window: blocks that the table is read by; None where it lies whole on the device.
+        device: the device of the heads.
+        products: the type of the operands of matrix products; None for the type of the weights.
+        window: the blocks by which the table is read; None where it lies whole on the device.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class Validation:
 
     @torch.no_grad()
     def scores(self, head: nn.Module, members: Members) -> list[dict[str, float]]:
-        """Of each member on its fold's rows {val_loss, val_accuracy, val_macro_f1}, as `classification_metrics` does.
+        """Return {val_loss, val_accuracy, val_macro_f1} of each member on the validation rows of its fold.
 
-        `val_loss` is NaN for a member with a probability that is not a number.
+        The scores are those of `classification_metrics`; `val_loss` is NaN if any probability of the member is NaN.
         """
         head.eval()
         confusion = torch.zeros(len(members), self._classes**2, dtype=torch.int64, device=self._device)
@@ -75,12 +75,12 @@ class Validation:
             confusion.scatter_add_(1, cell, counted.to(torch.int64))
             true = probs.gather(2, labels.unsqueeze(2)).squeeze(2).double().clamp(min=SMALLEST_PROB)
             true = torch.where(probs.isfinite().all(2), true, torch.nan)
-            losses.append(_sums_of_some(torch.where(counted, -true.log(), 0.0)))
+            losses.append(_partial_sums(torch.where(counted, -true.log(), 0.0)))
         loss = torch.cat(losses, dim=1).sum(1) / confusion.sum(1)
         return _scores(confusion.view(-1, self._classes, self._classes).cpu().numpy(), loss.tolist())
 
     def _parts(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Rows and present (F, up to `size`), until every fold has had its own."""
+        """Yield rows and present (F, up to `size`) until every fold has had all its rows."""
         source = self._rows.source
         source.follow([blocks for blocks, _, _ in self._windows])
         for number, (_, rows, present) in enumerate(self._windows):
@@ -92,7 +92,7 @@ class Validation:
 def _windows(
     rows: Sequence[Tensor], window: Window | None, device: torch.device
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """(blocks, rows (F, n) of every fold in them, present (F, n)), in ascending order of blocks."""
+    """Yield (blocks, rows (F, n) of every fold in them, present (F, n)), in ascending order of blocks."""
     if window is None:
         yield [], *_padded(rows, device)
         return
@@ -103,20 +103,20 @@ def _windows(
 
 
 def _padded(rows: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows of F folds side by side, filled up with one that is there, and which are not filling: (F, n) both."""
-    anyone = next(int(of_fold[0]) for of_fold in rows if len(of_fold))
-    padded = nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=anyone)
+    """Return the rows of F folds, filled up with an existing row, and where they are not filled up: (F, n) both."""
+    filler = next(int(of_fold[0]) for of_fold in rows if len(of_fold))
+    padded = nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=filler)
     counts = torch.tensor([len(of_fold) for of_fold in rows])
     return padded.to(device), (torch.arange(padded.shape[1]) < counts.unsqueeze(1)).to(device)
 
 
 @torch.no_grad()
 def predict_probs(head: nn.Module, batch: HeadBatch) -> npt.NDArray[np.float32]:
-    """Softmax of K heads in evaluation mode, (K, n, C) float32; the head is left in that mode.
+    """Return the probabilities of K heads, (K, n, C) float32. The head is left in evaluation mode.
 
     Args:
-        head: as `make_head` gives it.
-        batch: n rows, standardised, for each of the heads' folds.
+        head: the heads, as `make_head` returns them.
+        batch: n rows for each of the heads' folds, standardised.
     """
     head.eval()
     rows = next(iter(batch.valid.values())).shape[1]
@@ -129,8 +129,8 @@ def predict_probs(head: nn.Module, batch: HeadBatch) -> npt.NDArray[np.float32]:
     return result
 
 
-def _sums_of_some(values: Tensor) -> Tensor:
-    """(K, m) of (K, n): sums of 64 at a time. So the last bit of a mean does not depend on how many heads there are."""
+def _partial_sums(values: Tensor) -> Tensor:
+    """Return sums of 64 values at a time, (K, m) of (K, n): no bit of a mean depends on the number of heads."""
     padded = functional.pad(values, (0, -values.shape[1] % _SUMMED_ROWS))
     return padded.view(len(values), -1, _SUMMED_ROWS).sum(2)
 
@@ -140,6 +140,6 @@ def _softmax(logits: Tensor) -> Tensor:
 
 
 def _scores(confusion: npt.NDArray[np.int64], losses: Sequence[float]) -> list[dict[str, float]]:
-    """From K confusion matrices (K, C, C), true class by predicted class; macro F1 is over the classes that occur."""
-    pairs = zip(losses, accuracy(confusion).tolist(), macro_f1(confusion).tolist(), strict=True)
-    return [{"val_loss": loss, "val_accuracy": right, "val_macro_f1": macro} for loss, right, macro in pairs]
+    """Return the scores of K confusion matrices (K, C, C); macro F1 is the mean over the classes that occur."""
+    scores = zip(losses, accuracy(confusion).tolist(), macro_f1(confusion).tolist(), strict=True)
+    return [{"val_loss": loss, "val_accuracy": share, "val_macro_f1": f1} for loss, share, f1 in scores]

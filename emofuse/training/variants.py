@@ -1,7 +1,7 @@
-"""The streams of a cache as heads see them: held in memory, or read block by block where they do not fit.
+"""Give heads the streams of a cache, from memory, or block by block where they do not fit.
 
-A *variant* is one stream in one variant: LBP with 128 bins and with 256 are two variants of the stream `lbp`. Every
-stored stream is read once and every variant derived once, whatever the number of runs that see it.
+A *feature variant* is a stream as some heads see it: LBP with 128 bins and with 256 are two variants of the stream
+`lbp`. Every stored stream is read once and every variant derived once, for any number of runs that see it.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _ITEM_BYTES = np.dtype(np.float32).itemsize
 
 @dataclass(frozen=True)
 class FeatureVariant:
-    """What heads see of one stream.
+    """One stream as some heads see it.
 
     Attributes:
-        stream: its name in the cache.
-        kind: of the stream's spec.
-        choice: of the variants of its kind; () for kinds that are seen as stored.
-        shape: of a row: (D,) of a vector, (T, D), (C, H, W) or (T, C, H, W).
+        stream: the name of the stream in the cache.
+        kind: the kind of the stream's spec.
+        choice: the choice among the variants of its kind; () for kinds that are seen as stored.
+        shape: the shape of a row: (D,) of a vector, (T, D), (C, H, W) or (T, C, H, W).
         is_sequence: whether the first axis of a row is time.
     """
 
@@ -51,25 +51,25 @@ class FeatureVariant:
 
     @property
     def dim(self) -> int:
-        """How many numbers a row has: D of a vector."""
+        """The number of values of a row, D of a vector."""
         return math.prod(self.shape)
 
     @property
     def name(self) -> str:
-        """Within a group of heads: `resnet50`, `lbp@128`."""
+        """The name within a group of heads: `resnet50`, `lbp@128`."""
         return variant_of(self.stream, *(value for _, value in self.choice)) if self.choice else self.stream
 
 
-_Held = FeatureVariant | tuple[FeatureVariant, int] | str
-"""What is held in memory: a variant, so many views of one, or a stream as stored."""
+_HeldKey = FeatureVariant | tuple[FeatureVariant, int] | str
+"""The key of an array in memory: a variant, a variant and its number of views, or the name of a stream as stored."""
 
 
 class CachedFeatures:
-    """All variants of a cache.
+    """The features of a cache in all their variants.
 
     Args:
-        cache: only its streams are kept, no label.
-        held_bytes: of features that are kept in memory; those not asked for the longest are dropped first.
+        cache: the cache, of which only the streams are kept and no label.
+        held_bytes: the bytes of features that stay in memory; those least recently used are dropped first.
     """
 
     def __init__(self, cache: Cache, held_bytes: int) -> None:
@@ -78,13 +78,13 @@ class CachedFeatures:
         self._where = cache.path
         self._streams = dict(cache.streams)
         self._held_bytes = held_bytes
-        self._held: OrderedDict[_Held, npt.NDArray[Any]] = OrderedDict()
+        self._held: OrderedDict[_HeldKey, npt.NDArray[Any]] = OrderedDict()
         self._status: dict[str, npt.NDArray[np.uint8]] = {}
         self._unreadable: dict[frozenset[str], npt.NDArray[np.bool_]] = {}
         self._steps: dict[tuple[str, int], npt.NDArray[np.bool_]] = {}
 
     def of(self, spec: FeaturesSpec) -> tuple[FeatureVariant, ...]:
-        """The variants that a run sees, in the order of its streams.
+        """Return the variants that a run sees, in the order of its streams.
 
         Raises:
             SpecError: streams that are not in the cache, or variants that they do not have.
@@ -93,35 +93,35 @@ class CachedFeatures:
         problems = variant_problems(spec, {name: stream.kind for name, stream in streams.items()})
         if problems:
             raise SpecError(str(self._where), problems)
-        found = []
+        variants = []
         for name, stream in streams.items():
             choice = chosen_variant(stream.kind, name, spec)
             shape = derived_shape(stream.kind, stream.shape, choice)
-            found.append(FeatureVariant(name, stream.kind, choice, shape, stream.is_sequence))
-        return tuple(found)
+            variants.append(FeatureVariant(name, stream.kind, choice, shape, stream.is_sequence))
+        return tuple(variants)
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """Names of all streams of the cache."""
+        """The names of all streams of the cache."""
         return tuple(self._streams)
 
     def whole_streams(self, kind: str) -> list[str]:
-        """Names of the streams of this kind that have been built to their end."""
+        """Return the names of the complete streams of this kind."""
         streams = self._streams.items()
         return [name for name, stream in streams if stream.kind == kind and stream.counts()["pending"] == 0]
 
     def spans(self, rows: int) -> Iterator[slice]:
-        """All rows, about so many at a time; each span is whole blocks."""
+        """Yield spans of about `rows` rows until all rows are covered; each span consists of whole blocks."""
         step = max(1, rows // self._layout.block_rows) * self._layout.block_rows
         for start in range(0, self.rows, step):
             yield slice(start, min(start + step, self.rows))
 
     def digest(self, variant: FeatureVariant) -> str:
-        """Of the stored stream."""
+        """Return the digest of the stored stream."""
         return self._streams[variant.stream].digest
 
     def status(self, variant: FeatureVariant) -> npt.NDArray[np.uint8]:
-        """(N,) uint8 of `Status`.
+        """Return (N,) uint8 of `Status`.
 
         Raises:
             IncompleteCacheError: blocks of the stream have not been computed yet.
@@ -133,12 +133,12 @@ class CachedFeatures:
         return self._status[variant.stream]
 
     def valid(self, variant: FeatureVariant) -> npt.NDArray[np.bool_]:
-        """(N,) bool: whether the row has the stream."""
+        """Return (N,) bool, whether the row has the stream."""
         valid: npt.NDArray[np.bool_] = self.status(variant) == Status.OK
         return valid
 
     def steps(self, variant: FeatureVariant, views: int = 1) -> npt.NDArray[np.bool_] | None:
-        """(V x N, T) bool of a sequence, view after view: whether the step is there; None for other streams.
+        """Return (V x N, T) bool of a sequence, view after view, whether the step is there; None for other streams.
 
         Raises:
             IncompleteCacheError: blocks of a view have not been computed yet.
@@ -153,31 +153,32 @@ class CachedFeatures:
         return self._steps[key]
 
     def unreadable(self, names: Iterable[str]) -> npt.NDArray[np.bool_]:
-        """(N,) bool: rows whose picture none of these streams could read; none if no stream comes from pictures.
+        """Return (N,) bool, the rows whose picture none of these streams could read.
 
-        A picture without a face, or one that a stream failed on, is there; and vectors that were imported have none.
+        A picture without a face, or one that a stream failed on, is readable. Imported streams have no pictures, and no
+        row is unreadable if all streams are imported.
         """
         from_pictures = frozenset(name for name in names if not self._streams[name].layout.is_imported)
         if from_pictures not in self._unreadable:
-            found = np.full(self.rows, bool(from_pictures))
+            unreadable = np.full(self.rows, bool(from_pictures))
             for name in from_pictures:
-                found &= self._streams[name].status[:, 0] == Status.UNREADABLE
-            self._unreadable[from_pictures] = found
+                unreadable &= self._streams[name].status[:, 0] == Status.UNREADABLE
+            self._unreadable[from_pictures] = unreadable
         return self._unreadable[from_pictures]
 
     def augment(self, variant: FeatureVariant) -> Mapping[str, Any] | None:
-        """How the augmented views of the stored stream were drawn, plain JSON; None without any."""
+        """Return how the augmented views of the stored stream were drawn, plain JSON; None without views."""
         return self._streams[variant.stream].layout.augment
 
     def nbytes(self, variants: Sequence[FeatureVariant], views: int = 1) -> int:
-        """Bytes of these variants in memory."""
+        """Return the bytes of these variants in memory."""
         return views * self.rows * sum(variant.dim for variant in variants) * _ITEM_BYTES
 
     def window(self, memory_bytes: int) -> Window:
-        """How far rows are shuffled when they are streamed: as far as all streams of the cache together allow.
+        """Return how far rows are shuffled when they are streamed: as far as all streams of the cache together allow.
 
         Args:
-            memory_bytes: for the windows, and for the block that is being read.
+            memory_bytes: the memory for the windows and for the block that is being read.
 
         Raises:
             TrainingError: the memory does not hold a window of one block.
@@ -187,7 +188,7 @@ class CachedFeatures:
         return widest_window(block_rows, sum(dims), memory_bytes, _ITEM_BYTES, reading)
 
     def every_view(self, variant: FeatureVariant, views: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """The first so many views, one after the other: features (V x N, *shape) float32, valid (V x N,).
+        """Return the first `views` views, one after the other: features (V x N, *shape) float32, valid (V x N,).
 
         Raises:
             IncompleteCacheError: blocks of a view have not been computed yet.
@@ -205,7 +206,7 @@ class CachedFeatures:
         return self._held[key], stream.status[:, :views].T.ravel() == Status.OK
 
     def whole(self, variant: FeatureVariant) -> npt.NDArray[np.float32]:
-        """(N, *shape) float32; zeros where the row has not the stream.
+        """Return (N, *shape) float32, zeros where the row does not have the stream.
 
         Raises:
             IncompleteCacheError: blocks of the stream have not been computed yet.
@@ -217,7 +218,7 @@ class CachedFeatures:
         return self._keep(variant, derive(variant.kind, self._stored(variant), variant.choice))
 
     def block(self, variant: FeatureVariant, block: int) -> npt.NDArray[np.float32]:
-        """(n, *shape) float32: the rows of one block.
+        """Return the rows of one block, (n, *shape) float32.
 
         Raises:
             CacheError: the chunk is damaged.
@@ -227,7 +228,7 @@ class CachedFeatures:
         return derive(variant.kind, self._streams[variant.stream].read_block(block, 0, np.float32), variant.choice)
 
     def blocks(self, variants: Sequence[FeatureVariant]) -> Blocks:
-        """These variants block by block, by their names. What is in memory is dropped: the windows need it.
+        """Return these variants block by block, by their names, and free the memory of held features for the windows.
 
         Raises:
             IncompleteCacheError: blocks of a stream have not been computed yet.
@@ -243,7 +244,7 @@ class CachedFeatures:
         )
 
     def take(self, variant: FeatureVariant, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """(n, *shape) float32 of these rows, ascending."""
+        """Return (n, *shape) float32 of these rows, which are ascending."""
         if variant in self._held:
             return self._held[variant][rows]
         of_rows = rows // self._layout.block_rows
@@ -254,12 +255,13 @@ class CachedFeatures:
         return np.concatenate(parts) if parts else np.empty((0, *variant.shape), np.float32)
 
     def fit(self, variant: FeatureVariant, sets: Sequence[npt.NDArray[np.int64]], *, robust: bool) -> list[Scaling]:
-        """The scaling of a variant on each of these sets of rows, from memory or block by block: the same bits.
+        """Fit the scaling of a variant on each of these sets of rows, with the same bits from memory and from blocks.
 
         Args:
-            variant: which.
-            sets: each (n,) int64, training rows of a fold that have the stream.
-            robust: median and MAD in place of mean and deviation, for a narrow variant: it passes through memory whole.
+            variant: the variant.
+            sets: each (n,) int64, the training rows of a fold that have the stream.
+            robust: whether to take median and MAD in place of mean and deviation; the whole variant must fit the
+                memory.
         """
         self.status(variant)
         steps = self.steps(variant)
@@ -269,7 +271,7 @@ class CachedFeatures:
         return [Scaling.fit(features, rows, steps=steps, robust=True) for rows in sets]
 
     def mean(self, variant: FeatureVariant, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """(D,) the mean vector of these rows, over the steps that are there."""
+        """Return the mean vector (D,) of these rows, over the steps that are there."""
         steps = self.steps(variant)
         vectors = vectors_of(self.take(variant, rows), None if steps is None else steps[rows])
         mean: npt.NDArray[np.float64] = vectors.mean(axis=0, dtype=np.float64)
@@ -284,7 +286,7 @@ class CachedFeatures:
                 advance(block + 1, total)
 
     def _stored(self, variant: FeatureVariant) -> npt.NDArray[Any]:
-        """(N, *shape) of the stream. Kept for kinds with variants, which are narrow, so that it is read once."""
+        """Read (N, *shape) of a stream. Kinds with variants are narrow, so they stay in memory and are read once."""
         if variant.stream in self._held:
             return self._held[variant.stream]
         self.status(variant)
@@ -292,7 +294,7 @@ class CachedFeatures:
             stored, _ = self._streams[variant.stream].read(0, np.float32)
         return stored if not variant.choice else self._keep(variant.stream, stored)
 
-    def _keep(self, key: _Held, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def _keep(self, key: _HeldKey, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         self._held[key] = array
         while len(self._held) > 1 and sum(held.nbytes for held in self._held.values()) > self._held_bytes:
             self._held.popitem(last=False)

@@ -1,9 +1,9 @@
-"""What a user would write today, and `train_group`: the same heads on the same rows, timed alike.
+"""Train the same heads on the same rows in common ways and by `train_group`, timed alike.
 
 Every contender trains for some epochs, scores its heads on the fold's validation rows after each and keeps the weights
-of the best one. The clock runs from the end of the first epoch to the end of the last: what happens once (memory asked
-for, workers and graphs that start, a table sent to the device) is nothing beside the 30 or 100 epochs of a real run,
-and would be much beside the few of a measurement.
+of the best epoch. The clock runs from the end of the first epoch to the end of the last: work that is done once (for
+memory, workers, graphs, a copy of the table) hardly counts in the 30 or 100 epochs of a real run, but would in the few
+epochs of a measurement.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from emofuse.training.members import Fold, Member
 from emofuse.training.validation import predict_probs
 
 SCORED = 4
-"""Heads of a contender whose accuracy is measured on all validation rows; they differ in their seeds alone."""
+"""The heads of a contender whose accuracy is measured on all validation rows; they differ only in their seeds."""
 EVAL_ROWS = 4096
 
 Rows = Mapping[str, Tensor]
@@ -69,13 +69,13 @@ class Shape:
 
     @property
     def head(self) -> ConcatHeadSpec:
-        """The head as emofuse knows it."""
+        """The spec of the head in emofuse."""
         return ConcatHeadSpec(embed_dim=self.embed_dim, depth=self.depth, width=self.width)
 
 
 @dataclass(frozen=True)
 class Work:
-    """What all contenders are given."""
+    """The inputs of all contenders."""
 
     data: Synthetic
     shape: Shape
@@ -105,14 +105,14 @@ class Work:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a contender did.
+    """The result of a contender.
 
     Attributes:
-        heads: that it trained.
-        seconds: of the epochs that were timed, of all heads.
-        rows: that each head was trained on in these epochs.
-        parameters: of one head.
-        accuracies: of the first `SCORED` heads on all validation rows; empty if nobody asked.
+        heads: the number of heads that it trained.
+        seconds: the time of the epochs that count, of all heads.
+        rows: the number of rows that each head was trained on in these epochs.
+        parameters: the number of parameters of one head.
+        accuracies: those of the first `SCORED` heads on all validation rows; empty if not scored.
     """
 
     heads: int
@@ -123,28 +123,28 @@ class Trained:
 
     @property
     def rows_per_s(self) -> float:
-        """Rows times heads, a second."""
+        """Rows times heads a second."""
         return self.heads * self.rows / self.seconds
 
 
 @dataclass
 class Clock:
-    """Seconds from the end of the first epoch to the end of the last."""
+    """A clock that runs from the end of the first epoch to the end of the last."""
 
     ends: list[float] = field(default_factory=list)
 
     def epoch_done(self) -> None:
-        """Called at the end of every epoch, when the device is done."""
+        """Record the end of an epoch, when the device is done."""
         self.ends.append(time.perf_counter())
 
     @property
     def seconds(self) -> float:
-        """Of the epochs that count."""
+        """The seconds of the epochs that count."""
         return self.ends[-1] - self.ends[0]
 
 
 class PlainHead(nn.Module):
-    """The paper's head, as one would write it."""
+    """The paper's head in plain PyTorch."""
 
     def __init__(self, shape: Shape, dims: Mapping[str, int]) -> None:
         super().__init__()
@@ -156,17 +156,17 @@ class PlainHead(nn.Module):
         self.hidden = nn.Sequential(*layers, nn.ReLU(), nn.Linear(shape.width, CLASSES))
 
     def forward(self, features: Rows) -> Tensor:
-        """Logits (B, C) of stream -> (B, D)."""
+        """Return logits (B, C) of stream -> (B, D)."""
         embedded = [self.norm[stream](self.embed[stream](rows)) for stream, rows in features.items()]
         logits: Tensor = self.hidden(torch.cat(embedded, dim=1))
         return logits
 
 
 def dataloader_hdf5(work: Work, *, workers: int, score: bool) -> Trained:
-    """(a) One head after another, its rows from a DataLoader over an HDF5 file."""
+    """(a) Train one head after another on rows from a DataLoader over an HDF5 file."""
     shape = work.shape
     on_cuda = work.device.type == "cuda"
-    # Workers stay from epoch to epoch: to start them is nothing beside a whole epoch, and much beside a short one.
+    # Workers stay from epoch to epoch: their start hardly counts in a whole epoch, but would in a short one.
     options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": on_cuda}
     train_rows = Hdf5Rows(work.hdf5, work.fold.train, tuple(work.dims))
     val_rows = Hdf5Rows(work.hdf5, work.fold.val, tuple(work.dims))
@@ -188,7 +188,7 @@ def dataloader_hdf5(work: Work, *, workers: int, score: bool) -> Trained:
 
 
 def plain_loop(work: Work, *, fused: bool, score: bool) -> Trained:
-    """(b) One head after another on tensors in memory."""
+    """(b) Train one head after another on tensors in memory."""
     shape, device = work.shape, work.device
     train, val = (torch.from_numpy(rows).to(device) for rows in (work.fold.train, work.fold.val))
 
@@ -213,10 +213,10 @@ def train_plainly(
     train: Callable[[], Iterable[tuple[Rows, Tensor]]],
     val: Callable[[], Iterable[tuple[Rows, Tensor]]],
 ) -> float:
-    """The loop that everybody writes. Leaves the best weights in the head.
+    """Train by the usual loop, and leave the best weights in the head.
 
     Returns:
-        Seconds by the clock of this module.
+        The seconds of the epochs that count.
     """
     clock, best, best_accuracy = Clock(), {}, -1.0
     for _ in range(epochs):
@@ -250,7 +250,7 @@ def _one_after_another(work: Work, one: Callable[[int], tuple[float, PlainHead]]
 
 
 def summed_losses(work: Work, *, fused: bool, score: bool) -> Trained:
-    """(c) K heads on each batch, their losses summed, one optimizer over all: as DINOv2 evaluates its linear heads."""
+    """(c) Train K heads on each batch by the sum of their losses, as DINOv2 evaluates its linear heads."""
     shape, device = work.shape, work.device
     heads = nn.ModuleList()
     for seed in range(shape.heads):
@@ -287,7 +287,7 @@ def summed_losses(work: Work, *, fused: bool, score: bool) -> Trained:
 
 
 def sklearn_mlp(work: Work, *, score: bool) -> Trained:
-    """(d) scikit-learn's MLPClassifier, one head on all features side by side.
+    """(d) Train scikit-learn's MLPClassifier, one head on all features side by side.
 
     Its first layer sees all streams at once, so it has no layer a stream, no batch norm, and fewer weights. One call of
     `partial_fit` is one epoch; it is not scored in between.
@@ -321,7 +321,7 @@ def sklearn_mlp(work: Work, *, score: bool) -> Trained:
 
 
 def emofuse_group(work: Work, *, products: torch.dtype | None, graphs: bool = False, score: bool) -> Trained:
-    """(e) `train_group`."""
+    """(e) Train by `train_group`."""
     shape, clock = work.shape, Clock()
     results = train_group(
         work.data.table,
@@ -336,7 +336,7 @@ def emofuse_group(work: Work, *, products: torch.dtype | None, graphs: bool = Fa
 
 
 def member_of(shape: Shape, streams: Sequence[str], seed: int) -> Member:
-    """One head of the engine."""
+    """Return one head for the engine."""
     train = TrainSpec(
         epochs=shape.epochs,
         batch_size=shape.batch_size,
@@ -348,13 +348,13 @@ def member_of(shape: Shape, streams: Sequence[str], seed: int) -> Member:
 
 
 def parameters_of(head: nn.Module) -> int:
-    """Trainable numbers of a head."""
+    """Return the number of trainable parameters of a head."""
     return sum(tensor.numel() for tensor in head.parameters())
 
 
 @torch.no_grad()
 def accuracy_of(work: Work, head: nn.Module) -> float:
-    """Of a plain head on all validation rows."""
+    """Return the accuracy of a plain head on all validation rows."""
     head.eval()
     right = 0
     for rows in torch.from_numpy(work.data.val).to(work.device).split(EVAL_ROWS):
@@ -381,7 +381,7 @@ def _rows_timed(work: Work) -> int:
 
 
 class Hdf5Rows(Dataset[tuple[dict[str, npt.NDArray[Any]], int]]):
-    """Rows of a file with one dataset a stream. Opened by whoever reads: a handle must not be shared with workers."""
+    """Rows of a file with one dataset a stream. Each worker opens it, since a handle must not be shared."""
 
     def __init__(self, path: Path, rows: npt.NDArray[np.int64], streams: Sequence[str]) -> None:
         self._path = path
@@ -401,7 +401,7 @@ class Hdf5Rows(Dataset[tuple[dict[str, npt.NDArray[Any]], int]]):
 
 
 def write_hdf5(data: Synthetic, path: Path) -> None:
-    """The table as a user would have saved it: one dataset a stream, float32, as the array lies in memory."""
+    """Write the table as HDF5: one dataset a stream, float32, as the array lies in memory."""
     with h5py.File(path, "w") as file:
         for stream, tensor in data.table.features.items():
             file.create_dataset(stream, data=tensor.numpy())

@@ -1,4 +1,4 @@
-"""Where the time of extraction goes: each step alone on one core, the whole build, and a script of six passes.
+"""Measure the time of extraction: each step alone on one core, the whole build, and a script of six passes.
 
     python -m benchmarks.extraction [--images 256] [--repeats 3]
 
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def draw_images(root: Path, count: int) -> list[Path]:
-    """Pictures of the demo as files, some with a face and some without, under two labels."""
+    """Write pictures of the demo as files, some with a face and some without, under two labels."""
     paths = []
     plan = [sample for sample in plan_samples(max(24, 2 * count), 0) if sample.damage is None][:count]
     for row, sample in enumerate(plan):
@@ -105,7 +105,7 @@ def draw_images(root: Path, count: int) -> list[Path]:
 
 
 def save_random_resnet(path: Path, classes: int) -> Path:
-    """Weights as a file, so that both contenders run the same network."""
+    """Save weights as a file, so that both contenders run the same network."""
     import torch
 
     from emofuse.streams.networks.classification import make_network
@@ -117,7 +117,7 @@ def save_random_resnet(path: Path, classes: int) -> Path:
 
 
 def time_whole(work: Path, weights: dict[str, Path]) -> dict[str, float]:
-    """Seconds of the six passes, of the build in both precisions, and of the build of the face streams alone."""
+    """Return the seconds of the six passes, of the build in both precisions, and of the face streams alone."""
     seconds = {"six_passes": run_six_passes(work, weights)}
     for precision in ("float32", "bfloat16"):
         streams = (
@@ -146,7 +146,7 @@ def run_six_passes(work: Path, weights: dict[str, Path]) -> float:
 def run_build(
     work: Path, streams: Sequence[StreamSpec], *, workers: int | None = None, of_blocks_alone: bool = False
 ) -> float:
-    """Seconds from reading the dataset to the end, worker processes started and ended; or those of the blocks alone."""
+    """Return the seconds from the reading of the dataset to the end of all processes, or those of the blocks alone."""
     cache = work / "features.zarr"
     shutil.rmtree(cache, ignore_errors=True)
     start = time.perf_counter()
@@ -158,11 +158,11 @@ def run_build(
 
 
 def check_same_features(work: Path) -> None:
-    """The build's ResNet-50 features are those of the six passes, but for rounding."""
+    """Exit unless the build's ResNet-50 features are those of the six passes, up to rounding."""
     cache = open_cache(work / "features.zarr")
     expected = np.load(work / "resnet50.npy")
-    found = cache.streams["resnet50"].read()[0].astype(np.float32)
-    worst = float(np.abs(found - expected).max() / np.abs(expected).max())
+    built = cache.streams["resnet50"].read()[0].astype(np.float32)
+    worst = float(np.abs(built - expected).max() / np.abs(expected).max())
     if worst > 2e-3:
         raise SystemExit(f"features differ by {worst:.1e} of the largest: the comparison would not be of equals")
 

@@ -1,4 +1,4 @@
-"""Macro F1 of every single stream and of the fusions on real face photographs, over five seeds of the split.
+"""Measure the macro F1 of every stream and of the fusions on real face photographs, over five seeds of the split.
 
     python -m benchmarks.faces --data PATH --weights PATH
 
@@ -15,28 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results_file import write_result
-from emofuse.pipeline import PipelineOptions, run_pipeline
+from emofuse.pipeline import PipelineOptions, PipelineSummary, run_pipeline
 from emofuse.results import RunRecord
-from emofuse.specs import read_pipeline_spec
+from emofuse.specs import PipelineSpec, read_pipeline_spec
 from emofuse.weights import import_weights
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=SHARED / "faces")
-    parser.add_argument("--weights", type=Path, default=SHARED / "models")
-    parser.add_argument("--out", type=Path, default=Path("emofuse-runs/faces"))
-    arguments = parser.parse_args()
-
-    for name in ("squeezenet1_1.pth", "mobilenet_v2.pth"):
-        import_weights(arguments.weights / name)
     spec = read_pipeline_spec("faces")
-    summary = run_pipeline(spec, PipelineOptions(out=arguments.out, data=arguments.data), say=print)
-
+    summary = run_on_faces(spec, Path("emofuse-runs/faces"), description=__doc__)
     rows = [describe(run.name, [r for r in summary.records if r.name == run.name]) for run in spec.runs]
-    # "Best" is chosen on validation rows, as everything is; the test rows only score it.
+    # The best is chosen on validation rows; the test rows only score it.
     single = max((row for row in rows if len(row["streams"]) == 1), key=lambda row: row["val_macro_f1"]["mean"])
     fused = max((row for row in rows if len(row["streams"]) > 1), key=lambda row: row["val_macro_f1"]["mean"])
     for row in rows:
@@ -56,8 +47,20 @@ def main() -> None:
     print(path)
 
 
+def run_on_faces(spec: PipelineSpec, out: Path, *, description: str | None) -> PipelineSummary:
+    """Run a pipeline on the data and weights that the command line names, in the folder `out` by default."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=SHARED / "faces")
+    parser.add_argument("--weights", type=Path, default=SHARED / "models")
+    parser.add_argument("--out", type=Path, default=out)
+    arguments = parser.parse_args()
+    for name in ("squeezenet1_1.pth", "mobilenet_v2.pth"):
+        import_weights(arguments.weights / name)
+    return run_pipeline(spec, PipelineOptions(out=arguments.out, data=arguments.data), say=print)
+
+
 def describe(name: str, records: list[RunRecord]) -> dict[str, Any]:
-    """One configuration over its repeats."""
+    """Return the scores of one configuration over its repeats."""
     scores = {
         "val_macro_f1": [record.metrics["val"]["macro"]["f1"] for record in records],
         "test_macro_f1": [record.metrics["test"]["macro"]["f1"] for record in records],
@@ -78,7 +81,7 @@ def describe(name: str, records: list[RunRecord]) -> dict[str, Any]:
 
 
 def paired_difference(records: tuple[RunRecord, ...], first: str, second: str) -> list[float]:
-    """Test macro F1 of one configuration minus another's on the same splits."""
+    """Return the test macro F1 of one configuration minus that of another on the same splits."""
     f1 = {(record.name, record.spec["split"]["seed"]): record.metrics["test"]["macro"]["f1"] for record in records}
     seeds = sorted(seed for name, seed in f1 if name == first)
     return [round(f1[first, seed] - f1[second, seed], 4) for seed in seeds]

@@ -1,11 +1,11 @@
-"""Thousands of damaged pictures through decoding and all CPU streams, in worker processes: does the build survive?
+"""Send thousands of damaged pictures through decoding and all CPU streams in worker processes.
 
     python -m benchmarks.fuzz --count 2000
 
 Pictures of every format that emofuse reads are damaged at random, the same way every time for one seed: bits and bytes
 changed, cut off, parts taken out, doubled or taken from another file, lengths in headers made absurd. They become a
-dataset, whose cache is built with two worker processes. Told is what became of them, how many ended their process, and
-how much memory the processes took.
+dataset, whose cache is built with two worker processes. The result holds the statuses of their rows, how many pictures
+ended their process, and the memory of the processes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _DEADLY = "its process|took longer|took more"
 
 
 def seeds() -> list[tuple[str, bytes]]:
-    """Whole pictures to damage, with their suffixes: a face and noise, in every format."""
+    """Return whole pictures to damage, with their suffixes: a face and noise, in every format."""
     from skimage.data import astronaut
 
     face = Image.fromarray(astronaut()[:200, 120:320])
@@ -71,7 +71,7 @@ def seeds() -> list[tuple[str, bytes]]:
         add(image, ".tif", "TIFF", compression="tiff_lzw")
         add(image.convert("F"), ".tif", "TIFF")
         add(image, ".ppm", "PPM")
-        add(image, ".jpg", "AVIF")  # what a file is called does not matter
+        add(image, ".jpg", "AVIF")  # the suffix of a file does not matter
     return made
 
 
@@ -82,11 +82,11 @@ def _turned() -> Image.Exif:
 
 
 def damaged(data: bytes, other: bytes, draws: random.Random) -> bytes:
-    """One picture, damaged in one way, or in two or three."""
-    found = bytearray(data)
+    """Return a picture with one to three damages."""
+    picture = bytearray(data)
     for _ in range(draws.choice((1, 1, 1, 2, 3))):
-        draws.choice(_DAMAGES)(found, other, draws)
-    return bytes(found)
+        draws.choice(_DAMAGES)(picture, other, draws)
+    return bytes(picture)
 
 
 def _flip_bits(data: bytearray, _: bytes, draws: random.Random) -> None:
@@ -142,7 +142,7 @@ _DAMAGES: Sequence[Callable[[bytearray, bytes, random.Random], None]] = (
 
 
 def write_dataset(folder: Path, count: int, seed: int, more: Sequence[Path] = ()) -> None:
-    """Writes so many damaged pictures in two labels; `more` are files to damage besides those of `seeds`."""
+    """Write damaged pictures in two labels; `more` are files to damage besides those of `seeds`."""
     whole = seeds() + [(file.suffix, file.read_bytes()) for file in more if file.stat().st_size < 2_000_000]
     draws = random.Random(seed)  # noqa: S311 - no secret
     for number in range(count):
@@ -154,15 +154,15 @@ def write_dataset(folder: Path, count: int, seed: int, more: Sequence[Path] = ()
 
 @dataclass(frozen=True)
 class FuzzResult:
-    """What became of the pictures.
+    """The result of a build of damaged pictures.
 
     Attributes:
-        pictures: how many.
-        seconds: of the build.
-        counts: stream -> status in lower case -> rows.
-        deadly: rows that ended their process, took too long or too much memory: row -> reason.
-        reasons: the most frequent ones of unreadable pictures, without their numbers.
-        peak_mb: most memory that one extraction process was seen to take.
+        pictures: the number of pictures.
+        seconds: the time of the build.
+        counts: stream -> status in lower case -> the number of rows.
+        deadly: row -> reason, of rows that ended their process, took too long or too much memory.
+        reasons: the most frequent reasons of unreadable pictures, without their numbers.
+        peak_mb: the largest memory of one extraction process.
     """
 
     pictures: int
@@ -174,7 +174,7 @@ class FuzzResult:
 
 
 def run(folder: Path, cache: Path, face: Mapping[str, str], workers: int = 2) -> FuzzResult:
-    """Builds the cache of a folder of damaged pictures, and looks at the memory of the processes meanwhile."""
+    """Build the cache of a folder of damaged pictures, and measure the memory of the processes meanwhile."""
     manifest = read_dataset(FolderSpec(root=folder, split=StratifiedSplit()), on_bad_rows="keep")
     streams = (LbpSpec(without_face="whole_image"), LandmarksSpec(), ActionUnitsSpec())
     spec = CacheSpec(block_rows=_BLOCK_ROWS, face=dict(face), streams=streams)
@@ -199,7 +199,7 @@ def run(folder: Path, cache: Path, face: Mapping[str, str], workers: int = 2) ->
 
 
 class _Watch:
-    """Looks ten times a second at the memory of the processes that this one started."""
+    """Measure, ten times a second, the memory of the processes that this process started."""
 
     def __init__(self) -> None:
         self.peak_bytes = 0
@@ -223,7 +223,7 @@ class _Watch:
 
 
 def main() -> None:
-    """Writes `benchmarks/results/fuzz.json`."""
+    """Write `benchmarks/results/fuzz.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=2000, help="pictures")
     parser.add_argument("--seed", type=int, default=0)

@@ -42,7 +42,7 @@ from emofuse.training.members import FeatureTable, Fold, Member, MemberResult
 
 FIVE_GOAL_S, GRID_GOAL_S = 30.0, 600.0
 MEMORY_SHARE = 0.8
-"""Of what is free on the device: what is counted before is no more than a good estimate."""
+"""The share of the free memory of the device for groups, since the count of bytes is an estimate."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Job:
     """Members that train together on one table.
 
     Attributes:
-        table: its rows.
-        folds: its folds.
-        members: all of one group.
+        table: the rows.
+        folds: the folds.
+        members: the members of one group.
     """
 
     table: FeatureTable
@@ -65,7 +65,7 @@ class Job:
         return vector_widths(self.table)
 
     def lasting(self, epochs: int) -> Job:
-        """The same for so many epochs."""
+        """Return the same job with this number of epochs."""
         trains = [member.train.model_copy(update={"epochs": epochs}) for member in self.members]
         return replace(self, members=[replace(m, train=t) for m, t in zip(self.members, trains, strict=True)])
 
@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def modes_of(device: torch.device) -> dict[str, Machine]:
-    """Ways to run a step; the last is what one would expect to be fastest."""
+    """Return the ways to run a step; the last one is expected to be the fastest."""
     plain = {
         "float32": Machine(device),
         "bfloat16 products": Machine(device, products=torch.bfloat16),
@@ -214,15 +214,15 @@ def grid_members(sizes: Sizes) -> dict[str, list[Member]]:
 
 
 def grid_part(sizes: Sizes) -> Job:
-    """A tenth of one shape of the grid: every learning rate and fold, two choices of columns."""
+    """Return a part of one shape of the grid: every learning rate and fold with two choices of variants."""
     table, folds = grid_data(sizes)
     members = next(iter(grid_members(sizes).values()))
-    some = {members[0].streams, members[-1].streams}
-    return Job(table, folds, [member for member in members if member.streams in some])
+    chosen = {members[0].streams, members[-1].streams}
+    return Job(table, folds, [member for member in members if member.streams in chosen])
 
 
 def compare_modes(job: Job, modes: Mapping[str, Machine], epochs: int) -> dict[str, Any]:
-    """Every mode for some epochs: seconds of one, and the accuracy that it came to."""
+    """Train in every mode for some epochs, and return the seconds of one and the accuracy."""
     found = {}
     for name, machine in modes.items():
         results, clock, peak = train(job.lasting(epochs), machine)
@@ -239,7 +239,7 @@ def compare_modes(job: Job, modes: Mapping[str, Machine], epochs: int) -> dict[s
 
 
 def fastest_modes(found: Mapping[str, Any], modes: Mapping[str, Machine]) -> dict[str, tuple[str, Machine]]:
-    """For each job the mode that took the least time, or the last of them where that was not measured."""
+    """Return for each job the mode that took the least time, or the last one if none was measured."""
     chosen = {}
     for job in ("five configurations", "part of the grid"):
         measured = found.get(job, {list(modes)[-1]: {"seconds_per_epoch": 0.0}})
@@ -249,7 +249,7 @@ def fastest_modes(found: Mapping[str, Any], modes: Mapping[str, Machine]) -> dic
 
 
 def run_five(job: Job, mode: str, machine: Machine) -> dict[str, Any]:
-    """All epochs of the five configurations; the time is of everything, sending the table to the device included."""
+    """Train the five configurations to their end; the time includes the copy of the table to the device."""
     start = time.perf_counter()
     results, _, peak = train(job, machine)
     seconds = time.perf_counter() - start
@@ -271,7 +271,7 @@ def run_five(job: Job, mode: str, machine: Machine) -> dict[str, Any]:
 
 
 def run_grid(sizes: Sizes, mode: str, machine: Machine, *, budget_s: float) -> Iterator[dict[str, Any]]:
-    """The whole search, group after group; yields what is known after each."""
+    """Train the whole search, group after group, and yield the result so far after each."""
     table, folds = grid_data(sizes)
     memory = _memory_for_groups(table, machine)
     groups = [
@@ -322,12 +322,12 @@ def run_grid(sizes: Sizes, mode: str, machine: Machine, *, budget_s: float) -> I
 
 
 def vector_widths(table: FeatureTable) -> dict[str, int]:
-    """Stream -> D: all streams of the grid are vectors."""
+    """Return stream -> D: all streams of the grid are vectors."""
     return {stream: dim for stream, (dim,) in table.dims.items()}
 
 
 def groups_of(members: Sequence[Member], dims: Mapping[str, int], machine: Machine, memory: int) -> list[list[Member]]:
-    """Members in order, as many at a time as fit the memory; one at least."""
+    """Return the members in order, as many in a group as fit the memory, at least one."""
     groups: list[list[Member]] = [[]]
     for member in members:
         if groups[-1] and memory_bytes([*groups[-1], member], dims, CLASSES, machine) > memory:
@@ -337,7 +337,7 @@ def groups_of(members: Sequence[Member], dims: Mapping[str, int], machine: Machi
 
 
 def train(job: Job, machine: Machine) -> tuple[list[MemberResult], Clock, int | None]:
-    """Outcomes, the clock of epochs, and on CUDA the most memory that torch has held."""
+    """Return the results, the clock of epochs, and on CUDA the largest memory that torch held."""
     clock, on_cuda = Clock(), machine.device.type == "cuda"
     if on_cuda:
         torch.cuda.empty_cache()
@@ -348,7 +348,7 @@ def train(job: Job, machine: Machine) -> tuple[list[MemberResult], Clock, int | 
 
 
 def accuracy(results: Sequence[MemberResult]) -> dict[str, float]:
-    """On validation rows, of each head's best epoch."""
+    """Return the accuracy on validation rows of each head's best epoch."""
     values = [result.history[result.best_epoch - 1]["val_accuracy"] for result in results if result.best_epoch]
     return {
         "mean": round(statistics.mean(values), 4),

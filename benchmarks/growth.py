@@ -1,7 +1,7 @@
-"""Time and peak memory of training K heads as K grows, the engine beside heads with summed losses.
+"""Measure time and peak memory of training K heads as K grows, the engine beside heads with summed losses.
 
-On the CPU each measurement is a process of its own: memory that an earlier one gave back to Python is not given back to
-the system, and the peak of a process never falls.
+On the CPU each measurement has its own process: memory that an earlier one freed is not returned to the system, and the
+peak of a process never falls.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _EVERY_S = 0.002
 def growth(
     shape: Shape, heads: int, contender: str, *, device: torch.device, products: torch.dtype | None = None
 ) -> dict[str, Any]:
-    """One point of the curve: a table of no more rows than one epoch of the shape needs, K heads, their peak.
+    """Measure one point of the curve: K heads on a table with the rows of one epoch of the shape.
 
     Returns:
-        heads, contender, seconds_per_epoch (after the first), peak_bytes beside the table, and for the engine what was
-        counted before.
+        heads, contender, seconds_per_epoch (after the first), peak_bytes beside the table, and for the engine the bytes
+        that were counted before.
     """
     arguments = (replace(shape, heads=heads, epochs=2), contender, device, products)
     if device.type == "cuda":
@@ -72,14 +72,14 @@ def _measure(shape: Shape, contender: str, device: torch.device, products: torch
 
 
 def _load_libraries(device: torch.device) -> None:
-    """Trains next to nothing: what torch imports and allocates at its first step is not the heads' memory."""
+    """Train a tiny head: what torch imports and allocates at its first step is not memory of the heads."""
     tiny = Work(make_synthetic(64, 16), Shape(4, 4, 16, train_rows=64, heads=1, epochs=2), device, Path())
     emofuse_group(tiny, products=None, score=False)
     summed_losses(tiny, fused=True, score=False)
 
 
 def _with_peak(function: Callable[[], Any], device: torch.device) -> tuple[Any, int]:
-    """What a function returns, and by how much memory grew at most while it ran."""
+    """Return the result of a function, and by how much memory grew at most while it ran."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -101,5 +101,5 @@ def _with_peak(function: Callable[[], Any], device: torch.device) -> tuple[Any, 
 
 
 def _resident_bytes() -> int:
-    """Memory of this process that lies in RAM (Linux)."""
+    """Return the memory of this process that lies in RAM (Linux)."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE

@@ -1,4 +1,4 @@
-"""Heads a second: the engine against what a user would write today, at EmoSet-118K's size.
+"""Measure heads a second: the engine beside common ways to train heads, at EmoSet-118K's size.
 
     python -m benchmarks.heads                  two cores, about 10 minutes, 7 GB of memory, 2.4 GB of temporary disk
     python -m benchmarks.heads --device cuda    the same contenders on a GPU, with CUDA graphs and bfloat16 products
@@ -59,7 +59,7 @@ CUDA_SHAPES: Mapping[str, Shape] = {
 }
 GROWTH = {"cpu": (1, 4, 16, 64, 256), "cuda": (1, 4, 16, 64, 256)}
 SUMMED_AT_MOST = 64
-"""Heads with summed losses whose memory is measured: beyond, a step takes minutes."""
+"""The most heads with summed losses whose memory is measured: with more of them a step takes minutes."""
 CPU_GROWTH_BYTES = 12_000_000_000
 GOALS = {
     "cpu": {"dataloader_hdf5": 5.0, "plain_loop": 1.5},
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def header(device: torch.device, rows: int, smoke: bool) -> dict[str, Any]:
-    """What the numbers are of."""
+    """Return what the numbers were measured on."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
@@ -124,9 +124,9 @@ def header(device: torch.device, rows: int, smoke: bool) -> dict[str, Any]:
 
 
 def compare(work: Work, repeats: int) -> dict[str, Any]:
-    """All contenders on one shape, in turn, `repeats` times.
+    """Train all contenders on one shape, in turn, `repeats` times.
 
-    A contender that a user can write in two ways is run in both in the first round, and goes on in the faster one.
+    A contender with two ways to write it runs in both in the first round, and afterwards in the faster one.
     """
     variants = contenders_of(work)
     rounds: dict[str, list[Trained]] = {name: [] for name in variants}
@@ -165,7 +165,7 @@ def compare(work: Work, repeats: int) -> dict[str, Any]:
 
 
 def contenders_of(work: Work) -> dict[str, dict[str, Contender]]:
-    """Name -> the ways in which it can be run -> a function of (work, score)."""
+    """Return name -> the ways in which the contender can run -> a function of (work, score)."""
     fused = {"Adam(fused=True)": True, "Adam()": False}
     found: dict[str, dict[str, Contender]] = {
         "dataloader_hdf5": {f"num_workers={n}": partial(dataloader_hdf5, workers=n) for n in (0, 2)},
@@ -183,7 +183,7 @@ def contenders_of(work: Work) -> dict[str, dict[str, Contender]]:
 
 
 def has_sklearn() -> bool:
-    """Whether scikit-learn can be used here."""
+    """Return whether scikit-learn is installed."""
     try:
         import sklearn.neural_network  # noqa: F401
     except ImportError:
@@ -192,7 +192,7 @@ def has_sklearn() -> bool:
 
 
 def describe(runs: Sequence[Trained], way: str, tried: Mapping[str, int]) -> dict[str, Any]:
-    """One contender over its rounds."""
+    """Return the numbers of one contender over its rounds."""
     speed = [run.rows_per_s for run in runs]
     median = statistics.median(speed)
     accuracies = runs[0].accuracies
@@ -211,7 +211,7 @@ def describe(runs: Sequence[Trained], way: str, tried: Mapping[str, int]) -> dic
 
 
 def ratios(rounds: Mapping[str, Sequence[Trained]], kind: str) -> dict[str, Any]:
-    """How many times as many rows x heads a second, each way of emofuse over each other contender, round by round."""
+    """Return the ratios of rows x heads a second, each way of emofuse over each other contender, round by round."""
     others = [name for name in rounds if not name.startswith("emofuse")]
     found = {}
     for ours in (name for name in rounds if name.startswith("emofuse")):
@@ -251,7 +251,7 @@ def _limits(work: Work, runs: Sequence[Trained], ceilings: Sequence[Ceilings], c
 
 
 def _too_large(shape: Shape, heads: int, device: torch.device) -> str:
-    """Why so many of these heads are not measured here, or nothing."""
+    """Return why this number of heads is not measured here, or an empty text."""
     members = [member_of(shape, tuple(DIMS), 0)] * heads
     needed = memory_bytes(members, DIMS, CLASSES, Machine(device))
     if device.type == "cuda" or needed < CPU_GROWTH_BYTES:

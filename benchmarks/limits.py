@@ -1,4 +1,4 @@
-"""How far a measured time is from what the machine can do: arithmetic, and the optimizer's walk through memory."""
+"""Compare a measured time with the limits of the machine: arithmetic, and the memory that the optimizer moves."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from emofuse.training.rates import UPDATE_BYTES, shortest_s
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the machine does at its best.
+    """The largest speed of the machine.
 
     Attributes:
-        flops_per_s: a large square matrix product, of random numbers: a GPU multiplies zeros and ones faster.
-        bytes_per_s: read and written by a copy that no cache holds.
+        flops_per_s: of a large square matrix product of random numbers: a GPU multiplies zeros and ones faster.
+        bytes_per_s: the bytes that are read and written by a copy that no cache holds.
     """
 
     flops_per_s: float
@@ -30,7 +30,7 @@ class Ceilings:
 
     @classmethod
     def measured(cls, machine: Machine) -> Ceilings:
-        """In about a fifth of a second."""
+        """Measure the ceilings in about a fifth of a second."""
         wide, copied = (2048, 1 << 24) if machine.device.type == "cpu" else (8192, 1 << 30)
         kind = machine.products or machine.dtype
         left, right = (torch.randn(wide, wide, device=machine.device).to(kind) for _ in range(2))
@@ -50,20 +50,20 @@ def limits(
     rows: int,
     seconds: float,
 ) -> dict[str, Any]:
-    """What the time of some heads is made of.
+    """Return the shares of arithmetic and of the optimizer in the time of some heads.
 
-    Floating-point operations and parameters are counted on each head, the ceilings are measured beside the timed runs.
-    The floor is the sum of both times, since no part of an update can begin before its gradient is there. Reading rows,
-    batch norm, activations and validation are not in it: they are what is left.
+    Floating-point operations and parameters are counted on each head; the ceilings are measured beside the timed runs.
+    The floor is the sum of both times, since an update cannot begin before its gradient is computed. Reading rows,
+    batch norm, activations and validation are the rest.
 
     Args:
-        members: that trained.
+        members: the heads.
         dims: stream -> D.
         classes: C.
-        machine: where.
+        machine: where they trained.
         ceilings: of the machine, measured several times.
-        rows: that each member was trained on in the time.
-        seconds: taken.
+        rows: the number of rows that each member was trained on in the time.
+        seconds: the measured time.
     """
     costs = [cost_of(member, dims, classes, machine) for member in members]
     steps = [math.ceil(rows / member.train.batch_size) for member in members]
@@ -88,7 +88,7 @@ def limits(
 
 
 def cost_of(member: Member, dims: Mapping[str, int], classes: int, machine: Machine) -> TrainingCost:
-    """Of one head."""
+    """Return the cost of one head."""
     used = tuple((stream, dims[stream]) for stream in member.streams)
     return head_cost(member.head, used, classes, member.train.batch_size, machine)
 

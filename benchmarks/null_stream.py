@@ -1,4 +1,4 @@
-"""A stream that looks at nothing, for measurements of all that is not extraction; workers import it from here."""
+"""A stream without work, to measure everything except extraction; workers import it from here."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from emofuse.streams.base import Rows, Sample
 
 
 class NullSpec(CustomStreamSpec):
-    """Eight zeros an image."""
+    """The spec of a stream of eight zeros an image."""
 
     kind: Literal["null"] = "null"
 
     def make(self, device: str) -> NullStream:  # noqa: ARG002 - the signature is that of all streams
-        """The stream itself."""
+        """Return the stream."""
         return NullStream()
 
 
 class NullStream:
-    """Eight zeros an image."""
+    """A stream of eight zeros an image."""
 
     shape = (8,)
     dimensions = ("feature",)
@@ -32,8 +32,8 @@ class NullStream:
     columns = ()
 
     def extract(self, samples: Sequence[Sample]) -> Rows:
-        """Zeros."""
+        """Return zeros."""
         return Rows.ok(np.zeros((len(samples), *self.shape), dtype=np.float32))
 
     def close(self) -> None:
-        """Has nothing to release."""
+        """Do nothing: there is nothing to release."""

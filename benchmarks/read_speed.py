@@ -1,10 +1,10 @@
-"""How fast cached features are read: emofuse, Zarr's own pipeline and zarrs, beside `np.load` of the same bytes.
+"""Measure how fast emofuse, Zarr's own pipeline and zarrs read cached features, beside `np.load` of the same bytes.
 
     python -m benchmarks.read_speed
 
-All files lie in the page cache: this is what a run pays on a machine whose memory holds the features, and the least
-that it pays on any other. Two questions: the stored float16 as an array, and float32 as heads take them. Contenders
-take turns, so that what else the machine does falls on all of them alike. All but np.load check the chunks' checksums.
+All files lie in the page cache: that is the cost on a machine whose memory holds the features, and the least cost on
+any other. Features are read as float16 arrays, as they are stored, and as float32, as heads take them. Contenders take
+turns, so that other work of the machine slows all of them alike. All but np.load check the chunks' checksums.
 """
 
 from __future__ import annotations
@@ -20,17 +20,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import torch
 import zarr
 
+from benchmarks.empty_cache import STREAM, make_empty_cache
 from benchmarks.results_file import write_result
 from emofuse.cache.cached_stream import CachedStream
-from emofuse.cache.layout import StreamLayout
 from emofuse.cache.reader import open_cache
-from emofuse.cache.structure import add_stream, create_cache
 from emofuse.cache.writer import write_block
-from emofuse.datasets.manifest import Manifest
 
 BLOCK_ROWS = 256
 ZARRS = "zarrs.ZarrsCodecPipeline"
@@ -38,26 +35,21 @@ GB = 1e9
 
 
 def write_both(folder: Path, rows: int, dim: int) -> CachedStream:
-    """The same numbers as a cached stream and as `features.npy`."""
-    ids = pl.int_range(rows, eager=True).cast(pl.String)
-    nothing = pl.Series([None] * rows, dtype=pl.String)
-    table = pl.DataFrame({"sample_id": ids, "path": ids, "split": nothing, "label": nothing, "problem": nothing})
-    path = folder / "features.zarr"
-    create_cache(path, Manifest(table, ("a", "b"), folder, {"name": "read_speed"}), block_rows=BLOCK_ROWS)
-    add_stream(path, StreamLayout("resnet50", "backbone", (dim,), np.dtype("float16"), identity={"kind": "backbone"}))
+    """Write the same numbers as a cached stream and as `features.npy`."""
+    path = make_empty_cache(folder, rows, dim, BLOCK_ROWS)
     rng = np.random.default_rng(0)
     whole = np.empty((rows, dim), dtype=np.float16)
     for block, first in enumerate(range(0, rows, BLOCK_ROWS)):
         part = whole[first : first + BLOCK_ROWS]
         part[:] = rng.random(part.shape, dtype=np.float32)
         ones = np.ones(len(part), dtype=np.uint8)
-        write_block(path, "resnet50", block, features=part, status=ones, flags=ones)
+        write_block(path, STREAM, block, features=part, status=ones, flags=ones)
     np.save(folder / "features.npy", whole)
-    return open_cache(path).streams["resnet50"]
+    return open_cache(path).streams[STREAM]
 
 
 def contenders(stream: CachedStream, npy: Path) -> dict[str, dict[str, Callable[[], npt.NDArray[Any]]]]:
-    """Question -> contender -> what reads the whole stream; the others are held against the first one."""
+    """Return question -> contender -> a function that reads the whole stream; the first one is the reference."""
 
     def by_zarr(pipeline: str | None) -> npt.NDArray[Any]:
         with zarr.config.set({} if pipeline is None else {"codec_pipeline.path": pipeline}):
@@ -84,10 +76,10 @@ def contenders(stream: CachedStream, npy: Path) -> dict[str, dict[str, Callable[
 def compare(
     readers: Mapping[str, Callable[[], npt.NDArray[Any]]], stored_bytes: int, repeats: int
 ) -> dict[str, dict[str, float]]:
-    """Contender -> GB of stored bytes a second (median and best), and how that is beside the first contender's.
+    """Return contender -> GB of stored bytes a second (median and best), and the ratio to the first contender.
 
     Raises:
-        RuntimeError: a contender gives other numbers than the first one.
+        RuntimeError: a contender reads other numbers than the first one.
     """
     seconds: dict[str, list[float]] = {name: [] for name in readers}
     expected = next(iter(readers.values()))()
@@ -98,9 +90,9 @@ def compare(
     for _ in range(repeats):
         for name, read in readers.items():
             started = time.perf_counter()
-            found = read()
+            array = read()
             seconds[name].append(time.perf_counter() - started)
-            del found
+            del array
     first = statistics.median(next(iter(seconds.values())))
     return {
         name: {
@@ -113,7 +105,7 @@ def compare(
 
 
 def measure(rows: int, dim: int, repeats: int, folder: Path) -> dict[str, Any]:
-    """Both questions on a stream of this size."""
+    """Answer both questions on a stream of this size."""
     stream = write_both(folder, rows, dim)
     stored_bytes = rows * dim * 2
     answers = {
@@ -132,20 +124,20 @@ def measure(rows: int, dim: int, repeats: int, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measures and writes `results/read_speed.json`."""
+    """Measure and write `results/read_speed.json`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=int, default=51_200)
     parser.add_argument("--dim", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--out", type=Path, help="folder of the result instead of benchmarks/results")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(given.rows, given.dim, given.repeats, Path(folder))
+        result = measure(arguments.rows, arguments.dim, arguments.repeats, Path(folder))
     for question, answers in result["answers"].items():
         for name, numbers in answers.items():
             print(f"{question:20} {name:16} {numbers['gb_per_s']:6.2f} GB/s  {numbers['times_the_first']:5.2f}")
-    write_result("read_speed", result, **({"folder": given.out} if given.out else {}))
+    write_result("read_speed", result, **({"folder": arguments.out} if arguments.out else {}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every result says beside its numbers: command, machine, date, versions."""
+"""Write results with the command, machine, date and versions that they were measured with."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ PACKAGES = (
 
 
 def write_result(name: str, numbers: dict[str, Any], *, script: str | None = None, folder: Path = RESULTS) -> Path:
-    """Writes `<name>.json`: the numbers under a head that says how, where and when they were measured.
+    """Write `<name>.json`: how, where and when the numbers were measured, then the numbers.
 
-    A script that measures in parts writes the same file after each of them: a time limit then loses one part only.
+    A script that measures in parts writes the same file after each part, so that a time limit loses only one part.
 
     Args:
-        name: of the file.
+        name: the name of the file.
         numbers: plain JSON.
-        script: module of `benchmarks` that measured, where it is not called as the file is.
-        folder: where the file goes.
+        script: the module of `benchmarks` that measured, if its name is not that of the file.
+        folder: the folder of the file.
     """
     result = {
         "command": " ".join(["python", "-m", f"benchmarks.{script or name}", *_without_folder(sys.argv[1:])]),
@@ -46,7 +46,7 @@ def write_result(name: str, numbers: dict[str, Any], *, script: str | None = Non
             "python": platform.python_version(),
             "system": platform.system(),
         },
-        "versions": {package: found for package in PACKAGES if (found := _version(package))},
+        "versions": {package: number for package in PACKAGES if (number := _version(package))},
         **numbers,
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def write_result(name: str, numbers: dict[str, Any], *, script: str | None = Non
 
 
 def _without_folder(arguments: list[str]) -> list[str]:
-    """The arguments without `--out FOLDER`: where a result is put says nothing of how it was measured."""
+    """Return the arguments without `--out FOLDER`, which does not matter for how a result was measured."""
     return [
         argument
         for before, argument in zip(["", *arguments], arguments, strict=False)
@@ -65,7 +65,7 @@ def _without_folder(arguments: list[str]) -> list[str]:
 
 
 def _version(package: str) -> str | None:
-    """Of an installed package; a benchmark may run where others are not."""
+    """Return the version of a package, None if it is not installed: a benchmark may run where some are not."""
     try:
         return version(package)
     except PackageNotFoundError:

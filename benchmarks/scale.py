@@ -1,4 +1,4 @@
-"""Millions of rows: time and peak memory of all that a build does beside extraction, and of opening its cache.
+"""Measure time and peak memory of a build without extraction, and of opening its cache, at millions of rows.
 
     python -m benchmarks.scale
 
@@ -44,7 +44,7 @@ MB = 1_000_000
 
 
 def make_manifest(rows: int) -> Manifest:
-    """Ids and paths as long as EmoSet's."""
+    """Return a manifest with ids and paths as long as EmoSet's."""
     row = pl.int_range(rows, eager=True)
     label = pl.Series(LABELS).gather(row % len(LABELS))
     number = (row * 48_271 % 10_000_019).cast(pl.String).str.zfill(8)  # numbers in no order, none of them twice
@@ -59,7 +59,7 @@ def make_manifest(rows: int) -> Manifest:
 
 
 def lay_down(path: Path, manifest: Manifest) -> None:
-    """A finished cache whose blocks are all the first one."""
+    """Write a finished cache whose blocks are all copies of the first."""
     cache = create_cache(path, manifest, block_rows=SPEC.rows_of_a_block(len(manifest)))
     count = cache.block_slice(0).stop
     for spec in SPEC.streams:
@@ -83,7 +83,7 @@ def lay_down(path: Path, manifest: Manifest) -> None:
 
 
 def _imports(_: Path) -> None:
-    """Nothing: what is left is what Python and the imports take."""
+    """Do nothing, which leaves the cost of Python and the imports."""
 
 
 def _read_manifest(path: Path) -> None:
@@ -111,7 +111,7 @@ def _open(path: Path) -> None:
 
 
 def _open_and_read(path: Path) -> None:
-    """All that a run reads of a cache but the features."""
+    """Read all that a run reads of a cache except the features."""
     cache = open_cache(path)
     _ = cache.labels, cache.splits, cache.sample_ids
     for stream in cache.streams.values():
@@ -119,7 +119,7 @@ def _open_and_read(path: Path) -> None:
 
 
 def _build(path: Path) -> None:
-    """A real build through worker processes, in which no picture is opened."""
+    """Build through worker processes, which open no picture."""
     target = path.with_name("built.zarr")
     shutil.rmtree(target, ignore_errors=True)
     manifest = Manifest.read(manifest_path(path))
@@ -145,7 +145,7 @@ STEPS: Mapping[str, Callable[[Path], None]] = {
 
 
 def measure_step(name: str, path: Path) -> dict[str, float]:
-    """Runs one step in a process of its own: seconds without imports, and its peak of resident memory."""
+    """Run one step in its own process; return its seconds without imports and its peak of resident memory."""
     command = [sys.executable, "-m", "benchmarks.scale", "--step", name, "--cache", str(path)]
     done = subprocess.run(
         command, check=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -155,7 +155,7 @@ def measure_step(name: str, path: Path) -> dict[str, float]:
 
 
 def run_step(name: str, path: Path) -> None:
-    """What the process of a step does."""
+    """Run one step and print its seconds and peak memory."""
     started = time.perf_counter()
     STEPS[name](path)
     seconds = time.perf_counter() - started
@@ -163,13 +163,13 @@ def run_step(name: str, path: Path) -> None:
 
 
 def _peak_bytes() -> int:
-    """Of this program alone: what `getrusage` says is not less than what the process that started it had."""
+    """Return the peak memory of this program; that of `getrusage` includes the process that started it."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 def measure(rows: int, folder: Path, *, build_rows: int) -> dict[str, Any]:
-    """All steps at one number of rows."""
+    """Measure all steps at one number of rows."""
     path = folder / f"{rows}.zarr"
     manifest = make_manifest(rows)
     lay_down(path, manifest)
@@ -188,7 +188,7 @@ def measure(rows: int, folder: Path, *, build_rows: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measures every number of rows and writes `results/scale.json` after each."""
+    """Measure every number of rows and write `results/scale.json` after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS))
     parser.add_argument("--build-rows", type=int, default=100_000, help="largest number that is really built")

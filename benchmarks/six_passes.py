@@ -1,4 +1,4 @@
-"""What a user would write today to extract six feature sets: one script, one pass over the images a feature set.
+"""Extract six feature sets without emofuse: one script, and for each feature set one pass over the images.
 
 Torchvision and a DataLoader for the two ResNets, MediaPipe's own loop for the mesh, scikit-image for LBP, and
 `YOLO.predict`. No status of failed images, no resuming, nothing shared between the passes. `benchmarks.extraction` runs
@@ -26,7 +26,7 @@ BINS = 256
 
 
 class Pictures(Dataset[torch.Tensor]):
-    """Files through torchvision's preset."""
+    """Picture files, prepared by torchvision's preset."""
 
     def __init__(self, paths: list[Path]) -> None:
         self.paths = paths
@@ -65,7 +65,7 @@ def landmarks(paths: list[Path]) -> list[np.ndarray | None]:
 
 
 def action_units(paths: list[Path]) -> list[float | None]:
-    """A second pass over the mesh, as a script of its own would make it; a few distances stand for the thirty."""
+    """Pass over the mesh a second time, as a separate script would; one distance stands for the thirty."""
     return [None if points is None else float(np.linalg.norm(points[13] - points[14])) for points in landmarks(paths)]
 
 

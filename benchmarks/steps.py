@@ -1,4 +1,4 @@
-"""Each step of extraction alone on one core, and the face mesh by threads and by processes."""
+"""Time each step of extraction alone on one core, and the face mesh by threads and by processes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import polars as pl
 
-from emofuse.cache.layout import StreamLayout
-from emofuse.cache.structure import add_stream, create_cache
+from benchmarks.empty_cache import STREAM, make_empty_cache
 from emofuse.cache.writer import write_block
-from emofuse.datasets.manifest import Manifest
 from emofuse.media.decode import read_image
 from emofuse.specs import (
     ActionUnitsSpec,
@@ -52,7 +49,7 @@ SIX_STREAMS = (
     "objects float32",
     "chunk write",
 )
-"""The steps that an image of the paper's six streams takes."""
+"""The steps of an image for the paper's six streams."""
 
 _BATCHES, _OBJECT_BATCHES = (1, 4, 16, 32), (1, 4, 8)
 _WRITTEN = (256, 2048)
@@ -61,7 +58,7 @@ _MESH_ROUNDS = 3
 
 
 def time_steps(paths: Sequence[Path]) -> dict[str, float]:
-    """Milliseconds an image of each step alone, on one thread."""
+    """Return the milliseconds an image of each step alone, on one thread."""
     import torch
 
     cv2.setNumThreads(1)
@@ -82,7 +79,7 @@ def time_steps(paths: Sequence[Path]) -> dict[str, float]:
 
 
 def time_decoders(files: Sequence[bytes]) -> dict[str, float]:
-    """Other decoders of the same bytes, none of which tells a file that was cut off from a whole one."""
+    """Time other decoders of the same bytes, none of which notices that a file was cut off."""
     import torch
     from PIL import Image
     from torchvision.io import decode_jpeg
@@ -102,7 +99,7 @@ def time_decoders(files: Sequence[bytes]) -> dict[str, float]:
 
 
 def time_networks(samples: Sequence[Sample]) -> dict[str, float]:
-    """Networks at the batch that they choose themselves and at others, their squares cut before; the cutting alone."""
+    """Time the cutting of images, and networks on cut images, at their own batch size and at others."""
     import torch
 
     cpu = torch.device("cpu")
@@ -129,7 +126,7 @@ def time_networks(samples: Sequence[Sample]) -> dict[str, float]:
 def time_stream(
     stream: Stream, samples: Sequence[Sample], size: int, before: Callable[[SampleBatch], object] | None = None
 ) -> float:
-    """Milliseconds an image in batches of a size, of which nothing is prepared but by `before`."""
+    """Return the milliseconds an image in batches of a size, on which only `before` was called earlier."""
     batches = [SampleBatch(samples[first : first + size]) for first in range(0, len(samples) - size + 1, size)]
     batches = batches[: _TIMED_BATCHES + 1]
     for batch in batches:
@@ -139,25 +136,20 @@ def time_stream(
 
 
 def time_chunk_write() -> float:
-    """Milliseconds a row of 2048 values and its status, with all that keeps a block whole when the power fails."""
+    """Return the milliseconds to write a row of 2048 values and its status, safe against a power failure."""
     rows, dim = _WRITTEN
-    nothing = pl.Series([None] * rows, dtype=pl.String)
-    ids = pl.int_range(rows, eager=True).cast(pl.String)
-    table = pl.DataFrame({"sample_id": ids, "path": ids, "split": nothing, "label": nothing, "problem": nothing})
     features, ones = np.random.default_rng(0).random((rows, dim)).astype(np.float16), np.ones(rows, dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "features.zarr"
-        create_cache(path, Manifest(table, ("a", "b"), Path(folder), {"name": "steps"}), block_rows=rows)
-        add_stream(path, StreamLayout("resnet50", "backbone", (dim,), features.dtype, identity={"kind": "backbone"}))
+        path = make_empty_cache(Path(folder), rows, dim, block_rows=rows)
 
         def write(_: int) -> None:
-            write_block(path, "resnet50", 0, features=features, status=ones, flags=ones)
+            write_block(path, STREAM, 0, features=features, status=ones, flags=ones)
 
         return each(range(10), write) / rows
 
 
 def time_meshes(paths: Sequence[Path]) -> dict[str, float]:
-    """Images a second of the mesh on all cores, by threads of one process and by processes; median of some rounds."""
+    """Return images a second of the mesh on all cores, by threads and by processes; the median of some rounds."""
     count = os.cpu_count() or 1
     cut = [list(paths[first::count]) for first in range(count)]
     pools: dict[str, Executor] = {
@@ -173,24 +165,24 @@ def time_meshes(paths: Sequence[Path]) -> dict[str, float]:
             rates[name].append(sum(shares) / (time.perf_counter() - start))
     for pool in pools.values():
         pool.shutdown()
-    return {name: statistics.median(found[1:]) for name, found in rates.items()}  # the first round opens the models
+    return {name: statistics.median(of_pool[1:]) for name, of_pool in rates.items()}  # the first round opens the models
 
 
-_own = threading.local()
+_of_thread = threading.local()
 
 
 def find_faces(paths: Sequence[Path]) -> int:
-    """Decodes pictures and finds their faces, with the models of the thread that calls; gives how many pictures."""
-    if not hasattr(_own, "detector"):
+    """Decode pictures and find their faces with the models of the calling thread; return the number of pictures."""
+    if not hasattr(_of_thread, "detector"):
         cv2.setNumThreads(1)
-        _own.detector = make_face_detector(FaceSpec())
+        _of_thread.detector = make_face_detector(FaceSpec())
     for path in paths:
-        _own.detector.detect(read_image(path, DecodeSpec()))
+        _of_thread.detector.detect(read_image(path, DecodeSpec()))
     return len(paths)
 
 
 def each(items: Sequence[Any], function: Callable[[Any], object]) -> float:
-    """Median milliseconds of a call, the first one not counted."""
+    """Return the median milliseconds of a call, without the first one."""
     function(items[0])
     times = []
     for item in items[1:]:

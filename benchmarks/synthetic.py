@@ -1,4 +1,4 @@
-"""Features of EmoSet-118K's shape with a planted signal, as plain arrays: nothing is read, nothing is cached."""
+"""Make features of EmoSet-118K's shape with a planted signal, as plain arrays without files or a cache."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ DIMS: Mapping[str, int] = {
 TRAIN_ROWS, VAL_ROWS, CLASSES = 94_481, 5_905, 8
 LATENT = 16
 SPREAD = 0.6
-"""Deviation of the labels' means, in deviations within a label: sets the accuracy that can be reached."""
+"""The deviation of the labels' means, in deviations within a label; it decides the accuracy that can be reached."""
 PRIVATE = 0.9
-"""Deviation of what each stream adds of its own to the latent values: sets what several streams know above one."""
+"""The deviation of the noise of each stream on the latent values; it decides what several streams gain over one."""
 _ROWS_AT_ONCE = 8192
 
 
@@ -36,8 +36,8 @@ class Synthetic:
 
     Attributes:
         table: train rows first, then validation rows; float32, every row has every stream.
-        train_rows: how many train.
-        scaling: stream -> standardisation, fitted on the training rows.
+        train_rows: the number of training rows.
+        scaling: stream -> its standardisation, fitted on the training rows.
     """
 
     table: FeatureTable
@@ -46,19 +46,19 @@ class Synthetic:
 
     @property
     def rows(self) -> int:
-        """Of both parts."""
+        """The number of rows of both parts."""
         return len(self.table.labels)
 
     @property
     def val(self) -> npt.NDArray[np.int64]:
-        """All validation rows."""
+        """The indices of all validation rows."""
         return np.arange(self.train_rows, self.rows)
 
     def fold(self, train: int, seed: int = 0) -> Fold:
-        """A part of the training rows, drawn at random from the whole table, with the same share of validation rows.
+        """Return a part of the training rows, drawn from the whole table, and the same share of validation rows.
 
-        A measurement that cannot last a whole epoch trains on these rows and scores on those: each row lies as far from
-        the next as in a whole epoch, and validation takes the share of the time that it takes there.
+        It serves measurements that cannot last a whole epoch: rows lie as far apart in memory as in a whole epoch, and
+        validation takes the same share of the time.
         """
         rng = np.random.default_rng(seed)
         train = min(train, self.train_rows)
@@ -70,7 +70,7 @@ class Synthetic:
         )
 
     def folds(self, count: int, seed: int = 0) -> list[Fold]:
-        """Cross-validation over all rows. Rows are alike, so one scaling serves every fold."""
+        """Return the folds of a cross-validation over all rows, with one scaling, since all rows are alike."""
         part = np.random.default_rng(seed).permutation(self.rows) % count
         return [Fold(np.flatnonzero(part != f), np.flatnonzero(part == f), self.scaling) for f in range(count)]
 
@@ -78,19 +78,19 @@ class Synthetic:
 def make_synthetic(
     train_rows: int = TRAIN_ROWS, val_rows: int = VAL_ROWS, dims: Mapping[str, int] = DIMS, seed: int = 0
 ) -> Synthetic:
-    """A latent vector a row, normal around its label's mean; each stream shows it through noise of its own.
+    """Draw a latent vector for each row, normal around its label's mean; each stream shows it through noise.
 
         latent = SPREAD mean[label] + N(0, 1)                      (N, 16)
         stream = (latent + PRIVATE N(0, 1)) A + N(0, 1) / 2        A (16, D), so that both parts weigh the same
 
-    However many rows train, labels overlap in the latent space, so that no head reaches 1. Columns have mean 0 and
-    deviation about 1: a plain loop may read them as they are.
+    Labels overlap in the latent space, so that no head reaches an accuracy of 1 with any number of rows. Columns have
+    mean 0 and a deviation of about 1: a plain loop may read them as they are.
 
     Args:
-        train_rows: rows of the official training split.
-        val_rows: of the validation split.
+        train_rows: the rows of the training split.
+        val_rows: the rows of the validation split.
         dims: stream -> D.
-        seed: of everything.
+        seed: of all random numbers.
     """
     rng = np.random.default_rng(seed)
     rows = train_rows + val_rows

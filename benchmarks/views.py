@@ -1,4 +1,4 @@
-"""What augmented views do to accuracy on real face photographs, over ten seeds of the split.
+"""Measure the effect of augmented views on accuracy on real face photographs, over ten seeds of the split.
 
     python -m benchmarks.views --data PATH --weights PATH
 
@@ -8,17 +8,14 @@ configurations are trained on the picture alone and on draws of 2 and of 5 views
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faces import SHARED
+from benchmarks.faces import run_on_faces
 from benchmarks.results_file import write_result
-from emofuse.pipeline import PipelineOptions, run_pipeline
 from emofuse.results import RunRecord
 from emofuse.specs import PipelineSpec, read_pipeline_spec
-from emofuse.weights import import_weights
 
 VIEWS = (1, 2, 5)
 NAMES = ("FAUs", "MobileNetV2", "FAUs + MobileNetV2", "All five streams")
@@ -26,15 +23,7 @@ SEEDS = tuple(range(10))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=SHARED / "faces")
-    parser.add_argument("--weights", type=Path, default=SHARED / "models")
-    parser.add_argument("--out", type=Path, default=Path("emofuse-runs/faces-views"))
-    arguments = parser.parse_args()
-
-    for name in ("squeezenet1_1.pth", "mobilenet_v2.pth"):
-        import_weights(arguments.weights / name)
-    summary = run_pipeline(pipeline(), PipelineOptions(out=arguments.out, data=arguments.data), say=print)
+    summary = run_on_faces(pipeline(), Path("emofuse-runs/faces-views"), description=__doc__)
     rows = [describe(name, summary.records) for name in NAMES]
     for row in rows:
         scores = ", ".join(f"{views} views {row['test_macro_f1'][str(views)]['mean']:.3f}" for views in VIEWS)
@@ -51,7 +40,7 @@ def main() -> None:
 
 
 def pipeline() -> PipelineSpec:
-    """`pipelines/faces.yaml` with views: some of its configurations, once for each number of them."""
+    """Return `pipelines/faces.yaml` with views: some of its configurations, once for each number of views."""
     faces = read_pipeline_spec("faces")
     runs = [
         run.model_copy(update={"name": named(run.name, views), "train": run.train.model_copy(update={"views": views})})
@@ -76,7 +65,7 @@ def named(name: str, views: int) -> str:
 
 
 def describe(name: str, records: tuple[RunRecord, ...]) -> dict[str, Any]:
-    """Test macro F1 of one configuration for each number of views, and the differences to one view, split by split."""
+    """Return the test macro F1 of one configuration by number of views, and the differences to one view by split."""
     scores = {
         views: [record.metrics["test"]["macro"]["f1"] for record in records if record.name == named(name, views)]
         for views in VIEWS
@@ -92,7 +81,7 @@ def describe(name: str, records: tuple[RunRecord, ...]) -> dict[str, Any]:
 
 
 def spread(values: list[float]) -> dict[str, Any]:
-    """Mean, its standard error, and each value."""
+    """Return the mean, its standard error, and each value."""
     error = statistics.stdev(values) / len(values) ** 0.5
     return {"mean": round(statistics.mean(values), 4), "se": round(error, 4), "each": [round(v, 4) for v in values]}
 

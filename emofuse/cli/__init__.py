@@ -1,4 +1,4 @@
-"""The command line: parse, import lazily, call one function. One file a command group; no torch until it is needed."""
+"""The command line. Each file has one group of commands, which parse, import lazily and call one function."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass
 
 
 def main() -> None:
-    """Entry point of the console script: errors of emofuse print their message alone, Ctrl-C leaves quietly.
+    """Run the command line and exit.
 
-    So does what the system refuses: a full disk, a folder that may not be written to. Exit status: 0 done, 1 an error,
-    2 wrong usage, 130 interrupted. `EMOFUSE_DEBUG=1` shows tracebacks.
+    Errors of emofuse and of the system (a full disk, a read-only folder) print their message without a traceback;
+    `EMOFUSE_DEBUG=1` shows tracebacks. Exit status: 0 for success, 1 for an error, 2 for wrong usage, 130 for Ctrl-C.
     """
-    # Read by OpenMP when torch is loaded: waiting threads sleep instead of spinning, without which small heads train
-    # many times slower on cores that others use too.
+    # OpenMP reads this when torch is loaded. Waiting threads then sleep instead of spinning, without which small heads
+    # train many times slower on cores that other processes use too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     make_output_safe()
     try:
@@ -69,8 +69,8 @@ def main() -> None:
         typer.echo(f"{type(error).__name__}: {error}", err=True)
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as leaving:
-        # Typer turns Ctrl-C in a command into this exit status, without a word.
+        # Typer turns Ctrl-C in a command into this exit status and prints nothing.
         if isinstance(leaving, SystemExit) and leaving.code != _INTERRUPTED:
             raise
-        typer.echo("Interrupted. What is finished is kept; the same command goes on from there.", err=True)
+        typer.echo("Interrupted. Finished work is kept; the same command continues from there.", err=True)
         sys.exit(_INTERRUPTED)

@@ -1,4 +1,4 @@
-"""`emofuse cache`: build a feature cache, look into it, drop a stream of it; its upkeep is in `cache_upkeep`."""
+"""`emofuse cache`: builds a feature cache, prints it, drops a stream. Its upkeep is in `cache_upkeep`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from emofuse.extraction import BuildSummary
     from emofuse.specs import CacheSpec, DatasetSpec, StreamSpec
 
-app = typer.Typer(no_args_is_help=True, help="Build a feature cache, look into it, drop a stream of it.")
+app = typer.Typer(
+    no_args_is_help=True, help="Build, inspect, check, repair, merge, copy, export and import feature caches."
+)
 
 _PROBLEMS_SHOWN = 10
-_PLAIN_WIDTH = 200  # not on a terminal: one line stays one line
+_PLAIN_WIDTH = 200  # keeps rows on one line where the output is no terminal
 
 
 @app.command()
@@ -33,12 +35,14 @@ def build(
     data: Data = None,
     spec: Annotated[
         str | None,
-        typer.Option(help="What to cache: name or YAML file of a cache spec.", show_default="the pipeline's"),
+        typer.Option(
+            help="The streams to cache: the name or YAML file of a cache spec.", show_default="the pipeline's"
+        ),
     ] = None,
     cache: Annotated[
         Path | None,
         typer.Option(
-            help="Path of the cache.", show_default="features.zarr, or where `emofuse run` has the pipeline's"
+            help="Path of the cache.", show_default="features.zarr, or the cache of `emofuse run` for a pipeline"
         ),
     ] = None,
     split: Split = None,
@@ -51,25 +55,26 @@ def build(
         float | None,
         typer.Option(
             min=0.1,
-            help="Seconds that a block may take before its pictures are tried one by one; those that hang are failed.",
-            show_default="60, and 4 a picture",
+            help="Time limit of a block in seconds; after it, images are tried one by one and those that hang fail.",
+            show_default="60, plus 4 for each image",
         ),
     ] = None,
     worker_memory_gb: Annotated[
         float | None,
         typer.Option(
             min=0.1,
-            help="What an extraction process may take before its pictures are tried one by one.",
-            show_default="all there is",
+            help="Memory limit of an extraction process; beyond it, images are tried one by one.",
+            show_default="no limit",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Tell blocks, time and size, measured on a few images; write nothing.")
+        bool, typer.Option("--dry-run", help="Print blocks, time and size, estimated from a few images; write nothing.")
     ] = False,
 ) -> None:
-    """Extract every stream of a dataset. Finished blocks are kept: the same command goes on from there.
+    """Extract every stream of a dataset into a cache. An interrupted build continues with the same command.
 
-    A stream that the cache lacks is added, the others are not touched. Labels and splits may change later at no cost.
+    A stream that the cache lacks is added, and the others stay as they are. Labels and splits may change later at no
+    cost.
     """
     dataset, cache_spec, path = _resolve(target, data, split, spec, cache, follow_links=follow_links)
     path = as_path(path)
@@ -118,7 +123,7 @@ def info(
     path: CachePath,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print rows, labels and splits, and of every stream its size, identity, weights and what became of the rows."""
+    """Print rows, labels and splits, and the size, identity, weights and row statuses of every stream."""
     from emofuse.cache.reader import open_cache
 
     cache = open_cache(path)
@@ -132,15 +137,15 @@ def info(
 def drop(
     path: CachePath,
     stream: Annotated[str, typer.Argument(help="Name of the stream.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
 ) -> None:
-    """Delete one stream of a cache; the others stay as they are."""
+    """Delete one stream of a cache. The other streams stay as they are."""
     from emofuse.cache.structure import check_stream_exists, drop_stream
 
     path = as_path(path)
     check_stream_exists(path, stream)
     if not yes:
-        typer.confirm(f"Delete {stream} of {path}? Extracting it again takes a build.", abort=True)
+        typer.confirm(f"Delete {stream} of {path}? Only another build brings it back.", abort=True)
     drop_stream(path, stream)
     typer.echo(f"{path}: {stream} dropped")
 

@@ -1,4 +1,4 @@
-"""`emofuse cache export|import|merge|copy`: what goes from one cache to another tool, machine or store."""
+"""`emofuse cache export|import|merge|copy`: exchanges caches with other tools, machines and stores."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from emofuse.stores import as_path, is_remote
 
 def export(
     path: CachePath,
-    to: Annotated[str, typer.Option(help="hdf5, npz or parquet.")],
-    streams: Annotated[str | None, typer.Option(help="With commas: lbp,resnet50.", show_default="all")] = None,
+    to: Annotated[str, typer.Option(help="Format of the file: hdf5, npz or parquet.")],
+    streams: Annotated[
+        str | None, typer.Option(help="Names of streams, with commas: lbp,resnet50.", show_default="all")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The file.", show_default="beside the cache, features.h5, .npz or .parquet")
+        Path | None,
+        typer.Option(help="Path of the file.", show_default="features.h5, .npz or .parquet beside the cache"),
     ] = None,
 ) -> None:
     """Write features, status, ids, labels and splits into one file that other tools read."""
@@ -57,11 +60,14 @@ def import_(
         ),
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="float16 or float32.", show_default="float16 stays, all else is float32")
+        str | None,
+        typer.Option(
+            help="Type in the cache: float16 or float32.", show_default="float16 stays, others become float32"
+        ),
     ] = None,
     ignore_unknown: Annotated[bool, typer.Option(help="Skip ids that the cache does not have.")] = False,
     mark_non_finite: Annotated[
-        bool, typer.Option(help="Keep rows with NaN or infinity as rows that failed, instead of an error.")
+        bool, typer.Option(help="Mark rows with NaN or infinity as failed instead of ending with an error.")
     ] = False,
 ) -> None:
     """Add features that another tool made as a stream, joined on sample ids: vectors, sequences or maps.
@@ -94,10 +100,12 @@ def import_(
 
 def merge(
     out: Annotated[Path, typer.Argument(help="Path of the new cache.")],
-    caches: Annotated[list[Path], typer.Argument(help="Two caches or more; they are only read.")],
-    streams: Annotated[str | None, typer.Option(help="With commas: lbp,resnet50.", show_default="all")] = None,
+    caches: Annotated[list[Path], typer.Argument(help="Paths of two or more caches; they stay as they are.")],
+    streams: Annotated[
+        str | None, typer.Option(help="Names of streams, with commas: lbp,resnet50.", show_default="all")
+    ] = None,
 ) -> None:
-    """Make one cache of several: of the same rows with other streams or blocks, or of different rows."""
+    """Merge caches of the same rows with different streams or blocks, or caches of different rows."""
     from emofuse.exchange.merge import merge_caches
 
     with show_progress(), step("merging", unit="blocks") as on_blocks:
@@ -112,9 +120,9 @@ def merge(
 
 def copy(
     source: Annotated[Path, typer.Argument(help="Path of the cache; a folder, or s3://bucket/name.zarr.")],
-    target: Annotated[Path, typer.Argument(help="Path of the copy, likewise.")],
+    target: Annotated[Path, typer.Argument(help="Path of the copy; a folder, or s3://bucket/name.zarr.")],
 ) -> None:
-    """Copy a cache between folders and stores. Every file is checked; run again, it goes on where it was."""
+    """Copy a cache between folders and stores and check every file. An interrupted copy continues when run again."""
     from emofuse.exchange.copy import copy_cache
 
     with show_progress(), step("copying", unit="files") as on_files:

@@ -1,4 +1,4 @@
-"""`emofuse cache problems`, `verify`, `repair` and `retry`: what has no features, what is damaged, and its remedies."""
+"""`emofuse cache problems`, `verify`, `repair`, `retry`: rows without features, damaged blocks, and their remedies."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 _LISTED = 50
 
-Data = Annotated[
-    Path | None, typer.Option(help="Root of the dataset.", show_default="where it was when the cache was built")
-]
+Data = Annotated[Path | None, typer.Option(help="Root of the dataset.", show_default="the root of the last build")]
 
 
 def problems(
     path: CachePath,
-    stream: Annotated[list[str] | None, typer.Option(help="Only this stream; may be repeated.")] = None,
+    stream: Annotated[list[str] | None, typer.Option(help="List only this stream; repeat for several.")] = None,
     status: Annotated[
         str | None,
-        typer.Option(help="Only these, with commas: no_detection, unreadable, failed.", show_default="all three"),
+        typer.Option(
+            help="List only these statuses, with commas: no_detection, unreadable, failed.", show_default="all three"
+        ),
     ] = None,
-    export: Annotated[Path | None, typer.Option(help="Write all of them to a .csv file instead.")] = None,
+    export: Annotated[Path | None, typer.Option(help="Write all rows to this .csv file instead.")] = None,
 ) -> None:
-    """List rows without features and why: how many of each kind, then the rows."""
+    """List rows without features and the reasons: first the counts of each kind, then the rows."""
     from emofuse.cache.reader import open_cache
     from emofuse.upkeep.problems import list_problems
 
@@ -52,14 +52,14 @@ def problems(
 
 def verify(
     path: CachePath,
-    sample: Annotated[int, typer.Option(min=0, help="Extract so many rows again and compare.")] = 0,
+    sample: Annotated[int, typer.Option(min=0, help="Number of rows to extract again and compare.")] = 0,
     data: Data = None,
     device: Device = "auto",
     plugin: Plugins = None,
 ) -> None:
-    """Read every byte of a cache and list what is damaged. Exit status 1 if anything is.
+    """Read every byte of a cache and list damaged parts. Exit with status 1 if there are any.
 
-    With --sample, rows drawn at random are extracted again too and held against the cache.
+    With --sample, rows drawn at random are also extracted again and compared with the cache.
     """
     load_given_plugins(plugin)
 
@@ -104,7 +104,7 @@ def repair(
     device: Device = "auto",
     plugin: Plugins = None,
 ) -> None:
-    """Compute the damaged blocks again, and these alone."""
+    """Compute the damaged blocks again, and no others."""
     load_given_plugins(plugin)
 
     from emofuse.extraction import BuildOptions
@@ -119,16 +119,16 @@ def repair(
 
 def retry(
     path: CachePath,
-    status: Annotated[str, typer.Option(help="Which rows, with commas: failed, unreadable, no_detection.")] = (
-        "failed,unreadable"
-    ),
+    status: Annotated[
+        str, typer.Option(help="Statuses of the rows to try, with commas: failed, unreadable, no_detection.")
+    ] = ("failed,unreadable"),
     data: Data = None,
     scheduler: Scheduler = None,
     workers: Workers = None,
     device: Device = "auto",
     plugin: Plugins = None,
 ) -> None:
-    """Try rows without features again: files may have been replaced, machines may have more memory now."""
+    """Extract rows without features again, after files were replaced or with more memory."""
     load_given_plugins(plugin)
 
     from emofuse.extraction import BuildOptions
@@ -144,10 +144,10 @@ def retry(
 
 
 def parse_statuses(text: str | None) -> tuple[Status, ...]:
-    """Statuses other than ok and pending, named with commas; all of them for None.
+    """Return the statuses named with commas, except ok and pending; all of them for None.
 
     Raises:
-        typer.BadParameter: an unknown one.
+        typer.BadParameter: a status is unknown.
     """
     from emofuse.upkeep.problems import PROBLEM_STATUSES
 
@@ -162,11 +162,11 @@ def parse_statuses(text: str | None) -> tuple[Status, ...]:
 
 
 def _print_problems(found: pl.DataFrame) -> None:
-    """Counts by status and reason, then one line a row for all streams that share its reason."""
+    """Print counts by status and reason, then one line for each row and all streams that share its reason."""
     import polars as pl
 
     if not found.height:
-        typer.echo("no such rows")
+        typer.echo("There are no such rows.")
         return
     kinds = found.group_by("stream", "status", "reason", maintain_order=True).len()
     for kind in (
@@ -181,4 +181,4 @@ def _print_problems(found: pl.DataFrame) -> None:
         view = f" view {row['view']}" if row["view"] else ""
         typer.echo(f"row {row['row']}{view}, {row['sample_id']} ({row['stream']}): {row['status']}, {row['reason']}")
     if rows.height > _LISTED:
-        typer.echo(f"and {rows.height - _LISTED} more; all of them: --export problems.csv")
+        typer.echo(f"and {rows.height - _LISTED} more; write all with --export problems.csv")

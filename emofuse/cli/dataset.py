@@ -1,4 +1,4 @@
-"""`emofuse dataset`: look at a dataset before anything is computed from it; make the demo dataset."""
+"""`emofuse dataset`: checks a dataset before anything is computed from it, and makes the demo dataset."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Check a dataset, or make the demo dataset.")
 
 _LISTED = 20
-_PLAIN_WIDTH = 1000  # not on a terminal: one line stays one line
+_PLAIN_WIDTH = 1000  # keeps rows on one line where the output is no terminal
 
 
 @app.command()
@@ -33,21 +33,25 @@ def check(
     split: Split = None,
     follow_links: FollowLinks = False,
     on_bad_rows: Annotated[
-        Literal["raise", "keep"], typer.Option(help="Whether problems end in exit status 1, or are listed only.")
+        Literal["raise", "keep"], typer.Option(help="Exit with status 1 if there are problems, or only list them.")
     ] = "raise",
     all_images: Annotated[
-        bool, typer.Option("--all", help="Read the header of every image, not of 2000 chosen at random.")
+        bool, typer.Option("--all", help="Read the header of every image, instead of 2000 chosen at random.")
     ] = False,
     duplicates: Annotated[
         bool, typer.Option(help="Whether files of the same length are compared, byte for byte.")
     ] = True,
-    table: Annotated[Path | None, typer.Option(help="csv: the table, relative to the root.")] = None,
-    path_column: Annotated[str | None, typer.Option(help="csv: the column of paths.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="csv: the column of labels.")] = None,
-    split_column: Annotated[str | None, typer.Option(help="csv: the column of splits.")] = None,
-    image_dir: Annotated[Path | None, typer.Option(help="csv: folder in the root that the paths start from.")] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="Path of the table relative to the root, for a csv dataset.")
+    ] = None,
+    path_column: Annotated[str | None, typer.Option(help="Column of paths, for a csv dataset.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of labels, for a csv dataset.")] = None,
+    split_column: Annotated[str | None, typer.Option(help="Column of splits, for a csv dataset.")] = None,
+    image_dir: Annotated[
+        Path | None, typer.Option(help="Folder below the root that paths start from, for a csv dataset.")
+    ] = None,
 ) -> None:
-    """Print rows per label and split, sizes of images, and every problem. Exit status 1 if there are problems.
+    """Print rows per label and split, sizes of images, and every problem. Exit with status 1 if there are problems.
 
     Problems are bad rows, images with an unreadable header, splits without rows that a pipeline needs, and one image
     under several names whose labels contradict each other or that is in several splits.
@@ -83,11 +87,11 @@ def check(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder to make.")],
-    images: Annotated[int, typer.Option(min=24, help="How many images.")] = 640,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same images.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder of the new dataset.")],
+    images: Annotated[int, typer.Option(min=24, help="Number of images.")] = 640,
+    seed: Annotated[int, typer.Option(min=0, help="Seed; the same seed gives the same images.")] = 0,
 ) -> None:
-    """Generate the demo dataset: EmoSet's layout, faces and scenes drawn from known cues."""
+    """Generate the demo dataset, with faces and scenes drawn from known cues, in the layout of EmoSet."""
     from emofuse.datasets.demo import generate_demo
 
     with show_progress():
@@ -96,7 +100,7 @@ def demo(
 
 
 def dataset_spec(target: str, options: dict[str, Any]) -> DatasetSpec:
-    """The dataset of a kind or of a pipeline, with the command line's options over it."""
+    """Return the dataset of a kind or of a pipeline, with the options of the command line."""
     from emofuse.errors import SpecError, did_you_mean
     from emofuse.specs import bundled_specs, parse_spec, read_pipeline_spec
     from emofuse.specs.datasets import DATASETS
@@ -119,7 +123,7 @@ def dataset_spec(target: str, options: dict[str, Any]) -> DatasetSpec:
 
 
 def _print_table(console: Console, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table: with lines on a terminal, aligned columns alone elsewhere."""
+    """Print a table, with lines on a terminal and as aligned columns elsewhere."""
     from rich import box
     from rich.table import Table
 
@@ -160,7 +164,7 @@ def _print_sizes(console: Console, sizes: SizeSummary) -> None:
 
 
 def _split_problem(target: str, listing: Listing) -> str | None:
-    """What the runs of a pipeline lack in the dataset's splits."""
+    """Return what the runs of a pipeline lack in the splits of the dataset."""
     from emofuse.datasets.split_needs import describe_lack, needs_of_pipeline
     from emofuse.specs import read_pipeline_spec
     from emofuse.specs.datasets import DATASETS

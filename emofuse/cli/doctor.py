@@ -1,4 +1,4 @@
-"""`emofuse doctor`: is this machine ready, and for this spec?"""
+"""`emofuse doctor`: checks whether this machine is ready, in general or for one spec."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def doctor(
     spec: Annotated[
         str | None, typer.Argument(help="A pipeline, sweep or cache spec: its name or YAML file.", show_default="none")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Root of the dataset, to count its rows.")] = None,
-    rows: Annotated[int | None, typer.Option(min=1, help="Rows of the cache, instead.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Root of the dataset, whose rows are counted.")] = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="Number of rows of the cache, instead of --data.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the cache.", show_default="the pipeline's, or this one")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, to go with a report of a fault.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for the report of a fault.")] = False,
 ) -> None:
-    """Packages, devices, memory, faces, weights and disk: what is there, what is not, and what to do about it.
+    """Check packages, devices, memory, faces, weights and disk, and print what to do about problems.
 
-    Imports every package once, in a process of its own, which takes some ten seconds. Exit status 1 if something is
-    missing or broken that is needed: by the spec, or, without one, by emofuse.
+    Every package is imported once in a separate process, which takes some ten seconds. Exit with status 1 if something
+    is missing or broken that the spec needs or, without a spec, that emofuse needs.
     """
     from emofuse.doctor import areas, examine
 
@@ -36,9 +36,9 @@ def doctor(
     if as_json:
         typer.echo(json.dumps([vars(finding) for finding in findings], indent=1, ensure_ascii=False))
     else:
-        for area, own in areas(findings):
+        for area, area_findings in areas(findings):
             typer.echo(f"{area}")
-            for finding in own:
+            for finding in area_findings:
                 typer.secho(f"  {finding.state:<5}", fg=_COLOURS[finding.state], nl=False)
                 typer.echo(f"  {_text(finding)}")
         _print_verdict(findings)

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""The options that several commands have."""
 
 from __future__ import annotations
 
@@ -8,54 +8,57 @@ from typing import Annotated, Literal
 import typer
 
 RUNS = Path("emofuse-runs")
-"""Below it every pipeline and sweep has a folder of its name, unless told otherwise."""
+"""The folder that holds a folder for each pipeline and sweep, by default."""
 
 Target = Annotated[
     str, typer.Argument(help="A kind of dataset (emoset, folder, csv, demo) or a pipeline: its name or YAML file.")
 ]
-Pipeline = Annotated[str, typer.Argument(help="Name of a pipeline that travels with emofuse, or a YAML file.")]
+Pipeline = Annotated[str, typer.Argument(help="Name of a pipeline that comes with emofuse, or a YAML file.")]
 CachePath = Annotated[Path, typer.Argument(help="Path of the cache.")]
-Data = Annotated[Path | None, typer.Option(help="Root of the dataset; overrides the pipeline's.")]
+Data = Annotated[Path | None, typer.Option(help="Root of the dataset; overrides that of the pipeline.")]
 Split = Annotated[
     Literal["official", "stratified", "holdout"] | None,
     typer.Option(
-        help="The dataset's own split; a stratified 70/20/10; or its own test rows, and a tenth of the others to "
-        "validate on.",
-        show_default="pipeline's, or official",
+        help="official: the split of the dataset; stratified: 70/20/10 of every label; holdout: the test rows of the "
+        "dataset, and a tenth of the others for validation.",
+        show_default="that of the pipeline, or official",
     ),
 ]
 FollowLinks = Annotated[
     bool,
     typer.Option(
         "--follow-links",
-        help="Follow all links of the dataset that lead out of its root: they are yours. Those to the content of a "
-        "Hugging Face hub snapshot (blobs), git-annex or DVC are followed unasked.",
+        help="Follow all links that lead out of the root of the dataset. Without it, only links to the content of a "
+        "Hugging Face hub snapshot (blobs), git-annex or DVC are followed.",
     ),
 ]
 OnBadRows = Annotated[
-    Literal["raise", "keep"], typer.Option(help="List bad rows in an error, or keep them as marked rows.")
+    Literal["raise", "keep"], typer.Option(help="Stop with a list of bad rows, or keep them as marked rows.")
 ]
 Scheduler = Annotated[
     str | None,
-    typer.Option(help="Address of a running Dask scheduler, tcp://...; processes of this machine otherwise."),
+    typer.Option(help="Address of a running Dask scheduler, tcp://...; without it, this machine works alone."),
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=0, help="Extraction processes; 0 works in this one.", show_default="one a core")
+    int | None,
+    typer.Option(
+        min=0, help="Number of extraction processes; 0 extracts in this process.", show_default="one for each core"
+    ),
 ]
-Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where backbones run.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device of the backbones.")]
 
 
 Plugins = Annotated[
     list[Path] | None,
-    typer.Option("--plugin", help="Python file with kinds of your own. Its code runs; repeat for several."),
+    typer.Option("--plugin", help="Python file with further kinds, whose code is run; repeat for several."),
 ]
 
 
 def load_given_plugins(paths: list[Path] | None) -> None:
-    """Runs the plugin files of a command line.
+    """Load the plugin files of a command line, which runs their code.
 
     Raises:
-        PluginError: one is missing or faulty.
+        PluginError: a file is missing or faulty.
     """
     if paths:
         from emofuse.specs import load_plugins
@@ -64,5 +67,5 @@ def load_given_plugins(paths: list[Path] | None) -> None:
 
 
 def parse_names(text: str) -> list[str]:
-    """Names with commas between them: `lbp, resnet50`."""
+    """Return the names in a text such as `lbp, resnet50`."""
     return [name.strip() for name in text.split(",") if name.strip()]

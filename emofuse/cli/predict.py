@@ -1,4 +1,4 @@
-"""`emofuse predict`: what a saved run says of images."""
+"""`emofuse predict`: predicts images with a saved run."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _UNITS_SHOWN = 5
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Images, and folders with images below them.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, and folders of images.")],
     run: Annotated[Path, typer.Option(help="Folder of a saved run: OUT/runs/DIGEST.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of text.")] = False,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where backbones and head run.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line instead of text.")] = False,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device of backbones and head.")] = "cpu",
     plugin: Plugins = None,
 ) -> None:
     """Predict images: probabilities, whether a face was found, and the strongest facial action units.
 
     Faces are looked for only if a stream of the run looks at them.
 
-    Exit status 1 if an image could not be read; the others are predicted all the same.
+    Exit with status 1 if an image cannot be read; the others are predicted.
     """
     load_given_plugins(plugin)
 
@@ -59,7 +59,7 @@ def predict(
 
 
 def as_text(prediction: Prediction) -> str:
-    """A few aligned lines for people."""
+    """Return a prediction as a few aligned lines."""
     if prediction.problem is not None:
         return f"{prediction.path}\n  cannot be read: {prediction.problem}"
     width = max(len(label) for label in prediction.probs)

@@ -25,7 +25,9 @@ def probe(
         Literal["official", "stratified", "holdout"],
         typer.Option(help="The split whose test rows stay unread: as for `emofuse train`."),
     ] = "official",
-    split_seed: Annotated[int | None, typer.Option(help="Of --split stratified or holdout.", show_default="0")] = None,
+    split_seed: Annotated[
+        int | None, typer.Option(help="Seed of --split stratified or holdout.", show_default="0")
+    ] = None,
     folds: Annotated[
         int | None, typer.Option(min=2, help="Number of folds.", show_default="5, or 3 beyond 3,000 rows")
     ] = None,
@@ -43,7 +45,7 @@ def probe(
     """
     if split_seed is not None and split == "official":
         raise typer.BadParameter(
-            "only a split that is drawn has a seed: add --split stratified or --split holdout",
+            "the official split has no seed; add --split stratified or --split holdout",
             param_hint="--split-seed",
         )
     load_given_plugins(plugin)

@@ -1,4 +1,4 @@
-"""`emofuse profile`: what the configurations of a pipeline cost to store, to run and to train."""
+"""`emofuse profile`: measures what the configurations of a pipeline cost to store, to run and to train."""
 
 from __future__ import annotations
 
@@ -16,32 +16,35 @@ def profile(
     data: Annotated[
         Path | None, typer.Option(help="Folder of images to measure on.", show_default="drawn as in the demo")
     ] = None,
-    images: Annotated[
-        int, typer.Option(min=1, help="How many of them; a batch that needs more takes some again.")
-    ] = 64,
+    images: Annotated[int, typer.Option(min=1, help="Number of images; larger batches repeat some.")] = 64,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Whose rows heads train on.", show_default="where `emofuse run` has the pipeline's"),
+        typer.Option(help="Cache whose rows train heads.", show_default="the cache of `emofuse run`"),
     ] = None,
     rows: Annotated[
         int | None,
-        typer.Option(min=2, help="Train on so many synthetic rows instead.", show_default="2048 without a cache"),
+        typer.Option(
+            min=2, help="Number of synthetic training rows, instead of a cache.", show_default="2048 without a cache"
+        ),
     ] = None,
-    classes: Annotated[int | None, typer.Option(min=2, help="Labels of synthetic rows.", show_default="8")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Calls that are timed at most; 10 s end them earlier.")] = 100,
-    device: Annotated[str, typer.Option(help="Of networks and heads: auto, cpu, cuda or cuda:N.")] = "auto",
+    classes: Annotated[
+        int | None, typer.Option(min=2, help="Number of labels of synthetic rows.", show_default="8")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Largest number of timed calls; 10 s end them earlier.")] = 100,
+    device: Annotated[str, typer.Option(help="Device of networks and heads: auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Of native libraries.", show_default="the cores it may use")
+        int | None,
+        typer.Option(min=1, help="Number of threads of native libraries.", show_default="the available cores"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write profile.json, profile.csv and profile.md there.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for profile.json, profile.csv and profile.md.")] = None,
 ) -> None:
-    """Parameters, size, FLOPs, latency, peak memory and seconds an epoch of every configuration of a pipeline.
+    """Measure parameters, size, FLOPs, latency, peak memory and seconds an epoch of every configuration.
 
-    Extraction and head apart, each configuration in processes of its own. Weights that are not on this machine are
-    stood in for by random ones, which the output says: nothing that is measured depends on their values.
+    Extraction and head are measured apart, each configuration in fresh processes. Random weights replace those that are
+    not on this machine, and the output names them; no measurement depends on their values.
     """
     if cache is not None and rows is not None:
-        raise typer.BadParameter("heads train on the rows of --cache or on synthetic ones", param_hint="--rows")
+        raise typer.BadParameter("heads train either on the rows of --cache or on synthetic ones", param_hint="--rows")
     from emofuse.specs import read_pipeline_spec
 
     spec = read_pipeline_spec(pipeline)
@@ -66,17 +69,17 @@ def profile(
         threads=threads,
     )
     with show_progress():
-        found = profile_pipeline(spec, options, say=lambda line: typer.echo(line, err=True))
-    typer.echo(as_markdown(found))
-    for path in write_profile(found, out) if out else []:
+        result = profile_pipeline(spec, options, say=lambda line: typer.echo(line, err=True))
+    typer.echo(as_markdown(result))
+    for path in write_profile(result, out) if out else []:
         typer.echo(path, err=True)
 
 
 def _make_folder(out: Path) -> None:
-    """Before minutes of measuring, not after."""
+    """Make the folder before minutes of measuring, or raise."""
     from emofuse.errors import ProfileError
 
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ProfileError(f"{out}: no folder can be made here ({error.strerror}). Name another with --out") from None
+        raise ProfileError(f"{out}: cannot make this folder ({error.strerror}). Name another with --out") from None

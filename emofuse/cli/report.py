@@ -1,4 +1,4 @@
-"""`emofuse report`: tables, figures and one page from saved runs."""
+"""`emofuse report`: makes tables, figures and one page from saved runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def report(
     ] = "",
     plugin: Plugins = None,
 ) -> None:
-    """Writes tables (CSV, Markdown), figures (SVG, PNG) and one self-contained HTML page; prints the summary."""
+    """Write tables (CSV, Markdown), figures (SVG, PNG) and one self-contained HTML page; print the summary."""
     load_given_plugins(plugin)
 
     from emofuse.report import write_report

@@ -1,4 +1,4 @@
-"""`emofuse results`: rows of searched runs, listed, filtered, averaged and exported."""
+"""`emofuse results`: lists, filters, averages and exports the runs of a search."""
 
 from __future__ import annotations
 
@@ -18,24 +18,29 @@ def results(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a sweep.")],
     where: Annotated[
         list[str] | None,
-        typer.Option(help="head=concat,fold=0 or val_macro_f1>=0.4 (= != > < >= <=); may be repeated, all must hold."),
+        typer.Option(
+            help="Conditions such as head=concat,fold=0 or val_macro_f1>=0.4 (= != > < >= <=); repeat for more."
+        ),
     ] = None,
     by: Annotated[
         Literal["run", "configuration"],
-        typer.Option(help="A row a run, or a row a configuration: mean and standard error over folds and seeds."),
+        typer.Option(
+            help="One row for each run, or mean and standard error over folds and seeds for each configuration."
+        ),
     ] = "run",
-    sort: Annotated[str, typer.Option(help="Column; scores from the best, all else ascending; -COLUMN turns it.")] = (
-        "val_macro_f1"
-    ),
+    sort: Annotated[
+        str, typer.Option(help="Column to sort by: scores with the best first, others ascending; -COLUMN reverses.")
+    ] = ("val_macro_f1"),
     top: Annotated[
-        int | None, typer.Option(min=0, help="At most so many rows; 0 is all.", show_default="20, all with --export")
+        int | None, typer.Option(min=0, help="Largest number of rows; 0 for all.", show_default="20, all with --export")
     ] = None,
     columns: Annotated[
-        str | None, typer.Option(help="Which, with commas; `all` is every one.", show_default="the scores")
+        str | None,
+        typer.Option(help="Names of columns, with commas; `all` for every column.", show_default="the scores"),
     ] = None,
     export: Annotated[Path | None, typer.Option(help="Write a .csv or .parquet file with all columns instead.")] = None,
 ) -> None:
-    """Lists what a sweep has found on validation rows. Test rows are scored for what was chosen alone: its report."""
+    """List the validation scores of a sweep. The report of the sweep has the test scores of what was chosen."""
     from emofuse.sweep.table import (
         SHOWN_CONFIGURATIONS,
         SHOWN_RUNS,

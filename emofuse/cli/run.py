@@ -1,4 +1,4 @@
-"""`emofuse run`: a whole pipeline in one go."""
+"""`emofuse run`: runs a whole pipeline."""
 
 from __future__ import annotations
 
@@ -21,14 +21,12 @@ def run(
     on_bad_rows: OnBadRows = "raise",
     scheduler: Scheduler = None,
     workers: Workers = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="Where backbones run and heads train.")
-    ] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device of backbones and heads.")] = "auto",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Tell what is left, how long it takes and how large it is; write nothing.")
+        bool, typer.Option("--dry-run", help="Print what is left to do, its time and size; write nothing.")
     ] = False,
 ) -> None:
-    """Dataset, cache, runs and report in one go. What is done already is skipped, so an interrupted run goes on."""
+    """Run a pipeline: dataset, cache, runs and report. Finished work is skipped, so an interrupted run continues."""
     from emofuse.specs import read_pipeline_spec
 
     spec = read_pipeline_spec(pipeline)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    name: Annotated[str, typer.Argument(help="Name of a sweep that travels with emofuse, or a YAML file.")],
+    name: Annotated[str, typer.Argument(help="Name of a sweep that comes with emofuse, or a YAML file.")],
     cache: Annotated[
-        Path | None, typer.Option(help="A feature cache, PATH.zarr.", show_default="that of the sweep's pipeline")
+        Path | None, typer.Option(help="Path of a feature cache.", show_default="the cache of the sweep's pipeline")
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Root of the pipeline's dataset, if its cache must be built.")
@@ -29,25 +29,27 @@ def sweep(
     out: Annotated[
         Path | None, typer.Option(help="Folder of rows, final runs and report.", show_default="emofuse-runs/NAME")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where heads train: auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device of the heads: auto, cpu, cuda or cuda:N.")] = "auto",
     memory_gb: Annotated[
-        float | None, typer.Option(min=0.01, help="Memory for training.", show_default="a share of the device's")
+        float | None,
+        typer.Option(min=0.01, help="Memory for training.", show_default="a share of the memory of the device"),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and train nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; train nothing.")] = False,
     scheduler: Annotated[
-        str | None, typer.Option(help="Address of a running Dask scheduler, tcp://..., whose workers search.")
+        str | None, typer.Option(help="Address of a running Dask scheduler, tcp://..., whose workers train.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that build the cache.", show_default="one a core")
+        int | None,
+        typer.Option(min=0, help="Number of processes that build the cache.", show_default="one for each core"),
     ] = None,
 ) -> None:
-    """Searches on validation rows, chooses, scores what was chosen on the test rows once, and writes a report.
+    """Search on validation rows, choose, score the choice on the test rows once, and write a report.
 
-    What is done already is skipped, so an interrupted sweep goes on; several may share a folder.
+    Finished work is skipped, so an interrupted sweep continues. Several processes may share a folder.
     """
     of_dataset = {"--data": data is not None, "--follow-links": follow_links, "--on-bad-rows": on_bad_rows == "keep"}
-    for option, given in of_dataset.items():
-        if cache is not None and given:
+    for option, is_given in of_dataset.items():
+        if cache is not None and is_given:
             raise typer.BadParameter(f"a cache needs no dataset: give --cache or {option}", param_hint=option)
     from emofuse.specs import read_sweep_spec
 
@@ -87,7 +89,7 @@ def _build(
     follow_links: bool,
     on_bad_rows: Literal["raise", "keep"],
 ) -> Cache:
-    """The cache of the sweep's pipeline, built first as far as it is not."""
+    """Build the cache of the sweep's pipeline as far as it is missing, and return it."""
     from emofuse.datasets.split_needs import needs_of_sweep
     from emofuse.pipeline import PipelineOptions, prepare_cache
 
@@ -106,7 +108,7 @@ def _build(
 
 
 def _open_built(spec: SweepSpec, cache: Path | None) -> Cache:
-    """The same cache as it is; nothing is built."""
+    """Return the same cache as it is, without building."""
     from emofuse.cache.reader import open_cache
     from emofuse.errors import CacheError
 
@@ -116,7 +118,7 @@ def _open_built(spec: SweepSpec, cache: Path | None) -> Cache:
         cache = PipelinePaths(RUNS / _pipeline_of(spec).name).cache
         if not cache.exists():
             raise CacheError(
-                f"{cache}: a plan needs the cache, and there is none yet. Name another with --cache, or build it: "
+                f"{cache}: a plan needs the cache, which does not exist yet. Name another with --cache, or build it: "
                 f"emofuse run {spec.pipeline}"
             )
     return open_cache(cache)
@@ -127,5 +129,5 @@ def _pipeline_of(spec: SweepSpec) -> PipelineSpec:
     from emofuse.specs import read_pipeline_spec
 
     if spec.pipeline is None:
-        raise SpecError(f"sweep {spec.name!r}", ["it names no pipeline whose cache to use: name one with --cache"])
+        raise SpecError(f"sweep {spec.name!r}", ["it names no pipeline with a cache; name a cache with --cache"])
     return read_pipeline_spec(spec.pipeline)

@@ -1,4 +1,4 @@
-"""Output that cannot fail: terminals and logs in Latin-1, cp1252 or ASCII cannot show every character of a report."""
+"""Makes output safe for terminals and logs in Latin-1, cp1252 or ASCII, which lack characters of reports."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _IN_ASCII |= {"\u2501": "-", "\u2500": "-", "\u257a": "-", "\u2578": "-", "\u202
 
 
 def make_output_safe() -> None:
-    """What standard output and error cannot show is written in other characters, and never raises.
+    """Let standard output and error replace characters that they cannot encode, instead of raising.
 
-    Characters of emofuse's own tables have a spelling in ASCII; of names and labels the code points are shown, so that
-    two of them stay two.
+    Characters of emofuse's tables have a spelling in ASCII. For other characters the code points are written, so that
+    different names stay different.
     """
     codecs.register_error(_HANDLER, _spell)
     for stream in (sys.stdout, sys.stderr):

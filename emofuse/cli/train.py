@@ -1,4 +1,4 @@
-"""`emofuse train`: one configuration on a cache."""
+"""`emofuse train`: trains one configuration on a cache."""
 
 from __future__ import annotations
 
@@ -15,53 +15,56 @@ if TYPE_CHECKING:
 
 
 def train(
-    cache: Annotated[Path, typer.Option(help="The feature cache, PATH.zarr.")],
-    streams: Annotated[str, typer.Option(help="Cached streams to fuse, with commas: lbp,resnet50.")],
+    cache: Annotated[Path, typer.Option(help="Path of the feature cache.")],
+    streams: Annotated[str, typer.Option(help="Streams of the cache to fuse, with commas: lbp,resnet50.")],
     lbp_bins: Annotated[
         int | None, typer.Option(help="Number of LBP bins that the head sees.", show_default="256")
     ] = None,
     action_units: Annotated[
         int | None, typer.Option(help="Number of action units that the head sees.", show_default="25")
     ] = None,
-    depth: Annotated[int | None, typer.Option(help="Hidden layers of the head.", show_default="2")] = None,
+    depth: Annotated[int | None, typer.Option(help="Number of hidden layers of the head.", show_default="2")] = None,
     width: Annotated[int | None, typer.Option(help="Width of a hidden layer.", show_default="512")] = None,
-    epochs: Annotated[int | None, typer.Option(help="At most this many.", show_default="100")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Largest number of epochs.", show_default="100")] = None,
     patience: Annotated[
-        int | None, typer.Option(help="Stop after this many epochs without a better one.", show_default="never")
+        int | None,
+        typer.Option(help="Number of epochs without a better one that end the training.", show_default="never"),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows of a step.", show_default="64")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of Adam.", show_default="0.0001")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, row order and dropout.", show_default="0")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Number of rows in a step.", show_default="64")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Learning rate of Adam.", show_default="0.0001")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights and dropout.", show_default="0")] = None,
     split: Annotated[
         Literal["official", "stratified", "holdout"],
         typer.Option(
-            help="The dataset's own; 70/20/10 of every label; or its own test rows, and a tenth of the others to "
-            "validate on."
+            help="official: the split of the dataset; stratified: 70/20/10 of every label; holdout: the test rows of "
+            "the dataset, and a tenth of the others for validation."
         ),
     ] = "official",
-    split_seed: Annotated[int | None, typer.Option(help="Of --split stratified or holdout.", show_default="0")] = None,
+    split_seed: Annotated[
+        int | None, typer.Option(help="Seed of --split stratified or holdout.", show_default="0")
+    ] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     name: Annotated[
-        str | None, typer.Option(help="What tables call the configuration.", show_default="streams joined by +")
+        str | None, typer.Option(help="Name of the configuration in tables.", show_default="streams joined by +")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device of the head: auto, cpu, cuda or cuda:N.")] = "auto",
     memory_gb: Annotated[
         float | None,
         typer.Option(
             min=1e-6,
             help="Memory for training. Features that do not fit are streamed from the cache.",
-            show_default="a share of what the device has",
+            show_default="a share of the memory of the device",
         ),
     ] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Trains one head on cached streams. The same run asked again is read, not trained; see `emofuse report`.
+    """Train one head on cached streams and print its scores. A run that exists is read and not trained again.
 
-    Defaults are the paper's. Everything else that a run can say is said in a pipeline file: `emofuse run`.
+    The defaults are those of the paper. A pipeline file has all other options of a run; see `emofuse run`.
     """
     if split_seed is not None and split == "official":
         raise typer.BadParameter(
-            "only a split that is drawn has a seed: add --split stratified or --split holdout",
+            "the official split has no seed; add --split stratified or --split holdout",
             param_hint="--split-seed",
         )
     names = parse_names(streams)
@@ -92,7 +95,7 @@ def train(
 
 
 def _given(**options: Any) -> dict[str, Any]:
-    """Those that were given; for the others the spec has defaults."""
+    """Return the options that were given; the spec has defaults for the others."""
     return {key: value for key, value in options.items() if value is not None}
 
 

@@ -1,4 +1,4 @@
-"""`emofuse weights`: what is known, what is here, and how to get and check it."""
+"""`emofuse weights`: lists, downloads, imports and checks pretrained weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="List, download, import and check p
 
 @app.command("list")
 def list_weights() -> None:
-    """Print all known weights: name, size, what is on this machine, licence, source."""
+    """Print all known weights with name, size, presence on this machine, licence and source."""
     from emofuse.weights import REGISTRY, stored_weights, weights_dir
 
     stored = {weights.name: weights for weights in stored_weights()}
@@ -35,12 +35,12 @@ def list_weights() -> None:
 
 
 @app.command()
-def fetch(names: Annotated[list[str], typer.Argument(help="Names of `emofuse weights list`.")]) -> None:
-    """Download weights; a download that broke off goes on from where it was. What is here already is checked."""
+def fetch(names: Annotated[list[str], typer.Argument(help="Names from `emofuse weights list`.")]) -> None:
+    """Download weights and check them. An interrupted download continues; existing files are only checked."""
     from emofuse.weights import fetch_weights, find_entry
 
     for name in names:
-        find_entry(name)  # all names first: a wrong last one should not wait for the others' downloads
+        find_entry(name)  # a wrong name must end the command before any download
     for name in names:
         with show_progress(), step(f"fetching {name}", unit="bytes") as on_progress:
             stored = fetch_weights(name, on_progress=on_progress)
@@ -49,13 +49,13 @@ def fetch(names: Annotated[list[str], typer.Argument(help="Names of `emofuse wei
 
 @app.command("import")
 def import_file(
-    path: Annotated[Path, typer.Argument(help="A file of weights; it is copied.", show_default=False)],
+    path: Annotated[Path, typer.Argument(help="Path of a file of weights, which is copied.", show_default=False)],
     name: Annotated[
         str | None,
         typer.Option("--as", help="Name for a file that the registry does not know.", show_default="by its hash"),
     ] = None,
 ) -> None:
-    """Copy a file of weights into the folder, recognised by its hash or under a name of your own."""
+    """Copy a file of weights into the folder. It is recognised by its hash, or gets a name by --as."""
     from emofuse.weights import import_weights
 
     with show_progress(), step("copying and hashing"):
@@ -65,7 +65,7 @@ def import_file(
 
 @app.command()
 def verify() -> None:
-    """Hash every file of the folder again. Exit status 1 if one is damaged or missing."""
+    """Hash every file of the folder again. Exit with status 1 if one is damaged or missing."""
     from emofuse.weights import verify_weights, weights_dir
 
     with show_progress(), step("hashing weights"):

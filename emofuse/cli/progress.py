@@ -1,4 +1,4 @@
-"""How every command shows how far it is: a bar with what matters under it on a terminal, plain lines elsewhere."""
+"""Shows the progress of every command: a bar with details on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from emofuse.cli.live import Bar, Clock, Drawn, Lines, LivePicture, OngoingStep, error_console, ticking
+from emofuse.cli.bar import Bar, error_console
+from emofuse.cli.lines import Lines
+from emofuse.cli.live import Clock, Display, LivePicture, OngoingStep, ticking
 from emofuse.progress import BuildState, Progress, State, StepState, TrainingState, followed, format_duration
 
 if TYPE_CHECKING:
@@ -20,9 +22,9 @@ if TYPE_CHECKING:
 def show_progress() -> Iterator[Progress]:
     """Shows all that is told inside on the error stream: a live bar where that is a terminal, else lines."""
     console = error_console()
-    drawn: Drawn = Bar(console) if console.is_terminal else Lines()
+    display: Display = Bar(console) if console.is_terminal else Lines()
     lock = threading.RLock()
-    with ticking(drawn, lock), followed(shown := ShownProgress(drawn, lock)):
+    with ticking(display, lock), followed(shown := ShownProgress(display, lock)):
         yield shown
 
 
@@ -30,34 +32,34 @@ class ShownProgress:
     """Turns what is told into pictures.
 
     Args:
-        drawn: shows them.
+        display: the display that shows the pictures.
         lock: of what draws.
-        clock: in seconds, that of `drawn`.
+        clock: in seconds, that of `display`.
     """
 
-    def __init__(self, drawn: Drawn, lock: threading.RLock | None = None, clock: Clock = time.monotonic) -> None:
-        self._drawn = drawn
+    def __init__(self, display: Display, lock: threading.RLock | None = None, clock: Clock = time.monotonic) -> None:
+        self._display = display
         self._lock = lock or threading.RLock()
         self._clock = clock
 
     def update(self, state: State) -> None:
-        """Shows a state."""
+        """Show a state."""
         with self._lock:
             match state:
                 case BuildState():
-                    self._drawn.work(build_picture(state))
+                    self._display.work(build_picture(state))
                 case TrainingState():
-                    self._drawn.work(training_picture(state))
+                    self._display.work(training_picture(state))
                 case StepState(ended=True):
-                    self._drawn.end_step(state.what, state.seconds)
+                    self._display.end_step(state.what, state.seconds)
                 case StepState():
                     began = self._clock() - state.seconds
                     step = OngoingStep(began, lambda seconds: step_picture(replace(state, seconds=seconds), now=state))
-                    self._drawn.step(state.what, step)
+                    self._display.step(state.what, step)
 
 
 def build_picture(state: BuildState) -> LivePicture:
-    """A build: under the bar the counts of each status of each stream."""
+    """Return the picture of a build, with the counts of each status of each stream below the bar."""
     return LivePicture(
         what="extracting",
         line=describe_build(state),
@@ -73,7 +75,7 @@ def build_picture(state: BuildState) -> LivePicture:
 
 
 def training_picture(state: TrainingState) -> LivePicture:
-    """Training: under the bar the best configuration so far, or who is waited for."""
+    """Return the picture of training, with the best configuration so far below the bar."""
     is_over = state.total is not None and state.runs >= state.total
     speed = ", ".join(part for part in (describe_epoch(state), describe_speed(state)) if part)
 
@@ -87,7 +89,7 @@ def training_picture(state: TrainingState) -> LivePicture:
         what=state.what,
         line=describe_training(state),
         count=f"{state.runs}/{'?' if state.total is None else state.total}",
-        # Shares of a run are shown by the bar alone: one run has a bar that grows, too.
+        # Only the bar shows parts of a run, so that it grows during a single run too.
         done=max(state.runs, state.work * (state.total or 0)),
         total=state.total,
         speed=speed,
@@ -100,11 +102,11 @@ def training_picture(state: TrainingState) -> LivePicture:
 
 
 def step_picture(state: StepState, *, now: StepState | None = None) -> LivePicture:
-    """A step.
+    """Return the picture of a step.
 
     Args:
-        state: at the moment.
-        now: as it was last told, which the time left is estimated from; `state` unless given.
+        state: the current state.
+        now: the last reported state, which the time left is estimated from; `state` unless given.
     """
     count = _step_count(state)
     left = (now or state).seconds_left
@@ -124,7 +126,7 @@ def step_picture(state: StepState, *, now: StepState | None = None) -> LivePictu
 
 
 def describe_build(state: BuildState) -> str:
-    """One plain line; streams with the same counts share their mention."""
+    """Return a build as one plain line, with streams of the same counts together."""
     if state.rows == 0:
         return f"extracting {state.total} images"
     left = f", {format_duration(state.seconds_left)} left" if state.seconds_left else ""
@@ -145,24 +147,24 @@ def describe_training(state: TrainingState) -> str:
 
 
 def describe_epoch(state: TrainingState) -> str:
-    """How far the runs in training are, or nothing while there are none."""
+    """Return how far the runs in training are; an empty text without any."""
     return f"epoch {state.epoch} of {state.epochs}" if state.epochs else ""
 
 
 def describe_losses(state: TrainingState) -> str:
-    """The losses of the runs in training, or nothing before there are any."""
+    """Return the losses of the runs in training; an empty text before the first ones."""
     return "" if state.losses is None else "train loss {:.3f}, val loss {:.3f}".format(*state.losses)
 
 
 def describe_speed(state: TrainingState) -> str:
-    """Heads and rows a second, or nothing before there are any."""
+    """Return heads and rows a second; an empty text before the first ones."""
     heads = f"{state.heads_per_s:.{1 if state.heads_per_s < 10 else 0}f} heads/s" if state.heads else ""
     rows = f"{state.rows_per_s:,.0f} rows/s" if state.rows else ""
     return ", ".join(part for part in (heads, rows) if part)
 
 
 def describe_best(state: TrainingState) -> str:
-    """The best configuration so far, or nothing before there is one."""
+    """Return the best configuration so far; an empty text before the first one."""
     if state.best is None:
         return ""
     name, score = state.best
@@ -170,17 +172,17 @@ def describe_best(state: TrainingState) -> str:
 
 
 def describe_waiting(state: TrainingState) -> str:
-    """Who trains what is missing, or nothing while this process trains."""
+    """Return which other processes train what is missing; an empty text while this process trains."""
     return f"waiting for {' and '.join(state.waiting_for)}" if state.waiting_for else ""
 
 
 def format_counts(counts: Mapping[str, int]) -> str:
-    """`820 ok, 20 no_detection`; statuses of no row are left out."""
+    """Return counts such as `820 ok, 20 no_detection`, without statuses of no row."""
     return ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "0 rows"
 
 
 def _step_count(state: StepState) -> str:
-    """`3 of 8`, `3`, `1.2 of 3.4 MiB`; nothing of a step without parts."""
+    """Return a count such as `3 of 8`, `3` or `1.2 of 3.4 MiB`; an empty text for a step without parts."""
     if not state.unit:
         return ""
     if state.unit == "bytes":

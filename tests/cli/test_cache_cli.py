@@ -90,7 +90,7 @@ def test_an_interrupted_build_says_that_it_can_go_on(images, spec, tmp_path, mon
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 130
-    assert capsys.readouterr().err == "Interrupted. What is finished is kept; the same command goes on from there.\n"
+    assert capsys.readouterr().err == "Interrupted. Finished work is kept; the same command continues from there.\n"
 
 
 def test_another_spec_is_refused(build, spec):

@@ -43,13 +43,16 @@ def test_problems_are_counted_and_listed(path):
 
 
 def test_problems_of_a_stream_and_a_status(path):
-    assert emofuse("problems", path, "--stream", "size", "--status", "no_detection, failed").stdout == "no such rows\n"
+    assert (
+        emofuse("problems", path, "--stream", "size", "--status", "no_detection, failed").stdout
+        == "There are no such rows.\n"
+    )
     assert "row 2, s0002 (size)" in emofuse("problems", path, "--stream", "size", "--status", "unreadable").stdout
 
 
 def test_long_lists_are_cut_and_exported_whole(path, tmp_path, monkeypatch):
     monkeypatch.setattr(cache_upkeep, "_LISTED", 1)
-    assert emofuse("problems", path).stdout.splitlines()[-1] == "and 1 more; all of them: --export problems.csv"
+    assert emofuse("problems", path).stdout.splitlines()[-1] == "and 1 more; write all with --export problems.csv"
     assert emofuse("problems", path, "--export", tmp_path / "out.csv").stdout == f"{tmp_path}/out.csv: 3 rows\n"
     with (tmp_path / "out.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -71,12 +71,10 @@ def test_a_wrong_folder_of_images_is_told(pipeline, tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_told_before_anything_is_measured(pipeline, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(
-        ProfileError, match=r"file: no folder can be made here \(File exists\)\. Name another with --out"
-    ):
+    with pytest.raises(ProfileError, match=r"file: cannot make this folder \(File exists\)\. Name another with --out"):
         call(pipeline, "--out", tmp_path / "file")
 
 
 def test_rows_are_a_cache_s_or_synthetic(pipeline, tmp_path):
-    with pytest.raises(typer.BadParameter, match="heads train on the rows of --cache or on synthetic ones"):
+    with pytest.raises(typer.BadParameter, match="heads train either on the rows of --cache or on synthetic ones"):
         call(pipeline, "--cache", tmp_path / "features.zarr", "--rows", 20, standalone_mode=False)

@@ -13,7 +13,8 @@ import time
 import pytest
 from rich.console import Console
 
-from emofuse.cli.live import Bar, Lines
+from emofuse.cli.bar import Bar
+from emofuse.cli.lines import Lines
 from emofuse.cli.progress import (
     ShownProgress,
     describe_build,
@@ -371,7 +372,7 @@ def test_an_error_stream_that_goes_away_does_not_end_the_work(monkeypatch):
         raise BrokenPipeError
 
     monkeypatch.setattr("emofuse.cli.live._SECONDS_BETWEEN_TICKS", 0.001)
-    monkeypatch.setattr("emofuse.cli.live.Lines.tick", broken)
+    monkeypatch.setattr("emofuse.cli.lines.Lines.tick", broken)
     with show_progress():
         while len(ticks) < 2:
             time.sleep(0.001)

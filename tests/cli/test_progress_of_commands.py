@@ -8,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from emofuse.cli import app
-from emofuse.cli import live as live_module
+from emofuse.cli.lines import Lines
 from emofuse.status import Status
 
 LABELS = np.random.default_rng(0).integers(0, 2, 60)
@@ -17,7 +17,7 @@ SPLITS = ["train", "train", "train", "val", "test"] * 12
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch):
-    monkeypatch.setattr("emofuse.cli.progress.Lines", lambda: live_module.Lines(seconds_between=0))
+    monkeypatch.setattr("emofuse.cli.progress.Lines", lambda: Lines(seconds_between=0))
 
 
 @pytest.fixture
@@ -65,13 +65,13 @@ def test_training_and_reports(cache, tmp_path):
 
 
 def test_a_look_at_a_dataset(tmp_path):
-    for label in ("joy", "fear"):
+    for place, label in enumerate(("joy", "fear")):
         (tmp_path / "images" / label).mkdir(parents=True)
         for number in range(12):
-            pixels = np.full((40, 40, 3), 20 * number, np.uint8)
+            pixels = np.full((40, 40, 3), 20 * number + place, np.uint8)
             Image.fromarray(pixels).save(tmp_path / "images" / label / f"{number}.png")
     lines, results = said("dataset", "check", "folder", "--data", tmp_path / "images", "--split", "stratified")
-    assert {"reading the dataset", "reading headers of images"} <= set(lines)
+    assert {"reading the dataset", "reading headers of images", "comparing files"} <= set(lines)
     assert results.startswith("folder dataset at")
 
 

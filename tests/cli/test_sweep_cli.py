@@ -96,7 +96,7 @@ def test_without_a_cache_that_of_the_pipeline_is_built_and_used(tmp_path, face):
     (tmp_path / "question.yaml").write_text(yaml.safe_dump({**SWEEP, "pipeline": "pictures.yaml"}))
     refused = invoke("question.yaml", "--dry-run")
     assert isinstance(refused.exception, CacheError)
-    assert "a plan needs the cache, and there is none yet" in str(refused.exception)
+    assert "a plan needs the cache, which does not exist yet" in str(refused.exception)
 
     done = invoke("question.yaml", "--workers", "0")
     assert done.exit_code == 0, (done.output, done.exception)
@@ -139,7 +139,7 @@ def test_a_dataset_of_links_with_bad_rows_is_swept_if_the_options_say_so(tmp_pat
 def test_faults_are_told(cache, sweep_file, tmp_path):
     nowhere = invoke(sweep_file)
     assert isinstance(nowhere.exception, SpecError)
-    assert "it names no pipeline whose cache to use: name one with --cache" in str(nowhere.exception)
+    assert "it names no pipeline with a cache; name a cache with --cache" in str(nowhere.exception)
     both = invoke(sweep_file, "--cache", cache, "--data", tmp_path)
     assert both.exit_code == 2
     assert "a cache needs no dataset" in both.stderr
@@ -203,5 +203,5 @@ def test_ctrl_c_leaves_quietly_and_the_same_command_goes_on(cache, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == ("Interrupted. What is finished is kept; the same command goes on from there.")
+    assert errors.splitlines()[-1] == ("Interrupted. Finished work is kept; the same command continues from there.")
     assert list(claims.glob("*.json")) == []

@@ -38,10 +38,10 @@ def test_what_an_output_cannot_show_is_spelt_otherwise(encoding, shown):
 def test_a_command_with_a_table_of_other_letters_ends_well(encoding, tmp_path):
     from PIL import Image
 
-    for label in ("\u5e78\u798f", "caf\u00e9"):
+    for place, label in enumerate(("\u5e78\u798f", "caf\u00e9")):
         (tmp_path / label).mkdir()
         for number in range(4):
-            Image.new("RGB", (8, 8)).save(tmp_path / label / f"{number}.png")
+            Image.new("RGB", (8, 8), (place, number, 0)).save(tmp_path / label / f"{number}.png")
     program = "from emofuse.cli import main; main()"
     command = [sys.executable, "-c", program, "dataset", "check", "folder", "--data", tmp_path, "--split", "stratified"]
     done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True, check=False)

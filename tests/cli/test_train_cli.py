@@ -102,7 +102,7 @@ def test_all_wrong_options_are_named_together(app, cache, tmp_path):
 
 def test_a_seed_of_the_split_needs_a_stratified_split(app, cache, tmp_path):
     with pytest.raises(
-        typer.BadParameter, match="only a split that is drawn has a seed: add --split stratified or --split holdout"
+        typer.BadParameter, match="the official split has no seed; add --split stratified or --split holdout"
     ):
         call(app, cache, tmp_path, "--split-seed", "1", standalone_mode=False)
 

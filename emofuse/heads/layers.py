@@ -1,7 +1,12 @@
-"""Layers of K heads at once: linear maps, the embedding of a stream, what joins embeddings.
+"""Layers of K heads at once: linear maps, projections of features, and the layer that joins embeddings.
 
-Values are (n, B, H): n members, B rows. A matrix product over members is one `bmm`, a projection of the features, which
-all members of a fold share, is one plain matrix product.
+Values are (n, B, H) for n members and B rows. A linear map of all members is one `bmm`. A projection of the features,
+which all members of a fold share, is one plain matrix product for each fold.
+
+Two autograd functions are written by hand. They write the gradients of the weights into memory that stays from step to
+step (`gradient`), in the layout that the optimizer reads. Autograd would ask for new memory and leave the gradient
+transposed, to be copied. The comments at both quote the cost of plain autograd in their place. The figures are medians
+of process CPU time of whole epochs, in alternating rounds of one run with one thread in float32, on 2026-11-29.
 """
 
 from __future__ import annotations
@@ -20,39 +25,39 @@ from emofuse.heads.members import Members, key_of
 
 
 def products_in(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[object]:
-    """Matrix products with operands of this type, all else in the weights' own; None for the weights' own throughout.
+    """Return a context in which matrix products take operands of this type; None keeps the type of the weights.
 
-    bfloat16 keeps the exponent of float32 and 8 bits of mantissa; products are summed in float32 by the hardware.
-    Weights, gradients as the optimizer sees them, its moments, batch norm and the loss stay in float32.
+    bfloat16 keeps the exponent of float32 and 8 bits of mantissa. The hardware sums products in float32. Weights, their
+    gradients for the optimizer, its moments, batch norm and the loss stay in float32.
     """
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype, cache_enabled=False)
 
 
 def exact(device: torch.device) -> AbstractContextManager[object]:
-    """Matrix products in the operands' own type, also within `products_in`."""
+    """Return a context in which matrix products keep the type of their operands, also within `products_in`."""
     cast = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
     return torch.autocast(device.type, enabled=False) if cast else nullcontext()
 
 
 def product_dtype(weight: Tensor) -> torch.dtype:
-    """Type of the operands of a product with this weight, here and now."""
+    """Return the type of the operands of a product with this weight in the current context."""
     kind = weight.device.type
-    cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # there is none on `meta`
+    cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # `meta` has no autocast
     return torch.get_autocast_dtype(kind) if cast else weight.dtype
 
 
 class Linear(nn.Module):
-    """A linear layer a member.
+    """A linear layer for each member.
 
     Attributes:
-        gradient: see `Projection`.
+        gradient: the memory of the gradient of the weights, see `Projection`.
 
     Args:
-        members: that have it.
-        wide_in: inputs.
-        wide_out: outputs.
-        bias: whether it has one.
-        fan_in: inputs a member by which the weights start; `wide_in` unless given.
+        members: the members that have the layer.
+        wide_in: the number of inputs.
+        wide_out: the number of outputs.
+        bias: whether the layer has a bias.
+        fan_in: for each member the number of inputs that scales the initial weights; `wide_in` by default.
     """
 
     gradient: Tensor | None
@@ -67,37 +72,43 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.empty(len(members), wide_out)) if bias else None
         self.gradient = None
 
-    def forward(self, values: Tensor) -> Tensor:
-        """(n, B, wide_out) of (n, B, wide_in)."""
-        product: Tensor = _Multiply.apply(values, self.weight, self.bias, self.gradient)
+    def forward(self, values: Tensor, onto: Tensor | None = None) -> Tensor:
+        """Return (n, B, wide_out) of values (n, B, wide_in), added to `onto` (n, 1 or B, wide_out) if given."""
+        if self.bias is not None:
+            onto = self.bias.unsqueeze(1) if onto is None else onto + self.bias.unsqueeze(1)
+        product: Tensor = _Multiply.apply(values, self.weight, onto, self.gradient)
         return product
 
 
 class _Multiply(torch.autograd.Function):
-    """x (n, B, in), W (n, out, in), b (n, out) or None -> x W^T + b (n, B, out)."""
+    """x (n, B, in), W (n, out, in), b (n, 1 or B, out) or None -> x W^T + b (n, B, out).
+
+    Plain `baddbmm`, here and in `Join`, costs 9 % more at the paper's widths (batch 64, 6 heads) and 8 % at the sizes
+    of `pipelines/faces.yaml` (25 heads). That would take `benchmarks.heads` below 0.95.
+    """
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor | None, gradient: Tensor | None) -> Tensor:
+    def forward(ctx: Any, values: Tensor, weight: Tensor, onto: Tensor | None, gradient: Tensor | None) -> Tensor:
         dtype = product_dtype(weight)
         values, cast = values.to(dtype), weight.to(dtype)
         ctx.save_for_backward(values, cast)
-        ctx.gradient, ctx.dtype, ctx.biased = gradient, weight.dtype, bias is not None
-        if bias is None:
+        ctx.gradient, ctx.dtype, ctx.onto = gradient, weight.dtype, None if onto is None else onto.shape
+        if onto is None:
             return torch.bmm(values, cast.mT)
-        if bias.dtype == dtype:
-            return torch.baddbmm(bias.unsqueeze(1), values, cast.mT)
-        return bias.unsqueeze(1) + torch.bmm(values, cast.mT)
+        if onto.dtype == dtype:
+            return torch.baddbmm(onto, values, cast.mT)
+        return onto + torch.bmm(values, cast.mT)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
         values, cast = ctx.saved_tensors
-        of_bias = grad.sum(1) if ctx.biased else None
+        of_onto = None if ctx.onto is None else grad.sum_to_size(ctx.onto)
         grad = grad.to(cast.dtype)
-        return torch.bmm(grad, cast), _of_weight(grad, values, ctx.gradient, ctx.dtype), of_bias, None
+        return torch.bmm(grad, cast), _of_weight(grad, values, ctx.gradient, ctx.dtype), of_onto, None
 
 
 def _of_weight(grad: Tensor, values: Tensor, gradient: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """(n, out, in) of grad (n, B, out) and a layer's inputs (n, B, in), written into `gradient` if there is one."""
+    """Return (n, out, in) of grad (n, B, out) and inputs (n, B, in), written into `gradient` if there is one."""
     if gradient is None:
         return torch.bmm(grad.mT, values).to(dtype)
     if gradient.dtype == values.dtype:
@@ -106,13 +117,13 @@ def _of_weight(grad: Tensor, values: Tensor, gradient: Tensor | None, dtype: tor
 
 
 class Vector(nn.Module):
-    """A learned vector a member.
+    """A learned vector for each member.
 
     Args:
-        members: that have it.
-        dim: its width.
-        fan_in: inputs a member of the linear layer like whose bias it starts; `dim` unless given.
-        zero: it starts at zero instead, for what may be used without ever having been trained.
+        members: the members that have the vector.
+        dim: the width of the vector.
+        fan_in: for each member the number of inputs that scales the initial numbers, as in a bias; `dim` by default.
+        zero: whether the vector starts at zero, for one that may be used without ever having been trained.
     """
 
     def __init__(self, members: Members, dim: int, fan_in: Sequence[int] | None = None, *, zero: bool = False) -> None:
@@ -123,24 +134,23 @@ class Vector(nn.Module):
         self.weight = nn.Parameter((torch.zeros if zero else torch.empty)(len(members), dim))
 
     def forward(self) -> Tensor:
-        """(n, 1, dim), to be added to the values of all rows."""
+        """Return the vectors, (n, 1, dim), to be added to the values of all rows."""
         return self.weight.unsqueeze(1)
 
 
 class Projection(nn.Module):
-    """The first linear layer of a stream for all members: one matrix product a fold, for the batch is the same.
+    """The first linear layer of a stream: one matrix product for all members of a fold, which share their rows.
 
-    With x (B, D) the rows of a fold and W (n, E, D) the weights of its members, x (W as (n E, D))^T is (B, n E). No
-    bias: batch norm follows, which takes it away again.
+    With x (B, D) the rows of a fold and W (n, E, D) the weights of its members, x (W as (n E, D))^T is (B, n E). There
+    is no bias, because the batch norm that follows would remove it.
 
-    Folds see their rows through scalings of their own. To bring a scaling into the weights, W / scale, would cost every
-    step a reading and a writing of n E D weights, and of as many gradients. To scale the rows costs F B D. At 25 heads,
-    5 folds, B 64 and E 512 that is 1/40 of it. So each fold has its own (B, D) and its members stand side by side.
+    Each fold scales its rows differently. Scaling the rows costs F B D operations in every step. Scaling the weights,
+    W / scale, would read and write n E D weights and as many gradients, 40 times as much at 25 heads, 5 folds, B 64 and
+    E 512. So each fold has its own rows (B, D), and its members are neighbours.
 
     Attributes:
-        gradient: where the gradient of the weights is written, (n, E, D), or None for new memory each time. The memory
-            is as large as the weights, and on the CPU to ask for it anew each step takes as long as the matrix product
-            itself. Whoever sets it must be done with a gradient before the next backward pass.
+        gradient: the memory for the gradient of the weights, (n, E, D), or None for new memory in every step. A caller
+            that sets it must have used a gradient before the next backward pass.
     """
 
     gradient: Tensor | None
@@ -153,13 +163,16 @@ class Projection(nn.Module):
         self.gradient = None
 
     def forward(self, features: Tensor) -> Tensor:
-        """(n, B, E) of features (F, B, D)."""
+        """Return (n, B, E) of features (F, B, D)."""
         projected: Tensor = _Project.apply(features, self.weight, self.members.per_fold, self.gradient)
         return projected.transpose(0, 1)
 
 
 class _Project(torch.autograd.Function):
-    """x (F, B, D), W (n, E, D) ordered by fold -> (B, n, E)."""
+    """x (F, B, D), W (n, E, D) ordered by fold -> (B, n, E).
+
+    Plain `functional.linear` on split weights costs 17 % more in 16 linear heads of six streams at batch 64.
+    """
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, per_fold: Sequence[int], gradient: Tensor | None) -> Tensor:
@@ -187,7 +200,7 @@ class _Project(torch.autograd.Function):
 
 
 def slices(per_fold: Sequence[int]) -> list[tuple[int, slice]]:
-    """(fold, its members) of every fold that has some."""
+    """Return the folds that have members, each with the slice of its members."""
     stops = [sum(per_fold[: fold + 1]) for fold in range(len(per_fold))]
     return [
         (fold, slice(stop - count, stop))
@@ -197,69 +210,39 @@ def slices(per_fold: Sequence[int]) -> list[tuple[int, slice]]:
 
 
 class Join(nn.Module):
-    """A linear layer on the embeddings side by side, for heads with different streams.
+    """A linear layer on the concatenated embeddings, for heads with different streams.
 
-    [W1 W2] [e1; e2] = W1 e1 + W2 e2: each stream adds its share to the members that have it. So a member's layer is
-    exactly that of the head with its streams alone, which also starts as one with that many inputs.
+    [W1 W2] [e1; e2] = W1 e1 + W2 e2, so each stream adds its product to the members that have it. A member's layer is
+    that of the single head with its streams, also in its initial weights.
     """
 
-    def __init__(self, everyone: Members, members: Mapping[str, Members], embed_dim: int, wide_out: int) -> None:
+    def __init__(self, all_members: Members, members_of: Mapping[str, Members], embed_dim: int, wide_out: int) -> None:
         super().__init__()
-        self.members_of = dict(members)
-        self.bias = Vector(everyone, wide_out, [embed_dim * len(member.streams) for member in everyone.group])
-        for stream, own in members.items():
-            fan_in = [embed_dim * len(member.streams) for member in own.group]
-            self.add_module(key_of(stream), Linear(own, embed_dim, wide_out, bias=False, fan_in=fan_in))
+        self.members_of = dict(members_of)
+        self.bias = Vector(all_members, wide_out, [embed_dim * len(member.streams) for member in all_members.group])
+        for stream, members in members_of.items():
+            fan_in = [embed_dim * len(member.streams) for member in members.group]
+            self.add_module(key_of(stream), Linear(members, embed_dim, wide_out, bias=False, fan_in=fan_in))
 
     def forward(self, embeddings: Mapping[str, Tensor]) -> Tensor:
-        """(K, B, wide_out) of stream -> (n, B, E)."""
-        own: list[Linear] = [getattr(self, key_of(stream)) for stream in self.members_of]
-        inputs = [embeddings[stream] for stream in self.members_of]
-        total: Tensor = _Join.apply(self.bias.weight, own, *inputs, *[layer.weight for layer in own])
-        return total
-
-
-class _Join(torch.autograd.Function):
-    """b (K, out), and for each stream e (n, B, E) and W (n, out, E) -> b + the sum of e W^T, each in its own members.
-
-    The products are added to one tensor (K, B, out) that is there once.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, bias: Tensor, own: Sequence[Linear], *tensors: Tensor) -> Tensor:
-        dtype = product_dtype(bias)
-        cast = [tensor.to(dtype) for tensor in tensors]
-        ctx.save_for_backward(*cast)
-        ctx.own = own
-        total = bias.unsqueeze(1).repeat(1, tensors[0].shape[1], 1)
-        for layer, values, weight in zip(own, cast, cast[len(own) :], strict=False):
-            if layer.members.complete and dtype == total.dtype:
-                torch.baddbmm(total, values, weight.mT, out=total)
-            elif layer.members.complete:
-                total.add_(torch.bmm(values, weight.mT))
+        """Return (K, B, wide_out) of the embeddings (n, B, E) of all streams."""
+        total: Tensor = self.bias()
+        for stream, members in self.members_of.items():
+            layer, embedding = getattr(self, key_of(stream)), embeddings[stream]
+            if members.complete:
+                total = layer(embedding, onto=total)
             else:
-                total.index_add_(0, layer.members.positions, torch.bmm(values, weight.mT).to(total.dtype))
+                total = members.add(total.expand(-1, embedding.shape[1], -1), layer(embedding))
         return total
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        of_values, of_weights, of_bias = [], [], grad.sum(1)
-        dtype, grad = grad.dtype, grad.to(saved[0].dtype)
-        for layer, values, weight in zip(ctx.own, saved, saved[len(ctx.own) :], strict=False):
-            mine = layer.members.pick(grad)
-            of_values.append(torch.bmm(mine, weight))
-            of_weights.append(_of_weight(mine, values, layer.gradient, dtype))
-        return of_bias, None, *of_values, *of_weights
 
 
 class HiddenLayers(nn.Module):
-    """ReLU, dropout, linear, as often as there are steps from one width to the next.
+    """ReLU, dropout and a linear layer, repeated for each step from one width to the next.
 
     Args:
-        members: that have them.
-        widths: of the values before the first ReLU, of the hidden layers, and of the result.
-        place: name of these layers for the dropout.
+        members: the members that have the layers.
+        widths: the widths of the values before the first ReLU, of the hidden layers and of the result.
+        place: the name of these layers for the dropout.
     """
 
     def __init__(self, members: Members, widths: Sequence[int], place: str) -> None:
@@ -268,7 +251,7 @@ class HiddenLayers(nn.Module):
         self.linear = nn.ModuleList(Linear(members, wide_in, wide_out) for wide_in, wide_out in pairwise(widths))
 
     def forward(self, values: Tensor, noise: Noise | None) -> Tensor:
-        """(n, B, widths[-1]) of (n, B, widths[0]), which are changed in place."""
+        """Return (n, B, widths[-1]) of values (n, B, widths[0]), which are changed in place."""
         for dropout, linear in zip(self.dropout, self.linear, strict=True):
             values = linear(dropout(functional.relu(values, inplace=True), noise))
         return values

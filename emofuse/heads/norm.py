@@ -1,14 +1,14 @@
-"""Batch norm over valid rows, for many members at once: its parameters, and its arithmetic forward and back.
+"""Batch norm over valid rows for many members at once: its parameters, its forward and its backward pass.
 
-Batch norm (Ioffe & Szegedy, ICML 2015) over the valid rows of a batch alone, a member and unit; equal to
-`torch.nn.BatchNorm1d` on those rows. In training their mean and population variance normalise, and the running
-statistics move by `MOMENTUM` towards mean and unbiased variance; in evaluation the running statistics normalise. A
-batch with fewer than two valid rows has no variance: it is normalised by the running statistics and leaves them alone.
-Nothing here waits for a GPU.
+Batch norm (Ioffe & Szegedy, ICML 2015) uses only the valid rows of a batch, separately for each member and unit. It
+equals `torch.nn.BatchNorm1d` on those rows. In training it normalises by their mean and population variance and moves
+the running statistics by `MOMENTUM` towards the mean and the unbiased variance. In evaluation it normalises by the
+running statistics. A batch with fewer than two valid rows has no variance, so it is normalised by the running
+statistics and does not change them. Nothing here waits for a GPU.
 
-Written out by hand, because it is the part of a step that is neither a matrix product nor the optimizer. Where all rows
-are valid it goes through (n, B, E) 8 times forward and 10 times back, reading or writing, in memory that is there
-already; autograd of the definition would take new memory for each of its many steps.
+`normalise` and `normalise_back` are written by hand; `emofuse.heads.embedding` says what they save. If all rows are
+valid, they pass through (n, B, E) 8 times forward and 10 times backward, in memory that exists already. Autograd of the
+definition would take new memory for each of its many steps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EPS, MOMENTUM = 1e-5, 0.1
 
 
 class MaskedBatchNorm(nn.Module):
-    """Parameters and running statistics of n members; `emofuse.heads.embedding` normalises with them."""
+    """The parameters and running statistics of n members. `emofuse.heads.embedding` normalises with them."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -42,28 +42,28 @@ class MaskedBatchNorm(nn.Module):
 def masked_batch_norm(
     values: Tensor, valid: Tensor, norm: MaskedBatchNorm, missing: Tensor, *, training: bool
 ) -> Tensor:
-    """The same norm by plain autograd, for values whose derivative stems ask for; moves the running statistics.
+    """Normalise by plain autograd, for values whose derivative a stem needs, and move the running statistics.
 
     Args:
-        values: (n, B, E), finite.
-        valid: (n, B) bool.
-        norm: of the n members.
-        missing: (n, E), what takes the place of rows that are not valid.
-        training: by the batch's own statistics where it has some.
+        values: the values (n, B, E), finite.
+        valid: whether each row is valid, bool (n, B).
+        norm: the parameters of the n members.
+        missing: the vectors (n, E) for rows that are not valid.
+        training: whether to normalise by the statistics of the batch where it has enough rows.
     """
     values, keep = values.to(norm.weight.dtype), valid.unsqueeze(2)
     mean, var = norm.running_mean.unsqueeze(1), norm.running_var.unsqueeze(1)
     if training:
         count = keep.sum(1, keepdim=True)
         enough, rows = count >= 2, count.clamp(min=1)
-        own_mean = torch.where(keep, values, 0.0).sum(1, keepdim=True) / rows
-        own_var = torch.where(keep, (values - own_mean).square(), 0.0).sum(1, keepdim=True) / rows
+        batch_mean = torch.where(keep, values, 0.0).sum(1, keepdim=True) / rows
+        batch_var = torch.where(keep, (values - batch_mean).square(), 0.0).sum(1, keepdim=True) / rows
         with torch.no_grad():
             momentum = (MOMENTUM * enough.to(values.dtype)).squeeze(1)
-            unbiased = (own_var * (count / (count - 1).clamp(min=1))).squeeze(1)
-            new_mean = torch.lerp(norm.running_mean, own_mean.squeeze(1), momentum)
+            unbiased = (batch_var * (count / (count - 1).clamp(min=1))).squeeze(1)
+            new_mean = torch.lerp(norm.running_mean, batch_mean.squeeze(1), momentum)
             new_var = torch.lerp(norm.running_var, unbiased, momentum)
-        mean, var = torch.where(enough, own_mean, mean), torch.where(enough, own_var, var)
+        mean, var = torch.where(enough, batch_mean, mean), torch.where(enough, batch_var, var)
     normed = (values - mean) * torch.rsqrt(var + EPS) * norm.weight.unsqueeze(1) + norm.bias.unsqueeze(1)
     if training:
         norm.running_mean.copy_(new_mean)
@@ -73,15 +73,14 @@ def masked_batch_norm(
 
 @dataclass(frozen=True)
 class RowMask:
-    """Which rows each of n members has, and what follows from their number.
+    """The valid rows of each of n members, and the factors that follow from their number.
 
     Attributes:
-        keep: (n, 1, B) 1 in valid rows, else 0.
-        share: (n, 1) what part of the statistics each valid row is: one over their number, or 0 where there are fewer
-            than two and the running statistics serve.
-        momentum: (n, 1) of the running statistics, 0 where they stay.
-        unbiased: (n, 1) what makes a population variance an unbiased one.
-        whole: whether every row is known to be valid; false if some is not, or if to find out would wait for a GPU.
+        keep: 1 in valid rows, else 0, (n, 1, B).
+        share: one over the number of valid rows, (n, 1). It is 0 with fewer than two: the running statistics are used.
+        momentum: the momentum of the running statistics, (n, 1), 0 where they stay.
+        unbiased: the factor that makes a population variance unbiased, (n, 1).
+        whole: whether all rows are known to be valid. False if one is not, or if the answer would wait for a GPU.
     """
 
     keep: Tensor
@@ -92,7 +91,7 @@ class RowMask:
 
     @classmethod
     def of(cls, valid: Tensor, members: Tensor, dtype: torch.dtype) -> RowMask:
-        """Of valid (M, B) bool, the masks that there are, and members (n,) int64, which of them each member has."""
+        """Build the mask from the M different masks, bool (M, B), and the index of each member's mask, int64 (n,)."""
         keep = valid.to(dtype)
         count = keep.sum(1, keepdim=True)
         enough = (count >= 2).to(dtype)
@@ -104,19 +103,19 @@ class RowMask:
         return cls(keep.contiguous().unsqueeze(1), share, momentum, unbiased, whole)
 
     def slice(self, members: slice) -> RowMask:
-        """Of some of the members."""
+        """Return the masks of some of the members."""
         return RowMask(
             self.keep[members], self.share[members], self.momentum[members], self.unbiased[members], self.whole
         )
 
     def sum(self, values: Tensor) -> Tensor:
-        """(n, E): sums of values (n, B, E) over the valid rows. A matrix product reads them once."""
+        """Return the sums (n, E) of values (n, B, E) over the valid rows. A matrix product reads them once."""
         return torch.bmm(self.keep, values).squeeze(1)
 
 
 @dataclass(frozen=True)
 class NormState:
-    """Parameters and running statistics of n members side by side, each (n, E)."""
+    """The parameters and running statistics of n members, each (n, E)."""
 
     weight: Tensor
     bias: Tensor
@@ -125,14 +124,14 @@ class NormState:
     running_var: Tensor
 
     def slice(self, members: slice) -> NormState:
-        """Of some of the members."""
+        """Return the state of some of the members."""
         parts = (self.weight, self.bias, self.missing, self.running_mean, self.running_var)
         return NormState(*(part[members] for part in parts))
 
 
 @dataclass(frozen=True)
 class Normed:
-    """What normalised a batch: each (n, E)."""
+    """The statistics that normalised a batch, each (n, E)."""
 
     mean: Tensor
     var: Tensor
@@ -140,20 +139,25 @@ class Normed:
 
     @classmethod
     def joined(cls, parts: Sequence[Normed]) -> Normed:
-        """Of the members of all parts, one after another."""
+        """Concatenate the statistics of the members of all parts."""
         names = ("mean", "var", "rstd")
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 def normalise(values: Tensor, mask: RowMask, state: NormState, out: Tensor, *, training: bool) -> Normed:
-    """Y = (x - mean) rstd weight + bias in valid rows, `missing` in the others. Moves no running statistics.
+    """Write y = (x - mean) rstd weight + bias in valid rows and `missing` in the others.
+
+    The running statistics do not change, see `move_running_statistics`.
 
     Args:
-        values: (n, B, E), zeros where not valid; x - mean when this returns.
-        mask: which rows are valid.
-        state: parameters and running statistics.
-        out: (n, B, E), where y is written.
-        training: by the batch's own statistics where it has some.
+        values: the values x (n, B, E), zeros where not valid. They are overwritten by x - mean.
+        mask: the valid rows.
+        state: the parameters and running statistics.
+        out: the memory (n, B, E) for y.
+        training: whether to normalise by the statistics of the batch where it has enough rows.
+
+    Returns:
+        The statistics that were used.
     """
     mean, var = state.running_mean, state.running_var
     if training:
@@ -172,27 +176,27 @@ def normalise(values: Tensor, mask: RowMask, state: NormState, out: Tensor, *, t
 def normalise_back(
     grad: Tensor, centered: Tensor, mask: RowMask, weight: Tensor, rstd: Tensor, *, out: Tensor, training: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The derivatives of `normalise`.
+    """Compute the derivatives of `normalise`.
 
-    Mean and variance are functions of x, too. With x^ = (x - mean) rstd, g = weight rstd, sums over valid rows and n of
-    them, the derivative is (Ioffe & Szegedy, 2015, section 3, gathered)
+    Mean and variance depend on x. With x^ = (x - mean) rstd, g = weight rstd and sums over the n valid rows, the
+    derivative is (Ioffe & Szegedy, 2015, section 3, simplified)
 
         dx = g (dy - sum(dy) / n - x^ sum(dy x^) / n)
 
-    and without the sums where mean and variance are given numbers. In rows that are not valid it is left as it comes:
-    the features there are zeros, so nothing asks for it.
+    Where the running statistics were used, both sums are left out. In rows that are not valid the result has no meaning
+    and no effect, because the features there are zeros.
 
     Args:
-        grad: (n, B, E) of y.
-        centered: (n, B, E), x - mean.
-        mask: which rows are valid.
-        weight: (n, E).
-        rstd: (n, E).
-        out: (n, B, E), where the derivative of x is written.
-        training: as it was forward.
+        grad: the derivative of y, (n, B, E).
+        centered: x - mean, (n, B, E).
+        mask: the valid rows.
+        weight: the weight, (n, E).
+        rstd: the reciprocal deviation, (n, E).
+        out: the memory (n, B, E) for the derivative of x.
+        training: the value of the forward pass.
 
     Returns:
-        Derivatives of weight, bias and `missing`, each (n, E).
+        The derivatives of weight, bias and `missing`, each (n, E).
     """
     of_bias = mask.sum(grad)
     of_missing = torch.zeros_like(of_bias) if mask.whole else torch.bmm(1 - mask.keep, grad).squeeze(1)
@@ -209,7 +213,7 @@ def normalise_back(
 
 @torch.no_grad()
 def move_running_statistics(norms: Sequence[MaskedBatchNorm], normed: Normed, mask: RowMask, state: NormState) -> None:
-    """Moves the running statistics of some norms, whose members stand side by side, towards those of a batch."""
+    """Move the running statistics of these norms, whose members are concatenated, towards those of a batch."""
     sizes = [len(norm.members) for norm in norms]
     mean = torch.lerp(state.running_mean, normed.mean, mask.momentum)
     var = torch.lerp(state.running_var, normed.var * mask.unbiased, mask.momentum)

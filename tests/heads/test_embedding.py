@@ -55,9 +55,9 @@ def test_chunks_hold_every_lane_once_and_in_order(most, expected):
     chunks = list(embedding_module._chunks(members, most))
     assert [chunk.members.stop - chunk.members.start for chunk in chunks] == expected
     pieces = [piece for chunk in chunks for piece in chunk.pieces]
-    assert [row for piece in pieces for row in range(piece.all.start, piece.all.stop)] == list(range(10))
+    assert [row for piece in pieces for row in range(piece.in_all.start, piece.in_all.stop)] == list(range(10))
     for piece in pieces:
-        assert {member.fold for member in members[piece.stream].group[piece.own]} == {piece.fold}
+        assert {member.fold for member in members[piece.stream].group[piece.in_stream]} == {piece.fold}
     tensors = [torch.tensor(each.indices) for each in members]
     assert torch.equal(torch.cat([chunk.of_streams(tensors) for chunk in chunks]), torch.cat(tensors))
 

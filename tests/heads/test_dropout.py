@@ -18,7 +18,7 @@ def drop(members, *, step=3, rows=32, width=20, place="hidden.0", order_seed=5, 
     return dropout(torch.ones(len(members), rows, width), noise)
 
 
-def test_each_lane_loses_its_own_share_and_the_rest_is_scaled_up():
+def test_each_member_loses_its_own_share_and_the_rest_is_scaled_up():
     out = drop([(0, 0.0), (1, 0.25), (2, 0.9)], rows=400, width=50, largest=400)
     assert torch.equal(out[0], torch.ones(400, 50))
     for member, share in ((1, 0.25), (2, 0.9)):
@@ -26,7 +26,7 @@ def test_each_lane_loses_its_own_share_and_the_rest_is_scaled_up():
         assert out[member].max().item() == pytest.approx(1 / (1 - share))
 
 
-def test_a_lane_has_the_same_zeros_alone_among_others_and_in_a_smaller_batch():
+def test_a_member_has_the_same_zeros_alone_among_others_and_in_a_smaller_batch():
     alone = drop([(7, 0.5)])
     assert torch.equal(drop([(1, 0.3), (7, 0.5), (2, 0.5)])[1], alone[0])
     assert torch.equal(drop([(7, 0.5)], rows=9)[0], alone[0, :9])
@@ -60,12 +60,12 @@ def test_without_noise_or_without_any_share_values_pass_untouched():
     assert Dropout(Members([HeadMember(("a",))]), ["x"])(values, Noise(0, 4, CPU)) is values
 
 
-def test_tapes_keep_their_memory_from_step_to_step():
+def test_noise_keep_their_memory_from_step_to_step():
     noise = Noise(0, 4, CPU)
-    tape = noise.values("x", 3)
-    before = tape.clone()
+    values = noise.values("x", 3)
+    before = values.clone()
     noise.advance(1)
-    assert noise.values("x", 3) is tape
-    assert len(tape) == 4 * 3 + OFFSETS
-    assert not torch.equal(tape, before)
+    assert noise.values("x", 3) is values
+    assert len(values) == 4 * 3 + OFFSETS
+    assert not torch.equal(values, before)
     assert all(0 <= noise_offset(seed) < OFFSETS for seed in range(50))

@@ -50,7 +50,7 @@ def test_chunks_of_any_size_change_nothing(monkeypatch, members, missing):
 
 
 @pytest.mark.parametrize(("most", "expected"), [(None, [10]), (4, [4, 4, 2]), (3, [3, 3, 3, 1]), (1, [1] * 10)])
-def test_chunks_hold_every_lane_once_and_in_order(most, expected):
+def test_chunks_hold_every_member_once_and_in_order(most, expected):
     members = [Members(GROUP, stream) for stream in DIMS]
     chunks = list(embedding_module._chunks(members, most))
     assert [chunk.members.stop - chunk.members.start for chunk in chunks] == expected

@@ -80,7 +80,7 @@ def test_evaluation_gives_a_row_the_same_answer_in_any_batch(spec):
 
 
 @every_head
-def test_a_lane_sees_its_own_streams_only(spec):
+def test_a_member_sees_its_own_streams_only(spec):
     head = trained_a_little(spec)
     batch, other = random_batch(20, seed=5), random_batch(20, seed=6)
     changed = HeadBatch(
@@ -93,7 +93,7 @@ def test_a_lane_sees_its_own_streams_only(spec):
 
 
 @every_head
-def test_no_lane_has_a_gradient_from_another_lanes_loss(spec):
+def test_no_member_has_a_gradient_from_another_members_loss(spec):
     head = trained_a_little(spec)
     own = owners(head)
     head(random_batch(20))[1].square().sum().backward()
@@ -124,7 +124,7 @@ def test_folds_see_rows_of_their_own(spec):
 
 
 @every_head
-def test_every_saved_tensor_has_its_lanes(spec):
+def test_every_saved_tensor_has_its_members(spec):
     head = make_head(spec, GROUP, DIMS, 3)
     own = owners(head)
     assert own.keys() == head.state_dict().keys()
@@ -135,7 +135,7 @@ def test_every_saved_tensor_has_its_lanes(spec):
 @every_head
 @pytest.mark.parametrize("left", [[0, 2], [1], [2]])
 @pytest.mark.parametrize("training", [True, False])
-def test_a_head_that_shrinks_goes_on_with_the_lanes_that_are_left(spec, left, training):
+def test_a_head_that_shrinks_goes_on_with_the_members_that_are_left(spec, left, training):
     head = trained_a_little(spec).train(training)
     batch = random_batch(20)
     before = head(batch).detach()
@@ -146,7 +146,7 @@ def test_a_head_that_shrinks_goes_on_with_the_lanes_that_are_left(spec, left, tr
     head(batch).sum().backward()
 
 
-def test_lanes_out_of_the_order_of_folds_are_refused():
+def test_members_out_of_the_order_of_folds_are_refused():
     with pytest.raises(ValueError, match=r"members must be ordered by fold, got folds \[1, 0\]"):
         Members([HeadMember(ALL, fold=1), HeadMember(ALL, fold=0)])
 
@@ -186,18 +186,18 @@ def test_the_paper_s_head_has_the_paper_s_layers():
 # ---------------------------------------------------------------------------------------------- initial weights
 
 
-def lane_of(head, name, member):
+def tensor_of(head, name, member):
     own = owners(head)[name].indices
     return head.state_dict()[name][own.index(member)]
 
 
 @every_head
-def test_a_lane_begins_the_same_whoever_stands_beside_it(spec):
+def test_a_member_begins_the_same_whoever_stands_beside_it(spec):
     together = make_head(spec, GROUP, DIMS, 3)
     for position, member in enumerate(GROUP):
         alone = make_head(spec, [member], DIMS, 3)
         for name, tensor in alone.state_dict().items():
-            assert torch.equal(tensor[0], lane_of(together, name, position)), name
+            assert torch.equal(tensor[0], tensor_of(together, name, position)), name
 
 
 def test_streams_begin_the_same_whatever_other_streams_there_are_but_for_the_scale_of_a_joint_layer():

@@ -54,7 +54,7 @@ def there_and_back(masked, values, valid, missing, upstream, training=True):
 
 
 @pytest.mark.parametrize("share_missing", [0.0, 0.5, 0.9])
-def test_every_lane_equals_torch_on_its_valid_rows(share_missing):
+def test_every_member_equals_torch_on_its_valid_rows(share_missing):
     masked, plain = make_pair()
     missing = torch.randn(LANES, DIM, dtype=torch.float64)
     for step in range(4):

@@ -195,7 +195,7 @@ def plain_stem(stem, choice, member, values, steps):
 
 
 @every_stem
-def test_every_lane_equals_plain_layers_on_the_steps_that_are_there(kind, temporal, spatial):
+def test_every_member_equals_plain_layers_on_the_steps_that_are_there(kind, temporal, spatial):
     choice = StemChoice(temporal, spatial, WIDTH, KERNELS)
     stem, members = make_stem_of(SHAPES[kind], choice)
     features, steps = random_input(SHAPES[kind])
@@ -258,7 +258,7 @@ def batch_of(kind, seed=0):
 
 @pytest.mark.parametrize("head", HEADS.values(), ids=list(HEADS))
 @every_stem
-def test_a_head_with_stems_equals_each_of_its_lanes_alone_and_shrinks(head, kind, temporal, spatial):
+def test_a_head_with_stems_equals_each_of_its_members_alone_and_shrinks(head, kind, temporal, spatial):
     spec = with_stems(head, temporal, spatial)
     dims = {"s": SHAPES[kind], "v": 3}
     group = [HeadMember(member.streams, member.seed, member.fold, 0.3 * (head.kind != "linear")) for member in GROUP]

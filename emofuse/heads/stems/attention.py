@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emofuse.heads.layers import slices
 from emofuse.heads.members import Members
-from emofuse.heads.stems.layers import MemberLinear
+from emofuse.heads.stems.layers import MemberLinear, per_fold
 
 
 class AttentionPool(nn.Module):
@@ -49,8 +48,8 @@ class AttentionPool(nn.Module):
         if not self.shared:
             return torch.einsum("nbt,nbtd->nbd", weights.to(values.dtype), values)
         pooled = [
-            torch.bmm(weights[members].transpose(0, 1).to(values.dtype), values[fold])
-            for fold, members in slices(self.members.per_fold)
+            torch.bmm(of_fold.transpose(0, 1).to(values.dtype), values[fold])
+            for fold, of_fold in per_fold(weights, self.members)
         ]
         return torch.cat(pooled, dim=1).transpose(0, 1)
 

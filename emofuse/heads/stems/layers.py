@@ -1,4 +1,6 @@
-"""Layers of stems for K heads at once. A layer may be used many times in one forward pass.
+"""Layers of stems for K heads at once.
+
+A layer may be used many times in one forward pass, unlike `emofuse.heads.layers.Linear` with its one gradient memory.
 
 Before the first layer with weights, values are the same for all members of a fold. Such values are *shared*: their
 first axis is that of the F folds. After it the first axis is that of the n members.
@@ -10,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emofuse.heads.layers import slices
 from emofuse.heads.members import Members
 
 
@@ -47,17 +48,12 @@ class MemberLinear(nn.Module):
         """Return (n, ..., wide_out) of values (F, ..., wide_in) if shared, else of values (n, ..., wide_in)."""
         flat = values.flatten(1, -2)
         if self.shared:
-            product = torch.cat([self._of_fold(flat[fold], members) for fold, members in slices(self.members.per_fold)])
+            weights = per_fold(self.weight, self.members)
+            product = torch.cat([_product_of_fold(flat[fold], weight) for fold, weight in weights])
         else:
             product = torch.bmm(flat, self.weight.mT)
         out = product if self.bias is None else product + self.bias.unsqueeze(1)
         return out.reshape(len(self.members), *values.shape[1:-1], self.weight.shape[1])
-
-    def _of_fold(self, values: Tensor, members: slice) -> Tensor:
-        """Return (members, M, out) of one fold's values (M, in), by one matrix product for all its members."""
-        weight = self.weight[members]
-        product = values @ weight.flatten(0, 1).T
-        return product.view(len(values), *weight.shape[:2]).transpose(0, 1)
 
 
 class MemberConv(nn.Module):
@@ -83,15 +79,17 @@ class MemberConv(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Return maps (n, R, out, H, W) of maps (F, R, in, H, W) if shared, else of maps (n, R, in, H, W)."""
         if self.shared:
-            return torch.cat([self._of_fold(maps[fold], members) for fold, members in slices(self.members.per_fold)])
-        return self._convolved(maps.transpose(0, 1).flatten(1, 2), slice(None), groups=len(self.members))
+            weights, biases = per_fold(self.weight, self.members), per_fold(self.bias, self.members)
+            convolved = [
+                self._convolved(maps[fold], weight, bias, groups=1)
+                for (fold, weight), (_, bias) in zip(weights, biases, strict=True)
+            ]
+            return torch.cat(convolved)
+        rows_first = maps.transpose(0, 1).flatten(1, 2)
+        return self._convolved(rows_first, self.weight, self.bias, groups=len(self.members))
 
-    def _of_fold(self, maps: Tensor, members: slice) -> Tensor:
-        """Convolve one fold's maps (R, in, H, W) with the filters of all its members: (members, R, out, H, W)."""
-        return self._convolved(maps, members, groups=1)
-
-    def _convolved(self, maps: Tensor, members: slice, groups: int) -> Tensor:
-        weight, bias = self.weight[members], self.bias[members]
+    def _convolved(self, maps: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+        """Convolve maps (R, groups x in, H, W) with filters (members, out, in, k, k) into (members, R, out, H, W)."""
         out = functional.conv2d(maps, weight.flatten(0, 1), bias.flatten(), padding=self._padding, groups=groups)
         return out.view(len(out), *weight.shape[:2], *out.shape[2:]).transpose(0, 1)
 
@@ -111,3 +109,18 @@ class MemberGroupNorm(nn.Module):
         normed = functional.group_norm(maps.flatten(0, 1), self.groups).view_as(maps)
         shape = (len(self.members), 1, -1, 1, 1)
         return normed * self.weight.view(shape) + self.bias.view(shape)
+
+
+def per_fold(tensor: Tensor, members: Members) -> list[tuple[int, Tensor]]:
+    """Return the folds that have members, each with its part of a tensor (n, ...).
+
+    The derivative of a split is one concatenation; that of slices would fill a tensor (n, ...) for each fold.
+    """
+    parts = torch.split(tensor, list(members.per_fold)) if len(members.per_fold) > 1 else (tensor,)
+    return [(fold, part) for fold, part in enumerate(parts) if len(part)]
+
+
+def _product_of_fold(values: Tensor, weight: Tensor) -> Tensor:
+    """Return (members, M, out) of one fold's values (M, in), by one matrix product for all its members."""
+    product = functional.linear(values, weight.flatten(0, 1))
+    return product.view(len(values), *weight.shape[:2]).transpose(0, 1)

@@ -110,7 +110,7 @@ def build(
 
 
 def _split_notes(manifest: Manifest) -> list[str]:
-    """What keeps runs from being trained on the splits as they are: better known before hours of extraction."""
+    """Return why runs cannot train on the splits, so that users know it before hours of extraction."""
     from emofuse.datasets.split_needs import SplitNeed, describe_lack
     from emofuse.specs import OfficialSplit
 
@@ -161,7 +161,7 @@ app.command()(cache_exchange.copy)
 
 
 def describe_cache(cache: Cache) -> dict[str, Any]:
-    """What `emofuse cache info` tells, as plain JSON."""
+    """Return the output of `emofuse cache info` as plain JSON."""
     import numpy as np
 
     from emofuse.datasets.splits import SPLITS
@@ -207,7 +207,7 @@ def _resolve(
     *,
     follow_links: bool = False,
 ) -> tuple[DatasetSpec, CacheSpec, Path]:
-    """Dataset, cache spec and path of the cache that a command line names."""
+    """Return the dataset, the cache spec and the path of the cache of a command line."""
     from emofuse.cli.dataset import dataset_spec
     from emofuse.specs import bundled_specs, read_cache_spec, read_pipeline_spec
     from emofuse.specs.datasets import DATASETS
@@ -248,29 +248,31 @@ def _print_problems(summary: BuildSummary, manifest: Manifest) -> None:
         typer.echo(f"  and {summary.problem_count - len(shown)} more")
 
 
-def _print_cache(told: Mapping[str, Any]) -> None:
+def _print_cache(description: Mapping[str, Any]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    blocks = "1 block" if told["blocks"] == 1 else f"{told['blocks']} blocks"
-    splits = ", ".join(f"{count} {split}" for split, count in told["splits"].items())
-    typer.echo(f"{told['path']}: {told['rows']} rows ({splits}) in {blocks} of {told['block_rows']}")
-    typer.echo(f"{len(told['classes'])} labels: {', '.join(told['classes'])}\n")
+    blocks = "1 block" if description["blocks"] == 1 else f"{description['blocks']} blocks"
+    splits = ", ".join(f"{count} {split}" for split, count in description["splits"].items())
+    typer.echo(
+        f"{description['path']}: {description['rows']} rows ({splits}) in {blocks} of {description['block_rows']}"
+    )
+    typer.echo(f"{len(description['classes'])} labels: {', '.join(description['classes'])}\n")
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_PLAIN_WIDTH)
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
-    counts = [stream["rows"] for stream in told["streams"].values()]
+    counts = [stream["rows"] for stream in description["streams"].values()]
     statuses = [status for status in (counts[0] if counts else ()) if any(of_stream[status] for of_stream in counts)]
     for name in ("stream", "values", "blocks", *statuses, "weights", "MB", "digest"):
         table.add_column(name, justify="left" if name in {"stream", "weights", "digest"} else "right")
-    for name, stream in told["streams"].items():
+    for name, stream in description["streams"].items():
         table.add_row(
             name,
             _shape_text(stream),
-            Text(f"{stream['blocks_done']}/{told['blocks']}", "yellow" if stream["rows"]["pending"] else ""),
+            Text(f"{stream['blocks_done']}/{description['blocks']}", "yellow" if stream["rows"]["pending"] else ""),
             *(str(stream["rows"][status]) for status in statuses),
             _weights_text(stream["weights"]),
             f"{stream['bytes'] / 1e6:.2f}",
@@ -280,7 +282,7 @@ def _print_cache(told: Mapping[str, Any]) -> None:
 
 
 def _shape_text(stream: Mapping[str, Any]) -> str:
-    """`2048 float16`, or `2 x 16 x 512 float16 (view, time, feature)` where it is not plain what the axes are."""
+    """Return `2048 float16`, or `2 x 16 x 512 float16 (view, time, feature)` for more axes."""
     axes = list(zip(stream["dimensions"], stream["shape"], strict=True))
     if len(axes) == 1:
         views = f"{stream['views']} x " if stream["views"] > 1 else ""

@@ -38,12 +38,12 @@ def problems(
     from emofuse.upkeep.problems import list_problems
 
     cache = open_cache(path)
-    found = list_problems(cache, stream or (), parse_statuses(status))
+    rows = list_problems(cache, stream or (), parse_statuses(status))
     if export is not None:
-        found.write_csv(export)
-        typer.echo(f"{export}: {found.height} rows")
+        rows.write_csv(export)
+        typer.echo(f"{export}: {rows.height} rows")
         return
-    _print_problems(found)
+    _print_problems(rows)
     for each in cache.streams.values():
         lacking = len(each.lacking_blocks(each.views))
         if lacking:
@@ -67,16 +67,16 @@ def verify(
 
     path = as_path(path)
     with show_progress(), step("checking", unit="blocks") as on_block:
-        found = verify_cache(path, on_block)
-    for fault in found.faults:
+        result = verify_cache(path, on_block)
+    for fault in result.faults:
         typer.echo(str(fault))
-    for name, blocks in found.lacking.items():
+    for name, blocks in result.lacking.items():
         typer.echo(f"{name}: {blocks} blocks not computed yet")
-    if found.faults:
-        count = f"{len(found.faults)} fault{'s' * (len(found.faults) > 1)}"
+    if result.faults:
+        count = f"{len(result.faults)} fault{'s' * (len(result.faults) > 1)}"
         typer.echo(f"{path}: {count}. Repair with: emofuse cache repair {path}", err=True)
         raise typer.Exit(1)
-    typer.echo(f"{path}: {found.blocks} blocks read, nothing is damaged")
+    typer.echo(f"{path}: {result.blocks} blocks read, nothing is damaged")
     if sample:
         _verify_sample(path, sample, data, device)
 
@@ -161,19 +161,19 @@ def parse_statuses(text: str | None) -> tuple[Status, ...]:
     return tuple(known[name] for name in names)
 
 
-def _print_problems(found: pl.DataFrame) -> None:
+def _print_problems(problems: pl.DataFrame) -> None:
     """Print counts by status and reason, then one line for each row and all streams that share its reason."""
     import polars as pl
 
-    if not found.height:
+    if not problems.height:
         typer.echo("There are no such rows.")
         return
-    kinds = found.group_by("stream", "status", "reason", maintain_order=True).len()
+    kinds = problems.group_by("stream", "status", "reason", maintain_order=True).len()
     for kind in (
         kinds.sort("stream", "status", "len", descending=[False, False, True]).head(_LISTED).iter_rows(named=True)
     ):
         typer.echo(f"{kind['len']:8} {kind['stream']} {kind['status']}: {kind['reason'] or 'no reason kept'}")
-    rows = found.group_by("row", "sample_id", "view", "status", "reason", maintain_order=True).agg(
+    rows = problems.group_by("row", "sample_id", "view", "status", "reason", maintain_order=True).agg(
         pl.col("stream").str.join(", ")
     )
     typer.echo("")

@@ -1,4 +1,4 @@
-"""What the displays of progress share: the pictures that they draw, and the thread that lets them tick.
+"""The pictures that displays of progress draw, the interface of displays, and the thread that lets them tick.
 
 `emofuse.cli.progress` turns a state into a `LivePicture`. A display (`emofuse.cli.bar` on a terminal,
 `emofuse.cli.lines` elsewhere) knows pictures and time alone. It writes to the error stream, so that standard output

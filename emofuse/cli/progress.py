@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def show_progress() -> Iterator[Progress]:
-    """Shows all that is told inside on the error stream: a live bar where that is a terminal, else lines."""
+    """Show all progress that is reported inside on the error stream, as a bar on a terminal, otherwise as lines."""
     console = error_console()
     display: Display = Bar(console) if console.is_terminal else Lines()
     lock = threading.RLock()
@@ -29,12 +29,12 @@ def show_progress() -> Iterator[Progress]:
 
 
 class ShownProgress:
-    """Turns what is told into pictures.
+    """Turns reported states into pictures.
 
     Args:
         display: the display that shows the pictures.
-        lock: of what draws.
-        clock: in seconds, that of `display`.
+        lock: the lock of the display.
+        clock: the clock of the display, in seconds.
     """
 
     def __init__(self, display: Display, lock: threading.RLock | None = None, clock: Clock = time.monotonic) -> None:

@@ -76,7 +76,7 @@ class PathFigures:
     """The path from the file of an image to its probabilities, measured in a fresh process.
 
     Attributes:
-        extractors: stream -> its cost; the face detector, which streams share, is an entry of its own.
+        extractors: stream -> its cost; the face detector, which streams share, is a separate entry.
         dims: stream -> the shape of a row as the head sees it, D for a vector.
         extraction: the timings from file to features, one for each batch size.
         head: the timings from features to probabilities (derived, standardised, head, softmax), likewise.

@@ -53,7 +53,7 @@ class ReportComparison:
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """How sure the test scores of a report are.
+    """The uncertainty of the test scores of a report.
 
     Attributes:
         resampling: the number of resamples of the test images, and the seed.

@@ -60,7 +60,7 @@ def test_without_noise_or_without_any_share_values_pass_untouched():
     assert Dropout(Members([HeadMember(("a",))]), ["x"])(values, Noise(0, 4, CPU)) is values
 
 
-def test_noise_keep_their_memory_from_step_to_step():
+def test_noise_keeps_its_memory_from_step_to_step():
     noise = Noise(0, 4, CPU)
     values = noise.values("x", 3)
     before = values.clone()

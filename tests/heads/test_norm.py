@@ -16,13 +16,13 @@ from emofuse.heads.norm import (
     normalise_back,
 )
 
-LANES, DIM = 3, 4
+MEMBERS, DIM = 3, 4
 
 
 def make_pair():
     """A masked norm of three members and torch's own three with the same, not trivial, parameters."""
-    masked = MaskedBatchNorm(Members([HeadMember(("a",))] * LANES), DIM).double()
-    plain = [nn.BatchNorm1d(DIM).double() for _ in range(LANES)]
+    masked = MaskedBatchNorm(Members([HeadMember(("a",))] * MEMBERS), DIM).double()
+    plain = [nn.BatchNorm1d(DIM).double() for _ in range(MEMBERS)]
     with torch.no_grad():
         for member, norm in enumerate(plain):
             norm.weight.copy_(torch.linspace(0.5, 2, DIM) + member)
@@ -33,16 +33,16 @@ def make_pair():
 
 def random_rows(rows, share_missing, seed):
     generator = torch.Generator().manual_seed(seed)
-    valid = torch.rand(LANES, rows, generator=generator) >= share_missing
-    values = torch.randn(LANES, rows, DIM, generator=generator, dtype=torch.float64) * 3 + 5
-    upstream = torch.randn(LANES, rows, DIM, generator=generator, dtype=torch.float64)
+    valid = torch.rand(MEMBERS, rows, generator=generator) >= share_missing
+    values = torch.randn(MEMBERS, rows, DIM, generator=generator, dtype=torch.float64) * 3 + 5
+    upstream = torch.randn(MEMBERS, rows, DIM, generator=generator, dtype=torch.float64)
     return values * valid.unsqueeze(2), valid, upstream
 
 
 @torch.no_grad()
 def there_and_back(masked, values, valid, missing, upstream, training=True):
     """y; derivatives of x, weight, bias and missing. Moves the running statistics."""
-    mask = RowMask.of(valid, torch.arange(LANES), torch.float64)
+    mask = RowMask.of(valid, torch.arange(MEMBERS), torch.float64)
     running = masked.running_mean.clone(), masked.running_var.clone()
     state = NormState(masked.weight, masked.bias, missing, *running)
     out, of_values, values = torch.empty_like(values), torch.empty_like(values), values.clone()
@@ -56,7 +56,7 @@ def there_and_back(masked, values, valid, missing, upstream, training=True):
 @pytest.mark.parametrize("share_missing", [0.0, 0.5, 0.9])
 def test_every_member_equals_torch_on_its_valid_rows(share_missing):
     masked, plain = make_pair()
-    missing = torch.randn(LANES, DIM, dtype=torch.float64)
+    missing = torch.randn(MEMBERS, DIM, dtype=torch.float64)
     for step in range(4):
         values, valid, upstream = random_rows(40, share_missing, step)
         valid[:, :2] = True
@@ -79,7 +79,7 @@ def test_every_member_equals_torch_on_its_valid_rows(share_missing):
 
 def test_evaluation_normalises_by_the_running_statistics():
     masked, plain = make_pair()
-    missing = torch.zeros(LANES, DIM, dtype=torch.float64)
+    missing = torch.zeros(MEMBERS, DIM, dtype=torch.float64)
     there_and_back(masked, *random_rows(40, 0.0, 0)[:2], missing, random_rows(40, 0.0, 0)[2])
     for member, norm in enumerate(plain):
         norm(random_rows(40, 0.0, 0)[0][member])
@@ -101,13 +101,13 @@ def test_evaluation_normalises_by_the_running_statistics():
 @pytest.mark.parametrize("count", [0, 1])
 def test_fewer_than_two_valid_rows_use_the_running_statistics_and_leave_them(count):
     masked, plain = make_pair()
-    missing = torch.zeros(LANES, DIM, dtype=torch.float64)
+    missing = torch.zeros(MEMBERS, DIM, dtype=torch.float64)
     values, valid, upstream = random_rows(8, 0.0, 0)
     there_and_back(masked, values, valid, missing, upstream)
     for member, norm in enumerate(plain):
         norm(values[member])
     mean, var = masked.running_mean.clone(), masked.running_var.clone()
-    valid = (torch.arange(8) < count).expand(LANES, -1)
+    valid = (torch.arange(8) < count).expand(MEMBERS, -1)
     values = values * valid.unsqueeze(2)
     out, of_values, *others = there_and_back(masked, values, valid, missing, upstream)
     for member, norm in enumerate(plain):

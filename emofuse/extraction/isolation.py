@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -241,7 +241,7 @@ class IsolatedExtraction:
             if isinstance(result, BlockFailed):
                 return result
             done.append(result)
-        return _joined(done)
+        return BlockDone.joined(done)
 
     def _run_again(self, job: BuildJob, task: BlockTask, timeout_s: float) -> BlockDone | BlockFailed:
         """Compute a block whose rows all pass alone; twice if its process ends, for somebody may kill processes."""
@@ -385,27 +385,4 @@ def _parts(task: BlockTask, deadly: Mapping[str, Mapping[int, str]]) -> list[Blo
     groups: dict[tuple[tuple[int, str], ...], list[str]] = {}
     for name in task.streams:
         groups.setdefault(tuple(sorted(deadly[name].items())), []).append(name)
-    return [
-        replace(task, streams=tuple(names), deadly_rows=dict(rows), retried=_retried_of(task, names))
-        for rows, names in groups.items()
-    ]
-
-
-def _retried_of(
-    task: BlockTask, names: Collection[str]
-) -> Mapping[tuple[str, int], Mapping[int, tuple[int, str]]] | None:
-    if task.retried is None:
-        return None
-    return {(stream, view): rows for (stream, view), rows in task.retried.items() if stream in names}
-
-
-def _joined(parts: Sequence[BlockDone]) -> BlockDone:
-    """Join the results of the parts of a block. An image that cannot be read is reported once."""
-    problems = sorted(
-        {problem for part in parts for problem in part.problems}, key=lambda each: (each.row, each.stream)
-    )
-    counts = {name: of_stream for part in parts for name, of_stream in part.counts.items()}
-    seen = parts[0].seen
-    if seen is not None:
-        seen = replace(seen, streams=tuple(counts))
-    return BlockDone(parts[0].rows, counts, tuple(problems), any(part.written for part in parts), seen)
+    return [replace(task.for_streams(names), deadly_rows=dict(rows)) for rows, names in groups.items()]

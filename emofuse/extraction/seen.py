@@ -38,6 +38,12 @@ class SeenFiles:
             return None
         return cls(start, np.full((len(paths), len(FILE_COLUMNS)), UNKNOWN, dtype=np.int64), streams)
 
+    @classmethod
+    def joined(cls, parts: Sequence[SeenFiles]) -> SeenFiles:
+        """Join the records of one block, whose parts extracted other streams and left out other deadly rows."""
+        stamps = np.maximum.reduce([part.stamps for part in parts])  # UNKNOWN is below all others
+        return cls(parts[0].start, stamps, tuple(stream for part in parts for stream in part.streams))
+
     def add(self, row: int, status: os.stat_result, data: bytes) -> None:
         """Record the file of one row of the block."""
         self.stamps[row] = status.st_size, status.st_mtime_ns, crc32c(data)

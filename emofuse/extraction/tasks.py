@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from emofuse.extraction.seen import SeenFiles
@@ -72,6 +72,13 @@ class BlockTask:
     retried: Mapping[tuple[str, int], Mapping[int, tuple[int, str]]] | None = None
     of_streams: tuple[str, ...] = ()
 
+    def for_streams(self, names: Sequence[str]) -> BlockTask:
+        """Return the same task for some of its streams."""
+        retried = self.retried
+        if retried is not None:
+            retried = {(stream, view): rows for (stream, view), rows in retried.items() if stream in names}
+        return replace(self, streams=tuple(names), retried=retried)
+
     def __str__(self) -> str:
         return f"rows {self.start}-{self.start + len(self.paths) - 1} (block {self.block})"
 
@@ -102,6 +109,22 @@ class BlockDone:
     problems: tuple[Problem, ...]
     written: bool = True
     seen: SeenFiles | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[BlockDone]) -> BlockDone:
+        """Join the results of a block that was computed in parts, each for other streams.
+
+        Every part reports an image that cannot be read; the joined result reports it once.
+        """
+        problems = {problem for part in parts for problem in part.problems}
+        seen = [part.seen for part in parts if part.seen is not None]
+        return cls(
+            rows=parts[0].rows,
+            counts={stream: counts for part in parts for stream, counts in part.counts.items()},
+            problems=tuple(sorted(problems, key=lambda problem: (problem.row, problem.stream))),
+            written=any(part.written for part in parts),
+            seen=SeenFiles.joined(seen) if seen else None,
+        )
 
 
 @dataclass(frozen=True)

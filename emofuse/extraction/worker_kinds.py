@@ -84,14 +84,7 @@ def split(task: BlockTask, on_gpu: frozenset[str]) -> dict[WorkerKind, BlockTask
     }
     if not all(parts.values()):
         return {kind: task for kind, names in parts.items() if names}
-    return {kind: _part(task, names) for kind, names in parts.items()}
-
-
-def _part(task: BlockTask, names: tuple[str, ...]) -> BlockTask:
-    retried = task.retried
-    if retried is not None:
-        retried = {key: rows for key, rows in retried.items() if key[0] in names}
-    return replace(task, streams=names, retried=retried, of_streams=task.streams)
+    return {kind: replace(task.for_streams(names), of_streams=task.streams) for kind, names in parts.items()}
 
 
 class PartialResults:
@@ -114,22 +107,9 @@ class PartialResults:
         first = self._waiting.pop(key)
         if first is None or isinstance(result, BlockFailed):
             return result
-        return _joined(first, result)
+        return BlockDone.joined([first, result])
 
     def left(self) -> Iterator[BlockDone]:
         """Yield the parts whose other part was never computed."""
         yield from (done for done in self._waiting.values() if done is not None)
         self._waiting.clear()
-
-
-def _joined(one: BlockDone, two: BlockDone) -> BlockDone:
-    # Both parts report an image that cannot be read.
-    of_images = {(problem.row, problem.reason) for problem in one.problems if not problem.stream}
-    others = [problem for problem in two.problems if problem.stream or (problem.row, problem.reason) not in of_images]
-    problems = tuple(sorted((*one.problems, *others), key=lambda problem: (problem.row, problem.stream)))
-    seen = one.seen or two.seen
-    if one.seen is not None and two.seen is not None:
-        seen = replace(one.seen, streams=(*one.seen.streams, *two.seen.streams))
-    return replace(
-        one, counts={**one.counts, **two.counts}, problems=problems, written=one.written or two.written, seen=seen
-    )

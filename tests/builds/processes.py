@@ -21,7 +21,7 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
 
 
 def done_blocks(cache: Path) -> int:
-    return len(list(cache.glob("streams/size/status/c.*")))
+    return len(list(cache.glob("streams/thumbnail/status/c.*")))  # the last stream of the script
 
 
 def is_worker(process: psutil.Process) -> bool:

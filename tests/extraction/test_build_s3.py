@@ -52,7 +52,7 @@ def chunks_of(cache: Path) -> dict[str, bytes]:
 
 
 def done_blocks(cache: Path) -> int:
-    return len([name for name in file_sizes(cache / "streams" / "size" / "status") if name.startswith("c.")])
+    return len([name for name in file_sizes(cache / "streams" / "thumbnail" / "status") if name.startswith("c.")])
 
 
 def test_a_cache_on_a_store_is_that_on_a_disk(remote, local, manifest, in_process):

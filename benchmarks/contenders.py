@@ -50,11 +50,11 @@ class Shape:
         width: of its hidden layers.
         batch_size: rows of a step.
         train_rows: rows of an epoch of the measurement.
-        heads: trained at the same time, by whoever trains several at the same time.
-        alone: trained one after another, by whoever does that.
+        heads: the number of heads of contenders that train several at the same time.
+        alone: the number of heads of contenders that train one after another.
         depth: hidden layers.
         epochs: of the measurement; the first is not timed.
-        learning_rate: higher than the paper's, so that few steps learn something.
+        learning_rate: higher than the paper's, so that a short measurement learns something.
     """
 
     embed_dim: int

@@ -234,11 +234,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_dataset(folder / "pictures", arguments.count, arguments.seed, more)
-        found = run(folder / "pictures", folder / "features.zarr", {"detector": arguments.detector})
-    numbers = {**vars(found), "deadly": {str(row): reason for row, reason in found.deadly.items()}}
+        result = run(folder / "pictures", folder / "features.zarr", {"detector": arguments.detector})
+    numbers = {**vars(result), "deadly": {str(row): reason for row, reason in result.deadly.items()}}
     print(write_result("fuzz", numbers))
-    print(f"{found.pictures} pictures in {found.seconds:.0f} s, {len(found.deadly)} ended their process")
-    print(f"at most {found.peak_mb:.0f} MB in a process; {dict(found.counts)}")
+    print(f"{result.pictures} pictures in {result.seconds:.0f} s, {len(result.deadly)} ended their process")
+    print(f"at most {result.peak_mb:.0f} MB in a process; {dict(result.counts)}")
 
 
 if __name__ == "__main__":

@@ -223,10 +223,10 @@ def grid_part(sizes: Sizes) -> Job:
 
 def compare_modes(job: Job, modes: Mapping[str, Machine], epochs: int) -> dict[str, Any]:
     """Train in every mode for some epochs, and return the seconds of one and the accuracy."""
-    found = {}
+    modes_measured = {}
     for name, machine in modes.items():
         results, clock, peak = train(job.lasting(epochs), machine)
-        found[name] = {
+        modes_measured[name] = {
             "heads": len(job.members),
             "epochs": epochs,
             "seconds_per_epoch": round(clock.seconds / (epochs - 1), 4),
@@ -234,15 +234,15 @@ def compare_modes(job: Job, modes: Mapping[str, Machine], epochs: int) -> dict[s
             "val_accuracy": accuracy(results),
             "limits": _limits(job, machine, clock.seconds, epochs - 1),
         }
-        print(f"{name:32} {found[name]['seconds_per_epoch']:10.3f} s an epoch", flush=True)
-    return found
+        print(f"{name:32} {modes_measured[name]['seconds_per_epoch']:10.3f} s an epoch", flush=True)
+    return modes_measured
 
 
-def fastest_modes(found: Mapping[str, Any], modes: Mapping[str, Machine]) -> dict[str, tuple[str, Machine]]:
+def fastest_modes(modes_measured: Mapping[str, Any], modes: Mapping[str, Machine]) -> dict[str, tuple[str, Machine]]:
     """Return for each job the mode that took the least time, or the last one if none was measured."""
     chosen = {}
     for job in ("five configurations", "part of the grid"):
-        measured = found.get(job, {list(modes)[-1]: {"seconds_per_epoch": 0.0}})
+        measured = modes_measured.get(job, {list(modes)[-1]: {"seconds_per_epoch": 0.0}})
         name = min(measured, key=lambda mode: measured[mode]["seconds_per_epoch"])
         chosen[job] = (name, modes[name])
     return chosen
@@ -276,8 +276,8 @@ def run_grid(sizes: Sizes, mode: str, machine: Machine, *, budget_s: float) -> I
     memory = _memory_for_groups(table, machine)
     groups = [
         (shape, group)
-        for shape, own in grid_members(sizes).items()
-        for group in groups_of(own, vector_widths(table), machine, memory)
+        for shape, of_shape in grid_members(sizes).items()
+        for group in groups_of(of_shape, vector_widths(table), machine, memory)
     ]
     work = [
         sum(cost_of(member, vector_widths(table), CLASSES, machine).flops_per_row for member in group)
@@ -301,7 +301,7 @@ def run_grid(sizes: Sizes, mode: str, machine: Machine, *, budget_s: float) -> I
             }
         )
         taken = sum(entry["seconds"] for entry in done)
-        heads, total = sum(entry["heads"] for entry in done), sum(len(own) for _, own in groups)
+        heads, total = sum(entry["heads"] for entry in done), sum(len(of_shape) for _, of_shape in groups)
         print(f"{shape}: {len(group)} heads in {seconds:.1f} s; {heads} of {total}", flush=True)
         yield {
             "mode": mode,

@@ -167,19 +167,19 @@ def compare(work: Work, repeats: int) -> dict[str, Any]:
 def contenders_of(work: Work) -> dict[str, dict[str, Contender]]:
     """Return name -> the ways in which the contender can run -> a function of (work, score)."""
     fused = {"Adam(fused=True)": True, "Adam()": False}
-    found: dict[str, dict[str, Contender]] = {
+    contenders: dict[str, dict[str, Contender]] = {
         "dataloader_hdf5": {f"num_workers={n}": partial(dataloader_hdf5, workers=n) for n in (0, 2)},
         "plain_loop": {way: partial(plain_loop, fused=value) for way, value in fused.items()},
         "summed_losses": {"Adam(fused=True)": partial(summed_losses, fused=True)},
     }
     if work.device.type == "cpu" and has_sklearn():
-        found["sklearn_mlp"] = {"MLPClassifier": sklearn_mlp}
-    found["emofuse"] = {"float32": partial(emofuse_group, products=None)}
-    found["emofuse_bfloat16"] = {"bfloat16 products": partial(emofuse_group, products=torch.bfloat16)}
+        contenders["sklearn_mlp"] = {"MLPClassifier": sklearn_mlp}
+    contenders["emofuse"] = {"float32": partial(emofuse_group, products=None)}
+    contenders["emofuse_bfloat16"] = {"bfloat16 products": partial(emofuse_group, products=torch.bfloat16)}
     if work.device.type == "cuda":
         for name, products in (("emofuse_graphs", None), ("emofuse_bfloat16_graphs", torch.bfloat16)):
-            found[name] = {"CUDA graphs": partial(emofuse_group, products=products, graphs=True)}
-    return found
+            contenders[name] = {"CUDA graphs": partial(emofuse_group, products=products, graphs=True)}
+    return contenders
 
 
 def has_sklearn() -> bool:
@@ -213,13 +213,13 @@ def describe(runs: Sequence[Trained], way: str, tried: Mapping[str, int]) -> dic
 def ratios(rounds: Mapping[str, Sequence[Trained]], kind: str) -> dict[str, Any]:
     """Return the ratios of rows x heads a second, each way of emofuse over each other contender, round by round."""
     others = [name for name in rounds if not name.startswith("emofuse")]
-    found = {}
+    over = {}
     for ours in (name for name in rounds if name.startswith("emofuse")):
         pairs = {
             other: [a.rows_per_s / b.rows_per_s for a, b in zip(rounds[ours], rounds[other], strict=True)]
             for other in others
         }
-        found[f"{ours}_over"] = {
+        over[f"{ours}_over"] = {
             other: {"median": round(statistics.median(each), 2), "each": [round(value, 2) for value in each]}
             for other, each in pairs.items()
         }
@@ -227,14 +227,12 @@ def ratios(rounds: Mapping[str, Sequence[Trained]], kind: str) -> dict[str, Any]
         other: {
             "goal": goal,
             "reached": {
-                ours.removesuffix("_over"): found[ours][other]["median"] >= goal
-                for ours in found
-                if other in found[ours]
+                ours.removesuffix("_over"): over[ours][other]["median"] >= goal for ours in over if other in over[ours]
             },
         }
         for other, goal in GOALS[kind].items()
     }
-    return {**found, "goals": goals}
+    return {**over, "goals": goals}
 
 
 def _limits(work: Work, runs: Sequence[Trained], ceilings: Sequence[Ceilings], coarse: bool) -> dict[str, Any]:

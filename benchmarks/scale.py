@@ -195,16 +195,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of the result instead of benchmarks/results")
     parser.add_argument("--step", choices=list(STEPS), help=argparse.SUPPRESS)
     parser.add_argument("--cache", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.step:
-        run_step(given.step, given.cache)
+    arguments = parser.parse_args()
+    if arguments.step:
+        run_step(arguments.step, arguments.cache)
         return
     curve = []
     with tempfile.TemporaryDirectory() as folder:
-        for rows in given.rows:
-            curve.append(measure(rows, Path(folder), build_rows=given.build_rows))
+        for rows in arguments.rows:
+            curve.append(measure(rows, Path(folder), build_rows=arguments.build_rows))
             print(json.dumps(curve[-1]))
-            where = {"folder": given.out} if given.out else {}
+            where = {"folder": arguments.out} if arguments.out else {}
             write_result("scale", {"streams": STREAMS, "curve": curve}, **where)
 
 

@@ -54,14 +54,14 @@ def resnet(paths: list[Path], weights: Path, classes: int) -> np.ndarray:
 def landmarks(paths: list[Path]) -> list[np.ndarray | None]:
     from mediapipe.python.solutions.face_mesh import FaceMesh
 
-    found: list[np.ndarray | None] = []
+    faces: list[np.ndarray | None] = []
     with FaceMesh(static_image_mode=True, max_num_faces=1) as mesh:
         for path in paths:
             image = np.asarray(Image.open(path).convert("RGB"))
             faces = mesh.process(image).multi_face_landmarks
             points = faces and [(p.x * image.shape[1], p.y * image.shape[0], p.z) for p in faces[0].landmark]
-            found.append(np.array(points) if points else None)
-    return found
+            faces.append(np.array(points) if points else None)
+    return faces
 
 
 def action_units(paths: list[Path]) -> list[float | None]:
@@ -103,9 +103,9 @@ def main() -> None:
     paths = sorted(arguments.images.rglob("*.jpg"))
     seconds: dict[str, float] = {}
 
-    def timed(name: str, function: Any, *given: Any) -> Any:
+    def timed(name: str, function: Any, *arguments_of_function: Any) -> Any:
         start = time.perf_counter()
-        result = function(*given)
+        result = function(*arguments_of_function)
         seconds[name] = time.perf_counter() - start
         return result
 

@@ -268,7 +268,7 @@ class TrainingData:
                 if len(faces) >= LEAST_NEUTRAL_ROWS:
                     used[place] = faces
                 else:
-                    neutral_faces[place] = faces  # too few for a deviation, so that of all training faces is taken
+                    neutral_faces[place] = faces  # too few for a deviation: that of all training faces is used
         robust = variant.kind == ACTION_UNITS and neutral is None
         fitted = self.features.fit(variant, used, robust=robust) if used else []
         for fold, scaling, faces_alone in zip(lacking, fitted, neutral_faces, strict=True):

@@ -1,4 +1,4 @@
-"""What the members of a group share, whoever of them leaves: rows, their order, folds, dropout noise, validation."""
+"""The rows that the members of a group share, with their order, folds, dropout noise and validation."""
 
 from __future__ import annotations
 

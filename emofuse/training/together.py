@@ -99,7 +99,7 @@ def train_together(
 def group_key(data: TrainingData, spec: RunSpec) -> str:
     """Return what runs must share to train in one group: shapes, batches, folds, neutral label, window of streaming.
 
-    Streams, LBP bins, action units and whatever `structure_key` leaves out may differ.
+    Streams, LBP bins, action units and all that `structure_key` leaves out may differ.
     """
     window = data.window(spec)
     return canonical_json(

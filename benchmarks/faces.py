@@ -5,12 +5,16 @@
 PATH of `--data` holds `labels.csv` and `images/`; PATH of `--weights` holds `squeezenet1_1.pth` and `mobilenet_v2.pth`
 (ImageNet weights of the ONNX model zoo as torchvision state dicts). Both default to `../shared/data`. The pipeline is
 `pipelines/faces.yaml`; what is cached or trained already is not done again.
+
+The five splits overlap. The fusion that is best on validation rows is compared with every single stream by the
+corrected resampled t-test over splits (Nadeau and Bengio, 2003), with Holm's correction over these comparisons.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +22,10 @@ from benchmarks.results_file import write_result
 from emofuse.pipeline import PipelineOptions, PipelineSummary, run_pipeline
 from emofuse.results import RunRecord
 from emofuse.specs import PipelineSpec, read_pipeline_spec
+from emofuse.statistics import corrected_resampled_t, holm
 from emofuse.weights import import_weights
 
+SCORES = ("macro_f1", "accuracy")
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -32,7 +38,8 @@ def main() -> None:
     fused = max((row for row in rows if len(row["streams"]) > 1), key=lambda row: row["val_macro_f1"]["mean"])
     for row in rows:
         f1 = row["test_macro_f1"]
-        print(f"{row['name']:44} {f1['mean']:.3f} +- {f1['sd']:.3f}")
+        print(f"{row['name']:44} {f1['mean']:.3f} [{f1['low']:.3f}, {f1['high']:.3f}]")
+    singles = [row["name"] for row in rows if len(row["streams"]) == 1]
     path = write_result(
         "faces",
         {
@@ -40,7 +47,9 @@ def main() -> None:
             "repeats": len(spec.repeat.split_seeds),
             "best_single_stream_on_validation": single["name"],
             "best_fusion_on_validation": fused["name"],
-            "fusion_minus_single_per_seed": paired_difference(summary.records, fused["name"], single["name"]),
+            "fusion_minus_single_streams": {
+                score: compare_with_all(summary.records, fused["name"], singles, score) for score in SCORES
+            },
             "configurations": rows,
         },
     )
@@ -61,30 +70,71 @@ def run_on_faces(spec: PipelineSpec, out: Path, *, description: str | None) -> P
 
 def describe(name: str, records: list[RunRecord]) -> dict[str, Any]:
     """Return the scores of one configuration over its repeats."""
-    scores = {
-        "val_macro_f1": [record.metrics["val"]["macro"]["f1"] for record in records],
-        "test_macro_f1": [record.metrics["test"]["macro"]["f1"] for record in records],
-        "test_accuracy": [record.metrics["test"]["accuracy"] for record in records],
-    }
     return {
         "name": name,
         "streams": list(records[0].spec["features"]["streams"]),
-        **{
-            score: {
-                "mean": round(statistics.mean(values), 4),
-                "sd": round(statistics.stdev(values), 4),
-                "each": [round(value, 4) for value in values],
-            }
-            for score, values in scores.items()
-        },
+        "val_macro_f1": spread([score_of(record, "macro_f1", "val") for record in records]),
+        **{f"test_{score}": describe_scores(records, score) for score in SCORES},
     }
 
 
-def paired_difference(records: tuple[RunRecord, ...], first: str, second: str) -> list[float]:
-    """Return the test macro F1 of one configuration minus that of another on the same splits."""
-    f1 = {(record.name, record.spec["split"]["seed"]): record.metrics["test"]["macro"]["f1"] for record in records}
-    seeds = sorted(seed for name, seed in f1 if name == first)
-    return [round(f1[first, seed] - f1[second, seed], 4) for seed in seeds]
+def describe_scores(records: Sequence[RunRecord], score: str) -> dict[str, Any]:
+    """Return the test scores of one run a split, with the 95 % interval of their mean over overlapping splits."""
+    values = [score_of(record, score) for record in records]
+    interval = corrected_resampled_t(values, size_ratio(records)).interval
+    return spread(values) | {"low": round(interval.low, 4), "high": round(interval.high, 4)}
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Return the mean, the deviation over splits, and each value."""
+    return {
+        "mean": round(statistics.mean(values), 4),
+        "sd": round(statistics.stdev(values), 4),
+        "each": [round(value, 4) for value in values],
+    }
+
+
+def compare_splits(records: Sequence[RunRecord], others: Sequence[RunRecord], score: str) -> dict[str, Any]:
+    """Return the difference of two configurations with one run a split each, and its corrected resampled t-test."""
+    theirs = {record.spec["split"]["seed"]: score_of(record, score) for record in others}
+    differences = [score_of(record, score) - theirs[record.spec["split"]["seed"]] for record in records]
+    test = corrected_resampled_t(differences, size_ratio(records))
+    return {
+        "mean": round(test.difference, 4),
+        "se_corrected": round(test.error, 4),
+        "low": round(test.interval.low, 4),
+        "high": round(test.interval.high, 4),
+        "t": round(test.t, 3),
+        "p": round(test.p, 4),
+        "each": [round(value, 4) for value in differences],
+    }
+
+
+def compare_with_all(records: tuple[RunRecord, ...], name: str, others: list[str], score: str) -> list[dict[str, Any]]:
+    """Compare one configuration with several others, split by split, with p values corrected over all of them."""
+    ours = [record for record in records if record.name == name]
+    rows = [
+        {"against": other, **compare_splits(ours, [record for record in records if record.name == other], score)}
+        for other in others
+    ]
+    add_holm(rows)
+    return rows
+
+
+def add_holm(rows: Sequence[dict[str, Any]]) -> None:
+    """Add to each comparison its p value after Holm's correction over all of them."""
+    for row, corrected in zip(rows, holm([row["p"] for row in rows]).tolist(), strict=True):
+        row["p_holm"] = round(corrected, 4)
+
+
+def score_of(record: RunRecord, score: str, split: str = "test") -> float:
+    metrics = record.metrics[split]
+    return float(metrics["accuracy"] if score == "accuracy" else metrics["macro"]["f1"])
+
+
+def size_ratio(records: Sequence[RunRecord]) -> float:
+    """Return the number of test rows divided by that of training rows, as the corrected test needs it."""
+    return statistics.mean(record.rows["test"]["rows"] / record.rows["train"]["rows"] for record in records)
 
 
 if __name__ == "__main__":

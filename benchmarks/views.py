@@ -4,15 +4,15 @@
 
 Data and weights as of `benchmarks.faces`. One cache holds every picture and four augmented views of it; the same
 configurations are trained on the picture alone and on draws of 2 and of 5 views, the same splits, epochs and rates.
+The splits overlap, so differences are tested by the corrected resampled t-test, with Holm's correction over all.
 """
 
 from __future__ import annotations
 
-import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faces import run_on_faces
+from benchmarks.faces import add_holm, compare_splits, describe_scores, run_on_faces
 from benchmarks.results_file import write_result
 from emofuse.results import RunRecord
 from emofuse.specs import PipelineSpec, read_pipeline_spec
@@ -25,6 +25,7 @@ SEEDS = tuple(range(10))
 def main() -> None:
     summary = run_on_faces(pipeline(), Path("emofuse-runs/faces-views"), description=__doc__)
     rows = [describe(name, summary.records) for name in NAMES]
+    add_holm([each for row in rows for each in row["difference_to_one_view"].values()])
     for row in rows:
         scores = ", ".join(f"{views} views {row['test_macro_f1'][str(views)]['mean']:.3f}" for views in VIEWS)
         print(f"{row['name']:24} {scores}")
@@ -65,25 +66,15 @@ def named(name: str, views: int) -> str:
 
 
 def describe(name: str, records: tuple[RunRecord, ...]) -> dict[str, Any]:
-    """Return the test macro F1 of one configuration by number of views, and the differences to one view by split."""
-    scores = {
-        views: [record.metrics["test"]["macro"]["f1"] for record in records if record.name == named(name, views)]
-        for views in VIEWS
-    }
+    """Return the test macro F1 of one configuration by number of views, and the comparison of views with one view."""
+    by_views = {views: [record for record in records if record.name == named(name, views)] for views in VIEWS}
     return {
         "name": name,
-        "test_macro_f1": {str(views): spread(values) for views, values in scores.items()},
+        "test_macro_f1": {str(views): describe_scores(runs, "macro_f1") for views, runs in by_views.items()},
         "difference_to_one_view": {
-            str(views): spread([more - one for one, more in zip(scores[1], scores[views], strict=True)])
-            for views in VIEWS[1:]
+            str(views): compare_splits(by_views[views], by_views[1], "macro_f1") for views in VIEWS[1:]
         },
     }
-
-
-def spread(values: list[float]) -> dict[str, Any]:
-    """Return the mean, its standard error, and each value."""
-    error = statistics.stdev(values) / len(values) ** 0.5
-    return {"mean": round(statistics.mean(values), 4), "se": round(error, 4), "each": [round(v, 4) for v in values]}
 
 
 if __name__ == "__main__":

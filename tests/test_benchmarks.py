@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks import grid, heads, results_file  # noqa: E402
+from benchmarks import faces, grid, heads, results_file, views  # noqa: E402
 from benchmarks.contenders import Clock, PlainHead, Shape, Trained, Work, member_of, write_hdf5  # noqa: E402
 from benchmarks.limits import Ceilings, cost_of, limits, memory_bytes  # noqa: E402
 from benchmarks.synthetic import CLASSES, DIMS, make_synthetic  # noqa: E402
@@ -302,3 +303,42 @@ def test_a_reader_that_gives_other_numbers_is_not_timed():
     readers = {"plain": lambda: np.zeros(3), "wrong": lambda: np.ones(3)}
     with pytest.raises(RuntimeError, match="wrong read other numbers"):
         read_speed.compare(readers, 24, 1)
+
+
+def repeats(name, scores, streams=("lbp",)):
+    """Runs of one configuration on random splits of 840 rows, with these test scores."""
+    rows = {"train": {"rows": 588}, "val": {"rows": 168}, "test": {"rows": 84}}
+    return [
+        SimpleNamespace(
+            name=name,
+            spec={"split": {"seed": seed}, "features": {"streams": list(streams)}},
+            rows=rows,
+            metrics={split: {"accuracy": score, "macro": {"f1": score}} for split in ("val", "test")},
+        )
+        for seed, score in enumerate(scores)
+    ]
+
+
+def test_overlapping_splits_of_the_faces_are_no_independent_repeats():
+    """The stored differences of 10 splits: their t of 2.005 as independent values is 1.286 as overlapping splits."""
+    gains = [0.0456, 0.0408, 0.0603, -0.0141, 0.0373, 0.0262, -0.0282, -0.0167, 0.0411, 0.0036]
+    name = views.NAMES[0]
+    records = repeats(name, [0.5] * 10) + [
+        run for count in (2, 5) for run in repeats(views.named(name, count), [0.5 + gain for gain in gains])
+    ]
+    found = views.describe(name, tuple(records))["difference_to_one_view"]["5"]
+    assert (found["mean"], found["t"]) == (0.0196, 1.286)
+    assert found["p"] == pytest.approx(0.2305, abs=1e-3)
+    assert found["low"] < 0 < found["high"]
+
+
+def test_the_fusion_of_the_faces_is_compared_with_every_single_stream():
+    fused, single = [0.60, 0.55, 0.66, 0.58, 0.63], [0.59, 0.47, 0.56, 0.54, 0.51]
+    records = (*repeats("fused", fused), *repeats("one", single), *repeats("other", fused[::-1]))
+    first, second = faces.compare_with_all(records, "fused", ["one", "other"], "macro_f1")
+    assert (first["against"], second["against"]) == ("one", "other")
+    assert first["each"] == [0.01, 0.08, 0.1, 0.04, 0.12]
+    assert (first["p_holm"], second["p_holm"]) == (pytest.approx(2 * first["p"]), 1.0)
+    described = faces.describe("fused", list(records[:5]))
+    assert described["test_macro_f1"]["low"] < described["test_macro_f1"]["mean"] < described["test_macro_f1"]["high"]
+    assert set(described["val_macro_f1"]) == {"mean", "sd", "each"}

@@ -1,4 +1,4 @@
-"""The uncertainty of test scores: bootstrap intervals, paired comparisons and their correction. Only NumPy is needed.
+"""The uncertainty of test scores: intervals, paired comparisons and their correction.
 
 The bootstrap draws *units*, here the images of the test rows. All runs are scored on the same draws, so a difference
 between two runs is measured on the same images. Repeats of one configuration (several seeds, or several random splits
@@ -10,6 +10,7 @@ from emofuse.metrics.confusion import accuracy, classes_without_rows, macro_f1
 from emofuse.statistics.bootstrap import Interval, PairedTest, bootstrap_interval, paired_bootstrap
 from emofuse.statistics.resampling import ConfusionFormula, Resampled, Resampling, RunPredictions, resample_metrics
 from emofuse.statistics.significance import EXACT_BELOW, McNemarTest, holm, mcnemar
+from emofuse.statistics.split_test import SplitTest, corrected_resampled_t
 
 __all__ = [
     "EXACT_BELOW",
@@ -20,9 +21,11 @@ __all__ = [
     "Resampled",
     "Resampling",
     "RunPredictions",
+    "SplitTest",
     "accuracy",
     "bootstrap_interval",
     "classes_without_rows",
+    "corrected_resampled_t",
     "holm",
     "macro_f1",
     "mcnemar",

@@ -342,3 +342,30 @@ def test_the_fusion_of_the_faces_is_compared_with_every_single_stream():
     described = faces.describe("fused", list(records[:5]))
     assert described["test_macro_f1"]["low"] < described["test_macro_f1"]["mean"] < described["test_macro_f1"]["high"]
     assert set(described["val_macro_f1"]) == {"mean", "sd", "each"}
+
+
+def test_accuracies_on_the_same_test_rows_have_an_interval_over_images():
+    from benchmarks.heads_accuracy import describe
+
+    scores = [{"accuracy": 0.8, "macro_f1": 0.7, "rows": 400.0, "seconds": seconds} for seconds in (1.0, 2.0, 9.0)]
+    row = describe("model", scores, overlapping=False)
+    assert row["accuracy"] == {"mean": 0.8, "each": [0.8] * 3, "interval": [0.7608, 0.8392]}
+    assert row["seconds_a_split"] == 2.0
+    assert describe("model", scores, overlapping=True)["accuracy"]["interval"] == [0.8, 0.8]
+
+
+def test_votes_are_unpacked_with_clear_majorities_alone(tmp_path):
+    from benchmarks.fer2013 import write_folder
+
+    votes = np.zeros((4, 10), np.uint8)
+    votes[0, 1], votes[1, :2], votes[2, 8], votes[3, 3] = 9, 5, 9, 6  # joy, a tie, unknown, sadness
+    archive = tmp_path / "part.npz"
+    image = np.arange(4 * 48 * 48, dtype=np.uint32).reshape(4, 48, 48).astype(np.uint8)
+    np.savez(archive, image=image, row=np.arange(4), usage=np.array([0, 0, 1, 1]), ferplus_votes=votes)
+    assert write_folder(archive, tmp_path / "data") == 2
+    lines = (tmp_path / "data" / "labels.csv").read_text().splitlines()
+    assert [line.split(",")[:3] for line in lines[1:]] == [
+        ["00000.png", "happiness", "train"],
+        ["00003.png", "sadness", "test"],
+    ]
+    assert len(list((tmp_path / "data" / "images").glob("*.png"))) == 2

@@ -77,6 +77,7 @@ PACKAGES = (
     Package("awscrt", "awscrt", "0.20", "0.38.1", extra="fast"),
     Package("zarrs", "zarrs", "0.1.5", "0.2.3", extra="fast"),
     Package("s3fs", "s3fs", "2024.6", "2026.9.0", extra="s3"),
+    Package("scikit-learn", "sklearn", "1.6", "1.9.1", extra="sklearn"),
 )
 
 # A part of the message of a broken import -> what repairs it.

@@ -134,7 +134,7 @@ def import_stream(path: Path, request: ImportRequest, *, on_rows: OnRows | None 
                 f"{spec.dtype}: {listed}. Repair them, or keep them as rows that failed with --mark-non-finite."
             )
         spec = spec.model_copy(update={"sha256": scanned.sha256})
-        rows = _Rows(arrays, positions, bad, scanned.gather, request.file.name)
+        rows = _ImportedRows(arrays, positions, bad, scanned.gather, request.file.name)
         with lock_cache(path):
             add_stream(path, _layout(spec, arrays.shape, arrays.dimensions))
             _write_blocks(path, cache, spec, rows, on_rows)
@@ -245,7 +245,7 @@ def _layout(spec: ImportedSpec, shape: tuple[int, ...], dimensions: tuple[str, .
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _ImportedRows:
     """The rows of the cache and where they come from.
 
     Attributes:
@@ -294,7 +294,9 @@ class _Rows:
         return reasons
 
 
-def _write_blocks(path: Path, cache: CacheLayout, spec: ImportedSpec, source: _Rows, on_rows: OnRows | None) -> None:
+def _write_blocks(
+    path: Path, cache: CacheLayout, spec: ImportedSpec, source: _ImportedRows, on_rows: OnRows | None
+) -> None:
     """Write the blocks that the stream lacks."""
     stream = read_stream(path, cache, spec.name)
     if stream is None:

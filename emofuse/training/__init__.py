@@ -1,1 +1,1 @@
-"""Training of fusion heads on cached features: metrics, the loop, saved runs. Loads nothing of the building room."""
+"""Training of fusion heads on cached features: the loop, its data, saved runs. Imports nothing of the extraction."""

@@ -106,7 +106,7 @@ def _used_shape(stream: Mapping[str, Any]) -> tuple[int, ...]:
 
 def head_probs(
     head: nn.Module,
-    features: Mapping[str, npt.NDArray[np.float32]],
+    features: Mapping[str, npt.NDArray[np.floating[Any]]],
     valid: Mapping[str, npt.NDArray[np.bool_]],
     steps: Mapping[str, npt.NDArray[np.bool_]] | None = None,
 ) -> npt.NDArray[np.float32]:

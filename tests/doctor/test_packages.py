@@ -113,7 +113,7 @@ def requirements() -> dict[tuple[str, str], str]:
     extras = {"": project["dependencies"]} | project["optional-dependencies"]
     return {
         (extra, name): least
-        for extra in ("", "demo", "fast", "s3")
+        for extra in ("", "demo", "fast", "s3", "sklearn")
         for name, least in (re.sub(r"\[.*?\]", "", line).split(">=") for line in extras[extra])
     }
 
@@ -124,7 +124,7 @@ def test_the_table_names_every_dependency_with_its_extra_and_its_least_version()
 
 def test_the_extra_of_the_tests_brings_all_that_the_demo_needs():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert "emofuse[demo,s3]" in project["optional-dependencies"]["test"]
+    assert "emofuse[demo,s3,sklearn]" in project["optional-dependencies"]["test"]
     assert "--editable '.[demo,fast,test]'" in (ROOT / "Makefile").read_text()
 
 

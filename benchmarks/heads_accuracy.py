@@ -11,7 +11,8 @@ Everybody chooses on the same validation rows and is scored on the same test row
 LightGBM is fitted for each setting of its grid to the training rows, and with the best one again to training and
 validation rows together. Its features are those that heads see, side by side: standardised by `StandardScaler` on the
 rows it is fitted to, zeros and a column of their own for missing ones. Intervals of `faces` are those of the corrected
-resampled t-test, because splits overlap; those of `fer2013` cover its test images. Results are written after each model.
+resampled t-test, because splits overlap; those of `fer2013` cover its test images. Results are written after every
+model.
 """
 
 from __future__ import annotations

@@ -211,7 +211,9 @@ def estimate_pipeline(spec: PipelineSpec, options: PipelineOptions, *, say: Call
             PipelinePaths(options.out).cache, manifest, spec.cache, _build_options(options)
         ).describe():
             say(f"cache: {line}")
-    count = f"{len(runs)} of {len(spec.runs)} configurations"
+    heads = sum(len(run.heads()) * (1 + (run.refit != "none")) for run in runs)
+    trainings = f" ({heads} trainings of heads)" if heads > len(runs) else ""
+    count = f"{len(runs)} of {len(spec.runs)} configurations{trainings}"
     say(f"runs: {count}; those that are done already are read and not trained again")
 
 

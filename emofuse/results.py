@@ -6,7 +6,8 @@ A run is one folder named by its digest::
         run.json            everything but arrays (class `RunRecord`)
         predictions.npz     test rows: sample_id (str), label (int64), probs (n, C) float32
         weights.safetensors `head.<parameter or buffer>`, `scaling.<stream>.center|scale`, and, if the cache has
-                            action units, `baseline.center|scale` of all 30 over the run's training faces
+                            action units, `baseline.center|scale` of all 30 over the run's training faces; of head k of
+                            an ensemble `heads.<k>.head...` and `heads.<k>.scaling...`
 
 The folder is written under another name and renamed, so it is complete or absent.
 """
@@ -56,6 +57,10 @@ class RunRecord:
         seconds: the wall time of training, or the run's share of it if several trained together.
         created: the time of the end, UTC in ISO 8601.
         notes: notes for readers of the results (rows left out, labels never seen), one sentence each.
+        heads: for each head of an ensemble {fold, seed, best_epoch, history, fitted: {stream: bool}}; no entry for a
+            run of one head. `history` and `best_epoch` of the run are then the means over its heads.
+        refit: for each second training on training and validation rows {rows, epochs, train_loss, seconds}; no entry
+            without one. `history`, `best_epoch` and the scores of "val" are those of the first training.
         plugins: the plugin files with metrics that the run was trained or reported with, {path, sha256} each.
     """
 
@@ -77,6 +82,8 @@ class RunRecord:
     created: str
     notes: Sequence[str] = ()
     plugins: Sequence[Mapping[str, str]] = field(default_factory=list)  # a list, as JSON has it
+    heads: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    refit: Sequence[Mapping[str, Any]] = field(default_factory=list)
     format: int = field(default=FORMAT)
 
 
@@ -124,7 +131,7 @@ def write_run(runs: Path, record: RunRecord, predictions: Predictions, weights: 
     contiguous = {name: np.asarray(array, order="C") for name, array in weights.items()}
     try:
         with making_folder(target) as partial:
-            (partial / "run.json").write_text(_json_text(asdict(record)), encoding="utf-8")
+            (partial / "run.json").write_text(_json_text(_written(record)), encoding="utf-8")
             np.savez(
                 partial / "predictions.npz",
                 sample_id=predictions.sample_id,
@@ -136,6 +143,11 @@ def write_run(runs: Path, record: RunRecord, predictions: Predictions, weights: 
         if not (target / "run.json").is_file():
             raise
     return target
+
+
+def _written(record: RunRecord) -> dict[str, Any]:
+    """Return the keys of `run.json`; those of ensembles and second trainings are left out where there are none."""
+    return {key: value for key, value in asdict(record).items() if value or key not in {"heads", "refit"}}
 
 
 def _json_text(data: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from emofuse.specs import (
     BackboneSpec,
     CacheSpec,
     CustomStreamSpec,
+    KernelRidgeHeadSpec,
     LbpSpec,
     ObjectsSpec,
     PipelineSpec,
@@ -157,6 +158,22 @@ def test_defaults_of_a_pipeline_are_merged_under_each_run(tmp_path):
     first, second = read_pipeline_spec(path).runs
     assert (first.train.epochs, first.train.batch_size) == (7, 32)
     assert (second.train.epochs, second.train.batch_size) == (9, 32)
+
+
+def test_a_head_of_another_kind_takes_no_defaults(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "dataset: {kind: demo}\n"
+        "cache: {streams: [{kind: lbp}]}\n"
+        "defaults: {head: {kind: concat, embed_dim: 128, depth: 1}, features: {streams: [lbp]}}\n"
+        "runs:\n"
+        "  - {name: a, head: {depth: 2}}\n"
+        "  - {name: b, head: {kind: kernel_ridge}}\n"
+        "  - {name: c, head: {kind: concat, width: 64}}\n"
+    )
+    concat, ridge, wide = (run.head for run in read_pipeline_spec(tmp_path / "mine.yaml").runs)
+    assert (concat.kind, concat.embed_dim, concat.depth) == ("concat", 128, 2)
+    assert ridge == KernelRidgeHeadSpec()
+    assert (wide.embed_dim, wide.depth, wide.width) == (128, 1, 64)
 
 
 def test_a_pipeline_takes_the_runs_of_another_and_its_own_defaults(tmp_path):

@@ -106,6 +106,7 @@ def _describe(record: RunRecord, trained_now: bool) -> str:
     random = [name for name, stream in record.streams.items() if is_random(stream["weights"])]
     lines = [
         f"{record.name}: {how}",
+        *([f"mean of {len(record.heads)} heads; epochs and losses are means over them"] if record.heads else []),
         f"best epoch {record.best_epoch} of {len(record.history)}, {record.parameters:,} parameters",
         *record.notes,
         *([f"RANDOM WEIGHTS in {', '.join(random)}: a demonstration, not a finding."] if random else []),

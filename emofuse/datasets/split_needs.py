@@ -31,7 +31,8 @@ class SplitNeed(NamedTuple):
 
 def needs_of_runs(runs: Iterable[RunSpec]) -> list[SplitNeed]:
     """Return the needs of runs, each once."""
-    return list(dict.fromkeys(SplitNeed(run.split, run.fold.count if run.fold else None) for run in runs))
+    heads = (head for run in runs for head in run.heads())
+    return list(dict.fromkeys(SplitNeed(head.split, head.fold.count if head.fold else None) for head in heads))
 
 
 def needs_of_pipeline(spec: PipelineSpec) -> list[SplitNeed]:

@@ -98,7 +98,7 @@ class PathFigures:
 
 @dataclass(frozen=True)
 class Epoch:
-    """The time of an epoch of one head, as runs train: all steps, then validation; or of solving an exact head once.
+    """The time of an epoch of a run's heads: all steps, then validation; or of solving its exact heads once.
 
     Attributes:
         source: where the rows come from: a cache, or `synthetic`.
@@ -124,7 +124,7 @@ class HeadFigures:
     """A head alone, measured in a fresh process.
 
     Attributes:
-        cost: the cost of the head; all its parameters are trained.
+        cost: the cost of the head, or of all heads of an ensemble; all its parameters are trained.
         train_flops_per_row: the operations of a step for one of its rows, forward and backward; None for a head that
             is solved.
         latency: the timings from standardised features on the device to probabilities in main memory, one for each

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from emofuse.training.exact import is_exact, solve_group
 from emofuse.training.machine import Machine
 from emofuse.training.members import FeatureTable, Fold, Member
 from emofuse.training.streaming import Blocks, Window
-from emofuse.training.validation import predict_probs
+from emofuse.training.validation import mean_probs, predict_probs
 
 _CPU = torch.device("cpu")
 _LEAST_EPOCHS = 3
@@ -69,12 +69,12 @@ class _TrainingInputs:
     source: str
     table: FeatureTable
     folds: Sequence[Fold]
-    member: Member
+    members: Sequence[Member]
     window: Window | None
 
     @property
     def fold(self) -> Fold:
-        return self.folds[self.member.fold]
+        return self.folds[self.members[0].fold]
 
     @property
     def table_bytes(self) -> int:
@@ -116,23 +116,30 @@ def measure_head(job: HeadJob) -> HeadFigures:
 
 
 def count_head(run: RunSpec, dims: Mapping[str, Shape], classes: int) -> MeasuredCost:
-    """Count the parameters, bytes and operations of a head on one row that has every stream and every step."""
-    head, batch = new_head(run, dims, classes, _CPU).eval(), _noise(dims, 1, _CPU)
-    return module_cost([head], count_flops(lambda: head(batch)))
+    """Count the parameters, bytes and operations of all heads of a run on one row with every stream and every step."""
+    heads, batch = [head.eval() for head in new_heads(run, dims, classes, _CPU)], _noise(dims, 1, _CPU)
+    return module_cost(heads, count_flops(lambda: [head(batch) for head in heads]))
 
 
 def count_training(run: RunSpec, dims: Mapping[str, Shape], classes: int) -> int:
-    """Count the operations of a training step for one of its rows: forward and backward, without the update."""
+    """Count the operations of a training step for one of its rows: forward and backward, without the update.
+
+    Those of an ensemble are of all its heads, though a head of folds does not learn from every row.
+    """
     rows = run.train.batch_size
-    head, batch = new_head(run, dims, classes, _CPU), _noise(dims, rows, _CPU)
+    (head, *others), batch = new_heads(run, dims, classes, _CPU), _noise(dims, rows, _CPU)
     parameters = tuple(head.parameters())
     # The late head's vector for rows without any stream gets no gradient, because every row has all streams.
     step = count_flops(lambda: torch.autograd.grad(head(batch).sum(), parameters, allow_unused=True))
-    return step // rows
+    return (1 + len(others)) * step // rows
 
 
-def new_head(run: RunSpec, dims: Mapping[str, Shape], classes: int, device: torch.device) -> nn.Module:
-    """Return the head of a run with its initial weights; the numbers of a head that is solved are all ones."""
+def new_heads(run: RunSpec, dims: Mapping[str, Shape], classes: int, device: torch.device) -> list[nn.Module]:
+    """Return the heads of a run with initial weights; the numbers of heads that are solved are all ones."""
+    return [_new_head(run, dims, classes, device) for _ in run.heads()]
+
+
+def _new_head(run: RunSpec, dims: Mapping[str, Shape], classes: int, device: torch.device) -> nn.Module:
     head = make_head(run.head, [HeadMember(tuple(dims))], dims, classes)
     if is_exact(run.head):
         with torch.no_grad():
@@ -143,12 +150,12 @@ def new_head(run: RunSpec, dims: Mapping[str, Shape], classes: int, device: torc
 
 
 def _latency(job: HeadJob, batch: int, device: torch.device) -> Timing:
-    head = new_head(job.run, job.dims, job.classes, device)
+    heads = new_heads(job.run, job.dims, job.classes, device)
     rows, clock = _noise(job.dims, batch, device), Clock(device)
 
     def call(_: int) -> float:
         start = clock()
-        predict_probs(head, rows)
+        mean_probs([predict_probs(head, rows)[0] for head in heads])
         return clock() - start
 
     return Timing.of(batch, repeat_timed(call, job.repeats, clock))
@@ -175,8 +182,9 @@ def _inputs_from_cache(job: HeadJob, path: Path) -> _TrainingInputs:
     from emofuse.training.data import TrainingData
 
     data = TrainingData.of(open_cache(path), job.run.split)
-    folds, member = data.scaled_folds([job.run]), data.member(job.run)
-    return _TrainingInputs(f"cache {path}", data.table([job.run]), folds, member, data.window(job.run))
+    heads = job.run.heads()
+    members = [data.member(head) for head in heads]
+    return _TrainingInputs(f"cache {path}", data.table(heads), data.scaled_folds(heads), members, data.window(job.run))
 
 
 def _synthetic_inputs(job: HeadJob) -> _TrainingInputs:
@@ -187,13 +195,15 @@ def _synthetic_inputs(job: HeadJob) -> _TrainingInputs:
         {name: tensor[0] for name, tensor in part.items()} for part in (noise.features, noise.valid, noise.steps)
     )
     labels = torch.arange(count) % job.classes
-    fold = Fold(
-        np.arange(job.rows),
-        np.arange(job.rows, count),
-        {name: unit_scaling(tuple(tensor.shape[1:])) for name, tensor in features.items()},
-    )
+    scaling = {name: unit_scaling(tuple(tensor.shape[1:])) for name, tensor in features.items()}
+    heads, rows = job.run.heads(), np.arange(count)
+    folds = [Fold(rows[: job.rows], rows[job.rows :], scaling)]
+    if heads[0].fold is not None:
+        dealt = rows % heads[0].fold.count
+        folds = [Fold(rows[dealt != index], rows[dealt == index], scaling) for index in range(heads[0].fold.count)]
+    members = [Member(tuple(job.dims), head.head, head.train, head.fold.index if head.fold else 0) for head in heads]
     table = FeatureTable(features, valid, labels, job.classes, steps=steps)
-    return _TrainingInputs("synthetic", table, [fold], Member(tuple(job.dims), job.run.head, job.run.train), None)
+    return _TrainingInputs("synthetic", table, folds, members, None)
 
 
 def unit_scaling(shape: tuple[int, ...]) -> Scaling:
@@ -206,8 +216,9 @@ def _time_epochs(inputs: _TrainingInputs, repeats: Repeats, device: torch.device
     """Train until enough epochs were timed: steps, validation and the copy of the best weights."""
     least = min(_LEAST_EPOCHS, repeats.most)
     limits = Repeats(most=repeats.most, least=least, seconds=repeats.seconds, warm_up=1)
-    train = inputs.member.train.model_copy(update={"epochs": limits.warm_up + limits.most, "patience": None})
-    member = Member(inputs.member.streams, inputs.member.head, train, inputs.member.fold)
+    train = inputs.members[0].train.model_copy(update={"epochs": limits.warm_up + limits.most, "patience": None})
+    changed = {"epochs": train.epochs, "patience": None}
+    members = [replace(member, train=member.train.model_copy(update=changed)) for member in inputs.members]
     ends: list[float] = []
 
     def on_epoch(_: int, entries: Mapping[int, Mapping[str, Any]]) -> None:
@@ -217,7 +228,7 @@ def _time_epochs(inputs: _TrainingInputs, repeats: Repeats, device: torch.device
 
     machine, window = Machine.of(device), inputs.window
     with suppress(_EnoughEpochsError):
-        train_group(inputs.table, inputs.folds, [member], machine, window=window, on_epoch=on_epoch)
+        train_group(inputs.table, inputs.folds, members, machine, window=window, on_epoch=on_epoch)
     seconds = np.diff(ends)
     if not len(seconds):
         raise TrainingError(
@@ -233,7 +244,7 @@ def _time_solutions(inputs: _TrainingInputs, repeats: Repeats, device: torch.dev
 
     def solve(_: int) -> float:
         start = clock()
-        solve_group(inputs.table, inputs.folds, [inputs.member], machine)
+        solve_group(inputs.table, inputs.folds, inputs.members, machine)
         return clock() - start
 
     limits = Repeats(repeats.most, min(_LEAST_EPOCHS, repeats.most), repeats.seconds, warm_up=1)

@@ -17,13 +17,14 @@ from emofuse.heads.stems import Shape
 from emofuse.profile.counting import stream_costs
 from emofuse.profile.figures import PathFigures, Timing
 from emofuse.profile.fresh_process import begin_phase, peak_memory
-from emofuse.profile.head import new_head, unit_scaling
+from emofuse.profile.head import new_heads, unit_scaling
 from emofuse.profile.timing import Clock, Repeats, repeat_timed
 from emofuse.specs import CacheSpec, RunSpec
 from emofuse.status import Status, Step
 from emofuse.streams.base import Rows, Stream
 from emofuse.streams.extractor import Extractor
 from emofuse.training.trained import head_probs
+from emofuse.training.validation import mean_probs
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class _Path:
         self.dims: dict[str, Shape] = {name: shape[0] if len(shape) == 1 else shape for name, shape in shapes.items()}
         self.missing: dict[str, int] = {}
         self._scaling = {name: unit_scaling(shape) for name, shape in shapes.items()}
-        self._head = new_head(job.run, self.dims, job.classes, device)
+        self._heads = new_heads(job.run, self.dims, job.classes, device)
 
     def close(self) -> None:
         self._extractor.close()
@@ -145,4 +146,4 @@ class _Path:
                 steps[name] = there
             derived = derived_features(self._kinds[name], part.features, self._features, name)
             features[name] = self._scaling[name].apply(derived, valid[name], there)
-        head_probs(self._head, features, valid, steps)
+        mean_probs([head_probs(head, features, valid, steps) for head in self._heads])

@@ -33,7 +33,8 @@ METHOD = """\
 - **An epoch** is all steps over the training rows, then validation, as in a run, without reading the cache. For a
   `logistic` or `kernel_ridge` head it is the whole solution, which takes all rows at once. *Rows extracted* is the time
   that one process takes to extract the training rows once for all epochs: their number times the time of an image in a
-  batch of the whole path."""
+  batch of the whole path.
+- **Of an ensemble**, every figure is that of all its heads together."""
 
 
 def write_profile(profile: Profile, folder: Path) -> list[Path]:

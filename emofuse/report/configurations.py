@@ -106,8 +106,20 @@ class ReportedConfiguration:
         return [int(rank) for rank in ranks]
 
     def validation(self, select: str) -> Spread:
-        """Return the spread of a validation score (`macro_f1`, `accuracy` or `loss`) at the epochs that were kept."""
-        return Spread.of(run.history[run.best_epoch - 1].get(f"val_{select}") for run in self.runs)
+        """Return the spread of a validation score (`macro_f1`, `accuracy` or `loss`) at the epochs that were kept.
+
+        That of an ensemble is the score of its mean probabilities.
+        """
+        path = select.replace("macro_f1", "macro.f1")
+        return Spread.of(
+            find_metric(run, path, "val") if run.heads else run.history[run.best_epoch - 1].get(f"val_{select}")
+            for run in self.runs
+        )
+
+    @property
+    def heads(self) -> int:
+        """The number of heads whose probabilities are averaged, 1 for a single head."""
+        return max(1, len(self.runs[0].heads))
 
     @cached_property
     def confusion(self) -> npt.NDArray[np.int64]:
@@ -135,6 +147,14 @@ class Results:
     def runs(self) -> list[RunRecord]:
         """All runs, in the order of the configurations."""
         return [run for configuration in self.configurations for run in configuration.runs]
+
+    @property
+    def runs_by_split(self) -> list[RunRecord]:
+        """The runs whose training and validation rows are those of their split; all runs if there is none.
+
+        In ensembles of folds and in second trainings, validation rows train too and are counted twice.
+        """
+        return [run for run in self.runs if not shares_rows(run)] or self.runs
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -205,6 +225,12 @@ class Results:
         used = {*configuration.streams, *kinds}
         value = reachable.get("+".join(sorted(cue for cue, streams in cues.items() if used & set(streams))))
         return None if value is None else float(value)
+
+
+def shares_rows(run: RunRecord) -> bool:
+    """Return whether validation rows of a run also train: in an ensemble of folds, or in a second training."""
+    ensemble = run.spec.get("ensemble") or {}
+    return ensemble.get("folds") is not None or run.spec.get("refit", "none") != "none"
 
 
 def repeat_of(run: RunRecord) -> Repeat:

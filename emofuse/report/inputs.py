@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from emofuse.report.configurations import Results, Spread
+from emofuse.report.configurations import Results, Spread, shares_rows
 from emofuse.report.formats import format_range
 from emofuse.report.tables import Cell, ReportTable, TableColumn
 from emofuse.results import RunRecord
@@ -37,14 +37,19 @@ class StreamUse:
     def missing(self, status: str | None, splits: Iterable[str]) -> Spread:
         """Return the number of rows of the splits that lack the stream with one or any status, over the runs."""
         counts = []
-        for run in self.runs:
+        for run in self._runs_by_split:
             tables = [run.rows[split]["missing"].get(self.name, {}) for split in splits]
             counts.append(sum(sum(table.values()) if status is None else table.get(status, 0) for table in tables))
         return Spread.of(counts)
 
     def rows(self, splits: Iterable[str]) -> Spread:
         """Return the number of rows of the splits, over the runs."""
-        return Spread.of(sum(run.rows[split]["rows"] for split in splits) for run in self.runs)
+        return Spread.of(sum(run.rows[split]["rows"] for split in splits) for run in self._runs_by_split)
+
+    @property
+    def _runs_by_split(self) -> list[RunRecord]:
+        """The runs that count each row once, or all runs."""
+        return [run for run in self.runs if not shares_rows(run)] or list(self.runs)
 
     @property
     def is_empty(self) -> bool:
@@ -112,7 +117,7 @@ def labels_table(results: Results, *, numbered: bool = False) -> ReportTable:
             TableColumn("No.", [*(Cell(str(place)) for place, _ in enumerate(results.classes, start=1)), Cell("")])
         )
     for split, title in SPLITS.items():
-        by_run = [_supports(run, split) for run in results.runs]
+        by_run = [_supports(run, split) for run in results.runs_by_split]
         if all(by_run):
             spreads = [Spread.of(values) for values in zip(*by_run, strict=True)]
             total = Spread.of(sum(values) for values in by_run)

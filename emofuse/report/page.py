@@ -140,7 +140,7 @@ def _choice(results: Results) -> _Choice | None:
 
 def _facts(results: Results) -> dict[str, str]:
     """Return the facts on the dataset: term -> value."""
-    dataset, runs = results.dataset, results.runs
+    dataset, runs = results.dataset, results.runs_by_split
     counts = {title: Spread.of(run.rows[split]["rows"] for run in runs) for split, title in SPLITS.items()}
     facts = {
         "Dataset": f"{dataset.get('name', 'unnamed')} (kind {dataset.get('kind', 'unknown')})",

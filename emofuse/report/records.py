@@ -142,6 +142,8 @@ def _complete_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     features, head, split = spec["features"], spec["head"], spec["split"]
     return {
         "fold": None,
+        "ensemble": None,
+        "refit": "none",
         **spec,
         "features": _defaults(FeaturesSpec, streams=tuple(features["streams"])) | features,
         "head": _defaults(_head_spec(head["kind"])) | head,

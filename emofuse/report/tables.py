@@ -118,7 +118,8 @@ def _epochs_cell(item: ReportedConfiguration) -> Cell:
     """Return the best epochs over the repeats; heads that are solved have none."""
     if item.spec["head"]["kind"] in EXACT_HEADS:
         return Cell(UNDEFINED)
-    return Cell(format_range(Spread.of(run.best_epoch for run in item.runs)))
+    epochs = [[head["best_epoch"] for head in run.heads] or [run.best_epoch] for run in item.runs]
+    return Cell(format_range(Spread.of(epoch for of_run in epochs for epoch in of_run)))
 
 
 def _epoch_cell(run: RunRecord) -> Cell:
@@ -137,11 +138,25 @@ def cost_table(results: Results) -> ReportTable:
         (
             _labels(results),
             TableColumn("Streams", [Cell(text) for text in streams], "left"),
+            *_heads(results),
             TableColumn("Parameters", [Cell(f"{item.runs[0].parameters:,}") for item in items]),
             TableColumn("Best epoch", [_epochs_cell(item) for item in items]),
             TableColumn("Train s", [Cell(f"{value:.1f}") for value in seconds]),
         )
     )
+
+
+def _heads(results: Results) -> list[TableColumn]:
+    """Return what answers in each configuration, if there are ensembles or second trainings."""
+    again = [item.spec.get("refit", "none") != "none" for item in results.configurations]
+    counts = [item.heads for item in results.configurations]
+    if max(counts) == 1 and not any(again):
+        return []
+    texts = [
+        ("1 head" if count == 1 else f"mean of {count} heads") + ", trained again" * is_again
+        for count, is_again in zip(counts, again, strict=True)
+    ]
+    return [TableColumn("Answer", [Cell(text) for text in texts], "left")]
 
 
 def class_f1_table(results: Results, *, numbered: bool = False) -> ReportTable:

@@ -42,7 +42,7 @@ from emofuse.specs.head_kinds import (
 from emofuse.specs.heads import CustomHeadSpec, HeadSpec, NetworkHeadSpec
 from emofuse.specs.pipelines import PipelineSpec, RepeatSpec
 from emofuse.specs.plugins import PluginFile, load_plugins
-from emofuse.specs.runs import FeaturesSpec, FoldSpec, RunSpec, TrainSpec
+from emofuse.specs.runs import EnsembleSpec, FeaturesSpec, FoldSpec, RunSpec, TrainSpec
 from emofuse.specs.streams import CustomStreamSpec, ImportedSpec, StreamSpec, StreamSpecBase, Variant
 from emofuse.specs.sweeps import (
     BaseRun,
@@ -106,6 +106,7 @@ __all__ = [
     "DecodeSpec",
     "DemoSpec",
     "EmoSetSpec",
+    "EnsembleSpec",
     "FaceSpec",
     "Factors",
     "FeaturesSpec",

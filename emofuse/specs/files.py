@@ -60,8 +60,9 @@ def is_cache_spec(path: str | Path) -> bool:
 def read_pipeline_spec(name_or_path: str | Path) -> PipelineSpec:
     """Read a pipeline by the name of a file in `pipelines/` or by path, and the cache spec that it names.
 
-    The `defaults` of the file (features, head, train, split) are merged into every run, whose own values win. `runs`
-    may be the name or path of another pipeline: then its runs are taken, with the defaults of this file.
+    The `defaults` of the file (features, head, train, split) are merged into every run, whose own values win; a head or
+    split of another kind takes none of them. `runs` may be the name or path of another pipeline: then its runs are
+    taken, with the defaults of this file.
 
     Raises:
         SpecError: the file is missing, is not YAML, is a sweep, or has faults.
@@ -208,7 +209,11 @@ def _load_plugins(data: dict[str, Any], path: Path) -> None:
 
 
 def _merge(under: Mapping[str, Any], over: Any) -> Any:
+    """Return `over` with what only `under` has; another kind takes nothing, since it has other options."""
     if not isinstance(over, Mapping):
+        return over
+    kinds = {kind for kind in (under.get("kind"), over.get("kind")) if kind is not None}
+    if len(kinds) > 1:
         return over
     merged = dict(under)
     for key, value in over.items():

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from emofuse.errors import did_you_mean
 from emofuse.specs.base import Spec
 from emofuse.specs.datasets import OfficialSplit, SplitSpec
-from emofuse.specs.head_kinds import ConcatHeadSpec
+from emofuse.specs.head_kinds import EXACT_HEADS, ConcatHeadSpec
 from emofuse.specs.heads import HeadSpec
 from emofuse.specs.streams import Value, check_factors, factor_defaults, take_factors, variant_factors, variants_of
 
@@ -166,11 +173,52 @@ class FoldSpec(Spec):
         return self
 
 
+LARGEST_SEED = 999
+"""The largest seed of an ensemble. Seed s of a run with training seed t is `t * (LARGEST_SEED + 1) + s`."""
+
+
+class EnsembleSpec(Spec):
+    """Several heads of one run, whose probabilities are averaged: one for each fold, each seed, or each pair of both.
+
+    With `folds`, the training and validation rows are cut into folds as by `FoldSpec`, and each head learns from all
+    folds but the one that chooses its epoch. The answer of the heads that did not learn from a row is its validation
+    answer. With `seeds` alone, all heads learn from the training rows.
+
+    Attributes:
+        folds: the number of folds.
+        seeds: the seeds of initial weights and dropout. They count from the training seed of the run, so that two
+            repeats of the run have no head in common (see `LARGEST_SEED`).
+        fold_seed: the seed by which rows are dealt to folds.
+    """
+
+    folds: int | None = Field(None, ge=2)
+    seeds: tuple[int, ...] = ()
+    fold_seed: int = 0
+
+    @model_validator(mode="after")
+    def _has_several_heads(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: a seed is given twice: {', '.join(map(str, self.seeds))}")
+        if any(not 0 <= seed <= LARGEST_SEED for seed in self.seeds):
+            raise ValueError(f"seeds: must be 0 to {LARGEST_SEED}, got {', '.join(map(str, self.seeds))}")
+        if self.folds is None and len(self.seeds) < 2:
+            raise ValueError("give a number of folds, or two seeds or more: an ensemble is the mean of several heads")
+        return self
+
+
+_NOT_WRITTEN = {"ensemble": None, "refit": "none"}
+"""Options of a run that are left out of its record and its digest while they have these values."""
+
+
 class RunSpec(Spec):
     """One trained head: features, head, optimisation and split (`official` is the split of the manifest).
 
     `name` is the name of the configuration in tables; it is not part of the digest. With a `fold`, the training and
-    validation rows of the split are cross-validated together.
+    validation rows of the split are cross-validated together. With an `ensemble`, the run is the mean of several heads.
+
+    With `refit: train_val`, what was chosen on the validation rows (the epoch, or the penalty of a logistic head) is
+    trained again on training and validation rows together. That head is tested and predicts; the validation scores are
+    those of the first training. Kernel ridge regression chooses its penalty by leave-one-out on all these rows anew.
     """
 
     name: str
@@ -179,3 +227,43 @@ class RunSpec(Spec):
     train: TrainSpec = TrainSpec()
     split: SplitSpec = OfficialSplit()
     fold: FoldSpec | None = None
+    ensemble: EnsembleSpec | None = None
+    refit: Literal["none", "train_val"] = "none"
+
+    @model_validator(mode="after")
+    def _heads_differ_and_learn_once(self) -> Self:
+        if self.ensemble is not None and self.ensemble.seeds and self.head.kind in EXACT_HEADS:
+            raise ValueError(
+                f"ensemble.seeds: a {self.head.kind} head has no seed, its heads would be equal. Give folds"
+            )
+        if self.ensemble is not None and self.ensemble.folds is not None:
+            if self.fold is not None:
+                raise ValueError("ensemble.folds: a run has either one fold or an ensemble of folds, got both")
+            if self.refit != "none":
+                raise ValueError(
+                    "refit: the heads of an ensemble of folds have learned from all training and validation rows "
+                    "together, give either refit or ensemble.folds"
+                )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _write_what_differs(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out options that former versions did not have, where they have their defaults."""
+        data: dict[str, Any] = write(self)
+        return {key: value for key, value in data.items() if key not in _NOT_WRITTEN or value != _NOT_WRITTEN[key]}
+
+    def heads(self) -> tuple[RunSpec, ...]:
+        """Return a run without ensemble and refit for each head; the folds of a seed are neighbours."""
+        plain = self.model_copy(update=_NOT_WRITTEN)
+        if self.ensemble is None:
+            return (plain,)
+        count, first = self.ensemble.folds, self.train.seed * (LARGEST_SEED + 1)
+        seeds = [first + seed for seed in self.ensemble.seeds] or [self.train.seed]
+        folds = [self.fold]
+        if count is not None:
+            folds = [FoldSpec(count=count, index=index, seed=self.ensemble.fold_seed) for index in range(count)]
+        return tuple(
+            plain.model_copy(update={"train": self.train.model_copy(update={"seed": seed}), "fold": fold})
+            for seed in seeds
+            for fold in folds
+        )

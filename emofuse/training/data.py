@@ -25,6 +25,7 @@ from emofuse.specs import RunSpec, SplitSpec, digest
 from emofuse.specs.runs import settled
 from emofuse.training.machine import default_memory_bytes
 from emofuse.training.members import FeatureTable, Fold, Member
+from emofuse.training.refits import RefitRun
 from emofuse.training.streaming import Window
 from emofuse.training.variants import CachedFeatures, FeatureVariant
 
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
 
 TRAINING_VERSION = 4  # raised whenever this code gives other weights for the same spec and rows: part of every digest
-Partition = tuple[tuple[int, int] | None, str]
-"""(count, seed) of the folds, None for the plain split; SHA-256 of the rows that are left out, "" for none."""
+Partition = tuple[tuple[int, int] | None, str, bool]
+"""(count, seed) of the folds, None for the plain split; SHA-256 of the rows that are left out, "" for none; whether
+validation rows train too."""
 FEATURES_SHARE = 0.5
 """The share of the memory for features: a run whose features need more is streamed."""
 
@@ -49,6 +51,11 @@ class FoldRows:
 
     train: npt.NDArray[np.int64]
     val: npt.NDArray[np.int64]
+
+    @property
+    def all_rows(self) -> npt.NDArray[np.int64]:
+        """The rows of both, ascending, int64 (n + m,)."""
+        return np.union1d(self.train, self.val)
 
 
 class TrainingData:
@@ -136,7 +143,7 @@ class TrainingData:
         unreadable = self.unreadable(spec)
         key = (spec.fold.count, spec.fold.seed) if spec.fold else None
         left_out = hashlib.sha256(np.packbits(unreadable).tobytes()).hexdigest() if unreadable.any() else ""
-        return key, left_out
+        return key, left_out, isinstance(spec, RefitRun)
 
     def window(self, spec: RunSpec) -> Window | None:
         """Return how far the rows of a run are shuffled if its features exceed the memory; None if they fit.
@@ -182,7 +189,8 @@ class TrainingData:
             SpecError: a stream that is not in the cache.
         """
         names = tuple(variant.name for variant in self.features.of(spec.features))
-        return Member(names, spec.head, spec.train, spec.fold.index if spec.fold else 0)
+        last_epoch = spec.last_epoch if isinstance(spec, RefitRun) else None
+        return Member(names, spec.head, spec.train, spec.fold.index if spec.fold else 0, last_epoch)
 
     def folds(self, spec: RunSpec) -> list[FoldRows]:
         """Return all folds of a run's cross-validation, or the split itself as the only fold.
@@ -199,6 +207,8 @@ class TrainingData:
                 self._folds[key] = self._plain_split(usable)
             else:
                 self._folds[key] = self._cross_validation(usable, spec.fold.count, spec.fold.seed)
+            if isinstance(spec, RefitRun):
+                self._folds[key] = [FoldRows(fold.all_rows, fold.val) for fold in self._folds[key]]
             for fold in self._folds[key]:
                 self._check_labels(fold)
         return self._folds[key]

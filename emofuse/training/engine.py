@@ -285,12 +285,13 @@ class MemberProgress:
             return False
         self.history.append(entry)
         score = (-entry["val_loss"] if train.select == "loss" else entry[f"val_{train.select}"], -entry["val_loss"])
-        is_best = score > self.best_score
+        last = self.member.last_epoch
+        is_best = score > self.best_score if last is None else self.last_epoch == last
         if is_best:
             self.best_score, self.best_epoch = score, self.last_epoch
-        if self.last_epoch >= train.epochs:
+        if self.last_epoch >= (last or train.epochs):
             self.ended = "epochs"
-        elif train.patience is not None and self.last_epoch - self.best_epoch >= train.patience:
+        elif last is None and train.patience is not None and self.last_epoch - self.best_epoch >= train.patience:
             self.ended = "patience"
         return is_best
 

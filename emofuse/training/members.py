@@ -75,12 +75,15 @@ class Member:
         head: its kind and sizes.
         train: its optimisation.
         fold: the index of its fold.
+        last_epoch: the epoch after which it leaves and whose weights it keeps, whatever the validation scores; the
+            learning rates are those of all epochs of `train`. None keeps the weights of the best epoch.
     """
 
     streams: tuple[str, ...]
     head: HeadSpec
     train: TrainSpec
     fold: int = 0
+    last_epoch: int | None = None
 
     def head_member(self) -> HeadMember:
         """Return what the layers of the head need to know."""

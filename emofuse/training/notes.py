@@ -20,13 +20,12 @@ from emofuse.specs import RunSpec
 from emofuse.training.data import TrainingData
 from emofuse.training.exact import is_exact
 from emofuse.training.members import MemberResult
-from emofuse.training.together import Trained
+from emofuse.training.trained_runs import Rows, TrainedRun
 from emofuse.training.variants import FeatureVariant
 
 if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
 
-Rows = Mapping[str, npt.NDArray[np.int64]]
 _LABELS_NAMED = 5
 _ONE_SIDED_5_PERCENT = 1.645  # standard deviations of a normal distribution
 _ROWS_OF = {"train": "training", "val": "validation", "test": "test"}
@@ -59,7 +58,7 @@ class FarValues:
 def run_notes(
     cache: Cache,
     data: TrainingData,
-    trained: Trained,
+    trained: TrainedRun,
     rows: Rows,
     *,
     metrics: Mapping[str, Any],
@@ -75,17 +74,19 @@ def run_notes(
         metrics: split -> the scores of these rows.
         far: variant -> its values that are limited.
     """
-    return [
+    notes = [
         *_rows_left_out(cache, data, trained.spec),
         *_labels_without_rows(cache, rows),
         *_streams_without_rows(data, trained, rows),
-        *_few_neutral_faces(data, trained.spec, rows["train"]),
+        *(note for head in trained.first for note in _few_neutral_faces(data, head.spec)),
         *_far_values(cache, far),
         *_learning(trained, rows, cache.labels, metrics["test"]),
     ]
+    return list(dict.fromkeys(notes))  # the heads of an ensemble may give the same note
 
 
-def _few_neutral_faces(data: TrainingData, spec: RunSpec, train: npt.NDArray[np.int64]) -> Iterator[str]:
+def _few_neutral_faces(data: TrainingData, spec: RunSpec) -> Iterator[str]:
+    train = data.folds(spec)[spec.fold.index if spec.fold else 0].train
     neutral = spec.features.neutral_label
     for variant in data.features.of(spec.features):
         if neutral is None or variant.kind != ACTION_UNITS:
@@ -131,12 +132,18 @@ def _labels_without_rows(cache: Cache, rows: Rows) -> Iterator[str]:
             yield f"No {_ROWS_OF[split]} row is labelled {named}{more}: {consequence.format(it=it)}."
 
 
-def _streams_without_rows(data: TrainingData, trained: Trained, rows: Rows) -> Iterator[str]:
+def _streams_without_rows(data: TrainingData, trained: TrainedRun, rows: Rows) -> Iterator[str]:
     consequences = {"val": "the epoch was chosen without it", "test": "the test scores say nothing of it"}
     for variant in data.features.of(trained.spec.features):
         valid = data.features.valid(variant)
         has = {split: valid[of_split] for split, of_split in rows.items()}
-        if not trained.scaling[variant.stream].fitted:
+        fitted = [head.scaling[variant.stream].fitted for head in trained.heads]
+        if any(fitted) and not all(fitted):
+            yield (
+                f"Fewer than two training rows of some heads have stream {variant.stream!r}: these heads learned "
+                "nothing from it, and it counts as missing in every row that they answer."
+            )
+        if not any(fitted):
             who = "Only one training row has" if has["train"].any() else "No training row has"
             yield (
                 f"{who} stream {variant.stream!r}: the head learned nothing from it, and it counts as missing in every "
@@ -172,15 +179,19 @@ def _far_values(cache: Cache, far: Mapping[FeatureVariant, FarValues]) -> Iterat
         )
 
 
-def _learning(trained: Trained, rows: Rows, labels: npt.NDArray[np.int64], test: Mapping[str, Any]) -> Iterator[str]:
+def _learning(trained: TrainedRun, rows: Rows, labels: npt.NDArray[np.int64], test: Mapping[str, Any]) -> Iterator[str]:
     commonest = int(np.bincount(labels[rows["train"]]).argmax())
     if not beats_chance(test["confusion"], commonest):
         yield (
             "The head cannot be told from chance: on the test rows it is not better than always answering the most "
             "frequent training label (one-sided test at 5 %)."
         )
-    result = trained.result
-    if is_exact(trained.spec.head):
+    for head in trained.first:
+        yield from _choice_at_an_end(head.spec, head.result)
+
+
+def _choice_at_an_end(spec: RunSpec, result: MemberResult) -> Iterator[str]:
+    if is_exact(spec.head):
         yield from _penalty_at_an_end(result)
     elif result.ended == "epochs" and result.best_epoch == result.last_epoch:
         yield f"The best epoch is the last one, {result.last_epoch}: with more epochs the head may become better."

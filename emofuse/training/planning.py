@@ -21,6 +21,7 @@ from emofuse.training.halving import Halving, configurations_of
 from emofuse.training.machine import Machine
 from emofuse.training.optim import optimizer_key
 from emofuse.training.rates import UPDATE_BYTES, Rates, nominal_rates
+from emofuse.training.refits import RefitRun, epochs_of
 from emofuse.training.together import group_key
 from emofuse.training.validation import eval_rows
 from emofuse.training.variants import FeatureVariant
@@ -35,6 +36,8 @@ reads and writes counts, and more of them leave less of it in the caches."""
 LONGEST_S, LONGEST_ALONE = 300.0, 2.0
 """No group takes longer than `LONGEST_S`, the time that is lost if it is interrupted, or than `LONGEST_ALONE` times its
 slowest head alone, if that is more: then at least half of the speed of an unbounded group is kept."""
+
+_AGAIN = ", again on train and val"
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,8 @@ def _exact_group(data: TrainingData, specs: Sequence[RunSpec], rates: Rates) -> 
 def _exact_title(spec: RunSpec) -> str:
     head = spec.head.model_dump(exclude={"kind", "penalties"})
     sizes = "".join(f" {name} {value}" for name, value in head.items())
-    return f"{spec.head.kind}{sizes}{f', {spec.fold.count} folds' if spec.fold else ''}, solved"
+    folds = f", {spec.fold.count} folds" if spec.fold else ""
+    return f"{spec.head.kind}{sizes}{folds}{_AGAIN * isinstance(spec, RefitRun)}, solved"
 
 
 class _Structure:
@@ -184,7 +188,8 @@ class _Structure:
         head = spec.head.model_dump(exclude={"kind", "dropout"})
         sizes = "".join(f" {name} {value}" for name, value in head.items())
         folds = f", {spec.fold.count} folds" if spec.fold else ""
-        return f"{spec.head.kind}{sizes}, batch {spec.train.batch_size}{folds}{', streamed' * self._streamed}"
+        again = _AGAIN * isinstance(spec, RefitRun)
+        return f"{spec.head.kind}{sizes}, batch {spec.train.batch_size}{folds}{again}{', streamed' * self._streamed}"
 
     def groups(self, rates: Rates) -> list[HeadGroup]:
         """Return all runs in groups, each as large as the bounds allow."""
@@ -286,7 +291,7 @@ class _Structure:
         """Return the epochs of each run: all of them, or with halving the mean over its bracket."""
         specs = [self._specs[index] for index in members]
         if self._halving is None:
-            return [spec.train.epochs for spec in specs]
+            return [epochs_of(spec) for spec in specs]
         return self._halving.expected_epochs(specs)
 
     def _cost(self, index: int) -> TrainingCost:

@@ -9,7 +9,7 @@ test labels; `emofuse.training.scoring` reads them after the training of a group
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +27,12 @@ from emofuse.training.divergence import Divergence, divergence_path, read_diverg
 from emofuse.training.engine import OnEpoch
 from emofuse.training.machine import Machine, default_memory_bytes
 from emofuse.training.planning import plan_runs
+from emofuse.training.refits import RefitRun
 from emofuse.training.scoring import score_together, split_rows
 from emofuse.training.tally import TrainingTally
 from emofuse.training.together import train_together
+from emofuse.training.trained_runs import mean_entry
+from emofuse.training.unfinished import HeadInTraining, HeadsOfGroup, IdentifiedRun, RunInTraining
 
 if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
@@ -95,7 +98,8 @@ def train_runs(
         memory_bytes: the memory that training may use; by default a share of what the device has.
         on_run: called with the index of a run, its record, and whether this call trained it: first for runs that exist,
             then for those that were trained, group by group.
-        on_epoch: called with the epoch and {index of a run in training: the entry added to its history}.
+        on_epoch: called with the epoch and {index of a run in training: the entry added to its history}; for an
+            ensemble the mean of its heads' entries, and not in second trainings.
 
     Returns:
         For each spec its record, and whether this call trained it.
@@ -148,7 +152,7 @@ def try_runs(
     where = torch.device(resolve_device(device))
     training = _TrainingCall(cache, runs, Machine.of(where), on_run, on_epoch)
     identified = _identify(cache, specs, memory_bytes or default_memory_bytes(where))
-    missing: list[_Identified] = []
+    missing: list[IdentifiedRun] = []
     for run in identified:
         if not training.find(run) and run.digest not in {other.digest for other in missing}:
             missing.append(run)
@@ -169,22 +173,7 @@ def _problems(tried: Sequence[tuple[RunRecord | Divergence, bool]], runs: Path) 
     return problems
 
 
-@dataclass(frozen=True)
-class _Identified:
-    """A run, the rows of its split, and its digest with all labels."""
-
-    index: int
-    spec: RunSpec
-    data: TrainingData
-    digest: str
-
-    @property
-    def train_rows(self) -> int:
-        """The number of rows that it learns from in an epoch."""
-        return len(self.data.folds(self.spec)[self.spec.fold.index if self.spec.fold else 0].train)
-
-
-def _identify(cache: Cache, specs: Sequence[RunSpec], memory_bytes: int) -> list[_Identified]:
+def _identify(cache: Cache, specs: Sequence[RunSpec], memory_bytes: int) -> list[IdentifiedRun]:
     """Return the runs in the order of specs. Runs of one split share its rows; all runs share the features."""
     splits: dict[str, tuple[TrainingData, str]] = {}
     identified = []
@@ -195,7 +184,7 @@ def _identify(cache: Cache, specs: Sequence[RunSpec], memory_bytes: int) -> list
             data = TrainingData.of(cache, spec.split, memory_bytes=memory_bytes, features=features)
             splits[key] = data, rows_digest(cache, data.splits, cache.labels)
         data, rows = splits[key]
-        identified.append(_Identified(index, spec, data, data.digest(spec, rows=rows)))
+        identified.append(IdentifiedRun(index, spec, data, data.digest(spec, rows=rows)))
     return identified
 
 
@@ -215,8 +204,9 @@ class _TrainingCall:
         self._machine = machine
         self._on_run = on_run
         self._on_epoch = on_epoch
+        self._training: dict[int, RunInTraining] = {}
 
-    def find(self, run: _Identified) -> bool:
+    def find(self, run: IdentifiedRun) -> bool:
         """Return whether the run exists or is known to diverge; if so, keep its result under the name of this call."""
         folder = run_dir(self._runs, run.digest)
         if not (folder / "run.json").is_file():
@@ -228,54 +218,96 @@ class _TrainingCall:
         self._take(run, record if record.name == run.spec.name else rename_run(folder, run.spec.name), trained=False)
         return True
 
-    def train(self, runs: Sequence[_Identified]) -> None:
+    def train(self, runs: Sequence[IdentifiedRun]) -> None:
         """Train, score and write different runs of any splits and shapes, after a check and a plan of all of them."""
-        groups: list[tuple[list[_Identified], float]] = []
+        groups: list[HeadsOfGroup] = []
         for data in dict.fromkeys(run.data for run in runs):
             of_split = [run for run in runs if run.data is data]
             self._check_splits(data, of_split)
             for variant in data.all_variants([run.spec for run in of_split]):
                 data.features.status(variant)  # raises for an incomplete stream
             with step("planning"):
-                plan = plan_runs(data, [run.spec for run in of_split], machine=self._machine)
-            groups += [([of_split[index] for index in group.members], group.seconds) for group in plan.groups]
-        tally = TrainingTally(len(self.results), [run.spec for run in runs], sum(seconds for _, seconds in groups))
-        for group, seconds in groups:
-            tally.start([run.spec for run in group], [run.train_rows for run in group], seconds)
-            self._train_group(group[0].data, group, tally)
-            tally.finish()
+                groups += self._plan(data, [HeadInTraining(run, spec) for run in of_split for spec in run.spec.heads()])
+        seconds = sum(group.seconds + group.refit_seconds for group in groups)
+        tally = TrainingTally(len(self.results), len(runs), [run.spec for run in runs], seconds)
+        self._training = {run.index: RunInTraining(run, len(run.spec.heads())) for run in runs}
+        for group in groups:
+            self._train_group(group, tally)
+            again = [head for head in group.heads if head.run.refits and head.run.index not in self.results]
+            refits = [HeadInTraining(head.run, RefitRun.of(head.spec, head.result)) for head in again]
+            planned = self._plan(group.data, refits)
+            whole = sum(refit.seconds for refit in planned) or 1.0
+            for refit in planned:
+                share = group.refit_seconds * refit.seconds / whole  # of the time that the first plan has for them
+                self._train_group(replace(refit, seconds=share), tally)
 
-    def _train_group(self, data: TrainingData, runs: Sequence[_Identified], tally: TrainingTally) -> None:
+    def _plan(self, data: TrainingData, heads: Sequence[HeadInTraining]) -> list[HeadsOfGroup]:
+        """Return groups of heads, each with the time of its second trainings, of which all epochs are counted."""
+        if not heads:
+            return []
+        groups = []
+        for group in plan_runs(data, [head.spec for head in heads], machine=self._machine).groups:
+            members = [heads[index] for index in group.members]
+            again = [RefitRun.of(head.spec) for head in members if head.run.refits and not head.is_refit]
+            seconds = sum(g.seconds for g in plan_runs(data, again, machine=self._machine).groups) if again else 0.0
+            groups.append(HeadsOfGroup(data, members, group.seconds, seconds))
+        return groups
+
+    def _train_group(self, group: HeadsOfGroup, tally: TrainingTally) -> None:
+        """Train a group of heads; score and write the runs that are complete with it."""
+        data, heads = group.data, group.heads
+        specs = [head.spec for head in heads]
+        of_run: dict[int, list[int]] = {}
+        for place, head in enumerate(heads):
+            of_run.setdefault(head.run.index, []).append(place)
+
         def learn(epoch: int, entries: Mapping[int, Mapping[str, Any]]) -> None:
             tally.learn(epoch, entries)
-            if self._on_epoch is not None:
-                self._on_epoch(epoch, {runs[index].index: entry for index, entry in entries.items()})
+            if self._on_epoch is None or heads[0].is_refit:
+                return
+            present = {run: [entries[place] for place in places if place in entries] for run, places in of_run.items()}
+            self._on_epoch(epoch, {run: mean_entry(of_heads) for run, of_heads in present.items() if of_heads})
 
-        group = train_together(data, [run.spec for run in runs], self._machine, on_epoch=learn)
-        for run, trained in zip(runs, group, strict=True):
+        tally.start(specs, [head.train_rows for head in heads], group.seconds)
+        complete = []
+        for head, trained in zip(heads, train_together(data, specs, self._machine, on_epoch=learn), strict=True):
+            head.result = trained.result
+            if head.run.index in self.results:  # another head of the run has diverged
+                continue
             if trained.result.ended == "diverged":
-                divergence = self._divergence(run, trained.result.last_epoch)
+                divergence = self._divergence(head.run, trained.result.last_epoch)
                 write_divergence(self._runs, divergence)
-                self._take(run, divergence, trained=True)
-        finished = [
-            (run, trained) for run, trained in zip(runs, group, strict=True) if trained.result.ended != "diverged"
-        ]
-        digests = [run.digest for run, _ in finished]
+                self._take(head.run, divergence, trained=True)
+                continue
+            in_training = self._training[head.run.index]
+            in_training.add(trained, is_refit=head.is_refit)
+            if in_training.is_complete:
+                complete.append(in_training)
+        self._score(data, complete)
+        tally.finish(len(self.results))
+
+    def _score(self, data: TrainingData, complete: Sequence[RunInTraining]) -> None:
+        finished = [each for each in complete if each.run.index not in self.results]
         with step("scoring", len(finished), "runs") as advance:
             scored = score_together(
-                self._cache, data, [trained for _, trained in finished], digests, self._machine.device
+                self._cache,
+                data,
+                [each.trained_run() for each in finished],
+                [each.run.digest for each in finished],
+                self._machine.device,
             )
-            for number, ((run, _), scored_run) in enumerate(zip(finished, scored, strict=True), start=1):
+            for number, (each, scored_run) in enumerate(zip(finished, scored, strict=True), start=1):
                 write_run(self._runs, scored_run.record, scored_run.predictions, scored_run.arrays)
-                self._take(run, scored_run.record, trained=True)
+                self._take(each.run, scored_run.record, trained=True)
+                del self._training[each.run.index]
                 advance(number, len(finished))
 
-    def _take(self, run: _Identified, result: RunRecord | Divergence, *, trained: bool) -> None:
+    def _take(self, run: IdentifiedRun, result: RunRecord | Divergence, *, trained: bool) -> None:
         self.results[run.index] = result, trained
         if self._on_run is not None:
             self._on_run(run.index, result, trained)
 
-    def _divergence(self, run: _Identified, epoch: int) -> Divergence:
+    def _divergence(self, run: IdentifiedRun, epoch: int) -> Divergence:
         return Divergence(
             digest=run.digest,
             spec=run.spec.model_dump(mode="json"),
@@ -284,10 +316,11 @@ class _TrainingCall:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
-    def _check_splits(self, data: TrainingData, runs: Sequence[_Identified]) -> None:
+    def _check_splits(self, data: TrainingData, runs: Sequence[IdentifiedRun]) -> None:
         """Raise if splits have no usable row; all of them are named together."""
         lacking, labelled = {}, {}
-        for spec in {data.partition(run.spec): run.spec for run in runs}.values():
+        heads = [spec for run in runs for spec in run.spec.heads()]
+        for spec in {data.partition(spec): spec for spec in heads}.values():
             for split, reason in USES.items():
                 if spec.fold and split != "test":  # folds are made of train and val, and are checked themselves
                     continue

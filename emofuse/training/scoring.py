@@ -31,16 +31,14 @@ from emofuse.status import Status
 from emofuse.streams.action_units import MEASUREMENTS
 from emofuse.training.data import TrainingData
 from emofuse.training.notes import FarValues, run_notes
-from emofuse.training.together import Trained
-from emofuse.training.trained import head_probs
+from emofuse.training.refits import RefitRun
+from emofuse.training.trained import array_places, head_probs
+from emofuse.training.trained_runs import AnsweringHead, Rows, TrainedRun, mean_of_answers
 from emofuse.training.validation import EVAL_ROWS
 from emofuse.training.variants import FeatureVariant
 
 if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
-
-Rows = Mapping[str, npt.NDArray[np.int64]]
-"""Split -> its labelled rows, ascending."""
 
 Far = dict[tuple[FeatureVariant, int], FarValues]
 """(variant, id of its scaling) -> the values that are limited."""
@@ -61,19 +59,13 @@ class ScoredRun:
     arrays: Mapping[str, npt.NDArray[np.float32]]
 
 
-def run_rows(cache: Cache, data: TrainingData, spec: RunSpec) -> dict[str, npt.NDArray[np.int64]]:
-    """Return split -> the rows of a run: those that train and choose in its fold, and the labelled test rows."""
-    fold = data.folds(spec)[spec.fold.index if spec.fold else 0]
-    return {"train": fold.train, "val": fold.val, "test": split_rows(cache, data, spec, "test")}
-
-
 def split_rows(cache: Cache, data: TrainingData, spec: RunSpec, split: str) -> npt.NDArray[np.int64]:
     """Return (n,) the labelled rows of a split whose pictures the run can read, ascending."""
     return np.flatnonzero((data.splits == split) & (cache.labels >= 0) & ~data.unreadable(spec))
 
 
 def score_together(
-    cache: Cache, data: TrainingData, trained_runs: Sequence[Trained], digests: Sequence[str], device: torch.device
+    cache: Cache, data: TrainingData, trained_runs: Sequence[TrainedRun], digests: Sequence[str], device: torch.device
 ) -> Iterator[ScoredRun]:
     """Score trained runs on all their rows, and yield them in their order.
 
@@ -84,27 +76,52 @@ def score_together(
         digests: the digests of the runs, with all labels.
         device: the device of the heads.
     """
-    rows = [run_rows(cache, data, trained.spec) for trained in trained_runs]
-    probs, far = _probs(data, trained_runs, rows, device)
-    for trained, rows_of_run, probs_of_run, identity in zip(trained_runs, rows, probs, digests, strict=True):
+    answering = [trained.answering(data, split_rows(cache, data, trained.spec, "test")) for trained in trained_runs]
+    probs, far = _probs(data, [head for heads in answering for head in heads], device)
+    of_all = iter(probs)
+    for trained, heads, identity in zip(trained_runs, answering, digests, strict=True):
+        of_heads = [(head, next(of_all)) for head in heads]
+        rows, probs_of_run = {}, {}
+        for split in SPLITS:
+            rows[split], probs_of_run[split] = mean_of_answers(
+                [(head.rows[split], answers[split]) for head, answers in of_heads if split in answers]
+            )
         yield ScoredRun(
             record=_record(
-                cache, data, trained, rows_of_run, probs=probs_of_run, far=far, identity=identity, device=device
+                cache,
+                data,
+                trained,
+                rows,
+                probs=probs_of_run,
+                far=_far_of_run(data.features.of(trained.spec.features), heads, far),
+                identity=identity,
+                device=device,
             ),
-            predictions=Predictions(
-                cache.sample_ids[rows_of_run["test"]], cache.labels[rows_of_run["test"]], probs_of_run["test"]
-            ),
-            arrays=_arrays(trained, _action_unit_baseline(data, trained.spec)),
+            predictions=Predictions(cache.sample_ids[rows["test"]], cache.labels[rows["test"]], probs_of_run["test"]),
+            arrays=_arrays(trained, _action_unit_baseline(data, trained)),
         )
 
 
-def _probs(
-    data: TrainingData, trained_runs: Sequence[Trained], rows: Sequence[Rows], device: torch.device
-) -> tuple[list[dict[str, npt.NDArray[np.float32]]], Far]:
-    """Return split -> (n, C) for each run, and the values that were limited.
+def _far_of_run(
+    variants: Sequence[FeatureVariant], heads: Sequence[AnsweringHead], far: Far
+) -> dict[FeatureVariant, FarValues]:
+    """Return variant -> the values that are limited in the head of a run that limits most of them."""
+    return {
+        variant: max(
+            (far[variant, id(head.trained.scaling[variant.stream])] for head in heads), key=lambda values: values.count
+        )
+        for variant in variants
+    }
 
-    Features are read once for all runs, a span of rows at a time.
+
+def _probs(
+    data: TrainingData, answering: Sequence[AnsweringHead], device: torch.device
+) -> tuple[list[dict[str, npt.NDArray[np.float32]]], Far]:
+    """Return split -> (n, C) of the rows that each head answers, and the values that were limited.
+
+    Features are read once for all heads, a span of rows at a time.
     """
+    trained_heads = [each.trained for each in answering]
     heads = [
         load_head_weights(
             trained.spec.head,
@@ -112,17 +129,17 @@ def _probs(
             len(data.classes),
             trained.result.weights,
         ).to(device)
-        for trained in trained_runs
+        for trained in trained_heads
     ]
-    variants = data.all_variants([trained.spec for trained in trained_runs])
-    parts: list[dict[str, list[npt.NDArray[np.float32]]]] = [{split: [] for split in SPLITS} for _ in trained_runs]
+    variants = data.all_variants([trained.spec for trained in trained_heads])
+    parts: list[dict[str, list[npt.NDArray[np.float32]]]] = [{split: [] for split in each.rows} for each in answering]
     far: Far = {}
     for span in data.features.spans(EVAL_ROWS):
         looked_at = set()
         features = {variant: data.features.take(variant, np.arange(span.start, span.stop)) for variant in variants}
-        for trained, head, rows_of_run, parts_of_run in zip(trained_runs, heads, rows, parts, strict=True):
-            for split in SPLITS:
-                of_split = rows_of_run[split]
+        for each, head, parts_of_head in zip(answering, heads, parts, strict=True):
+            trained = each.trained
+            for split, of_split in each.rows.items():
                 inside = of_split[(of_split >= span.start) & (of_split < span.stop)]
                 if len(inside):
                     scaled, valid, steps = {}, {}, {}
@@ -140,18 +157,18 @@ def _probs(
                             beyond = trained.scaling[name].beyond(taken, valid[name], there)
                             far.setdefault(place, FarValues()).add(inside, beyond)
                         scaled[name] = trained.scaling[name].apply(taken, valid[name], there)
-                    parts_of_run[split].append(head_probs(head, scaled, valid, steps))
-    return [{split: np.concatenate(of_split) for split, of_split in of_run.items()} for of_run in parts], far
+                    parts_of_head[split].append(head_probs(head, scaled, valid, steps))
+    return [{split: np.concatenate(of_split) for split, of_split in of_head.items()} for of_head in parts], far
 
 
 def _record(
     cache: Cache,
     data: TrainingData,
-    trained: Trained,
+    trained: TrainedRun,
     rows: Rows,
     *,
     probs: Mapping[str, npt.NDArray[np.float32]],
-    far: Far,
+    far: Mapping[FeatureVariant, FarValues],
     identity: str,
     device: torch.device,
 ) -> RunRecord:
@@ -160,8 +177,6 @@ def _record(
         split: classification_metrics(cache.labels[of_split], probs[split], cache.classes)
         for split, of_split in rows.items()
     }
-    variants = data.features.of(spec.features)
-    far_of_run = {variant: far[variant, id(trained.scaling[variant.stream])] for variant in variants}
     return RunRecord(
         digest=identity,
         name=spec.name,
@@ -172,15 +187,17 @@ def _record(
         streams=_streams(cache, data, trained),
         rows={split: {"rows": len(part), "missing": _missing(data, spec, part)} for split, part in rows.items()},
         metrics=metrics,
-        history=trained.result.history,
-        best_epoch=trained.result.best_epoch,
+        history=trained.history,
+        best_epoch=trained.best_epoch,
         parameters=trained.parameters,
         versions=_versions(),
         machine={"platform": platform.platform(), "device": _device_name(device)},
         seconds=trained.seconds,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        notes=run_notes(cache, data, trained, rows, metrics=metrics, far=far_of_run),
+        notes=run_notes(cache, data, trained, rows, metrics=metrics, far=far),
         plugins=[plugin.model_dump(mode="json") for plugin in plugins_with(METRICS)],
+        heads=trained.heads_record(),
+        refit=trained.refit_record(data),
     )
 
 
@@ -202,7 +219,7 @@ def _cache_spec(cache: Cache, spec: RunSpec) -> dict[str, Any]:
     return {"name": cache.path.stem, "decode": cache.decode, "face": cache.face, "streams": streams}
 
 
-def _streams(cache: Cache, data: TrainingData, trained: Trained) -> dict[str, Any]:
+def _streams(cache: Cache, data: TrainingData, trained: TrainedRun) -> dict[str, Any]:
     streams = {}
     for variant in data.features.of(trained.spec.features):
         stream = cache.streams[variant.stream]
@@ -213,16 +230,20 @@ def _streams(cache: Cache, data: TrainingData, trained: Trained) -> dict[str, An
             "used_dim": variant.dim,
             **({"used_shape": list(variant.shape)} if len(variant.shape) > 1 else {}),
             "weights": stream.weights,
-            "fitted": trained.scaling[variant.stream].fitted,
+            "fitted": any(head.scaling[variant.stream].fitted for head in trained.heads),
         }
     return streams
 
 
-def _action_unit_baseline(data: TrainingData, spec: RunSpec) -> Scaling | None:
+def _action_unit_baseline(data: TrainingData, trained: TrainedRun) -> Scaling | None:
     """Return the scaling of all action units over the training faces, which `predict` describes a face against.
 
-    It is that of the run's stream of action units, or else of the first complete one of the cache.
+    It is that of the run's stream of action units, or else of the first complete one of the cache. The heads of an
+    ensemble of folds have learned from all training and validation rows together.
     """
+    spec = trained.heads[0].spec
+    if trained.spec.ensemble is not None and trained.spec.ensemble.folds is not None:
+        spec = RefitRun.of(spec)
     names = data.features.whole_streams(ACTION_UNITS)
     names.sort(key=lambda name: name not in spec.features.streams)
     if not names:
@@ -236,10 +257,13 @@ def _action_unit_baseline(data: TrainingData, spec: RunSpec) -> Scaling | None:
     return data.scaling(of_all)[names[0]]
 
 
-def _arrays(trained: Trained, baseline: Scaling | None) -> dict[str, npt.NDArray[np.float32]]:
+def _arrays(trained: TrainedRun, baseline: Scaling | None) -> dict[str, npt.NDArray[np.float32]]:
     """Return all arrays of a run under the names by which they are saved (see `emofuse.results`)."""
-    arrays = {f"head.{name}": array for name, array in trained.result.weights.items()}
-    fitted = {f"scaling.{name}": values for name, values in trained.scaling.items()}
+    arrays: dict[str, npt.NDArray[np.float32]] = {}
+    fitted: dict[str, Scaling] = {}
+    for place, head in zip(array_places(len(trained.heads)), trained.heads, strict=True):
+        arrays |= {f"{place}head.{name}": array for name, array in head.result.weights.items()}
+        fitted |= {f"{place}scaling.{name}": values for name, values in head.scaling.items()}
     if baseline is not None:
         fitted["baseline"] = baseline
     for name, values in fitted.items():

@@ -9,6 +9,7 @@ from typing import Any
 from emofuse.progress import TrainingState, report_progress
 from emofuse.specs import RunSpec
 from emofuse.training.exact import is_exact
+from emofuse.training.refits import RefitRun, epochs_of
 
 
 class TrainingTally:
@@ -16,15 +17,16 @@ class TrainingTally:
 
     Args:
         done: the number of runs that were trained before.
-        specs: the runs to train.
+        missing: the number of runs to train.
+        specs: these runs.
         seconds: the estimated time of all groups.
     """
 
-    def __init__(self, done: int, specs: Sequence[RunSpec], seconds: float) -> None:
+    def __init__(self, done: int, missing: int, specs: Sequence[RunSpec], seconds: float) -> None:
         selects = {spec.train.select for spec in specs}
         self._select = selects.pop() if len(selects) == 1 else "macro_f1"
         self._done = done
-        self._total = done + len(specs)
+        self._total = done + missing
         self._whole_s = seconds
         self._done_s = self._running_s = self._group_s = 0.0
         self._group: Sequence[RunSpec] = ()
@@ -38,8 +40,8 @@ class TrainingTally:
         """Record that a group begins.
 
         Args:
-            group: its runs.
-            learned: the number of training rows of each run.
+            group: its heads, as runs.
+            learned: the number of training rows of each head.
             seconds: its estimated time.
         """
         self._group, self._learned, self._group_s = group, learned, seconds
@@ -51,15 +53,18 @@ class TrainingTally:
 
         Args:
             epoch: its number.
-            entries: index into the group -> the entry added to the run's history.
+            entries: index into the group -> the entry added to the head's history.
         """
         if not entries:
             return
         self._epoch = epoch
         self._rows += sum(self._learned[index] for index in entries)
-        in_all = sum(spec.train.epochs * rows for spec, rows in zip(self._group, self._learned, strict=True))
+        in_all = sum(epochs_of(spec) * rows for spec, rows in zip(self._group, self._learned, strict=True))
         learned = sum(self._learned[index] for index in entries)
         self._running_s = min(self._group_s, self._running_s + self._group_s * learned / in_all)
+        if isinstance(self._group[0], RefitRun):  # the validation rows train, so their scores say nothing
+            self._report()
+            return
         losses = [(entry["train_loss"], entry["val_loss"]) for entry in entries.values()]
         train_losses, val_losses = zip(*losses, strict=True)
         self._losses = sum(train_losses) / len(losses), sum(val_losses) / len(losses)
@@ -67,9 +72,13 @@ class TrainingTally:
             self._compare(self._group[index].name, entry[f"val_{self._select}"])
         self._report()
 
-    def finish(self) -> None:
-        """Record that the runs of the group are written."""
-        self._done += len(self._group)
+    def finish(self, done: int) -> None:
+        """Record that the heads of the group are trained and the complete runs written.
+
+        Args:
+            done: the number of runs that are done, with those that were trained before.
+        """
+        self._done = done
         self._heads += len(self._group)
         self._done_s += self._group_s
         self._running_s, self._group, self._losses = 0.0, (), None
@@ -87,7 +96,7 @@ class TrainingTally:
                 total=self._total,
                 what="training",
                 epoch=self._epoch,
-                epochs=max((spec.train.epochs for spec in self._group if not is_exact(spec.head)), default=0),
+                epochs=max((epochs_of(spec) for spec in self._group if not is_exact(spec.head)), default=0),
                 losses=self._losses,
                 heads=self._heads,
                 rows=self._rows,

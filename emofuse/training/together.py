@@ -107,6 +107,7 @@ def group_key(data: TrainingData, spec: RunSpec) -> str:
             "group": structure_key(data.member(spec)),
             "folds": [spec.fold.count, spec.fold.seed] if spec.fold else None,
             "rows_left_out": data.partition(spec)[1],
+            "refit": data.partition(spec)[2],
             "neutral_label": spec.features.neutral_label,
             "window": [window.block_rows, window.blocks] if window else None,
         }

@@ -1,4 +1,4 @@
-"""Load a saved run and predict with it."""
+"""Load the heads of a saved run and predict with them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,20 @@ from emofuse.results import RunRecord, read_record, read_weights
 from emofuse.scaling import Scaling
 from emofuse.specs import RunSpec, parse_spec
 from emofuse.status import Status, Step
-from emofuse.training.validation import predict_probs
+from emofuse.training.validation import mean_probs, predict_probs
+
+
+@dataclass(frozen=True)
+class ScaledHead:
+    """One head with its standardisation.
+
+    Attributes:
+        head: the head in evaluation mode, on its device.
+        scaling: stream -> its standardisation, as fitted on the training rows of the head.
+    """
+
+    head: nn.Module
+    scaling: Mapping[str, Scaling]
 
 
 @dataclass(frozen=True)
@@ -29,15 +42,13 @@ class TrainedHead:
     """A saved run that is ready to predict.
 
     Attributes:
-        head: the head in evaluation mode, on its device.
-        scaling: stream -> its standardisation, as fitted on the run's training rows.
+        heads: the head, or the several heads of an ensemble, whose probabilities are averaged.
         action_unit_baseline: the scaling of all 30 action units over the run's training faces, also if its head does
             not see them; None if the cache had none.
         record: the record of the run.
     """
 
-    head: nn.Module
-    scaling: Mapping[str, Scaling]
+    heads: tuple[ScaledHead, ...]
     action_unit_baseline: Scaling | None
     record: RunRecord
 
@@ -58,45 +69,61 @@ class TrainedHead:
             (n, C) float32, columns in the order of `record.classes`.
         """
         spec = _run_spec(self.record)
-        rows, valid, steps = {}, {}, {}
+        derived, steps = {}, {}
         for name in spec.features.streams:
-            valid[name] = self.scaling[name].present(status[name] == Status.OK)
-            derived = derived_features(self.record.streams[name]["kind"], features[name], spec.features, name)
+            derived[name] = derived_features(self.record.streams[name]["kind"], features[name], spec.features, name)
             mask = (masks or {}).get(name)
-            there = None if mask is None else mask == Step.OK
-            if there is not None:
-                steps[name] = there
-            rows[name] = self.scaling[name].apply(derived, valid[name], there)
-        return head_probs(self.head, rows, valid, steps)
+            if mask is not None:
+                steps[name] = mask == Step.OK
+        parts = []
+        for each in self.heads:
+            rows, valid = {}, {}
+            for name, values in derived.items():
+                valid[name] = each.scaling[name].present(status[name] == Status.OK)
+                rows[name] = each.scaling[name].apply(values, valid[name], steps.get(name))
+            parts.append(head_probs(each.head, rows, valid, steps))
+        return mean_probs(parts)
 
 
 def load_head(folder: Path, *, device: str = "cpu") -> TrainedHead:
-    """Load the head of a run's folder, as it was when its test rows were scored.
+    """Load the heads of a run's folder, as they were when its test rows were scored.
 
     Raises:
         ResultsError: the folder has no run, or its weights do not fit its record.
         DeviceError: the device does not exist.
     """
     record, arrays = read_record(folder), read_weights(folder)
-    spec = _run_spec(record)
-    streams = spec.features.streams
-    dims = {name: _used_shape(record.streams[name]) for name in streams}
-    weights = {name.removeprefix("head."): array for name, array in arrays.items() if name.startswith("head.")}
-    # Former versions saved the single number of a stream of a `late` head as an array of one.
-    weights = {name: array.reshape(()) if name.endswith(".log_weight") else array for name, array in weights.items()}
+    count = max(1, len(record.heads))
+    where = resolve_device(device)
     try:
-        head = load_head_weights(spec.head, dims, len(record.classes), weights)
-        scaling = {
-            name: _saved_scaling(arrays, f"scaling.{name}", fitted=record.streams[name].get("fitted", True))
-            for name in streams
-        }
+        heads = tuple(_saved_head(record, arrays, number, place) for number, place in enumerate(array_places(count)))
         baseline = _saved_scaling(arrays, "baseline") if "baseline.center" in arrays else None
     except (KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ResultsError(
             f"{folder}: weights.safetensors does not fit run.json ({reason}); delete the folder and train the run again"
         ) from None
-    return TrainedHead(head.to(resolve_device(device)), scaling, baseline, record)
+    return TrainedHead(tuple(ScaledHead(each.head.to(where), each.scaling) for each in heads), baseline, record)
+
+
+def array_places(heads: int) -> list[str]:
+    """Return what the names of the arrays of each head of a run begin with; nothing for a single head."""
+    return [""] if heads == 1 else [f"heads.{number}." for number in range(heads)]
+
+
+def _saved_head(record: RunRecord, arrays: Mapping[str, npt.NDArray[Any]], number: int, place: str) -> ScaledHead:
+    """Return one head of a run, on the CPU; the names of its arrays begin with `place`."""
+    spec, start = _run_spec(record), f"{place}head."
+    dims = {name: _used_shape(record.streams[name]) for name in spec.features.streams}
+    weights = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
+    # Former versions saved the single number of a stream of a `late` head as an array of one.
+    weights = {name: array.reshape(()) if name.endswith(".log_weight") else array for name, array in weights.items()}
+    head = load_head_weights(spec.head, dims, len(record.classes), weights)
+    fitted = {name: record.streams[name].get("fitted", True) for name in dims}
+    if record.heads:
+        fitted = record.heads[number]["fitted"]
+    scaling = {name: _saved_scaling(arrays, f"{place}scaling.{name}", fitted=fitted[name]) for name in dims}
+    return ScaledHead(head, scaling)
 
 
 def _used_shape(stream: Mapping[str, Any]) -> tuple[int, ...]:

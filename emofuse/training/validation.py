@@ -129,6 +129,14 @@ def predict_probs(head: nn.Module, batch: HeadBatch) -> npt.NDArray[np.float32]:
     return result
 
 
+def mean_probs(parts: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    """Return the mean (n, C) of the probabilities of heads; those of a single head stay bit for bit."""
+    if len(parts) == 1:
+        return parts[0]
+    mean: npt.NDArray[np.float32] = np.mean(np.stack(parts), axis=0, dtype=np.float64).astype(np.float32)
+    return mean
+
+
 def _partial_sums(values: Tensor) -> Tensor:
     """Return sums of 64 values at a time, (K, m) of (K, n): no bit of a mean depends on the number of heads."""
     padded = functional.pad(values, (0, -values.shape[1] % _SUMMED_ROWS))

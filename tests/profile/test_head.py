@@ -255,3 +255,15 @@ def test_a_head_that_is_solved_is_timed_by_its_whole_solution(kind):
     assert found.train_flops_per_row is None
     kernels = 70 * (sum(DIMS.values()) + CLASSES)
     assert found.cost.flops == 2 * (kernels if kind == "kernel_ridge" else sum(DIMS.values()) * CLASSES)
+
+
+@pytest.mark.parametrize("ensemble", [{"folds": 3}, {"seeds": [0, 1, 2]}], ids=["folds", "seeds"])
+def test_the_cost_of_an_ensemble_is_that_of_all_its_heads(ensemble):
+    plain = run_of(head=HEADS["concat"], train={"batch_size": 16})
+    run = parse_spec(RunSpec, {**plain.model_dump(), "ensemble": ensemble}, "test")
+    one, three = count_head(plain, DIMS, CLASSES), count_head(run, DIMS, CLASSES)
+    assert (three.parameters, three.flops) == (3 * one.parameters, 3 * one.flops)
+    assert count_training(run, DIMS, CLASSES) == 3 * count_training(plain, DIMS, CLASSES)
+    found = measure_head(job(run))
+    assert (found.cost, found.epoch.repeats) == (three, 3)
+    assert found.epoch.train_rows == (60 if "folds" in ensemble else 70)

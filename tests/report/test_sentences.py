@@ -301,3 +301,49 @@ def test_the_method_says_of_solved_heads_that_they_have_penalties_and_no_epochs(
     assert "a step is a penalty, the strongest first" in _training_caption(results)
     (epochs,) = (column for column in cost_table(results).columns if column.title == "Best epoch")
     assert [cell.text for cell in epochs.cells][1:] == ["–", "–"]
+
+
+FOLDS = {"ensemble": {"folds": 5, "seeds": [], "fold_seed": 0}}
+
+
+def ensemble(make, name, **changes):
+    """A run of five heads that were validated out of fold on all rows of train and val."""
+    run = make(name)
+    heads = [{"fold": k, "seed": 0, "best_epoch": 3 + k, "history": [], "fitted": {}} for k in range(5)]
+    counts = run.rows["train"]["rows"] + run.rows["val"]["rows"]
+    rows = {split: {"rows": counts, "missing": {}} for split in ("train", "val")}
+    return replace(run, spec={**run.spec, **FOLDS, **changes}, heads=heads, rows={**run.rows, **rows})
+
+
+def test_ensembles_and_second_trainings_are_said(make):
+    again = make("again")
+    again = replace(again, spec={**again.spec, "refit": "train_val"}, refit=[{"rows": 180, "epochs": 4}])
+    results = group_runs([make("one"), ensemble(make, "five"), again], "runs", order=["one", "five", "again"])
+    text = " ".join(sentences.method(results))
+    assert (
+        "five answers with the mean of 5 heads, one for each of 5 folds of the training and validation rows; a "
+        "validation score counts every row once, answered by the heads that did not learn from it."
+    ) in text
+    assert "For again, what was chosen on the validation rows" in text
+    cost = {column.title: [cell.text for cell in column.cells] for column in cost_table(results).columns}
+    assert cost["Answer"] == ["1 head", "mean of 5 heads", "1 head, trained again"]
+    assert cost["Best epoch"][1] == "3–7"
+    plain = cost_table(group_runs([make("one")], "runs"))
+    assert "Answer" not in [column.title for column in plain.columns]
+
+
+def test_an_ensemble_is_ranked_by_the_score_of_its_mean(make):
+    five = ensemble(make, "five")
+    metrics = {**five.metrics, "val": {**five.metrics["val"], "macro": {"f1": 0.99}}}
+    results = group_runs([make("one", skill=0.8), replace(five, metrics=metrics)], "runs")
+    assert [item.label for item in results.ranked] == ["five", "one"]
+    assert results.ranked[0].validation("macro_f1").mean == 0.99
+
+
+def test_rows_are_counted_by_the_runs_that_count_each_once(make):
+    one = make("one")
+    results = group_runs([one, ensemble(make, "five")], "runs")
+    assert results.runs_by_split == [one]
+    (use,) = stream_uses(results)
+    assert use.rows(["train", "val", "test"]).high == 200
+    assert group_runs([ensemble(make, "five")], "runs").runs_by_split

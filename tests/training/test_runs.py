@@ -119,7 +119,7 @@ def test_a_run_says_all_there_is_to_say(cache, tmp_path):
     assert record.machine["device"] == "cpu"
     assert record.seconds > 0
     assert record.created.endswith("+00:00")
-    head = load_head(folder).head
+    head = load_head(folder).heads[0].head
     assert record.parameters == sum(tensor.numel() for tensor in head.parameters())
 
 
@@ -156,7 +156,7 @@ def test_a_loaded_head_gives_the_same_probs(cache, tmp_path, head):
     )
     assert np.array_equal(probs, saved.probs)
     assert trained.record == read_record(folder)
-    assert not trained.head.training
+    assert not trained.heads[0].head.training
 
 
 def test_the_baseline_is_of_all_action_units_whatever_the_head_looks_at(cache, tmp_path):
@@ -168,7 +168,7 @@ def test_the_baseline_is_of_all_action_units_whatever_the_head_looks_at(cache, t
     faces = features[(cache.splits == "train") & (cache.labels >= 0) & (status == 1)]
     for trained in kept.values():
         np.testing.assert_allclose(trained.action_unit_baseline.center, np.median(faces, axis=0), rtol=1e-6)
-    assert np.array_equal(kept[2].scaling["action_units"].scale, kept[2].action_unit_baseline.scale[:25])
+    assert np.array_equal(kept[2].heads[0].scaling["action_units"].scale, kept[2].action_unit_baseline.scale[:25])
 
 
 def test_no_baseline_without_action_units(new_cache, tmp_path):
@@ -193,7 +193,7 @@ def test_a_stream_s_name_may_be_the_beginning_of_another_s(new_cache, tmp_path):
     _, _, streams = planted()
     cache = new_cache(streams={"a": streams["resnet50"], "a.center": streams["resnet50"]})
     record, _ = train_run(cache, run_spec("a", "a.center"), tmp_path / "runs", device="cpu")
-    assert set(load_head(run_dir(tmp_path / "runs", record.digest)).scaling) == {"a", "a.center"}
+    assert set(load_head(run_dir(tmp_path / "runs", record.digest)).heads[0].scaling) == {"a", "a.center"}
 
 
 # ---------------------------------------------------------------------------------------------- found again
@@ -422,7 +422,7 @@ def test_scaling_is_fitted_on_the_training_rows_of_the_run(new_cache, tmp_path):
     features[(splits == "val") | (splits == "test")] = 1000
     cache = new_cache(streams={**streams, "resnet50": (kind, features, status)})
     record, _ = train_run(cache, run_spec("resnet50"), tmp_path / "runs", device="cpu")
-    found = load_head(run_dir(tmp_path / "runs", record.digest)).scaling["resnet50"]
+    found = load_head(run_dir(tmp_path / "runs", record.digest)).heads[0].scaling["resnet50"]
     stored, _ = cache.streams["resnet50"].read()
     train = stored[(splits == "train") & (labels >= 0)].astype(np.float32)
     np.testing.assert_allclose(found.center, train.mean(axis=0, dtype=np.float64), rtol=1e-6)
@@ -672,8 +672,8 @@ def test_saved_runs_of_former_versions_predict_as_they_did(cache, tmp_path):
     del saved["streams"]["resnet50"]["fitted"]
     (folder / "run.json").write_text(json.dumps(saved))
     old = load_head(folder)
-    assert old.scaling["resnet50"].limit is None
-    assert old.scaling["resnet50"].fitted
+    assert old.heads[0].scaling["resnet50"].limit is None
+    assert old.heads[0].scaling["resnet50"].fitted
     found = old.probs({"resnet50": features}, {"resnet50": np.ones(2, np.uint8)})
     assert np.array_equal(found[0], new[0])
     assert not np.array_equal(found[1], new[1])

@@ -181,6 +181,8 @@ def test_a_former_pipeline_runs_again_in_its_folder(project):
 
 @pytest.mark.usefixtures("mesh")
 def test_runs_that_a_former_release_trained_otherwise_are_named_together(project_2):
+    text = Path("pipeline.yaml").read_text(encoding="utf-8")
+    Path("pipeline.yaml").write_text(text.replace("epochs: 6,", "epochs: 6, select: macro_f1,"), encoding="utf-8")
     emofuse("run", "pipeline.yaml", "--out", "out", "--workers", 0)
     with pytest.raises(ResultsError, match=r"or by another release of emofuse: 'LBP': [0-9a-f]{16} .*; '"):
         emofuse("report", RUNS)

@@ -12,8 +12,9 @@ Shapes: K members, F folds, B rows of a batch, D features of a stream, C classes
 A member's result depends on itself, the rows and the folds alone, not on the members that train beside it: its initial
 weights and its dropout come from its own seed, its batches from the order seed. Only rounding differs, since a matrix
 product or fused Adam may add up in another order for one head than for many. In float64 results agree to 1e-12. In
-float32 losses differ in their last digits on some processors; where two epochs score almost alike, that may decide
-which of them is kept.
+float32 losses differ in their last digits. Validation loss, the default of `train.select`, chooses the same epoch
+unless two losses agree to these digits. Macro F1 and accuracy are shares of the validation rows: there one row that
+changes sides may choose another epoch.
 """
 
 from __future__ import annotations

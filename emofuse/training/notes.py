@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
 
 _LABELS_NAMED = 5
+_LAST_PART = 0.05  # the share of the epochs that count as the last ones
 _ONE_SIDED_5_PERCENT = 1.645  # standard deviations of a normal distribution
 _ROWS_OF = {"train": "training", "val": "validation", "test": "test"}
 
@@ -80,7 +81,7 @@ def run_notes(
         *_streams_without_rows(data, trained, rows),
         *(note for head in trained.first for note in _few_neutral_faces(data, head.spec)),
         *_far_values(cache, far),
-        *_learning(trained, rows, cache.labels, metrics["test"]),
+        *_learning(trained, rows, cache.labels, metrics),
     ]
     return list(dict.fromkeys(notes))  # the heads of an ensemble may give the same note
 
@@ -179,12 +180,19 @@ def _far_values(cache: Cache, far: Mapping[FeatureVariant, FarValues]) -> Iterat
         )
 
 
-def _learning(trained: TrainedRun, rows: Rows, labels: npt.NDArray[np.int64], test: Mapping[str, Any]) -> Iterator[str]:
-    commonest = int(np.bincount(labels[rows["train"]]).argmax())
-    if not beats_chance(test["confusion"], commonest):
+def _learning(
+    trained: TrainedRun, rows: Rows, labels: npt.NDArray[np.int64], metrics: Mapping[str, Any]
+) -> Iterator[str]:
+    counts = np.bincount(labels[rows["train"]])
+    if not beats_chance(metrics["test"]["confusion"], int(counts.argmax())):
         yield (
             "The head cannot be told from chance: on the test rows it is not better than always answering the most "
             "frequent training label (one-sided test at 5 %)."
+        )
+    if not is_exact(trained.spec.head) and metrics["train"]["loss"] >= _entropy(counts):
+        yield (
+            "The head has learned nothing from its training rows: their loss is not below that of answering with the "
+            "shares of the labels. Try another learning rate, mostly a lower one, or more epochs."
         )
     for head in trained.first:
         yield from _choice_at_an_end(head.spec, head.result)
@@ -193,8 +201,17 @@ def _learning(trained: TrainedRun, rows: Rows, labels: npt.NDArray[np.int64], te
 def _choice_at_an_end(spec: RunSpec, result: MemberResult) -> Iterator[str]:
     if is_exact(spec.head):
         yield from _penalty_at_an_end(result)
-    elif result.ended == "epochs" and result.best_epoch == result.last_epoch:
-        yield f"The best epoch is the last one, {result.last_epoch}: with more epochs the head may become better."
+    elif result.ended == "epochs" and result.best_epoch > (1 - _LAST_PART) * result.last_epoch:
+        yield (
+            f"The best epoch is the last one of {result.last_epoch}, or close to it: the head may not have converged. "
+            "Give it more epochs or a higher learning rate."
+        )
+
+
+def _entropy(counts: npt.NDArray[np.int64]) -> float:
+    """Return the cross-entropy of answering every row with the shares of the labels."""
+    shares = counts[counts > 0] / counts.sum()
+    return float(-np.sum(shares * np.log(shares)))
 
 
 def _penalty_at_an_end(result: MemberResult) -> Iterator[str]:

@@ -36,7 +36,7 @@ HEADS = [
     AttentionHeadSpec(embed_dim=16, width=16),
 ]
 every_head = pytest.mark.parametrize("spec", HEADS, ids=lambda spec: spec.kind)
-FAST = TrainSpec(epochs=8, batch_size=64, learning_rate=1e-2)
+FAST = TrainSpec(epochs=8, batch_size=64, learning_rate=1e-2, select="macro_f1")
 
 
 class Trained:

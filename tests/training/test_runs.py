@@ -24,10 +24,12 @@ from emofuse.training import runs as runs_module
 from emofuse.training.data import TrainingData, rows_digest
 from emofuse.training.divergence import Divergence, divergence_path
 from emofuse.training.machine import Machine
-from emofuse.training.notes import beats_chance
+from emofuse.training.members import MemberResult
+from emofuse.training.notes import _learning, beats_chance
 from emofuse.training.runs import train_run, train_runs, try_runs
-from emofuse.training.together import train_together
+from emofuse.training.together import Trained, train_together
 from emofuse.training.trained import load_head
+from emofuse.training.trained_runs import TrainedRun
 
 CLASSES = ("joy", "fear", "calm")
 ROWS = 120
@@ -565,9 +567,29 @@ def test_a_head_at_chance_and_a_best_epoch_that_is_the_last_are_noted(new_cache,
     assert at_chance == {"noise": True, "resnet50": False}
     assert records["resnet50"].best_epoch == 2
     assert (
-        "The best epoch is the last one, 2: with more epochs the head may become better." in records["resnet50"].notes
-    )
+        "The best epoch is the last one of 2, or close to it: the head may not have converged. Give it more epochs "
+        "or a higher learning rate."
+    ) in records["resnet50"].notes
     assert len(labels) == ROWS
+
+
+def test_a_head_that_learned_nothing_from_its_training_rows_is_noted(cache, tmp_path):
+    for rate, noted in ((1e-2, False), (1e-9, True)):
+        record, _ = train_run(cache, run_spec(train={"learning_rate": rate}), tmp_path / "runs", device="cpu")
+        assert any(note.startswith("The head has learned nothing from its training rows") for note in record.notes) is (
+            noted
+        )
+
+
+@pytest.mark.parametrize(("best", "noted"), [(94, False), (96, True), (100, True)])
+def test_a_best_epoch_close_to_the_last_is_noted(best, noted):
+    result = MemberResult({}, [], best, 100, "epochs")
+    trained = TrainedRun(run_spec(), (Trained(run_spec(), "", result, {}, 0, 0.0),))
+    metrics = {"test": {"confusion": [[50, 0], [0, 50]]}, "train": {"loss": 0.1}}
+    notes = list(_learning(trained, {"train": np.arange(4)}, np.array([0, 0, 1, 1]), metrics))
+    assert [note.startswith("The best epoch is the last one of 100, or close to it") for note in notes] == [
+        True
+    ] * noted
 
 
 @pytest.mark.parametrize(("right", "beats"), [(40, False), (46, True)])
@@ -815,7 +837,12 @@ class Follower:
 
 
 def test_who_follows_is_told_of_runs_epochs_speed_and_the_best(cache, tmp_path):
-    specs = [run_spec(name="a"), run_spec(name="b", train={"seed": 1}), run_spec("resnet50", name="c")]
+    by_f1 = {"select": "macro_f1"}
+    specs = [
+        run_spec(name="a", train=by_f1),
+        run_spec(name="b", train={"seed": 1, **by_f1}),
+        run_spec("resnet50", name="c", train=by_f1),
+    ]
     train_run(cache, specs[1], tmp_path / "runs", device="cpu")
     follower = Follower()
     with followed(follower):

@@ -30,7 +30,7 @@ from emofuse.metrics.probability_metrics import log_loss
 from emofuse.progress import step
 from emofuse.solvers.kernels import Kernel, StreamRows, stream_kernel, weighted_sum
 from emofuse.solvers.ridge import Spectrum, nystroem_map, penalty_grid
-from emofuse.solvers.temperature import fit_temperature
+from emofuse.solvers.temperature import fit_temperatures
 from emofuse.specs import FeaturesSpec, FoldSpec, OfficialSplit, RunSpec, SplitSpec
 from emofuse.statistics.bootstrap import Interval, bootstrap_interval
 from emofuse.statistics.resampling import Resampled, Resampling, RunPredictions, resample_metrics
@@ -248,16 +248,14 @@ class _FoldKernels:
         train, val = (weighted_sum(kernels, streams) for kernels in (self._train, self._val))
         to_features = nystroem_map(train[self._landmarks])
         spectrum = Spectrum.from_features(train @ to_features)
-        best_loss, best_factor, best_penalty = float("inf"), 1.0, 1.0
-        for penalty in penalty_grid(spectrum, self._penalties):
-            left_out = spectrum.leave_one_out(self._targets, penalty)
-            factor = fit_temperature(left_out, self._targets)
-            loss = float(-(self._targets * torch.log_softmax(factor * left_out, dim=1)).sum())
-            if loss < best_loss:
-                best_loss, best_factor, best_penalty = loss, factor, penalty
-        coefficients, bias = spectrum.coefficients(self._targets, best_penalty)
+        penalties = penalty_grid(spectrum, self._penalties)
+        left_out = spectrum.leave_one_out(self._targets, penalties)
+        factors = fit_temperatures(left_out, self._targets)
+        losses = -(self._targets * torch.log_softmax(factors.view(-1, 1, 1) * left_out, dim=2)).sum(dim=(1, 2))
+        best = int(losses.argmin())
+        coefficients, bias = spectrum.coefficients(self._targets, penalties[best])
         scores = val @ (to_features @ coefficients) + bias
-        probs: Floats = torch.softmax(best_factor * scores, dim=1).numpy()
+        probs: Floats = torch.softmax(factors[best] * scores, dim=1).numpy()
         return probs
 
 

@@ -173,4 +173,4 @@ def test_the_command_prints_a_table_a_suggestion_and_writes_json(path, tmp_path)
 def test_a_seed_without_a_drawn_split_is_refused(path):
     done = CliRunner().invoke(app, ["probe", str(path), "--split-seed", "3"])
     assert done.exit_code == 2
-    assert "a split that is drawn has a seed" in " ".join(done.output.replace("│", " ").split())
+    assert "--split stratified or --split holdout" in " ".join(done.output.replace("│", " ").split())

@@ -54,13 +54,16 @@ class Spectrum:
         values, rotation = values[kept], rotation[:, kept].contiguous()
         return cls(centred @ (rotation / values.sqrt()), values, features.new_empty(0), center, rotation)
 
-    def leave_one_out(self, targets: Tensor, penalty: float) -> Tensor:
-        """Return the exact prediction (n, C) for each row by the fit to all other rows."""
-        shrunk = self.values / (self.values + penalty)
+    def leave_one_out(self, targets: Tensor, penalties: Sequence[float]) -> Tensor:
+        """Return the exact predictions (L, n, C) for each row by the fits to all other rows, at each of L penalties."""
+        strengths = torch.tensor(penalties, dtype=self.values.dtype, device=self.values.device)
+        shrunk = self.values.unsqueeze(1) / (self.values.unsqueeze(1) + strengths)  # (r, L)
         center = targets.mean(dim=0)
-        fitted = center + self.vectors @ (shrunk.unsqueeze(1) * (self.vectors.T @ (targets - center)))
-        leverage = (1 / len(targets) + self.vectors.square() @ shrunk).clamp(max=1 - 1e-9)
-        return targets - (targets - fitted) / (1 - leverage).unsqueeze(1)
+        inside = self.vectors.T @ (targets - center)  # (r, C)
+        both = (shrunk.unsqueeze(2) * inside.unsqueeze(1)).flatten(1)  # (r, L C)
+        fitted = center + (self.vectors @ both).view(len(targets), len(penalties), -1).transpose(0, 1)
+        leverage = (1 / len(targets) + self.vectors.square() @ shrunk).clamp(max=1 - 1e-9)  # (n, L)
+        return targets - (targets - fitted) / (1 - leverage).T.unsqueeze(2)
 
     def coefficients(self, targets: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
         """Return the coefficients of the fit and its intercept b (C,).

@@ -9,34 +9,33 @@ _STEPS = 100
 _LIMIT = 1e4
 
 
-def fit_temperature(scores: Tensor, targets: Tensor) -> float:
-    """Return the factor f above 0 with which softmax(f scores) has the smallest cross-entropy to the targets.
+def fit_temperatures(scores: Tensor, targets: Tensor) -> Tensor:
+    """Return the factors f above 0 with which softmax(f scores) has the smallest cross-entropy to the targets.
 
     The cross-entropy is convex in f. Newton's method is kept inside an interval that shrinks around the minimum.
 
     Args:
-        scores: the scores, floating point (n, C), of rows that the model was not fitted to.
+        scores: L sets of scores, floating point (L, n, C), of rows that the models were not fitted to.
         targets: the distributions over the classes, (n, C).
 
     Returns:
-        The factor, 1 / temperature. It is at most 1e4; scores that separate the classes perfectly reach this limit.
+        The factors (L,) float64, 1 / temperature. A factor is at most 1e4; scores that separate the classes perfectly
+        reach this limit.
     """
     wide, goal = scores.to(torch.float64), targets.to(torch.float64)
-    expected = (goal * wide).sum(dim=1)
-    low, high, factor = 0.0, _LIMIT, 1.0
+    expected = (goal * wide).sum(dim=(1, 2))
+    squares = wide.square()
+    low, high = torch.zeros_like(expected), torch.full_like(expected, _LIMIT)
+    factors, following = torch.ones_like(expected), torch.ones_like(expected)
     for _ in range(_STEPS):
-        probs = torch.softmax(factor * wide, dim=1)
-        mean = (probs * wide).sum(dim=1)
-        slope = float((mean - expected).sum())
-        bend = float(((probs * wide.square()).sum(dim=1) - mean.square()).sum())
-        if slope > 0:
-            high = factor
-        else:
-            low = factor
-        following = factor - slope / bend if bend > 0 else high
-        if not low < following < high:
-            following = (low + high) / 2
-        if abs(following - factor) <= 1e-12 * factor:
+        probs = torch.softmax(factors.view(-1, 1, 1) * wide, dim=2)
+        mean = (probs * wide).sum(dim=2)
+        slope = mean.sum(dim=1) - expected
+        bend = (probs * squares).sum(dim=(1, 2)) - mean.square().sum(dim=1)
+        low, high = torch.where(slope > 0, low, factors), torch.where(slope > 0, factors, high)
+        following = torch.where(bend > 0, factors - slope / bend, high)
+        following = torch.where((following > low) & (following < high), following, (low + high) / 2)
+        if bool(((following - factors).abs() <= 1e-12 * factors).all()):
             break
-        factor = following
-    return max(factor, 1e-6)
+        factors = following
+    return factors.clamp(min=1e-6)

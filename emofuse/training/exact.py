@@ -30,7 +30,7 @@ from emofuse.metrics.classification import classification_metrics
 from emofuse.solvers.kernels import Kernel, StreamRows, stream_kernel, weighted_sum
 from emofuse.solvers.logistic import solve_logistic
 from emofuse.solvers.ridge import Spectrum, nystroem_map, penalty_grid
-from emofuse.solvers.temperature import fit_temperature
+from emofuse.solvers.temperature import fit_temperatures
 from emofuse.specs import EXACT_HEADS, HeadSpec, KernelRidgeHeadSpec, LogisticHeadSpec
 from emofuse.training.machine import Machine
 from emofuse.training.members import FeatureTable, Fold, Member, MemberResult, check_group
@@ -245,8 +245,15 @@ def _kernel_ridge(rows: _FoldRows, member: Member, head: KernelRidgeHeadSpec) ->
     spectrum = Spectrum.from_kernel(train.clone()) if exact else Spectrum.from_features(features)
     penalties = sorted(penalty_grid(spectrum, head.penalties), reverse=True)
     history, solved = [], []
-    for step, penalty in enumerate(penalties, start=1):
-        ridge = _solve_ridge(spectrum, rows.targets, penalty, to_features)
+    left_out = spectrum.leave_one_out(rows.targets, penalties)
+    factors = fit_temperatures(left_out, rows.targets)
+    log_probs = torch.log_softmax(factors.view(-1, 1, 1) * left_out, dim=2)
+    losses = (-(rows.targets * log_probs).sum(dim=(1, 2)) / len(rows.targets)).tolist()
+    for step, (penalty, factor, loss) in enumerate(zip(penalties, factors.tolist(), losses, strict=True), start=1):
+        coefficients, bias = spectrum.coefficients(rows.targets, penalty)
+        if to_features is not None:
+            coefficients = to_features @ coefficients
+        ridge = _Ridge(loss, factor, coefficients, bias)
         probs = [torch.softmax(ridge.factor * (part @ ridge.coefficients + ridge.bias), dim=1) for part in (train, val)]
         history.append(rows.history_entry(step, penalty, *probs) | {"leave_one_out_loss": ridge.loss})
         solved.append(ridge)
@@ -265,13 +272,3 @@ def _kernel_ridge(rows: _FoldRows, member: Member, head: KernelRidgeHeadSpec) ->
         weights[f"{place}.gamma"] = np.array(kernel.gamma, dtype=np.float32)
         weights[f"{place}.scale"] = np.array(kernel.scale, dtype=np.float32)
     return MemberResult(weights, history, best + 1, len(history), "epochs")
-
-
-def _solve_ridge(spectrum: Spectrum, targets: Tensor, penalty: float, to_features: Tensor | None) -> _Ridge:
-    left_out = spectrum.leave_one_out(targets, penalty)
-    factor = fit_temperature(left_out, targets)
-    loss = float(-(targets * torch.log_softmax(factor * left_out, dim=1)).sum() / len(targets))
-    coefficients, bias = spectrum.coefficients(targets, penalty)
-    if to_features is not None:
-        coefficients = to_features @ coefficients
-    return _Ridge(loss, factor, coefficients, bias)

@@ -11,7 +11,7 @@ from sklearn.metrics.pairwise import cosine_similarity, rbf_kernel
 
 from emofuse.solvers.kernels import Kernel, StreamRows, stream_kernel, weighted_sum
 from emofuse.solvers.ridge import Spectrum, nystroem_map, penalty_grid
-from emofuse.solvers.temperature import fit_temperature
+from emofuse.solvers.temperature import fit_temperatures
 
 N, D, C = 60, 12, 3
 
@@ -29,8 +29,8 @@ def targets() -> torch.Tensor:
 def test_leave_one_out_equals_refitting_without_each_row(features, targets):
     kernel = Kernel.fit("rbf", features).between(features, features)
     spectrum = Spectrum.from_kernel(kernel.clone())
-    for penalty in penalty_grid(spectrum, 4):
-        found = spectrum.leave_one_out(targets, penalty)
+    penalties = penalty_grid(spectrum, 4)
+    for penalty, found in zip(penalties, spectrum.leave_one_out(targets, penalties), strict=True):
         for row in range(N):
             kept = torch.arange(N)[torch.arange(N) != row]
             duals, bias = Spectrum.from_kernel(kernel[kept][:, kept].clone()).coefficients(targets[kept], penalty)
@@ -112,7 +112,7 @@ def test_the_temperature_has_the_least_cross_entropy():
     generator = torch.Generator().manual_seed(0)
     targets = torch.eye(4, dtype=torch.float64)[torch.randint(0, 4, (300,), generator=generator)]
     scores = 0.3 * targets + 0.2 * torch.randn(300, 4, generator=generator, dtype=torch.float64)
-    factor = fit_temperature(scores, targets)
+    factor = float(fit_temperatures(scores[None], targets))
 
     def loss(of: float) -> float:
         return float(-(targets * torch.log_softmax(of * scores, dim=1)).sum())
@@ -124,4 +124,13 @@ def test_scores_that_say_nothing_are_made_flat():
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(2000, 4, generator=generator, dtype=torch.float64)
     targets = torch.eye(4, dtype=torch.float64)[torch.randint(0, 4, (2000,), generator=generator)]
-    assert fit_temperature(scores, targets) < 0.1
+    assert float(fit_temperatures(scores[None], targets)) < 0.1
+
+
+def test_temperatures_of_several_models_are_those_of_each_alone(targets):
+    noise = torch.tensor(np.random.default_rng(5).normal(size=(4, N, C)))
+    scores = (noise + targets) * torch.tensor([0.1, 1.0, 3.0, 50.0]).view(4, 1, 1)
+    together = fit_temperatures(scores, targets)
+    alone = torch.cat([fit_temperatures(each[None], targets) for each in scores])
+    assert torch.allclose(together, alone, rtol=1e-9)
+    assert len(set(together.tolist())) == 4

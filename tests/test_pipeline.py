@@ -300,3 +300,5 @@ def test_a_split_that_the_runs_lack_is_an_error_before_extraction(tmp_path):
     (record,) = summary.records
     assert sum(row["support"] for row in record.metrics["test"]["per_class"]) == 6
     assert run_pipeline(spec(fold={"count": 4}), options(out), say=lambda _: None).trained == 1
+    ensemble = run_pipeline(spec(ensemble={"folds": 4}), options(out), say=lambda _: None)
+    assert (ensemble.trained, len(ensemble.records[0].heads)) == (1, 4)

@@ -192,6 +192,14 @@ def test_a_faulty_factor_is_named_with_what_was_found_and_expected(text, expecte
             [f"{n}: a seed is given twice: " for n in ("seeds", "final.seeds")],
         ),
         ("{folds: 1}", ["folds.count: must be >= 2, got 1"]),
+        (
+            "{factors: {head: [logistic, concat]}, final: {ensemble: {seeds: [0, 1]}}}",
+            ["final.ensemble.seeds: a logistic head has no seed, its heads would be equal. Give folds"],
+        ),
+        (
+            "{final: {ensemble: {folds: 3}, refit: train_val}}",
+            ["final.refit: the heads of an ensemble of folds have learned from all training and validation rows"],
+        ),
         ("{select: f1}", ["select: must be macro_f1, accuracy or loss, got 'f1'"]),
         ("{baseline: [a, a]}", ["baseline: [a, a] names a stream twice"]),
         (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -210,6 +210,25 @@ class EnsembleSpec(Spec):
         return self
 
 
+Refit = Literal["none", "train_val"]
+
+
+def ensemble_problems(ensemble: EnsembleSpec | None, refit: Refit, heads: Sequence[str]) -> list[str]:
+    """Return why heads of these kinds cannot be such an ensemble, or be trained again."""
+    if ensemble is None:
+        return []
+    exact = [kind for kind in heads if kind in EXACT_HEADS]
+    problems = []
+    if ensemble.seeds and exact:
+        problems.append(f"ensemble.seeds: a {exact[0]} head has no seed, its heads would be equal. Give folds")
+    if ensemble.folds is not None and refit != "none":
+        problems.append(
+            "refit: the heads of an ensemble of folds have learned from all training and validation rows together; "
+            "give either refit or ensemble.folds"
+        )
+    return problems
+
+
 _NOT_WRITTEN = {"ensemble": None, "refit": "none"}
 """Options of a run that are left out of its record and its digest while they have these values."""
 
@@ -232,22 +251,15 @@ class RunSpec(Spec):
     split: SplitSpec = OfficialSplit()
     fold: FoldSpec | None = None
     ensemble: EnsembleSpec | None = None
-    refit: Literal["none", "train_val"] = "none"
+    refit: Refit = "none"
 
     @model_validator(mode="after")
     def _heads_differ_and_learn_once(self) -> Self:
-        if self.ensemble is not None and self.ensemble.seeds and self.head.kind in EXACT_HEADS:
-            raise ValueError(
-                f"ensemble.seeds: a {self.head.kind} head has no seed, its heads would be equal. Give folds"
-            )
-        if self.ensemble is not None and self.ensemble.folds is not None:
-            if self.fold is not None:
-                raise ValueError("ensemble.folds: a run has either one fold or an ensemble of folds, got both")
-            if self.refit != "none":
-                raise ValueError(
-                    "refit: the heads of an ensemble of folds have learned from all training and validation rows "
-                    "together, give either refit or ensemble.folds"
-                )
+        problems = ensemble_problems(self.ensemble, self.refit, [self.head.kind])
+        if self.ensemble is not None and self.ensemble.folds is not None and self.fold is not None:
+            problems.append("ensemble.folds: a run has either one fold or an ensemble of folds, got both")
+        if problems:
+            raise ValueError(" | ".join(problems))
         return self
 
     @model_serializer(mode="wrap")

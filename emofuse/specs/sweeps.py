@@ -22,7 +22,7 @@ from emofuse.specs.factors import Factors, Range, factor_names, list_of_one, pla
 from emofuse.specs.faults import SEPARATOR, describe_faults
 from emofuse.specs.head_kinds import ConcatHeadSpec
 from emofuse.specs.heads import HeadSpec
-from emofuse.specs.runs import TrainSpec
+from emofuse.specs.runs import EnsembleSpec, Refit, TrainSpec, ensemble_problems
 from emofuse.specs.streams import Value, check_factors, factor_defaults, take_factors, variant_factors
 
 Metric = Literal["macro_f1", "accuracy", "loss"]
@@ -114,11 +114,15 @@ Seeds = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_differen
 class FinalSpec(Spec):
     """The final runs: trained on the split's training rows and scored on its test rows once, after the choice.
 
-    They are the best configuration for each value of the factors `best_of`; () means the single best of all.
+    They are the best configuration for each value of the factors `best_of`; () means the single best of all. With an
+    `ensemble` each of them is the mean of several heads, with `refit` it is trained again on train and val (see
+    `RunSpec`); the search trains single heads.
     """
 
     best_of: Names = ("streams",)
     seeds: Seeds = (0,)
+    ensemble: EnsembleSpec | None = None
+    refit: Refit = "none"
 
     @model_validator(mode="after")
     def _are_factors(self) -> Self:
@@ -170,6 +174,8 @@ class SweepSpec(Spec):
         problems += [f"final.best_of: {name} is a range, there is no best of each of its values" for name in on_range]
         if len(set(self.baseline)) < len(self.baseline):
             problems.append(f"baseline: {plain_text(self.baseline)} names a stream twice")
+        heads = [head.kind for head in self.factors.head or (self.base.head,)]
+        problems += [f"final.{fault}" for fault in ensemble_problems(self.final.ensemble, self.final.refit, heads)]
         if self.halving and self.search.kind == "tpe":
             problems.append("halving: a tpe search learns from whole trainings, use it with a grid or random search")
         if self.halving and self.halving.first_epochs >= self.base.train.epochs:

@@ -82,7 +82,11 @@ def final_specs(configurations: Sequence[ScoredConfiguration], spec: SweepSpec) 
     """Return the final runs of configurations, one for each final seed; those of a configuration are neighbours."""
     return [
         each.configuration.run.model_copy(
-            update={"train": each.configuration.run.train.model_copy(update={"seed": seed})}
+            update={
+                "train": each.configuration.run.train.model_copy(update={"seed": seed}),
+                "ensemble": spec.final.ensemble,
+                "refit": spec.final.refit,
+            }
         )
         for each in configurations
         for seed in spec.final.seeds

@@ -58,6 +58,16 @@ def test_a_pipeline_is_told_beforehand(pipeline, tmp_path):
     assert files_of(tmp_path) == before
 
 
+def test_the_trainings_of_ensembles_and_second_trainings_are_counted_beforehand(pipeline):
+    text = pipeline.read_text()
+    pipeline.write_text(
+        text.replace("split: {kind: stratified}}]", "split: {kind: stratified}, ensemble: {folds: 3}}]")
+    )
+    assert "runs: 2 of 1 configurations (6 trainings of heads);" in emofuse("run", pipeline, "--dry-run").stdout
+    pipeline.write_text(text.replace("split: {kind: stratified}}]", "split: {kind: stratified}, refit: train_val}]"))
+    assert "runs: 2 of 1 configurations (4 trainings of heads);" in emofuse("run", pipeline, "--dry-run").stdout
+
+
 def test_a_dataset_that_is_to_be_generated_is_not_generated(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = emofuse("run", "demo", "--dry-run")

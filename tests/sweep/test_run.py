@@ -74,6 +74,17 @@ def test_one_call_goes_from_a_question_to_a_report(done):
     assert SweepPaths(folder).choice.read_text() == f"# small\n\n{summary.table}"
 
 
+@pytest.mark.parametrize("final", [{"ensemble": {"folds": 3}}, {"refit": "train_val"}], ids=["folds", "refit"])
+def test_finalists_may_be_ensembles_or_trained_again(cache, done, tmp_path, final):
+    shutil.copytree(done[0] / "rows", tmp_path / "out" / "rows")
+    sweep = small_sweep(final={"best_of": [], "seeds": [0], **final})
+    summary = run_sweep(cache, sweep, tmp_path / "out", ON_CPU, say=lambda _: None)
+    assert (summary.trained, len(summary.finals.records)) == (0, 2)  # the best and the baseline
+    for record in summary.finals.records:
+        assert (len(record.heads), len(record.refit)) == ((3, 0) if "ensemble" in final else (0, 1))
+    assert run_sweep(cache, sweep, tmp_path / "out", ON_CPU, say=lambda _: None).finals.trained == 0
+
+
 def test_the_streams_with_the_planted_signal_are_chosen(done):
     _, summary, _ = done
     streams = [each.configuration.run.features.streams for each in summary.choice.finalists]

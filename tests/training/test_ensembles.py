@@ -198,6 +198,26 @@ def test_such_a_run_diverges_once_as_a_run(cache, tmp_path, changes):
         train_run(cache, spec, tmp_path / "runs", device="cpu")
 
 
+def test_a_stream_that_one_head_could_not_learn_counts_as_missing_for_it_alone(cache, tmp_path, plant_cache):
+    spec = run_spec(fold={"count": 3, "index": 0})
+    fold = TrainingData.of(cache, spec.split).folds(spec)[0]
+    test = np.flatnonzero((cache.splits == "test") & (cache.labels >= 0))
+    status = np.full(len(cache.labels), 2, np.uint8)
+    status[fold.val] = status[test] = 1  # the stream is there where head 0 does not learn
+    noise = np.random.default_rng(0).normal(size=(len(status), 4)).astype(np.float32)
+    partial = plant_cache(tmp_path / "partial.zarr", streams={"noise": ("backbone", noise, status)})
+    record, folder = trained(
+        partial, tmp_path / "runs", features={"streams": ["resnet50", "noise"]}, ensemble={"folds": 3}
+    )
+    assert [head["fitted"]["noise"] for head in record.heads] == [False, True, True]
+    assert record.streams["noise"]["fitted"]
+    assert any("rows of some heads have stream 'noise'" in note for note in record.notes)
+    assert not any("row has stream 'noise'" in note for note in record.notes)
+    np.testing.assert_allclose(answers(partial, folder, test), read_predictions(folder).probs, atol=1e-6)
+    loaded = load_head(folder)
+    assert [each.scaling["noise"].fitted for each in loaded.heads] == [False, True, True]
+
+
 # ---------------------------------------------------------------------------------------------- second trainings
 
 

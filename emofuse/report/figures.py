@@ -174,7 +174,8 @@ def _search(search: SearchSummary | None) -> ReportFigure | None:
 
 
 def _training_caption(results: Results) -> str:
-    solved = sorted({item.spec["head"]["kind"] for item in results.featured} & set(EXACT_HEADS))
+    one_step = {"averaged_logistic"}  # each stream has a penalty, so that there is no common path of them
+    solved = sorted({item.spec["head"]["kind"] for item in results.featured} & (set(EXACT_HEADS) - one_step))
     steps = f" Of {' and '.join(solved)} heads a step is a penalty, the strongest first." if solved else ""
     return (
         "Macro F1 on the validation split by epoch, one line for each repeat. A ring marks the epoch whose weights "

@@ -281,6 +281,13 @@ def _exact_sentences(results: Results) -> list[str]:
             "A logistic head is multinomial logistic regression on all streams side by side, solved to convergence for "
             f"every penalty of a grid; the penalty kept has {selection} on the validation rows."
         )
+    if "averaged_logistic" in kinds:
+        exact = tuple(item for item in results.configurations if item.spec["head"]["kind"] == "averaged_logistic")
+        selection = _vary(replace(results, configurations=exact), "train.select", _SELECTIONS.__getitem__)
+        sentences.append(
+            "An averaged_logistic head is one multinomial logistic regression for each stream, whose probabilities are "
+            f"averaged; the penalty of each has {selection} on the validation rows that have the stream."
+        )
     if "kernel_ridge" in kinds:
         sentences.append(
             "A kernel_ridge head is kernel ridge regression on the mean of one kernel for each stream; its penalty and "

@@ -32,6 +32,7 @@ from emofuse.specs.files import (
 from emofuse.specs.head_kinds import (
     EXACT_HEADS,
     AttentionHeadSpec,
+    AveragedLogisticHeadSpec,
     ConcatHeadSpec,
     GatedHeadSpec,
     KernelRidgeHeadSpec,
@@ -93,6 +94,7 @@ __all__ = [
     "ActionUnitsSpec",
     "AttentionHeadSpec",
     "AugmentSpec",
+    "AveragedLogisticHeadSpec",
     "BackboneSpec",
     "BaseRun",
     "CacheSpec",

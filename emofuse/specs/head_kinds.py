@@ -6,9 +6,9 @@ names the class of its module. Adding a head takes its spec in this file and its
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from emofuse.specs.heads import HeadSpecBase, NetworkHeadSpec
 
@@ -80,6 +80,20 @@ class AttentionHeadSpec(NetworkHeadSpec):
         return self
 
 
+def _above_zero(penalties: tuple[float, ...]) -> tuple[float, ...]:
+    if min(penalties) <= 0:
+        raise ValueError(f"must all be above 0, got {min(penalties):g}")
+    return penalties
+
+
+Penalties = Annotated[
+    tuple[float, ...],
+    Field(min_length=1, description="the penalties to solve for, each above 0"),
+    AfterValidator(_above_zero),
+]
+LOGISTIC_PENALTIES = (1e-1, 1.0, 1e1, 3e1, 1e2, 3e2, 1e3, 3e3, 1e4, 1e5)
+
+
 class LogisticHeadSpec(HeadSpecBase):
     """Multinomial logistic regression on the concatenated streams, solved to convergence for every penalty.
 
@@ -90,18 +104,34 @@ class LogisticHeadSpec(HeadSpecBase):
     module_class: ClassVar[str] = "linear.LinearHead"
 
     kind: Literal["logistic"] = "logistic"
-    penalties: tuple[float, ...] = Field(
-        (1e-1, 1.0, 1e1, 3e1, 1e2, 3e2, 1e3, 3e3, 1e4, 1e5),
-        min_length=1,
-        description="the penalties to solve for, each above 0",
+    penalties: Penalties = LOGISTIC_PENALTIES
+    dropout: ClassVar[float] = 0.0
+
+    def sizes(self) -> dict[str, Any]:
+        """Return no arguments: a linear module has no sizes, and the penalties belong to the solver."""
+        return {}
+
+
+class AveragedLogisticHeadSpec(HeadSpecBase):
+    """One multinomial logistic regression for each stream, and the plain mean of their probabilities.
+
+    Each regression is solved on the training rows that have its stream. The validation rows that have it choose its
+    penalty by `train.select`; the rest of `train` has no effect. A row has the mean over the streams that it has.
+    """
+
+    module_class: ClassVar[str] = "averaged_logistic.AveragedLogisticHead"
+
+    kind: Literal["averaged_logistic"] = "averaged_logistic"
+    penalties: Penalties = LOGISTIC_PENALTIES
+    stream_penalties: tuple[tuple[str, Annotated[float, Field(gt=0)]], ...] = Field(
+        (), description="pairs of a stream and its penalty, where it is not to be chosen"
     )
     dropout: ClassVar[float] = 0.0
 
-    @model_validator(mode="after")
-    def _penalties_are_above_zero(self) -> Self:
-        if min(self.penalties) <= 0:
-            raise ValueError(f"penalties: must all be above 0, got {min(self.penalties):g}")
-        return self
+    def penalties_of(self, stream: str) -> tuple[float, ...]:
+        """Return the penalties to solve for a stream."""
+        fixed = dict(self.stream_penalties).get(stream)
+        return self.penalties if fixed is None else (fixed,)
 
     def sizes(self) -> dict[str, Any]:
         """Return no arguments: a linear module has no sizes, and the penalties belong to the solver."""
@@ -123,5 +153,5 @@ class KernelRidgeHeadSpec(HeadSpecBase):
     dropout: ClassVar[float] = 0.0
 
 
-EXACT_HEADS = ("logistic", "kernel_ridge")
+EXACT_HEADS = ("logistic", "averaged_logistic", "kernel_ridge")
 """The kinds of heads that are solved and not trained: they have penalties in place of epochs."""

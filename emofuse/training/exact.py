@@ -6,9 +6,10 @@
 `solve_group` has the inputs and outputs of `train_group`, so that runs, sweeps, folds, scores and predictions treat
 exact heads like the others. A step of their history is a penalty, the strongest first, and not an epoch.
 
-The penalty of a logistic regression is chosen on the validation rows, as the epoch of a trained head is. Kernel ridge
-regression needs no validation rows: its penalty has the least cross-entropy of the exact leave-one-out predictions of
-the training rows, and so has its temperature.
+The penalty of a logistic regression is chosen on the validation rows, as the epoch of a trained head is. Averaged
+logistic regressions have a penalty for each stream, and their history has one step. Kernel ridge regression needs no
+validation rows: its penalty has the least cross-entropy of the exact leave-one-out predictions of the training rows,
+and so has its temperature.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from emofuse.solvers.kernels import Kernel, StreamRows, stream_kernel, weighted_
 from emofuse.solvers.logistic import solve_logistic
 from emofuse.solvers.ridge import Spectrum, nystroem_map, penalty_grid
 from emofuse.solvers.temperature import fit_temperatures
-from emofuse.specs import EXACT_HEADS, HeadSpec, KernelRidgeHeadSpec, LogisticHeadSpec
+from emofuse.specs import EXACT_HEADS, AveragedLogisticHeadSpec, HeadSpec, KernelRidgeHeadSpec, LogisticHeadSpec
 from emofuse.training.machine import Machine
 from emofuse.training.members import FeatureTable, Fold, Member, MemberResult, check_group
 from emofuse.training.streaming import Blocks
@@ -99,6 +100,8 @@ def solve_group(
                 results[index] = _kernel_ridge(rows, member, member.head)
             elif isinstance(member.head, LogisticHeadSpec):
                 results[index] = _logistic(rows, member, member.head)
+            elif isinstance(member.head, AveragedLogisticHeadSpec):
+                results[index] = _averaged_logistic(rows, member, member.head)
             else:
                 raise TrainingError(f"a head of kind {member.head.kind!r} is trained, not solved")
             if on_epoch is not None:
@@ -162,15 +165,20 @@ class _FoldRows:
 
     def history_entry(self, step: int, penalty: float, train: Tensor, val: Tensor) -> dict[str, Any]:
         """Return an entry of a history, from the probabilities of the training and validation rows."""
+        return {"epoch": step, "penalty": penalty, **self.scores(train, val)}
+
+    def scores(self, train: Tensor, val: Tensor) -> dict[str, float]:
+        """Return the scores of a history's entry, from the probabilities of the training and validation rows."""
         of_train = classification_metrics(self.train_labels, train.cpu().numpy(), self._names)
-        of_val = classification_metrics(self.val_labels, val.cpu().numpy(), self._names)
+        return {"train_loss": of_train["loss"], **self.val_scores(val, np.ones(len(self.val_labels), dtype=bool))}
+
+    def val_scores(self, val: Tensor, chosen: npt.NDArray[np.bool_]) -> dict[str, float]:
+        """Return the scores of the chosen validation rows, at least one, from their probabilities."""
+        scores = classification_metrics(self.val_labels[chosen], val.cpu().numpy(), self._names)
         return {
-            "epoch": step,
-            "penalty": penalty,
-            "train_loss": of_train["loss"],
-            "val_loss": of_val["loss"],
-            "val_accuracy": of_val["accuracy"],
-            "val_macro_f1": of_val["macro"]["f1"],
+            "val_loss": scores["loss"],
+            "val_accuracy": scores["accuracy"],
+            "val_macro_f1": scores["macro"]["f1"],
         }
 
     @property
@@ -200,6 +208,65 @@ def _logistic(rows: _FoldRows, member: Member, head: LogisticHeadSpec) -> Member
         weights[f"{place}.missing"] = solved[:, start + dim].copy() if missing else np.zeros(len(solved), np.float32)
         start += dim + missing
     return MemberResult(weights, history, best, len(history), "epochs")
+
+
+def _averaged_logistic(rows: _FoldRows, member: Member, head: AveragedLogisticHeadSpec) -> MemberResult:
+    """Solve one logistic regression for each stream, each at its own penalty, and average their probabilities."""
+    shares = rows.targets.mean(dim=0)
+    nothing = shares.clamp(min=torch.finfo(torch.float32).tiny).log()
+    weights: dict[str, npt.NDArray[Any]] = {"nothing.weight": nothing.float().cpu().numpy()}
+    parts = {True: _Average.of(len(rows.train_labels), shares), False: _Average.of(len(rows.val_labels), shares)}
+    chosen: dict[str, float] = {}
+    for name in member.streams:
+        train, val = rows.stream(name, train=True), rows.stream(name, train=False)
+        penalties = sorted(head.penalties_of(stream_of(name)), reverse=True)
+        best, place = len(penalties) // 2, f"embeddings.{key_of(stream_of(name))}"
+        solved = train.features.new_zeros(train.features.shape[1], rows.classes)
+        bias = train.features.new_zeros(rows.classes)
+        if bool(train.valid.any()):
+            path = solve_logistic(train.features[train.valid], rows.targets[train.valid], penalties)
+            best = _best_penalty(rows, val, torch.softmax(path.logits(val.features[val.valid]), dim=2), member)
+            solved, bias = path.weights[best], path.bias[best]
+            for part, stream in ((parts[True], train), (parts[False], val)):
+                part.add(stream.valid, torch.softmax(stream.features @ solved + bias, dim=1))
+        chosen[stream_of(name)] = penalties[best]
+        weights[f"{place}.linear.weight"] = np.ascontiguousarray(solved.T.float().cpu().numpy())
+        weights[f"{place}.bias.weight"] = bias.float().cpu().numpy()
+    entry = {"epoch": 1, "penalties": chosen, **rows.scores(parts[True].probs(), parts[False].probs())}
+    return MemberResult(weights, [entry], 1, 1, "epochs")
+
+
+def _best_penalty(rows: _FoldRows, val: StreamRows, probs: Tensor, member: Member) -> int:
+    """Return the place of the best of L penalties, from the probabilities (L, n, C) of the rows that have the stream.
+
+    If no validation row has the stream, it is the middle one.
+    """
+    there = val.valid.cpu().numpy()
+    if not there.any():
+        return len(probs) // 2
+    scores = [_score(rows.val_scores(each, there), member.train.select) for each in probs]
+    return max(range(len(scores)), key=scores.__getitem__)
+
+
+@dataclass
+class _Average:
+    """The mean of the probabilities of the streams that a row has; the shares of the classes for a row without any."""
+
+    total: Tensor
+    count: Tensor
+    shares: Tensor
+
+    @classmethod
+    def of(cls, rows: int, shares: Tensor) -> _Average:
+        return cls(shares.new_zeros(rows, len(shares)), shares.new_zeros(rows, 1), shares)
+
+    def add(self, valid: Tensor, probs: Tensor) -> None:
+        there = valid.to(probs.dtype).unsqueeze(1)
+        self.total += there * probs
+        self.count += there
+
+    def probs(self) -> Tensor:
+        return torch.where(self.count > 0, self.total / self.count.clamp(min=1), self.shares)
 
 
 def _side_by_side(

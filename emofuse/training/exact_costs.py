@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from emofuse.specs import KernelRidgeHeadSpec, LogisticHeadSpec, RunSpec
+from emofuse.specs import AveragedLogisticHeadSpec, KernelRidgeHeadSpec, LogisticHeadSpec, RunSpec
 from emofuse.training.data import TrainingData
 from emofuse.training.rates import Rates
-from emofuse.training.variants import FeatureVariant
 
 _ITEM_BYTES = 8  # float64
 _EIGEN = 10  # operations of an eigendecomposition of n columns, as a multiple of n^3
@@ -58,10 +57,10 @@ def exact_cost(data: TrainingData, specs: Sequence[RunSpec], rates: Rates) -> Ex
             solved += 0 if supports == rows else 2 * rows * supports**2
             flops += 2 * (rows + val) * supports * width + len(of_fold) * solved
         else:
-            widest = max(_width(data.features.of(spec.features)) for spec in of_fold)
+            widest = max(sum(widths) for spec in of_fold for widths in _solved_widths(data, spec))
             matrices = 3 * min(rows, widest) ** 2 + (rows + val) * widest
             flops += sum(_logistic_flops(data, spec, rows, classes) for spec in of_fold)
-            parameters += sum((_width(data.features.of(spec.features)) + 1) * classes for spec in of_fold)
+            parameters += sum((sum(widths) + 1) * classes for spec in of_fold for widths in _solved_widths(data, spec))
         memory = max(memory, _ITEM_BYTES * (of_rows + matrices))
     return ExactCost(
         memory + data.features.nbytes(data.all_variants(specs)), parameters, _FLOAT64 * flops / rates.flops_per_s
@@ -69,13 +68,17 @@ def exact_cost(data: TrainingData, specs: Sequence[RunSpec], rates: Rates) -> Ex
 
 
 def _logistic_flops(data: TrainingData, spec: RunSpec, rows: int, classes: int) -> float:
-    if not isinstance(spec.head, LogisticHeadSpec):
+    if not isinstance(spec.head, LogisticHeadSpec | AveragedLogisticHeadSpec):
         raise TypeError(f"expected a logistic head, got {spec.head.kind!r}")
-    width = _width(data.features.of(spec.features))
-    rank = min(rows, width)
-    rotated = 2 * rows * width * rank + _EIGEN * rank**3
-    return float(rotated + _PRODUCTS * 2 * rows * rank * classes * len(spec.head.penalties))
+    flops = 0
+    for widths in _solved_widths(data, spec):
+        rank = min(rows, sum(widths))
+        flops += 2 * rows * sum(widths) * rank + _EIGEN * rank**3
+        flops += _PRODUCTS * 2 * rows * rank * classes * len(spec.head.penalties)
+    return float(flops)
 
 
-def _width(variants: Sequence[FeatureVariant]) -> int:
-    return sum(variant.dim for variant in variants)
+def _solved_widths(data: TrainingData, spec: RunSpec) -> list[list[int]]:
+    """Return the widths of the streams of each regression: all together, or one regression for each stream."""
+    widths = [variant.dim for variant in data.features.of(spec.features)]
+    return [[width] for width in widths] if isinstance(spec.head, AveragedLogisticHeadSpec) else [widths]

@@ -156,7 +156,7 @@ def _exact_group(data: TrainingData, specs: Sequence[RunSpec], rates: Rates) -> 
 
 
 def _exact_title(spec: RunSpec) -> str:
-    head = spec.head.model_dump(exclude={"kind", "penalties"})
+    head = spec.head.model_dump(exclude={"kind", "penalties", "stream_penalties"})
     sizes = "".join(f" {name} {value}" for name, value in head.items())
     folds = f", {spec.fold.count} folds" if spec.fold else ""
     return f"{spec.head.kind}{sizes}{folds}{_AGAIN * isinstance(spec, RefitRun)}, solved"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emofuse.specs import LogisticHeadSpec, RunSpec
+from emofuse.specs import AveragedLogisticHeadSpec, LogisticHeadSpec, RunSpec
 from emofuse.training.members import MemberResult
 
 
@@ -24,8 +24,8 @@ class RefitRun(RunSpec):
 
         Args:
             head: the head of a run (`RunSpec.heads`).
-            first: the result of its first training, which decides the number of epochs, or the penalty of a logistic
-                head; None for a plan, which counts all epochs.
+            first: the result of its first training, which decides the number of epochs, or the penalties of logistic
+                regressions; None for a plan, which counts all epochs.
         """
         fields = {name: getattr(head, name) for name in RunSpec.model_fields}
         if first is None:
@@ -33,6 +33,9 @@ class RefitRun(RunSpec):
         if isinstance(head.head, LogisticHeadSpec):
             penalty = first.history[first.best_epoch - 1]["penalty"]
             fields["head"] = head.head.model_copy(update={"penalties": (penalty,)})
+        elif isinstance(head.head, AveragedLogisticHeadSpec):
+            chosen = first.history[first.best_epoch - 1]["penalties"]
+            fields["head"] = head.head.model_copy(update={"stream_penalties": tuple(chosen.items())})
         return cls.model_construct(**fields, last_epoch=first.best_epoch)
 
 

@@ -247,7 +247,7 @@ def test_a_training_that_diverges_at_once_cannot_be_timed():
         measure_head(job(run))
 
 
-@pytest.mark.parametrize("kind", ["logistic", "kernel_ridge"])
+@pytest.mark.parametrize("kind", ["logistic", "averaged_logistic", "kernel_ridge"])
 def test_a_head_that_is_solved_is_timed_by_its_whole_solution(kind):
     head = {"kind": "kernel_ridge", "landmarks": 70} if kind == "kernel_ridge" else {"kind": kind}
     found = measure_head(job(run_of(head=head)))

@@ -288,19 +288,20 @@ def test_a_few_configurations_all_have_figures(make):
 
 def test_the_method_says_of_solved_heads_that_they_have_penalties_and_no_epochs(make_run):
     runs = [make_run("trained")]
-    for kind in ("logistic", "kernel_ridge"):
+    for kind in ("logistic", "averaged_logistic", "kernel_ridge"):
         run = make_run(kind)
         runs.append(replace(run, spec={**run.spec, "head": {"kind": kind}}))
     results = group_runs(runs, "runs")
     text = " ".join(sentences.method(results))
     assert "A logistic head is multinomial logistic regression" in text
+    assert "An averaged_logistic head is one multinomial logistic regression for each stream" in text
     assert "leave-one-out predictions of the training rows" in text
     assert text.count("Training minimises cross-entropy by Adam: learning rate 0.0001") == 1
     solved = " ".join(sentences.method(group_runs(runs[1:], "runs")))
     assert "epoch" not in solved
-    assert "a step is a penalty, the strongest first" in _training_caption(results)
+    assert "Of kernel_ridge and logistic heads a step is a penalty, the strongest first" in _training_caption(results)
     (epochs,) = (column for column in cost_table(results).columns if column.title == "Best epoch")
-    assert [cell.text for cell in epochs.cells][1:] == ["–", "–"]
+    assert [cell.text for cell in epochs.cells][1:] == ["–", "–", "–"]
 
 
 FOLDS = {"ensemble": {"folds": 5, "seeds": [], "fold_seed": 0}}

@@ -123,7 +123,7 @@ def test_a_row_is_the_mean_of_the_heads_that_answer_it():
     assert probs[:, 0].tolist() == [1, 1.5, 1, 2]
 
 
-@pytest.mark.parametrize("head", ["concat", "logistic", "kernel_ridge"])
+@pytest.mark.parametrize("head", ["concat", "logistic", "averaged_logistic", "kernel_ridge"])
 @pytest.mark.parametrize("changes", [{"ensemble": {"folds": 3}}, {"refit": "train_val"}], ids=["folds", "refit"])
 def test_a_loaded_run_gives_the_same_probs(cache, tmp_path, head, changes):
     changes = {**changes, "head": SMALL if head == "concat" else {"kind": head}}
@@ -270,6 +270,15 @@ def test_a_logistic_regression_is_solved_again_at_the_penalty_that_was_chosen(ca
         np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-6)
 
 
+def test_averaged_regressions_are_solved_again_each_at_its_penalty(cache, joined_cache, tmp_path):
+    record, folder = trained(cache, tmp_path / "runs", refit="train_val", head={"kind": "averaged_logistic"})
+    head = {"kind": "averaged_logistic", "stream_penalties": list(record.history[0]["penalties"].items())}
+    _, expected = trained(joined_cache, tmp_path / "joined", head=head)
+    found = weights_of(folder)
+    for name, array in weights_of(expected).items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-6)
+
+
 def test_kernel_ridge_chooses_its_penalty_anew_by_leave_one_out(cache, joined_cache, tmp_path):
     record, folder = trained(cache, tmp_path / "runs", refit="train_val", head={"kind": "kernel_ridge"})
     plain, _ = trained(cache, tmp_path / "runs", head={"kind": "kernel_ridge"})
@@ -291,7 +300,7 @@ def test_seeds_are_trained_again_one_by_one(cache, tmp_path):
 # ---------------------------------------------------------------------------------------------- deaf and refused
 
 
-@pytest.mark.parametrize("head", ["concat", "logistic", "kernel_ridge"])
+@pytest.mark.parametrize("head", ["concat", "logistic", "averaged_logistic", "kernel_ridge"])
 @pytest.mark.parametrize("changes", [{"ensemble": {"folds": 2}}, {"refit": "train_val"}], ids=["folds", "refit"])
 def test_poisoned_test_labels_and_features_change_no_choice(tmp_path, cache, plant_cache, head, changes):
     test = cache.splits == "test"

@@ -9,12 +9,20 @@ import pytest
 import torch
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from torch.nn import functional
 
-from emofuse.errors import TrainingError
+from emofuse.errors import SpecError, TrainingError
 from emofuse.heads import load_head_weights
 from emofuse.scaling import Scaling
-from emofuse.specs import KernelRidgeHeadSpec, LogisticHeadSpec, RunSpec, TrainSpec, parse_spec
+from emofuse.specs import (
+    AveragedLogisticHeadSpec,
+    KernelRidgeHeadSpec,
+    LogisticHeadSpec,
+    RunSpec,
+    TrainSpec,
+    parse_spec,
+)
 from emofuse.training.exact import is_exact, solve_group
 from emofuse.training.machine import Machine
 from emofuse.training.members import FeatureTable, Fold, Member
@@ -86,6 +94,43 @@ def test_a_logistic_head_is_scikit_learns_with_a_column_for_rows_that_lack_a_str
     assert np.abs(found - reference.predict_proba(features)).max() < 1e-5
 
 
+def test_an_averaged_logistic_head_is_the_mean_of_scikit_learns_on_the_streams_that_a_row_has(table, folds):
+    valid = {"a": np.arange(N) % 7 > 0, "b": table.valid["b"].numpy()}
+    table = replace(table, valid={name: torch.from_numpy(has) for name, has in valid.items()})
+    head, fold, labels = AveragedLogisticHeadSpec(penalties=(0.3, 3.0, 300.0)), folds[1], table.labels.numpy()
+    (result,) = solve_group(table, folds, [member(head, fold=1, select="loss")], CPU)
+    total, count, chosen = np.zeros((N, C)), np.zeros((N, 1)), {}
+    for name, has in valid.items():
+        features = fold.scaling[name].apply(table.features[name].numpy(), has).astype(np.float64)
+        train, val = (rows[has[rows]] for rows in (fold.train, fold.val))
+        models = {}
+        for penalty in head.penalties:
+            model = LogisticRegression(C=1 / penalty, tol=1e-12, max_iter=100_000)
+            models[penalty] = model.fit(features[train], labels[train])
+        chosen[name] = min(models, key=lambda each: log_loss(labels[val], models[each].predict_proba(features[val])))
+        total += has[:, None] * models[chosen[name]].predict_proba(features)
+        count += has[:, None]
+    shares = np.bincount(labels[fold.train], minlength=C) / len(fold.train)
+    wanted = np.where(count > 0, total / np.maximum(count, 1), shares)
+    assert (count == 0).any()
+    assert result.history[0]["penalties"] == chosen
+    found = answers(table, fold, result, head, ("a", "b"), np.arange(N))
+    assert np.abs(found - wanted).max() < 1e-6
+    assert result.history[0]["val_loss"] == pytest.approx(log_loss(labels[fold.val], wanted[fold.val]), abs=1e-6)
+
+
+def test_an_averaged_logistic_head_needs_no_row_of_a_stream(table, folds):
+    nowhere = replace(table, valid={**table.valid, "b": torch.zeros(N, dtype=torch.bool)})
+    unfitted = replace(folds[0].scaling["b"], fitted=False)
+    fold = replace(folds[0], scaling={**folds[0].scaling, "b": unfitted})
+    head = AveragedLogisticHeadSpec()
+    (both,) = solve_group(nowhere, [fold], [member(head)], CPU)
+    (alone,) = solve_group(nowhere, [fold], [member(head, ("a",))], CPU)
+    rows = np.arange(N)
+    ours = answers(nowhere, fold, both, head, ("a", "b"), rows)
+    assert np.array_equal(ours, answers(nowhere, fold, alone, head, ("a",), rows))
+
+
 def test_a_kernel_ridge_head_is_scikit_learns_on_the_mean_of_centred_kernels(table, folds):
     head = KernelRidgeHeadSpec(kernel="cosine", penalties=7)
     fold = folds[0]
@@ -111,7 +156,10 @@ def test_a_kernel_ridge_head_is_scikit_learns_on_the_mean_of_centred_kernels(tab
     assert np.abs(found - wanted).max() < 1e-4
 
 
-@pytest.mark.parametrize("head", [LogisticHeadSpec(), KernelRidgeHeadSpec(), KernelRidgeHeadSpec(landmarks=20)])
+@pytest.mark.parametrize(
+    "head",
+    [LogisticHeadSpec(), AveragedLogisticHeadSpec(), KernelRidgeHeadSpec(), KernelRidgeHeadSpec(landmarks=20)],
+)
 def test_members_are_the_same_bits_alone_and_beside_others(table, folds, head):
     everyone = [member(head, streams, fold) for fold in (2, 0, 1) for streams in (("b",), ("a", "b"))]
     together = solve_group(table, folds, everyone, CPU)
@@ -123,7 +171,7 @@ def test_members_are_the_same_bits_alone_and_beside_others(table, folds, head):
             assert np.array_equal(values, beside.weights[name]), name
 
 
-@pytest.mark.parametrize("head", [LogisticHeadSpec(), KernelRidgeHeadSpec()])
+@pytest.mark.parametrize("head", [LogisticHeadSpec(), AveragedLogisticHeadSpec(), KernelRidgeHeadSpec()])
 def test_labels_and_features_of_rows_in_no_fold_change_nothing(table, folds, head):
     kept = folds[0]
     some = [replace(kept, train=kept.train[:50], val=kept.val[:20])]
@@ -187,5 +235,7 @@ def test_streamed_features_are_refused_with_what_to_do(table, folds):
 def test_specs_of_exact_heads_are_read_by_kind_and_refuse_penalties_below_zero():
     spec = parse_spec(RunSpec, {"name": "x", "features": {"streams": ["a"]}, "head": "kernel_ridge"}, "x")
     assert is_exact(spec.head)
-    with pytest.raises(ValueError, match="penalties: must all be above 0, got -1"):
-        LogisticHeadSpec(penalties=(1.0, -1.0))
+    for kind in ("logistic", "averaged_logistic"):
+        wrong = {"name": "x", "features": {"streams": ["a"]}, "head": {"kind": kind, "penalties": [1.0, -1.0]}}
+        with pytest.raises(SpecError, match=r"head\.penalties: must all be above 0, got -1"):
+            parse_spec(RunSpec, wrong, "x")

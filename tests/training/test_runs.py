@@ -143,7 +143,9 @@ def test_predictions_are_the_test_rows_and_their_metrics(cache, tmp_path):
     assert classification_metrics(found.label, found.probs, CLASSES) == record.metrics["test"]
 
 
-@pytest.mark.parametrize("head", ["concat", "linear", "gated", "late", "attention", "logistic", "kernel_ridge"])
+@pytest.mark.parametrize(
+    "head", ["concat", "linear", "gated", "late", "attention", "logistic", "averaged_logistic", "kernel_ridge"]
+)
 def test_a_loaded_head_gives_the_same_probs(cache, tmp_path, head):
     spec = run_spec("lbp", "action_units", "resnet50", head=head)
     record, _ = train_run(cache, spec, tmp_path / "runs", device="cpu")

@@ -58,6 +58,16 @@ class Cache:
         return _as_text(self.manifest.table["split"])
 
     @cached_property
+    def groups(self) -> npt.NDArray[np.str_]:
+        """Return (N,) str: who or what each row comes from, or "" for rows that are groups of their own."""
+        return _as_text(self.manifest.table["group"])
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether any row has a group."""
+        return self.manifest.table["group"].null_count() < len(self)
+
+    @cached_property
     def sample_ids(self) -> npt.NDArray[np.str_]:
         """Return (N,) str with four bytes a character; `manifest.table["sample_id"]` takes less memory."""
         return _as_text(self.manifest.table["sample_id"])

@@ -47,6 +47,17 @@ def check(
     path_column: Annotated[str | None, typer.Option(help="Column of paths, for a csv dataset.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of labels, for a csv dataset.")] = None,
     split_column: Annotated[str | None, typer.Option(help="Column of splits, for a csv dataset.")] = None,
+    group_column: Annotated[
+        str | None, typer.Option(help="csv: the column of groups (speaker, subject), which splits never part.")
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(help="folder: `parent` (root/label/GROUP/*.jpg), or a regular expression with one group."),
+    ] = None,
+    group_file: Annotated[
+        Path | None,
+        typer.Option(help="csv, folder, emoset: a table (sample_id, group) of further groups, relative to the root."),
+    ] = None,
     image_dir: Annotated[
         Path | None, typer.Option(help="Folder below the root that paths start from, for a csv dataset.")
     ] = None,
@@ -69,6 +80,9 @@ def check(
         "path_column": path_column,
         "label_column": label_column,
         "split_column": split_column,
+        "group_column": group_column,
+        "group": group,
+        "group_file": group_file,
         "image_dir": image_dir,
     }
     spec = dataset_spec(target, {name: value for name, value in options.items() if value is not None})
@@ -136,6 +150,7 @@ def _print_table(console: Console, header: Sequence[str], rows: Sequence[Sequenc
 
 
 def _print_counts(console: Console, listing: Listing, kind: str, target: str) -> None:
+    from emofuse.datasets.groups import describe_groups
     from emofuse.datasets.split_needs import SplitNeed, describe_lack
     from emofuse.datasets.summary import count_rows
     from emofuse.specs import OfficialSplit
@@ -146,6 +161,8 @@ def _print_counts(console: Console, listing: Listing, kind: str, target: str) ->
     rows = [(label, *counts, sum(counts)) for label, counts in table.counts.items()]
     rows.append(("total", *table.totals, sum(table.totals)))
     _print_table(console, ("label", *table.splits, "total"), rows)
+    if groups := describe_groups(manifest.groups):
+        console.print(f"Groups: {groups}")
     for note in manifest.info["notes"]:
         console.print(f"Note: {note}")
     lack = describe_lack(manifest, [SplitNeed(OfficialSplit())])

@@ -11,8 +11,8 @@ from typing import ClassVar, Literal, NamedTuple
 import polars as pl
 
 from emofuse.datasets.files import is_lfs_pointer
+from emofuse.datasets.manifest import attribute_name
 from emofuse.datasets.rows import (
-    RESERVED,
     Faults,
     ListedRows,
     Listing,
@@ -33,7 +33,12 @@ _SPLIT_COLUMN_NAMES = frozenset({"split", "usage", "partition", "set", "fold"})
 
 
 class CsvSpec(CustomDatasetSpec):
-    """A table with a path column, a label column and an optional split column; paths are relative to `root`."""
+    """A table with a path column, a label column and optional columns for splits and groups; paths are below `root`.
+
+    `group_column` names who or what a row comes from (speaker, subject, film), which splits and folds never part.
+    `group_file` is a table (sample_id, group) of further groups, as `emofuse dataset check --near --write-groups`
+    writes it; its path is relative to `root`.
+    """
 
     ids_from_paths: ClassVar[bool] = True
     kind: Literal["csv"] = "csv"
@@ -41,6 +46,8 @@ class CsvSpec(CustomDatasetSpec):
     path_column: str = "path"
     label_column: str = "label"
     split_column: str | None = None
+    group_column: str | None = None
+    group_file: Path | None = None
     image_dir: Path = Path()
 
     def read(self) -> Listing:
@@ -63,7 +70,8 @@ def read_csv_table(spec: CsvSpec) -> Listing:
     """
     root = check_root(spec.root, spec.kind)
     path = root / spec.table
-    wanted = [name for name in (spec.path_column, spec.label_column, spec.split_column) if name is not None]
+    asked = (spec.path_column, spec.label_column, spec.split_column, spec.group_column)
+    wanted = [name for name in asked if name is not None]
     table = _read_table(path, root, wanted)
     columns = _used_columns(spec, path, table.values.columns)
     faults = Faults()
@@ -86,10 +94,13 @@ def read_csv_table(spec: CsvSpec) -> Listing:
     listed = pl.DataFrame({"row": table.row_numbers, "sample_id": ids_from_paths(paths), "label": labels}).with_columns(
         _below_image_dir(paths, spec.image_dir, root), file=pl.lit(spec.table.as_posix()), split=split
     )
+    if "group" in columns:
+        listed = listed.with_columns(table.values[columns["group"]].alias("group"))
     listed = listed.with_columns(_attributes(table.values, columns.values()))
     classes = sorted(labels.drop_nulls().unique())
     rows = ListedRows(listed, classes, root.resolve().name, spec.kind, faults, notes)
-    return check_rows(rows, root, spec.split, open_files(root, follow_links=spec.follow_links))
+    files = open_files(root, follow_links=spec.follow_links)
+    return check_rows(rows, root, spec.split, files, group_file=spec.group_file)
 
 
 class _CsvTable(NamedTuple):
@@ -152,8 +163,10 @@ def _header(path: Path, names: list[str]) -> list[str]:
 
 
 def _used_columns(spec: CsvSpec, path: Path, available: list[str]) -> dict[str, str]:
-    """Return the columns of path, label and, for the official split, split, and check that the table has them."""
+    """Return the columns of path, label, groups and official split that the spec asks for, and check them."""
     columns = {"path": spec.path_column, "label": spec.label_column}
+    if spec.group_column is not None:
+        columns["group"] = spec.group_column
     problems = []
     if not isinstance(spec.split, StratifiedSplit):
         if spec.split_column is None:
@@ -205,14 +218,11 @@ def _below_image_dir(paths: pl.Series, image_dir: Path, root: Path) -> pl.Series
 
 def _attributes(values: pl.DataFrame, used: Collection[str]) -> list[pl.Series]:
     """Return the other columns, with names that no column of the manifest has."""
-    attributes = []
-    for name in values.columns:
-        if name not in used:
-            new = name
-            while new in RESERVED or (new != name and new in values.columns):
-                new = f"table_{new}"
-            attributes.append(_as_numbers(values[name]).alias(new))
-    return attributes
+    return [
+        _as_numbers(values[name]).alias(attribute_name(name, values.columns))
+        for name in values.columns
+        if name not in used
+    ]
 
 
 def _as_numbers(values: pl.Series) -> pl.Series:

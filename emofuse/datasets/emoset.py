@@ -41,9 +41,14 @@ ATTRIBUTES: Mapping[str, pl.DataType] = {
 
 
 class EmoSetSpec(CustomDatasetSpec):
-    """EmoSet as released: `info.json`, `train.json`, `val.json`, `test.json`, `image/`, `annotation/`."""
+    """EmoSet as released: `info.json`, `train.json`, `val.json`, `test.json`, `image/`, `annotation/`.
+
+    `group_file` is a table (sample_id, group) of rows that splits and folds never part, as `emofuse dataset check
+    --near --write-groups` writes it; its path is relative to `root`.
+    """
 
     kind: Literal["emoset"] = "emoset"
+    group_file: Path | None = None
 
     def read(self) -> Listing:
         """List and check the rows of the split files."""
@@ -67,7 +72,7 @@ def read_emoset(spec: EmoSetSpec) -> Listing:
     table = _read_split_files(root, faults)
     table, notes = _with_attributes(table, files, faults)
     listed = ListedRows(table, classes, "EmoSet", spec.kind, faults, notes)
-    return check_rows(listed, root, spec.split, files)
+    return check_rows(listed, root, spec.split, files, group_file=spec.group_file)
 
 
 def _read_json(root: Path, name: str) -> Any:

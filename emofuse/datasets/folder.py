@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 import polars as pl
+from pydantic import field_validator
 
 from emofuse.datasets.names import IMAGE_SUFFIXES, printable
 from emofuse.datasets.rows import (
@@ -26,12 +28,40 @@ from emofuse.datasets.walk import FolderWalk, joined
 from emofuse.errors import DatasetError
 from emofuse.specs.datasets import CustomDatasetSpec, StratifiedSplit
 
+PARENT = "parent"
+
 
 class FolderSpec(CustomDatasetSpec):
-    """`root/<label>/*.jpg`, or `root/<train|val|test>/<label>/*.jpg`."""
+    r"""`root/<label>/*.jpg`, or `root/<train|val|test>/<label>/*.jpg`.
+
+    `group` says who or what an image comes from (subject, film), which splits and folds never part: `parent` is the
+    name of the folder of the image below that of its label (`root/<label>/<subject>/*.jpg`; an image beside such
+    folders is a group of its own); anything else is a regular expression with one group, which is searched for in the
+    image's path relative to `root`, such as `_(s\d+)_`. Equal names are one group, whatever the label. `group_file` is
+    a table (sample_id, group) of further groups, as `emofuse dataset check --near --write-groups` writes it; its path
+    is relative to `root`.
+    """
 
     ids_from_paths: ClassVar[bool] = True
     kind: Literal["folder"] = "folder"
+    group: str | None = None
+    group_file: Path | None = None
+
+    @field_validator("group")
+    @classmethod
+    def _is_parent_or_pattern(cls, group: str | None) -> str | None:
+        if group in (None, PARENT):
+            return group
+        try:
+            groups = re.compile(group).groups
+        except re.error as error:
+            raise ValueError(f"{group!r} is neither {PARENT!r} nor a regular expression ({error})") from None
+        if groups != 1:
+            raise ValueError(
+                f"{group!r} is neither {PARENT!r} nor a regular expression with one group in parentheses, which is the "
+                f"name of the group of an image; it has {groups}"
+            )
+        return group
 
     def read(self) -> Listing:
         """List and check the rows of the folder."""
@@ -67,7 +97,33 @@ def read_folder(spec: FolderSpec) -> Listing:
     listed = walk.rows(root, spec.kind)
     if names := describe_split_names(split_folders):
         listed = replace(listed, notes=[f"split folders are read so: {names}", *listed.notes])
-    return check_rows(listed, root, spec.split, files)
+    if spec.group is not None:
+        listed = _grouped(listed, spec.group)
+    return check_rows(listed, root, spec.split, files, group_file=spec.group_file)
+
+
+def _grouped(listed: ListedRows, group: str) -> ListedRows:
+    """Return the rows with the column `group`, and a note where a pattern does not fit all paths."""
+    path = pl.col("path")
+    if group == PARENT:
+        depth = pl.when(pl.col("split").is_null()).then(1).otherwise(2)  # the label's folder, below that of the split
+        folders = path.str.split("/").list.head(path.str.count_matches("/"))
+        found = pl.when(folders.list.len() > depth).then(folders.list.last())
+        return replace(listed, table=listed.table.with_columns(found.alias("group")))
+    pattern = re.compile(group)
+    matches = [pattern.search(name) for name in listed.table["path"]]
+    groups = [match[1] or None if match else None for match in matches]
+    table = listed.table.with_columns(pl.Series("group", groups, dtype=pl.String))
+    lacking = table.filter(pl.col("group").is_null())["path"]
+    if not len(lacking):
+        return replace(listed, table=table)
+    if len(lacking) == table.height:
+        raise DatasetError(
+            f"group: the pattern {group!r} is in none of the {table.height} paths relative to the root, such as "
+            f"{lacking[0]!r}"
+        )
+    note = f"the pattern of the groups is not in {len(lacking)} of {table.height} paths ({lacking[0]}, ...)"
+    return replace(listed, table=table, notes=[*listed.notes, f"{note}: each of them is a group of its own"])
 
 
 class _Image(NamedTuple):

@@ -1,7 +1,7 @@
 """The manifest: the table of samples that every cached array and every run refers to.
 
-Row i of every cached array is row i of the manifest. Labels, splits and the attributes of the dataset are kept only
-here, so that relabelling or re-splitting needs no extraction.
+Row i of every cached array is row i of the manifest. Labels, splits, groups and the attributes of the dataset are kept
+only here, so that relabelling, re-splitting or grouping needs no extraction.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +22,10 @@ from emofuse.datasets.names import printable
 from emofuse.errors import DatasetError
 from emofuse.stores import as_path, replace_file
 
-COLUMNS = ("sample_id", "path", "split", "label", "problem")
+COLUMNS = ("sample_id", "path", "split", "label", "group", "problem")
+RESERVED = (*COLUMNS, "file", "row", "index")  # columns that an attribute cannot be named after
 FILE_COLUMNS = {"bytes": pl.Int64, "modified_ns": pl.Int64, "crc32c": pl.Int64}
+_GROUP = "group"
 _FILE_PREFIX = "emofuse.file."
 _INFO_KEY = "emofuse"
 _IDS_AT_ONCE = 65536
@@ -39,8 +41,11 @@ class Manifest:
 
     Attributes:
         table: a polars frame of N rows. `sample_id` str, unique. `path` str, relative to `root`, with forward slashes.
-            `split` str or null: train, val, test. `label` str or null: one of `classes`. `problem` str or null: why the
-            row is bad, in one line (such rows are kept only on request). Further columns are attributes of the dataset.
+            `split` str or null: train, val, test. `label` str or null: one of `classes`. `group` str or null: who or
+            what the row comes from (speaker, subject, film, picture), which splits and folds never part; null is a
+            group of its own. `problem` str or null: why the row is bad, in one line (such rows are kept only on
+            request). Further columns are attributes of the dataset. A table without `group` gets the column, with null
+            in all rows.
         classes: the label names in the order of their indices: the order of the dataset, or alphabetical if it has
             none.
         root: the folder that the paths are relative to.
@@ -55,6 +60,10 @@ class Manifest:
     root: Path
     info: Mapping[str, Any]
     files: pl.DataFrame | None = None
+
+    def __post_init__(self) -> None:
+        if _GROUP not in self.table.columns:
+            object.__setattr__(self, "table", _with_groups(self.table))
 
     def __len__(self) -> int:
         return self.table.height
@@ -75,6 +84,11 @@ class Manifest:
             return self.files
         return pl.DataFrame({name: [None] * len(self) for name in FILE_COLUMNS}, schema=FILE_COLUMNS)
 
+    @property
+    def groups(self) -> list[str | None]:
+        """The group of every row (N,), None for a row that is a group of its own."""
+        return self.table[_GROUP].to_list()
+
     def head(self, rows: int) -> Manifest:
         """Return the manifest of the first rows."""
         files = None if self.files is None else self.files[:rows]
@@ -94,7 +108,12 @@ class Manifest:
 
         The file contains a checksum of all its bytes, because Parquet has none, so that a damaged file is not parsed.
         """
-        info = {"classes": list(self.classes), "root": str(self.root), "info": dict(self.info)}
+        info = {
+            "classes": list(self.classes),
+            "root": str(self.root),
+            "info": dict(self.info),
+            "columns": list(COLUMNS),
+        }
         text = json.dumps(info, ensure_ascii=False)
         if printable(text) != text:  # bytes of the root's name that are not UTF-8 are escaped, and can be read back
             text = json.dumps(info)
@@ -126,7 +145,25 @@ class Manifest:
         table = pl.read_parquet(io.BytesIO(data))
         names = [name for name in table.columns if name.startswith(_FILE_PREFIX)]
         files = table.select(pl.col(names).name.replace(f"^{re.escape(_FILE_PREFIX)}", "")) if names else None
-        return cls(table.drop(names), tuple(info["classes"]), as_path(info["root"]), info["info"], files)
+        table = table.drop(names)
+        if _GROUP not in info.get("columns", ()):  # written before there were groups: it is an attribute of the dataset
+            table = table.rename({_GROUP: attribute_name(_GROUP, table.columns)}, strict=False)
+        return cls(table, tuple(info["classes"]), as_path(info["root"]), info["info"], files)
+
+
+def _with_groups(table: pl.DataFrame) -> pl.DataFrame:
+    """Return a table with the column `group`, null in all rows, before `problem`."""
+    place = table.columns.index("problem") if "problem" in table.columns else table.width
+    names = table.columns
+    return table.select(*names[:place], pl.lit(None, pl.String).alias(_GROUP), *names[place:])
+
+
+def attribute_name(name: str, others: Collection[str]) -> str:
+    """Return the name of an attribute in the manifest: with the prefix `table_` where it is that of another column."""
+    new = name
+    while new in RESERVED or (new != name and new in others):
+        new = f"table_{new}"
+    return new
 
 
 def _seal(data: bytes) -> str:

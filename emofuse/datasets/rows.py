@@ -18,8 +18,9 @@ import numpy as np
 import polars as pl
 
 from emofuse.datasets.files import DatasetFiles, FileFault
+from emofuse.datasets.groups import clean_groups, group_notes, joined_groups, read_group_file
 from emofuse.datasets.label_notes import label_notes
-from emofuse.datasets.manifest import COLUMNS, FILE_COLUMNS, Manifest
+from emofuse.datasets.manifest import COLUMNS, FILE_COLUMNS, RESERVED, Manifest
 from emofuse.datasets.remote_files import RemoteFiles
 from emofuse.datasets.split_names import KNOWN_SPLIT_NAMES
 from emofuse.datasets.splits import make_splits
@@ -28,7 +29,6 @@ from emofuse.specs import OfficialSplit, SplitSpec
 from emofuse.stores import as_path, is_remote
 
 Files = DatasetFiles | RemoteFiles
-RESERVED = (*COLUMNS, "file", "row", "index")  # columns that an attribute cannot be named after
 _LISTED_PER_FAULT = 20
 _UNKNOWN = -1  # stands for null in arrays of integers
 
@@ -87,7 +87,8 @@ class ListedRows:
 
     Attributes:
         table: one row per sample. `file` str: the table that lists the sample, "" if there is none. `row` int64: its
-            number there. `sample_id`, `path`, `split`, `label`: str or null. Further columns are attributes.
+            number there. `sample_id`, `path`, `split`, `label`: str or null. `group`: str or null, and may be left out.
+            Further columns are attributes.
         classes: the label names in the order of their indices.
         name: the name of the dataset in reports.
         kind: the kind of the spec.
@@ -145,15 +146,23 @@ class Listing:
         return "\n".join(lines)
 
 
-def check_rows(listed: ListedRows, root: Path, split: SplitSpec, files: Files) -> Listing:
+def check_rows(
+    listed: ListedRows, root: Path, split: SplitSpec, files: Files, *, group_file: Path | None = None
+) -> Listing:
     """Check every row against the disk, the classes and the other rows, and split the rows as the spec says.
 
     A bad row keeps its place: an unknown label becomes null, a number is appended to a repeated id, and `problem`
-        states
-    the faults. A drawn split includes bad rows, so that repairing a file moves no other row.
+    states the faults. A drawn split includes bad rows, so that repairing a file moves no other row.
+
+    Args:
+        listed: the rows.
+        root: the root of the dataset.
+        split: the spec of the split.
+        files: the files below the root.
+        group_file: a table (sample_id, group), relative to the root, whose groups are joined with those of the rows.
 
     Raises:
-        DatasetError: there are no rows.
+        DatasetError: there are no rows, or the table of groups cannot be read or fits no row.
     """
     if listed.table.height == 0:
         raise DatasetError(f"{root}: the dataset lists no images")
@@ -161,8 +170,10 @@ def check_rows(listed: ListedRows, root: Path, split: SplitSpec, files: Files) -
     table = listed.table.with_columns(below_root(normalised_paths(listed.table["path"]), root).alias("path"))
     stamps = _check_files(table["path"], files, faults)
     table = table.with_columns(_known_labels(table["label"], listed.classes, faults), _unique_ids(table, faults))
+    groups, notes = _groups(table, root, group_file)
+    table = table.with_columns(pl.Series("group", groups, dtype=pl.String))
     if not isinstance(split, OfficialSplit):
-        splits = make_splits(table["label"].to_list(), table["split"].to_list(), split)
+        splits = make_splits(table["label"].to_list(), table["split"].to_list(), split, groups)
         table = table.with_columns(pl.Series("split", splits, dtype=pl.String))
 
     table = table.with_row_index("index").with_columns(pl.col("index").cast(pl.Int64), pl.col("path").fill_null(""))
@@ -181,12 +192,27 @@ def check_rows(listed: ListedRows, root: Path, split: SplitSpec, files: Files) -
             *listed.notes,
             *files.notes(),
             *label_notes(table["label"].to_list(), table["split"].to_list(), split),
+            *notes,
+            *group_notes(groups, table["split"].to_list(), split),
         ],
     }
     if files.follow_links:
         info["follow_links"] = True
+    if number_of_groups := len({group for group in groups if group is not None}):
+        info["groups"] = number_of_groups
     manifest = Manifest(table.select(*COLUMNS, *attributes), tuple(listed.classes), root.absolute(), info, stamps)
     return Listing(manifest, bad_rows.select("file", "row", "path", "fault", "detail"), problems.height)
+
+
+def _groups(table: pl.DataFrame, root: Path, group_file: Path | None) -> tuple[list[str | None], list[str]]:
+    """Return the group of every row (N,), of the table joined with those of a file, and notes on the file."""
+    groups: list[str | None] = [None] * table.height
+    if "group" in table.columns:
+        groups = clean_groups(table["group"])
+    if group_file is None:
+        return groups, []
+    further, notes = read_group_file(root / group_file, table["sample_id"])
+    return joined_groups(groups, further), notes
 
 
 def open_files(root: Path, *, follow_links: bool = False) -> Files:

@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from emofuse.datasets.splits import SPLITS, make_splits
+from emofuse.datasets.splits import SPLITS, cross_validation_folds, group_folds, make_splits
 from emofuse.errors import TrainingError
 from emofuse.specs.datasets import OfficialSplit, SplitSpec
 
 if TYPE_CHECKING:
     from emofuse.datasets.manifest import Manifest
-    from emofuse.specs import PipelineSpec, RunSpec, SweepSpec
+    from emofuse.specs import FoldSpec, PipelineSpec, RunSpec, SweepSpec
 
 USES: Mapping[str, str] = {"train": "to learn from", "val": "to choose the epoch on", "test": "to report on"}
 ROWS_OF_A_LABEL = len(SPLITS)  # with fewer rows, a label cannot have one in every split
@@ -26,13 +26,13 @@ class SplitNeed(NamedTuple):
     """The need of a run: labelled rows in train, val and test; or in test and, for folds, enough others."""
 
     split: SplitSpec
-    folds: int | None = None
+    folds: FoldSpec | None = None
 
 
 def needs_of_runs(runs: Iterable[RunSpec]) -> list[SplitNeed]:
     """Return the needs of runs, each once."""
     heads = (head for run in runs for head in run.heads())
-    return list(dict.fromkeys(SplitNeed(head.split, head.fold.count if head.fold else None) for head in heads))
+    return list(dict.fromkeys(SplitNeed(head.split, head.fold.partition if head.fold else None) for head in heads))
 
 
 def needs_of_pipeline(spec: PipelineSpec) -> list[SplitNeed]:
@@ -46,7 +46,7 @@ def needs_of_pipeline(spec: PipelineSpec) -> list[SplitNeed]:
 
 def needs_of_sweep(spec: SweepSpec) -> list[SplitNeed]:
     """Return the needs of a sweep, whose search may use folds and whose final runs need validation rows."""
-    folds = [SplitNeed(spec.base.split, spec.folds.count)] if spec.folds else []
+    folds = [SplitNeed(spec.base.split, spec.folds.each()[0])] if spec.folds else []
     return [SplitNeed(spec.base.split), *folds]
 
 
@@ -57,22 +57,26 @@ def check_needs(manifest: Manifest, needs: Sequence[SplitNeed]) -> None:
         TrainingError: a split has no labelled rows, there are too few for folds, or all training rows have one label.
     """
     labels, official = manifest.table["label"].to_list(), manifest.table["split"].to_list()
+    groups = manifest.groups
     for need in needs:
-        splits = make_splits(labels, official, need.split)
+        splits = make_splits(labels, official, need.split, groups)
         counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
         for label, split in zip(labels, splits, strict=True):
             if label is not None and split is not None:
                 counts[split][label] += 1
+        is_grouped = any(groups) and keeps_groups(need.split, manifest.info)
         needed = SPLITS if need.folds is None else ("test",)
         check_splits(
             {split: USES[split] for split in needed if not counts[split]},
             [split for split in SPLITS if counts[split]],
             is_drawn=is_drawn(need.split, manifest.info),
-            rows_of_labels=Counter(label for label in labels if label is not None),
+            rows_of_labels=_units(labels, groups if is_grouped else None),
+            is_grouped=is_grouped,
         )
         training = counts["train"] if need.folds is None else counts["train"] + counts["val"]
         if need.folds is not None:
-            check_fold_rows(training.total(), need.folds)
+            pairs = zip(labels, splits, strict=True)
+            make_folds([label if split in {"train", "val"} else None for label, split in pairs], groups, need.folds)
         check_labels(training)
 
 
@@ -96,12 +100,25 @@ def is_drawn(split: SplitSpec, info: Mapping[str, Any]) -> bool:
     return split.kind == "stratified" or (isinstance(split, OfficialSplit) and of_dataset.get("kind") == "stratified")
 
 
+def keeps_groups(split: SplitSpec, info: Mapping[str, Any]) -> bool:
+    """Return whether the split of a run keeps groups together, as far as its spec or that of the dataset decides it.
+
+    Args:
+        split: the split of the run.
+        info: the info of the manifest.
+    """
+    if isinstance(split, OfficialSplit):
+        return (info.get("split") or {}).get("grouped", True) is True
+    return split.grouped
+
+
 def check_splits(
     lacking: Mapping[str, str],
     present: Collection[str],
     *,
     is_drawn: bool = False,
     rows_of_labels: Mapping[str, int] | None = None,
+    is_grouped: bool = False,
 ) -> None:
     """Raise if a split has no labelled row.
 
@@ -109,7 +126,8 @@ def check_splits(
         lacking: each split without rows -> what its rows are needed for.
         present: the splits with rows.
         is_drawn: whether the splits were drawn from the labels, so that drawing again does not help.
-        rows_of_labels: label -> its number of rows, if known.
+        rows_of_labels: label -> its number of rows, if known; a group counts as one.
+        is_grouped: whether there are groups that the drawn splits keep together.
 
     Raises:
         TrainingError: a split has no labelled row; the message names all such splits and advice that keeps the test
@@ -118,18 +136,22 @@ def check_splits(
     if not lacking:
         return
     named = " nor ".join(f"{split!r} ({why})" for split, why in lacking.items())
-    advice = _advice_for_drawn(rows_of_labels) if is_drawn else _advice(set(lacking), set(present))
+    advice = (
+        _advice_for_drawn(rows_of_labels, is_grouped=is_grouped) if is_drawn else _advice(set(lacking), set(present))
+    )
     raise TrainingError(f"no labelled row has split {named}. {advice}")
 
 
-def _advice_for_drawn(rows_of_labels: Mapping[str, int] | None) -> str:
+def _advice_for_drawn(rows_of_labels: Mapping[str, int] | None, *, is_grouped: bool) -> str:
+    noun = "group" if is_grouped else "row"
     counts = ""
     if rows_of_labels:
         rare = rare_labels(rows_of_labels)
-        counts = f"; {len(rare)} of {len(rows_of_labels)} labels have fewer: {describe_counts(rare)}"
+        counts = f"; {len(rare)} of {len(rows_of_labels)} labels have fewer: {describe_counts(rare, noun)}"
+    apart = ", or part the groups: `grouped: false` of the split" if is_grouped else ""
     return (
-        f"The split is drawn label by label, and a label needs {ROWS_OF_A_LABEL} rows to have one in each of train, "
-        f"val and test{counts}. Add rows of these labels, or merge labels"
+        f"The split is drawn label by label, and a label needs {ROWS_OF_A_LABEL} {noun}s to have one in each of train, "
+        f"val and test{counts}. Add {noun}s of these labels, or merge labels{apart}"
     )
 
 
@@ -149,18 +171,90 @@ def _advice(lacking: set[str], present: set[str]) -> str:
     return f"Give the dataset such rows, or have its labels split anew: {anew}"
 
 
-def check_fold_rows(rows: int, count: int, *, unreadable: int = 0) -> None:
-    """Raise if there are fewer labelled rows than folds.
+def make_folds(
+    labels: Sequence[str | None], groups: Sequence[str | None], spec: FoldSpec, *, unreadable: int = 0
+) -> list[int | None]:
+    """Return the fold of every row (N,), None for a row in no fold; every fold has every label, unless it is a group.
+
+    Args:
+        labels: the labels (N,) of the rows of train and val; None for all other rows.
+        groups: the group of every row (N,), None for a row that is a group of its own.
+        spec: the cross-validation.
+        unreadable: the number of labelled rows that were left out, because their pictures cannot be read.
 
     Raises:
-        TrainingError: there are fewer labelled rows than folds.
+        TrainingError: there are fewer labelled rows or groups than folds, of all labels or of one; or rows without a
+            group where one is left out.
     """
-    if rows < count:
+    if spec.kind == "leave_one_group_out":
+        _check_every_row_has_a_group(labels, groups)
+        return group_folds(labels, groups)
+    rows = sum(label is not None for label in labels)
+    if rows < spec.count:
         others = f" ({unreadable} more have pictures that cannot be read)" if unreadable else ""
         raise TrainingError(
-            f"{count} folds need as many labelled rows in the splits 'train' and 'val', got {rows}{others}. Take "
+            f"{spec.count} folds need as many labelled rows in the splits 'train' and 'val', got {rows}{others}. Take "
             "fewer folds, or have the labels split anew: `split: {kind: stratified}`"
         )
+    kept = groups if spec.grouped else None
+    folds = cross_validation_folds(labels, spec.count, spec.seed, kept)
+    _check_every_fold_has_every_label(labels, kept, folds, spec.count)
+    return folds
+
+
+def _check_every_row_has_a_group(labels: Sequence[str | None], groups: Sequence[str | None]) -> None:
+    named = [group for label, group in zip(labels, groups, strict=True) if label is not None]
+    lacking = sum(group is None for group in named)
+    if lacking:
+        who = "none" if lacking == len(named) else f"{lacking} of {len(named)}"
+        has = f"{who} has one" if lacking == len(named) else f"{who} have none"
+        raise TrainingError(
+            "fold: leave_one_group_out needs a group for each labelled row of the splits 'train' and 'val', and "
+            f"{has}. Name the groups in the dataset (csv: `group_column`, folder: `group`, or a table: `group_file`), "
+            "or take stratified folds: `fold: {count: 5}`"
+        )
+    if len(set(named)) < 2:
+        raise TrainingError(
+            f"fold: leave_one_group_out needs two groups in the splits 'train' and 'val', got {len(set(named))}. Take "
+            "stratified folds that part the group: `fold: {count: 5, grouped: false}`"
+        )
+
+
+def _check_every_fold_has_every_label(
+    labels: Sequence[str | None], groups: Sequence[str | None] | None, folds: Sequence[int | None], count: int
+) -> None:
+    """Raise if a label is missing in a fold: its scores would be those of other labels than in the next fold."""
+    folds_of: dict[str, set[int]] = {}
+    for label, fold in zip(labels, folds, strict=True):
+        if label is not None and fold is not None:
+            folds_of.setdefault(label, set()).add(fold)
+    units = _units(labels, groups)
+    lacking = {label: units[label] for label, there in sorted(folds_of.items()) if len(there) < count}
+    if not lacking:
+        return
+    noun = "group" if groups is not None and any(groups) else "row"
+    listed = describe_counts(lacking, noun)
+    if all(number >= count for number in lacking.values()):
+        raise TrainingError(
+            f"the groups cannot be placed in {count} folds so that every fold has every label; missing in a fold: "
+            f"{listed}. Take another seed or fewer folds"
+        )
+    apart = ", or part the groups: `grouped: false`" if noun == "group" else ""
+    raise TrainingError(
+        f"{count} folds need as many {noun}s of each label in the splits 'train' and 'val', or a fold is without it. "
+        f"Fewer have: {listed}. Take fewer folds, or merge labels or leave them out{apart}"
+    )
+
+
+def _units(labels: Sequence[str | None], groups: Sequence[str | None] | None) -> Counter[str]:
+    """Return label -> the number of its groups and rows without one."""
+    names: Sequence[str | None] = groups if groups is not None else [None] * len(labels)
+    units = dict.fromkeys(
+        (label, group if group is not None else row)
+        for row, (label, group) in enumerate(zip(labels, names, strict=True))
+        if label is not None
+    )
+    return Counter(label for label, _ in units)
 
 
 def check_labels(rows_of_labels: Mapping[str, int]) -> None:
@@ -182,8 +276,8 @@ def rare_labels(rows_of_labels: Mapping[str, int]) -> dict[str, int]:
     return {label: rows for label, rows in rows_of_labels.items() if 0 < rows < ROWS_OF_A_LABEL}
 
 
-def describe_counts(rows_of_labels: Mapping[str, int]) -> str:
+def describe_counts(rows_of_labels: Mapping[str, int], noun: str = "row") -> str:
     """Return a short list: `'a' (2 rows), 'b' (1 row) and 5 more`."""
-    named = [f"{label!r} ({rows} row{'s' * (rows != 1)})" for label, rows in list(rows_of_labels.items())[:_NAMED]]
+    named = [f"{label!r} ({rows} {noun}{'s' * (rows != 1)})" for label, rows in list(rows_of_labels.items())[:_NAMED]]
     more = len(rows_of_labels) - len(named)
     return ", ".join(named) + (f" and {more} more" if more else "")

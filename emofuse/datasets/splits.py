@@ -1,14 +1,19 @@
-"""Stratified splits and folds. They need only NumPy, because training splits cached rows with the same functions."""
+"""Stratified splits and folds, which never part a group of rows.
+
+They need only NumPy, because training splits cached rows with the same functions. Without groups of two or more
+labelled rows, splits and folds are those of the labels alone.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from emofuse.datasets.placement import groups_of_rows, place_groups
 from emofuse.specs.datasets import HoldoutSplit, OfficialSplit, StratifiedSplit
 
 SPLITS = ("train", "val", "test")
@@ -18,52 +23,60 @@ def make_splits(
     labels: Sequence[str | None],
     official: Sequence[str | None],
     spec: OfficialSplit | StratifiedSplit | HoldoutSplit,
+    groups: Sequence[str | None] | None = None,
 ) -> list[str | None]:
-    """Return the split of every row by a spec.
+    """Return the split of every row by a spec. Drawn splits keep groups together unless `grouped` is false.
 
     Args:
         labels: the label names (N,); None for an unlabelled row.
         official: the split of each row in the dataset itself (N,); None or "" for a row in no split.
         spec: the spec of the split.
+        groups: the group of every row (N,), None for a row that is a group of its own; None without groups.
 
     Returns:
         train, val or test, or None for rows in no split, (N,).
     """
     match spec:
         case StratifiedSplit():
-            return stratified_split(labels, spec)
+            return stratified_split(labels, spec, groups)
         case HoldoutSplit():
-            return holdout_split(labels, official, spec)
+            return holdout_split(labels, official, spec, groups)
         case OfficialSplit():
             return [split or None for split in official]
 
 
-def stratified_split(labels: Sequence[str | None], spec: StratifiedSplit) -> list[str | None]:
+def stratified_split(
+    labels: Sequence[str | None], spec: StratifiedSplit, groups: Sequence[str | None] | None = None
+) -> list[str | None]:
     """Assign every labelled row to train, val or test, each label in the same proportions.
 
     Each label is split independently: its counts are the spec's fractions by largest remainder, and the split of each
-        of
-    its rows depends only on the seed, the label's name, the number of its rows and their order. So rows of other labels
-    may be added, removed or moved without any change for this label. A label with three rows or more has at least one
-    in each split; with fewer rows, train comes first. If no label has three rows and a split would have no row, then
-    labels with two rows (if there are at least two such labels) keep one for train and give the other to val and test
-    in turn, in an order that depends on the seed.
+    of its rows depends only on the seed, the label's name, the number of its rows and their order. So rows of other
+    labels may be added, removed or moved without any change for this label. A label with three rows or more has at
+    least one in each split; with fewer rows, train comes first. If no label has three rows and a split would have no
+    row, then labels with two rows (if there are at least two such labels) keep one for train and give the other to val
+    and test in turn, in an order that depends on the seed.
+
+    Groups of two or more labelled rows are placed first, as a whole (see `place_groups`). The other rows then fill the
+    counts of their label, so that the proportions are off by no more than the groups force.
 
     Args:
         labels: the label names (N,); None for an unlabelled row.
-        spec: the fractions and the seed.
+        spec: the fractions and the seed; with `grouped: false`, groups are ignored.
+        groups: the group of every row (N,), None for a row that is a group of its own; None without groups.
 
     Returns:
         train, val or test, or None for unlabelled rows, (N,).
     """
-    splits: list[str | None] = [None] * len(labels)
     rows_of = _rows_of_labels(labels)
     fractions = (spec.train, spec.val, spec.test)
     counts = {label: _counts(len(rows), fractions) for label, rows in rows_of.items()}
     if not all(sum(column) for column in zip(*counts.values(), strict=True)):
         counts |= _counts_of_pairs(rows_of, spec.seed)
-    for label, rows in rows_of.items():
-        names = np.repeat(SPLITS, counts[label])
+    placed, rest = _placed(labels, groups if spec.grouped else None, counts, spec.seed)
+    splits: list[str | None] = [None if part is None else SPLITS[part] for part in placed]
+    for label, (rows, free) in rest.items():
+        names = np.repeat(SPLITS, free)
         for position, name in zip(_shuffled(len(rows), spec.seed, label), names.tolist(), strict=True):
             splits[rows[position]] = name
     return splits
@@ -78,55 +91,140 @@ def _counts_of_pairs(rows_of: Mapping[str, Sequence[int]], seed: int) -> dict[st
     return single | {label: [1, 1, 0] if place % 2 == 0 else [1, 0, 1] for place, label in enumerate(pairs)}
 
 
-def holdout_split(labels: Sequence[str | None], official: Sequence[str | None], spec: HoldoutSplit) -> list[str | None]:
+def holdout_split(
+    labels: Sequence[str | None],
+    official: Sequence[str | None],
+    spec: HoldoutSplit,
+    groups: Sequence[str | None] | None = None,
+) -> list[str | None]:
     """Keep the official test rows, and draw validation rows from those of the other splits.
 
     Each label is drawn from independently, as in `stratified_split`: a fraction `val` of its rows, rounded to the
-    nearest whole number, but at least one row of two or more, and never all.
+    nearest whole number, but at least one row of two or more, and never all. Groups are placed first, as there.
 
     Args:
         labels: the label names (N,); None for an unlabelled row.
         official: the split of each row in the dataset itself (N,); None or "" for a row in no split.
-        spec: the fraction, the seed, and the official split that is the test.
+        spec: the fraction, the seed, and the official split that is the test; with `grouped: false`, groups are
+            ignored.
+        groups: the group of every row (N,), None for a row that is a group of its own; None without groups.
 
     Returns:
         train, val or test (N,); None for unlabelled rows outside of the test, and for rows in no split.
     """
     drawn_from = {"train", "val"} - {spec.test}
     candidates = [label if split in drawn_from else None for label, split in zip(labels, official, strict=True)]
-    splits: list[str | None] = ["test" if split == spec.test else None for split in official]
-    for label, rows in _rows_of_labels(candidates).items():
-        # Rounded first, as in the stratified split, for equal results on every machine.
-        count = min(max(int(round(len(rows) * spec.val, 9) + 0.5), 1), len(rows) - 1)
+    # Rounded first, as in the stratified split, for equal results on every machine.
+    counts = {
+        label: [len(rows) - val, val]
+        for label, rows in _rows_of_labels(candidates).items()
+        for val in [min(max(int(round(len(rows) * spec.val, 9) + 0.5), 1), len(rows) - 1)]
+    }
+    placed, rest = _placed(candidates, groups if spec.grouped else None, counts, spec.seed)
+    splits: list[str | None] = [None if part is None else ("train", "val")[part] for part in placed]
+    for label, (rows, (_, val)) in rest.items():
         for place, position in enumerate(_shuffled(len(rows), spec.seed, label).tolist()):
-            splits[rows[position]] = "val" if place < count else "train"
-    return splits
+            splits[rows[position]] = "val" if place < val else "train"
+    return ["test" if split == spec.test else drawn for split, drawn in zip(official, splits, strict=True)]
 
 
-def cross_validation_folds(labels: Sequence[str | None], count: int, seed: int) -> list[int | None]:
+def cross_validation_folds(
+    labels: Sequence[str | None], count: int, seed: int, groups: Sequence[str | None] | None = None
+) -> list[int | None]:
     """Assign every labelled row to one of `count` folds, with each label spread evenly over them.
 
     Each label is divided into `count` parts independently, as in `stratified_split`: which of its rows are in a part
     depends on the seed, the label's name, the number of its rows and their order. The parts are assigned label by
     label, in the order of their names, and each label begins at the fold where the previous one ended. So no fold has
     over one row more than another, of each label and in all. Rows of other labels may change which fold a part becomes,
-    but never which rows are together.
+    but never which rows are together. Groups are placed first, as a whole, and may force larger differences.
 
     Args:
         labels: the label names (N,); None for a row in no fold.
         count: the number of folds.
         seed: the seed of the shuffling.
+        groups: the group of every row (N,), None for a row that is a group of its own; None without groups.
 
     Returns:
         the fold of each row, 0 <= fold < count, or None for rows without a label, (N,).
     """
-    folds: list[int | None] = [None] * len(labels)
+    counts: dict[str, list[int]] = {}
+    first: dict[str, int] = {}
     assigned = 0
     for label, rows in sorted(_rows_of_labels(labels).items()):
-        for position, shuffled in enumerate(_shuffled(len(rows), seed, label).tolist()):
-            folds[rows[shuffled]] = (assigned + position) % count
+        first[label] = assigned % count
+        counts[label] = [len(range((fold - assigned) % count, len(rows), count)) for fold in range(count)]
         assigned += len(rows)
+    folds, rest = _placed(labels, groups, counts, seed)
+    for label, (rows, free) in rest.items():
+        for position, fold in zip(
+            _shuffled(len(rows), seed, label).tolist(), _in_turn(first[label], free), strict=True
+        ):
+            folds[rows[position]] = fold
     return folds
+
+
+def group_folds(labels: Sequence[str | None], groups: Sequence[str | None]) -> list[int | None]:
+    """Assign every labelled row to the fold of its group, one fold a group, in the order of their names.
+
+    Args:
+        labels: the label names (N,); None for a row in no fold.
+        groups: the group of every row (N,), None for rows without one, which are in no fold.
+    """
+    pairs = list(zip(labels, groups, strict=True))
+    names = sorted({group for label, group in pairs if label is not None and group is not None})
+    fold_of = {name: fold for fold, name in enumerate(names)}
+    return [None if label is None or group is None else fold_of[group] for label, group in pairs]
+
+
+def _placed(
+    labels: Sequence[str | None], groups: Sequence[str | None] | None, counts: Mapping[str, Sequence[int]], seed: int
+) -> tuple[list[int | None], dict[str, tuple[list[int], list[int]]]]:
+    """Place groups in parts, and return what is left to draw.
+
+    Args:
+        labels: the label names (N,); None for a row in no part.
+        groups: the group of every row (N,) or None.
+        counts: label -> the rows of each part, if no group forces others.
+        seed: the seed of the draw.
+
+    Returns:
+        The part of every row of a group (N,), None for all other rows; and label -> its other rows, and how many of
+        them each part gets.
+    """
+    parts: list[int | None] = [None] * len(labels)
+    members = groups_of_rows(labels, groups)
+    in_groups = {row for rows in members.values() for row in rows}
+    rest = {label: [row for row in rows if row not in in_groups] for label, rows in _rows_of_labels(labels).items()}
+    placed = {label: [0] * len(each) for label, each in counts.items()}
+    kinds = {name: Counter(str(labels[row]) for row in rows) for name, rows in members.items()}
+    singles = {label: len(rows) for label, rows in rest.items()}
+    for name, part in place_groups(kinds, counts, singles, seed).items():
+        for label, rows in kinds[name].items():
+            placed[label][part] += rows
+        for row in members[name]:
+            parts[row] = part
+    return parts, {label: (rows, _free(counts[label], placed[label], len(rows))) for label, rows in rest.items()}
+
+
+def _free(wanted: Sequence[int], placed: Sequence[int], rows: int) -> list[int]:
+    """Return how many further rows each part gets: as many as it lacks, less in the part with most where rows lack."""
+    free = [max(want - there, 0) for want, there in zip(wanted, placed, strict=True)]
+    for _ in range(sum(free) - rows):
+        free[free.index(max(free))] -= 1
+    return free
+
+
+def _in_turn(first: int, free: Sequence[int]) -> list[int]:
+    """Return parts in turn from the first one on, each as often as it has room."""
+    left, part = list(free), first
+    order: list[int] = []
+    while len(order) < sum(free):
+        if left[part]:
+            left[part] -= 1
+            order.append(part)
+        part = (part + 1) % len(left)
+    return order
 
 
 def _rows_of_labels(labels: Sequence[str | None]) -> dict[str, list[int]]:

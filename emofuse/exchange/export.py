@@ -3,6 +3,7 @@
 ::
 
     sample_ids   (N,)            labels   (N,) int64, -1 unlabelled     splits  (N,)        classes  (C,)
+    groups       (N,), "" for a row that is a group of its own; only where rows have groups
     streams/<name>/features      (N, *shape) as stored, (N, V, *shape) with augmented views; zeros where the status is
                                  not ok; shape is (D,) for vectors
     streams/<name>/mask          (N, T) or (N, V, T) uint8 of `Step`, only for sequences
@@ -81,6 +82,7 @@ class _Exported:
             "sample_ids": self.cache.sample_ids,
             "labels": self.cache.labels,
             "splits": self.cache.splits,
+            **({"groups": self.cache.groups} if self.cache.has_groups else {}),
             "classes": np.array(self.cache.classes, dtype=str),
             "description": np.array(json.dumps(self.description(), ensure_ascii=False)),
         }
@@ -89,7 +91,7 @@ class _Exported:
 def export_cache(
     cache: Cache, out: Path, to: ExportFormat, *, streams: Sequence[str] | None = None, on_rows: OnRows | None = None
 ) -> None:
-    """Write streams of a cache, with ids, labels and splits, into one file.
+    """Write streams of a cache, with ids, labels, splits and groups, into one file.
 
     Args:
         cache: the cache, whose streams must be complete.
@@ -210,6 +212,8 @@ def _write_parquet(exported: _Exported, path: Path) -> None:
     from polars.io.plugins import register_io_source
 
     schema: dict[str, Any] = {"sample_id": pl.String, "label": pl.String, "split": pl.String}
+    if exported.cache.has_groups:
+        schema["group"] = pl.String
     if any(stream.views > 1 for stream in exported.streams.values()):
         schema["view"] = pl.UInt16
     for name, stream in exported.streams.items():
@@ -244,7 +248,9 @@ def _parquet_block(exported: _Exported, block: int, schema: Mapping[str, Any]) -
     table = exported.cache.manifest.table[exported.cache.layout.block_slice(block)]
     views = max(stream.views for stream in exported.streams.values())
     sample = np.repeat(np.arange(table.height), views)
-    columns: dict[str, pl.Series] = {name: table[name].gather(sample) for name in ("sample_id", "label", "split")}
+    columns: dict[str, pl.Series] = {
+        name: table[name].gather(sample) for name in ("sample_id", "label", "split", "group")
+    }
     columns["view"] = pl.Series(np.tile(np.arange(views, dtype=np.uint16), table.height))
     for name, stream in exported.streams.items():
         there = np.tile(np.arange(views) < stream.views, table.height)

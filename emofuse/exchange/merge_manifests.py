@@ -18,7 +18,7 @@ from emofuse.errors import CacheError
 from emofuse.stores import SCHEME, as_path, is_remote
 
 _LISTED = 20
-_FACTS = ("label", "split")
+_FACTS = ("label", "split", "group")
 # Two manifests' records of one file: with a checksum in both, times do not matter.
 _OTHER_BYTES = (pl.col("bytes") != pl.col("other_bytes")).fill_null(value=False) | (
     pl.col("crc32c") != pl.col("other_crc32c")
@@ -37,8 +37,8 @@ def same_rows(caches: Sequence[Cache], gives: npt.NDArray[np.bool_]) -> Manifest
         gives: whether features of a row come from a cache, (caches, N) bool.
 
     Raises:
-        CacheError: classes, labels, splits or the bytes of images differ; the message has the number of rows and the
-            first one.
+        CacheError: classes, labels, splits, groups or the bytes of images differ; the message has the number of rows
+            and the first one.
     """
     _check_same_labels(caches)
     return replace(caches[0].manifest, files=_files_of_same_rows(caches, gives))
@@ -64,8 +64,8 @@ def _check_same_labels(caches: Sequence[Cache]) -> None:
                 )
     if faults:
         raise CacheError(
-            f"the caches cannot be merged: {' | '.join(faults)}. Give them the same labels and splits first: a build "
-            "with the same dataset does that and extracts nothing."
+            f"the caches cannot be merged: {' | '.join(faults)}. Give them the same labels, splits and groups "
+            "first: a build with the same dataset does that and extracts nothing."
         )
 
 

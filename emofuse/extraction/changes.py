@@ -1,9 +1,9 @@
 """The changes of a dataset since a cache was built from it: they are found, named, and adopted where that is possible.
 
 New rows are appended, in any order of the dataset: row i of the cache stays row i and keeps its id, even if its file
-moved to the folder of another label, or if another file with its stem was added. Labels, splits and attributes are
-those of the dataset now. A row that disappeared cannot be removed from the arrays: this is an error, or on request the
-row belongs to no split.
+moved to the folder of another label, or if another file with its stem was added. Labels, splits, groups and attributes
+are those of the dataset now. A row that disappeared cannot be removed from the arrays: this is an error, or on request
+the row belongs to no split.
 
 An image counts as replaced if its length changed, or if it was written again and the CRC-32C of its bytes differs.
 Files of which only the time changed (a copied dataset) are read once and keep their features. An image that was
@@ -182,12 +182,12 @@ def _info(new: Manifest, gone: pl.Series) -> dict[str, Any]:
 
 
 def _relabelled(old: Manifest, new: Manifest) -> list[str]:
-    """Return a line for each change that needs no extraction: labels, splits, paths, the root, unreadable images."""
+    """Return a line for each change that needs no extraction: labels, splits, groups, paths, unreadable images."""
     lines = []
     had, has = old.table, new.table[: len(old)]
     is_there = (has["problem"] != GONE).fill_null(value=True)
     had, has = had.filter(is_there), has.filter(is_there)
-    for column in ("label", "split", "path"):
+    for column in ("label", "split", "group", "path"):
         differs = had[column].ne_missing(has[column])
         if differs.any():
             lines.append(f"another {column}: {_some(has['sample_id'].filter(differs), 'sample')}")

@@ -104,12 +104,14 @@ def choice_caption(search: SearchSummary) -> str:
 
 
 def _mean_over(search: SearchSummary) -> str:
-    parts = [f"{search.folds} folds"] * (search.folds > 1) + [f"{search.seeds} seeds"] * (search.seeds > 1)
+    drawn = f", drawn {search.repeats} times" if search.repeats > 1 else ""
+    parts = [f"{search.folds} folds{drawn}"] * (search.folds > 1) + [f"{search.seeds} seeds"] * (search.seeds > 1)
     return f", mean over {join_names(parts)}," if parts else ""
 
 
 def _times(search: SearchSummary) -> str:
-    parts = [f"{search.folds}-fold cross-validation"] * (search.folds > 1)
+    repeated = f", {search.repeats} times" if search.repeats > 1 else ""
+    parts = [f"{search.folds}-fold cross-validation{repeated}"] * (search.folds > 1)
     parts += [f"{search.seeds} seeds"] * (search.seeds > 1)
     return f" ({join_names(parts)})" if parts else ""
 

@@ -55,6 +55,7 @@ class SearchSummary:
         configurations: every configuration that was tried, in the order of the search.
         heads: the number of heads trained in all, over configurations, folds and seeds.
         folds: the number of folds of the cross-validation; 1 means the plain split into training and validation rows.
+        repeats: how often the folds were drawn.
         seeds: the number of trainings of each configuration and fold.
         best_of: the factors that have a finalist for each value; () if there is one finalist in all.
     """
@@ -65,6 +66,7 @@ class SearchSummary:
     heads: int
     folds: int = 1
     seeds: int = 1
+    repeats: int = 1
     best_of: tuple[str, ...] = ()
 
     @property

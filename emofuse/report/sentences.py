@@ -213,16 +213,24 @@ def _interval_note(results: Results, uncertainty: Uncertainty) -> str:
 
 
 def _split_sentence(results: Results) -> str:
+    number = results.dataset.get("groups", 0)
+
     def describe(split: Any) -> str:
         if split["kind"] == "official":
             return "the dataset's own split"
+        kept = split.get("grouped", True)
+        groups = f", which {'keeps' if kept else 'does not keep'} the rows of a group together" if number else ""
+        return describe_drawn(split) + groups
+
+    def describe_drawn(split: Any) -> str:
         if split["kind"] == "holdout":
             test = "test rows" if split["test"] == "test" else "validation rows as test rows"
             return f"the dataset's own {test}, with {100 * split['val']:g} % of the other rows drawn for validation"
         shares = "/".join(f"{100 * split[part]:g}" for part in SPLITS)
         return f"a stratified {shares} split into training, validation and test rows"
 
-    return f"Rows follow {_vary(results, 'split', describe)}."
+    counted = f" The dataset has {number:,} group{'s' * (number != 1)}." if number else ""
+    return f"Rows follow {_vary(results, 'split', describe)}.{counted}"
 
 
 def _scaling_sentences(results: Results) -> list[str]:

@@ -6,9 +6,9 @@ import hashlib
 import json
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 PLUGIN_ATTRIBUTE = "__emofuse_plugin__"
 """The attribute of a plugin's module that holds its file (see `emofuse.specs.plugins`)."""
@@ -30,6 +30,27 @@ class Spec(BaseModel):
         if plugin is None:
             return super().__reduce_ex__(protocol)
         return _load_spec, (str(plugin.path), plugin.sha256, type(self).__qualname__, self.model_dump())
+
+
+class ExtendedSpec(Spec):
+    """The base of specs with fields that were added after digests of them had been saved.
+
+    Attributes:
+        added: the names of these fields. They are not written where they have their default, so that the digests of
+            what was made before stay the same.
+    """
+
+    added: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return self.written(write(self))
+
+    def written(self, written: dict[str, Any]) -> dict[str, Any]:
+        """Return what is written of all fields."""
+        fields = type(self).model_fields
+        unchanged = {name for name in self.added if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in written.items() if name not in unchanged}
 
 
 def _load_spec(path: str, sha256: str, name: str, fields: dict[str, Any]) -> Spec:

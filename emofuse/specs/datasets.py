@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 from pydantic import Field, PlainValidator, SerializeAsAny, model_validator
 
 from emofuse.registry import Family
-from emofuse.specs.base import Spec
+from emofuse.specs.base import ExtendedSpec, Spec
 from emofuse.specs.faults import note_family
 from emofuse.specs.kinds import kind_of_class, parse_by_kind
 
@@ -28,7 +28,17 @@ class OfficialSplit(Spec):
     kind: Literal["official"] = "official"
 
 
-class StratifiedSplit(Spec):
+class DrawnSplit(ExtendedSpec):
+    """Base class of the splits that are drawn: they keep the groups of a dataset together.
+
+    `grouped: false` parts groups (speakers, films): their rows are then in train, val and test at once.
+    """
+
+    added: ClassVar[frozenset[str]] = frozenset({"grouped"})
+    grouped: bool = True
+
+
+class StratifiedSplit(DrawnSplit):
     """A seeded random split that keeps the proportion of every label (the paper's is 70/20/10)."""
 
     kind: Literal["stratified"] = "stratified"
@@ -45,7 +55,7 @@ class StratifiedSplit(Spec):
         return self
 
 
-class HoldoutSplit(Spec):
+class HoldoutSplit(DrawnSplit):
     """The test rows of the dataset, with validation rows drawn from all other rows in proportion to the labels.
 
     It is for datasets with training and test rows alone (FER2013's folders, RAF-DB). If the dataset has validation

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from emofuse.errors import did_you_mean
-from emofuse.specs.base import Spec
+from emofuse.specs.base import ExtendedSpec, Spec
 from emofuse.specs.datasets import OfficialSplit, SplitSpec
 from emofuse.specs.head_kinds import EXACT_HEADS, ConcatHeadSpec
 from emofuse.specs.heads import HeadSpec
@@ -160,21 +160,52 @@ class TrainSpec(Spec):
     views: int = Field(1, ge=1)
 
 
-class FoldSpec(Spec):
-    """One fold of a stratified cross-validation over the rows that are not in the test split.
+class FoldSpec(ExtendedSpec):
+    """One fold of a cross-validation over the rows that are not in the test split.
 
-    The rows of fold `index` of `count` choose the epoch, the other folds train. No fold contains test rows.
+    The rows of fold `index` choose the epoch, the other folds train. No fold contains test rows. `stratified` folds
+    are `count` parts with equal proportions of the labels, drawn by `seed`; groups of the dataset stay together unless
+    `grouped` is false. `leave_one_group_out` has a fold for each group, in the order of their names.
     """
 
+    added: ClassVar[frozenset[str]] = frozenset({"kind", "grouped"})
+    kind: Literal["stratified", "leave_one_group_out"] = "stratified"
     count: int = Field(5, ge=2)
     index: int = Field(0, ge=0)
     seed: int = 0
+    grouped: bool = True
 
     @model_validator(mode="after")
     def _index_is_of_a_fold(self) -> Self:
-        if self.index >= self.count:
+        if self.kind == "leave_one_group_out":
+            check_left_out(self, {"count", "seed", "grouped"})
+        elif self.index >= self.count:
             raise ValueError(f"index: must be below the count of folds, got {self.index} of {self.count}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        if self.kind == "leave_one_group_out":
+            return {"kind": self.kind, "index": self.index}
+        return self.written(write(self))
+
+    @property
+    def partition(self) -> FoldSpec:
+        """The cross-validation that the fold is of: equal for all its folds."""
+        return self.model_copy(update={"index": 0})
+
+    def __str__(self) -> str:
+        """Return how many folds there are, in words."""
+        return f"{self.count} folds" if self.kind == "stratified" else "a fold for each group"
+
+
+def check_left_out(spec: Spec, fields: Collection[str]) -> None:
+    """Raise ValueError if fields are given that leave-one-group-out has no use for."""
+    given = sorted(name for name in spec.model_fields_set.intersection(fields) if getattr(spec, name) is not None)
+    if given:
+        raise ValueError(
+            f"{' and '.join(given)}: leave_one_group_out has a fold for each group of the dataset, so leave this out"
+        )
 
 
 LARGEST_SEED = 999

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Discriminator,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
 from emofuse.errors import did_you_mean
-from emofuse.specs.base import Spec
+from emofuse.specs.base import ExtendedSpec, Spec
 from emofuse.specs.datasets import OfficialSplit, SplitSpec
 from emofuse.specs.factors import Factors, Range, factor_names, list_of_one, plain_text
 from emofuse.specs.faults import SEPARATOR, describe_faults
 from emofuse.specs.head_kinds import ConcatHeadSpec
 from emofuse.specs.heads import HeadSpec
-from emofuse.specs.runs import EnsembleSpec, Refit, TrainSpec, ensemble_problems
+from emofuse.specs.runs import EnsembleSpec, FoldSpec, Refit, TrainSpec, check_left_out, ensemble_problems
 from emofuse.specs.streams import Value, check_factors, factor_defaults, take_factors, variant_factors
 
 Metric = Literal["macro_f1", "accuracy", "loss"]
@@ -94,11 +96,50 @@ class HalvingSpec(Spec):
     bracket: int = Field(27, ge=2)
 
 
-class CrossValidation(Spec):
-    """The cross-validation of every configuration, which is trained once for each fold (see `FoldSpec`)."""
+class CrossValidation(ExtendedSpec):
+    """The cross-validation of every configuration, which is trained once for each fold (see `FoldSpec`).
 
+    Stratified folds are drawn `repeats` times, with the seeds `seed`, `seed + 1`, and so on. In `leave_one_group_out`,
+    the sweep takes as many folds as the cache has groups.
+    """
+
+    added: ClassVar[frozenset[str]] = frozenset({"kind", "repeats", "grouped"})
+    kind: Literal["stratified", "leave_one_group_out"] = "stratified"
     count: int = Field(5, ge=2)
+    repeats: int = Field(1, ge=1)
     seed: int = 0
+    grouped: bool = True
+
+    @model_validator(mode="after")
+    def _leaves_out(self) -> Self:
+        if self.kind == "leave_one_group_out":
+            check_left_out(self, {"count", "repeats", "seed", "grouped"})
+        return self
+
+    @model_serializer(mode="wrap")
+    def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        if self.kind == "leave_one_group_out":
+            return {"kind": self.kind}
+        return self.written(write(self))
+
+    def with_groups(self, groups: int) -> CrossValidation:
+        """Return the cross-validation with as many folds as there are groups, where one of them is left out."""
+        return self.model_copy(update={"count": groups}) if self.kind == "leave_one_group_out" else self
+
+    def each(self) -> list[FoldSpec]:
+        """Return all folds of all repeats."""
+        if self.kind == "leave_one_group_out":
+            return [FoldSpec(kind=self.kind, index=index) for index in range(self.count)]
+        return [
+            FoldSpec(count=self.count, index=index, seed=self.seed + repeat, grouped=self.grouped)
+            for repeat in range(self.repeats)
+            for index in range(self.count)
+        ]
+
+    def __str__(self) -> str:
+        """Return how many folds there are, in words."""
+        repeated = f", {self.repeats} times" if self.repeats > 1 else ""
+        return f"{self.count} folds{repeated}"
 
 
 def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -178,6 +219,8 @@ class SweepSpec(Spec):
         problems += [f"final.{fault}" for fault in ensemble_problems(self.final.ensemble, self.final.refit, heads)]
         if self.halving and self.search.kind == "tpe":
             problems.append("halving: a tpe search learns from whole trainings, use it with a grid or random search")
+        if self.halving and self.folds and self.folds.repeats > 1:
+            problems.append("halving: compares configurations on the same folds, so `folds.repeats` must be 1")
         if self.halving and self.halving.first_epochs >= self.base.train.epochs:
             problems.append("halving.first_epochs: must be below base.train.epochs, or nothing is ever halved")
         if problems:

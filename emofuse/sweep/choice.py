@@ -100,19 +100,27 @@ def mean_and_error(rows: Sequence[RunRow], metric: Metric) -> tuple[float | None
     """Return the mean of a validation score over folds and seeds, and its standard error.
 
     The error is the standard deviation (n - 1) of the means of the folds, divided by the root of n. Seeds of one fold
-    share its rows, so they are not independent samples. Without folds, the samples are the seeds.
+    share its rows, so they are not independent samples. Without folds, the samples are the seeds. Folds that are drawn
+    several times overlap, so the variance is multiplied by 1 / n + 1 / (K - 1) for K folds, and not by 1 / n (Nadeau
+    and Bengio, Machine Learning 52, 2003).
 
     Returns:
         The mean and the error. Both are None if a run diverged or has no score; the error is None for a single sample.
     """
-    values: dict[int | None, list[float]] = {}
+    values: dict[tuple[int, int] | None, list[float]] = {}
     for row in sorted(rows, key=_fold_and_seed):
         value: float | None = getattr(row, f"val_{metric}")
         if row.ended == "diverged" or value is None:
             return None, None
-        values.setdefault(row.fold, []).append(value)
+        values.setdefault(row.drawn_fold, []).append(value)
     samples = [fmean(of_fold) for of_fold in values.values()] if len(values) > 1 else next(iter(values.values()))
-    return fmean(samples), stdev(samples) / math.sqrt(len(samples)) if len(samples) > 1 else None
+    if len(samples) == 1:
+        return samples[0], None
+    folds = [fold for fold in values if fold is not None]
+    if len({seed for seed, _ in folds}) <= 1:
+        return fmean(samples), stdev(samples) / math.sqrt(len(samples))
+    others = max(index for _, index in folds)
+    return fmean(samples), stdev(samples) * math.sqrt(1 / len(samples) + 1 / others)
 
 
 def choose(
@@ -164,8 +172,8 @@ def _rank(each: ScoredConfiguration, select: Metric) -> tuple[bool, float, float
     return (each.halved > 0, math.inf if better is None else -better, each.loss, each.parameters, each.order)
 
 
-def _fold_and_seed(row: RunRow) -> tuple[int, int]:
-    return (-1 if row.fold is None else row.fold, row.seed)
+def _fold_and_seed(row: RunRow) -> tuple[tuple[int, int], int]:
+    return row.drawn_fold or (0, -1), row.seed
 
 
 def _text(value: object) -> str:

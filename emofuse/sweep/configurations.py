@@ -94,8 +94,7 @@ def runs_of(configuration: Configuration, spec: SweepSpec) -> list[RunSpec]:
     """Return the runs of one configuration: every fold for every seed, or the plain split if there are no folds."""
     folds: list[FoldSpec | None] = [None]
     if spec.folds is not None:
-        count, seed = spec.folds.count, spec.folds.seed
-        folds = [FoldSpec(count=count, index=index, seed=seed) for index in range(count)]
+        folds = list(spec.folds.each())
     run = configuration.run
     return [
         run.model_copy(update={"train": run.train.model_copy(update={"seed": seed}), "fold": fold})

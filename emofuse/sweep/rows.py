@@ -87,6 +87,14 @@ class RunRow:
     versions: Mapping[str, str]
     format: int = field(default=FORMAT)
 
+    @property
+    def drawn_fold(self) -> tuple[int, int] | None:
+        """The seed of the folds and the index of the run's fold; None for the plain split."""
+        if self.fold is None:
+            return None
+        fold: Mapping[str, Any] = self.spec.get("fold") or {}
+        return fold.get("seed", 0), self.fold
+
 
 @dataclass(frozen=True)
 class Holder:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from emofuse.cache.reader import Cache
@@ -44,7 +45,7 @@ from emofuse.sweep.search import ConfigurationSearch, SearchResult
 from emofuse.sweep.strategies import make_strategy
 from emofuse.sweep.summary import choice_table, describe_baseline, describe_losses, search_summary
 from emofuse.sweep.trainers import LocalTrainer, Trainer
-from emofuse.training.data import TrainingData
+from emofuse.training.data import TrainingData, run_splits
 from emofuse.training.divergence import Divergence
 from emofuse.training.machine import Machine, default_memory_bytes
 from emofuse.training.runs import try_runs
@@ -143,6 +144,7 @@ def run_sweep(
 
 
 def _run_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOptions, say: Say) -> SweepSummary:
+    spec = _with_groups(cache, spec)
     rows = ResultsFolder(folder)
     result = _search(cache, spec, rows, options)
     for line in result.describe():
@@ -188,6 +190,7 @@ def plan_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOption
     Raises:
         EmofuseError: see `run_sweep`.
     """
+    spec = _with_groups(cache, spec)
     with open_trainer(cache, spec, options) as trainer:
         _check_split_rows(trainer.data)
         search = make_strategy(spec, stream_types(cache))
@@ -295,6 +298,15 @@ def _describe_finals(spec: SweepSpec, configurations: Sequence[Configuration], *
 def stream_types(cache: Cache) -> dict[str, StreamType]:
     """Return the type of every stream of a cache, in the cache's order."""
     return {name: StreamType.of(stream.kind, stream.layout.shape) for name, stream in cache.streams.items()}
+
+
+def _with_groups(cache: Cache, spec: SweepSpec) -> SweepSpec:
+    """Return the sweep with a fold for each group of the training and validation rows, where groups are left out."""
+    if spec.folds is None or spec.folds.kind != "leave_one_group_out":
+        return spec
+    learned = np.isin(run_splits(cache, spec.base.split), ["train", "val"]) & (cache.labels >= 0)
+    groups = len(set(cache.groups[learned].tolist()) - {""})
+    return spec.model_copy(update={"folds": spec.folds.with_groups(max(groups, 1))})
 
 
 def _check_split_rows(data: TrainingData) -> None:

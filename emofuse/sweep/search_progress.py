@@ -45,7 +45,7 @@ class SearchProgress:
     @property
     def runs_each(self) -> int:
         """The number of runs of one configuration."""
-        return len(self.spec.seeds) * (self.spec.folds.count if self.spec.folds else 1)
+        return len(self.spec.seeds) * (len(self.spec.folds.each()) if self.spec.folds else 1)
 
     def estimate(self, configurations: int, seconds: float) -> None:
         """Add the estimated time of a batch, from which the time of later batches is extrapolated."""

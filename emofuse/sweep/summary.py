@@ -37,6 +37,7 @@ def search_summary(spec: SweepSpec, scored: Sequence[ScoredConfiguration], final
         ),
         heads=sum(len(each.rows) for each in scored),
         folds=spec.folds.count if spec.folds else 1,
+        repeats=spec.folds.repeats if spec.folds else 1,
         seeds=len(spec.seeds),
         best_of=spec.final.best_of,
     )
@@ -79,7 +80,7 @@ def choice_table(choice: Choice, finals: FinalRuns, spec: SweepSpec, search: Sea
 
 def describe_scores(choice: Choice, spec: SweepSpec) -> str:
     """Return a sentence that explains the scores in the table of the choice."""
-    samples = [f"{spec.folds.count} folds"] if spec.folds else []
+    samples = [str(spec.folds)] if spec.folds else []
     samples += [f"{len(spec.seeds)} seeds"] if len(spec.seeds) > 1 else []
     error = f", mean ± standard error over {' and '.join(samples)}" if samples else ""
     test = f" (mean ± standard deviation over {len(spec.final.seeds)} seeds)" if len(spec.final.seeds) > 1 else ""

@@ -131,9 +131,9 @@ def configuration_table(rows: Iterable[RunRow]) -> pl.DataFrame:
     A folder may hold one fold and seed of a configuration twice, for two caches or two brackets of successive halving.
     The run that ended last counts.
     """
-    groups: dict[str, dict[tuple[int | None, int], RunRow]] = {}
+    groups: dict[str, dict[tuple[tuple[int, int] | None, int], RunRow]] = {}
     for row in rows:
-        groups.setdefault(row.configuration, {})[row.fold, row.seed] = row
+        groups.setdefault(row.configuration, {})[row.drawn_fold, row.seed] = row
     return _table([_mean_cells(list(runs.values())) for runs in groups.values()], CONFIGURATION_COLUMNS)
 
 

@@ -10,7 +10,8 @@ def check_dataset(spec: DatasetSpecBase) -> None:
     """Check that a dataset fulfils the contract of a kind of datasets, on your own data.
 
     The check covers the same rows in the same order twice; a unique id for every row; labels among the classes; splits
-    that emofuse knows; and a spec that can be pickled and whose `kind` is that of the manifest.
+    that emofuse knows; groups, if there are any, that are names; and a spec that can be pickled and whose `kind` is
+    that of the manifest.
 
     Args:
         spec: the spec of a dataset with at least one row.
@@ -18,6 +19,8 @@ def check_dataset(spec: DatasetSpecBase) -> None:
     Raises:
         AssertionError: the contract is broken; the message lists every fault.
     """
+    import polars as pl
+
     from emofuse.datasets.splits import SPLITS
 
     faults = spec_faults(spec)
@@ -34,6 +37,10 @@ def check_dataset(spec: DatasetSpecBase) -> None:
     unknown_splits = sorted(set(manifest.table["split"].drop_nulls().to_list()) - set(SPLITS))
     if unknown_splits:
         faults.append(f"splits must be {', '.join(SPLITS)} or null, got {', '.join(map(repr, unknown_splits))}")
+    if manifest.table["group"].dtype not in (pl.String, pl.Null):
+        faults.append(f"groups must be names (text) or null, got {manifest.table['group'].dtype}")
+    if (manifest.table["group"] == "").any():
+        faults.append("a row without a group must have null, got an empty name")
     if len(set(manifest.classes)) != len(manifest.classes):
         faults.append("two classes have one name")
     unknown = sorted(set(manifest.table["label"].drop_nulls().to_list()) - set(manifest.classes))

@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from emofuse.datasets.split_needs import USES, check_fold_rows, check_labels, check_splits, is_drawn
-from emofuse.datasets.splits import cross_validation_folds, make_splits
+from emofuse.datasets.split_needs import USES, check_labels, check_splits, is_drawn, make_folds
+from emofuse.datasets.splits import make_splits
 from emofuse.devices import resolve_device
 from emofuse.errors import TrainingError
 from emofuse.features import ACTION_UNITS, LEAST_NEUTRAL_ROWS, neutral_rows
 from emofuse.scaling import LEAST_ROWS, Scaling, check_finite
-from emofuse.specs import RunSpec, SplitSpec, digest
+from emofuse.specs import FoldSpec, RunSpec, SplitSpec, digest
 from emofuse.specs.runs import settled
 from emofuse.training.machine import default_memory_bytes
 from emofuse.training.members import FeatureTable, Fold, Member
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
 
 TRAINING_VERSION = 4  # raised whenever this code gives other weights for the same spec and rows: part of every digest
-Partition = tuple[tuple[int, int] | None, str, bool]
-"""(count, seed) of the folds, None for the plain split; SHA-256 of the rows that are left out, "" for none; whether
+Partition = tuple[FoldSpec | None, str, bool]
+"""The cross-validation, None for the plain split; SHA-256 of the rows that are left out, "" for none; whether the
 validation rows train too."""
 FEATURES_SHARE = 0.5
 """The share of the memory for features: a run whose features need more is streamed."""
@@ -66,6 +66,7 @@ class TrainingData:
         classes: the label names in index order.
         splits: (N,) str: train, val, test; "" for rows in no split.
         labels: (N,) int64, -1 in all rows except labelled ones of train and val.
+        groups: (N,) str, "" in all rows except those of `labels` that have a group.
         features: the features of the cache.
         memory_bytes: the memory that training may use in all.
     """
@@ -79,9 +80,11 @@ class TrainingData:
         self._is_drawn = is_drawn(split, cache.manifest.info)
         chosen_from = (self.splits == "train") | (self.splits == "val")
         self.labels: npt.NDArray[np.int64] = np.where(chosen_from, cache.labels, -1)
+        self.groups: npt.NDArray[np.str_] = np.where(self.labels >= 0, cache.groups, "")
         self.memory_bytes = memory_bytes
         self.features = features or CachedFeatures(cache, int(FEATURES_SHARE * memory_bytes))
         self._rows_digest = rows_digest(cache, self.splits, self.labels)
+        self._groups_digest = digest(self.groups.tolist()) if (self.groups != "").any() else None
         self._folds: dict[Partition, list[FoldRows]] = {}
         self._scaling: dict[tuple[Partition, int, FeatureVariant, str | None], Scaling] = {}
 
@@ -103,7 +106,8 @@ class TrainingData:
         """Return the identity of a run: everything that changes its weights and scores, except the machine.
 
         It covers the spec without its name, the digests of its streams, ids, splits and labels of all rows, the rows
-        without a readable picture, and how far rows are shuffled if they are streamed. The rows are hashed only once.
+        without a readable picture, the groups that its folds keep together, and how far rows are shuffled if they are
+        streamed. The rows are hashed only once.
 
         Args:
             spec: the run.
@@ -124,6 +128,8 @@ class TrainingData:
         unreadable = self.unreadable(spec)
         if unreadable.any():
             identity["unreadable"] = np.flatnonzero(unreadable).tolist()
+        if self._groups_digest and any(head.fold and head.fold.grouped for head in spec.heads()):
+            identity["groups"] = self._groups_digest
         if spec.train.views > 1:
             identity["augment"] = {variant.stream: self.features.augment(variant) for variant in variants}
         return digest(identity | ({"window": [window.block_rows, window.blocks]} if window else {}))
@@ -141,7 +147,7 @@ class TrainingData:
     def partition(self, spec: RunSpec) -> Partition:
         """Return what decides the folds of a run: runs with equal partitions see the same rows."""
         unreadable = self.unreadable(spec)
-        key = (spec.fold.count, spec.fold.seed) if spec.fold else None
+        key = spec.fold.partition if spec.fold else None
         left_out = hashlib.sha256(np.packbits(unreadable).tobytes()).hexdigest() if unreadable.any() else ""
         return key, left_out, isinstance(spec, RefitRun)
 
@@ -206,11 +212,16 @@ class TrainingData:
             if spec.fold is None:
                 self._folds[key] = self._plain_split(usable)
             else:
-                self._folds[key] = self._cross_validation(usable, spec.fold.count, spec.fold.seed)
+                self._folds[key] = self._cross_validation(usable, spec.fold)
             if isinstance(spec, RefitRun):
                 self._folds[key] = [FoldRows(fold.all_rows, fold.val) for fold in self._folds[key]]
             for fold in self._folds[key]:
                 self._check_labels(fold)
+        if spec.fold and spec.fold.index >= len(self._folds[key]):
+            raise TrainingError(
+                f"run {spec.name!r}: fold.index must be below the number of groups, got {spec.fold.index} of "
+                f"{len(self._folds[key])}"
+            )
         return self._folds[key]
 
     def scaled_folds(self, specs: Sequence[RunSpec]) -> list[Fold]:
@@ -295,15 +306,19 @@ class TrainingData:
         self.check_splits(lacking, labelled)
         return [FoldRows(train, val)]
 
-    def _cross_validation(self, usable: npt.NDArray[np.bool_], count: int, seed: int) -> list[FoldRows]:
+    def _cross_validation(self, usable: npt.NDArray[np.bool_], fold: FoldSpec) -> list[FoldRows]:
         pairs = zip(self.labels.tolist(), usable.tolist(), strict=True)
         names = [self.classes[label] if is_usable else None for label, is_usable in pairs]
-        dealt = np.array([-1 if fold is None else fold for fold in cross_validation_folds(names, count, seed)])
-        rows = int(np.sum(dealt >= 0))
-        check_fold_rows(rows, count, unreadable=int(np.sum(self.labels >= 0)) - rows)
+        groups = [group or None for group in self.groups.tolist()]
+        unreadable = int(np.sum((self.labels >= 0) & ~usable))
+        fold_of_rows = np.array(
+            [-1 if index is None else index for index in make_folds(names, groups, fold, unreadable=unreadable)]
+        )
         return [
-            FoldRows(np.flatnonzero((dealt >= 0) & (dealt != fold)), np.flatnonzero(dealt == fold))
-            for fold in range(count)
+            FoldRows(
+                np.flatnonzero((fold_of_rows >= 0) & (fold_of_rows != index)), np.flatnonzero(fold_of_rows == index)
+            )
+            for index in range(int(fold_of_rows.max()) + 1)
         ]
 
     def _check_labels(self, fold: FoldRows) -> None:
@@ -312,10 +327,11 @@ class TrainingData:
 
 
 def run_splits(cache: Cache, spec: SplitSpec) -> npt.NDArray[np.str_]:
-    """Return (N,) str, the splits of a run: of the manifest, or seeded ones of the same labels; "" for no split."""
+    """Return (N,) str, the splits of a run: of the manifest, or seeded ones of its labels and groups; "" for none."""
     labels = [cache.classes[label] if label >= 0 else None for label in cache.labels]
     of_manifest = [str(split) for split in cache.splits]
-    return np.asarray([split or "" for split in make_splits(labels, of_manifest, spec)], dtype=np.str_)
+    groups = [str(group) or None for group in cache.groups] if cache.has_groups else None
+    return np.asarray([split or "" for split in make_splits(labels, of_manifest, spec, groups)], dtype=np.str_)
 
 
 def rows_digest(cache: Cache, splits: npt.NDArray[np.str_], labels: npt.NDArray[np.int64]) -> str:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from emofuse.datasets.split_needs import keeps_groups
 from emofuse.datasets.splits import SPLITS
 from emofuse.features import ACTION_UNITS, LEAST_NEUTRAL_ROWS
 from emofuse.scaling import LIMIT
@@ -78,6 +80,7 @@ def run_notes(
     notes = [
         *_rows_left_out(cache, data, trained.spec),
         *_labels_without_rows(cache, rows),
+        *_shared_groups(cache, trained.spec, rows),
         *_streams_without_rows(data, trained, rows),
         *(note for head in trained.first for note in _few_neutral_faces(data, head.spec)),
         *_far_values(cache, far),
@@ -131,6 +134,29 @@ def _labels_without_rows(cache: Cache, rows: Rows) -> Iterator[str]:
             more = f" or one of {len(names) - _LABELS_NAMED} others" if len(names) > _LABELS_NAMED else ""
             it = "it" if len(names) == 1 else "them"
             yield f"No {_ROWS_OF[split]} row is labelled {named}{more}: {consequence.format(it=it)}."
+
+
+def _shared_groups(cache: Cache, spec: RunSpec, rows: Rows) -> Iterator[str]:
+    if not cache.has_groups:
+        return
+    groups = {split: set(cache.groups[of_split].tolist()) - {""} for split, of_split in rows.items()}
+    pairs = list(combinations(SPLITS, 2))
+    if spec.refit != "none" or (spec.ensemble and spec.ensemble.folds):
+        pairs.remove(("train", "val"))  # the rows of both have trained
+    sharing = [(one, other) for one, other in pairs if groups[one] & groups[other]]
+    if not sharing:
+        return
+    named = [split for split in SPLITS if any(split in pair for pair in sharing)]
+    if not keeps_groups(spec.split, cache.manifest.info):
+        why = "as `grouped: false` of the split asks for"
+    elif spec.fold and not spec.fold.grouped and all("test" not in pair for pair in sharing):
+        why = "as `grouped: false` of the folds asks for"
+    else:
+        why = "because the dataset's own split parts them"
+    yield (
+        f"Groups are shared between {', '.join(named[:-1])} and {named[-1]}, {why}: the scores are those of known "
+        "groups, and may be lower for others."
+    )
 
 
 def _streams_without_rows(data: TrainingData, trained: TrainedRun, rows: Rows) -> Iterator[str]:

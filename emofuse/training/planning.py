@@ -158,7 +158,7 @@ def _exact_group(data: TrainingData, specs: Sequence[RunSpec], rates: Rates) -> 
 def _exact_title(spec: RunSpec) -> str:
     head = spec.head.model_dump(exclude={"kind", "penalties", "stream_penalties"})
     sizes = "".join(f" {name} {value}" for name, value in head.items())
-    folds = f", {spec.fold.count} folds" if spec.fold else ""
+    folds = f", {spec.fold}" if spec.fold else ""
     return f"{spec.head.kind}{sizes}{folds}{_AGAIN * isinstance(spec, RefitRun)}, solved"
 
 
@@ -187,7 +187,7 @@ class _Structure:
         spec = self._specs[0]
         head = spec.head.model_dump(exclude={"kind", "dropout"})
         sizes = "".join(f" {name} {value}" for name, value in head.items())
-        folds = f", {spec.fold.count} folds" if spec.fold else ""
+        folds = f", {spec.fold}" if spec.fold else ""
         again = _AGAIN * isinstance(spec, RefitRun)
         return f"{spec.head.kind}{sizes}, batch {spec.train.batch_size}{folds}{again}{', streamed' * self._streamed}"
 

@@ -105,7 +105,7 @@ def group_key(data: TrainingData, spec: RunSpec) -> str:
     return canonical_json(
         {
             "group": structure_key(data.member(spec)),
-            "folds": [spec.fold.count, spec.fold.seed] if spec.fold else None,
+            "folds": spec.fold.partition.model_dump(mode="json") if spec.fold else None,
             "rows_left_out": data.partition(spec)[1],
             "refit": data.partition(spec)[2],
             "neutral_label": spec.features.neutral_label,

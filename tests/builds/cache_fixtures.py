@@ -27,6 +27,7 @@ def make_manifest() -> Callable[..., Manifest]:
             "path": [f"{row}.png" for row in range(rows)],
             "split": (["train", "val", "test", None] * rows)[:rows],
             "label": (["joy", "fear", None] * rows)[:rows],
+            "group": [None] * rows,
             "problem": [None] * rows,
         }
         schema = dict.fromkeys(table, pl.String)

@@ -83,8 +83,8 @@ def test_other_columns_become_attributes_as_numbers_where_all_are_numbers(table_
 def test_a_column_named_like_one_of_the_manifest_is_kept_under_another_name(table_at):
     text = "image,emotion,path,label,row,table_row,split\na.jpg,sad,p,l,4,5,train\n"
     table = read(table_at(text), path_column="image", label_column="emotion").table
-    assert table.columns[5:] == ["table_path", "table_label", "table_table_row", "table_row", "table_split"]
-    assert table.row(0)[5:] == ("p", "l", 4, 5, "train")
+    assert table.columns[6:] == ["table_path", "table_label", "table_table_row", "table_row", "table_split"]
+    assert table.row(0)[6:] == ("p", "l", 4, 5, "train")
 
 
 def test_a_column_without_a_name_is_called_by_its_number(table_at):

@@ -29,6 +29,7 @@ def test_stamps_of_files_travel_with_the_manifest_and_are_no_columns_of_it(tmp_p
             "path": ["a.jpg", "b.jpg"],
             "split": ["train", None],
             "label": ["joy", None],
+            "group": ["s1", None],
             "problem": [None, "missing file"],
             "file.note": ["own", "attribute"],
         }

@@ -44,7 +44,7 @@ def test_a_dataset_of_train_and_test_lacks_val_and_the_advice_keeps_the_test(tra
 
 
 def test_what_the_advice_names_is_enough(train_and_test):
-    check_needs(train_and_test, [SplitNeed(HoldoutSplit()), SplitNeed(OfficialSplit(), folds=5)])
+    check_needs(train_and_test, [SplitNeed(HoldoutSplit()), SplitNeed(OfficialSplit(), folds=FoldSpec())])
     check_needs(train_and_test, [SplitNeed(StratifiedSplit())])
 
 
@@ -69,7 +69,7 @@ def test_a_drawn_split_is_not_told_to_be_drawn(tmp_path):
 def test_too_few_rows_for_folds_and_rows_of_one_label_are_found(tmp_path):
     found = manifest(tmp_path, ["a", "b", "a"], ["train", "train", "test"])
     with pytest.raises(TrainingError, match=r"5 folds need as many labelled rows .* got 2"):
-        check_needs(found, [SplitNeed(OfficialSplit(), folds=5)])
+        check_needs(found, [SplitNeed(OfficialSplit(), folds=FoldSpec())])
     found = manifest(tmp_path, ["a", "a", "a", None], ["train", "val", "test", "train"])
     with pytest.raises(TrainingError, match="all 1 training rows are labelled 'a'"):
         check_needs(found, OFFICIAL)
@@ -78,6 +78,6 @@ def test_too_few_rows_for_folds_and_rows_of_one_label_are_found(tmp_path):
 def test_runs_and_sweeps_say_what_they_need():
     features = FeaturesSpec(streams=("lbp",))
     plain, fold = RunSpec(name="a", features=features), RunSpec(name="b", features=features, fold=FoldSpec())
-    assert needs_of_runs([plain, plain, fold]) == [SplitNeed(OfficialSplit()), SplitNeed(OfficialSplit(), 5)]
+    assert needs_of_runs([plain, plain, fold]) == [SplitNeed(OfficialSplit()), SplitNeed(OfficialSplit(), FoldSpec())]
     sweep = parse_spec(SweepSpec, {"name": "s", "factors": {"streams": "all"}, "folds": 3}, "s")
-    assert needs_of_sweep(sweep) == [SplitNeed(OfficialSplit()), SplitNeed(OfficialSplit(), 3)]
+    assert needs_of_sweep(sweep) == [SplitNeed(OfficialSplit()), SplitNeed(OfficialSplit(), FoldSpec(count=3))]

@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 import re
 import tracemalloc
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import polars as pl
 import pytest
 
+from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
 from emofuse.cache.structure import add_stream, add_views, create_cache
 from emofuse.cache.writer import write_block
@@ -73,6 +75,18 @@ def test_the_file_holds_what_the_cache_holds(cache_path, tmp_path, kind):
     assert found["splits"].tolist() == ["train", "val", "test", "", "train", "val", "test", "", "train", "val"]
     assert found["classes"].tolist() == ["joy", "fear"]
     assert told[-1] == (10, 10)
+
+
+def test_groups_are_exported_where_rows_have_them(cache_path, tmp_path, kind):
+    to, read = kind
+    groups = ["s1", "s1", *[""] * 8]
+    named = pl.Series("group", [group or None for group in groups], dtype=pl.String)
+    manifest = open_cache(cache_path).manifest
+    replace(manifest, table=manifest.table.with_columns(named)).write(manifest_path(cache_path))
+    export_cache(open_cache(cache_path), tmp_path / "x", to)
+    assert read(tmp_path / "x")["groups"].tolist() == groups
+    export_cache(open_cache(cache_path), tmp_path / "x.parquet", "parquet")
+    assert pl.read_parquet(tmp_path / "x.parquet")["group"].equals(named)
 
 
 def test_the_file_says_where_it_comes_from(cache_path, tmp_path, kind):

@@ -55,6 +55,23 @@ def make_cache(tmp_path, make_manifest, make_layout):
     return make
 
 
+def test_groups_are_merged_with_the_rows(make_cache, make_manifest, tmp_path):
+    parts = {}
+    for first, group in ((0, "s1"), (3, "s2")):
+        ids = [f"s{number}" for number in range(first, first + 3)]
+        manifest = make_manifest(3, sample_id=ids, group=[group, None, group])
+        parts[group] = make_cache(group, 3, first=first, manifest=manifest)
+    merge_caches(tmp_path / "all.zarr", list(parts.values()))
+    assert open_cache(tmp_path / "all.zarr").groups.tolist() == ["s1", "", "s1", "s2", "", "s2"]
+
+
+def test_other_groups_of_the_same_samples_are_named(make_cache, make_manifest, tmp_path):
+    one = make_cache("one", 3)
+    two = make_cache("two", 3, manifest=make_manifest(3, group=["x", None, None]))
+    with pytest.raises(CacheError, match=r"group differs in 1 rows of .*two\.zarr, row 0 \(s0\): x there, none in"):
+        merge_caches(tmp_path / "all.zarr", [one, two])
+
+
 def assert_same_numbers(found: Path, expected: Path) -> None:
     found, expected = open_cache(found), open_cache(expected)
     assert found.sample_ids.tolist() == expected.sample_ids.tolist()
@@ -240,8 +257,8 @@ def test_other_labels_and_splits_of_the_same_samples_are_named(make_cache, make_
     two = make_cache("two", 3, manifest=make_manifest(3, label=["joy", "joy", "joy"], split=["train", None, "test"]))
     assert contradiction(tmp_path, [one, two]) == (
         f"the caches cannot be merged: label differs in 2 rows of {two}, row 1 (s1): joy there, fear in {one} | "
-        f"split differs in 1 rows of {two}, row 1 (s1): none there, val in {one}. Give them the same labels and splits "
-        "first: a build with the same dataset does that and extracts nothing."
+        f"split differs in 1 rows of {two}, row 1 (s1): none there, val in {one}. Give them the same labels, splits "
+        "and groups first: a build with the same dataset does that and extracts nothing."
     )
     same = make_manifest(3)
     three = make_cache("three", 3, manifest=type(same)(same.table, ("joy", "fear", "x"), same.root, same.info))

@@ -253,7 +253,7 @@ def test_deleted_samples_keep_their_rows_in_no_split_when_that_is_asked_for(buil
     cache = open_cache(path)
     assert len(cache) == 40
     assert cache.manifest.table.row(3, named=True) == {
-        "sample_id": "fear/03", "path": "fear/03.png", "split": None, "label": None,
+        "sample_id": "fear/03", "path": "fear/03.png", "split": None, "label": None, "group": None,
         "problem": "no longer in the dataset",
     }  # fmt: skip
     note = "rows that are no longer in the dataset, kept in the cache and in no split: 1 sample (fear/03)"

@@ -80,8 +80,14 @@ def test_rows_that_cannot_be_folded_are_refused(tmp_path, plant_cache):
     few = TrainingData.of(plant_cache(tmp_path / "few.zarr", labels=labels), SPLIT)
     with pytest.raises(TrainingError, match=r"5 folds need as many labelled rows in .*'val', got 4"):
         few.folds(run(fold=FoldSpec(count=5)))
-    with pytest.raises(TrainingError, match="all 3 training rows are labelled 'fear': a head needs at least two"):
+    with pytest.raises(
+        TrainingError, match=r"4 folds need as many rows of each label .*: 'fear' \(3 rows\), 'joy' \(1 "
+    ):
         few.folds(run(fold=FoldSpec(count=4)))
+    labels[0] = 1
+    one = TrainingData.of(plant_cache(tmp_path / "one.zarr", labels=labels), SPLIT)
+    with pytest.raises(TrainingError, match="all 3 training rows are labelled 'fear': a head needs at least two"):
+        one.folds(run(fold=FoldSpec(count=4)))
     no_val = TrainingData.of(plant_cache(tmp_path / "no.zarr", splits=["train"] * 150), SPLIT)
     with pytest.raises(TrainingError, match=r"no labelled row has split 'val' \(to choose the epoch on\)\. Give"):
         no_val.folds(run())

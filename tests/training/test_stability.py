@@ -49,8 +49,9 @@ def cache(pipeline, tmp_path, write_cache):
 def test_every_configuration_ends_with_the_same_epoch_and_answers_alone_and_in_its_group(pipeline, cache):
     runs = {run.name: run for run in expand_runs(pipeline) if run.train.seed == 0}
     specs = [
-        run.model_copy(update={"split": StratifiedSplit(), "train": run.train.model_copy(update={"select": "loss"})})
+        head.model_copy(update={"split": StratifiedSplit(), "train": head.train.model_copy(update={"select": "loss"})})
         for run in runs.values()
+        for head in run.heads()
     ]
     assert len(specs) >= 5
     data, machine = TrainingData.of(cache, StratifiedSplit()), Machine.of(CPU)

@@ -177,9 +177,11 @@ def _training_caption(results: Results) -> str:
     one_step = {"averaged_logistic"}  # each stream has a penalty, so that there is no common path of them
     solved = sorted({item.spec["head"]["kind"] for item in results.featured} & (set(EXACT_HEADS) - one_step))
     steps = f" Of {' and '.join(solved)} heads a step is a penalty, the strongest first." if solved else ""
+    several = any(item.heads > 1 for item in results.featured)
+    means = " The line of an ensemble is the mean over its heads, and so is its epoch." if several else ""
     return (
         "Macro F1 on the validation split by epoch, one line for each repeat. A ring marks the epoch whose weights "
-        f"were kept; the dashed line is the baseline's mean at its rings.{steps}{_which_are_shown(results)}"
+        f"were kept; the dashed line is the baseline's mean at its rings.{steps}{means}{_which_are_shown(results)}"
     )
 
 

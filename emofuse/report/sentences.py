@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import FEATURED, ReportedConfiguration, Results, Spread, repeat_of
+from emofuse.report.ensembles import ensemble_sentences, refit_sentences
 from emofuse.report.formats import format_difference, format_interval, format_score, format_sd, join_names, join_some
 from emofuse.report.inputs import SPLITS, StreamUse
 from emofuse.report.notes import gather_notes
@@ -153,8 +154,8 @@ def method(results: Results) -> list[str]:
         *_stem_sentences(results),
         *(_training_sentences(replace(results, configurations=trained)) if trained else ()),
         *_exact_sentences(results),
-        *_ensemble_sentences(results),
-        *_refit_sentences(results),
+        *ensemble_sentences(results),
+        *refit_sentences(results),
         "The test split chose nothing; it was scored once, with these weights.",
         *_row_rules(results),
     ]
@@ -302,46 +303,6 @@ def _exact_sentences(results: Results) -> list[str]:
             "its temperature have the least cross-entropy of the leave-one-out predictions of the training rows."
         )
     return sentences
-
-
-def _ensemble_sentences(results: Results) -> list[str]:
-    """Return of which heads the ensembles are the mean, and how their validation rows are answered."""
-    sentences = []
-    for labels, options in _by_option(results, "ensemble").items():
-        folds, seeds = options["folds"], len(options["seeds"]) or 1
-        verb = "answers" if len(labels) == 1 else "answer"
-        if folds is None:
-            what, validation = f"{seeds} heads with other seeds", "their validation scores are those of the mean"
-        else:
-            what = f"{folds * seeds} heads, {_one_for_each(folds, seeds)} of the training and validation rows"
-            validation = "a validation score counts every row once, answered by the heads that did not learn from it"
-        sentences.append(f"{_who(list(labels))} {verb} with the mean of {what}; {validation}.")
-    return sentences
-
-
-def _one_for_each(folds: int, seeds: int) -> str:
-    return f"one for each of {folds} folds" if seeds == 1 else f"one for each of {seeds} seeds and {folds} folds"
-
-
-def _refit_sentences(results: Results) -> list[str]:
-    """Return which configurations were trained a second time."""
-    labels = [item.label for item in results.configurations if item.spec.get("refit", "none") != "none"]
-    if not labels:
-        return []
-    return [
-        (
-            f"For {_who(labels)}, what was chosen on the validation rows (the epoch, or the penalty of a logistic "
-            "head; kernel ridge regression chooses anew) was trained again on training and validation rows together. "
-            "Its validation scores are those of the first training."
-        )
-    ]
-
-
-def _by_option(results: Results, name: str) -> dict[tuple[str, ...], Mapping[str, Any]]:
-    """Return the labels of the configurations that share a value of an option -> the value, where it is given."""
-    items = [(item, item.spec.get(name)) for item in results.configurations]
-    values = [value for index, (_, value) in enumerate(items) if value and value not in [v for _, v in items[:index]]]
-    return {tuple(item.label for item, given in items if given == value): value for value in values}
 
 
 def _training_sentences(results: Results) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import ReportedConfiguration, Results, Spread, find_metric, repeat_of
+from emofuse.report.ensembles import answer_texts
 from emofuse.report.formats import (
     UNDEFINED,
     escape_markdown,
@@ -138,7 +139,7 @@ def cost_table(results: Results) -> ReportTable:
         (
             _labels(results),
             TableColumn("Streams", [Cell(text) for text in streams], "left"),
-            *_heads(results),
+            *_answers(results),
             TableColumn("Parameters", [Cell(f"{item.runs[0].parameters:,}") for item in items]),
             TableColumn("Best epoch", [_epochs_cell(item) for item in items]),
             TableColumn("Train s", [Cell(f"{value:.1f}") for value in seconds]),
@@ -146,17 +147,10 @@ def cost_table(results: Results) -> ReportTable:
     )
 
 
-def _heads(results: Results) -> list[TableColumn]:
+def _answers(results: Results) -> list[TableColumn]:
     """Return what answers in each configuration, if there are ensembles or second trainings."""
-    again = [item.spec.get("refit", "none") != "none" for item in results.configurations]
-    counts = [item.heads for item in results.configurations]
-    if max(counts) == 1 and not any(again):
-        return []
-    texts = [
-        ("1 head" if count == 1 else f"mean of {count} heads") + ", trained again" * is_again
-        for count, is_again in zip(counts, again, strict=True)
-    ]
-    return [TableColumn("Answer", [Cell(text) for text in texts], "left")]
+    texts = answer_texts(results)
+    return [TableColumn("Answer", [Cell(text) for text in texts], "left")] if texts else []
 
 
 def class_f1_table(results: Results, *, numbered: bool = False) -> ReportTable:

@@ -326,6 +326,7 @@ def test_ensembles_and_second_trainings_are_said(make):
         "validation score counts every row once, answered by the heads that did not learn from it."
     ) in text
     assert "For again, what was chosen on the validation rows" in text
+    assert "The line of an ensemble is the mean over its heads" in _training_caption(results)
     cost = {column.title: [cell.text for cell in column.cells] for column in cost_table(results).columns}
     assert cost["Answer"] == ["1 head", "mean of 5 heads", "1 head, trained again"]
     assert cost["Best epoch"][1] == "3–7"

@@ -4,7 +4,8 @@ A run is one folder named by its digest::
 
     runs/<digest, 16 hex digits>/
         run.json            everything but arrays (class `RunRecord`)
-        predictions.npz     test rows: sample_id (str), label (int64), probs (n, C) float32
+        predictions.npz     test rows: sample_id (str), label (int64), probs (n, C) float32; group (str) if there are
+                            groups
         weights.safetensors `head.<parameter or buffer>`, `scaling.<stream>.center|scale`, and, if the cache has
                             action units, `baseline.center|scale` of all 30 over the run's training faces; of head k of
                             an ensemble `heads.<k>.head...` and `heads.<k>.scaling...`
@@ -95,11 +96,14 @@ class Predictions:
         sample_id: the ids of the samples, (n,) str.
         label: the class index of each row, (n,) int64.
         probs: the probabilities of the C classes, (n, C) float32; rows sum to 1.
+        group: the group of each sample (its speaker, film or picture), (n,) str, empty for a sample that is a group of
+            its own; None if the manifest has no groups.
     """
 
     sample_id: npt.NDArray[np.str_]
     label: npt.NDArray[np.int64]
     probs: npt.NDArray[np.float32]
+    group: npt.NDArray[np.str_] | None = None
 
 
 def check_results_folder(path: Path) -> None:
@@ -132,12 +136,8 @@ def write_run(runs: Path, record: RunRecord, predictions: Predictions, weights: 
     try:
         with making_folder(target) as partial:
             (partial / "run.json").write_text(_json_text(_written(record)), encoding="utf-8")
-            np.savez(
-                partial / "predictions.npz",
-                sample_id=predictions.sample_id,
-                label=predictions.label,
-                probs=predictions.probs,
-            )
+            arrays = {name: array for name, array in vars(predictions).items() if array is not None}
+            np.savez(partial / "predictions.npz", **arrays)
             save_file(contiguous, partial / "weights.safetensors")
     except OSError:
         if not (target / "run.json").is_file():
@@ -240,7 +240,7 @@ def read_predictions(folder: Path) -> Predictions:
     path = folder / "predictions.npz"
     try:
         with np.load(path, allow_pickle=False) as data:
-            return Predictions(data["sample_id"], data["label"], data["probs"])
+            return Predictions(data["sample_id"], data["label"], data["probs"], data.get("group"))
     except _UNREADABLE_NPZ as error:
         raise ResultsError(f"{path}: missing or damaged ({error}); delete the folder and train the run again") from None
 

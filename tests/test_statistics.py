@@ -136,6 +136,44 @@ def test_any_function_of_a_confusion_matrix_is_a_metric():
     assert found.drawn.shape == (10, 1, 1)
 
 
+def test_rows_of_a_group_are_drawn_together():
+    rng = np.random.default_rng(8)
+    group = rng.integers(0, 9, 40)
+    group[:9] = range(9)
+    run, resampling = make_run(rng, 40, 3, units=group), Resampling(30, seed=2)
+    found = resample_metrics([run], METRICS, units=9, classes=3, resampling=resampling)
+    expected = []
+    for drawn in naive_draws(9, resampling):
+        rows = [row for unit in drawn for row in np.flatnonzero(group == unit)]
+        label, predicted = run.label[rows], run.predicted[rows]
+        f1 = f1_score(label, predicted, average="macro", zero_division=0)
+        expected.append([accuracy_score(label, predicted), f1, 3 - len(set(label.tolist()))])
+    np.testing.assert_allclose(found.drawn[:, 0], expected, rtol=0, atol=1e-12)
+
+
+def test_a_formula_may_give_several_scores():
+    def both(confusion):
+        return np.stack([accuracy(confusion), macro_f1(confusion)], axis=-1)
+
+    how = {"units": 30, "classes": 3, "resampling": Resampling(9)}
+    runs = [make_run(np.random.default_rng(3), 30, 3)]
+    together = resample_metrics(runs, [both, classes_without_rows], **how)
+    np.testing.assert_array_equal(together.drawn, resample_metrics(runs, METRICS, **how).drawn)
+
+
+def test_drawn_repeats_have_the_variance_of_training_inside():
+    """The variance of the mean of K repeats is that of the units plus s^2 / K, s^2 with K - 1 degrees of freedom."""
+    scores = np.array([0.50, 0.56, 0.59, 0.47])
+    drawn = np.random.default_rng(4).normal(0, 0.01, (40_000, 1, 1)) + scores[None, :, None]
+    resampled = statistics.Resampled(scores[:, None], drawn)
+    fixed, free = resampled.mean(range(4)), resampled.mean_of_drawn(range(4), [0, 1])
+    assert fixed.drawn.var() == pytest.approx(0.01**2, rel=0.03)
+    assert free.drawn.var() == pytest.approx(0.01**2 + scores.var(ddof=1) / 4, rel=0.03)
+    assert free.drawn.mean() == pytest.approx(scores.mean(), abs=1e-3)
+    np.testing.assert_array_equal(free.drawn, resampled.mean_of_drawn(range(4), [0, 1]).drawn)
+    np.testing.assert_array_equal(resampled.mean_of_drawn([2], [0]).drawn, drawn[:, [2]])
+
+
 def test_repeats_are_averaged_within_each_resample():
     rng = np.random.default_rng(5)
     runs = [make_run(rng, 20, 3), make_run(rng, 20, 3), make_run(rng, 1, 3, units=np.array([4]))]
@@ -263,6 +301,22 @@ def test_classifiers_that_agree_on_everything_do_not_differ():
     assert mcnemar(np.zeros(0, bool), np.zeros(0, bool)).p == 1.0
 
 
+def test_groups_of_one_unit_are_tested_as_by_the_binomial():
+    first, second = pairs(5, 14)
+    found = mcnemar(first, second, np.arange(len(first)))
+    assert (found.lost, found.gained, found.grouped) == (5, 14, True)
+    assert found.p == pytest.approx(binomtest(5, 19).pvalue, abs=0.01)
+
+
+def test_groups_count_as_often_as_they_are_independent():
+    """Ten speakers with twenty clips each, all alike: 200 gained clips are the evidence of ten, not of 200."""
+    gained = np.repeat([True] * 8 + [False] * 2, 20)
+    groups = np.repeat(np.arange(10), 20)
+    assert mcnemar(~gained, gained).p < 1e-10
+    assert mcnemar(~gained, gained, groups).p == pytest.approx(binomtest(2, 10).pvalue, abs=0.01)
+    assert mcnemar(gained, gained, groups).p == 1.0
+
+
 def naive_holm(p_values):
     """Rejects step by step; a corrected value is the smallest level at which its hypothesis is rejected."""
 
@@ -327,7 +381,6 @@ ROWS = np.arange(3)
             [RunPredictions(ROWS, ROWS, ROWS), RunPredictions(ROWS, ROWS, ROWS * 2)],
             "run 1: predicted must be 0 .. 2, got 0 .. 4",
         ),
-        ([RunPredictions(ROWS // 2, ROWS, ROWS)], "run 0: a unit has more than one row"),
     ],
 )
 def test_runs_that_cannot_be_resampled_are_refused(runs, message):

@@ -26,6 +26,14 @@ def report(
     metrics: Annotated[
         str, typer.Option(help="Further metrics, with commas: balanced_accuracy,kappa,roc_auc.", show_default="none")
     ] = "",
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="A=B",
+            help="Compare configuration A with B as well; repeat for more.",
+            show_default="none",
+        ),
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """Write tables (CSV, Markdown), figures (SVG, PNG) and one self-contained HTML page; print the summary."""
@@ -40,6 +48,7 @@ def report(
             title=title,
             baseline=baseline,
             metrics=parse_names(metrics),
+            compare=compare or (),
             say=partial(typer.echo, err=True),
         )
     typer.echo(files.summary_markdown.read_text(encoding="utf-8"))

@@ -55,10 +55,22 @@ class Metric:
             return float(self.formula(labels, probs))
         return float(self.formula(confusion_matrix(labels, probs.argmax(axis=1), probs.shape[1]).astype(np.float64)))
 
-    def resampled(self, labels: Labels, probs: Probs, *, seed: int = 0) -> Floats:
-        """Return the scores, float64 (resamples,), of bootstrap resamples: n rows drawn with replacement each."""
+    def resampled(self, labels: Labels, probs: Probs, *, seed: int = 0, unit: Labels | None = None) -> Floats:
+        """Return the scores, float64 (resamples,), of bootstrap resamples: n rows drawn with replacement each.
+
+        Args:
+            labels: the true classes, int64 (n,).
+            probs: the probabilities, (n, C).
+            seed: the seed of the draws.
+            unit: the unit of each row, int64 (n,), from 0: all rows of a unit are drawn together, and as many units as
+                there are; each row is a unit of its own unless given.
+        """
         generator, count = np.random.Generator(np.random.PCG64(seed)), len(labels)
         drawn = (generator.integers(count, size=count) for _ in range(self.resamples))
+        if unit is not None:
+            rows_of = np.split(np.argsort(unit, kind="stable"), np.cumsum(np.bincount(unit))[:-1])
+            units = (generator.integers(len(rows_of), size=len(rows_of)) for _ in range(self.resamples))
+            drawn = (np.concatenate([rows_of[each] for each in chosen]) for chosen in units)
         return np.array([self.score(labels[rows], probs[rows]) for rows in drawn], dtype=np.float64)
 
 

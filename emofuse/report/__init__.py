@@ -17,8 +17,9 @@ from emofuse.report.figures import FIGURE_FILES, ReportFigures, draw_figures
 from emofuse.report.fonts import choose_lettering
 from emofuse.report.formats import escape_markdown
 from emofuse.report.further import find_metrics, further_rows, further_table, score_further
-from emofuse.report.numbers import class_rows, comparison_rows, csv_text, run_rows, search_rows, summary_rows
+from emofuse.report.numbers import class_rows, comparison_rows, csv_text, json_text, run_rows, search_rows, summary_rows
 from emofuse.report.page import render_page
+from emofuse.report.pairs import find_pairs
 from emofuse.report.records import read_records
 from emofuse.report.search import SearchedConfiguration, SearchSummary
 from emofuse.report.tables import (
@@ -48,7 +49,8 @@ class ReportFiles:
         per_class_markdown: the table with one row for each configuration and class.
         per_class_csv: the same as plain numbers.
         runs_csv: plain numbers, one row for each run.
-        comparisons_csv: plain numbers, one row for each configuration except the baseline; empty without others.
+        comparisons_csv: plain numbers, one row for each comparison; empty for a single configuration.
+        numbers_json: scores, intervals and comparisons, with the notes on how to read them.
         search_csv: plain numbers, one row for each configuration of the search behind the runs; None without a search.
         metrics_csv: plain numbers, one row for each configuration and further metric; None without such metrics.
         figures: the folder with every figure as SVG and PNG.
@@ -61,6 +63,7 @@ class ReportFiles:
     per_class_csv: Path
     runs_csv: Path
     comparisons_csv: Path
+    numbers_json: Path
     search_csv: Path | None
     metrics_csv: Path | None
     figures: Path
@@ -76,6 +79,7 @@ class ReportFiles:
             per_class_csv=folder / "per_class.csv",
             runs_csv=folder / "runs.csv",
             comparisons_csv=folder / "comparisons.csv",
+            numbers_json=folder / "report.json",
             search_csv=folder / "search.csv" if search else None,
             metrics_csv=folder / "metrics.csv" if metrics else None,
             figures=folder / "figures",
@@ -97,6 +101,7 @@ def write_report(
     command: str = "",
     search: SearchSummary | None = None,
     metrics: Sequence[str] = (),
+    compare: Sequence[str] = (),
     say: Callable[[str], None] | None = None,
 ) -> ReportFiles:
     """Write tables, figures and the page of a folder of runs. The same runs give the same bytes.
@@ -114,12 +119,13 @@ def write_report(
         command: the command that made the runs, for readers who want to repeat them.
         search: the search whose finalists the runs are; the report then says how they were chosen.
         metrics: the names of further metrics, computed from the saved predictions (see `emofuse.metrics`).
+        compare: further comparisons, each `A=B`: configuration A is compared with configuration B.
         say: a function that is given a sentence on names that figures show by number, if there are any.
 
     Raises:
         SpecError: there is no metric of a name.
-        ResultsError: there are no runs, some are damaged, they are of several datasets, or a baseline or digest is
-            unknown.
+        ResultsError: there are no runs, some are damaged, they are of several datasets, or a baseline, digest or
+            configuration to compare is unknown.
     """
     records = read_records(runs, only)
     further_metrics = find_metrics(metrics, "report", [plugin for record in records for plugin in record.plugins])
@@ -128,7 +134,7 @@ def write_report(
         raise ResultsError(f"{out}: a file is in the place of the report's folder; name another folder")
 
     title = title or f"Fusion configurations on {results.dataset.get('name', 'a dataset')}"
-    uncertainty = measure_uncertainty(results, runs)
+    uncertainty = measure_uncertainty(results, runs, find_pairs(results, compare, str(runs)))
     lettering = choose_lettering(results)
     if say is not None and (notice := lettering.notice(_NAMES_ON_A_TERMINAL)):
         say(notice)
@@ -138,7 +144,7 @@ def write_report(
     # Everything is made before anything is written, so that a failure leaves a former report as it was.
     detail = choose_detail(len(results.featured), len(results.classes))
     keys = {"numbered": bool(lettering.labels) or not detail.names, "ranked": not detail.names}
-    texts = _texts(files, results, uncertainty, title, all_classes_table(results, **keys))
+    texts = _texts(files, results, uncertainty, title, all_classes_table(results, uncertainty, **keys))
     table = further_table(results, further_metrics, further)
     texts[files.page] = render_page(
         results,
@@ -174,9 +180,10 @@ def _texts(
         files.summary_markdown: head + "\n".join(_summary_parts(results, uncertainty)),
         files.summary_csv: csv_text(summary_rows(results, uncertainty)),
         files.per_class_markdown: head + markdown(classes),
-        files.per_class_csv: csv_text(class_rows(results)),
+        files.per_class_csv: csv_text(class_rows(results, uncertainty)),
         files.runs_csv: csv_text(run_rows(results)),
         files.comparisons_csv: csv_text(comparison_rows(results, uncertainty)),
+        files.numbers_json: json_text(results, uncertainty, _notes(results, uncertainty)),
     }
     if results.search and files.search_csv:
         texts[files.search_csv] = csv_text(search_rows(results.search))
@@ -193,11 +200,15 @@ def _summary_parts(results: Results, uncertainty: Uncertainty) -> list[str]:
     notes = sentences.comparison_notes(results, uncertainty)
     if notes:
         parts += [markdown(comparisons_table(results, uncertainty)), listed(notes)]
-    parts += [markdown(detail_table(results)), markdown(cost_table(results))]
+    parts += [markdown(detail_table(results, uncertainty)), markdown(cost_table(results))]
     if results.search:
         sentences_on_choice = [*choice_sentences(results.search), choice_caption(results.search)]
         parts += [listed(sentences_on_choice), markdown(choice_table(results.search))]
     return parts
+
+
+def _notes(results: Results, uncertainty: Uncertainty) -> list[str]:
+    return [*sentences.reading_notes(results, uncertainty), *sentences.comparison_notes(results, uncertainty)]
 
 
 def _write_figures(folder: Path, figures: ReportFigures) -> None:

@@ -1,33 +1,17 @@
-"""Computes the intervals of test scores and the tests against the baseline: the brackets and p values of a report."""
+"""Computes the brackets and p values of a report: intervals of test scores and comparisons of configurations."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from emofuse.report.answers import Pool, pool_by_images, read_answers
 from emofuse.report.configurations import Results
 from emofuse.report.formats import join_some
-from emofuse.statistics import (
-    Interval,
-    McNemarTest,
-    PairedTest,
-    Resampled,
-    Resampling,
-    RunPredictions,
-    accuracy,
-    bootstrap_interval,
-    classes_without_rows,
-    holm,
-    macro_f1,
-    mcnemar,
-    paired_bootstrap,
-    resample_metrics,
-)
-
-MEASURED = {"accuracy": accuracy, "macro.f1": macro_f1}
-"""The metrics that have intervals and tests: place in a run's metrics -> formula on a confusion matrix."""
+from emofuse.report.measures import MEASURED
+from emofuse.report.pool_scores import PoolScores, score_pool
+from emofuse.statistics import Interval, McNemarTest, PairedTest, Resampling, SplitTest, holm, mcnemar
 
 LEAST_RESAMPLES = 2_000
 RESAMPLES_PER_COMPARISON = 100
@@ -36,32 +20,54 @@ RESAMPLES_PER_COMPARISON = 100
 
 @dataclass(frozen=True)
 class ReportComparison:
-    """The comparison of one configuration with the baseline on the same test images.
+    """The comparison of one configuration with another on the same test images.
 
     Attributes:
-        tests: metric -> its paired bootstrap test.
+        tests: metric -> its test: the paired bootstrap on one test split, the corrected resampled t-test over several.
         corrected: metric -> the p value of this test, corrected by Holm over all comparisons of the report.
-        mcnemar: McNemar's test; the baseline is the first of the two.
+        mcnemar: McNemar's test; the configuration that is compared with is the first of the two.
         mcnemar_corrected: the p value of McNemar's test, corrected likewise.
     """
 
-    tests: Mapping[str, PairedTest]
+    tests: Mapping[str, PairedTest | SplitTest]
     corrected: Mapping[str, float]
     mcnemar: McNemarTest
     mcnemar_corrected: float
 
 
 @dataclass(frozen=True)
+class Coverage:
+    """What the intervals of a configuration cover.
+
+    Attributes:
+        splits: the number of different sets of test images.
+        repeats: the number of runs.
+        images: the number of different test images.
+        groups: the number of groups of test images, which are drawn as a whole; None if images are drawn one by one.
+        test_to_train: the number of test rows divided by that of training rows.
+    """
+
+    splits: int
+    repeats: int
+    images: int
+    groups: int | None
+    test_to_train: float
+
+
+@dataclass(frozen=True)
 class Uncertainty:
-    """The uncertainty of the test scores of a report.
+    """How sure the test scores of a report are.
 
     Attributes:
         resampling: the number of resamples of the test images, and the seed.
-        intervals: label of a configuration -> metric -> interval; without those whose predictions cannot be used.
-        comparisons: label -> comparison; without the baseline and those that cannot be compared with it.
+        intervals: label of a configuration -> metric (see `emofuse.report.measures`) -> interval; without those whose
+            predictions cannot be used.
+        comparisons: label -> comparison with the baseline; without the baseline and those that cannot be compared.
         images: the sizes of the sets of test images that were resampled; one size unless configurations differ.
         lacking: the number of resamples that lack a class which has test rows.
         problems: one sentence on each value that could not be computed, with the reason.
+        pairs: (label, label of the other) -> comparison of the first with the second, for pairs that were asked for.
+        coverage: label -> what its intervals cover.
     """
 
     resampling: Resampling
@@ -70,14 +76,21 @@ class Uncertainty:
     images: tuple[int, ...]
     lacking: int
     problems: tuple[str, ...]
+    pairs: Mapping[tuple[str, str], ReportComparison] = field(default_factory=dict)
+    coverage: Mapping[str, Coverage] = field(default_factory=dict)
+
+    @property
+    def all_comparisons(self) -> list[ReportComparison]:
+        """All comparisons of the report, the family of Holm's correction."""
+        return [*self.comparisons.values(), *self.pairs.values()]
 
 
-def measure_uncertainty(results: Results, runs: Path) -> Uncertainty:
-    """Compute the intervals of every configuration and its comparison with the baseline.
+def measure_uncertainty(results: Results, runs: Path, pairs: Sequence[tuple[str, str]] = ()) -> Uncertainty:
+    """Compute the intervals of every configuration, its comparison with the baseline, and further comparisons.
 
-    Resamples draw images, not rows. With several split seeds an image may be among the test rows of several splits. A
-    resample draws it for all of them at once, so that overlapping splits do not count as more evidence. A score is the
-    mean over the runs of a configuration, in each resample as in the tables.
+    On one test split, resamples draw images (or whole groups of them) and, of a configuration with several runs, also
+    the runs; a score is the mean over these runs. Over several test splits, which share rows, scores and differences
+    are averaged within a split and have the interval and the p value of the corrected resampled t-test.
 
     Configurations are compared if they were scored on the same test images. McNemar's test takes one answer for each
     image: the class with the largest mean probability over all runs of the configuration that test the image (and
@@ -85,6 +98,11 @@ def measure_uncertainty(results: Results, runs: Path) -> Uncertainty:
 
     If the predictions of a run are missing, damaged or of another run, its configuration has no interval and no
     comparison. A sentence gives the reason, and the rest of the report stays.
+
+    Args:
+        results: the configurations.
+        runs: the folder of the saved runs.
+        pairs: labels of further configurations to compare, the first with the second.
     """
     answered, faults = read_answers(results.configurations, runs)
     pools, contradicting = pool_by_images(answered)
@@ -94,79 +112,81 @@ def measure_uncertainty(results: Results, runs: Path) -> Uncertainty:
         "of different runs; train them again with one set of labels."
         for labels in contradicting
     ]
-    baseline_pool = next(
-        (pool for pool in pools for item in pool.answered if item.label == results.baseline.label), None
+    pool_of = {item.label: pool for pool in pools for item in pool.answered}
+    problems += _not_compared(results, pool_of) + _pairs_not_compared(pairs, pool_of)
+    baseline = results.baseline.label
+    family = [(item.label, baseline) for item in results.configurations if item.label != baseline]
+    family = [*family, *(pair for pair in dict.fromkeys(pairs) if pair not in family)]
+    family = [pair for pair in family if _are_comparable(pair, pool_of)]
+    resampling = Resampling(max(LEAST_RESAMPLES, RESAMPLES_PER_COMPARISON * len(family)))
+
+    scores = {id(pool): score_pool(pool, len(results.classes), resampling) for pool in pools}
+    intervals = {label: scores[id(pool)].intervals(label) for label, pool in pool_of.items()}
+    compared = _compare(family, pool_of, scores)
+    return Uncertainty(
+        resampling=resampling,
+        intervals=intervals,
+        comparisons={first: each for (first, second), each in compared.items() if second == baseline},
+        images=tuple(sorted({len(pool.sample_id) for pool in pools})),
+        lacking=max((each.lacking for each in scores.values()), default=0),
+        problems=tuple(problems),
+        pairs={pair: each for pair, each in compared.items() if pair[1] != baseline},
+        coverage={label: _coverage(label, pool) for label, pool in pool_of.items()},
     )
-    problems += _not_compared(results, pools, baseline_pool)
-    comparable = len(baseline_pool.answered) - 1 if baseline_pool else 0
-    resampling = Resampling(max(LEAST_RESAMPLES, RESAMPLES_PER_COMPARISON * comparable))
-
-    intervals: dict[str, dict[str, Interval]] = {}
-    comparisons: dict[str, ReportComparison] = {}
-    lacking = 0
-    for pool in pools:
-        scores, missed = _resample(pool, len(results.classes), resampling)
-        lacking = max(lacking, missed)
-        for label, score in scores.items():
-            drawn = zip(MEASURED, score.drawn[:, 0].T, strict=True)
-            intervals[label] = {path: bootstrap_interval(values) for path, values in drawn}
-        if pool is baseline_pool:
-            comparisons = _compare(pool, scores, results.baseline.label)
-    images = tuple(sorted({len(pool.sample_id) for pool in pools}))
-    return Uncertainty(resampling, intervals, comparisons, images, lacking, tuple(problems))
 
 
-def _not_compared(results: Results, pools: list[Pool], baseline_pool: Pool | None) -> list[str]:
-    """Return why configurations that have intervals are not compared."""
+def _coverage(label: str, pool: Pool) -> Coverage:
+    (item,) = (item for item in pool.answered if item.label == label)
+    groups = pool.unit_count if pool.grouped else None
+    return Coverage(pool.splits, len(item.rows), len(pool.sample_id), groups, item.test_to_train)
+
+
+def _are_comparable(pair: tuple[str, str], pool_of: Mapping[str, Pool]) -> bool:
+    first, second = (pool_of.get(label) for label in pair)
+    return first is not None and first is second
+
+
+def _not_compared(results: Results, pool_of: Mapping[str, Pool]) -> list[str]:
+    """Return why configurations that have intervals are not compared with the baseline."""
     if len(results.configurations) == 1:
         return []
-    if baseline_pool is None:
-        return [
-            f"Nothing is compared with the baseline {results.baseline.label}, because its predictions cannot be used."
-        ]
-    elsewhere = [item.label for pool in pools if pool is not baseline_pool for item in pool.answered]
+    baseline = results.baseline.label
+    if baseline not in pool_of:
+        return [f"Nothing is compared with the baseline {baseline}, because its predictions cannot be used."]
+    elsewhere = [label for label, pool in pool_of.items() if pool is not pool_of[baseline]]
     if not elsewhere:
         return []
-    baseline = results.baseline.label
     return [f"Not compared, because scored on other test images than the baseline {baseline}: {join_some(elsewhere)}."]
 
 
-def _resample(pool: Pool, classes: int, resampling: Resampling) -> tuple[dict[str, Resampled], int]:
-    """Return the scores of each configuration by `MEASURED`, and the number of resamples that lack a class."""
-    answers: list[RunPredictions] = []
-    places: dict[str, range] = {}
-    for item in pool.answered:
-        places[item.label] = range(len(answers), len(answers) + len(item.rows))
-        for rows, predicted in zip(item.rows, item.predicted, strict=True):
-            answers.append(RunPredictions(pool.units(rows), rows.label, predicted))
-    metrics = [*MEASURED.values(), classes_without_rows]
-    resampled = resample_metrics(answers, metrics, units=len(pool.sample_id), classes=classes, resampling=resampling)
-    missed = (resampled.drawn[:, :, -1] > resampled.observed[:, -1]).any(axis=1)
-    scores = Resampled(resampled.observed[:, :-1], resampled.drawn[:, :, :-1])
-    return {label: scores.mean(runs) for label, runs in places.items()}, int(missed.sum())
+def _pairs_not_compared(pairs: Iterable[tuple[str, str]], pool_of: Mapping[str, Pool]) -> list[str]:
+    """Return why pairs that were asked for are not compared; missing predictions have a sentence already."""
+    return [
+        f"{first} and {second} are not compared, because they were scored on different test images."
+        for first, second in dict.fromkeys(pairs)
+        if first in pool_of and second in pool_of and pool_of[first] is not pool_of[second]
+    ]
 
 
-def _compare(pool: Pool, scores: Mapping[str, Resampled], baseline: str) -> dict[str, ReportComparison]:
-    """Compare every other configuration of the pool with the baseline; correct each kind of test separately."""
-    right = {item.label: pool.right(item) for item in pool.answered}
-    labels = [label for label in scores if label != baseline]
-    paired = {
-        path: [_test(scores[label], scores[baseline], place) for label in labels] for place, path in enumerate(MEASURED)
-    }
-    discordant = [mcnemar(right[baseline], right[label]) for label in labels]
+def _compare(
+    family: Sequence[tuple[str, str]], pool_of: Mapping[str, Pool], scores: Mapping[int, PoolScores]
+) -> dict[tuple[str, str], ReportComparison]:
+    """Compare all pairs of the family; correct the p values of each kind of test separately."""
+    pools = {id(pool): pool for pool in pool_of.values()}.values()
+    right = {item.label: pool.right(item) for pool in pools for item in pool.answered}
+    paired = {path: [scores[id(pool_of[pair[0]])].test(*pair, path) for pair in family] for path in MEASURED}
+    discordant = []
+    for first, second in family:
+        pool = pool_of[first]
+        discordant.append(mcnemar(right[second], right[first], pool.unit if pool.grouped else None))
     corrected = {path: holm([test.p for test in tests]).tolist() for path, tests in paired.items()}
     mcnemar_corrected = holm([test.p for test in discordant]).tolist()
     return {
-        label: ReportComparison(
+        pair: ReportComparison(
             {path: tests[place] for path, tests in paired.items()},
             {path: values[place] for path, values in corrected.items()},
             discordant[place],
             mcnemar_corrected[place],
         )
-        for place, label in enumerate(labels)
+        for place, pair in enumerate(family)
     }
-
-
-def _test(ours: Resampled, baseline: Resampled, place: int) -> PairedTest:
-    observed, baseline_observed = float(ours.observed[0, place]), float(baseline.observed[0, place])
-    return paired_bootstrap(observed, baseline_observed, ours.drawn[:, 0, place], baseline.drawn[:, 0, place])

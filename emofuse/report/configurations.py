@@ -79,6 +79,16 @@ class ReportedConfiguration:
         return self.runs[0].spec
 
     @property
+    def repeats(self) -> tuple[Repeat, ...]:
+        """The seeds of the runs."""
+        return tuple(map(repeat_of, self.runs))
+
+    @property
+    def test_to_train(self) -> float:
+        """The number of test rows divided by that of training rows, the mean over the runs."""
+        return float(np.mean([run.rows["test"]["rows"] / run.rows["train"]["rows"] for run in self.runs]))
+
+    @property
     def streams(self) -> tuple[str, ...]:
         """The names of the streams, in the order of the spec."""
         return tuple(self.spec["features"]["streams"])
@@ -204,17 +214,20 @@ class Results:
         best = self.ranked[:FEATURED]
         return best if self.baseline in best else (*best, self.baseline)
 
-    def difference(self, configuration: ReportedConfiguration, path: str) -> Spread:
-        """Return the difference of a metric to the baseline.
+    def difference(
+        self, configuration: ReportedConfiguration, path: str, other: ReportedConfiguration | None = None
+    ) -> Spread:
+        """Return the difference of a metric to another configuration, the baseline unless given.
 
         The difference is taken repeat by repeat if both have the same seeds, which removes what the splits have in
         common. Otherwise it is the difference of the means, without a spread.
         """
+        other = other or self.baseline
         ours = {repeat_of(run): find_metric(run, path, "test") for run in configuration.runs}
-        theirs = {repeat_of(run): find_metric(run, path, "test") for run in self.baseline.runs}
+        theirs = {repeat_of(run): find_metric(run, path, "test") for run in other.runs}
         if ours.keys() == theirs.keys():
             return Spread.of(value - theirs[repeat] for repeat, value in ours.items())
-        return Spread.of([configuration.metric(path).mean - self.baseline.metric(path).mean])
+        return Spread.of([configuration.metric(path).mean - other.metric(path).mean])
 
     def reachable(self, configuration: ReportedConfiguration) -> float | None:
         """Return the accuracy that the cues of a configuration's streams allow by design; None if it is unknown."""
@@ -276,7 +289,8 @@ def group_runs(
         ReportedConfiguration(label, tuple(sorted(runs, key=repeat_of)))
         for label, runs in zip(labels, ranked, strict=True)
     )
-    return Results(configurations, _find_baseline(configurations, baseline, where), search)
+    first = configurations[0] if baseline is None else find_configuration(configurations, baseline, where, "baseline")
+    return Results(configurations, first, search)
 
 
 def find_metric(run: RunRecord, path: str, split: str = "test") -> float:
@@ -325,19 +339,28 @@ def _plain(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _find_baseline(
-    configurations: Sequence[ReportedConfiguration], wanted: str | None, where: str
+def find_configuration(
+    configurations: Sequence[ReportedConfiguration], wanted: str, where: str, role: str
 ) -> ReportedConfiguration:
-    if wanted is None:
-        return configurations[0]
+    """Return the configuration with this label, or the only one with this name.
+
+    Args:
+        configurations: all configurations.
+        wanted: the label or name.
+        where: where the runs come from, for messages.
+        role: what the configuration is wanted as, for messages.
+
+    Raises:
+        ResultsError: there is none, or there are several of the name.
+    """
     same_label = [item for item in configurations if item.label == wanted]
     matches = same_label or [item for item in configurations if item.name == wanted]
     if len(matches) == 1:
         return matches[0]
     labels = ", ".join(repr(item.label) for item in matches or configurations)
     if matches:
-        raise ResultsError(f"{where}: the baseline {wanted!r} means several configurations, name one of: {labels}")
-    raise ResultsError(f"{where}: no runs of the baseline {wanted!r}, there are: {labels}")
+        raise ResultsError(f"{where}: the {role} {wanted!r} means several configurations, name one of: {labels}")
+    raise ResultsError(f"{where}: no runs of the {role} {wanted!r}, there are: {labels}")
 
 
 def _check_one_dataset(records: Sequence[RunRecord], where: str) -> None:

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from emofuse.report.class_plots import plot_change, plot_classes, plot_confusion
 from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import MOST_FEATURED, ReportedConfiguration, Results
+from emofuse.report.coverage import SIGNIFICANT
 from emofuse.report.detail import Detail, choose_detail
 from emofuse.report.drawing import STYLE
 from emofuse.report.fonts import Lettering, choose_lettering, with_drawn_names
 from emofuse.report.score_plots import (
-    SIGNIFICANT,
     has_stream_dots,
     overview_rows,
     plot_overview,
@@ -139,7 +139,7 @@ def _progression(results: Results, uncertainty: Uncertainty) -> ReportFigure:
     many = len(results.configurations) > MOST_FEATURED
     caption = _overview_caption(results) if many else "Accuracy and macro F1 on the test split."
     if uncertainty.intervals:
-        caption += " Thin lines are 95 % bootstrap intervals over test images."
+        caption += " Thin lines are 95 % intervals; the notes on the table of scores say what they cover."
     if any(len(item.runs) > 1 for item in results.configurations):
         caption += " Points are means over repeats, thick lines ± one standard deviation."
     if any(results.reachable(item) is not None for item in results.configurations):
@@ -156,7 +156,7 @@ def _overview_caption(results: Results) -> str:
     return (
         f"{which}{dots}, the best validation {SELECTS[results.select]} on top: accuracy and macro F1 on the test "
         f"split. Shaded row and dashed lines: the baseline {results.baseline.label}. Filled: the difference to it has "
-        f"a paired-bootstrap p below {SIGNIFICANT:g} after Holm's correction."
+        f"a p below {SIGNIFICANT:g} after Holm's correction."
     )
 
 

@@ -11,15 +11,16 @@ import numpy as np
 
 from emofuse.errors import PluginError, ResultsError, SpecError, did_you_mean
 from emofuse.metrics import METRICS, Metric
-from emofuse.report.configurations import Results, Spread
+from emofuse.report.answers import seed_of_repeats, units_of_groups
+from emofuse.report.configurations import ReportedConfiguration, Results, Spread
 from emofuse.report.formats import format_interval, format_score, format_sd
 from emofuse.report.predictions import read_test_predictions
 from emofuse.report.tables import Cell, ReportTable, TableColumn
 from emofuse.results import Predictions
 from emofuse.specs.plugins import load_recorded
-from emofuse.statistics import Interval
+from emofuse.statistics import Interval, Resampled, bootstrap_interval, corrected_resampled_t
 
-_ENDS = (2.5, 97.5)
+_NO_INTERVAL = Interval(float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class ScoredMetric:
 
     Attributes:
         spread: the spread over the repeats.
-        interval: the 95 % interval of the mean over repeats, from rows drawn with replacement.
+        interval: the 95 % interval of the mean over repeats, as of all scores of the report.
     """
 
     spread: Spread
@@ -84,11 +85,11 @@ def score_further(results: Results, runs: Path, metrics: Sequence[Metric]) -> Fu
     scores: dict[str, dict[str, ScoredMetric]] = {metric.kind: {} for metric in metrics}
     for item in results.configurations if metrics else ():
         try:
-            predictions = [read_test_predictions(run, runs) for run in item.runs]
+            predictions = [_sorted(read_test_predictions(run, runs)) for run in item.runs]
         except ResultsError:  # `measure_uncertainty` says why
             predictions = []
         for metric in metrics:
-            scores[metric.kind][item.label] = _score(metric, predictions)
+            scores[metric.kind][item.label] = _score(metric, item, predictions)
     return scores
 
 
@@ -132,17 +133,36 @@ def further_rows(results: Results, metrics: Sequence[Metric], further: Further) 
     ]
 
 
-def _score(metric: Metric, predictions: Sequence[Predictions]) -> ScoredMetric:
+def _score(metric: Metric, item: ReportedConfiguration, predictions: Sequence[Predictions]) -> ScoredMetric:
     try:
         scores = [metric.score(each.label, each.probs) for each in predictions]
-        drawn = [metric.resampled(each.label, each.probs) for each in predictions]
+        interval = _interval(metric, item, predictions, scores) if metric.resamples and predictions else _NO_INTERVAL
     except Exception as error:
         raise PluginError(f"metric {metric.kind!r}: its formula raised {type(error).__name__}: {error}") from error
-    interval = Interval(float("nan"), float("nan"))
-    if metric.resamples and predictions:
-        means = np.mean(drawn, axis=0)
-        defined = means[np.isfinite(means)]
-        if len(defined):
-            low, high = np.percentile(defined, _ENDS)
-            interval = Interval(float(low), float(high))
     return ScoredMetric(Spread.of(scores), interval)
+
+
+def _interval(
+    metric: Metric, item: ReportedConfiguration, predictions: Sequence[Predictions], scores: Sequence[float]
+) -> Interval:
+    """Return the interval of a metric, which covers what the other intervals of the configuration cover."""
+    by_rows: dict[bytes, list[float]] = {}
+    for each, score in zip(predictions, scores, strict=True):
+        by_rows.setdefault("\0".join(each.sample_id.tolist()).encode(), []).append(score)
+    if len(by_rows) > 1:
+        means = [float(np.mean(of_split)) for of_split in by_rows.values()]
+        defined = [mean for mean in means if np.isfinite(mean)]
+        return corrected_resampled_t(defined, item.test_to_train).interval if len(defined) > 1 else _NO_INTERVAL
+    group = predictions[0].group
+    unit = None if group is None else units_of_groups(group)
+    drawn = np.stack([metric.resampled(each.label, each.probs, unit=unit) for each in predictions], axis=1)
+    resampled = Resampled(np.array(scores)[:, None], np.where(np.isfinite(drawn), drawn, np.nan)[..., None])
+    mean = resampled.mean_of_drawn(range(len(scores)), seed_of_repeats(item.repeats, seed=0))
+    return bootstrap_interval(mean.drawn[:, 0, 0])
+
+
+def _sorted(predictions: Predictions) -> Predictions:
+    """Return the predictions in the order of the samples, which is that of all runs with the same test rows."""
+    order = np.argsort(predictions.sample_id, kind="stable")
+    arrays = {name: array[order] for name, array in vars(predictions).items() if array is not None}
+    return Predictions(**arrays)

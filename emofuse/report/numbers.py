@@ -9,10 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emofuse.report.comparisons import MEASURED, Uncertainty
-from emofuse.report.configurations import Results, Spread, find_metric, repeat_of
+from emofuse.report.comparisons import Uncertainty
+from emofuse.report.configurations import ReportedConfiguration, Results, Spread, find_metric, repeat_of
+from emofuse.report.measures import MEASURED, class_path
 from emofuse.report.search import SearchSummary
-from emofuse.report.tables import CLASS_METRICS, COMPARED, METRICS
+from emofuse.report.tables import CLASS_METRICS, COMPARED, METRICS, comparisons_of
+from emofuse.statistics import McNemarTest, PairedTest, SplitTest
 
 
 def summary_rows(results: Results, uncertainty: Uncertainty) -> list[dict[str, Any]]:
@@ -27,7 +29,7 @@ def summary_rows(results: Results, uncertainty: Uncertainty) -> list[dict[str, A
         }
         for path in METRICS:
             row |= _flat(path.replace(".", "_"), item.metric(path))
-        for path in MEASURED:
+        for path in METRICS:
             interval = uncertainty.intervals.get(item.label, {}).get(path)
             name = f"{path.replace('.', '_')}_95"
             row |= {f"{name}_low": interval and interval.low, f"{name}_high": interval and interval.high}
@@ -35,6 +37,7 @@ def summary_rows(results: Results, uncertainty: Uncertainty) -> list[dict[str, A
             spread = results.difference(item, path)
             name = f"{path.replace('.', '_')}_difference"
             row |= {f"{name}_mean": spread.mean, f"{name}_sd": spread.sd}
+        row |= _coverage(item, uncertainty)
         row["reachable_accuracy"] = results.reachable(item)
         row["parameters"] = item.runs[0].parameters
         row |= _flat("best_epoch", Spread.of(run.best_epoch for run in item.runs))
@@ -44,18 +47,18 @@ def summary_rows(results: Results, uncertainty: Uncertainty) -> list[dict[str, A
 
 
 def comparison_rows(results: Results, uncertainty: Uncertainty) -> list[dict[str, Any]]:
-    """Return one dict for each configuration except the baseline, with empty fields without a comparison."""
+    """Return one dict for each comparison, those with the baseline first; without a test its fields are empty.
+
+    `baseline` is the configuration that the first one is compared with.
+    """
     rows = []
-    for item in results.configurations:
-        if item is results.baseline:
-            continue
-        comparison = uncertainty.comparisons.get(item.label)
-        row: dict[str, Any] = {"configuration": item.label, "baseline": results.baseline.label}
+    for item, other, comparison in comparisons_of(results, uncertainty):
+        row: dict[str, Any] = {"configuration": item.label, "baseline": other.label}
         for path in MEASURED:
             name = path.replace(".", "_")
             test = comparison and comparison.tests[path]
             row |= {
-                f"{name}_difference": results.difference(item, path).mean,
+                f"{name}_difference": results.difference(item, path, other).mean,
                 f"{name}_difference_95_low": test and test.interval.low,
                 f"{name}_difference_95_high": test and test.interval.high,
                 f"{name}_p": test and test.p,
@@ -66,12 +69,39 @@ def comparison_rows(results: Results, uncertainty: Uncertainty) -> list[dict[str
             "gained": comparison and comparison.mcnemar.gained,
             "mcnemar_p": comparison and comparison.mcnemar.p,
             "mcnemar_p_holm": comparison and comparison.mcnemar_corrected,
-            "mcnemar_test": comparison and ("binomial" if comparison.mcnemar.exact else "chi-square"),
+            "mcnemar_test": comparison and _mcnemar_kind(comparison.mcnemar),
+            "test": comparison and _test_kind(comparison.tests["accuracy"]),
+            "splits": comparison and _splits(comparison.tests["accuracy"]),
+            "family": len(uncertainty.all_comparisons),
             "resamples": uncertainty.resampling.count,
             "seed": uncertainty.resampling.seed,
         }
         rows.append(row)
     return rows
+
+
+def _mcnemar_kind(test: McNemarTest) -> str:
+    return "exchange of groups" if test.grouped else "binomial" if test.exact else "chi-square"
+
+
+def _test_kind(test: PairedTest | SplitTest) -> str:
+    return "corrected resampled t" if isinstance(test, SplitTest) else "paired bootstrap"
+
+
+def _splits(test: PairedTest | SplitTest) -> int:
+    return test.splits if isinstance(test, SplitTest) else 1
+
+
+def _coverage(item: ReportedConfiguration, uncertainty: Uncertainty) -> dict[str, Any]:
+    """Return how the intervals of a configuration were computed; empty fields without intervals."""
+    coverage = uncertainty.coverage.get(item.label)
+    interval = coverage and ("corrected resampled t" if coverage.splits > 1 else "bootstrap")
+    return {
+        "interval": interval,
+        "test_splits": coverage and coverage.splits,
+        "test_images": coverage and coverage.images,
+        "test_groups": coverage and coverage.groups,
+    }
 
 
 def search_rows(search: SearchSummary) -> list[dict[str, Any]]:
@@ -95,7 +125,7 @@ def search_rows(search: SearchSummary) -> list[dict[str, Any]]:
     ]
 
 
-def class_rows(results: Results) -> list[dict[str, Any]]:
+def class_rows(results: Results, uncertainty: Uncertainty) -> list[dict[str, Any]]:
     """Return one dict for each configuration and class."""
     rows = []
     for item in results.configurations:
@@ -109,6 +139,8 @@ def class_rows(results: Results) -> list[dict[str, Any]]:
             }
             for key in CLASS_METRICS:
                 row |= _flat(key, measured[key][index])
+                interval = uncertainty.intervals.get(item.label, {}).get(class_path(index, key))
+                row |= {f"{key}_95_low": interval and interval.low, f"{key}_95_high": interval and interval.high}
             row["support_mean"] = measured["support"][index].mean
             rows.append(row)
     return rows
@@ -138,6 +170,19 @@ def run_rows(results: Results) -> list[dict[str, Any]]:
     return rows
 
 
+def json_text(results: Results, uncertainty: Uncertainty, notes: Sequence[str]) -> str:
+    """Return scores, intervals and comparisons as JSON, with the sentences on how to read them."""
+    tables = {
+        "configurations": summary_rows(results, uncertainty),
+        "classes": class_rows(results, uncertainty),
+        "comparisons": comparison_rows(results, uncertainty),
+    }
+    plain: dict[str, Any] = {}
+    for name, rows in tables.items():
+        plain[name] = [{key: _json_value(value) for key, value in row.items()} for row in rows]
+    return json.dumps({"baseline": results.baseline.label, "notes": list(notes), **plain}, indent=1) + "\n"
+
+
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as CSV. The keys of the first row are the header, an undefined number is an empty field."""
     if not rows:
@@ -160,6 +205,10 @@ def _factor_value(value: Any) -> str:
     if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
         return " ".join(value)
     return json.dumps(value)
+
+
+def _json_value(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _csv_value(value: Any) -> Any:

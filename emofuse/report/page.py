@@ -94,7 +94,7 @@ def render_page(
         tables={
             "scores": scores_table(results, uncertainty),
             "comparisons": comparisons_table(results, uncertainty),
-            "detail": detail_table(results),
+            "detail": detail_table(results, uncertainty),
             "further": further,
             "class_f1": class_f1_table(results, numbered=numbered),
             "labels": labels_table(results, numbered=numbered),
@@ -110,7 +110,7 @@ def render_page(
         figures=figures,
         featured=sentences.featured_note(results),
         lettering=lettering,
-        sections=_sections(results, figures, numbered=numbered, ranked=ranked),
+        sections=_sections(results, uncertainty, figures, numbered=numbered, ranked=ranked),
         many_labels=len(results.classes) > MOST_ACROSS,
         made_with=_made_with(results.runs),
         trained=_first_and_last(run.created[:10] for run in results.runs),
@@ -118,13 +118,15 @@ def render_page(
     )
 
 
-def _sections(results: Results, figures: ReportFigures, *, numbered: bool, ranked: bool) -> list[_Section]:
+def _sections(
+    results: Results, uncertainty: Uncertainty, figures: ReportFigures, *, numbered: bool, ranked: bool
+) -> list[_Section]:
     return [
         _Section(
             item,
             confusion,
             classes,
-            per_class_table(item, results.classes, numbered=numbered, ranked=ranked),
+            per_class_table(item, results.classes, uncertainty, numbered=numbered, ranked=ranked),
             json.dumps(item.spec, indent=2),
         )
         for item, confusion, classes in zip(results.featured, figures.confusion, figures.classes, strict=True)

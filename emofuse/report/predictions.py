@@ -37,16 +37,23 @@ def read_test_predictions(run: RunRecord, runs: Path) -> Predictions:
 
 def _problem(predictions: Predictions, classes: int) -> str:
     """Return what is wrong with the arrays; an empty text if nothing is."""
-    sample_id, label, probs = predictions.sample_id, predictions.label, predictions.probs
+    sample_id, label, probs, group = predictions.sample_id, predictions.label, predictions.probs, predictions.group
     if sample_id.ndim != 1 or not 0 < len(sample_id) == label.size or probs.shape != (label.size, classes):
         shapes = f"{sample_id.shape}, {label.shape} and {probs.shape}"
         return f"expected sample_id (n,), label (n,) and probs (n, {classes}) with n >= 1, got {shapes}"
     if (sample_id.dtype.kind, label.dtype.kind, probs.dtype.kind) != ("U", "i", "f"):
         return f"expected str, int and float, got {sample_id.dtype}, {label.dtype} and {probs.dtype}"
+    if group is not None and (group.shape != sample_id.shape or group.dtype.kind != "U"):
+        return f"group must be str {sample_id.shape}, got {group.dtype} {group.shape}"
+    return _problem_of_values(predictions, classes)
+
+
+def _problem_of_values(predictions: Predictions, classes: int) -> str:
+    label = predictions.label
     if label.min() < 0 or label.max() >= classes:
         return f"labels must be 0 .. {classes - 1}, got {label.min()} .. {label.max()}"
-    if not np.isfinite(probs).all():
+    if not np.isfinite(predictions.probs).all():
         return "a probability is not finite"
-    if len(np.unique(sample_id)) < len(sample_id):
+    if len(np.unique(predictions.sample_id)) < len(label):
         return "a sample stands in it twice"
     return ""

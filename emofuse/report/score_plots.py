@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import ReportedConfiguration, Results, Spread
+from emofuse.report.coverage import SIGNIFICANT
 from emofuse.report.drawing import (
     COLUMN_IN,
     GREY,
@@ -32,7 +33,6 @@ from emofuse.report.search import SELECTS, SearchSummary
 from emofuse.report.tables import METRICS
 
 MOST_ROWS = 80  # rows of the overview that fit on a page
-SIGNIFICANT = 0.05
 _SCORES = (("accuracy", NAVY, "o"), ("macro.f1", ROSE, "s"))
 _ROW_IN = 0.135
 _DOT_IN = 0.15
@@ -178,7 +178,7 @@ def _draw_lines(
     *,
     colour: str,
 ) -> list[float]:
-    """Draw thin intervals over test images and thick deviations over repeats; return the ends of all lines."""
+    """Draw thin intervals and thick deviations over repeats; return the ends of all lines."""
     spreads = [item.metric(path) for item in items]
     means, sds = _numbers(spread.mean for spread in spreads), np.nan_to_num([spread.sd for spread in spreads])
     intervals = [uncertainty.intervals.get(item.label, {}).get(path) for item in items]

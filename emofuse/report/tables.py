@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from emofuse.report.comparisons import Uncertainty
+from emofuse.report.comparisons import ReportComparison, Uncertainty
 from emofuse.report.configurations import ReportedConfiguration, Results, Spread, find_metric, repeat_of
 from emofuse.report.ensembles import answer_texts
 from emofuse.report.formats import (
@@ -19,6 +19,7 @@ from emofuse.report.formats import (
     format_score,
     format_sd,
 )
+from emofuse.report.measures import class_path
 from emofuse.results import RunRecord
 from emofuse.specs import EXACT_HEADS
 
@@ -88,31 +89,49 @@ def scores_table(results: Results, uncertainty: Uncertainty) -> ReportTable:
 
 
 def comparisons_table(results: Results, uncertainty: Uncertainty) -> ReportTable:
-    """Return the differences to the baseline with intervals and corrected p values, one row for each configuration."""
-    others = [item for item in results.configurations if item is not results.baseline]
-    comparisons = [uncertainty.comparisons.get(item.label) for item in others]
-    columns = [TableColumn("Configuration", [Cell(item.label) for item in others], "left")]
+    """Return differences with intervals and corrected p values, one row for each comparison.
+
+    The comparisons are those of every configuration with the baseline, and then those that were asked for.
+    """
+    rows = comparisons_of(results, uncertainty)
+    compared = [one for _, _, one in rows]
+    columns = [TableColumn("Configuration", [Cell(first.label) for first, _, _ in rows], "left")]
+    if uncertainty.pairs:
+        columns.append(TableColumn("Compared with", [Cell(second.label) for _, second, _ in rows], "left"))
     for path, title in COMPARED.items():
         differences = [
             Cell(
-                format_difference(results.difference(item, path).mean),
+                format_difference(results.difference(first, path, second).mean),
                 interval=format_interval(one.tests[path].interval, signed=True) if one else "",
             )
-            for item, one in zip(others, comparisons, strict=True)
+            for first, second, one in rows
         ]
-        p_values = [Cell(format_p(one.corrected[path]) if one else UNDEFINED) for one in comparisons]
+        p_values = [Cell(format_p(one.corrected[path]) if one else UNDEFINED) for one in compared]
         columns += [TableColumn(title, differences), TableColumn("p", p_values)]
     columns += [
-        TableColumn("Lost", [Cell(f"{one.mcnemar.lost:,}" if one else UNDEFINED) for one in comparisons]),
-        TableColumn("Gained", [Cell(f"{one.mcnemar.gained:,}" if one else UNDEFINED) for one in comparisons]),
-        TableColumn("McNemar p", [Cell(format_p(one.mcnemar_corrected) if one else UNDEFINED) for one in comparisons]),
+        TableColumn("Lost", [Cell(f"{one.mcnemar.lost:,}" if one else UNDEFINED) for one in compared]),
+        TableColumn("Gained", [Cell(f"{one.mcnemar.gained:,}" if one else UNDEFINED) for one in compared]),
+        TableColumn("McNemar p", [Cell(format_p(one.mcnemar_corrected) if one else UNDEFINED) for one in compared]),
     ]
     return ReportTable(tuple(columns))
 
 
-def detail_table(results: Results) -> ReportTable:
-    """Return precision, recall and specificity, one row for each configuration."""
-    return ReportTable((_labels(results), *(_metric(results, path) for path in METRICS if path not in COMPARED)))
+ComparedPair = tuple[ReportedConfiguration, ReportedConfiguration, ReportComparison | None]
+"""A configuration, the one that it is compared with, and the comparison; None if it could not be computed."""
+
+
+def comparisons_of(results: Results, uncertainty: Uncertainty) -> list[ComparedPair]:
+    """Return all comparisons of a report in the order of its table."""
+    items = {item.label: item for item in results.configurations}
+    others = [item for item in items.values() if item is not results.baseline]
+    rows: list[ComparedPair] = [(item, results.baseline, uncertainty.comparisons.get(item.label)) for item in others]
+    return rows + [(items[first], items[second], one) for (first, second), one in uncertainty.pairs.items()]
+
+
+def detail_table(results: Results, uncertainty: Uncertainty) -> ReportTable:
+    """Return precision, recall and specificity with their intervals, one row for each configuration."""
+    paths = [path for path in METRICS if path not in COMPARED]
+    return ReportTable((_labels(results), *(_measured(results, uncertainty, path) for path in paths)))
 
 
 def _epochs_cell(item: ReportedConfiguration) -> Cell:
@@ -185,18 +204,28 @@ def _bare(column: TableColumn) -> TableColumn:
 
 
 def per_class_table(
-    configuration: ReportedConfiguration, classes: Sequence[str], *, numbered: bool = False, ranked: bool = False
+    configuration: ReportedConfiguration,
+    classes: Sequence[str],
+    uncertainty: Uncertainty,
+    *,
+    numbered: bool = False,
+    ranked: bool = False,
 ) -> ReportTable:
-    """Return the scores of one configuration, one row for each class.
+    """Return the scores of one configuration with their intervals, one row for each class.
 
     Args:
         configuration: the configuration.
         classes: the names of its labels.
+        uncertainty: the intervals.
         numbered: whether figures show labels by number, so that readers need these numbers.
         ranked: whether a figure shows labels in the order of their F1, so that readers need these ranks.
     """
-    measured = {title: configuration.class_metric(key) for key, title in CLASS_METRICS.items()}
-    scores = [TableColumn(title, [_score(spread) for spread in spreads]) for title, spreads in measured.items()]
+    intervals = uncertainty.intervals.get(configuration.label, {})
+    scores = []
+    for key, title in CLASS_METRICS.items():
+        ends = [format_interval(intervals.get(class_path(label, key))) for label in range(len(classes))]
+        spreads = zip(configuration.class_metric(key), ends, strict=True)
+        scores.append(TableColumn(title, [replace(_score(spread), interval=end) for spread, end in spreads]))
     support = TableColumn("Support", [Cell(format_range(spread)) for spread in configuration.class_metric("support")])
     number = _class_numbers(classes) if numbered else ()
     rank = [TableColumn("Rank by F1", [Cell(str(place)) for place in configuration.f1_ranks])] if ranked else []
@@ -210,10 +239,13 @@ def _class_numbers(classes: Sequence[str]) -> tuple[TableColumn]:
     return (TableColumn("No.", [Cell(str(place)) for place, _ in enumerate(classes, start=1)]),)
 
 
-def all_classes_table(results: Results, *, numbered: bool = False, ranked: bool = False) -> ReportTable:
+def all_classes_table(
+    results: Results, uncertainty: Uncertainty, *, numbered: bool = False, ranked: bool = False
+) -> ReportTable:
     """Return the columns of `per_class_table`, one row for each configuration and class."""
     tables = [
-        per_class_table(item, results.classes, numbered=numbered, ranked=ranked) for item in results.configurations
+        per_class_table(item, results.classes, uncertainty, numbered=numbered, ranked=ranked)
+        for item in results.configurations
     ]
     labels = [Cell(item.label) for item in results.configurations for _ in results.classes]
     stacked = zip(*(table.columns for table in tables), strict=True)
@@ -262,13 +294,9 @@ def _repeats(results: Results) -> TableColumn:
     return TableColumn("Repeats", [Cell(str(len(item.runs))) for item in results.configurations])
 
 
-def _metric(results: Results, path: str) -> TableColumn:
-    return _scores(METRICS[path], [item.metric(path) for item in results.configurations])
-
-
 def _measured(results: Results, uncertainty: Uncertainty, path: str) -> TableColumn:
     """Return a metric with its interval in brackets."""
-    column = _metric(results, path)
+    column = _scores(METRICS[path], [item.metric(path) for item in results.configurations])
     intervals = [uncertainty.intervals.get(item.label, {}).get(path) for item in results.configurations]
     cells = [
         replace(cell, interval=format_interval(interval))

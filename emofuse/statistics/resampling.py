@@ -1,7 +1,11 @@
-"""Scores of many runs on the same resamples of their units."""
+"""Scores of many runs on the same resamples of their units.
+
+A unit is an image or, where several images have one speaker, film or picture in common, the whole group.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +16,10 @@ import numpy.typing as npt
 from emofuse.metrics.confusion import Floats
 
 ConfusionFormula = Callable[[Floats], Floats]
-"""A function of counts (..., C, C), true class down and predicted class across, that returns scores (...)."""
+"""A function of counts (..., C, C), true class down and predicted class across.
+
+It returns a score (...), or M' scores of each matrix (..., M').
+"""
 
 Ints = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.floating[Any]]
@@ -43,7 +50,7 @@ class RunPredictions:
     """The predictions of one run for its test rows.
 
     Attributes:
-        unit: the unit of each row, int64 (n,), 0 <= unit < units, each at most once.
+        unit: the unit of each row, int64 (n,), 0 <= unit < units. Rows of one unit are drawn together.
         label: the true classes, int64 (n,).
         predicted: the predicted classes, int64 (n,).
     """
@@ -75,6 +82,25 @@ class Resampled:
         drawn = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
         return Resampled(self.observed[places].mean(axis=0, keepdims=True), drawn)
 
+    def mean_of_drawn(self, runs: Sequence[int], seed: Sequence[int]) -> Resampled:
+        """Return the mean over K repeats that each resample draws with replacement, as it draws units.
+
+        So the variance of training is inside. A mean of K drawn out of K repeats varies too little, by (K - 1) / K
+        (Davison and Hinkley, 1997, section 2.2), so its distance to the mean over all K is scaled up by the root.
+
+        Args:
+            runs: the K >= 1 repeats, all with the same rows; a single one has no variance of training.
+            seed: the seed of the draws; configurations with the same K and seed draw the same repeats.
+        """
+        places, mean = list(runs), self.mean(runs)
+        repeats, count = len(places), len(self.drawn)
+        if repeats == 1:
+            return mean
+        chosen = _uniform(np.random.PCG64(list(seed)), count * repeats, repeats).reshape(count, repeats, 1)
+        drawn = np.take_along_axis(self.drawn[:, places], chosen, axis=1).mean(axis=1, keepdims=True)
+        scale = math.sqrt(repeats / (repeats - 1))
+        return Resampled(mean.observed, mean.drawn + scale * (drawn - mean.drawn))
+
 
 def resample_metrics(
     runs: Sequence[RunPredictions],
@@ -96,7 +122,7 @@ def resample_metrics(
 
     Args:
         runs: the R >= 1 runs; runs with the same units and labels are counted together.
-        metrics: the M functions of confusion matrices.
+        metrics: functions of confusion matrices, with M scores together.
         units: the number of units to draw from.
         classes: the number C of classes.
         resampling: the number of resamples and the seed.
@@ -106,9 +132,11 @@ def resample_metrics(
     """
     _check_runs(runs, units, classes)
     pools = _pools_of(runs, classes)
-    scores = np.full((resampling.count, len(runs), len(metrics)), np.nan)
-    observed = np.full((1, len(runs), len(metrics)), np.nan)
-    dtype = np.float32 if units < _EXACT_FLOAT32 else np.float64
+    width = _scores_of(metrics, np.zeros((1, classes, classes))).shape[-1]
+    scores = np.full((resampling.count, len(runs), width), np.nan)
+    observed = np.full((1, len(runs), width), np.nan)
+    largest = max(int(np.bincount(run.unit).max()) for run in runs)
+    dtype = np.float32 if units * largest < _EXACT_FLOAT32 else np.float64
     batch = max(1, _BATCH_BYTES // (8 * units + 24 * len(runs) * classes**2))
     _score(np.ones((1, units), dtype), pools, metrics, observed)
     first = 0
@@ -161,18 +189,29 @@ def _draws(units: int, resampling: Resampling, batch: int, dtype: npt.DTypeLike)
     for first in range(0, resampling.count, batch):
         counts = np.empty((min(batch, resampling.count - first), units), dtype)
         for row in counts:
-            drawn = (bits.random_raw(units) >> np.uint64(11)) * (units * 2.0**-53)
-            row[:] = np.bincount(drawn.astype(np.int64), minlength=units)
+            row[:] = np.bincount(_uniform(bits, units, units), minlength=units)
         yield counts
+
+
+def _uniform(bits: np.random.PCG64, count: int, bound: int) -> Ints:
+    """Return whole numbers, int64 (count,), uniform in 0 .. bound - 1, the same in all versions of NumPy."""
+    return ((bits.random_raw(count) >> np.uint64(11)) * (bound * 2.0**-53)).astype(np.int64)
 
 
 def _score(counts: Counts, pools: Sequence[_RunsOfSameRows], metrics: Sequence[ConfusionFormula], out: Floats) -> None:
     """Write the scores of the counts (b, units) to `out` (b, R, M)."""
     for pool in pools:
         confusion = pool.confusions(counts)
-        scores = np.stack([metric(confusion) for metric in metrics], axis=-1)
+        scores = _scores_of(metrics, confusion)
         scores[confusion.sum(axis=(-2, -1)) == 0] = np.nan
         out[:, pool.runs] = scores
+
+
+def _scores_of(metrics: Sequence[ConfusionFormula], confusion: Floats) -> Floats:
+    """Return the scores (..., M) of all metrics side by side."""
+    parts = [np.asarray(metric(confusion), np.float64) for metric in metrics]
+    axes = confusion.ndim - 2
+    return np.concatenate([part if part.ndim > axes else part[..., None] for part in parts], axis=-1)
 
 
 def _check_runs(runs: Sequence[RunPredictions], units: int, classes: int) -> None:
@@ -189,5 +228,3 @@ def _check_runs(runs: Sequence[RunPredictions], units: int, classes: int) -> Non
         ):
             if values.min() < 0 or values.max() >= bound:
                 raise ValueError(f"run {place}: {name} must be 0 .. {bound - 1}, got {values.min()} .. {values.max()}")
-        if len(np.unique(run.unit)) < len(run.unit):
-            raise ValueError(f"run {place}: a unit has more than one row")

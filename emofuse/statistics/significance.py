@@ -1,7 +1,8 @@
 """McNemar's test of two classifiers, and Holm's correction of many tests.
 
 Sources: McNemar, Psychometrika 1947; Edwards, Psychometrika 1948 (continuity correction); Dietterich, Neural
-Computation 1998 (McNemar for classifiers); Holm, Scandinavian Journal of Statistics 1979.
+Computation 1998 (McNemar for classifiers); Good, *Permutation, Parametric and Bootstrap Tests of Hypotheses*, 2005
+(exchange of whole groups); Holm, Scandinavian Journal of Statistics 1979.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import numpy.typing as npt
 
 from emofuse.metrics.confusion import Floats
 
+EXCHANGES = 10_000
+_BATCH = 2**22
 EXACT_BELOW = 25  # discordant pairs; from here on chi-square is within a few per mille of the binomial
 
 
@@ -27,15 +30,22 @@ class McNemarTest:
         gained: the number of units that only the second classifier predicts correctly.
         p: the two-sided p value of equal error rates.
         exact: whether p comes from the binomial distribution and not from chi-square.
+        grouped: whether p comes from exchanging the classifiers in whole groups of units.
     """
 
     lost: int
     gained: int
     p: float
     exact: bool
+    grouped: bool = False
 
 
-def mcnemar(first_right: npt.NDArray[np.bool_], second_right: npt.NDArray[np.bool_]) -> McNemarTest:
+def mcnemar(
+    first_right: npt.NDArray[np.bool_],
+    second_right: npt.NDArray[np.bool_],
+    groups: npt.NDArray[np.int64] | None = None,
+    seed: int = 0,
+) -> McNemarTest:
     """Test whether two classifiers have equal error rates, by the units that exactly one of them predicts correctly.
 
     With fewer than 25 such units the p value is that of the two-sided binomial test, summed in whole numbers. With more
@@ -45,9 +55,16 @@ def mcnemar(first_right: npt.NDArray[np.bool_], second_right: npt.NDArray[np.boo
     A configuration that was trained several times has several predictions for an image, which are not independent.
     Pass the one prediction of their mean probabilities instead.
 
+    Units of one group (a speaker, a film) are not independent either. With `groups`, the classifiers are exchanged in
+    each whole group at random, 10,000 times: if they are equal, a sum of gained - lost as large as the observed one is
+    as frequent as among these. p is (1 + such exchanges) / (1 + 10,000). With groups of one unit it approaches the
+    binomial test.
+
     Args:
         first_right: whether the first classifier (the baseline) is right about each unit, bool (n,).
         second_right: whether the second classifier is right about each unit, bool (n,).
+        groups: the group of each unit, int64 (n,), from 0.
+        seed: the seed of the exchanges.
 
     Raises:
         ValueError: the numbers of units differ.
@@ -59,11 +76,27 @@ def mcnemar(first_right: npt.NDArray[np.bool_], second_right: npt.NDArray[np.boo
     lost = int(np.count_nonzero(first_right & ~second_right))
     gained = int(np.count_nonzero(second_right & ~first_right))
     discordant = lost + gained
+    if groups is not None:
+        gains = np.bincount(groups, weights=second_right.astype(np.float64) - first_right)
+        return McNemarTest(lost, gained, _exchange_groups(gains[gains != 0], seed), exact=False, grouped=True)
     if discordant < EXACT_BELOW:
         tail = sum(math.comb(discordant, k) for k in range(min(lost, gained) + 1))
         return McNemarTest(lost, gained, min(1.0, 2 * tail / 2**discordant), exact=True)
     chi_square = max(0, abs(lost - gained) - 1) ** 2 / discordant
     return McNemarTest(lost, gained, math.erfc(math.sqrt(chi_square / 2)), exact=False)
+
+
+def _exchange_groups(gains: Floats, seed: int) -> float:
+    """Return the two-sided p value of the sum of the gains (G,) of groups, each of which may have either sign."""
+    if len(gains) == 0:
+        return 1.0
+    bits, far, observed = np.random.PCG64(seed), 0, abs(gains.sum())
+    batch = max(1, _BATCH // len(gains))
+    for first in range(0, EXCHANGES, batch):
+        count = min(batch, EXCHANGES - first)
+        exchanged = (bits.random_raw(count * len(gains)) >> np.uint64(63)).reshape(count, len(gains))
+        far += int(np.count_nonzero(np.abs((1.0 - 2.0 * exchanged) @ gains) >= observed))
+    return (1 + far) / (1 + EXCHANGES)
 
 
 def holm(p_values: Sequence[float] | Floats) -> Floats:

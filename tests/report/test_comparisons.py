@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from emofuse.report.comparisons import MEASURED, measure_uncertainty
+from emofuse.errors import ResultsError
+from emofuse.report.comparisons import Coverage, measure_uncertainty
 from emofuse.report.configurations import group_runs
+from emofuse.report.measures import MEASURED
+from emofuse.report.pairs import find_pairs
 from emofuse.results import read_predictions, run_dir
-from emofuse.statistics import Resampling, bootstrap_interval, holm, paired_bootstrap
+from emofuse.statistics import (
+    Interval,
+    Resampling,
+    SplitTest,
+    bootstrap_interval,
+    corrected_resampled_t,
+    holm,
+    paired_bootstrap,
+)
 
 CLASSES = ("joy", "fear", "rage")
 
@@ -45,15 +59,14 @@ def naive_accuracies(make, runs, resampling):
     return np.array(drawn)
 
 
-def test_intervals_and_tests_are_those_of_the_means_over_repeats(make):
-    runs = [make(name, seed=seed, skill=skill) for name, skill in (("base", 0.5), ("a", 0.7)) for seed in (0, 1)]
+def test_intervals_and_tests_of_single_runs_are_those_of_the_images(make):
+    runs = [make(name, skill=skill) for name, skill in (("base", 0.5), ("a", 0.7))]
     found = measure(make, *runs)
     assert found.resampling == Resampling(2_000, 0)
     assert found.images == (30,)
     assert found.problems == ()
-    drawn = naive_accuracies(make, runs, found.resampling)
-    base, ours = drawn[:, :2].mean(axis=1), drawn[:, 2:].mean(axis=1)
-    accuracies = [np.mean([run.metrics["test"]["accuracy"] for run in part]) for part in (runs[:2], runs[2:])]
+    base, ours = naive_accuracies(make, runs, found.resampling).T
+    accuracies = [run.metrics["test"]["accuracy"] for run in runs]
     for label, values in (("base", base), ("a", ours)):
         expected = bootstrap_interval(values)
         interval = found.intervals[label]["accuracy"]
@@ -64,18 +77,150 @@ def test_intervals_and_tests_are_those_of_the_means_over_repeats(make):
     assert test.p == pytest.approx(expected.p)
     assert test.interval.low == pytest.approx(expected.interval.low)
     assert set(found.comparisons) == {"a"}
+    assert found.coverage["a"] == Coverage(1, 1, 30, None, pytest.approx(30 / 210))
 
 
-def test_an_image_of_several_splits_is_drawn_for_all_of_them_at_once(make):
-    runs = [make(name, split_seed=split, rows=60) for name in ("base", "a") for split in (3, 4, 7, 8)]
+def test_repeats_on_one_split_are_drawn_with_the_images(make):
+    """The variance of the mean of K runs is that over images plus s^2 / K: training is inside the interval."""
+    runs = [make("a", seed=seed, skill=skill) for seed, skill in enumerate((0.2, 0.4, 0.6, 0.8))]
     found = measure(make, *runs)
     drawn = naive_accuracies(make, runs, found.resampling)
-    expected = bootstrap_interval(np.nanmean(drawn[:, 4:], axis=1))
+    scores = np.array([run.metrics["test"]["accuracy"] for run in runs])
+    over_images = drawn.mean(axis=1).std()
+    expected = np.sqrt(over_images**2 + scores.var(ddof=1) / 4)
     interval = found.intervals["a"]["accuracy"]
-    assert (interval.low, interval.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
-    (images,) = found.images
-    assert 6 < images < 24  # of four times six test rows
+    assert (interval.high - interval.low) / (2 * 1.96) == pytest.approx(expected, rel=0.1)
+    assert expected > 1.5 * over_images
+    assert interval.low < scores.mean() < interval.high
+
+
+def test_configurations_with_the_same_seeds_draw_the_same_repeats(make):
+    """Equal predictions differ by nothing, whatever repeats are drawn."""
+    base = [make("base", seed=seed, skill=skill) for seed, skill in enumerate((0.2, 0.5, 0.8))]
+    ours = [make("a", seed=seed) for seed in range(3)]
+    for of_base, of_ours in zip(base, ours, strict=True):
+        source, target = (run_dir(make.folder, run.digest) / "predictions.npz" for run in (of_base, of_ours))
+        target.write_bytes(source.read_bytes())
+    runs = [*base, *(replace(run, metrics=of_base.metrics) for run, of_base in zip(ours, base, strict=True))]
+    test = measure(make, *runs).comparisons["a"].tests["accuracy"]
+    assert (test.difference, test.interval, test.p) == (0, Interval(0, 0), 1)
+
+
+def test_overlapping_splits_have_the_corrected_t_test(make):
+    splits, seeds = (3, 4, 7, 8), (0, 1)
+    runs = [
+        make(name, split_seed=split, seed=seed, skill=skill)
+        for name, skill in (("base", 0.5), ("a", 0.7))
+        for split in splits
+        for seed in seeds
+    ]
+    found = measure(make, *runs)
+    for path, score in (("accuracy", lambda m: m["accuracy"]), ("macro.f1", lambda m: m["macro"]["f1"])):
+        scores = np.array([score(run.metrics["test"]) for run in runs]).reshape(2, 4, 2).mean(axis=2)
+        expected = corrected_resampled_t(scores[1] - scores[0], 30 / 210)
+        test = found.comparisons["a"].tests[path]
+        assert isinstance(test, SplitTest)
+        assert (test.difference, test.p, test.splits) == (
+            pytest.approx(expected.difference),
+            pytest.approx(expected.p),
+            4,
+        )
+        interval = corrected_resampled_t(scores[1], 30 / 210).interval
+        ours = found.intervals["a"][path]
+        assert (ours.low, ours.high) == (pytest.approx(interval.low), pytest.approx(min(1, interval.high)))
+    assert found.coverage["a"].splits == 4
+    assert found.intervals["a"]["per_class.1.f1"].low < found.intervals["a"]["per_class.1.f1"].high
+
+
+def test_the_interval_over_splits_stays_between_the_bounds_of_a_score(make):
+    runs = [make("a", split_seed=split, skill=skill) for split, skill in ((0, 0.4), (1, 1.0))]
+    interval = measure(make, *runs).intervals["a"]["accuracy"]  # one degree of freedom: wider than all scores
+    assert (interval.low, interval.high) == (0, 1)
+
+
+def grouped(make, run, group):
+    """Write the groups of a run's test rows to its predictions."""
+    path = run_dir(make.folder, run.digest) / "predictions.npz"
+    found = read_predictions(path.parent)
+    np.savez(path, sample_id=found.sample_id, label=found.label, probs=found.probs, group=np.array(group))
+
+
+def test_groups_of_images_are_drawn_as_a_whole(make):
+    base, ours = make("base", skill=0.5, rows=600), make("a", skill=0.5, rows=600)
+    alone = measure(make, base, ours)
+    answers = read_predictions(run_dir(make.folder, base.digest))
+    order = np.argsort(answers.probs.argmax(axis=1) == answers.label, kind="stable")
+    group = np.empty(60, dtype="U9")
+    group[order] = [f"speaker {place // 6}" for place in range(60)]  # all clips of a speaker are right or wrong
+    for run in (base, ours):
+        grouped(make, run, group)
+    found = measure(make, base, ours)
+    assert found.coverage["base"].groups == 10
+    wide, narrow = found.intervals["base"]["accuracy"], alone.intervals["base"]["accuracy"]
+    assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
+    assert found.comparisons["a"].mcnemar.grouped
+    assert (alone.coverage["a"].groups, alone.comparisons["a"].mcnemar.grouped) == (None, False)
+
+
+def test_images_without_a_group_are_groups_of_their_own(make):
+    base, ours = make("base"), make("a")
+    alone = measure(make, base, ours)
+    for run in (base, ours):
+        grouped(make, run, [""] * 30)
+    found = measure(make, base, ours)
+    assert found.coverage["a"].groups == 30
+    ends = [each.intervals["a"]["accuracy"] for each in (found, alone)]
+    assert ends[0].high - ends[0].low == pytest.approx(ends[1].high - ends[1].low, rel=0.1)
+
+
+def test_runs_of_a_former_release_take_the_groups_of_the_others(make):
+    base, ours = make("base"), make("a")
+    grouped(make, ours, [f"film {place // 10}" for place in range(30)])
+    found = measure(make, base, ours)
+    assert {found.coverage[label].groups for label in ("base", "a")} == {3}
     assert set(found.comparisons) == {"a"}
+
+
+def test_any_two_configurations_are_compared_and_all_are_one_family(make):
+    runs = [make(name, skill=skill) for name, skill in (("base", 0.4), ("a", 0.5), ("b", 0.9))]
+    results = group_runs(runs, "runs")
+    found = measure_uncertainty(results, make.folder, [("b", "a"), ("b", "base")])
+    assert set(found.pairs) == {("b", "a")}  # the comparison with the baseline is there already
+    every = [found.comparisons["a"], found.comparisons["b"], found.pairs["b", "a"]]
+    assert found.all_comparisons == every
+    corrected = holm([one.tests["accuracy"].p for one in every]).tolist()
+    assert [one.corrected["accuracy"] for one in every] == corrected
+    test = found.pairs["b", "a"].tests["accuracy"]
+    accuracies = [run.metrics["test"]["accuracy"] for run in runs]
+    assert test.difference == pytest.approx(accuracies[2] - accuracies[1])
+    reverse = measure_uncertainty(results, make.folder, [("a", "b")]).pairs["a", "b"]
+    assert reverse.tests["accuracy"].difference == -test.difference
+    assert (reverse.mcnemar.lost, reverse.mcnemar.gained) == (
+        found.pairs["b", "a"].mcnemar.gained,
+        found.pairs["b", "a"].mcnemar.lost,
+    )
+
+
+def test_a_pair_on_different_images_is_not_compared_and_the_reason_is_told(make):
+    results = group_runs([make("base"), make("a", split_seed=0), make("b", split_seed=1)], "runs")
+    found = measure_uncertainty(results, make.folder, [("a", "b")])
+    assert found.pairs == {}
+    assert "a and b are not compared, because they were scored on different test images." in found.problems
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("a", "runs: a comparison is written as A=B, got 'a'"),
+        ("a=c", "runs: no runs of the configuration 'c', there are: 'base', 'a', 'x=y'"),
+        ("a=a", "runs: a configuration cannot be compared with itself, got 'a=a'"),
+    ],
+)
+def test_pairs_that_cannot_be_compared_are_refused(make, wanted, message):
+    results = group_runs([make("base"), make("a"), make("x=y")], "runs")
+    assert find_pairs(results, ["a=base", "x=y = a"], "runs") == [("a", "base"), ("x=y", "a")]
+    with pytest.raises(ResultsError, match=f"^{re.escape(message)}$"):
+        find_pairs(results, [wanted], "runs")
 
 
 def test_point_estimates_are_those_of_the_tables(make):

@@ -9,6 +9,7 @@ import pytest
 from emofuse.report import sentences
 from emofuse.report.comparisons import measure_uncertainty
 from emofuse.report.configurations import group_runs
+from emofuse.report.coverage import ranking_note
 from emofuse.report.figures import _training_caption
 from emofuse.report.formats import format_interval
 from emofuse.report.inputs import stream_uses
@@ -98,26 +99,77 @@ def test_reading_notes_say_what_repeats_are(make, unmeasured):
     )
 
 
-def test_reading_notes_say_how_intervals_were_made(make, make_run):
+def test_reading_notes_say_what_an_interval_of_one_run_covers(make, make_run):
     results = group_runs([make("a", classes=("joy", "fear", "rage"))], "runs")
     measured = measure_uncertainty(results, make_run.folder)
-    assert sentences.reading_notes(results, measured)[1] == (
-        "Brackets hold 95 % percentile bootstrap intervals. Each of 2,000 resamples (PCG64, seed 0) draws as many test "
-        "images as there are (20) with replacement, the same for all configurations and repeats, and each "
-        f"configuration is scored on them. In {measured.lacking} resamples a class has no image; their macro F1 is "
-        "the mean over the classes that have images or answers. "
-        "The intervals cover the choice of test images, not the randomness of training."
+    covers, resamples = sentences.reading_notes(results, measured)[1:]
+    assert covers == (
+        "Brackets hold 95 % intervals. Percentile bootstrap: each of 2,000 resamples (PCG64, seed 0) draws as "
+        "many test "
+        "images as there are (20) with replacement. The interval covers the choice of test images. It does not cover "
+        "the randomness of training or of the split: there is one run on one split."
+    )
+    assert resamples == (
+        "All configurations are scored on the same resamples. Scores other than accuracy and macro F1 use the first "
+        f"1,000 of them. In {measured.lacking} resamples a class has no image; their macro scores are means over the "
+        "classes that have images or answers."
     )
     assert measured.lacking > 0
 
 
-def test_reading_notes_say_that_several_splits_are_drawn_at_once(make, make_run):
-    results = group_runs([make("a", split_seed=seed) for seed in (0, 1)], "runs")
+def test_reading_notes_say_that_repeats_are_drawn_and_training_is_covered(make, make_run):
+    results = group_runs([make("a", seed=seed) for seed in (0, 1, 2)], "runs")
+    note = sentences.reading_notes(results, measure_uncertainty(results, make_run.folder))[1]
+    assert "over test images and repeats" in note
+    assert "and as many of the 3 repeats, with replacement" in note
+    assert note.endswith(
+        "The interval covers the choice of test images and the randomness of training. It does not cover the choice of "
+        "the test split: there is one."
+    )
+
+
+def test_reading_notes_say_that_splits_share_rows(make, make_run):
+    results = group_runs([make("a", split_seed=split) for split in (0, 1)], "runs")
     measured = measure_uncertainty(results, make_run.folder)
-    (note,) = (note for note in sentences.reading_notes(results, measured) if note.startswith("Brackets hold"))
-    assert f"draws as many test images as there are ({measured.images[0]}) with replacement" in note
-    assert ", and each configuration is scored on them, the mean over its repeats." in note
-    assert "An image that is among the test rows of several splits is drawn for all of them at once." in note
+    note = sentences.reading_notes(results, measured)[1]
+    assert "Corrected resampled t interval over 2 splits (Nadeau and Bengio, Machine Learning 2003)" in note
+    assert "multiplied by 1/2 + 0.143," in note
+    assert "1 degree of freedom." in note
+    assert "covers the choice of training and test rows and the randomness of training." in note
+    assert f"The splits together tested {measured.images[0]:,} images." in note
+    assert not any("resamples" in note for note in sentences.reading_notes(results, measured))
+
+
+def test_reading_notes_name_configurations_whose_intervals_cover_different_things(make, make_run):
+    runs = [make("single"), *(make("repeated", seed=seed) for seed in (0, 1))]
+    results = group_runs(runs, "runs")
+    notes = sentences.reading_notes(results, measure_uncertainty(results, make_run.folder))
+    assert notes[-4].startswith("Brackets hold 95 % intervals. single: Percentile bootstrap: each of")
+    assert notes[-3].startswith("repeated: Percentile bootstrap over test images and repeats: ")
+
+
+def test_a_test_split_that_ranks_nothing_is_said_to(make, make_run):
+    """The intervals of all have more in common than their scores differ, and no difference is significant."""
+    runs = [make(name, skill=0.6, rows=300) for name in ("a", "b", "c")]
+    results = group_runs(runs, "runs")
+    measured = measure_uncertainty(results, make_run.folder)
+    intervals = [measured.intervals[item.label]["accuracy"] for item in results.configurations]
+    common = min(each.high for each in intervals) - max(each.low for each in intervals)
+    scores = [run.metrics["test"]["accuracy"] for run in runs]
+    assert sentences.reading_notes(results, measured)[0] == (
+        "A test split of 30 rows does not rank these 3 configurations: their intervals of accuracy have a width of "
+        f"{common:.3f} in common, more than the {max(scores) - min(scores):.3f} from the lowest accuracy to the "
+        "highest, and no difference that was tested is significant. Their order may be chance."
+    )
+
+
+def test_a_test_split_that_may_rank_is_not_said_to_rank_nothing(make, make_run):
+    runs = [make("a", skill=0.2, rows=3000), make("b", skill=0.9, rows=3000)]
+    results = group_runs(runs, "runs")
+    notes = sentences.reading_notes(results, measure_uncertainty(results, make_run.folder))
+    assert not any("does not rank" in note for note in notes)
+    single = group_runs(runs[:1], "runs")
+    assert ranking_note(single, measure_uncertainty(single, make_run.folder)) == ""
 
 
 def test_reading_notes_end_with_what_could_not_be_computed(make, unmeasured):
@@ -132,17 +184,35 @@ def test_comparison_notes_say_what_was_computed_and_how_often(make, make_run):
     difference, p_value, paired, corrected = sentences.comparison_notes(
         results, measure_uncertainty(results, make_run.folder)
     )
-    assert difference == "Δ is the difference to base; its 95 % interval is from 2,000 resamples, the same for both."
+    assert difference == "Δ is the difference to base, with its 95 % interval."
     assert p_value == (
-        "p is that of a two-sided paired bootstrap test: the share of resamples whose difference is at least as far "
-        "from the observed one as that is from zero, counted as (1 + number) / (1 + 2,000)."
+        "On one test split, p is that of a two-sided paired bootstrap test, with the same resamples for both: "
+        "the share "
+        "of resamples whose difference is at least as far from the observed one as that is from zero, counted as "
+        "(1 + number) / (1 + 2,000). It covers what the intervals of the two scores cover."
     )
     assert paired.startswith(
         "McNemar p compares the answers of the mean probabilities over all repeats that have the image among their "
-        "test rows, image by image. Lost counts the images that only the baseline classifies correctly, "
+        "test rows, image by image. Lost counts the images that only the other configuration classifies correctly, "
     )
     assert "With fewer than 25 of them the p value is the two-sided binomial one" in paired
-    assert corrected.startswith("All p values are corrected by Holm's step-down method for 2 comparisons, each of the")
+    assert paired.endswith("it covers the choice of test images, not the randomness of training.")
+    assert corrected == (
+        "All p values are corrected by Holm's step-down method; the family is the 2 comparisons of this table "
+        "(with the "
+        "baseline), each of the three columns separately. Uncorrected values are in comparisons.csv."
+    )
+
+
+def test_comparison_notes_say_which_test_splits_have_and_that_pairs_are_of_the_family(make, make_run):
+    results = group_runs([make(name, split_seed=split) for name in ("base", "a", "b") for split in (0, 1)], "runs")
+    notes = sentences.comparison_notes(results, measure_uncertainty(results, make_run.folder, [("a", "b")]))
+    assert notes[0].startswith("Δ is the difference of the first configuration less the second")
+    assert notes[1].startswith("Over several splits, interval and p are those of the corrected resampled t-test")
+    assert not any("paired bootstrap" in note for note in notes)
+    assert (
+        "the family is the 3 comparisons of this table (with the baseline and those that were asked for)" in notes[-1]
+    )
 
 
 def test_comparison_notes_name_repeats_only_where_there_are_some_and_are_silent_without_comparisons(
@@ -151,7 +221,7 @@ def test_comparison_notes_name_repeats_only_where_there_are_some_and_are_silent_
     results = group_runs([make("base"), make("a")], "runs")
     notes = sentences.comparison_notes(results, measure_uncertainty(results, make_run.folder))
     assert notes[2].startswith("McNemar p compares the answers, image by image.")
-    assert "for 1 comparison, each" in notes[3]
+    assert "the family is the 1 comparison of this table" in notes[3]
     assert sentences.comparison_notes(results, unmeasured) == []
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 
 import pytest
 
 from emofuse.report.comparisons import measure_uncertainty
 from emofuse.report.configurations import Spread, group_runs
 from emofuse.report.formats import format_difference, format_range, format_score
-from emofuse.report.numbers import class_rows, comparison_rows, csv_text, run_rows, summary_rows
+from emofuse.report.numbers import class_rows, comparison_rows, csv_text, json_text, run_rows, summary_rows
 from emofuse.report.tables import (
+    METRICS,
     Cell,
     ReportTable,
     TableColumn,
@@ -119,9 +121,9 @@ def test_one_repeat_has_no_deviation(make_run, unmeasured):
     assert scores_table(group_runs([make_run("a")], "runs"), unmeasured).rows[0][2].spread == ""
 
 
-def test_detail_and_cost_complete_the_summary(results):
+def test_detail_and_cost_complete_the_summary(results, measured):
     titles = ["Configuration", "Macro P", "Macro R", "Weighted P", "Weighted R", "Weighted F1", "Specificity"]
-    assert [column.title for column in detail_table(results).columns] == titles
+    assert [column.title for column in detail_table(results, measured).columns] == titles
     cost = cost_table(results)
     assert texts(cost, "Streams") == ["lbp", "lbp, resnet50 (random weights)"]
     assert texts(cost, "Parameters") == ["100,000", "200,000"]
@@ -130,13 +132,41 @@ def test_detail_and_cost_complete_the_summary(results):
     assert texts(cost, "Best epoch")[0] == format_range(spread)
 
 
-def test_per_class_tables_agree_with_the_metrics(results):
+def test_per_class_tables_agree_with_the_metrics(results, measured):
     f1 = class_f1_table(results)
     assert [column.title for column in f1.columns] == ["Configuration", *CLASSES]
     assert texts(f1, "fear")[1] == format_score(results.configurations[1].class_metric("f1")[1].mean)
-    table = all_classes_table(results)
+    table = all_classes_table(results, measured)
     assert [row[:2] for row in table.rows] == [(Cell(name), Cell(c)) for name in ("low", "high") for c in CLASSES]
     assert texts(table, "Support") == ["10"] * 6
+    (cells,) = [column.cells for column in table.columns if column.title == "F1"]
+    interval = measured.intervals["high"]["per_class.1.f1"]
+    assert cells[4].interval == f"{interval.low:.3f}, {interval.high:.3f}"
+
+
+def test_every_score_of_the_report_has_an_interval(results, measured):
+    (row,) = [row for row in read_csv(summary_rows(results, measured)) if row["configuration"] == "high"]
+    for path in METRICS:
+        name = path.replace(".", "_")
+        assert float(row[f"{name}_95_low"]) <= float(row[f"{name}_mean"]) <= float(row[f"{name}_95_high"])
+        assert float(row[f"{name}_95_low"]) < float(row[f"{name}_95_high"])
+    for row in read_csv(class_rows(results, measured)):
+        for name in ("precision", "recall", "f1", "specificity"):
+            assert float(row[f"{name}_95_low"]) <= float(row[f"{name}_mean"]) <= float(row[f"{name}_95_high"])
+    assert all(cell.interval for column in detail_table(results, measured).columns[1:] for cell in column.cells)
+    assert (row["class"], row["configuration"]) == ("rage", "high")
+
+
+def test_the_json_has_intervals_and_p_values(results, measured):
+    found = json.loads(json_text(results, measured, ["how to read"]))
+    (comparison,) = found["comparisons"]
+    test = measured.comparisons["high"].tests["accuracy"]
+    assert (comparison["configuration"], comparison["baseline"], found["baseline"]) == ("high", "low", "low")
+    assert comparison["accuracy_difference_95_low"] == test.interval.low
+    assert (comparison["accuracy_p"], comparison["test"], comparison["family"]) == (test.p, "paired bootstrap", 1)
+    assert found["configurations"][1]["accuracy_95_high"] == measured.intervals["high"]["accuracy"].high
+    assert found["classes"][0]["f1_95_low"] == measured.intervals["low"]["per_class.0.f1"].low
+    assert found["notes"] == ["how to read"]
 
 
 def test_classes_named_like_a_column_keep_their_columns(make_run):
@@ -203,8 +233,8 @@ def test_csv_leaves_undefined_numbers_empty_and_quotes_names(make_run, unmeasure
     assert float(row["accuracy_mean"]) > 0
 
 
-def test_class_and_run_csv_have_one_row_each(results):
-    classes = read_csv(class_rows(results))
+def test_class_and_run_csv_have_one_row_each(results, measured):
+    classes = read_csv(class_rows(results, measured))
     assert [(row["configuration"], row["class"]) for row in classes] == [
         (n, c) for n in ("low", "high") for c in CLASSES
     ]

@@ -71,6 +71,7 @@ def test_a_report_has_page_tables_and_figures(make, tmp_path):
     stems = ["progression", "f1_change", "training", "confusion_a", "classes_a", "confusion_b-c", "classes_b-c"]
     figures = {f"figures/{stem}.{ending}" for stem in stems for ending in ("svg", "png")}
     tables = {"index.html", "summary.md", "summary.csv", "per_class.md", "per_class.csv", "runs.csv", "comparisons.csv"}
+    tables |= {"report.json"}
     assert set(contents(tmp_path / "new" / "out")) == figures | tables
     assert all(path.exists() for path in files)
     page = read_page(files)
@@ -78,7 +79,7 @@ def test_a_report_has_page_tables_and_figures(make, tmp_path):
     assert page.tags.count("img") == len(stems)
     assert "Table 1. Scores on the test split." in page.text
     assert "Figure 1. Accuracy and macro F1" in page.text
-    assert "Table 2. Comparison with the baseline on the same test images." in page.text
+    assert "Table 2. Comparisons on the same test images." in page.text
 
 
 def test_the_same_runs_give_the_same_bytes(make, tmp_path):

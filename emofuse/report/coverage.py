@@ -1,0 +1,103 @@
+"""Says in plain words what the intervals of a report cover, and whether its test rows rank the configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from emofuse.report.comparisons import Coverage, Uncertainty
+from emofuse.report.configurations import Results
+from emofuse.report.formats import format_score, join_some
+from emofuse.report.measures import MOST_CLASSES
+from emofuse.report.pool_scores import DETAIL_RESAMPLES
+
+SIGNIFICANT = 0.05
+
+
+def interval_notes(results: Results, uncertainty: Uncertainty) -> list[str]:
+    """Return a note on each kind of interval that occurs: how it is computed, and what it covers."""
+    users: dict[str, list[str]] = {}
+    for label, coverage in uncertainty.coverage.items():
+        users.setdefault(_note(coverage, uncertainty), []).append(label)
+    whole = len(users) == 1
+    notes = [f"{'' if whole else f'{join_some(labels)}: '}{note}" for note, labels in users.items()]
+    if notes:
+        notes[0] = f"Brackets hold 95 % intervals. {notes[0]}"
+    if any(coverage.splits == 1 for coverage in uncertainty.coverage.values()):
+        notes += list(_resample_notes(uncertainty))
+    if uncertainty.coverage and len(results.classes) > MOST_CLASSES:
+        notes.append(f"Single classes have no intervals, because there are more than {MOST_CLASSES} of them.")
+    return notes
+
+
+def _note(coverage: Coverage, uncertainty: Uncertainty) -> str:
+    if coverage.splits > 1:
+        return _splits_note(coverage)
+    count, units = uncertainty.resampling.count, _units(coverage)
+    draws = f"each of {count:,} resamples (PCG64, seed {uncertainty.resampling.seed}) draws as many {units}"
+    if coverage.repeats == 1:
+        return (
+            f"Percentile bootstrap: {draws} with replacement. The interval covers the choice of test images. It does "
+            "not cover the randomness of training or of the split: there is one run on one split."
+        )
+    return (
+        f"Percentile bootstrap over test images and repeats: {draws}, and as many of the {coverage.repeats} repeats, "
+        "with replacement; the score of a resample is the mean over its repeats. The interval covers the choice of "
+        "test images and the randomness of training. It does not cover the choice of the test split: there is one."
+    )
+
+
+def _units(coverage: Coverage) -> str:
+    if coverage.groups is None:
+        return f"test images as there are ({coverage.images:,})"
+    return f"groups of test images as there are ({coverage.groups:,} with {coverage.images:,} images)"
+
+
+def _splits_note(coverage: Coverage) -> str:
+    repeats = " Repeats within a split are averaged first." if coverage.repeats > coverage.splits else ""
+    return (
+        f"Corrected resampled t interval over {coverage.splits} splits (Nadeau and Bengio, Machine Learning 2003): the "
+        f"splits share rows, so the variance of their scores is multiplied by 1/{coverage.splits} + "
+        f"{coverage.test_to_train:.3f}, where the second term is the number of test rows divided by that of training "
+        f"rows; {coverage.splits - 1} degree{'s' * (coverage.splits > 2)} of freedom.{repeats} The interval covers the "
+        "choice of training and test rows and the randomness of training. The splits together tested "
+        f"{coverage.images:,} images."
+    )
+
+
+def _resample_notes(uncertainty: Uncertainty) -> Iterator[str]:
+    drawn = "All configurations are scored on the same resamples."
+    if uncertainty.resampling.count > DETAIL_RESAMPLES:
+        drawn += f" Scores other than accuracy and macro F1 use the first {DETAIL_RESAMPLES:,} of them."
+    if uncertainty.lacking:
+        drawn += (
+            f" In {uncertainty.lacking:,} resamples a class has no image; their macro scores are means over the "
+            "classes that have images or answers."
+        )
+    yield drawn
+
+
+def ranking_note(results: Results, uncertainty: Uncertainty) -> str:
+    """Return the note that these test rows do not rank the configurations; an empty text if they may.
+
+    The rule: the part that the accuracy intervals of all configurations have in common is wider than the distance from
+    the lowest to the highest accuracy, and no comparison of accuracies is significant after Holm's correction.
+    """
+    items = results.configurations
+    intervals = [uncertainty.intervals.get(item.label, {}).get("accuracy") for item in items]
+    known = [interval for interval in intervals if interval is not None]
+    if len(items) < 2 or len(known) < len(items):
+        return ""
+    if any(each.corrected["accuracy"] < SIGNIFICANT for each in uncertainty.all_comparisons):
+        return ""
+    means = [item.metric("accuracy").mean for item in items]
+    common = min(each.high for each in known) - max(each.low for each in known)
+    distance = max(means) - min(means)
+    if not common > distance:
+        return ""
+    sizes = sorted({int(run.rows["test"]["rows"]) for run in results.runs})
+    rows = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+    return (
+        f"A test split of {rows} rows does not rank these {len(items)} configurations: their intervals of accuracy "
+        f"have a width of {format_score(common)} in common, more than the {format_score(distance)} from the lowest "
+        "accuracy to the highest, and no difference that was tested is significant. Their order may be chance."
+    )

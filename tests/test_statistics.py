@@ -174,6 +174,27 @@ def test_drawn_repeats_have_the_variance_of_training_inside():
     np.testing.assert_array_equal(resampled.mean_of_drawn([2], [0]).drawn, drawn[:, [2]])
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.08])
+def test_intervals_over_repeats_cover_the_mean_of_all_trainings(spread):
+    """Images of unequal difficulty and repeats of unequal skill; without the second, intervals are as of the images."""
+    rng, rows, repeats, tries = np.random.default_rng(21), 150, 5, 300
+    covered = conditional = 0
+    for seed in range(tries):
+        label, hardness = rng.integers(0, 3, rows), rng.uniform(-0.2, 0.2, rows)
+        runs = []
+        for skill in rng.normal(0.6, spread, repeats):
+            right = rng.random(rows) < np.clip(skill + hardness, 0, 1)
+            runs.append(RunPredictions(np.arange(rows), label, np.where(right, label, (label + 1) % 3)))
+        found = resample_metrics(runs, [accuracy], units=rows, classes=3, resampling=Resampling(300, seed))
+        for_all = bootstrap_interval(found.mean_of_drawn(range(repeats), [seed]).drawn[:, 0, 0])
+        for_these = bootstrap_interval(found.mean(range(repeats)).drawn[:, 0, 0])
+        covered += for_all.low <= 0.6 <= for_all.high
+        conditional += for_these.low <= 0.6 <= for_these.high
+    assert covered / tries > 0.86  # five repeats tell little of their spread
+    assert covered / tries < 0.99
+    assert conditional / tries < (0.75 if spread else 0.97)
+
+
 def test_repeats_are_averaged_within_each_resample():
     rng = np.random.default_rng(5)
     runs = [make_run(rng, 20, 3), make_run(rng, 20, 3), make_run(rng, 1, 3, units=np.array([4]))]

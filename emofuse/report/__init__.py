@@ -10,6 +10,7 @@ from typing import Self
 from emofuse.errors import ResultsError
 from emofuse.report import sentences
 from emofuse.report.choice import choice_caption, choice_sentences, choice_table
+from emofuse.report.comparison_notes import comparison_notes
 from emofuse.report.comparisons import Uncertainty, measure_uncertainty
 from emofuse.report.configurations import Results, group_runs
 from emofuse.report.detail import choose_detail
@@ -197,7 +198,7 @@ def _summary_parts(results: Results, uncertainty: Uncertainty) -> list[str]:
         return "".join(f"- {escape_markdown(note)}\n" for note in notes)
 
     parts = [markdown(scores_table(results, uncertainty)), listed(sentences.reading_notes(results, uncertainty))]
-    notes = sentences.comparison_notes(results, uncertainty)
+    notes = comparison_notes(results, uncertainty)
     if notes:
         parts += [markdown(comparisons_table(results, uncertainty)), listed(notes)]
     parts += [markdown(detail_table(results, uncertainty)), markdown(cost_table(results))]
@@ -208,7 +209,7 @@ def _summary_parts(results: Results, uncertainty: Uncertainty) -> list[str]:
 
 
 def _notes(results: Results, uncertainty: Uncertainty) -> list[str]:
-    return [*sentences.reading_notes(results, uncertainty), *sentences.comparison_notes(results, uncertainty)]
+    return [*sentences.reading_notes(results, uncertainty), *comparison_notes(results, uncertainty)]
 
 
 def _write_figures(folder: Path, figures: ReportFigures) -> None:

@@ -40,9 +40,10 @@ def _note(coverage: Coverage, uncertainty: Uncertainty) -> str:
             "not cover the randomness of training or of the split: there is one run on one split."
         )
     return (
-        f"Percentile bootstrap over test images and repeats: {draws}, and as many of the {coverage.repeats} repeats, "
-        "with replacement; the score of a resample is the mean over its repeats. The interval covers the choice of "
-        "test images and the randomness of training. It does not cover the choice of the test split: there is one."
+        f"Percentile bootstrap over test images and repeats: {draws} with replacement and scores the mean over the "
+        f"{coverage.repeats} repeats; drawing repeats as well adds the variance between them that the images do not "
+        "explain. The interval covers the choice of test images and the randomness of training. It does not cover the "
+        "choice of the test split: there is one."
     )
 
 
@@ -96,8 +97,12 @@ def ranking_note(results: Results, uncertainty: Uncertainty) -> str:
         return ""
     sizes = sorted({int(run.rows["test"]["rows"]) for run in results.runs})
     rows = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+    splits = max(each.splits for each in uncertainty.coverage.values())
+    which = f"A test split of {rows} rows does not"
+    if splits > 1:
+        which = f"{splits} overlapping test splits of {rows} rows do not"
     return (
-        f"A test split of {rows} rows does not rank these {len(items)} configurations: their intervals of accuracy "
-        f"have a width of {format_score(common)} in common, more than the {format_score(distance)} from the lowest "
-        "accuracy to the highest, and no difference that was tested is significant. Their order may be chance."
+        f"{which} rank these {len(items)} configurations: their intervals of accuracy have a width of "
+        f"{format_score(common)} in common, more than the {format_score(distance)} from the lowest accuracy to the "
+        "highest, and no difference that was tested is significant. Their order may be chance."
     )

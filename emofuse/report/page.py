@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 
 from emofuse.report import sentences
 from emofuse.report.choice import choice_caption, choice_sentences, choice_table
+from emofuse.report.comparison_notes import comparison_notes
 from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import ReportedConfiguration, Results, Spread
 from emofuse.report.figures import ReportFigure, ReportFigures
@@ -104,7 +105,7 @@ def render_page(
             "runs": runs_table(results),
         },
         reading_notes=sentences.reading_notes(results, uncertainty),
-        comparison_notes=sentences.comparison_notes(results, uncertainty),
+        comparison_notes=comparison_notes(results, uncertainty),
         choice=_choice(results),
         method=" ".join(sentences.method(results)),
         figures=figures,

@@ -129,9 +129,14 @@ def comparisons_of(results: Results, uncertainty: Uncertainty) -> list[ComparedP
 
 
 def detail_table(results: Results, uncertainty: Uncertainty) -> ReportTable:
-    """Return precision, recall and specificity with their intervals, one row for each configuration."""
-    paths = [path for path in METRICS if path not in COMPARED]
-    return ReportTable((_labels(results), *(_measured(results, uncertainty, path) for path in paths)))
+    """Return precision, recall and specificity, one row for each configuration.
+
+    Six columns have room for intervals or deviations; intervals come first.
+    """
+    columns = [_measured(results, uncertainty, path) for path in METRICS if path not in COMPARED]
+    if any(cell.interval for column in columns for cell in column.cells):
+        columns = [_bare(column) for column in columns]
+    return ReportTable((_labels(results), *columns))
 
 
 def _epochs_cell(item: ReportedConfiguration) -> Cell:

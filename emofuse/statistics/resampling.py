@@ -5,7 +5,6 @@ A unit is an image or, where several images have one speaker, film or picture in
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.metrics.confusion import Floats
+from emofuse.metrics.confusion import Floats, ratio
 
 ConfusionFormula = Callable[[Floats], Floats]
 """A function of counts (..., C, C), true class down and predicted class across.
@@ -83,10 +82,14 @@ class Resampled:
         return Resampled(self.observed[places].mean(axis=0, keepdims=True), drawn)
 
     def mean_of_drawn(self, runs: Sequence[int], seed: Sequence[int]) -> Resampled:
-        """Return the mean over K repeats that each resample draws with replacement, as it draws units.
+        """Return the mean over K repeats, whose variance also has that of training inside.
 
-        So the variance of training is inside. A mean of K drawn out of K repeats varies too little, by (K - 1) / K
-        (Davison and Hinkley, 1997, section 2.2), so its distance to the mean over all K is scaled up by the root.
+        The variance of the mean over K repeats on n units is v_units / n + v_training / K + v_rest / (n K): units are
+        hard or easy, repeats are good or bad, and repeats disagree on single units. Drawing units alone gives the first
+        and the third term. The variance s^2 (K - 1) of the observed scores of the repeats is v_training + v_rest / n,
+        of which the resamples know the second part: how the differences between repeats vary with the units. So each
+        resample adds the mean deviation of K repeats that are drawn with replacement, scaled to a variance of
+        (s^2 - v_rest / n) / K, or of 0 if that is negative.
 
         Args:
             runs: the K >= 1 repeats, all with the same rows; a single one has no variance of training.
@@ -96,10 +99,13 @@ class Resampled:
         repeats, count = len(places), len(self.drawn)
         if repeats == 1:
             return mean
-        chosen = _uniform(np.random.PCG64(list(seed)), count * repeats, repeats).reshape(count, repeats, 1)
-        drawn = np.take_along_axis(self.drawn[:, places], chosen, axis=1).mean(axis=1, keepdims=True)
-        scale = math.sqrt(repeats / (repeats - 1))
-        return Resampled(mean.observed, mean.drawn + scale * (drawn - mean.drawn))
+        deviation = self.observed[places] - mean.observed  # (K, M)
+        rest = self.drawn[:, places] - mean.drawn - deviation
+        unexplained = np.square(deviation).sum(axis=0) - np.nansum(np.square(rest), axis=(0, 1)) / count
+        share = np.maximum(0.0, ratio(unexplained, np.square(deviation).sum(axis=0)))
+        chosen = _uniform(np.random.PCG64(list(seed)), count * repeats, repeats).reshape(count, repeats)
+        drawn = deviation[chosen].mean(axis=1, keepdims=True)  # its variance is (K - 1) / K of s^2 / K
+        return Resampled(mean.observed, mean.drawn + np.sqrt(share * repeats / (repeats - 1)) * drawn)
 
 
 def resample_metrics(

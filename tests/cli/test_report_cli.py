@@ -85,8 +85,9 @@ def test_report_prints_the_summary_and_the_files(app, runs):
     assert re.search(r"^\| good .* \| +0 \| +1 \| +1\.000 \|$", done.stdout, re.MULTILINE)
     out = runs / "report"
     tables = ("summary.md", "summary.csv", "per_class.md", "per_class.csv", "runs.csv", "comparisons.csv")
+    tables = (*tables, "report.json")
     parts = ("index.html", *tables, "figures")
-    assert done.stdout.splitlines()[-8:] == [str(out / part) for part in parts]
+    assert done.stdout.splitlines()[-9:] == [str(out / part) for part in parts]
     assert all((out / part).exists() for part in parts)
 
 
@@ -101,6 +102,14 @@ def test_report_takes_folder_title_and_baseline(app, runs, tmp_path):
     assert re.search(r"^\| poor .* −0\.250 \|", done.stdout, re.MULTILINE)
     assert "<h1>My title</h1>" in (tmp_path / "mine" / "index.html").read_text(encoding="utf-8")
     assert not (runs / "report").exists()
+
+
+def test_report_compares_two_configurations(app, runs):
+    done = call(app, runs, "--baseline", "good", "--compare", "good=poor")
+    assert done.exit_code == 0
+    assert re.search(r"^\| good +\| poor +\| +\+0\.250 \[", done.stdout, re.MULTILINE)
+    with pytest.raises(ResultsError, match=r"a comparison is written as A=B, got 'good'$"):
+        call(app, runs, "--compare", "good")
 
 
 def test_report_of_a_folder_without_runs_says_what_to_do(app, tmp_path):

@@ -81,13 +81,15 @@ def test_intervals_and_tests_of_single_runs_are_those_of_the_images(make):
 
 
 def test_repeats_on_one_split_are_drawn_with_the_images(make):
-    """The variance of the mean of K runs is that over images plus s^2 / K: training is inside the interval."""
+    """The variance of the mean of K runs is that over images plus that of training, which images do not explain."""
     runs = [make("a", seed=seed, skill=skill) for seed, skill in enumerate((0.2, 0.4, 0.6, 0.8))]
     found = measure(make, *runs)
     drawn = naive_accuracies(make, runs, found.resampling)
     scores = np.array([run.metrics["test"]["accuracy"] for run in runs])
     over_images = drawn.mean(axis=1).std()
-    expected = np.sqrt(over_images**2 + scores.var(ddof=1) / 4)
+    rest = drawn - drawn.mean(axis=1, keepdims=True) - (scores - scores.mean())
+    by_images = (rest**2).sum(axis=1).mean() / 3
+    expected = np.sqrt(over_images**2 + (scores.var(ddof=1) - by_images) / 4)
     interval = found.intervals["a"]["accuracy"]
     assert (interval.high - interval.low) / (2 * 1.96) == pytest.approx(expected, rel=0.1)
     assert expected > 1.5 * over_images

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from emofuse.report import sentences
+from emofuse.report.comparison_notes import comparison_notes
 from emofuse.report.comparisons import measure_uncertainty
 from emofuse.report.configurations import group_runs
 from emofuse.report.coverage import ranking_note
@@ -121,7 +122,7 @@ def test_reading_notes_say_that_repeats_are_drawn_and_training_is_covered(make, 
     results = group_runs([make("a", seed=seed) for seed in (0, 1, 2)], "runs")
     note = sentences.reading_notes(results, measure_uncertainty(results, make_run.folder))[1]
     assert "over test images and repeats" in note
-    assert "and as many of the 3 repeats, with replacement" in note
+    assert "scores the mean over the 3 repeats; drawing repeats as well adds the variance between them" in note
     assert note.endswith(
         "The interval covers the choice of test images and the randomness of training. It does not cover the choice of "
         "the test split: there is one."
@@ -181,9 +182,7 @@ def test_reading_notes_end_with_what_could_not_be_computed(make, unmeasured):
 def test_comparison_notes_say_what_was_computed_and_how_often(make, make_run):
     runs = [make(name, seed=seed) for name in ("base", "a", "b") for seed in (0, 1)]
     results = group_runs(runs, "runs")
-    difference, p_value, paired, corrected = sentences.comparison_notes(
-        results, measure_uncertainty(results, make_run.folder)
-    )
+    difference, p_value, paired, corrected = comparison_notes(results, measure_uncertainty(results, make_run.folder))
     assert difference == "Δ is the difference to base, with its 95 % interval."
     assert p_value == (
         "On one test split, p is that of a two-sided paired bootstrap test, with the same resamples for both: "
@@ -206,7 +205,7 @@ def test_comparison_notes_say_what_was_computed_and_how_often(make, make_run):
 
 def test_comparison_notes_say_which_test_splits_have_and_that_pairs_are_of_the_family(make, make_run):
     results = group_runs([make(name, split_seed=split) for name in ("base", "a", "b") for split in (0, 1)], "runs")
-    notes = sentences.comparison_notes(results, measure_uncertainty(results, make_run.folder, [("a", "b")]))
+    notes = comparison_notes(results, measure_uncertainty(results, make_run.folder, [("a", "b")]))
     assert notes[0].startswith("Δ is the difference of the first configuration less the second")
     assert notes[1].startswith("Over several splits, interval and p are those of the corrected resampled t-test")
     assert not any("paired bootstrap" in note for note in notes)
@@ -219,10 +218,10 @@ def test_comparison_notes_name_repeats_only_where_there_are_some_and_are_silent_
     make, make_run, unmeasured
 ):
     results = group_runs([make("base"), make("a")], "runs")
-    notes = sentences.comparison_notes(results, measure_uncertainty(results, make_run.folder))
+    notes = comparison_notes(results, measure_uncertainty(results, make_run.folder))
     assert notes[2].startswith("McNemar p compares the answers, image by image.")
     assert "the family is the 1 comparison of this table" in notes[3]
-    assert sentences.comparison_notes(results, unmeasured) == []
+    assert comparison_notes(results, unmeasured) == []
 
 
 def test_reachable_is_explained_only_where_it_is_known(make, unmeasured):

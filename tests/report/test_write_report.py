@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -200,9 +201,24 @@ def test_intervals_and_tests_stand_on_the_page_and_in_the_summary_with_how_they_
     for text in (page, summary):
         assert re.search(r"0\.\d{3} \[0\.\d{3}, (0\.\d{3}|1\.000)\]", text)
         assert re.search(r"\+0\.\d{3} \[[+−]0\.\d{3}, \+0\.\d{3}\]", text)
-        assert "percentile bootstrap intervals. Each of 2,000 resamples (PCG64, seed 0)" in text
-        assert "corrected by Holm's step-down method for 1 comparison" in text
+        assert "Percentile bootstrap: each of 2,000 resamples (PCG64, seed 0) draws" in text
+        assert "Holm's step-down method; the family is the 1 comparison of this table (with the baseline)" in text
     assert files.comparisons_csv.read_text(encoding="utf-8").startswith("configuration,baseline,accuracy_difference,")
+
+
+def test_a_report_compares_what_is_asked_for_and_says_which(make, tmp_path):
+    for name, skill in (("base", 0.3), ("a", 0.9), ("b", 0.4)):
+        make(name, skill=skill, rows=400)
+    files = write_report(make.folder, tmp_path / "out", compare=["a=b"])
+    page = read_page(files).text
+    assert "Compared with" in page
+    assert "the 3 comparisons of this table (with the baseline and those that were asked for)" in page
+    found = json.loads(files.numbers_json.read_text(encoding="utf-8"))["comparisons"]
+    assert [(row["configuration"], row["baseline"]) for row in found] == [("a", "base"), ("b", "base"), ("a", "b")]
+    assert found[2]["accuracy_difference"] > 0
+    assert found[2]["accuracy_p"] <= found[2]["accuracy_p_holm"]
+    lines = files.comparisons_csv.read_text(encoding="utf-8").splitlines()
+    assert lines[3].startswith("a,b,0.")
 
 
 def test_a_report_without_predictions_is_written_and_says_what_it_lacks(make, tmp_path):
@@ -214,7 +230,7 @@ def test_a_report_without_predictions_is_written_and_says_what_it_lacks(make, tm
     for text in (read_page(files).text, files.summary_markdown.read_text(encoding="utf-8")):
         assert f"a has no interval and no comparison: {path}: missing or damaged" in text
         assert "Nothing is compared with the baseline a, because its predictions cannot be used." in text
-    assert "Comparison with the baseline" not in read_page(files).text
+    assert "Comparisons on the same test images" not in read_page(files).text
 
 
 def test_a_report_of_many_configurations_folds_its_long_tables(make, tmp_path):

@@ -28,7 +28,8 @@ def ensemble_sentences(results: Results) -> list[str]:
         folds, seeds = options["folds"], len(options["seeds"]) or 1
         verb = "answers" if len(labels) == 1 else "answer"
         if folds is None:
-            what, validation = f"{seeds} heads that differ in their seeds", "their validation scores are those of the mean"
+            what = f"{seeds} heads that differ in their seeds"
+            validation = "a validation score is that of the mean"
         else:
             what = f"{folds * seeds} heads, {_one_for_each(folds, seeds)} of the training and validation rows"
             validation = "a validation score counts every row once, answered by the heads that did not learn from it"

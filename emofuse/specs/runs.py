@@ -224,11 +224,13 @@ class EnsembleSpec(Spec):
         seeds: the seeds of initial weights and dropout. They count from the training seed of the run, so that two
             repeats of the run have no head in common (see `LARGEST_SEED`).
         fold_seed: the seed by which rows are dealt to folds.
+        grouped: whether groups of the dataset stay together in folds.
     """
 
     folds: int | None = Field(None, ge=2)
     seeds: tuple[int, ...] = ()
     fold_seed: int = 0
+    grouped: bool = True
 
     @model_validator(mode="after")
     def _has_several_heads(self) -> Self:
@@ -260,11 +262,7 @@ def ensemble_problems(ensemble: EnsembleSpec | None, refit: Refit, heads: Sequen
     return problems
 
 
-_NOT_WRITTEN = {"ensemble": None, "refit": "none"}
-"""Options of a run that are left out of its record and its digest while they have these values."""
-
-
-class RunSpec(Spec):
+class RunSpec(ExtendedSpec):
     """One trained head: features, head, optimisation and split (`official` is the split of the manifest).
 
     `name` is the name of the configuration in tables; it is not part of the digest. With a `fold`, the training and
@@ -275,6 +273,7 @@ class RunSpec(Spec):
     those of the first training. Kernel ridge regression chooses its penalty by leave-one-out on all these rows anew.
     """
 
+    added: ClassVar[frozenset[str]] = frozenset({"ensemble", "refit"})
     name: str
     features: FeaturesSpec
     head: HeadSpec = ConcatHeadSpec()
@@ -293,22 +292,17 @@ class RunSpec(Spec):
             raise ValueError(" | ".join(problems))
         return self
 
-    @model_serializer(mode="wrap")
-    def _write_what_differs(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out options that former versions did not have, where they have their defaults."""
-        data: dict[str, Any] = write(self)
-        return {key: value for key, value in data.items() if key not in _NOT_WRITTEN or value != _NOT_WRITTEN[key]}
-
     def heads(self) -> tuple[RunSpec, ...]:
         """Return a run without ensemble and refit for each head; the folds of a seed are neighbours."""
-        plain = self.model_copy(update=_NOT_WRITTEN)
+        plain = self.model_copy(update={"ensemble": None, "refit": "none"})
         if self.ensemble is None:
             return (plain,)
         count, first = self.ensemble.folds, self.train.seed * (LARGEST_SEED + 1)
         seeds = [first + seed for seed in self.ensemble.seeds] or [self.train.seed]
-        folds = [self.fold]
+        folds: list[FoldSpec | None] = [self.fold]
         if count is not None:
-            folds = [FoldSpec(count=count, index=index, seed=self.ensemble.fold_seed) for index in range(count)]
+            dealt = FoldSpec(count=count, seed=self.ensemble.fold_seed, grouped=self.ensemble.grouped)
+            folds = [dealt.model_copy(update={"index": index}) for index in range(count)]
         return tuple(
             plain.model_copy(update={"train": self.train.model_copy(update={"seed": seed}), "fold": fold})
             for seed in seeds

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,7 +79,7 @@ def run_notes(
     notes = [
         *_rows_left_out(cache, data, trained.spec),
         *_labels_without_rows(cache, rows),
-        *_shared_groups(cache, trained.spec, rows),
+        *_shared_groups(cache, data, trained, rows),
         *_streams_without_rows(data, trained, rows),
         *(note for head in trained.first for note in _few_neutral_faces(data, head.spec)),
         *_far_values(cache, far),
@@ -136,14 +135,20 @@ def _labels_without_rows(cache: Cache, rows: Rows) -> Iterator[str]:
             yield f"No {_ROWS_OF[split]} row is labelled {named}{more}: {consequence.format(it=it)}."
 
 
-def _shared_groups(cache: Cache, spec: RunSpec, rows: Rows) -> Iterator[str]:
+def _shared_groups(cache: Cache, data: TrainingData, trained: TrainedRun, rows: Rows) -> Iterator[str]:
     if not cache.has_groups:
         return
-    groups = {split: set(cache.groups[of_split].tolist()) - {""} for split, of_split in rows.items()}
-    pairs = list(combinations(SPLITS, 2))
-    if spec.refit != "none" or (spec.ensemble and spec.ensemble.folds):
-        pairs.remove(("train", "val"))  # the rows of both have trained
-    sharing = [(one, other) for one, other in pairs if groups[one] & groups[other]]
+
+    def groups_of(of_split: npt.NDArray[np.int64]) -> set[str]:
+        return set(cache.groups[of_split].tolist()) - {""}
+
+    spec, folds = trained.first[0].spec, data.folds(trained.first[0].spec)
+    used = {head.spec.fold.index if head.spec.fold else 0 for head in trained.first}
+    test = groups_of(rows["test"])
+    sharing = [(split, "test") for split in ("train", "val") if groups_of(rows[split]) & test]
+    # Of an ensemble and of a second training, `rows` have validation rows that train as well.
+    if any(groups_of(folds[index].train) & groups_of(folds[index].val) for index in used):
+        sharing.append(("train", "val"))
     if not sharing:
         return
     named = [split for split in SPLITS if any(split in pair for pair in sharing)]

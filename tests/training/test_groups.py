@@ -11,7 +11,7 @@ import pytest
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
 from emofuse.errors import TrainingError
-from emofuse.specs import FeaturesSpec, FoldSpec, OfficialSplit, RunSpec, StratifiedSplit, TrainSpec
+from emofuse.specs import EnsembleSpec, FeaturesSpec, FoldSpec, OfficialSplit, RunSpec, StratifiedSplit, TrainSpec
 from emofuse.training.data import TrainingData
 from emofuse.training.runs import train_run
 
@@ -142,3 +142,16 @@ def test_shared_groups_are_noted(with_groups, tmp_path, spec, note):
     found = [each for each in record.notes if each.startswith("Groups are shared")]
     assert len(found) == (note is not None)
     assert all(note in each for each in found)
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_the_heads_of_an_ensemble_keep_groups_together_unless_they_are_told_not_to(with_groups, tmp_path, grouped):
+    groups = [f"subject {row % 15:02d}" for row in range(150)]  # the official splits take turns, and so share none
+    cache = with_groups(groups)
+    spec = run().model_copy(update={"ensemble": EnsembleSpec(folds=3, grouped=grouped)})
+    data = TrainingData.of(cache, OfficialSplit())
+    folds = data.folds(spec.heads()[0])
+    assert all(bool(shared(cache, fold)) != grouped for fold in folds)
+    record, _ = train_run(cache, spec, tmp_path / "runs", device="cpu")
+    notes = [note for note in record.notes if note.startswith("Groups are shared")]
+    assert notes == [] if grouped else "as `grouped: false` of the folds asks for" in notes[0]

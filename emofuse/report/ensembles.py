@@ -50,7 +50,7 @@ def refit_sentences(results: Results) -> list[str]:
         (
             f"For {join_some(labels)}, what was chosen on the validation rows (the epoch, or the penalty of a logistic "
             "head; kernel ridge regression chooses anew) was trained again on training and validation rows together. "
-            "Its validation scores are those of the first training."
+            "The validation scores are those of the first training."
         )
     ]
 

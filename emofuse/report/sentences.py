@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +16,20 @@ from emofuse.report.inputs import SPLITS, StreamUse
 from emofuse.report.notes import gather_notes
 from emofuse.report.search import SELECTS
 from emofuse.specs import EXACT_HEADS, NetworkHeadSpec
+from emofuse.specs.train import NEWER
 from emofuse.statistics import Interval
 
 _SELECTIONS = {"macro_f1": "the highest macro F1", "accuracy": "the highest accuracy", "loss": "the lowest loss"}
 _OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW"}
+_NEWER_OPTIONS = {
+    "class_weights": "The loss of a row is weighted by its class: {}.",
+    "focal_gamma": "The loss of a row is weighted by its uncertainty (focal loss), gamma: {}.",
+    "logit_adjustment": "In training, the logits are adjusted by the shares of the classes, tau: {}.",
+    "schedule": "The learning rate follows a schedule: {}.",
+    "warmup": "The learning rate rises at first, in this share of all steps: {}.",
+    "clip_norm": "The norm of the gradient of a head is at most (0: without bound): {}.",
+    "ema": "The mean of the weights with this decay is validated and kept (0: the weights themselves): {}.",
+}
 _STEMS = {"temporal": ("sequence", {2, 4}), "spatial": ("map", {3, 4})}
 """Option of a head -> what it turns into vectors, and the number of axes of a row that it is for."""
 _MOST_NAMED = 4
@@ -247,6 +257,11 @@ def _exact_sentences(results: Results) -> list[str]:
             "An averaged_logistic head is one multinomial logistic regression for each stream, whose probabilities are "
             f"averaged; the penalty of each has {selection} on the validation rows that have the stream."
         )
+    logistic = tuple(
+        item for item in results.configurations if item.spec["head"]["kind"] in {"logistic", "averaged_logistic"}
+    )
+    if logistic:
+        sentences += _newer_sentences(replace(results, configurations=logistic), ("class_weights",))
     if "kernel_ridge" in kinds:
         sentences.append(
             "A kernel_ridge head is kernel ridge regression on the mean of one kernel for each stream; its penalty and "
@@ -269,7 +284,22 @@ def _training_sentences(results: Results) -> list[str]:
             f"batch size {batch_size}, {epochs} epochs{patience}."
         ),
         f"The weights kept are those of the epoch with {selection} on the validation rows.",
+        *_newer_sentences(results),
     ]
+
+
+def _newer_sentences(results: Results, names: Sequence[str] = tuple(_NEWER_OPTIONS)) -> list[str]:
+    """Return one sentence for each of these further options of training that a configuration uses."""
+    sentences = []
+    for name in names:
+        values = {_option(item, f"train.{name}") for item in results.configurations}
+        if values != {NEWER[name]}:
+            sentences.append(_NEWER_OPTIONS[name].format(_vary(results, f"train.{name}", _describe_option)))
+    return sentences
+
+
+def _describe_option(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _describe_patience(patience: int | None) -> str:
@@ -301,7 +331,7 @@ def _option(item: ReportedConfiguration, path: str) -> Any:
         value = value[key]
     if last in _STEMS:  # specs leave out the stems that a head has by default
         return value.get(last, NetworkHeadSpec.model_fields[last].default)
-    return value[last]
+    return value.get(last, NEWER[last]) if last in NEWER else value[last]
 
 
 def _with_interval(spread: Spread, interval: Interval | None) -> str:

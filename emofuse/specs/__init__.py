@@ -43,7 +43,7 @@ from emofuse.specs.head_kinds import (
 from emofuse.specs.heads import CustomHeadSpec, HeadSpec, NetworkHeadSpec
 from emofuse.specs.pipelines import PipelineSpec, RepeatSpec
 from emofuse.specs.plugins import PluginFile, load_plugins
-from emofuse.specs.runs import EnsembleSpec, FeaturesSpec, FoldSpec, RunSpec, TrainSpec
+from emofuse.specs.runs import EnsembleSpec, FeaturesSpec, FoldSpec, RunSpec
 from emofuse.specs.streams import CustomStreamSpec, ImportedSpec, StreamSpec, StreamSpecBase, Variant
 from emofuse.specs.sweeps import (
     BaseRun,
@@ -55,6 +55,7 @@ from emofuse.specs.sweeps import (
     SweepSpec,
     TpeSearch,
 )
+from emofuse.specs.train import TrainSpec
 from emofuse.specs.weights import FileWeights, Precision, RandomWeights, RegistryWeights, WeightsSpec, is_random
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from emofuse.errors import did_you_mean
 from emofuse.specs.base import Spec
 from emofuse.specs.faults import BESIDE, SEPARATOR
 from emofuse.specs.heads import HeadSpec, Spatial, Temporal
-from emofuse.specs.runs import Balancing
 from emofuse.specs.streams import Value, check_factors, take_factors, variant_factors
+from emofuse.specs.train import Balancing, ClassWeights, Schedule
 
 StreamRule = Literal["all", "leave_one_out"]
 
@@ -47,6 +47,12 @@ Numbers = Annotated[
         custom_error_message="expected a list of numbers or {low, high, log}",
     ),
 ]
+
+
+_NUMBERS = frozenset(
+    ("dropout", "weight_decay", "label_smoothing", "learning_rate", "focal_gamma", "logit_adjustment", "warmup")
+) | {"clip_norm", "ema"}
+"""The factors whose values are numbers or a range."""
 
 
 def _parse_streams(written: Any) -> Any:
@@ -108,6 +114,13 @@ class Factors(Spec):
     batch_size: tuple[int, ...] = ()
     optimizer: tuple[Literal["adam", "adamw"], ...] = ()
     gradient_balancing: tuple[Balancing, ...] = ()
+    class_weights: tuple[ClassWeights, ...] = ()
+    focal_gamma: Numbers = ()
+    logit_adjustment: Numbers = ()
+    schedule: tuple[Schedule, ...] = ()
+    warmup: Numbers = ()
+    clip_norm: Numbers = ()
+    ema: Numbers = ()
     weight_decay: Numbers = ()
     label_smoothing: Numbers = ()
     learning_rate: Numbers = ()
@@ -141,7 +154,7 @@ class Factors(Spec):
                 return {name: list_of_one(values) for name, values in written.items()}
             case "head":
                 return written if isinstance(written, list | tuple) else (written,)
-            case "dropout" | "weight_decay" | "label_smoothing" | "learning_rate":
+            case name if name in _NUMBERS:
                 return (written,) if _is_number(written) else written
             case _:
                 return list_of_one(written)

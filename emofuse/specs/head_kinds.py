@@ -97,8 +97,8 @@ LOGISTIC_PENALTIES = (1e-1, 1.0, 1e1, 3e1, 1e2, 3e2, 1e3, 3e3, 1e4, 1e5)
 class LogisticHeadSpec(HeadSpecBase):
     """Multinomial logistic regression on the concatenated streams, solved to convergence for every penalty.
 
-    The validation rows choose the penalty by `train.select`; the rest of `train` has no effect. A penalty is 1 / C of
-    scikit-learn's `LogisticRegression`, on standardised features.
+    The validation rows choose the penalty by `train.select`, and `train.class_weights` weights the training rows; the
+    rest of `train` has no effect. A penalty is 1 / C of scikit-learn's `LogisticRegression`, on standardised features.
     """
 
     module_class: ClassVar[str] = "linear.LinearHead"
@@ -116,7 +116,8 @@ class AveragedLogisticHeadSpec(HeadSpecBase):
     """One multinomial logistic regression for each stream, and the plain mean of their probabilities.
 
     Each regression is solved on the training rows that have its stream. The validation rows that have it choose its
-    penalty by `train.select`; the rest of `train` has no effect. A row has the mean over the streams that it has.
+    penalty by `train.select`, and `train.class_weights` weights the training rows; the rest of `train` has no effect. A
+    row has the mean over the streams that it has.
     """
 
     module_class: ClassVar[str] = "averaged_logistic.AveragedLogisticHead"
@@ -155,3 +156,5 @@ class KernelRidgeHeadSpec(HeadSpecBase):
 
 EXACT_HEADS = ("logistic", "averaged_logistic", "kernel_ridge")
 """The kinds of heads that are solved and not trained: they have penalties in place of epochs."""
+LOGISTIC_HEADS = (LogisticHeadSpec, AveragedLogisticHeadSpec)
+"""The solved heads that weight their rows by `train.class_weights`."""

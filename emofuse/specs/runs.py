@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import (
-    BeforeValidator,
     Field,
     SerializerFunctionWrapHandler,
     field_validator,
@@ -20,6 +19,7 @@ from emofuse.specs.datasets import OfficialSplit, SplitSpec
 from emofuse.specs.head_kinds import EXACT_HEADS, ConcatHeadSpec
 from emofuse.specs.heads import HeadSpec
 from emofuse.specs.streams import Value, check_factors, factor_defaults, take_factors, variant_factors, variants_of
+from emofuse.specs.train import TrainSpec
 
 
 class FeaturesSpec(Spec):
@@ -118,46 +118,6 @@ def settled(features: FeaturesSpec, kinds: Mapping[str, str]) -> FeaturesSpec:
                 variants[name] = {key: rest for key, rest in variants.get(name, {}).items() if key != each.name}
     rest = {name: each for name, each in variants.items() if each}
     return features.model_copy(update={"factors": factors, "variants": rest})
-
-
-def _on_and_off(value: Any) -> Any:
-    """Return `on` or `off`, which YAML reads as true and false."""
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
-
-
-Balancing = Annotated[Literal["off", "monitor", "on"], BeforeValidator(_on_and_off)]
-
-
-class TrainSpec(Spec):
-    """The optimisation. The defaults are the paper's: Adam, 1e-4, 100 epochs, batch 64, cross-entropy.
-
-    `select` chooses the best epoch on validation rows, whose weights are kept: the one with the least loss, or with the
-    highest macro F1 (the paper's choice) or accuracy. The loss changes little with the rounding of another processor or
-    of a larger group of heads. The other two are shares of a few hundred rows, and one row that changes sides may move
-    them to another epoch. `patience` epochs without a better one end the run.
-
-    `seed` decides the initial weights and the dropout, `order_seed` the order of rows: runs with the same order are
-    comparable batch by batch, and train together.
-
-    `gradient_balancing`: `on` scales the learning rate of every stream's branch so that no stream dominates, `monitor`
-    only records the norms of their gradients (see `emofuse.training.balancing`).
-
-    `views` is the number of cached views that training uses: in every epoch each training row shows one of them, drawn
-    by the order seed. Validation and test rows always show view 0, the picture itself.
-    """
-
-    epochs: int = Field(100, ge=1)
-    batch_size: int = Field(64, ge=2)
-    learning_rate: float = Field(1e-4, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    optimizer: Literal["adam", "adamw"] = "adam"
-    select: Literal["macro_f1", "accuracy", "loss"] = "loss"
-    patience: int | None = Field(None, ge=1)
-    seed: int = 0
-    order_seed: int = 0
-    gradient_balancing: Balancing = "off"
-    views: int = Field(1, ge=1)
 
 
 class FoldSpec(ExtendedSpec):

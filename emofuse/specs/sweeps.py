@@ -24,8 +24,9 @@ from emofuse.specs.factors import Factors, Range, factor_names, list_of_one, pla
 from emofuse.specs.faults import SEPARATOR, describe_faults
 from emofuse.specs.head_kinds import ConcatHeadSpec
 from emofuse.specs.heads import HeadSpec
-from emofuse.specs.runs import EnsembleSpec, FoldSpec, Refit, TrainSpec, check_left_out, ensemble_problems
+from emofuse.specs.runs import EnsembleSpec, FoldSpec, Refit, check_left_out, ensemble_problems
 from emofuse.specs.streams import Value, check_factors, factor_defaults, take_factors, variant_factors
+from emofuse.specs.train import TrainSpec
 
 Metric = Literal["macro_f1", "accuracy", "loss"]
 

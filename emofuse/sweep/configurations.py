@@ -13,6 +13,7 @@ from typing import Any
 
 from emofuse.errors import SpecError, did_you_mean
 from emofuse.specs import Factors, FeaturesSpec, FoldSpec, HeadSpec, Range, RunSpec, SweepSpec, TrainSpec, digest
+from emofuse.specs.head_kinds import EXACT_HEADS, LOGISTIC_HEADS
 from emofuse.specs.heads import NetworkHeadSpec, Spatial, Temporal
 from emofuse.specs.runs import settled
 from emofuse.specs.streams import variant_factors
@@ -190,7 +191,8 @@ class Space:
 
         A variant needs a stream of its kind, and a factor of the head a field of the head. Width and dropout need a
         hidden layer. Balancing needs two streams. A temporal stem needs a sequence, a spatial stem a map, and the sizes
-        of stems a stem that has them.
+        of stems a stem that has them. Exact heads use no factor of the training, except that logistic heads use class
+        weights.
 
         Args:
             values: factor -> value, with `streams`; the base has the values that are missing.
@@ -208,6 +210,8 @@ class Space:
                 values.get("temporal", head.temporal) if any(each.is_sequence for each in types) else None,
                 values.get("spatial", head.spatial) if any(each.has_maps for each in types) else None,
             )
+        if head.kind in EXACT_HEADS:
+            useless |= set(TRAIN_FACTORS) - ({"class_weights"} if isinstance(head, LOGISTIC_HEADS) else set())
         if len(types) == 1:
             useless.add("gradient_balancing")
         return useless

@@ -18,6 +18,7 @@ import polars as pl
 from emofuse.errors import ResultsError, did_you_mean
 from emofuse.specs.streams import factor_defaults
 from emofuse.specs.sweeps import Metric
+from emofuse.specs.train import NEWER
 from emofuse.stores import replace_file
 from emofuse.sweep.choice import mean_and_error
 from emofuse.sweep.rows import RunRow
@@ -30,7 +31,10 @@ _HEAD = (
     *("embed_dim", "depth", "width", "gate_dim", "attention_heads"),
     *("temporal", "spatial", "stem_width", "dropout"),
 )
-_TRAIN = ("learning_rate", "weight_decay", "label_smoothing", "batch_size", "optimizer", "gradient_balancing", "epochs")
+_TRAIN = (
+    *("learning_rate", "weight_decay", "label_smoothing", "batch_size", "optimizer", "gradient_balancing", "epochs"),
+    *NEWER,
+)
 _VARIANTS = tuple(factor_defaults())  # the factors of variants that every run records
 _FACTORS = ("streams", "head", *_HEAD, *_TRAIN, *_VARIANTS)
 
@@ -49,6 +53,7 @@ _DTYPES: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(("batch_size", "epochs", *_VARIANTS, "fold", "seed", "runs"), pl.Int64),
     **dict.fromkeys(("best_epoch", "last_epoch", "diverged", "halved", "parameters"), pl.Int64),
     **dict.fromkeys(("dropout", "learning_rate", "weight_decay", "label_smoothing", "seconds"), pl.Float64),
+    **dict.fromkeys((name for name, value in NEWER.items() if isinstance(value, float)), pl.Float64),
     **dict.fromkeys((*_SCORES, *_ERRORS), pl.Float64),
 }
 
@@ -241,7 +246,7 @@ def _factor_cells(row: RunRow) -> dict[str, Any]:
         "streams": "+".join(features.get("streams", ())),
         "head": head.get("kind"),
         **{name: head.get(name) for name in _HEAD},
-        **{name: train.get(name) for name in _TRAIN},
+        **{name: train.get(name, NEWER.get(name)) for name in _TRAIN},
         **{name: value for name, value in features.items() if name not in {"streams", "neutral_label"}},
     }
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from emofuse.heads.members import key_of, owners, stream_of
 from emofuse.specs import TrainSpec
+from emofuse.training.schedule import is_scheduled, rate_factor
 
 DECAY, LIMIT = 0.9, 4.0
 
@@ -53,12 +54,19 @@ class BranchBalance:
         self._has = torch.zeros(len(trains), len(streams), dtype=torch.bool, device=device)
         for name, index in self.branches.items():
             self._has[self._members[name].positions, index] = True
+        self._trains = tuple(trains)
         self._base = torch.tensor([train.learning_rate for train in trains], dtype=kind, device=device).unsqueeze(1)
         self._smooth = torch.zeros_like(self._has, dtype=kind)
         self._seen = torch.zeros(len(trains), 1, dtype=torch.bool, device=device)
         self._sums = torch.zeros(2, *self._has.shape, dtype=kind, device=device)
         self._counts = torch.zeros(len(trains), 1, dtype=kind, device=device)
         self.rates = self._base.repeat(1, len(streams)) if trains[0].gradient_balancing == "on" else None
+
+    def set_rates(self, step: int, steps_of_epoch: int) -> None:
+        """Set the members' learning rates for the step with this number, counted from 0 through all epochs."""
+        for base, train in zip(self._base, self._trains, strict=True):
+            if is_scheduled(train):
+                base.fill_(train.learning_rate * rate_factor(train, step, steps_of_epoch))
 
     @torch.no_grad()
     def observe(self, gradients: Mapping[str, Tensor], active: Tensor) -> None:

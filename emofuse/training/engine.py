@@ -29,18 +29,20 @@ from typing import Any
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from emofuse.heads import make_head
 from emofuse.heads.embedding import StreamEmbedding
 from emofuse.heads.layers import Linear, Projection, products_in
 from emofuse.heads.members import Members, key_of, owners, plain_name, shrink
+from emofuse.training.averages import WeightAverages
 from emofuse.training.balancing import BranchBalance
 from emofuse.training.batches import StepRows
 from emofuse.training.cuda_graphs import GraphedStep, capture_cuda
+from emofuse.training.losses import MemberLosses
 from emofuse.training.machine import Machine
 from emofuse.training.members import Ended, FeatureTable, Fold, Member, MemberResult, MemberState, StopRule, check_group
 from emofuse.training.optim import AdamMoments, GroupAdam, optimizer_key
+from emofuse.training.schedule import GradientClip
 from emofuse.training.shared_rows import SharedRows
 from emofuse.training.streaming import Window
 
@@ -144,6 +146,10 @@ class TrainingGroup:
             self._head = make_head(members[0].head, head_members, shared.dims, shared.classes).to(shared.machine.dtype)
         self._owners = owners(self._head)
         self._kept = {name: torch.empty_like(tensor) for name, tensor in self._state().items()}
+        trains = [member.train for member in members]
+        folds = [member.fold for member in self._axis.group]
+        averaged = any(train.ema for train in trains)
+        self._averages = WeightAverages(self._state(), self._owners, trains, folds) if averaged else None
         self._set_up(AdamMoments.zero(self._head), {})
 
     def train_epoch(self, epoch: int) -> list[dict[str, Any]]:
@@ -159,10 +165,15 @@ class TrainingGroup:
         first = (epoch - 1) * shared.order.steps
         for number, step in enumerate(shared.order.epoch(shared.source, shared.machine.device), start=first):
             shared.noise.advance(number)
+            self._optimizer.set_rates(number, shared.order.steps)
+            if self._balance is not None:
+                self._balance.set_rates(number, shared.order.steps)
             if self._graphed is not None:
                 self._graphed.run(self.train_step, step)
             else:
                 self.train_step(step)
+            if self._averages is not None:
+                self._averages.update(step.idle)
         rows = self._axis.of_folds(shared.order.rows_of_folds.to(shared.machine.device))  # (K,)
         losses = (self._losses / rows).tolist()
         means = self._balance.epoch_means() if self._balance else [{} for _ in losses]
@@ -174,18 +185,28 @@ class TrainingGroup:
         with products_in(self._shared.machine.products, step.rows.device):
             logits = self._head(batch, self._shared.noise)  # (K, B, C)
         labels, present = self._axis.of_folds(labels), self._axis.of_folds(step.present)  # (K, B) both
-        losses = row_losses(logits.to(self._smoothing.dtype), labels, self._smoothing)  # (K, B)
+        losses = self._member_losses.of_rows(logits, labels)  # (K, B)
         sums, counts = torch.where(present, losses, 0.0).sum(1), present.sum(1)  # (K,) both
         # No head's loss depends on another's weights, so the gradient of the sum is for each head its own.
         total = (sums / counts.clamp(min=1)).sum()
         gradients = dict(zip(self._weights, torch.autograd.grad(total, tuple(self._weights.values())), strict=True))
         if self._balance is not None:
             self._balance.observe(gradients, counts > 0)  # sets the learning rate of each branch for this step
+        if self._clip is not None:
+            gradients = self._clip.apply(gradients)
         self._optimizer.step(gradients, step.idle)
         self._losses += sums.detach()
 
     def validate(self) -> list[dict[str, float]]:
         """Return {val_loss, val_accuracy, val_macro_f1} of each member on the validation rows of its fold."""
+        if self._averages is None:
+            return self._scores()
+        self._averages.exchange()
+        scores = self._scores()
+        self._averages.exchange()
+        return scores
+
+    def _scores(self) -> list[dict[str, float]]:
         for stream, of_folds in self._shared.never_missing.items():
             embedding = getattr(getattr(self._head, "embeddings", None), key_of(stream), None)
             if isinstance(embedding, StreamEmbedding):
@@ -194,10 +215,14 @@ class TrainingGroup:
 
     @torch.no_grad()
     def keep_weights(self, members: Sequence[int]) -> None:
-        """Keep a copy of the weights of these members, in place of what was kept of them before."""
+        """Keep a copy of the weights of these members, or of their averages, in place of what was kept before."""
+        if self._averages is not None:
+            self._averages.exchange()
         for name, tensor in self._state().items():
             rows = self._owners[name].rows_of(members)
             self._kept[name][rows] = tensor[rows]
+        if self._averages is not None:
+            self._averages.exchange()
 
     def kept_weights(self, member: int) -> dict[str, npt.NDArray[Any]]:
         """Return the kept weights of one member, as of a single head without the axis of members."""
@@ -214,6 +239,8 @@ class TrainingGroup:
         shrink(self._head, members)
         self._axis.shrink(members)
         self._members = tuple(self._members[k] for k in members)
+        if self._averages is not None and not self._averages.shrink(members, self._state(), self._owners):
+            self._averages = None
         self._set_up(moments, updates)
         if self._balance and balance:
             self._balance.go_on(balance, members)
@@ -233,9 +260,10 @@ class TrainingGroup:
             branches=self._balance.branches if self._balance else {},
             updates=updates,
         )
-        smoothing = [train.label_smoothing for train in trains]
+        self._clip = GradientClip(self._head, trains) if any(train.clip_norm for train in trains) else None
         device, dtype = shared.machine.device, shared.machine.dtype
-        self._smoothing = torch.tensor(smoothing, dtype=dtype, device=device).unsqueeze(1)  # (K, 1)
+        counts = shared.class_counts[[member.fold for member in self._axis.group]]
+        self._member_losses = MemberLosses(trains, counts, device=device, dtype=dtype)
         self._losses = torch.zeros(len(trains), dtype=torch.float64, device=device)  # (K,) sums of the epoch so far
         self._graphed = GraphedStep(capture_cuda) if shared.machine.graphs else None
         # With new memory for the gradients in each step, 8 of the paper's heads take 1.29 times as long (batch 64, one
@@ -246,22 +274,6 @@ class TrainingGroup:
 
     def _state(self) -> dict[str, Tensor]:
         return {name: tensor.detach() for name, tensor in self._head.state_dict().items()}
-
-
-def row_losses(logits: Tensor, labels: Tensor, smoothing: Tensor) -> Tensor:
-    """Return the cross-entropy of every row, (K, B), where each member has its own label smoothing.
-
-    The smoothed target puts 1 - smoothing on the label and smoothing / C on every class (Szegedy et al., CVPR 2016), as
-    in `torch.nn.functional.cross_entropy`.
-
-    Args:
-        logits: (K, B, C).
-        labels: (K, B) int64.
-        smoothing: (K, 1).
-    """
-    log_probs = functional.log_softmax(logits, dim=2)
-    of_label = -log_probs.gather(2, labels.unsqueeze(2)).squeeze(2)
-    return (1 - smoothing) * of_label - smoothing * log_probs.mean(2)
 
 
 @dataclass

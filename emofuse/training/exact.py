@@ -33,6 +33,7 @@ from emofuse.solvers.logistic import solve_logistic
 from emofuse.solvers.ridge import Spectrum, nystroem_map, penalty_grid
 from emofuse.solvers.temperature import fit_temperatures
 from emofuse.specs import EXACT_HEADS, AveragedLogisticHeadSpec, HeadSpec, KernelRidgeHeadSpec, LogisticHeadSpec
+from emofuse.training.losses import class_weights
 from emofuse.training.machine import Machine
 from emofuse.training.members import FeatureTable, Fold, Member, MemberResult, check_group
 from emofuse.training.streaming import Blocks
@@ -72,7 +73,7 @@ def solve_group(
     Args:
         table: rows and labels, in memory.
         folds: see `train_group`.
-        members: K heads, of whose optimisation only `select` matters.
+        members: K heads, of whose optimisation only `select` matters, and `class_weights` of logistic heads.
         machine: the device of the products, which are in float64.
         on_epoch: called with the step and {index of a member: its entry} when the member is solved.
 
@@ -181,6 +182,19 @@ class _FoldRows:
             "val_macro_f1": scores["macro"]["f1"],
         }
 
+    def weights(self, kind: str, chosen: Tensor | None = None) -> Tensor | None:
+        """Return the weights of training rows by their class, see `class_weights`; None for equal ones.
+
+        Args:
+            kind: the kind of class weights.
+            chosen: the rows, bool (n,); all of them if None. Classes are counted on these rows alone.
+        """
+        if kind == "none":
+            return None
+        labels = self.train_labels if chosen is None else self.train_labels[chosen.cpu().numpy()]
+        counts = np.bincount(labels, minlength=self.classes)
+        return torch.from_numpy(class_weights(kind, counts)[labels]).to(self._device)
+
     @property
     def _names(self) -> list[str]:
         return [str(index) for index in range(self.classes)]
@@ -191,7 +205,7 @@ def _logistic(rows: _FoldRows, member: Member, head: LogisticHeadSpec) -> Member
     train, widths = _side_by_side(rows, member.streams, train=True)
     val, _ = _side_by_side(rows, member.streams, train=False)
     penalties = sorted(head.penalties, reverse=True)
-    path = solve_logistic(train, rows.targets, penalties)
+    path = solve_logistic(train, rows.targets, penalties, row_weights=rows.weights(member.train.class_weights))
     probs = [torch.softmax(path.logits(part), dim=2) for part in (train, val)]
     history = [
         rows.history_entry(step, penalty, probs[0][step - 1], probs[1][step - 1])
@@ -212,7 +226,8 @@ def _logistic(rows: _FoldRows, member: Member, head: LogisticHeadSpec) -> Member
 
 def _averaged_logistic(rows: _FoldRows, member: Member, head: AveragedLogisticHeadSpec) -> MemberResult:
     """Solve one logistic regression for each stream, each at its own penalty, and average their probabilities."""
-    shares = rows.targets.mean(dim=0)
+    weighted = rows.weights(member.train.class_weights)
+    shares = rows.targets.mean(dim=0) if weighted is None else weighted @ rows.targets / weighted.sum()
     nothing = shares.clamp(min=torch.finfo(torch.float32).tiny).log()
     weights: dict[str, npt.NDArray[Any]] = {"nothing.weight": nothing.float().cpu().numpy()}
     parts = {True: _Average.of(len(rows.train_labels), shares), False: _Average.of(len(rows.val_labels), shares)}
@@ -224,7 +239,12 @@ def _averaged_logistic(rows: _FoldRows, member: Member, head: AveragedLogisticHe
         solved = train.features.new_zeros(train.features.shape[1], rows.classes)
         bias = train.features.new_zeros(rows.classes)
         if bool(train.valid.any()):
-            path = solve_logistic(train.features[train.valid], rows.targets[train.valid], penalties)
+            path = solve_logistic(
+                train.features[train.valid],
+                rows.targets[train.valid],
+                penalties,
+                row_weights=rows.weights(member.train.class_weights, train.valid),
+            )
             best = _best_penalty(rows, val, torch.softmax(path.logits(val.features[val.valid]), dim=2), member)
             solved, bias = path.weights[best], path.bias[best]
             for part, stream in ((parts[True], train), (parts[False], val)):

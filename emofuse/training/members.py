@@ -133,8 +133,7 @@ StopRule = Callable[[int, Sequence[MemberState]], Collection[int]]
 def structure_key(member: Member) -> str:
     """Return what members must share to train together: the shapes of the head, batches and their order, balancing.
 
-    Streams, fold, learning rate, weight decay, optimizer, dropout, label smoothing, seed, epochs, patience and the
-    score that chooses the epoch may differ.
+    Streams, fold, dropout, seed and all other options of training may differ.
     """
     return canonical_json(
         {

@@ -18,6 +18,8 @@ from emofuse.datasets.splits import SPLITS
 from emofuse.features import ACTION_UNITS, LEAST_NEUTRAL_ROWS
 from emofuse.scaling import LIMIT
 from emofuse.specs import RunSpec
+from emofuse.specs.head_kinds import LOGISTIC_HEADS
+from emofuse.specs.train import NEWER
 from emofuse.training.data import TrainingData
 from emofuse.training.exact import is_exact
 from emofuse.training.members import MemberResult
@@ -84,6 +86,7 @@ def run_notes(
         *(note for head in trained.first for note in _few_neutral_faces(data, head.spec)),
         *_far_values(cache, far),
         *_learning(trained, rows, cache.labels, metrics),
+        *_options_without_effect(trained.spec),
     ]
     return list(dict.fromkeys(notes))  # the heads of an ensemble may give the same note
 
@@ -237,6 +240,15 @@ def _choice_at_an_end(spec: RunSpec, result: MemberResult) -> Iterator[str]:
             f"The best epoch is the last one of {result.last_epoch}, or close to it: the head may not have converged. "
             "Give it more epochs or a higher learning rate."
         )
+
+
+def _options_without_effect(spec: RunSpec) -> Iterator[str]:
+    if not is_exact(spec.head):
+        return
+    of_loss = ("class_weights", "focal_gamma", "logit_adjustment")[isinstance(spec.head, LOGISTIC_HEADS) :]
+    idle = [name for name in of_loss if getattr(spec.train, name) != NEWER[name]]
+    if idle:
+        yield f"The head is solved, and not trained: {', '.join(idle)} of its training had no effect."
 
 
 def _entropy(counts: npt.NDArray[np.int64]) -> float:

@@ -22,13 +22,15 @@ from torch.optim.adamw import adamw
 
 from emofuse.heads.members import owners
 from emofuse.specs import TrainSpec
+from emofuse.training.schedule import is_scheduled, rate_factor
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 
-def optimizer_key(train: TrainSpec) -> tuple[str, float, float]:
+def optimizer_key(train: TrainSpec) -> tuple[str, float, float, str, float, int]:
     """Return what members must share to be updated by one call; groups are ordered by fold, then by this."""
-    return (train.optimizer, train.learning_rate, train.weight_decay)
+    epochs = train.epochs if is_scheduled(train) else 0
+    return (train.optimizer, train.learning_rate, train.weight_decay, train.schedule, train.warmup, epochs)
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Share:
     Attributes:
         fold: the fold whose rows they see.
         train: the algorithm and its weight decay.
-        rate: the learning rate; a tensor where balancing changes it.
+        rate: the learning rate; a tensor where balancing or a schedule changes it.
         members: name of a parameter -> the members of it.
         steps: the number of updates of each parameter so far, float32 without dimension, as torch's kernel wants it.
     """
@@ -89,6 +91,7 @@ class GroupAdam:
         updates: Mapping[int, int],
     ) -> None:
         self._weights = {name: tensor.detach() for name, tensor in head.named_parameters()}
+        self._scheduled: list[tuple[TrainSpec, Tensor]] = []  # with the learning rates that follow from the step
         self.moments = moments
         layers = owners(head)
         self._members_of = {name: layers[name].indices for name in self._weights}
@@ -107,6 +110,11 @@ class GroupAdam:
     def updates(self) -> dict[int, int]:
         """Return fold -> the number of updates so far."""
         return {share.fold: int(share.steps[0]) for share in self._shares}
+
+    def set_rates(self, step: int, steps_of_epoch: int) -> None:
+        """Set the learning rates of the step with this number, counted from 0 through all epochs."""
+        for train, rate in self._scheduled:
+            rate.fill_(train.learning_rate * rate_factor(train, step, steps_of_epoch))
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor], idle: frozenset[int]) -> None:
@@ -143,10 +151,15 @@ class GroupAdam:
         self, group: slice, fold: int, train: TrainSpec, rates: Tensor | None, branches: Mapping[str, int]
     ) -> Iterator[Share]:
         """Yield one share for members with one `optimizer_key`, or with balancing one for each member and branch."""
+        rate: float | Tensor = train.learning_rate
+        if is_scheduled(train):
+            weight = next(iter(self._weights.values()))
+            rate = torch.full((), train.learning_rate, dtype=kind_of_rates(weight.device), device=weight.device)
+            self._scheduled.append((train, rate))
         if rates is None:
-            yield self._share(group, fold, train, train.learning_rate, list(self._weights))
+            yield self._share(group, fold, train, rate, list(self._weights))
             return
-        yield self._share(group, fold, train, train.learning_rate, [n for n in self._weights if n not in branches])
+        yield self._share(group, fold, train, rate, [n for n in self._weights if n not in branches])
         for member in range(group.start, group.stop):
             for branch in range(rates.shape[1]):
                 names = [name for name in self._weights if branches.get(name) == branch]
@@ -165,6 +178,11 @@ class GroupAdam:
         return Share(
             fold, train, rate, members, [torch.zeros((), device=self._weights[name].device) for name in members]
         )
+
+
+def kind_of_rates(device: torch.device) -> torch.dtype:
+    """Return the type of learning rates in tensors, as torch's fused kernels want them."""
+    return torch.float64 if device.type == "cpu" else torch.float32
 
 
 def _neighbours(keys: Sequence[object]) -> Iterator[tuple[int, int]]:

@@ -37,6 +37,9 @@ LONGEST_S, LONGEST_ALONE = 300.0, 2.0
 """No group takes longer than `LONGEST_S`, the time that is lost if it is interrupted, or than `LONGEST_ALONE` times its
 slowest head alone, if that is more: then at least half of the speed of an unbounded group is kept."""
 
+_COPIES_OF_AVERAGES, _COPIES_OF_CLIPPING = 2, 1
+"""The further copies of the weights: the averages and what they are exchanged with, the gradients before clipping."""
+
 _AGAIN = ", again on train and val"
 
 
@@ -297,9 +300,11 @@ class _Structure:
     def _cost(self, index: int) -> TrainingCost:
         spec = self._specs[index]
         used = tuple((variant.name, variant.shape) for variant in self._variants_of[index])
-        return head_cost(
+        cost = head_cost(
             without_dropout(spec.head), used, len(self._data.classes), spec.train.batch_size, self._machine
         )
+        copies = _COPIES_OF_AVERAGES * bool(spec.train.ema) + _COPIES_OF_CLIPPING * bool(spec.train.clip_norm)
+        return replace(cost, weight_bytes=cost.weight_bytes + copies * cost.parameters * self._machine.dtype.itemsize)
 
     def _variants(self, members: Sequence[int]) -> tuple[FeatureVariant, ...]:
         return tuple(dict.fromkeys(variant for index in members for variant in self._variants_of[index]))

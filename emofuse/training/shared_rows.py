@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from emofuse.errors import TrainingError
@@ -26,6 +27,7 @@ class SharedRows:
         order: the rows of each step.
         noise: the random numbers of the dropout.
         validation: scores on validation rows.
+        class_counts: the training rows of each class in each fold, int64 (F, C).
         never_missing: stream -> (F,) bool, whether every training row of the fold has the stream.
 
     Args:
@@ -70,6 +72,8 @@ class SharedRows:
         self.validation = Validation(
             self.rows, used, table.classes, device=machine.device, products=machine.products, window=window
         )
+        labels = table.labels.numpy()
+        self.class_counts = np.stack([np.bincount(labels[fold.train], minlength=table.classes) for fold in used])
         self.never_missing = {
             stream: torch.tensor([_is_never_missing(table, fold, stream) for fold in used], device=machine.device)
             for stream in self.dims

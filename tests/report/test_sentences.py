@@ -315,6 +315,18 @@ def test_the_method_tells_who_differs(make):
     assert "of the epoch with the lowest loss on the validation rows" in text
 
 
+def test_the_method_says_which_further_options_of_training_are_used(make):
+    plain = " ".join(sentences.method(group_runs([make("a")], "runs")))
+    assert "weighted" not in plain
+    assert "schedule" not in plain
+    runs = [make("a", train={"class_weights": "balanced", "ema": 0.99}), make("b", train={"schedule": "cosine"})]
+    text = " ".join(sentences.method(group_runs(runs, "runs")))
+    assert "The loss of a row is weighted by its class: balanced (none for b)." in text
+    assert "The learning rate follows a schedule: constant (cosine for b)." in text
+    assert "with this decay is validated and kept (0: the weights themselves): 0.99 (0 for b)." in text
+    assert "focal" not in text
+
+
 def test_the_method_names_a_neutral_label_and_other_heads(make):
     run = make("a", ("action_units",))
     spec = {**run.spec, "features": {**run.spec["features"], "neutral_label": "calm"}, "head": {"kind": "gated"}}

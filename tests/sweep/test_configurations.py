@@ -30,6 +30,7 @@ from emofuse.specs import (
     StratifiedSplit,
     SweepSpec,
     TrainSpec,
+    parse_spec,
 )
 from emofuse.sweep.configurations import (
     Space,
@@ -405,3 +406,21 @@ def test_a_choice_of_values_gives_the_configuration_of_the_grid():
     one = space.configuration({"streams": ("resnet50",), "depth": 2, "lbp_bins": 128})
     assert one in expand(spec, TYPES)
     assert one == space.configuration({"streams": ("resnet50",), "depth": 2})
+
+
+def test_options_of_training_are_factors_and_solved_heads_use_class_weights_alone():
+    factors = {
+        "class_weights": ("none", "balanced"),
+        "focal_gamma": (0.0, 2.0),
+        "schedule": ("constant", "cosine"),
+        "ema": (0.0, 0.99),
+        "learning_rate": (1e-4, 1e-3),
+    }
+    heads = {"concat": 32, "logistic": 2, "kernel_ridge": 1}
+    for kind, count in heads.items():
+        spec = parse_spec(Factors, {"head": kind}, "factors").head
+        assert len(expand(sweep(streams=(("lbp",),), head=spec, **factors), TYPES)) == count
+    (found,) = [
+        each.run for each in expand(sweep(streams=(("lbp",),), ema=(0.99,), clip_norm=(1.0,), warmup=(0.1,)), TYPES)
+    ]
+    assert found.train == TrainSpec(ema=0.99, clip_norm=1.0, warmup=0.1)

@@ -251,6 +251,26 @@ def cut(order, batch_size):
     return batches
 
 
+def class_weights(kind, counts):
+    """Weights whose mean over the rows is 1; a class without rows gets 1."""
+    if kind == "none":
+        return np.ones(len(counts))
+    weight = {"balanced": lambda n: 1 / n, "sqrt": lambda n: n**-0.5, "effective": lambda n: 0.001 / (1 - 0.999**n)}
+    raw = [weight[kind](n) if n else 0 for n in counts]
+    mean = sum(n * w for n, w in zip(counts, raw, strict=True)) / sum(counts)
+    return np.array([w / mean if n else 1 for n, w in zip(counts, raw, strict=True)])
+
+
+def rate_at(step, train, total):
+    """What the learning rate of a step is multiplied by."""
+    rising = round(train.warmup * total)
+    if step < rising:
+        return (step + 1) / rising
+    if train.schedule == "cosine":
+        return math.cos((step - rising) / (total - rising) * math.pi) / 2 + 0.5
+    return 1.0
+
+
 def train_alone(table, folds, member, dtype=torch.float64):
     """One member, alone.
 
@@ -290,6 +310,11 @@ def train_alone(table, folds, member, dtype=torch.float64):
     groups = [{"params": params} for params in (*branches, rest)]
     optimizer = kind(groups, lr=train.learning_rate, weight_decay=train.weight_decay, foreach=False)
     smooth, norms, scales = None, [], []
+    steps = len(cut(everyone, train.batch_size))
+    counts = np.array([(table.labels[fold.train] == c).sum().item() for c in range(table.classes)])
+    weights = torch.tensor(class_weights(train.class_weights, counts), dtype=dtype)
+    log_shares = torch.tensor(np.log(np.maximum(counts, 1) / len(fold.train)), dtype=dtype)
+    averages, updates = {name: tensor.clone() for name, tensor in head.state_dict().items()}, 0
 
     shuffle = named_generator(train.order_seed, "order of rows")
     history, best, best_score, best_epoch = [], {}, (-math.inf, -math.inf), 0
@@ -300,7 +325,13 @@ def train_alone(table, folds, member, dtype=torch.float64):
             rows = torch.tensor([row for row in batch.tolist() if row in own], dtype=torch.int64)
             if len(rows):
                 logits = head({s: x[s][rows] for s in x}, {s: valid[s][rows] for s in x})
-                loss = functional.cross_entropy(logits, table.labels[rows], label_smoothing=train.label_smoothing)
+                labels = table.labels[rows]
+                logits = logits + train.logit_adjustment * log_shares
+                losses = functional.cross_entropy(
+                    logits, labels, reduction="none", label_smoothing=train.label_smoothing
+                )
+                unsure = 1 - torch.softmax(logits, dim=1)[range(len(rows)), labels]
+                loss = (weights[labels] * unsure**train.focal_gamma * losses).mean()
                 for weight in head.parameters():  # one that no row of the batch uses has gradient zero, not none
                     weight.grad = torch.zeros_like(weight)
                 loss.backward()
@@ -310,15 +341,25 @@ def train_alone(table, folds, member, dtype=torch.float64):
                     scale = [min(4, max(0.25, np.mean(smooth) / s)) for s in smooth]
                     if train.gradient_balancing == "monitor":
                         scale = [1.0] * len(scale)
-                    for group, factor in zip(optimizer.param_groups, scale, strict=False):
-                        group["lr"] = train.learning_rate * factor
                     norms.append(norm)
                     scales.append(scale)
+                factors = scales[-1] if train.gradient_balancing == "on" else [1.0] * len(branches)
+                for group, factor in zip(optimizer.param_groups, [*factors, 1.0], strict=True):
+                    group["lr"] = train.learning_rate * factor * rate_at(run.step, train, train.epochs * steps)
+                if train.clip_norm:
+                    nn.utils.clip_grad_norm_(head.parameters(), train.clip_norm)
                 optimizer.step()
+                updates += 1
+                decay = min(train.ema, (1 + updates) / (10 + updates))
+                for name, tensor in head.state_dict().items():
+                    averages[name] = decay * averages[name] + (1 - decay) * tensor
                 total += loss.item() * len(rows)
             run.step += 1
 
         head.eval()
+        trained = {name: tensor.clone() for name, tensor in head.state_dict().items()}
+        if train.ema:
+            head.load_state_dict(averages)
         with torch.no_grad():
             for stream in x:  # where no training row lacks a stream, the mean embedding stands for it in other rows
                 embedding = head.embeddings[key_of(stream)]
@@ -341,4 +382,6 @@ def train_alone(table, folds, member, dtype=torch.float64):
             best, best_score, best_epoch = engine_weights(head, member.streams), score, epoch
         elif train.patience is not None and epoch - best_epoch >= train.patience:
             return best, history, best_epoch, epoch, "patience" if epoch < train.epochs else "epochs"
+        if train.ema:
+            head.load_state_dict(trained)
     return best, history, best_epoch, train.epochs, "epochs"

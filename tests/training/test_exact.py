@@ -15,6 +15,7 @@ from torch.nn import functional
 from emofuse.errors import SpecError, TrainingError
 from emofuse.heads import load_head_weights
 from emofuse.scaling import Scaling
+from emofuse.solvers.logistic import solve_logistic
 from emofuse.specs import (
     AveragedLogisticHeadSpec,
     KernelRidgeHeadSpec,
@@ -24,6 +25,7 @@ from emofuse.specs import (
     parse_spec,
 )
 from emofuse.training.exact import is_exact, solve_group
+from emofuse.training.losses import class_weights
 from emofuse.training.machine import Machine
 from emofuse.training.members import FeatureTable, Fold, Member
 from emofuse.training.streaming import Blocks
@@ -239,3 +241,53 @@ def test_specs_of_exact_heads_are_read_by_kind_and_refuse_penalties_below_zero()
         wrong = {"name": "x", "features": {"streams": ["a"]}, "head": {"kind": kind, "penalties": [1.0, -1.0]}}
         with pytest.raises(SpecError, match=r"head\.penalties: must all be above 0, got -1"):
             parse_spec(RunSpec, wrong, "x")
+
+
+@pytest.mark.parametrize("kind", ["balanced", "sqrt"])
+def test_a_logistic_head_with_class_weights_is_scikit_learns(table, folds, kind):
+    head, fold = LogisticHeadSpec(penalties=(3.0,)), folds[0]
+    weighted = member(head)
+    weighted = replace(weighted, train=weighted.train.model_copy(update={"class_weights": kind}))
+    (result,) = solve_group(table, folds, [weighted], CPU)
+    columns = []
+    for name in ("a", "b"):
+        valid = table.valid[name].numpy()
+        columns.append(fold.scaling[name].apply(table.features[name].numpy(), valid))
+        if not valid[fold.train].all():
+            columns.append(~valid[:, None])
+    features, labels = np.hstack(columns).astype(np.float64), table.labels.numpy()[fold.train]
+    counts = np.bincount(labels)
+    mean = np.average(counts**-0.5, weights=counts)
+    of_classes = "balanced" if kind == "balanced" else dict(enumerate(counts**-0.5 / mean))
+    reference = LogisticRegression(C=1 / 3, tol=1e-12, max_iter=100_000, class_weight=of_classes)
+    reference.fit(features[fold.train], labels)
+    found = answers(table, fold, result, head, ("a", "b"), np.arange(N))
+    assert np.abs(found - reference.predict_proba(features)).max() < 1e-5
+
+
+def test_the_probabilities_of_balanced_rows_are_scikit_learns_to_1e_6():
+    rng = np.random.default_rng(0)
+    labels = rng.choice(3, 200, p=[0.7, 0.2, 0.1])
+    features = rng.normal(size=(200, 5)) + labels[:, None]
+    weights = class_weights("balanced", np.bincount(labels))[labels]
+    path = solve_logistic(
+        torch.from_numpy(features), torch.eye(3)[torch.from_numpy(labels)], [2.0], row_weights=torch.from_numpy(weights)
+    )
+    probs = torch.softmax(path.logits(torch.from_numpy(features))[0], dim=1).numpy()
+    reference = LogisticRegression(C=0.5, tol=1e-12, max_iter=100_000, class_weight="balanced").fit(features, labels)
+    assert np.abs(probs - reference.predict_proba(features)).max() < 1e-6
+
+
+def test_averaged_logistic_regressions_take_class_weights_like_a_logistic_head(table, folds):
+    whole = replace(table, valid={name: torch.ones_like(valid) for name, valid in table.valid.items()})
+    probs = []
+    for head in (LogisticHeadSpec(penalties=(3.0,)), AveragedLogisticHeadSpec(penalties=(3.0,))):
+        for kind in ("none", "balanced"):
+            one = member(head, ("b",))
+            one = replace(one, train=one.train.model_copy(update={"class_weights": kind}))
+            (result,) = solve_group(whole, folds, [one], CPU)
+            probs.append(answers(whole, folds[0], result, head, ("b",), np.arange(N)))
+    plain, balanced, averaged, averaged_balanced = probs
+    np.testing.assert_allclose(averaged, plain, atol=1e-6)
+    np.testing.assert_allclose(averaged_balanced, balanced, atol=1e-6)
+    assert np.abs(balanced - plain).max() > 1e-3

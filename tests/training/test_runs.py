@@ -905,3 +905,15 @@ def test_a_run_that_diverges_is_done_too(cache, tmp_path):
     with followed(follower):
         try_runs(cache, [run_spec(train={"learning_rate": 1e30})], tmp_path / "runs", device="cpu")
     assert (follower.states[-1].runs, follower.states[-1].total) == (1, 1)
+
+
+def test_options_that_a_solved_head_does_not_use_are_noted(cache, tmp_path):
+    rare = {"class_weights": "balanced", "focal_gamma": 2.0}
+    notes = {}
+    for kind in ("logistic", "kernel_ridge"):
+        plain = {"name": kind, "features": {"streams": ["resnet50"]}, "head": kind, "train": rare}
+        spec = parse_spec(RunSpec, plain, "test")
+        notes[kind] = train_run(cache, spec, tmp_path / "runs", device="cpu")[0].notes
+    ending = "of its training had no effect."
+    assert f"The head is solved, and not trained: focal_gamma {ending}" in notes["logistic"]
+    assert f"The head is solved, and not trained: class_weights, focal_gamma {ending}" in notes["kernel_ridge"]

@@ -1,0 +1,75 @@
+"""The spec of the optimisation of a head."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from emofuse.specs.base import ExtendedSpec
+
+
+def _on_and_off(value: Any) -> Any:
+    """Return `on` or `off`, which YAML reads as true and false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+Balancing = Annotated[Literal["off", "monitor", "on"], BeforeValidator(_on_and_off)]
+ClassWeights = Literal["none", "balanced", "sqrt", "effective"]
+Schedule = Literal["constant", "cosine"]
+
+
+class TrainSpec(ExtendedSpec):
+    """The optimisation. The defaults are the paper's: Adam, 1e-4, 100 epochs, batch 64, cross-entropy.
+
+    `select` chooses the best epoch on validation rows, whose weights are kept: the one with the least loss, or with the
+    highest macro F1 (the paper's choice) or accuracy. The loss changes little with the rounding of another processor or
+    of a larger group of heads. The other two are shares of a few hundred rows, and one row that changes sides may move
+    them to another epoch. `patience` epochs without a better one end the run.
+
+    `seed` decides the initial weights and the dropout, `order_seed` the order of rows: runs with the same order are
+    comparable batch by batch, and train together.
+
+    `gradient_balancing`: `on` scales the learning rate of every stream's branch so that no stream dominates, `monitor`
+    only records the norms of their gradients (see `emofuse.training.balancing`).
+
+    `views` is the number of cached views that training uses: in every epoch each training row shows one of them, drawn
+    by the order seed. Validation and test rows always show view 0, the picture itself.
+
+    Options for rare classes, of which heads count the training rows of their fold alone (see
+    `emofuse.training.losses`): `class_weights` weights the loss of each row by its class, `focal_gamma` weights it by
+    how uncertain the head is, and `logit_adjustment` adds that multiple of the log shares of the classes to the logits
+    in training, but not in prediction. Validation loss stays plain cross-entropy.
+
+    Options of the updates (see `emofuse.training.schedule` and `emofuse.training.averages`): `schedule` lets the
+    learning rate fall to 0 over all epochs; `warmup` is the share of all steps in which it rises; `clip_norm` bounds
+    the norm of all gradients of a head; `ema` is the decay of the running mean of the weights, which is validated and
+    kept in place of the weights. 0 switches each of them off.
+    """
+
+    added: ClassVar[frozenset[str]] = frozenset(
+        ("class_weights", "focal_gamma", "logit_adjustment", "schedule", "warmup", "clip_norm", "ema")
+    )
+    epochs: int = Field(100, ge=1)
+    batch_size: int = Field(64, ge=2)
+    learning_rate: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    optimizer: Literal["adam", "adamw"] = "adam"
+    select: Literal["macro_f1", "accuracy", "loss"] = "loss"
+    patience: int | None = Field(None, ge=1)
+    seed: int = 0
+    order_seed: int = 0
+    gradient_balancing: Balancing = "off"
+    views: int = Field(1, ge=1)
+    class_weights: ClassWeights = "none"
+    focal_gamma: float = Field(0.0, ge=0)
+    logit_adjustment: float = Field(0.0, ge=0)
+    schedule: Schedule = "constant"
+    warmup: float = Field(0.0, ge=0, le=1)
+    clip_norm: float = Field(0.0, ge=0)
+    ema: float = Field(0.0, ge=0, lt=1)
+
+
+NEWER = {name: TrainSpec.model_fields[name].default for name in TrainSpec.model_fields if name in TrainSpec.added}
+"""The options of which former versions knew nothing, with their defaults."""

@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 
 import emofuse
-from emofuse.cli import cache, dataset, doctor, predict, probe, profile, report, results, run, sweep, train, weights
+from emofuse.cli import (
+    cache,
+    check_statistics,
+    dataset,
+    doctor,
+    predict,
+    probe,
+    profile,
+    report,
+    results,
+    run,
+    sweep,
+    train,
+    weights,
+)
 from emofuse.cli.terminal import make_output_safe
 from emofuse.errors import EmofuseError
 
@@ -31,6 +45,7 @@ app.command("train")(train.train)
 app.command("sweep")(sweep.sweep)
 app.command("results")(results.results)
 app.command("report")(report.report)
+app.command("check-statistics")(check_statistics.check_statistics)
 app.command("predict")(predict.predict)
 app.command("profile")(profile.profile)
 app.command("doctor")(doctor.doctor)

@@ -53,18 +53,24 @@ class _ResampledScores:
     """Scores on one test split, resampled.
 
     Attributes:
+        pool: the configurations.
+        classes: the number of classes.
+        resampling: the number of resamples and the seed.
         compared: label -> its `MEASURED` metrics.
-        others: label -> metric -> interval, of the other metrics.
         lacking: see `PoolScores`.
     """
 
+    pool: Pool
+    classes: int
+    resampling: Resampling
     compared: Mapping[str, Resampled]
-    others: Mapping[str, Mapping[str, Interval]]
     lacking: int
 
     def intervals(self, label: str) -> dict[str, Interval]:
         drawn = zip(MEASURED, self.compared[label].drawn[:, 0].T, strict=True)
-        return {path: bootstrap_interval(values) for path, values in drawn} | dict(self.others[label])
+        (item,) = (item for item in self.pool.answered if item.label == label)
+        others = _other_intervals(self.pool, item, self.classes, self.resampling)
+        return {path: bootstrap_interval(values) for path, values in drawn} | others
 
     def test(self, first: str, second: str, path: str) -> PairedTest:
         place, (ours, theirs) = MEASURED.index(path), (self.compared[first], self.compared[second])
@@ -129,8 +135,7 @@ def _score_resamples(pool: Pool, classes: int, resampling: Resampling) -> _Resam
     for item in pool.answered:
         seed = seed_of_repeats(item.repeats, resampling.seed)
         compared[item.label] = scores.mean_of_drawn(places[item.label], seed)
-    others = {item.label: _other_intervals(pool, item, classes, resampling) for item in pool.answered}
-    return _ResampledScores(compared, others, int(missed.sum()))
+    return _ResampledScores(pool, classes, resampling, compared, int(missed.sum()))
 
 
 def _other_intervals(

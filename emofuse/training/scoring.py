@@ -97,7 +97,12 @@ def score_together(
                 identity=identity,
                 device=device,
             ),
-            predictions=Predictions(cache.sample_ids[rows["test"]], cache.labels[rows["test"]], probs_of_run["test"]),
+            predictions=Predictions(
+                cache.sample_ids[rows["test"]],
+                cache.labels[rows["test"]],
+                probs_of_run["test"],
+                cache.groups[rows["test"]] if cache.has_groups else None,
+            ),
             arrays=_arrays(trained, _action_unit_baseline(data, trained)),
         )
 

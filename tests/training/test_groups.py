@@ -11,6 +11,7 @@ import pytest
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
 from emofuse.errors import TrainingError
+from emofuse.results import read_predictions, run_dir
 from emofuse.specs import EnsembleSpec, FeaturesSpec, FoldSpec, OfficialSplit, RunSpec, StratifiedSplit, TrainSpec
 from emofuse.training.data import TrainingData
 from emofuse.training.runs import train_run
@@ -155,3 +156,14 @@ def test_the_heads_of_an_ensemble_keep_groups_together_unless_they_are_told_not_
     record, _ = train_run(cache, spec, tmp_path / "runs", device="cpu")
     notes = [note for note in record.notes if note.startswith("Groups are shared")]
     assert notes == [] if grouped else "as `grouped: false` of the folds asks for" in notes[0]
+
+
+def test_saved_predictions_have_the_groups_of_the_test_rows(plain, with_groups, tmp_path):
+    record, _ = train_run(plain, run(), tmp_path / "before")
+    assert read_predictions(run_dir(tmp_path / "before", record.digest)).group is None
+    cache = with_groups([f"subject {row // 10}" if row % 3 else "" for row in range(150)])
+    record, _ = train_run(cache, run(), tmp_path / "after")
+    saved = read_predictions(run_dir(tmp_path / "after", record.digest))
+    of_sample = dict(zip(cache.sample_ids.tolist(), cache.groups.tolist(), strict=True))
+    assert saved.group.tolist() == [of_sample[sample] for sample in saved.sample_id.tolist()]
+    assert "" in saved.group.tolist()

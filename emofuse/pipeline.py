@@ -17,10 +17,11 @@ from emofuse.extraction import BuildOptions, BuildSummary, Progress, build_cache
 from emofuse.progress import followed, step
 from emofuse.report import ReportFiles
 from emofuse.report.further import find_metrics
-from emofuse.report.notes import gather_notes
+from emofuse.report.notes import gather_further_notes, gather_notes
 from emofuse.report.stamp import report_when_needed
 from emofuse.results import RunRecord
 from emofuse.specs import DatasetSpec, HoldoutSplit, PipelineSpec, RunSpec, SplitSpec
+from emofuse.training.references import MODELS, plan_references, train_references
 from emofuse.training.runs import train_runs
 
 
@@ -80,6 +81,7 @@ class PipelineSummary:
         build: the summary of building the cache.
         records: every run of the pipeline, in its order.
         trained: how many of them this call trained.
+        references: the runs of the reference models.
         report: the files of the report.
         report_written: whether this call wrote the report.
     """
@@ -89,6 +91,7 @@ class PipelineSummary:
     trained: int
     report: ReportFiles
     report_written: bool
+    references: tuple[RunRecord, ...] = ()
 
 
 def expand_runs(spec: PipelineSpec) -> Iterator[RunSpec]:
@@ -132,13 +135,16 @@ def run_pipeline(
         results = train_runs(cache, runs, paths.runs, device=options.device, on_run=on_run)
     records = [record for record, _ in results]
     trained = sum(trained_now for _, trained_now in results)
+    names = [run.name for run in spec.runs]
+    references, left_out = _train_references(cache, spec, runs, options, say=say, progress=progress)
     for note in gather_notes((record.name, record) for record in records):
         say(f"note: {note}")
+    for note in [*left_out, *gather_further_notes(records, ((record.name, record) for record in references))]:
+        say(f"note: {note}")
 
-    names = [run.name for run in spec.runs]
     with followed(progress), step("writing the report"):
         files, written = report_when_needed(
-            records,
+            [*records, *references],
             paths.runs,
             paths.report,
             title=spec.title or spec.name,
@@ -146,10 +152,32 @@ def run_pipeline(
             order=names,
             command=f"emofuse run {spec.name}",
             metrics=spec.metrics,
+            left_out=left_out,
             say=say,
         )
     say(f"report: {'written' if written else 'up to date'}, {files.page}")
-    return PipelineSummary(build, tuple(records), trained, files, written)
+    return PipelineSummary(build, tuple(records), trained, files, written, tuple(references))
+
+
+def _train_references(
+    cache: Cache,
+    spec: PipelineSpec,
+    runs: Sequence[RunSpec],
+    options: PipelineOptions,
+    *,
+    say: Callable[[str], None],
+    progress: Progress | None,
+) -> tuple[list[RunRecord], list[str]]:
+    """Solve the reference models, unless they are switched off; return their records and what is left out."""
+    if spec.references == "off":
+        return [], []
+    plan = plan_references(cache, runs, spec.baseline or spec.runs[0].name)
+
+    def on_run(record: RunRecord, trained_now: bool) -> None:
+        say(f"reference: {_describe_run(record, trained_now)}")
+
+    with followed(progress):
+        return train_references(cache, plan, PipelinePaths(options.out).runs, device=options.device, on_run=on_run)
 
 
 def prepare_cache(
@@ -215,6 +243,8 @@ def estimate_pipeline(spec: PipelineSpec, options: PipelineOptions, *, say: Call
     trainings = f" ({heads} trainings of heads)" if heads > len(runs) else ""
     count = f"{len(runs)} of {len(spec.runs)} configurations{trainings}"
     say(f"runs: {count}; those that are done already are read and not trained again")
+    if spec.references == "on":
+        say(f"references: {', '.join(name.lower() for name in MODELS)} beside them, on the same features and rows")
 
 
 def _dataset(spec: PipelineSpec, options: PipelineOptions) -> DatasetSpec:

@@ -22,6 +22,7 @@ from emofuse.report.numbers import class_rows, comparison_rows, csv_text, json_t
 from emofuse.report.page import render_page
 from emofuse.report.pairs import find_pairs
 from emofuse.report.records import read_records
+from emofuse.report.references import ReportedReferences, RowsOf, references_table, report_references, with_references
 from emofuse.report.search import SearchedConfiguration, SearchSummary
 from emofuse.report.tables import (
     ReportTable,
@@ -103,6 +104,7 @@ def write_report(
     search: SearchSummary | None = None,
     metrics: Sequence[str] = (),
     compare: Sequence[str] = (),
+    left_out: Sequence[str] = (),
     say: Callable[[str], None] | None = None,
 ) -> ReportFiles:
     """Write tables, figures and the page of a folder of runs. The same runs give the same bytes.
@@ -121,6 +123,7 @@ def write_report(
         search: the search whose finalists the runs are; the report then says how they were chosen.
         metrics: the names of further metrics, computed from the saved predictions (see `emofuse.metrics`).
         compare: further comparisons, each `A=B`: configuration A is compared with configuration B.
+        left_out: sentences on reference models that could not be solved, for the notes beneath their table.
         say: a function that is given a sentence on names that figures show by number, if there are any.
 
     Raises:
@@ -139,13 +142,15 @@ def write_report(
     lettering = choose_lettering(results)
     if say is not None and (notice := lettering.notice(_NAMES_ON_A_TERMINAL)):
         say(notice)
+    references = report_references(results, uncertainty, runs, left_out)
     further = score_further(results, runs, further_metrics)
     figures = draw_figures(results, uncertainty, lettering)
     files = ReportFiles.in_folder(out, search=search is not None, metrics=bool(further_metrics))
     # Everything is made before anything is written, so that a failure leaves a former report as it was.
     detail = choose_detail(len(results.featured), len(results.classes))
     keys = {"numbered": bool(lettering.labels) or not detail.names, "ranked": not detail.names}
-    texts = _texts(files, results, uncertainty, title, all_classes_table(results, uncertainty, **keys))
+    classes = all_classes_table(results, uncertainty, **keys)
+    texts = _texts(files, results, uncertainty, references, title=title, classes=classes)
     table = further_table(results, further_metrics, further)
     texts[files.page] = render_page(
         results,
@@ -155,11 +160,18 @@ def write_report(
         command=command,
         lettering=lettering.notice(),
         further=table,
+        references=references,
         **keys,
     )
     if table is not None and files.metrics_csv:
         texts[files.summary_markdown] += "\n" + markdown(table)
-        texts[files.metrics_csv] = csv_text(further_rows(results, further_metrics, further))
+        rows = [{**row, "reference": "false"} for row in further_rows(results, further_metrics, further)]
+        if references is not None:
+            of_references = score_further(references.results, runs, further_metrics)
+            rows += [
+                {**row, "reference": "true"} for row in further_rows(references.results, further_metrics, of_references)
+            ]
+        texts[files.metrics_csv] = csv_text(rows)
     _write_figures(files.figures, figures)
     if files.search_csv is None:
         (out / "search.csv").unlink(missing_ok=True)
@@ -171,33 +183,45 @@ def write_report(
 
 
 def _texts(
-    files: ReportFiles, results: Results, uncertainty: Uncertainty, title: str, classes: ReportTable
+    files: ReportFiles,
+    results: Results,
+    uncertainty: Uncertainty,
+    references: ReportedReferences | None,
+    *,
+    title: str,
+    classes: ReportTable,
 ) -> dict[Path, str]:
+    def numbers(rows_of: RowsOf) -> str:
+        return csv_text(with_references(rows_of, results, uncertainty, references))
+
     warning = sentences.random_weights_warning(results)
     head = f"# {escape_markdown(title)}\n\n"
     if warning:
         head += f"> **RANDOM WEIGHTS: a demonstration, not a finding.** {escape_markdown(warning)}\n\n"
     texts = {
-        files.summary_markdown: head + "\n".join(_summary_parts(results, uncertainty)),
-        files.summary_csv: csv_text(summary_rows(results, uncertainty)),
+        files.summary_markdown: head + "\n".join(_summary_parts(results, uncertainty, references)),
+        files.summary_csv: numbers(summary_rows),
         files.per_class_markdown: head + markdown(classes),
-        files.per_class_csv: csv_text(class_rows(results, uncertainty)),
-        files.runs_csv: csv_text(run_rows(results)),
+        files.per_class_csv: numbers(class_rows),
+        files.runs_csv: numbers(lambda of, _: run_rows(of)),
         files.comparisons_csv: csv_text(comparison_rows(results, uncertainty)),
-        files.numbers_json: json_text(results, uncertainty, _notes(results, uncertainty)),
+        files.numbers_json: _json(results, uncertainty, references),
     }
     if results.search and files.search_csv:
         texts[files.search_csv] = csv_text(search_rows(results.search))
     return texts
 
 
-def _summary_parts(results: Results, uncertainty: Uncertainty) -> list[str]:
+def _summary_parts(results: Results, uncertainty: Uncertainty, references: ReportedReferences | None) -> list[str]:
     """Return the tables and notes of the summary in Markdown, in the order of the page."""
 
     def listed(notes: Sequence[str]) -> str:
         return "".join(f"- {escape_markdown(note)}\n" for note in notes)
 
     parts = [markdown(scores_table(results, uncertainty)), listed(sentences.reading_notes(results, uncertainty))]
+    if references is not None:
+        table = references_table(references)
+        parts += [*([markdown(table)] if table else []), listed(references.notes)]
     notes = comparison_notes(results, uncertainty)
     if notes:
         parts += [markdown(comparisons_table(results, uncertainty)), listed(notes)]
@@ -208,8 +232,12 @@ def _summary_parts(results: Results, uncertainty: Uncertainty) -> list[str]:
     return parts
 
 
-def _notes(results: Results, uncertainty: Uncertainty) -> list[str]:
-    return [*sentences.reading_notes(results, uncertainty), *comparison_notes(results, uncertainty)]
+def _json(results: Results, uncertainty: Uncertainty, references: ReportedReferences | None) -> str:
+    notes = [*sentences.reading_notes(results, uncertainty), *comparison_notes(results, uncertainty)]
+    if references is None:
+        return json_text(results, uncertainty, notes)
+    rows = summary_rows(references.results, references.uncertainty)
+    return json_text(results, uncertainty, [*notes, *references.notes], rows)
 
 
 def _write_figures(folder: Path, figures: ReportFigures) -> None:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from emofuse.errors import ResultsError
 from emofuse.report.search import SearchSummary
 from emofuse.results import RunRecord
-from emofuse.specs import digest, is_random
+from emofuse.specs import EXACT_HEADS, digest, is_random
 
 MOST_FEATURED = 12  # nobody looks at more confusion matrices
 FEATURED = 6
@@ -89,6 +89,11 @@ class ReportedConfiguration:
         return float(np.mean([run.rows["test"]["rows"] / run.rows["train"]["rows"] for run in self.runs]))
 
     @property
+    def is_reference(self) -> bool:
+        """Whether it is a reference model, which is shown apart and compared with nothing."""
+        return bool(self.spec.get("reference"))
+
+    @property
     def streams(self) -> tuple[str, ...]:
         """The names of the streams, in the order of the spec."""
         return tuple(self.spec["features"]["streams"])
@@ -147,11 +152,13 @@ class Results:
         configurations: one or more configurations, in the order of tables and figures.
         baseline: the configuration that others are compared with.
         search: the search whose finalists these configurations are; None without a search.
+        references: the reference models, which are shown apart.
     """
 
     configurations: tuple[ReportedConfiguration, ...]
     baseline: ReportedConfiguration
     search: SearchSummary | None = None
+    references: tuple[ReportedConfiguration, ...] = ()
 
     @property
     def runs(self) -> list[RunRecord]:
@@ -285,12 +292,18 @@ def group_runs(
     rank = {name: index for index, name in enumerate(order or ())}
     ranked = sorted(groups.values(), key=lambda runs: rank.get(runs[0].name, len(rank)))
     labels = _labels([runs[0] for runs in ranked])
-    configurations = tuple(
+    items = [
         ReportedConfiguration(label, tuple(sorted(runs, key=repeat_of)))
         for label, runs in zip(labels, ranked, strict=True)
-    )
+    ]
+    configurations = tuple(item for item in items if not item.is_reference)
+    references = sorted((item for item in items if item.is_reference), key=_place_of_reference)
+    if not configurations:
+        raise ResultsError(
+            f"{where}: only reference models in this folder, and no configuration; train first: emofuse run NAME"
+        )
     first = configurations[0] if baseline is None else find_configuration(configurations, baseline, where, "baseline")
-    return Results(configurations, first, search)
+    return Results(configurations, first, search, tuple(references))
 
 
 def find_metric(run: RunRecord, path: str, split: str = "test") -> float:
@@ -299,6 +312,12 @@ def find_metric(run: RunRecord, path: str, split: str = "test") -> float:
     for key in path.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
     return math.nan if value is None else float(value)
+
+
+def _place_of_reference(item: ReportedConfiguration) -> tuple[int, int]:
+    """Return the place of a reference model in its table: those of many streams first, each in the same order."""
+    kind = item.spec["head"]["kind"]
+    return -len(item.streams), EXACT_HEADS.index(kind) if kind in EXACT_HEADS else len(EXACT_HEADS)
 
 
 def _identity(run: RunRecord) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 from emofuse.report.formats import join_some
 from emofuse.results import RunRecord
@@ -30,3 +31,11 @@ def _sentence(note: str, where: Counter[str], totals: Counter[str]) -> str:
         return note
     some = f" ({count} of {of_these} runs)" if count < of_these else ""
     return f"{join_some(list(where))}{some}: {note}" if len(totals) > 1 else f"{note[:-1]}{some}."
+
+
+def gather_further_notes(known: Iterable[RunRecord], runs: Iterable[tuple[str, RunRecord]]) -> list[str]:
+    """Return the notes of runs as `gather_notes` does, without those that one of the known runs has too."""
+    there = {note for run in known for note in run.notes}
+    return gather_notes(
+        (name, replace(run, notes=[note for note in run.notes if note not in there])) for name, run in runs
+    )

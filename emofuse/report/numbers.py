@@ -170,12 +170,22 @@ def run_rows(results: Results) -> list[dict[str, Any]]:
     return rows
 
 
-def json_text(results: Results, uncertainty: Uncertainty, notes: Sequence[str]) -> str:
-    """Return scores, intervals and comparisons as JSON, with the sentences on how to read them."""
-    tables = {
+def json_text(
+    results: Results, uncertainty: Uncertainty, notes: Sequence[str], references: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """Return scores, intervals and comparisons as JSON, with the sentences on how to read them.
+
+    Args:
+        results: the configurations.
+        uncertainty: their intervals and comparisons.
+        notes: the sentences.
+        references: the scores of the reference models, as `summary_rows` returns them.
+    """
+    tables: dict[str, Sequence[Mapping[str, Any]]] = {
         "configurations": summary_rows(results, uncertainty),
         "classes": class_rows(results, uncertainty),
         "comparisons": comparison_rows(results, uncertainty),
+        "references": [{**row, "reference": True} for row in references],
     }
     plain: dict[str, Any] = {}
     for name, rows in tables.items():

@@ -6,7 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 
 from jinja2 import Environment, StrictUndefined
@@ -20,6 +20,7 @@ from emofuse.report.configurations import ReportedConfiguration, Results, Spread
 from emofuse.report.figures import ReportFigure, ReportFigures
 from emofuse.report.formats import format_range, join_some, show_controls
 from emofuse.report.inputs import SPLITS, labels_table, missing_table, stream_uses, streams_table
+from emofuse.report.references import ReportedReferences, references_table
 from emofuse.report.tables import (
     MOST_ACROSS,
     ReportTable,
@@ -63,6 +64,7 @@ def render_page(
     command: str,
     lettering: str = "",
     further: ReportTable | None = None,
+    references: ReportedReferences | None = None,
     numbered: bool = False,
     ranked: bool = False,
 ) -> str:
@@ -76,6 +78,7 @@ def render_page(
         command: the command that made the runs; empty if unknown.
         lettering: the sentence on names that figures show by number; empty without such names.
         further: the table of the metrics that were asked for by name; None without such metrics.
+        references: the reference models; None without.
         numbered: whether figures show labels by number, so that tables need these numbers.
         ranked: whether a figure shows labels in the order of their F1, so that tables need these ranks.
     """
@@ -97,14 +100,16 @@ def render_page(
             "comparisons": comparisons_table(results, uncertainty),
             "detail": detail_table(results, uncertainty),
             "further": further,
+            "references": references_table(references) if references else None,
             "class_f1": class_f1_table(results, numbered=numbered),
             "labels": labels_table(results, numbered=numbered),
             "missing": missing_table(uses),
             "streams": streams_table(uses),
             "cost": cost_table(results),
-            "runs": runs_table(results),
+            "runs": runs_table(replace(results, configurations=results.configurations + results.references)),
         },
         reading_notes=sentences.reading_notes(results, uncertainty),
+        reference_notes=references.notes if references else (),
         comparison_notes=comparison_notes(results, uncertainty),
         choice=_choice(results),
         method=" ".join(sentences.method(results)),

@@ -144,6 +144,7 @@ def _complete_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
         "fold": None,
         "ensemble": None,
         "refit": "none",
+        "reference": False,
         **spec,
         "features": _defaults(FeaturesSpec, streams=tuple(features["streams"])) | features,
         "head": _defaults(_head_spec(head["kind"])) | head,

@@ -11,6 +11,7 @@ from emofuse.specs.base import Spec
 from emofuse.specs.caches import CacheSpec
 from emofuse.specs.datasets import DatasetSpec, StratifiedSplit
 from emofuse.specs.runs import RunSpec, variant_problems
+from emofuse.specs.train import OnOff
 
 
 class RepeatSpec(Spec):
@@ -29,6 +30,7 @@ class PipelineSpec(Spec):
     """A pipeline from a dataset to its report: `emofuse run NAME` reads one from `pipelines/NAME.yaml`.
 
     `cache` names a file of `cache_specs/`, or is a cache spec itself. `defaults` fill what a run leaves out.
+    With `references`, the report shows beneath the runs what logistic and kernel ridge regressions score.
     """
 
     name: str
@@ -39,6 +41,9 @@ class PipelineSpec(Spec):
     repeat: RepeatSpec = RepeatSpec()
     metrics: tuple[str, ...] = Field((), description="the names of further metrics for the report")
     baseline: str | None = Field(None, description="the run that others are compared with; the first unless given")
+    references: OnOff = Field(
+        "on", description="whether reference models are solved on the same features and rows, for the report"
+    )
 
     @model_validator(mode="after")
     def _check_references(self) -> Self:
@@ -53,6 +58,11 @@ class PipelineSpec(Spec):
         kinds = {stream.name: stream.kind for stream in self.cache.streams}
         for index, run in enumerate(self.runs):
             problems += [f"runs[{index}].{problem}" for problem in variant_problems(run.features, kinds)]
+        problems += [
+            f"runs[{index}].reference: is for the models that emofuse adds; switch these off by `references: off`"
+            for index, run in enumerate(self.runs)
+            if run.reference
+        ]
         first: dict[str, str] = {}
         for run in self.runs:
             same = first.setdefault(run.model_dump_json(exclude={"name"}), run.name)

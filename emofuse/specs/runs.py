@@ -233,7 +233,7 @@ class RunSpec(ExtendedSpec):
     those of the first training. Kernel ridge regression chooses its penalty by leave-one-out on all these rows anew.
     """
 
-    added: ClassVar[frozenset[str]] = frozenset({"ensemble", "refit"})
+    added: ClassVar[frozenset[str]] = frozenset({"ensemble", "refit", "reference"})
     name: str
     features: FeaturesSpec
     head: HeadSpec = ConcatHeadSpec()
@@ -242,6 +242,11 @@ class RunSpec(ExtendedSpec):
     fold: FoldSpec | None = None
     ensemble: EnsembleSpec | None = None
     refit: Refit = "none"
+    reference: bool = Field(
+        False,
+        description="whether it is a reference model, which reports show apart from the configurations: never chosen, "
+        "never the baseline, in no test",
+    )
 
     @model_validator(mode="after")
     def _heads_differ_and_learn_once(self) -> Self:

@@ -15,6 +15,7 @@ def _on_and_off(value: Any) -> Any:
 
 
 Balancing = Annotated[Literal["off", "monitor", "on"], BeforeValidator(_on_and_off)]
+OnOff = Annotated[Literal["on", "off"], BeforeValidator(_on_and_off)]
 ClassWeights = Literal["none", "balanced", "sqrt", "effective"]
 Schedule = Literal["constant", "cosine"]
 

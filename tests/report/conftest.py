@@ -79,6 +79,8 @@ class RunMaker:
         epochs: int = 12,
         change: dict[str, Any] | None = None,
         stream_digest: str = "",
+        head: str = "",
+        reference: bool = False,
     ) -> RunRecord:
         """One run whose test accuracy is about `skill`."""
         self.made += 1
@@ -104,6 +106,10 @@ class RunMaker:
             },
             "split": split_spec,
         }  # fmt: skip
+        if head:
+            spec["head"] = {"kind": head}
+        if reference:
+            spec["reference"] = True
         curve = skill * (1 - np.exp(-np.arange(1, epochs + 1) / 4)) + rng.normal(0, 0.01, epochs)
         data: dict[str, Any] = {
             "digest": digest([spec, self.made]),

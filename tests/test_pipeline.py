@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -14,12 +15,13 @@ from typer.testing import CliRunner
 
 import emofuse
 from emofuse.cli import app
-from emofuse.errors import DatasetError, TrainingError
+from emofuse.errors import DatasetError, SpecError, TrainingError
 from emofuse.extraction import BuildOptions
 from emofuse.pipeline import PipelineOptions, PipelinePaths, expand_runs, run_pipeline
 from emofuse.predict import Predictor, find_images
 from emofuse.specs import PipelineSpec, parse_spec
 from emofuse.status import Status
+from emofuse.training import references
 
 SPEC = {
     "name": "small",
@@ -121,6 +123,59 @@ def test_unreadable_rows_are_in_no_score_and_are_told_on_the_terminal_and_in_the
         )
         assert any(line.startswith("note: ") and note[:-1] in line for line in lines)
         assert note[:-1] in page
+
+
+REFERENCES = [
+    "Logistic regression (all 2 streams)",
+    "Averaged logistic regressions (all 2 streams)",
+    "Kernel ridge regression (all 2 streams)",
+    "Logistic regression (streams of LBP)",
+    "Kernel ridge regression (streams of LBP)",
+]
+
+
+def test_reference_models_stand_beneath_the_runs(done):
+    _, summary, lines = done
+    assert [record.name for record in summary.references] == REFERENCES
+    said = [line.partition(", test")[0] for line in lines if line.startswith("reference: ")]
+    assert sorted(said) == sorted(f"reference: {name}" for name in REFERENCES)
+    assert {record.name for record in summary.records} == {"LBP", "LBP + FAUs"}
+    text = summary.report.summary_markdown.read_text(encoding="utf-8")
+    assert text.index("| LBP + FAUs") < text.index(f"| {REFERENCES[0]}")
+    assert "FAUs" in summary.report.comparisons_csv.read_text(encoding="utf-8")
+    assert "regression" not in summary.report.comparisons_csv.read_text(encoding="utf-8")
+
+
+def test_without_references_the_runs_are_the_same_and_none_is_solved(done, tmp_path, small):
+    out, first, _ = done
+    copy = tmp_path / "out"
+    shutil.copytree(out, copy, ignore=shutil.ignore_patterns("runs", "report"))
+    lines: list[str] = []
+    summary = run_pipeline(small(references=False), options(copy), say=lines.append)
+    assert summary.references == ()
+    assert not any(line.startswith("reference") for line in lines)
+    assert [record.digest for record in summary.records] == [record.digest for record in first.records]
+    assert [record.metrics for record in summary.records] == [record.metrics for record in first.records]
+    assert len(list(PipelinePaths(copy).runs.glob("*/run.json"))) == 4
+    assert "Reference models" not in summary.report.page.read_text(encoding="utf-8")
+
+
+def test_references_that_cannot_be_solved_are_said_and_fail_nothing(done, tmp_path, small, monkeypatch):
+    copy = tmp_path / "out"
+    shutil.copytree(done[0], copy, ignore=shutil.ignore_patterns("runs", "report"))
+    monkeypatch.setattr(references, "train_runs", lambda *_, **__: (_ for _ in ()).throw(MemoryError("2 TB")))
+    lines: list[str] = []
+    summary = run_pipeline(small(), options(copy), say=lines.append)
+    assert (len(summary.records), summary.references) == (4, ())
+    note = f"{REFERENCES[0]} is left out, because it could not be solved: 2 TB."
+    assert f"note: {note}" in lines
+    assert note in summary.report.summary_markdown.read_text(encoding="utf-8")
+
+
+def test_the_mark_of_references_is_not_for_users(small):
+    runs = [{**SPEC["runs"][0], "reference": True}]
+    with pytest.raises(SpecError, match=r"runs\[0\]\.reference: is for the models that emofuse adds"):
+        small(runs=runs)
 
 
 def test_repeats_are_every_split_seed_with_every_seed(small):
@@ -237,8 +292,6 @@ def test_a_run_whose_streams_look_at_no_face_is_predicted_without_a_face_detecto
 
 
 def test_predict_refuses_features_the_head_was_not_trained_on(done, tmp_path):
-    import shutil
-
     from emofuse.errors import StaleCacheError
 
     folder, _ = run_folder(done, "LBP")

@@ -15,7 +15,7 @@ from emofuse.report.comparisons import Uncertainty, measure_uncertainty
 from emofuse.report.configurations import Results
 from emofuse.report.formats import format_difference, format_interval, format_score, format_sd
 from emofuse.report.notes import gather_further_notes
-from emofuse.report.tables import COMPARED, METRICS, Cell, ReportTable, TableColumn
+from emofuse.report.tables import COMPARED, METRICS, Cell, ReportTable, TableColumn, streams_text
 
 RowsOf = Callable[[Results, Uncertainty], Sequence[Mapping[str, Any]]]
 """Makes the plain numbers of results, one dict for each row."""
@@ -81,7 +81,7 @@ def references_table(references: ReportedReferences) -> ReportTable | None:
         return None
     columns = [
         TableColumn("Reference model", [Cell(item.label) for item in items], "left"),
-        TableColumn("Streams", [Cell(", ".join(item.streams)) for item in items], "left"),
+        TableColumn("Streams", [Cell(streams_text(item)) for item in items], "left"),
         TableColumn("Repeats", [Cell(str(len(item.runs))) for item in items]),
     ]
     for path, difference in COMPARED.items():

@@ -151,18 +151,19 @@ def _epoch_cell(run: RunRecord) -> Cell:
     return Cell(UNDEFINED if run.spec["head"]["kind"] in EXACT_HEADS else str(run.best_epoch))
 
 
+def streams_text(item: ReportedConfiguration) -> str:
+    """Return the streams of a configuration, with a mark of those with random weights."""
+    return ", ".join(f"{name} (random weights)" if name in item.random_streams else name for name in item.streams)
+
+
 def cost_table(results: Results) -> ReportTable:
     """Return the streams and the cost of training, one row for each configuration."""
     items = results.configurations
-    streams = [
-        ", ".join(f"{name} (random weights)" if name in item.random_streams else name for name in item.streams)
-        for item in items
-    ]
     seconds = [Spread.of(run.seconds for run in item.runs).mean for item in items]
     return ReportTable(
         (
             _labels(results),
-            TableColumn("Streams", [Cell(text) for text in streams], "left"),
+            TableColumn("Streams", [Cell(streams_text(item)) for item in items], "left"),
             *_answers(results),
             TableColumn("Parameters", [Cell(f"{item.runs[0].parameters:,}") for item in items]),
             TableColumn("Best epoch", [_epochs_cell(item) for item in items]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 
 import pytest
@@ -72,7 +73,7 @@ def test_they_have_a_table_beneath_the_scores_with_what_it_is_for(make, tmp_path
         assert "Reference models are what one would do without a fusion network, on the same features" in text
         assert "Nothing is chosen by them" in text
     assert page.index("Scores on the test split.") < page.index("<h3>Reference models</h3>")
-    assert page.index("<h3>Reference models</h3>") < page.index("Comparison with the baseline")
+    assert page.index("<h3>Reference models</h3>") < page.index("Precision (P), recall")
 
 
 def test_nothing_that_compares_chooses_or_draws_sees_them(make, tmp_path):
@@ -101,6 +102,12 @@ def test_plain_numbers_mark_them(make, tmp_path):
         assert {row["configuration"] for row in of_references} == {LOGISTIC, AVERAGED, KERNELS}
         assert len(of_references) == 3 * count
         assert {row["configuration"] for row in rows if row["reference"] == "false"} == {"net", "both"}
+    numbers = json.loads(files.numbers_json.read_text("utf-8"))
+    assert {(row["configuration"], row["reference"]) for row in numbers["references"]} == {
+        (name, True) for name in (LOGISTIC, AVERAGED, KERNELS)
+    }
+    assert {row["configuration"] for row in numbers["configurations"]} == {"net", "both"}
+    assert any(note.startswith("Reference models are what one would do") for note in numbers["notes"])
     kernels = next(row for row in read(files.summary_csv) if row["configuration"] == KERNELS)
     low, mean, high = (float(kernels[f"accuracy_{end}"]) for end in ("95_low", "mean", "95_high"))
     assert low < mean < high

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from emofuse.datasets.duplicates import DuplicateGroup
+    from emofuse.datasets.near_duplicates import NearDuplicates
     from emofuse.datasets.rows import Listing
     from emofuse.datasets.summary import SizeSummary
     from emofuse.specs import DatasetSpec
@@ -41,6 +42,16 @@ def check(
     duplicates: Annotated[
         bool, typer.Option(help="Whether files of the same length are compared, byte for byte.")
     ] = True,
+    near: Annotated[
+        bool,
+        typer.Option(
+            "--near", help="Look for pictures that are encoded again, scaled, cropped a little, brighter or mirrored."
+        ),
+    ] = False,
+    write_groups: Annotated[
+        Path | None,
+        typer.Option(help="Write a table (sample_id, group) of all duplicates found, for `group_file` of the dataset."),
+    ] = None,
     table: Annotated[
         Path | None, typer.Option(help="Path of the table relative to the root, for a csv dataset.")
     ] = None,
@@ -65,11 +76,13 @@ def check(
     """Print rows per label and split, sizes of images, and every problem. Exit with status 1 if there are problems.
 
     Problems are bad rows, images with an unreadable header, splits without rows that a pipeline needs, and one image
-    under several names whose labels contradict each other or that is in several splits.
+    under several names whose labels contradict each other or that is in several splits. With `--near`, pictures that
+    look the same count as one image.
     """
     from rich.console import Console
 
     from emofuse.datasets.duplicates import find_duplicates
+    from emofuse.datasets.near_duplicates import find_near_duplicates
     from emofuse.datasets.summary import measure_images
 
     options = {
@@ -92,9 +105,14 @@ def check(
     _print_counts(console, listing, spec.kind, target)
     with show_progress():
         sizes = measure_images(listing, limit=None if all_images else 2000)
-        groups = find_duplicates(listing.manifest) if duplicates else []
+        groups = find_duplicates(listing.manifest) if duplicates or near else []
+        look_alikes = find_near_duplicates(listing.manifest) if near else None
     _print_sizes(console, sizes)
-    has_problems = _print_problems(console, listing, sizes, groups, _split_problem(target, listing))
+    is_problem = look_alikes is not None and _print_look_alikes(console, look_alikes, groups)
+    has_problems = _print_problems(console, listing, sizes, groups, _split_problem(target, listing)) or is_problem
+    if write_groups is not None:
+        found = [*groups, *(look_alikes.groups if look_alikes else ())]
+        _write_groups(console, write_groups, found, listing.manifest.root)
     if has_problems and on_bad_rows == "raise":
         raise typer.Exit(1)
 
@@ -227,6 +245,44 @@ def _print_duplicates(console: Console, groups: Sequence[DuplicateGroup]) -> boo
     console.print(f"\n{'Problem' if is_problem else 'Note'}: files with the same bytes: {describe_duplicates(groups)}")
     _print_some(console, [str(group) for group in groups])
     return is_problem
+
+
+def _print_look_alikes(console: Console, found: NearDuplicates, exact: Sequence[DuplicateGroup]) -> bool:
+    """Print the pictures that look the same and are not all of the same bytes; return whether they are a problem."""
+    from emofuse.datasets.duplicates import describe_duplicates
+
+    same_bytes = {group.paths for group in exact}
+    groups = [group for group in found.groups if group.paths not in same_bytes]
+    is_problem = any(group.has_contradicting_labels or group.is_in_several_splits for group in groups)
+    if groups:
+        word = "Problem" if is_problem else "Note"
+        console.print(f"\n{word}: pictures that look the same: {describe_duplicates(groups)}")
+        _print_some(console, [str(group) for group in groups])
+    else:
+        console.print("\nPictures that look the same and have other bytes: none")
+    if found.unreadable or found.flat:
+        console.print(
+            f"Not compared: {found.unreadable} pictures that cannot be decoded, {found.flat} almost without contrast"
+        )
+    return is_problem
+
+
+def _write_groups(console: Console, path: Path, groups: Sequence[DuplicateGroup], root: Path) -> None:
+    from emofuse.datasets.duplicates import groups_of_duplicates
+    from emofuse.datasets.groups import write_group_file
+
+    group_of = groups_of_duplicates(groups)
+    write_group_file(path, group_of)
+    if not group_of:
+        console.print(f"\nNo duplicates: {path} has no row")
+        return
+    number = len(set(group_of.values()))
+    where = path.absolute()
+    named = where.relative_to(root) if where.is_relative_to(root) else where
+    console.print(
+        f"\n{number} group{'s' * (number != 1)} of {len(group_of)} rows written to {path}. Splits keep them together "
+        f"with `group_file: {named}` of the dataset"
+    )
 
 
 def _print_some(console: Console, lines: Sequence[str]) -> None:

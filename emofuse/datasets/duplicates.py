@@ -1,16 +1,17 @@
 """Files of a dataset that have the same bytes: one image under several names.
 
 Such rows leak from training into the test where they are in several splits, and contradict each other where their
-labels differ. Copies that were scaled or encoded again have other bytes and are not found here.
+labels differ. Copies that were scaled or encoded again have other bytes; `near_duplicates` finds them.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -25,17 +26,29 @@ _FILES_PER_TASK = 16
 
 @dataclass(frozen=True)
 class DuplicateGroup:
-    """Rows whose files have the same bytes, in the manifest's order.
+    """Rows whose files have the same bytes or show the same picture, in the manifest's order.
 
     Attributes:
         paths: the paths of the n files, relative to the dataset's root.
         labels: their labels (n,); None for an unlabelled row.
         splits: their splits (n,); None for a row in no split.
+        sample_ids: their ids (n,).
+        mirrored: whether each picture is mirrored against the first one (n,); () if all are as they are.
+        sign: what stands between two files of a description.
     """
 
     paths: tuple[str, ...]
     labels: tuple[str | None, ...]
     splits: tuple[str | None, ...]
+    sample_ids: tuple[str, ...] = ()
+    mirrored: tuple[bool, ...] = ()
+    sign: str = " = "
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame, **details: Any) -> DuplicateGroup:
+        """Return the group of rows with the columns `path`, `label`, `split` and `sample_id`."""
+        paths, labels, splits, ids = (tuple(rows[name].to_list()) for name in ("path", "label", "split", "sample_id"))
+        return cls(paths, labels, splits, ids, **details)
 
     @property
     def has_contradicting_labels(self) -> bool:
@@ -49,9 +62,10 @@ class DuplicateGroup:
 
     def __str__(self) -> str:
         """Return all rows in one line: `a.jpg (happy, train) = b.jpg (sad, test)`."""
-        return " = ".join(
-            f"{path} ({label or 'no label'}, {split or 'no split'})"
-            for path, label, split in zip(self.paths, self.labels, self.splits, strict=True)
+        mirrored = self.mirrored or (False,) * len(self.paths)
+        return self.sign.join(
+            f"{path} ({label or 'no label'}, {split or 'no split'}{', mirrored' * is_mirrored})"
+            for path, label, split, is_mirrored in zip(self.paths, self.labels, self.splits, mirrored, strict=True)
         )
 
 
@@ -71,7 +85,9 @@ def find_duplicates(manifest: Manifest) -> list[DuplicateGroup]:
     Raises:
         StoreError: the store that the dataset lies on does not answer.
     """
-    rows = manifest.table.select("path", "label", "split", "problem").with_columns(manifest.known_files["bytes"])
+    rows = manifest.table.select("path", "label", "split", "sample_id", "problem").with_columns(
+        manifest.known_files["bytes"]
+    )
     rows = rows.filter(pl.col("problem").is_null())
     if rows["bytes"].null_count() == 0:  # else any file may have the length of another one
         rows = rows.filter(pl.col("bytes").is_duplicated())
@@ -88,6 +104,17 @@ def describe_duplicates(groups: Sequence[DuplicateGroup]) -> str:
     return f"{images}, {contradicting} with contradicting labels, {leaking} in several splits"
 
 
+def groups_of_duplicates(groups: Iterable[DuplicateGroup]) -> dict[str, str]:
+    """Return sample id -> the name of its group: `copies of` and the first sample; overlapping groups are joined."""
+    group_of: dict[str, str] = {}
+    for group in groups:
+        names = {group_of[sample_id] for sample_id in group.sample_ids if sample_id in group_of}
+        name = min(names, default=f"copies of {group.sample_ids[0]}")
+        joined = [sample_id for sample_id, each in group_of.items() if each in names - {name}]
+        group_of |= dict.fromkeys([*joined, *group.sample_ids], name)
+    return group_of
+
+
 def _same_bytes(root: Path, rows: pl.DataFrame) -> list[DuplicateGroup]:
     """Return the groups of rows (columns `path`, `label`, `split`) whose files have the same SHA-256."""
     rows_of: dict[str, list[int]] = defaultdict(list)
@@ -99,7 +126,7 @@ def _same_bytes(root: Path, rows: pl.DataFrame) -> list[DuplicateGroup]:
                 rows_of[sha256].append(row)
             advance(row + 1, len(paths))
     groups = [rows[same] for same in rows_of.values() if len(same) > 1]
-    return [DuplicateGroup(*(tuple(group[name].to_list()) for name in ("path", "label", "split"))) for group in groups]
+    return [DuplicateGroup.of(group) for group in groups]
 
 
 def _hash(path: Path) -> str | None:

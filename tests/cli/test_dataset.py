@@ -193,3 +193,54 @@ def test_demo_makes_a_dataset_that_check_can_read(tmp_path):
 
 def test_demo_refuses_too_few_images(tmp_path):
     assert invoke("demo", "--out", tmp_path / "demo", "--images", 3).exit_code == 2
+
+
+@pytest.fixture
+def look_alikes(tmp_path):
+    """A table of four pictures, of which one is a scaled copy in another split with another label."""
+    np = pytest.importorskip("numpy")
+    pytest.importorskip("imagehash")
+    from PIL import Image
+
+    for name, seed in (("a", 0), ("b", 1), ("c", 2)):
+        coarse = np.random.default_rng(seed).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((90, 90), Image.Resampling.BICUBIC).save(tmp_path / f"{name}.png")
+    Image.open(tmp_path / "a.png").resize((50, 50)).save(tmp_path / "d.png")
+    rows = "a.png,joy,train\nb.png,fear,train\nc.png,joy,val\nd.png,fear,test\n"
+    (tmp_path / "labels.csv").write_text(f"path,label,split\n{rows}")
+    return tmp_path
+
+
+def test_check_near_names_pictures_that_look_the_same_and_writes_their_groups(look_alikes):
+    arguments = ("check", "csv", "--data", look_alikes, "--split-column", "split")
+    assert "look the same" not in invoke(*arguments).output
+    result = invoke(*arguments, "--near", "--write-groups", look_alikes / "groups.csv")
+    assert result.exit_code == 1
+    assert (
+        "Problem: pictures that look the same: 1 image in 2 rows, 1 with contradicting labels, 1 in several splits\n"
+        "    a.png (joy, train) ~ d.png (fear, test)\n"
+    ) in result.output
+    assert result.output.endswith(
+        f"1 group of 2 rows written to {look_alikes / 'groups.csv'}. Splits keep them together with `group_file: "
+        "groups.csv` of the dataset\n"
+    )
+    assert (look_alikes / "groups.csv").read_text() == "sample_id,group\na,copies of a\nd,copies of a\n"
+
+
+def test_the_groups_that_check_writes_are_kept_together(look_alikes):
+    arguments = ("check", "csv", "--data", look_alikes, "--split-column", "split")
+    invoke(*arguments, "--near", "--write-groups", look_alikes / "groups.csv")
+    result = invoke(*arguments, "--group-file", "groups.csv")
+    assert "Groups: 1 group in 2 rows, the largest 'copies of a' with 2; 2 rows without a group" in result.output
+    assert "groups are shared between train, val and test: 1 of 1 are in several splits" in result.output
+    drawn = invoke("check", "csv", "--data", look_alikes, "--split", "stratified", "--group-file", "groups.csv")
+    assert "groups are shared" not in drawn.output
+
+
+def test_check_writes_no_groups_where_there_are_none(folder):
+    result = invoke("check", "folder", "--data", folder, "--split", "stratified", "--write-groups", folder / "g.csv")
+    assert f"No duplicates: {folder / 'g.csv'} has no row" in result.output
+    assert (
+        invoke("check", "folder", "--data", folder, "--split", "stratified", "--group-file", folder / "g.csv").exit_code
+        == 0
+    )

@@ -31,7 +31,7 @@ def manifest_of(tmp_path):
 def test_two_names_with_contradicting_labels_in_two_splits_are_found(manifest_of):
     files = {"a.jpg": b"one", "b.jpg": b"two", "c.jpg": b"one", "d.jpg": b"other"}
     (group,) = find_duplicates(manifest_of(files, "a.jpg,joy,train\nb.jpg,joy,val\nc.jpg,fear,test\nd.jpg,joy,val\n"))
-    assert group == DuplicateGroup(("a.jpg", "c.jpg"), ("joy", "fear"), ("train", "test"))
+    assert group == DuplicateGroup(("a.jpg", "c.jpg"), ("joy", "fear"), ("train", "test"), ("a", "c"))
     assert group.has_contradicting_labels
     assert group.is_in_several_splits
     assert str(group) == "a.jpg (joy, train) = c.jpg (fear, test)"

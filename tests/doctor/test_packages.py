@@ -113,7 +113,7 @@ def requirements() -> dict[tuple[str, str], str]:
     extras = {"": project["dependencies"]} | project["optional-dependencies"]
     return {
         (extra, name): least
-        for extra in ("", "demo", "fast", "s3", "sklearn")
+        for extra in ("", "demo", "duplicates", "fast", "s3", "sklearn")
         for name, least in (re.sub(r"\[.*?\]", "", line).split(">=") for line in extras[extra])
     }
 

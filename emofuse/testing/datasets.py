@@ -39,7 +39,7 @@ def check_dataset(spec: DatasetSpecBase) -> None:
         faults.append(f"splits must be {', '.join(SPLITS)} or null, got {', '.join(map(repr, unknown_splits))}")
     if manifest.table["group"].dtype not in (pl.String, pl.Null):
         faults.append(f"groups must be names (text) or null, got {manifest.table['group'].dtype}")
-    if (manifest.table["group"] == "").any():
+    elif (manifest.table["group"].cast(pl.String) == "").any():
         faults.append("a row without a group must have null, got an empty name")
     if len(set(manifest.classes)) != len(manifest.classes):
         faults.append("two classes have one name")

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 import pytest
@@ -11,8 +13,11 @@ from emofuse.datasets import manifest as manifest_module
 from emofuse.datasets import read_dataset
 from emofuse.datasets.groups import describe_groups, group_notes, joined_groups, read_group_file, write_group_file
 from emofuse.datasets.manifest import Manifest
+from emofuse.datasets.rows import ListedRows, check_rows, open_files
 from emofuse.errors import DatasetError, SpecError
 from emofuse.specs import CsvSpec, FolderSpec, HoldoutSplit, OfficialSplit, StratifiedSplit, parse_spec
+from emofuse.specs.datasets import CustomDatasetSpec
+from emofuse.testing import check_dataset
 
 STRATIFIED = StratifiedSplit()
 
@@ -191,3 +196,41 @@ def test_a_former_manifest_has_no_groups_and_its_attribute_of_that_name_is_kept(
     assert found.table.columns == [*manifest_module.COLUMNS, "table_group"]
     assert (found.groups, found.table["table_group"].to_list()) == ([None], [7])
     assert re.fullmatch("[0-9a-f]{64}", found.ids_digest)
+
+
+class SpeakersSpec(CustomDatasetSpec):
+    """A dataset of somebody's own that lists the numbers of speakers; `faulty` bypasses the checks of rows."""
+
+    kind: Literal["speakers"] = "speakers"
+    faulty: bool = False
+
+    def read(self):
+        table = pl.DataFrame(
+            {
+                "file": [""] * 3,
+                "row": [1, 2, 3],
+                "sample_id": ["a", "b", "c"],
+                "path": ["a.jpg", "b.jpg", "c.jpg"],
+                "split": ["train", "val", "test"],
+                "label": ["joy", "awe", "joy"],
+                "group": [7, None, 7],
+            }
+        )
+        listed = ListedRows(table, ("awe", "joy"), "speakers", self.kind)
+        listing = check_rows(listed, self.root, self.split, open_files(self.root))
+        if not self.faulty:
+            return listing
+        numbers = listing.manifest.table.with_columns(group=pl.Series([7, None, 7]))
+        return replace(listing, manifest=replace(listing.manifest, table=numbers))
+
+
+def test_a_dataset_of_somebody_s_own_lists_groups(tmp_path, image_at):
+    for name in "abc":
+        image_at(tmp_path / f"{name}.jpg")
+    spec = SpeakersSpec(root=tmp_path)
+    check_dataset(spec)
+    found = spec.read().manifest
+    assert found.groups == ["7", None, "7"]
+    assert found.info["groups"] == 1
+    with pytest.raises(AssertionError, match=r"groups must be names \(text\) or null, got Int64"):
+        check_dataset(SpeakersSpec(root=tmp_path, faulty=True))

@@ -65,10 +65,9 @@ class StreamEmbedding(nn.Module):
         self.norm = MaskedBatchNorm(members, embed_dim)
         self.missing = nn.Parameter(torch.zeros(len(members), embed_dim))
 
-    def forward(self, vectors: Tensor, valid: Tensor) -> Tensor:
-        """Embed vectors (n, B, D) that differ between members; `valid` is bool (F, B). Returns (n, B, E)."""
+    def forward(self, vectors: Tensor, has_stream: Tensor) -> Tensor:
+        """Embed vectors (n, B, D) that differ between members; `has_stream` is bool (n, B). Returns (n, B, E)."""
         projected = self.linear(vectors)
-        has_stream = self.members.of_folds(valid)
         with exact(projected.device):
             return masked_batch_norm(projected, has_stream, self.norm, self.missing, training=self.training)
 
@@ -108,20 +107,26 @@ class Embeddings(nn.Module):
             for stream, embedding in embeddings.items()
         }
         shared = [stream for stream, embedding in embeddings.items() if embedding.shared]
-        embedded = self._embed_shared(shared, vectors, batch.valid) if shared else {}
+        embedded = self._embed_shared(shared, vectors, batch) if shared else {}
         return {
-            stream: embedded[stream] if embedding.shared else embedding(vectors[stream], batch.valid[stream])
+            stream: embedded[stream]
+            if embedding.shared
+            else embedding(vectors[stream], batch.has_stream(stream, embedding.members))
             for stream, embedding in embeddings.items()
         }
 
     def _embed_shared(
-        self, streams: Sequence[str], vectors: Mapping[str, Tensor], valid_of: Mapping[str, Tensor]
+        self, streams: Sequence[str], vectors: Mapping[str, Tensor], batch: HeadBatch
     ) -> dict[str, Tensor]:
         """Embed streams whose vectors (F, B, D) are the same for all members of a fold."""
         embeddings: list[StreamEmbedding] = [getattr(self, key_of(stream)) for stream in streams]
-        valid = torch.stack([valid_of[stream] for stream in streams])
-        masks = self._masks_of([embedding.members.folds for embedding in embeddings], valid.shape[1])
-        mask = RowMask.of(valid.flatten(0, 1), masks, embeddings[0].norm.weight.dtype)
+        dtype = embeddings[0].norm.weight.dtype
+        if batch.seen:
+            mask = RowMask.of(torch.cat([batch.seen[stream] for stream in streams]), None, dtype)
+        else:
+            valid = torch.stack([batch.valid[stream] for stream in streams])
+            masks = self._masks_of([embedding.members.folds for embedding in embeddings], valid.shape[1])
+            mask = RowMask.of(valid.flatten(0, 1), masks, dtype)
         embedded = _Embed.apply(
             embeddings,
             [vectors[stream] for stream in streams],

@@ -80,7 +80,7 @@ class LateHead(nn.Module):
         for stream, embedding in self.embeddings(batch, noise).items():
             members = self.members_of[stream]
             probs, weight = self.heads[key_of(stream)](embedding, noise)
-            weight = weight * members.of_folds(batch.valid[stream]).unsqueeze(2)
+            weight = weight * batch.has_stream(stream, members).unsqueeze(2)
             above = members.add(above, weight * probs)
             below = members.add(below, weight)
         some = below > 0

@@ -30,19 +30,18 @@ class StreamLogits(nn.Module):
         self.missing = nn.Parameter(torch.zeros(len(members), classes))
 
     def forward(
-        self, features: Tensor, valid: Tensor, steps: Tensor | None = None, noise: Noise | None = None
+        self, features: Tensor, has_stream: Tensor, steps: Tensor | None = None, noise: Noise | None = None
     ) -> Tensor:
         """Return one stream's part of the logits, (n, B, C).
 
         Args:
             features: the features (F, B, *shape).
-            valid: whether each row has the stream, bool (F, B).
+            has_stream: whether each row has the stream for each member, bool (n, B).
             steps: the steps of a sequence that are there, bool (F, B, T).
             noise: the noise of the dropout, in training.
         """
-        has_stream = self.members.of_folds(valid).unsqueeze(2)
         vectors = features if self.stem is None else self.stem(features, steps, noise)
-        return torch.where(has_stream, self.linear(vectors), self.missing.unsqueeze(1))
+        return torch.where(has_stream.unsqueeze(2), self.linear(vectors), self.missing.unsqueeze(1))
 
 
 class LinearHead(nn.Module):
@@ -76,7 +75,7 @@ class LinearHead(nn.Module):
         logits: Tensor = self.bias().expand(-1, rows, -1)
         for stream, members in self.members_of.items():
             part = self.embeddings[key_of(stream)](
-                batch.features[stream], batch.valid[stream], batch.steps.get(stream), noise
+                batch.features[stream], batch.has_stream(stream, members), batch.steps.get(stream), noise
             )
             logits = members.add(logits, part)
         return logits

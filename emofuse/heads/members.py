@@ -47,15 +47,22 @@ class HeadBatch:
             are zero in rows that are not valid and in steps that are not there. A vector has shape (D,).
         valid: whether each row has the stream, bool (F, B) for each stream. Rows that only fill the batch have none.
         steps: the steps that are there, bool (F, B, T), for each stream that is a sequence.
+        seen: whether each row shows the stream to each of its n members, bool (n, B) for each stream. Empty where every
+            member sees what is valid. Features of rows that a member does not see are not zero.
     """
 
     features: Mapping[str, Tensor]
     valid: Mapping[str, Tensor]
     steps: Mapping[str, Tensor] = field(default_factory=dict)
+    seen: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def has_stream(self, stream: str, members: Members) -> Tensor:
+        """Return whether each row has the stream for each member of the stream, bool (n, B)."""
+        return self.seen[stream] if self.seen else members.of_folds(self.valid[stream])
 
     def rows(self, rows: slice) -> HeadBatch:
         """Return a slice of the rows."""
-        parts = (self.features, self.valid, self.steps)
+        parts = (self.features, self.valid, self.steps, self.seen)
         return HeadBatch(*({name: tensor[:, rows] for name, tensor in part.items()} for part in parts))
 
 

@@ -14,7 +14,7 @@ definition would take new memory for each of its many steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +81,7 @@ class RowMask:
         momentum: the momentum of the running statistics, (n, 1), 0 where they stay.
         unbiased: the factor that makes a population variance unbiased, (n, 1).
         whole: whether all rows are known to be valid. False if one is not, or if the answer would wait for a GPU.
+        is_zero: whether features are zeros in rows that are not valid.
     """
 
     keep: Tensor
@@ -88,24 +89,33 @@ class RowMask:
     momentum: Tensor
     unbiased: Tensor
     whole: bool
+    is_zero: bool = True
 
     @classmethod
-    def of(cls, valid: Tensor, members: Tensor, dtype: torch.dtype) -> RowMask:
-        """Build the mask from the M different masks, bool (M, B), and the index of each member's mask, int64 (n,)."""
+    def of(cls, valid: Tensor, members: Tensor | None, dtype: torch.dtype) -> RowMask:
+        """Build the mask from the M different masks, bool (M, B), and the index of each member's mask, int64 (n,).
+
+        Without indices, each member has a mask of its own, which may leave out rows whose features are not zeros.
+        """
         keep = valid.to(dtype)
         count = keep.sum(1, keepdim=True)
         enough = (count >= 2).to(dtype)
         share = enough / count.clamp(min=1)
         unbiased = count / (count - 1).clamp(min=1)
-        rows = torch.cat([keep, share, MOMENTUM * enough, unbiased], dim=1).index_select(0, members)
+        rows = torch.cat([keep, share, MOMENTUM * enough, unbiased], dim=1)
+        rows = rows if members is None else rows.index_select(0, members)
         keep, share, momentum, unbiased = torch.split(rows, [valid.shape[1], 1, 1, 1], dim=1)
         whole = valid.device.type == "cpu" and bool(valid.all())
-        return cls(keep.contiguous().unsqueeze(1), share, momentum, unbiased, whole)
+        return cls(keep.contiguous().unsqueeze(1), share, momentum, unbiased, whole, is_zero=members is not None)
 
     def slice(self, members: slice) -> RowMask:
         """Return the masks of some of the members."""
-        return RowMask(
-            self.keep[members], self.share[members], self.momentum[members], self.unbiased[members], self.whole
+        return replace(
+            self,
+            keep=self.keep[members],
+            share=self.share[members],
+            momentum=self.momentum[members],
+            unbiased=self.unbiased[members],
         )
 
     def sum(self, values: Tensor) -> Tensor:
@@ -184,7 +194,7 @@ def normalise_back(
         dx = g (dy - sum(dy) / n - x^ sum(dy x^) / n)
 
     Where the running statistics were used, both sums are left out. In rows that are not valid the result has no meaning
-    and no effect, because the features there are zeros.
+    and no effect where the features are zeros; elsewhere it is set to zero (`RowMask.is_zero`).
 
     Args:
         grad: the derivative of y, (n, B, E).
@@ -208,6 +218,8 @@ def normalise_back(
         out.addcmul_(grad, gain.unsqueeze(1))
     else:
         torch.mul(grad, gain.unsqueeze(1), out=out)
+    if not mask.is_zero:
+        out.mul_(mask.keep.mT)
     return of_weight, of_bias, of_missing
 
 

@@ -51,7 +51,7 @@ Numbers = Annotated[
 
 _NUMBERS = frozenset(
     ("dropout", "weight_decay", "label_smoothing", "learning_rate", "focal_gamma", "logit_adjustment", "warmup")
-) | {"clip_norm", "ema"}
+) | {"clip_norm", "ema", "stream_dropout"}
 """The factors whose values are numbers or a range."""
 
 
@@ -121,6 +121,7 @@ class Factors(Spec):
     warmup: Numbers = ()
     clip_norm: Numbers = ()
     ema: Numbers = ()
+    stream_dropout: Numbers = ()
     weight_decay: Numbers = ()
     label_smoothing: Numbers = ()
     learning_rate: Numbers = ()

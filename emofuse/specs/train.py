@@ -45,11 +45,12 @@ class TrainSpec(ExtendedSpec):
     Options of the updates (see `emofuse.training.schedule` and `emofuse.training.averages`): `schedule` lets the
     learning rate fall to 0 over all epochs; `warmup` is the share of all steps in which it rises; `clip_norm` bounds
     the norm of all gradients of a head; `ema` is the decay of the running mean of the weights, which is validated and
-    kept in place of the weights. 0 switches each of them off.
+    kept in place of the weights. `stream_dropout` is the probability that a head does not see a stream of a training
+    row; one stream of each row is always seen (see `emofuse.training.stream_dropout`). 0 switches each of them off.
     """
 
     added: ClassVar[frozenset[str]] = frozenset(
-        ("class_weights", "focal_gamma", "logit_adjustment", "schedule", "warmup", "clip_norm", "ema")
+        ("class_weights", "focal_gamma", "logit_adjustment", "schedule", "warmup", "clip_norm", "ema", "stream_dropout")
     )
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(64, ge=2)
@@ -70,6 +71,7 @@ class TrainSpec(ExtendedSpec):
     warmup: float = Field(0.0, ge=0, le=1)
     clip_norm: float = Field(0.0, ge=0)
     ema: float = Field(0.0, ge=0, lt=1)
+    stream_dropout: float = Field(0.0, ge=0, lt=1)
 
 
 NEWER = {name: TrainSpec.model_fields[name].default for name in TrainSpec.model_fields if name in TrainSpec.added}

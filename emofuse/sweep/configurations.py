@@ -23,6 +23,8 @@ HEAD_FACTORS = tuple(
     name for name in Factors.model_fields if name not in {"streams", "variants", "head", *TRAIN_FACTORS}
 )
 _HIDDEN_LAYER_FIELDS = ("width", "dropout")
+_OF_SEVERAL_STREAMS = {"gradient_balancing": "off", "stream_dropout": 0.0}
+"""The factors of the training that a head of one stream has no use for, and their values there."""
 _STEM_FIELDS = ("temporal", "spatial", "stem_width", "patch_kernels")
 _TEMPORAL_WITH_WIDTH = ("attention", "lstm", "gru", "transformer")
 _SPATIAL_WITH_WIDTH = ("attention", "patches", "cnn")
@@ -190,9 +192,9 @@ class Space:
         """Return the factors, and other fields of the head, that make no difference to a run with these values.
 
         A variant needs a stream of its kind, and a factor of the head a field of the head. Width and dropout need a
-        hidden layer. Balancing needs two streams. A temporal stem needs a sequence, a spatial stem a map, and the sizes
-        of stems a stem that has them. Exact heads use no factor of the training, except that logistic heads use class
-        weights.
+        hidden layer. Balancing and stream dropout need two streams. A temporal stem needs a sequence, a spatial stem a
+        map, and the sizes of stems a stem that has them. Exact heads use no factor of the training, except that
+        logistic heads use class weights.
 
         Args:
             values: factor -> value, with `streams`; the base has the values that are missing.
@@ -213,7 +215,7 @@ class Space:
         if head.kind in EXACT_HEADS:
             useless |= set(TRAIN_FACTORS) - ({"class_weights"} if isinstance(head, LOGISTIC_HEADS) else set())
         if len(types) == 1:
-            useless.add("gradient_balancing")
+            useless |= _OF_SEVERAL_STREAMS.keys()
         return useless
 
     def configuration(self, values: Mapping[str, Any]) -> Configuration:
@@ -232,8 +234,7 @@ class Space:
         chosen = {**base.variants, **{name: used[name] for name in variant_factors() if name in used}}
         factors = {name: value for name, value in chosen.items() if name not in useless}
         train = {name: used[name] for name in TRAIN_FACTORS if name in used}
-        if "gradient_balancing" in set(values) & useless:
-            train["gradient_balancing"] = "off"
+        train |= {name: off for name, off in _OF_SEVERAL_STREAMS.items() if name in set(values) & useless}
         settings = {name: self._plain(name, used[name]) for name in self.values if name in used.keys() & self.varying}
         name = ", ".join(_setting_text(*setting) for setting in settings.items()) or "+".join(streams)
         features = FeaturesSpec(streams=streams, neutral_label=base.neutral_label, factors=factors)

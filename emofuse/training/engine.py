@@ -44,6 +44,7 @@ from emofuse.training.members import Ended, FeatureTable, Fold, Member, MemberRe
 from emofuse.training.optim import AdamMoments, GroupAdam, optimizer_key
 from emofuse.training.schedule import GradientClip
 from emofuse.training.shared_rows import SharedRows
+from emofuse.training.stream_dropout import StreamDropout
 from emofuse.training.streaming import Window
 
 SMALLEST_SHARE = 0.75
@@ -182,6 +183,8 @@ class TrainingGroup:
     def train_step(self, step: StepRows) -> None:
         """Read, forward, loss, backward, update: of K heads on the rows of one step."""
         batch, labels = self._shared.rows.read(step.rows, step.present)  # {stream: (F, B, D)}, (F, B)
+        if self._stream_dropout is not None:
+            batch = self._stream_dropout.apply(batch, self._shared.noise)
         with products_in(self._shared.machine.products, step.rows.device):
             logits = self._head(batch, self._shared.noise)  # (K, B, C)
         labels, present = self._axis.of_folds(labels), self._axis.of_folds(step.present)  # (K, B) both
@@ -210,7 +213,10 @@ class TrainingGroup:
         for stream, of_folds in self._shared.never_missing.items():
             embedding = getattr(getattr(self._head, "embeddings", None), key_of(stream), None)
             if isinstance(embedding, StreamEmbedding):
-                embedding.follow_mean(embedding.members.of_folds(of_folds))
+                untrained = embedding.members.of_folds(of_folds)
+                if self._stream_dropout is not None:  # it trains the vector for rows without the stream
+                    untrained = untrained & ~embedding.members.pick(self._stream_dropout.active)
+                embedding.follow_mean(untrained)
         return self._shared.validation.scores(self._head, self._axis)
 
     @torch.no_grad()
@@ -259,6 +265,10 @@ class TrainingGroup:
             rates=self._balance.rates if self._balance else None,
             branches=self._balance.branches if self._balance else {},
             updates=updates,
+        )
+        drops = any(train.stream_dropout for train in trains)
+        self._stream_dropout = (
+            StreamDropout(self._members, self._axis, tuple(shared.dims), shared.machine.device) if drops else None
         )
         self._clip = GradientClip(self._head, trains) if any(train.clip_norm for train in trains) else None
         device, dtype = shared.machine.device, shared.machine.dtype

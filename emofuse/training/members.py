@@ -163,6 +163,11 @@ def check_group(table: FeatureTable, folds: Sequence[Fold], members: Sequence[Me
             problems.append(
                 f"member {index}: no such stream: {', '.join(unknown) or '(none named)'} (there are: {there})"
             )
+        if member.train.stream_dropout and not member.head.module_class:
+            problems.append(
+                f"member {index}: stream_dropout is for the heads of emofuse, a {member.head.kind} head would not know "
+                "of it. Take stream_dropout: 0"
+            )
         if not 0 <= member.fold < len(folds):
             problems.append(f"member {index}: fold {member.fold} of {len(folds)}")
     for name, shape in table.dims.items():

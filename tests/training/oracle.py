@@ -16,7 +16,7 @@ from oracle_layers import Dropout, Stem, Transformer
 from torch import nn
 from torch.nn import functional
 
-from emofuse.heads.dropout import named_generator
+from emofuse.heads.dropout import OFFSETS, named_generator, noise_offset
 from emofuse.heads.members import key_of
 from emofuse.metrics.classification import classification_metrics
 
@@ -261,6 +261,23 @@ def class_weights(kind, counts):
     return np.array([w / mean if n else 1 for n, w in zip(counts, raw, strict=True)])
 
 
+def seen_streams(valid, run, share):
+    """What is seen of each row: each stream is lost with probability `share`, but not the one that drew most."""
+    seen = {stream: there.clone() for stream, there in valid.items()}
+    for row in range(len(next(iter(valid.values())))):
+        drawn = {
+            stream: torch.rand(
+                run.largest_batch + OFFSETS,
+                generator=named_generator(run.order_seed, f"dropout {run.step} stream dropout {stream}"),
+            )[noise_offset(run.seed) + row]
+            for stream, there in valid.items()
+            if share and there[row]
+        }
+        for stream, number in drawn.items():
+            seen[stream][row] = number >= share or number == max(drawn.values())
+    return seen
+
+
 def rate_at(step, train, total):
     """What the learning rate of a step is multiplied by."""
     rising = round(train.warmup * total)
@@ -324,7 +341,8 @@ def train_alone(table, folds, member, dtype=torch.float64):
         for batch in cut(everyone[torch.randperm(len(everyone), generator=shuffle)], train.batch_size):
             rows = torch.tensor([row for row in batch.tolist() if row in own], dtype=torch.int64)
             if len(rows):
-                logits = head({s: x[s][rows] for s in x}, {s: valid[s][rows] for s in x})
+                seen = seen_streams({s: valid[s][rows] for s in x}, run, train.stream_dropout)
+                logits = head({s: x[s][rows] for s in x}, seen)
                 labels = table.labels[rows]
                 logits = logits + train.logit_adjustment * log_shares
                 losses = functional.cross_entropy(
@@ -363,7 +381,8 @@ def train_alone(table, folds, member, dtype=torch.float64):
         with torch.no_grad():
             for stream in x:  # where no training row lacks a stream, the mean embedding stands for it in other rows
                 embedding = head.embeddings[key_of(stream)]
-                if embedding.norm is not None and valid[stream][fold.train].all():
+                untrained = valid[stream][fold.train].all() and not (train.stream_dropout and len(x) > 1)
+                if embedding.norm is not None and untrained:
                     embedding.missing.copy_(embedding.norm.bias)
             logits = head({s: x[s][fold.val] for s in x}, {s: valid[s][fold.val] for s in x})
         probs = torch.softmax(logits, dim=1).numpy()

@@ -10,19 +10,24 @@ import pytest
 import torch
 from test_engine import EXACT, HEADS, LBP, SMALL, assert_equal, assert_same_run, make_folds, make_members, make_table
 
-from emofuse.specs import TrainSpec
+from emofuse.errors import TrainingError
+from emofuse.heads.dropout import Noise
+from emofuse.heads.members import HeadBatch, Members
+from emofuse.specs import ConcatHeadSpec, TrainSpec
 from emofuse.training.engine import train_group
 from emofuse.training.losses import MemberLosses, class_weights
+from emofuse.training.members import Member
 from emofuse.training.schedule import rate_factor
+from emofuse.training.stream_dropout import StreamDropout
 
 OPTIONS = [
-    {"class_weights": "balanced", "schedule": "cosine", "clip_norm": 0.3},
+    {"class_weights": "balanced", "schedule": "cosine", "clip_norm": 0.3, "stream_dropout": 0.4},
     {"focal_gamma": 2.0, "warmup": 0.3, "ema": 0.9},
     {"logit_adjustment": 1.0, "class_weights": "sqrt", "schedule": "cosine", "warmup": 0.25, "ema": 0.99},
-    {"class_weights": "effective", "focal_gamma": 0.5, "clip_norm": 1.0},
+    {"class_weights": "effective", "focal_gamma": 0.5, "clip_norm": 1.0, "stream_dropout": 0.7},
     {},
-    {"logit_adjustment": 0.5, "ema": 0.5, "clip_norm": 0.01, "schedule": "cosine"},
-    {"warmup": 1.0, "focal_gamma": 1.0, "class_weights": "balanced", "logit_adjustment": 2.0},
+    {"logit_adjustment": 0.5, "ema": 0.5, "clip_norm": 0.01, "schedule": "cosine", "stream_dropout": 0.2},
+    {"warmup": 1.0, "focal_gamma": 1.0, "class_weights": "balanced", "logit_adjustment": 2.0, "stream_dropout": 0.5},
 ]
 
 
@@ -136,3 +141,33 @@ def test_options_with_their_defaults_are_in_no_digest():
     assert TrainSpec(ema=0.9).model_dump(mode="json")["ema"] == 0.9
     assert TrainSpec.model_validate(TrainSpec(ema=0.9).model_dump()) == TrainSpec(ema=0.9)
     assert LBP
+
+
+def test_no_row_loses_all_its_streams_and_each_is_lost_as_often_as_asked():
+    member = Member(("a", "b"), SMALL, TrainSpec(stream_dropout=0.5))
+    alone = Member(("a",), SMALL, TrainSpec(stream_dropout=0.5, seed=1))
+    group = [member, alone]
+    dropout = StreamDropout(group, Members([each.head_member() for each in group]), ("a", "b"), EXACT.device)
+    noise = Noise(0, 4000, EXACT.device)
+    noise.advance(0)
+    valid = {name: torch.ones(1, 4000, dtype=torch.bool) for name in ("a", "b")}
+    valid["b"][0, :1000] = False
+    batch = dropout.apply(HeadBatch({}, valid), noise)
+    (a, of_alone), (b,) = batch.seen["a"], batch.seen["b"]
+    assert of_alone.all()
+    assert (a | b).all()
+    assert a[:1000].all()
+    assert not b[:1000].any()
+    lost = 0.25 + 0.5 * 0.25  # the other drew more than half, or both less and the other more
+    assert [float((~seen[1000:]).double().mean()) for seen in (a, b)] == pytest.approx([lost, lost], abs=0.03)
+    assert dropout.active.tolist() == [True, False]
+
+
+def test_heads_of_a_plugin_refuse_stream_dropout():
+    class Own(ConcatHeadSpec):
+        module_class = ""
+
+    member = Member(("type",), Own(embed_dim=4, depth=1, width=4), TrainSpec(stream_dropout=0.5))
+    table = make_table()
+    with pytest.raises(TrainingError, match="stream_dropout is for the heads of emofuse, a concat head would not know"):
+        train_group(table, make_folds(table), [member], EXACT)

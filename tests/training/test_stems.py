@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import oracle
 import pytest
@@ -105,3 +107,17 @@ def test_every_member_with_stems_equals_its_own_plain_run_alone_and_in_a_group(t
         expected = oracle.train_alone(table, folds, member)
         assert_same_run(result, expected, **ROUNDING)
         assert_same_run(train_group(table, folds, [member], EXACT)[0], expected, **ROUNDING)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_stream_dropout_hides_a_sequence_or_map_from_each_member_of_a_group_as_from_its_own_plain_run(
+    table, folds, kind
+):
+    make, sizes = HEADS[kind]
+    head = make(temporal="lstm", spatial="mean", **SIZES, **sizes)
+    members = [
+        replace(member, train=member.train.model_copy(update={"stream_dropout": share}))
+        for member, share in zip(members_of(head, "off"), (0.5, 0.5, 0.0, 0.3), strict=True)
+    ]
+    for member, result in zip(members, train_group(table, folds, members, EXACT), strict=True):
+        assert_same_run(result, oracle.train_alone(table, folds, member), **ROUNDING)

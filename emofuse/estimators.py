@@ -84,7 +84,8 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
     Args:
         head: a kind of head (`concat`, `kernel_ridge`, `logistic`, ...), or a mapping with its kind and options as in a
             pipeline file, or a spec of `emofuse.specs`.
-        train: the options of training as in a pipeline file, or a `TrainSpec`; exact heads use `select` alone.
+        train: the options of training as in a pipeline file, or a `TrainSpec`. Exact heads use `select` alone,
+            and logistic ones `class_weights` too.
         folds: the number of folds, and so of heads whose predictions are averaged.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         random_state: the seed of the folds, the initial weights and the order of rows.

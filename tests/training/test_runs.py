@@ -917,3 +917,15 @@ def test_options_that_a_solved_head_does_not_use_are_noted(cache, tmp_path):
     ending = "of its training had no effect."
     assert f"The head is solved, and not trained: focal_gamma {ending}" in notes["logistic"]
     assert f"The head is solved, and not trained: class_weights, focal_gamma {ending}" in notes["kernel_ridge"]
+
+
+def test_a_run_with_options_is_saved_with_them_and_one_without_has_the_digest_it_always_had(cache, tmp_path):
+    options = {"class_weights": "sqrt", "schedule": "cosine", "ema": 0.9, "stream_dropout": 0.3}
+    spec = run_spec(train=options)
+    record, _ = train_run(cache, spec, tmp_path / "runs", device="cpu")
+    assert options.items() <= record.spec["train"].items()
+    assert parse_spec(RunSpec, record.spec, "run.json") == spec
+    data = TrainingData.of(cache, spec.split, memory_bytes=10**9)
+    off = {"class_weights": "none", "schedule": "constant", "ema": 0.0, "stream_dropout": 0.0}
+    assert data.digest(run_spec(train=off)) == data.digest(run_spec())
+    assert data.digest(spec) != data.digest(run_spec())

@@ -105,6 +105,7 @@ def _purpose(results: Results) -> str:
         "Reference models are what one would do without a fusion network, on the same features, splits and rows: "
         "logistic regression on all streams side by side, the mean of one logistic regression for each stream, and "
         "kernel ridge regression. A configuration that is not above them gains nothing by its network. They are solved "
-        "exactly, with one run for each split. Nothing is chosen by them, they take no part in the comparisons and the "
-        f"correction of p values, and Δ is their difference to {results.baseline.label}."
+        "exactly and without randomness, in one run for each split; their intervals are made like those above. Nothing "
+        "is chosen by them, they take no part in the comparisons and the correction of p values, and Δ is their "
+        f"difference to {results.baseline.label}."
     )

@@ -10,7 +10,7 @@ Needs scikit-learn, which the extra `sklearn` brings. Heads are trained by the s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -137,6 +137,9 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         spec = self._spec()
         folds = self._make_folds(spec.head, codes, groups, streams)
         table = streams.table(codes.astype(np.int64), len(self.classes_))
+        if groups is not None:
+            _, numbers = np.unique(np.asarray(groups), return_inverse=True)
+            table = replace(table, groups=torch.from_numpy(numbers.astype(np.int64)))
         members = [Member(tuple(streams.arrays), spec.head, spec.train, index) for index in range(len(folds))]
         machine = Machine.of(torch.device(resolve_device(self.device)))
         train = solve_group if is_exact(spec.head) else train_group

@@ -231,6 +231,7 @@ class _FoldKernels:
     def __init__(self, table: FeatureTable, fold: Fold, options: ProbeOptions) -> None:
         self._penalties = options.penalties
         labels = table.labels[torch.from_numpy(fold.train)]
+        self._groups = None if table.groups is None else table.groups[torch.from_numpy(fold.train)]
         self._targets = torch.nn.functional.one_hot(labels, table.classes).to(torch.float64)
         landmarks = min(len(fold.train), options.landmarks)
         self._landmarks = torch.linspace(0, len(fold.train) - 1, landmarks, dtype=torch.float64).round().long()
@@ -249,7 +250,7 @@ class _FoldKernels:
         to_features = nystroem_map(train[self._landmarks])
         spectrum = Spectrum.from_features(train @ to_features)
         penalties = penalty_grid(spectrum, self._penalties)
-        left_out = spectrum.leave_one_out(self._targets, penalties)
+        left_out = spectrum.leave_one_out(self._targets, penalties, self._groups)
         factors = fit_temperatures(left_out, self._targets)
         losses = -(self._targets * torch.log_softmax(factors.view(-1, 1, 1) * left_out, dim=2)).sum(dim=(1, 2))
         best = int(losses.argmin())

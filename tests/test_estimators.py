@@ -124,6 +124,16 @@ def test_groups_are_not_divided_between_training_and_choice():
     model.fit(streams, labels, groups=groups)
 
 
+def test_kernel_ridge_leaves_whole_groups_out():
+    streams, labels = planted()
+    losses = []
+    for groups in (None, np.arange(90), np.arange(90) // 9):
+        model = FusionClassifier("kernel_ridge").fit(streams, labels, groups=groups)
+        losses.append([entry["leave_one_out_loss"] for entry in model.results_[0].history])
+    assert losses[0] == losses[1]  # a group of one row is that row
+    assert losses[0] != losses[2]
+
+
 @pytest.mark.parametrize(
     ("streams", "message"),
     [

@@ -54,8 +54,14 @@ class Spectrum:
         values, rotation = values[kept], rotation[:, kept].contiguous()
         return cls(centred @ (rotation / values.sqrt()), values, features.new_empty(0), center, rotation)
 
-    def leave_one_out(self, targets: Tensor, penalties: Sequence[float]) -> Tensor:
-        """Return the exact predictions (L, n, C) for each row by the fits to all other rows, at each of L penalties."""
+    def leave_one_out(self, targets: Tensor, penalties: Sequence[float], groups: Tensor | None = None) -> Tensor:
+        """Return the exact predictions (L, n, C) for each row by the fits to all other rows, at each of L penalties.
+
+        Args:
+            targets: (n, C).
+            penalties: the L penalties.
+            groups: (n,) int64; all rows of a group are left out together. -1 is a row that is a group of its own.
+        """
         strengths = torch.tensor(penalties, dtype=self.values.dtype, device=self.values.device)
         shrunk = self.values.unsqueeze(1) / (self.values.unsqueeze(1) + strengths)  # (r, L)
         center = targets.mean(dim=0)
@@ -63,7 +69,13 @@ class Spectrum:
         both = (shrunk.unsqueeze(2) * inside.unsqueeze(1)).flatten(1)  # (r, L C)
         fitted = center + (self.vectors @ both).view(len(targets), len(penalties), -1).transpose(0, 1)
         leverage = (1 / len(targets) + self.vectors.square() @ shrunk).clamp(max=1 - 1e-9)  # (n, L)
-        return targets - (targets - fitted) / (1 - leverage).T.unsqueeze(2)
+        left_out = targets - (targets - fitted) / (1 - leverage).T.unsqueeze(2)
+        for rows in _places_of_groups(groups):
+            vectors = self.vectors[rows]
+            hat = 1 / len(targets) + torch.einsum("gr,rl,hr->lgh", vectors, shrunk, vectors)
+            apart = (1 + 1e-12) * torch.eye(len(rows), dtype=hat.dtype, device=hat.device) - hat
+            left_out[:, rows] = targets[rows] - torch.linalg.solve(apart, targets[rows] - fitted[:, rows])
+        return left_out
 
     def coefficients(self, targets: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
         """Return the coefficients of the fit and its intercept b (C,).
@@ -78,6 +90,15 @@ class Spectrum:
             return weights, center - self.center @ weights
         duals = self.vectors @ (inside / (self.values + penalty).unsqueeze(1))
         return duals, center - self.means @ duals
+
+
+def _places_of_groups(groups: Tensor | None) -> list[Tensor]:
+    """Return the places of each group of two or more rows."""
+    if groups is None:
+        return []
+    names, counts = torch.unique(groups, return_counts=True)
+    shared = names[(counts > 1) & (names >= 0)].tolist()
+    return [torch.nonzero(groups == name).squeeze(1) for name in shared]
 
 
 def nystroem_map(kernel: Tensor) -> Tensor:

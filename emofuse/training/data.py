@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from emofuse.datasets.split_needs import USES, check_labels, check_splits, is_drawn, make_folds
+from emofuse.datasets.split_needs import USES, check_labels, check_splits, is_drawn, keeps_groups, make_folds
 from emofuse.datasets.splits import make_splits
 from emofuse.devices import resolve_device
 from emofuse.errors import TrainingError
@@ -78,6 +78,7 @@ class TrainingData:
         self.classes = tuple(cache.classes)
         self.splits = run_splits(cache, split)
         self._is_drawn = is_drawn(split, cache.manifest.info)
+        self._keeps_groups = keeps_groups(split, cache.manifest.info)
         chosen_from = (self.splits == "train") | (self.splits == "val")
         self.labels: npt.NDArray[np.int64] = np.where(chosen_from, cache.labels, -1)
         self.groups: npt.NDArray[np.str_] = np.where(self.labels >= 0, cache.groups, "")
@@ -128,7 +129,9 @@ class TrainingData:
         unreadable = self.unreadable(spec)
         if unreadable.any():
             identity["unreadable"] = np.flatnonzero(unreadable).tolist()
-        if self._groups_digest and any(head.fold and head.fold.grouped for head in spec.heads()):
+        leaves_out = spec.head.kind == "kernel_ridge"  # its penalty is chosen by leave-one-out predictions
+        grouped_folds = any(head.fold and head.fold.grouped for head in spec.heads())
+        if self._groups_digest and (grouped_folds or (leaves_out and self._keeps_groups)):
             identity["groups"] = self._groups_digest
         if spec.train.views > 1:
             identity["augment"] = {variant.stream: self.features.augment(variant) for variant in variants}
@@ -270,7 +273,15 @@ class TrainingData:
             valid = {name: torch.from_numpy(present) for name, (_, present) in arrays.items()}
         masks = {variant.name: self.features.steps(variant, views) for variant in variants}
         steps = {name: torch.from_numpy(mask) for name, mask in masks.items() if mask is not None}
-        return FeatureTable(features, valid, torch.from_numpy(self.labels), len(self.classes), views, steps)
+        groups = self._group_numbers() if all(spec.fold is None or spec.fold.grouped for spec in specs) else None
+        return FeatureTable(features, valid, torch.from_numpy(self.labels), len(self.classes), views, steps, groups)
+
+    def _group_numbers(self) -> torch.Tensor | None:
+        """Return (N,) int64, the group of each row, -1 for none; None if the split does not keep groups together."""
+        if self._groups_digest is None or not self._keeps_groups:
+            return None
+        _, numbers = np.unique(self.groups, return_inverse=True)
+        return torch.from_numpy(np.where(self.groups == "", -1, numbers).astype(np.int64))
 
     def _fitted(self, spec: RunSpec, folds: Sequence[int], variant: FeatureVariant) -> list[Scaling]:
         """Return the scaling of one variant in each of these folds. Missing ones are fitted in the same passes."""

@@ -119,6 +119,7 @@ class _FoldRows:
         train_labels: (n,) int64.
         val_labels: (v,) int64.
         classes: C.
+        groups: (n,) int64, the groups of the training rows, see `FeatureTable`; None without groups.
     """
 
     def __init__(self, features: Mapping[str, Tensor], table: FeatureTable, fold: Fold, device: torch.device) -> None:
@@ -126,6 +127,7 @@ class _FoldRows:
         labels = table.labels.numpy()
         self.train_labels, self.val_labels = labels[fold.train], labels[fold.val]
         self.classes = table.classes
+        self.groups = None if table.groups is None else table.groups[torch.from_numpy(fold.train)].to(device)
         self.targets = functional.one_hot(torch.from_numpy(self.train_labels), table.classes).to(device, torch.float64)
         self._rows: dict[tuple[str, bool], StreamRows] = {}
         self._kernels: dict[tuple[str, str, float], tuple[Kernel, Tensor, Tensor]] = {}
@@ -321,7 +323,10 @@ class _Ridge:
 
 
 def _kernel_ridge(rows: _FoldRows, member: Member, head: KernelRidgeHeadSpec) -> MemberResult:
-    """Solve kernel ridge regression on one-hot targets, at the penalty with the least leave-one-out cross-entropy."""
+    """Solve kernel ridge regression on one-hot targets, at the penalty with the least leave-one-out cross-entropy.
+
+    Rows of one group are left out together.
+    """
     kernels = {name: rows.kernel(name, head) for name in member.streams}
     train = weighted_sum({name: values for name, (_, values, _) in kernels.items()}, member.streams)
     val = weighted_sum({name: values for name, (_, _, values) in kernels.items()}, member.streams)
@@ -332,7 +337,7 @@ def _kernel_ridge(rows: _FoldRows, member: Member, head: KernelRidgeHeadSpec) ->
     spectrum = Spectrum.from_kernel(train.clone()) if exact else Spectrum.from_features(features)
     penalties = sorted(penalty_grid(spectrum, head.penalties), reverse=True)
     history, solved = [], []
-    left_out = spectrum.leave_one_out(rows.targets, penalties)
+    left_out = spectrum.leave_one_out(rows.targets, penalties, rows.groups)
     factors = fit_temperatures(left_out, rows.targets)
     log_probs = torch.log_softmax(factors.view(-1, 1, 1) * left_out, dim=2)
     losses = (-(rows.targets * log_probs).sum(dim=(1, 2)) / len(rows.targets)).tolist()

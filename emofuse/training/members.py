@@ -34,6 +34,8 @@ class FeatureTable:
         views: V. With more than one, features and `valid` have V x N rows, view after view: all rows as they are, then
             all rows in their first augmented view, and so on.
         steps: stream -> (N, T) bool of every sequence, whether the step is there; with views as `valid`.
+        groups: (N,) int64, the group of each row, which leave-one-out predictions leave out together; -1 for a row
+            that is a group of its own. None without groups.
     """
 
     features: Mapping[str, Tensor] | Blocks
@@ -42,6 +44,7 @@ class FeatureTable:
     classes: int
     views: int = 1
     steps: Mapping[str, Tensor] = field(default_factory=dict)
+    groups: Tensor | None = None
 
     @property
     def dims(self) -> dict[str, tuple[int, ...]]:

@@ -37,6 +37,21 @@ def test_leave_one_out_equals_refitting_without_each_row(features, targets):
             assert torch.allclose(kernel[row, kept] @ duals + bias, found[row], atol=1e-8)
 
 
+def test_leaving_groups_out_equals_refitting_without_each_group(features, targets):
+    kernel = Kernel.fit("rbf", features).between(features, features)
+    spectrum = Spectrum.from_kernel(kernel.clone())
+    penalties = penalty_grid(spectrum, 4)
+    groups = torch.arange(N) // 5
+    groups[:10] = -1
+    by_rows, by_groups = (spectrum.leave_one_out(targets, penalties, each) for each in (None, groups))
+    assert torch.equal(by_groups[:, :10], by_rows[:, :10])
+    for penalty, found in zip(penalties, by_groups, strict=True):
+        for group in range(2, N // 5):
+            kept, left = groups != group, groups == group
+            duals, bias = Spectrum.from_kernel(kernel[kept][:, kept].clone()).coefficients(targets[kept], penalty)
+            assert torch.allclose(kernel[left][:, kept] @ duals + bias, found[left], atol=1e-6)
+
+
 def test_features_and_their_linear_kernel_are_the_same_problem_as_scikit_learns_ridge(features, targets):
     reference = Ridge(alpha=3.0).fit(features, targets).predict(features)
     weights, bias = Spectrum.from_features(features).coefficients(targets, 3.0)

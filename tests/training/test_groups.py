@@ -12,7 +12,16 @@ from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
 from emofuse.errors import TrainingError
 from emofuse.results import read_predictions, run_dir
-from emofuse.specs import EnsembleSpec, FeaturesSpec, FoldSpec, OfficialSplit, RunSpec, StratifiedSplit, TrainSpec
+from emofuse.specs import (
+    EnsembleSpec,
+    FeaturesSpec,
+    FoldSpec,
+    KernelRidgeHeadSpec,
+    OfficialSplit,
+    RunSpec,
+    StratifiedSplit,
+    TrainSpec,
+)
 from emofuse.training.data import TrainingData
 from emofuse.training.runs import train_run
 
@@ -167,3 +176,26 @@ def test_saved_predictions_have_the_groups_of_the_test_rows(plain, with_groups, 
     of_sample = dict(zip(cache.sample_ids.tolist(), cache.groups.tolist(), strict=True))
     assert saved.group.tolist() == [of_sample[sample] for sample in saved.sample_id.tolist()]
     assert "" in saved.group.tolist()
+
+
+def test_kernel_ridge_leaves_out_whole_groups_for_its_penalty_and_its_digest_follows_them(plain, with_groups, tmp_path):
+    spec = run().model_copy(update={"head": KernelRidgeHeadSpec()})
+    parted = spec.model_copy(update={"split": StratifiedSplit(grouped=False)})
+    before = TrainingData.of(plain, OFFICIAL).digest(spec), TrainingData.of(plain, parted.split).digest(parted)
+    alone, _ = train_run(plain, spec, tmp_path / "alone", device="cpu")
+    cache = with_groups(subjects())
+    data = TrainingData.of(cache, OFFICIAL)
+    rows = np.flatnonzero(data.labels >= 0)
+    numbers = data.table([spec]).groups.numpy()
+    assert {(cache.groups[row], numbers[row]) for row in rows} == {
+        (name, numbers[rows[cache.groups[rows] == name][0]]) for name in set(cache.groups[rows])
+    }
+    kept, _ = train_run(cache, spec, tmp_path / "kept", device="cpu")
+    assert kept.digest != alone.digest
+    losses = [[entry["leave_one_out_loss"] for entry in record.history] for record in (alone, kept)]
+    assert losses[0] != losses[1]
+    assert TrainingData.of(cache, parted.split).table([parted]).groups is None
+    assert (data.digest(spec) != before[0], TrainingData.of(cache, parted.split).digest(parted) == before[1]) == (
+        True,
+        True,
+    )

@@ -33,7 +33,7 @@ def test_the_example_pipeline_is_valid(tmp_path):
     assert [run.name for run in read_pipeline_spec(path).runs] == ["MobileNetV2", "FAUs + MobileNetV2"]
 
 
-COMMANDS = {*re.findall(r"`emofuse ([a-z]+)", README), *re.findall(r"^emofuse ([a-z]+) [a-z]", README, re.MULTILINE)}
+COMMANDS = {*re.findall(r"`emofuse ([a-z-]+)", README), *re.findall(r"^emofuse ([a-z-]+) [a-z]", README, re.MULTILINE)}
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

@@ -27,6 +27,11 @@ def run_folder(folder: Path, name: str) -> Path:
     return folder / "emofuse-runs/mine/runs" / record.digest[:16]
 
 
+def runs_done_before(output: str) -> int:
+    """Return how many runs were read and not trained; reference models are not counted."""
+    return sum(line.startswith("run ") and "done before" in line for line in output.splitlines())
+
+
 def in_a_fresh_process(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     code = "from emofuse.cli import main; main()"
     command = [sys.executable, "-c", code, *(str(each) for each in arguments)]
@@ -95,7 +100,7 @@ def test_a_new_metric_retrains_nothing_and_an_unknown_one_is_named_before_anythi
     call("run", "mine.yaml")
     (folder / "mine.yaml").write_text(text.replace("roc_auc", "ece"))
     output = call("run", "mine.yaml")
-    assert output.count("done before") == 2
+    assert runs_done_before(output) == 2
     assert "report: written" in output
 
 
@@ -111,7 +116,7 @@ def test_a_later_report_finds_the_metric_of_a_plugin_by_the_record_of_the_runs(f
     assert done.returncode == 1
     assert "metrics: 'sure' is unknown" in done.stderr
     (folder / "mine.yaml").write_text(text)
-    assert call("run", "mine.yaml").count("done before") == 2  # recorded in runs that are not trained again
+    assert runs_done_before(call("run", "mine.yaml")) == 2  # recorded in runs that are not trained again
     for record in list_runs(folder / "emofuse-runs/mine/runs"):
         assert record.plugins == [
             {"path": str(folder / "kinds/sure.py"), "sha256": sha256_of(folder / "kinds/sure.py")}

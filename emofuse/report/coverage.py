@@ -11,6 +11,7 @@ from emofuse.report.measures import MOST_CLASSES
 from emofuse.report.pool_scores import DETAIL_RESAMPLES
 
 SIGNIFICANT = 0.05
+_FEW_REPEATS = 10
 
 
 def interval_notes(results: Results, uncertainty: Uncertainty) -> list[str]:
@@ -34,6 +35,7 @@ def _note(coverage: Coverage, uncertainty: Uncertainty) -> str:
         return _splits_note(coverage)
     count, units = uncertainty.resampling.count, _units(coverage)
     draws = f"each of {count:,} resamples (PCG64, seed {uncertainty.resampling.seed}) draws as many {units}"
+    few = " So few repeats may understate that variance." if coverage.repeats < _FEW_REPEATS else ""
     if coverage.repeats == 1:
         return (
             f"Percentile bootstrap: {draws} with replacement. The interval covers the choice of test images. It does "
@@ -42,7 +44,7 @@ def _note(coverage: Coverage, uncertainty: Uncertainty) -> str:
     return (
         f"Percentile bootstrap over test images and repeats: {draws} with replacement and scores the mean over the "
         f"{coverage.repeats} repeats; drawing repeats as well adds the variance between them that the images do not "
-        "explain. The interval covers the choice of test images and the randomness of training. It does not cover the "
+        f"explain.{few} The interval covers the choice of test images and the randomness of training. It does not cover the "
         "choice of the test split: there is one."
     )
 

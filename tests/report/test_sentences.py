@@ -123,6 +123,7 @@ def test_reading_notes_say_that_repeats_are_drawn_and_training_is_covered(make, 
     note = sentences.reading_notes(results, measure_uncertainty(results, make_run.folder))[1]
     assert "over test images and repeats" in note
     assert "scores the mean over the 3 repeats; drawing repeats as well adds the variance between them" in note
+    assert "So few repeats may understate that variance." in note
     assert note.endswith(
         "The interval covers the choice of test images and the randomness of training. It does not cover the choice of "
         "the test split: there is one."

@@ -44,8 +44,8 @@ def _note(coverage: Coverage, uncertainty: Uncertainty) -> str:
     return (
         f"Percentile bootstrap over test images and repeats: {draws} with replacement and scores the mean over the "
         f"{coverage.repeats} repeats; drawing repeats as well adds the variance between them that the images do not "
-        f"explain.{few} The interval covers the choice of test images and the randomness of training. It does not cover "
-        "the choice of the test split: there is one."
+        f"explain.{few} The interval covers the choice of test images and the randomness of training. It does not "
+        "cover the choice of the test split: there is one."
     )
 
 

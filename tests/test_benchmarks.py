@@ -350,7 +350,7 @@ def test_accuracies_on_the_same_test_rows_have_an_interval_over_images():
     scores = [{"accuracy": 0.8, "macro_f1": 0.7, "rows": 400.0, "seconds": seconds} for seconds in (1.0, 2.0, 9.0)]
     row = describe("model", scores, overlapping=False)
     assert row["accuracy"] == {"mean": 0.8, "each": [0.8] * 3, "interval": [0.7608, 0.8392]}
-    assert row["seconds_a_split"] == 2.0
+    assert row["cpu_s_a_split"] == 2.0
     assert describe("model", scores, overlapping=True)["accuracy"]["interval"] == [0.8, 0.8]
 
 

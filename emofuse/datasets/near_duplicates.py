@@ -96,7 +96,7 @@ def find_near_duplicates(manifest: Manifest) -> NearDuplicates:
 
 
 @dataclass(frozen=True)
-class _Pictures:
+class _HashedPictures:
     """The n pictures that can be decoded.
 
     Attributes:
@@ -111,8 +111,8 @@ class _Pictures:
     hashes: npt.NDArray[np.uint64]
     mirrored: npt.NDArray[np.uint64]
 
-    def only(self, kept: npt.NDArray[np.bool_]) -> _Pictures:
-        return _Pictures(self.rows[kept], self.grey[kept], self.hashes[kept], self.mirrored[kept])
+    def only(self, kept: npt.NDArray[np.bool_]) -> _HashedPictures:
+        return _HashedPictures(self.rows[kept], self.grey[kept], self.hashes[kept], self.mirrored[kept])
 
 
 def _load_imagehash() -> Any:
@@ -125,7 +125,7 @@ def _load_imagehash() -> Any:
     return imagehash
 
 
-def _read_pictures(root: Path, paths: Sequence[str]) -> tuple[_Pictures, int]:
+def _read_pictures(root: Path, paths: Sequence[str]) -> tuple[_HashedPictures, int]:
     found: list[tuple[int, npt.NDArray[np.uint8], list[int], list[int]]] = []
     with step("hashing pictures", len(paths), "pictures") as advance:
         read = map_in_threads(lambda path: _read_picture(root / path), paths, paths_per_task=_FILES_PER_TASK)
@@ -133,7 +133,7 @@ def _read_pictures(root: Path, paths: Sequence[str]) -> tuple[_Pictures, int]:
             if picture is not None:
                 found.append((row, *picture))
             advance(row + 1, len(paths))
-    pictures = _Pictures(
+    pictures = _HashedPictures(
         np.array([row for row, *_ in found], dtype=np.int64),
         np.array([grey for _, grey, _, _ in found], dtype=np.uint8).reshape(-1, _KEPT_PX, _KEPT_PX),
         np.array([hashes for *_, hashes, _ in found], dtype=np.uint64).reshape(-1, len(_HASHES)),
@@ -164,7 +164,7 @@ def _hashes(grey: Image) -> list[int]:
     return [int.from_bytes(np.packbits(bits.ravel()).tobytes(), "big") for bits in hashes]
 
 
-def _confirmed(pictures: _Pictures) -> Iterator[tuple[int, int, bool]]:
+def _confirmed(pictures: _HashedPictures) -> Iterator[tuple[int, int, bool]]:
     """Yield the pairs of pictures that look the same: both places, and whether one is mirrored."""
     for is_mirrored in (False, True):
         others = pictures.mirrored if is_mirrored else pictures.hashes

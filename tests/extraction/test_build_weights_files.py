@@ -48,6 +48,7 @@ PIPELINE = {
             "train": {"epochs": 1, "batch_size": 8},
         }
     ],
+    "references": "off",
 }
 
 

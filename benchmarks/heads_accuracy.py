@@ -12,7 +12,7 @@ LightGBM is fitted for each setting of its grid to the training rows, and with t
 validation rows together. Its features are those that heads see, side by side: standardised by `StandardScaler` on the
 rows it is fitted to, zeros and a column of their own for missing ones. Intervals of `faces` are those of the corrected
 resampled t-test, because splits overlap; those of `fer2013` cover its test images. Seconds are CPU seconds of all that
-is fitted for one split. Results are written after every model.
+is fitted for one split. Results are written after every model. LightGBM is no part of the extras: pip install lightgbm.
 """
 
 from __future__ import annotations

@@ -77,6 +77,7 @@ def main() -> None:
         path = write_result(
             "versus",
             {
+                "command": f"python -m benchmarks.versus --base ../{arguments.base.name} --rows {arguments.rows}",
                 "base": commit_of(arguments.base),
                 "this": commit_of(HERE),
                 "rounds": len(rounds),

@@ -77,7 +77,10 @@ def main() -> None:
         path = write_result(
             "versus",
             {
-                "command": f"python -m benchmarks.versus --base ../{arguments.base.name} --rows {arguments.rows}",
+                "command": (
+                    f"python -m benchmarks.versus --base ../{arguments.base.name} --rows {arguments.rows} "
+                    f"--repeats {arguments.repeats}"
+                ),
                 "base": commit_of(arguments.base),
                 "this": commit_of(HERE),
                 "rounds": len(rounds),

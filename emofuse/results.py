@@ -4,8 +4,8 @@ A run is one folder named by its digest::
 
     runs/<digest, 16 hex digits>/
         run.json            everything but arrays (class `RunRecord`)
-        predictions.npz     test rows: sample_id (str), label (int64), probs (n, C) float32; group (str) if there are
-                            groups
+        predictions.npz     test rows: sample_id (str), label (int64), probs (n, C) float32 or, of a regression, values
+                            (n, C) float32; group (str) if there are groups; target (n, C) float32 of all but classes
         weights.safetensors `head.<parameter or buffer>`, `scaling.<stream>.center|scale`, and, if the cache has
                             action units, `baseline.center|scale` of all 30 over the run's training faces; of head k of
                             an ensemble `heads.<k>.head...` and `heads.<k>.scaling...`
@@ -45,7 +45,8 @@ class RunRecord:
         name: the configuration's name, the same for all its repeats.
         spec: the `RunSpec` as plain data.
         cache_spec: the `CacheSpec` as plain data with the streams of this run, from which `predict` extracts again.
-        classes: the names of the labels in index order.
+        classes: the names of the C outputs in index order: of the classes, or of the columns of a regression or of
+            several labels (see `target_kind`).
         dataset: the manifest's info.
         streams: name -> {kind, digest, dim, weights: {kind, name, sha256} or null, used_dim}.
         rows: split -> {"rows": n, "missing": {stream: {status name: count}}}.
@@ -87,6 +88,11 @@ class RunRecord:
     refit: Sequence[Mapping[str, Any]] = field(default_factory=list)
     format: int = field(default=FORMAT)
 
+    @property
+    def target_kind(self) -> str:
+        """What the run predicts: `class`, `distribution`, `regression` or `multilabel`."""
+        return str((self.spec.get("target") or {}).get("kind", "class"))
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -94,16 +100,25 @@ class Predictions:
 
     Attributes:
         sample_id: the ids of the samples, (n,) str.
-        label: the class index of each row, (n,) int64.
-        probs: the probabilities of the C classes, (n, C) float32; rows sum to 1.
+        label: the class index of each row, (n,) int64; -1 in every row of a regression and of several labels.
+        outputs: the probabilities of the C classes, whose rows sum to 1, or of the C labels, or the C values of a
+            regression in the units of its columns, (n, C) float32.
         group: the group of each sample (its speaker, film or picture), (n,) str, empty for a sample that is a group of
             its own; None if the manifest has no groups.
+        target: the true values that `outputs` is compared with, (n, C) float32: a distribution over the classes, the
+            columns of a regression, or 0 and 1 of each label; None if the target is a class.
     """
 
     sample_id: npt.NDArray[np.str_]
     label: npt.NDArray[np.int64]
-    probs: npt.NDArray[np.float32]
+    outputs: npt.NDArray[np.float32]
     group: npt.NDArray[np.str_] | None = None
+    target: npt.NDArray[np.float32] | None = None
+
+    @property
+    def probs(self) -> npt.NDArray[np.float32]:
+        """The outputs where they are probabilities: of classes, of a distribution, or of several labels."""
+        return self.outputs
 
 
 def check_results_folder(path: Path) -> None:
@@ -137,12 +152,18 @@ def write_run(runs: Path, record: RunRecord, predictions: Predictions, weights: 
         with making_folder(target) as partial:
             (partial / "run.json").write_text(_json_text(_written(record)), encoding="utf-8")
             arrays = {name: array for name, array in vars(predictions).items() if array is not None}
+            arrays[_outputs_name(record)] = arrays.pop("outputs")
             np.savez(partial / "predictions.npz", **arrays)
             save_file(contiguous, partial / "weights.safetensors")
     except OSError:
         if not (target / "run.json").is_file():
             raise
     return target
+
+
+def _outputs_name(record: RunRecord) -> str:
+    """Return the name of the outputs in `predictions.npz`."""
+    return "values" if record.target_kind == "regression" else "probs"
 
 
 def _written(record: RunRecord) -> dict[str, Any]:
@@ -240,7 +261,8 @@ def read_predictions(folder: Path) -> Predictions:
     path = folder / "predictions.npz"
     try:
         with np.load(path, allow_pickle=False) as data:
-            return Predictions(data["sample_id"], data["label"], data["probs"], data.get("group"))
+            outputs = data["values"] if "values" in data else data["probs"]
+            return Predictions(data["sample_id"], data["label"], outputs, data.get("group"), data.get("target"))
     except _UNREADABLE_NPZ as error:
         raise ResultsError(f"{path}: missing or damaged ({error}); delete the folder and train the run again") from None
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from emofuse.errors import ResultsError
-from emofuse.results import read_predictions
+from emofuse.results import Predictions, RunRecord, read_predictions, write_run
 
 
 class Payload:
@@ -29,3 +29,45 @@ def test_predictions_with_code_in_them_are_refused_unrun(tmp_path, name):
     with pytest.raises(ResultsError, match=r"predictions\.npz: missing or damaged \(Object arrays cannot be loaded"):
         read_predictions(tmp_path)
     assert not (tmp_path / "ran").exists()
+
+
+def record_of(target):
+    """A record with as little as `write_run` needs, of a run with this target."""
+    empty = {key: {} for key in ("cache_spec", "dataset", "streams", "rows", "metrics", "versions", "machine")}
+    spec = {"name": "a", **({"target": target} if target else {})}
+    return RunRecord(
+        digest="0" * 64, name="a", spec=spec, classes=["x", "y"], history=[], best_epoch=1, parameters=1, seconds=1.0,
+        created="", **empty
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        (None, "probs"),
+        ({"kind": "class"}, "probs"),
+        ({"kind": "distribution"}, "probs"),
+        ({"kind": "multilabel"}, "probs"),
+        ({"kind": "regression"}, "values"),
+    ],
+)
+def test_predictions_of_every_target_are_saved_by_the_name_of_what_they_are(tmp_path, target, name):
+    record = record_of(target)
+    true = None if record.target_kind == "class" else np.array([[1, 0], [0.25, 0.75]], np.float32)
+    outputs = np.array([[0.5, 0.5], [0.125, 0.875]], np.float32)
+    saved = Predictions(np.array(["a", "b"]), np.array([0, 1]), outputs, target=true)
+    folder = write_run(tmp_path, record, saved, {})
+    with np.load(folder / "predictions.npz") as arrays:
+        assert set(arrays) == {"sample_id", "label", name} | ({"target"} if true is not None else set())
+    read = read_predictions(folder)
+    assert np.array_equal(read.outputs, outputs)
+    assert np.array_equal(read.probs, outputs)
+    assert (read.target is None) if true is None else np.array_equal(read.target, true)
+
+
+def test_predictions_of_a_former_run_have_no_target(tmp_path):
+    np.savez(tmp_path / "predictions.npz", sample_id=np.array(["a"]), label=np.array([1]), probs=np.array([[0.5, 0.5]]))
+    read = read_predictions(tmp_path)
+    assert read.outputs.tolist() == [[0.5, 0.5]]
+    assert read.group is None
+    assert read.target is None

@@ -7,6 +7,9 @@ READY := $(VENV)/.ready
 LATEST ?= .venv-latest
 READY_LATEST := $(LATEST)/.ready
 
+# The tests of a file share fixtures, so they stay in one process; many processes would need more memory than they save.
+IN_PROCESSES := --numprocesses auto --maxprocesses 8 --dist loadfile
+
 # Waiting threads sleep instead of spinning: spinning makes small heads slow on cores that others use too.
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -27,11 +30,11 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## generate a dataset, cache six streams, train the paper's five configurations, write a report
 	$(BIN)/emofuse run demo
 
-test: $(READY) ## run the tests
-	$(BIN)/python -m pytest
+test: $(READY) ## run the tests, in a process for each core
+	$(BIN)/python -m pytest $(IN_PROCESSES)
 
 test-latest: $(READY_LATEST) ## run the tests with the newest releases of everything (a second environment)
-	$(LATEST)/bin/python -m pytest
+	$(LATEST)/bin/python -m pytest $(IN_PROCESSES)
 
 $(READY_LATEST): pyproject.toml
 	$(PYTHON) -m venv $(LATEST)

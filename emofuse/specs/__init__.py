@@ -55,6 +55,7 @@ from emofuse.specs.sweeps import (
     SweepSpec,
     TpeSearch,
 )
+from emofuse.specs.targets import ClassTarget, DistributionTarget, MultilabelTarget, RegressionTarget, TargetSpec
 from emofuse.specs.train import TrainSpec
 from emofuse.specs.weights import FileWeights, Precision, RandomWeights, RegistryWeights, WeightsSpec, is_random
 
@@ -99,6 +100,7 @@ __all__ = [
     "BackboneSpec",
     "BaseRun",
     "CacheSpec",
+    "ClassTarget",
     "ConcatHeadSpec",
     "CrossValidation",
     "CsvSpec",
@@ -108,6 +110,7 @@ __all__ = [
     "DatasetSpec",
     "DecodeSpec",
     "DemoSpec",
+    "DistributionTarget",
     "EmoSetSpec",
     "EnsembleSpec",
     "FaceSpec",
@@ -129,6 +132,7 @@ __all__ = [
     "LbpSpec",
     "LinearHeadSpec",
     "LogisticHeadSpec",
+    "MultilabelTarget",
     "NetworkHeadSpec",
     "ObjectsSpec",
     "OfficialSplit",
@@ -140,6 +144,7 @@ __all__ = [
     "RandomWeights",
     "Range",
     "RegistryWeights",
+    "RegressionTarget",
     "RepeatSpec",
     "RunSpec",
     "Spec",
@@ -148,6 +153,7 @@ __all__ = [
     "StreamSpec",
     "StreamSpecBase",
     "SweepSpec",
+    "TargetSpec",
     "TpeSearch",
     "TrainSpec",
     "Variant",

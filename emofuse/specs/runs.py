@@ -19,6 +19,7 @@ from emofuse.specs.datasets import OfficialSplit, SplitSpec
 from emofuse.specs.head_kinds import EXACT_HEADS, ConcatHeadSpec
 from emofuse.specs.heads import HeadSpec
 from emofuse.specs.streams import Value, check_factors, factor_defaults, take_factors, variant_factors, variants_of
+from emofuse.specs.targets import ClassTarget, TargetSpec
 from emofuse.specs.train import TrainSpec
 
 
@@ -231,9 +232,12 @@ class RunSpec(ExtendedSpec):
     With `refit: train_val`, what was chosen on the validation rows (the epoch, or the penalty of a logistic head) is
     trained again on training and validation rows together. That head is tested and predicts; the validation scores are
     those of the first training. Kernel ridge regression chooses its penalty by leave-one-out on all these rows anew.
+
+    `target` is what the head learns (see `emofuse.specs.targets`). `weight_column` is a column of the manifest with the
+    weight of each row in the loss of training; scores count all rows alike.
     """
 
-    added: ClassVar[frozenset[str]] = frozenset({"ensemble", "refit", "reference"})
+    added: ClassVar[frozenset[str]] = frozenset({"ensemble", "refit", "reference", "target", "weight_column"})
     name: str
     features: FeaturesSpec
     head: HeadSpec = ConcatHeadSpec()
@@ -247,6 +251,8 @@ class RunSpec(ExtendedSpec):
         description="whether it is a reference model, which reports show apart from the configurations: never chosen, "
         "never the baseline, in no test",
     )
+    target: TargetSpec = ClassTarget()
+    weight_column: str | None = None
 
     @model_validator(mode="after")
     def _heads_differ_and_learn_once(self) -> Self:

@@ -26,19 +26,23 @@ from emofuse.specs.head_kinds import ConcatHeadSpec
 from emofuse.specs.heads import HeadSpec
 from emofuse.specs.runs import EnsembleSpec, FoldSpec, Refit, check_left_out, ensemble_problems
 from emofuse.specs.streams import Value, check_factors, factor_defaults, take_factors, variant_factors
+from emofuse.specs.targets import ClassTarget, TargetSpec
 from emofuse.specs.train import TrainSpec
 
 Metric = Literal["macro_f1", "accuracy", "loss"]
 
 
-class BaseRun(Spec):
+class BaseRun(ExtendedSpec):
     """The values that all runs of a sweep share where no factor differs. Variants are written by their factors."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"target", "weight_column"})
     variants: Mapping[str, Value] = Field(default_factory=dict, validate_default=True)
     neutral_label: str | None = None
     head: HeadSpec = ConcatHeadSpec()
     train: TrainSpec = TrainSpec()
     split: SplitSpec = OfficialSplit()
+    target: TargetSpec = ClassTarget()
+    weight_column: str | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -244,6 +244,8 @@ class Space:
             head=_changed(head, used, useless),
             train=base.train.model_copy(update=train),
             split=base.split,
+            target=base.target,
+            weight_column=base.weight_column,
         )
         return Configuration(name, settings, run)
 

@@ -21,7 +21,7 @@ from emofuse.devices import resolve_device
 from emofuse.errors import TrainingError
 from emofuse.features import ACTION_UNITS, LEAST_NEUTRAL_ROWS, neutral_rows
 from emofuse.scaling import LEAST_ROWS, Scaling, check_finite
-from emofuse.specs import FoldSpec, RunSpec, SplitSpec, digest
+from emofuse.specs import ClassTarget, FoldSpec, RunSpec, SplitSpec, digest
 from emofuse.specs.runs import settled
 from emofuse.training.machine import default_memory_bytes
 from emofuse.training.members import FeatureTable, Fold, Member
@@ -117,6 +117,11 @@ class TrainingData:
         Raises:
             SpecError: a stream that is not in the cache.
         """
+        if spec.target != ClassTarget() or spec.weight_column is not None:
+            raise TrainingError(
+                f"run {spec.name!r}: heads cannot be trained on {spec.target} with weights {spec.weight_column!r} yet, "
+                "only on the label of the manifest"
+            )
         variants = self.features.of(spec.features)
         features = settled(spec.features, {variant.stream: variant.kind for variant in variants})
         window = self.window(spec)

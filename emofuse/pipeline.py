@@ -20,7 +20,7 @@ from emofuse.report.further import find_metrics
 from emofuse.report.notes import gather_further_notes, gather_notes
 from emofuse.report.stamp import report_when_needed
 from emofuse.results import RunRecord
-from emofuse.specs import DatasetSpec, HoldoutSplit, PipelineSpec, RunSpec, SplitSpec
+from emofuse.specs import DatasetSpec, PipelineSpec, RunSpec
 from emofuse.training.references import MODELS, plan_references, train_references
 from emofuse.training.runs import train_runs
 
@@ -95,13 +95,10 @@ class PipelineSummary:
 
 
 def expand_runs(spec: PipelineSpec) -> Iterator[RunSpec]:
-    """Yield every run for each split seed, if there are any, and each seed; the repeats of a run are neighbours."""
-    repeat = spec.repeat
+    """Yield every run for each outer fold or split seed, if there are any, and each seed; repeats are neighbours."""
     for run in spec.runs:
-        drawn = run.split if isinstance(run.split, HoldoutSplit) else repeat.split  # a holdout keeps its test rows
-        splits: list[SplitSpec] = [drawn.model_copy(update={"seed": seed}) for seed in repeat.split_seeds]
-        for split in splits or [run.split]:
-            for seed in repeat.seeds:
+        for split in spec.splits_of(run):
+            for seed in spec.repeat.seeds:
                 yield run.model_copy(update={"split": split, "train": run.train.model_copy(update={"seed": seed})})
 
 

@@ -19,7 +19,7 @@ from scipy.stats import beta
 
 from emofuse.errors import ResultsError
 from emofuse.report.answers import ConfigurationAnswers, Pool, pool_by_images, read_answers
-from emofuse.report.configurations import ReportedConfiguration, Results
+from emofuse.report.configurations import DrawnSplit, ReportedConfiguration, Results
 from emofuse.report.measures import MEASURED
 from emofuse.report.pool_scores import score_pool
 from emofuse.results import RunRecord
@@ -142,9 +142,9 @@ def has_pairs(item: ReportedConfiguration) -> bool:
     return max(counts) >= LEAST_REPEATS or (len(counts) > 1 and min(counts) > 1)
 
 
-def seeds_by_split(item: ReportedConfiguration) -> dict[int | None, list[int]]:
-    """Return split seed -> training seeds."""
-    seeds: dict[int | None, list[int]] = {}
+def seeds_by_split(item: ReportedConfiguration) -> dict[DrawnSplit, list[int]]:
+    """Return split -> training seeds."""
+    seeds: dict[DrawnSplit, list[int]] = {}
     for split, seed in item.repeats:
         seeds.setdefault(split, []).append(seed)
     return seeds

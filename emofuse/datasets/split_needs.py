@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from emofuse.datasets.splits import SPLITS, cross_validation_folds, group_folds, make_splits
 from emofuse.errors import TrainingError
-from emofuse.specs.datasets import OfficialSplit, SplitSpec
+from emofuse.specs.datasets import OfficialSplit, OuterFoldsSplit, SplitSpec
 
 if TYPE_CHECKING:
     from emofuse.datasets.manifest import Manifest
@@ -36,12 +36,8 @@ def needs_of_runs(runs: Iterable[RunSpec]) -> list[SplitNeed]:
 
 
 def needs_of_pipeline(spec: PipelineSpec) -> list[SplitNeed]:
-    """Return the needs of the runs of a pipeline."""
-    repeat = spec.repeat
-    drawn = [
-        run if run.split.kind == "holdout" else run.model_copy(update={"split": repeat.split}) for run in spec.runs
-    ]
-    return needs_of_runs(drawn if repeat.split_seeds else spec.runs)
+    """Return the needs of the runs of a pipeline, on every split that they are repeated on."""
+    return needs_of_runs(run.model_copy(update={"split": split}) for run in spec.runs for split in spec.splits_of(run))
 
 
 def needs_of_sweep(spec: SweepSpec) -> list[SplitNeed]:
@@ -59,6 +55,7 @@ def check_needs(manifest: Manifest, needs: Sequence[SplitNeed]) -> None:
     labels, official = manifest.table["label"].to_list(), manifest.table["split"].to_list()
     groups = manifest.groups
     for need in needs:
+        check_outer_folds(labels, groups, need.split)
         splits = make_splits(labels, official, need.split, groups)
         counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
         for label, split in zip(labels, splits, strict=True):
@@ -97,7 +94,9 @@ def is_drawn(split: SplitSpec, info: Mapping[str, Any]) -> bool:
         info: the info of the manifest.
     """
     of_dataset = info.get("split") or {}
-    return split.kind == "stratified" or (isinstance(split, OfficialSplit) and of_dataset.get("kind") == "stratified")
+    return split.kind in {"stratified", "outer_folds"} or (
+        isinstance(split, OfficialSplit) and of_dataset.get("kind") == "stratified"
+    )
 
 
 def keeps_groups(split: SplitSpec, info: Mapping[str, Any]) -> bool:
@@ -202,6 +201,24 @@ def make_folds(
     return folds
 
 
+def check_outer_folds(labels: Sequence[str | None], groups: Sequence[str | None] | None, split: SplitSpec) -> None:
+    """Raise if a split is one of outer folds, and a label is missing in one of them: nothing would test it there.
+
+    Args:
+        labels: the label names (N,); None for an unlabelled row.
+        groups: the group of every row (N,), None for a row that is a group of its own; None without groups.
+        split: the split of a run, of any kind.
+
+    Raises:
+        TrainingError: there are fewer rows or groups of a label than folds.
+    """
+    if not isinstance(split, OuterFoldsSplit):
+        return
+    kept = groups if split.grouped else None
+    folds = cross_validation_folds(labels, split.count, split.seed + split.repeat, kept)
+    _check_every_fold_has_every_label(labels, kept, folds, split.count, "the dataset")
+
+
 def _check_every_row_has_a_group(labels: Sequence[str | None], groups: Sequence[str | None]) -> None:
     named = [group for label, group in zip(labels, groups, strict=True) if label is not None]
     lacking = sum(group is None for group in named)
@@ -221,7 +238,11 @@ def _check_every_row_has_a_group(labels: Sequence[str | None], groups: Sequence[
 
 
 def _check_every_fold_has_every_label(
-    labels: Sequence[str | None], groups: Sequence[str | None] | None, folds: Sequence[int | None], count: int
+    labels: Sequence[str | None],
+    groups: Sequence[str | None] | None,
+    folds: Sequence[int | None],
+    count: int,
+    where: str = "the splits 'train' and 'val'",
 ) -> None:
     """Raise if a label is missing in a fold: its scores would be those of other labels than in the next fold."""
     folds_of: dict[str, set[int]] = {}
@@ -241,7 +262,7 @@ def _check_every_fold_has_every_label(
         )
     apart = ", or part the groups: `grouped: false`" if noun == "group" else ""
     raise TrainingError(
-        f"{count} folds need as many {noun}s of each label in the splits 'train' and 'val', or a fold is without it. "
+        f"{count} folds need as many {noun}s of each label in {where}, or a fold is without it. "
         f"Fewer have: {listed}. Take fewer folds, or merge labels or leave them out{apart}"
     )
 

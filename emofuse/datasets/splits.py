@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emofuse.datasets.placement import groups_of_rows, place_groups
-from emofuse.specs.datasets import HoldoutSplit, OfficialSplit, StratifiedSplit
+from emofuse.specs.datasets import HoldoutSplit, OfficialSplit, OuterFoldsSplit, StratifiedSplit
 
 SPLITS = ("train", "val", "test")
 
@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "test")
 def make_splits(
     labels: Sequence[str | None],
     official: Sequence[str | None],
-    spec: OfficialSplit | StratifiedSplit | HoldoutSplit,
+    spec: OfficialSplit | StratifiedSplit | HoldoutSplit | OuterFoldsSplit,
     groups: Sequence[str | None] | None = None,
 ) -> list[str | None]:
     """Return the split of every row by a spec. Drawn splits keep groups together unless `grouped` is false.
@@ -41,6 +41,8 @@ def make_splits(
             return stratified_split(labels, spec, groups)
         case HoldoutSplit():
             return holdout_split(labels, official, spec, groups)
+        case OuterFoldsSplit():
+            return outer_folds_split(labels, spec, groups)
         case OfficialSplit():
             return [split or None for split in official]
 
@@ -114,18 +116,49 @@ def holdout_split(
     """
     drawn_from = {"train", "val"} - {spec.test}
     candidates = [label if split in drawn_from else None for label, split in zip(labels, official, strict=True)]
+    drawn = _train_and_val(candidates, spec.val, spec.seed, groups if spec.grouped else None)
+    return ["test" if split == spec.test else part for split, part in zip(official, drawn, strict=True)]
+
+
+def outer_folds_split(
+    labels: Sequence[str | None], spec: OuterFoldsSplit, groups: Sequence[str | None] | None = None
+) -> list[str | None]:
+    """Make one fold of an outer cross-validation the test rows, and draw validation rows from the other folds.
+
+    Folds are those of `cross_validation_folds`; validation rows are drawn as in `holdout_split`. The official split
+    plays no part.
+
+    Args:
+        labels: the label names (N,); None for an unlabelled row.
+        spec: the folds, the repeat, and which fold is tested; with `grouped: false`, groups are ignored.
+        groups: the group of every row (N,), None for a row that is a group of its own; None without groups.
+
+    Returns:
+        train, val or test, or None for unlabelled rows, (N,).
+    """
+    kept, seed = groups if spec.grouped else None, spec.seed + spec.repeat
+    tested = [fold == spec.index for fold in cross_validation_folds(labels, spec.count, seed, kept)]
+    candidates = [None if is_tested else label for label, is_tested in zip(labels, tested, strict=True)]
+    drawn = _train_and_val(candidates, spec.val, seed, kept)
+    return ["test" if is_tested else part for is_tested, part in zip(tested, drawn, strict=True)]
+
+
+def _train_and_val(
+    candidates: Sequence[str | None], val: float, seed: int, groups: Sequence[str | None] | None
+) -> list[str | None]:
+    """Return `val` for a share of the rows of every label, `train` for the others, None for rows without a label."""
     # Rounded first, as in the stratified split, for equal results on every machine.
     counts = {
-        label: [len(rows) - val, val]
+        label: [len(rows) - drawn, drawn]
         for label, rows in _rows_of_labels(candidates).items()
-        for val in [min(max(int(round(len(rows) * spec.val, 9) + 0.5), 1), len(rows) - 1)]
+        for drawn in [min(max(int(round(len(rows) * val, 9) + 0.5), 1), len(rows) - 1)]
     }
-    placed, rest = _placed(candidates, groups if spec.grouped else None, counts, spec.seed)
+    placed, rest = _placed(candidates, groups, counts, seed)
     splits: list[str | None] = [None if part is None else ("train", "val")[part] for part in placed]
-    for label, (rows, (_, val)) in rest.items():
-        for place, position in enumerate(_shuffled(len(rows), spec.seed, label).tolist()):
-            splits[rows[position]] = "val" if place < val else "train"
-    return ["test" if split == spec.test else drawn for split, drawn in zip(official, splits, strict=True)]
+    for label, (rows, (_, drawn)) in rest.items():
+        for place, position in enumerate(_shuffled(len(rows), seed, label).tolist()):
+            splits[rows[position]] = "val" if place < drawn else "train"
+    return splits
 
 
 def cross_validation_folds(

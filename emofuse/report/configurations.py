@@ -24,8 +24,14 @@ from emofuse.specs import EXACT_HEADS, digest, is_random
 MOST_FEATURED = 12  # nobody looks at more confusion matrices
 FEATURED = 6
 
-Repeat = tuple[int | None, int]
-"""(the seed of the split, None for the official split; the seed of the training)."""
+DrawnSplit = int | tuple[int, int] | None
+"""The seed of the split; of outer folds (the seed by which rows were dealt, the fold); None for the official split."""
+Repeat = tuple[DrawnSplit, int]
+"""(the split, the seed of the training)."""
+
+
+_DRAWN = ("split.seed", "split.repeat", "split.index")
+"""The places in a spec by which the splits of a configuration's repeats differ."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class ReportedConfiguration:
 
     Attributes:
         label: its name in tables: the name of the runs and, if it is used twice, the values that differ.
-        runs: one or more runs, ordered by split seed, then training seed.
+        runs: one or more runs, ordered by split, then training seed.
     """
 
     label: str
@@ -254,9 +260,21 @@ def shares_rows(run: RunRecord) -> bool:
 
 
 def repeat_of(run: RunRecord) -> Repeat:
-    """Return the seeds that distinguish the repeats of a configuration."""
+    """Return what distinguishes the repeats of a configuration: the split and the seed of the training."""
     split = run.spec["split"]
-    return split.get("seed"), run.spec["train"]["seed"]
+    drawn: DrawnSplit = split.get("seed")
+    if split["kind"] == "outer_folds":
+        drawn = (split["seed"] + split["repeat"], split["index"])
+    return drawn, run.spec["train"]["seed"]
+
+
+def split_words(split: DrawnSplit) -> str:
+    """Return the split of a repeat in a few words."""
+    if split is None:
+        return "official"
+    if isinstance(split, tuple):
+        return f"fold {split[1] + 1}, dealt by seed {split[0]}"
+    return f"seed {split}"
 
 
 def group_runs(
@@ -324,7 +342,8 @@ def _identity(run: RunRecord) -> dict[str, Any]:
     """Return what the repeats of a configuration have in common: dotted place in the spec -> value."""
     flat = _flatten({key: value for key, value in run.spec.items() if key != "name"})
     flat.pop("train.seed")
-    flat.pop("split.seed", None)
+    for key in _DRAWN:
+        flat.pop(key, None)
     return flat | {f"digest of {name}": stream["digest"][:8] for name, stream in run.streams.items()}
 
 

@@ -151,12 +151,14 @@ def run_rows(results: Results) -> list[dict[str, Any]]:
     rows = []
     for item in results.configurations:
         for run in item.runs:
-            split_seed, seed = repeat_of(run)
+            split, seed = repeat_of(run)
+            dealt, fold = split if isinstance(split, tuple) else (split, None)
             row: dict[str, Any] = {
                 "configuration": item.label,
                 "random_weights": " ".join(item.random_streams),
                 "digest": run.digest,
-                "split_seed": split_seed,
+                "split_seed": dealt,
+                **({} if fold is None else {"outer_fold": fold}),
                 "seed": seed,
                 "accuracy": find_metric(run, "accuracy"),
             }

@@ -20,7 +20,7 @@ from emofuse.report.predictions import read_test_predictions
 from emofuse.results import RunRecord, list_runs, run_dir
 from emofuse.specs import FeaturesSpec, TrainSpec
 from emofuse.specs.base import Spec
-from emofuse.specs.datasets import HoldoutSplit, OfficialSplit, StratifiedSplit
+from emofuse.specs.datasets import HoldoutSplit, OfficialSplit, OuterFoldsSplit, StratifiedSplit
 from emofuse.specs.faults import describe_faults
 from emofuse.specs.heads import HEADS
 
@@ -28,6 +28,7 @@ _SPLITS: Mapping[str, type[Spec]] = {
     "official": OfficialSplit,
     "stratified": StratifiedSplit,
     "holdout": HoldoutSplit,
+    "outer_folds": OuterFoldsSplit,
 }
 _MOST_RUNS_NAMED = 3
 

@@ -163,11 +163,14 @@ def _row_rules(results: Results) -> list[str]:
 def _repeats_note(results: Results) -> str:
     if all(len(item.runs) == 1 for item in results.configurations):
         return "Each configuration has one run, so that scores have no spread."
-    seeds = [repeat_of(run) for run in results.runs]
+    repeats = [repeat_of(run) for run in results.runs]
+    splits = {split for split, _ in repeats if split is not None}
+    dealt = {split[0] for split in splits if isinstance(split, tuple)}
     differences = []
     for what, values in (
-        ("seed of the split", {split for split, _ in seeds if split is not None}),
-        ("seed of the training", {training for _, training in seeds}),
+        ("outer fold", {split[1] + 1 for split in splits if isinstance(split, tuple)}),
+        ("seed of the split", dealt or {split for split in splits if isinstance(split, int)}),
+        ("seed of the training", {training for _, training in repeats}),
     ):
         if len(values) > 1:
             differences.append(f"{what} ({', '.join(map(str, sorted(values)))})")
@@ -188,6 +191,11 @@ def _split_sentence(results: Results) -> str:
         if split["kind"] == "holdout":
             test = "test rows" if split["test"] == "test" else "validation rows as test rows"
             return f"the dataset's own {test}, with {100 * split['val']:g} % of the other rows drawn for validation"
+        if split["kind"] == "outer_folds":
+            return (
+                f"an outer cross-validation in {split['count']} folds, each of which holds the test rows once; "
+                f"{100 * split['val']:g} % of the other rows choose; the dataset's own split plays no part"
+            )
         shares = "/".join(f"{100 * split[part]:g}" for part in SPLITS)
         return f"a stratified {shares} split into training, validation and test rows"
 

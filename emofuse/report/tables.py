@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from emofuse.report.comparisons import ReportComparison, Uncertainty
-from emofuse.report.configurations import ReportedConfiguration, Results, Spread, find_metric, repeat_of
+from emofuse.report.configurations import ReportedConfiguration, Results, Spread, find_metric, repeat_of, split_words
 from emofuse.report.ensembles import answer_texts
 from emofuse.report.formats import (
     UNDEFINED,
@@ -268,9 +268,7 @@ def runs_table(results: Results) -> ReportTable:
         (
             TableColumn("Configuration", labels, "left"),
             TableColumn("Run", [Cell(run.digest[:16]) for run in runs], "left"),
-            TableColumn(
-                "Split", [Cell("official" if split is None else f"seed {split}") for split, _ in seeds], "left"
-            ),
+            TableColumn("Split", [Cell(split_words(split)) for split, _ in seeds], "left"),
             TableColumn("Seed", [Cell(str(seed)) for _, seed in seeds]),
             TableColumn("Accuracy", [Cell(format_score(find_metric(run, "accuracy"))) for run in runs]),
             TableColumn("Macro F1", [Cell(format_score(find_metric(run, "macro.f1"))) for run in runs]),

@@ -17,6 +17,8 @@ from emofuse.specs.datasets import (
     DatasetSpec,
     HoldoutSplit,
     OfficialSplit,
+    OuterFoldsSplit,
+    OuterTestSpec,
     SplitSpec,
     StratifiedSplit,
 )
@@ -136,6 +138,8 @@ __all__ = [
     "NetworkHeadSpec",
     "ObjectsSpec",
     "OfficialSplit",
+    "OuterFoldsSplit",
+    "OuterTestSpec",
     "PipelineSpec",
     "Places365Spec",
     "PluginFile",

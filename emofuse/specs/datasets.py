@@ -69,7 +69,62 @@ class HoldoutSplit(DrawnSplit):
     seed: int = 0
 
 
-SplitSpec = Annotated[OfficialSplit | StratifiedSplit | HoldoutSplit, Field(discriminator="kind")]
+class OuterFoldsSplit(DrawnSplit):
+    """One split of an outer cross-validation: the rows of fold `index` are the test rows.
+
+    All labelled rows of the dataset are dealt to `count` folds, in proportion to the labels, whatever its own split is.
+    Over the `count` splits of one repeat, every row is tested exactly once. Validation rows are drawn from the rows
+    that are not tested. Another `repeat` deals the rows anew, by the seed `seed + repeat`.
+    """
+
+    kind: Literal["outer_folds"] = "outer_folds"
+    count: int = Field(5, ge=2)
+    index: int = Field(0, ge=0)
+    repeat: int = Field(0, ge=0)
+    val: float = Field(0.2, gt=0, lt=1, description="the share of the rows that are not tested")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _index_is_of_a_fold(self) -> Self:
+        if self.index >= self.count:
+            raise ValueError(f"index: must be below the count of folds, got {self.index} of {self.count}")
+        return self
+
+
+class OuterTestSpec(Spec):
+    """An outer cross-validation, which tests every row of a dataset once in each repeat (see `OuterFoldsSplit`).
+
+    Attributes:
+        folds: the number of folds.
+        repeats: how often the rows are dealt to folds, with the seeds `seed`, `seed + 1`, and so on.
+        seed: the first seed.
+        val: the share of the rows that are not tested that become validation rows.
+        grouped: whether groups of the dataset stay together.
+    """
+
+    folds: int = Field(5, ge=2)
+    repeats: int = Field(1, ge=1)
+    seed: int = 0
+    val: float = Field(0.2, gt=0, lt=1)
+    grouped: bool = True
+
+    def splits(self) -> list[OuterFoldsSplit]:
+        """Return the split of every fold of every repeat; the folds of a repeat are neighbours."""
+        return [
+            OuterFoldsSplit(
+                count=self.folds, index=index, repeat=repeat, val=self.val, seed=self.seed, grouped=self.grouped
+            )
+            for repeat in range(self.repeats)
+            for index in range(self.folds)
+        ]
+
+    def __str__(self) -> str:
+        """Return how many folds there are, in words."""
+        return f"{self.folds} outer folds" + (f", {self.repeats} times" if self.repeats > 1 else "")
+
+
+DatasetSplitSpec = Annotated[OfficialSplit | StratifiedSplit | HoldoutSplit, Field(discriminator="kind")]
+SplitSpec = Annotated[OfficialSplit | StratifiedSplit | HoldoutSplit | OuterFoldsSplit, Field(discriminator="kind")]
 
 
 class DatasetSpecBase(Spec):
@@ -112,7 +167,7 @@ class CustomDatasetSpec(DatasetSpecBase):
     """Base class of the spec of a dataset of files below a root: it adds `follow_links` and `split` to the spec."""
 
     follow_links: bool = False
-    split: SplitSpec = OfficialSplit()
+    split: DatasetSplitSpec = OfficialSplit()
 
 
 def _own_datasets() -> Iterable[type[DatasetSpecBase]]:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from emofuse.errors import did_you_mean
 from emofuse.specs.base import Spec
 from emofuse.specs.caches import CacheSpec
-from emofuse.specs.datasets import DatasetSpec, StratifiedSplit
+from emofuse.specs.datasets import DatasetSpec, OuterTestSpec, SplitSpec, StratifiedSplit
 from emofuse.specs.runs import RunSpec, variant_problems
 from emofuse.specs.train import OnOff
 
@@ -31,6 +31,8 @@ class PipelineSpec(Spec):
 
     `cache` names a file of `cache_specs/`, or is a cache spec itself. `defaults` fill what a run leaves out.
     With `references`, the report shows beneath the runs what logistic and kernel ridge regressions score.
+    With `test`, every run is trained once for each outer fold, so that every row of the dataset is tested; the
+    dataset's own split plays no part then.
     """
 
     name: str
@@ -39,6 +41,7 @@ class PipelineSpec(Spec):
     cache: CacheSpec
     runs: tuple[RunSpec, ...] = Field(min_length=1)
     repeat: RepeatSpec = RepeatSpec()
+    test: OuterTestSpec | None = Field(None, description="outer folds that test every row once in each repeat")
     metrics: tuple[str, ...] = Field((), description="the names of further metrics for the report")
     baseline: str | None = Field(None, description="the run that others are compared with; the first unless given")
     references: OnOff = Field(
@@ -63,6 +66,7 @@ class PipelineSpec(Spec):
             for index, run in enumerate(self.runs)
             if run.reference
         ]
+        problems += self._contradictions_of_test()
         first: dict[str, str] = {}
         for run in self.runs:
             same = first.setdefault(run.model_dump_json(exclude={"name"}), run.name)
@@ -75,3 +79,23 @@ class PipelineSpec(Spec):
         if problems:
             raise ValueError(" | ".join(problems))
         return self
+
+    def _contradictions_of_test(self) -> list[str]:
+        """Return what contradicts `test`, which decides the split of every run."""
+        if self.test is None:
+            return []
+        problems = [
+            f"runs[{index}].split: `test` decides the split of every run, so leave it out ({run.split.kind} here)"
+            for index, run in enumerate(self.runs)
+            if run.split.kind != "official"
+        ]
+        if self.repeat.split_seeds:
+            problems.append("repeat.split_seeds: `test` draws the splits, by its own `seed` and `repeats`; give either")
+        return problems
+
+    def splits_of(self, run: RunSpec) -> list[SplitSpec]:
+        """Return the splits that a run is repeated on: outer folds, those of the split seeds, or its own."""
+        if self.test is not None:
+            return [*self.test.splits()]
+        drawn = run.split if run.split.kind == "holdout" else self.repeat.split  # a holdout keeps its test rows
+        return [drawn.model_copy(update={"seed": seed}) for seed in self.repeat.split_seeds] or [run.split]

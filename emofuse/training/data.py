@@ -15,7 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from emofuse.datasets.split_needs import USES, check_labels, check_splits, is_drawn, keeps_groups, make_folds
+from emofuse.datasets.split_needs import (
+    USES,
+    check_labels,
+    check_outer_folds,
+    check_splits,
+    is_drawn,
+    keeps_groups,
+    make_folds,
+)
 from emofuse.datasets.splits import make_splits
 from emofuse.devices import resolve_device
 from emofuse.errors import TrainingError
@@ -343,10 +351,15 @@ class TrainingData:
 
 
 def run_splits(cache: Cache, spec: SplitSpec) -> npt.NDArray[np.str_]:
-    """Return (N,) str, the splits of a run: of the manifest, or seeded ones of its labels and groups; "" for none."""
+    """Return (N,) str, the splits of a run: of the manifest, or seeded ones of its labels and groups; "" for none.
+
+    Raises:
+        TrainingError: outer folds, of which one lacks a label.
+    """
     labels = [cache.classes[label] if label >= 0 else None for label in cache.labels]
     of_manifest = [str(split) for split in cache.splits]
     groups = [str(group) or None for group in cache.groups] if cache.has_groups else None
+    check_outer_folds(labels, groups, spec)
     return np.asarray([split or "" for split in make_splits(labels, of_manifest, spec, groups)], dtype=np.str_)
 
 

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from emofuse.datasets.splits import cross_validation_folds, holdout_split, stratified_split
-from emofuse.specs import HoldoutSplit, StratifiedSplit
+from emofuse.datasets.splits import cross_validation_folds, holdout_split, make_splits, stratified_split
+from emofuse.specs import HoldoutSplit, OuterFoldsSplit, OuterTestSpec, StratifiedSplit
 
 
 def counts(labels, spec):
@@ -152,3 +154,50 @@ def test_a_holdout_may_take_the_validation_rows_for_the_test():
 
 def test_a_holdout_never_takes_all_rows_of_a_label():
     assert Counter(holdout_split(["a"] * 3, ["train"] * 3, HoldoutSplit(val=0.99))) == {"val": 2, "train": 1}
+
+
+def outer_splits(labels, groups=None, **options):
+    return [make_splits(labels, ["train"] * len(labels), each, groups) for each in OuterTestSpec(**options).splits()]
+
+
+def test_outer_folds_test_every_row_exactly_once_in_each_repeat():
+    labels = ["a"] * 23 + ["b"] * 17 + [None] * 3
+    first, second = np.split(np.array(outer_splits(labels, folds=4, repeats=2)), 2)
+    for repeat in (first, second):
+        assert (repeat == "test").sum(axis=0).tolist() == [1] * 40 + [0] * 3
+    assert (first != second).any()
+    assert (first[:, -3:] == None).all()  # noqa: E711
+
+
+def test_the_folds_of_a_repeat_are_those_of_the_next_seed():
+    labels = ["a", "b"] * 20
+    again = [make_splits(labels, [None] * 40, OuterFoldsSplit(seed=4, index=index)) for index in range(5)]
+    assert outer_splits(labels, seed=3, repeats=2)[5:] == again
+
+
+def test_outer_folds_keep_the_proportions_of_the_labels_in_train_val_and_test():
+    labels = ["a"] * 100 + ["b"] * 50
+    for splits in outer_splits(labels):
+        found = Counter(zip(labels, splits, strict=True))
+        assert [found["a", part] for part in ("train", "val", "test")] == [64, 16, 20]
+        assert [found["b", part] for part in ("train", "val", "test")] == [32, 8, 10]
+
+
+def test_outer_folds_ignore_the_split_of_the_dataset():
+    labels = ["a", "b"] * 20
+    split = OuterFoldsSplit(index=2)
+    assert make_splits(labels, ["test"] * 40, split) == make_splits(labels, [None] * 40, split)
+
+
+def test_outer_folds_never_part_a_group_unless_asked_to():
+    labels = [label for label in "ab" for _ in range(40)]
+    groups = [f"g{row // 4}" for row in range(80)]
+    for splits in outer_splits(labels, groups):
+        of_group = {name: {splits[row] for row in range(80) if groups[row] == name} for name in set(groups)}
+        assert all(len(parts) == 1 for parts in of_group.values())
+    assert outer_splits(labels, groups, grouped=False) == outer_splits(labels)
+
+
+def test_an_outer_fold_beyond_their_number_is_refused():
+    with pytest.raises(ValidationError, match="index: must be below the count of folds, got 5 of 5"):
+        OuterFoldsSplit(index=5)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from emofuse.specs import CustomStreamSpec
-from emofuse.streams.base import Rows, Sample
+from emofuse.streams.base import NEEDS_IMAGE, Rows, Sample
 
 
 class NullSpec(CustomStreamSpec):
@@ -27,7 +27,7 @@ class NullStream:
     shape = (8,)
     dimensions = ("feature",)
     dtype = np.dtype("float32")
-    needs_face = False
+    needs = NEEDS_IMAGE
     flag_names = ()
     columns = ()
 

@@ -99,7 +99,7 @@ class Predictor:
         beside = (run, run.absolute().parent, run.absolute().parent.parent)  # a whole pipeline may have moved
         spec = with_located_weights(spec, weights, beside=beside)
         _check_same_features(spec, record, run)
-        self._faces = _action_unit_stream(spec) if any(stream.needs_face for stream in spec.streams) else None
+        self._faces = _action_unit_stream(spec) if any("face" in stream.needs for stream in spec.streams) else None
         streams = spec.streams if self._faces is None or self._faces in spec.streams else (*spec.streams, self._faces)
         self._extractor = Extractor(streams, spec, device=device)
         self._columns = () if self._faces is None else self._extractor.streams[self._faces.name].columns

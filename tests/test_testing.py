@@ -11,7 +11,7 @@ from shaped_streams import SHAPES, Strips
 
 from emofuse.specs import CustomStreamSpec, Variant
 from emofuse.status import Status, Step
-from emofuse.streams.base import Rows, Sample
+from emofuse.streams.base import NEEDS_FACE, NEEDS_IMAGE, Rows, Sample
 from emofuse.testing import check_stream, example_face, example_samples
 
 
@@ -21,7 +21,7 @@ class MeanColour:
     shape = (3,)
     dimensions = ("feature",)
     dtype = np.dtype(np.float32)
-    needs_face = False
+    needs = NEEDS_IMAGE
     flag_names: tuple[str, ...] = ()
     columns: tuple[str, ...] = ("red", "green", "blue")
 
@@ -77,7 +77,7 @@ def test_a_stream_passes_without_a_spec_and_stays_open():
 
 def test_a_stream_may_look_at_the_face_alone():
     class Nose(MeanColour):
-        needs_face = True
+        needs = NEEDS_FACE
         columns = ()
 
         def extract(self, samples):

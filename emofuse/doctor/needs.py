@@ -44,7 +44,7 @@ class ExaminedSpec:
         streams = self.cache.streams
         return (
             *(stream.kind for stream in streams),
-            *((FACE,) if any(stream.needs_face for stream in streams) else ()),
+            *((FACE,) if any("face" in stream.needs for stream in streams) else ()),
             *((self.dataset.kind,) if self.dataset else ()),
         )
 
@@ -53,7 +53,7 @@ class ExaminedSpec:
         """The probes of the spec, for `run_probes`."""
         models = (_model(stream) for stream in self.cache.streams)
         dims = tuple(dict.fromkeys(f"dim {model}" for model in models if model))
-        faces = any(stream.needs_face for stream in self.cache.streams)
+        faces = any("face" in stream.needs for stream in self.cache.streams)
         return (*((f"face {self.cache.face.detector}",) if faces else ()), *dims)
 
 

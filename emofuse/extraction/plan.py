@@ -153,7 +153,7 @@ def plan_build(path: Path, manifest: Manifest, spec: CacheSpec, *, keep_gone: bo
     if spec.block_rows is not None:
         check_block_rows(path, layout, spec.block_rows)
     cached = {stream.name: stream for stream in read_streams(path, layout)}
-    looks_at_faces = any(stream.needs_face for stream in spec.streams)
+    looks_at_faces = any("face" in stream.needs for stream in spec.streams)
     face = spec.face.model_dump(mode="json") if looks_at_faces else None
     check_streams(path, cached.values(), identities, spec.decode.model_dump(mode="json"), face)
     to_import = check_imported(path, cached, imported)

@@ -171,7 +171,7 @@ def _row_results(
 
 def _reasons(job: BuildJob, task: BlockTask, stream: str, extraction: Extraction) -> list[str]:
     """Return why each row of a block has no features of a stream; "" for rows that have."""
-    nothing = "no face found" if job.streams([stream])[0].needs_face else "nothing detected"
+    nothing = "no face found" if "face" in job.streams([stream])[0].needs else "nothing detected"
     reasons = [nothing if code == Status.NO_DETECTION else "" for code in extraction.rows[stream].status.tolist()]
     for row, about, reason in extraction.problems:
         if about in {"", stream}:
@@ -233,7 +233,7 @@ def _describe(job: BuildJob, spec: StreamSpec, stream: Any) -> StreamLayout:
         columns=tuple(stream.columns),
         spec=recorded(spec),
         decode=job.spec.decode.model_dump(mode="json"),
-        face=job.spec.face.model_dump(mode="json") if spec.needs_face else None,
+        face=job.spec.face.model_dump(mode="json") if "face" in spec.needs else None,
         views=job.spec.views,
         augment=augment_identity(job.spec),
     )

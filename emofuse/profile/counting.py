@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from emofuse.profile.figures import MeasuredCost
 from emofuse.specs import FaceSpec
-from emofuse.streams.base import Sample
+from emofuse.streams.base import Clip, Sample, Sound, needs_of
 from emofuse.streams.faces import model_files
 
 if TYPE_CHECKING:
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 _SQUARE_PX = 640
 """Side of the blank square that networks are counted on; each network brings it to its input size. `objects` needs
 fewer operations for other shapes, because it leaves out their padding."""
+
+_FRAMES = 16
+_SOUND_HZ = 16_000
+_SOUND_SAMPLES = 3 * _SOUND_HZ
+"""The blank sound of three seconds that streams of sound are counted on, about the length of an utterance."""
 
 
 def count_flops(forward: Callable[[], object]) -> int:
@@ -56,7 +61,7 @@ def stream_costs(streams: Mapping[str, Stream], face: FaceSpec) -> dict[str, Mea
     Parameters are those of torch modules, so that LBP has none. A stream without a countable operation has no count.
     """
     costs = {name: _stream_cost(stream) for name, stream in streams.items()}
-    if any(stream.needs_face for stream in streams.values()):
+    if any("face" in needs_of(stream) for stream in streams.values()):
         model_bytes = sum(path.stat().st_size for path in model_files(face))
         costs[face_detector_name(face)] = MeasuredCost(None, model_bytes, None)
     return costs
@@ -69,8 +74,12 @@ def face_detector_name(face: FaceSpec) -> str:
 
 def _stream_cost(stream: Stream) -> MeasuredCost:
     modules = [value for value in vars(stream).values() if isinstance(value, nn.Module)]
-    square = Sample(np.zeros((_SQUARE_PX, _SQUARE_PX, 3), np.uint8))
-    return module_cost(modules, count_flops(lambda: stream.extract([square])) or None)
+    square = np.zeros((_SQUARE_PX, _SQUARE_PX, 3), np.uint8)
+    needs = needs_of(stream)
+    sound = Sound(np.zeros(_SOUND_SAMPLES, np.float32), _SOUND_HZ) if "audio" in needs else None
+    clip = Clip((square,) * _FRAMES, np.arange(_FRAMES, dtype=np.float64)) if "frames" in needs else None
+    blank = Sample(square, sound=sound, clip=clip)
+    return module_cost(modules, count_flops(lambda: stream.extract([blank])) or None)
 
 
 @contextmanager

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 Value = bool | int | float | str
 
+NEEDS = ("image", "face", "frames", "audio")
+"""What a stream may need of a sample; see `StreamSpecBase.needs`."""
+NEEDS_IMAGE = frozenset({"image"})
+NEEDS_FACE = frozenset({"image", "face"})
+NEEDS_AUDIO = frozenset({"audio"})
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -64,7 +70,9 @@ class StreamSpecBase(Spec):
     Attributes:
         version: the version of the stream's code, part of the digest. Increase it whenever the code gives other bytes
             for the same spec.
-        needs_face: whether the stream uses the face, so that the face detector is part of its digest.
+        needs: what the stream uses of a sample, out of `NEEDS`. Only what some stream needs is decoded or detected, and
+            is part of the stream's digest. `image` is a picture; on clips, the stream sees every chosen frame as one.
+            `face` is the face in it. `frames` are the chosen frames of a clip at once. `audio` is its sound.
         uses_gpu: whether the stream runs a network. A cluster computes other streams on workers without a GPU.
         variants: the variants of its features.
         stored_shape: the shape of one row of stored features, if all streams of the kind have the same.
@@ -73,7 +81,7 @@ class StreamSpecBase(Spec):
     """
 
     version: ClassVar[int] = 1
-    needs_face: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = NEEDS_IMAGE
     uses_gpu: ClassVar[bool] = False
     variants: ClassVar[tuple[Variant, ...]] = ()
     stored_shape: ClassVar[tuple[int, ...] | None] = None
@@ -83,6 +91,13 @@ class StreamSpecBase(Spec):
     kind: str
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")
     dtype: Literal["float16", "float32"] = "float32"
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        declared = vars(cls)
+        if "needs_face" in declared and "needs" not in declared:  # a plugin file of a version that knew faces alone
+            cls.needs = NEEDS_FACE if declared["needs_face"] else NEEDS_IMAGE
 
     @model_validator(mode="before")
     @classmethod

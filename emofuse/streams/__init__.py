@@ -15,7 +15,7 @@ from emofuse.specs import (
     RegistryWeights,
     StreamSpec,
 )
-from emofuse.streams.base import Stream
+from emofuse.streams.base import Stream, needs_of
 
 
 def make_stream(spec: StreamSpec, *, device: str = "cpu") -> Stream:
@@ -33,16 +33,19 @@ def make_stream(spec: StreamSpec, *, device: str = "cpu") -> Stream:
         raise StreamError(_not_extracted(spec))
     stream = spec.make(device)
     lacking = [member for member in _MEMBERS if not hasattr(stream, member)]
+    if "needs" in lacking and hasattr(stream, "needs_face"):  # see `needs_of`
+        lacking.remove("needs")
     if lacking:
         vector = " A vector of D values has shape = (D,) and dimensions = ('feature',)" if "shape" in lacking else ""
         raise StreamError(
             f"{type(spec).__name__}.make returned a {type(stream).__name__} without {', '.join(lacking)}: "
             f"a stream has the members of emofuse.streams.base.Stream.{vector}"
         )
-    if bool(stream.needs_face) != spec.needs_face:
+    if needs_of(stream) != spec.needs:
+        asked, used = (", ".join(sorted(needs)) or "nothing" for needs in (spec.needs, needs_of(stream)))
         raise StreamError(
-            f"{type(spec).__name__}.needs_face is {spec.needs_face} and its stream's is {stream.needs_face}: they must "
-            "agree, because the spec's value decides whether the face detector is part of the digest"
+            f"{type(spec).__name__}.needs is {asked} and its stream's is {used}: they must agree, because the spec's "
+            "value decides whether the face detector is part of the digest"
         )
     made: Stream = stream
     return made
@@ -71,7 +74,7 @@ def stream_identity(spec: StreamSpec, cache_spec: CacheSpec) -> dict[str, Any]:
         "parameters": parameters,
         "decode": {"version": DECODE_VERSION, **cache_spec.decode.model_dump(mode="json")},
     }
-    if spec.needs_face:
+    if "face" in spec.needs:
         from emofuse.streams.faces import face_identity
 
         identity["face"] = face_identity(cache_spec.face)
@@ -149,4 +152,4 @@ def _not_extracted(spec: ImportedSpec) -> str:
     return f"stream {spec.name!r} was imported{origin}: emofuse cannot extract it from an image. Leave it out"
 
 
-_MEMBERS = ("shape", "dimensions", "dtype", "needs_face", "flag_names", "columns", "extract", "close")
+_MEMBERS = ("shape", "dimensions", "dtype", "needs", "flag_names", "columns", "extract", "close")

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from emofuse.specs.streams import StreamSpecBase, Value, Variant
 from emofuse.status import Status
-from emofuse.streams.base import VECTOR, Rows, Sample
+from emofuse.streams.base import NEEDS_FACE, VECTOR, Rows, Sample
 
 Values = npt.NDArray[np.float64]
 
@@ -111,7 +111,7 @@ COUNTS = (15, 20, 25, len(MEASUREMENTS))  # the numbers of measurements that hea
 class ActionUnitsSpec(StreamSpecBase):
     """30 raw geometric measurements of facial action units, of which heads see the first 15, 20, 25 or all."""
 
-    needs_face: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = NEEDS_FACE
     stored_shape: ClassVar[tuple[int, ...]] = (len(MEASUREMENTS),)
     variants: ClassVar[tuple[Variant, ...]] = (
         Variant("count", COUNTS, 25, factor="action_units", place_in_every_run=1),
@@ -138,7 +138,7 @@ class ActionUnitsStream:
     shape = (len(MEASUREMENTS),)
     dimensions = VECTOR
     dtype: np.dtype[np.floating[Any]] = np.dtype(np.float32)
-    needs_face = True
+    needs = NEEDS_FACE
     flag_names: tuple[str, ...] = ()
     columns: tuple[str, ...] = tuple(name for name, _ in MEASUREMENTS)
 

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from emofuse.specs.streams import StreamSpecBase
 from emofuse.specs.weights import Precision, RegistryWeights, WeightsSpec
-from emofuse.streams.base import VECTOR, Rows, Sample, SampleBatch
+from emofuse.streams.base import NEEDS_IMAGE, VECTOR, Rows, Sample, SampleBatch
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +80,7 @@ class BackboneStream:
 
     dimensions = VECTOR
     dtype = np.dtype(np.float32)
-    needs_face = False
+    needs = NEEDS_IMAGE
     flag_names: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
 

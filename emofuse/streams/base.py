@@ -1,20 +1,41 @@
 """The protocol of a stream, the samples that it receives and the rows that it returns.
 
-A stream computes one array of features for each sample (a decoded picture and the face in it): a vector, a sequence of
-steps, a map, or a sequence of maps. It reads no file, finds no face and writes no array: `emofuse.streams.extractor`
-decodes a picture and finds its face once for all streams.
+A stream computes one array of features for each sample: a vector, a sequence of steps, a map, or a sequence of maps. A
+sample is a decoded picture with the face in it, or a clip with its frames and its sound; it holds what the stream
+needs. A stream reads no file, finds no face and writes no array: `emofuse.streams.extractor` decodes a file and finds
+its faces once for all streams.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from emofuse.media.clip import Clip
+from emofuse.media.sound import Sound
+from emofuse.specs.streams import NEEDS_AUDIO, NEEDS_FACE, NEEDS_IMAGE
 from emofuse.status import Status, Step
+
+__all__ = [
+    "NEEDS_AUDIO",
+    "NEEDS_FACE",
+    "NEEDS_IMAGE",
+    "TIME",
+    "VECTOR",
+    "Clip",
+    "Face",
+    "Rows",
+    "Sample",
+    "SampleBatch",
+    "Sound",
+    "Stream",
+    "is_sequence",
+    "needs_of",
+]
 
 Result = TypeVar("Result")
 
@@ -38,15 +59,19 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One decoded picture.
+    """One decoded picture, or the parts of one clip.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB, upright.
+        image: (H, W, 3) uint8 RGB, upright: a picture, or one frame of a clip. (0, 0, 3) for a stream that needs none.
         face: the face in it; None where no face was found or no stream needs one.
+        sound: the sound of the clip, for streams that need `audio`; None for others.
+        clip: the chosen frames of the clip at once, for streams that need `frames`; None for others.
     """
 
-    image: npt.NDArray[np.uint8]
+    image: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0, 3), dtype=np.uint8))
     face: Face | None = None
+    sound: Sound | None = None
+    clip: Clip | None = None
 
 
 class SampleBatch(Sequence[Sample]):
@@ -159,13 +184,14 @@ class Stream(Protocol):
         dimensions: the names of the axes of `shape`: ("feature",), ("time", "feature"), ("channel", "y", "x") or
             ("time", "channel", "y", "x"). A stream whose first dimension is "time" is a sequence.
         dtype: the dtype of the features that it returns.
-        needs_face: whether it uses `Sample.face`. Faces are detected only if a stream needs them.
+        needs: what it uses of a sample, as its spec declares (see `emofuse.specs.streams.StreamSpecBase`): {"image"},
+            {"image", "face"}, {"audio"}, {"frames"}, or several of them.
         flag_names: the names of the bits of `Rows.flags`, at most eight.
         columns: the names of the values along the last axis; () if they have none.
     """
 
     dtype: np.dtype[np.floating[Any]]
-    needs_face: bool
+    needs: frozenset[str]
     flag_names: tuple[str, ...]
     columns: tuple[str, ...]
 
@@ -182,6 +208,14 @@ class Stream(Protocol):
     def close(self) -> None:
         """Release native resources. The stream is not used afterwards."""
         ...
+
+
+def needs_of(stream: Any) -> frozenset[str]:
+    """Return what a stream needs; one of a plugin file written before sounds may declare `needs_face` instead."""
+    needs = getattr(stream, "needs", None)
+    if needs is None:
+        return NEEDS_FACE if stream.needs_face else NEEDS_IMAGE
+    return frozenset(needs)
 
 
 def is_sequence(dimensions: Sequence[str]) -> bool:

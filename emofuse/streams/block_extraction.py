@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from emofuse.errors import EmofuseError, StreamError
 from emofuse.status import Status, Step
-from emofuse.streams.base import Rows, Sample, SampleBatch, Stream, is_sequence
+from emofuse.streams.base import Rows, Sample, SampleBatch, Stream, is_sequence, needs_of
 
 _LARGEST_PROVEN_BYTES = 12_000_000
 _STREAM_STATUSES = (Status.OK, Status.NO_DETECTION, Status.FAILED)
@@ -52,7 +52,7 @@ def extract_all(
         StreamError: a stream broke its contract or reports that it cannot run at all.
     """
     return {
-        name: _extract_where_faces_are_known(stream, name, batch, faceless if stream.needs_face else {})
+        name: _extract_where_faces_are_known(stream, name, batch, faceless if "face" in needs_of(stream) else {})
         for name, stream in streams.items()
     }
 

@@ -28,7 +28,7 @@ from emofuse.media.views import apply_view, draw_view
 from emofuse.specs import CacheSpec, StreamSpec
 from emofuse.status import Status
 from emofuse.streams import make_stream, may_use_gpu
-from emofuse.streams.base import Rows, Sample, SampleBatch, Stream
+from emofuse.streams.base import Rows, Sample, SampleBatch, Stream, needs_of
 from emofuse.streams.block_extraction import (
     Extraction,
     ProvenPictures,
@@ -88,7 +88,7 @@ class Extractor:
             self._streams: dict[str, Stream] = {
                 spec.name: opened.enter_context(closing(make_stream(spec, device=device))) for spec in streams
             }
-            needs_face = any(stream.needs_face for stream in self._streams.values())
+            needs_face = any("face" in needs_of(stream) for stream in self._streams.values())
             self._detector = opened.enter_context(closing(make_face_detector(cache_spec.face))) if needs_face else None
             on_gpu = {spec.name for spec in streams if device != "cpu" and may_use_gpu(spec)}
             self._on_gpu = {name: stream for name, stream in self._streams.items() if name in on_gpu}

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from emofuse.specs.streams import StreamSpecBase
 from emofuse.status import Status
-from emofuse.streams.base import VECTOR, Rows, Sample
+from emofuse.streams.base import NEEDS_FACE, VECTOR, Rows, Sample
 from emofuse.streams.texture import face_region
 
 WIDTH_PX, HEIGHT_PX = 64, 128
@@ -25,7 +25,7 @@ class HogSpec(StreamSpecBase):
     the whole image (`whole_image`, flagged in the cache) or a row without features (`no_detection`).
     """
 
-    needs_face: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = NEEDS_FACE
     stored_shape: ClassVar[tuple[int, ...]] = (LENGTH,)
 
     kind: Literal["hog"] = "hog"
@@ -48,7 +48,7 @@ class HogStream:
     shape = (LENGTH,)
     dimensions = VECTOR
     dtype: np.dtype[np.floating[Any]] = np.dtype(np.float32)
-    needs_face = True
+    needs = NEEDS_FACE
     flag_names: tuple[str, ...] = ("whole_image",)
     columns: tuple[str, ...] = ()
 

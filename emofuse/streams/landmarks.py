@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from emofuse.specs.streams import StreamSpecBase
 from emofuse.status import Status
-from emofuse.streams.base import VECTOR, Rows, Sample
+from emofuse.streams.base import NEEDS_FACE, VECTOR, Rows, Sample
 
 POINTS = 468
 LENGTH = 3 * POINTS
@@ -29,7 +29,7 @@ _MIN_TRIANGLE = 1e-5
 class LandmarksSpec(StreamSpecBase):
     """468 aligned face landmarks, 1404 values."""
 
-    needs_face: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = NEEDS_FACE
     stored_shape: ClassVar[tuple[int, ...]] = (LENGTH,)
     # The coordinates by which all meshes are aligned. They vary by the rounding of larger coordinates, which the values
     # alone do not distinguish from a signal.
@@ -64,7 +64,7 @@ class LandmarksStream:
     shape = (LENGTH,)
     dimensions = VECTOR
     dtype: np.dtype[np.floating[Any]] = np.dtype(np.float32)
-    needs_face = True
+    needs = NEEDS_FACE
     flag_names: tuple[str, ...] = ()
     columns: tuple[str, ...] = tuple(f"{axis}{point}" for point in range(POINTS) for axis in "xyz")
 

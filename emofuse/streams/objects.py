@@ -18,7 +18,7 @@ from emofuse.errors import WeightsError
 from emofuse.specs.streams import StreamSpecBase
 from emofuse.specs.weights import Precision, WeightsSpec
 from emofuse.status import Status
-from emofuse.streams.base import VECTOR, Rows, Sample
+from emofuse.streams.base import NEEDS_IMAGE, VECTOR, Rows, Sample
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,7 +85,7 @@ class ObjectsStream:
     shape = (LENGTH,)
     dimensions = VECTOR
     dtype = np.dtype(np.float32)
-    needs_face = False
+    needs = NEEDS_IMAGE
     flag_names: tuple[str, ...] = ()
     columns = tuple(f"object{number}_{value}" for number in range(1, OBJECTS + 1) for value in VALUES)
 

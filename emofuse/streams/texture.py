@@ -11,7 +11,7 @@ from pydantic import Field
 
 from emofuse.specs.streams import StreamSpecBase, Value, Variant
 from emofuse.status import Status
-from emofuse.streams.base import VECTOR, Face, Rows, Sample
+from emofuse.streams.base import NEEDS_FACE, VECTOR, Face, Rows, Sample
 
 MARGIN = 0.1
 """The margin of the face region on each side of the mesh, as a fraction of the longer side of the mesh's box."""
@@ -34,7 +34,7 @@ class LbpSpec(StreamSpecBase):
     whole image (`whole_image`, flagged in the cache) or a row without features (`no_detection`).
     """
 
-    needs_face: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = NEEDS_FACE
     stored_shape: ClassVar[tuple[int, ...]] = (LENGTH,)
     variants: ClassVar[tuple[Variant, ...]] = (Variant("bins", BINS, CODES, place_in_every_run=0),)
 
@@ -74,7 +74,7 @@ class LbpStream:
     shape = (LENGTH,)
     dimensions = VECTOR
     dtype: np.dtype[np.floating[Any]] = np.dtype(np.float32)
-    needs_face = True
+    needs = NEEDS_FACE
     flag_names: tuple[str, ...] = ("whole_image",)
     columns: tuple[str, ...] = tuple(f"r{radius}_{code:03d}" for radius in RADII for code in range(CODES))
 

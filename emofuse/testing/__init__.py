@@ -16,7 +16,7 @@ class MeanColour:
     shape = (3,)
     dimensions = ("feature",)
     dtype = np.dtype(np.float32)
-    needs_face = False
+    needs = frozenset({"image"})
     flag_names = ()
     columns = ("red", "green", "blue")
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from emofuse.specs import CustomStreamSpec
 from emofuse.status import Status
-from emofuse.streams.base import Rows, Sample
+from emofuse.streams.base import NEEDS_FACE, NEEDS_IMAGE, Rows, Sample
 
 DELAY = "EMOFUSE_TEST_DELAY_S"
 
@@ -33,7 +33,7 @@ class MeanColour:
     shape = (3,)
     dimensions = ("feature",)
     dtype = np.dtype("float32")
-    needs_face = False
+    needs = NEEDS_IMAGE
     flag_names = ()
     columns = ("red", "green", "blue")
 
@@ -65,7 +65,7 @@ class Size:
     shape = (2,)
     dimensions = ("feature",)
     dtype = np.dtype("float32")
-    needs_face = False
+    needs = NEEDS_IMAGE
     flag_names = ("wide",)
     columns = ("width", "height")
 
@@ -87,19 +87,19 @@ class NothingSeenSpec(CustomStreamSpec):
     kind: Literal["nothing_seen"] = "nothing_seen"
 
     def make(self, device: str) -> NothingSeen:
-        return NothingSeen(needs_face=type(self).needs_face)
+        return NothingSeen(needs=type(self).needs)
 
 
 class NoFaceSeenSpec(NothingSeenSpec):
     """The same, and says that it looks for faces."""
 
-    needs_face: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = NEEDS_FACE
     kind: Literal["no_face_seen"] = "no_face_seen"
 
 
 class NothingSeen(Size):
-    def __init__(self, *, needs_face: bool) -> None:
-        self.needs_face = needs_face
+    def __init__(self, *, needs: frozenset[str]) -> None:
+        self.needs = needs
 
     def extract(self, samples: Sequence[Sample]) -> Rows:
         rows = [int(sample.image[0, 0, 0]) for sample in samples]

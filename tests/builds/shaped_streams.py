@@ -15,7 +15,7 @@ import numpy as np
 
 from emofuse.specs import CustomStreamSpec
 from emofuse.status import Status, Step
-from emofuse.streams.base import Rows, Sample
+from emofuse.streams.base import NEEDS_IMAGE, Rows, Sample
 
 FLAKY = "EMOFUSE_TEST_FLAKY"
 STEPS = 3
@@ -38,7 +38,7 @@ class Strips:
     shape: tuple[int, ...] = (STEPS, 3)
     dimensions: tuple[str, ...] = ("time", "feature")
     dtype = np.dtype("float32")
-    needs_face = False
+    needs = NEEDS_IMAGE
     flag_names = ()
     columns: tuple[str, ...] = ("red", "green", "blue")
 
@@ -99,7 +99,7 @@ class Thumbnail:
     shape = (3, 5, 6)
     dimensions = ("channel", "y", "x")
     dtype = np.dtype("float32")
-    needs_face = False
+    needs = NEEDS_IMAGE
     flag_names = ()
     columns = ()
 

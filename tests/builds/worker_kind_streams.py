@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from emofuse.specs import CustomStreamSpec
-from emofuse.streams.base import Rows, Sample
+from emofuse.streams.base import NEEDS_IMAGE, Rows, Sample
 
 KIND = "EMOFUSE_TEST_WORKER_KIND"
 
@@ -42,7 +42,7 @@ class Where:
     shape = (2,)
     dimensions = ("feature",)
     dtype = np.dtype("float32")
-    needs_face = False
+    needs = NEEDS_IMAGE
     flag_names = ()
     columns = ("on_gpu", "red")
 

@@ -113,8 +113,10 @@ def requirements() -> dict[tuple[str, str], str]:
     extras = {"": project["dependencies"]} | project["optional-dependencies"]
     return {
         (extra, name): least
-        for extra in ("", "demo", "duplicates", "fast", "s3", "sklearn")
-        for name, least in (re.sub(r"\[.*?\]", "", line).split(">=") for line in extras[extra])
+        for extra in ("", "audio", "demo", "duplicates", "fast", "s3", "sklearn", "video")
+        for name, least in (
+            re.sub(r"\[.*?\]", "", line).split(">=") for line in extras[extra] if not line.startswith("emofuse[")
+        )
     }
 
 
@@ -124,7 +126,7 @@ def test_the_table_names_every_dependency_with_its_extra_and_its_least_version()
 
 def test_the_extra_of_the_tests_brings_all_that_the_demo_needs():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert "emofuse[demo,duplicates,s3,sklearn]" in project["optional-dependencies"]["test"]
+    assert "emofuse[audio,demo,duplicates,s3,sklearn,video]" in project["optional-dependencies"]["test"]
     assert "--editable '.[demo,fast,test]'" in (ROOT / "Makefile").read_text()
 
 

@@ -26,7 +26,7 @@ class GridStream:
     shape = (12,)
     dimensions = ("feature",)
     dtype = np.dtype(np.float32)
-    needs_face = False
+    needs = frozenset({"image"})
     flag_names = ()
     columns = ()
 

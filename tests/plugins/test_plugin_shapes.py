@@ -34,7 +34,7 @@ class StripsStream:
     shape = (6, 3)
     dimensions = ("time", "feature")
     dtype = np.dtype(np.float32)
-    needs_face = False
+    needs = frozenset({"image"})
     flag_names = ()
     columns = ()
 
@@ -57,7 +57,7 @@ class ThumbStream:
     shape = (1, 8, 8)
     dimensions = ("channel", "y", "x")
     dtype = np.dtype(np.float32)
-    needs_face = False
+    needs = frozenset({"image"})
     flag_names = ()
     columns = ()
 

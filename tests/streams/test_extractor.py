@@ -15,7 +15,7 @@ from emofuse.specs import ActionUnitsSpec, CacheSpec, CustomStreamSpec, DecodeSp
 from emofuse.status import Status, Step
 from emofuse.streams import extractor as extractor_module
 from emofuse.streams import make_stream
-from emofuse.streams.base import Rows, Sample
+from emofuse.streams.base import NEEDS_IMAGE, Rows, Sample
 from emofuse.streams.extractor import Extractor
 
 OK, NO_DETECTION, UNREADABLE, FAILED = Status.OK, Status.NO_DETECTION, Status.UNREADABLE, Status.FAILED
@@ -27,7 +27,7 @@ class Level:
     shape = (2,)
     dimensions = ("feature",)
     dtype = np.dtype(np.float32)
-    needs_face = False
+    needs = NEEDS_IMAGE
     flag_names = ("dark",)
     columns = ()
 

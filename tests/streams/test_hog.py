@@ -21,7 +21,7 @@ def test_hog_is_a_stream(without_face):
 
 def test_a_cache_spec_names_it_by_its_kind():
     (spec,) = CacheSpec.model_validate({"streams": [{"kind": "hog"}]}).streams
-    assert (spec.name, spec.needs_face, spec.stored_shape) == ("hog", True, (3780,))
+    assert (spec.name, spec.needs, spec.stored_shape) == ("hog", {"image", "face"}, (3780,))
 
 
 @pytest.mark.parametrize("angle", [0, 45, 90, 135])

@@ -28,7 +28,7 @@ from emofuse.specs import (
 from emofuse.status import Status
 from emofuse.streams import make_stream, stream_identity, stream_weights
 from emofuse.streams.action_units import ActionUnitsStream
-from emofuse.streams.base import Rows
+from emofuse.streams.base import NEEDS_FACE, NEEDS_IMAGE, Rows, needs_of
 from emofuse.streams.landmarks import LandmarksStream
 from emofuse.streams.texture import LbpStream
 
@@ -37,7 +37,7 @@ class Brightness:
     shape = (1,)
     dimensions = ("feature",)
     dtype = np.dtype(np.float32)
-    needs_face = False
+    needs = NEEDS_IMAGE
     flag_names = ()
     columns = ("brightness",)
 
@@ -64,7 +64,7 @@ class LacksMembersSpec(BrightnessSpec):
 
 
 class DisagreesSpec(BrightnessSpec):
-    needs_face: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = NEEDS_FACE
 
 
 def cache_spec(*streams, **settings):
@@ -88,21 +88,37 @@ def test_a_spec_makes_its_stream(spec, stream, dim):
     made = make_stream(spec)
     assert isinstance(made, stream)
     assert made.shape == (dim,)
-    assert made.needs_face == spec.needs_face
+    assert made.needs == spec.needs
     made.close()
 
 
 def test_a_stream_of_ones_own_must_have_the_members_of_a_stream():
-    lacking = "shape, dimensions, dtype, needs_face, flag_names, columns, extract, close"
+    lacking = "shape, dimensions, dtype, needs, flag_names, columns, extract, close"
     with pytest.raises(
         StreamError, match=rf"^LacksMembersSpec\.make returned a object without {lacking}: a stream has"
     ):
         make_stream(LacksMembersSpec())
 
 
+class FormerFaceSpec(BrightnessSpec):
+    """As plugin files of versions that knew pictures and faces alone declare it."""
+
+    needs_face: ClassVar[bool] = True
+
+    def make(self, device):
+        members = {name: value for name, value in vars(Brightness).items() if name != "needs"}
+        return type("FormerFace", (), {**members, "needs_face": True})()
+
+
+def test_a_plugin_that_declares_needs_face_still_gets_faces():
+    assert FormerFaceSpec().needs == NEEDS_FACE
+    assert "face" in identity(FormerFaceSpec())
+    assert needs_of(make_stream(FormerFaceSpec())) == NEEDS_FACE
+
+
 def test_spec_and_stream_must_agree_about_faces():
     with pytest.raises(
-        StreamError, match=r"^DisagreesSpec\.needs_face is True and its stream's is False: they must agree"
+        StreamError, match=r"^DisagreesSpec\.needs is face, image and its stream's is image: they must agree"
     ):
         make_stream(DisagreesSpec())
 

@@ -10,6 +10,7 @@ the corrected resampled t-test.
 from emofuse.metrics.confusion import accuracy, classes_without_rows, macro_f1
 from emofuse.statistics.bootstrap import Interval, PairedTest, bootstrap_interval, paired_bootstrap
 from emofuse.statistics.resampling import ConfusionFormula, Resampled, Resampling, RunPredictions, resample_metrics
+from emofuse.statistics.row_resampling import ScoredRows, resample_rows
 from emofuse.statistics.significance import EXACT_BELOW, EXCHANGES, McNemarTest, holm, mcnemar
 from emofuse.statistics.split_test import SplitTest, corrected_resampled_t
 
@@ -23,6 +24,7 @@ __all__ = [
     "Resampled",
     "Resampling",
     "RunPredictions",
+    "ScoredRows",
     "SplitTest",
     "accuracy",
     "bootstrap_interval",
@@ -33,4 +35,5 @@ __all__ = [
     "mcnemar",
     "paired_bootstrap",
     "resample_metrics",
+    "resample_rows",
 ]

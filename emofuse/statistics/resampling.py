@@ -149,7 +149,7 @@ def resample_metrics(
     batch = max(1, _BATCH_BYTES // (8 * units + 24 * len(runs) * classes**2))
     _score(np.ones((1, units), dtype), pools, metrics, observed)
     first = 0
-    for counts in _draws(units, resampling, batch, dtype):
+    for counts in draw_units(units, resampling, batch, dtype):
         _score(counts, pools, metrics, scores[first : first + len(counts)])
         first += len(counts)
     return Resampled(observed[0], scores)
@@ -192,7 +192,7 @@ def _pools_of(runs: Sequence[RunPredictions], classes: int) -> list[_RunsOfSameR
     return pools
 
 
-def _draws(units: int, resampling: Resampling, batch: int, dtype: npt.DTypeLike) -> Iterator[Counts]:
+def draw_units(units: int, resampling: Resampling, batch: int, dtype: npt.DTypeLike) -> Iterator[Counts]:
     """Yield batches of counts (b, units): how often each resample draws each unit."""
     bits = np.random.PCG64(resampling.seed)
     for first in range(0, resampling.count, batch):

@@ -32,7 +32,7 @@ from emofuse.specs import ConcatHeadSpec, TrainSpec
 from emofuse.training.engine import train_group
 from emofuse.training.machine import Machine
 from emofuse.training.members import Fold, Member
-from emofuse.training.validation import predict_probs
+from emofuse.training.validation import predict_outputs
 
 SCORED = 4
 """The heads of a contender whose accuracy is measured on all validation rows; they differ only in their seeds."""
@@ -372,7 +372,7 @@ def _accuracy_of_engine(work: Work, head: nn.Module) -> float:
             scaled = work.data.scaling[stream].apply(tensor[rows].numpy(), ones.numpy())
             features[stream] = torch.from_numpy(scaled).unsqueeze(0).to(work.device)
             valid[stream] = ones.unsqueeze(0).to(work.device)
-        right += int((predict_probs(head, HeadBatch(features, valid))[0].argmax(1) == table.labels[rows].numpy()).sum())
+        right += int((predict_outputs(head, HeadBatch(features, valid))[0].argmax(1) == table.labels[rows].numpy()).sum())
     return right / len(work.data.val)
 
 

@@ -32,7 +32,7 @@ from emofuse.training.engine import train_group
 from emofuse.training.exact import is_exact, solve_group
 from emofuse.training.machine import Machine
 from emofuse.training.members import FeatureTable, Fold, Member, MemberResult
-from emofuse.training.trained import head_probs
+from emofuse.training.trained import head_outputs
 
 _PLAIN = "features"
 
@@ -165,7 +165,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
                 name: scaling[name].apply(array, valid[name], streams.steps.get(name)).astype(np.float64)
                 for name, array in streams.arrays.items()
             }
-            parts.append(head_probs(head, scaled, valid, streams.steps).astype(np.float64))
+            parts.append(head_outputs(head, scaled, valid, streams.steps).astype(np.float64))
         mean = np.mean(parts, axis=0)
         probs: npt.NDArray[np.float64] = mean / mean.sum(axis=1, keepdims=True)
         return probs

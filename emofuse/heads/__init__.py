@@ -14,21 +14,30 @@ from torch import nn
 from emofuse.errors import TrainingError
 from emofuse.heads.initial import initialise
 from emofuse.heads.kernel_ridge import KernelRidgeHead, support_rows_of
+from emofuse.heads.links import Link
 from emofuse.heads.members import HeadMember
 from emofuse.heads.stems import Shape, StemChoice, dim_of
 from emofuse.specs import HeadSpec, KernelRidgeHeadSpec, NetworkHeadSpec
 
+_AVERAGES_OUTPUTS = {"averaged_logistic.AveragedLogisticHead", "late.LateHead"}
+"""The heads that need the link themselves, since they average outputs and not logits."""
 
-def make_head(spec: HeadSpec, group: Sequence[HeadMember], dims: Mapping[str, Shape], classes: int) -> nn.Module:
+
+def make_head(
+    spec: HeadSpec, group: Sequence[HeadMember], dims: Mapping[str, Shape], classes: int, link: Link = "softmax"
+) -> nn.Module:
     """Build K heads of one kind as one module with initial weights: `head(batch, noise) -> logits (K, B, C)`.
+
+    `emofuse.training.validation.predict_outputs` turns logits into outputs by the link.
 
     Args:
         spec: the kind of the heads and their sizes. Its dropout is not read: each member has its own.
         group: the K members, ordered by fold. `[HeadMember(streams)]` is a single head.
         dims: the shape of a row of each stream, D for a vector. Streams that no member has are left out.
-        classes: the number C of classes.
+        classes: the number C of outputs.
+        link: what turns logits into outputs.
     """
-    head = make_empty_head(spec, group, dims, classes)
+    head = make_empty_head(spec, group, dims, classes, link)
     initialise(head)
     return head
 
@@ -43,15 +52,20 @@ def count_parameters(spec: HeadSpec, dims: tuple[Shape, ...], classes: int) -> i
 
 
 def load_head_weights(
-    spec: HeadSpec, dims: Mapping[str, Shape], classes: int, weights: Mapping[str, npt.NDArray[Any]]
+    spec: HeadSpec,
+    dims: Mapping[str, Shape],
+    classes: int,
+    weights: Mapping[str, npt.NDArray[Any]],
+    link: Link = "softmax",
 ) -> nn.Module:
     """Build a single head with the given weights, in evaluation mode.
 
     Args:
         spec: the kind of the head and its sizes.
         dims: the shape of a row of each stream, D for a vector.
-        classes: the number C of classes.
+        classes: the number C of outputs.
         weights: the arrays by name, without the axis of members.
+        link: what turns logits into outputs.
 
     Raises:
         RuntimeError: the weights belong to another head. The error comes from torch and names all differences.
@@ -59,12 +73,14 @@ def load_head_weights(
     if isinstance(spec, KernelRidgeHeadSpec):
         head: nn.Module = KernelRidgeHead(spec.kernel, vector_dims(dims, spec.kind), support_rows_of(weights), classes)
     else:
-        head = make_empty_head(spec, [HeadMember(tuple(dims))], dims, classes)
+        head = make_empty_head(spec, [HeadMember(tuple(dims))], dims, classes, link)
     head.load_state_dict({name: torch.from_numpy(array).unsqueeze(0) for name, array in weights.items()})
     return head.eval()
 
 
-def make_empty_head(spec: HeadSpec, group: Sequence[HeadMember], dims: Mapping[str, Shape], classes: int) -> nn.Module:
+def make_empty_head(
+    spec: HeadSpec, group: Sequence[HeadMember], dims: Mapping[str, Shape], classes: int, link: Link = "softmax"
+) -> nn.Module:
     """Build the same module as `make_head` with uninitialised weights, also on torch's `meta` device."""
     dims = {stream: dim for stream, dim in dims.items() if any(stream in member.streams for member in group)}
     if isinstance(spec, KernelRidgeHeadSpec):
@@ -74,7 +90,8 @@ def make_empty_head(spec: HeadSpec, group: Sequence[HeadMember], dims: Mapping[s
         return spec.make(group, dims if takes_shapes else vector_dims(dims, spec.kind), classes)
     module, name = spec.module_class.split(".")
     make: Callable[..., nn.Module] = getattr(import_module(f"emofuse.heads.{module}"), name)
-    return make(group, dims, classes, stems=stems_of(spec), **spec.sizes())
+    of_link: dict[str, Any] = {"link": link} if spec.module_class in _AVERAGES_OUTPUTS else {}
+    return make(group, dims, classes, stems=stems_of(spec), **of_link, **spec.sizes())
 
 
 def stems_of(spec: HeadSpec) -> StemChoice:

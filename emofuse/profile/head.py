@@ -29,7 +29,7 @@ from emofuse.training.exact import is_exact, solve_group
 from emofuse.training.machine import Machine
 from emofuse.training.members import FeatureTable, Fold, Member
 from emofuse.training.streaming import Blocks, Window
-from emofuse.training.validation import mean_probs, predict_probs
+from emofuse.training.validation import mean_outputs, predict_outputs
 
 _CPU = torch.device("cpu")
 _LEAST_EPOCHS = 3
@@ -155,7 +155,7 @@ def _latency(job: HeadJob, batch: int, device: torch.device) -> Timing:
 
     def call(_: int) -> float:
         start = clock()
-        mean_probs([predict_probs(head, rows)[0] for head in heads])
+        mean_outputs([predict_outputs(head, rows)[0] for head in heads])
         return clock() - start
 
     return Timing.of(batch, repeat_timed(call, job.repeats, clock))

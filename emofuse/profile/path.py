@@ -23,8 +23,8 @@ from emofuse.specs import CacheSpec, RunSpec
 from emofuse.status import Status, Step
 from emofuse.streams.base import Rows, Stream
 from emofuse.streams.extractor import Extractor
-from emofuse.training.trained import head_probs
-from emofuse.training.validation import mean_probs
+from emofuse.training.trained import head_outputs
+from emofuse.training.validation import mean_outputs
 
 
 @dataclass(frozen=True)
@@ -146,4 +146,4 @@ class _Path:
                 steps[name] = there
             derived = derived_features(self._kinds[name], part.features, self._features, name)
             features[name] = self._scaling[name].apply(derived, valid[name], there)
-        mean_probs([head_probs(head, features, valid, steps) for head in self._heads])
+        mean_outputs([head_outputs(head, features, valid, steps) for head in self._heads])

@@ -15,6 +15,7 @@ from emofuse.heads.members import HeadBatch
 from emofuse.scaling import Scaling, feature_axis
 from emofuse.training.members import FeatureTable, Fold
 from emofuse.training.streaming import Source, Window
+from emofuse.training.targets import RowTargets
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ class Standardised:
 
     Args:
         source: the source of features.
-        table: labels, and which rows have which stream.
+        table: labels, targets and weights, and which rows have which stream.
         streams: the streams that are read.
         folds: the F folds that are used.
         device: the device of the heads.
@@ -225,9 +226,12 @@ class Standardised:
         fitted = [[fold.scaling[name].fitted for fold in folds] for name in streams]
         self._fitted = torch.tensor(fitted, device=device).unsqueeze(2)
         self._dtype = dtype
+        self._targets = _targets_of_folds(table, folds, device, dtype)
+        weights = [each for fold in folds if (each := table.row_weights(fold)) is not None]
+        self._weights = torch.from_numpy(np.stack(weights)).to(device, dtype) if weights else None
 
-    def read(self, rows: Tensor, present: Tensor) -> tuple[HeadBatch, Tensor]:
-        """Return features and labels (F, B) int64 of rows (F, B) int64; rows that are not present have no stream.
+    def read(self, rows: Tensor, present: Tensor) -> tuple[HeadBatch, RowTargets]:
+        """Return features and targets of rows (F, B) int64; rows that are not present have no stream.
 
         A row has no stream that too few training rows of its fold have. The numbers are those of `Scaling.apply`. Rows
         are those of the table with all its views: N x view + row.
@@ -242,8 +246,35 @@ class Standardised:
                 of_rows = self._steps[name].index_select(0, flat).view(*rows.shape, -1)
                 there = steps[name] = of_rows & there.unsqueeze(2)  # noqa: PLW2901
             features[name] = torch.where(_beside(there, scaled), scaled, 0)
-        labels = self._labels[flat % len(self._labels)].view_as(rows)
-        return HeadBatch(features, dict(zip(self._streams, valid, strict=True)), steps), labels
+        plain = rows % len(self._labels)
+        targets = RowTargets(
+            self._labels[plain],
+            None if self._targets is None else _of_rows(self._targets, plain),
+            None if self._weights is None else self._weights.gather(1, plain),
+        )
+        return HeadBatch(features, dict(zip(self._streams, valid, strict=True)), steps), targets
+
+
+def _targets_of_folds(
+    table: FeatureTable, folds: Sequence[Fold], device: torch.device, dtype: torch.dtype
+) -> Tensor | None:
+    """Return what heads learn: (1, N, C), or of a regression (F, N, C), standardised by the rows of each fold.
+
+    Rows without a target, which no fold has, get 0: what is masked later must not be NaN.
+    """
+    if table.targets is None:
+        return None
+    values = table.targets.double().nan_to_num(0.0, 0.0, 0.0)
+    scales = [table.target_scale(fold) for fold in folds]
+    parts = [(values - torch.from_numpy(each.center)) / torch.from_numpy(each.scale) for each in scales if each]
+    return torch.stack(parts or [values]).to(device, dtype)
+
+
+def _of_rows(targets: Tensor, rows: Tensor) -> Tensor:
+    """Return the targets (F, B, C) of rows (F, B), of targets (F, N, C) or (1, N, C)."""
+    if len(targets) == 1:
+        return targets[0][rows]
+    return targets.gather(1, rows.unsqueeze(2).expand(-1, -1, targets.shape[2]))
 
 
 def _limit(scaling: Scaling) -> npt.NDArray[np.float32]:

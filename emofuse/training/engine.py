@@ -65,11 +65,11 @@ def train_group(
 ) -> list[MemberResult]:
     """Train members that share head and batches (`structure_key`), each to its own end.
 
-    The best epoch of a member has the highest macro F1 or accuracy, or the lowest loss, on its fold's validation rows
+    The best epoch of a member has the lowest loss, or the highest of another score, on its fold's validation rows
     (`train.select`); equal scores go to the lower validation loss, equal losses to the earlier epoch.
 
     Args:
-        table: rows and labels. Labels of rows in no fold are not read.
+        table: rows and targets. Targets of rows in no fold are not read.
         folds: all folds of the split; a plain split is one fold. Batches are drawn from the training rows of all of
             them, so a member's result depends on the list and not on which of the folds the members use.
         members: K heads.
@@ -93,7 +93,9 @@ def train_group(
     with closing(SharedRows(table, folds, members, machine, window)) as shared:
         group = TrainingGroup(shared, [progress.member for progress in everyone])
         _train(group, everyone, on_epoch, stop_rule)
-    return [progress.result() for progress in sorted(everyone, key=lambda progress: progress.index)]
+    results = [progress.result() for progress in sorted(everyone, key=lambda progress: progress.index)]
+    scales = [table.target_scale(folds[member.fold]) for member in members]
+    return [replace(result, target_scale=scale) for result, scale in zip(results, scales, strict=True)]
 
 
 def _train(
@@ -144,7 +146,9 @@ class TrainingGroup:
         head_members = [replace(member.head_member(), fold=shared.folds.index(member.fold)) for member in members]
         with shared.machine.device:
             self._axis = Members(head_members)
-            self._head = make_head(members[0].head, head_members, shared.dims, shared.classes).to(shared.machine.dtype)
+            self._head = make_head(members[0].head, head_members, shared.dims, shared.classes, shared.link).to(
+                shared.machine.dtype
+            )
         self._owners = owners(self._head)
         self._kept = {name: torch.empty_like(tensor) for name, tensor in self._state().items()}
         trains = [member.train for member in members]
@@ -182,14 +186,14 @@ class TrainingGroup:
 
     def train_step(self, step: StepRows) -> None:
         """Read, forward, loss, backward, update: of K heads on the rows of one step."""
-        batch, labels = self._shared.rows.read(step.rows, step.present)  # {stream: (F, B, D)}, (F, B)
+        batch, targets = self._shared.rows.read(step.rows, step.present)  # {stream: (F, B, D)}, (F, B)
         if self._stream_dropout is not None:
             batch = self._stream_dropout.apply(batch, self._shared.noise)
         with products_in(self._shared.machine.products, step.rows.device):
             logits = self._head(batch, self._shared.noise)  # (K, B, C)
-        labels, present = self._axis.of_folds(labels), self._axis.of_folds(step.present)  # (K, B) both
-        losses = self._member_losses.of_rows(logits, labels)  # (K, B)
-        sums, counts = torch.where(present, losses, 0.0).sum(1), present.sum(1)  # (K,) both
+        present = self._axis.of_folds(step.present)  # (K, B)
+        sums = self._member_losses.sums(logits, targets.of_members(self._axis), present)  # (K,)
+        counts = present.sum(1)  # (K,)
         # No head's loss depends on another's weights, so the gradient of the sum is for each head its own.
         total = (sums / counts.clamp(min=1)).sum()
         gradients = dict(zip(self._weights, torch.autograd.grad(total, tuple(self._weights.values())), strict=True))
@@ -201,7 +205,7 @@ class TrainingGroup:
         self._losses += sums.detach()
 
     def validate(self) -> list[dict[str, float]]:
-        """Return {val_loss, val_accuracy, val_macro_f1} of each member on the validation rows of its fold."""
+        """Return `val_loss` and the scores of each member on the validation rows of its fold."""
         if self._averages is None:
             return self._scores()
         self._averages.exchange()
@@ -272,8 +276,15 @@ class TrainingGroup:
         )
         self._clip = GradientClip(self._head, trains) if any(train.clip_norm for train in trains) else None
         device, dtype = shared.machine.device, shared.machine.dtype
-        counts = shared.class_counts[[member.fold for member in self._axis.group]]
-        self._member_losses = MemberLosses(trains, counts, device=device, dtype=dtype)
+        of_members = [member.fold for member in self._axis.group]
+        self._member_losses = MemberLosses(
+            trains,
+            shared.class_counts[of_members],
+            device=device,
+            dtype=dtype,
+            target=shared.target,
+            rows=shared.train_rows[of_members],
+        )
         self._losses = torch.zeros(len(trains), dtype=torch.float64, device=device)  # (K,) sums of the epoch so far
         self._graphed = GraphedStep(capture_cuda) if shared.machine.graphs else None
         # With new memory for the gradients in each step, 8 of the paper's heads take 1.29 times as long (batch 64, one

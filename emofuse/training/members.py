@@ -11,11 +11,13 @@ import numpy.typing as npt
 from torch import Tensor
 
 from emofuse.errors import TrainingError
+from emofuse.heads.links import Link
 from emofuse.heads.members import HeadMember
 from emofuse.heads.stems import shape_of
 from emofuse.scaling import Scaling
-from emofuse.specs import HeadSpec, TrainSpec, canonical_json
+from emofuse.specs import HeadSpec, TargetSpec, TrainSpec, canonical_json
 from emofuse.training.streaming import Blocks
+from emofuse.training.targets import LINKS, THE_LABEL, WITH_CLASSES, TargetScale
 
 Ended = Literal["epochs", "patience", "halved", "diverged"]
 
@@ -29,13 +31,17 @@ class FeatureTable:
             of rows that are not valid, and of steps that are not there, are never used. The shape of a vector is (D,),
             of a sequence (T, D), of a map (C, H, W), of a sequence of maps (T, C, H, W).
         valid: stream -> (N,) bool, whether the row has the stream.
-        labels: (N,) int64, 0 <= label < classes in rows of a fold.
-        classes: C.
+        labels: (N,) int64, 0 <= label < classes in rows of a fold; 0 there if the target is no class.
+        classes: the number C of outputs: of classes, columns of a regression, or labels.
         views: V. With more than one, features and `valid` have V x N rows, view after view: all rows as they are, then
             all rows in their first augmented view, and so on.
         steps: stream -> (N, T) bool of every sequence, whether the step is there; with views as `valid`.
         groups: (N,) int64, the group of each row, which leave-one-out predictions leave out together; -1 for a row
             that is a group of its own. None without groups.
+        targets: (N, C) floating point, what rows of a fold are compared with (see `emofuse.training.targets`); None for
+            classes.
+        weights: (N,) floating point, the weight of each row in training, none negative; None for equal weights.
+        target: the kind of target and its loss.
     """
 
     features: Mapping[str, Tensor] | Blocks
@@ -45,6 +51,28 @@ class FeatureTable:
     views: int = 1
     steps: Mapping[str, Tensor] = field(default_factory=dict)
     groups: Tensor | None = None
+    targets: Tensor | None = None
+    weights: Tensor | None = None
+    target: TargetSpec = THE_LABEL
+
+    @property
+    def link(self) -> Link:
+        """What turns the logits of a head into outputs."""
+        return LINKS[self.target.kind]
+
+    def target_scale(self, fold: Fold) -> TargetScale | None:
+        """Return the standardisation of a regression's targets by the training rows of a fold; None for others."""
+        if self.targets is None or self.target.kind != "regression":
+            return None
+        return TargetScale.fit(self.targets.numpy()[fold.train])
+
+    def row_weights(self, fold: Fold) -> npt.NDArray[np.float64] | None:
+        """Return the weights of all rows, (N,), with mean 1 over the training rows of a fold; None for equal ones."""
+        if self.weights is None:
+            return None
+        weights = self.weights.numpy().astype(np.float64)
+        mean_one: npt.NDArray[np.float64] = weights / weights[fold.train].mean()
+        return mean_one
 
     @property
     def dims(self) -> dict[str, tuple[int, ...]]:
@@ -100,13 +128,15 @@ class MemberResult:
     Attributes:
         weights: the parameters and running statistics of the best epoch, as of a single head without the axis of
             members; empty if there was no finite epoch.
-        history: for each finite epoch {epoch, train_loss, val_loss, val_accuracy, val_macro_f1}. `train_loss` is what
-            was minimised (with label smoothing and dropout), `val_loss` is plain cross-entropy. Where gradients are
-            balanced or monitored also {branch_norms, branch_scales: {stream: mean over the epoch's steps}}.
+        history: for each finite epoch {epoch, train_loss, val_loss} and the validation scores of the kind of target
+            (see `emofuse.training.validation_scores`). `train_loss` is what was minimised (with label smoothing,
+            weights and dropout), `val_loss` is the plain loss. Where gradients are balanced or monitored also
+            {branch_norms, branch_scales: {stream: mean over the epoch's steps}}.
         best_epoch: the epoch of the weights, counted from 1; 0 if there was none.
         last_epoch: the epoch in which the member left.
         ended: why it left: `epochs`, all its epochs are done; `patience`, that many epochs were no better; `halved`, a
             `StopRule` dismissed it; `diverged`, a loss was not finite.
+        target_scale: the standardisation of the targets of a regression, in which its outputs are; None for others.
     """
 
     weights: Mapping[str, npt.NDArray[Any]]
@@ -114,6 +144,7 @@ class MemberResult:
     best_epoch: int
     last_epoch: int
     ended: Ended
+    target_scale: TargetScale | None = None
 
 
 @dataclass(frozen=True)
@@ -189,11 +220,33 @@ def _fold_problems(table: FeatureTable, fold: Fold) -> list[str]:
         return ["no training row: nothing to learn from"]
     if len(fold.val) == 0:
         return ["no validation row: the epoch is chosen on them"]
-    labels = table.labels.numpy()
     rows = np.concatenate([fold.train, fold.val])
-    bad = rows[(labels[rows] < 0) | (labels[rows] >= table.classes)]
+    if table.target.kind in WITH_CLASSES:
+        labels = table.labels.numpy()
+        bad = rows[(labels[rows] < 0) | (labels[rows] >= table.classes)]
+        if len(bad):
+            return [f"{len(bad)} rows have no label of 0 .. {table.classes - 1}, the first is row {bad[0]}"]
+        if table.target.kind == "class" and len(np.unique(labels[fold.train])) == 1:
+            label = labels[fold.train[0]]
+            return [f"all {len(fold.train)} training rows have label {label}: a head needs at least two"]
+    return [*_value_problems(table, rows), *_weight_problems(table, fold)]
+
+
+def _value_problems(table: FeatureTable, rows: npt.NDArray[np.int64]) -> list[str]:
+    if table.target.kind == "class":
+        return []
+    shape = None if table.targets is None else tuple(table.targets.shape)
+    if table.targets is None or shape != (len(table.labels), table.classes):
+        return [f"a {table.target.kind} needs targets ({len(table.labels)}, {table.classes}), got {shape}"]
+    bad = rows[~np.isfinite(table.targets.numpy()[rows]).all(axis=1)]
+    return [f"{len(bad)} rows have no finite target, the first is row {bad[0]}"] if len(bad) else []
+
+
+def _weight_problems(table: FeatureTable, fold: Fold) -> list[str]:
+    if table.weights is None:
+        return []
+    weights = table.weights.numpy()[fold.train]
+    bad = fold.train[~(np.isfinite(weights) & (weights >= 0))]
     if len(bad):
-        return [f"{len(bad)} rows have no label of 0 .. {table.classes - 1}, the first is row {bad[0]}"]
-    if len(np.unique(labels[fold.train])) == 1:
-        return [f"all {len(fold.train)} training rows have label {labels[fold.train[0]]}: a head needs at least two"]
-    return []
+        return [f"{len(bad)} training rows have no weight of at least 0, the first is row {bad[0]}"]
+    return [] if weights.any() else [f"all {len(fold.train)} training rows have weight 0: nothing to learn from"]

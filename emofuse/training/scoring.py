@@ -32,7 +32,7 @@ from emofuse.streams.action_units import MEASUREMENTS
 from emofuse.training.data import TrainingData
 from emofuse.training.notes import FarValues, run_notes
 from emofuse.training.refits import RefitRun
-from emofuse.training.trained import array_places, head_probs
+from emofuse.training.trained import array_places, head_outputs
 from emofuse.training.trained_runs import AnsweringHead, Rows, TrainedRun, mean_of_answers
 from emofuse.training.validation import EVAL_ROWS
 from emofuse.training.variants import FeatureVariant
@@ -162,7 +162,7 @@ def _probs(
                             beyond = trained.scaling[name].beyond(taken, valid[name], there)
                             far.setdefault(place, FarValues()).add(inside, beyond)
                         scaled[name] = trained.scaling[name].apply(taken, valid[name], there)
-                    parts_of_head[split].append(head_probs(head, scaled, valid, steps))
+                    parts_of_head[split].append(head_outputs(head, scaled, valid, steps))
     return [{split: np.concatenate(of_split) for split, of_split in of_head.items()} for of_head in parts], far
 
 

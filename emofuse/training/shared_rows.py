@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from emofuse.errors import TrainingError
@@ -27,7 +28,10 @@ class SharedRows:
         order: the rows of each step.
         noise: the random numbers of the dropout.
         validation: scores on validation rows.
-        class_counts: the training rows of each class in each fold, int64 (F, C).
+        target: the kind of target and its loss.
+        link: what turns logits into outputs.
+        class_counts: the training rows of each class in each fold, or of each label with 1, int64 (F, C).
+        train_rows: the number of training rows of each fold, int64 (F,).
         never_missing: stream -> (F,) bool, whether every training row of the fold has the stream.
 
     Args:
@@ -48,7 +52,7 @@ class SharedRows:
     ) -> None:
         train = members[0].train
         self.machine = machine
-        self.classes = table.classes
+        self.classes, self.target, self.link = table.classes, table.target, table.link
         self.folds = sorted({member.fold for member in members})
         self.dims = {
             stream: dim for stream, dim in table.dims.items() if any(stream in member.streams for member in members)
@@ -70,10 +74,10 @@ class SharedRows:
         )
         self.noise = Noise(train.order_seed, self.order.width, machine.device)
         self.validation = Validation(
-            self.rows, used, table.classes, device=machine.device, products=machine.products, window=window
+            self.rows, used, table, device=machine.device, products=machine.products, window=window
         )
-        labels = table.labels.numpy()
-        self.class_counts = np.stack([np.bincount(labels[fold.train], minlength=table.classes) for fold in used])
+        self.class_counts = np.stack([_class_counts(table, fold) for fold in used])
+        self.train_rows = np.array([len(fold.train) for fold in used], dtype=np.int64)
         self.never_missing = {
             stream: torch.tensor([_is_never_missing(table, fold, stream) for fold in used], device=machine.device)
             for stream in self.dims
@@ -82,6 +86,14 @@ class SharedRows:
     def close(self) -> None:
         """End the thread that reads features, if there is one."""
         self.source.close()
+
+
+def _class_counts(table: FeatureTable, fold: Fold) -> npt.NDArray[np.int64]:
+    """Return the training rows of each class, or of each label with 1; of a regression nothing that is used."""
+    if table.target.kind == "multilabel" and table.targets is not None:
+        positives: npt.NDArray[np.int64] = (table.targets.numpy()[fold.train] > 0).sum(axis=0)
+        return positives
+    return np.bincount(table.labels.numpy()[fold.train], minlength=table.classes)
 
 
 def _is_never_missing(table: FeatureTable, fold: Fold, stream: str) -> bool:

@@ -21,7 +21,7 @@ from emofuse.results import RunRecord, read_record, read_weights
 from emofuse.scaling import Scaling
 from emofuse.specs import RunSpec, parse_spec
 from emofuse.status import Status, Step
-from emofuse.training.validation import mean_probs, predict_probs
+from emofuse.training.validation import mean_outputs, predict_outputs
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ class TrainedHead:
             for name, values in derived.items():
                 valid[name] = each.scaling[name].present(status[name] == Status.OK)
                 rows[name] = each.scaling[name].apply(values, valid[name], steps.get(name))
-            parts.append(head_probs(each.head, rows, valid, steps))
-        return mean_probs(parts)
+            parts.append(head_outputs(each.head, rows, valid, steps))
+        return mean_outputs(parts)
 
 
 def load_head(folder: Path, *, device: str = "cpu") -> TrainedHead:
@@ -131,7 +131,7 @@ def _used_shape(stream: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(stream.get("used_shape", (stream["used_dim"],)))
 
 
-def head_probs(
+def head_outputs(
     head: nn.Module,
     features: Mapping[str, npt.NDArray[np.floating[Any]]],
     valid: Mapping[str, npt.NDArray[np.bool_]],
@@ -144,7 +144,7 @@ def head_probs(
         {name: torch.from_numpy(array).unsqueeze(0).to(device) for name, array in valid.items()},
         {name: torch.from_numpy(array).unsqueeze(0).to(device) for name, array in (steps or {}).items()},
     )
-    probs: npt.NDArray[np.float32] = predict_probs(head, batch)[0]
+    probs: npt.NDArray[np.float32] = predict_outputs(head, batch)[0]
     return probs
 
 

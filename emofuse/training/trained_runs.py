@@ -14,7 +14,7 @@ from emofuse.specs import RunSpec
 from emofuse.training.data import TrainingData
 from emofuse.training.refits import epochs_of
 from emofuse.training.together import Trained
-from emofuse.training.validation import mean_probs
+from emofuse.training.validation import mean_outputs
 
 Rows = Mapping[str, npt.NDArray[np.int64]]
 """Split -> its labelled rows, ascending."""
@@ -148,7 +148,7 @@ def mean_of_answers(
     """
     first = answers[0][0]
     if all(np.array_equal(rows, first) for rows, _ in answers):
-        return first, mean_probs([probs for _, probs in answers])
+        return first, mean_outputs([probs for _, probs in answers])
     rows = np.unique(np.concatenate([of_head for of_head, _ in answers]))
     sums, counts = np.zeros((len(rows), answers[0][1].shape[1])), np.zeros((len(rows), 1))
     for of_head, probs in answers:

@@ -27,7 +27,8 @@ from emofuse.training.machine import Machine
 from emofuse.training.members import FeatureTable, Fold, Member, structure_key
 from emofuse.training.shared_rows import SharedRows
 from emofuse.training.streaming import Resident
-from emofuse.training.validation import _partial_sums, eval_rows
+from emofuse.training.validation import eval_rows
+from emofuse.training.validation_scores import partial_sums
 
 EXACT = Machine(torch.device("cpu"), torch.float64)
 HEADS = {
@@ -238,10 +239,10 @@ def test_steps_are_as_wide_whichever_folds_are_used():
 
 def test_the_mean_loss_has_the_same_bits_however_many_rows_are_evaluated_at_once():
     losses = torch.from_numpy(np.random.default_rng(0).random((2, 1000)) ** 9)
-    whole = _partial_sums(losses).sum(1)
+    whole = partial_sums(losses).sum(1)
     for heads in (1, 7, 30, 10_000):
         parts = torch.split(losses, eval_rows(heads), dim=1)
-        assert torch.equal(torch.cat([_partial_sums(part) for part in parts], dim=1).sum(1), whole)
+        assert torch.equal(torch.cat([partial_sums(part) for part in parts], dim=1).sum(1), whole)
 
 
 def test_a_stream_that_no_training_row_has_equals_the_oracle():

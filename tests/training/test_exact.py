@@ -29,7 +29,7 @@ from emofuse.training.losses import class_weights
 from emofuse.training.machine import Machine
 from emofuse.training.members import FeatureTable, Fold, Member
 from emofuse.training.streaming import Blocks
-from emofuse.training.trained import head_probs
+from emofuse.training.trained import head_outputs
 
 N, C = 120, 3
 CPU = Machine.of(torch.device("cpu"))
@@ -76,7 +76,7 @@ def answers(table, fold, result, head, streams, rows):
     module = load_head_weights(head, dims, C, result.weights)
     valid = {name: table.valid[name].numpy()[rows] for name in streams}
     scaled = {name: fold.scaling[name].apply(table.features[name].numpy()[rows], valid[name]) for name in streams}
-    return head_probs(module, scaled, valid)
+    return head_outputs(module, scaled, valid)
 
 
 def test_a_logistic_head_is_scikit_learns_with_a_column_for_rows_that_lack_a_stream(table, folds):
@@ -222,7 +222,7 @@ def test_a_stream_that_was_not_fitted_counts_as_missing(table, folds):
     fold = replace(folds[0], scaling={**folds[0].scaling, "b": unfitted})
     (result,) = solve_group(table, [fold], [member(KernelRidgeHeadSpec(), ("b",))], CPU)
     head = load_head_weights(KernelRidgeHeadSpec(), {"b": 4}, C, result.weights)
-    probs = head_probs(head, {"b": np.ones((N, 4), np.float32)}, {"b": np.ones(N, bool)})
+    probs = head_outputs(head, {"b": np.ones((N, 4), np.float32)}, {"b": np.ones(N, bool)})
     shares = np.bincount(table.labels.numpy()[fold.train], minlength=C)
     assert np.allclose(probs, probs[0])
     assert probs[0].argmax() == shares.argmax()

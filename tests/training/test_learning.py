@@ -24,7 +24,7 @@ from emofuse.training.batches import batch_sizes
 from emofuse.training.engine import MemberProgress, train_group
 from emofuse.training.machine import Machine
 from emofuse.training.members import Fold, Member
-from emofuse.training.trained import head_probs
+from emofuse.training.trained import head_outputs
 
 CPU = torch.device("cpu")
 SMALL = ConcatHeadSpec(embed_dim=16, width=16, depth=1)
@@ -53,7 +53,7 @@ class Trained:
     def metrics(self, table):
         head = load_head_weights(self.spec, self.dims, len(table.classes), self.result.weights)
         parts = table.scaled(np.arange(len(table)), self.scaling)
-        probs = head_probs(head, *({name: part[name] for name in self.dims} for part in parts))
+        probs = head_outputs(head, *({name: part[name] for name in self.dims} for part in parts))
         return classification_metrics(table.labels, probs, table.classes)
 
 
@@ -198,9 +198,9 @@ def test_probs_are_the_same_in_one_pass_and_in_parts(make_table, monkeypatch):
     table = gaussian(make_table, 90, 0)
     trained = Trained(table, 50, train=FAST.model_copy(update={"epochs": 1}))
     head = load_head_weights(SMALL, trained.dims, 2, trained.result.weights)
-    whole = head_probs(head, table.features, table.valid)
+    whole = head_outputs(head, table.features, table.valid)
     monkeypatch.setattr(validation, "EVAL_ROWS", 7)
-    np.testing.assert_allclose(head_probs(head, table.features, table.valid), whole, atol=1e-6)
+    np.testing.assert_allclose(head_outputs(head, table.features, table.valid), whole, atol=1e-6)
     assert whole.dtype == np.float32
     assert whole.shape == (90, 2)
     np.testing.assert_allclose(whole.sum(axis=1), 1, atol=1e-6)
@@ -220,7 +220,7 @@ def test_scores_of_many_heads_at_once_are_those_of_the_metrics(make_table, monke
     for member, result in zip(members, train_group(table.tensors(), folds, members, Machine(CPU)), strict=True):
         val = folds[member.fold].val
         head = load_head_weights(SMALL, table.dims, 4, result.weights)
-        probs = head_probs(head, *table.scaled(val, scaling))
+        probs = head_outputs(head, *table.scaled(val, scaling))
         expected = classification_metrics(table.labels[val], probs, table.classes)
         (entry,) = result.history
         assert entry["val_accuracy"] == expected["accuracy"]

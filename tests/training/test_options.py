@@ -19,6 +19,7 @@ from emofuse.training.losses import MemberLosses, class_weights
 from emofuse.training.members import Member
 from emofuse.training.schedule import rate_factor
 from emofuse.training.stream_dropout import StreamDropout
+from emofuse.training.targets import RowTargets
 
 OPTIONS = [
     {"class_weights": "balanced", "schedule": "cosine", "clip_norm": 0.3, "stream_dropout": 0.4},
@@ -123,7 +124,7 @@ def test_a_focal_loss_of_a_row_that_is_certain_has_a_finite_gradient():
     train = TrainSpec(focal_gamma=0.5)
     losses = MemberLosses([train], np.array([[1, 1]]), device=torch.device("cpu"), dtype=torch.float32)
     logits = torch.tensor([[[200.0, -200.0], [0.0, 0.0]]], requires_grad=True)
-    losses.of_rows(logits, torch.tensor([[0, 0]])).sum().backward()
+    losses.of_rows(logits, RowTargets(torch.tensor([[0, 0]]))).sum().backward()
     assert torch.isfinite(logits.grad).all()
 
 

@@ -934,5 +934,5 @@ def test_a_run_with_options_is_saved_with_them_and_one_without_has_the_digest_it
 def test_a_run_with_another_target_than_the_label_is_refused(cache, tmp_path):
     changes = [{"target": {"kind": "regression", "columns": ["valence"]}}, {"weight_column": "w"}]
     for change in changes:
-        with pytest.raises(TrainingError, match="cannot be trained on .* yet, only on the label of the manifest"):
+        with pytest.raises(TrainingError, match=r"cannot be trained on .* yet, only on the label of the manifest"):
             train_runs(cache, [run_spec(**change)], tmp_path / "runs", device="cpu")

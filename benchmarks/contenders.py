@@ -372,7 +372,9 @@ def _accuracy_of_engine(work: Work, head: nn.Module) -> float:
             scaled = work.data.scaling[stream].apply(tensor[rows].numpy(), ones.numpy())
             features[stream] = torch.from_numpy(scaled).unsqueeze(0).to(work.device)
             valid[stream] = ones.unsqueeze(0).to(work.device)
-        right += int((predict_outputs(head, HeadBatch(features, valid))[0].argmax(1) == table.labels[rows].numpy()).sum())
+        right += int(
+            (predict_outputs(head, HeadBatch(features, valid))[0].argmax(1) == table.labels[rows].numpy()).sum()
+        )
     return right / len(work.data.val)
 
 

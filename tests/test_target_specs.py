@@ -29,9 +29,9 @@ def test_a_run_without_target_is_written_as_before_there_were_targets():
 
 
 def test_targets_are_read_by_kind_and_written_as_they_are_read():
-    target = {"kind": "regression", "columns": ["valence", "arousal"], "loss": "ccc"}
+    target = {"kind": "regression", "columns": ["valence", "arousal"], "loss": "ccc", "range": [-1, 1]}
     run = run_of(target=target, weight_column="confidence")
-    assert run.target == RegressionTarget(columns=("valence", "arousal"), loss="ccc")
+    assert run.target == RegressionTarget(columns=("valence", "arousal"), loss="ccc", range=(-1, 1))
     assert run.model_dump(mode="json")["target"] == target
     assert run_of(**run.model_dump(mode="json", exclude={"name", "features"})).target == run.target
     assert run_of(target={"kind": "multilabel", "columns": "happy"}).target == MultilabelTarget(columns=("happy",))
@@ -54,6 +54,10 @@ def test_the_classes_of_columns_are_their_names_without_the_common_prefix():
         ({"kind": "class", "loss": "ccc"}, "target.loss: unknown key"),
         ({"kind": "regression", "columns": ["v"], "loss": "cc"}, "target.loss: must be mse or ccc, got 'cc'"),
         ({"kind": "regression", "columns": ["v", "v"]}, "target.columns: a column is named twice: v"),
+        (
+            {"kind": "regression", "columns": ["v"], "range": [1, -1]},
+            "target.range: must be the lowest and",
+        ),
         ({"kind": "multilabel"}, "target.columns: is missing"),
         ({"kind": "distribution", "columns": 3}, "target.columns: expected a mapping of classes to columns, or a list"),
         ({"kind": "distribution", "columns": {"joy": "a"}}, "target.columns: a distribution needs the columns of two"),

@@ -114,6 +114,8 @@ def _split_notes(manifest: Manifest) -> list[str]:
     from emofuse.datasets.split_needs import SplitNeed, describe_lack
     from emofuse.specs import OfficialSplit
 
+    if not manifest.classes:
+        return ["the dataset has no labels, so a run needs the columns of its `target`"]
     lack = describe_lack(manifest, [SplitNeed(OfficialSplit())])
     return [f"runs cannot be trained on these splits as they are: {lack}"] if lack else []
 
@@ -259,7 +261,8 @@ def _print_cache(description: Mapping[str, Any]) -> None:
     typer.echo(
         f"{description['path']}: {description['rows']} rows ({splits}) in {blocks} of {description['block_rows']}"
     )
-    typer.echo(f"{len(description['classes'])} labels: {', '.join(description['classes'])}\n")
+    labels = description["classes"]
+    typer.echo(f"{len(labels)} labels: {', '.join(labels)}\n" if labels else "no labels\n")
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_PLAIN_WIDTH)

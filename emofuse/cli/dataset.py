@@ -56,7 +56,9 @@ def check(
         Path | None, typer.Option(help="Path of the table relative to the root, for a csv dataset.")
     ] = None,
     path_column: Annotated[str | None, typer.Option(help="Column of paths, for a csv dataset.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Column of labels, for a csv dataset.")] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Column of labels, for a csv dataset; '' for a table without labels.")
+    ] = None,
     split_column: Annotated[str | None, typer.Option(help="Column of splits, for a csv dataset.")] = None,
     group_column: Annotated[
         str | None, typer.Option(help="csv: the column of groups (speaker, subject), which splits never part.")
@@ -73,7 +75,9 @@ def check(
         Path | None, typer.Option(help="Folder below the root that paths start from, for a csv dataset.")
     ] = None,
 ) -> None:
-    """Print rows per label and split, sizes of images, and every problem. Exit with status 1 if there are problems.
+    """Print rows per label and split, columns that could be targets, sizes of images, and every problem.
+
+    Exit with status 1 if there are problems.
 
     Problems are bad rows, images with an unreadable header, splits without rows that a pipeline needs, and one image
     under several names whose labels contradict each other or that is in several splits. With `--near`, pictures that
@@ -103,13 +107,15 @@ def check(
     with show_progress(), step("reading the dataset"):
         listing = spec.look()
     _print_counts(console, listing, spec.kind, target)
+    notes = _print_target_columns(console, listing)
     with show_progress():
         sizes = measure_images(listing, limit=None if all_images else 2000)
         groups = find_duplicates(listing.manifest) if duplicates or near else []
         look_alikes = find_near_duplicates(listing.manifest) if near else None
     _print_sizes(console, sizes)
     is_problem = look_alikes is not None and _print_look_alikes(console, look_alikes, groups)
-    has_problems = _print_problems(console, listing, sizes, groups, _split_problem(target, listing)) or is_problem
+    lack = _split_problem(target, listing)
+    has_problems = _print_problems(console, listing, sizes, groups, lack, notes=notes) or is_problem
     if write_groups is not None:
         found = [*groups, *(look_alikes.groups if look_alikes else ())]
         _write_groups(console, write_groups, found, listing.manifest.root)
@@ -175,7 +181,8 @@ def _print_counts(console: Console, listing: Listing, kind: str, target: str) ->
 
     manifest = listing.manifest
     table = count_rows(manifest)
-    console.print(f"{kind} dataset at {manifest.root}: {len(manifest)} rows, {len(manifest.classes)} labels\n")
+    labels = f"{len(manifest.classes) or 'no'} labels"
+    console.print(f"{kind} dataset at {manifest.root}: {len(manifest)} rows, {labels}\n")
     rows = [(label, *counts, sum(counts)) for label, counts in table.counts.items()]
     rows.append(("total", *table.totals, sum(table.totals)))
     _print_table(console, ("label", *table.splits, "total"), rows)
@@ -183,9 +190,27 @@ def _print_counts(console: Console, listing: Listing, kind: str, target: str) ->
         console.print(f"Groups: {groups}")
     for note in manifest.info["notes"]:
         console.print(f"Note: {note}")
-    lack = describe_lack(manifest, [SplitNeed(OfficialSplit())])
+    lack = describe_lack(manifest, [SplitNeed(OfficialSplit())]) if manifest.classes else None
     if lack and kind == target:
         console.print(f"Note: runs cannot be trained on these splits as they are: {lack}")
+    if not manifest.classes:
+        console.print("Note: without labels, a run needs the columns of its `target`")
+
+
+def _print_target_columns(console: Console, listing: Listing) -> int:
+    """Print the columns that could be targets and what is odd about them; return the number of these notes."""
+    from emofuse.datasets.target_columns import find_target_columns
+
+    columns = find_target_columns(listing.manifest)
+    if not columns:
+        return 0
+    console.print("\nColumns that could be the target of a run\n")
+    rows = [(column.name, column.kind, column.values, column.missing) for column in columns]
+    _print_table(console, ("column", "kind", "values", "missing"), rows)
+    notes = [note for column in columns for note in column.notes]
+    for note in notes:
+        console.print(f"Note: {note}")
+    return len(notes)
 
 
 def _print_sizes(console: Console, sizes: SizeSummary) -> None:
@@ -210,9 +235,15 @@ def _split_problem(target: str, listing: Listing) -> str | None:
 
 
 def _print_problems(
-    console: Console, listing: Listing, sizes: SizeSummary, groups: Sequence[DuplicateGroup], lack: str | None
+    console: Console,
+    listing: Listing,
+    sizes: SizeSummary,
+    groups: Sequence[DuplicateGroup],
+    lack: str | None,
+    *,
+    notes: int,
 ) -> bool:
-    """Print what is wrong with the dataset, and return whether anything is."""
+    """Print what is wrong with the dataset, and return whether anything is; `notes` counts what was noted already."""
     if lack:
         console.print(f"\nProblem: the pipeline's runs cannot be trained on this dataset: {lack}")
     has_bad_groups = _print_duplicates(console, groups)
@@ -221,7 +252,7 @@ def _print_problems(
         return True
     if lack or has_bad_groups:
         return True
-    notes = len(listing.manifest.info["notes"]) + bool(groups)
+    notes += len(listing.manifest.info["notes"]) + bool(groups)
     console.print("\nProblems: none" if not notes else f"\nNo bad rows; notes: {notes}, above")
     return False
 

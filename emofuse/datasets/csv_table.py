@@ -1,4 +1,4 @@
-"""The dataset kind `csv`: a table with one row per image and columns for path, label and, if there is one, split."""
+"""The dataset kind `csv`: a table with one row per image and columns for path and, perhaps, label and split."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ _SPLIT_COLUMN_NAMES = frozenset({"split", "usage", "partition", "set", "fold"})
 class CsvSpec(CustomDatasetSpec):
     """A table with a path column, a label column and optional columns for splits and groups; paths are below `root`.
 
+    `label_column: null` is for a table without labels, whose targets are other columns: votes, valence and arousal.
     `group_column` names who or what a row comes from (speaker, subject, film), which splits and folds never part.
     `group_file` is a table (sample_id, group) of further groups, as `emofuse dataset check --near --write-groups`
     writes it; its path is relative to `root`.
@@ -44,7 +45,7 @@ class CsvSpec(CustomDatasetSpec):
     kind: Literal["csv"] = "csv"
     table: Path = Path("labels.csv")
     path_column: str = "path"
-    label_column: str = "label"
+    label_column: str | None = "label"
     split_column: str | None = None
     group_column: str | None = None
     group_file: Path | None = None
@@ -71,7 +72,7 @@ def read_csv_table(spec: CsvSpec) -> Listing:
     root = check_root(spec.root, spec.kind)
     path = root / spec.table
     asked = (spec.path_column, spec.label_column, spec.split_column, spec.group_column)
-    wanted = [name for name in asked if name is not None]
+    wanted = [name for name in asked if name]
     table = _read_table(path, root, wanted)
     columns = _used_columns(spec, path, table.values.columns)
     faults = Faults()
@@ -80,7 +81,9 @@ def read_csv_table(spec: CsvSpec) -> Listing:
 
     paths = normalised_paths(table.values[columns["path"]].str.replace_all("\\", "/", literal=True))
     paths = below_root(paths, root / spec.image_dir)
-    labels = table.values[columns["label"]]
+    labels = pl.Series("label", [None] * table.values.height, dtype=pl.String)
+    if "label" in columns:
+        labels = table.values[columns["label"]]
     split = pl.lit(None, pl.String)
     notes = []
     if table.separator != ",":
@@ -164,9 +167,8 @@ def _header(path: Path, names: list[str]) -> list[str]:
 
 def _used_columns(spec: CsvSpec, path: Path, available: list[str]) -> dict[str, str]:
     """Return the columns of path, label, groups and official split that the spec asks for, and check them."""
-    columns = {"path": spec.path_column, "label": spec.label_column}
-    if spec.group_column is not None:
-        columns["group"] = spec.group_column
+    asked = {"path": spec.path_column, "label": spec.label_column, "group": spec.group_column}
+    columns = {use: name for use, name in asked.items() if name}
     problems = []
     if not isinstance(spec.split, StratifiedSplit):
         if spec.split_column is None:
@@ -180,7 +182,8 @@ def _used_columns(spec: CsvSpec, path: Path, available: list[str]) -> dict[str, 
             columns["split"] = spec.split_column
     for use, name in columns.items():
         if name not in available:
-            problems.append(f"{use}_column: there is no column {name!r}{did_you_mean(name, available)}")
+            without = ". Set `label_column: null` for a table without labels" if use == "label" else ""
+            problems.append(f"{use}_column: there is no column {name!r}{did_you_mean(name, available)}{without}")
     if problems and len(available) == 1:
         problems.append(f"the table has only one column: its fields must be separated by one of {SEPARATORS_SHOWN}")
     if problems:

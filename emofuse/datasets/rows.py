@@ -23,7 +23,7 @@ from emofuse.datasets.label_notes import label_notes
 from emofuse.datasets.manifest import COLUMNS, FILE_COLUMNS, RESERVED, Manifest
 from emofuse.datasets.remote_files import RemoteFiles
 from emofuse.datasets.split_names import KNOWN_SPLIT_NAMES
-from emofuse.datasets.splits import make_splits
+from emofuse.datasets.splits import ONE_STRATUM, make_splits
 from emofuse.errors import DatasetError, did_you_mean
 from emofuse.specs import OfficialSplit, SplitSpec
 from emofuse.stores import as_path, is_remote
@@ -173,7 +173,9 @@ def check_rows(
     groups, notes = _groups(table, root, group_file)
     table = table.with_columns(pl.Series("group", groups, dtype=pl.String))
     if not isinstance(split, OfficialSplit):
-        splits = make_splits(table["label"].to_list(), table["split"].to_list(), split, groups)
+        # A dataset without labels has its targets in other columns, and all its rows are one stratum.
+        strata = table["label"].to_list() if listed.classes else [ONE_STRATUM] * table.height
+        splits = make_splits(strata, table["split"].to_list(), split, groups)
         table = table.with_columns(pl.Series("split", splits, dtype=pl.String))
 
     table = table.with_row_index("index").with_columns(pl.col("index").cast(pl.Int64), pl.col("path").fill_null(""))
@@ -192,6 +194,7 @@ def check_rows(
             *listed.notes,
             *files.notes(),
             *label_notes(table["label"].to_list(), table["split"].to_list(), split),
+            *_notes_on_unlabelled(table, listed.classes, split, attributes),
             *notes,
             *group_notes(groups, table["split"].to_list(), split),
         ],
@@ -213,6 +216,22 @@ def _groups(table: pl.DataFrame, root: Path, group_file: Path | None) -> tuple[l
         return groups, []
     further, notes = read_group_file(root / group_file, table["sample_id"])
     return joined_groups(groups, further), notes
+
+
+def _notes_on_unlabelled(
+    table: pl.DataFrame, classes: Sequence[str], split: SplitSpec, attributes: Sequence[str]
+) -> list[str]:
+    """Return a note on rows without label that have numbers but, since splits are drawn by label, are in no split."""
+    numbers = [name for name in attributes if table[name].dtype.is_numeric()]
+    if isinstance(split, OfficialSplit) or not classes or not numbers:
+        return []
+    has_number = pl.any_horizontal(pl.col(numbers).is_not_null())
+    rows = table.filter(pl.col("label").is_null() & pl.col("split").is_null() & has_number).height
+    if not rows:
+        return []
+    why = "The split is drawn by label, so they are in none"
+    how = "A run whose target is these numbers has them in its own split: `split: {kind: stratified}` of the run"
+    return [f"rows without label that have numbers: {rows}. {why}. {how}"]
 
 
 def open_files(root: Path, *, follow_links: bool = False) -> Files:

@@ -10,8 +10,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from emofuse.datasets.splits import SPLITS, cross_validation_folds, group_folds, make_splits
-from emofuse.errors import TrainingError
+from emofuse.datasets.targets import read_targets
+from emofuse.errors import DatasetError, SpecError, TrainingError
 from emofuse.specs.datasets import OfficialSplit, OuterFoldsSplit, SplitSpec
+from emofuse.specs.targets import ClassTarget, TargetSpec
 
 if TYPE_CHECKING:
     from emofuse.datasets.manifest import Manifest
@@ -23,16 +25,22 @@ _NAMED = 3
 
 
 class SplitNeed(NamedTuple):
-    """The need of a run: labelled rows in train, val and test; or in test and, for folds, enough others."""
+    """The need of a run: rows with a target in train, val and test; or in test and, for folds, enough others."""
 
     split: SplitSpec
     folds: FoldSpec | None = None
+    target: TargetSpec = ClassTarget()
+    weight_column: str | None = None
 
 
 def needs_of_runs(runs: Iterable[RunSpec]) -> list[SplitNeed]:
     """Return the needs of runs, each once."""
-    heads = (head for run in runs for head in run.heads())
-    return list(dict.fromkeys(SplitNeed(head.split, head.fold.partition if head.fold else None) for head in heads))
+    needs: list[SplitNeed] = []
+    for head in (head for run in runs for head in run.heads()):
+        need = SplitNeed(head.split, head.fold.partition if head.fold else None, head.target, head.weight_column)
+        if need not in needs:  # targets cannot be hashed
+            needs.append(need)
+    return needs
 
 
 def needs_of_pipeline(spec: PipelineSpec) -> list[SplitNeed]:
@@ -42,8 +50,8 @@ def needs_of_pipeline(spec: PipelineSpec) -> list[SplitNeed]:
 
 def needs_of_sweep(spec: SweepSpec) -> list[SplitNeed]:
     """Return the needs of a sweep, whose search may use folds and whose final runs need validation rows."""
-    folds = [SplitNeed(spec.base.split, spec.folds.each()[0])] if spec.folds else []
-    return [SplitNeed(spec.base.split), *folds]
+    base = SplitNeed(spec.base.split, None, spec.base.target, spec.base.weight_column)
+    return [base, *([base._replace(folds=spec.folds.each()[0])] if spec.folds else [])]
 
 
 def check_needs(manifest: Manifest, needs: Sequence[SplitNeed]) -> None:
@@ -51,10 +59,13 @@ def check_needs(manifest: Manifest, needs: Sequence[SplitNeed]) -> None:
 
     Raises:
         TrainingError: a split has no labelled rows, there are too few for folds, or all training rows have one label.
+        SpecError: a target or weights of a column that the dataset does not have.
+        DatasetError: a column whose values are not what the target needs.
     """
-    labels, official = manifest.table["label"].to_list(), manifest.table["split"].to_list()
-    groups = manifest.groups
+    official, groups = manifest.table["split"].to_list(), manifest.groups
     for need in needs:
+        targets = read_targets(manifest, need.target, need.weight_column)
+        labels = targets.strata
         check_outer_folds(labels, groups, need.split)
         splits = make_splits(labels, official, need.split, groups)
         counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
@@ -74,14 +85,15 @@ def check_needs(manifest: Manifest, needs: Sequence[SplitNeed]) -> None:
         if need.folds is not None:
             pairs = zip(labels, splits, strict=True)
             make_folds([label if split in {"train", "val"} else None for label, split in pairs], groups, need.folds)
-        check_labels(training)
+        if targets.kind in {"class", "distribution"}:
+            check_labels(training)
 
 
 def describe_lack(manifest: Manifest, needs: Sequence[SplitNeed]) -> str | None:
     """Return the message of the error that `check_needs` raises, or None."""
     try:
         check_needs(manifest, needs)
-    except TrainingError as error:
+    except (TrainingError, SpecError, DatasetError) as error:
         return str(error)
     return None
 

@@ -17,6 +17,8 @@ from emofuse.datasets.placement import groups_of_rows, place_groups
 from emofuse.specs.datasets import HoldoutSplit, OfficialSplit, OuterFoldsSplit, StratifiedSplit
 
 SPLITS = ("train", "val", "test")
+ONE_STRATUM = "rows with a target"
+"""What drawn splits take for the label of all rows, where a dataset or a target has no labels."""
 
 
 def make_splits(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from emofuse.datasets.manifest import COLUMNS, Manifest
+from emofuse.datasets.splits import ONE_STRATUM
 from emofuse.errors import DatasetError, SpecError, did_you_mean
 from emofuse.specs.targets import ClassTarget, DistributionTarget, MultilabelTarget, RegressionTarget, TargetSpec
 
@@ -40,6 +41,15 @@ class Targets:
     values: npt.NDArray[np.float32] | None = None
     weights: npt.NDArray[np.float32] | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def strata(self) -> list[str | None]:
+        """The stratum of every row (N,) in drawn splits and folds, None for rows without target.
+
+        It is the class of the row, and the same for all rows of a regression or of several labels.
+        """
+        strata = (*(self.names if self.kind in {"class", "distribution"} else (ONE_STRATUM,)), None)
+        return [strata[label] for label in self.labels.tolist()]
 
 
 def read_targets(manifest: Manifest, target: TargetSpec, weight_column: str | None = None) -> Targets:
@@ -98,7 +108,8 @@ class _Reader:
             numbers = column.str.strip_chars().replace("", None).cast(pl.Float64, strict=False)
             bad = (numbers.is_null() & (column.str.strip_chars().replace("", None).is_not_null())).arg_true()
             if len(bad):
-                raise self.error(name, "must hold numbers", bad.to_numpy(), column.gather(bad).to_list())
+                expected = "must hold numbers (empty the cell of a row without one)"
+                raise self.error(name, expected, bad.to_numpy(), column.gather(bad).to_list())
         elif column.dtype.is_numeric() or column.dtype in {pl.Boolean, pl.Null}:
             numbers = column.cast(pl.Float64)
         else:
@@ -227,6 +238,11 @@ def _majority(shares: Array, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.in
 def _numbers(reader: _Reader, target: RegressionTarget) -> Targets:
     reader.check(target.columns, "target.columns")
     values = reader.numbers(target.columns)
+    for name, numbers in zip(target.columns, values.T, strict=True):
+        low, high = target.range or (-np.inf, np.inf)
+        if len(bad := np.flatnonzero((numbers < low) | (numbers > high))):
+            expected = f"must be from {low:g} to {high:g}, as `target.range` says (empty the cell where there is none)"
+            raise reader.error(name, expected, bad, numbers[bad].tolist())
     return _of_columns("regression", target.columns, values)
 
 
@@ -275,8 +291,19 @@ def _zero_or_one(reader: _Reader, name: str) -> Array:
 
 def _of_columns(kind: str, names: Sequence[str], values: Array) -> Targets:
     complete = ~np.isnan(values).any(axis=1)
+    if kind == "regression" and complete.sum() > 1:
+        _check_not_constant(names, values[complete])
     kept = np.where(complete[:, None], values, np.nan).astype(np.float32)
     return Targets(kind, tuple(names), np.where(complete, 0, -1).astype(np.int64), kept)
+
+
+def _check_not_constant(names: Sequence[str], values: Array) -> None:
+    constant = [name for name, column in zip(names, values.T, strict=True) if (column == column[0]).all()]
+    if constant:
+        raise DatasetError(
+            f"target.columns: {', '.join(map(repr, constant))} has the same value in all {len(values)} rows with a "
+            "target, so there is nothing to learn. Leave it out"
+        )
 
 
 def _weights(reader: _Reader, name: str, has_target: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:

@@ -26,7 +26,7 @@ from emofuse.cache.metadata import extracted_streams, read_manifest, read_stream
 from emofuse.cache.writer import discard_blocks
 from emofuse.cache.zarr_store import open_array, update_group
 from emofuse.datasets.files import map_in_threads
-from emofuse.datasets.manifest import Manifest
+from emofuse.datasets.manifest import COLUMNS, Manifest
 from emofuse.errors import CacheError, StaleCacheError
 from emofuse.extraction.matching import NOWHERE, file_sum, kept_ids, match_rows
 from emofuse.stores import is_remote
@@ -182,7 +182,7 @@ def _info(new: Manifest, gone: pl.Series) -> dict[str, Any]:
 
 
 def _relabelled(old: Manifest, new: Manifest) -> list[str]:
-    """Return a line for each change that needs no extraction: labels, splits, groups, paths, unreadable images."""
+    """Return a line for each change that needs no extraction: labels, splits, attributes, paths, unreadable images."""
     lines = []
     had, has = old.table, new.table[: len(old)]
     is_there = (has["problem"] != GONE).fill_null(value=True)
@@ -191,12 +191,31 @@ def _relabelled(old: Manifest, new: Manifest) -> list[str]:
         differs = had[column].ne_missing(has[column])
         if differs.any():
             lines.append(f"another {column}: {_some(has['sample_id'].filter(differs), 'sample')}")
+    lines += _other_attributes(had, has)
     if old.root != new.root:
         lines.append(f"moved from {old.root} to {new.root}")
     lost = had["problem"].is_null() & has["problem"].is_not_null()
     if lost.any():
         named = _some(has["sample_id"].filter(lost), "image")
         lines.append(f"no longer readable ({has['problem'].filter(lost)[0]}): {named}; their features are kept")
+    return lines
+
+
+def _other_attributes(had: pl.DataFrame, has: pl.DataFrame) -> list[str]:
+    """Return a line for the attributes that are new, gone or of other values: runs may have them as their target."""
+    before, now = ([name for name in table.columns if name not in COLUMNS] for table in (had, has))
+    lines = []
+    if added := [name for name in now if name not in before]:
+        lines.append(f"new attributes: {', '.join(added)}")
+    if gone := [name for name in before if name not in now]:
+        lines.append(f"attributes that are gone: {', '.join(gone)}")
+    for name in (name for name in now if name in before):
+        if had[name].dtype != has[name].dtype:
+            lines.append(f"attribute {name!r} has the type {has[name].dtype} now, it had {had[name].dtype}")
+            continue
+        pairs = zip(had[name].to_list(), has[name].to_list(), strict=True)
+        if (differs := pl.Series([one != other for one, other in pairs], dtype=pl.Boolean)).any():
+            lines.append(f"another {name}: {_some(has['sample_id'].filter(differs), 'sample')}")
     return lines
 
 

@@ -88,16 +88,26 @@ class RegressionTarget(Spec):
         columns: the columns of the numbers.
         loss: the mean squared error, or 1 - the concordance correlation coefficient of a batch (Lin 1989), averaged
             over the columns.
+        range: the lowest and the highest value that a column may have. Others are refused: AffectNet has a valence of
+            -2 where nobody could tell it.
     """
 
     kind: Literal["regression"] = "regression"
     columns: Columns
     loss: Literal["mse", "ccc"] = "mse"
+    range: tuple[float, float] | None = None
 
     @field_validator("columns", mode="after")
     @classmethod
     def _columns_differ(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
         return _different(columns)
+
+    @field_validator("range", mode="after")
+    @classmethod
+    def _range_ascends(cls, limits: tuple[float, float] | None) -> tuple[float, float] | None:
+        if limits is not None and limits[0] >= limits[1]:
+            raise ValueError(f"must be the lowest and the highest value, got {limits[0]:g} and {limits[1]:g}")
+        return limits
 
     def __str__(self) -> str:
         """Return what is learned, in words."""

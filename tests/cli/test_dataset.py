@@ -244,3 +244,59 @@ def test_check_writes_no_groups_where_there_are_none(folder):
         invoke("check", "folder", "--data", folder, "--split", "stratified", "--group-file", folder / "g.csv").exit_code
         == 0
     )
+
+
+@pytest.fixture
+def annotated(folder):
+    """A table without labels beside the pictures: votes, valence and the label of an annotator."""
+    lines = ["path,votes_joy,votes_fear,valence,seen,split"]
+    for number in range(10):
+        split = "train" if number < 6 else "val" if number < 8 else "test"
+        valence = -2 if number in {2, 3} else number / 10
+        seen = "joy" if number % 2 else "fear"
+        lines.append(f"cat/{number}.jpg,{number},{10 - number},{valence},{seen},{split}")
+    (folder / "votes.csv").write_text("\n".join(lines))
+    return folder
+
+
+def test_check_lists_the_columns_that_could_be_targets(annotated):
+    options = ("--table", "votes.csv", "--label-column", "", "--split-column", "split")
+    result = invoke("check", "csv", "--data", annotated, *options)
+    assert result.exit_code == 0, result.output
+    lines = [line.rstrip() for line in result.output.splitlines()]
+    assert lines[:13] == [
+        f"csv dataset at {annotated}: 10 rows, no labels",
+        "",
+        "label  train  val  test  total",
+        "none       6    2     2     10",
+        "total      6    2     2     10",
+        "Note: without labels, a run needs the columns of its `target`",
+        "",
+        "Columns that could be the target of a run",
+        "",
+        "column           kind                      values  missing",
+        "votes_*  distribution  2 columns, 0 to 10, sum 10        0",
+        "valence    regression                   -2 to 0.9        0",
+        "seen            class         2 labels: fear, joy        0",
+    ]
+    code = "Note: column 'valence' has -2 in 2 rows, and 0 to 0.9 in all others. "
+    assert lines[13] == f"{code}If it stands for a missing value, empty these cells"
+    assert lines[-1] == "No bad rows; notes: 1, above"
+
+
+def test_check_of_a_pipeline_says_what_its_targets_lack(annotated):
+    pipeline = annotated / "mine.yaml"
+    pipeline.write_text(
+        f"""
+name: mine
+dataset: {{kind: csv, root: {annotated}, table: votes.csv, label_column: null, split_column: split}}
+cache: {{streams: [{{kind: lbp}}]}}
+runs: [{{name: a, features: {{streams: [lbp]}}, target: {{kind: regression, columns: [valance]}}}}]
+"""
+    )
+    result = invoke("check", pipeline)
+    assert result.exit_code == 1
+    assert "cannot be trained on this dataset:" in result.output
+    assert "target.columns: there is no column 'valance', did you mean 'valence'?" in result.output
+    pipeline.write_text(pipeline.read_text().replace("valance", "valence"))
+    assert invoke("check", pipeline).exit_code == 0

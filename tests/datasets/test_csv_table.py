@@ -7,7 +7,7 @@ import pytest
 
 from emofuse.datasets import list_dataset, read_dataset
 from emofuse.errors import DatasetError
-from emofuse.specs import CsvSpec, StratifiedSplit
+from emofuse.specs import CsvSpec, OfficialSplit, StratifiedSplit
 
 STRATIFIED = StratifiedSplit()
 
@@ -261,3 +261,34 @@ def test_the_columns_that_are_wanted_decide_what_separates(table_at):
 def test_a_table_of_one_column_is_said_to_be_separated_by_something_else(table_at):
     with pytest.raises(DatasetError, match=r"the table has only one column: its fields must be separated by one of"):
         read(table_at("path:label\na.jpg:x\n"))
+
+
+def test_a_table_without_labels_has_its_targets_in_other_columns(table_at):
+    root = table_at("path,valence,votes_joy\na.jpg,0.5,3\nb.jpg,-1,0\nc.jpg,,7\n")
+    manifest = read(root, label_column=None)
+    assert manifest.classes == ()
+    assert manifest.table["label"].to_list() == [None] * 3
+    assert manifest.table["valence"].to_list() == [0.5, -1.0, None]
+    assert manifest.table["votes_joy"].dtype == pl.Int64
+    assert sorted(manifest.table["split"].to_list()) == ["test", "train", "val"]  # all rows are one stratum
+    assert read(root, label_column="").equals(manifest)
+
+
+def test_a_table_without_labels_keeps_its_own_splits(table_at):
+    root = table_at("path,valence,split\na.jpg,0.5,train\nb.jpg,-1,test\nc.jpg,0,\n")
+    manifest = read(root, label_column=None, split_column="split", split=OfficialSplit())
+    assert manifest.table["split"].to_list() == ["train", "test", None]
+
+
+def test_a_missing_label_column_says_how_to_read_a_table_without_labels(table_at):
+    with pytest.raises(DatasetError, match=r"no column 'label'. Set `label_column: null` for a table without labels"):
+        read(table_at("path,valence\na.jpg,0.5\n"))
+
+
+def test_rows_without_label_that_have_numbers_are_counted_where_a_split_is_drawn(table_at):
+    root = table_at("path,label,valence\na.jpg,joy,0.5\nb.jpg,,-1\nc.jpg,,\n")
+    note = (
+        "rows without label that have numbers: 1. The split is drawn by label, so they are in none. A run whose target "
+        "is these numbers has them in its own split: `split: {kind: stratified}` of the run"
+    )
+    assert note in read(root).info["notes"]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 
 from emofuse.datasets.manifest import Manifest
-from emofuse.datasets.split_needs import SplitNeed, check_needs, needs_of_runs, needs_of_sweep
+from emofuse.datasets.split_needs import SplitNeed, check_needs, describe_lack, needs_of_runs, needs_of_sweep
 from emofuse.errors import TrainingError
 from emofuse.specs import (
     FeaturesSpec,
     FoldSpec,
     HoldoutSplit,
     OfficialSplit,
+    RegressionTarget,
     RunSpec,
     StratifiedSplit,
     SweepSpec,
@@ -81,3 +84,41 @@ def test_runs_and_sweeps_say_what_they_need():
     assert needs_of_runs([plain, plain, fold]) == [SplitNeed(OfficialSplit()), SplitNeed(OfficialSplit(), FoldSpec())]
     sweep = parse_spec(SweepSpec, {"name": "s", "factors": {"streams": "all"}, "folds": 3}, "s")
     assert needs_of_sweep(sweep) == [SplitNeed(OfficialSplit()), SplitNeed(OfficialSplit(), FoldSpec(count=3))]
+
+
+def test_a_run_needs_rows_with_its_target_and_not_rows_with_a_label(tmp_path):
+    splits = ["train", "train", "val", "test"]
+    found = manifest(tmp_path, [None] * 4, splits)
+    table = found.table.with_columns(
+        sample_id=pl.Series(["s0", "s1", "s2", "s3"]), valence=pl.Series([0.1, 0.2, 0.3, None])
+    )
+    need = SplitNeed(OfficialSplit(), target=RegressionTarget(columns="valence"))
+    with pytest.raises(TrainingError, match=r"no labelled row has split 'test' \(to report on\)"):
+        check_needs(replace(found, table=table), [need])
+    whole = replace(found, table=table.with_columns(valence=pl.Series([0.1, 0.2, 0.3, 0.4])))
+    check_needs(whole, [need])
+    with pytest.raises(TrainingError, match="no labelled row has split"):
+        check_needs(whole, OFFICIAL)
+    assert "did you mean 'valence'" in describe_lack(whole, [need._replace(weight_column="valense")])
+
+
+def test_runs_and_sweeps_need_the_rows_of_their_target():
+    target = RegressionTarget(columns="valence")
+    run = RunSpec(name="a", features=FeaturesSpec(streams=("lbp",)), target=target, weight_column="w")
+    need = SplitNeed(OfficialSplit(), None, target, "w")
+    assert needs_of_runs([run, run]) == [need]
+    base = {"target": {"kind": "regression", "columns": "valence"}, "weight_column": "w"}
+    sweep = parse_spec(SweepSpec, {"name": "s", "base": base, "factors": {"streams": "all"}, "folds": 3}, "s")
+    assert needs_of_sweep(sweep) == [need, need._replace(folds=FoldSpec(count=3))]
+
+
+def test_folds_of_numbers_need_as_many_rows_or_groups_as_folds(tmp_path):
+    found = manifest(tmp_path, [None] * 6, ["train"] * 5 + ["test"])
+    table = found.table.with_columns(
+        sample_id=pl.Series([f"s{row}" for row in range(6)]), valence=pl.Series([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    )
+    need = SplitNeed(OfficialSplit(), FoldSpec(), RegressionTarget(columns="valence"))
+    check_needs(replace(found, table=table), [need])
+    speakers = table.with_columns(group=pl.Series(["a", "a", "b", "b", "c", "d"]))
+    with pytest.raises(TrainingError, match=r"5 folds need as many groups .* 'rows with a target' \(3 groups\)"):
+        check_needs(replace(found, table=speakers), [need])

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from emofuse.datasets.manifest import Manifest
+from emofuse.datasets.splits import ONE_STRATUM
 from emofuse.datasets.targets import read_targets
 from emofuse.errors import DatasetError, SpecError
 from emofuse.specs import ClassTarget, DistributionTarget, MultilabelTarget, RegressionTarget
@@ -120,9 +121,13 @@ def test_numbers_keep_their_unit_and_rows_that_lack_one_have_no_target():
 @pytest.mark.parametrize(
     ("columns", "problem"),
     [
-        ({"valence": ["0.5", "high", "low"]}, "'valence' must hold numbers, got 'high' in row 's1' and 1 more row$"),
+        ({"valence": ["0.5", "high", "low"]}, "'valence' must hold numbers .*, got 'high' in row 's1' and 1 more row$"),
         ({"valence": [0.5, float("inf"), 0.1]}, "column 'valence' must hold finite numbers, got inf in row 's1'$"),
         ({"valence": [[0.5], [0.1], [0.2]]}, r"column 'valence' must hold numbers, it holds List\(Float64\)$"),
+        (
+            {"valence": [0.5, 0.5, None]},
+            "'valence' has the same value in all 2 rows with a target, so there",
+        ),
         ({"valence": [None, None, None]}, "no row has a target: all 3 lack the valence$"),
     ],
 )
@@ -177,3 +182,20 @@ def test_weights_are_of_rows_with_a_target_and_not_negative():
         read_targets(manifest_of(w=[2, None, 1]), ClassTarget(), "w")
     with pytest.raises(DatasetError, match=r"and no row with a target is above 0"):
         read_targets(manifest_of(w=[0, 0, 1]), ClassTarget(), "w")
+
+
+def test_drawn_splits_keep_the_proportions_of_the_classes_of_a_target():
+    manifest = manifest_of(v_joy=[1, 9, 0], v_anger=[5, 1, 0], valence=[0.5, None, 1.0])
+    votes = read_targets(manifest, DistributionTarget(columns=["v_joy", "v_anger"]))
+    assert votes.strata == ["anger", "joy", None]
+    assert read_targets(manifest, RegressionTarget(columns="valence")).strata == [ONE_STRATUM, None, ONE_STRATUM]
+
+
+def test_numbers_outside_of_a_stated_range_are_refused_with_the_first_row():
+    manifest = manifest_of(valence=[-1, -2, 1], arousal=[0.0, 0.5, 1.0])
+    assert (
+        read_targets(manifest, RegressionTarget(columns=["valence", "arousal"], range=(-2, 1))).labels.tolist()
+        == [0] * 3
+    )
+    with pytest.raises(DatasetError, match=r"column 'valence' must be from -1 to 1, as `target.range` .* got -2.0"):
+        read_targets(manifest, RegressionTarget(columns=["arousal", "valence"], range=(-1, 1)))

@@ -526,3 +526,18 @@ def test_images_on_a_store_are_noticed_by_length_and_time(s3_bucket, path, root,
     summary = build_cache(path, read_dataset(spec), SPEC, in_process)
     assert summary.changes == ("replaced: 1 image (fear/03); their blocks are computed again",)
     assert open_cache(path).streams["mean_colour"].read()[0][3, 0] == 200
+
+
+def test_attributes_that_runs_may_learn_are_named_and_cost_nothing(build, computed, path, root, in_process):
+    rows = pl.int_range(pl.len())
+    valence = (rows / 40).alias("valence")
+    votes = pl.concat_list(rows, rows).alias("votes")
+    with_both = relabelled(read(root), valence=valence, votes=votes)
+    assert "new attributes: valence, votes" in build_cache(path, with_both, SPEC, in_process).changes
+    other = relabelled(with_both, valence=pl.when(rows < 2).then(pl.lit(0.5)).otherwise("valence"))
+    assert "another valence: 2 samples (fear/00, fear/01)" in build_cache(path, other, SPEC, in_process).changes
+    text = relabelled(other, valence=pl.col("valence").cast(pl.String))
+    lines = build_cache(path, text, SPEC, in_process).changes
+    assert "attribute 'valence' has the type String now, it had Float64" in lines
+    assert "attributes that are gone: valence, votes" in build().changes
+    assert computed == []

@@ -97,7 +97,7 @@ class Embeddings(nn.Module):
     def forward(self, batch: HeadBatch, noise: Noise | None = None) -> dict[str, Tensor]:
         """Return the embedding (n, B, E) of each stream for the n members that have it.
 
-        The embeddings share memory, so they must not be changed in place.
+        Rows are mixed if `batch.mix` says so. The embeddings share memory, so they must not be changed in place.
         """
         embeddings: dict[str, StreamEmbedding] = {stream: getattr(self, key_of(stream)) for stream in self.streams}
         vectors = {
@@ -108,12 +108,10 @@ class Embeddings(nn.Module):
         }
         shared = [stream for stream, embedding in embeddings.items() if embedding.shared]
         embedded = self._embed_shared(shared, vectors, batch) if shared else {}
-        return {
-            stream: embedded[stream]
-            if embedding.shared
-            else embedding(vectors[stream], batch.has_stream(stream, embedding.members))
-            for stream, embedding in embeddings.items()
-        }
+        for stream, embedding in embeddings.items():
+            if not embedding.shared:
+                embedded[stream] = embedding(vectors[stream], batch.has_stream(stream, embedding.members))
+        return {stream: batch.mixed(embedded[stream], embedding.members) for stream, embedding in embeddings.items()}
 
     def _embed_shared(
         self, streams: Sequence[str], vectors: Mapping[str, Tensor], batch: HeadBatch

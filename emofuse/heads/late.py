@@ -37,7 +37,8 @@ class LateHead(nn.Module):
     """The weighted average of the streams' outputs, with weights w_s = exp(log_weight_s).
 
     p = sum(w_s p_s) / sum(w_s) over the streams that the row has. A row without any stream gets learned outputs, which
-    stay uniform probabilities, or the mean of the training rows, if no training row lacks all streams.
+    stay uniform probabilities, or the mean of the training rows, if no training row lacks all streams. With mixed rows,
+    a stream counts by the share of the mixture that has it.
 
     Args:
         group: the K members, ordered by fold.
@@ -84,7 +85,7 @@ class LateHead(nn.Module):
         for stream, embedding in self.embeddings(batch, noise).items():
             members = self.members_of[stream]
             outputs, weight = self.heads[key_of(stream)](embedding, noise)
-            weight = weight * batch.has_stream(stream, members).unsqueeze(2)
+            weight = weight * batch.mixed(batch.has_stream(stream, members).unsqueeze(2), members)
             above = members.add(above, weight * outputs)
             below = members.add(below, weight)
         some = below > 0

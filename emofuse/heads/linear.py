@@ -77,5 +77,5 @@ class LinearHead(nn.Module):
             part = self.embeddings[key_of(stream)](
                 batch.features[stream], batch.has_stream(stream, members), batch.steps.get(stream), noise
             )
-            logits = members.add(logits, part)
+            logits = members.add(logits, batch.mixed(part, members))
         return logits

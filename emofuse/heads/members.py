@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from emofuse.heads.mixing import RowMix
+
 _VARIANT = "@"  # no name of a stream has one
 
 
@@ -49,19 +51,25 @@ class HeadBatch:
         steps: the steps that are there, bool (F, B, T), for each stream that is a sequence.
         seen: whether each row shows the stream to each of its n members, bool (n, B) for each stream. Empty where every
             member sees what is valid. Features of rows that a member does not see are not zero.
+        mix: how rows are mixed in training; None if no head mixes any.
     """
 
     features: Mapping[str, Tensor]
     valid: Mapping[str, Tensor]
     steps: Mapping[str, Tensor] = field(default_factory=dict)
     seen: Mapping[str, Tensor] = field(default_factory=dict)
+    mix: RowMix | None = None
 
     def has_stream(self, stream: str, members: Members) -> Tensor:
         """Return whether each row has the stream for each member of the stream, bool (n, B)."""
         return self.seen[stream] if self.seen else members.of_folds(self.valid[stream])
 
+    def mixed(self, values: Tensor, members: Members) -> Tensor:
+        """Return the values (n, B, E) of rows for the n members, mixed if rows are."""
+        return values if self.mix is None else self.mix.mixed(values, members)
+
     def rows(self, rows: slice) -> HeadBatch:
-        """Return a slice of the rows."""
+        """Return a slice of the rows, which are not mixed."""
         parts = (self.features, self.valid, self.steps, self.seen)
         return HeadBatch(*({name: tensor[:, rows] for name, tensor in part.items()} for part in parts))
 

@@ -29,6 +29,7 @@ _NEWER_OPTIONS = {
     "warmup": "The learning rate rises at first, in this share of all steps: {}.",
     "clip_norm": "The norm of the gradient of a head is at most (0: without bound): {}.",
     "stream_dropout": "In training, a head does not see a stream of a row with this probability: {}.",
+    "mixup": "In training, rows and their losses are mixed in pairs, by shares from Beta(alpha, alpha), alpha: {}.",
     "ema": "The mean of the weights with this decay is validated and kept (0: the weights themselves): {}.",
 }
 _STEMS = {"temporal": ("sequence", {2, 4}), "spatial": ("map", {3, 4})}

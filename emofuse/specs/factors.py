@@ -51,7 +51,7 @@ Numbers = Annotated[
 
 _NUMBERS = frozenset(
     ("dropout", "weight_decay", "label_smoothing", "learning_rate", "focal_gamma", "logit_adjustment", "warmup")
-) | {"clip_norm", "ema", "stream_dropout"}
+) | {"clip_norm", "ema", "stream_dropout", "mixup"}
 """The factors whose values are numbers or a range."""
 
 
@@ -122,6 +122,7 @@ class Factors(Spec):
     clip_norm: Numbers = ()
     ema: Numbers = ()
     stream_dropout: Numbers = ()
+    mixup: Numbers = ()
     weight_decay: Numbers = ()
     label_smoothing: Numbers = ()
     learning_rate: Numbers = ()

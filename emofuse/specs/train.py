@@ -46,12 +46,14 @@ class TrainSpec(ExtendedSpec):
     learning rate fall to 0 over all epochs; `warmup` is the share of all steps in which it rises; `clip_norm` bounds
     the norm of all gradients of a head; `ema` is the decay of the running mean of the weights, which is validated and
     kept in place of the weights. `stream_dropout` is the probability that a head does not see a stream of a training
-    row; one stream of each row is always seen (see `emofuse.training.stream_dropout`). 0 switches each of them off.
+    row; one stream of each row is always seen (see `emofuse.training.stream_dropout`). `mixup` is alpha: a head trains
+    on mixtures of two rows, with shares from Beta(alpha, alpha), and of their losses (see `emofuse.training.mixup`). 0
+    switches each of them off.
     """
 
     added: ClassVar[frozenset[str]] = frozenset(
         ("class_weights", "focal_gamma", "logit_adjustment", "schedule", "warmup", "clip_norm", "ema", "stream_dropout")
-    )
+    ) | {"mixup"}
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(64, ge=2)
     learning_rate: float = Field(1e-4, gt=0)
@@ -72,6 +74,7 @@ class TrainSpec(ExtendedSpec):
     clip_norm: float = Field(0.0, ge=0)
     ema: float = Field(0.0, ge=0, lt=1)
     stream_dropout: float = Field(0.0, ge=0, lt=1)
+    mixup: float = Field(0.0, ge=0)
 
 
 NEWER = {name: TrainSpec.model_fields[name].default for name in TrainSpec.model_fields if name in TrainSpec.added}

@@ -41,6 +41,7 @@ from emofuse.training.cuda_graphs import GraphedStep, capture_cuda
 from emofuse.training.losses import MemberLosses
 from emofuse.training.machine import Machine
 from emofuse.training.members import Ended, FeatureTable, Fold, Member, MemberResult, MemberState, StopRule, check_group
+from emofuse.training.mixup import Mixup
 from emofuse.training.optim import AdamMoments, GroupAdam, optimizer_key
 from emofuse.training.schedule import GradientClip
 from emofuse.training.shared_rows import SharedRows
@@ -189,10 +190,16 @@ class TrainingGroup:
         batch, targets = self._shared.rows.read(step.rows, step.present)  # {stream: (F, B, D)}, (F, B)
         if self._stream_dropout is not None:
             batch = self._stream_dropout.apply(batch, self._shared.noise)
+        present = self._axis.of_folds(step.present)  # (K, B)
+        if self._mixup is not None:
+            batch = replace(batch, mix=self._mixup.draw(present, self._shared.noise))
         with products_in(self._shared.machine.products, step.rows.device):
             logits = self._head(batch, self._shared.noise)  # (K, B, C)
-        present = self._axis.of_folds(step.present)  # (K, B)
-        sums = self._member_losses.sums(logits, targets.of_members(self._axis), present)  # (K,)
+        targets = targets.of_members(self._axis)
+        sums = self._member_losses.sums(logits, targets, present)  # (K,)
+        if batch.mix is not None:
+            partners = targets.of_partners(batch.mix.partners)
+            sums = batch.mix.loss(sums, self._member_losses.sums(logits, partners, present))
         counts = present.sum(1)  # (K,)
         # No head's loss depends on another's weights, so the gradient of the sum is for each head its own.
         total = (sums / counts.clamp(min=1)).sum()
@@ -276,6 +283,8 @@ class TrainingGroup:
         )
         self._clip = GradientClip(self._head, trains) if any(train.clip_norm for train in trains) else None
         device, dtype = shared.machine.device, shared.machine.dtype
+        mixes = any(train.mixup for train in trains)
+        self._mixup = Mixup(trains, device=device, dtype=dtype) if mixes else None
         of_members = [member.fold for member in self._axis.group]
         self._member_losses = MemberLosses(
             trains,

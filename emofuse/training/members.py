@@ -15,7 +15,7 @@ from emofuse.heads.links import Link
 from emofuse.heads.members import HeadMember
 from emofuse.heads.stems import shape_of
 from emofuse.scaling import Scaling
-from emofuse.specs import HeadSpec, TargetSpec, TrainSpec, canonical_json
+from emofuse.specs import EXACT_HEADS, HeadSpec, TargetSpec, TrainSpec, canonical_json
 from emofuse.training.streaming import Blocks
 from emofuse.training.targets import LINKS, THE_LABEL, WITH_CLASSES, TargetScale
 
@@ -130,7 +130,7 @@ class MemberResult:
             members; empty if there was no finite epoch.
         history: for each finite epoch {epoch, train_loss, val_loss} and the validation scores of the kind of target
             (see `emofuse.training.validation_scores`). `train_loss` is what was minimised (with label smoothing,
-            weights and dropout), `val_loss` is the plain loss. Where gradients are balanced or monitored also
+            weights, dropout and mixup), `val_loss` is the plain loss. Where gradients are balanced or monitored also
             {branch_norms, branch_scales: {stream: mean over the epoch's steps}}.
         best_epoch: the epoch of the weights, counted from 1; 0 if there was none.
         last_epoch: the epoch in which the member left.
@@ -197,11 +197,12 @@ def check_group(table: FeatureTable, folds: Sequence[Fold], members: Sequence[Me
             problems.append(
                 f"member {index}: no such stream: {', '.join(unknown) or '(none named)'} (there are: {there})"
             )
-        if member.train.stream_dropout and not member.head.module_class:
-            problems.append(
-                f"member {index}: stream_dropout is for the heads of emofuse, a {member.head.kind} head would not know "
-                "of it. Take stream_dropout: 0"
-            )
+        problems.extend(
+            f"member {index}: {option} is for the heads of emofuse, a {member.head.kind} head would not know of it. "
+            f"Take {option}: 0"
+            for option in ("stream_dropout", "mixup")
+            if getattr(member.train, option) and not (member.head.module_class or member.head.kind in EXACT_HEADS)
+        )
         if not 0 <= member.fold < len(folds):
             problems.append(f"member {index}: fold {member.fold} of {len(folds)}")
     for name, shape in table.dims.items():

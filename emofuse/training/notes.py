@@ -246,8 +246,8 @@ def _choice_at_an_end(spec: RunSpec, result: MemberResult) -> Iterator[str]:
 def _options_without_effect(spec: RunSpec) -> Iterator[str]:
     if not is_exact(spec.head):
         return
-    of_loss = ("class_weights", "focal_gamma", "logit_adjustment")[isinstance(spec.head, LOGISTIC_HEADS) :]
-    idle = [name for name in of_loss if getattr(spec.train, name) != NEWER[name]]
+    used = {"class_weights"} if isinstance(spec.head, LOGISTIC_HEADS) else set()
+    idle = [name for name, off in NEWER.items() if name not in used and getattr(spec.train, name) != off]
     if idle:
         yield f"The head is solved, and not trained: {', '.join(idle)} of its training had no effect."
 

@@ -40,6 +40,9 @@ slowest head alone, if that is more: then at least half of the speed of an unbou
 _COPIES_OF_AVERAGES, _COPIES_OF_CLIPPING = 2, 1
 """The further copies of the weights: the averages and what they are exchanged with, the gradients before clipping."""
 
+_COPIES_OF_MIXING = 3
+"""The further copies of the embeddings of a row: of its partner, and both times their shares."""
+
 _AGAIN = ", again on train and val"
 
 
@@ -303,8 +306,14 @@ class _Structure:
         cost = head_cost(
             without_dropout(spec.head), used, len(self._data.classes), spec.train.batch_size, self._machine
         )
+        item = self._machine.dtype.itemsize
         copies = _COPIES_OF_AVERAGES * bool(spec.train.ema) + _COPIES_OF_CLIPPING * bool(spec.train.clip_norm)
-        return replace(cost, weight_bytes=cost.weight_bytes + copies * cost.parameters * self._machine.dtype.itemsize)
+        mixed = len(used) * getattr(spec.head, "embed_dim", len(self._data.classes)) if spec.train.mixup else 0
+        return replace(
+            cost,
+            weight_bytes=cost.weight_bytes + copies * cost.parameters * item,
+            row_bytes=cost.row_bytes + _COPIES_OF_MIXING * mixed * item,
+        )
 
     def _variants(self, members: Sequence[int]) -> tuple[FeatureVariant, ...]:
         return tuple(dict.fromkeys(variant for index in members for variant in self._variants_of[index]))

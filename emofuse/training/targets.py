@@ -63,6 +63,14 @@ class RowTargets:
             None if self.weights is None else members.of_folds(self.weights),
         )
 
+    def of_partners(self, partners: Tensor) -> RowTargets:
+        """Return the targets of the rows with these indices, int64 (K, B), for each head."""
+        values = self.values
+        if values is not None:
+            values = values.gather(1, partners.unsqueeze(2).expand_as(values))
+        weights = None if self.weights is None else self.weights.gather(1, partners)
+        return RowTargets(self.labels.gather(1, partners), values, weights)
+
 
 @dataclass(frozen=True)
 class TargetScale:

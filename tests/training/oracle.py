@@ -11,6 +11,7 @@ import re
 from itertools import pairwise
 
 import numpy as np
+import scipy.stats
 import torch
 from oracle_layers import Dropout, Stem, Transformer
 from torch import nn
@@ -122,7 +123,7 @@ class Late(nn.Module):
         for embedding, stream in zip(embed(self, x, valid), x, strict=True):
             own = self.heads[key_of(stream)]
             probs.append(torch.softmax(own.hidden(own.first(embedding)), dim=1))
-            weights.append(own.log_weight.exp() * valid[stream])
+            weights.append(own.log_weight.exp() * mixed(self, valid[stream].to(embedding.dtype)))
         rows = []
         for row in range(len(probs[0])):
             total = sum(w[row] for w in weights)
@@ -164,7 +165,14 @@ def embeddings_of(spec, dims):
 
 
 def embed(head, x, valid):
-    return [head.embeddings[key_of(stream)](x[stream], valid[stream]) for stream in x]
+    return [mixed(head, head.embeddings[key_of(stream)](x[stream], valid[stream])) for stream in x]
+
+
+def mixed(head, values):
+    """In training with mixup: every row with its partner."""
+    if not head.training or head.run.partners is None:
+        return values
+    return head.run.lam * values + (1 - head.run.lam) * values[head.run.partners]
 
 
 # ----------------------------------------------------------------------------------- names and beginnings of weights
@@ -237,9 +245,22 @@ def inputs_of(head, path, layer):
 
 
 class Run:
-    """What dropout asks for."""
+    """What dropout and mixup ask for."""
 
-    step = 0
+    step, partners, lam = 0, None, 1.0
+
+    def numbers(self, place, count):
+        """The member's part of the noise of a place of which each row has `count` numbers."""
+        generator = named_generator(self.order_seed, f"dropout {self.step} {place}")
+        return torch.rand(self.largest_batch * count + OFFSETS, generator=generator)[noise_offset(self.seed) :]
+
+    def draw_mixture(self, alpha, rows):
+        """The partner of each of the rows, and one lambda from Beta(alpha, alpha) by its quantiles."""
+        if alpha == 0:
+            return
+        self.partners = torch.argsort(self.numbers("mixup partners", 1)[:rows])
+        part = int(self.numbers("mixup share", 0)[0] * 4096)
+        self.lam = float(scipy.stats.beta.ppf((part + 0.5) / 4096, alpha, alpha))
 
 
 def cut(order, batch_size):
@@ -342,14 +363,20 @@ def train_alone(table, folds, member, dtype=torch.float64):
             rows = torch.tensor([row for row in batch.tolist() if row in own], dtype=torch.int64)
             if len(rows):
                 seen = seen_streams({s: valid[s][rows] for s in x}, run, train.stream_dropout)
-                logits = head({s: x[s][rows] for s in x}, seen)
-                labels = table.labels[rows]
-                logits = logits + train.logit_adjustment * log_shares
-                losses = functional.cross_entropy(
-                    logits, labels, reduction="none", label_smoothing=train.label_smoothing
-                )
-                unsure = 1 - torch.softmax(logits, dim=1)[range(len(rows)), labels]
-                loss = (weights[labels] * unsure**train.focal_gamma * losses).mean()
+                run.draw_mixture(train.mixup, len(rows))
+                logits = head({s: x[s][rows] for s in x}, seen) + train.logit_adjustment * log_shares
+
+                def loss_of(rows, logits=logits):
+                    labels = table.labels[rows]
+                    losses = functional.cross_entropy(
+                        logits, labels, reduction="none", label_smoothing=train.label_smoothing
+                    )
+                    unsure = 1 - torch.softmax(logits, dim=1)[range(len(rows)), labels]
+                    return (weights[labels] * unsure**train.focal_gamma * losses).mean()
+
+                loss = loss_of(rows)
+                if train.mixup:
+                    loss = run.lam * loss + (1 - run.lam) * loss_of(rows[run.partners])
                 for weight in head.parameters():  # one that no row of the batch uses has gradient zero, not none
                     weight.grad = torch.zeros_like(weight)
                 loss.backward()

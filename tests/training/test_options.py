@@ -22,9 +22,9 @@ from emofuse.training.stream_dropout import StreamDropout
 from emofuse.training.targets import RowTargets
 
 OPTIONS = [
-    {"class_weights": "balanced", "schedule": "cosine", "clip_norm": 0.3, "stream_dropout": 0.4},
-    {"focal_gamma": 2.0, "warmup": 0.3, "ema": 0.9},
-    {"logit_adjustment": 1.0, "class_weights": "sqrt", "schedule": "cosine", "warmup": 0.25, "ema": 0.99},
+    {"class_weights": "balanced", "schedule": "cosine", "clip_norm": 0.3, "stream_dropout": 0.4, "mixup": 0.2},
+    {"focal_gamma": 2.0, "warmup": 0.3, "ema": 0.9, "mixup": 1.0},
+    {"logit_adjustment": 1.0, "class_weights": "sqrt", "schedule": "cosine", "warmup": 0.25, "ema": 0.99, "mixup": 8.0},
     {"class_weights": "effective", "focal_gamma": 0.5, "clip_norm": 1.0, "stream_dropout": 0.7},
     {},
     {"logit_adjustment": 0.5, "ema": 0.5, "clip_norm": 0.01, "schedule": "cosine", "stream_dropout": 0.2},
@@ -54,7 +54,8 @@ def test_members_of_a_mixed_group_equal_their_own_plain_runs(kind, balancing):
     table = rare_table()
     folds, members = make_folds(table), mixed_members(HEADS[kind], balancing)
     for member, result in zip(members, train_group(table, folds, members, EXACT), strict=True):
-        assert_same_run(result, oracle.train_alone(table, folds, member), rtol=1e-8)
+        # Of a late head with one stream, the weight has no effect: Adam makes steps from the rounding of its gradient.
+        assert_same_run(result, oracle.train_alone(table, folds, member), rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["concat", "attention"])

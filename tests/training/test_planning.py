@@ -226,6 +226,13 @@ def test_a_configuration_too_large_for_the_memory_is_cut(cache):
     assert members(plan_runs(data_of(cache, memory), specs, machine=CPU)) == [[(0, 1, 2), (3, 4)]]
 
 
+def test_mixup_takes_the_memory_of_further_embeddings(cache):
+    plain, mixing = (
+        plan_runs(data_of(cache), [run(mixup=alpha)], machine=CPU).groups[0].memory_bytes for alpha in (0.0, 0.2)
+    )
+    assert mixing - plain == 2 * 32 * 3 * 4 * (3 * 16)  # both ways, rows, copies, bytes, embeddings of three streams
+
+
 # ------------------------------------------------------------------------------------------------- what it says
 
 

@@ -908,25 +908,25 @@ def test_a_run_that_diverges_is_done_too(cache, tmp_path):
 
 
 def test_options_that_a_solved_head_does_not_use_are_noted(cache, tmp_path):
-    rare = {"class_weights": "balanced", "focal_gamma": 2.0}
+    rare = {"class_weights": "balanced", "focal_gamma": 2.0, "mixup": 0.2, "stream_dropout": 0.1, "ema": 0.9}
     notes = {}
     for kind in ("logistic", "kernel_ridge"):
         plain = {"name": kind, "features": {"streams": ["resnet50"]}, "head": kind, "train": rare}
         spec = parse_spec(RunSpec, plain, "test")
         notes[kind] = train_run(cache, spec, tmp_path / "runs", device="cpu")[0].notes
-    ending = "of its training had no effect."
-    assert f"The head is solved, and not trained: focal_gamma {ending}" in notes["logistic"]
-    assert f"The head is solved, and not trained: class_weights, focal_gamma {ending}" in notes["kernel_ridge"]
+    ending = "focal_gamma, ema, stream_dropout, mixup of its training had no effect."
+    assert f"The head is solved, and not trained: {ending}" in notes["logistic"]
+    assert f"The head is solved, and not trained: class_weights, {ending}" in notes["kernel_ridge"]
 
 
 def test_a_run_with_options_is_saved_with_them_and_one_without_has_the_digest_it_always_had(cache, tmp_path):
-    options = {"class_weights": "sqrt", "schedule": "cosine", "ema": 0.9, "stream_dropout": 0.3}
+    options = {"class_weights": "sqrt", "schedule": "cosine", "ema": 0.9, "stream_dropout": 0.3, "mixup": 0.2}
     spec = run_spec(train=options)
     record, _ = train_run(cache, spec, tmp_path / "runs", device="cpu")
     assert options.items() <= record.spec["train"].items()
     assert parse_spec(RunSpec, record.spec, "run.json") == spec
     data = TrainingData.of(cache, spec.split, memory_bytes=10**9)
-    off = {"class_weights": "none", "schedule": "constant", "ema": 0.0, "stream_dropout": 0.0}
+    off = {"class_weights": "none", "schedule": "constant", "ema": 0.0, "stream_dropout": 0.0, "mixup": 0.0}
     assert data.digest(run_spec(train=off)) == data.digest(run_spec())
     assert data.digest(spec) != data.digest(run_spec())
 

@@ -110,14 +110,16 @@ def test_every_member_with_stems_equals_its_own_plain_run_alone_and_in_a_group(t
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_stream_dropout_hides_a_sequence_or_map_from_each_member_of_a_group_as_from_its_own_plain_run(
+def test_stream_dropout_and_mixup_of_sequences_and_maps_are_those_of_its_own_plain_run_for_each_member(
     table, folds, kind
 ):
     make, sizes = HEADS[kind]
     head = make(temporal="lstm", spatial="mean", **SIZES, **sizes)
     members = [
-        replace(member, train=member.train.model_copy(update={"stream_dropout": share}))
-        for member, share in zip(members_of(head, "off"), (0.5, 0.5, 0.0, 0.3), strict=True)
+        replace(member, train=member.train.model_copy(update={"stream_dropout": share, "mixup": alpha}))
+        for member, share, alpha in zip(
+            members_of(head, "off"), (0.5, 0.5, 0.0, 0.3), (0.0, 0.4, 1.0, 0.2), strict=True
+        )
     ]
     for member, result in zip(members, train_group(table, folds, members, EXACT), strict=True):
         assert_same_run(result, oracle.train_alone(table, folds, member), **ROUNDING)

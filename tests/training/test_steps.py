@@ -61,8 +61,9 @@ class FakeGraph:
 
 
 @pytest.mark.parametrize("rows", [70, 66, 50])  # the last batch is short, joined by one row, tiny with idle folds
-def test_replayed_steps_equal_plain_ones(monkeypatch, rows):
-    table, folds, members = make_group(rows)
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_replayed_steps_equal_plain_ones(monkeypatch, rows, mixup):
+    table, folds, members = make_group(rows, mixup=mixup)
     plain = train_group(table, folds, members, Machine(CPU, torch.float64))
     monkeypatch.setattr(engine, "capture_cuda", FakeGraph)
     FakeGraph.captures = FakeGraph.replays = 0
@@ -102,10 +103,11 @@ def test_steps_of_a_group_with_graphs_are_all_equally_wide():
 
 
 @pytest.mark.gpu
-def test_a_cuda_graph_trains_like_plain_steps_and_like_the_cpu():
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_a_cuda_graph_trains_like_plain_steps_and_like_the_cpu(mixup):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    table, folds, members = make_group()
+    table, folds, members = make_group(mixup=mixup)
     cuda = torch.device("cuda", torch.cuda.current_device())
     on_cpu = train_group(table, folds, members, Machine(CPU, torch.float64))
     plain = train_group(table, folds, members, Machine(cuda, torch.float64))

@@ -72,7 +72,7 @@ def make_members(**changes):
 @pytest.mark.parametrize("blocks", [2, 3, 5, 11, 50])
 def test_blocks_train_the_same_heads_as_tensors_in_the_same_order(blocks):
     table, window = make_table(), Window(BLOCK, blocks)
-    folds, members = make_folds(table), make_members()
+    folds, members = make_folds(table), make_members(mixup=0.4, stream_dropout=0.3)
     reader = Reader(table.features)
     streamed = train_group(replace(table, features=reader.blocks()), folds, members, EXACT, window=window)
     resident = train_group(table, folds, members, EXACT, window=window)

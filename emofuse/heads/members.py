@@ -70,8 +70,11 @@ class HeadBatch:
 
     def rows(self, rows: slice) -> HeadBatch:
         """Return a slice of the rows, which are not mixed."""
-        parts = (self.features, self.valid, self.steps, self.seen)
-        return HeadBatch(*({name: tensor[:, rows] for name, tensor in part.items()} for part in parts))
+
+        def sliced(part: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tensor[:, rows] for name, tensor in part.items()}
+
+        return HeadBatch(sliced(self.features), sliced(self.valid), sliced(self.steps), sliced(self.seen))
 
 
 class Members(nn.Module):

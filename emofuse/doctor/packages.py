@@ -79,7 +79,7 @@ PACKAGES = (
     Package("awscrt", "awscrt", "0.20", "0.38.1", extra="fast"),
     Package("zarrs", "zarrs", "0.1.5", "0.2.3", extra="fast"),
     Package("s3fs", "s3fs", "2024.6", "2026.9.0", extra="s3"),
-    Package("av", "av", "15", "18.1.0", extra="video"),
+    Package("av", "av", "18", "18.1.0", extra="video"),
     Package("soxr", "soxr", "0.5", "1.1.0", extra="audio"),
     Package("scikit-learn", "sklearn", "1.6", "1.9.1", extra="sklearn"),
 )

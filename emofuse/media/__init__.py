@@ -1,1 +1,1 @@
-"""The media that streams see: images decoded from files, and augmented views of them."""
+"""The media that streams see: pictures, frames of clips and sounds decoded from files, and augmented views of them."""

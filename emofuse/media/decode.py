@@ -18,22 +18,19 @@ Importing this module mutes Pillow's warnings (damaged metadata, large images), 
 from __future__ import annotations
 
 import io
-import os
-import stat
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
-from emofuse.datasets.files import is_lfs_pointer
 from emofuse.datasets.names import SUFFIXES
 from emofuse.datasets.png import without_long_metadata
+from emofuse.datasets.sources import Source
 from emofuse.errors import DecodeError
+from emofuse.media.files import OnRead, check_is_no_text, read_file
 from emofuse.specs import DecodeSpec
-from emofuse.stores import is_remote
 
 VERSION = 1
 """The version of decoding, part of every stream's digest. It rises when the same bytes give another array."""
@@ -58,15 +55,11 @@ _TO_UPRIGHT = {
 }
 
 
-OnRead = Callable[[os.stat_result, bytes], None]
-"""Called with the status of a file, taken before it was read, and with its bytes."""
-
-
-def read_image(path: Path, spec: DecodeSpec, on_read: OnRead | None = None) -> npt.NDArray[np.uint8]:
-    """Read and decode one file.
+def read_image(source: Path | Source, spec: DecodeSpec, on_read: OnRead | None = None) -> npt.NDArray[np.uint8]:
+    """Read and decode one file, or one member of a tar archive.
 
     Args:
-        path: the file.
+        source: the file, or the source of a picture.
         spec: the limits of what is decoded.
         on_read: receives the bytes before they are decoded, so that nobody has to read the file again to hash them.
 
@@ -76,21 +69,13 @@ def read_image(path: Path, spec: DecodeSpec, on_read: OnRead | None = None) -> n
     Raises:
         DecodeError: the file is missing, unreadable, or no whole image. The message is one line without the path.
     """
-    try:
-        status = path.stat()
-        if not is_remote(path) and not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-            raise DecodeError("not a file (a named pipe, socket or device)")  # reading it would wait for ever
-        size = status.st_size
+    source = source if isinstance(source, Source) else Source(source)
+
+    def check_length(size: int) -> None:
         if size > longest_file(spec):
             raise DecodeError(f"{size:,} bytes, more than any picture of max_pixels = {spec.max_pixels:,} has")
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise DecodeError("no such file") from None
-    except OSError as error:
-        raise DecodeError(f"cannot be read: {error.strerror or error}") from error
-    if on_read is not None:
-        on_read(status, data)
-    return decode_image(data, spec)
+
+    return decode_image(read_file(source, on_read, check_length), spec)
 
 
 def longest_file(spec: DecodeSpec) -> int:
@@ -107,7 +92,7 @@ def decode_image(data: bytes, spec: DecodeSpec) -> npt.NDArray[np.uint8]:
     Raises:
         DecodeError: the bytes are no whole image of at most `spec.max_pixels`. The message is one line.
     """
-    _check_is_no_text(data)
+    check_is_no_text(data, "picture")
     try:
         return _decode_despite_metadata(data, spec)
     except DecodeError:
@@ -124,17 +109,6 @@ def decode_image(data: bytes, spec: DecodeSpec) -> npt.NDArray[np.uint8]:
     except Exception as error:  # Pillow's parsers raise anything on damaged files (SyntaxError, struct.error, ...)
         text = " ".join(str(error).split())[:200] or type(error).__name__
         raise DecodeError(f"cannot be decoded: {text}") from error
-
-
-def _check_is_no_text(data: bytes) -> None:
-    """Raise if the bytes are one of the texts that often replace an image."""
-    if not data:
-        raise DecodeError("empty file")
-    start = data[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if is_lfs_pointer(start):
-        raise DecodeError("git-lfs pointer text instead of the picture: run `git lfs pull` in the dataset")
-    if start.startswith((b"<!doctype html", b"<html")):
-        raise DecodeError("an HTML page instead of a picture (a failed download?)")
 
 
 def _decode_despite_metadata(data: bytes, spec: DecodeSpec) -> npt.NDArray[np.uint8]:

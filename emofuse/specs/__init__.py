@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from emofuse.specs.base import Spec, canonical_json, digest
-from emofuse.specs.caches import AugmentSpec, CacheSpec, DecodeSpec, FaceSpec
+from emofuse.specs.caches import AugmentSpec, CacheSpec, ClipSpec, DecodeSpec, FaceSpec
 from emofuse.specs.datasets import (
     CustomDatasetSpec,
     DatasetSpec,
@@ -103,6 +103,7 @@ __all__ = [
     "BaseRun",
     "CacheSpec",
     "ClassTarget",
+    "ClipSpec",
     "ConcatHeadSpec",
     "CrossValidation",
     "CsvSpec",

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from emofuse.specs.base import Spec
+from emofuse.specs.base import ExtendedSpec, Spec
 from emofuse.specs.streams import StreamSpec
 
 _BLOCK_ROWS = 256
 _BLOCKS_AT_MOST = 4096
 
 
-class DecodeSpec(Spec):
-    """The decoding of a file to RGB. It is part of every stream's digest."""
+class DecodeSpec(ExtendedSpec):
+    """The decoding of a file to RGB or sound. It is part of every stream's digest."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"max_sound_s"})
     max_pixels: int = Field(100_000_000, ge=1, description="larger pictures are refused before they are decoded")
+    max_sound_s: float = Field(600.0, gt=0, description="longer sounds are refused, unless a span of them is given")
 
 
 class FaceSpec(Spec):
@@ -28,6 +30,19 @@ class FaceSpec(Spec):
 
     detector: Literal["face_mesh", "landmarker"] = "face_mesh"
     min_confidence: float = Field(0.5, gt=0, lt=1)
+
+
+class ClipSpec(Spec):
+    """The frames of a clip that image streams see, which gives each of them a time axis.
+
+    Without `every`, the clip is divided into `frames` equal parts, and the frame that is shown in the middle of each is
+    taken. With `every: k` it is every k-th frame, at most `frames` of them, and padding behind the last one.
+    `over_time: mean` stores the mean over the frames with features in place of the sequence.
+    """
+
+    frames: int = Field(16, ge=1, description="the number of steps, T")
+    every: int | None = Field(None, ge=1, description="take every k-th frame instead of frames uniform in time")
+    over_time: Literal["sequence", "mean"] = "sequence"
 
 
 class AugmentSpec(Spec):

@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TextIO, cast
+from typing import BinaryIO, TextIO, cast
 
 from emofuse.stores.connection import file_system, is_refused_condition, store_errors
 
 SCHEME = "s3://"
+_BLOCK_BYTES = 1 << 20
 
 
 def as_path(path: str | Path) -> Path:
@@ -166,6 +167,15 @@ class RemotePath:
         """
         with store_errors(self):
             return bytes(file_system().cat_file(self.key))
+
+    def open_binary(self) -> BinaryIO:
+        """Open the object for reading parts of it; only these parts are transferred, in blocks.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+        """
+        with store_errors(self):
+            return cast("BinaryIO", file_system().open(self.key, "rb", block_size=_BLOCK_BYTES, cache_type="readahead"))
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """Read the whole object as text.

@@ -1,0 +1,189 @@
+"""Sounds of every common format are mono float32; bad files are one-line reasons."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from media_files import HZ, CountedFile, cut, tone, write_clip, write_sound
+
+from emofuse.datasets.sources import Source
+from emofuse.errors import DecodeError
+from emofuse.media import files
+from emofuse.media.audio import read_sound
+from emofuse.specs import DecodeSpec
+
+REAL = Path(os.environ.get("EMOFUSE_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+real_files = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real sounds in {REAL} (set EMOFUSE_TEST_DATA)")
+
+
+def read(path, decode=None, **source):
+    return read_sound(Source(path, **source), decode)
+
+
+def hertz(sound):
+    """The strongest frequency of a sound."""
+    spectrum = np.abs(np.fft.rfft(sound.samples * np.hanning(len(sound.samples))))
+    return float(np.argmax(spectrum)) * sound.rate_hz / len(sound.samples)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW"])
+def test_wav_of_every_width_is_what_soundfile_reads(tmp_path, subtype):
+    path = write_sound(tmp_path / "tone.wav", subtype=subtype)
+    sound = read(path)
+    assert (sound.rate_hz, sound.samples.dtype, sound.samples.shape) == (16000, np.float32, (16000,))
+    np.testing.assert_allclose(sound.samples, soundfile.read(path, dtype="float32")[0], atol=1e-7)
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 22050, 96000])
+def test_a_sound_keeps_its_rate(tmp_path, rate_hz):
+    sound = read(write_sound(tmp_path / "tone.wav", rate_hz=rate_hz))
+    assert (sound.rate_hz, len(sound.samples)) == (rate_hz, rate_hz)
+    np.testing.assert_allclose(sound.samples, tone(1, rate_hz), atol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+@pytest.mark.parametrize("channels", [2, 6])
+def test_the_channels_of_stereo_and_surround_are_averaged(tmp_path, suffix, channels):
+    path = write_sound(tmp_path / f"tone.{suffix}", channels=channels)
+    expected = soundfile.read(path, dtype="float32")[0].mean(axis=1)
+    np.testing.assert_allclose(read(path).samples, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype", "tolerance"),
+    [("flac", "PCM_24", 1e-6), ("flac", "PCM_16", 1e-4), ("ogg", "VORBIS", 0.02), ("mp3", "MPEG_LAYER_III", 0.05)],
+)
+def test_compressed_sounds_are_the_tone_that_was_written(tmp_path, suffix, subtype, tolerance):
+    sound = read(write_sound(tmp_path / f"tone.{suffix}", subtype=subtype))
+    assert sound.rate_hz == 16000
+    assert abs(sound.duration_s - 1) < 0.02
+    np.testing.assert_allclose(sound.samples[2000:14000], tone(1, 16000)[2000:14000], atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "encoder", "rate_hz"),
+    [
+        ("mp4", "libx264", "aac", 44100),
+        ("flv", "flv", "libmp3lame", 44100),
+        ("webm", "libvpx", "libopus", 48000),
+        ("mov", "libx264", "pcm_s16le", 44100),
+    ],
+)
+def test_the_sound_of_a_clip_is_read(tmp_path, suffix, codec, encoder, rate_hz):
+    sound = read(write_clip(tmp_path / f"clip.{suffix}", codec=codec, sound=encoder, sound_hz=rate_hz))
+    assert sound.rate_hz == rate_hz
+    assert abs(sound.duration_s - 2) < 0.06
+    assert abs(hertz(sound) - HZ) < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype", "tolerance"),
+    [("a.wav", None, 1e-4), ("a.flac", None, 1e-4), ("a.mp3", "MPEG_LAYER_III", 0.05)],
+)
+def test_of_a_span_exactly_its_samples_are_read(tmp_path, name, subtype, tolerance):
+    path = write_sound(tmp_path / name, seconds=4, subtype=subtype)
+    sound = read(path, start_s=2.25, end_s=3.0)
+    assert len(sound.samples) == 12000
+    np.testing.assert_allclose(sound.samples, tone(4, 16000)[36000:48000], atol=tolerance)
+    assert len(read(path, start_s=3.5).samples) == pytest.approx(8000, abs=1200)
+
+
+def test_the_span_of_an_ogg_is_right_to_its_first_packet(tmp_path):
+    """FFmpeg counts the times of Vorbis from the second packet on: 256 samples here, 16 ms."""
+    sound = read(write_sound(tmp_path / "a.ogg", seconds=4, subtype="VORBIS"), start_s=2.25, end_s=3.0)
+    assert len(sound.samples) == 12000
+    late = tone(4, 16000)[36000 - 256 : 48000 - 256]
+    apart = min(np.abs(sound.samples - shifted).max() for shifted in (late, np.roll(tone(4, 16000), -256)[36000:48000]))
+    assert apart < 0.05
+
+
+def test_the_span_of_a_clip_is_that_of_its_picture(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", sound="aac")
+    assert len(read(path, start_s=0.5, end_s=1.5).samples) == 44100
+
+
+def test_of_a_long_file_the_span_alone_is_decoded(tmp_path, monkeypatch):
+    path = write_sound(tmp_path / "long.wav", seconds=200, rate_hz=8000)
+    counts = []
+    monkeypatch.setattr(files, "open_binary", lambda path: CountedFile(path, counts))
+    sound = read(path, start_s=150.0, end_s=152.0)
+    np.testing.assert_allclose(sound.samples, tone(200, 8000)[1_200_000:1_216_000], atol=1e-4)
+    assert sum(counts) < path.stat().st_size / 10
+
+
+def test_a_sound_apart_from_its_picture_is_read(tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4")
+    sound = read(clip, audio_path=write_sound(tmp_path / "beside.wav", rate_hz=8000))
+    assert (sound.rate_hz, len(sound.samples)) == (8000, 8000)
+
+
+def test_a_file_without_an_audio_track_is_refused(tmp_path):
+    with pytest.raises(DecodeError, match=r"^no audio track \(its tracks: video\)$"):
+        read(write_clip(tmp_path / "silent.mp4"))
+
+
+def test_a_sound_without_samples_is_refused(tmp_path):
+    path = tmp_path / "none.wav"
+    soundfile.write(path, np.zeros(0), 16000)
+    with pytest.raises(DecodeError, match=r"^no sound can be decoded: it has no samples$"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3"])
+@pytest.mark.parametrize("share", [0.01, 0.5])
+def test_a_sound_that_was_cut_off_is_refused(tmp_path, name, share):
+    with pytest.raises(DecodeError):
+        read(cut(write_sound(tmp_path / name, seconds=2), share))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty file"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n",
+            "git-lfs pointer text instead of the sound",
+        ),
+        (b"RIFF\x00\x00\x00\x00WAVE", "no sound of a known format|no audio track|cannot be decoded"),
+        (bytes(5000), "no sound of a known format, or damaged or cut off"),
+    ],
+)
+def test_what_is_no_sound_is_refused_with_the_reason(tmp_path, data, reason):
+    path = tmp_path / "tone.wav"
+    path.write_bytes(data)
+    with pytest.raises(DecodeError, match=rf"^({reason})"):
+        read(path)
+
+
+def test_a_span_outside_of_the_file_is_refused(tmp_path):
+    path = write_sound(tmp_path / "tone.wav")
+    with pytest.raises(DecodeError, match=r"^the span from 2 to 3 s lies outside of the file, which has 1\.00 s$"):
+        read(path, start_s=2.0, end_s=3.0)
+
+
+def test_a_sound_that_is_too_long_is_refused_unless_a_span_is_asked_for(tmp_path):
+    path = write_sound(tmp_path / "tone.wav", seconds=3)
+    limit = DecodeSpec(max_sound_s=2)
+    with pytest.raises(DecodeError, match=r"^longer than decode\.max_sound_s = 2 s\. Give the span of the sample"):
+        read(path, limit)
+    assert len(read(path, limit, start_s=1.0, end_s=2.0).samples) == 16000
+
+
+def test_the_limit_of_sounds_is_in_no_digest_unless_it_is_set():
+    assert DecodeSpec().model_dump() == {"max_pixels": 100_000_000}
+    assert DecodeSpec(max_sound_s=5).model_dump()["max_sound_s"] == 5
+
+
+@real_files
+def test_real_speech_and_the_sound_of_real_clips_are_read():
+    speech = sorted((REAL / "speech" / "ravdess").glob("*.flac"))[:3]
+    for path in speech:
+        sound = read(path)
+        np.testing.assert_allclose(sound.samples, soundfile.read(path, dtype="float32")[0], atol=1e-7)
+        assert sound.rate_hz == 16000
+    for path in sorted((REAL / "video").glob("*.m*")):
+        assert read(path).duration_s > 2

@@ -48,6 +48,10 @@ def check(
             "--near", help="Look for pictures that are encoded again, scaled, cropped a little, brighter or mirrored."
         ),
     ] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="With --near: a cache of the dataset, by whose backbone each pair is confirmed or not."),
+    ] = None,
     write_groups: Annotated[
         Path | None,
         typer.Option(help="Write a table (sample_id, group) of all duplicates found, for `group_file` of the dataset."),
@@ -89,6 +93,8 @@ def check(
     from emofuse.datasets.near_duplicates import find_near_duplicates
     from emofuse.datasets.summary import measure_images
 
+    if cache is not None and not near:
+        raise typer.BadParameter("confirms what --near finds; give both", param_hint="--cache")
     options = {
         "root": data,
         "split": {"kind": split} if split else None,
@@ -113,9 +119,10 @@ def check(
         groups = find_duplicates(listing.manifest) if duplicates or near else []
         look_alikes = find_near_duplicates(listing.manifest) if near else None
     _print_sizes(console, sizes)
-    is_problem = look_alikes is not None and _print_look_alikes(console, look_alikes, groups)
+    is_problem = look_alikes is not None and _print_look_alikes(console, look_alikes, groups, cache)
+    notes += bool(look_alikes and look_alikes.groups)
     lack = _split_problem(target, listing)
-    has_problems = _print_problems(console, listing, sizes, groups, lack, notes=notes) or is_problem
+    has_problems = _print_problems(console, listing, sizes, groups, lack, notes=notes, is_problem=is_problem)
     if write_groups is not None:
         found = [*groups, *(look_alikes.groups if look_alikes else ())]
         _write_groups(console, write_groups, found, listing.manifest.root)
@@ -242,15 +249,26 @@ def _print_problems(
     lack: str | None,
     *,
     notes: int,
+    is_problem: bool,
 ) -> bool:
-    """Print what is wrong with the dataset, and return whether anything is; `notes` counts what was noted already."""
+    """Print what is wrong with the dataset, and return whether anything is.
+
+    Args:
+        console: the output.
+        listing: the dataset.
+        sizes: the sizes of its images.
+        groups: its files with the same bytes.
+        lack: what runs lack in it.
+        notes: the number of notes that have been printed beside those of the listing.
+        is_problem: whether a problem has been printed already.
+    """
     if lack:
         console.print(f"\nProblem: the pipeline's runs cannot be trained on this dataset: {lack}")
     has_bad_groups = _print_duplicates(console, groups)
     if listing.bad_count or sizes.unreadable:
         _print_bad_rows(console, listing, sizes)
         return True
-    if lack or has_bad_groups:
+    if lack or has_bad_groups or is_problem:
         return True
     notes += len(listing.manifest.info["notes"]) + bool(groups)
     console.print("\nProblems: none" if not notes else f"\nNo bad rows; notes: {notes}, above")
@@ -278,8 +296,13 @@ def _print_duplicates(console: Console, groups: Sequence[DuplicateGroup]) -> boo
     return is_problem
 
 
-def _print_look_alikes(console: Console, found: NearDuplicates, exact: Sequence[DuplicateGroup]) -> bool:
-    """Print the pictures that look the same and are not all of the same bytes; return whether they are a problem."""
+def _print_look_alikes(
+    console: Console, found: NearDuplicates, exact: Sequence[DuplicateGroup], cache: Path | None
+) -> bool:
+    """Print the pictures that look the same and are not all of the same bytes; return whether they are a problem.
+
+    With a cache, the features of its backbone confirm them or not.
+    """
     from emofuse.datasets.duplicates import describe_duplicates
 
     same_bytes = {group.paths for group in exact}
@@ -289,6 +312,8 @@ def _print_look_alikes(console: Console, found: NearDuplicates, exact: Sequence[
         word = "Problem" if is_problem else "Note"
         console.print(f"\n{word}: pictures that look the same: {describe_duplicates(groups)}")
         _print_some(console, [str(group) for group in groups])
+        if cache is not None:
+            _print_matches(console, groups, cache)
     else:
         console.print("\nPictures that look the same and have other bytes: none")
     if found.unreadable or found.flat:
@@ -296,6 +321,21 @@ def _print_look_alikes(console: Console, found: NearDuplicates, exact: Sequence[
             f"Not compared: {found.unreadable} pictures that cannot be decoded, {found.flat} almost without contrast"
         )
     return is_problem
+
+
+def _print_matches(console: Console, groups: Sequence[DuplicateGroup], path: Path) -> None:
+    """Print how many groups of pictures the features of a cache confirm, and which they do not."""
+    from emofuse.cache.reader import open_cache
+    from emofuse.upkeep.look_alikes import backbone_of, match_features
+
+    cache = open_cache(path)
+    pairs = list(zip(groups, match_features(cache, groups), strict=True))
+    doubtful = [f"{group}; {match}" for group, match in pairs if not match.is_confirmed]
+    confirmed = f"{len(pairs) - len(doubtful)} of {len(pairs)}"
+    console.print(f"Confirmed by the features of {backbone_of(cache).name!r} in {path}: {confirmed}")
+    if len(pairs) == 1 and not doubtful:
+        doubtful = [str(pairs[0][1])]
+    _print_some(console, doubtful)
 
 
 def _write_groups(console: Console, path: Path, groups: Sequence[DuplicateGroup], root: Path) -> None:

@@ -300,3 +300,21 @@ runs: [{{name: a, features: {{streams: [lbp]}}, target: {{kind: regression, colu
     assert "target.columns: there is no column 'valance', did you mean 'valence'?" in result.output
     pipeline.write_text(pipeline.read_text().replace("valance", "valence"))
     assert invoke("check", pipeline).exit_code == 0
+
+
+def test_check_near_says_what_the_features_of_a_cache_confirm(look_alikes, write_cache):
+    import numpy as np
+
+    for row, name in enumerate("abcd"):
+        (look_alikes / f"{name}.png").rename(look_alikes / f"s{row:04d}.png")
+    rows = "s0000.png,joy,train\ns0001.png,fear,train\ns0002.png,joy,val\ns0003.png,fear,test\n"
+    (look_alikes / "labels.csv").write_text(f"path,label,split\n{rows}")
+    features = np.eye(4, 6, dtype=np.float32)
+    features[3] = features[0]
+    streams = {"net": ("backbone", features, np.ones(4, np.uint8))}
+    path = write_cache(look_alikes / "a.zarr", ["fear", "joy"], np.zeros(4, np.int64), ["train"] * 4, streams)
+    arguments = ("check", "csv", "--data", look_alikes, "--split-column", "split", "--cache", path)
+    result = invoke(*arguments, "--near")
+    assert f"Confirmed by the features of 'net' in {path}: 1 of 1\n    cosine 1.000, to other rows" in result.output
+    assert "Problems: none" not in result.output
+    assert invoke(*arguments).exit_code == 2

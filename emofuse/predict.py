@@ -116,7 +116,7 @@ class Predictor:
             block = list(paths[start : start + _BLOCK_ROWS])
             extraction = self._extractor.extract(block)
             rows = extraction.rows
-            probs = self._trained.probs(
+            probs = self._trained.outputs(
                 {name: part.features for name, part in rows.items()},
                 {name: part.status for name, part in rows.items()},
                 {name: part.mask for name, part in rows.items()},

@@ -200,7 +200,7 @@ def test_a_faulty_factor_is_named_with_what_was_found_and_expected(text, expecte
             "{final: {ensemble: {folds: 3}, refit: train_val}}",
             ["final.refit: the heads of an ensemble of folds have learned from all training and validation rows"],
         ),
-        ("{select: f1}", ["select: must be macro_f1, accuracy or loss, got 'f1'"]),
+        ("{select: f1}", ["select: must be macro_f1, accuracy, loss, ccc or map, got 'f1'"]),
         ("{baseline: [a, a]}", ["baseline: [a, a] names a stream twice"]),
         (
             "{search: {kind: tpe, trials: 3}, halving: {}}",

@@ -181,7 +181,7 @@ def _inputs_from_cache(job: HeadJob, path: Path) -> _TrainingInputs:
     from emofuse.cache.reader import open_cache
     from emofuse.training.data import TrainingData
 
-    data = TrainingData.of(open_cache(path), job.run.split)
+    data = TrainingData.of_run(open_cache(path), job.run)
     heads = job.run.heads()
     members = [data.member(head) for head in heads]
     return _TrainingInputs(f"cache {path}", data.table(heads), data.scaled_folds(heads), members, data.window(job.run))

@@ -6,8 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Select = Literal["macro_f1", "accuracy", "loss"]
-SELECTS: Mapping[str, str] = {"macro_f1": "macro F1", "accuracy": "accuracy", "loss": "loss"}
+from emofuse.specs.target_options import Score
+
+SELECTS: Mapping[str, str] = {
+    "macro_f1": "macro F1",
+    "accuracy": "accuracy",
+    "loss": "loss",
+    "ccc": "CCC",
+    "map": "mean average precision",
+}
 """Validation score -> its name in sentences."""
 
 
@@ -61,7 +68,7 @@ class SearchSummary:
     """
 
     kind: Literal["grid", "random", "tpe"]
-    select: Select
+    select: Score
     configurations: tuple[SearchedConfiguration, ...]
     heads: int
     folds: int = 1

@@ -19,6 +19,7 @@ from emofuse.specs.datasets import OfficialSplit, SplitSpec
 from emofuse.specs.head_kinds import EXACT_HEADS, ConcatHeadSpec
 from emofuse.specs.heads import HeadSpec
 from emofuse.specs.streams import Value, check_factors, factor_defaults, take_factors, variant_factors, variants_of
+from emofuse.specs.target_options import target_problems
 from emofuse.specs.targets import ClassTarget, TargetSpec
 from emofuse.specs.train import TrainSpec
 
@@ -255,8 +256,9 @@ class RunSpec(ExtendedSpec):
     weight_column: str | None = None
 
     @model_validator(mode="after")
-    def _heads_differ_and_learn_once(self) -> Self:
+    def _fits_together(self) -> Self:
         problems = ensemble_problems(self.ensemble, self.refit, [self.head.kind])
+        problems += target_problems(self.target, self.head, self.train)
         if self.ensemble is not None and self.ensemble.folds is not None and self.fold is not None:
             problems.append("ensemble.folds: a run has either one fold or an ensemble of folds, got both")
         if problems:

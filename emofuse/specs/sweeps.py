@@ -26,10 +26,11 @@ from emofuse.specs.head_kinds import ConcatHeadSpec
 from emofuse.specs.heads import HeadSpec
 from emofuse.specs.runs import EnsembleSpec, FoldSpec, Refit, check_left_out, ensemble_problems
 from emofuse.specs.streams import Value, check_factors, factor_defaults, take_factors, variant_factors
+from emofuse.specs.target_options import MAIN_SCORES, Score, score_problem, target_problems
 from emofuse.specs.targets import ClassTarget, TargetSpec
 from emofuse.specs.train import TrainSpec
 
-Metric = Literal["macro_f1", "accuracy", "loss"]
+Metric = Score
 
 
 class BaseRun(ExtendedSpec):
@@ -183,7 +184,8 @@ class SweepSpec(Spec):
     """A sweep over a cache: `emofuse sweep NAME` reads one from `pipelines/NAME.yaml`.
 
     `pipeline` names the pipeline whose dataset and cache are used unless the command line names a cache. `select` is
-    the validation score that compares configurations: the mean over folds and seeds. `baseline` is the set of streams
+    the validation score that compares configurations: the mean over folds and seeds. Unless given it is macro F1, of
+    numbers `ccc` and of several labels `map`. `baseline` is the set of streams
     that others are tested against on the test rows; the first of the factor `streams` unless given.
     """
 
@@ -208,11 +210,15 @@ class SweepSpec(Spec):
             data = {**data, "search": {"kind": data["search"]}}
         if isinstance(data, dict) and isinstance(data.get("folds"), int):
             data = {**data, "folds": {"count": data["folds"]}}
+        if isinstance(data, dict) and "select" not in data and (kind := _kind_of_target(data.get("base"))):
+            data = {**data, "select": MAIN_SCORES[kind]}
         return data
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        problems = factor_problems(self.base, self.factors)
+        problems = factor_problems(self.base, self.factors) or problems_of_targets(self.base, self.factors)
+        if fault := score_problem(self.base.target, self.select):
+            problems.append(f"select: {fault}")
         ranges = self.factors.ranges()
         if self.search.kind == "grid":
             problems += [f"factors.{n}: a grid needs values, a range is for a random or tpe search" for n in ranges]
@@ -248,6 +254,25 @@ def factor_problems(base: BaseRun, factors: Factors) -> list[str]:
         faults = [fault for value in values for owner in owners for fault in _faults_with(owner, name, value)]
         problems += [f"factors.{name}: {fault}" for fault in dict.fromkeys(faults)]
     return problems
+
+
+def problems_of_targets(base: BaseRun, factors: Factors) -> list[str]:
+    """Return why some head, or some value of an option, cannot learn the target of the runs."""
+    problems = [
+        fault for head in factors.head or (base.head,) for fault in target_problems(base.target, head, base.train)
+    ]
+    for name, listed in factors.named():
+        if name in TrainSpec.model_fields and not isinstance(listed, Range):
+            trains = (base.train.model_copy(update={name: value}) for value in listed)
+            problems += [fault for train in trains for fault in target_problems(base.target, base.head, train)]
+    return list(dict.fromkeys(problems))
+
+
+def _kind_of_target(base: Any) -> str | None:
+    """Return the kind of the target of a base run, as it is written or read; None if none can be seen."""
+    target = base.get("target") if isinstance(base, Mapping) else getattr(base, "target", None)
+    kind = target.get("kind") if isinstance(target, Mapping) else getattr(target, "kind", None)
+    return kind if kind in MAIN_SCORES else None
 
 
 def _faults_with(owner: Spec, name: str, value: Any) -> list[str]:

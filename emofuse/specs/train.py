@@ -24,9 +24,10 @@ class TrainSpec(ExtendedSpec):
     """The optimisation. The defaults are the paper's: Adam, 1e-4, 100 epochs, batch 64, cross-entropy.
 
     `select` chooses the best epoch on validation rows, whose weights are kept: the one with the least loss, or with the
-    highest macro F1 (the paper's choice) or accuracy. The loss changes little with the rounding of another processor or
-    of a larger group of heads. The other two are shares of a few hundred rows, and one row that changes sides may move
-    them to another epoch. `patience` epochs without a better one end the run.
+    highest macro F1 (the paper's choice) or accuracy, of numbers the highest mean concordance correlation (`ccc`), of
+    several labels the highest mean average precision (`map`). The loss changes little with the rounding of another
+    processor or of a larger group of heads. Macro F1 and accuracy are shares of a few hundred rows, and one row that
+    changes sides may move them to another epoch. `patience` epochs without a better one end the run.
 
     `seed` decides the initial weights and the dropout, `order_seed` the order of rows: runs with the same order are
     comparable batch by batch, and train together.
@@ -40,7 +41,9 @@ class TrainSpec(ExtendedSpec):
     Options for rare classes, of which heads count the training rows of their fold alone (see
     `emofuse.training.losses`): `class_weights` weights the loss of each row by its class, `focal_gamma` weights it by
     how uncertain the head is, and `logit_adjustment` adds that multiple of the log shares of the classes to the logits
-    in training, but not in prediction. Validation loss stays plain cross-entropy.
+    in training, but not in prediction. Validation loss stays plain cross-entropy. Of a distribution, `class_weights`
+    weights rows by their majority; of several labels, it weights the rows that have a label against those that have
+    not.
 
     Options of the updates (see `emofuse.training.schedule` and `emofuse.training.averages`): `schedule` lets the
     learning rate fall to 0 over all epochs; `warmup` is the share of all steps in which it rises; `clip_norm` bounds
@@ -60,7 +63,7 @@ class TrainSpec(ExtendedSpec):
     weight_decay: float = Field(0.0, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     optimizer: Literal["adam", "adamw"] = "adam"
-    select: Literal["macro_f1", "accuracy", "loss"] = "loss"
+    select: Literal["macro_f1", "accuracy", "loss", "ccc", "map"] = "loss"
     patience: int | None = Field(None, ge=1)
     seed: int = 0
     order_seed: int = 0

@@ -23,7 +23,7 @@ from emofuse.cache.reader import Cache, open_cache
 from emofuse.devices import resolve_device
 from emofuse.errors import BuildError, EmofuseError, TrainingError
 from emofuse.extraction.cluster import remote_client, run_tasks
-from emofuse.specs import SplitSpec
+from emofuse.specs import BaseRun
 from emofuse.specs.plugins import PluginFile, load_sent, loaded_plugins
 from emofuse.sweep.groups import OnRows, SearchGroup, device_name, train_rows, versions
 from emofuse.sweep.rows import RunRow
@@ -42,7 +42,6 @@ class GroupTask:
 
     Attributes:
         cache: the absolute path of the cache.
-        split: the split of the runs.
         memory_bytes: the memory that training may use.
         device: the device: cpu, cuda, cuda:N or auto.
         group: the group.
@@ -51,7 +50,6 @@ class GroupTask:
     """
 
     cache: Path
-    split: SplitSpec
     memory_bytes: int
     device: str
     group: SearchGroup
@@ -84,7 +82,7 @@ class DaskTrainer:
     Args:
         client: the client of the scheduler.
         cache: the cache, which all workers see under the same path.
-        split: the split of the runs.
+        base: the values that all runs share: their split, target and weights.
         device: the device, which each worker resolves for itself.
         memory_bytes: the memory that training may use on each worker; None for the default of the smallest one.
 
@@ -92,16 +90,20 @@ class DaskTrainer:
         BuildError: a worker has other versions of the packages.
     """
 
-    def __init__(
-        self, client: Client, cache: Cache, split: SplitSpec, *, device: str, memory_bytes: int | None
-    ) -> None:
+    def __init__(self, client: Client, cache: Cache, base: BaseRun, *, device: str, memory_bytes: int | None) -> None:
         self._client = client
         self._cache = cache.path.absolute()
         self._device = device
         facts = _worker_facts(client, device)
         smallest = min(facts, key=lambda each: each.memory_bytes)
         self.machine = Machine.of(torch.device(smallest.device))
-        self.data = TrainingData.of(cache, split, memory_bytes=memory_bytes or smallest.memory_bytes)
+        self.data = TrainingData.of(
+            cache,
+            base.split,
+            target=base.target,
+            weight_column=base.weight_column,
+            memory_bytes=memory_bytes or smallest.memory_bytes,
+        )
         self.description = _describe(facts)
 
     @property
@@ -131,9 +133,7 @@ class DaskTrainer:
 
     def _task(self, group: SearchGroup) -> GroupTask:
         digests = tuple(self.data.digest(run.spec) for run in group.runs)
-        return GroupTask(
-            self._cache, self.data.split, self.data.memory_bytes, self._device, group, digests, loaded_plugins()
-        )
+        return GroupTask(self._cache, self.data.memory_bytes, self._device, group, digests, loaded_plugins())
 
     def _workers(self) -> tuple[int, dict[str, float] | None]:
         """Return how many groups can run at a time, at least 1, and the resources that each of them takes."""
@@ -144,7 +144,7 @@ class DaskTrainer:
 
 @contextmanager
 def dask_trainer(
-    scheduler: str, cache: Cache, split: SplitSpec, *, device: str, memory_bytes: int | None
+    scheduler: str, cache: Cache, base: BaseRun, *, device: str, memory_bytes: int | None
 ) -> Iterator[DaskTrainer]:
     """Open a trainer on the workers of a running scheduler.
 
@@ -152,7 +152,7 @@ def dask_trainer(
         BuildError: the scheduler does not answer or has no workers, or a worker has other versions of the packages.
     """
     with remote_client(scheduler) as client:
-        yield DaskTrainer(client, cache, split, device=device, memory_bytes=memory_bytes)
+        yield DaskTrainer(client, cache, base, device=device, memory_bytes=memory_bytes)
 
 
 # --- in the worker ---------------------------------------------------------------------------------------------------
@@ -188,12 +188,13 @@ def train_task(task: GroupTask) -> list[RunRow]:
 
 
 def _open_data(task: GroupTask) -> TrainingData:
-    """Return the data of a task, reopened if labels or streams have changed since this worker opened it."""
-    key = (task.cache, task.split.model_dump_json(), task.memory_bytes)
+    """Return the data of a task, reopened if targets or streams have changed since this worker opened it."""
+    spec = task.group.runs[0].spec
+    key = (task.cache, spec.model_dump_json(include={"split", "target", "weight_column"}), task.memory_bytes)
     if key in _opened and _is_the_same(_opened[key], task):
         return _opened[key]
     _opened.clear()
-    data = TrainingData.of(open_cache(task.cache), task.split, memory_bytes=task.memory_bytes)
+    data = TrainingData.of_run(open_cache(task.cache), spec, memory_bytes=task.memory_bytes)
     if not _is_the_same(data, task):
         raise TrainingError(
             f"worker on {platform.node()}: {task.cache} is another cache here, or another emofuse reads it. "

@@ -45,9 +45,10 @@ from emofuse.sweep.search import ConfigurationSearch, SearchResult
 from emofuse.sweep.strategies import make_strategy
 from emofuse.sweep.summary import choice_table, describe_baseline, describe_losses, search_summary
 from emofuse.sweep.trainers import LocalTrainer, Trainer
-from emofuse.training.data import TrainingData, run_splits
+from emofuse.training.data import TrainingData
 from emofuse.training.divergence import Divergence
 from emofuse.training.machine import Machine, default_memory_bytes
+from emofuse.training.rows import run_splits, targets_of
 from emofuse.training.runs import try_runs
 
 Say = Callable[[str], None]
@@ -223,15 +224,20 @@ def open_trainer(cache: Cache, spec: SweepSpec, options: SweepOptions) -> Iterat
     if options.scheduler is not None:
         from emofuse.sweep.cluster import dask_trainer
 
-        split = spec.base.split
         with dask_trainer(
-            options.scheduler, cache, split, device=options.device, memory_bytes=options.memory_bytes
+            options.scheduler, cache, spec.base, device=options.device, memory_bytes=options.memory_bytes
         ) as workers:
             yield workers
         return
     device = torch.device(resolve_device(options.device))
     memory_bytes = options.memory_bytes or default_memory_bytes(device)
-    data = TrainingData.of(cache, spec.base.split, memory_bytes=memory_bytes)
+    data = TrainingData.of(
+        cache,
+        spec.base.split,
+        target=spec.base.target,
+        weight_column=spec.base.weight_column,
+        memory_bytes=memory_bytes,
+    )
     yield LocalTrainer(data, Machine.of(device))
 
 
@@ -304,13 +310,14 @@ def _with_groups(cache: Cache, spec: SweepSpec) -> SweepSpec:
     """Return the sweep with a fold for each group of the training and validation rows, where groups are left out."""
     if spec.folds is None or spec.folds.kind != "leave_one_group_out":
         return spec
-    learned = np.isin(run_splits(cache, spec.base.split), ["train", "val"]) & (cache.labels >= 0)
+    targets = targets_of(cache, spec.base.target, spec.base.weight_column)
+    learned = np.isin(run_splits(cache, spec.base.split, targets), ["train", "val"]) & (targets.labels >= 0)
     groups = len(set(cache.groups[learned].tolist()) - {""})
     return spec.model_copy(update={"folds": spec.folds.with_groups(max(groups, 1))})
 
 
 def _check_split_rows(data: TrainingData) -> None:
-    """Check, before hours of search, that final runs can be trained and scored. Test labels are not read."""
+    """Check, before hours of search, that final runs can be trained and scored. Test targets are not read."""
     lacking, rows = {}, {}
     for split, use in USES.items():
         of_split = data.splits == split

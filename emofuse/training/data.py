@@ -1,4 +1,4 @@
-"""Show a cache and a split to the code that chooses: of labels, only those of training and validation rows.
+"""Show a cache, a split and a target to the code that chooses: of targets, only those of training and validation rows.
 
 The data is built once for any number of runs. Each run sees its variants and folds of it; what runs share is read,
 scaled and hashed once.
@@ -18,23 +18,23 @@ import torch
 from emofuse.datasets.split_needs import (
     USES,
     check_labels,
-    check_outer_folds,
     check_splits,
     is_drawn,
     keeps_groups,
     make_folds,
 )
-from emofuse.datasets.splits import make_splits
 from emofuse.devices import resolve_device
 from emofuse.errors import TrainingError
 from emofuse.features import ACTION_UNITS, LEAST_NEUTRAL_ROWS, neutral_rows
 from emofuse.scaling import LEAST_ROWS, Scaling, check_finite
-from emofuse.specs import ClassTarget, FoldSpec, RunSpec, SplitSpec, digest
+from emofuse.specs import FoldSpec, RunSpec, SplitSpec, TargetSpec, digest
 from emofuse.specs.runs import settled
 from emofuse.training.machine import default_memory_bytes
 from emofuse.training.members import FeatureTable, Fold, Member
 from emofuse.training.refits import RefitRun
+from emofuse.training.rows import check_columns, only_rows, rows_digest, run_splits, targets_of
 from emofuse.training.streaming import Window
+from emofuse.training.targets import THE_LABEL, WITH_CLASSES
 from emofuse.training.variants import CachedFeatures, FeatureVariant
 
 if TYPE_CHECKING:
@@ -67,69 +67,111 @@ class FoldRows:
 
 
 class TrainingData:
-    """The part of a cache that training runs of one split may see.
+    """The part of a cache that training runs of one split and one target may see.
 
     Attributes:
         split: the split of all its runs.
-        classes: the label names in index order.
+        target: what all its runs learn.
+        weight_column: the column of the weights of rows; None for equal weights.
+        classes: the names of the C outputs in index order: of the classes, columns or labels.
         splits: (N,) str: train, val, test; "" for rows in no split.
-        labels: (N,) int64, -1 in all rows except labelled ones of train and val.
+        labels: (N,) int64, -1 in all rows except those of train and val that have a target. It is the class or the
+            majority; 0 for a regression and for several labels.
+        values: (N, C) float32, the targets that are no class, NaN in rows whose label is -1; None for classes.
+        weights: (N,) float32, 0 in rows whose label is -1; None for equal weights.
+        class_labels: (N,) int64, the label of each row by which neutral faces are found: `labels`, or that of the
+            manifest where the target has no classes; -1 outside train and val.
+        class_names: the names of these labels.
         groups: (N,) str, "" in all rows except those of `labels` that have a group.
         features: the features of the cache.
         memory_bytes: the memory that training may use in all.
     """
 
     def __init__(
-        self, cache: Cache, split: SplitSpec, memory_bytes: int, features: CachedFeatures | None = None
+        self,
+        cache: Cache,
+        split: SplitSpec,
+        memory_bytes: int,
+        *,
+        target: TargetSpec,
+        weight_column: str | None,
+        features: CachedFeatures | None,
     ) -> None:
-        self.split = split
-        self.classes = tuple(cache.classes)
-        self.splits = run_splits(cache, split)
+        self.split, self.target, self.weight_column = split, target, weight_column
+        targets = targets_of(cache, target, weight_column)
+        self.classes = targets.names
+        self.splits = run_splits(cache, split, targets)
         self._is_drawn = is_drawn(split, cache.manifest.info)
         self._keeps_groups = keeps_groups(split, cache.manifest.info)
         chosen_from = (self.splits == "train") | (self.splits == "val")
-        self.labels: npt.NDArray[np.int64] = np.where(chosen_from, cache.labels, -1)
+        seen = only_rows(targets, chosen_from)
+        self.labels, self.values, self.weights, self._strata = seen.labels, seen.values, seen.weights, seen.strata
         self.groups: npt.NDArray[np.str_] = np.where(self.labels >= 0, cache.groups, "")
+        self.class_labels = self.labels if target.kind in WITH_CLASSES else np.where(chosen_from, cache.labels, -1)
+        self.class_names = self.classes if target.kind in WITH_CLASSES else tuple(cache.classes)
         self.memory_bytes = memory_bytes
         self.features = features or CachedFeatures(cache, int(FEATURES_SHARE * memory_bytes))
-        self._rows_digest = rows_digest(cache, self.splits, self.labels)
+        self._rows_digest = rows_digest(cache, self.splits, seen)
         self._groups_digest = digest(self.groups.tolist()) if (self.groups != "").any() else None
         self._folds: dict[Partition, list[FoldRows]] = {}
         self._scaling: dict[tuple[Partition, int, FeatureVariant, str | None], Scaling] = {}
 
     @classmethod
     def of(
-        cls, cache: Cache, split: SplitSpec, *, memory_bytes: int | None = None, features: CachedFeatures | None = None
+        cls,
+        cache: Cache,
+        split: SplitSpec,
+        *,
+        target: TargetSpec = THE_LABEL,
+        weight_column: str | None = None,
+        memory_bytes: int | None = None,
+        features: CachedFeatures | None = None,
     ) -> Self:
-        """Read labels and ids. Features are read when they are needed.
+        """Read targets and ids. Features are read when they are needed.
 
         Args:
             cache: the cache.
             split: the split of the runs.
+            target: what the runs learn.
+            weight_column: the column of the weights of rows; None for equal weights.
             memory_bytes: the memory that training may use; by default a share of what the device `auto` has.
             features: those of the same cache and memory, to share what has been read with another split.
+
+        Raises:
+            SpecError: a column that the manifest does not have.
+            DatasetError: a column whose values are not what the target needs.
         """
-        return cls(cache, split, memory_bytes or default_memory_bytes(torch.device(resolve_device("auto"))), features)
+        memory_bytes = memory_bytes or default_memory_bytes(torch.device(resolve_device("auto")))
+        return cls(cache, split, memory_bytes, target=target, weight_column=weight_column, features=features)
+
+    @classmethod
+    def of_run(
+        cls, cache: Cache, spec: RunSpec, *, memory_bytes: int | None = None, features: CachedFeatures | None = None
+    ) -> Self:
+        """Read targets and ids of a run, see `of`."""
+        return cls.of(
+            cache,
+            spec.split,
+            target=spec.target,
+            weight_column=spec.weight_column,
+            memory_bytes=memory_bytes,
+            features=features,
+        )
 
     def digest(self, spec: RunSpec, *, rows: str | None = None) -> str:
         """Return the identity of a run: everything that changes its weights and scores, except the machine.
 
-        It covers the spec without its name, the digests of its streams, ids, splits and labels of all rows, the rows
-        without a readable picture, the groups that its folds keep together, and how far rows are shuffled if they are
-        streamed. The rows are hashed only once.
+        It covers the spec without its name, the digests of its streams, ids, splits, targets and weights of all rows,
+        the rows without a readable picture, the groups that its folds keep together, and how far rows are shuffled if
+        they are streamed. The rows are hashed only once.
 
         Args:
             spec: the run.
-            rows: the digest of the rows; by default that of the rows as they are seen here, with test labels masked.
+            rows: the digest of the rows; by default that of the rows as they are seen here, with test targets masked.
 
         Raises:
             SpecError: a stream that is not in the cache.
         """
-        if spec.target != ClassTarget() or spec.weight_column is not None:
-            raise TrainingError(
-                f"run {spec.name!r}: heads cannot be trained on {spec.target} with weights {spec.weight_column!r} yet, "
-                "only on the label of the manifest"
-            )
         variants = self.features.of(spec.features)
         features = settled(spec.features, {variant.stream: variant.kind for variant in variants})
         window = self.window(spec)
@@ -146,6 +188,8 @@ class TrainingData:
         grouped_folds = any(head.fold and head.fold.grouped for head in spec.heads())
         if self._groups_digest and (grouped_folds or (leaves_out and self._keeps_groups)):
             identity["groups"] = self._groups_digest
+        if spec.features.neutral_label is not None and self.target.kind not in WITH_CLASSES:
+            identity["neutral"] = digest(self.class_labels.tolist())
         if spec.train.views > 1:
             identity["augment"] = {variant.stream: self.features.augment(variant) for variant in variants}
         return digest(identity | ({"window": [window.block_rows, window.blocks]} if window else {}))
@@ -218,10 +262,13 @@ class TrainingData:
         """Return all folds of a run's cross-validation, or the split itself as the only fold.
 
         Raises:
-            TrainingError: another split, no row to train on or to choose by, or training rows of one label.
+            TrainingError: another split or target, no row to train on or to choose by, or training rows of one label.
         """
-        if spec.split != self.split:
-            raise TrainingError(f"run {spec.name!r} has split {spec.split!r}, these rows have {self.split!r}")
+        for name in ("split", "target", "weight_column"):
+            if getattr(spec, name) != getattr(self, name):
+                raise TrainingError(
+                    f"run {spec.name!r} has {name} {getattr(spec, name)!r}, these rows have {getattr(self, name)!r}"
+                )
         key = self.partition(spec)
         if key not in self._folds:
             usable = (self.labels >= 0) & ~self.unreadable(spec)
@@ -287,7 +334,18 @@ class TrainingData:
         masks = {variant.name: self.features.steps(variant, views) for variant in variants}
         steps = {name: torch.from_numpy(mask) for name, mask in masks.items() if mask is not None}
         groups = self._group_numbers() if all(spec.fold is None or spec.fold.grouped for spec in specs) else None
-        return FeatureTable(features, valid, torch.from_numpy(self.labels), len(self.classes), views, steps, groups)
+        return FeatureTable(
+            features,
+            valid,
+            torch.from_numpy(self.labels),
+            len(self.classes),
+            views,
+            steps,
+            groups,
+            targets=None if self.values is None else torch.from_numpy(self.values),
+            weights=None if self.weights is None else torch.from_numpy(self.weights),
+            target=self.target,
+        )
 
     def _group_numbers(self) -> torch.Tensor | None:
         """Return (N,) int64, the group of each row, -1 for none; None if the split does not keep groups together."""
@@ -309,7 +367,7 @@ class TrainingData:
             for place, train in enumerate(used):
                 if len(train) < LEAST_ROWS:
                     continue
-                faces = neutral_rows(train, self.labels, self.classes, variant.stream, neutral)
+                faces = neutral_rows(train, self.class_labels, self.class_names, variant.stream, neutral)
                 if len(faces) >= LEAST_NEUTRAL_ROWS:
                     used[place] = faces
                 else:
@@ -331,8 +389,7 @@ class TrainingData:
         return [FoldRows(train, val)]
 
     def _cross_validation(self, usable: npt.NDArray[np.bool_], fold: FoldSpec) -> list[FoldRows]:
-        pairs = zip(self.labels.tolist(), usable.tolist(), strict=True)
-        names = [self.classes[label] if is_usable else None for label, is_usable in pairs]
+        names = [stratum if is_usable else None for stratum, is_usable in zip(self._strata, usable, strict=True)]
         groups = [group or None for group in self.groups.tolist()]
         unreadable = int(np.sum((self.labels >= 0) & ~usable))
         fold_of_rows = np.array(
@@ -346,36 +403,9 @@ class TrainingData:
         ]
 
     def _check_labels(self, fold: FoldRows) -> None:
+        if self.target.kind == "regression" and self.values is not None:
+            check_columns(self.classes, self.values[fold.train])
+        if self.target.kind != "class":
+            return
         labels, counts = np.unique(self.labels[fold.train], return_counts=True)
         check_labels({self.classes[label]: int(count) for label, count in zip(labels, counts, strict=True)})
-
-
-def run_splits(cache: Cache, spec: SplitSpec) -> npt.NDArray[np.str_]:
-    """Return (N,) str, the splits of a run: of the manifest, or seeded ones of its labels and groups; "" for none.
-
-    Raises:
-        TrainingError: outer folds, of which one lacks a label.
-    """
-    labels = [cache.classes[label] if label >= 0 else None for label in cache.labels]
-    of_manifest = [str(split) for split in cache.splits]
-    groups = [str(group) or None for group in cache.groups] if cache.has_groups else None
-    check_outer_folds(labels, groups, spec)
-    return np.asarray([split or "" for split in make_splits(labels, of_manifest, spec, groups)], dtype=np.str_)
-
-
-def rows_digest(cache: Cache, splits: npt.NDArray[np.str_], labels: npt.NDArray[np.int64]) -> str:
-    """Return the SHA-256 of what a run may see of its rows besides features: ids, splits and labels, in their order.
-
-    Args:
-        cache: the cache with the ids and classes.
-        splits: (N,) str.
-        labels: (N,) int64.
-    """
-    return digest(
-        {
-            "classes": list(cache.classes),
-            "sample_ids": [str(sample_id) for sample_id in cache.sample_ids],
-            "labels": labels.tolist(),
-            "splits": [str(split) for split in splits],
-        }
-    )

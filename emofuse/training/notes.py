@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from emofuse.datasets.split_needs import keeps_groups
 from emofuse.datasets.splits import SPLITS
+from emofuse.datasets.targets import Targets
 from emofuse.features import ACTION_UNITS, LEAST_NEUTRAL_ROWS
 from emofuse.scaling import LIMIT
 from emofuse.specs import RunSpec
@@ -23,6 +24,7 @@ from emofuse.specs.train import NEWER
 from emofuse.training.data import TrainingData
 from emofuse.training.exact import is_exact
 from emofuse.training.members import MemberResult
+from emofuse.training.targets import WITH_CLASSES
 from emofuse.training.trained_runs import Rows, TrainedRun
 from emofuse.training.variants import FeatureVariant
 
@@ -61,6 +63,7 @@ class FarValues:
 
 def run_notes(
     cache: Cache,
+    targets: Targets,
     data: TrainingData,
     trained: TrainedRun,
     rows: Rows,
@@ -71,21 +74,22 @@ def run_notes(
     """Return all notes of a run.
 
     Args:
-        cache: the cache, with all labels.
-        data: of the run's split.
+        cache: the cache.
+        targets: the targets of all rows.
+        data: of the run's split and target.
         trained: the run.
         rows: split -> its rows.
         metrics: split -> the scores of these rows.
         far: variant -> its values that are limited.
     """
     notes = [
-        *_rows_left_out(cache, data, trained.spec),
-        *_labels_without_rows(cache, rows),
+        *_rows_left_out(targets, data, trained.spec),
+        *_labels_without_rows(targets, rows),
         *_shared_groups(cache, data, trained, rows),
         *_streams_without_rows(data, trained, rows),
         *(note for head in trained.first for note in _few_neutral_faces(data, head.spec)),
         *_far_values(cache, far),
-        *_learning(trained, rows, cache.labels, metrics),
+        *_learning(targets, trained, rows, metrics),
         *_options_without_effect(trained.spec),
     ]
     return list(dict.fromkeys(notes))  # the heads of an ensemble may give the same note
@@ -98,20 +102,21 @@ def _few_neutral_faces(data: TrainingData, spec: RunSpec) -> Iterator[str]:
         if neutral is None or variant.kind != ACTION_UNITS:
             continue
         faces = train[data.features.valid(variant)[train]]
-        if np.sum(data.labels[faces] == data.classes.index(neutral)) < LEAST_NEUTRAL_ROWS:
+        if np.sum(data.class_labels[faces] == data.class_names.index(neutral)) < LEAST_NEUTRAL_ROWS:
             yield (
                 f"Fewer than {LEAST_NEUTRAL_ROWS} training faces labelled {neutral!r} have stream {variant.stream!r}: "
                 "its baseline is their mean, and the deviation is that of all training faces."
             )
 
 
-def _rows_left_out(cache: Cache, data: TrainingData, spec: RunSpec) -> Iterator[str]:
-    labelled, in_split = cache.labels >= 0, np.isin(data.splits, SPLITS)
+def _rows_left_out(targets: Targets, data: TrainingData, spec: RunSpec) -> Iterator[str]:
+    labelled, in_split = targets.labels >= 0, np.isin(data.splits, SPLITS)
     unlabelled, unsplit = int(np.sum(~labelled)), int(np.sum(labelled & ~in_split))
+    noun = "label" if targets.kind == "class" else "target"
     if unlabelled or unsplit:
         yield (
             f"{unlabelled + unsplit} of {len(data.splits)} rows are in no split of this run: "
-            f"{unlabelled} without a label, {unsplit} with a label but no split."
+            f"{unlabelled} without a {noun}, {unsplit} with a {noun} but no split."
         )
     unreadable = data.unreadable(spec) & labelled & in_split
     if unreadable.any():
@@ -122,20 +127,31 @@ def _rows_left_out(cache: Cache, data: TrainingData, spec: RunSpec) -> Iterator[
         )
 
 
-def _labels_without_rows(cache: Cache, rows: Rows) -> Iterator[str]:
+def _labels_without_rows(targets: Targets, rows: Rows) -> Iterator[str]:
+    if targets.kind == "regression":
+        return
     consequences = {
         "train": "the head cannot learn {it}",
         "val": "no epoch is chosen for {it}, and macro F1 of the validation rows is over the other labels",
         "test": "macro scores of the test rows are over the labels that have rows or predictions",
     }
+    if targets.kind == "multilabel":
+        consequences["val"] = "average precision of the validation rows is over the other labels"
+        consequences["test"] = "macro scores of the test rows are over the other labels"
     for split, consequence in consequences.items():
-        seen = set(cache.labels[rows[split]].tolist())
-        names = [repr(label) for index, label in enumerate(cache.classes) if index not in seen]
+        seen = _labels_with_rows(targets, rows[split])
+        names = [repr(label) for index, label in enumerate(targets.names) if index not in seen]
         if names:
             named = ", ".join(names[:_LABELS_NAMED])
             more = f" or one of {len(names) - _LABELS_NAMED} others" if len(names) > _LABELS_NAMED else ""
             it = "it" if len(names) == 1 else "them"
             yield f"No {_ROWS_OF[split]} row is labelled {named}{more}: {consequence.format(it=it)}."
+
+
+def _labels_with_rows(targets: Targets, rows: npt.NDArray[np.int64]) -> set[int]:
+    if targets.kind == "multilabel" and targets.values is not None:
+        return set(np.flatnonzero((targets.values[rows] > 0).any(axis=0)).tolist())
+    return set(targets.labels[rows].tolist())
 
 
 def _shared_groups(cache: Cache, data: TrainingData, trained: TrainedRun, rows: Rows) -> Iterator[str]:
@@ -215,10 +231,17 @@ def _far_values(cache: Cache, far: Mapping[FeatureVariant, FarValues]) -> Iterat
         )
 
 
-def _learning(
-    trained: TrainedRun, rows: Rows, labels: npt.NDArray[np.int64], metrics: Mapping[str, Any]
-) -> Iterator[str]:
-    counts = np.bincount(labels[rows["train"]])
+def _learning(targets: Targets, trained: TrainedRun, rows: Rows, metrics: Mapping[str, Any]) -> Iterator[str]:
+    if targets.kind in WITH_CLASSES:
+        yield from _learned_classes(targets, trained, rows, metrics)
+    else:
+        yield from _learned_values(targets, trained, rows["train"], metrics)
+    for head in trained.first:
+        yield from _choice_at_an_end(head.spec, head.result)
+
+
+def _learned_classes(targets: Targets, trained: TrainedRun, rows: Rows, metrics: Mapping[str, Any]) -> Iterator[str]:
+    counts = np.bincount(targets.labels[rows["train"]])
     if not beats_chance(metrics["test"]["confusion"], int(counts.argmax())):
         yield (
             "The head cannot be told from chance: on the test rows it is not better than always answering the most "
@@ -229,8 +252,26 @@ def _learning(
             "The head has learned nothing from its training rows: their loss is not below that of answering with the "
             "shares of the labels. Try another learning rate, mostly a lower one, or more epochs."
         )
-    for head in trained.first:
-        yield from _choice_at_an_end(head.spec, head.result)
+
+
+def _learned_values(
+    targets: Targets, trained: TrainedRun, train: npt.NDArray[np.int64], metrics: Mapping[str, Any]
+) -> Iterator[str]:
+    """Compare the training loss of numbers or several labels with that of answering every row with their means."""
+    if targets.values is None or is_exact(trained.spec.head) or getattr(trained.spec.target, "loss", "") == "ccc":
+        return
+    values = targets.values[train].astype(np.float64)
+    shares = np.clip(values.mean(axis=0), 1e-12, 1 - 1e-12)
+    by_chance = (
+        -(shares * np.log(shares) + (1 - shares) * np.log(1 - shares))
+        if targets.kind == "multilabel"
+        else (values.var(axis=0))
+    )
+    if metrics["train"]["loss"] >= by_chance.mean():
+        yield (
+            "The head has learned nothing from its training rows: their loss is not below that of answering with the "
+            "means of the columns. Try another learning rate, mostly a lower one, or more epochs."
+        )
 
 
 def _choice_at_an_end(spec: RunSpec, result: MemberResult) -> Iterator[str]:

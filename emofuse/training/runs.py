@@ -22,12 +22,13 @@ from emofuse.errors import TrainingError
 from emofuse.progress import step
 from emofuse.results import RunRecord, read_record, rename_run, run_dir, write_run
 from emofuse.specs import RunSpec, canonical_json
-from emofuse.training.data import TrainingData, rows_digest
+from emofuse.training.data import TrainingData
 from emofuse.training.divergence import Divergence, divergence_path, read_divergence, write_divergence
 from emofuse.training.engine import OnEpoch
 from emofuse.training.machine import Machine, default_memory_bytes
 from emofuse.training.planning import plan_runs
 from emofuse.training.refits import RefitRun
+from emofuse.training.rows import rows_digest, targets_of_run
 from emofuse.training.scoring import score_together, split_rows
 from emofuse.training.tally import TrainingTally
 from emofuse.training.together import train_together
@@ -58,7 +59,8 @@ def train_run(
         runs: the folder of all runs.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         memory_bytes: the memory that training may use.
-        on_epoch: called with {epoch, train_loss, val_loss, val_accuracy, val_macro_f1} after each epoch.
+        on_epoch: called with {epoch, train_loss, val_loss, val_accuracy, val_macro_f1} after each epoch; targets that
+            are no class have other scores (`emofuse.training.validation_scores`).
 
     Returns:
         The record, and whether it was trained by this call.
@@ -174,16 +176,16 @@ def _problems(tried: Sequence[tuple[RunRecord | Divergence, bool]], runs: Path) 
 
 
 def _identify(cache: Cache, specs: Sequence[RunSpec], memory_bytes: int) -> list[IdentifiedRun]:
-    """Return the runs in the order of specs. Runs of one split share its rows; all runs share the features."""
-    splits: dict[str, tuple[TrainingData, str]] = {}
+    """Return the runs in the order of specs. Runs of one split and target share its rows; all share the features."""
+    shared: dict[str, tuple[TrainingData, str]] = {}
     identified = []
     for index, spec in enumerate(specs):
-        key = canonical_json(spec.split.model_dump(mode="json"))
-        if key not in splits:
-            features = next((data.features for data, _ in splits.values()), None)
-            data = TrainingData.of(cache, spec.split, memory_bytes=memory_bytes, features=features)
-            splits[key] = data, rows_digest(cache, data.splits, cache.labels)
-        data, rows = splits[key]
+        key = canonical_json(spec.model_dump(mode="json", include={"split", "target", "weight_column"}))
+        if key not in shared:
+            features = next((data.features for data, _ in shared.values()), None)
+            data = TrainingData.of_run(cache, spec, memory_bytes=memory_bytes, features=features)
+            shared[key] = data, rows_digest(cache, data.splits, targets_of_run(cache, spec))
+        data, rows = shared[key]
         identified.append(IdentifiedRun(index, spec, data, data.digest(spec, rows=rows)))
     return identified
 
@@ -320,11 +322,12 @@ class _TrainingCall:
         """Raise if splits have no usable row; all of them are named together."""
         lacking, labelled = {}, {}
         heads = [spec for run in runs for spec in run.spec.heads()]
+        targets = targets_of_run(self._cache, runs[0].spec)
         for spec in {data.partition(spec): spec for spec in heads}.values():
             for split, reason in USES.items():
                 if spec.fold and split != "test":  # folds are made of train and val, and are checked themselves
                     continue
-                if not len(split_rows(self._cache, data, spec, split)):
+                if not len(split_rows(targets, data, spec, split)):
                     lacking[split] = reason
-                    labelled[split] = int(((data.splits == split) & (self._cache.labels >= 0)).sum())
+                    labelled[split] = int(((data.splits == split) & (targets.labels >= 0)).sum())
         data.check_splits(lacking, labelled)

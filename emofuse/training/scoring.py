@@ -1,8 +1,8 @@
 """Score trained runs on all their rows, once, after everything is chosen; the test rows are among them.
 
-    features, a span of rows at a time -> probabilities of every run -> metrics, predictions, record
+    features, a span of rows at a time -> outputs of every run -> metrics, predictions, record
 
-No code that chooses imports this module, since it sees all labels.
+No code that chooses imports this module, since it sees all targets.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import torch
 
 import emofuse
 from emofuse.datasets.splits import SPLITS
+from emofuse.datasets.targets import Targets
 from emofuse.features import ACTION_UNITS
 from emofuse.heads import load_head_weights
 from emofuse.metrics import METRICS
-from emofuse.metrics.classification import classification_metrics
+from emofuse.metrics.targets import target_metrics
 from emofuse.results import Predictions, RunRecord
 from emofuse.scaling import LEAST_ROWS, Scaling
 from emofuse.specs import RunSpec
@@ -32,6 +33,8 @@ from emofuse.streams.action_units import MEASUREMENTS
 from emofuse.training.data import TrainingData
 from emofuse.training.notes import FarValues, run_notes
 from emofuse.training.refits import RefitRun
+from emofuse.training.rows import targets_of_run
+from emofuse.training.targets import LINKS, WITH_CLASSES, in_units
 from emofuse.training.trained import array_places, head_outputs
 from emofuse.training.trained_runs import AnsweringHead, Rows, TrainedRun, mean_of_answers
 from emofuse.training.validation import EVAL_ROWS
@@ -59,9 +62,9 @@ class ScoredRun:
     arrays: Mapping[str, npt.NDArray[np.float32]]
 
 
-def split_rows(cache: Cache, data: TrainingData, spec: RunSpec, split: str) -> npt.NDArray[np.int64]:
-    """Return (n,) the labelled rows of a split whose pictures the run can read, ascending."""
-    return np.flatnonzero((data.splits == split) & (cache.labels >= 0) & ~data.unreadable(spec))
+def split_rows(targets: Targets, data: TrainingData, spec: RunSpec, split: str) -> npt.NDArray[np.int64]:
+    """Return (n,) the rows of a split that have a target and whose pictures the run can read, ascending."""
+    return np.flatnonzero((data.splits == split) & (targets.labels >= 0) & ~data.unreadable(spec))
 
 
 def score_together(
@@ -70,20 +73,23 @@ def score_together(
     """Score trained runs on all their rows, and yield them in their order.
 
     Args:
-        cache: the cache, with all labels.
-        data: of the runs' split.
+        cache: the cache, with all targets.
+        data: of the runs' split and target.
         trained_runs: the runs, none of which diverged.
-        digests: the digests of the runs, with all labels.
+        digests: the digests of the runs, with all targets.
         device: the device of the heads.
     """
-    answering = [trained.answering(data, split_rows(cache, data, trained.spec, "test")) for trained in trained_runs]
-    probs, far = _probs(data, [head for heads in answering for head in heads], device)
-    of_all = iter(probs)
+    if not trained_runs:
+        return
+    targets = targets_of_run(cache, trained_runs[0].spec)
+    answering = [trained.answering(data, split_rows(targets, data, trained.spec, "test")) for trained in trained_runs]
+    outputs, far = _outputs(data, [head for heads in answering for head in heads], device)
+    of_all = iter(outputs)
     for trained, heads, identity in zip(trained_runs, answering, digests, strict=True):
         of_heads = [(head, next(of_all)) for head in heads]
-        rows, probs_of_run = {}, {}
+        rows, outputs_of_run = {}, {}
         for split in SPLITS:
-            rows[split], probs_of_run[split] = mean_of_answers(
+            rows[split], outputs_of_run[split] = mean_of_answers(
                 [(head.rows[split], answers[split]) for head, answers in of_heads if split in answers]
             )
         yield ScoredRun(
@@ -91,20 +97,29 @@ def score_together(
                 cache,
                 data,
                 trained,
+                targets,
                 rows,
-                probs=probs_of_run,
+                outputs=outputs_of_run,
                 far=_far_of_run(data.features.of(trained.spec.features), heads, far),
                 identity=identity,
                 device=device,
             ),
-            predictions=Predictions(
-                cache.sample_ids[rows["test"]],
-                cache.labels[rows["test"]],
-                probs_of_run["test"],
-                cache.groups[rows["test"]] if cache.has_groups else None,
-            ),
+            predictions=_predictions(cache, targets, rows["test"], outputs_of_run["test"]),
             arrays=_arrays(trained, _action_unit_baseline(data, trained)),
         )
+
+
+def _predictions(
+    cache: Cache, targets: Targets, rows: npt.NDArray[np.int64], outputs: npt.NDArray[np.float32]
+) -> Predictions:
+    has_classes = targets.kind in WITH_CLASSES
+    return Predictions(
+        cache.sample_ids[rows],
+        targets.labels[rows] if has_classes else np.full(len(rows), -1, dtype=np.int64),
+        outputs,
+        cache.groups[rows] if cache.has_groups else None,
+        None if targets.values is None else targets.values[rows],
+    )
 
 
 def _far_of_run(
@@ -119,20 +134,21 @@ def _far_of_run(
     }
 
 
-def _probs(
+def _outputs(
     data: TrainingData, answering: Sequence[AnsweringHead], device: torch.device
 ) -> tuple[list[dict[str, npt.NDArray[np.float32]]], Far]:
     """Return split -> (n, C) of the rows that each head answers, and the values that were limited.
 
     Features are read once for all heads, a span of rows at a time.
     """
-    trained_heads = [each.trained for each in answering]
+    trained_heads, link = [each.trained for each in answering], LINKS[data.target.kind]
     heads = [
         load_head_weights(
             trained.spec.head,
             {variant.stream: variant.shape for variant in data.features.of(trained.spec.features)},
             len(data.classes),
             trained.result.weights,
+            link,
         ).to(device)
         for trained in trained_heads
     ]
@@ -162,7 +178,8 @@ def _probs(
                             beyond = trained.scaling[name].beyond(taken, valid[name], there)
                             far.setdefault(place, FarValues()).add(inside, beyond)
                         scaled[name] = trained.scaling[name].apply(taken, valid[name], there)
-                    parts_of_head[split].append(head_outputs(head, scaled, valid, steps))
+                    answers = head_outputs(head, scaled, valid, steps, link=link)
+                    parts_of_head[split].append(in_units(answers, trained.result.target_scale))
     return [{split: np.concatenate(of_split) for split, of_split in of_head.items()} for of_head in parts], far
 
 
@@ -170,24 +187,22 @@ def _record(
     cache: Cache,
     data: TrainingData,
     trained: TrainedRun,
+    targets: Targets,
     rows: Rows,
     *,
-    probs: Mapping[str, npt.NDArray[np.float32]],
+    outputs: Mapping[str, npt.NDArray[np.float32]],
     far: Mapping[FeatureVariant, FarValues],
     identity: str,
     device: torch.device,
 ) -> RunRecord:
     spec = trained.spec
-    metrics = {
-        split: classification_metrics(cache.labels[of_split], probs[split], cache.classes)
-        for split, of_split in rows.items()
-    }
+    metrics = {split: _metrics(targets, of_split, outputs[split]) for split, of_split in rows.items()}
     return RunRecord(
         digest=identity,
         name=spec.name,
         spec={**spec.model_dump(mode="json"), "head": recorded(spec.head)},
         cache_spec=_cache_spec(cache, spec),
-        classes=list(cache.classes),
+        classes=list(targets.names),
         dataset=dict(cache.manifest.info),
         streams=_streams(cache, data, trained),
         rows={split: {"rows": len(part), "missing": _missing(data, spec, part)} for split, part in rows.items()},
@@ -199,11 +214,19 @@ def _record(
         machine={"platform": platform.platform(), "device": _device_name(device)},
         seconds=trained.seconds,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        notes=run_notes(cache, data, trained, rows, metrics=metrics, far=far),
+        notes=run_notes(cache, targets, data, trained, rows, metrics=metrics, far=far),
         plugins=[plugin.model_dump(mode="json") for plugin in plugins_with(METRICS)],
         heads=trained.heads_record(),
         refit=trained.refit_record(data),
     )
+
+
+def _metrics(targets: Targets, rows: npt.NDArray[np.int64], outputs: npt.NDArray[np.float32]) -> dict[str, Any]:
+    labels = targets.labels[rows]
+    if targets.values is None:
+        return target_metrics(targets.kind, labels, outputs, targets.names)
+    of_classes = labels if targets.kind == "distribution" else None
+    return target_metrics(targets.kind, targets.values[rows], outputs, targets.names, labels=of_classes)
 
 
 def _missing(data: TrainingData, spec: RunSpec, rows: npt.NDArray[np.int64]) -> dict[str, dict[str, int]]:
@@ -269,6 +292,8 @@ def _arrays(trained: TrainedRun, baseline: Scaling | None) -> dict[str, npt.NDAr
     for place, head in zip(array_places(len(trained.heads)), trained.heads, strict=True):
         arrays |= {f"{place}head.{name}": array for name, array in head.result.weights.items()}
         fitted |= {f"{place}scaling.{name}": values for name, values in head.scaling.items()}
+        if head.result.target_scale is not None:
+            arrays |= head.result.target_scale.arrays(place)
     if baseline is not None:
         fitted["baseline"] = baseline
     for name, values in fitted.items():

@@ -103,6 +103,7 @@ class TargetScale:
         """Return the arrays to save, under names that begin with `place`."""
         return {f"{place}target.center": self.center, f"{place}target.scale": self.scale}
 
-    def in_units(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return outputs (..., C) of a head in the units of the columns."""
-        return outputs * self.scale + self.center
+
+def in_units(outputs: npt.NDArray[np.float32], scale: TargetScale | None) -> npt.NDArray[np.float32]:
+    """Return the outputs (..., C) of a head in the units of the columns; probabilities as they are."""
+    return outputs if scale is None else outputs * scale.scale + scale.center

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from emofuse.devices import resolve_device
 from emofuse.errors import ResultsError
 from emofuse.features import derived_features
 from emofuse.heads import load_head_weights
+from emofuse.heads.links import Link
 from emofuse.heads.members import HeadBatch
 from emofuse.results import RunRecord, read_record, read_weights
 from emofuse.scaling import Scaling
 from emofuse.specs import RunSpec, parse_spec
 from emofuse.status import Status, Step
+from emofuse.training.targets import LINKS, TargetScale, in_units
 from emofuse.training.validation import mean_outputs, predict_outputs
 
 
@@ -31,10 +33,12 @@ class ScaledHead:
     Attributes:
         head: the head in evaluation mode, on its device.
         scaling: stream -> its standardisation, as fitted on the training rows of the head.
+        target_scale: the standardisation of the targets of a regression; None for others.
     """
 
     head: nn.Module
     scaling: Mapping[str, Scaling]
+    target_scale: TargetScale | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class TrainedHead:
     """A saved run that is ready to predict.
 
     Attributes:
-        heads: the head, or the several heads of an ensemble, whose probabilities are averaged.
+        heads: the head, or the several heads of an ensemble, whose outputs are averaged.
         action_unit_baseline: the scaling of all 30 action units over the run's training faces, also if its head does
             not see them; None if the cache had none.
         record: the record of the run.
@@ -52,13 +56,15 @@ class TrainedHead:
     action_unit_baseline: Scaling | None
     record: RunRecord
 
-    def probs(
+    def outputs(
         self,
         features: Mapping[str, npt.NDArray[Any]],
         status: Mapping[str, npt.NDArray[np.uint8]],
         masks: Mapping[str, npt.NDArray[np.uint8] | None] | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Return the probabilities of new rows, from features as a cache stores them.
+        """Return the outputs of new rows, from features as a cache stores them.
+
+        They are probabilities of classes or labels, or values in the units of their columns (`record.target_kind`).
 
         Args:
             features: stream -> (n, *shape) as extracted, n >= 1.
@@ -75,13 +81,14 @@ class TrainedHead:
             mask = (masks or {}).get(name)
             if mask is not None:
                 steps[name] = mask == Step.OK
-        parts = []
+        parts, link = [], LINKS[self.record.target_kind]
         for each in self.heads:
             rows, valid = {}, {}
             for name, values in derived.items():
                 valid[name] = each.scaling[name].present(status[name] == Status.OK)
                 rows[name] = each.scaling[name].apply(values, valid[name], steps.get(name))
-            parts.append(head_outputs(each.head, rows, valid, steps))
+            outputs = head_outputs(each.head, rows, valid, steps, link=link)
+            parts.append(in_units(outputs, each.target_scale))
         return mean_outputs(parts)
 
 
@@ -103,7 +110,7 @@ def load_head(folder: Path, *, device: str = "cpu") -> TrainedHead:
         raise ResultsError(
             f"{folder}: weights.safetensors does not fit run.json ({reason}); delete the folder and train the run again"
         ) from None
-    return TrainedHead(tuple(ScaledHead(each.head.to(where), each.scaling) for each in heads), baseline, record)
+    return TrainedHead(tuple(replace(each, head=each.head.to(where)) for each in heads), baseline, record)
 
 
 def array_places(heads: int) -> list[str]:
@@ -118,12 +125,12 @@ def _saved_head(record: RunRecord, arrays: Mapping[str, npt.NDArray[Any]], numbe
     weights = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
     # Former versions saved the single number of a stream of a `late` head as an array of one.
     weights = {name: array.reshape(()) if name.endswith(".log_weight") else array for name, array in weights.items()}
-    head = load_head_weights(spec.head, dims, len(record.classes), weights)
+    head = load_head_weights(spec.head, dims, len(record.classes), weights, LINKS[record.target_kind])
     fitted = {name: record.streams[name].get("fitted", True) for name in dims}
     if record.heads:
         fitted = record.heads[number]["fitted"]
     scaling = {name: _saved_scaling(arrays, f"{place}scaling.{name}", fitted=fitted[name]) for name in dims}
-    return ScaledHead(head, scaling)
+    return ScaledHead(head, scaling, TargetScale.saved(arrays, place))
 
 
 def _used_shape(stream: Mapping[str, Any]) -> tuple[int, ...]:
@@ -136,16 +143,21 @@ def head_outputs(
     features: Mapping[str, npt.NDArray[np.floating[Any]]],
     valid: Mapping[str, npt.NDArray[np.bool_]],
     steps: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+    *,
+    link: Link = "softmax",
 ) -> npt.NDArray[np.float32]:
-    """Return the probabilities (n, C) of a single head, of standardised features (n, *shape) and steps (n, T)."""
+    """Return the outputs (n, C) of a single head, of standardised features (n, *shape) and steps (n, T).
+
+    Those of a regression stay standardised as its targets are.
+    """
     device = next(head.parameters()).device
     batch = HeadBatch(
         {name: torch.from_numpy(array).unsqueeze(0).to(device) for name, array in features.items()},
         {name: torch.from_numpy(array).unsqueeze(0).to(device) for name, array in valid.items()},
         {name: torch.from_numpy(array).unsqueeze(0).to(device) for name, array in (steps or {}).items()},
     )
-    probs: npt.NDArray[np.float32] = predict_outputs(head, batch)[0]
-    return probs
+    outputs: npt.NDArray[np.float32] = predict_outputs(head, batch, link)[0]
+    return outputs
 
 
 def _saved_scaling(arrays: Mapping[str, npt.NDArray[Any]], name: str, *, fitted: bool = True) -> Scaling:

@@ -19,8 +19,6 @@ from emofuse.training.validation import mean_outputs
 Rows = Mapping[str, npt.NDArray[np.int64]]
 """Split -> its labelled rows, ascending."""
 
-_AVERAGED = ("train_loss", "val_loss", "val_accuracy", "val_macro_f1")
-
 
 @dataclass(frozen=True)
 class AnsweringHead:
@@ -51,7 +49,7 @@ class TrainedRun:
 
     @property
     def heads(self) -> tuple[Trained, ...]:
-        """The heads that are saved, and whose mean probabilities are the answer of the run."""
+        """The heads that are saved, and whose mean outputs are the answer of the run."""
         return self.second or self.first
 
     @property
@@ -135,16 +133,20 @@ def mean_entry(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the mean of the entries of several heads for one epoch; the entry of a single head is as it is."""
     if len(entries) == 1:
         return entries[0]
-    return {"epoch": entries[0]["epoch"]} | {key: fmean(entry[key] for entry in entries) for key in _AVERAGED}
+    return {"epoch": entries[0]["epoch"]} | {
+        key: fmean(entry[key] for entry in entries)
+        for key in entries[0]
+        if key == "train_loss" or key.startswith("val_")
+    }
 
 
 def mean_of_answers(
     answers: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Return the rows that any head answers, ascending, and the mean probabilities of the heads that answer each.
+    """Return the rows that any head answers, ascending, and the mean outputs of the heads that answer each.
 
     Args:
-        answers: the rows (n,) of each head, ascending, and its probabilities (n, C).
+        answers: the rows (n,) of each head, ascending, and its outputs (n, C).
     """
     first = answers[0][0]
     if all(np.array_equal(rows, first) for rows, _ in answers):

@@ -15,7 +15,7 @@ from emofuse.training.trained_runs import TrainedRun
 
 @dataclass(frozen=True)
 class IdentifiedRun:
-    """A run, the rows of its split, and its digest with all labels."""
+    """A run, the rows of its split, and its digest with all targets."""
 
     index: int
     spec: RunSpec

@@ -124,7 +124,7 @@ def test_workers_that_offer_gpus_are_given_a_group_a_gpu(cache, cluster, tmp_pat
     cluster.add_worker("--resources", "GPU=1")
     cluster.add_worker()
     with sweep_cluster.dask_trainer(
-        cluster.address, cache, small_sweep().base.split, device="cpu", memory_bytes=None
+        cluster.address, cache, small_sweep().base, device="cpu", memory_bytes=None
     ) as trainer:
         wait_until(lambda: len(trainer._client.scheduler_info(n_workers=-1)["workers"]) == 2)
         assert trainer._workers() == (1, {"GPU": 1})
@@ -154,7 +154,7 @@ def task(cache, **changes) -> GroupTask:
     runs = searched_runs(data, search.ask()[:1], small_sweep())
     group = SearchGroup(tuple(runs), "small", None, 1.0)
     digests = tuple(data.digest(run.spec) for run in runs)
-    return replace(GroupTask(cache.path, data.split, data.memory_bytes, "cpu", group, digests), **changes)
+    return replace(GroupTask(cache.path, data.memory_bytes, "cpu", group, digests), **changes)
 
 
 def test_a_worker_opens_the_cache_once(cache, monkeypatch):

@@ -14,8 +14,9 @@ from emofuse.progress import TrainingState, followed
 from emofuse.results import read_predictions, read_record, read_weights, run_dir
 from emofuse.specs import RunSpec, parse_spec
 from emofuse.training import runs as runs_module
-from emofuse.training.data import TrainingData, rows_digest
+from emofuse.training.data import TrainingData
 from emofuse.training.divergence import Divergence
+from emofuse.training.rows import rows_digest, targets_of
 from emofuse.training.runs import train_run, train_runs, try_runs
 from emofuse.training.trained import load_head
 from emofuse.training.trained_runs import mean_of_answers
@@ -51,7 +52,7 @@ def answers(cache, folder, rows):
     head = load_head(folder)
     read = {name: cache.streams[name].read() for name in head.record.streams}
     features = {name: values[rows] for name, (values, _) in read.items()}
-    return head.probs(features, {name: status[rows] for name, (_, status) in read.items()})
+    return head.outputs(features, {name: status[rows] for name, (_, status) in read.items()})
 
 
 def chosen_from(cache):
@@ -151,7 +152,7 @@ def test_a_plain_run_is_written_and_identified_as_before(cache, tmp_path):
     assert not {"heads", "refit"} & json.loads((folder / "run.json").read_text()).keys()
     assert not [name for name in read_weights(folder) if name.startswith("heads.")]
     data = TrainingData.of(cache, spec.split)
-    digest = data.digest(run_spec(refit="none"), rows=rows_digest(cache, data.splits, cache.labels))
+    digest = data.digest(run_spec(refit="none"), rows=rows_digest(cache, data.splits, targets_of(cache)))
     assert record.digest == digest
 
 

@@ -13,6 +13,7 @@ import torch
 from emofuse import results
 from emofuse.cache.reader import CachedStream, open_cache
 from emofuse.datasets.splits import stratified_split
+from emofuse.datasets.targets import Targets
 from emofuse.errors import IncompleteCacheError, ResultsError, SpecError, TrainingError
 from emofuse.metrics.classification import classification_metrics
 from emofuse.predict import missing_streams
@@ -21,11 +22,12 @@ from emofuse.results import read_predictions, read_record, read_weights, run_dir
 from emofuse.specs import CacheSpec, RunSpec, StratifiedSplit, parse_spec
 from emofuse.status import Status
 from emofuse.training import runs as runs_module
-from emofuse.training.data import TrainingData, rows_digest
+from emofuse.training.data import TrainingData
 from emofuse.training.divergence import Divergence, divergence_path
 from emofuse.training.machine import Machine
 from emofuse.training.members import MemberResult
 from emofuse.training.notes import _learning, beats_chance
+from emofuse.training.rows import rows_digest, targets_of
 from emofuse.training.runs import train_run, train_runs, try_runs
 from emofuse.training.together import Trained, train_together
 from emofuse.training.trained import load_head
@@ -154,7 +156,7 @@ def test_a_loaded_head_gives_the_same_probs(cache, tmp_path, head):
     trained = load_head(folder)
     rows = np.flatnonzero((cache.splits == "test") & (cache.labels >= 0))
     read = {name: cache.streams[name].read() for name in record.streams}
-    probs = trained.probs(
+    probs = trained.outputs(
         {name: features[rows] for name, (features, _) in read.items()},
         {name: status[rows] for name, (_, status) in read.items()},
     )
@@ -237,7 +239,7 @@ def test_the_same_run_trained_twice_has_the_same_bits(cache, tmp_path):
 def test_the_digest_changes_with_what_changes_the_weights_and_with_nothing_else(cache, new_cache):
     def digest_of(spec, cache=cache):
         data = TrainingData.of(cache, spec.split)
-        return data.digest(spec, rows=rows_digest(cache, data.splits, cache.labels))
+        return data.digest(spec, rows=rows_digest(cache, data.splits, targets_of(cache)))
 
     base = digest_of(run_spec())
     assert digest_of(run_spec(name="other")) == base
@@ -588,7 +590,8 @@ def test_a_best_epoch_close_to_the_last_is_noted(best, noted):
     result = MemberResult({}, [], best, 100, "epochs")
     trained = TrainedRun(run_spec(), (Trained(run_spec(), "", result, {}, 0, 0.0),))
     metrics = {"test": {"confusion": [[50, 0], [0, 50]]}, "train": {"loss": 0.1}}
-    notes = list(_learning(trained, {"train": np.arange(4)}, np.array([0, 0, 1, 1]), metrics))
+    targets = Targets("class", ("a", "b"), np.array([0, 0, 1, 1]))
+    notes = list(_learning(targets, trained, {"train": np.arange(4)}, metrics))
     assert [note.startswith("The best epoch is the last one of 100, or close to it") for note in notes] == [
         True
     ] * noted
@@ -638,7 +641,7 @@ def test_one_absurd_value_is_named_and_leaves_the_scores_as_they_are(new_cache, 
         stored, codes = cache.streams["resnet50"].read()
         test = np.flatnonzero((splits == "test") & (labels >= 0))
         np.testing.assert_allclose(
-            saved.probs({"resnet50": stored[test]}, {"resnet50": codes[test]}),
+            saved.outputs({"resnet50": stored[test]}, {"resnet50": codes[test]}),
             read_predictions(run_dir(tmp_path / name, record.digest)).probs,
             atol=1e-6,
         )
@@ -671,8 +674,8 @@ def test_a_saved_run_leaves_out_what_it_never_learned_when_it_scores_and_predict
     test = np.flatnonzero((splits == "test") & (labels >= 0))
     features = {name: cache.streams[name].read()[0][test] for name in ("resnet50", "noise")}
     codes = {name: cache.streams[name].read()[1][test] for name in ("resnet50", "noise")}
-    with_it = load_head(folder).probs(features, codes)
-    without = load_head(folder).probs(features, codes | {"noise": np.full(len(test), 2, np.uint8)})
+    with_it = load_head(folder).outputs(features, codes)
+    without = load_head(folder).outputs(features, codes | {"noise": np.full(len(test), 2, np.uint8)})
     assert np.array_equal(with_it, without)
     np.testing.assert_allclose(with_it, read_predictions(folder).probs, atol=1e-6)
     ok = {"resnet50": Status.OK, "noise": Status.OK}
@@ -687,7 +690,7 @@ def test_saved_runs_of_former_versions_predict_as_they_did(cache, tmp_path):
     record, _ = train_run(cache, run_spec("resnet50"), tmp_path / "runs", device="cpu")
     folder = run_dir(tmp_path / "runs", record.digest)
     features = np.array([[1, 2, 3], [1e6, 0, 0]], np.float32)
-    new = load_head(folder).probs({"resnet50": features}, {"resnet50": np.ones(2, np.uint8)})
+    new = load_head(folder).outputs({"resnet50": features}, {"resnet50": np.ones(2, np.uint8)})
     save_file(
         {name: array for name, array in read_weights(folder).items() if not name.endswith("limit")},
         folder / "weights.safetensors",
@@ -698,7 +701,7 @@ def test_saved_runs_of_former_versions_predict_as_they_did(cache, tmp_path):
     old = load_head(folder)
     assert old.heads[0].scaling["resnet50"].limit is None
     assert old.heads[0].scaling["resnet50"].fitted
-    found = old.probs({"resnet50": features}, {"resnet50": np.ones(2, np.uint8)})
+    found = old.outputs({"resnet50": features}, {"resnet50": np.ones(2, np.uint8)})
     assert np.array_equal(found[0], new[0])
     assert not np.array_equal(found[1], new[1])
 
@@ -929,10 +932,3 @@ def test_a_run_with_options_is_saved_with_them_and_one_without_has_the_digest_it
     off = {"class_weights": "none", "schedule": "constant", "ema": 0.0, "stream_dropout": 0.0, "mixup": 0.0}
     assert data.digest(run_spec(train=off)) == data.digest(run_spec())
     assert data.digest(spec) != data.digest(run_spec())
-
-
-def test_a_run_with_another_target_than_the_label_is_refused(cache, tmp_path):
-    changes = [{"target": {"kind": "regression", "columns": ["valence"]}}, {"weight_column": "w"}]
-    for change in changes:
-        with pytest.raises(TrainingError, match=r"cannot be trained on .* yet, only on the label of the manifest"):
-            train_runs(cache, [run_spec(**change)], tmp_path / "runs", device="cpu")

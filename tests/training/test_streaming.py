@@ -266,7 +266,7 @@ def test_a_final_run_that_is_streamed_is_scored_on_the_same_rows(tmp_path, plant
     trained, saved = load_head(folder), read_predictions(folder)
     rows = np.flatnonzero((cache.splits == "test") & (cache.labels >= 0))
     read = {name: cache.streams[name].read() for name in record.streams}
-    probs = trained.probs(
+    probs = trained.outputs(
         {name: features[rows] for name, (features, _) in read.items()},
         {name: status[rows] for name, (_, status) in read.items()},
     )

@@ -101,7 +101,9 @@ def read_csv_table(spec: CsvSpec) -> Listing:
         listed = listed.with_columns(table.values[columns["group"]].alias("group"))
     listed = listed.with_columns(_attributes(table.values, columns.values()))
     classes = sorted(labels.drop_nulls().unique())
-    rows = ListedRows(listed, classes, root.resolve().name, spec.kind, faults, notes)
+    rows = ListedRows(
+        listed, classes, root.resolve().name, spec.kind, faults, notes, label_column=spec.label_column or None
+    )
     files = open_files(root, follow_links=spec.follow_links)
     return check_rows(rows, root, spec.split, files, group_file=spec.group_file)
 

@@ -94,6 +94,7 @@ class ListedRows:
         kind: the kind of the spec.
         faults: the faults that the reader knows.
         notes: what the user should know although no row is bad, one line each.
+        label_column: the column of the table that the labels are from; None where there is no choice.
     """
 
     table: pl.DataFrame
@@ -102,6 +103,7 @@ class ListedRows:
     kind: str
     faults: Faults = field(default_factory=Faults)
     notes: Sequence[str] = ()
+    label_column: str | None = None
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,8 @@ def check_rows(
         info["follow_links"] = True
     if number_of_groups := len({group for group in groups if group is not None}):
         info["groups"] = number_of_groups
+    if listed.label_column:
+        info["label_column"] = listed.label_column
     manifest = Manifest(table.select(*COLUMNS, *attributes), tuple(listed.classes), root.absolute(), info, stamps)
     return Listing(manifest, bad_rows.select("file", "row", "path", "fault", "detail"), problems.height)
 

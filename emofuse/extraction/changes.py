@@ -34,6 +34,7 @@ from emofuse.stores import is_remote
 GONE = "no longer in the dataset"
 _NAMED = 3
 _STAMPS = ("bytes", "modified_ns")
+_FOR_READERS = ("notes", "label_column")  # facts that are printed and change nothing else
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class DatasetChanges:
         layout: the layout of the cache as it will be.
         replaced: the rows whose images differ from those that were extracted, int64 (n,), ascending.
         is_new_manifest: whether the manifest differs from that of the cache.
-        is_new_but_for_notes: the same without the notes for readers, which depend on the version of this code.
+        is_new_but_for_notes: the same without the facts for readers, which depend on the version of this code.
         lines: a description of every change.
     """
 
@@ -96,7 +97,8 @@ def notice_changes(path: Path, layout: CacheLayout, manifest: Manifest, *, keep_
     lines += _relabelled(old, manifest)
     manifest, replaced = _compare_files(old, manifest, lines)
     new = layout if same_order else replace(layout, rows=len(manifest), ids_digest=manifest.ids_digest)
-    is_other = not manifest.equals(replace(old, info={**old.info, "notes": manifest.info.get("notes", [])}))
+    for_readers = {name: manifest.info[name] for name in _FOR_READERS if name in manifest.info}
+    is_other = not manifest.equals(replace(old, info={**old.info, **for_readers}))
     return DatasetChanges(manifest, layout, new, replaced, not manifest.equals(old), is_other, tuple(lines))
 
 

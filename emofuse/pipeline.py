@@ -17,11 +17,11 @@ from emofuse.extraction import BuildOptions, BuildSummary, Progress, build_cache
 from emofuse.progress import followed, step
 from emofuse.report import ReportFiles
 from emofuse.report.further import find_metrics
-from emofuse.report.notes import gather_further_notes, gather_notes
+from emofuse.report.notes import describe_run, gather_further_notes, gather_notes
 from emofuse.report.stamp import report_when_needed
 from emofuse.results import RunRecord
 from emofuse.specs import DatasetSpec, PipelineSpec, RunSpec
-from emofuse.training.references import MODELS, plan_references, train_references
+from emofuse.training.references import MODELS, SolvedReferences, plan_references, train_references
 from emofuse.training.runs import train_runs
 
 
@@ -126,22 +126,23 @@ def run_pipeline(
     cache, build = prepare_cache(spec, options, needs_of_runs(runs), say=say, progress=progress)
 
     def on_run(index: int, record: RunRecord, trained_now: bool) -> None:
-        say(f"run {index + 1}/{len(runs)}: {_describe_run(record, trained_now)}")
+        say(f"run {index + 1}/{len(runs)}: {describe_run(record, trained_now)}")
 
     with followed(progress):
         results = train_runs(cache, runs, paths.runs, device=options.device, on_run=on_run)
     records = [record for record, _ in results]
     trained = sum(trained_now for _, trained_now in results)
     names = [run.name for run in spec.runs]
-    references, left_out = _train_references(cache, spec, runs, options, say=say, progress=progress)
+    references = _train_references(cache, spec, runs, options, say=say, progress=progress)
     for note in gather_notes((record.name, record) for record in records):
         say(f"note: {note}")
-    for note in [*left_out, *gather_further_notes(records, ((record.name, record) for record in references))]:
+    of_references = ((record.name, record) for record in references.records)
+    for note in [*references.notes, *gather_further_notes(records, of_references)]:
         say(f"note: {note}")
 
     with followed(progress), step("writing the report"):
         files, written = report_when_needed(
-            [*records, *references],
+            [*records, *references.records],
             paths.runs,
             paths.report,
             title=spec.title or spec.name,
@@ -149,11 +150,11 @@ def run_pipeline(
             order=names,
             command=f"emofuse run {spec.name}",
             metrics=spec.metrics,
-            left_out=left_out,
+            reference_notes=references.notes,
             say=say,
         )
     say(f"report: {'written' if written else 'up to date'}, {files.page}")
-    return PipelineSummary(build, tuple(records), trained, files, written, tuple(references))
+    return PipelineSummary(build, tuple(records), trained, files, written, tuple(references.records))
 
 
 def _train_references(
@@ -164,14 +165,14 @@ def _train_references(
     *,
     say: Callable[[str], None],
     progress: Progress | None,
-) -> tuple[list[RunRecord], list[str]]:
-    """Solve the reference models, unless they are switched off; return their records and what is left out."""
+) -> SolvedReferences:
+    """Solve the reference models, unless they are switched off."""
     if spec.references == "off":
-        return [], []
+        return SolvedReferences([], [])
     plan = plan_references(cache, runs, spec.baseline or spec.runs[0].name)
 
     def on_run(record: RunRecord, trained_now: bool) -> None:
-        say(f"reference: {_describe_run(record, trained_now)}")
+        say(f"reference: {describe_run(record, trained_now)}")
 
     with followed(progress):
         return train_references(cache, plan, PipelinePaths(options.out).runs, device=options.device, on_run=on_run)
@@ -264,9 +265,3 @@ def _describe_dataset(manifest: Manifest, say: Callable[[str], None]) -> None:
     say(f"dataset: {len(manifest)} rows, {len(manifest.classes) or 'no'} labels, from {manifest.root}")
     for note in manifest.info["notes"]:
         say(f"dataset: {note}")
-
-
-def _describe_run(record: RunRecord, trained_now: bool) -> str:
-    test = record.metrics["test"]
-    how = f"{record.seconds:.1f} s" if trained_now else "done before"
-    return f"{record.name}, test accuracy {test['accuracy']:.3f}, macro F1 {test['macro']['f1']:.3f} ({how})"

@@ -10,7 +10,8 @@ A run is one folder named by its digest::
                             action units, `baseline.center|scale` of all 30 over the run's training faces; of head k of
                             an ensemble `heads.<k>.head...` and `heads.<k>.scaling...`
 
-The folder is written under another name and renamed, so it is complete or absent.
+The folder is written under another name and renamed, so it is complete or absent. `references.json` beside the runs has
+the notes on their reference models, for reports that are made later.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from emofuse.errors import ResultsError
 from emofuse.stores import making_folder, replace_file
 
 FORMAT = 1
+_REFERENCES = "references.json"
 _LISTED = 10
 _UNREADABLE_NPZ = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """The errors of zipfile and NumPy for a damaged file, which depend on the place of the damage."""
@@ -294,3 +296,30 @@ def list_runs(runs: Path) -> list[RunRecord]:
     folders = [path.parent for path in sorted(runs.glob("*/run.json"))]
     records = [read_record(folder) for folder in folders if not folder.name.startswith(".")]
     return sorted(records, key=lambda record: (record.name, record.digest))
+
+
+def write_reference_notes(runs: Path, notes: Sequence[str]) -> None:
+    """Keep the notes on the reference models of a folder of runs, in place of former ones."""
+    path = runs / _REFERENCES
+    if notes:
+        runs.mkdir(parents=True, exist_ok=True)
+        replace_file(path, _json_text({"notes": list(notes)}))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def read_reference_notes(runs: Path) -> list[str]:
+    """Return the notes on the reference models of a folder of runs; none if there are none.
+
+    Raises:
+        ResultsError: the file is damaged.
+    """
+    path = runs / _REFERENCES
+    if not path.is_file():
+        return []
+    try:
+        return [str(note) for note in json.loads(path.read_text(encoding="utf-8"))["notes"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ResultsError(
+            f"{path}: damaged ({error!r}); delete it, the next run of the pipeline or sweep writes it again"
+        ) from None

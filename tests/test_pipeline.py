@@ -132,13 +132,17 @@ REFERENCES = [
     "Logistic regression (streams of LBP)",
     "Kernel ridge regression (streams of LBP)",
 ]
+BEST_SINGLE = ("Logistic regression (best single stream: ", "Kernel ridge regression (best single stream: ")
+"""Two more, unless it is the stream of the baseline; 64 pictures do not decide which of the two is best."""
 
 
 def test_reference_models_stand_beneath_the_runs(done):
     _, summary, lines = done
-    assert [record.name for record in summary.references] == REFERENCES
+    assert [record.name for record in summary.references][:5] == REFERENCES
+    assert all(record.name.startswith(BEST_SINGLE) for record in summary.references[5:])
     said = [line.partition(", test")[0] for line in lines if line.startswith("reference: ")]
-    assert sorted(said) == sorted(f"reference: {name}" for name in REFERENCES)
+    assert sorted(said) == sorted(f"reference: {record.name}" for record in summary.references)
+    assert any(line.startswith("note: The best single stream is ") for line in lines)
     assert {record.name for record in summary.records} == {"LBP", "LBP + FAUs"}
     text = summary.report.summary_markdown.read_text(encoding="utf-8")
     assert text.index("| LBP + FAUs") < text.index(f"| {REFERENCES[0]}")
@@ -167,7 +171,7 @@ def test_references_that_cannot_be_solved_are_said_and_fail_nothing(done, tmp_pa
     lines: list[str] = []
     summary = run_pipeline(small(), options(copy), say=lines.append)
     assert (len(summary.records), summary.references) == (4, ())
-    note = f"{REFERENCES[0]} is left out, because it could not be solved: 2 TB."
+    note = f"{', '.join(REFERENCES[:-1])} and {REFERENCES[-1]} are left out, because they could not be solved: 2 TB."
     assert f"note: {note}" in lines
     assert note in summary.report.summary_markdown.read_text(encoding="utf-8")
 

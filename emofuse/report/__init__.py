@@ -33,6 +33,7 @@ from emofuse.report.tables import (
     markdown,
     scores_table,
 )
+from emofuse.results import read_reference_notes
 from emofuse.stores import replace_file
 
 _NAMES_ON_A_TERMINAL = 5
@@ -104,7 +105,7 @@ def write_report(
     search: SearchSummary | None = None,
     metrics: Sequence[str] = (),
     compare: Sequence[str] = (),
-    left_out: Sequence[str] = (),
+    reference_notes: Sequence[str] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> ReportFiles:
     """Write tables, figures and the page of a folder of runs. The same runs give the same bytes.
@@ -123,7 +124,7 @@ def write_report(
         search: the search whose finalists the runs are; the report then says how they were chosen.
         metrics: the names of further metrics, computed from the saved predictions (see `emofuse.metrics`).
         compare: further comparisons, each `A=B`: configuration A is compared with configuration B.
-        left_out: sentences on reference models that could not be solved, for the notes beneath their table.
+        reference_notes: the notes on the reference models; those that were kept beside the runs unless given.
         say: a function that is given a sentence on names that figures show by number, if there are any.
 
     Raises:
@@ -139,10 +140,11 @@ def write_report(
 
     title = title or f"Fusion configurations on {results.dataset.get('name', 'a dataset')}"
     uncertainty = measure_uncertainty(results, runs, find_pairs(results, compare, str(runs)))
+    notes = read_reference_notes(runs) if reference_notes is None else reference_notes
     lettering = choose_lettering(results)
     if say is not None and (notice := lettering.notice(_NAMES_ON_A_TERMINAL)):
         say(notice)
-    references = report_references(results, uncertainty, runs, left_out)
+    references = report_references(results, uncertainty, runs, notes)
     further = score_further(results, runs, further_metrics)
     figures = draw_figures(results, uncertainty, lettering)
     files = ReportFiles.in_folder(out, search=search is not None, metrics=bool(further_metrics))

@@ -332,10 +332,10 @@ def find_metric(run: RunRecord, path: str, split: str = "test") -> float:
     return math.nan if value is None else float(value)
 
 
-def _place_of_reference(item: ReportedConfiguration) -> tuple[int, int]:
+def _place_of_reference(item: ReportedConfiguration) -> tuple[int, tuple[str, ...], int]:
     """Return the place of a reference model in its table: those of many streams first, each in the same order."""
     kind = item.spec["head"]["kind"]
-    return -len(item.streams), EXACT_HEADS.index(kind) if kind in EXACT_HEADS else len(EXACT_HEADS)
+    return -len(item.streams), item.streams, EXACT_HEADS.index(kind) if kind in EXACT_HEADS else len(EXACT_HEADS)
 
 
 def _identity(run: RunRecord) -> dict[str, Any]:

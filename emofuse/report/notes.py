@@ -1,4 +1,4 @@
-"""Gathers the notes of many runs and states each of them once."""
+"""Says how runs ended on the terminal, and gathers their notes so that each is stated once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from dataclasses import replace
 
 from emofuse.report.formats import join_some
 from emofuse.results import RunRecord
+
+
+def describe_run(record: RunRecord, trained_now: bool) -> str:
+    """Return a line on a run: its test scores, and whether and how long it was trained now."""
+    test = record.metrics["test"]
+    how = f"{record.seconds:.1f} s" if trained_now else "done before"
+    return f"{record.name}, test accuracy {test['accuracy']:.3f}, macro F1 {test['macro']['f1']:.3f} ({how})"
 
 
 def gather_notes(runs: Iterable[tuple[str, RunRecord]]) -> list[str]:

@@ -37,7 +37,7 @@ class ReportedReferences:
 
 
 def report_references(
-    results: Results, uncertainty: Uncertainty, runs: Path, left_out: Sequence[str] = ()
+    results: Results, uncertainty: Uncertainty, runs: Path, notes_on_models: Sequence[str] = ()
 ) -> ReportedReferences | None:
     """Return the reference models of a report; None if there are none and nothing is to be said of them.
 
@@ -45,17 +45,17 @@ def report_references(
         results: the configurations, with the reference models.
         uncertainty: the intervals of the configurations.
         runs: the folder of the saved runs.
-        left_out: sentences on models that could not be solved.
+        notes_on_models: sentences on how models were chosen, and on those that could not be solved.
     """
-    if not results.references and not left_out:
+    if not results.references and not notes_on_models:
         return None
     of_references = replace(results, configurations=results.references, references=())
-    notes = list(left_out)
+    notes = list(notes_on_models)
     if results.references:
         uncertainty = measure_uncertainty(replace(of_references, baseline=results.references[0]), runs)
         without_interval = [problem for problem in uncertainty.problems if "no interval" in problem]
         runs_of = ((item.label, run) for item in results.references for run in item.runs)
-        notes = [_purpose(results), *left_out, *gather_further_notes(results.runs, runs_of), *without_interval]
+        notes = [_purpose(results), *notes_on_models, *gather_further_notes(results.runs, runs_of), *without_interval]
     intervals = uncertainty.intervals if results.references else {}
     uncertainty = replace(uncertainty, intervals=intervals, comparisons={}, problems=())
     return ReportedReferences(of_references, uncertainty, tuple(notes))
@@ -104,8 +104,8 @@ def _purpose(results: Results) -> str:
     return (
         "Reference models are what one would do without a fusion network, on the same features, splits and rows: "
         "logistic regression on all streams side by side, the mean of one logistic regression for each stream, and "
-        "kernel ridge regression. A configuration that is not above them gains nothing by its network. They are solved "
-        "exactly and without randomness, in one run for each split; their intervals are made like those above. Nothing "
-        "is chosen by them, they take no part in the comparisons and the correction of p values, and Δ is their "
-        f"difference to {results.baseline.label}."
+        "kernel ridge regression; then the same on fewer streams. A configuration that is not above them gains nothing "
+        "by its network. They are solved exactly and without randomness, in one run for each split; their intervals "
+        "are made like those above. Nothing is chosen by them, they take no part in the comparisons and the correction "
+        f"of p values, and Δ is their difference to {results.baseline.label}."
     )

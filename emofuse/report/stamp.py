@@ -26,7 +26,7 @@ def report_when_needed(
     command: str,
     search: SearchSummary | None = None,
     metrics: Sequence[str] = (),
-    left_out: Sequence[str] = (),
+    reference_notes: Sequence[str] = (),
     say: Callable[[str], None] | None = None,
 ) -> tuple[ReportFiles, bool]:
     """Write the report of these runs, unless the existing one has the same inputs and version of emofuse.
@@ -41,7 +41,7 @@ def report_when_needed(
         command: the command that made the runs.
         search: the search whose finalists the runs are.
         metrics: the names of further metrics.
-        left_out: sentences on reference models that could not be solved.
+        reference_notes: the notes on the reference models, such as those that could not be solved.
         say: a function that is given a sentence on names that figures show by number.
 
     Returns:
@@ -65,8 +65,8 @@ def report_when_needed(
     if metrics:
         files = [plugin.model_dump(mode="json") for plugin in loaded_plugins()]
         inputs["metrics"] = {"kinds": list(metrics), "plugins": files}
-    if left_out:
-        inputs["left_out"] = list(left_out)
+    if reference_notes:
+        inputs["reference_notes"] = list(reference_notes)
     stamp, made_from = out / "inputs.sha256", digest(inputs)
     expected = ReportFiles.in_folder(out, search=search is not None, metrics=bool(metrics))
     if stamp.is_file() and stamp.read_bytes() == made_from.encode() and expected.page.is_file():
@@ -83,7 +83,7 @@ def report_when_needed(
         command=command,
         search=search,
         metrics=metrics,
-        left_out=left_out,
+        reference_notes=reference_notes,
         say=say,
     )
     stamp.write_bytes(made_from.encode())

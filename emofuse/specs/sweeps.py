@@ -28,7 +28,7 @@ from emofuse.specs.runs import EnsembleSpec, FoldSpec, Refit, check_left_out, en
 from emofuse.specs.streams import Value, check_factors, factor_defaults, take_factors, variant_factors
 from emofuse.specs.target_options import MAIN_SCORES, Score, score_problem, target_problems
 from emofuse.specs.targets import ClassTarget, TargetSpec
-from emofuse.specs.train import TrainSpec
+from emofuse.specs.train import OnOff, TrainSpec
 
 Metric = Score
 
@@ -185,8 +185,9 @@ class SweepSpec(Spec):
 
     `pipeline` names the pipeline whose dataset and cache are used unless the command line names a cache. `select` is
     the validation score that compares configurations: the mean over folds and seeds. Unless given it is macro F1, of
-    numbers `ccc` and of several labels `map`. `baseline` is the set of streams
-    that others are tested against on the test rows; the first of the factor `streams` unless given.
+    numbers `ccc` and of several labels `map`. `baseline` is the set of streams that others are tested against on the
+    test rows; the first of the factor `streams` unless given. With `references`, the report shows beneath the final
+    runs what logistic and kernel ridge regressions score.
     """
 
     name: str
@@ -201,6 +202,9 @@ class SweepSpec(Spec):
     select: Metric = "macro_f1"
     final: FinalSpec = Field(default_factory=FinalSpec)
     baseline: Names = ()
+    references: OnOff = Field(
+        "on", description="whether reference models are solved on the same features and rows, for the report"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -31,7 +31,7 @@ from emofuse.errors import TrainingError
 from emofuse.progress import Progress, followed, step
 from emofuse.report import ReportFiles, SearchSummary
 from emofuse.report.choice import divergence_sentences
-from emofuse.report.notes import gather_notes
+from emofuse.report.notes import describe_run, gather_further_notes, gather_notes
 from emofuse.report.stamp import report_when_needed
 from emofuse.results import RunRecord
 from emofuse.specs import RunSpec, SweepSpec, digest
@@ -48,6 +48,7 @@ from emofuse.sweep.trainers import LocalTrainer, Trainer
 from emofuse.training.data import TrainingData
 from emofuse.training.divergence import Divergence
 from emofuse.training.machine import Machine, default_memory_bytes
+from emofuse.training.references import SolvedReferences, plan_references, train_references
 from emofuse.training.rows import run_splits, targets_of
 from emofuse.training.runs import try_runs
 
@@ -106,6 +107,7 @@ class SweepSummary:
         table: the finalists and their scores, in Markdown.
         report: the files of the report.
         report_written: whether this call wrote the report.
+        references: the runs of the reference models.
     """
 
     scored: tuple[ScoredConfiguration, ...]
@@ -115,6 +117,7 @@ class SweepSummary:
     table: str
     report: ReportFiles
     report_written: bool
+    references: tuple[RunRecord, ...] = ()
 
 
 def run_sweep(
@@ -166,7 +169,11 @@ def _run_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOption
 
     with rows.wait_for(wanted, lambda who: say(f"waiting for {who}")):
         finals = train_final_runs(choice, spec, train, say)
+        references = _train_references(cache, spec, finals, paths.runs, options=options, say=say)
         for note in gather_notes((record.name, record) for record in finals.records):
+            say(f"note: {note}")
+        of_references = ((record.name, record) for record in references.records)
+        for note in [*references.notes, *gather_further_notes(finals.records, of_references)]:
             say(f"note: {note}")
         search = search_summary(spec, result.scored, finals)
         for note in [*divergence_sentences(search), *describe_baseline(choice, finals)]:
@@ -174,7 +181,9 @@ def _run_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOption
         table = choice_table(choice, finals, spec, search)
         replace_file(paths.choice, f"# {spec.title or spec.name}\n\n{table}")
         with step("writing the report"):
-            files, written = _report(spec, finals, search, paths, say) if finals.records else (None, False)
+            files, written = None, False
+            if finals.records:
+                files, written = _report(spec, finals, references, search, paths, say=say)
     if files is not None:
         say(f"report: {'written' if written else 'up to date'}, {files.page}")
     if files is None or finals.used is None:
@@ -182,7 +191,7 @@ def _run_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOption
             f"sweep {spec.name!r}: no configuration can be used, a final run of every one that can be chosen diverged "
             f"(see {paths.choice}). Lower its learning rates"
         )
-    return SweepSummary(result.scored, result.trained, choice, finals, table, files, written)
+    return SweepSummary(result.scored, result.trained, choice, finals, table, files, written, tuple(references.records))
 
 
 def plan_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOptions = SweepOptions()) -> str:
@@ -263,23 +272,47 @@ def _train_finals(
             known = "" if trained_now else " (known from before)"
             say(f"{place}: {result.name}, seed {result.seed} DIVERGED in epoch {result.epoch}{known}")
         elif every == 1:
-            test = result.metrics["test"]
-            scores = f"test accuracy {test['accuracy']:.3f}, macro F1 {test['macro']['f1']:.3f}"
-            how = f"{result.seconds:.1f} s" if trained_now else "done before"
-            say(f"{place}: {result.name}, {scores} ({how})")
+            say(f"{place}: {describe_run(result, trained_now)}")
         elif number % every == 0 or number == len(specs):
             say(place)
 
     return try_runs(cache, specs, runs, device=options.device, memory_bytes=options.memory_bytes, on_run=on_run)
 
 
+def _train_references(
+    cache: Cache, spec: SweepSpec, finals: FinalRuns, runs: Path, *, options: SweepOptions, say: Say
+) -> SolvedReferences:
+    """Solve the reference models of the final runs, unless they are switched off."""
+    if spec.references == "off" or finals.baseline is None:
+        return SolvedReferences([], [])
+    scored = final_specs([item.scored for item in finals.items if item.records], spec)
+
+    def on_run(record: RunRecord, trained_now: bool) -> None:
+        say(f"reference: {describe_run(record, trained_now)}")
+
+    return train_references(
+        cache,
+        plan_references(cache, scored, finals.baseline.name),
+        runs,
+        device=options.device,
+        memory_bytes=options.memory_bytes,
+        on_run=on_run,
+    )
+
+
 def _report(
-    spec: SweepSpec, finals: FinalRuns, search: SearchSummary, paths: SweepPaths, say: Callable[[str], None]
+    spec: SweepSpec,
+    finals: FinalRuns,
+    references: SolvedReferences,
+    search: SearchSummary,
+    paths: SweepPaths,
+    *,
+    say: Say,
 ) -> tuple[ReportFiles, bool]:
     """Return the report of all scored final runs, at least one, and whether it was written now."""
     scored = [item.name for item in finals.items if item.records]
     return report_when_needed(
-        finals.records,
+        [*finals.records, *references.records],
         paths.runs,
         paths.report,
         title=spec.title or spec.name,
@@ -287,6 +320,7 @@ def _report(
         order=scored,
         command=f"emofuse sweep {spec.name}",
         search=search,
+        reference_notes=references.notes,
         say=say,
     )
 
@@ -294,11 +328,12 @@ def _report(
 def _describe_finals(spec: SweepSpec, configurations: Sequence[Configuration], *, is_all: bool) -> str:
     """Return text on how many final runs there will be, as far as it is known before the search."""
     seeds = f"{len(spec.final.seeds)} seed{'s' * (len(spec.final.seeds) > 1)} each"
+    beside = " and reference models" * (spec.references == "on")
     if not is_all:
-        return f"then final runs of what is chosen ({seeds})"
+        return f"then final runs of what is chosen ({seeds}){beside}"
     chosen = len({factor_values(each, spec.final.best_of) for each in configurations})
     chosen = min(len(configurations), chosen + ("streams" not in spec.final.best_of))  # with the baseline
-    return f"then at most {chosen * len(spec.final.seeds)} final runs ({chosen} chosen, {seeds})"
+    return f"then at most {chosen * len(spec.final.seeds)} final runs ({chosen} chosen, {seeds}){beside}"
 
 
 def stream_types(cache: Cache) -> dict[str, StreamType]:

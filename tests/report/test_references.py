@@ -11,7 +11,7 @@ import pytest
 from emofuse.errors import ResultsError
 from emofuse.report import write_report
 from emofuse.report.configurations import group_runs
-from emofuse.results import run_dir
+from emofuse.results import run_dir, write_reference_notes
 
 LOGISTIC, AVERAGED, KERNELS = "Logistic regression", "Averaged logistic regressions", "Kernel ridge regression"
 FEATURES = ("lbp", "resnet50")
@@ -124,10 +124,19 @@ def test_runs_without_any_have_no_such_table(make, tmp_path):
 def test_what_could_not_be_solved_is_said_even_if_nothing_else_is_there(make, tmp_path):
     make(references=False)
     note = "Kernel ridge regression is left out, because it could not be solved: 9 GB."
-    files = write_report(make.folder, tmp_path / "out", left_out=[note])
+    files = write_report(make.folder, tmp_path / "out", reference_notes=[note])
     assert f"- {note}" in files.summary_markdown.read_text("utf-8")
     assert note in files.page.read_text("utf-8")
     assert "Reference models on the test split" not in files.page.read_text("utf-8")
+
+
+def test_a_later_report_has_the_notes_that_were_kept_beside_the_runs(make, tmp_path):
+    make()
+    note = "The best single stream is lbp: its logistic regression has the lowest loss on the validation rows (1.000)."
+    write_reference_notes(make.folder, [note])
+    files = write_report(make.folder, tmp_path / "out")
+    assert f"- {note}" in files.summary_markdown.read_text("utf-8")
+    assert note in json.loads(files.numbers_json.read_text("utf-8"))["notes"]
 
 
 def test_their_notes_are_given_once_and_only_if_no_configuration_has_them(make, tmp_path):

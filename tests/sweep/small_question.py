@@ -20,6 +20,7 @@ SPEC = {
     "folds": 2,
     "final": {"best_of": ["streams"], "seeds": [0, 1]},
     "baseline": ["noise"],
+    "references": "off",
 }
 HEADS = 3 * 2 * 3 * 2  # subsets x rates x batch sizes x folds; those of one batch size are a group
 

@@ -85,6 +85,34 @@ def test_finalists_may_be_ensembles_or_trained_again(cache, done, tmp_path, fina
     assert run_sweep(cache, sweep, tmp_path / "out", ON_CPU, say=lambda _: None).finals.trained == 0
 
 
+def test_reference_models_stand_beneath_the_final_runs_and_change_nothing(cache, done, tmp_path):
+    folder, first, _ = done
+    shutil.copytree(folder, tmp_path / "out")
+    said: list[str] = []
+    sweep = small_sweep(references="on")
+    assert plan_sweep(cache, sweep, tmp_path / "out", ON_CPU).splitlines()[0].endswith(" each) and reference models")
+    summary = run_sweep(cache, sweep, tmp_path / "out", ON_CPU, say=said.append)
+    assert (summary.trained, summary.finals.trained, summary.report_written) == (0, 0, True)
+    assert (summary.table, summary.finals.used.name) == (first.table, first.finals.used.name)
+    assert [record.name for record in summary.references] == [
+        "Logistic regression (all 2 streams)",
+        "Averaged logistic regressions (all 2 streams)",
+        "Kernel ridge regression (all 2 streams)",
+        f"Logistic regression (streams of {summary.finals.baseline.name})",
+        f"Kernel ridge regression (streams of {summary.finals.baseline.name})",
+        "Logistic regression (best single stream: signal)",
+        "Kernel ridge regression (best single stream: signal)",
+    ]
+    assert sum(line.startswith("reference: ") for line in said) == 7
+    note = "The best single stream is signal: its logistic regression has the lowest loss on the validation rows ("
+    assert any(line.startswith(f"note: {note}") for line in said)
+    text = summary.report.summary_markdown.read_text()
+    assert text.index(f"| {first.finals.used.name}") < text.index("| Logistic regression (all 2 streams)")
+    assert note in text
+    assert summary.report.comparisons_csv.read_bytes() == first.report.comparisons_csv.read_bytes()
+    assert not run_sweep(cache, sweep, tmp_path / "out", ON_CPU).report_written
+
+
 def test_the_streams_with_the_planted_signal_are_chosen(done):
     _, summary, _ = done
     streams = [each.configuration.run.features.streams for each in summary.choice.finalists]

@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 
 from emofuse.cache.reader import open_cache
-from emofuse.results import read_predictions, read_weights, run_dir
-from emofuse.specs import RunSpec, parse_spec
+from emofuse.errors import ResultsError
+from emofuse.results import (
+    list_runs,
+    read_predictions,
+    read_reference_notes,
+    read_weights,
+    run_dir,
+    write_reference_notes,
+)
+from emofuse.specs import EnsembleSpec, RunSpec, parse_spec
 from emofuse.training import references
-from emofuse.training.references import plan_references, train_references
+from emofuse.training.references import SINGLES, plan_references, train_references
 from emofuse.training.runs import train_run
 
 CLASSES = ("joy", "fear", "calm")
@@ -24,6 +32,7 @@ NAMES = [
     "Logistic regression (streams of net)",
     "Kernel ridge regression (streams of net)",
 ]
+NOTE = "The best single stream is net: its logistic regression has the lowest loss on the validation rows ("
 
 
 def planted():
@@ -98,6 +107,9 @@ def test_they_take_variants_split_fold_and_choice_from_the_runs(cache):
     wide = plan_references(cache, [net, faces], "net").runs[0]
     assert dict(wide.features.factors) == {"lbp_bins": 128, "action_units": 15}
     assert (wide.train.select, wide.split, wide.refit) == ("macro_f1", net.split, "train_val")
+    bag = net.model_copy(update={"refit": "none", "ensemble": EnsembleSpec(folds=3)})
+    plan = plan_references(cache, [bag, faces], "net")
+    assert {(run.ensemble, run.refit) for run in (*plan.runs, *plan.singles)} == {(None, "train_val")}  # the same rows
 
 
 def test_streams_that_are_no_vectors_are_left_out_and_named():
@@ -109,7 +121,7 @@ def test_streams_that_are_no_vectors_are_left_out_and_named():
     plan = plan_references(cache, runs_of(("maps", ["maps"]), ("net", ["net", "lbp"])), "maps")
     assert plan.notes == ("Reference models take vectors alone; they are solved without maps.",)
     assert {run.features.streams for run in plan.runs} == {("net", "lbp")}
-    assert plan.runs[0].name == "Logistic regression"
+    assert plan.runs[0].name == "Logistic regression (all 2 streams)"
     nothing = plan_references(cache, runs_of(("maps", ["maps"])), "maps")
     assert nothing.runs == ()
     assert nothing.notes[0].startswith("There is no reference model: these models take vectors alone")
@@ -120,7 +132,9 @@ def test_they_are_runs_beside_the_others_and_are_solved_once(cache, tmp_path):
     plan = plan_references(cache, RUNS, "net")
     said = []
     records, notes = train_references(cache, plan, tmp_path, device="cpu", on_run=lambda *each: said.append(each[1]))
-    assert notes == []
+    (note,) = notes
+    assert note.startswith(NOTE)
+    assert read_reference_notes(tmp_path) == notes
     assert [record.name for record in records] == NAMES
     assert all(record.spec["reference"] for record in records)
     assert said == [True] * 5
@@ -134,6 +148,37 @@ def test_they_are_runs_beside_the_others_and_are_solved_once(cache, tmp_path):
     assert np.array_equal(ours, theirs)
 
 
+def test_the_best_single_stream_is_chosen_on_validation_rows(cache, tmp_path):
+    """The baseline has noise alone. Of the single streams, the one with the signal is best, and only it is shown."""
+    runs = runs_of(("faces", ["action_units"]), ("wide", ["lbp", "net"]))
+    records, notes = train_references(cache, plan_references(cache, runs, "faces"), tmp_path, device="cpu")
+    words = "(best single stream: net)"
+    assert [record.name for record in records][3:] == [
+        "Logistic regression (streams of faces)",
+        "Kernel ridge regression (streams of faces)",
+        f"Logistic regression {words}",
+        f"Kernel ridge regression {words}",
+    ]
+    assert [list(record.spec["features"]["streams"]) for record in records[-2:]] == [["net"], ["net"]]
+    assert {record.digest for record in records} == {record.digest for record in list_runs(tmp_path)}
+    losses = {}
+    for record in list_runs(tmp_path / SINGLES):
+        (stream,) = record.spec["features"]["streams"]
+        losses[stream] = record.history[record.best_epoch - 1]["val_loss"]
+    assert min(losses, key=losses.get) == "net"
+    second = sorted(losses, key=losses.get)[1]
+    assert notes == [f"{NOTE}{losses['net']:.3f}; {second} follows with {losses[second]:.3f})."]
+
+
+def test_former_notes_are_replaced(cache, tmp_path):
+    write_reference_notes(tmp_path, ["Former."])
+    train_references(cache, plan_references(cache, runs_of(("net", ["net"])), "net"), tmp_path, device="cpu")
+    assert read_reference_notes(tmp_path) == []
+    (tmp_path / "references.json").write_text("[1]", encoding="utf-8")
+    with pytest.raises(ResultsError, match=r"references\.json: damaged \(TypeError.*\); delete it, the next run"):
+        read_reference_notes(tmp_path)
+
+
 def test_a_model_that_cannot_be_solved_is_left_out_with_the_reason(cache, tmp_path, monkeypatch):
     solve = references.train_runs
 
@@ -145,7 +190,8 @@ def test_a_model_that_cannot_be_solved_is_left_out_with_the_reason(cache, tmp_pa
     monkeypatch.setattr(references, "train_runs", without_memory)
     records, notes = train_references(cache, plan_references(cache, RUNS, "net"), tmp_path, device="cpu")
     assert [record.name for record in records] == [name for name in NAMES if name != NAMES[2]]
-    (note,) = notes
+    note = notes[1]
+    assert read_reference_notes(tmp_path) == notes
     assert note.startswith("Kernel ridge regression (all 3 streams) is left out, because it could not be solved: ")
     assert note.endswith(": DefaultCPUAllocator: not enough memory.")
 
@@ -154,8 +200,12 @@ def test_too_little_memory_leaves_them_out_and_says_how_much_they_need(cache, tm
     plan = plan_references(cache, RUNS, "net")
     records, notes = train_references(cache, plan, tmp_path, device="cpu", memory_bytes=1)
     assert records == []
-    assert len(notes) == 5
-    assert all("could not be solved: " in note for note in notes)
+    singles, others = notes
+    assert singles.startswith(
+        "Logistic regression (net alone), Logistic regression (lbp alone) and Logistic regression (action_units alone) "
+        "are left out, because they could not be solved: 0 GB hold no"
+    )
+    assert all(name in others for name in NAMES)
 
 
 def test_poisoned_test_labels_and_features_change_nothing_that_is_chosen(new_cache, tmp_path):
@@ -163,11 +213,12 @@ def test_poisoned_test_labels_and_features_change_nothing_that_is_chosen(new_cac
     test = splits == "test"
     kind, features, status = streams["net"]
     others = {**streams, "net": (kind, np.where(test[:, None], 100, features).astype(np.float16), status)}
-    solved = [
-        train_references(cache, plan_references(cache, RUNS, "net"), tmp_path / "runs", device="cpu")[0]
+    (solved, notes), (others_solved, other_notes) = (
+        train_references(cache, plan_references(cache, RUNS, "net"), tmp_path / "runs", device="cpu")
         for cache in (new_cache(), new_cache("wrong", labels=np.where(test, 0, labels), streams=others))
-    ]
-    for one, other in zip(*solved, strict=True):
+    )
+    assert notes == other_notes
+    for one, other in zip(solved, others_solved, strict=True):
         assert one.digest != other.digest
         assert one.metrics["test"] != other.metrics["test"]
         assert (one.history, one.best_epoch) == (other.history, other.best_epoch)

@@ -23,6 +23,7 @@ SWEEP = {
     "base": {"head": {"embed_dim": 4, "width": 4, "depth": 1}, "train": {"epochs": 3, "batch_size": 16}},
     "factors": {"streams": "all", "learning_rate": [1.0e-3, 1.0e-2], "batch_size": [16, 32]},
     "folds": 2,
+    "references": "off",
 }
 PIPELINE = {
     "dataset": {"kind": "demo", "images": 64, "seed": 3},

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from emofuse.cli.progress import show_progress
 from emofuse.progress import step
+
+if TYPE_CHECKING:
+    from emofuse.weights import WeightsEntry
 
 app = typer.Typer(no_args_is_help=True, help="List, download, import and check pretrained weights.")
 
@@ -35,16 +38,50 @@ def list_weights() -> None:
 
 
 @app.command()
-def fetch(names: Annotated[list[str], typer.Argument(help="Names from `emofuse weights list`.")]) -> None:
-    """Download weights and check them. An interrupted download continues; existing files are only checked."""
-    from emofuse.weights import fetch_weights, find_entry
+def fetch(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names from `emofuse weights list`.", show_default=False)
+    ] = None,
+    hub: Annotated[
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="Repository of the Hugging Face hub to fetch a file from."),
+    ] = None,
+    file: Annotated[str, typer.Option(help="File in the repository.")] = "model.safetensors",
+    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of the repository.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="SHA-256 of the file, which the hub shows beside it.")] = None,
+) -> None:
+    """Download weights and check them. An interrupted download continues; existing files are only checked.
 
-    for name in names:
-        find_entry(name)  # a wrong name must end the command before any download
-    for name in names:
-        with show_progress(), step(f"fetching {name}", unit="bytes") as on_progress:
-            stored = fetch_weights(name, on_progress=on_progress)
-        typer.echo(f"{name}: {stored.path} ({stored.size_bytes:,} bytes, SHA-256 {stored.sha256})")
+    The weights are those of the registry, by name, or a file of the Hugging Face hub: --hub OWNER/NAME --revision
+    COMMIT --sha256 HASH. HF_ENDPOINT names a mirror, HF_TOKEN is sent to it.
+    """
+    from emofuse.weights import find_entry
+
+    if not names and hub is None:
+        raise typer.BadParameter("name weights from `emofuse weights list`, or a repository with --hub")
+    entries = [find_entry(name) for name in names or []]  # a wrong name must end the command before any download
+    if hub is not None:
+        entries.append(_hub_entry(hub, file, revision, sha256))
+    for entry in entries:
+        _fetch(entry)
+
+
+def _hub_entry(hub: str, file: str, revision: str | None, sha256: str | None) -> WeightsEntry:
+    from emofuse.specs import HubWeights, parse_spec
+    from emofuse.weights import hub_entry
+
+    fields = {"repo": hub, "file": file, "revision": revision, "sha256": sha256}
+    return hub_entry(
+        parse_spec(HubWeights, {name: value for name, value in fields.items() if value is not None}, "--hub")
+    )
+
+
+def _fetch(entry: WeightsEntry) -> None:
+    from emofuse.weights import fetch_entry
+
+    with show_progress(), step(f"fetching {entry.name}", unit="bytes") as on_progress:
+        stored = fetch_entry(entry, on_progress=on_progress)
+    typer.echo(f"{entry.name}: {stored.path} ({stored.size_bytes:,} bytes, SHA-256 {stored.sha256})")
 
 
 @app.command("import")

@@ -40,10 +40,11 @@ class ExaminedSpec:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of all streams and of the dataset; `FACE` stands for all streams that need a face."""
+        """The kinds of all streams and of the dataset, and the libraries of backbones; `FACE` is for all faces."""
         streams = self.cache.streams
         return (
             *(stream.kind for stream in streams),
+            *(str(stream.library) for stream in streams if hasattr(stream, "library")),
             *((FACE,) if any("face" in stream.needs for stream in streams) else ()),
             *((self.dataset.kind,) if self.dataset else ()),
         )
@@ -206,19 +207,28 @@ def rows_findings(
 
 
 def _model(stream: StreamSpec) -> str | None:
-    """Return the torchvision model of a backbone, or None for another stream."""
-    return str(getattr(stream, "model", "")) if stream.kind == "backbone" else None
+    """Return the torchvision model of a backbone with pooled vectors of pictures, or None for another stream."""
+    from emofuse.streams.backbones import BackboneSpec
+
+    if not isinstance(stream, BackboneSpec):
+        return None
+    is_plain = (stream.library, stream.output, stream.input) == ("torchvision", "pooled", "image")
+    return stream.model_name if is_plain else None
 
 
 def _shape(stream: StreamSpec, replies: Mapping[str, ProbeReply]) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Return the shape and the dimensions of a row of a stream."""
     model = _model(stream)
     if model is None:
-        if stream.stored_shape is None:  # a kind of a plugin may state its shape only when it is opened
+        if stream.stored_shape is None:  # some kinds know their shape only when they are opened
+            from emofuse.errors import EmofuseError
             from emofuse.streams import make_stream
 
-            with closing(make_stream(stream)) as extractor:
-                return extractor.shape, extractor.dimensions
+            try:
+                with closing(make_stream(stream)) as extractor:
+                    return extractor.shape, extractor.dimensions
+            except EmofuseError as error:
+                raise ValueError(f"{stream.name}: {error}") from None
         return stream.stored_shape, stream.stored_dimensions
     reply = replies[f"dim {model}"]
     if reply.problem:

@@ -80,6 +80,10 @@ PACKAGES = (
     Package("zarrs", "zarrs", "0.1.5", "0.2.3", extra="fast"),
     Package("s3fs", "s3fs", "2024.6", "2026.9.0", extra="s3"),
     Package("av", "av", "18", "18.1.0", extra="video"),
+    Package("timm", "timm", "1.0.9", "1.0.31", extra="timm", kinds=("timm",)),
+    Package("open_clip_torch", "open_clip", "2.26", "3.3.0", extra="open_clip", kinds=("open_clip",)),
+    Package("transformers", "transformers", "4.44", "5.24.0", extra="speech", kinds=("speech",)),
+    Package("opensmile", "opensmile", "2.5", "2.6.0", extra="egemaps", kinds=("egemaps",)),
     Package("soxr", "soxr", "0.5", "1.1.0", extra="audio"),
     Package("scikit-learn", "sklearn", "1.6", "1.9.1", extra="sklearn"),
 )

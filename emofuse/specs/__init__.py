@@ -59,7 +59,15 @@ from emofuse.specs.sweeps import (
 )
 from emofuse.specs.targets import ClassTarget, DistributionTarget, MultilabelTarget, RegressionTarget, TargetSpec
 from emofuse.specs.train import TrainSpec
-from emofuse.specs.weights import FileWeights, Precision, RandomWeights, RegistryWeights, WeightsSpec, is_random
+from emofuse.specs.weights import (
+    FileWeights,
+    HubWeights,
+    Precision,
+    RandomWeights,
+    RegistryWeights,
+    WeightsSpec,
+    is_random,
+)
 
 if TYPE_CHECKING:
     from emofuse.datasets.csv_table import CsvSpec
@@ -128,6 +136,7 @@ __all__ = [
     "HalvingSpec",
     "HeadSpec",
     "HoldoutSplit",
+    "HubWeights",
     "ImportedSpec",
     "KernelRidgeHeadSpec",
     "LandmarksSpec",

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, PlainValidator, SerializeAsAny, model_validator
 
 from emofuse.registry import Family
-from emofuse.specs.base import Spec
+from emofuse.specs.base import ExtendedSpec
 from emofuse.specs.faults import BESIDE, SEPARATOR, note_family
 from emofuse.specs.kinds import kind_of_class, parse_by_kind
-from emofuse.specs.weights import FileWeights, RandomWeights, RegistryWeights, WeightsSpec
+from emofuse.specs.weights import FileWeights, HubWeights, RandomWeights, RegistryWeights, WeightsSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +62,7 @@ class Variant:
         return f"must be {', '.join(others)} or {last}, got {value!r}" if others else f"must be {last}, got {value!r}"
 
 
-class StreamSpecBase(Spec):
+class StreamSpecBase(ExtendedSpec):
     """The base of the specs of all streams.
 
     A subclass declares its `kind`, its parameters and `make`. The name in the cache is the kind unless given.
@@ -121,7 +121,14 @@ class StreamSpecBase(Spec):
     def weights_wanted(self) -> WeightsSpec | None:
         """Return the weights that the stream runs on; None for a stream without weights."""
         weights = getattr(self, "weights", None)
-        return weights if isinstance(weights, RegistryWeights | FileWeights | RandomWeights) else None
+        return weights if isinstance(weights, RegistryWeights | FileWeights | HubWeights | RandomWeights) else None
+
+    def identity_values(self) -> dict[str, Any]:
+        """Return what decides the bytes beside parameters and weights, as plain JSON; {} for most kinds.
+
+        Examples are the preprocessing that a library declares for a model, and the configuration in a file.
+        """
+        return {}
 
     @classmethod
     def derive(cls, stored: npt.NDArray[Any], choice: Mapping[str, Value]) -> npt.NDArray[np.floating[Any]]:

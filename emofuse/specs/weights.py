@@ -26,6 +26,19 @@ class FileWeights(Spec):
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
 
 
+class HubWeights(Spec):
+    """Weights from a repository of the Hugging Face hub, fetched once and then used from the folder of weights.
+
+    The hash decides which bytes these are: a file with it may also come from elsewhere (`emofuse weights import`).
+    """
+
+    kind: Literal["hub"] = "hub"
+    repo: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$", description="OWNER/NAME")
+    file: str = Field("model.safetensors", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$")
+    revision: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="a commit, tag or branch")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="as the hub shows it beside the file")
+
+
 class RandomWeights(Spec):
     """Seeded random weights, for demonstrations and tests. Every report made from them states it."""
 
@@ -38,7 +51,7 @@ def is_random(weights: Mapping[str, Any] | None) -> bool:
     return weights is not None and weights["kind"] == "random"
 
 
-WeightsSpec = Annotated[RegistryWeights | FileWeights | RandomWeights, Field(discriminator="kind")]
+WeightsSpec = Annotated[RegistryWeights | FileWeights | HubWeights | RandomWeights, Field(discriminator="kind")]
 
 Precision = Literal["float32", "bfloat16"]
 """The precision of a network's weights and activations.

@@ -10,6 +10,7 @@ from emofuse.errors import StreamError
 from emofuse.specs import (
     CacheSpec,
     FileWeights,
+    HubWeights,
     ImportedSpec,
     RandomWeights,
     RegistryWeights,
@@ -78,9 +79,14 @@ def stream_identity(spec: StreamSpec, cache_spec: CacheSpec) -> dict[str, Any]:
         from emofuse.streams.faces import face_identity
 
         identity["face"] = face_identity(cache_spec.face)
+    values = spec.identity_values()
+    if values:
+        identity["values"] = values
     match weights:
         case RandomWeights():
             identity["weights"] = {"random_seed": weights.seed}
+        case HubWeights():
+            identity["weights"] = {"sha256": weights.sha256}
         case RegistryWeights() | FileWeights():
             from emofuse.weights import resolve_weights
 
@@ -101,7 +107,7 @@ def stream_weights(spec: StreamSpec) -> dict[str, Any] | None:
     """Describe the weights of a stream for the readers of a report; None for a stream without weights.
 
     Returns:
-        `kind` (registry, file, random), `name`, `sha256` and `seed`; the last three are None where they do not apply.
+        `kind` (registry, file, hub, random), `name`, `sha256` and `seed`; None where the last three do not apply.
 
     Raises:
         WeightsError: the weights are missing or damaged.

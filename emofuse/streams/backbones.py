@@ -1,44 +1,110 @@
-"""Pooled features of torchvision's classification networks, and of the Places365 ResNet-50.
+"""Features of networks of torchvision, timm and open_clip, and of the Places365 ResNet-50.
 
-A row holds what the plain network computes from torchvision's own preset (resize, centre crop, normalisation) of the
-picture, cut before the classifier. Torchvision's metadata says which preset belongs to which weights.
+A row holds what the plain network computes from its library's own preprocessing (resize, crop, normalisation) of the
+picture, cut before the classifier: the pooled vector, the last map, or the tokens. A network may also see the picture
+of a log-mel spectrogram of the sound.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+import re
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field
+import numpy.typing as npt
+from pydantic import Field, model_validator
 
+from emofuse.errors import did_you_mean
+from emofuse.specs.audio import MelSettings
 from emofuse.specs.streams import StreamSpecBase
 from emofuse.specs.weights import Precision, RegistryWeights, WeightsSpec
-from emofuse.streams.base import NEEDS_IMAGE, VECTOR, Rows, Sample, SampleBatch
+from emofuse.status import Status, Step
+from emofuse.streams.base import NEEDS_AUDIO, NEEDS_IMAGE, TIME, Rows, Sample, SampleBatch, is_sequence
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
+    from emofuse.media.spectrogram import Wave
+    from emofuse.streams.networks.outputs import PictureNetwork
+
+_LIBRARIES = ("torchvision", "timm", "open_clip")
 _PLACES365_CLASSES = 365
 _CPU_BATCH = 4  # the fastest on one core: 16 falls out of its cache (benchmarks/steps.py)
 _GPU_BATCH = 64
 
 
 class BackboneSpec(StreamSpecBase):
-    """Pooled features of a torchvision classification model, with that model's own resize, crop and normalisation."""
+    """Features of a network of pictures, with that model's own resize, crop and normalisation.
+
+    `model` is a classification model of torchvision (`resnet50`), `timm/NAME` or `open_clip/NAME`; timm and open_clip
+    are extras. timm's names may have the tag of published weights (`timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k`),
+    those of open_clip are written `open_clip/NAME/TAG`: the tag decides the preprocessing.
+
+    `output` is `pooled`, a vector; `map`, the last map (channel, y, x); or `tokens`, the sequence of a transformer's
+    tokens.
+
+    With `input: mel` the network sees the log-mel spectrogram of the sound in place of a picture: grey, low bands at
+    the bottom, white at the loudest value and black 80 dB below it, resized to the network's input without a crop.
+    `mel` has the settings of the spectrogram, and `windows` the number of equal parts of its length that the network
+    sees one by one, as the steps of a sequence.
+    """
 
     uses_gpu: ClassVar[bool] = True
+    added: ClassVar[frozenset[str]] = frozenset({"output", "input", "mel", "windows"})
 
     kind: Literal["backbone"] = "backbone"
     model: str
     weights: WeightsSpec | None = Field(None, description="the registry's weights of the model unless given")
     precision: Precision = "float32"
     dtype: Literal["float16", "float32"] = "float16"
+    output: Literal["pooled", "map", "tokens"] = "pooled"
+    input: Literal["image", "mel"] = "image"
+    mel: MelSettings | None = Field(None, description="the spectrogram of `input: mel`; defaults unless given")
+    windows: int = Field(1, ge=1, le=1024, description="the steps of a sequence of `input: mel`; 1 for a vector")
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]  # other kinds need the same for all their specs
+        """What the stream uses of a sample: its picture, or its sound."""
+        return NEEDS_AUDIO if self.input == "mel" else NEEDS_IMAGE
+
+    @property
+    def library(self) -> str:
+        """The library of the model: `torchvision`, `timm` or `open_clip`."""
+        library, slash, _ = self.model.partition("/")
+        return library if slash else "torchvision"
+
+    @property
+    def model_name(self) -> str:
+        """The name of the model in its library."""
+        return self.model.partition("/")[2] if "/" in self.model else self.model
 
     @classmethod
     def _default_name(cls, data: Mapping[str, Any]) -> str:
-        return str(data.get("model", "backbone"))
+        name = str(data.get("model", "backbone")).partition("/")[2] or str(data.get("model", "backbone"))
+        name = re.sub(r"[^A-Za-z0-9_.-]", "-", name)
+        return f"{name}-mel" if data.get("input") == "mel" else name
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> Self:
+        if self.library not in _LIBRARIES:
+            hint = did_you_mean(self.library, _LIBRARIES) or f", expected {', '.join(_LIBRARIES)}"
+            raise ValueError(f"model: {self.library!r} is no library of models{hint}")
+        if self.input == "image" and (self.mel is not None or self.windows > 1):
+            raise ValueError("mel and windows are settings of input: mel")
+        if self.windows > 1 and self.output != "pooled":
+            raise ValueError(f"windows give a sequence of pooled vectors: output must be pooled, got {self.output}")
+        if self.windows > 1 and self.spectrogram.samples // self.windows < self.spectrogram.window:
+            raise ValueError(
+                f"windows: each of {self.windows} parts of {self.spectrogram.seconds:g} s is under window_s"
+            )
+        return self
+
+    @property
+    def spectrogram(self) -> MelSettings:
+        """The settings of the spectrogram of `input: mel`."""
+        return self.mel or MelSettings()
 
     def make(self, device: str) -> BackboneStream:
         """Return the extractor with its network loaded, see `make_backbone`."""
@@ -49,6 +115,21 @@ class BackboneSpec(StreamSpecBase):
         from emofuse.weights import default_weights
 
         return self.weights or default_weights(self.model)
+
+    def identity_values(self) -> dict[str, Any]:
+        """Return the preprocessing of a model of timm or open_clip, and the settings of a spectrogram."""
+        values: dict[str, Any] = {}
+        if self.library == "timm":
+            from emofuse.streams.networks.timm_networks import timm_preprocessing
+
+            values["preprocessing"] = timm_preprocessing(self.model_name)
+        elif self.library == "open_clip":
+            from emofuse.streams.networks.open_clip_networks import open_clip_preprocessing
+
+            values["preprocessing"] = open_clip_preprocessing(self.model_name)
+        if self.input == "mel":
+            values["mel"] = self.spectrogram.model_dump(mode="json")
+        return values
 
 
 class Places365Spec(StreamSpecBase):
@@ -68,78 +149,184 @@ class Places365Spec(StreamSpecBase):
 
 
 class BackboneStream:
-    """One frozen network without its classifier -> one pooled vector a picture.
+    """One frozen network without its classifier -> one row a picture.
 
     Holds no per-sample state: one instance serves every block of a worker. float32 runs without TF32 on every device.
     In bfloat16 the weights and all values between layers are bfloat16, and sums within a layer are float32.
 
     Attributes:
-        network: the torchvision network without its classifier.
-        shape: (D,), the width of the network's pooled vectors.
+        network: the network without its classifier.
+        shape: (D,) for pooled vectors, (C, h, w) for maps, (N, D) for tokens, (windows, D) for windows of a sound.
+        dimensions: the names of the axes of `shape`.
+        needs: {"image"}, or {"audio"} for a network that sees spectrograms.
     """
 
-    dimensions = VECTOR
     dtype = np.dtype(np.float32)
-    needs = NEEDS_IMAGE
     flag_names: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
 
-    def __init__(self, network: nn.Module, transform: Any, device: str, precision: Precision = "float32") -> None:
+    def __init__(
+        self,
+        network: PictureNetwork,
+        device: str,
+        precision: Precision = "float32",
+        *,
+        spectrogram: SpectrogramPictures | None = None,
+    ) -> None:
         import torch
 
-        from emofuse.streams.networks.classification import cut_head, to_device
-        from emofuse.streams.networks.presets import Preset
+        from emofuse.streams.networks.classification import to_device
+        from emofuse.streams.networks.outputs import DIMENSIONS
 
-        self.shape = (cut_head(network),)
+        self._windows = 1 if spectrogram is None else spectrogram.windows
+        shape = network.shape()
+        self.shape = shape if self._windows == 1 else (self._windows, *shape)
+        self.dimensions = DIMENSIONS[network.output] if self._windows == 1 else (TIME, *DIMENSIONS[network.output])
+        self.needs = NEEDS_IMAGE if spectrogram is None else NEEDS_AUDIO
         self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        self.network = to_device(network, device).to(self._dtype)
-        self._preset = Preset(transform)
+        self.network = to_device(network.module, device).to(self._dtype)
+        self._preset = network.preset
+        self._spectrogram = spectrogram
         self._device = torch.device(device)
         self._batch = _CPU_BATCH if self._device.type == "cpu" else _GPU_BATCH
 
     def extract(self, samples: Sequence[Sample]) -> Rows:
-        """Return the pooled features of n pictures.
+        """Return the features of n samples.
 
         Returns:
-            features (n, D) float32, every row OK.
+            features (n, *shape) float32. Every picture is OK; a sample without a sound is NO_DETECTION for a network of
+            spectrograms.
         """
+        if self._spectrogram is not None:
+            return self._extract_sounds(samples, self._spectrogram)
         if not samples:
-            return Rows.ok(np.zeros((0, *self.shape), dtype=self.dtype))
-        import torch
-
-        pictures = self._preset.cut_all(SampleBatch.of(samples), self._device)
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        with torch.inference_mode(), exact:
-            pooled = torch.cat([self._forward(part) for part in torch.split(pictures, self._batch)])
-            return Rows.ok(pooled.cpu().numpy())
+            return Rows.empty_of(self, 0, Status.OK)
+        return self._rows(self._run(self._preset.cut_all(SampleBatch.of(samples), self._device)))
 
     def close(self) -> None:
         """Do nothing: the garbage collector releases the network."""
 
+    def _rows(self, features: npt.NDArray[np.float32]) -> Rows:
+        """Return rows that are all OK, as all steps of their sequences are."""
+        mask = np.full(features.shape[:2], Step.OK, dtype=np.uint8) if is_sequence(self.dimensions) else None
+        return Rows.ok(features, mask)
+
+    def _extract_sounds(self, samples: Sequence[Sample], spectrogram: SpectrogramPictures) -> Rows:
+        """Run the network on the pictures of the spectrograms; each window of a sequence is one picture."""
+        import torch
+
+        from emofuse.streams.networks.presets import send
+
+        rows = Rows.empty_of(self, len(samples), Status.NO_DETECTION)
+        pictures = spectrogram.pictures(samples)
+        places = [(index, step) for index, parts in enumerate(pictures) for step in range(len(parts))]
+        if not places:
+            return rows
+        cut = send([torch.from_numpy(pictures[index][step]) for index, step in places], self._device)
+        features = self._run(cut)
+        sounding = sorted({index for index, _ in places})
+        rows.status[sounding] = Status.OK
+        if self._windows == 1:
+            rows.features[sounding] = features
+            if rows.mask is not None:
+                rows.mask[sounding] = Step.OK
+            return rows
+        for (index, step), values in zip(places, features, strict=True):
+            rows.features[index, step] = values
+            if rows.mask is not None:
+                rows.mask[index, step] = Step.OK
+        return rows
+
+    def _run(self, pictures: torch.Tensor) -> npt.NDArray[np.float32]:
+        """Return the output of the network for n >= 1 pictures (n, 3, H, W) uint8 on the device."""
+        import torch
+
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        with torch.inference_mode(), exact:
+            outputs = torch.cat([self._forward(part) for part in torch.split(pictures, self._batch)])
+            features: npt.NDArray[np.float32] = outputs.cpu().contiguous().numpy()
+            return features
+
     def _forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Compute (B, D) float32 from (B, 3, H, W) uint8, both on the device."""
+        """Compute the output (B, ...) float32 from (B, 3, H, W) uint8, both on the device."""
         import torch
 
         batch = self._preset.normalise(pictures).to(self._dtype, memory_format=torch.channels_last)
-        pooled: torch.Tensor = self.network(batch).flatten(1).float()
-        return pooled
+        output: torch.Tensor = self.network(batch).float()
+        return output.flatten(1) if self.dimensions[-1] == "feature" and output.ndim == 4 else output
+
+
+class SpectrogramPictures:
+    """The pictures of the log-mel spectrograms of sounds, of the size that a network sees.
+
+    Attributes:
+        windows: the number of pictures of a sound of full length.
+    """
+
+    def __init__(self, settings: MelSettings, windows: int, size: tuple[int, int]) -> None:
+        from emofuse.streams.mel import check_bands
+
+        check_bands(settings, "backbone")
+        self.windows = windows
+        self._settings, self._size = settings, size
+
+    def pictures(self, samples: Sequence[Sample]) -> list[list[npt.NDArray[np.uint8]]]:
+        """Return the pictures (3, h, w) of every sample: none without a sound, else one for each window with sound."""
+        from emofuse.streams.sounds import waveforms
+
+        return [[] if wave is None else self._of(wave) for wave in waveforms(samples, self._settings.rate_hz)]
+
+    def _of(self, wave: Wave) -> list[npt.NDArray[np.uint8]]:
+        from emofuse.media.spectrogram import fixed_length, log_mel
+
+        whole = fixed_length(wave, self._settings.samples)
+        bounds = np.linspace(0, len(whole), self.windows + 1).round().astype(int)
+        sounding = [(start, end) for start, end in pairwise(bounds) if start < len(wave)]
+        return [self._picture(log_mel(whole[start:end], self._settings)) for start, end in sounding]
+
+    def _picture(self, spectrogram: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+        """Draw a spectrogram and resize it to the size of the network, bilinear with antialiasing."""
+        from PIL import Image
+
+        from emofuse.media.spectrogram import mel_picture
+
+        height, width = self._size
+        drawn = Image.fromarray(mel_picture(spectrogram)).resize((width, height), Image.Resampling.BILINEAR)
+        return np.ascontiguousarray(np.asarray(drawn).transpose(2, 0, 1))
 
 
 def make_backbone(spec: BackboneSpec, device: str) -> BackboneStream:
-    """Make the stream of a torchvision model by name.
+    """Make the stream of a model by name.
 
     Raises:
-        SpecError: torchvision has no such classification model.
-        StreamError: the model cannot be cut before its classifier, or the device cannot be used.
+        SpecError: the library has no such model.
+        StreamError: the library is not installed, the model has no such output or cannot be cut before its classifier,
+            or the device cannot be used.
         WeightsError: the weights are missing, damaged, or another model's.
     """
-    from emofuse.streams.networks.classification import check_model, make_network, make_preset
     from emofuse.weights import resolve_weights
 
-    check_model(spec.model)
-    weights = resolve_weights(spec.weights_wanted())
-    network, transform = make_network(spec.model, weights), make_preset(spec.model, weights)
-    return BackboneStream(network, transform, device, spec.precision)
+    check_model, make_network = _library_functions(spec.library)
+    check_model(spec.model_name)  # a wrong name is said before weights are looked for
+    network = make_network(spec.model_name, resolve_weights(spec.weights_wanted()), spec.output)
+    sounds = SpectrogramPictures(spec.spectrogram, spec.windows, network.preset.size) if spec.input == "mel" else None
+    return BackboneStream(network, device, spec.precision, spectrogram=sounds)
+
+
+def _library_functions(library: str) -> tuple[Callable[[str], object], Callable[..., PictureNetwork]]:
+    """Return the functions of a library that check the name of a model, and that make it."""
+    if library == "timm":
+        from emofuse.streams.networks.timm_networks import make_timm_network, timm_preprocessing
+
+        return timm_preprocessing, make_timm_network
+    if library == "open_clip":
+        from emofuse.streams.networks.open_clip_networks import make_open_clip_network, open_clip_preprocessing
+
+        return open_clip_preprocessing, make_open_clip_network
+    from emofuse.streams.networks.classification import check_model
+    from emofuse.streams.networks.outputs import make_torchvision_network
+
+    return check_model, make_torchvision_network
 
 
 def make_places365(spec: Places365Spec, device: str) -> BackboneStream:
@@ -149,9 +336,8 @@ def make_places365(spec: Places365Spec, device: str) -> BackboneStream:
         StreamError: the device cannot be used.
         WeightsError: the weights are missing, damaged, or another model's.
     """
-    from emofuse.streams.networks.classification import make_network, make_preset
+    from emofuse.streams.networks.outputs import make_torchvision_network
     from emofuse.weights import resolve_weights
 
-    weights = resolve_weights(spec.weights)
-    network = make_network("resnet50", weights, classes=_PLACES365_CLASSES)
-    return BackboneStream(network, make_preset("resnet50", weights), device, spec.precision)
+    network = make_torchvision_network("resnet50", resolve_weights(spec.weights), "pooled", classes=_PLACES365_CLASSES)
+    return BackboneStream(network, device, spec.precision)

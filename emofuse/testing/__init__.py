@@ -46,7 +46,15 @@ from __future__ import annotations
 from emofuse.testing.datasets import check_dataset
 from emofuse.testing.heads import check_head
 from emofuse.testing.metrics import check_metric
-from emofuse.testing.samples import example_face, example_samples
+from emofuse.testing.samples import example_face, example_samples, example_sound
 from emofuse.testing.streams import check_stream
 
-__all__ = ["check_dataset", "check_head", "check_metric", "check_stream", "example_face", "example_samples"]
+__all__ = [
+    "check_dataset",
+    "check_head",
+    "check_metric",
+    "check_stream",
+    "example_face",
+    "example_samples",
+    "example_sound",
+]

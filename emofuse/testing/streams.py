@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +30,9 @@ def check_stream(
     """Check that a stream fulfils the contract of `emofuse.streams.base.Stream`.
 
     The check covers shape, dtype and statuses; zeros where a row is not OK and finite values where it is, also in the
-    stored dtype; an empty block and a block without any face; equal bytes for the same block twice; equal values for
-    every block size and order; the bits of the flags; the number of columns; and a spec that can be pickled, declares
-    the shape of its stream and derives its variants.
+    stored dtype; an empty block, a block without any face and one without any sound; equal bytes for the same block
+    twice; equal values for every block size and order; the bits of the flags; the number of columns; and a spec that
+    can be pickled, declares the shape of its stream and derives its variants.
 
     Args:
         target: a spec, whose stream is made and closed here, or a stream, which stays open.
@@ -84,7 +85,8 @@ def _stream_faults(stream: Stream, samples: list[Sample], tolerance: float, stor
     blocks = {
         "the block of all samples": samples,
         "an empty block": [],
-        "a block without any face": [Sample(sample.image) for sample in samples],
+        "a block without any face": [replace(sample, face=None) for sample in samples],
+        "a block without any sound": [replace(sample, sound=None) for sample in samples],
     }
     for what, block in blocks.items():
         faults += _block_faults(stream, block, what, stored)

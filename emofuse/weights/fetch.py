@@ -66,7 +66,16 @@ def fetch_weights(name: str, *, on_progress: Progress | None = None) -> StoredWe
             sends a web page or another file than the published one, the download breaks off, or the folder cannot be
             written.
     """
-    entry = find_entry(name)
+    return fetch_entry(find_entry(name), on_progress=on_progress)
+
+
+def fetch_entry(entry: WeightsEntry, *, on_progress: Progress | None = None) -> StoredWeights:
+    """Download the file of an entry, see `fetch_weights`.
+
+    Raises:
+        WeightsError: for the reasons given at `fetch_weights`, but for an unknown name.
+    """
+    name = entry.name
     there = _already_there(entry)
     if there is not None:
         return there
@@ -108,7 +117,7 @@ def _download(entry: WeightsEntry, url: str, partial: Path, on_progress: Progres
     while True:
         before = _size(partial)
         try:
-            _attempt(url, partial, on_progress)
+            _attempt(url, partial, on_progress, entry.token)
         except OSError:  # the disk is full or broken: free the space again
             _discard(partial)
             raise
@@ -122,14 +131,14 @@ def _download(entry: WeightsEntry, url: str, partial: Path, on_progress: Progres
             return
 
 
-def _attempt(url: str, partial: Path, on_progress: Progress) -> None:
+def _attempt(url: str, partial: Path, on_progress: Progress, token: str | None) -> None:
     """Make one request, from the end of the partial file if the server can resume, else from the start."""
     start, validator = _size(partial), _read_validator(partial, url)
     headers = {"User-Agent": f"emofuse/{emofuse.__version__}", "Accept-Encoding": "identity"}
     if start and validator:
         headers |= {"Range": f"bytes={start}-", "If-Range": validator}
     try:
-        with _open(url, headers) as response:
+        with _open(url, headers, token) as response:
             resumed = response.status == http.client.PARTIAL_CONTENT and _resumes_at(response, start)
             _receive(response, partial, start if resumed else 0, url, on_progress)
     except HTTPError as error:
@@ -149,10 +158,13 @@ def _attempt(url: str, partial: Path, on_progress: Progress) -> None:
         raise _BrokenOffError(str(error) or type(error).__name__) from None
 
 
-def _open(url: str, headers: dict[str, str]) -> Any:
+def _open(url: str, headers: dict[str, str], token: str | None) -> Any:
     if urlsplit(url).scheme not in ("http", "https"):
         raise WeightsError(f"{url}: only http and https are downloaded")
-    return urlopen(Request(url, headers=headers), timeout=_TIMEOUT_S)  # noqa: S310 - the scheme was checked above
+    request = Request(url, headers=headers)  # noqa: S310 - the scheme was checked above
+    if token is not None:
+        request.add_unredirected_header("Authorization", f"Bearer {token}")  # the server that it names, no other one
+    return urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310 - as above
 
 
 def _receive(response: Any, partial: Path, start: int, url: str, on_progress: Progress) -> None:
@@ -207,7 +219,7 @@ def _broken_off(entry: WeightsEntry, url: str, partial: Path, reason: str) -> st
     text = f"{entry.name}: no download from {url} ({reason}). "
     kept = _size(partial)
     if kept:
-        return text + f"{kept:,} bytes are kept: emofuse weights fetch {entry.name} resumes the download"
+        return text + f"{kept:,} bytes are kept: {entry.fetch_command} resumes the download"
     return text + (f"Check the network, or import a file from elsewhere: emofuse weights import PATH --as {entry.name}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from types import MappingProxyType
 
@@ -30,6 +30,8 @@ class WeightsEntry:
         size_mib: the rounded size in MiB, for display; None if it is not published.
         preset: the member of torchvision's weights enum of `model` whose resize, crop and normalisation belong to these
             weights; None for other models.
+        command: the command that downloads it; `emofuse weights fetch NAME` unless given.
+        token: the secret that its server asks for; None for most files.
     """
 
     name: str
@@ -40,6 +42,13 @@ class WeightsEntry:
     sha256: str | None = None
     size_mib: float | None = None
     preset: str | None = None
+    command: str = ""
+    token: str | None = field(default=None, repr=False)
+
+    @property
+    def fetch_command(self) -> str:
+        """The command that downloads the file."""
+        return self.command or f"emofuse weights fetch {self.name}"
 
     @property
     def filename(self) -> str:
@@ -104,6 +113,14 @@ _OTHER_ENTRIES = (
         size_mib=3.6,
     ),
     WeightsEntry(
+        name="vit_tiny_patch16_224",
+        model="timm/vit_tiny_patch16_224",
+        licence="Apache-2.0",
+        source="Google (timm), ImageNet-21k, then 1k; no hash is published here, so that of the download is recorded",
+        url="https://huggingface.co/timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k/resolve/main/model.safetensors",
+        size_mib=21.9,
+    ),
+    WeightsEntry(
         name="squeezenet1_1-onnx",
         model="squeezenet1_1",
         licence="Apache-2.0",
@@ -134,7 +151,7 @@ def default_weights(model: str) -> RegistryWeights:
     Raises:
         WeightsError: the registry has no default weights for the model.
     """
-    candidates = {f"{model}-v1", f"{model}u", model}
+    candidates = {f"{model}-v1", f"{model}u", model.rpartition("/")[2]}
     for name, entry in REGISTRY.items():
         if entry.model == model and name in candidates:
             return RegistryWeights(name=name)
@@ -142,7 +159,8 @@ def default_weights(model: str) -> RegistryWeights:
     offered = [entry.name for entry in REGISTRY.values() if entry.model == model] or ["..."]
     raise WeightsError(
         f"model {model!r} has no default weights in the registry{hint} Name some in the spec: weights: "
-        f"{{kind: registry, name: {offered[0]}}}, {{kind: file, path: ...}} or {{kind: random, seed: 0}}"
+        f"{{kind: registry, name: {offered[0]}}}, {{kind: file, path: ...}}, {{kind: hub, repo: ..., revision: ..., "
+        "sha256: ...} or {kind: random, seed: 0}"
     )
 
 

@@ -11,8 +11,9 @@ from typing import Literal
 from emofuse.checksum import hash_file
 from emofuse.errors import WeightsError, did_you_mean
 from emofuse.home import NoHomeError, without_tilde
-from emofuse.specs import FileWeights, RandomWeights, RegistryWeights, WeightsSpec
+from emofuse.specs import FileWeights, HubWeights, RandomWeights, RegistryWeights, WeightsSpec
 from emofuse.weights.content import why_no_model
+from emofuse.weights.hub import fetch_command
 from emofuse.weights.registry import REGISTRY
 from emofuse.weights.store import find_stored, how_to_get, stored_weights, weights_dir
 
@@ -23,13 +24,13 @@ class ResolvedWeights:
 
     Attributes:
         kind: the kind of the spec.
-        name: the name of the registry entry or of the file, or `random`.
+        name: the name of the registry entry or of the file, REPO/FILE of the hub, or `random`.
         path: the file; None for random weights.
         sha256: the SHA-256 of the file, 64 hex digits; None for random weights.
         seed: the seed of random weights; None for a file.
     """
 
-    kind: Literal["registry", "file", "random"]
+    kind: Literal["registry", "file", "hub", "random"]
     name: str
     path: Path | None = None
     sha256: str | None = None
@@ -47,6 +48,8 @@ def resolve_weights(spec: WeightsSpec) -> ResolvedWeights:
             return ResolvedWeights("random", "random", seed=spec.seed)
         case FileWeights():
             return _resolve_file(spec)
+        case HubWeights():
+            return _resolve_hub(spec)
         case RegistryWeights():
             return _resolve_stored(spec.name)
 
@@ -117,6 +120,21 @@ def _resolve_stored(name: str) -> ResolvedWeights:
             f"Get them again: {how_to_get(name)}"
         )
     return ResolvedWeights("registry", name, stored.path, stored.sha256)
+
+
+def _resolve_hub(spec: HubWeights) -> ResolvedWeights:
+    """Find the file by its hash, under any name: it may have been fetched from the hub or imported."""
+    name = f"{spec.repo}/{spec.file}"
+    for stored in stored_weights():
+        if stored.sha256 != spec.sha256:
+            continue
+        if stored.is_unchanged() or _hash_once(stored.path) == spec.sha256:
+            return ResolvedWeights("hub", name, stored.path, spec.sha256)
+        raise WeightsError(
+            f"the weights {name!r} are damaged: {stored.path} is not the file that was checked when it was added. "
+            f"Get them again: {fetch_command(spec)}"
+        )
+    raise WeightsError(f"the weights {name!r} are not on this machine. Get them: {fetch_command(spec)}")
 
 
 def _hash_once(path: Path) -> str:

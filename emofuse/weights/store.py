@@ -20,7 +20,7 @@ from emofuse.checksum import hash_file
 from emofuse.errors import WeightsError
 from emofuse.home import NoHomeError, user_folder
 from emofuse.stores import PARTIAL_SUFFIX, replace_file, replacing
-from emofuse.weights.content import why_damaged_zip, why_no_model
+from emofuse.weights.content import why_damaged, why_no_model
 from emofuse.weights.registry import REGISTRY, WeightsEntry
 
 _MODEL_SUFFIXES = (".pth", ".pt", ".safetensors", ".bin", ".ckpt", ".tar", ".task")
@@ -226,7 +226,7 @@ def check_entry_content(path: Path, entry: WeightsEntry, what: str) -> str:
     _check_model(path, what)
     sha256 = hash_file(path)
     if entry.sha256 is None:
-        reason = why_damaged_zip(path)
+        reason = why_damaged(path)
         if reason is not None:
             raise WeightsError(f"{what} {reason}")
     elif not entry.matches(sha256):

@@ -113,7 +113,7 @@ def requirements() -> dict[tuple[str, str], str]:
     extras = {"": project["dependencies"]} | project["optional-dependencies"]
     return {
         (extra, name): least
-        for extra in ("", "audio", "demo", "duplicates", "fast", "s3", "sklearn", "video")
+        for extra in ("", *(name for name in project["optional-dependencies"] if name != "test"))
         for name, least in (
             re.sub(r"\[.*?\]", "", line).split(">=") for line in extras[extra] if not line.startswith("emofuse[")
         )
@@ -126,7 +126,8 @@ def test_the_table_names_every_dependency_with_its_extra_and_its_least_version()
 
 def test_the_extra_of_the_tests_brings_all_that_the_demo_needs():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert "emofuse[audio,demo,duplicates,s3,sklearn,video]" in project["optional-dependencies"]["test"]
+    extras = "audio,demo,duplicates,egemaps,open_clip,s3,sklearn,speech,timm,video"
+    assert f"emofuse[{extras}]" in project["optional-dependencies"]["test"]
     assert "--editable '.[demo,fast,test]'" in (ROOT / "Makefile").read_text()
 
 

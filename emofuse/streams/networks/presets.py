@@ -7,9 +7,9 @@ that share the square. Together the parts equal torchvision's own preset, bit fo
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,23 @@ from emofuse.streams.base import SampleBatch
 _LONGEST = 50  # largest ratio of the sides that is resized whole (see _middle)
 
 
+class PicturePreset(Protocol):
+    """The way from samples to the normalised pictures of a network, in two parts."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The height and width of the pictures that the network sees."""
+        ...
+
+    def cut_all(self, batch: SampleBatch, device: torch.device) -> torch.Tensor:
+        """Return the pictures (n, 3, h, w) uint8 of n >= 1 samples on the device."""
+        ...
+
+    def normalise(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Normalise (n, 3, h, w) uint8 to float32, on the device of the input."""
+        ...
+
+
 @dataclass(frozen=True)
 class Preset:
     """Resize, centre crop and normalisation of a classification network.
@@ -31,6 +48,12 @@ class Preset:
     """
 
     transform: Any
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The height and width of the square."""
+        height, width = (*self.transform.crop_size, *self.transform.crop_size)[:2]
+        return height, width
 
     @property
     def square(self) -> Hashable:
@@ -53,9 +76,61 @@ class Preset:
 
     def normalise(self, pictures: torch.Tensor) -> torch.Tensor:
         """Normalise (n, 3, h, w) uint8 to float32, on the device of the input."""
-        scaled = functional.convert_image_dtype(pictures, torch.float32)
-        normalised: torch.Tensor = functional.normalize(scaled, self.transform.mean, self.transform.std)
-        return normalised
+        return normalise(pictures, self.transform.mean, self.transform.std)
+
+
+@dataclass(frozen=True)
+class StepsPreset:
+    """The preprocessing of a network of another library: its own steps of PIL pictures, then mean and deviation.
+
+    Attributes:
+        steps: the library's transforms of a PIL picture, up to the tensor.
+        size: the height and width of the pictures that they return.
+        mean: the mean of each channel, of values from 0 to 1.
+        std: the standard deviation of each channel.
+        cuts_middle: whether the steps show the middle square alone, so that a very long picture may be cut first.
+    """
+
+    steps: tuple[Callable[[Image.Image], Image.Image], ...]
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    cuts_middle: bool = True
+
+    def cut(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """Pass an (H, W, 3) uint8 RGB picture through the steps, (3, h, w) uint8."""
+        picture = _middle(image) if self.cuts_middle else Image.fromarray(np.ascontiguousarray(image))
+        for step in self.steps:
+            picture = step(picture)
+        cut: torch.Tensor = functional.pil_to_tensor(picture)
+        return cut
+
+    def cut_all(self, batch: SampleBatch, device: torch.device) -> torch.Tensor:
+        """Return the pictures (n, 3, h, w) uint8 of n >= 1 samples, computed once for networks with the same steps."""
+        key = ("steps", repr(self.steps), self.cuts_middle, device)
+        return batch.once(key, lambda: send([self.cut(sample.image) for sample in batch], device))
+
+    def normalise(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Normalise (n, 3, h, w) uint8 to float32, on the device of the input."""
+        return normalise(pictures, self.mean, self.std)
+
+
+def normalise(pictures: torch.Tensor, mean: Any, std: Any) -> torch.Tensor:
+    """Normalise (n, 3, h, w) uint8 to float32 by the mean and deviation of each channel of values from 0 to 1."""
+    scaled = functional.convert_image_dtype(pictures, torch.float32)
+    normalised: torch.Tensor = functional.normalize(scaled, mean, std)
+    return normalised
+
+
+def picture_steps(transform: Any) -> tuple[Callable[[Image.Image], Image.Image], ...]:
+    """Return the steps of a library's transform that come before the conversion to a tensor."""
+    steps: list[Callable[[Image.Image], Image.Image]] = []
+    for step in transform.transforms:
+        if "ToTensor" in type(step).__name__ or "ToNumpy" in type(step).__name__:
+            return tuple(steps)
+        if type(step).__name__ != "MaybeConvertMode":  # every picture is RGB here
+            steps.append(step)
+    raise ValueError(f"the transform has no step that makes a tensor: {transform}")
 
 
 def send(pictures: list[torch.Tensor], device: torch.device) -> torch.Tensor:

@@ -30,6 +30,7 @@ from emofuse.specs import (
 )
 from emofuse.specs.runs import settled
 from emofuse.specs.streams import Value, Variant, variants_of
+from emofuse.specs.target_options import target_problems
 from emofuse.training.runs import train_runs
 
 if TYPE_CHECKING:
@@ -124,15 +125,16 @@ def _models(words: str, features: FeaturesSpec, repeats: Sequence[RunSpec]) -> I
     for name, head in MODELS.items():
         if len(features.streams) == 1 and isinstance(head, AveragedLogisticHeadSpec):
             continue  # the mean of one regression is that regression
-        if repeats[0].target.kind == "regression" and not isinstance(head, KernelRidgeHeadSpec):
-            continue  # logistic models give probabilities
         for repeat in repeats:
+            train = TrainSpec(select=repeat.train.select, seed=repeat.train.seed)
+            if target_problems(repeat.target, head, train):
+                continue  # logistic models give probabilities, and no numbers
             yield repeat.model_copy(
                 update={
                     "name": f"{name}{words}",
                     "features": features,
                     "head": head,
-                    "train": TrainSpec(select=repeat.train.select, seed=repeat.train.seed),
+                    "train": train,
                     "ensemble": None,
                     "refit": "train_val" if repeat.ensemble and repeat.ensemble.folds else repeat.refit,
                     "reference": True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -112,7 +111,7 @@ def test_they_take_variants_split_fold_and_choice_from_the_runs(cache):
     assert {(run.ensemble, run.refit) for run in (*plan.runs, *plan.singles)} == {(None, "train_val")}  # the same rows
 
 
-def test_streams_that_are_no_vectors_are_left_out_and_named():
+def test_streams_that_are_no_vectors_are_left_out_and_named(tmp_path):
     shapes = {"net": (3,), "lbp": (512,), "maps": (2, 3, 3)}
     streams = {
         name: SimpleNamespace(kind="backbone", layout=SimpleNamespace(shape=shape)) for name, shape in shapes.items()
@@ -125,7 +124,7 @@ def test_streams_that_are_no_vectors_are_left_out_and_named():
     nothing = plan_references(cache, runs_of(("maps", ["maps"])), "maps")
     assert nothing.runs == ()
     assert nothing.notes[0].startswith("There is no reference model: these models take vectors alone")
-    assert train_references(cache, nothing, Path("none")) == ([], list(nothing.notes))
+    assert train_references(cache, nothing, tmp_path) == ([], list(nothing.notes))
 
 
 def test_they_are_runs_beside_the_others_and_are_solved_once(cache, tmp_path):

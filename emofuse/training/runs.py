@@ -2,8 +2,10 @@
 
     specs -> read those that exist, by digest | plan the missing ones -> groups -> train -> score -> write
 
-A run that exists is read, and one that diverged is not trained again. Training sees `TrainingData`, which hides the
-test labels; `emofuse.training.scoring` reads them after the training of a group.
+A run that exists is read, and one that diverged is not trained again. Heads of a run that lacks others are kept on disk
+from group to group (`emofuse.training.kept_heads`), and the next call takes them up if this one is interrupted.
+Training sees `TrainingData`, which hides the test labels; `emofuse.training.scoring` reads them after the training of a
+group.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from emofuse.specs import RunSpec, canonical_json
 from emofuse.training.data import TrainingData
 from emofuse.training.divergence import Divergence, divergence_path, read_divergence, write_divergence
 from emofuse.training.engine import OnEpoch
+from emofuse.training.kept_heads import KeptHeads
 from emofuse.training.machine import Machine, default_memory_bytes
 from emofuse.training.planning import plan_runs
 from emofuse.training.refits import RefitRun
@@ -206,6 +209,7 @@ class _TrainingCall:
         self._machine = machine
         self._on_run = on_run
         self._on_epoch = on_epoch
+        self._kept = KeptHeads(runs)
         self._training: dict[int, RunInTraining] = {}
 
     def find(self, run: IdentifiedRun) -> bool:
@@ -229,13 +233,17 @@ class _TrainingCall:
             for variant in data.all_variants([run.spec for run in of_split]):
                 data.features.status(variant)  # raises for an incomplete stream
             with step("planning"):
-                groups += self._plan(data, [HeadInTraining(run, spec) for run in of_split for spec in run.spec.heads()])
+                in_training = [RunInTraining(run, self._kept) for run in of_split]
+                self._training |= {each.run.index: each for each in in_training}
+                groups += self._plan(data, [head for each in in_training for head in each.missing()])
         seconds = sum(group.seconds + group.refit_seconds for group in groups)
         tally = TrainingTally(len(self.results), len(runs), [run.spec for run in runs], seconds)
-        self._training = {run.index: RunInTraining(run, len(run.spec.heads())) for run in runs}
+        for each in [each for each in self._training.values() if each.is_complete]:  # other calls have kept all heads
+            self._score(each.run.data, [each])
         for group in groups:
             self._train_group(group, tally)
-            again = [head for head in group.heads if head.run.refits and head.run.index not in self.results]
+            first = [head for head in group.heads if head.run.refits and not head.is_refit]
+            again = [head for head in first if head.run.index not in self.results]
             refits = [HeadInTraining(head.run, RefitRun.of(head.spec, head.result)) for head in again]
             planned = self._plan(group.data, refits)
             whole = sum(refit.seconds for refit in planned) or 1.0
@@ -271,7 +279,6 @@ class _TrainingCall:
             self._on_epoch(epoch, {run: mean_entry(of_heads) for run, of_heads in present.items() if of_heads})
 
         tally.start(specs, [head.train_rows for head in heads], group.seconds)
-        complete = []
         for head, trained in zip(heads, train_together(data, specs, self._machine, on_epoch=learn), strict=True):
             head.result = trained.result
             if head.run.index in self.results:  # another head of the run has diverged
@@ -280,12 +287,14 @@ class _TrainingCall:
                 divergence = self._divergence(head.run, trained.result.last_epoch)
                 write_divergence(self._runs, divergence)
                 self._take(head.run, divergence, trained=True)
+                del self._training[head.run.index]
                 continue
-            in_training = self._training[head.run.index]
-            in_training.add(trained, is_refit=head.is_refit)
-            if in_training.is_complete:
-                complete.append(in_training)
-        self._score(data, complete)
+            self._training[head.run.index].add(trained, is_refit=head.is_refit)
+        in_training = [self._training[run] for run in of_run if run in self._training]
+        for each in in_training:
+            if not each.is_complete:
+                each.keep()
+        self._score(data, [each for each in in_training if each.is_complete])
         tally.finish(len(self.results))
 
     def _score(self, data: TrainingData, complete: Sequence[RunInTraining]) -> None:
@@ -306,6 +315,7 @@ class _TrainingCall:
 
     def _take(self, run: IdentifiedRun, result: RunRecord | Divergence, *, trained: bool) -> None:
         self.results[run.index] = result, trained
+        self._kept.remove(run.digest)
         if self._on_run is not None:
             self._on_run(run.index, result, trained)
 

@@ -84,16 +84,21 @@ def train_together(
     seconds = time.perf_counter() - started
     epochs = sum(result.last_epoch for result in results)
     return [
-        Trained(
-            spec=spec,
-            digest=data.digest(spec),
-            result=result,
-            scaling=data.scaling(spec),
-            parameters=_parameters(data, spec, result),
-            seconds=seconds * result.last_epoch / epochs,
-        )
+        trained_of(data, spec, result, seconds * result.last_epoch / epochs)
         for spec, result in zip(specs, results, strict=True)
     ]
+
+
+def trained_of(data: TrainingData, spec: RunSpec, result: MemberResult, seconds: float) -> Trained:
+    """Return a run after its training, whose result took these seconds."""
+    return Trained(
+        spec=spec,
+        digest=data.digest(spec),
+        result=result,
+        scaling=data.scaling(spec),
+        parameters=_parameters(data, spec, result),
+        seconds=seconds,
+    )
 
 
 def group_key(data: TrainingData, spec: RunSpec) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from emofuse.cache.reader import Cache, open_cache
 from emofuse.datasets import OnBadRows, read_dataset
+from emofuse.datasets.annotators import describe_target
 from emofuse.datasets.manifest import Manifest
 from emofuse.datasets.split_needs import SplitNeed, check_needs, needs_of_runs
 from emofuse.extraction import BuildOptions, BuildSummary, Progress, build_cache, estimate_build
@@ -124,6 +125,8 @@ def run_pipeline(
     paths = PipelinePaths(options.out)
     runs = list(expand_runs(spec))
     cache, build = prepare_cache(spec, options, needs_of_runs(runs), say=say, progress=progress)
+    for line in _describe_targets(cache.manifest, runs):
+        say(f"target: {line}")
 
     def on_run(index: int, record: RunRecord, trained_now: bool) -> None:
         say(f"run {index + 1}/{len(runs)}: {describe_run(record, trained_now)}")
@@ -265,3 +268,10 @@ def _describe_dataset(manifest: Manifest, say: Callable[[str], None]) -> None:
     say(f"dataset: {len(manifest)} rows, {len(manifest.classes) or 'no'} labels, from {manifest.root}")
     for note in manifest.info["notes"]:
         say(f"dataset: {note}")
+
+
+def _describe_targets(manifest: Manifest, runs: Sequence[RunSpec]) -> list[str]:
+    """Return a line for each target of the runs, unless it is the only label there is."""
+    different = {(run.target.model_dump_json(), run.weight_column): run for run in runs}.values()
+    lines = [describe_target(manifest, run.target, run.weight_column) for run in different]
+    return [line for line in lines if line is not None]

@@ -1,11 +1,34 @@
-"""Say which labels a run learns, where a dataset has those of several annotators (intended and perceived emotion)."""
+"""Say what a run learns, and which labels where a dataset has those of several annotators (intended and perceived)."""
 
 from __future__ import annotations
 
 import polars as pl
 
 from emofuse.datasets.manifest import COLUMNS, Manifest
-from emofuse.specs.targets import ClassTarget, TargetSpec
+from emofuse.datasets.targets import read_targets
+from emofuse.specs.targets import ClassTarget, MultilabelTarget, TargetSpec
+
+
+def describe_target(manifest: Manifest, target: TargetSpec, weight_column: str | None = None) -> str | None:
+    """Return what is learned in one line; None for the only labels of a manifest and equal weights.
+
+    Args:
+        manifest: the manifest of the rows.
+        target: what is learned.
+        weight_column: the column of the weights of rows.
+
+    Raises:
+        SpecError: a column that the manifest does not have.
+        DatasetError: a column whose values are not what the target needs.
+    """
+    what = describe_labels(manifest, target)
+    if not isinstance(target, ClassTarget):
+        has_target = read_targets(manifest, target, weight_column).labels >= 0
+        loss = "binary cross_entropy" if isinstance(target, MultilabelTarget) else target.loss
+        what = f"{target} ({target.kind}, loss {loss}), in {has_target.sum()} of {len(manifest)} rows"
+    if weight_column is not None:
+        what = f"{what or 'the label of the manifest'}; rows are weighted by column {weight_column!r}"
+    return what
 
 
 def describe_labels(manifest: Manifest, target: TargetSpec) -> str | None:

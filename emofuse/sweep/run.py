@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from emofuse.cache.reader import Cache
+from emofuse.datasets.annotators import describe_target
 from emofuse.datasets.split_needs import USES
 from emofuse.devices import resolve_device
 from emofuse.errors import TrainingError
@@ -149,6 +150,8 @@ def run_sweep(
 
 def _run_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOptions, say: Say) -> SweepSummary:
     spec = _with_groups(cache, spec)
+    if line := describe_target(cache.manifest, spec.base.target, spec.base.weight_column):
+        say(f"target: {line}")
     rows = ResultsFolder(folder)
     result = _search(cache, spec, rows, options)
     for line in result.describe():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from emofuse.datasets.annotators import describe_labels
 from emofuse.datasets.split_needs import keeps_groups
 from emofuse.datasets.splits import SPLITS
 from emofuse.datasets.targets import Targets
@@ -83,6 +84,7 @@ def run_notes(
         far: variant -> its values that are limited.
     """
     notes = [
+        *_which_labels(cache, trained.spec),
         *_rows_left_out(targets, data, trained.spec),
         *_labels_without_rows(targets, rows),
         *_shared_groups(cache, data, trained, rows),
@@ -107,6 +109,12 @@ def _few_neutral_faces(data: TrainingData, spec: RunSpec) -> Iterator[str]:
                 f"Fewer than {LEAST_NEUTRAL_ROWS} training faces labelled {neutral!r} have stream {variant.stream!r}: "
                 "its baseline is their mean, and the deviation is that of all training faces."
             )
+
+
+def _which_labels(cache: Cache, spec: RunSpec) -> Iterator[str]:
+    labels = describe_labels(cache.manifest, spec.target)
+    if labels is not None:
+        yield f"{labels[0].upper()}{labels[1:]}."
 
 
 def _rows_left_out(targets: Targets, data: TrainingData, spec: RunSpec) -> Iterator[str]:

@@ -20,7 +20,6 @@ from scipy.stats import beta
 from emofuse.errors import ResultsError
 from emofuse.report.answers import ConfigurationAnswers, Pool, pool_by_images, read_answers
 from emofuse.report.configurations import DrawnSplit, ReportedConfiguration, Results
-from emofuse.report.measures import MEASURED
 from emofuse.report.pool_scores import score_pool
 from emofuse.results import RunRecord
 from emofuse.specs import RunSpec
@@ -99,7 +98,7 @@ def check_statistics(results: Results, runs: Path, *, seed: int = 0) -> list[Fal
     generator = np.random.default_rng(seed)
     tallies: dict[tuple[str, str], list[tuple[int, int, int]]] = {}
     for item in answered:
-        for key, tally in _tallies(item, len(results.classes), generator):
+        for key, tally in _tallies(item, results, generator):
             tallies.setdefault(key, []).append(tally)
     return [FalseAlarms(test, of, *np.sum(counts, axis=0).tolist()) for (test, of), counts in tallies.items()]
 
@@ -151,7 +150,7 @@ def seeds_by_split(item: ReportedConfiguration) -> dict[DrawnSplit, list[int]]:
 
 
 def _tallies(
-    item: ConfigurationAnswers, classes: int, generator: np.random.Generator
+    item: ConfigurationAnswers, results: Results, generator: np.random.Generator
 ) -> Iterator[tuple[tuple[str, str], tuple[int, int, int]]]:
     """Yield (test, kind of pairs), (pairs, alarms, independent pairs) of one configuration."""
     by_split: dict[str, list[int]] = {}
@@ -160,12 +159,12 @@ def _tallies(
     for places in by_split.values():
         if len(places) >= LEAST_REPEATS:
             singles = [((first,), (second,)) for first, second in combinations(places, 2)]
-            yield from _tested(item, _some(singles, generator), classes, ONE_RUN, len(places) // 2)
-            yield from _tested(item, _halves(places, generator), classes, SEVERAL_RUNS, 1)
+            yield from _tested(item, _some(singles, generator), results, ONE_RUN, len(places) // 2)
+            yield from _tested(item, _halves(places, generator), results, SEVERAL_RUNS, 1)
     if len(by_split) > 1 and (count := min(map(len, by_split.values()))) > 1:
         across = [tuple(places[nth] for places in by_split.values()) for nth in range(count)]
         pairs = list(combinations(across, 2))
-        yield from _tested(item, _some(pairs, generator), classes, SPLITS, count // 2)
+        yield from _tested(item, _some(pairs, generator), results, SPLITS, count // 2)
 
 
 Side = tuple[int, ...]
@@ -189,27 +188,30 @@ def _halves(places: Sequence[int], generator: np.random.Generator) -> list[tuple
 
 
 def _tested(
-    item: ConfigurationAnswers, pairs: Iterable[tuple[Side, Side]], classes: int, of: str, independent: int
+    item: ConfigurationAnswers, pairs: Iterable[tuple[Side, Side]], results: Results, of: str, independent: int
 ) -> Iterator[tuple[tuple[str, str], tuple[int, int, int]]]:
     alarms: dict[str, int] = {}
     count = 0
     for first, second in pairs:
         count += 1
-        for test, p in _p_values(item, first, second, classes, count).items():
+        for test, p in _p_values(item, first, second, results, count).items():
             alarms[test] = alarms.get(test, 0) + (p < LEVEL)
     for test, number in alarms.items():
         yield (test, of), (count, number, independent)
 
 
-def _p_values(item: ConfigurationAnswers, first: Side, second: Side, classes: int, seed: int) -> Mapping[str, float]:
+def _p_values(
+    item: ConfigurationAnswers, first: Side, second: Side, results: Results, seed: int
+) -> Mapping[str, float]:
     """Return test -> p value of the two sides, which are tested like two configurations of a report."""
     sides = [_side(item, label, places) for label, places in (("first", first), ("second", second))]
     (pool,), _ = pool_by_images(sides)
-    scores = score_pool(pool, classes, Resampling(count=1000, seed=seed))
+    scores = score_pool(pool, len(results.classes), Resampling(count=1000, seed=seed), results.target)
     kind = _name(pool)
-    p_values = {f"{kind}, {path}": scores.test("first", "second", path).p for path in MEASURED}
+    compared = [score.path for score in results.target.compared]
+    p_values = {f"{kind}, {path}": scores.test("first", "second", path).p for path in compared}
     groups = pool.unit if pool.grouped else None
-    if len(first) > 1:
+    if len(first) > 1 or not results.target.has_classes:
         return p_values
     right = [side.predicted[0] == side.rows[0].label for side in sides]
     return p_values | {"McNemar": mcnemar(right[1], right[0], groups, seed).p}
@@ -230,4 +232,5 @@ def _side(item: ConfigurationAnswers, label: str, places: Side) -> Configuration
         predicted=tuple(item.predicted[place] for place in places),
         probs={item.rows[place].key: item.probs[item.rows[place].key] for place in places},
         repeats=tuple(item.repeats[place] for place in places),
+        outputs=tuple(item.outputs[place] for place in places) if item.outputs else (),
     )

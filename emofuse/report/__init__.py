@@ -18,15 +18,16 @@ from emofuse.report.figures import FIGURE_FILES, ReportFigures, draw_figures
 from emofuse.report.fonts import choose_lettering
 from emofuse.report.formats import escape_markdown
 from emofuse.report.further import find_metrics, further_rows, further_table, score_further
-from emofuse.report.numbers import class_rows, comparison_rows, csv_text, json_text, run_rows, search_rows, summary_rows
+from emofuse.report.numbers import comparison_rows, csv_text, json_text, part_rows, run_rows, search_rows, summary_rows
 from emofuse.report.page import render_page
 from emofuse.report.pairs import find_pairs
+from emofuse.report.part_plots import answered_values
 from emofuse.report.records import read_records
 from emofuse.report.references import ReportedReferences, RowsOf, references_table, report_references, with_references
 from emofuse.report.search import SearchedConfiguration, SearchSummary
 from emofuse.report.tables import (
     ReportTable,
-    all_classes_table,
+    all_parts_table,
     comparisons_table,
     cost_table,
     detail_table,
@@ -37,6 +38,8 @@ from emofuse.results import read_reference_notes
 from emofuse.stores import replace_file
 
 _NAMES_ON_A_TERMINAL = 5
+PART_FILES = ("per_class", "per_column", "per_label")
+"""The names of the tables of classes, columns or labels, of which a report has one."""
 
 __all__ = ["ReportFiles", "SearchSummary", "SearchedConfiguration", "write_report"]
 
@@ -49,8 +52,9 @@ class ReportFiles:
         page: the HTML file with everything.
         summary_markdown: the table with one row for each configuration.
         summary_csv: the same as plain numbers.
-        per_class_markdown: the table with one row for each configuration and class.
-        per_class_csv: the same as plain numbers.
+        per_part_markdown: the table with one row for each configuration and class, column or label; the name of the
+            file is `per_class.md`, `per_column.md` or `per_label.md`.
+        per_part_csv: the same as plain numbers.
         runs_csv: plain numbers, one row for each run.
         comparisons_csv: plain numbers, one row for each comparison; empty for a single configuration.
         numbers_json: scores, intervals and comparisons, with the notes on how to read them.
@@ -62,8 +66,8 @@ class ReportFiles:
     page: Path
     summary_markdown: Path
     summary_csv: Path
-    per_class_markdown: Path
-    per_class_csv: Path
+    per_part_markdown: Path
+    per_part_csv: Path
     runs_csv: Path
     comparisons_csv: Path
     numbers_json: Path
@@ -72,14 +76,21 @@ class ReportFiles:
     figures: Path
 
     @classmethod
-    def in_folder(cls, folder: Path, *, search: bool = False, metrics: bool = False) -> Self:
-        """Return the paths of a report in this folder, with or without the parts for a search and further metrics."""
+    def in_folder(cls, folder: Path, part: str = "class", *, search: bool = False, metrics: bool = False) -> Self:
+        """Return the paths of a report in this folder, with or without the parts for a search and further metrics.
+
+        Args:
+            folder: the folder of the report.
+            part: what has scores of its own: `class`, `column` or `label`.
+            search: whether there is a search behind the runs.
+            metrics: whether there are further metrics.
+        """
         return cls(
             page=folder / "index.html",
             summary_markdown=folder / "summary.md",
             summary_csv=folder / "summary.csv",
-            per_class_markdown=folder / "per_class.md",
-            per_class_csv=folder / "per_class.csv",
+            per_part_markdown=folder / f"per_{part}.md",
+            per_part_csv=folder / f"per_{part}.csv",
             runs_csv=folder / "runs.csv",
             comparisons_csv=folder / "comparisons.csv",
             numbers_json=folder / "report.json",
@@ -133,8 +144,9 @@ def write_report(
             configuration to compare is unknown.
     """
     records = read_records(runs, only)
-    further_metrics = find_metrics(metrics, "report", [plugin for record in records for plugin in record.plugins])
     results = group_runs(records, str(runs), baseline=baseline, order=order, search=search)
+    plugins = [plugin for record in records for plugin in record.plugins]
+    further_metrics = find_metrics(metrics, "report", plugins, results.target.kind)
     if out.exists() and not out.is_dir():
         raise ResultsError(f"{out}: a file is in the place of the report's folder; name another folder")
 
@@ -146,12 +158,13 @@ def write_report(
         say(notice)
     references = report_references(results, uncertainty, runs, notes)
     further = score_further(results, runs, further_metrics)
-    figures = draw_figures(results, uncertainty, lettering)
-    files = ReportFiles.in_folder(out, search=search is not None, metrics=bool(further_metrics))
+    values = answered_values(results, runs) if results.target.kind == "regression" else None
+    figures = draw_figures(results, uncertainty, lettering, values)
+    files = ReportFiles.in_folder(out, results.target.part, search=search is not None, metrics=bool(further_metrics))
     # Everything is made before anything is written, so that a failure leaves a former report as it was.
     detail = choose_detail(len(results.featured), len(results.classes))
     keys = {"numbered": bool(lettering.labels) or not detail.names, "ranked": not detail.names}
-    classes = all_classes_table(results, uncertainty, **keys)
+    classes = all_parts_table(results, uncertainty, **keys)
     texts = _texts(files, results, uncertainty, references, title=title, classes=classes)
     table = further_table(results, further_metrics, further)
     texts[files.page] = render_page(
@@ -179,6 +192,10 @@ def write_report(
         (out / "search.csv").unlink(missing_ok=True)
     if files.metrics_csv is None:
         (out / "metrics.csv").unlink(missing_ok=True)
+    for stem in PART_FILES:
+        if out / f"{stem}.csv" != files.per_part_csv:
+            for ending in ("csv", "md"):
+                (out / f"{stem}.{ending}").unlink(missing_ok=True)
     for path, text in texts.items():
         replace_file(path, text)
     return files
@@ -203,8 +220,8 @@ def _texts(
     texts = {
         files.summary_markdown: head + "\n".join(_summary_parts(results, uncertainty, references)),
         files.summary_csv: numbers(summary_rows),
-        files.per_class_markdown: head + markdown(classes),
-        files.per_class_csv: numbers(class_rows),
+        files.per_part_markdown: head + markdown(classes),
+        files.per_part_csv: numbers(part_rows),
         files.runs_csv: numbers(lambda of, _: run_rows(of)),
         files.comparisons_csv: csv_text(comparison_rows(results, uncertainty)),
         files.numbers_json: _json(results, uncertainty, references),

@@ -25,13 +25,15 @@ class RowSet:
         sample_id: the ids of the samples, str (n,).
         label: the class indices, int64 (n,).
         group: the group of each sample, str (n,), empty for a sample that is a group of its own; None without groups.
-        key: a text that is the same for the same samples and labels.
+        key: a text that is the same for the same samples, labels and true values.
+        target: the true values, float32 (n, C); None if the target is a class.
     """
 
     sample_id: npt.NDArray[np.str_]
     label: Ints
     group: npt.NDArray[np.str_] | None
     key: str
+    target: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,12 @@ class ConfigurationAnswers:
     Attributes:
         label: the label of the configuration.
         rows: the test rows of each run.
-        predicted: the predicted class indices of each run, int64 (n,), in the order of its rows.
-        probs: key of a set of rows -> its probabilities summed over the runs that have it, float64 (n, C).
+        predicted: the predicted class indices of each run, int64 (n,), in the order of its rows; nothing is predicted
+            (n = 0) where rows have no class.
+        probs: key of a set of rows -> its outputs summed over the runs that have it, float64 (n, C).
         repeats: the seeds of each run.
         test_to_train: the number of test rows divided by that of training rows, the mean over the runs.
+        outputs: the outputs of each run, float32 (n, C), in the order of its rows; empty if the target is a class.
     """
 
     label: str
@@ -53,6 +57,7 @@ class ConfigurationAnswers:
     probs: dict[str, npt.NDArray[np.float64]]
     repeats: tuple[Repeat, ...]
     test_to_train: float
+    outputs: tuple[npt.NDArray[np.float32], ...] = ()
 
     @property
     def images(self) -> frozenset[str]:
@@ -132,7 +137,7 @@ def pool_by_images(answered: Iterable[ConfigurationAnswers]) -> tuple[list[Pool]
 
     Returns:
         The pools, and groups of labels of configurations that fit in none, because one of their images has different
-        labels in the test rows of different splits.
+        labels or true values in the test rows of different splits.
     """
     same: dict[frozenset[str], list[ConfigurationAnswers]] = {}
     for item in answered:
@@ -146,11 +151,20 @@ def pool_by_images(answered: Iterable[ConfigurationAnswers]) -> tuple[list[Pool]
         label = np.concatenate([rows.label for rows in sets])[first]
         unit, grouped = _units(sets, first)
         pool = Pool(tuple(items), sample_id, label, unit, grouped)
-        if all((pool.label[pool.images(rows)] == rows.label).all() for rows in sets):
+        if all((pool.label[pool.images(rows)] == rows.label).all() for rows in sets) and _agree(sets, pool, first):
             pools.append(pool)
         else:
             contradicting.append(tuple(item.label for item in items))
     return pools, contradicting
+
+
+def _agree(sets: Sequence[RowSet], pool: Pool, first: Ints) -> bool:
+    """Return whether an image has the same true values in all sets of test rows."""
+    targets = [rows.target for rows in sets if rows.target is not None]
+    if not targets:
+        return True
+    of_image = np.concatenate(targets)[first]
+    return all(np.array_equal(of_image[pool.images(rows)], rows.target) for rows in sets if rows.target is not None)
 
 
 def _units(sets: Sequence[RowSet], first: Ints) -> tuple[Ints, bool]:
@@ -183,16 +197,23 @@ def seed_of_repeats(repeats: tuple[Repeat, ...], seed: int) -> list[int]:
 def _read(item: ReportedConfiguration, runs: Path, shared: dict[str, RowSet]) -> ConfigurationAnswers:
     sets: list[RowSet] = []
     predicted: list[Ints] = []
+    outputs: list[npt.NDArray[np.float32]] = []
     probs: dict[str, npt.NDArray[np.float64]] = {}
     for run in item.runs:
         predictions = read_test_predictions(run, runs)
         order = np.argsort(predictions.sample_id, kind="stable")
         sample_id, label = predictions.sample_id[order], predictions.label[order].astype(np.int64)
         group = None if predictions.group is None else predictions.group[order]
-        key = hashlib.sha256("\0".join(sample_id.tolist()).encode() + b"\0\0" + label.tobytes()).hexdigest()
+        target = None if predictions.target is None else predictions.target[order]
+        truth = label.tobytes() + (b"" if target is None else target.tobytes())
+        key = hashlib.sha256("\0".join(sample_id.tolist()).encode() + b"\0\0" + truth).hexdigest()
         if key not in shared or (shared[key].group is None and group is not None):
-            shared[key] = RowSet(sample_id, label, group, key)
+            shared[key] = RowSet(sample_id, label, group, key, target)
         sets.append(shared[key])
-        predicted.append(predictions.probs[order].argmax(axis=1).astype(np.int64))
-        probs[key] = probs.get(key, 0.0) + predictions.probs[order].astype(np.float64)
-    return ConfigurationAnswers(item.label, tuple(sets), tuple(predicted), probs, item.repeats, item.test_to_train)
+        answer = predictions.outputs[order]
+        predicted.append((answer if label.min() >= 0 else answer[:0]).argmax(axis=1).astype(np.int64))
+        probs[key] = probs.get(key, 0.0) + answer.astype(np.float64)
+        outputs += [] if target is None else [answer]
+    return ConfigurationAnswers(
+        item.label, tuple(sets), tuple(predicted), probs, item.repeats, item.test_to_train, tuple(outputs)
+    )

@@ -28,7 +28,6 @@ from emofuse.report.drawing import (
 )
 from emofuse.report.formats import format_difference
 from emofuse.report.names import shorten_all, wrap_marked
-from emofuse.report.tables import CLASS_METRICS
 
 Floats = npt.NDArray[np.float64]
 
@@ -37,6 +36,7 @@ _CHANGE = LinearSegmentedColormap.from_list("change", ["#a8552b", "#e9bb98", "#f
 _MANY_IN = 4.5
 _NAME_IN = 0.15  # the width of a slanted name
 _BARS = {"precision": GOLD, "recall": ROSE, "f1": NAVY}
+_BAR_TITLES = {"precision": "Precision", "recall": "Recall", "f1": "F1"}
 
 
 def plot_confusion(
@@ -92,12 +92,12 @@ def _count_axis(axis: Axis, classes: int) -> None:
 def _plot_many_classes(configuration: ReportedConfiguration) -> Figure:
     """Plot precision, recall and F1 of many classes as points, the class with the best F1 first."""
     figure, axes = one_plot(PAGE_IN - 0.5, 1.8)
-    order = np.argsort(configuration.f1_ranks)
+    order = np.argsort(configuration.part_ranks)
     places = np.arange(1, len(order) + 1)
     for key, colour in _BARS.items():
-        scores = np.array([spread.mean if spread.n else 0.0 for spread in configuration.class_metric(key)])
+        scores = np.array([spread.mean if spread.n else 0.0 for spread in configuration.part_metric(key)])
         style: dict[str, Any] = {"marker": "o", "markersize": 2.2, "linestyle": "none", "color": colour}
-        axes.plot(places, scores[order], label=CLASS_METRICS[key], **style)
+        axes.plot(places, scores[order], label=_BAR_TITLES[key], **style)
     axes.set(xlim=(0, len(places) + 1), ylim=(-0.02, 1.02), yticks=np.arange(0, 1.01, 0.2))
     axes.set(xlabel="Labels in the order of their F1, the best first: the rank of the table")
     axes.grid(axis="y")
@@ -116,10 +116,10 @@ def plot_classes(configuration: ReportedConfiguration, classes: Sequence[str], d
     figure, axes = one_plot(len(classes) * slot_in, 1.5)
     width = min(0.26, 0.15 / slot_in)
     for index, (key, colour) in enumerate(_BARS.items()):
-        spreads = configuration.class_metric(key)
+        spreads = configuration.part_metric(key)
         heights = [0.0 if spread.n == 0 else spread.mean for spread in spreads]
         at = np.arange(len(classes)) + (index - 1) * width
-        axes.bar(at, heights, width, color=colour, edgecolor="white", linewidth=0.4, label=CLASS_METRICS[key])
+        axes.bar(at, heights, width, color=colour, edgecolor="white", linewidth=0.4, label=_BAR_TITLES[key])
         sds = np.array([spread.sd for spread in spreads])
         if not np.isnan(sds).all():
             axes.errorbar(at, heights, sds, fmt="none", ecolor="#333333", elinewidth=0.6)
@@ -134,11 +134,15 @@ def plot_classes(configuration: ReportedConfiguration, classes: Sequence[str], d
 
 
 def plot_change(results: Results, detail: Detail | None = None) -> Figure:
-    """Plot the F1 of every class minus that of the baseline, one row for each other featured configuration."""
+    """Plot the main score of every class, column or label minus that of the baseline.
+
+    There is one row for each other featured configuration.
+    """
     detail = detail or choose_detail(1, len(results.classes))
     others = [item for item in results.featured if item is not results.baseline]
-    base = np.array([spread.mean for spread in results.baseline.class_metric("f1")])
-    change = np.array([[spread.mean for spread in item.class_metric("f1")] for item in others]) - base
+    key = results.target.main_part.path
+    base = np.array([spread.mean for spread in results.baseline.part_metric(key)])
+    change = np.array([[spread.mean for spread in item.part_metric(key)] for item in others]) - base
     labels = wrap_marked(others)
     available_in = (COLUMN_IN - 0.15 if detail.numbers else PAGE_IN - 0.3) - text_width_in(labels)
     slot_in = available_in / len(results.classes)

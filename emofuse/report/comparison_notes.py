@@ -24,11 +24,13 @@ def comparison_notes(results: Results, uncertainty: Uncertainty) -> list[str]:
     compared = uncertainty.all_comparisons
     if not compared:
         return []
-    tests = [each.tests["accuracy"] for each in compared]
+    tests = [each.tests[results.target.main.path] for each in compared]
     notes = [_difference_note(results, uncertainty)]
     notes += [_BOOTSTRAP_NOTE.format(count=uncertainty.resampling.count)] * any(_is_paired(test) for test in tests)
     notes += [_SPLITS_NOTE] * any(not _is_paired(test) for test in tests)
-    return [*notes, _mcnemar_note(results, compared), _family_note(len(compared), has_pairs=bool(uncertainty.pairs))]
+    if results.target.has_classes:
+        notes.append(_mcnemar_note(results, compared))
+    return [*notes, _family_note(results, len(compared), has_pairs=bool(uncertainty.pairs))]
 
 
 def _is_paired(test: PairedTest | SplitTest) -> bool:
@@ -46,7 +48,7 @@ def _mcnemar_note(results: Results, compared: Sequence[ReportComparison]) -> str
     answers = "the answers"
     if any(len(item.runs) > 1 for item in results.configurations):
         answers = "the answers of the mean probabilities over all repeats that have the image among their test rows"
-    grouped = any(each.mcnemar.grouped for each in compared)
+    grouped = any(each.mcnemar.grouped for each in compared if each.mcnemar)
     how = (
         f"The p value is from {EXCHANGES:,} random exchanges of the two configurations in whole groups of images."
         if grouped
@@ -60,10 +62,11 @@ def _mcnemar_note(results: Results, compared: Sequence[ReportComparison]) -> str
     )
 
 
-def _family_note(count: int, *, has_pairs: bool) -> str:
+def _family_note(results: Results, count: int, *, has_pairs: bool) -> str:
     which = "with the baseline and those that were asked for" if has_pairs else "with the baseline"
     comparisons = f"{count} comparison{'s' * (count > 1)}"
+    columns = {2: "two", 3: "three", 4: "four"}[len(results.target.compared) + results.target.has_classes]
     return (
         f"All p values are corrected by Holm's step-down method; the family is the {comparisons} of this table "
-        f"({which}), each of the three columns separately. Uncorrected values are in comparisons.csv."
+        f"({which}), each of the {columns} columns separately. Uncorrected values are in comparisons.csv."
     )

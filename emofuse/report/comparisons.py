@@ -9,8 +9,8 @@ from pathlib import Path
 from emofuse.report.answers import Pool, pool_by_images, read_answers
 from emofuse.report.configurations import Results
 from emofuse.report.formats import join_some
-from emofuse.report.measures import MEASURED
 from emofuse.report.pool_scores import PoolScores, score_pool
+from emofuse.report.targets import ReportedTarget
 from emofuse.statistics import Interval, McNemarTest, PairedTest, Resampling, SplitTest, holm, mcnemar
 
 LEAST_RESAMPLES = 2_000
@@ -25,13 +25,14 @@ class ReportComparison:
     Attributes:
         tests: metric -> its test: the paired bootstrap on one test split, the corrected resampled t-test over several.
         corrected: metric -> the p value of this test, corrected by Holm over all comparisons of the report.
-        mcnemar: McNemar's test; the configuration that is compared with is the first of the two.
-        mcnemar_corrected: the p value of McNemar's test, corrected likewise.
+        mcnemar: McNemar's test; the configuration that is compared with is the first of the two. None if rows have no
+            class.
+        mcnemar_corrected: the p value of McNemar's test, corrected likewise; 1 without it.
     """
 
     tests: Mapping[str, PairedTest | SplitTest]
     corrected: Mapping[str, float]
-    mcnemar: McNemarTest
+    mcnemar: McNemarTest | None
     mcnemar_corrected: float
 
 
@@ -60,11 +61,11 @@ class Uncertainty:
 
     Attributes:
         resampling: the number of resamples of the test images, and the seed.
-        intervals: label of a configuration -> metric (see `emofuse.report.measures`) -> interval; without those whose
+        intervals: label of a configuration -> metric (see `emofuse.report.targets`) -> interval; without those whose
             predictions cannot be used.
         comparisons: label -> comparison with the baseline; without the baseline and those that cannot be compared.
         images: the sizes of the sets of test images that were resampled; one size unless configurations differ.
-        lacking: the number of resamples that lack a class which has test rows.
+        lacking: the number of resamples that lack a class which has test rows, or leave a score undefined.
         problems: one sentence on each value that could not be computed, with the reason.
         pairs: (label, label of the other) -> comparison of the first with the second, for pairs that were asked for.
         coverage: label -> what its intervals cover.
@@ -120,9 +121,9 @@ def measure_uncertainty(results: Results, runs: Path, pairs: Sequence[tuple[str,
     family = [pair for pair in family if _are_comparable(pair, pool_of)]
     resampling = Resampling(max(LEAST_RESAMPLES, RESAMPLES_PER_COMPARISON * len(family)))
 
-    scores = {id(pool): score_pool(pool, len(results.classes), resampling) for pool in pools}
+    scores = {id(pool): score_pool(pool, len(results.classes), resampling, results.target) for pool in pools}
     intervals = {label: scores[id(pool)].intervals(label) for label, pool in pool_of.items()}
-    compared = _compare(family, pool_of, scores)
+    compared = _compare(family, pool_of, scores, results.target)
     return Uncertainty(
         resampling=resampling,
         intervals=intervals,
@@ -169,18 +170,19 @@ def _pairs_not_compared(pairs: Iterable[tuple[str, str]], pool_of: Mapping[str, 
 
 
 def _compare(
-    family: Sequence[tuple[str, str]], pool_of: Mapping[str, Pool], scores: Mapping[int, PoolScores]
+    family: Sequence[tuple[str, str]],
+    pool_of: Mapping[str, Pool],
+    scores: Mapping[int, PoolScores],
+    target: ReportedTarget,
 ) -> dict[tuple[str, str], ReportComparison]:
     """Compare all pairs of the family; correct the p values of each kind of test separately."""
-    pools = {id(pool): pool for pool in pool_of.values()}.values()
-    right = {item.label: pool.right(item) for pool in pools for item in pool.answered}
-    paired = {path: [scores[id(pool_of[pair[0]])].test(*pair, path) for pair in family] for path in MEASURED}
-    discordant = []
-    for first, second in family:
-        pool = pool_of[first]
-        discordant.append(mcnemar(right[second], right[first], pool.unit if pool.grouped else None))
+    paired = {
+        score.path: [scores[id(pool_of[pair[0]])].test(*pair, score.path) for pair in family]
+        for score in target.compared
+    }
+    discordant = _mcnemar_tests(family, pool_of) if target.has_classes else [None for _ in family]
     corrected = {path: holm([test.p for test in tests]).tolist() for path, tests in paired.items()}
-    mcnemar_corrected = holm([test.p for test in discordant]).tolist()
+    mcnemar_corrected = holm([test.p if test else 1.0 for test in discordant]).tolist()
     return {
         pair: ReportComparison(
             {path: tests[place] for path, tests in paired.items()},
@@ -190,3 +192,14 @@ def _compare(
         )
         for place, pair in enumerate(family)
     }
+
+
+def _mcnemar_tests(family: Sequence[tuple[str, str]], pool_of: Mapping[str, Pool]) -> list[McNemarTest | None]:
+    """Test which of two configurations is right about more images, for all pairs of the family."""
+    pools = {id(pool): pool for pool in pool_of.values()}.values()
+    right = {item.label: pool.right(item) for pool in pools for item in pool.answered}
+    tests: list[McNemarTest | None] = []
+    for first, second in family:
+        pool = pool_of[first]
+        tests.append(mcnemar(right[second], right[first], pool.unit if pool.grouped else None))
+    return tests

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from emofuse.errors import ResultsError
 from emofuse.report.search import SearchSummary
+from emofuse.report.targets import ReportedTarget, part_entries, reported_target
 from emofuse.results import RunRecord
 from emofuse.specs import EXACT_HEADS, digest, is_random
 
@@ -113,25 +114,32 @@ class ReportedConfiguration:
         """Return the spread of a metric by its place, such as `accuracy` or `macro.f1`."""
         return Spread.of(find_metric(run, path, split) for run in self.runs)
 
-    def class_metric(self, key: str, split: str = "test") -> list[Spread]:
-        """Return the spread of precision, recall, f1, specificity or support for each class, in class order."""
-        columns = ([entry.get(key) for entry in run.metrics[split]["per_class"]] for run in self.runs)
+    @property
+    def target(self) -> ReportedTarget:
+        """What the report shows of the target of the runs."""
+        return reported_target(self.runs[0].target_kind)
+
+    def part_metric(self, key: str, split: str = "test") -> list[Spread]:
+        """Return the spread of a score (or of `support`, `rows`) for each class, column or label, in their order."""
+        columns = (
+            [entry.get(key) for entry in part_entries(run.metrics[split], tuple(run.classes))] for run in self.runs
+        )
         return [Spread.of(values) for values in zip(*columns, strict=True)]
 
     @cached_property
-    def f1_ranks(self) -> list[int]:
-        """The rank of each class by its F1 on the test split, from 1 for the best; in class order."""
-        scores = np.array([spread.mean if spread.n else 0.0 for spread in self.class_metric("f1")])
+    def part_ranks(self) -> list[int]:
+        """The rank of each class, column or label by its main score on the test split, from 1 for the best."""
+        scores = np.array([spread.mean if spread.n else 0.0 for spread in self.part_metric(self.target.main_part.path)])
         ranks = np.empty(len(scores), dtype=np.int64)
         ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
         return [int(rank) for rank in ranks]
 
     def validation(self, select: str) -> Spread:
-        """Return the spread of a validation score (`macro_f1`, `accuracy` or `loss`) at the epochs that were kept.
+        """Return the spread of a validation score (such as `macro_f1` or `loss`) at the epochs that were kept.
 
         That of an ensemble is the score of its mean probabilities.
         """
-        path = select.replace("macro_f1", "macro.f1")
+        path = self.target.validation.get(select, select)
         return Spread.of(
             find_metric(run, path, "val") if run.heads else run.history[run.best_epoch - 1].get(f"val_{select}")
             for run in self.runs
@@ -185,6 +193,11 @@ class Results:
         return tuple(self.runs[0].classes)
 
     @property
+    def target(self) -> ReportedTarget:
+        """What the report shows of the target, of which all runs have one kind."""
+        return self.baseline.target
+
+    @property
     def dataset(self) -> Mapping[str, Any]:
         """The manifest's information on the dataset."""
         return self.runs[0].dataset
@@ -200,7 +213,7 @@ class Results:
         if self.search:
             return self.search.select
         used = {run.spec["train"]["select"] for run in self.runs}
-        return used.pop() if len(used) == 1 else "macro_f1"
+        return used.pop() if len(used) == 1 else self.target.curve
 
     @cached_property
     def ranked(self) -> tuple[ReportedConfiguration, ...]:
@@ -302,6 +315,7 @@ def group_runs(
     """
     if not records:
         raise ResultsError(f"{where}: no runs in this folder; train first: emofuse run NAME")
+    _check_one_target(records, where)
     _check_one_dataset(records, where)
     groups: dict[str, list[RunRecord]] = {}
     for record in sorted(records, key=lambda record: (record.created, record.digest)):
@@ -401,10 +415,21 @@ def find_configuration(
     raise ResultsError(f"{where}: no runs of the {role} {wanted!r}, there are: {labels}")
 
 
+def _check_one_target(records: Sequence[RunRecord], where: str) -> None:
+    kinds = Counter(record.target_kind for record in records)
+    if len(kinds) > 1:
+        counts = ", ".join(f"{count} of {kind}" for kind, count in kinds.items())
+        raise ResultsError(
+            f"{where}: runs of different kinds of targets cannot be in one table: {counts}. Move the runs of each kind "
+            "into a separate folder"
+        )
+
+
 def _check_one_dataset(records: Sequence[RunRecord], where: str) -> None:
     datasets = Counter((str(record.dataset.get("name", "unnamed")), tuple(record.classes)) for record in records)
     if len(datasets) > 1:
-        counts = ", ".join(f"{count} of {name} ({len(classes)} classes)" for (name, classes), count in datasets.items())
+        parts = reported_target(records[0].target_kind).parts
+        counts = ", ".join(f"{count} of {name} ({len(classes)} {parts})" for (name, classes), count in datasets.items())
         raise ResultsError(
             f"{where}: runs of different datasets cannot be in one table: {counts}. Move the runs of each dataset "
             "into a separate folder"

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from emofuse.report.comparisons import Coverage, Uncertainty
 from emofuse.report.configurations import Results
 from emofuse.report.formats import format_score, join_some
-from emofuse.report.measures import MOST_CLASSES
 from emofuse.report.pool_scores import DETAIL_RESAMPLES
 
 SIGNIFICANT = 0.05
@@ -24,9 +23,10 @@ def interval_notes(results: Results, uncertainty: Uncertainty) -> list[str]:
     if notes:
         notes[0] = f"Brackets hold 95 % intervals. {notes[0]}"
     if any(coverage.splits == 1 for coverage in uncertainty.coverage.values()):
-        notes += list(_resample_notes(uncertainty))
-    if uncertainty.coverage and len(results.classes) > MOST_CLASSES:
-        notes.append(f"Single classes have no intervals, because there are more than {MOST_CLASSES} of them.")
+        notes += list(_resample_notes(results, uncertainty))
+    target = results.target
+    if uncertainty.coverage and target.most_parts is not None and len(results.classes) > target.most_parts:
+        notes.append(f"Single classes have no intervals, because there are more than {target.most_parts} of them.")
     return notes
 
 
@@ -67,32 +67,30 @@ def _splits_note(coverage: Coverage) -> str:
     )
 
 
-def _resample_notes(uncertainty: Uncertainty) -> Iterator[str]:
+def _resample_notes(results: Results, uncertainty: Uncertainty) -> Iterator[str]:
     drawn = "All configurations are scored on the same resamples."
-    if uncertainty.resampling.count > DETAIL_RESAMPLES:
+    if uncertainty.resampling.count > DETAIL_RESAMPLES and results.target.rows is None:
         drawn += f" Scores other than accuracy and macro F1 use the first {DETAIL_RESAMPLES:,} of them."
     if uncertainty.lacking:
-        drawn += (
-            f" In {uncertainty.lacking:,} resamples a class has no image; their macro scores are means over the "
-            "classes that have images or answers."
-        )
+        drawn += f" {results.target.lacking.format(uncertainty.lacking)}"
     yield drawn
 
 
 def ranking_note(results: Results, uncertainty: Uncertainty) -> str:
     """Return the note that these test rows do not rank the configurations; an empty text if they may.
 
-    The rule: the part that the accuracy intervals of all configurations have in common is wider than the distance from
-    the lowest to the highest accuracy, and no comparison of accuracies is significant after Holm's correction.
+    The rule: the part that the intervals of the main score (accuracy) of all configurations have in common is wider
+    than the distance from the lowest to the highest score, and no comparison of these scores is significant after
+    Holm's correction.
     """
-    items = results.configurations
-    intervals = [uncertainty.intervals.get(item.label, {}).get("accuracy") for item in items]
+    items, main = results.configurations, results.target.main
+    intervals = [uncertainty.intervals.get(item.label, {}).get(main.path) for item in items]
     known = [interval for interval in intervals if interval is not None]
     if len(items) < 2 or len(known) < len(items):
         return ""
-    if any(each.corrected["accuracy"] < SIGNIFICANT for each in uncertainty.all_comparisons):
+    if any(each.corrected[main.path] < SIGNIFICANT for each in uncertainty.all_comparisons):
         return ""
-    means = [item.metric("accuracy").mean for item in items]
+    means = [item.metric(main.path).mean for item in items]
     common = min(each.high for each in known) - max(each.low for each in known)
     distance = max(means) - min(means)
     if not common > distance:
@@ -104,7 +102,7 @@ def ranking_note(results: Results, uncertainty: Uncertainty) -> str:
     if splits > 1:
         which = f"{splits} overlapping test splits of {rows} rows do not"
     return (
-        f"{which} rank these {len(items)} configurations: their intervals of accuracy have a width of "
-        f"{format_score(common)} in common, more than the {format_score(distance)} from the lowest accuracy to the "
+        f"{which} rank these {len(items)} configurations: their intervals of {main.name} have a width of "
+        f"{format_score(common)} in common, more than the {format_score(distance)} from the lowest {main.name} to the "
         "highest, and no difference that was tested is significant. Their order may be chance."
     )

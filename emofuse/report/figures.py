@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
@@ -18,6 +18,16 @@ from emofuse.report.coverage import SIGNIFICANT
 from emofuse.report.detail import Detail, choose_detail
 from emofuse.report.drawing import STYLE
 from emofuse.report.fonts import Lettering, choose_lettering, with_drawn_names
+from emofuse.report.formats import join_names
+from emofuse.report.part_plots import (
+    MOST_BARS,
+    MOST_PANELS,
+    MOST_POINTS,
+    AnsweredValues,
+    plot_labels,
+    plot_residuals,
+    plot_values,
+)
 from emofuse.report.score_plots import (
     has_stream_dots,
     overview_rows,
@@ -32,7 +42,10 @@ from emofuse.specs import EXACT_HEADS
 
 PNG_DPI = 300
 _PAD_IN = 0.04
-FIGURE_FILES = ("progression", "f1_change", "search", "training", "confusion_*", "classes_*")
+FIGURE_FILES = (
+    *("progression", "errors", "*_change", "search", "training"),
+    *("confusion_*", "classes_*", "values_*", "residuals_*", "labels_*"),
+)
 """Patterns of the stems of all files that this module can write."""
 
 
@@ -57,44 +70,101 @@ class ReportFigure:
 
 @dataclass(frozen=True)
 class ReportFigures:
-    """All figures of a report; `confusion` and `classes` have one for each featured configuration, in order."""
+    """All figures of a report; `sections` has those of each featured configuration, in order."""
 
     progression: ReportFigure
+    errors: ReportFigure | None
     change: ReportFigure | None
     search: ReportFigure | None
     training: ReportFigure
-    confusion: tuple[ReportFigure, ...]
-    classes: tuple[ReportFigure, ...]
+    sections: tuple[tuple[ReportFigure, ...], ...]
 
     @property
     def all(self) -> list[ReportFigure]:
         """All figures in the order of the page."""
-        overview = [figure for figure in (self.progression, self.change, self.search, self.training) if figure]
-        return overview + [figure for pair in zip(self.confusion, self.classes, strict=True) for figure in pair]
+        overview = (self.progression, self.errors, self.change, self.search, self.training)
+        return [figure for figure in overview if figure] + [figure for section in self.sections for figure in section]
 
 
-def draw_figures(results: Results, uncertainty: Uncertainty, lettering: Lettering | None = None) -> ReportFigures:
+def draw_figures(
+    results: Results,
+    uncertainty: Uncertainty,
+    lettering: Lettering | None = None,
+    values: Mapping[str, AnsweredValues] | None = None,
+) -> ReportFigures:
     """Draw every figure of a report.
 
     Args:
         results: the configurations.
         uncertainty: their intervals and tests.
         lettering: the fonts, and the names that no font can draw; chosen by `choose_lettering` unless given.
+        values: the answers of a regression (see `answered_values`); configurations without them have no figures of
+            columns.
     """
     lettering = lettering or choose_lettering(results)
     results, uncertainty = with_drawn_names(results, uncertainty, lettering)
     detail = choose_detail(len(results.featured), len(results.classes))
     with mpl.style.context(["default", STYLE, {"font.family": list(lettering.families)}]):
         slugs = _slugs([item.label for item in results.featured])
-        pairs = list(zip(results.featured, slugs, strict=True))
+        pairs = zip(results.featured, slugs, strict=True)
         return ReportFigures(
             progression=_progression(results, uncertainty),
+            errors=_errors(results, uncertainty),
             change=_change(results, detail),
             search=_search(results.search),
             training=_figure("training", _training_caption(results), lambda: plot_training(results)),
-            confusion=tuple(_confusion(item, slug, results.classes, detail) for item, slug in pairs),
-            classes=tuple(_classes(item, slug, results.classes, detail) for item, slug in pairs),
+            sections=tuple(_section(item, slug, results, uncertainty, values or {}) for item, slug in pairs),
         )
+
+
+def _section(
+    item: ReportedConfiguration,
+    slug: str,
+    results: Results,
+    uncertainty: Uncertainty,
+    values: Mapping[str, AnsweredValues],
+) -> tuple[ReportFigure, ...]:
+    """Draw the figures of one configuration that its target has."""
+    names = results.classes
+    if results.target.has_classes:
+        detail = choose_detail(len(results.featured), len(names))
+        return _confusion(item, slug, names, detail), _classes(item, slug, names, detail)
+    if results.target.kind == "multilabel":
+        return (_labels(item, slug, names, uncertainty),)
+    of_item = values.get(item.runs[0].digest)
+    return () if of_item is None else (_values(item, slug, names, of_item), _residuals(item, slug, names, of_item))
+
+
+def _labels(item: ReportedConfiguration, slug: str, labels: Sequence[str], uncertainty: Uncertainty) -> ReportFigure:
+    shown = f" Shown: the best {MOST_BARS} of {len(labels)} labels." if len(labels) > MOST_BARS else ""
+    lines = " Lines are 95 % intervals." if item.label in uncertainty.intervals else ""
+    caption = (
+        f"Average precision of {item.label} for each label on the test split, the best on top.{lines} Red ticks: the "
+        f"share of rows that have the label, which is the average precision of answers by chance.{shown}"
+    )
+    return _figure(f"labels_{slug}", caption, lambda: plot_labels(item, labels, uncertainty))
+
+
+def _values(item: ReportedConfiguration, slug: str, columns: Sequence[str], values: AnsweredValues) -> ReportFigure:
+    points = "One point for each row." if len(values.true) <= MOST_POINTS else "The darker, the more rows."
+    caption = f"Answers of {item.label} over true values on the test split. {points} On the red line both are equal."
+    if len(item.runs) > 1:
+        caption += " An answer is the mean over the repeats that tested the row; CCC is the mean over repeats."
+    return _figure(f"values_{slug}", caption + _shown_columns(columns), lambda: plot_values(item, columns, values))
+
+
+def _residuals(item: ReportedConfiguration, slug: str, columns: Sequence[str], values: AnsweredValues) -> ReportFigure:
+    caption = (
+        f"Errors of {item.label} on the test split: predicted less true value. The red line is the mean error, the "
+        "dashed line no error."
+    )
+    return _figure(
+        f"residuals_{slug}", caption + _shown_columns(columns), lambda: plot_residuals(item, columns, values)
+    )
+
+
+def _shown_columns(columns: Sequence[str]) -> str:
+    return f" Shown: the first {MOST_PANELS} of {len(columns)} columns." if len(columns) > MOST_PANELS else ""
 
 
 def _confusion(item: ReportedConfiguration, slug: str, classes: Sequence[str], detail: Detail) -> ReportFigure:
@@ -124,20 +194,22 @@ def _counted(detail: Detail) -> str:
 
 
 def _change(results: Results, detail: Detail) -> ReportFigure | None:
-    """Draw the change of F1 against the baseline; None for a single configuration."""
+    """Draw the change of the main score of each class, column or label; None for a single configuration."""
     if len(results.configurations) < 2:
         return None
+    score, part = results.target.main_part, results.target.part
     caption = (
-        f"Change of the F1 of each class against {results.baseline.label}, means over repeats, test split."
+        f"Change of the {score.name} of each {part} against {results.baseline.label}, means over repeats, test split."
         f"{_which_are_shown(results)}{_counted(detail)}"
     )
-    return _figure("f1_change", caption, lambda: plot_change(results, detail))
+    return _figure(f"{score.path}_change", caption, lambda: plot_change(results, detail))
 
 
 def _progression(results: Results, uncertainty: Uncertainty) -> ReportFigure:
     """Draw few configurations one after another, and many as an overview with one row for each."""
     many = len(results.configurations) > MOST_FEATURED
-    caption = _overview_caption(results) if many else "Accuracy and macro F1 on the test split."
+    names = join_names(score.name for score in results.target.plotted)
+    caption = _overview_caption(results) if many else f"{_capitalised(names)} on the test split."
     if uncertainty.intervals:
         caption += " Thin lines are 95 % intervals; the notes on the table of scores say what they cover."
     if any(len(item.runs) > 1 for item in results.configurations):
@@ -148,13 +220,29 @@ def _progression(results: Results, uncertainty: Uncertainty) -> ReportFigure:
     return _figure("progression", caption, lambda: plot(results, uncertainty))
 
 
+def _errors(results: Results, uncertainty: Uncertainty) -> ReportFigure | None:
+    """Draw the scores that are compared on another axis; None without any, or if the overview has them."""
+    scores = [score for score in results.target.compared if score not in results.target.plotted]
+    if not scores or len(results.configurations) > MOST_FEATURED:
+        return None
+    caption = f"{_capitalised(join_names(score.name for score in scores))} on the test split; smaller is better."
+    if uncertainty.intervals:
+        caption += " Thin lines are 95 % intervals."
+    return _figure("errors", caption, lambda: plot_progression(results, uncertainty, scores))
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _overview_caption(results: Results) -> str:
     items = overview_rows(results)
     shown, count = len(items), len(results.configurations)
     which = "All configurations" if shown == count else f"{shown} of {count} configurations"
     dots = ", each with its streams as dots" if has_stream_dots(items) else ""
+    names = join_names(score.name for score in results.target.compared)
     return (
-        f"{which}{dots}, the best validation {SELECTS[results.select]} on top: accuracy and macro F1 on the test "
+        f"{which}{dots}, the best validation {SELECTS[results.select]} on top: {names} on the test "
         f"split. Shaded row and dashed lines: the baseline {results.baseline.label}. Filled: the difference to it has "
         f"a p below {SIGNIFICANT:g} after Holm's correction."
     )
@@ -180,7 +268,8 @@ def _training_caption(results: Results) -> str:
     several = any(item.heads > 1 for item in results.featured)
     means = " The line of an ensemble is the mean over its heads, and so is its epoch." if several else ""
     return (
-        "Macro F1 on the validation split by epoch, one line for each repeat. A ring marks the epoch whose weights "
+        f"{_capitalised(SELECTS[results.target.curve])} on the validation split by epoch, one line for each repeat. A "
+        "ring marks the epoch whose weights "
         f"were kept; the dashed line is the baseline's mean at its rings.{steps}{means}{_which_are_shown(results)}"
     )
 

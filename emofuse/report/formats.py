@@ -17,15 +17,25 @@ _SPELLING = "\u00ad\u061c\u200c\u200d\u200e\u200f\u06dd\u070f\u08e2"
 _TAGS = 0x11000  # from here on they belong to the symbols beside them: hieroglyphs, musical notes, flags
 
 
-def format_score(value: float | None) -> str:
-    """Return a score between 0 and 1 with three decimals."""
-    return UNDEFINED if value is None or math.isnan(value) else f"{value:.3f}"
+def format_score(value: float | None, decimals: int | None = 3) -> str:
+    """Return a score with three decimals, with others, or (None) with three significant digits."""
+    if value is None or math.isnan(value):
+        return UNDEFINED
+    return format_difference(value, decimals).removeprefix("+")
 
 
-def format_difference(value: float, decimals: int = 3) -> str:
-    """Return a difference with its sign, with a true minus; zero has no sign."""
+def format_difference(value: float, decimals: int | None = 3) -> str:
+    """Return a difference with its sign, with a true minus; zero has no sign.
+
+    Args:
+        value: the difference.
+        decimals: the number of decimals; None for three significant digits.
+    """
     if math.isnan(value):
         return UNDEFINED
+    if decimals is None:
+        decimals = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
+        decimals = min(decimals, 12)
     text = f"{value:+.{decimals}f}"
     return text[1:] if float(text) == 0 else text.replace("-", "−")
 
@@ -37,12 +47,12 @@ def format_range(spread: Spread) -> str:
     return f"{spread.low:,.0f}" if spread.low == spread.high else f"{spread.low:,.0f}–{spread.high:,.0f}"
 
 
-def format_interval(interval: Interval | None, *, signed: bool = False) -> str:
+def format_interval(interval: Interval | None, *, signed: bool = False, decimals: int | None = 3) -> str:
     """Return an interval of scores, or of differences with their signs; an empty text without an interval."""
     if interval is None or math.isnan(interval.low):
         return ""
     show = format_difference if signed else format_score
-    return f"{show(interval.low)}, {show(interval.high)}"
+    return f"{show(interval.low, decimals)}, {show(interval.high, decimals)}"
 
 
 def format_p(value: float) -> str:
@@ -50,9 +60,9 @@ def format_p(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def format_sd(spread: Spread) -> str:
+def format_sd(spread: Spread, decimals: int | None = 3) -> str:
     """Return the standard deviation over repeats; an empty text for fewer than two."""
-    return "" if math.isnan(spread.sd) else f"{spread.sd:.3f}"
+    return "" if math.isnan(spread.sd) else format_score(spread.sd, decimals)
 
 
 def join_names(names: Iterable[str]) -> str:

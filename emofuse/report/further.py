@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from emofuse.errors import PluginError, ResultsError, SpecError, did_you_mean
 from emofuse.metrics import METRICS, Metric
@@ -40,7 +41,9 @@ Further = Mapping[str, Mapping[str, ScoredMetric]]
 """Kind of a metric -> label of a configuration -> its scores."""
 
 
-def find_metrics(kinds: Sequence[str], where: str, plugins: Iterable[Mapping[str, str]] = ()) -> list[Metric]:
+def find_metrics(
+    kinds: Sequence[str], where: str, plugins: Iterable[Mapping[str, str]] = (), target: str | None = None
+) -> list[Metric]:
     """Return the metrics of these names.
 
     Args:
@@ -48,9 +51,11 @@ def find_metrics(kinds: Sequence[str], where: str, plugins: Iterable[Mapping[str
         where: the place of the names, for messages.
         plugins: plugin files that runs record (see `RunRecord`). They are loaded only while a name is unknown, and only
             if the user has named their content before.
+        target: the kind of target that the metrics must score; any kind unless given.
 
     Raises:
-        SpecError: unknown names, all of them, and recorded plugin files that could not be loaded.
+        SpecError: unknown names, all of them, and recorded plugin files that could not be loaded; or metrics of another
+            kind of target.
     """
     refused = []
     for plugin in plugins:
@@ -68,7 +73,19 @@ def find_metrics(kinds: Sequence[str], where: str, plugins: Iterable[Mapping[str
     ]
     if problems:
         raise SpecError(where, [*problems, *dict.fromkeys(refused)])
-    return [metric for kind in dict.fromkeys(kinds) if (metric := METRICS.find(kind)) is not None]
+    metrics = [metric for kind in dict.fromkeys(kinds) if (metric := METRICS.find(kind)) is not None]
+    of_others = [metric for metric in metrics if target is not None and not metric.scores_target(target)]
+    if of_others:
+        fitting = [kind for kind, metric in METRICS.all().items() if metric.scores_target(target or "")]
+        there = f"(there are: {', '.join(sorted(fitting))})"
+        raise SpecError(
+            where,
+            [
+                f"metrics: {metric.kind!r} scores a {metric.target}, the target of the runs is a {target} {there}"
+                for metric in of_others
+            ],
+        )
+    return metrics
 
 
 def score_further(results: Results, runs: Path, metrics: Sequence[Metric]) -> Further:
@@ -99,17 +116,19 @@ def further_table(results: Results, metrics: Sequence[Metric], further: Further)
         return None
     columns = [TableColumn("Configuration", [Cell(item.label) for item in results.configurations], "left")]
     for metric in metrics:
+        decimals = None if metric.target == "regression" else 3  # errors are in the unit of a column
         scores = [further[metric.kind][item.label] for item in results.configurations]
-        shown = [round(each.spread.mean, 3) for each in scores if each.spread.n]
-        best = (max if metric.larger_is_better else min)(shown) if len(set(shown)) > 1 else None
+        texts = [format_score(each.spread.mean, decimals) for each in scores]
+        shown = {text: each.spread.mean for text, each in zip(texts, scores, strict=True) if each.spread.n}
+        best = (max if metric.larger_is_better else min)(shown, key=shown.__getitem__) if len(shown) > 1 else None
         cells = [
             Cell(
-                format_score(each.spread.mean),
-                format_sd(each.spread),
-                format_interval(each.interval) if metric.resamples else "",
-                round(each.spread.mean, 3) == best,
+                text,
+                format_sd(each.spread, decimals),
+                format_interval(each.interval, decimals=decimals) if metric.resamples else "",
+                text == best,
             )
-            for each in scores
+            for text, each in zip(texts, scores, strict=True)
         ]
         columns.append(TableColumn(f"{metric.title} {'↑' if metric.larger_is_better else '↓'}", cells))
     return ReportTable(tuple(columns))
@@ -135,7 +154,7 @@ def further_rows(results: Results, metrics: Sequence[Metric], further: Further) 
 
 def _score(metric: Metric, item: ReportedConfiguration, predictions: Sequence[Predictions]) -> ScoredMetric:
     try:
-        scores = [metric.score(each.label, each.probs) for each in predictions]
+        scores = [metric.score(_truth(metric, each), each.outputs) for each in predictions]
         interval = _interval(metric, item, predictions, scores) if metric.resamples and predictions else _NO_INTERVAL
     except Exception as error:
         raise PluginError(f"metric {metric.kind!r}: its formula raised {type(error).__name__}: {error}") from error
@@ -155,10 +174,17 @@ def _interval(
         return corrected_resampled_t(defined, item.test_to_train).interval if len(defined) > 1 else _NO_INTERVAL
     group = predictions[0].group
     unit = None if group is None else units_of_groups(group)
-    drawn = np.stack([metric.resampled(each.label, each.probs, unit=unit) for each in predictions], axis=1)
+    drawn = np.stack([metric.resampled(_truth(metric, each), each.outputs, unit=unit) for each in predictions], axis=1)
     resampled = Resampled(np.array(scores)[:, None], np.where(np.isfinite(drawn), drawn, np.nan)[..., None])
     mean = resampled.mean_of_drawn(range(len(scores)), seed_of_repeats(item.repeats, seed=0))
     return bootstrap_interval(mean.drawn[:, 0, 0])
+
+
+def _truth(metric: Metric, predictions: Predictions) -> npt.NDArray[Any]:
+    """Return what the metric compares outputs with: classes, or the true values of its target."""
+    if metric.target == "class" or predictions.target is None:
+        return predictions.label
+    return predictions.target
 
 
 def _sorted(predictions: Predictions) -> Predictions:

@@ -9,6 +9,7 @@ from typing import Any
 from emofuse.report.configurations import Results, Spread, shares_rows
 from emofuse.report.formats import format_range
 from emofuse.report.tables import Cell, ReportTable, TableColumn
+from emofuse.report.targets import part_entries
 from emofuse.results import RunRecord
 from emofuse.specs import is_random
 
@@ -110,25 +111,42 @@ def missing_table(uses: Iterable[StreamUse]) -> ReportTable:
 
 
 def labels_table(results: Results, *, numbered: bool = False) -> ReportTable:
-    """Return a table of labelled rows by split, one row for each label and one for all; with the numbers of labels."""
+    """Return a table of rows by split, one row for each label and one for all; with the numbers of labels.
+
+    Numbers have no labels, and all rows have every column: their table has one row.
+    """
+    if not results.target.support:
+        return _all_rows_table(results)
     columns = [TableColumn("Label", [*map(Cell, results.classes), Cell("All")], "left")]
     if numbered:
         columns.append(
             TableColumn("No.", [*(Cell(str(place)) for place, _ in enumerate(results.classes, start=1)), Cell("")])
         )
     for split, title in SPLITS.items():
-        by_run = [_supports(run, split) for run in results.runs_by_split]
+        key = results.target.support.lower()
+        by_run = [_supports(run, split, key) for run in results.runs_by_split]
         if all(by_run):
             spreads = [Spread.of(values) for values in zip(*by_run, strict=True)]
-            total = Spread.of(sum(values) for values in by_run)
+            # A row may have several labels at once, so that their numbers do not add up to that of the rows.
+            rows = [run.rows[split]["rows"] for run in results.runs_by_split]
+            total = Spread.of(rows if not results.target.has_classes else [sum(values) for values in by_run])
             columns.append(TableColumn(title, [Cell(format_range(spread)) for spread in [*spreads, total]]))
     return ReportTable(tuple(columns))
 
 
-def _supports(run: RunRecord, split: str) -> list[int]:
+def _all_rows_table(results: Results) -> ReportTable:
+    columns = [TableColumn("Rows", [Cell("All")], "left")]
+    for split, title in SPLITS.items():
+        spread = Spread.of(run.rows[split]["rows"] for run in results.runs_by_split)
+        columns.append(TableColumn(title, [Cell(format_range(spread))]))
+    return ReportTable(tuple(columns))
+
+
+def _supports(run: RunRecord, split: str, key: str) -> list[int]:
     """Return the rows of each label in a split; an empty list if the run was saved without them."""
-    entries = run.metrics.get(split, {}).get("per_class", [])
-    return [entry["support"] for entry in entries] if all("support" in entry for entry in entries) else []
+    metrics = run.metrics.get(split, {})
+    entries = part_entries(metrics, tuple(run.classes)) if {"per_class", "columns"} & metrics.keys() else []
+    return [entry[key] for entry in entries] if all(key in entry for entry in entries) else []
 
 
 def _widths(use: StreamUse) -> str:

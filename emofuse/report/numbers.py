@@ -9,11 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emofuse.report.comparisons import Uncertainty
+from emofuse.report.comparisons import ReportComparison, Uncertainty
 from emofuse.report.configurations import ReportedConfiguration, Results, Spread, find_metric, repeat_of
-from emofuse.report.measures import MEASURED, class_path
 from emofuse.report.search import SearchSummary
-from emofuse.report.tables import CLASS_METRICS, COMPARED, METRICS, comparisons_of
+from emofuse.report.tables import comparisons_of
 from emofuse.statistics import McNemarTest, PairedTest, SplitTest
 
 
@@ -27,18 +26,17 @@ def summary_rows(results: Results, uncertainty: Uncertainty) -> list[dict[str, A
             "random_weights": " ".join(item.random_streams),
             "repeats": len(item.runs),
         }
-        for path in METRICS:
-            row |= _flat(path.replace(".", "_"), item.metric(path))
-        for path in METRICS:
-            interval = uncertainty.intervals.get(item.label, {}).get(path)
-            name = f"{path.replace('.', '_')}_95"
+        for score in results.target.scores:
+            row |= _flat(score.column, item.metric(score.path))
+        for score in results.target.scores:
+            interval, name = uncertainty.intervals.get(item.label, {}).get(score.path), f"{score.column}_95"
             row |= {f"{name}_low": interval and interval.low, f"{name}_high": interval and interval.high}
-        for path in COMPARED:
-            spread = results.difference(item, path)
-            name = f"{path.replace('.', '_')}_difference"
+        for score in results.target.compared:
+            spread, name = results.difference(item, score.path), f"{score.column}_difference"
             row |= {f"{name}_mean": spread.mean, f"{name}_sd": spread.sd}
         row |= _coverage(item, uncertainty)
-        row["reachable_accuracy"] = results.reachable(item)
+        if results.target.has_classes:
+            row["reachable_accuracy"] = results.reachable(item)
         row["parameters"] = item.runs[0].parameters
         row |= _flat("best_epoch", Spread.of(run.best_epoch for run in item.runs))
         row |= _flat("train_seconds", Spread.of(run.seconds for run in item.runs))
@@ -54,8 +52,8 @@ def comparison_rows(results: Results, uncertainty: Uncertainty) -> list[dict[str
     rows = []
     for item, other, comparison in comparisons_of(results, uncertainty):
         row: dict[str, Any] = {"configuration": item.label, "baseline": other.label}
-        for path in MEASURED:
-            name = path.replace(".", "_")
+        for score in results.target.compared:
+            path, name = score.path, score.column
             test = comparison and comparison.tests[path]
             row |= {
                 f"{name}_difference": results.difference(item, path, other).mean,
@@ -64,20 +62,29 @@ def comparison_rows(results: Results, uncertainty: Uncertainty) -> list[dict[str
                 f"{name}_p": test and test.p,
                 f"{name}_p_holm": comparison and comparison.corrected[path],
             }
+        if results.target.has_classes:
+            row |= _mcnemar(comparison)
+        main = comparison and comparison.tests[results.target.main.path]
         row |= {
-            "lost": comparison and comparison.mcnemar.lost,
-            "gained": comparison and comparison.mcnemar.gained,
-            "mcnemar_p": comparison and comparison.mcnemar.p,
-            "mcnemar_p_holm": comparison and comparison.mcnemar_corrected,
-            "mcnemar_test": comparison and _mcnemar_kind(comparison.mcnemar),
-            "test": comparison and _test_kind(comparison.tests["accuracy"]),
-            "splits": comparison and _splits(comparison.tests["accuracy"]),
+            "test": main and _test_kind(main),
+            "splits": main and _splits(main),
             "family": len(uncertainty.all_comparisons),
             "resamples": uncertainty.resampling.count,
             "seed": uncertainty.resampling.seed,
         }
         rows.append(row)
     return rows
+
+
+def _mcnemar(comparison: ReportComparison | None) -> dict[str, Any]:
+    test = comparison and comparison.mcnemar
+    return {
+        "lost": test and test.lost,
+        "gained": test and test.gained,
+        "mcnemar_p": test and test.p,
+        "mcnemar_p_holm": comparison and test and comparison.mcnemar_corrected,
+        "mcnemar_test": test and _mcnemar_kind(test),
+    }
 
 
 def _mcnemar_kind(test: McNemarTest) -> str:
@@ -125,23 +132,25 @@ def search_rows(search: SearchSummary) -> list[dict[str, Any]]:
     ]
 
 
-def class_rows(results: Results, uncertainty: Uncertainty) -> list[dict[str, Any]]:
-    """Return one dict for each configuration and class."""
-    rows = []
+def part_rows(results: Results, uncertainty: Uncertainty) -> list[dict[str, Any]]:
+    """Return one dict for each configuration and class, column or label."""
+    rows, target = [], results.target
+    keys, support = [score.path for score in target.part_scores], target.support.lower()
     for item in results.configurations:
-        measured = {key: item.class_metric(key) for key in (*CLASS_METRICS, "support")}
+        measured = {key: item.part_metric(key) for key in (*keys, *([support] if support else []))}
         for index, label in enumerate(results.classes):
             row: dict[str, Any] = {
                 "configuration": item.label,
                 "random_weights": " ".join(item.random_streams),
                 "repeats": len(item.runs),
-                "class": label,
+                target.part: label,
             }
-            for key in CLASS_METRICS:
+            for key in keys:
                 row |= _flat(key, measured[key][index])
-                interval = uncertainty.intervals.get(item.label, {}).get(class_path(index, key))
+                interval = uncertainty.intervals.get(item.label, {}).get(target.part_path(index, key))
                 row |= {f"{key}_95_low": interval and interval.low, f"{key}_95_high": interval and interval.high}
-            row["support_mean"] = measured["support"][index].mean
+            if support:
+                row[f"{support}_mean"] = measured[support][index].mean
             rows.append(row)
     return rows
 
@@ -160,13 +169,8 @@ def run_rows(results: Results) -> list[dict[str, Any]]:
                 "split_seed": dealt,
                 **({} if fold is None else {"outer_fold": fold}),
                 "seed": seed,
-                "accuracy": find_metric(run, "accuracy"),
             }
-            row |= {
-                f"{mean}_{key}": find_metric(run, f"{mean}.{key}")
-                for mean in ("macro", "weighted")
-                for key in CLASS_METRICS
-            }
+            row |= {score.column: find_metric(run, score.path) for score in results.target.run_scores}
             row |= {"best_epoch": run.best_epoch, "parameters": run.parameters, "train_seconds": run.seconds}
             rows.append(row)
     return rows
@@ -185,7 +189,7 @@ def json_text(
     """
     tables: dict[str, Sequence[Mapping[str, Any]]] = {
         "configurations": summary_rows(results, uncertainty),
-        "classes": class_rows(results, uncertainty),
+        results.target.parts: part_rows(results, uncertainty),
         "comparisons": comparison_rows(results, uncertainty),
         "references": [{**row, "reference": True} for row in references],
     }

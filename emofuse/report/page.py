@@ -24,14 +24,15 @@ from emofuse.report.references import ReportedReferences, references_table
 from emofuse.report.tables import (
     MOST_ACROSS,
     ReportTable,
-    class_f1_table,
     comparisons_table,
     cost_table,
     detail_table,
-    per_class_table,
+    part_table,
+    parts_table,
     runs_table,
     scores_table,
 )
+from emofuse.report.target_words import target_words
 from emofuse.results import RunRecord
 
 
@@ -40,8 +41,7 @@ class _Section:
     """The section of the page on one configuration."""
 
     configuration: ReportedConfiguration
-    confusion: ReportFigure
-    classes: ReportFigure
+    figures: tuple[ReportFigure, ...]
     table: ReportTable
     spec: str
 
@@ -101,7 +101,7 @@ def render_page(
             "detail": detail_table(results, uncertainty),
             "further": further,
             "references": references_table(references) if references else None,
-            "class_f1": class_f1_table(results, numbered=numbered),
+            "parts": parts_table(results, numbered=numbered),
             "labels": labels_table(results, numbered=numbered),
             "missing": missing_table(uses),
             "streams": streams_table(uses),
@@ -117,6 +117,7 @@ def render_page(
         featured=sentences.featured_note(results),
         lettering=lettering,
         sections=_sections(results, uncertainty, figures, numbered=numbered, ranked=ranked),
+        target=results.target,
         many_labels=len(results.classes) > MOST_ACROSS,
         made_with=_made_with(results.runs),
         trained=_first_and_last(run.created[:10] for run in results.runs),
@@ -130,12 +131,11 @@ def _sections(
     return [
         _Section(
             item,
-            confusion,
-            classes,
-            per_class_table(item, results.classes, uncertainty, numbered=numbered, ranked=ranked),
+            of_item,
+            part_table(item, results.classes, uncertainty, numbered=numbered, ranked=ranked),
             json.dumps(item.spec, indent=2),
         )
-        for item, confusion, classes in zip(results.featured, figures.confusion, figures.classes, strict=True)
+        for item, of_item in zip(results.featured, figures.sections, strict=True)
     ]
 
 
@@ -148,18 +148,27 @@ def _choice(results: Results) -> _Choice | None:
 
 def _facts(results: Results) -> dict[str, str]:
     """Return the facts on the dataset: term -> value."""
-    dataset, runs = results.dataset, results.runs_by_split
+    dataset, runs, words = results.dataset, results.runs_by_split, results.target.words
     counts = {title: Spread.of(run.rows[split]["rows"] for run in runs) for split, title in SPLITS.items()}
     facts = {
         "Dataset": f"{dataset.get('name', 'unnamed')} (kind {dataset.get('kind', 'unknown')})",
-        "Labels": f"{len(results.classes)}: {_listed(results.classes)}",
-        "Labelled rows": ", ".join(f"{title.lower()} {format_range(spread)}" for title, spread in counts.items()),
+        **_target_facts(results),
+        words.outputs: f"{len(results.classes)}: {_listed(results.classes)}",
+        words.rows: ", ".join(f"{title.lower()} {format_range(spread)}" for title, spread in counts.items()),
     }
     if "rows" in dataset:
         facts["Rows in all"] = f"{dataset['rows']:,}"
     if dataset.get("bad_rows"):
         facts["Bad rows"] = f"{dataset['bad_rows']:,}, kept and marked unreadable"
     return facts
+
+
+def _target_facts(results: Results) -> dict[str, str]:
+    """Return what was learned and by which weights, unless it is the label of the manifest."""
+    targets = dict.fromkeys(target_words(run.spec["target"]) for run in results.runs if run.spec.get("target"))
+    columns = dict.fromkeys(run.spec["weight_column"] for run in results.runs if run.spec.get("weight_column"))
+    facts = {"Target": "; ".join(targets)} if targets else {}
+    return facts | ({"Weights of rows": f"column {', '.join(columns)}"} if columns else {})
 
 
 def _listed(classes: Sequence[str]) -> str:

@@ -15,8 +15,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from emofuse.errors import PluginError, ResultsError
-from emofuse.metrics.classification import classification_metrics
+from emofuse.metrics.targets import target_metrics
 from emofuse.report.predictions import read_test_predictions
+from emofuse.report.targets import TARGETS
 from emofuse.results import RunRecord, list_runs, run_dir
 from emofuse.specs import FeaturesSpec, TrainSpec
 from emofuse.specs.base import Spec
@@ -31,6 +32,14 @@ _SPLITS: Mapping[str, type[Spec]] = {
     "outer_folds": OuterFoldsSplit,
 }
 _MOST_RUNS_NAMED = 3
+_SCORES_OF_CLASSES = frozenset({"accuracy", "macro", "weighted", "per_class", "confusion"})
+_KEPT_SCORES = {
+    "class": _SCORES_OF_CLASSES,
+    "distribution": _SCORES_OF_CLASSES | {"distribution"},
+    "regression": frozenset({"columns", "mean"}),
+    "multilabel": frozenset({"columns", "macro", "micro"}),
+}
+"""Kind of target -> the test scores that a report needs of a run without usable predictions."""
 
 
 class _Part(BaseModel):
@@ -173,10 +182,12 @@ def _scored(record: RunRecord, runs: Path) -> RunRecord:
     try:
         predictions = read_test_predictions(record, runs)
     except ResultsError as error:
-        if {"accuracy", "macro", "weighted", "per_class", "confusion"} <= record.metrics.get("test", {}).keys():
+        if _KEPT_SCORES[record.target_kind] <= record.metrics.get("test", {}).keys():
             return record
         raise ResultsError(f"no test scores in run.json, and {error}") from None
-    scores = classification_metrics(predictions.label, predictions.probs, record.classes)
+    truth = predictions.label if predictions.target is None else predictions.target
+    labels = predictions.label if record.target_kind == "distribution" else None
+    scores = target_metrics(record.target_kind, truth, predictions.outputs, record.classes, labels=labels)
     return replace(record, metrics={**record.metrics, "test": scores})
 
 
@@ -185,6 +196,8 @@ def _problems(record: RunRecord) -> list[str]:
         _Needed.model_validate(vars(record))
     except ValidationError as error:
         return describe_faults(error, vars(record), _Needed)
+    if record.target_kind not in TARGETS:
+        return [f"spec.target.kind: {record.target_kind!r} is unknown, expected {', '.join(TARGETS)}"]
     streams = record.spec["features"]["streams"]
     problems = [f"streams.{name}: is missing" for name in streams if name not in record.streams]
     if record.best_epoch > len(record.history):

@@ -15,7 +15,7 @@ from emofuse.report.comparisons import Uncertainty, measure_uncertainty
 from emofuse.report.configurations import Results
 from emofuse.report.formats import format_difference, format_interval, format_score, format_sd
 from emofuse.report.notes import gather_further_notes
-from emofuse.report.tables import COMPARED, METRICS, Cell, ReportTable, TableColumn, streams_text
+from emofuse.report.tables import Cell, ReportTable, TableColumn, streams_text
 
 RowsOf = Callable[[Results, Uncertainty], Sequence[Mapping[str, Any]]]
 """Makes the plain numbers of results, one dict for each row."""
@@ -84,18 +84,20 @@ def references_table(references: ReportedReferences) -> ReportTable | None:
         TableColumn("Streams", [Cell(streams_text(item)) for item in items], "left"),
         TableColumn("Repeats", [Cell(str(len(item.runs))) for item in items]),
     ]
-    for path, difference in COMPARED.items():
-        scores = [item.metric(path) for item in items]
-        intervals = [references.uncertainty.intervals.get(item.label, {}).get(path) for item in items]
+    for score in results.target.compared:
+        decimals, spreads = score.decimals, [item.metric(score.path) for item in items]
+        intervals = [references.uncertainty.intervals.get(item.label, {}).get(score.path) for item in items]
         cells = [
-            Cell(format_score(spread.mean), format_sd(spread), format_interval(interval))
-            for spread, interval in zip(scores, intervals, strict=True)
+            Cell(
+                format_score(spread.mean, decimals),
+                format_sd(spread, decimals),
+                format_interval(interval, decimals=decimals),
+            )
+            for spread, interval in zip(spreads, intervals, strict=True)
         ]
-        gains = [results.difference(item, path) for item in items]
-        columns += [
-            TableColumn(METRICS[path], cells),
-            TableColumn(difference, [Cell(format_difference(gain.mean), format_sd(gain)) for gain in gains]),
-        ]
+        gains = [results.difference(item, score.path) for item in items]
+        differences = [Cell(format_difference(gain.mean, decimals), format_sd(gain, decimals)) for gain in gains]
+        columns += [TableColumn(score.title, cells), TableColumn(score.difference, differences)]
     return ReportTable(tuple(columns))
 
 

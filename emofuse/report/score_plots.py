@@ -17,6 +17,7 @@ from emofuse.report.configurations import ReportedConfiguration, Results, Spread
 from emofuse.report.coverage import SIGNIFICANT
 from emofuse.report.drawing import (
     COLUMN_IN,
+    GOLD,
     GREY,
     NAVY,
     PAGE_IN,
@@ -30,37 +31,47 @@ from emofuse.report.drawing import (
 )
 from emofuse.report.names import marked, shorten_all, wrap_marked
 from emofuse.report.search import SELECTS, SearchSummary
-from emofuse.report.tables import METRICS
+from emofuse.report.targets import ShownScore
 
 MOST_ROWS = 80  # rows of the overview that fit on a page
-_SCORES = (("accuracy", NAVY, "o"), ("macro.f1", ROSE, "s"))
+_MARKS = ((NAVY, "o"), (ROSE, "s"), (GOLD, "D"))
+"""The colours and markers of scores, in their order."""
 _ROW_IN = 0.135
 _DOT_IN = 0.15
 
 Floats = npt.NDArray[np.float64]
 
 
-def plot_progression(results: Results, uncertainty: Uncertainty) -> Figure:
-    """Plot accuracy and macro F1 of each configuration, top to bottom, with interval and deviation."""
+def plot_progression(results: Results, uncertainty: Uncertainty, scores: Sequence[ShownScore] = ()) -> Figure:
+    """Plot scores of each configuration on one axis, top to bottom, with interval and deviation.
+
+    Args:
+        results: the configurations.
+        uncertainty: their intervals.
+        scores: the scores; those of the target that share an axis unless given.
+    """
     items = results.configurations
     labels = wrap_marked(items)
     heights_in = np.array([max(0.27, 0.1 + 0.115 * most_lines([label])) for label in labels])
     middles_in = np.cumsum(heights_in) - heights_in / 2  # the y axis is in inches, so that a row is as high as its name
     figure, axes = one_plot(COLUMN_IN - 0.15 - text_width_in(labels), heights_in.sum())
     ends: list[float] = []
-    for (path, colour, marker), shift in zip(_SCORES, (-0.04, 0.04), strict=True):
-        rows = middles_in + shift
-        ends += _draw_lines(axes, items, uncertainty, path, rows, colour=colour)
-        means = [item.metric(path).mean for item in items]
+    plotted = scores or results.target.plotted
+    for place, (score, (colour, marker)) in enumerate(zip(plotted, _MARKS, strict=False)):
+        rows = middles_in + (0.08 * place - 0.04 if len(plotted) > 1 else 0)
+        ends += _draw_lines(axes, items, uncertainty, score.path, rows, colour=colour)
+        means = [item.metric(score.path).mean for item in items]
         axes.plot(means, rows, color=colour, linewidth=0.7, alpha=0.45)
-        axes.plot(means, rows, color=colour, marker=marker, markersize=3.6, linestyle="none", label=METRICS[path])
-    ends += _draw_reachable(axes, results, items, middles_in)
-    axes.set(xlim=score_limits(ends), ylim=(heights_in.sum(), 0), xlabel="Test score")
+        axes.plot(means, rows, color=colour, marker=marker, markersize=3.6, linestyle="none", label=score.title)
+    ends += [] if scores else _draw_reachable(axes, results, items, middles_in)
+    name = f"Test {plotted[0].name}" if len(plotted) == 1 else "Test score"
+    axes.set(xlim=score_limits(ends, plotted[0].decimals is None), ylim=(heights_in.sum(), 0), xlabel=name)
     axes.set_yticks(middles_in, labels)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     despine(axes)
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2, borderpad=0)
+    if len(plotted) > 1:
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2, borderpad=0)
     note_random(axes, results.random_streams, above_pt=12, mark="† ")
     return figure
 
@@ -77,7 +88,7 @@ def has_stream_dots(items: Sequence[ReportedConfiguration]) -> bool:
 
 
 def plot_overview(results: Results, uncertainty: Uncertainty) -> Figure:
-    """Plot many configurations, one row each, with their streams as dots and their test scores beside the baseline's.
+    """Plot many configurations, one row each, with their streams as dots and a panel for each score that is compared.
 
     The dots are those of an UpSet plot (Lex et al., TVCG 2014). If configurations share their streams, names replace
     the dots.
@@ -88,9 +99,10 @@ def plot_overview(results: Results, uncertainty: Uncertainty) -> Figure:
     dots = has_stream_dots(items)
     names = [] if dots else shorten_all([marked(item) for item in items], 52, in_the_middle=True)
     left_in = _draw_streams(figure, results, items) + 0.12 if dots else text_width_in(names, 5.8) + 0.1
-    width_in = (PAGE_IN - left_in - 0.2) / 2
-    for place, (path, colour, marker) in enumerate(_SCORES):
-        name = METRICS[path][0].lower() + METRICS[path][1:]
+    compared = results.target.compared
+    width_in = (PAGE_IN - left_in - 0.2 * (len(compared) - 1)) / len(compared)
+    for place, (score, (colour, marker)) in enumerate(zip(compared, _MARKS, strict=False)):
+        path = score.path
         box = (left_in + place * (width_in + 0.2), 0, width_in, _ROW_IN * len(items))
         axes = figure.add_axes(box)
         ends = _draw_lines(axes, items, uncertainty, path, rows, colour=colour)
@@ -100,11 +112,12 @@ def plot_overview(results: Results, uncertainty: Uncertainty) -> Figure:
             fill = colour if significant else "white"
             point: dict[str, Any] = {"markersize": 3.4, "markeredgewidth": 0.8, "markeredgecolor": colour}
             axes.plot(item.metric(path).mean, row, marker=marker, markerfacecolor=fill, **point)
-        if path == "accuracy":
+        if score == results.target.main:
             ends += _draw_reachable(axes, results, items, rows)
         axes.axvline(results.baseline.metric(path).mean, color=GREY, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1)
         axes.axhspan(*_row_of_baseline(results, items), color="#f3ead2", linewidth=0, zorder=0)
-        axes.set(xlim=score_limits(ends), ylim=(len(items) - 0.5, -0.5), xlabel=f"Test {name}")
+        limits = score_limits(ends, score.decimals is None)
+        axes.set(xlim=limits, ylim=(len(items) - 0.5, -0.5), xlabel=f"Test {score.name}")
         axes.set_yticks(rows, names if names and not place else [""] * len(items), fontsize=5.8)
         axes.tick_params(axis="y", length=0)
         axes.tick_params(axis="x", top=True, labeltop=True)
@@ -115,7 +128,8 @@ def plot_overview(results: Results, uncertainty: Uncertainty) -> Figure:
 
 
 def plot_training(results: Results) -> Figure:
-    """Plot validation macro F1 by epoch, a panel for each configuration; a ring marks the epoch that was kept."""
+    """Plot the validation score by epoch, a panel for each configuration; a ring marks the epoch that was kept."""
+    curve_of = f"val_{results.target.curve}"
     items = results.featured
     columns = _panel_columns(len(items))
     gap_in, height_in = 0.16, 0.95
@@ -123,7 +137,7 @@ def plot_training(results: Results) -> Figure:
     titles = wrap_marked(items, int(width_in / 0.056))
     step_in = height_in + 0.34 + 0.11 * most_lines(titles)
     runs = [run for item in items for run in item.runs]
-    curves = {run.digest: _numbers(entry.get("val_macro_f1") for entry in run.history) for run in runs}
+    curves = {run.digest: _numbers(entry.get(curve_of) for entry in run.history) for run in runs}
     kept = Spread.of(curves[run.digest][run.best_epoch - 1] for run in results.baseline.runs)
     limits = score_limits([value for curve in curves.values() for value in curve])
     last_epoch = max(2, *map(len, curves.values()))
@@ -141,7 +155,7 @@ def plot_training(results: Results) -> Figure:
         despine(axes)
         axes.tick_params(labelleft=column == 0)
         if column == 0:
-            axes.set_ylabel("Validation macro F1", fontsize=6)
+            axes.set_ylabel(f"Validation {SELECTS[results.target.curve]}", fontsize=6)
         if index + columns >= len(items):
             axes.set_xlabel("Epoch", fontsize=6)
     random = tuple(dict.fromkeys(name for item in items for name in item.random_streams))

@@ -13,7 +13,7 @@ SELECTS: Mapping[str, str] = {
     "accuracy": "accuracy",
     "loss": "loss",
     "ccc": "CCC",
-    "map": "mean average precision",
+    "map": "mAP",
 }
 """Validation score -> its name in sentences."""
 

@@ -15,11 +15,18 @@ from emofuse.report.formats import format_difference, format_interval, format_sc
 from emofuse.report.inputs import SPLITS, StreamUse
 from emofuse.report.notes import gather_notes
 from emofuse.report.search import SELECTS
+from emofuse.report.targets import ShownScore
 from emofuse.specs import EXACT_HEADS, NetworkHeadSpec
 from emofuse.specs.train import NEWER
 from emofuse.statistics import Interval
 
-_SELECTIONS = {"macro_f1": "the highest macro F1", "accuracy": "the highest accuracy", "loss": "the lowest loss"}
+_SELECTIONS = {
+    "macro_f1": "the highest macro F1",
+    "accuracy": "the highest accuracy",
+    "loss": "the lowest loss",
+    "ccc": "the highest CCC",
+    "map": "the highest mAP",
+}
 _OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW"}
 _NEWER_OPTIONS = {
     "class_weights": "The loss of a row is weighted by its class: {}.",
@@ -55,8 +62,8 @@ def headline(results: Results, uncertainty: Uncertainty) -> str:
     best = results.ranked[0]
     intervals = uncertainty.intervals.get(best.label, {})
     scores = ", ".join(
-        f"{name} {_with_interval(best.metric(path), intervals.get(path))}"
-        for path, name in (("accuracy", "accuracy"), ("macro.f1", "macro F1"))
+        f"{score.name} {_with_interval(best.metric(score.path), intervals.get(score.path), score)}"
+        for score in results.target.compared
     )
     failed = results.search.failed if results.search else ()
     if results.search and failed and not results.search.used:
@@ -70,11 +77,14 @@ def headline(results: Results, uncertainty: Uncertainty) -> str:
     chosen = f"{why}{'Next best' if failed else 'Best'} validation {SELECTS[results.select]}: {best.label}"
     if best is results.baseline:
         return f"{chosen}, the baseline; on the test split {scores}."
-    gain = format_difference(results.difference(best, "accuracy").mean)
+    main = results.target.main
+    gain = format_difference(results.difference(best, main.path).mean, main.decimals)
     comparison = uncertainty.comparisons.get(best.label)
-    ends = format_interval(comparison.tests["accuracy"].interval, signed=True) if comparison else ""
+    ends = (
+        format_interval(comparison.tests[main.path].interval, signed=True, decimals=main.decimals) if comparison else ""
+    )
     interval = f" [{ends}]" if ends else ""
-    return f"{chosen}; on the test split {scores}, {gain}{interval} accuracy against {results.baseline.label}."
+    return f"{chosen}; on the test split {scores}, {gain}{interval} {main.name} against {results.baseline.label}."
 
 
 def reading_notes(results: Results, uncertainty: Uncertainty) -> list[str]:
@@ -99,9 +109,10 @@ def featured_note(results: Results) -> str:
     """Return which configurations have single figures; an empty text if all have."""
     if results.featured == results.configurations:
         return ""
+    part = results.target.part
     return (
         f"Of {len(results.configurations)} configurations, {featured_words(results)}. The tables list all of them, and "
-        "per_class.csv has the numbers of every class."
+        f"per_{part}.csv has the numbers of every {part}."
     )
 
 
@@ -148,16 +159,16 @@ def method(results: Results) -> list[str]:
 
 def _row_rules(results: Results) -> list[str]:
     """Return which rows and labels count; former versions trained by other rules for rows, and did not record them."""
-    macro = "Macro scores are means over the labels that have rows or predictions."
+    rules = results.target.words.rules
     if not all("fitted" in stream for run in results.runs for stream in run.streams.values()):
-        return [macro]
+        return list(rules)
     return [
         (
             "Rows whose images cannot be read are left out. An image without a face, or one on which a stream failed, "
             "keeps its row and lacks the stream."
         ),
         "A stream that fewer than two training rows have counts as missing in every row.",
-        macro,
+        *rules,
     ]
 
 
@@ -230,7 +241,7 @@ def _head_sentence(results: Results) -> str:
     return (
         f"The head embeds each stream in {embed_dim} values (linear, then batch norm over the rows that have it), "
         "puts a learned vector in the place of a missing stream, joins the embeddings, and ends in "
-        f"{depth} of {width} values with ReLU{dropout} and a softmax over {len(results.classes)} classes."
+        f"{depth} of {width} values with ReLU{dropout} and {results.target.words.end.format(len(results.classes))}."
     )
 
 
@@ -251,21 +262,22 @@ def _has_rank(item: ReportedConfiguration, ranks: set[int]) -> bool:
 
 def _exact_sentences(results: Results) -> list[str]:
     """Return how heads were solved, for the kinds of exact heads that occur."""
+    words = results.target.words
     kinds = {item.spec["head"]["kind"] for item in results.configurations}
     sentences = []
     if "logistic" in kinds:
         exact = tuple(item for item in results.configurations if item.spec["head"]["kind"] == "logistic")
         selection = _vary(replace(results, configurations=exact), "train.select", _SELECTIONS.__getitem__)
         sentences.append(
-            "A logistic head is multinomial logistic regression on all streams side by side, solved to convergence for "
-            f"every penalty of a grid; the penalty kept has {selection} on the validation rows."
+            f"A logistic head is {words.logistic}, solved to convergence for every penalty of a grid; the penalty kept "
+            f"has {selection} on the validation rows."
         )
     if "averaged_logistic" in kinds:
         exact = tuple(item for item in results.configurations if item.spec["head"]["kind"] == "averaged_logistic")
         selection = _vary(replace(results, configurations=exact), "train.select", _SELECTIONS.__getitem__)
         sentences.append(
-            "An averaged_logistic head is one multinomial logistic regression for each stream, whose probabilities are "
-            f"averaged; the penalty of each has {selection} on the validation rows that have the stream."
+            f"An averaged_logistic head is {words.averaged_logistic}; the penalty of each has {selection} on the "
+            "validation rows that have the stream."
         )
     logistic = tuple(
         item for item in results.configurations if item.spec["head"]["kind"] in {"logistic", "averaged_logistic"}
@@ -274,8 +286,8 @@ def _exact_sentences(results: Results) -> list[str]:
         sentences += _newer_sentences(replace(results, configurations=logistic), ("class_weights",))
     if "kernel_ridge" in kinds:
         sentences.append(
-            "A kernel_ridge head is kernel ridge regression on the mean of one kernel for each stream; its penalty and "
-            "its temperature have the least cross-entropy of the leave-one-out predictions of the training rows."
+            "A kernel_ridge head is kernel ridge regression on the mean of one kernel for each stream; "
+            f"{words.ridge_choice}."
         )
     return sentences
 
@@ -288,9 +300,10 @@ def _training_sentences(results: Results) -> list[str]:
     batch_size, epochs = _vary(results, "train.batch_size"), _vary(results, "train.epochs")
     patience = _vary(results, "train.patience", _describe_patience)
     selection = _vary(results, "train.select", _SELECTIONS.__getitem__)
+    loss = _vary(results, "target.loss", lambda name: results.target.words.losses.get(name, str(name)))
     return [
         (
-            f"Training minimises cross-entropy by {optimizer}: learning rate {rate}{decay}{smoothing}, "
+            f"Training minimises {loss} by {optimizer}: learning rate {rate}{decay}{smoothing}, "
             f"batch size {batch_size}, {epochs} epochs{patience}."
         ),
         f"The weights kept are those of the epoch with {selection} on the validation rows.",
@@ -335,15 +348,19 @@ def _who(labels: list[str]) -> str:
 
 
 def _option(item: ReportedConfiguration, path: str) -> Any:
-    value: Any = item.spec
+    value: Any = {"target": {}, **item.spec}
     *sections, last = path.split(".")
     for key in sections:
         value = value[key]
+    if path == "target.loss":  # a class and several labels have one loss, which no option names
+        return value.get(last, "")
     if last in _STEMS:  # specs leave out the stems that a head has by default
         return value.get(last, NetworkHeadSpec.model_fields[last].default)
     return value.get(last, NEWER[last]) if last in NEWER else value[last]
 
 
-def _with_interval(spread: Spread, interval: Interval | None) -> str:
-    text, sd, ends = format_score(spread.mean), format_sd(spread), format_interval(interval)
+def _with_interval(spread: Spread, interval: Interval | None, score: ShownScore) -> str:
+    decimals = score.decimals
+    text, sd = format_score(spread.mean, decimals), format_sd(spread, decimals)
+    ends = format_interval(interval, decimals=decimals)
     return text + (f" ± {sd}" if sd else "") + (f" [{ends}]" if ends else "")

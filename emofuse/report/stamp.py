@@ -10,6 +10,7 @@ import emofuse
 from emofuse.metrics import METRICS
 from emofuse.report import ReportFiles, write_report
 from emofuse.report.search import SearchSummary
+from emofuse.report.targets import reported_target
 from emofuse.results import RunRecord, record_plugins, run_dir
 from emofuse.specs import digest
 from emofuse.specs.plugins import loaded_plugins, plugins_with
@@ -68,7 +69,8 @@ def report_when_needed(
     if reference_notes:
         inputs["reference_notes"] = list(reference_notes)
     stamp, made_from = out / "inputs.sha256", digest(inputs)
-    expected = ReportFiles.in_folder(out, search=search is not None, metrics=bool(metrics))
+    part = reported_target(records[0].target_kind).part
+    expected = ReportFiles.in_folder(out, part, search=search is not None, metrics=bool(metrics))
     if stamp.is_file() and stamp.read_bytes() == made_from.encode() and expected.page.is_file():
         return expected, False
     stamp.unlink(missing_ok=True)  # an interrupted report must not count as finished

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,27 +20,12 @@ from emofuse.report.formats import (
     format_score,
     format_sd,
 )
-from emofuse.report.measures import class_path
+from emofuse.report.targets import ShownScore
 from emofuse.results import RunRecord
 from emofuse.specs import EXACT_HEADS
 
-METRICS = {
-    "accuracy": "Accuracy",
-    "macro.precision": "Macro P",
-    "macro.recall": "Macro R",
-    "macro.f1": "Macro F1",
-    "weighted.precision": "Weighted P",
-    "weighted.recall": "Weighted R",
-    "weighted.f1": "Weighted F1",
-    "macro.specificity": "Specificity",
-}
-"""The metrics of the summary in its order: place in a run's metrics -> heading."""
-
 MOST_ACROSS = 20
-"""The largest number of labels that are columns of a table."""
-
-CLASS_METRICS = {"precision": "Precision", "recall": "Recall", "f1": "F1", "specificity": "Specificity"}
-COMPARED = {"accuracy": "Δ accuracy", "macro.f1": "Δ macro F1"}
+"""The largest number of classes, columns or labels that are columns of a table."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +69,9 @@ class ReportTable:
 def scores_table(results: Results, uncertainty: Uncertainty) -> ReportTable:
     """Return the main scores, one row for each configuration."""
     pairs = [
-        column for path in COMPARED for column in (_measured(results, uncertainty, path), _difference(results, path))
+        column
+        for score in results.target.compared
+        for column in (_measured(results, uncertainty, score), _difference(results, score))
     ]
     return ReportTable((_labels(results), _repeats(results), *pairs, *_reachable(results)))
 
@@ -98,22 +86,35 @@ def comparisons_table(results: Results, uncertainty: Uncertainty) -> ReportTable
     columns = [TableColumn("Configuration", [Cell(first.label) for first, _, _ in rows], "left")]
     if uncertainty.pairs:
         columns.append(TableColumn("Compared with", [Cell(second.label) for _, second, _ in rows], "left"))
-    for path, title in COMPARED.items():
+    for score in results.target.compared:
+        path, decimals = score.path, score.decimals
         differences = [
             Cell(
-                format_difference(results.difference(first, path, second).mean),
-                interval=format_interval(one.tests[path].interval, signed=True) if one else "",
+                format_difference(results.difference(first, path, second).mean, decimals),
+                interval=format_interval(one.tests[path].interval, signed=True, decimals=decimals) if one else "",
             )
             for first, second, one in rows
         ]
-        p_values = [Cell(format_p(one.corrected[path]) if one else UNDEFINED) for one in compared]
-        columns += [TableColumn(title, differences), TableColumn("p", p_values)]
-    columns += [
-        TableColumn("Lost", [Cell(f"{one.mcnemar.lost:,}" if one else UNDEFINED) for one in compared]),
-        TableColumn("Gained", [Cell(f"{one.mcnemar.gained:,}" if one else UNDEFINED) for one in compared]),
-        TableColumn("McNemar p", [Cell(format_p(one.mcnemar_corrected) if one else UNDEFINED) for one in compared]),
+        p_values = [Cell(_p_text(one, path)) for one in compared]
+        columns += [TableColumn(score.difference, differences), TableColumn("p", p_values)]
+    return ReportTable((*columns, *(_mcnemar_columns(compared) if results.target.has_classes else ())))
+
+
+def _p_text(comparison: ReportComparison | None, path: str) -> str:
+    """Return the corrected p value; a dash without a comparison, or where a score is not defined."""
+    if comparison is None or math.isnan(comparison.tests[path].difference):
+        return UNDEFINED
+    return format_p(comparison.corrected[path])
+
+
+def _mcnemar_columns(compared: Sequence[ReportComparison | None]) -> list[TableColumn]:
+    tests = [one.mcnemar if one else None for one in compared]
+    corrected = [format_p(one.mcnemar_corrected) if one and one.mcnemar else UNDEFINED for one in compared]
+    return [
+        TableColumn("Lost", [Cell(f"{test.lost:,}" if test else UNDEFINED) for test in tests]),
+        TableColumn("Gained", [Cell(f"{test.gained:,}" if test else UNDEFINED) for test in tests]),
+        TableColumn("McNemar p", [Cell(text) for text in corrected]),
     ]
-    return ReportTable(tuple(columns))
 
 
 ComparedPair = tuple[ReportedConfiguration, ReportedConfiguration, ReportComparison | None]
@@ -129,11 +130,12 @@ def comparisons_of(results: Results, uncertainty: Uncertainty) -> list[ComparedP
 
 
 def detail_table(results: Results, uncertainty: Uncertainty) -> ReportTable:
-    """Return precision, recall and specificity, one row for each configuration.
+    """Return the scores that are not compared, such as precision and recall, one row for each configuration.
 
     Six columns have room for intervals or deviations; intervals come first.
     """
-    columns = [_measured(results, uncertainty, path) for path in METRICS if path not in COMPARED]
+    target = results.target
+    columns = [_measured(results, uncertainty, score) for score in target.scores if score not in target.compared]
     if any(cell.interval for column in columns for cell in column.cells):
         columns = [_bare(column) for column in columns]
     return ReportTable((_labels(results), *columns))
@@ -178,29 +180,31 @@ def _answers(results: Results) -> list[TableColumn]:
     return [TableColumn("Answer", [Cell(text) for text in texts], "left")] if texts else []
 
 
-def class_f1_table(results: Results, *, numbered: bool = False) -> ReportTable:
-    """Return the F1 of every class and configuration as means without deviations, because there may be twenty of each.
+def parts_table(results: Results, *, numbered: bool = False) -> ReportTable:
+    """Return the main score of every class, column or label and configuration.
 
-    Classes are columns or, if there are many, rows.
+    The scores are means without deviations, because there may be twenty of each. Classes are columns or, if there are
+    many, rows.
 
     Args:
         results: the configurations.
         numbered: whether figures show labels by number, so that readers need these numbers.
     """
-    by_class = list(zip(*(item.class_metric("f1") for item in results.configurations), strict=True))
+    score = results.target.main_part
+    by_class = list(zip(*(item.part_metric(score.path) for item in results.configurations), strict=True))
     if len(results.classes) > MOST_ACROSS:
-        down = TableColumn("Class", [Cell(label) for label in results.classes], "left")
+        down = TableColumn(results.target.part.capitalize(), [Cell(label) for label in results.classes], "left")
         items = zip(results.configurations, zip(*by_class, strict=True), strict=True)
         number = _class_numbers(results.classes) if numbered else ()
         return ReportTable(
             (
                 down,
                 *number,
-                *(_bare(TableColumn(item.label, [_score(one) for one in spreads])) for item, spreads in items),
+                *(_bare(TableColumn(item.label, [_cell(one, score) for one in spreads])) for item, spreads in items),
             )
         )
     titles = [f"{place}: {label}" if numbered else label for place, label in enumerate(results.classes, start=1)]
-    columns = [_scores(title, spreads) for title, spreads in zip(titles, by_class, strict=True)]
+    columns = [_scores(title, spreads, score) for title, spreads in zip(titles, by_class, strict=True)]
     return ReportTable((_labels(results), *map(_bare, columns)))
 
 
@@ -209,7 +213,7 @@ def _bare(column: TableColumn) -> TableColumn:
     return replace(column, cells=[replace(cell, spread="") for cell in column.cells])
 
 
-def per_class_table(
+def part_table(
     configuration: ReportedConfiguration,
     classes: Sequence[str],
     uncertainty: Uncertainty,
@@ -217,27 +221,32 @@ def per_class_table(
     numbered: bool = False,
     ranked: bool = False,
 ) -> ReportTable:
-    """Return the scores of one configuration with their intervals, one row for each class.
+    """Return the scores of one configuration with their intervals, one row for each class, column or label.
 
     Args:
         configuration: the configuration.
-        classes: the names of its labels.
+        classes: the names of its classes, columns or labels.
         uncertainty: the intervals.
         numbered: whether figures show labels by number, so that readers need these numbers.
-        ranked: whether a figure shows labels in the order of their F1, so that readers need these ranks.
+        ranked: whether a figure shows labels in the order of their main score, so that readers need these ranks.
     """
+    target = configuration.target
     intervals = uncertainty.intervals.get(configuration.label, {})
-    scores = []
-    for key, title in CLASS_METRICS.items():
-        ends = [format_interval(intervals.get(class_path(label, key))) for label in range(len(classes))]
-        spreads = zip(configuration.class_metric(key), ends, strict=True)
-        scores.append(TableColumn(title, [replace(_score(spread), interval=end) for spread, end in spreads]))
-    support = TableColumn("Support", [Cell(format_range(spread)) for spread in configuration.class_metric("support")])
-    number = _class_numbers(classes) if numbered else ()
-    rank = [TableColumn("Rank by F1", [Cell(str(place)) for place in configuration.f1_ranks])] if ranked else []
-    return ReportTable(
-        (TableColumn("Class", [Cell(label) for label in classes], "left"), *number, *scores, support, *rank)
-    )
+    columns = [TableColumn(target.part.capitalize(), [Cell(label) for label in classes], "left")]
+    columns += _class_numbers(classes) if numbered else ()
+    for score in target.part_scores:
+        cells = []
+        for place, spread in enumerate(configuration.part_metric(score.path)):
+            interval = intervals.get(target.part_path(place, score.path))
+            cells.append(replace(_cell(spread, score), interval=format_interval(interval, decimals=score.decimals)))
+        columns.append(TableColumn(score.title, cells))
+    if target.support:
+        support = [Cell(format_range(spread)) for spread in configuration.part_metric(target.support.lower())]
+        columns.append(TableColumn(target.support, support))
+    if ranked:
+        ranks = [Cell(str(place)) for place in configuration.part_ranks]
+        columns.append(TableColumn(f"Rank by {target.main_part.name}", ranks))
+    return ReportTable(tuple(columns))
 
 
 def _class_numbers(classes: Sequence[str]) -> tuple[TableColumn]:
@@ -245,12 +254,12 @@ def _class_numbers(classes: Sequence[str]) -> tuple[TableColumn]:
     return (TableColumn("No.", [Cell(str(place)) for place, _ in enumerate(classes, start=1)]),)
 
 
-def all_classes_table(
+def all_parts_table(
     results: Results, uncertainty: Uncertainty, *, numbered: bool = False, ranked: bool = False
 ) -> ReportTable:
-    """Return the columns of `per_class_table`, one row for each configuration and class."""
+    """Return the columns of `part_table`, one row for each configuration and class, column or label."""
     tables = [
-        per_class_table(item, results.classes, uncertainty, numbered=numbered, ranked=ranked)
+        part_table(item, results.classes, uncertainty, numbered=numbered, ranked=ranked)
         for item in results.configurations
     ]
     labels = [Cell(item.label) for item in results.configurations for _ in results.classes]
@@ -270,8 +279,12 @@ def runs_table(results: Results) -> ReportTable:
             TableColumn("Run", [Cell(run.digest[:16]) for run in runs], "left"),
             TableColumn("Split", [Cell(split_words(split)) for split, _ in seeds], "left"),
             TableColumn("Seed", [Cell(str(seed)) for _, seed in seeds]),
-            TableColumn("Accuracy", [Cell(format_score(find_metric(run, "accuracy"))) for run in runs]),
-            TableColumn("Macro F1", [Cell(format_score(find_metric(run, "macro.f1"))) for run in runs]),
+            *(
+                TableColumn(
+                    score.title, [Cell(format_score(find_metric(run, score.path), score.decimals)) for run in runs]
+                )
+                for score in results.target.compared
+            ),
             TableColumn("Best epoch", [_epoch_cell(run) for run in runs]),
             TableColumn("Train s", [Cell(f"{run.seconds:.1f}") for run in runs]),
         )
@@ -298,35 +311,36 @@ def _repeats(results: Results) -> TableColumn:
     return TableColumn("Repeats", [Cell(str(len(item.runs))) for item in results.configurations])
 
 
-def _measured(results: Results, uncertainty: Uncertainty, path: str) -> TableColumn:
-    """Return a metric with its interval in brackets."""
-    column = _scores(METRICS[path], [item.metric(path) for item in results.configurations])
-    intervals = [uncertainty.intervals.get(item.label, {}).get(path) for item in results.configurations]
+def _measured(results: Results, uncertainty: Uncertainty, score: ShownScore) -> TableColumn:
+    """Return a score with its interval in brackets."""
+    column = _scores(score.title, [item.metric(score.path) for item in results.configurations], score)
+    intervals = [uncertainty.intervals.get(item.label, {}).get(score.path) for item in results.configurations]
     cells = [
-        replace(cell, interval=format_interval(interval))
+        replace(cell, interval=format_interval(interval, decimals=score.decimals))
         for cell, interval in zip(column.cells, intervals, strict=True)
     ]
     return replace(column, cells=cells)
 
 
-def _scores(title: str, spreads: Sequence[Spread]) -> TableColumn:
-    """Return a column with its largest values marked, as they are printed, unless all are printed alike."""
-    shown = [round(spread.mean, 3) for spread in spreads if spread.n]
-    best = max(shown) if len(set(shown)) > 1 else None
-    return TableColumn(title, [replace(_score(spread), best=round(spread.mean, 3) == best) for spread in spreads])
+def _scores(title: str, spreads: Sequence[Spread], score: ShownScore) -> TableColumn:
+    """Return a column with its best values marked, as they are printed, unless all are printed alike."""
+    cells = [_cell(spread, score) for spread in spreads]
+    means = {cell.text: spread.mean for cell, spread in zip(cells, spreads, strict=True) if spread.n}
+    best = (max if score.larger_is_better else min)(means, key=means.__getitem__) if len(means) > 1 else None
+    return TableColumn(title, [replace(cell, best=cell.text == best) for cell in cells])
 
 
-def _score(spread: Spread) -> Cell:
-    return Cell(format_score(spread.mean), format_sd(spread))
+def _cell(spread: Spread, score: ShownScore) -> Cell:
+    return Cell(format_score(spread.mean, score.decimals), format_sd(spread, score.decimals))
 
 
-def _difference(results: Results, path: str) -> TableColumn:
+def _difference(results: Results, score: ShownScore) -> TableColumn:
     cells = []
     for item in results.configurations:
-        spread = results.difference(item, path)
-        is_baseline = item is results.baseline
-        cells.append(Cell(UNDEFINED) if is_baseline else Cell(format_difference(spread.mean), format_sd(spread)))
-    return TableColumn(COMPARED[path], cells)
+        spread = results.difference(item, score.path)
+        text, sd = format_difference(spread.mean, score.decimals), format_sd(spread, score.decimals)
+        cells.append(Cell(UNDEFINED) if item is results.baseline else Cell(text, sd))
+    return TableColumn(score.difference, cells)
 
 
 def _reachable(results: Results) -> list[TableColumn]:

@@ -107,7 +107,7 @@ def test_bars_are_the_mean_scores_of_each_class(make_results, style):
     results = make_results(["a"], repeats=3)
     axes = plot_classes(results.baseline, results.classes).axes[0]
     heights = [bar.get_height() for bar in axes.patches]
-    expected = [s.mean for key in ("precision", "recall", "f1") for s in results.baseline.class_metric(key)]
+    expected = [s.mean for key in ("precision", "recall", "f1") for s in results.baseline.part_metric(key)]
     assert heights == pytest.approx(expected)
 
 
@@ -248,9 +248,9 @@ def test_an_overview_of_hundreds_has_the_best_and_the_baseline(make_results, unm
 def test_of_many_configurations_only_the_featured_have_figures(many, unmeasured):
     figures = draw_figures(many, unmeasured)
     assert len(many.featured) == 7
-    stems = [figure.stem for figure in figures.confusion]
+    stems = [section[0].stem for section in figures.sections]
     assert stems == [f"confusion_{item.label.replace('+', '-')}" for item in many.featured]
-    assert len(figures.classes) == 7
+    assert [len(section) for section in figures.sections] == [2] * 7
     assert figures.progression.caption.startswith(
         "All configurations, each with its streams as dots, the best validation macro F1 on top: accuracy and macro F1 "
         "on the test split. Shaded row and dashed lines: the baseline resnet50. "
@@ -334,10 +334,10 @@ def test_captions_name_repeats_and_intervals_only_where_there_are_some(make_resu
     results = make_results(["a"])
     single = draw_figures(results, unmeasured)
     repeated = draw_figures(make_results(["a"], repeats=2), unmeasured)
-    assert "repeats" not in single.confusion[0].caption + single.classes[0].caption + single.progression.caption
+    assert "repeats" not in single.sections[0][0].caption + single.sections[0][1].caption + single.progression.caption
     assert "intervals" not in single.progression.caption
-    assert "summed over 2 repeats" in repeated.confusion[0].caption
-    assert "means over 2 repeats" in repeated.classes[0].caption
+    assert "summed over 2 repeats" in repeated.sections[0][0].caption
+    assert "means over 2 repeats" in repeated.sections[0][1].caption
     measured = draw_figures(results, measure_uncertainty(results, make_run.folder))
     assert measured.progression.caption.endswith("the notes on the table of scores say what they cover.")
 
@@ -383,8 +383,8 @@ def test_the_change_of_many_labels_is_an_image_without_numbers(many_labels, styl
 def test_a_report_of_many_labels_is_small(many_labels, unmeasured):
     figures = draw_figures(many_labels, unmeasured)
     assert sum(len(figure.svg) for figure in figures.all) < 1_000_000
-    assert "no numbers" in figures.confusion[0].caption
-    assert "in the order of their F1, the best first" in figures.classes[0].caption
+    assert "no numbers" in figures.sections[0][0].caption
+    assert "in the order of their F1, the best first" in figures.sections[0][1].caption
 
 
 def test_cells_are_counted_over_all_figures_of_a_report():
@@ -401,7 +401,7 @@ def test_a_dozen_configurations_of_forty_labels_make_a_small_report(make_results
     results = make_results([f"c{index}" for index in range(12)], tuple(f"label {index}" for index in range(40)))
     figures = draw_figures(results, unmeasured)
     assert sum(len(figure.svg) for figure in figures.all) < 2_000_000  # 7.8 million with all numbers
-    assert len(figures.confusion) == 12
+    assert len(figures.sections) == 12
 
 
 def test_matrices_without_numbers_still_name_their_labels(make_results, style):

@@ -142,7 +142,7 @@ def test_control_characters_are_escaped_and_need_no_font(make_run, unmeasured, t
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         files = write_report(make_run.folder, tmp_path / "report")
-    for path in (files.page, files.per_class_markdown):
+    for path in (files.page, files.per_part_markdown):
         text = path.read_text(encoding="utf-8")
         assert not {"\x00", "\x07", "\x1b", "\u202e"} & set(text)
         assert "raef" in text
@@ -174,4 +174,4 @@ def test_tables_have_the_numbers_that_figures_show(make_run, no_other_fonts, tmp
     page = files.page.read_text(encoding="utf-8")
     assert page.count(">No.</th>") == 2  # labelled rows, and the numbers of each class
     assert ">2: 悲伤</th>" in page
-    assert "| No. |" in files.per_class_markdown.read_text(encoding="utf-8")
+    assert "| No. |" in files.per_part_markdown.read_text(encoding="utf-8")

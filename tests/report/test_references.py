@@ -96,7 +96,7 @@ def test_nothing_that_compares_chooses_or_draws_sees_them(make, tmp_path):
 def test_plain_numbers_mark_them(make, tmp_path):
     make()
     files = write_report(make.folder, tmp_path / "out", metrics=["kappa"])
-    for path, count in ((files.summary_csv, 1), (files.runs_csv, 1), (files.per_class_csv, 8), (files.metrics_csv, 1)):
+    for path, count in ((files.summary_csv, 1), (files.runs_csv, 1), (files.per_part_csv, 8), (files.metrics_csv, 1)):
         rows = read(path)
         of_references = [row for row in rows if row["reference"] == "true"]
         assert {row["configuration"] for row in of_references} == {LOGISTIC, AVERAGED, KERNELS}

@@ -11,21 +11,21 @@ import pytest
 from emofuse.report.comparisons import measure_uncertainty
 from emofuse.report.configurations import Spread, group_runs
 from emofuse.report.formats import format_difference, format_range, format_score
-from emofuse.report.numbers import class_rows, comparison_rows, csv_text, json_text, run_rows, summary_rows
+from emofuse.report.numbers import comparison_rows, csv_text, json_text, part_rows, run_rows, summary_rows
 from emofuse.report.tables import (
-    METRICS,
     Cell,
     ReportTable,
     TableColumn,
-    all_classes_table,
-    class_f1_table,
+    all_parts_table,
     comparisons_table,
     cost_table,
     detail_table,
     markdown,
+    parts_table,
     runs_table,
     scores_table,
 )
+from emofuse.report.targets import CLASS
 
 CLASSES = ("joy", "fear", "rage")
 DEMO = {"name": "demo", "reachable_accuracy": {"scene": 0.4}, "cue_streams": {"scene": ["resnet50"]}}
@@ -132,11 +132,11 @@ def test_detail_and_cost_complete_the_summary(results, measured):
     assert texts(cost, "Best epoch")[0] == format_range(spread)
 
 
-def test_per_class_tables_agree_with_the_metrics(results, measured):
-    f1 = class_f1_table(results)
+def test_part_tables_agree_with_the_metrics(results, measured):
+    f1 = parts_table(results)
     assert [column.title for column in f1.columns] == ["Configuration", *CLASSES]
-    assert texts(f1, "fear")[1] == format_score(results.configurations[1].class_metric("f1")[1].mean)
-    table = all_classes_table(results, measured)
+    assert texts(f1, "fear")[1] == format_score(results.configurations[1].part_metric("f1")[1].mean)
+    table = all_parts_table(results, measured)
     assert [row[:2] for row in table.rows] == [(Cell(name), Cell(c)) for name in ("low", "high") for c in CLASSES]
     assert texts(table, "Support") == ["10"] * 6
     (cells,) = [column.cells for column in table.columns if column.title == "F1"]
@@ -146,11 +146,11 @@ def test_per_class_tables_agree_with_the_metrics(results, measured):
 
 def test_every_score_of_the_report_has_an_interval(results, measured):
     (row,) = [row for row in read_csv(summary_rows(results, measured)) if row["configuration"] == "high"]
-    for path in METRICS:
+    for path in (score.path for score in CLASS.scores):
         name = path.replace(".", "_")
         assert float(row[f"{name}_95_low"]) <= float(row[f"{name}_mean"]) <= float(row[f"{name}_95_high"])
         assert float(row[f"{name}_95_low"]) < float(row[f"{name}_95_high"])
-    for row in read_csv(class_rows(results, measured)):
+    for row in read_csv(part_rows(results, measured)):
         for name in ("precision", "recall", "f1", "specificity"):
             assert float(row[f"{name}_95_low"]) <= float(row[f"{name}_mean"]) <= float(row[f"{name}_95_high"])
     assert all(cell.interval for column in detail_table(results, measured).columns[1:] for cell in column.cells)
@@ -170,7 +170,7 @@ def test_the_json_has_intervals_and_p_values(results, measured):
 
 
 def test_classes_named_like_a_column_keep_their_columns(make_run):
-    table = class_f1_table(group_runs([make_run("a", classes=("Configuration", "yes"))], "runs"))
+    table = parts_table(group_runs([make_run("a", classes=("Configuration", "yes"))], "runs"))
     assert [column.title for column in table.columns] == ["Configuration", "Configuration", "yes"]
     assert len(table.rows[0]) == 3
 
@@ -234,7 +234,7 @@ def test_csv_leaves_undefined_numbers_empty_and_quotes_names(make_run, unmeasure
 
 
 def test_class_and_run_csv_have_one_row_each(results, measured):
-    classes = read_csv(class_rows(results, measured))
+    classes = read_csv(part_rows(results, measured))
     assert [(row["configuration"], row["class"]) for row in classes] == [
         (n, c) for n in ("low", "high") for c in CLASSES
     ]

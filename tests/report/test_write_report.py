@@ -112,9 +112,9 @@ def test_names_are_escaped_wherever_they_stand(make, tmp_path):
     page = read_page(files)
     assert "script" not in page.tags
     assert page.text.count(evil) > 12
-    for path in (files.summary_markdown, files.per_class_markdown):
+    for path in (files.summary_markdown, files.per_part_markdown):
         assert "<script>" not in path.read_text(encoding="utf-8")
-    assert "| a\\|b " in files.per_class_markdown.read_text(encoding="utf-8")
+    assert "| a\\|b " in files.per_part_markdown.read_text(encoding="utf-8")
 
 
 def test_random_weights_stand_in_a_red_box_and_in_every_table_file(make, tmp_path):
@@ -124,10 +124,10 @@ def test_random_weights_stand_in_a_red_box_and_in_every_table_file(make, tmp_pat
     page = read_page(files)
     assert page.alarms[0] == "RANDOM WEIGHTS: A DEMONSTRATION, NOT A FINDING"
     assert page.alarms[1].startswith("The extractors of resnet50 ran with random instead of pretrained weights. b uses")
-    for path in (files.summary_markdown, files.per_class_markdown):
+    for path in (files.summary_markdown, files.per_part_markdown):
         assert "> **RANDOM WEIGHTS: a demonstration, not a finding.** The" in path.read_text(encoding="utf-8")
     assert "resnet50 (random weights)" in files.summary_markdown.read_text(encoding="utf-8")
-    for path in (files.summary_csv, files.per_class_csv, files.runs_csv):
+    for path in (files.summary_csv, files.per_part_csv, files.runs_csv):
         assert "random_weights" in path.read_text(encoding="utf-8").splitlines()[0]
 
 
@@ -242,7 +242,7 @@ def test_a_report_of_many_configurations_folds_its_long_tables(make, tmp_path):
     assert "Of 14 configurations, the 6 best by validation macro F1" in page.text
     assert "Precision, recall and specificity of all configurations" in page.text
     assert page.text.index("Figure 1. All configurations") < page.text.index("Table 1. Scores")
-    assert files.per_class_csv.read_text(encoding="utf-8").count("\n") == 1 + 14 * 2
+    assert files.per_part_csv.read_text(encoding="utf-8").count("\n") == 1 + 14 * 2
     assert len(list((tmp_path / "out" / "figures").glob("confusion_*.svg"))) == page.tags.count("section")
 
 

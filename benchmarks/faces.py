@@ -1,4 +1,4 @@
-"""Measure the macro F1 of every stream and of the fusions on real face photographs, over five seeds of the split.
+"""Measure the macro F1 of every stream and of the fusions on real face photographs by cross-validation.
 
     python -m benchmarks.faces --data PATH --weights PATH
 
@@ -6,8 +6,9 @@ PATH of `--data` holds `labels.csv` and `images/`; PATH of `--weights` holds `sq
 (ImageNet weights of the ONNX model zoo as torchvision state dicts). Both default to `../shared/data`. The pipeline is
 `pipelines/faces.yaml`; what is cached or trained already is not done again.
 
-The five splits overlap. The fusion that is best on validation rows is compared with every single stream by the
-corrected resampled t-test over splits (Nadeau and Bengio, 2003), with Holm's correction over these comparisons.
+Every photograph is tested once in each of two cross-validations of five folds. Training rows of the ten splits overlap.
+The fusion that is best on validation rows is compared with every single stream by the corrected resampled t-test over
+splits (Nadeau and Bengio, 2003), with Holm's correction over these comparisons.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 from benchmarks.results_file import write_result
 from emofuse.pipeline import PipelineOptions, PipelineSummary, run_pipeline
 from emofuse.results import RunRecord
-from emofuse.specs import PipelineSpec, read_pipeline_spec
+from emofuse.specs import PipelineSpec, canonical_json, read_pipeline_spec
 from emofuse.statistics import corrected_resampled_t, holm
 from emofuse.weights import import_weights
 
@@ -35,8 +36,8 @@ def main() -> None:
     rows = [describe(run.name, [r for r in summary.records if r.name == run.name]) for run in spec.runs]
     # The best is chosen on validation rows; the test rows only score it.
     single = max((row for row in rows if len(row["streams"]) == 1), key=lambda row: row["val_macro_f1"]["mean"])
-    # Ensembles and second trainings would add their own gain to that of fusion.
-    plain = {run.name for run in spec.runs if run.ensemble is None and run.refit == "none"}
+    # Ensembles and heads of another kind would add their own gain to that of fusion.
+    plain = {run.name for run in spec.runs if run.ensemble is None and run.head.kind == spec.runs[0].head.kind}
     fusions = [row for row in rows if len(row["streams"]) > 1 and row["name"] in plain]
     fused = max(fusions, key=lambda row: row["val_macro_f1"]["mean"])
     for row in rows:
@@ -47,7 +48,7 @@ def main() -> None:
         "faces",
         {
             "dataset": {"rows": sum(part["rows"] for part in summary.records[0].rows.values())},
-            "repeats": len(spec.repeat.split_seeds),
+            "test": spec.test.model_dump(mode="json") if spec.test else None,
             "best_single_stream_on_validation": single["name"],
             "best_fusion_on_validation": fused["name"],
             "fusion_minus_single_streams": {
@@ -99,8 +100,8 @@ def spread(values: list[float]) -> dict[str, Any]:
 
 def compare_splits(records: Sequence[RunRecord], others: Sequence[RunRecord], score: str) -> dict[str, Any]:
     """Return the difference of two configurations with one run a split each, and its corrected resampled t-test."""
-    theirs = {record.spec["split"]["seed"]: score_of(record, score) for record in others}
-    differences = [score_of(record, score) - theirs[record.spec["split"]["seed"]] for record in records]
+    theirs = {canonical_json(record.spec["split"]): score_of(record, score) for record in others}
+    differences = [score_of(record, score) - theirs[canonical_json(record.spec["split"])] for record in records]
     test = corrected_resampled_t(differences, size_ratio(records))
     return {
         "mean": round(test.difference, 4),
@@ -137,7 +138,12 @@ def score_of(record: RunRecord, score: str, split: str = "test") -> float:
 
 def size_ratio(records: Sequence[RunRecord]) -> float:
     """Return the number of test rows divided by that of training rows, as the corrected test needs it."""
-    return statistics.mean(record.rows["test"]["rows"] / record.rows["train"]["rows"] for record in records)
+
+    def trained_rows(record: RunRecord) -> int:
+        learned = ("train", "val") if record.refit else ("train",)
+        return sum(int(record.rows[split]["rows"]) for split in learned)
+
+    return statistics.mean(record.rows["test"]["rows"] / trained_rows(record) for record in records)
 
 
 if __name__ == "__main__":

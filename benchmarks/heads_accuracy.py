@@ -45,12 +45,15 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from benchmarks.fer2013 import EMOTIONS
 from benchmarks.results_file import RESULTS, write_result
 from emofuse.cache.reader import Cache, open_cache
 from emofuse.features import derived_features
 from emofuse.results import read_predictions, run_dir
 from emofuse.specs import (
+    AveragedLogisticHeadSpec,
     ConcatHeadSpec,
+    DistributionTarget,
     EnsembleSpec,
     FeaturesSpec,
     GatedHeadSpec,
@@ -84,12 +87,25 @@ HEADS: dict[str, dict[str, Any]] = {
     "gated": {"head": GatedHeadSpec(embed_dim=128, depth=1, width=256, dropout=0.3), "train": SMALL},
     "late": {"head": LateHeadSpec(embed_dim=128, depth=1, width=256, dropout=0.3), "train": SMALL},
     "linear": {"head": LinearHeadSpec(), "train": SMALL},
+    "concat, balanced classes": {"head": CONCAT, "train": SMALL.model_copy(update={"class_weights": "balanced"})},
     "logistic": {"head": LogisticHeadSpec()},
     "logistic, again on train + val": {"head": LogisticHeadSpec(), "refit": "train_val"},
     "logistic, mean of five fold heads": {"head": LogisticHeadSpec(), "ensemble": FOLDS},
+    "averaged_logistic, again on train + val": {"head": AveragedLogisticHeadSpec(), "refit": "train_val"},
     "kernel_ridge": {"head": KernelRidgeHeadSpec()},
     "kernel_ridge, again on train + val": {"head": KernelRidgeHeadSpec(), "refit": "train_val"},
 }
+
+OF_VOTES: dict[str, dict[str, Any]] = {
+    f"{name}, votes": {**HEADS[name], "target": DistributionTarget(columns=tuple(f"votes_{e}" for e in EMOTIONS))}
+    for name in (
+        "concat of pipelines/faces.yaml",
+        "concat, mean of five fold heads",
+        "logistic, again on train + val",
+        "kernel_ridge, again on train + val",
+    )
+}
+"""Heads that learn the votes of FER+ in place of the label with the most votes; they are scored by that label."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +142,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("faces", "fer2013"), required=True)
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--runs", type=Path, default=Path("emofuse-runs/heads_accuracy"))
-    parser.add_argument("--only", default="", help="names of models, with commas; all unless given")
+    parser.add_argument("--only", default="", help="names of models, with semicolons between them; all unless given")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON")
     arguments = parser.parse_args()
 
@@ -135,7 +151,7 @@ def main() -> None:
         StratifiedSplit(seed=seed) if arguments.part == "faces" else HoldoutSplit(seed=seed)
         for seed in range(arguments.splits)
     ]
-    wanted = [name.strip() for name in arguments.only.split(",") if name.strip()]
+    wanted = [name.strip() for name in arguments.only.split(";") if name.strip()]
     result = f"heads_accuracy_{arguments.part}"
     for name, scores in models(cache, splits, arguments.runs / arguments.part):
         if wanted and name not in wanted:
@@ -144,7 +160,7 @@ def main() -> None:
         print(json.dumps(row), flush=True)
         numbers = {"rows": len(cache), "streams": STREAMS, "splits": len(splits)}
         rows = {each["name"]: each for each in [*known_models(arguments.out / f"{result}.json", numbers), row]}
-        models_in_order = [rows[each] for each in (*HEADS, *REFERENCES) if each in rows]
+        models_in_order = [rows[each] for each in (*HEADS, *OF_VOTES, *REFERENCES) if each in rows]
         write_result(result, {**numbers, "models": models_in_order}, script="heads_accuracy", folder=arguments.out)
 
 
@@ -161,7 +177,8 @@ def models(
     cache: Cache, splits: Sequence[SplitSpec], runs: Path
 ) -> Iterator[tuple[str, Callable[[], Iterator[dict[str, float]]]]]:
     """Yield each model with a function that scores it on all splits."""
-    for name, options in HEADS.items():
+    has_votes = "votes_fear" in cache.manifest.table.columns
+    for name, options in (HEADS | (OF_VOTES if has_votes else {})).items():
         yield name, lambda options=options: score_head(cache, splits, options, runs)
     features = side_by_side(cache)
     rows = [rows_of(cache, split) for split in splits]

@@ -10,6 +10,7 @@ each Newton step in a few products, and there are never more unknowns than rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,10 +63,15 @@ def solve_logistic(
     Raises:
         TrainingError: a penalty is not above 0, or Newton's method did not converge (it does for finite features).
     """
+    return _solve(_rotated(features.to(torch.float64)), targets, penalties, row_weights)
+
+
+def _solve(
+    rotated: tuple[Tensor, Tensor], targets: Tensor, penalties: Sequence[float], row_weights: Tensor | None
+) -> LogisticPath:
     if not penalties or min(penalties) <= 0:
         raise TrainingError(f"penalties of a logistic regression must be above 0, got {list(penalties)}")
-    wide = features.to(torch.float64)
-    basis, rotation = _rotated(wide)
+    basis, rotation = rotated
     problem = _Problem(
         torch.cat([basis, basis.new_ones(len(basis), 1)], dim=1),
         targets.to(torch.float64),
@@ -74,6 +80,47 @@ def solve_logistic(
     solution, steps = _newton(problem, basis.new_tensor(list(penalties)))
     bias = solution[:, -1]
     return LogisticPath(rotation @ solution[:, :-1], bias - bias.mean(dim=1, keepdim=True), steps)
+
+
+def solve_binary(
+    features: Tensor, labels: Tensor, penalties: Sequence[float], *, row_weights: Tensor | None = None
+) -> LogisticPath:
+    """Solve a binary logistic regression for each of several labels, at each penalty, on the same rows.
+
+    Each of them is that of scikit-learn's `LogisticRegression` with two classes. A label that all rows have, or none,
+    gets no coefficients and the intercept of a share of half a row.
+
+    Args:
+        features: the standardised features, floating point (n, D).
+        labels: 0 or 1, floating point (n, C).
+        penalties: the L penalties, each above 0.
+        row_weights: the weights of the rows for each label, (n, C), none negative; all 1 by default.
+
+    Returns:
+        The regressions, in the order of the penalties; the sigmoid of their logits are probabilities.
+
+    Raises:
+        TrainingError: see `solve_logistic`.
+    """
+    rotated = _rotated(features.to(torch.float64))
+    paths = []
+    for place, labels_of_rows in enumerate(labels.to(torch.float64).T):
+        weights = None if row_weights is None else row_weights[:, place]
+        total = float(labels_of_rows.sum())
+        if 0 < total < len(labels_of_rows):
+            pair = torch.stack([1 - labels_of_rows, labels_of_rows], dim=1)
+            # Two softmax weights -w/2 and w/2 have half the squared norm of the one weight w of a binary regression.
+            paths.append(_solve(rotated, pair, [2 * penalty for penalty in penalties], weights))
+        else:
+            logit = math.log((total + 0.5) / (len(labels_of_rows) - total + 0.5))
+            empty = features.new_zeros(len(penalties), features.shape[1], 2, dtype=torch.float64)
+            bias = empty.new_tensor([0.0, logit]).expand(len(penalties), 2)
+            paths.append(LogisticPath(empty, bias, 0))
+    return LogisticPath(
+        torch.stack([path.weights[..., 1] - path.weights[..., 0] for path in paths], dim=2),
+        torch.stack([path.bias[:, 1] - path.bias[:, 0] for path in paths], dim=1),
+        max(path.steps for path in paths),
+    )
 
 
 @dataclass(frozen=True)

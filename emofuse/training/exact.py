@@ -8,14 +8,16 @@ exact heads like the others. A step of their history is a penalty, the strongest
 
 The penalty of a logistic regression is chosen on the validation rows, as the epoch of a trained head is. Averaged
 logistic regressions have a penalty for each stream, and their history has one step. Kernel ridge regression needs no
-validation rows: its penalty has the least cross-entropy of the exact leave-one-out predictions of the training rows,
-and so has its temperature.
+validation rows: its penalty has the least loss of the exact leave-one-out predictions of the training rows, and so has
+its temperature. The loss is the cross-entropy, of numbers the squared error.
+
+Weights of rows are those of the objective, and of the leave-one-out loss; training rows with weight 0 are left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -26,17 +28,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from emofuse.errors import TrainingError
+from emofuse.heads.links import apply_link, invert_link
 from emofuse.heads.members import key_of, stream_of
-from emofuse.metrics.classification import classification_metrics
-from emofuse.solvers.kernels import Kernel, StreamRows, stream_kernel, weighted_sum
-from emofuse.solvers.logistic import solve_logistic
+from emofuse.solvers.kernels import StreamRows, weighted_sum
+from emofuse.solvers.logistic import LogisticPath, solve_binary, solve_logistic
 from emofuse.solvers.ridge import Spectrum, nystroem_map, penalty_grid
-from emofuse.solvers.temperature import fit_temperatures
+from emofuse.solvers.temperature import fit_sigmoids, fit_temperatures
 from emofuse.specs import EXACT_HEADS, AveragedLogisticHeadSpec, HeadSpec, KernelRidgeHeadSpec, LogisticHeadSpec
-from emofuse.training.losses import class_weights
+from emofuse.training.exact_rows import ExactRows
 from emofuse.training.machine import Machine
 from emofuse.training.members import FeatureTable, Fold, Member, MemberResult, check_group
 from emofuse.training.streaming import Blocks
+
+_LEAST_SHARE = 1e-6
 
 OnStep = Callable[[int, Mapping[int, Mapping[str, Any]]], None]
 
@@ -71,7 +75,7 @@ def solve_group(
     """Solve members with exact heads, fold by fold, so that members of one fold share its matrices.
 
     Args:
-        table: rows and labels, in memory.
+        table: rows and targets, in memory.
         folds: see `train_group`.
         members: K heads, of whose optimisation only `select` matters, and `class_weights` of logistic heads.
         machine: the device of the products, which are in float64.
@@ -94,7 +98,7 @@ def solve_group(
     results: dict[int, MemberResult] = {}
     ordered = sorted(range(len(members)), key=lambda index: members[index].fold)
     for fold, indices in groupby(ordered, key=lambda index: members[index].fold):
-        rows = _FoldRows(features, table, folds[fold], machine.device)
+        rows = ExactRows(features, table, folds[fold], machine.device)
         for index in indices:
             member = members[index]
             if isinstance(member.head, KernelRidgeHeadSpec):
@@ -108,107 +112,17 @@ def solve_group(
             if on_epoch is not None:
                 for entry in results[index].history:
                     on_epoch(entry["epoch"], {index: entry})
-    return [results[index] for index in range(len(members))]
+    scales = [table.target_scale(folds[member.fold]) for member in members]
+    return [replace(results[index], target_scale=scale) for index, scale in enumerate(scales)]
 
 
-class _FoldRows:
-    """The standardised rows of one fold, and what several members need of them, computed once.
-
-    Attributes:
-        targets: (n, C) float64, one-hot labels of the training rows.
-        train_labels: (n,) int64.
-        val_labels: (v,) int64.
-        classes: C.
-        groups: (n,) int64, the groups of the training rows, see `FeatureTable`; None without groups.
-    """
-
-    def __init__(self, features: Mapping[str, Tensor], table: FeatureTable, fold: Fold, device: torch.device) -> None:
-        self._features, self._valid, self._fold, self._device = features, table.valid, fold, device
-        labels = table.labels.numpy()
-        self.train_labels, self.val_labels = labels[fold.train], labels[fold.val]
-        self.classes = table.classes
-        self.groups = None if table.groups is None else table.groups[torch.from_numpy(fold.train)].to(device)
-        self.targets = functional.one_hot(torch.from_numpy(self.train_labels), table.classes).to(device, torch.float64)
-        self._rows: dict[tuple[str, bool], StreamRows] = {}
-        self._kernels: dict[tuple[str, str, float], tuple[Kernel, Tensor, Tensor]] = {}
-
-    def stream(self, name: str, *, train: bool) -> StreamRows:
-        """Return one stream of the training or validation rows, float64; all rows are missing if it was not fitted."""
-        key = (name, train)
-        if key not in self._rows:
-            rows = self._fold.train if train else self._fold.val
-            scaling = self._fold.scaling[name]
-            present = self._valid[name].numpy()[rows] & scaling.fitted
-            scaled = scaling.apply(self._features[name][rows].numpy().astype(np.float32), present)
-            self._rows[key] = StreamRows(
-                torch.from_numpy(scaled).to(self._device, torch.float64), torch.from_numpy(present).to(self._device)
-            )
-        return self._rows[key]
-
-    def supports(self, head: KernelRidgeHeadSpec) -> Tensor:
-        """Return (m,) places of the support rows among the training rows: all of them, or evenly spaced landmarks."""
-        count = len(self.train_labels)
-        if count <= head.landmarks:
-            return torch.arange(count, device=self._device)
-        return torch.linspace(0, count - 1, head.landmarks, dtype=torch.float64, device=self._device).round().long()
-
-    def kernel(self, name: str, head: KernelRidgeHeadSpec) -> tuple[Kernel, Tensor, Tensor]:
-        """Return the kernel of a stream, and its values of training rows (n, m) and validation rows (v, m)."""
-        key = (name, head.kernel, head.factor)
-        if key not in self._kernels:
-            train, val = self.stream(name, train=True), self.stream(name, train=False)
-            fitted = Kernel.fit(head.kernel, train.features[train.valid], factor=head.factor)
-            supports = train.pick(self.supports(head))
-            self._kernels[key] = (
-                fitted,
-                stream_kernel(fitted, train, supports),
-                stream_kernel(fitted, val, supports),
-            )
-        return self._kernels[key]
-
-    def history_entry(self, step: int, penalty: float, train: Tensor, val: Tensor) -> dict[str, Any]:
-        """Return an entry of a history, from the probabilities of the training and validation rows."""
-        return {"epoch": step, "penalty": penalty, **self.scores(train, val)}
-
-    def scores(self, train: Tensor, val: Tensor) -> dict[str, float]:
-        """Return the scores of a history's entry, from the probabilities of the training and validation rows."""
-        of_train = classification_metrics(self.train_labels, train.cpu().numpy(), self._names)
-        return {"train_loss": of_train["loss"], **self.val_scores(val, np.ones(len(self.val_labels), dtype=bool))}
-
-    def val_scores(self, val: Tensor, chosen: npt.NDArray[np.bool_]) -> dict[str, float]:
-        """Return the scores of the chosen validation rows, at least one, from their probabilities."""
-        scores = classification_metrics(self.val_labels[chosen], val.cpu().numpy(), self._names)
-        return {
-            "val_loss": scores["loss"],
-            "val_accuracy": scores["accuracy"],
-            "val_macro_f1": scores["macro"]["f1"],
-        }
-
-    def weights(self, kind: str, chosen: Tensor | None = None) -> Tensor | None:
-        """Return the weights of training rows by their class, see `class_weights`; None for equal ones.
-
-        Args:
-            kind: the kind of class weights.
-            chosen: the rows, bool (n,); all of them if None. Classes are counted on these rows alone.
-        """
-        if kind == "none":
-            return None
-        labels = self.train_labels if chosen is None else self.train_labels[chosen.cpu().numpy()]
-        counts = np.bincount(labels, minlength=self.classes)
-        return torch.from_numpy(class_weights(kind, counts)[labels]).to(self._device)
-
-    @property
-    def _names(self) -> list[str]:
-        return [str(index) for index in range(self.classes)]
-
-
-def _logistic(rows: _FoldRows, member: Member, head: LogisticHeadSpec) -> MemberResult:
+def _logistic(rows: ExactRows, member: Member, head: LogisticHeadSpec) -> MemberResult:
     """Solve one logistic regression on the features of all streams, at the penalty that is best on validation rows."""
     train, widths = _side_by_side(rows, member.streams, train=True)
     val, _ = _side_by_side(rows, member.streams, train=False)
     penalties = sorted(head.penalties, reverse=True)
-    path = solve_logistic(train, rows.targets, penalties, row_weights=rows.weights(member.train.class_weights))
-    probs = [torch.softmax(path.logits(part), dim=2) for part in (train, val)]
+    path = _solve_regression(rows, train, penalties, member)
+    probs = [apply_link(rows.link, path.logits(part)) for part in (train, val)]
     history = [
         rows.history_entry(step, penalty, probs[0][step - 1], probs[1][step - 1])
         for step, penalty in enumerate(penalties, start=1)
@@ -226,11 +140,28 @@ def _logistic(rows: _FoldRows, member: Member, head: LogisticHeadSpec) -> Member
     return MemberResult(weights, history, best, len(history), "epochs")
 
 
-def _averaged_logistic(rows: _FoldRows, member: Member, head: AveragedLogisticHeadSpec) -> MemberResult:
+def _solve_regression(
+    rows: ExactRows, features: Tensor, penalties: Sequence[float], member: Member, chosen: Tensor | None = None
+) -> LogisticPath:
+    """Solve a logistic regression on the chosen training rows (all of them if None), or one for each of several labels.
+
+    Args:
+        rows: the rows of the fold.
+        features: the features of the chosen rows, (n, D).
+        penalties: the penalties to solve for.
+        member: the member, whose class weights count.
+        chosen: the chosen training rows, bool (n,).
+    """
+    targets, kind = rows.targets if chosen is None else rows.targets[chosen], member.train.class_weights
+    if rows.target.kind == "multilabel":
+        return solve_binary(features, targets, penalties, row_weights=rows.label_weights(kind, chosen))
+    return solve_logistic(features, targets, penalties, row_weights=rows.weights(kind, chosen))
+
+
+def _averaged_logistic(rows: ExactRows, member: Member, head: AveragedLogisticHeadSpec) -> MemberResult:
     """Solve one logistic regression for each stream, each at its own penalty, and average their probabilities."""
-    weighted = rows.weights(member.train.class_weights)
-    shares = rows.targets.mean(dim=0) if weighted is None else weighted @ rows.targets / weighted.sum()
-    nothing = shares.clamp(min=torch.finfo(torch.float32).tiny).log()
+    shares = _shares(rows, member)
+    nothing = invert_link(rows.link, shares.clamp(min=torch.finfo(torch.float32).tiny))
     weights: dict[str, npt.NDArray[Any]] = {"nothing.weight": nothing.float().cpu().numpy()}
     parts = {True: _Average.of(len(rows.train_labels), shares), False: _Average.of(len(rows.val_labels), shares)}
     chosen: dict[str, float] = {}
@@ -241,16 +172,11 @@ def _averaged_logistic(rows: _FoldRows, member: Member, head: AveragedLogisticHe
         solved = train.features.new_zeros(train.features.shape[1], rows.classes)
         bias = train.features.new_zeros(rows.classes)
         if bool(train.valid.any()):
-            path = solve_logistic(
-                train.features[train.valid],
-                rows.targets[train.valid],
-                penalties,
-                row_weights=rows.weights(member.train.class_weights, train.valid),
-            )
-            best = _best_penalty(rows, val, torch.softmax(path.logits(val.features[val.valid]), dim=2), member)
+            path = _solve_regression(rows, train.features[train.valid], penalties, member, train.valid)
+            best = _best_penalty(rows, val, apply_link(rows.link, path.logits(val.features[val.valid])), member)
             solved, bias = path.weights[best], path.bias[best]
             for part, stream in ((parts[True], train), (parts[False], val)):
-                part.add(stream.valid, torch.softmax(stream.features @ solved + bias, dim=1))
+                part.add(stream.valid, apply_link(rows.link, stream.features @ solved + bias))
         chosen[stream_of(name)] = penalties[best]
         weights[f"{place}.linear.weight"] = np.ascontiguousarray(solved.T.float().cpu().numpy())
         weights[f"{place}.bias.weight"] = bias.float().cpu().numpy()
@@ -258,7 +184,18 @@ def _averaged_logistic(rows: _FoldRows, member: Member, head: AveragedLogisticHe
     return MemberResult(weights, [entry], 1, 1, "epochs")
 
 
-def _best_penalty(rows: _FoldRows, val: StreamRows, probs: Tensor, member: Member) -> int:
+def _shares(rows: ExactRows, member: Member) -> Tensor:
+    """Return the shares of the classes, or of each of several labels, (C,): the answer for a row without any stream."""
+    kind = member.train.class_weights
+    if rows.target.kind == "multilabel":
+        weights = rows.label_weights(kind)
+        shares = rows.targets.mean(dim=0) if weights is None else (weights * rows.targets).sum(0) / weights.sum(0)
+        return shares.clamp(_LEAST_SHARE, 1 - _LEAST_SHARE)
+    weighted = rows.weights(kind)
+    return rows.targets.mean(dim=0) if weighted is None else weighted @ rows.targets / weighted.sum()
+
+
+def _best_penalty(rows: ExactRows, val: StreamRows, probs: Tensor, member: Member) -> int:
     """Return the place of the best of L penalties, from the probabilities (L, n, C) of the rows that have the stream.
 
     If no validation row has the stream, it is the middle one.
@@ -292,7 +229,7 @@ class _Average:
 
 
 def _side_by_side(
-    rows: _FoldRows, streams: Sequence[str], *, train: bool
+    rows: ExactRows, streams: Sequence[str], *, train: bool
 ) -> tuple[Tensor, dict[str, tuple[int, bool]]]:
     """Return the features (n, D) of all streams, each with a column of its missing rows if training rows lack it."""
     parts: list[Tensor] = []
@@ -322,32 +259,81 @@ class _Ridge:
     bias: Tensor
 
 
-def _kernel_ridge(rows: _FoldRows, member: Member, head: KernelRidgeHeadSpec) -> MemberResult:
-    """Solve kernel ridge regression on one-hot targets, at the penalty with the least leave-one-out cross-entropy.
+@dataclass(frozen=True)
+class _Calibration:
+    """What turns the predictions of each penalty into logits, and how well they fit rows that were left out.
+
+    Attributes:
+        losses: the loss of each of L penalties.
+        factors: the factor of each penalty.
+        slopes: further factors of the columns, (L, C).
+        offsets: what is added to the columns after that, (L, C).
+    """
+
+    losses: list[float]
+    factors: list[float]
+    slopes: Tensor
+    offsets: Tensor
+
+
+def _calibrate(rows: ExactRows, left_out: Tensor) -> _Calibration:
+    """Calibrate leave-one-out predictions (L, n, C), and compute their losses.
+
+    Classes and distributions have one factor and the cross-entropy, several labels a factor and an offset each and the
+    binary cross-entropy, and numbers stay as they are, with the squared error.
+    """
+    targets, weights = rows.targets, rows.sample_weights
+    ones, zeros = left_out.new_ones(len(left_out), rows.classes), left_out.new_zeros(len(left_out), rows.classes)
+    factors = [1.0] * len(left_out)
+    if rows.target.kind == "regression":
+        losses = (left_out - targets).square().mean(dim=2)
+    elif rows.target.kind == "multilabel":
+        ones, zeros = fit_sigmoids(left_out, targets, weights)
+        logits = ones.unsqueeze(1) * left_out + zeros.unsqueeze(1)
+        losses = (functional.softplus(logits) - targets * logits).mean(dim=2)
+    else:
+        fitted = fit_temperatures(left_out, targets, weights)
+        log_probs = torch.log_softmax(fitted.view(-1, 1, 1) * left_out, dim=2)
+        factors = fitted.tolist()
+        if weights is None:  # the sum over rows and classes at once, whose last bits runs of former versions have
+            total = -(targets * log_probs).sum(dim=(1, 2)) / len(targets)
+            return _Calibration(total.tolist(), factors, ones, zeros)
+        losses = -(targets * log_probs).sum(dim=2)
+    means = losses.mean(dim=1) if weights is None else losses @ weights / weights.sum()
+    return _Calibration(means.tolist(), factors, ones, zeros)
+
+
+def _kernel_ridge(rows: ExactRows, member: Member, head: KernelRidgeHeadSpec) -> MemberResult:
+    """Solve kernel ridge regression on the targets, at the penalty with the least leave-one-out loss.
 
     Rows of one group are left out together.
     """
     kernels = {name: rows.kernel(name, head) for name in member.streams}
     train = weighted_sum({name: values for name, (_, values, _) in kernels.items()}, member.streams)
     val = weighted_sum({name: values for name, (_, _, values) in kernels.items()}, member.streams)
-    supports = rows.supports(head)
+    supports, weights_of_rows = rows.supports(head), rows.sample_weights
     exact = train.shape[0] == train.shape[1]
     to_features = None if exact else nystroem_map(train[supports])
     features = train if to_features is None else train @ to_features
-    spectrum = Spectrum.from_kernel(train.clone()) if exact else Spectrum.from_features(features)
+    spectrum = (
+        Spectrum.from_kernel(train.clone(), weights_of_rows)
+        if exact
+        else Spectrum.from_features(features, weights_of_rows)
+    )
     penalties = sorted(penalty_grid(spectrum, head.penalties), reverse=True)
     history, solved = [], []
-    left_out = spectrum.leave_one_out(rows.targets, penalties, rows.groups)
-    factors = fit_temperatures(left_out, rows.targets)
-    log_probs = torch.log_softmax(factors.view(-1, 1, 1) * left_out, dim=2)
-    losses = (-(rows.targets * log_probs).sum(dim=(1, 2)) / len(rows.targets)).tolist()
-    for step, (penalty, factor, loss) in enumerate(zip(penalties, factors.tolist(), losses, strict=True), start=1):
+    calibration = _calibrate(rows, spectrum.leave_one_out(rows.targets, penalties, rows.groups))
+    for step, (penalty, factor) in enumerate(zip(penalties, calibration.factors, strict=True)):
         coefficients, bias = spectrum.coefficients(rows.targets, penalty)
         if to_features is not None:
             coefficients = to_features @ coefficients
-        ridge = _Ridge(loss, factor, coefficients, bias)
-        probs = [torch.softmax(ridge.factor * (part @ ridge.coefficients + ridge.bias), dim=1) for part in (train, val)]
-        history.append(rows.history_entry(step, penalty, *probs) | {"leave_one_out_loss": ridge.loss})
+        coefficients = coefficients * calibration.slopes[step]
+        bias = bias * calibration.slopes[step] + calibration.offsets[step]
+        ridge = _Ridge(calibration.losses[step], factor, coefficients, bias)
+        outputs = [
+            apply_link(rows.link, ridge.factor * (part @ ridge.coefficients + ridge.bias)) for part in (train, val)
+        ]
+        history.append(rows.history_entry(step + 1, penalty, *outputs) | {"leave_one_out_loss": ridge.loss})
         solved.append(ridge)
     best = min(range(len(solved)), key=lambda index: solved[index].loss)
     chosen = solved[best]

@@ -153,6 +153,7 @@ def run_pipeline(
             order=names,
             command=f"emofuse run {spec.name}",
             metrics=spec.metrics,
+            compare=spec.compare,
             reference_notes=references.notes,
             say=say,
         )

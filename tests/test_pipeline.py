@@ -150,6 +150,21 @@ def test_reference_models_stand_beneath_the_runs(done):
     assert "regression" not in summary.report.comparisons_csv.read_text(encoding="utf-8")
 
 
+def test_a_further_comparison_is_a_new_report_of_the_same_runs(done, tmp_path, small):
+    copy = tmp_path / "out"
+    shutil.copytree(done[0], copy)
+    changes = {"compare": [["LBP + FAUs", "LBP"]], "baseline": "LBP + FAUs"}
+    summary = run_pipeline(small(**changes), options(copy), say=lambda _: None)
+    assert (summary.trained, summary.report_written) == (0, True)
+    assert not run_pipeline(small(**changes), options(copy), say=lambda _: None).report_written
+    assert run_pipeline(small(baseline="LBP + FAUs"), options(copy), say=lambda _: None).report_written
+
+
+def test_runs_to_compare_are_named_as_they_are(small):
+    with pytest.raises(SpecError, match=r"compare\[0\]: 'LPB' is not the name of a run, did you mean 'LBP'\?"):
+        small(compare=[["LPB", "LBP + FAUs"]])
+
+
 def test_without_references_the_runs_are_the_same_and_none_is_solved(done, tmp_path, small):
     out, first, _ = done
     copy = tmp_path / "out"

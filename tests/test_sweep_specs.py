@@ -201,6 +201,15 @@ def test_a_faulty_factor_is_named_with_what_was_found_and_expected(text, expecte
             ["final.refit: the heads of an ensemble of folds have learned from all training and validation rows"],
         ),
         ("{select: f1}", ["select: must be macro_f1, accuracy, loss, ccc or map, got 'f1'"]),
+        (
+            "{compare: [[a, a], [a, b], [b, a]]}",
+            [
+                "compare[0]: 'a' cannot be compared with itself",
+                "compare[2]: 'b' and 'a' are compared above already",
+            ],
+        ),
+        ("{compare: [a, b]}", ["compare: expected a list of pairs of names like [[A, B], [A, C]], got ['a', 'b']"]),
+        ("{compare: a=b}", ["compare: expected a list of pairs of names like [[A, B], [A, C]], got 'a=b'"]),
         ("{baseline: [a, a]}", ["baseline: [a, a] names a stream twice"]),
         (
             "{search: {kind: tpe, trials: 3}, halving: {}}",

@@ -115,7 +115,7 @@ def write_report(
     command: str = "",
     search: SearchSummary | None = None,
     metrics: Sequence[str] = (),
-    compare: Sequence[str] = (),
+    compare: Sequence[str | tuple[str, str]] = (),
     reference_notes: Sequence[str] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> ReportFiles:
@@ -134,7 +134,7 @@ def write_report(
         command: the command that made the runs, for readers who want to repeat them.
         search: the search whose finalists the runs are; the report then says how they were chosen.
         metrics: the names of further metrics, computed from the saved predictions (see `emofuse.metrics`).
-        compare: further comparisons, each `A=B`: configuration A is compared with configuration B.
+        compare: further comparisons, each `A=B` or a pair of names: configuration A is compared with configuration B.
         reference_notes: the notes on the reference models; those that were kept beside the runs unless given.
         say: a function that is given a sentence on names that figures show by number, if there are any.
 

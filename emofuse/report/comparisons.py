@@ -117,7 +117,7 @@ def measure_uncertainty(results: Results, runs: Path, pairs: Sequence[tuple[str,
     problems += _not_compared(results, pool_of) + _pairs_not_compared(pairs, pool_of)
     baseline = results.baseline.label
     family = [(item.label, baseline) for item in results.configurations if item.label != baseline]
-    family = [*family, *(pair for pair in dict.fromkeys(pairs) if pair not in family)]
+    family += [pair for pair in pairs if pair not in family and pair[::-1] not in family]  # each comparison once
     family = [pair for pair in family if _are_comparable(pair, pool_of)]
     resampling = Resampling(max(LEAST_RESAMPLES, RESAMPLES_PER_COMPARISON * len(family)))
 

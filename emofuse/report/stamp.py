@@ -27,6 +27,7 @@ def report_when_needed(
     command: str,
     search: SearchSummary | None = None,
     metrics: Sequence[str] = (),
+    compare: Sequence[tuple[str, str]] = (),
     reference_notes: Sequence[str] = (),
     say: Callable[[str], None] | None = None,
 ) -> tuple[ReportFiles, bool]:
@@ -42,6 +43,7 @@ def report_when_needed(
         command: the command that made the runs.
         search: the search whose finalists the runs are.
         metrics: the names of further metrics.
+        compare: pairs of configurations to compare beside those with the baseline.
         reference_notes: the notes on the reference models, such as those that could not be solved.
         say: a function that is given a sentence on names that figures show by number.
 
@@ -66,6 +68,8 @@ def report_when_needed(
     if metrics:
         files = [plugin.model_dump(mode="json") for plugin in loaded_plugins()]
         inputs["metrics"] = {"kinds": list(metrics), "plugins": files}
+    if compare:
+        inputs["compare"] = [list(pair) for pair in compare]
     if reference_notes:
         inputs["reference_notes"] = list(reference_notes)
     stamp, made_from = out / "inputs.sha256", digest(inputs)
@@ -85,6 +89,7 @@ def report_when_needed(
         command=command,
         search=search,
         metrics=metrics,
+        compare=compare,
         reference_notes=reference_notes,
         say=say,
     )

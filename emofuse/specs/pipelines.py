@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from emofuse.errors import did_you_mean
 from emofuse.specs.base import Spec
 from emofuse.specs.caches import CacheSpec
+from emofuse.specs.compared import Pairs, pair_problems
 from emofuse.specs.datasets import DatasetSpec, OuterTestSpec, SplitSpec, StratifiedSplit
 from emofuse.specs.runs import RunSpec, variant_problems
 from emofuse.specs.train import OnOff
@@ -44,6 +45,7 @@ class PipelineSpec(Spec):
     test: OuterTestSpec | None = Field(None, description="outer folds that test every row once in each repeat")
     metrics: tuple[str, ...] = Field((), description="the names of further metrics for the report")
     baseline: str | None = Field(None, description="the run that others are compared with; the first unless given")
+    compare: Pairs = Field((), description="pairs of runs to compare beside those with the baseline: [[A, B], ...]")
     references: OnOff = Field(
         "on", description="whether reference models are solved on the same features and rows, for the report"
     )
@@ -76,6 +78,7 @@ class PipelineSpec(Spec):
             problems.append("runs: two runs have the same name")
         if self.baseline is not None and self.baseline not in names:
             problems.append(f"baseline: {self.baseline!r} is not the name of a run{did_you_mean(self.baseline, names)}")
+        problems += pair_problems(self.compare, names)
         if problems:
             raise ValueError(" | ".join(problems))
         return self

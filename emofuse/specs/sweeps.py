@@ -19,6 +19,7 @@ from pydantic import (
 
 from emofuse.errors import did_you_mean
 from emofuse.specs.base import ExtendedSpec, Spec
+from emofuse.specs.compared import Pairs, pair_problems
 from emofuse.specs.datasets import OfficialSplit, SplitSpec
 from emofuse.specs.factors import Factors, Range, factor_names, list_of_one, plain_text
 from emofuse.specs.faults import SEPARATOR, describe_faults
@@ -202,6 +203,11 @@ class SweepSpec(Spec):
     select: Metric = "macro_f1"
     final: FinalSpec = Field(default_factory=FinalSpec)
     baseline: Names = ()
+    compare: Pairs = Field(
+        (),
+        description="pairs of configurations to compare beside those with the baseline, each by settings in its name: "
+        "[[lbp+resnet50, resnet50], ...]",
+    )
     references: OnOff = Field(
         "on", description="whether reference models are solved on the same features and rows, for the report"
     )
@@ -230,6 +236,7 @@ class SweepSpec(Spec):
         problems += [f"final.best_of: {name} is a range, there is no best of each of its values" for name in on_range]
         if len(set(self.baseline)) < len(self.baseline):
             problems.append(f"baseline: {plain_text(self.baseline)} names a stream twice")
+        problems += pair_problems(self.compare)
         heads = [head.kind for head in self.factors.head or (self.base.head,)]
         problems += [f"final.{fault}" for fault in ensemble_problems(self.final.ensemble, self.final.refit, heads)]
         if self.halving and self.search.kind == "tpe":

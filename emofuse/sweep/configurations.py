@@ -188,6 +188,15 @@ class Space:
         for chosen in itertools.product(*self.values.values()):
             yield dict(zip(self.values, chosen, strict=True))
 
+    def setting_texts(self) -> list[str]:
+        """Return the text in names of every value of the factors that vary; a factor that is a range has none."""
+        return [
+            _setting_text(name, self._plain(name, value))
+            for name, values in self.values.items()
+            if name in self.varying and not isinstance(values, Range)
+            for value in values
+        ]
+
     def useless(self, values: Mapping[str, Any]) -> set[str]:
         """Return the factors, and other fields of the head, that make no difference to a run with these values.
 

@@ -38,6 +38,7 @@ from emofuse.results import RunRecord
 from emofuse.specs import RunSpec, SweepSpec, digest
 from emofuse.stores import replace_file
 from emofuse.sweep.choice import Choice, ScoredConfiguration, choose, factor_values
+from emofuse.sweep.compared import check_compared, find_compared
 from emofuse.sweep.configurations import Configuration, StreamType, baseline_streams
 from emofuse.sweep.final_runs import FinalRuns, final_specs, train_final_runs
 from emofuse.sweep.groups import only_missing, plan_search, searched_runs
@@ -150,6 +151,7 @@ def run_sweep(
 
 def _run_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOptions, say: Say) -> SweepSummary:
     spec = _with_groups(cache, spec)
+    check_compared(spec, stream_types(cache))
     if line := describe_target(cache.manifest, spec.base.target, spec.base.weight_column):
         say(f"target: {line}")
     rows = ResultsFolder(folder)
@@ -179,14 +181,15 @@ def _run_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOption
         for note in [*references.notes, *gather_further_notes(finals.records, of_references)]:
             say(f"note: {note}")
         search = search_summary(spec, result.scored, finals)
-        for note in [*divergence_sentences(search), *describe_baseline(choice, finals)]:
+        compared = find_compared(spec, finals)
+        for note in [*divergence_sentences(search), *describe_baseline(choice, finals), *compared.notes]:
             say(f"choice: {note}")
-        table = choice_table(choice, finals, spec, search)
+        table = choice_table(choice, finals, spec, search, compared.notes)
         replace_file(paths.choice, f"# {spec.title or spec.name}\n\n{table}")
         with step("writing the report"):
             files, written = None, False
             if finals.records:
-                files, written = _report(spec, finals, references, search, paths, say=say)
+                files, written = _report(spec, finals, references, search, paths, compare=compared.pairs, say=say)
     if files is not None:
         say(f"report: {'written' if written else 'up to date'}, {files.page}")
     if files is None or finals.used is None:
@@ -204,6 +207,7 @@ def plan_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOption
         EmofuseError: see `run_sweep`.
     """
     spec = _with_groups(cache, spec)
+    check_compared(spec, stream_types(cache))
     with open_trainer(cache, spec, options) as trainer:
         _check_split_rows(trainer.data)
         search = make_strategy(spec, stream_types(cache))
@@ -310,6 +314,7 @@ def _report(
     search: SearchSummary,
     paths: SweepPaths,
     *,
+    compare: Sequence[tuple[str, str]],
     say: Say,
 ) -> tuple[ReportFiles, bool]:
     """Return the report of all scored final runs, at least one, and whether it was written now."""
@@ -323,6 +328,7 @@ def _report(
         order=scored,
         command=f"emofuse sweep {spec.name}",
         search=search,
+        compare=compare,
         reference_notes=references.notes,
         say=say,
     )

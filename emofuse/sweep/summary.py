@@ -43,7 +43,9 @@ def search_summary(spec: SweepSpec, scored: Sequence[ScoredConfiguration], final
     )
 
 
-def choice_table(choice: Choice, finals: FinalRuns, spec: SweepSpec, search: SearchSummary) -> str:
+def choice_table(
+    choice: Choice, finals: FinalRuns, spec: SweepSpec, search: SearchSummary, further_notes: Sequence[str] = ()
+) -> str:
     """Return the finalists as a Markdown table: validation scores of the search, test scores of the final runs.
 
     If a final run diverged, there is a column with their number, and a sentence says which configuration is used.
@@ -53,6 +55,7 @@ def choice_table(choice: Choice, finals: FinalRuns, spec: SweepSpec, search: Sea
         finals: the final runs of the choice.
         spec: the sweep.
         search: the result of `search_summary`.
+        further_notes: sentences that follow those on the choice.
     """
     items = finals.items
     columns = [
@@ -74,6 +77,7 @@ def choice_table(choice: Choice, finals: FinalRuns, spec: SweepSpec, search: Sea
         *describe_baseline(choice, finals),
         describe_scores(choice, spec),
         *describe_losses(choice),
+        *further_notes,
     ]
     return markdown(ReportTable(tuple(columns))) + "\n" + "".join(f"- {note}\n" for note in notes)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -89,7 +90,7 @@ def test_reference_models_stand_beneath_the_final_runs_and_change_nothing(cache,
     folder, first, _ = done
     shutil.copytree(folder, tmp_path / "out")
     said: list[str] = []
-    sweep = small_sweep(references="on")
+    sweep = small_sweep(references="on", compare=[["noise+signal", "signal"]])
     assert plan_sweep(cache, sweep, tmp_path / "out", ON_CPU).splitlines()[0].endswith(" each) and reference models")
     summary = run_sweep(cache, sweep, tmp_path / "out", ON_CPU, say=said.append)
     assert (summary.trained, summary.finals.trained, summary.report_written) == (0, 0, True)
@@ -109,7 +110,11 @@ def test_reference_models_stand_beneath_the_final_runs_and_change_nothing(cache,
     text = summary.report.summary_markdown.read_text()
     assert text.index(f"| {first.finals.used.name}") < text.index("| Logistic regression (all 2 streams)")
     assert note in text
-    assert summary.report.comparisons_csv.read_bytes() == first.report.comparisons_csv.read_bytes()
+    compared, former = (each.report.comparisons_csv.read_text().splitlines() for each in (summary, first))
+    assert len(compared) == len(former) + 1 == 4
+    names = {item.name.partition(",")[0]: item.name for item in summary.finals.items}
+    with_both = csv.DictReader(compared)
+    assert [row["baseline"] for row in with_both] == [names["noise"], names["noise"], names["signal"]]
     assert not run_sweep(cache, sweep, tmp_path / "out", ON_CPU).report_written
 
 

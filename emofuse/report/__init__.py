@@ -30,7 +30,7 @@ from emofuse.report.tables import (
     all_parts_table,
     comparisons_table,
     cost_table,
-    detail_table,
+    detail_tables,
     markdown,
     scores_table,
 )
@@ -244,7 +244,7 @@ def _summary_parts(results: Results, uncertainty: Uncertainty, references: Repor
     notes = comparison_notes(results, uncertainty)
     if notes:
         parts += [markdown(comparisons_table(results, uncertainty)), listed(notes)]
-    parts += [markdown(detail_table(results, uncertainty)), markdown(cost_table(results))]
+    parts += [markdown(table) for table in (*detail_tables(results, uncertainty), cost_table(results))]
     if results.search:
         sentences_on_choice = [*choice_sentences(results.search), choice_caption(results.search)]
         parts += [listed(sentences_on_choice), markdown(choice_table(results.search))]

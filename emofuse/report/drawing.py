@@ -84,10 +84,10 @@ def _line_width_in(line: str, size: float, _families: tuple[str, ...]) -> float:
     return float(TextPath((0, 0), line, size=size).get_extents().width / 72)
 
 
-def score_limits(values: Sequence[float], in_unit: bool = False) -> tuple[float, float]:
-    """Return the limits of an axis around scores, at least a tenth wide (in a unit: a tenth of the largest)."""
+def score_limits(values: Sequence[float], of_errors: bool = False) -> tuple[float, float]:
+    """Return the limits of an axis around scores, at least a tenth wide (of errors: a tenth of the largest)."""
     defined = [value for value in values if not math.isnan(value)] or [0.0, 1.0]
     low, high = min(defined), max(defined)
-    scale = (max(abs(low), abs(high)) or 1.0) if in_unit else 1.0
+    scale = (max(abs(low), abs(high)) or 1.0) if of_errors else 1.0
     pad = max(0.03 * scale, 0.08 * (high - low), (0.1 * scale - (high - low)) / 2)
     return low - pad, high + pad

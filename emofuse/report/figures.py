@@ -232,7 +232,8 @@ def _errors(results: Results, uncertainty: Uncertainty) -> ReportFigure | None:
 
 
 def _capitalised(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    """Return text with a first capital; a name such as mAP stays as it is."""
+    return text if text[1:2].isupper() else text[:1].upper() + text[1:]
 
 
 def _overview_caption(results: Results) -> str:

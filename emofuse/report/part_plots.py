@@ -109,6 +109,7 @@ def plot_residuals(configuration: ReportedConfiguration, columns: Sequence[str],
         axes.set_title(f"{name}\n{texts}", loc="left", fontsize=6, pad=3)
         axes.set(xlim=(-reach, reach), xlabel="Predicted less true value")
         _few_ticks(axes)
+        axes.grid(visible=False, axis="x")
         despine(axes)
     panels[0].set_ylabel("Rows")
     note_random(panels[0], configuration.random_streams, above_pt=22)

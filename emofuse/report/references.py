@@ -84,7 +84,7 @@ def references_table(references: ReportedReferences) -> ReportTable | None:
         TableColumn("Streams", [Cell(streams_text(item)) for item in items], "left"),
         TableColumn("Repeats", [Cell(str(len(item.runs))) for item in items]),
     ]
-    for score in results.target.compared:
+    for score in map(results.in_table, results.target.compared):
         decimals, spreads = score.decimals, [item.metric(score.path) for item in items]
         intervals = [references.uncertainty.intervals.get(item.label, {}).get(score.path) for item in items]
         cells = [
@@ -105,9 +105,8 @@ def _purpose(results: Results) -> str:
     """Return what the rows are for, in words for a reader of the report."""
     return (
         "Reference models are what one would do without a fusion network, on the same features, splits and rows: "
-        "logistic regression on all streams side by side, the mean of one logistic regression for each stream, and "
-        "kernel ridge regression; then the same on fewer streams. A configuration that is not above them gains nothing "
-        "by its network. They are solved exactly and without randomness, in one run for each split; their intervals "
-        "are made like those above. Nothing is chosen by them, they take no part in the comparisons and the correction "
-        f"of p values, and Δ is their difference to {results.baseline.label}."
+        f"{results.target.words.references}; then the same on fewer streams. A configuration that is not above them "
+        "gains nothing by its network. They are solved exactly and without randomness, in one run for each split; "
+        "their intervals are made like those above. Nothing is chosen by them, they take no part in the comparisons "
+        f"and the correction of p values, and Δ is their difference to {results.baseline.label}."
     )

@@ -65,7 +65,7 @@ def plot_progression(results: Results, uncertainty: Uncertainty, scores: Sequenc
         axes.plot(means, rows, color=colour, marker=marker, markersize=3.6, linestyle="none", label=score.title)
     ends += [] if scores else _draw_reachable(axes, results, items, middles_in)
     name = f"Test {plotted[0].name}" if len(plotted) == 1 else "Test score"
-    axes.set(xlim=score_limits(ends, plotted[0].decimals is None), ylim=(heights_in.sum(), 0), xlabel=name)
+    axes.set(xlim=score_limits(ends, not plotted[0].larger_is_better), ylim=(heights_in.sum(), 0), xlabel=name)
     axes.set_yticks(middles_in, labels)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
@@ -116,7 +116,7 @@ def plot_overview(results: Results, uncertainty: Uncertainty) -> Figure:
             ends += _draw_reachable(axes, results, items, rows)
         axes.axvline(results.baseline.metric(path).mean, color=GREY, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1)
         axes.axhspan(*_row_of_baseline(results, items), color="#f3ead2", linewidth=0, zorder=0)
-        limits = score_limits(ends, score.decimals is None)
+        limits = score_limits(ends, not score.larger_is_better)
         axes.set(xlim=limits, ylim=(len(items) - 0.5, -0.5), xlabel=f"Test {score.name}")
         axes.set_yticks(rows, names if names and not place else [""] * len(items), fontsize=5.8)
         axes.tick_params(axis="y", length=0)

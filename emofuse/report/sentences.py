@@ -63,7 +63,7 @@ def headline(results: Results, uncertainty: Uncertainty) -> str:
     intervals = uncertainty.intervals.get(best.label, {})
     scores = ", ".join(
         f"{score.name} {_with_interval(best.metric(score.path), intervals.get(score.path), score)}"
-        for score in results.target.compared
+        for score in map(results.in_table, results.target.compared)
     )
     failed = results.search.failed if results.search else ()
     if results.search and failed and not results.search.used:
@@ -77,7 +77,7 @@ def headline(results: Results, uncertainty: Uncertainty) -> str:
     chosen = f"{why}{'Next best' if failed else 'Best'} validation {SELECTS[results.select]}: {best.label}"
     if best is results.baseline:
         return f"{chosen}, the baseline; on the test split {scores}."
-    main = results.target.main
+    main = results.in_table(results.target.main)
     gain = format_difference(results.difference(best, main.path).mean, main.decimals)
     comparison = uncertainty.comparisons.get(best.label)
     ends = (

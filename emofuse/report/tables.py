@@ -70,7 +70,7 @@ def scores_table(results: Results, uncertainty: Uncertainty) -> ReportTable:
     """Return the main scores, one row for each configuration."""
     pairs = [
         column
-        for score in results.target.compared
+        for score in map(results.in_table, results.target.compared)
         for column in (_measured(results, uncertainty, score), _difference(results, score))
     ]
     return ReportTable((_labels(results), _repeats(results), *pairs, *_reachable(results)))
@@ -86,7 +86,7 @@ def comparisons_table(results: Results, uncertainty: Uncertainty) -> ReportTable
     columns = [TableColumn("Configuration", [Cell(first.label) for first, _, _ in rows], "left")]
     if uncertainty.pairs:
         columns.append(TableColumn("Compared with", [Cell(second.label) for _, second, _ in rows], "left"))
-    for score in results.target.compared:
+    for score in map(results.in_table, results.target.compared):
         path, decimals = score.path, score.decimals
         differences = [
             Cell(
@@ -129,16 +129,18 @@ def comparisons_of(results: Results, uncertainty: Uncertainty) -> list[ComparedP
     return rows + [(items[first], items[second], one) for (first, second), one in uncertainty.pairs.items()]
 
 
-def detail_table(results: Results, uncertainty: Uncertainty) -> ReportTable:
-    """Return the scores that are not compared, such as precision and recall, one row for each configuration.
+def detail_tables(results: Results, uncertainty: Uncertainty) -> list[ReportTable]:
+    """Return the further scores, such as precision and recall, in tables with one row for each configuration.
 
     Six columns have room for intervals or deviations; intervals come first.
     """
-    target = results.target
-    columns = [_measured(results, uncertainty, score) for score in target.scores if score not in target.compared]
-    if any(cell.interval for column in columns for cell in column.cells):
-        columns = [_bare(column) for column in columns]
-    return ReportTable((_labels(results), *columns))
+    tables = []
+    for scores in results.target.details:
+        columns = [_measured(results, uncertainty, results.in_table(score)) for score in scores]
+        if any(cell.interval for column in columns for cell in column.cells):
+            columns = [_bare(column) for column in columns]
+        tables.append(ReportTable((_labels(results), *columns)))
+    return tables
 
 
 def _epochs_cell(item: ReportedConfiguration) -> Cell:
@@ -283,7 +285,7 @@ def runs_table(results: Results) -> ReportTable:
                 TableColumn(
                     score.title, [Cell(format_score(find_metric(run, score.path), score.decimals)) for run in runs]
                 )
-                for score in results.target.compared
+                for score in map(results.in_table, results.target.compared)
             ),
             TableColumn("Best epoch", [_epoch_cell(run) for run in runs]),
             TableColumn("Train s", [Cell(f"{run.seconds:.1f}") for run in runs]),

@@ -25,9 +25,10 @@ class TargetWords:
         logistic: what a logistic head is.
         averaged_logistic: what an averaged_logistic head is.
         ridge_choice: how a kernel_ridge head is chosen.
+        references: the models that are solved as references.
         rules: the sentences on what the scores count.
-        detail: the caption of the table of further scores.
-        detail_summary: the summary of this table where it is folded.
+        scores: the caption of the table of scores of several outputs.
+        details: for each table of further scores its caption, and its summary where it is folded.
     """
 
     outputs: str
@@ -39,9 +40,10 @@ class TargetWords:
     logistic: str
     averaged_logistic: str
     ridge_choice: str
+    references: str
     rules: tuple[str, ...]
-    detail: str
-    detail_summary: str
+    scores: str
+    details: tuple[tuple[str, str], ...]
 
 
 CLASS_WORDS = TargetWords(
@@ -57,12 +59,21 @@ CLASS_WORDS = TargetWords(
         "its penalty and its temperature have the least cross-entropy of the leave-one-out predictions of the training "
         "rows"
     ),
-    rules=("Macro scores are means over the labels that have rows or predictions.",),
-    detail=(
-        "Precision (P), recall (R), F1 and specificity on the test split; macro scores are means over classes, "
-        "weighted scores means by support."
+    references=(
+        "logistic regression on all streams side by side, the mean of one logistic regression for each stream, and "
+        "kernel ridge regression"
     ),
-    detail_summary="Precision, recall and specificity of all configurations",
+    rules=("Macro scores are means over the labels that have rows or predictions.",),
+    scores="Scores on the test split.",
+    details=(
+        (
+            (
+                "Precision (P), recall (R), F1 and specificity on the test split; macro scores are means over classes, "
+                "weighted scores means by support."
+            ),
+            "Precision, recall and specificity of all configurations",
+        ),
+    ),
 )
 
 DISTRIBUTION_WORDS = replace(
@@ -78,11 +89,16 @@ DISTRIBUTION_WORDS = replace(
             "over rows of that between the predicted distribution and the true one, with natural logarithms."
         ),
     ),
-    detail=(
-        "Precision (P), recall (R), F1 and specificity against the class of each row, and distances of the predicted "
-        "distributions from the true ones, on the test split."
+    details=(
+        *CLASS_WORDS.details,
+        (
+            (
+                "Distances of the predicted distributions from the true ones on the test split, means over rows. JS is "
+                "the Jensen-Shannon divergence, KL the Kullback-Leibler divergence."
+            ),
+            "Distances of the distributions of all configurations",
+        ),
     ),
-    detail_summary="Precision, recall, specificity and distances of all configurations",
 )
 
 REGRESSION_WORDS = TargetWords(
@@ -93,11 +109,12 @@ REGRESSION_WORDS = TargetWords(
     end="a linear output for each of {} columns",
     losses={
         "mse": "the mean squared error of the columns, which the training rows standardise",
-        "ccc": "1 − CCC of a batch, the mean over the columns",
+        "ccc": "1 − CCC of a batch (the mean over the columns)",
     },
     logistic="logistic regression, which has no numbers as answers",
     averaged_logistic="logistic regression, which has no numbers as answers",
     ridge_choice="its penalty has the least squared error of the leave-one-out predictions of the training rows",
+    references="kernel ridge regression",
     rules=(
         (
             "CCC is the concordance correlation coefficient (Lin, Biometrics 1989), which is 1 only where answers "
@@ -108,8 +125,8 @@ REGRESSION_WORDS = TargetWords(
             "correlation, and is left out of their means."
         ),
     ),
-    detail="Further scores on the test split, means over the columns.",
-    detail_summary="Further scores of all configurations",
+    scores="Scores on the test split, means over the columns.",
+    details=(("Further scores on the test split, means over the columns.", "Further scores of all configurations"),),
 )
 
 MULTILABEL_WORDS = TargetWords(
@@ -125,6 +142,10 @@ MULTILABEL_WORDS = TargetWords(
         "its penalty and its temperature have the least binary cross-entropy of the leave-one-out predictions of the "
         "training rows"
     ),
+    references=(
+        "logistic regression on all streams side by side, the mean of one logistic regression for each stream, and "
+        "kernel ridge regression, each for every label"
+    ),
     rules=(
         (
             "mAP is the mean over the labels of the average precision, which sums the precision at each threshold by "
@@ -132,10 +153,16 @@ MULTILABEL_WORDS = TargetWords(
         ),
         "A label that no test row has is left out of the means.",
     ),
-    detail=(
-        "Further scores on the test split; macro scores are means over labels, micro scores count all labels together."
+    scores="Scores on the test split, means over the labels.",
+    details=(
+        (
+            (
+                "Further scores on the test split; the area under the ROC curve is a mean over labels, micro F1 counts "
+                "all labels together."
+            ),
+            "Further scores of all configurations",
+        ),
     ),
-    detail_summary="Further scores of all configurations",
 )
 
 

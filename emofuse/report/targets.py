@@ -67,6 +67,7 @@ class ReportedTarget:
     Attributes:
         kind: the kind in the specs of runs.
         scores: the scores of a whole run, in the order of the tables of numbers.
+        details: the scores of each table of further scores.
         compared: the scores that are compared between configurations, the main one first.
         plotted: the scores that share an axis in the figure of configurations.
         run_scores: the scores of single runs in tables of numbers.
@@ -86,6 +87,7 @@ class ReportedTarget:
 
     kind: str
     scores: tuple[ShownScore, ...]
+    details: tuple[tuple[ShownScore, ...], ...]
     compared: tuple[ShownScore, ...]
     plotted: tuple[ShownScore, ...]
     run_scores: tuple[ShownScore, ...]
@@ -138,18 +140,19 @@ _CLASS_SCORES = (
     ShownScore("specificity", "Specificity", "specificity"),
 )
 
+_MACRO_P, _MACRO_R, *_WEIGHTED = (
+    ShownScore("macro.precision", "Macro P", "macro precision"),
+    ShownScore("macro.recall", "Macro R", "macro recall"),
+    ShownScore("weighted.precision", "Weighted P", "weighted precision"),
+    ShownScore("weighted.recall", "Weighted R", "weighted recall"),
+    ShownScore("weighted.f1", "Weighted F1", "weighted F1"),
+    ShownScore("macro.specificity", "Specificity", "specificity"),
+)
+
 CLASS = ReportedTarget(
     kind="class",
-    scores=(
-        _ACCURACY,
-        ShownScore("macro.precision", "Macro P", "macro precision"),
-        ShownScore("macro.recall", "Macro R", "macro recall"),
-        _MACRO_F1,
-        ShownScore("weighted.precision", "Weighted P", "weighted precision"),
-        ShownScore("weighted.recall", "Weighted R", "weighted recall"),
-        ShownScore("weighted.f1", "Weighted F1", "weighted F1"),
-        ShownScore("macro.specificity", "Specificity", "specificity"),
-    ),
+    scores=(_ACCURACY, _MACRO_P, _MACRO_R, _MACRO_F1, *_WEIGHTED),
+    details=((_MACRO_P, _MACRO_R, *_WEIGHTED),),
     compared=(_ACCURACY, _MACRO_F1),
     plotted=(_ACCURACY, _MACRO_F1),
     run_scores=(
@@ -192,8 +195,8 @@ def _distribution_rows(labels: Ints, target: Rows, outputs: Rows) -> RowScorer:
 
 
 _DISTANCES = (
-    ShownScore("distribution.js", "JS divergence", "Jensen-Shannon divergence", False, (0.0, float(np.log(2)))),
-    ShownScore("distribution.kl", "KL divergence", "Kullback-Leibler divergence", False, _ANY),
+    ShownScore("distribution.js", "JS divergence", "JS divergence", False, (0.0, float(np.log(2)))),
+    ShownScore("distribution.kl", "KL divergence", "KL divergence", False, _ANY),
     ShownScore("distribution.cross_entropy", "Cross-entropy", "cross-entropy", False, _ANY),
     ShownScore("distribution.l1", "L1 distance", "L1 distance", False, (0.0, 2.0)),
     ShownScore("distribution.cosine", "Cosine", "cosine similarity"),
@@ -203,6 +206,7 @@ DISTRIBUTION = replace(
     CLASS,
     kind="distribution",
     scores=(*CLASS.scores, *_DISTANCES),
+    details=(*CLASS.details, _DISTANCES),
     compared=(*CLASS.compared, _DISTANCES[0]),
     run_scores=(*CLASS.run_scores, *_DISTANCES),
     words=DISTRIBUTION_WORDS,
@@ -223,11 +227,12 @@ _NUMBER_SCORES = (
     ShownScore("mae", "MAE", "MAE", False, _ANY, None),
 )
 _MEAN_SCORES = tuple(replace(score, path=f"mean.{score.path}") for score in _NUMBER_SCORES)
-_MEAN_CCC, _, _MEAN_RMSE, _ = _MEAN_SCORES
+_MEAN_CCC, _MEAN_PEARSON, _MEAN_RMSE, _MEAN_MAE = _MEAN_SCORES
 
 REGRESSION = ReportedTarget(
     kind="regression",
     scores=_MEAN_SCORES,
+    details=((_MEAN_PEARSON, _MEAN_MAE),),
     compared=(_MEAN_CCC, _MEAN_RMSE),
     plotted=(_MEAN_CCC,),
     run_scores=_MEAN_SCORES,
@@ -267,6 +272,7 @@ _LABEL_SCORES = (
 MULTILABEL = ReportedTarget(
     kind="multilabel",
     scores=_MULTILABEL_SCORES,
+    details=(_MULTILABEL_SCORES[2:],),
     compared=(_MAP, _MACRO_F1),
     plotted=(_MAP, _MACRO_F1),
     run_scores=_MULTILABEL_SCORES,

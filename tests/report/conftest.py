@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from target_runs import COLUMNS, CURVES, SPECS, answered_split
 
 from emofuse.report.comparisons import Uncertainty
 from emofuse.results import Predictions, RunRecord, write_run
@@ -81,13 +82,22 @@ class RunMaker:
         stream_digest: str = "",
         head: str = "",
         reference: bool = False,
+        target: str = "class",
     ) -> RunRecord:
-        """One run whose test accuracy is about `skill`."""
+        """One run whose test accuracy (or agreement, of a target that is not a class) is about `skill`."""
         self.made += 1
         rng = np.random.default_rng([self.made, seed, split_seed or 0])
         counts = {"train": int(rows * 0.7), "val": int(rows * 0.2), "test": rows - int(rows * 0.7) - int(rows * 0.2)}
         metrics = {}
+        if target != "class" and classes is CLASSES:
+            classes = COLUMNS[target]
+        first = 0
         for split, count in counts.items():
+            if target != "class":
+                order = np.random.default_rng(split_seed or 0).permutation(rows)
+                samples, first = order[first : first + count], first + count
+                predictions, metrics[split] = answered_split(target, samples, classes, skill, rng)
+                continue
             labels = np.arange(count) % len(classes)
             predicted = np.where(rng.random(count) < skill, labels, rng.integers(0, len(classes), count))
             metrics[split] = score(labels, predicted, classes)
@@ -110,6 +120,11 @@ class RunMaker:
             spec["head"] = {"kind": head}
         if reference:
             spec["reference"] = True
+        keys = ("val_accuracy", "val_macro_f1")
+        if target != "class":
+            keys = CURVES[target]
+            spec["target"] = {**SPECS[target], **({} if target == "distribution" else {"columns": list(classes)})}
+            spec["train"]["select"] = "loss"
         curve = skill * (1 - np.exp(-np.arange(1, epochs + 1) / 4)) + rng.normal(0, 0.01, epochs)
         data: dict[str, Any] = {
             "digest": digest([spec, self.made]),
@@ -122,7 +137,7 @@ class RunMaker:
             "rows": {split: {"rows": n, "missing": self._missing(streams, n, missing)} for split, n in counts.items()},
             "metrics": metrics,
             "history": [
-                {"epoch": i + 1, "train_loss": 1.0, "val_loss": 1.0, "val_accuracy": float(v), "val_macro_f1": float(v)}
+                {"epoch": i + 1, "train_loss": 1.0, "val_loss": 1.0, **dict.fromkeys(keys, float(v))}
                 for i, v in enumerate(curve)
             ],
             "best_epoch": int(curve.argmax()) + 1,

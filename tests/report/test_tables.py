@@ -19,7 +19,7 @@ from emofuse.report.tables import (
     all_parts_table,
     comparisons_table,
     cost_table,
-    detail_table,
+    detail_tables,
     markdown,
     parts_table,
     runs_table,
@@ -123,7 +123,7 @@ def test_one_repeat_has_no_deviation(make_run, unmeasured):
 
 def test_detail_and_cost_complete_the_summary(results, measured):
     titles = ["Configuration", "Macro P", "Macro R", "Weighted P", "Weighted R", "Weighted F1", "Specificity"]
-    assert [column.title for column in detail_table(results, measured).columns] == titles
+    assert [column.title for column in detail_tables(results, measured)[0].columns] == titles
     cost = cost_table(results)
     assert texts(cost, "Streams") == ["lbp", "lbp, resnet50 (random weights)"]
     assert texts(cost, "Parameters") == ["100,000", "200,000"]
@@ -153,7 +153,7 @@ def test_every_score_of_the_report_has_an_interval(results, measured):
     for row in read_csv(part_rows(results, measured)):
         for name in ("precision", "recall", "f1", "specificity"):
             assert float(row[f"{name}_95_low"]) <= float(row[f"{name}_mean"]) <= float(row[f"{name}_95_high"])
-    assert all(cell.interval for column in detail_table(results, measured).columns[1:] for cell in column.cells)
+    assert all(cell.interval for column in detail_tables(results, measured)[0].columns[1:] for cell in column.cells)
     assert (row["class"], row["configuration"]) == ("rage", "high")
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import emofuse
 from emofuse.cli import (
@@ -21,6 +22,7 @@ from emofuse.cli import (
     results,
     run,
     sweep,
+    sweep_best,
     train,
     weights,
 )
@@ -28,9 +30,21 @@ from emofuse.cli.terminal import make_output_safe
 from emofuse.errors import EmofuseError
 
 _INTERRUPTED = 130
+_OF_TWO_WORDS = ("sweep best",)
+
+
+class _Commands(TyperGroup):
+    """The commands, of which some have two words beside a command that is the first of them alone."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that the arguments begin with, and the other arguments."""
+        words = " ".join(args[:2])
+        return super().resolve_command(ctx, [words, *args[2:]] if words in _OF_TWO_WORDS else args)
+
 
 app = typer.Typer(
     name="emofuse",
+    cls=_Commands,
     help="Extract once, fuse many times: a feature cache and a fusion trainer for visual emotion recognition.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -43,6 +57,7 @@ app.add_typer(cache.app, name="cache")
 app.command("probe")(probe.probe)
 app.command("train")(train.train)
 app.command("sweep")(sweep.sweep)
+app.command("sweep best")(sweep_best.sweep_best)
 app.command("results")(results.results)
 app.command("report")(report.report)
 app.command("check-statistics")(check_statistics.check_statistics)

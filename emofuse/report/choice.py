@@ -11,6 +11,7 @@ _NAMED = 5  # configurations whose diverged runs are listed one by one
 _KINDS = {
     "grid": "The search tried every combination of the factors",
     "random": "The search drew combinations of the factors evenly, each once",
+    "best": "The search tried a kernel on subsets of the streams, then further heads on the best subsets",
     "tpe": "Optuna's tree-structured Parzen estimator proposed combinations of the factors",
 }
 

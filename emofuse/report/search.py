@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from emofuse.specs.target_options import Score
 
+SearchKind = Literal["grid", "random", "tpe", "best"]
+
 SELECTS: Mapping[str, str] = {
     "macro_f1": "macro F1",
     "accuracy": "accuracy",
@@ -57,7 +59,7 @@ class SearchSummary:
     """A whole search: the configurations that were tried, and those that were chosen by validation rows.
 
     Attributes:
-        kind: `grid`, `random` or `tpe`.
+        kind: `grid`, `random` or `tpe`; `best` for the search of `emofuse sweep best`.
         select: the validation score that compares configurations: the smallest loss, or the largest other score.
         configurations: every configuration that was tried, in the order of the search.
         heads: the number of heads trained in all, over configurations, folds and seeds.
@@ -67,7 +69,7 @@ class SearchSummary:
         best_of: the factors that have a finalist for each value; () if there is one finalist in all.
     """
 
-    kind: Literal["grid", "random", "tpe"]
+    kind: SearchKind
     select: Score
     configurations: tuple[SearchedConfiguration, ...]
     heads: int

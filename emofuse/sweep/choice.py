@@ -66,6 +66,7 @@ class Choice:
         baseline: the best configuration with the baseline's streams, against which others are tested; None if there is
             none with a score.
         undecided: the values of `best_of`, as `factor value`, for which no configuration has a score.
+        has_baseline: whether a baseline was asked for.
     """
 
     ranked: tuple[ScoredConfiguration, ...]
@@ -73,6 +74,7 @@ class Choice:
     finalists: tuple[ScoredConfiguration, ...]
     baseline: ScoredConfiguration | None
     undecided: tuple[str, ...]
+    has_baseline: bool = True
 
 
 def score_configurations(
@@ -124,7 +126,7 @@ def mean_and_error(rows: Sequence[RunRow], metric: Metric) -> tuple[float | None
 
 
 def choose(
-    scored: Sequence[ScoredConfiguration], select: Metric, best_of: Sequence[str], baseline: Sequence[str]
+    scored: Sequence[ScoredConfiguration], select: Metric, best_of: Sequence[str], baseline: Sequence[str] | None
 ) -> Choice:
     """Choose the best configuration for each value of the factors `best_of`.
 
@@ -136,16 +138,15 @@ def choose(
         scored: every configuration of the sweep.
         select: the validation score by which configurations are compared.
         best_of: the factors; with several, a configuration is chosen for each combination of their values.
-        baseline: the streams of the baseline, which is the best configuration with them.
+        baseline: the streams of the baseline, which is the best configuration with them; None for no baseline.
     """
     with_score = [each for each in scored if each.score is not None]
     ranked = sorted(with_score, key=lambda each: _rank(each, select))
     chosen: dict[str, ScoredConfiguration] = {}
     for each in ranked:
         chosen.setdefault(factor_values(each.configuration, best_of), each)
-    best_of_baseline = next(
-        (each for each in ranked if set(each.configuration.run.features.streams) == set(baseline)), None
-    )
+    streams = None if baseline is None else set(baseline)
+    best_of_baseline = next((each for each in ranked if set(each.configuration.run.features.streams) == streams), None)
     final = {each.order for each in (*chosen.values(), best_of_baseline) if each is not None}
     wanted = dict.fromkeys(factor_values(each.configuration, best_of) for each in scored)
     return Choice(
@@ -154,6 +155,7 @@ def choose(
         finalists=tuple(each for each in ranked if each.order in final),
         baseline=best_of_baseline,
         undecided=tuple(values for values in wanted if values not in chosen),
+        has_baseline=baseline is not None,
     )
 
 

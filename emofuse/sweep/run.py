@@ -33,6 +33,7 @@ from emofuse.progress import Progress, followed, step
 from emofuse.report import ReportFiles, SearchSummary
 from emofuse.report.choice import divergence_sentences
 from emofuse.report.notes import describe_run, gather_further_notes, gather_notes
+from emofuse.report.search import SearchKind
 from emofuse.report.stamp import report_when_needed
 from emofuse.results import RunRecord
 from emofuse.specs import RunSpec, SweepSpec, digest
@@ -44,7 +45,7 @@ from emofuse.sweep.final_runs import FinalRuns, final_specs, train_final_runs
 from emofuse.sweep.groups import only_missing, plan_search, searched_runs
 from emofuse.sweep.rows import ResultsFolder
 from emofuse.sweep.search import ConfigurationSearch, SearchResult
-from emofuse.sweep.strategies import make_strategy
+from emofuse.sweep.strategies import SearchStrategy, make_strategy
 from emofuse.sweep.summary import choice_table, describe_baseline, describe_losses, search_summary
 from emofuse.sweep.trainers import LocalTrainer, Trainer
 from emofuse.training.data import TrainingData
@@ -122,12 +123,32 @@ class SweepSummary:
     references: tuple[RunRecord, ...] = ()
 
 
+MakeStrategy = Callable[[SweepSpec, Trainer, ResultsFolder], SearchStrategy]
+"""Makes the strategy of a search."""
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What a sweep tries that is not written as factors.
+
+    Attributes:
+        make: makes the strategy, in place of the one that the sweep names.
+        kind: the kind of the search in the report.
+        has_baseline: whether the best configuration with the baseline's streams is trained too.
+    """
+
+    make: MakeStrategy
+    kind: SearchKind
+    has_baseline: bool
+
+
 def run_sweep(
     cache: Cache,
     spec: SweepSpec,
     folder: Path,
     options: SweepOptions = SweepOptions(),
     *,
+    plan: SearchPlan | None = None,
     say: Say = lambda _: None,
     progress: Progress | None = None,
 ) -> SweepSummary:
@@ -138,6 +159,7 @@ def run_sweep(
         spec: the sweep.
         folder: the folder of all results.
         options: the options of this call.
+        plan: what is tried in place of the sweep's factors.
         say: receives a line for each step and each final run.
         progress: receives the progress of the search, the final runs and the report.
 
@@ -146,19 +168,22 @@ def run_sweep(
         EmofuseError: a step failed. Finished results are kept.
     """
     with followed(progress):
-        return _run_sweep(cache, spec, folder, options, say)
+        return _run_sweep(cache, spec, folder, options, plan=plan, say=say)
 
 
-def _run_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOptions, say: Say) -> SweepSummary:
+def _run_sweep(
+    cache: Cache, spec: SweepSpec, folder: Path, options: SweepOptions, *, plan: SearchPlan | None, say: Say
+) -> SweepSummary:
     spec = _with_groups(cache, spec)
     check_compared(spec, stream_types(cache))
     if line := describe_target(cache.manifest, spec.base.target, spec.base.weight_column):
         say(f"target: {line}")
     rows = ResultsFolder(folder)
-    result = _search(cache, spec, rows, options)
+    result = _search(cache, spec, rows, options, plan)
     for line in result.describe():
         say(f"search: {line}")
-    choice = choose(result.scored, spec.select, spec.final.best_of, baseline_streams(spec, cache.streams))
+    baseline = baseline_streams(spec, cache.streams) if plan is None or plan.has_baseline else None
+    choice = choose(result.scored, spec.select, spec.final.best_of, baseline)
     for note in describe_losses(choice):
         say(f"choice: {note}")
     if not choice.finalists:
@@ -180,7 +205,7 @@ def _run_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOption
         of_references = ((record.name, record) for record in references.records)
         for note in [*references.notes, *gather_further_notes(finals.records, of_references)]:
             say(f"note: {note}")
-        search = search_summary(spec, result.scored, finals)
+        search = search_summary(spec, result.scored, finals, kind=plan.kind if plan else None)
         compared = find_compared(spec, finals)
         for note in [*divergence_sentences(search), *describe_baseline(choice, finals), *compared.notes]:
             say(f"choice: {note}")
@@ -257,11 +282,14 @@ def open_trainer(cache: Cache, spec: SweepSpec, options: SweepOptions) -> Iterat
     yield LocalTrainer(data, Machine.of(device))
 
 
-def _search(cache: Cache, spec: SweepSpec, rows: ResultsFolder, options: SweepOptions) -> SearchResult:
+def _search(
+    cache: Cache, spec: SweepSpec, rows: ResultsFolder, options: SweepOptions, plan: SearchPlan | None
+) -> SearchResult:
     """Search; the features are freed at the end, before the finalists are trained."""
     with open_trainer(cache, spec, options) as trainer:
         _check_split_rows(trainer.data)
-        return ConfigurationSearch(spec, make_strategy(spec, stream_types(cache)), rows, trainer).run()
+        strategy = plan.make(spec, trainer, rows) if plan else make_strategy(spec, stream_types(cache))
+        return ConfigurationSearch(spec, strategy, rows, trainer).run()
 
 
 def _train_finals(

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from emofuse.report.choice import divergence_sentences
-from emofuse.report.search import SELECTS, SearchedConfiguration, SearchSummary
+from emofuse.report.search import SELECTS, SearchedConfiguration, SearchKind, SearchSummary
 from emofuse.report.tables import Cell, ReportTable, TableColumn, markdown
 from emofuse.specs import SweepSpec, is_random
 from emofuse.sweep.choice import Choice, ScoredConfiguration
@@ -16,11 +16,13 @@ from emofuse.sweep.final_runs import FinalConfiguration, FinalRuns
 _NAMED = 5  # at most this many configurations are named in a sentence
 
 
-def search_summary(spec: SweepSpec, scored: Sequence[ScoredConfiguration], finals: FinalRuns) -> SearchSummary:
-    """Return the search and the final runs as the report shows them."""
+def search_summary(
+    spec: SweepSpec, scored: Sequence[ScoredConfiguration], finals: FinalRuns, kind: SearchKind | None = None
+) -> SearchSummary:
+    """Return the search and the final runs as the report shows them; `kind` is that of the sweep unless given."""
     trained = {final.scored.order: final for final in finals.items}
     return SearchSummary(
-        kind=spec.search.kind,
+        kind=kind or spec.search.kind,
         select=spec.select,
         configurations=tuple(
             SearchedConfiguration(
@@ -107,7 +109,7 @@ def describe_losses(choice: Choice) -> list[str]:
     halved = [each.configuration.name for each in choice.finalists if each.halved]
     if halved:
         notes.append(f"Chosen although halving ended them early, because there was no other: {_listed(halved)}.")
-    if choice.finalists and choice.baseline is None:
+    if choice.finalists and choice.baseline is None and choice.has_baseline:
         notes.append("No configuration with the baseline's streams can be chosen; the best one is the baseline.")
     return notes
 

@@ -1,0 +1,85 @@
+"""`emofuse sweep best`: the search for the best model of a cache that comes with emofuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from emofuse.cli.options import RUNS, CachePath, Plugins, load_given_plugins, parse_names
+from emofuse.cli.progress import show_progress
+
+
+def sweep_best(
+    cache: CachePath,
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="Time for the search and the recommended model on this machine.")
+    ] = 10.0,
+    score: Annotated[
+        Literal["accuracy", "macro_f1", "loss"],
+        typer.Option(help="Score that compares candidates, on rows that a head did not learn from."),
+    ] = "accuracy",
+    streams: Annotated[
+        str, typer.Option(help="Streams that may be used, with commas: lbp,resnet50.", show_default="all of the cache")
+    ] = "",
+    split: Annotated[
+        Literal["official", "stratified", "holdout"],
+        typer.Option(help="The split whose test rows are scored once, at the end: as for `emofuse train`."),
+    ] = "official",
+    split_seed: Annotated[
+        int | None, typer.Option(help="Seed of --split stratified or holdout.", show_default="0")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of rows, the recommended run and the report.", show_default="emofuse-runs/best-CACHE"
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Device of the heads: auto, cpu, cuda or cuda:N.")] = "auto",
+    memory_gb: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Memory for training.", show_default="a share of the memory of the device"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; train nothing.")] = False,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a running Dask scheduler, tcp://..., whose workers train.")
+    ] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Find the best model of a cache within some minutes, and save it.
+
+    Kernels on all subsets of the streams come first, then other exact heads and networks on the best subsets. Each
+    candidate is trained in five folds of the training and validation rows and scored on the rows that its heads did
+    not learn from. The recommended run is the mean of the five heads of the best candidate; the test rows are scored
+    once, for this run. An interrupted search continues where it stopped.
+    """
+    if split_seed is not None and split == "official":
+        raise typer.BadParameter(
+            "the official split has no seed; add --split stratified or --split holdout",
+            param_hint="--split-seed",
+        )
+    load_given_plugins(plugin)
+
+    from emofuse.cache.reader import open_cache
+    from emofuse.results import check_results_folder
+    from emofuse.specs import RunSpec, parse_spec
+    from emofuse.sweep.best import BestOptions, plan_best, run_best
+    from emofuse.sweep.run import SweepOptions
+
+    names = parse_names(streams)
+    asked = {"kind": split} | ({} if split_seed is None else {"seed": split_seed})
+    spec = parse_spec(RunSpec, {"name": "best", "features": {"streams": names or ["-"]}, "split": asked}, "sweep best")
+    options = BestOptions(minutes=minutes, score=score, split=spec.split, streams=tuple(names))
+    memory_bytes = None if memory_gb is None else int(memory_gb * 1e9)
+    machine = SweepOptions(device=device, memory_bytes=memory_bytes, scheduler=scheduler)
+    folder = out or RUNS / f"best-{cache.stem}"
+    if dry_run:
+        with show_progress():
+            plan = plan_best(open_cache(cache), options, folder, machine)
+        typer.echo(plan)
+        return
+    check_results_folder(folder)
+    with show_progress() as progress:
+        found = run_best(open_cache(cache), options, folder, machine, say=typer.echo, progress=progress)
+    typer.echo("\n" + "\n".join(found.sentences))

@@ -86,6 +86,13 @@ class BackboneSpec(StreamSpecBase):
         name = re.sub(r"[^A-Za-z0-9_.-]", "-", name)
         return f"{name}-mel" if data.get("input") == "mel" else name
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_mel(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("input") == "mel" and data.get("mel") is None:
+            return {**data, "mel": {}}  # written out, so that the digest holds the settings
+        return data
+
     @model_validator(mode="after")
     def _settings_fit(self) -> Self:
         if self.library not in _LIBRARIES:
@@ -117,7 +124,7 @@ class BackboneSpec(StreamSpecBase):
         return self.weights or default_weights(self.model)
 
     def identity_values(self) -> dict[str, Any]:
-        """Return the preprocessing of a model of timm or open_clip, and the settings of a spectrogram."""
+        """Return the preprocessing of a model of timm or open_clip."""
         values: dict[str, Any] = {}
         if self.library == "timm":
             from emofuse.streams.networks.timm_networks import timm_preprocessing
@@ -127,8 +134,6 @@ class BackboneSpec(StreamSpecBase):
             from emofuse.streams.networks.open_clip_networks import open_clip_preprocessing
 
             values["preprocessing"] = open_clip_preprocessing(self.model_name)
-        if self.input == "mel":
-            values["mel"] = self.spectrogram.model_dump(mode="json")
         return values
 
 

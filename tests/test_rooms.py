@@ -8,7 +8,6 @@ import sys
 
 import pytest
 
-
 EXTRAS = {"av", "soxr", "timm", "open_clip", "transformers", "opensmile", "huggingface_hub"}
 """Libraries of extras for clips, sounds and networks, which are imported where they are used."""
 

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from emofuse.specs.base import Spec, canonical_json, digest
-from emofuse.specs.caches import AugmentSpec, CacheSpec, ClipSpec, DecodeSpec, FaceSpec
+from emofuse.specs.caches import AugmentSpec, CacheSpec, ClipSpec, DecodeSpec, FaceSpec, SoundAugmentSpec
 from emofuse.specs.datasets import (
     CustomDatasetSpec,
     DatasetSpec,
@@ -161,6 +161,7 @@ __all__ = [
     "RegressionTarget",
     "RepeatSpec",
     "RunSpec",
+    "SoundAugmentSpec",
     "Spec",
     "SplitSpec",
     "StratifiedSplit",

@@ -45,13 +45,25 @@ class ClipSpec(Spec):
     over_time: Literal["sequence", "mean"] = "sequence"
 
 
-class AugmentSpec(Spec):
-    """The augmented views of a picture: the paper's flip, rotation and padded random crop, seeded."""
+class SoundAugmentSpec(Spec):
+    """The augmented views of a sound: a shift in time, a gain, and white noise in a part of the views."""
+
+    shift_s: float = Field(0.1, ge=0, le=60, description="the largest shift in seconds, in either direction")
+    gain_db: float = Field(6.0, ge=0, le=60, description="the largest gain in decibels, in either direction")
+    noise: float = Field(0.5, ge=0, le=1, description="the probability of noise")
+    snr_db: float = Field(20.0, ge=-20, le=100, description="the power of the sound over that of the noise in decibels")
+
+
+class AugmentSpec(ExtendedSpec):
+    """The augmented views of a picture: the paper's flip, rotation and padded random crop, seeded; and of a sound."""
+
+    added: ClassVar[frozenset[str]] = frozenset({"sound"})
 
     flip: float = Field(0.5, ge=0, le=1, description="the probability of mirroring left and right")
     rotation_deg: float = Field(10.0, ge=0, le=180, description="the largest rotation in degrees, in either direction")
     padding: float = Field(0.125, ge=0, lt=1, description="the largest shift, as a share of the width and height")
     seed: int = 0
+    sound: SoundAugmentSpec = SoundAugmentSpec()
 
 
 class CacheSpec(Spec):

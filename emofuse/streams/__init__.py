@@ -98,9 +98,12 @@ def augment_identity(cache_spec: CacheSpec) -> dict[str, Any] | None:
     """Return everything that decides the augmented views of a cache, as plain JSON; None for a spec without views."""
     if cache_spec.views == 1:
         return None
+    from emofuse.media.sound_views import VERSION as SOUND_VERSION
     from emofuse.media.views import VERSION
 
-    return {"version": VERSION, **cache_spec.augment.model_dump(mode="json")}
+    # Views of pictures were recorded before there were views of sounds, whose first version is not written out.
+    sound = {} if SOUND_VERSION == 1 else {"sound_version": SOUND_VERSION}
+    return {"version": VERSION, **sound, **cache_spec.augment.model_dump(mode="json")}
 
 
 def stream_weights(spec: StreamSpec) -> dict[str, Any] | None:

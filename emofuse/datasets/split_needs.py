@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from emofuse.datasets.splits import SPLITS, cross_validation_folds, group_folds, make_splits
-from emofuse.datasets.targets import read_targets
 from emofuse.errors import DatasetError, SpecError, TrainingError
 from emofuse.specs.datasets import OfficialSplit, OuterFoldsSplit, SplitSpec
 from emofuse.specs.targets import ClassTarget, TargetSpec
@@ -62,6 +61,8 @@ def check_needs(manifest: Manifest, needs: Sequence[SplitNeed]) -> None:
         SpecError: a target or weights of a column that the dataset does not have.
         DatasetError: a column whose values are not what the target needs.
     """
+    from emofuse.datasets.targets import read_targets  # it loads the reader of tables
+
     official, groups = manifest.table["split"].to_list(), manifest.groups
     for need in needs:
         targets = read_targets(manifest, need.target, need.weight_column)

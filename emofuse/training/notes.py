@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.datasets.annotators import describe_labels
 from emofuse.datasets.split_needs import keeps_groups
 from emofuse.datasets.splits import SPLITS
-from emofuse.datasets.targets import Targets
 from emofuse.features import ACTION_UNITS, LEAST_NEUTRAL_ROWS
 from emofuse.scaling import LIMIT
 from emofuse.specs import RunSpec
@@ -31,6 +29,7 @@ from emofuse.training.variants import FeatureVariant
 
 if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
+    from emofuse.datasets.targets import Targets
 
 _LABELS_NAMED = 5
 _LAST_PART = 0.05  # the share of the epochs that count as the last ones
@@ -112,6 +111,8 @@ def _few_neutral_faces(data: TrainingData, spec: RunSpec) -> Iterator[str]:
 
 
 def _which_labels(cache: Cache, spec: RunSpec) -> Iterator[str]:
+    from emofuse.datasets.annotators import describe_labels  # it loads the reader of tables
+
     labels = describe_labels(cache.manifest, spec.target)
     if labels is not None:
         yield f"{labels[0].upper()}{labels[1:]}."

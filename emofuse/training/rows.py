@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from emofuse.datasets.split_needs import check_outer_folds
 from emofuse.datasets.splits import make_splits
-from emofuse.datasets.targets import Targets, read_targets
 from emofuse.errors import TrainingError
 from emofuse.specs import RunSpec, SplitSpec, TargetSpec, digest
 from emofuse.training.targets import THE_LABEL
 
 if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
+    from emofuse.datasets.targets import Targets
 
 
 def targets_of(cache: Cache, target: TargetSpec = THE_LABEL, weight_column: str | None = None) -> Targets:
@@ -28,6 +28,8 @@ def targets_of(cache: Cache, target: TargetSpec = THE_LABEL, weight_column: str 
         SpecError: a column that the manifest does not have.
         DatasetError: a column whose values are not what the target needs.
     """
+    from emofuse.datasets.targets import Targets, read_targets  # these load the reader of tables
+
     if target == THE_LABEL and weight_column is None:
         return Targets("class", tuple(cache.classes), cache.labels)
     return read_targets(cache.manifest, target, weight_column)

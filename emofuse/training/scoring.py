@@ -19,7 +19,6 @@ import torch
 
 import emofuse
 from emofuse.datasets.splits import SPLITS
-from emofuse.datasets.targets import Targets
 from emofuse.features import ACTION_UNITS
 from emofuse.heads import load_head_weights
 from emofuse.metrics import METRICS
@@ -42,6 +41,7 @@ from emofuse.training.variants import FeatureVariant
 
 if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
+    from emofuse.datasets.targets import Targets
 
 Far = dict[tuple[FeatureVariant, int], FarValues]
 """(variant, id of its scaling) -> the values that are limited."""

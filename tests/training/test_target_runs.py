@@ -14,6 +14,7 @@ from emofuse.metrics.targets import target_metrics
 from emofuse.results import read_predictions, read_weights, run_dir
 from emofuse.specs import RunSpec, parse_spec
 from emofuse.training.data import TrainingData
+from emofuse.training.references import plan_references, train_references
 from emofuse.training.runs import train_runs
 from emofuse.training.trained import load_head
 
@@ -317,3 +318,22 @@ def test_labels_without_rows_are_named(plant, tmp_path):
     assert "No validation row is labelled 'happy': average precision of the validation rows is over the other" in text
     assert "No test row is labelled 'happy': macro scores of the test rows are over the other labels." in text
     assert record.metrics["test"]["columns"]["happy"]["average_precision"] is None
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_reference_models_learn_the_target_of_the_runs(cache, tmp_path, kind):
+    """Their target, weights and score are those of the runs; of numbers there are no logistic models."""
+    score = {"distribution": "macro_f1", "regression": "ccc", "multilabel": "map"}[kind]
+    runs = [
+        spec(TARGETS[kind], name=name, features={"streams": streams}, train={"select": score}, weight_column="weight")
+        for name, streams in (("face", ["face"]), ("both", ["net", "face"]))
+    ]
+    records, notes = train_references(cache, plan_references(cache, runs, "face"), tmp_path, device="cpu")
+    first = ["kernel_ridge"] if kind == "regression" else ["logistic", "averaged_logistic", "kernel_ridge"]
+    others = [head for head in first if head != "averaged_logistic"]
+    assert [record.spec["head"]["kind"] for record in records] == [*first, *others, *others]
+    assert all(record.spec["target"]["kind"] == kind for record in records)
+    assert all(record.spec["weight_column"] == "weight" for record in records)
+    model = "kernel ridge regression" if kind == "regression" else "logistic regression"
+    words = {"macro_f1": "macro F1", "ccc": "CCC", "map": "mean average precision"}[score]
+    assert notes[0].startswith(f"The best single stream is net: its {model} has the highest {words} on the validation")

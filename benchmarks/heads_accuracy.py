@@ -68,6 +68,8 @@ from emofuse.specs import (
     TrainSpec,
 )
 from emofuse.statistics import corrected_resampled_t
+from emofuse.sweep.best import BestOptions, run_best
+from emofuse.sweep.run import SweepOptions
 from emofuse.training.data import TrainingData
 from emofuse.training.runs import train_runs
 
@@ -95,6 +97,8 @@ HEADS: dict[str, dict[str, Any]] = {
     "kernel_ridge": {"head": KernelRidgeHeadSpec()},
     "kernel_ridge, again on train + val": {"head": KernelRidgeHeadSpec(), "refit": "train_val"},
 }
+BEST = "emofuse sweep best"
+BEST_MINUTES = {"faces": 2.0, "fer2013": 10.0}
 
 OF_VOTES: dict[str, dict[str, Any]] = {
     f"{name}, votes": {**HEADS[name], "target": DistributionTarget(columns=tuple(f"votes_{e}" for e in EMOTIONS))}
@@ -153,14 +157,14 @@ def main() -> None:
     ]
     wanted = [name.strip() for name in arguments.only.split(";") if name.strip()]
     result = f"heads_accuracy_{arguments.part}"
-    for name, scores in models(cache, splits, arguments.runs / arguments.part):
+    for name, scores in models(cache, splits, arguments.runs / arguments.part, BEST_MINUTES[arguments.part]):
         if wanted and name not in wanted:
             continue
         row = describe(name, list(scores()), overlapping=arguments.part == "faces")
         print(json.dumps(row), flush=True)
         numbers = {"rows": len(cache), "streams": STREAMS, "splits": len(splits)}
         rows = {each["name"]: each for each in [*known_models(arguments.out / f"{result}.json", numbers), row]}
-        models_in_order = [rows[each] for each in (*HEADS, *OF_VOTES, *REFERENCES) if each in rows]
+        models_in_order = [rows[each] for each in (BEST, *HEADS, *OF_VOTES, *REFERENCES) if each in rows]
         write_result(result, {**numbers, "models": models_in_order}, script="heads_accuracy", folder=arguments.out)
 
 
@@ -174,9 +178,10 @@ def known_models(path: Path, numbers: Mapping[str, Any]) -> list[dict[str, Any]]
 
 
 def models(
-    cache: Cache, splits: Sequence[SplitSpec], runs: Path
+    cache: Cache, splits: Sequence[SplitSpec], runs: Path, minutes: float
 ) -> Iterator[tuple[str, Callable[[], Iterator[dict[str, float]]]]]:
     """Yield each model with a function that scores it on all splits."""
+    yield BEST, lambda: score_best(cache, splits, runs, minutes)
     has_votes = "votes_fear" in cache.manifest.table.columns
     for name, options in (HEADS | (OF_VOTES if has_votes else {})).items():
         yield name, lambda options=options: score_head(cache, splits, options, runs)
@@ -190,16 +195,30 @@ def score_head(
     cache: Cache, splits: Sequence[SplitSpec], options: Mapping[str, Any], runs: Path
 ) -> Iterator[dict[str, float]]:
     """Yield the test scores of one head on each split."""
-    ids = cache.manifest.table["sample_id"].to_list()
     for split in splits:
         spec = RunSpec(name="head", features=FeaturesSpec(streams=STREAMS), split=split, **options)
         started = time.process_time()
         ((record, is_new),) = train_runs(cache, [spec], runs, device="cpu")
         seconds = time.process_time() - started if is_new else math.nan
-        predictions = read_predictions(run_dir(runs, record.digest))
-        rows = rows_of(cache, split)
-        answers = dict(zip(predictions.sample_id.tolist(), predictions.probs.argmax(axis=1).tolist(), strict=True))
-        yield rows.score(np.array([answers[ids[row]] for row in rows.test])) | {"seconds": seconds}
+        yield score_run(cache, split, run_dir(runs, record.digest)) | {"seconds": seconds}
+
+
+def score_best(cache: Cache, splits: Sequence[SplitSpec], runs: Path, minutes: float) -> Iterator[dict[str, float]]:
+    """Yield the test scores of the model that `emofuse sweep best` recommends on each split."""
+    for number, split in enumerate(splits):
+        options = BestOptions(minutes=minutes, split=split, streams=STREAMS)
+        started = time.process_time()
+        best = run_best(cache, options, runs / f"best-{number}", SweepOptions(device="cpu"))
+        seconds = time.process_time() - started if best.summary.trained else math.nan
+        yield score_run(cache, split, best.folder) | {"seconds": seconds}
+
+
+def score_run(cache: Cache, split: SplitSpec, folder: Path) -> dict[str, float]:
+    """Return the test scores of a saved run."""
+    predictions = read_predictions(folder)
+    answers = dict(zip(predictions.sample_id.tolist(), predictions.probs.argmax(axis=1).tolist(), strict=True))
+    rows, ids = rows_of(cache, split), cache.manifest.table["sample_id"]
+    return rows.score(np.array([answers[ids[row]] for row in rows.test.tolist()]))
 
 
 def score_reference(reference: Reference, features: npt.NDArray[np.float32], rows: Rows) -> dict[str, float]:

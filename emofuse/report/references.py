@@ -84,7 +84,7 @@ def references_table(references: ReportedReferences) -> ReportTable | None:
         TableColumn("Streams", [Cell(streams_text(item)) for item in items], "left"),
         TableColumn("Repeats", [Cell(str(len(item.runs))) for item in items]),
     ]
-    for score in map(results.in_table, results.target.compared):
+    for score in map(results.in_table, results.target.leading):
         decimals, spreads = score.decimals, [item.metric(score.path) for item in items]
         intervals = [references.uncertainty.intervals.get(item.label, {}).get(score.path) for item in items]
         cells = [

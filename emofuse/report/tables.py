@@ -70,7 +70,7 @@ def scores_table(results: Results, uncertainty: Uncertainty) -> ReportTable:
     """Return the main scores, one row for each configuration."""
     pairs = [
         column
-        for score in map(results.in_table, results.target.compared)
+        for score in map(results.in_table, results.target.leading)
         for column in (_measured(results, uncertainty, score), _difference(results, score))
     ]
     return ReportTable((_labels(results), _repeats(results), *pairs, *_reachable(results)))
@@ -285,7 +285,7 @@ def runs_table(results: Results) -> ReportTable:
                 TableColumn(
                     score.title, [Cell(format_score(find_metric(run, score.path), score.decimals)) for run in runs]
                 )
-                for score in map(results.in_table, results.target.compared)
+                for score in map(results.in_table, results.target.leading)
             ),
             TableColumn("Best epoch", [_epoch_cell(run) for run in runs]),
             TableColumn("Train s", [Cell(f"{run.seconds:.1f}") for run in runs]),

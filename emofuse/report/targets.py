@@ -67,6 +67,7 @@ class ReportedTarget:
     Attributes:
         kind: the kind in the specs of runs.
         scores: the scores of a whole run, in the order of the tables of numbers.
+        leading: the scores of the first table, each with its difference to the baseline.
         details: the scores of each table of further scores.
         compared: the scores that are compared between configurations, the main one first.
         plotted: the scores that share an axis in the figure of configurations.
@@ -87,6 +88,7 @@ class ReportedTarget:
 
     kind: str
     scores: tuple[ShownScore, ...]
+    leading: tuple[ShownScore, ...]
     details: tuple[tuple[ShownScore, ...], ...]
     compared: tuple[ShownScore, ...]
     plotted: tuple[ShownScore, ...]
@@ -152,6 +154,7 @@ _MACRO_P, _MACRO_R, *_WEIGHTED = (
 CLASS = ReportedTarget(
     kind="class",
     scores=(_ACCURACY, _MACRO_P, _MACRO_R, _MACRO_F1, *_WEIGHTED),
+    leading=(_ACCURACY, _MACRO_F1),
     details=((_MACRO_P, _MACRO_R, *_WEIGHTED),),
     compared=(_ACCURACY, _MACRO_F1),
     plotted=(_ACCURACY, _MACRO_F1),
@@ -232,6 +235,7 @@ _MEAN_CCC, _MEAN_PEARSON, _MEAN_RMSE, _MEAN_MAE = _MEAN_SCORES
 REGRESSION = ReportedTarget(
     kind="regression",
     scores=_MEAN_SCORES,
+    leading=(_MEAN_CCC, _MEAN_RMSE),
     details=((_MEAN_PEARSON, _MEAN_MAE),),
     compared=(_MEAN_CCC, _MEAN_RMSE),
     plotted=(_MEAN_CCC,),
@@ -272,6 +276,7 @@ _LABEL_SCORES = (
 MULTILABEL = ReportedTarget(
     kind="multilabel",
     scores=_MULTILABEL_SCORES,
+    leading=(_MAP, _MACRO_F1),
     details=(_MULTILABEL_SCORES[2:],),
     compared=(_MAP, _MACRO_F1),
     plotted=(_MAP, _MACRO_F1),

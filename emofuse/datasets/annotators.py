@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import polars as pl
+from typing import TYPE_CHECKING
 
-from emofuse.datasets.manifest import COLUMNS, Manifest
 from emofuse.datasets.targets import read_targets
 from emofuse.specs.targets import ClassTarget, MultilabelTarget, TargetSpec
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from emofuse.datasets.manifest import Manifest
 
 
 def describe_target(manifest: Manifest, target: TargetSpec, weight_column: str | None = None) -> str | None:
@@ -45,7 +49,7 @@ def describe_labels(manifest: Manifest, target: TargetSpec) -> str | None:
         of_manifest += f" (column {column!r})"
     label = manifest.table["label"]
     if target.column is not None and target.column != "label":
-        other = manifest.table[target.column].cast(pl.String).str.strip_chars()
+        other = manifest.table[target.column].cast(str).str.strip_chars()
         same = "" if not manifest.classes else f"; {of_manifest} is the same in {_agreement(label, other)}"
         return f"the labels are those of column {target.column!r}{same}"
     others = label_columns(manifest)
@@ -57,6 +61,10 @@ def describe_labels(manifest: Manifest, target: TargetSpec) -> str | None:
 
 def label_columns(manifest: Manifest) -> list[str]:
     """Return the attributes that hold several of the labels of the manifest and no other word."""
+    import polars as pl
+
+    from emofuse.datasets.manifest import COLUMNS
+
     names = []
     for name in manifest.table.columns:
         if name in COLUMNS or manifest.table[name].dtype != pl.String:

@@ -7,11 +7,11 @@ the mean of its vectors over time, mean and deviation, or the sequence.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from emofuse.errors import SpecError
 from emofuse.media.spectrogram import Wave, fixed_length
@@ -46,7 +46,7 @@ class SpeechSpec(StreamSpecBase):
 
     kind: Literal["speech"] = "speech"
     model: str | None = None
-    weights: WeightsSpec
+    weights: WeightsSpec | None = Field(None, description="the registry's weights of the model unless given")
     output: Literal["mean", "mean_std", "sequence"] = "mean"
     layer: int | None = Field(None, ge=1)
     seconds: float = Field(30.0, ge=0.1, le=600)
@@ -56,6 +56,20 @@ class SpeechSpec(StreamSpecBase):
     @classmethod
     def _default_name(cls, data: Mapping[str, Any]) -> str:
         return str(data.get("model") or "speech")
+
+    @model_validator(mode="after")
+    def _weights_or_model(self) -> Self:
+        if self.model is None and self.weights is None:
+            raise ValueError(
+                "model or weights must be given: the name of an encoder, or a file with config.json beside it"
+            )
+        return self
+
+    def weights_wanted(self) -> WeightsSpec:
+        """Return the spec's weights, or the registry's default weights of the model."""
+        from emofuse.weights import default_weights
+
+        return self.weights or default_weights(self.model or "")
 
     def make(self, device: str) -> SpeechStream:
         """Return the extractor with its network loaded.
@@ -70,7 +84,7 @@ class SpeechSpec(StreamSpecBase):
 
         if self.model is not None:
             speech_configuration(self.model, None)  # a wrong name is said before weights are looked for
-        weights = resolve_weights(self.weights)
+        weights = resolve_weights(self.weights_wanted())
         configuration = speech_configuration(self.model, weights.path)
         return SpeechStream(self, make_speech_encoder(configuration, weights), device)
 
@@ -79,7 +93,7 @@ class SpeechSpec(StreamSpecBase):
         from emofuse.streams.networks.speech_encoders import speech_configuration
         from emofuse.weights import resolve_weights
 
-        path = None if self.model is not None else resolve_weights(self.weights).path
+        path = None if self.model is not None else resolve_weights(self.weights_wanted()).path
         return {"configuration": speech_configuration(self.model, path)}
 
 

@@ -120,6 +120,22 @@ _OTHER_ENTRIES = (
         url="https://huggingface.co/timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k/resolve/main/model.safetensors",
         size_mib=21.9,
     ),
+    *(
+        WeightsEntry(
+            name=name,
+            model=name,
+            licence=licence,
+            source=f"{source}; no hash is published here, so that of the download is recorded",
+            url=f"https://huggingface.co/{repository}/resolve/main/{file}",
+            size_mib=size_mib,
+        )
+        for name, repository, file, size_mib, licence, source in (
+            ("whisper-tiny.en", "openai/whisper-tiny.en", "model.safetensors", 144.1, "Apache-2.0", "OpenAI Whisper"),
+            ("wav2vec2-base", "facebook/wav2vec2-base", "pytorch_model.bin", 363.0, "Apache-2.0", "Meta"),
+            ("hubert-base-ls960", "facebook/hubert-base-ls960", "pytorch_model.bin", 360.2, "Apache-2.0", "Meta"),
+            ("wavlm-base-plus", "microsoft/wavlm-base-plus", "pytorch_model.bin", 360.2, "CC-BY-SA-3.0", "Microsoft"),
+        )
+    ),
     WeightsEntry(
         name="squeezenet1_1-onnx",
         model="squeezenet1_1",

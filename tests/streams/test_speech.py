@@ -19,6 +19,7 @@ from emofuse.streams.networks.speech_encoders import speech_configuration
 from emofuse.streams.networks.speech_models import SPEECH_MODELS
 from emofuse.streams.speech import SpeechSpec
 from emofuse.testing import check_stream, example_sound
+from emofuse.weights import import_weights
 
 RANDOM = RandomWeights(seed=3)
 SIZES = {
@@ -224,6 +225,17 @@ def test_the_configuration_is_part_of_the_identity(small):
         identity(model="hubert-base-ls960"),
     ]
     assert len({beside, changed, *named}) == 7
+
+
+def test_the_registry_has_weights_of_encoders_by_their_name(transformers, shared_data):
+    with pytest.raises(WeightsError, match=r"emofuse weights fetch whisper-tiny\.en"):
+        make_stream(SpeechSpec(model="whisper-tiny.en"))
+    import_weights(shared_data / "models" / "whisper_tiny_en_encoder_fp16.safetensors", "whisper-tiny.en")
+    assert make_stream(SpeechSpec(model="whisper-tiny.en")).shape == (384,)
+    with pytest.raises(WeightsError, match="model 'wavlm-large' has no default weights in the registry"):
+        make_stream(SpeechSpec(model="wavlm-large"))
+    with pytest.raises(ValueError, match="model or weights must be given"):
+        SpeechSpec()
 
 
 # ----- faults -------------------------------------------------------------------------------------

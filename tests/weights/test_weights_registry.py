@@ -37,7 +37,7 @@ def test_every_file_that_can_be_fetched_can_be_checked():
     for entry in REGISTRY.values():
         assert entry.licence, entry.name
         if entry.sha256 is None:
-            assert entry.url.endswith((".pt", ".safetensors")), f"{entry.name}: neither hash nor archive"
+            assert entry.url.endswith((".pt", ".bin", ".safetensors")), f"{entry.name}: neither hash nor archive"
         else:
             assert len(entry.sha256) in (8, 10, 64), entry.name
 

@@ -156,7 +156,8 @@ class LabelSums:
         losses = functional.binary_cross_entropy_with_logits(wide, true.double(), reduction="none").mean(2)
         losses = torch.where(wide.isfinite().all(2), losses, torch.nan)
         self._losses.append(partial_sums(torch.where(counted, losses, 0.0)))
-        self._parts.append((wide_outputs("sigmoid", logits), true > 0, counted))
+        # In float32, as outputs are saved: rows that differ by rounding alone are equally probable.
+        self._parts.append((wide_outputs("sigmoid", logits).float(), true > 0, counted))
 
     def scores(self) -> list[dict[str, float]]:
         """Return {val_loss, val_map} of each member."""

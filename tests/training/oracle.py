@@ -14,6 +14,7 @@ import numpy as np
 import scipy.stats
 import torch
 from oracle_layers import Dropout, Stem, Transformer
+from oracle_targets import Lesson, logits_of, outputs_of
 from torch import nn
 from torch.nn import functional
 
@@ -105,6 +106,8 @@ class Gated(nn.Module):
 
 
 class Late(nn.Module):
+    kind = "class"
+
     def __init__(self, spec, dims, classes):
         super().__init__()
         widths = [spec.width] * spec.depth + [classes]
@@ -122,7 +125,7 @@ class Late(nn.Module):
         probs, weights = [], []
         for embedding, stream in zip(embed(self, x, valid), x, strict=True):
             own = self.heads[key_of(stream)]
-            probs.append(torch.softmax(own.hidden(own.first(embedding)), dim=1))
+            probs.append(outputs_of(self.kind, own.hidden(own.first(embedding))))
             weights.append(own.log_weight.exp() * mixed(self, valid[stream].to(embedding.dtype)))
         rows = []
         for row in range(len(probs[0])):
@@ -130,8 +133,8 @@ class Late(nn.Module):
             if total > 0:
                 rows.append(sum(w[row] * p[row] for w, p in zip(weights, probs, strict=True)) / total)
             else:
-                rows.append(torch.softmax(self.nothing.weight, dim=0))
-        return torch.stack(rows).log()
+                rows.append(outputs_of(self.kind, self.nothing.weight))
+        return logits_of(self.kind, torch.stack(rows))
 
 
 class Attention(nn.Module):
@@ -330,6 +333,7 @@ def train_alone(table, folds, member, dtype=torch.float64):
             x[stream][~table.steps[stream]] = torch.nan
     dims = {stream: tuple(table.features[stream].shape[1:]) for stream in member.streams}
     head = HEADS[member.head.kind](member.head, dims, table.classes)
+    head.kind = table.target.kind
     begin(head, member.streams, train.seed)
     head.to(dtype)
 
@@ -351,6 +355,7 @@ def train_alone(table, folds, member, dtype=torch.float64):
     steps = len(cut(everyone, train.batch_size))
     counts = np.array([(table.labels[fold.train] == c).sum().item() for c in range(table.classes)])
     weights = torch.tensor(class_weights(train.class_weights, counts), dtype=dtype)
+    lesson = Lesson(table, fold, train, dtype)
     log_shares = torch.tensor(np.log(np.maximum(counts, 1) / len(fold.train)), dtype=dtype)
     averages, updates = {name: tensor.clone() for name, tensor in head.state_dict().items()}, 0
 
@@ -367,12 +372,14 @@ def train_alone(table, folds, member, dtype=torch.float64):
                 logits = head({s: x[s][rows] for s in x}, seen) + train.logit_adjustment * log_shares
 
                 def loss_of(rows, logits=logits):
+                    if lesson.kind != "class":
+                        return lesson.loss(logits, rows, weights)
                     labels = table.labels[rows]
                     losses = functional.cross_entropy(
                         logits, labels, reduction="none", label_smoothing=train.label_smoothing
                     )
                     unsure = 1 - torch.softmax(logits, dim=1)[range(len(rows)), labels]
-                    return (weights[labels] * unsure**train.focal_gamma * losses).mean()
+                    return (lesson.weights[rows] * weights[labels] * unsure**train.focal_gamma * losses).mean()
 
                 loss = loss_of(rows)
                 if train.mixup:
@@ -416,9 +423,13 @@ def train_alone(table, folds, member, dtype=torch.float64):
         entry = {"epoch": epoch, "train_loss": total / len(own)}
         if not (math.isfinite(total) and np.isfinite(probs).all()):
             return best, history, best_epoch, epoch, "diverged"
-        metrics = classification_metrics(table.labels[fold.val].numpy(), probs, [str(c) for c in range(table.classes)])
-        entry |= {"val_loss": metrics["loss"], "val_accuracy": metrics["accuracy"]}
-        entry["val_macro_f1"] = metrics["macro"]["f1"]
+        if lesson.kind == "class":
+            names = [str(c) for c in range(table.classes)]
+            metrics = classification_metrics(table.labels[fold.val].numpy(), probs, names)
+            entry |= {"val_loss": metrics["loss"], "val_accuracy": metrics["accuracy"]}
+            entry["val_macro_f1"] = metrics["macro"]["f1"]
+        else:
+            entry |= lesson.scores(logits, fold.val)
         if norms:
             entry["branch_norms"] = dict(zip(x, np.mean(norms, axis=0), strict=True))
             entry["branch_scales"] = dict(zip(x, np.mean(scales, axis=0), strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -14,7 +15,10 @@ from emofuse.specs.datasets import DatasetSpecBase
 
 
 class DemoSpec(DatasetSpecBase):
-    """A generated dataset in EmoSet's layout for machines without data; see `emofuse.datasets.demo`."""
+    """A generated dataset in EmoSet's layout for machines without data; see `emofuse.datasets.demo`.
+
+    Its rows have votes, valence and arousal beside their label.
+    """
 
     kind: Literal["demo"] = "demo"
     images: int = Field(640, ge=24)
@@ -26,7 +30,7 @@ class DemoSpec(DatasetSpecBase):
 
         root = check_root_given(self.root, self.kind)
         generate_demo(root, images=self.images, seed=self.seed)
-        listing = EmoSetSpec(root=root).read()
+        listing = _read(root)
         info = {**listing.manifest.info, "name": "demo", "kind": self.kind, **demo_info(root)}
         return replace(listing, manifest=replace(listing.manifest, info=info))
 
@@ -43,4 +47,13 @@ class DemoSpec(DatasetSpecBase):
             raise DatasetError(
                 f"{self.root}: no demo dataset here yet; make it: emofuse dataset demo --out {self.root}"
             )
-        return EmoSetSpec(root=self.root).read()
+        return _read(self.root)
+
+
+def _read(root: Path) -> Listing:
+    """Read a generated dataset as an EmoSet, with the votes, valence and arousal of its rows."""
+    from emofuse.datasets.demo import demo_annotations
+
+    listing = EmoSetSpec(root=root).read()
+    table = listing.manifest.table.join(demo_annotations(root), on="sample_id", how="left", maintain_order="left")
+    return replace(listing, manifest=replace(listing.manifest, table=table))

@@ -15,8 +15,9 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
-from emofuse.datasets.demo import person, scenes, truth
+from emofuse.datasets.demo import annotators, person, scenes, truth
 from emofuse.datasets.demo.truth import CLASSES, CUE_VALUES, DemoSample
 from emofuse.errors import DatasetError
 from emofuse.progress import step
@@ -74,6 +75,16 @@ def demo_info(root: Path) -> dict[str, Any]:
             "delete the folder and generate it again, or name another folder"
         )
     return truth.describe_truth(data["samples"], data["parameters"]["lies"])
+
+
+def demo_annotations(root: Path) -> pl.DataFrame:
+    """Return the votes, valence and arousal of the rows of a generated demo, see `annotators.draw_annotations`.
+
+    Raises:
+        DatasetError: `root` holds no demo dataset.
+    """
+    data = _read_truth(root)
+    return annotators.draw_annotations(data["samples"], data["parameters"]["lies"], data["seed"])
 
 
 def draw_sample(sample: DemoSample, rng: np.random.Generator) -> tuple[Image, dict[str, Any]]:

@@ -15,15 +15,15 @@ import numpy.typing as npt
 _WORTH_LOADING = 65536  # bytes; the extra `fast` is several times as fast, and takes a while to load
 
 
-def crc32c(data: bytes | npt.NDArray[np.uint8]) -> int:
-    """Return the checksum of bytes, or of a contiguous array of them."""
+def crc32c(data: bytes | npt.NDArray[np.uint8], before: int = 0) -> int:
+    """Return the checksum of bytes, or of a contiguous array of them; `before` is that of what lies before them."""
     fast = _fast() if len(data) >= _WORTH_LOADING else None
     if fast is not None:
-        return int(fast(data))
+        return int(fast(data, before))
     if isinstance(data, np.ndarray):
         data = data.view()
         data.flags.writeable = False  # google_crc32c refuses writable buffers
-    return int(google_crc32c.value(data))
+    return int(google_crc32c.extend(before, data) if before else google_crc32c.value(data))
 
 
 def hash_file(path: Path) -> str:
@@ -33,10 +33,10 @@ def hash_file(path: Path) -> str:
 
 
 @cache
-def _fast() -> Callable[[Any], int] | None:
+def _fast() -> Callable[[Any, int], int] | None:
     try:
         from awscrt import checksums
     except ImportError:
         return None
-    function: Callable[[Any], int] = checksums.crc32c
+    function: Callable[[Any, int], int] = checksums.crc32c
     return function

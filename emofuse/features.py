@@ -75,7 +75,7 @@ def derive(kind: str, stored: npt.NDArray[Any], choice: Choice) -> npt.NDArray[n
 
     Args:
         kind: the kind of the stream.
-        stored: the cached or extracted features, (n, *shape).
+        stored: the cached or extracted features, (n, *shape); of clips (n, T, *shape).
         choice: the values of the kind's variants.
 
     Returns:
@@ -85,6 +85,10 @@ def derive(kind: str, stored: npt.NDArray[Any], choice: Choice) -> npt.NDArray[n
         CacheError: the stream has another shape than its kind stores.
     """
     spec = STREAMS.find(kind)
+    if spec is not None and choice and spec.stored_shape is not None and stored.shape[2:] == spec.stored_shape:
+        frames = stored.reshape(-1, *spec.stored_shape)  # on clips, the frames have the variants of pictures
+        derived = np.asarray(spec.derive(frames, dict(choice)), dtype=np.float32)
+        return np.ascontiguousarray(derived.reshape(*stored.shape[:2], *derived.shape[1:]))
     if spec is not None and spec.variants and spec.stored_shape is not None and stored.shape[1:] != spec.stored_shape:
         expected, actual = (" x ".join(map(str, shape)) for shape in (spec.stored_shape, stored.shape[1:]))
         raise CacheError(f"a stream of kind {kind!r} must hold {expected} values a row, got {actual}")

@@ -343,7 +343,7 @@ def test_predict_lists_a_folder_by_the_rule_of_datasets_and_says_what_is_left_ou
     told = []
     assert find_images(tmp_path, say=told.append) == [tmp_path / "a.avif", tmp_path / "pipe/c.jpe"]
     assert [line.removeprefix(f"{tmp_path}: ") for line in told] == [
-        "pictures or videos of formats that are not decoded, left out: 1 (1 .heic), first b.heic",
+        "pictures of formats that are not decoded, and clips, left out: 1 (1 .heic), first b.heic",
         "left by a system, a network storage or an archive, left out: 1, first @eaDir",
     ]
     os.mkfifo(tmp_path / "fifo.jpg")

@@ -157,6 +157,12 @@ class StreamLayout:
         return self.dimensions[0] == _TIME
 
     @property
+    def clip(self) -> Mapping[str, Any] | None:
+        """Return the choice of the frames that the stream sees, `ClipSpec` as plain JSON; None if it sees pictures."""
+        chosen = self.identity.get("clip")
+        return None if chosen is None else {name: chosen[name] for name in specs.ClipSpec.model_fields}
+
+    @property
     def digest(self) -> str:
         """Return the SHA-256 of the identity."""
         return specs.digest(self.identity)

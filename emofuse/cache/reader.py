@@ -87,6 +87,11 @@ class Cache:
         faces = (stream.layout.face for stream in self.streams.values() if stream.layout.face is not None)
         return next(faces, FaceSpec().model_dump(mode="json"))
 
+    @property
+    def clip(self) -> Mapping[str, Any] | None:
+        """Return the choice of frames, `ClipSpec` as plain JSON, the same for all streams; None if none sees clips."""
+        return next((clip for stream in self.streams.values() if (clip := stream.layout.clip) is not None), None)
+
     def __repr__(self) -> str:
         return f"<Cache {self.path} with {len(self)} rows: {', '.join(self.streams)}>"
 

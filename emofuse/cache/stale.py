@@ -11,7 +11,7 @@ from emofuse.cache.layout import CacheLayout, describe_difference, manifest_path
 from emofuse.cache.metadata import read_manifest
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, IncompleteCacheError, StaleCacheError
-from emofuse.specs import ImportedSpec
+from emofuse.specs import ClipSpec, ImportedSpec
 
 
 def check_manifest(path: Path, layout: CacheLayout, manifest: Manifest) -> None:
@@ -70,7 +70,7 @@ def check_streams(
         if stream.name in identities:
             fault = _spec_fault(path, stream, identities[stream.name])
         else:
-            fault = _picture_fault(path, stream, decode, face)
+            fault = _picture_fault(path, stream, decode, face) or _clip_fault(path, stream, identities)
         if fault:
             faults.append(fault)
     if faults:
@@ -155,6 +155,29 @@ def _spec_fault(path: Path, cached: CachedStream, identity: Mapping[str, Any]) -
         f"{cached.name} was cached with {difference}. "
         f"Build it under another name, or drop it first: emofuse cache drop {path} {cached.name}"
     )
+
+
+def _clip_fault(path: Path, cached: CachedStream, identities: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Return what is wrong if a cached stream sees other frames of the samples than the streams of the spec."""
+    seeing = [identity for identity in identities.values() if _sees(identity)]
+    if not seeing or not cached.layout.decode or not _sees(cached.identity):
+        return None
+    former, wanted = (
+        {"clip": {name: value for name, value in identity.get("clip", {}).items() if name in ClipSpec.model_fields}}
+        for identity in (cached.identity, seeing[0])
+    )
+    difference = describe_difference(former, wanted)
+    if not difference:
+        return None
+    return (
+        f"{cached.name} was cached with {difference}, and all streams of a cache see the same frames. "
+        f"Build into another path, or drop it first: emofuse cache drop {path} {cached.name}"
+    )
+
+
+def _sees(identity: Mapping[str, Any]) -> bool:
+    """Return whether a stream sees pictures or frames, from its identity."""
+    return "clip" in identity or "sound" not in identity
 
 
 def _picture_fault(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import re
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -25,6 +27,7 @@ from emofuse.datasets.rows import (
     open_files,
 )
 from emofuse.datasets.separators import SEPARATORS_SHOWN, find_separator, shown_separator
+from emofuse.datasets.sources import SOURCE_COLUMNS
 from emofuse.datasets.split_names import describe_split_names, read_split_names
 from emofuse.errors import DatasetError, did_you_mean
 from emofuse.specs.datasets import CustomDatasetSpec, StratifiedSplit
@@ -42,6 +45,7 @@ class CsvSpec(CustomDatasetSpec):
     """
 
     ids_from_paths: ClassVar[bool] = True
+    optional: ClassVar[frozenset[str]] = frozenset()
     kind: Literal["csv"] = "csv"
     table: Path = Path("labels.csv")
     path_column: str = "path"
@@ -54,6 +58,10 @@ class CsvSpec(CustomDatasetSpec):
     def read(self) -> Listing:
         """List and check the rows of the table."""
         return read_csv_table(self)
+
+    def source_columns(self) -> dict[str, str]:
+        """Return the columns of the manifest that describe sources -> those of the table, which may lack them."""
+        return {}
 
 
 def read_csv_table(spec: CsvSpec) -> Listing:
@@ -94,12 +102,16 @@ def read_csv_table(spec: CsvSpec) -> Listing:
         split = pl.lit(_splits(values, names, labels, table.ragged, faults))
         if described := describe_split_names(names):
             notes.append(f"column {columns['split']!r} is read so: {described}")
-    listed = pl.DataFrame({"row": table.row_numbers, "sample_id": ids_from_paths(paths), "label": labels}).with_columns(
-        _below_image_dir(paths, spec.image_dir, root), file=pl.lit(spec.table.as_posix()), split=split
+    sources = _sources(spec, table, faults, root)
+    listed = pl.DataFrame(
+        {"row": table.row_numbers, "sample_id": _ids(ids_from_paths(paths), sources), "label": labels}
+    ).with_columns(
+        _below_image_dir(paths, spec.image_dir, root), file=pl.lit(spec.table.as_posix()), split=split, **sources
     )
     if "group" in columns:
         listed = listed.with_columns(table.values[columns["group"]].alias("group"))
-    listed = listed.with_columns(_attributes(table.values, columns.values()))
+    used = {*columns.values(), *(name for use, name in spec.source_columns().items() if use in sources)}
+    listed = listed.with_columns(_attributes(table.values, used))
     classes = sorted(labels.drop_nulls().unique())
     rows = ListedRows(
         listed, classes, root.resolve().name, spec.kind, faults, notes, label_column=spec.label_column or None
@@ -126,9 +138,11 @@ class _CsvTable(NamedTuple):
 
 def _read_table(path: Path, root: Path, wanted: Sequence[str]) -> _CsvTable:
     if not path.is_file():
-        tables = sorted(file.name for suffix in ("csv", "tsv", "tab") for file in root.glob(f"*.{suffix}"))
+        tables = sorted(file.name for suffix in ("csv", "tsv", "tab", "parquet") for file in root.glob(f"*.{suffix}"))
         known = f"; there are: {', '.join(tables)}" if tables else f"; there is no *.csv or *.tsv in {root}"
         raise DatasetError(f"{path}: no such table{did_you_mean(path.name, tables)}{known}. Set it with `table`")
+    if path.suffix == ".parquet":
+        return _read_parquet(path)
     row_numbers: list[int] = []
     rows: list[list[str]] = []
     ragged: dict[int, int] = {}
@@ -154,6 +168,66 @@ def _read_table(path: Path, root: Path, wanted: Sequence[str]) -> _CsvTable:
     return _CsvTable(separator, pl.Series(row_numbers, dtype=pl.Int64), values, ragged)
 
 
+def _read_parquet(path: Path) -> _CsvTable:
+    """Read a Parquet file as text; its rows are numbered from 1. Columns of lists and structures are left out."""
+    try:
+        frame = pl.read_parquet(io.BytesIO(path.read_bytes()))
+    except pl.exceptions.PolarsError as error:
+        raise DatasetError(f"{path}: not a Parquet table ({' '.join(str(error).split())[:200]})") from None
+    values = frame.select(
+        pl.col(name).cast(pl.String).str.strip_chars().replace("", None)
+        for name, dtype in frame.schema.items()
+        if not dtype.is_nested()
+    )
+    numbers = pl.Series(range(1, frame.height + 1), dtype=pl.Int64)
+    return _CsvTable(",", numbers, values, {})
+
+
+def _sources(spec: CsvSpec, table: _CsvTable, faults: Faults, root: Path) -> dict[str, pl.Series]:
+    """Return the columns of the manifest that describe sources, those that the table has."""
+    sources = {}
+    for use, name in spec.source_columns().items():
+        if name not in table.values.columns:
+            continue
+        values = table.values[name]
+        if SOURCE_COLUMNS[use] == pl.Float64:
+            seconds = [_seconds(text) for text in values]
+            for row, (text, number) in enumerate(zip(values, seconds, strict=True)):
+                if text is not None and number is None and row not in table.ragged:
+                    faults.add(row, RowFault.NO_SPAN, f"{name} {text!r}, expected seconds or hours:minutes:seconds")
+            sources[use] = pl.Series(use, seconds, dtype=pl.Float64)
+        elif use == "audio_path":
+            paths = normalised_paths(values.str.replace_all("\\", "/", literal=True))
+            sources[use] = _below_image_dir(below_root(paths, root / spec.image_dir), spec.image_dir, root).alias(use)
+        else:
+            sources[use] = values.alias(use)
+    return sources
+
+
+def _seconds(text: str | None) -> float | None:
+    """Return the seconds that a text states: `12.5`, `1:02.5` or `0:16:16,059`; None if it states none."""
+    match = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:[.,]\d*)?|[.,]\d+)", text or "")
+    if match is None:
+        return None
+    hours, minutes, seconds = match.groups(default="0")
+    return 3600 * int(hours) + 60 * int(minutes) + float(seconds.replace(",", "."))
+
+
+def _ids(stems: pl.Series, sources: Mapping[str, pl.Series]) -> pl.Series:
+    """Return ids that also differ for several members or spans of one file: `film@12.5-14`, `shard/0001.png`."""
+    if not set(sources) & {"member", "start_s", "end_s"}:
+        return stems
+    nothing = [None] * len(stems)
+    parts = [sources[use].to_list() if use in sources else nothing for use in ("member", "start_s", "end_s")]
+    ids = []
+    for stem, member, start, end in zip(stems, *parts, strict=True):
+        name = stem if member is None or stem is None else f"{stem}/{member}"
+        if name is not None and not (start is None and end is None):
+            name += f"@{start or 0:.15g}-{'' if end is None else f'{end:.15g}'}"
+        ids.append(name)
+    return pl.Series("sample_id", ids, dtype=pl.String)
+
+
 def _header(path: Path, names: list[str]) -> list[str]:
     """Return the names of columns without spaces around them; a column without a name is named by its number."""
     if names and is_lfs_pointer(names[0].encode()):
@@ -170,7 +244,7 @@ def _header(path: Path, names: list[str]) -> list[str]:
 def _used_columns(spec: CsvSpec, path: Path, available: list[str]) -> dict[str, str]:
     """Return the columns of path, label, groups and official split that the spec asks for, and check them."""
     asked = {"path": spec.path_column, "label": spec.label_column, "group": spec.group_column}
-    columns = {use: name for use, name in asked.items() if name}
+    columns = {use: name for use, name in asked.items() if name and (use not in spec.optional or name in available)}
     problems = []
     if not isinstance(spec.split, StratifiedSplit):
         if spec.split_column is None:

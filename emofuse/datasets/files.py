@@ -26,6 +26,7 @@ LFS_MAX_BYTES = 1024  # the specification of git-lfs says that a pointer file is
 _THREADS = 16
 _PATHS_PER_TASK = 4096
 
+P = TypeVar("P")
 T = TypeVar("T")
 
 
@@ -42,7 +43,7 @@ class FileFault(StrEnum):
     NOT_A_FILE = "not a file"
     UNREADABLE = "file cannot be read"
     EMPTY = "empty file"
-    LFS_POINTER = "git-lfs pointer text instead of an image"
+    LFS_POINTER = "git-lfs pointer text instead of a file"
 
 
 class Entry(NamedTuple):
@@ -199,9 +200,7 @@ class DatasetFiles:
         return (FileFault.LFS_POINTER if is_pointer else None), stamp
 
 
-def map_in_threads(
-    work: Callable[[str], T], paths: Sequence[str], paths_per_task: int = _PATHS_PER_TASK
-) -> Iterator[T]:
+def map_in_threads(work: Callable[[P], T], paths: Sequence[P], paths_per_task: int = _PATHS_PER_TASK) -> Iterator[T]:
     """Return `map(work, paths)`, computed in threads; a task is a slice of paths, since one path is too little."""
 
     def work_through(start: int) -> list[T]:

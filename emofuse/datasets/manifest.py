@@ -19,11 +19,12 @@ from typing import Any
 import polars as pl
 
 from emofuse.datasets.names import printable
+from emofuse.datasets.sources import SOURCE_COLUMNS, source_columns
 from emofuse.errors import DatasetError
 from emofuse.stores import as_path, replace_file
 
 COLUMNS = ("sample_id", "path", "split", "label", "group", "problem")
-RESERVED = (*COLUMNS, "file", "row", "index")  # columns that an attribute cannot be named after
+RESERVED = (*COLUMNS, *SOURCE_COLUMNS, "file", "row", "index")  # columns that an attribute cannot be named after
 FILE_COLUMNS = {"bytes": pl.Int64, "modified_ns": pl.Int64, "crc32c": pl.Int64}
 _GROUP = "group"
 _FILE_PREFIX = "emofuse.file."
@@ -44,8 +45,9 @@ class Manifest:
             `split` str or null: train, val, test. `label` str or null: one of `classes`. `group` str or null: who or
             what the row comes from (speaker, subject, film, picture), which splits and folds never part; null is a
             group of its own. `problem` str or null: why the row is bad, in one line (such rows are kept only on
-            request). Further columns are attributes of the dataset. A table without `group` gets the column, with null
-            in all rows.
+            request). The columns of `SOURCE_COLUMNS` are there if samples are members or spans of files, or have
+            their sound in files of their own. Further columns are attributes of the dataset. A table without `group`
+            gets the column, with null in all rows.
         classes: the label names in the order of their indices: the order of the dataset, or alphabetical if it has
             none.
         root: the folder that the paths are relative to.
@@ -53,6 +55,8 @@ class Manifest:
         files: N rows of `FILE_COLUMNS`, by which a replaced image is noticed: its length, its time of change
             (nanoseconds since 1970) and the CRC-32C of its bytes, null where unknown; None if all are unknown. They
             describe the files on the disk in a manifest that was just read, and the extracted files in that of a cache.
+            Where a sample has its sound in a file of its own, lengths and times are sums of both files, and the
+            CRC-32C is that of both contents. That of a member is the member's. Long files and spans have none.
     """
 
     table: pl.DataFrame
@@ -112,7 +116,7 @@ class Manifest:
             "classes": list(self.classes),
             "root": str(self.root),
             "info": dict(self.info),
-            "columns": list(COLUMNS),
+            "columns": [*COLUMNS, *source_columns(self.table)],
         }
         text = json.dumps(info, ensure_ascii=False)
         if printable(text) != text:  # bytes of the root's name that are not UTF-8 are escaped, and can be read back
@@ -146,8 +150,9 @@ class Manifest:
         names = [name for name in table.columns if name.startswith(_FILE_PREFIX)]
         files = table.select(pl.col(names).name.replace(f"^{re.escape(_FILE_PREFIX)}", "")) if names else None
         table = table.drop(names)
-        if _GROUP not in info.get("columns", ()):  # written before there were groups: it is an attribute of the dataset
-            table = table.rename({_GROUP: attribute_name(_GROUP, table.columns)}, strict=False)
+        for name in (_GROUP, *SOURCE_COLUMNS):
+            if name not in info.get("columns", ()):  # an attribute of the dataset, from before the name had a meaning
+                table = table.rename({name: attribute_name(name, table.columns)}, strict=False)
         return cls(table, tuple(info["classes"]), as_path(info["root"]), info["info"], files)
 
 

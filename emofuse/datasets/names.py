@@ -23,13 +23,21 @@ SUFFIXES: Mapping[str, tuple[str, ...]] = {
 
 IMAGE_SUFFIXES = tuple(sorted(suffix for suffixes in SUFFIXES.values() for suffix in suffixes))
 
-# Pictures and videos that emofuse does not decode: notes count them, because a user may expect them to be listed.
+CLIP_SUFFIXES = (
+    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts",
+    ".vob", ".webm", ".wmv",
+)  # fmt: skip
+SOUND_SUFFIXES = (
+    ".aac", ".aif", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav",
+    ".wma",
+)  # fmt: skip
+
+# Pictures that emofuse does not decode: notes count them, because a user may expect them to be listed.
 _OTHER_PICTURES = (
-    ".3gp", ".arw", ".avi", ".bpg", ".cr2", ".cr3", ".dcm", ".dds", ".dib", ".dng", ".emf", ".eps", ".exr", ".flv",
-    ".hdr", ".heic", ".heics", ".heif", ".hif", ".ico", ".icns", ".j2c", ".j2k", ".jls", ".jp2", ".jpc", ".jpf", ".jpm",
-    ".jpx", ".jxl", ".jxr", ".m2ts", ".m4v", ".mkv", ".mng", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nef",
-    ".ogv", ".orf", ".pcx", ".pef", ".psb", ".psd", ".qoi", ".raf", ".ras", ".raw", ".rw2", ".sgi", ".svg", ".svgz",
-    ".tga", ".ts", ".vob", ".wdp", ".webm", ".wmf", ".wmv", ".xbm", ".xcf", ".xpm",
+    ".arw", ".bpg", ".cr2", ".cr3", ".dcm", ".dds", ".dib", ".dng", ".emf", ".eps", ".exr", ".hdr", ".heic", ".heics",
+    ".heif", ".hif", ".ico", ".icns", ".j2c", ".j2k", ".jls", ".jp2", ".jpc", ".jpf", ".jpm", ".jpx", ".jxl", ".jxr",
+    ".mng", ".nef", ".orf", ".pcx", ".pef", ".psb", ".psd", ".qoi", ".raf", ".ras", ".raw", ".rw2", ".sgi", ".svg",
+    ".svgz", ".tga", ".wdp", ".wmf", ".xbm", ".xcf", ".xpm",
 )  # fmt: skip
 
 # Names that systems, network storage and unpacked archives leave beside the user's files, in lower case.
@@ -61,7 +69,9 @@ class NameKind(StrEnum):
     """The kind of a file by its name."""
 
     IMAGE = "image"
-    OTHER_PICTURE = "a picture or video that emofuse does not decode"
+    CLIP = "clip"
+    SOUND = "sound"
+    OTHER_PICTURE = "a picture that emofuse does not decode"
     OTHER = "anything else"
 
 
@@ -75,6 +85,10 @@ def kind_of_name(name: str) -> NameKind:
     suffix = posixpath.splitext(name.lower())[1]
     if suffix in IMAGE_SUFFIXES:
         return NameKind.IMAGE
+    if suffix in CLIP_SUFFIXES:
+        return NameKind.CLIP
+    if suffix in SOUND_SUFFIXES:
+        return NameKind.SOUND
     return NameKind.OTHER_PICTURE if suffix in _OTHER_PICTURES else NameKind.OTHER
 
 

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from emofuse.datasets.files import DatasetFiles, FileFault
+from emofuse.datasets.files import DatasetFiles, FileFault, FileStamp
 from emofuse.datasets.groups import clean_groups, group_notes, joined_groups, read_group_file
 from emofuse.datasets.label_notes import label_notes
 from emofuse.datasets.manifest import COLUMNS, FILE_COLUMNS, RESERVED, Manifest
 from emofuse.datasets.remote_files import RemoteFiles
+from emofuse.datasets.sources import SOURCE_COLUMNS, source_columns, span_faults
 from emofuse.datasets.split_names import KNOWN_SPLIT_NAMES
 from emofuse.datasets.splits import ONE_STRATUM, make_splits
 from emofuse.errors import DatasetError, did_you_mean
@@ -44,10 +45,11 @@ class RowFault(StrEnum):
     UNKNOWN_SPLIT = "unknown split"
     DUPLICATE_ID = "duplicate id"
     DAMAGED_ANNOTATION = "damaged annotation"
+    NO_SPAN = "no span of time"
 
 
 _ADVICE: Mapping[str, str] = {
-    FileFault.LFS_POINTER: "fetch the images: git lfs pull",
+    FileFault.LFS_POINTER: "fetch the files: git lfs pull",
     FileFault.OUTSIDE: "absolute, with '..', or a link to elsewhere; links of your own are followed with "
     "--follow-links, or `follow_links: true` of the dataset; those to the content of a hub snapshot, git-annex or DVC "
     "beside the root are followed unasked",
@@ -87,8 +89,8 @@ class ListedRows:
 
     Attributes:
         table: one row per sample. `file` str: the table that lists the sample, "" if there is none. `row` int64: its
-            number there. `sample_id`, `path`, `split`, `label`: str or null. `group`: str or null, and may be left out.
-            Further columns are attributes.
+            number there. `sample_id`, `path`, `split`, `label`: str or null. `group`: str or null, and may be left out,
+            as may the columns of `SOURCE_COLUMNS`. Further columns are attributes.
         classes: the label names in the order of their indices.
         name: the name of the dataset in reports.
         kind: the kind of the spec.
@@ -170,7 +172,8 @@ def check_rows(
         raise DatasetError(f"{root}: the dataset lists no images")
     faults = listed.faults
     table = listed.table.with_columns(below_root(normalised_paths(listed.table["path"]), root).alias("path"))
-    stamps = _check_files(table["path"], files, faults)
+    table = _with_sources(table, root)
+    stamps = _check_files(table, files, faults)
     table = table.with_columns(_known_labels(table["label"], listed.classes, faults), _unique_ids(table, faults))
     groups, notes = _groups(table, root, group_file)
     table = table.with_columns(pl.Series("group", groups, dtype=pl.String))
@@ -186,6 +189,7 @@ def check_rows(
     problems = _problems(bad_rows)
     table = table.join(problems, on="index", how="left", maintain_order="left")
     attributes = [name for name in listed.table.columns if name not in RESERVED]
+    sources = source_columns(table)
     info: dict[str, Any] = {
         "name": listed.name,
         "kind": listed.kind,
@@ -207,7 +211,9 @@ def check_rows(
         info["groups"] = number_of_groups
     if listed.label_column:
         info["label_column"] = listed.label_column
-    manifest = Manifest(table.select(*COLUMNS, *attributes), tuple(listed.classes), root.absolute(), info, stamps)
+    manifest = Manifest(
+        table.select(*COLUMNS, *sources, *attributes), tuple(listed.classes), root.absolute(), info, stamps
+    )
     return Listing(manifest, bad_rows.select("file", "row", "path", "fault", "detail"), problems.height)
 
 
@@ -304,22 +310,45 @@ def ids_from_paths(paths: pl.Series) -> pl.Series:
     return stems.select(pl.when(ambiguous).then(path).otherwise(pl.col("stem")).alias("sample_id"))["sample_id"]
 
 
-def _check_files(paths: pl.Series, files: Files, faults: Faults) -> pl.DataFrame:
-    """Add the faults of the files to `faults`, and return their stamps as `Manifest.files` holds them."""
+def _with_sources(table: pl.DataFrame, root: Path) -> pl.DataFrame:
+    """Return a table whose source columns have their types; those without a value in any row are left out."""
+    table = table.drop([name for name in source_columns(table) if table[name].null_count() == table.height])
+    table = table.with_columns(pl.col(name).cast(SOURCE_COLUMNS[name]) for name in source_columns(table))
+    if "audio_path" in table.columns:
+        table = table.with_columns(below_root(normalised_paths(table["audio_path"]), root).alias("audio_path"))
+    return table
+
+
+def _check_files(table: pl.DataFrame, files: Files, faults: Faults) -> pl.DataFrame:
+    """Add the faults of the files and spans to `faults`, and return their stamps as `Manifest.files` holds them."""
     skipped = faults.rows_without_path()
-    for row in paths.is_null().arg_true():
+    for row in table["path"].is_null().arg_true():
         if row not in skipped:
             faults.add(row, RowFault.NO_PATH)
             skipped.add(row)
-    rows = [row for row in range(len(paths)) if row not in skipped]
-    stamps = {name: np.full(len(paths), _UNKNOWN, dtype=np.int64) for name in FILE_COLUMNS}
-    for row, (fault, stamp) in zip(rows, files.inspect_all(paths.gather(rows).to_list()), strict=True):
-        if stamp is not None:
-            stamps["bytes"][row] = stamp.bytes
-            stamps["modified_ns"][row] = _UNKNOWN if stamp.modified_ns is None else stamp.modified_ns
-        if fault is not None:
-            faults.add(row, fault)
+    for row, span in span_faults(table):
+        faults.add(row, RowFault.NO_SPAN, span)
+    stamps = {name: np.full(table.height, _UNKNOWN, dtype=np.int64) for name in FILE_COLUMNS}
+    for column in ("path", "audio_path"):
+        if column not in table.columns:
+            continue
+        absent = set(table[column].is_null().arg_true())
+        rows = [row for row in range(table.height) if row not in skipped and row not in absent]
+        paths = table[column].gather(rows).to_list()
+        for row, path, (fault, stamp) in zip(rows, paths, files.inspect_all(paths), strict=True):
+            if stamp is not None:
+                _add_stamp(stamps, row, stamp)
+            if fault is not None:
+                faults.add(row, fault, "" if column == "path" else f"audio_path {path}")
     return pl.DataFrame(stamps).with_columns(pl.all().replace(_UNKNOWN, None))
+
+
+def _add_stamp(stamps: dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]], row: int, stamp: FileStamp) -> None:
+    """Add the length and the time of one file of a row to those of its other file."""
+    modified = _UNKNOWN if stamp.modified_ns is None else stamp.modified_ns
+    for name, value in (("bytes", stamp.bytes), ("modified_ns", modified)):
+        known = stamps[name][row]
+        stamps[name][row] = value if _UNKNOWN in {known, value} else known + value
 
 
 def _known_labels(labels: pl.Series, classes: Sequence[str], faults: Faults) -> pl.Series:

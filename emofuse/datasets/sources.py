@@ -1,9 +1,19 @@
-"""The source of a sample: a file, a member of one, or a span of one, with its sound beside it if need be."""
+"""The source of a sample: a file, a member of one, or a span of one, with its sound beside it if need be.
+
+A manifest holds it in the column `path` and, only if some sample needs them, in the columns of `SOURCE_COLUMNS`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
+
+import polars as pl
+
+SOURCE_COLUMNS = {"member": pl.String, "audio_path": pl.String, "start_s": pl.Float64, "end_s": pl.Float64}
+"""The columns of a manifest that its samples may need, beside `path`; see `Source`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +43,70 @@ class Source:
     def is_span(self) -> bool:
         """Whether the sample is a part of a longer file."""
         return self.start_s is not None or self.end_s is not None
+
+
+class _HeldFiles(Protocol):
+    def holds(self, path: str) -> bool:
+        """Return whether a relative path ends below the root."""
+
+
+def source_columns(table: pl.DataFrame) -> list[str]:
+    """Return the names of the columns of a manifest's table that describe sources, apart from `path`."""
+    return [name for name in SOURCE_COLUMNS if name in table.columns]
+
+
+def sources_of(table: pl.DataFrame, root: Path, files: _HeldFiles) -> list[Source | None]:
+    """Return the sources of the rows of a manifest (n,).
+
+    None stands for a bad row, and for one whose path, or that of its sound, leaves the root.
+
+    Args:
+        table: rows of a manifest's table.
+        root: the root of the dataset.
+        files: the files below the root.
+    """
+    names = ("path", "problem", *source_columns(table))
+    columns = [table[name].to_list() for name in names]
+    return [_source(dict(zip(names, row, strict=True)), root, files) for row in zip(*columns, strict=True)]
+
+
+def _source(row: dict[str, Any], root: Path, files: _HeldFiles) -> Source | None:
+    path, problem, audio_path = row.pop("path"), row.pop("problem"), row.pop("audio_path", None)
+    if problem is not None or not all(files.holds(each) for each in (path, audio_path) if each is not None):
+        return None
+    return Source(root / path, audio_path=None if audio_path is None else root / audio_path, **row)
+
+
+def moved_below(table: pl.DataFrame, folder: str) -> pl.DataFrame:
+    """Return the table of a manifest whose root is now the folder above `folder`: its paths begin with that name."""
+    names = [name for name in ("path", "audio_path") if name in table.columns]
+    moved = [
+        pl.when(pl.col(name) != "").then(pl.format("{}/{}", pl.lit(folder), name)).otherwise(name).alias(name)
+        for name in names
+    ]
+    return table.with_columns(moved)
+
+
+def changed_sources(old: pl.DataFrame, new: pl.DataFrame) -> pl.Series:
+    """Return which rows are another member or span of their file now, bool (n,)."""
+    changed = pl.Series([False] * old.height, dtype=pl.Boolean)
+    for name in ("member", "start_s", "end_s"):
+        had, has = (
+            table[name] if name in table.columns else pl.Series([None] * table.height, dtype=SOURCE_COLUMNS[name])
+            for table in (old, new)
+        )
+        changed |= had.ne_missing(has)
+    return changed
+
+
+def span_faults(table: pl.DataFrame) -> Sequence[tuple[int, str]]:
+    """Return the rows whose span begins before their file, or ends before it begins, with the span as text."""
+    if not {"start_s", "end_s"} & set(table.columns):
+        return []
+    nothing = [None] * table.height
+    columns = (table[name].to_list() if name in table.columns else nothing for name in ("start_s", "end_s"))
+    return [
+        (row, f"from {start} to {end} s")
+        for row, (start, end) in enumerate(zip(*columns, strict=True))
+        if (start is not None and not start >= 0) or (end is not None and not end > (start or 0))
+    ]

@@ -50,13 +50,15 @@ class FolderWalk:
 
     Attributes:
         files: the files below the root.
-        others: the files that are no pictures by their suffix.
-        undecoded: the files that are pictures or videos of a format that is not decoded, by their suffix.
+        kinds: the kinds of files that are listed, by their names.
+        others: the other files, by their suffix.
+        undecoded: the files that are pictures of a format that is not decoded, or clips that are not listed.
         debris: the names that systems leave behind, without hidden ones.
         own_output: the folders that emofuse wrote.
     """
 
     files: ListedFiles
+    kinds: frozenset[NameKind] = frozenset({NameKind.IMAGE})
     others: list[str] = field(default_factory=list)
     undecoded: list[str] = field(default_factory=list)
     debris: list[str] = field(default_factory=list)
@@ -92,13 +94,13 @@ class FolderWalk:
         return kept
 
     def accepts(self, path: str) -> bool:
-        """Return whether the name of a file is that of a picture, and remember the file if it is not."""
+        """Return whether the name of a file is of a listed kind, and remember the file if it is not."""
         kind = kind_of_name(path)
-        if kind is NameKind.OTHER_PICTURE:
-            self.undecoded.append(printable(path))
-        elif kind is NameKind.OTHER:
-            self.others.append(printable(path))
-        return kind is NameKind.IMAGE
+        if kind in self.kinds:
+            return True
+        is_visible = kind in {NameKind.OTHER_PICTURE, NameKind.CLIP}
+        (self.undecoded if is_visible else self.others).append(printable(path))
+        return False
 
     def pictures(self, folder: str, above: Sequence[str] = ()) -> Iterator[ListedPath]:
         """Iterate over all pictures below a folder.
@@ -142,7 +144,7 @@ class FolderWalk:
             suffixes = Counter("." + path.lower().rpartition(".")[2] for path in self.undecoded)
             counts = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common())
             notes.append(
-                f"pictures or videos of formats that are not decoded, left out: {len(self.undecoded)} ({counts}), "
+                f"pictures of formats that are not decoded, and clips, left out: {len(self.undecoded)} ({counts}), "
                 f"first {self.undecoded[0]}"
             )
         for what, paths in (

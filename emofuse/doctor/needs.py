@@ -171,6 +171,8 @@ def cache_bytes(spec: CacheSpec, replies: Mapping[str, ProbeReply], rows: int) -
     layouts = []
     for stream in streams:
         shape, dimensions = _shape(stream, replies)
+        if spec.clip is not None and spec.clip.over_time == "sequence" and stream.needs & {"image", "face"}:
+            shape, dimensions = (spec.clip.frames, *shape), ("time", *dimensions)
         layouts.append(planned_layout(stream, shape, _FLAGS, dimensions))
     blocks = -(-rows // block_rows) * spec.views
     return bytes_of_blocks(layouts, block_rows, {layout.name: blocks for layout in layouts})

@@ -157,7 +157,7 @@ def _picture_contradictions(streams: Sequence[CachedStream]) -> list[str]:
     """Return in words which streams did not see the same pictures or faces as the first one."""
     faults = []
     extracted = [stream for stream in streams if stream.layout.decode]
-    for fact in ("decode", "face"):
+    for fact in ("decode", "face", "clip"):
         facts = [(stream.name, value) for stream in extracted if (value := getattr(stream.layout, fact)) is not None]
         for name, value in facts[1:]:
             difference = describe_difference({fact: value}, {fact: facts[0][1]}, facts[0][0])

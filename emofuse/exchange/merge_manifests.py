@@ -14,6 +14,7 @@ import polars as pl
 
 from emofuse.cache.reader import Cache
 from emofuse.datasets.manifest import FILE_COLUMNS, Manifest
+from emofuse.datasets.sources import moved_below
 from emofuse.errors import CacheError
 from emofuse.stores import SCHEME, as_path, is_remote
 
@@ -162,5 +163,4 @@ def _below(manifest: Manifest, root: Path) -> pl.DataFrame:
     inner = str(manifest.root.absolute())[len(str(root)) :].strip("/")
     if not inner:
         return manifest.table
-    moved = pl.when(pl.col("path") != "").then(pl.format("{}/{}", pl.lit(inner), "path")).otherwise("path")
-    return manifest.table.with_columns(moved.alias("path"))
+    return moved_below(manifest.table, inner)

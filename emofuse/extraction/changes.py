@@ -27,8 +27,10 @@ from emofuse.cache.writer import discard_blocks
 from emofuse.cache.zarr_store import open_array, update_group
 from emofuse.datasets.files import map_in_threads
 from emofuse.datasets.manifest import COLUMNS, Manifest
+from emofuse.datasets.rows import follows_links, open_files
+from emofuse.datasets.sources import changed_sources, sources_of
 from emofuse.errors import CacheError, StaleCacheError
-from emofuse.extraction.matching import NOWHERE, file_sum, kept_ids, match_rows
+from emofuse.extraction.matching import NOWHERE, kept_ids, match_rows, source_sum
 from emofuse.stores import is_remote
 
 GONE = "no longer in the dataset"
@@ -227,13 +229,14 @@ def _compare_files(old: Manifest, new: Manifest, lines: list[str]) -> tuple[Mani
     now, then = new.known_files, old.known_files
     has_problem = new.table["problem"][:rows].is_not_null()
     replaced = old.table["problem"].is_not_null() & ~has_problem  # there was no image before
+    is_there = old.table["problem"].is_null()
     both = now["bytes"][:rows].is_not_null() & then["bytes"].is_not_null() & ~has_problem & ~replaced
     longer = both & (now["bytes"][:rows] != then["bytes"])
     rewritten = both & ~longer & now["modified_ns"][:rows].ne_missing(then["modified_ns"])
     same = _same_bytes(new, then["crc32c"], rewritten)
     if same.any():
         lines.append(f"written again with the same bytes: {_some(new.table['sample_id'][:rows].filter(same), 'image')}")
-    replaced |= longer | (rewritten & ~same)
+    replaced |= longer | (rewritten & ~same) | (changed_sources(old.table, new.table[:rows]) & ~has_problem & is_there)
     if replaced.any():
         named = _some(new.table["sample_id"][:rows].filter(replaced), "image")
         lines.append(f"replaced: {named}; their blocks are computed again")
@@ -253,8 +256,9 @@ def _same_bytes(manifest: Manifest, sums: pl.Series, rewritten: pl.Series) -> pl
     if is_remote(manifest.root):
         return pl.Series(same)
     rows = (rewritten & sums.is_not_null()).arg_true().to_list()
-    paths = [str(manifest.root / manifest.table["path"][row]) for row in rows]
-    for row, crc in zip(rows, map_in_threads(file_sum, paths), strict=True):
+    files = open_files(manifest.root, follow_links=follows_links(manifest))
+    sources = sources_of(manifest.table[rows], manifest.root, files)
+    for row, crc in zip(rows, map_in_threads(source_sum, sources), strict=True):
         same[row] = crc == sums[row]
     return pl.Series(same)
 

@@ -20,6 +20,7 @@ from emofuse.cache.size import bytes_of_blocks, free_bytes, planned_layout
 from emofuse.cache.stale import check_is_imported
 from emofuse.datasets.manifest import Manifest
 from emofuse.datasets.rows import follows_links, open_files
+from emofuse.datasets.sources import Source, sources_of
 from emofuse.extraction.execution import build_device, count_workers
 from emofuse.extraction.options import BuildOptions
 from emofuse.extraction.plan import BuildPlan, Missing, plan_build
@@ -133,28 +134,30 @@ class _Trial:
     def measure(self, names: Sequence[str], missing: Sequence[Missing]) -> _Measured:
         """Measure these streams on images of these blocks."""
         streams = tuple(stream for stream in self.spec.streams if stream.name in names)
-        paths, ids = _sample(missing, self.plan, self.manifest)
+        sources, ids = _sample(missing, self.plan, self.manifest)
         views = missing[0].views
         extractor = Extractor(streams, self.spec, device=self.device)
         try:
             if self.one_thread:
                 cap_native_threads()
-            opened = [(stream, extractor.streams[stream.name]) for stream in streams]
+            opened = [(stream, extractor.stored[stream.name]) for stream in streams]
             layouts = {
                 spec.name: planned_layout(spec, stream.shape, stream.flag_names, stream.dimensions)
                 for spec, stream in opened
             }
-            extractor.extract_views(paths[:1], ids[:1], views)  # the first image also loads what is loaded at first use
+            extractor.extract_views(
+                sources[:1], ids[:1], views
+            )  # the first image also loads what is loaded at first use
             started = time.perf_counter()
-            extractor.extract_views(paths, ids, views)
+            extractor.extract_views(sources, ids, views)
             seconds = time.perf_counter() - started
         finally:
             extractor.close()
-        return _Measured(seconds / (len(paths) * len(views)), len(paths), layouts)
+        return _Measured(seconds / (len(sources) * len(views)), len(sources), layouts)
 
 
-def _sample(missing: Sequence[Missing], plan: BuildPlan, manifest: Manifest) -> tuple[list[Path | None], list[str]]:
-    """Return paths and ids of rows spread evenly over the missing blocks; bad rows are among them at their share."""
+def _sample(missing: Sequence[Missing], plan: BuildPlan, manifest: Manifest) -> tuple[list[Source | None], list[str]]:
+    """Return sources and ids of rows spread evenly over the missing blocks; bad rows are among them at their share."""
     total = sum(_rows(plan, part) for part in missing)
     wanted = np.unique(np.linspace(0, total - 1, min(total, _SAMPLED)).astype(np.int64))
     sizes = np.array([_rows(plan, part) for part in missing])
@@ -165,11 +168,7 @@ def _sample(missing: Sequence[Missing], plan: BuildPlan, manifest: Manifest) -> 
     table = manifest.table[rows.tolist()]
     root = manifest.root.absolute()
     files = open_files(root, follow_links=follows_links(manifest))
-    columns = (table["path"].to_list(), table["problem"].to_list())
-    paths = [
-        root / path if problem is None and files.holds(path) else None for path, problem in zip(*columns, strict=True)
-    ]
-    return paths, table["sample_id"].to_list()
+    return sources_of(table, root, files), table["sample_id"].to_list()
 
 
 def _by_streams(plan: BuildPlan) -> dict[tuple[str, ...], list[Missing]]:

@@ -230,7 +230,7 @@ class IsolatedExtraction:
             process.kill()
 
     def _compute(self, job: BuildJob, task: BlockTask) -> BlockDone | BlockFailed:
-        limit_s = job.block_timeout_s or default_timeout_s(len(task.paths) * len(task.views))
+        limit_s = job.block_timeout_s or default_timeout_s(len(task.sources) * len(task.views))
         try:
             return self._run(job, task, limit_s)
         except ProcessDied:
@@ -262,14 +262,14 @@ class IsolatedExtraction:
 
     def _find_deadly_rows(self, job: BuildJob, task: BlockTask, timeout_s: float) -> dict[str, dict[int, str]]:
         """Return stream -> row of the block -> how the row ends a process that extracts it for this stream alone."""
-        rows = {row for tried in task.retried.values() for row in tried} if task.retried else range(len(task.paths))
+        rows = {row for tried in task.retried.values() for row in tried} if task.retried else range(len(task.sources))
         causes: dict[int, str] = {}
         for row in sorted(rows):
-            if task.paths[row] is not None:
+            if task.sources[row] is not None:
                 cause = self._cause_of_death(job, task, row, timeout_s)
                 if cause is not None:
                     causes[row] = cause
-            if len(causes) > max(_MOST_DEADLY_ROWS, _MOST_DEADLY_SHARE * len(task.paths)):
+            if len(causes) > max(_MOST_DEADLY_ROWS, _MOST_DEADLY_SHARE * len(task.sources)):
                 first, cause = next(iter(causes.items()))
                 raise _GivenUp(f"{len(causes)} rows end their process, first row {task.start + first}: it {cause}")
         if len(task.streams) == 1:

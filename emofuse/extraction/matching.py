@@ -8,15 +8,18 @@ The rows of a cache therefore keep their ids, and no row is extracted again beca
 from __future__ import annotations
 
 from collections import defaultdict
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from emofuse.checksum import crc32c
 from emofuse.datasets.files import map_in_threads
 from emofuse.datasets.manifest import Manifest
+from emofuse.datasets.rows import follows_links, open_files
+from emofuse.datasets.sources import Source, sources_of
+from emofuse.errors import DecodeError
+from emofuse.media.files import FileSums, read_file
 from emofuse.specs.datasets import DATASETS
 from emofuse.stores import is_remote
 
@@ -84,7 +87,8 @@ def _match_content(old: Manifest, new: Manifest, places: npt.NDArray[np.int64]) 
     free = np.flatnonzero(_free_places(new, places)).tolist()
     candidates = [place for place in free if now[place] in wanted and problems[place] is None]
     old_paths, new_paths = old.table["path"].to_list(), new.table["path"].to_list()
-    new_sums = map_in_threads(file_sum, [str(new.root / new_paths[place]) for place in candidates])
+    files = open_files(new.root, follow_links=follows_links(new))
+    new_sums = map_in_threads(source_sum, sources_of(new.table[candidates], new.root, files))
     by_content: dict[tuple[int, int], list[int]] = defaultdict(list)
     for place, crc in zip(candidates, new_sums, strict=True):
         if crc is not None:
@@ -98,9 +102,15 @@ def _match_content(old: Manifest, new: Manifest, places: npt.NDArray[np.int64]) 
             places[row] = place
 
 
-def file_sum(path: str) -> int | None:
-    """Return the CRC-32C of a file's bytes, or None if the file cannot be read."""
-    try:
-        return crc32c(Path(path).read_bytes())
-    except OSError:
+def source_sum(source: Source | None) -> int | None:
+    """Return the CRC-32C of what a source is extracted from, as a build records it, or None if it cannot be read."""
+    if source is None:
         return None
+    sums = FileSums()
+    try:
+        read_file(source, sums.add)
+        if source.audio_path is not None:
+            read_file(Source(source.audio_path), sums.add)
+    except DecodeError:
+        return None
+    return sums.crc

@@ -19,6 +19,7 @@ from emofuse.cache.stale import check_augment, check_block_rows, check_imported,
 from emofuse.datasets.files import FileFault
 from emofuse.datasets.manifest import Manifest
 from emofuse.datasets.rows import follows_links, open_files
+from emofuse.datasets.sources import sources_of
 from emofuse.extraction.changes import DatasetChanges, notice_changes
 from emofuse.extraction.tasks import BlockTask
 from emofuse.specs import CacheSpec, ImportedSpec
@@ -94,22 +95,22 @@ class BuildPlan:
         return stream in self.pending and bool(self.pending[stream].any())
 
     def tasks(self) -> Iterator[BlockTask]:
-        """Yield the tasks one by one, so that not all paths of a dataset are held. Bad rows have no path."""
+        """Yield the tasks one by one, so that not all paths of a dataset are held. Bad rows have no source."""
         root = (self.manifest.root if self.data is None else as_path(self.data)).absolute()
         files = open_files(root, follow_links=follows_links(self.manifest))
         for missing in self.missing:
             rows = self.layout.block_slice(missing.block)
             part = self.manifest.table[rows]
-            paths = part["path"].to_list()
-            bad_rows = {row: problem for row, problem in enumerate(part["problem"].to_list()) if problem is not None}
-            for row, path in enumerate(paths):
-                if row not in bad_rows and not files.holds(path):
-                    bad_rows[row] = FileFault.OUTSIDE.value
+            sources = sources_of(part, root, files)
+            problems = part["problem"].to_list()
+            bad_rows = {
+                row: problems[row] or FileFault.OUTSIDE.value for row, source in enumerate(sources) if source is None
+            }
             yield BlockTask(
                 block=missing.block,
                 start=rows.start,
                 streams=missing.streams,
-                paths=tuple(None if row in bad_rows else root / path for row, path in enumerate(paths)),
+                sources=tuple(sources),
                 sample_ids=tuple(part["sample_id"].to_list()),
                 views=missing.views,
                 bad_rows=bad_rows,

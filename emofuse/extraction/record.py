@@ -18,7 +18,7 @@ from emofuse.errors import StaleCacheError, StoreError
 from emofuse.extraction.plan import BuildPlan
 from emofuse.extraction.seen import UNKNOWN, SeenFiles
 
-_SUM = list(FILE_COLUMNS).index("crc32c")
+_LENGTH, _TIME, _SUM = (list(FILE_COLUMNS).index(name) for name in ("bytes", "modified_ns", "crc32c"))
 _NAMED = 3
 
 
@@ -39,8 +39,11 @@ class FileRecord:
         """Record the files of one block."""
         rows = slice(seen.start, seen.start + len(seen.stamps))
         known = self._stamps[rows]
-        is_seen = seen.stamps[:, _SUM] != UNKNOWN
-        differs = is_seen & (known[:, _SUM] != UNKNOWN) & (known[:, _SUM] != seen.stamps[:, _SUM])
+        is_seen = seen.stamps[:, _LENGTH] != UNKNOWN
+        is_hashed = seen.stamps[:, _SUM] != UNKNOWN
+        others = known != seen.stamps
+        differs = is_hashed & (known[:, _SUM] != UNKNOWN) & others[:, _SUM]
+        differs |= is_seen & ~is_hashed & (known[:, _LENGTH] != UNKNOWN) & others[:, [_LENGTH, _TIME]].any(axis=1)
         if differs.any() and not set(self._streams) <= set(seen.streams):
             self._replaced.update((seen.start + np.flatnonzero(differs)).tolist())
         self._is_new = self._is_new or not np.array_equal(known[is_seen], seen.stamps[is_seen])

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.checksum import crc32c
 from emofuse.datasets.manifest import FILE_COLUMNS
+from emofuse.datasets.sources import Source
+from emofuse.media.files import FileSums
 from emofuse.stores import is_remote
 
 UNKNOWN = -1
@@ -32,11 +31,11 @@ class SeenFiles:
     streams: tuple[str, ...]
 
     @classmethod
-    def of_block(cls, start: int, paths: Sequence[Path | None], streams: tuple[str, ...]) -> SeenFiles | None:
+    def of_block(cls, start: int, sources: Sequence[Source | None], streams: tuple[str, ...]) -> SeenFiles | None:
         """Return the record of a block before any of its files was read; None for a store, which dates its objects."""
-        if any(path is not None and is_remote(path) for path in paths):
+        if any(source is not None and is_remote(source.path) for source in sources):
             return None
-        return cls(start, np.full((len(paths), len(FILE_COLUMNS)), UNKNOWN, dtype=np.int64), streams)
+        return cls(start, np.full((len(sources), len(FILE_COLUMNS)), UNKNOWN, dtype=np.int64), streams)
 
     @classmethod
     def joined(cls, parts: Sequence[SeenFiles]) -> SeenFiles:
@@ -44,6 +43,6 @@ class SeenFiles:
         stamps = np.maximum.reduce([part.stamps for part in parts])  # UNKNOWN is below all others
         return cls(parts[0].start, stamps, tuple(stream for part in parts for stream in part.streams))
 
-    def add(self, row: int, status: os.stat_result, data: bytes) -> None:
-        """Record the file of one row of the block."""
-        self.stamps[row] = status.st_size, status.st_mtime_ns, crc32c(data)
+    def add(self, row: int, sums: FileSums) -> None:
+        """Record the files of one row of the block."""
+        self.stamps[row] = sums.bytes, sums.modified_ns, UNKNOWN if sums.crc is None else sums.crc

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from emofuse.datasets.sources import Source
 from emofuse.extraction.seen import SeenFiles
 from emofuse.specs import CacheSpec, StreamSpec
 
@@ -51,10 +52,10 @@ class BlockTask:
         block: the index of the block.
         start: the index of its first row.
         streams: the names of the streams that lack it.
-        paths: the paths of its images, None for a bad row of the manifest.
+        sources: the sources of its rows, None for a bad row of the manifest.
         sample_ids: the ids of its rows.
         views: the views that these streams lack.
-        bad_rows: row of the block -> its problem in the manifest, for every row without a path.
+        bad_rows: row of the block -> its problem in the manifest, for every row without a source.
         deadly_rows: row of the block -> how it ended the process that extracted it; the row is FAILED without a try.
         retried: (stream, view) -> row of the block -> cached status and reason. These rows are tried first, and nothing
             is written if their results are the same. None computes the whole block.
@@ -64,7 +65,7 @@ class BlockTask:
     block: int
     start: int
     streams: tuple[str, ...]
-    paths: tuple[Path | None, ...]
+    sources: tuple[Source | None, ...]
     sample_ids: tuple[str, ...] = ()
     views: tuple[int, ...] = (0,)
     bad_rows: Mapping[int, str] = field(default_factory=dict)
@@ -80,7 +81,7 @@ class BlockTask:
         return replace(self, streams=tuple(names), retried=retried)
 
     def __str__(self) -> str:
-        return f"rows {self.start}-{self.start + len(self.paths) - 1} (block {self.block})"
+        return f"rows {self.start}-{self.start + len(self.sources) - 1} (block {self.block})"
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from emofuse.status import Status
 from emofuse.streams import augment_identity, may_use_gpu, stream_identity, stream_weights
 from emofuse.streams.block_extraction import Extraction
 from emofuse.streams.extractor import Extractor
+from emofuse.streams.over_time import StoredStream
 
 
 def compute_block(job: BuildJob, task: BlockTask) -> BlockDone | BlockFailed:
@@ -52,7 +53,7 @@ def describe_streams(job: BuildJob, names: Sequence[str]) -> list[StreamLayout]:
         EmofuseError: a stream cannot be opened.
     """
     with _lock:
-        opened = _open_extractor(job, tuple(names)).streams
+        opened = _open_extractor(job, tuple(names)).stored
         return [_describe(job, spec, opened[spec.name]) for spec in job.streams(names)]
 
 
@@ -69,7 +70,7 @@ def open_streams(job: BuildJob, names: Sequence[str]) -> None:
 def try_row(job: BuildJob, task: BlockTask, row: int) -> None:
     """Extract one row of a block as `compute_block` would, and discard the result."""
     with _lock:
-        _open_extractor(job, task.streams).extract_views([task.paths[row]], [task.sample_ids[row]], task.views)
+        _open_extractor(job, task.streams).extract_views([task.sources[row]], [task.sample_ids[row]], task.views)
 
 
 def close_extractor() -> None:
@@ -103,8 +104,8 @@ def _compute_block(job: BuildJob, task: BlockTask) -> BlockDone:
         results = {key: _row_results(job, task, extractions, key, rows) for key, rows in task.retried.items()}
         if all(results[key] == dict(rows) for key, rows in task.retried.items()):
             return _retried(task, results, written=False)
-    seen = SeenFiles.of_block(task.start, task.paths, task.streams)
-    extractions = _extract(job, task, range(len(task.paths)), seen)
+    seen = SeenFiles.of_block(task.start, task.sources, task.streams)
+    extractions = _extract(job, task, range(len(task.sources)), seen)
     for view, extraction in extractions.items():
         for name, rows in extraction.rows.items():
             write_block(
@@ -125,14 +126,14 @@ def _compute_block(job: BuildJob, task: BlockTask) -> BlockDone:
         name: np.concatenate([extractions[view].rows[name].status for view in task.views]) for name in task.streams
     }
     counts = {name: _count(status) for name, status in together.items()}
-    return BlockDone(len(task.paths) * len(task.views), counts, tuple(_problems(task, extractions)), seen=seen)
+    return BlockDone(len(task.sources) * len(task.views), counts, tuple(_problems(task, extractions)), seen=seen)
 
 
 def _extract(
     job: BuildJob, task: BlockTask, rows: Collection[int], seen: SeenFiles | None = None
 ) -> dict[int, Extraction]:
     """Return view -> extraction of some rows of a block. Deadly rows are not extracted but marked as FAILED."""
-    opened = (path if row in rows and row not in task.deadly_rows else None for row, path in enumerate(task.paths))
+    opened = (each if row in rows and row not in task.deadly_rows else None for row, each in enumerate(task.sources))
     with _lock:
         extractor = _open_extractor(job, task.streams)
         on_read = None if seen is None else seen.add
@@ -220,7 +221,7 @@ def _check_same_machine(job: BuildJob, streams: Sequence[StreamSpec]) -> None:
             )
 
 
-def _describe(job: BuildJob, spec: StreamSpec, stream: Any) -> StreamLayout:
+def _describe(job: BuildJob, spec: StreamSpec, stream: StoredStream) -> StreamLayout:
     return StreamLayout(
         name=spec.name,
         kind=spec.kind,
@@ -229,8 +230,8 @@ def _describe(job: BuildJob, spec: StreamSpec, stream: Any) -> StreamLayout:
         dtype=np.dtype(spec.dtype),
         identity=stream_identity(spec, job.spec),
         weights=stream_weights(spec),
-        flag_names=tuple(stream.flag_names),
-        columns=tuple(stream.columns),
+        flag_names=stream.flag_names,
+        columns=stream.columns,
         spec=recorded(spec),
         decode=job.spec.decode.model_dump(mode="json"),
         face=job.spec.face.model_dump(mode="json") if "face" in spec.needs else None,

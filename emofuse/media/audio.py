@@ -43,11 +43,8 @@ def read_sound(source: Source, decode: DecodeSpec | None = None, on_read: OnRead
     """
     if source.audio_path is not None:
         source = replace(source, path=source.audio_path, audio_path=None, member=None)
-    opened = open_source(source, "sound", on_read)
-    try:
+    with open_source(source, "sound", on_read) as opened:
         return decode_sound(opened, source, decode or DecodeSpec())
-    finally:
-        opened.close()
 
 
 def decode_sound(opened: OpenFile, source: Source, decode: DecodeSpec) -> Sound:

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
+from emofuse.checksum import crc32c
 from emofuse.datasets.files import is_lfs_pointer
 from emofuse.datasets.sources import Source
 from emofuse.errors import DecodeError
@@ -33,6 +34,30 @@ CheckLength = Callable[[int], None]
 """Called with the length of a file before it is read; raises `DecodeError` if the file is too long."""
 
 
+class FileSums:
+    """The length, time and checksum of what a sample is extracted from: of one file, or of clip and sound together.
+
+    Attributes:
+        bytes: the length, or the sum of both.
+        modified_ns: the time of change in nanoseconds since 1970, or the sum of both.
+        crc: the CRC-32C of the bytes, or of both contents after each other; None if a file was not hashed.
+        files: the number of files.
+    """
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.modified_ns = 0
+        self.crc: int | None = 0
+        self.files = 0
+
+    def add(self, status: os.stat_result, data: bytes | None) -> None:
+        """Add a file: its status from before it was read, and its bytes; None for a file that is not hashed."""
+        self.bytes += status.st_size
+        self.modified_ns += getattr(status, "st_mtime_ns", 0)  # a store states no time that could be compared
+        self.crc = None if data is None or self.crc is None else crc32c(data, self.crc)
+        self.files += 1
+
+
 @dataclass(frozen=True)
 class OpenFile:
     """An open clip or sound.
@@ -45,8 +70,10 @@ class OpenFile:
     file: BinaryIO
     is_whole: bool
 
-    def close(self) -> None:
-        """Close the file."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.file.close()
 
 

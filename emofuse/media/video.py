@@ -52,11 +52,8 @@ def read_clip(source: Source, spec: ClipSpec, decode: DecodeSpec, on_read: OnRea
             span lies outside of it. The message is one line without the path.
         StreamError: PyAV is not installed.
     """
-    opened = open_source(source, "clip", on_read)
-    try:
+    with open_source(source, "clip", on_read) as opened:
         chosen = list(iterate_frames(opened, source, spec, decode))
-    finally:
-        opened.close()
     return Clip(tuple(image for _, image in chosen), np.array([time for time, _ in chosen], dtype=np.float64))
 
 

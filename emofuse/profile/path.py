@@ -102,7 +102,7 @@ class _Path:
             sys.modules["cv2"].setNumThreads(job.threads)
         self.streams: dict[str, Stream] = self._extractor.streams
         shapes = {
-            name: derived_shape(kind, self.streams[name].shape, chosen_variant(kind, name, self._features))
+            name: derived_shape(kind, self._extractor.stored[name].shape, chosen_variant(kind, name, self._features))
             for name, kind in self._kinds.items()
         }
         self.dims: dict[str, Shape] = {name: shape[0] if len(shape) == 1 else shape for name, shape in shapes.items()}

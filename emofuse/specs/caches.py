@@ -66,19 +66,22 @@ class AugmentSpec(ExtendedSpec):
     sound: SoundAugmentSpec = SoundAugmentSpec()
 
 
-class CacheSpec(Spec):
+class CacheSpec(ExtendedSpec):
     """The content of a cache: its streams, the decoding of images, the detection of faces, and the rows of a block.
 
     Without `block_rows`, an existing cache keeps its own and a new one follows `rows_of_a_block`. `views` is 1 for the
-    pictures alone and 1 + V for the pictures with V augmented views of each, drawn as `augment` describes.
+    samples alone and 1 + V for the samples with V augmented views of each, drawn as `augment` describes. With `clip`,
+    samples are clips: image streams see the frames that it chooses, and have a time axis. Streams of sound need none.
     """
 
+    added: ClassVar[frozenset[str]] = frozenset({"clip"})
     name: str = "cache"
     block_rows: int | None = Field(None, ge=1)
     views: int = Field(1, ge=1)
     augment: AugmentSpec = AugmentSpec()
     decode: DecodeSpec = DecodeSpec()
     face: FaceSpec = FaceSpec()
+    clip: ClipSpec | None = None
     streams: tuple[StreamSpec, ...] = Field(min_length=1)
 
     def rows_of_a_block(self, rows: int) -> int:

@@ -167,7 +167,9 @@ class ImportedSpec(StreamSpecBase):
 
 
 # The modules of emofuse.streams that run streams and declare none. Reading a spec must not load their libraries.
-_WITHOUT_KINDS = frozenset({"base", "block_extraction", "extractor", "faces"})
+_WITHOUT_KINDS = frozenset(
+    {"base", "batches", "block_extraction", "extractor", "faces", "over_time", "reading", "tracking"}
+)
 
 
 def _own_streams() -> Iterable[type[StreamSpecBase]]:

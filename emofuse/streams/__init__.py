@@ -82,6 +82,7 @@ def stream_identity(spec: StreamSpec, cache_spec: CacheSpec) -> dict[str, Any]:
     values = spec.identity_values()
     if values:
         identity["values"] = values
+    identity |= _media_identity(spec, cache_spec)
     match weights:
         case RandomWeights():
             identity["weights"] = {"random_seed": weights.seed}
@@ -91,6 +92,26 @@ def stream_identity(spec: StreamSpec, cache_spec: CacheSpec) -> dict[str, Any]:
             from emofuse.weights import resolve_weights
 
             identity["weights"] = {"sha256": resolve_weights(weights).sha256}
+    return identity
+
+
+def _media_identity(spec: StreamSpec, cache_spec: CacheSpec) -> dict[str, Any]:
+    """Return what decides the frames and the sound that a stream receives; nothing for pictures."""
+    identity: dict[str, Any] = {}
+    if cache_spec.clip is not None and spec.needs - {"audio"}:
+        from emofuse.media.video import VERSION as VIDEO_VERSION
+        from emofuse.streams.over_time import VERSION as FOLD_VERSION
+
+        version: dict[str, int] = {"version": VIDEO_VERSION, "fold": FOLD_VERSION}
+        if "face" in spec.needs:
+            from emofuse.streams.tracking import VERSION as TRACKING_VERSION
+
+            version["tracking"] = TRACKING_VERSION
+        identity["clip"] = version | cache_spec.clip.model_dump(mode="json")
+    if "audio" in spec.needs:
+        from emofuse.media.sound import VERSION as SOUND_VERSION
+
+        identity["sound"] = {"version": SOUND_VERSION}
     return identity
 
 

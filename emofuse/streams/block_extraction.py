@@ -199,7 +199,7 @@ class ProvenPictures:
         for name, (rows, _) in extracted.items():
             if name not in self._samples:
                 good = (batch[index] for index in np.flatnonzero(rows.status == Status.OK).tolist())
-                small = next((sample for sample in good if sample.image.size <= _LARGEST_PROVEN_BYTES), None)
+                small = next((sample for sample in good if sample_bytes(sample) <= _LARGEST_PROVEN_BYTES), None)
                 if small is not None:
                     self._samples[name] = small
 
@@ -219,6 +219,13 @@ class ProvenPictures:
                     f"stream {name!r} failed on all {count} readable pictures of a block; first: {first}. "
                     f"The stream is broken: it also fails on a picture on which it worked before ({again})"
                 )
+
+
+def sample_bytes(sample: Sample) -> int:
+    """Return the bytes that a sample takes in memory: its picture, its sound and its frames."""
+    sound = 0 if sample.sound is None else sample.sound.samples.nbytes
+    frames = () if sample.clip is None else sample.clip.frames
+    return sample.image.nbytes + sound + sum(frame.nbytes for frame in frames)
 
 
 def one_line(error: Exception) -> str:

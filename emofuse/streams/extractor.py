@@ -1,19 +1,16 @@
-"""The way from paths to rows: each picture is decoded once, and its face found once, for all streams.
+"""The way from sources to rows: each file is decoded once, and its faces found once, for all streams.
+
+A stream sees pictures, or every chosen frame of a clip as one picture, whose rows are then folded into one row (see
+`over_time`). Streams of sounds and of whole clips receive each clip at once.
 
 A failure on one picture, in any step, costs the status of that row and nothing else. A stream that fails on every
 picture of a block runs again on a picture on which it worked before: if it fails there too, it raises.
-
-Networks on a GPU have a thread of their own. Meanwhile the CPU computes the other streams, decodes the next pictures
-and finds their faces.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -22,50 +19,19 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.errors import DecodeError
-from emofuse.media.decode import read_image
-from emofuse.media.views import apply_view, draw_view
+from emofuse.datasets.sources import Source
+from emofuse.media.files import FileSums
 from emofuse.specs import CacheSpec, StreamSpec
 from emofuse.status import Status
 from emofuse.streams import make_stream, may_use_gpu
-from emofuse.streams.base import Rows, Sample, SampleBatch, Stream, needs_of
-from emofuse.streams.block_extraction import (
-    Extraction,
-    ProvenPictures,
-    StreamRows,
-    extract_all,
-    fail_all,
-    one_line,
-    store_all,
-)
-from emofuse.streams.faces import make_face_detector
+from emofuse.streams.base import Rows, Sample, Stream, needs_of
+from emofuse.streams.batches import BatchRunner, ClipBatch, PictureBatch, nothing
+from emofuse.streams.block_extraction import Extraction
+from emofuse.streams.over_time import StoredStream, folded, stored_stream
+from emofuse.streams.reading import ReadSample, SampleReader
 
-OnReadRow = Callable[[int, os.stat_result, bytes], None]
-"""Called with the index of a row, the status of its file, taken before it was read, and its bytes."""
-
-# A micro-batch ends at either bound: its decoded pictures take about 200 MB and the networks' intermediate results
-# less than 100, for every block size. Memory holds one micro-batch, or two where a GPU works on one while the next is
-# decoded. The bounds depend on the pictures alone, so that a block is divided in the same places every time.
-_BATCH_SAMPLES = 64
-_BATCH_PIXELS = 64_000_000
-
-
-@dataclass
-class _Pictures:
-    """The decoded pictures of a micro-batch and their rows in the block."""
-
-    rows: list[int] = field(default_factory=list)
-    images: list[npt.NDArray[np.uint8]] = field(default_factory=list)
-    pixels: int = 0
-
-    @property
-    def full(self) -> bool:
-        return len(self.rows) >= _BATCH_SAMPLES or self.pixels >= _BATCH_PIXELS
-
-    def add(self, row: int, image: npt.NDArray[np.uint8]) -> None:
-        self.rows.append(row)
-        self.images.append(image)
-        self.pixels += image.shape[0] * image.shape[1]
+OnReadRow = Callable[[int, FileSums], None]
+"""Called with the index of a row and the length, time and checksum of the files that it was read from."""
 
 
 class Extractor:
@@ -76,25 +42,25 @@ class Extractor:
         ...     extraction = extractor.extract(paths)
 
     Raises:
-        StreamError: a stream or the face detector cannot run on this machine.
+        StreamError: a stream or the face detector cannot run on this machine, or a stream not on such media.
         WeightsError: weights are missing or damaged.
     """
 
     def __init__(self, streams: Sequence[StreamSpec], cache_spec: CacheSpec, *, device: str) -> None:
         self._specs = {spec.name: spec for spec in streams}
-        self._decode = cache_spec.decode
-        self._augment = cache_spec.augment
+        self._steps = 1 if cache_spec.clip is None else cache_spec.clip.frames
         with ExitStack() as opened:
             self._streams: dict[str, Stream] = {
                 spec.name: opened.enter_context(closing(make_stream(spec, device=device))) for spec in streams
             }
-            needs_face = any("face" in needs_of(stream) for stream in self._streams.values())
-            self._detector = opened.enter_context(closing(make_face_detector(cache_spec.face))) if needs_face else None
+            self._stored = {
+                name: stored_stream(stream, self._specs[name], cache_spec.clip)
+                for name, stream in self._streams.items()
+            }
+            needs: frozenset[str] = frozenset().union(*map(needs_of, self._streams.values()))
+            self._reader = SampleReader(needs, cache_spec.decode, cache_spec.clip)
             on_gpu = {spec.name for spec in streams if device != "cpu" and may_use_gpu(spec)}
-            self._on_gpu = {name: stream for name, stream in self._streams.items() if name in on_gpu}
-            self._on_cpu = {name: stream for name, stream in self._streams.items() if name not in on_gpu}
-            self._gpu_thread = opened.enter_context(ThreadPoolExecutor(1)) if on_gpu else None
-            self._proven = ProvenPictures()
+            self._runner = opened.enter_context(closing(BatchRunner(self._streams, on_gpu, cache_spec)))
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
@@ -114,131 +80,170 @@ class Extractor:
         """The open streams by name."""
         return dict(self._streams)
 
-    def extract(self, paths: Sequence[Path | None]) -> Extraction:
-        """Extract the rows of one block of n >= 0 pictures without augmentation.
+    @property
+    def stored(self) -> dict[str, StoredStream]:
+        """What is stored of each stream: on clips, image streams have an axis of time."""
+        return dict(self._stored)
+
+    def extract(self, sources: Sequence[Source | Path | None]) -> Extraction:
+        """Extract the rows of one block of n >= 0 samples without augmentation.
 
         Args:
-            paths: the files; None for a bad row of the manifest, which is UNREADABLE.
+            sources: the sources, or paths of whole files; None for a bad row of the manifest, which is UNREADABLE.
 
         Raises:
             StreamError: a stream failed on every readable row of the block (two or more) and on a picture on which it
                 worked before, broke its contract, or reports that it cannot run at all.
         """
-        return self.extract_views(paths, [""] * len(paths), [0])[0]
+        return self.extract_views(sources, [""] * len(sources), [0])[0]
 
     def extract_views(
         self,
-        paths: Sequence[Path | None],
+        sources: Sequence[Source | Path | None],
         sample_ids: Sequence[str],
         views: Sequence[int],
         on_read: OnReadRow | None = None,
     ) -> dict[int, Extraction]:
-        """Extract the rows of one block for several views. Each picture is decoded once for all of them.
+        """Extract the rows of one block for several views. Each file is decoded once for all of them.
 
         The rows of a view do not depend on the other views of the call.
 
         Args:
-            paths: the n files; None for a bad row of the manifest, which is UNREADABLE.
+            sources: the n sources, or paths of whole files; None for a bad row of the manifest, which is UNREADABLE.
             sample_ids: the n ids of the manifest, which decide the random draws of the views.
-            views: the numbers of the views; 0 is the picture itself (see `emofuse.media.views`).
-            on_read: receives every file that was read, also those that cannot be decoded.
+            views: the numbers of the views; 0 is the sample itself (see `emofuse.media.views`). All frames of a clip
+                have the same draw.
+            on_read: receives every row whose files were all read, also if they cannot be decoded.
 
         Raises:
             StreamError: for the reasons given at `extract`.
         """
-        extractions = {view: self._unread(len(paths)) for view in views}
-        pictures = _Pictures()
-        finish = _nothing
-        for row, path in enumerate(paths):
-            if path is not None:
-                self._read(row, path, pictures, extractions.values(), on_read)
-            if pictures.full or row == len(paths) - 1:
-                for view, extraction in extractions.items():
-                    before, finish = finish, self._start(pictures, sample_ids, view, extraction)
-                    before()
-                pictures = _Pictures()
-        finish()
-        for extraction in extractions.values():
-            extraction.problems.sort()
-            self._proven.check(self._streams, extraction)
-        return extractions
+        self._runner.start_block()
+        block = _Block(self._runner, sample_ids, {view: self._unread(len(sources)) for view in views}, self._steps)
+        for row, source in enumerate(map(Source.of, sources)):
+            if source is not None:
+                sample = self._reader.read(source, partial(block.add_picture, row), with_sums=on_read is not None)
+                if on_read is not None and sample.sums is not None:
+                    on_read(row, sample.sums)
+                block.add(row, sample)
+        block.finish()
+        return {view: self._folded(parts, block) for view, parts in block.views.items()}
 
-    def _unread(self, count: int) -> Extraction:
-        rows = {
-            name: Rows.empty_of(stream, count, Status.UNREADABLE, self._specs[name].dtype)
-            for name, stream in self._streams.items()
+    def _unread(self, count: int) -> _Parts:
+        """Return the rows of n samples, none of which was read: of all their frames, and of the clips."""
+        frames = {
+            name: Rows.empty_of(
+                self._streams[name],
+                count * self._steps,
+                Status.UNREADABLE,
+                self._streams[name].dtype if self._stored[name].is_mean else self._specs[name].dtype,
+            )
+            for name in self._runner.of_pictures
         }
-        return Extraction(rows, [])
+        clips = {
+            name: Rows.empty_of(self._streams[name], count, Status.UNREADABLE, self._specs[name].dtype)
+            for name in self._runner.of_clips
+        }
+        return _Parts(Extraction(frames, []), Extraction(clips, []))
 
-    def _read(
-        self,
-        row: int,
-        path: Path,
-        pictures: _Pictures,
-        extractions: Iterable[Extraction],
-        on_read: OnReadRow | None,
-    ) -> None:
-        """Decode one picture and add it to the others."""
-        try:
-            image = read_image(path, self._decode, None if on_read is None else partial(on_read, row))
-        except DecodeError as error:
-            for extraction in extractions:
-                extraction.problems.append((row, "", str(error)))
-            return
-        pictures.add(row, image)
-
-    def _start(
-        self, pictures: _Pictures, sample_ids: Sequence[str], view: int, extraction: Extraction
-    ) -> Callable[[], None]:
-        """Run every stream on one view of some pictures and store the results under their rows.
-
-        Returns:
-            A function that waits for the streams on the GPU and stores their results.
-        """
-        rows, batch, faceless = self._batch(pictures, sample_ids, view, extraction)
-        if not batch:
-            return _nothing
-        waiting = self._gpu_thread.submit(extract_all, self._on_gpu, batch, faceless) if self._gpu_thread else None
-        self._store(extract_all(self._on_cpu, batch, faceless), rows, batch, extraction)
-        if waiting is None:
-            return _nothing
-        return lambda: self._store(waiting.result(), rows, batch, extraction)
-
-    def _store(
-        self, extracted: dict[str, StreamRows], rows: Sequence[int], batch: SampleBatch, extraction: Extraction
-    ) -> None:
-        self._proven.learn(batch, extracted)
-        store_all(extracted, rows, extraction)
-
-    def _batch(
-        self, pictures: _Pictures, sample_ids: Sequence[str], view: int, extraction: Extraction
-    ) -> tuple[list[int], SampleBatch, dict[int, str]]:
-        """Make the samples of one view: augment the pictures and find their faces.
-
-        A picture whose view cannot be made is left out and marked: OpenCV rotates none with a side over 32,766 pixels.
-
-        Returns:
-            The rows of the samples, the samples, and index of a sample -> reason why the face detector failed on it.
-        """
-        rows: list[int] = []
-        samples, unmade, failures = [], {}, {}
-        for row, image in zip(pictures.rows, pictures.images, strict=True):
-            try:
-                shown = apply_view(image, draw_view(self._augment, sample_ids[row], view)) if view else image
-            except Exception as error:  # noqa: BLE001 - native code; one picture's failure is its row's status
-                unmade[row] = f"view: {one_line(error)}"
-                continue
-            face = None
-            if self._detector is not None:
-                try:
-                    face = self._detector.detect(shown)
-                except Exception as error:  # noqa: BLE001 - as above
-                    failures[len(rows)] = f"face detection: {one_line(error)}"
-            rows.append(row)
-            samples.append(Sample(shown, face))
-        fail_all(unmade, extraction)
-        return rows, SampleBatch(samples), failures
+    def _folded(self, parts: _Parts, block: _Block) -> Extraction:
+        """Return the rows of the samples from those of their frames and of whole clips, with all problems."""
+        for extraction in (parts.frames, parts.clips):
+            extraction.problems.sort()
+            self._runner.check(extraction)
+        rows = parts.frames.rows | parts.clips.rows
+        of_frames: dict[tuple[int, str], str] = {}
+        for place, name, reason in parts.frames.problems:  # of several frames of a clip, the first one is named
+            of_frames.setdefault((place // self._steps, name), reason)
+        problems = [(row, name, reason) for (row, name), reason in of_frames.items() if row not in block.unseen]
+        problems += parts.clips.problems
+        for name in self._runner.of_pictures:
+            stored = self._stored[name]
+            if stored.steps is not None:
+                dtype = np.dtype(self._specs[name].dtype)
+                rows[name], broken = folded(stored, parts.frames.rows[name], dtype, block.unseen)
+                problems += [(row, name, f"the mean of its features is not finite as {dtype}") for row in broken]
+        problems += block.unreadable(self._runner)
+        return Extraction({name: rows[name] for name in self._streams}, sorted(problems))
 
 
-def _nothing() -> None:
-    """Do nothing: no stream runs on a GPU."""
+class _Parts:
+    """The rows of one view: those of all frames, place by place, and those of whole clips."""
+
+    def __init__(self, frames: Extraction, clips: Extraction) -> None:
+        self.frames = frames
+        self.clips = clips
+
+
+class _Block:
+    """The samples of one block on their way through micro-batches.
+
+    Attributes:
+        views: view -> its rows.
+        unseen: row -> the reason why it has no picture or frames.
+        unheard: row -> the reason why it has no sound.
+    """
+
+    def __init__(self, runner: BatchRunner, sample_ids: Sequence[str], views: dict[int, _Parts], steps: int) -> None:
+        self.views = views
+        self.unseen: dict[int, str] = {}
+        self.unheard: dict[int, str] = {}
+        self._runner = runner
+        self._ids = sample_ids
+        self._steps = steps
+        self._pictures = PictureBatch()
+        self._clips = ClipBatch()
+        self._finish: Callable[[], None] = nothing
+
+    def add_picture(self, row: int, step: int, time_s: float, image: npt.NDArray[np.uint8]) -> None:
+        """Add a picture, or a frame of a clip."""
+        self._pictures.add(row * self._steps + step, time_s, image)
+        if self._pictures.full:
+            self._run_pictures()
+
+    def add(self, row: int, sample: ReadSample) -> None:
+        """Add what was read of a sample besides its pictures."""
+        if sample.picture_problem is not None:
+            self.unseen[row] = sample.picture_problem
+        if sample.sound_problem is not None:
+            self.unheard[row] = sample.sound_problem
+        if sample.sound is not None or sample.clip is not None:
+            self._clips.add(row, Sample(sound=sample.sound, clip=sample.clip))
+            if self._clips.full:
+                self._run_clips()
+
+    def finish(self) -> None:
+        """Run the streams on what is left, and wait for all of them."""
+        self._run_pictures()
+        self._run_clips()
+        self._finish()
+
+    def unreadable(self, runner: BatchRunner) -> list[tuple[int, str, str]]:
+        """Return the problems of samples without pictures or sounds; stream "" if no stream has anything of them."""
+        problems = []
+        for row in sorted(self.unseen.keys() | self.unheard.keys()):
+            reasons: dict[str, str] = {}
+            for name in (*runner.of_pictures, *runner.of_clips):
+                missing = [self.unseen.get(row)] * runner.sees(name) + [self.unheard.get(row)] * runner.hears(name)
+                found = list(dict.fromkeys(reason for reason in missing if reason is not None))
+                if found:
+                    reasons[name] = "; ".join(found)
+            if len(reasons) == len(runner.of_pictures) + len(runner.of_clips) and len(set(reasons.values())) == 1:
+                problems.append((row, "", next(iter(reasons.values()))))
+            else:
+                problems += [(row, name, reason) for name, reason in reasons.items()]
+        return problems
+
+    def _run_pictures(self) -> None:
+        for view, parts in self.views.items():
+            before, self._finish = (
+                self._finish,
+                self._runner.start_pictures(self._pictures, self._ids, view, parts.frames),
+            )
+            before()
+        self._pictures = PictureBatch()
+
+    def _run_clips(self) -> None:
+        for view, parts in self.views.items():
+            self._runner.run_clips(self._clips, self._ids, view, parts.clips)
+        self._clips = ClipBatch()

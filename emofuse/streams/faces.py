@@ -114,12 +114,17 @@ def model_files(spec: FaceSpec) -> tuple[Path, ...]:
 
 
 class FaceMeshDetector:
-    """MediaPipe Face Mesh on single pictures: no tracking, no refinement of lips and irises, one native thread.
+    """MediaPipe Face Mesh: no refinement of lips and irises, one native thread.
 
     This class builds the graph itself, because `mp.solutions.face_mesh` would run a thread per core in each worker.
+
+    Args:
+        min_confidence: the least confidence of detection and mesh.
+        follows: whether faces are looked for where they were in the picture before, for frames of a clip. Otherwise
+            every picture stands alone.
     """
 
-    def __init__(self, *, min_confidence: float) -> None:
+    def __init__(self, *, min_confidence: float, follows: bool = False) -> None:
         folder = _mesh_folder()
         self._seen_a_face = False
         with _native_log_muted(), _start_errors("face_mesh"):
@@ -131,7 +136,7 @@ class FaceMeshDetector:
             graph.num_threads = 1
             self._graph = SolutionBase(
                 graph_config=graph,
-                side_inputs={"num_faces": MAX_FACES, "with_attention": False, "use_prev_landmarks": False},
+                side_inputs={"num_faces": MAX_FACES, "with_attention": False, "use_prev_landmarks": follows},
                 calculator_params={
                     f"{_MESH_DETECTION}.min_score_thresh": min_confidence,
                     f"{_MESH_PRESENCE}.threshold": min_confidence,
@@ -142,12 +147,24 @@ class FaceMeshDetector:
 
     def detect(self, image: npt.NDArray[np.uint8]) -> Face | None:
         """See `FaceDetector.detect`."""
+        faces = self._process(image)
+        return _most_prominent(faces, image) if faces else None
+
+    def detect_all(self, image: npt.NDArray[np.uint8]) -> list[Face]:
+        """Return all faces of an (H, W, 3) uint8 RGB picture, at most `MAX_FACES`."""
+        return [Face(points) for points in _meshes(self._process(image), image)]
+
+    def forget(self) -> None:
+        """Forget the faces of the picture before."""
+        with _native_log_muted():
+            self._graph.reset()
+            self._graph.process({"image": np.zeros((64, 64, 3), np.uint8)})  # starts the graph, which logs
+
+    def _process(self, image: npt.NDArray[np.uint8]) -> list[Sequence[Any]]:
         with nullcontext() if self._seen_a_face else _native_log_muted():
             faces = self._graph.process({"image": _bounded(image)}).multi_face_landmarks
-        if not faces:
-            return None
-        self._seen_a_face = True
-        return _most_prominent([face.landmark for face in faces], image)
+        self._seen_a_face = self._seen_a_face or bool(faces)
+        return [face.landmark for face in faces or ()]
 
     def close(self) -> None:
         """See `FaceDetector.close`."""
@@ -217,11 +234,16 @@ def _most_prominent(faces: Sequence[Sequence[Any]], image: npt.NDArray[np.uint8]
         faces: the points of each face: x and y are fractions of width and height, z has the scale of x.
         image: the picture, (H, W, 3).
     """
-    height, width = image.shape[:2]
-    scale = np.array([width, height, width], dtype=np.float32)
-    meshes = [np.array([(p.x, p.y, p.z) for p in face[:POINTS]], dtype=np.float32) * scale for face in faces]
+    meshes = _meshes(faces, image)
     areas = [float(np.ptp(points[:, 0]) * np.ptp(points[:, 1])) for points in meshes]
     return Face(points=meshes[int(np.argmax(areas))])
+
+
+def _meshes(faces: Sequence[Sequence[Any]], image: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
+    """Return the points of each face (468, 3), in pixels."""
+    height, width = image.shape[:2]
+    scale = np.array([width, height, width], dtype=np.float32)
+    return [np.array([(p.x, p.y, p.z) for p in face[:POINTS]], dtype=np.float32) * scale for face in faces]
 
 
 def _mesh_folder() -> Path:

@@ -244,7 +244,8 @@ def _missing(data: TrainingData, spec: RunSpec, rows: npt.NDArray[np.int64]) -> 
 
 def _cache_spec(cache: Cache, spec: RunSpec) -> dict[str, Any]:
     streams = [cache.streams[name].spec for name in spec.features.streams]
-    return {"name": cache.path.stem, "decode": cache.decode, "face": cache.face, "streams": streams}
+    clip = {} if cache.clip is None else {"clip": cache.clip}
+    return {"name": cache.path.stem, "decode": cache.decode, "face": cache.face, **clip, "streams": streams}
 
 
 def _streams(cache: Cache, data: TrainingData, trained: TrainedRun) -> dict[str, Any]:

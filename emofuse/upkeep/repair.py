@@ -173,6 +173,7 @@ def cache_spec(cache: Cache, names: Collection[str], unregistered: Sequence[Stre
         "augment": {name: value for name, value in augment.items() if name != "version"},
         "decode": cache.decode,
         "face": cache.face,
+        "clip": cache.clip,
         "streams": [specs.get(stream.name, stream.spec) for stream in chosen],
     }
     try:

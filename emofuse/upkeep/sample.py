@@ -14,6 +14,7 @@ from emofuse.cache.cached_stream import CachedStream
 from emofuse.cache.reader import Cache, open_cache
 from emofuse.cache.stale import check_streams
 from emofuse.datasets.rows import follows_links, open_files
+from emofuse.datasets.sources import sources_of
 from emofuse.extraction.worker import device_for_streams
 from emofuse.specs import StreamSpec
 from emofuse.status import Status
@@ -102,13 +103,12 @@ def compare_sample(
     rows = _draw(cache, extracted, count, seed)
     root = cache.manifest.root if data is None else as_path(data)
     files = open_files(root, follow_links=follows_links(cache.manifest))
-    names = [cache.manifest.table["path"][row] for row in rows]
-    paths = [root / name if files.holds(name) else None for name in names]
+    sources = sources_of(cache.manifest.table[rows], root, files)
     ids = [cache.manifest.table["sample_id"][row] for row in rows]
     differences: list[Difference] = []
     largest = dict.fromkeys(extracted, 0.0)
     with Extractor(spec.streams, spec, device=device_for_streams(device, spec.streams)) as extractor:
-        extractions = extractor.extract_views(paths, ids, range(spec.views))
+        extractions = extractor.extract_views(sources, ids, range(spec.views))
     for view, extraction in extractions.items():
         for name, stream in extracted.items():
             if view >= stream.views:

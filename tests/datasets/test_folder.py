@@ -223,7 +223,7 @@ def test_every_decoded_format_is_listed_and_pictures_of_others_are_counted(root,
     manifest = read_dataset(FolderSpec(root=root, split=STRATIFIED))
     assert manifest.table["path"].to_list()[-3:] == ["sad/c.avif", "sad/d.jpe", "sad/e.pnm"]
     assert manifest.info["notes"] == [
-        "pictures or videos of formats that are not decoded, left out: 3 (2 .heic, 1 .mp4), first sad/f.heic"
+        "pictures of formats that are not decoded, and clips, left out: 3 (2 .heic, 1 .mp4), first sad/f.heic"
     ]
 
 

@@ -16,9 +16,9 @@ def test_every_suffix_that_pillow_has_for_a_decoded_format_is_listed():
 
 
 def test_a_name_says_what_a_file_is_in_upper_and_lower_case():
-    names = ("a.AVIF", "b.jpe", "c.pbm", "d.HEIC", "e.jxl", "f.mp4", "g.txt", "jpg")
+    names = ("a.AVIF", "b.jpe", "c.pbm", "d.HEIC", "e.jxl", "f.mp4", "g.FLAC", "g.txt", "jpg")
     assert [kind_of_name(name) for name in names] == [
-        *[NameKind.IMAGE] * 3, *[NameKind.OTHER_PICTURE] * 3, *[NameKind.OTHER] * 2,
+        *[NameKind.IMAGE] * 3, *[NameKind.OTHER_PICTURE] * 2, NameKind.CLIP, NameKind.SOUND, *[NameKind.OTHER] * 2,
     ]  # fmt: skip
 
 

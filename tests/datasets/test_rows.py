@@ -48,7 +48,7 @@ EXPECTED = [
     (10, "missing file"),
     (11, "file cannot be read"),
     (12, "empty file"),
-    (13, "git-lfs pointer text instead of an image"),
+    (13, "git-lfs pointer text instead of a file"),
     (14, "not a file"),
     (15, "no path"),
     (16, "duplicate id"),
@@ -73,7 +73,7 @@ def test_one_error_lists_all_bad_rows_by_fault(root):
     advice += "; those to the content of a hub snapshot, git-annex or DVC beside the root are followed unasked"
     assert f"  path leaves the root: 5 (absolute, with '..', or a link to elsewhere; {advice})" in lines
     assert "    labels.csv row 7: C:/outside.jpg" in lines
-    assert "  git-lfs pointer text instead of an image: 1 (fetch the images: git lfs pull)" in lines
+    assert "  git-lfs pointer text instead of a file: 1 (fetch the files: git lfs pull)" in lines
     assert "  no path: 1" in lines
     assert "    labels.csv row 15" in lines
     assert "    labels.csv row 16: good.jpg: 'good' is the id of labels.csv row 2 too" in lines

@@ -22,6 +22,7 @@ from emofuse.cache.reader import open_cache
 from emofuse.checksum import crc32c
 from emofuse.datasets import list_dataset, read_dataset
 from emofuse.datasets.manifest import Manifest
+from emofuse.datasets.sources import Source
 from emofuse.errors import StaleCacheError, UnwritableCacheError
 from emofuse.exchange.imports import ImportRequest, import_stream
 from emofuse.extraction import build_cache, changes, plan_build
@@ -107,7 +108,7 @@ def test_the_files_that_were_extracted_are_known_to_the_cache(build, path, root)
     assert files["bytes"].to_list() == [stat.st_size for stat in stats]
     assert files["modified_ns"].to_list() == [stat.st_mtime_ns for stat in stats]
     assert files["crc32c"].null_count() == 0
-    assert files["crc32c"][9] == changes.file_sum(str(root / "fear/09.png"))
+    assert files["crc32c"][9] == changes.source_sum(Source(root / "fear/09.png"))
 
 
 def test_a_replaced_image_is_named_and_its_block_computed_again(build, computed, path, root, contents, undisturbed):
@@ -139,10 +140,10 @@ def test_a_copied_dataset_with_other_times_costs_one_look_at_its_bytes(build, co
 
 def test_files_whose_time_did_not_change_are_not_read(build, computed, monkeypatch, root):
     asked = []
-    monkeypatch.setattr(changes, "file_sum", asked.append)
+    monkeypatch.setattr(changes, "source_sum", asked.append)
     os.utime(root / "fear/05.png")
     build()
-    assert asked == [str(root / "fear/05.png")]
+    assert asked == [Source(root / "fear/05.png")]
 
 
 def test_without_a_sum_another_time_counts_as_another_image(build, computed, path, root):

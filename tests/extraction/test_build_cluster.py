@@ -13,6 +13,7 @@ from distributed import LocalCluster
 from processes import children_of, done_blocks, is_gone, is_worker, wait_until
 from shaped_streams import SHAPES
 
+from emofuse.datasets.sources import Source
 from emofuse.errors import BuildError
 from emofuse.extraction import BuildOptions, BuildState, BuildSummary, build_cache, cluster, pool
 from emofuse.extraction.isolation import ExtractionProcess, IsolatedExtraction
@@ -144,7 +145,7 @@ def test_no_more_blocks_are_in_flight_than_workers(scheduler):
 
 
 def test_answers_of_another_emofuse_are_not_taken_for_results(scheduler, manifest, monkeypatch):
-    task = BlockTask(0, 0, ("size",), (manifest.root / "fear/00.png",))
+    task = BlockTask(0, 0, ("size",), (Source(manifest.root / "fear/00.png"),))
     job = make_job()
     monkeypatch.setattr(ExtractionProcess, "ask", lambda process, request, **limits: "done")
     extraction = IsolatedExtraction()
@@ -163,7 +164,7 @@ def _answer_otherwise(job: BuildJob, task: BlockTask) -> str:
 
 def test_nothing_is_started_again_for_a_build_that_was_stopped(scheduler, manifest):
     """A worker may come to a task of it that nobody took back."""
-    task = BlockTask(0, 0, ("size",), (manifest.root / "fear/00.png",))
+    task = BlockTask(0, 0, ("size",), (Source(manifest.root / "fear/00.png"),))
     job = make_job()
     extraction = IsolatedExtraction()
     extraction.close()

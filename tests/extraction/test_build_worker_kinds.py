@@ -16,6 +16,7 @@ from processes import is_gone
 from worker_kind_streams import KIND, GeometrySpec, NetworkSpec
 
 from emofuse.cache.reader import open_cache
+from emofuse.datasets.sources import Source
 from emofuse.extraction import BuildOptions, BuildState, build_cache, worker_kinds
 from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
 from emofuse.extraction.worker_kinds import PartialResults, TaskQueues, WorkerKind, gpu_streams, split, workers_by_kind
@@ -31,7 +32,7 @@ def job(device: str = "auto", *streams) -> BuildJob:
 
 
 def task(block: int = 0, streams=("network", "geometry"), **changed) -> BlockTask:
-    return BlockTask(block, 4 * block, streams, (Path("a"),) * 4, ("a",) * 4, **changed)
+    return BlockTask(block, 4 * block, streams, (Source(Path("a")),) * 4, ("a",) * 4, **changed)
 
 
 def test_networks_belong_on_a_gpu_unless_the_build_says_cpu():

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import soundfile
@@ -15,9 +12,6 @@ from emofuse.errors import DecodeError
 from emofuse.media import files
 from emofuse.media.audio import read_sound
 from emofuse.specs import DecodeSpec
-
-REAL = Path(os.environ.get("EMOFUSE_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
-real_files = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real sounds in {REAL} (set EMOFUSE_TEST_DATA)")
 
 
 def read(path, decode=None, **source):
@@ -178,12 +172,11 @@ def test_the_limit_of_sounds_is_in_no_digest_unless_it_is_set():
     assert DecodeSpec(max_sound_s=5).model_dump()["max_sound_s"] == 5
 
 
-@real_files
-def test_real_speech_and_the_sound_of_real_clips_are_read():
-    speech = sorted((REAL / "speech" / "ravdess").glob("*.flac"))[:3]
+def test_real_speech_and_the_sound_of_real_clips_are_read(shared_data):
+    speech = sorted((shared_data / "speech" / "ravdess").glob("*.flac"))[:3]
     for path in speech:
         sound = read(path)
         np.testing.assert_allclose(sound.samples, soundfile.read(path, dtype="float32")[0], atol=1e-7)
         assert sound.rate_hz == 16000
-    for path in sorted((REAL / "video").glob("*.m*")):
+    for path in sorted((shared_data / "video").glob("*.m*")):
         assert read(path).duration_s > 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +15,6 @@ from emofuse.errors import DecodeError, StreamError
 from emofuse.media import files, video
 from emofuse.media.video import read_clip
 from emofuse.specs import ClipSpec, DecodeSpec
-
-REAL = Path(os.environ.get("EMOFUSE_TEST_DATA", Path(__file__).parents[3] / "shared" / "data")) / "video"
-real_files = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real videos in {REAL} (set EMOFUSE_TEST_DATA)")
 
 
 def read(path, frames=8, *, every=None, decode=None, **source):
@@ -241,7 +237,6 @@ def test_a_clip_is_decoded_to_the_same_bytes_in_another_process(mp4):
     assert again[0] == again[1]
 
 
-@real_files
 @pytest.mark.parametrize(
     ("name", "shape", "seconds"),
     [
@@ -251,8 +246,8 @@ def test_a_clip_is_decoded_to_the_same_bytes_in_another_process(mp4):
         ("no_face.mp4", None, 3.945),
     ],
 )
-def test_real_clips_are_read(name, shape, seconds):
-    clip = read(REAL / name, 16)
+def test_real_clips_are_read(shared_data, name, shape, seconds):
+    clip = read(shared_data / "video" / name, 16)
     assert len(clip.frames) == 16
     if shape is not None:
         assert clip.frames[0].shape == shape

@@ -13,8 +13,8 @@ from emofuse.errors import StreamError
 from emofuse.media.decode import read_image
 from emofuse.specs import ActionUnitsSpec, CacheSpec, CustomStreamSpec, DecodeSpec, FaceSpec, LandmarksSpec, LbpSpec
 from emofuse.status import Status, Step
+from emofuse.streams import batches, make_stream, reading
 from emofuse.streams import extractor as extractor_module
-from emofuse.streams import make_stream
 from emofuse.streams.base import NEEDS_IMAGE, Rows, Sample
 from emofuse.streams.extractor import Extractor
 
@@ -259,11 +259,11 @@ def test_rows_of_a_wrong_shape_or_status_are_the_streams_fault(pictures):
 
 def test_micro_batches_bound_how_many_pictures_are_held_at_once(pictures, monkeypatch):
     paths = pictures(*range(1, 8))
-    monkeypatch.setattr(extractor_module, "_BATCH_SAMPLES", 3)
+    monkeypatch.setattr(batches, "_BATCH_SAMPLES", 3)
     with opened(LevelSpec()) as extractor:
         by_count = extractor.extract(paths).rows["level"]
         assert extractor.streams["level"].calls == [[1, 2, 3], [4, 5, 6], [7]]
-    monkeypatch.setattr(extractor_module, "_BATCH_PIXELS", 2 * 48)
+    monkeypatch.setattr(batches, "_BATCH_PIXELS", 2 * 48)
     with opened(LevelSpec()) as extractor:
         by_pixels = extractor.extract(paths).rows["level"]
         assert extractor.streams["level"].calls == [[1, 2], [3, 4], [5, 6], [7]]
@@ -290,15 +290,15 @@ def test_the_cpu_goes_on_while_the_gpu_is_busy(pictures, monkeypatch):
             quick.append(Level("", None))
             return quick[0]
 
-    def read_last(path, spec, on_read):
-        if path.stem == "4":  # of the second micro-batch, the first being held on the GPU
+    def read_last(source, spec, on_read):
+        if source.path.stem == "4":  # of the second micro-batch, the first being held on the GPU
             assert quick[0].calls == [[1, 2, 3]]
             assert slow[0].calls == []
             go.set()
-        return read_image(path, spec, on_read)
+        return read_image(source, spec, on_read)
 
-    monkeypatch.setattr(extractor_module, "_BATCH_SAMPLES", 3)
-    monkeypatch.setattr(extractor_module, "read_image", read_last)
+    monkeypatch.setattr(batches, "_BATCH_SAMPLES", 3)
+    monkeypatch.setattr(reading, "read_image", read_last)
     with opened(SlowSpec(name="slow"), QuickSpec(name="quick")) as extractor:
         found = extractor.extract(pictures(1, 2, 3, 4, 5, 6, 7))
     for name in ("slow", "quick"):
@@ -354,7 +354,7 @@ def face_paths(tmp_path, astronaut):
 
 def test_the_face_is_found_once_for_all_streams(face_detector, face_paths, astronaut, monkeypatch):
     detector = CountingDetector(face_detector, fails_on=None)
-    monkeypatch.setattr(extractor_module, "make_face_detector", lambda spec: detector)
+    monkeypatch.setattr(batches, "make_face_detector", lambda spec: detector)
     specs = (LbpSpec(without_face="whole_image"), LandmarksSpec(), ActionUnitsSpec(), LevelSpec())
     with opened(*specs) as extractor:
         found = extractor.extract(face_paths)
@@ -371,14 +371,14 @@ def test_the_face_is_found_once_for_all_streams(face_detector, face_paths, astro
 
 
 def test_no_face_is_looked_for_when_no_stream_needs_one(face_paths, monkeypatch):
-    monkeypatch.setattr(extractor_module, "make_face_detector", lambda spec: pytest.fail("opened a detector"))
+    monkeypatch.setattr(batches, "make_face_detector", lambda spec: pytest.fail("opened a detector"))
     with opened(LevelSpec(), face=FaceSpec(detector="landmarker")) as extractor:
         assert extractor.extract(face_paths).rows["level"].status.tolist() == [OK] * 4
 
 
 def test_a_detector_that_fails_on_one_picture_costs_the_face_streams_that_row(face_detector, face_paths, monkeypatch):
     detector = CountingDetector(face_detector, fails_on=33)
-    monkeypatch.setattr(extractor_module, "make_face_detector", lambda spec: detector)
+    monkeypatch.setattr(batches, "make_face_detector", lambda spec: detector)
     with opened(LandmarksSpec(), LevelSpec()) as extractor:
         found = extractor.extract(face_paths)
     assert found.rows["landmarks"].status.tolist() == [OK, NO_DETECTION, OK, FAILED]

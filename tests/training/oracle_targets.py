@@ -94,7 +94,9 @@ class Lesson:
             known = values.any(axis=0)
             precision = average_precision_score(values[:, known], outputs[:, known].astype(np.float32), average="macro")
             return {"val_loss": loss, "val_map": precision}
-        ccc = coefficient(torch.tensor(outputs), self.values[rows].double(), torch.ones(len(rows)).double()).mean().item()
+        ccc = (
+            coefficient(torch.tensor(outputs), self.values[rows].double(), torch.ones(len(rows)).double()).mean().item()
+        )
         errors = mean_squared_error(values, outputs, multioutput="raw_values")
         loss = 1 - ccc if self.target.loss == "ccc" else errors.mean()
         return {"val_loss": loss, "val_ccc": ccc, "val_rmse": (np.sqrt(errors) * self.scale).mean()}

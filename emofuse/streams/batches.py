@@ -1,0 +1,272 @@
+"""Micro-batches: the streams run on pictures, and on whole clips, of one view at a time.
+
+Networks on a GPU have a thread of their own. Meanwhile the CPU computes the other streams, decodes the next pictures
+and finds their faces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from emofuse.media.clip import Clip
+from emofuse.media.views import apply_view, draw_view
+from emofuse.specs import CacheSpec
+from emofuse.streams.base import Face, Sample, SampleBatch, Stream, needs_of
+from emofuse.streams.block_extraction import (
+    Extraction,
+    ProvenPictures,
+    StreamRows,
+    extract_all,
+    fail_all,
+    one_line,
+    sample_bytes,
+    store_all,
+)
+from emofuse.streams.faces import make_face_detector
+from emofuse.streams.over_time import VISIBLE
+from emofuse.streams.tracking import FaceTracker
+
+# A micro-batch ends at either bound: its decoded pictures take about 200 MB and the networks' intermediate results
+# less than 100, for every block size. Memory holds one micro-batch, or two where a GPU works on one while the next is
+# decoded. The bounds depend on the pictures alone, so that a block is divided in the same places every time.
+_BATCH_SAMPLES = 64
+_BATCH_PIXELS = 64_000_000
+
+
+@dataclass
+class PictureBatch:
+    """The decoded pictures of a micro-batch.
+
+    Attributes:
+        places: their places in the block: row * frames of a clip + frame.
+        times_s: the times of frames in their clips, in seconds; 0 for pictures.
+        images: the pictures, (H, W, 3) uint8 RGB.
+        pixels: the sum of their pixels.
+    """
+
+    places: list[int] = field(default_factory=list)
+    times_s: list[float] = field(default_factory=list)
+    images: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+    pixels: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether the streams should run now."""
+        return len(self.places) >= _BATCH_SAMPLES or self.pixels >= _BATCH_PIXELS
+
+    def add(self, place: int, time_s: float, image: npt.NDArray[np.uint8]) -> None:
+        """Add one picture."""
+        self.places.append(place)
+        self.times_s.append(time_s)
+        self.images.append(image)
+        self.pixels += image.shape[0] * image.shape[1]
+
+
+@dataclass
+class ClipBatch:
+    """The samples of whole clips of a micro-batch, and their rows in the block."""
+
+    rows: list[int] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    bytes: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether the streams should run now."""
+        return len(self.rows) >= _BATCH_SAMPLES or self.bytes >= 3 * _BATCH_PIXELS
+
+    def add(self, row: int, sample: Sample) -> None:
+        """Add one clip."""
+        self.rows.append(row)
+        self.samples.append(sample)
+        self.bytes += sample_bytes(sample)
+
+
+class BatchRunner:
+    """The open streams, with the face detector and the thread of the GPU. Two threads must not use it at once.
+
+    Args:
+        streams: the open streams by name; their owner closes them.
+        on_gpu: the names of those that run on a GPU.
+        spec: the spec of the cache.
+
+    Raises:
+        StreamError: the face detector cannot run on this machine.
+        WeightsError: its model is missing.
+    """
+
+    def __init__(self, streams: Mapping[str, Stream], on_gpu: set[str], spec: CacheSpec) -> None:
+        self._streams = streams
+        self._augment = spec.augment
+        self._face = spec.face
+        self._steps = 1 if spec.clip is None else spec.clip.frames
+        self._is_of_clips = spec.clip is not None
+        visible = {name: stream for name, stream in streams.items() if needs_of(stream) & VISIBLE}
+        self._of_clips = {name: stream for name, stream in streams.items() if name not in visible}
+        self._on_gpu = {name: stream for name, stream in visible.items() if name in on_gpu}
+        self._on_cpu = {name: stream for name, stream in visible.items() if name not in on_gpu}
+        self._trackers: dict[int, FaceTracker] = {}
+        self._proven = ProvenPictures()
+        with ExitStack() as opened:
+            needs_face = any("face" in needs_of(stream) for stream in streams.values())
+            self._detector = opened.enter_context(closing(make_face_detector(spec.face))) if needs_face else None
+            opened.callback(self._close_trackers)
+            self._gpu_thread = opened.enter_context(ThreadPoolExecutor(1)) if on_gpu else None
+            self._opened = opened.pop_all()
+
+    @property
+    def of_pictures(self) -> list[str]:
+        """The names of the streams that see single pictures."""
+        return [*self._on_cpu, *self._on_gpu]
+
+    @property
+    def of_clips(self) -> list[str]:
+        """The names of the streams that see or hear whole clips."""
+        return list(self._of_clips)
+
+    def sees(self, name: str) -> bool:
+        """Return whether a stream needs pictures or frames."""
+        return bool(needs_of(self._streams[name]) - {"audio"})
+
+    def hears(self, name: str) -> bool:
+        """Return whether a stream needs the sound."""
+        return "audio" in needs_of(self._streams[name])
+
+    def close(self) -> None:
+        """Release native threads and graphs. A second call does nothing."""
+        self._opened.close()
+
+    def check(self, extraction: Extraction) -> None:
+        """Raise if a stream fails on a whole block and on a picture on which it has worked.
+
+        Raises:
+            StreamError: a stream does.
+        """
+        self._proven.check(self._streams, extraction)
+
+    def start_block(self) -> None:
+        """Forget the faces of the last block: the clips of the next one are others."""
+        for tracker in self._trackers.values():
+            tracker.forget()
+
+    def start_pictures(
+        self, pictures: PictureBatch, sample_ids: Sequence[str], view: int, extraction: Extraction
+    ) -> Callable[[], None]:
+        """Run every stream of pictures on one view of some pictures and store the results under their places.
+
+        Returns:
+            A function that waits for the streams on the GPU and stores their results.
+        """
+        places, batch, faceless = self._batch(pictures, sample_ids, view, extraction)
+        if not batch:
+            return nothing
+        waiting = self._gpu_thread.submit(extract_all, self._on_gpu, batch, faceless) if self._gpu_thread else None
+        self._store(extract_all(self._on_cpu, batch, faceless), places, batch, extraction)
+        if waiting is None:
+            return nothing
+        return lambda: self._store(waiting.result(), places, batch, extraction)
+
+    def run_clips(self, clips: ClipBatch, sample_ids: Sequence[str], view: int, extraction: Extraction) -> None:
+        """Run every stream of whole clips on one view of some clips and store the results under their rows."""
+        rows, samples, unmade = [], [], {}
+        for row, sample in zip(clips.rows, clips.samples, strict=True):
+            try:
+                samples.append(self._view_of_clip(sample, sample_ids[row], view))
+            except Exception as error:  # noqa: BLE001 - native code; one clip's failure is its row's status
+                unmade[row] = f"view: {one_line(error)}"
+            else:
+                rows.append(row)
+        fail_all(unmade, extraction)
+        if samples:
+            batch = SampleBatch(samples)
+            for kinds in (frozenset({"audio"}), frozenset({"frames"}), frozenset({"audio", "frames"})):
+                self._run_on_those_with(kinds, batch, rows, extraction)
+
+    def _run_on_those_with(
+        self, needs: frozenset[str], batch: SampleBatch, rows: Sequence[int], extraction: Extraction
+    ) -> None:
+        """Run the streams with these needs on the clips that have all of them; the others stay UNREADABLE."""
+        streams = {name: stream for name, stream in self._of_clips.items() if needs_of(stream) == needs}
+        has = [
+            ("audio" not in needs or sample.sound is not None) and ("frames" not in needs or sample.clip is not None)
+            for sample in batch
+        ]
+        if not streams or not any(has):
+            return
+        kept = (
+            batch
+            if all(has)
+            else SampleBatch([sample for sample, is_whole in zip(batch, has, strict=True) if is_whole])
+        )
+        places = [row for row, is_whole in zip(rows, has, strict=True) if is_whole]
+        extracted = (
+            self._gpu_thread.submit(extract_all, streams, kept, {}).result()
+            if self._gpu_thread
+            else extract_all(streams, kept, {})
+        )
+        self._store(extracted, places, kept, extraction)
+
+    def _view_of_clip(self, sample: Sample, sample_id: str, view: int) -> Sample:
+        if not view or sample.clip is None:
+            return sample
+        drawn = draw_view(self._augment, sample_id, view)
+        frames = tuple(apply_view(frame, drawn) for frame in sample.clip.frames)
+        return Sample(sound=sample.sound, clip=Clip(frames, sample.clip.times_s))
+
+    def _store(
+        self, extracted: dict[str, StreamRows], places: Sequence[int], batch: SampleBatch, extraction: Extraction
+    ) -> None:
+        self._proven.learn(batch, extracted)
+        store_all(extracted, places, extraction)
+
+    def _batch(
+        self, pictures: PictureBatch, sample_ids: Sequence[str], view: int, extraction: Extraction
+    ) -> tuple[list[int], SampleBatch, dict[int, str]]:
+        """Make the samples of one view: augment the pictures and find their faces.
+
+        A picture whose view cannot be made is left out and marked: OpenCV rotates none with a side over 32,766 pixels.
+
+        Returns:
+            The places of the samples, the samples, and index of a sample -> reason why the face detector failed on it.
+        """
+        places: list[int] = []
+        samples, unmade, failures = [], {}, {}
+        for place, time_s, image in zip(pictures.places, pictures.times_s, pictures.images, strict=True):
+            row = place // self._steps
+            try:
+                shown = apply_view(image, draw_view(self._augment, sample_ids[row], view)) if view else image
+            except Exception as error:  # noqa: BLE001 - native code; one picture's failure is its row's status
+                unmade[place] = f"view: {one_line(error)}"
+                continue
+            face = None
+            try:
+                face = self._find_face(shown, view, row, time_s)
+            except Exception as error:  # noqa: BLE001 - as above
+                failures[len(places)] = f"face detection: {one_line(error)}"
+            places.append(place)
+            samples.append(Sample(shown, face))
+        fail_all(unmade, extraction)
+        return places, SampleBatch(samples), failures
+
+    def _find_face(self, image: npt.NDArray[np.uint8], view: int, row: int, time_s: float) -> Face | None:
+        if self._detector is None:
+            return None
+        if not self._is_of_clips:
+            return self._detector.detect(image)
+        if view not in self._trackers:  # views take turns, so each follows its own faces
+            self._trackers[view] = FaceTracker(self._detector, self._face)
+        return self._trackers[view].detect(image, row, time_s)
+
+    def _close_trackers(self) -> None:
+        for tracker in self._trackers.values():
+            tracker.close()
+
+
+def nothing() -> None:
+    """Do nothing: no stream runs on a GPU."""

@@ -100,8 +100,8 @@ def choice_caption(search: SearchSummary) -> str:
     """Return the caption, which says how many configurations the table shows."""
     rest = sum(not (item.chosen or item.fallback) for item in search.configurations)
     others = f" and the best {min(rest, RUNNERS_UP)} of the {rest:,} others" if rest else ""
-    error = " ± its standard error" if any(item.error is not None for item in search.configurations) else ""
-    return f"The chosen configurations{others}, by validation score{error}. All are in search.csv."
+    error = f" ± its {search.error_words}" if any(item.error is not None for item in search.configurations) else ""
+    return f"The chosen configurations{others}, by validation score{error.rstrip(',')}. All are in search.csv."
 
 
 def _mean_over(search: SearchSummary) -> str:

@@ -15,7 +15,8 @@ _BOOTSTRAP_NOTE = (
 )
 _SPLITS_NOTE = (
     "Over several splits, interval and p are those of the corrected resampled t-test of the differences split "
-    "by split (Nadeau and Bengio, Machine Learning 2003), which does not treat splits that share rows as independent."
+    "by split (Nadeau and Bengio, Machine Learning 2003), which does not treat splits that share rows as independent. "
+    "They cover what the intervals of the two scores cover."
 )
 
 

@@ -24,6 +24,11 @@ def interval_notes(results: Results, uncertainty: Uncertainty) -> list[str]:
         notes[0] = f"Brackets hold 95 % intervals. {notes[0]}"
     if any(coverage.splits == 1 for coverage in uncertainty.coverage.values()):
         notes += list(_resample_notes(results, uncertainty))
+    if len(uncertainty.coverage) > 1:
+        notes.append(
+            "Each interval holds for itself: of many of them, about one in twenty misses. Configurations whose "
+            "intervals overlap may still differ, because they are scored on the same rows; the comparisons test this."
+        )
     target = results.target
     if uncertainty.coverage and target.most_parts is not None and len(results.classes) > target.most_parts:
         notes.append(f"Single classes have no intervals, because there are more than {target.most_parts} of them.")

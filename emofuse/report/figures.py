@@ -256,7 +256,8 @@ def _search(search: SearchSummary | None) -> ReportFigure | None:
     unscored = sum(item.score is None for item in search.configurations)
     caption = f"Validation {SELECTS[search.select]} of every configuration of the search, best first."
     if any(item.error is not None for item in search.configurations):
-        caption += " Points are means over folds and seeds, lines ± one standard error."
+        over = "folds and seeds" if search.folds > 1 else "seeds, which all have the same validation rows"
+        caption += f" Points are means over {over}. Lines are ± one {search.error_words.rstrip(',')}."
     if unscored:
         caption += f" Without a score, because a run diverged, and not shown: {unscored:,}."
     return _figure("search", caption, lambda: plot_search(search))

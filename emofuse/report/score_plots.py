@@ -164,7 +164,7 @@ def plot_training(results: Results) -> Figure:
 
 
 def plot_search(search: SearchSummary) -> Figure:
-    """Plot the validation score of every configuration of a search, best first, with standard errors."""
+    """Plot the validation score of every configuration of a search, best first, with its standard errors."""
     scored = [item for item in search.ranked if item.score is not None]
     scores, errors = _numbers(item.score for item in scored), _numbers(item.error for item in scored)
     ranks = np.arange(1, len(scored) + 1)

@@ -29,7 +29,8 @@ class SearchedConfiguration:
         settings: factor that varies in the search -> its value, plain JSON.
         score: the mean of the search's `select` on validation rows over folds and seeds (a loss is not negated); None
             if a run diverged.
-        error: the standard error of the mean; None for a single run.
+        error: the standard error of the mean, with folds corrected for the training rows that they share; None for a
+            single run.
         runs: the number of heads trained for it.
         diverged: the number of heads that ended because their loss was not finite.
         halved: the number of heads that successive halving ended.
@@ -77,6 +78,13 @@ class SearchSummary:
     seeds: int = 1
     repeats: int = 1
     best_of: tuple[str, ...] = ()
+
+    @property
+    def error_words(self) -> str:
+        """What the error of a score is, in words."""
+        if self.folds > 1:
+            return "standard error, corrected for the training rows that folds share (Nadeau and Bengio, 2003),"
+        return "standard error"
 
     @property
     def ranked(self) -> tuple[SearchedConfiguration, ...]:

@@ -7,11 +7,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import FEATURED, ReportedConfiguration, Results, Spread, repeat_of
 from emofuse.report.coverage import interval_notes, ranking_note
 from emofuse.report.ensembles import ensemble_sentences, refit_sentences
-from emofuse.report.formats import format_difference, format_interval, format_score, format_sd, join_names, join_some
+from emofuse.report.formats import (
+    format_difference,
+    format_interval,
+    format_range,
+    format_score,
+    format_sd,
+    join_names,
+    join_some,
+)
 from emofuse.report.inputs import SPLITS, StreamUse
 from emofuse.report.notes import gather_notes
 from emofuse.report.search import SELECTS
@@ -89,7 +99,7 @@ def headline(results: Results, uncertainty: Uncertainty) -> str:
 
 def reading_notes(results: Results, uncertainty: Uncertainty) -> list[str]:
     """Return the notes on how to read the table of scores."""
-    notes = [_repeats_note(results), *interval_notes(results, uncertainty)]
+    notes = [_repeats_note(results), *interval_notes(results, uncertainty), *_macro_notes(results)]
     if len(results.configurations) > 1:
         notes.append(
             f"Δ is the difference to {results.baseline.label}, taken repeat by repeat where both have the same seeds. "
@@ -103,6 +113,20 @@ def reading_notes(results: Results, uncertainty: Uncertainty) -> list[str]:
     if note := ranking_note(results, uncertainty):
         notes.insert(0, note)
     return [*notes, *uncertainty.problems]
+
+
+def _macro_notes(results: Results) -> list[str]:
+    """Return over how many classes macro scores are means: a class without test rows and answers has no score."""
+    if not results.target.has_classes:
+        return []
+    counts = [np.asarray(run.metrics["test"]["confusion"]) for run in results.runs]
+    occurs = np.stack([confusion.sum(axis=0) + confusion.sum(axis=1) > 0 for confusion in counts])
+    number = Spread.of(occurs.sum(axis=1))
+    if number.low == len(results.classes):
+        return [f"Macro scores are means over all {len(results.classes)} classes, each with the same weight."]
+    absent = [name for name, everywhere in zip(results.classes, occurs.all(axis=0), strict=True) if not everywhere]
+    some = f"the classes with test rows or answers ({format_range(number)} of {len(results.classes)})"
+    return [f"Macro scores are means over {some}, each with the same weight. Not in every run: {join_some(absent)}."]
 
 
 def featured_note(results: Results) -> str:

@@ -27,7 +27,7 @@ class ScoredConfiguration:
         configuration: the configuration.
         rows: the rows of its runs, sorted by fold and seed.
         score: the mean validation score, in its own unit (a loss is not negated); None if a run diverged.
-        error: the standard error of the score; None for a single run.
+        error: the standard error of the score (see `mean_and_error`); None for a single run.
         loss: the mean validation loss; infinite if a run diverged.
         order: the index of the configuration in the search.
     """
@@ -101,10 +101,10 @@ def score_configurations(
 def mean_and_error(rows: Sequence[RunRow], metric: Metric) -> tuple[float | None, float | None]:
     """Return the mean of a validation score over folds and seeds, and its standard error.
 
-    The error is the standard deviation (n - 1) of the means of the folds, divided by the root of n. Seeds of one fold
-    share its rows, so they are not independent samples. Without folds, the samples are the seeds. Folds that are drawn
-    several times overlap, so the variance is multiplied by 1 / n + 1 / (K - 1) for K folds, and not by 1 / n (Nadeau
-    and Bengio, Machine Learning 52, 2003).
+    The samples are the means of the n folds, over their seeds: seeds of one fold share its rows, so they are not
+    independent. Folds share training rows, so they are not independent either: the squared error is the variance
+    (n - 1) of the samples, multiplied by 1 / n + 1 / (K - 1) for K folds, and not by 1 / n (Nadeau and Bengio, Machine
+    Learning 52, 2003). Without folds, the samples are the seeds, and the error is their deviation by the root of n.
 
     Returns:
         The mean and the error. Both are None if a run diverged or has no score; the error is None for a single sample.
@@ -118,11 +118,9 @@ def mean_and_error(rows: Sequence[RunRow], metric: Metric) -> tuple[float | None
     samples = [fmean(of_fold) for of_fold in values.values()] if len(values) > 1 else next(iter(values.values()))
     if len(samples) == 1:
         return samples[0], None
-    folds = [fold for fold in values if fold is not None]
-    if len({seed for seed, _ in folds}) <= 1:
-        return fmean(samples), stdev(samples) / math.sqrt(len(samples))
-    others = max(index for _, index in folds)
-    return fmean(samples), stdev(samples) * math.sqrt(1 / len(samples) + 1 / others)
+    last_fold = max((fold[1] for fold in values if fold is not None), default=0) if len(values) > 1 else 0
+    test_to_train = 1 / last_fold if last_fold else 0.0
+    return fmean(samples), stdev(samples) * math.sqrt(1 / len(samples) + test_to_train)
 
 
 def choose(

@@ -77,18 +77,18 @@ def choice_table(
     notes = [
         *_result(finals, search),
         *describe_baseline(choice, finals),
-        describe_scores(choice, spec),
+        describe_scores(choice, spec, search),
         *describe_losses(choice),
         *further_notes,
     ]
     return markdown(ReportTable(tuple(columns))) + "\n" + "".join(f"- {note}\n" for note in notes)
 
 
-def describe_scores(choice: Choice, spec: SweepSpec) -> str:
+def describe_scores(choice: Choice, spec: SweepSpec, search: SearchSummary) -> str:
     """Return a sentence that explains the scores in the table of the choice."""
     samples = [str(spec.folds)] if spec.folds else []
     samples += [f"{len(spec.seeds)} seeds"] if len(spec.seeds) > 1 else []
-    error = f", mean ± standard error over {' and '.join(samples)}" if samples else ""
+    error = f", mean ± {search.error_words} over {' and '.join(samples)}" if samples else ""
     test = f" (mean ± standard deviation over {len(spec.final.seeds)} seeds)" if len(spec.final.seeds) > 1 else ""
     return (
         f"Validation: the search's score{error}, by which {len(choice.finalists)} of "

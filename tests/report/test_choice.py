@@ -83,8 +83,8 @@ def test_the_table_has_the_chosen_and_the_best_others_by_rank():
     assert texts(table, "Ended early") == ["–", "–", "4 halved", "2 diverged"]
     assert texts(table, "Chosen") == ["chosen", "–", "chosen", "–"]
     assert choice_caption(GRID) == (
-        "The chosen configurations and the best 2 of the 2 others, by validation score ± its standard error. All are "
-        "in search.csv."
+        "The chosen configurations and the best 2 of the 2 others, by validation score ± its standard error, "
+        "corrected for the training rows that folds share (Nadeau and Bengio, 2003). All are in search.csv."
     )
 
 

@@ -291,8 +291,9 @@ def test_a_search_by_loss_has_the_smallest_first(style):
 def test_the_caption_of_a_search_tells_of_those_without_a_score(make_results, unmeasured):
     results = replace(make_results(), search=SEARCH)
     assert draw_figures(results, unmeasured).search.caption == (
-        "Validation macro F1 of every configuration of the search, best first. Points are means over folds and seeds, "
-        "lines ± one standard error. Without a score, because a run diverged, and not shown: 1."
+        "Validation macro F1 of every configuration of the search, best first. Points are means over folds and seeds. "
+        "Lines are ± one standard error, corrected for the training rows that folds share (Nadeau and Bengio, 2003). "
+        "Without a score, because a run diverged, and not shown: 1."
     )
 
 

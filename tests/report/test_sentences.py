@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from emofuse.report import sentences
@@ -12,7 +13,7 @@ from emofuse.report.comparisons import measure_uncertainty
 from emofuse.report.configurations import group_runs
 from emofuse.report.coverage import ranking_note
 from emofuse.report.figures import _training_caption
-from emofuse.report.formats import format_interval
+from emofuse.report.formats import format_interval, join_some
 from emofuse.report.inputs import stream_uses
 from emofuse.report.search import SearchedConfiguration, SearchSummary
 from emofuse.report.tables import cost_table
@@ -103,7 +104,8 @@ def test_reading_notes_say_what_repeats_are(make, unmeasured):
 def test_reading_notes_say_what_an_interval_of_one_run_covers(make, make_run):
     results = group_runs([make("a", classes=("joy", "fear", "rage"))], "runs")
     measured = measure_uncertainty(results, make_run.folder)
-    covers, resamples = sentences.reading_notes(results, measured)[1:]
+    covers, resamples, macro = sentences.reading_notes(results, measured)[1:]
+    assert macro == "Macro scores are means over all 3 classes, each with the same weight."
     assert covers == (
         "Brackets hold 95 % intervals. Percentile bootstrap: each of 2,000 resamples (PCG64, seed 0) draws as "
         "many test "
@@ -146,8 +148,28 @@ def test_reading_notes_name_configurations_whose_intervals_cover_different_thing
     runs = [make("single"), *(make("repeated", seed=seed) for seed in (0, 1))]
     results = group_runs(runs, "runs")
     notes = sentences.reading_notes(results, measure_uncertainty(results, make_run.folder))
-    assert notes[-4].startswith("Brackets hold 95 % intervals. single: Percentile bootstrap: each of")
-    assert notes[-3].startswith("repeated: Percentile bootstrap over test images and repeats: ")
+    assert notes[-6].startswith("Brackets hold 95 % intervals. single: Percentile bootstrap: each of")
+    assert notes[-5].startswith("repeated: Percentile bootstrap over test images and repeats: ")
+    assert notes[-3].startswith("Each interval holds for itself: of many of them, about one in twenty misses.")
+
+
+def test_reading_notes_say_over_how_many_classes_macro_scores_are(make, unmeasured):
+    """Twenty test rows have twenty classes; of the other ten, some are answered."""
+    names = tuple(f"c{place:02}" for place in range(30))
+    runs = [make("a", classes=names, seed=seed) for seed in (0, 1)]
+    occurring = []
+    for run in runs:
+        confusion = np.array(run.metrics["test"]["confusion"])
+        occurring.append((confusion.sum(axis=0) + confusion.sum(axis=1)) > 0)
+    low, high = sorted(int(each.sum()) for each in occurring)
+    assert 20 <= low <= high < 30
+    count = f"{low}" if low == high else f"{low}–{high}"
+    absent = [name for place, name in enumerate(names) if not all(each[place] for each in occurring)]
+    notes = sentences.reading_notes(group_runs(runs, "runs"), unmeasured)
+    assert notes[1] == (
+        f"Macro scores are means over the classes with test rows or answers ({count} of 30), each with the same "
+        f"weight. Not in every run: {join_some(absent)}."
+    )
 
 
 def test_a_test_split_that_ranks_nothing_is_said_to(make, make_run):

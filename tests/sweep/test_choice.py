@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import subprocess
 import sys
 from statistics import fmean, stdev
@@ -8,6 +7,7 @@ from statistics import fmean, stdev
 import pytest
 
 from emofuse.specs import ConcatHeadSpec, FeaturesSpec, RunSpec, TrainSpec
+from emofuse.statistics import corrected_resampled_t
 from emofuse.sweep import choice as choosing
 from emofuse.sweep.choice import Choice, factor_values, mean_and_error, objective, score_configurations
 from emofuse.sweep.configurations import Configuration
@@ -58,12 +58,13 @@ def names(items) -> list[str]:
 # --- mean and error --------------------------------------------------------------------------------------------------
 
 
-def test_the_error_is_that_of_the_folds_means(make_row):
+def test_the_error_is_that_of_the_folds_means_which_share_training_rows(make_row):
     values = {0: [0.5, 0.7], 1: [0.4, 0.4], 2: [0.9, 0.5]}
     rows = [make_row(fold=fold, seed=seed, val_accuracy=v) for fold, of in values.items() for seed, v in enumerate(of)]
     mean, error = mean_and_error(rows[::-1], "accuracy")
     assert mean == pytest.approx(fmean([0.6, 0.4, 0.7]))
-    assert error == pytest.approx(stdev([0.6, 0.4, 0.7]) / math.sqrt(3))
+    corrected = corrected_resampled_t([0.6, 0.4, 0.7], test_to_train=1 / 2)  # a fold validates what two train
+    assert error == pytest.approx(corrected.error)
 
 
 def test_without_folds_the_error_is_that_of_the_seeds(make_row):

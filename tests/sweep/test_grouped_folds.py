@@ -74,7 +74,7 @@ def test_the_error_of_folds_that_are_drawn_several_times_is_corrected(make_row):
     assert mean == pytest.approx(fmean(scores))
     assert error == pytest.approx(stdev(scores) * math.sqrt(1 / 4 + 1 / 1))  # as many validation as training rows
     _, once = mean_and_error(rows[:2], "macro_f1")
-    assert once == stdev(scores[:2]) / math.sqrt(2)
+    assert once == pytest.approx(stdev(scores[:2]) * math.sqrt(1 / 2 + 1 / 1))
 
 
 def test_the_spec_of_a_cross_validation_keeps_its_former_form():

@@ -143,7 +143,8 @@ def test_the_table_shows_validation_and_test(done):
     assert "(baseline)" in lines[4]
     assert lines[6] == f"- Chosen, the best of all by its validation score: {summary.finals.used.name}."
     assert "RANDOM" not in summary.table
-    assert "± standard error over 2 folds, by which 3 of 18 configurations were chosen." in summary.table
+    error = "± standard error, corrected for the training rows that folds share (Nadeau and Bengio, 2003), over 2 folds"
+    assert f"{error}, by which 3 of 18 configurations were chosen." in summary.table
     assert "Test: scored once, when all was chosen (mean ± standard deviation over 2 seeds)." in summary.table
 
 

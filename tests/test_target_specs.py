@@ -76,3 +76,12 @@ def test_the_base_of_a_sweep_has_a_target_for_all_its_runs():
     sweep = parse_spec(SweepSpec, {"name": "s", "base": base}, "sweeps/mine.yaml")
     assert sweep.base.target == RegressionTarget(columns=("valence",))
     assert sweep.base.weight_column == "w"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("columns", [["votes_joy", "votes_fear"], {"joy": "first", "fear": "second"}, ["votes"]])
+def test_the_columns_of_a_distribution_are_written_and_read_without_a_warning(columns):
+    run = RunSpec(name="a", features={"streams": ["x"]}, target={"kind": "distribution", "columns": columns})
+    written = run.model_dump(mode="json")
+    assert written["target"]["columns"] == columns
+    assert RunSpec.model_validate(written) == RunSpec.model_validate_json(run.model_dump_json()) == run

@@ -6,15 +6,18 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
-from emofuse.report.formats import join_some
+from emofuse.report.configurations import find_metric
+from emofuse.report.formats import format_score, join_some
+from emofuse.report.targets import reported_target
 from emofuse.results import RunRecord
 
 
 def describe_run(record: RunRecord, trained_now: bool) -> str:
     """Return a line on a run: its test scores, and whether and how long it was trained now."""
-    test = record.metrics["test"]
     how = f"{record.seconds:.1f} s" if trained_now else "done before"
-    return f"{record.name}, test accuracy {test['accuracy']:.3f}, macro F1 {test['macro']['f1']:.3f} ({how})"
+    scores = reported_target(record.target_kind).leading
+    texts = [f"{score.name} {format_score(find_metric(record, score.path), score.decimals)}" for score in scores]
+    return f"{record.name}, test {', '.join(texts)} ({how})"
 
 
 def gather_notes(runs: Iterable[tuple[str, RunRecord]]) -> list[str]:

@@ -49,7 +49,7 @@ class DistributionTarget(Spec):
     loss: Literal["cross_entropy", "kl"] = "cross_entropy"
     label: Literal["majority", "manifest"] = "majority"
 
-    @field_validator("columns", mode="plain")
+    @field_validator("columns", mode="before")
     @classmethod
     def _read_columns(cls, columns: Any) -> Mapping[str, str] | tuple[str, ...]:
         columns = list_of_one(columns)

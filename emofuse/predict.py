@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -48,13 +48,16 @@ class Prediction:
 
     Attributes:
         path: the path of the image.
-        probs: label -> probability, most probable first; empty if the image cannot be read.
+        probs: label -> probability, most probable first; empty if the image cannot be read, or if the run predicts
+            numbers.
         face: whether a face was found; None if the image cannot be read, or if no stream of the run looks at faces.
         action_units: the action units, the strongest first, or in the stream's order without a baseline; empty without
             a face.
         missing: stream of the run -> why the head does not use it: the name of its status in lower case, or
             `never_learned` if hardly any training row had the stream.
         problem: the reason why the image cannot be read, or None.
+        kind: what the run predicts: `class`, `distribution`, `regression` or `multilabel`.
+        values: column of a regression -> its predicted value, in the unit of the column; empty for others.
     """
 
     path: Path
@@ -63,18 +66,31 @@ class Prediction:
     action_units: Sequence[ActionUnit]
     missing: Mapping[str, str]
     problem: str | None
+    kind: str = "class"
+    values: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def label(self) -> str | None:
-        """The most probable label."""
-        return next(iter(self.probs), None)
+        """The most probable label; None where the run predicts numbers or several labels."""
+        return next(iter(self.probs), None) if self.kind in {"class", "distribution"} else None
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels that are more probable than not, of a run that predicts several, most probable first."""
+        return [label for label, prob in self.probs.items() if prob > 0.5] if self.kind == "multilabel" else []
 
     def to_json(self) -> dict[str, Any]:
-        """Return the prediction as plain data."""
+        """Return the prediction as plain data: label and probs, or labels and probs, or values."""
+        match self.kind:
+            case "regression":
+                answer: dict[str, Any] = {"values": dict(self.values)}
+            case "multilabel":
+                answer = {"labels": self.labels, "probs": dict(self.probs)}
+            case _:
+                answer = {"label": self.label, "probs": dict(self.probs)}
         return {
             "path": str(self.path),
-            "label": self.label,
-            "probs": dict(self.probs),
+            **answer,
             "face": self.face,
             "action_units": [vars(unit) for unit in self.action_units],
             "missing": dict(self.missing),
@@ -116,13 +132,13 @@ class Predictor:
             block = list(paths[start : start + _BLOCK_ROWS])
             extraction = self._extractor.extract(block)
             rows = extraction.rows
-            probs = self._trained.outputs(
+            outputs = self._trained.outputs(
                 {name: part.features for name, part in rows.items()},
                 {name: part.status for name, part in rows.items()},
                 {name: part.mask for name, part in rows.items()},
             )
             for index, path in enumerate(block):
-                yield self._describe(path, extraction, index, probs[index])
+                yield self._describe(path, extraction, index, outputs[index])
 
     def close(self) -> None:
         """Release the extractors."""
@@ -134,23 +150,27 @@ class Predictor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _describe(self, path: Path, extraction: Extraction, index: int, probs: npt.NDArray[np.float32]) -> Prediction:
-        record = self._trained.record
+    def _describe(self, path: Path, extraction: Extraction, index: int, outputs: npt.NDArray[np.float32]) -> Prediction:
+        record, kind = self._trained.record, self._trained.record.target_kind
         reasons = [reason for row, _, reason in extraction.problems if row == index]
         if any(rows.status[index] == Status.UNREADABLE for rows in extraction.rows.values()):
-            return Prediction(path, {}, None, (), {}, "; ".join(reasons) or "unreadable")
-        order = np.argsort(-probs, kind="stable")
+            return Prediction(path, {}, None, (), {}, "; ".join(reasons) or "unreadable", kind)
+        is_regression = kind == "regression"
+        order = range(len(outputs)) if is_regression else np.argsort(-outputs, kind="stable")
+        answers = {record.classes[i]: float(outputs[i]) for i in order}
         faces = None if self._faces is None else extraction.rows[self._faces.name]
         has_face = None if faces is None else bool(faces.status[index] == Status.OK)
         return Prediction(
             path=path,
-            probs={record.classes[i]: float(probs[i]) for i in order},
+            probs={} if is_regression else answers,
             face=has_face,
             action_units=self._strongest(faces.features[index]) if faces is not None and has_face else (),
             missing=missing_streams(
                 record, {name: Status(extraction.rows[name].status[index]) for name in record.streams}
             ),
             problem=None,
+            kind=kind,
+            values=answers if is_regression else {},
         )
 
     def _strongest(self, values: npt.NDArray[Any]) -> tuple[ActionUnit, ...]:

@@ -6,11 +6,15 @@ import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from emofuse.cache.reader import Cache
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -184,3 +188,58 @@ def _write_cache(
             flags = np.zeros(len(status[own]), np.uint8)
             write_block(path, name, block, features=stored[own], status=status[own], flags=flags)
     return path
+
+
+@pytest.fixture(scope="session")
+def plant_targets(write_cache):
+    """Writes a cache of 160 rows, whose manifest has votes, numbers, labels and weights that follow the features.
+
+    Row 5 has no vote, row 9 no valence. `change(columns, splits)` may change the columns.
+    """
+
+    def make(path, change=None):
+        rng = np.random.default_rng(3)
+        rows = 160
+        truth = rng.integers(0, 3, rows)
+        moods = rng.normal(size=(rows, 2))
+        features = np.concatenate([np.eye(3)[truth].repeat(2, 1), moods, moods * moods], axis=1)
+        features = (features + rng.normal(size=features.shape) * 0.3).astype(np.float32)
+        other = (rng.normal(size=(rows, 4)) + truth[:, None] * 0.5).astype(np.float32)
+        faces = np.where(rng.random(rows) < 0.2, 2, 1).astype(np.uint8)
+        streams = {
+            "net": ("backbone", features, np.ones(rows, np.uint8)),
+            "face": ("backbone", other, faces),
+        }
+        splits = (["train", "train", "train", "val", "test"] * rows)[:rows]
+        write_cache(path, ("joy", "fear", "calm"), truth, splits, streams, block_rows=16)
+        votes = np.stack([rng.binomial(10, np.where(truth == c, 0.7, 0.15)) for c in range(3)], axis=1)
+        votes[5] = 0
+        columns = {
+            "joy_votes": votes[:, 0],
+            "fear_votes": votes[:, 1],
+            "calm_votes": votes[:, 2],
+            "valence": 50 + 20 * moods[:, 0],
+            "arousal": -3 + 0.5 * moods[:, 1] + 0.2 * (truth == 1),
+            "happy": (truth == 0) | (moods[:, 0] > 1),
+            "tense": moods[:, 1] > 0.3,
+            "weight": rng.random(rows) + 0.1,
+        }
+        columns = {name: list(np.asarray(values).tolist()) for name, values in columns.items()}
+        columns["valence"][9] = None
+        columns["tense"][9] = None
+        if change is not None:
+            change(columns, np.array(splits))
+        return _with_columns(path, columns)
+
+    return make
+
+
+def _with_columns(path: Path, columns: Mapping[str, list[Any]]) -> Cache:
+    """Open a cache with further columns in its manifest."""
+    import polars as pl
+
+    from emofuse.cache.reader import Cache, open_cache
+
+    cache = open_cache(path)
+    table = cache.manifest.table.with_columns(pl.Series(name, values) for name, values in columns.items())
+    return Cache(cache.path, cache.layout, replace(cache.manifest, table=table), cache.streams)

@@ -25,7 +25,7 @@ def predict(
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device of backbones and head.")] = "cpu",
     plugin: Plugins = None,
 ) -> None:
-    """Predict images: probabilities, whether a face was found, and the strongest facial action units.
+    """Predict images: probabilities or values, whether a face was found, and the strongest facial action units.
 
     Faces are looked for only if a stream of the run looks at them.
 
@@ -62,9 +62,10 @@ def as_text(prediction: Prediction) -> str:
     """Return a prediction as a few aligned lines."""
     if prediction.problem is not None:
         return f"{prediction.path}\n  cannot be read: {prediction.problem}"
-    width = max(len(label) for label in prediction.probs)
+    width = max(len(name) for name in (*prediction.probs, *prediction.values))
     lines = [str(prediction.path)]
     lines += [f"  {label:<{width}}  {prob:6.1%}  {'#' * round(prob * 30)}" for label, prob in prediction.probs.items()]
+    lines += [f"  {name:<{width}}  {value:.4g}" for name, value in prediction.values.items()]
     if prediction.face is not None:
         lines.append(f"  face: {'found' if prediction.face else 'not found'}")
     if prediction.missing:

@@ -29,8 +29,12 @@ def results(
         ),
     ] = "run",
     sort: Annotated[
-        str, typer.Option(help="Column to sort by: scores with the best first, others ascending; -COLUMN reverses.")
-    ] = ("val_macro_f1"),
+        str | None,
+        typer.Option(
+            help="Column to sort by: scores with the best first, others ascending; -COLUMN reverses.",
+            show_default="val_macro_f1, val_ccc of numbers, val_map of several labels",
+        ),
+    ] = None,
     top: Annotated[
         int | None, typer.Option(min=0, help="Largest number of rows; 0 for all.", show_default="20, all with --export")
     ] = None,
@@ -46,12 +50,15 @@ def results(
         SHOWN_RUNS,
         export_table,
         format_table,
+        main_score,
         parse_conditions,
         select_columns,
+        shown_columns,
         sort_rows,
     )
 
-    table = sort_rows(_table(_read_rows(folder), parse_conditions(where or []), by), sort)
+    table = _table(_read_rows(folder), parse_conditions(where or []), by)
+    table = sort_rows(table, sort or main_score(table))
     count = len(table)
     if top is None:
         top = 0 if export else 20
@@ -60,7 +67,8 @@ def results(
     if columns is not None and columns != "all":
         table = select_columns(table, [name.strip() for name in columns.split(",")])
     elif columns is None and export is None:
-        table = select_columns(table, SHOWN_CONFIGURATIONS if by == "configuration" else SHOWN_RUNS)
+        shown = SHOWN_CONFIGURATIONS if by == "configuration" else SHOWN_RUNS
+        table = select_columns(table, shown_columns(table, shown))
     if export is not None:
         export_table(table, export)
         typer.echo(f"{export}: {len(table)} rows, {table.width} columns")

@@ -222,6 +222,8 @@ def _row(run: SearchedRun, trained: Trained, *, sweep: str, device: str, created
         seed=run.spec.train.seed,
         val_macro_f1=best.get("val_macro_f1"),
         val_accuracy=best.get("val_accuracy"),
+        val_ccc=best.get("val_ccc"),
+        val_map=best.get("val_map"),
         val_loss=best.get("val_loss"),
         best_epoch=result.best_epoch,
         last_epoch=result.last_epoch,

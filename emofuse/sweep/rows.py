@@ -48,9 +48,9 @@ class RunRow:
         spec: the `RunSpec` as plain data.
         fold: the index of the fold; None for the plain split.
         seed: the seed of weights and dropout.
-        val_macro_f1: the macro F1 of the best epoch; None if no epoch had a finite loss.
+        val_macro_f1: the macro F1 of the best epoch; None if no epoch had a finite loss, or if there are no classes.
         val_accuracy: the accuracy of the best epoch, or None.
-        val_loss: the cross-entropy of the best epoch, or None.
+        val_loss: the loss of the best epoch, or None.
         best_epoch: the best epoch, counted from 1; 0 if no epoch had a finite loss.
         last_epoch: the last epoch that was trained.
         ended: the reason for the end: `epochs`, `patience`, `halved` or `diverged`.
@@ -61,6 +61,8 @@ class RunRow:
         device: the device it was trained on.
         created: the time of the end, UTC in ISO 8601.
         versions: package -> version.
+        val_ccc: the mean concordance correlation of the best epoch; None if the target is no regression.
+        val_map: the mean average precision of the best epoch; None if the target is not several labels.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -85,6 +87,8 @@ class RunRow:
     device: str
     created: str
     versions: Mapping[str, str]
+    val_ccc: float | None = None
+    val_map: float | None = None
     format: int = field(default=FORMAT)
 
     @property
@@ -154,7 +158,7 @@ class ResultsFolder:
 
     def write(self, rows: Sequence[RunRow]) -> Path:
         """Write the rows of a group as one file, which is complete or absent if this process is killed."""
-        text = "".join(json.dumps(asdict(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        text = "".join(json.dumps(_written(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
         self._files.mkdir(parents=True, exist_ok=True)
         target = self._files / f"{secrets.token_hex(8)}.jsonl"
         replace_file(target, text, flush=True)
@@ -244,6 +248,11 @@ class ResultsFolder:
             yield
         finally:
             os.close(lock)
+
+
+def _written(row: RunRow) -> dict[str, Any]:
+    """Return the keys of a row; the scores of a target that it does not have are left out."""
+    return {key: value for key, value in asdict(row).items() if value is not None or key not in {"val_ccc", "val_map"}}
 
 
 def _read_rows(path: Path) -> list[RunRow]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
 from emofuse.report.choice import divergence_sentences
+from emofuse.report.configurations import find_metric
+from emofuse.report.formats import UNDEFINED
 from emofuse.report.search import SELECTS, SearchedConfiguration, SearchKind, SearchSummary
 from emofuse.report.tables import Cell, ReportTable, TableColumn, markdown
+from emofuse.report.targets import reported_target
 from emofuse.specs import SweepSpec, is_random
 from emofuse.sweep.choice import Choice, ScoredConfiguration
 from emofuse.sweep.final_runs import FinalConfiguration, FinalRuns
@@ -59,15 +63,13 @@ def choice_table(
         search: the result of `search_summary`.
         further_notes: sentences that follow those on the choice.
     """
-    items = finals.items
+    items, target = finals.items, reported_target(spec.base.target.kind)
     columns = [
         TableColumn("Configuration", [Cell(_title(item, finals)) for item in items], "left"),
         TableColumn(f"Validation {SELECTS[spec.select]}", [_score(item.scored) for item in items]),
-        TableColumn(
-            "Test macro F1", [_spread([run.metrics["test"]["macro"]["f1"] for run in item.records]) for item in items]
-        ),
-        TableColumn(
-            "Test accuracy", [_spread([run.metrics["test"]["accuracy"] for run in item.records]) for item in items]
+        *(
+            TableColumn(f"Test {score.name}", [_test_score(item, score.path) for item in items])
+            for score in (target.leading[::-1] if target.has_classes else target.leading)
         ),
         TableColumn("Parameters", [Cell(f"{item.scored.parameters:,}") for item in items]),
     ]
@@ -161,7 +163,13 @@ def _score(each: ScoredConfiguration) -> Cell:
     return Cell(f"{each.score:.4f}", "" if each.error is None else f"{each.error:.4f}")
 
 
+def _test_score(item: FinalConfiguration, path: str) -> Cell:
+    return _spread([find_metric(run, path) for run in item.records])
+
+
 def _spread(values: Sequence[float]) -> Cell:
     if not values:
         return Cell("diverged")
+    if math.isnan(fmean(values)):
+        return Cell(UNDEFINED)
     return Cell(f"{fmean(values):.4f}", f"{stdev(values):.4f}" if len(values) > 1 else "")

@@ -18,12 +18,13 @@ import polars as pl
 from emofuse.errors import ResultsError, did_you_mean
 from emofuse.specs.streams import factor_defaults
 from emofuse.specs.sweeps import Metric
+from emofuse.specs.target_options import MAIN_SCORES
 from emofuse.specs.train import NEWER
 from emofuse.stores import replace_file
 from emofuse.sweep.choice import mean_and_error
 from emofuse.sweep.rows import RunRow
 
-_METRICS: tuple[Metric, ...] = ("macro_f1", "accuracy", "loss")
+_METRICS: tuple[Metric, ...] = ("macro_f1", "accuracy", "ccc", "map", "loss")
 _SCORES = tuple(f"val_{metric}" for metric in _METRICS)
 _ERRORS = tuple(f"{score}_error" for score in _SCORES)
 _NAMES = ("configuration", "sweep", "name")
@@ -59,11 +60,11 @@ _DTYPES: dict[str, type[pl.DataType]] = {
 
 SHOWN_RUNS = ("name", "fold", "seed", *_SCORES, "best_epoch", "ended", "seconds")
 SHOWN_CONFIGURATIONS = (
-    *("name", "runs", "val_macro_f1", "val_macro_f1_error", "val_accuracy", "val_accuracy_error", "val_loss"),
+    *("name", "runs", *(name for score in _SCORES[:-1] for name in (score, f"{score}_error")), "val_loss"),
     *("diverged", "halved", "parameters", "seconds"),
 )
 _DIGESTS = ("digest", "configuration")  # printed by their first 16 digits, matched by any number of first digits
-_LARGEST_FIRST = ("val_macro_f1", "val_accuracy")
+_LARGEST_FIRST = _SCORES[:-1]
 _CONDITION = re.compile(r"\s*(\w+)\s*(!=|>=|<=|=|>|<)\s*(.*?)\s*")
 _ORDERS = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le}
 
@@ -169,6 +170,25 @@ def sort_rows(table: pl.DataFrame, column: str) -> pl.DataFrame:
     _check_columns(table, [name])
     descending = (name in _LARGEST_FIRST) != column.startswith("-")
     return table.sort(name, descending=descending, nulls_last=True, maintain_order=True)
+
+
+def main_score(table: pl.DataFrame) -> str:
+    """Return the score by which the rows are compared: that of the first kind of target that they have."""
+    scores = [f"val_{MAIN_SCORES[kind]}" for kind in MAIN_SCORES]
+    return next((score for score in scores if table[score].null_count() < len(table)), scores[0])
+
+
+def shown_columns(table: pl.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Return the columns without the scores of targets that no row has."""
+    of_targets = [name for name in columns if name.removesuffix("_error") in _LARGEST_FIRST]
+    has_any = any(table[name].null_count() < len(table) for name in of_targets)
+    left_out = {
+        name
+        for name in of_targets
+        if table[name.removesuffix("_error")].null_count() == len(table)
+        and (has_any or name.removesuffix("_error") in {"val_ccc", "val_map"})
+    }
+    return [name for name in columns if name not in left_out]
 
 
 def select_columns(table: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:

@@ -10,6 +10,7 @@ from emofuse.progress import TrainingState, report_progress
 from emofuse.specs import RunSpec
 from emofuse.training.exact import is_exact
 from emofuse.training.refits import RefitRun, epochs_of
+from emofuse.training.targets import WITH_CLASSES
 
 
 class TrainingTally:
@@ -24,7 +25,8 @@ class TrainingTally:
 
     def __init__(self, done: int, missing: int, specs: Sequence[RunSpec], seconds: float) -> None:
         selects = {spec.train.select for spec in specs}
-        self._select = selects.pop() if len(selects) == 1 else "macro_f1"
+        has_classes = all(spec.target.kind in WITH_CLASSES for spec in specs)
+        self._select: str = selects.pop() if len(selects) == 1 else "macro_f1" if has_classes else "loss"
         self._done = done
         self._total = done + missing
         self._whole_s = seconds

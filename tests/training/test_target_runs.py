@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import polars as pl
 import pytest
 
-from emofuse.cache.reader import Cache
 from emofuse.errors import SpecError, TrainingError
 from emofuse.metrics.targets import target_metrics
 from emofuse.results import read_predictions, read_weights, run_dir
@@ -25,57 +22,8 @@ TARGETS = {"distribution": VOTES, "regression": NUMBERS, "multilabel": LABELS}
 
 
 @pytest.fixture(scope="module")
-def plant(write_cache):
-    """Writes a cache of 160 rows, whose manifest has votes, numbers, labels and weights that follow the features."""
-
-    def make(path, change=None):
-        rng = np.random.default_rng(3)
-        rows = 160
-        truth = rng.integers(0, 3, rows)
-        moods = rng.normal(size=(rows, 2))
-        features = np.concatenate([np.eye(3)[truth].repeat(2, 1), moods, moods * moods], axis=1)
-        features = (features + rng.normal(size=features.shape) * 0.3).astype(np.float32)
-        other = (rng.normal(size=(rows, 4)) + truth[:, None] * 0.5).astype(np.float32)
-        faces = np.where(rng.random(rows) < 0.2, 2, 1).astype(np.uint8)
-        streams = {
-            "net": ("backbone", features, np.ones(rows, np.uint8)),
-            "face": ("backbone", other, faces),
-        }
-        splits = (["train", "train", "train", "val", "test"] * rows)[:rows]
-        write_cache(path, ("joy", "fear", "calm"), truth, splits, streams, block_rows=16)
-        votes = np.stack([rng.binomial(10, np.where(truth == c, 0.7, 0.15)) for c in range(3)], axis=1)
-        votes[5] = 0
-        columns = {
-            "joy_votes": votes[:, 0],
-            "fear_votes": votes[:, 1],
-            "calm_votes": votes[:, 2],
-            "valence": 50 + 20 * moods[:, 0],
-            "arousal": -3 + 0.5 * moods[:, 1] + 0.2 * (truth == 1),
-            "happy": (truth == 0) | (moods[:, 0] > 1),
-            "tense": moods[:, 1] > 0.3,
-            "weight": rng.random(rows) + 0.1,
-        }
-        columns = {name: list(np.asarray(values).tolist()) for name, values in columns.items()}
-        columns["valence"][9] = None
-        columns["tense"][9] = None
-        if change is not None:
-            change(columns, np.array(splits))
-        return with_columns(path, columns)
-
-    return make
-
-
-def with_columns(path, columns):
-    from emofuse.cache.reader import open_cache
-
-    cache = open_cache(path)
-    table = cache.manifest.table.with_columns(pl.Series(name, values) for name, values in columns.items())
-    return Cache(cache.path, cache.layout, replace(cache.manifest, table=table), cache.streams)
-
-
-@pytest.fixture(scope="module")
-def cache(plant, tmp_path_factory):
-    return plant(tmp_path_factory.mktemp("targets") / "features.zarr")
+def cache(plant_targets, tmp_path_factory):
+    return plant_targets(tmp_path_factory.mktemp("targets") / "features.zarr")
 
 
 def spec(target, **changes):
@@ -220,10 +168,10 @@ def poisoned(columns, splits):
 
 @pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("head", ["concat", "logistic", "averaged_logistic", "kernel_ridge"])
-def test_poisoned_test_targets_and_weights_change_no_weight_and_no_choice(cache, plant, tmp_path, kind, head):
+def test_poisoned_test_targets_and_weights_change_no_weight_and_no_choice(cache, plant_targets, tmp_path, kind, head):
     if kind == "regression" and "logistic" in head:
         pytest.skip("a regression has no logistic head")
-    other = plant(tmp_path / "poisoned.zarr", poisoned)
+    other = plant_targets(tmp_path / "poisoned.zarr", poisoned)
     run = spec(TARGETS[kind], head=head, weight_column="weight")
     records = [
         train_runs(each, [run], tmp_path / name, device="cpu")[0][0] for name, each in (("a", cache), ("b", other))
@@ -297,22 +245,22 @@ def test_an_option_that_a_target_cannot_have_is_one_clear_error(target, changes,
     assert str(error.value).count(" | ") == 0
 
 
-def test_a_column_of_one_value_in_training_rows_is_refused(plant, tmp_path):
+def test_a_column_of_one_value_in_training_rows_is_refused(plant_targets, tmp_path):
     def flat(columns, splits):
         for row in np.flatnonzero(splits == "train"):
             columns["arousal"][row] = 2.5
 
-    cache = plant(tmp_path / "flat.zarr", flat)
+    cache = plant_targets(tmp_path / "flat.zarr", flat)
     with pytest.raises(TrainingError, match=r"'arousal' is 2\.5 in all \d+ training rows: there is nothing to learn"):
         train_runs(cache, [spec(NUMBERS)], tmp_path, device="cpu")
 
 
-def test_labels_without_rows_are_named(plant, tmp_path):
+def test_labels_without_rows_are_named(plant_targets, tmp_path):
     def rare(columns, splits):
         for row in np.flatnonzero(splits != "train"):
             columns["happy"][row] = False
 
-    cache = plant(tmp_path / "rare.zarr", rare)
+    cache = plant_targets(tmp_path / "rare.zarr", rare)
     ((record, _),) = train_runs(cache, [spec(LABELS)], tmp_path, device="cpu")
     text = " ".join(record.notes)
     assert "No validation row is labelled 'happy': average precision of the validation rows is over the other" in text

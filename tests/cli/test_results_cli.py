@@ -159,8 +159,8 @@ def test_configurations_have_mean_and_standard_error_over_folds(folder):
     lines = listed(
         folder, "--by", "configuration", "--columns", "head,learning_rate,runs,val_macro_f1,val_macro_f1_error,diverged"
     )
-    assert lines[1] == ["concat", "0.0001", "2", "0.6000", "0.1000", "0"]
-    assert lines[2] == ["linear", "0.30000000000000004", "2", "0.5000", "0.3000", "0"]
+    assert lines[1] == ["concat", "0.0001", "2", "0.6000", "0.1732", "0"]
+    assert lines[2] == ["linear", "0.30000000000000004", "2", "0.5000", "0.5196", "0"]
     assert lines[4] == ["concat", "0.30000000000000004", "2", "-", "-", "1"]
     assert lines[5] == ["configurations:", "4"]
 

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from emofuse.errors import EmofuseError, SpecError
+from emofuse.pipeline import expand_runs
 from emofuse.specs import (
     BackboneSpec,
     CacheSpec,
@@ -272,3 +273,22 @@ def test_paths_in_a_file_are_relative_to_that_file(tmp_path, monkeypatch):
     assert spec.cache.streams[0].weights.path == tmp_path / "specs/nets/own.pth"
     file.write_text(file.read_text().replace("../data", "/data"))
     assert read_pipeline_spec("specs/mine.yaml").dataset.root == Path("/data")
+
+
+def test_the_test_of_a_pipeline_decides_the_split_of_every_run():
+    run = {"name": "a", "features": {"streams": ["lbp"]}, "split": {"kind": "holdout"}}
+    pipeline = {
+        "name": "p",
+        "dataset": {"kind": "demo"},
+        "cache": {"streams": [{"kind": "lbp"}]},
+        "runs": [run],
+        "test": {"folds": 3},
+        "repeat": {"split_seeds": [0, 1]},
+    }
+    with pytest.raises(SpecError) as caught:
+        parse_spec(PipelineSpec, pipeline, "p.yaml")
+    assert "runs[0].split: `test` decides the split of every run, so leave it out (holdout here)" in str(caught.value)
+    assert "repeat.split_seeds: `test` draws the splits, by its own `seed` and `repeats`" in str(caught.value)
+    plain = {**pipeline, "runs": [{**run, "split": {"kind": "official"}}], "repeat": {"seeds": [0, 1]}}
+    expanded = list(expand_runs(parse_spec(PipelineSpec, plain, "p.yaml")))
+    assert [(each.split.index, each.train.seed) for each in expanded] == [(k, s) for k in range(3) for s in (0, 1)]

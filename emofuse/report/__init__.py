@@ -32,6 +32,7 @@ from emofuse.report.tables import (
     cost_table,
     detail_tables,
     markdown,
+    pooled_table,
     scores_table,
 )
 from emofuse.results import read_reference_notes
@@ -237,7 +238,9 @@ def _summary_parts(results: Results, uncertainty: Uncertainty, references: Repor
     def listed(notes: Sequence[str]) -> str:
         return "".join(f"- {escape_markdown(note)}\n" for note in notes)
 
-    parts = [markdown(scores_table(results, uncertainty)), listed(sentences.reading_notes(results, uncertainty))]
+    pooled = pooled_table(results, uncertainty)
+    parts = [markdown(scores_table(results, uncertainty)), *([markdown(pooled)] if pooled else [])]
+    parts.append(listed(sentences.reading_notes(results, uncertainty)))
     if references is not None:
         table = references_table(references)
         parts += [*([markdown(table)] if table else []), listed(references.notes)]

@@ -10,6 +10,7 @@ from emofuse.report.answers import Pool, pool_by_images, read_answers
 from emofuse.report.configurations import Results
 from emofuse.report.formats import join_some
 from emofuse.report.pool_scores import PoolScores, score_pool
+from emofuse.report.pooled import PooledScores, pool_folds
 from emofuse.report.targets import ReportedTarget
 from emofuse.statistics import Interval, McNemarTest, PairedTest, Resampling, SplitTest, holm, mcnemar
 
@@ -69,6 +70,7 @@ class Uncertainty:
         problems: one sentence on each value that could not be computed, with the reason.
         pairs: (label, label of the other) -> comparison of the first with the second, for pairs that were asked for.
         coverage: label -> what its intervals cover.
+        pooled: label -> its pooled scores, for configurations with outer folds.
     """
 
     resampling: Resampling
@@ -79,6 +81,7 @@ class Uncertainty:
     problems: tuple[str, ...]
     pairs: Mapping[tuple[str, str], ReportComparison] = field(default_factory=dict)
     coverage: Mapping[str, Coverage] = field(default_factory=dict)
+    pooled: Mapping[str, PooledScores] = field(default_factory=dict)
 
     @property
     def all_comparisons(self) -> list[ReportComparison]:
@@ -133,6 +136,7 @@ def measure_uncertainty(results: Results, runs: Path, pairs: Sequence[tuple[str,
         problems=tuple(problems),
         pairs={pair: each for pair, each in compared.items() if pair[1] != baseline},
         coverage={label: _coverage(label, pool) for label, pool in pool_of.items()},
+        pooled=pool_folds(results, answered, resampling),
     )
 
 

@@ -35,6 +35,7 @@ def summary_rows(results: Results, uncertainty: Uncertainty) -> list[dict[str, A
             spread, name = results.difference(item, score.path), f"{score.column}_difference"
             row |= {f"{name}_mean": spread.mean, f"{name}_sd": spread.sd}
         row |= _coverage(item, uncertainty)
+        row |= _pooled(item, uncertainty)
         if results.target.has_classes:
             row["reachable_accuracy"] = results.reachable(item)
         row["parameters"] = item.runs[0].parameters
@@ -109,6 +110,22 @@ def _coverage(item: ReportedConfiguration, uncertainty: Uncertainty) -> dict[str
         "test_images": coverage and coverage.images,
         "test_groups": coverage and coverage.groups,
     }
+
+
+def _pooled(item: ReportedConfiguration, uncertainty: Uncertainty) -> dict[str, Any]:
+    """Return the pooled scores of outer folds with their intervals; nothing in a report without any."""
+    if not uncertainty.pooled:
+        return {}
+    pooled = uncertainty.pooled.get(item.label)
+    row: dict[str, Any] = {"outer_folds": pooled and pooled.folds}
+    for path in next(iter(uncertainty.pooled.values())).scores:
+        name = f"pooled_{path.replace('.', '_')}"
+        row |= {
+            name: pooled and pooled.scores[path],
+            f"{name}_95_low": pooled and pooled.intervals[path].low,
+            f"{name}_95_high": pooled and pooled.intervals[path].high,
+        }
+    return row
 
 
 def search_rows(search: SearchSummary) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ from emofuse.report.tables import (
     detail_tables,
     part_table,
     parts_table,
+    pooled_table,
     runs_table,
     scores_table,
 )
@@ -97,6 +98,7 @@ def render_page(
         notices=sentences.empty_stream_notices(results, uses),
         tables={
             "scores": scores_table(results, uncertainty),
+            "pooled": pooled_table(results, uncertainty),
             "comparisons": comparisons_table(results, uncertainty),
             "details": zip(detail_tables(results, uncertainty), results.target.words.details, strict=True),
             "further": further,

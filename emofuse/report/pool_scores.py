@@ -43,6 +43,9 @@ class PoolScores(Protocol):
     def intervals(self, label: str) -> dict[str, Interval]:
         """Return metric -> interval, for all measured scores of the target."""
 
+    def observed(self, label: str) -> dict[str, float]:
+        """Return compared score -> its value, the mean over runs."""
+
     def test(self, first: str, second: str, path: str) -> PairedTest | SplitTest:
         """Return the test of the difference first - second, of one of the compared scores of the target."""
 
@@ -85,6 +88,9 @@ class _ResampledScores:
         others = _other_intervals(self.pool, item, self.classes, self.resampling)
         return {path: bootstrap_interval(values) for path, values in drawn} | others
 
+    def observed(self, label: str) -> dict[str, float]:
+        return dict(zip(MEASURED, self.compared[label].observed[0].tolist(), strict=True))
+
     def test(self, first: str, second: str, path: str) -> PairedTest:
         place, (ours, theirs) = MEASURED.index(path), (self.compared[first], self.compared[second])
         observed, other = float(ours.observed[0, place]), float(theirs.observed[0, place])
@@ -109,6 +115,9 @@ class _ResampledRows:
 
     def intervals(self, label: str) -> dict[str, Interval]:
         return self.measured[label]
+
+    def observed(self, label: str) -> dict[str, float]:
+        return dict(zip(self.paths, self.compared[label].observed[0].tolist(), strict=True))
 
     def test(self, first: str, second: str, path: str) -> PairedTest:
         place, (ours, theirs) = self.paths.index(path), (self.compared[first], self.compared[second])
@@ -139,6 +148,10 @@ class _SplitScores:
             path: _bounded(column[np.isfinite(column)], self.test_to_train[label], self.target.bounds(path))
             for path, column in columns
         }
+
+    def observed(self, label: str) -> dict[str, float]:
+        means = np.nanmean(self.by_split[label], axis=0)
+        return {score.path: float(means[self.paths.index(score.path)]) for score in self.target.compared}
 
     def test(self, first: str, second: str, path: str) -> SplitTest:
         place = self.paths.index(path)

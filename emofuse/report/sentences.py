@@ -24,6 +24,7 @@ from emofuse.report.formats import (
 )
 from emofuse.report.inputs import SPLITS, StreamUse
 from emofuse.report.notes import gather_notes
+from emofuse.report.pooled import pooled_note
 from emofuse.report.search import SELECTS
 from emofuse.report.targets import ShownScore
 from emofuse.specs import EXACT_HEADS, NetworkHeadSpec
@@ -99,7 +100,10 @@ def headline(results: Results, uncertainty: Uncertainty) -> str:
 
 def reading_notes(results: Results, uncertainty: Uncertainty) -> list[str]:
     """Return the notes on how to read the table of scores."""
-    notes = [_repeats_note(results), *interval_notes(results, uncertainty), *_macro_notes(results)]
+    notes = [_repeats_note(results), *interval_notes(results, uncertainty)]
+    if pooled := pooled_note(uncertainty.pooled):
+        notes.append(pooled)
+    notes += _macro_notes(results)
     if len(results.configurations) > 1:
         notes.append(
             f"Δ is the difference to {results.baseline.label}, taken repeat by repeat where both have the same seeds. "

@@ -76,6 +76,37 @@ def scores_table(results: Results, uncertainty: Uncertainty) -> ReportTable:
     return ReportTable((_labels(results), _repeats(results), *pairs, *_reachable(results)))
 
 
+def pooled_table(results: Results, uncertainty: Uncertainty) -> ReportTable | None:
+    """Return the pooled scores of configurations with outer folds, one row for each; None without any."""
+    pooled = [
+        (item, uncertainty.pooled[item.label]) for item in results.configurations if item.label in uncertainty.pooled
+    ]
+    if not pooled:
+        return None
+    scores = [
+        TableColumn(
+            f"{score.title}, pooled",
+            [
+                Cell(
+                    format_score(of_item.scores[score.path], score.decimals),
+                    interval=format_interval(of_item.intervals[score.path], decimals=score.decimals),
+                )
+                for _, of_item in pooled
+            ],
+        )
+        for score in map(results.in_table, results.target.compared)
+    ]
+    return ReportTable(
+        (
+            TableColumn("Configuration", [Cell(item.label) for item, _ in pooled], "left"),
+            TableColumn("Outer folds", [Cell(str(of_item.folds)) for _, of_item in pooled]),
+            TableColumn("Repeats", [Cell(str(of_item.repeats)) for _, of_item in pooled]),
+            TableColumn("Rows", [Cell(f"{of_item.rows:,}") for _, of_item in pooled]),
+            *scores,
+        )
+    )
+
+
 def comparisons_table(results: Results, uncertainty: Uncertainty) -> ReportTable:
     """Return differences with intervals and corrected p values, one row for each comparison.
 

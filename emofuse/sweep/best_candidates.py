@@ -145,11 +145,11 @@ class Candidates:
         for subset in subsets:
             if not set(subset) <= set(self.vectors):
                 continue
-            yield self.configuration(subset, LogisticHeadSpec())
-            if len(subset) > 1:
-                yield self.configuration(subset, AveragedLogisticHeadSpec())
             for factor in (1.0, *_FACTORS):
                 yield self.configuration(subset, self._kernel(factor, LANDMARKS))
+            if len(subset) > 1:
+                yield self.configuration(subset, AveragedLogisticHeadSpec())
+            yield self.configuration(subset, LogisticHeadSpec())
             yield self.configuration(subset, self._kernel(1.0, LANDMARKS, "cosine"))
             yield self.configuration(subset, self._kernel(1.0, LANDMARKS, "linear"))
 

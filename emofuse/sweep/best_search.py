@@ -24,7 +24,7 @@ _FIRST, _HALF = 0.1, 0.5
 
 @dataclass
 class _Spent:
-    """The time of the candidates of a kind (exact, or trained) that have been tried, estimated and real."""
+    """The time of the candidates of a kind of head that have been tried, estimated and real."""
 
     estimated: float = 0.0
     real: float = 0.0
@@ -62,7 +62,7 @@ class BestSearch:
         self._ranked: list[Ranked] = []
         self._seen: set[str] = set()
         self._estimates: dict[str, float] = {}
-        self._spent = {True: _Spent(), False: _Spent()}  # by whether the head is exact
+        self._spent: dict[str, _Spent] = {}  # by the kind of the head
         self._left_out = 0
         self._too_large = 0
 
@@ -116,9 +116,9 @@ class BestSearch:
         runs = searched_runs(self._trainer.data, self._batch, self._spec)
         seconds = {row.digest: row.seconds for row in self._folder.rows()}
         for run in runs:
-            self._spent[_is_exact(run.configuration)].real += seconds.get(run.digest, 0.0)
+            self._spent_on(run.configuration).real += seconds.get(run.digest, 0.0)
         for each in self._batch:
-            self._spent[_is_exact(each)].estimated += self._estimates[each.key]
+            self._spent_on(each).estimated += self._estimates[each.key]
         self._tried += self._batch
         self._batch = []
 
@@ -161,9 +161,9 @@ class BestSearch:
         chosen: list[Configuration] = []
         taken = 0.0
         for each in self._queue if left > 0 else ():
-            ratio = self._spent[_is_exact(each)].ratio
+            ratio = self._spent_on(each).ratio
             allowed = left * (_FIRST if ratio is None else _HALF)
-            seconds = self._estimates[each.key] * (1.0 if ratio is None else ratio)
+            seconds = self._estimates[each.key] * (self._ratio_of_others(each) if ratio is None else ratio)
             if taken + seconds <= allowed or (ratio is not None and not chosen and seconds <= left):
                 chosen.append(each)
                 taken += seconds
@@ -173,6 +173,12 @@ class BestSearch:
         self._queue = [each for each in self._queue if each.key not in keys]
         return chosen
 
+    def _spent_on(self, configuration: Configuration) -> _Spent:
+        """Return the time of the candidates with the same kind of head."""
+        return self._spent.setdefault(configuration.run.head.kind, _Spent())
 
-def _is_exact(configuration: Configuration) -> bool:
-    return configuration.run.head.kind in EXACT_HEADS
+    def _ratio_of_others(self, configuration: Configuration) -> float:
+        """Return the largest ratio of the other kinds of exact heads, or of networks; 1 if none is known."""
+        is_exact = configuration.run.head.kind in EXACT_HEADS
+        ratios = [spent.ratio for kind, spent in self._spent.items() if (kind in EXACT_HEADS) == is_exact]
+        return max((ratio for ratio in ratios if ratio is not None), default=1.0)

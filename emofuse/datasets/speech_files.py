@@ -94,7 +94,7 @@ class Utterance:
     label: str
     speaker: str
     audio_path: str | None = None
-    attributes: Mapping[str, str | int] = field(default_factory=dict)
+    attributes: Mapping[str, str | int | None] = field(default_factory=dict)
 
 
 def check_utterances(

@@ -9,8 +9,9 @@ from emofuse.datasets.cremad import CremadSpec
 from emofuse.datasets.emodb import EmodbSpec
 from emofuse.datasets.manifest import Manifest
 from emofuse.datasets.ravdess import RavdessSpec
+from emofuse.datasets.targets import read_targets
 from emofuse.errors import DatasetError
-from emofuse.specs import StratifiedSplit
+from emofuse.specs import ClassTarget, StratifiedSplit
 from emofuse.testing import check_dataset
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
@@ -230,3 +231,40 @@ def test_manifests_of_pictures_have_no_columns_of_sources(tmp_path):
 
     manifest = CsvSpec(root=tmp_path, split=StratifiedSplit()).read().manifest
     assert manifest.table.columns[6:] == ["table_member"]
+
+
+VOTES = """"","FileName","VoiceVote","VoiceLevel","FaceVote","FaceLevel","MultiModalVote","MultiModalLevel"
+"1","1001_DFA_ANG_XX","A","70.1","D","40","A","66"
+"2","1001_DFA_HAP_XX","A:N","50:51","H","70","H","80"
+"""
+
+
+def test_cremad_has_the_emotions_that_raters_perceived(cremad):
+    assert CremadSpec(root=cremad).read().manifest.info["notes"][-1] == (
+        "without processedResults/summaryTable.csv, the emotions that raters perceived are unknown"
+    )
+    fill(cremad, "processedResults/summaryTable.csv", content=VOTES)
+    manifest = CremadSpec(root=cremad).read().manifest
+    assert rows(manifest, "sample_id", "label", "perceived_voice", "perceived_face", "perceived_both")[:3] == [
+        ("1001_DFA_ANG_XX", "anger", "anger", "disgust", "anger"),
+        ("1001_DFA_HAP_XX", "happiness", None, "happiness", "happiness"),
+        ("1001_DFA_NEU_XX", "neutral", None, None, None),
+    ]
+    assert manifest.info["notes"][-1] == "votes in which several emotions share the first place, and are left empty: 1"
+    targets = read_targets(manifest, ClassTarget(column="perceived_face"))
+    assert targets.names == manifest.classes
+    assert targets.labels[:3].tolist() == [1, 3, -1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (LFS, "git-lfs pointer text instead of a table; fetch the files: git lfs pull"),
+        (VOTES.replace("FaceVote", "Face"), "there is no column FaceVote"),
+        (VOTES.replace('"H","70"', '"X","70"'), "FaceVote of '1001_DFA_HAP_XX' must be A, D, F, H, N, S, got 'X'"),
+    ],
+)
+def test_a_table_of_votes_that_is_none_is_one_error(cremad, content, message):
+    fill(cremad, "processedResults/summaryTable.csv", content=content)
+    with pytest.raises(DatasetError, match=message):
+        CremadSpec(root=cremad).read()

@@ -108,6 +108,10 @@ class Spectrum:
         duals = self.vectors @ (inside / (self.values + penalty).unsqueeze(1))
         if self.weights is not None:
             duals = duals * self.weights.sqrt().unsqueeze(1)
+        # A centred problem has duals that sum to 0. Vectors of the smallest values have a part along the null vector by
+        # rounding; a weak penalty makes it so large that predictions would be far off.
+        share = 1 / len(duals) if self.weights is None else (self.weights / self.weights.sum()).unsqueeze(1)
+        duals = duals - share * duals.sum(dim=0)
         return duals, center - self.means @ duals
 
     def _inside(self, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -149,3 +149,21 @@ def test_temperatures_of_several_models_are_those_of_each_alone(targets):
     alone = torch.cat([fit_temperatures(each[None], targets) for each in scores])
     assert torch.allclose(together, alone, rtol=1e-9)
     assert len(set(together.tolist())) == 4
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("penalty", [1e-5, 1e-2, 1.0])
+def test_a_smooth_kernel_of_few_features_is_solved_as_by_its_normal_equations(weighted, penalty):
+    """The smallest eigenvalues are near rounding here; what their vectors lack in precision must not reach the fit."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.rand(60, 2, generator=generator, dtype=torch.float64)
+    kernel = torch.exp(-1.8 * torch.cdist(features, features).square())
+    targets = torch.rand(60, 2, generator=generator, dtype=torch.float64)
+    weights = torch.rand(60, generator=generator, dtype=torch.float64) + 0.5 if weighted else None
+    coefficients, bias = Spectrum.from_kernel(kernel.clone(), weights).coefficients(targets, penalty)
+    system = torch.zeros(61, 61, dtype=torch.float64)
+    system[:60, :60] = kernel + penalty * torch.diag(torch.ones(60) if weights is None else 1 / weights)
+    system[:60, 60] = system[60, :60] = 1
+    solved = torch.linalg.solve(system, torch.cat([targets, torch.zeros(1, 2)]))
+    expected = kernel @ solved[:60] + solved[60]
+    torch.testing.assert_close(kernel @ coefficients + bias, expected, rtol=0, atol=1e-7)

@@ -25,7 +25,15 @@ from emofuse.profile.images import draw_images, pick_images
 from emofuse.profile.path import PathJob, measure_path
 from emofuse.profile.timing import Repeats
 from emofuse.progress import step
-from emofuse.specs import CacheSpec, KernelRidgeHeadSpec, PipelineSpec, RandomWeights, RunSpec, is_random
+from emofuse.specs import (
+    CacheSpec,
+    KernelRidgeHeadSpec,
+    PipelineSpec,
+    RandomWeights,
+    RunSpec,
+    TargetSpec,
+    is_random,
+)
 from emofuse.streams import stream_weights
 
 __all__ = ["Profile", "ProfileOptions", "Repeats", "profile_pipeline"]
@@ -139,16 +147,23 @@ def _count_classes(spec: PipelineSpec, options: ProfileOptions) -> tuple[int, li
         SpecError: the cache lacks a stream of a run.
     """
     if options.cache is None:
-        classes = options.classes or _EMOSET_CLASSES
+        classes = options.classes or _count_columns(spec.runs[0].target) or _EMOSET_CLASSES
         return classes, [f"Heads train on {options.rows} synthetic rows with {classes} labels, not on a cache."]
     from emofuse.cache.reader import open_cache
     from emofuse.features import cached_streams
+    from emofuse.training.rows import targets_of_run
 
     cache = open_cache(options.cache)
     for run in spec.runs:
         for stream in cached_streams(cache.streams, run.features.streams, options.cache).values():
             stream.check_complete()
-    return len(cache.classes), []
+    return len(targets_of_run(cache, spec.runs[0]).names), []
+
+
+def _count_columns(target: TargetSpec) -> int | None:
+    """Return the number of outputs as far as the target alone tells it: that of its columns, if there are several."""
+    columns = getattr(target, "columns", ())
+    return len(columns) if len(columns) > 1 or target.kind == "regression" else None
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from emofuse.training.exact import is_exact, solve_group
 from emofuse.training.machine import Machine
 from emofuse.training.members import FeatureTable, Fold, Member
 from emofuse.training.streaming import Blocks, Window
+from emofuse.training.targets import LINKS
 from emofuse.training.validation import mean_outputs, predict_outputs
 
 _CPU = torch.device("cpu")
@@ -140,7 +141,7 @@ def new_heads(run: RunSpec, dims: Mapping[str, Shape], classes: int, device: tor
 
 
 def _new_head(run: RunSpec, dims: Mapping[str, Shape], classes: int, device: torch.device) -> nn.Module:
-    head = make_head(run.head, [HeadMember(tuple(dims))], dims, classes)
+    head = make_head(run.head, [HeadMember(tuple(dims))], dims, classes, LINKS[run.target.kind])
     if is_exact(run.head):
         with torch.no_grad():
             for tensor in (*head.parameters(), *head.buffers()):
@@ -155,7 +156,7 @@ def _latency(job: HeadJob, batch: int, device: torch.device) -> Timing:
 
     def call(_: int) -> float:
         start = clock()
-        mean_outputs([predict_outputs(head, rows)[0] for head in heads])
+        mean_outputs([predict_outputs(head, rows, LINKS[job.run.target.kind])[0] for head in heads])
         return clock() - start
 
     return Timing.of(batch, repeat_timed(call, job.repeats, clock))
@@ -194,7 +195,7 @@ def _synthetic_inputs(job: HeadJob) -> _TrainingInputs:
     features, valid, steps = (
         {name: tensor[0] for name, tensor in part.items()} for part in (noise.features, noise.valid, noise.steps)
     )
-    labels = torch.arange(count) % job.classes
+    labels, targets = _synthetic_targets(job, count)
     scaling = {name: unit_scaling(tuple(tensor.shape[1:])) for name, tensor in features.items()}
     heads, rows = job.run.heads(), np.arange(count)
     folds = [Fold(rows[: job.rows], rows[job.rows :], scaling)]
@@ -202,8 +203,22 @@ def _synthetic_inputs(job: HeadJob) -> _TrainingInputs:
         dealt = rows % heads[0].fold.count
         folds = [Fold(rows[dealt != index], rows[dealt == index], scaling) for index in range(heads[0].fold.count)]
     members = [Member(tuple(job.dims), head.head, head.train, head.fold.index if head.fold else 0) for head in heads]
-    table = FeatureTable(features, valid, labels, job.classes, steps=steps)
+    table = FeatureTable(features, valid, labels, job.classes, steps=steps, targets=targets, target=job.run.target)
     return _TrainingInputs("synthetic", table, folds, members, None)
+
+
+def _synthetic_targets(job: HeadJob, rows: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return labels that take turns, and for targets that are no class the values (n, C) that follow from them."""
+    labels = torch.arange(rows) % job.classes
+    match job.run.target.kind:
+        case "class":
+            return labels, None
+        case "distribution":
+            return labels, torch.eye(job.classes)[labels]
+        case "regression":
+            return torch.zeros_like(labels), torch.randn(rows, job.classes)
+        case _:
+            return torch.zeros_like(labels), (torch.randn(rows, job.classes) > 0).float()
 
 
 def unit_scaling(shape: tuple[int, ...]) -> Scaling:

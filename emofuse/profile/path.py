@@ -23,6 +23,7 @@ from emofuse.specs import CacheSpec, RunSpec
 from emofuse.status import Status, Step
 from emofuse.streams.base import Rows, Stream
 from emofuse.streams.extractor import Extractor
+from emofuse.training.targets import LINKS
 from emofuse.training.trained import head_outputs
 from emofuse.training.validation import mean_outputs
 
@@ -127,17 +128,17 @@ class _Path:
         return extraction, head, whole
 
     def _seconds(self, images: Sequence[Path]) -> tuple[float, float]:
-        """Return the seconds of extracting these images, and of computing their probabilities."""
+        """Return the seconds of extracting these images, and of computing what the head says of them."""
         start = self._clock()
         rows = self._extractor.extract(images).rows
         extracted = self._clock()
-        self._probs(rows)
+        self._outputs(rows)
         end = self._clock()
         self.missing = {name: int(np.sum(part.status != Status.OK)) for name, part in rows.items()}
         return extracted - start, end - extracted
 
-    def _probs(self, rows: Mapping[str, Rows]) -> None:
-        """Compute what `TrainedHead.probs` computes of a saved run."""
+    def _outputs(self, rows: Mapping[str, Rows]) -> None:
+        """Compute what `TrainedHead.outputs` computes of a saved run."""
         features, valid, steps = {}, {}, {}
         for name, part in rows.items():
             valid[name] = part.status == Status.OK
@@ -146,4 +147,5 @@ class _Path:
                 steps[name] = there
             derived = derived_features(self._kinds[name], part.features, self._features, name)
             features[name] = self._scaling[name].apply(derived, valid[name], there)
-        mean_outputs([head_outputs(head, features, valid, steps) for head in self._heads])
+        link = LINKS[self._job.run.target.kind]
+        mean_outputs([head_outputs(head, features, valid, steps, link=link) for head in self._heads])

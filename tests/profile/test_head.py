@@ -267,3 +267,11 @@ def test_the_cost_of_an_ensemble_is_that_of_all_its_heads(ensemble):
     found = measure_head(job(run))
     assert (found.cost, found.epoch.repeats) == (three, 3)
     assert found.epoch.train_rows == (60 if "folds" in ensemble else 70)
+
+
+@pytest.mark.parametrize("kind", ["distribution", "regression", "multilabel"])
+@pytest.mark.parametrize("head", ["late", "kernel_ridge"])
+def test_a_head_of_any_target_is_timed_on_synthetic_rows(kind, head):
+    target = {"kind": kind, "columns": list("abcde")}
+    run = run_of(head=HEADS.get(head, head), train={"batch_size": 16}, target=target)
+    assert measure_head(job(run)).epoch.median_s > 0

@@ -115,6 +115,13 @@ class _Reader:
 def _classes(reader: _Reader, target: ClassTarget) -> Targets:
     manifest = reader.manifest
     if target.column is None or target.column == "label":
+        if not manifest.classes:
+            there = ", ".join(reader.attributes) or "none"
+            problem = (
+                "target: the dataset has no labels, so a run needs the columns that it learns, such as `target: {kind: "
+                "regression, columns: [valence]}`; `emofuse dataset check` lists those that could be targets"
+            )
+            raise SpecError(f"{manifest.root} (columns: {there})", [problem])
         return Targets("class", manifest.classes, _indices(manifest.table["label"], manifest.classes))
     reader.check([target.column], "target.column")
     column = manifest.table[target.column]

@@ -30,7 +30,7 @@ def targets_of(cache: Cache, target: TargetSpec = THE_LABEL, weight_column: str 
     """
     from emofuse.datasets.targets import Targets, read_targets  # these load the reader of tables
 
-    if target == THE_LABEL and weight_column is None:
+    if target == THE_LABEL and weight_column is None and cache.classes:
         return Targets("class", tuple(cache.classes), cache.labels)
     return read_targets(cache.manifest, target, weight_column)
 

@@ -9,7 +9,7 @@ import pytest
 
 from emofuse.datasets.manifest import Manifest
 from emofuse.datasets.split_needs import SplitNeed, check_needs, describe_lack, needs_of_runs, needs_of_sweep
-from emofuse.errors import TrainingError
+from emofuse.errors import SpecError, TrainingError
 from emofuse.specs import (
     FeaturesSpec,
     FoldSpec,
@@ -97,7 +97,7 @@ def test_a_run_needs_rows_with_its_target_and_not_rows_with_a_label(tmp_path):
         check_needs(replace(found, table=table), [need])
     whole = replace(found, table=table.with_columns(valence=pl.Series([0.1, 0.2, 0.3, 0.4])))
     check_needs(whole, [need])
-    with pytest.raises(TrainingError, match="no labelled row has split"):
+    with pytest.raises(SpecError, match=r"target: the dataset has no labels, .* lists those that could be targets"):
         check_needs(whole, OFFICIAL)
     assert "did you mean 'valence'" in describe_lack(whole, [need._replace(weight_column="valense")])
 

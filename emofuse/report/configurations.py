@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from emofuse.errors import ResultsError
 from emofuse.report.search import SearchSummary
-from emofuse.report.targets import ReportedTarget, ShownScore, part_entries, reported_target
+from emofuse.report.targets import ReportedTarget, ShownScore, decimals_of, part_entries, reported_target
 from emofuse.results import RunRecord
 from emofuse.specs import EXACT_HEADS, digest, is_random
 
@@ -200,14 +200,12 @@ class Results:
     def in_table(self, score: ShownScore) -> ShownScore:
         """Return a score with the decimals that all its values in a table have.
 
-        A score in the unit of a column has those that give the largest mean three significant digits.
+        A score in the unit of a column has those that give the smallest mean three significant digits.
         """
         if score.decimals is not None:
             return score
         means = [abs(item.metric(score.path).mean) for item in self.configurations]
-        largest = max((mean for mean in means if mean > 0), default=1.0)  # leaves out NaN too
-        decimals = max(0, min(12, 2 - math.floor(math.log10(largest))))
-        return replace(score, decimals=decimals)
+        return replace(score, decimals=decimals_of(min((mean for mean in means if mean > 0), default=0.0)))
 
     @property
     def dataset(self) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from emofuse.report.configurations import Spread
+from emofuse.report.targets import decimals_of
 from emofuse.statistics import Interval
 
 UNDEFINED = "–"
@@ -33,10 +34,7 @@ def format_difference(value: float, decimals: int | None = 3) -> str:
     """
     if math.isnan(value):
         return UNDEFINED
-    if decimals is None:
-        decimals = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
-        decimals = min(decimals, 12)
-    text = f"{value:+.{decimals}f}"
+    text = f"{value:+.{decimals_of(value) if decimals is None else decimals}f}"
     return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 

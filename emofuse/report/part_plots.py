@@ -22,6 +22,7 @@ from emofuse.report.configurations import ReportedConfiguration, Results
 from emofuse.report.drawing import GREY, NAVY, PAGE_IN, ROSE, despine, note_random, one_plot, text_width_in
 from emofuse.report.formats import format_score
 from emofuse.report.names import shorten, shorten_all
+from emofuse.report.targets import decimals_of
 
 MOST_POINTS = 1500
 """The largest number of rows that are drawn one by one."""
@@ -105,7 +106,8 @@ def plot_residuals(configuration: ReportedConfiguration, columns: Sequence[str],
         axes.hist(errors, bins=bins, range=(-reach, reach), color="#9fb8d4", edgecolor="white", linewidth=0.3)
         axes.axvline(0, color=GREY, linewidth=0.7, linestyle=(0, (4, 2)))
         axes.axvline(float(errors.mean()), color=ROSE, linewidth=0.9)
-        texts = f"mean {format_score(errors.mean(), None)}, deviation {format_score(errors.std(), None)}"
+        mean, deviation = (format_score(value, decimals_of(errors.std())) for value in (errors.mean(), errors.std()))
+        texts = f"mean {mean}, deviation {deviation}"
         axes.set_title(f"{name}\n{texts}", loc="left", fontsize=6, pad=3)
         axes.set(xlim=(-reach, reach), xlabel="Predicted less true value")
         _few_ticks(axes)
@@ -161,7 +163,7 @@ def _draw_density(axes: Axes, true: Floats, answered: Floats, limits: tuple[floa
     counts, _, _ = np.histogram2d(answered, true, bins=_BINS, range=(limits, limits))
     shown = np.where(counts > 0, np.sqrt(counts), np.nan)  # NaN is drawn as nothing
     extent: Any = (*limits, *limits)
-    axes.imshow(shown, origin="lower", extent=extent, cmap=_DENSITY, interpolation="nearest", aspect="equal")
+    axes.imshow(shown, origin="lower", extent=extent, cmap=_DENSITY, interpolation="nearest", aspect="equal", zorder=2)
 
 
 def _limits(values: Floats) -> tuple[float, float]:

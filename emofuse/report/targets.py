@@ -5,6 +5,7 @@ Tables, figures and sentences take the names from here, so that they are written
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,6 +28,11 @@ from emofuse.report.target_words import (
 Ints = npt.NDArray[np.int64]
 RowMeasure = Callable[[Ints, Rows, Rows], RowScorer]
 """A function of the classes (n,), the true values (n, C) and the outputs (n, C) of a run's rows, that scores them."""
+
+
+def decimals_of(value: float) -> int:
+    """Return the number of decimals that show a value with three significant digits; 3 for 0 and NaN."""
+    return max(0, min(12, 2 - math.floor(math.log10(abs(value))))) if abs(value) > 0 else 3
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from emofuse.report import write_report
 from emofuse.report.comparisons import measure_uncertainty
 from emofuse.report.configurations import group_runs
 from emofuse.report.figures import draw_figures
-from emofuse.report.part_plots import answered_values
+from emofuse.report.part_plots import answered_values, plot_labels, plot_residuals, plot_values
 from emofuse.report.records import read_records
 from emofuse.report.sentences import headline, method
 from emofuse.report.tables import Cell, comparisons_table, detail_tables, part_table, parts_table, scores_table
@@ -126,7 +126,7 @@ def test_errors_are_compared_in_their_own_unit_and_the_smallest_is_best(make_run
 
 def test_errors_of_small_and_large_units_keep_three_digits(make_run):
     results, uncertainty = two_configurations(make_run, "regression", classes=("arousal",))
-    for factor, decimals in ((1e-4, 6), (1.0, 2), (1e4, 0)):
+    for factor, decimals in ((1e-4, 6), (1.0, 2), (1e4, 0)):  # the same for both rows
         for item in results.configurations:
             for run in item.runs:
                 run.metrics["test"]["mean"]["rmse"] = factor * (2.345 if item.label == "good" else 3.456)
@@ -267,6 +267,50 @@ def test_overlapping_splits_count_a_row_once_in_the_points_of_a_regression(make_
             answers.setdefault(str(sample), []).append(output)
     expected = np.array([np.mean(answers[sample], axis=0) for sample in sorted(answers)])
     np.testing.assert_allclose(found.answered, expected, rtol=1e-5)
+
+
+def test_answers_are_drawn_over_true_values_with_the_line_where_both_are_equal(make_run):
+    results, _ = two_configurations(make_run, "regression")
+    item = results.baseline
+    values = answered_values(results, make_run.folder)[item.runs[0].digest]
+    figure = plot_values(item, results.classes, values)
+    for place, (axes, name) in enumerate(zip(figure.axes, ("valence", "arousal"), strict=True)):
+        points, line = axes.lines
+        np.testing.assert_allclose(points.get_xdata(), values.true[:, place])
+        np.testing.assert_allclose(points.get_ydata(), values.answered[:, place])
+        assert list(line.get_xdata()) == list(line.get_ydata())
+        ccc = item.part_metric("ccc")[place].mean
+        assert axes.get_title(loc="left") == f"{name}\nn = {len(values.true)}, CCC {ccc:.3f}"
+    errors = plot_residuals(item, results.classes, values)
+    heights = [patch.get_height() for patch in errors.axes[1].patches]
+    assert sum(heights) == len(values.true)
+    assert errors.axes[1].lines[1].get_xdata()[0] == pytest.approx(np.mean(values.answered[:, 1] - values.true[:, 1]))
+
+
+def test_many_rows_are_drawn_as_densities(make_run):
+    make_run("a", target="regression", rows=20_000)
+    results = group_runs(read_records(make_run.folder), "runs")
+    values = answered_values(results, make_run.folder)[results.baseline.runs[0].digest]
+    (axes, _) = plot_values(results.baseline, results.classes, values).axes
+    (image,) = axes.images
+    assert np.nansum(np.square(np.asarray(image.get_array().filled(np.nan)))) == pytest.approx(len(values.true))
+
+
+def test_bars_of_labels_have_their_average_precision_interval_and_share_of_rows(make_run):
+    results, uncertainty = two_configurations(make_run, "multilabel")
+    item = results.baseline
+    (axes,) = plot_labels(item, results.classes, uncertainty).axes
+    scores = {
+        name: spread.mean for name, spread in zip(results.classes, item.part_metric("average_precision"), strict=True)
+    }
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == sorted(scores, key=scores.__getitem__, reverse=True)
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([scores[name] for name in names])
+    place = results.classes.index(names[0])
+    interval = uncertainty.intervals[item.label][f"columns.{place}.average_precision"]
+    assert list(axes.lines[0].get_xdata()) == [interval.low, interval.high]
+    metrics = item.runs[0].metrics["test"]
+    assert axes.lines[1].get_xdata()[0] == metrics["columns"][names[0]]["rows"] / metrics["rows"]
 
 
 def test_runs_of_two_kinds_of_targets_are_one_error(make_run, tmp_path):

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emofuse.media.clip import Clip
+from emofuse.media.sound_views import apply_sound_view, draw_sound_view
 from emofuse.media.views import apply_view, draw_view
 from emofuse.specs import CacheSpec
 from emofuse.streams.base import Face, Sample, SampleBatch, Stream, needs_of
@@ -213,11 +214,16 @@ class BatchRunner:
         self._store(extracted, places, kept, extraction)
 
     def _view_of_clip(self, sample: Sample, sample_id: str, view: int) -> Sample:
-        if not view or sample.clip is None:
+        """Return the view of a clip: one draw for all of its frames, and one for its sound."""
+        if not view:
             return sample
-        drawn = draw_view(self._augment, sample_id, view)
-        frames = tuple(apply_view(frame, drawn) for frame in sample.clip.frames)
-        return Sample(sound=sample.sound, clip=Clip(frames, sample.clip.times_s))
+        sound, clip = sample.sound, sample.clip
+        if sound is not None:
+            sound = apply_sound_view(sound, draw_sound_view(self._augment.sound, self._augment.seed, sample_id, view))
+        if clip is not None:
+            drawn = draw_view(self._augment, sample_id, view)
+            clip = Clip(tuple(apply_view(frame, drawn) for frame in clip.frames), clip.times_s)
+        return Sample(sound=sound, clip=clip)
 
     def _store(
         self, extracted: dict[str, StreamRows], places: Sequence[int], batch: SampleBatch, extraction: Extraction

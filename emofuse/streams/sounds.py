@@ -1,7 +1,8 @@
 """The waveforms of samples, as all streams of sounds see them.
 
 A sample without a sound, or with a sound of no samples, has no features in these streams: its row is NO_DETECTION, as
-that of a picture without a face. A sound with a value that is not finite is an error, which makes its row FAILED.
+that of a picture without a face. (A build gives streams of sound only clips that have one; the others are UNREADABLE
+with their reason.) A sound with a value that is not finite is an error, which makes its row FAILED.
 Silence, short sounds and values beyond full scale are sounds like any other.
 """
 

@@ -1,11 +1,11 @@
-"""A first look at a cache: what each stream, and each subset of streams, says about the labels.
+"""A first look at a cache: what each stream, and each subset of streams, says about the labels or another target.
 
     training and validation rows -> folds -> a kernel of each stream -> for each subset their mean, solved -> answers
 
 A subset is judged by two models that need no training loop. *Kernel fusion* is kernel ridge regression on the mean of
 the streams' RBF kernels, with the penalty of the best exact leave-one-out fit (`emofuse.solvers`). *Averaged answers*
-are the mean of the probabilities that kernel ridge regression gives on each stream alone. Every row is answered once,
-by a model of the folds that it is not in. Test rows are never read.
+are the mean of the probabilities or values that kernel ridge regression gives on each stream alone. Every row is
+answered once, by a model of the folds that it is not in. Test rows are never read.
 
 Kernels are approximated by a few hundred training rows (Nystroem; Williams & Seeger, NIPS 2000), so that all 63 subsets
 of six streams take seconds to minutes on a CPU. A head of a run uses more of them and is usually somewhat better.
@@ -14,7 +14,7 @@ of six streams take seconds to minutes on a CPU. A head of a run uses more of th
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -25,17 +25,24 @@ import torch
 from torch import Tensor
 
 from emofuse.errors import TrainingError, did_you_mean
+from emofuse.heads.links import apply_link
 from emofuse.metrics.confusion import accuracy, class_scores, over_classes_that_occur
+from emofuse.metrics.multilabel import multilabel_scorer
 from emofuse.metrics.probability_metrics import log_loss
+from emofuse.metrics.regression import regression_scorer
+from emofuse.metrics.targets import target_metrics
+from emofuse.metrics.weighted import RowScorer
 from emofuse.progress import step
+from emofuse.solvers.calibration import calibrate
 from emofuse.solvers.kernels import Kernel, StreamRows, stream_kernel, weighted_sum
 from emofuse.solvers.ridge import Spectrum, nystroem_map, penalty_grid
-from emofuse.solvers.temperature import fit_temperatures
-from emofuse.specs import FeaturesSpec, FoldSpec, OfficialSplit, RunSpec, SplitSpec
+from emofuse.specs import FeaturesSpec, FoldSpec, OfficialSplit, RunSpec, SplitSpec, TargetSpec
 from emofuse.statistics.bootstrap import Interval, bootstrap_interval
 from emofuse.statistics.resampling import Resampled, Resampling, RunPredictions, resample_metrics
+from emofuse.statistics.row_resampling import ScoredRows, resample_rows
 from emofuse.training.data import TrainingData
 from emofuse.training.members import FeatureTable, Fold
+from emofuse.training.targets import THE_LABEL, WITH_CLASSES
 
 if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
@@ -45,6 +52,20 @@ ALL_SUBSETS_OF = 6
 """All subsets are tried of at most this many streams; of more, one or two streams, all, and all but one."""
 
 Floats = npt.NDArray[np.float64]
+
+SCORES: Mapping[str, tuple[str, str]] = {
+    "class": ("accuracy", "macro_f1"),
+    "distribution": ("accuracy", "macro_f1"),
+    "regression": ("ccc", "rmse"),
+    "multilabel": ("map", "macro_f1"),
+}
+"""Kind of a target -> the scores of a model, the main one first."""
+
+_ROW_SCORERS: Mapping[str, tuple[Callable[[Floats, Floats], RowScorer], tuple[int, int]]] = {
+    "regression": (regression_scorer, (0, 2)),
+    "multilabel": (multilabel_scorer, (0, 2)),
+}
+"""Kind of a target -> the scorer of rows, and the places of the two scores among its scores."""
 
 
 @dataclass(frozen=True)
@@ -75,24 +96,40 @@ class ProbedModel:
     Attributes:
         streams: the subset.
         model: `kernel fusion` or `averaged answers`; a single stream has the first alone.
-        accuracy: the share of rows answered right.
-        accuracy_interval: its 95 % percentile bootstrap interval over rows.
-        macro_f1: the mean F1 of the classes that occur.
-        macro_f1_interval: its interval, as of the accuracy.
-        loss: the mean cross-entropy in nats.
-        behind_best: the accuracy of the best model less that of this one, with its paired bootstrap interval.
+        scores: name -> score, the main one first (`SCORES`): accuracy and macro F1 of the classes that occur; of
+            numbers the mean CCC and RMSE of the columns; of several labels mean average precision and macro F1.
+        intervals: name -> the 95 % percentile bootstrap interval of the score over rows.
+        loss: the mean cross-entropy in nats, binary of several labels; the squared error of numbers.
+        behind_best: the main score of the best model less that of this one, with its paired bootstrap interval.
         behind_best_interval: see `behind_best`.
     """
 
     streams: tuple[str, ...]
     model: str
-    accuracy: float
-    accuracy_interval: Interval
-    macro_f1: float
-    macro_f1_interval: Interval
+    scores: Mapping[str, float]
+    intervals: Mapping[str, Interval]
     loss: float
     behind_best: float
     behind_best_interval: Interval
+
+    @property
+    def main_score(self) -> float:
+        """The score by which models are compared."""
+        return next(iter(self.scores.values()))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the model as plain JSON."""
+        scores: dict[str, Any] = {}
+        for name, score in self.scores.items():
+            scores |= {name: score, f"{name}_interval": asdict(self.intervals[name])}
+        return {
+            "streams": list(self.streams),
+            "model": self.model,
+            **scores,
+            "loss": self.loss,
+            "behind_best": self.behind_best,
+            "behind_best_interval": asdict(self.behind_best_interval),
+        }
 
     @property
     def is_as_good_as_best(self) -> bool:
@@ -105,20 +142,23 @@ class Probe:
     """The result of a probe.
 
     Attributes:
-        models: every model, the most accurate first.
+        models: every model, the one with the best main score first.
         rows: the number of rows that were answered.
-        classes: the label names.
+        kind: the kind of target.
+        classes: the names of the classes, columns or labels.
         folds: the number of folds.
-        majority: the share of the most frequent label, which an answer without features would score.
+        majority: the share of the most frequent label, which an answer without features would score; None where rows
+            have no class.
         pooled: the streams that are sequences or maps, which were averaged over time or place first.
         seconds: the time that all of it took.
     """
 
     models: tuple[ProbedModel, ...]
     rows: int
+    kind: str
     classes: tuple[str, ...]
     folds: int
-    majority: float
+    majority: float | None
     pooled: tuple[str, ...]
     seconds: float
 
@@ -126,24 +166,31 @@ class Probe:
     def suggestion(self) -> ProbedModel:
         """The model with the fewest streams among those that cannot be told from the best."""
         equals = [model for model in self.models if model.is_as_good_as_best]
-        return min(equals, key=lambda model: (len(model.streams), -model.accuracy))
+        return min(equals, key=lambda model: (len(model.streams), -model.main_score))
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as plain JSON."""
-        suggestion = self.suggestion
-        return asdict(self) | {"suggestion": {"streams": list(suggestion.streams), "model": suggestion.model}}
+        plain = {name: value for name, value in vars(self).items() if name != "models"}
+        suggestion = {"streams": list(self.suggestion.streams), "model": self.suggestion.model}
+        return {"models": [model.as_json() for model in self.models], **plain, "suggestion": suggestion}
 
 
-def probe_cache(cache: Cache, split: SplitSpec | None = None, options: ProbeOptions | None = None) -> Probe:
+def probe_cache(
+    cache: Cache,
+    split: SplitSpec | None = None,
+    options: ProbeOptions | None = None,
+    target: TargetSpec = THE_LABEL,
+) -> Probe:
     """Score every subset of the streams of a cache on the training and validation rows of a split.
 
     Args:
         cache: the cache, with all blocks of the streams that are looked at.
         split: the split whose test rows stay unread; by default the dataset's own.
         options: how it is done.
+        target: what the streams are to tell.
 
     Raises:
-        SpecError: a stream that is not in the cache.
+        SpecError: a stream or a column of the target that is not in the cache.
         IncompleteCacheError: a stream with blocks that have not been computed yet.
         TrainingError: no rows to learn from, or features that do not fit the memory.
     """
@@ -151,8 +198,8 @@ def probe_cache(cache: Cache, split: SplitSpec | None = None, options: ProbeOpti
     started = time.perf_counter()
     names = _streams(cache, options.streams)
     split = split or OfficialSplit()
-    data = TrainingData.of(cache, split)
-    spec = RunSpec(name="probe", features=FeaturesSpec(streams=names), split=split)
+    data = TrainingData.of(cache, split, target=target)
+    spec = RunSpec(name="probe", features=FeaturesSpec(streams=names), split=split, target=target)
     count = options.folds or (5 if len(_rows(data, spec)) <= 3000 else 3)
     specs = [
         spec.model_copy(update={"fold": FoldSpec(count=count, index=index, seed=options.seed)})
@@ -169,11 +216,12 @@ def probe_cache(cache: Cache, split: SplitSpec | None = None, options: ProbeOpti
     answers = _answers(table, folds, subsets, options)
     rows = np.concatenate([fold.val for fold in folds])
     labels = data.labels[rows]
-    models = _scored(answers, labels, len(data.classes), options, plain)
+    values = None if data.values is None else data.values[rows].astype(np.float64)
+    models = _scored(answers, _Truth(target.kind, labels, values, data.classes), options, plain)
     pooled = tuple(plain[name] for name, shape in table.dims.items() if len(shape) > 1)
-    majority = float(np.bincount(labels).max() / len(labels))
+    majority = float(np.bincount(labels).max() / len(labels)) if target.kind in WITH_CLASSES else None
     seconds = time.perf_counter() - started
-    return Probe(models, len(rows), tuple(data.classes), count, majority, pooled, seconds)
+    return Probe(models, len(rows), target.kind, tuple(data.classes), count, majority, pooled, seconds)
 
 
 def _streams(cache: Cache, asked: Sequence[str]) -> tuple[str, ...]:
@@ -200,7 +248,7 @@ def _subsets(streams: Sequence[str]) -> Iterator[tuple[str, ...]]:
 def _answers(
     table: FeatureTable, folds: Sequence[Fold], subsets: Sequence[tuple[str, ...]], options: ProbeOptions
 ) -> dict[tuple[tuple[str, ...], str], Floats]:
-    """Return (subset, model) -> probabilities (n, C) of the rows of all folds, one fold after another."""
+    """Return (subset, model) -> outputs (n, C) of the rows of all folds, one fold after another."""
     parts: dict[tuple[tuple[str, ...], str], list[Floats]] = {}
     total = len(folds) * len(subsets)
     with step("solving", total, "models") as advance:
@@ -208,10 +256,10 @@ def _answers(
             kernels = _FoldKernels(table, fold, options)
             alone: dict[str, Floats] = {}
             for place, subset in enumerate(subsets):
-                probs = kernels.solve(subset)
-                parts.setdefault((subset, KERNEL_FUSION), []).append(probs)
+                outputs = kernels.solve(subset)
+                parts.setdefault((subset, KERNEL_FUSION), []).append(outputs)
                 if len(subset) == 1:
-                    alone[subset[0]] = probs
+                    alone[subset[0]] = outputs
                 else:
                     mean = np.mean([alone[name] for name in subset], axis=0)
                     parts.setdefault((subset, AVERAGED), []).append(mean)
@@ -232,7 +280,13 @@ class _FoldKernels:
         self._penalties = options.penalties
         labels = table.labels[torch.from_numpy(fold.train)]
         self._groups = None if table.groups is None else table.groups[torch.from_numpy(fold.train)]
+        self._kind, self._link, self._scale = table.target.kind, table.link, table.target_scale(fold)
         self._targets = torch.nn.functional.one_hot(labels, table.classes).to(torch.float64)
+        if table.targets is not None:
+            self._targets = table.targets[torch.from_numpy(fold.train)].to(torch.float64)
+        if self._scale is not None:
+            center, scale = (torch.from_numpy(part).double() for part in (self._scale.center, self._scale.scale))
+            self._targets = (self._targets - center) / scale
         landmarks = min(len(fold.train), options.landmarks)
         self._landmarks = torch.linspace(0, len(fold.train) - 1, landmarks, dtype=torch.float64).round().long()
         self._train: dict[str, Tensor] = {}
@@ -245,19 +299,19 @@ class _FoldKernels:
             self._val[name] = stream_kernel(kernel, val, supports)
 
     def solve(self, streams: Sequence[str]) -> Floats:
-        """Return the probabilities (v, C) of the rows to be answered, from the mean kernel of these streams."""
+        """Return the outputs (v, C) of the rows to be answered, from the mean kernel of these streams."""
         train, val = (weighted_sum(kernels, streams) for kernels in (self._train, self._val))
         to_features = nystroem_map(train[self._landmarks])
         spectrum = Spectrum.from_features(train @ to_features)
         penalties = penalty_grid(spectrum, self._penalties)
         left_out = spectrum.leave_one_out(self._targets, penalties, self._groups)
-        factors = fit_temperatures(left_out, self._targets)
-        losses = -(self._targets * torch.log_softmax(factors.view(-1, 1, 1) * left_out, dim=2)).sum(dim=(1, 2))
-        best = int(losses.argmin())
+        calibration = calibrate(self._kind, left_out, self._targets)
+        best = int(np.argmin(calibration.losses))
         coefficients, bias = spectrum.coefficients(self._targets, penalties[best])
         scores = val @ (to_features @ coefficients) + bias
-        probs: Floats = torch.softmax(factors[best] * scores, dim=1).numpy()
-        return probs
+        calibrated = calibration.slopes[best] * scores + calibration.offsets[best]
+        outputs: Floats = apply_link(self._link, calibration.factors[best] * calibrated).numpy()
+        return outputs if self._scale is None else outputs * self._scale.scale + self._scale.center
 
 
 def _stream_rows(table: FeatureTable, fold: Fold, name: str, rows: npt.NDArray[np.int64]) -> StreamRows:
@@ -275,38 +329,69 @@ def _stream_rows(table: FeatureTable, fold: Fold, name: str, rows: npt.NDArray[n
     return StreamRows(torch.from_numpy(np.ascontiguousarray(scaled)), torch.from_numpy(present))
 
 
+@dataclass(frozen=True)
+class _Truth:
+    """The targets of the answered rows: labels (n,), of targets that are no class also values (n, C)."""
+
+    kind: str
+    labels: npt.NDArray[np.int64]
+    values: Floats | None
+    names: tuple[str, ...]
+
+    def resample(self, answers: Sequence[Floats], options: ProbeOptions) -> Resampled:
+        """Return the two scores of every model on the same resamples of the rows."""
+        unit, resampling = np.arange(len(self.labels), dtype=np.int64), Resampling(options.resamples, options.seed)
+        if self.values is not None and self.kind not in WITH_CLASSES:
+            make, places = _ROW_SCORERS[self.kind]
+            scorers = [make(self.values, outputs) for outputs in answers]
+            runs = [ScoredRows(unit, _some_scores(scorer, places)) for scorer in scorers]
+            return resample_rows(runs, units=len(unit), resampling=resampling)
+        return resample_metrics(
+            [RunPredictions(unit, self.labels, probs.argmax(axis=1)) for probs in answers],
+            [accuracy, lambda counts: over_classes_that_occur(class_scores(counts)["f1"], counts)],
+            units=len(unit),
+            classes=len(self.names),
+            resampling=resampling,
+        )
+
+    def loss(self, outputs: Floats) -> float:
+        """Return the loss of a model."""
+        if self.values is None:
+            return log_loss(self.labels, outputs)
+        return float(target_metrics(self.kind, self.values, outputs, self.names, labels=self.labels)["loss"])
+
+
+def _some_scores(scorer: RowScorer, places: Sequence[int]) -> RowScorer:
+    """Return the scorer of some of the scores, float64 (b, len(places))."""
+    return lambda weights: scorer(weights)[:, list(places)]
+
+
 def _scored(
     answers: Mapping[tuple[tuple[str, ...], str], Floats],
-    labels: npt.NDArray[np.int64],
-    classes: int,
+    truth: _Truth,
     options: ProbeOptions,
     plain: Mapping[str, str],
 ) -> tuple[ProbedModel, ...]:
-    """Score all models on the same resamples of the rows, and sort them by accuracy."""
-    unit = np.arange(len(labels), dtype=np.int64)
-    resampled = resample_metrics(
-        [RunPredictions(unit, labels, probs.argmax(axis=1)) for probs in answers.values()],
-        [accuracy, lambda counts: over_classes_that_occur(class_scores(counts)["f1"], counts)],
-        units=len(labels),
-        classes=classes,
-        resampling=Resampling(options.resamples, options.seed),
-    )
-    losses = [log_loss(labels, probs) for probs in answers.values()]
-    order = sorted(range(len(losses)), key=lambda place: (-resampled.observed[place, 0], losses[place]))
+    """Score all models on the same resamples of the rows, and sort them by their main score."""
+    resampled = truth.resample(list(answers.values()), options)
+    losses = [truth.loss(outputs) for outputs in answers.values()]
+    # A score that the rows do not define, such as that of a constant column, ranks last.
+    mains = np.nan_to_num(resampled.observed[:, 0], nan=-np.inf)
+    order = sorted(range(len(losses)), key=lambda place: (-mains[place], losses[place]))
     models = []
     for place in order:
-        (streams, model), behind = list(answers)[place], _behind(resampled, order[0], place)
+        streams, model = list(answers)[place]
+        scores = {name: float(resampled.observed[place, number]) for number, name in enumerate(SCORES[truth.kind])}
+        intervals = [bootstrap_interval(resampled.drawn[:, place, number]) for number in range(len(scores))]
         models.append(
             ProbedModel(
                 streams=tuple(plain[name] for name in streams),
                 model=model,
-                accuracy=float(resampled.observed[place, 0]),
-                accuracy_interval=bootstrap_interval(resampled.drawn[:, place, 0]),
-                macro_f1=float(resampled.observed[place, 1]),
-                macro_f1_interval=bootstrap_interval(resampled.drawn[:, place, 1]),
+                scores=scores,
+                intervals=dict(zip(scores, intervals, strict=True)),
                 loss=losses[place],
                 behind_best=float(resampled.observed[order[0], 0] - resampled.observed[place, 0]),
-                behind_best_interval=behind,
+                behind_best_interval=_behind(resampled, order[0], place),
             )
         )
     return tuple(models)

@@ -75,17 +75,17 @@ def test_every_subset_is_scored_and_single_streams_by_one_model(found):
 
 
 def test_models_are_sorted_and_what_carries_the_labels_is_suggested(found):
-    accuracies = [model.accuracy for model in found.models]
+    accuracies = [model.scores["accuracy"] for model in found.models]
     assert accuracies == sorted(accuracies, reverse=True)
     assert found.suggestion.streams == ("a", "b")
     noise = next(model for model in found.models if model.streams == ("noise",))
-    assert abs(noise.accuracy - found.majority) < 0.15
-    assert noise.behind_best == found.models[0].accuracy - noise.accuracy > 0.3
+    assert abs(noise.scores["accuracy"] - found.majority) < 0.15
+    assert noise.behind_best == found.models[0].scores["accuracy"] - noise.scores["accuracy"] > 0.3
     assert not noise.is_as_good_as_best
     assert found.models[0].is_as_good_as_best
     assert found.models[0].behind_best == 0
     for model in found.models:
-        assert model.accuracy_interval.low <= model.accuracy <= model.accuracy_interval.high
+        assert model.intervals["accuracy"].low <= model.main_score <= model.intervals["accuracy"].high
 
 
 def test_a_subset_scores_what_its_kernel_ridge_head_scores_in_the_same_folds(path, found):
@@ -104,7 +104,9 @@ def test_a_subset_scores_what_its_kernel_ridge_head_scores_in_the_same_folds(pat
     rows = [len(fold.val) for fold in data.folds(specs[0])]
     best = [each.result.history[each.result.best_epoch - 1] for each in trained]
     (model,) = [one for one in found.models if one.streams == ("a", "noise") and one.model == KERNEL_FUSION]
-    assert model.accuracy == pytest.approx(np.average([entry["val_accuracy"] for entry in best], weights=rows))
+    assert model.scores["accuracy"] == pytest.approx(
+        np.average([entry["val_accuracy"] for entry in best], weights=rows)
+    )
     assert model.loss == pytest.approx(np.average([entry["val_loss"] for entry in best], weights=rows), rel=1e-6)
 
 
@@ -168,6 +170,49 @@ def test_the_command_prints_a_table_a_suggestion_and_writes_json(path, tmp_path)
     written = json.loads(out.read_text())
     assert [entry["streams"] for entry in written["models"]].count(["a", "b"]) == 2
     assert written["suggestion"]["streams"] == ["a", "b"]
+    assert set(written["models"][0]["accuracy_interval"]) == {"low", "high"}
+
+
+TARGETS = {
+    "regression": (("--numbers", "valence,arousal"), ("ccc", "rmse")),
+    "distribution": (("--votes", "joy_votes,fear_votes,calm_votes"), ("accuracy", "macro_f1")),
+    "multilabel": (("--labels", "happy,tense"), ("map", "macro_f1")),
+}
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_streams_are_probed_for_any_target_as_its_kernel_ridge_head_learns_it(plant_targets, tmp_path, kind):
+    cache, (option, names) = plant_targets(tmp_path / "features.zarr"), TARGETS[kind]
+    target = {"kind": kind, "columns": option[1].split(",")}
+    plain = {"name": "a", "features": {"streams": ["net"]}, "head": {"kind": "kernel_ridge", "landmarks": 60}}
+    spec = parse_spec(RunSpec, plain | {"target": target}, "test")
+    found = probe_cache(cache, None, replace(FAST, penalties=25), spec.target)
+    assert found.kind == kind
+    assert tuple(found.models[0].scores) == names
+    assert found.models[0].streams[0] == "net" or "net" in found.models[0].streams
+    (model,) = [one for one in found.models if one.streams == ("net",)]
+    specs = [spec.model_copy(update={"fold": FoldSpec(count=4, index=index)}) for index in range(4)]
+    data = TrainingData.of_run(cache, specs[0])
+    trained = train_together(data, specs, Machine(torch.device("cpu")))
+    rows = [len(fold.val) for fold in data.folds(specs[0])]
+    best = [each.result.history[each.result.best_epoch - 1] for each in trained]
+    if kind != "regression":  # its loss is in the unit of each column here, and standardised there
+        assert model.loss == pytest.approx(np.average([entry["val_loss"] for entry in best], weights=rows), rel=1e-6)
+    else:
+        assert 0.3 < model.main_score <= 1
+        assert model.scores["rmse"] == pytest.approx(np.average([e["val_rmse"] for e in best], weights=rows), rel=0.1)
+
+
+def test_two_targets_at_once_are_refused(path):
+    done = CliRunner().invoke(app, ["probe", str(path), "--numbers", "a", "--labels", "b"])
+    assert done.exit_code == 2
+    assert "a probe has one target" in " ".join(done.output.split())
+
+
+def test_a_column_that_is_not_there_is_named(path):
+    done = CliRunner().invoke(app, ["probe", str(path), "--numbers", "valence"])
+    assert done.exit_code != 0
+    assert "there is no column 'valence'" in " ".join(f"{done.output} {done.exception}".split())
 
 
 def test_a_seed_without_a_drawn_split_is_refused(path):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +15,9 @@ from emofuse.cli.progress import show_progress
 if TYPE_CHECKING:
     from emofuse.probe import Probe, ProbedModel
     from emofuse.statistics.bootstrap import Interval
+
+_TITLES = {"accuracy": "accuracy", "macro_f1": "macro F1", "ccc": "CCC", "rmse": "RMSE", "map": "mAP"}
+_NOUNS = {"class": "labels", "distribution": "classes", "regression": "columns", "multilabel": "labels"}
 
 
 def probe(
@@ -28,6 +32,15 @@ def probe(
     split_seed: Annotated[
         int | None, typer.Option(help="Seed of --split stratified or holdout.", show_default="0")
     ] = None,
+    numbers: Annotated[
+        str, typer.Option(help="Columns of numbers to tell, with commas: valence,arousal.", show_default="the label")
+    ] = "",
+    votes: Annotated[
+        str, typer.Option(help="Columns of votes or probabilities to tell, one a class.", show_default="the label")
+    ] = "",
+    labels: Annotated[
+        str, typer.Option(help="Columns of several labels to tell, each 0 or 1.", show_default="the label")
+    ] = "",
     folds: Annotated[
         int | None, typer.Option(min=2, help="Number of folds.", show_default="5, or 3 beyond 3,000 rows")
     ] = None,
@@ -54,47 +67,59 @@ def probe(
 
     asked = {"kind": split} | ({} if split_seed is None else {"seed": split_seed})
     names = parse_names(streams)
-    spec = parse_spec(RunSpec, {"name": "probe", "features": {"streams": names or ["-"]}, "split": asked}, "probe")
+    plain = {"name": "probe", "features": {"streams": names or ["-"]}, "split": asked}
+    target = _target(numbers, votes, labels)
+    spec = parse_spec(RunSpec, plain | ({"target": target} if target else {}), "probe")
 
     from emofuse.cache.reader import open_cache
     from emofuse.probe import ProbeOptions, probe_cache
 
     options = ProbeOptions(streams=tuple(names), folds=folds, landmarks=landmarks)
     with show_progress():
-        found = probe_cache(open_cache(cache), spec.split, options)
+        found = probe_cache(open_cache(cache), spec.split, options, spec.target)
     if out is not None:
         out.write_text(json.dumps(found.as_json(), indent=2) + "\n", encoding="utf-8")
-    typer.echo(_text(found, top or len(found.models)))
+    typer.echo(_text(found, top or len(found.models), target))
 
 
-def _text(found: Probe, top: int) -> str:
+def _target(numbers: str, votes: str, labels: str) -> dict[str, Any] | None:
+    """Return the target that was asked for; None for the label."""
+    asked = {"regression": numbers, "distribution": votes, "multilabel": labels}
+    given = {kind: columns for kind, columns in asked.items() if columns}
+    if len(given) > 1:
+        raise typer.BadParameter("give one of them, a probe has one target", param_hint="--numbers, --votes, --labels")
+    return next(({"kind": kind, "columns": parse_names(columns)} for kind, columns in given.items()), None)
+
+
+def _text(found: Probe, top: int, target: Mapping[str, Any] | None) -> str:
     shown = found.models[:top]
+    main = _TITLES[next(iter(found.models[0].scores))]
     lines = [
         (
-            f"{found.rows:,} training and validation rows of {len(found.classes)} labels, each answered by a model of "
-            f"the other {found.folds - 1} of {found.folds} folds. Test rows were not read."
+            f"{found.rows:,} training and validation rows of {len(found.classes)} {_NOUNS[found.kind]}, each answered "
+            f"by a model of the other {found.folds - 1} of {found.folds} folds. Test rows were not read."
         ),
         "",
         *_table(shown),
         "",
-        "Intervals hold 95 % of bootstrap resamples of the rows. Behind: accuracy of the first line less this one's.",
-        f"The most frequent label alone has an accuracy of {found.majority:.3f}.",
+        f"Intervals hold 95 % of bootstrap resamples of the rows. Behind: {main} of the first line less this one's.",
     ]
+    if found.majority is not None:
+        lines.append(f"The most frequent label alone has an accuracy of {found.majority:.3f}.")
     if len(shown) < len(found.models):
         lines.append(f"{len(found.models) - len(shown)} more models: --top 0")
     if found.pooled:
         lines.append(f"Sequences and maps count as their mean here: {', '.join(found.pooled)}.")
-    return "\n".join([*lines, "", *_suggestion(found)])
+    return "\n".join([*lines, "", *_suggestion(found, target)])
 
 
 def _table(models: tuple[ProbedModel, ...]) -> list[str]:
-    rows = [("streams", "model", "accuracy", "macro F1", "loss", "behind")]
+    rows = [("streams", "model", *(_TITLES[name] for name in models[0].scores), "loss", "behind")]
     rows += [
         (
             " + ".join(model.streams),
             model.model,
-            f"{model.accuracy:.3f} {_interval(model.accuracy_interval)}",
-            f"{model.macro_f1:.3f} {_interval(model.macro_f1_interval)}",
+            *(f"{score:.3f} {_interval(model.intervals[name])}" for name, score in model.scores.items()),
             f"{model.loss:.3f}",
             "" if model is models[0] else f"{model.behind_best:.3f} {_interval(model.behind_best_interval)}",
         )
@@ -108,12 +133,13 @@ def _interval(interval: Interval) -> str:
     return f"[{interval.low:.3f}, {interval.high:.3f}]"
 
 
-def _suggestion(found: Probe) -> list[str]:
+def _suggestion(found: Probe, target: Mapping[str, Any] | None) -> list[str]:
     """Say which subset and head to try next, as lines of a pipeline file."""
     model, best = found.suggestion, found.models[0]
     names = ", ".join(model.streams)
     if model is best:
-        why = f"Try {' + '.join(model.streams)} next: no smaller subset is as accurate."
+        good = "good" if found.majority is None else "accurate"
+        why = f"Try {' + '.join(model.streams)} next: no smaller subset is as {good}."
     else:
         why = (
             f"Try {' + '.join(model.streams)} next: the smallest subset whose distance to the best may be chance "
@@ -121,4 +147,6 @@ def _suggestion(found: Probe) -> list[str]:
         )
     heads = ["kernel_ridge", "late"] if len(model.streams) > 1 else ["kernel_ridge", "concat"]
     name, streams = " + ".join(model.streams), f"features: {{streams: [{names}]}}"
-    return [why, "", "runs:", *(f"  - {{name: {name} ({head}), {streams}, head: {{kind: {head}}}}}" for head in heads)]
+    learned = f", target: {{kind: {target['kind']}, columns: [{', '.join(target['columns'])}]}}" if target else ""
+    runs = (f"  - {{name: {name} ({head}), {streams}, head: {{kind: {head}}}{learned}}}" for head in heads)
+    return [why, "", "runs:", *runs]

@@ -25,15 +25,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from emofuse.errors import TrainingError
 from emofuse.heads.links import apply_link, invert_link
 from emofuse.heads.members import key_of, stream_of
+from emofuse.solvers.calibration import calibrate
 from emofuse.solvers.kernels import StreamRows, weighted_sum
 from emofuse.solvers.logistic import LogisticPath, solve_binary, solve_logistic
 from emofuse.solvers.ridge import Spectrum, nystroem_map, penalty_grid
-from emofuse.solvers.temperature import fit_sigmoids, fit_temperatures
 from emofuse.specs import EXACT_HEADS, AveragedLogisticHeadSpec, HeadSpec, KernelRidgeHeadSpec, LogisticHeadSpec
 from emofuse.training.exact_rows import ExactRows
 from emofuse.training.machine import Machine
@@ -259,50 +258,6 @@ class _Ridge:
     bias: Tensor
 
 
-@dataclass(frozen=True)
-class _Calibration:
-    """What turns the predictions of each penalty into logits, and how well they fit rows that were left out.
-
-    Attributes:
-        losses: the loss of each of L penalties.
-        factors: the factor of each penalty.
-        slopes: further factors of the columns, (L, C).
-        offsets: what is added to the columns after that, (L, C).
-    """
-
-    losses: list[float]
-    factors: list[float]
-    slopes: Tensor
-    offsets: Tensor
-
-
-def _calibrate(rows: ExactRows, left_out: Tensor) -> _Calibration:
-    """Calibrate leave-one-out predictions (L, n, C), and compute their losses.
-
-    Classes and distributions have one factor and the cross-entropy, several labels a factor and an offset each and the
-    binary cross-entropy, and numbers stay as they are, with the squared error.
-    """
-    targets, weights = rows.targets, rows.sample_weights
-    ones, zeros = left_out.new_ones(len(left_out), rows.classes), left_out.new_zeros(len(left_out), rows.classes)
-    factors = [1.0] * len(left_out)
-    if rows.target.kind == "regression":
-        losses = (left_out - targets).square().mean(dim=2)
-    elif rows.target.kind == "multilabel":
-        ones, zeros = fit_sigmoids(left_out, targets, weights)
-        logits = ones.unsqueeze(1) * left_out + zeros.unsqueeze(1)
-        losses = (functional.softplus(logits) - targets * logits).mean(dim=2)
-    else:
-        fitted = fit_temperatures(left_out, targets, weights)
-        log_probs = torch.log_softmax(fitted.view(-1, 1, 1) * left_out, dim=2)
-        factors = fitted.tolist()
-        if weights is None:  # the sum over rows and classes at once, whose last bits runs of former versions have
-            total = -(targets * log_probs).sum(dim=(1, 2)) / len(targets)
-            return _Calibration(total.tolist(), factors, ones, zeros)
-        losses = -(targets * log_probs).sum(dim=2)
-    means = losses.mean(dim=1) if weights is None else losses @ weights / weights.sum()
-    return _Calibration(means.tolist(), factors, ones, zeros)
-
-
 def _kernel_ridge(rows: ExactRows, member: Member, head: KernelRidgeHeadSpec) -> MemberResult:
     """Solve kernel ridge regression on the targets, at the penalty with the least leave-one-out loss.
 
@@ -322,7 +277,8 @@ def _kernel_ridge(rows: ExactRows, member: Member, head: KernelRidgeHeadSpec) ->
     )
     penalties = sorted(penalty_grid(spectrum, head.penalties), reverse=True)
     history, solved = [], []
-    calibration = _calibrate(rows, spectrum.leave_one_out(rows.targets, penalties, rows.groups))
+    left_out = spectrum.leave_one_out(rows.targets, penalties, rows.groups)
+    calibration = calibrate(rows.target.kind, left_out, rows.targets, rows.sample_weights)
     for step, (penalty, factor) in enumerate(zip(penalties, calibration.factors, strict=True)):
         coefficients, bias = spectrum.coefficients(rows.targets, penalty)
         if to_features is not None:

@@ -1,4 +1,4 @@
-"""Predictions for images, by the extractors, the scaling and the head of a saved run."""
+"""Predictions for images, clips and sounds, by the extractors, the scaling and the head of a saved run."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ import numpy as np
 import numpy.typing as npt
 
 from emofuse.datasets.files import DatasetFiles
-from emofuse.datasets.names import IMAGE_SUFFIXES
+from emofuse.datasets.names import SUFFIXES_OF, NameKind
+from emofuse.datasets.sources import Source
 from emofuse.datasets.walk import FolderWalk
 from emofuse.errors import DatasetError, StaleCacheError
 from emofuse.results import RunRecord
 from emofuse.specs import ActionUnitsSpec, CacheSpec, StreamSpec, digest, parse_spec
-from emofuse.status import Status
+from emofuse.status import Status, Step
 from emofuse.streams import stream_identity, with_located_weights
+from emofuse.streams.base import Rows
 from emofuse.streams.block_extraction import Extraction
 from emofuse.streams.extractor import Extractor
 from emofuse.training.trained import TrainedHead, load_head
 
 _ACTION_UNITS = "action_units"
 _BLOCK_ROWS = 64
+IMAGES = frozenset({NameKind.IMAGE})
 
 
 @dataclass(frozen=True)
@@ -44,15 +47,15 @@ class ActionUnit:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction of a run for one image.
+    """The prediction of a run for one image, clip or sound.
 
     Attributes:
-        path: the path of the image.
+        path: the path of the file.
         probs: label -> probability, most probable first; empty if the image cannot be read, or if the run predicts
             numbers.
         face: whether a face was found; None if the image cannot be read, or if no stream of the run looks at faces.
         action_units: the action units, the strongest first, or in the stream's order without a baseline; empty without
-            a face.
+            a face. Of a clip they are means over the frames with a face.
         missing: stream of the run -> why the head does not use it: the name of its status in lower case, or
             `never_learned` if hardly any training row had the stream.
         problem: the reason why the image cannot be read, or None.
@@ -116,6 +119,7 @@ class Predictor:
         spec = with_located_weights(spec, weights, beside=beside)
         _check_same_features(spec, record, run)
         self._faces = _action_unit_stream(spec) if any("face" in stream.needs for stream in spec.streams) else None
+        self._kinds = _kinds_of_files(spec)
         streams = spec.streams if self._faces is None or self._faces in spec.streams else (*spec.streams, self._faces)
         self._extractor = Extractor(streams, spec, device=device)
         self._columns = () if self._faces is None else self._extractor.streams[self._faces.name].columns
@@ -126,10 +130,15 @@ class Predictor:
         """The record of the run."""
         return self._trained.record
 
-    def predict(self, paths: Sequence[Path]) -> Iterator[Prediction]:
-        """Yield the predictions of images in their order; at most 64 images are in memory at a time."""
-        for start in range(0, len(paths), _BLOCK_ROWS):
-            block = list(paths[start : start + _BLOCK_ROWS])
+    @property
+    def kinds(self) -> frozenset[NameKind]:
+        """The kinds of files that the streams of the run were extracted from: pictures, clips, sounds."""
+        return self._kinds
+
+    def predict(self, sources: Sequence[Path | Source]) -> Iterator[Prediction]:
+        """Yield the predictions of files, or of spans and members of files, in their order, in blocks of 64 samples."""
+        for start in range(0, len(sources), _BLOCK_ROWS):
+            block = list(sources[start : start + _BLOCK_ROWS])
             extraction = self._extractor.extract(block)
             rows = extraction.rows
             outputs = self._trained.outputs(
@@ -137,7 +146,8 @@ class Predictor:
                 {name: part.status for name, part in rows.items()},
                 {name: part.mask for name, part in rows.items()},
             )
-            for index, path in enumerate(block):
+            for index, source in enumerate(block):
+                path = source.path if isinstance(source, Source) else source
                 yield self._describe(path, extraction, index, outputs[index])
 
     def close(self) -> None:
@@ -153,7 +163,7 @@ class Predictor:
     def _describe(self, path: Path, extraction: Extraction, index: int, outputs: npt.NDArray[np.float32]) -> Prediction:
         record, kind = self._trained.record, self._trained.record.target_kind
         reasons = [reason for row, _, reason in extraction.problems if row == index]
-        if any(rows.status[index] == Status.UNREADABLE for rows in extraction.rows.values()):
+        if all(extraction.rows[name].status[index] == Status.UNREADABLE for name in record.streams):
             return Prediction(path, {}, None, (), {}, "; ".join(reasons) or "unreadable", kind)
         is_regression = kind == "regression"
         order = range(len(outputs)) if is_regression else np.argsort(-outputs, kind="stable")
@@ -164,7 +174,7 @@ class Predictor:
             path=path,
             probs={} if is_regression else answers,
             face=has_face,
-            action_units=self._strongest(faces.features[index]) if faces is not None and has_face else (),
+            action_units=self._strongest(_values(faces, index)) if faces is not None and has_face else (),
             missing=missing_streams(
                 record, {name: Status(extraction.rows[name].status[index]) for name in record.streams}
             ),
@@ -181,6 +191,12 @@ class Predictor:
         return tuple(ActionUnit(self._columns[i], float(values[i]), float(activations[i])) for i in order)
 
 
+def _values(rows: Rows, index: int) -> npt.NDArray[np.floating[Any]]:
+    """Return the features of one row; of a sequence the mean over the steps that have any."""
+    values: npt.NDArray[np.floating[Any]] = rows.features[index]
+    return values if rows.mask is None else np.asarray(values[rows.mask[index] == Step.OK].mean(axis=0))
+
+
 def missing_streams(record: RunRecord, status: Mapping[str, Status]) -> dict[str, str]:
     """Return the streams of a run that its head does not use for an image, with the reason."""
     missing = {}
@@ -192,13 +208,16 @@ def missing_streams(record: RunRecord, status: Mapping[str, Status]) -> dict[str
     return missing
 
 
-def find_images(path: Path, *, say: Callable[[str], None] | None = None) -> list[Path]:
-    """Return the image, or the sorted images below a folder, listed by the same rule as datasets.
+def find_images(
+    path: Path, kinds: frozenset[NameKind] = IMAGES, *, say: Callable[[str], None] | None = None
+) -> list[Path]:
+    """Return the file, or the sorted images below a folder, listed by the same rule as datasets.
 
     Links are followed, because the user has chosen the path.
 
     Args:
-        path: the path of an image or a folder.
+        path: the path of a file or a folder.
+        kinds: the kinds of files to list in a folder; images unless given.
         say: receives a line for each kind of file that was left out.
 
     Raises:
@@ -206,18 +225,27 @@ def find_images(path: Path, *, say: Callable[[str], None] | None = None) -> list
     """
     if path.is_file():
         return [path]
+    nouns = " or ".join(sorted(kinds))
     if not path.is_dir():
-        problem = "is neither a file nor a folder" if path.exists() else "no such image or folder"
+        problem = "is neither a file nor a folder" if path.exists() else f"no such {nouns} or folder"
         raise DatasetError(f"{path}: {problem}")
-    walk = FolderWalk(DatasetFiles(path, follow_links=True))
+    walk = FolderWalk(DatasetFiles(path, follow_links=True), kinds)
     images = sorted(path / picture.path for picture in walk.pictures(""))
     if not images:
         left_out = "".join(f"; {note}" for note in walk.notes())
-        raise DatasetError(f"{path}: no image in this folder (looked for {', '.join(IMAGE_SUFFIXES)}{left_out})")
+        suffixes = ", ".join(suffix for kind in sorted(kinds) for suffix in SUFFIXES_OF[kind])
+        raise DatasetError(f"{path}: no {nouns} in this folder (looked for {suffixes}{left_out})")
     if say is not None:
         for note in walk.notes():
             say(f"{path}: {note}")
     return images
+
+
+def _kinds_of_files(spec: CacheSpec) -> frozenset[NameKind]:
+    if spec.clip is not None:
+        return frozenset({NameKind.CLIP})
+    hears_alone = all(stream.needs == {"audio"} for stream in spec.streams)
+    return frozenset({NameKind.CLIP, NameKind.SOUND}) if hears_alone else IMAGES
 
 
 def _action_unit_stream(spec: CacheSpec) -> StreamSpec:

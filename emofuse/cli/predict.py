@@ -1,4 +1,4 @@
-"""`emofuse predict`: predicts images with a saved run."""
+"""`emofuse predict`: predicts images, clips and sounds with a saved run."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ _UNITS_SHOWN = 5
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Images, and folders of images.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Images, clips or sounds, as the run has seen, and folders of them.")
+    ],
     run: Annotated[Path, typer.Option(help="Folder of a saved run: OUT/runs/DIGEST.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line instead of text.")] = False,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device of backbones and head.")] = "cpu",
     plugin: Plugins = None,
 ) -> None:
-    """Predict images: probabilities or values, whether a face was found, and the strongest facial action units.
+    """Predict images, clips or sounds: probabilities or values, faces, and the strongest facial action units.
 
     Faces are looked for only if a stream of the run looks at them.
 
-    Exit with status 1 if an image cannot be read; the others are predicted.
+    Exit with status 1 if a file cannot be read; the others are predicted.
     """
     load_given_plugins(plugin)
 
@@ -40,20 +42,17 @@ def predict(
     def note(line: str) -> None:
         typer.echo(f"Note: {line}", err=True)
 
-    paths = [path for each in images for path in find_images(each, say=note)]
     unreadable = 0
-    with (
-        Predictor(run, device=resolve_device(device)) as predictor,
-        show_progress(),
-        step("predicting", len(paths), "images") as advance,
-    ):
+    with Predictor(run, device=resolve_device(device)) as predictor, show_progress():
+        paths = [path for each in images for path in find_images(each, predictor.kinds, say=note)]
         random = [name for name, stream in predictor.record.streams.items() if is_random(stream["weights"])]
         if random:
             typer.secho(f"RANDOM WEIGHTS in {', '.join(random)}: a demonstration, not a finding.", fg="red", err=True)
-        for number, prediction in enumerate(predictor.predict(paths), start=1):
-            unreadable += prediction.problem is not None
-            typer.echo(json.dumps(prediction.to_json()) if as_json else as_text(prediction))
-            advance(number, len(paths))
+        with step("predicting", len(paths), "files") as advance:
+            for number, prediction in enumerate(predictor.predict(paths), start=1):
+                unreadable += prediction.problem is not None
+                typer.echo(json.dumps(prediction.to_json()) if as_json else as_text(prediction))
+                advance(number, len(paths))
     if unreadable:
         raise typer.Exit(1)
 

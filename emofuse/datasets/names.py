@@ -75,6 +75,9 @@ class NameKind(StrEnum):
     OTHER = "anything else"
 
 
+SUFFIXES_OF = {NameKind.IMAGE: IMAGE_SUFFIXES, NameKind.CLIP: CLIP_SUFFIXES, NameKind.SOUND: SOUND_SUFFIXES}
+
+
 def is_debris(name: str) -> bool:
     """Return whether a file or folder is not the user's: hidden, or left by a system, network storage or archive."""
     return name.startswith(".") or name.lower() in _DEBRIS

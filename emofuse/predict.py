@@ -119,7 +119,7 @@ class Predictor:
         spec = with_located_weights(spec, weights, beside=beside)
         _check_same_features(spec, record, run)
         self._faces = _action_unit_stream(spec) if any("face" in stream.needs for stream in spec.streams) else None
-        self._kinds = _kinds_of_files(spec)
+        self._kinds = kinds_of_files(spec)
         streams = spec.streams if self._faces is None or self._faces in spec.streams else (*spec.streams, self._faces)
         self._extractor = Extractor(streams, spec, device=device)
         self._columns = () if self._faces is None else self._extractor.streams[self._faces.name].columns
@@ -164,7 +164,7 @@ class Predictor:
         record, kind = self._trained.record, self._trained.record.target_kind
         reasons = [reason for row, _, reason in extraction.problems if row == index]
         if all(extraction.rows[name].status[index] == Status.UNREADABLE for name in record.streams):
-            return Prediction(path, {}, None, (), {}, "; ".join(reasons) or "unreadable", kind)
+            return Prediction(path, {}, None, (), {}, "; ".join(dict.fromkeys(reasons)) or "unreadable", kind)
         is_regression = kind == "regression"
         order = range(len(outputs)) if is_regression else np.argsort(-outputs, kind="stable")
         answers = {record.classes[i]: float(outputs[i]) for i in order}
@@ -241,7 +241,8 @@ def find_images(
     return images
 
 
-def _kinds_of_files(spec: CacheSpec) -> frozenset[NameKind]:
+def kinds_of_files(spec: CacheSpec) -> frozenset[NameKind]:
+    """Return the kinds of files that the streams of a cache spec are extracted from: pictures, clips, sounds."""
     if spec.clip is not None:
         return frozenset({NameKind.CLIP})
     hears_alone = all(stream.needs == {"audio"} for stream in spec.streams)

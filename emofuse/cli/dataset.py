@@ -221,6 +221,8 @@ def _print_target_columns(console: Console, listing: Listing) -> int:
 
 
 def _print_sizes(console: Console, sizes: SizeSummary) -> None:
+    if not sizes.candidates:  # a dataset of clips or sounds
+        return
     part, advice = f"all {sizes.candidates}", ""
     if sizes.looked_at < sizes.candidates:
         part, advice = f"{sizes.looked_at} of {sizes.candidates}", ", chosen at random (--all reads every one)"

@@ -18,6 +18,7 @@ import polars as pl
 from emofuse.checksum import hash_file
 from emofuse.datasets.files import map_in_threads
 from emofuse.datasets.manifest import Manifest
+from emofuse.datasets.sources import source_columns
 from emofuse.progress import step
 from emofuse.stores import is_remote
 
@@ -73,7 +74,8 @@ def find_duplicates(manifest: Manifest) -> list[DuplicateGroup]:
     """Find the files with the same bytes; bad rows are left out.
 
     Only files that have their length in common with another one are read, as a whole and in threads. A file that cannot
-    be read any more is left out.
+    be read any more is left out, and so are spans and members of files, whose files have several rows. A sample with
+    its sound in a file of its own is a copy if both files are.
 
     Args:
         manifest: the manifest of a dataset that was just read.
@@ -85,10 +87,10 @@ def find_duplicates(manifest: Manifest) -> list[DuplicateGroup]:
     Raises:
         StoreError: the store that the dataset lies on does not answer.
     """
-    rows = manifest.table.select("path", "label", "split", "sample_id", "problem").with_columns(
-        manifest.known_files["bytes"]
-    )
-    rows = rows.filter(pl.col("problem").is_null())
+    names = ["path", "label", "split", "sample_id", "problem", *source_columns(manifest.table)]
+    rows = manifest.table.select(names).with_columns(manifest.known_files["bytes"])
+    parts = [name for name in ("member", "start_s", "end_s") if name in rows.columns]
+    rows = rows.filter(pl.all_horizontal(pl.col("problem", *parts).is_null()))
     if rows["bytes"].null_count() == 0:  # else any file may have the length of another one
         rows = rows.filter(pl.col("bytes").is_duplicated())
     groups = _same_bytes(manifest.root, rows)
@@ -117,16 +119,23 @@ def groups_of_duplicates(groups: Iterable[DuplicateGroup]) -> dict[str, str]:
 
 def _same_bytes(root: Path, rows: pl.DataFrame) -> list[DuplicateGroup]:
     """Return the groups of rows (columns `path`, `label`, `split`) whose files have the same SHA-256."""
-    rows_of: dict[str, list[int]] = defaultdict(list)
-    paths = rows["path"].to_list()
+    rows_of: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    columns = [name for name in ("path", "audio_path") if name in rows.columns]
+    paths = [[path for path in row if path is not None] for row in rows.select(columns).iter_rows()]
     with step("comparing files", len(paths), "files") as advance:
-        hashes = map_in_threads(lambda path: _hash(root / path), paths, paths_per_task=_FILES_PER_TASK)
+        hashes = map_in_threads(lambda each: _hashes(root, each), paths, paths_per_task=_FILES_PER_TASK)
         for row, sha256 in enumerate(hashes):
             if sha256 is not None:
                 rows_of[sha256].append(row)
             advance(row + 1, len(paths))
     groups = [rows[same] for same in rows_of.values() if len(same) > 1]
     return [DuplicateGroup.of(group) for group in groups]
+
+
+def _hashes(root: Path, paths: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the SHA-256 of all files of a sample; None if one of them cannot be read."""
+    hashes = [_hash(root / path) for path in paths]
+    return None if None in hashes else tuple(each for each in hashes if each is not None)
 
 
 def _hash(path: Path) -> str | None:

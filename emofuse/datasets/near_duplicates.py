@@ -27,6 +27,7 @@ import polars as pl
 from emofuse.datasets.duplicates import DuplicateGroup
 from emofuse.datasets.files import map_in_threads
 from emofuse.datasets.manifest import Manifest
+from emofuse.datasets.names import NameKind, kind_of_name
 from emofuse.errors import DatasetError
 from emofuse.progress import step
 
@@ -68,7 +69,7 @@ class NearDuplicates:
 
 
 def find_near_duplicates(manifest: Manifest) -> NearDuplicates:
-    """Find the pictures that look the same; bad rows are left out.
+    """Find the pictures that look the same; bad rows, clips and sounds are left out.
 
     Mirrored pictures count: a head that trains on flipped views has seen them. Pictures that are linked by others
     are one group.
@@ -82,6 +83,8 @@ def find_near_duplicates(manifest: Manifest) -> NearDuplicates:
     """
     _load_imagehash()
     rows = manifest.table.filter(pl.col("problem").is_null()).select("path", "sample_id", "label", "split")
+    media = {NameKind.CLIP, NameKind.SOUND}
+    rows = rows.filter(pl.Series([kind_of_name(path) not in media for path in rows["path"]], dtype=pl.Boolean))
     pictures, unreadable = _read_pictures(manifest.root, rows["path"].to_list())
     contrast = pictures.grey.std(axis=(1, 2)) if len(pictures.rows) else np.zeros(0)
     flat = int(np.sum(contrast < _LEAST_CONTRAST))

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from emofuse.datasets.manifest import Manifest
+from emofuse.datasets.names import NameKind, kind_of_name
 from emofuse.datasets.png import without_long_metadata
 from emofuse.datasets.rows import Listing
 from emofuse.datasets.splits import SPLITS
@@ -42,7 +44,7 @@ class SizeSummary:
 
     Attributes:
         looked_at: the number of images whose header was read, or could not be read.
-        candidates: the number of images of the dataset, without bad rows.
+        candidates: the number of images of the dataset, without bad rows, clips, sounds and members of archives.
         width: the smallest, median and largest width in pixels; zeros if no header could be read.
         height: the smallest, median and largest height, likewise.
         unreadable: the path of each image whose header cannot be read, and the reason.
@@ -69,7 +71,7 @@ def count_rows(manifest: Manifest) -> CountTable:
 
 
 def measure_images(listing: Listing, *, limit: int | None = 2000, seed: int = 0) -> SizeSummary:
-    """Read the headers of the images of a dataset, without decoding any pixel.
+    """Read the headers of the images of a dataset, without decoding any pixel. Clips and sounds are left out.
 
     Args:
         listing: the dataset, whose bad rows are left out.
@@ -77,7 +79,11 @@ def measure_images(listing: Listing, *, limit: int | None = 2000, seed: int = 0)
         seed: the seed of that choice.
     """
     manifest = listing.manifest
-    paths = manifest.table.filter(manifest.table["problem"].is_null())["path"].to_list()
+    rows = manifest.table.filter(pl.col("problem").is_null())
+    if "member" in rows.columns:
+        rows = rows.filter(pl.col("member").is_null())
+    media = {NameKind.CLIP, NameKind.SOUND}
+    paths = [path for path in rows["path"].to_list() if kind_of_name(path) not in media]
     chosen = paths
     if limit is not None and limit < len(paths):
         rng = np.random.default_rng(seed)

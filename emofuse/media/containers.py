@@ -105,7 +105,7 @@ def open_container(file: BinaryIO, noun: str, extra: str) -> Iterator[Container]
     try:
         inner = library.open(file, options={"format_whitelist": _FORMATS}, metadata_errors="replace")
     except library.error.FFmpegError:
-        raise DecodeError(f"no {noun} of a known format, or damaged or cut off") from None
+        raise DecodeError("no clip or sound of a known format, or damaged or cut off") from None
     try:
         with inner:
             yield Container(inner, (inner.start_time or 0) / 1e6, library.error.FFmpegError)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from emofuse.devices import resolve_device
-from emofuse.errors import WeightsError
+from emofuse.errors import ProfileError, WeightsError
 from emofuse.profile.conditions import available_cores, describe_conditions
 from emofuse.profile.figures import ConfigurationFigures, Profile
 from emofuse.profile.fresh_process import in_fresh_process
@@ -169,7 +169,11 @@ def _count_columns(target: TargetSpec) -> int | None:
 @contextmanager
 def _image_files(options: ProfileOptions, spec: CacheSpec) -> Iterator[Sequence[Path]]:
     if options.data is not None:
-        yield pick_images(options.data, options.images, spec.decode)
+        yield pick_images(options.data, options.images, spec)
         return
+    if spec.clip is not None or any("audio" in stream.needs for stream in spec.streams):
+        raise ProfileError(
+            "the streams see clips or hear sounds, which are not drawn: name a folder of them, --data PATH"
+        )
     with tempfile.TemporaryDirectory(prefix="emofuse-profile-") as folder:
         yield draw_images(Path(folder), options.images)

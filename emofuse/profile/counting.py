@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from emofuse.profile.figures import MeasuredCost
 from emofuse.specs import FaceSpec
-from emofuse.streams.base import Clip, Sample, Sound, needs_of
+from emofuse.streams.base import NEEDS_FACE, Clip, Sample, Sound, needs_of
 from emofuse.streams.faces import model_files
 
 if TYPE_CHECKING:
@@ -55,12 +55,13 @@ def module_cost(modules: Sequence[nn.Module], flops: int | None) -> MeasuredCost
     return MeasuredCost(parameters, sum(tensor.numel() * tensor.element_size() for tensor in tensors), flops)
 
 
-def stream_costs(streams: Mapping[str, Stream], face: FaceSpec) -> dict[str, MeasuredCost]:
+def stream_costs(streams: Mapping[str, Stream], face: FaceSpec, frames: int = 1) -> dict[str, MeasuredCost]:
     """Return the cost of each stream, and that of the face detector if a stream looks at faces.
 
     Parameters are those of torch modules, so that LBP has none. A stream without a countable operation has no count.
+    `frames` is the number of frames of a clip, which streams of pictures see one by one.
     """
-    costs = {name: _stream_cost(stream) for name, stream in streams.items()}
+    costs = {name: _stream_cost(stream, frames) for name, stream in streams.items()}
     if any("face" in needs_of(stream) for stream in streams.values()):
         model_bytes = sum(path.stat().st_size for path in model_files(face))
         costs[face_detector_name(face)] = MeasuredCost(None, model_bytes, None)
@@ -72,14 +73,15 @@ def face_detector_name(face: FaceSpec) -> str:
     return f"face detector ({face.detector})"
 
 
-def _stream_cost(stream: Stream) -> MeasuredCost:
+def _stream_cost(stream: Stream, frames: int) -> MeasuredCost:
     modules = [value for value in vars(stream).values() if isinstance(value, nn.Module)]
     square = np.zeros((_SQUARE_PX, _SQUARE_PX, 3), np.uint8)
     needs = needs_of(stream)
     sound = Sound(np.zeros(_SOUND_SAMPLES, np.float32), _SOUND_HZ) if "audio" in needs else None
     clip = Clip((square,) * _FRAMES, np.arange(_FRAMES, dtype=np.float64)) if "frames" in needs else None
     blank = Sample(square, sound=sound, clip=clip)
-    return module_cost(modules, count_flops(lambda: stream.extract([blank])) or None)
+    pictures = frames if needs & NEEDS_FACE else 1
+    return module_cost(modules, count_flops(lambda: stream.extract([blank])) * pictures or None)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The images that a profile is measured on: the user's images, or some that are drawn."""
+"""The images or clips that a profile is measured on: the user's files, or images that are drawn."""
 
 from __future__ import annotations
 
@@ -9,30 +9,33 @@ import numpy as np
 
 from emofuse.datasets.demo.generator import draw_sample
 from emofuse.datasets.demo.truth import plan_samples
-from emofuse.errors import DatasetError, DecodeError
-from emofuse.media.decode import read_image
-from emofuse.predict import find_images
-from emofuse.specs import DecodeSpec
+from emofuse.datasets.sources import Source
+from emofuse.errors import DatasetError
+from emofuse.predict import find_images, kinds_of_files
+from emofuse.specs import CacheSpec
+from emofuse.streams.reading import SampleReader
 
 _JPEG_QUALITY = 95
 
 
-def pick_images(data: Path, count: int, decode: DecodeSpec) -> list[Path]:
+def pick_images(data: Path, count: int, spec: CacheSpec) -> list[Path]:
     """Pick up to `count` images of a folder, evenly over their sorted names and so over all labels.
+
+    For a cache spec of clips or sounds, these are picked.
 
     Images that cannot be read are left out, because they would take no time.
 
     Raises:
         DatasetError: there is no such path, no image in it, or none of those picked can be read.
     """
-    paths = find_images(data)
+    paths = find_images(data, kinds_of_files(spec))
     picked = [paths[index] for index in np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)]
-    problems = {path: problem for path in picked if (problem := _problem(path, decode))}
+    problems = {path: problem for path in picked if (problem := _problem(path, spec))}
     readable = [path for path in picked if path not in problems]
     if not readable:
         first = next(iter(problems))
         raise DatasetError(
-            f"{data}: none of {len(picked)} images can be read; the first: {first.name}, {problems[first]}. "
+            f"{data}: none of {len(picked)} files can be read; the first: {first.name}, {problems[first]}. "
             "Name a folder of images"
         )
     return readable
@@ -49,10 +52,8 @@ def draw_images(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def _problem(path: Path, decode: DecodeSpec) -> str:
-    """Return why an image cannot be read; an empty text if it can."""
-    try:
-        read_image(path, decode)
-    except DecodeError as error:
-        return str(error)
-    return ""
+def _problem(path: Path, spec: CacheSpec) -> str:
+    """Return why a file cannot be read; an empty text if it can."""
+    needs: frozenset[str] = frozenset().union(*(stream.needs for stream in spec.streams))
+    sample = SampleReader(needs, spec.decode, spec.clip).read(Source(path), lambda *_: None, with_sums=False)
+    return sample.picture_problem or sample.sound_problem or ""

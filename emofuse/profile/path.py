@@ -73,7 +73,9 @@ def measure_path(job: PathJob) -> PathFigures:
             peaks.append(peak_memory(device))
         extraction, head, whole = zip(*timings, strict=True)
         return PathFigures(
-            extractors=stream_costs(path.streams, job.cache.face),
+            extractors=stream_costs(
+                path.streams, job.cache.face, 1 if job.cache.clip is None else job.cache.clip.frames
+            ),
             dims=path.dims,
             extraction=extraction,
             head=head,

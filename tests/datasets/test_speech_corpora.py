@@ -6,8 +6,10 @@ import pytest
 
 from emofuse.datasets.clips import ClipsSpec
 from emofuse.datasets.cremad import CremadSpec
+from emofuse.datasets.duplicates import find_duplicates
 from emofuse.datasets.emodb import EmodbSpec
 from emofuse.datasets.manifest import Manifest
+from emofuse.datasets.near_duplicates import find_near_duplicates
 from emofuse.datasets.ravdess import RavdessSpec
 from emofuse.datasets.targets import read_targets
 from emofuse.errors import DatasetError
@@ -268,3 +270,29 @@ def test_a_table_of_votes_that_is_none_is_one_error(cremad, content, message):
     fill(cremad, "processedResults/summaryTable.csv", content=content)
     with pytest.raises(DatasetError, match=message):
         CremadSpec(root=cremad).read()
+
+
+def test_copies_of_clips_are_found_with_their_sounds_and_spans_of_one_file_are_none(tmp_path):
+    fill(tmp_path, "a.mp4", "b.mp4", "c.mp4", "a.wav", content="clip")
+    fill(tmp_path, "b.wav", content="clop")
+    lines = ["path,label,audio_path,start_s,end_s", "a.mp4,x,a.wav,,", "b.mp4,y,a.wav,,", "b.mp4,y,b.wav,,"]
+    lines += ["c.mp4,x,,0,1", "c.mp4,y,,1,2"]
+    (tmp_path / "clips.csv").write_text("\n".join(lines))
+    manifest = ClipsSpec(root=tmp_path).read().manifest
+    (group,) = find_duplicates(manifest)
+    assert group.paths == ("a.mp4", "b.mp4")
+    assert find_near_duplicates(manifest).unreadable == 0
+
+
+def test_a_check_of_clips_reads_no_headers_of_images(cremad):
+    from typer.testing import CliRunner
+
+    from emofuse.cli import app
+
+    for file in cremad.rglob("*.*"):
+        file.write_text(file.name)
+    result = CliRunner().invoke(app, ["dataset", "check", "cremad", "--data", str(cremad)])
+    assert result.exit_code == 0, result.output
+    assert "unreadable header" not in result.output
+    assert "Sizes in pixels" not in result.output
+    assert "actors were asked for" in result.output

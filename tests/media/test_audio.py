@@ -142,8 +142,8 @@ def test_a_sound_that_was_cut_off_is_refused(tmp_path, name, share):
             b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n",
             "git-lfs pointer text instead of the sound",
         ),
-        (b"RIFF\x00\x00\x00\x00WAVE", "no sound of a known format|no audio track|cannot be decoded"),
-        (bytes(5000), "no sound of a known format, or damaged or cut off"),
+        (b"RIFF\x00\x00\x00\x00WAVE", "no clip or sound of a known format|no audio track|cannot be decoded"),
+        (bytes(5000), "no clip or sound of a known format, or damaged or cut off"),
     ],
 )
 def test_what_is_no_sound_is_refused_with_the_reason(tmp_path, data, reason):

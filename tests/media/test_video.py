@@ -173,9 +173,9 @@ def test_a_clip_without_frames_is_refused(tmp_path):
             "git-lfs pointer text instead of the clip",
         ),
         (b"<!DOCTYPE html><title>404</title>", "an HTML page instead of a clip"),
-        (b"#EXTM3U\n#EXTINF:1\n/etc/passwd\n", "no clip of a known format, or damaged or cut off"),
-        (b"ffconcat version 1.0\nfile '/etc/hosts'\n", "no clip of a known format, or damaged or cut off"),
-        (bytes(5000), "no clip of a known format, or damaged or cut off"),
+        (b"#EXTM3U\n#EXTINF:1\n/etc/passwd\n", "no clip or sound of a known format, or damaged or cut off"),
+        (b"ffconcat version 1.0\nfile '/etc/hosts'\n", "no clip or sound of a known format, or damaged or cut off"),
+        (bytes(5000), "no clip or sound of a known format, or damaged or cut off"),
     ],
 )
 def test_what_is_no_clip_is_refused_with_the_reason(tmp_path, data, reason):

@@ -1,4 +1,4 @@
-"""Clips go from a table to a report and to predictions: image streams over time, and a stream of sounds of one's own."""
+"""Clips go from a table to a report and to predictions: image streams over time, and a stream of sounds."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_clips_are_cached_trained_reported_and_predicted(folder):
     assert first.missing == {}
     assert silent.missing == {"loudness": "unreadable"}
     assert silent.problem is None
-    assert broken.problem == "no clip of a known format, or damaged or cut off"
+    assert broken.problem == "no clip or sound of a known format, or damaged or cut off"
     assert span.problem is None
 
     printed = CliRunner().invoke(app, ["predict", "data", "--run", str(runs["all"]), "--json"])

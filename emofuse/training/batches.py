@@ -1,4 +1,4 @@
-"""Put rows into batches: one order for a whole group, of which every fold takes its own rows."""
+"""Put rows into batches, in an order that all members of a fold share."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from emofuse.errors import TrainingError
+from emofuse.heads.dropout import named_generator
 from emofuse.heads.members import HeadBatch
 from emofuse.scaling import Scaling, feature_axis
 from emofuse.training.members import FeatureTable, Fold
@@ -71,20 +72,21 @@ class ViewDraws:
 class Order:
     """The order of rows of a group, epoch by epoch.
 
-    The training rows of all folds are shuffled together and cut into batches. Of each batch, the members of a fold see
-    the rows that their fold trains on, and are trained on the mean loss of these. A run of that fold alone takes the
-    same steps when it goes through the same batches and skips the rows that it must not see. With a single fold this is
-    any plain training loop. All members of a fold see the same rows in the same order, so their comparison is fair.
+    The training rows of each fold are shuffled and cut into batches, as in any plain training loop. A run of one fold
+    takes the same steps alone as beside the other folds. All members of a fold see the same rows in the same order, so
+    their comparison is fair. A fold with fewer rows may be idle in the last step.
 
     With a window, blocks of rows are shuffled, and then the rows of a number of blocks at a time, so that an epoch can
-    be read from a disk in large pieces.
+    be read from a disk in large pieces. The folds must then read the same blocks at the same time. So the training rows
+    of all folds are shuffled together and cut into batches, and of each batch the members of a fold see the rows that
+    their fold trains on: of five folds, about four fifths.
 
     Args:
-        folds: all folds, also those that no member uses, since they decide the order.
+        folds: all folds, also those that no member uses, since they decide the number and the width of the steps.
         used: the indices of the folds that members use, in ascending order; the F of the steps.
         count: the N rows of the table.
-        batch_size: the rows of a batch, over all folds.
-        generator: on the CPU, seeded by the group's order seed.
+        batch_size: the rows of a batch; with a window, over all folds.
+        seed: the order seed of the group.
         window: how far rows are shuffled; None for the whole table.
         fixed_width: whether every step is as wide as the largest batch, for shapes that must not change. Otherwise it
             is as wide as the fullest of all folds, used or not: then shapes, and with them the last bits of sums, do
@@ -99,26 +101,29 @@ class Order:
         *,
         count: int,
         batch_size: int,
-        generator: torch.Generator,
+        seed: int,
         window: Window | None,
         fixed_width: bool,
         draws: ViewDraws | None = None,
     ) -> None:
         self._draws = draws
-        self._rows = torch.from_numpy(np.unique(np.concatenate([fold.train for fold in folds])))
         self._used = torch.tensor(used, dtype=torch.int64)
         self._trains = torch.zeros(len(folds), count, dtype=torch.bool)
         for index, fold in enumerate(folds):
             self._trains[index, torch.from_numpy(fold.train)] = True
-        self._sizes = batch_sizes(len(self._rows), batch_size)
-        self._generator = generator
         self._window = window
         self._fixed_width = fixed_width
+        parts = list(self._trains) if window is None else [self._trains.any(0)]
+        self._rows = [torch.nonzero(part).flatten() for part in parts]
+        """The rows that are shuffled together: those of each fold, or with a window those of all of them."""
+        self._sizes = [batch_sizes(len(rows), batch_size) for rows in self._rows]
+        names = ["order of rows", *(f"order of rows, fold {index}" for index in range(1, len(parts)))]
+        self._generators = [named_generator(seed, name) for name in names]
 
     @property
     def width(self) -> int:
         """The rows of the largest batch."""
-        return max(self._sizes)
+        return max(map(max, self._sizes))
 
     @property
     def rows_of_folds(self) -> Tensor:
@@ -128,31 +133,44 @@ class Order:
     @property
     def steps(self) -> int:
         """The number of steps of an epoch."""
-        return len(self._sizes)
+        return max(map(len, self._sizes))
 
     def epoch(self, source: Source, device: torch.device) -> Iterator[StepRows]:
         """Yield the steps of the next epoch; the source has the rows of a step when it is yielded."""
-        windows = self._shuffled_windows()
-        order = torch.cat([rows for _, rows in windows])
+        windows = self._shuffled_windows(self._window) if self._window else []
         source.follow([blocks for blocks, _ in windows])
-        reached = self._reached([len(rows) for _, rows in windows])
-        rows, present, widths, idle = self._dealt(order)
+        reached = self._reached([len(rows) for _, rows in windows]) if windows else []
+        if windows:
+            rows, present, widths = self._dealt(torch.cat([of_window for _, of_window in windows]))
+        else:
+            rows, present, widths = self._cut()
         if self._draws is not None:
             rows = self._draws.of_epoch()[rows]
+        idle = [frozenset(torch.nonzero(~of_step).flatten().tolist()) for of_step in present.any(2).T]
         rows, present = rows.to(device, non_blocking=True), present.to(device, non_blocking=True)
         for step, wide in enumerate(widths):
-            source.reach(reached[step])
+            if reached:
+                source.reach(reached[step])
             width = self.width if self._fixed_width else wide
             yield StepRows(rows[:, step, :width], present[:, step, :width], idle[step])
 
-    def _shuffled_windows(self) -> list[tuple[list[int], Tensor]]:
-        """Return (blocks, their training rows in random order) of every window; without windows one, of no block."""
-        if self._window is None:
-            return [([], self._shuffled(self._rows))]
-        of_rows = self._rows // self._window.block_rows
-        blocks = self._shuffled(torch.unique(of_rows))
-        windows = torch.split(blocks, self._window.blocks)
-        return [(window.tolist(), self._shuffled(self._rows[torch.isin(of_rows, window)])) for window in windows]
+    def _cut(self) -> tuple[Tensor, Tensor, list[int]]:
+        """Return rows and present (F, steps, B) of the used folds, each shuffled alone, and the width of each step."""
+        filled = torch.zeros(len(self._sizes), self.steps, self.width, dtype=torch.bool)
+        for fold, sizes in enumerate(self._sizes):
+            filled[fold, : len(sizes)] = torch.arange(self.width) < torch.tensor(sizes).unsqueeze(1)
+        used = self._used.tolist()
+        rows = torch.stack([self._rows[fold][0].repeat(self.steps, self.width) for fold in used])
+        for place, fold in enumerate(used):
+            rows[place][filled[fold]] = self._shuffled(self._rows[fold], fold)
+        return rows, filled[self._used], filled.sum(2).amax(0).tolist()
+
+    def _shuffled_windows(self, window: Window) -> list[tuple[list[int], Tensor]]:
+        """Return (blocks, their training rows in random order) of every window."""
+        (rows,) = self._rows
+        of_rows = rows // window.block_rows
+        parts = torch.split(self._shuffled(torch.unique(of_rows)), window.blocks)
+        return [(blocks.tolist(), self._shuffled(rows[torch.isin(of_rows, blocks)])) for blocks in parts]
 
     def _reached(self, counts: Sequence[int]) -> list[int]:
         """Return the last window from which each step has rows, given the number of training rows of each window.
@@ -160,8 +178,9 @@ class Order:
         Raises:
             TrainingError: a batch with rows from three windows, of which a source holds only two.
         """
-        ends, stops = torch.tensor(counts).cumsum(0), torch.tensor(self._sizes).cumsum(0)
-        first = torch.searchsorted(ends, stops - torch.tensor(self._sizes), right=True)
+        (sizes,) = map(torch.tensor, self._sizes)
+        ends, stops = torch.tensor(counts).cumsum(0), sizes.cumsum(0)
+        first = torch.searchsorted(ends, stops - sizes, right=True)
         last = torch.searchsorted(ends, stops - 1, right=True)
         if int((last - first).max()) > 1:
             raise TrainingError(
@@ -170,22 +189,20 @@ class Order:
             )
         return [int(window) for window in last]
 
-    def _shuffled(self, values: Tensor) -> Tensor:
-        return values[torch.randperm(len(values), generator=self._generator)]
+    def _shuffled(self, values: Tensor, generator: int = 0) -> Tensor:
+        return values[torch.randperm(len(values), generator=self._generators[generator])]
 
-    def _dealt(self, order: Tensor) -> tuple[Tensor, Tensor, list[int], list[frozenset[int]]]:
-        """Return rows and present (F, steps, B) of the used folds, and the width and the idle folds of each step."""
-        filled = torch.arange(self.width) < torch.tensor(self._sizes).unsqueeze(1)
-        batches = self._rows[0].repeat(self.steps, self.width)
+    def _dealt(self, order: Tensor) -> tuple[Tensor, Tensor, list[int]]:
+        """Return rows and present (F, steps, B) of the used folds in common batches, and the width of each step."""
+        filled = torch.arange(self.width) < torch.tensor(self._sizes[0]).unsqueeze(1)
+        batches = self._rows[0][0].repeat(self.steps, self.width)
         batches[filled] = order
         of_all = torch.stack([(trains[batches] & filled).sum(1) for trains in self._trains])
         trains = self._trains[self._used][:, batches] & filled
         first = torch.argsort(trains.logical_not().to(torch.uint8), dim=2, stable=True)
-        counts = of_all[self._used]
-        idle = [frozenset(fold for fold, rows in enumerate(of_step) if not rows) for of_step in counts.T.tolist()]
         rows = batches.expand_as(first).gather(2, first)
-        present = torch.arange(self.width) < counts.unsqueeze(2)
-        return rows, present, of_all.amax(0).tolist(), idle
+        present = torch.arange(self.width) < of_all[self._used].unsqueeze(2)
+        return rows, present, of_all.amax(0).tolist()
 
 
 class Standardised:

@@ -190,6 +190,8 @@ class TrainingData:
             identity["groups"] = self._groups_digest
         if spec.features.neutral_label is not None and self.target.kind not in WITH_CLASSES:
             identity["neutral"] = digest(self.class_labels.tolist())
+        if window is None and any(head.fold for head in spec.heads()):
+            identity["batches"] = "of each fold"  # former versions cut batches of the rows of all folds
         if spec.train.views > 1:
             identity["augment"] = {variant.stream: self.features.augment(variant) for variant in variants}
         return digest(identity | ({"window": [window.block_rows, window.blocks]} if window else {}))

@@ -71,8 +71,8 @@ def train_group(
 
     Args:
         table: rows and targets. Targets of rows in no fold are not read.
-        folds: all folds of the split; a plain split is one fold. Batches are drawn from the training rows of all of
-            them, so a member's result depends on the list and not on which of the folds the members use.
+        folds: all folds of the split; a plain split is one fold. The largest of them decides the number of steps, so a
+            member's result depends on the list and not on which of the folds the members use.
         members: K heads.
         machine: where and how precisely they train.
         window: how far rows are shuffled, of a table in blocks (`Blocks.window`); None for the whole table. Tensors

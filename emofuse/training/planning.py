@@ -186,7 +186,9 @@ class _Structure:
         ]
         self._costs = [self._cost(index) for index in range(len(specs))]
         self._alone_s: dict[int, float] = {}
-        self._rows = len(set().union(*(fold.train.tolist() for fold in self._folds)))
+        self._rows = max(len(fold.train) for fold in self._folds)  # of an epoch
+        if self._streamed:
+            self._rows = len(set().union(*(fold.train.tolist() for fold in self._folds)))
 
     @property
     def title(self) -> str:

@@ -58,7 +58,6 @@ class SharedRows:
             stream: dim for stream, dim in table.dims.items() if any(stream in member.streams for member in members)
         }
         used = [folds[fold] for fold in self.folds]
-        shuffle = named_generator(train.order_seed, "order of rows")
         views = named_generator(train.order_seed, "views of rows")
         self.source = _make_source(table, tuple(self.dims), machine, window)
         self.rows = Standardised(self.source, table, tuple(self.dims), used, device=machine.device, dtype=machine.dtype)
@@ -67,7 +66,7 @@ class SharedRows:
             self.folds,
             count=len(table.labels),
             batch_size=train.batch_size,
-            generator=shuffle,
+            seed=train.order_seed,
             window=window,
             fixed_width=machine.graphs,
             draws=ViewDraws(len(table.labels), table.views, views) if table.views > 1 else None,

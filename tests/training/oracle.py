@@ -271,7 +271,7 @@ def cut(order, batch_size):
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     if len(batches) > 1 and len(batches[-1]) == 1:
         last = batches.pop()
-        batches[-1] = torch.cat([batches[-1], last])
+        batches[-1] = np.concatenate([batches[-1], last])
     return batches
 
 
@@ -337,11 +337,10 @@ def train_alone(table, folds, member, dtype=torch.float64):
     begin(head, member.streams, train.seed)
     head.to(dtype)
 
-    everyone = torch.from_numpy(np.unique(np.concatenate([f.train for f in folds])))
-    own = set(fold.train.tolist())
+    own = torch.from_numpy(np.sort(fold.train))
     run = Run()
     run.share, run.seed, run.order_seed = member.head.dropout, train.seed, train.order_seed
-    run.largest_batch = max(len(batch) for batch in cut(everyone, train.batch_size))
+    run.largest_batch = max(len(batch) for f in folds for batch in cut(f.train, train.batch_size))
     for layer in head.modules():
         layer.run = run
 
@@ -352,61 +351,60 @@ def train_alone(table, folds, member, dtype=torch.float64):
     groups = [{"params": params} for params in (*branches, rest)]
     optimizer = kind(groups, lr=train.learning_rate, weight_decay=train.weight_decay, foreach=False)
     smooth, norms, scales = None, [], []
-    steps = len(cut(everyone, train.batch_size))
+    steps = max(len(cut(f.train, train.batch_size)) for f in folds)
     counts = np.array([(table.labels[fold.train] == c).sum().item() for c in range(table.classes)])
     weights = torch.tensor(class_weights(train.class_weights, counts), dtype=dtype)
     lesson = Lesson(table, fold, train, dtype)
     log_shares = torch.tensor(np.log(np.maximum(counts, 1) / len(fold.train)), dtype=dtype)
     averages, updates = {name: tensor.clone() for name, tensor in head.state_dict().items()}, 0
 
-    shuffle = named_generator(train.order_seed, "order of rows")
+    shuffle = named_generator(train.order_seed, f"order of rows{f', fold {member.fold}' if member.fold else ''}")
     history, best, best_score, best_epoch = [], {}, (-math.inf, -math.inf), 0
     for epoch in range(1, train.epochs + 1):
         head.train()
         total, norms, scales = 0.0, [], []
-        for batch in cut(everyone[torch.randperm(len(everyone), generator=shuffle)], train.batch_size):
-            rows = torch.tensor([row for row in batch.tolist() if row in own], dtype=torch.int64)
-            if len(rows):
-                seen = seen_streams({s: valid[s][rows] for s in x}, run, train.stream_dropout)
-                run.draw_mixture(train.mixup, len(rows))
-                logits = head({s: x[s][rows] for s in x}, seen) + train.logit_adjustment * log_shares
+        shuffled = own[torch.randperm(len(own), generator=shuffle)].numpy()
+        for number, batch in enumerate(cut(shuffled, train.batch_size)):
+            run.step, rows = (epoch - 1) * steps + number, torch.from_numpy(batch)
+            seen = seen_streams({s: valid[s][rows] for s in x}, run, train.stream_dropout)
+            run.draw_mixture(train.mixup, len(rows))
+            logits = head({s: x[s][rows] for s in x}, seen) + train.logit_adjustment * log_shares
 
-                def loss_of(rows, logits=logits):
-                    if lesson.kind != "class":
-                        return lesson.loss(logits, rows, weights)
-                    labels = table.labels[rows]
-                    losses = functional.cross_entropy(
-                        logits, labels, reduction="none", label_smoothing=train.label_smoothing
-                    )
-                    unsure = 1 - torch.softmax(logits, dim=1)[range(len(rows)), labels]
-                    return (lesson.weights[rows] * weights[labels] * unsure**train.focal_gamma * losses).mean()
+            def loss_of(rows, logits=logits):
+                if lesson.kind != "class":
+                    return lesson.loss(logits, rows, weights)
+                labels = table.labels[rows]
+                losses = functional.cross_entropy(
+                    logits, labels, reduction="none", label_smoothing=train.label_smoothing
+                )
+                unsure = 1 - torch.softmax(logits, dim=1)[range(len(rows)), labels]
+                return (lesson.weights[rows] * weights[labels] * unsure**train.focal_gamma * losses).mean()
 
-                loss = loss_of(rows)
-                if train.mixup:
-                    loss = run.lam * loss + (1 - run.lam) * loss_of(rows[run.partners])
-                for weight in head.parameters():  # one that no row of the batch uses has gradient zero, not none
-                    weight.grad = torch.zeros_like(weight)
-                loss.backward()
-                if train.gradient_balancing != "off":
-                    norm = [math.sqrt(sum(p.grad.square().sum().item() for p in branch)) for branch in branches]
-                    smooth = norm if smooth is None else [0.9 * s + 0.1 * n for s, n in zip(smooth, norm, strict=True)]
-                    scale = [min(4, max(0.25, np.mean(smooth) / s)) for s in smooth]
-                    if train.gradient_balancing == "monitor":
-                        scale = [1.0] * len(scale)
-                    norms.append(norm)
-                    scales.append(scale)
-                factors = scales[-1] if train.gradient_balancing == "on" else [1.0] * len(branches)
-                for group, factor in zip(optimizer.param_groups, [*factors, 1.0], strict=True):
-                    group["lr"] = train.learning_rate * factor * rate_at(run.step, train, train.epochs * steps)
-                if train.clip_norm:
-                    nn.utils.clip_grad_norm_(head.parameters(), train.clip_norm)
-                optimizer.step()
-                updates += 1
-                decay = min(train.ema, (1 + updates) / (10 + updates))
-                for name, tensor in head.state_dict().items():
-                    averages[name] = decay * averages[name] + (1 - decay) * tensor
-                total += loss.item() * len(rows)
-            run.step += 1
+            loss = loss_of(rows)
+            if train.mixup:
+                loss = run.lam * loss + (1 - run.lam) * loss_of(rows[run.partners])
+            for weight in head.parameters():  # one that no row of the batch uses has gradient zero, not none
+                weight.grad = torch.zeros_like(weight)
+            loss.backward()
+            if train.gradient_balancing != "off":
+                norm = [math.sqrt(sum(p.grad.square().sum().item() for p in branch)) for branch in branches]
+                smooth = norm if smooth is None else [0.9 * s + 0.1 * n for s, n in zip(smooth, norm, strict=True)]
+                scale = [min(4, max(0.25, np.mean(smooth) / s)) for s in smooth]
+                if train.gradient_balancing == "monitor":
+                    scale = [1.0] * len(scale)
+                norms.append(norm)
+                scales.append(scale)
+            factors = scales[-1] if train.gradient_balancing == "on" else [1.0] * len(branches)
+            for group, factor in zip(optimizer.param_groups, [*factors, 1.0], strict=True):
+                group["lr"] = train.learning_rate * factor * rate_at(run.step, train, train.epochs * steps)
+            if train.clip_norm:
+                nn.utils.clip_grad_norm_(head.parameters(), train.clip_norm)
+            optimizer.step()
+            updates += 1
+            decay = min(train.ema, (1 + updates) / (10 + updates))
+            for name, tensor in head.state_dict().items():
+                averages[name] = decay * averages[name] + (1 - decay) * tensor
+            total += loss.item() * len(rows)
 
         head.eval()
         trained = {name: tensor.clone() for name, tensor in head.state_dict().items()}

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from emofuse.errors import TrainingError
-from emofuse.heads.dropout import named_generator
 from emofuse.heads.members import owners
 from emofuse.scaling import Scaling
 from emofuse.specs import (
@@ -226,9 +225,7 @@ def test_steps_are_as_wide_whichever_folds_are_used():
     folds = make_folds(make_table(rows=90))
 
     def steps(used):
-        order = Order(
-            folds, used, count=90, batch_size=16, generator=named_generator(0, "x"), window=None, fixed_width=False
-        )
+        order = Order(folds, used, count=90, batch_size=16, seed=0, window=None, fixed_width=False)
         return list(order.epoch(Resident({}, (), EXACT.device), EXACT.device))
 
     for fold in range(3):

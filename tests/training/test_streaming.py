@@ -95,7 +95,6 @@ def test_each_block_is_read_once_an_epoch_and_once_a_validation():
 
 
 def test_a_window_shuffles_blocks_and_rows_of_some_blocks_at_a_time():
-    from emofuse.heads.dropout import named_generator
     from emofuse.training.batches import Order
     from emofuse.training.streaming import Resident
 
@@ -106,7 +105,7 @@ def test_a_window_shuffles_blocks_and_rows_of_some_blocks_at_a_time():
         [0],
         count=ROWS,
         batch_size=8,
-        generator=named_generator(0, "x"),
+        seed=0,
         window=Window(BLOCK, 3),
         fixed_width=False,
     )

@@ -17,6 +17,7 @@ from emofuse.solvers.ridge import Spectrum
 from emofuse.solvers.temperature import fit_sigmoids, fit_temperatures
 from emofuse.specs import (
     AveragedLogisticHeadSpec,
+    ClassTarget,
     DistributionTarget,
     KernelRidgeHeadSpec,
     LogisticHeadSpec,
@@ -277,3 +278,18 @@ def test_the_factor_of_weighted_rows_is_that_of_repeated_rows():
     repeated = torch.repeat_interleave(torch.arange(40), weights)
     wanted = fit_temperatures(scores[:, repeated], targets[repeated])
     torch.testing.assert_close(fit_temperatures(scores, targets, weights), wanted)
+
+
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_weights_of_rows_and_of_classes_are_multiplied_in_logistic_regression(features, weights):
+    sample = np.random.default_rng(4).integers(0, 3, N) / 2
+    table = table_of(VOTES, features, weights=sample)
+    table = replace(table, targets=None, target=ClassTarget())
+    found, _, fold = solve(table, LogisticHeadSpec(penalties=(2.0,)), class_weights=weights)
+    labels, rows = table.labels.numpy()[fold.train], sample[fold.train] / sample[fold.train].mean()
+    if weights == "balanced":
+        kept = np.bincount(labels[rows > 0], minlength=3)
+        rows = rows * (kept.sum() / (3 * kept))[labels]
+    x = scaled_features(table, fold)
+    reference = LogisticRegression(C=0.5, tol=1e-12, max_iter=100_000).fit(x[fold.train], labels, rows)
+    np.testing.assert_allclose(found, reference.predict_proba(x), atol=1e-6)

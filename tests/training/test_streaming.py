@@ -15,7 +15,7 @@ from emofuse.cache.reader import CachedStream
 from emofuse.errors import CacheError, TrainingError
 from emofuse.results import read_predictions, run_dir
 from emofuse.scaling import Scaling
-from emofuse.specs import ConcatHeadSpec, FeaturesSpec, FoldSpec, OfficialSplit, RunSpec, TrainSpec
+from emofuse.specs import ConcatHeadSpec, FeaturesSpec, FoldSpec, OfficialSplit, RunSpec, TrainSpec, parse_spec
 from emofuse.training.data import TrainingData
 from emofuse.training.engine import train_group
 from emofuse.training.machine import Machine
@@ -30,6 +30,7 @@ CPU = torch.device("cpu")
 EXACT = Machine(CPU, torch.float64)
 DIMS = {"a": 4, "b": 6}
 ROWS, BLOCK = 103, 10
+RUN = {"name": "a", "features": {"streams": ["a", "b"]}}
 
 
 class Reader:
@@ -80,6 +81,25 @@ def test_blocks_train_the_same_heads_as_tensors_in_the_same_order(blocks):
         assert ours.history == theirs.history
         assert all(np.array_equal(ours.weights[name], theirs.weights[name]) for name in theirs.weights)
     assert all(name.startswith("feature-blocks") for name in reader.threads)
+
+
+@pytest.mark.parametrize("kind", ["distribution", "regression", "multilabel"])
+def test_blocks_have_the_targets_and_weights_of_their_own_rows(kind):
+    table, window, rng = make_table(), Window(BLOCK, 3), np.random.default_rng(2)
+    values = {
+        "distribution": rng.dirichlet(np.ones(3), ROWS),
+        "regression": rng.normal(size=(ROWS, 3)) * 7 + 30,
+        "multilabel": (rng.random((ROWS, 3)) < 0.4).astype(float),
+    }[kind]
+    target = parse_spec(RunSpec, RUN | {"target": {"kind": kind, "columns": ["x", "y", "z"]}}, "test").target
+    weights = torch.from_numpy(rng.random(ROWS).astype(np.float32))
+    table = replace(table, targets=torch.from_numpy(values.astype(np.float32)), weights=weights, target=target)
+    folds, members, reader = make_folds(table), make_members(), Reader(table.features)
+    streamed = train_group(replace(table, features=reader.blocks()), folds, members, EXACT, window=window)
+    resident = train_group(table, folds, members, EXACT, window=window)
+    for ours, theirs in zip(streamed, resident, strict=True):
+        assert ours.history == theirs.history
+        assert all(np.array_equal(ours.weights[name], theirs.weights[name]) for name in theirs.weights)
 
 
 def test_each_block_is_read_once_an_epoch_and_once_a_validation():

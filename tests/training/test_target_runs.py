@@ -285,3 +285,28 @@ def test_reference_models_learn_the_target_of_the_runs(cache, tmp_path, kind):
     model = "kernel ridge regression" if kind == "regression" else "logistic regression"
     words = {"macro_f1": "macro F1", "ccc": "CCC", "map": "mean average precision"}[score]
     assert notes[0].startswith(f"The best single stream is net: its {model} has the highest {words} on the validation")
+
+
+def test_labels_of_another_annotator_are_learned_tested_and_counted(plant_targets, tmp_path):
+    def add(columns, _):
+        happy = columns["happy"]
+        columns["perceived"] = ["glad" if is_happy else "sad" for is_happy in happy]
+        columns["perceived"][20] = None
+
+    cache = plant_targets(tmp_path / "perceived.zarr", add)
+    runs = [
+        spec({"kind": "class", "column": "perceived"}, head=head) for head in ("linear", "logistic", "kernel_ridge")
+    ]
+    for record, _ in train_runs(cache, runs, tmp_path / "runs", device="cpu"):
+        assert record.classes == ["glad", "sad"]
+        assert record.target_kind == "class"
+        assert (
+            "1 of 160 rows are in no split of this run: 1 without a label, 0 with a label but no split." in record.notes
+        )
+        saved = read_predictions(run_dir(tmp_path / "runs", record.digest))
+        perceived = dict(zip(cache.sample_ids.tolist(), cache.manifest.table["perceived"], strict=True))
+        assert [record.classes[label] for label in saved.label] == [
+            perceived[each] for each in saved.sample_id.tolist()
+        ]
+        assert saved.target is None
+        assert record.metrics["train"]["accuracy"] > 0.6

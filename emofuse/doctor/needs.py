@@ -16,7 +16,7 @@ from emofuse.doctor.probe import ProbeReply
 from emofuse.stores import file_sizes
 
 if TYPE_CHECKING:
-    from emofuse.specs import CacheSpec, DatasetSpec, StreamSpec
+    from emofuse.specs import CacheSpec, ClipSpec, DatasetSpec, StreamSpec
 
 AREA = "this spec"
 _FLAGS = ("",)  # which streams have flags is known when they are opened; a flag takes one byte per row
@@ -218,21 +218,45 @@ def _model(stream: StreamSpec) -> str | None:
     return stream.model_name if is_plain else None
 
 
-def _shape(stream: StreamSpec, replies: Mapping[str, ProbeReply]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Return the shape and the dimensions of a row of a stream."""
-    model = _model(stream)
-    if model is None:
-        if stream.stored_shape is None:  # some kinds know their shape only when they are opened
-            from emofuse.errors import EmofuseError
-            from emofuse.streams import make_stream
+def _stored_shape(
+    stream: StreamSpec, clip: ClipSpec | None, replies: Mapping[str, ProbeReply]
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return the shape and the dimensions of a stored row of a stream: on clips, image streams have an axis of time."""
+    from emofuse.streams.base import TIME
+    from emofuse.streams.over_time import VISIBLE
 
-            try:
-                with closing(make_stream(stream)) as extractor:
-                    return extractor.shape, extractor.dimensions
-            except EmofuseError as error:
-                raise ValueError(f"{stream.name}: {error}") from None
+    shape, dimensions = _shape(stream, replies)
+    if clip is None or clip.over_time == "mean" or not stream.needs & VISIBLE:
+        return shape, dimensions
+    return (clip.frames, *shape), (TIME, *dimensions)
+
+
+def _shape(stream: StreamSpec, replies: Mapping[str, ProbeReply]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return the shape and the dimensions of a row of a stream for one picture or sound."""
+    model = _model(stream)
+    if model is not None:
+        reply = replies[f"dim {model}"]
+        if reply.problem:
+            raise ValueError(f"{stream.name}: {reply.problem}")
+        return (int(reply.value),), stream.stored_dimensions
+    if stream.stored_shape is not None:
         return stream.stored_shape, stream.stored_dimensions
-    reply = replies[f"dim {model}"]
-    if reply.problem:
-        raise ValueError(f"{stream.name}: {reply.problem}")
-    return (int(reply.value),), stream.stored_dimensions
+    from emofuse.errors import EmofuseError
+    from emofuse.streams import make_stream
+
+    try:  # some kinds know their shape only when they are opened
+        with closing(make_stream(_without_weights(stream))) as extractor:
+            return extractor.shape, extractor.dimensions
+    except EmofuseError as error:
+        raise ValueError(f"{stream.name}: {error}") from None
+
+
+def _without_weights(stream: StreamSpec) -> StreamSpec:
+    """Return a network by name with random weights: its shape is known before its weights are on this machine."""
+    from emofuse.specs import RandomWeights
+    from emofuse.streams.backbones import BackboneSpec
+    from emofuse.streams.speech import SpeechSpec
+
+    if isinstance(stream, BackboneSpec | SpeechSpec) and stream.model is not None:
+        return stream.model_copy(update={"weights": RandomWeights()})
+    return stream

@@ -94,6 +94,7 @@ _REMEDIES = {
     "libEGL": "apt-get install libegl1 libgles2",
     "libGLES": "apt-get install libegl1 libgles2",
     "torchvision::nms": "Install both of one release: pip install 'torch==2.14.1' 'torchvision==0.29.1'",
+    "pyarrow requires NumPy 2": "pip install 'pyarrow<22', the last one for NumPy 1.26",
     "compiled using NumPy 1": "pip install 'numpy<2', or a newer release of this package",
     "numpy.core.multiarray failed": "pip install 'numpy<2', or a newer release of this package",
 }

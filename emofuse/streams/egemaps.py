@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from emofuse.errors import StreamError
+from emofuse.media.libraries import import_library
 from emofuse.media.spectrogram import Wave, fixed_length
 from emofuse.specs.streams import StreamSpecBase
 from emofuse.streams.base import VECTOR, Rows, Sample
@@ -99,11 +100,9 @@ def _opensmile() -> Any:
         StreamError: it is not installed, or cannot be imported.
     """
     try:
-        import opensmile
-    except ImportError as error:
-        raise StreamError(
-            f"the stream 'egemaps' needs the package opensmile: pip install 'emofuse[egemaps]' ({error}). Its licence "
-            "allows non-commercial use alone"
-        ) from None
+        opensmile = import_library("opensmile", extra="egemaps", purpose="streams of eGeMAPS")
+    except StreamError as error:
+        older = " (pip install 'pyarrow<22' for NumPy 1.26)" if "pyarrow" in str(error) else ""
+        raise StreamError(f"{error}{older}. Its licence allows non-commercial use alone") from None
     warnings.warn(LICENCE, stacklevel=2)
     return opensmile

@@ -128,6 +128,20 @@ def test_the_estimate_is_the_size_of_a_cache_that_is_built(tmp_path, face):
     assert cache_bytes(spec, {}, 24) == pytest.approx(sum(path.stat().st_size for path in files), rel=0.01)
 
 
+def test_the_estimate_knows_the_time_axis_of_clips_and_networks_whose_weights_are_not_here(tmp_path):
+    def bytes_of(stream, **cache):
+        return cache_bytes(wanted(tmp_path, [stream], block_rows=100, **cache).cache, REPLIES, 100)
+
+    lbp = {"kind": "lbp"}
+    assert bytes_of(lbp, clip={"frames": 16}) > 15.9 * bytes_of(lbp)
+    assert bytes_of(lbp, clip={"frames": 16, "over_time": "mean"}) == bytes_of(lbp)
+    mel = {"kind": "backbone", "model": "squeezenet1_1", "input": "mel"}
+    assert bytes_of(mel) == bytes_of(mel, clip={"frames": 16})
+    assert bytes_of({**mel, "windows": 8}) == pytest.approx(8 * bytes_of(mel), rel=0.01)
+    maps = {"kind": "backbone", "model": "squeezenet1_1", "output": "map"}
+    assert bytes_of(maps) == pytest.approx(100 * 512 * 13 * 13 * 2, rel=0.01)
+
+
 def test_what_is_imported_takes_no_space_of_a_build(tmp_path):
     own = [{"kind": "lbp"}]
     imported = {"kind": "imported", "name": "clip_vit"}

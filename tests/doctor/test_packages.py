@@ -53,6 +53,7 @@ def test_a_missing_package_says_how_to_get_it():
     ("problem", "advice"),
     [
         ("ImportError: libGL.so.1: cannot open shared object file", "apt-get install libgl1"),
+        ("ImportError: pyarrow requires NumPy 2.0 or newer, found 1.26.4", "pip install 'pyarrow<22'"),
         ("OSError: libGLESv2.so.2: cannot open shared object file", "apt-get install libegl1 libgles2"),
         ("RuntimeError: operator torchvision::nms does not exist", "Install both of one release: pip install "),
         ("ImportError: numpy.core.multiarray failed to import", "pip install 'numpy<2', or a newer release"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
 
@@ -247,6 +248,19 @@ def test_a_missing_opensmile_names_the_extra_and_the_licence(monkeypatch):
     monkeypatch.setitem(sys.modules, "opensmile", None)
     with pytest.raises(StreamError, match=r"pip install 'emofuse\[egemaps\]' .* allows non-commercial use alone"):
         make_stream(EgemapsSpec())
+
+
+def test_an_opensmile_that_needs_another_pyarrow_says_so(monkeypatch):
+    egemaps._opensmile.cache_clear()
+
+    def fail(name):
+        raise ImportError("pyarrow requires NumPy 2.0 or newer, found 1.26.4")
+
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.raises(
+        StreamError, match=r"cannot be loaded: pyarrow requires .* \(pip install 'pyarrow<22' for NumPy"
+    ):
+        egemaps._opensmile()
 
 
 # ----- real speech --------------------------------------------------------------------------------

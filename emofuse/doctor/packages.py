@@ -49,6 +49,8 @@ class Package:
 
 FACE = "face"
 """Stands among the kinds of a job for all streams that need a face."""
+CLIPS = ("clips", "cremad", "emodb", "ravdess")
+"""The kinds of datasets whose samples are clips and sounds."""
 PACKAGES = (
     Package("numpy", "numpy", "1.26", "2.4.6"),
     Package("torch", "torch", "2.6", "2.15.0"),
@@ -79,7 +81,7 @@ PACKAGES = (
     Package("awscrt", "awscrt", "0.20", "0.38.1", extra="fast"),
     Package("zarrs", "zarrs", "0.1.5", "0.2.3", extra="fast"),
     Package("s3fs", "s3fs", "2024.6", "2026.9.0", extra="s3"),
-    Package("av", "av", "18", "18.1.0", extra="video"),
+    Package("av", "av", "18", "18.1.0", extra="video", kinds=CLIPS),
     Package("timm", "timm", "1.0.9", "1.0.31", extra="timm", kinds=("timm",)),
     Package("open_clip_torch", "open_clip", "2.26", "3.3.0", extra="open_clip", kinds=("open_clip",)),
     Package("transformers", "transformers", "4.44", "5.24.0", extra="speech", kinds=("speech",)),

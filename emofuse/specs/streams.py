@@ -72,7 +72,8 @@ class StreamSpecBase(ExtendedSpec):
             for the same spec.
         needs: what the stream uses of a sample, out of `NEEDS`. Only what some stream needs is decoded or detected, and
             is part of the stream's digest. `image` is a picture; on clips, the stream sees every chosen frame as one.
-            `face` is the face in it. `frames` are the chosen frames of a clip at once. `audio` is its sound.
+            `face` is the face in it. `frames` are the chosen frames of a clip at once, `audio` is its sound. A stream
+            sees either single pictures or whole clips.
         uses_gpu: whether the stream runs a network. A cluster computes other streams on workers without a GPU.
         variants: the variants of its features.
         stored_shape: the shape of one row of stored features, if all streams of the kind have the same.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emofuse.errors import StreamError
+from emofuse.errors import StreamError, did_you_mean
 from emofuse.specs import (
     CacheSpec,
     FileWeights,
@@ -16,6 +16,7 @@ from emofuse.specs import (
     RegistryWeights,
     StreamSpec,
 )
+from emofuse.specs.streams import NEEDS
 from emofuse.streams.base import Stream, needs_of
 
 
@@ -41,6 +42,13 @@ def make_stream(spec: StreamSpec, *, device: str = "cpu") -> Stream:
         raise StreamError(
             f"{type(spec).__name__}.make returned a {type(stream).__name__} without {', '.join(lacking)}: "
             f"a stream has the members of emofuse.streams.base.Stream.{vector}"
+        )
+    unknown = sorted(needs_of(stream) - set(NEEDS))
+    if unknown or not needs_of(stream):
+        what = ", ".join(map(repr, unknown)) or "nothing"
+        raise StreamError(
+            f"{type(spec).__name__}: its stream needs {what}{did_you_mean(unknown[0], NEEDS) if unknown else ''}; "
+            f"`needs` is a set out of {', '.join(NEEDS)}"
         )
     if needs_of(stream) != spec.needs:
         asked, used = (", ".join(sorted(needs)) or "nothing" for needs in (spec.needs, needs_of(stream)))

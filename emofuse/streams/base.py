@@ -185,7 +185,7 @@ class Stream(Protocol):
             ("time", "channel", "y", "x"). A stream whose first dimension is "time" is a sequence.
         dtype: the dtype of the features that it returns.
         needs: what it uses of a sample, as its spec declares (see `emofuse.specs.streams.StreamSpecBase`): {"image"},
-            {"image", "face"}, {"audio"}, {"frames"}, or several of them.
+            {"image", "face"}, {"audio"}, {"frames"}, or {"frames", "audio"}.
         flag_names: the names of the bits of `Rows.flags`, at most eight.
         columns: the names of the values along the last axis; () if they have none.
     """

@@ -21,7 +21,7 @@ from emofuse.datasets.sources import Source
 from emofuse.errors import StaleCacheError
 from emofuse.exchange.export import check_format, export_cache
 from emofuse.exchange.merge import merge_caches
-from emofuse.extraction import BuildOptions, build_cache, plan_build
+from emofuse.extraction import BuildOptions, build_cache, estimate_build, plan_build
 from emofuse.specs import CacheSpec, ClipSpec
 from emofuse.status import Status, Step
 from emofuse.stores import as_path, file_sizes
@@ -147,6 +147,15 @@ def test_a_killed_build_goes_on_to_the_same_bytes(path, clips, clip_manifest, in
     assert 0 < plan_build(path, clip_manifest, SPEC).rows < ROWS
     build_cache(path, clip_manifest, SPEC, in_process)
     assert contents(path) == undisturbed
+
+
+def test_an_estimate_knows_the_axis_of_time(path, clip_manifest, in_process):
+    estimate = estimate_build(path, clip_manifest, SPEC, in_process)
+    assert estimate.rows == ROWS
+    build_cache(path, clip_manifest, SPEC, in_process)
+    chunks = [file for name in ALL for array in ("features", "mask", "status", "flags")
+              for file in (path / "streams" / name / array).glob("c.*")]  # fmt: skip
+    assert estimate.bytes == sum(file.stat().st_size for file in chunks)
 
 
 def test_workers_build_the_same_bytes(path, clip_manifest, undisturbed, contents):

@@ -110,6 +110,23 @@ class FormerFaceSpec(BrightnessSpec):
         return type("FormerFace", (), {**members, "needs_face": True})()
 
 
+class NeedsSoundSpec(BrightnessSpec):
+    needs: ClassVar[frozenset[str]] = frozenset({"audo"})
+
+    def make(self, device):
+        stream = Brightness()
+        stream.needs = self.needs
+        return stream
+
+
+def test_an_unknown_need_is_refused():
+    with pytest.raises(
+        StreamError,
+        match=r"^NeedsSoundSpec: its stream needs 'audo', did you mean 'audio'\?; `needs` is a set out of image, ",
+    ):
+        make_stream(NeedsSoundSpec())
+
+
 def test_a_plugin_that_declares_needs_face_still_gets_faces():
     assert FormerFaceSpec().needs == NEEDS_FACE
     assert "face" in identity(FormerFaceSpec())

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from emofuse.errors import ResultsError
 from emofuse.report import sentences
@@ -23,7 +23,7 @@ from emofuse.report.page import render_page
 from emofuse.report.pairs import find_pairs
 from emofuse.report.part_plots import answered_values
 from emofuse.report.records import read_records
-from emofuse.report.references import ReportedReferences, RowsOf, references_table, report_references, with_references
+from emofuse.report.references import marked_rows, notes_on_references, references_table
 from emofuse.report.search import SearchedConfiguration, SearchSummary
 from emofuse.report.tables import (
     ReportTable,
@@ -153,11 +153,11 @@ def write_report(
 
     title = title or f"Fusion configurations on {results.dataset.get('name', 'a dataset')}"
     uncertainty = measure_uncertainty(results, runs, find_pairs(results, compare, str(runs)))
-    notes = read_reference_notes(runs) if reference_notes is None else reference_notes
+    of_models = read_reference_notes(runs) if reference_notes is None else reference_notes
+    reference_notes = notes_on_references(results, uncertainty, of_models)
     lettering = choose_lettering(results)
     if say is not None and (notice := lettering.notice(_NAMES_ON_A_TERMINAL)):
         say(notice)
-    references = report_references(results, uncertainty, runs, notes)
     further = score_further(results, runs, further_metrics)
     values = answered_values(results, runs) if results.target.kind == "regression" else None
     figures = draw_figures(results, uncertainty, lettering, values)
@@ -166,7 +166,7 @@ def write_report(
     detail = choose_detail(len(results.featured), len(results.classes))
     keys = {"numbered": bool(lettering.labels) or not detail.names, "ranked": not detail.names}
     classes = all_parts_table(results, uncertainty, **keys)
-    texts = _texts(files, results, uncertainty, references, title=title, classes=classes)
+    texts = _texts(files, results, uncertainty, reference_notes, title=title, classes=classes)
     table = further_table(results, further_metrics, further)
     texts[files.page] = render_page(
         results,
@@ -176,17 +176,12 @@ def write_report(
         command=command,
         lettering=lettering.notice(),
         further=table,
-        references=references,
+        reference_notes=reference_notes,
         **keys,
     )
     if table is not None and files.metrics_csv:
         texts[files.summary_markdown] += "\n" + markdown(table)
-        rows = [{**row, "reference": "false"} for row in further_rows(results, further_metrics, further)]
-        if references is not None:
-            of_references = score_further(references.results, runs, further_metrics)
-            rows += [
-                {**row, "reference": "true"} for row in further_rows(references.results, further_metrics, of_references)
-            ]
+        rows = marked_rows(results, lambda of: further_rows(of, further_metrics, further))
         texts[files.metrics_csv] = csv_text(rows)
     _write_figures(files.figures, figures)
     if files.search_csv is None:
@@ -206,33 +201,33 @@ def _texts(
     files: ReportFiles,
     results: Results,
     uncertainty: Uncertainty,
-    references: ReportedReferences | None,
+    reference_notes: Sequence[str],
     *,
     title: str,
     classes: ReportTable,
 ) -> dict[Path, str]:
-    def numbers(rows_of: RowsOf) -> str:
-        return csv_text(with_references(rows_of, results, uncertainty, references))
+    def numbers(rows_of: Callable[[Results, Uncertainty], Sequence[Mapping[str, Any]]]) -> str:
+        return csv_text(marked_rows(results, lambda of: rows_of(of, uncertainty)))
 
     warning = sentences.random_weights_warning(results)
     head = f"# {escape_markdown(title)}\n\n"
     if warning:
         head += f"> **RANDOM WEIGHTS: a demonstration, not a finding.** {escape_markdown(warning)}\n\n"
     texts = {
-        files.summary_markdown: head + "\n".join(_summary_parts(results, uncertainty, references)),
+        files.summary_markdown: head + "\n".join(_summary_parts(results, uncertainty, reference_notes)),
         files.summary_csv: numbers(summary_rows),
         files.per_part_markdown: head + markdown(classes),
         files.per_part_csv: numbers(part_rows),
         files.runs_csv: numbers(lambda of, _: run_rows(of)),
         files.comparisons_csv: csv_text(comparison_rows(results, uncertainty)),
-        files.numbers_json: _json(results, uncertainty, references),
+        files.numbers_json: _json(results, uncertainty, reference_notes),
     }
     if results.search and files.search_csv:
         texts[files.search_csv] = csv_text(search_rows(results.search))
     return texts
 
 
-def _summary_parts(results: Results, uncertainty: Uncertainty, references: ReportedReferences | None) -> list[str]:
+def _summary_parts(results: Results, uncertainty: Uncertainty, reference_notes: Sequence[str]) -> list[str]:
     """Return the tables and notes of the summary in Markdown, in the order of the page."""
 
     def listed(notes: Sequence[str]) -> str:
@@ -241,9 +236,9 @@ def _summary_parts(results: Results, uncertainty: Uncertainty, references: Repor
     pooled = pooled_table(results, uncertainty)
     parts = [markdown(scores_table(results, uncertainty)), *([markdown(pooled)] if pooled else [])]
     parts.append(listed(sentences.reading_notes(results, uncertainty)))
-    if references is not None:
-        table = references_table(references)
-        parts += [*([markdown(table)] if table else []), listed(references.notes)]
+    table = references_table(results, uncertainty)
+    parts += [markdown(table)] if table else []
+    parts += [listed(reference_notes)] if reference_notes else []
     notes = comparison_notes(results, uncertainty)
     if notes:
         parts += [markdown(comparisons_table(results, uncertainty)), listed(notes)]
@@ -254,12 +249,10 @@ def _summary_parts(results: Results, uncertainty: Uncertainty, references: Repor
     return parts
 
 
-def _json(results: Results, uncertainty: Uncertainty, references: ReportedReferences | None) -> str:
+def _json(results: Results, uncertainty: Uncertainty, reference_notes: Sequence[str]) -> str:
     notes = [*sentences.reading_notes(results, uncertainty), *comparison_notes(results, uncertainty)]
-    if references is None:
-        return json_text(results, uncertainty, notes)
-    rows = summary_rows(references.results, references.uncertainty)
-    return json_text(results, uncertainty, [*notes, *references.notes], rows)
+    rows = summary_rows(results.of_references, uncertainty)
+    return json_text(results, uncertainty, [*notes, *reference_notes], rows)
 
 
 def _write_figures(folder: Path, figures: ReportFigures) -> None:

@@ -22,7 +22,7 @@ _SPLITS_NOTE = (
 
 def comparison_notes(results: Results, uncertainty: Uncertainty) -> list[str]:
     """Return the notes on how to read the table of comparisons."""
-    compared = uncertainty.all_comparisons
+    compared = list(uncertainty.comparisons.values())
     if not compared:
         return []
     tests = [each.tests[results.target.main.path] for each in compared]
@@ -31,7 +31,7 @@ def comparison_notes(results: Results, uncertainty: Uncertainty) -> list[str]:
     notes += [_SPLITS_NOTE] * any(not _is_paired(test) for test in tests)
     if results.target.has_classes:
         notes.append(_mcnemar_note(results, compared))
-    return [*notes, _family_note(results, len(compared), has_pairs=bool(uncertainty.pairs))]
+    return [*notes, _family_note(results, len(compared), has_pairs=bool(uncertainty.asked_for(results.baseline.label)))]
 
 
 def _is_paired(test: PairedTest | SplitTest) -> bool:
@@ -40,7 +40,7 @@ def _is_paired(test: PairedTest | SplitTest) -> bool:
 
 def _difference_note(results: Results, uncertainty: Uncertainty) -> str:
     other = results.baseline.label
-    if uncertainty.pairs:
+    if uncertainty.asked_for(other):
         return "Δ is the difference of the first configuration less the second, with its 95 % interval."
     return f"Δ is the difference to {other}, with its 95 % interval."
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,11 @@ from emofuse.statistics import Interval, McNemarTest, PairedTest, Resampling, Sp
 LEAST_RESAMPLES = 2_000
 RESAMPLES_PER_COMPARISON = 100
 """The least p is 1 / (1 + B), and Holm multiplies it by the number of comparisons, so that B grows with them."""
+
+_CONTRADICTING = (
+    "{}: no interval and no comparison, because an image has different labels in the test rows of different runs; "
+    "train them again with one set of labels."
+)
 
 
 @dataclass(frozen=True)
@@ -62,35 +67,37 @@ class Uncertainty:
 
     Attributes:
         resampling: the number of resamples of the test images, and the seed.
-        intervals: label of a configuration -> metric (see `emofuse.report.targets`) -> interval; without those whose
-            predictions cannot be used.
-        comparisons: label -> comparison with the baseline; without the baseline and those that cannot be compared.
-        images: the sizes of the sets of test images that were resampled; one size unless configurations differ.
+        intervals: label of a configuration or reference model -> metric (see `emofuse.report.targets`) -> interval;
+            without those whose predictions cannot be used.
+        comparisons: (label, label of the other) -> comparison of the first with the second: those with the baseline,
+            then those that were asked for; without those that cannot be made. All are the family of Holm's correction.
         lacking: the number of resamples that lack a class which has test rows, or leave a score undefined.
         problems: one sentence on each value that could not be computed, with the reason.
-        pairs: (label, label of the other) -> comparison of the first with the second, for pairs that were asked for.
+        reference_problems: the same of reference models.
         coverage: label -> what its intervals cover.
         pooled: label -> its pooled scores, for configurations with outer folds.
     """
 
     resampling: Resampling
     intervals: Mapping[str, Mapping[str, Interval]]
-    comparisons: Mapping[str, ReportComparison]
-    images: tuple[int, ...]
+    comparisons: Mapping[tuple[str, str], ReportComparison]
     lacking: int
     problems: tuple[str, ...]
-    pairs: Mapping[tuple[str, str], ReportComparison] = field(default_factory=dict)
     coverage: Mapping[str, Coverage] = field(default_factory=dict)
     pooled: Mapping[str, PooledScores] = field(default_factory=dict)
+    reference_problems: tuple[str, ...] = ()
 
-    @property
-    def all_comparisons(self) -> list[ReportComparison]:
-        """All comparisons of the report, the family of Holm's correction."""
-        return [*self.comparisons.values(), *self.pairs.values()]
+    def interval(self, label: str, path: str) -> Interval | None:
+        """Return the interval of one score of a configuration; None if it has none."""
+        return self.intervals.get(label, {}).get(path)
+
+    def asked_for(self, baseline: str) -> list[tuple[str, str]]:
+        """Return the pairs that are compared beside those with the baseline."""
+        return [pair for pair in self.comparisons if pair[1] != baseline]
 
 
 def measure_uncertainty(results: Results, runs: Path, pairs: Sequence[tuple[str, str]] = ()) -> Uncertainty:
-    """Compute the intervals of every configuration, its comparison with the baseline, and further comparisons.
+    """Compute the intervals of every configuration and reference model, and the comparisons of configurations.
 
     On one test split, resamples draw images (or whole groups of them) and, of a configuration with several runs, also
     the runs; a score is the mean over these runs. Over several test splits, which share rows, scores and differences
@@ -104,39 +111,40 @@ def measure_uncertainty(results: Results, runs: Path, pairs: Sequence[tuple[str,
     comparison. A sentence gives the reason, and the rest of the report stays.
 
     Args:
-        results: the configurations.
+        results: the configurations and reference models.
         runs: the folder of the saved runs.
         pairs: labels of further configurations to compare, the first with the second.
     """
-    answered, faults = read_answers(results.configurations, runs)
+    answered, faults = read_answers([*results.configurations, *results.references], runs)
     pools, contradicting = pool_by_images(answered)
-    problems = [f"{label} has no interval and no comparison: {fault}." for label, fault in faults.items()]
-    problems += [
-        f"{join_some(labels)}: no interval and no comparison, because an image has different labels in the test rows "
-        "of different runs; train them again with one set of labels."
-        for labels in contradicting
-    ]
     pool_of = {item.label: pool for pool in pools for item in pool.answered}
-    problems += _not_compared(results, pool_of) + _pairs_not_compared(pairs, pool_of)
-    baseline = results.baseline.label
-    family = [(item.label, baseline) for item in results.configurations if item.label != baseline]
+    baseline, labels = results.baseline.label, [item.label for item in results.configurations]
+    family = [(label, baseline) for label in labels if label != baseline]
     family += [pair for pair in pairs if pair not in family and pair[::-1] not in family]  # each comparison once
     family = [pair for pair in family if _are_comparable(pair, pool_of)]
     resampling = Resampling(max(LEAST_RESAMPLES, RESAMPLES_PER_COMPARISON * len(family)))
-
     scores = {id(pool): score_pool(pool, len(results.classes), resampling, results.target) for pool in pools}
-    intervals = {label: scores[id(pool)].intervals(label) for label, pool in pool_of.items()}
-    compared = _compare(family, pool_of, scores, results.target)
+
+    def without_interval(labels: Collection[str]) -> list[str]:
+        missing = [
+            f"{label} has no interval and no comparison: {faults[label]}." for label in labels if label in faults
+        ]
+        differing = [[label for label in each if label in labels] for each in contradicting]
+        return missing + [_CONTRADICTING.format(join_some(each)) for each in differing if each]
+
     return Uncertainty(
         resampling=resampling,
-        intervals=intervals,
-        comparisons={first: each for (first, second), each in compared.items() if second == baseline},
-        images=tuple(sorted({len(pool.sample_id) for pool in pools})),
+        intervals={label: scores[id(pool)].intervals(label) for label, pool in pool_of.items()},
+        comparisons=_compare(family, pool_of, scores, results.target),
         lacking=max((each.lacking for each in scores.values()), default=0),
-        problems=tuple(problems),
-        pairs={pair: each for pair, each in compared.items() if pair[1] != baseline},
+        problems=(
+            *without_interval(labels),
+            *_not_compared(results, pool_of),
+            *_pairs_not_compared(pairs, pool_of),
+        ),
         coverage={label: _coverage(label, pool) for label, pool in pool_of.items()},
         pooled=pool_folds(results, answered, resampling),
+        reference_problems=tuple(without_interval([item.label for item in results.references])),
     )
 
 
@@ -158,7 +166,8 @@ def _not_compared(results: Results, pool_of: Mapping[str, Pool]) -> list[str]:
     baseline = results.baseline.label
     if baseline not in pool_of:
         return [f"Nothing is compared with the baseline {baseline}, because its predictions cannot be used."]
-    elsewhere = [label for label, pool in pool_of.items() if pool is not pool_of[baseline]]
+    pools = ((item.label, pool_of.get(item.label)) for item in results.configurations)
+    elsewhere = [label for label, pool in pools if pool is not None and pool is not pool_of[baseline]]
     if not elsewhere:
         return []
     return [f"Not compared, because scored on other test images than the baseline {baseline}: {join_some(elsewhere)}."]

@@ -180,6 +180,11 @@ class Results:
         return [run for configuration in self.configurations for run in configuration.runs]
 
     @property
+    def of_references(self) -> Results:
+        """The results with the reference models in the place of the configurations, and the same baseline."""
+        return replace(self, configurations=self.references, references=())
+
+    @property
     def runs_by_split(self) -> list[RunRecord]:
         """The runs whose training and validation rows are those of their split; all runs if there is none.
 

@@ -16,23 +16,30 @@ _FEW_REPEATS = 10
 def interval_notes(results: Results, uncertainty: Uncertainty) -> list[str]:
     """Return a note on each kind of interval that occurs: how it is computed, and what it covers."""
     users: dict[str, list[str]] = {}
-    for label, coverage in uncertainty.coverage.items():
+    coverages = _coverages(results, uncertainty)
+    for label, coverage in coverages.items():
         users.setdefault(_note(coverage, uncertainty), []).append(label)
     whole = len(users) == 1
     notes = [f"{'' if whole else f'{join_some(labels)}: '}{note}" for note, labels in users.items()]
     if notes:
         notes[0] = f"Brackets hold 95 % intervals. {notes[0]}"
-    if any(coverage.splits == 1 for coverage in uncertainty.coverage.values()):
+    if any(coverage.splits == 1 for coverage in coverages.values()):
         notes += list(_resample_notes(results, uncertainty))
-    if len(uncertainty.coverage) > 1:
+    if len(coverages) > 1:
         notes.append(
             "Each interval holds for itself: of many of them, about one in twenty misses. Configurations whose "
             "intervals overlap may still differ, because they are scored on the same rows; the comparisons test this."
         )
     target = results.target
-    if uncertainty.coverage and target.most_parts is not None and len(results.classes) > target.most_parts:
+    if coverages and target.most_parts is not None and len(results.classes) > target.most_parts:
         notes.append(f"Single classes have no intervals, because there are more than {target.most_parts} of them.")
     return notes
+
+
+def _coverages(results: Results, uncertainty: Uncertainty) -> dict[str, Coverage]:
+    """Return what the intervals of each configuration cover, without reference models."""
+    labels = [item.label for item in results.configurations]
+    return {label: uncertainty.coverage[label] for label in labels if label in uncertainty.coverage}
 
 
 def _note(coverage: Coverage, uncertainty: Uncertainty) -> str:
@@ -89,11 +96,11 @@ def ranking_note(results: Results, uncertainty: Uncertainty) -> str:
     Holm's correction.
     """
     items, main = results.configurations, results.target.main
-    intervals = [uncertainty.intervals.get(item.label, {}).get(main.path) for item in items]
+    intervals = [uncertainty.interval(item.label, main.path) for item in items]
     known = [interval for interval in intervals if interval is not None]
     if len(items) < 2 or len(known) < len(items):
         return ""
-    if any(each.corrected[main.path] < SIGNIFICANT for each in uncertainty.all_comparisons):
+    if any(each.corrected[main.path] < SIGNIFICANT for each in uncertainty.comparisons.values()):
         return ""
     means = [item.metric(main.path).mean for item in items]
     common = min(each.high for each in known) - max(each.low for each in known)
@@ -102,7 +109,7 @@ def ranking_note(results: Results, uncertainty: Uncertainty) -> str:
         return ""
     sizes = sorted({int(run.rows["test"]["rows"]) for run in results.runs})
     rows = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
-    splits = max(each.splits for each in uncertainty.coverage.values())
+    splits = max(each.splits for each in _coverages(results, uncertainty).values())
     which = f"A test split of {rows} rows does not"
     if splits > 1:
         which = f"{splits} overlapping test splits of {rows} rows do not"

@@ -124,8 +124,10 @@ def with_drawn_names(results: Results, uncertainty: Uncertainty, lettering: Lett
         replace(results, configurations=tuple(items.values()), baseline=items[results.baseline.label]),
         replace(
             uncertainty,
-            intervals={labels[label]: intervals for label, intervals in uncertainty.intervals.items()},
-            comparisons={labels[label]: comparison for label, comparison in uncertainty.comparisons.items()},
+            intervals={shown: uncertainty.intervals.get(label, {}) for label, shown in labels.items()},
+            comparisons={
+                (labels[first], labels[other]): each for (first, other), each in uncertainty.comparisons.items()
+            },
         ),
     )
 

@@ -89,7 +89,9 @@ def find_metrics(
 
 
 def score_further(results: Results, runs: Path, metrics: Sequence[Metric]) -> Further:
-    """Return every metric of every configuration; undefined where the predictions of a run cannot be used.
+    """Return every metric of every configuration and reference model.
+
+    It is undefined where the predictions of a run cannot be used.
 
     Args:
         results: the configurations.
@@ -100,7 +102,7 @@ def score_further(results: Results, runs: Path, metrics: Sequence[Metric]) -> Fu
         PluginError: a formula raises an error.
     """
     scores: dict[str, dict[str, ScoredMetric]] = {metric.kind: {} for metric in metrics}
-    for item in results.configurations if metrics else ():
+    for item in (*results.configurations, *results.references) if metrics else ():
         try:
             predictions = [_sorted(read_test_predictions(run, runs)) for run in item.runs]
         except ResultsError:  # `measure_uncertainty` says why

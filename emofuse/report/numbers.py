@@ -29,7 +29,7 @@ def summary_rows(results: Results, uncertainty: Uncertainty) -> list[dict[str, A
         for score in results.target.scores:
             row |= _flat(score.column, item.metric(score.path))
         for score in results.target.scores:
-            interval, name = uncertainty.intervals.get(item.label, {}).get(score.path), f"{score.column}_95"
+            interval, name = uncertainty.interval(item.label, score.path), f"{score.column}_95"
             row |= {f"{name}_low": interval and interval.low, f"{name}_high": interval and interval.high}
         for score in results.target.compared:
             spread, name = results.difference(item, score.path), f"{score.column}_difference"
@@ -69,7 +69,7 @@ def comparison_rows(results: Results, uncertainty: Uncertainty) -> list[dict[str
         row |= {
             "test": main and _test_kind(main),
             "splits": main and _splits(main),
-            "family": len(uncertainty.all_comparisons),
+            "family": len(uncertainty.comparisons),
             "resamples": uncertainty.resampling.count,
             "seed": uncertainty.resampling.seed,
         }
@@ -164,7 +164,7 @@ def part_rows(results: Results, uncertainty: Uncertainty) -> list[dict[str, Any]
             }
             for key in keys:
                 row |= _flat(key, measured[key][index])
-                interval = uncertainty.intervals.get(item.label, {}).get(target.part_path(index, key))
+                interval = uncertainty.interval(item.label, target.part_path(index, key))
                 row |= {f"{key}_95_low": interval and interval.low, f"{key}_95_high": interval and interval.high}
             if support:
                 row[f"{support}_mean"] = measured[support][index].mean

@@ -20,7 +20,7 @@ from emofuse.report.configurations import ReportedConfiguration, Results, Spread
 from emofuse.report.figures import ReportFigure, ReportFigures
 from emofuse.report.formats import format_range, join_some, show_controls
 from emofuse.report.inputs import SPLITS, labels_table, missing_table, stream_uses, streams_table
-from emofuse.report.references import ReportedReferences, references_table
+from emofuse.report.references import references_table
 from emofuse.report.tables import (
     MOST_ACROSS,
     ReportTable,
@@ -65,7 +65,7 @@ def render_page(
     command: str,
     lettering: str = "",
     further: ReportTable | None = None,
-    references: ReportedReferences | None = None,
+    reference_notes: Sequence[str] = (),
     numbered: bool = False,
     ranked: bool = False,
 ) -> str:
@@ -79,7 +79,7 @@ def render_page(
         command: the command that made the runs; empty if unknown.
         lettering: the sentence on names that figures show by number; empty without such names.
         further: the table of the metrics that were asked for by name; None without such metrics.
-        references: the reference models; None without.
+        reference_notes: the sentences on the reference models.
         numbered: whether figures show labels by number, so that tables need these numbers.
         ranked: whether a figure shows labels in the order of their F1, so that tables need these ranks.
     """
@@ -102,7 +102,7 @@ def render_page(
             "comparisons": comparisons_table(results, uncertainty),
             "details": zip(detail_tables(results, uncertainty), results.target.words.details, strict=True),
             "further": further,
-            "references": references_table(references) if references else None,
+            "references": references_table(results, uncertainty),
             "parts": parts_table(results, numbered=numbered),
             "labels": labels_table(results, numbered=numbered),
             "missing": missing_table(uses),
@@ -111,7 +111,7 @@ def render_page(
             "runs": runs_table(replace(results, configurations=results.configurations + results.references)),
         },
         reading_notes=sentences.reading_notes(results, uncertainty),
-        reference_notes=references.notes if references else (),
+        reference_notes=reference_notes,
         comparison_notes=comparison_notes(results, uncertainty),
         choice=_choice(results),
         method=" ".join(sentences.method(results)),

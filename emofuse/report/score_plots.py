@@ -107,7 +107,7 @@ def plot_overview(results: Results, uncertainty: Uncertainty) -> Figure:
         axes = figure.add_axes(box)
         ends = _draw_lines(axes, items, uncertainty, path, rows, colour=colour)
         for row, item in zip(rows, items, strict=True):
-            comparison = uncertainty.comparisons.get(item.label)
+            comparison = uncertainty.comparisons.get((item.label, results.baseline.label))
             significant = comparison is not None and comparison.corrected[path] < SIGNIFICANT
             fill = colour if significant else "white"
             point: dict[str, Any] = {"markersize": 3.4, "markeredgewidth": 0.8, "markeredgecolor": colour}
@@ -195,7 +195,7 @@ def _draw_lines(
     """Draw thin intervals and thick deviations over repeats; return the ends of all lines."""
     spreads = [item.metric(path) for item in items]
     means, sds = _numbers(spread.mean for spread in spreads), np.nan_to_num([spread.sd for spread in spreads])
-    intervals = [uncertainty.intervals.get(item.label, {}).get(path) for item in items]
+    intervals = [uncertainty.interval(item.label, path) for item in items]
     low = _numbers(interval and interval.low for interval in intervals)
     high = _numbers(interval and interval.high for interval in intervals)
     axes.hlines(rows, low, high, color=colour, linewidth=0.7)

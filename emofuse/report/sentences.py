@@ -90,7 +90,7 @@ def headline(results: Results, uncertainty: Uncertainty) -> str:
         return f"{chosen}, the baseline; on the test split {scores}."
     main = results.in_table(results.target.main)
     gain = format_difference(results.difference(best, main.path).mean, main.decimals)
-    comparison = uncertainty.comparisons.get(best.label)
+    comparison = uncertainty.comparisons.get((best.label, results.baseline.label))
     ends = (
         format_interval(comparison.tests[main.path].interval, signed=True, decimals=main.decimals) if comparison else ""
     )

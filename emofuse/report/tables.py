@@ -115,7 +115,7 @@ def comparisons_table(results: Results, uncertainty: Uncertainty) -> ReportTable
     rows = comparisons_of(results, uncertainty)
     compared = [one for _, _, one in rows]
     columns = [TableColumn("Configuration", [Cell(first.label) for first, _, _ in rows], "left")]
-    if uncertainty.pairs:
+    if uncertainty.asked_for(results.baseline.label):
         columns.append(TableColumn("Compared with", [Cell(second.label) for _, second, _ in rows], "left"))
     for score in map(results.in_table, results.target.compared):
         path, decimals = score.path, score.decimals
@@ -154,10 +154,9 @@ ComparedPair = tuple[ReportedConfiguration, ReportedConfiguration, ReportCompari
 
 def comparisons_of(results: Results, uncertainty: Uncertainty) -> list[ComparedPair]:
     """Return all comparisons of a report in the order of its table."""
-    items = {item.label: item for item in results.configurations}
-    others = [item for item in items.values() if item is not results.baseline]
-    rows: list[ComparedPair] = [(item, results.baseline, uncertainty.comparisons.get(item.label)) for item in others]
-    return rows + [(items[first], items[second], one) for (first, second), one in uncertainty.pairs.items()]
+    items, baseline = {item.label: item for item in results.configurations}, results.baseline.label
+    pairs = [(label, baseline) for label in items if label != baseline] + uncertainty.asked_for(baseline)
+    return [(items[first], items[other], uncertainty.comparisons.get((first, other))) for first, other in pairs]
 
 
 def detail_tables(results: Results, uncertainty: Uncertainty) -> list[ReportTable]:
@@ -264,13 +263,12 @@ def part_table(
         ranked: whether a figure shows labels in the order of their main score, so that readers need these ranks.
     """
     target = configuration.target
-    intervals = uncertainty.intervals.get(configuration.label, {})
     columns = [TableColumn(target.part.capitalize(), [Cell(label) for label in classes], "left")]
     columns += _class_numbers(classes) if numbered else ()
     for score in target.part_scores:
         cells = []
         for place, spread in enumerate(configuration.part_metric(score.path)):
-            interval = intervals.get(target.part_path(place, score.path))
+            interval = uncertainty.interval(configuration.label, target.part_path(place, score.path))
             cells.append(replace(_cell(spread, score), interval=format_interval(interval, decimals=score.decimals)))
         columns.append(TableColumn(score.title, cells))
     if target.support:
@@ -347,7 +345,7 @@ def _repeats(results: Results) -> TableColumn:
 def _measured(results: Results, uncertainty: Uncertainty, score: ShownScore) -> TableColumn:
     """Return a score with its interval in brackets."""
     column = _scores(score.title, [item.metric(score.path) for item in results.configurations], score)
-    intervals = [uncertainty.intervals.get(item.label, {}).get(score.path) for item in results.configurations]
+    intervals = [uncertainty.interval(item.label, score.path) for item in results.configurations]
     cells = [
         replace(cell, interval=format_interval(interval, decimals=score.decimals))
         for cell, interval in zip(column.cells, intervals, strict=True)

@@ -179,7 +179,7 @@ class RunMaker:
 @pytest.fixture
 def unmeasured() -> Uncertainty:
     """No interval and no comparison: for what does not show them."""
-    return Uncertainty(Resampling(), {}, {}, (), 0, ())
+    return Uncertainty(Resampling(), {}, {}, 0, ())
 
 
 @pytest.fixture

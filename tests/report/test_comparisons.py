@@ -63,7 +63,7 @@ def test_intervals_and_tests_of_single_runs_are_those_of_the_images(make):
     runs = [make(name, skill=skill) for name, skill in (("base", 0.5), ("a", 0.7))]
     found = measure(make, *runs)
     assert found.resampling == Resampling(2_000, 0)
-    assert found.images == (30,)
+    assert found.coverage["base"].images == 30
     assert found.problems == ()
     base, ours = naive_accuracies(make, runs, found.resampling).T
     accuracies = [run.metrics["test"]["accuracy"] for run in runs]
@@ -72,11 +72,11 @@ def test_intervals_and_tests_of_single_runs_are_those_of_the_images(make):
         interval = found.intervals[label]["accuracy"]
         assert (interval.low, interval.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
     expected = paired_bootstrap(accuracies[1], accuracies[0], ours, base)
-    test = found.comparisons["a"].tests["accuracy"]
+    test = found.comparisons["a", "base"].tests["accuracy"]
     assert test.difference == pytest.approx(expected.difference)
     assert test.p == pytest.approx(expected.p)
     assert test.interval.low == pytest.approx(expected.interval.low)
-    assert set(found.comparisons) == {"a"}
+    assert set(found.comparisons) == {("a", "base")}
     assert found.coverage["a"] == Coverage(1, 1, 30, None, pytest.approx(30 / 210))
 
 
@@ -104,7 +104,7 @@ def test_configurations_with_the_same_seeds_draw_the_same_repeats(make):
         source, target = (run_dir(make.folder, run.digest) / "predictions.npz" for run in (of_base, of_ours))
         target.write_bytes(source.read_bytes())
     runs = [*base, *(replace(run, metrics=of_base.metrics) for run, of_base in zip(ours, base, strict=True))]
-    test = measure(make, *runs).comparisons["a"].tests["accuracy"]
+    test = measure(make, *runs).comparisons["a", "base"].tests["accuracy"]
     assert (test.difference, test.interval, test.p) == (0, Interval(0, 0), 1)
 
 
@@ -120,7 +120,7 @@ def test_overlapping_splits_have_the_corrected_t_test(make):
     for path, score in (("accuracy", lambda m: m["accuracy"]), ("macro.f1", lambda m: m["macro"]["f1"])):
         scores = np.array([score(run.metrics["test"]) for run in runs]).reshape(2, 4, 2).mean(axis=2)
         expected = corrected_resampled_t(scores[1] - scores[0], 30 / 210)
-        test = found.comparisons["a"].tests[path]
+        test = found.comparisons["a", "base"].tests[path]
         assert isinstance(test, SplitTest)
         assert (test.difference, test.p, test.splits) == (
             pytest.approx(expected.difference),
@@ -160,8 +160,8 @@ def test_groups_of_images_are_drawn_as_a_whole(make):
     assert found.coverage["base"].groups == 10
     wide, narrow = found.intervals["base"]["accuracy"], alone.intervals["base"]["accuracy"]
     assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
-    assert found.comparisons["a"].mcnemar.grouped
-    assert (alone.coverage["a"].groups, alone.comparisons["a"].mcnemar.grouped) == (None, False)
+    assert found.comparisons["a", "base"].mcnemar.grouped
+    assert (alone.coverage["a"].groups, alone.comparisons["a", "base"].mcnemar.grouped) == (None, False)
 
 
 def test_images_without_a_group_are_groups_of_their_own(make):
@@ -180,33 +180,33 @@ def test_runs_of_a_former_release_take_the_groups_of_the_others(make):
     grouped(make, ours, [f"film {place // 10}" for place in range(30)])
     found = measure(make, base, ours)
     assert {found.coverage[label].groups for label in ("base", "a")} == {3}
-    assert set(found.comparisons) == {"a"}
+    assert set(found.comparisons) == {("a", "base")}
 
 
 def test_any_two_configurations_are_compared_and_all_are_one_family(make):
     runs = [make(name, skill=skill) for name, skill in (("base", 0.4), ("a", 0.5), ("b", 0.9))]
     results = group_runs(runs, "runs")
     found = measure_uncertainty(results, make.folder, [("b", "a"), ("b", "base"), ("base", "a")])
-    assert set(found.pairs) == {("b", "a")}  # comparisons with the baseline are there already, in either order
-    every = [found.comparisons["a"], found.comparisons["b"], found.pairs["b", "a"]]
-    assert found.all_comparisons == every
+    assert found.asked_for("base") == [("b", "a")]  # comparisons with the baseline are there already, in either order
+    every = [found.comparisons["a", "base"], found.comparisons["b", "base"], found.comparisons["b", "a"]]
+    assert list(found.comparisons.values()) == every
     corrected = holm([one.tests["accuracy"].p for one in every]).tolist()
     assert [one.corrected["accuracy"] for one in every] == corrected
-    test = found.pairs["b", "a"].tests["accuracy"]
+    test = found.comparisons["b", "a"].tests["accuracy"]
     accuracies = [run.metrics["test"]["accuracy"] for run in runs]
     assert test.difference == pytest.approx(accuracies[2] - accuracies[1])
-    reverse = measure_uncertainty(results, make.folder, [("a", "b")]).pairs["a", "b"]
+    reverse = measure_uncertainty(results, make.folder, [("a", "b")]).comparisons["a", "b"]
     assert reverse.tests["accuracy"].difference == -test.difference
     assert (reverse.mcnemar.lost, reverse.mcnemar.gained) == (
-        found.pairs["b", "a"].mcnemar.gained,
-        found.pairs["b", "a"].mcnemar.lost,
+        found.comparisons["b", "a"].mcnemar.gained,
+        found.comparisons["b", "a"].mcnemar.lost,
     )
 
 
 def test_a_pair_on_different_images_is_not_compared_and_the_reason_is_told(make):
     results = group_runs([make("base"), make("a", split_seed=0), make("b", split_seed=1)], "runs")
     found = measure_uncertainty(results, make.folder, [("a", "b")])
-    assert found.pairs == {}
+    assert found.asked_for("base") == []
     assert "a and b are not compared, because they were scored on different test images." in found.problems
 
 
@@ -231,7 +231,7 @@ def test_point_estimates_are_those_of_the_tables(make):
     results = group_runs(runs, "runs")
     found = measure_uncertainty(results, make.folder)
     for path in MEASURED:
-        test = found.comparisons["a"].tests[path]
+        test = found.comparisons["a", "base"].tests[path]
         assert test.difference == pytest.approx(results.difference(results.configurations[1], path).mean)
         interval = found.intervals["a"][path]
         assert interval.low < results.configurations[1].metric(path).mean < interval.high
@@ -239,7 +239,7 @@ def test_point_estimates_are_those_of_the_tables(make):
 
 def test_mcnemar_compares_the_mean_probabilities_image_by_image(make):
     runs = [make(name, seed=seed, skill=skill) for name, skill in (("base", 0.4), ("a", 0.7)) for seed in (0, 1, 2)]
-    test = measure(make, *runs).comparisons["a"].mcnemar
+    test = measure(make, *runs).comparisons["a", "base"].mcnemar
     found = [read_predictions(run_dir(make.folder, run.digest)) for run in runs]
     base, ours = (
         np.mean([one.probs.astype(np.float64) for one in part], axis=0).argmax(axis=1) == found[0].label
@@ -273,7 +273,7 @@ def test_the_same_runs_give_the_same_numbers(make):
 def test_repeats_need_not_be_as_many_as_those_of_the_baseline(make):
     runs = [make("base", seed=seed) for seed in (0, 1, 2)] + [make("a", seed=7)]
     found = measure(make, *runs)
-    assert set(found.comparisons) == {"a"}
+    assert set(found.comparisons) == {("a", "base")}
     assert found.problems == ()
 
 
@@ -286,7 +286,7 @@ def test_a_single_configuration_has_an_interval_and_no_comparison(make):
 def test_other_test_images_are_not_compared_and_the_reason_is_told(make):
     runs = [make("base", split_seed=0), make("same", split_seed=0), make("other", split_seed=1), make("official")]
     found = measure(make, *runs)
-    assert set(found.comparisons) == {"same"}
+    assert set(found.comparisons) == {("same", "base")}
     assert set(found.intervals) == {"base", "same", "other", "official"}
     (problem,) = found.problems
     assert problem == "Not compared, because scored on other test images than the baseline base: other and official."
@@ -294,7 +294,7 @@ def test_other_test_images_are_not_compared_and_the_reason_is_told(make):
 
 def test_images_of_which_sets_were_drawn_are_counted(make):
     found = measure(make, make("a", rows=300), make("b", rows=600))
-    assert found.images == (30, 60)
+    assert [found.coverage[label].images for label in ("a", "b")] == [30, 60]
 
 
 def test_a_configuration_with_one_damaged_run_has_neither_interval_nor_comparison(make):
@@ -303,7 +303,7 @@ def test_a_configuration_with_one_damaged_run_has_neither_interval_nor_compariso
     path.write_bytes(b"not a zip")
     found = measure(make, *runs)
     assert set(found.intervals) == {"base", "b"}
-    assert set(found.comparisons) == {"b"}
+    assert set(found.comparisons) == {("b", "base")}
     (problem,) = found.problems
     assert problem.startswith(f"a has no interval and no comparison: {path}: missing or damaged (")
     assert problem.endswith("); delete the folder and train the run again.")
@@ -324,7 +324,7 @@ def test_no_predictions_at_all_leave_a_report_without_intervals(make):
     run = make("a")
     (run_dir(make.folder, run.digest) / "predictions.npz").unlink()
     found = measure(make, run)
-    assert (found.intervals, found.comparisons, found.images, found.lacking) == ({}, {}, (), 0)
+    assert (found.intervals, found.comparisons, found.coverage, found.lacking) == ({}, {}, {}, 0)
     assert len(found.problems) == 1
 
 

@@ -215,7 +215,8 @@ def test_an_overview_has_streams_as_dots_and_scores_in_the_order_of_validation(m
         points = [line for line in axes.lines if line.get_marker() == marker]
         assert [line.get_xdata()[0] for line in points] == [item.metric(path).mean for item in many.ranked]
         sure = [
-            item.label in measured.comparisons and measured.comparisons[item.label].corrected[path] < 0.05
+            (pair := (item.label, many.baseline.label)) in measured.comparisons
+            and measured.comparisons[pair].corrected[path] < 0.05
             for item in many.ranked
         ]
         assert [line.get_markerfacecolor() != "white" for line in points] == sure

@@ -48,7 +48,7 @@ def test_the_headline_names_the_best_by_validation_against_the_baseline(make, ma
     measured = measure_uncertainty(results, make_run.folder)
     strong = results.configurations[1]
     intervals = {path: format_interval(one) for path, one in measured.intervals["strong"].items()}
-    gain = measured.comparisons["strong"].tests["accuracy"]
+    gain = measured.comparisons["strong", results.baseline.label].tests["accuracy"]
     assert sentences.headline(results, measured) == (
         f"Best validation macro F1: strong; on the test split "
         f"accuracy {strong.metric('accuracy').mean:.3f} [{intervals['accuracy']}], "
@@ -140,7 +140,7 @@ def test_reading_notes_say_that_splits_share_rows(make, make_run):
     assert "multiplied by 1/2 + 0.143," in note
     assert "1 degree of freedom." in note
     assert "covers the choice of training and test rows and the randomness of training." in note
-    assert f"The splits together tested {measured.images[0]:,} images." in note
+    assert f"The splits together tested {measured.coverage['a'].images:,} images." in note
     assert not any("resamples" in note for note in sentences.reading_notes(results, measured))
 
 

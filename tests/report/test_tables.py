@@ -87,7 +87,7 @@ def test_comparisons_hold_differences_intervals_and_corrected_p_values(results, 
     titles = ["Configuration", "Δ accuracy", "p", "Δ macro F1", "p", "Lost", "Gained", "McNemar p"]
     assert [column.title for column in table.columns] == titles
     (row,) = table.rows
-    found = measured.comparisons["high"]
+    found = measured.comparisons["high", "low"]
     accuracy = found.tests["accuracy"]
     ends = f"{format_difference(accuracy.interval.low)}, {format_difference(accuracy.interval.high)}"
     assert row[1] == Cell(format_difference(accuracy.difference), interval=ends)
@@ -160,7 +160,7 @@ def test_every_score_of_the_report_has_an_interval(results, measured):
 def test_the_json_has_intervals_and_p_values(results, measured):
     found = json.loads(json_text(results, measured, ["how to read"]))
     (comparison,) = found["comparisons"]
-    test = measured.comparisons["high"].tests["accuracy"]
+    test = measured.comparisons["high", "low"].tests["accuracy"]
     assert (comparison["configuration"], comparison["baseline"], found["baseline"]) == ("high", "low", "low")
     assert comparison["accuracy_difference_95_low"] == test.interval.low
     assert (comparison["accuracy_p"], comparison["test"], comparison["family"]) == (test.p, "paired bootstrap", 1)
@@ -205,7 +205,7 @@ def test_summary_csv_has_every_number_of_the_summary(results, measured):
 
 def test_comparisons_csv_has_the_p_values_before_and_after_correction(results, measured, unmeasured):
     (row,) = read_csv(comparison_rows(results, measured))
-    found = measured.comparisons["high"]
+    found = measured.comparisons["high", "low"]
     assert (row["configuration"], row["baseline"]) == ("high", "low")
     for path in ("accuracy", "macro.f1"):
         test, name = found.tests[path], path.replace(".", "_")

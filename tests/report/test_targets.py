@@ -80,7 +80,7 @@ def test_every_score_has_an_interval_around_it(make_run, kind, split_seeds):
                 mean = item.part_metric(score.path)[place].mean
                 interval = intervals[target.part_path(place, score.path)]
                 assert interval.low <= mean <= interval.high or np.isnan(interval.low)
-    comparison = uncertainty.comparisons["good"]
+    comparison = uncertainty.comparisons["good", results.baseline.label]
     assert set(comparison.tests) == {score.path for score in target.compared}
     difference = results.difference(results.configurations[0], target.main.path).mean
     assert comparison.tests[target.main.path].difference == pytest.approx(difference)

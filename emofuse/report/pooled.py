@@ -45,11 +45,11 @@ def pool_folds(
     """Return label -> pooled scores, for the configurations whose runs are all outer folds of complete repeats.
 
     Args:
-        results: the configurations.
-        answered: the answers of configurations.
+        results: the configurations and reference models.
+        answered: their answers.
         resampling: the number of resamples and the seed.
     """
-    by_label = {item.label: item for item in results.configurations}
+    by_label = {item.label: item for item in (*results.configurations, *results.references)}
     joined = {item.label: join_folds(item, fold_count(by_label[item.label])) for item in answered}
     pools, _ = pool_by_images(item for item in joined.values() if item is not None)
     pooled = {}

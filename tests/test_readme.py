@@ -65,3 +65,21 @@ def test_every_weight_that_is_fetched_is_in_the_registry():
     names = {name.strip("`.,") for name in names}
     assert {"resnet50-v1", "places365"} <= names
     assert names <= set(REGISTRY)
+
+
+def test_the_examples_of_targets_are_valid(tmp_path):
+    from emofuse.specs import read_pipeline_spec
+
+    section = README.partition("## Labels as they are")[2].partition("\n## ")[0]
+    kinds = []
+    for number, text in enumerate(re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)):
+        (tmp_path / f"{number}.yaml").write_text(text)
+        kinds += [run.target.kind for run in read_pipeline_spec(tmp_path / f"{number}.yaml").runs]
+    assert kinds == ["regression", "regression", "distribution"]
+    for number, target in enumerate(re.findall(r"^\| `(\{kind: .*?\})`", section, re.MULTILINE)):
+        text = (
+            f"dataset: {{kind: demo}}\ncache: demo\nruns: [{{name: a, features: {{streams: [lbp]}}, target: {target}}}]"
+        )
+        (tmp_path / f"row{number}.yaml").write_text(text)
+        kinds.append(read_pipeline_spec(tmp_path / f"row{number}.yaml").runs[0].target.kind)
+    assert kinds[3:] == ["class", "distribution", "regression", "multilabel"]

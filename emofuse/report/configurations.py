@@ -205,12 +205,13 @@ class Results:
     def in_table(self, score: ShownScore) -> ShownScore:
         """Return a score with the decimals that all its values in a table have.
 
-        A score in the unit of a column has those that give the smallest mean three significant digits.
+        A score in the unit of a column has those that give the smallest mean three significant digits, but at most one
+        more than the largest mean needs.
         """
         if score.decimals is not None:
             return score
-        means = [abs(item.metric(score.path).mean) for item in self.configurations]
-        return replace(score, decimals=decimals_of(min((mean for mean in means if mean > 0), default=0.0)))
+        means = [mean for item in self.configurations if (mean := abs(item.metric(score.path).mean)) > 0] or [0.0]
+        return replace(score, decimals=min(decimals_of(min(means)), decimals_of(max(means)) + 1))
 
     @property
     def dataset(self) -> Mapping[str, Any]:

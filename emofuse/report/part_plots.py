@@ -111,6 +111,7 @@ def plot_residuals(configuration: ReportedConfiguration, columns: Sequence[str],
         axes.set_title(f"{name}\n{texts}", loc="left", fontsize=6, pad=3)
         axes.set(xlim=(-reach, reach), xlabel="Predicted less true value")
         _few_ticks(axes)
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.grid(visible=False, axis="x")
         despine(axes)
     panels[0].set_ylabel("Rows")

@@ -108,7 +108,7 @@ REGRESSION_WORDS = TargetWords(
     rows_of_parts="Rows with values",
     end="a linear output for each of {} columns",
     losses={
-        "mse": "the mean squared error of the columns, which the training rows standardise",
+        "mse": "the mean squared error of the standardised columns",
         "ccc": "1 − CCC of a batch (the mean over the columns)",
     },
     logistic="logistic regression, which has no numbers as answers",

@@ -296,7 +296,7 @@ MULTILABEL = ReportedTarget(
     validation={"map": "macro.map", "macro_f1": "macro.f1", "loss": "loss"},
     paths=_multilabel_paths,
     rows=lambda _, target, outputs: multilabel.multilabel_scorer(target, outputs),
-    lacking="In {:,} resamples no drawn row has one of the labels; their means are over the other labels.",
+    lacking="In {:,} resamples a label is on no drawn row; their means are over the other labels.",
     words=MULTILABEL_WORDS,
     most_parts=None,
 )

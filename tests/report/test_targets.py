@@ -23,6 +23,7 @@ from emofuse.report.tables import Cell, comparisons_table, detail_tables, part_t
 from emofuse.report.targets import TARGETS
 from emofuse.results import read_predictions, run_dir
 from emofuse.statistics import Interval
+from emofuse.statistics_check import check_statistics
 
 KINDS = ("regression", "multilabel", "distribution")
 OTHERS = ("regression", "multilabel")
@@ -122,6 +123,20 @@ def test_errors_are_compared_in_their_own_unit_and_the_smallest_is_best(make_run
     assert [each.title for each in table.columns] == ["Configuration", "Repeats", "CCC", "Δ CCC", "RMSE", "Δ RMSE"]
     compared = comparisons_table(results, uncertainty)
     assert [each.title for each in compared.columns] == ["Configuration", "Δ CCC", "p", "Δ RMSE", "p"]
+
+
+def test_equals_are_tested_by_the_scores_of_their_target(make_run):
+    """The A/A check has a test for each compared score, and McNemar's where rows have a class."""
+    for seed in range(4):
+        for kind in KINDS:
+            folder = make_run.folder / kind
+            type(make_run)(folder)("a", skill=0.5, seed=seed, target=kind)
+    for kind in KINDS:
+        folder = make_run.folder / kind
+        alarms = check_statistics(group_runs(read_records(folder), "runs"), folder)
+        tests = {each.test for each in alarms if each.of == "one run each"}
+        expected = {f"bootstrap over images, {score.path}" for score in TARGETS[kind].compared}
+        assert tests == (expected if kind in OTHERS else expected | {"McNemar"})
 
 
 def test_errors_of_small_and_large_units_keep_three_digits(make_run):

@@ -121,7 +121,8 @@ def run_pipeline(
     Raises:
         EmofuseError: a step failed. Finished results are kept.
     """
-    find_metrics(spec.metrics, spec.name)  # an unknown metric is an error before hours of work
+    # An unknown metric, or one of another target, is an error before hours of work.
+    find_metrics(spec.metrics, spec.name, target=spec.runs[0].target.kind)
     paths = PipelinePaths(options.out)
     runs = list(expand_runs(spec))
     cache, build = prepare_cache(spec, options, needs_of_runs(runs), say=say, progress=progress)

@@ -14,8 +14,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from emofuse.cli import app
+from emofuse.errors import SpecError
+from emofuse.pipeline import PipelineOptions, run_pipeline
+from emofuse.specs import PipelineSpec, parse_spec
 
-ROWS = 90
+ROWS = 150
 STREAM = '''
 from typing import ClassVar, Literal
 
@@ -70,7 +73,7 @@ def folder(tmp_path_factory) -> Path:
         red, green = rng.random(2)
         colour = np.array([255 * red, 255 * green, 128], np.uint8)
         Image.fromarray(np.broadcast_to(colour, (32, 32, 3)).copy()).save(folder / f"{number:02d}.png")
-        joy = rng.binomial(10, red)
+        joy = rng.binomial(10, 1 / (1 + np.exp(8 - 16 * red)))
         lines.append(
             f"{number:02d}.png,{red:.3f},{10 * green:.3f},{int(green < 0.5)},{int(red < 0.3)},{joy},{10 - joy}"
         )
@@ -108,6 +111,30 @@ def invoke(*words: str) -> str:
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+
+
+def plain_spec(folder: Path) -> dict:
+    """The pipeline of numbers with a stream of emofuse's own, so that no plugin file is loaded."""
+    text = pipeline(folder, "regression").read_text(encoding="utf-8").replace("mean_colour", "lbp")
+    return {key: value for key, value in yaml.safe_load(text).items() if key != "plugins"}
+
+
+def test_runs_of_several_targets_are_refused_before_anything_is_trained(folder):
+    spec = plain_spec(folder)
+    spec["runs"][1]["target"] = TARGETS["multilabel"]
+    with pytest.raises(SpecError, match=r"one target, got regression \['valence', 'arousal'\] for network; multilabel"):
+        parse_spec(PipelineSpec, spec, "mixed.yaml")
+    spec["runs"][1]["target"] = {"kind": "regression", "columns": ["valence"]}
+    with pytest.raises(SpecError, match=r"regression \['valence'\] for kernel ridge. Give each target a pipeline"):
+        parse_spec(PipelineSpec, spec, "mixed.yaml")
+
+
+def test_metrics_of_another_target_are_refused_before_anything_is_trained(folder):
+    spec = parse_spec(PipelineSpec, {**plain_spec(folder), "metrics": ["kappa"]}, "small.yaml")
+    options = PipelineOptions(out=folder / "unused", device="cpu")
+    with pytest.raises(SpecError, match="'kappa' scores a class, the target of the runs is a regression"):
+        run_pipeline(spec, options, say=lambda _: None)
+    assert not (folder / "unused").exists()
 
 
 @pytest.mark.parametrize("kind", TARGETS)

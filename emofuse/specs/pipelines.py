@@ -68,7 +68,7 @@ class PipelineSpec(Spec):
             for index, run in enumerate(self.runs)
             if run.reference
         ]
-        problems += self._contradictions_of_test()
+        problems += self._contradictions_of_test() + self._differing_targets()
         first: dict[str, str] = {}
         for run in self.runs:
             same = first.setdefault(run.model_dump_json(exclude={"name"}), run.name)
@@ -95,6 +95,17 @@ class PipelineSpec(Spec):
         if self.repeat.split_seeds:
             problems.append("repeat.split_seeds: `test` draws the splits, by its own `seed` and `repeats`; give either")
         return problems
+
+    def _differing_targets(self) -> list[str]:
+        """Return why the runs cannot be in one report: they learn targets of several kinds, or other columns."""
+        by_target: dict[str, list[str]] = {}
+        for run in self.runs:
+            columns = getattr(run.target, "columns", ())  # a class may come from another column, with the same classes
+            by_target.setdefault(f"{run.target.kind} {list(columns) if columns else ''}".strip(), []).append(run.name)
+        if len(by_target) < 2:
+            return []
+        found = "; ".join(f"{target} for {', '.join(names)}" for target, names in by_target.items())
+        return [f"runs: one report has runs of one target, got {found}. Give each target a pipeline of its own"]
 
     def splits_of(self, run: RunSpec) -> list[SplitSpec]:
         """Return the splits that a run is repeated on: outer folds, those of the split seeds, or its own."""

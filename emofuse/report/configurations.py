@@ -225,11 +225,27 @@ class Results:
 
     @cached_property
     def select(self) -> str:
-        """The validation score that ranks: that of the search, else the one by which all runs chose their epoch."""
+        """The validation score that ranks: that of the search, else the one by which all runs chose their epoch.
+
+        A score of the target takes the place of losses that cannot be compared.
+        """
         if self.search:
             return self.search.select
         used = {run.spec["train"]["select"] for run in self.runs}
-        return used.pop() if len(used) == 1 else self.target.curve
+        if len(used) > 1 or (used == {"loss"} and not self._losses_compare):
+            return self.target.curve
+        return str(used.pop())
+
+    @property
+    def _losses_compare(self) -> bool:
+        """Whether validation losses have one definition and one unit.
+
+        Runs may learn by several losses. The loss of an ensemble of numbers is in the units of its columns, and that of
+        a single head in those of the standardised ones.
+        """
+        losses = {(run.spec.get("target") or {}).get("loss") for run in self.runs}
+        ensembles = {bool(run.heads) for run in self.runs}
+        return len(losses) == 1 and (self.target.kind != "regression" or len(ensembles) == 1)
 
     @cached_property
     def ranked(self) -> tuple[ReportedConfiguration, ...]:

@@ -328,6 +328,23 @@ def test_bars_of_labels_have_their_average_precision_interval_and_share_of_rows(
     assert axes.lines[1].get_xdata()[0] == metrics["columns"][names[0]]["rows"] / metrics["rows"]
 
 
+def test_losses_of_two_definitions_do_not_rank(make_run):
+    """One minus the CCC and a squared error are both losses, and no scale is common to them."""
+    for name, loss, ccc, value in (("mse", "mse", 0.9, 1.5), ("ccc", "ccc", 0.5, 0.5)):
+        target = {"kind": "regression", "columns": ["valence", "arousal"], "loss": loss}
+        record = make_run(name, target="regression")
+        history = [{"epoch": 1, "train_loss": 1.0, "val_loss": value, "val_ccc": ccc}]
+        spec = {**record.spec, "target": target}
+        path = run_dir(make_run.folder, record.digest) / "run.json"
+        data = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(data | {"spec": spec, "history": history, "best_epoch": 1}), encoding="utf-8")
+    results = group_runs(read_records(make_run.folder), "runs")
+    assert results.select == "ccc"
+    assert [item.label for item in results.ranked] == ["mse", "ccc"]
+    same = group_runs(read_records(make_run.folder)[:1], "runs")
+    assert same.select == "loss"
+
+
 def test_runs_of_two_kinds_of_targets_are_one_error(make_run, tmp_path):
     make_run("numbers", target="regression")
     make_run("more numbers", target="regression")

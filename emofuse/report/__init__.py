@@ -10,8 +10,7 @@ from typing import Any, Self
 from emofuse.errors import ResultsError
 from emofuse.report import sentences
 from emofuse.report.choice import choice_caption, choice_sentences, choice_table
-from emofuse.report.comparison_notes import comparison_notes
-from emofuse.report.comparisons import Uncertainty, measure_uncertainty
+from emofuse.report.comparisons import Uncertainty, find_pairs, measure_uncertainty
 from emofuse.report.configurations import Results, group_runs
 from emofuse.report.detail import choose_detail
 from emofuse.report.figures import FIGURE_FILES, ReportFigures, draw_figures
@@ -20,7 +19,6 @@ from emofuse.report.formats import escape_markdown
 from emofuse.report.further import find_metrics, further_rows, further_table, score_further
 from emofuse.report.numbers import comparison_rows, csv_text, json_text, part_rows, run_rows, search_rows, summary_rows
 from emofuse.report.page import render_page
-from emofuse.report.pairs import find_pairs
 from emofuse.report.part_plots import answered_values
 from emofuse.report.records import read_records
 from emofuse.report.references import marked_rows, notes_on_references, references_table
@@ -35,6 +33,7 @@ from emofuse.report.tables import (
     pooled_table,
     scores_table,
 )
+from emofuse.report.uncertainty_notes import comparison_notes
 from emofuse.results import read_reference_notes
 from emofuse.stores import replace_file
 

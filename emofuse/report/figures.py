@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from emofuse.report.class_plots import plot_change, plot_classes, plot_confusion
 from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import MOST_FEATURED, ReportedConfiguration, Results
-from emofuse.report.coverage import SIGNIFICANT
 from emofuse.report.detail import Detail, choose_detail
 from emofuse.report.drawing import STYLE
 from emofuse.report.fonts import Lettering, choose_lettering, with_drawn_names
@@ -38,6 +37,7 @@ from emofuse.report.score_plots import (
 )
 from emofuse.report.search import SELECTS, SearchSummary
 from emofuse.report.sentences import featured_words
+from emofuse.report.uncertainty_notes import SIGNIFICANT
 from emofuse.specs import EXACT_HEADS
 
 PNG_DPI = 300

@@ -14,7 +14,6 @@ from markupsafe import Markup, escape
 
 from emofuse.report import sentences
 from emofuse.report.choice import choice_caption, choice_sentences, choice_table
-from emofuse.report.comparison_notes import comparison_notes
 from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import ReportedConfiguration, Results, Spread
 from emofuse.report.figures import ReportFigure, ReportFigures
@@ -34,6 +33,7 @@ from emofuse.report.tables import (
     scores_table,
 )
 from emofuse.report.target_words import target_words
+from emofuse.report.uncertainty_notes import comparison_notes
 from emofuse.results import RunRecord
 
 

@@ -14,7 +14,6 @@ from matplotlib.ticker import MaxNLocator
 
 from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import ReportedConfiguration, Results, Spread
-from emofuse.report.coverage import SIGNIFICANT
 from emofuse.report.drawing import (
     COLUMN_IN,
     GOLD,
@@ -32,6 +31,7 @@ from emofuse.report.drawing import (
 from emofuse.report.names import marked, shorten_all, wrap_marked
 from emofuse.report.search import SELECTS, SearchSummary
 from emofuse.report.targets import ShownScore
+from emofuse.report.uncertainty_notes import SIGNIFICANT
 
 MOST_ROWS = 80  # rows of the overview that fit on a page
 _MARKS = ((NAVY, "o"), (ROSE, "s"), (GOLD, "D"))

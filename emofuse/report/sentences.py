@@ -11,7 +11,6 @@ import numpy as np
 
 from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import FEATURED, ReportedConfiguration, Results, Spread, repeat_of
-from emofuse.report.coverage import interval_notes, ranking_note
 from emofuse.report.ensembles import ensemble_sentences, refit_sentences
 from emofuse.report.formats import (
     format_difference,
@@ -27,6 +26,7 @@ from emofuse.report.notes import gather_notes
 from emofuse.report.pooled import pooled_note
 from emofuse.report.search import SELECTS
 from emofuse.report.targets import ShownScore
+from emofuse.report.uncertainty_notes import interval_notes, ranking_note
 from emofuse.specs import EXACT_HEADS, NetworkHeadSpec
 from emofuse.specs.train import NEWER
 from emofuse.statistics import Interval

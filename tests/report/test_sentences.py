@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 
 from emofuse.report import sentences
-from emofuse.report.comparison_notes import comparison_notes
 from emofuse.report.comparisons import measure_uncertainty
 from emofuse.report.configurations import group_runs
-from emofuse.report.coverage import ranking_note
 from emofuse.report.figures import _training_caption
 from emofuse.report.formats import format_interval, join_some
 from emofuse.report.inputs import stream_uses
 from emofuse.report.search import SearchedConfiguration, SearchSummary
 from emofuse.report.tables import cost_table
+from emofuse.report.uncertainty_notes import comparison_notes, ranking_note
 
 DEMO = {"name": "demo", "reachable_accuracy": {"scene": 0.4}, "cue_streams": {"scene": ["resnet50"]}}
 

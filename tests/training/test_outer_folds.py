@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from emofuse.results import read_predictions, read_weights, run_dir
 from emofuse.specs import OuterFoldsSplit, OuterTestSpec, RunSpec, parse_spec
 from emofuse.training import data as data_module
 from emofuse.training.data import TrainingData
+from emofuse.training.references import plan_references, train_references
 from emofuse.training.rows import run_splits, targets_of
 from emofuse.training.runs import train_runs
 
@@ -102,6 +104,21 @@ def test_the_report_pools_the_folds_and_has_their_mean_beside_it(logistic, tmp_p
     assert "an outer cross-validation in 5 folds" in page
     assert "Accuracy, pooled" in summary
     assert "outer fold (1, 2, 3, 4, 5)" in summary
+
+
+def test_reference_models_are_solved_in_the_same_folds_and_pooled(logistic, tmp_path):
+    cache, runs, records = logistic
+    shutil.copytree(runs, tmp_path / "runs")
+    specs = [parse_spec(RunSpec, record.spec, "test") for record in records]
+    plan = plan_references(cache, specs, "logistic")
+    references, notes = train_references(cache, plan, tmp_path / "runs", device="cpu")
+    assert notes == []
+    assert [record.name for record in references] == ["Logistic regression"] * 10 + ["Kernel ridge regression"] * 10
+    assert [record.spec["split"] for record in references[:10]] == [record.spec["split"] for record in records]
+    numbers = json.loads(write_report(tmp_path / "runs", tmp_path / "report").numbers_json.read_text())
+    for row in numbers["references"]:
+        assert (row["repeats"], row["outer_folds"], row["test_splits"]) == (10, 5, 10)
+        assert row["pooled_accuracy_95_low"] < row["pooled_accuracy"] < row["pooled_accuracy_95_high"]
 
 
 def test_an_incomplete_repeat_is_not_pooled(logistic, tmp_path):

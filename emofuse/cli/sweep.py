@@ -45,7 +45,9 @@ def sweep(
 ) -> None:
     """Search on validation rows, choose, score the choice on the test rows once, and write a report.
 
-    Finished work is skipped, so an interrupted sweep continues. Several processes may share a folder.
+    Finished work is skipped, so an interrupted sweep continues. Several processes may share a folder. A sweep with
+    `test: {folds: 5}` repeats the whole search inside outer folds, so that every row is tested. `emofuse sweep best
+    CACHE` needs no file: see its --help.
     """
     of_dataset = {"--data": data is not None, "--follow-links": follow_links, "--on-bad-rows": on_bad_rows == "keep"}
     for option, is_given in of_dataset.items():
@@ -56,6 +58,7 @@ def sweep(
     spec = read_sweep_spec(name)
     folder = out or RUNS / spec.name
 
+    from emofuse.sweep.nested import run_nested
     from emofuse.sweep.run import SweepOptions, plan_sweep, run_sweep
 
     memory_bytes = None if memory_gb is None else int(memory_gb * 1e9)
@@ -77,8 +80,12 @@ def sweep(
     else:
         features = open_cache(cache)
     with show_progress() as progress:
-        summary = run_sweep(features, spec, folder, options, say=typer.echo, progress=progress)
-    typer.echo(f"\n{summary.table}")
+        if spec.test is not None:
+            nested = run_nested(features, spec, folder, options, say=typer.echo, progress=progress)
+            table = nested.report.summary_markdown.read_text(encoding="utf-8")
+        else:
+            table = run_sweep(features, spec, folder, options, say=typer.echo, progress=progress).table
+    typer.echo(f"\n{table}")
 
 
 def _build(

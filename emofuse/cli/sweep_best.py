@@ -30,6 +30,15 @@ def sweep_best(
     split_seed: Annotated[
         int | None, typer.Option(help="Seed of --split stratified or holdout.", show_default="0")
     ] = None,
+    test_folds: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Repeat the search inside this number of outer folds, for an estimate on all rows; the searches share "
+            "the minutes.",
+            show_default="none",
+        ),
+    ] = 0,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -59,6 +68,8 @@ def sweep_best(
             "the official split has no seed; add --split stratified or --split holdout",
             param_hint="--split-seed",
         )
+    if test_folds == 1:
+        raise typer.BadParameter("one fold would hold all rows; give 2 or more", param_hint="--test-folds")
     load_given_plugins(plugin)
 
     from emofuse.cache.reader import open_cache
@@ -70,7 +81,7 @@ def sweep_best(
     names = parse_names(streams)
     asked = {"kind": split} | ({} if split_seed is None else {"seed": split_seed})
     spec = parse_spec(RunSpec, {"name": "best", "features": {"streams": names or ["-"]}, "split": asked}, "sweep best")
-    options = BestOptions(minutes=minutes, score=score, split=spec.split, streams=tuple(names))
+    options = BestOptions(minutes=minutes, score=score, split=spec.split, streams=tuple(names), test_folds=test_folds)
     memory_bytes = None if memory_gb is None else int(memory_gb * 1e9)
     machine = SweepOptions(device=device, memory_bytes=memory_bytes, scheduler=scheduler)
     folder = out or RUNS / f"best-{cache.stem}"

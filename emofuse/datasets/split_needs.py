@@ -49,8 +49,12 @@ def needs_of_pipeline(spec: PipelineSpec) -> list[SplitNeed]:
 
 def needs_of_sweep(spec: SweepSpec) -> list[SplitNeed]:
     """Return the needs of a sweep, whose search may use folds and whose final runs need validation rows."""
-    base = SplitNeed(spec.base.split, None, spec.base.target, spec.base.weight_column)
-    return [base, *([base._replace(folds=spec.folds.each()[0])] if spec.folds else [])]
+    splits: list[SplitSpec] = [*spec.test.splits()] if spec.test else [spec.base.split]
+    needs = []
+    for split in splits:
+        base = SplitNeed(split, None, spec.base.target, spec.base.weight_column)
+        needs += [base, *([base._replace(folds=spec.folds.each()[0])] if spec.folds else [])]
+    return needs
 
 
 def check_needs(manifest: Manifest, needs: Sequence[SplitNeed]) -> None:

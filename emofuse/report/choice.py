@@ -27,6 +27,8 @@ def choice_sentences(search: SearchSummary) -> list[str]:
     score = f"the {best} validation {SELECTS[search.select]}{_mean_over(search)}"
     tried = f"{count:,} configuration{'s' * (count > 1)}, {search.heads:,} trained head{'s' * (search.heads > 1)}"
     sentences = [f"{_KINDS[search.kind]}: {tried}{_times(search)}."]
+    if search.outer_folds:
+        return [*sentences, *_nested_sentences(search, score)]
     if halved:
         sentences.append(f"Successive halving ended {halved:,} of them before their last epoch.")
     if diverged:
@@ -43,6 +45,24 @@ def choice_sentences(search: SearchSummary) -> list[str]:
         "on its test rows, once."
     )
     return [*sentences, *divergence_sentences(search)]
+
+
+def _nested_sentences(search: SearchSummary, score: str) -> list[str]:
+    """Return what a nested search repeated, and how often each configuration was the best."""
+    won = sorted((item for item in search.configurations if item.wins), key=lambda item: -item.wins)
+    named = ", ".join(f"{item.name} ({item.wins} of {search.outer_folds})" for item in won[:_NAMED])
+    if len(won) > _NAMED:
+        named += f" and {len(won) - _NAMED} more, each in one or more"
+    per = f" for every value of {join_names(search.best_of)}" if search.best_of else ""
+    return [
+        (
+            f"The whole search was repeated inside each of {search.outer_folds} outer folds, on the rows that are not "
+            f"tested there, and the configuration with {score} was chosen there{per}. Only what was chosen in a fold "
+            "was trained and scored on its test rows, once. A test score is therefore that of the whole procedure, "
+            "with its choice, and not that of one configuration."
+        ),
+        f"Best by validation score in an outer fold: {named or 'none'}.",
+    ]
 
 
 def divergence_sentences(search: SearchSummary) -> list[str]:
@@ -125,6 +145,8 @@ def _score(item: SearchedConfiguration) -> Cell:
 
 def _role(item: SearchedConfiguration, search: SearchSummary) -> str:
     """Return `chosen`, `fallback` or both, and how many final runs diverged."""
+    if search.outer_folds:
+        return f"{item.wins} of {search.outer_folds} outer folds" if item.wins else UNDEFINED
     parts = ["chosen"] * item.chosen + ["fallback"] * (item.fallback or (item.used and bool(search.failed)))
     if item.final_diverged:
         parts.append(f"{len(item.final_diverged)} of {item.final_runs} final runs diverged")

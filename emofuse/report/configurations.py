@@ -96,6 +96,11 @@ class ReportedConfiguration:
         return float(np.mean([run.rows["test"]["rows"] / run.rows["train"]["rows"] for run in self.runs]))
 
     @property
+    def is_nested(self) -> bool:
+        """Whether a nested sweep chose the options of each run, so that those of `spec` are of the first run alone."""
+        return bool(self.spec.get("chosen_by"))
+
+    @property
     def is_reference(self) -> bool:
         """Whether it is a reference model, which is shown apart and compared with nothing."""
         return bool(self.spec.get("reference"))
@@ -386,6 +391,9 @@ def _place_of_reference(item: ReportedConfiguration) -> tuple[int, tuple[str, ..
 
 def _identity(run: RunRecord) -> dict[str, Any]:
     """Return what the repeats of a configuration have in common: dotted place in the spec -> value."""
+    if run.spec.get("chosen_by"):  # the options of a nested sweep differ between its outer folds
+        split = {key: value for key, value in run.spec["split"].items() if key not in {"seed", "repeat", "index"}}
+        return _flatten({"chosen_by": run.spec["chosen_by"], "split": split})
     flat = _flatten({key: value for key, value in run.spec.items() if key != "name"})
     flat.pop("train.seed")
     for key in _DRAWN:

@@ -39,6 +39,7 @@ class SearchedConfiguration:
         used: whether it is the best ranked configuration without a final run that diverged.
         final_runs: the number of final runs on the whole split; 0 if it is unknown.
         final_diverged: the final runs that diverged, such as `seed 1 in epoch 3`.
+        wins: the number of outer folds in which it was the best by validation score; 0 without outer folds.
     """
 
     name: str
@@ -53,6 +54,7 @@ class SearchedConfiguration:
     used: bool = False
     final_runs: int = 0
     final_diverged: tuple[str, ...] = ()
+    wins: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class SearchSummary:
         repeats: how often the folds were drawn.
         seeds: the number of trainings of each configuration and fold.
         best_of: the factors that have a finalist for each value; () if there is one finalist in all.
+        outer_folds: the number of outer folds, inside each of which the search was repeated; 0 for a single search.
+            Scores are then means over the outer folds.
     """
 
     kind: SearchKind
@@ -78,6 +82,7 @@ class SearchSummary:
     seeds: int = 1
     repeats: int = 1
     best_of: tuple[str, ...] = ()
+    outer_folds: int = 0
 
     @property
     def error_words(self) -> str:

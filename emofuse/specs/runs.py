@@ -238,7 +238,9 @@ class RunSpec(ExtendedSpec):
     weight of each row in the loss of training; scores count all rows alike.
     """
 
-    added: ClassVar[frozenset[str]] = frozenset({"ensemble", "refit", "reference", "target", "weight_column"})
+    added: ClassVar[frozenset[str]] = frozenset(
+        ("ensemble", "refit", "reference", "target", "weight_column", "chosen_by")
+    )
     name: str
     features: FeaturesSpec
     head: HeadSpec = ConcatHeadSpec()
@@ -254,6 +256,11 @@ class RunSpec(ExtendedSpec):
     )
     target: TargetSpec = ClassTarget()
     weight_column: str | None = None
+    chosen_by: str | None = Field(
+        None,
+        description="the nested sweep that chose the streams, the head and the options inside the run's outer fold; "
+        "runs of one name and one such sweep are one configuration, although their options may differ",
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -267,7 +274,7 @@ class RunSpec(ExtendedSpec):
 
     def heads(self) -> tuple[RunSpec, ...]:
         """Return a run without ensemble and refit for each head; the folds of a seed are neighbours."""
-        plain = self.model_copy(update={"ensemble": None, "refit": "none"})
+        plain = self.model_copy(update={"ensemble": None, "refit": "none", "chosen_by": None})
         if self.ensemble is None:
             return (plain,)
         count, first = self.ensemble.folds, self.train.seed * (LARGEST_SEED + 1)

@@ -20,7 +20,7 @@ from pydantic import (
 from emofuse.errors import did_you_mean
 from emofuse.specs.base import ExtendedSpec, Spec
 from emofuse.specs.compared import Pairs, pair_problems
-from emofuse.specs.datasets import OfficialSplit, SplitSpec
+from emofuse.specs.datasets import OfficialSplit, OuterTestSpec, SplitSpec
 from emofuse.specs.factors import Factors, Range, factor_names, list_of_one, plain_text
 from emofuse.specs.faults import SEPARATOR, describe_faults
 from emofuse.specs.head_kinds import ConcatHeadSpec
@@ -189,6 +189,9 @@ class SweepSpec(Spec):
     numbers `ccc` and of several labels `map`. `baseline` is the set of streams that others are tested against on the
     test rows; the first of the factor `streams` unless given. With `references`, the report shows beneath the final
     runs what logistic and kernel ridge regressions score.
+
+    With `test` the sweep is nested: the search and the choice are repeated inside every outer fold, on the rows that
+    are not tested there, and the final runs are scored on the rows of the fold. The dataset's own split plays no part.
     """
 
     name: str
@@ -210,6 +213,9 @@ class SweepSpec(Spec):
     )
     references: OnOff = Field(
         "on", description="whether reference models are solved on the same features and rows, for the report"
+    )
+    test: OuterTestSpec | None = Field(
+        None, description="outer folds, inside each of which the whole search is repeated, so that every row is tested"
     )
 
     @model_validator(mode="before")
@@ -239,6 +245,8 @@ class SweepSpec(Spec):
         problems += pair_problems(self.compare)
         heads = [head.kind for head in self.factors.head or (self.base.head,)]
         problems += [f"final.{fault}" for fault in ensemble_problems(self.final.ensemble, self.final.refit, heads)]
+        if self.test is not None:
+            problems += _contradictions_of_test(self.base, self.compare)
         if self.halving and self.search.kind == "tpe":
             problems.append("halving: a tpe search learns from whole trainings, use it with a grid or random search")
         if self.halving and self.folds and self.folds.repeats > 1:
@@ -248,6 +256,16 @@ class SweepSpec(Spec):
         if problems:
             raise ValueError(SEPARATOR.join(problems))
         return self
+
+
+def _contradictions_of_test(base: BaseRun, compare: Pairs) -> list[str]:
+    """Return what contradicts the outer folds of a nested sweep."""
+    problems = []
+    if base.split.kind != "official":
+        problems.append(f"base.split: `test` decides the split, so leave it out ({base.split.kind} here)")
+    if compare:
+        problems.append("compare: a nested sweep has other configurations in each outer fold; compare by `baseline`")
+    return problems
 
 
 def factor_problems(base: BaseRun, factors: Factors) -> list[str]:

@@ -9,8 +9,10 @@ the search and estimated from them, so that the same command after an interrupti
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +20,13 @@ from emofuse.errors import SpecError, TrainingError, did_you_mean
 from emofuse.progress import Progress, format_duration
 from emofuse.report.search import SELECTS
 from emofuse.results import RunRecord, run_dir
-from emofuse.specs import EnsembleSpec, FeaturesSpec, OfficialSplit, RunSpec, SplitSpec, SweepSpec
+from emofuse.specs import EnsembleSpec, FeaturesSpec, OfficialSplit, OuterTestSpec, RunSpec, SplitSpec, SweepSpec
 from emofuse.specs.sweeps import BaseRun, CrossValidation, FinalSpec, Metric
 from emofuse.sweep.best_candidates import Candidates
 from emofuse.sweep.best_search import BestSearch
 from emofuse.sweep.choice import ScoredConfiguration
 from emofuse.sweep.configurations import StreamType
+from emofuse.sweep.nested import NestedSummary, run_nested
 from emofuse.sweep.rows import ResultsFolder
 from emofuse.sweep.run import (
     Say,
@@ -57,6 +60,8 @@ class BestOptions:
         split: the split; its test rows are scored once, at the end.
         streams: the names of the streams that may be used; empty for all streams of the cache.
         seed: the seed of the folds.
+        test_folds: the number of outer folds, inside each of which the search is repeated for an estimate on all rows;
+            0 for the test rows of the split alone. The minutes are divided among all searches.
     """
 
     minutes: float = 10.0
@@ -64,6 +69,12 @@ class BestOptions:
     split: SplitSpec = field(default_factory=OfficialSplit)
     streams: tuple[str, ...] = ()
     seed: int = 0
+    test_folds: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """The time of one search."""
+        return 60 * self.minutes * _SEARCH / (self.test_folds + 1)
 
 
 def run_best(
@@ -94,7 +105,17 @@ def run_best(
     if summary.finals.used is None:
         raise TrainingError("sweep best: no candidate can be used, because the final run of every one diverged")
     (record,) = summary.finals.used.records
-    return BestModel(summary, record, run_dir(SweepPaths(folder).runs, record.digest), spec)
+    nested = None
+    if options.test_folds:
+        test = OuterTestSpec(folds=options.test_folds, seed=options.seed)
+        outer = spec.model_copy(update={"test": test, "base": BaseRun(), "title": f"{spec.title}, in outer folds"})
+        make_plan = partial(_plan_of_split, cache, options)
+        nested = run_nested(cache, outer, folder / "outer", machine, make_plan=make_plan, say=say, progress=progress)
+    return BestModel(summary, record, run_dir(SweepPaths(folder).runs, record.digest), spec, nested)
+
+
+def _plan_of_split(cache: Cache, options: BestOptions, split: SplitSpec) -> SearchPlan:
+    return search_plan(cache, replace(options, split=split))
 
 
 def plan_best(cache: Cache, options: BestOptions, folder: Path, machine: SweepOptions) -> str:
@@ -111,6 +132,8 @@ def plan_best(cache: Cache, options: BestOptions, folder: Path, machine: SweepOp
         ]
         for stage, candidates, seconds in search.preview(trainer.rates):
             lines.append(f"{stage:<9} up to {candidates:>3} candidates, all of them about {format_duration(seconds)}")
+    if options.test_folds:
+        lines.append(f"The search is repeated inside {options.test_folds} outer folds, each in the same time.")
     return "\n".join(
         [*lines, "Each stage takes as many as the time allows, then the mean of the best one's fold heads."]
     )
@@ -162,7 +185,7 @@ def make_search(
     """Return the strategy of the search on some streams."""
     rows = trainer.data.folds(_first_run(spec, tuple(streams)))[0].train
     candidates = Candidates(streams, spec.base.split, len(rows))
-    return BestSearch(candidates, spec, trainer, folder, 60 * options.minutes * _SEARCH)
+    return BestSearch(candidates, spec, trainer, folder, options.seconds)
 
 
 def _first_run(spec: SweepSpec, streams: tuple[str, ...]) -> RunSpec:
@@ -180,12 +203,14 @@ class BestModel:
         record: the recommended run.
         folder: its folder.
         spec: the search.
+        nested: the searches inside outer folds; None without.
     """
 
     summary: SweepSummary
     record: RunRecord
     folder: Path
     spec: SweepSpec
+    nested: NestedSummary | None = None
 
     @property
     def sentences(self) -> list[str]:
@@ -215,7 +240,20 @@ class BestModel:
             f"{test['accuracy']:.3f}, macro F1 {test['macro']['f1']:.3f}."
         )
         report, use = f"Report: {self.summary.report.page}", f"Use it: emofuse predict {self.folder} IMAGE"
-        return [tried, why, result, report, use]
+        return [tried, why, result, *([_estimate(self.nested)] if self.nested else []), report, use]
+
+
+def _estimate(nested: NestedSummary) -> str:
+    """Return what the whole procedure scores on all rows of the dataset, each tested once."""
+    (row,) = json.loads(nested.report.numbers_json.read_text(encoding="utf-8"))["configurations"]
+    scores = ", ".join(
+        f"{name} {row[f'pooled_{key}']:.3f} [{row[f'pooled_{key}_95_low']:.3f}, {row[f'pooled_{key}_95_high']:.3f}]"
+        for key, name in (("accuracy", "accuracy"), ("macro_f1", "macro F1"))
+    )
+    return (
+        f"The same search inside each of {len(nested.folds)} outer folds, in which every row is tested once: {scores} "
+        f"(95 % intervals over rows; {nested.report.page})."
+    )
 
 
 def _score(each: ScoredConfiguration) -> str:

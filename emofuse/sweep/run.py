@@ -164,9 +164,11 @@ def run_sweep(
         progress: receives the progress of the search, the final runs and the report.
 
     Raises:
-        TrainingError: no configuration can be used, because each had a run that diverged.
+        TrainingError: no configuration can be used, because each had a run that diverged; or a nested sweep.
         EmofuseError: a step failed. Finished results are kept.
     """
+    if spec.test is not None:
+        raise TrainingError(f"sweep {spec.name!r} is nested (`test`): run it by emofuse.sweep.nested.run_nested")
     with followed(progress):
         return _run_sweep(cache, spec, folder, options, plan=plan, say=say)
 
@@ -174,28 +176,16 @@ def run_sweep(
 def _run_sweep(
     cache: Cache, spec: SweepSpec, folder: Path, options: SweepOptions, *, plan: SearchPlan | None, say: Say
 ) -> SweepSummary:
-    spec = _with_groups(cache, spec)
+    rows = ResultsFolder(folder)
     check_compared(spec, stream_types(cache))
     if line := describe_target(cache.manifest, spec.base.target, spec.base.weight_column):
         say(f"target: {line}")
-    rows = ResultsFolder(folder)
-    result = _search(cache, spec, rows, options, plan)
-    for line in result.describe():
-        say(f"search: {line}")
-    baseline = baseline_streams(spec, cache.streams) if plan is None or plan.has_baseline else None
-    choice = choose(result.scored, spec.select, spec.final.best_of, baseline)
-    for note in describe_losses(choice):
-        say(f"choice: {note}")
-    if not choice.finalists:
-        raise TrainingError(
-            f"sweep {spec.name!r}: every configuration had a run that diverged, so none can be chosen. "
-            "Lower its learning rates"
-        )
+    spec, result, choice = search_and_choose(cache, spec, rows, options, plan=plan, say=say)
     paths = SweepPaths(folder)
     wanted = digest([run.model_dump(mode="json") for run in final_specs(choice.finalists, spec)])
 
     def train(specs: Sequence[RunSpec]) -> list[tuple[RunRecord | Divergence, bool]]:
-        return _train_finals(cache, specs, paths.runs, options, say)
+        return train_finals(cache, specs, paths.runs, options, say)
 
     with rows.wait_for(wanted, lambda who: say(f"waiting for {who}")):
         finals = train_final_runs(choice, spec, train, say)
@@ -225,12 +215,41 @@ def _run_sweep(
     return SweepSummary(result.scored, result.trained, choice, finals, table, files, written, tuple(references.records))
 
 
+def search_and_choose(
+    cache: Cache, spec: SweepSpec, rows: ResultsFolder, options: SweepOptions, *, plan: SearchPlan | None, say: Say
+) -> tuple[SweepSpec, SearchResult, Choice]:
+    """Search on the training and validation rows of the sweep's split, and choose.
+
+    Returns:
+        The sweep with its number of folds, the result of the search, and a choice with finalists.
+
+    Raises:
+        TrainingError: every configuration had a run that diverged.
+        EmofuseError: a step failed. Finished results are kept.
+    """
+    spec = _with_groups(cache, spec)
+    result = _search(cache, spec, rows, options, plan)
+    for line in result.describe():
+        say(f"search: {line}")
+    baseline = baseline_streams(spec, cache.streams) if plan is None or plan.has_baseline else None
+    choice = choose(result.scored, spec.select, spec.final.best_of, baseline)
+    for note in describe_losses(choice):
+        say(f"choice: {note}")
+    if not choice.finalists:
+        raise TrainingError(
+            f"sweep {spec.name!r}: every configuration had a run that diverged, so none can be chosen. "
+            "Lower its learning rates"
+        )
+    return spec, result, choice
+
+
 def plan_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOptions = SweepOptions()) -> str:
     """Return lines on what `run_sweep` would train. Nothing is trained or written.
 
     Raises:
         EmofuseError: see `run_sweep`.
     """
+    nested, spec = spec.test, first_fold_of(spec)
     spec = _with_groups(cache, spec)
     check_compared(spec, stream_types(cache))
     with open_trainer(cache, spec, options) as trainer:
@@ -243,6 +262,8 @@ def plan_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOption
         heads = search.total * len(runs) // len(batch)
         then = _describe_finals(spec, batch, is_all=len(batch) == search.total)
         lines = [f"{spec.title or spec.name}: {search.total} configurations, {heads} heads, {then}", *search.notes]
+        if nested:
+            lines.append(f"All of this is repeated inside each of {nested}. The first of them:")
         if len(batch) < search.total:
             lines.append(f"The search chooses {len(batch)} configurations at a time. The first batch:")
         done = f"{len(runs) - len(missing)} of {len(runs)} heads trained before"
@@ -252,6 +273,13 @@ def plan_sweep(cache: Cache, spec: SweepSpec, folder: Path, options: SweepOption
                 plan = plan_search(trainer.data, runs, spec, trainer.machine, trainer.rates)
             lines.append(str(only_missing(plan, runs, there)))
     return "\n".join(lines)
+
+
+def first_fold_of(spec: SweepSpec) -> SweepSpec:
+    """Return the sweep of the first outer fold of a nested sweep; other sweeps as they are."""
+    if spec.test is None:
+        return spec
+    return spec.model_copy(update={"base": spec.base.model_copy(update={"split": spec.test.splits()[0]}), "test": None})
 
 
 @contextmanager
@@ -292,7 +320,7 @@ def _search(
         return ConfigurationSearch(spec, strategy, rows, trainer).run()
 
 
-def _train_finals(
+def train_finals(
     cache: Cache, specs: Sequence[RunSpec], runs: Path, options: SweepOptions, say: Say
 ) -> list[tuple[RunRecord | Divergence, bool]]:
     """Train final runs and report each of them, or every tenth of many; those that diverge are always reported."""

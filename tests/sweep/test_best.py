@@ -311,3 +311,12 @@ def test_a_cache_without_test_rows_is_refused_before_the_search(tmp_path, write_
     with pytest.raises(TrainingError, match="no labelled row has split 'test'"):
         run_best(cache, ENOUGH, tmp_path / "best", ON_CPU)
     assert not (tmp_path / "best" / "rows").exists()
+
+
+def test_outer_folds_estimate_the_whole_search_on_all_rows(cache, tmp_path):
+    options = replace(ENOUGH, streams=("signal",), test_folds=2)
+    found = run_best(cache, options, tmp_path / "best", ON_CPU)
+    assert len(found.nested.folds) == 2
+    assert sum(record.rows["test"]["rows"] for record in found.nested.records) == (cache.labels >= 0).sum()
+    assert found.sentences[3].startswith("The same search inside each of 2 outer folds, in which every row is tested")
+    assert options.seconds == ENOUGH.seconds / 3

@@ -1,4 +1,4 @@
-"""Nested sweeps: the search is repeated inside every outer fold, whose rows choose nothing, and reports say what won."""
+"""Nested sweeps: every outer fold has its own search, whose choice its test rows do not touch."""
 
 from __future__ import annotations
 

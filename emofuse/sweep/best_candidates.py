@@ -34,7 +34,8 @@ from emofuse.specs.runs import settled
 from emofuse.sweep.configurations import Configuration, StreamType
 
 STAGES = ("look", "exact", "networks", "refine")
-LOOK_LANDMARKS = 1024
+LOOK_LANDMARKS, LOOK_PENALTIES = 512, 13
+"""A look needs the ranks of the subsets alone, so that it is coarse and takes a tenth of the time."""
 LANDMARKS = 2048
 ALL_SUBSETS_OF = 6
 """All subsets are looked at of at most this many streams; of more, one or two streams, all, and all but one."""
@@ -56,7 +57,7 @@ _CHANGES: tuple[dict[str, Any], ...] = (
     {"learning_rate": 1e-4},
 )
 """The changes of one option that are tried on the best network."""
-_OF_KERNELS = ("kernel", "factor", "landmarks")
+_OF_KERNELS = ("kernel", "factor", "landmarks", "penalties")
 _OF_NETWORKS = ("embed_dim", "width", "depth", "dropout")
 _OF_TRAINING = ("learning_rate", "weight_decay", "label_smoothing", "schedule", "stream_dropout")
 """The options that are settings of the candidates."""
@@ -68,6 +69,7 @@ _USUAL: dict[str, Any] = {
     "schedule": "constant",
     "stream_dropout": 0.0,
     "landmarks": KernelRidgeHeadSpec().landmarks,
+    "penalties": KernelRidgeHeadSpec().penalties,
 }
 """The values that names leave out."""
 
@@ -113,9 +115,11 @@ class Candidates:
         """
         match stage:
             case "look":
-                return [self.configuration(subset, self._kernel(1.0, LOOK_LANDMARKS)) for subset in self.subsets()]
+                coarse = self._kernel(1.0, LOOK_LANDMARKS).model_copy(update={"penalties": LOOK_PENALTIES})
+                return [self.configuration(subset, coarse) for subset in self.subsets()]
             case "exact":
-                return list(self._exact(_best_subsets(ranked, _BEST_SUBSETS)))
+                best, *others = [*_best_subsets(ranked, _BEST_SUBSETS), self.vectors]
+                return list(self._exact(list(dict.fromkeys([best, self.vectors, *others]))))
             case "networks":
                 subsets = dict.fromkeys([*_best_subsets(ranked, 1), self.streams])
                 return [candidate for subset in subsets for candidate in self._networks(subset)]
@@ -134,16 +138,20 @@ class Candidates:
         return tuple(name for name, each in self.types.items() if not each.is_sequence and not each.has_maps)
 
     def subsets(self) -> list[tuple[str, ...]]:
-        """Return the subsets of vectors to look at: single streams, all, then the others, the largest first."""
+        """Return the subsets of vectors to look at: all, all but one, single ones, then the others, the largest first.
+
+        Large subsets come first, because they usually win and the time may end.
+        """
         names = self.vectors
-        sizes = range(len(names) - 1, 1, -1) if len(names) <= ALL_SUBSETS_OF else (len(names) - 1, 2)
-        others = [subset for size in sizes for subset in combinations(names, size)]
-        return list(dict.fromkeys([*((name,) for name in names), *([names] if names else []), *others]))
+        count = len(names)
+        few = range(count - 2, 1, -1) if count <= ALL_SUBSETS_OF else (2,)
+        sizes = [size for size in dict.fromkeys((count, count - 1, 1, *few)) if size > 0]
+        return [subset for size in sizes for subset in combinations(names, size)]
 
     def _exact(self, subsets: Sequence[tuple[str, ...]]) -> Iterator[Configuration]:
-        """Yield every exact head on subsets of vectors; kernels that need no landmarks were looked at already."""
+        """Yield every exact head on subsets of vectors."""
         for subset in subsets:
-            if not set(subset) <= set(self.vectors):
+            if not subset or not set(subset) <= set(self.vectors):
                 continue
             for factor in (1.0, *_FACTORS):
                 yield self.configuration(subset, self._kernel(factor, LANDMARKS))

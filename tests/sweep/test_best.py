@@ -286,7 +286,7 @@ def test_names_of_candidates_are_unique_and_say_what_differs():
     assert any(
         name.startswith("a+b+c, late, ") and ", dropout 0.3, learning_rate 0.0003" in name for name in by_key.values()
     )
-    assert "a, kernel_ridge, kernel rbf, factor 0.5, landmarks 2048" in by_key.values()
+    assert "a+b+c, kernel_ridge, kernel rbf, factor 0.5, landmarks 2048" in by_key.values()
 
 
 # --- plans and errors ------------------------------------------------------------------------------------------------

@@ -63,11 +63,9 @@ def label_columns(manifest: Manifest) -> list[str]:
     """Return the attributes that hold several of the labels of the manifest and no other word."""
     import polars as pl
 
-    from emofuse.datasets.manifest import COLUMNS
-
     names = []
-    for name in manifest.table.columns:
-        if name in COLUMNS or manifest.table[name].dtype != pl.String:
+    for name in manifest.attributes:
+        if manifest.table[name].dtype != pl.String:
             continue
         words = set(manifest.table[name].str.strip_chars().replace("", None).drop_nulls().unique())
         if len(words) > 1 and words <= set(manifest.classes):

@@ -93,6 +93,11 @@ class Manifest:
         """The group of every row (N,), None for a row that is a group of its own."""
         return self.table[_GROUP].to_list()
 
+    @property
+    def attributes(self) -> list[str]:
+        """The names of the columns that are the dataset's own; runs may have them as their target."""
+        return [name for name in self.table.columns if name not in COLUMNS and name not in SOURCE_COLUMNS]
+
     def head(self, rows: int) -> Manifest:
         """Return the manifest of the first rows."""
         files = None if self.files is None else self.files[:rows]
@@ -161,6 +166,13 @@ def _with_groups(table: pl.DataFrame) -> pl.DataFrame:
     place = table.columns.index("problem") if "problem" in table.columns else table.width
     names = table.columns
     return table.select(*names[:place], pl.lit(None, pl.String).alias(_GROUP), *names[place:])
+
+
+def other_values(column: pl.Series, other: pl.Series) -> pl.Series:
+    """Return where the values of two columns of N rows differ, bool (N,); two that are NaN or null do not."""
+    pairs = zip(column.to_list(), other.to_list(), strict=True)
+    differs = [one != two and not (one != one and two != two) for one, two in pairs]  # noqa: PLR0124 - only NaN does
+    return pl.Series(differs, dtype=pl.Boolean)
 
 
 def attribute_name(name: str, others: Collection[str]) -> str:

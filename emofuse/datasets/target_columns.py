@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from emofuse.datasets.manifest import COLUMNS, Manifest
+from emofuse.datasets.manifest import Manifest
 
 Array = npt.NDArray[np.float64]
 _PREFIX = re.compile(r"^(.*[^\w]|.*_)[^_]*$")
@@ -52,9 +52,7 @@ def find_target_columns(manifest: Manifest) -> list[TargetColumn]:
     """
     numbers: dict[str, Array] = {}
     found: dict[str, TargetColumn] = {}
-    for name in manifest.table.columns:
-        if name in COLUMNS:
-            continue
+    for name in manifest.attributes:
         values = _numbers(manifest.table[name])
         if values is not None and not np.isnan(values).all():
             numbers[name] = values

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from emofuse.datasets.manifest import COLUMNS, Manifest
+from emofuse.datasets.sources import SOURCE_COLUMNS
 from emofuse.datasets.targets import Targets
 from emofuse.errors import DatasetError, SpecError, did_you_mean
 from emofuse.specs.targets import ClassTarget, DistributionTarget, MultilabelTarget, RegressionTarget, TargetSpec
@@ -41,13 +42,14 @@ class _Reader:
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
-        self.attributes = [name for name in manifest.table.columns if name not in COLUMNS]
+        self.attributes = manifest.attributes
 
     def check(self, names: Sequence[str], key: str) -> None:
         """Raise SpecError if a name is no attribute."""
+        manifest_columns = {*COLUMNS, *SOURCE_COLUMNS}
         problems = [
             f"{key}: {name!r} is a column of every manifest, and no attribute of the dataset"
-            if name in COLUMNS
+            if name in manifest_columns
             else f"{key}: there is no column {name!r}{did_you_mean(name, self.attributes)}"
             for name in names
             if name not in self.attributes

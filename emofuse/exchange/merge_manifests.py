@@ -13,7 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 from emofuse.cache.reader import Cache
-from emofuse.datasets.manifest import FILE_COLUMNS, Manifest
+from emofuse.datasets.manifest import FILE_COLUMNS, Manifest, other_values
 from emofuse.datasets.sources import moved_below
 from emofuse.errors import CacheError
 from emofuse.stores import SCHEME, as_path, is_remote
@@ -38,11 +38,20 @@ def same_rows(caches: Sequence[Cache], gives: npt.NDArray[np.bool_]) -> Manifest
         gives: whether features of a row come from a cache, (caches, N) bool.
 
     Raises:
-        CacheError: classes, labels, splits, groups or the bytes of images differ; the message has the number of rows
-            and the first one.
+        CacheError: classes, labels, splits, groups, attributes that both have, or the bytes of images differ; the
+            message has the number of rows and the first one.
     """
     _check_same_labels(caches)
-    return replace(caches[0].manifest, files=_files_of_same_rows(caches, gives))
+    return replace(caches[0].manifest, table=_all_attributes(caches), files=_files_of_same_rows(caches, gives))
+
+
+def _all_attributes(caches: Sequence[Cache]) -> pl.DataFrame:
+    """Return the table of the first cache with the attributes that only others have, each from the first of them."""
+    table = caches[0].manifest.table
+    for cache in caches[1:]:
+        missing = [name for name in cache.manifest.attributes if name not in table.columns]
+        table = table.with_columns(cache.manifest.table.select(missing))
+    return table
 
 
 def _check_same_labels(caches: Sequence[Cache]) -> None:
@@ -53,21 +62,25 @@ def _check_same_labels(caches: Sequence[Cache]) -> None:
         if other.classes != first.classes:
             faults.append(f"the labels of {cache.path} are {', '.join(other.classes)}, not {', '.join(first.classes)}")
             continue
-        for fact in _FACTS:
-            differs = first.table[fact].ne_missing(other.table[fact])
+        for fact in (*_FACTS, *(name for name in first.attributes if name in other.attributes)):
+            differs = other_values(first.table[fact], other.table[fact])
             if differs.any():
                 row = int(differs.arg_true()[0])
                 in_first, in_other = first.table[fact][row], other.table[fact][row]
                 sample_id = first.table["sample_id"][row]
                 faults.append(
                     f"{fact} differs in {int(differs.sum())} rows of {cache.path}, row {row} ({sample_id}): "
-                    f"{in_other or 'none'} there, {in_first or 'none'} in {caches[0].path}"
+                    f"{_shown(in_other)} there, {_shown(in_first)} in {caches[0].path}"
                 )
     if faults:
         raise CacheError(
-            f"the caches cannot be merged: {' | '.join(faults)}. Give them the same labels, splits and groups "
-            "first: a build with the same dataset does that and extracts nothing."
+            f"the caches cannot be merged: {' | '.join(faults)}. Give them the same labels, splits, groups and "
+            "attributes first: a build with the same dataset does that and extracts nothing."
         )
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)
 
 
 def all_rows(caches: Sequence[Cache]) -> Manifest:

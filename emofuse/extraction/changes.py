@@ -26,7 +26,7 @@ from emofuse.cache.metadata import extracted_streams, read_manifest, read_stream
 from emofuse.cache.writer import discard_blocks
 from emofuse.cache.zarr_store import open_array, update_group
 from emofuse.datasets.files import map_in_threads
-from emofuse.datasets.manifest import COLUMNS, Manifest
+from emofuse.datasets.manifest import Manifest, other_values
 from emofuse.datasets.rows import follows_links, open_files
 from emofuse.datasets.sources import changed_sources, sources_of
 from emofuse.errors import CacheError, StaleCacheError
@@ -195,7 +195,7 @@ def _relabelled(old: Manifest, new: Manifest) -> list[str]:
         differs = had[column].ne_missing(has[column])
         if differs.any():
             lines.append(f"another {column}: {_some(has['sample_id'].filter(differs), 'sample')}")
-    lines += _other_attributes(had, has)
+    lines += _other_attributes(old, new, had, has)
     if old.root != new.root:
         lines.append(f"moved from {old.root} to {new.root}")
     lost = had["problem"].is_null() & has["problem"].is_not_null()
@@ -205,9 +205,9 @@ def _relabelled(old: Manifest, new: Manifest) -> list[str]:
     return lines
 
 
-def _other_attributes(had: pl.DataFrame, has: pl.DataFrame) -> list[str]:
+def _other_attributes(old: Manifest, new: Manifest, had: pl.DataFrame, has: pl.DataFrame) -> list[str]:
     """Return a line for the attributes that are new, gone or of other values: runs may have them as their target."""
-    before, now = ([name for name in table.columns if name not in COLUMNS] for table in (had, has))
+    before, now = old.attributes, new.attributes
     lines = []
     if added := [name for name in now if name not in before]:
         lines.append(f"new attributes: {', '.join(added)}")
@@ -217,8 +217,7 @@ def _other_attributes(had: pl.DataFrame, has: pl.DataFrame) -> list[str]:
         if had[name].dtype != has[name].dtype:
             lines.append(f"attribute {name!r} has the type {has[name].dtype} now, it had {had[name].dtype}")
             continue
-        pairs = zip(had[name].to_list(), has[name].to_list(), strict=True)
-        if (differs := pl.Series([one != other for one, other in pairs], dtype=pl.Boolean)).any():
+        if (differs := other_values(had[name], has[name])).any():
             lines.append(f"another {name}: {_some(has['sample_id'].filter(differs), 'sample')}")
     return lines
 

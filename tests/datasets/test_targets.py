@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from emofuse.datasets.manifest import Manifest
+from emofuse.datasets.manifest import Manifest, other_values
 from emofuse.datasets.splits import ONE_STRATUM
 from emofuse.datasets.targets import read_targets
 from emofuse.errors import DatasetError, SpecError
@@ -199,3 +199,17 @@ def test_numbers_outside_of_a_stated_range_are_refused_with_the_first_row():
     )
     with pytest.raises(DatasetError, match=r"column 'valence' must be from -1 to 1, as `target.range` .* got -2.0"):
         read_targets(manifest, RegressionTarget(columns=["arousal", "valence"], range=(-1, 1)))
+
+
+def test_columns_of_sources_are_no_attributes():
+    manifest = manifest_of(start_s=[0.0, 1.0, 2.0], valence=[0.1, 0.2, 0.3])
+    assert manifest.attributes == ["valence"]
+    with pytest.raises(SpecError, match="'start_s' is a column of every manifest, and no attribute of the dataset"):
+        read_targets(manifest, RegressionTarget(columns="start_s"))
+
+
+def test_values_that_are_nan_or_null_in_both_columns_do_not_differ():
+    one = pl.Series([0.5, float("nan"), None, 1.0, None])
+    assert other_values(one, pl.Series([0.5, float("nan"), None, 2.0, 0.0])).to_list() == [False] * 3 + [True] * 2
+    lists = pl.Series([["a"], [], None])
+    assert other_values(lists, pl.Series([["a"], ["b"], None])).to_list() == [False, True, False]

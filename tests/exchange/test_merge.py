@@ -189,6 +189,30 @@ def test_attributes_that_some_caches_lack_are_null(make_cache, tmp_path):
     assert open_cache(tmp_path / "out.zarr").manifest.table["brightness"].to_list() == [0.1, 0.2, None, None]
 
 
+def with_attribute(path, **columns):
+    """A cache whose manifest has further columns."""
+    manifest = open_cache(path).manifest
+    table = manifest.table.with_columns(pl.Series(name, values) for name, values in columns.items())
+    type(manifest)(table, manifest.classes, manifest.root, manifest.info).write(manifest_path(path))
+    return path
+
+
+def test_the_same_samples_have_the_attributes_of_all_caches(make_cache, tmp_path):
+    one = with_attribute(make_cache("one", 2), valence=[0.1, float("nan")])
+    two = with_attribute(make_cache("two", 2), valence=[0.1, float("nan")], arousal=[0.3, None])
+    merge_caches(tmp_path / "out.zarr", [one, two])
+    table = open_cache(tmp_path / "out.zarr").manifest.table
+    assert table["arousal"].to_list() == [0.3, None]
+    assert table["valence"][0] == 0.1
+
+
+def test_other_attributes_of_the_same_samples_are_named(make_cache, tmp_path):
+    one = with_attribute(make_cache("one", 2), valence=[0.1, 0.2])
+    two = with_attribute(make_cache("two", 2), valence=[0.1, None])
+    expected = f"valence differs in 1 rows of {two}, row 1 (s1): none there, 0.2 in {one}"
+    assert expected in contradiction(tmp_path, [one, two])
+
+
 def contradiction(out: Path, sources, **options) -> str:
     with pytest.raises(CacheError) as raised:
         merge_caches(out / "out.zarr", sources, **options)
@@ -257,8 +281,8 @@ def test_other_labels_and_splits_of_the_same_samples_are_named(make_cache, make_
     two = make_cache("two", 3, manifest=make_manifest(3, label=["joy", "joy", "joy"], split=["train", None, "test"]))
     assert contradiction(tmp_path, [one, two]) == (
         f"the caches cannot be merged: label differs in 2 rows of {two}, row 1 (s1): joy there, fear in {one} | "
-        f"split differs in 1 rows of {two}, row 1 (s1): none there, val in {one}. Give them the same labels, splits "
-        "and groups first: a build with the same dataset does that and extracts nothing."
+        f"split differs in 1 rows of {two}, row 1 (s1): none there, val in {one}. Give them the same labels, splits, "
+        "groups and attributes first: a build with the same dataset does that and extracts nothing."
     )
     same = make_manifest(3)
     three = make_cache("three", 3, manifest=type(same)(same.table, ("joy", "fear", "x"), same.root, same.info))

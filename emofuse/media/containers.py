@@ -104,17 +104,22 @@ def open_container(file: BinaryIO, noun: str, extra: str) -> Iterator[Container]
     file.seek(0)
     try:
         inner = library.open(file, options={"format_whitelist": _FORMATS}, metadata_errors="replace")
-    except library.error.FFmpegError:
+    except Exception:  # noqa: BLE001 - damaged headers raise anything
         raise DecodeError("no clip or sound of a known format, or damaged or cut off") from None
     try:
         with inner:
             yield Container(inner, (inner.start_time or 0) / 1e6, library.error.FFmpegError)
+    except DecodeError:
+        raise
     except library.error.InvalidDataError:
         raise DecodeError("cannot be decoded: damaged or cut off") from None
     except library.error.FFmpegError as error:
         raise DecodeError(f"cannot be decoded: {error.strerror or type(error).__name__}") from error
     except MemoryError:
         raise DecodeError("cannot be decoded: needs more memory than there is") from None
+    except Exception as error:  # damaged files have impossible rates, sizes and times
+        text = " ".join(str(error).split())[:200]
+        raise DecodeError(f"cannot be decoded: {type(error).__name__}{f': {text}' if text else ''}") from error
 
 
 def span_of(start_s: float | None, end_s: float | None, stated_end_s: float) -> tuple[float, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from media_files import write_clip
@@ -9,12 +11,13 @@ from PIL import Image
 
 from emofuse.datasets.sources import Source
 from emofuse.media.video import read_clip
-from emofuse.specs import CacheSpec, ClipSpec, DecodeSpec, FaceSpec, LandmarksSpec
+from emofuse.specs import ActionUnitsSpec, CacheSpec, ClipSpec, DecodeSpec, FaceSpec, LandmarksSpec, LbpSpec
 from emofuse.status import Status, Step
 from emofuse.streams import batches
-from emofuse.streams.base import Face
+from emofuse.streams.base import Face, Sample, SampleBatch
 from emofuse.streams.extractor import Extractor
 from emofuse.streams.faces import make_face_detector
+from emofuse.streams.hog import HogSpec
 from emofuse.streams.tracking import CLOSE_S, FaceTracker, _chosen
 
 
@@ -142,3 +145,32 @@ def test_a_clip_has_the_same_rows_alone_and_among_others(moving, monkeypatch):
     np.testing.assert_array_equal(among, alone)
     monkeypatch.setattr(batches, "_BATCH_SAMPLES", 3)
     np.testing.assert_array_equal(extract([moving, moving]).features[1], alone)
+
+
+@pytest.mark.slow
+def test_a_clip_costs_little_more_than_its_steps(moving):
+    """Sixteen frames and four image streams: decoding, faces and streams, against the whole. In seconds of this CPU."""
+    spec = CacheSpec(streams=(LbpSpec(), LandmarksSpec(), ActionUnitsSpec(), HogSpec()), clip=ClipSpec(frames=16))
+    sources = [Source(moving, end_s=0.8)] * 4
+    whole, steps = [], []
+    with Extractor(spec.streams, spec, device="cpu") as extractor:
+        detector = make_face_detector(spec.face)
+        tracker = FaceTracker(detector, spec.face)
+        for number in range(6):
+            start = time.process_time()
+            extractor.extract(sources)
+            whole.append(time.process_time() - start)
+            start = time.process_time()
+            for clip, source in enumerate(sources):
+                frames = read_clip(source, spec.clip, spec.decode)
+                samples = [
+                    Sample(image, tracker.detect(image, 10 * number + clip, float(time_s)))
+                    for image, time_s in zip(frames.frames, frames.times_s, strict=True)
+                ]
+                batch = SampleBatch(samples)
+                for stream in extractor.streams.values():
+                    stream.extract(batch)
+            steps.append(time.process_time() - start)
+        tracker.close()
+        detector.close()
+    assert min(whole) <= 1.15 * min(steps)

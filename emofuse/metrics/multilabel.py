@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from emofuse.metrics import Metric
 from emofuse.metrics.confusion import Floats, ratio
@@ -50,21 +51,33 @@ def multilabel_scorer(target: Rows, outputs: Rows) -> RowScorer:
     return score
 
 
-def _ranked_scorer(has: Any, scores: Any) -> Callable[[Floats], Floats]:
-    """Return the function (b, n) -> (b, 2) of average precision and area under the ROC curve of one label."""
+def _ranked_scorer(has: npt.NDArray[np.bool_], scores: npt.NDArray[Any]) -> Callable[[Floats], Floats]:
+    """Return the function (b, n) -> (b, 2) of average precision and area under the ROC curve of one label.
+
+    Both need the rows above and within each threshold at which a row has the label, and no others.
+    """
     order = np.argsort(-scores, kind="stable")
-    sorted_scores, positive = scores[order], has[order].astype(np.float64)
-    ends = np.flatnonzero(np.append(sorted_scores[1:] != sorted_scores[:-1], True))  # the last row of each threshold
+    first = np.append(True, np.diff(scores[order]) != 0)  # whether a row is the first of its threshold
+    threshold, starts = np.cumsum(first) - 1, np.flatnonzero(first)
+    ends = np.append(starts[1:], len(order))
+    positive = np.flatnonzero(has[order])
+    used, first_of_used = np.unique(threshold[positive], return_index=True)
+    before, last = starts[used], ends[used] - 1
 
     def score(weights: Floats) -> Floats:
-        drawn = np.asarray(weights[:, order], np.float64)
-        above = np.cumsum(drawn, axis=1)[:, ends]
-        hits = np.cumsum(drawn * positive, axis=1)[:, ends]
-        ones, zeros = hits[:, -1], above[:, -1] - hits[:, -1]
-        gained = np.diff(hits, axis=1, prepend=0.0)
-        missed = np.diff(above - hits, axis=1, prepend=0.0)
-        precision = (gained * ratio(hits, above)).sum(axis=1)
-        area = (missed * (hits - gained / 2)).sum(axis=1)
+        if len(positive) == 0:
+            return np.full((len(weights), 2), np.nan)
+        drawn = weights[:, order]
+        above = np.cumsum(drawn, axis=1)
+        rows_before = np.where(before > 0, above[:, before - 1], 0.0)
+        rows_within = above[:, last] - rows_before
+        gained = np.add.reduceat(drawn[:, positive], first_of_used, axis=1, dtype=np.float64)
+        hits = np.cumsum(gained, axis=1)
+        ones = hits[:, -1]
+        zeros = above[:, -1] - ones
+        precision = (gained * ratio(hits, rows_before + rows_within)).sum(axis=1)
+        zeros_above = rows_before - (hits - gained) + (rows_within - gained) / 2  # ties count half
+        area = (gained * (zeros[:, None] - zeros_above)).sum(axis=1)
         return np.stack([ratio(precision, ones, np.nan), ratio(area, ones * zeros, np.nan)], axis=1)
 
     return score

@@ -24,7 +24,7 @@ Ints = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.floating[Any]]
 
 _BATCH_BYTES = 2**27
-_EXACT_FLOAT32 = 2**24  # whole numbers up to here are exact in float32, whatever the order of summation
+EXACT_FLOAT32 = 2**24  # whole numbers up to here are exact in float32, whatever the order of summation
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def resample_metrics(
     scores = np.full((resampling.count, len(runs), width), np.nan)
     observed = np.full((1, len(runs), width), np.nan)
     largest = max(int(np.bincount(run.unit).max()) for run in runs)
-    dtype = np.float32 if units * largest < _EXACT_FLOAT32 else np.float64
+    dtype = np.float32 if units * largest < EXACT_FLOAT32 else np.float64
     batch = max(1, _BATCH_BYTES // (8 * units + 24 * len(runs) * classes**2))
     _score(np.ones((1, units), dtype), pools, metrics, observed)
     first = 0

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emofuse.metrics.weighted import RowScorer
-from emofuse.statistics.resampling import Resampled, Resampling, draw_units
+from emofuse.statistics.resampling import EXACT_FLOAT32, Resampled, Resampling, draw_units
 
 _BATCH_BYTES = 2**27
 _ARRAYS = 8  # of the size of the weights, which a scorer holds at once
@@ -53,8 +53,10 @@ def resample_rows(runs: Sequence[ScoredRows], *, units: int, resampling: Resampl
     observed = np.stack([run.scorer(np.ones((1, len(run.unit))))[0] for run in runs])
     drawn = np.empty((resampling.count, *observed.shape))
     batch = max(1, _BATCH_BYTES // (8 * _ARRAYS * max(units, *(len(run.unit) for run in runs))))
+    largest = max(int(np.bincount(run.unit).max()) for run in runs)
+    dtype = np.float32 if units * largest < EXACT_FLOAT32 else np.float64
     first = 0
-    for counts in draw_units(units, resampling, batch, np.float64):
+    for counts in draw_units(units, resampling, batch, dtype):
         for place, run in enumerate(runs):
             drawn[first : first + len(counts), place] = run.scorer(counts[:, run.unit])
         first += len(counts)

@@ -115,3 +115,16 @@ def test_units_out_of_range_are_refused(unit):
         resample_rows([ScoredRows(unit, lambda weights: weights)], units=5, resampling=Resampling(10))
     with pytest.raises(ValueError, match="no run to resample"):
         resample_rows([], units=5, resampling=Resampling(10))
+
+
+@pytest.mark.parametrize("kind", ["regression", "multilabel"])
+def test_the_paired_test_seldom_calls_equals_different(kind):
+    """Two models of equal noise differ by chance alone: p is below 5 % in about 5 % of the pairs."""
+    rng, alarms, trials = np.random.default_rng(1), 0, 200
+    for trial in range(trials):
+        target = rng.normal(size=(120, 1)) if kind == "regression" else (rng.random((120, 1)) < 0.3).astype(np.float64)
+        outputs = [1 / (1 + np.exp(-(target + rng.normal(size=target.shape)))) for _ in range(2)]
+        runs = [ScoredRows(np.arange(120), SCORERS[kind](target, each)) for each in outputs]
+        found = resample_rows(runs, units=120, resampling=Resampling(300, seed=trial))
+        alarms += paired_bootstrap(*found.observed[:, 0], *found.drawn[:, :, 0].T).p < 0.05
+    assert 0.01 <= alarms / trials <= 0.1

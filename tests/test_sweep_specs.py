@@ -268,7 +268,7 @@ def test_the_pipeline_of_a_sweep_is_looked_for_when_it_is_read(tmp_path):
     with pytest.raises(SpecError) as caught:
         read_sweep_spec(path)
     assert caught.value.problems[0].startswith(
-        "pipeline: 'demoo': no such file, and no pipeline of this name, did you mean 'demo'? (there are: demo, "
+        "pipeline: 'demoo': no such file, and no pipeline of this name, did you mean 'demo'? (there are: "
     )
     assert caught.value.problems[1] == "factors.depth: must be <= 8, got 9 (head concat)"
     path.write_text("{pipeline: all_subsets, factors: {}}")

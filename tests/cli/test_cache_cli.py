@@ -12,7 +12,7 @@ from emofuse.cache.reader import open_cache
 from emofuse.cli import cache as cache_cli
 from emofuse.cli import main
 from emofuse.errors import CacheError, SpecError, StaleCacheError
-from emofuse.specs import CacheSpec
+from emofuse.specs import CacheSpec, bundled_specs
 from emofuse.status import Status
 
 
@@ -104,7 +104,8 @@ def test_a_kind_of_dataset_needs_a_cache_spec(build):
     result = build(spec=None)
     assert result.exit_code == 2
     words = [word for word in result.output.split() if word != "│"]
-    assert "say what to cache: one of demo, faces, paper, or a YAML file" in " ".join(words)
+    names = ", ".join(bundled_specs("cache_specs"))
+    assert f"say what to cache: one of {names}, or a YAML file" in " ".join(words)
 
 
 def test_a_misspelt_target_is_named(images):

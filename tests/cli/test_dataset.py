@@ -156,9 +156,7 @@ def test_check_cuts_a_long_list_of_copies(folder):
 def test_check_refuses_a_target_that_is_neither_kind_nor_pipeline(tmp_path):
     error = error_of("check", "fases")
     assert isinstance(error, SpecError)
-    assert "neither a kind of dataset nor a pipeline, did you mean 'faces'? (kinds: csv, demo, emoset, folder; " in str(
-        error
-    )
+    assert "neither a kind of dataset nor a pipeline, did you mean 'faces'? (kinds: " in str(error)
     assert f"but a folder, so say what kind it is: emofuse dataset check folder --data {tmp_path}" in str(
         error_of("check", tmp_path)
     )

@@ -14,7 +14,7 @@ import polars as pl
 
 from emofuse.cache.reader import Cache
 from emofuse.datasets.manifest import FILE_COLUMNS, Manifest, other_values
-from emofuse.datasets.sources import moved_below
+from emofuse.datasets.sources import changed_sources, moved_below
 from emofuse.errors import CacheError
 from emofuse.stores import SCHEME, as_path, is_remote
 
@@ -62,6 +62,11 @@ def _check_same_labels(caches: Sequence[Cache]) -> None:
         if other.classes != first.classes:
             faults.append(f"the labels of {cache.path} are {', '.join(other.classes)}, not {', '.join(first.classes)}")
             continue
+        parts = changed_sources(first.table, other.table)
+        if parts.any():
+            row = int(parts.arg_true()[0])
+            named = f"row {row} ({first.table['sample_id'][row]})"
+            faults.append(f"another span or member of the file in {int(parts.sum())} rows of {cache.path}, {named}")
         for fact in (*_FACTS, *(name for name in first.attributes if name in other.attributes)):
             differs = other_values(first.table[fact], other.table[fact])
             if differs.any():

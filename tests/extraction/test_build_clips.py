@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from clip_corpus import DAMAGED, ROWS, SILENT, SPAN, SPEC, read_corpus, write_corpus
 from clip_streams import GreySpec, LoudnessSpec
@@ -18,7 +20,7 @@ from media_files import write_clip, write_sound
 from emofuse.cache import writer
 from emofuse.cache.reader import open_cache
 from emofuse.datasets.sources import Source
-from emofuse.errors import StaleCacheError
+from emofuse.errors import CacheError, StaleCacheError
 from emofuse.exchange.export import check_format, export_cache
 from emofuse.exchange.merge import merge_caches
 from emofuse.extraction import BuildOptions, build_cache, estimate_build, plan_build
@@ -220,9 +222,33 @@ def test_another_span_is_extracted_again(own_clips, path, in_process):
     table = own_clips / "clips.csv"
     table.write_text(table.read_text().replace("0.1,0.3", "0.1,0.25"))
     manifest = read_corpus(own_clips)
-    manifest.table.select("sample_id")
     with pytest.raises(StaleCacheError, match=r"no longer among them: 1 sample \(08@0\.1-0\.3\)"):
         plan_build(path, manifest, SPEC)  # the id of a span names it: another span is another sample
+
+
+def with_other_span(manifest):
+    """The same samples under the same ids, as a dataset of one's own may name them, with another end of the span."""
+    end = pl.when(pl.col("end_s").is_not_null()).then(0.25).alias("end_s")
+    return replace(manifest, table=manifest.table.with_columns(end))
+
+
+def test_another_span_under_the_same_id_is_extracted_again(built, clip_manifest, in_process):
+    other = with_other_span(clip_manifest)
+    assert plan_build(built, other, SPEC).changes.replaced.tolist() == [SPAN]
+    build_cache(built, other, SPEC, in_process)
+    assert open_cache(built).streams["loudness"].read()[0][SPAN, 1] == pytest.approx(0.15, abs=1e-3)
+    assert plan_build(built, other, SPEC).rows == 0
+
+
+def test_caches_of_other_spans_are_not_merged(tmp_path, clip_manifest, in_process, built):
+    build_cache(
+        tmp_path / "other.zarr",
+        with_other_span(clip_manifest),
+        SPEC.model_copy(update={"streams": (LoudnessSpec(name="second"),)}),
+        in_process,
+    )
+    with pytest.raises(CacheError, match=r"another span or member of the file in 1 rows of .*other\.zarr, row 9 \(08@"):
+        merge_caches(tmp_path / "merged.zarr", [built, tmp_path / "other.zarr"])
 
 
 def test_a_moved_corpus_keeps_its_features(own_clips, path, tmp_path, in_process):

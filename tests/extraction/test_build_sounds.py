@@ -25,7 +25,6 @@ from emofuse.specs import (
     ClipSpec,
     RandomWeights,
     SoundAugmentSpec,
-    read_cache_spec,
     read_pipeline_spec,
 )
 from emofuse.specs.audio import MelSettings
@@ -36,6 +35,7 @@ from emofuse.streams.mel import MelSpec
 from emofuse.streams.mfcc import MfccSpec
 from emofuse.upkeep.sample import compare_sample
 from emofuse.upkeep.verify import verify_cache
+from emofuse.weights import import_weights
 
 RANDOM = RandomWeights(seed=1)
 STREAMS = (
@@ -165,5 +165,24 @@ def test_streams_of_real_speech_are_built_by_speaker(shared_data, tmp_path):
     assert manifest.table["group"].n_unique() == 9
 
 
-def test_the_cache_spec_of_speech_has_four_streams():
-    assert [stream.name for stream in read_cache_spec("speech").streams] == ["mfcc", "mel", "whisper", "whisper_steps"]
+@pytest.mark.slow
+def test_the_pipeline_of_real_speech_runs_whole_on_folds_by_speaker(shared_data, tmp_path):
+    pytest.importorskip("transformers")
+    import_weights(shared_data / "models" / "whisper_tiny_en_encoder_fp16.safetensors", "whisper-tiny.en")
+    folder = tmp_path / "ravdess"
+    folder.mkdir()
+    for path in sorted((shared_data / "speech" / "ravdess").glob("03-01-0[1-8]-01-01-01-0[1-4].flac")):
+        shutil.copy(path, folder)
+    spec = read_pipeline_spec("ravdess_speech")
+    runs = tuple(
+        run.model_copy(update={"train": run.train.model_copy(update={"epochs": 1, "batch_size": 8})})
+        for run in spec.runs
+    )
+    dataset = spec.dataset.model_copy(update={"root": str(folder)})
+    folds = spec.test.model_copy(update={"folds": 2})
+    spec = spec.model_copy(update={"dataset": dataset, "runs": runs, "references": "off", "test": folds})
+    options = PipelineOptions(out=tmp_path / "out", build=BuildOptions(workers=0, device="cpu"), device="cpu")
+    run_pipeline(spec, options, say=lambda _: None)
+    assert len(list((tmp_path / "out").glob("runs/*/run.json"))) == 5 * 2
+    shapes = {stream.name: stream.shape for stream in open_cache(tmp_path / "out" / "features.zarr").streams.values()}
+    assert shapes == {"mfcc": (80,), "mel": (1, 64, 401), "whisper": (384,)}

@@ -138,8 +138,13 @@ class CachedStream:
         """Raise unless every block of the first `views` views was computed.
 
         Raises:
-            IncompleteCacheError: blocks are missing; the message has their number.
+            IncompleteCacheError: blocks are missing, or views; the message has their number.
         """
+        if views > self.views:
+            raise IncompleteCacheError(
+                f"{self.name!r} has {self.views} of {views} views of each sample. Build the cache with "
+                f"`views: {views}`, or take `views: {self.views}`"
+            )
         lacking = len(self.lacking_blocks(views))
         if lacking:
             raise IncompleteCacheError(

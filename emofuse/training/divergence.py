@@ -16,6 +16,8 @@ from emofuse.errors import ResultsError
 from emofuse.stores import replace_file
 
 FORMAT = 1
+LARGE_DECAY = 10.0
+"""The weight decay from which on it is named as a reason of a divergence; usual ones are below 1."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,13 @@ class Divergence:
         return int(self.spec["train"]["seed"])
 
     def __str__(self) -> str:
+        train = self.spec["train"]
+        decay = train.get("weight_decay", 0.0)
+        large = f" and weight_decay {decay:g}" if decay >= LARGE_DECAY else ""
         return (
             f"run {self.name!r} (seed {self.seed}): the loss is not finite in epoch {self.epoch} with learning_rate "
-            f"{self.spec['train']['learning_rate']:g}: the training diverged. Lower the learning rate"
+            f"{train['learning_rate']:g}{large}: the training diverged. Lower the "
+            f"{'weight decay or the ' if large else ''}learning rate"
         )
 
 

@@ -91,7 +91,7 @@ def run_notes(
         *(note for head in trained.first for note in _few_neutral_faces(data, head.spec)),
         *_far_values(cache, far),
         *_learning(targets, trained, rows, metrics),
-        *_options_without_effect(trained.spec),
+        *_options_without_effect(data, trained.spec),
     ]
     return list(dict.fromkeys(notes))  # the heads of an ensemble may give the same note
 
@@ -293,13 +293,21 @@ def _choice_at_an_end(spec: RunSpec, result: MemberResult) -> Iterator[str]:
         )
 
 
-def _options_without_effect(spec: RunSpec) -> Iterator[str]:
-    if not is_exact(spec.head):
+def _options_without_effect(data: TrainingData, spec: RunSpec) -> Iterator[str]:
+    """Yield notes on options that did nothing, or less than they say."""
+    if is_exact(spec.head):
+        used = {"class_weights"} if isinstance(spec.head, LOGISTIC_HEADS) else set()
+        idle = [name for name, off in NEWER.items() if name not in used and getattr(spec.train, name) != off]
+        if idle:
+            yield f"The head is solved, and not trained: {', '.join(idle)} of its training had no effect."
         return
-    used = {"class_weights"} if isinstance(spec.head, LOGISTIC_HEADS) else set()
-    idle = [name for name, off in NEWER.items() if name not in used and getattr(spec.train, name) != off]
-    if idle:
-        yield f"The head is solved, and not trained: {', '.join(idle)} of its training had no effect."
+    if spec.train.stream_dropout and len(spec.features.streams) == 1:
+        yield "The head has one stream, which every row keeps: stream_dropout of its training had no effect."
+    if spec.train.schedule != "constant" and spec.train.warmup == 1:
+        yield f"The learning rate rose until the last step (warmup: 1): schedule: {spec.train.schedule} had no effect."
+    rows = max(len(fold.train) for head in spec.heads() for fold in data.folds(head))
+    if spec.train.batch_size > rows:
+        yield f"A batch of {spec.train.batch_size} holds all {rows} training rows: each epoch was one step."
 
 
 def _entropy(counts: npt.NDArray[np.int64]) -> float:

@@ -184,11 +184,12 @@ class _Structure:
         self._optimizer_keys = [
             (fold, *optimizer_key(spec.train)) for fold, spec in zip(self._fold_of, specs, strict=True)
         ]
-        self._costs = [self._cost(index) for index in range(len(specs))]
-        self._alone_s: dict[int, float] = {}
         self._rows = max(len(fold.train) for fold in self._folds)  # of an epoch
         if self._streamed:
             self._rows = len(set().union(*(fold.train.tolist() for fold in self._folds)))
+        self._batch_rows = max(1, min(first.train.batch_size, self._rows))
+        self._costs = [self._cost(index) for index in range(len(specs))]
+        self._alone_s: dict[int, float] = {}
 
     @property
     def title(self) -> str:
@@ -267,7 +268,7 @@ class _Structure:
     def _memory(self, members: Sequence[int]) -> int:
         """Return the bytes of a group: features, and the larger of what a step and what a part of validation takes."""
         costs = [self._costs[index] for index in members]
-        rows, folds = self._specs[0].train.batch_size, len(self._used_folds(members))
+        rows, folds = self._batch_rows, len(self._used_folds(members))
         step = step_bytes(costs, rows, folds=folds, width=self._width(members), machine=self._machine)
         evaluated = min(eval_rows(len(members)), self._val_rows(members))
         part = evaluated * len(members) * max(cost.row_bytes for cost in costs)
@@ -305,9 +306,7 @@ class _Structure:
     def _cost(self, index: int) -> TrainingCost:
         spec = self._specs[index]
         used = tuple((variant.name, variant.shape) for variant in self._variants_of[index])
-        cost = head_cost(
-            without_dropout(spec.head), used, len(self._data.classes), spec.train.batch_size, self._machine
-        )
+        cost = head_cost(without_dropout(spec.head), used, len(self._data.classes), self._batch_rows, self._machine)
         item = self._machine.dtype.itemsize
         copies = _COPIES_OF_AVERAGES * bool(spec.train.ema) + _COPIES_OF_CLIPPING * bool(spec.train.clip_norm)
         mixed = len(used) * getattr(spec.head, "embed_dim", len(self._data.classes)) if spec.train.mixup else 0

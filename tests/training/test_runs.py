@@ -922,6 +922,47 @@ def test_options_that_a_solved_head_does_not_use_are_noted(cache, tmp_path):
     assert f"The head is solved, and not trained: class_weights, {ending}" in notes["kernel_ridge"]
 
 
+def test_options_that_do_nothing_for_a_trained_head_are_noted(cache, tmp_path):
+    idle = {"stream_dropout": 0.5, "schedule": "cosine", "warmup": 1.0, "batch_size": 10**6}
+    record, _ = train_run(
+        cache, run_spec(features={"streams": ["resnet50"]}, train=idle), tmp_path / "runs", device="cpu"
+    )
+    rows = record.rows["train"]["rows"]
+    assert {
+        "The head has one stream, which every row keeps: stream_dropout of its training had no effect.",
+        "The learning rate rose until the last step (warmup: 1): schedule: cosine had no effect.",
+        f"A batch of 1000000 holds all {rows} training rows: each epoch was one step.",
+    } <= set(record.notes)
+    busy, _ = train_run(
+        cache, run_spec(train={**idle, "warmup": 0.5, "batch_size": rows}), tmp_path / "runs", device="cpu"
+    )
+    assert not [note for note in busy.notes if "no effect" in note or "one step" in note]
+
+
+def test_extreme_options_together_train_to_a_finite_end(cache, tmp_path):
+    extremes = [
+        {"mixup": 0.4, "stream_dropout": 0.9, "warmup": 1.0},
+        {"mixup": 1e300, "clip_norm": 1e-9, "focal_gamma": 50.0},
+        {"mixup": 1e-12, "clip_norm": 1e-300, "label_smoothing": 0.99},
+        {"ema": 0.9999, "epochs": 3, "schedule": "cosine"},
+        {"batch_size": 10**9, "mixup": 1.0, "gradient_balancing": "on"},
+        {"logit_adjustment": 100.0, "class_weights": "balanced", "patience": 1},
+    ]
+    for kind in ("concat", "late"):
+        specs = [run_spec(name=f"{index}", head=kind, train=train) for index, train in enumerate(extremes)]
+        for record, _ in train_runs(cache, specs, tmp_path / kind, device="cpu", memory_bytes=10**9):
+            assert np.isfinite(record.metrics["test"]["loss"])
+            assert all(np.isfinite(entry["train_loss"]) for entry in record.history)
+
+
+def test_a_divergence_names_a_large_weight_decay(cache, tmp_path):
+    large = {"weight_decay": 1e300, "optimizer": "adamw"}
+    with pytest.raises(
+        TrainingError, match=r"and weight_decay 1e\+300: .* Lower the weight decay or the learning rate"
+    ):
+        train_run(cache, run_spec(train=large), tmp_path / "runs", device="cpu")
+
+
 def test_a_run_with_options_is_saved_with_them_and_one_without_has_the_digest_it_always_had(cache, tmp_path):
     options = {"class_weights": "sqrt", "schedule": "cosine", "ema": 0.9, "stream_dropout": 0.3, "mixup": 0.2}
     spec = run_spec(train=options)

@@ -120,7 +120,9 @@ def test_other_draws_are_another_run(path):
 
 
 def test_views_that_were_not_built_are_named(path):
-    with pytest.raises(IncompleteCacheError, match="'x' lacks 1 of 1 blocks"):
+    with pytest.raises(
+        IncompleteCacheError, match=r"'x' has 1 of 2 views of each sample\. Build the cache with `views: 2`"
+    ):
         group(path, run(2))
 
 

@@ -261,6 +261,13 @@ def test_blocks_grow_with_the_dataset_so_that_folders_do_not(rows, block_rows):
     assert fixed.rows_of_a_block(rows) == 64
 
 
+@pytest.mark.parametrize(("frames", "block_rows"), [(1, 256), (4, 64), (16, 16), (64, 16)])
+def test_blocks_of_clips_have_fewer_rows_since_each_is_as_much_work_as_its_frames(frames, block_rows):
+    spec = CacheSpec(streams=(LbpSpec(),), clip={"frames": frames})
+    assert spec.rows_of_a_block(7442) == block_rows
+    assert spec.rows_of_a_block(10**6) <= 4096 * block_rows
+
+
 def test_paths_in_a_file_are_relative_to_that_file(tmp_path, monkeypatch):
     (tmp_path / "specs").mkdir()
     file = tmp_path / "specs/mine.yaml"

@@ -45,6 +45,7 @@ _QUIET = {"GLOG_minloglevel": "2", "TF_CPP_MIN_LOG_LEVEL": "2"}
 
 _OPEN_TIMEOUT_S = 900.0  # loading models from a slow network
 _ROW_TIMEOUT_S = 60.0
+_FRAME_TIMEOUT_S = 8.0
 _TRIES = 2
 _LOOK_S = 0.2
 _BACKSTOP = 1.5  # the process ends itself after this multiple of its limit
@@ -230,11 +231,13 @@ class IsolatedExtraction:
             process.kill()
 
     def _compute(self, job: BuildJob, task: BlockTask) -> BlockDone | BlockFailed:
-        limit_s = job.block_timeout_s or default_timeout_s(len(task.sources) * len(task.views))
+        pictures = len(task.sources) * len(task.views) * job.pictures_of_row
+        limit_s = job.block_timeout_s or default_timeout_s(pictures)
         try:
             return self._run(job, task, limit_s)
         except ProcessDied:
-            deadly = self._find_deadly_rows(job, task, min(_ROW_TIMEOUT_S, limit_s))
+            row_limit_s = max(_ROW_TIMEOUT_S, _FRAME_TIMEOUT_S * job.pictures_of_row)
+            deadly = self._find_deadly_rows(job, task, min(row_limit_s, limit_s))
         done = []
         for part in _parts(task, deadly):
             result = self._run_again(job, part, limit_s * 4)  # each row passes alone, so it is worth waiting for all

@@ -39,6 +39,11 @@ class BuildJob:
     memory_bytes: int | None = None
     build: str = ""
 
+    @property
+    def pictures_of_row(self) -> int:
+        """The number of pictures that streams see of one row: the frames of a clip."""
+        return 1 if self.spec.clip is None else self.spec.clip.frames
+
     def streams(self, names: Sequence[str]) -> tuple[StreamSpec, ...]:
         """Return the specs of some streams."""
         return tuple(stream for stream in self.spec.streams if stream.name in names)

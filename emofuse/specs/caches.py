@@ -11,6 +11,7 @@ from emofuse.specs.streams import StreamSpec
 
 _BLOCK_ROWS = 256
 _BLOCKS_AT_MOST = 4096
+_CLIP_ROWS = 16
 
 
 class DecodeSpec(ExtendedSpec):
@@ -88,11 +89,13 @@ class CacheSpec(ExtendedSpec):
         """Return the number of rows of a block, for a new cache of `rows` rows if the spec leaves it open.
 
         It is 256 for up to a million rows, and a multiple of 256 beyond, so that there are at most 4096 blocks. A block
-        is a file in each folder of a stream, and shared file systems are slow to list folders with more files.
+        is a file in each folder of a stream, and shared file systems are slow to list folders with more files. Of clips
+        with T frames, 256 / T rows count instead of 256, at least 16: a build that is stopped loses a block.
         """
         if self.block_rows is not None:
             return self.block_rows
-        return _BLOCK_ROWS * max(1, -(-rows // (_BLOCK_ROWS * _BLOCKS_AT_MOST)))
+        least = _BLOCK_ROWS if self.clip is None else max(_CLIP_ROWS, _BLOCK_ROWS // self.clip.frames)
+        return least * max(1, -(-rows // (least * _BLOCKS_AT_MOST)))
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

@@ -23,7 +23,7 @@ from emofuse.datasets.sources import Source
 from emofuse.errors import CacheError, StaleCacheError
 from emofuse.exchange.export import check_format, export_cache
 from emofuse.exchange.merge import merge_caches
-from emofuse.extraction import BuildOptions, build_cache, estimate_build, plan_build
+from emofuse.extraction import BuildOptions, build_cache, estimate_build, isolation, plan_build
 from emofuse.specs import CacheSpec, ClipSpec
 from emofuse.status import Status, Step
 from emofuse.stores import as_path, file_sizes
@@ -158,6 +158,14 @@ def test_an_estimate_knows_the_axis_of_time(path, clip_manifest, in_process):
     chunks = [file for name in ALL for array in ("features", "mask", "status", "flags")
               for file in (path / "streams" / name / array).glob("c.*")]  # fmt: skip
     assert estimate.bytes == sum(file.stat().st_size for file in chunks)
+
+
+def test_a_block_of_clips_may_take_as_long_as_its_frames(path, clip_manifest, monkeypatch):
+    """Twenty-four clips of four frames; the limit of a row alone grows too."""
+    asked = []
+    monkeypatch.setattr(isolation, "default_timeout_s", lambda pictures: asked.append(pictures) or 60.0)
+    build_cache(path, clip_manifest, SPEC, BuildOptions(workers=1, device="cpu"))
+    assert asked == [6 * 4] * 4
 
 
 def test_workers_build_the_same_bytes(path, clip_manifest, undisturbed, contents):

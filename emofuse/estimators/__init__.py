@@ -4,7 +4,7 @@
     model.fit({"face": faces, "voice": voices}, labels, groups=speakers)
     model.predict_proba({"face": new_faces, "voice": new_voices})
 
-    model = FusionRegressor(loss="ccc").fit({"face": faces, "voice": voices}, valence_and_arousal)
+    model = FusionRegressor("concat", loss="ccc").fit({"face": faces, "voice": voices}, valence_and_arousal)
 
 Needs scikit-learn, which the extra `sklearn` brings. Heads are trained by the same engine as those of pipelines.
 """

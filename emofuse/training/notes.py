@@ -116,6 +116,8 @@ def _which_labels(cache: Cache, spec: RunSpec) -> Iterator[str]:
     labels = describe_labels(cache.manifest, spec.target)
     if labels is not None:
         yield f"{labels[0].upper()}{labels[1:]}."
+    if spec.weight_column is not None:
+        yield f"Training weights rows by column {spec.weight_column!r}; scores count all rows alike."
 
 
 def _rows_left_out(targets: Targets, data: TrainingData, spec: RunSpec) -> Iterator[str]:

@@ -11,6 +11,7 @@ from emofuse.datasets.manifest import Manifest
 from emofuse.datasets.split_needs import SplitNeed, check_needs, describe_lack, needs_of_runs, needs_of_sweep
 from emofuse.errors import SpecError, TrainingError
 from emofuse.specs import (
+    DistributionTarget,
     FeaturesSpec,
     FoldSpec,
     HoldoutSplit,
@@ -122,3 +123,15 @@ def test_folds_of_numbers_need_as_many_rows_or_groups_as_folds(tmp_path):
     speakers = table.with_columns(group=pl.Series(["a", "a", "b", "b", "c", "d"]))
     with pytest.raises(TrainingError, match=r"5 folds need as many groups .* 'rows with a target' \(3 groups\)"):
         check_needs(replace(found, table=speakers), [need])
+
+
+def test_a_class_that_has_the_majority_in_fewer_rows_than_folds_is_one_error(tmp_path):
+    found = manifest(tmp_path, [None] * 9, ["train"] * 8 + ["test"])
+    joy = [9, 9, 9, 9, 1, 1, 9, 9, 9]
+    table = found.table.with_columns(
+        sample_id=pl.Series([f"s{row}" for row in range(9)]), joy=pl.Series(joy), fear=pl.Series([5] * 9)
+    )
+    need = SplitNeed(OfficialSplit(), FoldSpec(count=3), DistributionTarget(columns=["joy", "fear"]))
+    with pytest.raises(TrainingError, match=r"3 folds need as many rows .* Fewer have: 'fear' \(2 rows\)"):
+        check_needs(replace(found, table=table), [need])
+    check_needs(replace(found, table=table), [need._replace(folds=FoldSpec(count=2))])

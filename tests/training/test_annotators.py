@@ -57,3 +57,12 @@ def test_a_run_learns_and_is_scored_on_the_labels_of_the_named_column_and_says_s
         truth = dict(cache.manifest.table.select("sample_id", column).iter_rows())
         assert [CLASSES[label] for label in saved.label] == [truth[sample_id] for sample_id in saved.sample_id.tolist()]
     assert perceived.metrics["test"]["accuracy"] > intended.metrics["test"]["accuracy"]
+
+
+def test_a_run_says_which_column_weights_its_rows(cache, tmp_path):
+    weights = pl.Series("trust", np.linspace(0.1, 1, 90))
+    manifest = replace(cache.manifest, table=cache.manifest.table.with_columns(weights))
+    weighted = run_of({"kind": "class"}).model_copy(update={"weight_column": "trust"})
+    trusted = Cache(cache.path, cache.layout, manifest, cache.streams)
+    ((record, _),) = train_runs(trusted, [weighted], tmp_path / "runs", device="cpu")
+    assert "Training weights rows by column 'trust'; scores count all rows alike." in record.notes

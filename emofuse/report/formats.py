@@ -82,6 +82,8 @@ def show_controls(text: str) -> str:
 
     Tabs and line ends stay, and so do the joiners and marks of Persian, Indic and Hebrew words.
     """
+    if text.isascii() and text.isprintable():
+        return text  # figures in a page are a million such letters
     return "".join(_escaped(letter) if is_control(letter) else letter for letter in text)
 
 

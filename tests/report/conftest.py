@@ -11,6 +11,7 @@ import pytest
 from target_runs import COLUMNS, CURVES, SPECS, answered_split
 
 from emofuse.report.comparisons import Uncertainty
+from emofuse.report.figures import ReportFigure
 from emofuse.results import Predictions, RunRecord, write_run
 from emofuse.specs import digest
 from emofuse.statistics import Resampling
@@ -180,6 +181,16 @@ class RunMaker:
 def unmeasured() -> Uncertainty:
     """No interval and no comparison: for what does not show them."""
     return Uncertainty(Resampling(), {}, {}, 0, ())
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures with their captions and nothing drawn, for tests of texts and tables: drawing takes seconds a report."""
+
+    def blank(stem: str, caption: str, _: object) -> ReportFigure:
+        return ReportFigure(stem, caption, b"<svg/>", b"\x89PNG", 3.0)
+
+    monkeypatch.setattr("emofuse.report.figures._figure", blank)
 
 
 @pytest.fixture

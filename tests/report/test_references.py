@@ -51,6 +51,7 @@ def test_they_are_no_configurations_and_stand_in_one_order(make):
     assert results.ranked == results.configurations
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_they_have_a_table_beneath_the_scores_with_what_it_is_for(make, tmp_path):
     make()
     files = write_report(make.folder, tmp_path / "out")
@@ -93,6 +94,7 @@ def test_nothing_that_compares_chooses_or_draws_sees_them(make, tmp_path):
         write_report(make.folder, tmp_path / "other", baseline="r")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_plain_numbers_mark_them(make, tmp_path):
     make()
     files = write_report(make.folder, tmp_path / "out", metrics=["kappa"])
@@ -114,6 +116,7 @@ def test_plain_numbers_mark_them(make, tmp_path):
     assert LOGISTIC not in files.comparisons_csv.read_text("utf-8")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_runs_without_any_have_no_such_table(make, tmp_path):
     make(references=False)
     files = write_report(make.folder, tmp_path / "out")
@@ -121,6 +124,7 @@ def test_runs_without_any_have_no_such_table(make, tmp_path):
     assert {row["reference"] for row in read(files.summary_csv)} == {"false"}
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_what_could_not_be_solved_is_said_even_if_nothing_else_is_there(make, tmp_path):
     make(references=False)
     note = "Kernel ridge regression is left out, because it could not be solved: 9 GB."
@@ -130,6 +134,7 @@ def test_what_could_not_be_solved_is_said_even_if_nothing_else_is_there(make, tm
     assert "Reference models on the test split" not in files.page.read_text("utf-8")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_later_report_has_the_notes_that_were_kept_beside_the_runs(make, tmp_path):
     make()
     note = "The best single stream is lbp: its logistic regression has the lowest loss on the validation rows (1.000)."
@@ -139,6 +144,7 @@ def test_a_later_report_has_the_notes_that_were_kept_beside_the_runs(make, tmp_p
     assert note in json.loads(files.numbers_json.read_text("utf-8"))["notes"]
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_their_notes_are_given_once_and_only_if_no_configuration_has_them(make, tmp_path):
     make.run("net", rows=400, epochs=3, change={"notes": ["Known."]})
     change = {"notes": ["Known.", "The chosen penalty is the weakest one that was tried."]}
@@ -149,6 +155,7 @@ def test_their_notes_are_given_once_and_only_if_no_configuration_has_them(make, 
     assert "Known." not in summary
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_predictions_that_are_gone_cost_the_interval_alone(make, tmp_path):
     make()
     lost = make.run("lost", FEATURES, rows=400, epochs=2, head="logistic", reference=True)

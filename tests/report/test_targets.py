@@ -168,6 +168,7 @@ def test_columns_and_labels_have_tables_of_their_own(make_run, kind, titles, sup
     assert len(detail_tables(results, uncertainty)) == 1
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_constant_column_has_a_dash_and_no_test(make_run):
     """Every test row has the same arousal: its CCC is undefined everywhere, and never 0."""
     for name in ("a", "b"):
@@ -361,6 +362,7 @@ def test_an_unknown_kind_of_target_is_named_with_its_run(make_run, tmp_path):
         write_report(make_run.folder, tmp_path / "report")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_further_metrics_must_score_the_target(make_run, tmp_path):
     make_run("a", target="regression")
     with pytest.raises(SpecError, match=r"'kappa' scores a class, the target of the runs is a regression \(there are:"):
@@ -370,6 +372,7 @@ def test_further_metrics_must_score_the_target(make_run, tmp_path):
     assert float(row["low"]) < float(row["mean"]) < float(row["high"])
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_metrics_of_classes_and_of_distributions_score_distributions(make_run, tmp_path):
     make_run("a", target="distribution")
     files = write_report(make_run.folder, tmp_path / "report", metrics=["kappa", "js"])
@@ -409,6 +412,7 @@ def test_true_values_that_differ_between_splits_are_not_pooled(make_run):
     assert "an image has different labels" in problem
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_report_of_another_target_removes_the_tables_of_a_former_one(make_run, tmp_path):
     record = make_run("labels")
     out = tmp_path / "report"

@@ -58,6 +58,7 @@ def contents(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_names_break_between_their_parts_only(make, tmp_path):
     make("LBP+ResNet-50 <b>", ("lbp", "resnet50"))
     page = write_report(make.folder, tmp_path / "out").page.read_text(encoding="utf-8")
@@ -131,6 +132,7 @@ def test_random_weights_stand_in_a_red_box_and_in_every_table_file(make, tmp_pat
         assert "random_weights" in path.read_text(encoding="utf-8").splitlines()[0]
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_pretrained_weights_raise_no_alarm(make, tmp_path):
     make("a")
     files = write_report(make.folder, tmp_path / "out")
@@ -138,6 +140,7 @@ def test_pretrained_weights_raise_no_alarm(make, tmp_path):
     assert "RANDOM" not in files.summary_markdown.read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_page_tells_data_streams_method_and_versions(make, tmp_path):
     missing = {"objects": {"no_detection": 10**6}}
     dataset = {"name": "my faces", "kind": "csv", "rows": 104, "bad_rows": 4, "notes": ["Two labels were merged."]}
@@ -193,6 +196,7 @@ def test_a_report_without_a_search_says_nothing_of_one_and_removes_what_a_former
     assert "#choice" not in read_page(files).links
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_intervals_and_tests_stand_on_the_page_and_in_the_summary_with_how_they_were_made(make, tmp_path):
     for name, skill in (("base", 0.3), ("a", 0.9)):
         make(name, skill=skill, rows=400)
@@ -206,6 +210,7 @@ def test_intervals_and_tests_stand_on_the_page_and_in_the_summary_with_how_they_
     assert files.comparisons_csv.read_text(encoding="utf-8").startswith("configuration,baseline,accuracy_difference,")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_report_compares_what_is_asked_for_and_says_which(make, tmp_path):
     for name, skill in (("base", 0.3), ("a", 0.9), ("b", 0.4)):
         make(name, skill=skill, rows=400)
@@ -221,6 +226,7 @@ def test_a_report_compares_what_is_asked_for_and_says_which(make, tmp_path):
     assert lines[3].startswith("a,b,0.")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_report_without_predictions_is_written_and_says_what_it_lacks(make, tmp_path):
     run = make("a")
     make("b")
@@ -233,6 +239,7 @@ def test_a_report_without_predictions_is_written_and_says_what_it_lacks(make, tm
     assert "Comparisons on the same test images" not in read_page(files).text
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_report_of_many_configurations_folds_its_long_tables(make, tmp_path):
     for index in range(14):
         make(f"c{index:02}", rows=60)
@@ -246,6 +253,7 @@ def test_a_report_of_many_configurations_folds_its_long_tables(make, tmp_path):
     assert len(list((tmp_path / "out" / "figures").glob("confusion_*.svg"))) == page.tags.count("section")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_title_baseline_and_order_are_taken_as_given(make, tmp_path):
     for name in ("a", "b", "c"):
         make(name)
@@ -257,6 +265,7 @@ def test_title_baseline_and_order_are_taken_as_given(make, tmp_path):
     assert "Δ is the difference to b, " in summary
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_only_the_runs_asked_for_are_reported(make, tmp_path):
     kept = make("kept")
     make("other")

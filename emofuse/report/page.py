@@ -7,9 +7,10 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import resources
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from emofuse.report import sentences
@@ -84,12 +85,7 @@ def render_page(
         ranked: whether a figure shows labels in the order of their F1, so that tables need these ranks.
     """
     uses = stream_uses(results)
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
-    )
-    environment.filters |= {"soft": _soft, "data_uri": _data_uri}
-    template = resources.files("emofuse.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
+    return _template().render(
         title=title,
         warning=sentences.random_weights_warning(results),
         headline=sentences.headline(results, uncertainty),
@@ -126,6 +122,16 @@ def render_page(
         trained=_first_and_last(run.created[:10] for run in results.runs),
         command=command,
     )
+
+
+@cache
+def _template() -> Template:
+    """Return the template of the page, compiled once in a process."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
+    )
+    environment.filters |= {"soft": _soft, "data_uri": _data_uri}
+    return environment.from_string(resources.files("emofuse.report").joinpath("page.html.j2").read_text("utf-8"))
 
 
 def _sections(

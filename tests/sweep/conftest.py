@@ -10,6 +10,7 @@ import torch
 
 from emofuse.specs import FeaturesSpec, RunSpec
 from emofuse.sweep.rows import RunRow
+from emofuse.training.rates import nominal_rates
 
 sys.path.append(str(Path(__file__).parent))  # small_question.py
 
@@ -21,6 +22,12 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _nominal_rates(monkeypatch):
+    """Plans tell a time for a common machine: to measure this one takes seconds, and another test does so."""
+    monkeypatch.setattr("emofuse.sweep.trainers.measure_rates", nominal_rates)
 
 
 @pytest.fixture

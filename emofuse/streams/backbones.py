@@ -276,10 +276,17 @@ class SpectrogramPictures:
         self._settings, self._size = settings, size
 
     def pictures(self, samples: Sequence[Sample]) -> list[list[npt.NDArray[np.uint8]]]:
-        """Return the pictures (3, h, w) of every sample: none without a sound, else one for each window with sound."""
+        """Return the pictures (3, h, w) of every sample: none without a sound, else one for each window with sound.
+
+        Networks with the same settings share the pictures of a batch.
+        """
         from emofuse.streams.sounds import waveforms
 
-        return [[] if wave is None else self._of(wave) for wave in waveforms(samples, self._settings.rate_hz)]
+        batch = SampleBatch.of(samples)
+        return batch.once(
+            ("spectrograms", self._settings, self.windows, self._size),
+            lambda: [[] if wave is None else self._of(wave) for wave in waveforms(batch, self._settings.rate_hz)],
+        )
 
     def _of(self, wave: Wave) -> list[npt.NDArray[np.uint8]]:
         from emofuse.media.spectrogram import fixed_length, log_mel

@@ -352,3 +352,13 @@ def test_the_identity_of_hub_weights_is_their_hash(timm, tmp_path):
     one, other = (stream_identity(spec, CacheSpec(streams=(spec,))) for spec in specs)
     assert one == other
     assert make_backbone(specs[0], "cpu").shape == (192,)  # the imported file is found by its hash
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("model", "output"), [(VIT, "tokens"), ("timm/resnet18", "map"), ("resnet18", "map")])
+def test_outputs_on_cuda_agree_with_the_cpu(pictures, model, output):
+    spec = BackboneSpec(model=model, weights=RANDOM, output=output)
+    cpu, cuda = (make_backbone(spec, device).extract(pictures).features for device in ("cpu", "cuda"))
+    assert cuda == close(cpu)
+    check_stream(spec, device="cuda")

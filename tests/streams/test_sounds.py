@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from emofuse.errors import SpecError, StreamError
+from emofuse.media import spectrogram
 from emofuse.media.spectrogram import fixed_length, log_mel, mel_picture
 from emofuse.specs import BackboneSpec, CacheSpec, RandomWeights, digest
 from emofuse.specs.audio import MelSettings
@@ -104,6 +105,19 @@ def test_sounds_are_resampled_once_for_all_streams(monkeypatch):
     for spec in (MelSpec(), MfccSpec(), NETWORK):
         make_stream(spec).extract(batch)
     assert asked == [16_000]
+
+
+def test_networks_with_the_same_settings_share_the_pictures_of_spectrograms(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(spectrogram, "mel_picture", lambda values: drawn.append(values.shape) or mel_picture(values))
+    batch = SampleBatch([sample(example_sound(0.3).samples), sample(example_sound(0.2).samples)])
+    alone = make_stream(NETWORK).extract(list(batch)).features
+    drawn.clear()
+    make_stream(NETWORK.model_copy(update={"model": "resnet18"})).extract(batch)
+    assert np.array_equal(make_stream(NETWORK).extract(batch).features, alone)
+    assert len(drawn) == 2
+    make_stream(NETWORK.model_copy(update={"windows": 4})).extract(batch)
+    assert len(drawn) > 2
 
 
 def test_settings_are_part_of_the_identity():

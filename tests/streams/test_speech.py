@@ -283,3 +283,13 @@ def test_a_missing_library_names_the_extra(monkeypatch):
         StreamError, match=r"need transformers, which is not installed: pip install 'emofuse\[speech\]'"
     ):
         make_stream(SpeechSpec(model="wav2vec2-base", weights=RANDOM))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("model", ["wav2vec2-base", "whisper-tiny.en"])
+def test_cuda_agrees_with_the_cpu(transformers, model):
+    spec = SpeechSpec(model=model, weights=RANDOM)
+    cpu, cuda = (make_stream(spec, device=device).extract([sample(0.7)]).features for device in ("cpu", "cuda"))
+    assert cuda == close(cpu)
+    check_stream(spec, device="cuda")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from emofuse.errors import ResultsError
-from emofuse.report.configurations import group_runs
+from emofuse.report.grouping import group_runs
 from emofuse.statistics_check import ONE_RUN, SEVERAL_RUNS, SPLITS, FalseAlarms, check_statistics
 
 _SPEC = importlib.util.spec_from_file_location("report_conftest", Path(__file__).parent / "report" / "conftest.py")

@@ -60,7 +60,7 @@ def _pipeline(target: str) -> PipelineSpec:
 
 
 def _results(runs: Path, configuration: str | None) -> Results:
-    from emofuse.report.configurations import find_configuration, group_runs
+    from emofuse.report.grouping import find_configuration, group_runs
     from emofuse.report.records import read_records
 
     results = group_runs(read_records(runs), str(runs))
@@ -82,7 +82,7 @@ def _retrained(
     """Train one configuration with several seeds; return the folder of its runs and the runs."""
     from emofuse.cache.reader import open_cache
     from emofuse.errors import CacheError, ResultsError
-    from emofuse.report.configurations import group_runs
+    from emofuse.report.grouping import group_runs
     from emofuse.report.records import read_records
     from emofuse.statistics_check import LEAST_REPEATS, retrain
 

@@ -11,12 +11,13 @@ from emofuse.errors import ResultsError
 from emofuse.report import sentences
 from emofuse.report.choice import choice_caption, choice_sentences, choice_table
 from emofuse.report.comparisons import Uncertainty, find_pairs, measure_uncertainty
-from emofuse.report.configurations import Results, group_runs
+from emofuse.report.configurations import Results
 from emofuse.report.detail import choose_detail
 from emofuse.report.figures import FIGURE_FILES, ReportFigures, draw_figures
 from emofuse.report.fonts import choose_lettering
 from emofuse.report.formats import escape_markdown
 from emofuse.report.further import find_metrics, further_rows, further_table, score_further
+from emofuse.report.grouping import group_runs
 from emofuse.report.numbers import comparison_rows, csv_text, json_text, part_rows, run_rows, search_rows, summary_rows
 from emofuse.report.page import render_page
 from emofuse.report.part_plots import answered_values

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from emofuse.errors import ResultsError
 from emofuse.report.answers import Pool, pool_by_images, read_answers
-from emofuse.report.configurations import ReportedConfiguration, Results, find_configuration
+from emofuse.report.configurations import ReportedConfiguration, Results
 from emofuse.report.formats import join_some
+from emofuse.report.grouping import find_configuration
 from emofuse.report.pool_scores import PoolScores, score_pool
 from emofuse.report.pooled import PooledScores, pool_folds
 from emofuse.report.targets import ReportedTarget

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from emofuse.report.answers import pool_by_images, read_answers
-from emofuse.report.configurations import group_runs
+from emofuse.report.grouping import group_runs
 from emofuse.results import Predictions, read_predictions, run_dir
 
 CLASSES = ("joy", "fear")

@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 
 from emofuse.errors import ResultsError
 from emofuse.report.comparisons import Coverage, find_pairs, measure_uncertainty
-from emofuse.report.configurations import group_runs
+from emofuse.report.grouping import group_runs
 from emofuse.report.measures import MEASURED
 from emofuse.results import read_predictions, run_dir
 from emofuse.statistics import (

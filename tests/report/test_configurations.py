@@ -8,7 +8,8 @@ import re
 import pytest
 
 from emofuse.errors import ResultsError
-from emofuse.report.configurations import Spread, group_runs
+from emofuse.report.configurations import Spread
+from emofuse.report.grouping import group_runs
 from emofuse.report.search import SearchedConfiguration, SearchSummary
 
 CLASSES = ("joy", "fear", "rage")

@@ -15,10 +15,10 @@ import pytest
 
 from emofuse.report.class_plots import _ink, plot_change, plot_classes, plot_confusion
 from emofuse.report.comparisons import measure_uncertainty
-from emofuse.report.configurations import group_runs
 from emofuse.report.detail import Detail, choose_detail
 from emofuse.report.drawing import STYLE
 from emofuse.report.figures import FIGURE_FILES, _slugs, draw_figures
+from emofuse.report.grouping import group_runs
 from emofuse.report.names import shorten, shorten_all, shorten_middle, wrap, wrap_marked
 from emofuse.report.score_plots import plot_overview, plot_progression, plot_search, plot_training
 from emofuse.report.search import SearchedConfiguration, SearchSummary

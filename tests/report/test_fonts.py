@@ -10,9 +10,9 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 
 from emofuse.report import fonts, write_report
 from emofuse.report.comparisons import measure_uncertainty
-from emofuse.report.configurations import group_runs
 from emofuse.report.figures import draw_figures
 from emofuse.report.fonts import choose_lettering, letters_of, with_drawn_names
+from emofuse.report.grouping import group_runs
 
 CHINESE = ("高兴", "悲伤", "calm")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from emofuse.report.configurations import group_runs
 from emofuse.report.further import find_metrics, score_further
+from emofuse.report.grouping import group_runs
 from emofuse.results import read_predictions, run_dir
 from emofuse.statistics import bootstrap_interval, corrected_resampled_t
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emofuse.report.configurations import group_runs
+from emofuse.report.grouping import group_runs
 from emofuse.report.inputs import labels_table, missing_table, stream_uses, streams_table
 
 CLASSES = ("joy", "fear")

@@ -10,7 +10,7 @@ import pytest
 
 from emofuse.errors import ResultsError
 from emofuse.report import write_report
-from emofuse.report.configurations import group_runs
+from emofuse.report.grouping import group_runs
 from emofuse.results import run_dir, write_reference_notes
 
 LOGISTIC, AVERAGED, KERNELS = "Logistic regression", "Averaged logistic regressions", "Kernel ridge regression"

@@ -9,9 +9,9 @@ import pytest
 
 from emofuse.report import sentences
 from emofuse.report.comparisons import measure_uncertainty
-from emofuse.report.configurations import group_runs
 from emofuse.report.figures import _training_caption
 from emofuse.report.formats import format_interval, join_some
+from emofuse.report.grouping import group_runs
 from emofuse.report.inputs import stream_uses
 from emofuse.report.search import SearchedConfiguration, SearchSummary
 from emofuse.report.tables import cost_table

@@ -9,8 +9,9 @@ import json
 import pytest
 
 from emofuse.report.comparisons import measure_uncertainty
-from emofuse.report.configurations import Spread, group_runs
+from emofuse.report.configurations import Spread
 from emofuse.report.formats import format_difference, format_range, format_score
+from emofuse.report.grouping import group_runs
 from emofuse.report.numbers import comparison_rows, csv_text, json_text, part_rows, run_rows, summary_rows
 from emofuse.report.tables import (
     Cell,

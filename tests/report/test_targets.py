@@ -14,8 +14,8 @@ from emofuse.errors import ResultsError, SpecError
 from emofuse.metrics.targets import target_metrics
 from emofuse.report import write_report
 from emofuse.report.comparisons import measure_uncertainty
-from emofuse.report.configurations import group_runs
 from emofuse.report.figures import draw_figures
+from emofuse.report.grouping import group_runs
 from emofuse.report.part_plots import answered_values, plot_labels, plot_residuals, plot_values
 from emofuse.report.records import read_records
 from emofuse.report.sentences import headline, method

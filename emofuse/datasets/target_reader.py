@@ -48,7 +48,7 @@ class _Reader:
         """Raise SpecError if a name is no attribute."""
         manifest_columns = {*COLUMNS, *SOURCE_COLUMNS}
         problems = [
-            f"{key}: {name!r} is a column of every manifest, and no attribute of the dataset"
+            f"{key}: {name!r} is a column of every manifest, and no attribute of the dataset{self.renamed(name)}"
             if name in manifest_columns
             else f"{key}: there is no column {name!r}{did_you_mean(name, self.attributes)}"
             for name in names
@@ -57,6 +57,11 @@ class _Reader:
         if problems:
             there = ", ".join(self.attributes) or "none"
             raise SpecError(f"{self.manifest.root} (columns: {there})", problems)
+
+    def renamed(self, name: str) -> str:
+        """Return the hint that a column of a table got another name, since the manifest has one of its name."""
+        attribute = f"table_{name}"
+        return f"; the column {name!r} of the table is {attribute!r}" if attribute in self.attributes else ""
 
     def number(self, name: str) -> Array:
         """Return a column of numbers, float64 (N,), NaN where it is empty."""
@@ -116,6 +121,8 @@ class _Reader:
 
 def _classes(reader: _Reader, target: ClassTarget) -> Targets:
     manifest = reader.manifest
+    if target.column == "label" and reader.renamed("label"):
+        reader.check(["label"], "target.column")
     if target.column is None or target.column == "label":
         if not manifest.classes:
             there = ", ".join(reader.attributes) or "none"

@@ -213,3 +213,13 @@ def test_values_that_are_nan_or_null_in_both_columns_do_not_differ():
     assert other_values(one, pl.Series([0.5, float("nan"), None, 2.0, 0.0])).to_list() == [False] * 3 + [True] * 2
     lists = pl.Series([["a"], [], None])
     assert other_values(lists, pl.Series([["a"], ["b"], None])).to_list() == [False, True, False]
+
+
+def test_a_column_that_was_renamed_beside_that_of_the_manifest_is_named():
+    manifest = manifest_of(table_label=["joy", "joy", "anger"], table_split=[1, 2, 3])
+    with pytest.raises(SpecError, match="attribute of the dataset; the column 'label' of the table is 'table_label'"):
+        read_targets(manifest, ClassTarget(column="label"))
+    with pytest.raises(SpecError, match="attribute of the dataset; the column 'split' of the table is 'table_split'"):
+        read_targets(manifest, RegressionTarget(columns="split"))
+    assert read_targets(manifest, ClassTarget(column="table_label")).labels.tolist() == [0, 0, 1]
+    assert read_targets(manifest_of(), ClassTarget(column="label")).labels.tolist() == [0, 1, -1]

@@ -1,20 +1,26 @@
-"""Example pictures and sounds for the check of streams, some with a face."""
+"""Example pictures, clips and sounds for the check of streams, some with a face."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import resources
 
 import numpy as np
 
-from emofuse.streams.base import Face, Sample, Sound
+from emofuse.streams.base import Clip, Face, Sample, Sound
 
 
 def example_samples() -> list[Sample]:
     """Return eight small seeded samples.
 
     The pictures have several shapes, five of them with a face: one tiny, one beyond the edge. Six samples have a sound:
-    two voices, silence, a click of one sample, a short sound, and one beyond full scale.
+    two voices, silence, a click of one sample, a short sound, and one beyond full scale. Each has a clip of three
+    frames, in which its picture moves to the right.
     """
+    return [_with_clip(sample) for sample in _pictures_and_sounds()]
+
+
+def _pictures_and_sounds() -> list[Sample]:
     return [
         _sample(160, 120, seed=0, face_px=70, sound=example_sound(1.3, seed=0)),
         _sample(96, 200, seed=1, face_px=80, sound=Sound(np.zeros(11_025, dtype=np.float32), 22_050)),
@@ -43,6 +49,11 @@ def example_face() -> Face:
     """Return the face that MediaPipe Face Mesh finds in scikit-image's astronaut photograph (NASA, public domain)."""
     table = resources.files("emofuse.testing").joinpath("face.csv").read_text(encoding="utf-8")
     return Face(np.array([line.split(",") for line in table.split()], dtype=np.float32))
+
+
+def _with_clip(sample: Sample) -> Sample:
+    frames = tuple(np.roll(sample.image, 5 * number, axis=1) for number in range(3))
+    return replace(sample, clip=Clip(frames, np.array([0.02, 0.06, 0.1])))
 
 
 def _sample(height: int, width: int, *, seed: int, face_px: int | None, sound: Sound | None) -> Sample:

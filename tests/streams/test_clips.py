@@ -18,6 +18,7 @@ from emofuse.streams import batches, stream_identity
 from emofuse.streams.base import Rows
 from emofuse.streams.extractor import Extractor
 from emofuse.streams.over_time import folded, stored_stream
+from emofuse.testing import check_stream
 
 ALL = (GreySpec(), PixelsSpec(), LoudnessSpec(), MotionSpec())
 
@@ -284,3 +285,8 @@ def test_long_files_are_decoded_from_the_disk(clip, monkeypatch):
     for name, rows in expected.rows.items():
         np.testing.assert_array_equal(again.rows[name].features, rows.features)
     assert expected.rows["grey"].features.shape == (1, 8, 2)
+
+
+@pytest.mark.parametrize("spec", [GreySpec(), PixelsSpec(), MotionSpec()], ids=lambda spec: spec.kind)
+def test_streams_of_frames_and_whole_clips_pass_the_check_of_streams(spec):
+    check_stream(spec)

@@ -206,7 +206,7 @@ def test_streams_are_probed_for_any_target_as_its_kernel_ridge_head_learns_it(pl
 def test_two_targets_at_once_are_refused(path):
     done = CliRunner().invoke(app, ["probe", str(path), "--numbers", "a", "--labels", "b"])
     assert done.exit_code == 2
-    assert "a probe has one target" in " ".join(done.output.replace("│", " ").split())
+    assert "give one of them: there is one target" in " ".join(done.output.replace("│", " ").split())
 
 
 def test_a_column_that_is_not_there_is_named(path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -69,3 +69,25 @@ def load_given_plugins(paths: list[Path] | None) -> None:
 def parse_names(text: str) -> list[str]:
     """Return the names in a text such as `lbp, resnet50`."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+Numbers = Annotated[
+    str, typer.Option(help="Columns of numbers to learn, with commas: valence,arousal.", show_default="the label")
+]
+Votes = Annotated[
+    str, typer.Option(help="Columns of votes or probabilities to learn, one a class.", show_default="the label")
+]
+Labels = Annotated[str, typer.Option(help="Columns of several labels to learn, each 0 or 1.", show_default="the label")]
+
+
+def target_of_columns(numbers: str, votes: str, labels: str) -> dict[str, Any]:
+    """Return `{"target": ...}` of the columns that were given, as in a pipeline file; nothing for the label.
+
+    Raises:
+        BadParameter: columns of several kinds of targets.
+    """
+    asked = {"regression": numbers, "distribution": votes, "multilabel": labels}
+    given = {kind: parse_names(columns) for kind, columns in asked.items() if columns}
+    if len(given) > 1:
+        raise typer.BadParameter("give one of them: there is one target", param_hint="--numbers, --votes, --labels")
+    return next(({"target": {"kind": kind, "columns": columns}} for kind, columns in given.items()), {})

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from emofuse.cli.options import CachePath, Plugins, load_given_plugins, parse_names
+from emofuse.cli.options import (
+    CachePath,
+    Labels,
+    Numbers,
+    Plugins,
+    Votes,
+    load_given_plugins,
+    parse_names,
+    target_of_columns,
+)
 from emofuse.cli.progress import show_progress
 
 if TYPE_CHECKING:
@@ -32,15 +41,9 @@ def probe(
     split_seed: Annotated[
         int | None, typer.Option(help="Seed of --split stratified or holdout.", show_default="0")
     ] = None,
-    numbers: Annotated[
-        str, typer.Option(help="Columns of numbers to tell, with commas: valence,arousal.", show_default="the label")
-    ] = "",
-    votes: Annotated[
-        str, typer.Option(help="Columns of votes or probabilities to tell, one a class.", show_default="the label")
-    ] = "",
-    labels: Annotated[
-        str, typer.Option(help="Columns of several labels to tell, each 0 or 1.", show_default="the label")
-    ] = "",
+    numbers: Numbers = "",
+    votes: Votes = "",
+    labels: Labels = "",
     folds: Annotated[
         int | None, typer.Option(min=2, help="Number of folds.", show_default="5, or 3 beyond 3,000 rows")
     ] = None,
@@ -68,8 +71,8 @@ def probe(
     asked = {"kind": split} | ({} if split_seed is None else {"seed": split_seed})
     names = parse_names(streams)
     plain = {"name": "probe", "features": {"streams": names or ["-"]}, "split": asked}
-    target = _target(numbers, votes, labels)
-    spec = parse_spec(RunSpec, plain | ({"target": target} if target else {}), "probe")
+    learned = target_of_columns(numbers, votes, labels)
+    spec = parse_spec(RunSpec, plain | learned, "probe")
 
     from emofuse.cache.reader import open_cache
     from emofuse.probe import ProbeOptions, probe_cache
@@ -79,16 +82,7 @@ def probe(
         found = probe_cache(open_cache(cache), spec.split, options, spec.target)
     if out is not None:
         out.write_text(json.dumps(found.as_json(), indent=2) + "\n", encoding="utf-8")
-    typer.echo(_text(found, top or len(found.models), target))
-
-
-def _target(numbers: str, votes: str, labels: str) -> dict[str, Any] | None:
-    """Return the target that was asked for; None for the label."""
-    asked = {"regression": numbers, "distribution": votes, "multilabel": labels}
-    given = {kind: columns for kind, columns in asked.items() if columns}
-    if len(given) > 1:
-        raise typer.BadParameter("give one of them, a probe has one target", param_hint="--numbers, --votes, --labels")
-    return next(({"kind": kind, "columns": parse_names(columns)} for kind, columns in given.items()), None)
+    typer.echo(_text(found, top or len(found.models), learned.get("target")))
 
 
 def _text(found: Probe, top: int, target: Mapping[str, Any] | None) -> str:

@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from emofuse.cli.options import RUNS, CachePath, Plugins, load_given_plugins, parse_names
+from emofuse.cli.options import (
+    RUNS,
+    CachePath,
+    Labels,
+    Numbers,
+    Plugins,
+    Votes,
+    load_given_plugins,
+    parse_names,
+    target_of_columns,
+)
 from emofuse.cli.progress import show_progress
 
 
@@ -17,9 +27,15 @@ def sweep_best(
         float, typer.Option(min=0.1, help="Time for the search and the recommended model on this machine.")
     ] = 10.0,
     score: Annotated[
-        Literal["accuracy", "macro_f1", "loss"],
-        typer.Option(help="Score that compares candidates, on rows that a head did not learn from."),
-    ] = "accuracy",
+        Literal["accuracy", "macro_f1", "loss", "ccc", "map"] | None,
+        typer.Option(
+            help="Score that compares candidates, on rows that a head did not learn from.",
+            show_default="accuracy, ccc of numbers, map of several labels",
+        ),
+    ] = None,
+    numbers: Numbers = "",
+    votes: Votes = "",
+    labels: Labels = "",
     streams: Annotated[
         str, typer.Option(help="Streams that may be used, with commas: lbp,resnet50.", show_default="all of the cache")
     ] = "",
@@ -80,8 +96,16 @@ def sweep_best(
 
     names = parse_names(streams)
     asked = {"kind": split} | ({} if split_seed is None else {"seed": split_seed})
-    spec = parse_spec(RunSpec, {"name": "best", "features": {"streams": names or ["-"]}, "split": asked}, "sweep best")
-    options = BestOptions(minutes=minutes, score=score, split=spec.split, streams=tuple(names), test_folds=test_folds)
+    plain = {"name": "best", "features": {"streams": names or ["-"]}, "split": asked}
+    spec = parse_spec(RunSpec, plain | target_of_columns(numbers, votes, labels), "sweep best")
+    options = BestOptions(
+        minutes=minutes,
+        score=score,
+        split=spec.split,
+        streams=tuple(names),
+        target=spec.target,
+        test_folds=test_folds,
+    )
     memory_bytes = None if memory_gb is None else int(memory_gb * 1e9)
     machine = SweepOptions(device=device, memory_bytes=memory_bytes, scheduler=scheduler)
     folder = out or RUNS / f"best-{cache.stem}"

@@ -14,14 +14,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emofuse.errors import SpecError, TrainingError, did_you_mean
 from emofuse.progress import Progress, format_duration
+from emofuse.report.configurations import find_metric
+from emofuse.report.formats import format_score
 from emofuse.report.search import SELECTS
+from emofuse.report.targets import ShownScore, reported_target
 from emofuse.results import RunRecord, run_dir
-from emofuse.specs import EnsembleSpec, FeaturesSpec, OfficialSplit, OuterTestSpec, RunSpec, SplitSpec, SweepSpec
+from emofuse.specs import (
+    ClassTarget,
+    EnsembleSpec,
+    FeaturesSpec,
+    OfficialSplit,
+    OuterTestSpec,
+    RunSpec,
+    SplitSpec,
+    SweepSpec,
+    TargetSpec,
+)
 from emofuse.specs.sweeps import BaseRun, CrossValidation, FinalSpec, Metric
+from emofuse.specs.target_options import MAIN_SCORES
 from emofuse.sweep.best_candidates import Candidates
 from emofuse.sweep.best_search import BestSearch
 from emofuse.sweep.choice import ScoredConfiguration
@@ -56,25 +70,35 @@ class BestOptions:
 
     Attributes:
         minutes: the time of the search and the final heads.
-        score: the score that compares candidates, on rows that a head did not learn from.
+        score: the score that compares candidates, on rows that a head did not learn from; None for accuracy, of numbers
+            `ccc` and of several labels `map`.
         split: the split; its test rows are scored once, at the end.
         streams: the names of the streams that may be used; empty for all streams of the cache.
         seed: the seed of the folds.
+        target: what the model learns.
         test_folds: the number of outer folds, inside each of which the search is repeated for an estimate on all rows;
             0 for the test rows of the split alone. The minutes are divided among all searches.
     """
 
     minutes: float = 10.0
-    score: Metric = "accuracy"
+    score: Metric | None = None
     split: SplitSpec = field(default_factory=OfficialSplit)
     streams: tuple[str, ...] = ()
     seed: int = 0
+    target: TargetSpec = field(default_factory=ClassTarget)
     test_folds: int = 0
 
     @property
     def seconds(self) -> float:
         """The time of one search."""
         return 60 * self.minutes * _SEARCH / (self.test_folds + 1)
+
+    @property
+    def select(self) -> Metric:
+        """The score that compares candidates."""
+        if self.score is not None:
+            return self.score
+        return "accuracy" if self.target.kind in {"class", "distribution"} else MAIN_SCORES[self.target.kind]
 
 
 def run_best(
@@ -144,9 +168,9 @@ def spec_of_best(cache: Cache, options: BestOptions) -> SweepSpec:
     return SweepSpec(
         name=NAME,
         title=f"The best model of {cache.path.stem}",
-        base=BaseRun(split=options.split),
+        base=BaseRun(split=options.split, target=options.target),
         folds=CrossValidation(count=FOLDS, seed=options.seed),
-        select=options.score,
+        select=options.select,
         final=FinalSpec(best_of=(), ensemble=EnsembleSpec(folds=FOLDS, fold_seed=options.seed)),
         references="off",  # they are among the candidates, as far as the time allows
     )
@@ -184,14 +208,15 @@ def make_search(
 ) -> BestSearch:
     """Return the strategy of the search on some streams."""
     rows = trainer.data.folds(_first_run(spec, tuple(streams)))[0].train
-    candidates = Candidates(streams, spec.base.split, len(rows))
+    candidates = Candidates(streams, spec.base.split, len(rows), spec.base.target)
     return BestSearch(candidates, spec, trainer, folder, options.seconds)
 
 
 def _first_run(spec: SweepSpec, streams: tuple[str, ...]) -> RunSpec:
     """Return a run on all streams, which has the folds of every candidate."""
     fold = spec.folds.each()[0] if spec.folds else None
-    return RunSpec(name=NAME, features=FeaturesSpec(streams=streams), split=spec.base.split, fold=fold)
+    features, base = FeaturesSpec(streams=streams), spec.base
+    return RunSpec(name=NAME, features=features, split=base.split, fold=fold, target=base.target)
 
 
 @dataclass(frozen=True)
@@ -226,7 +251,11 @@ class BestModel:
         if single and single[0] is not others[0]:
             compared.append(f"the best of a single stream {_score(single[0])} ({single[0].configuration.name})")
         best = "lowest" if self.spec.select == "loss" else "highest"
-        test, rows = self.record.metrics["test"], self.record.rows["test"]["rows"]
+        rows = self.record.rows["test"]["rows"]
+        test = [
+            f"{score.name} {format_score(find_metric(self.record, score.path), score.decimals)}"
+            for score in reported_target(self.record.target_kind).leading
+        ]
         tried = (
             f"Tried: {len(scored)} candidates on {subsets} subsets of the streams, {heads} heads in {FOLDS} folds "
             f"({', '.join(kinds)})."
@@ -236,8 +265,8 @@ class BestModel:
             f"learn from is the {best}: {'; '.join([_score(used), *compared])}."
         )
         result = (
-            f"It is the mean of {len(self.record.heads)} heads. On {rows:,} test rows, which chose nothing: accuracy "
-            f"{test['accuracy']:.3f}, macro F1 {test['macro']['f1']:.3f}."
+            f"It is the mean of {len(self.record.heads)} heads. On {rows:,} test rows, which chose nothing: "
+            f"{', '.join(test)}."
         )
         report, use = f"Report: {self.summary.report.page}", f"Use it: emofuse predict {self.folder} IMAGE"
         return [tried, why, result, *([_estimate(self.nested)] if self.nested else []), report, use]
@@ -246,14 +275,19 @@ class BestModel:
 def _estimate(nested: NestedSummary) -> str:
     """Return what the whole procedure scores on all rows of the dataset, each tested once."""
     (row,) = json.loads(nested.report.numbers_json.read_text(encoding="utf-8"))["configurations"]
-    scores = ", ".join(
-        f"{name} {row[f'pooled_{key}']:.3f} [{row[f'pooled_{key}_95_low']:.3f}, {row[f'pooled_{key}_95_high']:.3f}]"
-        for key, name in (("accuracy", "accuracy"), ("macro_f1", "macro F1"))
-    )
+    leading = reported_target(nested.records[0].target_kind).leading
+    scores = ", ".join(f"{score.name} {_pooled(row, score)}" for score in leading)
     return (
         f"The same search inside each of {len(nested.folds)} outer folds, in which every row is tested once: {scores} "
         f"(95 % intervals over rows; {nested.report.page})."
     )
+
+
+def _pooled(row: Mapping[str, Any], score: ShownScore) -> str:
+    """Return the score of all rows with its interval, as `report.json` has them."""
+    names = (f"pooled_{score.column}", f"pooled_{score.column}_95_low", f"pooled_{score.column}_95_high")
+    value, low, high = (format_score(row.get(name), score.decimals) for name in names)
+    return f"{value} [{low}, {high}]"
 
 
 def _score(each: ScoredConfiguration) -> str:

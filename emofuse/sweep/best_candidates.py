@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
 from emofuse.specs import (
     AttentionHeadSpec,
     AveragedLogisticHeadSpec,
+    ClassTarget,
     ConcatHeadSpec,
     FeaturesSpec,
     HeadSpec,
@@ -27,6 +28,7 @@ from emofuse.specs import (
     LogisticHeadSpec,
     RunSpec,
     SplitSpec,
+    TargetSpec,
     TrainSpec,
 )
 from emofuse.specs.head_kinds import EXACT_HEADS
@@ -100,11 +102,13 @@ class Candidates:
         types: the type of every stream that may be used, in the cache's order.
         split: the split of all runs.
         rows: the number of training rows of a fold.
+        target: what all runs learn.
     """
 
     types: Mapping[str, StreamType]
     split: SplitSpec
     rows: int
+    target: TargetSpec = field(default_factory=ClassTarget)
 
     def of_stage(self, stage: str, ranked: Sequence[Ranked]) -> list[Configuration]:
         """Return the candidates of a stage, the most promising first.
@@ -155,9 +159,10 @@ class Candidates:
                 continue
             for factor in (1.0, *_FACTORS):
                 yield self.configuration(subset, self._kernel(factor, LANDMARKS))
-            if len(subset) > 1:
-                yield self.configuration(subset, AveragedLogisticHeadSpec())
-            yield self.configuration(subset, LogisticHeadSpec())
+            if self.target.kind != "regression":  # logistic regressions give probabilities
+                if len(subset) > 1:
+                    yield self.configuration(subset, AveragedLogisticHeadSpec())
+                yield self.configuration(subset, LogisticHeadSpec())
             yield self.configuration(subset, self._kernel(1.0, LANDMARKS, "cosine"))
             yield self.configuration(subset, self._kernel(1.0, LANDMARKS, "linear"))
 
@@ -185,6 +190,8 @@ class Candidates:
             for change in _CHANGES:
                 if len(network.features.streams) == 1 and "stream_dropout" in change:
                     continue
+                if "label_smoothing" in change and not self._smooths:
+                    continue
                 of_train = {name: value for name, value in change.items() if name in TrainSpec.model_fields}
                 head_fields = {name: value for name, value in change.items() if name not in of_train}
                 yield self.configuration(
@@ -199,6 +206,11 @@ class Candidates:
             landmarks = KernelRidgeHeadSpec().landmarks
         return KernelRidgeHeadSpec(kernel=kernel, factor=factor, landmarks=landmarks)
 
+    @property
+    def _smooths(self) -> bool:
+        """Whether the loss of the target has label smoothing."""
+        return self.target.kind in {"class", "distribution"}
+
     def _train(self, *, learning_rate: float) -> TrainSpec:
         many = self.rows > _MANY_ROWS
         return TrainSpec(
@@ -206,7 +218,7 @@ class Candidates:
             batch_size=128 if many else 64,
             learning_rate=learning_rate,
             weight_decay=_USUAL["weight_decay"],
-            label_smoothing=_USUAL["label_smoothing"],
+            label_smoothing=_USUAL["label_smoothing"] if self._smooths else 0.0,
             optimizer="adamw",
             patience=10,
         )
@@ -220,13 +232,15 @@ class Candidates:
             settings |= {name: getattr(head, name) for name in _OF_KERNELS}
         elif head.kind not in EXACT_HEADS:
             settings |= {name: getattr(head, name) for name in _OF_NETWORKS}
-            settings |= {name: getattr(train, name) for name in _OF_TRAINING}
+            of_training = (name for name in _OF_TRAINING if name != "label_smoothing" or self._smooths)
+            settings |= {name: getattr(train, name) for name in of_training}
         run = RunSpec(
             name=_name(settings),
             features=settled(FeaturesSpec(streams=tuple(streams)), kinds),
             head=head,
             train=train,
             split=self.split,
+            target=self.target,
         )
         return Configuration(run.name, settings, run)
 

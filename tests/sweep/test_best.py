@@ -13,7 +13,7 @@ from small_question import add_sequence_and_map, finished_groups, planted
 from emofuse.cache.reader import open_cache
 from emofuse.errors import SpecError, TrainingError
 from emofuse.results import list_runs, read_predictions, run_dir
-from emofuse.specs import StratifiedSplit, TrainSpec
+from emofuse.specs import RunSpec, StratifiedSplit, TrainSpec, parse_spec
 from emofuse.sweep import best_candidates, best_search, trainers
 from emofuse.sweep.best import FOLDS, BestOptions, plan_best, run_best, spec_of_best
 from emofuse.sweep.best_candidates import STAGES, Candidates, Ranked
@@ -321,3 +321,27 @@ def test_outer_folds_estimate_the_whole_search_on_all_rows(cache, tmp_path):
     assert sum(record.rows["test"]["rows"] for record in found.nested.records) == (cache.labels >= 0).sum()
     assert found.sentences[3].startswith("The same search inside each of 2 outer folds, in which every row is tested")
     assert options.seconds == ENOUGH.seconds / 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "select"),
+    [
+        ("regression", ["valence", "arousal"], "ccc"),
+        ("distribution", ["joy_votes", "fear_votes", "calm_votes"], "accuracy"),
+        ("multilabel", ["happy", "tense"], "map"),
+    ],
+)
+def test_the_best_model_of_any_target_is_found_and_answers(plant_targets, tmp_path, kind, columns, select):
+    cache = plant_targets(tmp_path / "features.zarr")
+    plain = {"name": "a", "features": {"streams": ["net"]}, "target": {"kind": kind, "columns": columns}}
+    target = parse_spec(RunSpec, plain, "test").target
+    found = run_best(cache, replace(ENOUGH, target=target), tmp_path / "out", ON_CPU)
+    assert found.spec.select == select
+    assert found.record.target_kind == kind
+    kinds = {each.configuration.run.head.kind for each in found.summary.scored}
+    assert ("logistic" in kinds) is (kind != "regression")
+    assert {"kernel_ridge", "concat", "late", "attention"} <= kinds
+    words = {"regression": "CCC", "distribution": "accuracy", "multilabel": "mAP"}[kind]
+    assert f"because its {words} on rows that its heads did not learn from is the highest" in found.sentences[1]
+    assert f"which chose nothing: {words} " in found.sentences[2]
+    assert read_predictions(found.folder).target is not None

@@ -132,7 +132,8 @@ def run_best(
     nested = None
     if options.test_folds:
         test = OuterTestSpec(folds=options.test_folds, seed=options.seed)
-        outer = spec.model_copy(update={"test": test, "base": BaseRun(), "title": f"{spec.title}, in outer folds"})
+        base = BaseRun(target=options.target)  # the split is that of each outer fold
+        outer = spec.model_copy(update={"test": test, "base": base, "title": f"{spec.title}, in outer folds"})
         make_plan = partial(_plan_of_split, cache, options)
         nested = run_nested(cache, outer, folder / "outer", machine, make_plan=make_plan, say=say, progress=progress)
     return BestModel(summary, record, run_dir(SweepPaths(folder).runs, record.digest), spec, nested)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -345,3 +346,12 @@ def test_the_best_model_of_any_target_is_found_and_answers(plant_targets, tmp_pa
     assert f"because its {words} on rows that its heads did not learn from is the highest" in found.sentences[1]
     assert f"which chose nothing: {words} " in found.sentences[2]
     assert read_predictions(found.folder).target is not None
+
+
+def test_outer_folds_estimate_a_regression_by_its_own_scores(plant_targets, tmp_path):
+    cache = plant_targets(tmp_path / "features.zarr")
+    plain = {"name": "a", "features": {"streams": ["net"]}, "target": {"kind": "regression", "columns": ["valence"]}}
+    target = parse_spec(RunSpec, plain, "test").target
+    options = replace(ENOUGH, streams=("net",), test_folds=2, target=target)
+    found = run_best(cache, options, tmp_path / "out", ON_CPU)
+    assert re.search(r"in which every row is tested once: CCC \d\.\d{3} \[.+\], RMSE [\d.]+ \[", found.sentences[3])

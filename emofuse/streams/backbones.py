@@ -40,7 +40,8 @@ class BackboneSpec(StreamSpecBase):
 
     `model` is a classification model of torchvision (`resnet50`), `timm/NAME` or `open_clip/NAME`; timm and open_clip
     are extras. timm's names may have the tag of published weights (`timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k`),
-    those of open_clip are written `open_clip/NAME/TAG`: the tag decides the preprocessing.
+    those of open_clip are written `open_clip/NAME/TAG`: the tag decides the preprocessing, and the activation of models
+    that OpenAI trained.
 
     `output` is `pooled`, a vector; `map`, the last map (channel, y, x); or `tokens`, the sequence of a transformer's
     tokens.

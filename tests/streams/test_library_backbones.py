@@ -202,10 +202,12 @@ def test_tokens_and_map_of_open_clip_are_without_the_class_token(open_clip, clip
 
 def test_the_tag_of_open_clip_decides_the_preprocessing(open_clip):
     plain, tagged = (
-        make_backbone(BackboneSpec(model=model, weights=RANDOM), "cpu")._preset
-        for model in ("open_clip/ViT-B-32", "open_clip/ViT-B-32/laion400m_e32")
+        make_backbone(BackboneSpec(model=model, weights=RANDOM), "cpu")
+        for model in ("open_clip/ViT-B-32", "open_clip/ViT-B-32/openai")
     )
-    assert plain.mean == tagged.mean == pytest.approx(open_clip.OPENAI_DATASET_MEAN)
+    assert plain._preset.mean == tagged._preset.mean == pytest.approx(open_clip.OPENAI_DATASET_MEAN)
+    activations = [{type(part).__name__ for part in stream.network.modules()} for stream in (plain, tagged)]
+    assert ["QuickGELU" in names for names in activations] == [False, True]
     from emofuse.streams.networks.open_clip_networks import open_clip_preprocessing
 
     assert open_clip_preprocessing("ViT-B-16-SigLIP/webli")["mean"] == [0.5, 0.5, 0.5]

@@ -129,6 +129,9 @@ def run_pipeline(
     for line in _describe_targets(cache.manifest, runs):
         say(f"target: {line}")
 
+    if spec.test is not None:
+        say(f"test: {spec.test.describe()}")
+
     def on_run(index: int, record: RunRecord, trained_now: bool) -> None:
         say(f"run {index + 1}/{len(runs)}: {describe_run(record, trained_now)}")
 
@@ -245,6 +248,8 @@ def estimate_pipeline(spec: PipelineSpec, options: PipelineOptions, *, say: Call
     heads = sum(len(run.heads()) * (1 + (run.refit != "none")) for run in runs)
     trainings = f" ({heads} trainings of heads)" if heads > len(runs) else ""
     count = f"{len(runs)} of {len(spec.runs)} configurations{trainings}"
+    if spec.test is not None:
+        say(f"test: {spec.test.describe()}")
     say(f"runs: {count}; those that are done already are read and not trained again")
     if spec.references == "on":
         say(f"references: {', '.join(name.lower() for name in MODELS)} beside them, on the same features and rows")

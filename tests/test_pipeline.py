@@ -197,6 +197,21 @@ def test_the_mark_of_references_is_not_for_users(small):
         small(runs=runs)
 
 
+def test_outer_folds_test_every_row_of_the_dataset_once(done, tmp_path, small):
+    shutil.copytree(done[0], tmp_path / "pipeline", ignore=shutil.ignore_patterns("runs", "report"))
+    lines: list[str] = []
+    runs = [{**SPEC["runs"][0], "train": {"epochs": 1}}]
+    spec = small(runs=runs, repeat={}, test={"folds": 2}, references="off")
+    summary = run_pipeline(spec, options(tmp_path / "pipeline"), say=lines.append)
+    assert "test: every row is tested once in 2 outer folds; the dataset's own split plays no part" in lines
+    readable = sum(rows["rows"] for rows in summary.records[0].rows.values())
+    assert sum(record.rows["test"]["rows"] for record in summary.records) == readable > 60
+    (row,) = json.loads(summary.report.numbers_json.read_text())["configurations"]
+    assert (row["outer_folds"], row["test_images"]) == (2, readable)
+    again = run_pipeline(spec, options(tmp_path / "pipeline"), say=lines.append)
+    assert (again.trained, again.report_written) == (0, False)
+
+
 def test_repeats_are_every_split_seed_with_every_seed(small):
     runs = list(expand_runs(small(repeat={"seeds": [4, 5], "split_seeds": [7, 8]})))
     assert [(run.name, run.split.seed, run.train.seed) for run in runs[:4]] == [

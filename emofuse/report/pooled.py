@@ -14,6 +14,7 @@ import numpy as np
 
 from emofuse.report.answers import ConfigurationAnswers, RowSet, pool_by_images
 from emofuse.report.configurations import ReportedConfiguration, Results
+from emofuse.report.formats import join_some
 from emofuse.report.pool_scores import score_pool
 from emofuse.statistics import Interval, Resampling
 
@@ -136,3 +137,15 @@ def pooled_note(pooled: Mapping[str, PooledScores]) -> str:
         f"over the {units} and cover the choice of test rows. Other scores are means over the folds; their intervals "
         "and tests are corrected for the training rows that folds share."
     )
+
+
+def nested_sentences(results: Results) -> list[str]:
+    """Return whose options are stated, where a nested sweep chose them anew in every outer fold."""
+    labels = [item.label for item in results.configurations if item.is_nested]
+    if not labels:
+        return []
+    sentence = (
+        f"Streams, head, sizes and options that are stated of {join_some(labels)} are those of the first outer fold; a "
+        "nested sweep chose them anew in every fold, and run.json of each run has its own."
+    )
+    return [sentence]

@@ -23,7 +23,7 @@ from emofuse.report.formats import (
 )
 from emofuse.report.inputs import SPLITS, StreamUse
 from emofuse.report.notes import gather_notes
-from emofuse.report.pooled import pooled_note
+from emofuse.report.pooled import nested_sentences, pooled_note
 from emofuse.report.search import SELECTS
 from emofuse.report.targets import ShownScore
 from emofuse.report.uncertainty_notes import interval_notes, ranking_note
@@ -173,6 +173,7 @@ def method(results: Results) -> list[str]:
     trained = tuple(item for item in results.configurations if item.spec["head"]["kind"] not in EXACT_HEADS)
     return [
         _split_sentence(results),
+        *nested_sentences(results),
         *_scaling_sentences(results),
         _head_sentence(results),
         *_stem_sentences(results),

@@ -118,6 +118,10 @@ class OuterTestSpec(Spec):
             for index in range(self.folds)
         ]
 
+    def describe(self) -> str:
+        """Return what the folds do to the split of a dataset, in one sentence."""
+        return f"every row is tested once in {self}; the dataset's own split plays no part"
+
     def __str__(self) -> str:
         """Return how many folds there are, in words."""
         return f"{self.folds} outer folds" + (f", {self.repeats} times" if self.repeats > 1 else "")

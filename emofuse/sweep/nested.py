@@ -113,6 +113,7 @@ def run_nested(
     with followed(progress):
         folds = []
         splits = spec.test.splits()
+        say(f"test: {spec.test.describe()}")
         for number, split in enumerate(splits, start=1):
             say(f"outer fold {number} of {len(splits)}")
             folds.append(_run_fold(cache, spec, split, folder, options, plan=make_plan(split), say=say))

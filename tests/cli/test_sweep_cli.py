@@ -80,6 +80,20 @@ def test_a_sweep_prints_its_steps_and_the_table_of_the_choice(cache, sweep_file,
     assert again.stdout.splitlines()[6 + len(notes) :] == lines[6 + len(notes) :]
 
 
+def test_a_sweep_with_outer_folds_is_repeated_inside_them(cache, tmp_path):
+    nested = {**SWEEP, "test": {"folds": 2}, "final": {"best_of": []}, "references": "off"}
+    nested["factors"] = {"streams": "all", "learning_rate": [1.0e-2]}
+    (tmp_path / "nested.yaml").write_text(yaml.safe_dump(nested))
+    planned = invoke("nested.yaml", "--cache", cache, "--dry-run")
+    assert "All of this is repeated inside each of 2 outer folds. The first of them:" in planned.stdout
+    done = invoke("nested.yaml", "--cache", cache)
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "test: every row is tested once in 2 outer folds; the dataset's own split plays no part" in done.stdout
+    assert "outer fold 2 of 2" in done.stdout
+    assert "| Chosen " in done.stdout
+    assert "Accuracy, pooled" in done.stdout
+
+
 def test_a_plan_is_printed_and_nothing_is_trained(cache, sweep_file, tmp_path):
     done = invoke(sweep_file, "--cache", cache, "--dry-run", "--memory-gb", "1")
     assert done.exit_code == 0, (done.output, done.exception)

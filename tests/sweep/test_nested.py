@@ -64,6 +64,7 @@ def test_the_report_has_one_row_for_each_choice_and_says_how_often_each_configur
     page = summary.report.page.read_text().replace("<wbr>", "")
     assert f"The whole search was repeated inside each of {OUTER} outer folds" in page
     assert "Best by validation score in an outer fold: " in page
+    assert "are those of the first outer fold; a nested sweep chose them anew in every fold" in page
     assert any(line.startswith("choice: Best by validation score in an outer fold: ") for line in said)
     assert f"outer fold {OUTER} of {OUTER}" in said
 

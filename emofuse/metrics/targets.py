@@ -57,31 +57,6 @@ def target_metrics(
     return (_regression if kind == "regression" else _multilabel)(target, outputs, names)
 
 
-def undefined_scores(kind: str, target: npt.NDArray[Any], outputs: Rows, names: Sequence[str]) -> list[str]:
-    """Return one sentence for each score that these rows do not define, with the reason.
-
-    Args:
-        kind: the kind of target.
-        target: as in `target_metrics`.
-        outputs: as in `target_metrics`.
-        names: the names of the columns or labels.
-    """
-    sentences = []
-    for place, name in enumerate(names if kind in {"regression", "multilabel"} else ()):
-        true, answers = target[:, place], outputs[:, place]
-        if kind == "multilabel":
-            having = int((true > 0.5).sum())
-            if having == 0:
-                sentences.append(f"{name} has no score: no row has this label.")
-            elif having == len(true):
-                sentences.append(f"{name} has no area under the ROC curve: every row has this label.")
-        elif np.ptp(true) == 0:
-            sentences.append(f"{name} has no CCC and no correlation: every row has the value {true[0]:g}.")
-        elif np.ptp(answers) == 0:
-            sentences.append(f"{name} has no correlation: every answer is {answers[0]:g}; its CCC is 0.")
-    return sentences
-
-
 def _distribution(target: Rows, outputs: Rows, names: Sequence[str], labels: npt.NDArray[np.int64]) -> dict[str, Any]:
     distances = distribution_scores(target, outputs)
     scores = classification_metrics(np.asarray(labels, np.int64), outputs, names)

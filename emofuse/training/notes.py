@@ -140,6 +140,7 @@ def _rows_left_out(targets: Targets, data: TrainingData, spec: RunSpec) -> Itera
 
 def _labels_without_rows(targets: Targets, rows: Rows) -> Iterator[str]:
     if targets.kind == "regression":
+        yield from _columns_of_one_value(targets, rows)
         return
     consequences = {
         "train": "the head cannot learn {it}",
@@ -157,6 +158,19 @@ def _labels_without_rows(targets: Targets, rows: Rows) -> Iterator[str]:
             more = f" or one of {len(names) - _LABELS_NAMED} others" if len(names) > _LABELS_NAMED else ""
             it = "it" if len(names) == 1 else "them"
             yield f"No {_ROWS_OF[split]} row is labelled {named}{more}: {consequence.format(it=it)}."
+
+
+def _columns_of_one_value(targets: Targets, rows: Rows) -> Iterator[str]:
+    """Yield a note on each column that is the same in all validation or test rows, where agreement is not defined."""
+    consequences = {
+        "val": "it has no CCC, and that of the validation rows is over the other columns",
+        "test": "it has no CCC and no correlation, and the means of the test rows are over the other columns",
+    }
+    for split, consequence in consequences.items():
+        for place, name in enumerate(targets.names):
+            values = np.zeros(0) if targets.values is None else targets.values[rows[split], place]
+            if len(values) and np.ptp(values) == 0:
+                yield f"Every {_ROWS_OF[split]} row has {name} {values[0]:g}: {consequence}."
 
 
 def _labels_with_rows(targets: Targets, rows: npt.NDArray[np.int64]) -> set[int]:

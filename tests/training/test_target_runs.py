@@ -255,6 +255,25 @@ def test_a_column_of_one_value_in_training_rows_is_refused(plant_targets, tmp_pa
         train_runs(cache, [spec(NUMBERS)], tmp_path, device="cpu")
 
 
+def test_a_column_of_one_value_in_validation_or_test_rows_is_noted_and_left_out_of_means(plant_targets, tmp_path):
+    def flat(columns, splits):
+        for row in np.flatnonzero(splits != "train"):
+            columns["arousal"][row] = 2.5
+
+    cache = plant_targets(tmp_path / "flat.zarr", flat)
+    ((record, _),) = train_runs(cache, [spec(NUMBERS)], tmp_path, device="cpu")
+    text = " ".join(record.notes)
+    assert (
+        "Every validation row has arousal 2.5: it has no CCC, and that of the validation rows is over the other" in text
+    )
+    assert (
+        "Every test row has arousal 2.5: it has no CCC and no correlation, and the means of the test rows are" in text
+    )
+    scores = record.metrics["test"]
+    assert scores["columns"]["arousal"]["ccc"] is None
+    assert scores["mean"]["ccc"] == scores["columns"]["valence"]["ccc"]
+
+
 def test_labels_without_rows_are_named(plant_targets, tmp_path):
     def rare(columns, splits):
         for row in np.flatnonzero(splits != "train"):

@@ -122,7 +122,7 @@ REGRESSION_WORDS = TargetWords(
         ),
         (
             "Scores of a run are means over its columns; a column whose test rows have one value has no CCC and no "
-            "correlation, and is left out of their means. Answers that are all equal have a CCC of 0 and no correlation."
+            "correlation, and is left out of their means. Answers of one value have a CCC of 0 and no correlation."
         ),
     ),
     scores="Scores on the test split, means over the columns.",

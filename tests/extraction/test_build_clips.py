@@ -24,7 +24,7 @@ from emofuse.errors import CacheError, StaleCacheError
 from emofuse.exchange.export import check_format, export_cache
 from emofuse.exchange.merge import merge_caches
 from emofuse.extraction import BuildOptions, build_cache, estimate_build, isolation, plan_build
-from emofuse.specs import CacheSpec, ClipSpec
+from emofuse.specs import ActionUnitsSpec, CacheSpec, ClipSpec, FaceSpec
 from emofuse.status import Status, Step
 from emofuse.stores import as_path, file_sizes
 from emofuse.streams.extractor import Extractor
@@ -315,3 +315,29 @@ def test_clips_and_their_cache_may_lie_on_a_store(s3_bucket, own_clips, built, i
         np.testing.assert_array_equal(again.status, stream.status)
     assert verify_cache(remote).faults == ()
     assert file_sizes(remote / "streams")
+
+
+REAL = """path,label,group,start_s,end_s
+single_face.mp4,a,p1,,
+WolfgangLanger_Pexels.mp4,b,p2,,
+face_noface.mov,a,p3,,
+no_face.mp4,b,p4,,
+WolfgangLanger_Pexels.mp4,a,p2,0:00:05,7.5
+"""
+
+
+def test_real_clips_have_faces_where_a_face_is_seen(shared_data, tmp_path, path, in_process, session_face):
+    """H.264 and HEVC, with AAC and MP3; in the third clip the face leaves and the sound comes, the fourth has no face."""
+    shutil.copytree(shared_data / "video", tmp_path / "clips")
+    (tmp_path / "clips").chmod(0o755)
+    (tmp_path / "clips" / "clips.csv").write_text(REAL)
+    spec = CacheSpec(
+        clip=ClipSpec(frames=16), face=FaceSpec(**session_face), streams=(ActionUnitsSpec(), LoudnessSpec())
+    )
+    build_cache(path, read_corpus(tmp_path / "clips"), spec, in_process)
+    units, loudness = (open_cache(path).streams[name] for name in ("action_units", "loudness"))
+    steps = (units.read_mask() == Step.OK).sum(axis=1)
+    assert (steps[0], steps[1], steps[3], steps[4]) == (16, 16, 0, 16)
+    assert 4 <= steps[2] <= 9
+    assert units.status[:, 0].tolist() == [Status.OK] * 3 + [Status.NO_DETECTION, Status.OK]
+    np.testing.assert_allclose(loudness.read()[0][:, 1], [2.42, 19.69, 3.97, 3.97, 2.5], atol=0.15)

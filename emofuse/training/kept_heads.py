@@ -16,7 +16,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ import numpy.typing as npt
 
 from emofuse.stores import replacing
 from emofuse.training.members import MemberResult
+from emofuse.training.targets import TargetScale
 
 FOLDER = ".unfinished"
+_WEIGHTS = "head."
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,9 @@ class KeptHeads:
         from safetensors.numpy import save_file
 
         path = self._path(digest, training)
-        arrays = {name: np.asarray(array, order="C") for name, array in head.result.weights.items()}
+        arrays = {f"{_WEIGHTS}{name}": np.asarray(array, order="C") for name, array in head.result.weights.items()}
+        if head.result.target_scale is not None:
+            arrays |= head.result.target_scale.arrays("")
         described = {
             "run": digest,
             "history": list(head.result.history),
@@ -88,7 +92,11 @@ class KeptHeads:
             if described["run"] != digest or described["sha256"] != _hash_arrays(arrays):
                 return None
             names = ("history", "best_epoch", "last_epoch", "ended")
-            return KeptHead(MemberResult(arrays, **{name: described[name] for name in names}), described["seconds"])
+            weights = {
+                name.removeprefix(_WEIGHTS): array for name, array in arrays.items() if name.startswith(_WEIGHTS)
+            }
+            result = MemberResult(weights, **{name: described[name] for name in names})
+            return KeptHead(replace(result, target_scale=TargetScale.saved(arrays, "")), described["seconds"])
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             return None
 

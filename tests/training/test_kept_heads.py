@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from emofuse.training import runs as runs_module
 from emofuse.training.kept_heads import FOLDER, KeptHead, KeptHeads
 from emofuse.training.members import MemberResult
 from emofuse.training.runs import train_run, train_runs
+from emofuse.training.targets import TargetScale
 
 SCRIPT = Path(__file__).with_name("ensemble_script.py")
 ENSEMBLE = {"ensemble": {"folds": 3}}
@@ -181,12 +183,23 @@ def test_a_kept_head_that_is_damaged_or_of_another_run_is_trained_again(cache, t
     whole, _ = train_run(cache, spec, tmp_path / "whole", device="cpu")
     assert_same_run(run_dir(runs, record.digest), run_dir(tmp_path / "whole", whole.digest))
 
-    heads, result = (
-        KeptHeads(tmp_path),
-        MemberResult({"w": np.ones(3)}, [{"epoch": 1, "val_loss": 0.1}], 1, 1, "epochs"),
-    )
+
+def test_all_of_a_result_is_kept_and_read_for_its_own_run_alone(tmp_path):
+    scale = TargetScale(np.float32([1.5, -2.0]), np.float32([0.1, 3.0]))
+    history = [{"epoch": 1, "val_loss": 0.1, "branch_norms": {"lbp": 1 / 3}}, {"epoch": 2, "val_loss": 0.2}]
+    result = MemberResult({"w": np.ones(3, np.float32), "late": np.float32(2)}, history, 1, 2, "patience", scale)
+    assert all(getattr(result, each.name) != each.default for each in fields(MemberResult))  # all are tried
+    heads = KeptHeads(tmp_path)
     heads.write("a" * 64, "head-0", KeptHead(result, 1.5))
-    assert heads.read("a" * 64, "head-0").seconds == 1.5
+    read = heads.read("a" * 64, "head-0")
+    assert read.seconds == 1.5
+    assert read.result.weights.keys() == result.weights.keys()
+    for name, array in result.weights.items():
+        np.testing.assert_array_equal(read.result.weights[name], array)
+        assert read.result.weights[name].shape == array.shape
+    assert all(np.array_equal(vars(read.result.target_scale)[name], array) for name, array in vars(scale).items())
+    rest = {each.name for each in fields(MemberResult)} - {"weights", "target_scale"}
+    assert all(getattr(read.result, name) == getattr(result, name) for name in rest)
     assert heads.read("a" * 16 + "b" * 48, "head-0") is None
 
 

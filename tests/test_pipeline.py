@@ -129,8 +129,8 @@ REFERENCES = [
     "Logistic regression (all 2 streams)",
     "Averaged logistic regressions (all 2 streams)",
     "Kernel ridge regression (all 2 streams)",
-    "Logistic regression (streams of LBP)",
-    "Kernel ridge regression (streams of LBP)",
+    "Logistic regression (streams of the baseline)",
+    "Kernel ridge regression (streams of the baseline)",
 ]
 BEST_SINGLE = ("Logistic regression (best single stream: ", "Kernel ridge regression (best single stream: ")
 """Two more, unless it is the stream of the baseline; 64 pictures do not decide which of the two is best."""

@@ -111,7 +111,7 @@ def plan_references(cache: Cache, runs: Sequence[RunSpec], baseline: str) -> Ref
     of_the_baseline = [stream for stream in of_baseline.features.streams if stream in vectors]
     if of_the_baseline and len(of_the_baseline) < len(vectors):
         features = _features(of_the_baseline, [of_baseline], kinds)
-        planned += _models(f" (streams of {baseline})", features, list(repeats.values()))
+        planned += _models(" (streams of the baseline)", features, list(repeats.values()))
     singles = [
         next(_models(f" ({stream} alone)", _features([stream], everything, kinds), [repeat]))
         for stream in (vectors if several else ())

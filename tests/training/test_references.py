@@ -28,8 +28,8 @@ NAMES = [
     "Logistic regression (all 3 streams)",
     "Averaged logistic regressions (all 3 streams)",
     "Kernel ridge regression (all 3 streams)",
-    "Logistic regression (streams of net)",
-    "Kernel ridge regression (streams of net)",
+    "Logistic regression (streams of the baseline)",
+    "Kernel ridge regression (streams of the baseline)",
 ]
 NOTE = "The best single stream is net: its logistic regression has the lowest loss on the validation rows ("
 
@@ -153,8 +153,8 @@ def test_the_best_single_stream_is_chosen_on_validation_rows(cache, tmp_path):
     records, notes = train_references(cache, plan_references(cache, runs, "faces"), tmp_path, device="cpu")
     words = "(best single stream: net)"
     assert [record.name for record in records][3:] == [
-        "Logistic regression (streams of faces)",
-        "Kernel ridge regression (streams of faces)",
+        "Logistic regression (streams of the baseline)",
+        "Kernel ridge regression (streams of the baseline)",
         f"Logistic regression {words}",
         f"Kernel ridge regression {words}",
     ]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from emofuse.errors import DecodeError
+from emofuse.errors import DecodeError, StoreError
 from emofuse.media.libraries import import_library
 
 if TYPE_CHECKING:
@@ -98,18 +98,21 @@ def open_container(file: BinaryIO, noun: str, extra: str) -> Iterator[Container]
 
     Raises:
         DecodeError: the bytes are no container of a known format, or damaged.
+        StoreError: the store that the file lies on does not answer.
         StreamError: PyAV is not installed.
     """
     library: Any = import_library("av", extra=extra, purpose=f"{noun}s")
     file.seek(0)
     try:
         inner = library.open(file, options={"format_whitelist": _FORMATS}, metadata_errors="replace")
+    except StoreError:
+        raise
     except Exception:  # noqa: BLE001 - damaged headers raise anything
         raise DecodeError("no clip or sound of a known format, or damaged or cut off") from None
     try:
         with inner:
             yield Container(inner, (inner.start_time or 0) / 1e6, library.error.FFmpegError)
-    except DecodeError:
+    except (DecodeError, StoreError):
         raise
     except library.error.InvalidDataError:
         raise DecodeError("cannot be decoded: damaged or cut off") from None

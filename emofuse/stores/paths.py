@@ -55,6 +55,34 @@ class RemoteStat:
     st_mtime: float
 
 
+class _RemoteFile(io.RawIOBase):
+    """An open object of a store, whose faults are errors of the store."""
+
+    def __init__(self, path: RemotePath, file: BinaryIO) -> None:
+        self._path = path
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        with store_errors(self._path):
+            return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
 @dataclass(frozen=True, order=True)
 class RemotePath:
     """An object of a store, or a folder: a common beginning of the keys of objects.
@@ -175,7 +203,8 @@ class RemotePath:
             FileNotFoundError: there is no such object.
         """
         with store_errors(self):
-            return cast("BinaryIO", file_system().open(self.key, "rb", block_size=_BLOCK_BYTES, cache_type="readahead"))
+            file = file_system().open(self.key, "rb", block_size=_BLOCK_BYTES, cache_type="readahead")
+        return cast("BinaryIO", _RemoteFile(self, file))
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """Read the whole object as text.

@@ -20,11 +20,13 @@ from media_files import write_clip, write_sound
 from emofuse.cache import writer
 from emofuse.cache.reader import open_cache
 from emofuse.datasets.sources import Source
-from emofuse.errors import CacheError, StaleCacheError
+from emofuse.errors import CacheError, StaleCacheError, StoreError
 from emofuse.exchange.export import check_format, export_cache
 from emofuse.exchange.merge import merge_caches
 from emofuse.extraction import BuildOptions, build_cache, estimate_build, isolation, plan_build
-from emofuse.specs import ActionUnitsSpec, CacheSpec, ClipSpec, FaceSpec
+from emofuse.media.audio import read_sound
+from emofuse.media.video import read_clip
+from emofuse.specs import ActionUnitsSpec, CacheSpec, ClipSpec, DecodeSpec, FaceSpec
 from emofuse.status import Status, Step
 from emofuse.stores import as_path, file_sizes
 from emofuse.streams.extractor import Extractor
@@ -315,6 +317,20 @@ def test_clips_and_their_cache_may_lie_on_a_store(s3_bucket, own_clips, built, i
         np.testing.assert_array_equal(again.status, stream.status)
     assert verify_cache(remote).faults == ()
     assert file_sizes(remote / "streams")
+
+
+@pytest.mark.parametrize("read", [read_sound, lambda source: read_clip(source, ClipSpec(frames=2), DecodeSpec())])
+def test_a_store_that_stays_away_is_an_error_and_no_unreadable_clip(s3_bucket, clips, refusing_store, read):
+    path = as_path(s3_bucket) / "clip.mp4"
+    path.write_bytes((clips / "00.mp4").read_bytes())
+    source = Source(path, start_s=0.1)
+    read(source)
+    first = []
+    with (
+        refusing_store(lambda number: bool(first.append(number)) or len(first) > 2),
+        pytest.raises(StoreError, match=r"clip\.mp4: the store cannot be used"),
+    ):
+        read(source)
 
 
 REAL = """path,label,group,start_s,end_s

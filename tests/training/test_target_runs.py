@@ -263,12 +263,8 @@ def test_a_column_of_one_value_in_validation_or_test_rows_is_noted_and_left_out_
     cache = plant_targets(tmp_path / "flat.zarr", flat)
     ((record, _),) = train_runs(cache, [spec(NUMBERS)], tmp_path, device="cpu")
     text = " ".join(record.notes)
-    assert (
-        "Every validation row has arousal 2.5: it has no CCC, and that of the validation rows is over" in text
-    )
-    assert (
-        "Every test row has arousal 2.5: it has no CCC and no correlation, and the means of the test rows" in text
-    )
+    assert "Every validation row has arousal 2.5: it has no CCC, and that of the validation rows is over" in text
+    assert "Every test row has arousal 2.5: it has no CCC and no correlation, and the means of the test rows" in text
     scores = record.metrics["test"]
     assert scores["columns"]["arousal"]["ccc"] is None
     assert scores["mean"]["ccc"] == scores["columns"]["valence"]["ccc"]

@@ -50,6 +50,12 @@ def test_the_official_split_takes_no_seed(cache):
     assert "the official split has no seed" in result.output
 
 
+def test_a_single_outer_fold_is_refused(cache):
+    result = invoke(cache, "--test-folds", "1")
+    assert result.exit_code == 2
+    assert "one fold would hold all rows" in result.output
+
+
 def test_its_help_is_its_own_and_the_command_of_one_word_stays(tmp_path):
     assert "--minutes" in invoke("--help").output
     plain = CliRunner().invoke(app, ["sweep", "--help"]).output

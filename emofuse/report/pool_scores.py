@@ -69,39 +69,6 @@ class _ResampledScores:
     """Scores on one test split, resampled.
 
     Attributes:
-        pool: the configurations.
-        classes: the number of classes.
-        resampling: the number of resamples and the seed.
-        compared: label -> its `MEASURED` metrics.
-        lacking: see `PoolScores`.
-    """
-
-    pool: Pool
-    classes: int
-    resampling: Resampling
-    compared: Mapping[str, Resampled]
-    lacking: int
-
-    def intervals(self, label: str) -> dict[str, Interval]:
-        drawn = zip(MEASURED, self.compared[label].drawn[:, 0].T, strict=True)
-        (item,) = (item for item in self.pool.answered if item.label == label)
-        others = _other_intervals(self.pool, item, self.classes, self.resampling)
-        return {path: bootstrap_interval(values) for path, values in drawn} | others
-
-    def observed(self, label: str) -> dict[str, float]:
-        return dict(zip(MEASURED, self.compared[label].observed[0].tolist(), strict=True))
-
-    def test(self, first: str, second: str, path: str) -> PairedTest:
-        place, (ours, theirs) = MEASURED.index(path), (self.compared[first], self.compared[second])
-        observed, other = float(ours.observed[0, place]), float(theirs.observed[0, place])
-        return paired_bootstrap(observed, other, ours.drawn[:, 0, place], theirs.drawn[:, 0, place])
-
-
-@dataclass(frozen=True)
-class _ResampledRows:
-    """Scores on one test split of a target that needs more than a confusion matrix, resampled.
-
-    Attributes:
         measured: label -> its measured scores -> interval.
         compared: label -> its compared scores.
         paths: the names of the compared scores.
@@ -191,7 +158,7 @@ def _row_scorer(target: ReportedTarget, rows: RowSet, item: ConfigurationAnswers
     return target.rows(rows.label, rows.target, item.outputs[place])
 
 
-def _score_rows(pool: Pool, resampling: Resampling, target: ReportedTarget) -> _ResampledRows:
+def _score_rows(pool: Pool, resampling: Resampling, target: ReportedTarget) -> _ResampledScores:
     """Score one configuration at a time, which bounds the memory; all of them have the same resamples."""
     columns = next(iter(pool.answered[0].probs.values())).shape[1]
     paths, compared_paths = target.paths(columns), tuple(score.path for score in target.compared)
@@ -209,7 +176,7 @@ def _score_rows(pool: Pool, resampling: Resampling, target: ReportedTarget) -> _
             path: bootstrap_interval(values) for path, values in zip(paths, mean.drawn[:, 0].T, strict=True)
         }
         compared[item.label] = Resampled(mean.observed[:, places], mean.drawn[:, :, places])
-    return _ResampledRows(measured, compared, compared_paths, lacking)
+    return _ResampledScores(measured, compared, compared_paths, lacking)
 
 
 def _score_resamples(pool: Pool, classes: int, resampling: Resampling) -> _ResampledScores:
@@ -222,11 +189,15 @@ def _score_resamples(pool: Pool, classes: int, resampling: Resampling) -> _Resam
     resampled = resample_metrics(answers, metrics, units=pool.unit_count, classes=classes, resampling=resampling)
     missed = (resampled.drawn[:, :, -1] > resampled.observed[:, -1]).any(axis=1)
     scores = Resampled(resampled.observed[:, :-1], resampled.drawn[:, :, :-1])
-    compared = {}
+    measured, compared = {}, {}
     for item in pool.answered:
-        seed = seed_of_repeats(item.repeats, resampling.seed)
-        compared[item.label] = scores.mean_of_drawn(places[item.label], seed)
-    return _ResampledScores(pool, classes, resampling, compared, int(missed.sum()))
+        mean = scores.mean_of_drawn(places[item.label], seed_of_repeats(item.repeats, resampling.seed))
+        of_compared = {
+            path: bootstrap_interval(values) for path, values in zip(MEASURED, mean.drawn[:, 0].T, strict=True)
+        }
+        measured[item.label] = of_compared | _other_intervals(pool, item, classes, resampling)
+        compared[item.label] = mean
+    return _ResampledScores(measured, compared, MEASURED, int(missed.sum()))
 
 
 def _other_intervals(

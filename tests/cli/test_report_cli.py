@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 from emofuse.cli.report import report
 from emofuse.errors import ResultsError
-from emofuse.results import Predictions, RunRecord, write_run
+from emofuse.results import Predictions, RunRecord, read_predictions, read_record, write_run
 
 CLASSES = ["joy", "fear"]
 
@@ -105,9 +106,14 @@ def test_report_takes_folder_title_and_baseline(app, runs, tmp_path):
 
 
 def test_report_compares_two_configurations(app, runs):
-    done = call(app, runs, "--baseline", "good", "--compare", "good=poor")
+    """A third one, which answers as `poor`; the comparisons with the baseline are there without being asked for."""
+    poor = read_record(runs / ("0" * 16))
+    spec = {**poor.spec, "name": "third", "head": {**poor.spec["head"], "depth": 2}}
+    write_run(runs, replace(poor, digest="2" * 64, name="third", spec=spec), read_predictions(runs / ("0" * 16)), {})
+    done = call(app, runs, "--baseline", "poor", "--compare", "good=third", "--compare", "poor=good")
     assert done.exit_code == 0
-    assert re.search(r"^\| good +\| poor +\| +\+0\.250 \[", done.stdout, re.MULTILINE)
+    assert re.search(r"^\| good +\| third +\| +\+0\.250 \[", done.stdout, re.MULTILINE)
+    assert "the family is the 3 comparisons of this table" in done.stdout
     with pytest.raises(ResultsError, match=r"a comparison is written as A=B, got 'good'$"):
         call(app, runs, "--compare", "good")
 

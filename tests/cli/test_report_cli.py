@@ -105,7 +105,7 @@ def test_report_takes_folder_title_and_baseline(app, runs, tmp_path):
     assert not (runs / "report").exists()
 
 
-def test_report_compares_two_configurations(app, runs):
+def test_report_compares_two_configurations_once(app, runs):
     """A third one, which answers as `poor`; the comparisons with the baseline are there without being asked for."""
     poor = read_record(runs / ("0" * 16))
     spec = {**poor.spec, "name": "third", "head": {**poor.spec["head"], "depth": 2}}

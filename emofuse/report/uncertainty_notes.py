@@ -127,7 +127,8 @@ def ranking_note(results: Results, uncertainty: Uncertainty) -> str:
     splits = max(each.splits for each in _coverages(results, uncertainty).values())
     which = f"A test split of {rows} rows does not"
     if splits > 1:
-        which = f"{splits} overlapping test splits of {rows} rows do not"
+        outer = all(item.spec["split"]["kind"] == "outer_folds" for item in items)
+        which = f"{splits} {'outer folds' if outer else 'overlapping test splits'} of {rows} rows do not"
     return (
         f"{which} rank these {len(items)} configurations: their intervals of {main.name} have a width of "
         f"{format_score(common)} in common, more than the {format_score(distance)} from the lowest {main.name} to the "

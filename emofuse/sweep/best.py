@@ -252,6 +252,8 @@ class BestModel:
         if single and single[0] is not others[0]:
             compared.append(f"the best of a single stream {_score(single[0])} ({single[0].configuration.name})")
         best = "lowest" if self.spec.select == "loss" else "highest"
+        if self.summary.finals.failed:
+            best += " of the candidates whose final heads did not diverge"
         rows = self.record.rows["test"]["rows"]
         test = [
             f"{score.name} {format_score(find_metric(self.record, score.path), score.decimals)}"

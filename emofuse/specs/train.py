@@ -41,9 +41,9 @@ class TrainSpec(ExtendedSpec):
     Options for rare classes, of which heads count the training rows of their fold alone (see
     `emofuse.training.losses`): `class_weights` weights the loss of each row by its class, `focal_gamma` weights it by
     how uncertain the head is, and `logit_adjustment` adds that multiple of the log shares of the classes to the logits
-    in training, but not in prediction. Validation loss stays plain cross-entropy. Of a distribution, `class_weights`
-    weights rows by their majority; of several labels, it weights the rows that have a label against those that have
-    not.
+    in training, but not in prediction. Validation loss stays plain: measured as a choice, it beats the weighted
+    loss, and no worse than macro F1. Of a distribution, `class_weights` weights rows by their majority; of several
+    labels, it weights the rows that have a label against those that have not.
 
     Options of the updates (see `emofuse.training.schedule` and `emofuse.training.averages`): `schedule` lets the
     learning rate fall to 0 over all epochs; `warmup` is the share of all steps in which it rises; `clip_norm` bounds

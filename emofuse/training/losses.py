@@ -22,6 +22,11 @@ The loss of other targets:
     multilabel t      the binary cross-entropy, the mean over the labels. Class weights multiply it where the label is
                       1: by the weight of rows with the label over that of rows without it.
 
+Of these options, the validation loss that chooses the epoch has none: it is the plain loss. Measured on the faces of
+FER2013 (10,180 training rows, eight labels, draws of 1,131 validation rows, 2026-11-29), macro F1 of the test rows is
+.557 with `balanced` if the plain loss chooses, .505 if the weighted loss does, and .564 if macro F1 does (four draws;
+the last is better by .007, standard error .005); with `logit_adjustment: 1` it is .437, .424 and .436 (three draws).
+
 The mean over the rows of a batch is divided by their number, and not by the sum of their weights. The weights of rows
 (`weight_column`) multiply their losses, and are those of the moments of a coefficient.
 """

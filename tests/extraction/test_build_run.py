@@ -16,6 +16,7 @@ from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
 from emofuse.datasets import read_dataset
 from emofuse.datasets.manifest import Manifest
+from emofuse.datasets.sources import Source
 from emofuse.errors import CacheError, StaleCacheError, StreamError, UnwritableCacheError
 from emofuse.extraction import BuildState, build_cache, plan_build
 from emofuse.specs import CacheSpec, DecodeSpec, FaceSpec, FolderSpec, StratifiedSplit
@@ -352,8 +353,8 @@ def test_the_extractor_is_opened_once_for_all_blocks_and_closed(tmp_path, manife
 def test_paths_are_listed_block_by_block(manifest, tmp_path):
     tasks = plan_build(tmp_path / "features.zarr", manifest, SPEC).tasks()
     first = next(tasks)
-    assert (first.block, first.start, len(first.paths)) == (0, 0, 8)
-    assert first.paths[0] == manifest.root / "fear" / "00.png"
+    assert (first.block, first.start, len(first.sources)) == (0, 0, 8)
+    assert first.sources[0] == Source(manifest.root / "fear" / "00.png")
     assert str(first) == "rows 0-7 (block 0)"
 
 

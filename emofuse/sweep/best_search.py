@@ -16,8 +16,11 @@ from emofuse.sweep.trainers import Trainer
 from emofuse.training.planning import plan_runs
 from emofuse.training.rates import Rates
 
-SHARES: Mapping[str, float] = {"look": 0.25, "exact": 0.5, "networks": 0.85, "refine": 1.0}
+SHARES: Mapping[str, float] = {"look": 0.25, "exact": 0.5, "networks": 0.85, "refine": 1.0, "rest": 1.0}
 """Stage -> the share of the time that may have been used by its end."""
+_REST = "rest"
+_OF_REST = ("exact", "networks", "refine", "look")
+"""The stages whose left-out candidates may use the time that is left at the end, in this order."""
 _HALF = 0.5
 """The share of the time left for a batch."""
 _SLOW = 10.0
@@ -67,7 +70,7 @@ class BestSearch:
         self._seen: set[str] = set()
         self._estimates: dict[str, float] = {}
         self._spent: dict[str, _Spent] = {}  # by the kind of the head
-        self._left_out = 0
+        self._dropped: dict[str, list[Configuration]] = {}  # by stage
         self._too_large = 0
 
     @property
@@ -79,8 +82,9 @@ class BestSearch:
     def notes(self) -> tuple[str, ...]:
         """What was left out, and why."""
         notes = []
-        if self._left_out:
-            notes.append(f"The time did not allow {self._left_out} further candidates: more --minutes would.")
+        left_out = sum(len(dropped) for dropped in self._dropped.values())
+        if left_out:
+            notes.append(f"The time did not allow {left_out} further candidates: more --minutes would.")
         if self._too_large:
             notes.append(f"{self._too_large} candidates were left out, because the memory does not allow them.")
         return tuple(notes)
@@ -97,12 +101,16 @@ class BestSearch:
             self._batch = self._affordable()
             if self._batch:
                 return list(self._batch)
-            self._left_out += len(self._queue)
+            self._dropped.setdefault(self._stage, []).extend(self._queue)
             self._queue = []
-            if not self._stages:
+            if self._stages:
+                self._stage = self._stages.pop(0)
+                self._queue = self._new(self._candidates.of_stage(self._stage, self._ranked))
+            elif self._stage != _REST:  # time that a stage could not use is for what other stages left out
+                self._stage = _REST
+                self._queue = [each for stage in _OF_REST for each in self._dropped.pop(stage, [])]
+            else:
                 return []
-            self._stage = self._stages.pop(0)
-            self._queue = self._new(self._candidates.of_stage(self._stage, self._ranked))
 
     def tell(self, scores: Mapping[str, float | None]) -> None:
         """Rank the candidates of the batch and add their time.

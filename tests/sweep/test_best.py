@@ -216,6 +216,18 @@ def test_with_little_time_every_kind_of_head_has_its_share(search):
     assert {"kernel_ridge", "logistic", "concat"} <= {each.run.head.kind for each in tried}
 
 
+def test_time_that_a_stage_could_not_use_is_for_what_other_stages_left_out(search, monkeypatch):
+    monkeypatch.setitem(best_search.SHARES, "look", 0.01)
+    monkeypatch.setitem(best_search.SHARES, "exact", 0.01)
+    monkeypatch.setitem(best_search.SHARES, "networks", 0.01)
+    strategy = search(1e6, row_seconds=100.0)
+    tried = tried_by(strategy)
+    assert strategy.notes == ()
+    assert {"kernel_ridge", "logistic", "averaged_logistic", "concat", "late", "attention"} == {
+        each.run.head.kind for each in tried
+    }
+
+
 def test_scores_of_other_configurations_are_refused(search):
     strategy = search(1e6)
     strategy.ask()

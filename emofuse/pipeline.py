@@ -235,8 +235,9 @@ def estimate_pipeline(spec: PipelineSpec, options: PipelineOptions, *, say: Call
     runs = list(expand_runs(spec))
     dataset = _dataset(spec, options)
     if dataset.is_to_be_generated:
-        images = f"{dataset.generated_rows} images to generate in {dataset.root}"
-        say(f"dataset: {images}; they must be there for an estimate")
+        samples = "images" if spec.cache.clip is None else "clips"
+        to_generate = f"{dataset.generated_rows} {samples} to generate in {dataset.root}"
+        say(f"dataset: {to_generate}; they must be there for an estimate")
     else:
         manifest = read_dataset(dataset, on_bad_rows=options.on_bad_rows)
         _describe_dataset(manifest, say)

@@ -49,7 +49,7 @@ class Package:
 
 FACE = "face"
 """Stands among the kinds of a job for all streams that need a face."""
-CLIPS = ("clips", "cremad", "emodb", "ravdess")
+CLIPS = ("clips", "clips_demo", "cremad", "emodb", "ravdess")
 """The kinds of datasets whose samples are clips and sounds."""
 PACKAGES = (
     Package("numpy", "numpy", "1.26", "2.4.6"),

@@ -19,6 +19,7 @@ from emofuse.report.search import SearchSummary
 from emofuse.report.targets import ReportedTarget, ShownScore, decimals_of, part_entries, reported_target
 from emofuse.results import RunRecord
 from emofuse.specs import is_random
+from emofuse.specs.heads import ORDERED
 
 MOST_FEATURED = 12  # nobody looks at more confusion matrices
 FEATURED = 6
@@ -287,10 +288,15 @@ class Results:
         return Spread.of([configuration.metric(path).mean - other.metric(path).mean])
 
     def reachable(self, configuration: ReportedConfiguration) -> float | None:
-        """Return the accuracy that the cues of a configuration's streams allow by design; None if it is unknown."""
+        """Return the accuracy that the cues of a configuration's streams allow by design; None if it is unknown.
+
+        Cues that only the order of steps shows count for stems over time that know an order.
+        """
         reachable, cues = self.dataset.get("reachable_accuracy"), self.dataset.get("cue_streams")
         if not reachable or not cues:
             return None
+        if configuration.spec["head"].get("temporal") not in ORDERED:
+            cues = {cue: streams for cue, streams in cues.items() if cue not in self.dataset.get("order_cues", ())}
         kinds = (stream["kind"] for stream in configuration.runs[0].streams.values())
         used = {*configuration.streams, *kinds}
         value = reachable.get("+".join(sorted(cue for cue, streams in cues.items() if used & set(streams))))

@@ -63,6 +63,9 @@ class HeadSpecBase(Spec):
 
 
 Temporal = Literal["mean", "max", "mean_std", "attention", "lstm", "gru", "transformer"]
+ORDERED: frozenset[Temporal] = frozenset({"lstm", "gru", "transformer"})
+"""The stems over time that know the order of the steps; all others give the same for any order."""
+
 Spatial = Literal["mean", "attention", "patches", "cnn"]
 
 

@@ -72,6 +72,8 @@ def test_a_dataset_that_is_to_be_generated_is_not_generated(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     result = emofuse("run", "demo", "--dry-run")
     assert result.stdout.startswith("dataset: 640 images to generate in emofuse-runs/demo/dataset; they must be there")
+    result = emofuse("run", "clips_demo", "--dry-run")
+    assert result.stdout.startswith("dataset: 576 clips to generate in emofuse-runs/clips_demo/dataset; they must be")
     result = emofuse("cache", "build", "demo", "--data", "images", "--spec", "demo", "--dry-run")
     assert result.stdout == "images: its images are not generated yet; they must be there for an estimate\n"
     assert files_of(tmp_path) == set()

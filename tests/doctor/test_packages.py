@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from emofuse.doctor.findings import Finding
+from emofuse.doctor.needs import find_spec
 from emofuse.doctor.packages import PACKAGES, Package, classify_package, installed_version, package_findings
 from emofuse.doctor.probe import ProbeReply
 
@@ -84,6 +85,13 @@ def test_a_package_of_an_extra_is_needed_where_a_kind_needs_it():
     for kinds in (None, ["lbp", "folder"]):
         expected = ("note", "photo: not installed (optional: emofuse[demo])", install)
         assert finding(photo, None, gone, kinds) == expected
+
+
+def test_pyav_is_needed_by_the_demo_of_clips():
+    av = next(package for package in PACKAGES if package.module == "av")
+    gone = ProbeReply(None, "ModuleNotFoundError: No module named 'av'")
+    needed = find_spec("clips_demo", None).kinds
+    assert finding(av, None, gone, needed) == ("fault", "av: not installed", "pip install 'emofuse[video]'")
 
 
 def test_a_package_without_a_distribution_has_the_version_that_it_says():

@@ -126,6 +126,24 @@ def test_reachable_accuracy_goes_by_kind_when_a_stream_has_a_name_of_its_own(mak
     assert results.reachable(results.configurations[0]) == 0.3
 
 
+def test_a_cue_that_only_the_order_shows_counts_for_stems_that_know_an_order(make):
+    reachable = {**CUES["reachable_accuracy"], "": 0.125}
+    dataset = {**CUES, "reachable_accuracy": reachable, "order_cues": ["expression"]}
+    stems = ("mean", "max", "mean_std", "attention", "lstm", "gru", "transformer")
+
+    def run(name, head):
+        spec = make(name, streams=("landmarks", "resnet50"), dataset=dataset).spec
+        changed = {**spec, "head": {**spec["head"], **head}}
+        return make(name, streams=("landmarks", "resnet50"), dataset=dataset, change={"spec": changed})
+
+    runs = [run("default", {}), *(run(stem, {"temporal": stem}) for stem in stems)]
+    results = group_runs(runs, "runs")
+    shown = {item.name: results.reachable(item) for item in results.configurations}
+    assert shown == {**dict.fromkeys(("default", *stems[:4]), 0.4), **dict.fromkeys(stems[4:], 0.6)}
+    alone = group_runs([make("a", streams=("landmarks",), dataset=dataset)], "runs")
+    assert alone.reachable(alone.configurations[0]) == 0.125
+
+
 def test_a_dataset_without_known_cues_has_no_reachable_accuracy(make):
     results = group_runs([make("a")], "runs")
     assert results.reachable(results.configurations[0]) is None

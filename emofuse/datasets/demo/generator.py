@@ -1,12 +1,7 @@
-"""The generator of the demo: it draws the planned samples and writes them in EmoSet's layout, with the truth on them.
-
-A dataset is written under another name and renamed when it is complete. So a folder with the final name is always a
-complete dataset, even after earlier attempts failed.
-"""
+"""The generator of the demo: it draws the planned samples and writes them in EmoSet's layout, with their truth."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,12 +14,12 @@ import polars as pl
 
 from emofuse.datasets.demo import annotators, person, scenes, truth
 from emofuse.datasets.demo.truth import CLASSES, CUE_VALUES, DemoSample
-from emofuse.errors import DatasetError
+from emofuse.datasets.generated import read_truth, write_json, write_once
 from emofuse.progress import step
-from emofuse.stores import making_folder
 
 GENERATOR_VERSION = 1  # increased whenever the same images and seed give other files
 TRUTH_FILE = "demo.json"
+NOUN = "demo dataset"
 LONG_SIDE_PX = (384, 560)
 ASPECT = (0.75, 1.0)
 JPEG_QUALITY = (93, 97)
@@ -50,15 +45,7 @@ def generate_demo(root: Path, *, images: int, seed: int) -> None:
         DatasetError: `root` holds something else.
     """
     identity = {"generator_version": GENERATOR_VERSION, "images": images, "seed": seed}
-    if _is_generated(root, identity):
-        return
-    root.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with making_folder(root) as partial:
-            _write_dataset(partial, identity)
-    except OSError:
-        if not _is_generated(root, identity):  # another process may have finished the same dataset meanwhile
-            raise
+    write_once(root, TRUTH_FILE, NOUN, identity, lambda partial: _write_dataset(partial, identity))
 
 
 def demo_info(root: Path) -> dict[str, Any]:
@@ -67,13 +54,7 @@ def demo_info(root: Path) -> dict[str, Any]:
     Raises:
         DatasetError: `root` holds no demo dataset of this version.
     """
-    data = _read_truth(root)
-    version = data.get("generator_version")
-    if version != GENERATOR_VERSION:
-        raise DatasetError(
-            f"{root}: a demo dataset of generator version {version}, expected {GENERATOR_VERSION}; "
-            "delete the folder and generate it again, or name another folder"
-        )
+    data = read_truth(root, TRUTH_FILE, NOUN, version=GENERATOR_VERSION)
     return truth.describe_truth(data["samples"], data["parameters"]["lies"])
 
 
@@ -83,7 +64,7 @@ def demo_annotations(root: Path) -> pl.DataFrame:
     Raises:
         DatasetError: `root` holds no demo dataset.
     """
-    data = _read_truth(root)
+    data = read_truth(root, TRUTH_FILE, NOUN)
     return annotators.draw_annotations(data["samples"], data["parameters"]["lies"], data["seed"])
 
 
@@ -115,42 +96,6 @@ def draw_sample(sample: DemoSample, rng: np.random.Generator) -> tuple[Image, di
     return np.rint(picture).astype(np.uint8), drawn
 
 
-def _is_generated(root: Path, identity: Mapping[str, int]) -> bool:
-    """Return whether `root` holds the requested dataset; False if it can be generated there.
-
-    Raises:
-        DatasetError: `root` holds something else.
-    """
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    data = _read_truth(root)
-    present = {key: data.get(key) for key in identity}
-    if present != identity:
-        there, asked = (", ".join(f"{key} {value}" for key, value in which.items()) for which in (present, identity))
-        raise DatasetError(
-            f"{root}: holds the demo dataset of {there}; asked for was {asked}. "
-            "Name another folder, or delete this one first"
-        )
-    return True
-
-
-def _read_truth(root: Path) -> dict[str, Any]:
-    path = root / TRUTH_FILE
-    if not path.is_file():
-        raise DatasetError(
-            f"{root}: no generated demo dataset (it has no {TRUTH_FILE}); name a folder that does not exist yet"
-        )
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DatasetError(f"{path}: not valid JSON ({error}); delete the folder and generate it again") from None
-    if not isinstance(data, dict):
-        raise DatasetError(
-            f"{path}: must be an object, got {type(data).__name__}; delete the folder and generate it again"
-        )
-    return data
-
-
 def _write_dataset(root: Path, identity: Mapping[str, int]) -> None:
     samples = truth.plan_samples(identity["images"], identity["seed"])
     for label in CLASSES:
@@ -166,18 +111,14 @@ def _write_dataset(root: Path, identity: Mapping[str, int]) -> None:
             image, drawn = draw_sample(sample, rng)
             quality = int(rng.integers(JPEG_QUALITY[0], JPEG_QUALITY[1] + 1))
             (root / _image_path(sample)).write_bytes(_damage(_encode(image, quality), sample, rng))
-            _write_json(root / _annotation_path(sample), _annotation(sample, image, drawn))
+            write_json(root / _annotation_path(sample), _annotation(sample, image, drawn))
             records.append({**sample.as_json(), "rng_seed": entropy, "jpeg_quality": quality, **drawn})
             advance(index + 1, len(samples))
     for split in truth.SPLIT_SHARES:
         rows = [[s.label, _image_path(s), _annotation_path(s)] for s in samples if s.split == split]
-        _write_json(root / f"{split}.json", rows)
-    _write_json(root / "info.json", _vocabularies())
-    _write_json(root / TRUTH_FILE, {**identity, "parameters": _parameters(), "samples": records}, indent=1)
-
-
-def _write_json(path: Path, data: Any, indent: int | None = None) -> None:
-    path.write_text(json.dumps(data, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(root / f"{split}.json", rows)
+    write_json(root / "info.json", _vocabularies())
+    write_json(root / TRUTH_FILE, {**identity, "parameters": _parameters(), "samples": records}, indent=1)
 
 
 def _image_path(sample: DemoSample) -> str:

@@ -91,8 +91,8 @@ def true_bits(label: str) -> dict[Cue, int]:
 def plan_samples(images: int, seed: int) -> list[DemoSample]:
     """Decide the label, split, face, lies and damage of every row, without drawing anything.
 
-    Faces and lies are spread evenly over splits and labels (see `_spread`), so that a small test split is as difficult
-    as defined, within a row or two, and not easier or harder by chance.
+    Faces and lies are spread evenly over splits and labels (see `spread_evenly`), so that a small test split is as
+    difficult as defined, within a row or two, and not easier or harder by chance.
 
     Args:
         images: the number of rows N; from 24 on, no split of a label is empty.
@@ -105,9 +105,9 @@ def plan_samples(images: int, seed: int) -> list[DemoSample]:
 
     corrupt = np.zeros(images, dtype=bool)
     corrupt[rng.choice(images, size=max(MIN_CORRUPT, round(CORRUPT_SHARE * images)), replace=False)] = True
-    has_face = ~_spread(rng, groups, np.ones(images, dtype=bool), NO_FACE_SHARE)
+    has_face = ~spread_evenly(rng, groups, np.ones(images, dtype=bool), NO_FACE_SHARE)
     visible = {cue: ~corrupt & has_face if cue in FACE_CUES else ~corrupt for cue in CUES}
-    lies = {cue: _spread(rng, groups, visible[cue], LIES[cue]) for cue in CUES}
+    lies = {cue: spread_evenly(rng, groups, visible[cue], LIES[cue]) for cue in CUES}
 
     kinds: itertools.cycle[Damage] = itertools.cycle(("truncated", "noise"))
     ids = _ids_with_gaps(rng, labels)
@@ -157,7 +157,7 @@ def describe_truth(samples: Sequence[Mapping[str, Any]], lies: Mapping[str, floa
     }
 
 
-def _spread(rng: np.random.Generator, groups: Sequence[str], among: Bools, share: float) -> Bools:
+def spread_evenly(rng: np.random.Generator, groups: Sequence[str], among: Bools, share: float) -> Bools:
     """Choose rows of `among`, bool (N,), with probability `share`, so that the count of each group is right within 1.
 
     This is a systematic sample: rows are ordered by group, at random within it, and every 1/share-th is chosen from a

@@ -142,10 +142,10 @@ def test_the_demo_has_the_runs_of_the_paper_pipeline():
     assert {run.train.epochs for run in demo} == {25}
 
 
-def test_random_weights_are_only_in_the_demo():
+def test_random_weights_are_only_in_the_demos():
     for name in bundled_specs("cache_specs"):
         kinds = {getattr(getattr(stream, "weights", None), "kind", None) for stream in read_cache_spec(name).streams}
-        assert (RandomWeights().kind in kinds) == (name == "demo")
+        assert (RandomWeights().kind in kinds) == (name in {"demo", "clips_demo"})
 
 
 def test_defaults_of_a_pipeline_are_merged_under_each_run(tmp_path):

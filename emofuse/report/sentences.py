@@ -28,6 +28,7 @@ from emofuse.report.search import SELECTS
 from emofuse.report.targets import ShownScore
 from emofuse.report.uncertainty_notes import interval_notes, ranking_note
 from emofuse.specs import EXACT_HEADS, NetworkHeadSpec
+from emofuse.specs.heads import ORDERED
 from emofuse.specs.train import NEWER
 from emofuse.statistics import Interval
 
@@ -114,6 +115,11 @@ def reading_notes(results: Results, uncertainty: Uncertainty) -> list[str]:
             "Reachable is the accuracy to expect from a classifier that reads every cue of its streams without error. "
             "It is known because this dataset is generated. Accuracy on a finite test split scatters around it."
         )
+        if cues := results.dataset.get("order_cues"):
+            notes.append(
+                f"Only the order of the steps of a sequence shows {join_names(cues)}: Reachable counts this for stems "
+                f"that know the order ({', '.join(sorted(ORDERED))})."
+            )
     if note := ranking_note(results, uncertainty):
         notes.insert(0, note)
     return [*notes, *uncertainty.problems]

@@ -255,6 +255,17 @@ def test_reachable_is_explained_only_where_it_is_known(make, unmeasured):
     assert not any("Reachable" in note for note in notes)
 
 
+def test_cues_that_only_an_order_shows_are_named_where_there_are_some(make, unmeasured):
+    ordered = {**DEMO, "order_cues": ["mouth", "blush"]}
+    notes = sentences.reading_notes(group_runs([make("a", dataset=ordered)], "runs"), unmeasured)
+    assert notes[-1] == (
+        "Only the order of the steps of a sequence shows mouth and blush: Reachable counts this for stems that know the "
+        "order (gru, lstm, transformer)."
+    )
+    notes = sentences.reading_notes(group_runs([make("a", dataset=DEMO)], "runs"), unmeasured)
+    assert not any("order of the steps" in note for note in notes)
+
+
 def test_a_stream_without_a_valid_row_is_noticed(make):
     run = make("a", ("lbp", "objects"), missing={"objects": {"no_detection": 10**6}})
     results = group_runs([run], "runs")

@@ -259,8 +259,8 @@ def test_cues_that_only_an_order_shows_are_named_where_there_are_some(make, unme
     ordered = {**DEMO, "order_cues": ["mouth", "blush"]}
     notes = sentences.reading_notes(group_runs([make("a", dataset=ordered)], "runs"), unmeasured)
     assert notes[-1] == (
-        "Only the order of the steps of a sequence shows mouth and blush: Reachable counts this for stems that know the "
-        "order (gru, lstm, transformer)."
+        "Only the order of the steps of a sequence shows mouth and blush: Reachable counts this for stems that know "
+        "the order (gru, lstm, transformer)."
     )
     notes = sentences.reading_notes(group_runs([make("a", dataset=DEMO)], "runs"), unmeasured)
     assert not any("order of the steps" in note for note in notes)

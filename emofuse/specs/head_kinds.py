@@ -143,7 +143,10 @@ class KernelRidgeHeadSpec(HeadSpecBase):
     """Kernel ridge regression on the mean of the streams' kernels, with the penalty of the best leave-one-out fit.
 
     The width of `rbf` follows from the median distance of training rows; `factor` multiplies its sharpness. With more
-    than `landmarks` training rows, that many of them approximate the kernel (Nystroem). `train` has no effect.
+    than `landmarks` training rows, that many of them approximate the kernel (Nystroem).
+
+    Of `train`, only `logit_adjustment` has an effect: the logits less that multiple of the log shares of the classes
+    predict as if these were more equally frequent, for a higher macro F1 where some are rare.
     """
 
     kind: Literal["kernel_ridge"] = "kernel_ridge"

@@ -41,7 +41,8 @@ class TrainSpec(ExtendedSpec):
     Options for rare classes, of which heads count the training rows of their fold alone (see
     `emofuse.training.losses`): `class_weights` weights the loss of each row by its class, `focal_gamma` weights it by
     how uncertain the head is, and `logit_adjustment` adds that multiple of the log shares of the classes to the logits
-    in training, but not in prediction. Validation loss stays plain: measured as a choice, it beats the weighted
+    in training, but not in prediction (kernel ridge regression, which is solved without it, subtracts it in prediction,
+    to the same end). Validation loss stays plain: measured as a choice, it beats the weighted
     loss, and no worse than macro F1. Of a distribution, `class_weights` weights rows by their majority; of several
     labels, it weights the rows that have a label against those that have not.
 

@@ -209,7 +209,7 @@ def make_search(
 ) -> BestSearch:
     """Return the strategy of the search on some streams."""
     rows = trainer.data.folds(_first_run(spec, tuple(streams)))[0].train
-    candidates = Candidates(streams, spec.base.split, len(rows), spec.base.target)
+    candidates = Candidates(streams, spec.base.split, len(rows), spec.base.target, spec.select)
     return BestSearch(candidates, spec, trainer, folder, options.seconds)
 
 

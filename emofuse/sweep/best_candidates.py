@@ -61,8 +61,10 @@ _CHANGES: tuple[dict[str, Any], ...] = (
 """The changes of one option that are tried on the best network."""
 _OF_KERNELS = ("kernel", "factor", "landmarks", "penalties")
 _OF_NETWORKS = ("embed_dim", "width", "depth", "dropout")
-_OF_TRAINING = ("learning_rate", "weight_decay", "label_smoothing", "schedule", "stream_dropout")
+_OF_TRAINING = ("learning_rate", "weight_decay", "label_smoothing", "schedule", "stream_dropout", "class_weights")
 """The options that are settings of the candidates."""
+_ADJUSTMENTS = (0.5, 0.25)
+"""The logit adjustments of kernel ridge regression that are tried where rare classes count as much as frequent ones."""
 _SIZES: dict[str, Any] = {"embed_dim": 128, "width": 256, "depth": 1}
 _USUAL: dict[str, Any] = {
     **_SIZES,
@@ -70,6 +72,8 @@ _USUAL: dict[str, Any] = {
     "label_smoothing": 0.1,
     "schedule": "constant",
     "stream_dropout": 0.0,
+    "class_weights": "none",
+    "logit_adjustment": 0.0,
     "landmarks": KernelRidgeHeadSpec().landmarks,
     "penalties": KernelRidgeHeadSpec().penalties,
 }
@@ -103,12 +107,14 @@ class Candidates:
         split: the split of all runs.
         rows: the number of training rows of a fold.
         target: what all runs learn.
+        score: the score that compares candidates.
     """
 
     types: Mapping[str, StreamType]
     split: SplitSpec
     rows: int
     target: TargetSpec = field(default_factory=ClassTarget)
+    score: str = "accuracy"
 
     def of_stage(self, stage: str, ranked: Sequence[Ranked]) -> list[Configuration]:
         """Return the candidates of a stage, the most promising first.
@@ -183,11 +189,15 @@ class Candidates:
             head, streams = kernel.head, kernel.features.streams
             if self.rows > head.landmarks:
                 yield self.configuration(streams, self._kernel(head.factor, 2 * LANDMARKS, head.kernel))
+            if self.favours_rare_classes:
+                for tau in _ADJUSTMENTS:
+                    fine = self._kernel(head.factor, LANDMARKS, head.kernel)
+                    yield self.configuration(streams, fine, TrainSpec(logit_adjustment=tau))
             if head.kernel == "rbf":
                 for times in (1 / math.sqrt(2), math.sqrt(2)):
                     yield self.configuration(streams, self._kernel(round(head.factor * times, 3), LANDMARKS))
         if network is not None:
-            for change in _CHANGES:
+            for change in (*([{"class_weights": "balanced"}] if self.favours_rare_classes else []), *_CHANGES):
                 if len(network.features.streams) == 1 and "stream_dropout" in change:
                     continue
                 if "label_smoothing" in change and not self._smooths:
@@ -205,6 +215,11 @@ class Candidates:
         if landmarks >= self.rows:
             landmarks = KernelRidgeHeadSpec().landmarks
         return KernelRidgeHeadSpec(kernel=kernel, factor=factor, landmarks=landmarks)
+
+    @property
+    def favours_rare_classes(self) -> bool:
+        """Whether rare classes count as much as frequent ones in the score, so that options for them are tried."""
+        return self.target.kind == "class" and self.score == "macro_f1"
 
     @property
     def _smooths(self) -> bool:
@@ -230,6 +245,7 @@ class Candidates:
         settings: dict[str, Any] = {"streams": list(streams), "head": head.kind}
         if isinstance(head, KernelRidgeHeadSpec):
             settings |= {name: getattr(head, name) for name in _OF_KERNELS}
+            settings["logit_adjustment"] = train.logit_adjustment
         elif head.kind not in EXACT_HEADS:
             settings |= {name: getattr(head, name) for name in _OF_NETWORKS}
             of_training = (name for name in _OF_TRAINING if name != "label_smoothing" or self._smooths)

@@ -192,6 +192,8 @@ class TrainingData:
             identity["neutral"] = digest(self.class_labels.tolist())
         if window is None and any(head.fold for head in spec.heads()):
             identity["batches"] = "of each fold"  # former versions cut batches of the rows of all folds
+        if spec.head.kind == "kernel_ridge" and spec.train.logit_adjustment:
+            identity["logits"] = "adjusted"  # former versions did not
         if spec.train.views > 1:
             identity["augment"] = {variant.stream: self.features.augment(variant) for variant in variants}
         return digest(identity | ({"window": [window.block_rows, window.blocks]} if window else {}))

@@ -76,7 +76,8 @@ def solve_group(
     Args:
         table: rows and targets, in memory.
         folds: see `train_group`.
-        members: K heads, of whose optimisation only `select` matters, and `class_weights` of logistic heads.
+        members: K heads, of whose optimisation only `select` matters, `class_weights` of logistic heads, and
+            `logit_adjustment` of kernel ridge regression.
         machine: the device of the products, which are in float64.
         on_epoch: called with the step and {index of a member: its entry} when the member is solved.
 
@@ -261,7 +262,7 @@ class _Ridge:
 def _kernel_ridge(rows: ExactRows, member: Member, head: KernelRidgeHeadSpec) -> MemberResult:
     """Solve kernel ridge regression on the targets, at the penalty with the least leave-one-out loss.
 
-    Rows of one group are left out together.
+    Rows of one group are left out together. Logits are adjusted (`train.logit_adjustment`) after the choice.
     """
     kernels = {name: rows.kernel(name, head) for name in member.streams}
     train = weighted_sum({name: values for name, (_, values, _) in kernels.items()}, member.streams)
@@ -285,6 +286,7 @@ def _kernel_ridge(rows: ExactRows, member: Member, head: KernelRidgeHeadSpec) ->
             coefficients = to_features @ coefficients
         coefficients = coefficients * calibration.slopes[step]
         bias = bias * calibration.slopes[step] + calibration.offsets[step]
+        bias = bias - rows.logit_shift(member.train.logit_adjustment) / factor
         ridge = _Ridge(calibration.losses[step], factor, coefficients, bias)
         outputs = [
             apply_link(rows.link, ridge.factor * (part @ ridge.coefficients + ridge.bias)) for part in (train, val)

@@ -153,6 +153,16 @@ class ExactRows:
         weights = torch.where(labels > 0, factors, 1.0)
         return weights if own is None else weights * own.unsqueeze(1)
 
+    def logit_shift(self, tau: float) -> Tensor:
+        """Return tau times the log share of each class in the training rows, (C,); 0 for a class without rows.
+
+        Probabilities of solved logits less this shift are those of equally frequent classes if tau is 1 (Menon et al.,
+        ICLR 2021).
+        """
+        counts = np.bincount(self.train_labels, minlength=self.classes)
+        shares = np.where(counts > 0, counts / max(1, len(self.train_labels)), 1.0)
+        return torch.from_numpy(tau * np.log(shares)).to(self._device)
+
     @property
     def _names(self) -> list[str]:
         return [str(index) for index in range(self.classes)]

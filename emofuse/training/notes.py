@@ -312,7 +312,7 @@ def _choice_at_an_end(spec: RunSpec, result: MemberResult) -> Iterator[str]:
 def _options_without_effect(data: TrainingData, spec: RunSpec) -> Iterator[str]:
     """Yield notes on options that did nothing, or less than they say."""
     if is_exact(spec.head):
-        used = {"class_weights"} if isinstance(spec.head, LOGISTIC_HEADS) else set()
+        used = {"class_weights"} if isinstance(spec.head, LOGISTIC_HEADS) else {"logit_adjustment"}
         idle = [name for name, off in NEWER.items() if name not in used and getattr(spec.train, name) != off]
         if idle:
             yield f"The head is solved, and not trained: {', '.join(idle)} of its training had no effect."

@@ -305,6 +305,22 @@ def test_names_of_candidates_are_unique_and_say_what_differs():
 # --- plans and errors ------------------------------------------------------------------------------------------------
 
 
+def test_options_for_rare_classes_are_tried_where_the_score_counts_them_like_frequent_ones():
+    candidates = candidates_of(["a", "b"])
+    ranked = [
+        Ranked(candidates.of_stage("look", [])[0], 1.0),
+        Ranked(candidates.of_stage("networks", [Ranked(candidates.of_stage("look", [])[0], 1.0)])[0], 0.5),
+    ]
+    by_accuracy = candidates.of_stage("refine", ranked)
+    by_f1 = replace(candidates, score="macro_f1").of_stage("refine", ranked)
+    more = {each.name for each in by_f1} - {each.name for each in by_accuracy}
+    assert {name.split(", ")[-1] for name in more} == {
+        "logit_adjustment 0.5",
+        "logit_adjustment 0.25",
+        "class_weights balanced",
+    }
+
+
 def test_a_plan_counts_the_candidates_of_each_stage_and_writes_nothing(cache, tmp_path):
     lines = plan_best(cache, replace(ENOUGH, minutes=5), tmp_path / "best", ON_CPU).splitlines()
     assert lines[0] == "The best model of features: 5 minutes, 5 folds, candidates compared by accuracy"

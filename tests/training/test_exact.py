@@ -291,3 +291,27 @@ def test_averaged_logistic_regressions_take_class_weights_like_a_logistic_head(t
     np.testing.assert_allclose(averaged, plain, atol=1e-6)
     np.testing.assert_allclose(averaged_balanced, balanced, atol=1e-6)
     assert np.abs(balanced - plain).max() > 1e-3
+
+
+@pytest.mark.parametrize("landmarks", [4096, 20])
+def test_the_logits_of_a_kernel_ridge_head_are_adjusted_by_the_log_shares_of_the_classes(table, folds, landmarks):
+    head, tau = KernelRidgeHeadSpec(landmarks=landmarks), 0.5
+    adjusted = member(head, logit_adjustment=tau)
+    plain, shifted = solve_group(table, folds, [member(head), adjusted], CPU)
+    of_plain, of_shifted = (answers(table, folds[0], each, head, ("a", "b"), np.arange(N)) for each in (plain, shifted))
+    shares = np.bincount(table.labels.numpy()[folds[0].train], minlength=C) / len(folds[0].train)
+    wanted = of_plain / shares**tau
+    assert np.abs(of_shifted - wanted / wanted.sum(1, keepdims=True)).max() < 1e-5
+    assert shifted.best_epoch == plain.best_epoch, "the penalty is that of the plain predictions"
+
+
+def test_a_class_without_training_rows_is_not_favoured_by_adjusted_logits(table, folds):
+    labels = torch.where(table.labels == C - 1, 0, table.labels)
+    lacking = replace(table, labels=labels)
+    head = KernelRidgeHeadSpec()
+    adjusted = member(head, logit_adjustment=1.0)
+    plain, shifted = solve_group(lacking, folds, [member(head), adjusted], CPU)
+    of_plain, of_shifted = (
+        answers(lacking, folds[0], each, head, ("a", "b"), np.arange(N)) for each in (plain, shifted)
+    )
+    assert (of_shifted[:, C - 1] <= of_plain[:, C - 1] + 1e-6).all()

@@ -96,8 +96,8 @@ def compare(
     first = statistics.median(next(iter(seconds.values())))
     return {
         name: {
-            "gb_per_s": round(stored_bytes / GB / statistics.median(taken), 2),
-            "best_gb_per_s": round(stored_bytes / GB / min(taken), 2),
+            "gb_per_s": float(f"{stored_bytes / GB / statistics.median(taken):.3g}"),
+            "best_gb_per_s": float(f"{stored_bytes / GB / min(taken):.3g}"),
             "times_the_first": round(first / statistics.median(taken), 2),
         }
         for name, taken in seconds.items()

@@ -301,11 +301,12 @@ def list_runs(runs: Path) -> list[RunRecord]:
 def write_reference_notes(runs: Path, notes: Sequence[str]) -> None:
     """Keep the notes on the reference models of a folder of runs, in place of former ones."""
     path = runs / _REFERENCES
-    if notes:
-        runs.mkdir(parents=True, exist_ok=True)
-        replace_file(path, _json_text({"notes": list(notes)}))
-    else:
+    text = _json_text({"notes": list(notes)})
+    if not notes:
         path.unlink(missing_ok=True)
+    elif not path.is_file() or path.read_bytes() != text.encode():
+        runs.mkdir(parents=True, exist_ok=True)
+        replace_file(path, text)
 
 
 def read_reference_notes(runs: Path) -> list[str]:

@@ -111,7 +111,7 @@ def test_counts_are_exact_where_float32_is_not_trusted(monkeypatch):
     rng = np.random.default_rng(3)
     runs, how = [make_run(rng, 50, 3)], {"units": 50, "classes": 3, "resampling": Resampling(25)}
     single = resample_metrics(runs, METRICS, **how)
-    monkeypatch.setattr(statistics.resampling, "_EXACT_FLOAT32", 1)
+    monkeypatch.setattr(statistics.resampling, "EXACT_FLOAT32", 1)
     np.testing.assert_array_equal(resample_metrics(runs, METRICS, **how).drawn, single.drawn)
 
 

@@ -108,6 +108,7 @@ class StepState:
         unit: the unit of the parts, in the plural; `bytes` are shown as MiB.
         seconds: the seconds since the step began.
         ended: whether this is its last state.
+        failed: whether an error or an interrupt ended it.
     """
 
     what: str
@@ -116,6 +117,7 @@ class StepState:
     unit: str = ""
     seconds: float = 0.0
     ended: bool = False
+    failed: bool = False
 
     @property
     def seconds_left(self) -> float | None:
@@ -183,8 +185,14 @@ def step(what: str, total: int | None = None, unit: str = "") -> Iterator[Advanc
         last[:] = done, total
         report_progress(StepState(what, done, total, unit, time.monotonic() - started))
 
+    def end(*, failed: bool) -> None:
+        seconds = time.monotonic() - started
+        report_progress(StepState(what, last[0] or 0, last[1], unit, seconds, ended=True, failed=failed))
+
     report_progress(StepState(what, 0, total, unit))
     try:
         yield advance
-    finally:
-        report_progress(StepState(what, last[0] or 0, last[1], unit, time.monotonic() - started, ended=True))
+    except BaseException:
+        end(failed=True)
+        raise
+    end(failed=False)

@@ -50,6 +50,7 @@ def test_a_step_that_fails_has_ended_too():
     with pytest.raises(ValueError, match="no"):
         fails()
     assert follower.states[-1].ended
+    assert follower.states[-1].failed
 
 
 def test_the_innermost_follower_is_told_and_none_leaves_it_to_the_outer_one():

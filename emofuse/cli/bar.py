@@ -50,7 +50,7 @@ class Bar:
         if self._is_due():
             self.tick()
 
-    def end_step(self, name: str, seconds: float) -> None:  # noqa: ARG002  the bar shows no ended step
+    def end_step(self, name: str, seconds: float, *, failed: bool = False) -> None:  # noqa: ARG002  it shows no ended step
         """Draw the work again that the step replaced."""
         self._steps.pop(name, None)
         if not self._steps and self._work is None and self._live is not None:

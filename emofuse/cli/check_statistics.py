@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emofuse.cli.options import RUNS
+from emofuse.cli.options import RUNS, DeviceOfHeads
 from emofuse.cli.progress import show_progress
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def check_statistics(
         typer.Option(help="Path of the feature cache to train on.", show_default="that of the pipeline"),
     ] = None,
     seeds: Annotated[int, typer.Option(min=4, help="Number of training seeds, if it must train.")] = 8,
-    device: Annotated[str, typer.Option(help="Device of the heads: auto, cpu, cuda or cuda:N.")] = "auto",
+    device: DeviceOfHeads = "auto",
 ) -> None:
     """Test pairs of runs that differ in their training seeds alone, and count how often p is below 5 % (an A/A check).
 

@@ -42,12 +42,12 @@ class Lines:
         self._steps[name] = step
         self._print_step()
 
-    def end_step(self, name: str, seconds: float) -> None:
-        """Print how long a step took that had a line."""
+    def end_step(self, name: str, seconds: float, *, failed: bool = False) -> None:
+        """Print how long a step took that had a line, or after which time it stopped."""
         self._steps.pop(name, None)
         if name in self._printed_steps:
             self._printed_steps.discard(name)
-            self._print(f"{name}: done in {format_duration(seconds)}")
+            self._print(f"{name}: {'stopped after' if failed else 'done in'} {format_duration(seconds)}")
 
     def tick(self) -> None:
         """Print a line for a step that lasts, or for work that continues without news."""

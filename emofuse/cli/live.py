@@ -77,8 +77,8 @@ class Display(Protocol):
         """Show that a step has begun, or how far it is."""
         ...
 
-    def end_step(self, name: str, seconds: float) -> None:
-        """Show that a step has ended."""
+    def end_step(self, name: str, seconds: float, *, failed: bool = False) -> None:
+        """Show that a step has ended, or that an error or an interrupt ended it."""
         ...
 
     def tick(self) -> None:

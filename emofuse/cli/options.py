@@ -46,6 +46,15 @@ Workers = Annotated[
     ),
 ]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device of the backbones.")]
+DeviceOfHeads = Annotated[str, typer.Option(help="Device of the heads: auto, cpu, cuda or cuda:N.")]
+TrainingMemory = Annotated[
+    float | None,
+    typer.Option(min=0.01, help="Memory for training.", show_default="a share of the memory of the device"),
+]
+PlanAlone = Annotated[bool, typer.Option("--dry-run", help="Print the plan; train nothing.")]
+TrainingScheduler = Annotated[
+    str | None, typer.Option(help="Address of a running Dask scheduler, tcp://..., whose workers train.")
+]
 
 
 Plugins = Annotated[

@@ -51,7 +51,7 @@ class ShownProgress:
                 case TrainingState():
                     self._display.work(training_picture(state))
                 case StepState(ended=True):
-                    self._display.end_step(state.what, state.seconds)
+                    self._display.end_step(state.what, state.seconds, failed=state.failed)
                 case StepState():
                     began = self._clock() - state.seconds
                     step = OngoingStep(began, lambda seconds: step_picture(replace(state, seconds=seconds), now=state))

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from emofuse.cli.options import RUNS, FollowLinks, OnBadRows
+from emofuse.cli.options import (
+    RUNS,
+    DeviceOfHeads,
+    FollowLinks,
+    OnBadRows,
+    PlanAlone,
+    TrainingMemory,
+    TrainingScheduler,
+)
 from emofuse.cli.progress import show_progress
 
 if TYPE_CHECKING:
@@ -29,15 +37,10 @@ def sweep(
     out: Annotated[
         Path | None, typer.Option(help="Folder of rows, final runs and report.", show_default="emofuse-runs/NAME")
     ] = None,
-    device: Annotated[str, typer.Option(help="Device of the heads: auto, cpu, cuda or cuda:N.")] = "auto",
-    memory_gb: Annotated[
-        float | None,
-        typer.Option(min=0.01, help="Memory for training.", show_default="a share of the memory of the device"),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; train nothing.")] = False,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Address of a running Dask scheduler, tcp://..., whose workers train.")
-    ] = None,
+    device: DeviceOfHeads = "auto",
+    memory_gb: TrainingMemory = None,
+    dry_run: PlanAlone = False,
+    scheduler: TrainingScheduler = None,
     workers: Annotated[
         int | None,
         typer.Option(min=0, help="Number of processes that build the cache.", show_default="one for each core"),

@@ -10,9 +10,13 @@ import typer
 from emofuse.cli.options import (
     RUNS,
     CachePath,
+    DeviceOfHeads,
     Labels,
     Numbers,
+    PlanAlone,
     Plugins,
+    TrainingMemory,
+    TrainingScheduler,
     Votes,
     load_given_plugins,
     parse_names,
@@ -61,15 +65,10 @@ def sweep_best(
             help="Folder of rows, the recommended run and the report.", show_default="emofuse-runs/best-CACHE"
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Device of the heads: auto, cpu, cuda or cuda:N.")] = "auto",
-    memory_gb: Annotated[
-        float | None,
-        typer.Option(min=0.01, help="Memory for training.", show_default="a share of the memory of the device"),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; train nothing.")] = False,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Address of a running Dask scheduler, tcp://..., whose workers train.")
-    ] = None,
+    device: DeviceOfHeads = "auto",
+    memory_gb: TrainingMemory = None,
+    dry_run: PlanAlone = False,
+    scheduler: TrainingScheduler = None,
     plugin: Plugins = None,
 ) -> None:
     """Find the best model of a cache within some minutes, and save it.

@@ -176,6 +176,14 @@ def test_a_step_is_said_once_it_lasts_and_so_is_its_end(log, lines, clock, capsy
     assert capsys.readouterr().err == "writing the report: done in 0:36\n"
 
 
+def test_a_step_that_an_error_or_interrupt_ended_is_not_said_to_be_done(log, lines, clock, capsys):
+    log.update(StepState("drawing"))
+    clock.now += 5
+    lines.tick()
+    log.update(StepState("drawing", seconds=6, ended=True, failed=True))
+    assert capsys.readouterr().err == "drawing, 0:05 so far\ndrawing: stopped after 0:06\n"
+
+
 def test_a_short_step_is_not_spoken_of(log, clock, capsys):
     log.update(StepState("planning"))
     clock.now += 2

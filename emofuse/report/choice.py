@@ -41,8 +41,8 @@ def choice_sentences(search: SearchSummary) -> list[str]:
     if fallbacks:
         finalists = f"the {chosen:,} chosen and {fallbacks:,} to take the place of the choice were"
     sentences.append(
-        f"The search never saw a test row. Only {finalists} then trained on the training rows of the split and scored "
-        "on its test rows, once."
+        f"The search never saw a test row. Only {finalists} then trained for the final runs and scored on the test "
+        "rows of the split, once."
     )
     return [*sentences, *divergence_sentences(search)]
 

@@ -324,7 +324,7 @@ def train_finals(
     cache: Cache, specs: Sequence[RunSpec], runs: Path, options: SweepOptions, say: Say
 ) -> list[tuple[RunRecord | Divergence, bool]]:
     """Train final runs and report each of them, or every tenth of many; those that diverge are always reported."""
-    say(f"final runs: {len(specs)}, on all training rows of the split")
+    say(f"final runs: {len(specs)}, scored on the test rows of the split")
     numbers = count(1)
     every = 1 if len(specs) <= _SAID_RUNS else -(-len(specs) // 10)
 

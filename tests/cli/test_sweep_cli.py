@@ -64,7 +64,7 @@ def test_a_sweep_prints_its_steps_and_the_table_of_the_choice(cache, sweep_file,
     assert done.exit_code == 0, (done.output, done.exception)
     lines = done.stdout.splitlines()
     assert lines[0].startswith("search: 12 configurations, 24 heads trained in ")
-    assert lines[1] == "final runs: 3, on all training rows of the split"
+    assert lines[1] == "final runs: 3, scored on the test rows of the split"
     assert lines[2].startswith("final run 1/3: ")
     notes = [line for line in lines if line.startswith("note: ")]
     assert lines[5 : 5 + len(notes)] == notes

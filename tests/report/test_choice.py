@@ -53,8 +53,8 @@ def test_sentences_tell_what_was_tried_and_by_what_it_was_chosen():
         "seeds, was chosen."
     )
     assert tested == (
-        "The search never saw a test row. Only the 2 chosen were then trained on the training rows of the split and "
-        "scored on its test rows, once."
+        "The search never saw a test row. Only the 2 chosen were then trained for the final runs and scored on the "
+        "test rows of the split, once."
     )
 
 
@@ -67,7 +67,7 @@ def test_sentences_of_a_plain_search_are_short():
         "1 trained head."
     )
     assert chosen == "The configuration with the lowest validation loss was chosen."
-    assert tested.startswith("The search never saw a test row. Only the chosen one was then trained on the training ")
+    assert tested.startswith("The search never saw a test row. Only the chosen one was then trained for the final ")
     assert choice_sentences(replace(search, kind="random"))[0].startswith(
         "The search drew combinations of the factors evenly, each once: 1 configuration"
     )
@@ -120,7 +120,7 @@ def test_a_choice_that_diverged_is_said_with_what_takes_its_place():
     assert told[-4:] == [
         (
             "The search never saw a test row. Only the 1 chosen and 2 to take the place of the choice were then "
-            "trained on the training rows of the split and scored on its test rows, once."
+            "trained for the final runs and scored on the test rows of the split, once."
         ),
         "THE CHOSEN CONFIGURATION DIVERGED in its final runs and is not used: a, and so did b, next in the ranking.",
         "Fallback: c, the next best by validation score, takes its place. Test scores played no part in this.",

@@ -168,7 +168,7 @@ def test_the_same_sweep_again_does_nothing_and_says_so(cache, done):
     assert (again.trained, again.finals.trained, again.report_written) == (0, 0, False)
     assert again.table == first.table
     assert said[0] == "search: 18 configurations, 36 heads, all trained before or elsewhere: nothing to do"
-    assert said[1] == "final runs: 6, on all training rows of the split"
+    assert said[1] == "final runs: 6, scored on the test rows of the split"
     assert all("done before" in line for line in said[2:8])
     notes = [line.removeprefix("note: ") for line in said if line.startswith("note: ")]
     assert notes == gather_notes((record.name, record) for record in again.finals.records)

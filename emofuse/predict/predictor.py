@@ -1,20 +1,19 @@
-"""Predictions for images, clips and sounds, by the extractors, the scaling and the head of a saved run."""
+"""A saved run with its extractors: it predicts images, clips and sounds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.datasets.files import DatasetFiles
-from emofuse.datasets.names import SUFFIXES_OF, NameKind
+from emofuse.datasets.names import NameKind
 from emofuse.datasets.sources import Source
-from emofuse.datasets.walk import FolderWalk
-from emofuse.errors import DatasetError, StaleCacheError
+from emofuse.errors import StaleCacheError
+from emofuse.predict.files import kinds_of_files
+from emofuse.predict.prediction import ActionUnit, Prediction
 from emofuse.results import RunRecord
 from emofuse.specs import ActionUnitsSpec, CacheSpec, StreamSpec, digest, parse_spec
 from emofuse.status import Status, Step
@@ -26,79 +25,6 @@ from emofuse.training.trained import TrainedHead, load_head
 
 _ACTION_UNITS = "action_units"
 _BLOCK_ROWS = 64
-IMAGES = frozenset({NameKind.IMAGE})
-
-
-@dataclass(frozen=True)
-class ActionUnit:
-    """One facial action unit measurement of a face.
-
-    Attributes:
-        name: the name of the measurement, see `emofuse.streams.action_units`.
-        value: the raw measurement, in inter-ocular distances or radians.
-        activation: the distance from the baseline of the run's training faces, in deviations; None without a baseline,
-            which is so if the run's cache had no action units.
-    """
-
-    name: str
-    value: float
-    activation: float | None
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The prediction of a run for one image, clip or sound.
-
-    Attributes:
-        path: the path of the file.
-        probs: label -> probability, most probable first; empty if the image cannot be read, or if the run predicts
-            numbers.
-        face: whether a face was found; None if the image cannot be read, or if no stream of the run looks at faces.
-        action_units: the action units, the strongest first, or in the stream's order without a baseline; empty without
-            a face. Of a clip they are means over the frames with a face.
-        missing: stream of the run -> why the head does not use it: the name of its status in lower case, or
-            `never_learned` if hardly any training row had the stream.
-        problem: the reason why the image cannot be read, or None.
-        kind: what the run predicts: `class`, `distribution`, `regression` or `multilabel`.
-        values: column of a regression -> its predicted value, in the unit of the column; empty for others.
-    """
-
-    path: Path
-    probs: Mapping[str, float]
-    face: bool | None
-    action_units: Sequence[ActionUnit]
-    missing: Mapping[str, str]
-    problem: str | None
-    kind: str = "class"
-    values: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str | None:
-        """The most probable label; None where the run predicts numbers or several labels."""
-        return next(iter(self.probs), None) if self.kind in {"class", "distribution"} else None
-
-    @property
-    def labels(self) -> list[str]:
-        """The labels that are more probable than not, of a run that predicts several, most probable first."""
-        return [label for label, prob in self.probs.items() if prob > 0.5] if self.kind == "multilabel" else []
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the prediction as plain data: label and probs, or labels and probs, or values."""
-        match self.kind:
-            case "regression":
-                answer: dict[str, Any] = {"values": dict(self.values)}
-            case "multilabel":
-                answer = {"labels": self.labels, "probs": dict(self.probs)}
-            case _:
-                answer = {"label": self.label, "probs": dict(self.probs)}
-        return {
-            "path": str(self.path),
-            **answer,
-            "face": self.face,
-            "action_units": [vars(unit) for unit in self.action_units],
-            "missing": dict(self.missing),
-            "problem": self.problem,
-        }
 
 
 class Predictor:
@@ -206,47 +132,6 @@ def missing_streams(record: RunRecord, status: Mapping[str, Status]) -> dict[str
         elif not stream.get("fitted", True):
             missing[name] = "never_learned"
     return missing
-
-
-def find_images(
-    path: Path, kinds: frozenset[NameKind] = IMAGES, *, say: Callable[[str], None] | None = None
-) -> list[Path]:
-    """Return the file, or the sorted images below a folder, listed by the same rule as datasets.
-
-    Links are followed, because the user has chosen the path.
-
-    Args:
-        path: the path of a file or a folder.
-        kinds: the kinds of files to list in a folder; images unless given.
-        say: receives a line for each kind of file that was left out.
-
-    Raises:
-        DatasetError: the path does not exist, is neither a file nor a folder, or is a folder without an image.
-    """
-    if path.is_file():
-        return [path]
-    nouns = " or ".join(sorted(kinds))
-    if not path.is_dir():
-        problem = "is neither a file nor a folder" if path.exists() else f"no such {nouns} or folder"
-        raise DatasetError(f"{path}: {problem}")
-    walk = FolderWalk(DatasetFiles(path, follow_links=True), kinds)
-    images = sorted(path / picture.path for picture in walk.pictures(""))
-    if not images:
-        left_out = "".join(f"; {note}" for note in walk.notes())
-        suffixes = ", ".join(suffix for kind in sorted(kinds) for suffix in SUFFIXES_OF[kind])
-        raise DatasetError(f"{path}: no {nouns} in this folder (looked for {suffixes}{left_out})")
-    if say is not None:
-        for note in walk.notes():
-            say(f"{path}: {note}")
-    return images
-
-
-def kinds_of_files(spec: CacheSpec) -> frozenset[NameKind]:
-    """Return the kinds of files that the streams of a cache spec are extracted from: pictures, clips, sounds."""
-    if spec.clip is not None:
-        return frozenset({NameKind.CLIP})
-    hears_alone = all(stream.needs == {"audio"} for stream in spec.streams)
-    return frozenset({NameKind.CLIP, NameKind.SOUND}) if hears_alone else IMAGES
 
 
 def _action_unit_stream(spec: CacheSpec) -> StreamSpec:

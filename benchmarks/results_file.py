@@ -38,7 +38,7 @@ def write_result(name: str, numbers: dict[str, Any], *, script: str | None = Non
         folder: the folder of the file.
     """
     result = {
-        "command": " ".join(["python", "-m", f"benchmarks.{script or name}", *_without_folder(sys.argv[1:])]),
+        "command": " ".join(["python", "-m", f"benchmarks.{script or name}", *_arguments(sys.argv[1:])]),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": {
             "cpu": _cpu_name(),
@@ -55,12 +55,17 @@ def write_result(name: str, numbers: dict[str, Any], *, script: str | None = Non
     return path
 
 
-def _without_folder(arguments: list[str]) -> list[str]:
-    """Return the arguments without `--out FOLDER`, which does not matter for how a result was measured."""
+def _arguments(arguments: list[str]) -> list[str]:
+    """Return the arguments that decide what is measured.
+
+    These are all but `--out FOLDER` and `--runs FOLDER`, which are places on a machine, and `--only MODELS`, which divides
+    a measurement into several calls that write one result.
+    """
+    left_out = ("--out", "--runs", "--only")
     return [
         argument
         for before, argument in zip(["", *arguments], arguments, strict=False)
-        if before != "--out" and not argument.startswith("--out")
+        if before not in left_out and not argument.startswith(left_out)
     ]
 
 

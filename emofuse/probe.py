@@ -180,6 +180,7 @@ def probe_cache(
     split: SplitSpec | None = None,
     options: ProbeOptions | None = None,
     target: TargetSpec = THE_LABEL,
+    weight_column: str | None = None,
 ) -> Probe:
     """Score every subset of the streams of a cache on the training and validation rows of a split.
 
@@ -188,9 +189,10 @@ def probe_cache(
         split: the split whose test rows stay unread; by default the dataset's own.
         options: how it is done.
         target: what the streams are to tell.
+        weight_column: the column of the weights of rows in training; scores count all rows alike. None for equal ones.
 
     Raises:
-        SpecError: a stream or a column of the target that is not in the cache.
+        SpecError: a stream or a column of the target or the weights that is not in the cache.
         IncompleteCacheError: a stream with blocks that have not been computed yet.
         TrainingError: no rows to learn from, or features that do not fit the memory.
     """
@@ -198,8 +200,9 @@ def probe_cache(
     started = time.perf_counter()
     names = _streams(cache, options.streams)
     split = split or OfficialSplit()
-    data = TrainingData.of(cache, split, target=target)
-    spec = RunSpec(name="probe", features=FeaturesSpec(streams=names), split=split, target=target)
+    data = TrainingData.of(cache, split, target=target, weight_column=weight_column)
+    features = FeaturesSpec(streams=names)
+    spec = RunSpec(name="probe", features=features, split=split, target=target, weight_column=weight_column)
     count = options.folds or (5 if len(_rows(data, spec)) <= 3000 else 3)
     specs = [
         spec.model_copy(update={"fold": FoldSpec(count=count, index=index, seed=options.seed)})
@@ -278,21 +281,25 @@ class _FoldKernels:
 
     def __init__(self, table: FeatureTable, fold: Fold, options: ProbeOptions) -> None:
         self._penalties = options.penalties
-        labels = table.labels[torch.from_numpy(fold.train)]
-        self._groups = None if table.groups is None else table.groups[torch.from_numpy(fold.train)]
+        learned, weights = fold.train, table.row_weights(fold)
+        if weights is not None:
+            learned = learned[weights[learned] > 0]
+        self._weights = None if weights is None else torch.from_numpy(weights[learned])
+        labels = table.labels[torch.from_numpy(learned)]
+        self._groups = None if table.groups is None else table.groups[torch.from_numpy(learned)]
         self._kind, self._link, self._scale = table.target.kind, table.link, table.target_scale(fold)
         self._targets = torch.nn.functional.one_hot(labels, table.classes).to(torch.float64)
         if table.targets is not None:
-            self._targets = table.targets[torch.from_numpy(fold.train)].to(torch.float64)
+            self._targets = table.targets[torch.from_numpy(learned)].to(torch.float64)
         if self._scale is not None:
             center, scale = (torch.from_numpy(part).double() for part in (self._scale.center, self._scale.scale))
             self._targets = (self._targets - center) / scale
-        landmarks = min(len(fold.train), options.landmarks)
-        self._landmarks = torch.linspace(0, len(fold.train) - 1, landmarks, dtype=torch.float64).round().long()
+        landmarks = min(len(learned), options.landmarks)
+        self._landmarks = torch.linspace(0, len(learned) - 1, landmarks, dtype=torch.float64).round().long()
         self._train: dict[str, Tensor] = {}
         self._val: dict[str, Tensor] = {}
         for name in table.dims:
-            train, val = (_stream_rows(table, fold, name, rows) for rows in (fold.train, fold.val))
+            train, val = (_stream_rows(table, fold, name, rows) for rows in (learned, fold.val))
             kernel = Kernel.fit("rbf", train.features[train.valid])
             supports = train.pick(self._landmarks)
             self._train[name] = stream_kernel(kernel, train, supports)
@@ -302,10 +309,10 @@ class _FoldKernels:
         """Return the outputs (v, C) of the rows to be answered, from the mean kernel of these streams."""
         train, val = (weighted_sum(kernels, streams) for kernels in (self._train, self._val))
         to_features = nystroem_map(train[self._landmarks])
-        spectrum = Spectrum.from_features(train @ to_features)
+        spectrum = Spectrum.from_features(train @ to_features, self._weights)
         penalties = penalty_grid(spectrum, self._penalties)
         left_out = spectrum.leave_one_out(self._targets, penalties, self._groups)
-        calibration = calibrate(self._kind, left_out, self._targets)
+        calibration = calibrate(self._kind, left_out, self._targets, self._weights)
         best = int(np.argmin(calibration.losses))
         coefficients, bias = spectrum.coefficients(self._targets, penalties[best])
         scores = val @ (to_features @ coefficients) + bias

@@ -180,13 +180,16 @@ TARGETS = {
 }
 
 
+@pytest.mark.parametrize("weight_column", [None, "weight"])
 @pytest.mark.parametrize("kind", TARGETS)
-def test_streams_are_probed_for_any_target_as_its_kernel_ridge_head_learns_it(plant_targets, tmp_path, kind):
+def test_streams_are_probed_for_any_target_as_its_kernel_ridge_head_learns_it(
+    plant_targets, tmp_path, kind, weight_column
+):
     cache, (option, names) = plant_targets(tmp_path / "features.zarr"), TARGETS[kind]
     target = {"kind": kind, "columns": option[1].split(",")}
     plain = {"name": "a", "features": {"streams": ["net"]}, "head": {"kind": "kernel_ridge", "landmarks": 60}}
-    spec = parse_spec(RunSpec, plain | {"target": target}, "test")
-    found = probe_cache(cache, None, replace(FAST, penalties=25), spec.target)
+    spec = parse_spec(RunSpec, plain | {"target": target, "weight_column": weight_column}, "test")
+    found = probe_cache(cache, None, replace(FAST, penalties=25), spec.target, weight_column)
     assert found.kind == kind
     assert tuple(found.models[0].scores) == names
     assert "net" in found.models[0].streams
@@ -213,6 +216,12 @@ def test_a_column_that_is_not_there_is_named(path):
     done = CliRunner().invoke(app, ["probe", str(path), "--numbers", "valence"])
     assert done.exit_code != 0
     assert "there is no column 'valence'" in " ".join(f"{done.output} {done.exception}".split())
+
+
+def test_a_column_of_weights_that_is_not_there_is_named(path):
+    done = CliRunner().invoke(app, ["probe", str(path), "--weight-column", "trust"])
+    assert done.exit_code != 0
+    assert "there is no column 'trust'" in " ".join(f"{done.output} {done.exception}".split())
 
 
 def test_a_seed_without_a_drawn_split_is_refused(path):

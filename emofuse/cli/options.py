@@ -88,6 +88,10 @@ Votes = Annotated[
 ]
 Labels = Annotated[str, typer.Option(help="Columns of several labels to learn, each 0 or 1.", show_default="the label")]
 
+WeightColumn = Annotated[
+    str, typer.Option(help="Column of the weights of rows in training.", show_default="equal weights")
+]
+
 
 def target_of_columns(numbers: str, votes: str, labels: str) -> dict[str, Any]:
     """Return `{"target": ...}` of the columns that were given, as in a pipeline file; nothing for the label.

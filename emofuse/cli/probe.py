@@ -15,6 +15,7 @@ from emofuse.cli.options import (
     Numbers,
     Plugins,
     Votes,
+    WeightColumn,
     load_given_plugins,
     parse_names,
     target_of_columns,
@@ -44,6 +45,7 @@ def probe(
     numbers: Numbers = "",
     votes: Votes = "",
     labels: Labels = "",
+    weight_column: WeightColumn = "",
     folds: Annotated[
         int | None, typer.Option(min=2, help="Number of folds.", show_default="5, or 3 beyond 3,000 rows")
     ] = None,
@@ -79,7 +81,7 @@ def probe(
 
     options = ProbeOptions(streams=tuple(names), folds=folds, landmarks=landmarks)
     with show_progress():
-        found = probe_cache(open_cache(cache), spec.split, options, spec.target)
+        found = probe_cache(open_cache(cache), spec.split, options, spec.target, weight_column or None)
     if out is not None:
         out.write_text(json.dumps(found.as_json(), indent=2) + "\n", encoding="utf-8")
     typer.echo(_text(found, top or len(found.models), learned.get("target")))

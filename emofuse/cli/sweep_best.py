@@ -18,6 +18,7 @@ from emofuse.cli.options import (
     TrainingMemory,
     TrainingScheduler,
     Votes,
+    WeightColumn,
     load_given_plugins,
     parse_names,
     target_of_columns,
@@ -40,6 +41,7 @@ def sweep_best(
     numbers: Numbers = "",
     votes: Votes = "",
     labels: Labels = "",
+    weight_column: WeightColumn = "",
     streams: Annotated[
         str, typer.Option(help="Streams that may be used, with commas: lbp,resnet50.", show_default="all of the cache")
     ] = "",
@@ -103,6 +105,7 @@ def sweep_best(
         split=spec.split,
         streams=tuple(names),
         target=spec.target,
+        weight_column=weight_column or None,
         test_folds=test_folds,
     )
     memory_bytes = None if memory_gb is None else int(memory_gb * 1e9)

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from emofuse.cli.options import Plugins, load_given_plugins, parse_names
+from emofuse.cli.options import (
+    Labels,
+    Numbers,
+    Plugins,
+    Votes,
+    WeightColumn,
+    load_given_plugins,
+    parse_names,
+    target_of_columns,
+)
 from emofuse.cli.progress import show_progress
 
 if TYPE_CHECKING:
@@ -31,7 +40,7 @@ def train(
         typer.Option(help="Number of epochs without a better one that end the training.", show_default="never"),
     ] = None,
     select: Annotated[
-        Literal["loss", "macro_f1", "accuracy"] | None,
+        Literal["loss", "macro_f1", "accuracy", "ccc", "map"] | None,
         typer.Option(help="Validation score that chooses the epoch whose weights are kept.", show_default="loss"),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Number of rows in a step.", show_default="64")] = None,
@@ -47,6 +56,10 @@ def train(
     split_seed: Annotated[
         int | None, typer.Option(help="Seed of --split stratified or holdout.", show_default="0")
     ] = None,
+    numbers: Numbers = "",
+    votes: Votes = "",
+    labels: Labels = "",
+    weight_column: WeightColumn = "",
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     name: Annotated[
         str | None, typer.Option(help="Name of the configuration in tables.", show_default="streams joined by +")
@@ -86,6 +99,8 @@ def train(
             seed=seed,
         ),
         "split": _given(kind=split, seed=split_seed),
+        **target_of_columns(numbers, votes, labels),
+        **_given(weight_column=weight_column or None),
     }
     load_given_plugins(plugin)
 
@@ -110,8 +125,12 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 def _describe(record: RunRecord, trained_now: bool) -> str:
+    from emofuse.report.configurations import find_metric
+    from emofuse.report.formats import format_score
+    from emofuse.report.targets import reported_target
     from emofuse.specs import is_random
 
+    scores = reported_target(record.target_kind).leading
     how = f"trained in {record.seconds:.1f} s" if trained_now else "already trained"
     random = [name for name, stream in record.streams.items() if is_random(stream["weights"])]
     lines = [
@@ -120,10 +139,10 @@ def _describe(record: RunRecord, trained_now: bool) -> str:
         f"best epoch {record.best_epoch} of {len(record.history)}, {record.parameters:,} parameters",
         *record.notes,
         *([f"RANDOM WEIGHTS in {', '.join(random)}: a demonstration, not a finding."] if random else []),
-        f"{'split':<6} {'rows':>7} {'accuracy':>9} {'macro F1':>9}",
+        f"{'split':<6} {'rows':>7}  " + "  ".join(score.name for score in scores),
     ]
     for split in ("val", "test"):
-        metrics = record.metrics[split]
-        rows, accuracy, f1 = record.rows[split]["rows"], metrics["accuracy"], metrics["macro"]["f1"]
-        lines.append(f"{split:<6} {rows:>7} {accuracy:>9.3f} {f1:>9.3f}")
+        values = [format_score(find_metric(record, score.path, split), score.decimals) for score in scores]
+        shown = "  ".join(f"{value:>{len(score.name)}}" for value, score in zip(values, scores, strict=True))
+        lines.append(f"{split:<6} {record.rows[split]['rows']:>7}  {shown}")
     return "\n".join(lines)

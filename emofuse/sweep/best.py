@@ -76,6 +76,7 @@ class BestOptions:
         streams: the names of the streams that may be used; empty for all streams of the cache.
         seed: the seed of the folds.
         target: what the model learns.
+        weight_column: the column of the weights of rows in training; None for equal weights.
         test_folds: the number of outer folds, inside each of which the search is repeated for an estimate on all rows;
             0 for the test rows of the split alone. The minutes are divided among all searches.
     """
@@ -86,6 +87,7 @@ class BestOptions:
     streams: tuple[str, ...] = ()
     seed: int = 0
     target: TargetSpec = field(default_factory=ClassTarget)
+    weight_column: str | None = None
     test_folds: int = 0
 
     @property
@@ -132,7 +134,9 @@ def run_best(
     nested = None
     if options.test_folds:
         test = OuterTestSpec(folds=options.test_folds, seed=options.seed)
-        base = BaseRun(target=options.target)  # the split is that of each outer fold
+        base = BaseRun(
+            target=options.target, weight_column=options.weight_column
+        )  # the split is that of each outer fold
         outer = spec.model_copy(update={"test": test, "base": base, "title": f"{spec.title}, in outer folds"})
         make_plan = partial(_plan_of_split, cache, options)
         nested = run_nested(cache, outer, folder / "outer", machine, make_plan=make_plan, say=say, progress=progress)
@@ -169,7 +173,7 @@ def spec_of_best(cache: Cache, options: BestOptions) -> SweepSpec:
     return SweepSpec(
         name=NAME,
         title=f"The best model of {cache.path.stem}",
-        base=BaseRun(split=options.split, target=options.target),
+        base=BaseRun(split=options.split, target=options.target, weight_column=options.weight_column),
         folds=CrossValidation(count=FOLDS, seed=options.seed),
         select=options.select,
         final=FinalSpec(best_of=(), ensemble=EnsembleSpec(folds=FOLDS, fold_seed=options.seed)),
@@ -209,7 +213,7 @@ def make_search(
 ) -> BestSearch:
     """Return the strategy of the search on some streams."""
     rows = trainer.data.folds(_first_run(spec, tuple(streams)))[0].train
-    candidates = Candidates(streams, spec.base.split, len(rows), spec.base.target, spec.select)
+    candidates = Candidates(streams, spec.base.split, len(rows), spec.base.target, spec.select, spec.base.weight_column)
     return BestSearch(candidates, spec, trainer, folder, options.seconds)
 
 
@@ -217,7 +221,14 @@ def _first_run(spec: SweepSpec, streams: tuple[str, ...]) -> RunSpec:
     """Return a run on all streams, which has the folds of every candidate."""
     fold = spec.folds.each()[0] if spec.folds else None
     features, base = FeaturesSpec(streams=streams), spec.base
-    return RunSpec(name=NAME, features=features, split=base.split, fold=fold, target=base.target)
+    return RunSpec(
+        name=NAME,
+        features=features,
+        split=base.split,
+        fold=fold,
+        target=base.target,
+        weight_column=base.weight_column,
+    )
 
 
 @dataclass(frozen=True)

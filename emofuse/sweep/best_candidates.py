@@ -108,6 +108,7 @@ class Candidates:
         rows: the number of training rows of a fold.
         target: what all runs learn.
         score: the score that compares candidates.
+        weight_column: the column of the weights of rows in training; None for equal weights.
     """
 
     types: Mapping[str, StreamType]
@@ -115,6 +116,7 @@ class Candidates:
     rows: int
     target: TargetSpec = field(default_factory=ClassTarget)
     score: str = "accuracy"
+    weight_column: str | None = None
 
     def of_stage(self, stage: str, ranked: Sequence[Ranked]) -> list[Configuration]:
         """Return the candidates of a stage, the most promising first.
@@ -257,6 +259,7 @@ class Candidates:
             train=train,
             split=self.split,
             target=self.target,
+            weight_column=self.weight_column,
         )
         return Configuration(run.name, settings, run)
 

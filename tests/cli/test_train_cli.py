@@ -81,6 +81,25 @@ def test_options_reach_the_spec_and_the_rest_is_the_paper_s(app, cache, tmp_path
     assert (record.spec["split"]["kind"], record.spec["split"]["seed"]) == ("stratified", 4)
 
 
+def test_numbers_votes_or_labels_may_be_learned_and_rows_be_weighted(app, plant_targets, tmp_path, monkeypatch):
+    cache = plant_targets(tmp_path / "features.zarr")
+    monkeypatch.setattr("emofuse.cache.reader.open_cache", lambda _: cache)
+    options = ["--numbers", "valence, arousal", "--weight-column", "weight", "--select", "ccc"]
+    done = call(app, cache.path, tmp_path, *options, streams="net")
+    (record,) = list_runs(tmp_path / "runs")
+    assert record.target_kind == "regression"
+    assert record.spec["weight_column"] == "weight"
+    lines = done.stdout.splitlines()
+    assert lines[-4].split() == ["split", "rows", "CCC", "RMSE"]
+    mean = record.metrics["test"]["mean"]
+    assert lines[-2].split()[:3] == ["test", str(record.rows["test"]["rows"]), f"{mean['ccc']:.3f}"]
+
+
+def test_two_targets_at_once_are_refused(app, cache, tmp_path):
+    with pytest.raises(typer.BadParameter, match="give one of them: there is one target"):
+        call(app, cache, tmp_path, "--numbers", "a", "--votes", "b,c", standalone_mode=False)
+
+
 def test_a_configuration_without_a_name_is_called_by_its_streams(app, cache, tmp_path):
     call(app, cache, tmp_path, streams="places365,resnet50")
     assert [record.name for record in list_runs(tmp_path / "runs")] == ["places365+resnet50"]

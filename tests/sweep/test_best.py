@@ -376,6 +376,16 @@ def test_the_best_model_of_any_target_is_found_and_answers(plant_targets, tmp_pa
     assert read_predictions(found.folder).target is not None
 
 
+def test_rows_are_weighted_in_the_search_and_in_the_recommended_run(plant_targets, tmp_path):
+    cache = plant_targets(tmp_path / "features.zarr")
+    plain = run_best(cache, ENOUGH, tmp_path / "plain", ON_CPU)
+    found = run_best(cache, replace(ENOUGH, weight_column="weight"), tmp_path / "weighted", ON_CPU)
+    assert {each.configuration.run.weight_column for each in found.summary.scored} == {"weight"}
+    assert found.record.spec["weight_column"] == "weight"
+    scores = {each.configuration.name: each.score for each in plain.summary.scored}
+    assert any(scores.get(each.configuration.name) != each.score for each in found.summary.scored)
+
+
 def test_outer_folds_estimate_a_regression_by_its_own_scores(plant_targets, tmp_path):
     cache = plant_targets(tmp_path / "features.zarr")
     plain = {"name": "a", "features": {"streams": ["net"]}, "target": {"kind": "regression", "columns": ["valence"]}}

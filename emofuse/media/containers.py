@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _FORMATS = (
     "3gp,aac,ac3,aiff,amr,asf,au,avi,caf,dv,flac,flv,gif,matroska,mov,mp3,mp4,mpeg,mpegts,mxf,nut,ogg,rm,w64,wav,webm"
 )
+_PROTOCOLS = "crypto,hls,http,https,rtmp,rtmps,rtp,rtsp,rtsps,srtp,tcp,tls,udp"
 _TOLERANCE_S = 0.3
 _TOLERANCE_SHARE = 0.05
 
@@ -109,9 +110,41 @@ def open_container(file: BinaryIO, noun: str, extra: str) -> Iterator[Container]
         raise
     except Exception:  # noqa: BLE001 - damaged headers raise anything
         raise DecodeError("no clip or sound of a known format, or damaged or cut off") from None
+    with _reasons(library), inner:
+        yield Container(inner, (inner.start_time or 0) / 1e6, library.error.FFmpegError)
+
+
+@contextmanager
+def open_address(address: str, *, timeout_s: float) -> Iterator[Container]:
+    """Open a live or remote video by its address; as `open_container` otherwise.
+
+    Only protocols of networks are allowed, so that a playlist of a server names no file of this machine.
+
+    Args:
+        address: the address, `rtsp://...`, `https://...`.
+        timeout_s: the longest wait for the server, when it is asked and between two packets.
+
+    Raises:
+        DecodeError: the server does not answer or refuses, or what it sends is no video.
+        StreamError: PyAV is not installed.
+    """
+    library: Any = import_library("av", extra="video", purpose="videos")
+    options = {"protocol_whitelist": _PROTOCOLS}
+    if address.lower().startswith("rtsp"):
+        options["rtsp_transport"] = "tcp"
     try:
-        with inner:
-            yield Container(inner, (inner.start_time or 0) / 1e6, library.error.FFmpegError)
+        inner = library.open(address, options=options, metadata_errors="replace", timeout=timeout_s)
+    except library.error.FFmpegError as error:
+        raise DecodeError(f"cannot be opened: {error.strerror or type(error).__name__}") from None
+    with _reasons(library), inner:
+        yield Container(inner, (inner.start_time or 0) / 1e6, library.error.FFmpegError)
+
+
+@contextmanager
+def _reasons(library: Any) -> Iterator[None]:
+    """Turn errors of FFmpeg inside the context into one-line reasons."""
+    try:
+        yield
     except (DecodeError, StoreError):
         raise
     except library.error.InvalidDataError:

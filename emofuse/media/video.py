@@ -60,8 +60,8 @@ def read_clip(source: Source, spec: ClipSpec, decode: DecodeSpec, on_read: OnRea
 def iterate_frames(opened: OpenFile, source: Source, spec: ClipSpec, decode: DecodeSpec) -> Iterator[TimedFrame]:
     """Iterate over the chosen frames of an open clip, in the order of time; see `read_clip`."""
     with open_container(opened.file, "clip", "video") as container:
-        stream = _video_stream(container)
-        reader = _FrameReader(container, stream, decode)
+        stream = video_stream(container)
+        reader = FrameReader(container, stream, decode)
         end = container.end_s(stream)
         if end is None:
             end = reader.find_end_s()
@@ -79,8 +79,12 @@ def _middles(start: float, end: float, count: int) -> list[float]:
     return [start + (index + 0.5) * (end - start) / count for index in range(count)]
 
 
-def _video_stream(container: Container) -> VideoStream:
-    """Return the first video track that is no cover picture of a sound."""
+def video_stream(container: Container) -> VideoStream:
+    """Return the first video track that is no cover picture of a sound.
+
+    Raises:
+        DecodeError: there is none.
+    """
     from av.stream import Disposition
 
     for stream in container.inner.streams.video:
@@ -90,7 +94,7 @@ def _video_stream(container: Container) -> VideoStream:
     raise DecodeError(f"no video track (its tracks: {container.tracks()})")
 
 
-class _Shown:
+class ShownFrame:
     """A decoded frame and the time from which on it is shown."""
 
     __slots__ = ("inner", "time")
@@ -100,19 +104,25 @@ class _Shown:
         self.time = time
 
 
-class _FrameReader:
-    """The frames of one video track, at increasing times."""
+class FrameReader:
+    """The frames of one video track, at increasing times.
+
+    Args:
+        container: the open container.
+        stream: its video track, see `video_stream`.
+        decode: the limits of what is decoded.
+    """
 
     def __init__(self, container: Container, stream: VideoStream, decode: DecodeSpec) -> None:
         self._container = container
         self._stream = stream
         self._decode = decode
         self._frames = self._decoded()
-        self._shown: _Shown | None = None  # at the time that was asked for last
-        self._next: _Shown | None = None  # the frame behind it, already decoded
+        self._shown: ShownFrame | None = None  # at the time that was asked for last
+        self._next: ShownFrame | None = None  # the frame behind it, already decoded
         self._seek_s = _SHORTEST_SEEK_S
 
-    def frame_at(self, time: float) -> _Shown:
+    def frame_at(self, time: float) -> ShownFrame:
         """Return the frame that is shown at a time, which is not before that of the last call.
 
         Before the first frame it is the first, and behind the last frame the last.
@@ -136,13 +146,17 @@ class _FrameReader:
     def every(self, start: float, end: float, step: int, most: int) -> Iterator[TimedFrame]:
         """Iterate over every `step`-th frame of a span, at most `most` of them."""
         first = self.frame_at(start)
-        for index, frame in enumerate(self._from(first)):
+        for index, frame in enumerate(self.after(first)):
             if frame.time >= end or index >= step * most:
                 return
             if index % step == 0:
                 yield frame.time, self.picture(frame)
 
-    def picture(self, frame: _Shown) -> npt.NDArray[np.uint8]:
+    def frames(self) -> Iterator[ShownFrame]:
+        """Iterate over all frames from the present place on."""
+        return self._frames
+
+    def picture(self, frame: ShownFrame) -> npt.NDArray[np.uint8]:
         """Return a frame as an upright picture, (H, W, 3) uint8 RGB."""
         from av.video.reformatter import Interpolation
 
@@ -168,13 +182,14 @@ class _FrameReader:
             pass
         self._container.check_is_whole("picture")
 
-    def _from(self, first: _Shown) -> Iterator[_Shown]:
+    def after(self, first: ShownFrame) -> Iterator[ShownFrame]:
+        """Iterate over a frame that `frame_at` returned last, and all frames behind it."""
         yield first
         if self._next is not None:
             yield self._next
         yield from self._frames
 
-    def _decoded(self) -> Iterator[_Shown]:
+    def _decoded(self) -> Iterator[ShownFrame]:
         """Decode the frames from the present place on."""
         count = 0
         for packet in self._container.packets(self._stream):
@@ -183,7 +198,7 @@ class _FrameReader:
                 if pixels > self._decode.max_pixels:
                     shape = f"{frame.width} x {frame.height} = {pixels:,} pixels"
                     raise DecodeError(f"{shape}, more than max_pixels = {self._decode.max_pixels:,}")
-                yield _Shown(frame, self._time(frame, count))
+                yield ShownFrame(frame, self._time(frame, count))
                 count += 1
 
     def _time(self, frame: VideoFrame, count: int) -> float:

@@ -107,8 +107,8 @@ def test_of_a_long_file_few_frames_are_decoded_and_few_bytes_are_read(folder, mo
     path = write_clip(folder / "long.mp4", frames=5000, key_frames=50, options={"movflags": "+faststart"})
     monkeypatch.setattr(files, "WHOLE_BYTES", 1000)
     decoded, read_bytes = [], []
-    time_of = video._FrameReader._time
-    monkeypatch.setattr(video._FrameReader, "_time", lambda self, *given: decoded.append(1) or time_of(self, *given))
+    time_of = video.FrameReader._time
+    monkeypatch.setattr(video.FrameReader, "_time", lambda self, *given: decoded.append(1) or time_of(self, *given))
     monkeypatch.setattr(files, "open_binary", lambda path: CountedFile(path, read_bytes))
     clip = read(path, 8)
     np.testing.assert_allclose(numbers(clip), np.floor(middles(0, 200, 8) * RATE) % 50, atol=1)
@@ -122,8 +122,8 @@ def test_of_a_long_file_few_frames_are_decoded_and_few_bytes_are_read(folder, mo
 def test_frames_far_apart_with_no_key_frame_between_are_decoded_once(folder, monkeypatch):
     path = write_clip(folder / "one_key_frame.mp4", frames=500, key_frames=1000)
     decoded = []
-    time_of = video._FrameReader._time
-    monkeypatch.setattr(video._FrameReader, "_time", lambda self, *given: decoded.append(1) or time_of(self, *given))
+    time_of = video.FrameReader._time
+    monkeypatch.setattr(video.FrameReader, "_time", lambda self, *given: decoded.append(1) or time_of(self, *given))
     np.testing.assert_allclose(numbers(read(path, 10)), np.floor(middles(0, 20, 10) * RATE) % 50, atol=1)
     assert len(decoded) <= 2 * 500  # it seeks once, and then knows better
 

@@ -58,8 +58,8 @@ def write_result(name: str, numbers: dict[str, Any], *, script: str | None = Non
 def _arguments(arguments: list[str]) -> list[str]:
     """Return the arguments that decide what is measured.
 
-    These are all but `--out FOLDER` and `--runs FOLDER`, which are places on a machine, and `--only MODELS`, which divides
-    a measurement into several calls that write one result.
+    These are all but `--out FOLDER` and `--runs FOLDER`, which are places on a machine, and `--only MODELS`, which
+    divides a measurement into several calls that write one result.
     """
     left_out = ("--out", "--runs", "--only")
     return [

@@ -169,7 +169,7 @@ class ImportedSpec(StreamSpecBase):
 
 # The modules of emofuse.streams that run streams and declare none. Reading a spec must not load their libraries.
 _WITHOUT_KINDS = frozenset(
-    {"base", "batches", "block_extraction", "extractor", "faces", "over_time", "reading", "tracking"}
+    {"base", "batches", "block_extraction", "extractor", "faces", "over_time", "reading", "regions", "tracking"}
 )
 
 

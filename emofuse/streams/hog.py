@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from emofuse.specs.streams import StreamSpecBase
-from emofuse.status import Status
-from emofuse.streams.base import NEEDS_FACE, VECTOR, Rows, Sample
-from emofuse.streams.texture import face_region
+from emofuse.streams.base import VECTOR, Rows, Sample
+from emofuse.streams.regions import FLAGS, Region, WithoutFace, describe_regions, needs_of_region
 
 WIDTH_PX, HEIGHT_PX = 64, 128
 CELL_PX, BLOCK_CELLS, BINS = 8, 2, 9
@@ -21,19 +20,25 @@ LENGTH = (WIDTH_PX // CELL_PX - 1) * (HEIGHT_PX // CELL_PX - 1) * BLOCK_CELLS**2
 class HogSpec(StreamSpecBase):
     """Histograms of oriented gradients of the face region, 3780 values: OpenCV's default descriptor.
 
-    The face region is that of `lbp`, grey, resized to 64 x 128 pixels (width x height). A picture without a face gives
-    the whole image (`whole_image`, flagged in the cache) or a row without features (`no_detection`).
+    The region is that of `lbp`, grey, resized to 64 x 128 pixels (width x height). A picture without a face gives the
+    whole picture (`whole_image`, flagged in the cache) or a row without features (`no_detection`).
     """
 
-    needs: ClassVar[frozenset[str]] = NEEDS_FACE
+    added: ClassVar[frozenset[str]] = frozenset({"region"})
     stored_shape: ClassVar[tuple[int, ...]] = (LENGTH,)
 
     kind: Literal["hog"] = "hog"
-    without_face: Literal["whole_image", "no_detection"] = "no_detection"
+    region: Region = "mesh"
+    without_face: WithoutFace = "no_detection"
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]  # other kinds need the same for all their specs
+        """What the stream uses of a sample, as its region decides."""
+        return needs_of_region(self.region)
 
     def make(self, device: str) -> HogStream:  # noqa: ARG002 - it runs on the CPU
         """Return the extractor."""
-        return HogStream(without_face=self.without_face)
+        return HogStream(region=self.region, without_face=self.without_face)
 
 
 class HogStream:
@@ -48,12 +53,13 @@ class HogStream:
     shape = (LENGTH,)
     dimensions = VECTOR
     dtype: np.dtype[np.floating[Any]] = np.dtype(np.float32)
-    needs = NEEDS_FACE
-    flag_names: tuple[str, ...] = ("whole_image",)
+    flag_names: tuple[str, ...] = FLAGS
     columns: tuple[str, ...] = ()
 
-    def __init__(self, *, without_face: Literal["whole_image", "no_detection"]) -> None:
-        self._without_face = without_face
+    def __init__(self, *, without_face: WithoutFace, region: Region = "mesh") -> None:
+        self.needs = needs_of_region(region)
+        self._region: Region = region
+        self._without_face: WithoutFace = without_face
 
     def extract(self, samples: Sequence[Sample]) -> Rows:
         """Return the descriptors of n samples.
@@ -62,15 +68,7 @@ class HogStream:
             features (n, 3780) float32, from 0 to 1; status (n,) uint8; flags (n,) uint8, bit 0 `whole_image`. A sample
             without a face is either flagged, or zeros and NO_DETECTION.
         """
-        rows = Rows.empty(len(samples), self.shape, self.dtype, Status.OK)
-        for index, sample in enumerate(samples):
-            if sample.face is None and self._without_face == "no_detection":
-                rows.status[index] = Status.NO_DETECTION
-                continue
-            rows.flags[index] = sample.face is None
-            region = sample.image if sample.face is None else face_region(sample.image, sample.face)
-            rows.features[index] = describe(region)
-        return rows
+        return describe_regions(self, samples, self._region, self._without_face, describe)
 
     def close(self) -> None:
         """Do nothing: there is nothing to release."""

@@ -9,7 +9,8 @@ from skimage import data
 from emofuse.specs import LbpSpec
 from emofuse.status import Status
 from emofuse.streams.base import Face, Sample
-from emofuse.streams.texture import MARGIN, LbpStream, face_region, histograms, lbp_codes, square_grey
+from emofuse.streams.regions import MARGIN, face_region, square_grey
+from emofuse.streams.texture import LbpStream, histograms, lbp_codes
 from emofuse.testing import check_stream, example_samples
 
 CLOCKWISE = [(-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1)]

@@ -18,7 +18,9 @@ import polars as pl
 from emofuse.checksum import hash_file
 from emofuse.datasets.files import map_in_threads
 from emofuse.datasets.manifest import Manifest
-from emofuse.datasets.sources import source_columns
+from emofuse.datasets.members import open_members, read_content
+from emofuse.datasets.sources import Source, named_paths, source_columns
+from emofuse.errors import DecodeError
 from emofuse.progress import step
 from emofuse.stores import is_remote
 
@@ -74,8 +76,9 @@ def find_duplicates(manifest: Manifest) -> list[DuplicateGroup]:
     """Find the files with the same bytes; bad rows are left out.
 
     Only files that have their length in common with another one are read, as a whole and in threads. A file that cannot
-    be read any more is left out, and so are spans and members of files, whose files have several rows. A sample with
-    its sound in a file of its own is a copy if both files are.
+    be read any more is left out, and so are spans, whose files have several rows. Members of archives count as files;
+    cells of tables have no length that is known, and are read all. A sample with its sound in a file of its own is a
+    copy if both files are.
 
     Args:
         manifest: the manifest of a dataset that was just read.
@@ -89,8 +92,10 @@ def find_duplicates(manifest: Manifest) -> list[DuplicateGroup]:
     """
     names = ["path", "label", "split", "sample_id", "problem", *source_columns(manifest.table)]
     rows = manifest.table.select(names).with_columns(manifest.known_files["bytes"])
-    parts = [name for name in ("member", "start_s", "end_s") if name in rows.columns]
+    parts = [name for name in ("start_s", "end_s") if name in rows.columns]
     rows = rows.filter(pl.all_horizontal(pl.col("problem", *parts).is_null()))
+    if "member" in rows.columns:
+        rows = rows.with_columns(_lengths_of_members(manifest.root, rows))
     if rows["bytes"].null_count() == 0:  # else any file may have the length of another one
         rows = rows.filter(pl.col("bytes").is_duplicated())
     groups = _same_bytes(manifest.root, rows)
@@ -121,9 +126,14 @@ def _same_bytes(root: Path, rows: pl.DataFrame) -> list[DuplicateGroup]:
     """Return the groups of rows (columns `path`, `label`, `split`) whose files have the same SHA-256."""
     rows_of: dict[tuple[str, ...], list[int]] = defaultdict(list)
     columns = [name for name in ("path", "audio_path") if name in rows.columns]
-    paths = [[path for path in row if path is not None] for row in rows.select(columns).iter_rows()]
+    members = rows["member"] if "member" in rows.columns else [None] * rows.height
+    paths = [
+        [Source(root / path, member if place == 0 else None) for place, path in enumerate(row) if path is not None]
+        for row, member in zip(rows.select(columns).iter_rows(), members, strict=True)
+    ]
+    rows = rows.with_columns(named_paths(rows))
     with step("comparing files", len(paths), "files") as advance:
-        hashes = map_in_threads(lambda each: _hashes(root, each), paths, paths_per_task=_FILES_PER_TASK)
+        hashes = map_in_threads(_hashes, paths, paths_per_task=_FILES_PER_TASK)
         for row, sha256 in enumerate(hashes):
             if sha256 is not None:
                 rows_of[sha256].append(row)
@@ -132,14 +142,27 @@ def _same_bytes(root: Path, rows: pl.DataFrame) -> list[DuplicateGroup]:
     return [DuplicateGroup.of(group) for group in groups]
 
 
-def _hashes(root: Path, paths: Sequence[str]) -> tuple[str, ...] | None:
+def _lengths_of_members(root: Path, rows: pl.DataFrame) -> pl.Series:
+    """Return the lengths of files and members, int64 (n,), null where only reading a member says it."""
+    lengths: list[int | None] = []
+    for path, member, length in rows.select("path", "member", "bytes").iter_rows():
+        try:
+            lengths.append(length if member is None else open_members(root / path).length(member))
+        except (DecodeError, OSError):
+            lengths.append(None)
+    return pl.Series("bytes", lengths, dtype=pl.Int64)
+
+
+def _hashes(sources: Sequence[Source]) -> tuple[str, ...] | None:
     """Return the SHA-256 of all files of a sample; None if one of them cannot be read."""
-    hashes = [_hash(root / path) for path in paths]
+    hashes = [_hash(source) for source in sources]
     return None if None in hashes else tuple(each for each in hashes if each is not None)
 
 
-def _hash(path: Path) -> str | None:
+def _hash(source: Source) -> str | None:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest() if is_remote(path) else hash_file(path)
-    except OSError:  # it was there when the dataset was listed
+        if source.member is None and not is_remote(source.path):
+            return hash_file(source.path)
+        return hashlib.sha256(read_content(source)).hexdigest()
+    except (DecodeError, OSError):  # it was there when the dataset was listed
         return None

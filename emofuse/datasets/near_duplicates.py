@@ -17,7 +17,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +26,9 @@ import polars as pl
 from emofuse.datasets.duplicates import DuplicateGroup
 from emofuse.datasets.files import map_in_threads
 from emofuse.datasets.manifest import Manifest
+from emofuse.datasets.members import read_content
 from emofuse.datasets.names import NameKind, kind_of_name
+from emofuse.datasets.sources import Source, named_paths
 from emofuse.errors import DatasetError
 from emofuse.progress import step
 
@@ -82,10 +83,13 @@ def find_near_duplicates(manifest: Manifest) -> NearDuplicates:
         StoreError: the store that the dataset lies on does not answer.
     """
     _load_imagehash()
-    rows = manifest.table.filter(pl.col("problem").is_null()).select("path", "sample_id", "label", "split")
+    rows = manifest.table.filter(pl.col("problem").is_null())
     media = {NameKind.CLIP, NameKind.SOUND}
-    rows = rows.filter(pl.Series([kind_of_name(path) not in media for path in rows["path"]], dtype=pl.Boolean))
-    pictures, unreadable = _read_pictures(manifest.root, rows["path"].to_list())
+    rows = rows.filter(pl.Series([kind_of_name(path) not in media for path in named_paths(rows)], dtype=pl.Boolean))
+    members = rows["member"] if "member" in rows.columns else [None] * rows.height
+    sources = [Source(manifest.root / path, member) for path, member in zip(rows["path"], members, strict=True)]
+    pictures, unreadable = _read_pictures(sources)
+    rows = rows.select("sample_id", "label", "split", path=named_paths(rows))
     contrast = pictures.grey.std(axis=(1, 2)) if len(pictures.rows) else np.zeros(0)
     flat = int(np.sum(contrast < _LEAST_CONTRAST))
     pictures = pictures.only(contrast >= _LEAST_CONTRAST)
@@ -128,31 +132,31 @@ def _load_imagehash() -> Any:
     return imagehash
 
 
-def _read_pictures(root: Path, paths: Sequence[str]) -> tuple[_HashedPictures, int]:
+def _read_pictures(sources: Sequence[Source]) -> tuple[_HashedPictures, int]:
     found: list[tuple[int, npt.NDArray[np.uint8], list[int], list[int]]] = []
-    with step("hashing pictures", len(paths), "pictures") as advance:
-        read = map_in_threads(lambda path: _read_picture(root / path), paths, paths_per_task=_FILES_PER_TASK)
+    with step("hashing pictures", len(sources), "pictures") as advance:
+        read = map_in_threads(_read_picture, sources, paths_per_task=_FILES_PER_TASK)
         for row, picture in enumerate(read):
             if picture is not None:
                 found.append((row, *picture))
-            advance(row + 1, len(paths))
+            advance(row + 1, len(sources))
     pictures = _HashedPictures(
         np.array([row for row, *_ in found], dtype=np.int64),
         np.array([grey for _, grey, _, _ in found], dtype=np.uint8).reshape(-1, _KEPT_PX, _KEPT_PX),
         np.array([hashes for *_, hashes, _ in found], dtype=np.uint64).reshape(-1, len(_HASHES)),
         np.array([hashes for *_, hashes in found], dtype=np.uint64).reshape(-1, len(_HASHES)),
     )
-    return pictures, len(paths) - len(found)
+    return pictures, len(sources) - len(found)
 
 
-def _read_picture(path: Path) -> tuple[npt.NDArray[np.uint8], list[int], list[int]] | None:
+def _read_picture(source: Source) -> tuple[npt.NDArray[np.uint8], list[int], list[int]] | None:
     """Return the grey picture (48, 48), its hashes and those of its mirror image; None for a file that is none."""
     from PIL import Image, ImageOps
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on odd metadata or many pixels
-            with Image.open(io.BytesIO(path.read_bytes())) as image:
+            with Image.open(io.BytesIO(read_content(source))) as image:
                 image.draft("L", (256, 256))  # a JPEG is decoded no larger than needed
                 grey = ImageOps.exif_transpose(image).convert("L")
     except Exception:  # noqa: BLE001 - Pillow raises errors of any kind for a damaged file, which is counted

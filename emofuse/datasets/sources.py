@@ -22,7 +22,8 @@ class Source:
 
     Attributes:
         path: the file: a picture, a video, a sound, or an archive.
-        member: the name of the file inside of a tar archive at `path`; None for a file itself.
+        member: the name of a file in the archive at `path`, or of a cell in the table there (see
+            `emofuse.datasets.members`); None for a file itself.
         audio_path: the file with the sound, where it lies apart; None if the sound is that of `path`.
         start_s: the begin of an utterance in a longer file, in seconds from its start; None for the start.
         end_s: the end of the utterance; None for the end of the file.
@@ -39,6 +40,10 @@ class Source:
         """Return the source of a whole file; a source, and None, is returned itself."""
         return cls(path) if path is not None and not isinstance(path, Source) else path
 
+    def __str__(self) -> str:
+        """Return the path, and the member behind it."""
+        return str(self.path) if self.member is None else f"{self.path}/{self.member}"
+
     @property
     def is_span(self) -> bool:
         """Whether the sample is a part of a longer file."""
@@ -53,6 +58,15 @@ class _HeldFiles(Protocol):
 def source_columns(table: pl.DataFrame) -> list[str]:
     """Return the names of the columns of a manifest's table that describe sources, apart from `path`."""
     return [name for name in SOURCE_COLUMNS if name in table.columns]
+
+
+def named_paths(table: pl.DataFrame) -> pl.Series:
+    """Return the paths of the rows of a manifest's table with their members behind them, str (n,)."""
+    if "member" not in table.columns:
+        return table["path"]
+    member = pl.col("member")
+    named = pl.when(member.is_null()).then("path").otherwise(pl.format("{}/{}", "path", member))
+    return table.select(named.alias("path"))["path"]
 
 
 def sources_of(table: pl.DataFrame, root: Path, files: _HeldFiles) -> list[Source | None]:
@@ -87,10 +101,12 @@ def moved_below(table: pl.DataFrame, folder: str) -> pl.DataFrame:
     return table.with_columns(moved)
 
 
-def changed_sources(old: pl.DataFrame, new: pl.DataFrame) -> pl.Series:
+def changed_sources(
+    old: pl.DataFrame, new: pl.DataFrame, columns: Sequence[str] = ("member", "start_s", "end_s")
+) -> pl.Series:
     """Return which rows are another member or span of their file now, bool (n,)."""
     changed = pl.Series([False] * old.height, dtype=pl.Boolean)
-    for name in ("member", "start_s", "end_s"):
+    for name in columns:
         had, has = (
             table[name] if name in table.columns else pl.Series([None] * table.height, dtype=SOURCE_COLUMNS[name])
             for table in (old, new)

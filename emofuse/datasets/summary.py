@@ -12,9 +12,11 @@ import numpy as np
 import polars as pl
 
 from emofuse.datasets.manifest import Manifest
+from emofuse.datasets.members import read_content
 from emofuse.datasets.names import NameKind, kind_of_name
 from emofuse.datasets.png import without_long_metadata
 from emofuse.datasets.rows import Listing
+from emofuse.datasets.sources import Source, named_paths
 from emofuse.datasets.splits import SPLITS
 from emofuse.progress import step
 from emofuse.stores import is_remote
@@ -44,7 +46,7 @@ class SizeSummary:
 
     Attributes:
         looked_at: the number of images whose header was read, or could not be read.
-        candidates: the number of images of the dataset, without bad rows, clips, sounds and members of archives.
+        candidates: the number of images of the dataset, without bad rows, clips and sounds.
         width: the smallest, median and largest width in pixels; zeros if no header could be read.
         height: the smallest, median and largest height, likewise.
         unreadable: the path of each image whose header cannot be read, and the reason.
@@ -80,33 +82,33 @@ def measure_images(listing: Listing, *, limit: int | None = 2000, seed: int = 0)
     """
     manifest = listing.manifest
     rows = manifest.table.filter(pl.col("problem").is_null())
-    if "member" in rows.columns:
-        rows = rows.filter(pl.col("member").is_null())
     media = {NameKind.CLIP, NameKind.SOUND}
-    paths = [path for path in rows["path"].to_list() if kind_of_name(path) not in media]
-    chosen = paths
-    if limit is not None and limit < len(paths):
+    rows = rows.filter(pl.Series([kind_of_name(path) not in media for path in named_paths(rows)], dtype=pl.Boolean))
+    chosen = rows
+    if limit is not None and limit < rows.height:
         rng = np.random.default_rng(seed)
-        chosen = [paths[index] for index in np.sort(rng.choice(len(paths), limit, replace=False))]
+        chosen = rows[np.sort(rng.choice(rows.height, limit, replace=False)).tolist()]
+    members = chosen["member"] if "member" in chosen.columns else [None] * chosen.height
+    paths = named_paths(chosen).to_list()
     sizes: list[tuple[int, int]] = []
     unreadable: list[tuple[str, str]] = []
-    with step("reading headers of images", len(chosen), "images") as advance:
-        for number, path in enumerate(chosen, start=1):
-            size = _header_size(manifest.root / path)
+    with step("reading headers of images", len(paths), "images") as advance:
+        for number, (path, member) in enumerate(zip(chosen["path"], members, strict=True)):
+            size = _header_size(Source(manifest.root / path, member))
             if isinstance(size, str):
-                unreadable.append((path, size))
+                unreadable.append((paths[number], size))
             else:
                 sizes.append(size)
-            advance(number, len(chosen))
+            advance(number + 1, len(paths))
     widths, heights = np.array(sizes or [(0, 0)], dtype=np.int64).T
-    return SizeSummary(len(chosen), len(paths), _spread(widths), _spread(heights), unreadable)
+    return SizeSummary(len(paths), rows.height, _spread(widths), _spread(heights), unreadable)
 
 
 def _spread(values: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[int, int, int]:
     return int(values.min()), int(np.median(values)), int(values.max())
 
 
-def _header_size(path: Path) -> tuple[int, int] | str:
+def _header_size(source: Source) -> tuple[int, int] | str:
     """Return the width and height of an image, or why they cannot be read."""
     from PIL import Image, UnidentifiedImageError
 
@@ -118,9 +120,10 @@ def _header_size(path: Path) -> tuple[int, int] | str:
 
     try:
         try:
-            return size_of(io.BytesIO(path.read_bytes()) if is_remote(path) else path)
+            is_whole = source.member is not None or is_remote(source.path)
+            return size_of(io.BytesIO(read_content(source)) if is_whole else source.path)
         except (ValueError, SyntaxError, OSError):
-            shorter = without_long_metadata(path.read_bytes())
+            shorter = without_long_metadata(read_content(source))
             if shorter is None:
                 raise
             return size_of(io.BytesIO(shorter))

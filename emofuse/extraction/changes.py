@@ -6,7 +6,8 @@ are those of the dataset now. A row that disappeared cannot be removed from the 
 the row belongs to no split.
 
 An image counts as replaced if its length changed, or if it was written again and the CRC-32C of its bytes differs.
-Files of which only the time changed (a copied dataset) are read once and keep their features. An image that was
+Files of which only the time changed (a copied dataset) are read once and keep their features. The members of an archive
+or table that changed in length, too, are compared by their own bytes. An image that was
 replaced by one of the same length and time is not found here; `emofuse cache verify --sample` may find it.
 """
 
@@ -230,12 +231,17 @@ def _compare_files(old: Manifest, new: Manifest, lines: list[str]) -> tuple[Mani
     replaced = old.table["problem"].is_not_null() & ~has_problem  # there was no image before
     is_there = old.table["problem"].is_null()
     both = now["bytes"][:rows].is_not_null() & then["bytes"].is_not_null() & ~has_problem & ~replaced
-    longer = both & (now["bytes"][:rows] != then["bytes"])
-    rewritten = both & ~longer & now["modified_ns"][:rows].ne_missing(then["modified_ns"])
+    other_length = both & (now["bytes"][:rows] != then["bytes"])
+    is_member = pl.Series(_members(new)[:rows].is_not_null())  # the length is that of all members together
+    other_member = changed_sources(old.table, new.table[:rows], ["member"])
+    longer = other_length & ~is_member
+    rewritten = now["modified_ns"][:rows].ne_missing(then["modified_ns"]) | other_length | other_member
+    rewritten &= both & ~longer
     same = _same_bytes(new, then["crc32c"], rewritten)
     if same.any():
         lines.append(f"written again with the same bytes: {_some(new.table['sample_id'][:rows].filter(same), 'image')}")
-    replaced |= longer | (rewritten & ~same) | (changed_sources(old.table, new.table[:rows]) & ~has_problem & is_there)
+    other_part = changed_sources(old.table, new.table[:rows], ["start_s", "end_s"]) | (other_member & ~rewritten)
+    replaced |= longer | (rewritten & ~same) | (other_part & ~has_problem & is_there)
     if replaced.any():
         named = _some(new.table["sample_id"][:rows].filter(replaced), "image")
         lines.append(f"replaced: {named}; their blocks are computed again")
@@ -247,6 +253,11 @@ def _compare_files(old: Manifest, new: Manifest, lines: list[str]) -> tuple[Mani
     files = pl.concat([merged, now[rows:]])
     is_known = new.files is not None or old.files is not None
     return replace(new, files=files if is_known else None), replaced.arg_true().to_numpy().astype(np.int64)
+
+
+def _members(manifest: Manifest) -> pl.Series:
+    table = manifest.table
+    return table["member"] if "member" in table.columns else pl.Series([None] * table.height, dtype=pl.String)
 
 
 def _same_bytes(manifest: Manifest, sums: pl.Series, rewritten: pl.Series) -> pl.Series:

@@ -17,7 +17,7 @@ import polars as pl
 from emofuse.datasets.files import map_in_threads
 from emofuse.datasets.manifest import Manifest
 from emofuse.datasets.rows import follows_links, open_files
-from emofuse.datasets.sources import Source, sources_of
+from emofuse.datasets.sources import Source, named_paths, sources_of
 from emofuse.errors import DecodeError
 from emofuse.media.files import FileSums, read_file
 from emofuse.specs.datasets import DATASETS
@@ -31,8 +31,8 @@ def match_rows(old: Manifest, new: Manifest) -> npt.NDArray[np.int64]:
     places = np.full(len(old), NOWHERE, dtype=np.int64)
     kind = DATASETS.find(str(new.info.get("kind")))
     if kind is not None and kind.ids_from_paths:
-        _match_column(old, new, "path", places)
-    _match_column(old, new, "sample_id", places)
+        _match_names(named_paths(old.table), named_paths(new.table), places)
+    _match_names(old.table["sample_id"], new.table["sample_id"], places)
     _match_content(old, new, places)
     return places
 
@@ -43,7 +43,7 @@ def kept_ids(old: Manifest, new: Manifest, places: npt.NDArray[np.int64]) -> pl.
     of_cache = old.table["sample_id"].to_list()
     matched = {int(places[row]): of_cache[row] for row in np.flatnonzero(places != NOWHERE).tolist()}
     taken = set(of_cache)
-    paths = new.table["path"].to_list()
+    paths = named_paths(new.table).to_list()
     for place, sample_id in enumerate(ids):
         if place in matched:
             ids[place] = matched[place]
@@ -57,36 +57,40 @@ def kept_ids(old: Manifest, new: Manifest, places: npt.NDArray[np.int64]) -> pl.
     return pl.Series("sample_id", ids, dtype=pl.String)
 
 
-def _match_column(old: Manifest, new: Manifest, column: str, places: npt.NDArray[np.int64]) -> None:
-    """Match the rows that are still free on both sides by a value that occurs once on each side."""
+def _match_names(old: pl.Series, new: pl.Series, places: npt.NDArray[np.int64]) -> None:
+    """Match the rows that are still free on both sides by a name that occurs once on each side."""
 
-    def once(table: pl.DataFrame, name: str, is_free: npt.NDArray[np.bool_]) -> pl.DataFrame:
-        rows = table.select(column).with_row_index(name).filter(pl.Series(is_free))
-        return rows.filter((pl.col(column) != "") & pl.col(column).is_unique())
+    def once(names: pl.Series, index: str, is_free: npt.NDArray[np.bool_]) -> pl.DataFrame:
+        rows = names.alias("name").to_frame().with_row_index(index).filter(pl.Series(is_free))
+        return rows.filter((pl.col("name") != "") & pl.col("name").is_unique())
 
-    had = once(old.table, "row", places == NOWHERE)
-    has = once(new.table, "place", _free_places(new, places))
-    both = had.join(has, on=column, how="inner")
+    had = once(old, "row", places == NOWHERE)
+    has = once(new, "place", _free_places(len(new), places))
+    both = had.join(has, on="name", how="inner")
     places[both["row"].to_numpy()] = both["place"].to_numpy()
 
 
-def _free_places(new: Manifest, places: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    is_free = np.ones(len(new), dtype=np.bool_)
+def _free_places(count: int, places: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    is_free = np.ones(count, dtype=np.bool_)
     is_free[places[places != NOWHERE]] = False
     return is_free
 
 
 def _match_content(old: Manifest, new: Manifest, places: npt.NDArray[np.int64]) -> None:
-    """Match moved images by length and CRC-32C. Only new files with the length of a lost file are read."""
+    """Match moved images by length and CRC-32C. Only new files with the length of a lost file are read.
+
+    The length of a member is not recorded: if members are lost, all new members are read.
+    """
     if is_remote(new.root):
         return
-    lengths, sums = (old.known_files[name].to_list() for name in ("bytes", "crc32c"))
-    lost = [row for row in np.flatnonzero(places == NOWHERE).tolist() if lengths[row] and sums[row] is not None]
+    lengths, sums = _lengths(old), old.known_files["crc32c"].to_list()
+    missing = np.flatnonzero(places == NOWHERE).tolist()
+    lost = [row for row in missing if lengths[row] is not None and sums[row] is not None]
     wanted = {lengths[row] for row in lost}
-    now, problems = new.known_files["bytes"].to_list(), new.table["problem"].to_list()
-    free = np.flatnonzero(_free_places(new, places)).tolist()
+    now, problems = _lengths(new), new.table["problem"].to_list()
+    free = np.flatnonzero(_free_places(len(new), places)).tolist()
     candidates = [place for place in free if now[place] in wanted and problems[place] is None]
-    old_paths, new_paths = old.table["path"].to_list(), new.table["path"].to_list()
+    old_paths, new_paths = named_paths(old.table).to_list(), named_paths(new.table).to_list()
     files = open_files(new.root, follow_links=follows_links(new))
     new_sums = map_in_threads(source_sum, sources_of(new.table[candidates], new.root, files))
     by_content: dict[tuple[int, int], list[int]] = defaultdict(list)
@@ -100,6 +104,14 @@ def _match_content(old: Manifest, new: Manifest, places: npt.NDArray[np.int64]) 
             place = next((place for place in same if PurePosixPath(new_paths[place]).name == name), same[0])
             same.remove(place)
             places[row] = place
+
+
+def _lengths(manifest: Manifest) -> list[int | None]:
+    """Return the length of every file (n,), None if it is unknown or 0; 0 for members, whose length is unknown."""
+    lengths = manifest.known_files["bytes"].replace(0, None)
+    if "member" in manifest.table.columns:
+        lengths = lengths.set(manifest.table["member"].is_not_null(), 0)
+    return list(lengths)
 
 
 def source_sum(source: Source | None) -> int | None:

@@ -1,7 +1,7 @@
-"""The bytes of a source: a file of this machine or of a store, or a member of a tar archive.
+"""The bytes of a source: a file of this machine or of a store, or a member of one (see `emofuse.datasets.members`).
 
 Every file is opened once. A small one is read whole, so that its bytes can be hashed and decoded without a second read.
-A long one, and one of which only a span is needed, stays open and is sought. A member of an archive is read whole.
+A long one, and one of which only a span is needed, stays open and is sought. A member is read whole.
 """
 
 from __future__ import annotations
@@ -9,23 +9,20 @@ from __future__ import annotations
 import io
 import os
 import stat
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from emofuse.checksum import crc32c
 from emofuse.datasets.files import is_lfs_pointer
+from emofuse.datasets.members import read_member
 from emofuse.datasets.sources import Source
 from emofuse.errors import DecodeError
-from emofuse.stores import is_remote
+from emofuse.stores import is_remote, open_binary
 
 WHOLE_BYTES = 64 << 20
 """The length of the longest clip or sound that is read whole. Longer ones are sought, and not hashed."""
-
-_INDEXED_ARCHIVES = 16
 
 OnRead = Callable[[os.stat_result, bytes | None], None]
 """Called with the status of a file, taken before it was read, and its bytes; None for a file that is not hashed."""
@@ -135,7 +132,7 @@ def read_file(source: Source, on_read: OnRead | None = None, check_length: Check
                 check_length(status.st_size)
             data = source.path.read_bytes()
         else:
-            data = _read_member(source.path, source.member, status, check_length)
+            data = read_member(source.path, source.member, status, check_length)
     except FileNotFoundError:
         raise DecodeError("no such file") from None
     except OSError as error:
@@ -160,42 +157,8 @@ def check_is_no_text(data: bytes, noun: str) -> None:
         raise DecodeError(f"an HTML page instead of a {noun} (a failed download?)")
 
 
-def open_binary(path: Path) -> BinaryIO:
-    """Open a file of this machine or of a store for reading parts of it."""
-    if is_remote(path):
-        remote: BinaryIO = path.open_binary()  # type: ignore[attr-defined]  # a `RemotePath`
-        return remote
-    return path.open("rb")
-
-
 def _checked_status(path: Path) -> os.stat_result:
     status = path.stat()
     if not is_remote(path) and not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise DecodeError("not a file (a named pipe, socket or device)")  # reading it would wait for ever
     return status
-
-
-def _read_member(path: Path, member: str, status: os.stat_result, check_length: CheckLength | None) -> bytes:
-    modified = getattr(status, "st_mtime_ns", status.st_mtime)
-    try:
-        places = _index(path, status.st_size, modified)
-    except tarfile.TarError as error:
-        raise DecodeError(f"no tar archive whose members can be sought ({error}); a compressed one can not") from None
-    if member not in places:
-        raise DecodeError(f"the archive has no member {member!r}")
-    start, size = places[member]
-    if check_length is not None:
-        check_length(size)
-    with open_binary(path) as file:
-        file.seek(start)
-        data = file.read(size)
-    if len(data) < size:
-        raise DecodeError(f"the archive is cut off within its member {member!r}")
-    return data
-
-
-@lru_cache(maxsize=_INDEXED_ARCHIVES)
-def _index(path: Path, size: int, modified: float) -> dict[str, tuple[int, int]]:  # noqa: ARG001 - a part of the key
-    """Return the first byte and the length of every file in an archive. Its headers alone are read."""
-    with open_binary(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
-        return {each.name: (each.offset_data, each.size) for each in archive if each.isreg() and not each.issparse()}

@@ -15,7 +15,7 @@ from emofuse.stores.files import (
     replace_file,
     replacing,
 )
-from emofuse.stores.paths import SCHEME, RemotePath, as_path, is_remote
+from emofuse.stores.paths import SCHEME, RemotePath, as_path, is_remote, open_binary
 
 __all__ = [
     "PARTIAL_SUFFIX",
@@ -29,6 +29,7 @@ __all__ = [
     "is_remote",
     "list_objects",
     "making_folder",
+    "open_binary",
     "partials",
     "remove_tree",
     "replace_file",

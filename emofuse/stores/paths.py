@@ -42,6 +42,13 @@ def is_remote(path: Path) -> bool:
     return isinstance(path, RemotePath)
 
 
+def open_binary(path: Path) -> BinaryIO:
+    """Open a file of this machine or of a store for reading parts of it."""
+    if is_remote(path):
+        return cast("RemotePath", path).open_binary()
+    return path.open("rb")
+
+
 @dataclass(frozen=True)
 class RemoteStat:
     """Size and time of an object of a store.

@@ -10,6 +10,7 @@ Pillow decodes, because it refuses a file that was cut off, which OpenCV pads wi
 - 16-bit channels keep their high byte: they are scaled, not clipped. `_grey_from_range` converts 32-bit grey.
 - Pillow converts CMYK, YCbCr and palettes; CIE Lab is converted through its colour profile. Embedded colour profiles
   are not applied, because the backbones were trained on images decoded in the same way.
+- With `pca_variance`, each channel is rebuilt from its principal components at last (see `emofuse.media.channel_pca`).
 - Only the formats of `FORMATS` are tried. Pillow knows more; some of them start another program (EPS) or hold no image.
 
 Importing this module mutes Pillow's warnings (damaged metadata, large images), because it checks these itself.
@@ -29,6 +30,7 @@ from emofuse.datasets.names import SUFFIXES
 from emofuse.datasets.png import without_long_metadata
 from emofuse.datasets.sources import Source
 from emofuse.errors import DecodeError
+from emofuse.media.channel_pca import keep_variance
 from emofuse.media.files import OnRead, check_is_no_text, read_file
 from emofuse.specs import DecodeSpec
 
@@ -94,7 +96,8 @@ def decode_image(data: bytes, spec: DecodeSpec) -> npt.NDArray[np.uint8]:
     """
     check_is_no_text(data, "picture")
     try:
-        return _decode_despite_metadata(data, spec)
+        pixels = _decode_despite_metadata(data, spec)
+        return pixels if spec.pca_variance is None else keep_variance(pixels, spec.pca_variance)
     except DecodeError:
         raise
     except UnidentifiedImageError:

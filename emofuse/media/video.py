@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from emofuse.datasets.sources import Source
 from emofuse.errors import DecodeError
+from emofuse.media.channel_pca import keep_variance
 from emofuse.media.clip import Clip
 from emofuse.media.containers import Container, open_container, span_of
 from emofuse.media.files import OnRead, OpenFile, open_source
@@ -162,7 +163,9 @@ class FrameReader:
 
         exact = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
         pixels: Any = frame.inner.to_ndarray(format="rgb24", interpolation=exact, threads=1)
-        return np.ascontiguousarray(np.rot90(pixels, round(frame.inner.rotation / 90) % 4))
+        upright = np.ascontiguousarray(np.rot90(pixels, round(frame.inner.rotation / 90) % 4))
+        share = self._decode.pca_variance
+        return upright if share is None else keep_variance(upright, share)
 
     def find_end_s(self) -> float:
         """Return the end of a track whose length no header states: that of its last packet. Nothing is decoded."""

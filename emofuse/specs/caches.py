@@ -17,9 +17,12 @@ _CLIP_ROWS = 16
 class DecodeSpec(ExtendedSpec):
     """The decoding of a file to RGB or sound. It is part of every stream's digest."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"max_sound_s"})
+    added: ClassVar[frozenset[str]] = frozenset({"max_sound_s", "pca_variance"})
     max_pixels: int = Field(100_000_000, ge=1, description="larger pictures are refused before they are decoded")
     max_sound_s: float = Field(600.0, gt=0, description="longer sounds are refused, unless a span of them is given")
+    pca_variance: float | None = Field(
+        None, gt=0, lt=1, description="rebuild each channel from the components that hold this share of its variance"
+    )
 
 
 class FaceSpec(Spec):

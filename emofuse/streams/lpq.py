@@ -151,4 +151,6 @@ def _decorrelation() -> npt.NDArray[np.float64]:
     vectors = np.linalg.svd(covariance)[2].T
     sizes = np.abs(vectors)
     first_large = (sizes > sizes.max(axis=0) / 2).argmax(axis=0)  # the largest of all is not unique
-    return (vectors * np.sign(vectors[first_large, np.arange(8)])).T
+    signs: npt.NDArray[np.float64] = np.sign(vectors[first_large, np.arange(8)])
+    fixed: npt.NDArray[np.float64] = (vectors * signs).T
+    return fixed

@@ -13,6 +13,7 @@ from media_files import HEIGHT, RATE, WIDTH, CountedFile, cut, frame, number_of,
 from emofuse.datasets.sources import Source
 from emofuse.errors import DecodeError, StreamError
 from emofuse.media import files, video
+from emofuse.media.channel_pca import keep_variance
 from emofuse.media.video import read_clip
 from emofuse.specs import ClipSpec, DecodeSpec
 
@@ -253,3 +254,9 @@ def test_real_clips_are_read(shared_data, name, shape, seconds):
         assert clip.frames[0].shape == shape
     np.testing.assert_allclose(clip.times_s, middles(0, seconds, 16), atol=0.05)
     assert min(picture.std() for picture in clip.frames) > 5
+
+
+def test_frames_are_rebuilt_from_their_components_if_the_spec_says_so(mp4):
+    plain, rebuilt = (read(mp4, 2, decode=DecodeSpec(pca_variance=share)) for share in (None, 0.9))
+    for one, other in zip(plain.frames, rebuilt.frames, strict=True):
+        assert np.array_equal(other, keep_variance(one, 0.9))

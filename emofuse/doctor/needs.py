@@ -41,20 +41,24 @@ class ExaminedSpec:
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of all streams and of the dataset, and the libraries of backbones; `FACE` is for all faces."""
+        from emofuse.specs.streams import looks_at_faces
+
         streams = self.cache.streams
         return (
             *(stream.kind for stream in streams),
             *(str(stream.library) for stream in streams if hasattr(stream, "library")),
-            *((FACE,) if any("face" in stream.needs for stream in streams) else ()),
+            *((FACE,) if any(looks_at_faces(stream.needs) for stream in streams) else ()),
             *((self.dataset.kind,) if self.dataset else ()),
         )
 
     @property
     def probes(self) -> tuple[str, ...]:
         """The probes of the spec, for `run_probes`."""
+        from emofuse.specs.streams import looks_at_faces
+
         models = (_model(stream) for stream in self.cache.streams)
         dims = tuple(dict.fromkeys(f"dim {model}" for model in models if model))
-        faces = any("face" in stream.needs for stream in self.cache.streams)
+        faces = any(looks_at_faces(stream.needs) for stream in self.cache.streams)
         return (*((f"face {self.cache.face.detector}",) if faces else ()), *dims)
 
 
@@ -171,7 +175,7 @@ def cache_bytes(spec: CacheSpec, replies: Mapping[str, ProbeReply], rows: int) -
     layouts = []
     for stream in streams:
         shape, dimensions = _shape(stream, replies)
-        if spec.clip is not None and spec.clip.over_time == "sequence" and stream.needs & {"image", "face"}:
+        if spec.clip is not None and spec.clip.over_time == "sequence" and "image" in stream.needs:
             shape, dimensions = (spec.clip.frames, *shape), ("time", *dimensions)
         layouts.append(planned_layout(stream, shape, _FLAGS, dimensions))
     blocks = -(-rows // block_rows) * spec.views

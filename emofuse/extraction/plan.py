@@ -23,6 +23,7 @@ from emofuse.datasets.sources import sources_of
 from emofuse.extraction.changes import DatasetChanges, notice_changes
 from emofuse.extraction.tasks import BlockTask
 from emofuse.specs import CacheSpec, ImportedSpec
+from emofuse.specs.streams import looks_at_faces
 from emofuse.stores import as_path
 from emofuse.streams import augment_identity, stream_identity
 
@@ -154,8 +155,8 @@ def plan_build(path: Path, manifest: Manifest, spec: CacheSpec, *, keep_gone: bo
     if spec.block_rows is not None:
         check_block_rows(path, layout, spec.block_rows)
     cached = {stream.name: stream for stream in read_streams(path, layout)}
-    looks_at_faces = any("face" in stream.needs for stream in spec.streams)
-    face = spec.face.model_dump(mode="json") if looks_at_faces else None
+    sees_faces = any(looks_at_faces(stream.needs) for stream in spec.streams)
+    face = spec.face.model_dump(mode="json") if sees_faces else None
     check_streams(path, cached.values(), identities, spec.decode.model_dump(mode="json"), face)
     to_import = check_imported(path, cached, imported)
     if augment is not None:

@@ -24,6 +24,7 @@ from emofuse.extraction.seen import SeenFiles
 from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
 from emofuse.specs import StreamSpec, digest
 from emofuse.specs.plugins import recorded
+from emofuse.specs.streams import looks_at_faces
 from emofuse.status import Status
 from emofuse.streams import augment_identity, may_use_gpu, stream_identity, stream_weights
 from emofuse.streams.block_extraction import Extraction
@@ -172,7 +173,7 @@ def _row_results(
 
 def _reasons(job: BuildJob, task: BlockTask, stream: str, extraction: Extraction) -> list[str]:
     """Return why each row of a block has no features of a stream; "" for rows that have."""
-    nothing = "no face found" if "face" in job.streams([stream])[0].needs else "nothing detected"
+    nothing = "no face found" if looks_at_faces(job.streams([stream])[0].needs) else "nothing detected"
     reasons = [nothing if code == Status.NO_DETECTION else "" for code in extraction.rows[stream].status.tolist()]
     for row, about, reason in extraction.problems:
         if about in {"", stream}:
@@ -234,7 +235,7 @@ def _describe(job: BuildJob, spec: StreamSpec, stream: StoredStream) -> StreamLa
         columns=stream.columns,
         spec=recorded(spec),
         decode=job.spec.decode.model_dump(mode="json"),
-        face=job.spec.face.model_dump(mode="json") if "face" in spec.needs else None,
+        face=job.spec.face.model_dump(mode="json") if looks_at_faces(spec.needs) else None,
         views=job.spec.views,
         augment=augment_identity(job.spec),
     )

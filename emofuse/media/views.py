@@ -67,7 +67,7 @@ def apply_view(image: npt.NDArray[np.uint8], view: View) -> npt.NDArray[np.uint8
     turned: npt.NDArray[np.uint8] = np.empty_like(image)
     cv2.warpAffine(
         image,
-        _matrix(view, width, height),
+        view_matrix(view, width, height)[:2],
         (width, height),
         dst=turned,
         flags=cv2.INTER_LINEAR,
@@ -76,11 +76,11 @@ def apply_view(image: npt.NDArray[np.uint8], view: View) -> npt.NDArray[np.uint8
     return turned
 
 
-def _matrix(view: View, width: int, height: int) -> npt.NDArray[np.float64]:
-    """Return the matrix (2, 3) from pixels of the image to pixels of the view: mirror, turn about the centre, shift."""
+def view_matrix(view: View, width: int, height: int) -> npt.NDArray[np.float64]:
+    """Return the matrix (3, 3) from pixels of the image to pixels of the view: mirror, turn about the centre, shift."""
     centre = ((width - 1) / 2, (height - 1) / 2)
     turn = np.vstack([cv2.getRotationMatrix2D(centre, view.angle_deg, 1.0), [0, 0, 1]])
     mirror = np.array([[-1.0, 0, width - 1], [0, 1, 0], [0, 0, 1]]) if view.mirrored else np.eye(3)
     shift = np.array([[1.0, 0, view.shift[0] * width], [0, 1, view.shift[1] * height], [0, 0, 1]])
-    matrix: npt.NDArray[np.float64] = (shift @ turn @ mirror)[:2]
+    matrix: npt.NDArray[np.float64] = shift @ turn @ mirror
     return matrix

@@ -16,6 +16,7 @@ from emofuse.predict.files import kinds_of_files
 from emofuse.predict.prediction import ActionUnit, Prediction
 from emofuse.results import RunRecord
 from emofuse.specs import ActionUnitsSpec, CacheSpec, StreamSpec, digest, parse_spec
+from emofuse.specs.streams import looks_at_faces
 from emofuse.status import Status, Step
 from emofuse.streams import stream_identity, with_located_weights
 from emofuse.streams.base import Rows
@@ -44,7 +45,9 @@ class Predictor:
         beside = (run, run.absolute().parent, run.absolute().parent.parent)  # a whole pipeline may have moved
         spec = with_located_weights(spec, weights, beside=beside)
         _check_same_features(spec, record, run)
-        self._faces = _action_unit_stream(spec) if any("face" in stream.needs for stream in spec.streams) else None
+        self._faces = (
+            _action_unit_stream(spec) if any(looks_at_faces(stream.needs) for stream in spec.streams) else None
+        )
         self._kinds = kinds_of_files(spec)
         streams = spec.streams if self._faces is None or self._faces in spec.streams else (*spec.streams, self._faces)
         self._extractor = Extractor(streams, spec, device=device)

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from emofuse.profile.figures import MeasuredCost
 from emofuse.specs import FaceSpec
+from emofuse.specs.streams import looks_at_faces
 from emofuse.streams.base import NEEDS_FACE, Clip, Sample, Sound, needs_of
 from emofuse.streams.faces import model_files
 
@@ -62,7 +63,7 @@ def stream_costs(streams: Mapping[str, Stream], face: FaceSpec, frames: int = 1)
     `frames` is the number of frames of a clip, which streams of pictures see one by one.
     """
     costs = {name: _stream_cost(stream, frames) for name, stream in streams.items()}
-    if any("face" in needs_of(stream) for stream in streams.values()):
+    if any(looks_at_faces(needs_of(stream)) for stream in streams.values()):
         model_bytes = sum(path.stat().st_size for path in model_files(face))
         costs[face_detector_name(face)] = MeasuredCost(None, model_bytes, None)
     return costs

@@ -25,15 +25,44 @@ class DecodeSpec(ExtendedSpec):
     )
 
 
-class FaceSpec(Spec):
-    """The detection of faces. It is part of the digest of every stream that needs a face.
+class FaceSpec(ExtendedSpec):
+    """The detection and alignment of faces. It is part of the digest of every stream that looks at faces.
 
     `face_mesh` is MediaPipe Face Mesh of 0.10.x, whose wheel contains the model. `landmarker` is the Tasks face
     landmarker, which needs the weights `face_landmarker`. Both give the same 468 points.
+
+    The aligned face is a square picture. `five_point` maps eyes, nose tip and mouth corners to fixed places by a
+    similarity; `mesh` turns the eyes to a horizontal line and cuts the square around the mesh; `box` cuts the square
+    around the box of the detector, without a turn.
     """
+
+    added: ClassVar[frozenset[str]] = frozenset(
+        {"align", "size_px", "margin", "which", "min_px", "upscale_below_px", "turned"}
+    )
 
     detector: Literal["face_mesh", "landmarker"] = "face_mesh"
     min_confidence: float = Field(0.5, gt=0, lt=1)
+    align: Literal["five_point", "mesh", "box"] = "five_point"
+    size_px: int = Field(224, ge=16, le=1024, description="the side of the aligned face")
+    margin: float | None = Field(
+        None,
+        ge=0,
+        le=2,
+        description="added on each side, as a share of the side; five_point 0, others 0.1 unless given",
+    )
+    which: Literal["largest", "central", "all"] = Field(
+        "largest", description="the face of a picture with several; `all` gives each face a row"
+    )
+    min_px: int = Field(0, ge=0, description="faces whose box has a shorter side are ignored")
+    upscale_below_px: int = Field(0, ge=0, description="pictures with a shorter side are enlarged to it for detection")
+    turned: bool = Field(False, description="look again in the picture turned by 90, 270 and 180 degrees")
+
+    @property
+    def crop_margin(self) -> float:
+        """The margin of the aligned face on each side, as a share of the side."""
+        if self.margin is not None:
+            return self.margin
+        return 0.0 if self.align == "five_point" else 0.1
 
 
 class ClipSpec(Spec):

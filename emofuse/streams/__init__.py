@@ -16,7 +16,7 @@ from emofuse.specs import (
     RegistryWeights,
     StreamSpec,
 )
-from emofuse.specs.streams import NEEDS
+from emofuse.specs.streams import NEEDS, looks_at_faces
 from emofuse.streams.base import Stream, needs_of
 
 
@@ -64,8 +64,8 @@ def stream_identity(spec: StreamSpec, cache_spec: CacheSpec) -> dict[str, Any]:
     """Return everything that decides the bytes of a stream's rows, as plain JSON. The stream's digest is its hash.
 
     It holds the kind, version and parameters of the stream (but not its name), the decoding of pictures, the face
-    detector if the stream needs faces, and the SHA-256 or random seed of its weights. Views are not part of it, because
-    they can be added to a cache (see `augment_identity`).
+    detector if the stream looks at faces, and the SHA-256 or random seed of its weights. Views are not part of it,
+    because they can be added to a cache (see `augment_identity`).
 
     Raises:
         StreamError: the face detector cannot run on this machine, or the stream was imported.
@@ -83,10 +83,10 @@ def stream_identity(spec: StreamSpec, cache_spec: CacheSpec) -> dict[str, Any]:
         "parameters": parameters,
         "decode": {"version": DECODE_VERSION, **cache_spec.decode.model_dump(mode="json")},
     }
-    if "face" in spec.needs:
+    if looks_at_faces(spec.needs):
         from emofuse.streams.faces import face_identity
 
-        identity["face"] = face_identity(cache_spec.face)
+        identity["face"] = face_identity(cache_spec.face, spec.needs)
     values = spec.identity_values()
     if values:
         identity["values"] = values
@@ -111,7 +111,7 @@ def _media_identity(spec: StreamSpec, cache_spec: CacheSpec) -> dict[str, Any]:
         from emofuse.streams.over_time import VERSION as FOLD_VERSION
 
         version: dict[str, int] = {"version": VIDEO_VERSION, "fold": FOLD_VERSION}
-        if "face" in spec.needs:
+        if looks_at_faces(spec.needs):
             from emofuse.streams.tracking import VERSION as TRACKING_VERSION
 
             version["tracking"] = TRACKING_VERSION

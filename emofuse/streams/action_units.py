@@ -151,7 +151,7 @@ class ActionUnitsStream:
         """
         rows = Rows.empty(len(samples), self.shape, self.dtype, Status.NO_DETECTION)
         with_face = [index for index, sample in enumerate(samples) if sample.face is not None]
-        meshes = [sample.face.points for sample in samples if sample.face is not None]
+        meshes = [sample.face.mesh for sample in samples if sample.face is not None]
         if meshes:
             values = measure(np.stack(meshes))
             finite = np.isfinite(values).all(axis=1)

@@ -21,7 +21,7 @@ from emofuse.specs.audio import MelSettings
 from emofuse.specs.streams import StreamSpecBase
 from emofuse.specs.weights import Precision, RegistryWeights, WeightsSpec
 from emofuse.status import Status, Step
-from emofuse.streams.base import NEEDS_AUDIO, NEEDS_IMAGE, TIME, Rows, Sample, SampleBatch, is_sequence
+from emofuse.streams.base import NEEDS_AUDIO, NEEDS_CROP, NEEDS_IMAGE, TIME, Rows, Sample, SampleBatch, is_sequence
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +43,9 @@ class BackboneSpec(StreamSpecBase):
     those of open_clip are written `open_clip/NAME/TAG`: the tag decides the preprocessing, and the activation of models
     that OpenAI trained.
 
+    With `region: face` the network sees the aligned face (see `FaceSpec`), resized to the network's input without a
+    crop, so that nothing of it is cut off. A picture without a face gives a row without features.
+
     `output` is `pooled`, a vector; `map`, the last map (channel, y, x); or `tokens`, the sequence of a transformer's
     tokens.
 
@@ -53,7 +56,7 @@ class BackboneSpec(StreamSpecBase):
     """
 
     uses_gpu: ClassVar[bool] = True
-    added: ClassVar[frozenset[str]] = frozenset({"output", "input", "mel", "windows"})
+    added: ClassVar[frozenset[str]] = frozenset({"output", "region", "input", "mel", "windows"})
 
     kind: Literal["backbone"] = "backbone"
     model: str
@@ -61,14 +64,17 @@ class BackboneSpec(StreamSpecBase):
     precision: Precision = "float32"
     dtype: Literal["float16", "float32"] = "float16"
     output: Literal["pooled", "map", "tokens"] = "pooled"
+    region: Literal["image", "face"] = Field("image", description="the whole picture, or the aligned face")
     input: Literal["image", "mel"] = "image"
     mel: MelSettings | None = Field(None, description="the spectrogram of `input: mel`; defaults unless given")
     windows: int = Field(1, ge=1, le=1024, description="the steps of a sequence of `input: mel`; 1 for a vector")
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]  # other kinds need the same for all their specs
-        """What the stream uses of a sample: its picture, or its sound."""
-        return NEEDS_AUDIO if self.input == "mel" else NEEDS_IMAGE
+        """What the stream uses of a sample: its picture, its aligned face, or its sound."""
+        if self.input == "mel":
+            return NEEDS_AUDIO
+        return NEEDS_CROP if self.region == "face" else NEEDS_IMAGE
 
     @property
     def library(self) -> str:
@@ -85,7 +91,9 @@ class BackboneSpec(StreamSpecBase):
     def _default_name(cls, data: Mapping[str, Any]) -> str:
         name = str(data.get("model", "backbone")).partition("/")[2] or str(data.get("model", "backbone"))
         name = re.sub(r"[^A-Za-z0-9_.-]", "-", name)
-        return f"{name}-mel" if data.get("input") == "mel" else name
+        if data.get("input") == "mel":
+            return f"{name}-mel"
+        return f"{name}-face" if data.get("region") == "face" else name
 
     @model_validator(mode="before")
     @classmethod
@@ -101,6 +109,8 @@ class BackboneSpec(StreamSpecBase):
             raise ValueError(f"model: {self.library!r} is no library of models{hint}")
         if self.input == "image" and (self.mel is not None or self.windows > 1):
             raise ValueError("mel and windows are settings of input: mel")
+        if self.input == "mel" and self.region == "face":
+            raise ValueError("region: face is for pictures, got input: mel")
         if self.windows > 1 and self.output != "pooled":
             raise ValueError(f"windows give a sequence of pooled vectors: output must be pooled, got {self.output}")
         if self.windows > 1 and self.spectrogram.samples // self.windows < self.spectrogram.window:
@@ -164,7 +174,7 @@ class BackboneStream:
         network: the network without its classifier.
         shape: (D,) for pooled vectors, (C, h, w) for maps, (N, D) for tokens, (windows, D) for windows of a sound.
         dimensions: the names of the axes of `shape`.
-        needs: {"image"}, or {"audio"} for a network that sees spectrograms.
+        needs: {"image"}, {"image", "crop"} for a network that sees faces, {"audio"} for one that sees spectrograms.
     """
 
     dtype = np.dtype(np.float32)
@@ -177,6 +187,7 @@ class BackboneStream:
         device: str,
         precision: Precision = "float32",
         *,
+        region: Literal["image", "face"] = "image",
         spectrogram: SpectrogramPictures | None = None,
     ) -> None:
         import torch
@@ -188,7 +199,8 @@ class BackboneStream:
         shape = network.shape()
         self.shape = shape if self._windows == 1 else (self._windows, *shape)
         self.dimensions = DIMENSIONS[network.output] if self._windows == 1 else (TIME, *DIMENSIONS[network.output])
-        self.needs = NEEDS_IMAGE if spectrogram is None else NEEDS_AUDIO
+        self._sees_faces = region == "face"
+        self.needs = NEEDS_CROP if self._sees_faces else NEEDS_IMAGE if spectrogram is None else NEEDS_AUDIO
         self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self.network = to_device(network.module, device).to(self._dtype)
         self._preset = network.preset
@@ -200,11 +212,13 @@ class BackboneStream:
         """Return the features of n samples.
 
         Returns:
-            features (n, *shape) float32. Every picture is OK; a sample without a sound is NO_DETECTION for a network of
-            spectrograms.
+            features (n, *shape) float32. Every picture is OK. A sample without a face is NO_DETECTION for a network of
+            faces, and one without a sound for a network of spectrograms.
         """
         if self._spectrogram is not None:
             return self._extract_sounds(samples, self._spectrogram)
+        if self._sees_faces:
+            return self._extract_faces(SampleBatch.of(samples))
         if not samples:
             return Rows.empty_of(self, 0, Status.OK)
         return self._rows(self._run(self._preset.cut_all(SampleBatch.of(samples), self._device)))
@@ -216,6 +230,17 @@ class BackboneStream:
         """Return rows that are all OK, as all steps of their sequences are."""
         mask = np.full(features.shape[:2], Step.OK, dtype=np.uint8) if is_sequence(self.dimensions) else None
         return Rows.ok(features, mask)
+
+    def _extract_faces(self, batch: SampleBatch) -> Rows:
+        """Run the network on the aligned faces."""
+        from emofuse.streams.networks.presets import squares_of_faces
+
+        rows = Rows.empty_of(self, len(batch), Status.NO_DETECTION)
+        places = [index for index, sample in enumerate(batch) if sample.crop is not None]
+        if places:
+            squares = squares_of_faces(batch, self._preset.size, self._device)
+            rows.put(places, self._rows(self._run(squares)))
+        return rows
 
     def _extract_sounds(self, samples: Sequence[Sample], spectrogram: SpectrogramPictures) -> Rows:
         """Run the network on the pictures of the spectrograms; each window of a sequence is one picture."""
@@ -323,7 +348,7 @@ def make_backbone(spec: BackboneSpec, device: str) -> BackboneStream:
     check_model(spec.model_name)  # a wrong name is said before weights are looked for
     network = make_network(spec.model_name, resolve_weights(spec.weights_wanted()), spec.output)
     sounds = SpectrogramPictures(spec.spectrogram, spec.windows, network.preset.size) if spec.input == "mel" else None
-    return BackboneStream(network, device, spec.precision, spectrogram=sounds)
+    return BackboneStream(network, device, spec.precision, region=spec.region, spectrogram=sounds)
 
 
 def _library_functions(library: str) -> tuple[Callable[[str], object], Callable[..., PictureNetwork]]:

@@ -8,6 +8,7 @@ its faces once for all streams.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast, overload
@@ -17,11 +18,13 @@ import numpy.typing as npt
 
 from emofuse.media.clip import Clip
 from emofuse.media.sound import Sound
-from emofuse.specs.streams import NEEDS_AUDIO, NEEDS_FACE, NEEDS_IMAGE
+from emofuse.specs.streams import NEEDS_AUDIO, NEEDS_BLENDSHAPES, NEEDS_CROP, NEEDS_FACE, NEEDS_IMAGE
 from emofuse.status import Status, Step
 
 __all__ = [
     "NEEDS_AUDIO",
+    "NEEDS_BLENDSHAPES",
+    "NEEDS_CROP",
     "NEEDS_FACE",
     "NEEDS_IMAGE",
     "TIME",
@@ -45,16 +48,71 @@ VECTOR = ("feature",)
 """The names of the dimensions of a vector."""
 
 
+_FROM_MESH = np.empty(0, dtype=np.float32)
+
+
 @dataclass(frozen=True, slots=True)
 class Face:
-    """The most prominent face of a picture.
+    """A face of a picture. All places are in pixels of the picture: x right, y down, the left top corner at (0, 0).
+
+    Box and five points are computed from the mesh where the detector gives none.
 
     Attributes:
-        points: (468, 3) float32, MediaPipe Face Mesh topology. x right and y down in pixels of the picture; z in
-            pixels of about x's scale, smaller is nearer.
+        points: the mesh, (468, 3) float32, MediaPipe Face Mesh topology. z is in pixels of about x's scale, smaller is
+            nearer. None of a face of which only box and five points are known; `Sample.face` always has a mesh.
+        box: the left, top, right and bottom, (4,) float32.
+        five: the right and left eye and the nose tip of the subject, and the right and left corner of the mouth,
+            (5, 2) float32. In an upright picture, the right eye of the subject is the left one in the picture.
+        confidence: the confidence of the detector, from 0 to 1; NaN if it gives none.
+        blendshapes: the 52 expression coefficients of the landmarker, from 0 to 1, (52,) float32; None unless needed.
+        transform: the map from the landmarker's canonical face to the camera, (4, 4) float32; None unless needed.
+        turns: the number of counter-clockwise quarter turns of the picture in which the face was found.
     """
 
-    points: npt.NDArray[np.float32]
+    points: npt.NDArray[np.float32] | None = None
+    box: npt.NDArray[np.float32] = field(default_factory=lambda: _FROM_MESH)
+    five: npt.NDArray[np.float32] = field(default_factory=lambda: _FROM_MESH)
+    confidence: float = math.nan
+    blendshapes: npt.NDArray[np.float32] | None = None
+    transform: npt.NDArray[np.float32] | None = None
+    turns: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.box.size:
+            object.__setattr__(self, "box", _box_of(self.mesh))
+        if not self.five.size:
+            object.__setattr__(self, "five", _five_of(self.mesh))
+
+    @property
+    def mesh(self) -> npt.NDArray[np.float32]:
+        """The points of a face that has them.
+
+        Raises:
+            ValueError: only box and five points of the face are known.
+        """
+        if self.points is None:
+            raise ValueError("the face has no mesh: its detector gives a box and five points, and no stream needs more")
+        return self.points
+
+    @property
+    def area(self) -> float:
+        """The area of the box, in pixels."""
+        return float((self.box[2] - self.box[0]) * (self.box[3] - self.box[1]))
+
+
+# The subject's right and left eye (outer and inner corner), the nose tip, the right and left corner of the mouth.
+_FIVE = ((33, 133), (263, 362), (1,), (61,), (291,))
+
+
+def _box_of(mesh: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return np.concatenate([mesh[:, :2].min(axis=0), mesh[:, :2].max(axis=0)])
+
+
+def _five_of(mesh: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return five points of a mesh. The middle of the corners of an eye stays where it is when the eye closes."""
+    if len(mesh) <= max(map(max, _FIVE)):
+        return np.full((5, 2), np.nan, dtype=np.float32)
+    return np.array([mesh[list(indices), :2].mean(axis=0) for indices in _FIVE], dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +121,9 @@ class Sample:
 
     Attributes:
         image: (H, W, 3) uint8 RGB, upright: a picture, or one frame of a clip. (0, 0, 3) for a stream that needs none.
-        face: the face in it; None where no face was found or no stream needs one.
+        face: the face in it, with its mesh; None where no face was found or no stream needs one.
+        crop: the aligned face, (size_px, size_px, 3) uint8 RGB, for streams that need `crop`; None where no face was
+            found or no stream needs it. Streams must not write to it, because they share it.
         sound: the sound of the clip, for streams that need `audio`; None for others.
         clip: the chosen frames of the clip at once, for streams that need `frames`; None for others.
     """
@@ -72,6 +132,7 @@ class Sample:
     face: Face | None = None
     sound: Sound | None = None
     clip: Clip | None = None
+    crop: npt.NDArray[np.uint8] | None = None
 
 
 class SampleBatch(Sequence[Sample]):
@@ -185,7 +246,8 @@ class Stream(Protocol):
             ("time", "channel", "y", "x"). A stream whose first dimension is "time" is a sequence.
         dtype: the dtype of the features that it returns.
         needs: what it uses of a sample, as its spec declares (see `emofuse.specs.streams.StreamSpecBase`): {"image"},
-            {"image", "face"}, {"audio"}, {"frames"}, or {"frames", "audio"}.
+            {"image", "face"}, {"image", "crop"}, {"image", "face", "blendshapes"}, {"audio"}, {"frames"}, or
+            {"frames", "audio"}.
         flag_names: the names of the bits of `Rows.flags`, at most eight.
         columns: the names of the values along the last axis; () if they have none.
     """

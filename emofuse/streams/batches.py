@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from emofuse.media.clip import Clip
 from emofuse.media.sound_views import apply_sound_view, draw_sound_view
-from emofuse.media.views import apply_view, draw_view
+from emofuse.media.views import View, apply_view, draw_view, view_matrix
 from emofuse.specs import CacheSpec
+from emofuse.specs.streams import OF_FACES, looks_at_faces
 from emofuse.streams.base import Face, Sample, SampleBatch, Stream, needs_of
 from emofuse.streams.block_extraction import (
     Extraction,
@@ -29,7 +30,7 @@ from emofuse.streams.block_extraction import (
     sample_bytes,
     store_all,
 )
-from emofuse.streams.faces import make_face_detector
+from emofuse.streams.faces import crop_face, make_face_detector
 from emofuse.streams.over_time import VISIBLE
 from emofuse.streams.tracking import FaceTracker
 
@@ -49,12 +50,14 @@ class PictureBatch:
         times_s: the times of frames in their clips, in seconds; 0 for pictures.
         images: the pictures, (H, W, 3) uint8 RGB.
         pixels: the sum of their pixels.
+        faces: index of a picture -> the face in it, or why the detector failed: found once for the crops of all views.
     """
 
     places: list[int] = field(default_factory=list)
     times_s: list[float] = field(default_factory=list)
     images: list[npt.NDArray[np.uint8]] = field(default_factory=list)
     pixels: int = 0
+    faces: dict[int, Face | Exception | None] = field(default_factory=dict)
 
     @property
     def full(self) -> bool:
@@ -115,8 +118,12 @@ class BatchRunner:
         self._trackers: dict[int, FaceTracker] = {}
         self._proven = ProvenPictures()
         with ExitStack() as opened:
-            needs_face = any("face" in needs_of(stream) for stream in streams.values())
-            self._detector = opened.enter_context(closing(make_face_detector(spec.face))) if needs_face else None
+            self._needs: frozenset[str] = frozenset().union(*map(needs_of, streams.values()))
+            self._detector = (
+                opened.enter_context(closing(make_face_detector(spec.face, self._needs)))
+                if looks_at_faces(self._needs)
+                else None
+            )
             opened.callback(self._close_trackers)
             self._gpu_thread = opened.enter_context(ThreadPoolExecutor(1)) if on_gpu else None
             self._opened = opened.pop_all()
@@ -233,32 +240,88 @@ class BatchRunner:
 
     def _batch(
         self, pictures: PictureBatch, sample_ids: Sequence[str], view: int, extraction: Extraction
-    ) -> tuple[list[int], SampleBatch, dict[int, str]]:
-        """Make the samples of one view: augment the pictures and find their faces.
+    ) -> tuple[list[int], SampleBatch, dict[str, dict[int, str]]]:
+        """Make the samples of one view: augment the pictures, find their faces and align them.
 
         A picture whose view cannot be made is left out and marked: OpenCV rotates none with a side over 32,766 pixels.
 
         Returns:
-            The places of the samples, the samples, and index of a sample -> reason why the face detector failed on it.
+            The places of the samples, the samples, and need -> index of a sample -> reason why its face, or the aligned
+            face, could not be made.
         """
         places: list[int] = []
-        samples, unmade, failures = [], {}, {}
-        for place, time_s, image in zip(pictures.places, pictures.times_s, pictures.images, strict=True):
-            row = place // self._steps
+        samples, unmade = [], {}
+        failures: dict[str, dict[int, str]] = {need: {} for need in OF_FACES}
+        for index, (place, image) in enumerate(zip(pictures.places, pictures.images, strict=True)):
+            drawn = draw_view(self._augment, sample_ids[place // self._steps], view) if view else None
             try:
-                shown = apply_view(image, draw_view(self._augment, sample_ids[row], view)) if view else image
+                sample = Sample(image if drawn is None else apply_view(image, drawn))
             except Exception as error:  # noqa: BLE001 - native code; one picture's failure is its row's status
                 unmade[place] = f"view: {one_line(error)}"
                 continue
-            face = None
-            try:
-                face = self._find_face(shown, view, row, time_s)
-            except Exception as error:  # noqa: BLE001 - as above
-                failures[len(places)] = f"face detection: {one_line(error)}"
+            if self._detector is not None:
+                sample, reasons = self._with_face(sample, pictures, index, view, drawn)
+                for need, reason in reasons.items():
+                    failures[need][len(places)] = reason
             places.append(place)
-            samples.append(Sample(shown, face))
+            samples.append(sample)
         fail_all(unmade, extraction)
         return places, SampleBatch(samples), failures
+
+    def _with_face(
+        self, sample: Sample, pictures: PictureBatch, index: int, view: int, drawn: View | None
+    ) -> tuple[Sample, dict[str, str]]:
+        """Add the face and the aligned face to a sample.
+
+        The face is that of the view. The aligned face is made from the picture itself, and turned and shifted by the
+        draw of the view: alignment would undo a turn or shift of the picture. Mirroring is the same in both.
+
+        Returns:
+            The sample, and need -> the reason why it has no such part.
+        """
+        reasons: dict[str, str] = {}
+        face: Face | Exception | None = None
+        if self._needs & {"face", "blendshapes"}:
+            face = self._face_of(pictures, index, view, sample.image)
+            if isinstance(face, Exception):
+                reasons = dict.fromkeys(("face", "blendshapes"), f"face detection: {one_line(face)}")
+        crop = None
+        if "crop" in self._needs:
+            try:
+                crop = self._crop(pictures, index, drawn)
+            except Exception as error:  # noqa: BLE001 - as in _face_of
+                of_detector = isinstance(pictures.faces.get(index), Exception)
+                step = "face detection" if of_detector else "alignment of the face"
+                reasons["crop"] = f"{step}: {one_line(error)}"
+        with_mesh = face if isinstance(face, Face) and face.points is not None else None
+        return replace(sample, face=with_mesh, crop=crop), reasons
+
+    def _face_of(
+        self, pictures: PictureBatch, index: int, view: int, image: npt.NDArray[np.uint8]
+    ) -> Face | Exception | None:
+        """Return the face in a view of a picture, or why the detector failed. Those of view 0 are kept for crops."""
+        if view == 0 and index in pictures.faces:
+            return pictures.faces[index]
+        face: Face | Exception | None
+        try:
+            face = self._find_face(image, view, pictures.places[index] // self._steps, pictures.times_s[index])
+        except Exception as error:  # noqa: BLE001 - native code; one picture's failure is its row's status
+            face = error
+        if view == 0:
+            pictures.faces[index] = face
+        return face
+
+    def _crop(self, pictures: PictureBatch, index: int, drawn: View | None) -> npt.NDArray[np.uint8] | None:
+        image = pictures.images[index]
+        face = self._face_of(pictures, index, 0, image)
+        if isinstance(face, Exception):
+            raise face
+        if face is None or (self._face.align == "mesh" and face.points is None):
+            return None
+        side = self._face.size_px
+        crop = crop_face(image, face, self._face, None if drawn is None else view_matrix(drawn, side, side))
+        crop.setflags(write=False)
+        return crop
 
     def _find_face(self, image: npt.NDArray[np.uint8], view: int, row: int, time_s: float) -> Face | None:
         if self._detector is None:

@@ -39,20 +39,26 @@ class Extraction:
 
 
 def extract_all(
-    streams: Mapping[str, Stream], batch: SampleBatch, faceless: Mapping[int, str]
+    streams: Mapping[str, Stream], batch: SampleBatch, faceless: Mapping[str, Mapping[int, str]]
 ) -> dict[str, StreamRows]:
     """Extract a batch with every stream.
 
     Args:
         streams: the streams by name.
         batch: the samples.
-        faceless: index of a sample -> the reason why the face detector failed on it.
+        faceless: a need out of `face`, `crop` and `blendshapes` -> index of a sample -> the reason why it could not be
+            made.
 
     Raises:
         StreamError: a stream broke its contract or reports that it cannot run at all.
     """
     return {
-        name: _extract_where_faces_are_known(stream, name, batch, faceless if "face" in needs_of(stream) else {})
+        name: _extract_where_faces_are_known(
+            stream,
+            name,
+            batch,
+            {index: reason for need in needs_of(stream) for index, reason in faceless.get(need, {}).items()},
+        )
         for name, stream in streams.items()
     }
 

@@ -80,7 +80,7 @@ class LandmarksStream:
         rows = Rows.empty(len(samples), self.shape, self.dtype, Status.NO_DETECTION)
         for index, sample in enumerate(samples):
             if sample.face is not None:
-                rows.features[index] = align(sample.face.points).ravel()
+                rows.features[index] = align(sample.face.mesh).ravel()
                 rows.status[index] = Status.OK
         return rows
 

@@ -63,7 +63,7 @@ def face_region(image: npt.NDArray[np.uint8], face: Face) -> npt.NDArray[np.uint
     square that would cross the edge is shifted into the picture.
     """
     height, width = image.shape[:2]
-    low, high = face.points[:, :2].min(axis=0), face.points[:, :2].max(axis=0)
+    low, high = face.mesh[:, :2].min(axis=0), face.mesh[:, :2].max(axis=0)
     with_margin = float(np.max(high - low)) * (1 + 2 * MARGIN)
     side = int(np.clip(round(with_margin), 1, min(height, width)))
     left, top = np.rint((low + high) / 2 - side / 2)

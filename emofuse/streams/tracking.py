@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from emofuse.specs import FaceSpec
 from emofuse.streams.base import Face
-from emofuse.streams.faces import FaceDetector, FaceMeshDetector
+from emofuse.streams.faces import FaceFinder, FaceMeshDetector
+from emofuse.streams.faces.finder import overlap
 
 VERSION = 1
 """The version of the tracking, part of the digest of streams that need a face, on clips."""
@@ -27,10 +28,11 @@ _SAME_FACE = 0.3
 class FaceTracker:
     """The most prominent face of the frames of clips, one clip after another. Two threads must not use it at once."""
 
-    def __init__(self, detector: FaceDetector, spec: FaceSpec) -> None:
+    def __init__(self, detector: FaceFinder, spec: FaceSpec) -> None:
         self._detector = detector
         self._spec = spec
-        self._tracking: FaceMeshDetector | None = None
+        self._graph: FaceMeshDetector | None = None
+        self._tracking: FaceFinder | None = None
         self._is_tracking = False
         self._clip: int | None = None
         self._time_s = 0.0
@@ -50,17 +52,18 @@ class FaceTracker:
             self._is_tracking = False
             self._face = self._detector.detect(image)
             return self._face
-        if self._tracking is None:
-            self._tracking = FaceMeshDetector(min_confidence=self._spec.min_confidence, follows=True)
+        if self._graph is None or self._tracking is None:
+            self._graph = FaceMeshDetector(min_confidence=self._spec.min_confidence, follows=True)
+            self._tracking = FaceFinder(self._graph, self._spec)
         if not self._is_tracking:
-            self._tracking.forget()
+            self._graph.forget()
             self._is_tracking = True
         try:
             faces = self._tracking.detect_all(image)
         except Exception:
             self._clip = None  # the next frame starts anew
             raise
-        self._face = _chosen(faces, self._face)
+        self._face = _same(faces, self._face) or self._tracking.chosen(faces, image.shape)
         return self._face
 
     def forget(self) -> None:
@@ -69,31 +72,14 @@ class FaceTracker:
 
     def close(self) -> None:
         """Release the graph that follows faces; not the detector, which its owner closes."""
-        tracking, self._tracking = self._tracking, None
+        tracking, self._tracking, self._graph = self._tracking, None, None
         if tracking is not None:
             tracking.close()
 
 
-def _chosen(faces: list[Face], before: Face | None) -> Face | None:
-    """Return the face that overlaps with the one before, or else the largest; None of none."""
-    if not faces:
+def _same(faces: list[Face], before: Face | None) -> Face | None:
+    """Return the face that overlaps with the one before; None if none does."""
+    if before is None or not faces:
         return None
-    if before is not None:
-        overlaps = [_overlap(_box(face), _box(before)) for face in faces]
-        if max(overlaps) >= _SAME_FACE:
-            return faces[int(np.argmax(overlaps))]
-    return max(faces, key=lambda face: float(np.prod(np.ptp(face.points[:, :2], axis=0))))
-
-
-def _box(face: Face) -> npt.NDArray[np.float32]:
-    """Return the left, top, right and bottom of a face."""
-    points = face.points[:, :2]
-    return np.concatenate([points.min(axis=0), points.max(axis=0)])
-
-
-def _overlap(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:
-    """Return the intersection of two boxes as a share of their union."""
-    sides = np.maximum(0, np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2]))
-    both = float(np.prod(sides))
-    areas = sum(float(np.prod(box[2:] - box[:2])) for box in (one, other))
-    return both / (areas - both) if areas > both else 0.0
+    overlaps = [overlap(face.box, before.box) for face in faces]
+    return faces[int(np.argmax(overlaps))] if max(overlaps) >= _SAME_FACE else None

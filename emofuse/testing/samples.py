@@ -64,7 +64,7 @@ def _sample(height: int, width: int, *, seed: int, face_px: int | None, sound: S
     image = (patches + rng.integers(0, 56, patches.shape)).astype(np.uint8)
     if face_px is None:
         return Sample(image, sound=sound)
-    points = example_face().points
+    points = example_face().mesh
     points = (points - points.mean(axis=0)) * (face_px / np.ptp(points[:, 1]))
     angle = 0.1 * seed
     turn = np.array([[np.cos(angle), np.sin(angle), 0], [-np.sin(angle), np.cos(angle), 0], [0, 0, 1]])

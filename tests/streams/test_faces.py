@@ -15,8 +15,8 @@ import pytest
 
 from emofuse.errors import StreamError, WeightsError
 from emofuse.specs import FaceSpec, digest
-from emofuse.streams import faces
-from emofuse.streams.faces import LandmarkerDetector, face_identity, make_face_detector
+from emofuse.streams.faces import FaceFinder, LandmarkerDetector, face_identity, make_face_detector
+from emofuse.streams.faces.detectors import native_log_muted
 
 LANDMARKER = FaceSpec(detector="landmarker")
 
@@ -28,7 +28,7 @@ def task_file(shared_data):
 
 @pytest.fixture(scope="session")
 def landmarker(task_file):
-    detector = LandmarkerDetector(task_file, min_confidence=0.5)
+    detector = FaceFinder(LandmarkerDetector(task_file, min_confidence=0.5), LANDMARKER)
     yield detector
     detector.close()
 
@@ -156,7 +156,7 @@ def test_starting_and_finding_write_nothing_to_stderr():
 
 
 def test_muting_gives_stderr_back(capfd):
-    with faces._native_log_muted():
+    with native_log_muted():
         os.write(2, b"native remark")
     os.write(2, b"heard")
     assert capfd.readouterr().err == "heard"
@@ -193,7 +193,7 @@ def test_identities_differ_by_detector_and_confidence_and_are_plain_json(face_me
 @pytest.mark.usefixtures("imported_landmarker")
 def test_the_spec_chooses_the_detector(astronaut):
     detector = make_face_detector(LANDMARKER)
-    assert isinstance(detector, LandmarkerDetector)
+    assert isinstance(detector._detector, LandmarkerDetector)
     assert detector.detect(astronaut) is not None
     detector.close()
 

@@ -16,9 +16,11 @@ from emofuse.status import Status, Step
 from emofuse.streams import batches
 from emofuse.streams.base import Face, Sample, SampleBatch
 from emofuse.streams.extractor import Extractor
-from emofuse.streams.faces import make_face_detector
+from emofuse.streams.faces import FaceFinder, make_face_detector
 from emofuse.streams.hog import HogSpec
-from emofuse.streams.tracking import CLOSE_S, FaceTracker, _chosen
+from emofuse.streams.tracking import CLOSE_S, FaceTracker, _same
+
+LANDMARKER = FaceSpec(detector="landmarker")
 
 
 class Scripted:
@@ -26,10 +28,6 @@ class Scripted:
 
     def __init__(self, name, log):
         self.name, self.log = name, log
-
-    def detect(self, image):
-        self.log.append(self.name)
-        return face(int(image[0, 0, 0]))
 
     def detect_all(self, image):
         self.log.append(self.name)
@@ -55,7 +53,7 @@ def picture(left):
 def tracker(monkeypatch):
     log = []
     monkeypatch.setattr("emofuse.streams.tracking.FaceMeshDetector", lambda **options: Scripted("follow", log))
-    tracker = FaceTracker(Scripted("detect", log), FaceSpec())
+    tracker = FaceTracker(FaceFinder(Scripted("detect", log), FaceSpec()), FaceSpec())
     tracker.log = log
     return tracker
 
@@ -75,17 +73,17 @@ def test_another_clip_or_block_starts_anew(tracker):
 
 
 def test_the_landmarker_detects_in_every_frame(tracker):
-    other = FaceTracker(Scripted("detect", tracker.log), FaceSpec(detector="landmarker"))
+    other = FaceTracker(FaceFinder(Scripted("detect", tracker.log), LANDMARKER), LANDMARKER)
     for time_s in (0.0, 0.1, 0.2):
         other.detect(picture(5), 0, time_s)
     assert tracker.log == ["detect"] * 3
 
 
 def test_of_several_faces_the_one_that_was_followed_is_kept():
-    assert _chosen([face(0, 10), face(50, 20)], None).points[0, 0] == 50
-    assert _chosen([face(0, 10), face(50, 20)], face(2, 10)).points[0, 0] == 0
-    assert _chosen([face(0, 10), face(50, 20)], face(200, 10)).points[0, 0] == 50
-    assert _chosen([], face(0)) is None
+    assert _same([face(0, 10), face(50, 20)], face(2, 10)).points[0, 0] == 0
+    assert _same([face(0, 10), face(50, 20)], face(200, 10)) is None
+    assert _same([face(0, 10), face(50, 20)], None) is None
+    assert _same([], face(0)) is None
 
 
 @pytest.fixture(scope="module")

@@ -115,6 +115,31 @@ class StepsPreset:
         return normalise(pictures, self.mean, self.std)
 
 
+def squares_of_faces(batch: SampleBatch, size: tuple[int, int], device: torch.device) -> torch.Tensor:
+    """Return the aligned faces of a batch, resized to the size of a network, bilinear with antialiasing.
+
+    Args:
+        batch: the samples, at least one with a crop. Networks of the same size share the result.
+        size: the height and width that the network sees.
+        device: the device of the network.
+
+    Returns:
+        (m, 3, h, w) uint8 of the m samples with a crop, in their order.
+    """
+
+    def cut() -> torch.Tensor:
+        crops = [sample.crop for sample in batch if sample.crop is not None]
+        return send([functional.pil_to_tensor(_resized(crop, size)) for crop in crops], device)
+
+    return batch.once(("faces", size, device), cut)
+
+
+def _resized(crop: npt.NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
+    height, width = size
+    picture = Image.fromarray(crop)
+    return picture if crop.shape[:2] == size else picture.resize((width, height), Image.Resampling.BILINEAR)
+
+
 def normalise(pictures: torch.Tensor, mean: Any, std: Any) -> torch.Tensor:
     """Normalise (n, 3, h, w) uint8 to float32 by the mean and deviation of each channel of values from 0 to 1."""
     scaled = functional.convert_image_dtype(pictures, torch.float32)

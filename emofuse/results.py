@@ -66,6 +66,8 @@ class RunRecord:
         refit: for each second training on training and validation rows {rows, epochs, train_loss, seconds}; no entry
             without one. `history`, `best_epoch` and the scores of "val" are those of the first training.
         plugins: the plugin files with metrics that the run was trained or reported with, {path, sha256} each.
+        evaluation: what is known of a test on another dataset (see `emofuse.evaluation`), whose rows are then those of
+            "test"; empty for a run.
     """
 
     digest: str
@@ -88,6 +90,7 @@ class RunRecord:
     plugins: Sequence[Mapping[str, str]] = field(default_factory=list)  # a list, as JSON has it
     heads: Sequence[Mapping[str, Any]] = field(default_factory=list)
     refit: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
     format: int = field(default=FORMAT)
 
     @property
@@ -143,20 +146,30 @@ def run_dir(runs: Path, digest: str) -> Path:
     return runs / digest[:16]
 
 
-def write_run(runs: Path, record: RunRecord, predictions: Predictions, weights: Mapping[str, npt.NDArray[Any]]) -> Path:
-    """Write a run's folder at once and return it. If another process has written the equal run, that one stays."""
+def write_run(
+    runs: Path, record: RunRecord, predictions: Predictions, weights: Mapping[str, npt.NDArray[Any]] | None
+) -> Path:
+    """Write a run's folder at once and return it. If another process has written the equal run, that one stays.
+
+    Args:
+        runs: the folder of all runs.
+        record: all but the arrays.
+        predictions: the predictions of the test rows.
+        weights: weights and scaling; None for an evaluation, which has none.
+    """
     from safetensors.numpy import save_file
 
     runs.mkdir(parents=True, exist_ok=True)
     target = run_dir(runs, record.digest)
-    contiguous = {name: np.asarray(array, order="C") for name, array in weights.items()}
+    contiguous = {name: np.asarray(array, order="C") for name, array in (weights or {}).items()}
     try:
         with making_folder(target) as partial:
             (partial / "run.json").write_text(_json_text(_written(record)), encoding="utf-8")
             arrays = {name: array for name, array in vars(predictions).items() if array is not None}
             arrays[_outputs_name(record)] = arrays.pop("outputs")
             np.savez(partial / "predictions.npz", **arrays)
-            save_file(contiguous, partial / "weights.safetensors")
+            if weights is not None:
+                save_file(contiguous, partial / "weights.safetensors")
     except OSError:
         if not (target / "run.json").is_file():
             raise
@@ -169,8 +182,9 @@ def _outputs_name(record: RunRecord) -> str:
 
 
 def _written(record: RunRecord) -> dict[str, Any]:
-    """Return the keys of `run.json`; those of ensembles and second trainings are left out where there are none."""
-    return {key: value for key, value in asdict(record).items() if value or key not in {"heads", "refit"}}
+    """Return the keys of `run.json`; those of ensembles, second trainings and evaluations are left out without any."""
+    optional = {"heads", "refit", "evaluation"}
+    return {key: value for key, value in asdict(record).items() if value or key not in optional}
 
 
 def _json_text(data: Mapping[str, Any]) -> str:

@@ -57,6 +57,18 @@ TrainingScheduler = Annotated[
 ]
 
 
+Model = Annotated[
+    Path,
+    typer.Option(
+        "--run",
+        help="Folder of a saved run (OUT/runs/DIGEST), or of a pipeline or sweep: its best run on validation rows.",
+    ),
+]
+Ensemble = Annotated[
+    bool,
+    typer.Option("--ensemble", help="Average the outputs of all runs of the configuration: its seeds or folds."),
+]
+
 Plugins = Annotated[
     list[Path] | None,
     typer.Option("--plugin", help="Python file with further kinds, whose code is run; repeat for several."),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from emofuse.cli.options import Plugins, load_given_plugins
+from emofuse.cli.options import Ensemble, Model, Plugins, load_given_plugins
 from emofuse.cli.progress import show_progress
 from emofuse.progress import step
 
@@ -22,7 +22,8 @@ def predict(
     images: Annotated[
         list[Path], typer.Argument(help="Images, clips or sounds, as the run has seen, and folders of them.")
     ],
-    run: Annotated[Path, typer.Option(help="Folder of a saved run: OUT/runs/DIGEST.")],
+    run: Model,
+    ensemble: Ensemble = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line instead of text.")] = False,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device of backbones and head.")] = "cpu",
     plugin: Plugins = None,
@@ -43,7 +44,9 @@ def predict(
         typer.echo(f"Note: {line}", err=True)
 
     unreadable = 0
-    with Predictor(run, device=resolve_device(device)) as predictor, show_progress():
+    with Predictor(run, device=resolve_device(device), ensemble=ensemble) as predictor, show_progress():
+        if predictor.model.reason:
+            typer.echo(predictor.model.reason, err=True)
         paths = [path for each in images for path in find_images(each, predictor.kinds, say=note)]
         random = [name for name, stream in predictor.record.streams.items() if is_random(stream["weights"])]
         if random:

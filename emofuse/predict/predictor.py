@@ -11,25 +11,29 @@ import numpy.typing as npt
 
 from emofuse.datasets.names import NameKind
 from emofuse.datasets.sources import Source
-from emofuse.errors import StaleCacheError
 from emofuse.predict.files import kinds_of_files
+from emofuse.predict.models import cache_spec_of, find_model, load_model
 from emofuse.predict.prediction import ActionUnit, Prediction
 from emofuse.results import RunRecord
-from emofuse.specs import ActionUnitsSpec, CacheSpec, StreamSpec, digest, parse_spec
+from emofuse.specs import ActionUnitsSpec, CacheSpec, StreamSpec
 from emofuse.specs.streams import looks_at_faces
 from emofuse.status import Status, Step
-from emofuse.streams import stream_identity, with_located_weights
 from emofuse.streams.base import Rows
 from emofuse.streams.block_extraction import Extraction
 from emofuse.streams.extractor import Extractor
-from emofuse.training.trained import TrainedHead, load_head
+from emofuse.training.trained import TrainedHead
 
 _ACTION_UNITS = "action_units"
 _BLOCK_ROWS = 64
 
 
 class Predictor:
-    """A saved run with its extractors, ready for images.
+    """A saved run, or the mean of several, with its extractors, ready for images.
+
+    Args:
+        run: the folder of a run, or of a pipeline or sweep, whose best run on validation rows is taken.
+        device: the device of backbones and heads.
+        ensemble: whether the outputs of all runs of the configuration are averaged.
 
     Raises:
         ResultsError: the folder has no run, or a damaged one.
@@ -37,14 +41,10 @@ class Predictor:
         StaleCacheError: this machine would extract other features than those that the run was trained on.
     """
 
-    def __init__(self, run: Path, *, device: str = "cpu") -> None:
-        self._trained: TrainedHead = load_head(run, device=device)
-        record = self._trained.record
-        spec = parse_spec(CacheSpec, dict(record.cache_spec), f"{run}/run.json: cache_spec")
-        weights = {name: stream["weights"] for name, stream in record.streams.items()}
-        beside = (run, run.absolute().parent, run.absolute().parent.parent)  # a whole pipeline may have moved
-        spec = with_located_weights(spec, weights, beside=beside)
-        _check_same_features(spec, record, run)
+    def __init__(self, run: Path, *, device: str = "cpu", ensemble: bool = False) -> None:
+        self.model = find_model(run, ensemble=ensemble)
+        self._trained: TrainedHead = load_model(self.model, device=device)
+        spec = cache_spec_of(self.model)
         self._faces = (
             _action_unit_stream(spec) if any(looks_at_faces(stream.needs) for stream in spec.streams) else None
         )
@@ -146,12 +146,3 @@ def _action_unit_stream(spec: CacheSpec) -> StreamSpec:
         if of_run
         else ActionUnitsSpec(name=_ACTION_UNITS if _ACTION_UNITS not in taken else "face.action_units")
     )
-
-
-def _check_same_features(spec: CacheSpec, record: RunRecord, run: Path) -> None:
-    for stream in spec.streams:
-        if digest(stream_identity(stream, spec)) != record.streams[stream.name]["digest"]:
-            raise StaleCacheError(
-                f"{run}: the head was trained on other {stream.name!r} features than this machine would extract "
-                "(other weights, face model or emofuse). Restore those, or build the cache and train again"
-            )

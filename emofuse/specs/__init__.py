@@ -28,6 +28,7 @@ from emofuse.specs.files import (
     is_cache_spec,
     parse_spec,
     read_cache_spec,
+    read_label_map,
     read_pipeline_spec,
     read_sweep_spec,
 )
@@ -43,6 +44,7 @@ from emofuse.specs.head_kinds import (
     LogisticHeadSpec,
 )
 from emofuse.specs.heads import CustomHeadSpec, HeadSpec, NetworkHeadSpec
+from emofuse.specs.label_maps import LabelMapSpec
 from emofuse.specs.pipelines import PipelineSpec, RepeatSpec
 from emofuse.specs.plugins import PluginFile, load_plugins
 from emofuse.specs.runs import EnsembleSpec, FeaturesSpec, FoldSpec, RunSpec
@@ -139,6 +141,7 @@ __all__ = [
     "HubWeights",
     "ImportedSpec",
     "KernelRidgeHeadSpec",
+    "LabelMapSpec",
     "LandmarksSpec",
     "LateHeadSpec",
     "LbpSpec",
@@ -181,6 +184,7 @@ __all__ = [
     "load_plugins",
     "parse_spec",
     "read_cache_spec",
+    "read_label_map",
     "read_pipeline_spec",
     "read_sweep_spec",
 ]

@@ -13,15 +13,21 @@ from emofuse.errors import PluginError, SpecError, did_you_mean
 from emofuse.specs.base import Spec
 from emofuse.specs.caches import CacheSpec
 from emofuse.specs.faults import describe_faults
+from emofuse.specs.label_maps import LabelMapSpec
 from emofuse.specs.pipelines import PipelineSpec
 from emofuse.specs.plugins import load_plugins
 from emofuse.specs.sweeps import SweepSpec
 from emofuse.specs.yaml_text import YamlFaults, parse_yaml
 
 SpecT = TypeVar("SpecT", bound=Spec)
-Bundle = Literal["cache_specs", "pipelines", "sweeps"]
+Bundle = Literal["cache_specs", "label_maps", "pipelines", "sweeps"]
 
-_NOUNS: dict[Bundle, str] = {"cache_specs": "cache spec", "pipelines": "pipeline", "sweeps": "sweep"}
+_NOUNS: dict[Bundle, str] = {
+    "cache_specs": "cache spec",
+    "label_maps": "label map",
+    "pipelines": "pipeline",
+    "sweeps": "sweep",
+}
 
 
 def parse_spec(model: type[SpecT], data: Any, where: str) -> SpecT:
@@ -46,6 +52,16 @@ def read_cache_spec(name_or_path: str | Path) -> CacheSpec:
     data = {"name": path.stem, **_absolute_paths(_load_yaml(path), path.absolute().parent)}
     _load_plugins(data, path)
     return parse_spec(CacheSpec, data, str(path))
+
+
+def read_label_map(name_or_path: str | Path) -> LabelMapSpec:
+    """Read a label map by the name of a file in `label_maps/` or by path.
+
+    Raises:
+        SpecError: the file is missing, is not YAML, or has faults.
+    """
+    path = _find_yaml("label_maps", name_or_path)
+    return parse_spec(LabelMapSpec, {"name": path.stem, **_load_yaml(path)}, str(path))
 
 
 def is_cache_spec(path: str | Path) -> bool:
@@ -137,13 +153,13 @@ def _runs_of_pipeline(name_or_path: str, folder: Path) -> Any:
 def bundled_specs(bundle: Bundle) -> list[str]:
     """Return the names of the YAML files that come with emofuse. `pipelines/` holds both pipelines and sweeps."""
     paths = sorted(_bundled_dir(bundle).glob("*.yaml"))
-    if bundle == "cache_specs":
+    if bundle in {"cache_specs", "label_maps"}:
         return [path.stem for path in paths]
     return [path.stem for path in paths if _is_sweep(_load_yaml(path)) == (bundle == "sweeps")]
 
 
 def _bundled_dir(bundle: Bundle) -> Path:
-    """Return `cache_specs/` or `pipelines/` (also for sweeps), in the installed wheel or at the root of a checkout."""
+    """Return the folder of a bundle's YAML files, in the installed wheel or at the root of a checkout."""
     folder = "pipelines" if bundle == "sweeps" else bundle
     installed = Path(str(resources.files("emofuse"))) / folder
     return installed if installed.is_dir() else installed.parent.parent / folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,32 @@ def load_head(folder: Path, *, device: str = "cpu") -> TrainedHead:
             f"{folder}: weights.safetensors does not fit run.json ({reason}); delete the folder and train the run again"
         ) from None
     return TrainedHead(tuple(replace(each, head=each.head.to(where)) for each in heads), baseline, record)
+
+
+def average_runs(runs: Sequence[TrainedHead]) -> TrainedHead:
+    """Return one model whose outputs are the mean of those of several saved runs on the same features.
+
+    The record is that of the first run, with the heads of all. The action units are described against the baseline of
+    the first run.
+    """
+    first = runs[0]
+    if len(runs) == 1:
+        return first
+    streams = {
+        name: {**stream, "fitted": any(run.record.streams[name].get("fitted", True) for run in runs)}
+        for name, stream in first.record.streams.items()
+    }
+    described = [head for run in runs for head in _described_heads(run.record)]
+    record = replace(first.record, streams=streams, heads=described)
+    return TrainedHead(tuple(head for run in runs for head in run.heads), first.action_unit_baseline, record)
+
+
+def _described_heads(record: RunRecord) -> Sequence[Mapping[str, Any]]:
+    """Return what a record says of each of its heads, also where it has one."""
+    fitted = {name: stream.get("fitted", True) for name, stream in record.streams.items()}
+    seed = record.spec.get("train", {}).get("seed")
+    alone = {"fold": None, "seed": seed, "best_epoch": record.best_epoch, "history": record.history, "fitted": fitted}
+    return record.heads or [alone]
 
 
 def array_places(heads: int) -> list[str]:

@@ -29,6 +29,7 @@ from emofuse.streams.batches import BatchRunner, ClipBatch, PictureBatch, nothin
 from emofuse.streams.block_extraction import Extraction
 from emofuse.streams.over_time import StoredStream, folded, stored_stream
 from emofuse.streams.reading import ReadSample, SampleReader
+from emofuse.streams.shared_networks import sharing_networks
 
 OnReadRow = Callable[[int, FileSums], None]
 """Called with the index of a row and the length, time and checksum of the files that it was read from."""
@@ -50,9 +51,10 @@ class Extractor:
         self._specs = {spec.name: spec for spec in streams}
         self._steps = 1 if cache_spec.clip is None else cache_spec.clip.frames
         with ExitStack() as opened:
-            self._streams: dict[str, Stream] = {
-                spec.name: opened.enter_context(closing(make_stream(spec, device=device))) for spec in streams
-            }
+            with sharing_networks():
+                self._streams: dict[str, Stream] = {
+                    spec.name: opened.enter_context(closing(make_stream(spec, device=device))) for spec in streams
+                }
             self._stored = {
                 name: stored_stream(stream, self._specs[name], cache_spec.clip)
                 for name, stream in self._streams.items()

@@ -18,6 +18,9 @@ from emofuse.media.spectrogram import Wave
 from emofuse.status import Status, Step
 from emofuse.streams.base import Rows, Sample, SampleBatch, Stream, is_sequence
 
+Described = npt.NDArray[np.floating[Any]] | tuple[npt.NDArray[np.floating[Any]], int]
+"""The features (*stream.shape) of a sound; for a sequence also the number of steps before its padding, at least 1."""
+
 
 def waveforms(samples: Sequence[Sample], rate_hz: int) -> list[Wave | None]:
     """Return the waveform (n,) float32 of every sample at a rate, resampled once for all streams of a batch.
@@ -33,10 +36,7 @@ def waveforms(samples: Sequence[Sample], rate_hz: int) -> list[Wave | None]:
 
 
 def rows_of_sounds(
-    stream: Stream,
-    samples: Sequence[Sample],
-    rate_hz: int,
-    describe: Callable[[Wave], npt.NDArray[np.floating[Any]] | tuple[npt.NDArray[np.floating[Any]], int]],
+    stream: Stream, samples: Sequence[Sample], rate_hz: int, describe: Callable[[Wave], Described]
 ) -> Rows:
     """Return the rows of samples that a function describes one by one.
 
@@ -44,21 +44,25 @@ def rows_of_sounds(
         stream: the stream of the rows.
         samples: the samples.
         rate_hz: the rate of the waveforms that the function takes.
-        describe: the function: a waveform -> its features (*stream.shape); for a sequence its features and the number
-            of its steps before the padding, at least 1.
+        describe: the function.
     """
-    rows = Rows.empty_of(stream, len(samples), Status.NO_DETECTION)
-    for index, wave in enumerate(waveforms(samples, rate_hz)):
-        if wave is None:
+    waves = waveforms(samples, rate_hz)
+    return rows_of_described(stream, [None if wave is None else describe(wave) for wave in waves])
+
+
+def rows_of_described(stream: Stream, described: Sequence[Described | None]) -> Rows:
+    """Return the rows of samples that are described already, None for one without a sound."""
+    rows = Rows.empty_of(stream, len(described), Status.NO_DETECTION)
+    for index, each in enumerate(described):
+        if each is None:
             continue
-        described = describe(wave)
-        if isinstance(described, tuple):
-            features, steps = described
+        if isinstance(each, tuple):
+            features, steps = each
             rows.features[index, :steps] = features[:steps]
             if rows.mask is not None and is_sequence(stream.dimensions):
                 rows.mask[index, :steps] = Step.OK
         else:
-            rows.features[index] = described
+            rows.features[index] = each
         rows.status[index] = Status.OK
     return rows
 

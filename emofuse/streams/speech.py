@@ -6,7 +6,9 @@ the mean of its vectors over time, mean and deviation, or the sequence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -15,14 +17,15 @@ from pydantic import Field, model_validator
 
 from emofuse.errors import SpecError
 from emofuse.media.spectrogram import Wave, fixed_length
+from emofuse.specs.base import canonical_json
 from emofuse.specs.streams import StreamSpecBase
 from emofuse.specs.weights import Precision, WeightsSpec
-from emofuse.streams.base import NEEDS_AUDIO, TIME, VECTOR, Rows, Sample
-from emofuse.streams.sounds import rows_of_sounds
+from emofuse.streams.base import NEEDS_AUDIO, TIME, VECTOR, Rows, Sample, SampleBatch
+from emofuse.streams.networks.speech_models import RATE_HZ
+from emofuse.streams.shared_networks import shared_network
+from emofuse.streams.sounds import Described, rows_of_described, waveforms
 
 if TYPE_CHECKING:
-    import torch
-
     from emofuse.streams.networks.speech_encoders import SpeechEncoder
 
 
@@ -86,7 +89,11 @@ class SpeechSpec(StreamSpecBase):
             speech_configuration(self.model, None)  # a wrong name is said before weights are looked for
         weights = resolve_weights(self.weights_wanted())
         configuration = speech_configuration(self.model, weights.path)
-        return SpeechStream(self, make_speech_encoder(configuration, weights), device)
+        identity = ("speech", canonical_json(configuration), weights.sha256, weights.seed, self.precision, device)
+        encoder = shared_network(
+            identity, lambda: SharedEncoder(make_speech_encoder(configuration, weights), device, self.precision)
+        )
+        return SpeechStream(self, encoder)
 
     def identity_values(self) -> dict[str, Any]:
         """Return the architecture and preprocessing of the encoder."""
@@ -97,11 +104,94 @@ class SpeechSpec(StreamSpecBase):
         return {"configuration": speech_configuration(self.model, path)}
 
 
+@dataclass(frozen=True)
+class SpeechOutput:
+    """What a stream stores of an encoder: the output of a layer, None for the last one after its norm, and its form."""
+
+    layer: int | None
+    form: Literal["mean", "mean_std", "sequence"]
+
+
+class SharedEncoder:
+    """An encoder on its device, which runs once on each sound for all streams that store outputs of it.
+
+    Sounds pass the network one by one, without padding, because padding would change the features of wav2vec 2.0 and
+    its successors.
+
+    Attributes:
+        encoder: the encoder.
+        network: its network.
+    """
+
+    def __init__(self, encoder: SpeechEncoder, device: str, precision: Precision) -> None:
+        import torch
+
+        from emofuse.streams.networks.classification import to_device
+
+        self.encoder = encoder
+        self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        self._device = torch.device(device)
+        self.network = to_device(encoder.network, device).to(self._dtype)
+        self._asked: dict[int, set[SpeechOutput]] = {}  # longest number of samples -> what streams store
+
+    def ask(self, output: SpeechOutput, longest: int) -> None:
+        """Note that a stream stores an output of sounds that are cut to a number of samples."""
+        self._asked.setdefault(longest, set()).add(output)
+
+    def describe(self, samples: Sequence[Sample], longest: int) -> Mapping[SpeechOutput, Sequence[Described | None]]:
+        """Return every output that streams asked for, of every sample; None for a sample without a sound."""
+        batch = SampleBatch.of(samples)
+        return batch.once((self, longest), lambda: self._describe_all(batch, longest))
+
+    def _describe_all(self, batch: SampleBatch, longest: int) -> Mapping[SpeechOutput, Sequence[Described | None]]:
+        asked = self._asked[longest]
+        described: dict[SpeechOutput, list[Described | None]] = {output: [] for output in asked}
+        for wave in waveforms(batch, RATE_HZ):
+            vectors = {} if wave is None else self._vectors(wave, longest, {output.layer for output in asked})
+            for output in asked:
+                described[output].append(_described(vectors[output.layer], output.form) if vectors else None)
+        return described
+
+    def _vectors(
+        self, wave: Wave, longest: int, layers: Collection[int | None]
+    ) -> dict[int | None, npt.NDArray[np.float32]]:
+        """Return the vectors (steps, D) float32 of some layers."""
+        import torch
+
+        seen = wave if len(wave) <= longest else fixed_length(wave, longest)
+        caught: dict[int | None, torch.Tensor] = {}
+
+        def catch(layer: int, output: Any) -> None:
+            caught[layer] = output[0] if isinstance(output, tuple) else output
+
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        with ExitStack() as opened:
+            for layer in layers:
+                if layer is not None:
+                    hook = self.encoder.layers[layer - 1].register_forward_hook(
+                        lambda _module, _args, output, layer=layer: catch(layer, output)
+                    )
+                    opened.callback(hook.remove)
+            opened.enter_context(torch.inference_mode())
+            opened.enter_context(exact)
+            caught[None] = self.network(self.encoder.input(seen).to(self._device, self._dtype)).last_hidden_state
+        steps = self.encoder.steps(len(seen))
+        return {layer: caught[layer][0, :steps].float().cpu().numpy() for layer in layers}
+
+
+def _described(vectors: npt.NDArray[np.float32], form: Literal["mean", "mean_std", "sequence"]) -> Described:
+    if form == "sequence":
+        return vectors, len(vectors)
+    mean = vectors.mean(axis=0, dtype=np.float64)
+    parts = [mean] if form == "mean" else [mean, vectors.std(axis=0, dtype=np.float64)]
+    described: npt.NDArray[np.float32] = np.concatenate(parts).astype(np.float32)
+    return described
+
+
 class SpeechStream:
     """Waveforms -> vectors of an encoder of speech.
 
-    Holds no per-sample state: one instance serves every block of a worker. Sounds pass the network one by one, without
-    padding, because padding would change the features of wav2vec 2.0 and its successors.
+    Holds no per-sample state: one instance serves every block of a worker.
 
     Attributes:
         network: the encoder.
@@ -113,21 +203,15 @@ class SpeechStream:
     flag_names: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
 
-    def __init__(self, spec: SpeechSpec, encoder: SpeechEncoder, device: str) -> None:
-        import torch
-
-        from emofuse.streams.networks.classification import to_device
-        from emofuse.streams.networks.speech_encoders import RATE_HZ
-
-        self._rate_hz = RATE_HZ
+    def __init__(self, spec: SpeechSpec, shared: SharedEncoder) -> None:
+        self._shared = shared
         self._longest = round(spec.seconds * RATE_HZ)
-        self._check(spec, encoder)
-        self._output, self._layer, self._encoder = spec.output, spec.layer, encoder
-        self._dtype = torch.bfloat16 if spec.precision == "bfloat16" else torch.float32
-        self.network = to_device(encoder.network, device).to(self._dtype)
-        self._device = torch.device(device)
-        shapes = {"mean": (encoder.width,), "mean_std": (2 * encoder.width,)}
-        self.shape = shapes.get(spec.output, (encoder.steps(self._longest), encoder.width))
+        self._check(spec, shared.encoder)
+        self._stored = SpeechOutput(spec.layer, spec.output)
+        shared.ask(self._stored, self._longest)
+        self.network = shared.network
+        width, steps = shared.encoder.width, shared.encoder.steps(self._longest)
+        self.shape = {"mean": (width,), "mean_std": (2 * width,), "sequence": (steps, width)}[spec.output]
         self.dimensions = (TIME, *VECTOR) if spec.output == "sequence" else VECTOR
 
     def extract(self, samples: Sequence[Sample]) -> Rows:
@@ -136,47 +220,16 @@ class SpeechStream:
         Returns:
             features (n, *shape) float32; status (n,) uint8, NO_DETECTION without a sound.
         """
-        return rows_of_sounds(self, samples, self._rate_hz, self._describe)
+        return rows_of_described(self, self._shared.describe(samples, self._longest)[self._stored])
 
     def close(self) -> None:
         """Do nothing: the garbage collector releases the network."""
-
-    def _describe(self, wave: Wave) -> npt.NDArray[np.float32] | tuple[npt.NDArray[np.float32], int]:
-        seen = wave if len(wave) <= self._longest else fixed_length(wave, self._longest)
-        vectors = self._vectors(seen)
-        if self._output == "sequence":
-            return vectors, len(vectors)
-        mean = vectors.mean(axis=0, dtype=np.float64)
-        parts = [mean] if self._output == "mean" else [mean, vectors.std(axis=0, dtype=np.float64)]
-        described: npt.NDArray[np.float32] = np.concatenate(parts).astype(np.float32)
-        return described
-
-    def _vectors(self, wave: Wave) -> npt.NDArray[np.float32]:
-        """Return the vectors (steps, D) float32 of the chosen layer."""
-        import torch
-
-        caught: list[torch.Tensor] = []
-
-        def catch(_module: object, _args: object, output: Any) -> None:
-            caught.append(output[0] if isinstance(output, tuple) else output)
-
-        hook = None if self._layer is None else self._encoder.layers[self._layer - 1].register_forward_hook(catch)
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        try:
-            with torch.inference_mode(), exact:
-                last = self.network(self._encoder.input(wave).to(self._device, self._dtype)).last_hidden_state
-        finally:
-            if hook is not None:
-                hook.remove()
-        chosen = last if self._layer is None else caught[0]
-        vectors: npt.NDArray[np.float32] = chosen[0, : self._encoder.steps(len(wave))].float().cpu().numpy()
-        return vectors
 
     def _check(self, spec: SpeechSpec, encoder: SpeechEncoder) -> None:
         faults = []
         if spec.layer is not None and spec.layer > len(encoder.layers):
             faults.append(f"layer: the encoder has {len(encoder.layers)} layers, got {spec.layer}")
         if encoder.longest is not None and self._longest > encoder.longest:
-            faults.append(f"seconds: Whisper sees {encoder.longest / self._rate_hz:g} s, got {spec.seconds:g}")
+            faults.append(f"seconds: Whisper sees {encoder.longest / RATE_HZ:g} s, got {spec.seconds:g}")
         if faults:
             raise SpecError("speech", faults)

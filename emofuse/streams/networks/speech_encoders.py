@@ -21,11 +21,8 @@ from emofuse.errors import SpecError, StreamError, WeightsError, did_you_mean
 from emofuse.media.libraries import import_library
 from emofuse.media.spectrogram import Wave
 from emofuse.streams.networks.random_weights import seeded
-from emofuse.streams.networks.speech_models import SPEECH_MODELS
+from emofuse.streams.networks.speech_models import RATE_HZ, SPEECH_MODELS
 from emofuse.weights import ResolvedWeights, load_checkpoint
-
-RATE_HZ = 16_000
-"""The rate of all these encoders."""
 
 _FAMILIES = {
     "wav2vec2": ("Wav2Vec2Config", "Wav2Vec2Model"),

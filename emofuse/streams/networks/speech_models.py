@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+RATE_HZ = 16_000
+"""The rate of the sounds of all these encoders."""
+
 
 def _whisper(width: int, layers: int, *, bands: int = 80) -> dict[str, Any]:
     heads = width // 64

@@ -180,7 +180,17 @@ class ImportedSpec(StreamSpecBase):
 
 # The modules of emofuse.streams that run streams and declare none. Reading a spec must not load their libraries.
 _WITHOUT_KINDS = frozenset(
-    {"base", "batches", "block_extraction", "extractor", "over_time", "reading", "regions", "tracking"}
+    {
+        "base",
+        "batches",
+        "block_extraction",
+        "extractor",
+        "over_time",
+        "reading",
+        "regions",
+        "shared_networks",
+        "tracking",
+    }
 )
 
 

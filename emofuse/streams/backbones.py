@@ -8,7 +8,8 @@ of a log-mel spectrogram of the sound.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -22,17 +23,16 @@ from emofuse.specs.streams import StreamSpecBase
 from emofuse.specs.weights import Precision, RegistryWeights, WeightsSpec
 from emofuse.status import Status, Step
 from emofuse.streams.base import NEEDS_AUDIO, NEEDS_CROP, NEEDS_IMAGE, TIME, Rows, Sample, SampleBatch, is_sequence
+from emofuse.streams.shared_networks import shared_network
 
 if TYPE_CHECKING:
-    import torch
-
     from emofuse.media.spectrogram import Wave
-    from emofuse.streams.networks.outputs import PictureNetwork
+    from emofuse.streams.networks.outputs import Output, PictureNetwork
+    from emofuse.streams.networks.shared_backbones import SharedBackbone
+    from emofuse.weights import ResolvedWeights
 
 _LIBRARIES = ("torchvision", "timm", "open_clip")
 _PLACES365_CLASSES = 365
-_CPU_BATCH = 4  # the fastest on one core: 16 falls out of its cache (benchmarks/steps.py)
-_GPU_BATCH = 64
 
 
 class BackboneSpec(StreamSpecBase):
@@ -167,8 +167,7 @@ class Places365Spec(StreamSpecBase):
 class BackboneStream:
     """One frozen network without its classifier -> one row a picture.
 
-    Holds no per-sample state: one instance serves every block of a worker. float32 runs without TF32 on every device.
-    In bfloat16 the weights and all values between layers are bfloat16, and sums within a layer are float32.
+    Holds no per-sample state: one instance serves every block of a worker.
 
     Attributes:
         network: the network without its classifier.
@@ -183,30 +182,24 @@ class BackboneStream:
 
     def __init__(
         self,
-        network: PictureNetwork,
-        device: str,
-        precision: Precision = "float32",
+        shared: SharedBackbone,
+        output: Output = "pooled",
         *,
         region: Literal["image", "face"] = "image",
         spectrogram: SpectrogramPictures | None = None,
     ) -> None:
-        import torch
-
-        from emofuse.streams.networks.classification import to_device
         from emofuse.streams.networks.outputs import DIMENSIONS
 
+        self._seen: Hashable = region if spectrogram is None else spectrogram.settings
         self._windows = 1 if spectrogram is None else spectrogram.windows
-        shape = network.shape()
+        shape = shared.ask(output, self._seen)
         self.shape = shape if self._windows == 1 else (self._windows, *shape)
-        self.dimensions = DIMENSIONS[network.output] if self._windows == 1 else (TIME, *DIMENSIONS[network.output])
+        self.dimensions = DIMENSIONS[output] if self._windows == 1 else (TIME, *DIMENSIONS[output])
         self._sees_faces = region == "face"
         self.needs = NEEDS_CROP if self._sees_faces else NEEDS_IMAGE if spectrogram is None else NEEDS_AUDIO
-        self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        self.network = to_device(network.module, device).to(self._dtype)
-        self._preset = network.preset
+        self.network = shared.network
+        self._shared, self._output = shared, output
         self._spectrogram = spectrogram
-        self._device = torch.device(device)
-        self._batch = _CPU_BATCH if self._device.type == "cpu" else _GPU_BATCH
 
     def extract(self, samples: Sequence[Sample]) -> Rows:
         """Return the features of n samples.
@@ -221,7 +214,9 @@ class BackboneStream:
             return self._extract_faces(SampleBatch.of(samples))
         if not samples:
             return Rows.empty_of(self, 0, Status.OK)
-        return self._rows(self._run(self._preset.cut_all(SampleBatch.of(samples), self._device)))
+        batch = SampleBatch.of(samples)
+        outputs = self._shared.run(batch, self._seen, lambda: self._shared.preset.cut_all(batch, self._shared.device))
+        return self._rows(outputs[self._output])
 
     def close(self) -> None:
         """Do nothing: the garbage collector releases the network."""
@@ -238,8 +233,9 @@ class BackboneStream:
         rows = Rows.empty_of(self, len(batch), Status.NO_DETECTION)
         places = [index for index, sample in enumerate(batch) if sample.crop is not None]
         if places:
-            squares = squares_of_faces(batch, self._preset.size, self._device)
-            rows.put(places, self._rows(self._run(squares)))
+            size, device = self._shared.preset.size, self._shared.device
+            outputs = self._shared.run(batch, self._seen, lambda: squares_of_faces(batch, size, device))
+            rows.put(places, self._rows(outputs[self._output]))
         return rows
 
     def _extract_sounds(self, samples: Sequence[Sample], spectrogram: SpectrogramPictures) -> Rows:
@@ -248,13 +244,17 @@ class BackboneStream:
 
         from emofuse.streams.networks.presets import send
 
+        batch, device = SampleBatch.of(samples), self._shared.device
         rows = Rows.empty_of(self, len(samples), Status.NO_DETECTION)
-        pictures = spectrogram.pictures(samples)
+        pictures = spectrogram.pictures(batch)
         places = [(index, step) for index, parts in enumerate(pictures) for step in range(len(parts))]
         if not places:
             return rows
-        cut = send([torch.from_numpy(pictures[index][step]) for index, step in places], self._device)
-        features = self._run(cut)
+        features = self._shared.run(
+            batch,
+            self._seen,
+            lambda: send([torch.from_numpy(pictures[index][step]) for index, step in places], device),
+        )[self._output]
         sounding = sorted({index for index, _ in places})
         rows.status[sounding] = Status.OK
         if self._windows == 1:
@@ -268,30 +268,13 @@ class BackboneStream:
                 rows.mask[index, step] = Step.OK
         return rows
 
-    def _run(self, pictures: torch.Tensor) -> npt.NDArray[np.float32]:
-        """Return the output of the network for n >= 1 pictures (n, 3, H, W) uint8 on the device."""
-        import torch
-
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        with torch.inference_mode(), exact:
-            outputs = torch.cat([self._forward(part) for part in torch.split(pictures, self._batch)])
-            features: npt.NDArray[np.float32] = outputs.cpu().contiguous().numpy()
-            return features
-
-    def _forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Compute the output (B, ...) float32 from (B, 3, H, W) uint8, both on the device."""
-        import torch
-
-        batch = self._preset.normalise(pictures).to(self._dtype, memory_format=torch.channels_last)
-        output: torch.Tensor = self.network(batch).float()
-        return output.flatten(1) if self.dimensions[-1] == "feature" and output.ndim == 4 else output
-
 
 class SpectrogramPictures:
     """The pictures of the log-mel spectrograms of sounds, of the size that a network sees.
 
     Attributes:
         windows: the number of pictures of a sound of full length.
+        settings: what decides the pictures of a sound.
     """
 
     def __init__(self, settings: MelSettings, windows: int, size: tuple[int, int]) -> None:
@@ -299,6 +282,7 @@ class SpectrogramPictures:
 
         check_bands(settings, "backbone")
         self.windows = windows
+        self.settings = ("spectrograms", settings, windows, size)
         self._settings, self._size = settings, size
 
     def pictures(self, samples: Sequence[Sample]) -> list[list[npt.NDArray[np.uint8]]]:
@@ -310,7 +294,7 @@ class SpectrogramPictures:
 
         batch = SampleBatch.of(samples)
         return batch.once(
-            ("spectrograms", self._settings, self.windows, self._size),
+            self.settings,
             lambda: [[] if wave is None else self._of(wave) for wave in waveforms(batch, self._settings.rate_hz)],
         )
 
@@ -346,9 +330,25 @@ def make_backbone(spec: BackboneSpec, device: str) -> BackboneStream:
 
     check_model, make_network = _library_functions(spec.library)
     check_model(spec.model_name)  # a wrong name is said before weights are looked for
-    network = make_network(spec.model_name, resolve_weights(spec.weights_wanted()), spec.output)
-    sounds = SpectrogramPictures(spec.spectrogram, spec.windows, network.preset.size) if spec.input == "mel" else None
-    return BackboneStream(network, device, spec.precision, region=spec.region, spectrogram=sounds)
+    weights = resolve_weights(spec.weights_wanted())
+    shared = _shared_backbone(spec.model, weights, device, spec.precision, partial(make_network, spec.model_name))
+    size = shared.preset.size
+    sounds = SpectrogramPictures(spec.spectrogram, spec.windows, size) if spec.input == "mel" else None
+    return BackboneStream(shared, spec.output, region=spec.region, spectrogram=sounds)
+
+
+def _shared_backbone(
+    model: str,
+    weights: ResolvedWeights,
+    device: str,
+    precision: Precision,
+    make: Callable[[ResolvedWeights], PictureNetwork],
+) -> SharedBackbone:
+    """Return the network of these weights, which streams share; the name of the weights may decide its preset."""
+    from emofuse.streams.networks.shared_backbones import SharedBackbone
+
+    key = ("backbone", model, weights.kind, weights.name, weights.sha256, weights.seed, device, precision)
+    return shared_network(key, lambda: SharedBackbone(make(weights), device, precision))
 
 
 def _library_functions(library: str) -> tuple[Callable[[str], object], Callable[..., PictureNetwork]]:
@@ -377,5 +377,6 @@ def make_places365(spec: Places365Spec, device: str) -> BackboneStream:
     from emofuse.streams.networks.outputs import make_torchvision_network
     from emofuse.weights import resolve_weights
 
-    network = make_torchvision_network("resnet50", resolve_weights(spec.weights), "pooled", classes=_PLACES365_CLASSES)
-    return BackboneStream(network, device, spec.precision)
+    make = partial(make_torchvision_network, "resnet50", classes=_PLACES365_CLASSES)
+    shared = _shared_backbone("places365", resolve_weights(spec.weights), device, spec.precision, make)
+    return BackboneStream(shared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 
@@ -168,6 +169,7 @@ def test_streams_of_real_speech_are_built_by_speaker(shared_data, tmp_path):
 @pytest.mark.slow
 def test_the_pipeline_of_real_speech_runs_whole_on_folds_by_speaker(shared_data, tmp_path):
     pytest.importorskip("transformers")
+    pytest.importorskip("opensmile")
     import_weights(shared_data / "models" / "whisper_tiny_en_encoder_fp16.safetensors", "whisper-tiny.en")
     folder = tmp_path / "ravdess"
     folder.mkdir()
@@ -183,6 +185,10 @@ def test_the_pipeline_of_real_speech_runs_whole_on_folds_by_speaker(shared_data,
     spec = spec.model_copy(update={"dataset": dataset, "runs": runs, "references": "off", "test": folds})
     options = PipelineOptions(out=tmp_path / "out", build=BuildOptions(workers=0, device="cpu"), device="cpu")
     run_pipeline(spec, options, say=lambda _: None)
-    assert len(list((tmp_path / "out").glob("runs/*/run.json"))) == 5 * 2
+    assert len(list((tmp_path / "out").glob("runs/*/run.json"))) == 10 * 2
     shapes = {stream.name: stream.shape for stream in open_cache(tmp_path / "out" / "features.zarr").streams.values()}
-    assert shapes == {"mfcc": (80,), "mel": (1, 64, 401), "whisper": (384,)}
+    of_whisper = {f"whisper_{layer}": (384,) for layer in (1, 2, 3, "last")}
+    assert shapes == {"mfcc": (80,), "mel": (1, 64, 401), "egemaps": (88,), **of_whisper}
+    cache = open_cache(tmp_path / "out" / "features.zarr")
+    layers = [cache.streams[name].features[:, 0] for name in of_whisper]
+    assert all(not np.allclose(one, other, atol=0.1) for one, other in itertools.pairwise(layers))

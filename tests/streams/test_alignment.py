@@ -74,7 +74,9 @@ def test_the_box_is_cut_square_and_turned_by_quarters_alone(turns):
     image = np.ascontiguousarray(np.rot90(image, -turns))
     low = {0: (60, 40), 1: (40, 60), 2: (100, 40), 3: (40, 100)}[turns]
     face = Face(box=np.array([*low, low[0] + 40, low[1] + 40], np.float32), five=np.ones((5, 2), np.float32))
-    crop = crop_face(image, Face(box=face.box, five=face.five, turns=turns), FaceSpec(align="box", size_px=40, margin=0))
+    crop = crop_face(
+        image, Face(box=face.box, five=face.five, turns=turns), FaceSpec(align="box", size_px=40, margin=0)
+    )
     assert (crop[:, :20] == 50).all() and (crop[:, 20:] == 200).all()
 
 

@@ -21,9 +21,10 @@ from emofuse.streams.backbones import BackboneStream, make_backbone, make_places
 from emofuse.streams.base import Sample, SampleBatch
 from emofuse.streams.networks import presets
 from emofuse.streams.networks.classification import cut_head, make_network, make_preset
-from emofuse.streams.networks.outputs import PictureNetwork, torchvision_output
+from emofuse.streams.networks.outputs import PictureNetwork
 from emofuse.streams.networks.presets import Preset, send
 from emofuse.streams.networks.random_weights import seeded
+from emofuse.streams.networks.shared_backbones import SharedBackbone
 from emofuse.testing import check_stream
 from emofuse.weights import ResolvedWeights, import_weights, resolve_weights
 
@@ -315,10 +316,10 @@ def test_random_weights_are_the_same_in_another_process_with_more_threads():
 
 def test_norm_statistics_keep_deep_random_features_alive(pictures):
     with seeded(3):
-        network = torchvision_output(models.mobilenet_v2().eval(), "mobilenet_v2", "pooled")
-        untouched = BackboneStream(
-            PictureNetwork(network, Preset(models.MobileNet_V2_Weights.DEFAULT.transforms())), "cpu"
-        )
+        network = models.mobilenet_v2().eval()
+        cut_head(network)
+        preset = Preset(models.MobileNet_V2_Weights.DEFAULT.transforms())
+        untouched = BackboneStream(SharedBackbone(PictureNetwork(network, preset), "cpu"))
     assert np.abs(untouched.extract(pictures[:1]).features).max() < 1e-6  # zero in float16
     kept = make_backbone(BackboneSpec(model="mobilenet_v2", weights=RANDOM), "cpu").extract(pictures).features
     assert 0.1 < np.abs(kept).max() < 100

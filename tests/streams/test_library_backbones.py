@@ -97,7 +97,7 @@ def test_real_weights_name_coffee(timm, shared_data):
 
 @pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "tf_efficientnet_lite0", "convnext_atto.d2_in1k"])
 def test_the_preprocessing_is_that_of_the_models_data_configuration(timm, pictures, model):
-    preset = make_backbone(BackboneSpec(model=f"timm/{model}", weights=RANDOM), "cpu")._preset
+    preset = make_backbone(BackboneSpec(model=f"timm/{model}", weights=RANDOM), "cpu")._shared.preset
     config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(model).to_dict())
     transform = timm.data.create_transform(**config)
     found = preset.normalise(preset.cut_all(SampleBatch(pictures), torch.device("cpu")))
@@ -205,7 +205,7 @@ def test_the_tag_of_open_clip_decides_the_preprocessing(open_clip):
         make_backbone(BackboneSpec(model=model, weights=RANDOM), "cpu")
         for model in ("open_clip/ViT-B-32", "open_clip/ViT-B-32/openai")
     )
-    assert plain._preset.mean == tagged._preset.mean == pytest.approx(open_clip.OPENAI_DATASET_MEAN)
+    assert plain._shared.preset.mean == tagged._shared.preset.mean == pytest.approx(open_clip.OPENAI_DATASET_MEAN)
     activations = [{type(part).__name__ for part in stream.network.modules()} for stream in (plain, tagged)]
     assert ["QuickGELU" in names for names in activations] == [False, True]
     from emofuse.streams.networks.open_clip_networks import open_clip_preprocessing
@@ -301,10 +301,10 @@ def test_a_network_without_tokens_says_so():
 
 
 def test_a_network_without_a_map_says_so():
-    from emofuse.streams.networks.outputs import torchvision_output
+    from emofuse.streams.networks.outputs import torchvision_outputs
 
     with pytest.raises(StreamError, match="Linear is no torchvision classification network whose map is known here"):
-        torchvision_output(nn.Linear(2, 2), "linear", "map")
+        torchvision_outputs(nn.Linear(2, 2), torch.zeros(1, 2), {"map"}, model="linear")
 
 
 @pytest.mark.parametrize(

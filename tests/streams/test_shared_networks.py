@@ -7,9 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from emofuse.specs import FileWeights
+from emofuse.specs import BackboneSpec, CacheSpec, FileWeights, RandomWeights
+from emofuse.specs.audio import MelSettings
 from emofuse.streams import make_stream
 from emofuse.streams.base import Sample, SampleBatch
+from emofuse.streams.extractor import Extractor
 from emofuse.streams.networks.random_weights import seeded
 from emofuse.streams.shared_networks import shared_network, sharing_networks
 from emofuse.streams.speech import SpeechSpec
@@ -84,6 +86,46 @@ def test_an_encoder_in_another_precision_or_with_other_weights_is_not_shared(spe
     other = FileWeights(path=speech[0].weights.path.with_name("twice.safetensors"))
     one, two = made([speech[0], speech[0].model_copy(update={"weights": other})])
     assert one.network is not two.network
+
+
+@pytest.mark.parametrize(
+    ("model", "outputs"),
+    [
+        ("squeezenet1_1", ("pooled", "map")),
+        ("densenet121", ("pooled", "map")),  # works in place behind its map
+        ("timm/vit_tiny_patch16_224", ("pooled", "map", "tokens")),
+        ("open_clip/ViT-S-32-alt", ("tokens", "pooled")),
+    ],
+)
+def test_outputs_of_a_backbone_take_one_pass(model, outputs):
+    pytest.importorskip(model.partition("/")[0] if "/" in model else "torchvision")
+    specs = [BackboneSpec(name=name, model=model, weights=RandomWeights(seed=3), output=name) for name in outputs]
+    pictures = [Sample(np.random.default_rng(seed).integers(0, 255, (90, 80, 3), np.uint8)) for seed in range(2)]
+    streams = made(specs)
+    counted = passes(streams)
+    batch = SampleBatch(pictures)
+    for stream in streams:
+        stream.extract(batch)
+    assert len(counted) == 1
+    check_same_rows(specs, pictures)
+
+
+def test_pictures_and_spectrograms_of_one_network_are_kept_apart():
+    pictures = BackboneSpec(name="pictures", model="squeezenet1_1", weights=RandomWeights(seed=3))
+    sounds = pictures.model_copy(update={"name": "sounds", "input": "mel", "mel": MelSettings(seconds=0.5)})
+    halves = sounds.model_copy(update={"name": "halves", "windows": 2})
+    image = np.random.default_rng(0).integers(0, 255, (90, 80, 3), np.uint8)
+    check_same_rows([pictures, sounds, halves], [Sample(image, sound=example_sound(0.5)), Sample(image)])
+
+
+def test_the_streams_of_an_extractor_share_their_networks():
+    streams = tuple(
+        BackboneSpec(name=output, model="squeezenet1_1", weights=RandomWeights(seed=3), output=output)
+        for output in ("pooled", "map")
+    )
+    with Extractor(streams, CacheSpec(streams=streams), device="cpu") as extractor:
+        one, two = extractor.streams.values()
+        assert one.network is two.network
 
 
 def test_outside_of_the_context_networks_are_made_anew():

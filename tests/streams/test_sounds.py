@@ -190,7 +190,7 @@ def test_a_network_sees_the_picture_of_the_spectrogram():
     square = np.asarray(Image.fromarray(picture).resize((224, 224), Image.Resampling.BILINEAR))
     plain = make_stream(BackboneSpec(model="squeezenet1_1", weights=RANDOM))
     with torch.inference_mode():
-        normalised = plain._preset.normalise(torch.from_numpy(square.copy()).permute(2, 0, 1)[None])
+        normalised = plain._shared.preset.normalise(torch.from_numpy(square.copy()).permute(2, 0, 1)[None])
         expected = plain.network(normalised.to(memory_format=torch.channels_last)).flatten(1)[0].numpy()
     row = make_stream(NETWORK).extract([sample(example_sound(1.5).samples)]).features[0]
     assert row == pytest.approx(expected, rel=1e-3, abs=1e-4 * float(np.abs(expected).max()))

@@ -7,7 +7,7 @@ from `emofuse.weights`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,10 +19,10 @@ from torch import nn
 
 from emofuse.errors import SpecError, StreamError, WeightsError, did_you_mean
 from emofuse.media.libraries import import_library
-from emofuse.streams.networks.outputs import Forward, Output, PictureNetwork, tokens_to_map
+from emofuse.streams.networks.outputs import Output, PictureNetwork, tokens_to_map
 from emofuse.streams.networks.presets import StepsPreset, picture_steps
 from emofuse.streams.networks.random_weights import seeded, set_norm_statistics
-from emofuse.streams.networks.timm_networks import timm_features
+from emofuse.streams.networks.timm_networks import output_of_features, passed_features, timm_outputs
 from emofuse.weights import ResolvedWeights, load_checkpoint
 
 _TOWER = "visual."
@@ -52,7 +52,7 @@ def open_clip_preprocessing(model: str) -> dict[str, Any]:
     return dict(sorted(plain.items()))
 
 
-def make_open_clip_network(model: str, weights: ResolvedWeights, output: Output) -> PictureNetwork:
+def make_open_clip_network(model: str, weights: ResolvedWeights) -> PictureNetwork:
     """Make the image tower of a model, in evaluation mode, on the CPU.
 
     `pooled` is the embedding of the picture in the space that it shares with texts, as `encode_image` returns it
@@ -61,7 +61,7 @@ def make_open_clip_network(model: str, weights: ResolvedWeights, output: Output)
 
     Raises:
         SpecError: open_clip has no such model.
-        StreamError: open_clip is not installed, or the tower has no such output.
+        StreamError: open_clip is not installed.
         WeightsError: the file's tensors do not fit the tower name by name.
     """
     library = _open_clip()
@@ -76,32 +76,36 @@ def make_open_clip_network(model: str, weights: ResolvedWeights, output: Output)
         set_norm_statistics(tower, preset.size[0], seed=weights.seed or 0)
     else:
         _load_tower(whole, tower, model, weights.path)
-    if output == "pooled":
-        return PictureNetwork(Forward(tower, _pooled).eval(), preset, output)
+    return PictureNetwork(tower.eval(), preset, partial(_outputs, model=model))
+
+
+def _outputs(
+    tower: Any, pictures: torch.Tensor, wanted: Collection[Output], *, model: str
+) -> Mapping[Output, torch.Tensor]:
+    """Return outputs of an image tower, see `make_open_clip_network`."""
+    others = [output for output in wanted if output != "pooled"]
     trunk = getattr(tower, "trunk", None)
+    if not others:
+        return {"pooled": _first(tower(pictures))}
     if trunk is not None:  # a network of timm
-        module = Forward(trunk, partial(timm_features, output=output, model=model))
-    elif hasattr(tower, "output_tokens") and hasattr(tower, "grid_size"):
-        tower.output_tokens = True
-        module = Forward(tower, _tokens if output == "tokens" else _map)
-    else:
-        raise StreamError(f"{model}: the tower {type(tower).__name__} has no {output} here. Use output: pooled")
-    return PictureNetwork(module.eval(), preset, output)
+        if "pooled" not in wanted:
+            return timm_outputs(trunk, pictures, others, model=model)
+        returned, features = passed_features(tower, pictures, trunk)
+        parts = {output: output_of_features(trunk, features, output, model) for output in others}
+        return {"pooled": _first(returned), **parts}
+    if not (hasattr(tower, "output_tokens") and hasattr(tower, "grid_size")):
+        raise StreamError(f"{model}: the tower {type(tower).__name__} has no {others[0]} here. Use output: pooled")
+    before, tower.output_tokens = tower.output_tokens, True
+    try:
+        pooled, tokens = tower(pictures)
+    finally:
+        tower.output_tokens = before
+    return {"pooled": pooled, "tokens": tokens, "map": tokens_to_map(tokens, *tower.grid_size)}
 
 
-def _pooled(tower: Any, pictures: torch.Tensor) -> torch.Tensor:
-    returned = tower(pictures)
+def _first(returned: Any) -> torch.Tensor:
     pooled: torch.Tensor = returned[0] if isinstance(returned, tuple) else returned
     return pooled
-
-
-def _tokens(tower: Any, pictures: torch.Tensor) -> torch.Tensor:
-    tokens: torch.Tensor = tower(pictures)[1]
-    return tokens
-
-
-def _map(tower: Any, pictures: torch.Tensor) -> torch.Tensor:
-    return tokens_to_map(_tokens(tower, pictures), *tower.grid_size)
 
 
 def _load_tower(whole: Any, tower: nn.Module, model: str, path: Path) -> None:

@@ -6,16 +6,16 @@ timm is an extra. It is imported when a spec asks for one of its models, and dow
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from functools import partial
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
 
 from emofuse.errors import SpecError, StreamError, WeightsError, did_you_mean
 from emofuse.media.libraries import import_library
-from emofuse.streams.networks.outputs import Forward, Output, PictureNetwork, tokens_to_map
+from emofuse.streams.networks.outputs import Output, PictureNetwork, tokens_to_map
 from emofuse.streams.networks.presets import StepsPreset, picture_steps
 from emofuse.streams.networks.random_weights import seeded, set_norm_statistics
 from emofuse.weights import ResolvedWeights, load_checkpoint
@@ -37,14 +37,12 @@ def timm_preprocessing(model: str) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in sorted(config.items())}
 
 
-def make_timm_network(model: str, weights: ResolvedWeights, output: Output) -> PictureNetwork:
-    """Make a timm model without its classifier, in evaluation mode, on the CPU.
-
-    `pooled` is what timm's forward pass returns without classes; `map` and `tokens` come from `forward_features`.
+def make_timm_network(model: str, weights: ResolvedWeights) -> PictureNetwork:
+    """Make a timm model without its classifier, in evaluation mode, on the CPU; see `timm_outputs`.
 
     Raises:
         SpecError: timm has no such model.
-        StreamError: timm is not installed, or the model has no such output.
+        StreamError: timm is not installed.
         WeightsError: the file's tensors do not fit the network name by name.
     """
     timm = _timm()
@@ -53,21 +51,52 @@ def make_timm_network(model: str, weights: ResolvedWeights, output: Output) -> P
     with seeded(seed):
         network = _make(timm, model, weights).eval()
     network.reset_classifier(0)
-    module: nn.Module = network
-    if output != "pooled":
-        module = Forward(network, partial(timm_features, output=output, model=model))
     if weights.path is None:
         set_norm_statistics(network, config["input_size"][-1], seed=seed)
-    return PictureNetwork(module.eval(), _preset(timm, config), output)
+    return PictureNetwork(network.eval(), _preset(timm, config), partial(timm_outputs, model=model))
 
 
-def timm_features(network: Any, pictures: torch.Tensor, *, output: Output, model: str) -> torch.Tensor:
-    """Return the map (B, C, h, w) or the tokens (B, N, D) of a timm network, after its last norm.
+def timm_outputs(
+    network: Any, pictures: torch.Tensor, wanted: Collection[Output], *, model: str
+) -> Mapping[Output, torch.Tensor]:
+    """Return outputs of a timm network without its classifier.
+
+    `pooled` is what timm's forward pass returns; `map` and `tokens` are those of `forward_features`, after its last
+    norm.
 
     Raises:
         StreamError: the network has no such output.
     """
-    features: torch.Tensor = network.forward_features(pictures)
+    others = [output for output in wanted if output != "pooled"]
+    if not others:
+        return {"pooled": network(pictures)}
+    if "pooled" not in wanted:
+        features = network.forward_features(pictures)
+        return {output: output_of_features(network, features, output, model) for output in others}
+    pooled, features = passed_features(network, pictures, network)
+    return {"pooled": pooled, **{output: output_of_features(network, features, output, model) for output in others}}
+
+
+def passed_features(network: Any, pictures: torch.Tensor, trunk: Any) -> tuple[Any, torch.Tensor]:
+    """Return what a network returns, and what `forward_features` of timm's network in it returns on the way."""
+    caught: list[torch.Tensor] = []
+    forward_features = trunk.forward_features
+
+    def catch(*args: Any, **options: Any) -> torch.Tensor:
+        features: torch.Tensor = forward_features(*args, **options)
+        caught.append(features.clone())  # the layers behind it may work in place
+        return features
+
+    trunk.forward_features = catch
+    try:
+        returned = network(pictures)
+    finally:
+        del trunk.forward_features
+    return returned, caught[0] if caught else forward_features(pictures)
+
+
+def output_of_features(network: Any, features: torch.Tensor, output: Output, model: str) -> torch.Tensor:
+    """Return the map (B, C, h, w) or the tokens (B, N, D) in the features of a timm network."""
     if output == "tokens":
         if features.ndim == 3:
             return features

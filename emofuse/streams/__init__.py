@@ -112,9 +112,9 @@ def _media_identity(spec: StreamSpec, cache_spec: CacheSpec) -> dict[str, Any]:
 
         version: dict[str, int] = {"version": VIDEO_VERSION, "fold": FOLD_VERSION}
         if looks_at_faces(spec.needs):
-            from emofuse.streams.tracking import VERSION as TRACKING_VERSION
+            from emofuse.streams.tracking import tracking_version
 
-            version["tracking"] = TRACKING_VERSION
+            version["tracking"] = tracking_version(cache_spec.face)
         identity["clip"] = version | cache_spec.clip.model_dump(mode="json")
     if "audio" in spec.needs:
         from emofuse.media.sound import VERSION as SOUND_VERSION

@@ -329,7 +329,7 @@ class BatchRunner:
         if not self._is_of_clips:
             return self._detector.detect(image)
         if view not in self._trackers:  # views take turns, so each follows its own faces
-            self._trackers[view] = FaceTracker(self._detector, self._face)
+            self._trackers[view] = FaceTracker(self._detector, self._face, self._needs)
         return self._trackers[view].detect(image, row, time_s)
 
     def _close_trackers(self) -> None:

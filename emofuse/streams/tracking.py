@@ -1,22 +1,25 @@
 """The face of a clip, followed from frame to frame where the frames are close in time.
 
-Face Mesh can look for a face where it was in the frame before (Kartynnik et al. 2019), which keeps a face that turns
-away and costs less than detection. If the frames are far apart, the face has moved on, and a mesh that is laid where it
-was is wrong: then it is detected anew, as in a picture. The landmarker detects faces in every frame.
+Face Mesh, and the landmarker in its video mode, can look for a face where it was in the frame before (Kartynnik et al.
+2019), which keeps a face that turns away. If the frames are far apart, the face has moved on, and a mesh that is laid
+where it was is wrong: then it is detected anew, as in a picture. Other detectors look for faces in every frame.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
 from emofuse.specs import FaceSpec
+from emofuse.specs.streams import NEEDS_FACE
 from emofuse.streams.base import Face
-from emofuse.streams.faces import FaceFinder, FaceMeshDetector
+from emofuse.streams.faces import FaceFinder, FollowingDetector, make_following_detector
 from emofuse.streams.faces.finder import overlap
 
-VERSION = 1
-"""The version of the tracking, part of the digest of streams that need a face, on clips."""
+_VERSIONS = {"landmarker": 2}
+"""The versions of the tracking, 1 unless given. In version 2 a face that is lost is detected anew in the same frame."""
 
 CLOSE_S = 0.2
 """The largest distance of two frames between which a face is followed. Measured on real clips: faces that were followed
@@ -25,15 +28,22 @@ over 0.15 s lie within 2 % of the picture's side of those that were detected, ov
 _SAME_FACE = 0.3
 
 
+def tracking_version(spec: FaceSpec) -> int:
+    """Return the version of the tracking by a detector, part of the digest of streams that need a face, on clips."""
+    return _VERSIONS.get(spec.detector, 1)
+
+
 class FaceTracker:
     """The most prominent face of the frames of clips, one clip after another. Two threads must not use it at once."""
 
-    def __init__(self, detector: FaceFinder, spec: FaceSpec) -> None:
+    def __init__(self, detector: FaceFinder, spec: FaceSpec, needs: Iterable[str] = NEEDS_FACE) -> None:
         self._detector = detector
         self._spec = spec
-        self._graph: FaceMeshDetector | None = None
-        self._tracking: FaceFinder | None = None
-        self._is_tracking = False
+        self._needs = frozenset(needs)
+        self._following: FollowingDetector | None = None  # made for the first two frames that are close
+        self._finder: FaceFinder | None = None
+        self._can_follow = True
+        self._is_following = False
         self._clip: int | None = None
         self._time_s = 0.0
         self._face: Face | None = None
@@ -48,23 +58,31 @@ class FaceTracker:
         """
         is_close = clip == self._clip and time_s - self._time_s <= CLOSE_S
         self._clip, self._time_s = clip, time_s
-        if self._spec.detector != "face_mesh" or not is_close:
-            self._is_tracking = False
+        finder = self._started() if is_close else None
+        if finder is None:
+            self._is_following = False
             self._face = self._detector.detect(image)
             return self._face
-        if self._graph is None or self._tracking is None:
-            self._graph = FaceMeshDetector(min_confidence=self._spec.min_confidence, follows=True)
-            self._tracking = FaceFinder(self._graph, self._spec)
-        if not self._is_tracking:
-            self._graph.forget()
-            self._is_tracking = True
         try:
-            faces = self._tracking.detect_all(image)
+            faces = finder.detect_all(image)
+            if not faces and tracking_version(self._spec) >= 2:
+                faces = self._detector.detect_all(image)
         except Exception:
             self._clip = None  # the next frame starts anew
             raise
-        self._face = _same(faces, self._face) or self._tracking.chosen(faces, image.shape)
+        self._face = _same(faces, self._face) or finder.chosen(faces, image.shape)
         return self._face
+
+    def _started(self) -> FaceFinder | None:
+        """Return the finder that follows the face; None if the detector follows none."""
+        if self._following is None and self._can_follow:
+            self._following = make_following_detector(self._spec, self._needs)
+            self._can_follow = self._following is not None
+            self._finder = None if self._following is None else FaceFinder(self._following, self._spec)
+        if self._following is not None and not self._is_following:
+            self._following.forget()
+            self._is_following = True
+        return self._finder
 
     def forget(self) -> None:
         """Let the next frame be the first of a clip."""
@@ -72,9 +90,9 @@ class FaceTracker:
 
     def close(self) -> None:
         """Release the graph that follows faces; not the detector, which its owner closes."""
-        tracking, self._tracking, self._graph = self._tracking, None, None
-        if tracking is not None:
-            tracking.close()
+        finder, self._finder, self._following = self._finder, None, None
+        if finder is not None:
+            finder.close()
 
 
 def _same(faces: list[Face], before: Face | None) -> Face | None:

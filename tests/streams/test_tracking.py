@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -13,14 +14,13 @@ from emofuse.datasets.sources import Source
 from emofuse.media.video import read_clip
 from emofuse.specs import ActionUnitsSpec, CacheSpec, ClipSpec, DecodeSpec, FaceSpec, LandmarksSpec, LbpSpec
 from emofuse.status import Status, Step
-from emofuse.streams import batches
+from emofuse.streams import batches, stream_identity
 from emofuse.streams.base import Face, Sample, SampleBatch
 from emofuse.streams.extractor import Extractor
-from emofuse.streams.faces import FaceFinder, make_face_detector
+from emofuse.streams.faces import FaceFinder, make_face_detector, make_following_detector
 from emofuse.streams.hog import HogSpec
-from emofuse.streams.tracking import CLOSE_S, FaceTracker, _same
-
-LANDMARKER = FaceSpec(detector="landmarker")
+from emofuse.streams.tracking import CLOSE_S, FaceTracker, _same, tracking_version
+from emofuse.weights import import_weights
 
 
 class Scripted:
@@ -52,7 +52,7 @@ def picture(left):
 @pytest.fixture
 def tracker(monkeypatch):
     log = []
-    monkeypatch.setattr("emofuse.streams.tracking.FaceMeshDetector", lambda **options: Scripted("follow", log))
+    monkeypatch.setattr("emofuse.streams.tracking.make_following_detector", lambda spec, needs: Scripted("follow", log))
     tracker = FaceTracker(FaceFinder(Scripted("detect", log), FaceSpec()), FaceSpec())
     tracker.log = log
     return tracker
@@ -64,6 +64,18 @@ def test_a_face_is_followed_only_over_short_gaps(tracker):
     assert tracker.log == ["detect", "forget", "follow", "follow", "detect", "forget", "follow"]
 
 
+def test_where_the_landmarker_loses_a_face_it_is_detected_in_the_same_frame(tracker, monkeypatch):
+    lost = Scripted("follow", tracker.log)
+    monkeypatch.setattr(lost, "detect_all", lambda image: tracker.log.append("lost") or [])
+    monkeypatch.setattr("emofuse.streams.tracking.make_following_detector", lambda spec, needs: lost)
+    spec = FaceSpec(detector="landmarker")
+    other = FaceTracker(FaceFinder(Scripted("detect", tracker.log), spec), spec)
+    faces = [other.detect(picture(5), 0, time_s) for time_s in (0.0, 0.1)]
+    assert tracker.log == ["detect", "forget", "lost", "detect"]
+    assert None not in faces
+    assert [tracker.detect(picture(5), 0, time_s) for time_s in (0.0, 0.1)][1] is None  # Face Mesh: as it always was
+
+
 def test_another_clip_or_block_starts_anew(tracker):
     tracker.detect(picture(5), 0, 0.0)
     tracker.detect(picture(5), 1, 0.1)
@@ -72,11 +84,16 @@ def test_another_clip_or_block_starts_anew(tracker):
     assert tracker.log == ["detect"] * 3
 
 
-def test_the_landmarker_detects_in_every_frame(tracker):
-    other = FaceTracker(FaceFinder(Scripted("detect", tracker.log), LANDMARKER), LANDMARKER)
+def test_a_detector_that_follows_no_face_detects_in_every_frame(tracker, monkeypatch):
+    monkeypatch.setattr("emofuse.streams.tracking.make_following_detector", lambda spec, needs: None)
     for time_s in (0.0, 0.1, 0.2):
-        other.detect(picture(5), 0, time_s)
+        tracker.detect(picture(5), 0, time_s)
     assert tracker.log == ["detect"] * 3
+
+
+def test_pictures_that_are_turned_until_a_face_is_found_are_not_followed():
+    assert make_following_detector(FaceSpec(turned=True)) is None
+    assert make_following_detector(FaceSpec(detector="landmarker", turned=True)) is None
 
 
 def test_of_several_faces_the_one_that_was_followed_is_kept():
@@ -126,15 +143,48 @@ def test_steps_without_a_face_are_masked(moving):
     assert not rows.features[0, 8:].any()
 
 
-def test_a_face_that_is_followed_lies_where_it_is_detected(moving):
+@pytest.fixture(params=["face_mesh", "landmarker"])
+def spec(request, has_face_mesh):
+    if request.param == "landmarker":
+        import_weights(request.getfixturevalue("shared_data") / "models" / "face_landmarker.task")
+    elif not has_face_mesh:
+        pytest.skip("the installed MediaPipe has no Face Mesh")
+    return FaceSpec(detector=request.param)
+
+
+def test_a_face_that_is_followed_lies_where_it_is_detected(moving, spec):
     frames = read_clip(Source(moving), ClipSpec(frames=16), DecodeSpec())
-    detector = make_face_detector(FaceSpec())
-    tracker = FaceTracker(detector, FaceSpec())
-    for image, time_s in zip(frames.frames[:8], frames.times_s, strict=False):
-        apart = tracker.detect(image, 0, float(time_s)).points[:, :2] - detector.detect(image).points[:, :2]
-        assert np.abs(apart).mean() < 3  # pixels of 256
-    tracker.close()
-    detector.close()
+    with closing(make_face_detector(spec)) as detector, closing(FaceTracker(detector, spec)) as tracker:
+        for image, time_s in zip(frames.frames[:8], frames.times_s, strict=False):
+            apart = tracker.detect(image, 0, float(time_s)).points[:, :2] - detector.detect(image).points[:, :2]
+            assert np.abs(apart).mean() < 3  # pixels of 256
+
+
+def test_a_face_that_turns_is_followed_wherever_it_is_detected_and_as_if_it_were_the_first(spec):
+    from skimage import data
+
+    head = Image.fromarray(data.astronaut()).crop((80, 0, 380, 300)).resize((256, 256))
+    frames = [np.asarray(head.rotate(9 * number, resample=Image.Resampling.BILINEAR)) for number in range(20)]
+    with closing(make_face_detector(spec)) as detector, closing(FaceTracker(detector, spec)) as tracker:
+        detected = [detector.detect(image) for image in frames]
+        first, _, third = (
+            [tracker.detect(image, clip, 0.04 * number) for number, image in enumerate(shown)]
+            for clip, shown in enumerate((frames, frames[::-1], frames))
+        )
+    found = np.array([face is not None for face in first])
+    assert found[[face is not None for face in detected]].all()
+    if spec.detector == "face_mesh":  # the landmarker loses none of them by detection alone
+        assert found.sum() > sum(face is not None for face in detected) >= 3
+    for face, again in zip(first, third, strict=True):
+        assert (face is None) == (again is None)
+        assert face is None or np.array_equal(face.points, again.points)
+
+
+def test_the_digest_of_a_face_in_clips_knows_that_the_landmarker_follows_it(shared_data):
+    import_weights(shared_data / "models" / "face_landmarker.task")
+    assert [tracking_version(FaceSpec(detector=each)) for each in ("face_mesh", "landmarker")] == [1, 2]
+    spec = CacheSpec(streams=(LandmarksSpec(),), clip=ClipSpec(frames=4), face=FaceSpec(detector="landmarker"))
+    assert stream_identity(spec.streams[0], spec)["clip"]["tracking"] == 2
 
 
 def test_a_clip_has_the_same_rows_alone_and_among_others(moving, monkeypatch):

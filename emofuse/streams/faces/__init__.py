@@ -25,7 +25,7 @@ from emofuse.specs import FaceSpec
 from emofuse.specs.streams import NEEDS_FACE
 from emofuse.streams.faces.alignment import VERSION as CROP_VERSION
 from emofuse.streams.faces.alignment import crop_face
-from emofuse.streams.faces.detectors import MAX_FACES, MAX_FACES_OF_ALL, MAX_SIDE_PX, FaceDetector
+from emofuse.streams.faces.detectors import MAX_FACES, MAX_FACES_OF_ALL, MAX_SIDE_PX, FaceDetector, FollowingDetector
 from emofuse.streams.faces.face_mesh import FaceMeshDetector, face_mesh_files
 from emofuse.streams.faces.finder import FaceFinder
 from emofuse.streams.faces.landmarker import LandmarkerDetector, landmarker_file, landmarker_sha256
@@ -36,10 +36,12 @@ __all__ = [
     "FaceDetector",
     "FaceFinder",
     "FaceMeshDetector",
+    "FollowingDetector",
     "LandmarkerDetector",
     "crop_face",
     "face_identity",
     "make_face_detector",
+    "make_following_detector",
     "model_files",
 ]
 
@@ -63,6 +65,23 @@ def make_face_detector(spec: FaceSpec, needs: Needs = NEEDS_FACE) -> FaceFinder:
     needs = frozenset(needs)
     _check_gives(spec, needs)
     return FaceFinder(_DETECTORS[spec.detector].make(spec, needs), spec)
+
+
+def make_following_detector(spec: FaceSpec, needs: Needs = NEEDS_FACE) -> FollowingDetector | None:
+    """Make the detector of a spec that follows faces from frame to frame; None if there is none.
+
+    Pictures that are turned until a face is found cannot be followed: the face before lies elsewhere in them.
+
+    Args:
+        spec: the detector and its options.
+        needs: what the streams need of a sample.
+
+    Raises:
+        StreamError: an installed library cannot run it.
+        WeightsError: its model is missing.
+    """
+    following = _DETECTORS[spec.detector].following
+    return None if following is None or spec.turned else following(spec, frozenset(needs))
 
 
 def face_identity(spec: FaceSpec, needs: Needs = NEEDS_FACE) -> dict[str, Any]:
@@ -117,15 +136,27 @@ class _Kind:
         make: returns the detector of a spec, for what streams need.
         files: returns the files of its networks.
         models: returns name -> SHA-256 of these files.
+        following: returns the detector that follows faces from frame to frame; None if there is none.
     """
 
     make: Callable[[FaceSpec, frozenset[str]], FaceDetector]
     files: Callable[[FaceSpec], tuple[Path, ...]]
     models: Callable[[FaceSpec], dict[str, str]]
+    following: Callable[[FaceSpec, frozenset[str]], FollowingDetector] | None = None
 
 
 def _max_faces(spec: FaceSpec) -> int:
     return MAX_FACES if spec.which == "largest" else MAX_FACES_OF_ALL
+
+
+def _landmarker(spec: FaceSpec, needs: frozenset[str], *, follows: bool = False) -> LandmarkerDetector:
+    return LandmarkerDetector(
+        landmarker_file(),
+        min_confidence=spec.min_confidence,
+        max_faces=_max_faces(spec),
+        expressions="blendshapes" in needs,
+        follows=follows,
+    )
 
 
 _DETECTORS = {
@@ -135,16 +166,15 @@ _DETECTORS = {
         ),
         files=lambda spec: face_mesh_files(),  # noqa: ARG005
         models=lambda spec: {path.name: hash_file(path) for path in face_mesh_files()},  # noqa: ARG005
+        following=lambda spec, needs: FaceMeshDetector(  # noqa: ARG005
+            min_confidence=spec.min_confidence, max_faces=_max_faces(spec), follows=True
+        ),
     ),
     "landmarker": _Kind(
-        make=lambda spec, needs: LandmarkerDetector(
-            landmarker_file(),
-            min_confidence=spec.min_confidence,
-            max_faces=_max_faces(spec),
-            expressions="blendshapes" in needs,
-        ),
+        make=_landmarker,
         files=lambda spec: (landmarker_file(),),  # noqa: ARG005
         models=lambda spec: {"face_landmarker.task": landmarker_sha256()},  # noqa: ARG005
+        following=lambda spec, needs: _landmarker(spec, needs, follows=True),
     ),
 }
 

@@ -35,6 +35,14 @@ class FaceDetector(Protocol):
         ...
 
 
+class FollowingDetector(FaceDetector, Protocol):
+    """A detector that also looks for faces where they were in the picture before, for frames of a clip."""
+
+    def forget(self) -> None:
+        """Forget the faces of the picture before."""
+        ...
+
+
 def bounded(image: npt.NDArray[np.uint8], max_side_px: int = MAX_SIDE_PX) -> npt.NDArray[np.uint8]:
     """Return the picture with a long side of at most `max_side_px`, contiguous.
 

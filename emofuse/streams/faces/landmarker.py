@@ -21,7 +21,7 @@ _WEIGHTS = RegistryWeights(name="face_landmarker")
 
 
 class LandmarkerDetector:
-    """The MediaPipe Tasks face landmarker on single pictures; the first 468 of its 478 points are Face Mesh's.
+    """The MediaPipe Tasks face landmarker; the first 468 of its 478 points are Face Mesh's.
 
     Python cannot choose the threads of its graph: it holds a few, which sleep between the steps of one picture.
 
@@ -30,12 +30,24 @@ class LandmarkerDetector:
         min_confidence: the least confidence of detection and mesh.
         max_faces: the largest number of faces.
         expressions: whether faces have blendshapes and a transform, which costs a further network. Points are the same.
+        follows: whether faces are also looked for where they were in the picture before, for frames of a clip (its
+            video mode). Otherwise every picture stands alone.
     """
 
     def __init__(
-        self, model: Path, *, min_confidence: float, max_faces: int = MAX_FACES, expressions: bool = False
+        self,
+        model: Path,
+        *,
+        min_confidence: float,
+        max_faces: int = MAX_FACES,
+        expressions: bool = False,
+        follows: bool = False,
     ) -> None:
+        # The video mode smooths a single face over time, so that it would depend on all frames before it.
+        max_faces = max(2, max_faces) if follows else max_faces
         self._seen_a_face = False
+        self._follows = follows
+        self._pictures = 0
         with native_log_muted(), start_errors("landmarker"):
             import mediapipe
             from mediapipe.tasks.python import BaseOptions, vision
@@ -44,9 +56,11 @@ class LandmarkerDetector:
             self._landmarker = vision.FaceLandmarker.create_from_options(
                 vision.FaceLandmarkerOptions(
                     base_options=BaseOptions(model_asset_path=str(model)),
+                    running_mode=vision.RunningMode.VIDEO if follows else vision.RunningMode.IMAGE,
                     num_faces=max_faces,
                     min_face_detection_confidence=min_confidence,
                     min_face_presence_confidence=min_confidence,
+                    min_tracking_confidence=min_confidence,
                     output_face_blendshapes=expressions,
                     output_facial_transformation_matrixes=expressions,
                 )
@@ -54,9 +68,8 @@ class LandmarkerDetector:
 
     def detect_all(self, image: npt.NDArray[np.uint8]) -> list[Face]:
         """See `FaceDetector.detect_all`: at most `max_faces` faces, each with its mesh."""
-        packet = self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB, data=bounded(image))
         with nullcontext() if self._seen_a_face else native_log_muted():
-            result = self._landmarker.detect(packet)
+            result = self._process(bounded(image))
         self._seen_a_face = self._seen_a_face or bool(result.face_landmarks)
         return [
             Face(
@@ -68,6 +81,17 @@ class LandmarkerDetector:
             )
             for index, points in enumerate(result.face_landmarks)
         ]
+
+    def forget(self) -> None:
+        """Forget the faces of the picture before: they are not in a black one."""
+        self._process(np.zeros((64, 64, 3), np.uint8))
+
+    def _process(self, image: npt.NDArray[np.uint8]) -> Any:
+        packet = self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB, data=image)
+        if not self._follows:
+            return self._landmarker.detect(packet)
+        self._pictures += 1  # as a time in milliseconds, which must grow and decides nothing without smoothing
+        return self._landmarker.detect_for_video(packet, self._pictures)
 
     def close(self) -> None:
         """See `FaceDetector.close`."""

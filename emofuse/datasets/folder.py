@@ -1,4 +1,4 @@
-"""The dataset kind `folder`: images in one folder per label, or in such folders per split."""
+"""The dataset kind `folder`: images in folders of labels, perhaps within folders of splits."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from typing import ClassVar, Literal, NamedTuple
 import polars as pl
 from pydantic import field_validator
 
+from emofuse.datasets.archive_files import FolderTree, open_tree
 from emofuse.datasets.names import IMAGE_SUFFIXES, printable
 from emofuse.datasets.rows import (
     Faults,
     ListedRows,
     Listing,
     RowFault,
-    check_root,
     check_rows,
     ids_from_paths,
-    open_files,
 )
 from emofuse.datasets.split_names import describe_split_names, read_split_folders
 from emofuse.datasets.splits import SPLITS
@@ -32,7 +31,7 @@ PARENT = "parent"
 
 
 class FolderSpec(CustomDatasetSpec):
-    r"""`root/<label>/*.jpg`, or `root/<train|val|test>/<label>/*.jpg`.
+    r"""`root/<label>/*.jpg`, or `root/<train|val|test>/<label>/*.jpg`. The root may be a zip or tar archive.
 
     `group` says who or what an image comes from (subject, film), which splits and folds never part: `parent` is the
     name of the folder of the image below that of its label (`root/<label>/<subject>/*.jpg`; an image beside such
@@ -80,26 +79,37 @@ def read_folder(spec: FolderSpec) -> Listing:
         DatasetError: there is no root or no image in it, split folders are beside label folders, or the spec asks for
             an official split and there are no split folders.
     """
-    root = check_root(spec.root, spec.kind)
-    files = open_files(root, follow_links=spec.follow_links)
-    walk = _Walk(FolderWalk(files))
-    split_folders = walk.split_folders(root)
-    if not isinstance(spec.split, StratifiedSplit) and not split_folders:
+    tree = open_tree(spec.root, spec.kind, follow_links=spec.follow_links)
+    listed, has_splits = list_label_folders(tree, spec.kind)
+    if not isinstance(spec.split, StratifiedSplit) and not has_splits:
         raise DatasetError(
-            f"{root}: has no folders train, val, test, so it has no official split. Ask for a stratified one: "
+            f"{tree.shown}: has no folders train, val, test, so it has no official split. Ask for a stratified one: "
             "`split: {kind: stratified}` (dataset check: --split stratified)"
         )
+    if spec.group is not None:
+        listed = _grouped(listed, spec.group)
+    listed = replace(listed, table=tree.with_sources(listed.table))
+    return check_rows(listed, tree.root, spec.split, tree.files, group_file=spec.group_file)
+
+
+def list_label_folders(tree: FolderTree, kind: str) -> tuple[ListedRows, bool]:
+    """List the images of a folder with those of labels in it, and return whether there are folders of splits.
+
+    Raises:
+        DatasetError: there is no image, or split folders are beside label folders.
+    """
+    walk = _Walk(FolderWalk(tree.listed))
+    split_folders = walk.split_folders(tree.shown)
     if split_folders:
         for name, split in split_folders.items():
             walk.visit_labels(name, split)
     else:
         walk.visit_labels("", None)
-    listed = walk.rows(root, spec.kind)
+    listed = walk.rows(tree.shown, tree.name, kind)
+    notes = [*tree.notes, *listed.notes]
     if names := describe_split_names(split_folders):
-        listed = replace(listed, notes=[f"split folders are read so: {names}", *listed.notes])
-    if spec.group is not None:
-        listed = _grouped(listed, spec.group)
-    return check_rows(listed, root, spec.split, files, group_file=spec.group_file)
+        notes.insert(0, f"split folders are read so: {names}")
+    return replace(listed, notes=notes), bool(split_folders)
 
 
 def _grouped(listed: ListedRows, group: str) -> ListedRows:
@@ -141,7 +151,7 @@ class _Walk:
     images: list[_Image] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
 
-    def split_folders(self, root: Path) -> dict[str, str]:
+    def split_folders(self, root: str) -> dict[str, str]:
         """Return the name of each split folder of the root -> train, val or test; none if the root holds label folders.
 
         Raises:
@@ -175,7 +185,7 @@ class _Walk:
             elif self.walk.accepts(path):
                 self._add(path, split, None)
 
-    def rows(self, root: Path, kind: str) -> ListedRows:
+    def rows(self, root: str, name: str, kind: str) -> ListedRows:
         """Return the images in their order, with classes and notes."""
         if not any(image.label for image in self.images):
             left_out = f" ({'; '.join(notes)})" if (notes := self.walk.notes()) else ""
@@ -202,7 +212,7 @@ class _Walk:
         )
         classes = sorted({image.label for image in images if image.label is not None})
         notes = [*self.walk.notes(), *(f"no image in {path}" for path in self.empty)]
-        return ListedRows(table, classes, printable(root.resolve().name), kind, faults, notes)
+        return ListedRows(table, classes, printable(name), kind, faults, notes)
 
     def _visit(self, folder: str, split: str | None, label: str) -> int:
         """List all images below the folder of a label, and return how many there are."""

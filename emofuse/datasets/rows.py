@@ -76,6 +76,12 @@ class Faults:
         faults = {RowFault.MALFORMED.value, RowFault.NOT_UTF8.value}
         return {row for row, fault in zip(self._rows, self._faults, strict=True) if fault in faults}
 
+    def of_rows(self, places: Mapping[int, int]) -> Faults:
+        """Return the faults of some rows, by row -> its place among these."""
+        faults = zip(self._rows, self._faults, self._details, strict=True)
+        kept = [(places[row], fault, detail) for row, fault, detail in faults if row in places]
+        return Faults(*(list(column) for column in zip(*kept, strict=True))) if kept else Faults()
+
     def table(self) -> pl.DataFrame:
         """Return a table with the columns `index` int64, `fault` str and `detail` str, ordered by index."""
         columns = {"index": self._rows, "fault": self._faults, "detail": self._details}
@@ -335,7 +341,10 @@ def _check_files(table: pl.DataFrame, files: Files, faults: Faults) -> pl.DataFr
         absent = set(table[column].is_null().arg_true())
         rows = [row for row in range(table.height) if row not in skipped and row not in absent]
         paths = table[column].gather(rows).to_list()
-        for row, path, (fault, stamp) in zip(rows, paths, files.inspect_all(paths), strict=True):
+        different = list(dict.fromkeys(paths))  # an archive or a table has many rows
+        states = dict(zip(different, files.inspect_all(different), strict=True))
+        for row, path in zip(rows, paths, strict=True):
+            fault, stamp = states[path]
             if stamp is not None:
                 _add_stamp(stamps, row, stamp)
             if fault is not None:

@@ -48,7 +48,7 @@ class ZipMembers:
             raise DecodeError(f"no whole zip archive ({error}): it may be cut off, as by a failed download") from None
         except (NotImplementedError, UnicodeDecodeError, struct.error, ValueError) as error:
             raise DecodeError(f"the directory of the zip archive cannot be read ({error})") from None
-        self._places = {each.filename: _place(each) for each in entries if _is_file(each)}
+        self._places = {each.filename.replace("\\", "/"): _place(each) for each in entries if _is_file(each)}
 
     @property
     def names(self) -> Sequence[str]:

@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Any
 
 from emofuse.datasets.members.base import picture_of_pixels, split_cell_name
-from emofuse.errors import DatasetError, DecodeError, did_you_mean
+from emofuse.errors import DatasetError, DecodeError, StoreError, did_you_mean
 from emofuse.stores import open_binary
 
 _BATCH_BYTES = 32 << 20
@@ -92,6 +92,8 @@ class ParquetCells:
                 open_binary(path), pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
             )
             self.schema = self._file.schema_arrow
+        except StoreError:
+            raise
         except Exception as error:  # noqa: BLE001 - a damaged footer raises ArrowInvalid, OSError, and others
             raise DecodeError(f"no whole Parquet table ({_one_line(error)})") from None
         metadata = self._file.metadata
@@ -119,7 +121,7 @@ class ParquetCells:
         with _LOCK:
             try:
                 first, batch = _BATCHES.find(self._number, column, row) or self._read_batch(column, row)
-            except DecodeError:
+            except (DecodeError, StoreError):
                 raise
             except Exception as error:  # noqa: BLE001 - damaged pages raise OSError, ArrowInvalid, and others
                 self._cursors.pop(column, None)
@@ -135,6 +137,8 @@ class ParquetCells:
         with _LOCK:
             try:
                 return self._file.read(columns=list(names))
+            except StoreError:
+                raise
             except Exception as error:  # noqa: BLE001 - see above
                 raise DecodeError(f"its columns cannot be read ({_one_line(error)})") from None
 

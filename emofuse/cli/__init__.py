@@ -15,6 +15,7 @@ from emofuse.cli import (
     check_statistics,
     dataset,
     doctor,
+    evaluate,
     predict,
     probe,
     profile,
@@ -62,6 +63,7 @@ app.command("results")(results.results)
 app.command("report")(report.report)
 app.command("check-statistics")(check_statistics.check_statistics)
 app.command("predict")(predict.predict)
+app.command("evaluate")(evaluate.evaluate)
 app.command("profile")(profile.profile)
 app.command("doctor")(doctor.doctor)
 

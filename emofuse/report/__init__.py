@@ -15,6 +15,7 @@ from emofuse.report.configurations import Results
 from emofuse.report.detail import choose_detail
 from emofuse.report.figures import FIGURE_FILES, ReportFigures, draw_figures
 from emofuse.report.fonts import choose_lettering
+from emofuse.report.foreign import foreign_sentences, map_table
 from emofuse.report.formats import escape_markdown
 from emofuse.report.further import find_metrics, further_rows, further_table, score_further
 from emofuse.report.grouping import group_runs
@@ -213,6 +214,7 @@ def _texts(
     head = f"# {escape_markdown(title)}\n\n"
     if warning:
         head += f"> **RANDOM WEIGHTS: a demonstration, not a finding.** {escape_markdown(warning)}\n\n"
+    head += _foreign_text(results)
     texts = {
         files.summary_markdown: head + "\n".join(_summary_parts(results, uncertainty, reference_notes)),
         files.summary_csv: numbers(summary_rows),
@@ -225,6 +227,15 @@ def _texts(
     if results.search and files.search_csv:
         texts[files.search_csv] = csv_text(search_rows(results.search))
     return texts
+
+
+def _foreign_text(results: Results) -> str:
+    """Return what is said of a test on another dataset, in Markdown; an empty text for a report on runs."""
+    of_test, table = foreign_sentences(results), map_table(results)
+    if not of_test:
+        return ""
+    listed = "".join(f"- {escape_markdown(sentence)}\n" for sentence in of_test)
+    return f"**Test on foreign data.**\n\n{listed}\n" + (f"{markdown(table)}\n" if table else "")
 
 
 def _summary_parts(results: Results, uncertainty: Uncertainty, reference_notes: Sequence[str]) -> list[str]:
@@ -250,7 +261,8 @@ def _summary_parts(results: Results, uncertainty: Uncertainty, reference_notes: 
 
 
 def _json(results: Results, uncertainty: Uncertainty, reference_notes: Sequence[str]) -> str:
-    notes = [*sentences.reading_notes(results, uncertainty), *comparison_notes(results, uncertainty)]
+    notes = [*foreign_sentences(results), *sentences.reading_notes(results, uncertainty)]
+    notes += comparison_notes(results, uncertainty)
     rows = summary_rows(results.of_references, uncertainty)
     return json_text(results, uncertainty, [*notes, *reference_notes], rows)
 

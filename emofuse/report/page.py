@@ -18,6 +18,7 @@ from emofuse.report.choice import choice_caption, choice_sentences, choice_table
 from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import ReportedConfiguration, Results, Spread
 from emofuse.report.figures import ReportFigure, ReportFigures
+from emofuse.report.foreign import MAP_CAPTION, evaluation_of, foreign_sentences, map_table
 from emofuse.report.formats import format_range, join_some, show_controls
 from emofuse.report.inputs import SPLITS, labels_table, missing_table, stream_uses, streams_table
 from emofuse.report.references import references_table
@@ -89,6 +90,8 @@ def render_page(
         title=title,
         warning=sentences.random_weights_warning(results),
         headline=sentences.headline(results, uncertainty),
+        foreign=foreign_sentences(results),
+        map_caption=MAP_CAPTION,
         facts=_facts(results),
         notes=[*results.dataset.get("notes", ()), *sentences.run_notes(results)],
         notices=sentences.empty_stream_notices(results, uses),
@@ -101,6 +104,7 @@ def render_page(
             "references": references_table(results, uncertainty),
             "parts": parts_table(results, numbered=numbered),
             "labels": labels_table(results, numbered=numbered),
+            "map": map_table(results),
             "missing": missing_table(uses),
             "streams": streams_table(uses),
             "cost": cost_table(results),
@@ -159,8 +163,10 @@ def _facts(results: Results) -> dict[str, str]:
     """Return the facts on the dataset: term -> value."""
     dataset, runs, words = results.dataset, results.runs_by_split, results.target.words
     counts = {title: Spread.of(run.rows[split]["rows"] for run in runs) for split, title in SPLITS.items()}
+    test = evaluation_of(results)
     facts = {
         "Dataset": f"{dataset.get('name', 'unnamed')} (kind {dataset.get('kind', 'unknown')})",
+        **({"Trained on": test["trained_on"]} if test else {}),
         **_target_facts(results),
         words.outputs: f"{len(results.classes)}: {_listed(results.classes)}",
         words.rows: ", ".join(f"{title.lower()} {format_range(spread)}" for title, spread in counts.items()),

@@ -12,6 +12,7 @@ import numpy as np
 from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import FEATURED, ReportedConfiguration, Results, Spread, repeat_of
 from emofuse.report.ensembles import ensemble_sentences, refit_sentences
+from emofuse.report.foreign import evaluation_of
 from emofuse.report.formats import (
     format_difference,
     format_interval,
@@ -85,7 +86,8 @@ def headline(results: Results, uncertainty: Uncertainty) -> str:
         )
     why = f"The chosen configuration, {failed[0].name}, diverged in its final runs. " if failed else ""
     if len(results.configurations) == 1:
-        return f"{why}{best.label} reaches {scores} on the test split."
+        where = evaluation_of(results).get("tested_on", "the test split")
+        return f"{why}{best.label} reaches {scores} on {where}."
     chosen = f"{why}{'Next best' if failed else 'Best'} validation {SELECTS[results.select]}: {best.label}"
     if best is results.baseline:
         return f"{chosen}, the baseline; on the test split {scores}."
@@ -187,9 +189,16 @@ def method(results: Results) -> list[str]:
         *_exact_sentences(results),
         *ensemble_sentences(results),
         *refit_sentences(results),
-        "The test split chose nothing; it was scored once, with these weights.",
+        _test_sentence(results),
         *_row_rules(results),
     ]
+
+
+def _test_sentence(results: Results) -> str:
+    test = evaluation_of(results)
+    if test:
+        return f"All of this was done with rows of {test['trained_on']}; no row of {test['tested_on']} chose anything."
+    return "The test split chose nothing; it was scored once, with these weights."
 
 
 def _row_rules(results: Results) -> list[str]:

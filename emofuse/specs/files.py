@@ -49,7 +49,7 @@ def read_cache_spec(name_or_path: str | Path) -> CacheSpec:
         SpecError: the file is missing, is not YAML, or has faults.
     """
     path = _find_yaml("cache_specs", name_or_path)
-    data = {"name": path.stem, **_absolute_paths(_load_yaml(path), path.absolute().parent)}
+    data = {"name": path.stem, **_absolute_paths(read_yaml(path), path.absolute().parent)}
     _load_plugins(data, path)
     return parse_spec(CacheSpec, data, str(path))
 
@@ -61,7 +61,7 @@ def read_label_map(name_or_path: str | Path) -> LabelMapSpec:
         SpecError: the file is missing, is not YAML, or has faults.
     """
     path = _find_yaml("label_maps", name_or_path)
-    return parse_spec(LabelMapSpec, {"name": path.stem, **_load_yaml(path)}, str(path))
+    return parse_spec(LabelMapSpec, {"name": path.stem, **read_yaml(path)}, str(path))
 
 
 def is_cache_spec(path: str | Path) -> bool:
@@ -70,7 +70,7 @@ def is_cache_spec(path: str | Path) -> bool:
     Raises:
         SpecError: the file is not YAML.
     """
-    return "streams" in _load_yaml(Path(path))
+    return "streams" in read_yaml(Path(path))
 
 
 def read_pipeline_spec(name_or_path: str | Path) -> PipelineSpec:
@@ -84,7 +84,7 @@ def read_pipeline_spec(name_or_path: str | Path) -> PipelineSpec:
         SpecError: the file is missing, is not YAML, is a sweep, or has faults.
     """
     path = _find_yaml("pipelines", name_or_path)
-    data = {"name": path.stem, **_absolute_paths(_load_yaml(path), path.absolute().parent)}
+    data = {"name": path.stem, **_absolute_paths(read_yaml(path), path.absolute().parent)}
     if _is_sweep(data):
         raise SpecError(str(path), [f"this is a sweep (it has `factors`), start it by: emofuse sweep {name_or_path}"])
     _load_plugins(data, path)
@@ -110,7 +110,7 @@ def read_sweep_spec(name_or_path: str | Path) -> SweepSpec:
         SpecError: the file is missing, is not YAML, is a pipeline, or has faults.
     """
     path = _find_yaml("sweeps", name_or_path)
-    data = {"name": path.stem, **_absolute_paths(_load_yaml(path), path.absolute().parent)}
+    data = {"name": path.stem, **_absolute_paths(read_yaml(path), path.absolute().parent)}
     if not _is_sweep(data):
         if "runs" in data:
             problem = f"this is a pipeline (it has `runs`), start it by: emofuse run {name_or_path}"
@@ -124,7 +124,7 @@ def read_sweep_spec(name_or_path: str | Path) -> SweepSpec:
         data["pipeline"] = str(beside) if beside.is_file() else data["pipeline"]
         try:
             pipeline_path = _find_yaml("pipelines", data["pipeline"])
-            pipeline = _load_yaml(pipeline_path)
+            pipeline = read_yaml(pipeline_path)
             _load_plugins(pipeline, pipeline_path)  # the variants of its streams are factors
             if _is_sweep(pipeline):
                 problems.append(
@@ -145,7 +145,7 @@ def _runs_of_pipeline(name_or_path: str, folder: Path) -> Any:
     """Return the runs of a pipeline as they are written, without its defaults; a path may be relative to `folder`."""
     beside = folder / name_or_path
     path = _find_yaml("pipelines", beside if beside.is_file() else name_or_path)
-    data = _absolute_paths(_load_yaml(path), path.absolute().parent)
+    data = _absolute_paths(read_yaml(path), path.absolute().parent)
     _load_plugins(data, path)
     return data.get("runs")
 
@@ -155,7 +155,7 @@ def bundled_specs(bundle: Bundle) -> list[str]:
     paths = sorted(_bundled_dir(bundle).glob("*.yaml"))
     if bundle in {"cache_specs", "label_maps"}:
         return [path.stem for path in paths]
-    return [path.stem for path in paths if _is_sweep(_load_yaml(path)) == (bundle == "sweeps")]
+    return [path.stem for path in paths if _is_sweep(read_yaml(path)) == (bundle == "sweeps")]
 
 
 def _bundled_dir(bundle: Bundle) -> Path:
@@ -182,7 +182,12 @@ def _find_yaml(bundle: Bundle, name_or_path: str | Path) -> Path:
     raise SpecError(str(name_or_path), [f"no such file, and no {_NOUNS[bundle]} of this name{there_are}"])
 
 
-def _load_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        SpecError: the file is not YAML, not text, or holds something else.
+    """
     try:
         data = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except YamlFaults as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 _BEFORE_S = 0.5
 """A span is decoded from this far before its begin: compressed sound depends on the packets before."""
+
+_GAP_S = 0.1
+"""A gap in a track is filled with silence from this length on: time stamps of some formats are rounded to 1 ms."""
 
 
 def read_sound(source: Source, decode: DecodeSpec | None = None, on_read: OnRead | None = None) -> Sound:
@@ -78,27 +82,59 @@ def _span(source: Source, end: float | None) -> tuple[float, float]:
 def _samples(
     container: Container, stream: AudioStream, span: tuple[float, float] | None, decode: DecodeSpec
 ) -> npt.NDArray[np.float32]:
-    """Return the samples of a span (None for the whole), float32 (n,)."""
+    """Return the samples of a span (None for the whole), float32 (n,).
+
+    Where the track has no sound yet, and in long gaps of it, there is silence, so that samples and frames have one
+    clock.
+    """
     rate = stream.rate
-    start, stop = span or (-math.inf, math.inf)
-    if start > _BEFORE_S:
-        container.seek(start - _BEFORE_S, stream)
+    start, stop = span or (0.0, math.inf)
+    wanted = math.inf if math.isinf(stop) else round((stop - start) * rate)
     parts: list[npt.NDArray[np.float32]] = []
     count = 0
-    for at, part in _decoded(container, stream, rate):
-        first = 0 if span is None else max(0, round((start - at) * rate))
-        last = len(part) if span is None or math.isinf(stop) else max(0, min(len(part), round((stop - at) * rate)))
-        if first < last:
-            parts.append(part[first:last])
-            count += last - first
-        if count > decode.max_sound_s * rate:
-            raise DecodeError(_too_long(decode))
-        if at >= stop:
+    for at, part in _from(container, stream, start):
+        missing = min(wanted, round((at - start) * rate)) - count
+        if missing > (_GAP_S * rate if parts else 0):
+            _check_length(count + missing, decode, rate)
+            parts.append(np.zeros(missing, dtype=np.float32))
+            count += missing
+        first = 0 if parts else max(0, round((start - at) * rate))
+        taken = part[first:] if math.isinf(wanted) else part[first : first + int(wanted) - count]
+        if len(taken):
+            parts.append(taken)
+            count += len(taken)
+        _check_length(count, decode, rate)
+        if count >= wanted:
             break
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 
 
-def _decoded(container: Container, stream: AudioStream, rate: int) -> Iterator[tuple[float, npt.NDArray[np.float32]]]:
+def _check_length(count: float, decode: DecodeSpec, rate: int) -> None:
+    if count > decode.max_sound_s * rate:
+        raise DecodeError(_too_long(decode))
+
+
+def _from(container: Container, stream: AudioStream, start: float) -> Iterator[tuple[float, npt.NDArray[np.float32]]]:
+    """Decode from a little before a time on: the time of the first sample of each part, and the part, float32 (n,)."""
+    decoded = _decoded(container, stream)
+    first, late = None, 0.0
+    if stream.codec_context.name == "vorbis" and container.inner.format.name == "ogg":
+        # The first packet of Vorbis has no samples of its own. In some Ogg files FFmpeg counts it nevertheless, so that
+        # all times are late by it, some 16 ms.
+        first = next(decoded, None)
+        late = 0.0 if first is None else first[0]
+    if start > _BEFORE_S:
+        container.seek(start - _BEFORE_S + late, stream)
+        decoded = _decoded(container, stream)
+        first = next(decoded, None)
+        if first is None or first[0] - late > start:  # the format has an inexact index, or the track begins later
+            container.seek(0.0, stream)
+            first, decoded = None, _decoded(container, stream)
+    for at, part in decoded if first is None else chain([first], decoded):
+        yield at - late, part
+
+
+def _decoded(container: Container, stream: AudioStream) -> Iterator[tuple[float, npt.NDArray[np.float32]]]:
     """Decode from the present place on: the time of the first sample of each part, and the part, float32 (n,)."""
     at = 0.0
     for packet in container.packets(stream):
@@ -107,7 +143,7 @@ def _decoded(container: Container, stream: AudioStream, rate: int) -> Iterator[t
                 at = float(frame.pts * frame.time_base) - container.origin_s
             part = _mono(frame)
             yield at, part
-            at += len(part) / rate
+            at += len(part) / stream.rate
 
 
 def _mono(frame: Any) -> npt.NDArray[np.float32]:

@@ -6,11 +6,13 @@ With `every: k`, every k-th frame is taken instead, at most T of them.
 
 Long gaps between the chosen frames are sought, from the key frame before the next one, and only the chosen frames are
 kept and converted to RGB. So neither memory nor time grows with the length of the file. FFmpeg decodes, on one thread,
-and converts colours as the file states (BT.601, BT.709, ...). The rotation that a phone notes in a file is applied.
+and converts colours as the file states (BT.601, BT.709, ...). Frames are shown as a player shows them: turned and
+mirrored as the file notes, and with square pixels, for which the shorter side of its pixels is stretched.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -158,14 +160,30 @@ class FrameReader:
         return self._frames
 
     def picture(self, frame: ShownFrame) -> npt.NDArray[np.uint8]:
-        """Return a frame as an upright picture, (H, W, 3) uint8 RGB."""
+        """Return a frame as an upright picture with square pixels, (H, W, 3) uint8 RGB."""
         from av.video.reformatter import Interpolation
 
         exact = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-        pixels: Any = frame.inner.to_ndarray(format="rgb24", interpolation=exact, threads=1)
-        upright = np.ascontiguousarray(np.rot90(pixels, round(frame.inner.rotation / 90) % 4))
+        width, height = self._square(frame.inner)
+        pixels: Any = frame.inner.to_ndarray(format="rgb24", width=width, height=height, interpolation=exact, threads=1)
+        upright = np.ascontiguousarray(_upright(pixels, frame.inner))
         share = self._decode.pca_variance
         return upright if share is None else keep_variance(upright, share)
+
+    def _square(self, frame: VideoFrame) -> tuple[int, int]:
+        """Return the width and height of a frame with square pixels."""
+        ratio = float(self._stream.sample_aspect_ratio or 1)
+        if not 0 < ratio < math.inf:
+            return frame.width, frame.height
+        width, height = round(frame.width * max(1.0, ratio)), round(frame.height * max(1.0, 1 / ratio))
+        self._check_size(width, height)
+        return width, height
+
+    def _check_size(self, width: int, height: int) -> None:
+        pixels = width * height
+        if pixels > self._decode.max_pixels:
+            shape = f"{width} x {height} = {pixels:,} pixels"
+            raise DecodeError(f"{shape}, more than max_pixels = {self._decode.max_pixels:,}")
 
     def find_end_s(self) -> float:
         """Return the end of a track whose length no header states: that of its last packet. Nothing is decoded."""
@@ -197,10 +215,7 @@ class FrameReader:
         count = 0
         for packet in self._container.packets(self._stream):
             for frame in packet.decode():
-                pixels = frame.width * frame.height
-                if pixels > self._decode.max_pixels:
-                    shape = f"{frame.width} x {frame.height} = {pixels:,} pixels"
-                    raise DecodeError(f"{shape}, more than max_pixels = {self._decode.max_pixels:,}")
+                self._check_size(frame.width, frame.height)
                 yield ShownFrame(frame, self._time(frame, count))
                 count += 1
 
@@ -228,3 +243,21 @@ class FrameReader:
         self._container.seek(time, self._stream)
         self._frames = self._decoded()
         self._shown, self._next = next(self._frames, None), None
+
+
+def _upright(pixels: npt.NDArray[np.uint8], frame: VideoFrame) -> npt.NDArray[np.uint8]:
+    """Return the pixels (H, W, 3) of a frame as its display matrix shows them: turned, mirrored, or both.
+
+    The matrix [[a, b, u], [c, d, v], [x, y, w]] takes the place (p, q), right and down, to (a p + c q, b p + d q).
+    Turns by other angles are rounded to quarters.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return pixels
+    a, b, _, c, d = np.frombuffer(matrix, dtype="<i4")[:5].tolist()
+    if max(abs(a), abs(d)) >= max(abs(b), abs(c)):
+        right, down = a, d
+    else:
+        pixels, right, down = pixels.transpose(1, 0, 2), c, b
+    pixels = pixels[:, ::-1] if right < 0 else pixels
+    return pixels[::-1] if down < 0 else pixels

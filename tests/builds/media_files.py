@@ -40,6 +40,9 @@ def write_clip(
     sound: str | None = None,
     times_ms: list[int] | None = None,
     rotation: int = 0,
+    mirrored: str = "",
+    pixel_aspect: Fraction | None = None,
+    sound_from_s: float = 0.0,
     size: tuple[int, int] = (WIDTH, HEIGHT),
     key_frames: int = 12,
     options: dict[str, str] | None = None,
@@ -58,8 +61,10 @@ def write_clip(
                 video.options = {"crf": "4", "preset": "ultrafast", "keyint_min": str(key_frames)}
             else:
                 video.bit_rate = 4_000_000
-            if rotation:
-                video.set_display_rotation(rotation)
+            if rotation or mirrored:
+                video.set_display_rotation(rotation, hflip="h" in mirrored, vflip="v" in mirrored)
+            if pixel_aspect is not None:
+                video.codec_context.sample_aspect_ratio = pixel_aspect
             for number in range(frames):
                 shown = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24")
                 if times_ms is not None:
@@ -68,16 +73,16 @@ def write_clip(
             container.mux(video.encode())
         if audio is not None:
             seconds = (times_ms[-1] / 1000 if times_ms else frames / RATE) if video is not None else 2.0
-            _encode(container, audio, tone(seconds, sound_hz), sound_hz)
+            _encode(container, audio, tone(seconds, sound_hz), sound_hz, round(sound_from_s * sound_hz))
     return path
 
 
-def _encode(container, audio, samples: np.ndarray, rate_hz: int) -> None:
+def _encode(container, audio, samples: np.ndarray, rate_hz: int, begin: int) -> None:
     size = audio.codec_context.frame_size or 1024
     kind = audio.codec_context.format.name
     for start in range(0, len(samples), size):
         part = av.AudioFrame.from_ndarray(samples[None, start : start + size], format="fltp", layout="mono")
-        part.sample_rate, part.pts, part.time_base = rate_hz, start, Fraction(1, rate_hz)
+        part.sample_rate, part.pts, part.time_base = rate_hz, begin + start, Fraction(1, rate_hz)
         for resampled in av.AudioResampler(format=kind, layout="mono", rate=rate_hz).resample(part):
             container.mux(audio.encode(resampled))
     container.mux(audio.encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -74,6 +75,42 @@ def test_the_rotation_that_a_phone_notes_is_applied(tmp_path, rotation, corner):
     assert picture.shape == ((HEIGHT, WIDTH, 3) if rotation == 180 else (WIDTH, HEIGHT, 3))
     assert picture[corner][0] > 200 > 60 > picture[corner][1]
     assert picture[2, 2][1] > 60
+
+
+def corner_of(picture):
+    """The corner in which the red square lies, as (row, column) of a pixel of it."""
+    red = [(r, c) for r in (3, -4) for c in (3, -4) if picture[r, c, 0] > 200 > 90 > picture[r, c, 1]]
+    assert len(red) == 1
+    return red[0]
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, -90])
+@pytest.mark.parametrize(("mirrored", "flip"), [("h", np.fliplr), ("v", np.flipud)])
+def test_a_mirrored_clip_is_shown_as_a_player_shows_it(tmp_path, rotation, mirrored, flip):
+    """PyAV mirrors behind the rotation, which counts against the clock."""
+    picture = read(write_clip(tmp_path / "selfie.mov", rotation=rotation, mirrored=mirrored), 1).frames[0]
+    written = flip(np.rot90(frame(0), rotation // 90))
+    assert picture.shape == written.shape
+    assert corner_of(picture) == corner_of(written)
+
+
+@pytest.mark.parametrize(("aspect", "shape"), [((4, 3), (48, 85)), ((3, 4), (64, 64)), ((1, 1), (48, 64))])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_pixels_are_square(tmp_path, aspect, shape, suffix):
+    path = write_clip(tmp_path / f"wide.{suffix}", pixel_aspect=Fraction(*aspect))
+    assert read(path, 1).frames[0].shape == (*shape, 3)
+    assert numbers(read(path, 4)) == numbers(read(write_clip(tmp_path / f"plain.{suffix}"), 4))
+
+
+def test_pixels_are_square_before_a_clip_is_turned(tmp_path):
+    path = write_clip(tmp_path / "phone.mov", pixel_aspect=Fraction(2, 1), rotation=90)
+    assert read(path, 1).frames[0].shape == (128, 48, 3)
+
+
+def test_a_clip_whose_square_pixels_are_too_many_is_refused(tmp_path):
+    path = write_clip(tmp_path / "wide.mp4", pixel_aspect=Fraction(20, 1))
+    with pytest.raises(DecodeError, match=r"^1280 x 48 = 61,440 pixels, more than max_pixels = 10,000$"):
+        read(path, 1, decode=DecodeSpec(max_pixels=10_000))
 
 
 def test_frames_of_a_variable_rate_are_chosen_by_time(tmp_path):

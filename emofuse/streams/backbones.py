@@ -47,7 +47,8 @@ class BackboneSpec(StreamSpecBase):
     crop, so that nothing of it is cut off. A picture without a face gives a row without features.
 
     `output` is `pooled`, a vector; `map`, the last map (channel, y, x); or `tokens`, the sequence of a transformer's
-    tokens.
+    tokens. With `layer`, the name of a layer or block as PyTorch gives it (`layer3`, `features.13`, `blocks.5`), it is
+    the output of that layer, and `pooled` is its mean over the picture; for torchvision and timm.
 
     With `input: mel` the network sees the log-mel spectrogram of the sound in place of a picture: grey, low bands at
     the bottom, white at the loudest value and black 80 dB below it, resized to the network's input without a crop.
@@ -56,7 +57,7 @@ class BackboneSpec(StreamSpecBase):
     """
 
     uses_gpu: ClassVar[bool] = True
-    added: ClassVar[frozenset[str]] = frozenset({"output", "region", "input", "mel", "windows"})
+    added: ClassVar[frozenset[str]] = frozenset({"output", "layer", "region", "input", "mel", "windows"})
 
     kind: Literal["backbone"] = "backbone"
     model: str
@@ -65,6 +66,7 @@ class BackboneSpec(StreamSpecBase):
     dtype: Literal["float16", "float32"] = "float16"
     output: Literal["pooled", "map", "tokens"] = "pooled"
     region: Literal["image", "face"] = Field("image", description="the whole picture, or the aligned face")
+    layer: str | None = Field(None, min_length=1, description="the layer whose output is taken; the last unless given")
     input: Literal["image", "mel"] = "image"
     mel: MelSettings | None = Field(None, description="the spectrogram of `input: mel`; defaults unless given")
     windows: int = Field(1, ge=1, le=1024, description="the steps of a sequence of `input: mel`; 1 for a vector")
@@ -90,6 +92,7 @@ class BackboneSpec(StreamSpecBase):
     @classmethod
     def _default_name(cls, data: Mapping[str, Any]) -> str:
         name = str(data.get("model", "backbone")).partition("/")[2] or str(data.get("model", "backbone"))
+        name = f"{name}-{data['layer']}" if data.get("layer") else name
         name = re.sub(r"[^A-Za-z0-9_.-]", "-", name)
         if data.get("input") == "mel":
             return f"{name}-mel"
@@ -107,6 +110,8 @@ class BackboneSpec(StreamSpecBase):
         if self.library not in _LIBRARIES:
             hint = did_you_mean(self.library, _LIBRARIES) or f", expected {', '.join(_LIBRARIES)}"
             raise ValueError(f"model: {self.library!r} is no library of models{hint}")
+        if self.layer is not None and self.library == "open_clip":
+            raise ValueError("layer: layers are for models of torchvision and timm, not for those of open_clip")
         if self.input == "image" and (self.mel is not None or self.windows > 1):
             raise ValueError("mel and windows are settings of input: mel")
         if self.input == "mel" and self.region == "face":
@@ -322,8 +327,8 @@ def make_backbone(spec: BackboneSpec, device: str) -> BackboneStream:
 
     Raises:
         SpecError: the library has no such model.
-        StreamError: the library is not installed, the model has no such output or cannot be cut before its classifier,
-            or the device cannot be used.
+        StreamError: the library is not installed, the model has no such output or layer or cannot be cut before its
+            classifier, or the device cannot be used.
         WeightsError: the weights are missing, damaged, or another model's.
     """
     from emofuse.weights import resolve_weights
@@ -331,7 +336,8 @@ def make_backbone(spec: BackboneSpec, device: str) -> BackboneStream:
     check_model, make_network = _library_functions(spec.library)
     check_model(spec.model_name)  # a wrong name is said before weights are looked for
     weights = resolve_weights(spec.weights_wanted())
-    shared = _shared_backbone(spec.model, weights, device, spec.precision, partial(make_network, spec.model_name))
+    make = partial(make_network, spec.model_name)
+    shared = _shared_backbone(spec.model, weights, device, spec.precision, make, layer=spec.layer)
     size = shared.preset.size
     sounds = SpectrogramPictures(spec.spectrogram, spec.windows, size) if spec.input == "mel" else None
     return BackboneStream(shared, spec.output, region=spec.region, spectrogram=sounds)
@@ -343,12 +349,22 @@ def _shared_backbone(
     device: str,
     precision: Precision,
     make: Callable[[ResolvedWeights], PictureNetwork],
+    *,
+    layer: str | None = None,
 ) -> SharedBackbone:
-    """Return the network of these weights, which streams share; the name of the weights may decide its preset."""
+    """Return the network of these weights, which streams share; the name of the weights may decide its preset.
+
+    Streams of an inner layer share a network of their own, because it stops at that layer.
+    """
+    from emofuse.streams.networks.layers import at_layer
     from emofuse.streams.networks.shared_backbones import SharedBackbone
 
-    key = ("backbone", model, weights.kind, weights.name, weights.sha256, weights.seed, device, precision)
-    return shared_network(key, lambda: SharedBackbone(make(weights), device, precision))
+    def make_shared() -> SharedBackbone:
+        network = make(weights)
+        return SharedBackbone(network if layer is None else at_layer(network, model, layer), device, precision)
+
+    key = ("backbone", model, layer, weights.kind, weights.name, weights.sha256, weights.seed, device, precision)
+    return shared_network(key, make_shared)
 
 
 def _library_functions(library: str) -> tuple[Callable[[str], object], Callable[..., PictureNetwork]]:

@@ -1,4 +1,4 @@
-"""The part of a picture that a texture describes: the square around the mesh, or the whole picture."""
+"""The part of a picture that a texture sees: the square around the mesh, the aligned face, or the whole picture."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from emofuse.status import Status
-from emofuse.streams.base import NEEDS_FACE, NEEDS_IMAGE, Face, Rows, Sample, Stream
+from emofuse.streams.base import NEEDS_CROP, NEEDS_FACE, NEEDS_IMAGE, Face, Rows, Sample, Stream
 
-Region = Literal["mesh", "image"]
+Region = Literal["mesh", "face", "image"]
 WithoutFace = Literal["whole_image", "no_detection"]
 
 FLAGS = ("whole_image",)
@@ -23,7 +23,7 @@ MARGIN = 0.1
 
 def needs_of_region(region: Region) -> frozenset[str]:
     """Return what a stream of this region uses of a sample."""
-    return {"mesh": NEEDS_FACE, "image": NEEDS_IMAGE}[region]
+    return {"mesh": NEEDS_FACE, "face": NEEDS_CROP, "image": NEEDS_IMAGE}[region]
 
 
 def describe_regions(
@@ -51,9 +51,13 @@ def describe_regions(
 
 def cut_region(sample: Sample, region: Region) -> npt.NDArray[np.uint8] | None:
     """Return the region of a sample, (H, W, 3) uint8; None where no face was found and the region needs one."""
-    if region == "image":
-        return sample.image
-    return None if sample.face is None else face_region(sample.image, sample.face)
+    match region:
+        case "image":
+            return sample.image
+        case "face":
+            return sample.crop
+        case "mesh":
+            return None if sample.face is None else face_region(sample.image, sample.face)
 
 
 def face_region(image: npt.NDArray[np.uint8], face: Face) -> npt.NDArray[np.uint8]:

@@ -7,13 +7,17 @@ from importlib import resources
 
 import numpy as np
 
+from emofuse.specs import FaceSpec
 from emofuse.streams.base import Clip, Face, Sample, Sound
+from emofuse.streams.faces import crop_face
+from emofuse.streams.faces.blendshape_names import BLENDSHAPES
 
 
 def example_samples() -> list[Sample]:
     """Return eight small seeded samples.
 
-    The pictures have several shapes, five of them with a face: one tiny, one beyond the edge. Six samples have a sound:
+    The pictures have several shapes, five of them with a face and all that a detector may say of it: one tiny, one
+    beyond the edge. Six samples have a sound:
     two voices, silence, a click of one sample, a short sound, and one beyond full scale. Each has a clip of three
     frames, in which its picture moves to the right.
     """
@@ -69,4 +73,11 @@ def _sample(height: int, width: int, *, seed: int, face_px: int | None, sound: S
     angle = 0.1 * seed
     turn = np.array([[np.cos(angle), np.sin(angle), 0], [-np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
     middle = np.array([width / 2, height / 2, 0])
-    return Sample(image, Face((points @ turn + middle).astype(np.float32)), sound)
+    transform = np.eye(4)
+    transform[:3, :3] = np.diag([1, -1, -1]) @ turn.T @ np.diag([1, -1, -1])
+    face = Face(
+        (points @ turn + middle).astype(np.float32),
+        blendshapes=rng.uniform(0, 1, len(BLENDSHAPES)).astype(np.float32),
+        transform=transform.astype(np.float32),
+    )
+    return Sample(image, face, sound, crop=crop_face(image, face, FaceSpec(size_px=96)))

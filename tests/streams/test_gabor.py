@@ -35,7 +35,7 @@ def wave(side_px, wavelength, angle, amplitude=100):
     ).astype(np.uint8)
 
 
-@pytest.mark.parametrize("region", ["mesh", "image"])
+@pytest.mark.parametrize("region", ["mesh", "face", "image"])
 @pytest.mark.parametrize("without_face", ["whole_image", "no_detection"])
 def test_gabor_is_a_stream(region, without_face):
     check_stream(GaborSpec(region_px=32, region=region, without_face=without_face))

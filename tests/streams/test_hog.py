@@ -11,12 +11,27 @@ from emofuse.status import Status
 from emofuse.streams import stream_identity
 from emofuse.streams.base import Sample
 from emofuse.streams.hog import LENGTH, HogSpec, describe
+from emofuse.streams.regions import face_region
 from emofuse.testing import check_stream, example_samples
 
 
+@pytest.mark.parametrize("region", ["mesh", "face", "image"])
 @pytest.mark.parametrize("without_face", ["whole_image", "no_detection"])
-def test_hog_is_a_stream(without_face):
-    check_stream(HogSpec(without_face=without_face))
+def test_hog_is_a_stream(region, without_face):
+    check_stream(HogSpec(region=region, without_face=without_face))
+
+
+def test_the_region_is_the_square_around_the_mesh_the_aligned_face_or_the_picture():
+    sample = example_samples()[0]
+    parts = {"mesh": face_region(sample.image, sample.face), "face": sample.crop, "image": sample.image}
+    for region, part in parts.items():
+        row = HogSpec(region=region).make("cpu").extract([sample]).features[0]
+        assert np.array_equal(row, describe(part))
+
+
+def test_the_default_region_is_not_part_of_the_digest():
+    assert "region" not in HogSpec().model_dump(mode="json")
+    assert HogSpec(region="face").needs == {"image", "crop"}
 
 
 def test_a_cache_spec_names_it_by_its_kind():

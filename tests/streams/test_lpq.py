@@ -38,7 +38,7 @@ def naive_codes(grey):
     return codes
 
 
-@pytest.mark.parametrize("region", ["mesh", "image"])
+@pytest.mark.parametrize("region", ["mesh", "face", "image"])
 @pytest.mark.parametrize("without_face", ["whole_image", "no_detection"])
 def test_lpq_is_a_stream(region, without_face):
     check_stream(LpqSpec(region=region, without_face=without_face))

@@ -133,9 +133,10 @@ def test_without_a_face_the_whole_picture_is_taken_and_flagged(astronaut_face):
     assert np.array_equal(rows.features[1], histograms(square_grey(face_region(image, astronaut_face), 64)))
 
 
+@pytest.mark.parametrize("region", ["mesh", "face", "image"])
 @pytest.mark.parametrize("without_face", ["whole_image", "no_detection"])
-def test_the_stream_keeps_the_contract(without_face):
-    check_stream(LbpSpec(without_face=without_face))
+def test_the_stream_keeps_the_contract(region, without_face):
+    check_stream(LbpSpec(region=region, without_face=without_face))
 
 
 def test_a_picture_of_one_pixel_is_no_problem():

@@ -13,6 +13,8 @@ from emofuse.progress import step
 if TYPE_CHECKING:
     from emofuse.weights import WeightsEntry
 
+UNPUBLISHED = "No hash of it is published here: this one is recorded, and later checks compare with it."
+
 app = typer.Typer(no_args_is_help=True, help="List, download, import and check pretrained weights.")
 
 
@@ -26,7 +28,8 @@ def list_weights() -> None:
     for entry in REGISTRY.values():
         here = "here" if entry.name in stored else "import only" if entry.url is None else ""
         size = f"{entry.size_mib:,.1f} MiB" if entry.size_mib else ""
-        rows.append((entry.name, entry.model, size, here, entry.licence, entry.source))
+        source = entry.source if entry.sha256 or entry.url is None else f"{entry.source}; no published hash"
+        rows.append((entry.name, entry.model, size, here, entry.licence, source))
     for name in sorted(stored.keys() - REGISTRY.keys()):
         size = f"{stored[name].size_bytes / 2**20:,.1f} MiB"
         rows.append((name, "your own", size, "here", "", stored[name].source))
@@ -50,7 +53,10 @@ def fetch(
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of the repository.")] = None,
     sha256: Annotated[str | None, typer.Option(help="SHA-256 of the file, which the hub shows beside it.")] = None,
 ) -> None:
-    """Download weights and check them. An interrupted download continues; existing files are only checked.
+    """Download weights and check them by their published hash. An interrupted download continues.
+
+    Files that are there are only checked. Where no hash is published, that of the download is recorded, and later
+    checks compare with it.
 
     The weights are those of the registry, by name, or a file of the Hugging Face hub: --hub OWNER/NAME --revision
     COMMIT --sha256 HASH. HF_ENDPOINT names a mirror, HF_TOKEN is sent to it.
@@ -82,6 +88,8 @@ def _fetch(entry: WeightsEntry) -> None:
     with show_progress(), step(f"fetching {entry.name}", unit="bytes") as on_progress:
         stored = fetch_entry(entry, on_progress=on_progress)
     typer.echo(f"{entry.name}: {stored.path} ({stored.size_bytes:,} bytes, SHA-256 {stored.sha256})")
+    if entry.sha256 is None:
+        typer.echo(f"  {UNPUBLISHED}")
 
 
 @app.command("import")
@@ -93,16 +101,22 @@ def import_file(
     ] = None,
 ) -> None:
     """Copy a file of weights into the folder. It is recognised by its hash, or gets a name by --as."""
-    from emofuse.weights import import_weights
+    from emofuse.weights import REGISTRY, import_weights
 
     with show_progress(), step("copying and hashing"):
         stored = import_weights(path, name)
     typer.echo(f"{stored.name}: {stored.path} ({stored.size_bytes:,} bytes, SHA-256 {stored.sha256})")
+    entry = REGISTRY.get(stored.name)
+    if entry is not None and entry.sha256 is None:
+        typer.echo(f"  {UNPUBLISHED}")
 
 
 @app.command()
 def verify() -> None:
-    """Hash every file of the folder again. Exit with status 1 if one is damaged or missing."""
+    """Hash every file of the folder again. Exit with status 1 if one is damaged or missing.
+
+    Files are compared with their record, and with the published hash where there is one.
+    """
     from emofuse.weights import verify_weights, weights_dir
 
     with show_progress(), step("hashing weights"):

@@ -116,7 +116,7 @@ _OTHER_ENTRIES = (
         name="vit_tiny_patch16_224",
         model="timm/vit_tiny_patch16_224",
         licence="Apache-2.0",
-        source="Google (timm), ImageNet-21k, then 1k; no hash is published here, so that of the download is recorded",
+        source="Google (timm), ImageNet-21k, then 1k",
         url="https://huggingface.co/timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k/resolve/main/model.safetensors",
         size_mib=21.9,
     ),
@@ -125,7 +125,7 @@ _OTHER_ENTRIES = (
             name=name,
             model=name,
             licence=licence,
-            source=f"{source}; no hash is published here, so that of the download is recorded",
+            source=source,
             url=f"https://huggingface.co/{repository}/resolve/main/{file}",
             size_mib=size_mib,
         )

@@ -6,11 +6,13 @@ import hashlib
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from typer.testing import CliRunner
 
+import emofuse.weights
 from emofuse.cli import weights as cli
 from emofuse.errors import WeightsError
 from emofuse.weights import registry, resolve, store
@@ -124,3 +126,24 @@ def test_verify_ends_with_0_if_a_download_only_waits(folder, served):
     status, out, _ = run("verify")
     assert status == 0
     assert out == "unfinished  net.pth.partial  (4 bytes of a download: fetch it again to resume it, or delete it)\n"
+
+
+def test_where_no_hash_is_published_the_recorded_one_is_said_and_compared_later(folder, file, served, monkeypatch):
+    entry = replace(registry.REGISTRY["net"], sha256=None)
+    for module in (registry, store, emofuse.weights):
+        monkeypatch.setattr(module, "REGISTRY", {"net": entry})
+    monkeypatch.setattr(store, "why_damaged", lambda path: None)
+    assert "a test; no published hash" in run("list")[1]
+    _, out, _ = run("fetch", "net")
+    assert SHA256 in out
+    assert cli.UNPUBLISHED in out
+    assert cli.UNPUBLISHED in run("import", file, "--as", "net")[1]
+    assert run("verify")[0] == 0
+    (folder / "net.pth").write_bytes(b"\x80\x02 other weights")
+    code, out, _ = run("verify")
+    assert code == 1
+    assert f"SHA-256 was {SHA256}" in out
+
+
+def test_with_a_published_hash_nothing_is_said_of_a_recorded_one(folder, served):
+    assert cli.UNPUBLISHED not in run("fetch", "net")[1]

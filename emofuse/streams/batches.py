@@ -99,13 +99,16 @@ class BatchRunner:
         streams: the open streams by name; their owner closes them.
         on_gpu: the names of those that run on a GPU.
         spec: the spec of the cache.
+        device: the device of the face detector, if it can use it.
 
     Raises:
         StreamError: the face detector cannot run on this machine.
         WeightsError: its model is missing.
     """
 
-    def __init__(self, streams: Mapping[str, Stream], on_gpu: set[str], spec: CacheSpec) -> None:
+    def __init__(
+        self, streams: Mapping[str, Stream], on_gpu: set[str], spec: CacheSpec, *, device: str = "cpu"
+    ) -> None:
         self._streams = streams
         self._augment = spec.augment
         self._face = spec.face
@@ -120,7 +123,7 @@ class BatchRunner:
         with ExitStack() as opened:
             self._needs: frozenset[str] = frozenset().union(*map(needs_of, streams.values()))
             self._detector = (
-                opened.enter_context(closing(make_face_detector(spec.face, self._needs)))
+                opened.enter_context(closing(make_face_detector(spec.face, self._needs, device=device)))
                 if looks_at_faces(self._needs)
                 else None
             )

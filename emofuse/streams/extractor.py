@@ -62,7 +62,7 @@ class Extractor:
             needs: frozenset[str] = frozenset().union(*map(needs_of, self._streams.values()))
             self._reader = SampleReader(needs, cache_spec.decode, cache_spec.clip)
             on_gpu = {spec.name for spec in streams if device != "cpu" and may_use_gpu(spec)}
-            self._runner = opened.enter_context(closing(BatchRunner(self._streams, on_gpu, cache_spec)))
+            self._runner = opened.enter_context(closing(BatchRunner(self._streams, on_gpu, cache_spec, device=device)))
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:

@@ -2,7 +2,8 @@
 
 Face Mesh, and the landmarker in its video mode, can look for a face where it was in the frame before (Kartynnik et al.
 2019), which keeps a face that turns away. If the frames are far apart, the face has moved on, and a mesh that is laid
-where it was is wrong: then it is detected anew, as in a picture. Other detectors look for faces in every frame.
+where it was is wrong: then it is detected anew, as in a picture. Other detectors look for faces in every frame, and
+the one that overlaps with the face before is taken.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from emofuse.specs import FaceSpec
 from emofuse.specs.streams import NEEDS_FACE
 from emofuse.streams.base import Face
 from emofuse.streams.faces import FaceFinder, FollowingDetector, make_following_detector
-from emofuse.streams.faces.finder import overlap
+from emofuse.streams.faces.detectors import overlap
 
 _VERSIONS = {"landmarker": 2}
 """The versions of the tracking, 1 unless given. In version 2 a face that is lost is detected anew in the same frame."""
@@ -58,19 +59,18 @@ class FaceTracker:
         """
         is_close = clip == self._clip and time_s - self._time_s <= CLOSE_S
         self._clip, self._time_s = clip, time_s
+        before = self._face if is_close else None
         finder = self._started() if is_close else None
-        if finder is None:
-            self._is_following = False
-            self._face = self._detector.detect(image)
-            return self._face
         try:
-            faces = finder.detect_all(image)
-            if not faces and tracking_version(self._spec) >= 2:
-                faces = self._detector.detect_all(image)
+            faces = (finder or self._detector).find_all(image)
+            if finder is not None and not faces and tracking_version(self._spec) >= 2:
+                faces = self._detector.find_all(image)
+            face = _same(faces, before) or self._detector.chosen(faces, image.shape)
+            self._face = None if face is None else self._detector.complete(image, face)
         except Exception:
             self._clip = None  # the next frame starts anew
             raise
-        self._face = _same(faces, self._face) or finder.chosen(faces, image.shape)
+        self._is_following = finder is not None
         return self._face
 
     def _started(self) -> FaceFinder | None:
@@ -81,7 +81,6 @@ class FaceTracker:
             self._finder = None if self._following is None else FaceFinder(self._following, self._spec)
         if self._following is not None and not self._is_following:
             self._following.forget()
-            self._is_following = True
         return self._finder
 
     def forget(self) -> None:

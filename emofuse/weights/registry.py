@@ -13,6 +13,7 @@ from emofuse.specs import RegistryWeights
 from emofuse.weights.torchvision_files import TORCHVISION_FILES
 
 _TORCHVISION_URL = "https://download.pytorch.org/models/"
+_ZOO_COMMIT = "47534e27c9851bb1128ccc0102f1145e27f23f98"
 _ULTRALYTICS_URL = "https://github.com/ultralytics/assets/releases/download/v8.4.0/"
 
 
@@ -22,7 +23,7 @@ class WeightsEntry:
 
     Attributes:
         name: the name in `emofuse weights fetch` and in specs.
-        model: the architecture: a torchvision model, `yolov5n`, `yolov5s` or `face_landmarker`.
+        model: the architecture: a torchvision model, `yolov5n`, `yolov5s`, or a face detector.
         licence: the licence that its publisher states.
         source: the publisher.
         url: the address to download from; None for a file that can only be imported.
@@ -111,6 +112,33 @@ _OTHER_ENTRIES = (
         url="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task",
         sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
         size_mib=3.6,
+    ),
+    WeightsEntry(
+        name="yunet",
+        model="yunet",
+        licence="MIT",
+        source="OpenCV Zoo (Shiqi Yu), May 2026, trained on WIDER FACE",
+        url=f"https://github.com/opencv/opencv_zoo/raw/{_ZOO_COMMIT}/models/face_detection_yunet/face_detection_yunet_2026may.onnx",
+        sha256="ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0",
+        size_mib=0.2,
+    ),
+    WeightsEntry(
+        name="retinaface-resnet50",
+        model="retinaface",
+        licence="MIT",
+        source="biubug6/Pytorch_Retinaface (facexlib's copy), trained on WIDER FACE",
+        url="https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth",
+        sha256="6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d",
+        size_mib=104.4,
+    ),
+    WeightsEntry(
+        name="retinaface-mobilenet0.25",
+        model="retinaface",
+        licence="MIT",
+        source="biubug6/Pytorch_Retinaface (facexlib's copy), trained on WIDER FACE",
+        url="https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_mobilenet0.25_Final.pth",
+        sha256="2979b33ffafda5d74b6948cd7a5b9a7a62f62b949cef24e95fd15d2883a65220",
+        size_mib=1.7,
     ),
     WeightsEntry(
         name="vit_tiny_patch16_224",

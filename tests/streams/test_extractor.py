@@ -354,7 +354,7 @@ def face_paths(tmp_path, astronaut):
 
 def test_the_face_is_found_once_for_all_streams(face_detector, face_paths, astronaut, monkeypatch):
     detector = CountingDetector(face_detector, fails_on=None)
-    monkeypatch.setattr(batches, "make_face_detector", lambda spec, needs: detector)
+    monkeypatch.setattr(batches, "make_face_detector", lambda spec, needs, **options: detector)
     specs = (LbpSpec(without_face="whole_image"), LandmarksSpec(), ActionUnitsSpec(), LevelSpec())
     with opened(*specs) as extractor:
         found = extractor.extract(face_paths)
@@ -371,14 +371,14 @@ def test_the_face_is_found_once_for_all_streams(face_detector, face_paths, astro
 
 
 def test_no_face_is_looked_for_when_no_stream_needs_one(face_paths, monkeypatch):
-    monkeypatch.setattr(batches, "make_face_detector", lambda spec, needs: pytest.fail("opened a detector"))
+    monkeypatch.setattr(batches, "make_face_detector", lambda spec, needs, **options: pytest.fail("opened a detector"))
     with opened(LevelSpec(), face=FaceSpec(detector="landmarker")) as extractor:
         assert extractor.extract(face_paths).rows["level"].status.tolist() == [OK] * 4
 
 
 def test_a_detector_that_fails_on_one_picture_costs_the_face_streams_that_row(face_detector, face_paths, monkeypatch):
     detector = CountingDetector(face_detector, fails_on=33)
-    monkeypatch.setattr(batches, "make_face_detector", lambda spec, needs: detector)
+    monkeypatch.setattr(batches, "make_face_detector", lambda spec, needs, **options: detector)
     with opened(LandmarksSpec(), LevelSpec()) as extractor:
         found = extractor.extract(face_paths)
     assert found.rows["landmarks"].status.tolist() == [OK, NO_DETECTION, OK, FAILED]

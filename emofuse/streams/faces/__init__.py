@@ -4,7 +4,7 @@
 Tasks face landmarker, also of later releases, whose model is a file of the weights registry. Both run BlazeFace, then a
 mesh of 468 points on each face (Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video", 2019). The
 points have the same meaning. Their places differ by a few hundredths of the distance between the eyes, most at lips and
-chin, so the detector is part of a stream's digest.
+chin, so the detector is part of a stream's digest. `yunet` and `retinaface` give a box and five points.
 
 Of several faces the **most prominent** one is taken unless the spec asks for others: the one with the largest box,
 among the first `MAX_FACES` faces. The networks see the whole picture at 128 x 128 and a face at 192 x 192. A picture is
@@ -14,14 +14,14 @@ photograph costs little more than a small one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 from emofuse.checksum import hash_file
 from emofuse.errors import StreamError
-from emofuse.specs import FaceSpec
+from emofuse.specs import FaceSpec, FileWeights, HubWeights, RegistryWeights
 from emofuse.specs.streams import NEEDS_FACE
 from emofuse.streams.faces.alignment import VERSION as CROP_VERSION
 from emofuse.streams.faces.alignment import crop_face
@@ -29,6 +29,13 @@ from emofuse.streams.faces.detectors import MAX_FACES, MAX_FACES_OF_ALL, MAX_SID
 from emofuse.streams.faces.face_mesh import FaceMeshDetector, face_mesh_files
 from emofuse.streams.faces.finder import FaceFinder
 from emofuse.streams.faces.landmarker import LandmarkerDetector, landmarker_file, landmarker_sha256
+from emofuse.streams.faces.retinaface import SIDE_PX as RETINAFACE_SIDE_PX
+from emofuse.streams.faces.retinaface import VERSION as RETINAFACE_VERSION
+from emofuse.streams.faces.retinaface import RetinaFaceDetector
+from emofuse.streams.faces.yunet import SIDE_PX as YUNET_SIDE_PX
+from emofuse.streams.faces.yunet import VERSION as YUNET_VERSION
+from emofuse.streams.faces.yunet import YunetDetector
+from emofuse.weights import ResolvedWeights, resolve_weights
 
 __all__ = [
     "MAX_FACES",
@@ -38,12 +45,22 @@ __all__ = [
     "FaceMeshDetector",
     "FollowingDetector",
     "LandmarkerDetector",
+    "RetinaFaceDetector",
+    "YunetDetector",
     "crop_face",
     "face_identity",
+    "face_weights",
     "make_face_detector",
     "make_following_detector",
     "model_files",
 ]
+
+LAID_VERSION = 1
+"""Increase it whenever another mesh or other blendshapes are laid on the same face of another detector."""
+LAID_CONFIDENCE = 0.3
+"""The least confidence of a mesh on a face that another detector has found: it need not be found again."""
+
+_DEFAULT_WEIGHTS = {"yunet": "yunet", "retinaface": "retinaface-resnet50"}
 
 VERSION = 1
 """Increase it whenever the same picture gives other points. It is part of the digest of streams that need a face."""
@@ -51,20 +68,33 @@ VERSION = 1
 Needs = Iterable[str]
 
 
-def make_face_detector(spec: FaceSpec, needs: Needs = NEEDS_FACE) -> FaceFinder:
+def make_face_detector(spec: FaceSpec, needs: Needs = NEEDS_FACE, *, device: str = "cpu") -> FaceFinder:
     """Make the detector of a spec and load its models.
 
     Args:
         spec: the detector and its options.
         needs: what the streams need of a sample (see `emofuse.specs.streams.NEEDS`).
+        device: the device of RetinaFace, as torch names it; the others run on the CPU.
 
     Raises:
-        StreamError: an installed library cannot run it, or it does not give what the streams need.
-        WeightsError: its model is missing.
+        StreamError: an installed library cannot run it.
+        WeightsError: its model is missing or another one.
     """
     needs = frozenset(needs)
-    _check_gives(spec, needs)
-    return FaceFinder(_DETECTORS[spec.detector].make(spec, needs), spec)
+    with ExitStack() as opened:
+
+        def kept(detector: FaceDetector) -> FaceDetector:
+            return opened.enter_context(closing(detector))
+
+        detector = kept(_detector(spec, needs, device))
+        mesh = kept(FaceMeshDetector(min_confidence=LAID_CONFIDENCE)) if _lays_mesh(spec, needs) else None
+        expressions = (
+            kept(LandmarkerDetector(landmarker_file(), min_confidence=LAID_CONFIDENCE, expressions=True))
+            if _lays_expressions(spec, needs)
+            else None
+        )
+        opened.pop_all()
+    return FaceFinder(detector, spec, mesh=mesh, expressions=expressions)
 
 
 def make_following_detector(spec: FaceSpec, needs: Needs = NEEDS_FACE) -> FollowingDetector | None:
@@ -80,8 +110,15 @@ def make_following_detector(spec: FaceSpec, needs: Needs = NEEDS_FACE) -> Follow
         StreamError: an installed library cannot run it.
         WeightsError: its model is missing.
     """
-    following = _DETECTORS[spec.detector].following
-    return None if following is None or spec.turned else following(spec, frozenset(needs))
+    if spec.turned:
+        return None
+    match spec.detector:
+        case "face_mesh":
+            return _face_mesh(spec, follows=True)
+        case "landmarker":
+            return _landmarker(spec, frozenset(needs), follows=True)
+        case _:
+            return None
 
 
 def face_identity(spec: FaceSpec, needs: Needs = NEEDS_FACE) -> dict[str, Any]:
@@ -95,19 +132,25 @@ def face_identity(spec: FaceSpec, needs: Needs = NEEDS_FACE) -> dict[str, Any]:
         needs: what the stream needs of a sample.
 
     Raises:
-        StreamError: the models of Face Mesh are not installed.
+        StreamError: the models of Face Mesh are needed and not installed.
         WeightsError: the model of another detector is missing.
     """
     needs = frozenset(needs)
-    _check_gives(spec, needs)
     identity: dict[str, Any] = {
         "detector": spec.detector,
         "version": VERSION,
         "min_confidence": spec.min_confidence,
-        "models": _DETECTORS[spec.detector].models(spec),
+        "models": _models(spec),
     }
     written = spec.model_dump(mode="json")
     identity |= {name: written[name] for name in ("which", "min_px", "upscale_below_px", "turned") if name in written}
+    if not _gives_mesh(spec):
+        version = {"yunet": YUNET_VERSION, "retinaface": RETINAFACE_VERSION}[spec.detector]
+        identity |= {"detector_version": version, "detect_px": _side_px(spec)}
+    if _lays_mesh(spec, needs):
+        identity["mesh"] = {"version": LAID_VERSION, "models": _models(FaceSpec(detector="face_mesh"))}
+    if _lays_expressions(spec, needs):
+        identity["expressions"] = {"version": LAID_VERSION, "models": _models(FaceSpec(detector="landmarker"))}
     if "crop" in needs:
         identity["crop"] = {
             "version": CROP_VERSION,
@@ -118,35 +161,48 @@ def face_identity(spec: FaceSpec, needs: Needs = NEEDS_FACE) -> dict[str, Any]:
     return identity
 
 
-def model_files(spec: FaceSpec, needs: Needs = NEEDS_FACE) -> tuple[Path, ...]:  # noqa: ARG001 - to come
-    """Return the files of the networks that detect a face and its points.
+def model_files(spec: FaceSpec, needs: Needs = NEEDS_FACE) -> tuple[Path, ...]:
+    """Return the files of the networks that detect a face and give what streams need of it.
 
     Raises:
-        StreamError: the models of Face Mesh are not installed.
+        StreamError: the models of Face Mesh are needed and not installed.
         WeightsError: the model of another detector is missing.
     """
-    return _DETECTORS[spec.detector].files(spec)
+    needs = frozenset(needs)
+    match spec.detector:
+        case "face_mesh":
+            files = face_mesh_files()
+        case "landmarker":
+            files = (landmarker_file(),)
+        case _:
+            files = (_weights_file(spec),)
+    files += face_mesh_files() if _lays_mesh(spec, needs) else ()
+    return (*files, landmarker_file()) if _lays_expressions(spec, needs) else files
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """A kind of detectors.
-
-    Attributes:
-        make: returns the detector of a spec, for what streams need.
-        files: returns the files of its networks.
-        models: returns name -> SHA-256 of these files.
-        following: returns the detector that follows faces from frame to frame; None if there is none.
-    """
-
-    make: Callable[[FaceSpec, frozenset[str]], FaceDetector]
-    files: Callable[[FaceSpec], tuple[Path, ...]]
-    models: Callable[[FaceSpec], dict[str, str]]
-    following: Callable[[FaceSpec, frozenset[str]], FollowingDetector] | None = None
+def face_weights(spec: FaceSpec) -> RegistryWeights | FileWeights | HubWeights | None:
+    """Return the weights of a detector that the spec names, or its default; None of a detector with its own models."""
+    if _gives_mesh(spec):
+        return None
+    return spec.weights or RegistryWeights(name=_DEFAULT_WEIGHTS[spec.detector])
 
 
-def _max_faces(spec: FaceSpec) -> int:
-    return MAX_FACES if spec.which == "largest" else MAX_FACES_OF_ALL
+def _detector(spec: FaceSpec, needs: frozenset[str], device: str) -> FaceDetector:
+    match spec.detector:
+        case "face_mesh":
+            return _face_mesh(spec)
+        case "landmarker":
+            return _landmarker(spec, needs)
+        case "yunet":
+            return YunetDetector(_weights_file(spec), min_confidence=spec.min_confidence, side_px=_side_px(spec))
+        case "retinaface":
+            return RetinaFaceDetector(
+                _weights_file(spec), min_confidence=spec.min_confidence, side_px=_side_px(spec), device=device
+            )
+
+
+def _face_mesh(spec: FaceSpec, *, follows: bool = False) -> FaceMeshDetector:
+    return FaceMeshDetector(min_confidence=spec.min_confidence, max_faces=_max_faces(spec), follows=follows)
 
 
 def _landmarker(spec: FaceSpec, needs: frozenset[str], *, follows: bool = False) -> LandmarkerDetector:
@@ -159,29 +215,50 @@ def _landmarker(spec: FaceSpec, needs: frozenset[str], *, follows: bool = False)
     )
 
 
-_DETECTORS = {
-    "face_mesh": _Kind(
-        make=lambda spec, needs: FaceMeshDetector(  # noqa: ARG005
-            min_confidence=spec.min_confidence, max_faces=_max_faces(spec)
-        ),
-        files=lambda spec: face_mesh_files(),  # noqa: ARG005
-        models=lambda spec: {path.name: hash_file(path) for path in face_mesh_files()},  # noqa: ARG005
-        following=lambda spec, needs: FaceMeshDetector(  # noqa: ARG005
-            min_confidence=spec.min_confidence, max_faces=_max_faces(spec), follows=True
-        ),
-    ),
-    "landmarker": _Kind(
-        make=_landmarker,
-        files=lambda spec: (landmarker_file(),),  # noqa: ARG005
-        models=lambda spec: {"face_landmarker.task": landmarker_sha256()},  # noqa: ARG005
-        following=lambda spec, needs: _landmarker(spec, needs, follows=True),
-    ),
-}
+def _max_faces(spec: FaceSpec) -> int:
+    return MAX_FACES if spec.which == "largest" else MAX_FACES_OF_ALL
 
 
-def _check_gives(spec: FaceSpec, needs: frozenset[str]) -> None:
-    if "blendshapes" in needs and spec.detector != "landmarker":
-        raise StreamError(
-            f"face.detector {spec.detector!r} gives no blendshapes: set face.detector to 'landmarker' and run: emofuse "
-            "weights fetch face_landmarker"
-        )
+def _weights_file(spec: FaceSpec) -> Path:
+    path = _resolved(spec).path
+    if path is None:
+        raise StreamError(f"the weights of the face detector {spec.detector!r} resolve to no file")
+    return path
+
+
+def _resolved(spec: FaceSpec) -> ResolvedWeights:
+    weights = face_weights(spec)
+    if weights is None:
+        raise StreamError(f"the face detector {spec.detector!r} has no weights of its own")
+    return resolve_weights(weights)
+
+
+def _models(spec: FaceSpec) -> dict[str, str]:
+    """Return name -> SHA-256 of the models of the detector alone."""
+    match spec.detector:
+        case "face_mesh":
+            return {path.name: hash_file(path) for path in face_mesh_files()}
+        case "landmarker":
+            return {"face_landmarker.task": landmarker_sha256()}
+        case _:  # by its kind and not by its file, which may have any name
+            return {spec.detector: str(_resolved(spec).sha256)}
+
+
+def _side_px(spec: FaceSpec) -> int:
+    default = YUNET_SIDE_PX if spec.detector == "yunet" else RETINAFACE_SIDE_PX
+    return default if spec.detect_px is None else spec.detect_px
+
+
+def _gives_mesh(spec: FaceSpec) -> bool:
+    return spec.detector in {"face_mesh", "landmarker"}
+
+
+def _lays_mesh(spec: FaceSpec, needs: frozenset[str]) -> bool:
+    """Return whether Face Mesh lays the mesh on the faces of another detector."""
+    needs_mesh = bool(needs & {"face", "blendshapes"}) or ("crop" in needs and spec.align == "mesh")
+    return needs_mesh and not _gives_mesh(spec)
+
+
+def _lays_expressions(spec: FaceSpec, needs: frozenset[str]) -> bool:
+    """Return whether the landmarker gives the blendshapes of the faces of another detector."""
+    return "blendshapes" in needs and spec.detector != "landmarker"

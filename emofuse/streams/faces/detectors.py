@@ -20,6 +20,7 @@ MAX_FACES_OF_ALL = 32
 """The number of faces of a picture where the spec asks for more than the largest one."""
 MAX_SIDE_PX = 1280
 
+_OF_MEDIAPIPE = (ImportError, OSError, RuntimeError, ValueError, AttributeError)
 _MUTE = threading.Lock()  # two threads that mute stderr at once would leave it muted
 
 
@@ -43,10 +44,21 @@ class FollowingDetector(FaceDetector, Protocol):
         ...
 
 
-def bounded(image: npt.NDArray[np.uint8], max_side_px: int = MAX_SIDE_PX) -> npt.NDArray[np.uint8]:
+def overlap(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:
+    """Return the intersection of two boxes (left, top, right, bottom) as a share of their union."""
+    sides = np.maximum(0, np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2]))
+    both = float(np.prod(sides))
+    areas = sum(float(np.prod(box[2:] - box[:2])) for box in (one, other))
+    return both / (areas - both) if areas > both else 0.0
+
+
+def bounded(
+    image: npt.NDArray[np.uint8], max_side_px: int = MAX_SIDE_PX, *, averages: bool = False
+) -> npt.NDArray[np.uint8]:
     """Return the picture with a long side of at most `max_side_px`, contiguous.
 
-    It is sampled linearly, as MediaPipe samples its input: averaging over areas costs more than it saves.
+    It is sampled linearly, as MediaPipe samples its input, where averaging over areas costs more than it saves; with
+    `averages` it is averaged, for networks that see the picture itself.
     """
     height, width = image.shape[:2]
     scale = max_side_px / max(height, width)
@@ -55,15 +67,17 @@ def bounded(image: npt.NDArray[np.uint8], max_side_px: int = MAX_SIDE_PX) -> npt
     import cv2
 
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+    return np.asarray(
+        cv2.resize(image, size, interpolation=cv2.INTER_AREA if averages else cv2.INTER_LINEAR), dtype=np.uint8
+    )
 
 
 @contextmanager
-def start_errors(detector: str) -> Iterator[None]:
+def start_errors(detector: str, *others: type[BaseException]) -> Iterator[None]:
     """Name the detector in the errors that a library raises when it cannot be imported or started."""
     try:
         yield
-    except (ImportError, OSError, RuntimeError, ValueError, AttributeError) as error:
+    except _OF_MEDIAPIPE + others as error:
         text = " ".join(str(error).split())
         raise StreamError(f"the face detector {detector!r} cannot start: {text}") from error
 

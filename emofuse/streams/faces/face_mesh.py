@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy.typing as npt
 
 from emofuse.errors import StreamError
 from emofuse.streams.base import Face
-from emofuse.streams.faces.detectors import MAX_FACES, bounded, native_log_muted, start_errors
+from emofuse.streams.faces.detectors import MAX_FACES, bounded, native_log_muted, overlap, start_errors
 
 POINTS = 468
 
@@ -56,16 +58,17 @@ class FaceMeshDetector:
                     f"{_MESH_DETECTION}.min_score_thresh": min_confidence,
                     f"{_MESH_PRESENCE}.threshold": min_confidence,
                 },
-                outputs=["multi_face_landmarks"],
+                outputs=["multi_face_landmarks", "face_detections"],
             )
             self._graph.process({"image": np.zeros((64, 64, 3), np.uint8)})  # starts the graph, which logs
 
     def detect_all(self, image: npt.NDArray[np.uint8]) -> list[Face]:
         """See `FaceDetector.detect_all`: at most `max_faces` faces, each with its mesh."""
         with nullcontext() if self._seen_a_face else native_log_muted():
-            faces = self._graph.process({"image": bounded(image)}).multi_face_landmarks
+            found = self._graph.process({"image": bounded(image)})
+        faces = [Face(mesh_points(face.landmark, image)) for face in found.multi_face_landmarks or ()]
         self._seen_a_face = self._seen_a_face or bool(faces)
-        return [Face(mesh_points(face.landmark, image)) for face in faces or ()]
+        return [replace(face, confidence=_confidence(face, found.face_detections or (), image)) for face in faces]
 
     def forget(self) -> None:
         """Forget the faces of the picture before."""
@@ -78,6 +81,20 @@ class FaceMeshDetector:
         graph, self._graph = self._graph, None
         if graph is not None:
             graph.close()
+
+
+def _confidence(face: Face, detections: Sequence[Any], image: npt.NDArray[np.uint8]) -> float:
+    """Return the confidence of the detection that a mesh was laid on; NaN of a face that was followed."""
+    height, width = image.shape[:2]
+    best, confidence = 0.0, math.nan
+    for detection in detections:
+        place = detection.location_data.relative_bounding_box
+        corner = np.array([place.xmin * width, place.ymin * height], dtype=np.float32)
+        size = np.array([place.width * width, place.height * height], dtype=np.float32)
+        share = overlap(face.box, np.concatenate([corner, corner + size]))
+        if share > best:
+            best, confidence = share, float(detection.score[0])
+    return confidence
 
 
 def mesh_points(face: Sequence[Any], image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

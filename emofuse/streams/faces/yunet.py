@@ -52,7 +52,7 @@ class YunetDetector:
         if found is None:
             return []
         scales = np.array([image.shape[1] / width, image.shape[0] / height], dtype=np.float32)
-        return [_face(row, scales) for row in found]
+        return [_face(row, scales) for row in found if np.isfinite(row).all()]
 
     def close(self) -> None:
         """See `FaceDetector.close`."""

@@ -75,6 +75,7 @@ from emofuse.training.runs import train_runs
 
 TEST_TO_TRAIN = 1 / 9  # of splits 70/20/10 whose models see training and validation rows
 STREAMS = ("lbp", "landmarks", "action_units", "squeezenet1_1", "mobilenet_v2")
+FEATURES = FeaturesSpec(streams=STREAMS)
 SMALL = TrainSpec(
     epochs=60, learning_rate=3e-4, weight_decay=1e-2, optimizer="adamw", batch_size=64, label_smoothing=0.1
 )
@@ -275,20 +276,20 @@ def describe(name: str, scores: Sequence[Mapping[str, float]], *, overlapping: b
     return row
 
 
-def rows_of(cache: Cache, split: SplitSpec) -> Rows:
+def rows_of(cache: Cache, split: SplitSpec, features: FeaturesSpec = FEATURES) -> Rows:
+    """Return the rows of one split, for heads that see these features."""
     data = TrainingData.of(cache, split)
     test = np.flatnonzero((data.splits == "test") & (cache.labels >= 0))
-    (fold,) = data.folds(RunSpec(name="rows", features=FeaturesSpec(streams=STREAMS), split=split))
+    (fold,) = data.folds(RunSpec(name="rows", features=features, split=split))
     files = cache.manifest.known_files.select("bytes", "crc32c").rows()
     others = {files[row] for row in (*fold.train, *fold.val)}
     return Rows(fold.train, fold.val, test, cache.labels, np.array([files[row] in others for row in test]))
 
 
-def side_by_side(cache: Cache) -> npt.NDArray[np.float32]:
+def side_by_side(cache: Cache, spec: FeaturesSpec = FEATURES) -> npt.NDArray[np.float32]:
     """Return (N, D) float32: all streams as heads see them before standardisation, and a column for missing rows."""
     parts = []
-    spec = FeaturesSpec(streams=STREAMS)
-    for name in STREAMS:
+    for name in spec.streams:
         stream = cache.streams[name]
         stored, status = stream.read(0, np.float32)
         valid = status == 1

@@ -33,4 +33,5 @@ def _rebuilt(channel: npt.NDArray[np.float64], share: float) -> npt.NDArray[np.f
     count = int(np.searchsorted(np.cumsum(variances) / total, share, side="right")) + 1
     kept = vectors[:, :count]
     rebuilt: npt.NDArray[np.float64] = (centred @ kept) @ kept.T if tall else kept @ (kept.T @ centred)
-    return rebuilt + mean
+    rebuilt += mean
+    return rebuilt

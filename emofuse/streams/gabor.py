@@ -97,8 +97,9 @@ class GaborStream:
 def describe(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Return the means and standard deviations (80,) float32 of the magnitudes on a square grey picture."""
     magnitudes = np.concatenate([np.abs(responses(grey, scale)) for scale in range(SCALES)])
-    parts = [magnitudes.mean(axis=(1, 2)), magnitudes.std(axis=(1, 2))]
-    return np.concatenate(parts).astype(np.float32, copy=False)
+    features: npt.NDArray[np.float32] = np.empty(LENGTH, dtype=np.float32)
+    features[:FILTERS], features[FILTERS:] = magnitudes.mean(axis=(1, 2)), magnitudes.std(axis=(1, 2))
+    return features
 
 
 def responses(grey: npt.NDArray[np.uint8], scale: int) -> Complex:

@@ -113,7 +113,7 @@ def find_layer(network: nn.Module, model: str, layer: str) -> nn.Module:
     Raises:
         StreamError: it has none of this name; the message names the nearest ones and the blocks of the network.
     """
-    layers = dict(network.named_modules())
+    layers: dict[str, nn.Module] = dict(network.named_modules())
     if layer and layer in layers:
         return layers[layer]
     names = [name for name in layers if name]

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from emofuse.errors import CacheError, SpecError, TrainingError, did_you_mean
 from emofuse.specs import FeaturesSpec
+from emofuse.specs.pca import PCA
 from emofuse.specs.plugins import RECORD, load_recorded
 from emofuse.specs.streams import STREAMS, Value, variants_of
 
@@ -63,6 +64,12 @@ def chosen_variant(kind: str, stream: str, spec: FeaturesSpec) -> Choice:
     return tuple(
         (each.name, of_stream.get(each.name, spec.factors.get(each.factor, each.default))) for each in variants_of(kind)
     )
+
+
+def chosen_pca(stream: str, spec: FeaturesSpec) -> float | int | None:
+    """Return the share of the variance or the number of components that a run sees of a stream; None for all."""
+    pca = spec.variants.get(stream, {}).get(PCA)
+    return None if pca is None or isinstance(pca, str) else pca
 
 
 def derived_features(kind: str, stored: npt.NDArray[Any], spec: FeaturesSpec, stream: str) -> npt.NDArray[np.float32]:

@@ -33,10 +33,12 @@ from emofuse.metrics.regression import regression_scorer
 from emofuse.metrics.targets import target_metrics
 from emofuse.metrics.weighted import RowScorer
 from emofuse.progress import step
+from emofuse.scaling import Scaling
 from emofuse.solvers.calibration import calibrate
 from emofuse.solvers.kernels import Kernel, StreamRows, stream_kernel, weighted_sum
 from emofuse.solvers.ridge import Spectrum, nystroem_map, penalty_grid
 from emofuse.specs import FeaturesSpec, FoldSpec, OfficialSplit, RunSpec, SplitSpec, TargetSpec
+from emofuse.specs.pca import PCA
 from emofuse.statistics.bootstrap import Interval, bootstrap_interval
 from emofuse.statistics.resampling import Resampled, Resampling, RunPredictions, resample_metrics
 from emofuse.statistics.row_resampling import ScoredRows, resample_rows
@@ -79,6 +81,8 @@ class ProbeOptions:
         landmarks: the number of training rows that kernels are computed to.
         penalties: the number of penalties that are tried for each subset and fold.
         resamples: the number of bootstrap resamples of the intervals.
+        pca: the principal components of each stream that are looked at, a share of the variance or their number; None
+            for all features.
     """
 
     streams: tuple[str, ...] = ()
@@ -87,6 +91,7 @@ class ProbeOptions:
     landmarks: int = 512
     penalties: int = 13
     resamples: int = 1000
+    pca: float | int | None = None
 
 
 @dataclass(frozen=True)
@@ -201,7 +206,8 @@ def probe_cache(
     names = _streams(cache, options.streams)
     split = split or OfficialSplit()
     data = TrainingData.of(cache, split, target=target, weight_column=weight_column)
-    features = FeaturesSpec(streams=names)
+    variants = {} if options.pca is None else {name: {PCA: options.pca} for name in names}
+    features = FeaturesSpec(streams=names, variants=variants)
     spec = RunSpec(name="probe", features=features, split=split, target=target, weight_column=weight_column)
     count = options.folds or (5 if len(_rows(data, spec)) <= 3000 else 3)
     specs = [
@@ -214,14 +220,16 @@ def probe_cache(
             "streams: --streams"
         )
     table, folds = data.table(specs), data.scaled_folds(specs)
-    subsets = list(_subsets([variant.name for variant in data.features.of(spec.features)]))
-    plain = {variant.name: variant.stream for variant in data.features.of(spec.features)}
-    answers = _answers(table, folds, subsets, options)
+    looked_at = data.features.of(spec.features)
+    subsets = list(_subsets([variant.name for variant in looked_at]))
+    plain = {variant.name: variant.stream for variant in looked_at}
+    sources = {variant.name: variant.plain.name for variant in looked_at}
+    answers = _answers(table, folds, subsets, options, sources)
     rows = np.concatenate([fold.val for fold in folds])
     labels = data.labels[rows]
     values = None if data.values is None else data.values[rows].astype(np.float64)
     models = _scored(answers, _Truth(target.kind, labels, values, data.classes), options, plain)
-    pooled = tuple(plain[name] for name, shape in table.dims.items() if len(shape) > 1)
+    pooled = tuple(variant.stream for variant in looked_at if len(variant.shape) > 1)
     majority = float(np.bincount(labels).max() / len(labels)) if target.kind in WITH_CLASSES else None
     seconds = time.perf_counter() - started
     return Probe(models, len(rows), target.kind, tuple(data.classes), count, majority, pooled, seconds)
@@ -249,14 +257,18 @@ def _subsets(streams: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 
 def _answers(
-    table: FeatureTable, folds: Sequence[Fold], subsets: Sequence[tuple[str, ...]], options: ProbeOptions
+    table: FeatureTable,
+    folds: Sequence[Fold],
+    subsets: Sequence[tuple[str, ...]],
+    options: ProbeOptions,
+    sources: Mapping[str, str],
 ) -> dict[tuple[tuple[str, ...], str], Floats]:
     """Return (subset, model) -> outputs (n, C) of the rows of all folds, one fold after another."""
     parts: dict[tuple[tuple[str, ...], str], list[Floats]] = {}
     total = len(folds) * len(subsets)
     with step("solving", total, "models") as advance:
         for number, fold in enumerate(folds):
-            kernels = _FoldKernels(table, fold, options)
+            kernels = _FoldKernels(table, fold, options, sources)
             alone: dict[str, Floats] = {}
             for place, subset in enumerate(subsets):
                 outputs = kernels.solve(subset)
@@ -277,9 +289,10 @@ class _FoldKernels:
         table: the rows.
         fold: the rows that are learned from and those that are answered.
         options: how many landmarks and penalties.
+        sources: stream as it is looked at -> the name of its features.
     """
 
-    def __init__(self, table: FeatureTable, fold: Fold, options: ProbeOptions) -> None:
+    def __init__(self, table: FeatureTable, fold: Fold, options: ProbeOptions, sources: Mapping[str, str]) -> None:
         self._penalties = options.penalties
         learned, weights = fold.train, table.row_weights(fold)
         if weights is not None:
@@ -298,8 +311,9 @@ class _FoldKernels:
         self._landmarks = torch.linspace(0, len(learned) - 1, landmarks, dtype=torch.float64).round().long()
         self._train: dict[str, Tensor] = {}
         self._val: dict[str, Tensor] = {}
-        for name in table.dims:
-            train, val = (_stream_rows(table, fold, name, rows) for rows in (learned, fold.val))
+        for name, source in sources.items():
+            scaling = fold.scaling[name]
+            train, val = (_stream_rows(table, scaling, source, rows) for rows in (learned, fold.val))
             kernel = Kernel.fit("rbf", train.features[train.valid])
             supports = train.pick(self._landmarks)
             self._train[name] = stream_kernel(kernel, train, supports)
@@ -321,11 +335,10 @@ class _FoldKernels:
         return outputs if self._scale is None else outputs * self._scale.scale + self._scale.center
 
 
-def _stream_rows(table: FeatureTable, fold: Fold, name: str, rows: npt.NDArray[np.int64]) -> StreamRows:
+def _stream_rows(table: FeatureTable, scaling: Scaling, name: str, rows: npt.NDArray[np.int64]) -> StreamRows:
     """Return a stream's rows standardised, float64 (n, D); sequences and maps as their mean over time and place."""
     if not isinstance(table.features, Mapping):
         raise TypeError("features must be in memory")
-    scaling = fold.scaling[name]
     present = table.valid[name].numpy()[rows] & scaling.fitted
     steps = table.steps[name].numpy()[rows] if name in table.steps else None
     scaled = scaling.apply(table.features[name][torch.from_numpy(rows)].numpy(), present, steps).astype(np.float64)

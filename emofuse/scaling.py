@@ -1,6 +1,7 @@
 """Standardisation of streams, fitted on the training rows of a run or fold alone, in float64.
 
-`Scaling` is the fitted result. Its moments are computed in passes over blocks of rows, from memory or from a cache.
+`Scaling` is the fitted result. Its moments are computed in passes over blocks of rows, from memory or from a cache. A
+stream may be projected to its principal components after that (`emofuse.projection`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from emofuse.errors import TrainingError
 from emofuse.outliers import FAR, may_have_outliers, ordinary_values
+from emofuse.projection import Part, Projection, fit_projections, shape_after
 
 MAD_TO_DEVIATION = 1.4826  # the standard deviation of a normal distribution over its median absolute deviation
 _ROWS_AT_ONCE = 4096
@@ -76,12 +78,14 @@ class Scaling:
         limit: the largest magnitude of standardised values, (D,) float32; None for no limit, as in runs of former
             versions.
         fitted: whether at least `LEAST_ROWS` training rows had the stream. Otherwise it counts as missing in every row.
+        projection: the principal components that heads see in place of the standardised columns; None for the columns.
     """
 
     center: npt.NDArray[np.float32]
     scale: npt.NDArray[np.float32]
     limit: npt.NDArray[np.float32] | None = None
     fitted: bool = True
+    projection: Projection | None = None
 
     @classmethod
     def fit(
@@ -104,7 +108,7 @@ class Scaling:
         """
         if robust and len(rows) >= LEAST_ROWS:
             return cls.of(_robust_moments(vectors_of(features[rows], None if steps is None else steps[rows])), fixed)
-        (scaling,) = cls.fit_many(lambda: _blocks_of(features), [rows], fixed, steps=steps)
+        (scaling,) = cls.fit_many(lambda: blocks_of(features), [rows], fixed, steps=steps)
         return scaling
 
     @classmethod
@@ -148,6 +152,12 @@ class Scaling:
             limit = np.where(constant, 0.0, LIMIT * moments.farthest / scale).astype(np.float32)
             return cls(moments.center.astype(np.float32), scale, limit)
 
+    def shape_of_rows(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of a row as heads see it, from its shape before."""
+        if self.projection is None:
+            return shape
+        return shape_after(shape, feature_axis(shape), self.projection.width)
+
     def around(self, center: npt.NDArray[np.floating[Any]]) -> Self:
         """Return the scaling with another center (D,); values within the former limit stay within the new one."""
         limit = self.limit
@@ -165,7 +175,20 @@ class Scaling:
         valid: npt.NDArray[np.bool_],
         steps: npt.NDArray[np.bool_] | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Standardise rows (n, *shape); the result is zero where `valid` (n,) or `steps` (n, T) is false."""
+        """Standardise and project rows (n, *shape); zero where `valid` (n,) or `steps` (n, T) is false."""
+        scaled = self.standardise(features)
+        if self.projection is not None:
+            scaled[~valid] = 0  # what stands in rows that are not there may be no number
+            if steps is not None:
+                scaled[~steps] = 0
+            scaled = self.projection.apply(scaled, feature_axis(features.shape[1:]))
+        scaled[~self.present(valid)] = 0
+        if steps is not None:
+            scaled[~steps] = 0
+        return scaled
+
+    def standardise(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return rows (n, *shape) standardised and limited, of all rows and steps and before the projection."""
         axis = feature_axis(features.shape[1:])
         broadcast = (-1, *[1] * (-axis - 1))
         with np.errstate(invalid="ignore", over="ignore"):
@@ -174,9 +197,6 @@ class Scaling:
             if self.limit is not None:
                 limit = self.limit.reshape(broadcast)
                 np.clip(scaled, -limit, limit, out=scaled)
-        scaled[~self.present(valid)] = 0
-        if steps is not None:
-            scaled[~steps] = 0
         return scaled
 
     def beyond(
@@ -196,6 +216,46 @@ class Scaling:
             over &= np.repeat(steps, over.shape[1] // steps.shape[1], axis=1)[:, :, None]
         of_rows: npt.NDArray[np.bool_] = over.any(axis=1) & (self.limit > 0) & valid[:, None]
         return of_rows
+
+
+def with_projections(
+    stream: str,
+    scalings: Sequence[Scaling],
+    blocks: RowBlocks,
+    sets: Sequence[npt.NDArray[np.int64]],
+    *,
+    wanted: float,
+    shape: tuple[int, ...],
+    steps: npt.NDArray[np.bool_] | None = None,
+) -> list[Scaling]:
+    """Return scalings with the principal components of the rows that each was fitted on, in one pass over the blocks.
+
+    Args:
+        stream: the name of the stream, for messages.
+        scalings: the scaling of each set of rows.
+        blocks: the features of all rows, block by block in order.
+        sets: the training rows of each set that have the stream, (n,) int64.
+        wanted: the share of the variance, below 1, or the number of components.
+        shape: the shape of a row.
+        steps: the valid steps of sequences, bool (N, T).
+
+    Raises:
+        TrainingError: see `fit_projections`.
+    """
+    ordered = [np.sort(rows) if each.fitted else rows[:0] for each, rows in zip(scalings, sets, strict=True)]
+    passes = _Passes(blocks, ordered, steps)
+    of_row = math.prod(shape) // shape[feature_axis(shape)]  # the vectors of a row
+    if steps is None:
+        counts = [of_row * len(rows) for rows in ordered]
+    else:
+        counts = [of_row // shape[0] * int(steps[rows].sum()) for rows in ordered]
+
+    def standardised() -> Iterator[Part]:
+        for index, vectors in passes:
+            yield index, scalings[index].standardise(vectors).astype(np.float64)
+
+    projections = fit_projections(stream, standardised, counts, len(scalings[0].center), wanted)
+    return [replace(each, projection=projection) for each, projection in zip(scalings, projections, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -242,7 +302,8 @@ def check_finite(stream: str, scaling: Scaling) -> None:
         )
 
 
-def _blocks_of(features: npt.NDArray[np.float32]) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+def blocks_of(features: npt.NDArray[np.float32]) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    """Yield the first row and the features of one block of rows after another."""
     for first in range(0, len(features), _ROWS_AT_ONCE):
         yield first, features[first : first + _ROWS_AT_ONCE]
 

@@ -135,9 +135,9 @@ def test_sequences_and_maps_are_pooled_over_steps_that_are_there_and_over_places
         for name, width in {"clip": 2, "map": 4}.items()
     }
     fold = Fold(np.arange(4), np.array([4, 5]), plain)
-    clip = _stream_rows(table, fold, "clip", fold.val).features.numpy()
+    clip = _stream_rows(table, plain["clip"], "clip", fold.val).features.numpy()
     np.testing.assert_allclose(clip, arrays["clip"][4:, :2].mean(axis=1), rtol=1e-6)
-    pooled = _stream_rows(table, fold, "map", fold.val).features.numpy()
+    pooled = _stream_rows(table, plain["map"], "map", fold.val).features.numpy()
     np.testing.assert_allclose(pooled, arrays["map"][4:].mean(axis=(2, 3)), rtol=1e-6)
 
 
@@ -228,3 +228,12 @@ def test_a_seed_without_a_drawn_split_is_refused(path):
     done = CliRunner().invoke(app, ["probe", str(path), "--split-seed", "3"])
     assert done.exit_code == 2
     assert "--split stratified or --split holdout" in " ".join(done.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("pca", ["1.5", "0", "-2"])
+def test_components_that_are_no_share_and_no_number_are_refused(path, pca):
+    done = CliRunner().invoke(app, ["probe", str(path), "--pca", pca])
+    assert done.exit_code == 2
+    assert f"must be a share of the variance above 0 and below 1, or a number of components, got {pca}" in " ".join(
+        done.output.replace("│", " ").split()
+    )

@@ -52,6 +52,14 @@ def probe(
     landmarks: Annotated[
         int, typer.Option(min=2, help="Training rows that kernels are computed to: more are slower and finer.")
     ] = 512,
+    pca: Annotated[
+        float | None,
+        typer.Option(
+            help="Look at the principal components of each stream that hold this share of the variance (below 1), or "
+            "at this number of them; they are fitted on the training rows of each fold.",
+            show_default="all features",
+        ),
+    ] = None,
     top: Annotated[int, typer.Option(min=0, help="Models to print, the best first; 0 prints all.")] = 12,
     out: Annotated[Path | None, typer.Option(help="Write all models to this JSON file.")] = None,
     plugin: Plugins = None,
@@ -79,12 +87,24 @@ def probe(
     from emofuse.cache.reader import open_cache
     from emofuse.probe import ProbeOptions, probe_cache
 
-    options = ProbeOptions(streams=tuple(names), folds=folds, landmarks=landmarks)
+    options = ProbeOptions(streams=tuple(names), folds=folds, landmarks=landmarks, pca=_components(pca))
     with show_progress():
         found = probe_cache(open_cache(cache), spec.split, options, spec.target, weight_column or None)
     if out is not None:
         out.write_text(json.dumps(found.as_json(), indent=2) + "\n", encoding="utf-8")
     typer.echo(_text(found, top or len(found.models), learned.get("target")))
+
+
+def _components(pca: float | None) -> float | int | None:
+    """Return a share below 1 as it is and a number of components as a whole number."""
+    if pca is None or 0 < pca < 1:
+        return pca
+    if pca < 1 or pca != int(pca):
+        raise typer.BadParameter(
+            f"must be a share of the variance above 0 and below 1, or a number of components, got {pca:g}",
+            param_hint="--pca",
+        )
+    return int(pca)
 
 
 def _text(found: Probe, top: int, target: Mapping[str, Any] | None) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from emofuse.scaling import Scaling
+from emofuse.scaling import Scaling, blocks_of, with_projections
 from emofuse.specs import TargetSpec
 from emofuse.training.members import FeatureTable
 
@@ -108,9 +109,32 @@ class StreamArrays:
             target=target,
         )
 
-    def fit_scaling(self, rows: npt.NDArray[np.int64]) -> dict[str, Scaling]:
-        """Fit the standardisation of every stream on those of these rows that have it."""
-        return {
-            name: Scaling.fit(array, rows[self.valid[name][rows]], steps=self.steps.get(name))
-            for name, array in self.arrays.items()
-        }
+    def fit_scaling(
+        self, rows: npt.NDArray[np.int64], pca: Mapping[str, float | int] | None = None
+    ) -> dict[str, Scaling]:
+        """Fit the standardisation, and the components where asked, of every stream on those of these rows that have it.
+
+        Args:
+            rows: the training rows.
+            pca: stream -> the share of the variance, or the number of principal components.
+
+        Raises:
+            TrainingError: fewer rows than components.
+        """
+        fitted = {}
+        for name, array in self.arrays.items():
+            there, steps = rows[self.valid[name][rows]], self.steps.get(name)
+            scaling = Scaling.fit(array, there, steps=steps)
+            if name in (pca or {}):
+                wanted = (pca or {})[name]
+                (scaling,) = with_projections(
+                    name,
+                    [scaling],
+                    partial(blocks_of, array),
+                    [there],
+                    wanted=wanted,
+                    shape=array.shape[1:],
+                    steps=steps,
+                )
+            fitted[name] = scaling
+        return fitted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,12 +18,14 @@ from emofuse.devices import resolve_device
 from emofuse.estimators.arrays import StreamArrays
 from emofuse.heads import load_head_weights
 from emofuse.heads.links import Link
-from emofuse.scaling import Scaling
+from emofuse.heads.members import variant_of
+from emofuse.scaling import Scaling, feature_axis
 from emofuse.specs import HeadSpec, RunSpec, TrainSpec, parse_spec
+from emofuse.specs.pca import pca_problem
 from emofuse.training.engine import train_group
 from emofuse.training.exact import is_exact, solve_group
 from emofuse.training.machine import Machine
-from emofuse.training.members import FeatureTable, Fold, Member, MemberResult
+from emofuse.training.members import FeatureTable, Fold, Member, MemberResult, ProjectedStream
 from emofuse.training.targets import LINKS, TargetScale
 from emofuse.training.trained import head_outputs
 
@@ -60,6 +63,29 @@ class FusionEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
     folds: int
     device: str
     random_state: int
+    pca: float | int | Mapping[str, float | int] | None
+
+    def _components(self, streams: StreamArrays) -> dict[str, float | int]:
+        """Return stream -> the share of the variance or the number of components, for streams that are projected.
+
+        Raises:
+            ValueError: a stream that X does not have, or a value that is neither.
+        """
+        if self.pca is None:
+            return {}
+        of_streams = self.pca if isinstance(self.pca, Mapping) else dict.fromkeys(streams.arrays, self.pca)
+        unknown = [name for name in of_streams if name not in streams.arrays]
+        if unknown:
+            raise ValueError(f"pca: X has no stream {unknown[0]!r} (there are: {', '.join(streams.arrays)})")
+        for name, value in of_streams.items():
+            shape = streams.arrays[name].shape[1:]
+            width = shape[feature_axis(shape)]
+            fault = pca_problem(value)
+            if fault is None and value > width:
+                fault = f"{value} components of {width} features; ask for fewer"
+            if fault:
+                raise ValueError(f"pca of stream {name!r}: {fault}")
+        return dict(of_streams)
 
     def _spec(self, target: Mapping[str, Any] | None = None) -> RunSpec:
         """Return the options as a run of one stream."""
@@ -103,7 +129,19 @@ class FusionEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
 
     def _train(self, spec: RunSpec, streams: StreamArrays, table: FeatureTable, folds: Sequence[Fold]) -> None:
         """Train a head for each fold, and keep what predictions need."""
-        members = [Member(tuple(streams.arrays), spec.head, spec.train, index) for index in range(len(folds))]
+        names = [{name: _name_in_group(name, fold.scaling[name]) for name in streams.arrays} for fold in folds]
+        projected = {
+            named[name]: ProjectedStream(name, projection.width)
+            for fold, named in zip(folds, names, strict=True)
+            for name in streams.arrays
+            if (projection := fold.scaling[name].projection) is not None
+        }
+        table, shapes = replace(table, projected=projected), table.dims
+        folds = [
+            replace(fold, scaling=_scaling_of_group(fold.scaling, named, table))
+            for fold, named in zip(folds, names, strict=True)
+        ]
+        members = [Member(tuple(named.values()), spec.head, spec.train, index) for index, named in enumerate(names)]
         machine = Machine.of(torch.device(resolve_device(self.device)))
         train = solve_group if is_exact(spec.head) else train_group
         self.results_: list[MemberResult] = train(table, folds, members, machine)
@@ -114,7 +152,13 @@ class FusionEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         link = LINKS[table.target.kind]
         self._heads = [
             _FoldHead(
-                load_head_weights(spec.head, table.dims, table.classes, result.weights, link).double(),
+                load_head_weights(
+                    spec.head,
+                    {name: fold.scaling[name].shape_of_rows(shape) for name, shape in shapes.items()},
+                    table.classes,
+                    result.weights,
+                    link,
+                ).double(),
                 fold.scaling,
                 result.target_scale,
                 link,
@@ -128,6 +172,21 @@ class FusionEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         streams = self._read(given, first=False)
         mean: npt.NDArray[np.float64] = np.mean([head.outputs(streams) for head in self._heads], axis=0)
         return mean
+
+
+def _name_in_group(stream: str, scaling: Scaling) -> str:
+    """Return the name of a stream in the group of all folds: folds with other numbers of components see other ones."""
+    return stream if scaling.projection is None else variant_of(stream, "pca", scaling.projection.width)
+
+
+def _scaling_of_group(
+    scaling: Mapping[str, Scaling], names: Mapping[str, str], table: FeatureTable
+) -> dict[str, Scaling]:
+    """Return the scaling of a fold for all streams of the group, without a fit for those that the fold does not see."""
+    unseen = {
+        name: replace(scaling[stream.source], fitted=False, projection=None) for name, stream in table.projected.items()
+    }
+    return {**unseen, **scaling, **{names[name]: scaling[name] for name in names}}
 
 
 def checked_weights(sample_weight: Any, rows: int) -> npt.NDArray[np.float64]:

@@ -36,6 +36,8 @@ class FusionClassifier(ClassifierMixin, FusionEstimator):  # type: ignore[misc] 
         train: the options of training as in a pipeline file, or a `TrainSpec`. Exact heads use `select` alone,
             and logistic ones `class_weights` too.
         folds: the number of folds, and so of heads whose predictions are averaged.
+        pca: the principal components that heads see of each stream, fitted on the training rows of each fold: a share
+            of the variance such as 0.95, or their number; for all streams, or stream -> one of these.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         random_state: the seed of the folds, the initial weights and the order of rows.
 
@@ -53,12 +55,14 @@ class FusionClassifier(ClassifierMixin, FusionEstimator):  # type: ignore[misc] 
         folds: int = 5,
         device: str = "auto",
         random_state: int = 0,
+        pca: float | Mapping[str, float | int] | None = None,
     ) -> None:
         self.head = head
         self.train = train
         self.folds = folds
         self.device = device
         self.random_state = random_state
+        self.pca = pca
 
     def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> Self:  # noqa: N803
         """Train the heads.
@@ -121,4 +125,5 @@ class FusionClassifier(ClassifierMixin, FusionEstimator):  # type: ignore[misc] 
                 (train.astype(np.int64), val.astype(np.int64))
                 for train, val in split.split(rows, codes, np.asarray(groups))
             ]
-        return [Fold(train, val, streams.fit_scaling(train)) for train, val in pairs]
+        pca = self._components(streams)
+        return [Fold(train, val, streams.fit_scaling(train, pca)) for train, val in pairs]

@@ -31,6 +31,8 @@ class FusionRegressor(RegressorMixin, FusionEstimator):  # type: ignore[misc]  #
         loss: the mean squared error, or `ccc`: 1 - the concordance correlation coefficient (Lin 1989). Kernel ridge
             regression always has the squared error.
         folds: the number of folds, and so of heads whose predictions are averaged.
+        pca: the principal components that heads see of each stream, fitted on the training rows of each fold: a share
+            of the variance such as 0.95, or their number; for all streams, or stream -> one of these.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         random_state: the seed of the folds, the initial weights and the order of rows.
 
@@ -48,6 +50,7 @@ class FusionRegressor(RegressorMixin, FusionEstimator):  # type: ignore[misc]  #
         folds: int = 5,
         device: str = "auto",
         random_state: int = 0,
+        pca: float | Mapping[str, float | int] | None = None,
     ) -> None:
         self.head = head
         self.train = train
@@ -55,6 +58,7 @@ class FusionRegressor(RegressorMixin, FusionEstimator):  # type: ignore[misc]  #
         self.folds = folds
         self.device = device
         self.random_state = random_state
+        self.pca = pca
 
     def __sklearn_tags__(self) -> Any:
         """Return the tags by which scikit-learn knows that y may have several columns."""
@@ -113,4 +117,5 @@ class FusionRegressor(RegressorMixin, FusionEstimator):  # type: ignore[misc]  #
             strata = [ONE_STRATUM] * len(rows)
             dealt = np.array(cross_validation_folds(strata, self.folds, self.random_state, names))
             pairs = [(rows[dealt != fold], rows[dealt == fold]) for fold in range(self.folds)]
-        return [Fold(train, val, streams.fit_scaling(train)) for train, val in pairs]
+        pca = self._components(streams)
+        return [Fold(train, val, streams.fit_scaling(train, pca)) for train, val in pairs]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -72,17 +73,21 @@ class Dropout(nn.Module):
         members: the members of the layer.
         places: the names of the places, one for each token of values with tokens. A name must mean the same place in a
             head with fewer streams.
+        option: the share of a member that counts.
     """
 
     share: Tensor
     offsets: Tensor
 
-    def __init__(self, members: Members, places: Sequence[str]) -> None:
+    def __init__(
+        self, members: Members, places: Sequence[str], option: Literal["dropout", "stem_dropout"] = "dropout"
+    ) -> None:
         super().__init__()
         self.members = members
         self.places = tuple(places)
-        self.active = any(member.dropout > 0 for member in members.group)
-        shares = torch.tensor([member.dropout for member in members.group], dtype=torch.float64)
+        listed = [float(getattr(member, option)) for member in members.group]
+        self.active = any(share > 0 for share in listed)
+        shares = torch.tensor(listed, dtype=torch.float64)
         offsets = torch.tensor([noise_offset(member.seed) for member in members.group], dtype=torch.int64)
         self.register_buffer("share", shares.reshape(-1, 1, 1), persistent=False)
         self.register_buffer("offsets", offsets, persistent=False)

@@ -32,12 +32,14 @@ class HeadMember:
         seed: the seed of the initial weights and the dropout.
         fold: the index of the fold whose rows the head sees. Members of one fold are neighbours.
         dropout: the share of hidden values that are set to zero in training.
+        stem_dropout: the share of the values of stems with weights that are set to zero in training.
     """
 
     streams: tuple[str, ...]
     seed: int = 0
     fold: int = 0
     dropout: float = 0.0
+    stem_dropout: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from emofuse.profile.counting import count_flops, module_cost
 from emofuse.profile.figures import Epoch, HeadFigures, MeasuredCost, Timing
 from emofuse.profile.fresh_process import begin_phase, peak_memory
 from emofuse.profile.timing import Clock, Repeats, repeat_timed
+from emofuse.projection import Projection
 from emofuse.scaling import Scaling, feature_axis
 from emofuse.specs import RunSpec
 from emofuse.training.engine import train_group
@@ -221,10 +222,21 @@ def _synthetic_targets(job: HeadJob, rows: int) -> tuple[torch.Tensor, torch.Ten
             return torch.zeros_like(labels), (torch.randn(rows, job.classes) > 0).float()
 
 
-def unit_scaling(shape: tuple[int, ...]) -> Scaling:
-    """Return a scaling of rows of this shape that changes nothing but costs what others cost."""
+def unit_scaling(shape: tuple[int, ...], pca: float | None = None) -> Scaling:
+    """Return a scaling of rows of this shape that changes nothing but costs what others cost.
+
+    Args:
+        shape: the shape of a row.
+        pca: the principal components that are kept. How many hold a share of the variance is known after a training
+            alone, so that a share counts as all of them.
+    """
     width = shape[feature_axis(shape)]
-    return Scaling(np.zeros(width, np.float32), np.ones(width, np.float32), np.full(width, np.inf, np.float32))
+    projection = None
+    if pca is not None:
+        kept = pca if isinstance(pca, int) else width
+        projection = replace(Projection.empty(width, kept), components=np.eye(kept, width, dtype=np.float32))
+    limit = np.full(width, np.inf, np.float32)
+    return Scaling(np.zeros(width, np.float32), np.ones(width, np.float32), limit, projection=projection)
 
 
 def _time_epochs(inputs: _TrainingInputs, repeats: Repeats, device: torch.device) -> Epoch:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from emofuse.features import chosen_variant, derived_features, derived_shape
+from emofuse.features import chosen_pca, chosen_variant, derived_features, derived_shape
 from emofuse.heads.stems import Shape
 from emofuse.profile.counting import stream_costs
 from emofuse.profile.figures import PathFigures, Timing
@@ -108,9 +108,10 @@ class _Path:
             name: derived_shape(kind, self._extractor.stored[name].shape, chosen_variant(kind, name, self._features))
             for name, kind in self._kinds.items()
         }
-        self.dims: dict[str, Shape] = {name: shape[0] if len(shape) == 1 else shape for name, shape in shapes.items()}
+        self._scaling = {name: unit_scaling(shape, chosen_pca(name, self._features)) for name, shape in shapes.items()}
+        seen = {name: self._scaling[name].shape_of_rows(shape) for name, shape in shapes.items()}
+        self.dims: dict[str, Shape] = {name: shape[0] if len(shape) == 1 else shape for name, shape in seen.items()}
         self.missing: dict[str, int] = {}
-        self._scaling = {name: unit_scaling(shape) for name, shape in shapes.items()}
         self._heads = new_heads(job.run, self.dims, job.classes, device)
 
     def close(self) -> None:

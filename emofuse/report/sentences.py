@@ -40,11 +40,12 @@ _SELECTIONS = {
     "ccc": "the highest CCC",
     "map": "the highest mAP",
 }
-_OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW"}
+_OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "sgd": "SGD"}
 _NEWER_OPTIONS = {
     "class_weights": "The loss of a row is weighted by its class: {}.",
     "focal_gamma": "The loss of a row is weighted by its uncertainty (focal loss), gamma: {}.",
     "logit_adjustment": "In training, the logits are adjusted by the shares of the classes, tau: {}.",
+    "balance": "Training rows are drawn so that classes are even: {}.",
     "schedule": "The learning rate follows a schedule: {}.",
     "warmup": "The learning rate rises at first, in this share of all steps: {}.",
     "clip_norm": "The norm of the gradient of a head is at most (0: without bound): {}.",
@@ -266,7 +267,25 @@ def _scaling_sentences(results: Results) -> list[str]:
     if any(stream["kind"] == "action_units" for run in results.runs for stream in run.streams.values()):
         baseline = _vary(results, "features.neutral_label", _describe_baseline)
         sentences.append(f"Facial action units are standardised with {baseline} instead.")
+    widths: dict[tuple[str, float], set[int]] = {}
+    for run in results.runs:
+        for name, stream in run.streams.items():
+            if "pca" in stream:
+                widths.setdefault((name, stream["pca"]["wanted"]), set()).update(stream["pca"]["components"])
+    if widths:
+        of_streams = [_describe_components(name, wanted, found) for (name, wanted), found in widths.items()]
+        sentences.append(
+            "Heads see principal components of the standardised features, fitted on the training rows of each head and "
+            f"not whitened: {join_some(of_streams)}."
+        )
     return sentences
+
+
+def _describe_components(name: str, wanted: float, widths: set[int]) -> str:
+    if isinstance(wanted, int):
+        return f"{wanted} of {name}"
+    low, high = min(widths), max(widths)
+    return f"{low if low == high else f'{low} to {high}'} of {name}, which hold {100 * wanted:g} % of its variance"
 
 
 def _describe_baseline(neutral_label: str | None) -> str:

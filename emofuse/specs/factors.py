@@ -11,10 +11,13 @@ from emofuse.errors import did_you_mean
 from emofuse.specs.base import Spec
 from emofuse.specs.faults import BESIDE, SEPARATOR
 from emofuse.specs.heads import HeadSpec, Spatial, Temporal
+from emofuse.specs.pca import pca_problem
 from emofuse.specs.streams import Value, check_factors, take_factors, variant_factors
-from emofuse.specs.train import Balancing, ClassWeights, Schedule
+from emofuse.specs.train import Balance, Balancing, ClassWeights, Optimizer, Schedule
 
 StreamRule = Literal["all", "leave_one_out"]
+Pca = Literal["none"] | int | float
+"""The principal components of all streams of a run: none, their number, or their share of the variance."""
 
 
 class Range(Spec):
@@ -51,7 +54,7 @@ Numbers = Annotated[
 
 _NUMBERS = frozenset(
     ("dropout", "weight_decay", "label_smoothing", "learning_rate", "focal_gamma", "logit_adjustment", "warmup")
-) | {"clip_norm", "ema", "stream_dropout", "mixup"}
+) | {"clip_norm", "ema", "stream_dropout", "mixup", "stem_dropout"}
 """The factors whose values are numbers or a range."""
 
 
@@ -82,6 +85,14 @@ def _is_number(value: Any) -> bool:
     return True
 
 
+def _checked_pca(value: Any) -> Any:
+    if value is None or value == "none":
+        return "none"
+    if problem := pca_problem(value):
+        raise ValueError(f"{problem}, or none")
+    return value
+
+
 def list_of_one(written: Any) -> Any:
     """Return a single value as a list of one."""
     return (written,) if isinstance(written, str | int | float) else written
@@ -98,11 +109,13 @@ class Factors(Spec):
     `streams` lists subsets, or is `all` (every non-empty subset) or `leave_one_out` (all streams, and all but one
     each). A factor without effect on a configuration (LBP bins without LBP, the width of a linear probe) makes no
     second configuration. Every variant of a kind of streams is a factor under its own key (`lbp_bins`); in Python they
-    are `variants`. A single value may stand for a list of one, and the kind of a head for a head with its defaults.
+    are `variants`. `pca` lists the principal components that heads see of every stream, or `none` for all features. A
+    single value may stand for a list of one, and the kind of a head for a head with its defaults.
     """
 
     streams: Annotated[StreamRule | tuple[tuple[str, ...], ...], BeforeValidator(_parse_streams)] = "all"
     variants: Mapping[str, tuple[Value, ...]] = Field(default_factory=dict)
+    pca: tuple[Annotated[Pca, BeforeValidator(_checked_pca)], ...] = ()
     head: tuple[HeadSpec, ...] = ()
     embed_dim: tuple[int, ...] = ()
     depth: tuple[int, ...] = ()
@@ -110,10 +123,12 @@ class Factors(Spec):
     temporal: tuple[Temporal, ...] = ()
     spatial: tuple[Spatial, ...] = ()
     stem_width: tuple[int, ...] = ()
+    stem_dropout: Numbers = ()
     dropout: Numbers = ()
     batch_size: tuple[int, ...] = ()
-    optimizer: tuple[Literal["adam", "adamw"], ...] = ()
+    optimizer: tuple[Optimizer, ...] = ()
     gradient_balancing: tuple[Balancing, ...] = ()
+    balance: tuple[Balance, ...] = ()
     class_weights: tuple[ClassWeights, ...] = ()
     focal_gamma: Numbers = ()
     logit_adjustment: Numbers = ()

@@ -74,13 +74,16 @@ class NetworkHeadSpec(HeadSpecBase):
 
     `temporal` reduces a sequence to one vector a row, `spatial` reduces a map; a sequence of maps passes both. A vector
     has no stem. `stem_width` is the hidden size of attention, lstm, gru and transformer, and the number of channels of
-    patches and cnn. Default values are not written: the digest of a head on vectors stays as it was before stems.
+    patches and cnn. `stem_dropout` is the share of the values of stems with weights that are set to zero in training;
+    it has no effect on stems without. Default values are not written: the digest of a head on vectors stays as it was
+    before stems.
     """
 
     temporal: Temporal = "mean"
     spatial: Spatial = "mean"
     stem_width: int = Field(64, ge=1)
     patch_kernels: tuple[int, ...] = Field((1, 3, 5), min_length=1, description="the sizes of the patches, each odd")
+    stem_dropout: float = Field(0.0, ge=0, lt=1)
 
     @field_validator("patch_kernels")
     @classmethod

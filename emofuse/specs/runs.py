@@ -18,6 +18,7 @@ from emofuse.specs.base import ExtendedSpec, Spec
 from emofuse.specs.datasets import OfficialSplit, SplitSpec
 from emofuse.specs.head_kinds import EXACT_HEADS, ConcatHeadSpec
 from emofuse.specs.heads import HeadSpec
+from emofuse.specs.pca import PCA, pca_problem
 from emofuse.specs.streams import Value, check_factors, factor_defaults, take_factors, variant_factors, variants_of
 from emofuse.specs.target_options import target_problems
 from emofuse.specs.targets import ClassTarget, TargetSpec
@@ -29,6 +30,9 @@ class FeaturesSpec(Spec):
 
     `streams` is a list of names, or a mapping of names to variants: `{lbp: {bins: 128}, resnet50: {}}`. A variant of
     all streams of a kind may also be written by its factor beside `streams`: `lbp_bins: 128`.
+
+    Every stream may have `pca`, `{resnet50: {pca: 0.95}}`: heads see the principal components that hold this share of
+    the variance of the standardised features, or that number of them (see `emofuse.projection`).
 
     Attributes:
         streams: the names of streams of the cache.
@@ -93,9 +97,12 @@ def variant_problems(features: FeaturesSpec, kinds: Mapping[str, str]) -> list[s
     for stream, chosen in features.variants.items():
         known = {each.name: each for each in variants_of(kinds.get(stream, ""))}
         for name, value in chosen.items():
-            if name not in known:
-                there = ", ".join(known) or "none"
-                hint = did_you_mean(name, known)
+            if name == PCA:
+                fault = pca_problem(value)
+                problems += [f"{stream}.{name}: {fault}"] if fault else []
+            elif name not in known:
+                there = ", ".join((*known, PCA))
+                hint = did_you_mean(name, (*known, PCA))
                 problems.append(f"{stream}.{name}: no variant of a stream of this kind{hint} (there are: {there})")
             elif fault := known[name].check(value):
                 problems.append(f"{stream}.{name}: {fault}")

@@ -25,6 +25,7 @@ from emofuse.specs.factors import Factors, Range, factor_names, list_of_one, pla
 from emofuse.specs.faults import SEPARATOR, describe_faults
 from emofuse.specs.head_kinds import ConcatHeadSpec
 from emofuse.specs.heads import HeadSpec
+from emofuse.specs.pca import PCA
 from emofuse.specs.runs import EnsembleSpec, FoldSpec, Refit, check_left_out, ensemble_problems
 from emofuse.specs.streams import Value, check_factors, factor_defaults, take_factors, variant_factors
 from emofuse.specs.target_options import MAIN_SCORES, Score, score_problem, target_problems
@@ -273,7 +274,7 @@ def factor_problems(base: BaseRun, factors: Factors) -> list[str]:
     heads: Sequence[Spec] = factors.head or (base.head,)
     problems = []
     for name, listed in factors.named():
-        if name in {"streams", "head"} or name in factors.variants:
+        if name in {"streams", "head", PCA} or name in factors.variants:
             continue
         owners = [base.train] if name in TrainSpec.model_fields else [h for h in heads if name in type(h).model_fields]
         if not owners:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from emofuse.specs.head_kinds import EXACT_HEADS
 from emofuse.specs.heads import HeadSpecBase
 from emofuse.specs.targets import TargetSpec
 from emofuse.specs.train import TrainSpec
@@ -39,6 +40,7 @@ _KINDS_OF_OPTION: Mapping[str, tuple[str, ...]] = {
     "label_smoothing": ("class", "distribution"),
     "focal_gamma": ("class",),
     "logit_adjustment": ("class",),
+    "balance": ("class", "distribution"),
 }
 """Option of the loss -> the kinds of targets that it is defined for."""
 
@@ -55,6 +57,12 @@ def target_problems(target: TargetSpec, head: HeadSpecBase, train: TrainSpec) ->
             problems.append(
                 f"train.{option}: is for targets of kind {', '.join(kinds)}, and the target is {noun}. Leave it out"
             )
+    if train.balance != "none" and head.kind in EXACT_HEADS:
+        instead = "Leave it out" if head.kind == "kernel_ridge" else "Weight the rows by class_weights: balanced"
+        problems.append(
+            f"train.balance: draws the rows of the epochs of a trained head, and a {head.kind} head is solved on all "
+            f"rows at once. {instead}"
+        )
     if kind == "regression" and head.kind in {"logistic", "averaged_logistic"}:
         problems.append(
             f"head.kind: {head.kind} gives probabilities, and the target is a regression. Take kernel_ridge (with "

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from emofuse.specs.base import ExtendedSpec
+from emofuse.specs.faults import SEPARATOR
 
 
 def _on_and_off(value: Any) -> Any:
@@ -18,6 +19,17 @@ Balancing = Annotated[Literal["off", "monitor", "on"], BeforeValidator(_on_and_o
 OnOff = Annotated[Literal["on", "off"], BeforeValidator(_on_and_off)]
 ClassWeights = Literal["none", "balanced", "sqrt", "effective"]
 Schedule = Literal["constant", "cosine"]
+RowBalance = Literal["none", "views", "sampling"]
+Optimizer = Literal["adam", "adamw", "rmsprop", "sgd"]
+
+
+def _weights_are_an_option_of_their_own(value: Any) -> Any:
+    if value == "weights":
+        raise ValueError("weights of classes are an option of their own: class_weights: balanced")
+    return value
+
+
+Balance = Annotated[RowBalance, BeforeValidator(_weights_are_an_option_of_their_own)]
 
 
 class TrainSpec(ExtendedSpec):
@@ -46,6 +58,10 @@ class TrainSpec(ExtendedSpec):
     loss, and no worse than macro F1. Of a distribution, `class_weights` weights rows by their majority; of several
     labels, it weights the rows that have a label against those that have not.
 
+    `balance` evens out the classes by the rows of an epoch in place of weights (see `emofuse.training.row_draws`), on
+    the training rows of each fold alone: `sampling` draws rows with replacement, `views` draws rows of rare classes
+    from their augmented views beside the pictures themselves, and shows all other classes without augmentation.
+
     Options of the updates (see `emofuse.training.schedule` and `emofuse.training.averages`): `schedule` lets the
     learning rate fall to 0 over all epochs; `warmup` is the share of all steps in which it rises; `clip_norm` bounds
     the norm of all gradients of a head; `ema` is the decay of the running mean of the weights, which is validated and
@@ -57,13 +73,13 @@ class TrainSpec(ExtendedSpec):
 
     added: ClassVar[frozenset[str]] = frozenset(
         ("class_weights", "focal_gamma", "logit_adjustment", "schedule", "warmup", "clip_norm", "ema", "stream_dropout")
-    ) | {"mixup"}
+    ) | {"mixup", "balance"}
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(64, ge=2)
     learning_rate: float = Field(1e-4, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    optimizer: Literal["adam", "adamw"] = "adam"
+    optimizer: Optimizer = "adam"
     select: Literal["macro_f1", "accuracy", "loss", "ccc", "map"] = "loss"
     patience: int | None = Field(None, ge=1)
     seed: int = 0
@@ -79,6 +95,36 @@ class TrainSpec(ExtendedSpec):
     ema: float = Field(0.0, ge=0, lt=1)
     stream_dropout: float = Field(0.0, ge=0, lt=1)
     mixup: float = Field(0.0, ge=0)
+    balance: Balance = "none"
+
+    @model_validator(mode="after")
+    def _balance_is_possible(self) -> Self:
+        problems = balance_problems(self)
+        if problems:
+            raise ValueError(SEPARATOR.join(problems))
+        return self
+
+
+def balance_problems(train: TrainSpec) -> list[str]:
+    """Return what contradicts the balance of the classes by rows."""
+    if train.balance == "none":
+        return []
+    problems = [
+        f"balance: {train.balance} makes the classes of the training rows even, and {option} would correct for them a "
+        "second time. Give either"
+        for option in OF_CLASS_SHARES
+        if getattr(train, option) != TrainSpec.model_fields[option].default
+    ]
+    if train.balance == "views" and train.views == 1:
+        problems.append(
+            "balance: views draws rows of rare classes from their augmented views, and `views` is 1. Build the cache "
+            "with several views and give their number here, such as `views: 5`, or take balance: sampling"
+        )
+    return problems
+
+
+OF_CLASS_SHARES = ("class_weights", "logit_adjustment")
+"""The options that correct for the shares of the classes in the training rows."""
 
 
 NEWER = {name: TrainSpec.model_fields[name].default for name in TrainSpec.model_fields if name in TrainSpec.added}

@@ -15,17 +15,19 @@ from emofuse.errors import SpecError, did_you_mean
 from emofuse.specs import Factors, FeaturesSpec, FoldSpec, HeadSpec, Range, RunSpec, SweepSpec, TrainSpec, digest
 from emofuse.specs.head_kinds import EXACT_HEADS, LOGISTIC_HEADS
 from emofuse.specs.heads import NetworkHeadSpec, Spatial, Temporal
+from emofuse.specs.pca import PCA
 from emofuse.specs.runs import settled
 from emofuse.specs.streams import variant_factors
+from emofuse.specs.train import OF_CLASS_SHARES
 
 TRAIN_FACTORS = tuple(name for name in Factors.model_fields if name in TrainSpec.model_fields)
 HEAD_FACTORS = tuple(
-    name for name in Factors.model_fields if name not in {"streams", "variants", "head", *TRAIN_FACTORS}
+    name for name in Factors.model_fields if name not in {"streams", "variants", PCA, "head", *TRAIN_FACTORS}
 )
 _HIDDEN_LAYER_FIELDS = ("width", "dropout")
 _OF_SEVERAL_STREAMS = {"gradient_balancing": "off", "stream_dropout": 0.0}
 """The factors of the training that a head of one stream has no use for, and their values there."""
-_STEM_FIELDS = ("temporal", "spatial", "stem_width", "patch_kernels")
+_STEM_FIELDS = ("temporal", "spatial", "stem_width", "patch_kernels", "stem_dropout")
 _TEMPORAL_WITH_WIDTH = ("attention", "lstm", "gru", "transformer")
 _SPATIAL_WITH_WIDTH = ("attention", "patches", "cnn")
 
@@ -201,9 +203,10 @@ class Space:
         """Return the factors, and other fields of the head, that make no difference to a run with these values.
 
         A variant needs a stream of its kind, and a factor of the head a field of the head. Width and dropout need a
-        hidden layer. Balancing and stream dropout need two streams. A temporal stem needs a sequence, a spatial stem a
-        map, and the sizes of stems a stem that has them. Exact heads use no factor of the training, except that
-        logistic heads use class weights.
+        hidden layer. Gradient balancing and stream dropout need two streams. A temporal stem needs a sequence, a
+        spatial stem a map, and the sizes of stems a stem that has them. Rows of even classes leave nothing to options
+        that correct for their shares. Exact heads use no factor of the training, except that logistic heads use class
+        weights.
 
         Args:
             values: factor -> value, with `streams`; the base has the values that are missing.
@@ -223,6 +226,8 @@ class Space:
             )
         if head.kind in EXACT_HEADS:
             useless |= set(TRAIN_FACTORS) - ({"class_weights"} if isinstance(head, LOGISTIC_HEADS) else set())
+        elif values.get("balance", self.spec.base.train.balance) != "none":
+            useless |= set(OF_CLASS_SHARES)
         if len(types) == 1:
             useless |= _OF_SEVERAL_STREAMS.keys()
         return useless
@@ -246,7 +251,9 @@ class Space:
         train |= {name: off for name, off in _OF_SEVERAL_STREAMS.items() if name in set(values) & useless}
         settings = {name: self._plain(name, used[name]) for name in self.values if name in used.keys() & self.varying}
         name = ", ".join(_setting_text(*setting) for setting in settings.items()) or "+".join(streams)
-        features = FeaturesSpec(streams=streams, neutral_label=base.neutral_label, factors=factors)
+        pca = used.get(PCA, "none")
+        variants = {} if pca == "none" else {stream: {PCA: pca} for stream in streams}
+        features = FeaturesSpec(streams=streams, neutral_label=base.neutral_label, factors=factors, variants=variants)
         run = RunSpec(
             name=name,
             features=settled(features, {stream: self.types[stream].kind for stream in streams}),
@@ -274,7 +281,7 @@ def _useless_of_stems(temporal: Temporal | None, spatial: Spatial | None) -> set
     useless |= {"spatial"} if spatial is None else set()
     useless |= {"patch_kernels"} if spatial != "patches" else set()
     if temporal not in _TEMPORAL_WITH_WIDTH and spatial not in _SPATIAL_WITH_WIDTH:
-        useless.add("stem_width")
+        useless |= {"stem_width", "stem_dropout"}
     return useless
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from emofuse.errors import ResultsError, did_you_mean
+from emofuse.specs.pca import PCA
 from emofuse.specs.streams import factor_defaults
 from emofuse.specs.sweeps import Metric
 from emofuse.specs.target_options import MAIN_SCORES
@@ -268,7 +269,18 @@ def _factor_cells(row: RunRow) -> dict[str, Any]:
         **{name: head.get(name) for name in _HEAD},
         **{name: train.get(name, NEWER.get(name)) for name in _TRAIN},
         **{name: value for name, value in features.items() if name not in {"streams", "neutral_label"}},
+        **_pca_cell(features.get("streams", ())),
     }
+
+
+def _pca_cell(streams: Any) -> dict[str, Any]:
+    """Return the cell of the principal components of the streams, one for all or one for each; nothing without."""
+    of_streams = {name: of[PCA] for name, of in streams.items() if PCA in of} if isinstance(streams, Mapping) else {}
+    if not of_streams:
+        return {}
+    if len(of_streams) == len(streams) and len(set(of_streams.values())) == 1:
+        return {PCA: next(iter(of_streams.values()))}
+    return {PCA: ", ".join(f"{name} {value}" for name, value in of_streams.items())}
 
 
 def _check_columns(table: pl.DataFrame, columns: Sequence[str]) -> None:

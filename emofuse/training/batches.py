@@ -13,8 +13,10 @@ from torch import Tensor
 from emofuse.errors import TrainingError
 from emofuse.heads.dropout import named_generator
 from emofuse.heads.members import HeadBatch
+from emofuse.projection import Projection
 from emofuse.scaling import Scaling, feature_axis
 from emofuse.training.members import FeatureTable, Fold
+from emofuse.training.row_draws import BalancedDraws, RowSet
 from emofuse.training.streaming import Source, Window
 from emofuse.training.targets import RowTargets
 
@@ -24,10 +26,10 @@ class StepRows:
     """The rows of one step.
 
     Attributes:
-        rows: (F, B) int64 into the table: for each fold the rows of the batch that it trains on, in the batch's order,
-            then others that fill the tensor up.
+        rows: (F, B) int64 into the table: for each fold (or row set) the rows of the batch that it trains on, in the
+            batch's order, then others that fill the tensor up.
         present: (F, B) bool, false where a row only fills the tensor up.
-        idle: the folds without any row in this step, whose members are not updated.
+        idle: the folds (or row sets) without any row in this step, whose members are not updated.
     """
 
     rows: Tensor
@@ -59,13 +61,13 @@ class ViewDraws:
     """
 
     def __init__(self, count: int, views: int, generator: torch.Generator) -> None:
+        self.views = views
         self._count = count
-        self._views = views
         self._generator = generator
 
     def of_epoch(self) -> Tensor:
         """Return (N,) int64, the place of each row's view among the V x N rows of the table with all its views."""
-        shown = torch.randint(self._views, (self._count,), generator=self._generator)
+        shown = torch.randint(self.views, (self._count,), generator=self._generator)
         return self._count * shown + torch.arange(self._count)
 
 
@@ -81,9 +83,13 @@ class Order:
     of all folds are shuffled together and cut into batches, and of each batch the members of a fold see the rows that
     their fold trains on: of five folds, about four fifths.
 
+    Where classes are balanced, the training rows of a fold are drawn anew in every epoch (`BalancedDraws`). With a
+    window they are drawn from the training rows of all folds together, and all members have the same balance.
+
     Args:
         folds: all folds, also those that no member uses, since they decide the number and the width of the steps.
-        used: the indices of the folds that members use, in ascending order; the F of the steps.
+        used: the folds that members use and how their rows are drawn, in ascending order; the F of the steps.
+        labels: the labels of all rows, (N,) int64; None if no row set is balanced.
         count: the N rows of the table.
         batch_size: the rows of a batch; with a window, over all folds.
         seed: the order seed of the group.
@@ -97,7 +103,7 @@ class Order:
     def __init__(
         self,
         folds: Sequence[Fold],
-        used: Sequence[int],
+        used: Sequence[RowSet],
         *,
         count: int,
         batch_size: int,
@@ -105,9 +111,11 @@ class Order:
         window: Window | None,
         fixed_width: bool,
         draws: ViewDraws | None = None,
+        labels: Tensor | None = None,
     ) -> None:
         self._draws = draws
-        self._used = torch.tensor(used, dtype=torch.int64)
+        self._row_sets = tuple(used)
+        self._used = torch.tensor([row_set.fold for row_set in used], dtype=torch.int64)
         self._trains = torch.zeros(len(folds), count, dtype=torch.bool)
         for index, fold in enumerate(folds):
             self._trains[index, torch.from_numpy(fold.train)] = True
@@ -119,6 +127,18 @@ class Order:
         self._sizes = [batch_sizes(len(rows), batch_size) for rows in self._rows]
         names = ["order of rows", *(f"order of rows, fold {index}" for index in range(1, len(parts)))]
         self._generators = [named_generator(seed, name) for name in names]
+        self._balanced = {
+            row_set: BalancedDraws(
+                row_set.balance,
+                self._rows[row_set.fold if window is None else 0],
+                labels,
+                1 if draws is None else draws.views,
+                named_generator(seed, f"{row_set.balance}, {names[row_set.fold if window is None else 0]}"),
+            )
+            for row_set in (used if window is None else used[:1])
+            if row_set.balance != "none" and labels is not None
+        }
+        self._rows_of_epoch = self._trains[self._used].sum(1)
 
     @property
     def width(self) -> int:
@@ -127,8 +147,8 @@ class Order:
 
     @property
     def rows_of_folds(self) -> Tensor:
-        """The number of training rows of each fold that is used, (F,) int64."""
-        return self._trains[self._used].sum(1)
+        """The number of rows of the last epoch, drawn twice or once, of each fold that is used, (F,) int64."""
+        return self._rows_of_epoch
 
     @property
     def steps(self) -> int:
@@ -144,8 +164,7 @@ class Order:
             rows, present, widths = self._dealt(torch.cat([of_window for _, of_window in windows]))
         else:
             rows, present, widths = self._cut()
-        if self._draws is not None:
-            rows = self._draws.of_epoch()[rows]
+        self._rows_of_epoch = present.sum((1, 2))
         idle = [frozenset(torch.nonzero(~of_step).flatten().tolist()) for of_step in present.any(2).T]
         rows, present = rows.to(device, non_blocking=True), present.to(device, non_blocking=True)
         for step, wide in enumerate(widths):
@@ -155,19 +174,26 @@ class Order:
             yield StepRows(rows[:, step, :width], present[:, step, :width], idle[step])
 
     def _cut(self) -> tuple[Tensor, Tensor, list[int]]:
-        """Return rows and present (F, steps, B) of the used folds, each shuffled alone, and the width of each step."""
+        """Return rows and present (F, steps, B), each row set in its own order, and the width of each step."""
         filled = torch.zeros(len(self._sizes), self.steps, self.width, dtype=torch.bool)
         for fold, sizes in enumerate(self._sizes):
             filled[fold, : len(sizes)] = torch.arange(self.width) < torch.tensor(sizes).unsqueeze(1)
-        used = self._used.tolist()
-        rows = torch.stack([self._rows[fold][0].repeat(self.steps, self.width) for fold in used])
-        for place, fold in enumerate(used):
-            rows[place][filled[fold]] = self._shuffled(self._rows[fold], fold)
+        shown = None if self._draws is None else self._draws.of_epoch()
+        rows = torch.stack([self._rows[fold][0].repeat(self.steps, self.width) for fold, _ in self._row_sets])
+        for place, row_set in enumerate(self._row_sets):
+            if row_set in self._balanced:
+                order = self._balanced[row_set].of_epoch()
+            else:
+                order = self._shuffled(self._rows[row_set.fold], row_set.fold)
+                order = order if shown is None else shown[order]
+            rows[place][filled[row_set.fold]] = order
         return rows, filled[self._used], filled.sum(2).amax(0).tolist()
 
     def _shuffled_windows(self, window: Window) -> list[tuple[list[int], Tensor]]:
         """Return (blocks, their training rows in random order) of every window."""
         (rows,) = self._rows
+        for balanced in self._balanced.values():
+            rows = balanced.of_epoch()
         of_rows = rows // window.block_rows
         parts = torch.split(self._shuffled(torch.unique(of_rows)), window.blocks)
         return [(blocks.tolist(), self._shuffled(rows[torch.isin(of_rows, blocks)])) for blocks in parts]
@@ -229,10 +255,12 @@ class Standardised:
     ) -> None:
         self.source = source
         self._streams = tuple(streams)
-        self._valid = torch.stack([table.valid[name] for name in streams]).to(device)
+        self._source_of = {name: table.source_of(name) for name in streams}
+        self._valid = torch.stack([table.valid[self._source_of[name]] for name in streams]).to(device)
         self._labels = table.labels.to(device)
-        self._steps = {name: table.steps[name].to(device) for name in streams if name in table.steps}
-        self._shapes = {name: table.dims[name] for name in streams}
+        steps = {of: table.steps[of].to(device) for of in self._source_of.values() if of in table.steps}
+        self._steps = {name: steps[of] for name, of in self._source_of.items() if of in steps}
+        self._shapes = {name: table.dims[of] for name, of in self._source_of.items()}
 
         def stacked(name: str, of: Callable[[Scaling], npt.NDArray[np.float32]]) -> Tensor:
             return _stack([of(fold.scaling[name]) for fold in folds], self._shapes[name]).to(device, dtype)
@@ -240,6 +268,11 @@ class Standardised:
         self._center = {name: stacked(name, lambda scaling: scaling.center) for name in streams}
         self._scale = {name: stacked(name, lambda scaling: scaling.scale) for name in streams}
         self._limit = {name: stacked(name, _limit) for name in streams}
+        self._projections = {
+            name: _FoldProjections([fold.scaling[name].projection for fold in folds], device, dtype)
+            for name in streams
+            if name in table.projected
+        }
         fitted = [[fold.scaling[name].fitted for fold in folds] for name in streams]
         self._fitted = torch.tensor(fitted, device=device).unsqueeze(2)
         self._dtype = dtype
@@ -257,12 +290,17 @@ class Standardised:
         valid = self._valid.index_select(1, flat).view(-1, *rows.shape) & present & self._fitted
         features, steps = {}, {}
         for name, there in zip(self._streams, valid, strict=True):
-            stored = self.source.take(name, flat).view(*rows.shape, *self._shapes[name]).to(self._dtype)
+            stored = (
+                self.source.take(self._source_of[name], flat).view(*rows.shape, *self._shapes[name]).to(self._dtype)
+            )
             scaled = ((stored - self._center[name]) / self._scale[name]).clamp(-self._limit[name], self._limit[name])
             if name in self._steps:
                 of_rows = self._steps[name].index_select(0, flat).view(*rows.shape, -1)
                 there = steps[name] = of_rows & there.unsqueeze(2)  # noqa: PLW2901
             features[name] = torch.where(_beside(there, scaled), scaled, 0)
+            if name in self._projections:
+                projected = self._projections[name].apply(features[name], feature_axis(self._shapes[name]))
+                features[name] = torch.where(_beside(there, projected), projected, 0)
         plain = rows % len(self._labels)
         targets = RowTargets(
             self._labels[plain],
@@ -270,6 +308,37 @@ class Standardised:
             None if self._weights is None else self._weights.gather(1, plain),
         )
         return HeadBatch(features, dict(zip(self._streams, valid, strict=True)), steps), targets
+
+
+class _FoldProjections:
+    """The principal components of one stream in F folds.
+
+    Args:
+        projections: those of each fold; None where no member of the fold sees the stream.
+        device: the device of the heads.
+        dtype: the type of the features that heads get.
+    """
+
+    def __init__(self, projections: Sequence[Projection | None], device: torch.device, dtype: torch.dtype) -> None:
+        self._components = [
+            None if each is None else torch.from_numpy(each.components.T.copy()).to(device, dtype)
+            for each in projections
+        ]
+        self._offsets = [
+            None if each is None else torch.from_numpy(each.offset).to(device, dtype) for each in projections
+        ]
+        self._width = next(each.width for each in projections if each is not None)
+
+    def apply(self, values: Tensor, axis: int) -> Tensor:
+        """Return values (F, B, *shape) projected along an axis of `shape`; zeros in folds without a projection."""
+        vectors = values.movedim(axis, -1)
+        parts = [
+            of_fold.new_zeros(*of_fold.shape[:-1], self._width)
+            if components is None or offset is None
+            else of_fold @ components - offset
+            for of_fold, components, offset in zip(vectors, self._components, self._offsets, strict=True)
+        ]
+        return torch.stack(parts).movedim(-1, axis)
 
 
 def _targets_of_folds(

@@ -87,7 +87,11 @@ def head_cost(
 
 def without_dropout(spec: HeadSpec) -> HeadSpec:
     """Return the head without dropout, of equal cost: a search that draws it counts each structure once."""
-    return spec.model_copy(update={"dropout": 0.0}) if hasattr(spec, "dropout") else spec
+    shares: dict[str, Any] = {}
+    for name in ("dropout", "stem_dropout"):
+        if name in type(spec).model_fields:
+            shares[name] = 0.0
+    return spec.model_copy(update=shares) if shares else spec
 
 
 def step_bytes(costs: Sequence[TrainingCost], rows: int, *, folds: int, width: int, machine: Machine) -> int:

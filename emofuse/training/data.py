@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -26,11 +26,13 @@ from emofuse.datasets.split_needs import (
 from emofuse.devices import resolve_device
 from emofuse.errors import TrainingError
 from emofuse.features import ACTION_UNITS, LEAST_NEUTRAL_ROWS, neutral_rows
-from emofuse.scaling import LEAST_ROWS, Scaling, check_finite
+from emofuse.heads.members import variant_of
+from emofuse.projection import shape_after
+from emofuse.scaling import LEAST_ROWS, Scaling, check_finite, feature_axis
 from emofuse.specs import FoldSpec, RunSpec, SplitSpec, TargetSpec, digest
 from emofuse.specs.runs import settled
 from emofuse.training.machine import default_memory_bytes
-from emofuse.training.members import FeatureTable, Fold, Member
+from emofuse.training.members import FeatureTable, Fold, Member, ProjectedStream
 from emofuse.training.refits import RefitRun
 from emofuse.training.rows import check_columns, only_rows, rows_digest, run_splits, targets_of
 from emofuse.training.streaming import Window
@@ -64,6 +66,14 @@ class FoldRows:
     def all_rows(self) -> npt.NDArray[np.int64]:
         """The rows of both, ascending, int64 (n + m,)."""
         return np.union1d(self.train, self.val)
+
+
+@dataclass(frozen=True)
+class _WidthOfVariant:
+    """A projected variant and its number of components."""
+
+    variant: FeatureVariant
+    width: int
 
 
 class TrainingData:
@@ -258,9 +268,36 @@ class TrainingData:
         Raises:
             SpecError: a stream that is not in the cache.
         """
-        names = tuple(variant.name for variant in self.features.of(spec.features))
+        names = tuple(self.name_in_group(spec, variant) for variant in self.features.of(spec.features))
         last_epoch = spec.last_epoch if isinstance(spec, RefitRun) else None
         return Member(names, spec.head, spec.train, spec.fold.index if spec.fold else 0, last_epoch)
+
+    def name_in_group(self, spec: RunSpec, variant: FeatureVariant) -> str:
+        """Return the name of a run's variant in a group of heads.
+
+        Where folds keep other numbers of components, the number is part of the name, so that heads of any folds train
+        in one group.
+        """
+        if variant.pca is None or isinstance(variant.pca, int):
+            return variant.name
+        return variant_of(variant.name, self._width(spec, variant))
+
+    def head_shapes(self, spec: RunSpec) -> dict[str, tuple[int, ...]]:
+        """Return stream -> the shape of a row as the run's head sees it. A share of the variance is fitted for it."""
+        shapes = {}
+        for variant in self.features.of(spec.features):
+            shape = variant.shape
+            if variant.pca is not None:
+                shape = shape_after(shape, feature_axis(shape), self._width(spec, variant))
+            shapes[variant.stream] = shape
+        return shapes
+
+    def _width(self, spec: RunSpec, variant: FeatureVariant) -> int:
+        """Return the number of components of a projected variant in a run."""
+        if isinstance(variant.pca, int):
+            return variant.pca
+        (scaling,) = self._fitted(spec, [spec.fold.index if spec.fold else 0], variant)
+        return 0 if scaling.projection is None else scaling.projection.width
 
     def folds(self, spec: RunSpec) -> list[FoldRows]:
         """Return all folds of a run's cross-validation, or the split itself as the only fold.
@@ -308,6 +345,12 @@ class TrainingData:
         for variant in self.all_variants(specs):
             for index, fitted in zip(used, self._fitted(specs[0], used, variant), strict=True):
                 scaling[index][variant.name] = fitted
+        for name, stream in self._projected(specs).items():
+            for of_fold in scaling.values():
+                fitted = of_fold[stream.variant.name]
+                if fitted.projection is None or fitted.projection.width != stream.width:  # no run of the fold sees it
+                    fitted = replace(fitted, fitted=False, projection=None)
+                of_fold[name] = fitted
         return [Fold(fold.train, fold.val, scaling.get(index, {})) for index, fold in enumerate(rows)]
 
     def scaling(self, spec: RunSpec) -> dict[str, Scaling]:
@@ -326,7 +369,8 @@ class TrainingData:
             IncompleteCacheError: blocks of a stream have not been computed yet.
             CacheError: a chunk is damaged.
         """
-        variants, views = self.all_variants(specs), specs[0].train.views
+        variants = tuple(dict.fromkeys(variant.plain for variant in self.all_variants(specs)))
+        views = specs[0].train.views
         features: Any
         if self.window(specs[0]):
             features = self.features.blocks(variants)
@@ -349,7 +393,20 @@ class TrainingData:
             targets=None if self.values is None else torch.from_numpy(self.values),
             weights=None if self.weights is None else torch.from_numpy(self.weights),
             target=self.target,
+            projected={
+                name: ProjectedStream(stream.variant.plain.name, stream.width)
+                for name, stream in self._projected(specs).items()
+            },
         )
+
+    def _projected(self, specs: Sequence[RunSpec]) -> dict[str, _WidthOfVariant]:
+        """Return name in a group -> variant and number of components, of all projected variants of these runs."""
+        return {
+            self.name_in_group(spec, variant): _WidthOfVariant(variant, self._width(spec, variant))
+            for spec in specs
+            for variant in self.features.of(spec.features)
+            if variant.pca is not None
+        }
 
     def _group_numbers(self) -> torch.Tensor | None:
         """Return (N,) int64, the group of each row, -1 for none; None if the split does not keep groups together."""
@@ -364,6 +421,13 @@ class TrainingData:
         keys = {fold: (self.partition(spec), fold, variant, neutral) for fold in folds}
         lacking = [fold for fold in folds if keys[fold] not in self._scaling]
         rows = self.folds(spec)
+        if variant.pca is not None and lacking:
+            there = self.features.valid(variant)
+            plain = self._fitted(spec, lacking, variant.plain)
+            sets = [rows[fold].train[there[rows[fold].train]] for fold in lacking]
+            for fold, projected in zip(lacking, self.features.project(variant, plain, sets), strict=True):
+                self._scaling[keys[fold]] = projected
+            lacking = []
         valid = self.features.valid(variant)
         used = [rows[fold].train[valid[rows[fold].train]] for fold in lacking]
         neutral_faces: list[npt.NDArray[np.int64] | None] = [None] * len(used)

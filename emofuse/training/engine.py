@@ -88,7 +88,7 @@ def train_group(
     """
     check_group(table, folds, members)
     arranged = sorted(
-        range(len(members)), key=lambda index: (members[index].fold, *optimizer_key(members[index].train))
+        range(len(members)), key=lambda index: (*members[index].row_set, *optimizer_key(members[index].train))
     )
     everyone = [MemberProgress(index, members[index]) for index in arranged]
     with closing(SharedRows(table, folds, members, machine, window)) as shared:
@@ -144,7 +144,7 @@ class TrainingGroup:
     def __init__(self, shared: SharedRows, members: Sequence[Member]) -> None:
         self._shared = shared
         self._members = tuple(members)
-        head_members = [replace(member.head_member(), fold=shared.folds.index(member.fold)) for member in members]
+        head_members = [replace(member.head_member(), fold=shared.row_sets.index(member.row_set)) for member in members]
         with shared.machine.device:
             self._axis = Members(head_members)
             self._head = make_head(members[0].head, head_members, shared.dims, shared.classes, shared.link).to(

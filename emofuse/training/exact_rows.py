@@ -38,7 +38,8 @@ class ExactRows:
     """
 
     def __init__(self, features: Mapping[str, Tensor], table: FeatureTable, fold: Fold, device: torch.device) -> None:
-        self._features, self._valid, self._device = features, table.valid, device
+        self._features, self._device = features, device
+        self._valid, self._source_of = table.valid, table.source_of
         self.target, self.link, self.scale = table.target, table.link, table.target_scale(fold)
         weights, train = table.row_weights(fold), fold.train
         if weights is not None:
@@ -72,8 +73,9 @@ class ExactRows:
         key = (name, train)
         if key not in self._streams:
             rows, scaling = self._rows[train], self._scaling[name]
-            present = self._valid[name].numpy()[rows] & scaling.fitted
-            scaled = scaling.apply(self._features[name][rows].numpy().astype(np.float32), present)
+            source = self._source_of(name)
+            present = self._valid[source].numpy()[rows] & scaling.fitted
+            scaled = scaling.apply(self._features[source][rows].numpy().astype(np.float32), present)
             self._streams[key] = StreamRows(
                 torch.from_numpy(scaled).to(self._device, torch.float64), torch.from_numpy(present).to(self._device)
             )

@@ -14,8 +14,10 @@ from emofuse.errors import TrainingError
 from emofuse.heads.links import Link
 from emofuse.heads.members import HeadMember
 from emofuse.heads.stems import shape_of
-from emofuse.scaling import Scaling
+from emofuse.projection import shape_after
+from emofuse.scaling import Scaling, feature_axis
 from emofuse.specs import EXACT_HEADS, HeadSpec, TargetSpec, TrainSpec, canonical_json
+from emofuse.training.row_draws import RowSet
 from emofuse.training.streaming import Blocks
 from emofuse.training.targets import LINKS, THE_LABEL, WITH_CLASSES, TargetScale
 
@@ -42,6 +44,8 @@ class FeatureTable:
             classes.
         weights: (N,) floating point, the weight of each row in training, none negative; None for equal weights.
         target: the kind of target and its loss.
+        projected: name of a stream that heads see projected -> which features it is made of, and how wide it is. The
+            projection is that of the scaling under the same name in each fold.
     """
 
     features: Mapping[str, Tensor] | Blocks
@@ -54,6 +58,7 @@ class FeatureTable:
     targets: Tensor | None = None
     weights: Tensor | None = None
     target: TargetSpec = THE_LABEL
+    projected: Mapping[str, ProjectedStream] = field(default_factory=dict)
 
     @property
     def link(self) -> Link:
@@ -80,6 +85,33 @@ class FeatureTable:
         if isinstance(self.features, Blocks):
             return {name: shape_of(shape) for name, shape in self.features.dims.items()}
         return {name: tuple(tensor.shape[1:]) for name, tensor in self.features.items()}
+
+    @property
+    def head_dims(self) -> dict[str, tuple[int, ...]]:
+        """Stream as heads see it, also projected -> the shape of a row."""
+        dims = self.dims
+        projected = {}
+        for name, stream in self.projected.items():
+            shape = dims[stream.source]
+            projected[name] = shape_after(shape, feature_axis(shape), stream.width)
+        return dims | projected
+
+    def source_of(self, stream: str) -> str:
+        """Return the name of the features that a stream is made of."""
+        return self.projected[stream].source if stream in self.projected else stream
+
+
+@dataclass(frozen=True)
+class ProjectedStream:
+    """A stream that heads see by its principal components.
+
+    Attributes:
+        source: the name of the features.
+        width: the number of components. Members whose folds have other numbers see other streams.
+    """
+
+    source: str
+    width: int
 
 
 @dataclass(frozen=True)
@@ -116,9 +148,15 @@ class Member:
     fold: int = 0
     last_epoch: int | None = None
 
+    @property
+    def row_set(self) -> RowSet:
+        """The training rows that it shares with other members."""
+        return RowSet(self.fold, self.train.balance)
+
     def head_member(self) -> HeadMember:
         """Return what the layers of the head need to know."""
-        return HeadMember(self.streams, self.train.seed, self.fold, getattr(self.head, "dropout", 0.0))
+        dropout, of_stems = (getattr(self.head, name, 0.0) for name in ("dropout", "stem_dropout"))
+        return HeadMember(self.streams, self.train.seed, self.fold, dropout, of_stems)
 
 
 @dataclass(frozen=True)
@@ -171,7 +209,7 @@ def structure_key(member: Member) -> str:
     """
     return canonical_json(
         {
-            "head": member.head.model_dump(exclude={"dropout"}),
+            "head": member.head.model_dump(exclude={"dropout", "stem_dropout"}),
             "train": member.train.model_dump(include={"batch_size", "order_seed", "gradient_balancing", "views"}),
         }
     )
@@ -191,9 +229,9 @@ def check_group(table: FeatureTable, folds: Sequence[Fold], members: Sequence[Me
     if len(keys) > 1:
         problems.append(f"members of one group must share head and batches, got {' and '.join(keys)}; plan them first")
     for index, member in enumerate(members):
-        unknown = sorted(set(member.streams) - set(table.dims))
+        unknown = sorted(set(member.streams) - set(table.head_dims))
         if unknown or not member.streams:
-            there = ", ".join(table.dims)
+            there = ", ".join(table.head_dims)
             problems.append(
                 f"member {index}: no such stream: {', '.join(unknown) or '(none named)'} (there are: {there})"
             )
@@ -205,6 +243,8 @@ def check_group(table: FeatureTable, folds: Sequence[Fold], members: Sequence[Me
         )
         if not 0 <= member.fold < len(folds):
             problems.append(f"member {index}: fold {member.fold} of {len(folds)}")
+        if member.train.balance != "none" and table.target.kind not in WITH_CLASSES:
+            problems.append(f"member {index}: balance needs classes, and the target is a {table.target.kind}")
     for name, shape in table.dims.items():
         expected = (len(table.valid[name]), shape[0]) if len(shape) in {2, 4} else None
         got = tuple(table.steps[name].shape) if name in table.steps else None

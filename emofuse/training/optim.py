@@ -1,11 +1,14 @@
-"""Adam and AdamW (Kingma & Ba, ICLR 2015; Loshchilov & Hutter, ICLR 2019) where each member has its own options.
+"""Adam, AdamW, RMSprop and SGD where each member has its own options.
 
-An update reads weight, gradient and both moments and writes all but the gradient: 28 bytes a weight, if one kernel does
-it all. torch's fused kernel does, but takes one learning rate a call. So there is one call for each distinct fold,
-learning rate, weight decay and algorithm, over the neighbouring members that share them: members are ordered that way,
-and a sweep has few different ones. Written as tensor operations with a vector of learning rates, a whole step takes
-1.9 times as long for 8 of the paper's heads and 1.4 times for 32 small ones (batch 64, one CPU core; 1.03 times at
-batch 1024).
+Kingma & Ba, ICLR 2015; Loshchilov & Hutter, ICLR 2019. RMSprop divides each gradient by the root of the running mean of
+its square, whose decay is .9 as in Keras, which the paper on real-time face emotion uses; SGD has no momentum.
+
+An update of Adam reads weight, gradient and both moments and writes all but the gradient: 28 bytes a weight, if one
+kernel does it all. torch's fused kernel does, but takes one learning rate a call. So there is one call for each
+distinct fold, learning rate, weight decay and algorithm, over the neighbouring members that share them: members are
+ordered that way, and a sweep has few different ones. Written as tensor operations with a vector of learning rates, a
+whole step takes 1.9 times as long for 8 of the paper's heads and 1.4 times for 32 small ones (batch 64, one CPU core;
+1.03 times at batch 1024).
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from emofuse.specs import TrainSpec
 from emofuse.training.schedule import is_scheduled, rate_factor
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
+RMS_DECAY, RMS_EPS = 0.9, 1e-7
 
 
 def optimizer_key(train: TrainSpec) -> tuple[str, float, float, str, float, int]:
@@ -129,6 +133,9 @@ class GroupAdam:
                     [tensors[name][members] for name, members in share.members.items()]
                     for tensors in (self._weights, gradients, self.moments.mean, self.moments.square)
                 )
+                if share.train.optimizer in {"rmsprop", "sgd"}:
+                    _update_plainly(share, weights, slopes, square)
+                    continue
                 algorithm = adam if share.train.optimizer == "adam" else adamw
                 algorithm(
                     weights,
@@ -178,6 +185,20 @@ class GroupAdam:
         return Share(
             fold, train, rate, members, [torch.zeros((), device=self._weights[name].device) for name in members]
         )
+
+
+def _update_plainly(
+    share: Share, weights: Sequence[Tensor], gradients: Sequence[Tensor], squares: Sequence[Tensor]
+) -> None:
+    """Update weights by RMSprop or SGD as `torch.optim` does, for which torch has no kernel with a rate in a tensor."""
+    for steps in share.steps:
+        steps.add_(1)
+    for weight, gradient, square in zip(weights, gradients, squares, strict=True):
+        change = gradient.add(weight, alpha=share.train.weight_decay) if share.train.weight_decay else gradient
+        if share.train.optimizer == "rmsprop":
+            square.mul_(RMS_DECAY).addcmul_(change, change, value=1 - RMS_DECAY)
+            change = change / (square.sqrt() + RMS_EPS)
+        weight.sub_(change * share.rate)
 
 
 def kind_of_rates(device: torch.device) -> torch.dtype:

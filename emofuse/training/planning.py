@@ -22,6 +22,7 @@ from emofuse.training.machine import Machine
 from emofuse.training.optim import optimizer_key
 from emofuse.training.rates import UPDATE_BYTES, Rates, nominal_rates
 from emofuse.training.refits import RefitRun, epochs_of
+from emofuse.training.row_draws import RowSet
 from emofuse.training.together import group_key
 from emofuse.training.validation import eval_rows
 from emofuse.training.variants import FeatureVariant
@@ -182,7 +183,8 @@ class _Structure:
         self._variants_of = [data.features.of(spec.features) for spec in specs]
         self._fold_of = [spec.fold.index if spec.fold else 0 for spec in specs]
         self._optimizer_keys = [
-            (fold, *optimizer_key(spec.train)) for fold, spec in zip(self._fold_of, specs, strict=True)
+            (fold, spec.train.balance, *optimizer_key(spec.train))
+            for fold, spec in zip(self._fold_of, specs, strict=True)
         ]
         self._rows = max(len(fold.train) for fold in self._folds)  # of an epoch
         if self._streamed:
@@ -194,7 +196,7 @@ class _Structure:
     @property
     def title(self) -> str:
         spec = self._specs[0]
-        head = spec.head.model_dump(exclude={"kind", "dropout"})
+        head = spec.head.model_dump(exclude={"kind", "dropout", "stem_dropout"})
         sizes = "".join(f" {name} {value}" for name, value in head.items())
         folds = f", {spec.fold}" if spec.fold else ""
         again = _AGAIN * isinstance(spec, RefitRun)
@@ -268,7 +270,7 @@ class _Structure:
     def _memory(self, members: Sequence[int]) -> int:
         """Return the bytes of a group: features, and the larger of what a step and what a part of validation takes."""
         costs = [self._costs[index] for index in members]
-        rows, folds = self._batch_rows, len(self._used_folds(members))
+        rows, folds = self._batch_rows, len(self._row_sets(members))
         step = step_bytes(costs, rows, folds=folds, width=self._width(members), machine=self._machine)
         evaluated = min(eval_rows(len(members)), self._val_rows(members))
         part = evaluated * len(members) * max(cost.row_bytes for cost in costs)
@@ -278,7 +280,7 @@ class _Structure:
 
     def _seconds(self, members: Sequence[int], rates: Rates) -> float:
         """Return the time of a group: its operations, its batches, and the arithmetic and memory of each head."""
-        first, folds = self._specs[0], self._used_folds(members)
+        first, folds = self._specs[0], self._row_sets(members)
         shapes = tuple(sorted((2,) if len(v.shape) == 1 else v.shape for v in self._variants(members)))
         operations = group_operations(without_dropout(first.head), shapes, len(folds))
         optimizer_calls = len({self._optimizer_keys[index] for index in members})
@@ -305,7 +307,8 @@ class _Structure:
 
     def _cost(self, index: int) -> TrainingCost:
         spec = self._specs[index]
-        used = tuple((variant.name, variant.shape) for variant in self._variants_of[index])
+        shapes = self._data.head_shapes(spec)
+        used = tuple((variant.name, shapes[variant.stream]) for variant in self._variants_of[index])
         cost = head_cost(without_dropout(spec.head), used, len(self._data.classes), self._batch_rows, self._machine)
         item = self._machine.dtype.itemsize
         copies = _COPIES_OF_AVERAGES * bool(spec.train.ema) + _COPIES_OF_CLIPPING * bool(spec.train.clip_norm)
@@ -326,7 +329,7 @@ class _Structure:
         return sum(variant.dim for variant in self._variants(members))
 
     def _val_rows(self, members: Sequence[int]) -> int:
-        return max(len(self._folds[fold].val) for fold in self._used_folds(members))
+        return max(len(self._folds[fold].val) for fold, _ in self._row_sets(members))
 
-    def _used_folds(self, members: Sequence[int]) -> set[int]:
-        return {self._fold_of[index] for index in members}
+    def _row_sets(self, members: Sequence[int]) -> set[RowSet]:
+        return {RowSet(self._fold_of[index], self._specs[index].train.balance) for index in members}

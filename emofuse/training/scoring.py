@@ -7,6 +7,7 @@ No code that chooses imports this module, since it sees all targets.
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from emofuse.features import ACTION_UNITS
 from emofuse.heads import load_head_weights
 from emofuse.metrics import METRICS
 from emofuse.metrics.targets import target_metrics
+from emofuse.projection import projection_arrays
 from emofuse.results import Predictions, RunRecord
 from emofuse.scaling import LEAST_ROWS, Scaling
 from emofuse.specs import RunSpec
@@ -145,7 +147,10 @@ def _outputs(
     heads = [
         load_head_weights(
             trained.spec.head,
-            {variant.stream: variant.shape for variant in data.features.of(trained.spec.features)},
+            {
+                variant.stream: trained.scaling[variant.stream].shape_of_rows(variant.shape)
+                for variant in data.features.of(trained.spec.features)
+            },
             len(data.classes),
             trained.result.weights,
             link,
@@ -252,16 +257,33 @@ def _streams(cache: Cache, data: TrainingData, trained: TrainedRun) -> dict[str,
     streams = {}
     for variant in data.features.of(trained.spec.features):
         stream = cache.streams[variant.stream]
+        scalings = [head.scaling[variant.stream] for head in trained.heads]
+        shape = scalings[0].shape_of_rows(variant.shape)
         streams[variant.stream] = {
             "kind": stream.kind,
             "digest": stream.digest,
             "dim": stream.dim,
-            "used_dim": variant.dim,
-            **({"used_shape": list(variant.shape)} if len(variant.shape) > 1 else {}),
+            "used_dim": math.prod(shape),
+            **({"used_shape": list(shape)} if len(shape) > 1 else {}),
             "weights": stream.weights,
-            "fitted": any(head.scaling[variant.stream].fitted for head in trained.heads),
+            "fitted": any(scaling.fitted for scaling in scalings),
+            **_components(variant, scalings),
         }
     return streams
+
+
+def _components(variant: FeatureVariant, scalings: Sequence[Scaling]) -> dict[str, Any]:
+    """Return what is recorded of a stream's principal components: their numbers and shares of the variance by head."""
+    projections = [each.projection for each in scalings if each.projection is not None]
+    if not projections:
+        return {}
+    return {
+        "pca": {
+            "wanted": variant.pca,
+            "components": [each.width for each in projections],
+            "variance": [round(float(each.variances.sum()), 6) for each in projections],
+        }
+    }
 
 
 def _action_unit_baseline(data: TrainingData, trained: TrainedRun) -> Scaling | None:
@@ -301,6 +323,7 @@ def _arrays(trained: TrainedRun, baseline: Scaling | None) -> dict[str, npt.NDAr
         arrays |= {f"{name}.center": values.center, f"{name}.scale": values.scale}
         if values.limit is not None:
             arrays[f"{name}.limit"] = values.limit
+        arrays |= projection_arrays(values.projection, name)
     return arrays
 
 

@@ -21,7 +21,7 @@ class SharedRows:
     """The rows that all members of a group read, and in which order.
 
     Attributes:
-        folds: the indices of the F folds that members use, ascending.
+        row_sets: the F folds that members use and how their rows are drawn, ascending.
         dims: stream -> the shape of a row, of the streams that members use.
         source: reads features.
         rows: standardises what `source` reads.
@@ -53,23 +53,29 @@ class SharedRows:
         train = members[0].train
         self.machine = machine
         self.classes, self.target, self.link = table.classes, table.target, table.link
-        self.folds = sorted({member.fold for member in members})
+        self.row_sets = sorted({member.row_set for member in members})
+        if window is not None and len({row_set.balance for row_set in self.row_sets}) > 1:
+            raise TrainingError("members whose features are streamed must share `train.balance`; plan them first")
         self.dims = {
-            stream: dim for stream, dim in table.dims.items() if any(stream in member.streams for member in members)
+            stream: dim
+            for stream, dim in table.head_dims.items()
+            if any(stream in member.streams for member in members)
         }
-        used = [folds[fold] for fold in self.folds]
+        used = [folds[fold] for fold, _ in self.row_sets]
         views = named_generator(train.order_seed, "views of rows")
-        self.source = _make_source(table, tuple(self.dims), machine, window)
+        sources = tuple(dict.fromkeys(table.source_of(stream) for stream in self.dims))
+        self.source = _make_source(table, sources, machine, window)
         self.rows = Standardised(self.source, table, tuple(self.dims), used, device=machine.device, dtype=machine.dtype)
         self.order = Order(
             folds,
-            self.folds,
+            self.row_sets,
             count=len(table.labels),
             batch_size=train.batch_size,
             seed=train.order_seed,
             window=window,
             fixed_width=machine.graphs,
             draws=ViewDraws(len(table.labels), table.views, views) if table.views > 1 else None,
+            labels=table.labels,
         )
         self.noise = Noise(train.order_seed, self.order.width, machine.device)
         self.validation = Validation(
@@ -97,7 +103,7 @@ def _class_counts(table: FeatureTable, fold: Fold) -> npt.NDArray[np.int64]:
 
 def _is_never_missing(table: FeatureTable, fold: Fold, stream: str) -> bool:
     """Return whether all training rows have the stream, so that no step trains the vector for rows without it."""
-    valid = table.valid[stream].view(table.views, -1)[:, torch.from_numpy(fold.train)]
+    valid = table.valid[table.source_of(stream)].view(table.views, -1)[:, torch.from_numpy(fold.train)]
     return fold.scaling[stream].fitted and bool(valid.all())
 
 

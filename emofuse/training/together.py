@@ -104,7 +104,8 @@ def trained_of(data: TrainingData, spec: RunSpec, result: MemberResult, seconds:
 def group_key(data: TrainingData, spec: RunSpec) -> str:
     """Return what runs must share to train in one group: shapes, batches, folds, neutral label, window of streaming.
 
-    Streams, LBP bins, action units and all that `structure_key` leaves out may differ.
+    Streams, LBP bins, action units and all that `structure_key` leaves out may differ. Runs that are streamed also
+    share how classes are balanced, since they read the same blocks at the same time.
     """
     window = data.window(spec)
     return canonical_json(
@@ -114,14 +115,14 @@ def group_key(data: TrainingData, spec: RunSpec) -> str:
             "rows_left_out": data.partition(spec)[1],
             "refit": data.partition(spec)[2],
             "neutral_label": spec.features.neutral_label,
-            "window": [window.block_rows, window.blocks] if window else None,
+            "window": [window.block_rows, window.blocks, spec.train.balance] if window else None,
         }
     )
 
 
 def parameters_of(data: TrainingData, spec: RunSpec) -> int:
     """Return the number of trainable parameters of a run's head."""
-    dims = tuple(variant.shape for variant in data.features.of(spec.features))
+    dims = tuple(data.head_shapes(spec).values())
     return count_parameters(spec.head, dims, len(data.classes))
 
 

@@ -18,8 +18,9 @@ from emofuse.features import derived_features
 from emofuse.heads import load_head_weights
 from emofuse.heads.links import Link
 from emofuse.heads.members import HeadBatch
+from emofuse.projection import saved_projection, shape_after
 from emofuse.results import RunRecord, read_record, read_weights
-from emofuse.scaling import Scaling
+from emofuse.scaling import Scaling, feature_axis
 from emofuse.specs import RunSpec, parse_spec
 from emofuse.status import Status, Step
 from emofuse.training.targets import LINKS, TargetScale, in_units
@@ -147,7 +148,12 @@ def array_places(heads: int) -> list[str]:
 def _saved_head(record: RunRecord, arrays: Mapping[str, npt.NDArray[Any]], number: int, place: str) -> ScaledHead:
     """Return one head of a run, on the CPU; the names of its arrays begin with `place`."""
     spec, start = _run_spec(record), f"{place}head."
-    dims = {name: _used_shape(record.streams[name]) for name in spec.features.streams}
+    dims = {}
+    for name in spec.features.streams:
+        dims[name] = _used_shape(record.streams[name])
+        projection = saved_projection(arrays, f"{place}scaling.{name}")
+        if projection is not None:  # the folds of an ensemble may keep other numbers of components
+            dims[name] = shape_after(dims[name], feature_axis(dims[name]), projection.width)
     weights = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
     # Former versions saved the single number of a stream of a `late` head as an array of one.
     weights = {name: array.reshape(()) if name.endswith(".log_weight") else array for name, array in weights.items()}
@@ -188,7 +194,8 @@ def head_outputs(
 
 def _saved_scaling(arrays: Mapping[str, npt.NDArray[Any]], name: str, *, fitted: bool = True) -> Scaling:
     """Return a scaling as it was saved. Runs of former versions have no limits, and may use streams without a fit."""
-    return Scaling(arrays[f"{name}.center"], arrays[f"{name}.scale"], arrays.get(f"{name}.limit"), fitted)
+    limit = arrays.get(f"{name}.limit")
+    return Scaling(arrays[f"{name}.center"], arrays[f"{name}.scale"], limit, fitted, saved_projection(arrays, name))
 
 
 def _run_spec(record: RunRecord) -> RunSpec:

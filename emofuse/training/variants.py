@@ -9,17 +9,17 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from emofuse.errors import SpecError
-from emofuse.features import Choice, cached_streams, chosen_variant, derive, derived_shape, fixed_columns
+from emofuse.features import Choice, cached_streams, chosen_pca, chosen_variant, derive, derived_shape, fixed_columns
 from emofuse.heads.members import variant_of
 from emofuse.progress import step
-from emofuse.scaling import Scaling, vectors_of
+from emofuse.scaling import Scaling, feature_axis, vectors_of, with_projections
 from emofuse.specs import FeaturesSpec
 from emofuse.specs.runs import variant_problems
 from emofuse.status import Status, Step
@@ -41,6 +41,8 @@ class FeatureVariant:
         choice: the choice among the variants of its kind; () for kinds that are seen as stored.
         shape: the shape of a row: (D,) of a vector, (T, D), (C, H, W) or (T, C, H, W).
         is_sequence: whether the first axis of a row is time.
+        pca: the share of the variance, or the number of principal components, that heads see of it; None for all
+            features. `shape` is that before the projection, which is fitted on the training rows of each fold.
     """
 
     stream: str
@@ -48,6 +50,12 @@ class FeatureVariant:
     choice: Choice
     shape: tuple[int, ...]
     is_sequence: bool = False
+    pca: float | int | None = None
+
+    @property
+    def plain(self) -> FeatureVariant:
+        """The same variant before its projection, as it is read."""
+        return self if self.pca is None else replace(self, pca=None)
 
     @property
     def dim(self) -> int:
@@ -56,8 +64,10 @@ class FeatureVariant:
 
     @property
     def name(self) -> str:
-        """The name within a group of heads: `resnet50`, `lbp@128`."""
-        return variant_of(self.stream, *(value for _, value in self.choice)) if self.choice else self.stream
+        """The name within a group of heads: `resnet50`, `lbp@128`, `resnet50@pca0.95`."""
+        components = () if self.pca is None else (f"pca{self.pca}",)
+        chosen = (*(value for _, value in self.choice), *components)
+        return variant_of(self.stream, *chosen) if chosen else self.stream
 
 
 _HeldKey = FeatureVariant | tuple[FeatureVariant, int] | str
@@ -97,7 +107,13 @@ class CachedFeatures:
         for name, stream in streams.items():
             choice = chosen_variant(stream.kind, name, spec)
             shape = derived_shape(stream.kind, stream.shape, choice)
-            variants.append(FeatureVariant(name, stream.kind, choice, shape, stream.is_sequence))
+            pca = chosen_pca(name, spec)
+            width = shape[feature_axis(shape)]
+            if isinstance(pca, int) and pca > width:
+                problems.append(f"features.streams.{name}.pca: {pca} components of {width} features; ask for fewer")
+            variants.append(FeatureVariant(name, stream.kind, choice, shape, stream.is_sequence, pca))
+        if problems:
+            raise SpecError(str(self._where), problems)
         return tuple(variants)
 
     @property
@@ -171,8 +187,9 @@ class CachedFeatures:
         return self._streams[variant.stream].layout.augment
 
     def nbytes(self, variants: Sequence[FeatureVariant], views: int = 1) -> int:
-        """Return the bytes of these variants in memory."""
-        return views * self.rows * sum(variant.dim for variant in variants) * _ITEM_BYTES
+        """Return the bytes of these variants in memory, as they are before projections."""
+        read = dict.fromkeys(variant.plain for variant in variants)
+        return views * self.rows * sum(variant.dim for variant in read) * _ITEM_BYTES
 
     def window(self, memory_bytes: int) -> Window:
         """Return how far rows are shuffled when they are streamed: as far as all streams of the cache together allow.
@@ -194,6 +211,7 @@ class CachedFeatures:
             IncompleteCacheError: blocks of a view have not been computed yet.
             CacheError: a chunk is damaged.
         """
+        variant = variant.plain
         if views == 1:
             return self.whole(variant), self.valid(variant)
         stream, key = self._streams[variant.stream], (variant, views)
@@ -212,6 +230,7 @@ class CachedFeatures:
             IncompleteCacheError: blocks of the stream have not been computed yet.
             CacheError: a chunk is damaged.
         """
+        variant = variant.plain
         if variant in self._held:
             self._held.move_to_end(variant)
             return self._held[variant]
@@ -223,6 +242,7 @@ class CachedFeatures:
         Raises:
             CacheError: the chunk is damaged.
         """
+        variant = variant.plain
         if variant in self._held:
             return self._held[variant][self._layout.block_slice(block)]
         return derive(variant.kind, self._streams[variant.stream].read_block(block, 0, np.float32), variant.choice)
@@ -245,6 +265,7 @@ class CachedFeatures:
 
     def take(self, variant: FeatureVariant, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return (n, *shape) float32 of these rows, which are ascending."""
+        variant = variant.plain
         if variant in self._held:
             return self._held[variant][rows]
         of_rows = rows // self._layout.block_rows
@@ -270,6 +291,32 @@ class CachedFeatures:
         features = self.take(variant, np.arange(self.rows))
         return [Scaling.fit(features, rows, steps=steps, robust=True) for rows in sets]
 
+    def project(
+        self, variant: FeatureVariant, scalings: Sequence[Scaling], sets: Sequence[npt.NDArray[np.int64]]
+    ) -> list[Scaling]:
+        """Return the scalings with the principal components of each of these sets of rows, for a variant with `pca`.
+
+        Args:
+            variant: the variant.
+            scalings: the scaling of each set.
+            sets: each (n,) int64, the training rows of a fold that have the stream.
+
+        Raises:
+            TrainingError: see `emofuse.projection.fit_projections`.
+        """
+        if variant.pca is None:
+            return list(scalings)
+        steps = self.steps(variant)
+        return with_projections(
+            variant.stream,
+            scalings,
+            lambda: self._pass(variant, "principal components of"),
+            sets,
+            wanted=variant.pca,
+            shape=variant.shape,
+            steps=steps,
+        )
+
     def mean(self, variant: FeatureVariant, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Return the mean vector (D,) of these rows, over the steps that are there."""
         steps = self.steps(variant)
@@ -277,10 +324,12 @@ class CachedFeatures:
         mean: npt.NDArray[np.float64] = vectors.mean(axis=0, dtype=np.float64)
         return mean
 
-    def _pass(self, variant: FeatureVariant) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    def _pass(
+        self, variant: FeatureVariant, what: str = "standardising"
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Yield the first row and the features of one block after another."""
         total = self._layout.blocks
-        with step(f"standardising {variant.stream}", total, "blocks") as advance:
+        with step(f"{what} {variant.stream}", total, "blocks") as advance:
             for block in range(total):
                 yield self._layout.block_slice(block).start, self.block(variant, block)
                 advance(block + 1, total)

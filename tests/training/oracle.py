@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -275,6 +276,31 @@ def cut(order, batch_size):
     return batches
 
 
+def draw_evenly(balance, own, table, generator):
+    """The (view, row) of all draws of an epoch: as many of each label, or one more."""
+    labels = table.labels[own].tolist()
+    present = sorted(set(labels))
+    wanted = [len(own) // len(present)] * len(present)
+    for place in torch.randperm(len(present), generator=generator)[: len(own) % len(present)]:
+        wanted[place] += 1
+    drawn = []
+    for label, count in zip(present, wanted, strict=True):
+        rows = [row for row, of_row in zip(own.tolist(), labels, strict=True) if of_row == label]
+        if balance == "sampling":
+            chosen = torch.randint(len(rows), (count,), generator=generator).tolist()
+            shown = (
+                torch.randint(table.views, (count,), generator=generator).tolist() if table.views > 1 else [0] * count
+            )
+            drawn += [(view, rows[place]) for view, place in zip(shown, chosen, strict=True)]
+            continue
+        of_label = [(0, rows[place]) for place in torch.randperm(len(rows), generator=generator)]
+        copies = [(view, row) for view in range(1, table.views) for row in rows]
+        while len(of_label) < count:
+            of_label += [copies[place] for place in torch.randperm(len(copies), generator=generator)]
+        drawn += of_label[:count]
+    return [drawn[place] for place in torch.randperm(len(drawn), generator=generator)]
+
+
 def class_weights(kind, counts):
     """Weights whose mean over the rows is 1; a class without rows gets 1."""
     if kind == "none":
@@ -340,6 +366,7 @@ def train_alone(table, folds, member, dtype=torch.float64):
     own = torch.from_numpy(np.sort(fold.train))
     run = Run()
     run.share, run.seed, run.order_seed = member.head.dropout, train.seed, train.order_seed
+    run.stem_share = member.head.stem_dropout
     run.largest_batch = max(len(batch) for f in folds for batch in cut(f.train, train.batch_size))
     for layer in head.modules():
         layer.run = run
@@ -347,7 +374,12 @@ def train_alone(table, folds, member, dtype=torch.float64):
     branches = [list(own.parameters()) for own in head.embeddings.values()]
     inside = {id(p) for branch in branches for p in branch}
     rest = [p for p in head.parameters() if id(p) not in inside]
-    kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
+    kind = {
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "rmsprop": partial(torch.optim.RMSprop, alpha=0.9, eps=1e-7),
+        "sgd": torch.optim.SGD,
+    }[train.optimizer]
     groups = [{"params": params} for params in (*branches, rest)]
     optimizer = kind(groups, lr=train.learning_rate, weight_decay=train.weight_decay, foreach=False)
     smooth, norms, scales = None, [], []
@@ -358,17 +390,24 @@ def train_alone(table, folds, member, dtype=torch.float64):
     log_shares = torch.tensor(np.log(np.maximum(counts, 1) / len(fold.train)), dtype=dtype)
     averages, updates = {name: tensor.clone() for name, tensor in head.state_dict().items()}, 0
 
-    shuffle = named_generator(train.order_seed, f"order of rows{f', fold {member.fold}' if member.fold else ''}")
+    order_name = f"order of rows{f', fold {member.fold}' if member.fold else ''}"
+    shuffle = named_generator(train.order_seed, order_name)
+    draws = named_generator(train.order_seed, f"{train.balance}, {order_name}")
     history, best, best_score, best_epoch = [], {}, (-math.inf, -math.inf), 0
     for epoch in range(1, train.epochs + 1):
         head.train()
         total, norms, scales = 0.0, [], []
-        shuffled = own[torch.randperm(len(own), generator=shuffle)].numpy()
-        for number, batch in enumerate(cut(shuffled, train.batch_size)):
-            run.step, rows = (epoch - 1) * steps + number, torch.from_numpy(batch)
-            seen = seen_streams({s: valid[s][rows] for s in x}, run, train.stream_dropout)
+        if train.balance == "none":
+            places = own[torch.randperm(len(own), generator=shuffle)].numpy()
+        else:
+            drawn = draw_evenly(train.balance, own, table, draws)
+            places = np.array([view * len(table.labels) + row for view, row in drawn])
+        for number, batch in enumerate(cut(places, train.batch_size)):
+            run.step, shown = (epoch - 1) * steps + number, torch.from_numpy(batch)
+            rows = shown % len(table.labels)
+            seen = seen_streams({s: valid[s][shown] for s in x}, run, train.stream_dropout)
             run.draw_mixture(train.mixup, len(rows))
-            logits = head({s: x[s][rows] for s in x}, seen) + train.logit_adjustment * log_shares
+            logits = head({s: x[s][shown] for s in x}, seen) + train.logit_adjustment * log_shares
 
             def loss_of(rows, logits=logits):
                 if lesson.kind != "class":
@@ -413,7 +452,9 @@ def train_alone(table, folds, member, dtype=torch.float64):
         with torch.no_grad():
             for stream in x:  # where no training row lacks a stream, the mean embedding stands for it in other rows
                 embedding = head.embeddings[key_of(stream)]
-                untrained = valid[stream][fold.train].all() and not (train.stream_dropout and len(x) > 1)
+                untrained = valid[stream].view(table.views, -1)[:, fold.train].all() and not (
+                    train.stream_dropout and len(x) > 1
+                )
                 if embedding.norm is not None and untrained:
                     embedding.missing.copy_(embedding.norm.bias)
             logits = head({s: x[s][fold.val] for s in x}, {s: valid[s][fold.val] for s in x})

@@ -17,15 +17,16 @@ class Dropout(nn.Module):
     def forward(self, x, place, rows=None):
         """`rows` (n,) are the places of x (n, width) in the batch; all rows by default."""
         run = self.run
-        if not self.training or run.share == 0:
+        share = run.stem_share if place.endswith(".stem") else run.share
+        if not self.training or share == 0:
             return x
         rows, width = range(len(x)) if rows is None else rows, x.shape[1]
         noise = torch.rand(
             run.largest_batch * width + OFFSETS,
             generator=named_generator(run.order_seed, f"dropout {run.step} {place}"),
         )
-        kept = noise[noise_offset(run.seed) :].unfold(0, width, width)[list(rows)] >= run.share
-        return x * kept / (1 - run.share)
+        kept = noise[noise_offset(run.seed) :].unfold(0, width, width)[list(rows)] >= share
+        return x * kept / (1 - share)
 
 
 class Transformer(nn.Module):
@@ -72,11 +73,14 @@ class Stem(nn.Module):
         if self.is_sequence:
             self.temporal = TEMPORAL[spec.temporal](spec, self.dim, shape[0], stream)
             self.dim = self.temporal.dim
+        self.dropout, self.place = Dropout(), f"{stream}.stem"
+        self.has_weights = any(True for _ in self.parameters())
 
     def forward(self, x, rows):
         """Vectors (n, dim) of the rows x (n, *shape), which stand at `rows` (n,) of the batch."""
         vectors = [self.vector(values, row) for values, row in zip(x, rows.tolist(), strict=True)]
-        return torch.stack(vectors) if vectors else x.new_zeros(0, self.dim)
+        vectors = torch.stack(vectors) if vectors else x.new_zeros(0, self.dim)
+        return self.dropout(vectors, self.place, rows.tolist()) if self.has_weights else vectors
 
     def vector(self, values, row):
         if not self.is_sequence:

@@ -24,6 +24,7 @@ from emofuse.training.batches import Order
 from emofuse.training.engine import TrainingGroup, train_group
 from emofuse.training.machine import Machine
 from emofuse.training.members import FeatureTable, Fold, Member, structure_key
+from emofuse.training.row_draws import RowSet
 from emofuse.training.shared_rows import SharedRows
 from emofuse.training.streaming import Resident
 from emofuse.training.validation import eval_rows
@@ -225,7 +226,8 @@ def test_steps_are_as_wide_whichever_folds_are_used():
     folds = make_folds(make_table(rows=90))
 
     def steps(used):
-        order = Order(folds, used, count=90, batch_size=16, seed=0, window=None, fixed_width=False)
+        row_sets = [RowSet(fold) for fold in used]
+        order = Order(folds, row_sets, count=90, batch_size=16, seed=0, window=None, fixed_width=False)
         return list(order.epoch(Resident({}, (), EXACT.device), EXACT.device))
 
     for fold in range(3):

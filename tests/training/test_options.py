@@ -173,3 +173,25 @@ def test_heads_of_a_plugin_refuse_stream_dropout():
     table = make_table()
     with pytest.raises(TrainingError, match="stream_dropout is for the heads of emofuse, a concat head would not know"):
         train_group(table, make_folds(table), [member], EXACT)
+
+
+@pytest.mark.parametrize("balancing", ["off", "on"])
+def test_each_member_has_its_own_optimizer_also_beside_others(balancing):
+    table = rare_table()
+    folds, members = make_folds(table), make_members(SMALL, balancing)
+    options = [
+        {"optimizer": "rmsprop", "schedule": "cosine", "warmup": 0.2},
+        {"optimizer": "sgd"},
+        {"optimizer": "rmsprop"},
+        {"optimizer": "sgd", "weight_decay": 0.1, "schedule": "cosine"},
+        {"optimizer": "adamw"},
+        {"optimizer": "rmsprop", "weight_decay": 0.1},
+        {"optimizer": "sgd", "clip_norm": 0.3},
+    ]
+    members = [
+        replace(member, train=member.train.model_copy(update=of_member))
+        for member, of_member in zip(members, options, strict=True)
+    ]
+    for member, result in zip(members, train_group(table, folds, members, EXACT), strict=True):
+        assert_same_run(result, oracle.train_alone(table, folds, member), rtol=1e-8, atol=1e-9)
+    assert_equal(train_group(table, folds, [members[0]], EXACT)[0], train_group(table, folds, members, EXACT)[0])

@@ -123,3 +123,25 @@ def test_stream_dropout_and_mixup_of_sequences_and_maps_are_those_of_its_own_pla
     ]
     for member, result in zip(members, train_group(table, folds, members, EXACT), strict=True):
         assert_same_run(result, oracle.train_alone(table, folds, member), **ROUNDING)
+
+
+@pytest.mark.parametrize("kind", ["concat", "linear"])
+@pytest.mark.parametrize(("temporal", "spatial"), [("lstm", "cnn"), ("transformer", "patches"), ("mean", "mean")])
+def test_dropout_of_stems_is_that_of_its_own_plain_run_for_each_member(table, folds, kind, temporal, spatial):
+    make, sizes = HEADS[kind]
+    head = make(temporal=temporal, spatial=spatial, **SIZES, **sizes)
+    members = [
+        replace(member, head=member.head.model_copy(update={"stem_dropout": share}))
+        for member, share in zip(members_of(head, "off"), (0.25, 0.5, 0.0, 0.1), strict=True)
+    ]
+    results = train_group(table, folds, members, EXACT)
+    for member, result in zip(members, results, strict=True):
+        assert_same_run(result, oracle.train_alone(table, folds, member), **ROUNDING)
+    without = train_group(table, folds, members_of(head, "off"), EXACT)
+    same = [one.history == other.history for one, other in zip(results, without, strict=True)]
+    assert same == ([True] * 4 if temporal == "mean" else [False, False, True, False])
+
+
+def test_dropout_of_stems_is_in_the_digest_only_where_it_is_given():
+    assert "stem_dropout" not in ConcatHeadSpec().model_dump(mode="json")
+    assert ConcatHeadSpec(stem_dropout=0.25).model_dump(mode="json")["stem_dropout"] == 0.25

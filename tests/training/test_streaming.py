@@ -21,6 +21,7 @@ from emofuse.training.engine import train_group
 from emofuse.training.machine import Machine
 from emofuse.training.members import FeatureTable, Fold, Member
 from emofuse.training.planning import plan_runs
+from emofuse.training.row_draws import RowSet
 from emofuse.training.runs import train_run
 from emofuse.training.streaming import Blocks, Streamed, Window
 from emofuse.training.together import train_together
@@ -122,7 +123,7 @@ def test_a_window_shuffles_blocks_and_rows_of_some_blocks_at_a_time():
     folds = make_folds(table)
     order = Order(
         folds,
-        [0],
+        [RowSet(0)],
         count=ROWS,
         batch_size=8,
         seed=0,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emofuse.heads.dropout import Noise
+from emofuse.heads.dropout import Dropout, Noise
 from emofuse.heads.members import Members, stream_of
 from emofuse.heads.stems.attention import AttentionOfMap, AttentionPool
 from emofuse.heads.stems.convolution import Patches, SmallCNN
@@ -50,6 +50,8 @@ class Stem(nn.Module):
         dim: the width D of its vectors.
         shared: whether the vectors are the same for all members of a fold, because no part has weights.
 
+    The vectors of a stem with weights pass a dropout (`stem_dropout` of the head) before they are embedded.
+
     Args:
         members: the members that have the stream.
         stream: the name of the stream within the group.
@@ -74,6 +76,7 @@ class Stem(nn.Module):
                 self.temporal, MeanOverTime | MaxOverTime | MeanAndDeviationOverTime
             )
             self.dim = _dim_of(self.temporal)
+        self.dropout = None if self.shared else Dropout(members, [f"{stream_of(stream)}.stem"], "stem_dropout")
 
     def forward(self, features: Tensor, steps: Tensor | None, noise: Noise | None = None) -> Tensor:
         """Return one vector for each row, (F, B, dim) if shared, else (n, B, dim).
@@ -94,14 +97,14 @@ class Stem(nn.Module):
             if self.is_sequence:
                 values = values.unflatten(1, features.shape[1:3])
         if self.temporal is None:
-            return values
+            return values if self.dropout is None else self.dropout(values, noise)
         if steps is None:
             raise ValueError("a sequence needs its steps, got None")
         if not self._shared_steps:
             steps = self.members.of_folds(steps)
         with_noise = (noise,) if isinstance(self.temporal, TransformerOverTime) else ()
         vectors: Tensor = self.temporal(values, steps, *with_noise)
-        return vectors
+        return vectors if self.dropout is None else self.dropout(vectors, noise)
 
 
 def make_stem(members: Members, stream: str, shape: Shape, choice: StemChoice) -> Stem | None:

@@ -52,7 +52,9 @@ class SmallCNN(nn.Module):
     """Three blocks of 3 x 3 convolution, group norm, ReLU and max-pooling by 2, then the means of a 3 x 3 grid.
 
     The stem is meant for maps of some tens of pixels, such as 48 x 48 grey faces. The grid keeps coarse positions. A
-    map with a single row or column is not pooled further, and its grid has at most one cell for each position.
+    map with a single row or column is not pooled further, and its grid has at most one cell for each position. The
+    CNN of the paper on real-time face emotion has batch norm; group norm stands here in its place, because it treats
+    each row alone. Its dropouts are `stem_dropout` and `dropout`, its optimizer is `rmsprop`.
 
     Args:
         members: the members that have the stem.

@@ -66,13 +66,16 @@ def check(
     group_column: Annotated[
         str | None, typer.Option(help="csv: the column of groups (speaker, subject), which splits never part.")
     ] = None,
+    group_pattern: Annotated[
+        str | None, typer.Option(help="csv: a regular expression with one group, which is searched for in paths.")
+    ] = None,
     group: Annotated[
         str | None,
         typer.Option(help="folder: `parent` (root/label/GROUP/*.jpg), or a regular expression with one group."),
     ] = None,
     group_file: Annotated[
         Path | None,
-        typer.Option(help="csv, folder, emoset: a table (sample_id, group) of further groups, relative to the root."),
+        typer.Option(help="A table (sample_id, group) of further groups, relative to the root."),
     ] = None,
     image_dir: Annotated[
         Path | None, typer.Option(help="Folder below the root that paths start from, for a csv dataset.")
@@ -103,6 +106,7 @@ def check(
         "label_column": label_column,
         "split_column": split_column,
         "group_column": group_column,
+        "group_pattern": group_pattern,
         "group": group,
         "group_file": group_file,
         "image_dir": image_dir,

@@ -11,7 +11,7 @@ RUNS = Path("emofuse-runs")
 """The folder that holds a folder for each pipeline and sweep, by default."""
 
 Target = Annotated[
-    str, typer.Argument(help="A kind of dataset (emoset, folder, csv, demo) or a pipeline: its name or YAML file.")
+    str, typer.Argument(help="A kind of dataset (folder, csv, fer2013, ...) or a pipeline: its name or YAML file.")
 ]
 Pipeline = Annotated[str, typer.Argument(help="Name of a pipeline that comes with emofuse, or a YAML file.")]
 CachePath = Annotated[Path, typer.Argument(help="Path of the cache.")]

@@ -144,6 +144,15 @@ def check_root_or_file(root: Path | None, kind: str) -> tuple[Path, str | None]:
     return (path.parent, path.name) if path.is_file() else (check_root(path, kind), None)
 
 
+def root_folder(root: Path) -> Path:
+    """Return the folder that the paths of a manifest start from: that of an archive or file, or the root itself."""
+    archive = find_archive(root)
+    if archive is not None:
+        return archive[0].parent
+    path = as_path(root)
+    return path.parent if path.is_file() else path
+
+
 def _only_folder(files: ArchiveFiles) -> str | None:
     """Return the folder that holds all others; None if there are several, or if it is a split or a label."""
     tops = [entry for entry in files.entries("") if not is_debris(entry.name)]

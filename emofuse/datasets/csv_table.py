@@ -8,11 +8,13 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import polars as pl
+from pydantic import model_validator
 
 from emofuse.datasets.files import is_lfs_pointer
+from emofuse.datasets.groups import check_group_pattern, groups_in_paths
 from emofuse.datasets.manifest import attribute_name
 from emofuse.datasets.rows import (
     Faults,
@@ -36,10 +38,11 @@ _SPLIT_COLUMN_NAMES = frozenset({"split", "usage", "partition", "set", "fold"})
 
 
 class CsvSpec(CustomDatasetSpec):
-    """A table with a path column, a label column and optional columns for splits and groups; paths are below `root`.
+    r"""A table with a path column, a label column and optional columns for splits and groups; paths are below `root`.
 
     `label_column: null` is for a table without labels, whose targets are other columns: votes, valence and arousal.
     `group_column` names who or what a row comes from (speaker, subject, film), which splits and folds never part.
+    `group_pattern` takes the name out of the path instead: a regular expression with one group, such as `_(s\d+)_`.
     `group_file` is a table (sample_id, group) of further groups, as `emofuse dataset check --near --write-groups`
     writes it; its path is relative to `root`.
     """
@@ -52,8 +55,17 @@ class CsvSpec(CustomDatasetSpec):
     label_column: str | None = "label"
     split_column: str | None = None
     group_column: str | None = None
+    group_pattern: str | None = None
     group_file: Path | None = None
     image_dir: Path = Path()
+
+    @model_validator(mode="after")
+    def _has_one_kind_of_groups(self) -> Self:
+        if self.group_pattern is not None:
+            check_group_pattern(self.group_pattern)
+            if self.group_column is not None and "group_column" in self.model_fields_set:
+                raise ValueError("group_column and group_pattern cannot be given both: groups are from one of them")
+        return self
 
     def read(self) -> Listing:
         """List and check the rows of the table."""
@@ -79,7 +91,8 @@ def read_csv_table(spec: CsvSpec) -> Listing:
     """
     root = check_root(spec.root, spec.kind)
     path = root / spec.table
-    asked = (spec.path_column, spec.label_column, spec.split_column, spec.group_column)
+    group = spec.group_column if spec.group_pattern is None else None
+    asked = (spec.path_column, spec.label_column, spec.split_column, group)
     wanted = [name for name in asked if name]
     table = _read_table(path, root, wanted)
     columns = _used_columns(spec, path, table.values.columns)
@@ -108,7 +121,10 @@ def read_csv_table(spec: CsvSpec) -> Listing:
     ).with_columns(
         _below_image_dir(paths, spec.image_dir, root), file=pl.lit(spec.table.as_posix()), split=split, **sources
     )
-    if "group" in columns:
+    if spec.group_pattern is not None:
+        groups, further = groups_in_paths(listed["path"], spec.group_pattern)
+        listed, notes = listed.with_columns(groups), [*notes, *further]
+    elif "group" in columns:
         listed = listed.with_columns(table.values[columns["group"]].alias("group"))
     used = {*columns.values(), *(name for use, name in spec.source_columns().items() if use in sources)}
     listed = listed.with_columns(_attributes(table.values, used))
@@ -243,7 +259,8 @@ def _header(path: Path, names: list[str]) -> list[str]:
 
 def _used_columns(spec: CsvSpec, path: Path, available: list[str]) -> dict[str, str]:
     """Return the columns of path, label, groups and official split that the spec asks for, and check them."""
-    asked = {"path": spec.path_column, "label": spec.label_column, "group": spec.group_column}
+    group = spec.group_column if spec.group_pattern is None else None
+    asked = {"path": spec.path_column, "label": spec.label_column, "group": group}
     columns = {use: name for use, name in asked.items() if name and (use not in spec.optional or name in available)}
     problems = []
     if not isinstance(spec.split, StratifiedSplit):

@@ -189,7 +189,8 @@ def _read_folders(spec: Fer2013Spec) -> Listing:
     try:
         listed, has_splits = list_label_folders(tree, spec.kind)
     except DatasetError as error:
-        raise DatasetError(f"{tree.shown}: is no FER2013: expected {_LISTED} ({error})") from None
+        cause = f" ({error})" if "no images in folders" not in str(error) else ""
+        raise DatasetError(f"{tree.shown}: is no FER2013: expected {_LISTED}{cause}") from None
     table = listed.table.with_columns(pl.col("label").str.to_lowercase())
     prefixes = [
         match[1] if (match := _PREFIX.match(posixpath.basename(path))) else None for path in table["path"].to_list()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ import polars as pl
 from pydantic import field_validator
 
 from emofuse.datasets.archive_files import FolderTree, open_tree
+from emofuse.datasets.groups import check_group_pattern, groups_in_paths
 from emofuse.datasets.names import IMAGE_SUFFIXES, printable
 from emofuse.datasets.rows import (
     Faults,
@@ -49,17 +49,8 @@ class FolderSpec(CustomDatasetSpec):
     @field_validator("group")
     @classmethod
     def _is_parent_or_pattern(cls, group: str | None) -> str | None:
-        if group in (None, PARENT):
-            return group
-        try:
-            groups = re.compile(group).groups
-        except re.error as error:
-            raise ValueError(f"{group!r} is neither {PARENT!r} nor a regular expression ({error})") from None
-        if groups != 1:
-            raise ValueError(
-                f"{group!r} is neither {PARENT!r} nor a regular expression with one group in parentheses, which is the "
-                f"name of the group of an image; it has {groups}"
-            )
+        if group is not None and group != PARENT:
+            check_group_pattern(group, f"{PARENT!r} nor ")
         return group
 
     def read(self) -> Listing:
@@ -120,20 +111,8 @@ def _grouped(listed: ListedRows, group: str) -> ListedRows:
         folders = path.str.split("/").list.head(path.str.count_matches("/"))
         found = pl.when(folders.list.len() > depth).then(folders.list.last())
         return replace(listed, table=listed.table.with_columns(found.alias("group")))
-    pattern = re.compile(group)
-    matches = [pattern.search(name) for name in listed.table["path"]]
-    groups = [match[1] or None if match else None for match in matches]
-    table = listed.table.with_columns(pl.Series("group", groups, dtype=pl.String))
-    lacking = table.filter(pl.col("group").is_null())["path"]
-    if not len(lacking):
-        return replace(listed, table=table)
-    if len(lacking) == table.height:
-        raise DatasetError(
-            f"group: the pattern {group!r} is in none of the {table.height} paths relative to the root, such as "
-            f"{lacking[0]!r}"
-        )
-    note = f"the pattern of the groups is not in {len(lacking)} of {table.height} paths ({lacking[0]}, ...)"
-    return replace(listed, table=table, notes=[*listed.notes, f"{note}: each of them is a group of its own"])
+    groups, notes = groups_in_paths(listed.table["path"], group)
+    return replace(listed, table=listed.table.with_columns(groups), notes=[*listed.notes, *notes])
 
 
 class _Image(NamedTuple):

@@ -7,6 +7,7 @@ that learned from some of them is tested on the others as if it knew them. `spli
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,6 +63,50 @@ def joined_groups(groups: Sequence[str | None], others: Sequence[str | None]) ->
             name += "'"
         joined.append(name)
     return joined
+
+
+def check_group_pattern(pattern: str, or_else: str = "") -> None:
+    """Raise unless a text is a regular expression with one group, which is the name of the group in a path.
+
+    Args:
+        pattern: the text.
+        or_else: what the text may be instead, for the message, such as `'parent' nor `.
+
+    Raises:
+        ValueError: it is not.
+    """
+    neither = f"neither {or_else}" if or_else else "not "
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is {neither}a regular expression ({error})") from None
+    if groups != 1:
+        raise ValueError(
+            f"{pattern!r} is {neither}a regular expression with one group in parentheses, which is the name of the "
+            f"group of an image; it has {groups}"
+        )
+
+
+def groups_in_paths(paths: pl.Series, pattern: str) -> tuple[pl.Series, list[str]]:
+    """Return what a pattern finds in paths (N,), null where it finds nothing, and a note on these.
+
+    Raises:
+        DatasetError: the pattern is in no path.
+    """
+    search = re.compile(pattern).search
+    matches = [None if path is None else search(path) for path in paths]
+    groups = [match[1] or None if match else None for match in matches]
+    lacking = [path for path, group in zip(paths, groups, strict=True) if group is None and path is not None]
+    if lacking and len(lacking) == len(groups):
+        raise DatasetError(
+            f"group: the pattern {pattern!r} is in none of the {len(groups)} paths relative to the root, such as "
+            f"{lacking[0]!r}"
+        )
+    notes = []
+    if lacking:
+        note = f"the pattern of the groups is not in {len(lacking)} of {len(groups)} paths ({lacking[0]}, ...)"
+        notes.append(f"{note}: each of them is a group of its own")
+    return pl.Series("group", groups, dtype=pl.String), notes
 
 
 def read_group_file(path: Path, sample_ids: pl.Series) -> tuple[list[str | None], list[str]]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -17,6 +16,7 @@ from emofuse.datasets.members import open_members
 from emofuse.datasets.members.base import cell_name
 from emofuse.datasets.members.parquet_cells import ParquetCells
 from emofuse.datasets.names import printable
+from emofuse.datasets.parquet_schema import image_column, is_content, read_features
 from emofuse.datasets.rows import Faults, Files, ListedRows, Listing, RowFault, check_rows, open_files
 from emofuse.datasets.shards import ShardSplits, find_shards
 from emofuse.datasets.split_names import read_split_names
@@ -111,9 +111,9 @@ def _columns(spec: ParquetSpec, path: Path, schema: Any) -> _Columns:
     Raises:
         DatasetError: there is no such column, or no column of images.
     """
-    features = _features(schema)
+    features = read_features(schema)
     names = list(schema.names)
-    image = spec.image_column or _image_column(path, schema, features)
+    image = spec.image_column or image_column(path, schema)
     problems = []
     label, notes = spec.label_column, []
     if label is not None and label not in names and label == "label":
@@ -129,7 +129,7 @@ def _columns(spec: ParquetSpec, path: Path, schema: Any) -> _Columns:
             problems.append(f"{use}: there is no column {name!r}{did_you_mean(name, names)}{without}")
     if problems:
         raise DatasetError(f"{path} (columns: {', '.join(names)}): {' | '.join(problems)}")
-    others = [name for name in names if name not in {image, label} and not _is_content(schema.field(name).type)]
+    others = [name for name in names if name not in {image, label} and not is_content(schema.field(name).type)]
     left_out = [name for name in names if name not in {image, label, *others}]
     if left_out:
         notes.append(f"columns of structures or bytes, left out: {', '.join(left_out)}")
@@ -137,47 +137,6 @@ def _columns(spec: ParquetSpec, path: Path, schema: Any) -> _Columns:
     return _Columns(
         image, label, tuple(map(str, named)) if isinstance(named, list) else (), tuple(others), tuple(notes)
     )
-
-
-def _features(schema: Any) -> Mapping[str, Mapping[str, Any]]:
-    """Return what Hugging Face's metadata say of each column; {} if there are none that can be read."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, TypeError, ValueError):
-        return {}
-    if not isinstance(features, dict):
-        return {}
-    return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
-
-
-def _image_column(path: Path, schema: Any, features: Mapping[str, Mapping[str, Any]]) -> str:
-    images = [name for name, feature in features.items() if feature.get("_type") == "Image"]
-    with_bytes = [name for name in schema.names if _has_bytes(schema.field(name).type)]
-    for found in (images, with_bytes):
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise DatasetError(
-                f"{path}: several columns could hold the images: set `image_column` ({', '.join(found)})"
-            )
-    raise DatasetError(
-        f"{path}: no column holds bytes of images; set `image_column` (columns: {', '.join(schema.names)})"
-    )
-
-
-def _has_bytes(kind: Any) -> bool:
-    """Return whether a type is bytes, or a structure with the field `bytes`."""
-    from pyarrow import types
-
-    if types.is_struct(kind):
-        return any(kind.field(index).name == "bytes" for index in range(kind.num_fields))
-    return bool(types.is_binary(kind) or types.is_large_binary(kind))
-
-
-def _is_content(kind: Any) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind))
 
 
 def _read_file(cells: ParquetCells, path: str, columns: _Columns) -> pl.DataFrame:

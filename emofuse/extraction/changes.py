@@ -232,7 +232,8 @@ def _compare_files(old: Manifest, new: Manifest, lines: list[str]) -> tuple[Mani
     is_there = old.table["problem"].is_null()
     both = now["bytes"][:rows].is_not_null() & then["bytes"].is_not_null() & ~has_problem & ~replaced
     other_length = both & (now["bytes"][:rows] != then["bytes"])
-    is_member = pl.Series(_members(new)[:rows].is_not_null())  # the length is that of all members together
+    # The length of a file with members is that of all together, and says nothing of one that was packed or unpacked.
+    is_member = _members(old).is_not_null() | _members(new)[:rows].is_not_null()
     other_member = changed_sources(old.table, new.table[:rows], ["member"])
     longer = other_length & ~is_member
     rewritten = now["modified_ns"][:rows].ne_missing(then["modified_ns"]) | other_length | other_member

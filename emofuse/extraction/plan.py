@@ -16,6 +16,7 @@ from emofuse.cache.cached_stream import CachedStream, read_streams
 from emofuse.cache.layout import CacheLayout
 from emofuse.cache.metadata import read_cache_layout
 from emofuse.cache.stale import check_augment, check_block_rows, check_imported, check_streams
+from emofuse.datasets.archive_files import root_folder
 from emofuse.datasets.files import FileFault
 from emofuse.datasets.manifest import Manifest
 from emofuse.datasets.rows import follows_links, open_files
@@ -24,7 +25,6 @@ from emofuse.extraction.changes import DatasetChanges, notice_changes
 from emofuse.extraction.tasks import BlockTask
 from emofuse.specs import CacheSpec, ImportedSpec
 from emofuse.specs.streams import looks_at_faces
-from emofuse.stores import as_path
 from emofuse.streams import augment_identity, stream_identity
 
 
@@ -97,7 +97,7 @@ class BuildPlan:
 
     def tasks(self) -> Iterator[BlockTask]:
         """Yield the tasks one by one, so that not all paths of a dataset are held. Bad rows have no source."""
-        root = (self.manifest.root if self.data is None else as_path(self.data)).absolute()
+        root = (self.manifest.root if self.data is None else root_folder(self.data)).absolute()
         files = open_files(root, follow_links=follows_links(self.manifest))
         for missing in self.missing:
             rows = self.layout.block_slice(missing.block)

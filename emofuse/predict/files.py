@@ -1,4 +1,4 @@
-"""The files that a prediction is asked for: a file, or the files of the right kinds below a folder."""
+"""The files that a prediction is asked for: a file, those of the right kinds below a folder, or members of a file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from emofuse.datasets.files import DatasetFiles
+from emofuse.datasets.media_members import media_members
 from emofuse.datasets.names import SUFFIXES_OF, NameKind
+from emofuse.datasets.sources import Source
 from emofuse.datasets.walk import FolderWalk
 from emofuse.errors import DatasetError
 from emofuse.specs import CacheSpec
@@ -16,10 +18,11 @@ IMAGES = frozenset({NameKind.IMAGE})
 
 def find_images(
     path: Path, kinds: frozenset[NameKind] = IMAGES, *, say: Callable[[str], None] | None = None
-) -> list[Path]:
+) -> list[Path | Source]:
     """Return the file, or the sorted images below a folder, listed by the same rule as datasets.
 
-    Links are followed, because the user has chosen the path.
+    Of a zip or tar archive, a Parquet file or a CSV table of pixels, it is the images in it (see
+    `emofuse.datasets.media_members`). Links are followed, because the user has chosen the path.
 
     Args:
         path: the path of a file or a folder.
@@ -27,8 +30,11 @@ def find_images(
         say: receives a line for each kind of file that was left out.
 
     Raises:
-        DatasetError: the path does not exist, is neither a file nor a folder, or is a folder without an image.
+        DatasetError: the path does not exist, is neither a file nor a folder, or has no image in it.
     """
+    members = media_members(path, kinds)
+    if members is not None:
+        return [*members]
     if path.is_file():
         return [path]
     nouns = " or ".join(sorted(kinds))
@@ -36,7 +42,7 @@ def find_images(
         problem = "is neither a file nor a folder" if path.exists() else f"no such {nouns} or folder"
         raise DatasetError(f"{path}: {problem}")
     walk = FolderWalk(DatasetFiles(path, follow_links=True), kinds)
-    images = sorted(path / picture.path for picture in walk.pictures(""))
+    images: list[Path | Source] = [*sorted(path / picture.path for picture in walk.pictures(""))]
     if not images:
         left_out = "".join(f"; {note}" for note in walk.notes())
         suffixes = ", ".join(suffix for kind in sorted(kinds) for suffix in SUFFIXES_OF[kind])

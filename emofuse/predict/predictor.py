@@ -76,8 +76,7 @@ class Predictor:
                 {name: part.mask for name, part in rows.items()},
             )
             for index, source in enumerate(block):
-                path = source.path if isinstance(source, Source) else source
-                yield self._describe(path, extraction, index, outputs[index])
+                yield self._describe(_named(source), extraction, index, outputs[index])
 
     def close(self) -> None:
         """Release the extractors."""
@@ -118,6 +117,13 @@ class Predictor:
         activations = (values - self._baseline.center) / self._baseline.scale
         order = np.argsort(-np.abs(activations), kind="stable")
         return tuple(ActionUnit(self._columns[i], float(values[i]), float(activations[i])) for i in order)
+
+
+def _named(source: Path | Source) -> Path:
+    """Return the path of a file, with the name of a member behind it."""
+    if not isinstance(source, Source):
+        return source
+    return source.path if source.member is None else source.path / source.member
 
 
 def _values(rows: Rows, index: int) -> npt.NDArray[np.floating[Any]]:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from emofuse.datasets.sources import Source
 from emofuse.devices import resolve_device
 from emofuse.errors import ProfileError, WeightsError
 from emofuse.profile.conditions import available_cores, describe_conditions
@@ -167,7 +168,7 @@ def _count_columns(target: TargetSpec) -> int | None:
 
 
 @contextmanager
-def _image_files(options: ProfileOptions, spec: CacheSpec) -> Iterator[Sequence[Path]]:
+def _image_files(options: ProfileOptions, spec: CacheSpec) -> Iterator[Sequence[Path | Source]]:
     if options.data is not None:
         yield pick_images(options.data, options.images, spec)
         return

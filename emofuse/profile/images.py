@@ -18,7 +18,7 @@ from emofuse.streams.reading import SampleReader
 _JPEG_QUALITY = 95
 
 
-def pick_images(data: Path, count: int, spec: CacheSpec) -> list[Path]:
+def pick_images(data: Path, count: int, spec: CacheSpec) -> list[Path | Source]:
     """Pick up to `count` images of a folder, evenly over their sorted names and so over all labels.
 
     For a cache spec of clips or sounds, these are picked.
@@ -35,7 +35,7 @@ def pick_images(data: Path, count: int, spec: CacheSpec) -> list[Path]:
     if not readable:
         first = next(iter(problems))
         raise DatasetError(
-            f"{data}: none of {len(picked)} files can be read; the first: {first.name}, {problems[first]}. "
+            f"{data}: none of {len(picked)} files can be read; the first: {Path(str(first)).name}, {problems[first]}. "
             "Name a folder of images"
         )
     return readable
@@ -52,8 +52,9 @@ def draw_images(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def _problem(path: Path, spec: CacheSpec) -> str:
+def _problem(path: Path | Source, spec: CacheSpec) -> str:
     """Return why a file cannot be read; an empty text if it can."""
     needs: frozenset[str] = frozenset().union(*(stream.needs for stream in spec.streams))
-    sample = SampleReader(needs, spec.decode, spec.clip).read(Source(path), lambda *_: None, with_sums=False)
+    source = path if isinstance(path, Source) else Source(path)
+    sample = SampleReader(needs, spec.decode, spec.clip).read(source, lambda *_: None, with_sums=False)
     return sample.picture_problem or sample.sound_problem or ""

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from emofuse.datasets.sources import Source
 from emofuse.features import chosen_pca, chosen_variant, derived_features, derived_shape
 from emofuse.heads.stems import Shape
 from emofuse.profile.counting import stream_costs
@@ -46,7 +47,7 @@ class PathJob:
     run: RunSpec
     cache: CacheSpec
     classes: int
-    images: Sequence[Path]
+    images: Sequence[Path | Source]
     batches: Sequence[int]
     repeats: Repeats
     device: str
@@ -130,7 +131,7 @@ class _Path:
         extraction, head, whole = (Timing.of(batch, part.tolist()) for part in parts)
         return extraction, head, whole
 
-    def _seconds(self, images: Sequence[Path]) -> tuple[float, float]:
+    def _seconds(self, images: Sequence[Path | Source]) -> tuple[float, float]:
         """Return the seconds of extracting these images, and of computing what the head says of them."""
         start = self._clock()
         rows = self._extractor.extract(images).rows

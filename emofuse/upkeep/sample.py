@@ -13,6 +13,7 @@ import numpy.typing as npt
 from emofuse.cache.cached_stream import CachedStream
 from emofuse.cache.reader import Cache, open_cache
 from emofuse.cache.stale import check_streams
+from emofuse.datasets.archive_files import root_folder
 from emofuse.datasets.rows import follows_links, open_files
 from emofuse.datasets.sources import sources_of
 from emofuse.extraction.worker import device_for_streams
@@ -101,7 +102,7 @@ def compare_sample(
     identities = {stream.name: stream_identity(stream, spec) for stream in spec.streams}
     check_streams(cache.path, extracted.values(), identities, cache.decode, cache.face)
     rows = _draw(cache, extracted, count, seed)
-    root = cache.manifest.root if data is None else as_path(data)
+    root = cache.manifest.root if data is None else root_folder(data)
     files = open_files(root, follow_links=follows_links(cache.manifest))
     sources = sources_of(cache.manifest.table[rows], root, files)
     ids = [cache.manifest.table["sample_id"][row] for row in rows]

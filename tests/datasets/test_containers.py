@@ -155,8 +155,8 @@ def test_files_without_a_split_in_their_name_need_a_drawn_one(tmp_path):
 def write_tar(path, files):
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as archive:
-        for name, data in files.items():
-            data = data if isinstance(data, bytes) else str(data).encode()
+        for name, content in files.items():
+            data = content if isinstance(content, bytes) else str(content).encode()
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))

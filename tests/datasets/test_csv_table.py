@@ -292,3 +292,33 @@ def test_rows_without_label_that_have_numbers_are_counted_where_a_split_is_drawn
         "is these numbers has them in its own split: `split: {kind: stratified}` of the run"
     )
     assert note in read(root).info["notes"]
+
+
+def test_groups_are_taken_out_of_paths_by_a_pattern(tmp_path, image_at):
+    """CK+ and JAFFE have the subject in the names of files."""
+    names = [f"faces/KA.{emotion}{number}.png" for emotion in ("AN", "HA") for number in range(3)]
+    names += [name.replace("KA", "KL") for name in names] + ["faces/other.png"]
+    for name in names:
+        image_at(tmp_path / name)
+    lines = ["path,label", *(f"{name},{'anger' if 'AN' in name else 'joy'}" for name in names)]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    spec = CsvSpec(root=tmp_path, split=StratifiedSplit(), group_pattern=r"(\w\w)\.[A-Z]{2}\d")
+    manifest = spec.read().manifest
+    assert manifest.groups == ["KA"] * 6 + ["KL"] * 6 + [None]
+    assert any("the pattern of the groups is not in 1 of 13 paths (faces/other.png, ...)" in note
+               for note in manifest.info["notes"])  # fmt: skip
+    with pytest.raises(DatasetError, match=r"group: the pattern '\(s\\\\d\)' is in none of the 13 paths"):
+        CsvSpec(root=tmp_path, split=StratifiedSplit(), group_pattern=r"(s\d)").read()
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"group_pattern": "("}, r"'\(' is not a regular expression"),
+        ({"group_pattern": "s1"}, r"is not a regular expression with one group in parentheses.*; it has 0"),
+        ({"group_pattern": "(s)", "group_column": "who"}, r"group_column and group_pattern cannot be given both"),
+    ],
+)
+def test_a_wrong_pattern_of_groups_is_refused(options, match):
+    with pytest.raises(ValueError, match=match):
+        CsvSpec(root="x", **options)

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 import emofuse
 from emofuse.cli import (
     cache,
+    camera,
     check_statistics,
     dataset,
     doctor,
@@ -27,10 +28,9 @@ from emofuse.cli import (
     train,
     weights,
 )
-from emofuse.cli.terminal import make_output_safe
+from emofuse.cli.terminal import INTERRUPTED, StoppedByUser, make_output_safe
 from emofuse.errors import EmofuseError
 
-_INTERRUPTED = 130
 _OF_TWO_WORDS = ("sweep best",)
 
 
@@ -64,6 +64,7 @@ app.command("report")(report.report)
 app.command("check-statistics")(check_statistics.check_statistics)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
+app.command("live")(camera.live)
 app.command("profile")(profile.profile)
 app.command("doctor")(doctor.doctor)
 
@@ -102,7 +103,7 @@ def main() -> None:
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as leaving:
         # Typer turns Ctrl-C in a command into this exit status and prints nothing.
-        if isinstance(leaving, SystemExit) and leaving.code != _INTERRUPTED:
+        if isinstance(leaving, StoppedByUser) or (isinstance(leaving, SystemExit) and leaving.code != INTERRUPTED):
             raise
         typer.echo("Interrupted. Finished work is kept; the same command continues from there.", err=True)
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)

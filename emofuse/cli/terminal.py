@@ -1,10 +1,13 @@
-"""Makes output safe for terminals and logs in Latin-1, cp1252 or ASCII, which lack characters of reports."""
+"""Makes output safe for terminals and logs in Latin-1, cp1252 or ASCII, which lack characters of reports; exits."""
 
 from __future__ import annotations
 
 import codecs
 import io
 import sys
+
+INTERRUPTED = 130
+"""The exit status of a command that Ctrl-C ended."""
 
 _HANDLER = "emofuse-readable"
 _IN_ASCII = {
@@ -40,3 +43,10 @@ def _spell(error: UnicodeError) -> tuple[str | bytes, int]:
         text = _IN_ASCII.get(character)
         spelt.append(text or character.encode("ascii", "backslashreplace").decode())
     return "".join(spelt), error.end
+
+
+class StoppedByUser(SystemExit):
+    """Ends a command behind Ctrl-C, with the exit status of an interrupt; the command has said what it kept."""
+
+    def __init__(self) -> None:
+        super().__init__(INTERRUPTED)

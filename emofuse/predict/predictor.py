@@ -45,6 +45,7 @@ class Predictor:
         self.model = find_model(run, ensemble=ensemble)
         self._trained: TrainedHead = load_model(self.model, device=device)
         spec = cache_spec_of(self.model)
+        self._spec = spec
         self._faces = (
             _action_unit_stream(spec) if any(looks_at_faces(stream.needs) for stream in spec.streams) else None
         )
@@ -69,14 +70,48 @@ class Predictor:
         for start in range(0, len(sources), _BLOCK_ROWS):
             block = list(sources[start : start + _BLOCK_ROWS])
             extraction = self._extractor.extract(block)
-            rows = extraction.rows
-            outputs = self._trained.outputs(
-                {name: part.features for name, part in rows.items()},
-                {name: part.status for name, part in rows.items()},
-                {name: part.mask for name, part in rows.items()},
-            )
+            outputs = self.outputs(extraction.rows)
             for index, source in enumerate(block):
                 yield self._describe(_named(source), extraction, index, outputs[index])
+
+    @property
+    def extractor(self) -> Extractor:
+        """The open streams of the run, and a stream of action units if the run looks at faces and has none."""
+        return self._extractor
+
+    @property
+    def spec(self) -> CacheSpec:
+        """The cache spec of the run, with the weights of this machine."""
+        return self._spec
+
+    @property
+    def face_stream(self) -> str | None:
+        """The name of the stream of action units; None if no stream of the run looks at faces."""
+        return None if self._faces is None else self._faces.name
+
+    @property
+    def action_unit_names(self) -> tuple[str, ...]:
+        """The names of the action units in the order of the stream; () if no stream of the run looks at faces."""
+        return tuple(self._columns)
+
+    @property
+    def has_baseline(self) -> bool:
+        """Whether action units have an activation."""
+        return self._baseline is not None
+
+    def outputs(self, rows: Mapping[str, Rows]) -> npt.NDArray[np.float32]:
+        """Return the outputs of the head (n, C) for n rows of every stream of the run; see `TrainedHead.outputs`."""
+        return self._trained.outputs(
+            {name: part.features for name, part in rows.items()},
+            {name: part.status for name, part in rows.items()},
+            {name: part.mask for name, part in rows.items()},
+        )
+
+    def action_units(self, rows: Mapping[str, Rows], index: int) -> tuple[ActionUnit, ...]:
+        """Return the action units of one row, the strongest first; () without a face."""
+        if self._faces is None or rows[self._faces.name].status[index] != Status.OK:
+            return ()
+        return self._strongest(_values(rows[self._faces.name], index))
 
     def close(self) -> None:
         """Release the extractors."""
@@ -96,13 +131,13 @@ class Predictor:
         is_regression = kind == "regression"
         order = range(len(outputs)) if is_regression else np.argsort(-outputs, kind="stable")
         answers = {record.classes[i]: float(outputs[i]) for i in order}
-        faces = None if self._faces is None else extraction.rows[self._faces.name]
-        has_face = None if faces is None else bool(faces.status[index] == Status.OK)
+        units = self.action_units(extraction.rows, index)
+        has_face = None if self._faces is None else bool(units)
         return Prediction(
             path=path,
             probs={} if is_regression else answers,
             face=has_face,
-            action_units=self._strongest(_values(faces, index)) if faces is not None and has_face else (),
+            action_units=units,
             missing=missing_streams(
                 record, {name: Status(extraction.rows[name].status[index]) for name in record.streams}
             ),

@@ -9,12 +9,12 @@ picture of a block runs again on a picture on which it worked before: if it fail
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,9 @@ from emofuse.media.files import FileSums
 from emofuse.specs import CacheSpec, StreamSpec
 from emofuse.status import Status
 from emofuse.streams import make_stream, may_use_gpu
-from emofuse.streams.base import Rows, Sample, Stream, needs_of
+from emofuse.streams.base import Rows, Sample, SampleBatch, Stream, needs_of
 from emofuse.streams.batches import BatchRunner, ClipBatch, PictureBatch, nothing
-from emofuse.streams.block_extraction import Extraction
+from emofuse.streams.block_extraction import Extraction, extract_all, store_all
 from emofuse.streams.over_time import StoredStream, folded, stored_stream
 from emofuse.streams.reading import ReadSample, SampleReader
 from emofuse.streams.shared_networks import sharing_networks
@@ -87,6 +87,10 @@ class Extractor:
         """What is stored of each stream: on clips, image streams have an axis of time."""
         return dict(self._stored)
 
+    def stored_dtype(self, name: str) -> np.dtype[np.floating[Any]]:
+        """Return the dtype in which the features of a stream are stored."""
+        return np.dtype(self._specs[name].dtype)
+
     def extract(self, sources: Sequence[Source | Path | None]) -> Extraction:
         """Extract the rows of one block of n >= 0 samples without augmentation.
 
@@ -130,6 +134,28 @@ class Extractor:
                 block.add(row, sample)
         block.finish()
         return {view: self._folded(parts, block) for view, parts in block.views.items()}
+
+    def extract_samples(self, samples: SampleBatch, names: Collection[str] | None = None) -> Extraction:
+        """Extract n >= 0 pictures that are decoded already, and whose faces were found, such as frames of a video.
+
+        The rows are those that `extract` returns for the same pictures with the same faces.
+
+        Args:
+            samples: the pictures; work that streams share is done once, also over several calls with one batch.
+            names: the streams of pictures to run; all of them unless given.
+
+        Raises:
+            StreamError: a stream broke its contract or reports that it cannot run at all.
+        """
+        chosen = {name: self._streams[name] for name in self._runner.of_pictures if names is None or name in names}
+        empty = {
+            name: Rows.empty_of(stream, len(samples), Status.UNREADABLE, self._specs[name].dtype)
+            for name, stream in chosen.items()
+        }
+        extraction = Extraction(empty, [])
+        if len(samples):
+            store_all(extract_all(chosen, samples, {}), range(len(samples)), extraction)
+        return extraction
 
     def _unread(self, count: int) -> _Parts:
         """Return the rows of n samples, none of which was read: of all their frames, and of the clips."""

@@ -17,6 +17,7 @@ from emofuse.cli import (
     dataset,
     doctor,
     evaluate,
+    export,
     predict,
     probe,
     profile,
@@ -65,6 +66,7 @@ app.command("check-statistics")(check_statistics.check_statistics)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("live")(camera.live)
+app.command("export")(export.export)
 app.command("profile")(profile.profile)
 app.command("doctor")(doctor.doctor)
 

@@ -26,8 +26,11 @@ from emofuse.streams.base import NEEDS_AUDIO, NEEDS_CROP, NEEDS_IMAGE, TIME, Row
 from emofuse.streams.shared_networks import shared_network
 
 if TYPE_CHECKING:
+    import torch
+
     from emofuse.media.spectrogram import Wave
     from emofuse.streams.networks.outputs import Output, PictureNetwork
+    from emofuse.streams.networks.presets import PicturePreset
     from emofuse.streams.networks.shared_backbones import SharedBackbone
     from emofuse.weights import ResolvedWeights
 
@@ -222,6 +225,15 @@ class BackboneStream:
         batch = SampleBatch.of(samples)
         outputs = self._shared.run(batch, self._seen, lambda: self._shared.preset.cut_all(batch, self._shared.device))
         return self._rows(outputs[self._output])
+
+    @property
+    def preset(self) -> PicturePreset:
+        """The resize, crop and normalisation of the network."""
+        return self._shared.preset
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Return the output (B, *shape) float32 of pictures (B, 3, H, W) uint8 that are cut to the network's size."""
+        return self._shared.forward(pictures, {self._output})[self._output]
 
     def close(self) -> None:
         """Do nothing: the garbage collector releases the network."""

@@ -57,10 +57,10 @@ class SharedBackbone:
     def _run(self, pictures: torch.Tensor, wanted: Collection[Output]) -> dict[Output, npt.NDArray[np.float32]]:
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), exact:
-            parts = [self._forward(part, wanted) for part in torch.split(pictures, self._batch)]
+            parts = [self.forward(part, wanted) for part in torch.split(pictures, self._batch)]
             return {output: torch.cat([part[output] for part in parts]).cpu().contiguous().numpy() for output in wanted}
 
-    def _forward(self, pictures: torch.Tensor, wanted: Collection[Output]) -> dict[Output, torch.Tensor]:
+    def forward(self, pictures: torch.Tensor, wanted: Collection[Output]) -> dict[Output, torch.Tensor]:
         """Compute outputs (B, ...) float32 from (B, 3, H, W) uint8, both on the device."""
         batch = self.preset.normalise(pictures).to(self._dtype, memory_format=torch.channels_last)
         outputs = self._made.outputs(self.network, batch, wanted)

@@ -80,7 +80,7 @@ def _stream_cost(stream: Stream, frames: int) -> MeasuredCost:
     needs = needs_of(stream)
     sound = Sound(np.zeros(_SOUND_SAMPLES, np.float32), _SOUND_HZ) if "audio" in needs else None
     clip = Clip((square,) * _FRAMES, np.arange(_FRAMES, dtype=np.float64)) if "frames" in needs else None
-    blank = Sample(square, sound=sound, clip=clip)
+    blank = Sample(square, sound=sound, clip=clip, crop=square if "crop" in needs else None)
     pictures = frames if needs & NEEDS_FACE else 1
     return module_cost(modules, count_flops(lambda: stream.extract([blank])) * pictures or None)
 

@@ -121,3 +121,14 @@ def test_counting_leaves_the_features_as_they_are():
     before = stream.extract([picture]).features
     stream_costs({"resnet18": stream}, FaceSpec())
     np.testing.assert_array_equal(stream.extract([picture]).features, before)
+
+
+def test_a_network_of_faces_is_counted_on_a_face_as_it_is_on_a_picture():
+    face, picture = (cost_of(BackboneSpec(model="resnet18", weights=RANDOM, region=each)) for each in ("face", "image"))
+    assert face.flops == picture.flops
+
+
+def test_the_layers_behind_the_stored_one_are_not_counted():
+    whole = cost_of(BackboneSpec(model="resnet18", weights=RANDOM)).flops
+    half = cost_of(BackboneSpec(model="resnet18", weights=RANDOM, layer="layer2")).flops
+    assert 0.4 < half / whole < 0.6

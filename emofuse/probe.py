@@ -268,7 +268,7 @@ def _answers(
     total = len(folds) * len(subsets)
     with step("solving", total, "models") as advance:
         for number, fold in enumerate(folds):
-            kernels = _FoldKernels(table, fold, options, sources)
+            kernels = FoldKernels(table, fold, options, sources)
             alone: dict[str, Floats] = {}
             for place, subset in enumerate(subsets):
                 outputs = kernels.solve(subset)
@@ -282,7 +282,7 @@ def _answers(
     return {key: np.concatenate(of_folds) for key, of_folds in parts.items()}
 
 
-class _FoldKernels:
+class FoldKernels:
     """The kernels of one fold, each stream's computed once for all subsets.
 
     Args:

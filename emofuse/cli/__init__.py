@@ -18,6 +18,7 @@ from emofuse.cli import (
     doctor,
     evaluate,
     export,
+    explain,
     predict,
     probe,
     profile,
@@ -62,6 +63,7 @@ app.command("sweep")(sweep.sweep)
 app.command("sweep best")(sweep_best.sweep_best)
 app.command("results")(results.results)
 app.command("report")(report.report)
+app.command("explain")(explain.explain)
 app.command("check-statistics")(check_statistics.check_statistics)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)

@@ -282,6 +282,22 @@ def _which_are_shown(results: Results) -> str:
     return f" Shown: {featured_words(results)}."
 
 
+def draw_figure(
+    stem: str, caption: str, plot: Callable[[], Figure], lettering: Lettering | None = None
+) -> ReportFigure:
+    """Draw one figure in the style of reports.
+
+    Args:
+        stem: the file name without its ending.
+        caption: the caption.
+        plot: makes the figure; names that cannot be drawn must have been replaced (`Lettering.labels`).
+        lettering: the fonts.
+    """
+    families = {"font.family": list(lettering.families)} if lettering else {}
+    with mpl.style.context(["default", STYLE, families]):
+        return _figure(stem, caption, plot)
+
+
 def _figure(stem: str, caption: str, plot: Callable[[], Figure]) -> ReportFigure:
     figure = plot()
     box = figure.get_tightbbox().padded(_PAD_IN)

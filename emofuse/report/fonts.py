@@ -63,7 +63,11 @@ class Lettering:
 
 def choose_lettering(results: Results) -> Lettering:
     """Choose fonts for the names of all labels and configurations."""
-    labels, configurations = results.classes, tuple(item.label for item in results.configurations)
+    return choose_lettering_of(results.classes, [item.label for item in results.configurations])
+
+
+def choose_lettering_of(labels: Sequence[str], configurations: Sequence[str] = ()) -> Lettering:
+    """Choose fonts for these names of labels and configurations."""
     wanted = {ord(letter) for name in (*labels, *configurations) for letter in name if _needs_font(letter)}
     wanted -= letters_of(_plain_font())
     families, missing = [PLAIN], wanted

@@ -43,6 +43,21 @@ class ScaledHead:
 
 
 @dataclass(frozen=True)
+class HeadInputs:
+    """What a head sees of n rows.
+
+    Attributes:
+        features: stream -> (n, *shape) float32, derived and standardised, zeros where a row lacks the stream.
+        valid: stream -> (n,) bool, whether the head uses the stream of the row.
+        steps: stream -> (n, T) bool of every sequence, whether the step is there.
+    """
+
+    features: Mapping[str, npt.NDArray[np.float32]]
+    valid: Mapping[str, npt.NDArray[np.bool_]]
+    steps: Mapping[str, npt.NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
 class TrainedHead:
     """A saved run that is ready to predict.
 
@@ -75,6 +90,15 @@ class TrainedHead:
         Returns:
             (n, C) float32, columns in the order of `record.classes`.
         """
+        return self.answers(self.inputs(features, status, masks))
+
+    def inputs(
+        self,
+        features: Mapping[str, npt.NDArray[Any]],
+        status: Mapping[str, npt.NDArray[np.uint8]],
+        masks: Mapping[str, npt.NDArray[np.uint8] | None] | None = None,
+    ) -> tuple[HeadInputs, ...]:
+        """Return what each head sees of new rows: derived and standardised features. For arguments see `outputs`."""
         spec = _run_spec(self.record)
         derived, steps = {}, {}
         for name in spec.features.streams:
@@ -82,13 +106,21 @@ class TrainedHead:
             mask = (masks or {}).get(name)
             if mask is not None:
                 steps[name] = mask == Step.OK
-        parts, link = [], LINKS[self.record.target_kind]
+        inputs = []
         for each in self.heads:
             rows, valid = {}, {}
             for name, values in derived.items():
                 valid[name] = each.scaling[name].present(status[name] == Status.OK)
                 rows[name] = each.scaling[name].apply(values, valid[name], steps.get(name))
-            outputs = head_outputs(each.head, rows, valid, steps, link=link)
+            inputs.append(HeadInputs(rows, valid, steps))
+        return tuple(inputs)
+
+    def answers(self, inputs: Sequence[HeadInputs]) -> npt.NDArray[np.float32]:
+        """Return the outputs (n, C) of what each head sees, see `outputs`."""
+        link = LINKS[self.record.target_kind]
+        parts = []
+        for each, seen in zip(self.heads, inputs, strict=True):
+            outputs = head_outputs(each.head, seen.features, seen.valid, seen.steps, link=link)
             parts.append(in_units(outputs, each.target_scale))
         return mean_outputs(parts)
 

@@ -1,0 +1,134 @@
+"""Plots of an analysis, in the style of the figures of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from emofuse.report.drawing import (
+    COLUMN_IN,
+    GOLD,
+    GREY,
+    NAVY,
+    ROSE,
+    despine,
+    note_random,
+    one_plot,
+    text_width_in,
+)
+from emofuse.report.names import wrap
+from emofuse.statistics import Interval
+
+_MARKS = ((NAVY, "o"), (ROSE, "s"), (GOLD, "D"), (GREY, "^"))
+_DIVERGING = LinearSegmentedColormap.from_list("worth", [ROSE, "#f6f6f6", NAVY])
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One value with its interval for each row of a plot.
+
+    Attributes:
+        title: the name in the legend.
+        values: the values.
+        intervals: their intervals.
+    """
+
+    title: str
+    values: Sequence[float]
+    intervals: Sequence[Interval]
+
+
+def plot_intervals(
+    names: Sequence[str],
+    series: Sequence[Series],
+    xlabel: str,
+    *,
+    random_streams: Sequence[str] = (),
+    ticks: Sequence[float | None] = (),
+    ticks_title: str = "",
+) -> Figure:
+    """Plot values with their intervals, one row for each name from top to bottom, around a line at 0.
+
+    Args:
+        names: the names of the rows.
+        series: one to four series.
+        xlabel: the name of the axis.
+        random_streams: the streams with random weights, which are named above the plot.
+        ticks: a black tick for each row, such as a known true value; None for a row without one.
+        ticks_title: the name of the ticks in the legend.
+    """
+    labels = [f"{wrap(name)} †" if name in random_streams else wrap(name) for name in names]
+    lines = np.array([label.count("\n") + 1 for label in labels])
+    heights = np.maximum(0.14 + 0.08 * len(series), 0.1 + 0.115 * lines)
+    middles = np.cumsum(heights) - heights / 2  # the y axis is in inches
+    figure, axes = one_plot(COLUMN_IN - 0.15 - text_width_in(labels), float(heights.sum()))
+    axes.axvline(0, color=GREY, linewidth=0.8, zorder=1)
+    for place, (each, (colour, marker)) in enumerate(zip(series, _MARKS, strict=False)):
+        rows = middles + 0.085 * (place - (len(series) - 1) / 2)
+        low, high = (np.array([getattr(interval, end) for interval in each.intervals]) for end in ("low", "high"))
+        axes.hlines(rows, low, high, color=colour, linewidth=0.9)
+        axes.plot(each.values, rows, color=colour, marker=marker, markersize=3.4, linestyle="none", label=each.title)
+    known = [(value, middle) for value, middle in zip(ticks, middles, strict=False) if value is not None]
+    if known:
+        values, at = zip(*known, strict=True)
+        axes.plot(
+            values, at, linestyle="none", marker="|", markersize=9, markeredgewidth=1.4, color="#1a1a1a",
+            label=ticks_title,
+        )  # fmt: skip
+    axes.set(ylim=(float(heights.sum()), 0), xlabel=xlabel)
+    axes.margins(x=0.06)
+    axes.set_yticks(middles, labels)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    despine(axes)
+    several = len(series) + bool(known) > 1
+    if several:
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2, borderpad=0)
+    shown = [name for name in random_streams if name in names]
+    above = 4 + (10 * -(-(len(series) + bool(known)) // 2) if several else 0)
+    note_random(axes, shown, above_pt=above, mark="† ")
+    return figure
+
+
+def plot_matrix(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Sequence[Sequence[float]],
+    *,
+    random_streams: Sequence[str] = (),
+) -> Figure:
+    """Plot signed numbers as coloured cells, blue above 0 and red below, with the numbers in them.
+
+    Args:
+        rows: the names of the rows.
+        columns: the names of the columns.
+        values: a list of numbers for each row.
+        random_streams: the columns with random weights.
+    """
+    numbers = np.array(values, dtype=np.float64).reshape(len(rows), len(columns))
+    labels = [wrap(name) for name in rows]
+    cell_in = min(0.62, max(0.34, (COLUMN_IN - 0.1 - text_width_in(labels)) / max(1, len(columns))))
+    figure, axes = one_plot(cell_in * len(columns), 0.24 * len(rows))
+    limit = max(0.02, float(np.nanmax(np.abs(numbers), initial=0)))
+    axes.imshow(numbers, cmap=_DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
+    for (row, column), value in np.ndenumerate(numbers):
+        if not np.isnan(value):
+            colour = "white" if abs(value) > 0.6 * limit else "#1a1a1a"
+            text = f"{value:+.2f}".replace("-", "−")
+            axes.text(column, row, text, ha="center", va="center", fontsize=5.8, color=colour)
+    axes.set_yticks(range(len(rows)), labels)
+    shown = [f"{name} †" if name in random_streams else name for name in columns]
+    axes.set_xticks(range(len(columns)), shown, rotation=40, ha="left", rotation_mode="anchor", fontsize=6)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1)
+    axes.tick_params(which="minor", length=0)
+    return figure

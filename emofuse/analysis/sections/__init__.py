@@ -1,0 +1,1 @@
+"""Sections of an analysis: each turns the numbers of one question into sentences, tables and figures."""

@@ -1,0 +1,80 @@
+"""`emofuse explain`: what the streams of runs and caches are worth, for whom, and why."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from emofuse.cli.options import Plugins, load_given_plugins, parse_names
+from emofuse.cli.progress import show_progress
+
+
+def explain(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="RUN|FOLDER|CACHE", help="Folder of a run, of a pipeline or sweep, or a cache."),
+    ],
+    cache: Annotated[
+        Path | None, typer.Option(help="Cache of the runs.", show_default="features.zarr beside the runs")
+    ] = None,
+    configuration: Annotated[
+        str | None,
+        typer.Option(help="Configuration to look at.", show_default="the best by its validation score"),
+    ] = None,
+    parts: Annotated[str, typer.Option(help="Parts to make, with commas: worth,suppression.", show_default="all")] = "",
+    streams: Annotated[
+        str,
+        typer.Option(
+            help="Streams whose worth is measured, with commas.",
+            show_default="of the configuration, or all of the cache",
+        ),
+    ] = "",
+    rows: Annotated[
+        Literal["test", "folds"] | None,
+        typer.Option(
+            help="Rows that measure the worth of streams: the test rows of the dataset, or every row in outer folds.",
+            show_default="those that the runs tested",
+        ),
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Number of outer folds.")] = 5,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the analysis.", show_default="FOLDER/analysis, CACHE.analysis")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Shuffles of each kind.")] = 10,
+    resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of the intervals.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of all draws.")] = 0,
+    plugin: Plugins = None,
+) -> None:
+    """Say what each stream is worth, for which rows, and why; write tables, figures and one JSON file.
+
+    An analysis describes results and may read test rows. It chooses nothing.
+    """
+    load_given_plugins(plugin)
+
+    from emofuse.analysis.explain import ExplainOptions, explain
+    from emofuse.report.tables import markdown
+
+    options = ExplainOptions(
+        parts=parse_names(parts),
+        configuration=configuration,
+        cache=cache,
+        out=out,
+        streams=parse_names(streams),
+        rows=rows,
+        folds=folds,
+        draws=draws,
+        seed=seed,
+        resamples=resamples,
+    )
+    with show_progress():
+        written, sections = explain(source, options, partial(typer.echo, err=True))
+    for section in sections:
+        typer.echo(f"## {section.title}\n")
+        for sentence in section.sentences:
+            typer.echo(f"- {sentence}")
+        for table in section.tables:
+            typer.echo(f"\n{table.caption}\n\n{markdown(table.table)}")
+    typer.echo(written)

@@ -2,71 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
 
-from emofuse.analysis.answers import TestedConfiguration, read_tested
+import numpy as np
+
+from emofuse.analysis.attributes import find_subgroups, people_of
+from emofuse.analysis.context import Analysis, ExplainOptions, Say
+from emofuse.analysis.mistakes import find_label_noise, find_rescued
 from emofuse.analysis.planted import planted_worth
+from emofuse.analysis.sections.calibration import calibration_section
+from emofuse.analysis.sections.samples import label_noise_section, mistakes_section
+from emofuse.analysis.sections.subgroups import SubgroupComparison, fairness_section, subgroups_section
 from emofuse.analysis.sections.suppression import suppression_section
 from emofuse.analysis.sections.worth import worth_section
-from emofuse.analysis.sources import Source, open_source
-from emofuse.analysis.subsets import (
-    SolvedAnswers,
-    SolvedOptions,
-    has_all_subsets,
-    official_test,
-    saved_subsets,
-    solve_subsets,
-)
+from emofuse.analysis.sources import open_source
+from emofuse.analysis.subgroups import compare_in_subgroups, measure_fairness
+from emofuse.analysis.subsets import has_all_subsets, saved_subsets
 from emofuse.analysis.suppression import SuppressionOptions, suppress_streams
+from emofuse.analysis.temperatures import calibrated_answers
 from emofuse.analysis.worth import measure_worth
 from emofuse.analysis.write import write_analysis
-from emofuse.cache.reader import Cache
 from emofuse.errors import ResultsError, did_you_mean
+from emofuse.progress import step
 from emofuse.report.analysis import AnalysisSection
-from emofuse.specs import RunSpec, parse_spec
-from emofuse.statistics import Resampling
-from emofuse.training.targets import THE_LABEL
 
-Say = Callable[[str], None]
-OF_RUNS = ("worth", "suppression")
-OF_CACHES = ("worth",)
-PARTS: tuple[str, ...] = tuple(dict.fromkeys((*OF_CACHES, *OF_RUNS)))
-"""The parts of an analysis by name."""
+__all__ = ["PARTS", "ExplainOptions", "explain"]
 
-
-@dataclass(frozen=True)
-class ExplainOptions:
-    """The options of an analysis.
-
-    Attributes:
-        parts: the names of the parts (`PARTS`); all that the source allows unless given.
-        configuration: the name of the configuration to look at; the best by its validation score unless given.
-        cache: the cache of the runs; looked for beside them unless given.
-        out: the folder of the analysis; beside the source unless given.
-        streams: the streams whose worth is measured; those of the configuration, or all of the cache, unless given.
-        rows: `test` answers the test rows of the dataset's split, `folds` every row in outer folds; by default the
-            rows that the runs have tested, or of a cache the test rows, if there are some.
-        folds: the number of outer folds.
-        draws: the number of shuffles of each kind.
-        seed: the seed of all draws.
-        resamples: the number of bootstrap resamples.
-        device: the device of the heads.
-    """
-
-    parts: Sequence[str] = ()
-    configuration: str | None = None
-    cache: Path | None = None
-    out: Path | None = None
-    streams: Sequence[str] = ()
-    rows: Literal["test", "folds"] | None = None
-    folds: int = 5
-    draws: int = 10
-    seed: int = 0
-    resamples: int = 2_000
-    device: str = "cpu"
+_MOST_SUBSETS_FOR_SUBGROUPS = 8  # streams that are left out one by one
 
 
 def explain(path: Path, options: ExplainOptions, say: Say = lambda _: None) -> tuple[Path, list[AnalysisSection]]:
@@ -88,76 +51,146 @@ def explain(path: Path, options: ExplainOptions, say: Say = lambda _: None) -> t
         hint = did_you_mean(unknown[0], PARTS)
         raise ResultsError(f"no part {unknown[0]!r} of an analysis{hint} (there are: {', '.join(PARTS)})")
     source = open_source(path, cache=options.cache, configuration=options.configuration)
-    sections = list(_sections(source, options, say))
+    analysis = Analysis(source, options, say)
     runs = [] if source.chosen is None else [run.digest for run in source.chosen.runs]
-    written = write_analysis(options.out or source.out, sections, runs=runs, source=source.identity)
+    out, sections = options.out or source.out, []
+    written = out / "analysis.json"
+    for part in options.parts or PARTS:
+        if source.runs is None and part not in _OF_CACHES:
+            if options.parts:
+                say(f"{part}: left out, it needs saved runs and {source.path} is a cache")
+            continue
+        if source.cache is None and part not in _WITHOUT_CACHE and not options.parts:
+            say(f"{part}: left out, there is no cache beside the runs; name it with --cache")
+            continue
+        with step(part.replace("_", " ")):
+            made = list(_MAKERS[part](analysis))
+        # Written at once, so that an error in a later part loses nothing.
+        written = write_analysis(out, made, runs=runs, source=source.identity)
+        sections += made
     return written, sections
 
 
-def _sections(source: Source, options: ExplainOptions, say: Say) -> Iterator[AnalysisSection]:
-    allowed = OF_CACHES if source.runs is None else OF_RUNS
-    for part in options.parts or allowed:
-        if part not in allowed:
-            say(f"{part}: needs saved runs, {source.path} is a cache")
-            continue
-        yield from _MAKERS[part](source, options)
-
-
-def _tested(source: Source) -> tuple[TestedConfiguration, Path]:
-    if source.chosen is None or source.runs is None:
-        raise ResultsError(f"{source.path}: no runs in it")
-    (tested,) = read_tested([source.chosen], source.runs)
-    return tested, source.runs
-
-
-def _suppression(source: Source, options: ExplainOptions) -> Iterator[AnalysisSection]:
-    tested, runs = _tested(source)
-    how = SuppressionOptions(options.draws, options.seed, options.resamples)
-    cache = source.need_cache("suppressing streams")
-    yield suppression_section(tested, suppress_streams(cache, runs, tested, how, device=options.device))
-
-
-def _worth(source: Source, options: ExplainOptions) -> Iterator[AnalysisSection]:
+def _worth(analysis: Analysis) -> Iterator[AnalysisSection]:
     """Measure the worth of streams on saved runs of all subsets if there are any, and else on solved models."""
-    answers = None
-    if source.results is not None and source.runs is not None and has_all_subsets(source.results, options.streams):
-        answers = saved_subsets(source.results, source.runs, options.streams, cache=source.cache)
-    if answers is None:
-        answers = _solved(source, options).subsets
+    source, options = analysis.source, analysis.options
+    if source.results is not None and has_all_subsets(source.results, options.streams):
+        answers = saved_subsets(source.results, analysis.runs, options.streams, cache=source.cache)
+    else:
+        answers = analysis.solved.subsets
     planted = None
     if source.cache is not None:
         kinds = {name: stream.kind for name, stream in source.cache.streams.items()}
         planted = planted_worth(source.cache.manifest.info, answers.streams, kinds)
-    yield worth_section(measure_worth(answers, Resampling(options.resamples, options.seed)), planted)
+    yield worth_section(measure_worth(answers, options.resampling), planted)
 
 
-def _solved(source: Source, options: ExplainOptions) -> SolvedAnswers:
-    cache = source.need_cache("solving models of all subsets")
-    streams, features, target = tuple(options.streams), None, THE_LABEL
-    if source.chosen is not None:
-        spec = parse_spec(RunSpec, dict(source.chosen.spec), source.chosen.label)
-        streams, features, target = streams or source.chosen.streams, spec.features, spec.target
-    return solve_subsets(cache, streams, _how(cache, source, options), features=features, target=target)
+def _suppression(analysis: Analysis) -> Iterator[AnalysisSection]:
+    options, tested = analysis.options, analysis.answered
+    how = SuppressionOptions(options.draws, options.seed, options.resamples)
+    cache = analysis.source.need_cache("suppressing streams")
+    yield suppression_section(tested, suppress_streams(cache, analysis.runs, tested, how, device=options.device))
 
 
-def _how(cache: Cache, source: Source, options: ExplainOptions) -> SolvedOptions:
-    """Return how subsets are solved: on the rows that the runs tested, as far as one split has them."""
-    plain = SolvedOptions(folds=options.folds, seed=options.seed)
-    if options.rows == "folds":
-        return plain
-    own = source.chosen.spec["split"] if source.chosen is not None else None
-    if options.rows is None and own is not None:
-        if own["kind"] == "outer_folds":
-            return replace(plain, folds=own["count"], seed=own["seed"])
-        run = parse_spec(RunSpec, dict(source.chosen.spec), source.chosen.label) if source.chosen else None
-        return replace(plain, split=run.split if run else None)
-    split = official_test(cache)
-    if split is None and options.rows == "test":
-        raise ResultsError(f"{cache.path}: the dataset's split has no test rows with a label; use --rows folds")
-    return replace(plain, split=split)
+def _subgroups(analysis: Analysis) -> Iterator[AnalysisSection]:
+    """Compare the configuration with the baseline, and all streams with all but one, in each subgroup."""
+    comparisons: list[SubgroupComparison] = []
+    left_out: list[str] = []
+    cache, results = analysis.source.cache, analysis.source.results
+    if results is not None and results.baseline.label != analysis.label and results.baseline.label in analysis.tested:
+        baseline, mean = analysis.tested[results.baseline.label], analysis.mean
+        groups, left_out = find_subgroups(analysis.classes, mean.label, cache, analysis.rows)
+        compared = compare_in_subgroups(
+            groups, analysis.right(analysis.answered), analysis.right(baseline), mean.unit, analysis.options.resampling
+        )
+        sentence = f"{analysis.label} less {results.baseline.label}."
+        comparisons.append(SubgroupComparison(f"{analysis.label} over {results.baseline.label}", sentence, compared))
+    if cache is not None and 1 < len(analysis.options.streams or _streams(analysis)) <= _MOST_SUBSETS_FOR_SUBGROUPS:
+        solved = analysis.solved
+        streams = solved.subsets.streams
+        everything = solved.subsets.answers[frozenset(streams)][0]
+        groups, left_out = find_subgroups(solved.subsets.classes, everything.label, cache, solved.rows)
+        first = (everything.predicted == everything.label).astype(np.float64)
+        for name in streams:
+            other = solved.subsets.answers[frozenset(streams) - {name}][0]
+            second = (other.predicted == other.label).astype(np.float64)
+            compared = compare_in_subgroups(groups, first, second, everything.unit, analysis.options.resampling)
+            sentence = f"{name}: the solved model of all streams less that without {name}."
+            comparisons.append(SubgroupComparison(name, sentence, compared))
+    if comparisons:
+        yield subgroups_section(comparisons, grouped=analysis.grouped, left_out=left_out)
+    else:
+        analysis.say("subgroups: left out, there is neither a second configuration nor a cache of several streams")
 
 
-_MAKERS: dict[str, Callable[[Source, ExplainOptions], Iterator[AnalysisSection]]] = {
+def _streams(analysis: Analysis) -> tuple[str, ...]:
+    if analysis.source.chosen is not None:
+        return analysis.chosen.streams
+    return tuple(analysis.source.need_cache("streams").streams)
+
+
+def _fairness(analysis: Analysis) -> Iterator[AnalysisSection]:
+    cache, rows = analysis.source.cache, analysis.rows
+    attributes = [] if cache is None or rows is None else people_of(cache, rows)
+    if not attributes:
+        if analysis.options.parts:
+            analysis.say("fairness: left out, no column of the manifest names people, their sex or their age")
+        return
+    mean = analysis.mean
+    yield fairness_section(
+        analysis.label,
+        [
+            measure_fairness(groups, mean.predictions(), len(analysis.classes), analysis.options.resampling)
+            for groups in attributes
+        ],
+    )
+
+
+def _calibration(analysis: Analysis) -> Iterator[AnalysisSection]:
+    yield calibration_section(analysis.label, calibrated_answers(analysis), analysis.options.resampling)
+
+
+def _mistakes(analysis: Analysis) -> Iterator[AnalysisSection]:
+    """List mistakes, and compare with single streams: their configurations, or solved models of them."""
+    others, mean = {}, analysis.mean
+    if analysis.source.chosen is not None:
+        single = {label: each for label, each in analysis.tested.items() if len(each.item.streams) == 1}
+        single.pop(analysis.label, None)
+        used = {name for each in single.values() for name in each.item.streams}
+        if len(analysis.chosen.streams) > 1 and used >= set(analysis.chosen.streams):
+            others = {label: each.mean.probs for label, each in single.items()}
+        else:
+            baseline = analysis.source.results.baseline.label if analysis.source.results else ""
+            if baseline in analysis.tested and baseline != analysis.label:
+                others = {baseline: analysis.tested[baseline].mean.probs}
+    elif len(analysis.solved.subsets.streams) > 1:
+        others = {
+            name: analysis.solved.probs[frozenset({name})].astype(np.float64)
+            for name in analysis.solved.subsets.streams
+        }
+    rescue = find_rescued(mean.probs, others, mean.label) if others else None
+    yield mistakes_section(
+        analysis.label, mean, classes=analysis.classes, paths=analysis.paths, rescue=rescue, others=list(others)
+    )
+
+
+def _label_noise(analysis: Analysis) -> Iterator[AnalysisSection]:
+    mean, cache = analysis.mean, analysis.source.cache
+    noise = find_label_noise(mean.probs, mean.label)
+    whole = cache is not None and len(mean.label) >= int((cache.labels >= 0).sum())
+    yield label_noise_section(analysis.label, mean, noise, classes=analysis.classes, paths=analysis.paths, whole=whole)
+
+
+_MAKERS: dict[str, Callable[[Analysis], Iterator[AnalysisSection]]] = {
     "worth": _worth,
     "suppression": _suppression,
+    "subgroups": _subgroups,
+    "fairness": _fairness,
+    "calibration": _calibration,
+    "mistakes": _mistakes,
+    "label_noise": _label_noise,
 }
+PARTS: tuple[str, ...] = tuple(_MAKERS)
+"""The names of the parts of an analysis."""
+_OF_CACHES = ("worth", "subgroups", "fairness", "calibration", "mistakes", "label_noise")
+_WITHOUT_CACHE = ("calibration", "mistakes", "label_noise")

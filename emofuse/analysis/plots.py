@@ -10,6 +10,7 @@ import numpy.typing as npt
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from emofuse.analysis.calibration import ReliabilityBin, Selective
 from emofuse.report.drawing import (
     COLUMN_IN,
     GOLD,
@@ -131,4 +132,45 @@ def plot_matrix(
     axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1)
     axes.tick_params(which="minor", length=0)
+    return figure
+
+
+def plot_reliability(series: Sequence[tuple[str, Sequence[ReliabilityBin]]]) -> Figure:
+    """Plot accuracy over confidence with a point for each bin, and the diagonal."""
+    figure, axes = one_plot(2.6, 2.6)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (4, 2)))
+    for (title, bins), (colour, marker) in zip(series, _MARKS, strict=False):
+        confidence = [each.confidence for each in bins]
+        axes.vlines(
+            confidence, [each.interval.low for each in bins], [each.interval.high for each in bins],
+            color=colour, linewidth=0.7, alpha=0.7,
+        )  # fmt: skip
+        most = max(each.rows for each in bins)
+        sizes = [6 + 26 * each.rows / most for each in bins]
+        axes.plot(confidence, [each.accuracy for each in bins], color=colour, linewidth=0.7, alpha=0.5)
+        axes.scatter(confidence, [each.accuracy for each in bins], s=sizes, color=colour, marker=marker, label=title)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="Confidence", ylabel="Accuracy")
+    axes.grid()
+    despine(axes)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2, borderpad=0)
+    return figure
+
+
+def plot_risk(selective: Selective) -> Figure:
+    """Plot the accuracy in the most confident rows over their share."""
+    figure, axes = one_plot(2.9, 2.0)
+    count = len(selective.curve)
+    first = max(1, count // 50)  # a share of a few rows says nothing
+    shares = np.arange(1, count + 1) / count
+    axes.plot(shares[first - 1 :], selective.curve[first - 1 :], color=NAVY, linewidth=1)
+    axes.axhline(selective.curve[-1], color=GREY, linewidth=0.8, linestyle=(0, (4, 2)))
+    at = [each.share for each in selective.coverages]
+    axes.vlines(
+        at, [each.interval.low for each in selective.coverages], [each.interval.high for each in selective.coverages],
+        color=NAVY, linewidth=0.9,
+    )  # fmt: skip
+    axes.plot(at, [each.accuracy for each in selective.coverages], "o", color=NAVY, markersize=3.4)
+    axes.set(xlim=(0, 1.02), xlabel="Share of rows that are answered", ylabel="Accuracy")
+    axes.grid()
+    despine(axes)
     return figure

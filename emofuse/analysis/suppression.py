@@ -130,9 +130,7 @@ def suppress_streams(
                 check_same_answers(record, rows.probs[places], opened.trained.answers(opened.inputs))
                 for stream in streams:
                     lacking[stream] += int((~opened.inputs[0].valid[stream]).sum())
-                    for method, answer in _answers(
-                        opened.trained.answers, opened.inputs, stream, rows, places, options
-                    ):
+                    for method, answer in _answers(opened, stream, rows, places, options):
                         of_runs.setdefault((stream, method), []).append(answer)
                     done += 1
                     advance(done, total)

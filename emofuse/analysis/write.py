@@ -52,7 +52,8 @@ def write_analysis(
     """
     if folder.exists() and not folder.is_dir():
         raise ResultsError(f"{folder}: a file is in the place of the folder of the analysis; name another with --out")
-    former = _former(folder, source)
+    replaced = _read(folder)
+    former = replaced if replaced.get("source") == _plain(source) else {}
     texts: dict[str, str] = former.get("texts", {})
     by_key: dict[str, Any] = {each["key"]: each for each in former.get("sections", [])}
     for section in sections:
@@ -76,17 +77,28 @@ def write_analysis(
     replace_file(folder / "analysis.md", "# Analysis\n\n" + "\n".join(data["texts"].values()))
     path = folder / "analysis.json"  # last, so that an interrupted analysis does not count as one
     replace_file(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    _remove_files(folder, replaced, data)
     return path
 
 
-def _former(folder: Path, source: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a former analysis of the same source; nothing if there is none, or if it is damaged."""
+def _read(folder: Path) -> dict[str, Any]:
+    """Return a former analysis; nothing if there is none, or if it is damaged."""
     try:
         data = json.loads((folder / "analysis.json").read_text(encoding="utf-8"))
-        same = data["format"] == FORMAT and data["source"] == _plain(source)
+        return dict(data) if data["format"] == FORMAT and data["sections"] is not None else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return dict(data) if same else {}
+
+
+def _remove_files(folder: Path, former: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Remove the tables and figures that only a former analysis had."""
+    for kind in ("tables", "figures"):
+        stems = [
+            {each["stem"] for section in data.get("sections", []) for each in section[kind]} for data in (former, now)
+        ]
+        for stem in stems[0] - stems[1]:
+            for ending in ("csv", "md", "tex", "svg", "png"):
+                (folder / kind / f"{stem}.{ending}").unlink(missing_ok=True)
 
 
 def _write_tables(folder: Path, section: AnalysisSection) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from emofuse.errors import ResultsError
 from emofuse.report import sentences
+from emofuse.report.analysis import FOLDER, read_analysis
 from emofuse.report.choice import choice_caption, choice_sentences, choice_table
 from emofuse.report.comparisons import Uncertainty, find_pairs, measure_uncertainty
 from emofuse.report.configurations import Results
@@ -178,6 +179,7 @@ def write_report(
         lettering=lettering.notice(),
         further=table,
         reference_notes=reference_notes,
+        analysis=read_analysis(runs.parent / FOLDER, [record.digest for record in records]),
         **keys,
     )
     if table is not None and files.metrics_csv:

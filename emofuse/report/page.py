@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from emofuse.report import sentences
+from emofuse.report.analysis import AnalysisSection
 from emofuse.report.choice import choice_caption, choice_sentences, choice_table
 from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import ReportedConfiguration, Results, Spread
@@ -68,6 +69,7 @@ def render_page(
     lettering: str = "",
     further: ReportTable | None = None,
     reference_notes: Sequence[str] = (),
+    analysis: Sequence[AnalysisSection] = (),
     numbered: bool = False,
     ranked: bool = False,
 ) -> str:
@@ -82,6 +84,7 @@ def render_page(
         lettering: the sentence on names that figures show by number; empty without such names.
         further: the table of the metrics that were asked for by name; None without such metrics.
         reference_notes: the sentences on the reference models.
+        analysis: the sections of the analysis beside the runs (`emofuse explain`).
         numbered: whether figures show labels by number, so that tables need these numbers.
         ranked: whether a figure shows labels in the order of their F1, so that tables need these ranks.
     """
@@ -118,6 +121,7 @@ def render_page(
         figures=figures,
         featured=sentences.featured_note(results),
         lettering=lettering,
+        analysis=analysis,
         sections=_sections(results, uncertainty, figures, numbered=numbered, ranked=ranked),
         target=results.target,
         several=len(results.classes) > 1,

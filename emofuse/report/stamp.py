@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import emofuse
 from emofuse.metrics import METRICS
 from emofuse.report import ReportFiles, write_report
+from emofuse.report.analysis import FOLDER
 from emofuse.report.search import SearchSummary
 from emofuse.report.targets import reported_target
 from emofuse.results import RunRecord, record_plugins, run_dir
@@ -70,6 +72,9 @@ def report_when_needed(
         inputs["metrics"] = {"kinds": list(metrics), "plugins": files}
     if compare:
         inputs["compare"] = [list(pair) for pair in compare]
+    analysis = runs.parent / FOLDER / "analysis.json"
+    if analysis.is_file():
+        inputs["analysis"] = hashlib.sha256(analysis.read_bytes()).hexdigest()
     if reference_notes:
         inputs["reference_notes"] = list(reference_notes)
     stamp, made_from = out / "inputs.sha256", digest(inputs)

@@ -101,7 +101,10 @@ def solve_subsets(
         raise TrainingError(f"what streams are worth is measured on rows with classes, the target is {target.kind}")
     splits = [options.split] if options.split else outer_folds(options)
     wanted = tuple(only) or Game(names).subsets
-    given = FeaturesSpec(streams=names) if features is None else features.model_copy(update={"streams": names})
+    given = FeaturesSpec(streams=names)
+    if features is not None:
+        variants = {name: each for name, each in features.variants.items() if name in names}
+        given = features.model_copy(update={"streams": names, "variants": variants})
     targets = targets_of(cache, target)
     parts: dict[Subset, list[npt.NDArray[np.float32]]] = {}
     majorities, answered = [], []

@@ -6,9 +6,10 @@ A run is one folder named by its digest::
         run.json            everything but arrays (class `RunRecord`)
         predictions.npz     test rows: sample_id (str), label (int64), probs (n, C) float32 or, of a regression, values
                             (n, C) float32; group (str) if there are groups; target (n, C) float32 of all but classes
-        weights.safetensors `head.<parameter or buffer>`, `scaling.<stream>.center|scale`, and, if the cache has
-                            action units, `baseline.center|scale` of all 30 over the run's training faces; of head k of
-                            an ensemble `heads.<k>.head...` and `heads.<k>.scaling...`
+        weights.safetensors `head.<parameter or buffer>`, `scaling.<stream>.center|scale|limit`, of a stream with
+                            principal components also `scaling.<stream>.components|offset|variances`, and, if the cache
+                            has action units, `baseline.center|scale` of all 30 over the run's training faces; of head k
+                            of an ensemble `heads.<k>.head...` and `heads.<k>.scaling...`
 
 The folder is written under another name and renamed, so it is complete or absent. `references.json` beside the runs has
 the notes on their reference models, for reports that are made later.
@@ -50,7 +51,8 @@ class RunRecord:
         classes: the names of the C outputs in index order: of the classes, or of the columns of a regression or of
             several labels (see `target_kind`).
         dataset: the manifest's info.
-        streams: name -> {kind, digest, dim, weights: {kind, name, sha256} or null, used_dim}.
+        streams: name -> {kind, digest, dim, weights: {kind, name, sha256} or null, used_dim}, and with principal
+            components pca: {wanted, components, variance}, the last two of each head.
         rows: split -> {"rows": n, "missing": {stream: {status name: count}}}.
         metrics: split -> metrics as `emofuse.metrics.classification` computes them.
         history: one entry for each epoch: {epoch, train_loss, val_loss, val_accuracy, val_macro_f1}.

@@ -360,6 +360,22 @@ def test_the_method_says_which_further_options_of_training_are_used(make):
     assert "focal" not in text
 
 
+def test_the_method_says_that_rows_are_balanced_and_that_heads_see_components(make):
+    plain = " ".join(sentences.method(group_runs([make("a")], "runs")))
+    assert "drawn so that classes are even" not in plain
+    assert "components" not in plain
+    run = make("a", train={"balance": "views"})
+    of_share = {"wanted": 0.95, "components": [31, 35], "variance": [0.951, 0.952]}
+    streams = {"resnet50": {**run.streams["resnet50"], "pca": of_share}}
+    other = make("b")
+    fixed = {**other.streams["resnet50"], "pca": {"wanted": 8, "components": [8], "variance": [0.5]}}
+    runs = [replace(run, streams=streams), replace(other, streams={"resnet50": fixed})]
+    text = " ".join(sentences.method(group_runs(runs, "runs")))
+    assert "Training rows are drawn so that classes are even: views (none for b)." in text
+    assert "principal components of the standardised features, fitted on the training rows of each head and not" in text
+    assert "31 to 35 of resnet50, which hold 95 % of its variance and 8 of resnet50." in text
+
+
 def test_the_method_names_a_neutral_label_and_other_heads(make):
     run = make("a", ("action_units",))
     spec = {**run.spec, "features": {**run.spec["features"], "neutral_label": "calm"}, "head": {"kind": "gated"}}

@@ -381,3 +381,16 @@ def test_caches_open_again_after_a_run_with_components(tmp_path, plant_cache):
     cache = plant_cache(tmp_path / "c.zarr")
     train_runs(cache, [run(2)], tmp_path / "runs", device="cpu")
     assert open_cache(tmp_path / "c.zarr").streams.keys() == cache.streams.keys()
+
+
+def test_tables_of_sweeps_have_the_components_of_all_streams_or_of_each():
+    from emofuse.specs import FeaturesSpec
+    from emofuse.sweep.table import _pca_cell
+
+    def cell(streams):
+        return _pca_cell(FeaturesSpec(streams=streams).model_dump(mode="json")["streams"])
+
+    assert cell(["a", "b"]) == {}
+    assert cell({"a": {"pca": 0.95}, "b": {"pca": 0.95}}) == {"pca": 0.95}
+    assert cell({"a": {"pca": 0.95}, "b": {}}) == {"pca": "a 0.95"}
+    assert cell({"a": {"pca": 0.95}, "b": {"pca": 8}}) == {"pca": "a 0.95, b 8"}

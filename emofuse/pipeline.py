@@ -22,6 +22,7 @@ from emofuse.report.notes import describe_run, gather_further_notes, gather_note
 from emofuse.report.stamp import report_when_needed
 from emofuse.results import RunRecord
 from emofuse.specs import DatasetSpec, PipelineSpec, RunSpec
+from emofuse.specs.nouns import noun_of
 from emofuse.training.references import MODELS, SolvedReferences, plan_references, train_references
 from emofuse.training.runs import train_runs
 
@@ -235,8 +236,7 @@ def estimate_pipeline(spec: PipelineSpec, options: PipelineOptions, *, say: Call
     runs = list(expand_runs(spec))
     dataset = _dataset(spec, options)
     if dataset.is_to_be_generated:
-        samples = "images" if spec.cache.clip is None else "clips"
-        to_generate = f"{dataset.generated_rows} {samples} to generate in {dataset.root}"
+        to_generate = f"{dataset.generated_rows} {noun_of(spec.cache).many} to generate in {dataset.root}"
         say(f"dataset: {to_generate}; they must be there for an estimate")
     else:
         manifest = read_dataset(dataset, on_bad_rows=options.on_bad_rows)

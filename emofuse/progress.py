@@ -28,22 +28,24 @@ class BuildState:
         seconds: the seconds since extraction started.
         counts: stream -> status name in lower case -> rows that this build has computed; statuses without a row are
             left out.
+        noun: what the rows are, in the plural.
     """
 
     rows: int
     total: int
     seconds: float
     counts: Mapping[str, Mapping[str, int]]
+    noun: str = "images"
 
     @property
-    def images_per_s(self) -> float:
+    def rows_per_s(self) -> float:
         """The mean speed of this build; 0 before the first block."""
         return self.rows / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def seconds_left(self) -> float | None:
         """The seconds that remain at the mean speed; None before the first block."""
-        return (self.total - self.rows) / self.images_per_s if self.rows else None
+        return (self.total - self.rows) / self.rows_per_s if self.rows else None
 
 
 @dataclass(frozen=True)

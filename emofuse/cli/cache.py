@@ -55,20 +55,21 @@ def build(
         float | None,
         typer.Option(
             min=0.1,
-            help="Time limit of a block in seconds; after it, images are tried one by one and those that hang fail.",
-            show_default="60, plus 4 for each image",
+            help="Time limit of a block in seconds; after it, samples are tried one by one and those that hang fail.",
+            show_default="60, plus 4 for each sample",
         ),
     ] = None,
     worker_memory_gb: Annotated[
         float | None,
         typer.Option(
             min=0.1,
-            help="Memory limit of an extraction process; beyond it, images are tried one by one.",
+            help="Memory limit of an extraction process; beyond it, samples are tried one by one.",
             show_default="no limit",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print blocks, time and size, estimated from a few images; write nothing.")
+        bool,
+        typer.Option("--dry-run", help="Print blocks, time and size, estimated from a few samples; write nothing."),
     ] = False,
 ) -> None:
     """Extract every stream of a dataset into a cache. An interrupted build continues with the same command.
@@ -87,7 +88,11 @@ def build(
     options = BuildOptions(scheduler, workers, device, block_timeout, memory_bytes, keep_gone=on_bad_rows == "keep")
     _warn_of_random_weights(cache_spec.streams)
     if dry_run and dataset.is_to_be_generated:
-        typer.echo(f"{dataset.root}: its images are not generated yet; they must be there for an estimate")
+        from emofuse.specs.nouns import noun_of
+
+        typer.echo(
+            f"{dataset.root}: its {noun_of(cache_spec).many} are not generated yet; they must be there for an estimate"
+        )
         return
     with show_progress():
         manifest = read_dataset(dataset, on_bad_rows=on_bad_rows)

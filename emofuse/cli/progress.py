@@ -66,7 +66,7 @@ def build_picture(state: BuildState) -> LivePicture:
         count=f"{state.rows}/{state.total}",
         done=state.rows,
         total=state.total,
-        speed=f"{state.images_per_s:.1f} images/s" if state.rows else "",
+        speed=f"{state.rows_per_s:.1f} {state.noun}/s" if state.rows else "",
         seconds_left=state.seconds_left,
         below=lambda: [_counts_table(state.counts)],
         is_news=state.rows == 0 or state.rows >= state.total,
@@ -128,13 +128,14 @@ def step_picture(state: StepState, *, now: StepState | None = None) -> LivePictu
 def describe_build(state: BuildState) -> str:
     """Return a build as one plain line, with streams of the same counts together."""
     if state.rows == 0:
-        return f"extracting {state.total} images"
+        return f"extracting {state.total} {state.noun}"
     left = f", {format_duration(state.seconds_left)} left" if state.seconds_left else ""
     groups: dict[str, list[str]] = {}
     for stream, counts in state.counts.items():
         groups.setdefault(format_counts(counts), []).append(stream)
     streams = "".join(f"; {', '.join(names)}: {counts}" for counts, names in groups.items())
-    return f"extracted {state.rows} of {state.total} images, {state.images_per_s:.1f} images/s{left}{streams}"
+    speed = f"{state.rows_per_s:.1f} {state.noun}/s"
+    return f"extracted {state.rows} of {state.total} {state.noun}, {speed}{left}{streams}"
 
 
 def describe_training(state: TrainingState) -> str:

@@ -175,7 +175,7 @@ def check_rows(
         DatasetError: there are no rows, or the table of groups cannot be read or fits no row.
     """
     if listed.table.height == 0:
-        raise DatasetError(f"{root}: the dataset lists no images")
+        raise DatasetError(f"{root}: the dataset lists no samples")
     faults = listed.faults
     table = listed.table.with_columns(below_root(normalised_paths(listed.table["path"]), root).alias("path"))
     table = _with_sources(table, root)

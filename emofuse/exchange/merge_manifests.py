@@ -112,7 +112,7 @@ def all_rows(caches: Sequence[Cache]) -> Manifest:
         )
     roots = [cache.manifest.root for cache in caches]
     if len({_drive(root) for root in roots}) > 1:
-        faults.append(f"no folder holds the images of all of them: {', '.join(map(str, roots))}")
+        faults.append(f"no folder holds the files of all of them: {', '.join(map(str, roots))}")
     if faults:
         raise CacheError(f"the caches cannot be merged: {' | '.join(faults)}")
     root = _common_folder(roots)
@@ -151,15 +151,15 @@ def _files_of_same_rows(caches: Sequence[Cache], gives: npt.NDArray[np.bool_]) -
         rows = both.select(_OTHER_BYTES).to_series().arg_true()
         if len(rows):
             sample_id = cache.manifest.table["sample_id"][rows[0]]
-            faults.append(f"{len(rows)} images of {cache.path}, row {rows[0]} ({sample_id})")
+            faults.append(f"{len(rows)} samples of {cache.path}, row {rows[0]} ({sample_id})")
         may_differ |= both.select(_MAY_DIFFER).to_series()
         files = both.select(
             pl.when(_KNOWS_MORE).then(f"other_{name}").otherwise(name).alias(name) for name in FILE_COLUMNS
         )
     if faults:
         raise CacheError(
-            f"the caches cannot be merged, for they did not see the same images: other bytes in {' | '.join(faults)}. "
-            "Give all machines the same images and build again, which extracts those that were replaced; or leave "
+            f"the caches cannot be merged, for they did not see the same files: other bytes in {' | '.join(faults)}. "
+            "Give all machines the same files and build again, which extracts those that were replaced; or leave "
             "streams out with --streams."
         )
     return files.select(pl.when(~may_differ).then(pl.all()))

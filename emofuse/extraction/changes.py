@@ -201,7 +201,7 @@ def _relabelled(old: Manifest, new: Manifest) -> list[str]:
         lines.append(f"moved from {old.root} to {new.root}")
     lost = had["problem"].is_null() & has["problem"].is_not_null()
     if lost.any():
-        named = _some(has["sample_id"].filter(lost), "image")
+        named = _some(has["sample_id"].filter(lost), "sample")
         lines.append(f"no longer readable ({has['problem'].filter(lost)[0]}): {named}; their features are kept")
     return lines
 
@@ -228,7 +228,7 @@ def _compare_files(old: Manifest, new: Manifest, lines: list[str]) -> tuple[Mani
     rows = len(old)
     now, then = new.known_files, old.known_files
     has_problem = new.table["problem"][:rows].is_not_null()
-    replaced = old.table["problem"].is_not_null() & ~has_problem  # there was no image before
+    replaced = old.table["problem"].is_not_null() & ~has_problem  # there was no file before
     is_there = old.table["problem"].is_null()
     both = now["bytes"][:rows].is_not_null() & then["bytes"].is_not_null() & ~has_problem & ~replaced
     other_length = both & (now["bytes"][:rows] != then["bytes"])
@@ -240,11 +240,13 @@ def _compare_files(old: Manifest, new: Manifest, lines: list[str]) -> tuple[Mani
     rewritten &= both & ~longer
     same = _same_bytes(new, then["crc32c"], rewritten)
     if same.any():
-        lines.append(f"written again with the same bytes: {_some(new.table['sample_id'][:rows].filter(same), 'image')}")
+        lines.append(
+            f"written again with the same bytes: {_some(new.table['sample_id'][:rows].filter(same), 'sample')}"
+        )
     other_part = changed_sources(old.table, new.table[:rows], ["start_s", "end_s"]) | (other_member & ~rewritten)
     replaced |= longer | (rewritten & ~same) | (other_part & ~has_problem & is_there)
     if replaced.any():
-        named = _some(new.table["sample_id"][:rows].filter(replaced), "image")
+        named = _some(new.table["sample_id"][:rows].filter(replaced), "sample")
         lines.append(f"replaced: {named}; their blocks are computed again")
     is_kept = has_problem | now["bytes"][:rows].is_null()  # nothing is known that would be newer
     merged = now[:rows].with_columns(
@@ -275,6 +277,6 @@ def _same_bytes(manifest: Manifest, sums: pl.Series, rewritten: pl.Series) -> pl
 
 
 def _some(names: pl.Series, noun: str) -> str:
-    """Return a count with the first names, such as `3 images (a, b, c)`."""
+    """Return a count with the first names, such as `3 samples (a, b, c)`."""
     listed = ", ".join(names[:_NAMED].to_list()) + (", ..." if len(names) > _NAMED else "")
     return f"{len(names)} {noun if len(names) == 1 else noun + 's'} ({listed})"

@@ -27,6 +27,7 @@ from emofuse.extraction.plan import BuildPlan, Missing, plan_build
 from emofuse.extraction.worker import cap_native_threads
 from emofuse.progress import format_duration, step
 from emofuse.specs import CacheSpec
+from emofuse.specs.nouns import noun_of
 from emofuse.stores import as_path
 from emofuse.streams.extractor import Extractor
 
@@ -58,17 +59,18 @@ class BuildEstimate:
     bytes: int
     free_bytes: int | None
     files: int
+    noun: str = "images"
 
     def describe(self) -> list[str]:
         """Return the estimate as lines of text."""
         if self.rows == 0:
             return ["complete, nothing to do"]
-        speed = self.rows / self.seconds
+        speed, noun = self.rows / self.seconds, self.noun
         amount = f"{self.bytes / 1e9:.2f} GB" if self.bytes >= 1e9 else f"{self.bytes / 1e6:.2f} MB"
         room = "" if self.free_bytes is None else f", {self.free_bytes / 1e9:.2f} GB are free"
-        how = f"{self.workers} workers, {speed:.1f} images/s (measured on {self.sampled} images)"
+        how = f"{self.workers} workers, {speed:.1f} {noun}/s (measured on {self.sampled} {noun})"
         return [
-            f"{self.rows} images to extract in {self.blocks} blocks: {', '.join(self.streams)}",
+            f"{self.rows} {noun} to extract in {self.blocks} blocks: {', '.join(self.streams)}",
             f"about {format_duration(self.seconds)} with {how}",
             f"{amount} to write{room}; at most {self.files} files in a folder",
         ]
@@ -90,9 +92,9 @@ def estimate_build(path: str | Path, manifest: Manifest, spec: CacheSpec, option
     layouts = {name: layout for name in lacking if (layout := read_stream_layout(path, name)) is not None}
     one_thread = not options.in_this_process  # as in one of many workers
     trial = _Trial(plan, plan.manifest, spec, build_device(plan, spec, options), one_thread)
-    seconds, sampled = 0.0, 0
+    seconds, sampled, noun = 0.0, 0, noun_of(spec).many
     for names, missing in _by_streams(plan).items():
-        with step("measuring on a few images"):
+        with step(f"measuring on a few {noun}"):
             measured = trial.measure(names, missing)
         layouts = {**measured.layouts, **layouts}
         sampled += measured.images
@@ -108,6 +110,7 @@ def estimate_build(path: str | Path, manifest: Manifest, spec: CacheSpec, option
         seconds=seconds,
         bytes=bytes_of_blocks([layouts[name] for name in lacking], plan.layout.block_rows, blocks),
         free_bytes=free_bytes(path),
+        noun=noun,
         files=1 + spec.views * max(layouts[name].chunks(plan.layout) for name in lacking),
     )
 

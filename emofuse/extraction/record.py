@@ -75,6 +75,6 @@ class FileRecord:
         ids = self._plan.manifest.table["sample_id"]
         named = ", ".join(ids[row] for row in rows[:_NAMED]) + (", ..." if len(rows) > _NAMED else "")
         raise StaleCacheError(
-            f"{self._path}: images replaced after some of their features had been extracted: {len(rows)} ({named}). "
+            f"{self._path}: files replaced after some of their features had been extracted: {len(rows)} ({named}). "
             f"Their blocks were taken back ({len(blocks)}): run the same build again."
         )

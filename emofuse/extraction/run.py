@@ -32,6 +32,7 @@ from emofuse.extraction.tally import BuildSummary, Tally
 from emofuse.extraction.tasks import BlockDone, BlockTask, BuildJob, Problem
 from emofuse.progress import BuildState, Progress
 from emofuse.specs import CacheSpec, digest
+from emofuse.specs.nouns import noun_of
 from emofuse.specs.plugins import recorded
 from emofuse.status import Status
 from emofuse.stores import as_path
@@ -132,13 +133,14 @@ def carry_out(
 
 def _compute(workers: Workers, job: BuildJob, plan: BuildPlan, progress: Progress | None) -> BuildSummary:
     total = plan.rows
-    tally = Tally(planned=total, has_worked=lambda stream: _has_worked(job.cache, stream))
+    noun = noun_of(job.spec).many
+    tally = Tally(planned=total, has_worked=lambda stream: _has_worked(job.cache, stream), noun=noun)
     files = FileRecord(job.cache, plan)
     started = time.perf_counter()
 
     def tell() -> None:
         if progress is not None:
-            progress.update(BuildState(tally.rows, total, time.perf_counter() - started, tally.named_counts()))
+            progress.update(BuildState(tally.rows, total, time.perf_counter() - started, tally.named_counts(), noun))
 
     tell()
     try:

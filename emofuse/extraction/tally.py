@@ -30,6 +30,7 @@ class BuildSummary:
         problem_count: the number of all rows without features.
         written: the number of blocks that were written, once for each group of streams that were computed together.
         changes: a description of each change of the dataset since the cache was built.
+        noun: what the rows are, in the plural.
     """
 
     rows: int
@@ -39,12 +40,13 @@ class BuildSummary:
     problem_count: int = 0
     written: int = 0
     changes: tuple[str, ...] = ()
+    noun: str = "images"
 
     def describe(self) -> str:
         """Return the summary as one line."""
         if self.rows == 0:
             return "complete, nothing to do"
-        return f"{self.rows} rows computed in {self.seconds:.1f} s ({self.rows / self.seconds:.1f} images/s)"
+        return f"{self.rows} rows computed in {self.seconds:.1f} s ({self.rows / self.seconds:.1f} {self.noun}/s)"
 
 
 @dataclass
@@ -54,6 +56,7 @@ class Tally:
     Attributes:
         rows: the number of rows that were computed.
         planned: the number of rows to compute.
+        noun: what the rows are, in the plural.
         has_worked: a function that returns whether a stream has features of any image, also from an earlier build.
         failures: the blocks that could not be computed or written.
     """
@@ -61,6 +64,7 @@ class Tally:
     rows: int = 0
     planned: int = 0
     has_worked: Callable[[str], bool] = lambda _: False
+    noun: str = "images"
     failures: list[BlockFailed] = field(default_factory=list)
     _counts: dict[str, list[int]] = field(default_factory=dict)
     _problems: list[Problem] = field(default_factory=list)
@@ -121,7 +125,8 @@ class Tally:
     def summary(self, seconds: float) -> BuildSummary:
         """Return the summary of a build of this duration."""
         problems = tuple(sorted(self._problems, key=lambda problem: (problem.row, problem.stream)))
-        return BuildSummary(self.rows, seconds, self.named_counts(), problems, self._problem_count, self._written)
+        counts = self.named_counts()
+        return BuildSummary(self.rows, seconds, counts, problems, self._problem_count, self._written, noun=self.noun)
 
     def failure(self, blocks: int) -> StreamError | CacheError:
         """Return the error of a build with failed blocks; the workers' tracebacks are its notes."""

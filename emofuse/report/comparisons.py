@@ -14,6 +14,7 @@ from emofuse.report.grouping import find_configuration
 from emofuse.report.pool_scores import PoolScores, score_pool
 from emofuse.report.pooled import PooledScores, pool_folds
 from emofuse.report.targets import ReportedTarget
+from emofuse.specs.nouns import Noun
 from emofuse.statistics import Interval, McNemarTest, PairedTest, Resampling, SplitTest, holm, mcnemar
 
 LEAST_RESAMPLES = 2_000
@@ -21,7 +22,7 @@ RESAMPLES_PER_COMPARISON = 100
 """The least p is 1 / (1 + B), and Holm multiplies it by the number of comparisons, so that B grows with them."""
 
 _CONTRADICTING = (
-    "{}: no interval and no comparison, because an image has different labels in the test rows of different runs; "
+    "{}: no interval and no comparison, because {} has different labels in the test rows of different runs; "
     "train them again with one set of labels."
 )
 
@@ -132,7 +133,7 @@ def measure_uncertainty(results: Results, runs: Path, pairs: Sequence[tuple[str,
             f"{label} has no interval and no comparison: {faults[label]}." for label in labels if label in faults
         ]
         differing = [[label for label in each if label in labels] for each in contradicting]
-        return missing + [_CONTRADICTING.format(join_some(each)) for each in differing if each]
+        return missing + [_CONTRADICTING.format(join_some(each), results.noun.an) for each in differing if each]
 
     return Uncertainty(
         resampling=resampling,
@@ -142,7 +143,7 @@ def measure_uncertainty(results: Results, runs: Path, pairs: Sequence[tuple[str,
         problems=(
             *without_interval(labels),
             *_not_compared(results, pool_of),
-            *_pairs_not_compared(pairs, pool_of),
+            *_pairs_not_compared(results.noun, pairs, pool_of),
         ),
         coverage={label: _coverage(label, pool) for label, pool in pool_of.items()},
         pooled=pool_folds(results, answered, resampling),
@@ -172,13 +173,14 @@ def _not_compared(results: Results, pool_of: Mapping[str, Pool]) -> list[str]:
     elsewhere = [label for label, pool in pools if pool is not None and pool is not pool_of[baseline]]
     if not elsewhere:
         return []
-    return [f"Not compared, because scored on other test images than the baseline {baseline}: {join_some(elsewhere)}."]
+    others = f"Not compared, because scored on other test {results.noun.many} than the baseline {baseline}"
+    return [f"{others}: {join_some(elsewhere)}."]
 
 
-def _pairs_not_compared(pairs: Iterable[tuple[str, str]], pool_of: Mapping[str, Pool]) -> list[str]:
+def _pairs_not_compared(noun: Noun, pairs: Iterable[tuple[str, str]], pool_of: Mapping[str, Pool]) -> list[str]:
     """Return why pairs that were asked for are not compared; missing predictions have a sentence already."""
     return [
-        f"{first} and {second} are not compared, because they were scored on different test images."
+        f"{first} and {second} are not compared, because they were scored on different test {noun.many}."
         for first, second in dict.fromkeys(pairs)
         if first in pool_of and second in pool_of and pool_of[first] is not pool_of[second]
     ]

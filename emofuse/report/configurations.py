@@ -20,6 +20,7 @@ from emofuse.report.targets import ReportedTarget, ShownScore, decimals_of, part
 from emofuse.results import RunRecord
 from emofuse.specs import is_random
 from emofuse.specs.heads import ORDERED
+from emofuse.specs.nouns import Noun, common_noun
 
 MOST_FEATURED = 12  # nobody looks at more confusion matrices
 FEATURED = 6
@@ -115,6 +116,11 @@ class ReportedConfiguration:
         return Spread.of(find_metric(run, path, split) for run in self.runs)
 
     @property
+    def noun(self) -> Noun:
+        """What the test rows are called."""
+        return common_noun(run.cache_spec for run in self.runs)
+
+    @property
     def target(self) -> ReportedTarget:
         """What the report shows of the target of the runs."""
         return reported_target(self.runs[0].target_kind)
@@ -196,6 +202,11 @@ class Results:
     def classes(self) -> tuple[str, ...]:
         """The label names in index order."""
         return tuple(self.runs[0].classes)
+
+    @property
+    def noun(self) -> Noun:
+        """What the test rows are called."""
+        return common_noun(run.cache_spec for run in self.runs)
 
     @property
     def target(self) -> ReportedTarget:

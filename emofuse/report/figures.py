@@ -39,6 +39,7 @@ from emofuse.report.search import SELECTS, SearchSummary
 from emofuse.report.sentences import featured_words
 from emofuse.report.uncertainty_notes import SIGNIFICANT
 from emofuse.specs import EXACT_HEADS
+from emofuse.specs.nouns import Noun
 
 PNG_DPI = 300
 _PAD_IN = 0.04
@@ -128,7 +129,7 @@ def _section(
     names = results.classes
     if results.target.has_classes:
         detail = choose_detail(len(results.featured), len(names))
-        return _confusion(item, slug, names, detail), _classes(item, slug, names, detail)
+        return _confusion(item, slug, names, detail, results.noun), _classes(item, slug, names, detail)
     if results.target.kind == "multilabel":
         return (_labels(item, slug, names, uncertainty),)
     of_item = values.get(item.runs[0].digest)
@@ -167,9 +168,11 @@ def _shown_columns(columns: Sequence[str]) -> str:
     return f" Shown: the first {MOST_PANELS} of {len(columns)} columns." if len(columns) > MOST_PANELS else ""
 
 
-def _confusion(item: ReportedConfiguration, slug: str, classes: Sequence[str], detail: Detail) -> ReportFigure:
+def _confusion(
+    item: ReportedConfiguration, slug: str, classes: Sequence[str], detail: Detail, noun: Noun
+) -> ReportFigure:
     summed = f", summed over {len(item.runs)} repeats" if len(item.runs) > 1 else ""
-    cells = "number of images, and their share of the true class in percent and as colour."
+    cells = f"number of {noun.many}, and their share of the true class in percent and as colour."
     if not detail.numbers:
         cells = f"the share of the true class as colour; this many cells show no numbers.{_counted(detail)}"
     caption = f"Confusion matrix of {item.label} on the test split{summed}: {cells}"

@@ -91,6 +91,7 @@ def render_page(
     uses = stream_uses(results)
     return _template().render(
         title=title,
+        noun=results.noun.many,
         warning=sentences.random_weights_warning(results),
         headline=sentences.headline(results, uncertainty),
         foreign=foreign_sentences(results),

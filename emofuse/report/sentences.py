@@ -204,13 +204,13 @@ def _test_sentence(results: Results) -> str:
 
 def _row_rules(results: Results) -> list[str]:
     """Return which rows and labels count; former versions trained by other rules for rows, and did not record them."""
-    rules = results.target.words.rules
+    rules, noun = results.target.words.rules, results.noun
     if not all("fitted" in stream for run in results.runs for stream in run.streams.values()):
         return list(rules)
     return [
         (
-            "Rows whose images cannot be read are left out. An image without a face, or one on which a stream failed, "
-            "keeps its row and lacks the stream."
+            f"Rows whose {noun.many} cannot be read are left out. {noun.an.capitalize()} without a face, or one on "
+            "which a stream failed, keeps its row and lacks the stream."
         ),
         "A stream that fewer than two training rows have counts as missing in every row.",
         *rules,

@@ -178,8 +178,7 @@ CLASS = ReportedTarget(
     paths=measured_paths,
     rows=None,
     lacking=(
-        "In {:,} resamples a class has no image; their macro scores are means over the classes that have images or "
-        "answers."
+        "In {:,} resamples a class has no row; their macro scores are means over the classes that have rows or answers."
     ),
     words=CLASS_WORDS,
     most_parts=MOST_CLASSES,

@@ -12,6 +12,7 @@ from emofuse.report.comparisons import Coverage, ReportComparison, Uncertainty
 from emofuse.report.configurations import Results
 from emofuse.report.formats import format_score, join_some
 from emofuse.report.pool_scores import DETAIL_RESAMPLES
+from emofuse.specs.nouns import Noun
 from emofuse.statistics import EXACT_BELOW, EXCHANGES, PairedTest, SplitTest
 
 SIGNIFICANT = 0.05
@@ -33,7 +34,7 @@ def interval_notes(results: Results, uncertainty: Uncertainty) -> list[str]:
     users: dict[str, list[str]] = {}
     coverages = _coverages(results, uncertainty)
     for label, coverage in coverages.items():
-        users.setdefault(_note(coverage, uncertainty), []).append(label)
+        users.setdefault(_note(coverage, uncertainty, results.noun), []).append(label)
     whole = len(users) == 1
     notes = [f"{'' if whole else f'{join_some(labels)}: '}{note}" for note, labels in users.items()]
     if notes:
@@ -57,32 +58,32 @@ def _coverages(results: Results, uncertainty: Uncertainty) -> dict[str, Coverage
     return {label: uncertainty.coverage[label] for label in labels if label in uncertainty.coverage}
 
 
-def _note(coverage: Coverage, uncertainty: Uncertainty) -> str:
+def _note(coverage: Coverage, uncertainty: Uncertainty, noun: Noun) -> str:
     if coverage.splits > 1:
-        return _splits_note(coverage)
-    count, units = uncertainty.resampling.count, _units(coverage)
+        return _splits_note(coverage, noun)
+    count, units = uncertainty.resampling.count, _units(coverage, noun)
     draws = f"each of {count:,} resamples (PCG64, seed {uncertainty.resampling.seed}) draws as many {units}"
     few = " So few repeats may understate that variance." if coverage.repeats < _FEW_REPEATS else ""
     if coverage.repeats == 1:
         return (
-            f"Percentile bootstrap: {draws} with replacement. The interval covers the choice of test images. It does "
-            "not cover the randomness of training or of the split: there is one run on one split."
+            f"Percentile bootstrap: {draws} with replacement. The interval covers the choice of test {noun.many}. It "
+            "does not cover the randomness of training or of the split: there is one run on one split."
         )
     return (
-        f"Percentile bootstrap over test images and repeats: {draws} with replacement and scores the mean over the "
-        f"{coverage.repeats} repeats; drawing repeats as well adds the variance between them that the images do not "
-        f"explain.{few} The interval covers the choice of test images and the randomness of training. It does not "
-        "cover the choice of the test split: there is one."
+        f"Percentile bootstrap over test {noun.many} and repeats: {draws} with replacement and scores the mean over "
+        f"the {coverage.repeats} repeats; drawing repeats as well adds the variance between them that the {noun.many} "
+        f"do not explain.{few} The interval covers the choice of test {noun.many} and the randomness of training. "
+        "It does not cover the choice of the test split: there is one."
     )
 
 
-def _units(coverage: Coverage) -> str:
+def _units(coverage: Coverage, noun: Noun) -> str:
     if coverage.groups is None:
-        return f"test images as there are ({coverage.images:,})"
-    return f"groups of test images as there are ({coverage.groups:,} with {coverage.images:,} images)"
+        return f"test {noun.many} as there are ({coverage.images:,})"
+    return f"groups of test {noun.many} as there are ({coverage.groups:,} with {coverage.images:,} {noun.many})"
 
 
-def _splits_note(coverage: Coverage) -> str:
+def _splits_note(coverage: Coverage, noun: Noun) -> str:
     repeats = " Repeats within a split are averaged first." if coverage.repeats > coverage.splits else ""
     return (
         f"Corrected resampled t interval over {coverage.splits} splits (Nadeau and Bengio, Machine Learning 2003): the "
@@ -90,7 +91,7 @@ def _splits_note(coverage: Coverage) -> str:
         f"{coverage.test_to_train:.3f}, where the second term is the number of test rows divided by that of training "
         f"rows; {coverage.splits - 1} degree{'s' * (coverage.splits > 2)} of freedom.{repeats} The interval covers the "
         "choice of training and test rows and the randomness of training. The splits together tested "
-        f"{coverage.images:,} images."
+        f"{coverage.images:,} {noun.many}."
     )
 
 
@@ -162,20 +163,22 @@ def _difference_note(results: Results, uncertainty: Uncertainty) -> str:
 
 
 def _mcnemar_note(results: Results, compared: Sequence[ReportComparison]) -> str:
-    answers = "the answers"
+    answers, noun = "the answers", results.noun
     if any(len(item.runs) > 1 for item in results.configurations):
-        answers = "the answers of the mean probabilities over all repeats that have the image among their test rows"
+        answers = (
+            f"the answers of the mean probabilities over all repeats that have the {noun.one} among their test rows"
+        )
     grouped = any(each.mcnemar.grouped for each in compared if each.mcnemar)
     how = (
-        f"The p value is from {EXCHANGES:,} random exchanges of the two configurations in whole groups of images."
+        f"The p value is from {EXCHANGES:,} random exchanges of the two configurations in whole groups of {noun.many}."
         if grouped
         else f"With fewer than {EXACT_BELOW} of them the p value is the two-sided binomial one, otherwise that of the "
         "chi-square test with continuity correction."
     )
     return (
-        f"McNemar p compares {answers}, image by image. Lost counts the images that only the other configuration "
-        f"classifies correctly, gained those that only this one does. {how} It holds for these trained heads: it "
-        "covers the choice of test images, not the randomness of training."
+        f"McNemar p compares {answers}, {noun.one} by {noun.one}. Lost counts the {noun.many} that only the other "
+        f"configuration classifies correctly, gained those that only this one does. {how} It holds for these trained "
+        f"heads: it covers the choice of test {noun.many}, not the randomness of training."
     )
 
 

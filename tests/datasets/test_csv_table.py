@@ -193,7 +193,7 @@ def test_a_missing_image_dir_names_the_folders_that_there_are(table_at, image_at
     ("text", "message"),
     [
         ("", "the table is empty; its first row must name the columns"),
-        ("path,label\n", "the dataset lists no images"),
+        ("path,label\n", "the dataset lists no samples"),
         ("path,label, label\na.jpg,x,y\n", "two columns have the same name: label"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git-lfs pointer text instead of a table"),
         ('path,label\na.jpg,"' + "x" * 200_000 + '"\n', r"not a CSV table \(field larger than field limit"),

@@ -265,5 +265,5 @@ def test_a_byte_order_mark_is_no_obstacle(emoset):
 
 def test_an_emoset_without_rows_is_an_error(emoset):
     emoset.rows = {"train": [], "val": [], "test": []}
-    with pytest.raises(DatasetError, match="the dataset lists no images"):
+    with pytest.raises(DatasetError, match="the dataset lists no samples"):
         read(emoset.write())

@@ -176,7 +176,7 @@ def test_images_on_a_store_and_on_a_disk_have_no_folder_in_common(make_cache, tm
             cache = open_cache(path)
             manifest = replace(cache.manifest, root=as_path(cache.manifest.root))
             manifest.write(manifest_path(path))
-        with pytest.raises(CacheError, match="no folder holds the images of all of them: "):
+        with pytest.raises(CacheError, match="no folder holds the files of all of them: "):
             merge_caches(tmp_path / "out.zarr", [one, two])
 
 

@@ -128,7 +128,7 @@ def test_features_of_two_different_images_do_not_become_one_row(make_cache, tmp_
         make_cache("one", [*stamps(1)[:2], one, one]),
         make_cache("two", [*stamps(2)[:2], two, two], stream="texture"),
     ]
-    with pytest.raises(CacheError, match=r"other bytes in 2 images of .*two\.zarr, row 2 \(s2\)\. .*--streams"):
+    with pytest.raises(CacheError, match=r"other bytes in 2 samples of .*two\.zarr, row 2 \(s2\)\. .*--streams"):
         merged_files(tmp_path, *sources)
     assert not (tmp_path / "out.zarr").exists()
 

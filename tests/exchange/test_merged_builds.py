@@ -63,7 +63,7 @@ def test_an_image_that_is_replaced_after_a_merge_is_noticed(tmp_path, merge, roo
     Image.new("RGB", (12, 3), (1, 2, 3)).save(roots[0] / "fear" / "02.png")
     summary = build_cache(path, read(roots[0]), SPEC, in_process)
     assert summary.rows == 8
-    assert summary.changes[0].startswith("replaced: 1 image (")
+    assert summary.changes[0].startswith("replaced: 1 sample (")
     build_cache(tmp_path / "anew.zarr", read(roots[0]), SPEC, in_process)
     found, anew = contents(path), contents(tmp_path / "anew.zarr")
     assert {name: found[name] for name in found if "/c." in name} == {
@@ -74,7 +74,7 @@ def test_an_image_that_is_replaced_after_a_merge_is_noticed(tmp_path, merge, roo
 def test_machines_with_different_images_are_named_and_one_more_build_settles_it(merge, roots, in_process):
     shutil.copy(roots[1] / "fear" / "02.png", roots[1].with_name("kept.png"))
     Image.new("RGB", (12, 3), (1, 2, 3)).save(roots[1] / "fear" / "02.png")
-    with pytest.raises(CacheError, match=r"other bytes in 1 images of .*part\.zarr, row 2 \(fear/02\)"):
+    with pytest.raises(CacheError, match=r"other bytes in 1 samples of .*part\.zarr, row 2 \(fear/02\)"):
         merge()
     roots[1].with_name("kept.png").replace(roots[1] / "fear" / "02.png")
     path = merge()

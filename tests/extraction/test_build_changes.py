@@ -115,7 +115,7 @@ def test_a_replaced_image_is_named_and_its_block_computed_again(build, computed,
     draw(root / "fear/03.png", 200)
     draw(root / "joy/20.png", 100, (20, 4))
     summary = build()
-    assert summary.changes == ("replaced: 2 images (fear/03, joy/20); their blocks are computed again",)
+    assert summary.changes == ("replaced: 2 samples (fear/03, joy/20); their blocks are computed again",)
     assert computed == [(0, ALL), (2, ALL)]
     assert contents(path) == undisturbed()
     assert build().changes == ()
@@ -126,14 +126,14 @@ def test_an_image_of_the_same_length_is_noticed_by_its_time_and_bytes(build, com
     data = bytearray(file.read_bytes())
     data[-20] ^= 1
     file.write_bytes(data)
-    assert build().changes == ("replaced: 1 image (fear/03); their blocks are computed again",)
+    assert build().changes == ("replaced: 1 sample (fear/03); their blocks are computed again",)
     assert open_cache(path).streams["size"].status[3, 0] == Status.UNREADABLE
 
 
 def test_a_copied_dataset_with_other_times_costs_one_look_at_its_bytes(build, computed, path, root):
     for file in root.rglob("*.png"):
         os.utime(file)
-    assert build().changes == ("written again with the same bytes: 40 images (fear/00, fear/01, fear/02, ...)",)
+    assert build().changes == ("written again with the same bytes: 40 samples (fear/00, fear/01, fear/02, ...)",)
     assert computed == []
     assert build().changes == ()
 
@@ -151,7 +151,7 @@ def test_without_a_sum_another_time_counts_as_another_image(build, computed, pat
     files = manifest.files.with_columns(pl.lit(None, pl.Int64).alias("crc32c"))
     Manifest(manifest.table, manifest.classes, manifest.root, manifest.info, files).write(manifest_path(path))
     os.utime(root / "fear/05.png")
-    assert build().changes == ("replaced: 1 image (fear/05); their blocks are computed again",)
+    assert build().changes == ("replaced: 1 sample (fear/05); their blocks are computed again",)
     assert computed == [(0, ALL)]
 
 
@@ -359,11 +359,11 @@ def test_images_that_are_gone_keep_their_features_and_are_computed_when_they_are
     files = manifest.files.with_columns(pl.when(pl.int_range(pl.len()) != 3).then(pl.all()))
     gone = Manifest(manifest.table.with_columns(problem=problem), manifest.classes, manifest.root, manifest.info, files)
     summary = build_cache(path, gone, SPEC, in_process)
-    assert summary.changes == ("no longer readable (missing file): 1 image (fear/03); their features are kept",)
+    assert summary.changes == ("no longer readable (missing file): 1 sample (fear/03); their features are kept",)
     assert computed == []
     assert open_cache(path).streams["size"].status[3, 0] == Status.OK
     (root / "kept.away").rename(root / "fear/03.png")
-    assert build().changes == ("replaced: 1 image (fear/03); their blocks are computed again",)
+    assert build().changes == ("replaced: 1 sample (fear/03); their blocks are computed again",)
 
 
 def test_a_manifest_that_knows_no_files_changes_nothing(build, computed, path, root, in_process):
@@ -419,7 +419,7 @@ def test_an_image_replaced_between_two_streams_of_a_block_is_noticed(
     spec = CacheSpec(block_rows=8, streams=(*STREAMS, MeanColourSpec(name="half", scale=0.5)))
     with pytest.raises(
         StaleCacheError,
-        match=r"images replaced after some of their features had been extracted: 1 \(fear/03\)\. Their blocks were "
+        match=r"files replaced after some of their features had been extracted: 1 \(fear/03\)\. Their blocks were "
         r"taken back \(1\): run the same build again\.$",
     ):
         build_cache(path, manifest, spec, in_process)
@@ -465,7 +465,7 @@ def test_an_image_replaced_while_it_is_extracted_is_noticed_by_the_next_build(
     build_cache(path, read(root), SPEC, in_process)
     monkeypatch.undo()
     summary = build_cache(path, read(root), SPEC, in_process)
-    assert summary.changes == ("replaced: 1 image (fear/03); their blocks are computed again",)
+    assert summary.changes == ("replaced: 1 sample (fear/03); their blocks are computed again",)
     assert contents(path) == undisturbed()
 
 
@@ -473,7 +473,7 @@ def test_a_repair_does_not_mix_an_image_with_its_successor(build, path, root, in
     draw(root / "fear/03.png", 200)
     chunk = path / "streams/size/features/c.0.0.0"
     chunk.write_bytes(b"?" * chunk.stat().st_size)
-    with pytest.raises(StaleCacheError, match=r"images replaced after some of their features had been extracted: 1"):
+    with pytest.raises(StaleCacheError, match=r"files replaced after some of their features had been extracted: 1"):
         repair_cache(path, in_process, streams=STREAMS)
     assert open_cache(path).streams["mean_colour"].lacking_blocks().tolist() == [0]
 
@@ -495,7 +495,7 @@ def test_bad_rows_that_are_good_now_are_computed(tmp_path, path, root, in_proces
     assert open_cache(path).streams["size"].reasons()[3, 0].endswith("empty file")
     file.write_bytes(data)
     summary = build_cache(path, read(root), SPEC, in_process)
-    assert summary.changes == ("replaced: 1 image (fear/03); their blocks are computed again",)
+    assert summary.changes == ("replaced: 1 sample (fear/03); their blocks are computed again",)
     assert contents(path) == undisturbed()
 
 
@@ -525,7 +525,7 @@ def test_images_on_a_store_are_noticed_by_length_and_time(s3_bucket, path, root,
     draw(root / "fear/03.png", 200, (20, 4))
     (there / "fear/03.png").write_bytes((root / "fear/03.png").read_bytes())
     summary = build_cache(path, read_dataset(spec), SPEC, in_process)
-    assert summary.changes == ("replaced: 1 image (fear/03); their blocks are computed again",)
+    assert summary.changes == ("replaced: 1 sample (fear/03); their blocks are computed again",)
     assert open_cache(path).streams["mean_colour"].read()[0][3, 0] == 200
 
 

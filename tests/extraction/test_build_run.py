@@ -98,8 +98,8 @@ def test_progress_is_told_after_every_block(tmp_path, manifest, in_process):
     assert [state.rows for state in progress.states] == [0, 8, 16, 24, 32, 40]
     assert {state.total for state in progress.states} == {40}
     first, last = progress.states[0], progress.states[-1]
-    assert (first.images_per_s, first.seconds_left) == (0, None)
-    assert last.images_per_s > 0
+    assert (first.rows_per_s, first.seconds_left) == (0, None)
+    assert last.rows_per_s > 0
     assert last.seconds_left == 0
     assert last.counts["size"] == {"ok": 39, "unreadable": 1}
 

@@ -22,6 +22,11 @@ KINDS = {"resnet50": "backbone"}
 REGISTRY = {"places365", "resnet50"}
 
 
+def _recorded(stream: str) -> dict[str, str]:
+    kind = KINDS.get(stream, stream)
+    return {"kind": kind, "name": stream} | ({"model": stream} if kind == "backbone" else {})
+
+
 def score(labels: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
     """Metrics in the form of `emofuse.metrics.classification`."""
     confusion = np.zeros((len(classes), len(classes)), dtype=int)
@@ -131,7 +136,7 @@ class RunMaker:
             "digest": digest([spec, self.made]),
             "name": name,
             "spec": spec,
-            "cache_spec": {"name": "cache", "streams": [{"kind": KINDS.get(s, s), "name": s} for s in streams]},
+            "cache_spec": {"name": "cache", "streams": [_recorded(s) for s in streams]},
             "classes": list(classes),
             "dataset": dataset or {"name": "made-up", "kind": "folder"},
             "streams": {s: self._stream(s, s in random_weights, stream_digest) for s in streams},

@@ -17,7 +17,6 @@ from clip_corpus import DAMAGED, ROWS, SILENT, SPAN, SPEC, read_corpus, write_co
 from clip_streams import GreySpec, LoudnessSpec
 from media_files import write_clip, write_sound
 
-from emofuse.cache import writer
 from emofuse.cache.reader import open_cache
 from emofuse.datasets.sources import Source
 from emofuse.errors import CacheError, StaleCacheError, StoreError
@@ -30,7 +29,7 @@ from emofuse.specs import ActionUnitsSpec, CacheSpec, ClipSpec, DecodeSpec, Face
 from emofuse.status import Status, Step
 from emofuse.stores import as_path, file_sizes
 from emofuse.streams.extractor import Extractor
-from emofuse.upkeep import repair_cache, retry_rows
+from emofuse.upkeep import retry_rows
 from emofuse.upkeep.sample import compare_sample
 from emofuse.upkeep.verify import verify_cache
 
@@ -96,50 +95,6 @@ def test_every_clip_has_the_rows_that_its_frames_gave(built, clips):
     assert verify_cache(built).faults == ()
 
 
-LACKING = [
-    *((stream, array) for stream in SEQUENCES for array in ("features", "mask", "status")),
-    *((stream, array) for stream in ("loudness", "motion") for array in ("features", "status")),
-]
-
-
-@pytest.mark.parametrize(("stream", "array"), LACKING)
-@pytest.mark.parametrize("damage", ["missing", "flipped"])
-def test_a_damaged_block_of_clips_is_found_and_repaired(built, in_process, contents, stream, array, damage):
-    before = contents(built)
-    (chunk,) = (built / "streams" / stream / array).glob("c.1.*")
-    data = bytearray(chunk.read_bytes())
-    data[3] ^= 255
-    chunk.unlink() if damage == "missing" else chunk.write_bytes(bytes(data))
-    if damage == "missing" and array == "status":
-        assert verify_cache(built).lacking == {stream: 1}
-        build_cache(built, read_corpus(open_cache(built).manifest.root), SPEC, in_process)
-    else:
-        assert [(fault.stream, fault.block) for fault in verify_cache(built).faults] == [(stream, 1)]
-        assert repair_cache(built, in_process, streams=SPEC.streams).blocks == 1
-    assert contents(built) == before
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_a_build_stopped_between_the_chunks_of_a_block_goes_on_to_the_same_bytes(
-    path, clip_manifest, in_process, contents, undisturbed, monkeypatch, name
-):
-    write, written = writer._write, []
-
-    def stop(target, *arguments):
-        written.append(target)
-        if sum(f"/{name}/" in f"{each.store_path}/" for each in written) == 2:
-            raise KeyboardInterrupt
-        write(target, *arguments)
-
-    monkeypatch.setattr(writer, "_write", stop)
-    with pytest.raises(KeyboardInterrupt):
-        build_cache(path, clip_manifest, SPEC, in_process)
-    monkeypatch.undo()
-    assert 0 < plan_build(path, clip_manifest, SPEC).rows <= ROWS
-    build_cache(path, clip_manifest, SPEC, in_process)
-    assert contents(path) == undisturbed
-
-
 def test_a_killed_build_goes_on_to_the_same_bytes(path, clips, clip_manifest, in_process, contents, undisturbed):
     process = subprocess.Popen([sys.executable, str(SCRIPT), str(clips), str(path), "0.15"])
     status = path / "streams" / "motion" / "status"
@@ -173,17 +128,6 @@ def test_a_block_of_clips_may_take_as_long_as_its_frames(path, clip_manifest, mo
 def test_workers_build_the_same_bytes(path, clip_manifest, undisturbed, contents):
     build_cache(path, clip_manifest, SPEC, BuildOptions(workers=1, device="cpu"))
     assert contents(path) == undisturbed
-
-
-def test_views_and_streams_that_are_added_later_are_those_built_at_once(
-    path, tmp_path, clip_manifest, in_process, contents
-):
-    with_views = SPEC.model_copy(update={"views": 2})
-    build_cache(path, clip_manifest, SPEC.model_copy(update={"streams": SPEC.streams[1:]}), in_process)
-    build_cache(path, clip_manifest, with_views, in_process)
-    build_cache(tmp_path / "at_once.zarr", clip_manifest, with_views, in_process)
-    assert contents(path) == contents(tmp_path / "at_once.zarr")
-    assert open_cache(path).streams["grey"].read_mask(1).shape == (ROWS, 4)
 
 
 def test_rows_that_are_extracted_again_are_those_of_the_cache(built):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cheap_streams import SizeSpec
-from shaped_streams import FLAKY, SHAPES, STEPS, DeadlyStripsSpec, FilmSpec, StripsSpec, ThumbnailSpec
+from shaped_streams import FLAKY, SHAPES, DeadlyStripsSpec, FilmSpec, StripsSpec, ThumbnailSpec
 
-from emofuse.cache import writer
 from emofuse.cache.reader import open_cache
 from emofuse.datasets.manifest import Manifest
-from emofuse.extraction import BuildOptions, build_cache, plan_build
+from emofuse.extraction import BuildOptions, build_cache
 from emofuse.media.decode import read_image
 from emofuse.specs import CacheSpec
 from emofuse.status import Status, Step
@@ -31,13 +30,6 @@ def path(tmp_path):
 def built(path, manifest, in_process):
     build_cache(path, manifest, SPEC, in_process)
     return path
-
-
-@pytest.fixture
-def undisturbed(tmp_path, manifest, in_process, contents):
-    """Contents of the same cache, built without a stop."""
-    build_cache(tmp_path / "undisturbed.zarr", manifest, SPEC, in_process)
-    return contents(tmp_path / "undisturbed.zarr")
 
 
 @pytest.mark.parametrize("spec", SHAPES, ids=lambda spec: spec.kind)
@@ -67,55 +59,6 @@ def test_a_cheap_sequence_has_steps_of_every_kind(built):
     assert mask[0].tolist() == [Step.OK, Step.NO_DETECTION, Step.OK]
     assert mask[1].tolist() == [Step.OK, Step.OK, Step.PADDING]
     assert mask[4].tolist() == [Step.NO_DETECTION, Step.NO_DETECTION, Step.PADDING]
-
-
-LACKING = [
-    *((stream, array) for stream in SEQUENCES for array in ("features", "mask", "status")),
-    *(("thumbnail", array) for array in ("features", "status")),
-]
-
-
-@pytest.mark.parametrize(("stream", "array"), LACKING)
-@pytest.mark.parametrize("damage", ["missing", "short"])
-def test_a_block_that_lacks_a_chunk_of_any_array_is_computed_again(
-    built, manifest, in_process, contents, stream, array, damage
-):
-    before = contents(built)
-    (chunk,) = (built / "streams" / stream / array).glob("c.1.*")
-    chunk.unlink() if damage == "missing" else chunk.write_bytes(chunk.read_bytes()[:-1])
-    (missing,) = plan_build(built, manifest, SPEC).missing
-    assert (missing.block, missing.streams) == (1, (stream,))
-    assert build_cache(built, manifest, SPEC, in_process).rows == 8
-    assert contents(built) == before
-
-
-@pytest.mark.parametrize("spec", SHAPES, ids=lambda spec: spec.kind)
-def test_a_build_stopped_between_the_chunks_of_a_block_goes_on_to_the_same_bytes(
-    path, manifest, in_process, contents, undisturbed, monkeypatch, spec
-):
-    write, written = writer._write, []
-
-    def stop(target, *arguments):
-        written.append(target)
-        if sum(spec.name in str(each.store_path) for each in written) == 3:  # a block has written some of its chunks
-            raise KeyboardInterrupt
-        write(target, *arguments)
-
-    monkeypatch.setattr(writer, "_write", stop)
-    with pytest.raises(KeyboardInterrupt):
-        build_cache(path, manifest, SPEC, in_process)
-    monkeypatch.undo()
-    assert 0 < plan_build(path, manifest, SPEC).rows <= 40
-    build_cache(path, manifest, SPEC, in_process)
-    assert contents(path) == undisturbed
-
-
-def test_views_that_are_added_later_are_those_built_at_once(built, tmp_path, manifest, in_process, contents):
-    with_views = SPEC.model_copy(update={"views": 2})
-    assert build_cache(built, manifest, with_views, in_process).rows == 40
-    build_cache(tmp_path / "at_once.zarr", manifest, with_views, in_process)
-    assert contents(built) == contents(tmp_path / "at_once.zarr")
-    assert open_cache(built).streams["strips"].read_mask(1).shape == (40, STEPS)
 
 
 def test_rows_on_which_a_stream_fails_have_no_features_and_no_steps(path, manifest, in_process, monkeypatch):

@@ -93,7 +93,7 @@ def _samples(
     parts: list[npt.NDArray[np.float32]] = []
     count = 0
     for at, part in _from(container, stream, start):
-        missing = min(wanted, round((at - start) * rate)) - count
+        missing = int(min(wanted, round((at - start) * rate))) - count
         if missing > (_GAP_S * rate if parts else 0):
             _check_length(count + missing, decode, rate)
             parts.append(np.zeros(missing, dtype=np.float32))

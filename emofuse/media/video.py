@@ -251,7 +251,7 @@ def _upright(pixels: npt.NDArray[np.uint8], frame: VideoFrame) -> npt.NDArray[np
     The matrix [[a, b, u], [c, d, v], [x, y, w]] takes the place (p, q), right and down, to (a p + c q, b p + d q).
     Turns by other angles are rounded to quarters.
     """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return pixels
     a, b, _, c, d = np.frombuffer(matrix, dtype="<i4")[:5].tolist()

@@ -91,8 +91,8 @@ def _outputs(
         if "pooled" not in wanted:
             return timm_outputs(trunk, pictures, others, model=model)
         returned, features = passed_features(tower, pictures, trunk)
-        parts = {output: output_of_features(trunk, features, output, model) for output in others}
-        return {"pooled": _first(returned), **parts}
+        parts: dict[Output, torch.Tensor] = {"pooled": _first(returned)}
+        return parts | {output: output_of_features(trunk, features, output, model) for output in others}
     if not (hasattr(tower, "output_tokens") and hasattr(tower, "grid_size")):
         raise StreamError(f"{model}: the tower {type(tower).__name__} has no {others[0]} here. Use output: pooled")
     before, tower.output_tokens = tower.output_tokens, True

@@ -17,6 +17,7 @@ from emofuse.cli.terminal import StoppedByUser
 from emofuse.progress import step
 
 if TYPE_CHECKING:
+    from emofuse.datasets.sources import Source
     from emofuse.media.frames import FrameChoice
     from emofuse.predict import Prediction, Predictor
     from emofuse.predict.inputs import VideoInput
@@ -137,7 +138,9 @@ def _note(line: str) -> None:
     typer.echo(f"Note: {line}", err=True)
 
 
-def _check_outputs(out: Path | None, options: _VideoOptions, files: list[Path], videos: list[VideoInput]) -> None:
+def _check_outputs(
+    out: Path | None, options: _VideoOptions, files: list[Path | Source], videos: list[VideoInput]
+) -> None:
     """Raise before any work if outputs cannot be written, would overwrite an input, or have no video."""
     from emofuse.predict.rows import check_table_path
     from emofuse.predict.video_writer import check_video_path
@@ -155,7 +158,7 @@ def _check_outputs(out: Path | None, options: _VideoOptions, files: list[Path], 
             raise typer.BadParameter(f"{path} is an input; name another file to write", param_hint="--out, --annotate")
 
 
-def _predict_files(predictor: Predictor, files: list[Path], job: _Job) -> None:
+def _predict_files(predictor: Predictor, files: list[Path | Source], job: _Job) -> None:
     """Predict images, clips and sounds as wholes."""
     if not files:
         return

@@ -54,14 +54,15 @@ class Drawer:
         """Return the frame with its predictions, (H, W, 3) uint8 RGB; the frame itself stays as it is."""
         image = predicted.frame.image.copy()
         size_px = int(np.clip(round(min(image.shape[:2]) / 26), _SMALLEST_PX, _LARGEST_PX))
-        panels: list[tuple[int, int, int, int]] = []
+        faces = [each.face.box.tolist() for each in predicted.predictions if each.face is not None]
+        covered: list[Sequence[float]] = faces
         for each in predicted.predictions:
             colour = _COLOURS[0 if each.number is None else (each.number - 1) % len(_COLOURS)]
             if each.face is not None:
                 self._draw_face(image, each, colour, size_px)
         for each in predicted.predictions:
             colour = _COLOURS[0 if each.number is None else (each.number - 1) % len(_COLOURS)]
-            panels.append(self._draw_panel(image, each, colour, size_px, panels))
+            covered.append(self._draw_panel(image, each, colour, size_px, covered))
         return image
 
     def _draw_face(self, image: npt.NDArray[np.uint8], each: FramePrediction, colour: Colour, size_px: int) -> None:
@@ -82,7 +83,7 @@ class Drawer:
         each: FramePrediction,
         colour: Colour,
         size_px: int,
-        panels: Sequence[tuple[int, int, int, int]],
+        covered: Sequence[Sequence[float]],
     ) -> tuple[int, int, int, int]:
         """Draw the panel of one prediction, and return its left, top, right and bottom."""
         lines = self._lines(each)
@@ -92,7 +93,7 @@ class Drawer:
         width = max(text_size(text, size_px)[0] for text, _ in lines) + 2 * pad
         width = self._widths[each.number] = max(width, self._widths.get(each.number, 0))
         height = line_px * len(lines) + 2 * pad
-        left, top = self._place(each, image.shape, (width, height), panels)
+        left, top = self._place(each, image.shape, (width, height), covered)
         part = image[max(0, top) : top + height, max(0, left) : left + width]
         part[:] = (part * _PANEL).astype(np.uint8)
         for number, (text, share) in enumerate(lines):
@@ -110,11 +111,12 @@ class Drawer:
         each: FramePrediction,
         shape: tuple[int, ...],
         size: tuple[int, int],
-        panels: Sequence[tuple[int, int, int, int]],
+        covered: Sequence[Sequence[float]],
     ) -> tuple[int, int]:
-        """Return the left and top of a panel: right, left, below or above the box, inside the frame, on no other panel.
+        """Return the left and top of a panel: right, left, below or above the box, where it covers least.
 
-        It stays on its side of the face until another one is clearly better.
+        It covers no face or other panel if there is room, and never leaves the frame. It stays on its side of the face
+        until another one is clearly better.
         """
         (width, height), pad = size, _GAP_PX
         right_most, bottom_most = max(0, shape[1] - width), max(0, shape[0] - height)
@@ -124,9 +126,7 @@ class Drawer:
         wanted = [(right + pad, top), (left - width - pad, top), (left, bottom + pad), (left, top - height - pad)]
         places = [(int(np.clip(x, 0, right_most)), int(np.clip(y, 0, bottom_most))) for x, y in wanted]
         boxes = [(x, y, x + width, y + height) for x, y in places]
-        costs = [
-            _common(box, (left, top, right, bottom)) + 4 * sum(_common(box, one) for one in panels) for box in boxes
-        ]
+        costs = [sum(_common(box, other) for other in covered) for box in boxes]
         best, before = int(np.argmin(costs)), self._sides.get(each.number)
         if before is not None and costs[before] <= costs[best] + _KEEP_SIDE * width * height:
             best = before

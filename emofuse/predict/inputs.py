@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from emofuse.datasets.media_members import media_members
 from emofuse.datasets.names import NameKind, kind_of_name
+from emofuse.datasets.sources import Source
 from emofuse.errors import DatasetError, DecodeError
 from emofuse.media.frames import FrameChoice, NumberedFrame, read_frames, read_live_frames
 from emofuse.predict.camera import read_camera
@@ -86,7 +88,7 @@ def video_frames(
 
 def find_inputs(
     texts: list[str], kinds: frozenset[NameKind], *, say: Callable[[str], None]
-) -> tuple[list[Path], list[VideoInput]]:
+) -> tuple[list[Path | Source], list[VideoInput]]:
     """Return the files that are predicted as wholes, and the videos that are predicted frame by frame.
 
     Args:
@@ -97,7 +99,7 @@ def find_inputs(
     Raises:
         DatasetError: there is no such file, or a folder without any.
     """
-    files: list[Path] = []
+    files: list[Path | Source] = []
     videos: list[VideoInput] = []
     sees_frames = NameKind.IMAGE in kinds
     for text in texts:
@@ -110,9 +112,15 @@ def find_inputs(
                 )
             videos.append(source)
             continue
+        members = media_members(source, kinds)
+        if members is not None:
+            files += members
+            continue
         for path in find_images(source, kinds | {NameKind.CLIP} if sees_frames else kinds, say=say):
-            is_video = sees_frames and kind_of_name(path.name) is NameKind.CLIP
-            (videos if is_video else files).append(path)
+            if sees_frames and isinstance(path, Path) and kind_of_name(path.name) is NameKind.CLIP:
+                videos.append(path)
+            else:
+                files.append(path)
     return files, videos
 
 

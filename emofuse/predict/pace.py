@@ -88,7 +88,7 @@ class SlowStreams:
             return f"Left out, because too slow: {named}; {state}."
         if not fits and not self._has_complained:
             self._has_complained = True
-            return f"{self._too_slow(running, needed_s)}, and no stream can be left out.".capitalize()
+            return f"No stream can be left out: {self._too_slow(running, needed_s)}."
         return None
 
     def _too_slow(self, running: Sequence[str], needed_s: float) -> str:

@@ -106,8 +106,8 @@ class RowTable:
         return row | {f"activation.{unit.name}": unit.activation for unit in units if unit.activation is not None}
 
 
-def _missing(missing: Mapping[str, str]) -> str:
-    return "; ".join(f"{name}: {why}" for name, why in missing.items())
+def _missing(missing: Mapping[str, str]) -> str | None:
+    return "; ".join(f"{name}: {why}" for name, why in missing.items()) or None
 
 
 class RowWriter(Protocol):

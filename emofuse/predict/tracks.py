@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.streams.faces.finder import overlap
+from emofuse.streams.faces.detectors import overlap
 
 Box = npt.NDArray[np.float32]
 """The left, top, right and bottom in pixels, (4,) float32."""

@@ -23,6 +23,8 @@ PACKAGES = (
     "scikit-image",
     "scikit-learn",
     "h5py",
+    "transformers",
+    "opensmile",
 )
 
 

@@ -17,7 +17,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks import faces, grid, heads, results_file, views  # noqa: E402
+from benchmarks import faces, grid, heads, results_file, speech, views  # noqa: E402
 from benchmarks.contenders import Clock, PlainHead, Shape, Trained, Work, member_of, write_hdf5  # noqa: E402
 from benchmarks.limits import Ceilings, cost_of, limits, memory_bytes  # noqa: E402
 from benchmarks.synthetic import CLASSES, DIMS, make_synthetic  # noqa: E402
@@ -371,3 +371,18 @@ def test_votes_are_unpacked_with_clear_majorities_alone(tmp_path):
         ["00003.png", "sadness", "test"],
     ]
     assert len(list((tmp_path / "data" / "images").glob("*.png"))) == 2
+
+
+def test_speech_is_chosen_on_validation_actors_and_tested_on_others():
+    labels = np.tile(np.arange(4), 60)
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(240, 6)).astype(np.float32) + np.eye(4, 6, dtype=np.float32)[labels]
+    stream = SimpleNamespace(read=lambda view, dtype: (features, None))
+    cache = SimpleNamespace(streams={"voice": stream}, labels=labels)
+    folds = [np.split(np.roll(np.arange(240), 40 * fold), [160, 200]) for fold in range(6)]
+    for name, (make, settings) in speech.REFERENCES.items():
+        scores = list(speech.score_reference(cache, ("voice",), make, settings, iter(folds)))
+        assert [score["ratio"] for score in scores] == [0.2] * 6
+        row = speech.describe("Voice", name, ("voice",), scores)
+        assert 0.4 < row["uar"]["interval"][0] < row["uar"]["mean"] < row["uar"]["interval"][1] < 0.9
+        assert len(row["accuracy"]["each"]) == 6

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from pydantic import TypeAdapter
 
 from emofuse.cli import app
+from emofuse.specs import TargetSpec, parse_spec
+from emofuse.specs.datasets import DATASETS
 
 DOCS = Path(__file__).parents[1] / "docs"
 CLUSTER = list(yaml.safe_load_all((DOCS / "kubernetes/cluster.yaml").read_text(encoding="utf-8")))
@@ -121,6 +124,23 @@ def test_the_script_for_slurm_builds_on_its_own_workers(tmp_path, monkeypatch):
     assert done.returncode == 3
 
 
+def test_the_page_on_datasets_has_an_example_of_every_kind_that_parses():
+    text = (DOCS / "datasets.md").read_text(encoding="utf-8")
+    kinds = set()
+    for block in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL):
+        data = yaml.safe_load(block)
+        kinds.add(data["dataset"]["kind"])
+        model = DATASETS.find(data["dataset"]["kind"])
+        parse_spec(model, data["dataset"], block)
+        if target := data.get("defaults", {}).get("target"):
+            TypeAdapter(TargetSpec).validate_python(target)
+    assert kinds == set(DATASETS.names())
+    headings = {
+        re.sub(r"[^\w -]", "", line[3:].lower()).replace(" ", "-") for line in text.splitlines() if line[:3] == "## "
+    }
+    assert set(re.findall(r"\]\(#([^)]*)\)", text)) <= headings
+
+
 def test_every_test_that_holds_a_protection_exists():
     rows = [line for line in (DOCS / "faults.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
     rows = [row for row in rows if not row.startswith(("| Fault |", "| --- |"))]
@@ -133,7 +153,7 @@ def test_every_test_that_holds_a_protection_exists():
             assert re.search(rf"^def {function}\(", text, flags=re.MULTILINE), f"{file} has no {function}"
 
 
-@pytest.mark.parametrize("name", ["clusters.md", "stores.md"])
+@pytest.mark.parametrize("name", ["clusters.md", "datasets.md", "stores.md"])
 def test_links_lead_to_files(name):
     text = (DOCS / name).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)", text):

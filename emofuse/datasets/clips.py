@@ -14,9 +14,9 @@ class ClipsSpec(CsvSpec):
 
     Columns that the table may have, under these names or those that the spec gives: `group` (the speaker, which splits
     and folds never part), `audio_path` (the file with the sound, where it lies apart), `start_s` and `end_s` (the span
-    of the row in a longer file, in seconds or as hours:minutes:seconds), and `member` (the name of a file in a tar
-    archive at `path`). All other columns are attributes, as in a csv dataset. Without a split of its own, the split is
-    drawn, by group if there are groups.
+    of the row in a longer file, in seconds or as hours:minutes:seconds), and `member` (the name of a file in the
+    archive at `path`, or of a cell in the table there). All other columns are attributes, as in a csv dataset. Without
+    a split of its own, the split is drawn, by group if there are groups.
     """
 
     optional: ClassVar[frozenset[str]] = frozenset({"group"})

@@ -273,7 +273,7 @@ def _build_options(options: PipelineOptions) -> BuildOptions:
 
 def _describe_dataset(manifest: Manifest, say: Callable[[str], None]) -> None:
     """Report the size of a dataset and the notes of its reader."""
-    say(f"dataset: {len(manifest)} rows, {len(manifest.classes) or 'no'} labels, from {manifest.root}")
+    say(f"dataset: {len(manifest)} rows, {len(manifest.classes) or 'no'} labels, from {manifest.place}")
     for note in manifest.info["notes"]:
         say(f"dataset: {note}")
 

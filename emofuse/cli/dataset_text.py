@@ -41,7 +41,7 @@ def print_counts(console: Console, listing: Listing, kind: str, target: str) -> 
     manifest = listing.manifest
     table = count_rows(manifest)
     labels = f"{len(manifest.classes) or 'no'} labels"
-    console.print(f"{kind} dataset at {manifest.root}: {len(manifest)} rows, {labels}\n")
+    console.print(f"{kind} dataset at {manifest.place}: {len(manifest)} rows, {labels}\n")
     rows = [(label, *counts, sum(counts)) for label, counts in table.counts.items()]
     rows.append(("total", *table.totals, sum(table.totals)))
     _print_table(console, ("label", *table.splits, "total"), rows)

@@ -82,6 +82,14 @@ class Manifest:
         return digest.hexdigest()
 
     @property
+    def place(self) -> Path:
+        """The root, or the file below it that all rows are members of."""
+        if "member" not in self.table.columns or self.table["member"].null_count() or not len(self):
+            return self.root
+        first = self.table["path"][0]
+        return self.root / first if (self.table["path"] == first).all() else self.root
+
+    @property
     def known_files(self) -> pl.DataFrame:
         """The table `files`, with null in all rows if it is None."""
         if self.files is not None:

@@ -299,3 +299,11 @@ def test_a_wrong_archive_or_folder_in_it_is_said(tmp_path):
 def test_names_with_backslashes_are_paths(tmp_path):
     path = write_zip(tmp_path / "windows.zip", {name.replace("/", "\\"): data for name, data in FILES.items()})
     assert len(FolderSpec(root=path, split=OfficialSplit()).read().manifest) == 18
+
+
+def test_the_place_of_a_dataset_is_the_file_that_it_is_in(tmp_path):
+    path = write_zip(tmp_path / "faces.zip", FILES)
+    assert FolderSpec(root=path, split=OfficialSplit()).read().manifest.place == path
+    shard(tmp_path / "data/train-0.parquet", 0, 3)
+    shard(tmp_path / "data/test-0.parquet", 3, 3)
+    assert ParquetSpec(root=tmp_path / "data").read().manifest.place == tmp_path / "data"

@@ -6,6 +6,7 @@ import tarfile
 import zipfile
 from io import BytesIO
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from member_files import flipped, images, picture, pixels, write_parquet, write_zip
@@ -197,6 +198,34 @@ def test_without_pyarrow_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
     with pytest.raises(DatasetError, match=r"pip install 'emofuse\[parquet\]'"):
         read_member(path, "raw[0]")
+
+
+def test_damaged_files_are_read_or_refused_in_one_line(tmp_path):
+    table = tmp_path / "a.csv"
+    table.write_text("emotion,pixels\n" + "\n".join(f'{row},"{pixels(row, 16)}"' for row in range(4)))
+    files = {
+        write_zip(tmp_path / "a.zip", FILES): "happy/1.png",
+        write_zip(tmp_path / "b.zip", FILES, zipfile.ZIP_STORED): "happy/1.png",
+        write_parquet(tmp_path / "a.parquet", {"image": images(*FILES.values())}): "image[1]",
+        table: "pixels[1]",
+    }
+    rng = np.random.default_rng(0)
+    for path, member in files.items():
+        whole = path.read_bytes()
+        reasons = []
+        for _ in range(150):
+            data = bytearray(whole[: rng.integers(1, len(whole))] if rng.random() < 0.2 else whole)
+            for place in rng.integers(0, len(data), rng.integers(1, 6)):
+                data[place] = rng.integers(0, 256)
+            path.write_bytes(data)
+            members._index.cache_clear()
+            try:
+                read_member(path, member)
+            except DecodeError as error:
+                reasons.append(str(error))
+        assert len(reasons) > 10
+        assert all(reasons)
+        assert "\n" not in "".join(reasons)
 
 
 def test_a_file_that_was_replaced_is_indexed_again(tmp_path):

@@ -79,9 +79,10 @@ class ZipMembers:
     def _packed(self, place: _Place, member: str) -> bytes:
         """Return the compressed bytes; the lengths of name and extra field before them are in the local header."""
         with open_binary(self._path) as file:
-            file.seek(place.start)
+            file.seek(max(place.start, 0))
             header = file.read(_HEADER.size)
-            if len(header) < _HEADER.size or header[:4] != b"PK\x03\x04":
+            # The start is negative if bytes were lost before the directory.
+            if place.start < 0 or len(header) < _HEADER.size or header[:4] != b"PK\x03\x04":
                 raise DecodeError(f"the member {member!r} is not where the directory of the archive says")
             *_, name_length, extra_length = _HEADER.unpack(header)
             file.seek(place.start + _HEADER.size + name_length + extra_length)
@@ -100,7 +101,8 @@ def _place(entry: zipfile.ZipInfo) -> _Place:
 
 def _is_file(entry: zipfile.ZipInfo) -> bool:
     mode = entry.external_attr >> 16
-    return not entry.is_dir() and (stat.S_IFMT(mode) == 0 or stat.S_ISREG(mode))
+    is_named = bool(entry.filename) and not entry.filename.endswith("/")
+    return is_named and (stat.S_IFMT(mode) == 0 or stat.S_ISREG(mode))
 
 
 def _unpacked(packed: bytes, place: _Place, member: str) -> bytes:

@@ -15,6 +15,7 @@ from emofuse.datasets.annotators import describe_target
 from emofuse.datasets.manifest import Manifest
 from emofuse.datasets.split_needs import SplitNeed, check_needs, needs_of_runs
 from emofuse.extraction import BuildOptions, BuildSummary, Progress, build_cache, estimate_build
+from emofuse.extraction.face_shares import describe_face_shares
 from emofuse.progress import followed, step
 from emofuse.report import ReportFiles
 from emofuse.report.further import find_metrics
@@ -219,7 +220,10 @@ def prepare_cache(
     for change in build.changes:
         say(f"since the last build: {change}")
     say(f"cache: {build.describe()}, {paths.cache}")
-    return open_cache(paths.cache), build
+    cache = open_cache(paths.cache)
+    for line in describe_face_shares(cache, spec.cache):
+        say(f"cache: {line}")
+    return cache, build
 
 
 def estimate_pipeline(spec: PipelineSpec, options: PipelineOptions, *, say: Callable[[str], None]) -> None:

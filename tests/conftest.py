@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 import signal
@@ -243,3 +244,36 @@ def _with_columns(path: Path, columns: Mapping[str, list[Any]]) -> Cache:
     cache = open_cache(path)
     table = cache.manifest.table.with_columns(pl.Series(name, values) for name, values in columns.items())
     return Cache(cache.path, cache.layout, replace(cache.manifest, table=table), cache.streams)
+
+
+@pytest.fixture(scope="session")
+def batch_face() -> Any:
+    """The module of batch-face with RetinaFace; tests of it skip where batch-face is not installed."""
+    if importlib.util.find_spec("batch_face") is None:
+        pytest.skip("batch-face is not installed: pip install --no-deps 'batch-face==1.5.4'")
+    from emofuse.streams.faces.retinaface import _library
+
+    return _library()
+
+
+@pytest.fixture
+def face_options(request: pytest.FixtureRequest, has_face_mesh: bool) -> Callable[..., Any]:
+    """Make the face options of a detector with its real weights; tests skip where these, or its library, are absent."""
+
+    from emofuse.specs import FaceSpec
+    from emofuse.weights import import_weights
+
+    def make(name: str, **options: Any) -> FaceSpec:
+        if name == "face_mesh":
+            if not has_face_mesh:
+                pytest.skip("Face Mesh is in MediaPipe 0.10.x alone")
+            return FaceSpec(**options)
+        models = request.getfixturevalue("shared_data") / "models"
+        import_weights(models / "face_landmarker.task")
+        if name == "retinaface":
+            request.getfixturevalue("batch_face")
+        files = {"yunet": "face_detection_yunet_2026may.onnx", "retinaface": "retinaface_mobilenet0.25.pth"}
+        weights: Any = {"weights": {"kind": "file", "path": models / files[name]}} if name in files else {}
+        return FaceSpec(detector=name, **weights, **options)
+
+    return make

@@ -180,14 +180,23 @@ def _sees(identity: Mapping[str, Any]) -> bool:
     return "clip" in identity or "sound" not in identity
 
 
+def comparable_face(face: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recorded detection of faces without the path of a file of weights, which may have moved."""
+    weights = face.get("weights")
+    if not isinstance(weights, Mapping) or weights.get("kind") != "file":
+        return dict(face)
+    return {**face, "weights": {name: value for name, value in weights.items() if name != "path"}}
+
+
 def _picture_fault(
     path: Path, cached: CachedStream, decode: Mapping[str, Any], face: Mapping[str, Any] | None
 ) -> str | None:
     if not cached.layout.decode:  # imported: emofuse decoded nothing for it
         return None
     both_look_at_faces = cached.layout.face is not None and face is not None
-    former = {"decode": cached.layout.decode, "face": cached.layout.face if both_look_at_faces else {}}
-    difference = describe_difference(former, {"decode": decode, "face": face if both_look_at_faces else {}})
+    faces = [comparable_face(each or {}) if both_look_at_faces else {} for each in (cached.layout.face, face)]
+    former = {"decode": cached.layout.decode, "face": faces[0]}
+    difference = describe_difference(former, {"decode": decode, "face": faces[1]})
     if not difference:
         return None
     return (

@@ -83,6 +83,7 @@ def build(
     from emofuse.cache.reader import open_cache
     from emofuse.datasets import read_dataset
     from emofuse.extraction import BuildOptions, build_cache, estimate_build
+    from emofuse.extraction.face_shares import describe_face_shares
 
     memory_bytes = None if worker_memory_gb is None else round(worker_memory_gb * 1e9)
     options = BuildOptions(scheduler, workers, device, block_timeout, memory_bytes, keep_gone=on_bad_rows == "keep")
@@ -110,6 +111,8 @@ def build(
     for change in summary.changes:
         typer.echo(f"since the last build: {change}")
     typer.echo(f"{path}: {summary.describe()}")
+    for line in describe_face_shares(open_cache(path), cache_spec):
+        typer.echo(f"{path}: {line}")
     if summary.problems:
         _print_problems(summary, open_cache(path).manifest)  # its rows are those of the cache, not of the listing
 

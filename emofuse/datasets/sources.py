@@ -5,8 +5,9 @@ A manifest holds it in the column `path` and, only if some sample needs them, in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +28,8 @@ class Source:
         audio_path: the file with the sound, where it lies apart; None if the sound is that of `path`.
         start_s: the begin of an utterance in a longer file, in seconds from its start; None for the start.
         end_s: the end of the utterance; None for the end of the file.
+        face_box: the left, top, width and height of the face that is meant, in pixels of the picture; None where the
+            cache spec chooses the face.
     """
 
     path: Path
@@ -34,6 +37,7 @@ class Source:
     audio_path: Path | None = None
     start_s: float | None = None
     end_s: float | None = None
+    face_box: tuple[float, float, float, float] | None = None
 
     @classmethod
     def of(cls, path: Path | Source | None) -> Source | None:
@@ -48,6 +52,10 @@ class Source:
     def is_span(self) -> bool:
         """Whether the sample is a part of a longer file."""
         return self.start_s is not None or self.end_s is not None
+
+
+FACE_BOX = ("face_left", "face_top", "face_width", "face_height")
+"""The attributes of a manifest that say which face of a picture a row means, in pixels; see `Source.face_box`."""
 
 
 class _HeldFiles(Protocol):
@@ -81,7 +89,20 @@ def sources_of(table: pl.DataFrame, root: Path, files: _HeldFiles) -> list[Sourc
     """
     names = ("path", "problem", *source_columns(table))
     columns = [table[name].to_list() for name in names]
-    return [_source(dict(zip(names, row, strict=True)), root, files) for row in zip(*columns, strict=True)]
+    rows = [_source(dict(zip(names, row, strict=True)), root, files) for row in zip(*columns, strict=True)]
+    boxes = face_boxes(table)
+    return [
+        source if source is None or box is None else replace(source, face_box=box)
+        for source, box in zip(rows, boxes, strict=True)
+    ]
+
+
+def face_boxes(table: pl.DataFrame) -> list[tuple[float, float, float, float] | None]:
+    """Return the left, top, width and height of the face that each row means, where all four are numbers (n,)."""
+    if not all(name in table.columns and table[name].dtype.is_numeric() for name in FACE_BOX):
+        return [None] * table.height
+    boxes = table.select(pl.col(FACE_BOX).cast(pl.Float64)).rows()
+    return [box if all(value is not None and math.isfinite(value) for value in box) else None for box in boxes]
 
 
 def _source(row: dict[str, Any], root: Path, files: _HeldFiles) -> Source | None:
@@ -113,6 +134,12 @@ def changed_sources(
         )
         changed |= had.ne_missing(has)
     return changed
+
+
+def changed_face_boxes(old: pl.DataFrame, new: pl.DataFrame) -> pl.Series:
+    """Return which rows mean another face of their picture now, bool (n,)."""
+    pairs = zip(face_boxes(old), face_boxes(new), strict=True)
+    return pl.Series([former != box for former, box in pairs], dtype=pl.Boolean)
 
 
 def span_faults(table: pl.DataFrame) -> Sequence[tuple[int, str]]:

@@ -18,6 +18,7 @@ import numpy as np
 from emofuse.cache.cached_stream import CachedStream
 from emofuse.cache.layout import StreamLayout, describe_difference
 from emofuse.cache.reader import Cache, open_cache
+from emofuse.cache.stale import comparable_face
 from emofuse.cache.structure import add_stream, create_cache, lock_cache
 from emofuse.errors import CacheError, did_you_mean
 from emofuse.exchange.merge_blocks import MergedBlocks, OnBlocks, Part
@@ -159,6 +160,8 @@ def _picture_contradictions(streams: Sequence[CachedStream]) -> list[str]:
     extracted = [stream for stream in streams if stream.layout.decode]
     for fact in ("decode", "face", "clip"):
         facts = [(stream.name, value) for stream in extracted if (value := getattr(stream.layout, fact)) is not None]
+        if fact == "face":
+            facts = [(name, comparable_face(value)) for name, value in facts]
         for name, value in facts[1:]:
             difference = describe_difference({fact: value}, {fact: facts[0][1]}, facts[0][0])
             faults += [f"{name} was cached with {difference}"] if difference else []

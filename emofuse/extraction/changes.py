@@ -29,7 +29,7 @@ from emofuse.cache.zarr_store import open_array, update_group
 from emofuse.datasets.files import map_in_threads
 from emofuse.datasets.manifest import Manifest, other_values
 from emofuse.datasets.rows import follows_links, open_files
-from emofuse.datasets.sources import changed_sources, sources_of
+from emofuse.datasets.sources import changed_face_boxes, changed_sources, sources_of
 from emofuse.errors import CacheError, StaleCacheError
 from emofuse.extraction.matching import NOWHERE, kept_ids, match_rows, source_sum
 from emofuse.stores import is_remote
@@ -244,6 +244,7 @@ def _compare_files(old: Manifest, new: Manifest, lines: list[str]) -> tuple[Mani
             f"written again with the same bytes: {_some(new.table['sample_id'][:rows].filter(same), 'sample')}"
         )
     other_part = changed_sources(old.table, new.table[:rows], ["start_s", "end_s"]) | (other_member & ~rewritten)
+    other_part |= changed_face_boxes(old.table, new.table[:rows])
     replaced |= longer | (rewritten & ~same) | (other_part & ~has_problem & is_there)
     if replaced.any():
         named = _some(new.table["sample_id"][:rows].filter(replaced), "sample")

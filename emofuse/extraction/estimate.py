@@ -22,6 +22,7 @@ from emofuse.datasets.manifest import Manifest
 from emofuse.datasets.rows import follows_links, open_files
 from emofuse.datasets.sources import Source, sources_of
 from emofuse.extraction.execution import build_device, count_workers
+from emofuse.extraction.face_rows import with_known_face_rows
 from emofuse.extraction.options import BuildOptions
 from emofuse.extraction.plan import BuildPlan, Missing, plan_build
 from emofuse.extraction.worker import cap_native_threads
@@ -83,6 +84,7 @@ def estimate_build(path: str | Path, manifest: Manifest, spec: CacheSpec, option
         EmofuseError: for the reasons for which `build_cache` raises before it extracts.
     """
     path = as_path(path)
+    manifest = with_known_face_rows(path, manifest, spec)
     plan = plan_build(path, manifest, spec, keep_gone=options.keep_gone)
     check_is_imported(path, plan.to_import)
     if not plan.missing:

@@ -25,6 +25,7 @@ from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, StreamError, UnwritableCacheError
 from emofuse.extraction.changes import adopt_changes
 from emofuse.extraction.execution import Workers, open_workers
+from emofuse.extraction.face_rows import with_face_rows
 from emofuse.extraction.options import BuildOptions
 from emofuse.extraction.plan import BuildPlan, plan_build
 from emofuse.extraction.record import FileRecord
@@ -50,7 +51,8 @@ def build_cache(
 
     Args:
         path: the path of the cache.
-        manifest: the manifest of the dataset.
+        manifest: the manifest of the dataset. With `face.which: all`, each face of a picture gets a row (see
+            `emofuse.extraction.face_rows`).
         spec: the spec of the cache.
         options: where and how fast the build runs; None means `BuildOptions()`.
         progress: receives the state of the build after each block.
@@ -68,6 +70,11 @@ def build_cache(
     path = as_path(path)
     options = options or BuildOptions()
     spec = with_located_weights(spec)  # so that the cache records them
+
+    def build(beside: Path, pictures: Manifest, of_faces: CacheSpec) -> None:
+        build_cache(beside, pictures, of_faces, options, progress)
+
+    manifest = with_face_rows(path, manifest, spec, build)
     try:
         with sigterm_as_interrupt(), lock_cache(path):
             plan = plan_build(path, manifest, spec, keep_gone=options.keep_gone)

@@ -76,6 +76,14 @@ def apply_view(image: npt.NDArray[np.uint8], view: View) -> npt.NDArray[np.uint8
     return turned
 
 
+def box_of_view(box: npt.NDArray[np.float32], view: View, width: int, height: int) -> npt.NDArray[np.float32]:
+    """Return the upright box around a box (left, top, right, bottom) of the image as the view shows it."""
+    left, top, right, bottom = box - np.float32(0.5)  # of the places of pixels, whose first is at 0
+    corners = np.array([[left, top, 1], [right, top, 1], [left, bottom, 1], [right, bottom, 1]], dtype=np.float64)
+    shown = corners @ view_matrix(view, width, height)[:2].T + 0.5
+    return np.concatenate([shown.min(axis=0), shown.max(axis=0)]).astype(np.float32)
+
+
 def view_matrix(view: View, width: int, height: int) -> npt.NDArray[np.float64]:
     """Return the matrix (3, 3) from pixels of the image to pixels of the view: mirror, turn about the centre, shift."""
     centre = ((width - 1) / 2, (height - 1) / 2)

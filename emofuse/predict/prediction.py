@@ -40,6 +40,8 @@ class Prediction:
         problem: the reason why the image cannot be read, or None.
         kind: what the run predicts: `class`, `distribution`, `regression` or `multilabel`.
         values: column of a regression -> its predicted value, in the unit of the column; empty for others.
+        face_box: the left, top, width and height of the face in pixels of the picture, of a run whose cache gives each
+            face a row (`face.which: all`); None for others, and without a face.
     """
 
     path: Path
@@ -50,6 +52,7 @@ class Prediction:
     problem: str | None
     kind: str = "class"
     values: Mapping[str, float] = field(default_factory=dict)
+    face_box: tuple[float, float, float, float] | None = None
 
     @property
     def label(self) -> str | None:
@@ -74,6 +77,7 @@ class Prediction:
             "path": str(self.path),
             **answer,
             "face": self.face,
+            **({} if self.face_box is None else {"face_box": list(self.face_box)}),
             "action_units": [vars(unit) for unit in self.action_units],
             "missing": dict(self.missing),
             "problem": self.problem,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +13,7 @@ import numpy.typing as npt
 
 from emofuse.datasets.names import NameKind
 from emofuse.datasets.sources import Source
+from emofuse.extraction.face_rows import FACE_BOXES, faces_spec, gives_rows_to_faces
 from emofuse.predict.files import kinds_of_files
 from emofuse.predict.models import cache_spec_of, find_model, load_model
 from emofuse.predict.prediction import ActionUnit, Prediction
@@ -21,9 +24,11 @@ from emofuse.status import Status, Step
 from emofuse.streams.base import Rows
 from emofuse.streams.block_extraction import Extraction
 from emofuse.streams.extractor import Extractor
+from emofuse.streams.face_boxes import boxes_of
 from emofuse.training.trained import TrainedHead
 
 _ACTION_UNITS = "action_units"
+_WHOLE = "whole_image"
 _BLOCK_ROWS = 64
 
 
@@ -46,12 +51,18 @@ class Predictor:
         self._trained: TrainedHead = load_model(self.model, device=device)
         spec = cache_spec_of(self.model)
         self._spec = spec
-        self._faces = (
-            _action_unit_stream(spec) if any(looks_at_faces(stream.needs) for stream in spec.streams) else None
-        )
+        self._of_faces = [stream.name for stream in spec.streams if looks_at_faces(stream.needs)]
+        self._faces = _action_unit_stream(spec) if self._of_faces and _has_meshes(spec) else None
         self._kinds = kinds_of_files(spec)
         streams = spec.streams if self._faces is None or self._faces in spec.streams else (*spec.streams, self._faces)
-        self._extractor = Extractor(streams, spec, device=device)
+        with ExitStack() as opened:
+            self._extractor = opened.enter_context(Extractor(streams, spec, device=device))
+            self._boxes = (
+                opened.enter_context(Extractor((FACE_BOXES,), faces_spec(spec), device=device))
+                if gives_rows_to_faces(spec)
+                else None
+            )
+            self._opened = opened.pop_all()
         self._columns = () if self._faces is None else self._extractor.streams[self._faces.name].columns
         self._baseline = self._trained.action_unit_baseline
 
@@ -66,13 +77,16 @@ class Predictor:
         return self._kinds
 
     def predict(self, sources: Sequence[Path | Source]) -> Iterator[Prediction]:
-        """Yield the predictions of files, or of spans and members of files, in their order, in blocks of 64 samples."""
+        """Yield the predictions of files, or of spans and members of files, in their order, in blocks of 64 samples.
+
+        If each face is a row of the run's cache, a picture has a prediction for each of its faces, the largest first.
+        """
         for start in range(0, len(sources), _BLOCK_ROWS):
-            block = list(sources[start : start + _BLOCK_ROWS])
+            block = self._with_faces(sources[start : start + _BLOCK_ROWS])
             extraction = self._extractor.extract(block)
             outputs = self.outputs(extraction.rows)
             for index, source in enumerate(block):
-                yield self._describe(_named(source), extraction, index, outputs[index])
+                yield self._describe(source, extraction, index, outputs[index])
 
     @property
     def extractor(self) -> Extractor:
@@ -115,7 +129,7 @@ class Predictor:
 
     def close(self) -> None:
         """Release the extractors."""
-        self._extractor.close()
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +137,22 @@ class Predictor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _describe(self, path: Path, extraction: Extraction, index: int, outputs: npt.NDArray[np.float32]) -> Prediction:
+    def _with_faces(self, sources: Sequence[Path | Source]) -> list[Source]:
+        """Return the sources, each picture once for every face in it if each face is a row."""
+        block = [source if isinstance(source, Source) else Source(source) for source in sources]
+        if self._boxes is None:
+            return block
+        rows = self._boxes.extract(block).rows[FACE_BOXES.name]
+        faces: list[Source] = []
+        for source, features, status in zip(block, rows.features, rows.status, strict=True):
+            boxes = boxes_of(features).tolist() if status == Status.OK and source.face_box is None else []
+            faces += [replace(source, face_box=tuple(box)) for box in boxes] or [source]
+        return faces
+
+    def _describe(
+        self, source: Source, extraction: Extraction, index: int, outputs: npt.NDArray[np.float32]
+    ) -> Prediction:
+        path = _named(source)
         record, kind = self._trained.record, self._trained.record.target_kind
         reasons = [reason for row, _, reason in extraction.problems if row == index]
         if all(extraction.rows[name].status[index] == Status.UNREADABLE for name in record.streams):
@@ -132,7 +161,8 @@ class Predictor:
         order = range(len(outputs)) if is_regression else np.argsort(-outputs, kind="stable")
         answers = {record.classes[i]: float(outputs[i]) for i in order}
         units = self.action_units(extraction.rows, index)
-        has_face = None if self._faces is None else bool(units)
+        names = self._of_faces if self._faces is None else [*self._of_faces, self._faces.name]
+        has_face = any(self._is_of_face(name, extraction.rows[name], index) for name in names) if names else None
         return Prediction(
             path=path,
             probs={} if is_regression else answers,
@@ -144,7 +174,14 @@ class Predictor:
             problem=None,
             kind=kind,
             values=answers if is_regression else {},
+            face_box=source.face_box,
         )
+
+    def _is_of_face(self, name: str, rows: Rows, index: int) -> bool:
+        """Return whether a row of a stream that looks at faces is that of a face, and not of the whole picture."""
+        flags = self._extractor.streams[name].flag_names
+        is_whole = _WHOLE in flags and bool(rows.flags[index] >> flags.index(_WHOLE) & 1)
+        return bool(rows.status[index] == Status.OK) and not is_whole
 
     def _strongest(self, values: npt.NDArray[Any]) -> tuple[ActionUnit, ...]:
         if self._baseline is None:
@@ -154,10 +191,8 @@ class Predictor:
         return tuple(ActionUnit(self._columns[i], float(values[i]), float(activations[i])) for i in order)
 
 
-def _named(source: Path | Source) -> Path:
+def _named(source: Source) -> Path:
     """Return the path of a file, with the name of a member behind it."""
-    if not isinstance(source, Source):
-        return source
     return source.path if source.member is None else source.path / source.member
 
 
@@ -176,6 +211,14 @@ def missing_streams(record: RunRecord, status: Mapping[str, Status]) -> dict[str
         elif not stream.get("fitted", True):
             missing[name] = "never_learned"
     return missing
+
+
+def _has_meshes(spec: CacheSpec) -> bool:
+    """Return whether faces have meshes, for action units: by their detector, or because a stream of the run needs one.
+
+    Otherwise Face Mesh would have to be installed for them alone.
+    """
+    return spec.face.detector in {"face_mesh", "landmarker"} or any("face" in stream.needs for stream in spec.streams)
 
 
 def _action_unit_stream(spec: CacheSpec) -> StreamSpec:

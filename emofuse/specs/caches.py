@@ -149,6 +149,12 @@ class CacheSpec(ExtendedSpec):
         return least * max(1, -(-rows // (least * _BLOCKS_AT_MOST)))
 
     @model_validator(mode="after")
+    def _clips_have_one_face(self) -> Self:
+        if self.clip is not None and self.face.which == "all":
+            raise ValueError("face.which: `all` gives each face of a picture a row; of clips set largest or central")
+        return self
+
+    @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         names = [stream.name for stream in self.streams]
         twice = sorted({name for name in names if names.count(name) > 1})

@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 
 Value = bool | int | float | str
 
-NEEDS = ("image", "face", "crop", "blendshapes", "frames", "audio")
+NEEDS = ("image", "face", "crop", "blendshapes", "faces", "frames", "audio")
 """What a stream may need of a sample; see `StreamSpecBase.needs`."""
 NEEDS_IMAGE = frozenset({"image"})
 NEEDS_FACE = frozenset({"image", "face"})
 NEEDS_CROP = frozenset({"image", "crop"})
 NEEDS_BLENDSHAPES = frozenset({"image", "face", "blendshapes"})
+NEEDS_FACES = frozenset({"image", "faces"})
 NEEDS_AUDIO = frozenset({"audio"})
 
-OF_FACES = frozenset({"face", "crop", "blendshapes"})
+OF_FACES = frozenset({"face", "crop", "blendshapes", "faces"})
 """The needs for which faces are detected: a stream with one of them looks at faces."""
 
 
@@ -83,8 +84,8 @@ class StreamSpecBase(ExtendedSpec):
         needs: what the stream uses of a sample, out of `NEEDS`. Only what some stream needs is decoded or detected, and
             is part of the stream's digest. `image` is a picture; on clips, the stream sees every chosen frame as one.
             `face` is the face in it, with its mesh. `crop` is the aligned face as a picture, `blendshapes` are the 52
-            expression coefficients and the pose of the face. `frames` are the chosen frames of a clip at once, `audio`
-            is its sound. A stream sees either single pictures or whole clips.
+            expression coefficients and the pose of the face. `faces` are all faces, without meshes. `frames` are
+            the chosen frames of a clip at once, `audio` is its sound. A stream sees single pictures or whole clips.
         uses_gpu: whether the stream runs a network. A cluster computes other streams on workers without a GPU.
         variants: the variants of its features.
         stored_shape: the shape of one row of stored features, if all streams of the kind have the same.

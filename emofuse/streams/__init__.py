@@ -167,7 +167,14 @@ def with_located_weights(
         WeightsError: a file of weights is missing.
     """
     streams = tuple(_with_located(each, (known or {}).get(each.name), beside) for each in spec.streams)
-    return spec if streams == spec.streams else spec.model_copy(update={"streams": streams})
+    face = spec.face
+    if isinstance(face.weights, FileWeights):
+        from emofuse.weights import locate_file
+
+        face = face.model_copy(update={"weights": locate_file(face.weights, beside)})
+    if (streams, face) == (spec.streams, spec.face):
+        return spec
+    return spec.model_copy(update={"streams": streams, "face": face})
 
 
 def _with_located(spec: StreamSpec, known: Mapping[str, Any] | None, beside: Sequence[Path]) -> StreamSpec:

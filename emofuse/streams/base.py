@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from emofuse.media.clip import Clip
 from emofuse.media.sound import Sound
-from emofuse.specs.streams import NEEDS_AUDIO, NEEDS_BLENDSHAPES, NEEDS_CROP, NEEDS_FACE, NEEDS_IMAGE
+from emofuse.specs.streams import NEEDS_AUDIO, NEEDS_BLENDSHAPES, NEEDS_CROP, NEEDS_FACE, NEEDS_FACES, NEEDS_IMAGE
 from emofuse.status import Status, Step
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "NEEDS_BLENDSHAPES",
     "NEEDS_CROP",
     "NEEDS_FACE",
+    "NEEDS_FACES",
     "NEEDS_IMAGE",
     "TIME",
     "VECTOR",
@@ -124,6 +125,7 @@ class Sample:
         face: the face in it, with its mesh; None where no face was found or no stream needs one.
         crop: the aligned face, (size_px, size_px, 3) uint8 RGB, for streams that need `crop`; None where no face was
             found or no stream needs it. Streams must not write to it, because they share it.
+        faces: all faces in it, for streams that need `faces`; a mesh only where the detector itself gives one.
         sound: the sound of the clip, for streams that need `audio`; None for others.
         clip: the chosen frames of the clip at once, for streams that need `frames`; None for others.
     """
@@ -133,6 +135,7 @@ class Sample:
     sound: Sound | None = None
     clip: Clip | None = None
     crop: npt.NDArray[np.uint8] | None = None
+    faces: tuple[Face, ...] = ()
 
 
 class SampleBatch(Sequence[Sample]):
@@ -246,8 +249,8 @@ class Stream(Protocol):
             ("time", "channel", "y", "x"). A stream whose first dimension is "time" is a sequence.
         dtype: the dtype of the features that it returns.
         needs: what it uses of a sample, as its spec declares (see `emofuse.specs.streams.StreamSpecBase`): {"image"},
-            {"image", "face"}, {"image", "crop"}, {"image", "face", "blendshapes"}, {"audio"}, {"frames"}, or
-            {"frames", "audio"}.
+            {"image", "face"}, {"image", "crop"}, {"image", "face", "blendshapes"}, {"image", "faces"}, {"audio"},
+            {"frames"}, or {"frames", "audio"}.
         flag_names: the names of the bits of `Rows.flags`, at most eight.
         columns: the names of the values along the last axis; () if they have none.
     """

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from emofuse.media.clip import Clip
 from emofuse.media.sound_views import apply_sound_view, draw_sound_view
-from emofuse.media.views import View, apply_view, draw_view, view_matrix
+from emofuse.media.views import View, apply_view, box_of_view, draw_view, view_matrix
 from emofuse.specs import CacheSpec
 from emofuse.specs.streams import OF_FACES, looks_at_faces
 from emofuse.streams.base import Face, Sample, SampleBatch, Stream, needs_of
@@ -50,6 +50,7 @@ class PictureBatch:
         times_s: the times of frames in their clips, in seconds; 0 for pictures.
         images: the pictures, (H, W, 3) uint8 RGB.
         pixels: the sum of their pixels.
+        boxes: the left, top, right and bottom of the face that is meant, (4,) float32; None where the spec chooses.
         faces: index of a picture -> the face in it, or why the detector failed: found once for the crops of all views.
     """
 
@@ -57,6 +58,7 @@ class PictureBatch:
     times_s: list[float] = field(default_factory=list)
     images: list[npt.NDArray[np.uint8]] = field(default_factory=list)
     pixels: int = 0
+    boxes: list[npt.NDArray[np.float32] | None] = field(default_factory=list)
     faces: dict[int, Face | Exception | None] = field(default_factory=dict)
 
     @property
@@ -64,11 +66,14 @@ class PictureBatch:
         """Whether the streams should run now."""
         return len(self.places) >= _BATCH_SAMPLES or self.pixels >= _BATCH_PIXELS
 
-    def add(self, place: int, time_s: float, image: npt.NDArray[np.uint8]) -> None:
-        """Add one picture."""
+    def add(
+        self, place: int, time_s: float, image: npt.NDArray[np.uint8], box: npt.NDArray[np.float32] | None = None
+    ) -> None:
+        """Add one picture, with the box of the face that is meant."""
         self.places.append(place)
         self.times_s.append(time_s)
         self.images.append(image)
+        self.boxes.append(box)
         self.pixels += image.shape[0] * image.shape[1]
 
 
@@ -284,10 +289,16 @@ class BatchRunner:
         """
         reasons: dict[str, str] = {}
         face: Face | Exception | None = None
+        faces: tuple[Face, ...] = ()
         if self._needs & {"face", "blendshapes"}:
-            face = self._face_of(pictures, index, view, sample.image)
+            face = self._face_of(pictures, index, view, sample.image, drawn)
             if isinstance(face, Exception):
                 reasons = dict.fromkeys(("face", "blendshapes"), f"face detection: {one_line(face)}")
+        if "faces" in self._needs and self._detector is not None:
+            try:
+                faces = tuple(self._detector.find_all(sample.image))
+            except Exception as error:  # noqa: BLE001 - as in _face_of
+                reasons["faces"] = f"face detection: {one_line(error)}"
         crop = None
         if "crop" in self._needs:
             try:
@@ -297,17 +308,20 @@ class BatchRunner:
                 step = "face detection" if of_detector else "alignment of the face"
                 reasons["crop"] = f"{step}: {one_line(error)}"
         with_mesh = face if isinstance(face, Face) and face.points is not None else None
-        return replace(sample, face=with_mesh, crop=crop), reasons
+        return replace(sample, face=with_mesh, crop=crop, faces=faces), reasons
 
     def _face_of(
-        self, pictures: PictureBatch, index: int, view: int, image: npt.NDArray[np.uint8]
+        self, pictures: PictureBatch, index: int, view: int, image: npt.NDArray[np.uint8], drawn: View | None = None
     ) -> Face | Exception | None:
         """Return the face in a view of a picture, or why the detector failed. Those of view 0 are kept for crops."""
         if view == 0 and index in pictures.faces:
             return pictures.faces[index]
         face: Face | Exception | None
         try:
-            face = self._find_face(image, view, pictures.places[index] // self._steps, pictures.times_s[index])
+            box = pictures.boxes[index]
+            if box is not None and drawn is not None:
+                box = box_of_view(box, drawn, image.shape[1], image.shape[0])
+            face = self._find_face(image, view, pictures.places[index] // self._steps, pictures.times_s[index], box)
         except Exception as error:  # noqa: BLE001 - native code; one picture's failure is its row's status
             face = error
         if view == 0:
@@ -326,11 +340,18 @@ class BatchRunner:
         crop.setflags(write=False)
         return crop
 
-    def _find_face(self, image: npt.NDArray[np.uint8], view: int, row: int, time_s: float) -> Face | None:
+    def _find_face(
+        self,
+        image: npt.NDArray[np.uint8],
+        view: int,
+        row: int,
+        time_s: float,
+        box: npt.NDArray[np.float32] | None,
+    ) -> Face | None:
         if self._detector is None:
             return None
         if not self._is_of_clips:
-            return self._detector.detect(image)
+            return self._detector.detect(image, box)
         if view not in self._trackers:  # views take turns, so each follows its own faces
             self._trackers[view] = FaceTracker(self._detector, self._face, self._needs)
         return self._trackers[view].detect(image, row, time_s)

@@ -128,6 +128,8 @@ class Extractor:
         block = _Block(self._runner, sample_ids, {view: self._unread(len(sources)) for view in views}, self._steps)
         for row, source in enumerate(map(Source.of, sources)):
             if source is not None:
+                if source.face_box is not None:
+                    block.choose_face(row, source.face_box)
                 sample = self._reader.read(source, partial(block.add_picture, row), with_sums=on_read is not None)
                 if on_read is not None and sample.sums is not None:
                     on_read(row, sample.sums)
@@ -217,6 +219,7 @@ class _Block:
         self.unseen: dict[int, str] = {}
         self.unheard: dict[int, str] = {}
         self._runner = runner
+        self._boxes: dict[int, npt.NDArray[np.float32]] = {}
         self._ids = sample_ids
         self._steps = steps
         self._pictures = PictureBatch()
@@ -225,9 +228,14 @@ class _Block:
 
     def add_picture(self, row: int, step: int, time_s: float, image: npt.NDArray[np.uint8]) -> None:
         """Add a picture, or a frame of a clip."""
-        self._pictures.add(row * self._steps + step, time_s, image)
+        self._pictures.add(row * self._steps + step, time_s, image, self._boxes.get(row))
         if self._pictures.full:
             self._run_pictures()
+
+    def choose_face(self, row: int, box: tuple[float, float, float, float]) -> None:
+        """Choose the face of a sample by its left, top, width and height."""
+        left, top, width, height = box
+        self._boxes[row] = np.array([left, top, left + width, top + height], dtype=np.float32)
 
     def add(self, row: int, sample: ReadSample) -> None:
         """Add what was read of a sample besides its pictures."""

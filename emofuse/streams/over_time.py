@@ -21,7 +21,7 @@ from emofuse.streams.base import TIME, Rows, Stream, is_sequence, needs_of
 VERSION = 1
 """The version of the folding, part of a stream's digest. It rises when the same frames give another row."""
 
-VISIBLE = frozenset({"image", "face", "crop", "blendshapes"})
+VISIBLE = frozenset({"image", "face", "crop", "blendshapes", "faces"})
 """What a stream may need to run on single pictures, and so on every frame of a clip."""
 
 
@@ -57,7 +57,7 @@ def stored_stream(stream: Stream, spec: StreamSpec, clip: ClipSpec | None) -> St
     if needs & VISIBLE and needs - VISIBLE:
         raise StreamError(
             f"stream {spec.name!r} needs {', '.join(sorted(needs))}: a stream sees single pictures (image, face, "
-            "crop, blendshapes), or whole clips (frames, audio), not both"
+            "crop, blendshapes, faces), or whole clips (frames, audio), not both"
         )
     if clip is None and "frames" in needs:
         raise StreamError(

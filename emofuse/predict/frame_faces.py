@@ -85,4 +85,5 @@ class FrameFaces:
         elif self._used != count:
             self._graphs[count].forget()
         self._used = count
-        return FaceFinder(self._graphs[count], self._spec).detect_all(image)
+        faces = FaceFinder(self._graphs[count], self._spec).find_all(image)
+        return [self._detector.complete(image, face) for face in faces]

@@ -56,7 +56,7 @@ def build(
         typer.Option(
             min=0.1,
             help="Time limit of a block in seconds; after it, samples are tried one by one and those that hang fail.",
-            show_default="60, plus 4 for each sample",
+            show_default="60, plus 4 for each picture and 16 for each sound that a network hears",
         ),
     ] = None,
     worker_memory_gb: Annotated[

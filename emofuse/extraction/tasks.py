@@ -12,6 +12,7 @@ from emofuse.specs import CacheSpec, StreamSpec
 
 _TIMEOUT_S = 60.0
 _TIMEOUT_PER_PICTURE_S = 4.0
+_PICTURES_PER_SOUND = 4
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,13 @@ class BuildJob:
 
     @property
     def pictures_of_row(self) -> int:
-        """The number of pictures that streams see of one row: the frames of a clip."""
-        return 1 if self.spec.clip is None else self.spec.clip.frames
+        """The number of pictures that a row counts for in limits of time: the frames of a clip, and more for its sound.
+
+        A network that hears it may take seconds on a slow core (30 s of sound, of a large encoder).
+        """
+        frames = 1 if self.spec.clip is None else self.spec.clip.frames
+        is_heard = any(stream.uses_gpu and "audio" in stream.needs for stream in self.spec.streams)
+        return frames + (_PICTURES_PER_SOUND if is_heard else 0)
 
     def streams(self, names: Sequence[str]) -> tuple[StreamSpec, ...]:
         """Return the specs of some streams."""

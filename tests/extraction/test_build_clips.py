@@ -23,12 +23,15 @@ from emofuse.errors import CacheError, StaleCacheError, StoreError
 from emofuse.exchange.export import check_format, export_cache
 from emofuse.exchange.merge import merge_caches
 from emofuse.extraction import BuildOptions, build_cache, estimate_build, isolation, plan_build
+from emofuse.extraction.tasks import BuildJob
 from emofuse.media.audio import read_sound
 from emofuse.media.video import read_clip
 from emofuse.specs import ActionUnitsSpec, CacheSpec, ClipSpec, DecodeSpec, FaceSpec
 from emofuse.status import Status, Step
 from emofuse.stores import as_path, file_sizes
 from emofuse.streams.extractor import Extractor
+from emofuse.streams.mfcc import MfccSpec
+from emofuse.streams.speech import SpeechSpec
 from emofuse.upkeep import retry_rows
 from emofuse.upkeep.sample import compare_sample
 from emofuse.upkeep.verify import verify_cache
@@ -123,6 +126,16 @@ def test_a_block_of_clips_may_take_as_long_as_its_frames(path, clip_manifest, mo
     monkeypatch.setattr(isolation, "default_timeout_s", lambda pictures: asked.append(pictures) or 60.0)
     build_cache(path, clip_manifest, SPEC, BuildOptions(workers=1, device="cpu"))
     assert asked == [6 * 4] * 4
+
+
+def test_a_sound_that_a_network_hears_may_take_longer_than_a_picture(path):
+    def pictures(*streams, **options):
+        spec = CacheSpec(streams=streams, **options)
+        return BuildJob(path, spec, digests={}, device="cpu", one_thread=True).pictures_of_row
+
+    speech = SpeechSpec(model="whisper-tiny.en")
+    assert [pictures(speech), pictures(LoudnessSpec()), pictures(MfccSpec())] == [5, 1, 1]
+    assert pictures(GreySpec(), speech, clip=ClipSpec(frames=4)) == 8
 
 
 def test_workers_build_the_same_bytes(path, clip_manifest, undisturbed, contents):

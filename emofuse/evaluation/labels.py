@@ -50,7 +50,9 @@ class SharedClasses:
     def outputs(self, probs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the probabilities (n, C) float32 of shared classes from those of the model's classes (n, M)."""
         summed = self._summed(probs)
-        return (summed / np.maximum(summed.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)).astype(np.float32)
+        totals = np.maximum(summed.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        outputs: npt.NDArray[np.float32] = (summed / totals).astype(np.float32)
+        return outputs
 
     def without_restriction(self, probs: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
         """Return the answers (n,) int64 among all classes of the model: a shared class, or -1 for another one."""

@@ -81,16 +81,14 @@ def read_other(dataset: DatasetSpec, *, on_bad_rows: OnBadRows = "raise") -> Man
     split = getattr(dataset, "split", None)
     try:
         manifest = read_dataset(dataset, on_bad_rows=on_bad_rows)
-    except DatasetError:
+    except DatasetError as error:
         if not isinstance(split, OfficialSplit):
             raise
         split = StratifiedSplit()  # a dataset without a split of its own cannot be read by it
         try:
             manifest = read_dataset(dataset.model_copy(update={"split": split}), on_bad_rows=on_bad_rows)
         except DatasetError:
-            manifest = None
-        if manifest is None:
-            raise
+            raise error from None
     if isinstance(split, StratifiedSplit):
         return replace(manifest, table=manifest.table.with_columns(split=pl.lit(None, pl.String)))
     return manifest

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 import emofuse
+from emofuse.datasets.sources import Source
 from emofuse.errors import ResultsError
 from emofuse.media.libraries import import_library
 from emofuse.onnx_export.backbone import PIXELS, PictureGraph
@@ -68,7 +69,7 @@ def export_onnx(
     path: Path,
     *,
     with_backbone: bool = False,
-    samples: Sequence[Path] = (),
+    samples: Sequence[Path | Source] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> Exported:
     """Write a model as ONNX, from the features of its streams or from the picture that its backbones see.
@@ -97,7 +98,7 @@ def export_onnx(
 
 
 def _export_head(
-    model: ChosenModel, trained: TrainedHead, path: Path, samples: Sequence[Path], say: Callable[[str], None]
+    model: ChosenModel, trained: TrainedHead, path: Path, samples: Sequence[Path | Source], say: Callable[[str], None]
 ) -> tuple[Any, ...]:
     graph = ModelGraph(trained).eval()
     output = _OUTPUTS[model.record.target_kind]
@@ -128,7 +129,7 @@ def _export_head(
 
 
 def _export_pictures(
-    model: ChosenModel, trained: TrainedHead, path: Path, samples: Sequence[Path], say: Callable[[str], None]
+    model: ChosenModel, trained: TrainedHead, path: Path, samples: Sequence[Path | Source], say: Callable[[str], None]
 ) -> tuple[Any, ...]:
     graph = PictureGraph(trained, cache_spec_of(model)).eval()
     output = _OUTPUTS[model.record.target_kind]

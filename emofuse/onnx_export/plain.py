@@ -185,7 +185,8 @@ class _TransformerLayer(TransformerLayer):
 
     def _heads(self, values: Tensor) -> Tensor:
         """Split values (B, T, E) into (B, attention heads, T, E / attention heads)."""
-        return values.unflatten(2, (self.attention_heads, -1)).transpose(1, 2)
+        width = values.shape[2] // self.attention_heads
+        return values.reshape(values.shape[0], values.shape[1], self.attention_heads, width).transpose(1, 2)
 
 
 class _SmallCNN(SmallCNN):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from emofuse.datasets.sources import Source
 from emofuse.errors import ResultsError
 from emofuse.onnx_export.graph import StreamInput
 from emofuse.specs import CacheSpec
@@ -18,7 +19,9 @@ from emofuse.streams.base import NEEDS_CROP
 from emofuse.streams.extractor import Extractor
 
 
-def features_of(spec: CacheSpec, inputs: Sequence[StreamInput], paths: Sequence[Path]) -> dict[str, npt.NDArray[Any]]:
+def features_of(
+    spec: CacheSpec, inputs: Sequence[StreamInput], paths: Sequence[Path | Source]
+) -> dict[str, npt.NDArray[Any]]:
     """Return the arrays of an ONNX file for samples, whose features are extracted as for a prediction."""
     extractor = Extractor(spec.streams, spec, device="cpu")
     try:
@@ -37,7 +40,9 @@ def features_of(spec: CacheSpec, inputs: Sequence[StreamInput], paths: Sequence[
     return arrays
 
 
-def read_images(spec: CacheSpec, paths: Sequence[Path], region: str) -> tuple[list[Path], list[npt.NDArray[np.uint8]]]:
+def read_images(
+    spec: CacheSpec, paths: Sequence[Path | Source], region: str
+) -> tuple[list[Path | Source], list[npt.NDArray[np.uint8]]]:
     """Return the files and their pictures (h, w, 3) uint8 RGB, or for `region: face` those with a face and this face.
 
     Raises:

@@ -23,6 +23,7 @@ BACKBONE_TOLERANCE = 1e-4
 """The same of a graph with its backbone, whose features may be rounded to float16 on either side of a boundary."""
 _ROWS = (1, 2, 17)
 _PURPOSE = "ONNX files"
+_SHOWN = 300  # letters of an error of onnxruntime
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -32,13 +33,18 @@ class OnnxModel:
 
     Raises:
         StreamError: onnxruntime is not installed.
+        ResultsError: onnxruntime refuses the file.
     """
 
     def __init__(self, path: Path) -> None:
         runtime = import_library("onnxruntime", extra="onnx", purpose=_PURPOSE)
         options = runtime.SessionOptions()
         options.log_severity_level = 3
-        self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            reason = " ".join(str(error).split())[:_SHOWN]
+            raise ResultsError(f"onnxruntime cannot load the ONNX graph, so no file was written: {reason}") from error
 
     def outputs(self, arrays: Arrays) -> npt.NDArray[np.float32]:
         """Return the outputs (n, C)."""

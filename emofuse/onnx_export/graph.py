@@ -192,7 +192,7 @@ class _Scaled(nn.Module):
         self.axes, self.is_sequence, self.fitted = axes, is_sequence, scaling.fitted
         self.feature_axis = feature_axis((1,) * axes)
         broadcast = (-1, *[1] * (-self.feature_axis - 1))
-        projection: Any = getattr(scaling, "projection", None)
+        projection = scaling.projection
         for name, array in (
             ("center", scaling.center),
             ("scale", scaling.scale),
@@ -212,8 +212,9 @@ class _Scaled(nn.Module):
         if self.limit is not None:
             values = torch.maximum(torch.minimum(values, self.limit), -self.limit)
         if self.components is not None and self.offset is not None:
-            vectors = values.movedim(self.feature_axis, -1)
-            values = (torch.matmul(vectors, self.components.t()) - self.offset).movedim(-1, self.feature_axis)
+            axis, last = values.dim() + self.feature_axis, values.dim() - 1
+            projected = torch.matmul(values.transpose(axis, last), self.components.t()) - self.offset
+            values = projected.transpose(axis, last)
         return torch.where(there, values, torch.zeros_like(values)), valid
 
 

@@ -10,6 +10,7 @@ from emofuse.heads import load_head_weights, make_head
 from emofuse.heads.kernel_ridge import KernelRidgeHead
 from emofuse.heads.members import HeadMember
 from emofuse.metrics.targets import target_metrics
+from emofuse.projection import shape_after
 from emofuse.results import Predictions, RunRecord, write_run
 from emofuse.scaling import feature_axis
 from emofuse.specs import KernelRidgeHeadSpec, RunSpec, parse_spec
@@ -44,7 +45,7 @@ def _random_head(spec, dims, link, seed):
 def save_run(tmp_path):
     """Writes a run and gives its folder: `streams` has name -> (kind, stored shape, shape that heads see)."""
 
-    def save(head, streams, *, target="class", heads=1, features=None, fitted=True, name="model", seed=0):
+    def save(head, streams, *, target="class", heads=1, features=None, fitted=True, name="model", seed=0, pca=None):
         columns = {"kind": target, **({"columns": CLASSES} if target != "class" else {})}
         data = {
             "name": name,
@@ -55,7 +56,8 @@ def save_run(tmp_path):
             **({"ensemble": {"seeds": list(range(heads))}} if heads > 1 else {}),
         }
         spec = parse_spec(RunSpec, data, "run")
-        dims = {stream: tuple(seen) for stream, (_, _, seen) in streams.items()}
+        seen_of = {stream: tuple(seen) for stream, (_, _, seen) in streams.items()}
+        dims = {stream: shape_after(seen, feature_axis(seen), pca) if pca else seen for stream, seen in seen_of.items()}
         rng, arrays = np.random.default_rng(seed), {}
         for number in range(heads):
             place = "" if heads == 1 else f"heads.{number}."
@@ -63,12 +65,16 @@ def save_run(tmp_path):
                 f"{place}head.{key}": value
                 for key, value in _random_head(spec.head, dims, LINKS[target], seed + number).items()
             }
-            for stream, seen in dims.items():
+            for stream, seen in seen_of.items():
                 width = seen[feature_axis(seen)]
                 start = f"{place}scaling.{stream}"
                 arrays[f"{start}.center"] = rng.normal(0, 3, width).astype(np.float32)
                 arrays[f"{start}.scale"] = rng.uniform(0.5, 4, width).astype(np.float32)
                 arrays[f"{start}.limit"] = np.where(np.arange(width) == 1, 0, 2.5).astype(np.float32)
+                if pca:
+                    arrays[f"{start}.components"] = rng.normal(size=(pca, width)).astype(np.float32)
+                    arrays[f"{start}.offset"] = rng.normal(size=pca).astype(np.float32)
+                    arrays[f"{start}.variances"] = np.full(pca, 0.1, np.float32)
             if target == "regression":
                 arrays[f"{place}target.center"] = np.float32([1, 2, 3])
                 arrays[f"{place}target.scale"] = np.float32([1, 20, 0.5])

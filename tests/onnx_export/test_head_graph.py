@@ -111,6 +111,12 @@ def test_variants_are_part_of_the_graph(save_run, tmp_path, bins):
     assert inputs["action_units"].type.tensor_type.shape.dim[1].dim_value == 30
 
 
+@pytest.mark.parametrize("streams", [VECTORS, SEQUENCE, MAP], ids=["vectors", "sequence", "map"])
+def test_principal_components_are_part_of_the_graph(save_run, tmp_path, streams):
+    head = {"kind": "concat", **SMALL, "temporal": "attention", "spatial": "attention", "stem_width": 4}
+    assert export(save_run(head, streams, pca=2), tmp_path).difference <= checks.HEAD_TOLERANCE
+
+
 def test_an_ensemble_is_averaged_in_the_graph(save_run, tmp_path):
     folder = save_run(HEADS["concat"], VECTORS, heads=3)
     export(folder, tmp_path)
@@ -177,6 +183,12 @@ def test_a_head_that_cannot_be_traced_is_an_error(save_run, tmp_path, monkeypatc
         ResultsError, match=re.escape("cannot be written as ONNX: no symbolic function for aten::magic")
     ):
         export(save_run(HEADS["concat"], VECTORS), tmp_path)
+
+
+def test_a_file_that_onnxruntime_refuses_is_an_error(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(ResultsError, match="onnxruntime cannot load the ONNX graph, so no file was written: "):
+        OnnxModel(tmp_path / "model.onnx")
 
 
 def test_a_variant_that_is_no_matrix_is_refused(save_run, tmp_path, monkeypatch):

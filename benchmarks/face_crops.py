@@ -5,7 +5,7 @@
 PATH of `--data` holds `labels.csv` and `images/`; PATH of `--weights` holds `mobilenet_v2-b0353104.pth` (torchvision)
 and `face_landmarker.task` (MediaPipe). Both default to `../shared/data`. The pipelines are `pipelines/face_crops.yaml`
 and `pipelines/face_crops_mesh.yaml`, which cuts the face around the mesh in place of five points: every photograph is
-tested once in each of two cross-validations of five folds. What is cached or trained already is not done again.
+tested once in five folds. What is cached or trained already is not done again.
 
 Pairs of configurations are compared by the corrected resampled t-test over splits (Nadeau and Bengio, 2003), with
 Holm's correction over all pairs; `with_a_face` compares them on the photographs alone in which a face was found. Each
@@ -51,7 +51,7 @@ def main() -> None:
         import_weights(arguments.weights / name)
     records, rows, runs = [], [], {}
     for pipeline in ("face_crops", "face_crops_mesh"):
-        spec = read_pipeline_spec(pipeline)
+        spec = read_pipeline_spec(pipeline).model_copy(update={"references": "off"})
         out = arguments.out / pipeline
         summary = run_pipeline(spec, PipelineOptions(out=out, data=arguments.data), say=print)
         cache = open_cache(out / "features.zarr")

@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SHARED / "faces")
     parser.add_argument("--out", type=Path, default=Path("emofuse-runs/texture_study"))
     arguments = parser.parse_args()
-    spec = read_pipeline_spec("texture_study")
+    spec = read_pipeline_spec("texture_study").model_copy(update={"references": "off"})
     summary = run_pipeline(spec, PipelineOptions(out=arguments.out, data=arguments.data), say=print)
     cache = open_cache(arguments.out / "features.zarr")
     names = [run.name for run in spec.runs]

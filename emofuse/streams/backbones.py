@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -28,10 +27,10 @@ from emofuse.streams.shared_networks import shared_network
 if TYPE_CHECKING:
     import torch
 
-    from emofuse.media.spectrogram import Wave
     from emofuse.streams.networks.outputs import Output, PictureNetwork
     from emofuse.streams.networks.presets import PicturePreset
     from emofuse.streams.networks.shared_backbones import SharedBackbone
+    from emofuse.streams.networks.spectrogram_pictures import SpectrogramPictures
     from emofuse.weights import ResolvedWeights
 
 _LIBRARIES = ("torchvision", "timm", "open_clip")
@@ -286,54 +285,6 @@ class BackboneStream:
         return rows
 
 
-class SpectrogramPictures:
-    """The pictures of the log-mel spectrograms of sounds, of the size that a network sees.
-
-    Attributes:
-        windows: the number of pictures of a sound of full length.
-        settings: what decides the pictures of a sound.
-    """
-
-    def __init__(self, settings: MelSettings, windows: int, size: tuple[int, int]) -> None:
-        from emofuse.streams.mel import check_bands
-
-        check_bands(settings, "backbone")
-        self.windows = windows
-        self.settings = ("spectrograms", settings, windows, size)
-        self._settings, self._size = settings, size
-
-    def pictures(self, samples: Sequence[Sample]) -> list[list[npt.NDArray[np.uint8]]]:
-        """Return the pictures (3, h, w) of every sample: none without a sound, else one for each window with sound.
-
-        Networks with the same settings share the pictures of a batch.
-        """
-        from emofuse.streams.sounds import waveforms
-
-        batch = SampleBatch.of(samples)
-        return batch.once(
-            self.settings,
-            lambda: [[] if wave is None else self._of(wave) for wave in waveforms(batch, self._settings.rate_hz)],
-        )
-
-    def _of(self, wave: Wave) -> list[npt.NDArray[np.uint8]]:
-        from emofuse.media.spectrogram import fixed_length, log_mel
-
-        whole = fixed_length(wave, self._settings.samples)
-        bounds = np.linspace(0, len(whole), self.windows + 1).round().astype(int)
-        sounding = [(start, end) for start, end in pairwise(bounds) if start < len(wave)]
-        return [self._picture(log_mel(whole[start:end], self._settings)) for start, end in sounding]
-
-    def _picture(self, spectrogram: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-        """Draw a spectrogram and resize it to the size of the network, bilinear with antialiasing."""
-        from PIL import Image
-
-        from emofuse.media.spectrogram import mel_picture
-
-        height, width = self._size
-        drawn = Image.fromarray(mel_picture(spectrogram)).resize((width, height), Image.Resampling.BILINEAR)
-        return np.ascontiguousarray(np.asarray(drawn).transpose(2, 0, 1))
-
-
 def make_backbone(spec: BackboneSpec, device: str) -> BackboneStream:
     """Make the stream of a model by name.
 
@@ -350,8 +301,11 @@ def make_backbone(spec: BackboneSpec, device: str) -> BackboneStream:
     weights = resolve_weights(spec.weights_wanted())
     make = partial(make_network, spec.model_name)
     shared = _shared_backbone(spec.model, weights, device, spec.precision, make, layer=spec.layer)
-    size = shared.preset.size
-    sounds = SpectrogramPictures(spec.spectrogram, spec.windows, size) if spec.input == "mel" else None
+    sounds = None
+    if spec.input == "mel":
+        from emofuse.streams.networks.spectrogram_pictures import SpectrogramPictures
+
+        sounds = SpectrogramPictures(spec.spectrogram, spec.windows, shared.preset.size)
     return BackboneStream(shared, spec.output, region=spec.region, spectrogram=sounds)
 
 

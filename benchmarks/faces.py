@@ -137,13 +137,11 @@ def score_of(record: RunRecord, score: str, split: str = "test") -> float:
 
 
 def size_ratio(records: Sequence[RunRecord]) -> float:
-    """Return the number of test rows divided by that of training rows, as the corrected test needs it."""
+    """Return the number of test rows divided by that of training rows, as the corrected test needs it.
 
-    def trained_rows(record: RunRecord) -> int:
-        learned = ("train", "val") if record.refit else ("train",)
-        return sum(int(record.rows[split]["rows"]) for split in learned)
-
-    return statistics.mean(record.rows["test"]["rows"] / trained_rows(record) for record in records)
+    The training rows of a second training are recorded with its validation rows among them.
+    """
+    return statistics.mean(record.rows["test"]["rows"] / record.rows["train"]["rows"] for record in records)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks import faces, grid, heads, results_file, speech, views  # noqa: E402
+from benchmarks import cross_validated, faces, grid, heads, results_file, speech, views  # noqa: E402
 from benchmarks.contenders import Clock, PlainHead, Shape, Trained, Work, member_of, write_hdf5  # noqa: E402
 from benchmarks.limits import Ceilings, cost_of, limits, memory_bytes  # noqa: E402
 from benchmarks.synthetic import CLASSES, DIMS, make_synthetic  # noqa: E402
@@ -386,3 +386,16 @@ def test_speech_is_chosen_on_validation_actors_and_tested_on_others():
         row = speech.describe("Voice", name, ("voice",), scores)
         assert 0.4 < row["uar"]["interval"][0] < row["uar"]["mean"] < row["uar"]["interval"][1] < 0.9
         assert len(row["accuracy"]["each"]) == 6
+
+
+def test_validation_rows_of_a_second_training_count_once_in_the_ratio_of_test_and_training_rows():
+    rows = {"train": {"rows": 672}, "val": {"rows": 135}, "test": {"rows": 168}}  # train holds val already
+    record = SimpleNamespace(rows=rows, refit=[{"rows": 672}])
+    assert faces.size_ratio([record, record]) == 0.25
+
+
+def test_an_svm_on_the_same_features_is_compared_split_by_split():
+    ours, theirs = {"a": 0.6, "b": 0.7, "c": 0.5}, {"c": 0.45, "b": 0.65, "a": 0.5}
+    compared = cross_validated.difference(ours, theirs, 0.25)
+    assert compared["mean"] == pytest.approx(0.0667, abs=1e-4)
+    assert compared["low"] < 0 < compared["high"]

@@ -54,6 +54,8 @@ def score(
         dataset=dict(cache.manifest.info),
         rows={**first.rows, "test": {"rows": len(rows), "missing": _missing(model, cache, rows)}},
         metrics={**{split: _whole(first.metrics[split]) for split in ("train", "val")}, "test": scores},
+        parameters=sum(record.parameters for record in model.records),
+        seconds=sum(record.seconds for record in model.records),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         evaluation=described,
     )

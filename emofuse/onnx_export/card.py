@@ -175,7 +175,7 @@ def _limits(results: Results) -> list[str]:
     limits = [
         (
             "The scores hold for rows like the test rows, of the same source. On other data they may be much lower: "
-            "`emofuse evaluate` measures it."
+            "the command emofuse evaluate measures it."
         ),
         "Fairness was not tested: there are no scores by age, sex, skin, culture or disability, and they may differ.",
         "Probabilities are not calibrated for other shares of the classes than those of the training rows.",
@@ -192,9 +192,9 @@ def _limits(results: Results) -> list[str]:
 
 
 def _file(exported: Exported) -> str:
-    lines = [f"{exported.path.name}: {name} is {what}." for name, what in exported.inputs.items()]
+    lines = [f"Input {name}: {what}." for name, what in exported.inputs.items()]
     lines += [
-        f"Output {exported.output}: float32 batch x classes, in the order above.",
+        f"Output {exported.output} of {exported.path.name}: float32 batch x classes, in the order above.",
         (
             f"Checked against torch on {exported.rows} rows ({exported.samples} of given samples): the largest "
             f"difference is {exported.difference:.1g}, allowed is {exported.tolerance:g} of the largest output."

@@ -197,7 +197,7 @@ def _ensemble(item: ReportedConfiguration, runs: Path, why: str) -> ChosenModel:
             records,
             f"Model: {item.label}{reason}; it has one run{itself}, so there is nothing to average: {folders[0]}",
         )
-    repeats = "; ".join(_repeat_words(run) for run in item.runs)
+    repeats = _repeats_words(item.runs)
     return ChosenModel(
         folders, records, f"Model: the mean of the {len(folders)} runs of {item.label} ({repeats}){reason}: {runs}"
     )
@@ -208,6 +208,16 @@ def _repeat_words(run: RunRecord) -> str:
 
     split, seed = repeat_of(run)
     return f"seed {seed}" if split is None else f"split {split_words(split)}, seed {seed}"
+
+
+def _repeats_words(runs: Sequence[RunRecord]) -> str:
+    """Return by what runs differ: their seeds alone where they have one split."""
+    from emofuse.report.configurations import repeat_of
+
+    repeats = [repeat_of(run) for run in runs]
+    if len({split for split, _ in repeats}) == 1:
+        return f"seeds {', '.join(str(seed) for _, seed in repeats)}"
+    return "; ".join(map(_repeat_words, runs))
 
 
 def _check_same_features(records: Sequence[RunRecord]) -> None:

@@ -278,3 +278,18 @@ def test_data_or_cache_is_required(trained):
     result = CliRunner().invoke(app, ["evaluate", "--run", str(trained)])
     assert result.exit_code == 2
     assert "give the other dataset, or --cache with a cache of it" in " ".join(result.output.replace("│", "").split())
+
+
+def test_predict_takes_the_folder_of_a_pipeline_and_averages_its_seeds(trained, mikels):
+    image = next((mikels / "anger").glob("*.png"))
+    one, mean = (
+        CliRunner().invoke(app, ["predict", str(image), "--run", str(trained), "--json", *option])
+        for option in ([], ["--ensemble"])
+    )
+    assert (one.exit_code, mean.exit_code) == (0, 0)
+    assert (
+        "Model: textures, the only configuration; of its 2 runs the one with the lowest validation loss" in one.stderr
+    )
+    assert "Model: the mean of the 2 runs of textures (seeds 0, 1)" in mean.stderr
+    probs = [json.loads(result.stdout.splitlines()[-1])["probs"] for result in (one, mean)]
+    assert probs[0] != probs[1]

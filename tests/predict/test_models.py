@@ -132,7 +132,7 @@ def test_a_damaged_search_is_an_error(pipeline):
 def test_an_ensemble_averages_the_probabilities_of_all_seeds(pipeline, cache):
     model = find_model(pipeline, ensemble=True)
     assert [record.spec["train"]["seed"] for record in model.records] == [0, 1]
-    assert "Model: the mean of the 2 runs of good (seed 0; seed 1), its mean validation accuracy" in model.reason
+    assert "Model: the mean of the 2 runs of good (seeds 0, 1), its mean validation accuracy" in model.reason
     features, status = cache.streams["clear"].read(dtype="float32")
     rows = {"clear": features}, {"clear": status}
     alone = [load_head(folder).outputs(*rows) for folder in model.folders]
@@ -144,7 +144,16 @@ def test_an_ensemble_of_a_run_has_its_siblings(pipeline):
     (bad, _) = sorted(path.parent for path in (pipeline / "runs").glob("*/run.json") if '"bad"' in path.read_text())
     model = find_model(bad, ensemble=True)
     assert {record.name for record in model.records} == {"bad"}
-    assert model.reason.startswith("Model: the mean of the 2 runs of bad (seed 0; seed 1): ")
+    assert model.reason.startswith("Model: the mean of the 2 runs of bad (seeds 0, 1): ")
+
+
+def test_an_ensemble_of_several_splits_names_them(pipeline):
+    for path in (pipeline / "runs").glob("*/run.json"):
+        data = json.loads(path.read_text())
+        data["spec"]["split"] = {"kind": "stratified", "seed": data["spec"]["train"]["seed"] + 5}
+        path.write_text(json.dumps(data))
+    reason = find_model(pipeline, ensemble=True).reason
+    assert "(split seed 5, seed 0; split seed 6, seed 1)" in reason
 
 
 def test_an_ensemble_of_one_run_is_this_run(pipeline):

@@ -300,7 +300,7 @@ WolfgangLanger_Pexels.mp4,a,p2,0:00:05,7.5
 
 
 def test_real_clips_have_faces_where_a_face_is_seen(shared_data, tmp_path, path, in_process, session_face):
-    """H.264 and HEVC, AAC and MP3. In the third clip the face leaves and, after 2.4 s, sound comes; the last has none."""
+    """H.264 and HEVC, AAC and MP3. In clip 3 the face leaves and the sound comes, at 2.4 s; none in clip 4."""
     shutil.copytree(shared_data / "video", tmp_path / "clips")
     (tmp_path / "clips").chmod(0o755)
     (tmp_path / "clips" / "clips.csv").write_text(REAL)

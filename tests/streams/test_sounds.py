@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from emofuse.errors import SpecError, StreamError
-from emofuse.media import spectrogram
 from emofuse.media.spectrogram import fixed_length, log_mel, mel_picture
 from emofuse.specs import BackboneSpec, CacheSpec, RandomWeights, digest
 from emofuse.specs.audio import MelSettings
@@ -22,6 +21,7 @@ from emofuse.streams.block_extraction import extract_all
 from emofuse.streams.egemaps import EgemapsSpec
 from emofuse.streams.mel import MelSpec
 from emofuse.streams.mfcc import MfccSpec
+from emofuse.streams.networks import spectrogram_pictures
 from emofuse.testing import check_stream, example_samples, example_sound
 
 RANDOM = RandomWeights(seed=3)
@@ -109,7 +109,9 @@ def test_sounds_are_resampled_once_for_all_streams(monkeypatch):
 
 def test_networks_with_the_same_settings_share_the_pictures_of_spectrograms(monkeypatch):
     drawn = []
-    monkeypatch.setattr(spectrogram, "mel_picture", lambda values: drawn.append(values.shape) or mel_picture(values))
+    monkeypatch.setattr(
+        spectrogram_pictures, "mel_picture", lambda values: drawn.append(values.shape) or mel_picture(values)
+    )
     batch = SampleBatch([sample(example_sound(0.3).samples), sample(example_sound(0.2).samples)])
     alone = make_stream(NETWORK).extract(list(batch)).features
     drawn.clear()

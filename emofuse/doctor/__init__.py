@@ -27,7 +27,7 @@ from emofuse.doctor.probe import run_probes
 
 __all__ = ["Finding", "areas", "examine"]
 
-_EITHER_DETECTOR = ("face face_mesh", "face landmarker")
+_EITHER_DETECTOR = ("face face_mesh", "face landmarker", "face yunet", "face retinaface")
 
 
 def examine(

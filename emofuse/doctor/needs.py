@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -58,8 +59,16 @@ class ExaminedSpec:
 
         models = (_model(stream) for stream in self.cache.streams)
         dims = tuple(dict.fromkeys(f"dim {model}" for model in models if model))
-        faces = any(looks_at_faces(stream.needs) for stream in self.cache.streams)
-        return (*((f"face {self.cache.face.detector}",) if faces else ()), *dims)
+        of_faces = [stream for stream in self.cache.streams if looks_at_faces(stream.needs)]
+        return (*((self._face_probe(of_faces),) if of_faces else ()), *dims)
+
+    def _face_probe(self, streams: Sequence[StreamSpec]) -> str:
+        """Return the probe of the face detector; its options are written out where they differ from the default."""
+        face = self.cache.face.model_dump(mode="json")
+        needs = sorted(frozenset().union(*(stream.needs for stream in streams)))
+        plain = set(face) == {"detector", "min_confidence"} and needs == ["face", "image"]
+        written = "" if plain else f" {json.dumps({'face': face, 'needs': needs})}"
+        return f"face {self.cache.face.detector}{written}"
 
 
 def find_spec(name: str, out: Path | None) -> ExaminedSpec:
@@ -92,8 +101,8 @@ def find_spec(name: str, out: Path | None) -> ExaminedSpec:
 
 
 def face_findings(spec: ExaminedSpec | None, replies: Mapping[str, ProbeReply]) -> list[Finding]:
-    """Return the findings on the face detector of a spec, or on both detectors without a spec."""
-    detectors = {probe.removeprefix("face "): reply for probe, reply in replies.items() if probe.startswith("face ")}
+    """Return the findings on the face detector of a spec, or on all detectors without a spec."""
+    detectors = {probe.split()[1]: reply for probe, reply in replies.items() if probe.startswith("face ")}
     working = {detector: reply for detector, reply in detectors.items() if not reply.problem}
     findings = [
         Finding("faces", "ok", f"face.detector {detector!r} starts ({reply.value})")

@@ -112,15 +112,21 @@ def _codec(_: str) -> str:
 
 
 def _face(detector: str) -> str:
-    """Start a face detector, run it once, and return the names of its model files."""
+    """Start a face detector, run it once, and return the names of its model files.
+
+    Behind its name there may be its options and what streams need of faces, as JSON: `yunet {"face": {}, "needs": []}`.
+    """
     specs, faces, numpy = (import_module(name) for name in ("emofuse.specs", "emofuse.streams.faces", "numpy"))
-    spec = specs.FaceSpec(detector=detector)
-    face_detector = faces.make_face_detector(spec)
+    name, _, written = detector.partition(" ")
+    given = json.loads(written) if written else {}
+    spec = specs.FaceSpec(**{**given.get("face", {}), "detector": name})
+    needs = frozenset(given.get("needs", ("image", "face")))
+    face_detector = faces.make_face_detector(spec, needs)
     try:
         face_detector.detect(numpy.zeros((64, 64, 3), numpy.uint8))
     finally:
         face_detector.close()
-    return ", ".join(path.name for path in faces.model_files(spec))
+    return ", ".join(path.name for path in faces.model_files(spec, needs))
 
 
 def _dim(model: str) -> int:

@@ -63,8 +63,9 @@ def stream_costs(streams: Mapping[str, Stream], face: FaceSpec, frames: int = 1)
     `frames` is the number of frames of a clip, which streams of pictures see one by one.
     """
     costs = {name: _stream_cost(stream, frames) for name, stream in streams.items()}
-    if any(looks_at_faces(needs_of(stream)) for stream in streams.values()):
-        model_bytes = sum(path.stat().st_size for path in model_files(face))
+    needs: frozenset[str] = frozenset().union(*map(needs_of, streams.values()))
+    if looks_at_faces(needs):
+        model_bytes = sum(path.stat().st_size for path in model_files(face, needs))
         costs[face_detector_name(face)] = MeasuredCost(None, model_bytes, None)
     return costs
 

@@ -66,7 +66,8 @@ class Face:
             (5, 2) float32. In an upright picture, the right eye of the subject is the left one in the picture.
         confidence: the confidence of the detector, from 0 to 1; NaN if it gives none.
         blendshapes: the 52 expression coefficients of the landmarker, from 0 to 1, (52,) float32; None unless needed.
-        transform: the map from the landmarker's canonical face to the camera, (4, 4) float32; None unless needed.
+        transform: the map from the landmarker's canonical face to its camera, (4, 4) float32: x right, y up and z to
+            the viewer of the picture as it is; None unless needed.
         turns: the number of counter-clockwise quarter turns of the picture in which the face was found.
     """
 

@@ -16,7 +16,8 @@ from emofuse.streams.faces.blendshape_names import BLENDSHAPES
 class BlendshapesSpec(StreamSpecBase):
     """52 expression coefficients of the face, such as `mouthSmileLeft` and `browInnerUp`, each from 0 to 1.
 
-    They need `face: {detector: landmarker}`, whose bundle holds the network that estimates them from the mesh.
+    They need the weights `face_landmarker`, whose bundle holds the network that estimates them from the mesh. With
+    `face: {detector: landmarker}` they come with the mesh; on the faces of another detector the landmarker runs too.
     """
 
     needs: ClassVar[frozenset[str]] = NEEDS_BLENDSHAPES

@@ -60,7 +60,7 @@ class HeadPoseSpec(StreamSpecBase):
     """Yaw, pitch and roll of the head in degrees.
 
     `source: mesh` fits a rigid head to the mesh of any detector. `source: transform` takes the rotation that the
-    landmarker estimates for a camera with perspective, and needs `face: {detector: landmarker}`.
+    landmarker estimates for a camera with perspective, and needs the weights `face_landmarker`.
     """
 
     stored_shape: ClassVar[tuple[int, ...]] = (3,)
@@ -146,16 +146,12 @@ def _rotation_of_mesh(face: Face) -> Matrix:
 
 
 def _rotation_of_transform(face: Face) -> Matrix | None:
-    """Return the rotation of the landmarker's transform, of the picture before any quarter turn."""
+    """Return the rotation of the landmarker's transform; None of a face without one."""
     if face.transform is None:
         return None
     left, _, right = np.linalg.svd(face.transform[:3, :3].astype(np.float64))
-    rotation = _FLIP @ left @ right @ _FLIP
-    turned: Matrix = np.linalg.matrix_power(_QUARTER, face.turns) @ rotation
-    return turned
+    rotation: Matrix = _FLIP @ left @ right @ _FLIP
+    return rotation
 
-
-_QUARTER = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-"""A quarter turn clockwise in the picture: a face found in a picture turned counter-clockwise lies that way in it."""
 
 _NEEDS = {"mesh": NEEDS_FACE, "transform": NEEDS_BLENDSHAPES}

@@ -80,4 +80,4 @@ def _sample(height: int, width: int, *, seed: int, face_px: int | None, sound: S
         blendshapes=rng.uniform(0, 1, len(BLENDSHAPES)).astype(np.float32),
         transform=transform.astype(np.float32),
     )
-    return Sample(image, face, sound, crop=crop_face(image, face, FaceSpec(size_px=96)))
+    return Sample(image, face, sound, crop=crop_face(image, face, FaceSpec(size_px=96)), faces=(face,))

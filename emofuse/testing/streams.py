@@ -85,7 +85,7 @@ def _stream_faults(stream: Stream, samples: list[Sample], tolerance: float, stor
     blocks = {
         "the block of all samples": samples,
         "an empty block": [],
-        "a block without any face": [replace(sample, face=None, crop=None) for sample in samples],
+        "a block without any face": [replace(sample, face=None, crop=None, faces=()) for sample in samples],
         "a block without any sound": [replace(sample, sound=None) for sample in samples],
     }
     for what, block in blocks.items():

@@ -19,7 +19,7 @@ from emofuse.doctor.needs import (
     space_findings,
     weights_findings,
 )
-from emofuse.doctor.probe import ProbeReply
+from emofuse.doctor.probe import ProbeReply, run_probes
 from emofuse.errors import SpecError
 from emofuse.specs import CacheSpec, parse_spec
 
@@ -219,3 +219,15 @@ def test_rows_are_the_dataset_s(tmp_path):
     assert "nowhere" in fault.what
     (space,) = rows_findings(found, tmp_path / "nowhere", {}, 6)
     assert "a cache of 6 rows" in space.what
+
+
+def test_the_options_of_a_face_detector_are_examined_as_they_are(tmp_path):
+    face = {"detector": "yunet", "weights": {"kind": "file", "path": str(tmp_path / "yunet.onnx")}}
+    streams = [{"kind": "backbone", "model": "squeezenet1_1", "weights": {"kind": "random"}, "region": "face"}]
+    spec = wanted(tmp_path, streams, face=face)
+    probe = spec.probes[0]
+    assert probe.startswith("face yunet {")
+    reply = run_probes([probe])[probe]
+    assert "no file of weights at" in reply.problem
+    (found,) = face_findings(spec, {probe: reply})
+    assert found.what.startswith("face.detector 'yunet': WeightsError: no file of weights at ")

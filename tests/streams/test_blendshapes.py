@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from emofuse.errors import StreamError
+from emofuse.errors import WeightsError
 from emofuse.specs import CacheSpec, FaceSpec
 from emofuse.status import Status
 from emofuse.streams.base import Sample
@@ -34,9 +34,10 @@ def test_they_are_those_of_the_face():
     assert value(rows.features[0], "mouthSmileLeft") == pytest.approx(float(samples[0].face.blendshapes[44]))
 
 
-def test_another_detector_is_an_error_that_names_the_one_to_set():
-    spec = CacheSpec(streams=(BlendshapesSpec(),), face=FaceSpec(detector="face_mesh"))
-    with pytest.raises(StreamError, match=r"gives no blendshapes: set face\.detector to 'landmarker'"):
+@pytest.mark.parametrize("detector", ["face_mesh", "landmarker"])
+def test_without_the_landmarker_s_file_the_error_names_the_command_for_any_detector(detector):
+    spec = CacheSpec(streams=(BlendshapesSpec(),), face=FaceSpec(detector=detector))
+    with pytest.raises(WeightsError, match=r"Get them: emofuse weights fetch face_landmarker$"):
         Extractor(spec.streams, spec, device="cpu")
 
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emofuse.specs import CacheSpec
+from emofuse.specs import CacheSpec, FaceSpec
 from emofuse.status import Status
 from emofuse.streams.base import Face, Sample
+from emofuse.streams.faces import FaceFinder
 from emofuse.streams.head_pose import HeadPoseSpec, _rotation_of_mesh, angles_deg, fit_rotation
 from emofuse.testing import check_stream, example_face, example_samples
 
@@ -100,9 +101,27 @@ def test_the_transform_of_the_landmarker_has_the_same_signs(yaw, pitch, roll):
     assert pose(face, "transform") == pytest.approx([yaw, pitch, roll], abs=0.01)
 
 
-def test_a_face_found_in_a_turned_picture_has_the_roll_of_the_picture_itself():
-    face = replace(example_face(), transform=np.eye(4, dtype=np.float32), turns=1)
-    assert pose(face, "transform")[2] == pytest.approx(90, abs=0.01)
+@pytest.mark.parametrize(("turns", "roll"), [(1, 90), (2, 180), (3, -90)])
+def test_a_face_found_in_a_turned_picture_has_the_roll_of_the_picture_itself(turns, roll):
+    upright = replace(example_face(), transform=np.eye(4, dtype=np.float32))
+    faces = FaceFinder(Seen(upright, turns), FaceSpec(turned=True)).detect_all(np.zeros((512, 512, 3), np.uint8))
+    assert abs(pose(faces[0], "transform")[2]) == pytest.approx(abs(roll), abs=0.01)
+    of_mesh = pose(upright, "mesh")[2]
+    assert (pose(faces[0], "mesh")[2] - of_mesh - roll) % 360 == pytest.approx(0, abs=0.01)
+
+
+class Seen:
+    """A detector that finds a face in the picture turned so many times alone."""
+
+    def __init__(self, face, turns):
+        self.face, self.calls, self.found_at = face, 0, (0, 1, 3, 2).index(turns)
+
+    def detect_all(self, image):
+        self.calls += 1
+        return [self.face] if self.calls == self.found_at + 1 else []
+
+    def close(self):
+        pass
 
 
 def test_the_fit_is_weighted_and_never_a_mirror():

@@ -198,8 +198,13 @@ def _turned_back(face: Face, shape: tuple[int, ...], turns: int) -> Face:
         points=None if face.points is None else back(face.points),
         box=np.concatenate([corners.min(axis=0), corners.max(axis=0)]),
         five=back(face.five),
+        transform=None if face.transform is None else (np.linalg.matrix_power(_QUARTER, turns) @ face.transform),
         turns=turns,
     )
+
+
+# A quarter turn clockwise in the picture, in the axes of the landmarker's camera: x right, y up, z to the viewer.
+_QUARTER = np.array([[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=np.float32)
 
 
 def _scaled(face: Face, scales: tuple[float, float]) -> Face:

@@ -17,7 +17,7 @@ from emofuse.analysis.sources import Source
 from emofuse.analysis.subsets import SolvedAnswers, SolvedOptions, official_test, solve_subsets
 from emofuse.errors import ResultsError
 from emofuse.report.configurations import ReportedConfiguration
-from emofuse.specs import OuterFoldsSplit, RunSpec, parse_spec
+from emofuse.specs import FeaturesSpec, OuterFoldsSplit, RunSpec, TargetSpec, parse_spec
 from emofuse.statistics import Resampling
 from emofuse.training.targets import THE_LABEL
 
@@ -123,7 +123,9 @@ class Analysis:
     def solved(self) -> SolvedAnswers:
         """The answers of solved models of all subsets of the streams."""
         cache = self.source.need_cache("solving models of all subsets")
-        streams, features, target = tuple(self.options.streams), None, THE_LABEL
+        streams = tuple(self.options.streams)
+        features: FeaturesSpec | None = None
+        target: TargetSpec = THE_LABEL
         if self.source.chosen is not None:
             spec = self.spec
             streams, features, target = streams or self.chosen.streams, spec.features, spec.target

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from emofuse.analysis.attributes import find_subgroups, people_of
+from emofuse.analysis.attributions import attribute_streams
 from emofuse.analysis.context import Analysis, ExplainOptions, Say
+from emofuse.analysis.feature_space import map_features
 from emofuse.analysis.mistakes import find_label_noise, find_rescued
 from emofuse.analysis.planted import planted_worth
+from emofuse.analysis.samples import ExplainedSample, explain_sample
+from emofuse.analysis.sections.attributions import attributions_section
 from emofuse.analysis.sections.calibration import calibration_section
+from emofuse.analysis.sections.feature_space import feature_space_section
 from emofuse.analysis.sections.samples import label_noise_section, mistakes_section
 from emofuse.analysis.sections.subgroups import SubgroupComparison, fairness_section, subgroups_section
 from emofuse.analysis.sections.suppression import suppression_section
@@ -27,7 +32,7 @@ from emofuse.errors import ResultsError, did_you_mean
 from emofuse.progress import step
 from emofuse.report.analysis import AnalysisSection
 
-__all__ = ["PARTS", "ExplainOptions", "explain"]
+__all__ = ["PARTS", "ExplainOptions", "explain", "explain_samples"]
 
 _MOST_SUBSETS_FOR_SUBGROUPS = 8  # streams that are left out one by one
 
@@ -69,6 +74,32 @@ def explain(path: Path, options: ExplainOptions, say: Say = lambda _: None) -> t
         written = write_analysis(out, made, runs=runs, source=source.identity)
         sections += made
     return written, sections
+
+
+def explain_samples(
+    path: Path,
+    options: ExplainOptions,
+    sample_ids: Sequence[str],
+    *,
+    image_root: Path | None = None,
+    explained: str | None = None,
+) -> Iterator[ExplainedSample]:
+    """Explain the answers to single samples, and write them below the folder of the analysis.
+
+    Args:
+        path: a run or a folder of runs.
+        options: the options; `parts` plays no role.
+        sample_ids: the ids of the samples.
+        image_root: the folder of the pictures; that of the cache's manifest unless given.
+        explained: the class whose score is explained; the answer unless given.
+
+    Raises:
+        EmofuseError: a source that cannot be read, or no such sample or class.
+    """
+    source = open_source(path, cache=options.cache, configuration=options.configuration)
+    analysis = Analysis(source, options)
+    for sample_id in sample_ids:
+        yield explain_sample(analysis, sample_id, options.out or source.out, image_root=image_root, explained=explained)
 
 
 def _worth(analysis: Analysis) -> Iterator[AnalysisSection]:
@@ -181,6 +212,25 @@ def _label_noise(analysis: Analysis) -> Iterator[AnalysisSection]:
     yield label_noise_section(analysis.label, mean, noise, classes=analysis.classes, paths=analysis.paths, whole=whole)
 
 
+def _attributions(analysis: Analysis) -> Iterator[AnalysisSection]:
+    options, tested = analysis.options, analysis.answered
+    cache = analysis.source.need_cache("attributions")
+    found = attribute_streams(
+        cache, analysis.runs, tested, most_rows=options.most_rows, seed=options.seed, device=options.device
+    )
+    yield attributions_section(tested, found)
+
+
+def _feature_space(analysis: Analysis) -> Iterator[AnalysisSection]:
+    options, tested = analysis.options, analysis.answered
+    cache = analysis.source.need_cache("maps of features")
+    found = map_features(
+        cache, analysis.runs, tested, most_rows=options.most_rows, seed=options.seed, device=options.device
+    )
+    if found.spaces:
+        yield feature_space_section(tested, found)
+
+
 _MAKERS: dict[str, Callable[[Analysis], Iterator[AnalysisSection]]] = {
     "worth": _worth,
     "suppression": _suppression,
@@ -189,6 +239,8 @@ _MAKERS: dict[str, Callable[[Analysis], Iterator[AnalysisSection]]] = {
     "calibration": _calibration,
     "mistakes": _mistakes,
     "label_noise": _label_noise,
+    "attributions": _attributions,
+    "feature_space": _feature_space,
 }
 PARTS: tuple[str, ...] = tuple(_MAKERS)
 """The names of the parts of an analysis."""

@@ -10,22 +10,28 @@ import numpy.typing as npt
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from emofuse.analysis.answers import Ints
 from emofuse.analysis.calibration import ReliabilityBin, Selective
+from emofuse.analysis.feature_space import Space
 from emofuse.report.drawing import (
     COLUMN_IN,
     GOLD,
     GREY,
     NAVY,
+    PAGE_IN,
     ROSE,
     despine,
     note_random,
     one_plot,
     text_width_in,
 )
+from emofuse.report.formats import format_difference
 from emofuse.report.names import wrap
 from emofuse.statistics import Interval
 
 _MARKS = ((NAVY, "o"), (ROSE, "s"), (GOLD, "D"), (GREY, "^"))
+_CLASSES = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#555555", "#EE9944")
+"""The colours of classes: Paul Tol's bright scheme, which is safe for colour-blind readers, and an orange."""
 _DIVERGING = LinearSegmentedColormap.from_list("worth", [ROSE, "#f6f6f6", NAVY])
 Floats = npt.NDArray[np.float64]
 
@@ -121,7 +127,7 @@ def plot_matrix(
     for (row, column), value in np.ndenumerate(numbers):
         if not np.isnan(value):
             colour = "white" if abs(value) > 0.6 * limit else "#1a1a1a"
-            text = f"{value:+.2f}".replace("-", "−")
+            text = format_difference(value, 2)
             axes.text(column, row, text, ha="center", va="center", fontsize=5.8, color=colour)
     axes.set_yticks(range(len(rows)), labels)
     shown = [f"{name} †" if name in random_streams else name for name in columns]
@@ -173,4 +179,47 @@ def plot_risk(selective: Selective) -> Figure:
     axes.set(xlim=(0, 1.02), xlabel="Share of rows that are answered", ylabel="Accuracy")
     axes.grid()
     despine(axes)
+    return figure
+
+
+def plot_maps(
+    names: Sequence[str], label: Ints, spaces: Sequence[Space], *, random_streams: Sequence[str] = ()
+) -> Figure:
+    """Plot maps of rows, a panel for each space, with a colour and a marker for each class.
+
+    Args:
+        names: the names of the classes.
+        label: the class of each analysed row, int64 (n,).
+        spaces: the spaces that have a map.
+        random_streams: the streams with random weights.
+    """
+    shown = [each for each in spaces if each.places is not None]
+    columns = min(3, len(shown))
+    side, gap, step = (PAGE_IN - 0.2 * (columns - 1)) / columns if columns == 3 else 2.4, 0.2, 0.34
+    figure = Figure(figsize=(1, 1))
+    colours = [_CLASSES[place % len(_CLASSES)] for place in range(len(names))]
+    for number, each in enumerate(shown):
+        row, column = divmod(number, columns)
+        axes = figure.add_axes((column * (side + gap), -row * (side * 0.8 + step), side, side * 0.8))
+        places = np.empty((0, 2)) if each.places is None else each.places
+        for place, name in enumerate(names):
+            here = label[each.rows] == place
+            marker = "os^D"[place // len(_CLASSES) % 4]
+            axes.scatter(
+                places[here, 0], places[here, 1], s=5, color=colours[place], marker=marker, linewidths=0, alpha=0.8,
+                label=name if not number else None,
+            )  # fmt: skip
+        mark = " †" if each.name in random_streams else ""
+        axes.set_title(f"{each.name}{mark}, purity {each.purity:.2f}", loc="left", fontsize=6, pad=3)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    if shown:
+        wide = min(len(names), 8)
+        figure.axes[0].legend(
+            loc="lower left", bbox_to_anchor=(0, 1.1), ncols=wide, markerscale=2, borderaxespad=0.2, borderpad=0
+        )
+        note_random(
+            figure.axes[0], [name for name in random_streams if name in {each.name for each in shown}],
+            above_pt=16 + 9 * -(-len(names) // wide), mark="† ",
+        )  # fmt: skip
     return figure

@@ -103,8 +103,8 @@ def solve_subsets(
     wanted = tuple(only) or Game(names).subsets
     given = FeaturesSpec(streams=names)
     if features is not None:
-        variants = {name: each for name, each in features.variants.items() if name in names}
-        given = features.model_copy(update={"streams": names, "variants": variants})
+        chosen = {name: each for name, each in features.variants.items() if name in names}
+        given = features.model_copy(update={"streams": names, "variants": chosen})
     targets = targets_of(cache, target)
     parts: dict[Subset, list[npt.NDArray[np.float32]]] = {}
     majorities, answered = [], []

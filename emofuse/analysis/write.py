@@ -61,9 +61,9 @@ def write_analysis(
         texts[section.key] = _text(section)
         _write_tables(folder / "tables", section)
         for figure in section.figures:
-            for ending, data in (("svg", figure.svg), ("png", figure.png)):
+            for ending, drawn in (("svg", figure.svg), ("png", figure.png)):
                 (folder / "figures").mkdir(parents=True, exist_ok=True)
-                replace_file(folder / "figures" / f"{figure.stem}.{ending}", data)
+                replace_file(folder / "figures" / f"{figure.stem}.{ending}", drawn)
     keys = sorted(by_key, key=lambda key: (ORDER.index(key) if key in ORDER else len(ORDER), key))
     data = {
         "format": FORMAT,

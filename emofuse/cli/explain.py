@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from emofuse.cli.options import Plugins, load_given_plugins, parse_names
 from emofuse.cli.progress import show_progress
+
+if TYPE_CHECKING:
+    from emofuse.analysis.samples import ExplainedSample
 
 
 def explain(
@@ -40,6 +43,17 @@ def explain(
         ),
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Number of outer folds.")] = 5,
+    sample: Annotated[
+        list[str] | None,
+        typer.Option(help="Explain the answer to this sample instead; repeat for several.", show_default="none"),
+    ] = None,
+    image_root: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the pictures, for --sample.", show_default="that of the cache's manifest"),
+    ] = None,
+    explained_class: Annotated[
+        str | None, typer.Option("--class", help="Class to explain, for --sample.", show_default="the answer")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the analysis.", show_default="FOLDER/analysis, CACHE.analysis")
     ] = None,
@@ -69,6 +83,12 @@ def explain(
         seed=seed,
         resamples=resamples,
     )
+    if sample:
+        from emofuse.analysis.explain import explain_samples
+
+        for each in explain_samples(source, options, sample, image_root=image_root, explained=explained_class):
+            typer.echo(_sample_text(each))
+        return
     with show_progress():
         written, sections = explain(source, options, partial(typer.echo, err=True))
     for section in sections:
@@ -78,3 +98,16 @@ def explain(
         for table in section.tables:
             typer.echo(f"\n{table.caption}\n\n{markdown(table.table)}")
     typer.echo(written)
+
+
+def _sample_text(each: ExplainedSample) -> str:
+    """Return what is printed of a sample."""
+    answers = ", ".join(f"{name} {prob:.3f}" for name, prob in list(each.probs.items())[:3])
+    lines = [f"{each.sample_id} (label {each.label or 'none'}): {answers}", f"  score of {each.explained}:"]
+    lines += [f"    {value:+.3f} {stream}" for stream, value in sorted(each.streams.items(), key=lambda pair: -pair[1])]
+    for stream, values in each.values.items():
+        named = ", ".join(f"{name} {value:+.3f}" for name, value in values.items())
+        lines.append(f"  {stream}: {named}")
+    if each.missing:
+        lines.append(f"  missing: {', '.join(each.missing)}")
+    return "\n".join([*lines, *(f"  note: {note}" for note in each.notes), *map(str, each.files)])

@@ -106,10 +106,15 @@ class Embeddings(nn.Module):
             else embedding.stem(batch.features[stream], batch.steps.get(stream), noise)
             for stream, embedding in embeddings.items()
         }
-        shared = [stream for stream, embedding in embeddings.items() if embedding.shared]
+        # Features have a gradient in an analysis of what they contribute, and never in training.
+        shared = [
+            stream
+            for stream, embedding in embeddings.items()
+            if embedding.shared and not batch.features[stream].requires_grad
+        ]
         embedded = self._embed_shared(shared, vectors, batch) if shared else {}
         for stream, embedding in embeddings.items():
-            if not embedding.shared:
+            if stream not in embedded:
                 embedded[stream] = embedding(vectors[stream], batch.has_stream(stream, embedding.members))
         return {stream: batch.mixed(embedded[stream], embedding.members) for stream, embedding in embeddings.items()}
 

@@ -140,7 +140,7 @@ def label_noise_section(
         paths: sample -> the path of its file.
         whole: whether all labelled rows were answered, and not only test rows.
     """
-    plain = []
+    plain: list[dict[str, Any]] = []
     for place, row in enumerate(noise.suspects[:MOST_LISTED].tolist()):
         sample, suggested = str(answers.sample_id[row]), int(noise.suggested[place])
         plain.append(

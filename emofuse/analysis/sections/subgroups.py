@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from emofuse.analysis.plots import Series, plot_intervals
@@ -74,7 +75,7 @@ def subgroups_section(
             draw_figure(
                 stem,
                 caption,
-                lambda drawn=drawn, series=series: plot_intervals(drawn, series, "Difference of accuracy"),
+                partial(plot_intervals, drawn, series, "Difference of accuracy"),
                 lettering,
             )
         )

@@ -1,0 +1,121 @@
+"""The section on which values of which streams move the heads."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from emofuse.analysis.answers import TestedConfiguration
+from emofuse.analysis.attributions import Attribution, StreamAttribution
+from emofuse.analysis.plots import plot_matrix
+from emofuse.analysis.sections.words import random_sentence
+from emofuse.report.analysis import AnalysisSection, AnalysisTable
+from emofuse.report.figures import draw_figure
+from emofuse.report.fonts import choose_lettering_of
+from emofuse.report.formats import format_difference, format_score
+from emofuse.report.tables import Cell, ReportTable, TableColumn
+
+_MOST_SHOWN = 15
+_MOST_IN_CELL = 4
+
+
+def attributions_section(tested: TestedConfiguration, found: Attribution) -> AnalysisSection:
+    """Return the section on contributions to the score of each class."""
+    lettering = choose_lettering_of(tested.classes)
+    names = [lettering.labels.get(name, name) for name in tested.classes]
+    streams, random = tested.item.streams, tested.item.random_streams
+    tables = [_totals_table(tested, found)]
+    caption = f"Mean contribution of each stream of {tested.label} to the score of a class, over the rows of the class."
+    plot: Any = partial(plot_matrix, names, streams, found.totals.tolist(), random_streams=random)
+    figures = [draw_figure("attribution_of_streams", caption, plot, lettering)]
+    for stream, each in found.streams.items():
+        tables.append(_values_table(tested, stream, each))
+        order = np.argsort(-each.strength)[:_MOST_SHOWN]
+        columns = [each.columns[place] for place in order]
+        caption = (
+            f"Mean contribution of the strongest {len(columns)} of {len(each.columns)} values of {stream} to the "
+            "score of "
+            "a class, over the rows of the class. Blue: towards the class."
+        )
+        plot = partial(plot_matrix, columns, names, each.by_class[:, order].T.tolist())
+        figures.append(draw_figure(f"attribution_of_{stream}", caption, plot, lettering))
+    return AnalysisSection(
+        "attributions",
+        "Which values move the heads",
+        [*random_sentence(random), *_sentences(tested, found)],
+        tables,
+        figures,
+        {
+            "configuration": tested.label,
+            "rows": found.rows,
+            "error": found.error,
+            "streams": list(streams),
+            "totals": found.totals,
+            "values": {
+                stream: {"columns": list(each.columns), "by_class": each.by_class, "strength": each.strength}
+                for stream, each in found.streams.items()
+            },
+        },
+    )
+
+
+def _totals_table(tested: TestedConfiguration, found: Attribution) -> AnalysisTable:
+    columns = [TableColumn("Class", [Cell(name) for name in tested.classes], "left")]
+    rows: list[dict[str, Any]] = []
+    for place, stream in enumerate(tested.item.streams):
+        columns.append(TableColumn(stream, [Cell(format_difference(value)) for value in found.totals[:, place]]))
+        rows += [
+            {"class": name, "stream": stream, "contribution": float(value)}
+            for name, value in zip(tested.classes, found.totals[:, place], strict=True)
+        ]
+    caption = "Mean contribution of each stream to the score of a class (logit less the mean logit), over its rows."
+    return AnalysisTable("attribution_of_streams", caption, ReportTable(tuple(columns)), rows)
+
+
+def _values_table(tested: TestedConfiguration, stream: str, each: StreamAttribution) -> AnalysisTable:
+    towards, against = [], []
+    for values in each.by_class:
+        order = np.argsort(-values)
+        towards.append(Cell(_listed(each, values, [place for place in order[:_MOST_IN_CELL] if values[place] > 0])))
+        against.append(
+            Cell(_listed(each, values, [place for place in order[::-1][:_MOST_IN_CELL] if values[place] < 0]))
+        )
+    table = ReportTable(
+        (
+            TableColumn("Class", [Cell(name) for name in tested.classes], "left"),
+            TableColumn("Towards it", towards, "left"),
+            TableColumn("Against it", against, "left"),
+        )
+    )
+    rows = [
+        {"class": name, "value": column, "contribution": float(each.by_class[place, number])}
+        for place, name in enumerate(tested.classes)
+        for number, column in enumerate(each.columns)
+    ]
+    caption = f"The values of {stream} that contribute most to the score of a class in its rows, and those against it."
+    return AnalysisTable(f"attribution_of_{stream}", caption, table, rows)
+
+
+def _listed(each: StreamAttribution, values: Any, places: list[int]) -> str:
+    return ", ".join(f"{each.columns[place]} {format_difference(float(values[place]), 3)}" for place in places) or "–"
+
+
+def _sentences(tested: TestedConfiguration, found: Attribution) -> list[str]:
+    return [
+        (
+            f"Integrated gradients of the heads of {tested.label} in {found.rows:,} tested rows: the contribution of a "
+            "value is its share in the score of the row's class (the logit less the mean of all logits), compared with "
+            "the mean of the training rows."
+        ),
+        (
+            f"The contributions of a row sum to its score less that of the baseline; the largest error of this sum is "
+            f"{format_score(found.error)}, the mean score {format_score(found.scale)}."
+        ),
+        (
+            "A contribution says what these heads use, not what causes an emotion. Values that say the same "
+            "share their "
+            "contribution as the training happened to deal it."
+        ),
+    ]

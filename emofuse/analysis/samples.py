@@ -30,7 +30,7 @@ from emofuse.analysis.context import Analysis
 from emofuse.analysis.gradients import integrated_gradients
 from emofuse.cache.reader import Cache
 from emofuse.datasets.sources import Source
-from emofuse.errors import ResultsError, StreamError, did_you_mean
+from emofuse.errors import ResultsError, SpecError, StreamError, did_you_mean
 from emofuse.heads.members import HeadBatch
 from emofuse.media.decode import read_image
 from emofuse.results import RunRecord
@@ -154,7 +154,10 @@ def _heat_maps(
     root: Path | None,
 ) -> tuple[list[Path], list[str]]:
     """Write a picture with the heat of every image backbone of a run; return the files, and notes on the others."""
-    spec = parse_spec(CacheSpec, dict(record.cache_spec), f"run {record.digest[:16]}: cache_spec")
+    try:
+        spec = parse_spec(CacheSpec, dict(record.cache_spec), f"run {record.digest[:16]}: cache_spec")
+    except SpecError as error:  # such as streams that were imported as arrays
+        return [], [f"no heat is drawn, its streams cannot be extracted again: {error}"]
     backbones = [stream for stream in spec.streams if _is_picture_backbone(stream)]
     if not backbones or spec.clip is not None:
         return [], []

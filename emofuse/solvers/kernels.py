@@ -75,10 +75,10 @@ class StreamRows:
 def stream_kernel(kernel: Kernel, left: StreamRows, right: StreamRows) -> Tensor:
     """Return the kernel values (n, m) of one stream, 0 where either row lacks it."""
     values = kernel.between(left.features, right.features)
-    if not bool(left.valid.all()):
-        values *= left.valid.to(values.dtype).unsqueeze(1)
-    if not bool(right.valid.all()):
-        values *= right.valid.to(values.dtype)
+    for valid in (left.valid.unsqueeze(1), right.valid):
+        if not bool(valid.all()):
+            # In place, unless an analysis asks for the derivative of the values.
+            values = values * valid.to(values.dtype) if values.requires_grad else values.mul_(valid.to(values.dtype))
     return values
 
 

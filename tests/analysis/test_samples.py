@@ -16,8 +16,6 @@ from emofuse.cache.reader import open_cache
 from emofuse.cli import app
 from emofuse.errors import ResultsError
 
-OPTIONS = ExplainOptions(configuration="network")
-
 
 def test_a_sample_is_explained_by_the_run_that_did_not_learn_it(planted, tmp_path):
     (each,) = explain_samples(planted.folder, ExplainOptions(configuration="network", out=tmp_path), ["s0007"])
@@ -33,6 +31,7 @@ def test_a_sample_is_explained_by_the_run_that_did_not_learn_it(planted, tmp_pat
     assert sum(each.probs.values()) == pytest.approx(1, abs=1e-5)
     assert each.explained == next(iter(each.probs))
     assert set(each.streams) == {"a", "b", "noise"}
+    assert each.notes[0].startswith("no heat is drawn, its streams cannot be extracted again")
 
 
 def test_another_class_can_be_explained(planted, tmp_path):
@@ -103,7 +102,7 @@ def pictures(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_heat_of_a_backbone_is_drawn_on_the_picture_of_the_cached_row(pictures):
-    folder, out = pictures
+    _, out = pictures
     sample = open_cache(out / "features.zarr").sample_ids[7]
     result = CliRunner().invoke(app, ["explain", str(out), "--sample", str(sample)])
     assert result.exit_code == 0, result.output

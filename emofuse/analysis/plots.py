@@ -196,7 +196,7 @@ def plot_maps(
     shown = [each for each in spaces if each.places is not None]
     columns = min(3, len(shown))
     side, gap, step = (PAGE_IN - 0.2 * (columns - 1)) / columns if columns == 3 else 2.4, 0.2, 0.34
-    figure = Figure(figsize=(1, 1))
+    figure = Figure(figsize=(1, 1), dpi=250)  # of points, which are pixels in the SVG file too: they may be thousands
     colours = [_CLASSES[place % len(_CLASSES)] for place in range(len(names))]
     for number, each in enumerate(shown):
         row, column = divmod(number, columns)
@@ -207,6 +207,7 @@ def plot_maps(
             marker = "os^D"[place // len(_CLASSES) % 4]
             axes.scatter(
                 places[here, 0], places[here, 1], s=5, color=colours[place], marker=marker, linewidths=0, alpha=0.8,
+                rasterized=True,
                 label=name if not number else None,
             )  # fmt: skip
         mark = " †" if each.name in random_streams else ""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 from emofuse.datasets.manifest import Manifest
+from emofuse.datasets.sources import FACE_BOX
 
 Array = npt.NDArray[np.float64]
 _PREFIX = re.compile(r"^(.*[^\w]|.*_)[^_]*$")
@@ -48,11 +49,12 @@ class TargetColumn:
 def find_target_columns(manifest: Manifest) -> list[TargetColumn]:
     """Return the columns that could be targets, in their order; those of a group at the place of its first column.
 
-    Columns of text with many values (ids, captions) are none. The rows that cannot be read count as all others.
+    Columns of text with many values (ids, captions) are none, and neither is the box of the face. The rows that cannot
+    be read count as all others.
     """
     numbers: dict[str, Array] = {}
     found: dict[str, TargetColumn] = {}
-    for name in manifest.attributes:
+    for name in (each for each in manifest.attributes if each not in FACE_BOX):
         values = _numbers(manifest.table[name])
         if values is not None and not np.isnan(values).all():
             numbers[name] = values

@@ -18,6 +18,7 @@ from emofuse.datasets.ferplus import FerPlusSpec
 from emofuse.datasets.rafdb import RafdbSpec
 from emofuse.datasets.sources import sources_of
 from emofuse.datasets.summary import measure_images
+from emofuse.datasets.target_columns import find_target_columns
 from emofuse.datasets.targets import read_targets
 from emofuse.errors import DatasetError
 from emofuse.media.decode import read_image
@@ -355,6 +356,8 @@ def test_affectnet_is_read_from_its_lists_with_boxes_and_numbers(affectnet):
     assert manifest.info["notes"][0] == (
         "rows of other categories, left out (`expressions: all` keeps them): 1 none, 1 uncertain, 1 no face"
     )
+    assert [column.name for column in find_target_columns(manifest)] == ["valence", "arousal"]
+    assert sources_of(manifest.table[:1], manifest.root, spec_files(spec))[0].face_box == (10, 20, 100, 110)
     seven = AffectnetSpec(root=affectnet, expressions=7).read().manifest
     assert seven.classes == manifest.classes[:7]
     assert len(seven) == 28

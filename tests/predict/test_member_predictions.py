@@ -60,7 +60,7 @@ def test_members_are_predicted_as_their_cached_rows(tmp_path, make):
     }
     build = BuildOptions(workers=0, device="cpu")
     options = PipelineOptions(out=tmp_path / "out", build=build)
-    summary = run_pipeline(parse_spec(PipelineSpec, spec, "test"), options)
+    summary = run_pipeline(parse_spec(PipelineSpec, spec, "test"), options, say=lambda _: None)
     paths = PipelinePaths(tmp_path / "out")
     folder = paths.runs / summary.records[0].digest[:16]
     saved = read_predictions(folder)

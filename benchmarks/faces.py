@@ -47,7 +47,7 @@ def main() -> None:
     path = write_result(
         "faces",
         {
-            "dataset": {"rows": sum(part["rows"] for part in summary.records[0].rows.values())},
+            "dataset": {"rows": all_rows(summary.records[0])},
             "test": spec.test.model_dump(mode="json") if spec.test else None,
             "best_single_stream_on_validation": single["name"],
             "best_fusion_on_validation": fused["name"],
@@ -134,6 +134,12 @@ def add_holm(rows: Sequence[dict[str, Any]]) -> None:
 def score_of(record: RunRecord, score: str, split: str = "test") -> float:
     metrics = record.metrics[split]
     return float(metrics["accuracy"] if score == "accuracy" else metrics["macro"]["f1"])
+
+
+def all_rows(record: RunRecord) -> int:
+    """Return the number of rows of a run. The training rows of a second training have its validation rows among them."""
+    splits = ("train", "test") if record.refit else ("train", "val", "test")
+    return sum(int(record.rows[split]["rows"]) for split in splits)
 
 
 def size_ratio(records: Sequence[RunRecord]) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faces import add_holm, compare_splits, describe_scores, run_on_faces
+from benchmarks.faces import add_holm, all_rows, compare_splits, describe_scores, run_on_faces
 from benchmarks.results_file import write_result
 from emofuse.results import RunRecord
 from emofuse.specs import PipelineSpec, read_pipeline_spec
@@ -33,7 +33,7 @@ def main() -> None:
     path = write_result(
         "views",
         {
-            "dataset": {"rows": sum(part["rows"] for part in summary.records[0].rows.values())},
+            "dataset": {"rows": all_rows(summary.records[0])},
             "test": spec.test.model_dump(mode="json") if spec.test else None,
             "configurations": rows,
         },

@@ -30,6 +30,7 @@ from emofuse.report.targets import ShownScore
 from emofuse.report.uncertainty_notes import interval_notes, ranking_note
 from emofuse.specs import EXACT_HEADS, NetworkHeadSpec
 from emofuse.specs.heads import ORDERED
+from emofuse.specs.nouns import SOUND
 from emofuse.specs.train import NEWER
 from emofuse.statistics import Interval
 
@@ -207,10 +208,11 @@ def _row_rules(results: Results) -> list[str]:
     rules, noun = results.target.words.rules, results.noun
     if not all("fitted" in stream for run in results.runs for stream in run.streams.values()):
         return list(rules)
+    lacking = " on which a stream failed" if noun == SOUND else " without a face, or one on which a stream failed,"
     return [
         (
-            f"Rows whose {noun.many} cannot be read are left out. {noun.an.capitalize()} without a face, or one on "
-            "which a stream failed, keeps its row and lacks the stream."
+            f"Rows whose {noun.many} cannot be read are left out. {noun.an.capitalize()}{lacking} keeps its row and "
+            "lacks the stream."
         ),
         "A stream that fewer than two training rows have counts as missing in every row.",
         *rules,

@@ -56,15 +56,15 @@ def check(
         typer.Option(help="Write a table (sample_id, group) of all duplicates found, for `group_file` of the dataset."),
     ] = None,
     table: Annotated[
-        Path | None, typer.Option(help="Path of the table relative to the root, for a csv dataset.")
+        Path | None, typer.Option(help="csv, fer2013, ferplus: path of the table relative to the root.")
     ] = None,
     path_column: Annotated[str | None, typer.Option(help="Column of paths, for a csv dataset.")] = None,
     label_column: Annotated[
-        str | None, typer.Option(help="Column of labels, for a csv dataset; '' for a table without labels.")
+        str | None, typer.Option(help="csv, parquet: column of labels; '' for a dataset without labels.")
     ] = None,
-    split_column: Annotated[str | None, typer.Option(help="Column of splits, for a csv dataset.")] = None,
+    split_column: Annotated[str | None, typer.Option(help="csv, parquet: column of splits.")] = None,
     group_column: Annotated[
-        str | None, typer.Option(help="csv: the column of groups (speaker, subject), which splits never part.")
+        str | None, typer.Option(help="csv, parquet: the column of groups (speaker, subject), which splits never part.")
     ] = None,
     group_pattern: Annotated[
         str | None, typer.Option(help="csv: a regular expression with one group, which is searched for in paths.")
@@ -77,6 +77,7 @@ def check(
         Path | None,
         typer.Option(help="A table (sample_id, group) of further groups, relative to the root."),
     ] = None,
+    image_column: Annotated[str | None, typer.Option(help="parquet: column of images.")] = None,
     image_dir: Annotated[
         Path | None, typer.Option(help="Folder below the root that paths start from, for a csv dataset.")
     ] = None,
@@ -109,6 +110,7 @@ def check(
         "group_pattern": group_pattern,
         "group": group,
         "group_file": group_file,
+        "image_column": image_column,
         "image_dir": image_dir,
     }
     spec = dataset_spec(target, {name: value for name, value in options.items() if value is not None})

@@ -115,7 +115,7 @@ def _columns(spec: ParquetSpec, path: Path, schema: Any) -> _Columns:
     names = list(schema.names)
     image = spec.image_column or image_column(path, schema)
     problems = []
-    label, notes = spec.label_column, []
+    label, notes = spec.label_column or None, []
     if label is not None and label not in names and label == "label":
         classes = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
         if len(classes) == 1:

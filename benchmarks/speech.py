@@ -44,7 +44,6 @@ from emofuse.weights import import_weights
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 WHISPER = ("whisper_1", "whisper_2", "whisper_3", "whisper_last")
 INPUTS = {
-    "MFCC": ("mfcc",),
     "eGeMAPS": ("egemaps",),
     "Whisper, last layer": ("whisper_last",),
     "Whisper, layer 3": ("whisper_3",),
@@ -73,7 +72,8 @@ def main() -> None:
     import_weights(arguments.data / "models" / "whisper_tiny_en_encoder_fp16.safetensors", "whisper-tiny.en")
     spec = read_pipeline_spec("ravdess_speech")
     skipped = [name.strip() for name in arguments.skip.split(";")]
-    spec = spec.model_copy(update={"runs": tuple(run for run in spec.runs if run.name not in skipped)})
+    runs = tuple(run for run in spec.runs if run.name not in skipped)
+    spec = spec.model_copy(update={"runs": runs, "references": "off"})  # those of scikit-learn stand in their place
     options = PipelineOptions(out=arguments.runs, data=arguments.data / "speech" / "ravdess", device="cpu")
     records = run_pipeline(spec, options, say=print).records
 

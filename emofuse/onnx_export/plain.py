@@ -181,7 +181,8 @@ class _TransformerLayer(TransformerLayer):
         asking = asking + self.mix(joined.reshape(1, -1, joined.shape[2])).view_as(asking)
         hidden = self.hidden_norm(asking.reshape(1, -1, asking.shape[2]))
         grown = self.down(functional.gelu(self.up(hidden)))
-        return (asking + grown.view_as(asking)).unsqueeze(0)
+        added: Tensor = asking + grown.view_as(asking)
+        return added.unsqueeze(0)
 
     def _heads(self, values: Tensor) -> Tensor:
         """Split values (B, T, E) into (B, attention heads, T, E / attention heads)."""

@@ -262,6 +262,13 @@ def video_text(name: str, summary: VideoSummary, classes: Any, kind: str) -> str
     return "\n".join(lines)
 
 
+def _place(prediction: Prediction) -> str:
+    if prediction.face_box is None:
+        return ""
+    left, top, width, height = prediction.face_box
+    return f" at ({left:.0f}, {top:.0f}), {width:.0f} x {height:.0f} pixels"
+
+
 def as_text(prediction: Prediction) -> str:
     """Return a prediction as a few aligned lines."""
     if prediction.problem is not None:
@@ -271,7 +278,7 @@ def as_text(prediction: Prediction) -> str:
     lines += [f"  {label:<{width}}  {prob:6.1%}  {'#' * round(prob * 30)}" for label, prob in prediction.probs.items()]
     lines += [f"  {name:<{width}}  {value:.4g}" for name, value in prediction.values.items()]
     if prediction.face is not None:
-        lines.append(f"  face: {'found' if prediction.face else 'not found'}")
+        lines.append(f"  face: {'found' if prediction.face else 'not found'}{_place(prediction)}")
     if prediction.missing:
         lines.append("  without: " + ", ".join(f"{name} ({why})" for name, why in prediction.missing.items()))
     for unit in prediction.action_units[:_UNITS_SHOWN]:

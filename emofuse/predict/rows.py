@@ -75,6 +75,9 @@ class RowTable:
         row: Row = {"path": str(prediction.path), "problem": prediction.problem}
         row |= {f"{self._output}.{name}": value for name, value in outputs.items()}
         row["label"] = ";".join(prediction.labels) if self._kind == "multilabel" else prediction.label
+        if prediction.face_box is not None:
+            left, top, width, height = prediction.face_box
+            row |= {"left": left, "top": top, "right": left + width, "bottom": top + height}
         return row | self._units(prediction.action_units) | {"missing": _missing(prediction.missing)}
 
     def label(self, outputs: npt.NDArray[np.float32] | None) -> str | None:

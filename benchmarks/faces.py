@@ -137,7 +137,7 @@ def score_of(record: RunRecord, score: str, split: str = "test") -> float:
 
 
 def all_rows(record: RunRecord) -> int:
-    """Return the number of rows of a run; the training rows of a second training have the validation rows among them."""
+    """Return the number of rows of a run. A second training counts the validation rows among its training rows."""
     splits = ("train", "test") if record.refit else ("train", "val", "test")
     return sum(int(record.rows[split]["rows"]) for split in splits)
 

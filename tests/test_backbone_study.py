@@ -54,7 +54,8 @@ def test_every_run_has_a_partner_with_minority_classes_from_augmented_views(name
         assert augmented.model_copy(update={"name": "", "train": plain.train}) == plain.model_copy(update={"name": ""})
     (cnn,) = (run for run in spec.runs if run.name == "CNN from scratch")
     assert (cnn.train.optimizer, cnn.train.learning_rate, cnn.train.epochs) == ("rmsprop", 1e-3, 40)
-    assert (cnn.head.spatial, cnn.head.stem_dropout, cnn.head.dropout) == ("cnn", 0.25, 0.5)
+    assert (cnn.head.spatial, cnn.head.stem_norm) == ("cnn", "batch")
+    assert (cnn.head.stem_dropout, cnn.head.dropout) == (0.25, 0.5)
     assert spec.test is None or spec.test.folds == 5
 
 

@@ -98,7 +98,7 @@ def stems_of(spec: HeadSpec) -> StemChoice:
     """Return the stems of a head; for kinds of heads that cannot choose, the stems without weights."""
     if not isinstance(spec, NetworkHeadSpec):
         return StemChoice()
-    return StemChoice(spec.temporal, spec.spatial, spec.stem_width, spec.patch_kernels)
+    return StemChoice(spec.temporal, spec.spatial, spec.stem_width, spec.patch_kernels, spec.stem_norm)
 
 
 def vector_dims(dims: Mapping[str, Shape], kind: str) -> dict[str, int]:

@@ -103,7 +103,12 @@ class Embeddings(nn.Module):
         vectors = {
             stream: batch.features[stream]
             if embedding.stem is None
-            else embedding.stem(batch.features[stream], batch.steps.get(stream), noise)
+            else embedding.stem(
+                batch.features[stream],
+                batch.steps.get(stream),
+                noise,
+                None if embedding.shared else batch.has_stream(stream, embedding.members),
+            )
             for stream, embedding in embeddings.items()
         }
         # Features have a gradient in an analysis of what they contribute, and never in training.

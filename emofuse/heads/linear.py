@@ -40,7 +40,7 @@ class StreamLogits(nn.Module):
             steps: the steps of a sequence that are there, bool (F, B, T).
             noise: the noise of the dropout, in training.
         """
-        vectors = features if self.stem is None else self.stem(features, steps, noise)
+        vectors = features if self.stem is None else self.stem(features, steps, noise, has_stream)
         return torch.where(has_stream.unsqueeze(2), self.linear(vectors), self.missing.unsqueeze(1))
 
 

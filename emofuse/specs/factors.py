@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo,
 from emofuse.errors import did_you_mean
 from emofuse.specs.base import Spec
 from emofuse.specs.faults import BESIDE, SEPARATOR
-from emofuse.specs.heads import HeadSpec, Spatial, Temporal
+from emofuse.specs.heads import HeadSpec, Spatial, StemNorm, Temporal
 from emofuse.specs.pca import pca_problem
 from emofuse.specs.streams import Value, check_factors, take_factors, variant_factors
 from emofuse.specs.train import Balance, Balancing, ClassWeights, Optimizer, Schedule
@@ -124,6 +124,7 @@ class Factors(Spec):
     spatial: tuple[Spatial, ...] = ()
     stem_width: tuple[int, ...] = ()
     stem_dropout: Numbers = ()
+    stem_norm: tuple[StemNorm, ...] = ()
     dropout: Numbers = ()
     batch_size: tuple[int, ...] = ()
     optimizer: tuple[Optimizer, ...] = ()

@@ -67,6 +67,7 @@ ORDERED: frozenset[Temporal] = frozenset({"lstm", "gru", "transformer"})
 """The stems over time that know the order of the steps; all others give the same for any order."""
 
 Spatial = Literal["mean", "attention", "patches", "cnn"]
+StemNorm = Literal["group", "batch"]
 
 
 class NetworkHeadSpec(HeadSpecBase):
@@ -84,6 +85,7 @@ class NetworkHeadSpec(HeadSpecBase):
     stem_width: int = Field(64, ge=1)
     patch_kernels: tuple[int, ...] = Field((1, 3, 5), min_length=1, description="the sizes of the patches, each odd")
     stem_dropout: float = Field(0.0, ge=0, lt=1)
+    stem_norm: StemNorm = Field("group", description="the norm of the `cnn` stem")
 
     @field_validator("patch_kernels")
     @classmethod

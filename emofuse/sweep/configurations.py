@@ -27,7 +27,7 @@ HEAD_FACTORS = tuple(
 _HIDDEN_LAYER_FIELDS = ("width", "dropout")
 _OF_SEVERAL_STREAMS = {"gradient_balancing": "off", "stream_dropout": 0.0}
 """The factors of the training that a head of one stream has no use for, and their values there."""
-_STEM_FIELDS = ("temporal", "spatial", "stem_width", "patch_kernels", "stem_dropout")
+_STEM_FIELDS = ("temporal", "spatial", "stem_width", "patch_kernels", "stem_dropout", "stem_norm")
 _TEMPORAL_WITH_WIDTH = ("attention", "lstm", "gru", "transformer")
 _SPATIAL_WITH_WIDTH = ("attention", "patches", "cnn")
 
@@ -280,6 +280,7 @@ def _useless_of_stems(temporal: Temporal | None, spatial: Spatial | None) -> set
     useless = {"temporal"} if temporal is None else set()
     useless |= {"spatial"} if spatial is None else set()
     useless |= {"patch_kernels"} if spatial != "patches" else set()
+    useless |= {"stem_norm"} if spatial != "cnn" else set()
     if temporal not in _TEMPORAL_WITH_WIDTH and spatial not in _SPATIAL_WITH_WIDTH:
         useless |= {"stem_width", "stem_dropout"}
     return useless

@@ -28,6 +28,7 @@ from emofuse.specs import (
     SplitSpec,
     TrainSpec,
 )
+from emofuse.specs.pca import PCA
 from emofuse.specs.runs import settled
 from emofuse.specs.streams import Value, Variant, variants_of
 from emofuse.specs.target_options import target_problems
@@ -269,6 +270,7 @@ def _features(streams: Sequence[str], owners: Sequence[RunSpec], kinds: dict[str
     for stream in streams:
         features = next(run.features for run in widest if stream in run.features.streams)
         chosen = {each.name: _value(features, stream, each) for each in variants_of(kinds[stream])}
+        chosen |= {name: value for name, value in features.variants.get(stream, {}).items() if name == PCA}
         if chosen:
             variants[stream] = chosen
     neutral = next((run.features.neutral_label for run in widest if run.features.neutral_label), None)

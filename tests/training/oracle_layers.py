@@ -78,9 +78,28 @@ class Stem(nn.Module):
 
     def forward(self, x, rows):
         """Vectors (n, dim) of the rows x (n, *shape), which stand at `rows` (n,) of the batch."""
-        vectors = [self.vector(values, row) for values, row in zip(x, rows.tolist(), strict=True)]
+        if getattr(getattr(self, "spatial", None), "in_batch", False):
+            vectors = self.vectors_in_batch(x, rows.tolist())
+        else:
+            vectors = [self.vector(values, row) for values, row in zip(x, rows.tolist(), strict=True)]
         vectors = torch.stack(vectors) if vectors else x.new_zeros(0, self.dim)
         return self.dropout(vectors, self.place, rows.tolist()) if self.has_weights else vectors
+
+    def vectors_in_batch(self, x, rows):
+        """All maps that are there pass the network at once, for its batch norm."""
+        if not len(x):
+            return []
+        if not self.is_sequence:
+            return list(self.spatial.of_all(x))
+        places = [torch.nonzero(~values.flatten(1).isnan().any(1)).flatten() for values in x]
+        maps = torch.cat([values[there] for values, there in zip(x, places, strict=True)])
+        vectors = torch.split(self.spatial.of_all(maps), [len(there) for there in places])
+        return [
+            self.temporal(steps, there.tolist(), row)
+            if len(there) or isinstance(self.temporal, TransformerOverTime)
+            else x.new_zeros(self.dim)
+            for steps, there, row in zip(vectors, places, rows, strict=True)
+        ]
 
     def vector(self, values, row):
         if not self.is_sequence:
@@ -143,19 +162,25 @@ class SmallCNN(nn.Module):
         channels, *sides = shape
         widths = [channels, spec.stem_width // 2, spec.stem_width, 2 * spec.stem_width]
         self.convolutions = nn.ModuleList(nn.Conv2d(widths[i], widths[i + 1], 3, padding="same") for i in range(3))
-        self.norms = nn.ModuleList(nn.GroupNorm(math.gcd(width, 8), width) for width in widths[1:])
+        self.in_batch = spec.stem_norm == "batch"
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(width) if self.in_batch else nn.GroupNorm(math.gcd(width, 8), width) for width in widths[1:]
+        )
         for _ in range(3):
             sides = [side // 2 for side in sides] if min(sides) >= 2 else sides
         self.grid = [min(3, side) for side in sides]
         self.dim = widths[-1] * math.prod(self.grid)
 
     def forward(self, image):
-        values = image.unsqueeze(0)
+        return self.of_all(image.unsqueeze(0))[0]
+
+    def of_all(self, values):
+        """Vectors (n, dim) of images (n, C, H, W), which a batch norm sees together."""
         for conv, norm in zip(self.convolutions, self.norms, strict=True):
             values = torch.relu(norm(conv(values)))
             if min(values.shape[2:]) >= 2:
                 values = functional.max_pool2d(values, 2)
-        return functional.adaptive_avg_pool2d(values, self.grid).flatten()
+        return functional.adaptive_avg_pool2d(values, self.grid).flatten(1)
 
 
 class MeanOverTime(nn.Module):

@@ -98,13 +98,14 @@ def test_they_have_all_streams_and_those_of_the_baseline_once_for_each_split(cac
 def test_they_take_variants_split_fold_and_choice_from_the_runs(cache):
     faces = parse_spec(
         RunSpec,
-        {"name": "faces", "features": {"streams": {"lbp": {"bins": 128}, "action_units": {"count": 15}}}},
+        {"name": "faces", "features": {"streams": {"lbp": {"bins": 128, "pca": 0.9}, "action_units": {"count": 15}}}},
         "test",
     )
     options = {"train": {"select": "macro_f1"}, "split": {"kind": "stratified", "seed": 3}, "refit": "train_val"}
     net = parse_spec(RunSpec, {"name": "net", "features": {"streams": ["net"]}, **options}, "test")
     wide = plan_references(cache, [net, faces], "net").runs[0]
     assert dict(wide.features.factors) == {"lbp_bins": 128, "action_units": 15}
+    assert wide.features.variants == {"lbp": {"pca": 0.9}}
     assert (wide.train.select, wide.split, wide.refit) == ("macro_f1", net.split, "train_val")
     bag = net.model_copy(update={"refit": "none", "ensemble": EnsembleSpec(folds=3)})
     plan = plan_references(cache, [bag, faces], "net")

@@ -145,3 +145,17 @@ def test_dropout_of_stems_is_that_of_its_own_plain_run_for_each_member(table, fo
 def test_dropout_of_stems_is_in_the_digest_only_where_it_is_given():
     assert "stem_dropout" not in ConcatHeadSpec().model_dump(mode="json")
     assert ConcatHeadSpec(stem_dropout=0.25).model_dump(mode="json")["stem_dropout"] == 0.25
+
+
+@pytest.mark.parametrize(("kind", "temporal"), [("concat", "mean"), ("linear", "lstm"), ("late", "transformer")])
+def test_batch_norm_of_a_cnn_is_that_of_its_own_plain_run_for_each_member(table, folds, kind, temporal):
+    make, sizes = HEADS[kind]
+    head = make(temporal=temporal, spatial="cnn", stem_norm="batch", **SIZES, **sizes)
+    members = members_of(head, "off")
+    members[0] = replace(members[0], train=members[0].train.model_copy(update={"ema": 0.9, "stream_dropout": 0.3}))
+    results = train_group(table, folds, members, EXACT)
+    assert any(name.endswith("norms.0.running_mean") for name in results[0].weights)
+    for member, result in zip(members, results, strict=True):
+        expected = oracle.train_alone(table, folds, member)
+        assert_same_run(result, expected, **ROUNDING)
+        assert_same_run(train_group(table, folds, [member], EXACT)[0], expected, **ROUNDING)

@@ -20,7 +20,7 @@ from emofuse.heads.stems.convolution import Patches, SmallCNN
 from emofuse.heads.stems.pooling import MaxOverTime, MeanAndDeviationOverTime, MeanOfMap, MeanOverTime
 from emofuse.heads.stems.recurrent import GRU, LSTM
 from emofuse.heads.stems.transformer import TransformerOverTime
-from emofuse.specs.heads import Spatial, Temporal
+from emofuse.specs.heads import Spatial, StemNorm, Temporal
 
 Shape = int | tuple[int, ...]
 """The shape of a row of a stream: D or (D,) for a vector, (T, D), (C, H, W), or (T, C, H, W)."""
@@ -35,12 +35,14 @@ class StemChoice:
         spatial: the kind of the stem of maps.
         width: the hidden size of recurrent, transformer and attention stems, and the channels of convolutions.
         kernels: the kernel sizes of the `patches` convolutions, each odd.
+        norm: the kind of norm of the `cnn`.
     """
 
     temporal: Temporal = "mean"
     spatial: Spatial = "mean"
     width: int = 64
     kernels: tuple[int, ...] = (1, 3, 5)
+    norm: StemNorm = "group"
 
 
 class Stem(nn.Module):
@@ -78,13 +80,16 @@ class Stem(nn.Module):
             self.dim = _dim_of(self.temporal)
         self.dropout = None if self.shared else Dropout(members, [f"{stream_of(stream)}.stem"], "stem_dropout")
 
-    def forward(self, features: Tensor, steps: Tensor | None, noise: Noise | None = None) -> Tensor:
+    def forward(
+        self, features: Tensor, steps: Tensor | None, noise: Noise | None = None, has_stream: Tensor | None = None
+    ) -> Tensor:
         """Return one vector for each row, (F, B, dim) if shared, else (n, B, dim).
 
         Args:
             features: the features (F, B, *shape). Rows and steps that are not there hold finite numbers.
             steps: the steps that are there, bool (F, B, T); None for a stream without steps.
             noise: the noise of the dropout, in training.
+            has_stream: whether each row has the stream for each member, bool (n, B); None for all rows.
         """
         rows = features.shape[1]
         if not self.shared and not len(self.members):  # torch refuses a convolution without members
@@ -93,7 +98,10 @@ class Stem(nn.Module):
         values = features
         if self.spatial is not None:
             maps = features.flatten(1, 2) if self.is_sequence else features
-            values = self.spatial(maps)
+            if isinstance(self.spatial, SmallCNN):
+                values = self.spatial(maps, self._maps_there(steps, has_stream))
+            else:
+                values = self.spatial(maps)
             if self.is_sequence:
                 values = values.unflatten(1, features.shape[1:3])
         if self.temporal is None:
@@ -105,6 +113,13 @@ class Stem(nn.Module):
         with_noise = (noise,) if isinstance(self.temporal, TransformerOverTime) else ()
         vectors: Tensor = self.temporal(values, steps, *with_noise)
         return vectors if self.dropout is None else self.dropout(vectors, noise)
+
+    def _maps_there(self, steps: Tensor | None, has_stream: Tensor | None) -> Tensor | None:
+        """Return the maps that each member has, bool (n, B) or, of sequences, (n, B x T); None for all."""
+        if steps is None or not self.is_sequence:
+            return has_stream
+        there = self.members.of_folds(steps)
+        return (there if has_stream is None else there & has_stream.unsqueeze(2)).flatten(1, 2)
 
 
 def make_stem(members: Members, stream: str, shape: Shape, choice: StemChoice) -> Stem | None:
@@ -142,7 +157,7 @@ def _spatial(members: Members, shape: tuple[int, ...], choice: StemChoice) -> nn
         case "patches":
             return Patches(members, shape[0], choice.width, choice.kernels)
         case "cnn":
-            return SmallCNN(members, shape, choice.width)
+            return SmallCNN(members, shape, choice.width, choice.norm)
 
 
 def _temporal(members: Members, stream: str, length: int, dim: int, choice: StemChoice, *, shared: bool) -> nn.Module:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emofuse.heads.members import Members
+from emofuse.heads.norm import MaskedBatchNorm, masked_batch_norm
 
 
 class MemberLinear(nn.Module):
@@ -109,6 +110,21 @@ class MemberGroupNorm(nn.Module):
         normed = functional.group_norm(maps.flatten(0, 1), self.groups).view_as(maps)
         shape = (len(self.members), 1, -1, 1, 1)
         return normed * self.weight.view(shape) + self.bias.view(shape)
+
+
+class MemberBatchNorm(MaskedBatchNorm):
+    """A batch norm of maps for each member, like `torch.nn.BatchNorm2d` over the maps that the member has."""
+
+    def forward(self, maps: Tensor, there: Tensor | None = None) -> Tensor:
+        """Return normalised maps (n, R, C, H, W), zeros where `there` (n, R) is false."""
+        count, rows, _, height, wide = maps.shape
+        positions = maps.permute(0, 1, 3, 4, 2).flatten(1, 3)  # (n, R x H x W, C)
+        if there is None:
+            there = torch.ones(count, rows, dtype=torch.bool, device=maps.device)
+        valid = there.unsqueeze(2).expand(-1, -1, height * wide).flatten(1)
+        nothing = torch.zeros_like(self.weight)
+        normed = masked_batch_norm(positions, valid, self, nothing, training=self.training)
+        return normed.unflatten(1, (rows, height, wide)).permute(0, 1, 4, 2, 3)
 
 
 def per_fold(tensor: Tensor, members: Members) -> list[tuple[int, Tensor]]:

@@ -124,7 +124,7 @@ class MemberBatchNorm(MaskedBatchNorm):
         valid = there.unsqueeze(2).expand(-1, -1, height * wide).flatten(1)
         nothing = torch.zeros_like(self.weight)
         normed = masked_batch_norm(positions, valid, self, nothing, training=self.training)
-        return normed.unflatten(1, (rows, height, wide)).permute(0, 1, 4, 2, 3)
+        return normed.reshape(count, rows, height, wide, -1).permute(0, 1, 4, 2, 3)
 
 
 def per_fold(tensor: Tensor, members: Members) -> list[tuple[int, Tensor]]:

@@ -116,7 +116,7 @@ RANGE = "expected a list of numbers or {low, high, log}, got "
         # choices
         ("lbp_bins: 100", ["factors.lbp_bins[0]: must be 128, 256 or 512, got 100"]),
         ("action_units: [15, 16]", ["factors.action_units[1]: must be 15, 20, 25 or 30, got 16"]),
-        ("optimizer: sgd", ["factors.optimizer[0]: must be adam or adamw, got 'sgd'"]),
+        ("optimizer: lion", ["factors.optimizer[0]: must be adam, adamw, rmsprop or sgd, got 'lion'"]),
         ("head: [concat, gatd]", ["factors.head[1].kind: 'gatd' is unknown, did you mean 'gated'?"]),
         ("head: {kind: gated, depth: 99}", ["factors.head[0].depth: must be <= 8, got 99"]),
         ("head: [{kind: gated, detph: 1}]", ["factors.head[0].detph: unknown key, did you mean 'depth'?"]),

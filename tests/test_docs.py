@@ -70,7 +70,7 @@ def test_every_command_of_emofuse_exists():
     words = containers()["build"]["args"]
     assert words[:3] == ["emofuse", "cache", "build"]
     assert given_options(words) <= options_of_emofuse("cache", "build")
-    for name in ("clusters.md", "stores.md"):
+    for name in ("analysis.md", "clusters.md", "stores.md"):
         text = (DOCS / name).read_text(encoding="utf-8").replace("\\\n", " ")
         commands = [line.split("#")[0].split() for line in text.splitlines() if line.startswith("emofuse ")]
         assert commands

@@ -102,7 +102,8 @@ def _of_rows(
 
     def score(values: Mapping[str, Tensor]) -> Tensor:
         logits = head(HeadBatch(dict(values), valid, at))[0]
-        return logits.gather(1, labels.unsqueeze(1)).squeeze(1) - logits.mean(dim=1)
+        of_class: Tensor = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+        return of_class - logits.mean(dim=1)
 
     total = {name: torch.zeros_like(tensor) for name, tensor in features.items()}
     for step in range(steps):

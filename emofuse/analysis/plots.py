@@ -127,7 +127,7 @@ def plot_matrix(
     for (row, column), value in np.ndenumerate(numbers):
         if not np.isnan(value):
             colour = "white" if abs(value) > 0.6 * limit else "#1a1a1a"
-            text = format_difference(value, 2)
+            text = format_difference(float(value), 2)
             axes.text(column, row, text, ha="center", va="center", fontsize=5.8, color=colour)
     axes.set_yticks(range(len(rows)), labels)
     shown = [f"{name} †" if name in random_streams else name for name in columns]

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from emofuse.analysis.cached_rows import rows_of_samples
 from emofuse.cache.reader import Cache, open_cache
-from emofuse.errors import ResultsError
+from emofuse.errors import CacheError, ResultsError
 from emofuse.report.configurations import ReportedConfiguration, Results
 from emofuse.report.grouping import find_configuration, group_runs
 from emofuse.report.records import read_records
-from emofuse.results import read_record
+from emofuse.results import read_predictions, read_record, run_dir
 
-_CACHES = ("features.zarr",)
+_CACHE = "features.zarr"
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,23 @@ def open_source(path: Path, *, cache: Path | None = None, configuration: str | N
         chosen = find_configuration(results.configurations, configuration, str(runs), "configuration")
     else:
         chosen = results.ranked[0]
-    beside = [folder / name for folder in (path, runs, runs.parent) for name in _CACHES]
+    beside = [folder / _CACHE for folder in (path, runs, runs.parent)]
     found = cache or next((each for each in beside if (each / "zarr.json").is_file()), None)
-    opened = None if found is None else open_cache(found)
+    opened = _cache_of_pipeline(runs, chosen) if found is None else open_cache(found)
     out = (path if is_run else runs.parent if runs.name == "runs" else runs) / "analysis"
     return Source(path, out, runs, results, chosen, opened)
+
+
+def _cache_of_pipeline(runs: Path, chosen: ReportedConfiguration) -> Cache | None:
+    """Return the cache of a pipeline beside a sweep whose streams and samples are those of the runs; None without."""
+    record = chosen.runs[0]
+    for path in sorted(runs.absolute().parent.parent.glob(f"*/{_CACHE}")):
+        try:
+            cache = open_cache(path)
+            digests = {name: stream.digest for name, stream in cache.streams.items()}
+            if all(digests.get(name) == stream["digest"] for name, stream in record.streams.items()):
+                rows_of_samples(cache, read_predictions(run_dir(runs, record.digest)).sample_id)
+                return cache
+        except (CacheError, ResultsError):
+            continue
+    return None

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from emofuse.analysis.explain import PARTS, ExplainOptions, explain
+from emofuse.analysis.sources import open_source
 from emofuse.cli import app
 from emofuse.errors import ResultsError
 from emofuse.report.analysis import read_analysis
@@ -146,13 +147,26 @@ def test_a_single_run_is_explained_without_the_others(planted, tmp_path):
 
 
 def test_a_run_without_its_cache_says_what_is_lacking(planted, tmp_path):
-    shutil.copytree(planted.folder / "runs", tmp_path / "runs")
+    folder = tmp_path / "alone" / "moved"
+    shutil.copytree(planted.folder / "runs", folder / "runs")
     with pytest.raises(ResultsError, match=r"suppressing streams needs the cache.*--cache"):
-        explain(tmp_path, ExplainOptions(parts=("suppression",)))
+        explain(folder, ExplainOptions(parts=("suppression",)))
     said = []
-    _, sections = explain(tmp_path, ExplainOptions(resamples=50), said.append)
+    _, sections = explain(folder, ExplainOptions(resamples=50), said.append)
     assert {section.key for section in sections} == {"calibration", "mistakes", "label_noise"}
     assert any(line.startswith("worth: left out, there is no cache") for line in said)
+
+
+def test_a_sweep_finds_the_cache_of_its_pipeline_by_streams_and_samples(planted, tmp_path, write_cache):
+    shutil.copytree(planted.folder / "runs", tmp_path / "sweep" / "runs")
+    assert open_source(tmp_path / "sweep").cache is None
+    (tmp_path / "a_other").mkdir()
+    streams = {name: ("backbone", *stream.read()) for name, stream in planted.cache.streams.items()}
+    few = {name: (kind, features[:9], status[:9]) for name, (kind, features, status) in streams.items()}
+    write_cache(tmp_path / "a_other" / "features.zarr", planted.cache.classes, planted.truth[:9], ["test"] * 9, few)
+    assert open_source(tmp_path / "sweep").cache is None
+    shutil.copytree(planted.folder, tmp_path / "pipeline")
+    assert open_source(tmp_path / "sweep").cache.path == tmp_path / "pipeline" / "features.zarr"
 
 
 def test_a_cache_alone_is_explained_from_the_command_line(planted, tmp_path):

@@ -96,3 +96,13 @@ def scores_on(runs: Path, records: Sequence[RunRecord], sample_ids: set[str]) ->
         labels, answers = predictions.label[kept], predictions.probs[kept].argmax(axis=1)
         scores[canonical_json(record.spec["split"])] = float(f1_score(labels, answers, average="macro"))
     return scores
+
+
+def pooled_accuracy(runs: Path, records: Sequence[RunRecord], sample_ids: set[str]) -> float:
+    """Return the share of right answers to the test rows with these ids, of all splits together."""
+    right = []
+    for record in records:
+        predictions = read_predictions(run_dir(runs, record.digest))
+        kept = np.array([each in sample_ids for each in predictions.sample_id.tolist()])
+        right += (predictions.probs[kept].argmax(axis=1) == predictions.label[kept]).tolist()
+    return round(float(np.mean(right)), 4)

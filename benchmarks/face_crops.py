@@ -16,13 +16,27 @@ validation rows.
 from __future__ import annotations
 
 import argparse
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from benchmarks.cross_validated import compare_pairs, describe_with_svm, difference, of_name, scores_on
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.cross_validated import (
+    compare_pairs,
+    describe_with_svm,
+    difference,
+    of_name,
+    pooled_accuracy,
+    scores_on,
+)
 from benchmarks.faces import SHARED, add_holm, size_ratio, spread
 from benchmarks.results_file import write_result
-from emofuse.cache.reader import open_cache
+from emofuse.cache.reader import Cache, open_cache
 from emofuse.pipeline import PipelineOptions, run_pipeline
+from emofuse.results import RunRecord
 from emofuse.specs import read_pipeline_spec
 from emofuse.status import Status
 from emofuse.weights import import_weights
@@ -77,6 +91,7 @@ def main() -> None:
             "dataset": {"rows": len(ids), "with_a_face": len(found)},
             "test": spec.test.model_dump(mode="json") if spec.test else None,
             "comparisons": compare_pairs(records, PAIRS),
+            "without_a_face": without_a_face(cache, status, runs, records),
             "with_a_face": {
                 "test_macro_f1": {name: spread(list(scores.values())) for name, scores in of_found.items()},
                 "comparisons": compared,
@@ -85,6 +100,18 @@ def main() -> None:
         },
     )
     print(path)
+
+
+def without_a_face(
+    cache: Cache, status: npt.NDArray[np.uint8], runs: Mapping[str, Path], records: Sequence[RunRecord]
+) -> dict[str, Any]:
+    """Return the labels of the photographs without a face, and the accuracy of every configuration on them."""
+    table = cache.manifest.table.filter(status != Status.OK)
+    lost = set(table["sample_id"].to_list())
+    return {
+        "labels": dict(sorted(Counter(table["label"].to_list()).items())),
+        "test_accuracy": {name: pooled_accuracy(runs[name], of_name(records, name), lost) for name in runs},
+    }
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-EXTRAS = {"av", "soxr", "timm", "open_clip", "transformers", "opensmile", "huggingface_hub"}
+EXTRAS = {"av", "soxr", "timm", "open_clip", "transformers", "opensmile", "huggingface_hub", "onnx", "onnxruntime"}
 """Libraries of extras for clips, sounds and networks, which are imported where they are used."""
 
 

@@ -88,6 +88,8 @@ PACKAGES = (
     Package("opensmile", "opensmile", "2.5", "2.6.0", extra="egemaps", kinds=("egemaps",)),
     Package("soxr", "soxr", "0.5", "1.1.0", extra="audio"),
     Package("scikit-learn", "sklearn", "1.6", "1.9.1", extra="sklearn"),
+    Package("onnx", "onnx", "1.17", "1.17.0", extra="onnx"),
+    Package("onnxruntime", "onnxruntime", "1.20", "1.32.0", extra="onnx"),
 )
 
 # A part of the message of a broken import -> what repairs it.
@@ -96,6 +98,7 @@ _REMEDIES = {
     "libEGL": "apt-get install libegl1 libgles2",
     "libGLES": "apt-get install libegl1 libgles2",
     "torchvision::nms": "Install both of one release: pip install 'torch==2.14.1' 'torchvision==0.29.1'",
+    "runtime_version": "pip install 'onnx==1.17.*', the last one for the protobuf of MediaPipe 0.10.21",
     "pyarrow requires NumPy 2": "pip install 'pyarrow<22', the last one for NumPy 1.26",
     "compiled using NumPy 1": "pip install 'numpy<2', or a newer release of this package",
     "numpy.core.multiarray failed": "pip install 'numpy<2', or a newer release of this package",

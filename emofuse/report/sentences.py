@@ -237,7 +237,8 @@ def _repeats_note(results: Results) -> str:
 
 
 def _split_sentence(results: Results) -> str:
-    number = results.dataset.get("groups", 0)
+    # Of a test on other data, the groups are those of the other data, which the split of the training did not know.
+    number = 0 if evaluation_of(results) else results.dataset.get("groups", 0)
 
     def describe(split: Any) -> str:
         if split["kind"] == "official":

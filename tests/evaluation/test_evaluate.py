@@ -293,3 +293,24 @@ def test_predict_takes_the_folder_of_a_pipeline_and_averages_its_seeds(trained, 
     assert "Model: the mean of the 2 runs of textures (seeds 0, 1)" in mean.stderr
     probs = [json.loads(result.stdout.splitlines()[-1])["probs"] for result in (one, mean)]
     assert probs[0] != probs[1]
+
+
+def test_groups_of_the_data_are_drawn_as_a_whole_and_are_not_those_of_the_training(trained, mikels, tmp_path):
+    root = tmp_path / "people"
+    for path in mikels.rglob("*.png"):
+        person = f"p{path.stem[-1]}"
+        (root / path.parent.name / person).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, root / path.parent.name / person)
+    result = evaluate(
+        EvaluationOptions(
+            run=trained,
+            out=tmp_path / "out",
+            dataset=FolderSpec(root=root, group="parent"),
+            label_map=read_label_map("mikels8_to_ekman6"),
+            build=HERE,
+        )
+    )
+    assert read_predictions(result.folder).group is not None
+    page = result.report.page.read_text(encoding="utf-8")
+    assert "groups of test images as there are (6 with 24 images)" in page
+    assert "keeps the rows of a group together" not in page

@@ -88,6 +88,7 @@ PACKAGES = (
     Package("opensmile", "opensmile", "2.5", "2.6.0", extra="egemaps", kinds=("egemaps",)),
     Package("soxr", "soxr", "0.5", "1.1.0", extra="audio"),
     Package("scikit-learn", "sklearn", "1.6", "1.9.1", extra="sklearn"),
+    Package("pyarrow", "pyarrow", "15", "21.0.0", extra="parquet"),
     Package("onnx", "onnx", "1.17", "1.17.0", extra="onnx"),
     Package("onnxruntime", "onnxruntime", "1.20", "1.32.0", extra="onnx"),
 )

@@ -47,7 +47,7 @@ def live(
 
     from emofuse.datasets.names import NameKind
     from emofuse.devices import resolve_device
-    from emofuse.errors import DatasetError
+    from emofuse.errors import DatasetError, DecodeError
     from emofuse.media.frames import FrameChoice, read_facts
     from emofuse.predict import Predictor
     from emofuse.predict.drawing import Drawer
@@ -60,7 +60,10 @@ def live(
 
     given, smooth_s = parse_input(source), parse_seconds(smooth, "--smooth")
     if isinstance(given, Path):
-        read_facts(given)  # a file that is missing or no video is said before anything is loaded
+        try:
+            read_facts(given)  # a file that is missing or no video is said before anything is loaded
+        except DecodeError as error:
+            raise DatasetError(f"{given}: {error}") from None
     with ExitStack() as opened:
         predictor = opened.enter_context(Predictor(run, device=resolve_device(device), ensemble=ensemble))
         if predictor.model.reason:

@@ -20,7 +20,7 @@ class Pace:
 
     def add(self, seconds: Mapping[str, float], end_s: float) -> None:
         """Count a frame: the seconds of its steps, and the time of its end on any clock."""
-        for name in self._steps.keys() | seconds.keys():
+        for name in dict.fromkeys((*self._steps, *seconds)):
             self._steps.setdefault(name, deque(maxlen=_FRAMES)).append(seconds.get(name, 0.0))
         self._ends.append(end_s)
 

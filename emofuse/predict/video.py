@@ -75,6 +75,15 @@ class VideoSummary:
                 face.sums, face.with_outputs = before + each.outputs.astype(np.float64), face.with_outputs + 1
 
 
+class _StoppedError(Exception):
+    """The work was stopped by request: an error, so that the step is not said to be done."""
+
+
+def _check_goes_on(is_stopped: Callable[[], bool]) -> None:
+    if is_stopped():
+        raise _StoppedError
+
+
 def predict_video(
     frames: Iterator[NumberedFrame],
     predictor: FramePredictor,
@@ -96,19 +105,21 @@ def predict_video(
     """
     summary = VideoSummary()
     predictor.start()
-    with step("predicting video", total, "frames") as advance:
-        try:
+    try:
+        with step("predicting video", total, "frames") as advance:
             for frame in frames:
-                if is_stopped():
-                    break
+                _check_goes_on(is_stopped)
                 predicted = predictor.predict(frame)
                 summary.add(predicted)
                 for receive in receivers:
                     receive(predicted)
                 advance(summary.frames, None if total is None else max(total, summary.frames))
-        except DecodeError as error:
-            summary.problem = str(error)
-        summary.stopped = is_stopped()
+            _check_goes_on(is_stopped)
+    except DecodeError as error:
+        summary.problem = str(error)
+    except _StoppedError:
+        pass
+    summary.stopped = is_stopped()
     return summary
 
 

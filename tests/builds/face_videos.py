@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import cv2
 import numpy as np
 from skimage import data
@@ -16,6 +18,7 @@ RUNS = {
 """Name of a run -> its streams; see `tests/predict/conftest.py`."""
 
 
+@functools.cache
 def portrait(side: int) -> np.ndarray:
     """A real face, (side, side, 3) uint8 RGB."""
     return cv2.resize(data.astronaut()[20:220, 120:320], (side, side), interpolation=cv2.INTER_AREA)

@@ -101,7 +101,7 @@ def _of_rows(
     labels = torch.from_numpy(target).to(device)
 
     def score(values: Mapping[str, Tensor]) -> Tensor:
-        logits = head(HeadBatch(dict(values), valid, at))[0]
+        logits: Tensor = head(HeadBatch(dict(values), valid, at))[0]
         of_class: Tensor = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
         return of_class - logits.mean(dim=1)
 

@@ -191,7 +191,7 @@ class _TransformerLayer(TransformerLayer):
 
 
 class _SmallCNN(SmallCNN):
-    def forward(self, maps: Tensor) -> Tensor:
+    def forward(self, maps: Tensor, there: Tensor | None = None) -> Tensor:  # noqa: ARG002  rows are independent here
         for conv, norm, pooled in zip(self.convolutions, self.norms, self.pooled, strict=True):
             maps = functional.relu(norm(conv(maps)))
             if pooled:

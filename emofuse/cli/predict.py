@@ -162,17 +162,18 @@ def _predict_files(predictor: Predictor, files: list[Path | Source], job: _Job) 
     """Predict images, clips and sounds as wholes."""
     if not files:
         return
-    number = 0
+    done: set[Path] = set()
     with step("predicting", len(files), "files") as advance:
-        for number, prediction in enumerate(predictor.predict(files), start=1):
+        for prediction in predictor.predict(files):  # of a picture with several faces there may be several
             job.unreadable += prediction.problem is not None
             typer.echo(json.dumps(prediction.to_json()) if job.as_json else as_text(prediction))
             if job.rows is not None:
                 job.rows.add([job.table.of_file(prediction)])
-            advance(number, len(files))
+            done.add(prediction.path)
+            advance(min(len(done), len(files)), len(files))
             if job.stop.is_asked():
                 break
-    job.done.append(f"{number} of {len(files)} files")
+    job.done.append(f"{len(done)} of {len(files)} files")
 
 
 def _predict_videos(predictor: Predictor, videos: list[VideoInput], options: _VideoOptions, job: _Job) -> None:

@@ -78,6 +78,9 @@ class RowTable:
         if prediction.face_box is not None:
             left, top, width, height = prediction.face_box
             row |= {"left": left, "top": top, "right": left + width, "bottom": top + height}
+        if prediction.face_box is not None:
+            left, top, width, height = prediction.face_box
+            row |= {"left": left, "top": top, "right": left + width, "bottom": top + height}
         return row | self._units(prediction.action_units) | {"missing": _missing(prediction.missing)}
 
     def label(self, outputs: npt.NDArray[np.float32] | None) -> str | None:

@@ -8,6 +8,7 @@ from face_videos import RUNS, scene
 
 from emofuse.errors import DatasetError
 from emofuse.media.frames import NumberedFrame
+from emofuse.predict import ActionUnit, Prediction
 from emofuse.predict import rows as rows_module
 from emofuse.predict.frames import FramePredictor
 from emofuse.predict.rows import RowTable, writing_rows
@@ -95,3 +96,15 @@ def test_another_suffix_and_a_missing_folder_are_refused_before_any_work(table, 
         writing_rows(tmp_path / "a.txt", table).__enter__()
     with pytest.raises(DatasetError, match="its folder does not exist; make it first: mkdir -p"):
         writing_rows(tmp_path / "no" / "a.csv", table).__enter__()
+
+
+def test_an_image_has_a_row_without_a_time_and_with_the_box_of_its_face(table, tmp_path):
+    unit = ActionUnit("mouth_width", 0.5, None)
+    probs, box = {"dark": 0.75, "bright": 0.25}, (10.0, 20.0, 30.0, 40.0)
+    prediction = Prediction(tmp_path / "a.png", probs, True, (unit,), {}, None, face_box=box)
+    with writing_rows(tmp_path / "a.csv", table) as writer:
+        writer.add([table.of_file(prediction)])
+    (row,) = pl.read_csv(tmp_path / "a.csv").rows(named=True)
+    assert (row["path"], row["time_s"], row["label"]) == (str(tmp_path / "a.png"), None, "dark")
+    assert [row[name] for name in ("left", "top", "right", "bottom")] == [10, 20, 40, 60]
+    assert (row["prob.bright"], row["smooth.bright"], row["au.mouth_width"]) == (0.25, None, 0.5)

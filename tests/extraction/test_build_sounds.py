@@ -185,7 +185,7 @@ def test_the_pipeline_of_real_speech_runs_whole_on_folds_by_speaker(shared_data,
     spec = spec.model_copy(update={"dataset": dataset, "runs": runs, "references": "off", "test": folds})
     options = PipelineOptions(out=tmp_path / "out", build=BuildOptions(workers=0, device="cpu"), device="cpu")
     run_pipeline(spec, options, say=lambda _: None)
-    assert len(list((tmp_path / "out").glob("runs/*/run.json"))) == 10 * 2
+    assert len(list((tmp_path / "out").glob("runs/*/run.json"))) == 11 * 2
     shapes = {stream.name: stream.shape for stream in open_cache(tmp_path / "out" / "features.zarr").streams.values()}
     of_whisper = {f"whisper_{layer}": (384,) for layer in (1, 2, 3, "last")}
     assert shapes == {"mfcc": (80,), "mel": (1, 64, 401), "egemaps": (88,), **of_whisper}

@@ -68,6 +68,23 @@ def manifest(pictures):
     return listed(pictures)
 
 
+def check_rows_are_those_of_the_files(cache, manifest, spec):
+    """Check that each stream by itself gives each file the rows that the cache has, in two views."""
+    ids, paths = manifest.table["sample_id"].to_list(), manifest.table["path"].to_list()
+    for stream in spec.streams:
+        with Extractor((stream,), spec, device="cpu") as extractor:
+            alone = [
+                extractor.extract_views([manifest.root / path], [sample_id], [0, 1])
+                for path, sample_id in zip(paths, ids, strict=True)
+            ]
+        for view in (0, 1):
+            features, status = cache.streams[stream.name].read(view=view)
+            extracted = [views[view].rows[stream.name] for views in alone]
+            assert status.tolist() == [rows.status[0] for rows in extracted], stream.name
+            expected = np.concatenate([rows.features for rows in extracted])
+            assert features == pytest.approx(expected, abs=1e-5), stream.name
+
+
 @pytest.mark.parametrize("align", ["five_point", "mesh", "box"])
 @pytest.mark.parametrize("detector", ["face_mesh", "landmarker", "yunet", "retinaface"])
 def test_a_cached_row_is_what_the_file_alone_gives(tmp_path, manifest, face_options, detector, align):
@@ -77,24 +94,36 @@ def test_a_cached_row_is_what_the_file_alone_gives(tmp_path, manifest, face_opti
     build_cache(tmp_path / "features.zarr", manifest, spec, HERE)
     cache = open_cache(tmp_path / "features.zarr")
     assert not verify_cache(tmp_path / "features.zarr").faults
-    ids, paths = manifest.table["sample_id"].to_list(), manifest.table["path"].to_list()
-    for stream in STREAMS:
-        with Extractor((stream,), spec, device="cpu") as extractor:
-            alone = [
-                extractor.extract_views([manifest.root / path], [sample_id], [0, 1])
-                for path, sample_id in zip(paths, ids, strict=True)
-            ]
-        for view in (0, 1):
-            features, status = cache.streams[stream.name].read(view=view)
-            extracted = [views[view].rows[stream.name] for views in alone]
-            assert status.tolist() == [rows.status[0] for rows in extracted]
-            assert features == pytest.approx(np.concatenate([rows.features for rows in extracted]), abs=1e-5)
+    check_rows_are_those_of_the_files(cache, manifest, spec)
     status = cache.streams[NETWORK.name].status
     assert status[:3, 0].tolist() == [Status.OK, Status.OK, Status.NO_DETECTION]
     assert (status[:, 0] == status[:, 1]).all()  # the face of a view of a crop is that of the picture
     features, _ = cache.streams[NETWORK.name].read()
     views, _ = cache.streams[NETWORK.name].read(view=1)
     assert not np.allclose(features[1], views[1])
+
+
+@pytest.mark.parametrize("region", ["mesh", "face", "image"])
+@pytest.mark.parametrize("detector", ["face_mesh", "landmarker", "yunet"])
+def test_cached_rows_of_every_stream_and_region_are_what_the_file_alone_gives(
+    tmp_path, manifest, face_options, detector, region
+):
+    textures = [{"kind": kind, "region": region} for kind in ("lbp", "hog", "gabor", "lpq")]
+    of_faces = [{"kind": "landmarks"}, {"kind": "action_units"}, {"kind": "head_pose"}]
+    if region != "mesh":
+        of_faces.append({"kind": "pixels", "region": region})
+    if detector == "landmarker":
+        of_faces += [{"kind": "blendshapes"}, {"kind": "head_pose", "name": "pose", "source": "transform"}]
+    plain = {"views": 2, "block_rows": 3, "streams": textures + of_faces}
+    spec = parse_spec(CacheSpec, plain, "test").model_copy(update={"face": face_options(detector, size_px=64)})
+    build_cache(tmp_path / "features.zarr", manifest, spec, HERE)
+    cache = open_cache(tmp_path / "features.zarr")
+    assert not verify_cache(tmp_path / "features.zarr").faults
+    check_rows_are_those_of_the_files(cache, manifest, spec)
+    for name, stream in cache.streams.items():
+        sees_all = region == "image" and name in {"lbp", "hog", "gabor", "lpq", "pixels"}
+        expected = Status.OK if sees_all else Status.NO_DETECTION
+        assert stream.status[:3, 0].tolist() == [Status.OK, Status.OK, expected], name
 
 
 def test_a_network_of_faces_sees_the_same_crop_in_any_cache(tmp_path, manifest, face_options):

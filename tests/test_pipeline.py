@@ -69,7 +69,8 @@ def test_one_call_goes_from_nothing_to_a_report(done):
     assert all(path.exists() for path in summary.report)
     assert lines[0].startswith("dataset: 64 rows, 8 labels")
     assert lines[1].startswith("cache: 64 rows computed")
-    assert lines[2].startswith("run 1/4: LBP, test accuracy 0.")
+    assert lines[2].startswith("cache: a face in ")
+    assert lines[3].startswith("run 1/4: LBP, test accuracy 0.")
     assert lines[-1] == f"report: written, {PipelinePaths(out).report / 'index.html'}"
 
 

@@ -176,7 +176,7 @@ def test_a_condition_on_runs_chooses_what_a_configuration_is_the_mean_of(folder)
 def test_an_export_holds_every_row_and_column_exactly(folder, tmp_path, ending):
     path = tmp_path / f"rows.{ending}"
     done = invoke(folder, "--export", path)
-    assert done.output == f"{path}: 8 rows, 47 columns\n"
+    assert done.output == f"{path}: 8 rows, 48 columns\n"
     frame = pl.read_csv(path) if ending == "csv" else pl.read_parquet(path)
     assert sorted(set(frame["learning_rate"])) == list(RATES)
     assert frame["val_macro_f1"].null_count() == 1

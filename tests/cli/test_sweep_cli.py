@@ -118,7 +118,8 @@ def test_without_a_cache_that_of_the_pipeline_is_built_and_used(tmp_path, face):
     lines = done.stdout.splitlines()
     assert lines[0].startswith("dataset: 64 rows")
     assert lines[1].startswith("cache: 64 rows computed")
-    assert lines[2].startswith("search: 4 configurations, 8 heads trained in ")
+    assert lines[2].startswith("cache: a face in ")
+    assert lines[3].startswith("search: 4 configurations, 8 heads trained in ")
     assert (tmp_path / "emofuse-runs" / "pictures" / "features.zarr").is_dir()
 
     again = invoke("question.yaml", "--workers", "0")

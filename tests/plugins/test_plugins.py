@@ -300,7 +300,7 @@ def test_a_faulty_variant_is_named_with_its_place(folder):
         read_pipeline_spec(folder / "mine.yaml")
     (folder / "mine.yaml").write_text(text.replace("{quarters: 2}", "{quartes: 2}"))
     with pytest.raises(
-        SpecError, match=r"grid\.quartes: no variant .*did you mean 'quarters'\? \(there are: quarters\)"
+        SpecError, match=r"grid\.quartes: no variant .*did you mean 'quarters'\? \(there are: quarters, pca\)"
     ):
         read_pipeline_spec(folder / "mine.yaml")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import tracemalloc
 from dataclasses import replace
@@ -305,12 +306,21 @@ def test_a_damaged_chunk_ends_a_streamed_group_with_its_remedy(tmp_path, plant_c
 
 
 def living_storages():
-    """Place -> bytes of what tensors on the CPU hold."""
-    return {
-        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-        for tensor in gc.get_objects()
-        if type(tensor) in {torch.Tensor, torch.nn.Parameter} and tensor.device == CPU
-    }
+    """Place -> bytes of what tensors on the CPU hold.
+
+    No other thread runs meanwhile: the list of all objects holds tuples that a thread may be about to resize, which
+    Python refuses (SystemError).
+    """
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    try:
+        return {
+            tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+            for tensor in gc.get_objects()
+            if type(tensor) in {torch.Tensor, torch.nn.Parameter} and tensor.device == CPU
+        }
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_a_streamed_group_stays_within_its_memory(tmp_path, plant_cache, monkeypatch):

@@ -19,6 +19,10 @@ SIDE_PX = 320
 """The long side to which larger pictures are reduced unless the spec asks for another one. The network was made for
 faces of 10 to 300 pixels: of photographs that a face fills, it is surest at this side."""
 
+LEAST_SIDE_PX = 64
+"""The side to which thinner pictures are padded with black: below 33 pixels OpenCV 4.11 computes on memory that nothing
+has written, and finds faces of any size far outside of the picture."""
+
 _OVERLAP = 0.3
 _TOP = 5000
 
@@ -47,8 +51,10 @@ class YunetDetector:
             raise StreamError("the face detector 'yunet' is closed")
         seen = bounded(image, self._side_px, averages=True)
         height, width = seen.shape[:2]
-        self._network.setInputSize((width, height))
-        _, found = self._network.detect(np.ascontiguousarray(seen[:, :, ::-1]))
+        below, beside = (max(0, LEAST_SIDE_PX - side) for side in (height, width))
+        padded = np.pad(seen[:, :, ::-1], ((0, below), (0, beside), (0, 0)))
+        self._network.setInputSize(padded.shape[1::-1])
+        _, found = self._network.detect(np.ascontiguousarray(padded))
         if found is None:
             return []
         scales = np.array([image.shape[1] / width, image.shape[0] / height], dtype=np.float32)

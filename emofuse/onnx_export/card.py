@@ -117,6 +117,10 @@ def _data(results: Results) -> str:
     if dataset.get("groups"):
         facts.append(f"It has {dataset['groups']:,} groups, such as speakers, subjects or films.")
     facts += [str(note) for note in dataset.get("notes", ())]
+    if any(run.refit for run in results.runs):
+        facts.append(
+            "The final training has the validation rows among its training rows, so the table counts them twice."
+        )
     facts.append("The licence of the dataset is that of its publishers, which emofuse does not know.")
     return f"{_listed(facts)}\n{markdown(labels_table(results))}"
 

@@ -103,6 +103,15 @@ def test_a_card_of_several_runs_says_that_their_mean_was_not_scored(save_run, tm
     assert "The mean of their outputs was not scored." in text
 
 
+def test_a_card_of_a_second_training_says_that_validation_rows_are_among_its_training_rows(save_run, tmp_path):
+    folder, sentence = save_run(CONCAT, VECTORS), "so the table counts them twice"
+    assert sentence not in _card(folder, tmp_path)
+    data = json.loads((folder / "run.json").read_text())
+    data["refit"] = [{"rows": 8, "epochs": 1, "train_loss": 0.5, "seconds": 0.1}]
+    (folder / "run.json").write_text(json.dumps(data))
+    assert sentence in _card(folder, tmp_path)
+
+
 def test_a_record_that_lacks_a_key_is_an_error(save_run, tmp_path):
     folder = save_run(CONCAT, VECTORS)
     data = json.loads((folder / "run.json").read_text())

@@ -19,8 +19,6 @@ from emofuse.training.trained import TrainedHead
 
 HEAD_TOLERANCE = 1e-5
 """The largest difference of an output of the head, relative to the largest output above 1."""
-KERNEL_TOLERANCE = 1e-4
-"""The same of kernel ridge regression: a sum over all training rows, with coefficients of both signs, in float32."""
 BACKBONE_TOLERANCE = 1e-4
 """The same of a graph with its backbone, whose features may be rounded to float16 on either side of a boundary."""
 _ROWS = (1, 2, 17)
@@ -52,11 +50,6 @@ class OnnxModel:
         """Return the outputs (n, C)."""
         outputs: npt.NDArray[np.float32] = self._session.run(None, dict(arrays))[0]
         return outputs
-
-
-def head_tolerance(record: RunRecord) -> float:
-    """Return the largest difference that an exported head of this run may have."""
-    return KERNEL_TOLERANCE if record.spec["head"]["kind"] == "kernel_ridge" else HEAD_TOLERANCE
 
 
 def check_outputs(

@@ -23,11 +23,11 @@ from emofuse.media.libraries import import_library
 from emofuse.onnx_export.backbone import PIXELS, PictureGraph
 from emofuse.onnx_export.check import (
     BACKBONE_TOLERANCE,
+    HEAD_TOLERANCE,
     OnnxModel,
     check_outputs,
     expected_outputs,
     generated_arrays,
-    head_tolerance,
 )
 from emofuse.onnx_export.graph import ModelGraph
 from emofuse.onnx_export.samples import features_of, read_images
@@ -101,7 +101,7 @@ def _export_head(
     model: ChosenModel, trained: TrainedHead, path: Path, samples: Sequence[Path | Source], say: Callable[[str], None]
 ) -> tuple[Any, ...]:
     graph = ModelGraph(trained).eval()
-    output, tolerance = _OUTPUTS[model.record.target_kind], head_tolerance(model.record)
+    output = _OUTPUTS[model.record.target_kind]
     checks = [("generated rows", arrays) for arrays in generated_arrays(model.record, trained, graph.inputs)]
     names = graph.input_names
     example = [_number(checks[-1][1][name]) for name in names]
@@ -115,7 +115,7 @@ def _export_head(
     written, differences, rows = OnnxModel(path), [], 0
     for name, arrays in checks:
         expected = expected_outputs(trained, graph.inputs, arrays)
-        differences.append(check_outputs(name, written.outputs(arrays), expected, tolerance))
+        differences.append(check_outputs(name, written.outputs(arrays), expected, HEAD_TOLERANCE))
         rows += len(expected)
     say(f"checked on {rows} rows ({count} of samples): largest difference {max(differences):.1g}")
     described = {}
@@ -125,7 +125,7 @@ def _export_head(
         described[each.names[1]] = "whether each row has the stream, bool batch"
         if each.is_sequence:
             described[each.names[2]] = "whether each step is there, bool batch x time"
-    return described, output, max(differences), tolerance, rows, count
+    return described, output, max(differences), HEAD_TOLERANCE, rows, count
 
 
 def _export_pictures(

@@ -83,13 +83,14 @@ class _KernelRidgeHead(KernelRidgeHead):
         total = None
         for name in sorted(self.streams):
             support = self._supports[name]
-            values = self._kernel(batch.features[name][0], support.features[0], support.gamma, support.scale)
-            values = values * batch.valid[name][0].to(values.dtype).unsqueeze(1) * support.valid[0]
+            rows, supports = batch.features[name][0].double(), support.features[0].double()
+            values = self._kernel(rows, supports, support.gamma.double(), support.scale.double())
+            values = values * batch.valid[name][0].to(values.dtype).unsqueeze(1) * support.valid[0].double()
             total = values if total is None else total + values
         if total is None:
             raise ValueError("a kernel_ridge head needs a stream, it has none")
-        scores = torch.matmul(total / len(self.streams), self.coefficients[0]) + self.bias[0]
-        return (self.factor * scores).unsqueeze(0)
+        scores = torch.matmul(total / len(self.streams), self.coefficients[0].double()) + self.bias[0]
+        return (self.factor * scores).float().unsqueeze(0)
 
     def _kernel(self, rows: Tensor, support: Tensor, gamma: Tensor, scale: Tensor) -> Tensor:
         if self.kind == "rbf":

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from emofuse.heads.arithmetic import fast_arithmetic
 from emofuse.training.costs import TrainingCost, head_cost, step_bytes
 from emofuse.training.machine import Machine
 from emofuse.training.members import Member
@@ -21,7 +22,8 @@ class Ceilings:
     """The largest speed of the machine.
 
     Attributes:
-        flops_per_s: of a large square matrix product of random numbers: a GPU multiplies zeros and ones faster.
+        flops_per_s: of a large square matrix product of random numbers, by the library that the engine takes: a GPU
+            multiplies zeros and ones faster.
         bytes_per_s: the bytes that are read and written by a copy that no cache holds.
     """
 
@@ -35,7 +37,8 @@ class Ceilings:
         kind = machine.products or machine.dtype
         left, right = (torch.randn(wide, wide, device=machine.device).to(kind) for _ in range(2))
         read, written = (torch.ones(copied, device=machine.device) for _ in range(2))
-        product_s = shortest_s(lambda: torch.mm(left, right), machine.device, calls=5)
+        with fast_arithmetic(machine.device):
+            product_s = shortest_s(lambda: torch.mm(left, right), machine.device, calls=5)
         copy_s = shortest_s(lambda: written.copy_(read), machine.device, calls=5)
         return cls(2 * wide**3 / product_s, 2 * read.nbytes / copy_s)
 

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from emofuse.heads import make_head
+from emofuse.heads.arithmetic import fast_arithmetic
 from emofuse.heads.embedding import StreamEmbedding
 from emofuse.heads.layers import Linear, Projection, products_in
 from emofuse.heads.members import Members, key_of, owners, plain_name, shrink
@@ -91,7 +92,7 @@ def train_group(
         range(len(members)), key=lambda index: (*members[index].row_set, *optimizer_key(members[index].train))
     )
     everyone = [MemberProgress(index, members[index]) for index in arranged]
-    with closing(SharedRows(table, folds, members, machine, window)) as shared:
+    with fast_arithmetic(machine.device), closing(SharedRows(table, folds, members, machine, window)) as shared:
         group = TrainingGroup(shared, [progress.member for progress in everyone])
         _train(group, everyone, on_epoch, stop_rule)
     results = [progress.result() for progress in sorted(everyone, key=lambda progress: progress.index)]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from emofuse.heads.arithmetic import fast_arithmetic
 from emofuse.scaling import Scaling
 from emofuse.specs import ConcatHeadSpec, TrainSpec
 from emofuse.training.costs import group_operations
@@ -44,7 +45,8 @@ def nominal_rates(machine: Machine) -> Rates:
 
 def measure_rates(machine: Machine) -> Rates:
     """Time a matrix product and an update of weights as steps have them, and steps that compute next to nothing."""
-    return Rates(_flops_per_s(machine), _bytes_per_s(machine), _operation_s(machine))
+    with fast_arithmetic(machine.device):
+        return Rates(_flops_per_s(machine), _bytes_per_s(machine), _operation_s(machine))
 
 
 def _flops_per_s(machine: Machine) -> float:

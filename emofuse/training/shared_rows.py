@@ -64,7 +64,8 @@ class SharedRows:
         used = [folds[fold] for fold, _ in self.row_sets]
         views = named_generator(train.order_seed, "views of rows")
         sources = tuple(dict.fromkeys(table.source_of(stream) for stream in self.dims))
-        self.source = _make_source(table, sources, machine, window)
+        joined = tuple(name for name in self.dims if name in sources and len(self.dims[name]) == 1)
+        self.source = _make_source(table, sources, joined, machine, window)
         self.rows = Standardised(self.source, table, tuple(self.dims), used, device=machine.device, dtype=machine.dtype)
         self.order = Order(
             folds,
@@ -107,13 +108,21 @@ def _is_never_missing(table: FeatureTable, fold: Fold, stream: str) -> bool:
     return fold.scaling[stream].fitted and bool(valid.all())
 
 
-def _make_source(table: FeatureTable, streams: Sequence[str], machine: Machine, window: Window | None) -> Source:
+def _make_source(
+    table: FeatureTable, streams: Sequence[str], joined: Sequence[str], machine: Machine, window: Window | None
+) -> Source:
     if not isinstance(table.features, Blocks):
-        return Resident(table.features, streams, machine.device)
+        return Resident(table.features, streams, machine.device, joined)
     if window is None or window.block_rows != table.features.block_rows:
         raise TrainingError(
             f"features in blocks of {table.features.block_rows} rows need a window of such blocks, got {window}"
         )
     return Streamed(
-        table.features, window, streams, count=len(table.labels), device=machine.device, dtype=machine.dtype
+        table.features,
+        window,
+        streams,
+        count=len(table.labels),
+        device=machine.device,
+        dtype=machine.dtype,
+        joined=joined,
     )

@@ -34,6 +34,10 @@ def report(
             show_default="none",
         ),
     ] = None,
+    images: Annotated[
+        bool,
+        typer.Option("--images/--no-images", help="Show thumbnails of samples on the page, at most 160 pixels large."),
+    ] = True,
     plugin: Plugins = None,
 ) -> None:
     """Write tables (CSV, Markdown), figures (SVG, PNG) and one self-contained HTML page; print the summary."""
@@ -49,6 +53,7 @@ def report(
             baseline=baseline,
             metrics=parse_names(metrics),
             compare=compare or (),
+            images=images,
             say=partial(typer.echo, err=True),
         )
     typer.echo(files.summary_markdown.read_text(encoding="utf-8"))

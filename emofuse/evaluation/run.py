@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import Cache, open_cache
 from emofuse.datasets import OnBadRows
 from emofuse.errors import SpecError
@@ -140,6 +141,7 @@ def evaluate(
                 title=f"{record.name} on {record.evaluation['tested_on']}",
                 only={record.digest},
                 command=options.command,
+                manifest=manifest_path(cache.path),
                 say=say,
             )
     return Evaluation(record, folder, paths.predictions, report)

@@ -21,7 +21,9 @@ from emofuse.report.formats import escape_markdown
 from emofuse.report.further import find_metrics, further_rows, further_table, score_further
 from emofuse.report.grouping import group_runs
 from emofuse.report.numbers import comparison_rows, csv_text, json_text, part_rows, run_rows, search_rows, summary_rows
-from emofuse.report.page import render_page
+from emofuse.report.page import gather_samples, page_numbers, render_page
+from emofuse.report.page.numbers import CONFUSION, CURVES, SAMPLES
+from emofuse.report.page.pictures import read_pictures
 from emofuse.report.part_plots import answered_values
 from emofuse.report.records import read_records
 from emofuse.report.references import marked_rows, notes_on_references, references_table
@@ -120,6 +122,8 @@ def write_report(
     metrics: Sequence[str] = (),
     compare: Sequence[str | tuple[str, str]] = (),
     reference_notes: Sequence[str] | None = None,
+    images: bool = True,
+    manifest: Path | None = None,
     say: Callable[[str], None] | None = None,
 ) -> ReportFiles:
     """Write tables, figures and the page of a folder of runs. The same runs give the same bytes.
@@ -139,6 +143,9 @@ def write_report(
         metrics: the names of further metrics, computed from the saved predictions (see `emofuse.metrics`).
         compare: further comparisons, each `A=B` or a pair of names: configuration A is compared with configuration B.
         reference_notes: the notes on the reference models; those that were kept beside the runs unless given.
+        images: whether the page has thumbnails of samples, at most 160 pixels wide and high.
+        manifest: the manifest of the dataset, which names the files of the samples; looked for beside the runs unless
+            given.
         say: a function that is given a sentence on names that figures show by number, if there are any.
 
     Raises:
@@ -170,6 +177,11 @@ def write_report(
     classes = all_parts_table(results, uncertainty, **keys)
     texts = _texts(files, results, uncertainty, reference_notes, title=title, classes=classes)
     table = further_table(results, further_metrics, further)
+    samples = gather_samples(results, runs)
+    wanted = [samples.sample_id[place] for place in samples.picture_order] if samples and images else []
+    pictures = read_pictures(results, runs, wanted, manifest=manifest) if wanted else None
+    for name, rows in page_numbers(results, samples).items():
+        texts[out / name] = csv_text(rows)
     texts[files.page] = render_page(
         results,
         uncertainty,
@@ -180,6 +192,8 @@ def write_report(
         further=table,
         reference_notes=reference_notes,
         analysis=read_analysis(runs.parent / FOLDER, [record.digest for record in records]),
+        samples=samples,
+        pictures=pictures,
         **keys,
     )
     if table is not None and files.metrics_csv:
@@ -187,17 +201,18 @@ def write_report(
         rows = marked_rows(results, lambda of: further_rows(of, further_metrics, further))
         texts[files.metrics_csv] = csv_text(rows)
     _write_figures(files.figures, figures)
-    if files.search_csv is None:
-        (out / "search.csv").unlink(missing_ok=True)
-    if files.metrics_csv is None:
-        (out / "metrics.csv").unlink(missing_ok=True)
-    for stem in PART_FILES:
-        if out / f"{stem}.csv" != files.per_part_csv:
-            for ending in ("csv", "md"):
-                (out / f"{stem}.{ending}").unlink(missing_ok=True)
+    _remove_former(out, texts)
     for path, text in texts.items():
         replace_file(path, text)
     return files
+
+
+def _remove_former(out: Path, texts: Mapping[Path, str]) -> None:
+    """Remove the tables that only a former report had."""
+    parts = [f"{stem}.{ending}" for stem in PART_FILES for ending in ("csv", "md")]
+    for name in ("search.csv", "metrics.csv", CONFUSION, CURVES, SAMPLES, *parts):
+        if out / name not in texts:
+            (out / name).unlink(missing_ok=True)
 
 
 def _texts(

@@ -145,11 +145,7 @@ class ReportedConfiguration:
 
         That of an ensemble is the score of its mean probabilities.
         """
-        path = self.target.validation.get(select, select)
-        return Spread.of(
-            find_metric(run, path, "val") if run.heads else run.history[run.best_epoch - 1].get(f"val_{select}")
-            for run in self.runs
-        )
+        return Spread.of(validation_score(run, select) for run in self.runs)
 
     @property
     def heads(self) -> int:
@@ -336,6 +332,14 @@ def split_words(split: DrawnSplit) -> str:
     if isinstance(split, tuple):
         return f"fold {split[1] + 1}, dealt by seed {split[0]}"
     return f"seed {split}"
+
+
+def validation_score(run: RunRecord, select: str) -> float:
+    """Return a validation score (such as `macro_f1` or `loss`) of a run at the epoch that was kept; NaN without it."""
+    if run.heads:
+        return find_metric(run, reported_target(run.target_kind).validation.get(select, select), "val")
+    value = run.history[run.best_epoch - 1].get(f"val_{select}")
+    return math.nan if value is None else float(value)
 
 
 def find_metric(run: RunRecord, path: str, split: str = "test") -> float:

@@ -10,7 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emofuse.report.comparisons import ReportComparison, Uncertainty
-from emofuse.report.configurations import ReportedConfiguration, Results, Spread, find_metric, repeat_of
+from emofuse.report.configurations import (
+    ReportedConfiguration,
+    Results,
+    Spread,
+    find_metric,
+    repeat_of,
+    validation_score,
+)
 from emofuse.report.search import SearchSummary
 from emofuse.report.tables import comparisons_of
 from emofuse.statistics import McNemarTest, PairedTest, SplitTest
@@ -186,6 +193,10 @@ def run_rows(results: Results) -> list[dict[str, Any]]:
                 "split_seed": dealt,
                 **({} if fold is None else {"outer_fold": fold}),
                 "seed": seed,
+                "streams": " ".join(item.streams),
+                "head": item.spec["head"]["kind"],
+                "heads": item.heads,
+                f"val_{results.select}": validation_score(run, results.select),
             }
             row |= {score.column: find_metric(run, score.path) for score in results.target.run_scores}
             row |= {"best_epoch": run.best_epoch, "parameters": run.parameters, "train_seconds": run.seconds}

@@ -14,11 +14,7 @@ from emofuse.report.configurations import FEATURED, ReportedConfiguration, Resul
 from emofuse.report.ensembles import ensemble_sentences, refit_sentences
 from emofuse.report.foreign import evaluation_of
 from emofuse.report.formats import (
-    format_difference,
-    format_interval,
     format_range,
-    format_score,
-    format_sd,
     join_names,
     join_some,
 )
@@ -26,13 +22,11 @@ from emofuse.report.inputs import SPLITS, StreamUse
 from emofuse.report.notes import gather_notes
 from emofuse.report.pooled import nested_sentences, pooled_note
 from emofuse.report.search import SELECTS
-from emofuse.report.targets import ShownScore
 from emofuse.report.uncertainty_notes import interval_notes, ranking_note
 from emofuse.specs import EXACT_HEADS, NetworkHeadSpec
 from emofuse.specs.heads import ORDERED
 from emofuse.specs.nouns import SOUND
 from emofuse.specs.train import NEWER
-from emofuse.statistics import Interval
 
 _SELECTIONS = {
     "macro_f1": "the highest macro F1",
@@ -70,37 +64,6 @@ def random_weights_warning(results: Results) -> str:
         f"The extractors of {join_names(results.random_streams)} ran with random instead of pretrained weights. {who} "
         "at least one of them. These numbers show that the pipeline works; they say nothing about emotion recognition."
     )
-
-
-def headline(results: Results, uncertainty: Uncertainty) -> str:
-    """Return the result of the configuration with the best validation score in one sentence."""
-    best = results.ranked[0]
-    intervals = uncertainty.intervals.get(best.label, {})
-    scores = ", ".join(
-        f"{score.name} {_with_interval(best.metric(score.path), intervals.get(score.path), score)}"
-        for score in map(results.in_table, results.target.compared)
-    )
-    failed = results.search.failed if results.search else ()
-    if results.search and failed and not results.search.used:
-        return (
-            "No configuration can be used, because every configuration that can be chosen had a final run that "
-            "diverged."
-        )
-    why = f"The chosen configuration, {failed[0].name}, diverged in its final runs. " if failed else ""
-    if len(results.configurations) == 1:
-        where = evaluation_of(results).get("tested_on", "the test split")
-        return f"{why}{best.label} reaches {scores} on {where}."
-    chosen = f"{why}{'Next best' if failed else 'Best'} validation {SELECTS[results.select]}: {best.label}"
-    if best is results.baseline:
-        return f"{chosen}, the baseline; on the test split {scores}."
-    main = results.in_table(results.target.main)
-    gain = format_difference(results.difference(best, main.path).mean, main.decimals)
-    comparison = uncertainty.comparisons.get((best.label, results.baseline.label))
-    ends = (
-        format_interval(comparison.tests[main.path].interval, signed=True, decimals=main.decimals) if comparison else ""
-    )
-    interval = f" [{ends}]" if ends else ""
-    return f"{chosen}; on the test split {scores}, {gain}{interval} {main.name} against {results.baseline.label}."
 
 
 def reading_notes(results: Results, uncertainty: Uncertainty) -> list[str]:
@@ -423,10 +386,3 @@ def _option(item: ReportedConfiguration, path: str) -> Any:
     if last in _STEMS:  # specs leave out the stems that a head has by default
         return value.get(last, NetworkHeadSpec.model_fields[last].default)
     return value.get(last, NEWER[last]) if last in NEWER else value[last]
-
-
-def _with_interval(spread: Spread, interval: Interval | None, score: ShownScore) -> str:
-    decimals = score.decimals
-    text, sd = format_score(spread.mean, decimals), format_sd(spread, decimals)
-    ends = format_interval(interval, decimals=decimals)
-    return text + (f" ± {sd}" if sd else "") + (f" [{ends}]" if ends else "")

@@ -10,10 +10,9 @@ import pytest
 from emofuse.report import sentences
 from emofuse.report.comparisons import measure_uncertainty
 from emofuse.report.figures import _training_caption
-from emofuse.report.formats import format_interval, join_some
+from emofuse.report.formats import join_some
 from emofuse.report.grouping import group_runs
 from emofuse.report.inputs import stream_uses
-from emofuse.report.search import SearchedConfiguration, SearchSummary
 from emofuse.report.tables import cost_table
 from emofuse.report.uncertainty_notes import comparison_notes, ranking_note
 
@@ -40,54 +39,6 @@ def test_random_weights_are_warned_of_with_streams_and_users(make):
 
 def test_pretrained_weights_need_no_warning(make):
     assert sentences.random_weights_warning(group_runs([make("a")], "runs")) == ""
-
-
-def test_the_headline_names_the_best_by_validation_against_the_baseline(make, make_run):
-    results = group_runs([make("weak", skill=0.1), make("strong", skill=0.9)], "runs")
-    measured = measure_uncertainty(results, make_run.folder)
-    strong = results.configurations[1]
-    intervals = {path: format_interval(one) for path, one in measured.intervals["strong"].items()}
-    gain = measured.comparisons["strong", results.baseline.label].tests["accuracy"]
-    assert sentences.headline(results, measured) == (
-        f"Best validation macro F1: strong; on the test split "
-        f"accuracy {strong.metric('accuracy').mean:.3f} [{intervals['accuracy']}], "
-        f"macro F1 {strong.metric('macro.f1').mean:.3f} [{intervals['macro.f1']}], "
-        f"+{gain.difference:.3f} [+{gain.interval.low:.3f}, +{gain.interval.high:.3f}] accuracy against weak."
-    )
-
-
-def test_the_headline_does_not_choose_by_test_rows(make, unmeasured):
-    """The one with the worse validation score is the better one on the test rows, and stays unsung."""
-    lucky = make("lucky", skill=0.9, change={"history": [{"val_macro_f1": 0.1}], "best_epoch": 1})
-    chosen = make("chosen", skill=0.2, change={"history": [{"val_macro_f1": 0.9}], "best_epoch": 1})
-    results = group_runs([make("base", skill=0.3), lucky, chosen], "runs")
-    assert sentences.headline(results, unmeasured).startswith("Best validation macro F1: chosen; on the test split ")
-
-
-def test_the_headline_admits_that_nothing_beats_the_baseline(make, unmeasured):
-    results = group_runs([make("weak", skill=0.1), make("strong", skill=0.9)], "runs", baseline="strong")
-    headline = sentences.headline(results, unmeasured)
-    assert headline.startswith("Best validation macro F1: strong, the baseline; on the test split accuracy ")
-    single = group_runs([make("only")], "runs")
-    assert sentences.headline(single, unmeasured).startswith("only reaches accuracy ")
-
-
-def test_the_headline_says_that_the_choice_diverged(make, unmeasured):
-    first = SearchedConfiguration("first", {}, 0.9, None, 1, final_runs=2, final_diverged=("seed 1 in epoch 3",))
-    second = SearchedConfiguration("second", {}, 0.8, None, 1, final_runs=2, used=True)
-
-    def headline(*searched):
-        search = SearchSummary("grid", "macro_f1", searched, 2)
-        runs = [make(name) for name in ("first", "second")]
-        return sentences.headline(group_runs(runs, "runs", baseline="first", search=search), unmeasured)
-
-    assert headline(first, second).startswith(
-        "The chosen configuration, first, diverged in its final runs. Next best validation macro F1: second; on the "
-    )
-    assert headline(replace(first, final_diverged=(), used=True), second).startswith("Best validation macro F1: first,")
-    assert headline(first, replace(second, used=False, final_diverged=("seed 0 in epoch 1",))) == (
-        "No configuration can be used, because every configuration that can be chosen had a final run that diverged."
-    )
 
 
 def test_reading_notes_say_what_repeats_are(make, unmeasured):

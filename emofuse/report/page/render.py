@@ -1,4 +1,4 @@
-"""Renders the page of a report: one HTML file without scripts and without references to other files or the network."""
+"""Renders the page of a report from its templates, with every text of the data escaped."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import cache
-from importlib import resources
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from emofuse.report import sentences
@@ -22,6 +21,15 @@ from emofuse.report.figures import ReportFigure, ReportFigures
 from emofuse.report.foreign import MAP_CAPTION, evaluation_of, foreign_sentences, map_table
 from emofuse.report.formats import format_range, join_some, show_controls
 from emofuse.report.inputs import SPLITS, labels_table, missing_table, stream_uses, streams_table
+from emofuse.report.page.assets import plotly, policy, read_part, script, style_sheet
+from emofuse.report.page.charts import chart_data
+from emofuse.report.page.long_tables import FIRST_ROWS, page_table, script_json
+from emofuse.report.page.matrices import Matrix, gallery, matrix_of, sample_data
+from emofuse.report.page.overview import overview
+from emofuse.report.page.pictures import Pictures
+from emofuse.report.page.reproduce import commands, weights_table
+from emofuse.report.page.run_list import FILTERED, run_list
+from emofuse.report.page.samples import SampleAnswers, shown_matrices
 from emofuse.report.references import references_table
 from emofuse.report.tables import (
     MOST_ACROSS,
@@ -32,7 +40,6 @@ from emofuse.report.tables import (
     part_table,
     parts_table,
     pooled_table,
-    runs_table,
     scores_table,
 )
 from emofuse.report.target_words import target_words
@@ -48,6 +55,19 @@ class _Section:
     figures: tuple[ReportFigure, ...]
     table: ReportTable
     spec: str
+    matrix: Matrix | None
+
+
+@dataclass
+class _Counter:
+    """The numbers of the tables and figures of a page, in their order."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def next(self, kind: str) -> int:
+        """Return the number of the next table or figure."""
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        return self.counts[kind]
 
 
 @dataclass(frozen=True)
@@ -70,6 +90,8 @@ def render_page(
     further: ReportTable | None = None,
     reference_notes: Sequence[str] = (),
     analysis: Sequence[AnalysisSection] = (),
+    samples: SampleAnswers | None = None,
+    pictures: Pictures | None = None,
     numbered: bool = False,
     ranked: bool = False,
 ) -> str:
@@ -85,15 +107,20 @@ def render_page(
         further: the table of the metrics that were asked for by name; None without such metrics.
         reference_notes: the sentences on the reference models.
         analysis: the sections of the analysis beside the runs (`emofuse explain`).
+        samples: the samples behind the confusion matrices; None if they are not known or the target has no classes.
+        pictures: their thumbnails; None for a page without pictures.
         numbered: whether figures show labels by number, so that tables need these numbers.
         ranked: whether a figure shows labels in the order of their F1, so that tables need these ranks.
     """
     uses = stream_uses(results)
+    placed = {figures.progression, figures.errors, figures.change, figures.search, figures.training}
+    placed |= {figure for section in figures.sections for figure in section}
     return _template().render(
+        counter=_Counter(),
         title=title,
         noun=results.noun.many,
         warning=sentences.random_weights_warning(results),
-        headline=sentences.headline(results, uncertainty),
+        overview=overview(results, uncertainty),
         foreign=foreign_sentences(results),
         map_caption=MAP_CAPTION,
         facts=_facts(results),
@@ -112,7 +139,8 @@ def render_page(
             "missing": missing_table(uses),
             "streams": streams_table(uses),
             "cost": cost_table(results),
-            "runs": runs_table(replace(results, configurations=results.configurations + results.references)),
+            "runs": run_list(results),
+            "weights": weights_table(uses),
         },
         reading_notes=sentences.reading_notes(results, uncertainty),
         reference_notes=reference_notes,
@@ -123,13 +151,25 @@ def render_page(
         featured=sentences.featured_note(results),
         lettering=lettering,
         analysis=analysis,
-        sections=_sections(results, uncertainty, figures, numbered=numbered, ranked=ranked),
+        sections=_sections(results, uncertainty, figures, samples, numbered=numbered, ranked=ranked),
+        further_figures=[figure for figure in figures.all if figure not in placed],
+        filtered=FILTERED,
+        first_rows=FIRST_ROWS,
+        charts=chart_data(results, uncertainty),
+        samples=sample_data(results, samples, pictures) if samples else None,
+        galleries=gallery(results, samples, pictures) if samples else [],
+        sample_notes=[*(samples.problems if samples else ()), *([pictures.note] if pictures and pictures.note else [])],
         target=results.target,
+        classes=list(results.classes),
         several=len(results.classes) > 1,
         many_labels=len(results.classes) > MOST_ACROSS,
         made_with=_made_with(results.runs),
         trained=_first_and_last(run.created[:10] for run in results.runs),
-        command=command,
+        commands=commands(results, command),
+        policy=policy(),
+        styles=Markup(style_sheet()),  # noqa: S704 - a file of the package
+        script=Markup(script()),  # noqa: S704 - a file of the package
+        plotly=plotly()[0],
     )
 
 
@@ -137,21 +177,34 @@ def render_page(
 def _template() -> Template:
     """Return the template of the page, compiled once in a process."""
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
+        loader=FunctionLoader(lambda name: read_part("parts", name)),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
     )
-    environment.filters |= {"soft": _soft, "data_uri": _data_uri}
-    return environment.from_string(resources.files("emofuse.report").joinpath("page.html.j2").read_text("utf-8"))
+    environment.filters |= {"soft": _soft, "data_uri": _data_uri, "paged": page_table, "json": script_json}
+    return environment.get_template("page.html.j2")
 
 
 def _sections(
-    results: Results, uncertainty: Uncertainty, figures: ReportFigures, *, numbered: bool, ranked: bool
+    results: Results,
+    uncertainty: Uncertainty,
+    figures: ReportFigures,
+    samples: SampleAnswers | None,
+    *,
+    numbered: bool,
+    ranked: bool,
 ) -> list[_Section]:
+    with_matrix = shown_matrices(results)
     return [
         _Section(
             item,
             of_item,
             part_table(item, results.classes, uncertainty, numbered=numbered, ranked=ranked),
             json.dumps(item.spec, indent=2),
+            matrix_of(item, samples) if item in with_matrix else None,
         )
         for item, of_item in zip(results.featured, figures.sections, strict=True)
     ]

@@ -1,0 +1,20 @@
+"""The page of a report: one HTML file that a reader opens without a network, and that works without scripts.
+
+Every text, table and static figure is in the HTML. Scripts add sorting, filtering, the samples behind the cells of
+confusion matrices, a switch between light and dark, and interactive figures.
+
+Folders: `parts/` has the templates, `styles/` the style sheets and `scripts/` the scripts. They are put into the page
+when it is rendered. The page loads nothing; its content security policy allows its own scripts by their SHA-256.
+
+**Interactive figures are drawn by plotly.js** (MIT). It comes with the required dependency `plotly`, so that reports
+are the same on every machine. Its 4.8 MB are in the page once, as 1.96 MB of gzip in base64. The browser unpacks and
+runs them only when a reader asks for an interactive figure, so that they cost no time when the page opens. Smaller
+libraries that are kept come from npm alone and not from PyPI, and zoom, hover and export would have to be written here.
+The static SVG figures stay for print and for readers without scripts.
+"""
+
+from emofuse.report.page.numbers import page_numbers
+from emofuse.report.page.render import render_page
+from emofuse.report.page.samples import SampleAnswers, gather_samples
+
+__all__ = ["SampleAnswers", "gather_samples", "page_numbers", "render_page"]

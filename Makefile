@@ -14,7 +14,7 @@ IN_PROCESSES := --numprocesses auto --maxprocesses 8 --dist loadfile
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-latest check lint bench bench-gpu clean
+.PHONY: help setup demo test test-latest check lint docs bench bench-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -47,6 +47,10 @@ lint: $(READY) ## ruff, mypy and the layers of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(READY) ## make the site of documentation, build/site; fails on a broken link
+	$(BIN)/python -m docs_site.numbers
+	$(BIN)/python -m docs_site.build
 
 check: lint test ## everything that must pass before a commit
 

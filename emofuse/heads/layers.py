@@ -214,7 +214,7 @@ def slices(per_fold: Sequence[int]) -> list[tuple[int, slice]]:
 class Join(nn.Module):
     """A linear layer on the concatenated embeddings, for heads with different streams.
 
-    [W1 W2] [e1; e2] = W1 e1 + W2 e2, so each stream adds its product to the members that have it. A member's layer is
+    `[W1 W2] [e1; e2] = W1 e1 + W2 e2`, so each stream adds its product to the members that have it. A member's layer is
     that of the single head with its streams, also in its initial weights.
     """
 

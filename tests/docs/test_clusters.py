@@ -1,23 +1,18 @@
-"""The recipes in docs/: configuration that parses, options that exist, names that agree, links that lead somewhere."""
+"""The recipes for clusters: options that exist, names that agree, a script that builds."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
-from pydantic import TypeAdapter
+from workshop import DOCS
 
-from emofuse.cli import app
-from emofuse.specs import TargetSpec, parse_spec
-from emofuse.specs.datasets import DATASETS
+from docs_site.commands import find_command
 
-DOCS = Path(__file__).parents[1] / "docs"
 CLUSTER = list(yaml.safe_load_all((DOCS / "kubernetes/cluster.yaml").read_text(encoding="utf-8")))
 BUILD = yaml.safe_load((DOCS / "kubernetes/build.yaml").read_text(encoding="utf-8"))
 JOBQUEUE = yaml.safe_load((DOCS / "slurm/jobqueue.yaml").read_text(encoding="utf-8"))
@@ -30,10 +25,8 @@ def options_of_dask(command: str) -> set[str]:
     return set(re.findall(r"--[a-z-]+", done.stdout))
 
 
-def options_of_emofuse(*names: str) -> set[str]:
-    command: Any = typer.main.get_command(app)
-    for name in names:
-        command = command.commands[name]
+def options_of_emofuse(*words: str) -> set[str]:
+    _, command, _ = find_command(list(words))
     return {option for parameter in command.params for option in parameter.opts}
 
 
@@ -66,17 +59,10 @@ def test_every_option_given_to_dask_exists(command):
     assert {"--tls-ca-file", "--tls-cert", "--tls-key"} <= options_of_dask(command)
 
 
-def test_every_command_of_emofuse_exists():
+def test_the_job_that_builds_is_a_command_of_emofuse():
     words = containers()["build"]["args"]
     assert words[:3] == ["emofuse", "cache", "build"]
     assert given_options(words) <= options_of_emofuse("cache", "build")
-    for name in ("analysis.md", "clusters.md", "stores.md"):
-        text = (DOCS / name).read_text(encoding="utf-8").replace("\\\n", " ")
-        commands = [line.split("#")[0].split() for line in text.splitlines() if line.startswith("emofuse ")]
-        assert commands
-        for _, *rest in commands:
-            names = rest[: 2 if rest[0] == "cache" else 1]
-            assert given_options(rest) <= options_of_emofuse(*names), rest
 
 
 def test_the_manifests_agree_with_one_another():
@@ -122,41 +108,3 @@ def test_the_script_for_slurm_builds_on_its_own_workers(tmp_path, monkeypatch):
     assert address.startswith("tcp://127.0.0.1:"), done.stderr
     assert last == str(["cache", "build", "emoset", "--spec", "paper", "--scheduler", address])
     assert done.returncode == 3
-
-
-def test_the_page_on_datasets_has_an_example_of_every_kind_that_parses():
-    text = (DOCS / "datasets.md").read_text(encoding="utf-8")
-    kinds = set()
-    for block in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL):
-        data = yaml.safe_load(block)
-        kinds.add(data["dataset"]["kind"])
-        model = DATASETS.find(data["dataset"]["kind"])
-        parse_spec(model, data["dataset"], block)
-        if target := data.get("defaults", {}).get("target"):
-            TypeAdapter(TargetSpec).validate_python(target)
-    assert kinds == set(DATASETS.names())
-    headings = {
-        re.sub(r"[^\w -]", "", line[3:].lower()).replace(" ", "-") for line in text.splitlines() if line[:3] == "## "
-    }
-    assert set(re.findall(r"\]\(#([^)]*)\)", text)) <= headings
-
-
-def test_every_test_that_holds_a_protection_exists():
-    rows = [line for line in (DOCS / "faults.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
-    rows = [row for row in rows if not row.startswith(("| Fault |", "| --- |"))]
-    assert len(rows) > 60
-    for row in rows:
-        named = re.findall(r"`([^`]+\.py)::(test_\w+)`", row)
-        assert named, f"no test holds: {row}"
-        for file, function in named:
-            text = (Path(__file__).parent / file).read_text(encoding="utf-8")
-            assert re.search(rf"^def {function}\(", text, flags=re.MULTILINE), f"{file} has no {function}"
-
-
-@pytest.mark.parametrize("name", ["clusters.md", "datasets.md", "stores.md"])
-def test_links_lead_to_files(name):
-    text = (DOCS / name).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)", text):
-        assert target.startswith("https://") or (DOCS / target).exists(), target
-    for path in re.findall(r"docs/[a-z/.-]+[a-z]", text, flags=re.IGNORECASE):
-        assert (DOCS.parent / path).exists(), path

@@ -13,6 +13,7 @@ of six streams take seconds to minutes on a CPU. A head of a run uses more of th
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -35,7 +36,7 @@ from emofuse.metrics.weighted import RowScorer
 from emofuse.progress import step
 from emofuse.scaling import Scaling
 from emofuse.solvers.calibration import calibrate
-from emofuse.solvers.kernels import Kernel, StreamRows, stream_kernel, weighted_sum
+from emofuse.solvers.kernels import Kernel, KernelKind, StreamRows, stream_kernel, weighted_sum
 from emofuse.solvers.ridge import Spectrum, nystroem_map, penalty_grid
 from emofuse.specs import FeaturesSpec, FoldSpec, OfficialSplit, RunSpec, SplitSpec, TargetSpec
 from emofuse.specs.pca import PCA
@@ -83,6 +84,8 @@ class ProbeOptions:
         resamples: the number of bootstrap resamples of the intervals.
         pca: the principal components of each stream that are looked at, a share of the variance or their number; None
             for all features.
+        kernels: the kinds of kernels with their factors (`emofuse.solvers.kernels`). Of several, each stream gets that
+            whose predictions of left-out training rows, by the stream alone, have the smallest loss.
     """
 
     streams: tuple[str, ...] = ()
@@ -92,6 +95,7 @@ class ProbeOptions:
     penalties: int = 13
     resamples: int = 1000
     pca: float | int | None = None
+    kernels: tuple[tuple[KernelKind, float], ...] = (("rbf", 1.0),)
 
 
 @dataclass(frozen=True)
@@ -314,14 +318,35 @@ class FoldKernels:
         for name, source in sources.items():
             scaling = fold.scaling[name]
             train, val = (_stream_rows(table, scaling, source, rows) for rows in (learned, fold.val))
-            kernel = Kernel.fit("rbf", train.features[train.valid])
             supports = train.pick(self._landmarks)
-            self._train[name] = stream_kernel(kernel, train, supports)
-            self._val[name] = stream_kernel(kernel, val, supports)
+            best = math.inf
+            for kind, factor in options.kernels:
+                kernel = Kernel.fit(kind, train.features[train.valid], factor=factor)
+                among, across = (stream_kernel(kernel, rows, supports) for rows in (train, val))
+                loss = self._fit({name: among}, {name: across}, [name]).loss if len(options.kernels) > 1 else 0.0
+                if loss < best:
+                    best, self._train[name], self._val[name] = loss, among, across
 
     def solve(self, streams: Sequence[str]) -> Floats:
         """Return the outputs (v, C) of the rows to be answered, from the mean kernel of these streams."""
-        train, val = (weighted_sum(kernels, streams) for kernels in (self._train, self._val))
+        return self.outputs(self.fit(streams).scores)
+
+    def fit(self, streams: Sequence[str]) -> KernelFit:
+        """Fit the mean kernel of these streams, with the penalty of the best leave-one-out predictions."""
+        return self._fit(self._train, self._val, streams)
+
+    def outputs(self, scores: Tensor) -> Floats:
+        """Return the outputs (n, C) of calibrated scores: probabilities, or numbers in the units of the target."""
+        outputs: Floats = apply_link(self._link, scores).numpy()
+        return outputs if self._scale is None else outputs * self._scale.scale + self._scale.center
+
+    @property
+    def targets(self) -> Tensor:
+        """What the training rows teach, float64 (n, C): one-hot for classes, standardised numbers."""
+        return self._targets
+
+    def _fit(self, of_train: Mapping[str, Tensor], of_val: Mapping[str, Tensor], streams: Sequence[str]) -> KernelFit:
+        train, val = weighted_sum(of_train, streams), weighted_sum(of_val, streams)
         to_features = nystroem_map(train[self._landmarks])
         spectrum = Spectrum.from_features(train @ to_features, self._weights)
         penalties = penalty_grid(spectrum, self._penalties)
@@ -329,10 +354,28 @@ class FoldKernels:
         calibration = calibrate(self._kind, left_out, self._targets, self._weights)
         best = int(np.argmin(calibration.losses))
         coefficients, bias = spectrum.coefficients(self._targets, penalties[best])
+        factor, slopes, offsets = calibration.factors[best], calibration.slopes[best], calibration.offsets[best]
         scores = val @ (to_features @ coefficients) + bias
-        calibrated = calibration.slopes[best] * scores + calibration.offsets[best]
-        outputs: Floats = apply_link(self._link, calibration.factors[best] * calibrated).numpy()
-        return outputs if self._scale is None else outputs * self._scale.scale + self._scale.center
+        return KernelFit(
+            factor * (slopes * left_out[best] + offsets),
+            factor * (slopes * scores + offsets),
+            calibration.losses[best],
+        )
+
+
+@dataclass(frozen=True)
+class KernelFit:
+    """The calibrated scores of one fit; their link gives outputs.
+
+    Attributes:
+        left_out: of the training rows, each by a fit to all others, float64 (n, C).
+        scores: of the rows to be answered, float64 (v, C).
+        loss: the loss of the left-out rows.
+    """
+
+    left_out: Tensor
+    scores: Tensor
+    loss: float
 
 
 def _stream_rows(table: FeatureTable, scaling: Scaling, name: str, rows: npt.NDArray[np.int64]) -> StreamRows:

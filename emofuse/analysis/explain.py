@@ -12,7 +12,7 @@ from emofuse.analysis.attributions import attribute_streams
 from emofuse.analysis.context import Analysis, ExplainOptions, Say
 from emofuse.analysis.feature_space import map_features
 from emofuse.analysis.mistakes import find_label_noise, find_rescued
-from emofuse.analysis.planted import planted_worth
+from emofuse.analysis.planted import planted_worth, read_worth
 from emofuse.analysis.samples import ExplainedSample, explain_sample
 from emofuse.analysis.sections.attributions import attributions_section
 from emofuse.analysis.sections.calibration import calibration_section
@@ -109,11 +109,12 @@ def _worth(analysis: Analysis) -> Iterator[AnalysisSection]:
         answers = saved_subsets(source.results, analysis.runs, options.streams, cache=source.cache)
     else:
         answers = analysis.solved.subsets
-    planted = None
+    planted = read = None
     if source.cache is not None:
         kinds = {name: stream.kind for name, stream in source.cache.streams.items()}
         planted = planted_worth(source.cache.manifest.info, answers.streams, kinds)
-    yield worth_section(measure_worth(answers, options.resampling), planted)
+        read = read_worth(analysis.solved, source.cache) if planted and answers is analysis.solved.subsets else None
+    yield worth_section(measure_worth(answers, options.resampling), planted, read)
 
 
 def _suppression(analysis: Analysis) -> Iterator[AnalysisSection]:

@@ -1,8 +1,8 @@
 """The answers of models of every subset of streams: solved in folds of a cache, or read from saved runs.
 
-All subsets are treated alike. Solved models are kernel ridge regressions on the mean of the streams' kernels
-(`emofuse.probe`), whose penalty is chosen by exact leave-one-out predictions of the training rows. Saved runs are those
-whose options were chosen on validation rows.
+All subsets are treated alike. Solved models (`emofuse.analysis.solved_models`) choose penalty, kernels and kind of
+fusion by exact leave-one-out predictions of the training rows. Saved runs are those whose options were chosen on
+validation rows.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from emofuse.analysis.answers import Ints, TestedConfiguration, TestedRows, read_tested
 from emofuse.analysis.shapley import MOST_PLAYERS, Game, Subset
+from emofuse.analysis.solved_models import KERNELS, SubsetModels
 from emofuse.analysis.worth import SubsetAnswers
 from emofuse.cache.reader import Cache
 from emofuse.errors import ResultsError, TrainingError
@@ -126,11 +127,12 @@ def solve_subsets(
             table = data.table([spec])
             variants = {variant.stream: variant.name for variant in data.features.of(given)}
             sources = {variant.name: variant.plain.name for variant in data.features.of(given)}
-            how = ProbeOptions(landmarks=options.landmarks, penalties=options.penalties)
+            how = ProbeOptions(landmarks=options.landmarks, penalties=options.penalties, kernels=KERNELS)
             kernels = FoldKernels(table, replace(fold, val=rows), how, sources)
+            models = SubsetModels(kernels, has_classes=target.kind in WITH_CLASSES)
             for place, subset in enumerate(wanted):
                 if subset:
-                    solved = kernels.solve([variants[name] for name in names if name in subset])
+                    solved = models.solve([variants[name] for name in names if name in subset])
                     parts.setdefault(subset, []).append(solved.astype(np.float32))
                 advance(number * len(wanted) + place + 1, total)
             majorities.append(np.full(len(rows), np.bincount(data.labels[fold.train]).argmax()))
@@ -152,7 +154,8 @@ def solve_subsets(
         answers,
         int(unit.max()) + 1,
         cache.has_groups,
-        f"Models are kernel ridge regressions on the mean of the streams' kernels. They answer {where}.",
+        "Models are kernel ridge regressions on the mean of the streams' kernels, or the product of those of each "
+        f"stream where it predicts left-out training rows better. They answer {where}.",
         tuple(name for name in names if is_random(cache.streams[name].weights)),
     )
     return SolvedAnswers(subsets, rows, probs)

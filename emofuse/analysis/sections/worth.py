@@ -17,14 +17,17 @@ from emofuse.report.tables import MOST_ACROSS, Cell, ReportTable, TableColumn
 _TITLES = {"shapley": "Shapley value", "leave_one_out": "Left out", "add_one_in": "Alone"}
 
 
-def worth_section(worth: Worth, planted: Mapping[str, float] | None = None) -> AnalysisSection:
+def worth_section(
+    worth: Worth, planted: Mapping[str, float] | None = None, read: Mapping[str, float] | None = None
+) -> AnalysisSection:
     """Return the section on what streams are worth.
 
     Args:
         worth: the numbers.
         planted: stream -> its Shapley value by design, of generated data.
+        read: the same as far as the streams tell the cues of the design (`emofuse.analysis.planted.read_worth`).
     """
-    tables = [_streams_table(worth, planted), _subsets_table(worth)]
+    tables = [_streams_table(worth, planted, read), _subsets_table(worth)]
     figures = [_streams_figure(worth, planted)]
     if worth.game.pairs:
         tables.append(_interactions_table(worth))
@@ -34,7 +37,7 @@ def worth_section(worth: Worth, planted: Mapping[str, float] | None = None) -> A
     return AnalysisSection(
         "worth",
         "What each stream is worth",
-        [*random_sentence(worth.answers.random_streams), *_sentences(worth, planted)],
+        [*random_sentence(worth.answers.random_streams), *_sentences(worth, planted, read)],
         tables,
         figures,
         {
@@ -44,6 +47,7 @@ def worth_section(worth: Worth, planted: Mapping[str, float] | None = None) -> A
             "subsets": subset_rows(worth),
             "interactions": interaction_rows(worth),
             "by_design": dict(planted) if planted else None,
+            "as_read": dict(read) if read else None,
         },
     )
 
@@ -53,7 +57,9 @@ def _order(worth: Worth) -> list[str]:
     return sorted(worth.game.players, key=lambda stream: -worth.get(stream).value)
 
 
-def _streams_table(worth: Worth, planted: Mapping[str, float] | None) -> AnalysisTable:
+def _streams_table(
+    worth: Worth, planted: Mapping[str, float] | None, read: Mapping[str, float] | None
+) -> AnalysisTable:
     streams = _order(worth)
     columns = [TableColumn("Stream", [Cell(stream) for stream in streams], "left")]
     for score, title in TITLES.items():
@@ -63,8 +69,9 @@ def _streams_table(worth: Worth, planted: Mapping[str, float] | None) -> Analysi
                 for each in (worth.get(stream, kind, score) for stream in streams)
             ]
             columns.append(TableColumn(f"{_TITLES[kind]}, {title}", cells))
-    if planted:
-        columns.append(TableColumn("By design", [Cell(format_difference(planted[stream])) for stream in streams]))
+    for title, known in (("By design", planted), ("As read", read)):
+        if known:
+            columns.append(TableColumn(title, [Cell(format_difference(known[stream])) for stream in streams]))
     caption = (
         "What each stream adds: the Shapley value (its mean gain over all orders of adding the streams), the "
         "loss where "
@@ -167,7 +174,7 @@ def _classes_figure(worth: Worth) -> ReportFigure:
     )
 
 
-def _sentences(worth: Worth, planted: Mapping[str, float] | None) -> list[str]:
+def _sentences(worth: Worth, planted: Mapping[str, float] | None, read: Mapping[str, float] | None) -> list[str]:
     streams = _order(worth)
     best = worth.get(streams[0])
     answers, values = worth.answers, worth.values["accuracy"]
@@ -200,4 +207,9 @@ def _sentences(worth: Worth, planted: Mapping[str, float] | None) -> list[str]:
     ]
     if planted:
         sentences.append("By design: the Shapley values of the accuracies that the cues of the generated data allow.")
+    if read:
+        sentences.append(
+            "As read: the same with the accuracy at which the answers of each stream alone tell each cue, so that "
+            "finite training rows and streams that see a little of another cue are part of it."
+        )
     return sentences

@@ -49,6 +49,7 @@ def assemble(target: Path) -> None:
             text = text.replace(COMMANDS_MARK, f"## All options\n\n{reference()}")
         (target / name).write_text(text, encoding="utf-8")
     write_api_pages(target)
+    shutil.copy(Path(__file__).with_name("site.css"), target)
 
 
 def _place(page: Path, link: str, names: dict[Path, str], target: Path) -> str:

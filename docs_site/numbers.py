@@ -116,6 +116,12 @@ def _extraction() -> list[str]:
             ("Build", "times as fast as a script of six passes"), ((n.replace("_", " "), v) for n, v in over.items())
         ),
     ]
+    faces = data.get("face_mesh_images_per_s_on_all_cores", {})
+    if faces:
+        parts += ["", *_table(("Face mesh, all cores", "images/s"), faces.items())]
+    ratio = data.get("one_workers_build_over_its_steps")
+    if ratio is not None:
+        parts += ["", f"One worker builds the six streams in {ratio:.2f} times the sum of its steps."]
     return [*parts, "", _source("extraction")]
 
 

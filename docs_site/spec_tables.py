@@ -34,6 +34,7 @@ _WORDS = {
     "DatasetSpecBase": "a dataset",
     "StreamSpecBase": "a stream",
 }
+_PLURALS = {"text": "texts", "whole number": "whole numbers", "number": "numbers"}
 _FAMILIES = {"Streams": "emofuse.specs.streams:STREAMS", "Datasets": "emofuse.specs.datasets:DATASETS"}
 
 
@@ -63,7 +64,7 @@ def _describe(model: type[BaseModel]) -> Iterator[str]:
     about, _, attributes = inspect.cleandoc(model.__doc__ or "").partition("\n\nAttributes:\n")
     said = dict(re.findall(r"^ {4}(\w+): (.+(?:\n {8,}.+)*)", attributes, re.MULTILINE))
     yield about + "\n"
-    yield "| key | type | default | |"
+    yield "| key | type | default | meaning |"
     yield "| --- | --- | --- | --- |"
     for name, field in model.model_fields.items():
         if name == "kind":
@@ -105,7 +106,9 @@ def _type(annotation: Any) -> str:
         if str(origin) in {"typing.Union", "<class 'types.UnionType'>"}:
             return " or ".join(dict.fromkeys(inner))
         name = {"tuple": "list", "dict": "mapping"}.get(getattr(origin, "__name__", ""), "")
-        return f"{name} of {', '.join(dict.fromkeys(inner))}" if name else inner[0] if inner else "any"
+        if name:
+            return f"{name} of {', '.join(dict.fromkeys(_PLURALS.get(each, each) for each in inner))}"
+        return inner[0] if inner else "any"
     name = getattr(annotation, "__name__", "any")
     return _WORDS.get(name, name)
 

@@ -17,6 +17,7 @@ from emofuse.datasets.split_needs import SplitNeed, check_needs, needs_of_runs
 from emofuse.extraction import BuildOptions, BuildSummary, Progress, build_cache, estimate_build
 from emofuse.extraction.face_shares import describe_face_shares
 from emofuse.progress import followed, step
+from emofuse.progress_file import keep_progress
 from emofuse.report import ReportFiles
 from emofuse.report.further import find_metrics
 from emofuse.report.notes import describe_run, gather_further_notes, gather_notes
@@ -125,8 +126,22 @@ def run_pipeline(
     """
     # An unknown metric, or one of another target, is an error before hours of work.
     find_metrics(spec.metrics, spec.name, target=spec.runs[0].target.kind)
-    paths = PipelinePaths(options.out)
     runs = list(expand_runs(spec))
+    with keep_progress(
+        options.out, "pipeline", spec.name, title=spec.title, planned=len(runs), progress=progress
+    ) as follower:
+        return _run_pipeline(spec, runs, options, say=say, progress=follower)
+
+
+def _run_pipeline(
+    spec: PipelineSpec,
+    runs: Sequence[RunSpec],
+    options: PipelineOptions,
+    *,
+    say: Callable[[str], None],
+    progress: Progress,
+) -> PipelineSummary:
+    paths = PipelinePaths(options.out)
     cache, build = prepare_cache(spec, options, needs_of_runs(runs), say=say, progress=progress)
     for line in _describe_targets(cache.manifest, runs):
         say(f"target: {line}")

@@ -161,6 +161,11 @@ def followed(progress: Progress | None) -> Iterator[None]:
         _FOLLOWER.reset(token)
 
 
+def current_follower() -> Progress | None:
+    """Return the follower of this context, if there is one."""
+    return _FOLLOWER.get()
+
+
 def report_progress(state: State) -> None:
     """Pass a state to the follower, if there is one."""
     follower = _FOLLOWER.get()

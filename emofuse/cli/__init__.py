@@ -28,6 +28,7 @@ from emofuse.cli import (
     sweep,
     sweep_best,
     train,
+    ui,
     weights,
 )
 from emofuse.cli.terminal import INTERRUPTED, StoppedByUser, make_output_safe
@@ -63,6 +64,7 @@ app.command("sweep")(sweep.sweep)
 app.command("sweep best")(sweep_best.sweep_best)
 app.command("results")(results.results)
 app.command("report")(report.report)
+app.command("ui")(ui.ui)
 app.command("explain")(explain.explain)
 app.command("check-statistics")(check_statistics.check_statistics)
 app.command("predict")(predict.predict)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from emofuse.cli.browser import open_in_browser
 from emofuse.cli.options import Plugins, load_given_plugins, parse_names
 from emofuse.cli.progress import show_progress
 from emofuse.progress import step
@@ -38,6 +39,9 @@ def report(
         bool,
         typer.Option("--images/--no-images", help="Show thumbnails of samples on the page, at most 160 pixels large."),
     ] = True,
+    open_page: Annotated[
+        bool, typer.Option("--open", help="Open the page in the default browser, if there is one.")
+    ] = False,
     plugin: Plugins = None,
 ) -> None:
     """Write tables (CSV, Markdown), figures (SVG, PNG) and one self-contained HTML page; print the summary."""
@@ -59,3 +63,5 @@ def report(
     typer.echo(files.summary_markdown.read_text(encoding="utf-8"))
     for path in files:
         typer.echo(path)
+    if open_page and not open_in_browser(files.page.resolve().as_uri()):
+        typer.echo(f"No browser can be opened here. The page is {files.page.resolve()}", err=True)

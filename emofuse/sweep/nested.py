@@ -18,6 +18,7 @@ from statistics import fmean
 from emofuse.cache.reader import Cache
 from emofuse.errors import TrainingError
 from emofuse.progress import Progress, followed, step
+from emofuse.progress_file import keep_progress
 from emofuse.report import ReportFiles, SearchedConfiguration, SearchSummary
 from emofuse.report.choice import choice_sentences
 from emofuse.report.notes import gather_notes
@@ -110,7 +111,8 @@ def run_nested(
     """
     if spec.test is None:
         raise TrainingError(f"sweep {spec.name!r} has no outer folds: give it `test: {{folds: 5}}`")
-    with followed(progress):
+    kept = keep_progress(folder, "sweep", spec.name, title=spec.title, progress=progress)
+    with kept as follower, followed(follower):
         folds = []
         splits = spec.test.splits()
         say(f"test: {spec.test.describe()}")

@@ -6,6 +6,7 @@ All results are stored by their digest, so the same sweep trains only what is mi
         rows/, claims/      the rows of the search (see `emofuse.sweep.rows`), which other sweeps may share
         runs/               one folder for each final run (see `emofuse.results`)
         report/             tables, figures and the page on the final runs and the search
+        progress/           what a call does now and how the last one ended (see `emofuse.progress_file`)
         choice.md           the finalists: validation score of the search, test scores of their final runs
 
 The search sees `TrainingData`, which holds no test label, and the choice sees the rows of the search. `try_runs` then
@@ -30,6 +31,7 @@ from emofuse.datasets.split_needs import USES
 from emofuse.devices import resolve_device
 from emofuse.errors import TrainingError
 from emofuse.progress import Progress, followed, step
+from emofuse.progress_file import keep_progress
 from emofuse.report import ReportFiles, SearchSummary
 from emofuse.report.choice import divergence_sentences
 from emofuse.report.notes import describe_run, gather_further_notes, gather_notes
@@ -169,7 +171,8 @@ def run_sweep(
     """
     if spec.test is not None:
         raise TrainingError(f"sweep {spec.name!r} is nested (`test`): run it by emofuse.sweep.nested.run_nested")
-    with followed(progress):
+    kept = keep_progress(folder, "sweep", spec.name, title=spec.title, progress=progress)
+    with kept as follower, followed(follower):
         return _run_sweep(cache, spec, folder, options, plan=plan, say=say)
 
 

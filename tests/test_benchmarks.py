@@ -114,6 +114,17 @@ def test_the_grid_is_measured_part_by_part(tmp_path):
     assert found["seconds_for_all"] == found["seconds"]
 
 
+def test_probes_are_measured_part_by_part(tmp_path):
+    from benchmarks import probe
+
+    probe.main(["--smoke", "--out", str(tmp_path)])
+    result = json.loads((tmp_path / "probe_smoke.json").read_text())
+    assert [result[part]["fits"] for part in ("linear", "rbf")] == [63 * 3 * 3, 31 * 13 * 3]
+    assert result["linear"]["best"]["accuracy"] > max(1.5 / CLASSES, 0.2)
+    assert len(result["linear"]["accuracy"]) == 7
+    assert result["sklearn"]["estimated_seconds_of_all"] >= 0
+
+
 def test_a_grid_that_runs_out_of_time_says_how_far_it_came():
     *_, last = grid.run_grid(grid.SMOKE, "float32", CPU, budget_s=0.0)
     assert not last["finished"]

@@ -6,15 +6,18 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 import yaml
 from typer.testing import CliRunner
 
+from emofuse.cache.layout import manifest_path
 from emofuse.cache.reader import open_cache
 from emofuse.cli import app
 from emofuse.errors import TrainingError
-from emofuse.probe import AVERAGED, KERNEL_FUSION, ProbeOptions, _stream_rows, _subsets, probe_cache
+from emofuse.probe import AVERAGED, KERNEL_FUSION, ProbeOptions, _subsets, _units, probe_cache
+from emofuse.probe.rows import stream_rows
 from emofuse.scaling import Scaling
 from emofuse.specs import FeaturesSpec, FoldSpec, KernelRidgeHeadSpec, OfficialSplit, RunSpec, parse_spec
 from emofuse.training.data import TrainingData
@@ -110,6 +113,74 @@ def test_a_subset_scores_what_its_kernel_ridge_head_scores_in_the_same_folds(pat
     assert model.loss == pytest.approx(np.average([entry["val_loss"] for entry in best], weights=rows), rel=1e-6)
 
 
+def test_linear_kernels_score_about_what_linear_kernel_ridge_heads_score(path):
+    cache = open_cache(path)
+    found = probe_cache(cache, options=replace(FAST, kernel="linear", penalties=10))
+    assert found.kernel == "linear"
+    assert found.suggestion.streams == ("a", "b")
+    assert len(found.models) == 3 + 4 * 2
+    specs = [
+        RunSpec(
+            name="a+noise",
+            features=FeaturesSpec(streams=("a", "noise")),
+            head=KernelRidgeHeadSpec(kernel="linear", landmarks=200),
+            fold=FoldSpec(count=4, index=index),
+        )
+        for index in range(4)
+    ]
+    data = TrainingData.of(cache, OfficialSplit())
+    trained = train_together(data, specs, Machine(torch.device("cpu")))
+    best = [each.result.history[each.result.best_epoch - 1] for each in trained]
+    (model,) = [one for one in found.models if one.streams == ("a", "noise") and one.model == KERNEL_FUSION]
+    # The head leaves out one row after another to choose its penalty, the probe one fold after another.
+    assert model.scores["accuracy"] == pytest.approx(np.mean([entry["val_accuracy"] for entry in best]), abs=0.06)
+    assert model.loss == pytest.approx(np.mean([entry["val_loss"] for entry in best]), abs=0.05)
+
+
+def test_principal_components_of_each_fold_are_refused_with_linear_kernels(path):
+    with pytest.raises(TrainingError, match="a linear probe reads the rows once for all folds"):
+        probe_cache(open_cache(path), options=replace(FAST, kernel="linear", pca=2))
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "linear"])
+def test_rows_of_a_group_are_drawn_together(path, tmp_path, write_cache, kernel):
+    """Ten rows of each person, all right or all wrong: intervals over persons are wider than over rows."""
+    rng = np.random.default_rng(5)
+    people, truth = np.repeat(np.arange(16), 10), rng.integers(0, 3, ROWS)
+    shown = np.where(np.isin(people, [1, 4, 7, 10]), (truth + 1) % 3, truth)
+    streams = {
+        "a": (
+            "backbone",
+            (rng.normal(size=(ROWS, 6)) + 3 * np.eye(3, 6)[shown]).astype(np.float32),
+            np.ones(ROWS, np.uint8),
+        )
+    }
+    where = write_cache(tmp_path / "features.zarr", CLASSES, truth, ["train"] * 159 + ["val"], streams)
+    cache, found = open_cache(where), {}
+    for grouped in (False, True):
+        if grouped:
+            names = pl.Series("group", [f"person {person}" for person in people], dtype=pl.String)
+            manifest = replace(cache.manifest, table=cache.manifest.table.with_columns(names))
+            manifest.write(manifest_path(where))
+            cache = open_cache(where)
+        found[grouped] = probe_cache(cache, options=replace(FAST, kernel=kernel))
+    assert (found[False].groups, found[True].groups) == (None, 16)
+    widths = {
+        grouped: probe.models[0].intervals["accuracy"].high - probe.models[0].intervals["accuracy"].low
+        for grouped, probe in found.items()
+    }
+    assert widths[True] > 1.8 * widths[False]
+
+
+def test_a_row_without_a_group_is_drawn_alone():
+    units, count = _units(np.array(["b", "", "a", "b", "", "a"]))
+    assert count == 4
+    assert units[0] == units[3]
+    assert units[2] == units[5]
+    assert len({int(units[place]) for place in (0, 1, 2, 4)}) == 4
+    assert _units(np.array(["", ""]))[1] is None
+
+
 def test_labels_of_test_rows_change_nothing(tmp_path, write_cache, path, found):
     poisoned = write(tmp_path / "features.zarr", write_cache, test_labels=2)
     again = probe_cache(open_cache(poisoned), options=FAST)
@@ -135,9 +206,9 @@ def test_sequences_and_maps_are_pooled_over_steps_that_are_there_and_over_places
         for name, width in {"clip": 2, "map": 4}.items()
     }
     fold = Fold(np.arange(4), np.array([4, 5]), plain)
-    clip = _stream_rows(table, plain["clip"], "clip", fold.val).features.numpy()
+    clip = stream_rows(table, plain["clip"], "clip", fold.val).features.numpy()
     np.testing.assert_allclose(clip, arrays["clip"][4:, :2].mean(axis=1), rtol=1e-6)
-    pooled = _stream_rows(table, plain["map"], "map", fold.val).features.numpy()
+    pooled = stream_rows(table, plain["map"], "map", fold.val).features.numpy()
     np.testing.assert_allclose(pooled, arrays["map"][4:].mean(axis=(2, 3)), rtol=1e-6)
 
 
@@ -204,6 +275,23 @@ def test_streams_are_probed_for_any_target_as_its_kernel_ridge_head_learns_it(
     else:
         assert 0.3 < model.main_score <= 1
         assert model.scores["rmse"] == pytest.approx(np.average([e["val_rmse"] for e in best], weights=rows), rel=0.1)
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_linear_kernels_answer_any_target_in_its_own_unit(plant_targets, tmp_path, kind):
+    cache, (option, names) = plant_targets(tmp_path / "features.zarr"), TARGETS[kind]
+    plain = {"name": "a", "features": {"streams": ["net"]}, "target": {"kind": kind, "columns": option[1].split(",")}}
+    spec = parse_spec(RunSpec, plain | {"weight_column": "weight"}, "test")
+    linear, rbf = (
+        probe_cache(cache, None, replace(FAST, kernel=kernel, penalties=10), spec.target, "weight")
+        for kernel in ("linear", "rbf")
+    )
+    assert tuple(linear.models[0].scores) == names
+    for ours, theirs in zip(
+        *([m for m in each.models if m.streams == ("net",)] for each in (linear, rbf)), strict=True
+    ):
+        assert ours.main_score == pytest.approx(theirs.main_score, abs=0.1)
+        assert ours.loss == pytest.approx(theirs.loss, rel=0.35)
 
 
 def test_two_targets_at_once_are_refused(path):

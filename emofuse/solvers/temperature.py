@@ -12,6 +12,8 @@ _STEPS = 100
 _LIMIT = 1e4
 _HALVINGS = 40
 _RIDGE = 1e-12
+_CONVERGED = 1e-12
+"""The relative change of a factor that ends its search."""
 
 
 def fit_temperatures(scores: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -34,24 +36,35 @@ def fit_temperatures(scores: Tensor, targets: Tensor, weights: Tensor | None = N
         goal = goal * rows.unsqueeze(1)
     expected = (goal * wide).sum(dim=(1, 2))
     squares = wide.square()
-    low, high = torch.zeros_like(expected), torch.full_like(expected, _LIMIT)
-    factors, following = torch.ones_like(expected), torch.ones_like(expected)
+    result = torch.ones_like(expected)
+    sets = torch.arange(len(expected), device=expected.device)  # those that have not reached their minimum
+    factors, low, high = result.clone(), torch.zeros_like(expected), torch.full_like(expected, _LIMIT)
     for _ in range(_STEPS):
         probs = torch.softmax(factors.view(-1, 1, 1) * wide, dim=2)
         mean = (probs * wide).sum(dim=2)
         if rows is None:
             slope = mean.sum(dim=1) - expected
-            bend = (probs * squares).sum(dim=(1, 2)) - mean.square().sum(dim=1)
+            second = (probs * squares).sum(dim=(1, 2))
+            bend = second - mean.square().sum(dim=1)
         else:
             slope = mean @ rows - expected
-            bend = ((probs * squares).sum(dim=2) - mean.square()) @ rows
+            second = (probs * squares).sum(dim=2) @ rows
+            bend = second - mean.square() @ rows
         low, high = torch.where(slope > 0, low, factors), torch.where(slope > 0, factors, high)
         following = torch.where(bend > 0, factors - slope / bend, high)
-        following = torch.where((following > low) & (following < high), following, (low + high) / 2)
-        if bool(((following - factors).abs() <= 1e-12 * factors).all()):
+        # At a minimum the slope is rounding: a step of Newton's that leaves the interval by it is no reason to halve.
+        # Where the classes are separated the curve is flat, and slope and bend are both rounding.
+        moving = ((following - factors).abs() > _CONVERGED * factors) | (bend <= _CONVERGED * second)
+        following = torch.where(((following > low) & (following < high)) | ~moving, following, (low + high) / 2)
+        moving &= (following - factors).abs() > _CONVERGED * factors
+        result[sets] = factors
+        if not bool(moving.any()):
             break
-        factors = following
-    return factors.clamp(min=1e-6)
+        sets, factors, low, high = sets[moving], following[moving], low[moving], high[moving]
+        if not bool(moving.all()):
+            wide, squares, expected = wide[moving], squares[moving], expected[moving]
+        result[sets] = factors
+    return result.clamp(min=1e-6)
 
 
 def fit_sigmoids(scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:

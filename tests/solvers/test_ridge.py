@@ -142,6 +142,18 @@ def test_scores_that_say_nothing_are_made_flat():
     assert float(fit_temperatures(scores[None], targets)) < 0.1
 
 
+def test_a_temperature_that_is_found_is_not_looked_for_again(targets, monkeypatch):
+    """Rounding of the slope at a minimum once sent a set back to halving its interval, fifty times."""
+    noise = torch.tensor(np.random.default_rng(5).normal(size=(6, N, C)))
+    scores = (noise + targets) * torch.logspace(-2, 1, 6, dtype=torch.float64).view(6, 1, 1)
+    softmax, sizes = torch.softmax, []
+    monkeypatch.setattr(torch, "softmax", lambda values, dim: sizes.append(len(values)) or softmax(values, dim=dim))
+    fit_temperatures(scores, targets)
+    assert len(sizes) <= 12
+    assert sizes[-1] <= 6
+    assert sum(sizes) < 12 * 6
+
+
 def test_temperatures_of_several_models_are_those_of_each_alone(targets):
     noise = torch.tensor(np.random.default_rng(5).normal(size=(4, N, C)))
     scores = (noise + targets) * torch.tensor([0.1, 1.0, 3.0, 50.0]).view(4, 1, 1)

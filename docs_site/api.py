@@ -17,6 +17,7 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         (
             "emofuse.cache.reader",
             "emofuse.cache.cached_stream",
+            "emofuse.datasets",
             "emofuse.datasets.manifest",
             "emofuse.extraction",
             "emofuse.status",
@@ -42,10 +43,6 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         (
             "emofuse.metrics",
             "emofuse.statistics",
-            "emofuse.statistics.bootstrap",
-            "emofuse.statistics.resampling",
-            "emofuse.statistics.significance",
-            "emofuse.statistics.split_test",
             "emofuse.analysis.shapley",
         ),
     ),

@@ -257,7 +257,14 @@ def _face_crops() -> list[str]:
         for name, score, svm in _with_svm(data)
     )
     head = ("Configuration", "macro F1", "SVM", "rows with a face")
-    return [*_table(head, rows), "", *_tests(data["comparisons"]), "", _source("face_crops")]
+    seen = {(each["name"], each["against"]): each for each in data["with_a_face"]["comparisons"]}
+    tests = []
+    for each in data["comparisons"]:
+        faces_alone = seen.get((each["name"], each["against"]))
+        cells = [_difference(each), _p(each["p_holm"]), _difference(faces_alone) if faces_alone else _NONE]
+        tests.append((f"{each['name']} − {each['against']}", *cells))
+    compared = _table(("Difference", "macro F1", "p, Holm", "rows with a face"), tests)
+    return [*_table(head, rows), "", *compared, "", _source("face_crops")]
 
 
 def _textures() -> list[str]:

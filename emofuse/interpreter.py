@@ -21,9 +21,13 @@ SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 
 def command(module: str, *arguments: str) -> list[str]:
     """Return the command line of a new interpreter that calls `main` of a module with these arguments."""
+    return [sys.executable, *_flags(), "-P", "-c", _START, json.dumps(import_paths()), module, *arguments]
+
+
+def import_paths() -> list[str]:
+    """Return the import path of this process, in absolute paths."""
     # An empty entry is the working folder, from which this process was started to import.
-    paths = json.dumps([os.path.abspath(path) for path in sys.path])  # noqa: PTH100  links stay as they are
-    return [sys.executable, *_flags(), "-P", "-c", _START, paths, module, *arguments]
+    return [os.path.abspath(path) for path in sys.path]  # noqa: PTH100  links stay as they are
 
 
 def _flags() -> list[str]:

@@ -6,10 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 
 from emofuse.cache.layout import (
     ATTRIBUTE,
@@ -21,8 +20,10 @@ from emofuse.cache.layout import (
     streams_dir,
 )
 from emofuse.cache.zarr_store import open_array
-from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, DatasetError
+
+if TYPE_CHECKING:
+    from emofuse.datasets.manifest import Manifest
 
 
 def read_cache_layout(path: Path) -> CacheLayout:
@@ -55,6 +56,10 @@ def read_manifest(path: Path, layout: CacheLayout) -> Manifest:
     Raises:
         CacheError: the manifest is missing, damaged, or of other samples than the cache.
     """
+    import polars as pl  # not by extraction processes, which read no manifest
+
+    from emofuse.datasets.manifest import Manifest
+
     beside = manifest_path(path)
     if not beside.is_file():
         raise CacheError(

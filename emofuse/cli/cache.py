@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,6 +84,7 @@ def build(
     from emofuse.cache.reader import open_cache
     from emofuse.datasets import read_dataset
     from emofuse.extraction import BuildOptions, build_cache, estimate_build
+    from emofuse.extraction.ahead import template_ahead
     from emofuse.extraction.face_shares import describe_face_shares
 
     memory_bytes = None if worker_memory_gb is None else round(worker_memory_gb * 1e9)
@@ -95,19 +97,20 @@ def build(
             f"{dataset.root}: its {noun_of(cache_spec).many} are not generated yet; they must be there for an estimate"
         )
         return
-    with show_progress():
-        manifest = read_dataset(dataset, on_bad_rows=on_bad_rows)
-    for note in [*manifest.info["notes"], *_split_notes(manifest)]:
-        typer.echo(f"dataset: {note}")
-    if dry_run:
+    with nullcontext() if dry_run else template_ahead(path, cache_spec, options):
         with show_progress():
-            estimate = estimate_build(path, manifest, cache_spec, options)
-        for line in estimate.describe():
-            typer.echo(f"{path}: {line}")
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with show_progress() as progress:
-        summary = build_cache(path, manifest, cache_spec, options, progress)
+            manifest = read_dataset(dataset, on_bad_rows=on_bad_rows)
+        for note in [*manifest.info["notes"], *_split_notes(manifest)]:
+            typer.echo(f"dataset: {note}")
+        if dry_run:
+            with show_progress():
+                estimate = estimate_build(path, manifest, cache_spec, options)
+            for line in estimate.describe():
+                typer.echo(f"{path}: {line}")
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with show_progress() as progress:
+            summary = build_cache(path, manifest, cache_spec, options, progress)
     for change in summary.changes:
         typer.echo(f"since the last build: {change}")
     typer.echo(f"{path}: {summary.describe()}")

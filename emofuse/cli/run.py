@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,23 +33,25 @@ def run(
     spec = read_pipeline_spec(pipeline)
 
     from emofuse.extraction import BuildOptions
-    from emofuse.pipeline import PipelineOptions, estimate_pipeline, run_pipeline
-
-    options = PipelineOptions(
-        out=out or RUNS / spec.name,
-        data=data,
-        follow_links=follow_links,
-        on_bad_rows=on_bad_rows,
-        build=BuildOptions(scheduler=scheduler, workers=workers, device=device),
-        device=device,
-    )
-    if dry_run:
-        with show_progress():
-            estimate_pipeline(spec, options, say=typer.echo)
-        return
+    from emofuse.extraction.ahead import template_ahead
     from emofuse.results import check_results_folder
 
-    check_results_folder(options.out)
-    with show_progress() as progress:
-        summary = run_pipeline(spec, options, say=typer.echo, progress=progress)
+    out = out or RUNS / spec.name
+    build = BuildOptions(scheduler=scheduler, workers=workers, device=device)
+    if not dry_run:
+        check_results_folder(out)
+    # PyTorch is imported here for the training, and in the template for the extraction, at once. The cache has the path
+    # of `PipelinePaths`, which comes with PyTorch.
+    with nullcontext() if dry_run else template_ahead(out / "features.zarr", spec.cache, build):
+        from emofuse.pipeline import PipelineOptions, estimate_pipeline, run_pipeline
+
+        options = PipelineOptions(
+            out=out, data=data, follow_links=follow_links, on_bad_rows=on_bad_rows, build=build, device=device
+        )
+        if dry_run:
+            with show_progress():
+                estimate_pipeline(spec, options, say=typer.echo)
+            return
+        with show_progress() as progress:
+            summary = run_pipeline(spec, options, say=typer.echo, progress=progress)
     typer.echo(summary.report.summary_markdown.read_text(encoding="utf-8"))

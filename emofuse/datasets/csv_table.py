@@ -206,7 +206,7 @@ def _sources(spec: CsvSpec, table: _CsvTable, faults: Faults, root: Path) -> dic
         if name not in table.values.columns:
             continue
         values = table.values[name]
-        if SOURCE_COLUMNS[use] == pl.Float64:
+        if SOURCE_COLUMNS[use] is float:
             seconds = [_seconds(text) for text in values]
             for row, (text, number) in enumerate(zip(values, seconds, strict=True)):
                 if text is not None and number is None and row not in table.ragged:

@@ -19,13 +19,12 @@ from typing import Any
 import polars as pl
 
 from emofuse.datasets.names import printable
-from emofuse.datasets.sources import SOURCE_COLUMNS, source_columns
+from emofuse.datasets.sources import FILE_COLUMNS, SOURCE_COLUMNS, source_columns
 from emofuse.errors import DatasetError
 from emofuse.stores import as_path, replace_file
 
 COLUMNS = ("sample_id", "path", "split", "label", "group", "problem")
 RESERVED = (*COLUMNS, *SOURCE_COLUMNS, "file", "row", "index")  # columns that an attribute cannot be named after
-FILE_COLUMNS = {"bytes": pl.Int64, "modified_ns": pl.Int64, "crc32c": pl.Int64}
 _GROUP = "group"
 _FILE_PREFIX = "emofuse.file."
 _INFO_KEY = "emofuse"

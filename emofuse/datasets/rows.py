@@ -20,9 +20,9 @@ import polars as pl
 from emofuse.datasets.files import DatasetFiles, FileFault, FileStamp
 from emofuse.datasets.groups import clean_groups, group_notes, joined_groups, read_group_file
 from emofuse.datasets.label_notes import label_notes
-from emofuse.datasets.manifest import COLUMNS, FILE_COLUMNS, RESERVED, Manifest
+from emofuse.datasets.manifest import COLUMNS, RESERVED, Manifest
 from emofuse.datasets.remote_files import RemoteFiles
-from emofuse.datasets.sources import SOURCE_COLUMNS, source_columns, span_faults
+from emofuse.datasets.sources import FILE_COLUMNS, SOURCE_COLUMNS, source_columns, span_faults
 from emofuse.datasets.split_names import KNOWN_SPLIT_NAMES
 from emofuse.datasets.splits import ONE_STRATUM, make_splits
 from emofuse.errors import DatasetError, did_you_mean

@@ -9,12 +9,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import polars as pl
+if TYPE_CHECKING:  # extraction processes use `Source` alone, and would take a quarter longer to start with polars
+    import polars as pl
 
-SOURCE_COLUMNS = {"member": pl.String, "audio_path": pl.String, "start_s": pl.Float64, "end_s": pl.Float64}
-"""The columns of a manifest that its samples may need, beside `path`; see `Source`."""
+SOURCE_COLUMNS: dict[str, type] = {"member": str, "audio_path": str, "start_s": float, "end_s": float}
+"""The columns of a manifest that its samples may need, beside `path`, with their types; see `Source`."""
+
+FILE_COLUMNS: dict[str, type] = {"bytes": int, "modified_ns": int, "crc32c": int}
+"""The columns that describe the file of a sample, with their types; see `emofuse.datasets.manifest.Manifest.files`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,8 @@ def named_paths(table: pl.DataFrame) -> pl.Series:
     """Return the paths of the rows of a manifest's table with their members behind them, str (n,)."""
     if "member" not in table.columns:
         return table["path"]
+    import polars as pl
+
     member = pl.col("member")
     named = pl.when(member.is_null()).then("path").otherwise(pl.format("{}/{}", "path", member))
     return table.select(named.alias("path"))["path"]
@@ -101,6 +107,8 @@ def face_boxes(table: pl.DataFrame) -> list[tuple[float, float, float, float] | 
     """Return the left, top, width and height of the face that each row means, where all four are numbers (n,)."""
     if not all(name in table.columns and table[name].dtype.is_numeric() for name in FACE_BOX):
         return [None] * table.height
+    import polars as pl
+
     boxes = table.select(pl.col(FACE_BOX).cast(pl.Float64)).rows()
     return [box if all(value is not None and math.isfinite(value) for value in box) else None for box in boxes]
 
@@ -114,6 +122,8 @@ def _source(row: dict[str, Any], root: Path, files: _HeldFiles) -> Source | None
 
 def moved_below(table: pl.DataFrame, folder: str) -> pl.DataFrame:
     """Return the table of a manifest whose root is now the folder above `folder`: its paths begin with that name."""
+    import polars as pl
+
     names = [name for name in ("path", "audio_path") if name in table.columns]
     moved = [
         pl.when(pl.col(name) != "").then(pl.format("{}/{}", pl.lit(folder), name)).otherwise(name).alias(name)
@@ -126,10 +136,13 @@ def changed_sources(
     old: pl.DataFrame, new: pl.DataFrame, columns: Sequence[str] = ("member", "start_s", "end_s")
 ) -> pl.Series:
     """Return which rows are another member or span of their file now, bool (n,)."""
+    import polars as pl
+
     changed = pl.Series([False] * old.height, dtype=pl.Boolean)
     for name in columns:
+        dtype = pl.Float64 if SOURCE_COLUMNS[name] is float else pl.String
         had, has = (
-            table[name] if name in table.columns else pl.Series([None] * table.height, dtype=SOURCE_COLUMNS[name])
+            table[name] if name in table.columns else pl.Series([None] * table.height, dtype=dtype)
             for table in (old, new)
         )
         changed |= had.ne_missing(has)
@@ -138,6 +151,8 @@ def changed_sources(
 
 def changed_face_boxes(old: pl.DataFrame, new: pl.DataFrame) -> pl.Series:
     """Return which rows mean another face of their picture now, bool (n,)."""
+    import polars as pl
+
     pairs = zip(face_boxes(old), face_boxes(new), strict=True)
     return pl.Series([former != box for former, box in pairs], dtype=pl.Boolean)
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import polars as pl
 
 from emofuse.cache.reader import Cache
-from emofuse.datasets.manifest import FILE_COLUMNS, Manifest, other_values
-from emofuse.datasets.sources import changed_sources, moved_below
+from emofuse.datasets.manifest import Manifest, other_values
+from emofuse.datasets.sources import FILE_COLUMNS, changed_sources, moved_below
 from emofuse.errors import CacheError
 from emofuse.stores import SCHEME, as_path, is_remote
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from emofuse.cache.layout import StreamLayout
 from emofuse.extraction import pool
+from emofuse.extraction.ahead import take_template
 from emofuse.extraction.options import BuildOptions
 from emofuse.extraction.plan import BuildPlan
 from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob
@@ -51,7 +52,8 @@ def open_workers(plan: BuildPlan, spec: CacheSpec, options: BuildOptions) -> Abs
         from emofuse.extraction import cluster  # only here: Dask reads its settings when it is imported
 
         return cluster.remote_workers(options.scheduler)
-    return pool.local_workers(count_workers(plan, spec, options))
+    count = count_workers(plan, spec, options)
+    return pool.local_workers(count, take_template(spec))
 
 
 def build_device(plan: BuildPlan, spec: CacheSpec, options: BuildOptions) -> str:

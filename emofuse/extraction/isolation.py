@@ -28,20 +28,11 @@ import psutil
 
 from emofuse.cache.layout import StreamLayout
 from emofuse.errors import BuildError
+from emofuse.extraction.ahead import ONE_THREAD, QUIET
 from emofuse.extraction.child import ChildReply, Request, dumps
+from emofuse.extraction.forks import ForkedProcess, ProcessTemplate, TemplateClosedError, standard_error
 from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, default_timeout_s
 from emofuse.interpreter import command
-
-# Native libraries read these when they are loaded, so they must be set before an interpreter starts. A worker has one
-# thread, because there is one worker for each core.
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "NUMEXPR_NUM_THREADS": "1",
-    "VECLIB_MAXIMUM_THREADS": "1",
-}
-_QUIET = {"GLOG_minloglevel": "2", "TF_CPP_MIN_LOG_LEVEL": "2"}
 
 _OPEN_TIMEOUT_S = 900.0  # loading models from a slow network
 _ROW_TIMEOUT_S = 60.0
@@ -66,21 +57,19 @@ class ProcessDied(Exception):  # noqa: N818 - it is no error of this program
 
 
 class ExtractionProcess:
-    """An extraction process with its connection and a folder for its temporary files, which is removed with it."""
+    """An extraction process with its connection and a folder for its temporary files, which is removed with it.
 
-    def __init__(self, *, one_thread: bool) -> None:
+    Args:
+        one_thread: whether native libraries get one thread each.
+        template: the template that forks the process, whose libraries have one thread; None starts an interpreter.
+    """
+
+    def __init__(self, *, one_thread: bool, template: ProcessTemplate | None = None) -> None:
         self._folder = _temporary_folder()
         self._socket, theirs = socket.socketpair()
-        temporary = {"TMPDIR": self._folder} if self._folder else {}
         try:
             with theirs:
-                self._process = subprocess.Popen(  # noqa: S603  this interpreter and a module of this package
-                    command("emofuse.extraction.child", str(theirs.fileno()), self._folder),
-                    stdin=subprocess.DEVNULL,
-                    stdout=_standard_error(),  # prints of libraries are neither replies nor output of a command
-                    env={**os.environ, **_QUIET, **(ONE_THREAD if one_thread else {}), **temporary},
-                    pass_fds=[theirs.fileno()],
-                )
+                self._process = self._start(theirs, one_thread, template)
         except BaseException:
             self._socket.close()
             self._remove_folder()
@@ -92,6 +81,20 @@ class ExtractionProcess:
         self._thread.start()
         self.opened: tuple[str, ...] | None = None
         """The names of the streams that are open in the process, None before any are."""
+
+    def _start(
+        self, theirs: socket.socket, one_thread: bool, template: ProcessTemplate | None
+    ) -> subprocess.Popen[bytes] | ForkedProcess:
+        temporary = {"TMPDIR": self._folder} if self._folder else {}
+        environment = {**os.environ, **QUIET, **(ONE_THREAD if one_thread else {}), **temporary}
+        forked = None if template is None else template.fork(theirs, self._folder, environment)
+        return forked or subprocess.Popen(  # noqa: S603  this interpreter and a module of this package
+            command("emofuse.extraction.child", str(theirs.fileno()), self._folder),
+            stdin=subprocess.DEVNULL,
+            stdout=standard_error(),  # prints of libraries are neither replies nor output of a command
+            env=environment,
+            pass_fds=[theirs.fileno()],
+        )
 
     @property
     def pid(self) -> int:
@@ -132,6 +135,8 @@ class ExtractionProcess:
         """End the process at once and remove its temporary files. A second call is harmless."""
         self._process.kill()
         self._process.wait()
+        if isinstance(self._process, ForkedProcess):
+            self._process.close()
         self._requests.put(None)
         with suppress(OSError):  # it is closed already
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread even if another process holds the other end
@@ -190,9 +195,14 @@ class _GivenUp(Exception):  # noqa: N818 - it is no error of this program
 
 
 class IsolatedExtraction:
-    """An extraction process that is started again whenever it has ended. It serves one thread at a time."""
+    """An extraction process that is started again whenever it has ended. It serves one thread at a time.
 
-    def __init__(self) -> None:
+    Args:
+        template: the template that forks it; None starts an interpreter each time.
+    """
+
+    def __init__(self, template: ProcessTemplate | None = None) -> None:
+        self._template = template
         self._process: ExtractionProcess | None = None
         self._lock = threading.Lock()
         self._starting = threading.Lock()
@@ -337,7 +347,12 @@ class IsolatedExtraction:
         with self._starting:  # not while `close` ends the process
             if self._is_closed:
                 raise BuildError("the build was stopped")
-            process = self._process = self._process or ExtractionProcess(one_thread=job.one_thread)
+            if self._process is None:
+                try:
+                    self._process = ExtractionProcess(one_thread=job.one_thread, template=self._template)
+                except TemplateClosedError as error:
+                    raise BuildError(str(error)) from None
+            process = self._process
         try:
             return process.ask(Request(what, dumps(job), arguments, timeout_s), memory_bytes=job.memory_bytes)
         except ProcessDied:
@@ -365,14 +380,6 @@ def _temporary_folder() -> str:
         return tempfile.mkdtemp(prefix="emofuse-")
     except OSError:
         return ""
-
-
-def _standard_error() -> int:
-    try:
-        os.fstat(2)
-    except OSError:
-        return subprocess.DEVNULL
-    return 2
 
 
 def _describe_exit(status: int) -> str:

@@ -17,6 +17,7 @@ import psutil
 
 from emofuse.cache.layout import StreamLayout
 from emofuse.errors import BuildError
+from emofuse.extraction.forks import ProcessTemplate
 from emofuse.extraction.isolation import IsolatedExtraction
 from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob
 
@@ -29,10 +30,16 @@ T = TypeVar("T")
 
 
 class LocalPool:
-    """A pool of extraction processes on this machine, each of which computes one block at a time."""
+    """A pool of extraction processes on this machine, each of which computes one block at a time.
 
-    def __init__(self, count: int) -> None:
-        self._extractions = [IsolatedExtraction() for _ in range(count)]
+    Args:
+        count: the number of processes.
+        template: the template that forks them; None starts an interpreter for each. The pool closes it.
+    """
+
+    def __init__(self, count: int, template: ProcessTemplate | None = None) -> None:
+        self._template = template
+        self._extractions = [IsolatedExtraction(template) for _ in range(count)]
         self._idle: SimpleQueue[IsolatedExtraction] = SimpleQueue()
         for extraction in self._extractions:
             self._idle.put(extraction)
@@ -67,9 +74,13 @@ class LocalPool:
     def close(self) -> None:
         """End the extraction processes at once; blocks that they are computing are lost."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._template is not None:
+            self._template.refuse()  # nobody waits for a process that it has not started yet
         for extraction in self._extractions:
             extraction.close()
         self._threads.shutdown(wait=True)
+        if self._template is not None:
+            self._template.close()
 
     def _compute(self, job: BuildJob, task: BlockTask) -> Future[BlockDone | BlockFailed]:
         return self._submit(lambda each: each.compute(job, task))
@@ -87,9 +98,9 @@ class LocalPool:
 
 
 @contextmanager
-def local_workers(count: int) -> Iterator[LocalPool]:
-    """Start workers on this machine. They end with the context."""
-    pool = LocalPool(count)
+def local_workers(count: int, template: ProcessTemplate | None = None) -> Iterator[LocalPool]:
+    """Start workers on this machine. They end with the context, and so does their template."""
+    pool = LocalPool(count, template)
     try:
         yield pool
     finally:

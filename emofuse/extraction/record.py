@@ -13,7 +13,7 @@ import polars as pl
 from emofuse.cache.layout import manifest_path
 from emofuse.cache.metadata import extracted_streams, read_stream_layout
 from emofuse.cache.writer import discard_blocks
-from emofuse.datasets.manifest import FILE_COLUMNS
+from emofuse.datasets.sources import FILE_COLUMNS
 from emofuse.errors import StaleCacheError, StoreError
 from emofuse.extraction.plan import BuildPlan
 from emofuse.extraction.seen import UNKNOWN, SeenFiles

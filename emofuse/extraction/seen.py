@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.datasets.manifest import FILE_COLUMNS
-from emofuse.datasets.sources import Source
+from emofuse.datasets.sources import FILE_COLUMNS, Source
 from emofuse.media.files import FileSums
 from emofuse.stores import is_remote
 

@@ -205,7 +205,7 @@ def _open_extractor(job: BuildJob, names: tuple[str, ...]) -> Extractor:
 
 
 def cap_native_threads() -> None:
-    """Limit the libraries that the open streams have loaded to one thread; `isolation.ONE_THREAD` limits the others."""
+    """Limit the libraries that the open streams have loaded to one thread; `ahead.ONE_THREAD` limits the others."""
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(1)
     if "torch" in sys.modules:

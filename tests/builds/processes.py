@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 
+_TEMPLATE = "emofuse.extraction.template"
+
 
 def children_of(process: psutil.Process) -> list[psutil.Process]:
     return process.children(recursive=True) if process.is_running() else []
@@ -25,7 +27,11 @@ def done_blocks(cache: Path) -> int:
 
 
 def is_worker(process: psutil.Process) -> bool:
-    return "emofuse.extraction.child" in process.cmdline()
+    """Whether it is an extraction process; one that a template has forked has the command line of the template."""
+    if "emofuse.extraction.child" in process.cmdline():
+        return True
+    parent = process.parent()
+    return parent is not None and all(_TEMPLATE in each.cmdline() for each in (process, parent))
 
 
 def is_gone(process: psutil.Process) -> bool:

@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from emofuse.datasets import list_dataset, manifest, read_dataset
-from emofuse.datasets.manifest import FILE_COLUMNS, Manifest
+from emofuse.datasets.manifest import Manifest
+from emofuse.datasets.sources import FILE_COLUMNS
 from emofuse.specs import FolderSpec, StratifiedSplit
 
 

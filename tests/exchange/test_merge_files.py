@@ -12,7 +12,7 @@ from emofuse.cache.layout import IMPORTED
 from emofuse.cache.reader import open_cache
 from emofuse.cache.structure import add_stream, create_cache
 from emofuse.cache.writer import write_block
-from emofuse.datasets.manifest import FILE_COLUMNS
+from emofuse.datasets.sources import FILE_COLUMNS
 from emofuse.errors import CacheError
 from emofuse.exchange.merge import merge_caches
 from emofuse.status import Status

@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 from cheap_streams import DELAY, OPENED, DeadlySpec, MeanColourSpec, SizeSpec
+from processes import children_of, is_gone, is_worker
 from shaped_streams import SHAPES
 
 from emofuse.cache.reader import open_cache
@@ -40,8 +41,7 @@ def undisturbed(tmp_path, manifest, in_process, contents) -> dict[str, object]:
 
 
 def extraction_processes() -> list[psutil.Process]:
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if child.is_running() and "emofuse.extraction.child" in child.cmdline()]
+    return [child for child in children_of(psutil.Process()) if not is_gone(child) and is_worker(child)]
 
 
 def statuses(path: Path, stream: str) -> dict[int, str]:

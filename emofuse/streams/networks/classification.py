@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchvision import models
 
 from emofuse.errors import SpecError, StreamError, WeightsError, did_you_mean
 from emofuse.streams.networks.random_weights import seeded, set_norm_statistics
+from emofuse.streams.networks.torchvision_parts import models
 from emofuse.weights import REGISTRY, ResolvedWeights, load_checkpoint
 
 _OLD_DENSE_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")

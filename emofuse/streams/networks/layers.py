@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchvision import models
 
 from emofuse.errors import StreamError, did_you_mean
 from emofuse.streams.networks.outputs import Output, PictureNetwork, tokens_to_map
+from emofuse.streams.networks.torchvision_parts import models
 
 _LISTED = 24
 

@@ -13,11 +13,11 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
-from torchvision import models
 
 from emofuse.errors import StreamError
 from emofuse.streams.networks.classification import cut_head, make_network, make_preset
 from emofuse.streams.networks.presets import PicturePreset, Preset
+from emofuse.streams.networks.torchvision_parts import models
 from emofuse.weights import ResolvedWeights
 
 Output = Literal["pooled", "map", "tokens"]

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torchvision.transforms import functional
 
 from emofuse.streams.base import SampleBatch
+from emofuse.streams.networks.torchvision_parts import functional
 
 _LONGEST = 50  # largest ratio of the sides that is resized whole (see _middle)
 

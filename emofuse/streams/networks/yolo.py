@@ -22,12 +22,12 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import nn
-from torchvision.ops import batched_nms, box_convert
 
 from emofuse.errors import StreamError, WeightsError
 from emofuse.specs.weights import Precision
 from emofuse.streams.networks.presets import send
 from emofuse.streams.networks.random_weights import seeded
+from emofuse.streams.networks.torchvision_parts import batched_nms, box_convert
 from emofuse.weights.content import why_no_model
 
 _NMS_IOU = 0.7  # ultralytics' default at prediction

@@ -59,7 +59,12 @@ def test_the_site_is_built_whole_and_loads_nothing_from_elsewhere(tmp_path):
     assert build() == []
     site = ROOT / "build/site"
     reference = (site / "api.html").read_text(encoding="utf-8")
-    for name in ("cache.reader.open_cache", "extraction.build_cache", "datasets.read_dataset", "errors.StaleCacheError"):
+    for name in (
+        "cache.reader.open_cache",
+        "extraction.build_cache",
+        "datasets.read_dataset",
+        "errors.StaleCacheError",
+    ):
         assert f'id="emofuse.{name}"' in reference
     assert "emofuse cache build" in (site / "commands.html").read_text(encoding="utf-8")
     assert "corrected_resampled_t" in (site / "api-statistics.html").read_text(encoding="utf-8")

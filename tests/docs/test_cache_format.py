@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from pathlib import Path
 
 import google_crc32c
 import numpy as np
 import polars as pl
 import pytest
 from page_reader import READER, check_same, read_cache
+from typer.testing import CliRunner
 from workshop import DOCS
 
+import emofuse
 from emofuse.cache.layout import StreamLayout
 from emofuse.cache.structure import add_stream, add_views, create_cache
 from emofuse.cache.writer import write_block
+from emofuse.cli import app
 
 
 def test_the_reader_has_thirty_lines_and_needs_no_emofuse():
@@ -116,3 +120,80 @@ def test_the_manifest_is_sealed_as_the_page_says(shapes):
     )
     columns = pl.read_parquet_schema(shapes.with_name("features.manifest.parquet"))
     assert {"sample_id", "path", "split", "label", "group", "problem"} <= set(columns)
+
+
+def write_array(folder: Path, values: np.ndarray, chunk: tuple[int, ...], names: list[str]) -> None:
+    """Write an array of numbers file by file, as the page says, without Zarr."""
+    folder.mkdir(parents=True)
+    codecs = [{"name": "bytes"}, {"name": "crc32c"}]
+    if values.dtype.itemsize > 1:
+        codecs[0]["configuration"] = {"endian": "little"}
+    about = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": values.shape,
+        "data_type": values.dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "fill_value": 0,
+        "codecs": codecs,
+        "attributes": {},
+        "dimension_names": names,
+    }
+    (folder / "zarr.json").write_text(json.dumps(about))
+    for number, start in enumerate(range(0, len(values), chunk[0])):
+        part = np.zeros(chunk, values.dtype)
+        rows = values[start : start + chunk[0]]
+        part[: len(rows)] = rows
+        data = part.tobytes()
+        (folder / f"c.{number}{'.0' * (values.ndim - 1)}").write_bytes(
+            data + google_crc32c.value(data).to_bytes(4, "little")
+        )
+
+
+def write_group(folder: Path, attributes: dict) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"zarr_format": 3, "node_type": "group", "attributes": {"emofuse": attributes} if attributes else {}}
+    (folder / "zarr.json").write_text(json.dumps(about))
+
+
+def test_a_cache_written_from_the_page_alone_opens_in_emofuse(tmp_path):
+    def sealed(keys: dict) -> dict:
+        return {**keys, "checksum": hashlib.sha256(canonical(keys)).hexdigest()}
+
+    ids = [f"s{row}" for row in range(6)]
+    table = pl.DataFrame(
+        {
+            "sample_id": ids,
+            "path": [f"{name}.png" for name in ids],
+            "split": ["train", "train", "train", "val", "test", None],
+            "label": ["joy", "fear", "joy", "joy", "fear", None],
+            "group": [None] * 6,
+            "problem": [None] * 6,
+        },
+        schema_overrides={"group": pl.String, "problem": pl.String},
+    )
+    about = {"classes": ["joy", "fear"], "root": "/data", "info": {"name": "mine", "kind": "mine"}, "columns": []}
+    about["columns"] = ["sample_id", "path", "split", "label", "group", "problem"]
+    table.write_parquet(tmp_path / "mine.manifest.parquet", metadata={"emofuse": json.dumps(about)})
+    digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
+    cache, stream = tmp_path / "mine.zarr", tmp_path / "mine.zarr/streams/colour"
+    keys = sealed({"format": 2, "rows": 6, "block_rows": 4, "ids_digest": digest})
+    write_group(cache, {**keys, "created": "2026-11-29T19:16:02+00:00"})
+    write_group(cache / "streams", {})
+    features = np.arange(18, dtype=np.float32).reshape(6, 1, 3)
+    features[5] = 0
+    write_array(stream / "features", features, (4, 1, 3), ["sample", "view", "feature"])
+    status = np.array([[1], [1], [1], [1], [1], [2]], np.uint8)
+    write_array(stream / "status", status, (4, 1), ["sample", "view"])
+    identity = {"kind": "imported", "by": "another program"}
+    keys = {"kind": "imported", "dim": 3, "dtype": "float32", "views": 1, "identity": identity, "weights": None}
+    keys |= {"digest": hashlib.sha256(canonical(identity)).hexdigest(), "flag_names": [], "columns": []}
+    write_group(stream, sealed({**keys, "spec": {}, "decode": {}, "face": None, "augment": None}))
+    opened = emofuse.open_cache(cache)
+    read, found = opened.streams["colour"].read()
+    np.testing.assert_array_equal(read, features[:, 0])
+    np.testing.assert_array_equal(found, status[:, 0])
+    assert opened.labels.tolist() == [0, 1, 0, 0, 1, -1]
+    done = CliRunner().invoke(app, ["cache", "verify", str(cache)])
+    assert done.exit_code == 0, done.output

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -14,16 +14,18 @@ from emofuse.report.choice import choice_caption, choice_sentences, choice_table
 from emofuse.report.comparisons import Uncertainty, find_pairs, measure_uncertainty
 from emofuse.report.configurations import Results
 from emofuse.report.detail import choose_detail
-from emofuse.report.figures import FIGURE_FILES, ReportFigures, draw_figures
+from emofuse.report.figures import ENDINGS, FIGURE_FILES, ReportFigures, draw_figures
 from emofuse.report.fonts import choose_lettering
 from emofuse.report.foreign import foreign_sentences, map_table
 from emofuse.report.formats import escape_markdown
 from emofuse.report.further import find_metrics, further_rows, further_table, score_further
 from emofuse.report.grouping import group_runs
+from emofuse.report.names import file_names
 from emofuse.report.numbers import comparison_rows, csv_text, json_text, part_rows, run_rows, search_rows, summary_rows
 from emofuse.report.page import gather_samples, page_numbers, render_page
 from emofuse.report.page.numbers import CONFUSION, CURVES, SAMPLES
 from emofuse.report.page.pictures import read_pictures
+from emofuse.report.paper_tables import TABLE_FILES, paper_tables, table_files
 from emofuse.report.part_plots import answered_values
 from emofuse.report.records import read_records
 from emofuse.report.references import marked_rows, notes_on_references, references_table
@@ -43,6 +45,7 @@ from emofuse.results import read_reference_notes
 from emofuse.stores import replace_file
 
 _NAMES_ON_A_TERMINAL = 5
+TABLE_ENDINGS = ("csv", "md", "tex")
 PART_FILES = ("per_class", "per_column", "per_label")
 """The names of the tables of classes, columns or labels, of which a report has one."""
 
@@ -65,7 +68,8 @@ class ReportFiles:
         numbers_json: scores, intervals and comparisons, with the notes on how to read them.
         search_csv: plain numbers, one row for each configuration of the search behind the runs; None without a search.
         metrics_csv: plain numbers, one row for each configuration and further metric; None without such metrics.
-        figures: the folder with every figure as SVG and PNG.
+        figures: the folder with every figure as SVG, PNG and PDF.
+        tables: the folder with every table as CSV, Markdown and LaTeX.
     """
 
     page: Path
@@ -79,6 +83,7 @@ class ReportFiles:
     search_csv: Path | None
     metrics_csv: Path | None
     figures: Path
+    tables: Path
 
     @classmethod
     def in_folder(cls, folder: Path, part: str = "class", *, search: bool = False, metrics: bool = False) -> Self:
@@ -102,6 +107,7 @@ class ReportFiles:
             search_csv=folder / "search.csv" if search else None,
             metrics_csv=folder / "metrics.csv" if metrics else None,
             figures=folder / "figures",
+            tables=folder / "tables",
         )
 
     def __iter__(self) -> Iterator[Path]:
@@ -200,8 +206,20 @@ def write_report(
         texts[files.summary_markdown] += "\n" + markdown(table)
         rows = marked_rows(results, lambda of: further_rows(of, further_metrics, further))
         texts[files.metrics_csv] = csv_text(rows)
+    slugs = dict(zip(labels := [item.label for item in results.featured], file_names(labels), strict=True))
+    tables = paper_tables(
+        results,
+        uncertainty,
+        runs,
+        slugs,
+        metrics=further_metrics,
+        further=further,
+        numbered=bool(lettering.labels) or not detail.names,
+    )
+    texts = table_files(files.tables, tables, title) | texts
     _write_figures(files.figures, figures)
     _remove_former(out, texts)
+    _remove_matching(files.tables, TABLE_FILES, TABLE_ENDINGS, texts)
     for path, text in texts.items():
         replace_file(path, text)
     return files
@@ -287,12 +305,15 @@ def _json(results: Results, uncertainty: Uncertainty, reference_notes: Sequence[
 def _write_figures(folder: Path, figures: ReportFigures) -> None:
     """Write all figures, then remove those that only a former report had."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = set()
-    for figure in figures.all:
-        for ending, data in (("svg", figure.svg), ("png", figure.png)):
-            path = folder / f"{figure.stem}.{ending}"
-            replace_file(path, data)
-            written.add(path)
-    former = {path for stem in FIGURE_FILES for ending in ("svg", "png") for path in folder.glob(f"{stem}.{ending}")}
-    for path in former - written:
-        path.unlink()
+    files = {folder / name: data for figure in figures.all for name, data in figure.files.items()}
+    for path, data in files.items():
+        replace_file(path, data)
+    _remove_matching(folder, FIGURE_FILES, ENDINGS, files)
+
+
+def _remove_matching(folder: Path, stems: Sequence[str], endings: Sequence[str], files: Container[Path]) -> None:
+    """Remove the files of these patterns that only a former report had."""
+    former = {path for stem in stems for ending in endings for path in folder.glob(f"{stem}.{ending}")}
+    for path in former:
+        if path not in files:
+            path.unlink()

@@ -33,3 +33,8 @@ def choose_detail(figures: int, labels: int) -> Detail:
         numbers=labels <= MOST_LABELS_IN_CELLS and figures * labels * (labels + 1) <= MOST_CELLS,
         names=labels <= MOST_LABELS_WITH_NAMES and figures * labels <= MOST_NAMES,
     )
+
+
+def counted_words(detail: Detail) -> str:
+    """Return the sentence on where to find the names of counted labels."""
+    return "" if detail.names else " Labels are shown by number; the tables of classes list the numbers."

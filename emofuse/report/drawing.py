@@ -41,6 +41,7 @@ STYLE: dict[str, Any] = {
     "legend.columnspacing": 1.2,
     "svg.fonttype": "path",
     "svg.hashsalt": "emofuse",
+    "pdf.fonttype": 42,  # TrueType, which publishers ask for, and not Type 3
 }
 COLUMN_IN = 3.5  # one column of a two-column paper
 PAGE_IN = 7.2  # both columns

@@ -68,6 +68,19 @@ def shorten_middle(name: str, width: int) -> str:
     return flat if len(flat) <= width else f"{flat[:head]}…{flat[head + 1 - width :]}"
 
 
+def file_names(labels: Sequence[str]) -> list[str]:
+    """Return parts of file names from labels, all different even where file systems ignore case."""
+    slugs: list[str] = []
+    for label in labels:
+        base = re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-.")[:80] or "configuration"
+        slug, count = base, 1
+        while slug.lower() in (taken.lower() for taken in slugs):
+            count += 1
+            slug = f"{base}-{count}"
+        slugs.append(slug)
+    return slugs
+
+
 def _set_apart(
     names: Sequence[str], forms: Sequence[Callable[[str], str]], numbered: Callable[[str, int], str]
 ) -> list[str]:

@@ -1,4 +1,4 @@
-"""Plots whole configurations: their scores with intervals, their training, and the search that found them."""
+"""Plots whole configurations: their scores with intervals, and the search that found them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from emofuse.report.comparisons import Uncertainty
-from emofuse.report.configurations import ReportedConfiguration, Results, Spread
+from emofuse.report.configurations import ReportedConfiguration, Results
 from emofuse.report.drawing import (
     COLUMN_IN,
     GOLD,
@@ -127,42 +127,6 @@ def plot_overview(results: Results, uncertainty: Uncertainty) -> Figure:
     return figure
 
 
-def plot_training(results: Results) -> Figure:
-    """Plot the validation score by epoch, a panel for each configuration; a ring marks the epoch that was kept."""
-    curve_of = f"val_{results.target.curve}"
-    items = results.featured
-    columns = _panel_columns(len(items))
-    gap_in, height_in = 0.16, 0.95
-    width_in = ((COLUMN_IN if columns <= 2 else PAGE_IN) - 0.5 - gap_in * (columns - 1)) / columns
-    titles = wrap_marked(items, int(width_in / 0.056))
-    step_in = height_in + 0.34 + 0.11 * most_lines(titles)
-    runs = [run for item in items for run in item.runs]
-    curves = {run.digest: _numbers(entry.get(curve_of) for entry in run.history) for run in runs}
-    kept = Spread.of(curves[run.digest][run.best_epoch - 1] for run in results.baseline.runs)
-    limits = score_limits([value for curve in curves.values() for value in curve])
-    last_epoch = max(2, *map(len, curves.values()))
-    figure = Figure(figsize=(1, 1))
-    for index, (item, title) in enumerate(zip(items, titles, strict=True)):
-        row, column = divmod(index, columns)
-        axes = figure.add_axes((column * (width_in + gap_in), -row * step_in, width_in, height_in))
-        axes.axhline(kept.mean, color=GREY, linewidth=0.7, linestyle=(0, (4, 2)))
-        for run in item.runs:
-            _draw_curve(axes, curves[run.digest], run.best_epoch)
-        axes.set(xlim=(1, last_epoch), ylim=limits)
-        axes.set_title(title, loc="left", fontsize=6, pad=3)
-        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        axes.grid(axis="y")
-        despine(axes)
-        axes.tick_params(labelleft=column == 0)
-        if column == 0:
-            axes.set_ylabel(f"Validation {SELECTS[results.target.curve]}", fontsize=6)
-        if index + columns >= len(items):
-            axes.set_xlabel("Epoch", fontsize=6)
-    random = tuple(dict.fromkeys(name for item in items for name in item.random_streams))
-    note_random(figure.axes[0], random, above_pt=6 + 8 * most_lines(titles[:columns]), mark="† ")
-    return figure
-
-
 def plot_search(search: SearchSummary) -> Figure:
     """Plot the validation score of every configuration of a search, best first, with its standard errors."""
     scored = [item for item in search.ranked if item.score is not None]
@@ -238,17 +202,6 @@ def _draw_streams(figure: Figure, results: Results, items: Sequence[ReportedConf
 def _row_of_baseline(results: Results, items: Sequence[ReportedConfiguration]) -> tuple[float, float]:
     place = items.index(results.baseline)
     return place - 0.5, place + 0.5
-
-
-def _draw_curve(axes: Axes, curve: Floats, best_epoch: int) -> None:
-    axes.plot(np.arange(1, len(curve) + 1), curve, color=NAVY, linewidth=0.7, alpha=0.65)
-    ring: dict[str, Any] = {"marker": "o", "markersize": 3.4, "markerfacecolor": "white", "markeredgecolor": ROSE}
-    axes.plot(best_epoch, curve[best_epoch - 1], zorder=3, clip_on=False, **ring)
-
-
-def _panel_columns(panels: int) -> int:
-    """Return the number of columns: up to two panels fill the column of a paper, more its page."""
-    return panels if panels <= 2 else 2 if panels <= 4 else 3 if panels <= 6 else 4
 
 
 def _numbers(values: Any) -> Floats:

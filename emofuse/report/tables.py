@@ -37,12 +37,14 @@ class Cell:
         spread: the standard deviation of the number.
         interval: both ends of the interval of the number.
         best: whether the number is the best of its column.
+        mark: stars for the significance of the number, such as `**`; empty without.
     """
 
     text: str
     spread: str = ""
     interval: str = ""
     best: bool = False
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -382,4 +384,5 @@ def _reachable(results: Results) -> list[TableColumn]:
 def _markdown_cell(cell: Cell) -> str:
     text = escape_markdown(cell.text)
     text = f"**{text}**" if cell.best else text
+    text += escape_markdown(cell.mark)
     return text + (f" ± {cell.spread}" if cell.spread else "") + (f" [{cell.interval}]" if cell.interval else "")

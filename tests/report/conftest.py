@@ -195,7 +195,7 @@ def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     def blank(stem: str, caption: str, _: object) -> ReportFigure:
         return ReportFigure(stem, caption, b"<svg/>", b"\x89PNG", 3.0)
 
-    monkeypatch.setattr("emofuse.report.figures._figure", blank)
+    monkeypatch.setattr("emofuse.report.rendering.render_figure", blank)
 
 
 @pytest.fixture

@@ -251,16 +251,22 @@ def test_the_same_runs_give_the_same_report(make_run, tmp_path, kind):
 @pytest.mark.parametrize(
     ("kind", "stems"),
     [
-        ("regression", ["progression", "errors", "ccc_change", "training", "values_good", "residuals_good"]),
-        ("multilabel", ["progression", "average_precision_change", "training", "labels_good"]),
-        ("distribution", ["progression", "errors", "f1_change", "training", "confusion_good", "classes_good"]),
+        ("regression", "progression errors ccc_change ccc_bars training losses values_good residuals_good"),
+        ("multilabel", "progression average_precision_change average_precision_bars training losses labels_good"),
+        (
+            "distribution",
+            (
+                "progression errors f1_change f1_bars difference_good training losses confusion_good classes_good "
+                "normalised_good"
+            ),
+        ),
     ],
 )
 def test_each_target_has_its_figures(make_run, kind, stems):
     results, uncertainty = two_configurations(make_run, kind)
     values = answered_values(results, make_run.folder) if kind == "regression" else None
     figures = draw_figures(results, uncertainty, values=values)
-    assert [figure.stem for figure in figures.all][: len(stems)] == stems
+    assert [figure.stem for figure in figures.all][: len(stems.split())] == stems.split()
 
 
 def test_points_of_a_regression_are_the_mean_answers_of_the_repeats_that_tested_a_row(make_run):

@@ -219,6 +219,7 @@ def write_report(
     texts = table_files(files.tables, tables, title) | texts
     _write_figures(files.figures, figures)
     _remove_former(out, texts)
+    files.tables.mkdir(parents=True, exist_ok=True)
     _remove_matching(files.tables, TABLE_FILES, TABLE_ENDINGS, texts)
     for path, text in texts.items():
         replace_file(path, text)

@@ -213,8 +213,11 @@ def _cell_in(names: Sequence[str], texts: list[list[str]] | None, scale_in: floa
         scale_in: the width of the scale of the colours.
     """
     available_in = COLUMN_IN - text_width_in(names) - scale_in - 0.35
-    longest = max((len(line) for row in texts for text in row for line in text.split("\n")), default=0) if texts else 0
-    least = max(0.2, longest * _LEAST_PT * _LETTER / (72 * _FILLED)) if texts else NAME_IN
+    if not texts:
+        return float(np.clip(available_in / len(names), NAME_IN, 0.62))
+    lines = [text.split("\n") for row in texts for text in row]
+    longest, most = max(len(line) for text in lines for line in text), max(map(len, lines))
+    least = max(NAME_IN, 0.13 * most, longest * _LEAST_PT * _LETTER / (72 * _FILLED))
     return float(np.clip(available_in / len(names), least, 0.62))
 
 

@@ -32,10 +32,10 @@ def matrix_ticks(axes: Axes, down: Sequence[str], across: Sequence[str], slot_in
     axes.set_yticks(range(len(down)), down)
     class_ticks(axes, across, slot_in)
     axes.tick_params(length=0)
-    axes.set_xticks(np.arange(len(across) + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(len(down) + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=0.8)
-    axes.tick_params(which="minor", length=0)
+    # Lines are drawn much faster than the grid of minor ticks.
+    line: dict[str, Any] = {"color": "white", "linewidth": 0.8, "zorder": 1.5}
+    axes.vlines(np.arange(len(across) + 1) - 0.5, -0.5, len(down) - 0.5, **line)
+    axes.hlines(np.arange(len(down) + 1) - 0.5, -0.5, len(across) - 0.5, **line)
     axes.spines[:].set_visible(False)
 
 

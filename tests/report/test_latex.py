@@ -16,11 +16,11 @@ NAMES = (
 )  # fmt: skip
 KNOWN = {
     "textbackslash", "textasciitilde", "textasciicircum", "textasciigrave", "textbar", "ldots", "ss", "ae", "o", "aa",
-    "l", "L", "v", "c", "H", "pm", "times", "cdot", "leq", "rightarrow", "alpha", "beta", "Delta", "dagger", "uparrow", "mu",
-    "circ", "i", "AA", "begin", "end", "centering", "caption", "label", "toprule", "midrule", "bottomrule", "textbf",
-    "textsuperscript", "small", "footnotesize", "scriptsize", "resizebox", "textwidth", "multicolumn", "endfirsthead",
-    "endhead", "endfoot", "endlastfoot", "providecommand", "emofuseletter", "ifcsname", "endcsname", "else", "fi",
-    "char",
+    "l", "L", "v", "c", "H", "pm", "times", "cdot", "leq", "rightarrow", "alpha", "beta", "Delta", "dagger",
+    "uparrow", "mu", "circ", "i", "AA", "begin", "end", "centering", "caption", "label", "toprule", "midrule",
+    "bottomrule", "textbf", "textsuperscript", "small", "footnotesize", "scriptsize", "resizebox", "textwidth",
+    "multicolumn", "endfirsthead", "endhead", "endfoot", "endlastfoot", "providecommand", "emofuseletter", "ifcsname",
+    "endcsname", "else", "fi", "char",
 }  # fmt: skip
 
 

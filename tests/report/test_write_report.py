@@ -85,10 +85,14 @@ def test_a_report_has_page_tables_and_figures(make, tmp_path):
     make("b + c", ("lbp", "resnet50"))
     files = write_report(make.folder, tmp_path / "new" / "out")
     assert files == ReportFiles.in_folder(tmp_path / "new" / "out")
-    stems = ["progression", "f1_change", "training", "confusion_a", "classes_a", "confusion_b-c", "classes_b-c"]
-    figures = {f"figures/{stem}.{ending}" for stem in stems for ending in ("svg", "png")}
+    stems = ["progression", "f1_change", "f1_bars", "difference_b-c", "training", "losses"]
+    stems += [f"{kind}_{item}" for kind in ("confusion", "classes", "normalised") for item in ("a", "b-c")]
+    figures = {f"figures/{stem}.{ending}" for stem in stems for ending in ("svg", "png", "pdf")}
+    of_paper = ["scores", "comparisons", "further_scores", "per_class_a", "per_class_b-c", "f1_by_class", "efficiency"]
+    of_paper += ["labels", "streams", "missing"]
     tables = {"index.html", "summary.md", "summary.csv", "per_class.md", "per_class.csv", "runs.csv", "comparisons.csv"}
-    tables |= {"report.json", "confusion.csv", "curves.csv", "samples.csv"}
+    tables |= {"report.json", "confusion.csv", "curves.csv", "samples.csv", "tables/all_tables.tex"}
+    tables |= {f"tables/{stem}.{ending}" for stem in of_paper for ending in ("csv", "md", "tex")}
     assert set(contents(tmp_path / "new" / "out")) == figures | tables
     assert all(path.exists() for path in files)
     page = read_page(files)

@@ -115,7 +115,7 @@ class ReportedConfiguration:
         """Return the spread of a metric by its place, such as `accuracy` or `macro.f1`."""
         return Spread.of(find_metric(run, path, split) for run in self.runs)
 
-    @property
+    @cached_property
     def noun(self) -> Noun:
         """What the test rows are called."""
         return common_noun(run.cache_spec for run in self.runs)
@@ -199,7 +199,7 @@ class Results:
         """The label names in index order."""
         return tuple(self.runs[0].classes)
 
-    @property
+    @cached_property
     def noun(self) -> Noun:
         """What the test rows are called."""
         return common_noun(run.cache_spec for run in self.runs)

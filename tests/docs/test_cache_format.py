@@ -139,6 +139,7 @@ def write_array(folder: Path, values: np.ndarray, chunk: tuple[int, ...], names:
         "codecs": codecs,
         "attributes": {},
         "dimension_names": names,
+        "storage_transformers": [],
     }
     (folder / "zarr.json").write_text(json.dumps(about))
     for number, start in enumerate(range(0, len(values), chunk[0])):

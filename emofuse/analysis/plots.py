@@ -32,7 +32,7 @@ from emofuse.statistics import Interval
 _MARKS = ((NAVY, "o"), (ROSE, "s"), (GOLD, "D"), (GREY, "^"))
 _CLASSES = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#555555", "#EE9944")
 """The colours of classes: Paul Tol's bright scheme, which is safe for colour-blind readers, and an orange."""
-_DIVERGING = LinearSegmentedColormap.from_list("worth", [ROSE, "#f6f6f6", NAVY])
+DIVERGING = LinearSegmentedColormap.from_list("worth", [ROSE, "#f6f6f6", NAVY])
 Floats = npt.NDArray[np.float64]
 
 
@@ -123,7 +123,7 @@ def plot_matrix(
     cell_in = min(0.62, max(0.34, (COLUMN_IN - 0.1 - text_width_in(labels)) / max(1, len(columns))))
     figure, axes = one_plot(cell_in * len(columns), 0.24 * len(rows))
     limit = max(0.02, float(np.nanmax(np.abs(numbers), initial=0)))
-    axes.imshow(numbers, cmap=_DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
+    axes.imshow(numbers, cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
     for (row, column), value in np.ndenumerate(numbers):
         if not np.isnan(value):
             colour = "white" if abs(value) > 0.6 * limit else "#1a1a1a"

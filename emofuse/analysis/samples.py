@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from PIL import Image
 from emofuse.analysis.attributions import names_of
 from emofuse.analysis.cached_rows import RunOnRows, open_run, rows_of_samples
 from emofuse.analysis.context import Analysis
+from emofuse.analysis.face_regions import Points, RegionShare, by_region, is_of_face, mean_face, points_of
 from emofuse.analysis.gradients import integrated_gradients
 from emofuse.cache.reader import Cache
 from emofuse.datasets.sources import Source
@@ -36,6 +37,7 @@ from emofuse.media.decode import read_image
 from emofuse.results import RunRecord
 from emofuse.specs import CacheSpec, parse_spec
 from emofuse.specs.streams import StreamSpecBase
+from emofuse.status import Status
 from emofuse.stores import replace_file
 from emofuse.streams import with_located_weights
 from emofuse.streams.backbones import BackboneSpec, BackboneStream
@@ -116,6 +118,12 @@ def explain_sample(
             values[stream] = {names[place]: float(found.values[stream][0][place]) for place in order}
     folder = out / "samples" / re.sub(r"[^A-Za-z0-9_.-]+", "-", sample_id)
     files, notes = _heat_maps(cache, record, opened, target, row=int(row[0]), folder=folder, root=image_root)
+    face = _face_of(cache, int(row[0]))
+    for stream in streams:
+        names = names_of(cache, analysis.answered, stream)
+        if is_of_face(names) and opened.inputs[0].valid[stream][0]:
+            shares = by_region(names, found.values[stream][0].tolist())
+            files.append(_draw_face(folder / f"face_of_{stream}.png", f"{classes[target]}: {stream}", shares, face))
     label = int(cache.labels[row[0]])
     result = ExplainedSample(
         sample_id,
@@ -132,6 +140,26 @@ def explain_sample(
     plain = {**vars(result), "files": [path.name for path in files], "run": record.digest}
     replace_file(folder / "explanation.json", json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
     return result
+
+
+def _face_of(cache: Cache, row: int) -> Points:
+    """Return the sample's own face if its landmarks are cached, and the mean face otherwise."""
+    for stream in cache.streams.values():
+        if stream.kind == "landmarks" and len(stream.shape) == 1 and stream.status[row, 0] == Status.OK:
+            block = stream.read_block(row // cache.layout.block_rows, dtype=np.float32)
+            return points_of(block[row % cache.layout.block_rows])
+    return mean_face()
+
+
+def _draw_face(path: Path, title: str, shares: Sequence[RegionShare], face: Points) -> Path:
+    """Write a picture of a face whose regions are coloured by their contributions."""
+    from emofuse.analysis.face_plot import plot_faces
+    from emofuse.report.figures import draw_figure
+
+    drawn = draw_figure(path.stem, title, lambda: plot_faces([title], [shares], face))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, drawn.png)
+    return path
 
 
 def _run_of(analysis: Analysis, sample_id: str) -> RunRecord:

@@ -10,11 +10,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from emofuse.analysis.explain import ExplainOptions, explain_samples
-from emofuse.analysis.samples import heat_of, overlay
+from emofuse.analysis.face_regions import mean_face
+from emofuse.analysis.samples import _face_of, heat_of, overlay
 from emofuse.analysis.sources import open_source
 from emofuse.cache.reader import open_cache
 from emofuse.cli import app
 from emofuse.errors import ResultsError
+from emofuse.specs import RunSpec, parse_spec
+from emofuse.streams.action_units import ActionUnitsStream
+from emofuse.training.runs import train_runs
 
 
 def test_a_sample_is_explained_by_the_run_that_did_not_learn_it(planted, tmp_path):
@@ -51,6 +55,34 @@ def test_an_unknown_sample_or_class_is_named(planted, tmp_path, sample, explaine
     options = ExplainOptions(configuration="network", out=tmp_path)
     with pytest.raises(ResultsError, match=message):
         list(explain_samples(planted.folder, options, [sample], explained=explained))
+
+
+def test_action_units_of_a_sample_are_drawn_on_its_own_face(write_cache, tmp_path, monkeypatch):
+    monkeypatch.setattr("emofuse.analysis.samples.names_of", lambda *_: ActionUnitsStream.columns)
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    faces = np.zeros((60, 468, 3))
+    for number, place in mean_face().items():
+        faces[:, number, :2] = place
+    faces[9, 4] = (0.4, 0.1, 0.0)  # a bent nose
+    units = rng.normal(size=(60, 30)) + 2 * labels[:, None] * (np.arange(30) == 0)
+    streams = {
+        "action_units": ("action_units", units, np.ones(60, np.uint8)),
+        "landmarks": ("landmarks", faces.reshape(60, -1), np.ones(60, np.uint8)),
+    }
+    streams = {name: (kind, array.astype(np.float32), status) for name, (kind, array, status) in streams.items()}
+    path = write_cache(tmp_path / "features.zarr", ("joy", "fear"), labels, ["train", "val", "test"] * 20, streams)
+    plain = {
+        "name": "ridge",
+        "features": {"streams": ["action_units"], "variants": {"action_units": {"count": 30}}},
+        "head": {"kind": "kernel_ridge"},
+    }
+    spec = parse_spec(RunSpec, {**plain, "split": {"kind": "official"}}, "test")
+    train_runs(open_cache(path), [spec], tmp_path / "runs", device="cpu")
+    (each,) = explain_samples(tmp_path, ExplainOptions(), ["s0008"])
+    assert [file.name for file in each.files] == ["face_of_action_units.png"]
+    assert Image.open(each.files[0]).size[0] > 300
+    assert _face_of(open_cache(path), 9)[4] == pytest.approx((0.4, 0.1))
 
 
 def test_heat_is_where_channels_that_raise_the_score_are_active():

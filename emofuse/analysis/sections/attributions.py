@@ -9,16 +9,19 @@ import numpy as np
 
 from emofuse.analysis.answers import TestedConfiguration
 from emofuse.analysis.attributions import Attribution, StreamAttribution
+from emofuse.analysis.face_plot import plot_faces
+from emofuse.analysis.face_regions import by_region, is_of_face, mean_face
 from emofuse.analysis.plots import plot_matrix
 from emofuse.analysis.sections.words import random_sentence
 from emofuse.report.analysis import AnalysisSection, AnalysisTable
-from emofuse.report.figures import draw_figure
+from emofuse.report.figures import ReportFigure, draw_figure
 from emofuse.report.fonts import choose_lettering_of
 from emofuse.report.formats import format_difference, format_score
 from emofuse.report.tables import Cell, ReportTable, TableColumn
 
 _MOST_SHOWN = 15
 _MOST_IN_CELL = 4
+_MOST_FACES = 16
 
 
 def attributions_section(tested: TestedConfiguration, found: Attribution) -> AnalysisSection:
@@ -41,6 +44,8 @@ def attributions_section(tested: TestedConfiguration, found: Attribution) -> Ana
         )
         plot = partial(plot_matrix, columns, names, each.by_class[:, order].T.tolist())
         figures.append(draw_figure(f"attribution_of_{stream}", caption, plot, lettering))
+        if is_of_face(each.columns) and len(names) <= _MOST_FACES:
+            figures.append(_faces_figure(stream, names, each, lettering))
     return AnalysisSection(
         "attributions",
         "Which values move the heads",
@@ -59,6 +64,17 @@ def attributions_section(tested: TestedConfiguration, found: Attribution) -> Ana
             },
         },
     )
+
+
+def _faces_figure(stream: str, names: list[str], each: StreamAttribution, lettering: Any) -> ReportFigure:
+    shares = [by_region(each.columns, values.tolist()) for values in each.by_class]
+    caption = (
+        f"Where {stream} moves the score of a class: contributions in the rows of the class, summed over the values of "
+        "each region of the face. Blue: towards the class. Red: against it. Below each face its strongest regions, "
+        "with the action units of the value that contributes most there. R and L are the subject's right and left."
+    )
+    plot: Any = partial(plot_faces, names, shares, mean_face())
+    return draw_figure(f"face_of_{stream}", caption, plot, lettering)
 
 
 def _totals_table(tested: TestedConfiguration, found: Attribution) -> AnalysisTable:

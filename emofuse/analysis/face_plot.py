@@ -1,0 +1,97 @@
+"""Contributions of action units and blendshapes, drawn on the face."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize, to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+
+from emofuse.analysis.face_regions import OUTLINES, OVAL, REGIONS, Points, RegionShare
+from emofuse.analysis.plots import DIVERGING
+from emofuse.report.drawing import PAGE_IN
+from emofuse.report.formats import format_difference
+from emofuse.report.names import wrap
+
+_LISTED = 3
+_INK = "#555555"
+
+
+def plot_faces(titles: Sequence[str], shares: Sequence[Sequence[RegionShare]], points: Points) -> Figure:
+    """Plot one face for each title, its regions coloured by their contributions, with the strongest listed below.
+
+    Args:
+        titles: what each face is of, such as a class.
+        shares: the contributions by region, the strongest first.
+        points: the face.
+    """
+    across = min(4, len(titles))
+    figure = Figure(figsize=(1, 1))
+    limit = max(0.02, *(share.strength for of_face in shares for share in of_face), 0.02)
+    box, width = _box(points), min(1.65, (PAGE_IN - 0.1 * (across - 1)) / across)
+    height = width * 0.86 * (box[3] - box[2]) / (box[1] - box[0])
+    below = 0.11 * _LISTED + 0.2
+    for number, (title, of_face) in enumerate(zip(titles, shares, strict=True)):
+        row, column = divmod(number, across)
+        axes = figure.add_axes((column * (width + 0.1), -row * (height + below + 0.14), width, height))
+        draw_face(axes, of_face, points, limit)
+        axes.set_title(wrap(title), fontsize=6.5, pad=3)
+        lines = [_line(share) for share in of_face[:_LISTED] if share.strength > 0.005 * limit]
+        axes.text(0.5, -0.03, "\n".join(lines), transform=axes.transAxes, ha="center", va="top", fontsize=5.2)
+    rows = math.ceil(len(titles) / across)
+    _scale(figure, limit, -(rows - 1) * (height + below + 0.14) - below - 0.12, across * (width + 0.1) - 0.1)
+    return figure
+
+
+def draw_face(axes: Axes, shares: Sequence[RegionShare], points: Points, limit: float) -> None:
+    """Draw a face into axes, with the colours of contributions from -limit to limit."""
+    for share in reversed(shares):  # the strongest last, where regions touch
+        polygons = REGIONS[share.region]
+        values = (share.right, share.left) if len(polygons) > 1 else (share.right,)
+        for polygon, value in zip(polygons, values, strict=True):
+            colour = to_hex(DIVERGING(0.5 + 0.5 * value / limit))
+            axes.add_patch(Polygon(_places(polygon, points), facecolor=colour, edgecolor="none"))
+    axes.plot(*_places(OVAL, points).T, color=_INK, linewidth=0.7)
+    for line in OUTLINES:
+        axes.plot(*_places(line, points).T, color=_INK, linewidth=0.5)
+    left, right, top, bottom = _box(points)
+    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
+    axes.axis("off")
+
+
+def _places(numbers: Sequence[int], points: Points) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    return np.array([points[number] for number in numbers], dtype=np.float64)
+
+
+def _box(points: Points) -> tuple[float, float, float, float]:
+    """Return left, right, top and bottom of a face, with a margin."""
+    oval = _places(OVAL, points)
+    (left, top), (right, bottom) = oval.min(axis=0), oval.max(axis=0)
+    margin = 0.03 * (right - left)
+    return float(left - margin), float(right + margin), float(top - margin), float(bottom + margin)
+
+
+def _line(share: RegionShare) -> str:
+    """Return a region with its strongest unit and its contribution."""
+    units = re.search(r"\((AU [^)]*)\)", share.strongest)
+    name = f"{share.region} ({units.group(1)})" if units else share.region
+    if math.isclose(share.right, share.left, abs_tol=5e-4):
+        return f"{name} {format_difference(share.right, 2)}"
+    return f"{name} R {format_difference(share.right, 2)}, L {format_difference(share.left, 2)}"
+
+
+def _scale(figure: Figure, limit: float, bottom: float, width: float) -> None:
+    """Draw the scale of the colours below all faces."""
+    from matplotlib.cm import ScalarMappable
+
+    axes = figure.add_axes((width / 2 - 0.9, bottom, 1.8, 0.06))
+    bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), DIVERGING), cax=axes, orientation="horizontal")
+    bar.outline.set_visible(False)
+    bar.set_ticks([-limit, 0, limit], labels=[format_difference(-limit, 2), "0", format_difference(limit, 2)])
+    axes.tick_params(labelsize=5.5, length=2)
+    axes.set_title("against the class            towards it", fontsize=5.5, pad=2)

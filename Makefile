@@ -56,15 +56,15 @@ check: lint test ## everything that must pass before a commit
 
 bench: $(READY) ## measure; writes benchmarks/results/*.json; about half an hour
 	$(BIN)/python -m benchmarks.heads
+	$(BIN)/python -m benchmarks.probe
 	$(BIN)/python -m benchmarks.extraction
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.read_speed
 	$(BIN)/python -m benchmarks.faces
 	$(BIN)/python -m benchmarks.views
 
-bench-gpu: $(READY) ## heads a second and the paper's grid on a CUDA device, up to 25 minutes
-	$(BIN)/python -m benchmarks.heads --device cuda
-	$(BIN)/python -m benchmarks.grid --device cuda
+bench-gpu: $(READY) ## all that needs a CUDA device, part by part, within 12 minutes
+	$(BIN)/python -m benchmarks.gpu
 
 clean: ## remove what was generated, the virtual environment too
 	rm -rf $(VENV) $(LATEST) emofuse-runs build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -18,6 +18,7 @@ the time for all groups estimated by the arithmetic that is left.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +39,7 @@ from emofuse.heads.members import variant_of
 from emofuse.specs import ConcatHeadSpec, RunSpec, SweepSpec, TrainSpec, read_pipeline_spec, read_sweep_spec
 from emofuse.training.engine import train_group
 from emofuse.training.machine import Machine
-from emofuse.training.members import FeatureTable, Fold, Member, MemberResult
+from emofuse.training.members import FeatureTable, Fold, Member, MemberResult, StopRule
 
 FIVE_GOAL_S, GRID_GOAL_S = 30.0, 600.0
 MEMORY_SHARE = 0.8
@@ -121,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--parts", nargs="+", choices=["modes", "five", "grid"], default=["modes", "five", "grid"])
+    parser.add_argument("--five-budget-s", type=float, default=300.0, help="after which the five begin no other epoch")
     parser.add_argument("--budget-s", type=float, default=700.0, help="after which the grid begins no other group")
     parser.add_argument("--smoke", action="store_true", help="few rows and tiny heads")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result")
@@ -148,7 +150,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         written()
     fastest = fastest_modes(numbers.get("modes", {}), modes)
     if "five" in arguments.parts:
-        numbers["five"] = run_five(five.lasting(sizes.five_epochs), *fastest["five configurations"])
+        job = five.lasting(sizes.five_epochs)
+        numbers["five"] = run_five(job, *fastest["five configurations"], budget_s=arguments.five_budget_s)
         written()
     del five
     if "grid" in arguments.parts:
@@ -248,21 +251,28 @@ def fastest_modes(modes_measured: Mapping[str, Any], modes: Mapping[str, Machine
     return chosen
 
 
-def run_five(job: Job, mode: str, machine: Machine) -> dict[str, Any]:
-    """Train the five configurations to their end; the time includes the copy of the table to the device."""
+def run_five(job: Job, mode: str, machine: Machine, *, budget_s: float = math.inf) -> dict[str, Any]:
+    """Train the five configurations to their end; the time includes the copy of the table to the device.
+
+    After the budget no further epoch begins, and the time of all epochs is estimated by those that are done.
+    """
     start = time.perf_counter()
-    results, _, peak = train(job, machine)
+    results, _, peak = train(
+        job, machine, lambda _, states: range(len(states)) if time.perf_counter() - start > budget_s else ()
+    )
     seconds = time.perf_counter() - start
-    print(f"five configurations: {seconds:.1f} s", flush=True)
-    epochs = job.members[0].train.epochs
+    epochs, done = job.members[0].train.epochs, results[0].last_epoch
+    print(f"five configurations: {done} epochs in {seconds:.1f} s", flush=True)
     return {
         "mode": mode,
         "epochs": epochs,
+        "epochs_done": done,
         "batch_size": job.members[0].train.batch_size,
         "seconds": round(seconds, 2),
+        "seconds_for_all": round(seconds * epochs / done, 2),
         "goal_s": FIVE_GOAL_S,
         "peak_bytes": peak,
-        "limits": _limits(job, machine, seconds, epochs),
+        "limits": _limits(job, machine, seconds, done),
         "configurations": [
             {"streams": list(member.streams), "val_accuracy": accuracy([result]), "best_epoch": result.best_epoch}
             for member, result in zip(job.members, results, strict=True)
@@ -336,14 +346,16 @@ def groups_of(members: Sequence[Member], dims: Mapping[str, int], machine: Machi
     return groups
 
 
-def train(job: Job, machine: Machine) -> tuple[list[MemberResult], Clock, int | None]:
+def train(
+    job: Job, machine: Machine, stop_rule: StopRule | None = None
+) -> tuple[list[MemberResult], Clock, int | None]:
     """Return the results, the clock of epochs, and on CUDA the largest memory that torch held."""
     clock, on_cuda = Clock(), machine.device.type == "cuda"
     if on_cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(machine.device)
     done: Callable[..., None] = lambda *_: clock.epoch_done()  # noqa: E731
-    results = train_group(job.table, job.folds, job.members, machine, on_epoch=done)
+    results = train_group(job.table, job.folds, job.members, machine, on_epoch=done, stop_rule=stop_rule)
     return results, clock, torch.cuda.max_memory_allocated(machine.device) if on_cuda else None
 
 

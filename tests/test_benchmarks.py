@@ -114,6 +114,66 @@ def test_the_grid_is_measured_part_by_part(tmp_path):
     assert found["seconds_for_all"] == found["seconds"]
 
 
+def test_five_configurations_out_of_time_say_how_far_they_came():
+    job = grid.five_job(grid.SMOKE).lasting(3)
+    found = grid.run_five(job, "float32", CPU, budget_s=0.0)
+    assert (found["epochs_done"], found["epochs"]) == (1, 3)
+    assert found["seconds_for_all"] == pytest.approx(3 * found["seconds"], rel=0.1)
+
+
+SLEEPER = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_parts_on_a_gpu_have_limits_and_none_ends_the_others(tmp_path, monkeypatch):
+    from benchmarks import gpu
+
+    monkeypatch.setattr(gpu, "LEAST_S", 0.5)
+    monkeypatch.chdir(tmp_path)
+    for name, text in {"sleeper": SLEEPER, "failing": "print('about to')\nraise SystemExit(3)", "quick": ""}.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    names = ("sleeper", "failing", "quick", "late")
+    parts = [gpu.Part(name, ("quick" if name == "late" else name,), 2.0) for name in names]
+    monkeypatch.setattr(gpu, "parts_of", lambda *_, **__: parts)
+    parser = gpu.argparse.ArgumentParser.add_argument
+
+    def any_name(self, *args, **options):
+        return parser(self, *args, **({k: v for k, v in options.items() if k != "choices"}))
+
+    monkeypatch.setattr(gpu.argparse.ArgumentParser, "add_argument", any_name)
+    gpu.main(["--parts", *names[:3], "--limit-s", "30", "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "gpu.json").read_text())["parts"]
+    assert [found[name]["ended"] for name in names[:3]] == ["ended after 2 s", "failed with code 3", "done"]
+    assert found["failing"]["last_lines"] == ["about to"]
+    child = int(found["sleeper"]["last_lines"][0])
+    status = Path(f"/proc/{child}/status")
+    assert not status.exists() or "State:\tZ" in status.read_text()
+    assert gpu.run_part(parts[3], 0.2) == {"ended": "not begun: 0 s were left"}
+
+
+def test_the_limits_of_the_parts_on_a_gpu_fit_twelve_minutes(tmp_path):
+    from benchmarks import gpu
+
+    parts = gpu.parts_of("cuda", tmp_path, smoke=False)
+    assert gpu.TOTAL_S + gpu._GRACE_S * 2 <= 720
+    assert sum(part.limit_s for part in parts[:3]) <= gpu.TOTAL_S  # the fourth takes what is left
+    for part in parts[1:]:
+        import_module(part.command[0])
+
+
+def test_extraction_on_a_gpu_names_the_packages_that_it_lacks(tmp_path, monkeypatch):
+    from benchmarks import gpu_extraction
+
+    monkeypatch.setattr(gpu_extraction, "find_spec", lambda name: None if name in {"zarr", "mediapipe"} else name)
+    gpu_extraction.main(["--device", "cpu", "--smoke", "--out", str(tmp_path)])
+    result = json.loads((tmp_path / "gpu_extraction_smoke.json").read_text())
+    assert result["not_measured"] == "these packages are not installed: zarr, mediapipe"
+
+
 def test_probes_are_measured_part_by_part(tmp_path):
     from benchmarks import probe
 

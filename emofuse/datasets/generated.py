@@ -1,14 +1,28 @@
-"""Folders of generated datasets: written once as a whole, recognised by a file with the truth, never overwritten."""
+"""Folders of generated datasets: complete or absent, recognised by a file with the truth, never overwritten.
+
+An interrupted drawing keeps what it has drawn in a hidden folder beside, and the next one goes on from there.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from emofuse.errors import DatasetError
-from emofuse.stores import making_folder
+from emofuse.progress import Advance
+from emofuse.stores import PARTIAL_SUFFIX
+
+_MOST_THREADS = 8
+_RECORDS = "records"
+
+Sample = TypeVar("Sample")
 
 Identity = Mapping[str, int]
 """What the files follow from: `generator_version`, the number of rows, and `seed`."""
@@ -18,14 +32,14 @@ def write_once(root: Path, truth_file: str, noun: str, identity: Identity, write
     """Write a generated dataset, unless it is there.
 
     It is written under another name and renamed when it is complete. So a folder with the final name is always a
-    complete dataset, even after earlier attempts failed.
+    complete dataset, even after earlier attempts failed. What an interrupted attempt has drawn is kept under that name.
 
     Args:
         root: the folder to make, which must not exist or must be empty.
         truth_file: the name of the file in it that states the identity, as JSON.
         noun: what the dataset is called in messages, such as `demo dataset`.
         identity: the identity that the dataset must have.
-        write: writes the dataset into a folder.
+        write: writes the dataset into a folder, which may hold what an interrupted call has drawn.
 
     Raises:
         DatasetError: `root` holds something else.
@@ -34,12 +48,67 @@ def write_once(root: Path, truth_file: str, noun: str, identity: Identity, write
         return
     root.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with making_folder(root) as partial:
+        with _unfinished_folder(root, identity) as partial:
             write(partial)
     except OSError:
         # Another process may have finished the same dataset meanwhile.
         if not _is_generated(root, truth_file, noun, identity):
             raise
+
+
+@contextmanager
+def _unfinished_folder(root: Path, identity: Identity) -> Iterator[Path]:
+    """Give the hidden folder of an unfinished dataset, which becomes `root` when the block ends without an error.
+
+    An error deletes it. An interrupt does not, nor does the end of the process.
+    """
+    name = hashlib.sha256(json.dumps(dict(identity), sort_keys=True).encode()).hexdigest()[:8]
+    partial = root.with_name(f".{root.name}.{name}{PARTIAL_SUFFIX}")
+    partial.mkdir(exist_ok=True)
+    try:
+        yield partial
+        partial.replace(root)
+    except Exception:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def draw_all(
+    root: Path, samples: Sequence[Sample], draw: Callable[[int, Sample], dict[str, Any]], advance: Advance
+) -> list[dict[str, Any]]:
+    """Draw all samples that are not drawn yet, in threads, and return the records of all of them.
+
+    Args:
+        root: the unfinished folder, where the records of drawn samples are kept until `remove_records`.
+        samples: the samples.
+        draw: writes the files of a sample, given its index, and returns its record, plain JSON.
+        advance: receives how many are done, and of how many.
+    """
+    (root / _RECORDS).mkdir(exist_ok=True)
+
+    def draw_once(index: int, sample: Sample) -> dict[str, Any]:
+        record = root / _RECORDS / f"{index}.json"
+        if not record.is_file():
+            unfinished = record.with_suffix(PARTIAL_SUFFIX)
+            write_json(unfinished, draw(index, sample))
+            unfinished.replace(record)  # behind the files of the sample, so that these are whole
+        drawn: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+        return drawn
+
+    records = []
+    threads = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1))
+    try:
+        for record in threads.map(draw_once, range(len(samples)), samples):
+            records.append(record)
+            advance(len(records), len(samples))
+    finally:
+        threads.shutdown(cancel_futures=True)
+    return records
+
+
+def remove_records(root: Path) -> None:
+    """Delete the records of the single samples, when all are drawn and the dataset is complete."""
+    shutil.rmtree(root / _RECORDS)
 
 
 def read_truth(root: Path, truth_file: str, noun: str, *, version: int | None = None) -> dict[str, Any]:

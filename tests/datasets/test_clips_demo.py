@@ -174,20 +174,37 @@ def test_a_folder_of_the_users_is_refused_and_kept(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.mp4"]
 
 
-def test_an_interrupted_generation_leaves_nothing(tmp_path, monkeypatch):
-    written = []
+def test_an_interrupted_generation_keeps_its_clips_and_draws_a_half_written_one_again(tmp_path, monkeypatch):
+    """The command line says that finished work is kept."""
+    begun, written = [], []
 
-    def interrupt(path, frames, sound):
+    def write(path, frames, sound):
+        begun.append(path.name)
         path.write_bytes(b"half")
-        written.append(path)
-        if len(written) == 3:
+        if begun[19:] and path.name == begun[19]:
             raise KeyboardInterrupt
+        path.write_bytes(b"whole")
 
-    monkeypatch.setattr(generator, "write_clip", interrupt)
+    def write_whole(path, frames, sound):
+        written.append(path.name)
+        path.write_bytes(b"whole")
+
+    monkeypatch.setattr(generator, "write_clip", write)
     with pytest.raises(KeyboardInterrupt):
         generate_clips_demo(tmp_path / "demo", clips=96, seed=0)
-    assert len(written) == 3
-    assert list(tmp_path.iterdir()) == []
+    [hidden] = tmp_path.iterdir()
+    kept = len(list((hidden / "records").glob("*.json")))
+    assert 0 < kept < 96
+    written = []
+    monkeypatch.setattr(
+        generator, "write_clip", lambda path, *_: written.append(path.name) or path.write_bytes(b"whole")
+    )
+    generate_clips_demo(tmp_path / "demo", clips=96, seed=0)
+    assert len(written) == 96 - kept
+    assert begun[19] in written
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+    assert {path.read_bytes() for path in (tmp_path / "demo" / "clips").iterdir()} == {b"whole"}
+    assert not (tmp_path / "demo" / "records").exists()
 
 
 def test_without_pyav_an_error_names_the_extra_and_nothing_is_left(tmp_path, monkeypatch):

@@ -140,12 +140,54 @@ def test_an_empty_folder_is_filled(tmp_path):
     assert read_truth(tmp_path / "demo")["images"] == 24
 
 
-def test_an_interrupted_generation_leaves_nothing(tmp_path, monkeypatch):
+def test_an_interrupted_generation_keeps_its_images_and_continues_to_the_same_bytes(demo, tmp_path, monkeypatch):
+    """The command line says that finished work is kept."""
+    root = tmp_path / "demo"
+    drawn = []
+    draw_sample = generator.draw_sample
+
+    def draw(sample, rng):
+        drawn.append(sample.sample_id)
+        if len(drawn) == 10:
+            raise KeyboardInterrupt
+        return draw_sample(sample, rng)
+
+    monkeypatch.setattr(generator, "draw_sample", draw)
+    with pytest.raises(KeyboardInterrupt):
+        generate_demo(root, images=24, seed=0)
+    assert not root.exists()
+    [hidden] = tmp_path.iterdir()
+    kept = len(list((hidden / "records").glob("*.json")))
+    assert 8 <= kept < 24  # each thread may have had one more in the works
+    monkeypatch.undo()
+    drawn.clear()
+    monkeypatch.setattr(generator, "draw_sample", lambda *both: drawn.append(both) or draw_sample(*both))
+    generate_demo(root, images=24, seed=0)
+    assert len(drawn) == 24 - kept
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+    assert fingerprint(root) == fingerprint(demo)
+
+
+def test_an_unfinished_demo_of_another_size_is_left_alone(tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(generator, "_annotation", interrupt)
+    monkeypatch.setattr(generator, "_vocabularies", interrupt)
     with pytest.raises(KeyboardInterrupt):
+        generate_demo(tmp_path / "demo", images=24, seed=1)
+    [unfinished] = tmp_path.iterdir()
+    monkeypatch.undo()
+    generate_demo(tmp_path / "demo", images=25, seed=1)
+    assert len(read_truth(tmp_path / "demo")["samples"]) == 25
+    assert len(list(unfinished.rglob("*.jpg"))) == 24
+
+
+def test_an_error_while_it_is_drawn_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(generator, "_annotation", fail)
+    with pytest.raises(OSError, match="disk full"):
         generate_demo(tmp_path / "demo", images=24, seed=0)
     assert list(tmp_path.iterdir()) == []
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from emofuse.datasets.clips_demo import drawing, truth, voice
 from emofuse.datasets.clips_demo.truth import DemoClip
-from emofuse.datasets.generated import Identity, read_truth, write_json, write_once
+from emofuse.datasets.generated import Identity, draw_all, read_truth, remove_records, write_json, write_once
 from emofuse.errors import DatasetError
 from emofuse.progress import step
 
@@ -92,13 +92,16 @@ def _write_dataset(root: Path, identity: Identity) -> None:
     seed, count = identity["seed"], identity["clips"]
     clips = truth.plan_clips(count, seed)
     speakers = [_draw_speaker(seed, speaker) for speaker in range(truth.SPEAKERS)]
-    (root / "clips").mkdir()
+    (root / "clips").mkdir(exist_ok=True)
+
+    def draw(index: int, clip: DemoClip) -> dict[str, Any]:
+        rng = np.random.default_rng([seed, count, index + 1])  # the plan's own generator equals one with a 0
+        frames, sound = _draw_clip(clip, *speakers[clip.speaker], rng)
+        write_clip(root / _path(clip), frames, sound)
+        return clip.as_json()
+
     with step("drawing the demo of clips", len(clips), "clips") as advance:
-        for index, clip in enumerate(clips):
-            rng = np.random.default_rng([seed, count, index + 1])  # the plan's own generator equals one with a 0
-            frames, sound = _draw_clip(clip, *speakers[clip.speaker], rng)
-            write_clip(root / _path(clip), frames, sound)
-            advance(index + 1, len(clips))
+        records = draw_all(root, clips, draw, advance)
     with (root / TABLE_FILE).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "label", "group"])
@@ -107,8 +110,9 @@ def _write_dataset(root: Path, identity: Identity) -> None:
         truth.speaker_id(speaker): {"look": asdict(look), "voice": asdict(own)}
         for speaker, (look, own) in enumerate(speakers)
     }
-    data = {**identity, "lies": dict(truth.LIES), "speakers": described, "samples": [clip.as_json() for clip in clips]}
+    data = {**identity, "lies": dict(truth.LIES), "speakers": described, "samples": records}
     write_json(root / TRUTH_FILE, data, indent=1)
+    remove_records(root)
 
 
 def _path(clip: DemoClip) -> str:

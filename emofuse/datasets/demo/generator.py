@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from emofuse.datasets.demo import annotators, person, scenes, truth
+from emofuse.datasets.demo import annotators, face, person, scenes, truth
 from emofuse.datasets.demo.truth import CLASSES, CUE_VALUES, DemoSample
-from emofuse.datasets.generated import read_truth, write_json, write_once
+from emofuse.datasets.generated import draw_all, read_truth, remove_records, write_json, write_once
 from emofuse.progress import step
 
 GENERATOR_VERSION = 1  # increased whenever the same images and seed give other files
@@ -99,26 +99,29 @@ def draw_sample(sample: DemoSample, rng: np.random.Generator) -> tuple[Image, di
 def _write_dataset(root: Path, identity: Mapping[str, int]) -> None:
     samples = truth.plan_samples(identity["images"], identity["seed"])
     for label in CLASSES:
-        (root / "image" / label).mkdir(parents=True)
-        (root / "annotation" / label).mkdir(parents=True)
-    records = []
+        (root / "image" / label).mkdir(parents=True, exist_ok=True)
+        (root / "annotation" / label).mkdir(parents=True, exist_ok=True)
+
+    def draw(index: int, sample: DemoSample) -> dict[str, Any]:
+        # One generator per image, so that the draws of one image do not change the others; index + 1, because the
+        # plan's own generator equals one with a trailing 0.
+        entropy = [identity["seed"], identity["images"], index + 1]
+        rng = np.random.default_rng(entropy)
+        image, drawn = draw_sample(sample, rng)
+        quality = int(rng.integers(JPEG_QUALITY[0], JPEG_QUALITY[1] + 1))
+        (root / _image_path(sample)).write_bytes(_damage(_encode(image, quality), sample, rng))
+        write_json(root / _annotation_path(sample), _annotation(sample, image, drawn))
+        return {**sample.as_json(), "rng_seed": entropy, "jpeg_quality": quality, **drawn}
+
     with step("drawing the demo dataset", len(samples), "images") as advance:
-        for index, sample in enumerate(samples):
-            # One generator per image, so that the draws of one image do not change the others; index + 1, because the
-            # plan's own generator equals one with a trailing 0.
-            entropy = [identity["seed"], identity["images"], index + 1]
-            rng = np.random.default_rng(entropy)
-            image, drawn = draw_sample(sample, rng)
-            quality = int(rng.integers(JPEG_QUALITY[0], JPEG_QUALITY[1] + 1))
-            (root / _image_path(sample)).write_bytes(_damage(_encode(image, quality), sample, rng))
-            write_json(root / _annotation_path(sample), _annotation(sample, image, drawn))
-            records.append({**sample.as_json(), "rng_seed": entropy, "jpeg_quality": quality, **drawn})
-            advance(index + 1, len(samples))
+        face.plate()  # once, and not in each thread
+        records = draw_all(root, samples, draw, advance)
     for split in truth.SPLIT_SHARES:
         rows = [[s.label, _image_path(s), _annotation_path(s)] for s in samples if s.split == split]
         write_json(root / f"{split}.json", rows)
     write_json(root / "info.json", _vocabularies())
     write_json(root / TRUTH_FILE, {**identity, "parameters": _parameters(), "samples": records}, indent=1)
+    remove_records(root)
 
 
 def _image_path(sample: DemoSample) -> str:

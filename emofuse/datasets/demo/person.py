@@ -112,9 +112,18 @@ def draw_glow(background: Floats, look: PersonLook) -> Floats:
     x = (np.arange(width, dtype=np.float32) - look.centre[0])[None, :] / look.face_px
     y = (np.arange(height, dtype=np.float32) - look.centre[1])[:, None] / look.face_px
     inner, outer = GLOW_RADII
-    inside = np.clip((outer - np.hypot(x, (y + 0.1) / 1.1)) / (outer - inner), 0, 1)
+    columns, rows = _span(np.abs(x[0]) < outer), _span(np.abs((y[:, 0] + 0.1) / 1.1) < outer)  # there is none outside
+    inside = np.clip((outer - np.hypot(x[:, columns], (y[rows] + 0.1) / 1.1)) / (outer - inner), 0, 1)
     cover = (inside**2 * (3 - 2 * inside))[..., None]
-    return np.asarray(background + cover * (np.asarray(look.glow) - background), dtype=np.float32)
+    lit = background.copy()
+    lit[rows, columns] += cover * (np.asarray(look.glow) - background[rows, columns])
+    return lit
+
+
+def _span(holds: npt.NDArray[np.bool_]) -> slice:
+    """Return the slice of the places (n,) that hold, which follow each other."""
+    places = np.flatnonzero(holds)
+    return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)
 
 
 def draw_person(background: Floats, look: PersonLook, rng: np.random.Generator) -> Floats:

@@ -235,6 +235,8 @@ def prepare_cache(
     for change in build.changes:
         say(f"since the last build: {change}")
     say(f"cache: {build.describe()}, {paths.cache}")
+    for note in build.notes:
+        say(f"cache: {note}")
     cache = open_cache(paths.cache)
     for line in describe_face_shares(cache, spec.cache):
         say(f"cache: {line}")

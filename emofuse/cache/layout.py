@@ -123,6 +123,8 @@ class StreamLayout:
         views: the number V of views: 1 and the number of augmented views.
         augment: the drawing of the augmented views as plain JSON; None without any.
         keeps_reasons: whether the stream has an array of reasons; only streams of format 1 have none.
+        runtimes: what has computed the networks of its rows, `torch` or `openvino` with its version, in alphabetical
+            order; () for streams without a network and for those built before this was recorded.
     """
 
     name: str
@@ -140,6 +142,7 @@ class StreamLayout:
     augment: Mapping[str, Any] | None = None
     keeps_reasons: bool = True
     dimensions: tuple[str, ...] = _VECTOR
+    runtimes: tuple[str, ...] = ()
 
     @property
     def dim(self) -> int:
@@ -262,6 +265,7 @@ class StreamLayout:
             "face": None if self.face is None else dict(self.face),
             "augment": None if self.augment is None else dict(self.augment),
             **({"keeps_reasons": True} if self.keeps_reasons else {}),
+            **({"runtimes": list(self.runtimes)} if self.runtimes else {}),
         }
         return {ATTRIBUTE: _sealed(fields)}
 

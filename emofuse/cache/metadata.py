@@ -142,6 +142,7 @@ def parse_stream_layout(folder: Path, attributes: Mapping[str, Any]) -> StreamLa
         views=attributes["views"],
         augment=attributes.get("augment"),
         keeps_reasons=attributes.get("keeps_reasons", False),
+        runtimes=tuple(attributes.get("runtimes", ())),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -201,6 +201,18 @@ def update_origin(path: Path, name: str, *, spec: Mapping[str, Any], weights: Ma
     if cached is None or (cached.spec, cached.weights) == (spec, weights):
         return
     update_group(streams_dir(path) / name, replace(cached, spec=spec, weights=weights).to_attributes())
+
+
+def record_runtimes(path: Path, name: str, runtimes: Iterable[str]) -> None:
+    """Record what has computed the networks of rows of a stream, besides what is recorded. Call it under `lock_cache`.
+
+    Nothing is written if nothing is new, or if there is no such stream.
+    """
+    cached = read_stream_layout(path, name)
+    if cached is None or set(runtimes) <= set(cached.runtimes):
+        return
+    together = tuple(sorted({*cached.runtimes, *runtimes}))
+    update_group(streams_dir(path) / name, replace(cached, runtimes=together).to_attributes())
 
 
 def check_stream_exists(path: Path, stream: str) -> None:

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from emofuse.cli import cache_exchange, cache_upkeep
-from emofuse.cli.options import RUNS, CachePath, Data, Device, FollowLinks, OnBadRows, Scheduler, Split, Target, Workers
+from emofuse.cli.options import (
+    RUNS,
+    CachePath,
+    Data,
+    Device,
+    FollowLinks,
+    OnBadRows,
+    Runtime,
+    Scheduler,
+    Split,
+    Target,
+    Workers,
+)
 from emofuse.cli.progress import show_progress
 from emofuse.stores import as_path
 
@@ -52,6 +64,7 @@ def build(
     scheduler: Scheduler = None,
     workers: Workers = None,
     device: Device = "auto",
+    runtime: Runtime = "auto",
     block_timeout: Annotated[
         float | None,
         typer.Option(
@@ -88,7 +101,15 @@ def build(
     from emofuse.extraction.face_shares import describe_face_shares
 
     memory_bytes = None if worker_memory_gb is None else round(worker_memory_gb * 1e9)
-    options = BuildOptions(scheduler, workers, device, block_timeout, memory_bytes, keep_gone=on_bad_rows == "keep")
+    options = BuildOptions(
+        scheduler,
+        workers,
+        device,
+        block_timeout,
+        memory_bytes,
+        keep_gone=on_bad_rows == "keep",
+        runtime=runtime,
+    )
     _warn_of_random_weights(cache_spec.streams)
     if dry_run and dataset.is_to_be_generated:
         from emofuse.specs.nouns import noun_of
@@ -114,6 +135,8 @@ def build(
     for change in summary.changes:
         typer.echo(f"since the last build: {change}")
     typer.echo(f"{path}: {summary.describe()}")
+    for note in summary.notes:
+        typer.secho(f"{path}: {note}", fg="yellow", err=True)
     for line in describe_face_shares(open_cache(path), cache_spec):
         typer.echo(f"{path}: {line}")
     if summary.problems:
@@ -208,6 +231,7 @@ def _describe_stream(stream: CachedStream, blocks: int) -> dict[str, Any]:
         "rows": stream.counts(),
         "blocks_done": blocks - len(stream.lacking_blocks()),
         "bytes": stream.nbytes(),
+        "runtimes": list(stream.layout.runtimes),
     }
 
 
@@ -280,8 +304,8 @@ def _print_cache(description: Mapping[str, Any]) -> None:
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
     counts = [stream["rows"] for stream in description["streams"].values()]
     statuses = [status for status in (counts[0] if counts else ()) if any(of_stream[status] for of_stream in counts)]
-    for name in ("stream", "values", "blocks", *statuses, "weights", "MB", "digest"):
-        table.add_column(name, justify="left" if name in {"stream", "weights", "digest"} else "right")
+    for name in ("stream", "values", "blocks", *statuses, "weights", "runtime", "MB", "digest"):
+        table.add_column(name, justify="left" if name in {"stream", "weights", "runtime", "digest"} else "right")
     for name, stream in description["streams"].items():
         table.add_row(
             name,
@@ -289,6 +313,7 @@ def _print_cache(description: Mapping[str, Any]) -> None:
             Text(f"{stream['blocks_done']}/{description['blocks']}", "yellow" if stream["rows"]["pending"] else ""),
             *(str(stream["rows"][status]) for status in statuses),
             _weights_text(stream["weights"]),
+            " and ".join(stream["runtimes"]),
             f"{stream['bytes'] / 1e6:.2f}",
             stream["digest"][:8],
         )

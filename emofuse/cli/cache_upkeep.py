@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emofuse.cli.options import CachePath, Device, Plugins, Scheduler, Workers, load_given_plugins, parse_names
+from emofuse.cli.options import CachePath, Device, Plugins, Runtime, Scheduler, Workers, load_given_plugins, parse_names
 from emofuse.cli.progress import show_progress
 from emofuse.progress import step
 from emofuse.stores import as_path
@@ -55,6 +55,7 @@ def verify(
     sample: Annotated[int, typer.Option(min=0, help="Number of rows to extract again and compare.")] = 0,
     data: Data = None,
     device: Device = "auto",
+    runtime: Runtime = "auto",
     plugin: Plugins = None,
 ) -> None:
     """Read every byte of a cache and list damaged parts. Exit with status 1 if there are any.
@@ -78,14 +79,14 @@ def verify(
         raise typer.Exit(1)
     typer.echo(f"{path}: {result.blocks} blocks read, nothing is damaged")
     if sample:
-        _verify_sample(path, sample, data, device)
+        _verify_sample(path, sample, data, device, runtime)
 
 
-def _verify_sample(path: Path, sample: int, data: Path | None, device: str) -> None:
+def _verify_sample(path: Path, sample: int, data: Path | None, device: str, runtime: Runtime) -> None:
     from emofuse.upkeep import compare_sample
 
     with show_progress(), step("extracting rows again"):
-        comparison = compare_sample(path, sample, data=data, device=device)
+        comparison = compare_sample(path, sample, data=data, device=device, runtime=runtime)
     for difference in comparison.differences:
         typer.echo(str(difference))
     for name, largest in comparison.largest.items():
@@ -102,6 +103,7 @@ def repair(
     scheduler: Scheduler = None,
     workers: Workers = None,
     device: Device = "auto",
+    runtime: Runtime = "auto",
     plugin: Plugins = None,
 ) -> None:
     """Compute the damaged blocks again, and no others."""
@@ -111,7 +113,7 @@ def repair(
     from emofuse.upkeep import repair_cache
 
     with show_progress() as progress:
-        summary = repair_cache(path, BuildOptions(scheduler, workers, device), progress, data=data)
+        summary = repair_cache(path, BuildOptions(scheduler, workers, device, runtime=runtime), progress, data=data)
     for name in summary.metadata:
         typer.echo(f"{name} written anew")
     typer.echo(f"{path}: {summary.blocks} blocks computed again" if summary.blocks else f"{path}: no damaged blocks")
@@ -126,6 +128,7 @@ def retry(
     scheduler: Scheduler = None,
     workers: Workers = None,
     device: Device = "auto",
+    runtime: Runtime = "auto",
     plugin: Plugins = None,
 ) -> None:
     """Extract rows without features again, after files were replaced or with more memory."""
@@ -136,7 +139,9 @@ def retry(
 
     statuses = parse_statuses(status)
     with show_progress() as progress:
-        summary = retry_rows(path, statuses, BuildOptions(scheduler, workers, device), progress, data=data)
+        summary = retry_rows(
+            path, statuses, BuildOptions(scheduler, workers, device, runtime=runtime), progress, data=data
+        )
     for name, counts in summary.counts.items():
         typer.echo(f"{name}: " + ", ".join(f"{count} {status}" for status, count in counts.items()))
     each = " (a row counts once for each stream)" if len(summary.counts) > 1 else ""

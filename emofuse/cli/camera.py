@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from emofuse.cli.options import Ensemble, Model, Plugins, load_given_plugins
+from emofuse.cli.options import Ensemble, Model, Plugins, Runtime, load_given_plugins
 from emofuse.cli.terminal import StoppedByUser
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def live(
     draw: Annotated[Literal["box", "mesh", "both"], typer.Option(help="What is drawn of a face.")] = "box",
     follow: Annotated[bool, typer.Option(help="Follow faces from frame to frame, which is faster.")] = True,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device of backbones and head.")] = "cpu",
+    runtime: Runtime = "auto",
     plugin: Plugins = None,
 ) -> None:
     """Show a camera or video live, with faces, probabilities, and the time of each step.
@@ -65,7 +66,9 @@ def live(
         except DecodeError as error:
             raise DatasetError(f"{given}: {error}") from None
     with ExitStack() as opened:
-        predictor = opened.enter_context(Predictor(run, device=resolve_device(device), ensemble=ensemble))
+        predictor = opened.enter_context(
+            Predictor(run, device=resolve_device(device), ensemble=ensemble, runtime=runtime)
+        )
         if predictor.model.reason:
             typer.echo(predictor.model.reason, err=True)
         record = predictor.record

@@ -17,6 +17,7 @@ from emofuse.cli.options import (
     Model,
     OnBadRows,
     Plugins,
+    Runtime,
     Scheduler,
     Workers,
     load_given_plugins,
@@ -67,6 +68,7 @@ def evaluate(
     scheduler: Scheduler = None,
     workers: Workers = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device of backbones and head.")] = "auto",
+    runtime: Runtime = "auto",
     plugin: Plugins = None,
 ) -> None:
     """Score a trained model on another dataset: its streams, a label map, scores with intervals, and a report.
@@ -103,7 +105,7 @@ def evaluate(
         ensemble=ensemble,
         rows=rows,
         on_bad_rows=on_bad_rows,
-        build=BuildOptions(scheduler=scheduler, workers=workers, device=device),
+        build=BuildOptions(scheduler=scheduler, workers=workers, device=device, runtime=runtime),
         device=resolve_device(device),
         command=shlex.join(["emofuse", *sys.argv[1:]]) if sys.argv[1:2] == ["evaluate"] else "",
     )

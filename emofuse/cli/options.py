@@ -46,6 +46,10 @@ Workers = Annotated[
     ),
 ]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device of the backbones.")]
+Runtime = Annotated[
+    Literal["auto", "torch", "openvino"],
+    typer.Option(help="Runtime of the backbones; auto is openvino on a CPU where it is installed (extra fast)."),
+]
 DeviceOfHeads = Annotated[str, typer.Option(help="Device of the heads: auto, cpu, cuda or cuda:N.")]
 TrainingMemory = Annotated[
     float | None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from emofuse.cli.options import Ensemble, Model, Plugins, load_given_plugins
+from emofuse.cli.options import Ensemble, Model, Plugins, Runtime, load_given_plugins
 from emofuse.cli.progress import show_progress
 from emofuse.cli.terminal import StoppedByUser
 from emofuse.progress import step
@@ -83,6 +83,7 @@ def predict(
         ),
     ] = True,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device of backbones and head.")] = "cpu",
+    runtime: Runtime = "auto",
     plugin: Plugins = None,
 ) -> None:
     """Predict images, videos, clips or sounds: probabilities or values, faces, and the strongest action units.
@@ -109,7 +110,9 @@ def predict(
     choice = FrameChoice(every=number, every_s=every_s, start_s=span[0], end_s=span[1])
     options = _VideoOptions(choice, parse_seconds(smooth, "--smooth"), follow, annotate, draw)
     with ExitStack() as opened:
-        predictor = opened.enter_context(Predictor(run, device=resolve_device(device), ensemble=ensemble))
+        predictor = opened.enter_context(
+            Predictor(run, device=resolve_device(device), ensemble=ensemble, runtime=runtime)
+        )
         if predictor.model.reason:
             typer.echo(predictor.model.reason, err=True)
         opened.enter_context(show_progress())

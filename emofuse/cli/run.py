@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from emofuse.cli.options import RUNS, Data, FollowLinks, OnBadRows, Pipeline, Scheduler, Workers
+from emofuse.cli.options import RUNS, Data, FollowLinks, OnBadRows, Pipeline, Runtime, Scheduler, Workers
 from emofuse.cli.progress import show_progress
 
 
@@ -23,6 +23,7 @@ def run(
     scheduler: Scheduler = None,
     workers: Workers = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device of backbones and heads.")] = "auto",
+    runtime: Runtime = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what is left to do, its time and size; write nothing.")
     ] = False,
@@ -37,7 +38,7 @@ def run(
     from emofuse.results import check_results_folder
 
     out = out or RUNS / spec.name
-    build = BuildOptions(scheduler=scheduler, workers=workers, device=device)
+    build = BuildOptions(scheduler=scheduler, workers=workers, device=device, runtime=runtime)
     if not dry_run:
         check_results_folder(out)
     # PyTorch is imported here for the training, and in the template for the extraction, at once. The cache has the path

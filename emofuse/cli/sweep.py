@@ -13,6 +13,7 @@ from emofuse.cli.options import (
     FollowLinks,
     OnBadRows,
     PlanAlone,
+    Runtime,
     TrainingMemory,
     TrainingScheduler,
 )
@@ -38,6 +39,7 @@ def sweep(
         Path | None, typer.Option(help="Folder of rows, final runs and report.", show_default="emofuse-runs/NAME")
     ] = None,
     device: DeviceOfHeads = "auto",
+    runtime: Runtime = "auto",
     memory_gb: TrainingMemory = None,
     dry_run: PlanAlone = False,
     scheduler: TrainingScheduler = None,
@@ -78,7 +80,7 @@ def sweep(
 
     check_results_folder(folder)  # before the cache is built, which may take hours
     if cache is None:
-        build = BuildOptions(scheduler=scheduler, workers=workers, device=device)
+        build = BuildOptions(scheduler=scheduler, workers=workers, device=device, runtime=runtime)
         features = _build(spec, data, build, follow_links=follow_links, on_bad_rows=on_bad_rows)
     else:
         features = open_cache(cache)

@@ -165,6 +165,8 @@ def _features(
     build = replace(options.build, keep_gone=options.on_bad_rows == "keep")
     summary = build_cache(path, manifest, cache_spec_of(model), build)
     say(f"cache: {summary.describe()}, {path}")
+    for note in summary.notes:
+        say(f"cache: {note}")
     cache = open_cache(path)
     check_streams(cache, model)
     return cache

@@ -109,7 +109,8 @@ def _agreed_layouts(caches: Sequence[Cache], names: Sequence[str] | None, *, by_
     widest = []
     for name in wanted:
         of_name = [cache.streams[name] for cache in caches if name in cache.streams]
-        widest.append(max(of_name, key=lambda stream: stream.views).layout)
+        runtimes = tuple(sorted({runtime for stream in of_name for runtime in stream.layout.runtimes}))
+        widest.append(replace(max(of_name, key=lambda stream: stream.views).layout, runtimes=runtimes))
     return [replace(layout, keeps_reasons=True) for layout in widest]
 
 

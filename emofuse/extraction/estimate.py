@@ -31,6 +31,7 @@ from emofuse.specs import CacheSpec
 from emofuse.specs.nouns import noun_of
 from emofuse.stores import as_path
 from emofuse.streams.extractor import Extractor
+from emofuse.streams.runtimes import Runtime
 
 _SAMPLED = 32
 
@@ -93,7 +94,8 @@ def estimate_build(path: str | Path, manifest: Manifest, spec: CacheSpec, option
     workers = count_workers(plan, spec, options)
     layouts = {name: layout for name in lacking if (layout := read_stream_layout(path, name)) is not None}
     one_thread = not options.in_this_process  # as in one of many workers
-    trial = _Trial(plan, plan.manifest, spec, build_device(plan, spec, options), one_thread)
+    device = build_device(plan, spec, options)
+    trial = _Trial(plan, plan.manifest, spec, device, one_thread, options.runtime)
     seconds, sampled, noun = 0.0, 0, noun_of(spec).many
     for names, missing in _by_streams(plan).items():
         with step(f"measuring on a few {noun}"):
@@ -135,13 +137,15 @@ class _Trial:
     spec: CacheSpec
     device: str
     one_thread: bool
+    runtime: Runtime
 
     def measure(self, names: Sequence[str], missing: Sequence[Missing]) -> _Measured:
         """Measure these streams on images of these blocks."""
         streams = tuple(stream for stream in self.spec.streams if stream.name in names)
         sources, ids = _sample(missing, self.plan, self.manifest)
         views = missing[0].views
-        extractor = Extractor(streams, self.spec, device=self.device)
+        threads = 1 if self.one_thread else None
+        extractor = Extractor(streams, self.spec, device=self.device, runtime=self.runtime, threads=threads)
         try:
             if self.one_thread:
                 cap_native_threads()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from emofuse.streams.runtimes import Runtime
+
 
 @dataclass(frozen=True)
 class BuildOptions:
@@ -18,6 +20,8 @@ class BuildOptions:
             are FAILED. None means one minute and four seconds for each image.
         memory_bytes: the memory that an extraction process may take. Above it, the process is ended and its images are
             tried one by one. None leaves the limit to the machine, which ends such a process before others.
+        runtime: the runtime of the networks: `torch`, `openvino`, or `auto`, which is OpenVINO on a CPU where it is
+            installed (see `emofuse.streams.runtimes`).
         keep_gone: whether rows whose samples are no longer in the dataset are kept, in no split, and are no error.
     """
 
@@ -27,6 +31,7 @@ class BuildOptions:
     block_timeout_s: float | None = None
     memory_bytes: int | None = None
     keep_gone: bool = False
+    runtime: Runtime = "auto"
 
     @property
     def in_this_process(self) -> bool:

@@ -19,7 +19,15 @@ from emofuse.cache.cached_stream import read_stream
 from emofuse.cache.metadata import read_cache_layout, read_stream_layout
 from emofuse.cache.size import bytes_of_blocks, free_bytes
 from emofuse.cache.stale import check_is_imported
-from emofuse.cache.structure import add_stream, add_views, check_writable, create_cache, lock_cache, update_origin
+from emofuse.cache.structure import (
+    add_stream,
+    add_views,
+    check_writable,
+    create_cache,
+    lock_cache,
+    record_runtimes,
+    update_origin,
+)
 from emofuse.cache.writer import discard_blocks
 from emofuse.datasets.manifest import Manifest
 from emofuse.errors import CacheError, StreamError, UnwritableCacheError
@@ -124,6 +132,7 @@ def carry_out(
         one_thread=not options.in_this_process,
         block_timeout_s=options.block_timeout_s,
         memory_bytes=options.memory_bytes,
+        runtime=options.runtime,
         build=uuid.uuid4().hex,
     )
     with open_workers(plan, spec, options) as workers:
@@ -143,6 +152,7 @@ def _compute(workers: Workers, job: BuildJob, plan: BuildPlan, progress: Progres
     noun = noun_of(job.spec).many
     tally = Tally(planned=total, has_worked=lambda stream: _has_worked(job.cache, stream), noun=noun)
     files = FileRecord(job.cache, plan)
+    recorded_runtimes: set[tuple[str, tuple[str, ...]]] = set()
     started = time.perf_counter()
 
     def tell() -> None:
@@ -153,8 +163,12 @@ def _compute(workers: Workers, job: BuildJob, plan: BuildPlan, progress: Progres
     try:
         for result in workers.compute(job, _while_hopeful(plan.tasks(), tally)):
             tally.add(result)
-            if isinstance(result, BlockDone) and result.seen is not None:
-                files.add(result.seen)
+            if isinstance(result, BlockDone):
+                for new in result.runtimes.items() - recorded_runtimes:
+                    record_runtimes(job.cache, *new)
+                    recorded_runtimes.add(new)
+                if result.seen is not None:
+                    files.add(result.seen)
             tell()
     finally:
         files.keep()  # also when the build is interrupted

@@ -31,6 +31,7 @@ class BuildSummary:
         written: the number of blocks that were written, once for each group of streams that were computed together.
         changes: a description of each change of the dataset since the cache was built.
         noun: what the rows are, in the plural.
+        notes: why networks ran in PyTorch although they would be compiled, one line each.
     """
 
     rows: int
@@ -41,6 +42,7 @@ class BuildSummary:
     written: int = 0
     changes: tuple[str, ...] = ()
     noun: str = "images"
+    notes: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Return the summary as one line."""
@@ -72,6 +74,7 @@ class Tally:
     _written: int = 0
     _refused: dict[str, list[tuple[int, Problem]]] = field(default_factory=dict)
     _works: set[str] = field(default_factory=set)
+    _notes: dict[str, None] = field(default_factory=dict)
 
     def add(self, result: BlockDone | BlockFailed) -> None:
         """Count one block."""
@@ -80,6 +83,7 @@ class Tally:
             return
         self.rows += result.rows
         self._written += result.written
+        self._notes |= dict.fromkeys(result.notes)
         for stream, counts in result.counts.items():
             total = self._counts.setdefault(stream, [0] * len(Status))
             self._counts[stream] = [a + b for a, b in zip(total, counts, strict=True)]
@@ -126,7 +130,16 @@ class Tally:
         """Return the summary of a build of this duration."""
         problems = tuple(sorted(self._problems, key=lambda problem: (problem.row, problem.stream)))
         counts = self.named_counts()
-        return BuildSummary(self.rows, seconds, counts, problems, self._problem_count, self._written, noun=self.noun)
+        return BuildSummary(
+            self.rows,
+            seconds,
+            counts,
+            problems,
+            self._problem_count,
+            self._written,
+            noun=self.noun,
+            notes=tuple(self._notes),
+        )
 
     def failure(self, blocks: int) -> StreamError | CacheError:
         """Return the error of a build with failed blocks; the workers' tracebacks are its notes."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from emofuse.datasets.sources import Source
 from emofuse.extraction.seen import SeenFiles
 from emofuse.specs import CacheSpec, StreamSpec
+from emofuse.streams.runtimes import Runtime
 
 _TIMEOUT_S = 60.0
 _TIMEOUT_PER_PICTURE_S = 4.0
@@ -28,6 +29,7 @@ class BuildJob:
         block_timeout_s: the time that a block may take before its rows are tried one by one; None means
             `default_timeout_s`.
         memory_bytes: the memory that an extraction process may take; None leaves the limit to the machine.
+        runtime: the runtime of the networks.
         build: the id of the build; two builds on one cluster share no process.
     """
 
@@ -39,6 +41,7 @@ class BuildJob:
     block_timeout_s: float | None = None
     memory_bytes: int | None = None
     build: str = ""
+    runtime: Runtime = "auto"
 
     @property
     def pictures_of_row(self) -> int:
@@ -114,6 +117,8 @@ class BlockDone:
         problems: the problems of its rows, in row order.
         written: whether the block was written; it is not if all retried rows have the same results as before.
         seen: the files that were read; None if they are not recorded.
+        runtimes: stream -> what computed its networks; streams without any are left out.
+        notes: why networks ran in PyTorch although `auto` would compile them, one line each.
     """
 
     rows: int
@@ -121,6 +126,8 @@ class BlockDone:
     problems: tuple[Problem, ...]
     written: bool = True
     seen: SeenFiles | None = None
+    runtimes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def joined(cls, parts: Sequence[BlockDone]) -> BlockDone:
@@ -136,6 +143,8 @@ class BlockDone:
             problems=tuple(sorted(problems, key=lambda problem: (problem.row, problem.stream))),
             written=any(part.written for part in parts),
             seen=SeenFiles.joined(seen) if seen else None,
+            runtimes={stream: runtimes for part in parts for stream, runtimes in part.runtimes.items()},
+            notes=tuple(note for part in parts for note in part.notes),
         )
 
 

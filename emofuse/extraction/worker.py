@@ -35,7 +35,7 @@ from emofuse.streams.over_time import StoredStream
 def compute_block(job: BuildJob, task: BlockTask) -> BlockDone | BlockFailed:
     """Extract what a block lacks and write it. Errors are returned and not raised: other blocks are still computed."""
     try:
-        return _compute_block(job, task)
+        return _with_runtimes(job, task, _compute_block(job, task))
     except Exception as error:  # noqa: BLE001 - foreign code raises anything; it is reported with rows and traceback
         reason = f"{type(error).__name__}: {error}"
         return BlockFailed(
@@ -130,6 +130,15 @@ def _compute_block(job: BuildJob, task: BlockTask) -> BlockDone:
     return BlockDone(len(task.sources) * len(task.views), counts, tuple(_problems(task, extractions)), seen=seen)
 
 
+def _with_runtimes(job: BuildJob, task: BlockTask, done: BlockDone) -> BlockDone:
+    """Return the result of a block that was written with what computed its networks."""
+    if not done.written:
+        return done
+    with _lock:
+        extractor = _open_extractor(job, task.streams)
+        return replace(done, runtimes=extractor.runtimes, notes=extractor.runtime_notes)
+
+
 def _extract(
     job: BuildJob, task: BlockTask, rows: Collection[int], seen: SeenFiles | None = None
 ) -> dict[int, Extraction]:
@@ -193,12 +202,18 @@ def _problems(task: BlockTask, extractions: Mapping[int, Extraction]) -> Iterato
 
 def _open_extractor(job: BuildJob, names: tuple[str, ...]) -> Extractor:
     # By digest and not by spec: a worker may serve several builds, and the file of weights at a path may change.
-    key = digest({"streams": {name: job.digests[name] for name in names}, "device": job.device})
+    key = digest({"streams": {name: job.digests[name] for name in names}, "device": job.device, "runtime": job.runtime})
     if key not in _opened:
         close_extractor()
         streams = job.streams(names)
         _check_same_machine(job, streams)
-        _opened[key] = Extractor(streams, job.spec, device=device_for_streams(job.device, streams))
+        _opened[key] = Extractor(
+            streams,
+            job.spec,
+            device=device_for_streams(job.device, streams),
+            runtime=job.runtime,
+            threads=1 if job.one_thread else None,
+        )
         if job.one_thread:
             cap_native_threads()
     return _opened[key]

@@ -25,6 +25,7 @@ from emofuse.streams.base import Rows
 from emofuse.streams.block_extraction import Extraction
 from emofuse.streams.extractor import Extractor
 from emofuse.streams.face_boxes import boxes_of
+from emofuse.streams.runtimes import Runtime
 from emofuse.training.trained import TrainedHead
 
 _ACTION_UNITS = "action_units"
@@ -39,6 +40,7 @@ class Predictor:
         run: the folder of a run, or of a pipeline or sweep, whose best run on validation rows is taken.
         device: the device of backbones and heads.
         ensemble: whether the outputs of all runs of the configuration are averaged.
+        runtime: the runtime of the backbones, as in a build (see `emofuse.streams.runtimes`).
 
     Raises:
         ResultsError: the folder has no run, or a damaged one.
@@ -46,7 +48,7 @@ class Predictor:
         StaleCacheError: this machine would extract other features than those that the run was trained on.
     """
 
-    def __init__(self, run: Path, *, device: str = "cpu", ensemble: bool = False) -> None:
+    def __init__(self, run: Path, *, device: str = "cpu", ensemble: bool = False, runtime: Runtime = "auto") -> None:
         self.model = find_model(run, ensemble=ensemble)
         self._trained: TrainedHead = load_model(self.model, device=device)
         spec = cache_spec_of(self.model)
@@ -56,9 +58,9 @@ class Predictor:
         self._kinds = kinds_of_files(spec)
         streams = spec.streams if self._faces is None or self._faces in spec.streams else (*spec.streams, self._faces)
         with ExitStack() as opened:
-            self._extractor = opened.enter_context(Extractor(streams, spec, device=device))
+            self._extractor = opened.enter_context(Extractor(streams, spec, device=device, runtime=runtime))
             self._boxes = (
-                opened.enter_context(Extractor((FACE_BOXES,), faces_spec(spec), device=device))
+                opened.enter_context(Extractor((FACE_BOXES,), faces_spec(spec), device=device, runtime=runtime))
                 if gives_rows_to_faces(spec)
                 else None
             )

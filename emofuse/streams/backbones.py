@@ -226,6 +226,11 @@ class BackboneStream:
         return self._rows(outputs[self._output])
 
     @property
+    def runtime(self) -> str:
+        """What computes the network: `torch`, or `openvino` with its version."""
+        return self._shared.runtime
+
+    @property
     def preset(self) -> PicturePreset:
         """The resize, crop and normalisation of the network."""
         return self._shared.preset
@@ -327,7 +332,8 @@ def _shared_backbone(
 
     def make_shared() -> SharedBackbone:
         network = make(weights)
-        return SharedBackbone(network if layer is None else at_layer(network, model, layer), device, precision)
+        name = model if layer is None else f"{model} up to {layer}"
+        return SharedBackbone(network if layer is None else at_layer(network, model, layer), device, precision, name)
 
     key = ("backbone", model, layer, weights.kind, weights.name, weights.sha256, weights.seed, device, precision)
     return shared_network(key, make_shared)

@@ -137,6 +137,11 @@ class BatchRunner:
             self._opened = opened.pop_all()
 
     @property
+    def face_runtime(self) -> str | None:
+        """What computes the network of the face detector; None without a detector that has one."""
+        return None if self._detector is None else self._detector.runtime
+
+    @property
     def of_pictures(self) -> list[str]:
         """The names of the streams that see single pictures."""
         return [*self._on_cpu, *self._on_gpu]

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from emofuse.datasets.sources import Source
 from emofuse.media.files import FileSums
 from emofuse.specs import CacheSpec, StreamSpec
+from emofuse.specs.streams import looks_at_faces
 from emofuse.status import Status
 from emofuse.streams import make_stream, may_use_gpu
 from emofuse.streams.base import Rows, Sample, SampleBatch, Stream, needs_of
@@ -29,6 +30,7 @@ from emofuse.streams.batches import BatchRunner, ClipBatch, PictureBatch, nothin
 from emofuse.streams.block_extraction import Extraction, extract_all, store_all
 from emofuse.streams.over_time import StoredStream, folded, stored_stream
 from emofuse.streams.reading import ReadSample, SampleReader
+from emofuse.streams.runtimes import NetworkRuntimes, Runtime, networks_on
 from emofuse.streams.shared_networks import sharing_networks
 
 OnReadRow = Callable[[int, FileSums], None]
@@ -42,15 +44,32 @@ class Extractor:
         >>> with Extractor(spec.streams, spec, device="cpu") as extractor:
         ...     extraction = extractor.extract(paths)
 
+    Args:
+        streams: the specs of the streams.
+        cache_spec: the spec of the cache, whose decoding, faces and clips are those of the samples.
+        device: the device of the networks, as torch names it.
+        runtime: the runtime of the networks, see `emofuse.streams.runtimes`.
+        threads: the threads of a compiled network; None means as many as PyTorch uses.
+
     Raises:
-        StreamError: a stream or the face detector cannot run on this machine, or a stream not on such media.
+        StreamError: a stream or the face detector cannot run on this machine or in this runtime, or a stream not on
+            such media.
         WeightsError: weights are missing or damaged.
     """
 
-    def __init__(self, streams: Sequence[StreamSpec], cache_spec: CacheSpec, *, device: str) -> None:
+    def __init__(
+        self,
+        streams: Sequence[StreamSpec],
+        cache_spec: CacheSpec,
+        *,
+        device: str,
+        runtime: Runtime = "torch",
+        threads: int | None = None,
+    ) -> None:
         self._specs = {spec.name: spec for spec in streams}
         self._steps = 1 if cache_spec.clip is None else cache_spec.clip.frames
-        with ExitStack() as opened:
+        runtimes = NetworkRuntimes(runtime, device, threads=threads)
+        with ExitStack() as opened, networks_on(runtimes):
             with sharing_networks():
                 self._streams: dict[str, Stream] = {
                     spec.name: opened.enter_context(closing(make_stream(spec, device=device))) for spec in streams
@@ -63,7 +82,9 @@ class Extractor:
             self._reader = SampleReader(needs, cache_spec.decode, cache_spec.clip)
             on_gpu = {spec.name for spec in streams if device != "cpu" and may_use_gpu(spec)}
             self._runner = opened.enter_context(closing(BatchRunner(self._streams, on_gpu, cache_spec, device=device)))
+            runtimes.compile_all()
             self._opened = opened.pop_all()
+        self._notes = tuple(runtimes.notes)
 
     def __enter__(self) -> Self:
         return self
@@ -81,6 +102,24 @@ class Extractor:
     def streams(self) -> dict[str, Stream]:
         """The open streams by name."""
         return dict(self._streams)
+
+    @property
+    def runtimes(self) -> dict[str, tuple[str, ...]]:
+        """What computes the networks of each stream and of the faces that it sees; streams without any are left out."""
+        of_faces = self._runner.face_runtime
+        used = {
+            name: {
+                *({runtime} if (runtime := getattr(stream, "runtime", None)) else ()),
+                *({of_faces} if of_faces and looks_at_faces(needs_of(stream)) else ()),
+            }
+            for name, stream in self._streams.items()
+        }
+        return {name: tuple(sorted(runtimes)) for name, runtimes in used.items() if runtimes}
+
+    @property
+    def runtime_notes(self) -> tuple[str, ...]:
+        """Why networks compute with PyTorch although `auto` would compile them, one line each."""
+        return self._notes
 
     @property
     def stored(self) -> dict[str, StoredStream]:

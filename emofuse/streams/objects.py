@@ -99,6 +99,11 @@ class ObjectsStream:
         self._batch = _CPU_BATCH if self._detector.device.type == "cpu" else _GPU_BATCH
         self._image_px = image_px
 
+    @property
+    def runtime(self) -> str:
+        """What computes the network: `torch`, or `openvino` with its version."""
+        return self._detector.runtime
+
     def extract(self, samples: Sequence[Sample]) -> Rows:
         """Return the objects of n pictures.
 

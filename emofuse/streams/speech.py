@@ -7,7 +7,6 @@ the mean of its vectors over time, mean and deviation, or the sequence.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -22,10 +21,12 @@ from emofuse.specs.streams import StreamSpecBase
 from emofuse.specs.weights import Precision, WeightsSpec
 from emofuse.streams.base import NEEDS_AUDIO, TIME, VECTOR, Rows, Sample, SampleBatch
 from emofuse.streams.networks.speech_models import RATE_HZ
+from emofuse.streams.runtimes import TORCH, ConversionError, openvino_record, present_runtimes
 from emofuse.streams.shared_networks import shared_network
 from emofuse.streams.sounds import Described, rows_of_described, waveforms
 
 if TYPE_CHECKING:
+    from emofuse.streams.networks.compiled import CompiledNetwork
     from emofuse.streams.networks.speech_encoders import SpeechEncoder
 
 
@@ -91,7 +92,10 @@ class SpeechSpec(StreamSpecBase):
         configuration = speech_configuration(self.model, weights.path)
         identity = ("speech", canonical_json(configuration), weights.sha256, weights.seed, self.precision, device)
         encoder = shared_network(
-            identity, lambda: SharedEncoder(make_speech_encoder(configuration, weights), device, self.precision)
+            identity,
+            lambda: SharedEncoder(
+                make_speech_encoder(configuration, weights), device, self.precision, self.model or "of speech"
+            ),
         )
         return SpeechStream(self, encoder)
 
@@ -102,6 +106,10 @@ class SpeechSpec(StreamSpecBase):
 
         path = None if self.model is not None else resolve_weights(self.weights_wanted()).path
         return {"configuration": speech_configuration(self.model, path)}
+
+
+_CHECKED = (RATE_HZ, RATE_HZ // 3)
+"""The numbers of samples on which a compiled encoder is held to PyTorch's."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +129,10 @@ class SharedEncoder:
     Attributes:
         encoder: the encoder.
         network: its network.
+        runtime: what computes it: `torch`, or `openvino` with its version.
     """
 
-    def __init__(self, encoder: SpeechEncoder, device: str, precision: Precision) -> None:
+    def __init__(self, encoder: SpeechEncoder, device: str, precision: Precision, name: str = "of speech") -> None:
         import torch
 
         from emofuse.streams.networks.classification import to_device
@@ -133,6 +142,11 @@ class SharedEncoder:
         self._device = torch.device(device)
         self.network = to_device(encoder.network, device).to(self._dtype)
         self._asked: dict[int, set[SpeechOutput]] = {}  # longest number of samples -> what streams store
+        self._compiled: dict[frozenset[int | None], CompiledNetwork] = {}
+        self.runtime = TORCH
+        runtimes = present_runtimes()
+        self._threads = runtimes.threads
+        runtimes.register(name, self._compile)
 
     def ask(self, output: SpeechOutput, longest: int) -> None:
         """Note that a stream stores an output of sounds that are cut to a number of samples."""
@@ -158,25 +172,44 @@ class SharedEncoder:
         """Return the vectors (steps, D) float32 of some layers."""
         import torch
 
+        from emofuse.streams.networks.speech_encoders import encoder_outputs
+
         seen = wave if len(wave) <= longest else fixed_length(wave, longest)
-        caught: dict[int | None, torch.Tensor] = {}
-
-        def catch(layer: int, output: Any) -> None:
-            caught[layer] = output[0] if isinstance(output, tuple) else output
-
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        with ExitStack() as opened:
-            for layer in layers:
-                if layer is not None:
-                    hook = self.encoder.layers[layer - 1].register_forward_hook(
-                        lambda _module, _args, output, layer=layer: catch(layer, output)
-                    )
-                    opened.callback(hook.remove)
-            opened.enter_context(torch.inference_mode())
-            opened.enter_context(exact)
-            caught[None] = self.network(self.encoder.input(seen).to(self._device, self._dtype)).last_hidden_state
+        taken = self.encoder.input(seen)
         steps = self.encoder.steps(len(seen))
-        return {layer: caught[layer][0, :steps].float().cpu().numpy() for layer in layers}
+        if self.runtime != TORCH:
+            outputs = self._compiled[frozenset(layers)](taken.numpy())
+            return {layer: output[0, :steps] for layer, output in zip(_ordered(layers), outputs, strict=True)}
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        with torch.inference_mode(), exact:
+            tensors = encoder_outputs(self.encoder, taken.to(self._device, self._dtype), layers)
+        return {layer: tensors[layer][0, :steps].float().cpu().numpy() for layer in layers}
+
+    def _compile(self) -> None:
+        """Compile the encoder for each set of layers that streams store together, for sounds of all lengths.
+
+        Raises:
+            ConversionError: it cannot be compiled.
+        """
+        import torch
+
+        from emofuse.streams.networks.compiled import compile_network
+        from emofuse.streams.networks.speech_encoders import LayersGraph
+
+        if self._dtype != torch.float32:
+            raise ConversionError("precision bfloat16 is that of PyTorch, whose sums OpenVINO does not repeat")
+        sound = np.random.default_rng(0).normal(size=RATE_HZ).astype(np.float32)
+        examples = [self.encoder.input(sound[:samples]) for samples in _CHECKED]
+        dynamic = (1,) if examples[0].ndim == 2 else ()
+        for layers in {frozenset(output.layer for output in asked) for asked in self._asked.values()}:
+            graph = LayersGraph(self.encoder, _ordered(layers))
+            self._compiled[layers] = compile_network(graph, examples, dynamic=dynamic, threads=self._threads)
+        self.runtime = openvino_record()
+
+
+def _ordered(layers: Collection[int | None]) -> list[int | None]:
+    """Return layers in the order in which a compiled encoder gives them, the last one of the network in front."""
+    return sorted(layers, key=lambda layer: layer or 0)
 
 
 def _described(vectors: npt.NDArray[np.float32], form: Literal["mean", "mean_std", "sequence"]) -> Described:
@@ -221,6 +254,11 @@ class SpeechStream:
             features (n, *shape) float32; status (n,) uint8, NO_DETECTION without a sound.
         """
         return rows_of_described(self, self._shared.describe(samples, self._longest)[self._stored])
+
+    @property
+    def runtime(self) -> str:
+        """What computes the encoder: `torch`, or `openvino` with its version."""
+        return self._shared.runtime
 
     def close(self) -> None:
         """Do nothing: the garbage collector releases the network."""

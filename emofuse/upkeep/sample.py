@@ -23,6 +23,7 @@ from emofuse.stores import as_path
 from emofuse.streams import stream_identity
 from emofuse.streams.base import Rows
 from emofuse.streams.extractor import Extractor
+from emofuse.streams.runtimes import Runtime
 from emofuse.upkeep.repair import cache_spec
 
 TOLERANCE = 0.02
@@ -74,6 +75,7 @@ def compare_sample(
     *,
     data: Path | None = None,
     device: str = "auto",
+    runtime: Runtime = "auto",
     streams: Sequence[StreamSpec] = (),
     seed: int = 0,
 ) -> SampleComparison:
@@ -87,6 +89,7 @@ def compare_sample(
         count: the largest number of rows.
         data: the root of the dataset, if it differs from that of the manifest.
         device: the device of the networks.
+        runtime: the runtime of the networks.
         streams: the specs of streams whose kinds are not registered; specs of registered kinds are in the cache.
         seed: the seed of the draw.
 
@@ -108,7 +111,7 @@ def compare_sample(
     ids = [cache.manifest.table["sample_id"][row] for row in rows]
     differences: list[Difference] = []
     largest = dict.fromkeys(extracted, 0.0)
-    with Extractor(spec.streams, spec, device=device_for_streams(device, spec.streams)) as extractor:
+    with Extractor(spec.streams, spec, device=device_for_streams(device, spec.streams), runtime=runtime) as extractor:
         extractions = extractor.extract_views(sources, ids, range(spec.views))
     for view, extraction in extractions.items():
         for name, stream in extracted.items():

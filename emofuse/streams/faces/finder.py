@@ -51,6 +51,11 @@ class FaceFinder:
         self._mesh = mesh
         self._expressions = expressions
 
+    @property
+    def runtime(self) -> str | None:
+        """What computes the network of the detector, see `emofuse.streams.runtimes`; None of one with its own."""
+        return getattr(self._detector, "runtime", None)
+
     def detect(self, image: npt.NDArray[np.uint8], box: npt.NDArray[np.float32] | None = None) -> Face | None:
         """Return the face of a picture that the spec chooses; None if there is none.
 

@@ -20,9 +20,12 @@ import numpy.typing as npt
 from emofuse.errors import StreamError, WeightsError
 from emofuse.streams.base import Face
 from emofuse.streams.faces.detectors import bounded, start_errors
+from emofuse.streams.runtimes import TORCH, openvino_record, present_runtimes
 
 if TYPE_CHECKING:
     import torch
+
+    from emofuse.streams.networks.compiled import CompiledNetwork
 
 VERSION = 1
 """Increase it whenever the same picture gives another face. It is part of the digest of streams that look at faces."""
@@ -30,8 +33,8 @@ VERSION = 1
 SIDE_PX = 640
 """The long side to which larger pictures are reduced unless the spec asks for another one: that of its training."""
 
-_MEAN = (104.0, 117.0, 123.0)  # of blue, green and red: the networks were trained on pictures as OpenCV reads them
 _COUNTERS = "num_batches_tracked"  # counters of batch norm, which files of old releases of torch lack
+_CHECKED = ((96, 128), (75, 50))  # the sizes of pictures on which the compiled network is held to PyTorch's
 _OVERLAP = 0.4
 _TOP = 750
 
@@ -44,18 +47,29 @@ class RetinaFaceDetector:
         min_confidence: the least confidence of a face.
         side_px: the long side to which larger pictures are reduced.
         device: the device of the network, as torch names it.
+
+    Attributes:
+        runtime: what computes the network: `torch`, or `openvino` with its version.
     """
 
     def __init__(self, weights: Path, *, min_confidence: float, side_px: int = SIDE_PX, device: str = "cpu") -> None:
         import torch
 
+        from emofuse.streams.networks.face_graph import FaceGraph
+
         self._min_confidence = min_confidence
         self._side_px = side_px
         self._device = torch.device(device)
         self._library = _library()
-        self._network, self._settings = _network(self._library, weights)
+        network, self._settings = _network(self._library, weights)
         with start_errors("retinaface"):
-            self._network = self._network.to(self._device, memory_format=torch.channels_last)
+            network = network.to(self._device, memory_format=torch.channels_last)
+        self._graph = FaceGraph(network).eval()
+        self._compiled: CompiledNetwork | None = None
+        self.runtime = TORCH
+        runtimes = present_runtimes()
+        self._threads = runtimes.threads
+        runtimes.register("of faces", self._compile)
 
     def detect_all(self, image: npt.NDArray[np.uint8]) -> list[Face]:
         """See `FaceDetector.detect_all`: faces without a mesh, the surest one first."""
@@ -65,10 +79,7 @@ class RetinaFaceDetector:
         height, width = seen.shape[:2]
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), exact:
-            picture = torch.from_numpy(np.ascontiguousarray(seen[:, :, ::-1])).to(self._device)
-            batch = picture.permute(2, 0, 1)[None].float() - torch.tensor(_MEAN, device=self._device).view(1, 3, 1, 1)
-            outputs = self._network(batch.contiguous(memory_format=torch.channels_last))
-            offsets, scores, points = (output[0].cpu() for output in outputs)
+            offsets, scores, points = self._outputs(seen)
             anchors = torch.from_numpy(anchors_of(height, width, self._steps, self._sizes))
             kept = torch.nonzero(scores[:, 1] > self._min_confidence)[:, 0]
             if not len(kept):
@@ -77,6 +88,28 @@ class RetinaFaceDetector:
             boxes = self._library.decode(offsets[kept], anchors[kept], variance)
             five = self._library.decode_landm(points[kept], anchors[kept], variance)
         return self._faces(boxes.numpy(), five.numpy().reshape(-1, 5, 2), scores[kept, 1].numpy(), image.shape)
+
+    def _outputs(self, seen: npt.NDArray[np.uint8]) -> list[torch.Tensor]:
+        """Return the network's offsets (n, 4), scores (n, 2) and points (n, 10) of a picture (h, w, 3) uint8 RGB."""
+        import torch
+
+        picture = np.ascontiguousarray(seen[None, :, :, ::-1])
+        if self._compiled is not None:
+            return [torch.from_numpy(output[0]) for output in self._compiled(picture)]
+        outputs = self._graph(torch.from_numpy(picture).to(self._device))
+        return [output[0].cpu() for output in outputs]
+
+    def _compile(self) -> None:
+        """Compile the network for pictures of all sizes.
+
+        Raises:
+            ConversionError: it cannot be compiled.
+        """
+        from emofuse.streams.networks.compiled import compile_network, noise
+
+        examples = [noise(1, *size, 3) for size in _CHECKED]
+        self._compiled = compile_network(self._graph, examples, dynamic=(1, 2), threads=self._threads)
+        self.runtime = openvino_record()
 
     def close(self) -> None:
         """See `FaceDetector.close`: the garbage collector releases the network."""

@@ -99,11 +99,11 @@ def _reach(network: nn.Module, module: nn.Module, pictures: torch.Tensor, what: 
 
 def _as_map(patches: torch.Tensor, pictures: torch.Tensor, what: str) -> torch.Tensor:
     """Return the tokens of patches (B, N, D) at their places in the picture, (B, D, rows, columns)."""
-    height, width = pictures.shape[2:]
-    rows = max(1, round((patches.shape[1] * height / width) ** 0.5))
-    columns = patches.shape[1] // rows
-    if rows * columns != patches.shape[1]:
-        raise StreamError(f"{what} has {patches.shape[1]} tokens that are no grid of the picture. Use output: tokens")
+    count, height, width = map(int, (patches.shape[1], *pictures.shape[2:]))  # a trace has tensors in their place
+    rows = max(1, round((count * height / width) ** 0.5))
+    columns = count // rows
+    if rows * columns != count:
+        raise StreamError(f"{what} has {count} tokens that are no grid of the picture. Use output: tokens")
     return tokens_to_map(patches, rows, columns)
 
 

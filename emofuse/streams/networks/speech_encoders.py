@@ -7,7 +7,8 @@ transformers is an extra. It is imported when a stream is made, and downloads no
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -123,6 +124,46 @@ def make_speech_encoder(configuration: Mapping[str, Any], weights: ResolvedWeigh
     if family == "whisper":
         return _Whisper(transformers, network, config)
     return _WaveEncoder(network, config, do_normalize=bool(configuration["do_normalize"]))
+
+
+def encoder_outputs(
+    encoder: SpeechEncoder, taken: torch.Tensor, layers: Collection[int | None]
+) -> dict[int | None, torch.Tensor]:
+    """Run an encoder once and return the outputs of layers, (1, steps, D) each.
+
+    Args:
+        encoder: the encoder.
+        taken: what its network takes, see `SpeechEncoder.input`.
+        layers: the numbers of the layers, from 1; None for the output of the network, after its last norm.
+    """
+    caught: dict[int | None, torch.Tensor] = {}
+
+    def catch(layer: int, output: Any) -> None:
+        caught[layer] = output[0] if isinstance(output, tuple) else output
+
+    with ExitStack() as opened:
+        for layer in layers:
+            if layer is not None:
+                hook = encoder.layers[layer - 1].register_forward_hook(
+                    lambda _module, _args, output, layer=layer: catch(layer, output)
+                )
+                opened.callback(hook.remove)
+        caught[None] = encoder.network(taken).last_hidden_state
+    return caught
+
+
+class LayersGraph(nn.Module):
+    """An encoder that returns the outputs of layers in their order, as `compile_network` wants them."""
+
+    def __init__(self, encoder: SpeechEncoder, layers: Sequence[int | None]) -> None:
+        super().__init__()
+        self.network = encoder.network
+        self._encoder, self._layers = encoder, layers
+
+    def forward(self, taken: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the outputs of the layers."""
+        outputs = encoder_outputs(self._encoder, taken, self._layers)
+        return tuple(outputs[layer] for layer in self._layers)
 
 
 class _WaveEncoder:

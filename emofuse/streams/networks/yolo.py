@@ -25,12 +25,15 @@ from torch import nn
 
 from emofuse.errors import StreamError, WeightsError
 from emofuse.specs.weights import Precision
+from emofuse.streams.networks.compiled import CompiledNetwork, compile_network, noise
 from emofuse.streams.networks.presets import send
 from emofuse.streams.networks.random_weights import seeded
 from emofuse.streams.networks.torchvision_parts import batched_nms, box_convert
+from emofuse.streams.runtimes import TORCH, ConversionError, openvino_record, present_runtimes
 from emofuse.weights.content import why_no_model
 
 _NMS_IOU = 0.7  # ultralytics' default at prediction
+_CHECKED = ((96, 128), (128, 64))  # the sizes of pictures on which a compiled network is held to PyTorch's
 
 # Words and not digits: release 8.4.70 does not understand 0 and 1.
 _QUIET = {
@@ -47,6 +50,7 @@ class YoloDetector:
     Attributes:
         network: the detection network, its batch norms folded into the convolutions.
         device: the device that it runs on.
+        runtime: what computes it: `torch`, or `openvino` with its version.
     """
 
     def __init__(self, network: nn.Module, *, min_confidence: float, device: str, precision: Precision) -> None:
@@ -61,6 +65,29 @@ class YoloDetector:
             _lower_body(self.network)
         self.device = torch.device(device)
         self._min_confidence = min_confidence
+        self._compiled: CompiledNetwork | None = None
+        self.runtime = TORCH
+        runtimes = present_runtimes()
+        self._threads = runtimes.threads
+        runtimes.register("of objects", self._compile)
+
+    def _compile(self) -> None:
+        """Compile the network for pictures of all sizes.
+
+        Raises:
+            ConversionError: it cannot be compiled.
+        """
+        if self._dtype != torch.float32:
+            raise ConversionError("precision bfloat16 is that of PyTorch, whose sums OpenVINO does not repeat")
+        network: Any = self.network
+        with _anchors_of_every_size(network.model[-1]):
+            self._compiled = compile_network(
+                _DetectionGraph(network),
+                [noise(1, *size, 3) for size in _CHECKED],
+                dynamic=(1, 2),
+                threads=self._threads,
+            )
+        self.runtime = openvino_record()
 
     def boxes(self, pictures: list[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.float32]]:
         """Detect the objects of B pictures of one shape (h, w, 3) uint8.
@@ -70,9 +97,7 @@ class YoloDetector:
         """
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), exact:
-            batch = send([torch.from_numpy(picture) for picture in pictures], self.device).permute(0, 3, 1, 2)
-            batch = (batch.float() / 255).to(self._dtype, memory_format=torch.channels_last)
-            raw = self.network(batch)[0]  # (B, 4 + classes, positions)
+            raw = self._raw(pictures)
             scores, classes = raw[:, 4:].max(dim=1)
             owners, positions = (scores > self._min_confidence).nonzero(as_tuple=True)
             columns = [scores[owners, positions], classes[owners, positions].float(), owners.float()]
@@ -80,6 +105,37 @@ class YoloDetector:
             # The boxes are few, so suppress them on the CPU: a GPU then waits once a batch.
             sure = torch.cat([corners, torch.stack(columns, dim=1)], dim=1).cpu()
             return [_suppressed(sure[sure[:, 6] == owner, :6]) for owner in range(len(pictures))]
+
+    def _raw(self, pictures: list[npt.NDArray[np.uint8]]) -> torch.Tensor:
+        """Return the network's output (B, 4 + classes, positions) of B pictures of one shape."""
+        if self._compiled is not None:
+            return torch.cat([torch.from_numpy(self._compiled(picture[None])[0]) for picture in pictures])
+        batch = send([torch.from_numpy(picture) for picture in pictures], self.device).permute(0, 3, 1, 2)
+        raw: torch.Tensor = self.network((batch.float() / 255).to(self._dtype, memory_format=torch.channels_last))[0]
+        return raw
+
+
+class _DetectionGraph(nn.Module):
+    """A network with the scaling of its pictures: (1, h, w, 3) uint8 -> its output."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor]:
+        """Return the output of the network as the only one."""
+        return (self.network(pictures.permute(0, 3, 1, 2).float() / 255)[0],)
+
+
+@contextmanager
+def _anchors_of_every_size(head: Any) -> Iterator[None]:
+    """Let the last layer compute its anchors from the size of each picture, as a trace needs it."""
+    before, head.dynamic = head.dynamic, True
+    try:
+        yield
+    finally:
+        head.dynamic = before
+        head.shape = None  # anchors that a trace has made are not used again
 
 
 def _lower_body(network: Any) -> None:

@@ -1,0 +1,146 @@
+"""Networks as graphs that OpenVINO has compiled for this CPU (extra `fast`).
+
+A network is traced, converted and compiled in its process, which takes about half a second, and then held to PyTorch's
+results. The graph computes in float32 also where the CPU has bfloat16, with a fixed number of threads and one request
+at a time, so that the same input gives the same bytes whatever else runs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from emofuse.streams.runtimes import ConversionError, import_openvino
+
+TOLERANCE = 1e-4
+"""The largest difference from PyTorch's values that is accepted, as a share of the largest of them.
+
+On real weights it is 3e-6 (`benchmarks/results/runtimes_*.json`)."""
+
+Arrays = tuple[npt.NDArray[Any], ...]
+
+
+class CompiledNetwork:
+    """A compiled network on the CPU: arrays -> arrays. Two threads must not use it at once."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request = compiled.create_infer_request()
+        self._outputs = len(compiled.outputs)
+
+    def __call__(self, *inputs: npt.NDArray[Any]) -> Arrays:
+        """Return the outputs of the network, copied."""
+        returned = self._request.infer(list(inputs), share_inputs=True, share_outputs=False)
+        return tuple(returned[index] for index in range(self._outputs))
+
+
+def compile_network(
+    network: nn.Module,
+    examples: Sequence[torch.Tensor],
+    *,
+    dynamic: Sequence[int] = (),
+    threads: int | None = None,
+) -> CompiledNetwork:
+    """Compile a network of one input, and hold it to PyTorch's results.
+
+    Args:
+        network: the network, which takes one tensor and returns a tuple of tensors.
+        examples: inputs for which both must agree, one at least. The first one is traced.
+        dynamic: the axes of the input whose length may differ; all others have the length of the example.
+        threads: the threads of the network; None means as many as PyTorch uses.
+
+    Raises:
+        ConversionError: the network cannot be converted or compiled, or its compiled form computes something else.
+    """
+    shape = [-1 if axis in dynamic else length for axis, length in enumerate(examples[0].shape)]
+    try:
+        compiled = CompiledNetwork(_compile(network, examples[0], shape, threads or torch.get_num_threads()))
+        for example in examples:
+            _check(network, compiled, example)
+    except ConversionError:
+        raise
+    except Exception as error:  # tracing runs foreign code, and OpenVINO raises errors of all kinds
+        text = " ".join(str(error).split())
+        raise ConversionError(f"{type(error).__name__}: {text[:200]}") from error
+    return compiled
+
+
+def _compile(network: nn.Module, example: torch.Tensor, shape: list[int], threads: int) -> Any:
+    openvino = import_openvino()
+    model = _converted(network, example)
+    model.reshape(openvino.PartialShape(shape))
+    return _core().compile_model(
+        model,
+        "CPU",
+        {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": "f32",  # otherwise bfloat16 on CPUs that have it
+            "ENABLE_CPU_PINNING": False,  # several workers would be bound to the same core
+        },
+    )
+
+
+def _converted(network: nn.Module, example: torch.Tensor) -> Any:
+    """Return the network as a model of OpenVINO."""
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    with torch.no_grad(), _traceable():
+        traced = torch.jit.trace(network, (example,), check_trace=False)  # type: ignore[no-untyped-call]
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        decoder = TorchScriptPythonDecoder(traced)  # held until its graph is converted
+        return frontend.convert(frontend.load(decoder))
+
+
+def _check(network: nn.Module, compiled: CompiledNetwork, example: torch.Tensor) -> None:
+    """Check that PyTorch and the compiled network give the same outputs.
+
+    Raises:
+        ConversionError: they do not.
+    """
+    with torch.inference_mode():
+        expected = [output.float().numpy() for output in network(example)]
+    for output, values in zip(compiled(example.numpy()), expected, strict=True):
+        if output.shape != values.shape:
+            raise ConversionError(f"it gives {output.shape} where PyTorch gives {values.shape}")
+        apart = difference(output, values)
+        if not apart <= TOLERANCE:
+            raise ConversionError(f"its values differ from PyTorch's by {apart:.2g} of the largest one")
+
+
+def difference(values: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+    """Return the largest difference of two arrays as a share of the largest expected value."""
+    largest = float(np.abs(expected).max(initial=0.0))
+    apart = float(np.abs(values - expected).max(initial=0.0))
+    return apart / largest if largest > 0 else apart
+
+
+def noise(*shape: int) -> torch.Tensor:
+    """Return seeded uint8 noise of a shape, on which a compiled network is held to PyTorch's."""
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+
+
+@contextmanager
+def _traceable() -> Iterator[None]:
+    """Switch off what a trace cannot hold: PyTorch's fast path of attention, and its warnings on sizes as constants."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@lru_cache(maxsize=1)
+def _core() -> Any:
+    return import_openvino().Core()

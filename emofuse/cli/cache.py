@@ -304,7 +304,8 @@ def _print_cache(description: Mapping[str, Any]) -> None:
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
     counts = [stream["rows"] for stream in description["streams"].values()]
     statuses = [status for status in (counts[0] if counts else ()) if any(of_stream[status] for of_stream in counts)]
-    for name in ("stream", "values", "blocks", *statuses, "weights", "runtime", "MB", "digest"):
+    runtime = ("runtime",) if any(stream["runtimes"] for stream in description["streams"].values()) else ()
+    for name in ("stream", "values", "blocks", *statuses, "weights", *runtime, "MB", "digest"):
         table.add_column(name, justify="left" if name in {"stream", "weights", "runtime", "digest"} else "right")
     for name, stream in description["streams"].items():
         table.add_row(
@@ -313,7 +314,7 @@ def _print_cache(description: Mapping[str, Any]) -> None:
             Text(f"{stream['blocks_done']}/{description['blocks']}", "yellow" if stream["rows"]["pending"] else ""),
             *(str(stream["rows"][status]) for status in statuses),
             _weights_text(stream["weights"]),
-            " and ".join(stream["runtimes"]),
+            *((" and ".join(stream["runtimes"]),) if runtime else ()),
             f"{stream['bytes'] / 1e6:.2f}",
             stream["digest"][:8],
         )

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from emofuse.specs.streams import StreamSpecBase
 from emofuse.streams.base import VECTOR, Rows, Sample
-from emofuse.streams.regions import FLAGS, Region, WithoutFace, describe_regions, needs_of_region, square_grey
+from emofuse.streams.regions import FLAGS, Region, WithoutFace, describe_squares, needs_of_region
 
 SCALES, ORIENTATIONS = 5, 8
 FILTERS = SCALES * ORIENTATIONS
@@ -85,13 +85,12 @@ class GaborStream:
             status (n,) uint8; flags (n,) uint8, bit 0 `whole_image`. A sample without a face is either flagged, or
             zeros and NO_DETECTION.
         """
-        return describe_regions(self, samples, self._region, self._without_face, self._describe)
+        return describe_squares(
+            self, samples, self._region, self._without_face, side_px=self._region_px, describe=describe
+        )
 
     def close(self) -> None:
         """Do nothing: there is nothing to release."""
-
-    def _describe(self, region: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        return describe(square_grey(region, self._region_px))
 
 
 def describe(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

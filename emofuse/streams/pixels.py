@@ -11,7 +11,7 @@ from pydantic import Field
 
 from emofuse.specs.streams import StreamSpecBase
 from emofuse.streams.base import Rows, Sample
-from emofuse.streams.regions import describe_regions, needs_of_region, square_grey
+from emofuse.streams.regions import describe_squares, needs_of_region
 
 
 class PixelsSpec(StreamSpecBase):
@@ -59,11 +59,13 @@ class PixelsStream:
         Returns:
             features (n, 1, size_px, size_px) float32; status (n,) uint8: NO_DETECTION without a face.
         """
-        return describe_regions(self, samples, self._region, "no_detection", self._describe)
+        return describe_squares(self, samples, self._region, "no_detection", side_px=self.shape[1], describe=_as_shares)
 
     def close(self) -> None:
         """Do nothing: there is nothing to release."""
 
-    def _describe(self, region: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        grey: npt.NDArray[np.float32] = square_grey(region, self.shape[1]).astype(np.float32) / 255
-        return grey[None]
+
+def _as_shares(square: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return the grey values as a map (1, side, side) from 0 to 1."""
+    shares: npt.NDArray[np.float32] = square.astype(np.float32) / 255
+    return shares[None]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emofuse.status import Status
-from emofuse.streams.base import NEEDS_CROP, NEEDS_FACE, NEEDS_IMAGE, Face, Rows, Sample, Stream
+from emofuse.streams.base import NEEDS_CROP, NEEDS_FACE, NEEDS_IMAGE, Face, Rows, Sample, SampleBatch, Stream
 
 Region = Literal["mesh", "face", "image"]
 WithoutFace = Literal["whole_image", "no_detection"]
@@ -46,6 +46,34 @@ def describe_regions(
             continue
         rows.flags[index] = cut is None
         rows.features[index] = describe(sample.image if cut is None else cut)
+    return rows
+
+
+def describe_squares(
+    stream: Stream,
+    samples: Sequence[Sample],
+    region: Region,
+    without_face: WithoutFace,
+    *,
+    side_px: int,
+    describe: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.floating[Any]]],
+) -> Rows:
+    """Return the rows of a stream that describes the grey square (side_px, side_px) of one region of every sample.
+
+    Streams of the same region and side share the squares of a batch. Without a face it is as in `describe_regions`.
+    """
+    squares: dict[int, npt.NDArray[np.uint8]] = SampleBatch.of(samples).once(("grey squares", region, side_px), dict)
+    rows = Rows.empty_of(stream, len(samples), Status.OK)
+    for index, sample in enumerate(samples):
+        cut = cut_region(sample, region)
+        if cut is None and without_face == "no_detection":
+            rows.status[index] = Status.NO_DETECTION
+            continue
+        if index not in squares:
+            squares[index] = square_grey(sample.image if cut is None else cut, side_px)
+            squares[index].flags.writeable = False  # several streams see it
+        rows.flags[index] = cut is None
+        rows.features[index] = describe(squares[index])
     return rows
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from emofuse.specs.streams import StreamSpecBase, Value, Variant
 from emofuse.streams.base import VECTOR, Rows, Sample
-from emofuse.streams.regions import FLAGS, Region, WithoutFace, describe_regions, needs_of_region, square_grey
+from emofuse.streams.regions import FLAGS, Region, WithoutFace, describe_squares, needs_of_region
 
 RADII = (1, 2)
 CODES = 256
@@ -95,13 +95,12 @@ class LbpStream:
             flags (n,) uint8, bit 0 `whole_image`. A sample without a face is either flagged, or zeros and
             NO_DETECTION.
         """
-        return describe_regions(self, samples, self._region, self._without_face, self._describe)
+        return describe_squares(
+            self, samples, self._region, self._without_face, side_px=self._region_px, describe=histograms
+        )
 
     def close(self) -> None:
         """Do nothing: there is nothing to release."""
-
-    def _describe(self, region: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        return histograms(square_grey(region, self._region_px))
 
 
 def lbp_codes(grey: npt.NDArray[np.uint8], radius: int) -> npt.NDArray[np.uint8]:

@@ -89,6 +89,10 @@ class ResultsError(EmofuseError, RuntimeError):
     """A folder of results is missing, damaged or of another version."""
 
 
+class TrackingError(EmofuseError, RuntimeError):
+    """An experiment tracker cannot be used, or has not taken all runs. Trained runs are saved in any case."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `, did you mean 'x'?` for the known word nearest to a wrong one, or "" if none is near."""
     close = difflib.get_close_matches(word, sorted(known), n=1)

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 EXTRAS = {"av", "soxr", "timm", "open_clip", "transformers", "opensmile", "huggingface_hub", "onnx", "onnxruntime"}
-"""Libraries of extras for clips, sounds and networks, which are imported where they are used."""
+EXTRAS |= {"mlflow", "wandb", "tensorboard"}
+"""Libraries of extras for clips, sounds, networks and trackers, which are imported where they are used."""
 
 
 def loaded_by(module: str) -> set[str]:

@@ -27,6 +27,7 @@ from emofuse.cli import (
     run,
     sweep,
     sweep_best,
+    tracking,
     train,
     ui,
     weights,
@@ -34,7 +35,7 @@ from emofuse.cli import (
 from emofuse.cli.terminal import INTERRUPTED, StoppedByUser, make_output_safe
 from emofuse.errors import EmofuseError
 
-_OF_TWO_WORDS = ("sweep best",)
+_OF_TWO_WORDS = ("sweep best", "results log")
 
 
 class _Commands(TyperGroup):
@@ -63,6 +64,7 @@ app.command("train")(train.train)
 app.command("sweep")(sweep.sweep)
 app.command("sweep best")(sweep_best.sweep_best)
 app.command("results")(results.results)
+app.command("results log")(tracking.results_log)
 app.command("report")(report.report)
 app.command("ui")(ui.ui)
 app.command("explain")(explain.explain)

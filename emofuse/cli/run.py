@@ -10,6 +10,7 @@ import typer
 
 from emofuse.cli.options import RUNS, Data, FollowLinks, OnBadRows, Pipeline, Runtime, Scheduler, Workers
 from emofuse.cli.progress import show_progress
+from emofuse.cli.tracking import LogTo, log_to_given, open_given_trackers
 
 
 def run(
@@ -24,6 +25,7 @@ def run(
     workers: Workers = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device of backbones and heads.")] = "auto",
     runtime: Runtime = "auto",
+    log_to: LogTo = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what is left to do, its time and size; write nothing.")
     ] = False,
@@ -41,6 +43,7 @@ def run(
     build = BuildOptions(scheduler=scheduler, workers=workers, device=device, runtime=runtime)
     if not dry_run:
         check_results_folder(out)
+    trackers = [] if dry_run else open_given_trackers(log_to, out)
     # PyTorch is imported here for the training, and in the template for the extraction, at once. The cache has the path
     # of `PipelinePaths`, which comes with PyTorch.
     with nullcontext() if dry_run else template_ahead(out / "features.zarr", spec.cache, build):
@@ -56,3 +59,4 @@ def run(
         with show_progress() as progress:
             summary = run_pipeline(spec, options, say=typer.echo, progress=progress)
     typer.echo(summary.report.summary_markdown.read_text(encoding="utf-8"))
+    log_to_given(trackers, [*summary.records, *summary.references], out, spec.title or spec.name)

@@ -18,6 +18,7 @@ from emofuse.cli.options import (
     TrainingScheduler,
 )
 from emofuse.cli.progress import show_progress
+from emofuse.cli.tracking import LogTo, log_to_given, open_given_trackers
 
 if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
@@ -47,6 +48,7 @@ def sweep(
         int | None,
         typer.Option(min=0, help="Number of processes that build the cache.", show_default="one for each core"),
     ] = None,
+    log_to: LogTo = None,
 ) -> None:
     """Search on validation rows, choose, score the choice on the test rows once, and write a report.
 
@@ -79,6 +81,7 @@ def sweep(
     from emofuse.results import check_results_folder
 
     check_results_folder(folder)  # before the cache is built, which may take hours
+    trackers = open_given_trackers(log_to, folder)
     if cache is None:
         build = BuildOptions(scheduler=scheduler, workers=workers, device=device, runtime=runtime)
         features = _build(spec, data, build, follow_links=follow_links, on_bad_rows=on_bad_rows)
@@ -88,9 +91,12 @@ def sweep(
         if spec.test is not None:
             nested = run_nested(features, spec, folder, options, say=typer.echo, progress=progress)
             table = nested.report.summary_markdown.read_text(encoding="utf-8")
+            records = [*nested.records, *nested.references]
         else:
-            table = run_sweep(features, spec, folder, options, say=typer.echo, progress=progress).table
+            summary = run_sweep(features, spec, folder, options, say=typer.echo, progress=progress)
+            table, records = summary.table, [*summary.finals.records, *summary.references]
     typer.echo(f"\n{table}")
+    log_to_given(trackers, records, folder, spec.title or spec.name)
 
 
 def _build(

@@ -24,6 +24,7 @@ from emofuse.cli.options import (
     target_of_columns,
 )
 from emofuse.cli.progress import show_progress
+from emofuse.cli.tracking import LogTo, log_to_given, open_given_trackers
 
 
 def sweep_best(
@@ -71,6 +72,7 @@ def sweep_best(
     memory_gb: TrainingMemory = None,
     dry_run: PlanAlone = False,
     scheduler: TrainingScheduler = None,
+    log_to: LogTo = None,
     plugin: Plugins = None,
 ) -> None:
     """Find the best model of a cache within some minutes, and save it.
@@ -90,10 +92,10 @@ def sweep_best(
     load_given_plugins(plugin)
 
     from emofuse.cache.reader import open_cache
-    from emofuse.results import check_results_folder
+    from emofuse.results import check_results_folder, list_runs
     from emofuse.specs import RunSpec, parse_spec
     from emofuse.sweep.best import BestOptions, plan_best, run_best
-    from emofuse.sweep.run import SweepOptions
+    from emofuse.sweep.run import SweepOptions, SweepPaths
 
     names = parse_names(streams)
     asked = {"kind": split} | ({} if split_seed is None else {"seed": split_seed})
@@ -117,6 +119,9 @@ def sweep_best(
         typer.echo(plan)
         return
     check_results_folder(folder)
+    trackers = open_given_trackers(log_to, folder)
     with show_progress() as progress:
         found = run_best(open_cache(cache), options, folder, machine, say=typer.echo, progress=progress)
     typer.echo("\n" + "\n".join(found.sentences))
+    if trackers:
+        log_to_given(trackers, list_runs(SweepPaths(folder).runs), folder)

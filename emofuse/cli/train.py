@@ -18,6 +18,7 @@ from emofuse.cli.options import (
     target_of_columns,
 )
 from emofuse.cli.progress import show_progress
+from emofuse.cli.tracking import LogTo, open_given_trackers
 
 if TYPE_CHECKING:
     from emofuse.results import RunRecord
@@ -73,6 +74,7 @@ def train(
             show_default="a share of the memory of the device",
         ),
     ] = None,
+    log_to: LogTo = None,
     plugin: Plugins = None,
 ) -> None:
     """Train one head on cached streams and print its scores. A run that exists is read and not trained again.
@@ -110,13 +112,17 @@ def train(
 
     from emofuse.cache.reader import open_cache
     from emofuse.results import run_dir
+    from emofuse.tracking.log import log_results, place_of_runs
     from emofuse.training.runs import train_run
 
+    place = place_of_runs(runs)
+    trackers = open_given_trackers(log_to, place.out)
     memory_bytes = None if memory_gb is None else int(memory_gb * 1e9)
     with show_progress():
         record, trained_now = train_run(open_cache(cache), spec, runs, device=device, memory_bytes=memory_bytes)
     typer.echo(_describe(record, trained_now))
     typer.echo(run_dir(runs, record.digest))
+    log_results(trackers, [record], place, with_report=False, say=typer.echo)
 
 
 def _given(**options: Any) -> dict[str, Any]:

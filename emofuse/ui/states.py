@@ -148,7 +148,10 @@ def work_state(path: str, name: str, files: WorkFiles, now: float) -> PlaceState
         activity=_activity(call, files, is_alive=bool(alive)),
         counts=tuple(_counts(call, files, kind)),
         now=tuple(line for each in alive for line in _now(each)),
-        best=_best_row(files.rows.facts, _selects(files.calls)) or _best_run(files.runs.facts),
+        # A part of what is there has a best of its own, which may be another one.
+        best=None
+        if files.runs.unread or files.rows.unread
+        else _best_row(files.rows.facts, _selects(files.calls)) or _best_run(files.runs.facts),
         problems=tuple(_problems(call, files, is_alive=bool(alive))),
         cache=files.cache,
         reports=files.reports,

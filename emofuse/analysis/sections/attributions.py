@@ -9,6 +9,7 @@ import numpy as np
 
 from emofuse.analysis.answers import TestedConfiguration
 from emofuse.analysis.attributions import Attribution, StreamAttribution
+from emofuse.analysis.code_plot import pattern_of, plot_codes
 from emofuse.analysis.face_plot import plot_faces
 from emofuse.analysis.face_regions import by_region, is_of_face, mean_face
 from emofuse.analysis.plots import plot_matrix
@@ -43,6 +44,12 @@ def attributions_section(tested: TestedConfiguration, found: Attribution) -> Ana
             "a class, over the rows of the class. Blue: towards the class."
         )
         plot = partial(plot_matrix, columns, names, each.by_class[:, order].T.tolist())
+        if all(pattern_of(name) for name in columns):
+            plot = partial(plot_codes, columns, names, each.by_class[:, order].T.tolist())
+            caption += (
+                " To the right the pattern of each code (r2: the neighbours at distance 2): grey is the centre, white "
+                "neighbours are as bright or brighter, black ones darker."
+            )
         figures.append(draw_figure(f"attribution_of_{stream}", caption, plot, lettering))
         if is_of_face(each.columns) and len(names) <= _MOST_FACES:
             figures.append(_faces_figure(stream, names, each, lettering))

@@ -54,7 +54,7 @@ def draw_face(axes: Axes, shares: Sequence[RegionShare], points: Points, limit: 
         polygons = REGIONS[share.region]
         values = (share.right, share.left) if len(polygons) > 1 else (share.right,)
         for polygon, value in zip(polygons, values, strict=True):
-            colour = to_hex(DIVERGING(0.5 + 0.5 * value / limit))
+            colour = to_hex(DIVERGING(0.5 + 0.5 * _shade(value / limit)))
             axes.add_patch(Polygon(_places(polygon, points), facecolor=colour, edgecolor="none"))
     axes.plot(*_places(OVAL, points).T, color=_INK, linewidth=0.7)
     for line in OUTLINES:
@@ -62,6 +62,11 @@ def draw_face(axes: Axes, shares: Sequence[RegionShare], points: Points, limit: 
     left, right, top, bottom = _box(points)
     axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
     axes.axis("off")
+
+
+def _shade(share: float) -> float:
+    """Return the colour of a contribution, -1 to 1: its signed root, so that weak classes do not look white."""
+    return math.copysign(math.sqrt(min(1.0, abs(share))), share)
 
 
 def _places(numbers: Sequence[int], points: Points) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
@@ -79,7 +84,7 @@ def _box(points: Points) -> tuple[float, float, float, float]:
 def _line(share: RegionShare) -> str:
     """Return a region with its strongest unit and its contribution."""
     units = re.search(r"\((AU [^)]*)\)", share.strongest)
-    name = f"{share.region} ({units.group(1)})" if units else share.region
+    name = f"{share.region} ({units.group(1).partition(',')[0]})" if units else share.region
     if math.isclose(share.right, share.left, abs_tol=5e-4):
         return f"{name} {format_difference(share.right, 2)}"
     return f"{name} R {format_difference(share.right, 2)}, L {format_difference(share.left, 2)}"
@@ -90,8 +95,9 @@ def _scale(figure: Figure, limit: float, bottom: float, width: float) -> None:
     from matplotlib.cm import ScalarMappable
 
     axes = figure.add_axes((width / 2 - 0.9, bottom, 1.8, 0.06))
-    bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), DIVERGING), cax=axes, orientation="horizontal")
+    bar = figure.colorbar(ScalarMappable(Normalize(-1, 1), DIVERGING), cax=axes, orientation="horizontal")
     bar.outline.set_visible(False)
-    bar.set_ticks([-limit, 0, limit], labels=[format_difference(-limit, 2), "0", format_difference(limit, 2)])
+    ticks = (-1.0, -0.25, 0.0, 0.25, 1.0)
+    bar.set_ticks([_shade(tick) for tick in ticks], labels=[format_difference(tick * limit, 2) for tick in ticks])
     axes.tick_params(labelsize=5.5, length=2)
     axes.set_title("against the class            towards it", fontsize=5.5, pad=2)

@@ -119,7 +119,7 @@ def plot_matrix(
         random_streams: the columns with random weights.
     """
     numbers = np.array(values, dtype=np.float64).reshape(len(rows), len(columns))
-    labels = [wrap(name) for name in rows]
+    labels = ["\n(".join(wrap(part) for part in name.split(" (", 1)) if len(name) > 20 else wrap(name) for name in rows]
     cell_in = min(0.62, max(0.34, (COLUMN_IN - 0.1 - text_width_in(labels)) / max(1, len(columns))))
     figure, axes = one_plot(cell_in * len(columns), 0.24 * len(rows))
     limit = max(0.02, float(np.nanmax(np.abs(numbers), initial=0)))
@@ -127,7 +127,7 @@ def plot_matrix(
     for (row, column), value in np.ndenumerate(numbers):
         if not np.isnan(value):
             colour = "white" if abs(value) > 0.6 * limit else "#1a1a1a"
-            text = format_difference(float(value), 2)
+            text = format_difference(float(value), 2 if limit >= 0.1 else 3)
             axes.text(column, row, text, ha="center", va="center", fontsize=5.8, color=colour)
     axes.set_yticks(range(len(rows)), labels)
     shown = [f"{name} †" if name in random_streams else name for name in columns]

@@ -1,7 +1,8 @@
 """What each stream is worth to models that are trained on subsets of the streams, with intervals.
 
 The value of a subset is the score of its models on rows that they have not learned from. That of no stream is the
-score of the most frequent class of the training rows. All numbers are linear in these values
+score of the most frequent class of the training rows, and for the accuracy in the rows of one class 1 / C, that of a
+guess at random. All numbers are linear in these values
 (`emofuse.analysis.shapley`)
 and are computed for the same bootstrap resamples of the rows, or of whole groups, for all subsets.
 """
@@ -112,6 +113,10 @@ def measure_worth(answers: SubsetAnswers, resampling: Resampling) -> Worth:
         metrics=[*(formula for _, formula in SCORES), _recalls],
     )
     names = [*(name for name, _ in SCORES), *(f"recall.{place}" for place in range(len(answers.classes)))]
+    # Without streams all rows get one class, whose recall of 1 would make all streams look harmful to it.
+    chance = 1 / len(answers.classes)
+    resampled.observed[0, len(SCORES) :] = chance
+    resampled.drawn[:, 0, len(SCORES) :] = chance
     of_streams, interactions, values = {}, {}, {}
     for place, name in enumerate(names):
         observed, drawn = resampled.observed[:, place], resampled.drawn[:, :, place]

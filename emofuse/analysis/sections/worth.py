@@ -129,7 +129,7 @@ def _classes_table(worth: Worth) -> AnalysisTable:
         columns.append(TableColumn(stream, [difference_cell(each.value, each.interval) for each in numbers]))
     caption = (
         "Shapley values by class, of the accuracy in the rows of the class: where a stream helps (positive) and where "
-        "it hurts. Without a stream all rows get the most frequent class, whose own values sum to less than 0."
+        "it hurts. Without a stream 1 / C of the rows of a class are right, as by a guess at random among C classes."
     )
     rows = [row for row in worth_rows(worth) if row["score"] == "recall" and row["kind"] == "shapley"]
     return AnalysisTable("worth_per_class", caption, ReportTable(tuple(columns)), rows)

@@ -23,7 +23,7 @@ from emofuse.report.grouping import group_runs
 from emofuse.report.names import file_names
 from emofuse.report.numbers import comparison_rows, csv_text, json_text, part_rows, run_rows, search_rows, summary_rows
 from emofuse.report.page import gather_samples, page_numbers, render_page
-from emofuse.report.page.numbers import CONFUSION, CURVES, SAMPLES
+from emofuse.report.page.numbers import PAGE_FILES
 from emofuse.report.page.pictures import read_pictures
 from emofuse.report.paper_tables import TABLE_FILES, paper_tables, table_files
 from emofuse.report.part_plots import answered_values
@@ -188,24 +188,6 @@ def write_report(
     pictures = read_pictures(results, runs, wanted, manifest=manifest) if wanted else None
     for name, rows in page_numbers(results, samples).items():
         texts[out / name] = csv_text(rows)
-    texts[files.page] = render_page(
-        results,
-        uncertainty,
-        figures,
-        title=title,
-        command=command,
-        lettering=lettering.notice(),
-        further=table,
-        reference_notes=reference_notes,
-        analysis=read_analysis(runs.parent / FOLDER, [record.digest for record in records]),
-        samples=samples,
-        pictures=pictures,
-        **keys,
-    )
-    if table is not None and files.metrics_csv:
-        texts[files.summary_markdown] += "\n" + markdown(table)
-        rows = marked_rows(results, lambda of: further_rows(of, further_metrics, further))
-        texts[files.metrics_csv] = csv_text(rows)
     slugs = dict(zip(labels := [item.label for item in results.featured], file_names(labels), strict=True))
     tables = paper_tables(
         results,
@@ -216,6 +198,25 @@ def write_report(
         further=further,
         numbered=bool(lettering.labels) or not detail.names,
     )
+    texts[files.page] = render_page(
+        results,
+        uncertainty,
+        figures,
+        title=title,
+        command=command,
+        lettering=lettering.notice(),
+        further=table,
+        reference_notes=reference_notes,
+        analysis=read_analysis(runs.parent / FOLDER, [record.digest for record in records]),
+        papers=tables,
+        samples=samples,
+        pictures=pictures,
+        **keys,
+    )
+    if table is not None and files.metrics_csv:
+        texts[files.summary_markdown] += "\n" + markdown(table)
+        rows = marked_rows(results, lambda of: further_rows(of, further_metrics, further))
+        texts[files.metrics_csv] = csv_text(rows)
     texts = table_files(files.tables, tables, title) | texts
     _write_figures(files.figures, figures)
     _remove_former(out, texts)
@@ -229,7 +230,7 @@ def write_report(
 def _remove_former(out: Path, texts: Mapping[Path, str]) -> None:
     """Remove the tables that only a former report had."""
     parts = [f"{stem}.{ending}" for stem in PART_FILES for ending in ("csv", "md")]
-    for name in ("search.csv", "metrics.csv", CONFUSION, CURVES, SAMPLES, *parts):
+    for name in ("search.csv", "metrics.csv", *PAGE_FILES, *parts):
         if out / name not in texts:
             (out / name).unlink(missing_ok=True)
 

@@ -256,7 +256,9 @@ def _json_value(value: Any) -> Any:
 
 
 def _csv_value(value: Any) -> Any:
-    """Return a number with up to six decimals, which are finer than any test split."""
+    """Return a number with up to six decimals, which are finer than any test split; small ones with six digits."""
     if isinstance(value, float):
-        return "" if math.isnan(value) else f"{round(value, 6):.12g}"
+        if math.isnan(value):
+            return ""
+        return f"{round(value, 6):.12g}" if abs(value) >= 0.1 else f"{value:.6g}"
     return "" if value is None else value

@@ -91,7 +91,7 @@ def test_a_report_has_page_tables_and_figures(make, tmp_path):
     of_paper = ["scores", "comparisons", "further_scores", "per_class_a", "per_class_b-c", "f1_by_class", "efficiency"]
     of_paper += ["labels", "streams", "missing"]
     tables = {"index.html", "summary.md", "summary.csv", "per_class.md", "per_class.csv", "runs.csv", "comparisons.csv"}
-    tables |= {"report.json", "confusion.csv", "curves.csv", "samples.csv", "tables/all_tables.tex"}
+    tables |= {"report.json", "confusion.csv", "curves.csv", "samples.csv", "weights.csv", "tables/all_tables.tex"}
     tables |= {f"tables/{stem}.{ending}" for stem in of_paper for ending in ("csv", "md", "tex")}
     assert set(contents(tmp_path / "new" / "out")) == figures | tables
     assert all(path.exists() for path in files)

@@ -50,10 +50,10 @@ def page_table(table: ReportTable) -> PageTable:
 
 
 def _plain(cell: Cell) -> str | list[Any]:
-    """Return the text of a cell, or [text, spread, interval, best] if it has more."""
+    """Return the text of a cell, or [text, spread, interval, best, mark] if it has more."""
     text = show_controls(cell.text)
-    if cell.spread or cell.interval or cell.best:
-        return [text, cell.spread, cell.interval, int(cell.best)]
+    if cell.spread or cell.interval or cell.best or cell.mark:
+        return [text, cell.spread, cell.interval, int(cell.best), cell.mark]
     return text
 
 

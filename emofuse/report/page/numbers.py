@@ -1,21 +1,27 @@
 """The plain numbers that the page shows and no other file of the report has: one row for each number of a script.
 
-`confusion.csv` has the cells of all confusion matrices, `samples.csv` the listed samples with their answers, and
-`curves.csv` the training curves of the interactive figure.
+`confusion.csv` has the cells of all confusion matrices, `samples.csv` the listed samples with their answers,
+`curves.csv` the training curves of the interactive figure, `weights.csv` the weights of extractors with their licences,
+and `label_map.csv` the labels of a test on other data.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from emofuse.report.configurations import Results
+from emofuse.report.foreign import map_table
+from emofuse.report.inputs import stream_uses
+from emofuse.report.page.reproduce import weights_table
 from emofuse.report.page.samples import SampleAnswers
 
-CONFUSION, SAMPLES, CURVES, INPUTS = "confusion.csv", "samples.csv", "curves.csv", "inputs.csv"
+CONFUSION, SAMPLES, CURVES, WEIGHTS, MAP = "confusion.csv", "samples.csv", "curves.csv", "weights.csv", "label_map.csv"
+PAGE_FILES = (CONFUSION, SAMPLES, CURVES, WEIGHTS, MAP)
+"""All files that this module makes rows for."""
 CURVE_KEYS = ("train_loss", "val_loss")
 
 
@@ -26,6 +32,10 @@ def page_numbers(results: Results, samples: SampleAnswers | None) -> dict[str, l
         files[CONFUSION] = confusion_rows(results)
     if samples is not None:
         files[SAMPLES] = sample_rows(results, samples)
+    for name, table in ((WEIGHTS, weights_table(stream_uses(results))), (MAP, map_table(results))):
+        if table is not None:
+            titles = [column.title for column in table.columns]
+            files[name] = [dict(zip(titles, (cell.text for cell in row), strict=True)) for row in table.rows]
     return files
 
 
@@ -42,6 +52,7 @@ def confusion_rows(results: Results) -> list[dict[str, Any]]:
                     "true": results.classes[true],
                     "predicted": results.classes[predicted],
                     "count": int(count),
+                    "rows_of_true": int(totals[true]),
                     "share": int(count) / int(totals[true]) if totals[true] else math.nan,
                 }
             )
@@ -101,9 +112,3 @@ def curve_rows(results: Results) -> list[dict[str, Any]]:
 def _defined(entry: Mapping[str, Any], key: str) -> float:
     value = entry.get(key)
     return math.nan if value is None else float(value)
-
-
-def shares(values: Sequence[int]) -> list[float]:
-    """Return values divided by their sum; zeros where it is zero."""
-    total = sum(values)
-    return [value / total if total else 0.0 for value in values]

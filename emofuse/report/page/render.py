@@ -30,6 +30,7 @@ from emofuse.report.page.pictures import Pictures
 from emofuse.report.page.reproduce import commands, weights_table
 from emofuse.report.page.run_list import FILTERED, run_list
 from emofuse.report.page.samples import SampleAnswers, shown_matrices
+from emofuse.report.paper_tables import PaperTable
 from emofuse.report.references import references_table
 from emofuse.report.tables import (
     MOST_ACROSS,
@@ -90,6 +91,7 @@ def render_page(
     further: ReportTable | None = None,
     reference_notes: Sequence[str] = (),
     analysis: Sequence[AnalysisSection] = (),
+    papers: Sequence[PaperTable] = (),
     samples: SampleAnswers | None = None,
     pictures: Pictures | None = None,
     numbered: bool = False,
@@ -107,16 +109,19 @@ def render_page(
         further: the table of the metrics that were asked for by name; None without such metrics.
         reference_notes: the sentences on the reference models.
         analysis: the sections of the analysis beside the runs (`emofuse explain`).
+        papers: the tables for a paper, of which the page shows those on ranks and efficiency.
         samples: the samples behind the confusion matrices; None if they are not known or the target has no classes.
         pictures: their thumbnails; None for a page without pictures.
         numbered: whether figures show labels by number, so that tables need these numbers.
         ranked: whether a figure shows labels in the order of their F1, so that tables need these ranks.
     """
     uses = stream_uses(results)
-    placed = {figures.progression, figures.errors, figures.change, figures.search, figures.training}
+    first = (figures.progression, figures.errors, figures.change, figures.bars, figures.ranks)
+    placed = {*first, *figures.differences, figures.search, figures.training, figures.losses}
     placed |= {figure for section in figures.sections for figure in section}
     return _template().render(
         counter=_Counter(),
+        papers={table.stem: table for table in papers},
         title=title,
         noun=results.noun.many,
         warning=sentences.random_weights_warning(results),

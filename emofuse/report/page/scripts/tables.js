@@ -159,10 +159,11 @@ class SortedTable {
   drawRow({ cells }) {
     const row = document.createElement("tr");
     cells.forEach((cell, column) => {
-      const [text, spread, interval, best] = typeof cell === "string" ? [cell] : cell;
+      const [text, spread, interval, best, mark] = typeof cell === "string" ? [cell] : cell;
       const element = make(column ? "td" : "th", { className: this.aligns[column] });
       if (!column) element.scope = "row";
       element.append(best ? make("strong", {}, text) : text);
+      if (mark) element.append(make("span", { className: "mark" }, mark));
       if (spread) element.append(make("span", { className: "sd" }, ` \u00b1 ${spread}`));
       if (interval) element.append(make("span", { className: "sd" }, ` [${interval}]`));
       row.append(element);

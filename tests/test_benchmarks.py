@@ -97,6 +97,8 @@ def test_heads_are_measured_where_little_is_installed(tmp_path):
         assert shape["contenders"]["dataloader_hdf5"]["tried_rows_per_s"].keys() == {"num_workers=0", "num_workers=2"}
         assert shape["emofuse_over"].keys() == {"dataloader_hdf5", "plain_loop", "summed_losses"}
         assert shape["limits"]["emofuse"]["seconds"] > 0
+        assert sum(shape["profile"]["emofuse"]["shares"].values()) == pytest.approx(1, abs=0.01)
+        assert shape["profile"]["emofuse"]["shares"]["matrix products"] > 0
     points = [point for curve in result["growth"].values() for point in curve]
     assert {point["heads"] for point in points} == {1, 3}
     assert all(point["peak_bytes"] > 0 and point["seconds_per_epoch"] > 0 for point in points)
@@ -262,7 +264,7 @@ def test_ratios_are_taken_round_by_round():
     }
     found = heads.ratios(rounds, "cpu")
     assert found["emofuse_over"]["plain_loop"] == {"median": 2.0, "each": [2.0, 2.0, 4.0]}
-    assert found["goals"]["plain_loop"] == {"goal": 1.5, "reached": {"emofuse": True}}
+    assert found["goals"]["plain_loop"] == {"goal": 2.0, "reached": {"emofuse": True}}
     assert found["goals"]["dataloader_hdf5"]["reached"] == {"emofuse": True}
     described = heads.describe(rounds["emofuse"], "float32", {})
     assert described["rows_per_s"] == {"median": 100, "each": [100, 10, 200]}
@@ -343,6 +345,48 @@ def test_features_have_the_sizes_of_the_paper_s_streams():
         "objects": 30,
         "resnet50": 2048,
     }
+
+
+def test_the_history_of_ratios_ends_with_the_results_that_are_there():
+    """After a measurement: `python -m benchmarks.history`."""
+    from benchmarks import history
+
+    text = history.README.read_text(encoding="utf-8")
+    shown = text[text.index(history.BEGIN) : text.index(history.END)]
+    for table in history.TABLES:
+        path = results_file.RESULTS / f"{table.result}.json"
+        if path.is_file():
+            own = shown[shown.index(f"**{table.title}**") :].split("\n\n")[1]
+            row = history.row_of(table, json.loads(path.read_text()))
+            assert own.splitlines()[-1] == row, f"{path.name} has been measured anew: python -m benchmarks.history"
+
+
+def test_a_history_shows_each_version_once_and_leaves_out_what_was_not_measured():
+    from benchmarks import history
+
+    def version(date, ratio, cores=2):
+        shape = {"emofuse_over": {"plain_loop": {"median": ratio}}}
+        return {
+            "date": date,
+            "machine": {"cpu": "some", "cores": cores},
+            "device": "cpu",
+            "shapes": {"small head, batch 64": shape},
+        }
+
+    rows = [version("2026-01-01", 1.5), version("2026-01-02", 123.4), version("2026-01-02", 123.4)]
+    versions = {table.result: rows if table.result == "heads" else [] for table in history.TABLES}
+    first, second, *_ = history.tables_of(versions).strip().split("\n\n")[1::2]
+    assert first.splitlines()[2:] == [
+        "| 2026-01-01 | some, 2 cores |  |  | 1.5 |  |",
+        "| 2026-01-02 | some, 2 cores |  |  | 123 |  |",
+    ]
+    assert "1.5" not in second
+
+
+def test_the_readme_of_the_benchmarks_names_every_script():
+    text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        assert path.stem == "__init__" or f"`{path.stem}`" in text, f"{path.name} is not in benchmarks/README.md"
 
 
 def test_the_scale_is_measured_step_by_step(tmp_path):

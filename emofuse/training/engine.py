@@ -238,7 +238,10 @@ class TrainingGroup:
             self._averages.exchange()
         for name, tensor in self._state().items():
             rows = self._owners[name].rows_of(members)
-            self._kept[name][rows] = tensor[rows]
+            if rows == list(range(len(tensor))):  # a plain copy takes a quarter of the time
+                self._kept[name].copy_(tensor)
+            else:
+                self._kept[name][rows] = tensor[rows]
         if self._averages is not None:
             self._averages.exchange()
 

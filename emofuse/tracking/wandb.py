@@ -37,8 +37,9 @@ class OpenTracker:
         self.name = "wandb"
         self._out = out
         self._project = os.environ.get("WANDB_PROJECT") or PROJECT
-        settings = wandb.setup().settings
-        mode = os.environ.get("WANDB_MODE") or str(settings.mode)
+        # `wandb.setup` has the same and starts a process, which would wait through the whole training.
+        settings = wandb.api.settings()
+        mode = os.environ.get("WANDB_MODE") or settings.get("mode") or "online"
         if mode == "disabled":
             raise TrackingError("--log-to wandb: WANDB_MODE=disabled logs nothing. Set it to offline or online")
         self._is_offline = mode in _OFFLINE
@@ -48,9 +49,10 @@ class OpenTracker:
                 "later with `wandb sync`"
             )
         folder = Path(os.environ.get("WANDB_DIR") or out) / "wandb"
-        project = f"{settings.entity}/{self._project}" if settings.entity else self._project
+        entity = os.environ.get("WANDB_ENTITY") or settings.get("entity")
+        project = f"{entity}/{self._project}" if entity else self._project
         self.where = f"project {project}, offline in {folder}" if self._is_offline else f"project {project}"
-        self._destination = ["offline" if self._is_offline else str(settings.base_url), project]
+        self._destination = ["offline" if self._is_offline else str(settings.get("base_url")), project]
 
     @property
     def _list(self) -> Path:

@@ -107,6 +107,16 @@ def test_a_line_of_the_list_that_was_not_written_whole_is_passed_over(server, pl
     assert [tracker.has(key) for key in "abc"] == [True, False, False]
 
 
+def test_no_process_of_wandb_waits_through_the_training(server, place, monkeypatch):
+    import psutil
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    wandb.teardown()
+    before = psutil.Process().children(recursive=True)
+    open_trackers(["wandb"], place.out)
+    assert psutil.Process().children(recursive=True) == before
+
+
 def test_nobody_who_is_logged_in_and_a_mode_that_logs_nothing_are_errors_before_any_work(server, place, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "online")
     with pytest.raises(TrackingError, match=r"nobody is logged in. Log in with `wandb login`, or set WANDB_MODE=off"):

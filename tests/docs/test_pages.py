@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
+from browser import Browser, find_browser
 from workshop import DOCS, ROOT
 
 from docs_site import numbers
@@ -54,10 +58,15 @@ def test_every_results_file_is_on_the_page_of_benchmarks():
             assert {"command", "date", "machine"} <= set(json.loads(file.read_text(encoding="utf-8")))
 
 
-def test_the_site_is_built_whole_and_loads_nothing_from_elsewhere(tmp_path):
+@pytest.fixture(scope="module")
+def site():
+    """The site, built once for the tests of this file."""
     pytest.importorskip("zensical", reason="the extra `docs` is not installed")
     assert build() == []
-    site = ROOT / "build/site"
+    return ROOT / "build/site"
+
+
+def test_the_site_is_built_whole(site):
     reference = (site / "api.html").read_text(encoding="utf-8")
     for name in (
         "cache.reader.open_cache",
@@ -70,6 +79,30 @@ def test_the_site_is_built_whole_and_loads_nothing_from_elsewhere(tmp_path):
     assert "corrected_resampled_t" in (site / "api-statistics.html").read_text(encoding="utf-8")
     assert "learning_rate" in (site / "specs.html").read_text(encoding="utf-8")
     assert COMMANDS_MARK in (DOCS / "commands.md").read_text(encoding="utf-8")
+
+
+def test_the_site_loads_nothing_from_elsewhere_and_fits_in_a_window(site):
+    """In a real browser, from a server of this machine."""
+    path = find_browser()
+    if path is None:
+        pytest.skip("no Chromium or Chrome is installed; EMOFUSE_CHROMIUM may name one")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(site)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    here = f"http://127.0.0.1:{server.server_port}/"
+    browser = Browser(path)
+    try:
+        for name in ("index.html", "benchmarks.html", "specs.html"):
+            for width in (1280, 390):
+                browser.show(width)
+                browser.events.clear()
+                browser.send("Page.navigate", url=here + name)
+                browser.wait_for("Page.loadEventFired")
+                assert browser.problems() == []
+                assert not [each for each in browser.requests() if not each.startswith((here, "data:", "blob:"))]
+                assert browser.run("return document.documentElement.scrollWidth") <= width
+    finally:
+        browser.close()
+        server.shutdown()
 
 
 def test_a_site_with_broken_links_and_foreign_resources_is_refused(tmp_path):

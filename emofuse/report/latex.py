@@ -15,9 +15,12 @@ from emofuse.report.formats import show_controls
 from emofuse.report.tables import Cell, ReportTable
 
 MOST_ROWS_ON_A_PAGE = 42
-_LETTERS_IN_A_LINE = {"": 88, "\\small": 98, "\\footnotesize": 110}
-"""The size of letters -> the number of letters that fit the line of an article on A4, a third of them wide."""
+_LETTERS_IN_A_LINE = {"": 66, "\\small": 74, "\\footnotesize": 84}
+"""The size of letters -> the number of letters that fit a line of the class `article`, which is 345 points wide."""
+_CODE_LETTERS = 7
+"""The letters of a code point that stands for a letter of another script."""
 _LETTER_COMMAND = "emofuseletter"
+_AT_MOST_A_LINE = r"\ifdim\width>\textwidth\textwidth\else\width\fi"
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -130,7 +133,8 @@ _LIGATURES = re.compile(r"(?<=-)(?=-)|(?<=')(?=')|(?<=,)(?=,)|(?<=[!?])(?=`)")
 def latex_table(table: ReportTable, caption: str, label: str) -> str:
     r"""Return a `table` environment, or a `longtable` of many rows; the document needs `\usepackage{booktabs}`.
 
-    A table that is wider than a line is set in smaller letters, and a still wider one is scaled to the line.
+    A table that may be wider than a line is set in small letters, and scaled to the line if it is wider all the same. A
+    long one cannot be scaled; it has still smaller letters.
 
     Args:
         table: the table.
@@ -143,15 +147,14 @@ def latex_table(table: ReportTable, caption: str, label: str) -> str:
     name = f"\\caption{{{escape_latex(caption)}}}\n\\label{{tab:{latex_label(label)}}}"
     size = _size(table)
     if len(table.rows) > MOST_ROWS_ON_A_PAGE:
-        text = _long_table(align, head, body, name, size if size is not None else "\\scriptsize")
-        packages = ["booktabs", "longtable"]
+        text, packages = _long_table(align, head, body, name, size), ["booktabs", "longtable"]
     else:
         tabular = f"\\begin{{tabular}}{{{align}}}\n\\toprule\n{head}\\midrule\n{body}\\bottomrule\n\\end{{tabular}}"
-        if size is None:
-            tabular = f"\\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}%\n}}"
-        text = "\\begin{table}\n\\centering\n" + f"{name}\n" + (f"{size}\n" if size else "")
+        text, packages = f"\\begin{{table}}\n\\centering\n{name}\n", ["booktabs"]
+        if size:
+            tabular = f"\\resizebox{{{_AT_MOST_A_LINE}}}{{!}}{{%\n{tabular}%\n}}"
+            text, packages = f"{text}\\small\n", ["booktabs", "graphicx"]
         text += f"{tabular}\n\\end{{table}}\n"
-        packages = ["booktabs", *(["graphicx"] if size is None else [])]
     needs = "".join(f"% needs \\usepackage{{{package}}}\n" for package in packages)
     return needs + (_letter_definition() if f"\\{_LETTER_COMMAND}" in text else "") + text
 
@@ -244,12 +247,17 @@ def _long_table(align: str, head: str, body: str, name: str, size: str) -> str:
     )
 
 
-def _size(table: ReportTable) -> str | None:
-    """Return the command for the size of letters at which the table fits a line; None if even small ones do not."""
+def _size(table: ReportTable) -> str:
+    """Return the command for the size of letters at which the table fits a line, as far as their number tells."""
     letters = sum(
-        max(len(column.title), *(len(_plain(cell)) for cell in column.cells), 1) + 2 for column in table.columns
+        max(_width(column.title), *(_width(_plain(cell)) for cell in column.cells), 1) + 2 for column in table.columns
     )
-    return next((size for size, most in _LETTERS_IN_A_LINE.items() if letters <= most), None)
+    return next((size for size, most in _LETTERS_IN_A_LINE.items() if letters <= most), "\\scriptsize")
+
+
+def _width(text: str) -> int:
+    """Return the number of letters that pdfTeX shows of a text."""
+    return len(text) + sum(_CODE_LETTERS - 1 for letter in text if _command(letter) is None)
 
 
 def _plain(cell: Cell) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from emofuse.metrics import Metric
 from emofuse.report.choice import choice_caption, choice_table
 from emofuse.report.comparisons import ReportComparison, Uncertainty
-from emofuse.report.configurations import MOST_FEATURED, ReportedConfiguration, Results
+from emofuse.report.configurations import ReportedConfiguration, Results
 from emofuse.report.efficiency import efficiency_caption, efficiency_rows, efficiency_table, measure_efficiency
 from emofuse.report.formats import (
     UNDEFINED,
@@ -114,7 +114,7 @@ def paper_tables(
     """
     shown = _bounded(results)
     featured = replace(results, configurations=results.featured)
-    of_featured = _shown_words(results, featured)
+    of_featured = "" if featured.configurations == results.configurations else f" Shown: {featured_words(results)}."
     summary = summary_rows(results, uncertainty)
     tables = [_scores(results, shown, uncertainty, summary), *_comparisons(results, shown, uncertainty)]
     tables += _details(results, shown, uncertainty, summary)
@@ -126,6 +126,7 @@ def paper_tables(
     score, part = results.target.main_part, results.target.part
     if len(results.configurations) > 1:
         caption = f"{score.title} of each {part} on the test split, means over repeats.{of_featured}"
+        caption += f" All are in per_{part}.csv." if of_featured else ""
         rows = part_rows(featured, uncertainty)
         tables.append(PaperTable(f"{score.path}_by_{part}", caption, parts_table(featured, numbered=numbered), rows))
     costs = measure_efficiency(results.configurations, runs)
@@ -174,8 +175,6 @@ def _shown_words(results: Results, shown: Results) -> str:
     count = len(shown.configurations)
     if count == len(results.configurations):
         return ""
-    if len(results.configurations) > MOST_FEATURED and shown.configurations == results.featured:
-        return f" Shown: {featured_words(results)}; the CSV file has all."
     return f" Shown: {count} of {len(results.configurations)}, the best by validation on top; the CSV file has all."
 
 

@@ -54,8 +54,8 @@ def rank_configurations(results: Results) -> Ranking | str:
     if len(items) < LEAST_MODELS or len(shared) < LEAST_SPLITS:
         return (
             "There is no diagram of critical differences, because ranks need at least "
-            f"{LEAST_MODELS} configurations and {LEAST_SPLITS} test splits on which all of them were scored; here "
-            f"{_are(len(items), 'configuration')} and {_are(len(shared), 'such split')}."
+            f"{LEAST_MODELS} configurations and {LEAST_SPLITS} test splits on which all of them were scored. The "
+            f"report has {_count(len(items), 'configuration')} and {_count(len(shared), 'such split')}."
         )
     sign = 1.0 if score.larger_is_better else -1.0
     scores = np.array([[sign * each[split] for each in by_split] for split in shared])
@@ -63,8 +63,8 @@ def rank_configurations(results: Results) -> Ranking | str:
     return Ranking(items, score, rank_test(scores), folds)
 
 
-def _are(count: int, noun: str) -> str:
-    return f"is 1 {noun}" if count == 1 else f"are {count or 'no'} {noun}s"
+def _count(count: int, noun: str) -> str:
+    return f"{count or 'no'} {noun}{'s' * (count > 1)}"
 
 
 def _scores_by_split(item: ReportedConfiguration, score: ShownScore) -> dict[DrawnSplit, float]:

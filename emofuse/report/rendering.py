@@ -15,6 +15,7 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.style
 from matplotlib.figure import Figure
+from matplotlib.transforms import BboxBase
 
 from emofuse.report.drawing import STYLE
 from emofuse.report.fonts import Lettering
@@ -23,6 +24,9 @@ PNG_DPI = 300
 _PAD_IN = 0.04
 _LAYOUT_TABLES = ("GSUB", "GPOS", "GDEF")
 _DROPPED = "_drop_tables_default"
+
+_LEFT_OUT = {"svg": ("Date", "Creator"), "png": ("Software",), "pdf": ("CreationDate", "Creator", "Producer")}
+"""No file holds a date or version, so that equal runs give equal bytes."""
 
 ENDINGS = ("svg", "png", "pdf")
 """The endings of the files of a figure."""
@@ -81,18 +85,16 @@ def render_figure(stem: str, caption: str, plot: Callable[[], Figure]) -> Report
     """
     figure = plot()
     box = figure.get_tightbbox().padded(_PAD_IN)
-
-    def render(ending: str, metadata: dict[str, None], **options: Any) -> bytes:
-        # No file holds a date or version, so that equal runs give equal bytes.
-        data = io.BytesIO()
-        figure.savefig(data, format=ending, metadata=metadata, bbox_inches=box, **options)
-        return data.getvalue()
-
-    svg = render("svg", {"Date": None, "Creator": None})
-    png = render("png", {"Software": None}, dpi=PNG_DPI)
-    with _small_fonts():
-        pdf = render("pdf", {"CreationDate": None, "Creator": None, "Producer": None})
+    svg, png, pdf = (_bytes(figure, ending, box) for ending in ENDINGS)
     return ReportFigure(stem, caption, svg, png, float(box.width), pdf)
+
+
+def _bytes(figure: Figure, ending: str, box: BboxBase) -> bytes:
+    data = io.BytesIO()
+    options: dict[str, Any] = {"dpi": PNG_DPI} if ending == "png" else {}
+    with _small_fonts():
+        figure.savefig(data, format=ending, metadata=dict.fromkeys(_LEFT_OUT[ending]), bbox_inches=box, **options)
+    return data.getvalue()
 
 
 @contextmanager

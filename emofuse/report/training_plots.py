@@ -82,7 +82,8 @@ def plot_losses(results: Results) -> Figure:
             axes.yaxis.set_minor_formatter(NullFormatter())
             axes.set_ylim(low / 1.15, high * 1.15)
         else:
-            axes.set_ylim(max(0.0, low - 0.08 * (high - low)) if low >= 0 else low, high + 0.06 * (high - low or 1.0))
+            pad = 0.08 * (high - low) or 0.1 * max(abs(high), 1e-6)
+            axes.set_ylim(max(0.0, low - pad) if low >= 0 else low - pad, high + pad)
     lines = [
         Line2D([], [], color=GOLD, linewidth=0.9, linestyle=(0, (3, 1.2)), label="Training rows"),
         Line2D([], [], color=NAVY, linewidth=0.9, label="Validation rows"),

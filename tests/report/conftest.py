@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from made_up_runs import RunMaker
 
+from emofuse.report import rendering
 from emofuse.report.comparisons import Uncertainty
 from emofuse.report.figures import ReportFigure
 from emofuse.statistics import Resampling
@@ -26,6 +27,17 @@ def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
         return ReportFigure(stem, caption, b"<svg/>", b"\x89PNG", 3.0)
 
     monkeypatch.setattr("emofuse.report.rendering.render_figure", blank)
+
+
+@pytest.fixture
+def svg_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures without PNG and PDF, for tests of many figures that look at captions, names and SVG files."""
+    render = rendering._bytes
+
+    def without_others(figure: object, ending: str, box: object) -> bytes:
+        return render(figure, ending, box) if ending == "svg" else b""
+
+    monkeypatch.setattr("emofuse.report.rendering._bytes", without_others)
 
 
 @pytest.fixture

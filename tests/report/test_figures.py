@@ -238,6 +238,7 @@ def test_an_overview_of_configurations_with_the_same_streams_has_their_names(mak
     assert {label.get_text() for label in macro_f1.get_yticklabels()} == {""}
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_an_overview_of_hundreds_has_the_best_and_the_baseline(make_results, unmeasured, style, monkeypatch):
     monkeypatch.setattr("emofuse.report.score_plots.MOST_ROWS", 5)
     results = make_results([f"c{index}" for index in range(14)])
@@ -249,6 +250,7 @@ def test_an_overview_of_hundreds_has_the_best_and_the_baseline(make_results, unm
     assert caption.startswith("5 of 14 configurations, the best validation macro F1 on top: ")
 
 
+@pytest.mark.usefixtures("svg_alone")
 def test_of_many_configurations_only_the_featured_have_figures(many, unmeasured):
     figures = draw_figures(many, unmeasured)
     assert len(many.featured) == 7
@@ -292,6 +294,7 @@ def test_a_search_by_loss_has_the_smallest_first(style):
     assert axes.get_ylabel() == "Validation loss"
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_caption_of_a_search_tells_of_those_without_a_score(make_results, unmeasured):
     results = replace(make_results(), search=SEARCH)
     assert draw_figures(results, unmeasured).search.caption == (
@@ -301,6 +304,7 @@ def test_the_caption_of_a_search_tells_of_those_without_a_score(make_results, un
     )
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_search_without_any_score_has_no_figure(make_results, unmeasured):
     search = replace(SEARCH, configurations=SEARCH.configurations[2:3])
     assert draw_figures(replace(make_results(), search=search), unmeasured).search is None
@@ -312,7 +316,7 @@ def test_the_same_runs_give_the_same_bytes(many, make_run):
     with mpl.rc_context({"font.size": 30, "svg.hashsalt": "other", "axes.grid": True}):
         first = draw_figures(results, measured)
     second = draw_figures(results, measured)
-    assert [(p.stem, p.svg, p.png) for p in first.all] == [(p.stem, p.svg, p.png) for p in second.all]
+    assert [(p.stem, p.files) for p in first.all] == [(p.stem, p.files) for p in second.all]
     assert all(b"<dc:date>" not in figure.svg for figure in first.all)
     assert all(figure.png.startswith(b"\x89PNG") for figure in first.all)
     assert all(any(fnmatch(figure.stem, pattern) for pattern in FIGURE_FILES) for figure in first.all)
@@ -342,6 +346,7 @@ def test_dollars_and_markup_in_names_are_drawn_as_they_are(make_results, unmeasu
     assert len(figures.all) == 6
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_captions_name_repeats_and_intervals_only_where_there_are_some(make_results, make_run, unmeasured):
     results = make_results(["a"])
     single = draw_figures(results, unmeasured)
@@ -392,6 +397,7 @@ def test_the_change_of_many_labels_is_an_image_without_numbers(many_labels, styl
     assert figure.get_tightbbox().width < 7.6
 
 
+@pytest.mark.usefixtures("svg_alone")
 def test_a_report_of_many_labels_is_small(many_labels, unmeasured):
     figures = draw_figures(many_labels, unmeasured)
     assert sum(len(figure.svg) for figure in figures.all) < 1_000_000
@@ -409,6 +415,7 @@ def test_cells_are_counted_over_all_figures_of_a_report():
     assert choose_detail(1, 41) == Detail(numbers=False, names=False)
 
 
+@pytest.mark.usefixtures("svg_alone")
 def test_a_dozen_configurations_of_forty_labels_make_a_small_report(make_results, unmeasured):
     results = make_results([f"c{index}" for index in range(12)], tuple(f"label {index}" for index in range(40)))
     figures = draw_figures(results, unmeasured)

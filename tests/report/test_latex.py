@@ -20,7 +20,7 @@ KNOWN = {
     "uparrow", "mu", "circ", "i", "AA", "begin", "end", "centering", "caption", "label", "toprule", "midrule",
     "bottomrule", "textbf", "textsuperscript", "small", "footnotesize", "scriptsize", "resizebox", "textwidth",
     "multicolumn", "endfirsthead", "endhead", "endfoot", "endlastfoot", "providecommand", "emofuseletter", "ifcsname",
-    "endcsname", "else", "fi", "char",
+    "endcsname", "else", "fi", "char", "ifdim", "width",
 }  # fmt: skip
 
 
@@ -69,9 +69,18 @@ def test_tables_of_any_names_width_and_length_have_a_structure_that_compiles(col
     text = latex_table(table_of(names, columns), " ".join(NAMES), "a_b c")
     assert check_latex(text) == ["tab:a-b-c"]
     assert ("longtable" in text) == (rows > MOST_ROWS_ON_A_PAGE)
-    assert ("\\resizebox" in text) == (columns >= 3 and rows <= MOST_ROWS_ON_A_PAGE)
+    assert ("\\resizebox" in text) == (rows <= MOST_ROWS_ON_A_PAGE)
     assert ("% needs \\usepackage{graphicx}" in text) == ("\\resizebox" in text)
     assert ("% needs \\usepackage{longtable}" in text) == ("\\begin{longtable}" in text)
+
+
+def test_narrow_tables_have_the_letters_of_the_text_and_wide_ones_are_never_wider_than_a_line():
+    narrow, wide = (latex_table(table_of(["a"], columns), "c", "l") for columns in (1, 9))
+    assert "\\small" not in narrow
+    assert "graphicx" not in narrow
+    assert r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%" in wide
+    foreign = latex_table(table_of(["漢字" * 8]), "c", "l")
+    assert "\\resizebox" in foreign  # pdfTeX shows seven letters for each of these
 
 
 def test_the_check_itself_finds_what_latex_stops_at():

@@ -38,6 +38,7 @@ def assemble(target: Path) -> None:
     copied = {
         "index.md": ROOT / "README.md",
         "changelog.md": ROOT / "CHANGELOG.md",
+        "benchmark-scripts.md": ROOT / "benchmarks/README.md",
         **{page.name: page for page in sorted(DOCS.glob("*.md"))},
     }
     names = {page.resolve(): name for name, page in copied.items()}

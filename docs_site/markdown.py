@@ -44,8 +44,8 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """Return the pages that people write: the README and all of `docs/`."""
-    return [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+    """Return the pages that people write: the README, that of the benchmarks, and all of `docs/`."""
+    return [ROOT / "README.md", ROOT / "benchmarks/README.md", *sorted(DOCS.glob("*.md"))]
 
 
 def read_blocks(page: Path) -> list[Block]:

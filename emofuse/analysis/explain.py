@@ -9,6 +9,7 @@ import numpy as np
 
 from emofuse.analysis.attributes import find_subgroups, people_of
 from emofuse.analysis.attributions import attribute_streams
+from emofuse.analysis.categories import find_layers, link_categories
 from emofuse.analysis.context import Analysis, ExplainOptions, Say
 from emofuse.analysis.feature_space import map_features
 from emofuse.analysis.mistakes import find_label_noise, find_rescued
@@ -219,7 +220,17 @@ def _attributions(analysis: Analysis) -> Iterator[AnalysisSection]:
     found = attribute_streams(
         cache, analysis.runs, tested, most_rows=options.most_rows, seed=options.seed, device=options.device
     )
-    yield attributions_section(tested, found)
+    layers, notes = find_layers(cache, tested.repeats[0].runs[0])
+    categories = link_categories(
+        cache,
+        analysis.runs,
+        tested,
+        layers,
+        most_rows=options.most_rows,
+        resampling=options.resampling,
+        device=options.device,
+    )
+    yield attributions_section(tested, found, categories, notes)
 
 
 def _feature_space(analysis: Analysis) -> Iterator[AnalysisSection]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 
 from emofuse.analysis.answers import TestedConfiguration
 from emofuse.analysis.attributions import Attribution, StreamAttribution
+from emofuse.analysis.categories import StreamCategories
 from emofuse.analysis.code_plot import pattern_of, plot_codes
 from emofuse.analysis.face_plot import plot_faces
 from emofuse.analysis.face_regions import by_region, is_of_face, mean_face
 from emofuse.analysis.plots import plot_matrix
+from emofuse.analysis.sections.categories import categories_figure, categories_table, category_sentences
 from emofuse.analysis.sections.words import random_sentence
 from emofuse.report.analysis import AnalysisSection, AnalysisTable
 from emofuse.report.figures import ReportFigure, draw_figure
@@ -25,8 +28,20 @@ _MOST_IN_CELL = 4
 _MOST_FACES = 16
 
 
-def attributions_section(tested: TestedConfiguration, found: Attribution) -> AnalysisSection:
-    """Return the section on contributions to the score of each class."""
+def attributions_section(
+    tested: TestedConfiguration,
+    found: Attribution,
+    categories: Sequence[StreamCategories] = (),
+    notes: Sequence[str] = (),
+) -> AnalysisSection:
+    """Return the section on contributions to the score of each class.
+
+    Args:
+        tested: the configuration.
+        found: the contributions.
+        categories: the categories of backbones.
+        notes: why other backbones have no categories.
+    """
     lettering = choose_lettering_of(tested.classes)
     names = [lettering.labels.get(name, name) for name in tested.classes]
     streams, random = tested.item.streams, tested.item.random_streams
@@ -53,10 +68,13 @@ def attributions_section(tested: TestedConfiguration, found: Attribution) -> Ana
         figures.append(draw_figure(f"attribution_of_{stream}", caption, plot, lettering))
         if is_of_face(each.columns) and len(names) <= _MOST_FACES:
             figures.append(_faces_figure(stream, names, each, lettering))
+    for of_stream in categories:
+        tables.append(categories_table(tested, of_stream))
+        figures.append(categories_figure(tested, of_stream))
     return AnalysisSection(
         "attributions",
         "Which values move the heads",
-        [*random_sentence(random), *_sentences(tested, found)],
+        [*random_sentence(random), *_sentences(tested, found), *category_sentences(categories, notes)],
         tables,
         figures,
         {
@@ -68,6 +86,9 @@ def attributions_section(tested: TestedConfiguration, found: Attribution) -> Ana
             "values": {
                 stream: {"columns": list(each.columns), "by_class": each.by_class, "strength": each.strength}
                 for stream, each in found.streams.items()
+            },
+            "categories": {
+                each.stream: {"names": list(each.names), "correlations": each.correlations} for each in categories
             },
         },
     )

@@ -24,6 +24,9 @@ PACKAGES = (
     "scikit-learn",
     "h5py",
     "transformers",
+    "timm",
+    "openvino",
+    "onnxruntime",
     "opensmile",
 )
 
@@ -43,7 +46,7 @@ def write_result(name: str, numbers: dict[str, Any], *, script: str | None = Non
         "command": " ".join(["python", "-m", f"benchmarks.{script or name}", *_arguments(sys.argv[1:])]),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": {
-            "cpu": _cpu_name(),
+            "cpu": cpu_name(),
             "cores": len(os.sched_getaffinity(0)),
             "python": platform.python_version(),
             "system": platform.system(),
@@ -79,7 +82,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

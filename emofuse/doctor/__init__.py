@@ -49,7 +49,8 @@ def examine(
     """
     spec, unreadable = _spec(name, out)
     probes = [package.probe for package in PACKAGES]
-    replies = run_probes([*probes, "cuda", "bfloat16", "codec", *(spec.probes if spec else _EITHER_DETECTOR)])
+    of_machine = ("cuda", "bfloat16", "runtime", "codec")
+    replies = run_probes([*probes, *of_machine, *(spec.probes if spec else _EITHER_DETECTOR)])
     kinds = spec.kinds if spec else None
     findings = guarded(PACKAGES_AREA, lambda: package_findings(replies, kinds))
     findings += guarded(MACHINE, lambda: list(machine_findings(replies)))

@@ -15,6 +15,7 @@ WORKER_BYTES = 2_500_000_000
 """The memory of a process that extracts all six streams of the paper."""
 TESTED_PYTHONS = ((3, 11), (3, 12))
 _LEAST_SPEED_UP = 1.2  # from which bfloat16 is recommended
+_RUNTIMES = {"torch": "PyTorch", "openvino": "OpenVINO"}
 _FILES, _FILES_PER_WORKER = 128, 24
 
 
@@ -81,6 +82,26 @@ def bfloat16_findings(reply: ProbeReply) -> list[Finding]:
     return [Finding(AREA, "ok", f"{what}, {advice}")]
 
 
+def runtime_findings(reply: ProbeReply) -> list[Finding]:
+    """Return the finding on the runtime that `auto` is for networks on this CPU, and how to get the faster one."""
+    if reply.problem:
+        what = f"OpenVINO cannot run networks on this CPU: {reply.problem}"
+        return [Finding(AREA, "note", what, "Reinstall openvino, or set EMOFUSE_RUNTIME=torch")]
+    auto, version = _RUNTIMES[reply.value["auto"]], reply.value["openvino"]
+    if version is None:
+        what = "networks on this CPU run in PyTorch: OpenVINO, which takes half the time or less, is not installed"
+        return [Finding(AREA, "note", what, "pip install 'emofuse[fast]'")]
+    speed_up = reply.value["speed_up"]
+    reason = "as EMOFUSE_RUNTIME says" if reply.value["by_variable"] else "as it is installed"
+    what = (
+        f"networks on this CPU run in {auto}, {reason}: OpenVINO {version} is {speed_up:.1f} times as fast as PyTorch"
+    )
+    is_faster = (speed_up >= 1) == (auto == "OpenVINO")
+    if is_faster:
+        return [Finding(AREA, "ok", what)]
+    return [Finding(AREA, "note", what, f"EMOFUSE_RUNTIME={'torch' if speed_up < 1 else 'openvino'}")]
+
+
 def codec_findings(replies: Mapping[str, ProbeReply]) -> list[Finding]:
     """Return the finding on the codec pipeline that writes chunks; features and statuses are read without one."""
     reply = replies["codec"]
@@ -103,5 +124,6 @@ def machine_findings(replies: Mapping[str, ProbeReply]) -> Sequence[Finding]:
         *files_findings(available_cores()),
         *device_findings(replies["cuda"]),
         *bfloat16_findings(replies["bfloat16"]),
+        *runtime_findings(replies["runtime"]),
         *codec_findings(replies),
     ]

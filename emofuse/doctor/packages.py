@@ -71,6 +71,7 @@ PACKAGES = (
     Package("h5py", "h5py", "3.10", "3.16.0"),
     Package("matplotlib", "matplotlib", "3.8", "3.11.2"),
     Package("jinja2", "jinja2", "3.1", "3.1.6"),
+    Package("plotly", "plotly", "6", "7.1.0"),
     Package("optuna", "optuna", "3.6", "5.0.0"),
     Package("psutil", "psutil", "5.9", "7.2.2"),
     Package("rich", "rich", "13.7", "15.0.0"),
@@ -79,6 +80,7 @@ PACKAGES = (
     Package("scikit-image", "skimage", "0.22", "0.26.0", extra="demo", kinds=("demo",)),
     Package("imagehash", "imagehash", "4.3", "4.3.2", extra="duplicates"),
     Package("awscrt", "awscrt", "0.20", "0.38.1", extra="fast"),
+    Package("openvino", "openvino", "2025.4", "2026.4.1", extra="fast"),
     Package("zarrs", "zarrs", "0.1.5", "0.2.3", extra="fast"),
     Package("s3fs", "s3fs", "2024.6", "2026.9.0", extra="s3"),
     Package("av", "av", "18", "18.1.0", extra="video", kinds=CLIPS),
@@ -91,6 +93,11 @@ PACKAGES = (
     Package("pyarrow", "pyarrow", "15", "21.0.0", extra="parquet"),
     Package("onnx", "onnx", "1.17", "1.17.0", extra="onnx"),
     Package("onnxruntime", "onnxruntime", "1.20", "1.32.0", extra="onnx"),
+    Package("mlflow-skinny", "mlflow", "3", "3.17.2", extra="mlflow"),
+    Package("wandb", "wandb", "0.19", "0.28.0", extra="wandb"),
+    Package("tensorboard", "tensorboard", "2.16", "2.20.0", extra="tensorboard"),
+    Package("mkdocstrings-python", "mkdocstrings_handlers.python", "2.0", "2.0.11", extra="docs"),
+    Package("zensical", "zensical", "0.0.73", "0.0.73", extra="docs"),
 )
 
 # A part of the message of a broken import -> what repairs it.

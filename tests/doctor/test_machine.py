@@ -16,6 +16,7 @@ from emofuse.doctor.machine import (
     device_findings,
     files_findings,
     python_finding,
+    runtime_findings,
 )
 from emofuse.doctor.probe import ProbeReply
 from emofuse.extraction.pool import WORKER_BYTES as BUILD_WORKER_BYTES
@@ -68,6 +69,27 @@ def test_gpus_are_named_with_their_memory():
     assert device_findings(ProbeReply([]))[0].state == "note"
     broken = device_findings(ProbeReply(None, "ImportError: no"))[0]
     assert (broken.state, broken.what) == ("fault", "torch cannot be asked for GPUs: ImportError: no")
+
+
+def test_the_runtime_of_networks_is_named_with_its_reason_and_how_to_get_the_faster_one():
+    def finding(**values):
+        (line,) = runtime_findings(ProbeReply({"by_variable": False, "openvino": "2026.4.1", **values}))
+        return line
+
+    used = finding(auto="openvino", speed_up=3.2)
+    assert used.state == "ok"
+    assert used.what == (
+        "networks on this CPU run in OpenVINO, as it is installed: OpenVINO 2026.4.1 is 3.2 times as fast as PyTorch"
+    )
+    lacking = finding(auto="torch", openvino=None)
+    assert (lacking.state, lacking.advice) == ("note", "pip install 'emofuse[fast]'")
+    left_out = finding(auto="torch", by_variable=True, speed_up=2.0)
+    assert left_out.what.startswith("networks on this CPU run in PyTorch, as EMOFUSE_RUNTIME says")
+    assert (left_out.state, left_out.advice) == ("note", "EMOFUSE_RUNTIME=openvino")
+    slow = finding(auto="openvino", speed_up=0.8)
+    assert (slow.state, slow.advice) == ("note", "EMOFUSE_RUNTIME=torch")
+    (broken,) = runtime_findings(ProbeReply(None, "ImportError: libopenvino.so"))
+    assert (broken.state, broken.advice) == ("note", "Reinstall openvino, or set EMOFUSE_RUNTIME=torch")
 
 
 def test_bfloat16_is_advised_where_it_is_faster():

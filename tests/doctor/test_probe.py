@@ -58,6 +58,13 @@ def test_bfloat16_is_measured_against_float32():
     assert 0.01 < run_probes(["bfloat16"])["bfloat16"].value < 100
 
 
+def test_the_runtime_of_networks_is_measured_where_openvino_is_installed():
+    reply = run_probes(["runtime"])["runtime"]
+    assert reply.problem == ""
+    assert (reply.value["auto"], reply.value["by_variable"]) == ("torch", True)  # in tests
+    assert reply.value["openvino"] is None or 0.01 < reply.value["speed_up"] < 100
+
+
 def test_the_codec_pipeline_is_zarr_s_setting():
     assert "Pipeline" in run_probes(["codec"])["codec"].value
 

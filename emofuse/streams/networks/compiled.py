@@ -51,7 +51,7 @@ def compile_network(
     """Compile a network of one input, and hold it to PyTorch's results.
 
     Args:
-        network: the network, which takes one tensor and returns a tuple of tensors.
+        network: the network, which takes one tensor and returns a tensor or a tuple of tensors.
         examples: inputs for which both must agree, one at least. The first one is traced.
         dynamic: the axes of the input whose length may differ; all others have the length of the example.
         threads: the threads of the network; None means as many as PyTorch uses.
@@ -74,7 +74,7 @@ def compile_network(
 
 def _compile(network: nn.Module, example: torch.Tensor, shape: list[int], threads: int) -> Any:
     openvino = import_openvino()
-    model = _converted(network, example)
+    model = converted_model(network, example)
     model.reshape(openvino.PartialShape(shape))
     return _core().compile_model(
         model,
@@ -88,7 +88,7 @@ def _compile(network: nn.Module, example: torch.Tensor, shape: list[int], thread
     )
 
 
-def _converted(network: nn.Module, example: torch.Tensor) -> Any:
+def converted_model(network: nn.Module, example: torch.Tensor) -> Any:
     """Return the network as a model of OpenVINO."""
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
@@ -107,7 +107,9 @@ def _check(network: nn.Module, compiled: CompiledNetwork, example: torch.Tensor)
         ConversionError: they do not.
     """
     with torch.inference_mode():
-        expected = [output.float().numpy() for output in network(example)]
+        returned = network(example)
+    outputs = (returned,) if isinstance(returned, torch.Tensor) else returned
+    expected = [output.float().numpy() for output in outputs]
     for output, values in zip(compiled(example.numpy()), expected, strict=True):
         if output.shape != values.shape:
             raise ConversionError(f"it gives {output.shape} where PyTorch gives {values.shape}")

@@ -50,7 +50,8 @@ class CallState:
         process_started: the start of the process, seconds since 1970, which tells it from a later one with its id.
         began: the beginning of the call, seconds since 1970.
         written: the time of this state, seconds since 1970.
-        planned: the runs that were planned at the beginning; None if that is unknown.
+        planned: the runs that are planned so far, of a sweep the final ones; None while that is unknown.
+        parts: how often the whole is repeated: the outer folds of a nested sweep. States count within one of them.
         states: the last state of each kind of work, as plain data of `emofuse.progress`: `building`, `searching`,
             `training` and `step`.
         now: the kind of work of the newest state; empty before the first.
@@ -67,6 +68,7 @@ class CallState:
     began: float = 0.0
     written: float = 0.0
     planned: int | None = None
+    parts: int = 1
     states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     now: str = ""
     ended: End | None = None
@@ -91,7 +93,14 @@ class CallState:
 
 @contextmanager
 def keep_progress(
-    out: Path, kind: Kind, name: str, *, title: str = "", planned: int | None = None, progress: Progress | None = None
+    out: Path,
+    kind: Kind,
+    name: str,
+    *,
+    title: str = "",
+    planned: int | None = None,
+    parts: int = 1,
+    progress: Progress | None = None,
 ) -> Iterator[Progress]:
     """Write the progress of a call into the folder of its results, once that folder exists.
 
@@ -101,6 +110,7 @@ def keep_progress(
         name: the name of the pipeline or sweep.
         title: its title.
         planned: the runs that are planned; None if that is unknown.
+        parts: how often the whole is repeated.
         progress: another follower of the work; that of the context unless given.
 
     Yields:
@@ -115,6 +125,7 @@ def keep_progress(
         process_started=_process_start(),
         began=time.time(),
         planned=planned,
+        parts=parts,
     )
     keeper = _Keeper(out, call, progress or current_follower())
     keeper.start()
@@ -127,6 +138,13 @@ def keep_progress(
         keeper.end("failed", f"{type(error).__name__}: {error}")
         raise
     keeper.end("done")
+
+
+def plan_more_runs(count: int) -> None:
+    """Add runs to those that the call of this context has planned, if its progress is kept."""
+    follower = current_follower()
+    if isinstance(follower, _Keeper):
+        follower.plan(count)
 
 
 class _Keeper:
@@ -153,6 +171,12 @@ class _Keeper:
             self._has_news = True
         if self._follower is not None:
             self._follower.update(state)
+
+    def plan(self, count: int) -> None:
+        """Add planned runs."""
+        with self._lock:
+            self._call = replace(self._call, planned=(self._call.planned or 0) + count)
+            self._has_news = True
 
     def start(self) -> None:
         """Remove the files of calls that have ended, and begin to write."""
@@ -205,7 +229,7 @@ def read_call(path: Path) -> CallState | None:
         call = CallState(**{key: value for key, value in data.items() if key in known})
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    numbers = (call.pid, call.process_started, call.began, call.written)
+    numbers = (call.pid, call.parts, call.process_started, call.began, call.written)
     has_numbers = all(isinstance(number, int | float) for number in numbers)
     has_states = isinstance(call.states, dict) and all(isinstance(state, dict) for state in call.states.values())
     return call if has_numbers and has_states and call.kind in {"pipeline", "sweep"} else None

@@ -19,6 +19,7 @@ from emofuse.errors import DatasetError, SpecError, TrainingError
 from emofuse.extraction import BuildOptions
 from emofuse.pipeline import PipelineOptions, PipelinePaths, expand_runs, run_pipeline
 from emofuse.predict import Predictor, find_images
+from emofuse.progress_file import read_calls
 from emofuse.specs import PipelineSpec, parse_spec
 from emofuse.status import Status
 from emofuse.training import references
@@ -72,6 +73,12 @@ def test_one_call_goes_from_nothing_to_a_report(done):
     assert lines[2].startswith("cache: a face in ")
     assert lines[3].startswith("run 1/4: LBP, test accuracy 0.")
     assert lines[-1] == f"report: written, {PipelinePaths(out).report / 'index.html'}"
+
+
+def test_the_folder_says_what_was_planned_and_how_the_call_ended(done):
+    out, _, _ = done
+    (call,) = read_calls(out)
+    assert (call.kind, call.planned, call.ended) == ("pipeline", 4, "done")
 
 
 def test_a_second_call_does_nothing(done, small):

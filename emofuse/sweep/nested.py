@@ -111,10 +111,10 @@ def run_nested(
     """
     if spec.test is None:
         raise TrainingError(f"sweep {spec.name!r} has no outer folds: give it `test: {{folds: 5}}`")
-    kept = keep_progress(folder, "sweep", spec.name, title=spec.title, progress=progress)
+    splits = spec.test.splits()
+    kept = keep_progress(folder, "sweep", spec.name, title=spec.title, parts=len(splits), progress=progress)
     with kept as follower, followed(follower):
         folds = []
-        splits = spec.test.splits()
         say(f"test: {spec.test.describe()}")
         for number, split in enumerate(splits, start=1):
             say(f"outer fold {number} of {len(splits)}")

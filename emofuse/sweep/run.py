@@ -31,7 +31,7 @@ from emofuse.datasets.split_needs import USES
 from emofuse.devices import resolve_device
 from emofuse.errors import TrainingError
 from emofuse.progress import Progress, followed, step
-from emofuse.progress_file import keep_progress
+from emofuse.progress_file import keep_progress, plan_more_runs
 from emofuse.report import ReportFiles, SearchSummary
 from emofuse.report.choice import divergence_sentences
 from emofuse.report.notes import describe_run, gather_further_notes, gather_notes
@@ -327,6 +327,7 @@ def train_finals(
     cache: Cache, specs: Sequence[RunSpec], runs: Path, options: SweepOptions, say: Say
 ) -> list[tuple[RunRecord | Divergence, bool]]:
     """Train final runs and report each of them, or every tenth of many; those that diverge are always reported."""
+    plan_more_runs(len(specs))
     say(f"final runs: {len(specs)}, scored on the test rows of the split")
     numbers = count(1)
     every = 1 if len(specs) <= _SAID_RUNS else -(-len(specs) // 10)

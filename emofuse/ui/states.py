@@ -215,8 +215,10 @@ def _counts(call: CallState | None, files: WorkFiles, kind: str) -> list[Count]:
         # A living call knows its own rows before they are read here.
         searched = max(len(files.rows.facts), _whole(searching.get("runs")) or 0)
         planned = _whole(searching.get("total"))
+        if planned is not None and call is not None:
+            planned *= call.parts
         counts.append(Count("searched runs", searched, None if planned is None else max(planned, searched)))
-        planned = _whole((call.states.get("training") or {}).get("total")) if call else None
+        planned = call.planned if call and call.parts == 1 else None  # outer folds plan theirs one after another
         if runs or planned:
             counts.append(Count("final runs", len(runs), None if planned is None else max(planned, len(runs)), beside))
     else:

@@ -19,6 +19,7 @@ from small_question import CLASSES, HEADS, finished_groups, planted, small_sweep
 from emofuse.cache.reader import open_cache
 from emofuse.errors import TrainingError
 from emofuse.progress import StepState, TrainingState
+from emofuse.progress_file import read_calls
 from emofuse.report.notes import gather_notes
 from emofuse.results import list_runs, read_predictions, read_weights, run_dir
 from emofuse.sweep.rows import ResultsFolder, RunRow
@@ -158,6 +159,12 @@ def test_rows_say_what_was_trained(done):
     best = row.history[row.best_epoch - 1]
     assert (row.val_macro_f1, row.val_loss) == (best["val_macro_f1"], best["val_loss"])
     assert {row.settings["learning_rate"] for row in table(folder)} == {1e-3, 0.1 + 0.2}
+
+
+def test_the_folder_says_what_was_planned_and_how_the_call_ended(done):
+    (call,) = read_calls(done[0])
+    assert (call.kind, call.planned, call.ended) == ("sweep", 6, "done")
+    assert call.states["searching"]["total"] == HEADS
 
 
 def test_the_same_sweep_again_does_nothing_and_says_so(cache, done):

@@ -17,8 +17,8 @@ import pytest
 from saved_runs import write_made_up_run
 
 from emofuse.cache.lock import hold_lock
-from emofuse.progress import TrainingState
-from emofuse.progress_file import keep_progress
+from emofuse.progress import TrainingState, followed, report_progress
+from emofuse.progress_file import keep_progress, plan_more_runs
 from emofuse.sweep.rows import ResultsFolder
 from emofuse.ui import places, watch
 from emofuse.ui.places import find_places
@@ -148,6 +148,26 @@ def test_a_running_sweep_is_followed_without_a_lock_and_one_that_was_killed_is_t
     assert place.problems[0].startswith(f"Its process ({process.pid} on ")
     assert place.counts[0].done == 12
     assert [each.path for each in FolderWatch(folder).state().places if each.kind == "cache"] == ["cache/features.zarr"]
+
+
+def test_a_nested_sweep_plans_its_search_once_for_each_outer_fold(tmp_path):
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / f"{'0' * 16}.jsonl").write_text("")
+    with keep_progress(tmp_path, "sweep", "nested", parts=5) as follower:
+        follower.update(TrainingState(runs=12, total=36, what="searching"))
+    (searched,) = only_place(tmp_path).counts
+    assert (searched.done, searched.planned) == (12, 180)
+
+
+def test_final_runs_of_a_sweep_are_those_that_it_planned_and_reference_models_are_beside_them(tmp_path):
+    write_made_up_run(tmp_path / "runs")
+    with keep_progress(tmp_path, "sweep", "question") as follower, followed(follower):
+        plan_more_runs(2)
+        plan_more_runs(1)  # a fallback
+        report_progress(TrainingState(runs=5, total=5, what="training"))  # reference models
+    (_, finals) = only_place(tmp_path).counts
+    assert (finals.what, finals.done, finals.planned) == ("final runs", 1, 3)
+    plan_more_runs(1)  # without a call it is nothing
 
 
 def test_claims_of_living_processes_say_that_a_sweep_without_a_file_of_progress_runs(tmp_path):

@@ -184,7 +184,7 @@ def write_report(
     texts = _texts(files, results, uncertainty, reference_notes, title=title, classes=classes)
     table = further_table(results, further_metrics, further)
     samples = gather_samples(results, runs)
-    wanted = [samples.sample_id[place] for place in samples.picture_order] if samples and images else []
+    wanted = samples.classes_by_rank(results.classes) if samples and images else {}
     pictures = read_pictures(results, runs, wanted, manifest=manifest) if wanted else None
     for name, rows in page_numbers(results, samples).items():
         texts[out / name] = csv_text(rows)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,15 @@ class Pictures:
     note: str = ""
 
 
-def read_pictures(results: Results, runs: Path, samples: Sequence[str], *, manifest: Path | None = None) -> Pictures:
+def read_pictures(
+    results: Results, runs: Path, samples: Mapping[str, str], *, manifest: Path | None = None
+) -> Pictures:
     """Read the thumbnails of samples, in the order of their importance, as far as a page has room.
 
     Args:
         results: the configurations, whose dataset the manifest must describe.
         runs: the folder of the saved runs.
-        samples: the ids of the samples.
+        samples: the id of each sample -> its class.
         manifest: the manifest of their dataset; looked for beside the runs unless given.
     """
     if not samples:
@@ -64,7 +66,7 @@ def read_pictures(results: Results, runs: Path, samples: Sequence[str], *, manif
     found = find_manifest(results, runs, samples) if manifest is None else _read_manifest(manifest)
     if found is None:
         return Pictures({}, "No pictures are shown, because the manifest of the dataset is not beside the runs.")
-    sources = _sources(found, samples)
+    sources = _sources(found, list(samples))
     uris: dict[str, str] = {}
     problems: list[str] = []
     total = 0
@@ -85,21 +87,26 @@ def read_pictures(results: Results, runs: Path, samples: Sequence[str], *, manif
     return Pictures(uris, note)
 
 
-def find_manifest(results: Results, runs: Path, samples: Iterable[str]) -> Manifest | None:
+def find_manifest(results: Results, runs: Path, samples: Mapping[str, str]) -> Manifest | None:
     """Return the manifest of the dataset of the runs: beside them, or of a pipeline beside their sweep.
 
-    A manifest counts if it describes a dataset of this name and kind and has all samples.
+    A manifest counts if it describes a dataset of this name and kind and has all samples. That of a pipeline must also
+    have their classes as labels, because it may be of other data.
+
+    Args:
+        results: the configurations.
+        runs: the folder of the saved runs.
+        samples: the id of each sample -> its class.
     """
-    wanted = pl.Series(list(samples), dtype=pl.String)
-    folders = runs.absolute().parent, runs.absolute()
-    beside = [folder / _MANIFEST for folder in folders]
-    for path in (*beside, *sorted(runs.absolute().parent.parent.glob(f"*/{_MANIFEST}"))):
+    wanted = pl.DataFrame({"sample_id": list(samples), "class": list(samples.values())})
+    above = runs.absolute().parent
+    for path in (above / _MANIFEST, runs.absolute() / _MANIFEST, *sorted(above.parent.glob(f"*/{_MANIFEST}"))):
         manifest = _read_manifest(path)
-        if manifest is None:
+        if manifest is None or any(manifest.info.get(key) != results.dataset.get(key) for key in ("name", "kind")):
             continue
-        named = {manifest.info.get("name"), None}, {manifest.info.get("kind"), None}
-        same = results.dataset.get("name") in named[0] and results.dataset.get("kind") in named[1]
-        if same and wanted.is_in(manifest.table["sample_id"].implode()).all():
+        found = wanted.join(manifest.table.select("sample_id", "label"), on="sample_id")
+        is_beside = path.parent in {above, runs.absolute()}
+        if len(found) == len(wanted) and (is_beside or found["class"].equals(found["label"])):
             return manifest
     return None
 

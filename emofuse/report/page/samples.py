@@ -89,13 +89,15 @@ class SampleAnswers:
     alone: int = 0
     problems: Sequence[str] = field(default_factory=tuple)
 
-    @property
-    def picture_order(self) -> list[int]:
-        """The samples in the order in which they get pictures: the galleries, then the first of each cell, ..."""
+    def classes_by_rank(self, classes: Sequence[str]) -> dict[str, str]:
+        """Return sample id -> class in the order in which samples get pictures.
+
+        Those of the galleries come first, then the first sample of each cell, then the second, and so on.
+        """
         first = [sample for sample, _, _ in (*self.mistakes, *self.rescued)]
         lists = [listed for of_item in self.cells.values() for listed in of_item.values()]
         ranked = [listed[place].sample for place in range(MOST_IN_CELL) for listed in lists if place < len(listed)]
-        return list(dict.fromkeys([*first, *ranked]))
+        return {self.sample_id[sample]: classes[self.true[sample]] for sample in [*first, *ranked]}
 
 
 _Gallery = list[tuple[str, int, int, float]]

@@ -28,7 +28,7 @@ from emofuse.report.overview_figures import (
 from emofuse.report.part_plots import AnsweredValues
 from emofuse.report.ranking import rank_configurations
 from emofuse.report.rendering import ENDINGS, ReportFigure, draw_figure
-from emofuse.report.section_figures import draw_section
+from emofuse.report.section_process import drawing_sections
 
 FIGURE_FILES = (
     *("progression", "errors", "*_change", "*_bars", "critical_difference", "difference_*", "search", "training"),
@@ -99,16 +99,17 @@ def draw_figures(
     with mpl.style.context(["default", STYLE, {"font.family": list(lettering.families)}]):
         slugs = file_names([item.label for item in results.featured])
         pairs = list(zip(results.featured, slugs, strict=True))
-        return ReportFigures(
-            progression=draw_progression(results, uncertainty),
-            errors=draw_errors(results, uncertainty),
-            ranks=None if isinstance(ranking, str) else draw_ranks(ranking, results),
-            change=draw_change(results, detail),
-            bars=draw_bars(results, uncertainty),
-            differences=draw_differences(results, {item.label: slug for item, slug in pairs}, detail),
-            search=draw_search(results.search),
-            training=draw_training(results),
-            losses=draw_losses(results),
-            sections=tuple(draw_section(item, slug, results, uncertainty, values or {}) for item, slug in pairs),
-            absent=(ranking,) if isinstance(ranking, str) else (),
-        )
+        with drawing_sections(pairs, results, uncertainty, values or {}, lettering) as sections:
+            return ReportFigures(
+                progression=draw_progression(results, uncertainty),
+                errors=draw_errors(results, uncertainty),
+                ranks=None if isinstance(ranking, str) else draw_ranks(ranking, results),
+                change=draw_change(results, detail),
+                bars=draw_bars(results, uncertainty),
+                differences=draw_differences(results, {item.label: slug for item, slug in pairs}, detail),
+                search=draw_search(results.search),
+                training=draw_training(results),
+                losses=draw_losses(results),
+                sections=sections(),
+                absent=(ranking,) if isinstance(ranking, str) else (),
+            )

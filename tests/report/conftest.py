@@ -27,6 +27,7 @@ def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
         return ReportFigure(stem, caption, b"<svg/>", b"\x89PNG", 3.0)
 
     monkeypatch.setattr("emofuse.report.rendering.render_figure", blank)
+    monkeypatch.setattr("emofuse.report.section_process._FEWEST", 1 << 20)  # another process would draw them
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from emofuse.cli.progress import show_progress
 if TYPE_CHECKING:
     from emofuse.results import RunRecord
     from emofuse.tracking.log import Tracker
+    from emofuse.tracking.logged import Logged
 
 
 class KnownTracker(StrEnum):
@@ -48,7 +50,13 @@ def open_given_trackers(names: TrackerNames | None, out: Path) -> list[Tracker]:
     return open_trackers(names, out)
 
 
-def log_to_given(trackers: Sequence[Tracker], records: Sequence[RunRecord], out: Path, title: str = "") -> None:
+def log_to_given(
+    trackers: Sequence[Tracker],
+    records: Sequence[RunRecord],
+    out: Path,
+    title: str = "",
+    further: Sequence[Logged] = (),
+) -> None:
     """Log the runs of a pipeline or sweep, and its report, to the trackers of a command line.
 
     Raises:
@@ -59,7 +67,7 @@ def log_to_given(trackers: Sequence[Tracker], records: Sequence[RunRecord], out:
     from emofuse.tracking import find_results, log_results
 
     with show_progress():
-        log_results(trackers, records, find_results(out), title=title, say=typer.echo)
+        log_results(trackers, records, find_results(out), title=title, further=further, say=typer.echo)
 
 
 def results_log(
@@ -67,6 +75,9 @@ def results_log(
         Path, typer.Argument(metavar="RUNS", help="Folder of a pipeline or sweep, or a folder of saved runs.")
     ],
     to: Annotated[TrackerNames, typer.Option("--to", help="The experiment tracker; repeat for several.")],
+    searched: Annotated[
+        bool, typer.Option("--searched", help="Log every run of the search of a sweep too, with validation scores.")
+    ] = False,
 ) -> None:
     """Log saved runs and their report to an experiment tracker; those that it has already are passed over.
 
@@ -75,11 +86,13 @@ def results_log(
     """
     from emofuse.errors import ResultsError
     from emofuse.results import list_runs
-    from emofuse.tracking import find_results
+    from emofuse.sweep.rows import ResultsFolder
+    from emofuse.tracking import find_results, logged_searched_run
 
     place = find_results(folder)
     trackers = open_given_trackers(to, place.out)
     records = list_runs(place.runs)
-    if not records:
+    rows = ResultsFolder(place.out).rows() if searched else []
+    if not records and not rows:
         raise ResultsError(f"{place.runs}: no saved runs in this folder; those of a sweep are in OUT/runs")
-    log_to_given(trackers, records, folder)
+    log_to_given(trackers, records, folder, further=[logged_searched_run(asdict(row)) for row in rows])

@@ -9,5 +9,6 @@ is opened, which comes before any work.
 """
 
 from emofuse.tracking.log import find_results, log_results, open_trackers
+from emofuse.tracking.logged import logged_searched_run
 
-__all__ = ["find_results", "log_results", "open_trackers"]
+__all__ = ["find_results", "log_results", "logged_searched_run", "open_trackers"]

@@ -105,6 +105,7 @@ def log_results(
     *,
     title: str = "",
     with_report: bool = True,
+    further: Sequence[Logged] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Log saved runs and their report to trackers.
@@ -115,6 +116,7 @@ def log_results(
         place: where they are saved.
         title: the name of the report; the name of the folder unless given.
         with_report: whether the report beside the runs is logged too.
+        further: entries that are logged too, such as searched runs.
         say: receives a line for each tracker.
 
     Raises:
@@ -123,6 +125,7 @@ def log_results(
     if not trackers:
         return
     entries = [logged_run(record) for record in {record.digest: record for record in records}.values()]
+    entries += further
     report = None
     if with_report:
         report = logged_report(place.out / "report", title or place.out.absolute().name, records)

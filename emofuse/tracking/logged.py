@@ -19,7 +19,7 @@ class Logged:
     """One entry of a tracker: a run, or the report on several.
 
     Attributes:
-        kind: `run`, `reference` or `report`.
+        kind: `run`, `reference`, `searched` or `report`.
         key: the SHA-256 that tells it from all others, by which nothing is logged twice.
         name: its name.
         created: the time of its end, UTC in ISO 8601; empty if that is unknown.
@@ -76,6 +76,35 @@ def logged_run(record: RunRecord) -> Logged:
             "device": record.machine.get("device", ""),
         },
         notes=record.notes,
+    )
+
+
+def logged_searched_run(row: Mapping[str, Any]) -> Logged:
+    """Return what is logged of a run of a search, by its row in plain data (see `emofuse.sweep.rows.RunRow`).
+
+    It has no test scores and no streams' digests.
+    """
+    fold = "" if row["fold"] is None else f", fold {row['fold']}"
+    scores = {name: row.get(name) for name in ("val_macro_f1", "val_accuracy", "val_loss", "val_ccc", "val_map")}
+    metrics = {f"val/{name.removeprefix('val_')}": value for name, value in scores.items() if value is not None}
+    numbers = {name: float(row[name]) for name in ("parameters", "best_epoch", "last_epoch", "seconds")}
+    return Logged(
+        kind="searched",
+        key=row["digest"],
+        name=f"{row['name']}, seed {row['seed']}{fold}",
+        created=row["created"],
+        seconds=row["seconds"],
+        parameters=dict(_flatten_spec(row["spec"])),
+        metrics={**metrics, **numbers},
+        curves=_curves(row["history"]),
+        tags={
+            "digest": row["digest"],
+            "configuration": row["name"],
+            "sweep": row["sweep"],
+            "ended": row["ended"],
+            "emofuse_version": row["versions"].get("emofuse", ""),
+            "device": row["device"],
+        },
     )
 
 

@@ -98,6 +98,8 @@ def test_a_sweep_that_is_continued_logs_its_final_runs_and_its_report_once(cache
     assert "report_s" in names
     assert f"tensorboard: {len(names)} of {len(names)} entries logged" in first.output
     assert f"tensorboard: 0 of {len(names)} entries logged, {len(names)} logged before" in second.output
+    searched = call("results", "log", "emofuse-runs/s", "--to", "tensorboard", "--searched")
+    assert f"tensorboard: 3 of {len(names) + 3} entries logged, {len(names)} logged before" in searched.output
 
 
 def test_a_pipeline_logs_its_runs_reference_models_and_report(tmp_path, monkeypatch):

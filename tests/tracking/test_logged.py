@@ -5,7 +5,7 @@ from __future__ import annotations
 from saved_runs import made_up_record
 
 from emofuse.specs import digest
-from emofuse.tracking.logged import logged_report, logged_run
+from emofuse.tracking.logged import logged_report, logged_run, logged_searched_run
 
 
 def test_the_spec_is_flattened_and_lists_of_names_are_joined():
@@ -53,6 +53,35 @@ def test_tags_say_where_a_run_comes_from():
     }
     reference = made_up_record(spec={**record.spec, "reference": True})
     assert logged_run(reference).kind == "reference"
+
+
+def test_a_searched_run_has_validation_scores_alone():
+    row = {
+        "digest": "d" * 64,
+        "name": "lbp",
+        "fold": 1,
+        "seed": 2,
+        "spec": {"train": {"seed": 2}},
+        "sweep": "small",
+        "val_macro_f1": 0.5,
+        "val_accuracy": 0.6,
+        "val_loss": None,
+        "best_epoch": 1,
+        "last_epoch": 2,
+        "seconds": 1.5,
+        "parameters": 9,
+        "ended": "epochs",
+        "device": "cpu",
+        "created": "2026-01-01T00:00:00+00:00",
+        "versions": {"emofuse": "0.1.0"},
+        "history": [{"epoch": 1, "val_loss": 1.0}],
+    }
+    entry = logged_searched_run(row)
+    assert (entry.kind, entry.key, entry.name) == ("searched", "d" * 64, "lbp, seed 2, fold 1")
+    scores = {"val/macro_f1": 0.5, "val/accuracy": 0.6}
+    assert entry.metrics == scores | {"parameters": 9, "best_epoch": 1, "last_epoch": 2, "seconds": 1.5}
+    assert (entry.tags["sweep"], entry.tags["ended"]) == ("small", "epochs")
+    assert entry.curves == {"val_loss": [(1, 1.0)]}
 
 
 def test_a_report_that_changes_is_another_entry_and_without_one_there_is_none(place, records):

@@ -43,6 +43,7 @@ class ExplainOptions:
         resamples: the number of bootstrap resamples.
         most_rows: the largest number of rows that attributions and maps of features look at.
         device: the device of the heads.
+        umap: whether maps by UMAP are made beside those by t-SNE.
     """
 
     parts: Sequence[str] = ()
@@ -57,6 +58,7 @@ class ExplainOptions:
     resamples: int = 2_000
     most_rows: int = 2_000
     device: str = "cpu"
+    umap: bool = False
 
     @property
     def resampling(self) -> Resampling:

@@ -237,7 +237,13 @@ def _feature_space(analysis: Analysis) -> Iterator[AnalysisSection]:
     options, tested = analysis.options, analysis.answered
     cache = analysis.source.need_cache("maps of features")
     found = map_features(
-        cache, analysis.runs, tested, most_rows=options.most_rows, seed=options.seed, device=options.device
+        cache,
+        analysis.runs,
+        tested,
+        most_rows=options.most_rows,
+        seed=options.seed,
+        device=options.device,
+        umap=options.umap,
     )
     if found.spaces:
         yield feature_space_section(tested, found)

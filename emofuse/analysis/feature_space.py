@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import nn
 from emofuse.analysis.answers import Ints, TestedConfiguration
 from emofuse.analysis.cached_rows import RunOnRows, open_run, rows_of_samples
 from emofuse.cache.reader import Cache
+from emofuse.errors import ResultsError
 from emofuse.heads.members import HeadBatch
 from emofuse.progress import step
 
@@ -32,6 +34,7 @@ class Space:
         purity: the mean share of the ten nearest rows that have the class of a row.
         by_chance: the share of the rows of a row's class among all others, which neighbours at random would have.
         places: a map of the rows by t-SNE, (n, 2); nothing if it was not made.
+        umap_places: a map of the rows by UMAP, (n, 2); nothing if it was not made.
         rows: the rows that have the stream, as places among the analysed ones, int64 (n,).
     """
 
@@ -41,6 +44,7 @@ class Space:
     by_chance: float
     places: Floats | None
     rows: Ints
+    umap_places: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ def map_features(
     most_rows: int = 2_000,
     seed: int = 0,
     device: str = "cpu",
+    umap: bool = False,
 ) -> Spaces:
     """Measure the spaces of the first run of a configuration on its test rows, with the first of its heads.
 
@@ -76,6 +81,7 @@ def map_features(
         most_rows: the largest number of rows to look at, which are drawn at random of more.
         seed: the seed of the draw and of the maps.
         device: the device of the head.
+        umap: whether maps by UMAP are made too.
     """
     record, places = tested.repeats[0].parts[0]
     sample_id, label = tested.repeats[0].sample_id[places], tested.repeats[0].label[places]
@@ -88,14 +94,16 @@ def map_features(
     with step("mapping features", len(vectors), "spaces") as advance:
         for number, (name, values) in enumerate(vectors.items(), start=1):
             rows = np.flatnonzero(present[name])
-            space = measure_space(name, values[rows], label[chosen][rows], rows, seed)
+            space = measure_space(name, values[rows], label[chosen][rows], rows, seed=seed, umap=umap)
             if space is not None:
                 spaces.append(space)
             advance(number, len(vectors))
     return Spaces(tuple(spaces), label[chosen], len(label))
 
 
-def measure_space(name: str, values: Floats, label: Ints, rows: Ints, seed: int = 0) -> Space | None:
+def measure_space(
+    name: str, values: Floats, label: Ints, rows: Ints, *, seed: int = 0, umap: bool = False
+) -> Space | None:
     """Measure one space; None for fewer rows than a neighbourhood needs, or for rows of a single class.
 
     Args:
@@ -103,7 +111,8 @@ def measure_space(name: str, values: Floats, label: Ints, rows: Ints, seed: int 
         values: the vectors of n rows, (n, D).
         label: their classes, (n,).
         rows: their places among all analysed rows, (n,).
-        seed: the seed of the map.
+        seed: the seed of the maps.
+        umap: whether a map by UMAP is made too.
     """
     if len(rows) <= NEIGHBOURS + 1 or len(np.unique(label)) < 2:
         return None
@@ -116,6 +125,7 @@ def measure_space(name: str, values: Floats, label: Ints, rows: Ints, seed: int 
         float(np.mean((counts[label] - 1) / (len(label) - 1))),
         _tsne(values, seed),
         rows,
+        _umap(values, seed) if umap else None,
     )
 
 
@@ -161,6 +171,24 @@ def _tsne(values: Floats, seed: int) -> Floats | None:
         values = PCA(min(50, len(values) - 1), random_state=seed).fit_transform(values)
     perplexity = min(30.0, (len(values) - 1) / 3)
     places: Floats = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(values).astype(np.float64)
+    return places
+
+
+def _umap(values: Floats, seed: int) -> Floats:
+    """Return a map (n, 2) by UMAP (McInnes et al., 2018), which is imported only here: numba takes seconds to load.
+
+    Raises:
+        ResultsError: umap-learn is not installed.
+    """
+    try:
+        with warnings.catch_warnings():  # TensorFlow is not installed; a seed means one thread
+            warnings.simplefilter("ignore")
+            from umap import UMAP
+
+            reducer = UMAP(n_neighbors=min(15, len(values) - 1), random_state=seed, n_jobs=1)
+            places: Floats = np.asarray(reducer.fit_transform(values), np.float64)
+    except ImportError:
+        raise ResultsError("maps by UMAP need umap-learn: pip install 'emofuse[umap]'") from None
     return places
 
 

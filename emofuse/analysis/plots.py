@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from emofuse.analysis.answers import Ints
 from emofuse.analysis.calibration import ReliabilityBin, Selective
@@ -90,6 +91,7 @@ def plot_intervals(
         )  # fmt: skip
     axes.set(ylim=(float(heights.sum()), 0), xlabel=xlabel)
     axes.margins(x=0.06)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     axes.set_yticks(middles, labels)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")

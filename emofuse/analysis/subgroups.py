@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -145,6 +145,7 @@ class Fairness:
         gap_interval: the 95 % interval of this difference, between these two groups.
         gap_by_chance: the mean gap where people, or rows, are dealt to groups of the same sizes at random.
         p: the share of such deals with a gap as large.
+        over_rows: whether intervals draw rows although units are larger, because a group is a single unit (a speaker).
     """
 
     attribute: str
@@ -155,6 +156,7 @@ class Fairness:
     gap_interval: Interval
     gap_by_chance: float
     p: float
+    over_rows: bool = False
 
 
 def measure_fairness(
@@ -169,6 +171,9 @@ def measure_fairness(
         resampling: the number of resamples and the seed.
         deals: the number of random deals of rows to groups.
     """
+    over_rows = any(len(np.unique(predictions.unit[group.rows])) < 2 <= group.count for group in groups)
+    if over_rows:
+        predictions = replace(predictions, unit=np.arange(len(predictions.unit)))
     units = int(predictions.unit.max()) + 1
     parts = [
         RunPredictions(predictions.unit[group.rows], predictions.label[group.rows], predictions.predicted[group.rows])
@@ -193,7 +198,7 @@ def measure_fairness(
     if len(ranked) < 2:
         nothing = Interval(float("nan"), float("nan"))
         return Fairness(
-            groups[0].attribute, tuple(found), None, None, float("nan"), nothing, float("nan"), float("nan")
+            groups[0].attribute, tuple(found), None, None, float("nan"), nothing, float("nan"), float("nan"), over_rows
         )
     best = max(ranked, key=lambda place: found[place].scores["accuracy"])
     worst = min(ranked, key=lambda place: found[place].scores["accuracy"])
@@ -208,6 +213,7 @@ def measure_fairness(
         bootstrap_interval(resampled.drawn[:, best, 0] - resampled.drawn[:, worst, 0]),
         float(by_chance.mean()),
         float((1 + np.count_nonzero(by_chance >= gap - 1e-12)) / (1 + len(by_chance))),
+        over_rows,
     )
 
 

@@ -60,6 +60,9 @@ def explain(
     draws: Annotated[int, typer.Option(min=1, help="Shuffles of each kind.")] = 10,
     resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of the intervals.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of all draws.")] = 0,
+    umap: Annotated[
+        bool, typer.Option("--umap", help="Draw maps of features by UMAP too (extra umap), not by t-SNE alone.")
+    ] = False,
     plugin: Plugins = None,
 ) -> None:
     """Say what each stream is worth, for which rows, and why; write tables, figures and one JSON file.
@@ -82,6 +85,7 @@ def explain(
         draws=draws,
         seed=seed,
         resamples=resamples,
+        umap=umap,
     )
     if sample:
         from emofuse.analysis.explain import explain_samples

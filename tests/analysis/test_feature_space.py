@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
 from emofuse.analysis.answers import read_tested
 from emofuse.analysis.feature_space import _distances, map_features, measure_space, purity_of, silhouette_of
+from emofuse.errors import ResultsError
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +59,20 @@ def test_fusion_parts_the_classes_better_than_each_stream(planted, source_of):
     assert by_name["fused"].purity > by_name["noise"].purity + 0.2
     assert by_name["fused"].silhouette > by_name["all streams"].silhouette
     assert len(by_name["noise"].rows) < 60
+
+
+@pytest.mark.slow
+def test_a_map_by_umap_keeps_clouds_apart_and_is_drawn_beside_the_other(clouds):
+    pytest.importorskip("umap")
+    values, label = clouds
+    space = measure_space("clouds", 3 * values, label, np.arange(45), umap=True)
+    assert space.umap_places.shape == (45, 2)
+    assert purity_of(_distances(space.umap_places), label, 5) > 0.8
+
+
+def test_without_its_package_a_map_by_umap_is_refused_with_the_command(clouds, monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    values, label = clouds
+    with pytest.raises(ResultsError, match=r"pip install 'emofuse\[umap\]'"):
+        measure_space("clouds", values, label, np.arange(45), umap=True)
+    assert measure_space("clouds", values, label, np.arange(45)).umap_places is None

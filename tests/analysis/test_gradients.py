@@ -13,6 +13,7 @@ from emofuse.analysis.cached_rows import open_run, rows_of_samples
 from emofuse.analysis.facs import facs_name
 from emofuse.analysis.gradients import integrated_gradients
 from emofuse.errors import ResultsError
+from emofuse.heads.members import HeadBatch
 from emofuse.specs import RunSpec, parse_spec
 from emofuse.streams.action_units import MEASUREMENTS
 from emofuse.training.runs import train_runs
@@ -51,6 +52,30 @@ def test_a_gradient_changes_no_answer_of_the_heads(planted, source_of):
     before = run.trained.answers(run.inputs)
     integrated_gradients(run.trained, run.inputs, label, steps=2)
     assert np.array_equal(run.trained.answers(run.inputs), before)
+
+
+@pytest.mark.slow
+def test_contributions_are_those_of_captum(planted, source_of):
+    captum = pytest.importorskip("captum.attr")
+    run, label = open_first(planted, source_of("network"), "network")
+    seen, head = run.inputs[0], run.trained.heads[0].head.eval()
+    names = list(seen.features)
+    valid = {name: torch.from_numpy(seen.valid[name]).unsqueeze(0) for name in names}
+
+    def score(*features):  # of all steps of the path at once, (steps x n, D)
+        repeats = len(features[0]) // len(label)
+        masks = {name: mask.repeat(1, repeats) for name, mask in valid.items()}
+        batch = HeadBatch({name: each.unsqueeze(0) for name, each in zip(names, features, strict=True)}, masks, {})
+        logits = head(batch)[0]
+        target = torch.from_numpy(label).repeat(repeats)
+        return logits.gather(1, target.unsqueeze(1)).squeeze(1) - logits.mean(dim=1)
+
+    method = captum.IntegratedGradients(score)
+    given = tuple(torch.from_numpy(seen.features[name]) for name in names)
+    expected = method.attribute(given, n_steps=32, method="riemann_middle")
+    found = integrated_gradients(run.trained, run.inputs, label, steps=32)
+    for name, each in zip(names, expected, strict=True):
+        assert found.values[name] == pytest.approx(each.detach().numpy(), abs=1e-4)
 
 
 class Squares(nn.Module):

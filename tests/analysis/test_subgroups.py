@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from emofuse.analysis.attributes import Subgroup, _of_column, find_subgroups, people_of
+from emofuse.analysis.sections.subgroups import fairness_section
 from emofuse.analysis.subgroups import LEAST_UNITS, compare_in_subgroups, measure_fairness
 from emofuse.cache.reader import Cache, open_cache
 from emofuse.statistics import Resampling, RunPredictions, holm
@@ -155,6 +156,19 @@ def test_whole_speakers_are_dealt_to_sexes():
     found = measure_fairness(groups, predictions(unit < 2, unit), 2, RESAMPLING)
     assert found.gap == 1
     assert found.p == pytest.approx(1 / 3, abs=0.1)
+
+
+def test_speakers_that_are_one_unit_each_have_intervals_over_their_rows():
+    unit = np.arange(200) // 50
+    right = np.random.default_rng(0).random(200) < 0.4 + 0.1 * unit
+    groups = [Subgroup("speaker", str(number), unit == number) for number in range(4)]
+    found = measure_fairness(groups, predictions(right, unit), 2, RESAMPLING)
+    assert found.over_rows
+    assert all(
+        0.05 < group.intervals["accuracy"].high - group.intervals["accuracy"].low < 0.4 for group in found.groups
+    )
+    assert found.gap_interval.low < found.gap < found.gap_interval.high
+    assert "Intervals of speaker draw rows" in " ".join(fairness_section("model", [found]).sentences)
 
 
 def test_columns_of_people_are_found_by_their_names(tmp_path, write_cache):

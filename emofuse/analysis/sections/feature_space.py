@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -44,13 +45,15 @@ def feature_space_section(tested: TestedConfiguration, found: Spaces) -> Analysi
     lettering = choose_lettering_of(tested.classes)
     names = [lettering.labels.get(name, name) for name in tested.classes]
     figures = []
-    if any(each.places is not None for each in spaces):
-        text = (
-            f"Maps of {len(found.label):,} test rows by t-SNE, one for each stream and the fused vector. Near rows are "
-            "alike; distances between clusters, and their sizes, say nothing."
-        )
-        plot: Any = partial(plot_maps, names, found.label, spaces, random_streams=tested.item.random_streams)
-        figures.append(draw_figure("feature_space", text, plot, lettering))
+    for stem, method in (("feature_space", "t-SNE"), ("feature_space_umap", "UMAP")):
+        drawn = [each if method == "t-SNE" else replace(each, places=each.umap_places) for each in spaces]
+        if any(each.places is not None for each in drawn):
+            text = (
+                f"Maps of {len(found.label):,} test rows by {method}, one for each stream and the fused vector. Near rows "
+                "are alike; distances between clusters, and their sizes, say nothing."
+            )
+            plot: Any = partial(plot_maps, names, found.label, drawn, random_streams=tested.item.random_streams)
+            figures.append(draw_figure(stem, text, plot, lettering))
     fused = next((each for each in spaces if each.name == "fused"), None)
     single = [each for each in spaces if each.name in tested.item.streams]
     sentences = random_sentence(tested.item.random_streams)

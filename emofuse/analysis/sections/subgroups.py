@@ -14,7 +14,15 @@ from emofuse.analysis.subgroups import LEAST_UNITS, ComparedSubgroup, Fairness
 from emofuse.report.analysis import AnalysisSection, AnalysisTable
 from emofuse.report.figures import draw_figure
 from emofuse.report.fonts import choose_lettering_of
-from emofuse.report.formats import UNDEFINED, format_difference, format_interval, format_p, format_score, join_some
+from emofuse.report.formats import (
+    UNDEFINED,
+    format_difference,
+    format_interval,
+    format_p,
+    format_score,
+    join_names,
+    join_some,
+)
 from emofuse.report.tables import Cell, ReportTable, TableColumn
 
 _SIGNIFICANT = 0.05
@@ -184,6 +192,12 @@ def fairness_section(label: str, found: Sequence[Fairness]) -> AnalysisSection:
     """
     tables = [_fair_table(each, label) for each in found]
     sentences = [_gap_sentence(each, label) for each in found]
+    over_rows = [each.attribute for each in found if each.over_rows]
+    if over_rows:
+        sentences.append(
+            f"Intervals of {join_names(over_rows)} draw rows: each of its groups is one unit, so that they hold for these "
+            "people, and say nothing of others."
+        )
     sentences.append(
         "The best and the worst group are chosen after the fact, so that a gap is expected even where all groups are "
         "alike; the gap by chance says how large. Groups differ in what they show as well as in who they are: a gap is "

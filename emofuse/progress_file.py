@@ -17,11 +17,12 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
+from pydantic import TypeAdapter
 
 from emofuse.progress import BuildState, Progress, State, StepState, current_follower
 from emofuse.stores import is_remote, replace_file
@@ -89,6 +90,9 @@ class CallState:
             return False
         except psutil.Error:
             return True
+
+
+_CALL = TypeAdapter(CallState)
 
 
 @contextmanager
@@ -222,17 +226,10 @@ class _Keeper:
 def read_call(path: Path) -> CallState | None:
     """Read the file of a call; None if it is gone, damaged or of a format that this emofuse does not know."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data["format"] != FORMAT:
-            return None
-        known = {each.name for each in fields(CallState)}
-        call = CallState(**{key: value for key, value in data.items() if key in known})
-    except (OSError, ValueError, TypeError, KeyError):
+        call = _CALL.validate_json(path.read_bytes())
+    except (OSError, ValueError):
         return None
-    numbers = (call.pid, call.parts, call.process_started, call.began, call.written)
-    has_numbers = all(isinstance(number, int | float) for number in numbers)
-    has_states = isinstance(call.states, dict) and all(isinstance(state, dict) for state in call.states.values())
-    return call if has_numbers and has_states and call.kind in {"pipeline", "sweep"} else None
+    return call if call.format == FORMAT else None
 
 
 def read_calls(out: Path) -> list[CallState]:

@@ -124,7 +124,7 @@ def test_a_file_with_texts_in_place_of_numbers_is_passed_over_and_further_keys_a
     data = json.loads(path.read_text())
     path.write_text(json.dumps({**data, "of_a_later_version": 1}))
     assert read_call(path).name == "question"
-    for key, value in {"pid": "x", "states": [], "kind": "cache"}.items():
+    for key, value in {"pid": "x", "states": [], "kind": "cache", "planned": "many", "title": 3}.items():
         path.write_text(json.dumps({**data, key: value}))
         assert read_call(path) is None
     assert list((out / "progress").iterdir()) == [path]

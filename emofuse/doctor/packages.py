@@ -93,7 +93,7 @@ PACKAGES = (
     Package("pyarrow", "pyarrow", "15", "21.0.0", extra="parquet"),
     Package("onnx", "onnx", "1.17", "1.17.0", extra="onnx"),
     Package("onnxruntime", "onnxruntime", "1.20", "1.32.0", extra="onnx"),
-    Package("mlflow-skinny", "mlflow", "3", "3.17.2", extra="mlflow"),
+    Package("mlflow-skinny", "mlflow", "3", "3.17.2", extra="mlflow", also=("mlflow",)),
     Package("wandb", "wandb", "0.19", "0.28.0", extra="wandb"),
     Package("tensorboard", "tensorboard", "2.16", "2.20.0", extra="tensorboard"),
     Package("mkdocstrings-python", "mkdocstrings_handlers.python", "2.0", "2.0.11", extra="docs"),

@@ -273,7 +273,7 @@ def _selects(calls: Sequence[CallState]) -> str | None:
     """Return the name of the score that the newest sweep selects by."""
     words = {"macro_f1": "macro F1", "accuracy": "accuracy", "loss": "loss", "ccc": "mean CCC", "map": "mAP"}
     selects = (call.states.get("searching", {}).get("select") for call in calls)
-    return next((words[select] for select in selects if select in words), None)
+    return next((words[select] for select in selects if isinstance(select, str) and select in words), None)
 
 
 def _best_row(rows: Sequence[RowFact], select: str | None) -> Best | None:

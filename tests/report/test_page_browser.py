@@ -214,6 +214,27 @@ def test_every_text_has_enough_contrast_in_both_themes(browser, page, theme):
     assert run(browser, pale + "return poorTexts()[1].length") == 1
 
 
+def test_the_page_is_printed_whole(browser, page):
+    browser.show(720, theme="dark")
+    browser.open(page)
+    try:
+        browser.send("Emulation.setEmulatedMedia", media="print")
+        wide, images, paper = browser.run(
+            """
+            for (const each of document.querySelectorAll("details")) each.open = true;
+            const images = [...document.querySelectorAll("main img")];
+            return [document.documentElement.scrollWidth - innerWidth, images.map((each) => each.naturalWidth > 0),
+              getComputedStyle(document.body).backgroundColor];
+            """
+        )
+    finally:
+        browser.send("Emulation.setEmulatedMedia", media="")
+    assert wide <= 0
+    assert len(images) > 10
+    assert all(images)
+    assert paper == "rgb(255, 255, 255)"
+
+
 def test_the_theme_follows_the_system_until_the_reader_switches(browser, page):
     browser.show(1280, theme="dark")
     browser.open(page)

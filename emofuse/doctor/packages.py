@@ -96,6 +96,7 @@ PACKAGES = (
     Package("mlflow-skinny", "mlflow", "3", "3.17.2", extra="mlflow", also=("mlflow",)),
     Package("wandb", "wandb", "0.19", "0.28.0", extra="wandb"),
     Package("tensorboard", "tensorboard", "2.16", "2.20.0", extra="tensorboard"),
+    Package("umap-learn", "umap", "0.5.6", "0.5.12", extra="umap"),
     Package("mkdocstrings-python", "mkdocstrings_handlers.python", "2.0", "2.0.11", extra="docs"),
     Package("zensical", "zensical", "0.0.73", "0.0.73", extra="docs"),
 )

@@ -135,7 +135,7 @@ def test_the_table_names_every_dependency_with_its_extra_and_its_least_version()
 
 def test_the_extra_of_the_tests_brings_all_that_the_demo_needs():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = "audio,demo,docs,duplicates,egemaps,mlflow,onnx,open_clip,parquet,s3,sklearn,speech,tensorboard,timm"
+    extras = "audio,demo,docs,duplicates,egemaps,mlflow,onnx,open_clip,parquet,s3,sklearn,speech,tensorboard,timm,umap"
     assert f"emofuse[{extras},video,wandb]" in project["optional-dependencies"]["test"]
     assert "--editable '.[demo,fast,test]'" in (ROOT / "Makefile").read_text()
 

@@ -49,8 +49,8 @@ def feature_space_section(tested: TestedConfiguration, found: Spaces) -> Analysi
         drawn = [each if method == "t-SNE" else replace(each, places=each.umap_places) for each in spaces]
         if any(each.places is not None for each in drawn):
             text = (
-                f"Maps of {len(found.label):,} test rows by {method}, one for each stream and the fused vector. Near rows "
-                "are alike; distances between clusters, and their sizes, say nothing."
+                f"Maps of {len(found.label):,} test rows by {method}, one for each stream and the fused vector. Near "
+                "rows are alike; distances between clusters, and their sizes, say nothing."
             )
             plot: Any = partial(plot_maps, names, found.label, drawn, random_streams=tested.item.random_streams)
             figures.append(draw_figure(stem, text, plot, lettering))

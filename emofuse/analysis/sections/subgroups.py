@@ -195,8 +195,8 @@ def fairness_section(label: str, found: Sequence[Fairness]) -> AnalysisSection:
     over_rows = [each.attribute for each in found if each.over_rows]
     if over_rows:
         sentences.append(
-            f"Intervals of {join_names(over_rows)} draw rows: each of its groups is one unit, so that they hold for these "
-            "people, and say nothing of others."
+            f"Intervals of {join_names(over_rows)} draw rows: each of its groups is one unit, so that they hold for "
+            "these people, and say nothing of others."
         )
     sentences.append(
         "The best and the worst group are chosen after the fact, so that a gap is expected even where all groups are "

@@ -14,7 +14,7 @@ from emofuse.cli.options import RUNS
 
 def ui(
     folder: Annotated[
-        Path, typer.Argument(metavar="[FOLDER]", help="Folder of results, at any depth.", show_default="emofuse-runs")
+        Path, typer.Argument(metavar="FOLDER", help="Folder of results, at any depth.", show_default="emofuse-runs")
     ] = RUNS,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 for a free one.")] = 0,
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the default browser.")] = True,

@@ -136,10 +136,13 @@ def nystroem_map(kernel: Tensor) -> Tensor:
     """Return the map (m, r) from kernel values to m landmarks to features whose products approximate the kernel.
 
     Args:
-        kernel: the kernel (m, m) of the landmarks among themselves (Williams & Seeger, NIPS 2000).
+        kernel: the kernel (m, m) of the landmarks among themselves (Williams & Seeger, NIPS 2000). A kernel of zeros
+            has one feature, which is zero.
     """
     values, vectors = torch.linalg.eigh(kernel)
     kept = values > values[-1].clamp(min=0) * len(kernel) * torch.finfo(values.dtype).eps
+    if not kept.any():
+        return kernel.new_zeros(len(kernel), 1)
     mapping: Tensor = vectors[:, kept] / values[kept].sqrt()
     return mapping
 

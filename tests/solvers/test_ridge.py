@@ -179,3 +179,14 @@ def test_a_smooth_kernel_of_few_features_is_solved_as_by_its_normal_equations(we
     solved = torch.linalg.solve(system, torch.cat([targets, torch.zeros(1, 2)]))
     expected = kernel @ solved[:60] + solved[60]
     torch.testing.assert_close(kernel @ coefficients + bias, expected, rtol=0, atol=1e-7)
+
+
+def test_a_kernel_of_zeros_has_one_zero_feature_and_predicts_the_mean():
+    """That of a stream whose values are all the same."""
+    kernel = torch.zeros(5, 5, dtype=torch.float64)
+    mapping = nystroem_map(kernel)
+    assert mapping.shape == (5, 1)
+    spectrum = Spectrum.from_features(kernel @ mapping)
+    targets = torch.arange(10, dtype=torch.float64).view(5, 2)
+    coefficients, bias = spectrum.coefficients(targets, 1.0)
+    assert torch.allclose(kernel @ mapping @ coefficients + bias, targets.mean(dim=0).expand(5, 2))

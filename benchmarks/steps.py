@@ -35,6 +35,7 @@ from emofuse.specs import (
 from emofuse.streams import make_stream
 from emofuse.streams.base import Sample, SampleBatch, Stream
 from emofuse.streams.faces import make_face_detector
+from emofuse.streams.runtimes import NetworkRuntimes, networks_on
 
 FACE_STREAMS: tuple[StreamSpec, ...] = (LbpSpec(), LandmarksSpec(), ActionUnitsSpec())
 SIX_STREAMS = (
@@ -51,7 +52,7 @@ SIX_STREAMS = (
 )
 """The steps of an image for the paper's six streams."""
 
-_BATCHES, _OBJECT_BATCHES = (1, 4, 16, 32), (1, 4, 8)
+_BATCH = 32
 _WRITTEN = (256, 2048)
 _TIMED_BATCHES = 3
 _MESH_ROUNDS = 3
@@ -99,27 +100,25 @@ def time_decoders(files: Sequence[bytes]) -> dict[str, float]:
 
 
 def time_networks(samples: Sequence[Sample]) -> dict[str, float]:
-    """Time the cutting of images, and networks on cut images, at their own batch size and at others."""
+    """Time the cutting of images, and networks on cut images, in the runtime of a build and in PyTorch."""
     import torch
 
     cpu = torch.device("cpu")
     random = RandomWeights(seed=0)
-    steps = {}
-    for precision in ("float32", "bfloat16"):
-        for model in ("resnet50", "mobilenet_v2"):
-            spec = BackboneSpec(model=model, weights=random, precision=precision)
-            stream: Any = make_stream(spec)
-            cut = partial(stream._preset.cut_all, device=cpu)  # noqa: SLF001 - timed apart from the network
+    steps: dict[str, float] = {}
+    for runtime, ending in (("auto", ""), ("torch", ", torch")):
+        runtimes = NetworkRuntimes(runtime, threads=1)
+        with networks_on(runtimes):
+            backbones: dict[str, Any] = {
+                model: make_stream(BackboneSpec(model=model, weights=random)) for model in ("resnet50", "mobilenet_v2")
+            }
+            objects = make_stream(ObjectsSpec(weights=random))
+        runtimes.compile_all()
+        for model, stream in backbones.items():
+            cut = partial(stream.preset.cut_all, device=cpu)
             steps.setdefault("resize and crop", each([SampleBatch([sample]) for sample in samples], cut))
-            steps[f"{model} {precision}"] = time_stream(stream, samples, 32, cut)
-            for size in _BATCHES if precision == "float32" else ():
-                stream._batch = size  # noqa: SLF001
-                steps[f"{model} {precision}, batch {size}"] = time_stream(stream, samples, 32, cut)
-        objects: Any = make_stream(ObjectsSpec(weights=random, precision=precision))
-        steps[f"objects {precision}"] = time_stream(objects, samples, 8)
-        for size in _OBJECT_BATCHES if precision == "float32" else ():
-            objects._batch = size  # noqa: SLF001
-            steps[f"objects {precision}, batch {size}"] = time_stream(objects, samples, 8)
+            steps[f"{model} float32{ending}"] = time_stream(stream, samples, _BATCH, cut)
+        steps[f"objects float32{ending}"] = time_stream(objects, samples, 8)
     return steps
 
 

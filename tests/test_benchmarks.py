@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -17,10 +18,11 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks import cross_validated, faces, grid, heads, results_file, speech, views  # noqa: E402
+from benchmarks import cross_validated, extraction, faces, grid, heads, results_file, speech, views  # noqa: E402
 from benchmarks.contenders import Clock, PlainHead, Shape, Trained, Work, member_of, write_hdf5  # noqa: E402
 from benchmarks.limits import Ceilings, cost_of, limits, memory_bytes  # noqa: E402
 from benchmarks.synthetic import CLASSES, DIMS, make_synthetic  # noqa: E402
+from emofuse.cache.reader import open_cache  # noqa: E402
 from emofuse.heads import make_head  # noqa: E402
 from emofuse.heads.members import HeadMember  # noqa: E402
 from emofuse.training.machine import Machine  # noqa: E402
@@ -514,3 +516,33 @@ def test_an_svm_on_the_same_features_is_compared_split_by_split():
     compared = cross_validated.difference(ours, theirs, 0.25)
     assert compared["mean"] == pytest.approx(0.0667, abs=1e-4)
     assert compared["low"] < 0 < compared["high"]
+
+
+# ------------------------------------------------------------------------------------------------------- extraction
+
+
+def test_extraction_is_measured_against_scripts_that_take_turns_with_it(tmp_path, monkeypatch):
+    make, checked = extraction.make_contenders, []
+
+    def only_light_faces_run(work):
+        return {name: run if "light_faces" in name else lambda: time.sleep(0.1) for name, run in make(work).items()}
+
+    def check(work):
+        with_faces = np.load(work / "faces.npy")
+        streams = open_cache(work / "light.zarr").streams
+        checked.append((len(with_faces), {name: stream.counts()["ok"] for name, stream in streams.items()}))
+
+    monkeypatch.setattr(extraction, "save_random_resnet", lambda path, classes: path)
+    monkeypatch.setattr(extraction, "make_contenders", only_light_faces_run)
+    monkeypatch.setattr(extraction, "check_same_features", check)
+    path = extraction.measure(extraction.SMOKE, tmp_path / "results", with_steps=False)
+    light = ("lbp", "landmarks", "action_units", "hog", "head_pose")
+    assert checked == [(8, dict.fromkeys(light, 8))]
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert result["goals"] == {"six_passes_over_build": 3.0, "face_images_per_s_a_core": 100}
+    assert result["images_per_s_median"].keys() >= {"six_passes", "six_streams_float32", "light_faces", "face_streams"}
+    assert result["six_passes_over_build"]["six_streams_float32"] == pytest.approx(1, abs=0.5)
+    [seconds] = result["each_run_s"]
+    expected = seconds["plain_script_of_light_faces"] / seconds["light_faces"]
+    assert result["plain_script_over_build_of_light_faces"] == pytest.approx(expected, rel=0.05)
+    assert result["face_images_per_s_a_core"] > 0

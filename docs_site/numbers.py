@@ -347,6 +347,20 @@ def _live() -> list[str]:
     return [*parts, "", _source("live")]
 
 
+def _runtimes() -> list[str]:
+    """Return the milliseconds an image of each network by runtime, of every machine that was measured."""
+    contenders = ("torch float32", "openvino float32", "onnxruntime float32", "torch bfloat16", "openvino bfloat16")
+    parts: list[str] = []
+    for file in sorted(RESULTS.glob("runtimes_*.json")):
+        rows = [
+            (network, batch.removeprefix("batch "), *(each[name]["ms_an_image"] for name in contenders))
+            for network, batches in _read(file.stem)["networks"].items()
+            for batch, each in batches.items()
+        ]
+        parts += [*_table(("Network", "Batch", *contenders), rows), "", _source(file.stem), ""]
+    return parts[:-1]
+
+
 def _all_results() -> list[str]:
     """Return a table of every results file, so that none is without its command, machine and date."""
     rows = []
@@ -374,6 +388,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "heads-accuracy": _heads_accuracy,
     "live": _live,
     "read-speed": _read_speed,
+    "runtimes": _runtimes,
     "scale": _scale,
     "speech": _speech,
     "textures": _textures,

@@ -20,10 +20,10 @@ from torch import nn
 
 from emofuse.streams.runtimes import ConversionError, import_openvino
 
-TOLERANCE = 1e-4
+TOLERANCE = 1e-3
 """The largest difference from PyTorch's values that is accepted, as a share of the largest of them.
 
-On real weights it is 3e-6 (`benchmarks/results/runtimes_*.json`)."""
+Published weights differ by 3e-6, random ones by up to 5e-5 (`benchmarks/results/runtimes_*.json`)."""
 
 Arrays = tuple[npt.NDArray[Any], ...]
 

@@ -4,9 +4,9 @@
 
 Six streams: `emofuse cache build` against a script of six passes (`benchmarks/six_passes.py`). Five light streams of
 faces: the build against a plain script with a process for each core (`benchmarks/plain_faces.py`) on 400 pictures,
-where starts of processes count most; and the speed of three of them on more. Contenders take turns, so that ratios are of one run, and
-medians are kept. Steps are medians on one thread (`benchmarks/steps.py`); one worker's build beside their sum says what
-the pipeline costs.
+where starts of processes count most; and the speed of three of them on more. Contenders take turns, so that ratios are
+of one run, and medians are kept. Steps are medians on one thread (`benchmarks/steps.py`); one worker's build beside
+their sum says what the pipeline costs.
 
 Images are the demo's, drawn as JPEG of 500 x 400 pixels; networks have random weights, of which speed does not depend.
 With three repeats it takes about eight minutes on two cores.

@@ -13,6 +13,7 @@ import numpy as np
 import emofuse
 from emofuse.errors import ResultsError
 from emofuse.report.analysis import FORMAT, AnalysisSection
+from emofuse.report.figures import ENDINGS
 from emofuse.report.formats import escape_markdown
 from emofuse.report.latex import latex_table
 from emofuse.report.numbers import csv_text
@@ -61,9 +62,9 @@ def write_analysis(
         texts[section.key] = _text(section)
         _write_tables(folder / "tables", section)
         for figure in section.figures:
-            for ending, drawn in (("svg", figure.svg), ("png", figure.png)):
-                (folder / "figures").mkdir(parents=True, exist_ok=True)
-                replace_file(folder / "figures" / f"{figure.stem}.{ending}", drawn)
+            (folder / "figures").mkdir(parents=True, exist_ok=True)
+            for name, drawn in figure.files.items():
+                replace_file(folder / "figures" / name, drawn)
     keys = sorted(by_key, key=lambda key: (ORDER.index(key) if key in ORDER else len(ORDER), key))
     data = {
         "format": FORMAT,
@@ -97,7 +98,7 @@ def _remove_files(folder: Path, former: Mapping[str, Any], now: Mapping[str, Any
             {each["stem"] for section in data.get("sections", []) for each in section[kind]} for data in (former, now)
         ]
         for stem in stems[0] - stems[1]:
-            for ending in ("csv", "md", "tex", "svg", "png"):
+            for ending in ("csv", "md", "tex", *ENDINGS):
                 (folder / kind / f"{stem}.{ending}").unlink(missing_ok=True)
 
 

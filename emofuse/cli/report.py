@@ -44,7 +44,7 @@ def report(
     ] = False,
     plugin: Plugins = None,
 ) -> None:
-    """Write tables (CSV, Markdown), figures (SVG, PNG) and one self-contained HTML page; print the summary."""
+    """Write tables (CSV, Markdown, LaTeX), figures (SVG, PNG, PDF) and one HTML page; print the summary."""
     load_given_plugins(plugin)
 
     from emofuse.report import write_report

@@ -7,7 +7,7 @@ anything::
         analysis.json    every section: sentences, tables with their cells, captions, and plain numbers
         analysis.md      the same as text
         tables/          each table as CSV (plain numbers), Markdown and LaTeX
-        figures/         each figure as SVG and PNG
+        figures/         each figure as SVG, PNG and PDF
 """
 
 from __future__ import annotations

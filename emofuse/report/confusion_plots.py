@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from emofuse.report.configurations import ReportedConfiguration
 from emofuse.report.detail import Detail, choose_detail
-from emofuse.report.drawing import COLUMN_IN, note_random, one_plot, text_width_in
+from emofuse.report.drawing import COLUMN_IN, PAGE_IN, note_random, one_plot, text_width_in
 from emofuse.report.formats import format_difference
 from emofuse.report.matrices import (
     CHANGE,
@@ -34,6 +34,7 @@ Ints = npt.NDArray[np.int64]
 _NO_ROWS = "#ececec"
 _LEAST_PT, _LETTER, _FILLED = 6.0, 0.64, 0.86
 """The least size of letters, the width of one in units of its size, and the part of a cell that a text may fill."""
+_SCALE_IN = 0.55  # the width of the scale of colours with its numbers and title
 _LEAST_REACH = 5.0
 """The least end of the scale of a difference in percentage points, so that noise does not look like a finding."""
 
@@ -90,8 +91,13 @@ def plot_normalised(
     percent = 100 * _shares(configuration.confusion)
     if not detail.names:
         return _plain_matrix(percent, _SHARES, configuration.random_streams)
-    texts = [[_one_decimal(value) for value in row] for row in percent] if detail.numbers else None
-    return _matrix(percent, texts, _SHARES, classes, configuration.random_streams)
+    texts = [[_one_decimal(value) for value in row] for row in percent]
+    if not _fit_a_page(shorten_all(classes), texts):
+        texts = [
+            [text if text == "–" else f"{value:.0f}" for text, value in zip(*rows, strict=True)]
+            for rows in zip(texts, percent, strict=True)
+        ]
+    return _matrix(percent, texts if detail.numbers else None, _SHARES, classes, configuration.random_streams)
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,8 @@ class ConfusionDifference:
 def plot_difference(difference: ConfusionDifference, classes: Sequence[str], detail: Detail | None = None) -> Figure:
     """Plot the difference of two confusion matrices in percentage points, with the difference of the counts below.
 
+    Where these texts make the matrix wider than a page, cells hold whole percentage points alone.
+
     Args:
         difference: the difference.
         classes: the names of the labels.
@@ -138,8 +146,12 @@ def plot_difference(difference: ConfusionDifference, classes: Sequence[str], det
     streams = tuple(dict.fromkeys((*difference.first.random_streams, *difference.second.random_streams)))
     if not detail.names:
         return _plain_matrix(difference.points, scale, streams)
-    texts = _difference_texts(difference) if detail.numbers else None
-    return _matrix(difference.points, texts, scale, classes, streams)
+    texts = _difference_texts(difference)
+    if not _fit_a_page(shorten_all(classes), texts):
+        texts = [
+            ["–" if np.isnan(value) else format_difference(value, 0) for value in row] for row in difference.points
+        ]
+    return _matrix(difference.points, texts if detail.numbers else None, scale, classes, streams)
 
 
 def _difference_texts(difference: ConfusionDifference) -> list[list[str]]:
@@ -164,7 +176,7 @@ def _matrix(
 ) -> Figure:
     """Plot a matrix (C, C) with names, texts in its cells and the scale of its colours; rows of NaN are grey."""
     names = shorten_all(classes)
-    cell_in = _cell_in(names, texts, 0.55 if scaled else 0.0)
+    cell_in = _cell_in(names, texts, _SCALE_IN if scaled else 0.0)
     figure, axes = one_plot(len(classes) * cell_in, len(classes) * cell_in)
     axes.set_facecolor(_NO_ROWS)
     axes.imshow(values, cmap=scale.colours, vmin=scale.low, vmax=scale.high, aspect="equal", interpolation="nearest")
@@ -180,7 +192,7 @@ def _matrix(
     matrix_ticks(axes, names, names, cell_in)
     axes.set(xlabel="Predicted", ylabel="True")
     if scaled:
-        draw_scale(axes, scale.colours, scale.low, scale.high, scale.title)
+        draw_scale(figure, axes, scale.colours, (scale.low, scale.high), scale.title)
     note_random(axes, random_streams)
     return figure
 
@@ -193,7 +205,7 @@ def _plain_matrix(values: Floats, scale: _Scale, random_streams: Sequence[str]) 
     count_axis(axes.xaxis, len(values))
     count_axis(axes.yaxis, len(values))
     axes.set(xlabel="Predicted label, by number", ylabel="True label, by number")
-    draw_scale(axes, scale.colours, scale.low, scale.high, scale.title)
+    draw_scale(figure, axes, scale.colours, (scale.low, scale.high), scale.title)
     note_random(axes, random_streams)
     return figure
 
@@ -219,6 +231,12 @@ def _cell_in(names: Sequence[str], texts: list[list[str]] | None, scale_in: floa
     longest, most = max(len(line) for text in lines for line in text), max(map(len, lines))
     least = max(NAME_IN, 0.13 * most, longest * _LEAST_PT * _LETTER / (72 * _FILLED))
     return float(np.clip(available_in / len(names), least, 0.62))
+
+
+def _fit_a_page(names: Sequence[str], texts: list[list[str]]) -> bool:
+    """Return whether a matrix with these texts and the scale of its colours fits both columns of a paper."""
+    beside_in = text_width_in(names) + _SCALE_IN + 0.35
+    return beside_in + len(names) * _cell_in(names, texts, _SCALE_IN) <= PAGE_IN
 
 
 def _size_pt(text: str, cell_in: float) -> float:

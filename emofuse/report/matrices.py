@@ -10,6 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.figure import Figure
 
 from emofuse.report.drawing import NAVY, text_width_in
 
@@ -66,20 +67,20 @@ def ink(background: npt.ArrayLike) -> str:
     return "white" if np.dot(linear, (0.2126, 0.7152, 0.0722)) < 0.2 else "#1a1a1a"
 
 
-def draw_scale(axes: Axes, colours: Colormap, low: float, high: float, title: str) -> None:
+def draw_scale(figure: Figure, axes: Axes, colours: Colormap, limits: tuple[float, float], title: str) -> None:
     """Draw the scale of the colours to the right of a matrix, as high as the matrix.
 
     Args:
-        axes: the axes of the matrix, placed in inches.
+        figure: the figure.
+        axes: the axes of the matrix.
         colours: the colours.
-        low: the value of the lowest colour.
-        high: the value of the highest colour.
+        limits: the values of the lowest and the highest colour.
         title: what the values are, with their unit.
     """
-    place = axes.get_position()
-    scale = axes.figure.add_axes((place.x1 + 0.09, place.y0, 0.08, place.height))
-    steps = np.linspace(low, high, 128)[:, None]
-    scale.imshow(steps, cmap=colours, aspect="auto", origin="lower", extent=(0, 1, low, high))
+    place, inch = axes.get_position(), 1 / figure.get_size_inches()[0]
+    scale = figure.add_axes((place.x1 + 0.08 * inch, place.y0, 0.1 * inch, place.height))
+    steps = np.linspace(*limits, 128)[:, None]
+    scale.imshow(steps, cmap=colours, aspect="auto", origin="lower", extent=(0, 1, *limits))
     scale.set_xticks([])
     scale.yaxis.tick_right()
     scale.yaxis.set_label_position("right")

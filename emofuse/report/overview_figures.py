@@ -119,7 +119,7 @@ def _difference(item: ReportedConfiguration, slug: str, results: Results, detail
     chosen = "" if len(results.configurations) <= MOST_DIFFERENCES + 1 else ", the best of the others by validation,"
     cells = "percentage points of the true class"
     if detail.numbers and difference.counts is not None:
-        cells += f", and the number of {results.noun.many} in brackets"
+        cells += f", and the number of {results.noun.many} in brackets where cells have room"
     grey = " Grey rows: classes without test rows." if np.isnan(difference.points).any() else ""
     caption = (
         f"Confusion matrix of {item.label}{chosen} minus that of {results.baseline.label} on the test split: {cells}. "

@@ -42,7 +42,7 @@ def test_every_part_of_runs_is_made_and_read_again(copied):
         assert [each.svg for each in after.figures] == [each.svg for each in before.figures]
 
 
-def test_every_table_is_there_as_csv_markdown_and_latex_and_every_figure_as_svg_and_png(copied):
+def test_every_table_is_there_as_csv_markdown_and_latex_and_every_figure_as_svg_png_and_pdf(copied):
     folder, _, sections = copied
     for section in sections:
         for table in section.tables:
@@ -52,6 +52,7 @@ def test_every_table_is_there_as_csv_markdown_and_latex_and_every_figure_as_svg_
         for figure in section.figures:
             assert (folder / "analysis" / "figures" / f"{figure.stem}.svg").read_bytes().startswith(b"<?xml")
             assert (folder / "analysis" / "figures" / f"{figure.stem}.png").read_bytes().startswith(b"\x89PNG")
+            assert (folder / "analysis" / "figures" / f"{figure.stem}.pdf").read_bytes().startswith(b"%PDF-")
 
 
 def test_plain_numbers_are_those_of_the_cells(copied):

@@ -80,6 +80,17 @@ def test_counts_of_different_rows_are_not_subtracted(make_results, style):
     assert texts_of(plot_difference(difference, ("no", "yes")).axes[0]) == ["+40.0", "−40.0", "–", "–"]
 
 
+def test_a_difference_of_many_classes_holds_whole_points_so_that_matrices_fit_a_page(make_results, style):
+    classes = tuple(f"class number {number}" for number in range(20))
+    first, second = make_results(classes=classes, rows=4000).configurations
+    difference = plot_difference(ConfusionDifference.of(first, second), classes)
+    normalised = plot_normalised(first, classes)
+    assert not any("." in text or "(" in text for text in texts_of(difference.axes[0]))
+    for figure in (difference, normalised):
+        figure.draw_without_rendering()
+        assert figure.get_tightbbox().width <= PAGE_IN
+
+
 def test_few_configurations_are_each_subtracted_and_of_many_the_best_by_validation(
     make_results, unmeasured, blank_figures
 ):

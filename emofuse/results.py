@@ -59,7 +59,8 @@ class RunRecord:
         best_epoch: the epoch whose weights were kept, counted from 1.
         parameters: the number of trainable parameters of the head.
         versions: package -> version.
-        machine: {platform, device}.
+        machine: {platform, device, products}, the last the type of the operands of matrix products in training; runs of
+            former versions lack it.
         seconds: the wall time of training, or the run's share of it if several trained together.
         created: the time of the end, UTC in ISO 8601.
         notes: notes for readers of the results (rows left out, labels never seen), one sentence each.

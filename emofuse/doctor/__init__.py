@@ -49,7 +49,7 @@ def examine(
     """
     spec, unreadable = _spec(name, out)
     probes = [package.probe for package in PACKAGES]
-    of_machine = ("cuda", "bfloat16", "runtime", "codec")
+    of_machine = ("cuda", "bfloat16", "products", "runtime", "codec")
     replies = run_probes([*probes, *of_machine, *(spec.probes if spec else _EITHER_DETECTOR)])
     kinds = spec.kinds if spec else None
     findings = guarded(PACKAGES_AREA, lambda: package_findings(replies, kinds))

@@ -132,6 +132,27 @@ def _runtime(_: str) -> dict[str, Any]:
     return {**reply, "speed_up": plain / fast}
 
 
+def _products(_: str) -> float:
+    """Return how many times as fast as in float32 the products of a head are in bfloat16, on one thread of this CPU.
+
+    They are those of the paper's width: rows times weights, and the gradient of the weights, which are cast each time.
+    """
+    torch, arithmetic = import_module("torch"), import_module("emofuse.heads.arithmetic")
+    torch.set_num_threads(1)
+    rows, weights, slopes = torch.ones(256, 2048), torch.ones(512, 2048), torch.ones(256, 512)
+    seconds = {}
+    with arithmetic.fast_arithmetic(torch.device("cpu")):
+        for dtype in (torch.float32, torch.bfloat16):
+
+            def step(dtype: Any = dtype) -> None:
+                cast = rows.to(dtype)
+                (cast @ weights.to(dtype).T).float()
+                (slopes.to(dtype).T @ cast).float()
+
+            seconds[dtype] = min(timeit.repeat(step, number=1, repeat=_REPEATS))
+    return float(seconds[torch.float32] / seconds[torch.bfloat16])
+
+
 def _codec(_: str) -> str:
     """Return the codec pipeline that emofuse sets for caches."""
     import_module("emofuse.cache.reader")
@@ -170,6 +191,7 @@ PROBES: Mapping[str, Callable[[str], Any]] = {
     "cuda": _cuda,
     "bfloat16": _bfloat16,
     "runtime": _runtime,
+    "products": _products,
     "codec": _codec,
     "face": _face,
     "dim": _dim,

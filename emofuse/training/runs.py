@@ -305,7 +305,7 @@ class _TrainingCall:
                 data,
                 [each.trained_run() for each in finished],
                 [each.run.digest for each in finished],
-                self._machine.device,
+                self._machine,
             )
             for number, (each, scored_run) in enumerate(zip(finished, scored, strict=True), start=1):
                 write_run(self._runs, scored_run.record, scored_run.predictions, scored_run.arrays)

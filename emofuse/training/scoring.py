@@ -32,6 +32,7 @@ from emofuse.specs.plugins import plugins_with, recorded
 from emofuse.status import Status
 from emofuse.streams.action_units import MEASUREMENTS
 from emofuse.training.data import TrainingData
+from emofuse.training.machine import Machine
 from emofuse.training.notes import FarValues, run_notes
 from emofuse.training.refits import RefitRun
 from emofuse.training.rows import targets_of_run
@@ -70,7 +71,7 @@ def split_rows(targets: Targets, data: TrainingData, spec: RunSpec, split: str) 
 
 
 def score_together(
-    cache: Cache, data: TrainingData, trained_runs: Sequence[TrainedRun], digests: Sequence[str], device: torch.device
+    cache: Cache, data: TrainingData, trained_runs: Sequence[TrainedRun], digests: Sequence[str], machine: Machine
 ) -> Iterator[ScoredRun]:
     """Score trained runs on all their rows, and yield them in their order.
 
@@ -79,13 +80,13 @@ def score_together(
         data: of the runs' split and target.
         trained_runs: the runs, none of which diverged.
         digests: the digests of the runs, with all targets.
-        device: the device of the heads.
+        machine: the machine that trained them.
     """
     if not trained_runs:
         return
     targets = targets_of_run(cache, trained_runs[0].spec)
     answering = [trained.answering(data, split_rows(targets, data, trained.spec, "test")) for trained in trained_runs]
-    outputs, far = _outputs(data, [head for heads in answering for head in heads], device)
+    outputs, far = _outputs(data, [head for heads in answering for head in heads], machine.device)
     of_all = iter(outputs)
     for trained, heads, identity in zip(trained_runs, answering, digests, strict=True):
         of_heads = [(head, next(of_all)) for head in heads]
@@ -104,7 +105,7 @@ def score_together(
                 outputs=outputs_of_run,
                 far=_far_of_run(data.features.of(trained.spec.features), heads, far),
                 identity=identity,
-                device=device,
+                machine=machine,
             ),
             predictions=_predictions(cache, targets, rows["test"], outputs_of_run["test"]),
             arrays=_arrays(trained, _action_unit_baseline(data, trained)),
@@ -198,7 +199,7 @@ def _record(
     outputs: Mapping[str, npt.NDArray[np.float32]],
     far: Mapping[FeatureVariant, FarValues],
     identity: str,
-    device: torch.device,
+    machine: Machine,
 ) -> RunRecord:
     spec = trained.spec
     metrics = {split: _metrics(targets, of_split, outputs[split]) for split, of_split in rows.items()}
@@ -216,7 +217,11 @@ def _record(
         best_epoch=trained.best_epoch,
         parameters=trained.parameters,
         versions=_versions(),
-        machine={"platform": platform.platform(), "device": _device_name(device)},
+        machine={
+            "platform": platform.platform(),
+            "device": _device_name(machine.device),
+            "products": machine.products_name,
+        },
         seconds=trained.seconds,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         notes=run_notes(cache, targets, data, trained, rows, metrics=metrics, far=far),

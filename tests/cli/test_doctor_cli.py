@@ -52,7 +52,14 @@ def test_a_machine_that_is_ready_for_a_spec(tmp_path, face):
 @pytest.fixture
 def well(monkeypatch):
     """Every look answers that all is well, but for those named."""
-    fine = {"cuda": [], "codec": "zarrs.ZarrsCodecPipeline", "bfloat16": 1.0, "dim resnet18": 512, "dim resnet50": 2048}
+    fine = {
+        "cuda": [],
+        "codec": "zarrs.ZarrsCodecPipeline",
+        "bfloat16": 1.0,
+        "products": 1.0,
+        "dim resnet18": 512,
+        "dim resnet50": 2048,
+    }
     fine["runtime"] = {"auto": "openvino", "by_variable": False, "openvino": "2026.4.1", "speed_up": 2.0}
 
     def but(**problems):

@@ -15,6 +15,7 @@ from emofuse.doctor.machine import (
     codec_findings,
     device_findings,
     files_findings,
+    products_findings,
     python_finding,
     runtime_findings,
 )
@@ -97,6 +98,14 @@ def test_bfloat16_is_advised_where_it_is_faster():
     assert slower.what.endswith("is 0.5 times as fast as in float32, keep `precision: float32`")
     assert faster.what.endswith("is 2.8 times as fast as in float32, `precision: bfloat16` pays")
     (broken,) = bfloat16_findings(ProbeReply(None, "RuntimeError: no such kernel"))
+    assert broken.state == "note"
+
+
+def test_bfloat16_products_of_heads_are_advised_where_they_are_faster():
+    (slower,), (faster,) = (products_findings(ProbeReply(times)) for times in (0.5, 1.9))
+    assert slower.what.endswith("are 0.5 times as fast as in float32, keep float32")
+    assert faster.what.endswith("are 1.9 times as fast as in float32, EMOFUSE_PRODUCTS=bfloat16 pays for wide heads")
+    (broken,) = products_findings(ProbeReply(None, "RuntimeError: no such kernel"))
     assert broken.state == "note"
 
 

@@ -16,6 +16,7 @@ from emofuse.heads.members import HeadBatch, Members
 from emofuse.specs import ConcatHeadSpec, TrainSpec
 from emofuse.training.engine import train_group
 from emofuse.training.losses import MemberLosses, class_weights
+from emofuse.training.machine import Machine
 from emofuse.training.members import Member
 from emofuse.training.schedule import rate_factor
 from emofuse.training.stream_dropout import StreamDropout
@@ -195,3 +196,29 @@ def test_each_member_has_its_own_optimizer_also_beside_others(balancing):
     for member, result in zip(members, train_group(table, folds, members, EXACT), strict=True):
         assert_same_run(result, oracle.train_alone(table, folds, member), rtol=1e-8, atol=1e-9)
     assert_equal(train_group(table, folds, [members[0]], EXACT)[0], train_group(table, folds, members, EXACT)[0])
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "products"),
+    [
+        ("cpu", None, "float32"),
+        ("cpu", "bfloat16", "bfloat16"),
+        ("cuda", None, "bfloat16"),
+        ("cuda", "float32", "float32"),
+    ],
+)
+def test_the_type_of_products_is_that_of_the_device_unless_the_environment_names_another(
+    monkeypatch, device, asked, products
+):
+    monkeypatch.delenv("EMOFUSE_PRODUCTS", raising=False)
+    if asked:
+        monkeypatch.setenv("EMOFUSE_PRODUCTS", asked)
+    assert Machine.of(torch.device(device)).products_name == products
+
+
+def test_a_type_of_products_that_there_is_not_is_named(monkeypatch):
+    monkeypatch.setenv("EMOFUSE_PRODUCTS", "bfloat")
+    with pytest.raises(
+        TrainingError, match=r"EMOFUSE_PRODUCTS=bfloat: must be float32 or bfloat16, did you mean 'bfloat16'\?"
+    ):
+        Machine.of(torch.device("cpu"))

@@ -65,14 +65,17 @@ def test_every_configuration_ends_with_the_same_epoch_and_answers_alone_and_in_i
             assert ours.result.best_epoch == theirs.result.best_epoch, ours.spec.name
         scored = [
             list(
-                score_together(cache, data, [TrainedRun(each.spec, (each,)) for each in ended], [""] * len(ended), CPU)
+                score_together(
+                    cache, data, [TrainedRun(each.spec, (each,)) for each in ended], [""] * len(ended), machine
+                )
             )
             for ended in (together, alone)
         ]
         for ours, theirs in zip(*scored, strict=True):
             probs = ours.predictions.probs, theirs.predictions.probs
             assert np.array_equal(*(each.argmax(1) for each in probs)), ours.record.name
-            np.testing.assert_allclose(*probs, atol=1e-3)
+            # The order in which products are summed depends on their shape, in oneDNN (2e-3) more than in MKL (3e-5).
+            np.testing.assert_allclose(*probs, atol=1e-2)
 
 
 @pytest.mark.parametrize("name", ["emoset118k", "demo"])

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from emofuse.analysis.answers import Ints, TestedConfiguration, TestedRows, read_tested
 from emofuse.analysis.cached_rows import rows_of_samples
+from emofuse.analysis.solved_outputs import SolvedOptions, SolvedOutputs, solve_outputs
 from emofuse.analysis.sources import Source
-from emofuse.analysis.subsets import SolvedAnswers, SolvedOptions, official_test, solve_subsets
+from emofuse.analysis.subsets import SolvedAnswers, official_test, solve_subsets
 from emofuse.errors import ResultsError
 from emofuse.report.configurations import ReportedConfiguration
 from emofuse.specs import FeaturesSpec, OuterFoldsSplit, RunSpec, TargetSpec, parse_spec
@@ -132,6 +133,17 @@ class Analysis:
             spec = self.spec
             streams, features, target = streams or self.chosen.streams, spec.features, spec.target
         return solve_subsets(cache, streams, self._how(), features=features, target=target)
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether rows have a class, which all parts but the worth of streams need."""
+        return self.source.chosen is None or self.source.chosen.target.has_classes
+
+    def solve_target(self) -> SolvedOutputs:
+        """Return the outputs of solved models of all subsets, for the target of the configuration."""
+        cache = self.source.need_cache("solving models of all subsets")
+        spec, streams = self.spec, tuple(self.options.streams) or self.chosen.streams
+        return solve_outputs(cache, streams, self._how(), features=spec.features, target=spec.target)
 
     def _how(self) -> SolvedOptions:
         """Return how subsets are solved: on the rows that the runs tested, as far as one split has them."""

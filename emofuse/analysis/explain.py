@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,13 @@ from emofuse.analysis.sections.feature_space import feature_space_section
 from emofuse.analysis.sections.samples import label_noise_section, mistakes_section
 from emofuse.analysis.sections.subgroups import SubgroupComparison, fairness_section, subgroups_section
 from emofuse.analysis.sections.suppression import suppression_section
+from emofuse.analysis.sections.target_worth import target_worth_section
 from emofuse.analysis.sections.worth import worth_section
 from emofuse.analysis.sources import open_source
 from emofuse.analysis.subgroups import compare_in_subgroups, measure_fairness
 from emofuse.analysis.subsets import has_all_subsets, saved_subsets
 from emofuse.analysis.suppression import SuppressionOptions, suppress_streams
+from emofuse.analysis.target_worth import measure_target_worth
 from emofuse.analysis.temperatures import calibrated_answers
 from emofuse.analysis.worth import measure_worth
 from emofuse.analysis.write import write_analysis
@@ -60,6 +63,8 @@ def explain(path: Path, options: ExplainOptions, say: Say = lambda _: None) -> t
     analysis = Analysis(source, options, say)
     runs = [] if source.chosen is None else [run.digest for run in source.chosen.runs]
     out, sections = options.out or source.out, []
+    if not analysis.has_classes:
+        options = _without_classes(analysis, say)
     written = out / "analysis.json"
     for part in options.parts or PARTS:
         if source.runs is None and part not in _OF_CACHES:
@@ -75,6 +80,21 @@ def explain(path: Path, options: ExplainOptions, say: Say = lambda _: None) -> t
         written = write_analysis(out, made, runs=runs, source=source.identity)
         sections += made
     return written, sections
+
+
+def _without_classes(analysis: Analysis, say: Say) -> ExplainOptions:
+    """Return the options with the parts that runs without classes allow.
+
+    Raises:
+        ResultsError: other parts were asked for.
+    """
+    kind = analysis.spec.target.kind
+    others = [part for part in analysis.options.parts or PARTS if part != "worth"]
+    reason = f"their scores are of rows with a class, and {analysis.chosen.label} predicts {kind}"
+    if others and analysis.options.parts:
+        raise ResultsError(f"{', '.join(others)}: not possible, {reason}. What streams are worth is: --parts worth")
+    say(f"{', '.join(others)}: left out, {reason}")
+    return replace(analysis.options, parts=("worth",))
 
 
 def explain_samples(
@@ -106,6 +126,10 @@ def explain_samples(
 def _worth(analysis: Analysis) -> Iterator[AnalysisSection]:
     """Measure the worth of streams on saved runs of all subsets if there are any, and else on solved models."""
     source, options = analysis.source, analysis.options
+    if not analysis.has_classes:
+        kind = analysis.spec.target.kind
+        yield target_worth_section(measure_target_worth(analysis.solve_target(), kind, options.resampling))
+        return
     if source.results is not None and has_all_subsets(source.results, options.streams):
         answers = saved_subsets(source.results, analysis.runs, options.streams, cache=source.cache)
     else:

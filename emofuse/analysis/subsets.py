@@ -8,7 +8,7 @@ validation rows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,42 +16,15 @@ import numpy.typing as npt
 
 from emofuse.analysis.answers import Ints, TestedConfiguration, TestedRows, read_tested
 from emofuse.analysis.shapley import MOST_PLAYERS, Game, Subset
-from emofuse.analysis.solved_models import KERNELS, SubsetModels
+from emofuse.analysis.solved_outputs import SolvedOptions, solve_outputs
 from emofuse.analysis.worth import SubsetAnswers
 from emofuse.cache.reader import Cache
 from emofuse.errors import ResultsError, TrainingError
-from emofuse.probe import FoldKernels, ProbeOptions
-from emofuse.progress import step
-from emofuse.report.answers import units_of_groups
 from emofuse.report.configurations import ReportedConfiguration, Results
 from emofuse.report.formats import join_some
-from emofuse.specs import FeaturesSpec, OfficialSplit, OuterFoldsSplit, RunSpec, SplitSpec, TargetSpec, is_random
+from emofuse.specs import FeaturesSpec, OfficialSplit, SplitSpec, TargetSpec
 from emofuse.statistics import RunPredictions
-from emofuse.training.data import TrainingData
-from emofuse.training.refits import RefitRun
-from emofuse.training.rows import targets_of
-from emofuse.training.scoring import split_rows
 from emofuse.training.targets import THE_LABEL, WITH_CLASSES
-
-
-@dataclass(frozen=True)
-class SolvedOptions:
-    """How the models of subsets are solved.
-
-    Attributes:
-        split: whose test rows are answered, by models of its training and validation rows; None for outer folds, in
-            which every labelled row is answered once.
-        folds: the number of outer folds.
-        seed: the seed of the outer folds.
-        landmarks: the number of training rows that kernels are computed to.
-        penalties: the number of penalties that are tried for each subset and fold.
-    """
-
-    split: SplitSpec | None = None
-    folds: int = 5
-    seed: int = 0
-    landmarks: int = 512
-    penalties: int = 13
 
 
 @dataclass(frozen=True)
@@ -72,7 +45,7 @@ class SolvedAnswers:
 def solve_subsets(
     cache: Cache,
     streams: Sequence[str] = (),
-    options: SolvedOptions = SolvedOptions(),
+    options: SolvedOptions | None = None,
     *,
     features: FeaturesSpec | None = None,
     target: TargetSpec = THE_LABEL,
@@ -92,78 +65,24 @@ def solve_subsets(
         TrainingError: too many streams, a target without classes, or features that do not fit the memory.
         IncompleteCacheError: blocks of a stream have not been computed yet.
     """
-    names = tuple(streams) or tuple(cache.streams)
-    if len(names) > MOST_PLAYERS:
-        raise TrainingError(
-            f"{len(names)} streams have {2 ** len(names):,} subsets, at most {MOST_PLAYERS} are looked at. Name fewer: "
-            "--streams"
-        )
     if target.kind not in WITH_CLASSES:
-        raise TrainingError(f"what streams are worth is measured on rows with classes, the target is {target.kind}")
-    splits = [options.split] if options.split else outer_folds(options)
-    wanted = tuple(only) or Game(names).subsets
-    given = FeaturesSpec(streams=names)
-    if features is not None:
-        chosen = {name: each for name, each in features.variants.items() if name in names}
-        given = features.model_copy(update={"streams": names, "variants": chosen})
-    targets = targets_of(cache, target)
-    parts: dict[Subset, list[npt.NDArray[np.float32]]] = {}
-    majorities, answered = [], []
-    shared = None
-    total = len(splits) * len(wanted)
-    with step("solving", total, "models") as advance:
-        for number, split in enumerate(splits):
-            data = TrainingData.of(cache, split, target=target, features=shared)
-            shared = data.features
-            spec = RefitRun.of(RunSpec(name="subsets", features=given, split=split, target=target))
-            if data.window(spec) is not None:
-                raise TrainingError(
-                    f"the features of {', '.join(names)} do not fit the memory. Name fewer streams: --streams"
-                )
-            rows = split_rows(targets, data, spec, "test")
-            if not len(rows):
-                raise TrainingError(f"{cache.path}: its split has no test rows with a label; use --rows folds")
-            (fold,) = data.scaled_folds([spec])
-            table = data.table([spec])
-            variants = {variant.stream: variant.name for variant in data.features.of(given)}
-            sources = {variant.name: variant.plain.name for variant in data.features.of(given)}
-            how = ProbeOptions(landmarks=options.landmarks, penalties=options.penalties, kernels=KERNELS)
-            kernels = FoldKernels(table, replace(fold, val=rows), how, sources)
-            models = SubsetModels(kernels, has_classes=target.kind in WITH_CLASSES)
-            for place, subset in enumerate(wanted):
-                if subset:
-                    solved = models.solve([variants[name] for name in names if name in subset])
-                    parts.setdefault(subset, []).append(solved.astype(np.float32))
-                advance(number * len(wanted) + place + 1, total)
-            majorities.append(np.full(len(rows), np.bincount(data.labels[fold.train]).argmax()))
-            answered.append(rows)
-    rows = np.concatenate(answered)
-    probs = {subset: np.concatenate(of_folds) for subset, of_folds in parts.items()}
-    unit = units_of_groups(cache.groups[rows]) if cache.has_groups else np.arange(len(rows))
-    label = targets.labels[rows]
-    answers = {subset: [RunPredictions(unit, label, each.argmax(axis=1))] for subset, each in probs.items()}
-    answers[frozenset()] = [RunPredictions(unit, label, np.concatenate(majorities))]
-    where = (
-        "the test rows of the split, from its training and validation rows"
-        if options.split
-        else f"every row once, in {options.folds} outer folds"
-    )
+        raise TrainingError(f"answers are classes, and the target is {target.kind}: see `solve_outputs`")
+    solved = solve_outputs(cache, streams, options, features=features, target=target, only=only)
+    label = solved.labels
+    answers = {
+        subset: [RunPredictions(solved.unit, label, each.argmax(axis=1))] for subset, each in solved.outputs.items()
+    }
     subsets = SubsetAnswers(
-        names,
-        tuple(targets.names),
+        solved.streams,
+        solved.names,
         answers,
-        int(unit.max()) + 1,
-        cache.has_groups,
-        "Models are kernel ridge regressions on the mean of the streams' kernels, or the product of those of each "
-        f"stream where it predicts left-out training rows better. They answer {where}.",
-        tuple(name for name in names if is_random(cache.streams[name].weights)),
+        int(solved.unit.max()) + 1,
+        solved.grouped,
+        solved.models,
+        solved.random_streams,
     )
-    return SolvedAnswers(subsets, rows, probs)
-
-
-def outer_folds(options: SolvedOptions) -> list[SplitSpec]:
-    """Return the outer folds, which test every labelled row once."""
-    return [OuterFoldsSplit(count=options.folds, index=index, seed=options.seed) for index in range(options.folds)]
+    probs = {subset: each.astype(np.float32) for subset, each in solved.outputs.items() if subset}
+    return SolvedAnswers(subsets, solved.rows, probs)
 
 
 def official_test(cache: Cache) -> SplitSpec | None:

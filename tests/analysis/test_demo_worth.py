@@ -7,7 +7,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from emofuse.analysis.planted import planted_values, planted_worth, read_cues, read_worth
-from emofuse.analysis.subsets import SolvedOptions, solve_subsets
+from emofuse.analysis.solved_outputs import SolvedOptions
+from emofuse.analysis.subsets import solve_subsets
 from emofuse.analysis.worth import measure_worth
 from emofuse.cache.reader import open_cache
 from emofuse.datasets import read_dataset

@@ -7,8 +7,9 @@ import pytest
 
 from emofuse.analysis.planted import planted_values, planted_worth
 from emofuse.analysis.shapley import Game, shapley_values
+from emofuse.analysis.solved_outputs import SolvedOptions
 from emofuse.analysis.sources import open_source
-from emofuse.analysis.subsets import SolvedOptions, has_all_subsets, saved_subsets, solve_subsets
+from emofuse.analysis.subsets import has_all_subsets, saved_subsets, solve_subsets
 from emofuse.analysis.worth import SubsetAnswers, measure_worth
 from emofuse.cache.reader import open_cache
 from emofuse.errors import ResultsError, TrainingError

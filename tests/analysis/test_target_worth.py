@@ -46,7 +46,9 @@ def test_a_class_has_no_such_score(plant_targets, tmp_path):
         measure_target_worth(outputs, "class", Resampling(10, 0))
 
 
-def test_runs_on_numbers_are_explained_as_far_as_they_can_and_other_parts_say_why_not(plant_targets, tmp_path, monkeypatch):
+def test_runs_on_numbers_are_explained_as_far_as_they_can_be_and_other_parts_say_why_not(
+    plant_targets, tmp_path, monkeypatch
+):
     cache = plant_targets(tmp_path / "features.zarr")
     monkeypatch.setattr("emofuse.analysis.sources.open_cache", lambda _: cache)  # its columns are not on the disk
     train_runs(cache, [spec_of("regression")], tmp_path / "runs", device="cpu")

@@ -182,6 +182,7 @@ def test_a_cell_opens_its_samples_and_escape_closes_them(tab):
     assert shown["open"]
     assert shown["title"] == "Label joy, answer fear"
     assert f"LBP answered fear {count} times to samples labelled joy." in shown["text"]
+    assert "1 listed sample has no picture: no such file." in shown["text"]
     for card in shown["cards"]:
         assert "Label: joy\nAnswer: fear" in card
         assert f"of {SEEDS} runs" in card

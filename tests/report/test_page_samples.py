@@ -140,7 +140,7 @@ def test_samples_without_a_picture_are_counted_with_the_reason(make_run, runs, t
     write_manifest(tmp_path, ids, tmp_path / "images")
     pictures = read_pictures(runs, make_run.folder, with_classes(ids))
     assert len(pictures.uris) == len(ids) - 1
-    assert pictures.note == "1 listed samples have no picture: no such file."
+    assert pictures.note == "1 listed sample has no picture: no such file."
 
 
 def test_a_page_has_room_for_a_number_of_pictures_and_says_so(make_run, runs, tmp_path, monkeypatch):
@@ -203,4 +203,6 @@ def test_pictures_are_left_out_on_request_and_the_page_stays_whole(make_run, run
     data = [json.loads(re.search(r'id="samples-data">(.*?)</script>', page).group(1)) for page in pages]
     assert data[0]["pictures"]
     assert data[1]["pictures"] == {}
+    assert [each["note"] for each in data] == ["", "Pictures were left out when this page was made."]
+    assert "Pictures were left out when this page was made." in pages[1].partition("<dialog")[0]
     assert data[0]["cells"] == data[1]["cells"]

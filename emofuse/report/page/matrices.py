@@ -91,6 +91,11 @@ def matrix_of(item: ReportedConfiguration, samples: SampleAnswers | None) -> Mat
     return Matrix(item.label, rows, totals)
 
 
+def picture_note(pictures: Pictures | None) -> str:
+    """Return the sentence on samples without a picture; an empty text if all have one."""
+    return "Pictures were left out when this page was made." if pictures is None else pictures.note
+
+
 def sample_data(results: Results, samples: SampleAnswers, pictures: Pictures | None) -> dict[str, Any]:
     """Return everything that the script needs to show the samples of a cell, as plain JSON."""
     uris = pictures.uris if pictures else {}
@@ -112,7 +117,7 @@ def sample_data(results: Results, samples: SampleAnswers, pictures: Pictures | N
             for label, cells in samples.cells.items()
         },
         "runs": {item.label: len(item.runs) for item in results.featured},
-        "has_pictures": bool(uris),
+        "note": picture_note(pictures),
     }
 
 

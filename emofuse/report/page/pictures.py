@@ -83,7 +83,11 @@ def read_pictures(
                 break
     if not uris:
         return Pictures({}, f"No pictures are shown, because they cannot be read from {found.root}: {problems[0]}.")
-    note = f"{len(problems):,} listed samples have no picture: {problems[0]}." if problems else ""
+    note = (
+        f"{len(problems):,} listed sample{'s have' if len(problems) > 1 else ' has'} no picture: {problems[0]}."
+        if problems
+        else ""
+    )
     return Pictures(uris, note)
 
 

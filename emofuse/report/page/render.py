@@ -24,7 +24,7 @@ from emofuse.report.inputs import SPLITS, labels_table, missing_table, stream_us
 from emofuse.report.page.assets import plotly, policy, read_part, script, style_sheet
 from emofuse.report.page.charts import chart_data
 from emofuse.report.page.long_tables import FIRST_ROWS, page_table, script_json
-from emofuse.report.page.matrices import Matrix, gallery, matrix_of, sample_data
+from emofuse.report.page.matrices import Matrix, gallery, matrix_of, picture_note, sample_data
 from emofuse.report.page.overview import overview
 from emofuse.report.page.pictures import Pictures
 from emofuse.report.page.reproduce import commands, weights_table
@@ -163,7 +163,10 @@ def render_page(
         charts=chart_data(results, uncertainty),
         samples=sample_data(results, samples, pictures) if samples else None,
         galleries=gallery(results, samples, pictures) if samples else [],
-        sample_notes=[*(samples.problems if samples else ()), *([pictures.note] if pictures and pictures.note else [])],
+        sample_notes=[
+            *(samples.problems if samples else ()),
+            *([note] if samples and (note := picture_note(pictures)) else []),
+        ],
         target=results.target,
         classes=list(results.classes),
         several=len(results.classes) > 1,

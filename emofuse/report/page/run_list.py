@@ -12,7 +12,7 @@ from emofuse.report.configurations import (
 )
 from emofuse.report.formats import UNDEFINED, format_score
 from emofuse.report.search import SELECTS
-from emofuse.report.tables import Cell, ReportTable, TableColumn, streams_text
+from emofuse.report.tables import Cell, ReportTable, TableColumn
 from emofuse.results import RunRecord
 from emofuse.specs import EXACT_HEADS
 
@@ -29,7 +29,7 @@ def run_list(results: Results) -> ReportTable:
     return ReportTable(
         (
             TableColumn("Configuration", [Cell(item.label) for item, _ in pairs], "left"),
-            TableColumn("Streams", [Cell(streams_text(item)) for item, _ in pairs], "left"),
+            TableColumn("Streams", [Cell(", ".join(item.streams)) for item, _ in pairs], "left"),
             TableColumn("Head", [Cell(head_text(item)) for item, _ in pairs], "left"),
             TableColumn("Split", [Cell(split_words(split)) for split, _ in repeats], "left"),
             TableColumn("Seed", [Cell(str(seed)) for _, seed in repeats]),

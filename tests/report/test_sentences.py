@@ -9,10 +9,10 @@ import pytest
 
 from emofuse.report import sentences
 from emofuse.report.comparisons import measure_uncertainty
-from emofuse.report.figures import _training_caption
 from emofuse.report.formats import join_some
 from emofuse.report.grouping import group_runs
 from emofuse.report.inputs import stream_uses
+from emofuse.report.overview_figures import _training_caption
 from emofuse.report.tables import cost_table
 from emofuse.report.uncertainty_notes import comparison_notes, ranking_note
 

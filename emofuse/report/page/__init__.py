@@ -13,7 +13,7 @@ libraries that are kept come from npm alone and not from PyPI, and zoom, hover a
 The static SVG figures stay for print and for readers without scripts.
 
 Measured in Chromium 2026-11 on two busy cores: the page of 2,000 runs of 250 configurations has 5.7 MB (0.5 MB of rows)
-and is loaded in 0.4 to 1.4 s; sorting its runs takes 0.02 to 0.06 s, and the first interactive figures some seconds. The
+and is loaded in 0.4 to 1.4 s; sorting its runs takes 0.02 to 0.06 s, the first interactive figures some seconds. The
 page of 180 runs on 840 faces with an analysis has 6.6 MB, of which 3.4 MB are static figures and 0.8 MB thumbnails.
 """
 

@@ -89,6 +89,7 @@ TABLES = (
         {
             "six streams": at("six_passes_over_build", "six_streams_float32"),
             "images/s, faces": at("images_per_s_median", "face_streams"),
+            "plain script over light faces": at("plain_script_over_build_of_light_faces"),
         },
     ),
     History(

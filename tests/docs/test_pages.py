@@ -148,6 +148,10 @@ def test_every_extra_has_its_licence_on_the_page_of_installation():
     text = (DOCS / "install.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`([\w-]+)`", " ".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE))))
     assert set(extras) - {"test"} <= named
+    packages = [package for name, group in extras.items() if name != "test" for package in group]
+    names = {re.split(r"(?:-python|-skinny|_torch)?[<>=\[]", package)[0] for package in packages} - {"emofuse"}
+    plain = re.sub(r"[_-]", "", text.lower())
+    assert not [name for name in names if re.sub(r"[_-]", "", name.lower()) not in plain]
 
 
 def test_every_test_that_holds_a_protection_exists():

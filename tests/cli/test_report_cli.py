@@ -87,8 +87,8 @@ def test_report_prints_the_summary_and_the_files(app, runs):
     out = runs / "report"
     tables = ("summary.md", "summary.csv", "per_class.md", "per_class.csv", "runs.csv", "comparisons.csv")
     tables = (*tables, "report.json")
-    parts = ("index.html", *tables, "figures")
-    assert done.stdout.splitlines()[-9:] == [str(out / part) for part in parts]
+    parts = ("index.html", *tables, "figures", "tables")
+    assert done.stdout.splitlines()[-10:] == [str(out / part) for part in parts]
     assert all((out / part).exists() for part in parts)
 
 

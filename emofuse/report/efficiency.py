@@ -87,7 +87,8 @@ _COLUMNS = (
 
 def measure_efficiency(items: Sequence[ReportedConfiguration], runs: Path) -> list[Efficiency]:
     """Return the costs of configurations from their runs, and from a profile beside the runs if there is one."""
-    profile = read_profile(runs)
+    path = find_profile(runs)
+    profile = _read_profile(path) if path else {}
     return [
         Efficiency(
             item,
@@ -142,15 +143,18 @@ def efficiency_caption(costs: Sequence[Efficiency]) -> str:
     )
 
 
-def read_profile(runs: Path) -> dict[str, Mapping[str, Any]]:
-    """Return name of a configuration -> its figures, from `profile.json` beside the runs; nothing without one."""
-    for place in PROFILE_PLACES:
-        try:
-            data = json.loads((runs.parent / place).read_text(encoding="utf-8"))
-            return {each["name"]: each for each in data["configurations"]}
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return {}
+def find_profile(runs: Path) -> Path | None:
+    """Return the file of the profile beside a folder of runs; None without one."""
+    return next((path for place in PROFILE_PLACES if (path := runs.parent / place).is_file()), None)
+
+
+def _read_profile(path: Path) -> dict[str, Mapping[str, Any]]:
+    """Return name of a configuration -> its figures; nothing if the file is damaged."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return {each["name"]: each for each in data["configurations"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _of_profile(item: ReportedConfiguration, profile: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:

@@ -11,6 +11,7 @@ import emofuse
 from emofuse.metrics import METRICS
 from emofuse.report import ReportFiles, write_report
 from emofuse.report.analysis import FOLDER
+from emofuse.report.efficiency import find_profile
 from emofuse.report.search import SearchSummary
 from emofuse.report.targets import reported_target
 from emofuse.results import RunRecord, record_plugins, run_dir
@@ -75,12 +76,15 @@ def report_when_needed(
     analysis = runs.parent / FOLDER / "analysis.json"
     if analysis.is_file():
         inputs["analysis"] = hashlib.sha256(analysis.read_bytes()).hexdigest()
+    if profile := find_profile(runs):
+        inputs["profile"] = hashlib.sha256(profile.read_bytes()).hexdigest()
     if reference_notes:
         inputs["reference_notes"] = list(reference_notes)
     stamp, made_from = out / "inputs.sha256", digest(inputs)
     part = reported_target(records[0].target_kind).part
     expected = ReportFiles.in_folder(out, part, search=search is not None, metrics=bool(metrics))
-    if stamp.is_file() and stamp.read_bytes() == made_from.encode() and expected.page.is_file():
+    whole = expected.page.is_file() and expected.tables.is_dir()  # a former release wrote no tables
+    if whole and stamp.is_file() and stamp.read_bytes() == made_from.encode():
         return expected, False
     stamp.unlink(missing_ok=True)  # an interrupted report must not count as finished
     only = {record.digest for record in records}

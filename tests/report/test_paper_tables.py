@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,7 @@ from emofuse.report.names import file_names
 from emofuse.report.paper_tables import TABLE_FILES, paper_tables, table_files
 from emofuse.report.ranking import Ranking, rank_configurations
 from emofuse.report.records import read_records
+from emofuse.report.stamp import report_when_needed
 
 CLASSES = ("joy", "fear", "rage")
 
@@ -190,3 +192,21 @@ def test_csv_files_have_one_column_for_each_number(made, tmp_path):
     assert [row["configuration"] for row in rows] == ["base", "good & better", "same"]
     assert float(rows[0]["parameters"]) == 100_000
     assert rows[0]["extractor_flops"] == ""  # not known, which is not zero
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_a_profile_that_is_made_later_and_tables_that_are_missing_make_the_report_anew(make_run, tmp_path):
+    record, out = make_run("a", rows=40, epochs=2), tmp_path / "report"
+
+    def report():
+        how = {"title": "t", "baseline": "a", "order": ["a"], "command": ""}
+        return report_when_needed([record], make_run.folder, out, **how)[1]
+
+    assert [report(), report()] == [True, False]
+    path = make_run.folder.parent / "profile" / "profile.json"
+    path.parent.mkdir()
+    path.write_text('{"configurations": []}')
+    assert [report(), report()] == [True, False]
+    shutil.rmtree(out / "tables")  # as in the report of a release that had none
+    assert [report(), report()] == [True, False]
+    assert (out / "tables" / "scores.tex").is_file()

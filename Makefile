@@ -62,6 +62,7 @@ bench: $(READY) ## measure; writes benchmarks/results/*.json; about half an hour
 	$(BIN)/python -m benchmarks.read_speed
 	$(BIN)/python -m benchmarks.faces
 	$(BIN)/python -m benchmarks.views
+	$(BIN)/python -m benchmarks.runtimes
 
 bench-gpu: $(READY) ## all that needs a CUDA device, part by part, within 12 minutes
 	$(BIN)/python -m benchmarks.gpu

@@ -46,6 +46,7 @@ def test_each_hand_made_stream_is_worth_what_its_cue_allows_within_its_interval(
         assert measured.interval.low <= by_design[stream] <= measured.interval.high, (stream, measured, by_design)
         assert measured.interval.low <= as_read[stream] <= measured.interval.high, (stream, measured, as_read)
         assert measured.value > 0.02
+    assert worth.get("lbp").interval.low > 0.03  # the other two share a cue, so each is worth half of it
     assert np.isclose(sum(worth.get(stream).value for stream in STREAMS), worth.total)
     values = planted_values(demo_cache.manifest.info, STREAMS)
     expected = worth.game.interactions @ worth.game.values(values)

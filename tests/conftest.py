@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
+    from browser import Browser
+
     from emofuse.cache.reader import Cache
 
 
@@ -33,6 +35,19 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real test data at {folder} (set EMOFUSE_TEST_DATA)")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium; tests that need it skip where none is installed."""
+    from browser import Browser, find_browser
+
+    path = find_browser()
+    if path is None:
+        pytest.skip("no Chromium or Chrome is installed; EMOFUSE_CHROMIUM may name one")
+    opened = Browser(path)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

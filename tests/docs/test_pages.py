@@ -10,7 +10,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
-from browser import Browser, find_browser
 from workshop import DOCS, ROOT
 
 from docs_site import numbers
@@ -81,27 +80,20 @@ def test_the_site_is_built_whole(site):
     assert COMMANDS_MARK in (DOCS / "commands.md").read_text(encoding="utf-8")
 
 
-def test_the_site_loads_nothing_from_elsewhere_and_fits_in_a_window(site):
+def test_the_site_loads_nothing_from_elsewhere_and_fits_in_a_window(site, browser):
     """In a real browser, from a server of this machine."""
-    path = find_browser()
-    if path is None:
-        pytest.skip("no Chromium or Chrome is installed; EMOFUSE_CHROMIUM may name one")
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(site)))
     Thread(target=server.serve_forever, daemon=True).start()
     here = f"http://127.0.0.1:{server.server_port}/"
-    browser = Browser(path)
     try:
         for name in ("index.html", "benchmarks.html", "specs.html"):
             for width in (1280, 390):
                 browser.show(width)
-                browser.events.clear()
-                browser.send("Page.navigate", url=here + name)
-                browser.wait_for("Page.loadEventFired")
+                browser.open(here + name)
                 assert browser.problems() == []
                 assert not [each for each in browser.requests() if not each.startswith((here, "data:", "blob:"))]
                 assert browser.run("return document.documentElement.scrollWidth") <= width
     finally:
-        browser.close()
         server.shutdown()
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from browser import Browser, find_browser
 from made_up_runs import RunMaker
 from PIL import Image
 
@@ -22,16 +21,6 @@ SEEDS = 50
 """Runs of two configurations. With the one of the third, the list of runs is longer than a table that is HTML alone."""
 ROWS = 2 * SEEDS + 1
 CHECKS = (Path(__file__).parent / "page_checks.js").read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = find_browser()
-    if path is None:
-        pytest.skip("no Chromium or Chrome is installed; EMOFUSE_CHROMIUM may name one")
-    browser = Browser(path)
-    yield browser
-    browser.close()
 
 
 @pytest.fixture(scope="module")

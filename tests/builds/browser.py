@@ -91,10 +91,10 @@ class Browser:
                     return self.events.pop(place)
             self.events.append(self._next())
 
-    def open(self, page: Path) -> None:
-        """Open a file and wait until it is loaded."""
+    def open(self, page: Path | str) -> None:
+        """Open a file or an address and wait until it is loaded."""
         self.events.clear()
-        self.send("Page.navigate", url=page.absolute().as_uri())
+        self.send("Page.navigate", url=page if isinstance(page, str) else page.absolute().as_uri())
         self.wait_for("Page.loadEventFired")
 
     def show(self, width: int, height: int = 900, theme: str = "light") -> None:
@@ -109,6 +109,17 @@ class Browser:
         result = self.send("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in result, result.get("exceptionDetails")
         return result["result"].get("value")
+
+    def value(self, expression: str) -> Any:
+        """Return the value of an expression on the page, which must be plain JSON."""
+        return self.run(f"return {expression}")
+
+    def until(self, expression: str) -> None:
+        """Wait until an expression on the page is true."""
+        end = time.monotonic() + TIMEOUT_S
+        while not self.value(expression):
+            assert time.monotonic() < end, f"not within {TIMEOUT_S} s: {expression}"
+            time.sleep(0.1)
 
     def press(self, key: str) -> None:
         """Press and release a key, as a person does."""

@@ -77,8 +77,10 @@ def bfloat16_findings(reply: ProbeReply) -> list[Finding]:
     if reply.problem:
         return [Finding(AREA, "note", f"bfloat16 networks cannot run on this CPU: {reply.problem}", "Keep float32")]
     is_faster = reply.value >= _LEAST_SPEED_UP
-    what = f"networks on this CPU: a convolution in bfloat16 is {reply.value:.1f} times as fast as in float32"
-    advice = "`precision: bfloat16` pays" if is_faster else "keep `precision: float32`"
+    what = (
+        f"networks in PyTorch on this CPU: a convolution in bfloat16 is {reply.value:.1f} times as fast as in float32"
+    )
+    advice = "`precision: bfloat16` pays there" if is_faster else "keep `precision: float32`"
     return [Finding(AREA, "ok", f"{what}, {advice}")]
 
 

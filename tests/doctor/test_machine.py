@@ -96,7 +96,7 @@ def test_the_runtime_of_networks_is_named_with_its_reason_and_how_to_get_the_fas
 def test_bfloat16_is_advised_where_it_is_faster():
     (slower,), (faster,) = (bfloat16_findings(ProbeReply(times)) for times in (0.5, 2.8))
     assert slower.what.endswith("is 0.5 times as fast as in float32, keep `precision: float32`")
-    assert faster.what.endswith("is 2.8 times as fast as in float32, `precision: bfloat16` pays")
+    assert faster.what.endswith("is 2.8 times as fast as in float32, `precision: bfloat16` pays there")
     (broken,) = bfloat16_findings(ProbeReply(None, "RuntimeError: no such kernel"))
     assert broken.state == "note"
 

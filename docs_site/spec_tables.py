@@ -18,6 +18,7 @@ MODULES = (
     "emofuse.specs.head_kinds",
     "emofuse.specs.targets",
     "emofuse.specs.sweeps",
+    "emofuse.specs.reports",
     "emofuse.specs.factors",
     "emofuse.specs.caches",
     "emofuse.specs.audio",

@@ -40,6 +40,7 @@ class PipelineOptions:
         on_bad_rows: `raise` lists bad rows in one error, `keep` keeps them as marked rows.
         build: the options of building the cache.
         device: the device of training: `cpu`, `cuda` or `auto`.
+        images: whether the page of the report has thumbnails of samples; None for what the pipeline file says.
     """
 
     out: Path
@@ -48,6 +49,7 @@ class PipelineOptions:
     on_bad_rows: OnBadRows = "raise"
     build: BuildOptions = field(default_factory=BuildOptions)
     device: str = "auto"
+    images: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,7 @@ def _run_pipeline(
             metrics=spec.metrics,
             compare=spec.compare,
             reference_notes=references.notes,
+            images=spec.report.images if options.images is None else options.images,
             say=say,
         )
     say(f"report: {'written' if written else 'up to date'}, {files.page}")

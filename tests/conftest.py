@@ -293,3 +293,15 @@ def face_options(request: pytest.FixtureRequest, has_face_mesh: bool) -> Callabl
         return FaceSpec(detector=name, **weights, **options)
 
     return make
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures with their captions and nothing drawn, for tests of texts and tables: drawing takes seconds a report."""
+    from emofuse.report.figures import ReportFigure  # imports matplotlib
+
+    def blank(stem: str, caption: str, _: object) -> ReportFigure:
+        return ReportFigure(stem, caption, b"<svg/>", b"\x89PNG", 3.0)
+
+    monkeypatch.setattr("emofuse.report.rendering.render_figure", blank)
+    monkeypatch.setattr("emofuse.report.section_process._FEWEST", 1 << 20)  # another process would draw them

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,6 +97,22 @@ def test_a_changed_run_is_trained_and_the_others_are_not(done, small):
     runs = [SPEC["runs"][0], {**SPEC["runs"][1], "train": {"epochs": 4}}]
     summary = run_pipeline(small(runs=runs), options(out), say=lambda _: None)
     assert (summary.build.rows, summary.trained, summary.report_written) == (0, 2, True)
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_a_pipeline_shows_no_images_where_its_file_or_the_call_says_so_even_if_all_runs_are_done(done, small):
+    out, _, _ = done
+
+    def run(call=None, **changes):
+        given = replace(options(out), images=call)
+        summary = run_pipeline(small(**changes), given, say=lambda _: None)
+        page = summary.report.page.read_text(encoding="utf-8")
+        return summary.trained, summary.report_written, page.count("data:image/webp;base64,") > 1  # once in a script
+
+    without = {"report": {"images": False}}
+    assert run(**without) == (0, True, False)
+    assert run(call=False) == (0, False, False)
+    assert run(call=True, **without) == (0, True, True)
 
 
 def test_an_interrupted_report_is_written_again(done, small):

@@ -20,6 +20,7 @@ from emofuse.specs import (
     PipelineSpec,
     RandomWeights,
     StratifiedSplit,
+    SweepSpec,
     TrainSpec,
     bundled_specs,
     canonical_json,
@@ -213,6 +214,31 @@ def test_one_run_under_two_names_is_refused():
         "runs": [{"name": name, "features": {"streams": ["lbp"]}} for name in ("a", "b")],
     }
     assert "runs: 'b' is the same run as 'a' under another name" in str(faults(data, PipelineSpec))
+
+
+@pytest.mark.parametrize(
+    ("model", "data"),
+    [
+        (
+            PipelineSpec,
+            {
+                "name": "p",
+                "dataset": {"kind": "folder"},
+                "cache": {"streams": [{"kind": "lbp"}]},
+                "runs": [{"name": "a", "features": {"streams": ["lbp"]}}],
+            },
+        ),
+        (SweepSpec, {"name": "s", "factors": {"streams": "all"}}),
+    ],
+)
+def test_a_report_has_images_unless_its_section_says_otherwise(model, data):
+    assert parse_spec(model, data, "p.yaml").report.images is True
+    spec = parse_spec(model, {**data, "report": {"images": False}}, "p.yaml")
+    assert spec.report.images is False
+    if model is PipelineSpec:  # no part of the digests of runs and of the cache
+        without = parse_spec(model, data, "p.yaml")
+        assert (digest(spec.runs[0]), digest(spec.cache)) == (digest(without.runs[0]), digest(without.cache))
+    assert "report.image" in str(faults({**data, "report": {"image": False}}, model))
 
 
 def test_an_unknown_pipeline_lists_what_there_is():

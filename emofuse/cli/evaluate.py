@@ -14,6 +14,7 @@ from emofuse.cli.options import (
     RUNS,
     Ensemble,
     FollowLinks,
+    Images,
     Model,
     OnBadRows,
     Plugins,
@@ -69,6 +70,7 @@ def evaluate(
     workers: Workers = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device of backbones and head.")] = "auto",
     runtime: Runtime = "auto",
+    images: Images = True,
     plugin: Plugins = None,
 ) -> None:
     """Score a trained model on another dataset: its streams, a label map, scores with intervals, and a report.
@@ -107,6 +109,7 @@ def evaluate(
         on_bad_rows=on_bad_rows,
         build=BuildOptions(scheduler=scheduler, workers=workers, device=device, runtime=runtime),
         device=resolve_device(device),
+        images=images,
         command=shlex.join(["emofuse", *sys.argv[1:]]) if sys.argv[1:2] == ["evaluate"] else "",
     )
     with show_progress() as progress:

@@ -55,6 +55,12 @@ TrainingMemory = Annotated[
     float | None,
     typer.Option(min=0.01, help="Memory for training.", show_default="a share of the memory of the device"),
 ]
+_IMAGES = "Show thumbnails of samples on the page, at most 160 pixels large."
+Images = Annotated[bool, typer.Option("--images/--no-images", help=_IMAGES)]
+ImagesOfSpec = Annotated[
+    bool | None,
+    typer.Option("--images/--no-images", help=_IMAGES, show_default="images, or what `report` of the YAML file says"),
+]
 PlanAlone = Annotated[bool, typer.Option("--dry-run", help="Print the plan; train nothing.")]
 TrainingScheduler = Annotated[
     str | None, typer.Option(help="Address of a running Dask scheduler, tcp://..., whose workers train.")

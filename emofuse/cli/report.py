@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from emofuse.cli.browser import open_in_browser
-from emofuse.cli.options import Plugins, load_given_plugins, parse_names
+from emofuse.cli.options import Images, Plugins, load_given_plugins, parse_names
 from emofuse.cli.progress import show_progress
 from emofuse.progress import step
 
@@ -35,10 +35,7 @@ def report(
             show_default="none",
         ),
     ] = None,
-    images: Annotated[
-        bool,
-        typer.Option("--images/--no-images", help="Show thumbnails of samples on the page, at most 160 pixels large."),
-    ] = True,
+    images: Images = True,
     open_page: Annotated[
         bool, typer.Option("--open", help="Open the page in the default browser, if there is one.")
     ] = False,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from emofuse.cli.options import RUNS, Data, FollowLinks, OnBadRows, Pipeline, Runtime, Scheduler, Workers
+from emofuse.cli.options import RUNS, Data, FollowLinks, ImagesOfSpec, OnBadRows, Pipeline, Runtime, Scheduler, Workers
 from emofuse.cli.progress import show_progress
 from emofuse.cli.tracking import LogTo, log_to_given, open_given_trackers
 
@@ -25,6 +25,7 @@ def run(
     workers: Workers = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device of backbones and heads.")] = "auto",
     runtime: Runtime = "auto",
+    images: ImagesOfSpec = None,
     log_to: LogTo = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what is left to do, its time and size; write nothing.")
@@ -50,7 +51,13 @@ def run(
         from emofuse.pipeline import PipelineOptions, estimate_pipeline, run_pipeline
 
         options = PipelineOptions(
-            out=out, data=data, follow_links=follow_links, on_bad_rows=on_bad_rows, build=build, device=device
+            out=out,
+            data=data,
+            follow_links=follow_links,
+            on_bad_rows=on_bad_rows,
+            build=build,
+            device=device,
+            images=images,
         )
         if dry_run:
             with show_progress():

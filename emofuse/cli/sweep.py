@@ -11,6 +11,7 @@ from emofuse.cli.options import (
     RUNS,
     DeviceOfHeads,
     FollowLinks,
+    ImagesOfSpec,
     OnBadRows,
     PlanAlone,
     Runtime,
@@ -48,6 +49,7 @@ def sweep(
         int | None,
         typer.Option(min=0, help="Number of processes that build the cache.", show_default="one for each core"),
     ] = None,
+    images: ImagesOfSpec = None,
     log_to: LogTo = None,
 ) -> None:
     """Search on validation rows, choose, score the choice on the test rows once, and write a report.
@@ -68,8 +70,10 @@ def sweep(
     from emofuse.sweep.nested import run_nested
     from emofuse.sweep.run import SweepOptions, plan_sweep, run_sweep
 
+    if images is None and cache is None and not _pipeline_of(spec).report.images:
+        images = False  # the pipeline says so of its dataset
     memory_bytes = None if memory_gb is None else int(memory_gb * 1e9)
-    options = SweepOptions(device=device, memory_bytes=memory_bytes, scheduler=scheduler)
+    options = SweepOptions(device=device, memory_bytes=memory_bytes, scheduler=scheduler, images=images)
     if dry_run:
         with show_progress():
             plan = plan_sweep(_open_built(spec, cache), spec, folder, options)

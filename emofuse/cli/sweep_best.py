@@ -11,6 +11,7 @@ from emofuse.cli.options import (
     RUNS,
     CachePath,
     DeviceOfHeads,
+    Images,
     Labels,
     Numbers,
     PlanAlone,
@@ -72,6 +73,7 @@ def sweep_best(
     memory_gb: TrainingMemory = None,
     dry_run: PlanAlone = False,
     scheduler: TrainingScheduler = None,
+    images: Images = True,
     log_to: LogTo = None,
     plugin: Plugins = None,
 ) -> None:
@@ -111,7 +113,7 @@ def sweep_best(
         test_folds=test_folds,
     )
     memory_bytes = None if memory_gb is None else int(memory_gb * 1e9)
-    machine = SweepOptions(device=device, memory_bytes=memory_bytes, scheduler=scheduler)
+    machine = SweepOptions(device=device, memory_bytes=memory_bytes, scheduler=scheduler, images=images)
     folder = out or RUNS / f"best-{cache.stem}"
     if dry_run:
         with show_progress():

@@ -46,6 +46,7 @@ class EvaluationOptions:
         on_bad_rows: `raise` lists bad rows in one error, `keep` keeps them as marked rows.
         build: the options of building the cache.
         device: the device of the head.
+        images: whether the page of the report has thumbnails of samples.
         command: the command of the test, for readers who want to repeat it.
     """
 
@@ -59,6 +60,7 @@ class EvaluationOptions:
     on_bad_rows: OnBadRows = "raise"
     build: BuildOptions = field(default_factory=BuildOptions)
     device: str = "cpu"
+    images: bool = True
     command: str = ""
 
 
@@ -141,6 +143,7 @@ def evaluate(
                 title=f"{record.name} on {record.evaluation['tested_on']}",
                 only={record.digest},
                 command=options.command,
+                images=options.images,
                 manifest=manifest_path(cache.path),
                 say=say,
             )

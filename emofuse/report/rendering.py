@@ -19,6 +19,7 @@ from matplotlib.transforms import BboxBase
 
 from emofuse.report.drawing import STYLE
 from emofuse.report.fonts import Lettering
+from emofuse.report.vector_text import round_coordinates
 
 PNG_DPI = 300
 _PAD_IN = 0.04
@@ -94,7 +95,8 @@ def _bytes(figure: Figure, ending: str, box: BboxBase) -> bytes:
     options: dict[str, Any] = {"dpi": PNG_DPI} if ending == "png" else {}
     with _small_fonts():
         figure.savefig(data, format=ending, metadata=dict.fromkeys(_LEFT_OUT[ending]), bbox_inches=box, **options)
-    return data.getvalue()
+    content = data.getvalue()
+    return round_coordinates(content.decode("utf-8")).encode("utf-8") if ending == "svg" else content
 
 
 @contextmanager

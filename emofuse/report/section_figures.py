@@ -22,6 +22,9 @@ from emofuse.report.part_plots import (
 from emofuse.report.rendering import ReportFigure
 from emofuse.specs.nouns import Noun
 
+NORMALISED = "normalised_"
+"""The first part of the name of a confusion matrix in percent."""
+
 
 def draw_section(
     item: ReportedConfiguration,
@@ -59,7 +62,7 @@ def _normalised(item: ReportedConfiguration, slug: str, classes: Sequence[str], 
         f"Row-normalised confusion matrix of {item.label} on the test split: the answers{summed} in percent of the "
         f"rows of the true class, so that every row sums to 100.{counted_words(detail)}"
     )
-    return rendering.render_figure(f"normalised_{slug}", caption, lambda: plot_normalised(item, classes, detail))
+    return rendering.render_figure(f"{NORMALISED}{slug}", caption, lambda: plot_normalised(item, classes, detail))
 
 
 def _classes(item: ReportedConfiguration, slug: str, classes: Sequence[str], detail: Detail) -> ReportFigure:

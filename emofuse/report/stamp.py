@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import emofuse
 from emofuse.metrics import METRICS
@@ -32,6 +33,7 @@ def report_when_needed(
     metrics: Sequence[str] = (),
     compare: Sequence[tuple[str, str]] = (),
     reference_notes: Sequence[str] = (),
+    images: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> tuple[ReportFiles, bool]:
     """Write the report of these runs, unless the existing one has the same inputs and version of emofuse.
@@ -48,6 +50,7 @@ def report_when_needed(
         metrics: the names of further metrics.
         compare: pairs of configurations to compare beside those with the baseline.
         reference_notes: the notes on the reference models, such as those that could not be solved.
+        images: whether the page has thumbnails of samples.
         say: a function that is given a sentence on names that figures show by number.
 
     Returns:
@@ -60,7 +63,7 @@ def report_when_needed(
     if with_metrics:
         for record in records:
             record_plugins(run_dir(runs, record.digest), with_metrics)
-    inputs = {
+    inputs: dict[str, Any] = {
         "emofuse": emofuse.__version__,
         "title": title,
         "baseline": baseline,
@@ -78,6 +81,8 @@ def report_when_needed(
         inputs["analysis"] = hashlib.sha256(analysis.read_bytes()).hexdigest()
     if profile := find_profile(runs):
         inputs["profile"] = hashlib.sha256(profile.read_bytes()).hexdigest()
+    if not images:  # a report with thumbnails has the stamp of releases without this choice
+        inputs["images"] = False
     if reference_notes:
         inputs["reference_notes"] = list(reference_notes)
     stamp, made_from = out / "inputs.sha256", digest(inputs)
@@ -100,6 +105,7 @@ def report_when_needed(
         metrics=metrics,
         compare=compare,
         reference_notes=reference_notes,
+        images=images,
         say=say,
     )
     stamp.write_bytes(made_from.encode())

@@ -47,6 +47,7 @@ from emofuse.specs.heads import CustomHeadSpec, HeadSpec, NetworkHeadSpec
 from emofuse.specs.label_maps import LabelMapSpec
 from emofuse.specs.pipelines import PipelineSpec, RepeatSpec
 from emofuse.specs.plugins import PluginFile, load_plugins
+from emofuse.specs.reports import ReportSpec
 from emofuse.specs.runs import EnsembleSpec, FeaturesSpec, FoldSpec, RunSpec
 from emofuse.specs.streams import CustomStreamSpec, ImportedSpec, StreamSpec, StreamSpecBase, Variant
 from emofuse.specs.sweeps import (
@@ -163,6 +164,7 @@ __all__ = [
     "RegistryWeights",
     "RegressionTarget",
     "RepeatSpec",
+    "ReportSpec",
     "RunSpec",
     "SoundAugmentSpec",
     "Spec",

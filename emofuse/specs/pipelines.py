@@ -11,6 +11,7 @@ from emofuse.specs.base import Spec
 from emofuse.specs.caches import CacheSpec
 from emofuse.specs.compared import Pairs, pair_problems
 from emofuse.specs.datasets import DatasetSpec, OuterTestSpec, SplitSpec, StratifiedSplit
+from emofuse.specs.reports import ReportSpec
 from emofuse.specs.runs import RunSpec, variant_problems
 from emofuse.specs.train import OnOff
 
@@ -49,6 +50,7 @@ class PipelineSpec(Spec):
     references: OnOff = Field(
         "on", description="whether reference models are solved on the same features and rows, for the report"
     )
+    report: ReportSpec = ReportSpec()
 
     @model_validator(mode="after")
     def _check_references(self) -> Self:

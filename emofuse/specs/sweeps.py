@@ -26,6 +26,7 @@ from emofuse.specs.faults import SEPARATOR, describe_faults
 from emofuse.specs.head_kinds import ConcatHeadSpec
 from emofuse.specs.heads import HeadSpec
 from emofuse.specs.pca import PCA
+from emofuse.specs.reports import ReportSpec
 from emofuse.specs.runs import EnsembleSpec, FoldSpec, Refit, check_left_out, ensemble_problems
 from emofuse.specs.streams import Value, check_factors, factor_defaults, take_factors, variant_factors
 from emofuse.specs.target_options import MAIN_SCORES, Score, score_problem, target_problems
@@ -218,6 +219,7 @@ class SweepSpec(Spec):
     test: OuterTestSpec | None = Field(
         None, description="outer folds, inside each of which the whole search is repeated, so that every row is tested"
     )
+    report: ReportSpec = ReportSpec()
 
     @model_validator(mode="before")
     @classmethod

@@ -221,6 +221,7 @@ def _finish(
             command=f"emofuse sweep {spec.name}",
             search=search,
             reference_notes=references.notes,
+            images=options.shows_images(spec),
             say=say,
         )
     replace_file(paths.choice, f"# {spec.title or spec.name}\n\n{files.summary_markdown.read_text(encoding='utf-8')}")

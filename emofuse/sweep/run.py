@@ -71,11 +71,17 @@ class SweepOptions:
         memory_bytes: the memory that training may use; by default a share of the device's.
         scheduler: the address of a running Dask scheduler, `tcp://...`, whose workers train the search; None for this
             process.
+        images: whether the page of the report has thumbnails of samples; None for what the sweep says.
     """
 
     device: str = "auto"
     memory_bytes: int | None = None
     scheduler: str | None = None
+    images: bool | None = None
+
+    def shows_images(self, spec: SweepSpec) -> bool:
+        """Return whether the page of the report of a sweep has thumbnails of samples."""
+        return spec.report.images if self.images is None else self.images
 
 
 @dataclass(frozen=True)
@@ -207,7 +213,10 @@ def _run_sweep(
         with step("writing the report"):
             files, written = None, False
             if finals.records:
-                files, written = _report(spec, finals, references, search, paths, compare=compared.pairs, say=say)
+                images = options.shows_images(spec)
+                files, written = _report(
+                    spec, finals, references, search, paths, compare=compared.pairs, images=images, say=say
+                )
     if files is not None:
         say(f"report: {'written' if written else 'up to date'}, {files.page}")
     if files is None or finals.used is None:
@@ -375,6 +384,7 @@ def _report(
     paths: SweepPaths,
     *,
     compare: Sequence[tuple[str, str]],
+    images: bool,
     say: Say,
 ) -> tuple[ReportFiles, bool]:
     """Return the report of all scored final runs, at least one, and whether it was written now."""
@@ -390,6 +400,7 @@ def _report(
         search=search,
         compare=compare,
         reference_notes=references.notes,
+        images=images,
         say=say,
     )
 

@@ -59,6 +59,7 @@ def invoke(*arguments):
     return CliRunner().invoke(app, ["sweep", *map(str, arguments), "--device", "cpu"])
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_sweep_prints_its_steps_and_the_table_of_the_choice(cache, sweep_file, tmp_path):
     done = invoke(sweep_file, "--cache", cache)
     assert done.exit_code == 0, (done.output, done.exception)
@@ -78,6 +79,11 @@ def test_a_sweep_prints_its_steps_and_the_table_of_the_choice(cache, sweep_file,
         "search: 12 configurations, 24 heads, all trained before or elsewhere: nothing to do\n"
     )
     assert again.stdout.splitlines()[6 + len(notes) :] == lines[6 + len(notes) :]
+    page = tmp_path / "emofuse-runs" / "question" / "report" / "index.html"
+    left_out = "Pictures were left out when this page was made."
+    assert left_out not in page.read_text(encoding="utf-8")
+    assert "report: written" in invoke(sweep_file, "--cache", cache, "--no-images").stdout
+    assert left_out in page.read_text(encoding="utf-8")
 
 
 def test_a_sweep_with_outer_folds_is_repeated_inside_them(cache, tmp_path):
@@ -221,3 +227,22 @@ def test_ctrl_c_leaves_quietly_and_the_same_command_goes_on(cache, tmp_path):
     assert process.returncode == 130
     assert errors.splitlines()[-1] == ("Interrupted. Finished work is kept; the same command continues from there.")
     assert list(claims.glob("*.json")) == []
+
+
+@pytest.mark.parametrize("told_by", ["option", "sweep", "pipeline"])
+def test_a_sweep_shows_no_images_where_the_call_its_file_or_its_pipeline_says_so(tmp_path, monkeypatch, told_by):
+    """Only the options are looked at: the tests of pipelines and of stamps look at pages."""
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump({**PIPELINE, "report": {"images": told_by != "pipeline"}}))
+    question = {**SWEEP, "pipeline": str(tmp_path / "small.yaml"), "report": {"images": told_by != "sweep"}}
+    (tmp_path / "question.yaml").write_text(yaml.safe_dump(question))
+    shown = []
+
+    def stop(_cache, spec, _folder, options, **_):
+        shown.append(options.shows_images(spec))
+        raise ResultsError("enough")
+
+    monkeypatch.setattr("emofuse.cli.sweep._build", lambda *_, **__: None)
+    monkeypatch.setattr("emofuse.sweep.run.run_sweep", stop)
+    invoke(tmp_path / "question.yaml", *(["--no-images"] if told_by == "option" else []))
+    invoke(tmp_path / "question.yaml", "--images")
+    assert shown == [False, True]

@@ -9,7 +9,6 @@ from made_up_runs import RunMaker
 
 from emofuse.report import rendering
 from emofuse.report.comparisons import Uncertainty
-from emofuse.report.figures import ReportFigure
 from emofuse.statistics import Resampling
 
 
@@ -17,17 +16,6 @@ from emofuse.statistics import Resampling
 def unmeasured() -> Uncertainty:
     """No interval and no comparison: for what does not show them."""
     return Uncertainty(Resampling(), {}, {}, 0, ())
-
-
-@pytest.fixture
-def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures with their captions and nothing drawn, for tests of texts and tables: drawing takes seconds a report."""
-
-    def blank(stem: str, caption: str, _: object) -> ReportFigure:
-        return ReportFigure(stem, caption, b"<svg/>", b"\x89PNG", 3.0)
-
-    monkeypatch.setattr("emofuse.report.rendering.render_figure", blank)
-    monkeypatch.setattr("emofuse.report.section_process._FEWEST", 1 << 20)  # another process would draw them
 
 
 @pytest.fixture

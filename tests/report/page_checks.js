@@ -105,3 +105,20 @@ function poorTexts() {
   }
   return [count, [...poor]];
 }
+
+/** Return the pixels of an inch on paper of each figure, and whether it is as wide as its box, with a margin for others. */
+function figureSizes() {
+  openAll();
+  return [...document.querySelectorAll("figure.picture img")].map((image) => {
+    const inches = Number(image.style.getPropertyValue("--inches"));
+    return [image.getBoundingClientRect().width / inches, innerWidth > 640];
+  });
+}
+
+/** Return the pixels between captions and the buttons of interactive figures under them. */
+function buttonGaps() {
+  return [...document.querySelectorAll("figure.picture .chart button")].map((button) => {
+    const caption = button.closest("figure").querySelector("figcaption");
+    return button.getBoundingClientRect().top - caption.getBoundingClientRect().bottom;
+  });
+}

@@ -21,6 +21,7 @@ from emofuse.report.records import read_records
 from emofuse.report.stamp import report_when_needed
 
 CLASSES = ("joy", "fear", "rage")
+LEFT_OUT = "Pictures were left out when this page was made."
 
 
 @pytest.fixture
@@ -192,6 +193,20 @@ def test_csv_files_have_one_column_for_each_number(made, tmp_path):
     assert [row["configuration"] for row in rows] == ["base", "good & better", "same"]
     assert float(rows[0]["parameters"]) == 100_000
     assert rows[0]["extractor_flops"] == ""  # not known, which is not zero
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_a_report_without_images_and_one_with_images_are_made_anew_and_not_taken_for_each_other(make_run, tmp_path):
+    record, out = make_run("a", rows=40, epochs=2), tmp_path / "report"
+
+    def report(**more):
+        how = {"title": "t", "baseline": "a", "order": ["a"], "command": ""}
+        files, written = report_when_needed([record], make_run.folder, out, **how, **more)
+        return written, LEFT_OUT in files.page.read_text(encoding="utf-8")
+
+    assert [report(), report(), report(images=True)] == [(True, False), (False, False), (False, False)]
+    assert [report(images=False), report(images=False)] == [(True, True), (False, True)]
+    assert report() == (True, False)
 
 
 @pytest.mark.usefixtures("blank_figures")

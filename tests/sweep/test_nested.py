@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,6 +86,14 @@ def test_a_second_call_trains_nothing(cache, done):
     assert [record.digest for record in second.records] == [record.digest for record in first.records]
     assert finished_groups(folder) == groups
     assert len(list_runs(SweepPaths(folder).runs)) == len(first.records)
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_a_call_without_images_makes_the_report_anew(cache, done):
+    _, folder, _ = done
+    summary = run_nested(cache, nested_sweep(), folder, replace(ON_CPU, images=False))
+    assert summary.report_written
+    assert "Pictures were left out when this page was made." in summary.report.page.read_text(encoding="utf-8")
 
 
 def test_one_choice_in_all_is_one_configuration_whatever_won_in_each_fold(cache, tmp_path):

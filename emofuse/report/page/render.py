@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -32,6 +31,7 @@ from emofuse.report.page.run_list import FILTERED, run_list
 from emofuse.report.page.samples import SampleAnswers, shown_matrices
 from emofuse.report.paper_tables import PaperTable
 from emofuse.report.references import references_table
+from emofuse.report.section_figures import NORMALISED
 from emofuse.report.tables import (
     MOST_ACROSS,
     ReportTable,
@@ -45,6 +45,7 @@ from emofuse.report.tables import (
 )
 from emofuse.report.target_words import target_words
 from emofuse.report.uncertainty_notes import comparison_notes
+from emofuse.report.vector_text import svg_data_uri
 from emofuse.results import RunRecord
 
 
@@ -206,16 +207,15 @@ def _sections(
     ranked: bool,
 ) -> list[_Section]:
     with_matrix = shown_matrices(results)
-    return [
-        _Section(
-            item,
-            of_item,
-            part_table(item, results.classes, uncertainty, numbered=numbered, ranked=ranked),
-            json.dumps(item.spec, indent=2),
-            matrix_of(item, samples) if item in with_matrix else None,
-        )
-        for item, of_item in zip(results.featured, figures.sections, strict=True)
-    ]
+    sections = []
+    for item, of_item in zip(results.featured, figures.sections, strict=True):
+        shown = of_item
+        matrix = matrix_of(item, samples) if item in with_matrix else None
+        if matrix is not None:  # its table shows the same percentages as this figure
+            shown = tuple(figure for figure in of_item if not figure.stem.startswith(NORMALISED))
+        table = part_table(item, results.classes, uncertainty, numbered=numbered, ranked=ranked)
+        sections.append(_Section(item, shown, table, json.dumps(item.spec, indent=2), matrix))
+    return sections
 
 
 def _choice(results: Results) -> _Choice | None:
@@ -287,4 +287,4 @@ def _soft(text: str) -> Markup:
 
 
 def _data_uri(figure: ReportFigure) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(figure.svg).decode("ascii")
+    return svg_data_uri(figure.svg)

@@ -106,7 +106,7 @@ function poorTexts() {
   return [count, [...poor]];
 }
 
-/** Return the pixels of an inch on paper of each figure, and whether it is as wide as its box, with a margin for others. */
+/** Return the pixels of an inch on paper of each figure, and whether the window is wide, where figures shrink to their box. */
 function figureSizes() {
   openAll();
   return [...document.querySelectorAll("figure.picture img")].map((image) => {

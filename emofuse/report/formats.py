@@ -82,9 +82,9 @@ def show_controls(text: str) -> str:
 
     Tabs and line ends stay, and so do the joiners and marks of Persian, Indic and Hebrew words.
     """
-    if text.isascii() and text.isprintable():
-        return text  # figures in a page are a million such letters
-    return "".join(_escaped(letter) if is_control(letter) else letter for letter in text)
+    # Figures in a page are millions of letters, but few different ones.
+    controls = {ord(letter): _escaped(letter) for letter in set(text) if is_control(letter)}
+    return text.translate(controls) if controls else text
 
 
 def is_control(letter: str) -> bool:

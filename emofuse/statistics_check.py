@@ -206,7 +206,8 @@ def _p_values(
     """Return test -> p value of the two sides, which are tested like two configurations of a report."""
     sides = [_side(item, label, places) for label, places in (("first", first), ("second", second))]
     (pool,), _ = pool_by_images(sides)
-    scores = score_pool(pool, len(results.classes), Resampling(count=1000, seed=seed), results.target)
+    resampling = Resampling(count=1000, seed=seed)
+    scores = score_pool(pool, len(results.classes), resampling, results.target, [("first", "second")])
     kind = _name(pool)
     compared = [score.path for score in results.target.compared]
     p_values = {f"{kind}, {path}": scores.test("first", "second", path).p for path in compared}

@@ -35,9 +35,13 @@ def class_scores(counts: Counts) -> dict[str, Floats]:
     return {
         "precision": ratio(hit, predicted),
         "recall": ratio(hit, support),
-        "f1": ratio(2 * hit, support + predicted),
+        "f1": _f1(hit, support, predicted),
         "specificity": ratio(negatives - (predicted - hit), negatives),
     }
+
+
+def _f1(hit: Counts, support: Counts, predicted: Counts) -> Floats:
+    return ratio(2 * hit, support + predicted)
 
 
 def over_classes_that_occur(scores: Floats, counts: Counts) -> Floats:
@@ -46,7 +50,10 @@ def over_classes_that_occur(scores: Floats, counts: Counts) -> Floats:
     A class with predictions and no row counts with a score of 0. A class with neither is left out, as in scikit-learn,
     so a resample that lacks a class is scored on the others.
     """
-    occurs = (counts.sum(axis=-1) + counts.sum(axis=-2)) > 0
+    return _mean_where(scores, (counts.sum(axis=-1) + counts.sum(axis=-2)) > 0)
+
+
+def _mean_where(scores: Floats, occurs: npt.NDArray[np.bool_]) -> Floats:
     return ratio(np.where(occurs, scores, 0).sum(axis=-1), occurs.sum(axis=-1), np.nan)
 
 
@@ -63,7 +70,9 @@ def accuracy(counts: Counts) -> Floats:
 
 def macro_f1(counts: Counts) -> Floats:
     """Return the mean F1 over the classes that occur, see `over_classes_that_occur`."""
-    return over_classes_that_occur(class_scores(counts)["f1"], counts)
+    support, predicted = counts.sum(axis=-1), counts.sum(axis=-2)  # once: millions of resamples are scored
+    scores = _f1(np.diagonal(counts, axis1=-2, axis2=-1), support, predicted)
+    return _mean_where(scores, (support + predicted) > 0)
 
 
 def classes_without_rows(counts: Counts) -> Floats:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from emofuse.errors import ResultsError
-from emofuse.report.answers import Pool, pool_by_images, read_answers
+from emofuse.report.answers import ConfigurationAnswers, Pool, pool_by_images, read_answers
 from emofuse.report.configurations import ReportedConfiguration, Results
 from emofuse.report.formats import join_some
 from emofuse.report.grouping import find_configuration
@@ -20,6 +20,11 @@ from emofuse.statistics import Interval, McNemarTest, PairedTest, Resampling, Sp
 LEAST_RESAMPLES = 2_000
 RESAMPLES_PER_COMPARISON = 100
 """The least p is 1 / (1 + B), and Holm multiplies it by the number of comparisons, so that B grows with them."""
+
+MOST_WORK = 3 * 10**10
+"""The budget of resampling: the sum over all runs of their test rows and `ROWS_OF_A_RUN`, times the resamples."""
+ROWS_OF_A_RUN = 1_000
+"""The number of rows whose counting takes as long as scoring what was counted."""
 
 _CONTRADICTING = (
     "{}: no interval and no comparison, because {} has different labels in the test rows of different runs; "
@@ -98,6 +103,16 @@ class Uncertainty:
         """Return the pairs that are compared beside those with the baseline."""
         return [pair for pair in self.comparisons if pair[1] != baseline]
 
+    def least_p(self, path: str) -> float:
+        """Return the smallest p value that the paired bootstrap can have after Holm's correction; 0 without such tests.
+
+        A test that no resample contradicts has p = 1 / (1 + B), and Holm multiplies the smallest p of k such tests by k
+        or more.
+        """
+        tests = (comparison.tests[path] for comparison in self.comparisons.values())
+        paired = sum(isinstance(test, PairedTest) for test in tests)
+        return min(1.0, paired / (1 + self.resampling.count))
+
 
 def measure_uncertainty(results: Results, runs: Path, pairs: Sequence[tuple[str, str]] = ()) -> Uncertainty:
     """Compute the intervals of every configuration and reference model, and the comparisons of configurations.
@@ -125,8 +140,17 @@ def measure_uncertainty(results: Results, runs: Path, pairs: Sequence[tuple[str,
     family = [(label, baseline) for label in labels if label != baseline]
     family += [pair for pair in pairs if pair not in family and pair[::-1] not in family]  # each comparison once
     family = [pair for pair in family if _are_comparable(pair, pool_of)]
-    resampling = Resampling(max(LEAST_RESAMPLES, RESAMPLES_PER_COMPARISON * len(family)))
-    scores = {id(pool): score_pool(pool, len(results.classes), resampling, results.target) for pool in pools}
+    resampling = Resampling(_count_resamples(answered, len(family)))
+    scores = {
+        id(pool): score_pool(
+            pool,
+            len(results.classes),
+            resampling,
+            results.target,
+            [pair for pair in family if pool_of[pair[0]] is pool],
+        )
+        for pool in pools
+    }
 
     def without_interval(labels: Collection[str]) -> list[str]:
         missing = [
@@ -145,14 +169,19 @@ def measure_uncertainty(results: Results, runs: Path, pairs: Sequence[tuple[str,
             *_not_compared(results, pool_of),
             *_pairs_not_compared(results.noun, pairs, pool_of),
         ),
-        coverage={label: _coverage(label, pool) for label, pool in pool_of.items()},
+        coverage={item.label: _coverage(item, pool) for pool in pools for item in pool.answered},
         pooled=pool_folds(results, answered, resampling),
         reference_problems=tuple(without_interval([item.label for item in results.references])),
     )
 
 
-def _coverage(label: str, pool: Pool) -> Coverage:
-    (item,) = (item for item in pool.answered if item.label == label)
+def _count_resamples(answered: Sequence[ConfigurationAnswers], comparisons: int) -> int:
+    """Return the number of resamples: more for more comparisons, within the budget of work, and never few."""
+    work = sum(len(rows.label) + ROWS_OF_A_RUN for item in answered for rows in item.rows)
+    return max(LEAST_RESAMPLES, min(RESAMPLES_PER_COMPARISON * comparisons, MOST_WORK // max(work, 1)))
+
+
+def _coverage(item: ConfigurationAnswers, pool: Pool) -> Coverage:
     groups = pool.unit_count if pool.grouped else None
     return Coverage(pool.splits, len(item.rows), len(pool.sample_id), groups, item.test_to_train)
 

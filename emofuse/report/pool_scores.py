@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,6 +32,11 @@ from emofuse.statistics import (
 DETAIL_RESAMPLES = 1_000
 """The first resamples that the scores which are not compared are computed on."""
 
+_BLOCK_BYTES = 2**26
+"""The resampled scores of configurations that are scored together; more of them are scored block by block."""
+
+Pair = tuple[str, str]
+
 
 class PoolScores(Protocol):
     """The scores of all configurations of a pool."""
@@ -47,21 +52,90 @@ class PoolScores(Protocol):
         """Return compared score -> its value, the mean over runs."""
 
     def test(self, first: str, second: str, path: str) -> PairedTest | SplitTest:
-        """Return the test of the difference first - second, of one of the compared scores of the target."""
+        """Return the test of the difference first - second, of one of the compared scores of the target.
+
+        Raises:
+            KeyError: the pair was not among those to compare.
+        """
 
 
-def score_pool(pool: Pool, classes: int, resampling: Resampling, target: ReportedTarget = CLASS) -> PoolScores:
+def score_pool(
+    pool: Pool,
+    classes: int,
+    resampling: Resampling,
+    target: ReportedTarget = CLASS,
+    pairs: Collection[Pair] = (),
+) -> PoolScores:
     """Score a pool by the bootstrap on one test split, and over several test splits by the corrected t-test.
+
+    The memory is that of a block of configurations and of the resampled scores of those that stand second in a pair,
+    however many configurations there are.
 
     Args:
         pool: the configurations.
         classes: the number of outputs.
         resampling: the number of resamples and the seed.
         target: the kind of target.
+        pairs: the labels of the configurations to compare, the first with the second.
     """
     if pool.splits > 1:
         return _score_splits(pool, classes, target)
-    return _score_resamples(pool, classes, resampling) if target.rows is None else _score_rows(pool, resampling, target)
+    tests = _PairedTests(pairs, tuple(score.path for score in target.compared))
+    if target.rows is None:
+        return _score_resamples(pool, classes, resampling, tests)
+    return _score_rows(pool, resampling, target, tests)
+
+
+class _PairedTests:
+    """Tests of pairs, made while configurations are scored.
+
+    Attributes:
+        paths: the names of the M compared scores.
+        kept: label -> its resampled scores, (B, 1, M), of the configurations that stand second in a pair.
+        observed: label -> compared score -> its value.
+        tests: (first, second) -> compared score -> the test.
+    """
+
+    def __init__(self, pairs: Collection[Pair], paths: tuple[str, ...]) -> None:
+        self.paths = paths
+        self.kept: dict[str, Resampled] = {}
+        self.observed: dict[str, dict[str, float]] = {}
+        self.tests: dict[Pair, dict[str, PairedTest]] = {}
+        self._seconds: dict[str, list[str]] = {}
+        for first, second in pairs:
+            self._seconds.setdefault(first, []).append(second)
+        self._kept_labels = {second for _, second in pairs}
+
+    def order(self, answered: Sequence[ConfigurationAnswers]) -> list[ConfigurationAnswers]:
+        """Return the configurations in the order to score them: those that others are compared with come first."""
+        return sorted(answered, key=lambda item: item.label not in self._kept_labels)
+
+    def add(self, label: str, compared: Resampled) -> None:
+        """Test a configuration against those that it is compared with, and keep its scores only if others need them."""
+        self.observed[label] = dict(zip(self.paths, compared.observed[0].tolist(), strict=True))
+        if label in self._kept_labels:
+            self.kept[label] = compared
+        else:
+            self._test(label, compared)
+
+    def finish(self) -> None:
+        """Test the configurations that were kept against each other, when all are scored."""
+        for label, compared in self.kept.items():
+            self._test(label, compared)
+        self.kept.clear()
+
+    def _test(self, label: str, ours: Resampled) -> None:
+        for second in self._seconds.get(label, ()):
+            theirs = self.kept[second]
+            self.tests[label, second] = {
+                path: paired_bootstrap(
+                    float(ours.observed[0, place]),
+                    float(theirs.observed[0, place]),
+                    ours.drawn[:, 0, place],
+                    theirs.drawn[:, 0, place],
+                )
+                for place, path in enumerate(self.paths)
+            }
 
 
 @dataclass(frozen=True)
@@ -70,26 +144,24 @@ class _ResampledScores:
 
     Attributes:
         measured: label -> its measured scores -> interval.
-        compared: label -> its compared scores.
-        paths: the names of the compared scores.
+        compared: label -> compared score -> its value.
+        tests: (first, second) -> compared score -> the test.
         lacking: see `PoolScores`.
     """
 
     measured: Mapping[str, dict[str, Interval]]
-    compared: Mapping[str, Resampled]
-    paths: tuple[str, ...]
+    compared: Mapping[str, dict[str, float]]
+    tests: Mapping[Pair, Mapping[str, PairedTest]]
     lacking: int
 
     def intervals(self, label: str) -> dict[str, Interval]:
         return self.measured[label]
 
     def observed(self, label: str) -> dict[str, float]:
-        return dict(zip(self.paths, self.compared[label].observed[0].tolist(), strict=True))
+        return self.compared[label]
 
     def test(self, first: str, second: str, path: str) -> PairedTest:
-        place, (ours, theirs) = self.paths.index(path), (self.compared[first], self.compared[second])
-        observed, other = float(ours.observed[0, place]), float(theirs.observed[0, place])
-        return paired_bootstrap(observed, other, ours.drawn[:, 0, place], theirs.drawn[:, 0, place])
+        return self.tests[first, second][path]
 
 
 @dataclass(frozen=True)
@@ -158,13 +230,13 @@ def _row_scorer(target: ReportedTarget, rows: RowSet, item: ConfigurationAnswers
     return target.rows(rows.label, rows.target, item.outputs[place])
 
 
-def _score_rows(pool: Pool, resampling: Resampling, target: ReportedTarget) -> _ResampledScores:
+def _score_rows(pool: Pool, resampling: Resampling, target: ReportedTarget, tests: _PairedTests) -> _ResampledScores:
     """Score one configuration at a time, which bounds the memory; all of them have the same resamples."""
     columns = next(iter(pool.answered[0].probs.values())).shape[1]
-    paths, compared_paths = target.paths(columns), tuple(score.path for score in target.compared)
-    places = [paths.index(path) for path in compared_paths]
-    measured, compared, lacking = {}, {}, 0
-    for item in pool.answered:
+    paths = target.paths(columns)
+    places = [paths.index(path) for path in tests.paths]
+    measured, lacking = {}, 0
+    for item in tests.order(pool.answered):
         runs = [
             ScoredRows(pool.units(rows), _row_scorer(target, rows, item, place)) for place, rows in enumerate(item.rows)
         ]
@@ -175,41 +247,78 @@ def _score_rows(pool: Pool, resampling: Resampling, target: ReportedTarget) -> _
         measured[item.label] = {
             path: bootstrap_interval(values) for path, values in zip(paths, mean.drawn[:, 0].T, strict=True)
         }
-        compared[item.label] = Resampled(mean.observed[:, places], mean.drawn[:, :, places])
-    return _ResampledScores(measured, compared, compared_paths, lacking)
+        tests.add(item.label, Resampled(mean.observed[:, places], mean.drawn[:, :, places]))
+    tests.finish()
+    return _ResampledScores(measured, tests.observed, tests.tests, lacking)
 
 
-def _score_resamples(pool: Pool, classes: int, resampling: Resampling) -> _ResampledScores:
-    answers: list[RunPredictions] = []
-    places: dict[str, range] = {}
-    for item in pool.answered:
-        places[item.label] = range(len(answers), len(answers) + len(item.rows))
-        answers += _run_predictions(pool, item)
+def _score_resamples(pool: Pool, classes: int, resampling: Resampling, tests: _PairedTests) -> _ResampledScores:
+    """Score the configurations block by block; all of them have the same resamples, which depend on the seed alone."""
     metrics = [accuracy, macro_f1, classes_without_rows]
-    resampled = resample_metrics(answers, metrics, units=pool.unit_count, classes=classes, resampling=resampling)
-    missed = (resampled.drawn[:, :, -1] > resampled.observed[:, -1]).any(axis=1)
-    scores = Resampled(resampled.observed[:, :-1], resampled.drawn[:, :, :-1])
-    measured, compared = {}, {}
-    for item in pool.answered:
-        mean = scores.mean_of_drawn(places[item.label], seed_of_repeats(item.repeats, resampling.seed))
-        of_compared = {
-            path: bootstrap_interval(values) for path, values in zip(MEASURED, mean.drawn[:, 0].T, strict=True)
-        }
-        measured[item.label] = of_compared | _other_intervals(pool, item, classes, resampling)
-        compared[item.label] = mean
-    return _ResampledScores(measured, compared, MEASURED, int(missed.sum()))
+    missed = np.zeros(resampling.count, dtype=np.bool_)
+    measured: dict[str, dict[str, Interval]] = {}
+    for block in _blocks(tests.order(pool.answered), classes, resampling):
+        answers, places = _block_predictions(pool, block)
+        resampled = resample_metrics(answers, metrics, units=pool.unit_count, classes=classes, resampling=resampling)
+        missed |= (resampled.drawn[:, :, -1] > resampled.observed[:, -1]).any(axis=1)
+        scores = Resampled(resampled.observed[:, :-1], resampled.drawn[:, :, :-1])
+        for item in block:
+            mean = scores.mean_of_drawn(places[item.label], seed_of_repeats(item.repeats, resampling.seed))
+            measured[item.label] = {
+                path: bootstrap_interval(values) for path, values in zip(MEASURED, mean.drawn[:, 0].T, strict=True)
+            }
+            tests.add(item.label, mean)
+        del resampled, scores  # before the other metrics are resampled
+        for label, others in _other_intervals(pool, block, classes, resampling).items():
+            measured[label] |= others
+    tests.finish()
+    return _ResampledScores(measured, tests.observed, tests.tests, int(missed.sum()))
+
+
+def _blocks(
+    answered: Sequence[ConfigurationAnswers], classes: int, resampling: Resampling
+) -> Iterator[list[ConfigurationAnswers]]:
+    """Yield blocks of configurations whose resampled scores need at most `_BLOCK_BYTES`, or single configurations."""
+    detail = min(resampling.count, DETAIL_RESAMPLES) * len(measured_paths(classes))
+    most = _BLOCK_BYTES // (8 * max((len(MEASURED) + 1) * resampling.count, detail))
+    block: list[ConfigurationAnswers] = []
+    runs = 0
+    for item in answered:
+        if block and runs + len(item.rows) > most:
+            yield block
+            block, runs = [], 0
+        block.append(item)
+        runs += len(item.rows)
+    if block:
+        yield block
 
 
 def _other_intervals(
-    pool: Pool, item: ConfigurationAnswers, classes: int, resampling: Resampling
-) -> dict[str, Interval]:
-    """Return the intervals of the metrics that are not compared, one configuration at a time to bound the memory."""
+    pool: Pool, block: Sequence[ConfigurationAnswers], classes: int, resampling: Resampling
+) -> dict[str, dict[str, Interval]]:
+    """Return label -> the intervals of the metrics that are not compared."""
     fewer = Resampling(min(resampling.count, DETAIL_RESAMPLES), resampling.seed)
-    runs = _run_predictions(pool, item)
-    scores = resample_metrics(runs, [measure], units=pool.unit_count, classes=classes, resampling=fewer)
-    drawn = scores.mean_of_drawn(range(len(runs)), seed_of_repeats(item.repeats, resampling.seed)).drawn[:, 0]
-    columns = zip(measured_paths(classes), drawn.T, strict=True)
-    return {path: bootstrap_interval(column) for path, column in columns if path not in MEASURED}
+    answers, places = _block_predictions(pool, block)
+    scores = resample_metrics(answers, [measure], units=pool.unit_count, classes=classes, resampling=fewer)
+    paths = measured_paths(classes)
+    intervals = {}
+    for item in block:
+        mean = scores.mean_of_drawn(places[item.label], seed_of_repeats(item.repeats, resampling.seed))
+        columns = zip(paths, mean.drawn[:, 0].T, strict=True)
+        intervals[item.label] = {path: bootstrap_interval(column) for path, column in columns if path not in MEASURED}
+    return intervals
+
+
+def _block_predictions(
+    pool: Pool, block: Sequence[ConfigurationAnswers]
+) -> tuple[list[RunPredictions], dict[str, range]]:
+    """Return the predictions of all runs of a block, and label -> the places of its runs among them."""
+    answers: list[RunPredictions] = []
+    places: dict[str, range] = {}
+    for item in block:
+        places[item.label] = range(len(answers), len(answers) + len(item.rows))
+        answers += _run_predictions(pool, item)
+    return answers, places
 
 
 def _run_predictions(pool: Pool, item: ConfigurationAnswers) -> list[RunPredictions]:

@@ -6,9 +6,10 @@ on the comparisons.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
-from emofuse.report.comparisons import Coverage, ReportComparison, Uncertainty
+from emofuse.report.comparisons import RESAMPLES_PER_COMPARISON, Coverage, ReportComparison, Uncertainty
 from emofuse.report.configurations import Results
 from emofuse.report.formats import format_score, join_some
 from emofuse.report.pool_scores import DETAIL_RESAMPLES
@@ -21,6 +22,11 @@ _BOOTSTRAP_NOTE = (
     "On one test split, p is that of a two-sided paired bootstrap test, with the same resamples for both: the share of "
     "resamples whose difference is at least as far from the observed one as that is from zero, counted as "
     "(1 + number) / (1 + {count:,}). It covers what the intervals of the two scores cover."
+)
+_FLOOR_NOTE = (
+    "The number of resamples is limited, because there are many runs and comparisons: after correction a bootstrap p "
+    "is {least:.3f} or more, however large the difference is. A report of fewer configurations has more resamples for "
+    "each comparison."
 )
 _SPLITS_NOTE = (
     "Over several splits, interval and p are those of the corrected resampled t-test of the differences split "
@@ -127,13 +133,16 @@ def ranking_note(results: Results, uncertainty: Uncertainty) -> str:
     rows = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
     splits = max(each.splits for each in _coverages(results, uncertainty).values())
     which = f"A test split of {rows} rows does not"
+    tested = "no difference that was tested is significant"
+    if uncertainty.least_p(main.path) >= SIGNIFICANT:
+        tested = "so many comparisons with so few resamples cannot find a significant difference"
     if splits > 1:
         outer = all(item.spec["split"]["kind"] == "outer_folds" for item in items)
         which = f"{splits} {'outer folds' if outer else 'overlapping test splits'} of {rows} rows do not"
     return (
         f"{which} rank these {len(items)} configurations: their intervals of {main.name} have a width of "
         f"{format_score(common)} in common, more than the {format_score(distance)} from the lowest {main.name} to the "
-        "highest, and no difference that was tested is significant. Their order may be chance."
+        f"highest, and {tested}. Their order may be chance."
     )
 
 
@@ -145,10 +154,39 @@ def comparison_notes(results: Results, uncertainty: Uncertainty) -> list[str]:
     tests = [each.tests[results.target.main.path] for each in compared]
     notes = [_difference_note(results, uncertainty)]
     notes += [_BOOTSTRAP_NOTE.format(count=uncertainty.resampling.count)] * any(_is_paired(test) for test in tests)
+    notes += _floor_notes(results, uncertainty)
     notes += [_SPLITS_NOTE] * any(not _is_paired(test) for test in tests)
     if results.target.has_classes:
         notes.append(_mcnemar_note(results, compared))
     return [*notes, _family_note(results, len(compared), has_pairs=bool(uncertainty.asked_for(results.baseline.label)))]
+
+
+def _floor_notes(results: Results, uncertainty: Uncertainty) -> list[str]:
+    """Return what the smallest p values can be where the number of resamples does not grow with the comparisons."""
+    least, count = uncertainty.least_p(results.target.main.path), len(uncertainty.comparisons)
+    limited = least > 0 and uncertainty.resampling.count < RESAMPLES_PER_COMPARISON * count
+    notes = []
+    if limited:
+        note = _FLOOR_NOTE.format(least=_rounded_down(least))
+        if least >= SIGNIFICANT:
+            note += f" So this test finds no difference at the level of {SIGNIFICANT:g}, which is no sign of equality."
+        notes.append(note)
+    if not results.target.has_classes:
+        return notes
+    exchanged = sum(each.mcnemar.grouped for each in uncertainty.comparisons.values() if each.mcnemar)
+    by_exchange = min(1.0, exchanged / (1 + EXCHANGES))
+    if by_exchange >= SIGNIFICANT:
+        notes.append(
+            f"McNemar's p of groups is from {EXCHANGES:,} exchanges: after correction it is "
+            f"{_rounded_down(by_exchange):.3f} or more."
+        )
+    elif limited and not exchanged:
+        notes.append("McNemar's p is computed without resamples and has no such lower limit.")
+    return notes
+
+
+def _rounded_down(p: float) -> float:
+    return math.floor(p * 1000) / 1000
 
 
 def _is_paired(test: PairedTest | SplitTest) -> bool:

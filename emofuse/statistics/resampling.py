@@ -24,6 +24,8 @@ Ints = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.floating[Any]]
 
 _BATCH_BYTES = 2**27
+_MATRICES_BYTES = 2**24  # confusion matrices that a processor's cache holds are scored about twice as fast
+_LEAST_BATCH = 64  # in smaller batches, preparing the rows takes longer than counting them
 EXACT_FLOAT32 = 2**24  # whole numbers up to here are exact in float32, whatever the order of summation
 
 
@@ -146,7 +148,8 @@ def resample_metrics(
     observed = np.full((1, len(runs), width), np.nan)
     largest = max(int(np.bincount(run.unit).max()) for run in runs)
     dtype = np.float32 if units * largest < EXACT_FLOAT32 else np.float64
-    batch = max(1, _BATCH_BYTES // (8 * units + 24 * len(runs) * classes**2))
+    matrices = 24 * len(runs) * classes**2  # the bytes of one resample
+    batch = max(1, min(_BATCH_BYTES // (8 * units + matrices), max(_LEAST_BATCH, _MATRICES_BYTES // matrices)))
     _score(np.ones((1, units), dtype), pools, metrics, observed)
     first = 0
     for counts in draw_units(units, resampling, batch, dtype):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -10,18 +11,24 @@ import pytest
 from scipy.stats import binomtest
 
 from emofuse.errors import ResultsError
+from emofuse.metrics.confusion import accuracy, macro_f1
+from emofuse.report import comparisons, pool_scores
+from emofuse.report.answers import seed_of_repeats
 from emofuse.report.comparisons import Coverage, find_pairs, measure_uncertainty
 from emofuse.report.grouping import group_runs
 from emofuse.report.measures import MEASURED
 from emofuse.results import read_predictions, run_dir
 from emofuse.statistics import (
     Interval,
+    Resampled,
     Resampling,
+    RunPredictions,
     SplitTest,
     bootstrap_interval,
     corrected_resampled_t,
     holm,
     paired_bootstrap,
+    resample_metrics,
 )
 
 CLASSES = ("joy", "fear", "rage")
@@ -262,6 +269,72 @@ def test_each_kind_of_test_is_corrected_over_all_comparisons(make):
 def test_resamples_grow_with_the_comparisons_so_that_the_least_p_value_survives_correction(make):
     runs = [make(f"c{index:02}", rows=30) for index in range(23)]
     assert measure(make, *runs).resampling.count == 2_200
+
+
+def test_resamples_are_limited_by_a_budget_of_work_and_never_fewer_than_the_least(make, monkeypatch):
+    runs = [make(f"c{index:02}", rows=300) for index in range(23)]
+    every = 23 * (30 + comparisons.ROWS_OF_A_RUN)  # of 300 rows, 30 are test rows
+    monkeypatch.setattr(comparisons, "MOST_WORK", 2_150 * every + 7)
+    found = measure(make, *runs)
+    assert found.resampling.count == 2_150
+    assert found.least_p("accuracy") == 22 / 2_151
+    assert min(one.corrected["accuracy"] for one in found.comparisons.values()) >= 22 / 2_151
+    monkeypatch.setattr(comparisons, "MOST_WORK", 1)
+    assert measure(make, *runs).resampling.count == comparisons.LEAST_RESAMPLES
+
+
+def test_configurations_scored_block_by_block_have_the_numbers_of_all_at_once_bit_for_bit(make, monkeypatch):
+    runs = [make(name, seed=seed, skill=skill) for name, skill in (("base", 0.4), ("a", 0.6)) for seed in (0, 1, 2)]
+    runs += [make(name, skill=skill) for name, skill in (("b", 0.5), ("c", 0.7))]
+    results = group_runs(runs, "runs")
+    pairs = [("c", "b"), ("b", "a")]  # b is the first of one pair and the second of another
+    whole = measure_uncertainty(results, make.folder, pairs)
+    monkeypatch.setattr(pool_scores, "_BLOCK_BYTES", 1)
+    assert measure_uncertainty(results, make.folder, pairs) == whole
+
+    found = [read_predictions(run_dir(make.folder, run.digest)) for run in runs]
+    order = [np.argsort(one.sample_id, kind="stable") for one in found]
+    answers = [
+        RunPredictions(np.arange(30), one.label[at].astype(np.int64), one.probs[at].argmax(axis=1))
+        for one, at in zip(found, order, strict=True)
+    ]
+    resampled = resample_metrics(answers, [accuracy, macro_f1], units=30, classes=3, resampling=whole.resampling)
+    places = {"base": [0, 1, 2], "a": [3, 4, 5], "b": [6], "c": [7]}
+    means = {
+        item.label: resampled.mean_of_drawn(places[item.label], seed_of_repeats(item.repeats, 0))
+        for item in results.configurations
+    }
+    for place, path in enumerate(MEASURED):
+        for label, mean in means.items():
+            assert whole.intervals[label][path] == bootstrap_interval(mean.drawn[:, 0, place])
+        for first, second in (("a", "base"), ("b", "base"), ("c", "base"), *pairs):
+            ours, theirs = means[first], means[second]
+            expected = paired_bootstrap(
+                float(ours.observed[0, place]),
+                float(theirs.observed[0, place]),
+                ours.drawn[:, 0, place],
+                theirs.drawn[:, 0, place],
+            )
+            assert whole.comparisons[first, second].tests[path] == expected
+
+
+def test_only_the_resampled_scores_of_configurations_that_others_are_compared_with_are_kept(make, monkeypatch):
+    monkeypatch.setattr(pool_scores, "_BLOCK_BYTES", 1)
+    held, most = [], 0
+    whole = Resampled.mean_of_drawn
+
+    def counted(scores, *how):
+        nonlocal most
+        mean = whole(scores, *how)
+        held.append(weakref.ref(mean.drawn))
+        most = max(most, sum(one() is not None for one in held))
+        return mean
+
+    monkeypatch.setattr(Resampled, "mean_of_drawn", counted)
+    results = group_runs([make(f"c{index}") for index in range(12)], "runs")
+    measure_uncertainty(results, make.folder, [("c3", "c4")])
+    assert len(held) == 24  # of each configuration the compared scores, and the others
+    assert most <= 4  # the baseline, c4, the one that is scored and the one before it
 
 
 def test_the_same_runs_give_the_same_numbers(make):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emofuse.report import sentences
+from emofuse.report import comparisons, sentences
 from emofuse.report.comparisons import measure_uncertainty
 from emofuse.report.formats import join_some
 from emofuse.report.grouping import group_runs
@@ -174,6 +174,30 @@ def test_comparison_notes_say_what_was_computed_and_how_often(make, make_run):
         "(with the "
         "baseline), each of the three columns separately. Uncorrected values are in comparisons.csv."
     )
+
+
+def test_comparison_notes_say_the_smallest_p_where_resamples_are_limited(make, make_run, monkeypatch):
+    monkeypatch.setattr(comparisons, "MOST_WORK", 1)
+    monkeypatch.setattr(comparisons, "LEAST_RESAMPLES", 150)
+    results = group_runs([make("base"), *(make(f"c{place}") for place in range(4))], "runs")
+    measured = measure_uncertainty(results, make_run.folder)
+    floor = (
+        "The number of resamples is limited, because there are many runs and comparisons: after correction a bootstrap "
+        "p is 0.026 or more, however large the difference is. A report of fewer configurations has more resamples for "
+        "each comparison."
+    )  # 4 / 151, rounded down
+    notes = comparison_notes(results, measured)
+    assert floor in notes
+    assert "McNemar's p is computed without resamples and has no such lower limit." in notes
+    monkeypatch.setattr(comparisons, "LEAST_RESAMPLES", 15)
+    notes = comparison_notes(results, measure_uncertainty(results, make_run.folder))
+    assert (
+        f"{floor.replace('0.026', '0.250')} So this test finds no difference at the level of 0.05, which is no sign of "
+        "equality."
+    ) in notes
+    monkeypatch.undo()
+    unlimited = comparison_notes(results, measure_uncertainty(results, make_run.folder))
+    assert not [note for note in unlimited if "limit" in note]
 
 
 def test_comparison_notes_say_which_test_splits_have_and_that_pairs_are_of_the_family(make, make_run):

@@ -106,6 +106,8 @@ def _tested(results: Results, uncertainty: Uncertainty, item: ReportedConfigurat
     shown = format_p(p)
     equals = "p < 0.001" if shown.startswith("<") else f"p = {shown}"
     verdict = "which is unlikely to be chance" if p < SIGNIFICANT else "which may be chance"
+    if uncertainty.least_p(main.path) >= SIGNIFICANT:
+        verdict = f"but no p below {SIGNIFICANT:g} is possible with so many comparisons"
     return f"{gain}{f' [{ends}]' if ends else ''} {main.name} ({equals}{corrected}), {verdict}."
 
 

@@ -55,8 +55,9 @@ class Spread:
         defined = [float(value) for value in values if value is not None and not math.isnan(value)]
         if not defined:
             return cls(math.nan, math.nan, math.nan, math.nan, 0)
-        sd = float(np.std(defined, ddof=1)) if len(defined) > 1 else math.nan
-        return cls(float(np.mean(defined)), sd, min(defined), max(defined), len(defined))
+        if len(defined) == 1:  # most of the hundred thousands of numbers of a large sweep
+            return cls(defined[0], math.nan, defined[0], defined[0], 1)
+        return cls(float(np.mean(defined)), float(np.std(defined, ddof=1)), min(defined), max(defined), len(defined))
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ class Results:
     @property
     def classes(self) -> tuple[str, ...]:
         """The label names in index order."""
-        return tuple(self.runs[0].classes)
+        return tuple(self.configurations[0].runs[0].classes)
 
     @cached_property
     def noun(self) -> Noun:
@@ -223,7 +224,7 @@ class Results:
     @property
     def dataset(self) -> Mapping[str, Any]:
         """The manifest's information on the dataset."""
-        return self.runs[0].dataset
+        return self.configurations[0].runs[0].dataset
 
     @property
     def random_streams(self) -> tuple[str, ...]:

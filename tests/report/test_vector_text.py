@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 from emofuse.report.vector_text import round_coordinates, svg_data_uri
 
-SVG = """<svg viewBox="0 0 519.28 233.884688" width="519.28pt">
+SVG = """<svg xmlns="http://www.w3.org/2000/svg" clip-path="url(#a)" viewBox="0 0 519.28 233.884688" width="519.28pt">
 <!-- 50 % of "a" & 1.23456 -->
 <path id="m1" d="M 29.680000 -0.000001
 L 141.644444 1e-05
@@ -30,6 +30,8 @@ def test_coordinates_are_rounded_and_scales_and_styles_are_kept():
 
 def test_a_data_uri_holds_the_file_and_no_character_that_means_something_in_html():
     uri = svg_data_uri(SVG.replace("1.23456", "\u0394 + 1").encode())
+    assert "http://" not in uri
+    assert "url(" not in uri
     head, _, content = uri.partition(",")
     assert head == "data:image/svg+xml;charset=utf-8"
     assert not set(content) & set("<>\"'&#\n")

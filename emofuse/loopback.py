@@ -76,13 +76,13 @@ class LoopbackServer(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Bind the address without the name look-up of `HTTPServer`, which takes seconds on some networks."""
         TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.address
+        host, port = self.socket.getsockname()[:2]
+        self.server_name, self.server_port = str(host), int(port)
 
     @property
     def address(self) -> tuple[str, int]:
-        """The address and port that are bound."""
-        host, port = self.socket.getsockname()[:2]
-        return str(host), int(port)
+        """The address and port that are bound, or were before the server has ended."""
+        return self.server_name, self.server_port
 
     @property
     def url(self) -> str:

@@ -190,7 +190,7 @@ def write_spec(path: Path, streams: Sequence[StreamSpec]) -> Path:
 
 
 def run_module(name: str, *arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", name, *arguments], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", name, *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
 def build(images: Path, spec: Path, cache: Path, *options: str) -> None:

@@ -58,8 +58,8 @@ def landmarks(paths: list[Path]) -> list[np.ndarray | None]:
     with FaceMesh(static_image_mode=True, max_num_faces=1) as mesh:
         for path in paths:
             image = np.asarray(Image.open(path).convert("RGB"))
-            faces = mesh.process(image).multi_face_landmarks
-            points = faces and [(p.x * image.shape[1], p.y * image.shape[0], p.z) for p in faces[0].landmark]
+            found = mesh.process(image).multi_face_landmarks
+            points = found and [(p.x * image.shape[1], p.y * image.shape[0], p.z) for p in found[0].landmark]
             faces.append(np.array(points) if points else None)
     return faces
 

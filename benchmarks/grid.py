@@ -268,8 +268,8 @@ def run_five(job: Job, mode: str, machine: Machine, *, budget_s: float = math.in
         "epochs": epochs,
         "epochs_done": done,
         "batch_size": job.members[0].train.batch_size,
-        "seconds": round(seconds, 2),
-        "seconds_for_all": round(seconds * epochs / done, 2),
+        "seconds": _four_digits(seconds),
+        "seconds_for_all": _four_digits(seconds * epochs / done),
         "goal_s": FIVE_GOAL_S,
         "peak_bytes": peak,
         "limits": _limits(job, machine, seconds, done),
@@ -324,11 +324,16 @@ def run_grid(sizes: Sizes, mode: str, machine: Machine, *, budget_s: float) -> I
             "seconds_for_all": round(taken * sum(work) / sum(work[: number + 1]), 1),
             "finished": heads == total,
             "goal_s": GRID_GOAL_S,
-            "heads_per_s": float(f"{heads / taken:.4g}"),
+            "heads_per_s": _four_digits(heads / taken),
             "groups": done,
         }
         if taken > budget_s:
             return
+
+
+def _four_digits(value: float) -> float:
+    """Return the value with four significant digits, so that a short time keeps its ratio to others."""
+    return float(f"{value:.4g}")
 
 
 def vector_widths(table: FeatureTable) -> dict[str, int]:

@@ -34,8 +34,8 @@ from sklearn.svm import SVC
 
 from benchmarks.results_file import RESULTS, write_result
 from emofuse.cache.reader import Cache, open_cache
-from emofuse.pipeline import PipelineOptions, PipelinePaths, run_pipeline
-from emofuse.results import RunRecord
+from emofuse.pipeline import PipelineOptions, run_pipeline
+from emofuse.results import ResultPaths, RunRecord
 from emofuse.specs import FeaturesSpec, OuterFoldsSplit, RunSpec, read_pipeline_spec
 from emofuse.statistics import corrected_resampled_t
 from emofuse.training.data import TrainingData
@@ -77,7 +77,7 @@ def main() -> None:
     options = PipelineOptions(out=arguments.runs, data=arguments.data / "speech" / "ravdess", device="cpu")
     records = run_pipeline(spec, options, say=print).records
 
-    cache = open_cache(PipelinePaths(arguments.runs).cache)
+    cache = open_cache(ResultPaths(arguments.runs).cache)
     rows = [
         describe(run.name, run.head.kind, run.features.streams or (), scores_of_runs(records, run.name))
         for run in spec.runs

@@ -22,7 +22,7 @@ from emofuse.report import ReportFiles
 from emofuse.report.further import find_metrics
 from emofuse.report.notes import describe_run, gather_further_notes, gather_notes
 from emofuse.report.stamp import report_when_needed
-from emofuse.results import RunRecord
+from emofuse.results import ResultPaths, RunRecord
 from emofuse.specs import DatasetSpec, PipelineSpec, RunSpec
 from emofuse.specs.nouns import noun_of
 from emofuse.training.references import MODELS, SolvedReferences, plan_references, train_references
@@ -34,7 +34,7 @@ class PipelineOptions:
     """The options of one call on one machine, which are part of no digest.
 
     Attributes:
-        out: the folder of all results (see `PipelinePaths`).
+        out: the folder of all results (see `ResultPaths`).
         data: the dataset's root, in place of the one in the pipeline file.
         follow_links: whether links of the dataset may lead out of its root, in addition to the pipeline file.
         on_bad_rows: `raise` lists bad rows in one error, `keep` keeps them as marked rows.
@@ -50,33 +50,6 @@ class PipelineOptions:
     build: BuildOptions = field(default_factory=BuildOptions)
     device: str = "auto"
     images: bool | None = None
-
-
-@dataclass(frozen=True)
-class PipelinePaths:
-    """The paths of a pipeline's results, all below `out`."""
-
-    out: Path
-
-    @property
-    def demo_dataset(self) -> Path:
-        """The generated dataset, if the pipeline has one."""
-        return self.out / "dataset"
-
-    @property
-    def cache(self) -> Path:
-        """The feature cache."""
-        return self.out / "features.zarr"
-
-    @property
-    def runs(self) -> Path:
-        """The folder of the trained runs."""
-        return self.out / "runs"
-
-    @property
-    def report(self) -> Path:
-        """The folder of tables, figures and the page."""
-        return self.out / "report"
 
 
 @dataclass(frozen=True)
@@ -143,7 +116,7 @@ def _run_pipeline(
     say: Callable[[str], None],
     progress: Progress,
 ) -> PipelineSummary:
-    paths = PipelinePaths(options.out)
+    paths = ResultPaths(options.out)
     cache, build = prepare_cache(spec, options, needs_of_runs(runs), say=say, progress=progress)
     for line in _describe_targets(cache.manifest, runs):
         say(f"target: {line}")
@@ -203,7 +176,7 @@ def _train_references(
         say(f"reference: {describe_run(record, trained_now)}")
 
     with followed(progress):
-        return train_references(cache, plan, PipelinePaths(options.out).runs, device=options.device, on_run=on_run)
+        return train_references(cache, plan, ResultPaths(options.out).runs, device=options.device, on_run=on_run)
 
 
 def prepare_cache(
@@ -226,7 +199,7 @@ def prepare_cache(
     Raises:
         EmofuseError: a step failed. Finished blocks are kept.
     """
-    paths = PipelinePaths(options.out)
+    paths = ResultPaths(options.out)
     dataset = _dataset(spec, options)
     with followed(progress):
         manifest = read_dataset(dataset, on_bad_rows=options.on_bad_rows)
@@ -267,7 +240,7 @@ def estimate_pipeline(spec: PipelineSpec, options: PipelineOptions, *, say: Call
         _describe_dataset(manifest, say)
         check_needs(manifest, needs_of_runs(runs))
         for line in estimate_build(
-            PipelinePaths(options.out).cache, manifest, spec.cache, _build_options(options)
+            ResultPaths(options.out).cache, manifest, spec.cache, _build_options(options)
         ).describe():
             say(f"cache: {line}")
     heads = sum(len(run.heads()) * (1 + (run.refit != "none")) for run in runs)
@@ -283,7 +256,7 @@ def estimate_pipeline(spec: PipelineSpec, options: PipelineOptions, *, say: Call
 def _dataset(spec: PipelineSpec, options: PipelineOptions) -> DatasetSpec:
     """Return the dataset of a pipeline with the root and the links of this call."""
     dataset = spec.dataset
-    generated = PipelinePaths(options.out).demo_dataset if dataset.generated_rows is not None else None
+    generated = ResultPaths(options.out).generated_dataset if dataset.generated_rows is not None else None
     update: dict[str, object] = {"root": options.data or dataset.root or generated}
     if options.follow_links and "follow_links" in type(dataset).model_fields:
         update["follow_links"] = True

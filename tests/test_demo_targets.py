@@ -12,8 +12,8 @@ import emofuse
 from emofuse.datasets.demo.truth import CLASSES
 from emofuse.errors import DatasetError, SpecError
 from emofuse.extraction import BuildOptions
-from emofuse.pipeline import PipelineOptions, PipelinePaths, run_pipeline
-from emofuse.results import read_predictions, run_dir
+from emofuse.pipeline import PipelineOptions, run_pipeline
+from emofuse.results import ResultPaths, read_predictions, run_dir
 from emofuse.specs import PipelineSpec, parse_spec
 
 pytestmark = pytest.mark.usefixtures("face")
@@ -52,7 +52,7 @@ def test_valence_and_arousal_are_learned_and_reported_in_their_unit(run):
     summary, lines, out = run(MOODS)
     assert "target: valence, arousal (regression, loss mse), in 62 of 64 rows" in lines
     assert not any("accuracy" in line for line in lines)
-    paths = PipelinePaths(out)
+    paths = ResultPaths(out)
     for record in summary.records:
         assert record.classes == ["valence", "arousal"]
         assert set(record.metrics["test"]["columns"]) == {"valence", "arousal"}
@@ -71,7 +71,7 @@ def test_votes_are_learned_as_distributions_and_scored_against_the_majority(run)
     for record in summary.records:
         assert record.classes == list(CLASSES)
         assert {"accuracy", "distribution"} <= set(record.metrics["test"])
-    assert json.loads((PipelinePaths(out).report / "report.json").read_text())
+    assert json.loads((ResultPaths(out).report / "report.json").read_text())
 
 
 def test_weights_and_columns_that_do_not_exist_are_errors_before_extraction(run, tmp_path, monkeypatch):

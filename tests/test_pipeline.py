@@ -18,9 +18,10 @@ import emofuse
 from emofuse.cli import app
 from emofuse.errors import DatasetError, SpecError, TrainingError
 from emofuse.extraction import BuildOptions
-from emofuse.pipeline import PipelineOptions, PipelinePaths, expand_runs, run_pipeline
+from emofuse.pipeline import PipelineOptions, expand_runs, run_pipeline
 from emofuse.predict import Predictor, find_images
 from emofuse.progress_file import read_calls
+from emofuse.results import ResultPaths
 from emofuse.specs import PipelineSpec, parse_spec
 from emofuse.status import Status
 from emofuse.training import references
@@ -73,7 +74,7 @@ def test_one_call_goes_from_nothing_to_a_report(done):
     assert lines[1].startswith("cache: 64 rows computed")
     assert lines[2].startswith("cache: a face in ")
     assert lines[3].startswith("run 1/4: LBP, test accuracy 0.")
-    assert lines[-1] == f"report: written, {PipelinePaths(out).report / 'index.html'}"
+    assert lines[-1] == f"report: written, {ResultPaths(out).report / 'index.html'}"
 
 
 def test_the_folder_says_what_was_planned_and_how_the_call_ended(done):
@@ -117,7 +118,7 @@ def test_a_pipeline_shows_no_images_where_its_file_or_the_call_says_so_even_if_a
 
 def test_an_interrupted_report_is_written_again(done, small):
     out, _, _ = done
-    stamp = PipelinePaths(out).report / "inputs.sha256"
+    stamp = ResultPaths(out).report / "inputs.sha256"
     run_pipeline(small(), options(out), say=lambda _: None)
     stamp.write_bytes(stamp.read_bytes()[:10])
     assert run_pipeline(small(), options(out), say=lambda _: None).report_written
@@ -126,8 +127,8 @@ def test_an_interrupted_report_is_written_again(done, small):
 
 def test_corrupt_images_cost_their_rows_and_nothing_else(done):
     out, _, _ = done
-    cache = emofuse.open_cache(PipelinePaths(out).cache)
-    truth = json.loads((PipelinePaths(out).demo_dataset / "demo.json").read_text())
+    cache = emofuse.open_cache(ResultPaths(out).cache)
+    truth = json.loads((ResultPaths(out).generated_dataset / "demo.json").read_text())
     corrupt = sum(sample["damage"] is not None for sample in truth["samples"])
     assert corrupt >= 2
     assert cache.streams["lbp"].counts()["unreadable"] == corrupt
@@ -136,9 +137,9 @@ def test_corrupt_images_cost_their_rows_and_nothing_else(done):
 
 def test_unreadable_rows_are_in_no_score_and_are_told_on_the_terminal_and_in_the_report(done):
     out, summary, lines = done
-    cache = emofuse.open_cache(PipelinePaths(out).cache)
+    cache = emofuse.open_cache(ResultPaths(out).cache)
     unreadable = int((cache.streams["lbp"].read()[1] == Status.UNREADABLE).sum())
-    page = (PipelinePaths(out).report / "index.html").read_text()
+    page = (ResultPaths(out).report / "index.html").read_text()
     for record in summary.records:
         assert sum(part["rows"] for part in record.rows.values()) == 64 - unreadable
         (note,) = (note for note in record.notes if "cannot be read" in note)
@@ -199,7 +200,7 @@ def test_without_references_the_runs_are_the_same_and_none_is_solved(done, tmp_p
     assert not any(line.startswith("reference") for line in lines)
     assert [record.digest for record in summary.records] == [record.digest for record in first.records]
     assert [record.metrics for record in summary.records] == [record.metrics for record in first.records]
-    assert len(list(PipelinePaths(copy).runs.glob("*/run.json"))) == 4
+    assert len(list(ResultPaths(copy).runs.glob("*/run.json"))) == 4
     assert "Reference models" not in summary.report.page.read_text(encoding="utf-8")
 
 
@@ -260,15 +261,15 @@ def test_a_wrong_path_is_told_and_makes_nothing(tmp_path, small):
 def run_folder(done, name):
     out, summary, _ = done
     record = next(record for record in summary.records if record.name == name)
-    return PipelinePaths(out).runs / record.digest[:16], record
+    return ResultPaths(out).runs / record.digest[:16], record
 
 
 def test_predicting_the_test_images_gives_the_saved_probabilities(done):
-    from emofuse.results import read_predictions
+    from emofuse.results import ResultPaths, read_predictions
 
     folder, _ = run_folder(done, "LBP + FAUs")
     saved = read_predictions(folder)
-    cache = emofuse.open_cache(PipelinePaths(done[0]).cache)
+    cache = emofuse.open_cache(ResultPaths(done[0]).cache)
     paths = {row["sample_id"]: cache.manifest.root / row["path"] for row in cache.manifest.table.iter_rows(named=True)}
     with Predictor(folder) as predictor:
         predictions = list(predictor.predict([paths[name] for name in saved.sample_id.tolist()]))
@@ -332,7 +333,7 @@ def test_a_run_whose_streams_look_at_no_face_is_predicted_without_a_face_detecto
         "runs": [{"name": "scenes", "features": {"streams": ["mobilenet_v3_small"]}, "head": {"kind": "linear"}}],
     }
     summary = run_pipeline(parse_spec(PipelineSpec, spec, "scenes.yaml"), options(tmp_path / "out"), say=str)
-    paths = PipelinePaths(tmp_path / "out")
+    paths = ResultPaths(tmp_path / "out")
     image = next(emofuse.open_cache(paths.cache).manifest.root.rglob("*.jpg"))
     run = paths.runs / summary.records[0].digest[:16]
     code = (

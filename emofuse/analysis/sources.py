@@ -12,9 +12,8 @@ from emofuse.errors import CacheError, ResultsError
 from emofuse.report.configurations import ReportedConfiguration, Results
 from emofuse.report.grouping import find_configuration, group_runs
 from emofuse.report.records import read_records
-from emofuse.results import read_predictions, read_record, run_dir
-
-_CACHE = "features.zarr"
+from emofuse.results import ResultPaths, folder_of_runs, read_predictions, read_record, run_dir, runs_of_folder
+from emofuse.results.paths import CACHE_NAME
 
 
 @dataclass(frozen=True)
@@ -75,24 +74,24 @@ def open_source(path: Path, *, cache: Path | None = None, configuration: str | N
     if (path / "zarr.json").is_file() or path.suffix == ".zarr":
         return Source(path, path.with_name(f"{path.stem}.analysis"), None, None, None, open_cache(path))
     is_run = (path / "run.json").is_file()
-    runs = path.absolute().parent if is_run else path / "runs" if (path / "runs").is_dir() else path
+    runs = path.absolute().parent if is_run else runs_of_folder(path)
     records = read_records(runs, [str(read_record(path).digest)] if is_run else None)
     results = group_runs(records, str(runs))
     if configuration is not None:
         chosen = find_configuration(results.configurations, configuration, str(runs), "configuration")
     else:
         chosen = results.ranked[0]
-    beside = [folder / _CACHE for folder in (path, runs, runs.parent)]
+    beside = [ResultPaths(folder).cache for folder in (path, runs, runs.parent)]
     found = cache or next((each for each in beside if (each / "zarr.json").is_file()), None)
     opened = _cache_of_pipeline(runs, chosen) if found is None else open_cache(found)
-    out = (path if is_run else runs.parent if runs.name == "runs" else runs) / "analysis"
+    out = ResultPaths(path if is_run else folder_of_runs(runs)).analysis
     return Source(path, out, runs, results, chosen, opened)
 
 
 def _cache_of_pipeline(runs: Path, chosen: ReportedConfiguration) -> Cache | None:
     """Return the cache of a pipeline beside a sweep whose streams and samples are those of the runs; None without."""
     record = chosen.runs[0]
-    for path in sorted(runs.absolute().parent.parent.glob(f"*/{_CACHE}")):
+    for path in sorted(runs.absolute().parent.parent.glob(f"*/{CACHE_NAME}")):
         try:
             cache = open_cache(path)
             digests = {name: stream.digest for name, stream in cache.streams.items()}

@@ -257,12 +257,12 @@ def _resolve(
             raise typer.BadParameter(f"say what to cache: one of {names}, or a YAML file", param_hint="--spec")
         return dataset, read_cache_spec(spec), cache or Path("features.zarr")
 
-    from emofuse.pipeline import PipelinePaths
+    from emofuse.results import ResultPaths
 
     pipeline = read_pipeline_spec(target)
-    paths = PipelinePaths(RUNS / pipeline.name)
+    paths = ResultPaths(RUNS / pipeline.name)
     if dataset.generated_rows is not None and dataset.root is None:
-        dataset = dataset.model_copy(update={"root": paths.demo_dataset})
+        dataset = dataset.model_copy(update={"root": paths.generated_dataset})
     return dataset, pipeline.cache if spec is None else read_cache_spec(spec), cache or paths.cache
 
 

@@ -42,10 +42,11 @@ def check_statistics(
     Saved repeats are used if there are at least four on one split; otherwise one configuration is trained with more
     seeds. A test that covers the randomness of training is wrong in about 5 % of the pairs.
     """
+    from emofuse.results import ResultPaths
     from emofuse.statistics_check import check_statistics as check
     from emofuse.statistics_check import has_pairs
 
-    runs = Path(target) if Path(target).is_dir() else RUNS / _pipeline(target).name / "runs"
+    runs = Path(target) if Path(target).is_dir() else ResultPaths(RUNS / _pipeline(target).name).runs
     with show_progress():
         results = _results(runs, configuration) if runs.is_dir() else None
         if results is None or not any(map(has_pairs, results.configurations)):
@@ -84,6 +85,7 @@ def _retrained(
     from emofuse.errors import CacheError, ResultsError
     from emofuse.report.grouping import group_runs
     from emofuse.report.records import read_records
+    from emofuse.results import ResultPaths, folder_of_runs
     from emofuse.statistics_check import LEAST_REPEATS, retrain
 
     if Path(target).is_dir():
@@ -96,10 +98,10 @@ def _retrained(
     else:
         pipeline = _pipeline(target)
         specs = _specs_of_pipeline(target, configuration)
-        cache = cache or RUNS / pipeline.name / "features.zarr"
+        cache = cache or ResultPaths(RUNS / pipeline.name).cache
         if not cache.exists():
             raise CacheError(f"{cache}: there is no cache to train on; build it first: emofuse run {target}")
-    folder = runs.parent / RETRAINED if runs.name == "runs" else runs / RETRAINED
+    folder = folder_of_runs(runs) / RETRAINED
     say = partial(typer.echo, err=True)
     records = retrain(open_cache(cache), specs, seeds, folder, device=device, say=say)
     only = {record.digest for record in records}

@@ -51,11 +51,11 @@ def profile(
     if out is not None:
         _make_folder(out)
 
-    from emofuse.pipeline import PipelinePaths
     from emofuse.profile import ProfileOptions, Repeats, profile_pipeline
     from emofuse.profile.tables import as_markdown, write_profile
+    from emofuse.results import ResultPaths
 
-    built = PipelinePaths(RUNS / spec.name).cache
+    built = ResultPaths(RUNS / spec.name).cache
     if cache is None and rows is None and built.exists():
         cache = built
     options = ProfileOptions(

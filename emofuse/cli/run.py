@@ -38,16 +38,15 @@ def run(
 
     from emofuse.extraction import BuildOptions
     from emofuse.extraction.ahead import template_ahead
-    from emofuse.results import check_results_folder
+    from emofuse.results import ResultPaths, check_results_folder
 
     out = out or RUNS / spec.name
     build = BuildOptions(scheduler=scheduler, workers=workers, device=device, runtime=runtime)
     if not dry_run:
         check_results_folder(out)
     trackers = [] if dry_run else open_given_trackers(log_to, out)
-    # PyTorch is imported here for the training, and in the template for the extraction, at once. The cache has the path
-    # of `PipelinePaths`, which comes with PyTorch.
-    with nullcontext() if dry_run else template_ahead(out / "features.zarr", spec.cache, build):
+    # PyTorch is imported here for the training, and in the template for the extraction, at once.
+    with nullcontext() if dry_run else template_ahead(ResultPaths(out).cache, spec.cache, build):
         from emofuse.pipeline import PipelineOptions, estimate_pipeline, run_pipeline
 
         options = PipelineOptions(

@@ -135,9 +135,9 @@ def _open_built(spec: SweepSpec, cache: Path | None) -> Cache:
     from emofuse.errors import CacheError
 
     if cache is None:
-        from emofuse.pipeline import PipelinePaths
+        from emofuse.results import ResultPaths
 
-        cache = PipelinePaths(RUNS / _pipeline_of(spec).name).cache
+        cache = ResultPaths(RUNS / _pipeline_of(spec).name).cache
         if not cache.exists():
             raise CacheError(
                 f"{cache}: a plan needs the cache, which does not exist yet. Name another with --cache, or build it: "

@@ -94,10 +94,10 @@ def sweep_best(
     load_given_plugins(plugin)
 
     from emofuse.cache.reader import open_cache
-    from emofuse.results import check_results_folder, list_runs
+    from emofuse.results import ResultPaths, check_results_folder, list_runs
     from emofuse.specs import RunSpec, parse_spec
     from emofuse.sweep.best import BestOptions, plan_best, run_best
-    from emofuse.sweep.run import SweepOptions, SweepPaths
+    from emofuse.sweep.run import SweepOptions
 
     names = parse_names(streams)
     asked = {"kind": split} | ({} if split_seed is None else {"seed": split_seed})
@@ -126,4 +126,4 @@ def sweep_best(
         found = run_best(open_cache(cache), options, folder, machine, say=typer.echo, progress=progress)
     typer.echo("\n" + "\n".join(found.sentences))
     if trackers:
-        log_to_given(trackers, list_runs(SweepPaths(folder).runs), folder)
+        log_to_given(trackers, list_runs(ResultPaths(folder).runs), folder)

@@ -3,6 +3,6 @@
 run -> its streams on the other data (a cache, resumable) -> outputs -> labels of both sides -> scores, report
 """
 
-from emofuse.evaluation.run import Evaluation, EvaluationOptions, EvaluationPaths, evaluate
+from emofuse.evaluation.run import Evaluation, EvaluationOptions, evaluate
 
-__all__ = ["Evaluation", "EvaluationOptions", "EvaluationPaths", "evaluate"]
+__all__ = ["Evaluation", "EvaluationOptions", "evaluate"]

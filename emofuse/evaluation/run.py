@@ -27,7 +27,7 @@ from emofuse.extraction import BuildOptions, build_cache
 from emofuse.predict.models import ChosenModel, cache_spec_of, find_model, load_model
 from emofuse.progress import Progress, followed, step
 from emofuse.report import ReportFiles, write_report
-from emofuse.results import RunRecord, write_run
+from emofuse.results import ResultPaths, RunRecord, write_run
 from emofuse.specs import DatasetSpec, LabelMapSpec
 
 
@@ -37,7 +37,7 @@ class EvaluationOptions:
 
     Attributes:
         run: the folder of a run, of a pipeline or of a sweep.
-        out: the folder of all results (see `EvaluationPaths`).
+        out: the folder of all results (see `ResultPaths`).
         dataset: the other dataset; None where `cache` is one that exists.
         cache: the cache of the model's streams on the other data; by default one below `out`.
         label_map: the map between the labels of the data and the classes of the model.
@@ -62,33 +62,6 @@ class EvaluationOptions:
     device: str = "cpu"
     images: bool = True
     command: str = ""
-
-
-@dataclass(frozen=True)
-class EvaluationPaths:
-    """The paths of the results of a test, all below `out`."""
-
-    out: Path
-
-    @property
-    def cache(self) -> Path:
-        """The model's streams on the other data."""
-        return self.out / "features.zarr"
-
-    @property
-    def runs(self) -> Path:
-        """The folder of the record and the predictions."""
-        return self.out / "runs"
-
-    @property
-    def predictions(self) -> Path:
-        """The table of all rows."""
-        return self.out / "predictions.csv"
-
-    @property
-    def report(self) -> Path:
-        """The folder of tables, figures and the page."""
-        return self.out / "report"
 
 
 @dataclass(frozen=True)
@@ -124,7 +97,7 @@ def evaluate(
     model = find_model(options.run, ensemble=options.ensemble)
     if model.reason:
         say(model.reason)
-    paths = EvaluationPaths(options.out)
+    paths = ResultPaths(options.out)
     with followed(progress):
         cache = _features(model, options, paths, say)
         tested = find_rows(model, cache, options.label_map, options.rows)
@@ -150,9 +123,7 @@ def evaluate(
     return Evaluation(record, folder, paths.predictions, report)
 
 
-def _features(
-    model: ChosenModel, options: EvaluationOptions, paths: EvaluationPaths, say: Callable[[str], None]
-) -> Cache:
+def _features(model: ChosenModel, options: EvaluationOptions, paths: ResultPaths, say: Callable[[str], None]) -> Cache:
     """Return the cache with the model's streams on the other data; what is missing is extracted."""
     if options.dataset is None:
         if options.cache is None:

@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emofuse.errors import ResultsError, StaleCacheError
-from emofuse.results import RunRecord, list_runs, read_record, run_dir
+from emofuse.results import ResultPaths, RunRecord, list_runs, read_record, run_dir, runs_of_folder
 from emofuse.specs import CacheSpec, digest, parse_spec
 from emofuse.streams import stream_identity, with_located_weights
 from emofuse.training.trained import TrainedHead, average_runs, load_head
 
 if TYPE_CHECKING:
     from emofuse.report.configurations import ReportedConfiguration, Results
-
-_RUNS = "runs"
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def find_model(folder: Path, *, ensemble: bool = False) -> ChosenModel:
     """
     if (folder / "run.json").is_file():
         return _of_run(folder, ensemble=ensemble)
-    runs = folder / _RUNS if (folder / _RUNS).is_dir() else folder
+    runs = runs_of_folder(folder)
     if not any(runs.glob("*/run.json")):
         read_record(folder)  # raises, and names runs that are deeper
     results = _results(runs)
@@ -132,7 +130,7 @@ def _chosen_configuration(results: Results, folder: Path) -> tuple[ReportedConfi
     from emofuse.report.formats import format_score
     from emofuse.report.search import SELECTS
 
-    searched = _choice_of_search(folder / "report" / "search.csv")
+    searched = _choice_of_search(ResultPaths(folder).report / "search.csv")
     by_name = {item.name: item for item in results.configurations}
     for place, name in enumerate(searched):
         if name in by_name:

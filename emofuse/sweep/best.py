@@ -22,7 +22,7 @@ from emofuse.report.configurations import find_metric
 from emofuse.report.formats import format_score
 from emofuse.report.search import SELECTS
 from emofuse.report.targets import ShownScore, reported_target
-from emofuse.results import RunRecord, run_dir
+from emofuse.results import ResultPaths, RunRecord, run_dir
 from emofuse.specs import (
     ClassTarget,
     EnsembleSpec,
@@ -46,7 +46,6 @@ from emofuse.sweep.run import (
     Say,
     SearchPlan,
     SweepOptions,
-    SweepPaths,
     SweepSummary,
     open_trainer,
     run_sweep,
@@ -140,7 +139,7 @@ def run_best(
         outer = spec.model_copy(update={"test": test, "base": base, "title": f"{spec.title}, in outer folds"})
         make_plan = partial(_plan_of_split, cache, options)
         nested = run_nested(cache, outer, folder / "outer", machine, make_plan=make_plan, say=say, progress=progress)
-    return BestModel(summary, record, run_dir(SweepPaths(folder).runs, record.digest), spec, nested)
+    return BestModel(summary, record, run_dir(ResultPaths(folder).runs, record.digest), spec, nested)
 
 
 def _plan_of_split(cache: Cache, options: BestOptions, split: SplitSpec) -> SearchPlan:

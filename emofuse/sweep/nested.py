@@ -24,13 +24,13 @@ from emofuse.report.choice import choice_sentences
 from emofuse.report.notes import gather_notes
 from emofuse.report.search import SearchKind
 from emofuse.report.stamp import report_when_needed
-from emofuse.results import RunRecord
+from emofuse.results import ResultPaths, RunRecord
 from emofuse.specs import RunSpec, SplitSpec, SweepSpec, digest
 from emofuse.stores import replace_file
 from emofuse.sweep.choice import Choice, ScoredConfiguration, factor_values
 from emofuse.sweep.final_runs import FinalRuns, final_specs, train_final_runs
 from emofuse.sweep.rows import ResultsFolder
-from emofuse.sweep.run import Say, SearchPlan, SweepOptions, SweepPaths, search_and_choose, train_finals
+from emofuse.sweep.run import Say, SearchPlan, SweepOptions, search_and_choose, train_finals
 from emofuse.training.divergence import Divergence
 from emofuse.training.references import SolvedReferences, plan_references, train_references
 
@@ -134,7 +134,7 @@ def _run_fold(
     say: Say,
 ) -> OuterFold:
     inner = spec.model_copy(update={"base": spec.base.model_copy(update={"split": split}), "test": None})
-    rows, runs = ResultsFolder(folder), SweepPaths(folder).runs
+    rows, runs = ResultsFolder(folder), ResultPaths(folder).runs
     inner, result, choice = search_and_choose(cache, inner, rows, options, plan=plan, say=say)
     names = _names(choice, inner)
 
@@ -190,7 +190,7 @@ def _finish(
     kind: SearchKind,
     say: Say,
 ) -> NestedSummary:
-    paths, search = SweepPaths(folder), nested_summary(spec, folds, kind)
+    paths, search = ResultPaths(folder), nested_summary(spec, folds, kind)
     records = [record for fold in folds for record in fold.records]
     if not records:
         raise TrainingError(f"sweep {spec.name!r}: every final run diverged. Lower its learning rates")

@@ -37,7 +37,7 @@ from emofuse.report.choice import divergence_sentences
 from emofuse.report.notes import describe_run, gather_further_notes, gather_notes
 from emofuse.report.search import SearchKind
 from emofuse.report.stamp import report_when_needed
-from emofuse.results import RunRecord
+from emofuse.results import ResultPaths, RunRecord
 from emofuse.specs import RunSpec, SweepSpec, digest
 from emofuse.stores import replace_file
 from emofuse.sweep.choice import Choice, ScoredConfiguration, choose, factor_values
@@ -82,28 +82,6 @@ class SweepOptions:
     def shows_images(self, spec: SweepSpec) -> bool:
         """Return whether the page of the report of a sweep has thumbnails of samples."""
         return spec.report.images if self.images is None else self.images
-
-
-@dataclass(frozen=True)
-class SweepPaths:
-    """The paths of a sweep's results, all below `out`."""
-
-    out: Path
-
-    @property
-    def runs(self) -> Path:
-        """The folder of the final runs."""
-        return self.out / "runs"
-
-    @property
-    def report(self) -> Path:
-        """The folder of tables, figures and the page."""
-        return self.out / "report"
-
-    @property
-    def choice(self) -> Path:
-        """The file with the finalists and their scores."""
-        return self.out / "choice.md"
 
 
 @dataclass(frozen=True)
@@ -190,7 +168,7 @@ def _run_sweep(
     if line := describe_target(cache.manifest, spec.base.target, spec.base.weight_column):
         say(f"target: {line}")
     spec, result, choice = search_and_choose(cache, spec, rows, options, plan=plan, say=say)
-    paths = SweepPaths(folder)
+    paths = ResultPaths(folder)
     wanted = digest([run.model_dump(mode="json") for run in final_specs(choice.finalists, spec)])
 
     def train(specs: Sequence[RunSpec]) -> list[tuple[RunRecord | Divergence, bool]]:
@@ -381,7 +359,7 @@ def _report(
     finals: FinalRuns,
     references: SolvedReferences,
     search: SearchSummary,
-    paths: SweepPaths,
+    paths: ResultPaths,
     *,
     compare: Sequence[tuple[str, str]],
     images: bool,

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from emofuse.errors import ResultsError, TrackingError, did_you_mean
 from emofuse.progress import step
-from emofuse.results import RunRecord
+from emofuse.results import ResultPaths, RunRecord, folder_of_runs, runs_of_folder
 from emofuse.tracking.logged import Logged, logged_report, logged_run
 
 TRACKERS = ("mlflow", "wandb", "tensorboard")
@@ -61,14 +61,13 @@ def find_results(path: Path) -> ResultsPlace:
     """
     if not path.is_dir():
         raise ResultsError(f"{path}: no such folder. Name the folder of a pipeline or sweep, or a folder of runs")
-    if (path / "runs").is_dir():
-        return ResultsPlace(path, path / "runs")
-    return place_of_runs(path)
+    runs = runs_of_folder(path)
+    return place_of_runs(runs) if runs is path else ResultsPlace(path, runs)
 
 
 def place_of_runs(runs: Path) -> ResultsPlace:
     """Return the place of results by its folder of runs, which need not exist."""
-    return ResultsPlace(runs.absolute().parent if runs.name == "runs" else runs, runs)
+    return ResultsPlace(folder_of_runs(runs), runs)
 
 
 def open_trackers(names: Sequence[str], out: Path) -> list[Tracker]:
@@ -128,7 +127,7 @@ def log_results(
     entries += further
     report = None
     if with_report:
-        report = logged_report(place.out / "report", title or place.out.absolute().name, records)
+        report = logged_report(ResultPaths(place.out).report, title or place.out.absolute().name, records)
     entries += [report] if report else []
     problems = []
     for tracker in trackers:

@@ -15,11 +15,11 @@ from emofuse.cache.reader import open_cache
 from emofuse.cli import app
 from emofuse.datasets import read_dataset
 from emofuse.errors import DatasetError, IncompleteCacheError, ResultsError, SpecError, StaleCacheError
-from emofuse.evaluation import EvaluationOptions, EvaluationPaths, evaluate
+from emofuse.evaluation import EvaluationOptions, evaluate
 from emofuse.evaluation.rows import read_other
 from emofuse.extraction import BuildOptions, build_cache
 from emofuse.predict import Predictor, find_model
-from emofuse.results import read_predictions
+from emofuse.results import ResultPaths, read_predictions
 from emofuse.specs import CacheSpec, FolderSpec, RunSpec, parse_spec, read_label_map
 from emofuse.training.runs import train_runs
 
@@ -100,7 +100,7 @@ def done(trained, mikels, tmp_path_factory):
         build=HERE,
         command="emofuse evaluate ...",
     )
-    return evaluate(wanted, say=lines.append), EvaluationPaths(out), lines
+    return evaluate(wanted, say=lines.append), ResultPaths(out), lines
 
 
 def test_rows_are_scored_in_the_shared_classes_and_the_others_counted(done):
@@ -193,7 +193,7 @@ def test_unreadable_files_are_left_out_and_counted(options, mikels, tmp_path):
 def test_labels_that_do_not_fit_are_an_error_before_anything_is_extracted(options):
     with pytest.raises(SpecError, match="maps that fit: mikels8_to_ekman6"):
         evaluate(EvaluationOptions(**{**vars(options), "label_map": None}))
-    assert not EvaluationPaths(options.out).cache.exists()
+    assert not ResultPaths(options.out).cache.exists()
 
 
 def test_a_cache_of_other_features_is_refused(options, mikels, tmp_path):

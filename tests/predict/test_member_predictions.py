@@ -11,9 +11,9 @@ from PIL import Image
 
 from emofuse.cache.reader import open_cache
 from emofuse.extraction import BuildOptions
-from emofuse.pipeline import PipelineOptions, PipelinePaths, run_pipeline
+from emofuse.pipeline import PipelineOptions, run_pipeline
 from emofuse.predict import Predictor, find_images
-from emofuse.results import read_predictions
+from emofuse.results import ResultPaths, read_predictions
 from emofuse.specs import PipelineSpec, parse_spec
 
 LABELS = ("happy", "sad")
@@ -61,7 +61,7 @@ def test_members_are_predicted_as_their_cached_rows(tmp_path, make):
     build = BuildOptions(workers=0, device="cpu")
     options = PipelineOptions(out=tmp_path / "out", build=build)
     summary = run_pipeline(parse_spec(PipelineSpec, spec, "test"), options, say=lambda _: None)
-    paths = PipelinePaths(tmp_path / "out")
+    paths = ResultPaths(tmp_path / "out")
     folder = paths.runs / summary.records[0].digest[:16]
     saved = read_predictions(folder)
     table = open_cache(paths.cache).manifest.table.filter(split="test")

@@ -13,7 +13,7 @@ from small_question import add_sequence_and_map, finished_groups, planted
 
 from emofuse.cache.reader import open_cache
 from emofuse.errors import SpecError, TrainingError
-from emofuse.results import list_runs, read_predictions, run_dir
+from emofuse.results import ResultPaths, list_runs, read_predictions, run_dir
 from emofuse.specs import RunSpec, StratifiedSplit, TrainSpec, parse_spec
 from emofuse.sweep import best_candidates, best_search, trainers
 from emofuse.sweep.best import FOLDS, BestOptions, plan_best, run_best, spec_of_best
@@ -21,7 +21,7 @@ from emofuse.sweep.best_candidates import STAGES, Candidates, Ranked
 from emofuse.sweep.best_search import BestSearch
 from emofuse.sweep.configurations import StreamType
 from emofuse.sweep.rows import ResultsFolder
-from emofuse.sweep.run import SweepOptions, SweepPaths, open_trainer
+from emofuse.sweep.run import SweepOptions, open_trainer
 from emofuse.training.trained import load_head
 
 ON_CPU = SweepOptions(device="cpu")
@@ -102,7 +102,7 @@ def test_one_call_tries_exact_heads_and_networks_and_saves_the_mean_of_the_best_
     kinds = {each.configuration.run.head.kind for each in found.summary.scored}
     assert kinds == {"kernel_ridge", "logistic", "averaged_logistic", "concat", "late", "attention"}
     assert len({each.configuration.run.features.streams for each in found.summary.scored}) == 3
-    (record,) = list_runs(SweepPaths(folder).runs)
+    (record,) = list_runs(ResultPaths(folder).runs)
     assert record.digest == found.record.digest
     assert (record.name, len(record.heads)) == (found.summary.choice.ranked[0].configuration.name, FOLDS)
     assert len(load_head(found.folder).heads) == FOLDS
@@ -178,7 +178,7 @@ def test_the_score_that_compares_candidates_can_be_chosen(cache, tmp_path):
 def test_test_rows_may_be_drawn(cache, tmp_path):
     options = replace(ENOUGH, split=StratifiedSplit(seed=3), streams=("signal",))
     found = run_best(cache, options, tmp_path / "best", ON_CPU)
-    predictions = read_predictions(run_dir(SweepPaths(tmp_path / "best").runs, found.record.digest))
+    predictions = read_predictions(run_dir(ResultPaths(tmp_path / "best").runs, found.record.digest))
     assert len(predictions.label) == found.record.rows["test"]["rows"] == 14
 
 

@@ -11,9 +11,9 @@ from small_question import finished_groups, planted, small_sweep
 
 from emofuse.cache.reader import open_cache
 from emofuse.errors import SpecError, TrainingError
-from emofuse.results import list_runs, read_predictions, run_dir
+from emofuse.results import ResultPaths, list_runs, read_predictions, run_dir
 from emofuse.sweep.nested import run_nested
-from emofuse.sweep.run import SweepOptions, SweepPaths, plan_sweep, run_sweep
+from emofuse.sweep.run import SweepOptions, plan_sweep, run_sweep
 from emofuse.training import data as data_module
 from emofuse.training.rows import run_splits, targets_of
 
@@ -48,7 +48,7 @@ def test_every_row_is_tested_once_by_what_was_chosen_without_it(cache, done):
         ids = [
             sample
             for record in records
-            for sample in read_predictions(run_dir(SweepPaths(folder).runs, record.digest)).sample_id
+            for sample in read_predictions(run_dir(ResultPaths(folder).runs, record.digest)).sample_id
         ]
         assert len(records) == OUTER
         assert sorted(ids) == sorted(cache.sample_ids[cache.labels >= 0])
@@ -85,7 +85,7 @@ def test_a_second_call_trains_nothing(cache, done):
     assert not second.report_written
     assert [record.digest for record in second.records] == [record.digest for record in first.records]
     assert finished_groups(folder) == groups
-    assert len(list_runs(SweepPaths(folder).runs)) == len(first.records)
+    assert len(list_runs(ResultPaths(folder).runs)) == len(first.records)
 
 
 @pytest.mark.usefixtures("blank_figures")

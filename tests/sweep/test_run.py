@@ -21,9 +21,9 @@ from emofuse.errors import TrainingError
 from emofuse.progress import StepState, TrainingState
 from emofuse.progress_file import read_calls
 from emofuse.report.notes import gather_notes
-from emofuse.results import list_runs, read_predictions, read_weights, run_dir
+from emofuse.results import ResultPaths, list_runs, read_predictions, read_weights, run_dir
 from emofuse.sweep.rows import ResultsFolder, RunRow
-from emofuse.sweep.run import SweepOptions, SweepPaths, plan_sweep, run_sweep
+from emofuse.sweep.run import SweepOptions, plan_sweep, run_sweep
 from emofuse.training.together import train_together
 
 SCRIPT = Path(__file__).parent / "sweep_script.py"
@@ -57,8 +57,8 @@ def written(folder: Path) -> list[str]:
 
 def files(folder: Path) -> dict[str, bytes]:
     """Content of what does not tell the time: the choice, and weights and predictions of final runs."""
-    found = {"choice.md": SweepPaths(folder).choice.read_bytes()}
-    for path in sorted(SweepPaths(folder).runs.glob("*/*.safetensors")):
+    found = {"choice.md": ResultPaths(folder).choice.read_bytes()}
+    for path in sorted(ResultPaths(folder).runs.glob("*/*.safetensors")):
         found[str(path.relative_to(folder))] = path.read_bytes()
     return found
 
@@ -73,8 +73,8 @@ def test_one_call_goes_from_a_question_to_a_report(done):
     assert summary.report_written
     assert all(path.exists() for path in summary.report)
     assert said[0].startswith("search: 18 configurations, 36 heads trained in ")
-    assert said[-1] == f"report: written, {SweepPaths(folder).report / 'index.html'}"
-    assert SweepPaths(folder).choice.read_text() == f"# small\n\n{summary.table}"
+    assert said[-1] == f"report: written, {ResultPaths(folder).report / 'index.html'}"
+    assert ResultPaths(folder).choice.read_text() == f"# small\n\n{summary.table}"
 
 
 @pytest.mark.parametrize("final", [{"ensemble": {"folds": 3}}, {"refit": "train_val"}], ids=["folds", "refit"])
@@ -182,7 +182,7 @@ def test_the_same_sweep_again_does_nothing_and_says_so(cache, done):
     assert notes == gather_notes((record.name, record) for record in again.finals.records)
     assert any("The best epoch is the last one" in note or "no split of this run" in note for note in notes)
     changed = {path for path in before if path.stat().st_mtime_ns != before[path]}
-    assert changed <= {SweepPaths(folder).choice, folder / "claims" / "lock"}
+    assert changed <= {ResultPaths(folder).choice, folder / "claims" / "lock"}
 
 
 def test_a_wider_sweep_trains_only_what_is_new(cache, done, tmp_path):
@@ -291,8 +291,8 @@ def test_nothing_that_is_chosen_depends_on_test_labels(done, tmp_path, write_cac
     ]
     for ours, theirs in zip(summary.finals.records, other.finals.records, strict=True):
         assert ours.name == theirs.name
-        own = read_weights(run_dir(SweepPaths(folder).runs, ours.digest))
-        their = read_weights(run_dir(SweepPaths(tmp_path / "out").runs, theirs.digest))
+        own = read_weights(run_dir(ResultPaths(folder).runs, ours.digest))
+        their = read_weights(run_dir(ResultPaths(tmp_path / "out").runs, theirs.digest))
         assert {name: array.tobytes() for name, array in own.items()} == {
             name: array.tobytes() for name, array in their.items()
         }
@@ -300,7 +300,7 @@ def test_nothing_that_is_chosen_depends_on_test_labels(done, tmp_path, write_cac
         assert ours.metrics["val"] == theirs.metrics["val"]
         assert ours.metrics["test"] != theirs.metrics["test"]
         probs = [
-            read_predictions(run_dir(SweepPaths(where).runs, record.digest)).probs
+            read_predictions(run_dir(ResultPaths(where).runs, record.digest)).probs
             for where, record in ((folder, ours), (tmp_path / "out", theirs))
         ]
         np.testing.assert_array_equal(*probs)
@@ -366,12 +366,12 @@ def test_a_finalist_that_diverges_ends_nothing_and_is_shown(cache, done, searche
     (line,) = [line for line in said if "DIVERGED" in line]
     assert re.fullmatch(rf"final run \d/6: {re.escape(names[1])}, seed 1 DIVERGED in epoch 2", line)
     note = f"Final runs that diverged: {names[1]}: 1 of 2 (seed 1 in epoch 2)."
-    texts = [summary.table, SweepPaths(folder).choice.read_text(), summary.report.summary_markdown.read_text()]
+    texts = [summary.table, ResultPaths(folder).choice.read_text(), summary.report.summary_markdown.read_text()]
     assert all(note in text.replace("\\", "") for text in texts)
     row = next(line for line in summary.table.splitlines() if line.startswith(f"| {names[1]}"))
     assert row.split("|")[3].strip() == "1 of 2"
     assert "1 of 2 final runs diverged" in summary.report.page.read_text()
-    assert list_runs(SweepPaths(folder).runs) == sorted(summary.finals.records, key=lambda run: (run.name, run.digest))
+    assert list_runs(ResultPaths(folder).runs) == sorted(summary.finals.records, key=lambda run: (run.name, run.digest))
     for name, ours in files(folder).items():  # the others are as without it
         assert name == "choice.md" or files(done[0])[name] == ours
 
@@ -432,17 +432,17 @@ def test_there_is_an_error_and_a_table_if_nothing_can_be_used(cache, done, searc
     diverging(*((name, 0) for name in ranked))
     with pytest.raises(TrainingError, match=r"'small': no configuration can be used, .* \(see .*choice\.md\)"):
         run_sweep(cache, small_sweep(), folder, ON_CPU)
-    assert "Nothing takes its place" in SweepPaths(folder).choice.read_text()
-    assert "No configuration can be used" in (SweepPaths(folder).report / "index.html").read_text()
+    assert "Nothing takes its place" in ResultPaths(folder).choice.read_text()
+    assert "No configuration can be used" in (ResultPaths(folder).report / "index.html").read_text()
     diverging(*((name, seed) for name in ranked for seed in (0, 1)))
-    shutil.rmtree(SweepPaths(folder).runs)
-    shutil.rmtree(SweepPaths(folder).report)
+    shutil.rmtree(ResultPaths(folder).runs)
+    shutil.rmtree(ResultPaths(folder).report)
     with pytest.raises(TrainingError, match="no configuration can be used"):
         run_sweep(cache, small_sweep(), folder, ON_CPU)
     assert (
-        SweepPaths(folder).choice.read_text().count(" diverged |") == 2 * len(ranked) + 1
+        ResultPaths(folder).choice.read_text().count(" diverged |") == 2 * len(ranked) + 1
     )  # with the title of a column
-    assert not SweepPaths(folder).report.exists()
+    assert not ResultPaths(folder).report.exists()
 
 
 # --- interruptions ---------------------------------------------------------------------------------------------------
@@ -512,7 +512,7 @@ def test_two_processes_share_a_folder_and_train_every_run_once(done, start, tmp_
     assert sum(trained) == HEADS
     assert min(trained) > 0
     assert table(folder) == table(done[0])
-    assert len(list_runs(SweepPaths(folder).runs)) == 6
+    assert len(list_runs(ResultPaths(folder).runs)) == 6
 
 
 def test_what_a_living_process_trains_is_waited_for_and_taken_over_when_it_dies(done, start, tmp_path):

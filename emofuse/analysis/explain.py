@@ -104,6 +104,7 @@ def explain_samples(
     *,
     image_root: Path | None = None,
     explained: str | None = None,
+    images: bool = True,
 ) -> Iterator[ExplainedSample]:
     """Explain the answers to single samples, and write them below the folder of the analysis.
 
@@ -113,6 +114,7 @@ def explain_samples(
         sample_ids: the ids of the samples.
         image_root: the folder of the pictures; that of the cache's manifest unless given.
         explained: the class whose score is explained; the answer unless given.
+        images: whether the pictures of the samples are drawn.
 
     Raises:
         EmofuseError: a source that cannot be read, or no such sample or class.
@@ -120,7 +122,9 @@ def explain_samples(
     source = open_source(path, cache=options.cache, configuration=options.configuration)
     analysis = Analysis(source, options)
     for sample_id in sample_ids:
-        yield explain_sample(analysis, sample_id, options.out or source.out, image_root=image_root, explained=explained)
+        yield explain_sample(
+            analysis, sample_id, options.out or source.out, image_root=image_root, explained=explained, images=images
+        )
 
 
 def _worth(analysis: Analysis) -> Iterator[AnalysisSection]:

@@ -1,4 +1,4 @@
-"""Contributions of action units and blendshapes, drawn on the face."""
+"""Contributions of action units and blendshapes, drawn on a face or on the photograph of one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, to_hex
 from matplotlib.figure import Figure
@@ -46,6 +47,55 @@ def plot_faces(titles: Sequence[str], shares: Sequence[Sequence[RegionShare]], p
     rows = math.ceil(len(titles) / across)
     _scale(figure, limit, -(rows - 1) * (height + below + 0.14) - below - 0.12, across * (width + 0.1) - 0.1)
     return figure
+
+
+def plot_photograph(
+    title: str, shares: Sequence[RegionShare], points: Points, photograph: npt.NDArray[np.uint8]
+) -> Figure:
+    """Plot the face of a photograph beside the same with its regions coloured, and the strongest listed below.
+
+    Args:
+        title: what is explained.
+        shares: the contributions by region, the strongest first.
+        points: the face in pixels of the photograph.
+        photograph: the photograph, (H, W, 3) uint8 RGB.
+    """
+    limit = max(0.02, *(share.strength for share in shares), 0.02)
+    left, right, top, bottom = _box(points)
+    grown = 0.25 * (right - left)
+    left, top = max(0, round(left - grown)), max(0, round(top - grown))
+    right, bottom = round(right + grown), round(bottom + grown)
+    part = photograph[top:bottom, left:right]
+    width = 2.2
+    height = width * part.shape[0] / part.shape[1]
+    figure, below = Figure(figsize=(1, 1)), 0.11 * _LISTED + 0.2
+    for number in range(2):
+        axes = figure.add_axes((number * (width + 0.1), 0, width, height))
+        axes.imshow(part, extent=(left, left + part.shape[1], top + part.shape[0], top), interpolation="bilinear")
+        if number:
+            _draw_regions(axes, shares, points, limit)
+        axes.set(xlim=(left, left + part.shape[1]), ylim=(top + part.shape[0], top))
+        axes.axis("off")
+    figure.axes[0].set_title(wrap(title), fontsize=6.5, pad=3, loc="left")
+    lines = [_line(share) for share in shares[:_LISTED] if share.strength > 0.005 * limit]
+    figure.axes[1].text(
+        0.5, -0.03, "\n".join(lines), transform=figure.axes[1].transAxes, ha="center", va="top", fontsize=5.2
+    )
+    _scale(figure, limit, -below - 0.12, 2 * width + 0.1)
+    return figure
+
+
+def _draw_regions(axes: Axes, shares: Sequence[RegionShare], points: Points, limit: float) -> None:
+    """Draw the regions over a photograph, the more transparent the less they contribute."""
+    for share in reversed(shares):
+        polygons = REGIONS[share.region]
+        values = (share.right, share.left) if len(polygons) > 1 else (share.right,)
+        for polygon, value in zip(polygons, values, strict=True):
+            shade = _shade(value / limit)
+            colour = DIVERGING(0.5 + 0.5 * math.copysign(max(abs(shade), 0.6), shade))[:3]
+            axes.add_patch(Polygon(_places(polygon, points), facecolor=(*colour, 0.75 * abs(shade)), edgecolor="none"))
+    for line in OUTLINES:
+        axes.plot(*_places(line, points).T, color="white", linewidth=0.4, alpha=0.8)
 
 
 def draw_face(axes: Axes, shares: Sequence[RegionShare], points: Points, limit: float) -> None:

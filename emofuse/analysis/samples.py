@@ -1,14 +1,4 @@
-"""Why one sample gets its answer: contributions of its streams, and where image backbones look (Grad-CAM).
-
-Source: Selvaraju et al., *Grad-CAM: visual explanations from deep networks via gradient-based localization*, ICCV 2017.
-
-The cached vector of a backbone is the mean of its last map over the picture. So the gradient of a class's score by the
-cached value of channel k, through standardisation and fusion head, is the weight of map k:
-
-    heat(y, x) = max(0, sum over k of d score / d pooled_k * map_k(y, x))
-
-Backbones whose pooled vector is not the mean of their last map, such as transformers, have no such heat.
-"""
+"""Why one sample gets its answer: contributions of its streams, drawn on its picture and on the face in it."""
 
 from __future__ import annotations
 
@@ -17,36 +7,28 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
 from emofuse.analysis.attributions import names_of
 from emofuse.analysis.cached_rows import RunOnRows, open_run, rows_of_samples
 from emofuse.analysis.context import Analysis
 from emofuse.analysis.face_regions import Points, RegionShare, by_region, is_of_face, mean_face, points_of
 from emofuse.analysis.gradients import integrated_gradients
+from emofuse.analysis.heat_maps import draw_heat, is_picture_backbone
+from emofuse.analysis.photographs import Photograph, open_photograph
 from emofuse.cache.reader import Cache
-from emofuse.datasets.sources import Source
-from emofuse.errors import ResultsError, SpecError, StreamError, did_you_mean
+from emofuse.errors import DecodeError, ResultsError, SpecError, StreamError, WeightsError, did_you_mean
 from emofuse.heads.members import HeadBatch
-from emofuse.media.decode import read_image
 from emofuse.results import RunRecord
 from emofuse.specs import CacheSpec, parse_spec
-from emofuse.specs.streams import StreamSpecBase
 from emofuse.status import Status
 from emofuse.stores import replace_file
 from emofuse.streams import with_located_weights
-from emofuse.streams.backbones import BackboneSpec, BackboneStream
-from emofuse.streams.base import Sample, SampleBatch
-from emofuse.streams.extractor import Extractor
 
 Floats = npt.NDArray[np.float64]
-_NEAR = 2e-2
-"""The largest relative distance of a cached vector from the mean of its map: the cache holds float16."""
 _STRONGEST = 8
 
 
@@ -78,7 +60,13 @@ class ExplainedSample:
 
 
 def explain_sample(
-    analysis: Analysis, sample_id: str, out: Path, *, image_root: Path | None = None, explained: str | None = None
+    analysis: Analysis,
+    sample_id: str,
+    out: Path,
+    *,
+    image_root: Path | None = None,
+    explained: str | None = None,
+    images: bool = True,
 ) -> ExplainedSample:
     """Explain the answer to one sample, and write what was found below `out`.
 
@@ -90,6 +78,7 @@ def explain_sample(
         out: the folder of the files.
         image_root: the folder of the pictures; that of the cache's manifest unless given.
         explained: the class whose score is explained; the answer unless given.
+        images: whether the picture of the sample is drawn, with heat and regions of the face on it.
 
     Raises:
         ResultsError: there is no such sample or class.
@@ -117,13 +106,18 @@ def explain_sample(
             order = np.argsort(-np.abs(found.values[stream][0]))[:_STRONGEST]
             values[stream] = {names[place]: float(found.values[stream][0][place]) for place in order}
     folder = out / "samples" / re.sub(r"[^A-Za-z0-9_.-]+", "-", sample_id)
-    files, notes = _heat_maps(cache, record, opened, target, row=int(row[0]), folder=folder, root=image_root)
-    face = _face_of(cache, int(row[0]))
-    for stream in streams:
-        names = names_of(cache, analysis.answered, stream)
-        if is_of_face(names) and opened.inputs[0].valid[stream][0]:
-            shares = by_region(names, found.values[stream][0].tolist())
-            files.append(_draw_face(folder / f"face_of_{stream}.png", f"{classes[target]}: {stream}", shares, face))
+    photograph, notes = _photograph_of(cache, record, int(row[0]), image_root) if images else (None, [])
+    files, of_heat = _heat_maps(cache, opened, target, row=int(row[0]), folder=folder, photograph=photograph)
+    shares = {
+        stream: by_region(names, found.values[stream][0].tolist())
+        for stream in streams
+        for names in [names_of(cache, analysis.answered, stream)]
+        if is_of_face(names) and opened.inputs[0].valid[stream][0]
+    }
+    faces, of_faces = _draw_faces(
+        cache, int(row[0]), shares, title=classes[target], folder=folder, photograph=photograph
+    )
+    files, notes = [*files, *faces], [*notes, *of_heat, *of_faces]
     label = int(cache.labels[row[0]])
     result = ExplainedSample(
         sample_id,
@@ -142,24 +136,79 @@ def explain_sample(
     return result
 
 
-def _face_of(cache: Cache, row: int) -> Points:
-    """Return the sample's own face if its landmarks are cached, and the mean face otherwise."""
+def _photograph_of(cache: Cache, record: RunRecord, row: int, root: Path | None) -> tuple[Photograph | None, list[str]]:
+    """Return the picture of a row, and notes on why there is none."""
+    try:
+        spec = parse_spec(CacheSpec, dict(record.cache_spec), f"run {record.digest[:16]}: cache_spec")
+    except SpecError as error:  # such as streams that were imported as arrays
+        return None, [f"nothing is drawn on the picture, its streams cannot be extracted again: {error}"]
+    weights = {name: stream["weights"] for name, stream in record.streams.items()}
+    try:
+        return open_photograph(cache, row, with_located_weights(spec, weights), root), []
+    except (DecodeError, WeightsError) as error:
+        return None, [f"nothing is drawn on the picture: {error}"]
+
+
+def _draw_faces(
+    cache: Cache,
+    row: int,
+    shares: Mapping[str, Sequence[RegionShare]],
+    *,
+    title: str,
+    folder: Path,
+    photograph: Photograph | None,
+) -> tuple[list[Path], list[str]]:
+    """Write a picture of the face for each stream: the photograph, or else a drawing of the sample's or a mean mesh."""
+    if not shares:
+        return [], []
+    aligned, notes, mesh = _landmarks_of(cache, row), [], None
+    if photograph is not None:
+        try:
+            mesh = photograph.find_mesh(aligned)
+        except (StreamError, WeightsError) as error:
+            notes.append(f"the face is not drawn on the photograph: {error}")
+        else:
+            if mesh is None:
+                notes.append("the face is not drawn on the photograph: the cached face is not found in it again")
+    files = []
+    for stream, of_stream in shares.items():
+        path = folder / f"face_of_{stream}.png"
+        if mesh is not None and photograph is not None:
+            _draw_face(path, f"{title}: {stream}", of_stream, points_of(mesh), photograph.image)
+        else:
+            face = mean_face() if aligned is None else points_of(aligned)
+            _draw_face(path, f"{title}: {stream}", of_stream, face)
+        files.append(path)
+    return files, notes
+
+
+def _landmarks_of(cache: Cache, row: int) -> npt.NDArray[np.float32] | None:
+    """Return the aligned landmarks of a row, (1404,); None where the cache has none."""
     for stream in cache.streams.values():
         if stream.kind == "landmarks" and len(stream.shape) == 1 and stream.status[row, 0] == Status.OK:
             block = stream.read_block(row // cache.layout.block_rows, dtype=np.float32)
-            return points_of(block[row % cache.layout.block_rows])
-    return mean_face()
+            landmarks: npt.NDArray[np.float32] = block[row % cache.layout.block_rows]
+            return landmarks
+    return None
 
 
-def _draw_face(path: Path, title: str, shares: Sequence[RegionShare], face: Points) -> Path:
+def _draw_face(
+    path: Path,
+    title: str,
+    shares: Sequence[RegionShare],
+    face: Points,
+    photograph: npt.NDArray[np.uint8] | None = None,
+) -> None:
     """Write a picture of a face whose regions are coloured by their contributions."""
-    from emofuse.analysis.face_plot import plot_faces
+    from emofuse.analysis.face_plot import plot_faces, plot_photograph
     from emofuse.report.figures import draw_figure
 
-    drawn = draw_figure(path.stem, title, lambda: plot_faces([title], [shares], face))
+    if photograph is None:
+        drawn = draw_figure(path.stem, title, lambda: plot_faces([title], [shares], face))
+    else:
+        drawn = draw_figure(path.stem, title, lambda: plot_photograph(title, shares, face, photograph))
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, drawn.png)
-    return path
 
 
 def _run_of(analysis: Analysis, sample_id: str) -> RunRecord:
@@ -172,54 +221,27 @@ def _run_of(analysis: Analysis, sample_id: str) -> RunRecord:
 
 
 def _heat_maps(
-    cache: Cache,
-    record: RunRecord,
-    opened: RunOnRows,
-    target: int,
-    *,
-    row: int,
-    folder: Path,
-    root: Path | None,
+    cache: Cache, opened: RunOnRows, target: int, *, row: int, folder: Path, photograph: Photograph | None
 ) -> tuple[list[Path], list[str]]:
     """Write a picture with the heat of every image backbone of a run; return the files, and notes on the others."""
-    try:
-        spec = parse_spec(CacheSpec, dict(record.cache_spec), f"run {record.digest[:16]}: cache_spec")
-    except SpecError as error:  # such as streams that were imported as arrays
-        return [], [f"no heat is drawn, its streams cannot be extracted again: {error}"]
-    backbones = [stream for stream in spec.streams if _is_picture_backbone(stream)]
-    if not backbones or spec.clip is not None:
+    if photograph is None:
         return [], []
-    folder_of_pictures, name = Path(root or cache.manifest.root), str(cache.manifest.table["path"][row])
-    there = [path for path in (folder_of_pictures / name, folder_of_pictures / Path(name).name) if path.is_file()]
-    path = (there or [folder_of_pictures / name])[0]
-    if not there:
-        return [], [f"no picture at {path}, so that no heat is drawn; name the folder of the pictures: --image-root"]
-    weights = {name: stream["weights"] for name, stream in record.streams.items()}
-    spec = with_located_weights(spec, weights)
     files, notes = [], []
-    for plain in backbones:
-        located = next(stream for stream in spec.streams if stream.name == plain.name)
-        if not opened.inputs[0].valid[plain.name][0]:
+    for spec in photograph.spec.streams:
+        if not is_picture_backbone(spec) or not opened.inputs[0].valid[spec.name][0]:
             continue
-        slope = _slope(opened, plain.name, target)
+        pooled = cache.streams[spec.name].read_block(row // cache.layout.block_rows, dtype=np.float32)
         try:
-            picture, maps = _picture_and_map(located, spec, path)
-        except StreamError as error:
-            notes.append(f"{plain.name}: {error}")
+            drawn = draw_heat(
+                photograph, spec, pooled[row % cache.layout.block_rows], _slope(opened, spec.name, target)
+            )
+        except (StreamError, WeightsError) as error:
+            notes.append(f"{spec.name}: {error}")
             continue
-        pooled = cache.streams[plain.name].read_block(row // cache.layout.block_rows, dtype=np.float32)
-        if not _is_mean(maps, pooled[row % cache.layout.block_rows]):
-            notes.append(f"{plain.name}: its vector is not the mean of its last map, so that it has no heat map")
-            continue
-        heat = heat_of(maps, slope)
         folder.mkdir(parents=True, exist_ok=True)
-        files.append(folder / f"{plain.name}.png")
-        overlay(picture, heat).save(files[-1])
+        files.append(folder / f"{spec.name}.png")
+        drawn.save(files[-1])
     return files, notes
-
-
-def _is_picture_backbone(stream: StreamSpecBase) -> bool:
-    return isinstance(stream, BackboneSpec) and stream.input == "image" and stream.output == "pooled"
 
 
 def _slope(opened: RunOnRows, stream: str, target: int) -> Floats:
@@ -236,53 +258,3 @@ def _slope(opened: RunOnRows, stream: str, target: int) -> Floats:
         slopes.append(gradient[0, 0].double().numpy() / each.scaling[stream].scale)
     mean: Floats = np.mean(slopes, axis=0)
     return mean
-
-
-def _picture_and_map(
-    located: Any, spec: CacheSpec, path: Path
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Return the picture as the network sees it, uint8 (h, w, 3), and its last map (C, y, x).
-
-    Raises:
-        StreamError: the network has no map.
-    """
-    if located.region == "face":
-        raise StreamError("it sees the aligned face, whose heat is not drawn")
-    stream = located.model_copy(update={"output": "map"})
-    with Extractor((stream,), spec, device="cpu") as extractor:
-        extraction = extractor.extract([Source(path)])
-        maps = extraction.rows[stream.name].features[0]
-        network = extractor.streams[stream.name]
-        if not isinstance(network, BackboneStream):
-            raise StreamError("it is no network of pictures")
-        image = read_image(path, spec.decode)
-        cut = network.preset.cut_all(SampleBatch([Sample(image=image)]), torch.device("cpu"))
-    return cut[0].permute(1, 2, 0).numpy(), np.asarray(maps, np.float32)
-
-
-def _is_mean(maps: npt.NDArray[np.float32], pooled: npt.NDArray[np.floating[Any]]) -> bool:
-    """Return whether a cached vector (D,) is the mean of a map (C, y, x) over the picture."""
-    if maps.ndim != 3 or maps.shape[0] != pooled.shape[0]:
-        return False
-    distance = np.linalg.norm(maps.mean(axis=(1, 2)) - pooled)
-    return bool(distance <= _NEAR * max(float(np.linalg.norm(pooled)), 1e-6))
-
-
-def heat_of(maps: npt.NDArray[np.float32], slope: Floats) -> Floats:
-    """Return the heat (y, x), from 0 to 1, of maps (C, y, x) and the slopes (C,) of the score."""
-    heat = np.maximum(np.tensordot(slope, maps.astype(np.float64), axes=1), 0)
-    return heat / heat.max() if heat.max() > 0 else heat
-
-
-def overlay(picture: npt.NDArray[np.uint8], heat: Floats) -> Image.Image:
-    """Return a picture (h, w, 3) and, to its right, the same under its heat (y, x), which is enlarged smoothly."""
-    from matplotlib import colormaps
-
-    height, width = picture.shape[:2]
-    small = Image.fromarray((255 * heat).astype(np.uint8))
-    large = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC), np.float64) / 255
-    colours = 255 * colormaps["inferno"](large)[..., :3]
-    grey = picture.mean(axis=2, keepdims=True).repeat(3, axis=2)
-    share = 0.15 + 0.6 * large[..., None]
-    mixed = (share * colours + (1 - share) * grey).clip(0, 255).astype(np.uint8)
-    return Image.fromarray(np.concatenate([picture, np.full((height, 6, 3), 255, np.uint8), mixed], axis=1))

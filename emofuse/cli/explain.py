@@ -54,6 +54,9 @@ def explain(
     explained_class: Annotated[
         str | None, typer.Option("--class", help="Class to explain, for --sample.", show_default="the answer")
     ] = None,
+    images: Annotated[
+        bool, typer.Option("--images/--no-images", help="Whether --sample draws the picture of the sample.")
+    ] = True,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the analysis.", show_default="FOLDER/analysis, CACHE.analysis")
     ] = None,
@@ -90,7 +93,9 @@ def explain(
     if sample:
         from emofuse.analysis.explain import explain_samples
 
-        for each in explain_samples(source, options, sample, image_root=image_root, explained=explained_class):
+        for each in explain_samples(
+            source, options, sample, image_root=image_root, explained=explained_class, images=images
+        ):
             typer.echo(_sample_text(each))
         return
     with show_progress():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,15 +11,21 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from emofuse.analysis.explain import ExplainOptions, explain_samples
-from emofuse.analysis.face_regions import mean_face
-from emofuse.analysis.samples import _face_of, heat_of, overlay
+from emofuse.analysis.face_plot import plot_photograph
+from emofuse.analysis.face_regions import REGIONS, RegionShare, mean_face, points_of
+from emofuse.analysis.photographs import Photograph
+from emofuse.analysis.samples import _landmarks_of
 from emofuse.analysis.sources import open_source
 from emofuse.cache.reader import open_cache
 from emofuse.cli import app
 from emofuse.errors import ResultsError
-from emofuse.specs import RunSpec, parse_spec
+from emofuse.specs import CacheSpec, RunSpec, parse_spec
 from emofuse.streams.action_units import ActionUnitsStream
+from emofuse.streams.landmarks import align
+from emofuse.testing import example_face
 from emofuse.training.runs import train_runs
+
+SPEC = parse_spec(CacheSpec, {"streams": [{"kind": "landmarks"}]}, "test")
 
 
 def test_a_sample_is_explained_by_the_run_that_did_not_learn_it(planted, tmp_path):
@@ -35,7 +42,7 @@ def test_a_sample_is_explained_by_the_run_that_did_not_learn_it(planted, tmp_pat
     assert sum(each.probs.values()) == pytest.approx(1, abs=1e-5)
     assert each.explained == next(iter(each.probs))
     assert set(each.streams) == {"a", "b", "noise"}
-    assert each.notes[0].startswith("no heat is drawn, its streams cannot be extracted again")
+    assert each.notes[0].startswith("nothing is drawn on the picture, its streams cannot be extracted again")
 
 
 def test_another_class_can_be_explained(planted, tmp_path):
@@ -82,23 +89,61 @@ def test_action_units_of_a_sample_are_drawn_on_its_own_face(write_cache, tmp_pat
     (each,) = explain_samples(tmp_path, ExplainOptions(), ["s0008"])
     assert [file.name for file in each.files] == ["face_of_action_units.png"]
     assert Image.open(each.files[0]).size[0] > 300
-    assert _face_of(open_cache(path), 9)[4] == pytest.approx((0.4, 0.1))
+    assert points_of(_landmarks_of(open_cache(path), 9))[4] == pytest.approx((0.4, 0.1))
 
 
-def test_heat_is_where_channels_that_raise_the_score_are_active():
-    maps = np.zeros((2, 2, 2), np.float32)
-    maps[0, 0, 0], maps[1, 1, 1], maps[0, 1, 0] = 4, 8, 2
-    heat = heat_of(maps, np.array([1.0, -1.0]))
-    assert heat.tolist() == [[1.0, 0.0], [0.5, 0.0]]
-    assert heat_of(maps, np.array([0.0, -1.0])).max() == 0
+@pytest.mark.parametrize("degrees", [0, 40])
+def test_regions_are_drawn_over_the_photograph_at_the_landmarks_of_its_face(degrees):
+    """The lip corners of a face that is turned in its picture are blue, and nothing else is."""
+    angle = np.deg2rad(degrees)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    points = {number: tuple(60 * (turn @ place) + 120) for number, place in mean_face().items()}
+    photograph = np.full((240, 240, 3), 128, np.uint8)
+    figure = plot_photograph("joy", [RegionShare("lip corners", 1.0, 1.0, "mouth_width (AU 12)")], points, photograph)
+    before, after = figure.axes[:2]
+    assert before.patches[:] == []
+    polygons = [patch.get_xy() for patch in after.patches]
+    expected = [np.array([points[number] for number in polygon]) for polygon in REGIONS["lip corners"]]
+    assert len(polygons) == 2
+    for polygon, corners in zip(sorted(polygons, key=lambda xy: xy[0, 0]), expected, strict=True):
+        assert polygon[:-1] == pytest.approx(corners)
+    red, _, blue, opacity = after.patches[0].get_facecolor()
+    assert blue > red
+    assert opacity == pytest.approx(0.75)
 
 
-def test_the_overlay_shows_the_picture_and_its_heat_side_by_side():
-    picture = np.full((8, 10, 3), 100, np.uint8)
-    image = np.asarray(overlay(picture, np.array([[0.0, 1.0], [0.0, 0.0]])))
-    assert image.shape == (8, 26, 3)
-    assert (image[:, :10] == 100).all()
-    assert image[0, -1].sum() > image[-1, 16].sum()
+def test_the_mesh_of_a_photograph_is_that_of_the_cached_landmarks_or_none(monkeypatch):
+    face = example_face()
+    finder = SimpleNamespace(detect=lambda *_: face, close=lambda: None)
+    monkeypatch.setattr("emofuse.analysis.photographs.make_face_detector", lambda *_: finder)
+    photograph = Photograph(np.zeros((9, 9, 3), np.uint8), SPEC, (1, 2, 3, 4))
+    cached = align(face.points)
+    assert photograph.find_mesh(cached.ravel()) is face.points
+    assert photograph.find_mesh() is face.points
+    cached[:, 0] += np.linspace(0, 0.4, len(cached))
+    assert photograph.find_mesh(cached.ravel()) is None
+
+
+def test_action_units_are_drawn_on_the_photograph_of_the_sample_unless_pictures_are_left_out(
+    planted, tmp_path, monkeypatch
+):
+    face = example_face()
+    finder = SimpleNamespace(detect=lambda *_: face, close=lambda: None)
+    photograph = Photograph(np.full((480, 480, 3), 90, np.uint8), SPEC)
+    names = ("lip_corner_lift", "lips_part", "jaw_drop", "brow_gap", "nostril_width", "lip_thickness")
+    monkeypatch.setattr("emofuse.analysis.photographs.make_face_detector", lambda *_: finder)
+    monkeypatch.setattr("emofuse.analysis.samples._photograph_of", lambda *_: (photograph, []))
+    monkeypatch.setattr("emofuse.analysis.samples.names_of", lambda _, __, stream: names if stream == "a" else ())
+    drawn = []
+    monkeypatch.setattr("emofuse.analysis.samples._draw_face", lambda *given: drawn.append(given))
+    options = ExplainOptions(configuration="network", out=tmp_path)
+    (each,) = explain_samples(planted.folder, options, ["s0007"])
+    assert [file.name for file in each.files] == ["face_of_a.png"]
+    ((_, _, _, points, picture),) = drawn
+    assert picture is photograph.image
+    assert points[1] == pytest.approx(tuple(face.points[1, :2]))
+    list(explain_samples(planted.folder, options, ["s0007"], images=False))
+    assert len(drawn[1]) == 4  # without a photograph
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from emofuse.cache.reader import Cache, open_cache
+from emofuse.cache.reader import Cache
 from emofuse.datasets import OnBadRows, read_dataset
 from emofuse.datasets.annotators import describe_target
 from emofuse.datasets.manifest import Manifest
 from emofuse.datasets.split_needs import SplitNeed, check_needs, needs_of_runs
-from emofuse.extraction import BuildOptions, BuildSummary, Progress, build_cache, estimate_build
-from emofuse.extraction.face_shares import describe_face_shares
+from emofuse.extraction import BuildOptions, BuildSummary, Progress, estimate_build
+from emofuse.extraction.opened import build_and_open
 from emofuse.progress import followed, step
 from emofuse.progress_file import keep_progress
 from emofuse.report import ReportFiles
@@ -199,24 +199,13 @@ def prepare_cache(
     Raises:
         EmofuseError: a step failed. Finished blocks are kept.
     """
-    paths = ResultPaths(options.out)
     dataset = _dataset(spec, options)
     with followed(progress):
         manifest = read_dataset(dataset, on_bad_rows=options.on_bad_rows)
     _describe_dataset(manifest, say)
     check_needs(manifest, needs)
-
-    options.out.mkdir(parents=True, exist_ok=True)
-    build = build_cache(paths.cache, manifest, spec.cache, _build_options(options), progress)
-    for change in build.changes:
-        say(f"since the last build: {change}")
-    say(f"cache: {build.describe()}, {paths.cache}")
-    for note in build.notes:
-        say(f"cache: {note}")
-    cache = open_cache(paths.cache)
-    for line in describe_face_shares(cache, spec.cache):
-        say(f"cache: {line}")
-    return cache, build
+    path = ResultPaths(options.out).cache
+    return build_and_open(path, manifest, spec.cache, _build_options(options), say=say, progress=progress)
 
 
 def estimate_pipeline(spec: PipelineSpec, options: PipelineOptions, *, say: Callable[[str], None]) -> None:
@@ -270,9 +259,8 @@ def _build_options(options: PipelineOptions) -> BuildOptions:
 
 def _describe_dataset(manifest: Manifest, say: Callable[[str], None]) -> None:
     """Report the size of a dataset and the notes of its reader."""
-    say(f"dataset: {len(manifest)} rows, {len(manifest.classes) or 'no'} labels, from {manifest.place}")
-    for note in manifest.info["notes"]:
-        say(f"dataset: {note}")
+    for line in (manifest.describe(), *manifest.info["notes"]):
+        say(f"dataset: {line}")
 
 
 def _describe_targets(manifest: Manifest, runs: Sequence[RunSpec]) -> list[str]:

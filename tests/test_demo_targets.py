@@ -75,7 +75,7 @@ def test_votes_are_learned_as_distributions_and_scored_against_the_majority(run)
 
 
 def test_weights_and_columns_that_do_not_exist_are_errors_before_extraction(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("emofuse.pipeline.build_cache", lambda *_: pytest.fail("extracted"))
+    monkeypatch.setattr("emofuse.extraction.opened.build_cache", lambda *_: pytest.fail("extracted"))
     with pytest.raises(SpecError, match="weight_column: there is no column 'trust'"):
         run(MOODS, weight_column="trust")
     with pytest.raises(SpecError, match="no column 'valense', did you mean 'valence'"):

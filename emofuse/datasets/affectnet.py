@@ -13,7 +13,9 @@ import polars as pl
 from emofuse.datasets.affectnet_tables import FOLDERS, NUMBERS, read_tables, tables_of
 from emofuse.datasets.files import map_in_threads
 from emofuse.datasets.names import kind_of_name, printable
-from emofuse.datasets.rows import Faults, Files, ListedRows, Listing, RowFault, check_root, check_rows, open_files
+from emofuse.datasets.roots import Files, check_root, open_files
+from emofuse.datasets.row_faults import Faults, RowFault
+from emofuse.datasets.rows import ListedRows, Listing, check_rows
 from emofuse.errors import DatasetError
 from emofuse.progress import step
 from emofuse.specs.datasets import CustomDatasetSpec, DatasetSplitSpec, HoldoutSplit

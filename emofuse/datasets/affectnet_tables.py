@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from emofuse.datasets.files import is_lfs_pointer
-from emofuse.datasets.rows import Faults, RowFault
+from emofuse.datasets.row_faults import Faults, RowFault
 from emofuse.errors import DatasetError
 
 COLUMNS = (

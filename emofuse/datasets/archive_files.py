@@ -11,7 +11,7 @@ import polars as pl
 from emofuse.datasets.files import Entry
 from emofuse.datasets.members import ARCHIVE_SUFFIXES, open_members
 from emofuse.datasets.names import is_debris, kind_of_name
-from emofuse.datasets.rows import Files, check_root, check_root_given, open_files
+from emofuse.datasets.roots import Files, check_root, check_root_given, open_files
 from emofuse.datasets.split_names import read_split_folders
 from emofuse.datasets.walk import ListedFiles
 from emofuse.errors import DatasetError, DecodeError

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from emofuse.datasets.cremad_votes import COLUMNS, read_perceived
-from emofuse.datasets.rows import Listing, check_root, open_files
+from emofuse.datasets.roots import check_root, open_files
+from emofuse.datasets.rows import Listing
 from emofuse.datasets.speech_files import NamedFiles, Utterance, check_utterances, find_named_files
 from emofuse.specs.datasets import CustomDatasetSpec, DatasetSplitSpec, StratifiedSplit
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from emofuse.datasets.files import is_lfs_pointer
-from emofuse.datasets.rows import Files
+from emofuse.datasets.roots import Files
 from emofuse.errors import DatasetError
 
 TABLE = "processedResults/summaryTable.csv"

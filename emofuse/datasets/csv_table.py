@@ -16,18 +16,10 @@ from pydantic import model_validator
 from emofuse.datasets.files import is_lfs_pointer
 from emofuse.datasets.groups import check_group_pattern, groups_in_paths
 from emofuse.datasets.manifest import attribute_name
-from emofuse.datasets.rows import (
-    Faults,
-    ListedRows,
-    Listing,
-    RowFault,
-    below_root,
-    check_root,
-    check_rows,
-    ids_from_paths,
-    normalised_paths,
-    open_files,
-)
+from emofuse.datasets.roots import check_root, open_files
+from emofuse.datasets.row_faults import Faults, RowFault
+from emofuse.datasets.row_paths import below_root, ids_from_paths, normalised_paths
+from emofuse.datasets.rows import ListedRows, Listing, check_rows
 from emofuse.datasets.separators import SEPARATORS_SHOWN, find_separator, shown_separator
 from emofuse.datasets.sources import SOURCE_COLUMNS
 from emofuse.datasets.split_names import describe_split_names, read_split_names

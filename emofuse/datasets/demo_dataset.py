@@ -9,7 +9,8 @@ from typing import Literal
 from pydantic import Field
 
 from emofuse.datasets.emoset import EmoSetSpec
-from emofuse.datasets.rows import Listing, check_root_given
+from emofuse.datasets.roots import check_root_given
+from emofuse.datasets.rows import Listing
 from emofuse.errors import DatasetError
 from emofuse.specs.datasets import DatasetSpecBase
 

@@ -15,17 +15,10 @@ from typing import Any, Literal
 import polars as pl
 
 from emofuse.datasets.files import is_lfs_pointer, map_in_threads
-from emofuse.datasets.rows import (
-    Faults,
-    Files,
-    ListedRows,
-    Listing,
-    RowFault,
-    check_root,
-    check_rows,
-    normalised_paths,
-    open_files,
-)
+from emofuse.datasets.roots import Files, check_root, open_files
+from emofuse.datasets.row_faults import Faults, RowFault
+from emofuse.datasets.row_paths import normalised_paths
+from emofuse.datasets.rows import ListedRows, Listing, check_rows
 from emofuse.datasets.splits import SPLITS
 from emofuse.errors import DatasetError
 from emofuse.specs.datasets import CustomDatasetSpec

@@ -17,7 +17,9 @@ from emofuse.datasets.folder import list_label_folders
 from emofuse.datasets.members import open_members
 from emofuse.datasets.members.base import cell_name
 from emofuse.datasets.members.csv_cells import CsvCells
-from emofuse.datasets.rows import Faults, ListedRows, Listing, RowFault, check_rows, open_files
+from emofuse.datasets.roots import open_files
+from emofuse.datasets.row_faults import Faults, RowFault
+from emofuse.datasets.rows import ListedRows, Listing, check_rows
 from emofuse.datasets.split_names import read_split_names
 from emofuse.errors import DatasetError, DecodeError, did_you_mean
 from emofuse.progress import step

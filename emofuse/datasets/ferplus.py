@@ -11,7 +11,8 @@ import polars as pl
 
 from emofuse.datasets.archive_files import check_root_or_file
 from emofuse.datasets.fer2013 import TABLES, FaceTable, check_has_usage, find_table, read_face_table
-from emofuse.datasets.rows import ListedRows, Listing, check_rows, open_files
+from emofuse.datasets.roots import open_files
+from emofuse.datasets.rows import ListedRows, Listing, check_rows
 from emofuse.errors import DatasetError
 from emofuse.specs.datasets import CustomDatasetSpec
 

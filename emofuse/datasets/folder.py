@@ -13,14 +13,9 @@ from pydantic import field_validator
 from emofuse.datasets.archive_files import FolderTree, open_tree
 from emofuse.datasets.groups import check_group_pattern, groups_in_paths
 from emofuse.datasets.names import IMAGE_SUFFIXES, printable
-from emofuse.datasets.rows import (
-    Faults,
-    ListedRows,
-    Listing,
-    RowFault,
-    check_rows,
-    ids_from_paths,
-)
+from emofuse.datasets.row_faults import Faults, RowFault
+from emofuse.datasets.row_paths import ids_from_paths
+from emofuse.datasets.rows import ListedRows, Listing, check_rows
 from emofuse.datasets.split_names import describe_split_names, read_split_folders
 from emofuse.datasets.splits import SPLITS
 from emofuse.datasets.walk import FolderWalk, joined

@@ -88,6 +88,10 @@ class Manifest:
         first = self.table["path"][0]
         return self.root / first if (self.table["path"] == first).all() else self.root
 
+    def describe(self) -> str:
+        """Return the numbers of rows and labels, and where they are from."""
+        return f"{len(self)} rows, {len(self.classes) or 'no'} labels, from {self.place}"
+
     @property
     def known_files(self) -> pl.DataFrame:
         """The table `files`, with null in all rows if it is None."""

@@ -17,7 +17,9 @@ from emofuse.datasets.members.base import cell_name
 from emofuse.datasets.members.parquet_cells import ParquetCells
 from emofuse.datasets.names import printable
 from emofuse.datasets.parquet_schema import image_column, is_content, read_features
-from emofuse.datasets.rows import Faults, Files, ListedRows, Listing, RowFault, check_rows, open_files
+from emofuse.datasets.roots import Files, open_files
+from emofuse.datasets.row_faults import Faults, RowFault
+from emofuse.datasets.rows import ListedRows, Listing, check_rows
 from emofuse.datasets.shards import ShardSplits, find_shards
 from emofuse.datasets.split_names import read_split_names
 from emofuse.errors import DatasetError, DecodeError, did_you_mean

@@ -11,7 +11,9 @@ import polars as pl
 
 from emofuse.datasets.files import is_lfs_pointer
 from emofuse.datasets.names import printable
-from emofuse.datasets.rows import Faults, Files, ListedRows, Listing, RowFault, check_root, check_rows, open_files
+from emofuse.datasets.roots import Files, check_root, open_files
+from emofuse.datasets.row_faults import Faults, RowFault
+from emofuse.datasets.rows import ListedRows, Listing, check_rows
 from emofuse.datasets.walk import FolderWalk, joined
 from emofuse.errors import DatasetError
 from emofuse.specs.datasets import CustomDatasetSpec, DatasetSplitSpec, HoldoutSplit

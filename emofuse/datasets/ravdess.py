@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from emofuse.datasets.rows import Listing, check_root, open_files
+from emofuse.datasets.roots import check_root, open_files
+from emofuse.datasets.rows import Listing
 from emofuse.datasets.speech_files import NamedFiles, Utterance, check_utterances, find_named_files
 from emofuse.specs.datasets import CustomDatasetSpec, DatasetSplitSpec, StratifiedSplit
 

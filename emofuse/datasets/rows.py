@@ -6,87 +6,40 @@ against the disk, the classes and the other rows, and collects all faults, so th
 
 from __future__ import annotations
 
-import os
-import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from emofuse.datasets.files import DatasetFiles, FileFault, FileStamp
+from emofuse.datasets.files import FileStamp
 from emofuse.datasets.groups import clean_groups, group_notes, joined_groups, read_group_file
 from emofuse.datasets.label_notes import label_notes
 from emofuse.datasets.manifest import COLUMNS, RESERVED, Manifest
-from emofuse.datasets.remote_files import RemoteFiles
+from emofuse.datasets.roots import Files, check_root, check_root_given, open_files
+from emofuse.datasets.row_faults import Faults, RowFault, describe_bad_rows, describe_problems, place_of_row
+from emofuse.datasets.row_paths import below_root, ids_from_paths, normalised_paths
 from emofuse.datasets.sources import FILE_COLUMNS, SOURCE_COLUMNS, source_columns, span_faults
-from emofuse.datasets.split_names import KNOWN_SPLIT_NAMES
 from emofuse.datasets.splits import ONE_STRATUM, make_splits
 from emofuse.errors import DatasetError, did_you_mean
 from emofuse.specs import OfficialSplit, SplitSpec
-from emofuse.stores import as_path, is_remote
 
-Files = DatasetFiles | RemoteFiles
-_LISTED_PER_FAULT = 20
+__all__ = [
+    "Faults",
+    "ListedRows",
+    "Listing",
+    "RowFault",
+    "check_root",
+    "check_root_given",
+    "check_rows",
+    "ids_from_paths",
+    "open_files",
+]
+"""What a dataset of a plugin needs."""
+
 _UNKNOWN = -1  # stands for null in arrays of integers
-
-
-class RowFault(StrEnum):
-    """A fault of a row other than that of its file. The values are shown to the user."""
-
-    MALFORMED = "malformed row"
-    NO_PATH = "no path"
-    NOT_UTF8 = "file name is not UTF-8"
-    NO_LABEL_FOLDER = "image lies in no label's folder"
-    UNKNOWN_LABEL = "unknown label"
-    UNKNOWN_SPLIT = "unknown split"
-    DUPLICATE_ID = "duplicate id"
-    DAMAGED_ANNOTATION = "damaged annotation"
-    NO_SPAN = "no span of time"
-
-
-_ADVICE: Mapping[str, str] = {
-    FileFault.LFS_POINTER: "fetch the files: git lfs pull",
-    FileFault.OUTSIDE: "absolute, with '..', or a link to elsewhere; links of your own are followed with "
-    "--follow-links, or `follow_links: true` of the dataset; those to the content of a hub snapshot, git-annex or DVC "
-    "beside the root are followed unasked",
-    RowFault.UNKNOWN_SPLIT: f"known: {KNOWN_SPLIT_NAMES}",
-}
-
-
-@dataclass
-class Faults:
-    """The faults of rows; a row may have several."""
-
-    _rows: list[int] = field(default_factory=list)
-    _faults: list[str] = field(default_factory=list)
-    _details: list[str] = field(default_factory=list)
-
-    def add(self, row: int, fault: RowFault | FileFault, detail: str = "") -> None:
-        """Add a fault of a row, which is its position in the table, from 0."""
-        self._rows.append(row)
-        self._faults.append(fault.value)
-        self._details.append(detail)
-
-    def rows_without_path(self) -> set[int]:
-        """Return the rows whose faults imply that they have no path to check."""
-        faults = {RowFault.MALFORMED.value, RowFault.NOT_UTF8.value}
-        return {row for row, fault in zip(self._rows, self._faults, strict=True) if fault in faults}
-
-    def of_rows(self, places: Mapping[int, int]) -> Faults:
-        """Return the faults of some rows, by row -> its place among these."""
-        faults = zip(self._rows, self._faults, self._details, strict=True)
-        kept = [(places[row], fault, detail) for row, fault, detail in faults if row in places]
-        return Faults(*(list(column) for column in zip(*kept, strict=True))) if kept else Faults()
-
-    def table(self) -> pl.DataFrame:
-        """Return a table with the columns `index` int64, `fault` str and `detail` str, ordered by index."""
-        columns = {"index": self._rows, "fault": self._faults, "detail": self._details}
-        schema = {"index": pl.Int64, "fault": pl.String, "detail": pl.String}
-        return pl.DataFrame(columns, schema=schema).sort("index", maintain_order=True)
 
 
 @dataclass(frozen=True)
@@ -144,16 +97,7 @@ class Listing:
 
     def describe_bad_rows(self) -> str:
         """Return the bad rows by fault, each with file and row number; of many rows the first ones and their number."""
-        lines = []
-        for (fault,), group in self.bad_rows.group_by("fault", maintain_order=True):
-            advice = f" ({_ADVICE[str(fault)]})" if fault in _ADVICE else ""
-            lines.append(f"  {fault}: {group.height}{advice}")
-            for row in group.head(_LISTED_PER_FAULT).iter_rows(named=True):
-                parts = (_place(row["file"], row["row"]), row["path"], row["detail"])
-                lines.append("    " + ": ".join(part for part in parts if part))
-            if group.height > _LISTED_PER_FAULT:
-                lines.append(f"    ... and {group.height - _LISTED_PER_FAULT} more")
-        return "\n".join(lines)
+        return describe_bad_rows(self.bad_rows)
 
 
 def check_rows(
@@ -181,33 +125,23 @@ def check_rows(
     table = _with_sources(table, root)
     stamps = _check_files(table, files, faults)
     table = table.with_columns(_known_labels(table["label"], listed.classes, faults), _unique_ids(table, faults))
-    groups, notes = _groups(table, root, group_file)
-    table = table.with_columns(pl.Series("group", groups, dtype=pl.String))
-    if not isinstance(split, OfficialSplit):
-        # A dataset without labels has its targets in other columns, and all its rows are one stratum.
-        strata = table["label"].to_list() if listed.classes else [ONE_STRATUM] * table.height
-        splits = make_splits(strata, table["split"].to_list(), split, groups)
-        table = table.with_columns(pl.Series("split", splits, dtype=pl.String))
-
-    table = table.with_row_index("index").with_columns(pl.col("index").cast(pl.Int64), pl.col("path").fill_null(""))
-    places = table.select("index", "file", "row", "path")
-    bad_rows = faults.table().join(places, on="index", how="left", maintain_order="left")
-    problems = _problems(bad_rows)
-    table = table.join(problems, on="index", how="left", maintain_order="left")
+    groups, group_file_notes = _groups(table, root, group_file)
+    table = _with_splits(table.with_columns(pl.Series("group", groups, dtype=pl.String)), listed.classes, split)
+    table, bad_rows = _with_problems(table, faults)
     attributes = [name for name in listed.table.columns if name not in RESERVED]
-    sources = source_columns(table)
+    bad_count = table.height - table["problem"].null_count()
     info: dict[str, Any] = {
         "name": listed.name,
         "kind": listed.kind,
         "rows": table.height,
-        "bad_rows": problems.height,
+        "bad_rows": bad_count,
         "split": split.model_dump(mode="json"),
         "notes": [
             *listed.notes,
             *files.notes(),
             *label_notes(table["label"].to_list(), table["split"].to_list(), split),
             *_notes_on_unlabelled(table, listed.classes, split, attributes),
-            *notes,
+            *group_file_notes,
             *group_notes(groups, table["split"].to_list(), split),
         ],
     }
@@ -217,10 +151,10 @@ def check_rows(
         info["groups"] = number_of_groups
     if listed.label_column:
         info["label_column"] = listed.label_column
-    manifest = Manifest(
-        table.select(*COLUMNS, *sources, *attributes), tuple(listed.classes), root.absolute(), info, stamps
+    columns = (*COLUMNS, *source_columns(table), *attributes)
+    return Listing(
+        Manifest(table.select(*columns), tuple(listed.classes), root.absolute(), info, stamps), bad_rows, bad_count
     )
-    return Listing(manifest, bad_rows.select("file", "row", "path", "fault", "detail"), problems.height)
 
 
 def _groups(table: pl.DataFrame, root: Path, group_file: Path | None) -> tuple[list[str | None], list[str]]:
@@ -232,6 +166,24 @@ def _groups(table: pl.DataFrame, root: Path, group_file: Path | None) -> tuple[l
         return groups, []
     further, notes = read_group_file(root / group_file, table["sample_id"])
     return joined_groups(groups, further), notes
+
+
+def _with_splits(table: pl.DataFrame, classes: Sequence[str], split: SplitSpec) -> pl.DataFrame:
+    """Return a table with the splits that the spec draws; without classes, all rows are one stratum."""
+    if isinstance(split, OfficialSplit):
+        return table
+    strata = table["label"].to_list() if classes else [ONE_STRATUM] * table.height
+    splits = make_splits(strata, table["split"].to_list(), split, table["group"].to_list())
+    return table.with_columns(pl.Series("split", splits, dtype=pl.String))
+
+
+def _with_problems(table: pl.DataFrame, faults: Faults) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return a table with its column `problem`, which is null in good rows, and the table of bad rows of a listing."""
+    table = table.with_row_index("index").with_columns(pl.col("index").cast(pl.Int64), pl.col("path").fill_null(""))
+    places = table.select("index", "file", "row", "path")
+    bad_rows = faults.table().join(places, on="index", how="left", maintain_order="left")
+    table = table.join(describe_problems(bad_rows), on="index", how="left", maintain_order="left")
+    return table, bad_rows.select("file", "row", "path", "fault", "detail")
 
 
 def _notes_on_unlabelled(
@@ -248,72 +200,6 @@ def _notes_on_unlabelled(
     why = "The split is drawn by label, so they are in none"
     how = "A run whose target is these numbers has them in its own split: `split: {kind: stratified}` of the run"
     return [f"rows without label that have numbers: {rows}. {why}. {how}"]
-
-
-def open_files(root: Path, *, follow_links: bool = False) -> Files:
-    """Return the files below a root, on this machine or on a store; with `follow_links`, links may lead out of it."""
-    return RemoteFiles(root) if is_remote(root) else DatasetFiles(root, follow_links=follow_links)
-
-
-def follows_links(manifest: Manifest) -> bool:
-    """Return whether the manifest was made with `follow_links`: links in the dataset may lead out of its root."""
-    return manifest.info.get("follow_links") is True
-
-
-def below_root(paths: pl.Series, root: Path) -> pl.Series:
-    """Return paths (N,) with absolute ones below the root made relative to it, and all others unchanged."""
-    if is_remote(root) or not paths.str.starts_with("/").any():
-        return paths
-    for above in (str(root.absolute()), os.path.realpath(root)):
-        paths = paths.str.strip_prefix(above.rstrip("/") + "/")
-    return paths
-
-
-def check_root(root: Path | None, kind: str) -> Path:
-    """Return the root folder of a dataset, which must exist.
-
-    Raises:
-        DatasetError: the root is not set, or there is no such folder.
-    """
-    root = as_path(check_root_given(root, kind))
-    if not root.is_dir():
-        problem = "is a file, not a folder" if root.exists() else "no such folder"
-        raise DatasetError(f"{root}: {problem}; set the root of the {kind} dataset with --data PATH")
-    return root
-
-
-def check_root_given(root: Path | None, kind: str) -> Path:
-    """Return the root folder of a dataset, which may not exist yet.
-
-    Raises:
-        DatasetError: the root is not set.
-    """
-    if root is None:
-        raise DatasetError(
-            f"the {kind} dataset has no root: say where it is with --data PATH, or `root:` in the pipeline"
-        )
-    return root
-
-
-def normalised_paths(paths: pl.Series) -> pl.Series:
-    """Return paths (N,) without `//`, `./` and inner `..`; an empty path becomes null."""
-    unusual = paths.str.contains(r"(^|/)\.{0,2}(/|$)").fill_null(value=False)
-    if unusual.any():
-        fixed = [posixpath.normpath(path) if path else None for path in paths.filter(unusual)]
-        paths = paths.scatter(unusual.arg_true(), fixed)
-    return paths
-
-
-def ids_from_paths(paths: pl.Series) -> pl.Series:
-    """Return sample ids (N,): paths without their suffixes, with them where two different files would share an id."""
-    path = pl.col("path")
-    stems = pl.DataFrame({"path": paths}).with_columns(path.str.replace(r"([^/])\.[^./]*$", "$1").alias("stem"))
-    files = stems.unique().drop_nulls()
-    shared = files.filter(pl.col("stem").is_duplicated())["stem"]
-    # `a.jpg.png` must not become `a.jpg` where `a.jpg` may be the id of another file.
-    taken = files.filter(path != pl.col("stem"))["path"]
-    ambiguous = pl.col("stem").is_in(pl.concat([shared, taken]).implode())
-    return stems.select(pl.when(ambiguous).then(path).otherwise(pl.col("stem")).alias("sample_id"))["sample_id"]
 
 
 def _with_sources(table: pl.DataFrame, root: Path) -> pl.DataFrame:
@@ -385,7 +271,7 @@ def _unique_ids(table: pl.DataFrame, faults: Faults) -> pl.Series:
     copies: dict[str, int] = {}
     for index, sample_id, file, row in repeated.select("index", "sample_id", "file", "row").iter_rows():
         if sample_id not in first:
-            first[sample_id] = _place(file, row)
+            first[sample_id] = place_of_row(file, row)
             continue
         faults.add(index, RowFault.DUPLICATE_ID, f"{sample_id!r} is the id of {first[sample_id]} too")
         copies.setdefault(sample_id, 1)
@@ -394,18 +280,3 @@ def _unique_ids(table: pl.DataFrame, faults: Faults) -> pl.Series:
         taken.add(name)
         unique[index] = name
     return pl.Series("sample_id", unique, dtype=pl.String)
-
-
-def _problems(bad_rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the columns `index` and `problem`: for each bad row its place and all its faults, in one line."""
-    what = pl.when(pl.col("detail") == "").then("fault").otherwise(pl.format("{}: {}", "fault", "detail"))
-    place = (
-        pl.when(pl.col("file") == "").then(pl.format("row {}", "row")).otherwise(pl.format("{} row {}", "file", "row"))
-    )
-    grouped = bad_rows.with_columns(what.alias("what"), place.alias("place")).group_by("index", maintain_order=True)
-    joined = grouped.agg(pl.format("{}: {}", pl.col("place").first(), pl.col("what").str.join("; ")).alias("problem"))
-    return joined.select("index", "problem")
-
-
-def _place(file: str, row: int) -> str:
-    return f"{file} row {row}" if file else f"row {row}"

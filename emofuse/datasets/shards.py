@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from emofuse.datasets.names import is_debris, printable
-from emofuse.datasets.rows import Files
+from emofuse.datasets.roots import Files
 from emofuse.datasets.split_names import read_split_names
 from emofuse.datasets.walk import joined
 from emofuse.errors import DatasetError

@@ -15,7 +15,8 @@ from pathlib import Path
 import polars as pl
 
 from emofuse.datasets.names import NameKind, kind_of_name, printable
-from emofuse.datasets.rows import Files, ListedRows, Listing, check_rows
+from emofuse.datasets.roots import Files
+from emofuse.datasets.rows import ListedRows, Listing, check_rows
 from emofuse.datasets.walk import FolderWalk
 from emofuse.errors import DatasetError
 from emofuse.specs.datasets import CustomDatasetSpec

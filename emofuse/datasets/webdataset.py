@@ -17,7 +17,9 @@ from emofuse.datasets.archive_files import check_root_or_file
 from emofuse.datasets.manifest import attribute_name
 from emofuse.datasets.members import open_members, read_member
 from emofuse.datasets.names import NameKind, is_debris, kind_of_name, printable
-from emofuse.datasets.rows import Faults, ListedRows, Listing, RowFault, check_rows, open_files
+from emofuse.datasets.roots import open_files
+from emofuse.datasets.row_faults import Faults, RowFault
+from emofuse.datasets.rows import ListedRows, Listing, check_rows
 from emofuse.datasets.shards import ShardSplits, find_shards
 from emofuse.errors import DatasetError, DecodeError
 from emofuse.progress import step

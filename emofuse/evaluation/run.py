@@ -23,7 +23,8 @@ from emofuse.evaluation.features import check_streams, outputs_of_rows
 from emofuse.evaluation.rows import RowsTested, find_rows, read_other, share
 from emofuse.evaluation.score import score
 from emofuse.evaluation.table import write_predictions
-from emofuse.extraction import BuildOptions, build_cache
+from emofuse.extraction import BuildOptions
+from emofuse.extraction.opened import build_and_open
 from emofuse.predict.models import ChosenModel, cache_spec_of, find_model, load_model
 from emofuse.progress import Progress, followed, step
 from emofuse.report import ReportFiles, write_report
@@ -132,15 +133,9 @@ def _features(model: ChosenModel, options: EvaluationOptions, paths: ResultPaths
         check_streams(cache, model)
         return cache
     manifest = read_other(options.dataset, on_bad_rows=options.on_bad_rows)
-    say(f"dataset: {len(manifest)} rows, {len(manifest.classes) or 'no'} labels, from {manifest.root}")
+    say(f"dataset: {manifest.describe()}")
     share(model, manifest.classes, options.label_map)  # labels that do not fit are an error before hours of work
-    path = options.cache or paths.cache
-    path.parent.mkdir(parents=True, exist_ok=True)
     build = replace(options.build, keep_gone=options.on_bad_rows == "keep")
-    summary = build_cache(path, manifest, cache_spec_of(model), build)
-    say(f"cache: {summary.describe()}, {path}")
-    for note in summary.notes:
-        say(f"cache: {note}")
-    cache = open_cache(path)
+    cache, _ = build_and_open(options.cache or paths.cache, manifest, cache_spec_of(model), build, say=say)
     check_streams(cache, model)
     return cache

@@ -28,7 +28,7 @@ from emofuse.cache.writer import discard_blocks
 from emofuse.cache.zarr_store import open_array, update_group
 from emofuse.datasets.files import map_in_threads
 from emofuse.datasets.manifest import Manifest, other_values
-from emofuse.datasets.rows import follows_links, open_files
+from emofuse.datasets.roots import follows_links, open_files
 from emofuse.datasets.sources import changed_face_boxes, changed_sources, sources_of
 from emofuse.errors import CacheError, StaleCacheError
 from emofuse.extraction.matching import NOWHERE, kept_ids, match_rows, source_sum

@@ -19,7 +19,7 @@ from emofuse.cache.metadata import read_stream_layout
 from emofuse.cache.size import bytes_of_blocks, free_bytes, planned_layout
 from emofuse.cache.stale import check_is_imported
 from emofuse.datasets.manifest import Manifest
-from emofuse.datasets.rows import follows_links, open_files
+from emofuse.datasets.roots import follows_links, open_files
 from emofuse.datasets.sources import Source, sources_of
 from emofuse.extraction.execution import build_device, count_workers
 from emofuse.extraction.face_rows import with_known_face_rows

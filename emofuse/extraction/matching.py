@@ -16,7 +16,7 @@ import polars as pl
 
 from emofuse.datasets.files import map_in_threads
 from emofuse.datasets.manifest import Manifest
-from emofuse.datasets.rows import follows_links, open_files
+from emofuse.datasets.roots import follows_links, open_files
 from emofuse.datasets.sources import Source, named_paths, sources_of
 from emofuse.errors import DecodeError
 from emofuse.media.files import FileSums, read_file

@@ -19,7 +19,7 @@ from emofuse.cache.stale import check_augment, check_block_rows, check_imported,
 from emofuse.datasets.archive_files import root_folder
 from emofuse.datasets.files import FileFault
 from emofuse.datasets.manifest import Manifest
-from emofuse.datasets.rows import follows_links, open_files
+from emofuse.datasets.roots import follows_links, open_files
 from emofuse.datasets.sources import sources_of
 from emofuse.extraction.changes import DatasetChanges, notice_changes
 from emofuse.extraction.tasks import BlockTask

@@ -14,7 +14,7 @@ from emofuse.cache.cached_stream import CachedStream
 from emofuse.cache.reader import Cache, open_cache
 from emofuse.cache.stale import check_streams
 from emofuse.datasets.archive_files import root_folder
-from emofuse.datasets.rows import follows_links, open_files
+from emofuse.datasets.roots import follows_links, open_files
 from emofuse.datasets.sources import sources_of
 from emofuse.extraction.worker import device_for_streams
 from emofuse.specs import StreamSpec

@@ -12,7 +12,7 @@ from member_files import images, picture, write_parquet, write_zip
 from emofuse.datasets.folder import FolderSpec
 from emofuse.datasets.near_duplicates import find_near_duplicates
 from emofuse.datasets.parquet import ParquetSpec
-from emofuse.datasets.rows import open_files
+from emofuse.datasets.roots import open_files
 from emofuse.datasets.sources import sources_of
 from emofuse.datasets.summary import measure_images
 from emofuse.datasets.webdataset import WebdatasetSpec

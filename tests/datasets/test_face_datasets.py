@@ -78,7 +78,7 @@ def test_fer2013_is_read_from_its_table_in_place(tmp_path, name, header):
 
 
 def spec_files(spec):
-    from emofuse.datasets.rows import open_files
+    from emofuse.datasets.roots import open_files
 
     return open_files(spec.root)
 

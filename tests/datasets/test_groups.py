@@ -13,7 +13,8 @@ from emofuse.datasets import manifest as manifest_module
 from emofuse.datasets import read_dataset
 from emofuse.datasets.groups import describe_groups, group_notes, joined_groups, read_group_file, write_group_file
 from emofuse.datasets.manifest import Manifest
-from emofuse.datasets.rows import ListedRows, check_rows, open_files
+from emofuse.datasets.roots import open_files
+from emofuse.datasets.rows import ListedRows, check_rows
 from emofuse.errors import DatasetError, SpecError
 from emofuse.specs import CsvSpec, FolderSpec, HoldoutSplit, OfficialSplit, StratifiedSplit, parse_spec
 from emofuse.specs.datasets import CustomDatasetSpec

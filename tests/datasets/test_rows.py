@@ -7,7 +7,7 @@ import pytest
 
 from emofuse.datasets import list_dataset, read_dataset
 from emofuse.datasets.manifest import Manifest
-from emofuse.datasets.rows import ids_from_paths, normalised_paths
+from emofuse.datasets.row_paths import ids_from_paths, normalised_paths
 from emofuse.errors import DatasetError
 from emofuse.specs import CsvSpec, DemoSpec, EmoSetSpec, FolderSpec, StratifiedSplit
 

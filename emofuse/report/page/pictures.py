@@ -19,7 +19,7 @@ from PIL import Image
 
 from emofuse.datasets.manifest import Manifest
 from emofuse.datasets.names import NameKind, kind_of_name
-from emofuse.datasets.rows import follows_links, open_files
+from emofuse.datasets.roots import follows_links, open_files
 from emofuse.datasets.sources import Source, sources_of
 from emofuse.errors import DatasetError, DecodeError, EmofuseError
 from emofuse.media.decode import read_image

@@ -19,13 +19,13 @@ class LayerNorm(nn.Module):
     def __init__(self, members: Members, dim: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.members = members
-        self.eps = eps
+        self.dim, self.eps = dim, eps
         self.weight = nn.Parameter(torch.ones(len(members), dim))
         self.bias = nn.Parameter(torch.zeros(len(members), dim))
 
     def forward(self, values: Tensor) -> Tensor:
         """Return normalised values (n, R, E)."""
-        normed = functional.layer_norm(values, values.shape[-1:], eps=self.eps)
+        normed = functional.layer_norm(values, (self.dim,), eps=self.eps)
         return normed * self.weight.unsqueeze(1) + self.bias.unsqueeze(1)
 
 

@@ -19,12 +19,12 @@ from emofuse.heads.embedding import Embeddings, StreamEmbedding
 from emofuse.heads.kernel_ridge import KernelRidgeHead
 from emofuse.heads.layers import Linear, Projection
 from emofuse.heads.members import HeadBatch, key_of
-from emofuse.heads.norm import EPS, masked_batch_norm
+from emofuse.heads.norm import masked_batch_norm
 from emofuse.heads.stems.convolution import SmallCNN
 from emofuse.heads.stems.layers import MemberBatchNorm, MemberConv, MemberLinear
 from emofuse.heads.stems.recurrent import GRU, LSTM
 from emofuse.heads.stems.transformer import TransformerOverTime
-from emofuse.heads.transformer import LayerNorm, TransformerLayer
+from emofuse.heads.transformer import TransformerLayer
 
 _RECURRENT = "recurrent"
 
@@ -144,12 +144,6 @@ def _torch_layer(stem: LSTM) -> nn.Module:
     return network
 
 
-class _LayerNorm(LayerNorm):
-    def forward(self, values: Tensor) -> Tensor:
-        normed = functional.layer_norm(values, (int(self.weight.shape[1]),), eps=self.eps)
-        return normed * self.weight.unsqueeze(1) + self.bias.unsqueeze(1)
-
-
 class _TransformerOverTime(TransformerOverTime):
     def forward(self, values: Tensor, steps: Tensor, noise: Noise | None) -> Tensor:
         tokens = self.input(values)
@@ -191,15 +185,6 @@ class _TransformerLayer(TransformerLayer):
         return values.reshape(values.shape[0], values.shape[1], self.attention_heads, width).transpose(1, 2)
 
 
-class _MemberBatchNorm(MemberBatchNorm):
-    def forward(self, maps: Tensor, there: Tensor | None = None) -> Tensor:
-        gain = self.weight[0] * torch.rsqrt(self.running_var[0] + EPS)
-        normed = (maps - self.running_mean[0].view(-1, 1, 1)) * gain.view(-1, 1, 1) + self.bias[0].view(-1, 1, 1)
-        if there is None:
-            return normed
-        return torch.where(there.reshape(1, -1, 1, 1, 1), normed, torch.zeros_like(normed))
-
-
 class _SmallCNN(SmallCNN):
     def forward(self, maps: Tensor, there: Tensor | None = None) -> Tensor:
         for conv, norm, pooled in zip(self.convolutions, self.norms, self.pooled, strict=True):
@@ -226,13 +211,11 @@ _PLAIN: Mapping[type[nn.Module], type[nn.Module]] = {
     Linear: _Linear,
     Projection: _Projection,
     MemberLinear: _MemberLinear,
-    MemberBatchNorm: _MemberBatchNorm,
     MemberConv: _MemberConv,
     Embeddings: _Embeddings,
     KernelRidgeHead: _KernelRidgeHead,
     LSTM: _LSTM,
     GRU: _GRU,
-    LayerNorm: _LayerNorm,
     TransformerOverTime: _TransformerOverTime,
     TransformerLayer: _TransformerLayer,
     SmallCNN: _SmallCNN,

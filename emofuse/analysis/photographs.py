@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from emofuse.cache.reader import Cache
 from emofuse.datasets.names import NameKind, kind_of_name
-from emofuse.datasets.rows import follows_links, open_files
+from emofuse.datasets.roots import follows_links, open_files
 from emofuse.datasets.sources import Source, sources_of
 from emofuse.errors import DecodeError, StreamError
 from emofuse.media.decode import read_image

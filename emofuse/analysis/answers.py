@@ -10,19 +10,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.errors import ResultsError
-from emofuse.metrics.confusion import accuracy, macro_f1
+from emofuse.analysis.scoring import ScoredAnswers, Scoring
 from emofuse.report.answers import units_of_groups
 from emofuse.report.configurations import ReportedConfiguration
 from emofuse.report.pooled import fold_count
 from emofuse.report.predictions import read_test_predictions
 from emofuse.results import Predictions, RunRecord
-from emofuse.statistics import ConfusionFormula, Resampled, Resampling, RunPredictions, resample_metrics
+from emofuse.statistics import RunPredictions
 
 Ints = npt.NDArray[np.int64]
-SCORES: tuple[tuple[str, ConfusionFormula], ...] = (("accuracy", accuracy), ("macro_f1", macro_f1))
-"""The scores of an analysis by name."""
-TITLES: Mapping[str, str] = {"accuracy": "accuracy", "macro_f1": "macro F1"}
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -33,9 +30,10 @@ class TestedRows:
         runs: the runs, whose rows stand one after another.
         counts: the number of rows of each run.
         sample_id: the ids of the samples, str (n,).
-        label: the true classes, int64 (n,).
+        label: the true classes, int64 (n,); -1 for targets without classes.
         unit: the unit of each row that resamples draw, int64 (n,): the row, or its group.
-        probs: the probabilities, float64 (n, C).
+        outputs: the outputs, float64 (n, C): probabilities, or values.
+        target: the true values, float64 (n, C); None where the target is a class.
     """
 
     __test__ = False  # for pytest, which takes the name for that of a class of tests
@@ -45,7 +43,8 @@ class TestedRows:
     sample_id: npt.NDArray[np.str_]
     label: Ints
     unit: Ints
-    probs: npt.NDArray[np.float64]
+    outputs: Floats
+    target: Floats | None = None
 
     @property
     def parts(self) -> list[tuple[RunRecord, slice]]:
@@ -58,7 +57,7 @@ class TestedRows:
 
     def predictions(self, predicted: Ints | None = None) -> RunPredictions:
         """Return the rows for resampling, with these predicted classes (n,); those of the runs unless given."""
-        return RunPredictions(self.unit, self.label, self.probs.argmax(axis=1) if predicted is None else predicted)
+        return RunPredictions(self.unit, self.label, self.outputs.argmax(axis=1) if predicted is None else predicted)
 
 
 @dataclass(frozen=True)
@@ -78,13 +77,22 @@ class TestedConfiguration:
     units: int
 
     @property
+    def scoring(self) -> Scoring:
+        """The scores of its target."""
+        return Scoring(self.item.target.kind, self.classes)
+
+    def scored(self, rows: TestedRows, outputs: npt.NDArray[np.generic] | None = None) -> ScoredAnswers:
+        """Return the answers to the rows of a repeat for scoring; those of the runs unless others are given."""
+        return self.scoring.prepare(rows.unit, rows.label, rows.outputs if outputs is None else outputs, rows.target)
+
+    @property
     def label(self) -> str:
         """The name of the configuration."""
         return self.item.label
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes."""
+        """The names of the classes, columns or labels."""
         return tuple(self.item.runs[0].classes)
 
     @property
@@ -94,16 +102,18 @@ class TestedConfiguration:
 
     @cached_property
     def mean(self) -> TestedRows:
-        """Each tested sample once, ordered by its id, with the mean of its probabilities over the repeats."""
+        """Each tested sample once, ordered by its id, with the mean of its outputs over the repeats."""
         ids, first, place = np.unique(
             np.concatenate([rows.sample_id for rows in self.repeats]), return_index=True, return_inverse=True
         )
-        probs = np.concatenate([rows.probs for rows in self.repeats])
-        total = np.zeros((len(ids), probs.shape[1]))
-        np.add.at(total, place, probs)
+        outputs = np.concatenate([rows.outputs for rows in self.repeats])
+        total = np.zeros((len(ids), outputs.shape[1]))
+        np.add.at(total, place, outputs)
         label = np.concatenate([rows.label for rows in self.repeats])[first]
         unit = np.concatenate([rows.unit for rows in self.repeats])[first]
-        return TestedRows((), (), ids, label, unit, total / np.bincount(place)[:, None])
+        targets = [rows.target for rows in self.repeats if rows.target is not None]
+        target = np.concatenate(targets)[first] if targets else None
+        return TestedRows((), (), ids, label, unit, total / np.bincount(place)[:, None], target)
 
 
 def read_tested(items: Sequence[ReportedConfiguration], runs: Path) -> list[TestedConfiguration]:
@@ -116,13 +126,8 @@ def read_tested(items: Sequence[ReportedConfiguration], runs: Path) -> list[Test
         runs: the folder of their runs.
 
     Raises:
-        ResultsError: predictions are damaged, or rows have no class.
+        ResultsError: predictions are damaged.
     """
-    for item in items:
-        if not item.target.has_classes:
-            raise ResultsError(
-                f"{item.label}: an analysis needs rows with classes, this run predicts {item.runs[0].target_kind}"
-            )
     predictions = {run.digest: read_test_predictions(run, runs) for item in items for run in item.runs}
     unit_of = _Units(list(predictions.values()))
     return [
@@ -176,35 +181,7 @@ def _tested(runs: Sequence[RunRecord], predictions: Mapping[str, Predictions], u
         np.concatenate([part.label for part in parts]).astype(np.int64),
         unit_of(ids),
         np.concatenate([part.outputs for part in parts]).astype(np.float64),
-    )
-
-
-def score_means(
-    answered: Sequence[Sequence[RunPredictions]],
-    *,
-    units: int,
-    classes: int,
-    resampling: Resampling,
-    metrics: Sequence[ConfusionFormula] = (accuracy, macro_f1),
-) -> Resampled:
-    """Score answers on the same resamples, each as the mean over its repeats.
-
-    Args:
-        answered: for each of R answers its repeats.
-        units: the number of units to draw from.
-        classes: the number of classes.
-        resampling: the number of resamples and the seed.
-        metrics: the M scores.
-
-    Returns:
-        Scores (R, M) and (B, R, M).
-    """
-    flat = [repeat for repeats in answered for repeat in repeats]
-    resampled = resample_metrics(flat, metrics, units=units, classes=classes, resampling=resampling)
-    ends = np.cumsum([len(repeats) for repeats in answered])
-    means = [
-        resampled.mean(range(int(end) - len(repeats), int(end))) for repeats, end in zip(answered, ends, strict=True)
-    ]
-    return Resampled(
-        np.concatenate([each.observed for each in means]), np.concatenate([each.drawn for each in means], axis=1)
+        np.concatenate([part.target for part in parts if part.target is not None]).astype(np.float64)
+        if parts[0].target is not None
+        else None,
     )

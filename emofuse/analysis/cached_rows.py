@@ -112,8 +112,8 @@ def check_same_answers(
         ResultsError: they do not, so that an analysis would be on another model than the report.
     """
     far = float(np.abs(saved - again).max())
-    if not far <= _SAME_PROBS:
+    if not far <= _SAME_PROBS * max(1.0, float(np.abs(saved).max())):  # numbers have any unit
         raise ResultsError(
-            f"run {record.digest[:16]} ({record.name}): its heads give other probabilities on the cached features than "
+            f"run {record.digest[:16]} ({record.name}): its heads give other outputs on the cached features than "
             f"predictions.npz has (by up to {far:.3g}). The run or the cache is damaged; train the run again"
         )

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from emofuse.analysis.answers import Ints, TestedConfiguration, TestedRows, read_tested
 from emofuse.analysis.cached_rows import rows_of_samples
-from emofuse.analysis.solved_outputs import SolvedOptions, SolvedOutputs, solve_outputs
+from emofuse.analysis.scoring import Scoring
+from emofuse.analysis.solved_outputs import SolvedOptions
 from emofuse.analysis.sources import Source
 from emofuse.analysis.subsets import SolvedAnswers, official_test, solve_subsets
 from emofuse.errors import ResultsError
@@ -135,15 +136,14 @@ class Analysis:
         return solve_subsets(cache, streams, self._how(), features=features, target=target)
 
     @property
-    def has_classes(self) -> bool:
-        """Whether rows have a class, which all parts but the worth of streams need."""
-        return self.source.chosen is None or self.source.chosen.target.has_classes
+    def scoring(self) -> Scoring:
+        """The scores of the target."""
+        return Scoring("class" if self.source.chosen is None else self.chosen.target.kind, self.classes)
 
-    def solve_target(self) -> SolvedOutputs:
-        """Return the outputs of solved models of all subsets, for the target of the configuration."""
-        cache = self.source.need_cache("solving models of all subsets")
-        spec, streams = self.spec, tuple(self.options.streams) or self.chosen.streams
-        return solve_outputs(cache, streams, self._how(), features=spec.features, target=spec.target)
+    @property
+    def has_classes(self) -> bool:
+        """Whether rows have a class."""
+        return self.source.chosen is None or self.source.chosen.target.has_classes
 
     def _how(self) -> SolvedOptions:
         """Return how subsets are solved: on the rows that the runs tested, as far as one split has them."""
@@ -166,15 +166,10 @@ class Analysis:
         """The answers that are looked at sample by sample: of the configuration, or of the model of all streams."""
         if self.source.chosen is not None:
             return self.answered.mean
-        rows = self.solved.rows
-        everything = self.solved.subsets.answers[frozenset(self.solved.subsets.streams)][0]
-        cache = self.source.need_cache("its samples")
-        return TestedRows((), (), cache.sample_ids[rows], everything.label, everything.unit, self.probs_of_all)
-
-    @property
-    def probs_of_all(self) -> Floats:
-        """The probabilities of the solved model of all streams, (n, C)."""
-        return self.solved.probs[frozenset(self.solved.subsets.streams)].astype(np.float64)
+        solved, cache = self.solved, self.source.need_cache("its samples")
+        return TestedRows(
+            (), (), cache.sample_ids[solved.rows], solved.label, solved.unit, solved.everything, solved.target
+        )
 
     @property
     def label(self) -> str:
@@ -183,7 +178,7 @@ class Analysis:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes."""
+        """The names of the classes, columns or labels."""
         return tuple(self.chosen.runs[0].classes) if self.source.chosen is not None else self.solved.subsets.classes
 
     @property
@@ -208,7 +203,7 @@ class Analysis:
     def right(self, tested: TestedConfiguration) -> Floats:
         """Return the share of the repeats that are right in each sample of `mean`, (n,)."""
         place = np.searchsorted(tested.mean.sample_id, np.concatenate([rows.sample_id for rows in tested.repeats]))
-        hits = np.concatenate([rows.probs.argmax(axis=1) == rows.label for rows in tested.repeats])
+        hits = np.concatenate([rows.outputs.argmax(axis=1) == rows.label for rows in tested.repeats])
         counts = np.bincount(place, minlength=len(tested.mean.sample_id))
         share: Floats = np.bincount(place, weights=hits, minlength=len(counts)) / counts
         return share

@@ -22,13 +22,11 @@ from emofuse.analysis.sections.feature_space import feature_space_section
 from emofuse.analysis.sections.samples import label_noise_section, mistakes_section
 from emofuse.analysis.sections.subgroups import SubgroupComparison, fairness_section, subgroups_section
 from emofuse.analysis.sections.suppression import suppression_section
-from emofuse.analysis.sections.target_worth import target_worth_section
 from emofuse.analysis.sections.worth import worth_section
 from emofuse.analysis.sources import open_source
 from emofuse.analysis.subgroups import compare_in_subgroups, measure_fairness
 from emofuse.analysis.subsets import has_all_subsets, saved_subsets
 from emofuse.analysis.suppression import SuppressionOptions, suppress_streams
-from emofuse.analysis.target_worth import measure_target_worth
 from emofuse.analysis.temperatures import calibrated_answers
 from emofuse.analysis.worth import measure_worth
 from emofuse.analysis.write import write_analysis
@@ -89,12 +87,16 @@ def _without_classes(analysis: Analysis, say: Say) -> ExplainOptions:
         ResultsError: other parts were asked for.
     """
     kind = analysis.spec.target.kind
-    others = [part for part in analysis.options.parts or PARTS if part != "worth"]
-    reason = f"their scores are of rows with a class, and {analysis.chosen.label} predicts {kind}"
-    if others and analysis.options.parts:
-        raise ResultsError(f"{', '.join(others)}: not possible, {reason}. What streams are worth is: --parts worth")
-    say(f"{', '.join(others)}: left out, {reason}")
-    return replace(analysis.options, parts=("worth",))
+    wanted = tuple(analysis.options.parts) or PARTS
+    lacking = [part for part in wanted if part in _NOT_OF[kind]]
+    if lacking:
+        reasons = "; ".join(f"{part} {_NOT_OF[kind][part]}" for part in lacking)
+        if analysis.options.parts:
+            raise ResultsError(
+                f"{', '.join(lacking)}: not possible, {analysis.chosen.label} predicts {kind}: {reasons}"
+            )
+        say(f"{', '.join(lacking)}: left out, {analysis.chosen.label} predicts {kind}: {reasons}")
+    return replace(analysis.options, parts=tuple(part for part in wanted if part not in lacking))
 
 
 def explain_samples(
@@ -113,7 +115,7 @@ def explain_samples(
         options: the options; `parts` plays no role.
         sample_ids: the ids of the samples.
         image_root: the folder of the pictures; that of the cache's manifest unless given.
-        explained: the class whose score is explained; the answer unless given.
+        explained: the class, column or label whose score is explained; the answer, or the first column, unless given.
         images: whether the pictures of the samples are drawn.
 
     Raises:
@@ -130,10 +132,6 @@ def explain_samples(
 def _worth(analysis: Analysis) -> Iterator[AnalysisSection]:
     """Measure the worth of streams on saved runs of all subsets if there are any, and else on solved models."""
     source, options = analysis.source, analysis.options
-    if not analysis.has_classes:
-        kind = analysis.spec.target.kind
-        yield target_worth_section(measure_target_worth(analysis.solve_target(), kind, options.resampling))
-        return
     if source.results is not None and has_all_subsets(source.results, options.streams):
         answers = saved_subsets(source.results, analysis.runs, options.streams, cache=source.cache)
     else:
@@ -169,13 +167,12 @@ def _subgroups(analysis: Analysis) -> Iterator[AnalysisSection]:
     if cache is not None and 1 < len(analysis.options.streams or _streams(analysis)) <= _MOST_SUBSETS_FOR_SUBGROUPS:
         solved = analysis.solved
         streams = solved.subsets.streams
-        everything = solved.subsets.answers[frozenset(streams)][0]
-        groups, left_out = find_subgroups(solved.subsets.classes, everything.label, cache, solved.rows)
-        first = (everything.predicted == everything.label).astype(np.float64)
+        groups, left_out = find_subgroups(solved.subsets.classes, solved.label, cache, solved.rows)
+        first = (solved.everything.argmax(axis=1) == solved.label).astype(np.float64)
         for name in streams:
-            other = solved.subsets.answers[frozenset(streams) - {name}][0]
-            second = (other.predicted == other.label).astype(np.float64)
-            compared = compare_in_subgroups(groups, first, second, everything.unit, analysis.options.resampling)
+            other = solved.of(frozenset(streams) - {name})
+            second = (other.argmax(axis=1) == solved.label).astype(np.float64)
+            compared = compare_in_subgroups(groups, first, second, solved.unit, analysis.options.resampling)
             sentence = f"{name}: the solved model of all streams less that without {name}."
             comparisons.append(SubgroupComparison(name, sentence, compared))
     if comparisons:
@@ -219,17 +216,14 @@ def _mistakes(analysis: Analysis) -> Iterator[AnalysisSection]:
         single.pop(analysis.label, None)
         used = {name for each in single.values() for name in each.item.streams}
         if len(analysis.chosen.streams) > 1 and used >= set(analysis.chosen.streams):
-            others = {label: each.mean.probs for label, each in single.items()}
+            others = {label: each.mean.outputs for label, each in single.items()}
         else:
             baseline = analysis.source.results.baseline.label if analysis.source.results else ""
             if baseline in analysis.tested and baseline != analysis.label:
-                others = {baseline: analysis.tested[baseline].mean.probs}
+                others = {baseline: analysis.tested[baseline].mean.outputs}
     elif len(analysis.solved.subsets.streams) > 1:
-        others = {
-            name: analysis.solved.probs[frozenset({name})].astype(np.float64)
-            for name in analysis.solved.subsets.streams
-        }
-    rescue = find_rescued(mean.probs, others, mean.label) if others else None
+        others = {name: analysis.solved.of(frozenset({name})) for name in analysis.solved.subsets.streams}
+    rescue = find_rescued(mean.outputs, others, mean.label) if others else None
     yield mistakes_section(
         analysis.label, mean, classes=analysis.classes, paths=analysis.paths, rescue=rescue, others=list(others)
     )
@@ -237,7 +231,7 @@ def _mistakes(analysis: Analysis) -> Iterator[AnalysisSection]:
 
 def _label_noise(analysis: Analysis) -> Iterator[AnalysisSection]:
     mean, cache = analysis.mean, analysis.source.cache
-    noise = find_label_noise(mean.probs, mean.label)
+    noise = find_label_noise(mean.outputs, mean.label)
     whole = cache is not None and len(mean.label) >= int((cache.labels >= 0).sum())
     yield label_noise_section(analysis.label, mean, noise, classes=analysis.classes, paths=analysis.paths, whole=whole)
 
@@ -248,7 +242,7 @@ def _attributions(analysis: Analysis) -> Iterator[AnalysisSection]:
     found = attribute_streams(
         cache, analysis.runs, tested, most_rows=options.most_rows, seed=options.seed, device=options.device
     )
-    layers, notes = find_layers(cache, tested.repeats[0].runs[0])
+    layers, notes = find_layers(cache, tested.repeats[0].runs[0]) if analysis.has_classes else ({}, [])
     categories = link_categories(
         cache,
         analysis.runs,
@@ -290,5 +284,25 @@ _MAKERS: dict[str, Callable[[Analysis], Iterator[AnalysisSection]]] = {
 }
 PARTS: tuple[str, ...] = tuple(_MAKERS)
 """The names of the parts of an analysis."""
+_CLASSES = "needs rows with a class"
+_NOT_OF = {
+    "regression": {
+        "subgroups": _CLASSES,
+        "fairness": _CLASSES,
+        "calibration": "needs probabilities",
+        "mistakes": _CLASSES,
+        "label_noise": _CLASSES,
+        "feature_space": _CLASSES,
+    },
+    "multilabel": {
+        "subgroups": _CLASSES,
+        "fairness": _CLASSES,
+        "calibration": _CLASSES,
+        "mistakes": _CLASSES,
+        "label_noise": _CLASSES,
+        "feature_space": _CLASSES,
+    },
+}
+"""Kind of a target without classes -> the parts that it has not, and why."""
 _OF_CACHES = ("worth", "subgroups", "fairness", "calibration", "mistakes", "label_noise")
 _WITHOUT_CACHE = ("calibration", "mistakes", "label_noise")

@@ -150,4 +150,4 @@ def _scale(figure: Figure, limit: float, bottom: float, width: float) -> None:
     ticks = (-1.0, -0.25, 0.0, 0.25, 1.0)
     bar.set_ticks([_shade(tick) for tick in ticks], labels=[format_difference(tick * limit, 2) for tick in ticks])
     axes.tick_params(labelsize=5.5, length=2)
-    axes.set_title("against the class            towards it", fontsize=5.5, pad=2)
+    axes.set_title("against it                     towards it", fontsize=5.5, pad=2)

@@ -3,7 +3,8 @@
 Source: Sundararajan, Taly and Yan, *Axiomatic attribution for deep networks*, ICML 2017.
 
 The score of a class is its logit less the mean logit of all classes, which is what decides and does not depend on a
-constant in all logits. The baseline of a stream is the mean of the training rows (0 after standardisation). The path
+constant in all logits. That of a column of numbers is the answer in the unit of the column, and that of one of several
+labels is its logit. The baseline of a stream is the mean of the training rows (0 after standardisation). The path
 from the baseline to the row is cut into steps, and the gradients in their middles are averaged:
 
     contribution of x_i = (x_i - 0) * mean over steps of d score / d x_i
@@ -54,20 +55,29 @@ class Contributions:
 
 
 def integrated_gradients(
-    trained: TrainedHead, inputs: Sequence[HeadInputs], target: Ints, *, steps: int = STEPS
+    trained: TrainedHead,
+    inputs: Sequence[HeadInputs],
+    target: Ints,
+    *,
+    steps: int = STEPS,
+    against_others: bool = True,
 ) -> Contributions:
-    """Return the contributions of rows to the scores of classes, the mean over the heads of an ensemble.
+    """Return the contributions of rows to the scores of outputs, the mean over the heads of an ensemble.
 
     Args:
         trained: the heads.
         inputs: what each head sees of n rows.
-        target: the class of each row whose score is explained, int64 (n,).
+        target: the class, column or label of each row whose score is explained, int64 (n,).
         steps: the number of steps of the path.
+        against_others: whether the score is the logit less the mean of all logits, as of classes.
 
     Raises:
         ResultsError: the head gives no gradient of its features.
     """
-    parts = [_of_head(each, seen, target, steps) for each, seen in zip(trained.heads, inputs, strict=True)]
+    parts = [
+        _of_head(each, seen, target, steps, against_others=against_others)
+        for each, seen in zip(trained.heads, inputs, strict=True)
+    ]
     values = {
         stream: np.mean([part.values[stream] for part in parts], axis=0, dtype=np.float64).astype(np.float32)
         for stream in parts[0].values
@@ -75,12 +85,15 @@ def integrated_gradients(
     return Contributions(values, max(part.error for part in parts), np.mean([part.scores for part in parts], axis=0))
 
 
-def _of_head(each: ScaledHead, seen: HeadInputs, target: Ints, steps: int) -> Contributions:
+def _of_head(each: ScaledHead, seen: HeadInputs, target: Ints, steps: int, *, against_others: bool) -> Contributions:
     values: dict[str, list[npt.NDArray[np.float32]]] = {}
     errors, scores = [], []
+    units = np.ones(len(target), np.float32) if each.target_scale is None else each.target_scale.scale[target]
     for first in range(0, len(target), _ROWS):
         rows = slice(first, first + _ROWS)
-        part, error, score = _of_rows(each.head, seen, rows, target[rows], steps)
+        part, error, score = _of_rows(
+            each.head, seen, rows, target[rows], steps, units=units[rows], against_others=against_others
+        )
         for stream, array in part.items():
             values.setdefault(stream, []).append(array)
         errors.append(error)
@@ -91,20 +104,27 @@ def _of_head(each: ScaledHead, seen: HeadInputs, target: Ints, steps: int) -> Co
 
 
 def _of_rows(
-    head: nn.Module, seen: HeadInputs, rows: slice, target: Ints, steps: int
+    head: nn.Module,
+    seen: HeadInputs,
+    rows: slice,
+    target: Ints,
+    steps: int,
+    *,
+    units: npt.NDArray[np.float32],
+    against_others: bool,
 ) -> tuple[dict[str, npt.NDArray[np.float32]], float, Floats]:
     head.eval()
     device = next(iter(head.state_dict().values())).device
     features = {name: torch.from_numpy(array[rows]).unsqueeze(0).to(device) for name, array in seen.features.items()}
     valid = {name: torch.from_numpy(array[rows]).unsqueeze(0).to(device) for name, array in seen.valid.items()}
     at = {name: torch.from_numpy(array[rows]).unsqueeze(0).to(device) for name, array in seen.steps.items()}
-    labels = torch.from_numpy(target).to(device)
+    labels, scale = torch.from_numpy(target).to(device), torch.from_numpy(units).to(device)
 
     def score(values: Mapping[str, Tensor]) -> Tensor:
         logits: Tensor = head(HeadBatch(dict(values), valid, at))[0]
         of_class: Tensor = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
-        above_mean: Tensor = of_class - logits.mean(dim=1)
-        return above_mean
+        scored: Tensor = of_class - logits.mean(dim=1) if against_others else of_class * scale
+        return scored
 
     total = {name: torch.zeros_like(tensor) for name, tensor in features.items()}
     for step in range(steps):

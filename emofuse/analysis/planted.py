@@ -75,11 +75,11 @@ def read_cues(answers: SolvedAnswers, cache: Cache) -> dict[str, dict[str, Float
     bits = {cue: np.array([true_bits(name)[cue] for name in subsets.classes]) for cue in CUES}
     told: dict[str, dict[str, Floats]] = {}
     for stream in subsets.streams:
-        alone = subsets.answers[frozenset({stream})][0]
+        predicted = answers.of(frozenset({stream})).argmax(axis=1)
         there = cache.streams[stream].status[answers.rows, 0] == Status.OK
         told[stream] = {}
         for cue, bit in bits.items():
-            share = float((bit[alone.predicted] == bit[alone.label])[there].mean()) if there.any() else 0.5
+            share = float((bit[predicted] == bit[answers.label])[there].mean()) if there.any() else 0.5
             shown = share - 1.96 * np.sqrt(share * (1 - share) / max(1, there.sum())) > 0.5
             told[stream][cue] = np.where(there, share if shown else 0.5, 0.5)
     return told

@@ -27,6 +27,7 @@ from emofuse.specs import CacheSpec, parse_spec
 from emofuse.status import Status
 from emofuse.stores import replace_file
 from emofuse.streams import with_located_weights
+from emofuse.training.rows import targets_of
 
 Floats = npt.NDArray[np.float64]
 _STRONGEST = 8
@@ -38,9 +39,9 @@ class ExplainedSample:
 
     Attributes:
         sample_id: the id of the sample.
-        label: its class; None without one.
-        probs: class -> probability, the most probable first.
-        explained: the class whose score is explained.
+        label: its class, values or labels as a text; None without.
+        outputs: class or label -> probability, the most probable first; or column -> value.
+        explained: the class, column or label whose score is explained.
         streams: stream -> its contribution to the score.
         values: stream -> its strongest values with their contributions.
         missing: the streams that the sample lacks.
@@ -50,7 +51,7 @@ class ExplainedSample:
 
     sample_id: str
     label: str | None
-    probs: Mapping[str, float]
+    outputs: Mapping[str, float]
     explained: str
     streams: Mapping[str, float]
     values: Mapping[str, Mapping[str, float]]
@@ -77,7 +78,8 @@ def explain_sample(
         sample_id: the id of the sample.
         out: the folder of the files.
         image_root: the folder of the pictures; that of the cache's manifest unless given.
-        explained: the class whose score is explained; the answer unless given.
+        explained: the class, column or label whose score is explained; the answer, the most probable label or the first
+            column unless given.
         images: whether the picture of the sample is drawn, with heat and regions of the face on it.
 
     Raises:
@@ -90,14 +92,16 @@ def explain_sample(
     record = _run_of(analysis, sample_id)
     row = rows_of_samples(cache, np.array([sample_id]))
     opened = open_run(cache, analysis.runs, record, row, device=analysis.options.device)
-    probs = opened.trained.answers(opened.inputs)[0].astype(np.float64)
+    outputs = opened.trained.answers(opened.inputs)[0].astype(np.float64)
     classes = tuple(record.classes)
     if explained is not None and explained not in classes:
         raise ResultsError(
-            f"no class {explained!r}{did_you_mean(explained, classes)} (there are: {', '.join(classes)})"
+            f"no {analysis.chosen.target.part} {explained!r}{did_you_mean(explained, classes)} "
+            f"(there are: {', '.join(classes)})"
         )
-    target = int(probs.argmax()) if explained is None else classes.index(explained)
-    found = integrated_gradients(opened.trained, opened.inputs, np.array([target]))
+    is_ranked = record.target_kind != "regression"
+    target = classes.index(explained) if explained is not None else int(outputs.argmax()) if is_ranked else 0
+    found = integrated_gradients(opened.trained, opened.inputs, np.array([target]), against_others=analysis.has_classes)
     streams = tuple(record.spec["features"]["streams"])
     values = {}
     for stream in streams:
@@ -118,11 +122,11 @@ def explain_sample(
         cache, int(row[0]), shares, title=classes[target], folder=folder, photograph=photograph
     )
     files, notes = [*files, *faces], [*notes, *of_heat, *of_faces]
-    label = int(cache.labels[row[0]])
+    order = np.argsort(-outputs, kind="stable") if is_ranked else np.arange(len(classes))
     result = ExplainedSample(
         sample_id,
-        cache.classes[label] if label >= 0 else None,
-        {classes[place]: float(probs[place]) for place in np.argsort(-probs, kind="stable")},
+        _truth_of(cache, analysis, int(row[0])),
+        {classes[place]: float(outputs[place]) for place in order},
         classes[target],
         {stream: float(found.of_stream(stream)[0]) for stream in streams},
         values,
@@ -134,6 +138,22 @@ def explain_sample(
     plain = {**vars(result), "files": [path.name for path in files], "run": record.digest}
     replace_file(folder / "explanation.json", json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
     return result
+
+
+def _truth_of(cache: Cache, analysis: Analysis, row: int) -> str | None:
+    """Return the class, the values or the labels of a row; None without any."""
+    target = analysis.spec.target
+    if analysis.has_classes:
+        label = int(targets_of(cache, target).labels[row])
+        return analysis.classes[label] if label >= 0 else None
+    values = targets_of(cache, target).values
+    if values is None or not np.isfinite(values[row]).all():
+        return None
+    if target.kind == "multilabel":
+        return (
+            ", ".join(name for name, has in zip(analysis.classes, values[row], strict=True) if has > 0.5) or "no label"
+        )
+    return ", ".join(f"{name} {value:.3g}" for name, value in zip(analysis.classes, values[row], strict=True))
 
 
 def _photograph_of(cache: Cache, record: RunRecord, row: int, root: Path | None) -> tuple[Photograph | None, list[str]]:

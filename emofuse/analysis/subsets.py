@@ -15,31 +15,49 @@ import numpy as np
 import numpy.typing as npt
 
 from emofuse.analysis.answers import Ints, TestedConfiguration, TestedRows, read_tested
+from emofuse.analysis.scoring import ScoredAnswers, Scoring
 from emofuse.analysis.shapley import MOST_PLAYERS, Game, Subset
 from emofuse.analysis.solved_outputs import SolvedOptions, solve_outputs
 from emofuse.analysis.worth import SubsetAnswers
 from emofuse.cache.reader import Cache
-from emofuse.errors import ResultsError, TrainingError
+from emofuse.errors import ResultsError
 from emofuse.report.configurations import ReportedConfiguration, Results
 from emofuse.report.formats import join_some
-from emofuse.specs import FeaturesSpec, OfficialSplit, SplitSpec, TargetSpec
-from emofuse.statistics import RunPredictions
-from emofuse.training.targets import THE_LABEL, WITH_CLASSES
+from emofuse.specs import FeaturesSpec, OfficialSplit, RunSpec, SplitSpec, TargetSpec, parse_spec
+from emofuse.training.rows import targets_of
+from emofuse.training.targets import THE_LABEL
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class SolvedAnswers:
-    """The answers of solved models, with their probabilities.
+    """The answers of solved models, with their outputs.
 
     Attributes:
         subsets: the answers of every subset.
         rows: the rows of the cache that were answered, int64 (n,), in the order of the answers.
-        probs: subset -> probabilities, float32 (n, C); nothing for no stream.
+        unit: the unit of each row that resamples draw, int64 (n,).
+        label: the true classes, int64 (n,); no matter without classes.
+        target: the true values, float64 (n, C); None for classes.
+        outputs: subset -> probabilities or values, float32 (n, C); nothing for no stream.
     """
 
     subsets: SubsetAnswers
     rows: Ints
-    probs: Mapping[Subset, npt.NDArray[np.float32]]
+    unit: Ints
+    label: Ints
+    target: Floats | None
+    outputs: Mapping[Subset, npt.NDArray[np.float32]]
+
+    @property
+    def everything(self) -> Floats:
+        """The outputs of the model of all streams, (n, C)."""
+        return self.of(frozenset(self.subsets.streams))
+
+    def of(self, subset: Subset) -> Floats:
+        """Return the outputs of the model of a subset, float64 (n, C)."""
+        return self.outputs[subset].astype(np.float64)
 
 
 def solve_subsets(
@@ -58,31 +76,30 @@ def solve_subsets(
         streams: the streams; all of the cache unless given.
         options: how models are solved.
         features: the derived features of the streams; the default ones unless given.
-        target: what is learned; it must have classes.
+        target: what is learned.
         only: the subsets to solve; all unless given.
 
     Raises:
-        TrainingError: too many streams, a target without classes, or features that do not fit the memory.
+        TrainingError: too many streams, or features that do not fit the memory.
         IncompleteCacheError: blocks of a stream have not been computed yet.
     """
-    if target.kind not in WITH_CLASSES:
-        raise TrainingError(f"answers are classes, and the target is {target.kind}: see `solve_outputs`")
     solved = solve_outputs(cache, streams, options, features=features, target=target, only=only)
-    label = solved.labels
+    scoring = Scoring(target.kind, solved.names)
     answers = {
-        subset: [RunPredictions(solved.unit, label, each.argmax(axis=1))] for subset, each in solved.outputs.items()
+        subset: [scoring.prepare(solved.unit, solved.labels, each, solved.values)]
+        for subset, each in solved.outputs.items()
     }
     subsets = SubsetAnswers(
         solved.streams,
-        solved.names,
+        scoring,
         answers,
         int(solved.unit.max()) + 1,
         solved.grouped,
         solved.models,
         solved.random_streams,
     )
-    probs = {subset: each.astype(np.float32) for subset, each in solved.outputs.items() if subset}
-    return SolvedAnswers(subsets, solved.rows, probs)
+    outputs = {subset: each.astype(np.float32) for subset, each in solved.outputs.items() if subset}
+    return SolvedAnswers(subsets, solved.rows, solved.unit, solved.labels, solved.values, outputs)
 
 
 def official_test(cache: Cache) -> SplitSpec | None:
@@ -110,7 +127,7 @@ def saved_subsets(
         results: the configurations.
         runs: the folder of the runs.
         streams: the streams; all that any configuration has unless given.
-        cache: the cache, for the most frequent class of the training rows; that of the test rows' labels is used
+        cache: the cache, for the most frequent class or the mean of the training rows; that of the test rows is used
             without it.
 
     Raises:
@@ -134,13 +151,13 @@ def saved_subsets(
     first = next(iter(tested.values()))
     if any(_rows_of(each) != _rows_of(first) for each in tested.values()):
         raise ResultsError(f"{runs}: the subsets were tested on different rows, so that they cannot be compared")
-    answers: dict[Subset, Sequence[RunPredictions]] = {
-        subset: [rows.predictions() for rows in each.repeats] for subset, each in tested.items()
+    answers: dict[Subset, Sequence[ScoredAnswers]] = {
+        subset: [each.scored(rows) for rows in each.repeats] for subset, each in tested.items()
     }
-    answers[frozenset()] = [rows.predictions(_majority(rows, cache)) for rows in first.repeats]
+    answers[frozenset()] = [first.scored(rows, _of_no_stream(first, rows, cache)) for rows in first.repeats]
     return SubsetAnswers(
         names,
-        first.classes,
+        first.scoring,
         answers,
         first.units,
         first.grouped,
@@ -153,13 +170,22 @@ def _rows_of(tested: TestedConfiguration) -> list[frozenset[str]]:
     return sorted((frozenset(rows.sample_id.tolist()) for rows in tested.repeats), key=sorted)
 
 
-def _majority(rows: TestedRows, cache: Cache | None) -> Ints:
-    """Return, for each tested row, the most frequent class of the rows that its run did not test."""
-    found = np.empty(len(rows.label), np.int64)
+def _of_no_stream(tested: TestedConfiguration, rows: TestedRows, cache: Cache | None) -> Floats:
+    """Return, for each tested row, the most frequent class or the mean of the rows that its run did not test."""
+    found = np.zeros_like(rows.outputs)
+    spec = parse_spec(RunSpec, dict(tested.item.spec), tested.label)
+    targets = None if cache is None else targets_of(cache, spec.target)
     for _, places in rows.parts:
-        known = rows.label[places]
-        if cache is not None:
-            others = ~np.isin(cache.sample_ids, rows.sample_id[places]) & (cache.labels >= 0)
-            known = cache.labels[others] if others.any() else known
-        found[places] = np.bincount(known).argmax()
+        known = None if targets is None or cache is None else ~np.isin(cache.sample_ids, rows.sample_id[places])
+        if tested.item.target.has_classes:
+            labels = rows.label[places]
+            if targets is not None and known is not None and (known & (targets.labels >= 0)).any():
+                labels = targets.labels[known & (targets.labels >= 0)]
+            found[places, np.bincount(labels).argmax()] = 1.0
+        elif rows.target is not None:
+            values = rows.target[places]
+            if targets is not None and targets.values is not None and known is not None:
+                there = known & np.isfinite(targets.values).all(axis=1)
+                values = targets.values[there] if there.any() else values
+            found[places] = values.mean(axis=0)
     return found

@@ -4,6 +4,7 @@
     mean                every value is the mean of the training rows (0 after standardisation)
     shuffled_in_class   rows of the same class exchange the stream: what it says about the class stays, what it says
                         about the single row is gone
+    shuffled_in_stratum the same for targets without classes: rows with similar values, or with the same set of labels
     shuffled            all tested rows exchange the stream: only its distribution stays (permutation importance;
                         Breiman, Machine Learning 2001)
 
@@ -22,15 +23,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.analysis.answers import SCORES, Ints, TestedConfiguration, TestedRows, score_means
+from emofuse.analysis.answers import Ints, TestedConfiguration
 from emofuse.analysis.cached_rows import RunOnRows, check_same_answers, open_run, rows_of_samples
 from emofuse.cache.reader import Cache
 from emofuse.progress import step
-from emofuse.statistics import Interval, Resampling, RunPredictions, bootstrap_interval
+from emofuse.statistics import Interval, Resampling, bootstrap_interval
 from emofuse.training.trained import HeadInputs
 
 METHODS: tuple[str, ...] = ("missing", "mean", "shuffled_in_class", "shuffled")
-_DRAWN = ("shuffled_in_class", "shuffled")
+_DRAWN = ("shuffled_in_class", "shuffled_in_stratum", "shuffled")
+_LEAST_IN_STRATUM = 8
+"""The least mean number of rows of a stratum of numbers, and the least number of one of sets of labels."""
+Outputs = npt.NDArray[Any]
+
+
+def methods_of(*, has_classes: bool) -> tuple[str, ...]:
+    """Return how the streams of a target are suppressed."""
+    return METHODS if has_classes else tuple(name.replace("in_class", "in_stratum") for name in METHODS)
 
 
 @dataclass(frozen=True)
@@ -54,12 +63,13 @@ class Drop:
 
     Attributes:
         stream: the stream.
-        method: how it was suppressed, one of `METHODS`.
-        score: `accuracy` or `macro_f1`.
+        method: how it was suppressed, one of `methods_of`.
+        score: the key of the score (`emofuse.analysis.scoring.Scoring.scores`), such as `accuracy`.
         full: the score of the head with all its streams.
         suppressed: the score without the stream, the mean over the draws.
         interval: the 95 % interval of the drop, by a paired bootstrap over rows or groups.
         sd_of_draws: the standard deviation of the drop over the draws; None for methods without draws.
+        larger_is_better: whether a larger score is better.
     """
 
     stream: str
@@ -69,11 +79,12 @@ class Drop:
     suppressed: float
     interval: Interval
     sd_of_draws: float | None
+    larger_is_better: bool = True
 
     @property
     def drop(self) -> float:
-        """What is lost; positive where the stream helps."""
-        return self.full - self.suppressed
+        """What is lost; positive where the stream helps, also of a score of which a smaller one is better."""
+        return self.full - self.suppressed if self.larger_is_better else self.suppressed - self.full
 
 
 @dataclass(frozen=True)
@@ -94,8 +105,9 @@ class Suppression:
     draws: int
     grouped: bool
 
-    def get(self, stream: str, method: str, score: str = "accuracy") -> Drop:
-        """Return one drop."""
+    def get(self, stream: str, method: str, score: str = "") -> Drop:
+        """Return one drop, of the main score unless another is named."""
+        score = score or self.drops[0].score
         return next(each for each in self.drops if (each.stream, each.method, each.score) == (stream, method, score))
 
 
@@ -118,19 +130,22 @@ def suppress_streams(
         StaleCacheError: a stream of the cache is not that of the runs.
     """
     streams = tested.item.streams
-    answers: dict[tuple[str, str], list[list[Ints]]] = {}
+    answers: dict[tuple[str, str], list[list[Outputs]]] = {}
     lacking = dict.fromkeys(streams, 0)
     total = sum(len(rows.runs) for rows in tested.repeats) * len(streams)
     with step("suppressing", total, "streams") as advance:
         done = 0
         for rows in tested.repeats:
-            of_runs: dict[tuple[str, str], list[list[Ints]]] = {}
+            of_runs: dict[tuple[str, str], list[list[Outputs]]] = {}
+            strata = strata_of(tested.item.target.kind, rows.label, rows.target)
             for record, places in rows.parts:
                 opened = open_run(cache, runs, record, rows_of_samples(cache, rows.sample_id[places]), device=device)
-                check_same_answers(record, rows.probs[places], opened.trained.answers(opened.inputs))
+                check_same_answers(record, rows.outputs[places], opened.trained.answers(opened.inputs))
                 for stream in streams:
                     lacking[stream] += int((~opened.inputs[0].valid[stream]).sum())
-                    for method, answer in _answers(opened, stream, rows, places, options):
+                    ids = rows.sample_id[places]
+                    found = _answers(tested, opened, stream, strata[places], ids=ids, options=options)
+                    for method, answer in found:
                         of_runs.setdefault((stream, method), []).append(answer)
                     done += 1
                     advance(done, total)
@@ -139,7 +154,10 @@ def suppress_streams(
                 answers.setdefault(key, []).append(joined)
     count = sum(len(rows.sample_id) for rows in tested.repeats)
     drops = [
-        drop for stream in streams for method in METHODS for drop in _drops(tested, stream, method, answers, options)
+        drop
+        for stream in streams
+        for method in methods_of(has_classes=tested.item.target.has_classes)
+        for drop in _drops(tested, stream, method, answers, options)
     ]
     return Suppression(
         tuple(drops),
@@ -150,25 +168,51 @@ def suppress_streams(
     )
 
 
+def strata_of(kind: str, label: Ints, target: npt.NDArray[np.float64] | None) -> Ints:
+    """Return the stratum of each row, int64 (n,), within which rows exchange a stream: what it says of it stays.
+
+    A stratum is a class, the majority of a distribution, or a set of labels; sets with fewer than 8 rows are one.
+    Numbers are cut into fifths of every column, or into fewer parts, so that a stratum of the columns together has 8
+    rows on average; into halves of the first column alone where there are still too few rows.
+    """
+    if target is None or kind == "distribution":
+        return label
+    if kind == "multilabel":
+        _, sets = np.unique(target > 0.5, axis=0, return_inverse=True)
+        sets = sets.reshape(-1)
+        return np.where(np.bincount(sets)[sets] < _LEAST_IN_STRATUM, sets.max() + 1, sets).astype(np.int64)
+    columns, parts = target.shape[1], 5
+    while parts > 2 and parts**columns * _LEAST_IN_STRATUM > len(target):
+        parts -= 1
+    if parts**columns * _LEAST_IN_STRATUM > len(target):
+        columns = 1
+    stratum = np.zeros(len(target), np.int64)
+    for column in target.T[:columns]:
+        inner = np.quantile(column, np.linspace(0, 1, parts + 1)[1:-1])
+        stratum = stratum * parts + np.searchsorted(inner, column, side="right")
+    return stratum
+
+
 def _answers(
+    tested: TestedConfiguration,
     opened: RunOnRows,
     stream: str,
-    rows: TestedRows,
-    places: slice,
+    strata: Ints,
+    *,
+    ids: npt.NDArray[np.str_],
     options: SuppressionOptions,
-) -> list[tuple[str, list[Ints]]]:
-    """Return, for each method, the predicted classes (n,) of every draw."""
-    label, ids = rows.label[places], rows.sample_id[places]
+) -> list[tuple[str, list[Outputs]]]:
+    """Return, for each method, what scores need of the outputs to n rows in every draw."""
     found = []
-    for method in METHODS:
+    for method in methods_of(has_classes=tested.item.target.has_classes):
         if method not in _DRAWN:
             parts = [suppressed(opened.inputs, stream, method)]
         else:
             orders = [
-                shuffle_of(method, label, _generator(options.seed, stream, draw, ids)) for draw in range(options.draws)
+                shuffle_of(method, strata, _generator(options.seed, stream, draw, ids)) for draw in range(options.draws)
             ]
             parts = [suppressed(opened.inputs, stream, method, order) for order in orders]
-        found.append((method, [opened.trained.answers(part).argmax(axis=1).astype(np.int64) for part in parts]))
+        found.append((method, [tested.scoring.kept(opened.trained.answers(part)) for part in parts]))
     return found
 
 
@@ -180,7 +224,7 @@ def suppressed(
     Args:
         inputs: what each head sees.
         stream: the stream.
-        method: one of `METHODS`.
+        method: one of `methods_of`.
         order: of a shuffle, the row whose stream each row gets, int64 (n,).
     """
     return tuple(_suppressed(each, stream, method, order) for each in inputs)
@@ -206,10 +250,10 @@ def _suppressed(inputs: HeadInputs, stream: str, method: str, order: Ints | None
     )
 
 
-def shuffle_of(method: str, label: Ints, rng: np.random.Generator) -> Ints:
-    """Return the row whose stream each row gets, int64 (n,): any row, or one of the same class."""
-    order = np.arange(len(label))
-    groups = [order] if method == "shuffled" else [np.flatnonzero(label == each) for each in np.unique(label)]
+def shuffle_of(method: str, strata: Ints, rng: np.random.Generator) -> Ints:
+    """Return the row whose stream each row gets, int64 (n,): any row, or one of the same stratum, such as its class."""
+    order = np.arange(len(strata))
+    groups = [order] if method == "shuffled" else [np.flatnonzero(strata == each) for each in np.unique(strata)]
     for places in groups:
         order[places] = rng.permutation(places)
     return order
@@ -225,34 +269,34 @@ def _drops(
     tested: TestedConfiguration,
     stream: str,
     method: str,
-    answers: Mapping[tuple[str, str], list[list[Ints]]],
+    answers: Mapping[tuple[str, str], list[list[Outputs]]],
     options: SuppressionOptions,
 ) -> list[Drop]:
     of_repeats = answers[stream, method]
-    full = [rows.predictions() for rows in tested.repeats]
-    draws: list[list[RunPredictions]] = [
-        [rows.predictions(of_draw[draw]) for rows, of_draw in zip(tested.repeats, of_repeats, strict=True)]
+    full = [tested.scored(rows) for rows in tested.repeats]
+    draws = [
+        [tested.scored(rows, of_draw[draw]) for rows, of_draw in zip(tested.repeats, of_repeats, strict=True)]
         for draw in range(len(of_repeats[0]))
     ]
-    resampled = score_means(
-        [full, *draws],
-        units=tested.units,
-        classes=len(tested.classes),
-        resampling=Resampling(options.resamples, options.seed),
+    scoring = tested.scoring
+    resampled = scoring.resample(
+        [full, *draws], units=tested.units, resampling=Resampling(options.resamples, options.seed)
     )
     drops = []
-    for place, (name, _) in enumerate(SCORES):
+    for place, score in enumerate(scoring.scores):
         observed, drawn = resampled.observed[:, place], resampled.drawn[:, :, place]
+        sign = 1 if score.larger_is_better else -1
         of_draws = observed[0] - observed[1:]
         drops.append(
             Drop(
                 stream=stream,
                 method=method,
-                score=name,
+                score=score.column,
                 full=float(observed[0]),
                 suppressed=float(observed[1:].mean()),
-                interval=bootstrap_interval(drawn[:, 0] - drawn[:, 1:].mean(axis=1)),
+                interval=bootstrap_interval(sign * (drawn[:, 0] - drawn[:, 1:].mean(axis=1))),
                 sd_of_draws=float(np.std(of_draws, ddof=1)) if len(of_draws) > 1 else None,
+                larger_is_better=score.larger_is_better,
             )
         )
     return drops

@@ -26,10 +26,10 @@ def calibrated_answers(analysis: Analysis) -> CalibratedAnswers:
     mean, cache = analysis.mean, analysis.source.cache
     seed = analysis.options.seed
     if analysis.source.chosen is None or cache is None or any(map(shares_rows, analysis.chosen.runs)):
-        after, temperatures = cross_fitted(mean.probs, mean.label, mean.unit, seed=seed)
+        after, temperatures = cross_fitted(mean.outputs, mean.label, mean.unit, seed=seed)
         where = "four fifths of the tested rows for the other fifth, in turn"
-        return CalibratedAnswers(mean.label, mean.unit, mean.probs, after, temperatures, where, analysis.grouped)
-    total, count = np.zeros_like(mean.probs), np.zeros(len(mean.label))
+        return CalibratedAnswers(mean.label, mean.unit, mean.outputs, after, temperatures, where, analysis.grouped)
+    total, count = np.zeros_like(mean.outputs), np.zeros(len(mean.label))
     temperatures = []
     for rows in analysis.answered.repeats:
         scaled, fitted = _scaled(analysis, cache, rows)
@@ -40,7 +40,7 @@ def calibrated_answers(analysis: Analysis) -> CalibratedAnswers:
     return CalibratedAnswers(
         mean.label,
         mean.unit,
-        mean.probs,
+        mean.outputs,
         total / count[:, None],
         temperatures,
         "the validation rows of each run",
@@ -50,11 +50,11 @@ def calibrated_answers(analysis: Analysis) -> CalibratedAnswers:
 
 def _scaled(analysis: Analysis, cache: Cache, rows: TestedRows) -> tuple[Floats, list[float]]:
     """Return the probabilities (n, C) of a repeat with the temperature of each run, and these temperatures."""
-    scaled, temperatures = np.empty_like(rows.probs), []
+    scaled, temperatures = np.empty_like(rows.outputs), []
     for record, places in rows.parts:
         probs, label = _validation(analysis, cache, record)
         temperatures.append(fit_temperature(probs, label))
-        scaled[places] = with_temperature(rows.probs[places], temperatures[-1])
+        scaled[places] = with_temperature(rows.outputs[places], temperatures[-1])
     return scaled, temperatures
 
 

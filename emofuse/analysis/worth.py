@@ -1,10 +1,11 @@
 """What each stream is worth to models that are trained on subsets of the streams, with intervals.
 
-The value of a subset is the score of its models on rows that they have not learned from. That of no stream is the
-score of the most frequent class of the training rows, and for the accuracy in the rows of one class 1 / C, that of a
-guess at random. All numbers are linear in these values
-(`emofuse.analysis.shapley`)
-and are computed for the same bootstrap resamples of the rows, or of whole groups, for all subsets.
+The value of a subset is the score of its models on rows that they have not learned from: accuracy, mean CCC or mean
+average precision (`emofuse.analysis.scoring`). That of no stream is the score of the most frequent class of the
+training rows, or of the mean of their values: a CCC of 0, or the mean average precision of an order at random. For the
+accuracy in the rows of one class it is 1 / C, that of a guess at random. All numbers are linear in these values
+(`emofuse.analysis.shapley`) and are computed for the same bootstrap resamples of the rows, or of whole groups, for all
+subsets.
 """
 
 from __future__ import annotations
@@ -16,10 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.analysis.answers import SCORES, score_means
+from emofuse.analysis.scoring import ScoredAnswers, Scoring
 from emofuse.analysis.shapley import Game, Subset
-from emofuse.metrics.confusion import class_scores
-from emofuse.statistics import Interval, Resampling, RunPredictions, bootstrap_interval
+from emofuse.statistics import Interval, Resampling, bootstrap_interval
 
 Floats = npt.NDArray[np.float64]
 KINDS: tuple[str, ...] = ("shapley", "leave_one_out", "add_one_in")
@@ -31,7 +31,7 @@ class SubsetAnswers:
 
     Attributes:
         streams: the streams.
-        classes: the names of the classes.
+        scoring: the scores of the target.
         answers: subset -> its repeats, each with all rows; that of no stream is there too.
         units: the number of units that resamples draw from.
         grouped: whether units are groups of rows.
@@ -40,17 +40,22 @@ class SubsetAnswers:
     """
 
     streams: tuple[str, ...]
-    classes: tuple[str, ...]
-    answers: Mapping[Subset, Sequence[RunPredictions]]
+    scoring: Scoring
+    answers: Mapping[Subset, Sequence[ScoredAnswers]]
     units: int
     grouped: bool
     models: str
     random_streams: tuple[str, ...] = ()
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, columns or labels."""
+        return self.scoring.names
+
+    @property
     def rows(self) -> int:
         """The number of rows."""
-        return len(self.answers[frozenset()][0].label)
+        return len(self.answers[frozenset()][0].unit)
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,8 @@ class Worth:
 
     Attributes:
         game: the streams and their subsets.
-        of_streams: (kind of `KINDS`, score) -> a number for each stream. A score is `accuracy`, `macro_f1`, or
-            `recall.K` for the accuracy in the rows of class K.
+        of_streams: (kind of `KINDS`, score) -> a number for each stream. A score is one of `Scoring.gains`, such as
+            `accuracy`, or that of a part (`Scoring.parts`), such as `recall.K` for the accuracy in the rows of class K.
         interactions: score -> a number for each pair of streams (`Game.pairs`).
         values: score -> a number for each subset (`Game.subsets`).
         answers: what was scored.
@@ -80,19 +85,24 @@ class Worth:
     values: Mapping[str, tuple[Measured, ...]]
     answers: SubsetAnswers
 
-    def get(self, stream: str, kind: str = "shapley", score: str = "accuracy") -> Measured:
-        """Return one number of a stream."""
-        return self.of_streams[kind, score][self.game.players.index(stream)]
+    def get(self, stream: str, kind: str = "shapley", score: str = "") -> Measured:
+        """Return one number of a stream, by the main score unless another is named."""
+        return self.of_streams[kind, score or self.main][self.game.players.index(stream)]
+
+    @property
+    def main(self) -> str:
+        """The main score."""
+        return self.answers.scoring.main
 
     @property
     def total(self) -> float:
-        """The accuracy of all streams less that of none, which the Shapley values sum to."""
-        values = self.values["accuracy"]
+        """The score of all streams less that of none, which the Shapley values sum to."""
+        values = self.values[self.main]
         return values[-1].value - values[0].value
 
 
 def measure_worth(answers: SubsetAnswers, resampling: Resampling) -> Worth:
-    """Return what streams are worth, by accuracy, macro F1 and the accuracy of every class.
+    """Return what streams are worth, by the scores of the target, and by those of each class, column or label.
 
     Args:
         answers: the answers of all subsets.
@@ -105,32 +115,25 @@ def measure_worth(answers: SubsetAnswers, resampling: Resampling) -> Worth:
     absent = [subset for subset in game.subsets if subset not in answers.answers]
     if absent:
         raise ValueError(f"no answers of {' + '.join(sorted(absent[0]))} and {len(absent) - 1} more subsets")
-    resampled = score_means(
-        [answers.answers[subset] for subset in game.subsets],
-        units=answers.units,
-        classes=len(answers.classes),
-        resampling=resampling,
-        metrics=[*(formula for _, formula in SCORES), _recalls],
+    scoring = answers.scoring
+    resampled = scoring.resample(
+        [answers.answers[subset] for subset in game.subsets], units=answers.units, resampling=resampling
     )
-    names = [*(name for name, _ in SCORES), *(f"recall.{place}" for place in range(len(answers.classes)))]
-    # Without streams all rows get one class, whose recall of 1 would make all streams look harmful to it.
-    chance = 1 / len(answers.classes)
-    resampled.observed[0, len(SCORES) :] = chance
-    resampled.drawn[:, 0, len(SCORES) :] = chance
+    if scoring.target.has_classes:
+        # Without streams all rows get one class, whose recall of 1 would make all streams look harmful to it.
+        first, chance = len(scoring.scores), 1 / len(answers.classes)
+        resampled.observed[0, first:] = chance
+        resampled.drawn[:, 0, first:] = chance
+    names = (*(score.column for score in scoring.gains), *scoring.parts)
     of_streams, interactions, values = {}, {}, {}
-    for place, name in enumerate(names):
+    for name in names:
+        place = scoring.keys.index(name)
         observed, drawn = resampled.observed[:, place], resampled.drawn[:, :, place]
         for kind in KINDS:
             of_streams[kind, name] = _measured(getattr(game, kind), observed, drawn)
         interactions[name] = _measured(game.interactions, observed, drawn)
         values[name] = _measured(np.eye(len(game.subsets)), observed, drawn)
     return Worth(game, of_streams, interactions, values, answers)
-
-
-def _recalls(counts: Floats) -> Floats:
-    """Return the accuracy in the rows of each class; NaN where a resample has no row of the class."""
-    recalls: Floats = np.where(counts.sum(axis=-1) > 0, class_scores(counts)["recall"], np.nan)
-    return recalls
 
 
 def _measured(weights: Floats, observed: Floats, drawn: Floats) -> tuple[Measured, ...]:
@@ -147,8 +150,10 @@ def worth_rows(worth: Worth) -> list[dict[str, Any]]:
         {
             "stream": stream,
             "kind": kind,
-            "score": score if not score.startswith("recall.") else "recall",
-            "class": worth.answers.classes[int(score.partition(".")[2])] if score.startswith("recall.") else "",
+            "score": score.partition(".")[0],
+            worth.answers.scoring.target.part: worth.answers.classes[int(score.partition(".")[2])]
+            if "." in score
+            else "",
             "value": each.value,
             "low": each.interval.low,
             "high": each.interval.high,
@@ -165,7 +170,7 @@ def subset_rows(worth: Worth) -> list[dict[str, Any]]:
             "streams": " ".join(name for name in worth.game.players if name in subset),
             **{
                 key: value
-                for score, _ in SCORES
+                for score in (each.column for each in worth.answers.scoring.gains)
                 for key, value in (
                     (score, worth.values[score][place].value),
                     (f"{score}_low", worth.values[score][place].interval.low),
@@ -188,6 +193,6 @@ def interaction_rows(worth: Worth) -> list[dict[str, Any]]:
             "low": each.interval.low,
             "high": each.interval.high,
         }
-        for score, _ in SCORES
+        for score in (each.column for each in worth.answers.scoring.gains)
         for (first, second), each in zip(worth.game.pairs, worth.interactions[score], strict=True)
     ]

@@ -52,7 +52,12 @@ def explain(
         typer.Option(help="Folder of the pictures, for --sample.", show_default="that of the cache's manifest"),
     ] = None,
     explained_class: Annotated[
-        str | None, typer.Option("--class", help="Class to explain, for --sample.", show_default="the answer")
+        str | None,
+        typer.Option(
+            "--class",
+            help="Class, column or label to explain, for --sample.",
+            show_default="the answer, or the first column",
+        ),
     ] = None,
     images: Annotated[
         bool, typer.Option("--images/--no-images", help="Whether --sample draws the picture of the sample.")
@@ -111,7 +116,7 @@ def explain(
 
 def _sample_text(each: ExplainedSample) -> str:
     """Return what is printed of a sample."""
-    answers = ", ".join(f"{name} {prob:.3f}" for name, prob in list(each.probs.items())[:3])
+    answers = ", ".join(f"{name} {value:.3f}" for name, value in list(each.outputs.items())[:3])
     lines = [f"{each.sample_id} (label {each.label or 'none'}): {answers}", f"  score of {each.explained}:"]
     lines += [f"    {value:+.3f} {stream}" for stream, value in sorted(each.streams.items(), key=lambda pair: -pair[1])]
     for stream, values in each.values.items():

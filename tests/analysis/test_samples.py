@@ -39,8 +39,8 @@ def test_a_sample_is_explained_by_the_run_that_did_not_learn_it(planted, tmp_pat
     ]
     assert plain["run"] == tested_in.digest
     assert plain["label"] == planted.cache.classes[planted.truth[7]]
-    assert sum(each.probs.values()) == pytest.approx(1, abs=1e-5)
-    assert each.explained == next(iter(each.probs))
+    assert sum(each.outputs.values()) == pytest.approx(1, abs=1e-5)
+    assert each.explained == next(iter(each.outputs))
     assert set(each.streams) == {"a", "b", "noise"}
     assert each.notes[0].startswith("nothing is drawn on the picture, its streams cannot be extracted again")
 

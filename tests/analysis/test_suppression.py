@@ -22,7 +22,7 @@ def opened(planted, source_of):
     (tested,) = read_tested([source.chosen], source.runs)
     record, places = tested.repeats[0].parts[0]
     rows = rows_of_samples(planted.cache, tested.repeats[0].sample_id[places])
-    return open_run(planted.cache, source.runs, record, rows), record, rows, tested.repeats[0].probs[places]
+    return open_run(planted.cache, source.runs, record, rows), record, rows, tested.repeats[0].outputs[places]
 
 
 def test_the_heads_of_a_run_answer_cached_rows_as_its_saved_predictions_do(opened):
@@ -91,7 +91,7 @@ def test_the_full_score_is_that_of_the_pooled_folds(planted, source_of):
     (rows,) = tested.repeats
     assert len(rows.sample_id) == len(set(rows.sample_id.tolist())) == len(planted.truth)
     found = suppress_streams(planted.cache, source.runs, tested, OPTIONS)
-    assert found.get("a", "mean").full == pytest.approx((rows.probs.argmax(1) == rows.label).mean())
+    assert found.get("a", "mean").full == pytest.approx((rows.outputs.argmax(1) == rows.label).mean())
 
 
 def test_the_same_seed_gives_the_same_numbers(planted, source_of):

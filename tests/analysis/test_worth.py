@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from emofuse.analysis.planted import planted_values, planted_worth
+from emofuse.analysis.scoring import Scoring
 from emofuse.analysis.shapley import Game, shapley_values
 from emofuse.analysis.solved_outputs import SolvedOptions
 from emofuse.analysis.sources import open_source
@@ -14,7 +15,7 @@ from emofuse.analysis.worth import SubsetAnswers, measure_worth
 from emofuse.cache.reader import open_cache
 from emofuse.errors import ResultsError, TrainingError
 from emofuse.specs import OfficialSplit, RunSpec, parse_spec
-from emofuse.statistics import Resampling, RunPredictions
+from emofuse.statistics import Resampling
 from emofuse.training.runs import train_runs
 
 RESAMPLING = Resampling(300, 0)
@@ -31,8 +32,9 @@ def made_up(right, units=None, classes=("x", "y")):
     count = len(next(iter(right.values())))
     unit = np.arange(count) if units is None else units
     label = np.zeros(count, np.int64)
-    answers = {subset: [RunPredictions(unit, label, np.where(ok, 0, 1))] for subset, ok in right.items()}
-    return SubsetAnswers(("p", "q"), classes, answers, int(unit.max()) + 1, units is not None, "Made up.")
+    scoring = Scoring("class", classes)
+    answers = {subset: [scoring.prepare(unit, label, np.where(ok, 0, 1))] for subset, ok in right.items()}
+    return SubsetAnswers(("p", "q"), scoring, answers, int(unit.max()) + 1, units is not None, "Made up.")
 
 
 def subsets_of_two(rng, rows=40):
@@ -85,7 +87,7 @@ def test_a_stream_helps_the_class_that_it_tells_and_chance_is_the_start_for_ever
 
 def test_every_row_is_answered_once_in_outer_folds_and_no_stream_is_the_majority(planted, solved):
     assert sorted(solved.rows.tolist()) == list(range(len(planted.truth)))
-    guess = solved.subsets.answers[frozenset()][0]
+    guess = solved.subsets.answers[frozenset()][0].classes
     assert len(set(guess.predicted.tolist())) <= 2  # a fold's training rows may have another majority
     assert (guess.label == planted.truth[solved.rows]).all()
 
@@ -100,8 +102,8 @@ def test_the_test_rows_of_a_split_are_answered_by_models_of_its_other_rows(plant
         streams[name] = ("backbone", features, status)
     path = write_cache(tmp_path / "f.zarr", planted.cache.classes, turned, planted.cache.splits.tolist(), streams)
     other = solve_subsets(open_cache(path), ("a", "b"), SolvedOptions(split=OfficialSplit(), landmarks=60, penalties=5))
-    for subset, probs in answers.probs.items():
-        assert np.array_equal(probs, other.probs[subset])  # labels of test rows change no answer
+    for subset, probs in answers.outputs.items():
+        assert np.array_equal(probs, other.outputs[subset])  # labels of test rows change no answer
 
 
 def test_too_many_streams_are_refused(planted):

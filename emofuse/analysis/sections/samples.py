@@ -36,8 +36,8 @@ def mistakes_section(
         rescue: the comparison with other models; None without any.
         others: the names of these models.
     """
-    mistakes = confident_mistakes(answers.probs, answers.label, MOST_LISTED)
-    wrong = int((answers.probs.argmax(axis=1) != answers.label).sum())
+    mistakes = confident_mistakes(answers.outputs, answers.label, MOST_LISTED)
+    wrong = int((answers.outputs.argmax(axis=1) != answers.label).sum())
     tables = [
         _sample_table(
             "mistakes",
@@ -92,7 +92,7 @@ def _sample_table(
 ) -> AnalysisTable:
     plain = []
     for row in np.asarray(rows)[:MOST_LISTED].tolist():
-        probs, true = answers.probs[row], int(answers.label[row])
+        probs, true = answers.outputs[row], int(answers.label[row])
         predicted, sample = int(probs.argmax()), str(answers.sample_id[row])
         plain.append(
             {
@@ -149,8 +149,8 @@ def label_noise_section(
                 "path": paths.get(sample, ""),
                 "label": classes[int(answers.label[row])],
                 "suggested": classes[suggested],
-                "probability_of_label": float(answers.probs[row, answers.label[row]]),
-                "probability_of_suggested": float(answers.probs[row, suggested]),
+                "probability_of_label": float(answers.outputs[row, answers.label[row]]),
+                "probability_of_suggested": float(answers.outputs[row, suggested]),
                 "margin": float(noise.margin[place]),
             }
         )

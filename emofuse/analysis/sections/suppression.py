@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from emofuse.analysis.answers import TITLES, TestedConfiguration
+from emofuse.analysis.answers import TestedConfiguration
 from emofuse.analysis.plots import Series, plot_intervals
 from emofuse.analysis.sections.words import difference_cell, random_sentence, unit_words
-from emofuse.analysis.suppression import METHODS, Suppression, drop_rows
+from emofuse.analysis.suppression import Suppression, drop_rows, methods_of
 from emofuse.report.analysis import AnalysisSection, AnalysisTable
 from emofuse.report.figures import draw_figure
 from emofuse.report.formats import format_score
@@ -15,15 +15,26 @@ _TITLES = {
     "missing": "Missing",
     "mean": "Mean",
     "shuffled_in_class": "Shuffled in the class",
+    "shuffled_in_stratum": "Shuffled in the stratum",
     "shuffled": "Shuffled",
+}
+
+
+_STRATA = {
+    "class": "Shuffled in the class: rows of one class",
+    "distribution": "Shuffled in the class: rows of one majority",
+    "regression": "Shuffled in the stratum: rows with similar true values (parts of equal size of every column)",
+    "multilabel": "Shuffled in the stratum: rows with the same set of labels",
 }
 
 
 def suppression_section(tested: TestedConfiguration, found: Suppression) -> AnalysisSection:
     """Return the section on what a configuration loses without each of its streams."""
-    streams = tested.item.streams
+    streams, scoring = tested.item.streams, tested.scoring
+    methods = methods_of(has_classes=scoring.target.has_classes)
     tables = []
-    for score, title in TITLES.items():
+    for shown in scoring.scores:
+        score, title = shown.column, shown.name
         missing = [Cell(f"{100 * found.missing[stream]:.1f} %") for stream in streams]
         columns = [
             TableColumn(
@@ -33,9 +44,9 @@ def suppression_section(tested: TestedConfiguration, found: Suppression) -> Anal
                     for drop in (found.get(stream, method, score) for stream in streams)
                 ],
             )
-            for method in METHODS
+            for method in methods
         ]
-        full = found.get(streams[0], METHODS[0], score).full
+        full = found.get(streams[0], methods[0], score).full
         caption = (
             f"What {tested.label} loses of its {title} of {format_score(full)} where one stream is suppressed, "
             "with 95 % "
@@ -53,14 +64,18 @@ def suppression_section(tested: TestedConfiguration, found: Suppression) -> Anal
         tables.append(AnalysisTable(stem, caption, table, rows))
     series = [
         Series(_TITLES[method], [drop.drop for drop in drops], [drop.interval for drop in drops])
-        for method in METHODS
+        for method in methods
         for drops in [[found.get(stream, method) for stream in streams]]
     ]
-    caption = f"Loss of accuracy of {tested.label} where one stream is suppressed. Lines are 95 % intervals."
+    caption = (
+        f"Loss of {scoring.scores[0].name} of {tested.label} where one stream is suppressed. Lines are 95 % intervals."
+    )
     figure = draw_figure(
         "suppression",
         caption,
-        lambda: plot_intervals(streams, series, "Loss of accuracy", random_streams=tested.item.random_streams),
+        lambda: plot_intervals(
+            streams, series, f"Loss of {scoring.scores[0].name}", random_streams=tested.item.random_streams
+        ),
     )
     return AnalysisSection(
         "suppression",
@@ -89,8 +104,7 @@ def _sentences(tested: TestedConfiguration, found: Suppression) -> list[str]:
         ),
         (
             "Missing: the row counts as one without the stream. Mean: every value is the mean of the training rows. "
-            "Shuffled in the class: rows of one class exchange the stream, so that only what it says about the "
-            "single row "
+            f"{_STRATA[tested.item.target.kind]} exchange the stream, so that only what it says about the single row "
             f"is lost. Shuffled: all tested rows exchange it. Shuffles are means over {found.draws} draws."
         ),
         (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from emofuse.analysis.answers import TITLES
 from emofuse.analysis.plots import Series, plot_intervals, plot_matrix
+from emofuse.analysis.scoring import PART_TITLES
 from emofuse.analysis.sections.words import difference_cell, random_sentence, score_cell, unit_words
 from emofuse.analysis.worth import KINDS, Worth, interaction_rows, subset_rows, worth_rows
 from emofuse.report.analysis import AnalysisSection, AnalysisTable
@@ -14,6 +14,12 @@ from emofuse.report.fonts import choose_lettering_of
 from emofuse.report.formats import format_difference, format_score, join_names
 from emofuse.report.tables import MOST_ACROSS, Cell, ReportTable, TableColumn
 
+_NO_STREAM = {
+    "class": "the most frequent class",
+    "distribution": "the most frequent class",
+    "regression": "the mean of the training rows",
+    "multilabel": "the share of the training rows that have each label",
+}
 _TITLES = {"shapley": "Shapley value", "leave_one_out": "Left out", "add_one_in": "Alone"}
 
 
@@ -52,6 +58,21 @@ def worth_section(
     )
 
 
+def _scores(worth: Worth) -> list[tuple[str, str]]:
+    """Return the key and the name of each score."""
+    return [(score.column, score.name) for score in worth.answers.scoring.gains]
+
+
+def _name(worth: Worth) -> str:
+    """Return the name of the main score."""
+    return worth.answers.scoring.gains[0].name
+
+
+def _parts(worth: Worth) -> list[str]:
+    """Return the keys of the scores of the classes, columns or labels."""
+    return list(worth.answers.scoring.parts)
+
+
 def _order(worth: Worth) -> list[str]:
     """Return the streams, the most worth first."""
     return sorted(worth.game.players, key=lambda stream: -worth.get(stream).value)
@@ -62,7 +83,7 @@ def _streams_table(
 ) -> AnalysisTable:
     streams = _order(worth)
     columns = [TableColumn("Stream", [Cell(stream) for stream in streams], "left")]
-    for score, title in TITLES.items():
+    for score, title in _scores(worth):
         for kind in KINDS:
             cells = [
                 difference_cell(each.value, each.interval)
@@ -81,7 +102,7 @@ def _streams_table(
 
 
 def _subsets_table(worth: Worth) -> AnalysisTable:
-    order = sorted(range(len(worth.game.subsets)), key=lambda place: (-worth.values["accuracy"][place].value, place))
+    order = sorted(range(len(worth.game.subsets)), key=lambda place: (-worth.values[worth.main][place].value, place))
     names = [
         " + ".join(name for name in worth.game.players if name in worth.game.subsets[place]) or "no stream"
         for place in order
@@ -91,7 +112,7 @@ def _subsets_table(worth: Worth) -> AnalysisTable:
             title.capitalize() if title.islower() else f"{title[0].upper()}{title[1:]}",
             [score_cell(worth.values[score][place].value, worth.values[score][place].interval) for place in order],
         )
-        for score, title in TITLES.items()
+        for score, title in _scores(worth)
     ]
     table = ReportTable((TableColumn("Streams", [Cell(name) for name in names], "left"), *scores))
     return AnalysisTable(
@@ -100,7 +121,7 @@ def _subsets_table(worth: Worth) -> AnalysisTable:
 
 
 def _interactions_table(worth: Worth) -> AnalysisTable:
-    order = sorted(range(len(worth.game.pairs)), key=lambda place: worth.interactions["accuracy"][place].value)
+    order = sorted(range(len(worth.game.pairs)), key=lambda place: worth.interactions[worth.main][place].value)
     columns = [
         TableColumn("Streams", [Cell(" and ".join(worth.game.pairs[place])) for place in order], "left"),
         *(
@@ -111,7 +132,7 @@ def _interactions_table(worth: Worth) -> AnalysisTable:
                     for each in (worth.interactions[score][place] for place in order)
                 ],
             )
-            for score, title in TITLES.items()
+            for score, title in _scores(worth)
         ),
     ]
     caption = (
@@ -123,15 +144,23 @@ def _interactions_table(worth: Worth) -> AnalysisTable:
 
 def _classes_table(worth: Worth) -> AnalysisTable:
     streams, classes = _order(worth), worth.answers.classes
-    columns = [TableColumn("Class", [Cell(name) for name in classes], "left")]
+    columns = [TableColumn(worth.answers.scoring.target.part.capitalize(), [Cell(name) for name in classes], "left")]
     for stream in streams:
-        numbers = [worth.get(stream, "shapley", f"recall.{place}") for place in range(len(classes))]
+        numbers = [worth.get(stream, "shapley", part) for part in _parts(worth)]
         columns.append(TableColumn(stream, [difference_cell(each.value, each.interval) for each in numbers]))
+    part = worth.answers.scoring.target.part
+    of_rows = " in the rows of the class" if part == "class" else ""
     caption = (
-        "Shapley values by class, of the accuracy in the rows of the class: where a stream helps (positive) and where "
-        "it hurts. Without a stream 1 / C of the rows of a class are right, as by a guess at random among C classes."
+        f"Shapley values by {part}, of the {PART_TITLES[part]}{of_rows}: where a stream helps (positive) and where it "
+        "hurts."
     )
-    rows = [row for row in worth_rows(worth) if row["score"] == "recall" and row["kind"] == "shapley"]
+    if part == "class":
+        caption += " Without a stream 1 / C of the rows of a class are right, as by a guess at random among C classes."
+    rows = [
+        row
+        for row in worth_rows(worth)
+        if row["score"] == worth.answers.scoring.part_score and row["kind"] == "shapley"
+    ]
     return AnalysisTable("worth_per_class", caption, ReportTable(tuple(columns)), rows)
 
 
@@ -142,7 +171,7 @@ def _streams_figure(worth: Worth, planted: Mapping[str, float] | None) -> Report
         for kind in KINDS
         for numbers in [[worth.get(stream, kind) for stream in streams]]
     ]
-    caption = "What each stream adds to accuracy. Lines are 95 % intervals."
+    caption = f"What each stream adds to {_name(worth)}. Lines are 95 % intervals."
     if planted:
         caption += " Black ticks: the Shapley value that the design of the generated data allows."
     return draw_figure(
@@ -151,7 +180,7 @@ def _streams_figure(worth: Worth, planted: Mapping[str, float] | None) -> Report
         lambda: plot_intervals(
             streams,
             series,
-            "Gain of accuracy",
+            f"Gain of {_name(worth)}",
             random_streams=worth.answers.random_streams,
             ticks=[planted[stream] for stream in streams] if planted else (),
             ticks_title="By design",
@@ -163,12 +192,13 @@ def _classes_figure(worth: Worth) -> ReportFigure:
     streams = _order(worth)
     lettering = choose_lettering_of(worth.answers.classes)
     names = [lettering.labels.get(name, name) for name in worth.answers.classes]
-    values = [
-        [worth.get(stream, "shapley", f"recall.{place}").value for stream in streams] for place in range(len(names))
-    ]
+    values = [[worth.get(stream, "shapley", part).value for stream in streams] for part in _parts(worth)]
     return draw_figure(
         "worth_per_class",
-        "Shapley value of each stream in the rows of each class (accuracy). Blue: it helps. Red: it hurts.",
+        (
+            f"Shapley value of each stream for each {worth.answers.scoring.target.part} "
+            f"({PART_TITLES[worth.answers.scoring.target.part]}). Blue: it helps. Red: it hurts."
+        ),
         lambda: plot_matrix(names, streams, values, random_streams=worth.answers.random_streams),
         lettering,
     )
@@ -177,14 +207,14 @@ def _classes_figure(worth: Worth) -> ReportFigure:
 def _sentences(worth: Worth, planted: Mapping[str, float] | None, read: Mapping[str, float] | None) -> list[str]:
     streams = _order(worth)
     best = worth.get(streams[0])
-    answers, values = worth.answers, worth.values["accuracy"]
+    answers, values = worth.answers, worth.values[worth.main]
     useless = [stream for stream in streams if worth.get(stream).interval.low <= 0]
     sentences = [
         (
-            f"{streams[0]} is worth most: {format_difference(best.value)} of accuracy "
+            f"{streams[0]} is worth most: {format_difference(best.value)} of {_name(worth)} "
             f"[{format_difference(best.interval.low)}, {format_difference(best.interval.high)}]. All "
-            f"{len(streams)} streams together reach {format_score(values[-1].value)}, no stream (the most "
-            "frequent class) "
+            f"{len(streams)} streams together reach {format_score(values[-1].value)}, no stream "
+            f"({_NO_STREAM[answers.scoring.kind]}) "
             f"{format_score(values[0].value)}; the Shapley values sum to the difference."
         )
     ]

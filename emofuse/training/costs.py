@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from emofuse.heads import make_empty_head
 from emofuse.heads.members import HeadBatch, HeadMember
 from emofuse.heads.stems import Shape, shape_of
 from emofuse.specs import HeadSpec
 from emofuse.training.machine import Machine
+from emofuse.training.without_compiler import without_compiler
 
 COPIES = 5
 """Of every weight: itself, its gradient, two moments, the best one so far."""
@@ -47,6 +48,7 @@ class TrainingCost:
 
 
 @lru_cache(maxsize=4096)
+@without_compiler()
 def head_cost(
     spec: HeadSpec, dims: tuple[tuple[str, Shape], ...], classes: int, batch_size: int, machine: Machine
 ) -> TrainingCost:
@@ -66,16 +68,16 @@ def head_cost(
         return tensor
 
     head, batch = _empty(spec, dims, classes, batch_size, folds=1)
-    with FlopCounterMode(display=False) as forward, saved_tensors_hooks(keep, lambda tensor: tensor):
+    with _FlopCounter() as forward, saved_tensors_hooks(keep, lambda tensor: tensor):
         logits = head(batch)
-    with FlopCounterMode(display=False) as backward:
+    with _FlopCounter() as backward:
         torch.autograd.grad(logits.sum(), tuple(head.parameters()))
     for tensor in (*head.parameters(), *batch.features.values()):  # counted with the weights and with the batches
         kept.pop(_memory_of(tensor), None)
     parameters = sum(tensor.numel() for tensor in head.parameters())
     scale = machine.dtype.itemsize / torch.float32.itemsize
     products = machine.products.itemsize if machine.products else 0
-    of_forward, of_backward = (counter.get_total_flops() // batch_size for counter in (forward, backward))
+    of_forward, of_backward = (counter.flops // batch_size for counter in (forward, backward))
     return TrainingCost(
         parameters=parameters,
         weight_bytes=parameters * (COPIES * machine.dtype.itemsize + products),
@@ -127,6 +129,7 @@ class Operations:
 
 
 @lru_cache(maxsize=4096)
+@without_compiler()
 def group_operations(spec: HeadSpec, shapes: tuple[tuple[int, ...], ...], folds: int) -> Operations:
     """Count the operations of a group.
 
@@ -143,25 +146,55 @@ def group_operations(spec: HeadSpec, shapes: tuple[tuple[int, ...], ...], folds:
         torch.autograd.grad(logits.sum(), tuple(head.parameters()))
     reading = 8 * len(shapes)
     return Operations(
-        forward=forward.count + reading,
-        step=forward.count + backward.count + reading,
+        forward=forward.operations + reading,
+        step=forward.operations + backward.operations + reading,
         update=sum(1 for _ in head.parameters()),
     )
 
 
-class _OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
-    """Count operations as they reach the device."""
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
+    """Call `count` with every operation as it reaches the device.
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.count = 0
+    The counters take the place of torch's `FlopCounterMode`, which needs torch's compiler (`without_compiler`).
+    """
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         del types
-        self.count += 1
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        self.count(func, args, kwargs, out)
+        return out
+
+    def count(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
+        """Count an operation with its arguments and its result."""
+        raise NotImplementedError
+
+
+class _FlopCounter(_Counter):
+    """Count the floating-point operations of matrix products and convolutions by torch's formulas."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0
+
+    def count(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.flops += int(formula(*args, **kwargs, out_val=out))
+
+
+class _OperationCounter(_Counter):
+    """Count all operations."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations = 0
+
+    def count(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
+        del func, args, kwargs, out
+        self.operations += 1
 
 
 def _empty(

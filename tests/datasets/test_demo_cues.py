@@ -13,7 +13,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from emofuse.datasets.demo import warp_expression
+from emofuse.datasets.demo import person, scenes, warp_expression
 from emofuse.datasets.demo.face import FACE_WINDOW
 from emofuse.datasets.demo.generator import draw_sample
 from emofuse.datasets.demo.scenes import SCENE_NAMES, draw_scene
@@ -114,3 +114,25 @@ def test_every_scene_of_a_family_has_its_tint_whatever_its_shape(family):
         assert (red > blue) == (family == "warm"), name
         names.add(name)
     assert names == set(SCENE_NAMES[family])
+
+
+def test_pictures_are_blended_as_the_plain_formulas_say():
+    """The fast ways round as numpy's broadcasting does, since the same seed must give the same bytes."""
+    rng = np.random.default_rng(0)
+    picture = rng.uniform(0, 255, (40, 50, 3)).astype(np.float32)
+    mask, colour = rng.random((40, 50), dtype=np.float32), np.array([200, 90, 30], dtype=np.float32)
+    expected = picture + (np.float32(0.7) * mask)[..., None] * (colour - picture)
+    blended = picture.copy()
+    scenes._blend(blended, mask, colour, 0.7)
+    np.testing.assert_array_equal(blended, expected)
+    part = picture[5:20, 7:30]  # not contiguous
+    np.testing.assert_array_equal(scenes.less_than(colour, part), colour - part)
+
+    look = person.draw_look(rng, 400, 400, frown=True, grain=True)
+    background = rng.uniform(0, 255, (400, 400, 3)).astype(np.float32)
+    x = (np.arange(400, dtype=np.float32) - look.centre[0])[None, :] / look.face_px
+    y = (np.arange(400, dtype=np.float32) - look.centre[1])[:, None] / look.face_px
+    inside = np.clip((1.1 - np.hypot(x, (y + 0.1) / 1.1)) / 0.5, 0, 1)
+    cover = (inside**2 * (3 - 2 * inside))[..., None]
+    expected = (background + cover * (np.asarray(look.glow) - background)).astype(np.float32)
+    np.testing.assert_allclose(person.draw_glow(background, look), expected, atol=1e-4)

@@ -72,10 +72,8 @@ def warp_expression(photo: Image, amount: float) -> Image:
         raise ValueError(f"photo has shape {photo.shape}, expected the whole astronaut photograph, which is square")
     scale = photo.shape[0] / PHOTO_PX
     x0, y0, x1, y1 = (round(edge * scale) for edge in FACE_WINDOW)
-    # Pixel i of the enlarged picture has its centre at (i + 0.5) / scale - 0.5 of the photograph.
-    x = ((np.arange(x0, x1) + 0.5) / scale - 0.5)[None, :]
-    y = ((np.arange(y0, y1) + 0.5) / scale - 0.5)[:, None]
-    move_x, move_y = _displacement(x, y, amount)
+    x, y = _window_points(scale)
+    move_x, move_y = _displacement(scale, amount)
     source_x, source_y = (((at + 0.5) * scale - 0.5).astype(np.float32) for at in (x - move_x, y - move_y))
     warped = photo.copy()
     warped[y0:y1, x0:x1] = cv2.remap(photo, source_x, source_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
@@ -126,15 +124,43 @@ def add_relief(photo: Image, strength: float, sigma_px: float, rng: np.random.Ge
     relief = np.asarray(cv2.GaussianBlur(white, (0, 0), sigma_px), dtype=np.float32)
     relief *= strength / relief.std()
     skin = photo[y0:y1, x0:x1]
-    skin[:] = np.clip(np.rint(skin + _skin_mask() * relief[..., None]), 0, 255).astype(np.uint8)
+    relief *= _skin_mask()
+    raised: Floats = cv2.merge([relief, relief, relief])  # type: ignore[assignment]
+    raised += skin
+    np.clip(np.rint(raised, out=raised), 0, 255, out=raised)
+    skin[:] = raised
 
 
 def _eye_distance() -> float:
     return float(np.linalg.norm(np.subtract(*EYES)))
 
 
-def _displacement(x: Doubles, y: Doubles, amount: float) -> tuple[Doubles, Doubles]:
-    """Return how far the points of a grid, x (1, w) and y (h, 1), move right and down: two arrays (h, w), pixels."""
+def _displacement(scale: float, amount: float) -> tuple[Doubles, Doubles]:
+    """Return how far the points of `FACE_WINDOW` move right and down: two arrays (h, w), in pixels.
+
+    Args:
+        scale: the size of the picture over that of the photograph.
+        amount: see `warp_expression`.
+    """
+    eyes = np.asarray(EYES)
+    distance = _eye_distance()
+    right, down = (eyes[1] - eyes[0]) / distance
+    along, bend, fade, brows = _movement(scale)
+    outwards = 0.2 * amount * along * fade
+    upwards = amount * bend * fade
+    for brow in brows:
+        upwards += 0.2 * amount * brow
+    return distance * (outwards * right + upwards * down), distance * (outwards * down - upwards * right)
+
+
+@cache
+def _movement(scale: float) -> tuple[Doubles, Doubles, Doubles, tuple[Doubles, ...]]:
+    """Return what `_displacement` scales by the amount, over `FACE_WINDOW` at a scale: four arrays (h, w).
+
+    They are how far along the mouth a point is, how much the mouth bends there, how the movement of the mouth fades
+    out, and that of the inner end of each brow.
+    """
+    x, y = _window_points(scale)
     eyes, mouth = np.asarray(EYES), np.asarray(MOUTH_CORNERS)
     distance = _eye_distance()
     right, down = (eyes[1] - eyes[0]) / distance
@@ -147,12 +173,17 @@ def _displacement(x: Doubles, y: Doubles, amount: float) -> tuple[Doubles, Doubl
     beside = np.clip(np.abs(u) - half_mouth, 0, None)
     # Shorter above the mouth than below it, because the base of the nose must not move.
     fade = np.exp(-((v / np.where(v > 0, 0.30, 0.21)) ** 2 + (beside / 0.185) ** 2) / 2)
-    outwards = 0.2 * amount * np.clip(u / half_mouth, -1, 1) * fade
-    upwards = amount * (np.clip(np.abs(u / half_mouth), 0, 1.4) ** 2 - 0.5) * fade
-    for brow_x, brow_y in INNER_BROWS:
-        squared = ((x - brow_x) ** 2 + (y - brow_y) ** 2) / distance**2
-        upwards = upwards + 0.2 * amount * np.exp(-squared / (2 * 0.22**2))
-    return distance * (outwards * right + upwards * down), distance * (outwards * down - upwards * right)
+    along = np.clip(u / half_mouth, -1, 1)
+    bend = np.clip(np.abs(u / half_mouth), 0, 1.4) ** 2 - 0.5
+    squared = [((x - brow_x) ** 2 + (y - brow_y) ** 2) / distance**2 for brow_x, brow_y in INNER_BROWS]
+    return along, bend, fade, tuple(np.exp(-each / (2 * 0.22**2)) for each in squared)
+
+
+def _window_points(scale: float) -> tuple[Doubles, Doubles]:
+    """Return x (1, w) and y (h, 1) of the pixels of `FACE_WINDOW` in a picture at a scale, in the photograph."""
+    x0, y0, x1, y1 = (round(edge * scale) for edge in FACE_WINDOW)
+    # Pixel i of the enlarged picture has its centre at (i + 0.5) / scale - 0.5 of the photograph.
+    return ((np.arange(x0, x1) + 0.5) / scale - 0.5)[None, :], ((np.arange(y0, y1) + 0.5) / scale - 0.5)[:, None]
 
 
 def _photograph() -> Image:
@@ -199,6 +230,6 @@ def _polygon_mask(points: tuple[tuple[int, int], ...], *, shrink_px: int, blur_p
 
 @cache
 def _skin_mask() -> Floats:
-    """Return the mask of the face, to which grain is added, float32 (h, w, 1) over FACE_WINDOW of the plate."""
+    """Return the mask of the face, to which grain is added, float32 (h, w) over FACE_WINDOW of the plate."""
     x0, y0, x1, y1 = (edge * PLATE_SCALE for edge in FACE_WINDOW)
-    return _polygon_mask(FACE_OVAL, shrink_px=2, blur_px=5)[y0:y1, x0:x1, None]
+    return _polygon_mask(FACE_OVAL, shrink_px=2, blur_px=5)[y0:y1, x0:x1]

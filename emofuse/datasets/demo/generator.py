@@ -93,7 +93,7 @@ def draw_sample(sample: DemoSample, rng: np.random.Generator) -> tuple[Image, di
     if look is not None:
         picture = person.draw_person(picture, look, rng)
     drawn = {"width": width, "height": height, "scene": scene, "look": None if look is None else asdict(look)}
-    return np.rint(picture).astype(np.uint8), drawn
+    return np.rint(picture, out=picture).astype(np.uint8), drawn
 
 
 def _write_dataset(root: Path, identity: Mapping[str, int]) -> None:

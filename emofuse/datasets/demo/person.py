@@ -18,6 +18,7 @@ from emofuse.datasets.demo.face import (
     vary_shape,
     warp_expression,
 )
+from emofuse.datasets.demo.scenes import in_each_channel, less_than
 
 # Distances from the centre of the face: up to the top of the hair, down to the neck, down to where the suit is widest.
 HAIR_PX, NECK_PX, SUIT_PX = 112.0, 100.0, 270.0
@@ -114,9 +115,10 @@ def draw_glow(background: Floats, look: PersonLook) -> Floats:
     inner, outer = GLOW_RADII
     columns, rows = _span(np.abs(x[0]) < outer), _span(np.abs((y[:, 0] + 0.1) / 1.1) < outer)  # there is none outside
     inside = np.clip((outer - np.hypot(x[:, columns], (y[rows] + 0.1) / 1.1)) / (outer - inner), 0, 1)
-    cover = (inside**2 * (3 - 2 * inside))[..., None]
+    change = less_than(np.asarray(look.glow), background[rows, columns])  # float64
+    change *= in_each_channel(inside**2 * (3 - 2 * inside))
     lit = background.copy()
-    lit[rows, columns] += cover * (np.asarray(look.glow) - background[rows, columns])
+    lit[rows, columns] += change
     return lit
 
 
@@ -145,11 +147,17 @@ def draw_person(background: Floats, look: PersonLook, rng: np.random.Generator) 
         add_relief(photo, *look.grain, rng)
     matrix = _placement(look)
     person = cv2.warpAffine(photo, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    cover = cv2.warpAffine(mask, matrix, size, flags=cv2.INTER_LINEAR)[..., None]
+    cover = np.asarray(cv2.warpAffine(mask, matrix, size, flags=cv2.INTER_LINEAR), dtype=np.float32)
     tones = 255 * look.exposure * (np.arange(256) / 255) ** look.gamma
-    light = 1 + look.side_light * np.linspace(-1, 1, size[0], dtype=np.float32)[None, :, None]
-    lit = np.clip(cv2.LUT(person, tones.astype(np.float32)) * light, 0, 255)
-    return np.asarray(background + cover * (lit - background), dtype=np.float32)
+    light = 1 + look.side_light * np.linspace(-1, 1, size[0], dtype=np.float32)
+    lit: Floats = cv2.LUT(person, tones.astype(np.float32))  # type: ignore[assignment]
+    rows = lit.reshape(size[1], -1)
+    rows *= np.repeat(light, 3)
+    np.clip(lit, 0, 255, out=lit)
+    lit -= background
+    lit *= in_each_channel(cover)
+    lit += background
+    return lit
 
 
 def _placement(look: PersonLook) -> npt.NDArray[np.float64]:

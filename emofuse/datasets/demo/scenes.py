@@ -7,6 +7,7 @@ smooth (sky, mountains, sea). Colours, layout, brightness and film grain vary wi
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -36,13 +37,28 @@ def draw_scene(family: str, height: int, width: int, rng: Rng) -> tuple[str, Flo
     picture = _SCENES[family][name](height, width, rng)
     # Both families have the same brightness, because every stream sees it.
     luminance = float(picture.mean(axis=(0, 1)) @ np.array([0.299, 0.587, 0.114]))
-    return name, np.clip(picture * np.float32(rng.uniform(*BRIGHTNESS) / luminance), 0, 255)
+    picture *= np.float32(rng.uniform(*BRIGHTNESS) / luminance)
+    return name, np.clip(picture, 0, 255, out=picture)
 
 
 def add_film_grain(picture: Floats, rng: Rng) -> Floats:
     """Return the picture with grey noise of a random strength, float32 (H, W, 3), 0..255."""
-    noise = rng.standard_normal((*picture.shape[:2], 1), dtype=np.float32)
-    return np.clip(picture + noise * np.float32(rng.uniform(*FILM_GRAIN)), 0, 255)
+    noise = rng.standard_normal(picture.shape[:2], dtype=np.float32)
+    noise *= np.float32(rng.uniform(*FILM_GRAIN))
+    grained = in_each_channel(noise)
+    grained += picture
+    return np.clip(grained, 0, 255, out=grained)
+
+
+def in_each_channel(values: Floats) -> Floats:
+    """Return values (H, W) as the three equal channels (H, W, 3) of a picture."""
+    return np.asarray(cv2.merge([values, values, values]), dtype=values.dtype)
+
+
+def less_than(colour: npt.NDArray[Any], picture: Floats) -> npt.NDArray[Any]:
+    """Return `colour - picture` (H, W, 3) in a quarter of the time that numpy takes for three numbers beside rows."""
+    height, width = picture.shape[:2]
+    return np.subtract(np.tile(colour, width), picture.reshape(height, -1)).reshape(picture.shape)
 
 
 def _bokeh(height: int, width: int, rng: Rng) -> Floats:
@@ -184,7 +200,9 @@ def _glow(height: int, width: int, centre: tuple[float, float], radius: float) -
 
 def _blend(picture: Floats, mask: Floats, colour: Floats, opacity: float) -> None:
     """Blend a colour into the picture by a mask (H, W) 0..1, in place."""
-    picture += (np.float32(opacity) * mask)[..., None] * (colour - picture)
+    change = less_than(colour, picture)
+    change *= in_each_channel(np.float32(opacity) * mask)
+    picture += change
 
 
 _SCENES: dict[str, dict[str, Callable[[int, int, Rng], Floats]]] = {

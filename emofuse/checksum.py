@@ -1,4 +1,4 @@
-"""Checksums: CRC32C (Castagnoli) of Zarr's chunks and of the files that were extracted, SHA-256 of whole files."""
+"""Checksums: CRC32C (Castagnoli) of Zarr's chunks and of extracted files, SHA-256 of whole files and for seeds."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file on this machine, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seed_of(*parts: object) -> int:
+    """Return a whole number of 256 bits that depends on the text of the parts, as the seed of a random generator."""
+    return int.from_bytes(hashlib.sha256("\n".join(map(str, parts)).encode()).digest(), "big")
 
 
 @cache

@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+from emofuse.wording import count_of
+
 
 class EmofuseError(Exception):
     """Base class of everything emofuse raises on purpose."""
@@ -21,9 +23,7 @@ class SpecError(EmofuseError, ValueError):
     def __init__(self, where: str, problems: Sequence[str]) -> None:
         self.where = where
         self.problems = tuple(problems)
-        count = len(self.problems)
-        noun = "problem" if count == 1 else "problems"
-        super().__init__(f"{where}, {count} {noun}: " + " | ".join(self.problems))
+        super().__init__(f"{where}, {count_of(len(self.problems), 'problem')}: {' | '.join(self.problems)}")
 
 
 class PluginError(EmofuseError, ImportError):

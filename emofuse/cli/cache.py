@@ -26,6 +26,7 @@ from emofuse.cli.options import (
 )
 from emofuse.cli.progress import show_progress
 from emofuse.stores import as_path
+from emofuse.wording import count_of
 
 if TYPE_CHECKING:
     from emofuse.cache.cached_stream import CachedStream
@@ -291,7 +292,7 @@ def _print_cache(description: Mapping[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    blocks = "1 block" if description["blocks"] == 1 else f"{description['blocks']} blocks"
+    blocks = count_of(description["blocks"], "block")
     splits = ", ".join(f"{count} {split}" for split, count in description["splits"].items())
     typer.echo(
         f"{description['path']}: {description['rows']} rows ({splits}) in {blocks} of {description['block_rows']}"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emofuse.wording import count_of
+
 if TYPE_CHECKING:
     from emofuse.doctor import Finding
 
@@ -52,5 +54,5 @@ def _text(finding: Finding) -> str:
 
 def _print_verdict(findings: list[Finding]) -> None:
     faults = sum(finding.state == "fault" for finding in findings)
-    verdict = "ready" if not faults else "1 fault" if faults == 1 else f"{faults} faults"
+    verdict = count_of(faults, "fault") if faults else "ready"
     typer.echo(f"\n{verdict}")

@@ -18,6 +18,7 @@ from emofuse.datasets.splits import SPLITS
 from emofuse.errors import DatasetError, did_you_mean
 from emofuse.specs.datasets import SplitSpec
 from emofuse.stores import replace_file
+from emofuse.wording import join_first
 
 GROUP_COLUMNS = ("sample_id", "group")
 _NAMED = 3
@@ -176,8 +177,7 @@ def group_notes(groups: Sequence[str | None], splits: Sequence[str | None], spli
     shared = shared_groups(groups, splits)
     if not shared:
         return []
-    named = ", ".join(f"{name!r} in {' and '.join(where)}" for name, where in list(shared.items())[:_NAMED])
-    more = f" and {len(shared) - _NAMED} more" if len(shared) > _NAMED else ""
+    named = join_first((f"{name!r} in {' and '.join(where)}" for name, where in shared.items()), _NAMED)
     count = len({group for group in groups if group is not None})
     if getattr(split, "grouped", True):
         advice = "the dataset's own split parts them; `split: {kind: stratified}` keeps each in one split"
@@ -185,7 +185,7 @@ def group_notes(groups: Sequence[str | None], splits: Sequence[str | None], spli
         advice = "`grouped: false` of the split asks for it"
     note = (
         f"groups are shared between train, val and test: {len(shared)} of {count} are in several splits "
-        f"({named}{more}), so that scores are those of known groups; {advice}"
+        f"({named}), so that scores are those of known groups; {advice}"
     )
     return [note]
 

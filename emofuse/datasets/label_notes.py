@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from emofuse.datasets.split_needs import describe_counts, rare_labels
 from emofuse.datasets.splits import SPLITS
 from emofuse.specs.datasets import SplitSpec
+from emofuse.wording import count_of, join_first
 
 _NAMED = 5
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?")
@@ -64,7 +65,7 @@ def _spellings(counts: Mapping[str, int]) -> list[str]:
         return []
     text = (
         "labels that differ only in case, spaces, number format or Unicode form, and count as different labels: "
-        f"{_listed(groups)}. Give them one spelling if they are one label"
+        f"{join_first(groups, _NAMED, joint='; ')}. Give them one spelling if they are one label"
     )
     return [text]
 
@@ -76,18 +77,15 @@ def describe_spellings(counts: Mapping[str, int]) -> str:
         repr(label) if shown.count(unicodedata.normalize("NFC", label)) == 1 and label.isprintable() else ascii(label)
         for label in counts
     ]
-    return " and ".join(f"{name} ({_rows(rows)})" for name, rows in zip(names, counts.values(), strict=True))
+    return " and ".join(f"{name} ({count_of(rows, 'row')})" for name, rows in zip(names, counts.values(), strict=True))
 
 
 def _missing_values(counts: Mapping[str, int]) -> list[str]:
     missing = {label: rows for label, rows in counts.items() if same_label(label) in _MISSING}
     if not missing:
         return []
-    text = (
-        f"labels that look like missing values, and count as labels: {_listed(_with_rows(missing))}. Leave a "
-        "label empty if there is none"
-    )
-    return [text]
+    named = join_first(_with_rows(missing), _NAMED, joint="; ")
+    return [f"labels that look like missing values, and count as labels: {named}. Leave a label empty if there is none"]
 
 
 def _rare(counts: Mapping[str, int], splits_of: Mapping[str, set[str]]) -> list[str]:
@@ -112,23 +110,11 @@ def _absent(splits_of: Mapping[str, set[str]]) -> list[str]:
     for split in present:
         absent = [repr(label) for label, splits in splits_of.items() if split not in splits]
         if absent:
-            parts.append(f"no {split} row has {_listed(absent, 'or')}")
+            parts.append(f"no {split} row has {join_first(absent, _NAMED, word='or')}")
     if not parts:
         return []
     return [f"labels that are missing in a split: {'; '.join(parts)}"]
 
 
 def _with_rows(counts: Mapping[str, int]) -> list[str]:
-    return [f"{label!r} ({_rows(rows)})" for label, rows in counts.items()]
-
-
-def _rows(count: int) -> str:
-    return f"{count} row{'s' * (count != 1)}"
-
-
-def _listed(items: Sequence[str], word: str = "and") -> str:
-    shown = list(items[:_NAMED])
-    if len(items) > _NAMED:
-        return f"{', '.join(shown)} {word} {len(items) - _NAMED} more"
-    joint = ", " if word == "or" else "; "
-    return joint.join(shown)
+    return [f"{label!r} ({count_of(rows, 'row')})" for label, rows in counts.items()]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+
+from emofuse.checksum import seed_of
 
 _PASSES = 10
 
@@ -53,10 +54,10 @@ def place_groups(
         singles: label -> the number of rows without a group, which are placed afterwards.
         seed: the seed of the draws, which depend on it and on the names of the groups, not on the order of rows.
     """
-    names = sorted(groups, key=lambda name: (-sum(groups[name].values()), _draw(seed, name)))
+    names = sorted(groups, key=lambda name: (-sum(groups[name].values()), seed_of(seed, "group", name)))
     placement = _Placement(wanted, singles, groups)
     for name in names:
-        placement.place(name, _draw(seed, name))
+        placement.place(name, seed_of(seed, "group", name))
     for _ in range(_PASSES):
         if not sum(placement.move(name) for name in reversed(names)):
             break
@@ -161,8 +162,3 @@ class _Placement:
         return round(
             sum(rows * (rows - 2 * self._lacks[label][part]) / self._rows[label] for label, rows in held.items()), 9
         )
-
-
-def _draw(seed: int, group: str) -> int:
-    """Return a number of 256 bits that depends on the seed and the name of a group."""
-    return int.from_bytes(hashlib.sha256(f"{seed}\ngroup\n{group}".encode()).digest(), "big")

@@ -25,6 +25,7 @@ from emofuse.datasets.sources import FILE_COLUMNS, SOURCE_COLUMNS, source_column
 from emofuse.datasets.splits import ONE_STRATUM, make_splits
 from emofuse.errors import DatasetError, did_you_mean
 from emofuse.specs import OfficialSplit, SplitSpec
+from emofuse.wording import count_of
 
 __all__ = [
     "Faults",
@@ -89,10 +90,9 @@ class Listing:
             DatasetError: there are bad rows; the message counts them all and lists them with their numbers.
         """
         if self.bad_count:
-            noun = "bad row" if self.bad_count == 1 else "bad rows"
             raise DatasetError(
-                f"{self.manifest.root}: {self.bad_count} {noun} of {len(self.manifest)}. Repair them, or keep them as"
-                f" marked rows: --on-bad-rows keep\n{self.describe_bad_rows()}"
+                f"{self.manifest.root}: {count_of(self.bad_count, 'bad row')} of {len(self.manifest)}. "
+                f"Repair them, or keep them as marked rows: --on-bad-rows keep\n{self.describe_bad_rows()}"
             )
 
     def describe_bad_rows(self) -> str:

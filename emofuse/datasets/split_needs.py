@@ -13,6 +13,7 @@ from emofuse.datasets.splits import SPLITS, cross_validation_folds, group_folds,
 from emofuse.errors import DatasetError, SpecError, TrainingError
 from emofuse.specs.datasets import OfficialSplit, OuterFoldsSplit, SplitSpec
 from emofuse.specs.targets import ClassTarget, TargetSpec
+from emofuse.wording import count_of, join_first
 
 if TYPE_CHECKING:
     from emofuse.datasets.manifest import Manifest
@@ -316,6 +317,4 @@ def rare_labels(rows_of_labels: Mapping[str, int]) -> dict[str, int]:
 
 def describe_counts(rows_of_labels: Mapping[str, int], noun: str = "row") -> str:
     """Return a short list: `'a' (2 rows), 'b' (1 row) and 5 more`."""
-    named = [f"{label!r} ({rows} {noun}{'s' * (rows != 1)})" for label, rows in list(rows_of_labels.items())[:_NAMED]]
-    more = len(rows_of_labels) - len(named)
-    return ", ".join(named) + (f" and {more} more" if more else "")
+    return join_first((f"{label!r} ({count_of(rows, noun)})" for label, rows in rows_of_labels.items()), _NAMED)

@@ -6,13 +6,13 @@ labelled rows, splits and folds are those of the labels alone.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from emofuse.checksum import seed_of
 from emofuse.datasets.placement import groups_of_rows, place_groups
 from emofuse.specs.datasets import HoldoutSplit, OfficialSplit, OuterFoldsSplit, StratifiedSplit
 
@@ -88,7 +88,7 @@ def stratified_split(
 
 def _counts_of_pairs(rows_of: Mapping[str, Sequence[int]], seed: int) -> dict[str, list[int]]:
     """Return the rows per split of labels of which none has three rows; {} if val or test would have no row."""
-    pairs = sorted((label for label, rows in rows_of.items() if len(rows) == 2), key=lambda label: _words(seed, label))
+    pairs = sorted((label for label, rows in rows_of.items() if len(rows) == 2), key=lambda label: seed_of(seed, label))
     if len(pairs) < 2:
         return {}
     single = {label: [1, 0, 0] for label, rows in rows_of.items() if len(rows) == 1}
@@ -291,10 +291,5 @@ def _shuffled(rows: int, seed: int, label: str) -> npt.NDArray[np.int64]:
 
     It sorts the raw words of PCG64, which NumPy keeps equal in all its versions, unlike `Generator.permutation`.
     """
-    words = np.random.PCG64(_words(seed, label)).random_raw(rows)
+    words = np.random.PCG64(seed_of(seed, label)).random_raw(rows)
     return np.argsort(words, kind="stable")
-
-
-def _words(seed: int, label: str) -> int:
-    """Return the 256-bit seed of a label."""
-    return int.from_bytes(hashlib.sha256(f"{seed}\n{label}".encode()).digest(), "big")

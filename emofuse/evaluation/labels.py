@@ -21,6 +21,7 @@ import numpy.typing as npt
 from emofuse.errors import SpecError, did_you_mean
 from emofuse.specs import LabelMapSpec
 from emofuse.specs.label_maps import find_label
+from emofuse.wording import join_names
 
 Side = Literal["data", "model"]
 
@@ -78,14 +79,14 @@ class SharedClasses:
             for name in self.names:
                 same = [label for label, shared in mapped.items() if shared == name]
                 if len(same) > 1:
-                    found.append(f"{title}: {_listed(same)} count as {name}{self._loss(side, same)}.")
+                    found.append(f"{title}: {join_names(same)} count as {name}{self._loss(side, same)}.")
                 elif same and same[0] != name and (self.label_map is None or side != self.side):
                     found.append(f"{title}: {same[0]} is another spelling of {name}.")
             lost = [label for label, shared in mapped.items() if shared is None]
             if lost:
                 what = "rows are" if side == "data" else "probability is"
                 found.append(
-                    f"{title}: {_listed(lost)} without a counterpart, whose {what} left out{self._loss(side, lost)}."
+                    f"{title}: {join_names(lost)} without a counterpart, whose {what} left out{self._loss(side, lost)}."
                 )
         return found
 
@@ -220,7 +221,3 @@ def _places(
 ) -> npt.NDArray[np.int64]:
     places = [-1 if name is None else names.index(name) for name in mapped.values()]
     return np.asarray([*places, -1], np.int64)[labels]
-
-
-def _listed(labels: Sequence[str]) -> str:
-    return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"

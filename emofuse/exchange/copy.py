@@ -17,6 +17,7 @@ from emofuse.cache.structure import lock_cache
 from emofuse.checksum import crc32c
 from emofuse.errors import CacheError
 from emofuse.stores import PARTIAL_SUFFIX, file_sizes, replace_file
+from emofuse.wording import join_first
 
 OnFiles = Callable[[int, int], None]
 """Called after every file with the number of files done so far and of all files."""
@@ -155,9 +156,8 @@ def _copy_all(files: Sequence[_File], total: int, on_files: OnFiles | None) -> i
             pool.shutdown(cancel_futures=True)
             raise
     if damaged:
-        more = f" and {len(damaged) - _LISTED} more" if len(damaged) > _LISTED else ""
         raise CacheError(
-            f"{len(damaged)} chunks are damaged and were not copied: {', '.join(sorted(damaged)[:_LISTED])}{more}. "
+            f"{len(damaged)} chunks are damaged and were not copied: {join_first(sorted(damaged), _LISTED)}. "
             "Repair them, then run the same copy again: emofuse cache repair"
         )
     return copied

@@ -38,6 +38,7 @@ from emofuse.exchange.foreign import ForeignArrays, ForeignNames, open_arrays
 from emofuse.specs import ImportedSpec, canonical_json, parse_spec
 from emofuse.status import Status, Step
 from emofuse.stores import is_remote
+from emofuse.wording import count_of, join_first
 
 OnRows = Callable[[int, int], None]
 Gather = Callable[[npt.NDArray[np.int64]], npt.NDArray[Any]]
@@ -128,9 +129,9 @@ def import_stream(path: Path, request: ImportRequest, *, on_rows: OnRows | None 
         scanned = _scan(arrays, np.dtype(spec.dtype), positions, spool)
         bad = (positions >= 0) & scanned.bad[positions]
         if bad.any() and not request.mark_non_finite:
-            listed = _listed(sample_ids.filter(pl.Series(bad)))
+            listed = join_first(sample_ids.filter(pl.Series(bad)), _LISTED)
             raise CacheError(
-                f"{request.file}: {_count(int(bad.sum()), 'row')} with NaN, infinity, or a number too large for "
+                f"{request.file}: {count_of(int(bad.sum()), 'row')} with NaN, infinity, or a number too large for "
                 f"{spec.dtype}: {listed}. Repair them, or keep them as rows that failed with --mark-non-finite."
             )
         spec = spec.model_copy(update={"sha256": scanned.sha256})
@@ -148,7 +149,8 @@ def _join(path: Path, sample_ids: pl.Series, ids: pl.Series, request: ImportRequ
     """Return the row of the file that belongs to each row of the cache, (N,) int64, -1 for none."""
     repeated = ids.filter(ids.is_duplicated()).unique(maintain_order=True)
     if len(repeated):
-        raise CacheError(f"{request.file}: {request.ids!r} repeats {_count(len(repeated), 'id')}: {_listed(repeated)}")
+        count, listed = count_of(len(repeated), "id"), join_first(repeated, _LISTED)
+        raise CacheError(f"{request.file}: {request.ids!r} repeats {count}: {listed}")
     file_rows = pl.DataFrame({"sample_id": ids}).with_row_index("position")
     joined = pl.DataFrame({"sample_id": sample_ids}).join(file_rows, on="sample_id", how="left", maintain_order="left")
     positions: npt.NDArray[np.int64] = joined["position"].cast(pl.Int64).fill_null(-1).to_numpy()
@@ -159,9 +161,9 @@ def _join(path: Path, sample_ids: pl.Series, ids: pl.Series, request: ImportRequ
         )
     unknown = ids.filter(~ids.is_in(sample_ids.implode()))
     if len(unknown) and not request.ignore_unknown:
+        count, listed = count_of(len(unknown), "id"), join_first(unknown, _LISTED)
         raise CacheError(
-            f"{request.file}: {_count(len(unknown), 'id')} that {path} does not have: {_listed(unknown)}. "
-            "Skip them with --ignore-unknown."
+            f"{request.file}: {count} that {path} does not have: {listed}. Skip them with --ignore-unknown."
         )
     return positions
 
@@ -318,12 +320,3 @@ def _write_blocks(
         )
         if on_rows is not None:
             on_rows(rows.stop, cache.rows)
-
-
-def _listed(values: pl.Series) -> str:
-    more = f" and {len(values) - _LISTED} more" if len(values) > _LISTED else ""
-    return ", ".join(values.head(_LISTED).to_list()) + more
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -17,6 +17,7 @@ from emofuse.datasets.manifest import Manifest, other_values
 from emofuse.datasets.sources import FILE_COLUMNS, changed_sources, moved_below
 from emofuse.errors import CacheError
 from emofuse.stores import SCHEME, as_path, is_remote
+from emofuse.wording import join_first
 
 _LISTED = 20
 _FACTS = ("label", "split", "group")
@@ -105,10 +106,9 @@ def all_rows(caches: Sequence[Cache]) -> Manifest:
     ids = pl.concat([cache.manifest.table["sample_id"] for cache in caches])
     repeated = ids.filter(ids.is_duplicated()).unique(maintain_order=True)
     if len(repeated):
-        listed = ", ".join(repeated.head(_LISTED).to_list())
-        more = f" and {len(repeated) - _LISTED} more" if len(repeated) > _LISTED else ""
         faults.append(
-            f"they are of different rows, but {len(repeated)} samples are in more than one of them: {listed}{more}"
+            f"they are of different rows, but {len(repeated)} samples are in more than one of them: "
+            f"{join_first(repeated, _LISTED)}"
         )
     roots = [cache.manifest.root for cache in caches]
     if len({_drive(root) for root in roots}) > 1:

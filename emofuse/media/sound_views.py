@@ -7,12 +7,12 @@ picture of the same view, so that caches of pictures keep their views.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from emofuse.checksum import seed_of
 from emofuse.media.sound import Sound
 from emofuse.specs.caches import SoundAugmentSpec
 
@@ -48,7 +48,7 @@ def draw_sound_view(spec: SoundAugmentSpec, seed: int, sample_id: str, view: int
         sample_id: the id of the sample in the manifest.
         view: the number of the view, 1 or more.
     """
-    entropy = int.from_bytes(hashlib.sha256(f"sound\n{seed}\n{view}\n{sample_id}".encode()).digest(), "big")
+    entropy = seed_of("sound", seed, view, sample_id)
     # NumPy promises the raw words of PCG64 for all its versions, unlike the draws of a Generator.
     shift, gain, noise, noise_seed = np.random.PCG64(entropy).random_raw(4).tolist()
     return SoundView(

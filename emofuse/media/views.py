@@ -7,13 +7,13 @@ found in the view itself, so that landmarks and boxes fit to it.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from emofuse.checksum import seed_of
 from emofuse.specs import AugmentSpec
 
 VERSION = 1
@@ -43,7 +43,7 @@ def draw_view(spec: AugmentSpec, sample_id: str, view: int) -> View:
         sample_id: the id of the sample in the manifest.
         view: the number of the view, 1 or more.
     """
-    entropy = int.from_bytes(hashlib.sha256(f"{spec.seed}\n{view}\n{sample_id}".encode()).digest(), "big")
+    entropy = seed_of(spec.seed, view, sample_id)
     # NumPy promises the raw words of PCG64 for all its versions, unlike the draws of a Generator.
     flip, angle, x, y = (np.random.PCG64(entropy).random_raw(4) / 2.0**64).tolist()
     return View(

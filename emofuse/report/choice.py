@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from emofuse.report.formats import UNDEFINED, join_names, join_some
+from emofuse.report.formats import UNDEFINED, join_some
 from emofuse.report.search import SELECTS, SearchedConfiguration, SearchSummary
 from emofuse.report.tables import Cell, ReportTable, TableColumn
+from emofuse.wording import join_names
 
 RUNNERS_UP = 10
 _NAMED = 5  # configurations whose diverged runs are listed one by one

@@ -18,8 +18,9 @@ from matplotlib.ft2font import FT2Font
 
 from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import ReportedConfiguration, Results
-from emofuse.report.formats import is_control, join_names, show_controls
+from emofuse.report.formats import is_control, show_controls
 from emofuse.report.scripts import families_for
+from emofuse.wording import join_names
 
 PLAIN = "DejaVu Sans"
 _NOT_DRAWN = ("coloremoji", "color emoji", "emojione", "twemoji", "lastresort", "fallback", "unifont")

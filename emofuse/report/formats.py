@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from emofuse.report.configurations import Spread
 from emofuse.report.targets import decimals_of
 from emofuse.statistics import Interval
+from emofuse.wording import join_first, join_names
 
 UNDEFINED = "–"
 MOST_NAMES = 6
@@ -63,18 +64,12 @@ def format_sd(spread: Spread, decimals: int | None = 3) -> str:
     return "" if math.isnan(spread.sd) else format_score(spread.sd, decimals)
 
 
-def join_names(names: Iterable[str]) -> str:
-    """Return `a`, `a and b` or `a, b and c`."""
-    *head, last = names
-    return f"{', '.join(head)} and {last}" if head else last
-
-
 def join_some(names: Iterable[str]) -> str:
     """Return the joined names; of many names the first ones and the number of the others."""
     every = list(names)
     if len(every) <= MOST_NAMES:
         return join_names(every)
-    return f"{', '.join(every[: MOST_NAMES - 1])} and {len(every) - MOST_NAMES + 1} more"
+    return join_first(every, MOST_NAMES - 1)
 
 
 def show_controls(text: str) -> str:

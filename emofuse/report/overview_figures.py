@@ -12,7 +12,7 @@ from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import MOST_FEATURED, ReportedConfiguration, Results
 from emofuse.report.confusion_plots import ConfusionDifference, plot_difference
 from emofuse.report.detail import Detail, counted_words
-from emofuse.report.formats import format_p, join_names
+from emofuse.report.formats import format_p
 from emofuse.report.rank_plots import plot_ranks
 from emofuse.report.ranking import Ranking
 from emofuse.report.rendering import ReportFigure
@@ -22,6 +22,7 @@ from emofuse.report.sentences import featured_words
 from emofuse.report.training_plots import has_losses, plot_losses, plot_training
 from emofuse.report.uncertainty_notes import SIGNIFICANT
 from emofuse.specs import EXACT_HEADS
+from emofuse.wording import join_names
 
 MOST_DIFFERENCES = 4
 """The largest number of configurations that each have a matrix of differences to the baseline."""

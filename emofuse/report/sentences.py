@@ -13,11 +13,7 @@ from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import FEATURED, ReportedConfiguration, Results, Spread, repeat_of
 from emofuse.report.ensembles import ensemble_sentences, refit_sentences
 from emofuse.report.foreign import evaluation_of
-from emofuse.report.formats import (
-    format_range,
-    join_names,
-    join_some,
-)
+from emofuse.report.formats import format_range, join_some
 from emofuse.report.inputs import SPLITS, StreamUse
 from emofuse.report.notes import gather_notes
 from emofuse.report.pooled import nested_sentences, pooled_note
@@ -27,6 +23,7 @@ from emofuse.specs import EXACT_HEADS, NetworkHeadSpec
 from emofuse.specs.heads import ORDERED
 from emofuse.specs.nouns import SOUND
 from emofuse.specs.train import NEWER
+from emofuse.wording import join_names
 
 _SELECTIONS = {
     "macro_f1": "the highest macro F1",

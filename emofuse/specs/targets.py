@@ -10,7 +10,9 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from emofuse.specs.base import Spec
 from emofuse.specs.factors import list_of_one
+from emofuse.wording import join_first
 
+_NAMED = 6  # columns in a sentence
 _SEPARATOR = re.compile(r"[^\w]|_")
 
 
@@ -75,7 +77,7 @@ class DistributionTarget(Spec):
     def __str__(self) -> str:
         """Return what is learned, in words."""
         names = self.columns.values() if isinstance(self.columns, Mapping) else self.columns
-        return f"{'votes' if self.votes else 'probabilities'} of {_listed(tuple(names))}"
+        return f"{'votes' if self.votes else 'probabilities'} of {join_first(names, _NAMED)}"
 
 
 Columns = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(list_of_one)]
@@ -111,7 +113,7 @@ class RegressionTarget(Spec):
 
     def __str__(self) -> str:
         """Return what is learned, in words."""
-        return _listed(self.columns)
+        return join_first(self.columns, _NAMED)
 
 
 class MultilabelTarget(Spec):
@@ -132,7 +134,7 @@ class MultilabelTarget(Spec):
 
     def __str__(self) -> str:
         """Return what is learned, in words."""
-        return f"labels {_listed(self.columns)}"
+        return f"labels {join_first(self.columns, _NAMED)}"
 
 
 TargetSpec = Annotated[
@@ -156,7 +158,3 @@ def _different(columns: tuple[str, ...]) -> tuple[str, ...]:
     if repeated:
         raise ValueError(f"a column is named twice: {', '.join(repeated)}")
     return columns
-
-
-def _listed(columns: tuple[str, ...]) -> str:
-    return ", ".join(columns) if len(columns) <= 6 else f"{', '.join(columns[:5])} and {len(columns) - 5} more"

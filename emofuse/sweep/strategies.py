@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from emofuse.checksum import seed_of
 from emofuse.specs import GridSearch, RandomSearch, Range, SweepSpec, TpeSearch
 from emofuse.sweep.configurations import Configuration, Space, StreamType, check_streams, expand
 
@@ -177,7 +177,7 @@ def _all_if_fewer(space: Space, trials: int) -> list[Configuration]:
 
 
 def _words(seed: int, purpose: str) -> np.random.PCG64:
-    return np.random.PCG64(int.from_bytes(hashlib.sha256(f"{seed}\n{purpose}".encode()).digest(), "big"))
+    return np.random.PCG64(seed_of(seed, purpose))
 
 
 def _value(choices: Sequence[Any] | Range, word: int) -> Any:

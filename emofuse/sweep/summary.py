@@ -16,6 +16,7 @@ from emofuse.report.targets import reported_target
 from emofuse.specs import SweepSpec, is_random
 from emofuse.sweep.choice import Choice, ScoredConfiguration
 from emofuse.sweep.final_runs import FinalConfiguration, FinalRuns
+from emofuse.wording import join_first
 
 _NAMED = 5  # at most this many configurations are named in a sentence
 
@@ -104,13 +105,15 @@ def describe_losses(choice: Choice) -> list[str]:
     notes = []
     if choice.lost:
         count = len(choice.lost) + len(choice.ranked)
-        named = _listed([each.configuration.name for each in choice.lost])
+        named = join_first((each.configuration.name for each in choice.lost), _NAMED, joint="; ")
         notes.append(f"{len(choice.lost)} of {count} configurations cannot be chosen because a run diverged: {named}.")
     if choice.undecided:
-        notes.append(f"No finalist for {_listed(choice.undecided)}: every configuration had a run that diverged.")
+        named = join_first(choice.undecided, _NAMED, joint="; ")
+        notes.append(f"No finalist for {named}: every configuration had a run that diverged.")
     halved = [each.configuration.name for each in choice.finalists if each.halved]
     if halved:
-        notes.append(f"Chosen although halving ended them early, because there was no other: {_listed(halved)}.")
+        named = join_first(halved, _NAMED, joint="; ")
+        notes.append(f"Chosen although halving ended them early, because there was no other: {named}.")
     if choice.finalists and choice.baseline is None and choice.has_baseline:
         notes.append("No configuration with the baseline's streams can be chosen; the best one is the baseline.")
     return notes
@@ -152,11 +155,6 @@ def _final_fields(final: FinalConfiguration | None, finals: FinalRuns) -> dict[s
         "final_runs": len(final.results),
         "final_diverged": tuple(f"seed {run.seed} in epoch {run.epoch}" for run in final.diverged),
     }
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return "; ".join(names[:_NAMED]) + more
 
 
 def _score(each: ScoredConfiguration) -> Cell:

@@ -6,6 +6,7 @@ import pickle
 
 from emofuse.specs import Spec, digest
 from emofuse.specs.streams import StreamSpecBase
+from emofuse.wording import count_of
 
 
 def spec_faults(spec: Spec) -> list[str]:
@@ -29,5 +30,5 @@ def raise_faults(name: str, what: str, faults: list[str]) -> None:
         AssertionError: there are faults.
     """
     if faults:
-        noun = "fault" if len(faults) == 1 else "faults"
-        raise AssertionError(f"{name} breaks the contract of {what}, {len(faults)} {noun}: " + " | ".join(faults))
+        count = count_of(len(faults), "fault")
+        raise AssertionError(f"{name} breaks the contract of {what}, {count}: {' | '.join(faults)}")

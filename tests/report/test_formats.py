@@ -15,10 +15,10 @@ from emofuse.report.formats import (
     format_range,
     format_score,
     format_sd,
-    join_names,
     join_some,
 )
 from emofuse.statistics import Interval
+from emofuse.wording import join_names
 
 
 @pytest.mark.parametrize(

@@ -14,16 +14,9 @@ from emofuse.analysis.subgroups import LEAST_UNITS, ComparedSubgroup, Fairness
 from emofuse.report.analysis import AnalysisSection, AnalysisTable
 from emofuse.report.figures import draw_figure
 from emofuse.report.fonts import choose_lettering_of
-from emofuse.report.formats import (
-    UNDEFINED,
-    format_difference,
-    format_interval,
-    format_p,
-    format_score,
-    join_names,
-    join_some,
-)
+from emofuse.report.formats import UNDEFINED, format_difference, format_interval, format_p, format_score, join_some
 from emofuse.report.tables import Cell, ReportTable, TableColumn
+from emofuse.wording import join_names
 
 _SIGNIFICANT = 0.05
 _MOST_PLOTTED = 30

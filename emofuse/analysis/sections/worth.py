@@ -11,8 +11,9 @@ from emofuse.analysis.worth import KINDS, Worth, interaction_rows, subset_rows, 
 from emofuse.report.analysis import AnalysisSection, AnalysisTable
 from emofuse.report.figures import ReportFigure, draw_figure
 from emofuse.report.fonts import choose_lettering_of
-from emofuse.report.formats import format_difference, format_score, join_names
+from emofuse.report.formats import format_difference, format_score
 from emofuse.report.tables import MOST_ACROSS, Cell, ReportTable, TableColumn
+from emofuse.wording import join_names
 
 _NO_STREAM = {
     "class": "the most frequent class",

@@ -6,7 +6,6 @@ Nobody can annotate a corrupt file: its numbers are missing and it has no vote.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from emofuse.checksum import seed_of
 from emofuse.datasets.demo.truth import CLASSES, CUE_VALUES, CUES, true_bits
 
 ANNOTATORS = 10
@@ -40,7 +40,7 @@ def draw_annotations(samples: Sequence[Mapping[str, Any]], lies: Mapping[str, fl
     columns |= {f"votes_{name}": [] for name in CLASSES}
     for sample in samples:
         shown: dict[str, str | None] = {cue: sample["cues"][cue]["shown"] for cue in CUES}
-        rng = np.random.default_rng(_words(seed, sample["sample_id"]))
+        rng = np.random.default_rng(seed_of(seed, sample["sample_id"]))
         noise = rng.normal(0, _DEVIATION, 2)
         votes = rng.multinomial(ANNOTATORS, _posterior(shown, lies))
         is_seen = any(value is not None for value in shown.values())
@@ -68,7 +68,3 @@ def _posterior(shown: Mapping[str, str | None], lies: Mapping[str, float]) -> np
         ]
         likelihoods.append(math.prod(terms))
     return np.array(likelihoods) / sum(likelihoods)
-
-
-def _words(seed: int, sample_id: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}\n{sample_id}".encode()).digest(), "big")

@@ -35,6 +35,19 @@ class Members(Protocol):
         """
 
 
+class Cells:
+    """What the indices of tables share: their cells are not listed, and the length of a cell is not known."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """See `Members`."""
+        return ()
+
+    def length(self, member: str) -> int | None:  # noqa: ARG002 - as `Members` says
+        """See `Members`."""
+        return None
+
+
 def cell_name(column: str, row: int) -> str:
     """Return the name of a cell as a member: column and row, counted from 0."""
     return f"{column}[{row}]"

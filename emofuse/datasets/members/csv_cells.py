@@ -10,14 +10,14 @@ import codecs
 import csv
 import io
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.datasets.members.base import picture_of_pixels, split_cell_name
+from emofuse.datasets.members.base import Cells, picture_of_pixels, split_cell_name
 from emofuse.datasets.separators import find_separator
 from emofuse.errors import DecodeError, did_you_mean
 from emofuse.stores import open_binary
@@ -26,7 +26,7 @@ _CHUNK_BYTES = 1 << 20
 _HEADER_BYTES = 1 << 20  # no header is longer
 
 
-class CsvCells:
+class CsvCells(Cells):
     """The cells of a CSV table in UTF-8 whose first row names the columns; blank lines are no rows.
 
     Attributes:
@@ -55,15 +55,6 @@ class CsvCells:
         self.rows = max(len(self._starts) - 2, 0)  # the last start is the end of the table
         if not self.columns:
             raise DecodeError("no CSV table: it has no header")
-
-    @property
-    def names(self) -> Sequence[str]:
-        """See `Members`; the cells are not listed."""
-        return ()
-
-    def length(self, member: str) -> int | None:  # noqa: ARG002 - as `Members` says
-        """See `Members`; the length of a cell is not known."""
-        return None
 
     def read(self, member: str, check_length: Callable[[int], None]) -> bytes:
         """See `Members`."""

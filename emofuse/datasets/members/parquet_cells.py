@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from emofuse.datasets.members.base import picture_of_pixels, split_cell_name
+from emofuse.datasets.members.base import Cells, picture_of_pixels, split_cell_name
 from emofuse.errors import DatasetError, DecodeError, StoreError, did_you_mean
 from emofuse.stores import open_binary
 
@@ -73,7 +73,7 @@ class _Cursor:
     batches: Iterator[Any]
 
 
-class ParquetCells:
+class ParquetCells(Cells):
     """The cells of a Parquet table; its footer alone is read for the index.
 
     Attributes:
@@ -102,15 +102,6 @@ class ParquetCells:
         self._ends = list(accumulate(group.num_rows for group in groups))
         self._cursors: dict[str, _Cursor] = {}
         self._number = next(_NUMBERS)
-
-    @property
-    def names(self) -> Sequence[str]:
-        """See `Members`; the cells are not listed."""
-        return ()
-
-    def length(self, member: str) -> int | None:  # noqa: ARG002 - as `Members` says
-        """See `Members`; the length of a cell is not known."""
-        return None
 
     def read(self, member: str, check_length: Callable[[int], None]) -> bytes:
         """See `Members`."""

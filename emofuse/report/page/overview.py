@@ -12,13 +12,13 @@ from emofuse.report.formats import (
     format_range,
     format_score,
     format_sd,
-    join_names,
     join_some,
 )
 from emofuse.report.search import SELECTS
 from emofuse.report.targets import ShownScore
 from emofuse.report.uncertainty_notes import SIGNIFICANT
 from emofuse.statistics import Interval
+from emofuse.wording import join_names
 
 
 def overview(results: Results, uncertainty: Uncertainty) -> list[str]:

@@ -1,4 +1,4 @@
-"""Say what a run learns, and which labels where a dataset has those of several annotators (intended and perceived)."""
+"""Describe the target of a run, and which labels it uses if a dataset has those of several annotators."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def describe_target(manifest: Manifest, target: TargetSpec, weight_column: str | None = None) -> str | None:
-    """Return what is learned in one line; None for the only labels of a manifest and equal weights.
+    """Return the target in one line; None for the only labels of a manifest and equal weights.
 
     Args:
         manifest: the manifest of the rows.

@@ -42,7 +42,7 @@ class ArchiveFiles:
                 above = outer
 
     def absolute(self, path: str) -> str:
-        """Return the path of a member behind that of the archive."""
+        """Return the path of the archive followed by that of a member."""
         return f"{self._path}/{self.folder}{path}"
 
     def real(self, folder: str) -> str:

@@ -25,7 +25,7 @@ _RECORDS = "records"
 Sample = TypeVar("Sample")
 
 Identity = Mapping[str, int]
-"""What the files follow from: `generator_version`, the number of rows, and `seed`."""
+"""The parameters that determine the files: `generator_version`, the number of rows, and `seed`."""
 
 
 def write_once(root: Path, truth_file: str, noun: str, identity: Identity, write: Callable[[Path], None]) -> None:
@@ -91,7 +91,7 @@ def draw_all(
         if not record.is_file():
             unfinished = record.with_suffix(PARTIAL_SUFFIX)
             write_json(unfinished, draw(index, sample))
-            unfinished.replace(record)  # behind the files of the sample, so that these are whole
+            unfinished.replace(record)  # after the files of the sample, so that a record means whole files
         drawn: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
         return drawn
 

@@ -1,4 +1,4 @@
-"""The columns of a Parquet file by their types, and by what the metadata of Hugging Face's datasets say of them."""
+"""The columns of a Parquet file by their types, and by the metadata of Hugging Face's datasets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from emofuse.errors import DatasetError
 
 
 def read_features(schema: Any) -> Mapping[str, Mapping[str, Any]]:
-    """Return what Hugging Face's metadata say of each column; {} if there are none that can be read."""
+    """Return Hugging Face's metadata of each column; {} if there are none that can be read."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError):

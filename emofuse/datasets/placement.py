@@ -65,7 +65,7 @@ def place_groups(
 
 
 class _Placement:
-    """The state of the placement: what every part lacks of every label.
+    """The state of the placement: how many rows of each label every part lacks.
 
     Attributes:
         part_of: group -> its part, for the groups that are placed.

@@ -1,4 +1,4 @@
-"""The source of a sample: a file, a member of one, or a span of one, with its sound beside it if need be.
+"""The source of a sample: a file, a member of one, or a span of one, and its separate sound file if there is one.
 
 A manifest holds it in the column `path` and, only if some sample needs them, in the columns of `SOURCE_COLUMNS`.
 """
@@ -49,7 +49,7 @@ class Source:
         return cls(path) if path is not None and not isinstance(path, Source) else path
 
     def __str__(self) -> str:
-        """Return the path, and the member behind it."""
+        """Return the path, followed by the member."""
         return str(self.path) if self.member is None else f"{self.path}/{self.member}"
 
     @property
@@ -73,7 +73,7 @@ def source_columns(table: pl.DataFrame) -> list[str]:
 
 
 def named_paths(table: pl.DataFrame) -> pl.Series:
-    """Return the paths of the rows of a manifest's table with their members behind them, str (n,)."""
+    """Return the paths of the rows of a manifest's table followed by their members, str (n,)."""
     if "member" not in table.columns:
         return table["path"]
     import polars as pl

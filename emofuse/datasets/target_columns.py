@@ -1,4 +1,4 @@
-"""Find the columns of a manifest that could be targets of runs, and what is odd about them."""
+"""Find the columns of a manifest that could be targets of runs, and notes on unusual values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The streams of a model on other data: which cache has them, and the outputs of the model on all its rows."""
+"""The streams of a model on other data, checked in a cache, and the outputs of the model on all its rows."""
 
 from __future__ import annotations
 

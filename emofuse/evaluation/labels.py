@@ -70,7 +70,7 @@ class SharedClasses:
 
     @property
     def sentences(self) -> list[str]:
-        """What the map merges and leaves out, and where labels are spelled otherwise, one sentence each."""
+        """Return a sentence for each merged, left out or differently spelled label."""
         found = []
         for side, title, mapped in (
             ("data", "Labels of the data", self.of_data),
@@ -91,7 +91,7 @@ class SharedClasses:
         return found
 
     def _loss(self, side: str, labels: Sequence[str]) -> str:
-        """Return what the map says on the loss of these labels."""
+        """Return the note of the map on the loss of these labels."""
         if self.label_map is None or side != self.side:
             return ""
         lossy = {find_label(label, labels) or label: text for label, text in self.label_map.lossy.items()}

@@ -1,4 +1,4 @@
-"""The rows of a test: which are scored, against which targets, and which are left out for which reason."""
+"""The rows of a test: those that are scored with their targets, and those that are left out with the reason."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WITH_CLASSES = frozenset({"class", "distribution"})
 
 @dataclass(frozen=True)
 class TestedRows:
-    """The rows of a test and what they are compared with.
+    """The rows of a test and the targets that they are compared with.
 
     Attributes:
         rows: the rows that are scored, (n,) int64, ascending.
@@ -57,7 +57,7 @@ class TestedRows:
     unreadable: int
 
     def described(self) -> list[str]:
-        """Return what is tested and what is left out, one line each."""
+        """Return a line for each group of rows that is scored or left out."""
         lines = [f"rows: {len(self.rows):,} scored ({self.which})"]
         if self.shared is not None:
             used = self.shared.label_map

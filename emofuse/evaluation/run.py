@@ -34,7 +34,7 @@ from emofuse.specs import DatasetSpec, LabelMapSpec
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What is tested, on what, and where.
+    """The options of a test: the model, the other dataset, and the folder of the results.
 
     Attributes:
         run: the folder of a run, of a pipeline or of a sweep.
@@ -88,7 +88,7 @@ def evaluate(
     """Score a trained model on another dataset; a second call extracts only what is missing.
 
     Args:
-        options: what is tested, on what, and where.
+        options: the options of the test.
         say: receives a line for each step.
         progress: receives the progress.
 

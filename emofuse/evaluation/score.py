@@ -79,7 +79,7 @@ def _missing(model: ChosenModel, cache: Cache, rows: npt.NDArray[np.int64]) -> d
 
 
 def _describe(model: ChosenModel, cache: Cache, tested: TestedRows, outputs: npt.NDArray[np.float32]) -> dict[str, Any]:
-    """Return what is recorded of the test as plain JSON, which `emofuse.report.foreign` shows."""
+    """Return the record of the test as plain JSON, which `emofuse.report.foreign` shows."""
     described: dict[str, Any] = {
         "models": [str(folder) for folder in model.folders],
         "trained_on": str(model.record.dataset.get("name", "unnamed")),

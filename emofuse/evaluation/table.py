@@ -1,4 +1,4 @@
-"""The table of a test: every row of the data with its label, what it counts as, and the answer of the model."""
+"""The table of a test: every row of the data with its label, the class that it counts as, and the prediction."""
 
 from __future__ import annotations
 

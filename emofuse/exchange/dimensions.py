@@ -46,7 +46,7 @@ def parse_dimensions(text: str) -> tuple[str, ...]:
 def check_shape(
     file: Any, name: str, shape: Sequence[int], dtype: np.dtype[Any], dimensions: tuple[str, ...]
 ) -> tuple[int, ...]:
-    """Return the shape of one row of an array, and raise unless the array has these dimensions behind its rows.
+    """Return the shape of one row of an array, and raise unless the array has these dimensions after its rows.
 
     Vectors may have an axis of length one, a single view, between rows and features.
 

@@ -62,7 +62,7 @@ class PictureGraph(nn.Module):
 
     @staticmethod
     def _cut_of(stream: BackboneStream) -> object:
-        """Return what decides the picture that a network sees."""
+        """Return the settings that determine the picture of a network."""
         return getattr(stream.preset, "square", getattr(stream.preset, "steps", stream.preset.size))
 
     @property

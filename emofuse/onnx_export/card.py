@@ -1,4 +1,4 @@
-"""The model card of a run: data, streams, scores, limits, intended use, and what must not be inferred (Markdown).
+"""The model card of a run: data, streams, scores, limits, intended use and uses that are out of scope (Markdown).
 
 (Mitchell et al., Model cards for model reporting, FAT* 2019.)
 """

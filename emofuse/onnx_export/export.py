@@ -226,7 +226,7 @@ def _metadata(record: RunRecord, records: Sequence[RunRecord]) -> dict[str, str]
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what tracing says of shapes that are constants here, such as the number of features."""
+    """Silence the warnings of tracing about shapes that are constants here, such as the number of features."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

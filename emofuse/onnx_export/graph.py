@@ -116,7 +116,7 @@ class ModelGraph(nn.Module):
 
 
 class _Derived(nn.Module):
-    """What heads see of stored features, as one matrix: all variants of emofuse's kinds choose or add columns."""
+    """The features of a variant as one matrix product of the stored ones: every variant selects or adds columns."""
 
     matrix: Tensor | None
 

@@ -1,4 +1,4 @@
-"""Reading of frames in a thread of its own, beside the prediction: all of them a little ahead, or the newest alone."""
+"""Read frames in a separate thread during the prediction: all frames a little ahead, or only the newest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WAIT_S = 0.1
 
 
 class ReadAhead(Generic[Item]):
-    """An iterator whose items another thread makes. An error of that thread is raised behind the items before it.
+    """An iterator whose items another thread makes. An error of that thread is raised after the items before it.
 
     Args:
         items: the items; only the other thread uses it.
@@ -60,7 +60,7 @@ class ReadAhead(Generic[Item]):
             yield item  # type: ignore[misc]  # an item may be None
 
     def close(self) -> None:
-        """Stop the thread. It ends behind the item that it works on; a source that never answers is left to itself."""
+        """Stop the thread. It ends after its current item; a source that never answers is not waited for."""
         self._stop.set()
         self._thread.join(timeout=2)
 

@@ -1,4 +1,4 @@
-"""The files that a prediction is asked for: a file, those of the right kinds below a folder, or members of a file."""
+"""The files of a prediction: one file, those of the right kinds below a folder, or members of a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a prediction is asked for: files and folders, a camera by its number, or an address that sends a video."""
+"""The inputs of a prediction: files and folders, a camera by its number, or the address of a video stream."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ VideoInput = Path | Camera | Address
 
 
 def parse_input(text: str) -> VideoInput:
-    """Return what an argument means: a number is a camera, `rtsp://...` an address, anything else a path.
+    """Return the input that an argument names: a number is a camera, `rtsp://...` an address, anything else a path.
 
     A file whose name is a number is written as a path: `./0`.
 

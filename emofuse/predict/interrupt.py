@@ -1,4 +1,4 @@
-"""Ctrl-C as a request: work on frames ends behind the present one, and files are finished."""
+"""Stop on Ctrl-C after the current frame, so that files are finished."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from emofuse.predict.pace import Pace, SlowStreams
 
 
 class Viewer(Protocol):
-    """What shows frames: a window or a page."""
+    """The interface of a window or a page that shows frames."""
 
     def show(self, image: npt.NDArray[np.uint8], state: Mapping[str, Any]) -> bool:
         """Show a picture (H, W, 3) uint8 RGB and a state of plain data; return whether to go on."""
@@ -37,7 +37,7 @@ class Viewer(Protocol):
 
 @dataclass
 class LiveSummary:
-    """How live prediction ended.
+    """The result of live prediction.
 
     Attributes:
         frames: the number of frames that were shown.

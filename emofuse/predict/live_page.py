@@ -86,7 +86,7 @@ class LivePage:
         self._server.stop()
 
     def newest(self, seen: int) -> tuple[int, bytes, bytes] | None:
-        """Wait for a picture behind the one with this number; None when the page is closed.
+        """Wait for a picture newer than the one with this number; return None when the page is closed.
 
         Returns:
             The number of the picture, the JPEG and the state as JSON. After a while without a picture, those of before.

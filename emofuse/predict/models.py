@@ -1,4 +1,4 @@
-"""Which saved run, or runs, a folder means: that of a run, of a pipeline, of a sweep, or of `emofuse sweep best`.
+"""Find the saved runs that a folder stands for: a run, a pipeline, a sweep, or `emofuse sweep best`.
 
 The choice reads validation scores alone. In the folder of a sweep it is the choice of the search, which `search.csv` of
 its report has; elsewhere it is the configuration with the best mean validation score, and the run with the best one.
@@ -209,7 +209,7 @@ def _repeat_words(run: RunRecord) -> str:
 
 
 def _repeats_words(runs: Sequence[RunRecord]) -> str:
-    """Return by what runs differ: their seeds alone where they have one split."""
+    """Return how runs differ: their seeds alone where they have one split."""
     from emofuse.report.configurations import repeat_of
 
     repeats = [repeat_of(run) for run in runs]

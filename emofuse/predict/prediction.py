@@ -1,4 +1,4 @@
-"""What a run predicts for one file: probabilities or values, the face, and the action units."""
+"""The prediction of a run for one file: probabilities or values, the face, and the action units."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Prediction:
     """The prediction of a run for one image, clip or sound.
 
     Attributes:
-        path: the path of the file, with that of a member behind it: `faces.zip/happy/1.png`.
+        path: the path of the file, followed by that of a member: `faces.zip/happy/1.png`.
         probs: label -> probability, most probable first; empty if the image cannot be read, or if the run predicts
             numbers.
         face: whether a face was found; None if the image cannot be read, or if no stream of the run looks at faces.

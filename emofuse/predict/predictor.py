@@ -194,7 +194,7 @@ class Predictor:
 
 
 def _named(source: Source) -> Path:
-    """Return the path of a file, with the name of a member behind it."""
+    """Return the path of a file, followed by the name of a member."""
     return source.path if source.member is None else source.path / source.member
 
 

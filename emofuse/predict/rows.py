@@ -145,7 +145,7 @@ def writing_rows(path: Path, table: RowTable) -> Iterator[RowWriter]:
         failure: BaseException | None = None
         try:
             yield writer
-        except BaseException as error:  # noqa: BLE001 - raised again behind the finished table
+        except BaseException as error:  # noqa: BLE001 - raised again after the table is finished
             failure = error
         writer.finish()
         opened.close()  # moves the table to its place

@@ -150,7 +150,7 @@ def writing_video(path: Path, *, rate_hz: float | None, sound_of: Path | None) -
                 _open_sound(sound_of, writer, opened)
             try:
                 yield writer
-            except BaseException as error:  # noqa: BLE001 - raised again behind the finished video
+            except BaseException as error:  # noqa: BLE001 - raised again after the video is finished
                 failure = error
             writer.finish()
         if writer.frames:

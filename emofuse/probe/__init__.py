@@ -1,8 +1,8 @@
-"""A first look at a cache: what each stream, and each subset of streams, says about the labels or another target.
+"""A first look at a cache: how well each stream, and each subset of streams, predicts the labels or another target.
 
     training and validation rows -> folds -> a kernel of each stream -> for each subset their mean, solved -> answers
 
-A subset is judged by two models that need no training loop. *Kernel fusion* is kernel ridge regression on the mean of
+A subset is scored by two models that need no training loop. *Kernel fusion* is kernel ridge regression on the mean of
 the streams' kernels. *Averaged answers* are the mean of the probabilities or values that kernel ridge regression gives
 on each stream alone. Every row is answered once, by a model of the folds that it is not in. Test rows are never read.
 

@@ -37,7 +37,7 @@ def linear_answers(
     Columns are brought to about unit size by the scaling of the first fold, which also limits outliers. Each fold then
     standardises them by its own training rows.
     """
-    goal = _Goal.of(table, folds)
+    targets = _RidgeTargets.of(table, folds)
     weights = None if table.weights is None else table.weights.double()
 
     def read(rows: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
@@ -48,7 +48,7 @@ def linear_answers(
         return parts
 
     dims = {name: part.shape[1] for name, (part, _) in read(torch.from_numpy(folds[0].val[:1])).items()}
-    rows = SubsetRows(read, dims, [torch.from_numpy(fold.val) for fold in folds], goal.values, weights)
+    rows = SubsetRows(read, dims, [torch.from_numpy(fold.val) for fold in folds], targets.values, weights)
     low, high = (math.log10(penalty) for penalty in LINEAR_PENALTIES)
     penalties = torch.logspace(low, high, options.penalties, dtype=torch.float64).tolist()
     ridge = SubsetRidge(rows, subsets, penalties)
@@ -67,7 +67,7 @@ def linear_answers(
             choices = _choices(table.target.kind, rows, places, torch.cat([tried[other] for other in others]))
             places = torch.tensor([choice.place for choice in choices])
             answers = ridge.outputs(fit, rows.folds[number], places)[:, :, 0].double()
-            outputs.append(np.stack([goal.outputs(answers[:, at], choice) for at, choice in enumerate(choices)]))
+            outputs.append(np.stack([targets.outputs(answers[:, at], choice) for at, choice in enumerate(choices)]))
             advance(len(folds) + number + 1, total)
     return _by_model(outputs, subsets)
 
@@ -89,18 +89,18 @@ class _Choice:
 
 def _choices(kind: str, rows: SubsetRows, places: Tensor, tried: Tensor) -> list[_Choice]:
     """Return the choice of each subset by the answers (n, subsets, L, C) for rows that are not of the fold."""
-    goal, weights = rows.targets[places], None if rows.weights is None else rows.weights[places]
+    targets, weights = rows.targets[places], None if rows.weights is None else rows.weights[places]
     choices = []
     for of_subset in tried.double().permute(1, 2, 0, 3):
-        fitted = calibrate(kind, of_subset.contiguous(), goal, weights)
+        fitted = calibrate(kind, of_subset.contiguous(), targets, weights)
         best = int(np.argmin(fitted.losses))
         choices.append(_Choice(best, fitted.factors[best], fitted.slopes[best], fitted.offsets[best]))
     return choices
 
 
 @dataclass(frozen=True)
-class _Goal:
-    """What rows teach.
+class _RidgeTargets:
+    """The targets of the ridge regressions, and the map from their answers to outputs.
 
     Attributes:
         link: what turns answers into outputs.
@@ -114,8 +114,8 @@ class _Goal:
     scale: Tensor
 
     @classmethod
-    def of(cls, table: FeatureTable, folds: Sequence[Fold]) -> _Goal:
-        """Return the goal of a table."""
+    def of(cls, table: FeatureTable, folds: Sequence[Fold]) -> _RidgeTargets:
+        """Return the targets of the rows of a table, standardised over the folds if they are numbers."""
         if table.targets is None:
             values = torch.nn.functional.one_hot(table.labels.clamp(min=0), table.classes).double()
         else:

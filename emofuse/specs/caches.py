@@ -88,7 +88,7 @@ class ClipSpec(Spec):
     """The frames of a clip that image streams see, which gives each of them a time axis.
 
     Without `every`, the clip is divided into `frames` equal parts, and the frame that is shown in the middle of each is
-    taken. With `every: k` it is every k-th frame, at most `frames` of them, and padding behind the last one.
+    taken. With `every: k` it is every k-th frame, at most `frames` of them, and padding after the last one.
     `over_time: mean` stores the mean over the frames with features in place of the sequence.
     """
 

@@ -17,7 +17,7 @@ SIDE_PX = 96
 FRAMES_PER_S = 16
 FRAMES = 20
 _LEVELS = FRAMES // 2
-_FINE = 16  # OpenCV draws with four binary digits behind the point
+_FINE = 16  # OpenCV draws with four binary digits after the point
 _MOUTH_PX = (1.0, 17.0)
 _GRAIN = 2.5
 _RED = np.array([220, 50, 45], dtype=np.float32)

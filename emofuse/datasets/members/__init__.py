@@ -1,7 +1,7 @@
 """Members of files, read in place: files in tar and zip archives, and cells of CSV and Parquet tables.
 
 A member has a name. That of a file in an archive is its path there. That of a cell is `column[row]`, with rows counted
-from 0 behind the header: `pixels[17]`, `image[17]`. Nothing is unpacked: an index of the file, which is made once a
+from 0 after the header: `pixels[17]`, `image[17]`. Nothing is unpacked: an index of the file, which is made once a
 process and made anew if the length or the time of the file changes, says where each member is.
 """
 

@@ -1,4 +1,4 @@
-"""What the indices of all kinds of files with members have in common."""
+"""The interface of all indices of files with members, and the cells of tables."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Members(Protocol):
 
 
 class Cells:
-    """What the indices of tables share: their cells are not listed, and the length of a cell is not known."""
+    """The base of the indices of tables: cells are not listed, and the length of a cell is unknown."""
 
     @property
     def names(self) -> Sequence[str]:

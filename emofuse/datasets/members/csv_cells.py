@@ -31,7 +31,7 @@ class CsvCells(Cells):
 
     Attributes:
         columns: the names of the columns, without spaces around them.
-        rows: the number of rows behind the header.
+        rows: the number of rows after the header.
 
     Raises:
         DecodeError: it is no CSV table.
@@ -72,7 +72,7 @@ class CsvCells(Cells):
         return picture_of_pixels(fields[self.columns.index(column)])
 
     def read_rows(self) -> Iterator[list[str]]:
-        """Iterate over the fields of all rows behind the header, one at a time and without spaces around them.
+        """Iterate over the fields of all rows after the header, one at a time and without spaces around them.
 
         Raises:
             DecodeError: a row is not UTF-8 or no row of a table.

@@ -22,7 +22,7 @@ _METHODS = {zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "lzma", 9: "deflate64"
 
 
 class _Place(NamedTuple):
-    """Where a member is, and what the directory of the archive says of it."""
+    """The place of a member, and its entry in the directory of the archive."""
 
     start: int
     packed: int

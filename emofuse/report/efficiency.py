@@ -1,8 +1,8 @@
 """The efficiency of configurations (the paper's table 6): what the runs recorded, and what `emofuse profile` measured.
 
-Runs know the parameters, the size of the saved weights and the seconds of training. FLOPs, latency and peak memory take
-a measurement: `emofuse profile PIPELINE --out FOLDER/profile` writes it beside the runs (`FOLDER/runs`), where this
-module finds it.
+Runs know the parameters and FLOPs of their heads, the size of the saved weights, and the seconds of training. What
+extractors cost, latency and peak memory take a measurement: `emofuse profile PIPELINE --out FOLDER/profile` writes it
+beside the runs (`FOLDER/runs`), where this module finds it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ class Efficiency:
         weights_bytes: the bytes of the saved weights of a run, the mean over the repeats.
         train_s: the seconds of training, the mean over the repeats.
         epoch_s: the seconds of an epoch, the mean over the repeats; None for heads that are solved.
+        head_flops: the operations of the heads of a run for one row; None in runs of former versions.
+        together: the number of heads that trained at the same time, those of other runs among them, the mean over the
+            repeats; None where it is not known.
         profiled: what `emofuse profile` measured, by the name of its column; empty without a profile.
     """
 
@@ -44,6 +47,8 @@ class Efficiency:
     weights_bytes: float | None
     train_s: float
     epoch_s: float | None
+    head_flops: float | None
+    together: float | None
     profiled: Mapping[str, float | None]
 
 
@@ -75,13 +80,19 @@ _COLUMNS = (
         lambda value: f"{value:,.0f}",
     ),
     _Shown("extractor_bytes", "Extractors (MiB)", _profiled("extractor_bytes"), lambda value: _digits(value / _MIB)),
-    _Shown("head_flops", "Head (MFLOP)", _profiled("head_flops"), lambda value: _digits(value / 1e6)),
+    _Shown(
+        "head_flops",
+        "Head (MFLOP)",
+        lambda of: of.head_flops if of.head_flops is not None else of.profiled.get("head_flops"),
+        lambda value: _digits(value / 1e6),
+    ),
     _Shown("extractor_flops", "Extractors (GFLOP)", _profiled("extractor_flops"), lambda value: _digits(value / 1e9)),
     _Shown("head_ms_per_image", "Head (ms an image)", _profiled("head_ms_per_image"), _digits),
     _Shown("path_ms_per_image", "Whole path (ms an image)", _profiled("path_ms_per_image"), _digits),
     _Shown("peak_bytes", "Peak memory (MiB)", _profiled("peak_bytes"), lambda value: f"{value / _MIB:,.0f}"),
     _Shown("epoch_s", "Epoch (s)", lambda of: of.epoch_s, _digits),
     _Shown("train_s", "Training (s)", lambda of: of.train_s, _digits),
+    _Shown("together", "Heads at once", lambda of: of.together, lambda value: f"{value:,.0f}"),
 )
 
 
@@ -96,6 +107,8 @@ def measure_efficiency(items: Sequence[ReportedConfiguration], runs: Path) -> li
             _mean(_weights_bytes(run, runs) for run in item.runs),
             Spread.of(run.seconds for run in item.runs).mean,
             _mean(_epoch_s(run) for run in item.runs),
+            _mean(run.costs.get("flops") for run in item.runs),
+            _mean(run.costs.get("together", {}).get("heads") for run in item.runs),
             _of_profile(item, profile),
         )
         for item in items
@@ -129,17 +142,18 @@ def efficiency_caption(costs: Sequence[Efficiency]) -> str:
     """Return what the numbers are, and how those that are missing are measured."""
     caption = (
         "Efficiency of the configurations. Parameters are those that are trained; weights are the saved file of a run. "
-        "The seconds of an epoch and of the training are means over repeats; heads that trained together share their "
-        "time."
+        "The seconds of an epoch and of the training are means over repeats; heads that trained at once share their "
+        "time by their epochs. FLOPs are those of one row that has all streams, two for a multiplication with its "
+        "addition; of an ensemble, those of all its heads."
     )
     if any(of.profiled for of in costs):
         return (
-            f"{caption} Sizes, FLOPs (two for a multiplication with its addition), latency (median) and peak memory of "
-            "the process are those of emofuse profile, of an image in a batch of the largest size measured."
+            f"{caption} Sizes and FLOPs of extractors, latency (median) and peak memory of the process are those of "
+            "emofuse profile, of an image in a batch of the largest size measured."
         )
     return (
-        f"{caption} FLOPs, latency and peak memory are not in the runs: emofuse profile PIPELINE --out FOLDER/profile, "
-        "where FOLDER holds the runs, measures them for the next report."
+        f"{caption} Extractors, latency and peak memory are not in the runs: emofuse profile PIPELINE --out "
+        "FOLDER/profile, where FOLDER holds the runs, measures them for the next report."
     )
 
 

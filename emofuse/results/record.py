@@ -46,6 +46,10 @@ class RunRecord:
         refit: for each second training on training and validation rows {rows, epochs, train_loss, seconds}; no entry
             without one. `history`, `best_epoch` and the scores of "val" are those of the first training.
         plugins: the plugin files with metrics that the run was trained or reported with, {path, sha256} each.
+        costs: {"flops"}: the floating point operations of all heads for one row that has every stream (two for a
+            multiplication with its addition), and, where it is known, {"together": {"heads", "seconds"}}: the heads
+            that trained at the same time, those of other runs among them, and the wall time of all; runs of former
+            versions lack it.
         evaluation: what is known of a test on another dataset (see `emofuse.evaluation`), whose rows are then those of
             "test"; empty for a run.
     """
@@ -70,6 +74,7 @@ class RunRecord:
     plugins: Sequence[Mapping[str, str]] = field(default_factory=list)  # a list, as JSON has it
     heads: Sequence[Mapping[str, Any]] = field(default_factory=list)
     refit: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    costs: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     format: int = field(default=FORMAT)
 
@@ -170,8 +175,8 @@ def _update(folder: Path, **values: Any) -> RunRecord:
 
 
 def record_text(record: RunRecord) -> str:
-    """Return the text of `run.json`; the keys of ensembles, second trainings and evaluations are left out if empty."""
-    optional = {"heads", "refit", "evaluation"}
+    """Return the text of `run.json`; optional keys are left out if they are empty."""
+    optional = {"heads", "refit", "costs", "evaluation"}
     return json_text({key: value for key, value in asdict(record).items() if value or key not in optional})
 
 

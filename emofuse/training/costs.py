@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -85,6 +86,18 @@ def head_cost(
         flops_per_row=of_forward + of_backward,
         eval_flops_per_row=of_forward,
     )
+
+
+@without_compiler()
+def forward_flops(head: nn.Module, dims: Mapping[str, Shape]) -> int:
+    """Count the operations of a single head with its weights, on the CPU, for one row with every stream and every step.
+
+    The kernel that computes attention in one step is off meanwhile, because no formula knows it.
+    """
+    batch = _batch({name: shape_of(shape) for name, shape in dims.items()}, rows=1, folds=1)
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), _FlopCounter() as counter:
+        head(batch)
+    return int(counter.flops)
 
 
 def without_dropout(spec: HeadSpec) -> HeadSpec:
@@ -204,14 +217,19 @@ def _empty(
     with torch.device("meta"):
         streams = tuple(stream for stream, _ in dims)
         head = make_empty_head(spec, [HeadMember(streams, fold=fold) for fold in range(folds)], dict(dims), classes)
-        features = {stream: torch.empty(folds, rows, *shape_of(shape)) for stream, shape in dims}
-        valid = {stream: torch.ones(folds, rows, dtype=torch.bool) for stream in streams}
-        steps = {
-            stream: torch.ones(folds, rows, shape_of(shape)[0], dtype=torch.bool)
-            for stream, shape in dims
-            if len(shape_of(shape)) in {2, 4}
-        }
-    return head, HeadBatch(features, valid, steps)
+        return head, _batch({stream: shape_of(shape) for stream, shape in dims}, rows, folds)
+
+
+def _batch(shapes: Mapping[str, tuple[int, ...]], rows: int, folds: int) -> HeadBatch:
+    """Return rows of zeros that have every stream and every step."""
+    features = {stream: torch.zeros(folds, rows, *shape) for stream, shape in shapes.items()}
+    valid = {stream: torch.ones(folds, rows, dtype=torch.bool) for stream in shapes}
+    steps = {
+        stream: torch.ones(folds, rows, shape[0], dtype=torch.bool)
+        for stream, shape in shapes.items()
+        if len(shape) in {2, 4}
+    }
+    return HeadBatch(features, valid, steps)
 
 
 def _memory_of(tensor: Tensor) -> int:

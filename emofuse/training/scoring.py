@@ -17,26 +17,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 import emofuse
 from emofuse.datasets.splits import SPLITS
 from emofuse.features import ACTION_UNITS
 from emofuse.heads import load_head_weights
+from emofuse.heads.stems import Shape
 from emofuse.metrics import METRICS
 from emofuse.metrics.targets import target_metrics
 from emofuse.projection import projection_arrays
 from emofuse.results import Predictions, RunRecord
 from emofuse.scaling import LEAST_ROWS, Scaling
-from emofuse.specs import RunSpec
+from emofuse.specs import RunSpec, canonical_json
 from emofuse.specs.plugins import plugins_with, recorded
 from emofuse.status import Status
 from emofuse.streams.action_units import MEASUREMENTS
+from emofuse.training.costs import forward_flops, without_dropout
 from emofuse.training.data import TrainingData
 from emofuse.training.machine import Machine
 from emofuse.training.notes import FarValues, run_notes
 from emofuse.training.refits import RefitRun
 from emofuse.training.rows import targets_of_run
 from emofuse.training.targets import LINKS, WITH_CLASSES, in_units
+from emofuse.training.together import Trained
 from emofuse.training.trained import array_places, head_outputs
 from emofuse.training.trained_runs import AnsweringHead, Rows, TrainedRun, mean_of_answers
 from emofuse.training.validation import EVAL_ROWS
@@ -86,7 +90,10 @@ def score_together(
         return
     targets = targets_of_run(cache, trained_runs[0].spec)
     answering = [trained.answering(data, split_rows(targets, data, trained.spec, "test")) for trained in trained_runs]
-    outputs, far = _outputs(data, [head for heads in answering for head in heads], machine.device)
+    all_answering = [head for heads in answering for head in heads]
+    modules = _load_heads(data, all_answering)
+    flops = _count_flops(data, all_answering, modules)
+    outputs, far = _outputs(data, all_answering, [module.to(machine.device) for module in modules])
     of_all = iter(outputs)
     for trained, heads, identity in zip(trained_runs, answering, digests, strict=True):
         of_heads = [(head, next(of_all)) for head in heads]
@@ -106,6 +113,7 @@ def score_together(
                 far=_far_of_run(data.features.of(trained.spec.features), heads, far),
                 identity=identity,
                 machine=machine,
+                flops=sum(flops[id(head)] for head in heads if "test" in head.rows),
             ),
             predictions=_predictions(cache, targets, rows["test"], outputs_of_run["test"]),
             arrays=_arrays(trained, _action_unit_baseline(data, trained)),
@@ -137,27 +145,46 @@ def _far_of_run(
     }
 
 
+def _load_heads(data: TrainingData, answering: Sequence[AnsweringHead]) -> list[nn.Module]:
+    """Return the trained heads on the CPU, in evaluation mode."""
+    link, classes = LINKS[data.target.kind], len(data.classes)
+    heads = (each.trained for each in answering)
+    return [
+        load_head_weights(head.spec.head, _shapes(data, head), classes, head.result.weights, link) for head in heads
+    ]
+
+
+def _shapes(data: TrainingData, trained: Trained) -> dict[str, Shape]:
+    """Return stream -> the shape of a row as the head sees it."""
+    return {
+        variant.stream: trained.scaling[variant.stream].shape_of_rows(variant.shape)
+        for variant in data.features.of(trained.spec.features)
+    }
+
+
+def _count_flops(
+    data: TrainingData, answering: Sequence[AnsweringHead], modules: Sequence[nn.Module]
+) -> dict[int, int]:
+    """Return id of an answering head -> its operations for one row; heads of one structure are counted once."""
+    counted: dict[tuple[Any, ...], int] = {}
+    flops = {}
+    for each, module in zip(answering, modules, strict=True):
+        shapes, spec = _shapes(data, each.trained), without_dropout(each.trained.spec.head)
+        key = (canonical_json(spec.model_dump(mode="json")), tuple(shapes.items()), each.trained.parameters)
+        if key not in counted:
+            counted[key] = forward_flops(module, shapes)
+        flops[id(each)] = counted[key]
+    return flops
+
+
 def _outputs(
-    data: TrainingData, answering: Sequence[AnsweringHead], device: torch.device
+    data: TrainingData, answering: Sequence[AnsweringHead], heads: Sequence[nn.Module]
 ) -> tuple[list[dict[str, npt.NDArray[np.float32]]], Far]:
     """Return split -> (n, C) of the rows that each head answers, and the values that were limited.
 
     Features are read once for all heads, a span of rows at a time.
     """
     trained_heads, link = [each.trained for each in answering], LINKS[data.target.kind]
-    heads = [
-        load_head_weights(
-            trained.spec.head,
-            {
-                variant.stream: trained.scaling[variant.stream].shape_of_rows(variant.shape)
-                for variant in data.features.of(trained.spec.features)
-            },
-            len(data.classes),
-            trained.result.weights,
-            link,
-        ).to(device)
-        for trained in trained_heads
-    ]
     variants = data.all_variants([trained.spec for trained in trained_heads])
     parts: list[dict[str, list[npt.NDArray[np.float32]]]] = [{split: [] for split in each.rows} for each in answering]
     far: Far = {}
@@ -200,6 +227,7 @@ def _record(
     far: Mapping[FeatureVariant, FarValues],
     identity: str,
     machine: Machine,
+    flops: int,
 ) -> RunRecord:
     spec = trained.spec
     metrics = {split: _metrics(targets, of_split, outputs[split]) for split, of_split in rows.items()}
@@ -228,6 +256,7 @@ def _record(
         plugins=[plugin.model_dump(mode="json") for plugin in plugins_with(METRICS)],
         heads=trained.heads_record(),
         refit=trained.refit_record(data),
+        costs={"flops": flops, **trained.together_record()},
     )
 
 

@@ -31,6 +31,8 @@ class Trained:
         scaling: stream -> its standardisation, fitted on the run's training rows.
         parameters: the number of trainable parameters.
         seconds: its share of the group's wall time, by epochs.
+        group: the heads that trained at the same time, itself among them, and the group's wall time; None for a head
+            that an interrupted call has kept.
     """
 
     spec: RunSpec
@@ -39,6 +41,7 @@ class Trained:
     scaling: Mapping[str, Scaling]
     parameters: int
     seconds: float
+    group: tuple[int, float] | None = None
 
 
 def train_together(
@@ -82,15 +85,17 @@ def train_together(
         window = data.window(specs[0])
         results = train_group(table, folds, members, machine, window=window, on_epoch=on_epoch, stop_rule=stop_rule)
     seconds = time.perf_counter() - started
-    epochs = sum(result.last_epoch for result in results)
+    epochs, group = sum(result.last_epoch for result in results), (len(specs), seconds)
     return [
-        trained_of(data, spec, result, seconds * result.last_epoch / epochs)
+        trained_of(data, spec, result, seconds * result.last_epoch / epochs, group)
         for spec, result in zip(specs, results, strict=True)
     ]
 
 
-def trained_of(data: TrainingData, spec: RunSpec, result: MemberResult, seconds: float) -> Trained:
-    """Return a run after its training, whose result took these seconds."""
+def trained_of(
+    data: TrainingData, spec: RunSpec, result: MemberResult, seconds: float, group: tuple[int, float] | None = None
+) -> Trained:
+    """Return a run after its training, whose result took these seconds; see `Trained` for its group."""
     return Trained(
         spec=spec,
         digest=data.digest(spec),
@@ -98,6 +103,7 @@ def trained_of(data: TrainingData, spec: RunSpec, result: MemberResult, seconds:
         scaling=data.scaling(spec),
         parameters=_parameters(data, spec, result),
         seconds=seconds,
+        group=group,
     )
 
 

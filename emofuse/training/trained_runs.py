@@ -128,6 +128,12 @@ class TrainedRun:
             for trained in self.second
         ]
 
+    def together_record(self) -> dict[str, Any]:
+        """Return what is recorded of the heads that trained at the same time; nothing where it is not known."""
+        groups = {trained.group for trained in self.first}
+        group = groups.pop() if len(groups) == 1 else None
+        return {} if group is None else {"together": {"heads": group[0], "seconds": group[1]}}
+
 
 def mean_entry(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the mean of the entries of several heads for one epoch; the entry of a single head is as it is."""

@@ -186,6 +186,18 @@ def test_efficiency_comes_from_the_runs_and_from_a_profile_beside_them(make_run)
     assert measure_efficiency([item], make_run.folder)[0].profiled == {}
 
 
+def test_efficiency_has_what_runs_have_recorded_of_their_cost_and_former_runs_have_nothing(make_run):
+    costs = {"flops": 3_000_000, "together": {"heads": 15, "seconds": 9.0}}
+    new, former = make_run("new", rows=40, change={"costs": costs}), make_run("former", rows=40)
+    items = group_runs([new, former], "runs").configurations
+    first, second = efficiency_rows(measure_efficiency(items, make_run.folder))
+    assert (first["head_flops"], first["together"]) == (3e6, 15)
+    assert (second["head_flops"], second["together"]) == (None, None)
+    columns = {each.title: each for each in efficiency_table(measure_efficiency(items, make_run.folder)).columns}
+    assert [cell.text for cell in columns["Head (MFLOP)"].cells] == ["3.00", "–"]
+    assert [cell.text for cell in columns["Heads at once"].cells] == ["15", "–"]
+
+
 def test_csv_files_have_one_column_for_each_number(made, tmp_path):
     tables = tables_of(*made)
     text = table_files(tmp_path, list(tables.values()), "")[tmp_path / "efficiency.csv"]

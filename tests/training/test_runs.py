@@ -17,9 +17,10 @@ from emofuse.datasets.targets import Targets
 from emofuse.errors import IncompleteCacheError, ResultsError, SpecError, TrainingError
 from emofuse.metrics.classification import classification_metrics
 from emofuse.predict import missing_streams
+from emofuse.profile.head import count_head
 from emofuse.progress import StepState, TrainingState, followed
 from emofuse.results import read_predictions, read_record, read_weights, run_dir
-from emofuse.specs import CacheSpec, RunSpec, StratifiedSplit, parse_spec
+from emofuse.specs import CacheSpec, EnsembleSpec, KernelRidgeHeadSpec, RunSpec, StratifiedSplit, parse_spec
 from emofuse.status import Status
 from emofuse.training import runs as runs_module
 from emofuse.training.data import TrainingData
@@ -125,6 +126,21 @@ def test_a_run_says_all_there_is_to_say(cache, tmp_path):
     assert record.created.endswith("+00:00")
     head = load_head(folder).heads[0].head
     assert record.parameters == sum(tensor.numel() for tensor in head.parameters())
+
+
+@pytest.mark.parametrize("changes", [{}, {"head": KernelRidgeHeadSpec()}, {"ensemble": EnsembleSpec(seeds=(0, 1))}])
+def test_the_record_counts_the_operations_of_all_heads_as_a_profile_does(cache, tmp_path, changes):
+    spec = run_spec().model_copy(update=changes)
+    record, _ = train_run(cache, spec, tmp_path / "runs", device="cpu")
+    dims = {name: stream["used_dim"] for name, stream in record.streams.items()}
+    if "head" in changes:
+        rows = record.rows["train"]["rows"]  # kernel values to each of them, then the coefficients
+        assert record.costs["flops"] == 2 * rows * (sum(dims.values()) + len(CLASSES))
+    else:
+        assert record.costs["flops"] == count_head(spec, dims, len(CLASSES)).flops
+    heads = len(spec.heads())
+    assert record.costs["together"]["heads"] == heads
+    assert record.costs["together"]["seconds"] == pytest.approx(record.seconds)
 
 
 def test_the_cache_spec_of_a_run_is_enough_to_extract_again(cache, tmp_path):
@@ -289,6 +305,7 @@ def test_runs_trained_together_are_those_trained_one_by_one(cache, tmp_path):
         assert record.spec == spec.model_dump(mode="json")
         ours, theirs = (asdict(each) for each in (record, alone))
         for own in (ours, theirs):
+            own["costs"].pop("together")
             assert own.pop("seconds") > 0
             own.pop("created")
         assert flat(ours) == approximately(flat(theirs))
@@ -298,6 +315,11 @@ def test_runs_trained_together_are_those_trained_one_by_one(cache, tmp_path):
         for name, array in read_weights(saved).items():
             np.testing.assert_allclose(array, weights[name], rtol=1e-3, atol=1e-5)
     assert len(list((tmp_path / "together").iterdir())) == len(specs)
+    groups = [record.costs["together"] for record, _ in together]
+    assert sum(record.seconds / group["seconds"] for (record, _), group in zip(together, groups, strict=True)) == (
+        pytest.approx(len({group["seconds"] for group in groups}))
+    )
+    assert all(group["heads"] == groups.count(group) for group in groups)
 
 
 def flat(value, prefix=""):

@@ -1,4 +1,4 @@
-"""Read one stream of a cache. Arrays are read when they are asked for."""
+"""Read one stream of a cache. Arrays are read on access."""
 
 from __future__ import annotations
 

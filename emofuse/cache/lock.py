@@ -86,7 +86,7 @@ def _is_dying(holder: dict[str, Any]) -> bool:
 
 
 def claim() -> dict[str, Any]:
-    """Return what identifies this process as the holder of a cache."""
+    """Return the plain data that identifies this process as the holder of a cache."""
     return {
         "host": platform.node(),
         "pid": os.getpid(),

@@ -1,4 +1,4 @@
-"""Open a feature cache for reading. Arrays are read when they are asked for."""
+"""Open a feature cache for reading. Arrays are read on access."""
 
 from __future__ import annotations
 

@@ -204,7 +204,7 @@ def update_origin(path: Path, name: str, *, spec: Mapping[str, Any], weights: Ma
 
 
 def record_runtimes(path: Path, name: str, runtimes: Iterable[str]) -> None:
-    """Record what has computed the networks of rows of a stream, besides what is recorded. Call it under `lock_cache`.
+    """Record which runtimes computed the networks of a stream, in addition to those already recorded. Call it under `lock_cache`.
 
     Nothing is written if nothing is new, or if there is no such stream.
     """
@@ -261,7 +261,7 @@ def is_current(path: Path, manifest: Manifest) -> bool:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Delete what killed builds left: parts of files, and streams that are not finished or not deleted yet.
+    """Delete the remains of killed builds: parts of files, and streams that are not finished or not deleted yet.
 
     On a store there is none: objects appear whole and under their names.
     """

@@ -50,7 +50,7 @@ class ObjectStore(FsspecStore):
 
 
 def zarr_store(path: Path | RemotePath) -> Path | Store:
-    """Return what Zarr's functions accept for a path."""
+    """Return the argument of Zarr's functions for a path."""
     if isinstance(path, RemotePath):
         return ObjectStore(_connected(async_file_system()), path=path.key)
     return path

@@ -102,7 +102,7 @@ class FoldKernels:
 
     @property
     def targets(self) -> Tensor:
-        """What the training rows teach, float64 (n, C): one-hot for classes, standardised numbers."""
+        """The targets of the training rows, float64 (n, C): one-hot for classes, standardised numbers."""
         return self._targets
 
     def _fit(self, of_train: Mapping[str, Tensor], of_val: Mapping[str, Tensor], streams: Sequence[str]) -> KernelFit:

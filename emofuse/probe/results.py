@@ -1,4 +1,4 @@
-"""The options of a probe, and what it finds."""
+"""The options and the results of a probe."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCORES: Mapping[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """How a probe is done.
+    """The options of a probe.
 
     Attributes:
         streams: the names of the streams to look at; empty for all streams of the cache.
@@ -59,7 +59,7 @@ class ProbeOptions:
 
 @dataclass(frozen=True)
 class ProbedModel:
-    """What one model on one subset of streams scores on rows that it has not seen.
+    """The scores of one model on one subset of streams, on rows that it has not seen.
 
     Attributes:
         streams: the subset.

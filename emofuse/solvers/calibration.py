@@ -1,4 +1,4 @@
-"""What turns the leave-one-out predictions of ridge regressions into logits, and how well these fit the targets."""
+"""Calibrate the leave-one-out predictions of ridge regressions into logits, and measure their loss."""
 
 from __future__ import annotations
 

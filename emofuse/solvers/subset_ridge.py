@@ -119,7 +119,7 @@ class SubsetRidge:
             yield self._fit_by_columns(total, of_fold)
 
     def outputs(self, fit: FoldFit, places: Tensor, chosen: Tensor | None = None) -> Tensor:
-        """Return what the models of a fold answer for some of its rows, float32 (n, subsets, L or 1, C).
+        """Return the predictions of the models of a fold for some of its rows, float32 (n, subsets, L or 1, C).
 
         Args:
             fit: the models of the fold.
@@ -297,6 +297,6 @@ def _standardised(columns: Tensor, there: Tensor, center: Tensor, scale: Tensor)
 
 
 def _scale_of(variance: Tensor, center: Tensor, widths: Tensor) -> Tensor:
-    """Return what columns are divided by: deviation times the root of the stream's width, infinite for constants."""
+    """Return the divisors of columns: deviation times the root of the stream's width, infinite for constants."""
     constant = variance <= _CONSTANT * (variance.clamp(min=0) + center.square()).clamp(min=1e-30)
     return torch.where(constant, torch.inf, (variance.clamp(min=0) * widths).sqrt())

@@ -1,4 +1,4 @@
-"""Few numbers that turn scores into calibrated probabilities.
+"""Calibrate scores into probabilities by a few numbers.
 
 Classes have one factor (temperature scaling; Guo et al., ICML 2017), labels a factor and an offset each (Platt 1999).
 """

@@ -13,7 +13,7 @@ _WEB_PAGE = re.compile(rb"^\s*(<!--.*?-->\s*)?<(!doctype\s+html|html|head|body|\
 
 
 def why_no_model(path: Path) -> str | None:
-    """Return why the first bytes of a file are not those of a model, to follow its name in a message; None if they may be."""
+    """Return why the first bytes of a file are not those of a model, as a phrase; None if they may be."""
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     if not head:

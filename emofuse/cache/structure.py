@@ -204,7 +204,7 @@ def update_origin(path: Path, name: str, *, spec: Mapping[str, Any], weights: Ma
 
 
 def record_runtimes(path: Path, name: str, runtimes: Iterable[str]) -> None:
-    """Record which runtimes computed the networks of a stream, in addition to those already recorded. Call it under `lock_cache`.
+    """Add the runtimes that computed the networks of a stream to those on record. Call it under `lock_cache`.
 
     Nothing is written if nothing is new, or if there is no such stream.
     """

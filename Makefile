@@ -14,7 +14,7 @@ IN_PROCESSES := --numprocesses auto --maxprocesses 8 --dist loadfile
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-latest check lint docs bench bench-gpu clean
+.PHONY: help setup demo test test-latest check lint docs bench bench-quick bench-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -63,6 +63,14 @@ bench: $(READY) ## measure; writes benchmarks/results/*.json; about half an hour
 	$(BIN)/python -m benchmarks.faces
 	$(BIN)/python -m benchmarks.views
 	$(BIN)/python -m benchmarks.runtimes
+
+bench-quick: $(READY) ## the times of demo, report, builds without extraction and reading; about 10 minutes
+	$(BIN)/python -m benchmarks.demo
+	$(BIN)/python -m benchmarks.report
+	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.read_speed
+	$(BIN)/python -m benchmarks.history
+	$(BIN)/python -m docs_site.numbers
 
 bench-gpu: $(READY) ## all that needs a CUDA device, part by part, within 12 minutes
 	$(BIN)/python -m benchmarks.gpu

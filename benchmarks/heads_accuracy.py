@@ -2,6 +2,7 @@
 
     python -m benchmarks.heads_accuracy --cache PATH --part faces --splits 10
     python -m benchmarks.heads_accuracy --cache PATH --part fer2013 --splits 3
+    python -m benchmarks.heads_accuracy --cache PATH --part fer2013 --splits 3 --missing --minutes 5
 
 `faces` are the photographs of `benchmarks.faces` in stratified splits 70/20/10; `fer2013` is the folder that
 `benchmarks.fer2013` writes, with its own test rows and validation rows drawn from its training rows. The cache
@@ -17,8 +18,8 @@ missing ones.
 `accuracy_without_copies` leaves out test images of which a file with the same bytes is among the other rows: FER2013
 has many. Intervals of `faces` are those of the corrected resampled t-test, because splits overlap; those of `fer2013`
 cover its test images. Seconds are CPU seconds of all that is fitted for one split. Results are written after every
-model, beside those of models that an earlier call has measured (`--only`). LightGBM is no part of the extras:
-pip install lightgbm.
+model, beside those of models that an earlier call has measured (`--only`, `--missing`). LightGBM is no part of the
+extras: pip install lightgbm.
 """
 
 from __future__ import annotations
@@ -148,9 +149,12 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--runs", type=Path, default=Path("emofuse-runs/heads_accuracy"))
     parser.add_argument("--only", default="", help="names of models, with semicolons between them; all unless given")
+    parser.add_argument("--missing", action="store_true", help="only heads that the result lacks, the cheapest first")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no further model after this time")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON")
     arguments = parser.parse_args()
 
+    began = time.monotonic()
     cache = open_cache(arguments.cache)
     splits: list[SplitSpec] = [
         StratifiedSplit(seed=seed) if arguments.part == "faces" else HoldoutSplit(seed=seed)
@@ -158,15 +162,32 @@ def main() -> None:
     ]
     wanted = [name.strip() for name in arguments.only.split(";") if name.strip()]
     result = f"heads_accuracy_{arguments.part}"
-    for name, scores in models(cache, splits, arguments.runs / arguments.part, BEST_MINUTES[arguments.part]):
-        if wanted and name not in wanted:
-            continue
+    if arguments.missing:
+        wanted = missing_heads(arguments.out / f"{result}.json")
+        print(f"lacking: {'; '.join(wanted) or 'none'}", flush=True)
+    contenders = dict(models(cache, splits, arguments.runs / arguments.part, BEST_MINUTES[arguments.part]))
+    names = [name for name in wanted if name in contenders] if wanted or arguments.missing else list(contenders)
+    for name in names:
+        if time.monotonic() - began > 60 * arguments.minutes:
+            print(f"not begun after {arguments.minutes:g} minutes: {'; '.join(names[names.index(name) :])}", flush=True)
+            break
+        scores = contenders[name]
         row = describe(name, list(scores()), overlapping=arguments.part == "faces")
         print(json.dumps(row), flush=True)
         numbers = {"rows": len(cache), "streams": STREAMS, "splits": len(splits)}
         rows = {each["name"]: each for each in [*known_models(arguments.out / f"{result}.json", numbers), row]}
         models_in_order = [rows[each] for each in (BEST, *HEADS, *OF_VOTES, *REFERENCES) if each in rows]
         write_result(result, {**numbers, "models": models_in_order}, script="heads_accuracy", folder=arguments.out)
+
+
+def missing_heads(path: Path) -> list[str]:
+    """Return the heads that a result lacks, the cheapest on the faces first; those not measured there come last."""
+    models = json.loads(path.read_text(encoding="utf-8"))["models"] if path.is_file() else []
+    there = {each["name"] for each in models}
+    faces = json.loads((RESULTS / "heads_accuracy_faces.json").read_text(encoding="utf-8"))["models"]
+    seconds = {each["name"]: each["cpu_s_a_split"] for each in faces}
+    lacking = [name for name in (*HEADS, *OF_VOTES) if name not in there]
+    return sorted(lacking, key=lambda name: seconds.get(name.removesuffix(", votes"), math.inf))
 
 
 def known_models(path: Path, numbers: Mapping[str, Any]) -> list[dict[str, Any]]:

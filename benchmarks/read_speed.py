@@ -1,6 +1,7 @@
 """Measure how fast emofuse, Zarr's own pipeline and zarrs read cached features, beside `np.load` of the same bytes.
 
-    python -m benchmarks.read_speed
+    python -m benchmarks.read_speed        # about a minute
+    python -m benchmarks.read_speed --smoke
 
 All files lie in the page cache: that is the cost on a machine whose memory holds the features, and the least cost on
 any other. Features are read as float16 arrays, as they are stored, and as float32, as heads take them. Contenders take
@@ -129,15 +130,18 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=51_200)
     parser.add_argument("--dim", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--smoke", action="store_true", help="few rows: numbers mean nothing")
     parser.add_argument("--out", type=Path, help="folder of the result instead of benchmarks/results")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(arguments.rows, arguments.dim, arguments.repeats, Path(folder))
+        size = (2048, 64, 2) if arguments.smoke else (arguments.rows, arguments.dim, arguments.repeats)
+        result = measure(*size, Path(folder))
     for question, answers in result["answers"].items():
         for name, numbers in answers.items():
             print(f"{question:20} {name:16} {numbers['gb_per_s']:6.2f} GB/s  {numbers['times_the_first']:5.2f}")
-    write_result("read_speed", result, **({"folder": arguments.out} if arguments.out else {}))
+    name = "read_speed_smoke" if arguments.smoke else "read_speed"
+    write_result(name, result, script="read_speed", **({"folder": arguments.out} if arguments.out else {}))
 
 
 if __name__ == "__main__":

@@ -63,15 +63,17 @@ def write_result(name: str, numbers: dict[str, Any], *, script: str | None = Non
 def _arguments(arguments: list[str]) -> list[str]:
     """Return the arguments that decide what is measured.
 
-    These are all but `--out FOLDER` and `--runs FOLDER`, which are places on a machine, and `--only MODELS`, which
-    divides a measurement into several calls that write one result.
+    These are all but `--out FOLDER` and `--runs FOLDER`, which are places on a machine, and `--only NAME...`,
+    `--missing` and `--minutes N`, which divide a measurement into several calls that write one result.
     """
-    left_out = ("--out", "--runs", "--only")
-    return [
-        argument
-        for before, argument in zip(["", *arguments], arguments, strict=False)
-        if before not in left_out and not argument.startswith(left_out)
-    ]
+    left_out = ("--out", "--runs", "--only", "--missing", "--minutes")
+    kept, dropping = [], False
+    for argument in arguments:
+        if argument.startswith("--"):
+            dropping = argument.partition("=")[0] in left_out
+        if not dropping:
+            kept.append(argument)
+    return kept
 
 
 def _version(package: str) -> str | None:

@@ -1,6 +1,7 @@
 """Measure time and peak memory of a build without extraction, and of opening its cache, at millions of rows.
 
-    python -m benchmarks.scale
+    python -m benchmarks.scale             # about 3 minutes
+    python -m benchmarks.scale --smoke
 
 A manifest as long as the dataset, in which every row is marked as bad, so that no picture is opened, and a stream that
 looks at nothing. Each step is a process of its own, so that each has its own peak; what a process takes that only
@@ -192,6 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS))
     parser.add_argument("--build-rows", type=int, default=100_000, help="largest number that is really built")
+    parser.add_argument("--smoke", action="store_true", help="2,000 rows alone: numbers mean nothing")
     parser.add_argument("--out", type=Path, help="folder of the result instead of benchmarks/results")
     parser.add_argument("--step", choices=list(STEPS), help=argparse.SUPPRESS)
     parser.add_argument("--cache", type=Path, help=argparse.SUPPRESS)
@@ -199,13 +201,14 @@ def main() -> None:
     if arguments.step:
         run_step(arguments.step, arguments.cache)
         return
-    curve = []
+    curve, rows_to_measure = [], [2_000] if arguments.smoke else arguments.rows
+    name = "scale_smoke" if arguments.smoke else "scale"
     with tempfile.TemporaryDirectory() as folder:
-        for rows in arguments.rows:
+        for rows in rows_to_measure:
             curve.append(measure(rows, Path(folder), build_rows=arguments.build_rows))
             print(json.dumps(curve[-1]))
             where = {"folder": arguments.out} if arguments.out else {}
-            write_result("scale", {"streams": STREAMS, "curve": curve}, **where)
+            write_result(name, {"streams": STREAMS, "curve": curve}, script="scale", **where)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import date
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +20,20 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks import cross_validated, extraction, faces, grid, heads, results_file, speech, views  # noqa: E402
+from benchmarks import (  # noqa: E402
+    cross_validated,
+    extraction,
+    faces,
+    grid,
+    heads,
+    heads_accuracy,
+    results_file,
+    speech,
+    views,
+)
 from benchmarks.contenders import Clock, PlainHead, Shape, Trained, Work, member_of, write_hdf5  # noqa: E402
 from benchmarks.limits import Ceilings, cost_of, limits, memory_bytes  # noqa: E402
+from benchmarks.process_tree import ProcessTree  # noqa: E402
 from benchmarks.synthetic import CLASSES, DIMS, make_synthetic  # noqa: E402
 from emofuse.cache.reader import open_cache  # noqa: E402
 from emofuse.heads import make_head  # noqa: E402
@@ -383,6 +396,119 @@ def test_a_history_shows_each_version_once_and_leaves_out_what_was_not_measured(
         "| 2026-01-02 | some, 2 cores |  |  | 123 |  |",
     ]
     assert "1.5" not in second
+
+
+def test_arguments_that_divide_a_measurement_are_no_part_of_its_command():
+    given = ["--part", "faces", "--only", "demo", "clips_demo", "--missing", "--minutes", "5", "--runs=x", "--smoke"]
+    assert results_file._arguments(given) == ["--part", "faces", "--smoke"]
+
+
+RESULTS = sorted(path for path in results_file.RESULTS.glob("*.json") if not path.stem.endswith("_smoke"))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=[path.stem for path in RESULTS])
+def test_every_result_says_how_where_and_when_it_was_measured(path):
+    text = path.read_text(encoding="utf-8")
+    result = json.loads(text)
+    script = re.fullmatch(r"python -m benchmarks\.(\w+)( .+)?", result["command"])
+    assert script is not None, f"{path.name}: {result['command']!r} is no command that anyone can give"
+    assert (ROOT / "benchmarks" / f"{script[1]}.py").is_file()
+    assert date.fromisoformat(result["date"])
+    assert result["machine"].keys() >= {"cpu", "cores", "python", "system"}
+    assert result["versions"].keys() >= {"numpy", "torch"}
+    assert not result.get("smoke")
+    assert "/tmp/" not in text
+    assert "/home/" not in text
+
+
+def test_a_tree_of_processes_counts_those_that_have_ended():
+    code = "import time\nuntil = time.process_time() + 0.6\nwhile time.process_time() < until: pass"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
+    with subprocess.Popen([sys.executable, "-c", parent]) as process, ProcessTree(process.pid) as tree:
+        process.wait()
+        assert tree.cpu_s() > 0.3
+        assert tree.peak_bytes > 5_000_000
+
+
+def test_phases_of_a_pipeline_end_with_the_lines_that_it_prints(tmp_path):
+    from benchmarks import demo
+
+    code = """
+import time
+for line in ("dataset: 4 rows", "extracted 2 of 4 images, 3 images/s", "cache: 4 rows computed", "cache: a face",
+             "run 1/2: A", "run 2/2: B", "reference: C", "note: D"):
+    time.sleep(0.05)
+    print(line)
+time.sleep(0.2)
+print("report: written")
+"""
+    measured = demo.measure([sys.executable, "-c", code])
+    seconds = {phase: each["wall_s"] for phase, each in measured["phases"].items()}
+    assert list(seconds) == ["drawing", "extraction", "training", "references", "report"]
+    assert sum(seconds.values()) == pytest.approx(measured["wall_s"], abs=0.03)
+    assert seconds["extraction"] >= 0.14
+    assert seconds["report"] >= 0.24
+    assert 0.04 <= measured["first_block_s"] < seconds["extraction"]
+    with pytest.raises(RuntimeError, match="ended with 3:\nno such pipeline"):
+        demo.measure([sys.executable, "-c", "print('no such pipeline'); raise SystemExit(3)"])
+
+
+def test_the_median_of_each_phase_is_its_own():
+    from benchmarks import demo
+
+    def run(drawing, report):
+        phases = {
+            name: {"wall_s": value, "cpu_s": 2 * value}
+            for name, value in {"drawing": drawing, "report": report}.items()
+        }
+        return {"wall_s": drawing + report, "cpu_s": 2 * (drawing + report), "phases": phases, "first_block_s": None}
+
+    found = demo.summary([run(1, 9), run(2, 3), run(6, 5)])
+    assert found["phases"] == {"drawing": {"wall_s": 2, "cpu_s": 4}, "report": {"wall_s": 5, "cpu_s": 10}}
+    assert (found["wall_s"], found["runs"], found["first_block_s"]) == (10, 3, None)
+
+
+def test_scores_of_the_documentation_are_those_of_a_report(tmp_path, monkeypatch, blank_figures):
+    from benchmarks import documented, report
+    from emofuse.report import write_report
+    from emofuse.results import list_runs
+
+    monkeypatch.syspath_prepend(str(report.TESTS / "report"))
+    report.make_runs(tmp_path / "runs", 2)
+    write_report(tmp_path / "runs", tmp_path / "report")
+    found = documented.read_report(tmp_path / "report")
+    for each, run in zip(found["configurations"], list_runs(tmp_path / "runs"), strict=True):
+        assert each["name"] == run.name
+        assert each["accuracy"]["mean"] == pytest.approx(run.metrics["test"]["accuracy"], abs=1e-4)
+        assert each["accuracy"]["low"] < each["accuracy"]["mean"] < each["accuracy"]["high"]
+    (difference,) = found["differences"]
+    assert (difference["name"], difference["against"]) == ("configuration 2", "configuration 1")
+
+
+def test_the_folds_of_the_documentation_are_outer_folds_of_kernel_ridge():
+    from benchmarks import documented
+
+    spec = documented.outer_folds(Path("nowhere"))
+    assert [run.head.kind for run in spec.runs] == ["kernel_ridge"] * 3
+    assert [len(run.features.streams) for run in spec.runs] == [1, 1, 5]
+    assert (spec.test.folds, spec.baseline, spec.references) == (5, "Action units", "off")
+
+
+def test_the_worth_of_streams_is_measured_on_the_demo_with_other_numbers_of_pictures():
+    from benchmarks import worth
+
+    spec = worth.demo_of(99, worth.STREAMS)
+    assert spec.dataset.images == 99
+    assert {stream.name for stream in spec.cache.streams} == set(worth.STREAMS)
+
+
+def test_heads_that_a_result_lacks_are_named_the_cheapest_first(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({"models": [{"name": "linear"}, {"name": "logistic"}]}))
+    lacking = heads_accuracy.missing_heads(path)
+    assert {"linear", "logistic"}.isdisjoint(lacking)
+    assert len(lacking) == len({**heads_accuracy.HEADS, **heads_accuracy.OF_VOTES}) - 2
+    assert lacking.index("kernel_ridge") < lacking.index("concat, the paper's defaults")
 
 
 def test_the_readme_of_the_benchmarks_names_every_script():

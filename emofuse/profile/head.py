@@ -22,8 +22,7 @@ from emofuse.profile.counting import count_flops, module_cost
 from emofuse.profile.figures import Epoch, HeadFigures, MeasuredCost, Timing
 from emofuse.profile.fresh_process import begin_phase, peak_memory
 from emofuse.profile.timing import Clock, Repeats, repeat_timed
-from emofuse.projection import Projection
-from emofuse.scaling import Scaling, feature_axis
+from emofuse.scaling import Projection, Scaling, feature_axis
 from emofuse.specs import RunSpec
 from emofuse.training.engine import train_group
 from emofuse.training.exact import is_exact, solve_group

@@ -1,4 +1,4 @@
-"""The principal components that heads see of a stream, as a spec writes them (see `emofuse.projection`)."""
+"""The principal components that heads see of a stream, as a spec writes them (see `emofuse.scaling.projection`)."""
 
 from __future__ import annotations
 

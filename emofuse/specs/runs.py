@@ -32,7 +32,7 @@ class FeaturesSpec(Spec):
     all streams of a kind may also be written by its factor beside `streams`: `lbp_bins: 128`.
 
     Every stream may have `pca`, `{resnet50: {pca: 0.95}}`: heads see the principal components that hold this share of
-    the variance of the standardised features, or that number of them (see `emofuse.projection`).
+    the variance of the standardised features, or that number of them (see `emofuse.scaling.projection`).
 
     Attributes:
         streams: the names of streams of the cache.

@@ -14,8 +14,7 @@ from torch import Tensor
 from emofuse.errors import TrainingError
 from emofuse.heads.dropout import named_generator
 from emofuse.heads.members import HeadBatch
-from emofuse.projection import Projection
-from emofuse.scaling import Scaling, feature_axis
+from emofuse.scaling import Projection, Scaling, feature_axis
 from emofuse.training.members import FeatureTable, Fold
 from emofuse.training.row_draws import BalancedDraws, RowSet
 from emofuse.training.streaming import Source, Window

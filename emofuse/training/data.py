@@ -27,8 +27,7 @@ from emofuse.devices import resolve_device
 from emofuse.errors import TrainingError
 from emofuse.features import ACTION_UNITS, LEAST_NEUTRAL_ROWS, neutral_rows
 from emofuse.heads.members import variant_of
-from emofuse.projection import shape_after
-from emofuse.scaling import LEAST_ROWS, Scaling, check_finite, feature_axis
+from emofuse.scaling import LEAST_ROWS, Scaling, check_finite, feature_axis, shape_after
 from emofuse.specs import FoldSpec, RunSpec, SplitSpec, TargetSpec, digest
 from emofuse.specs.runs import settled
 from emofuse.training.machine import default_memory_bytes

@@ -14,8 +14,7 @@ from emofuse.errors import TrainingError
 from emofuse.heads.links import Link
 from emofuse.heads.members import HeadMember
 from emofuse.heads.stems import shape_of
-from emofuse.projection import shape_after
-from emofuse.scaling import Scaling, feature_axis
+from emofuse.scaling import Scaling, feature_axis, shape_after
 from emofuse.specs import EXACT_HEADS, HeadSpec, TargetSpec, TrainSpec, canonical_json
 from emofuse.training.row_draws import RowSet
 from emofuse.training.streaming import Blocks

@@ -26,9 +26,8 @@ from emofuse.heads import load_head_weights
 from emofuse.heads.stems import Shape
 from emofuse.metrics import METRICS
 from emofuse.metrics.targets import target_metrics
-from emofuse.projection import projection_arrays
 from emofuse.results import Predictions, RunRecord
-from emofuse.scaling import LEAST_ROWS, Scaling
+from emofuse.scaling import LEAST_ROWS, Scaling, projection_arrays
 from emofuse.specs import RunSpec, canonical_json
 from emofuse.specs.plugins import plugins_with, recorded
 from emofuse.status import Status

@@ -18,9 +18,8 @@ from emofuse.features import derived_features
 from emofuse.heads import load_head_weights
 from emofuse.heads.links import Link
 from emofuse.heads.members import HeadBatch
-from emofuse.projection import saved_projection, shape_after
 from emofuse.results import RunRecord, read_record, read_weights
-from emofuse.scaling import Scaling, feature_axis
+from emofuse.scaling import Scaling, feature_axis, saved_projection, shape_after
 from emofuse.specs import RunSpec, parse_spec
 from emofuse.status import Status, Step
 from emofuse.training.targets import LINKS, TargetScale, in_units

@@ -302,7 +302,7 @@ class CachedFeatures:
             sets: each (n,) int64, the training rows of a fold that have the stream.
 
         Raises:
-            TrainingError: see `emofuse.projection.fit_projections`.
+            TrainingError: see `emofuse.scaling.projection.fit_projections`.
         """
         if variant.pca is None:
             return list(scalings)

@@ -10,9 +10,8 @@ from emofuse.heads import load_head_weights, make_head
 from emofuse.heads.kernel_ridge import KernelRidgeHead
 from emofuse.heads.members import HeadMember
 from emofuse.metrics.targets import target_metrics
-from emofuse.projection import shape_after
 from emofuse.results import Predictions, RunRecord, write_run
-from emofuse.scaling import feature_axis
+from emofuse.scaling import feature_axis, shape_after
 from emofuse.specs import KernelRidgeHeadSpec, RunSpec, parse_spec
 from emofuse.training.targets import LINKS
 

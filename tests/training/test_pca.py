@@ -15,9 +15,8 @@ from emofuse.cache.reader import open_cache
 from emofuse.errors import SpecError, TrainingError
 from emofuse.estimators import FusionClassifier, FusionRegressor
 from emofuse.probe import ProbeOptions, probe_cache
-from emofuse.projection import fit_projections
 from emofuse.results import read_predictions, read_record, run_dir
-from emofuse.scaling import Scaling, blocks_of, with_projections
+from emofuse.scaling import Scaling, blocks_of, fit_projections, with_projections
 from emofuse.specs import RunSpec, SweepSpec, parse_spec
 from emofuse.status import Status
 from emofuse.sweep.configurations import StreamType, expand
@@ -156,7 +155,7 @@ def test_more_components_than_rows_and_matrices_that_do_not_fit_are_refused(monk
         TrainingError, match=r"stream 'x': pca: 20 components need at least as many training rows, .* has 10\. Ask for"
     ):
         projected(correlated(ROWS, 30), np.arange(10), 20)
-    monkeypatch.setattr("emofuse.projection.MOST_BYTES", 1000)
+    monkeypatch.setattr("emofuse.scaling.projection.MOST_BYTES", 1000)
     with pytest.raises(TrainingError, match=r"'x': pca of 30 features needs a matrix of .* GB for each fold, and may"):
         fit_projections("x", lambda: iter(()), [40], 30, 0.9)
 

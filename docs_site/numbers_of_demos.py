@@ -177,6 +177,32 @@ def _face_categories() -> list[str]:
     return [sentence, "", source("explained_faces")]
 
 
+def _small_faces() -> list[str]:
+    """Return how many small faces are found as they are and enlarged."""
+    data = read("detection")
+    shares = "; ".join(
+        f"`{name}` {_percent(each['as_they_are'])} as they are and {_percent(each['enlarged'])} enlarged"
+        for name, each in data["found"].items()
+    )
+    sentence = f"Of {data['small_pictures']} real faces of 48 x 48 pixels (FER2013), detectors find: {shares}."
+    return [sentence, "", source("detection")]
+
+
+def _turned_faces() -> list[str]:
+    """Return how often a detector that looks at all turns takes the right one."""
+    data = read("detection")
+    shares = ", ".join(f"`{name}` {_percent(share)}" for name, share in data["right_turn"].items())
+    sentence = (
+        f"Of {data['photographs']} photographs of faces, each upright and turned by 90, 180 and 270 degrees, `turned` "
+        f"finds the face in its turn: {shares}."
+    )
+    return [sentence, "", source("detection")]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "clips-demo-scores": lambda: _scores("clips_demo"),
     "demo-scores": lambda: _scores("demo"),
@@ -186,6 +212,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "face-categories": _face_categories,
     "outer-folds": _outer_folds,
     "report-of-thousands": _report,
+    "small-faces": _small_faces,
     "speech-gap": _speech_gap,
+    "turned-faces": _turned_faces,
 }
 """What can stand between marks, by name."""

@@ -502,6 +502,41 @@ def test_the_worth_of_streams_is_measured_on_the_demo_with_other_numbers_of_pict
     assert {stream.name for stream in spec.cache.streams} == set(worth.STREAMS)
 
 
+class BrightCorner:
+    """A finder that takes the corner with light for the top left of a face, and sees none in the dark."""
+
+    def detect(self, picture):
+        corners = [picture[0, 0], picture[0, -1], picture[-1, -1], picture[-1, 0]]
+        lit = [turns for turns, corner in enumerate(corners) if corner.any()]
+        return SimpleNamespace(turns=lit[0]) if lit else None
+
+    def close(self):
+        pass
+
+
+def test_faces_that_are_found_and_turns_that_are_right_are_counted(monkeypatch):
+    from benchmarks import detection
+
+    monkeypatch.setattr(detection, "make_face_detector", lambda spec, needs: BrightCorner())
+    face, dark = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.uint8)
+    face[0, 0] = 255
+    assert detection.share_found(None, [face, dark, dark, dark]) == 0.25
+    assert detection.share_of_right_turns(None, [face, dark]) == 0.5
+
+
+def test_small_pictures_are_those_in_which_every_rater_saw_a_face(tmp_path):
+    from benchmarks import detection
+
+    (tmp_path / "faces48").mkdir()
+    votes = np.zeros((6, 10), np.uint8)
+    votes[:4, detection.NO_FACE] = 1
+    pictures = np.arange(6, dtype=np.uint8)[:, None, None] * np.ones((6, 48, 48), np.uint8)
+    np.savez(tmp_path / "faces48" / "fer2013_part.npz", image=pictures, ferplus_votes=votes)
+    found = detection.small_pictures(tmp_path, 5)
+    assert sorted(int(picture[0, 0, 0]) for picture in found) == [4, 5]
+    assert found[0].shape == (48, 48, 3)
+
+
 def test_heads_that_a_result_lacks_are_named_the_cheapest_first(tmp_path):
     path = tmp_path / "result.json"
     path.write_text(json.dumps({"models": [{"name": "linear"}, {"name": "logistic"}]}))

@@ -8,10 +8,14 @@ LATEST ?= .venv-latest
 READY_LATEST := $(LATEST)/.ready
 
 # The tests of a file share fixtures, so they stay in one process; many processes would need more memory than they save.
-IN_PROCESSES := --numprocesses auto --maxprocesses 8 --dist loadfile
+# Files keep the order of tests/conftest.py, which has the longest first; xdist's own has those of the most tests first.
+IN_PROCESSES := --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # Waiting threads sleep instead of spinning: spinning makes small heads slow on cores that others use too.
 export OMP_WAIT_POLICY ?= PASSIVE
+
+# Hundreds of tests start a process that imports the package: it is compiled once, and not by each of them.
+test test-latest: export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-latest check lint docs bench bench-quick bench-gpu clean

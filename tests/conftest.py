@@ -14,10 +14,40 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+"""`make test` has a process for each core: more threads would wait for each other, here and in processes of tests."""
+
 if TYPE_CHECKING:
     from browser import Browser
 
     from emofuse.cache.reader import Cache
+
+
+LONG_FILES = (
+    "test_clips_demo.py",
+    "test_backbone_study.py",
+    "test_build_machines.py",
+    "test_plugins.py",
+    "test_blocks.py",
+    "test_stability.py",
+    "test_benchmarks.py",
+    "test_run.py",
+    "test_best.py",
+    "test_cluster.py",
+    "test_streaming.py",
+    "test_s3_upkeep.py",
+    "test_build_faults.py",
+    "test_build_cluster.py",
+    "test_build_sounds.py",
+    "test_build_s3.py",
+    "test_pipeline.py",
+)
+"""Files that take more than about half a minute; `make test` gives whole files to processes, and these at first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that no process ends with one of them while the others have nothing to do."""
+    items.sort(key=lambda item: LONG_FILES.index(item.path.name) if item.path.name in LONG_FILES else len(LONG_FILES))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -60,11 +90,19 @@ def _weights_dir_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield
 
 
+@pytest.fixture(scope="session")
+def _homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """New folders, one below another: `mktemp` lists all folders of the session for each, which takes milliseconds."""
+    return (tmp_path_factory.getbasetemp() / "homes" / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def _own_weights_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_weights_dir(_homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's weights; those that need some import them into a folder of their own."""
-    monkeypatch.setenv("EMOFUSE_WEIGHTS_DIR", str(tmp_path_factory.mktemp("weights")))
-    monkeypatch.setenv("EMOFUSE_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+    home = next(_homes)
+    for name in ("weights", "state"):
+        (home / name).mkdir(parents=True)
+        monkeypatch.setenv(f"EMOFUSE_{name.upper()}_DIR", str(home / name))
 
 
 @pytest.fixture(scope="session")
@@ -298,10 +336,22 @@ def face_options(request: pytest.FixtureRequest, has_face_mesh: bool) -> Callabl
 @pytest.fixture
 def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures with their captions and nothing drawn, for tests of texts and tables: drawing takes seconds a report."""
+    _draw_nothing(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def blank_figures_of_module() -> Iterator[None]:
+    """The same for all tests and fixtures of a module: `pytestmark = pytest.mark.usefixtures(...)`."""
+    with pytest.MonkeyPatch.context() as patch:
+        _draw_nothing(patch)
+        yield
+
+
+def _draw_nothing(patch: pytest.MonkeyPatch) -> None:
     from emofuse.report.figures import ReportFigure  # imports matplotlib
 
     def blank(stem: str, caption: str, _: object) -> ReportFigure:
         return ReportFigure(stem, caption, b"<svg/>", b"\x89PNG", 3.0)
 
-    monkeypatch.setattr("emofuse.report.rendering.render_figure", blank)
-    monkeypatch.setattr("emofuse.report.section_process._FEWEST", 1 << 20)  # another process would draw them
+    patch.setattr("emofuse.report.rendering.render_figure", blank)
+    patch.setattr("emofuse.report.section_process._FEWEST", 1 << 20)  # another process would draw them

@@ -702,8 +702,9 @@ def test_extraction_is_measured_against_scripts_that_take_turns_with_it(tmp_path
     result = json.loads(path.read_text(encoding="utf-8"))
     assert result["goals"] == {"six_passes_over_build": 3.0, "face_images_per_s_a_core": 100}
     assert result["images_per_s_median"].keys() >= {"six_passes", "six_streams_float32", "light_faces", "face_streams"}
-    assert result["six_passes_over_build"]["six_streams_float32"] == pytest.approx(1, abs=0.5)
     [seconds] = result["each_run_s"]
+    expected = seconds["six_passes"] / seconds["six_streams_float32"]
+    assert result["six_passes_over_build"]["six_streams_float32"] == pytest.approx(expected, rel=0.1)
     expected = seconds["plain_script_of_light_faces"] / seconds["light_faces"]
     assert result["plain_script_over_build_of_light_faces"] == pytest.approx(expected, rel=0.05)
     assert result["face_images_per_s_a_core"] > 0

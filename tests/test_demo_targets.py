@@ -16,7 +16,7 @@ from emofuse.pipeline import PipelineOptions, run_pipeline
 from emofuse.results import ResultPaths, read_predictions, run_dir
 from emofuse.specs import PipelineSpec, parse_spec
 
-pytestmark = pytest.mark.usefixtures("face")
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module", "face")
 
 VOTES = {"kind": "distribution", "columns": [f"votes_{name}" for name in CLASSES]}
 MOODS = {"kind": "regression", "columns": ["valence", "arousal"], "range": [-1, 1]}

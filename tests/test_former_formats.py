@@ -21,6 +21,8 @@ from emofuse.exchange.imports import ImportRequest, import_stream
 from emofuse.results import list_runs, read_record
 from emofuse.upkeep.verify import verify_cache
 
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+
 ARCHIVES = Path(__file__).parent / "fixtures"
 CACHE = Path("out/features.zarr")
 RUNS = Path("out/runs")

@@ -43,7 +43,7 @@ SPEC = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("face")
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module", "face")
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,6 @@ def test_a_changed_run_is_trained_and_the_others_are_not(done, small):
     assert (summary.build.rows, summary.trained, summary.report_written) == (0, 2, True)
 
 
-@pytest.mark.usefixtures("blank_figures")
 def test_a_pipeline_shows_no_images_where_its_file_or_the_call_says_so_even_if_all_runs_are_done(done, small):
     out, _, _ = done
 

@@ -27,7 +27,7 @@ def test_a_call_says_what_it_does_and_how_it_ended(out):
     with keep_progress(out, "pipeline", "demo", title="A title", planned=15) as follower, followed(follower):
         report_progress(BuildState(rows=8, total=64, seconds=2.0, counts={"lbp": {"ok": 8}}))
         report_progress(TrainingState(runs=3, total=15, what="training", epoch=2, epochs=9))
-        end = time.monotonic() + 10
+        end = time.monotonic() + 600
         while not (calls := read_calls(out)) or calls[0].now != "training":
             assert time.monotonic() < end
             time.sleep(0.05)

@@ -18,6 +18,8 @@ from emofuse.errors import SpecError
 from emofuse.pipeline import PipelineOptions, run_pipeline
 from emofuse.specs import PipelineSpec, parse_spec
 
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+
 ROWS = 150
 STREAM = '''
 from typing import ClassVar, Literal

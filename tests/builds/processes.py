@@ -15,7 +15,7 @@ def children_of(process: psutil.Process) -> list[psutil.Process]:
     return process.children(recursive=True) if process.is_running() else []
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 600) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "waited in vain"

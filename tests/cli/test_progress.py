@@ -352,7 +352,7 @@ def read_until(main: int, wanted: str) -> str:
 def test_results_go_to_standard_output_while_a_bar_is_on_the_terminal():
     process, main = on_a_terminal("pass")
     shown = read_until(main, "2/2")
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=600)
     os.close(main)
     assert out == b"a result\n"
     assert "a result" not in shown
@@ -365,7 +365,7 @@ def test_whatever_ends_a_process_its_terminal_has_a_cursor(number):
     assert "0/2" in shown
     time.sleep(0.2)
     process.send_signal(number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     shown += read_until(main, "\x00")
     os.close(main)
     assert "\x1b[?25l" not in shown  # hides the cursor, and nobody may be left to show it again

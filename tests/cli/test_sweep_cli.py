@@ -218,12 +218,12 @@ def test_ctrl_c_leaves_quietly_and_the_same_command_goes_on(cache, tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     claims = tmp_path / "emofuse-runs" / "question" / "claims"
-    end = time.monotonic() + 60
+    end = time.monotonic() + 600
     while not list(claims.glob("*.json")):
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 130
     assert errors.splitlines()[-1] == ("Interrupted. Finished work is kept; the same command continues from there.")
     assert list(claims.glob("*.json")) == []

@@ -15,7 +15,7 @@ import dask
 import psutil
 import pytest
 from cheap_streams import DELAY, MISBEHAVING, DeadlySpec, FlakyStoreSpec, MeanColourSpec, SizeSpec
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
 from processes import children_of, done_blocks, is_gone, is_worker, wait_until
 from shaped_streams import SHAPES
 
@@ -72,7 +72,7 @@ def test_a_picture_that_takes_for_ever_does_not_outlive_a_killed_build(
     workers = list(filter(is_worker, children_of(build)))
     build.kill()
     assert workers
-    wait_until(lambda: all(map(is_gone, workers)), 30)
+    wait_until(lambda: all(map(is_gone, workers)))
 
 
 # Disks and stores.
@@ -191,7 +191,6 @@ def remote(monkeypatch):
     """A real `dask scheduler` with two real `dask worker`s: its address and the processes."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SCRIPT.parent), *sys.path]))
     monkeypatch.setenv(DELAY, "0.3")
-    monkeypatch.setattr(cluster, "_CONNECT_TIMEOUT_S", 60)  # the workers have to start first
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -201,6 +200,8 @@ def remote(monkeypatch):
     worker = [sys.executable, "-m", "distributed.cli.dask_worker", f"tcp://{address}", "--nthreads", "1"]
     options = ["--host", "127.0.0.1", "--no-dashboard"]
     processes += [subprocess.Popen([*worker, *options], **quiet) for _ in range(2)]
+    with Client(f"tcp://{address}", set_as_default=False, timeout=600) as client:  # builds wait for less
+        client.wait_for_workers(2, timeout=600)
     yield f"tcp://{address}", [psutil.Process(process.pid) for process in processes]
     for process in processes:
         for left in (*children_of(psutil.Process(process.pid)), process):
@@ -232,7 +233,7 @@ def test_a_killed_dask_worker_costs_nothing(path, manifest, contents, undisturbe
         [child] = extracting()
         extractions = list(filter(is_worker, child.children()))
         child.kill()
-        wait_until(lambda: all(map(is_gone, extractions)), 20)
+        wait_until(lambda: all(map(is_gone, extractions)))
         killed.extend(extractions)
 
     killed: list[psutil.Process] = []
@@ -244,9 +245,10 @@ def test_a_killed_dask_worker_costs_nothing(path, manifest, contents, undisturbe
 
 
 def test_a_killed_scheduler_ends_the_build_and_what_is_finished_is_kept(
-    path, manifest, in_process, contents, undisturbed, remote
+    path, manifest, in_process, contents, undisturbed, remote, monkeypatch
 ):
     address, (scheduler, *_) = remote
+    monkeypatch.setattr(cluster, "_CONNECT_TIMEOUT_S", 10)  # for so long a scheduler that is gone is looked for
     with pytest.raises(
         BuildError,
         match=rf"^{address}: the Dask scheduler is gone \(.*Error\)\. Finished blocks are kept: start it again, and",
@@ -286,7 +288,7 @@ def test_streams_that_end_their_dask_worker_when_they_are_opened_end_the_build(p
 def test_extraction_processes_of_a_cluster_end_with_the_build(path, manifest, remote):
     address, (_, *workers) = remote
     build_cache(path, manifest, SPEC, BuildOptions(scheduler=address, device="cpu"))
-    wait_until(lambda: not any(is_worker(child) for worker in workers for child in children_of(worker)), 20)
+    wait_until(lambda: not any(is_worker(child) for worker in workers for child in children_of(worker)))
     shutil.rmtree(path)
 
 
@@ -312,7 +314,7 @@ def test_a_scheduler_behind_tls_is_used_with_the_settings_of_dask(
     path, manifest, contents, undisturbed, tls, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SCRIPT.parent), *sys.path]))
-    monkeypatch.setattr(cluster, "_CONNECT_TIMEOUT_S", 20)
+    monkeypatch.setattr(cluster, "_CONNECT_TIMEOUT_S", 600)  # the worker has to start first
     (tmp_path / "dask").mkdir()
     (tmp_path / "dask" / "tls.yaml").write_text(json.dumps(tls))  # JSON is YAML
     monkeypatch.setenv("DASK_CONFIG", str(tmp_path / "dask"))

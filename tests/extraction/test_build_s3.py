@@ -198,7 +198,7 @@ def test_worker_processes_write_to_a_store(remote, local, manifest):
     assert chunks_of(remote) == chunks_of(local)
 
 
-def wait_until(condition, timeout_s: float = 60) -> None:
+def wait_until(condition, timeout_s: float = 600) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "waited in vain"

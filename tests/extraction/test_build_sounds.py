@@ -38,6 +38,8 @@ from emofuse.upkeep.sample import compare_sample
 from emofuse.upkeep.verify import verify_cache
 from emofuse.weights import import_weights
 
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+
 RANDOM = RandomWeights(seed=1)
 STREAMS = (
     MelSpec(seconds=0.5),

@@ -60,7 +60,7 @@ def build(project: Path, cwd: Path, **environment: str) -> subprocess.CompletedP
         env={**os.environ, **environment, "PYTHONPATH": paths},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
         check=False,
     )
 
@@ -139,7 +139,7 @@ def test_temporary_files_go_too_when_the_process_that_builds_is_killed(tmp_path)
         assert len(list(tmp_path.glob("emofuse-*"))) == 1
         time.sleep(2)  # the child imports
         parent.kill()
-    psutil.wait_procs([child], timeout=10)
+    psutil.wait_procs([child], timeout=600)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -168,9 +168,9 @@ def test_an_extraction_process_that_is_killed_is_noticed_at_once_whoever_else_ho
         psutil.Process(process.pid).suspend()
         threading.Timer(0.5, psutil.Process(process.pid).kill).start()
         with pytest.raises(ProcessDied, match=r"^ended its process with SIGKILL"):
-            process.ask(Request("open_streams", b"", ((),), 60), memory_bytes=None)
+            process.ask(Request("open_streams", b"", ((),), 600), memory_bytes=None)
         process.kill()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 300  # long before its time is over
     finally:
         process.kill()
         held.pop().close()
@@ -186,7 +186,7 @@ def test_an_answer_that_cannot_be_unpacked_is_an_error_at_once(monkeypatch):
         with pytest.raises(
             BuildError, match=r"^the answer of an extraction process cannot be read \(MemoryError: 8 exabytes\)$"
         ):
-            process.ask(Request("open_streams", b"", ((),), 60), memory_bytes=None)
+            process.ask(Request("open_streams", b"", ((),), 600), memory_bytes=None)
     finally:
         process.kill()
 

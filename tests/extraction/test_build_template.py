@@ -118,7 +118,7 @@ def test_a_template_that_is_killed_costs_no_block(path, manifest):
 
 
 def test_nobody_waits_for_a_template_when_the_build_ends(tmp_path, monkeypatch):
-    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(60)\n", encoding="utf-8")
+    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(600)\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     template = ProcessTemplate(("slow_to_import",), {})
     template.refuse()
@@ -126,7 +126,7 @@ def test_nobody_waits_for_a_template_when_the_build_ends(tmp_path, monkeypatch):
     with pytest.raises(TemplateClosedError, match="the build was stopped"):
         ExtractionProcess(one_thread=True, template=template)
     template.close()
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 300
 
 
 def test_a_template_starts_ahead_only_for_a_build_with_something_to_extract(path, monkeypatch):

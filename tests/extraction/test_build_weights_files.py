@@ -23,6 +23,8 @@ from emofuse.status import Status
 from emofuse.upkeep import compare_sample, repair_cache, retry_rows
 from emofuse.weights import import_weights, weights_dir
 
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+
 PIPELINE = {
     "dataset": {
         "kind": "folder",

@@ -167,8 +167,8 @@ def start_cluster(tmp_path) -> Iterator[Callable[..., str]]:
 def wait_for_workers(address: str, count: int) -> None:
     from distributed import Client
 
-    with Client(address, set_as_default=False, timeout=30) as client:
-        client.wait_for_workers(count, timeout=60)
+    with Client(address, set_as_default=False, timeout=600) as client:
+        client.wait_for_workers(count, timeout=600)
 
 
 class Recorder:

@@ -20,6 +20,8 @@ from emofuse.results import list_runs, read_predictions
 from emofuse.specs import load_plugins
 from emofuse.status import Step
 
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+
 STREAM_FILE = '''
 from typing import ClassVar, Literal
 

@@ -18,6 +18,8 @@ from emofuse.specs.streams import STREAMS
 from emofuse.status import Step
 from emofuse.testing import check_stream
 
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+
 STREAMS_FILE = '''
 from typing import ClassVar, Literal
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import numpy as np
@@ -89,13 +90,24 @@ def test_a_camera_that_goes_away_ends_it_with_the_reason(watch_run):
 
 
 def test_frames_that_come_too_fast_are_skipped_and_counted(watch_run):
+    sent = []
+
+    def counted():
+        for frame in camera(40):
+            sent.append(frame.number)
+            yield frame
+
     class Slow(Viewer):
+        """Shows a frame for as long as the camera takes for eight more."""
+
         def show(self, image, state):
-            time.sleep(0.1)
+            last = min(len(sent) + 8, 40)
+            while len(sent) < last:
+                time.sleep(0.01)
             return super().show(image, state)
 
     viewer = Slow()
-    summary, _ = watch_run("picture", camera(40), viewer)
+    summary, _ = watch_run("picture", counted(), viewer)
     assert summary.frames + summary.skipped == 40
     assert summary.skipped > 10
 
@@ -114,13 +126,14 @@ def test_streams_that_cannot_keep_up_are_left_out_and_it_is_said(watch_run, open
     streams = ["action_units", "squeezenet1_1"]
     _, of_frames = watch_run("both", camera(), viewer, slow=SlowStreams(4, streams, ["action_units"]), say=said.append)
     assert of_frames.left_out == {"squeezenet1_1"}
-    assert said[0].startswith("Left out, because too slow: squeezenet1_1 (5")
+    found = re.match(r"Left out, because too slow: squeezenet1_1 \((\d+)", said[0])
+    assert int(found[1]) >= 500
     assert viewer.shown[-1][1]["notes"] == said
     assert viewer.shown[-1][1]["faces"][0]["missing"] == {"squeezenet1_1": LEFT_OUT}
 
 
 def test_a_file_is_read_at_the_speed_at_which_it_plays():
     began = time.monotonic()
-    frames = [NumberedFrame(n, 3 + n * 0.1, PICTURE) for n in range(4)]
+    frames = [NumberedFrame(n, 600 + n * 0.1, PICTURE) for n in range(4)]
     assert [frame.number for frame in at_its_speed(iter(frames))] == [0, 1, 2, 3]
-    assert 0.29 < time.monotonic() - began < 3
+    assert 0.29 < time.monotonic() - began < 300

@@ -26,7 +26,7 @@ def page():
 
 
 def get(page, path, **headers):
-    connection = http.client.HTTPConnection(*page.address, timeout=10)
+    connection = http.client.HTTPConnection(*page.address, timeout=120)
     connection.request("GET", path, headers=headers)
     return connection.getresponse()
 

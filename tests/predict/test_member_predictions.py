@@ -16,6 +16,8 @@ from emofuse.predict import Predictor, find_images
 from emofuse.results import ResultPaths, read_predictions
 from emofuse.specs import PipelineSpec, parse_spec
 
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+
 LABELS = ("happy", "sad")
 COUNT = {"train": 8, "val": 4, "test": 4}
 

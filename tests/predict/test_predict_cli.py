@@ -92,7 +92,7 @@ def start(*arguments):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def wait_until(process, is_there, seconds=120):
+def wait_until(process, is_there, seconds=600):
     end = time.monotonic() + seconds
     while not is_there():
         assert process.poll() is None, process.communicate()
@@ -108,7 +108,7 @@ def test_ctrl_c_leaves_whole_files_and_says_what_they_hold(runs, tmp_path):
         partial = tmp_path / ".out.mp4.partial"
         wait_until(process, lambda: partial.exists() and partial.stat().st_size > 20_000)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == 130, output
@@ -133,11 +133,11 @@ def test_live_shows_a_file_on_a_page_of_this_machine_until_ctrl_c(runs, tmp_path
             lines.append(process.stdout.readline())
             assert lines[-1], lines
         url = re.search(r"http://127\.0\.0\.1:\d+/\S+/", lines[-1])[0]
-        with urllib.request.urlopen(url + "events", timeout=60) as events:
+        with urllib.request.urlopen(url + "events", timeout=600) as events:
             data = [line for line in (events.readline() for _ in range(4)) if line.startswith(b"data: ")]
         assert json.loads(data[0].removeprefix(b"data: "))["faces"]
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == 130, output

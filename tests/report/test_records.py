@@ -37,8 +37,12 @@ def edit(make, run, change):
 
 
 def paths_in(value, before=()):
-    """Every key of nested data as a tuple, those inside lists by their place."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    """Every key of nested data as a tuple, those inside lists by their place: of entries of one form the last."""
+    if isinstance(value, list):
+        alike = {tuple(entry) if isinstance(entry, dict) else type(entry): place for place, entry in enumerate(value)}
+        items = [(place, value[place]) for place in alike.values()]
+    else:
+        items = value.items() if isinstance(value, dict) else ()
     for key, inner in items:
         if isinstance(value, dict):
             yield (*before, key)

@@ -131,6 +131,7 @@ def test_the_page_needs_no_network_and_allows_its_own_script_alone(make, tmp_pat
     assert not re.search(r"@import|url\(|https?://", html)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_page_has_landmarks_a_skip_link_and_headings_in_order(make, tmp_path):
     make("a")
     make("b", ("lbp", "resnet50"))
@@ -163,6 +164,7 @@ def test_names_are_escaped_wherever_they_stand(make, tmp_path):
     assert "| a\\|b " in files.per_part_markdown.read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_random_weights_stand_in_a_red_box_and_in_every_table_file(make, tmp_path):
     make("a", ("lbp",))
     make("b", random_weights=("resnet50",))
@@ -218,6 +220,7 @@ SEARCH = SearchSummary(
 )
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_report_of_a_search_says_how_it_was_chosen(make, tmp_path):
     make("a")
     files = write_report(make.folder, tmp_path / "out", search=SEARCH)
@@ -232,6 +235,7 @@ def test_a_report_of_a_search_says_how_it_was_chosen(make, tmp_path):
     assert (files.figures / "search.svg").is_file()
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_report_without_a_search_says_nothing_of_one_and_removes_what_a_former_one_said(make, tmp_path):
     make("a")
     write_report(make.folder, tmp_path / "out", search=SEARCH)
@@ -327,6 +331,7 @@ def test_runs_that_are_asked_for_and_absent_are_refused(make, tmp_path):
         write_report(make.folder, tmp_path / "out", only={"e" * 64})
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_second_report_removes_the_figures_of_the_first_and_nothing_else(make, tmp_path):
     make("former")
     second = make("second")
@@ -341,6 +346,7 @@ def test_a_second_report_removes_the_figures_of_the_first_and_nothing_else(make,
     assert ">former<" not in (out / "index.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_report_that_fails_leaves_the_former_one_as_it_was(make, tmp_path, monkeypatch):
     make("a")
     out = tmp_path / "out"
@@ -372,6 +378,7 @@ def test_a_file_in_the_place_of_the_report_is_refused(make, tmp_path):
         write_report(make.folder, tmp_path / "out")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_tables_of_many_labels_are_folded_and_have_the_keys_of_their_figures(make_run, tmp_path):
     make_run("a", classes=tuple(f"label number {index}" for index in range(45)), rows=1350)
     page = write_report(make_run.folder, tmp_path / "report").page.read_text(encoding="utf-8")

@@ -149,7 +149,7 @@ def test_a_region_takes_about_a_millisecond():
     samples = example_samples() * 4
     seconds = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()  # the time of the clock would tell of other processes
         stream.extract(samples)
-        seconds.append((time.perf_counter() - start) / len(samples))
-    assert min(seconds) < 5e-3  # 0.6 ms measured; the rest is for a busy machine
+        seconds.append((time.process_time() - start) / len(samples))
+    assert min(seconds) < 5e-3  # 0.6 ms measured

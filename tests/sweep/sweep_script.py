@@ -1,4 +1,7 @@
-"""Runs the small sweep in a process that tests can kill: sweep_script.py CACHE FOLDER FROM TO [SCHEDULER]."""
+"""Runs the small sweep in a process that tests can kill: sweep_script.py CACHE FOLDER FROM TO [SCHEDULER].
+
+The figures of its report are blank: to draw them takes longer than the search.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from small_question import finished_groups, small_sweep
 
 from emofuse.cache.reader import open_cache
 from emofuse.progress import State, TrainingState
+from emofuse.report import rendering
 from emofuse.sweep.run import SweepOptions, run_sweep
 
 
@@ -33,6 +37,7 @@ class Held:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    rendering.render_figure = lambda stem, caption, _: rendering.ReportFigure(stem, caption, b"<svg/>", b"\x89PNG", 3.0)
     cache, folder, first, last, *scheduler = sys.argv[1:]
     options = SweepOptions(device="cpu", scheduler=scheduler[0] if scheduler else None)
     held = Held(Path(folder), range(int(first), int(last)))

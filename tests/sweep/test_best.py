@@ -24,6 +24,8 @@ from emofuse.sweep.rows import ResultsFolder
 from emofuse.sweep.run import SweepOptions, open_trainer
 from emofuse.training.trained import load_head
 
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+
 ON_CPU = SweepOptions(device="cpu")
 ENOUGH = BestOptions(minutes=60.0)
 

@@ -22,6 +22,8 @@ from emofuse.sweep.run import SweepOptions, run_sweep, stream_types
 from emofuse.sweep.strategies import make_strategy
 from emofuse.training.data import TrainingData
 
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+
 SCRIPT = Path(__file__).parent / "sweep_script.py"
 
 
@@ -83,7 +85,7 @@ def cluster(tmp_path):
     running.close()
 
 
-def wait_until(condition, timeout_s: float = 60) -> None:
+def wait_until(condition, timeout_s: float = 600) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -114,7 +116,7 @@ def test_the_group_of_a_worker_that_dies_is_trained_by_another(cache, local, clu
     wait_until(lambda: list((out / "claims").glob("*.json")))  # a group is with the only worker
     cluster.workers[0].kill()
     cluster.add_worker()
-    output, errors = driver.communicate(timeout=120)
+    output, errors = driver.communicate(timeout=600)
     assert driver.returncode == 0, errors
     assert output.endswith(f"trained {HEADS}\n")
     assert table(out) == local

@@ -20,6 +20,8 @@ from emofuse.sweep.rows import ResultsFolder
 from emofuse.sweep.run import SweepOptions, plan_sweep, run_sweep
 from emofuse.sweep.table import configuration_table
 
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+
 ON_CPU = SweepOptions(device="cpu")
 FACTORS = {"factors": {"streams": [["signal"], ["noise"]]}}
 

@@ -17,6 +17,8 @@ from emofuse.sweep.run import SweepOptions, plan_sweep, run_sweep
 from emofuse.training import data as data_module
 from emofuse.training.rows import run_splits, targets_of
 
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+
 ON_CPU = SweepOptions(device="cpu")
 OUTER = 3
 
@@ -88,7 +90,6 @@ def test_a_second_call_trains_nothing(cache, done):
     assert len(list_runs(ResultPaths(folder).runs)) == len(first.records)
 
 
-@pytest.mark.usefixtures("blank_figures")
 def test_a_call_without_images_makes_the_report_anew(cache, done):
     _, folder, _ = done
     summary = run_nested(cache, nested_sweep(), folder, replace(ON_CPU, images=False))

@@ -206,7 +206,7 @@ for number in range(40):
 """
     row = json.dumps(asdict(make_row()))
     processes = [subprocess.Popen([sys.executable, "-c", script, str(folder.path), row]) for _ in range(3)]
-    assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+    assert [process.wait(timeout=600) for process in processes] == [0, 0, 0]
     assert len(folder.rows()) == 40
     lines = [line for path in (folder.path / "rows").glob("*.jsonl") for line in path.read_text().splitlines()]
     assert len(lines) == 40

@@ -26,6 +26,8 @@ from emofuse.sweep.rows import ResultsFolder, RunRow
 from emofuse.sweep.run import SweepOptions, plan_sweep, run_sweep
 from emofuse.training.together import train_together
 
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+
 SCRIPT = Path(__file__).parent / "sweep_script.py"
 ON_CPU = SweepOptions(device="cpu")
 
@@ -471,7 +473,7 @@ def start(cache):
         process.communicate()
 
 
-def wait_until(condition, timeout_s: float = 60) -> None:
+def wait_until(condition, timeout_s: float = 600) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -490,7 +492,7 @@ def test_a_sweep_that_was_ended_in_the_middle_goes_on_and_ends_as_if_it_had_not(
     process = start(folder, held_at=range(finished, HEADS))
     wait_until(lambda: (folder / "claims").is_dir() and groups(folder) >= finished)
     process.send_signal(ending)
-    process.wait(timeout=30)
+    process.wait(timeout=600)
     before = written(folder)
     assert finished <= groups(folder) < groups(done[0])
     resumed = run_sweep(cache, small_sweep(), folder, ON_CPU)
@@ -505,7 +507,7 @@ def test_two_processes_share_a_folder_and_train_every_run_once(done, start, tmp_
     slow = start(folder, held_at=range(1))
     wait_until(lambda: list((folder / "claims").glob("*.json")))
     processes = [slow, start(folder)]
-    outputs = [process.communicate(timeout=120) for process in processes]
+    outputs = [process.communicate(timeout=600) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert len(written(folder)) == len(set(written(folder))) == HEADS
     trained = [int(out.rpartition("trained ")[2]) for out, _ in outputs]
@@ -524,7 +526,7 @@ def test_what_a_living_process_trains_is_waited_for_and_taken_over_when_it_dies(
     assert line == f"waiting for process {slow.pid} on {os.uname().nodename}\n"
     assert groups(folder) == groups(done[0]) - 1
     slow.kill()
-    output, errors = quick.communicate(timeout=60)
+    output, errors = quick.communicate(timeout=600)
     assert quick.returncode == 0, errors
     assert output.endswith(f"trained {HEADS}\n")
     assert table(folder) == table(done[0])

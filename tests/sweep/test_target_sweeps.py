@@ -11,6 +11,8 @@ from emofuse.specs import SweepSpec, parse_spec
 from emofuse.sweep.rows import ResultsFolder
 from emofuse.sweep.run import SweepOptions, run_sweep
 
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+
 VOTES = {"kind": "distribution", "columns": {"joy": "joy_votes", "fear": "fear_votes", "calm": "calm_votes"}}
 NUMBERS = {"kind": "regression", "columns": ["valence", "arousal"]}
 LABELS = {"kind": "multilabel", "columns": ["happy", "tense"]}

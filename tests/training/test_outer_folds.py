@@ -21,6 +21,8 @@ from emofuse.training.references import plan_references, train_references
 from emofuse.training.rows import run_splits, targets_of
 from emofuse.training.runs import train_runs
 
+pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
+
 CLASSES = ("joy", "fear", "calm")
 SMALL = {"kind": "concat", "embed_dim": 8, "width": 8, "depth": 1}
 PENALTY = 30.0

@@ -40,7 +40,7 @@ def pipeline(case):
 def cache(pipeline, tmp_path, write_cache):
     """Every stream of the pipeline tells a little of eight labels; a tenth of the rows has no face."""
     rng = np.random.default_rng(0)
-    rows = 400
+    rows = 240
     labels = rng.integers(0, len(CLASSES), rows)
     streams = {}
     for stream in pipeline.cache.streams:

@@ -41,7 +41,7 @@ def page(root):
 
 
 def get(page, path, method="GET", **headers):
-    connection = http.client.HTTPConnection(*page.address, timeout=10)
+    connection = http.client.HTTPConnection(*page.address, timeout=120)
     connection.request(method, path, headers=headers)
     answer = connection.getresponse()
     return answer.status, answer.read().decode(), answer

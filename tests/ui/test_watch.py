@@ -40,6 +40,13 @@ def cache(tmp_path, write_cache):
     return write_cache(tmp_path / "features.zarr", ("joy",), labels, ["train"] * 23, streams, block_rows=8)
 
 
+def wait_until(condition, timeout_s=600):
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
 def only_place(root):
     (place,) = FolderWatch(root).state().places
     return place
@@ -60,7 +67,7 @@ def test_runs_of_a_pipeline_are_counted_and_the_best_is_chosen_on_validation_row
                 runs=4, total=6, what="training", epoch=3, epochs=9, losses=(0.5, 0.75), work=0.5, seconds=10, heads=20
             )
         )
-        time.sleep(1.2)  # the file follows within a second
+        wait_until(lambda: only_place(tmp_path).now)  # the file follows within a second
         place = only_place(tmp_path)
     assert (place.path, place.kind, place.title, place.activity) == ("demo", "pipeline", "The demo", "running")
     (count,) = place.counts
@@ -113,6 +120,11 @@ def test_a_damaged_cache_is_a_problem_and_not_an_error(cache, tmp_path):
     assert "zarr.json: damaged" in problem
 
 
+def is_searching(folder):
+    (place,) = (place for place in FolderWatch(folder).state().places if place.path == "small")
+    return place.now and place.now[0].startswith("Searching, ")
+
+
 @pytest.fixture(scope="module")
 def running_sweep(tmp_path_factory, write_cache):
     """A real sweep in a process of its own, held up once a third of its heads are trained; (process, folder)."""
@@ -120,12 +132,9 @@ def running_sweep(tmp_path_factory, write_cache):
     cache = write_cache(folder / "cache" / "features.zarr", **planted())
     script = [sys.executable, str(SWEEP_TESTS / "sweep_script.py"), str(cache), str(folder / "small"), "1", "9"]
     with subprocess.Popen(script, stdout=subprocess.DEVNULL) as process:
-        end = time.monotonic() + 120
-        while not finished_groups(folder / "small"):
-            assert process.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.1)
-        time.sleep(1.5)  # its file of progress follows within a second
+        wait_until(lambda: process.poll() is not None or finished_groups(folder / "small"))
+        wait_until(lambda: process.poll() is not None or is_searching(folder))  # its file follows within a second
+        assert process.poll() is None
         yield process, folder
         process.kill()
 

@@ -113,8 +113,8 @@ def test_repair_computes_exactly_the_bad_blocks_on_a_store_that_fails_one_reques
 
 
 def moments(requests: int) -> range:
-    """Six of them: after so many requests the store is gone."""
-    return range(0, requests, -(-requests // 6))
+    """Four of them: after so many requests the store is gone."""
+    return range(0, requests, -(-requests // 4))
 
 
 def test_a_store_that_goes_away_during_a_check_is_not_taken_for_damage(built, refusing_store, monkeypatch):

@@ -34,8 +34,8 @@ from benchmarks.contenders import Clock
 from benchmarks.limits import Ceilings, cost_of, limits, memory_bytes
 from benchmarks.results_file import RESULTS, write_result
 from benchmarks.synthetic import CLASSES, DIMS, TRAIN_ROWS, VAL_ROWS, Synthetic, make_synthetic
-from emofuse.devices import resolve_device
 from emofuse.heads.members import variant_of
+from emofuse.machine.devices import resolve_device
 from emofuse.specs import ConcatHeadSpec, RunSpec, SweepSpec, TrainSpec, read_pipeline_spec, read_sweep_spec
 from emofuse.training.engine import train_group
 from emofuse.training.machine import Machine

@@ -44,7 +44,7 @@ from benchmarks.head_profile import profile_heads
 from benchmarks.limits import Ceilings, limits, memory_bytes
 from benchmarks.results_file import RESULTS, write_result
 from benchmarks.synthetic import CLASSES, DIMS, TRAIN_ROWS, VAL_ROWS, make_synthetic
-from emofuse.devices import resolve_device
+from emofuse.machine.devices import resolve_device
 from emofuse.training.machine import Machine
 
 Contender = Callable[..., Trained]

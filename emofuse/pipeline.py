@@ -17,12 +17,12 @@ from emofuse.datasets.split_needs import SplitNeed, check_needs, needs_of_runs
 from emofuse.extraction import BuildOptions, BuildSummary, Progress, estimate_build
 from emofuse.extraction.opened import build_and_open
 from emofuse.progress import followed, step
-from emofuse.progress_file import keep_progress
 from emofuse.report import ReportFiles
 from emofuse.report.further import find_metrics
 from emofuse.report.notes import describe_run, gather_further_notes, gather_notes
 from emofuse.report.stamp import report_when_needed
 from emofuse.results import ResultPaths, RunRecord
+from emofuse.results.progress import keep_progress
 from emofuse.specs import DatasetSpec, PipelineSpec, RunSpec
 from emofuse.specs.nouns import noun_of
 from emofuse.training.references import MODELS, SolvedReferences, plan_references, train_references

@@ -20,8 +20,8 @@ from emofuse.errors import DatasetError, SpecError, TrainingError
 from emofuse.extraction import BuildOptions
 from emofuse.pipeline import PipelineOptions, expand_runs, run_pipeline
 from emofuse.predict import Predictor, find_images
-from emofuse.progress_file import read_calls
 from emofuse.results import ResultPaths
+from emofuse.results.progress import read_calls
 from emofuse.specs import PipelineSpec, parse_spec
 from emofuse.status import Status
 from emofuse.training import references

@@ -47,8 +47,8 @@ def live(
     load_given_plugins(plugin)
 
     from emofuse.datasets.names import NameKind
-    from emofuse.devices import resolve_device
     from emofuse.errors import DatasetError, DecodeError
+    from emofuse.machine.devices import resolve_device
     from emofuse.media.frames import FrameChoice, read_facts
     from emofuse.predict import Predictor
     from emofuse.predict.drawing import Drawer

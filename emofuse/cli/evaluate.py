@@ -87,10 +87,10 @@ def evaluate(
     label_map = None if map_name is None else read_label_map(map_name)
     spec = None if data is None else dataset_of_test(dataset, data, follow_links=follow_links)
 
-    from emofuse.devices import resolve_device
     from emofuse.evaluation import EvaluationOptions
     from emofuse.evaluation import evaluate as run_evaluation
     from emofuse.extraction import BuildOptions
+    from emofuse.machine.devices import resolve_device
     from emofuse.predict import find_model
     from emofuse.results import check_results_folder
 

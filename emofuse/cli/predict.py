@@ -97,7 +97,7 @@ def predict(
     """
     load_given_plugins(plugin)
 
-    from emofuse.devices import resolve_device
+    from emofuse.machine.devices import resolve_device
     from emofuse.media.frames import FrameChoice
     from emofuse.predict import Predictor
     from emofuse.predict.inputs import find_inputs, parse_every, parse_seconds

@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from emofuse.interpreter import command
+from emofuse.machine.interpreter import command
 
 _TIMEOUT_S = 180
 _LAST_CHARACTERS = 300  # of what a process wrote to its error stream before it ended

@@ -14,11 +14,11 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from emofuse.devices import resolve_device
 from emofuse.estimators.arrays import StreamArrays
 from emofuse.heads import load_head_weights
 from emofuse.heads.links import Link
 from emofuse.heads.members import variant_of
+from emofuse.machine.devices import resolve_device
 from emofuse.scaling import Scaling, feature_axis
 from emofuse.specs import HeadSpec, RunSpec, TrainSpec, parse_spec
 from emofuse.specs.pca import pca_problem

@@ -16,7 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from emofuse.interpreter import command, import_paths
+from emofuse.machine.interpreter import command, import_paths
 from emofuse.specs import BackboneSpec, CacheSpec, ObjectsSpec, Places365Spec
 from emofuse.specs.streams import looks_at_faces
 

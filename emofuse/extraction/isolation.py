@@ -32,7 +32,7 @@ from emofuse.extraction.ahead import ONE_THREAD, QUIET
 from emofuse.extraction.child import ChildReply, Request, dumps
 from emofuse.extraction.forks import ForkedProcess, ProcessTemplate, TemplateClosedError, standard_error
 from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, default_timeout_s
-from emofuse.interpreter import command
+from emofuse.machine.interpreter import command
 
 _OPEN_TIMEOUT_S = 900.0  # loading models from a slow network
 _ROW_TIMEOUT_S = 60.0

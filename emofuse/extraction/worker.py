@@ -18,10 +18,10 @@ import numpy as np
 
 from emofuse.cache.layout import StreamLayout
 from emofuse.cache.writer import read_layouts_once, write_block
-from emofuse.devices import resolve_device
 from emofuse.errors import BuildError, CacheError, UnwritableCacheError
 from emofuse.extraction.seen import SeenFiles
 from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob, Problem
+from emofuse.machine.devices import resolve_device
 from emofuse.specs import StreamSpec, digest
 from emofuse.specs.plugins import recorded
 from emofuse.specs.streams import looks_at_faces

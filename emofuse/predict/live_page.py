@@ -1,7 +1,7 @@
 """A page on this machine that shows live predictions: JPEG after JPEG, and numbers as server-sent events.
 
-The server is that of `emofuse.loopback`, so that no other machine, user or web page finds the picture. Nothing is
-written to disk, and nothing is loaded from elsewhere.
+The server is that of `emofuse.machine.loopback`, so that no other machine, user or web page finds the picture. Nothing
+is written to disk, and nothing is loaded from elsewhere.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.loopback import LOOPBACK, LoopbackHandler, LoopbackServer
+from emofuse.machine.loopback import LOOPBACK, LoopbackHandler, LoopbackServer
 
 _PAGE = Path(__file__).with_name("live_page.html")
 _JPEG_QUALITY = 85

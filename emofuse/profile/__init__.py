@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from emofuse.datasets.sources import Source
-from emofuse.devices import resolve_device
 from emofuse.errors import ProfileError, WeightsError
+from emofuse.machine.devices import resolve_device
 from emofuse.profile.conditions import available_cores, describe_conditions
 from emofuse.profile.figures import ConfigurationFigures, Profile
 from emofuse.profile.fresh_process import in_fresh_process

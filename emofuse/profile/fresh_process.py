@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import torch
 
 from emofuse.errors import EmofuseError, ProfileError
-from emofuse.interpreter import SAFE_PATH
+from emofuse.machine.interpreter import SAFE_PATH
 from emofuse.profile.figures import Peak
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.style
 
-from emofuse.interpreter import command
+from emofuse.machine.interpreter import command
 from emofuse.report.comparisons import Uncertainty
 from emofuse.report.configurations import ReportedConfiguration, Results
 from emofuse.report.drawing import STYLE

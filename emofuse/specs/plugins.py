@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import Field
 
 from emofuse.errors import PluginError
-from emofuse.home import user_folder
+from emofuse.machine.home import user_folder
 from emofuse.registry import FAMILIES, Family
 from emofuse.specs.base import PLUGIN_ATTRIBUTE, Spec
 from emofuse.stores import replace_file

@@ -20,9 +20,9 @@ import torch
 from distributed import Client, Future, KilledWorker, get_worker
 
 from emofuse.cache.reader import Cache, open_cache
-from emofuse.devices import resolve_device
 from emofuse.errors import BuildError, EmofuseError, TrainingError
 from emofuse.extraction.cluster import remote_client, run_tasks
+from emofuse.machine.devices import resolve_device
 from emofuse.specs import BaseRun
 from emofuse.specs.plugins import PluginFile, load_sent, loaded_plugins
 from emofuse.sweep.groups import OnRows, SearchGroup, device_name, train_rows, versions

@@ -18,13 +18,13 @@ from statistics import fmean
 from emofuse.cache.reader import Cache
 from emofuse.errors import TrainingError
 from emofuse.progress import Progress, followed, step
-from emofuse.progress_file import keep_progress
 from emofuse.report import ReportFiles, SearchedConfiguration, SearchSummary
 from emofuse.report.choice import choice_sentences
 from emofuse.report.notes import gather_notes
 from emofuse.report.search import SearchKind
 from emofuse.report.stamp import report_when_needed
 from emofuse.results import ResultPaths, RunRecord
+from emofuse.results.progress import keep_progress
 from emofuse.specs import RunSpec, SplitSpec, SweepSpec, digest
 from emofuse.stores import replace_file
 from emofuse.sweep.choice import Choice, ScoredConfiguration, factor_values

@@ -6,7 +6,7 @@ All results are stored by their digest, so the same sweep trains only what is mi
         rows/, claims/      the rows of the search (see `emofuse.sweep.rows`), which other sweeps may share
         runs/               one folder for each final run (see `emofuse.results`)
         report/             tables, figures and the page on the final runs and the search
-        progress/           what a call does now and how the last one ended (see `emofuse.progress_file`)
+        progress/           what a call does now and how the last one ended (see `emofuse.results.progress`)
         choice.md           the finalists: validation score of the search, test scores of their final runs
 
 The search sees `TrainingData`, which holds no test label, and the choice sees the rows of the search. `try_runs` then
@@ -28,16 +28,16 @@ import torch
 from emofuse.cache.reader import Cache
 from emofuse.datasets.annotators import describe_target
 from emofuse.datasets.split_needs import USES
-from emofuse.devices import resolve_device
 from emofuse.errors import TrainingError
+from emofuse.machine.devices import resolve_device
 from emofuse.progress import Progress, followed, step
-from emofuse.progress_file import keep_progress, plan_more_runs
 from emofuse.report import ReportFiles, SearchSummary
 from emofuse.report.choice import divergence_sentences
 from emofuse.report.notes import describe_run, gather_further_notes, gather_notes
 from emofuse.report.search import SearchKind
 from emofuse.report.stamp import report_when_needed
 from emofuse.results import ResultPaths, RunRecord
+from emofuse.results.progress import keep_progress, plan_more_runs
 from emofuse.specs import RunSpec, SweepSpec, digest
 from emofuse.stores import replace_file
 from emofuse.sweep.choice import Choice, ScoredConfiguration, choose, factor_values

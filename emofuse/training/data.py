@@ -23,10 +23,10 @@ from emofuse.datasets.split_needs import (
     keeps_groups,
     make_folds,
 )
-from emofuse.devices import resolve_device
 from emofuse.errors import TrainingError
 from emofuse.features import ACTION_UNITS, LEAST_NEUTRAL_ROWS, neutral_rows
 from emofuse.heads.members import variant_of
+from emofuse.machine.devices import resolve_device
 from emofuse.scaling import LEAST_ROWS, Scaling, check_finite, feature_axis, shape_after
 from emofuse.specs import FoldSpec, RunSpec, SplitSpec, TargetSpec, digest
 from emofuse.specs.runs import settled

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from emofuse.datasets.split_needs import USES
-from emofuse.devices import resolve_device
 from emofuse.errors import TrainingError
+from emofuse.machine.devices import resolve_device
 from emofuse.progress import step
 from emofuse.results import RunRecord, read_record, rename_run, run_dir, write_run
 from emofuse.specs import RunSpec, canonical_json

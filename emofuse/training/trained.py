@@ -12,12 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from emofuse.devices import resolve_device
 from emofuse.errors import ResultsError
 from emofuse.features import derived_features
 from emofuse.heads import load_head_weights
 from emofuse.heads.links import Link
 from emofuse.heads.members import HeadBatch
+from emofuse.machine.devices import resolve_device
 from emofuse.results import RunRecord, read_record, read_weights
 from emofuse.scaling import Scaling, feature_axis, saved_projection, shape_after
 from emofuse.specs import RunSpec, parse_spec

@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote
 from jinja2 import Environment, StrictUndefined, Template
 
 from emofuse.errors import ResultsError
-from emofuse.loopback import LOOPBACK, LoopbackHandler, LoopbackServer
+from emofuse.machine.loopback import LOOPBACK, LoopbackHandler, LoopbackServer
 from emofuse.ui.states import ACTIVITIES
 from emofuse.ui.watch import FolderState, FolderWatch, file_of_report
 

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from emofuse.progress import format_duration
-from emofuse.progress_file import CallState
+from emofuse.results.progress import CallState
 from emofuse.ui.cache_reader import CacheProgress
 from emofuse.ui.readers import Reading, RowFact, RunFact
 

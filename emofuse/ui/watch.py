@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import psutil
 
-from emofuse.progress_file import CallState, read_calls
+from emofuse.results.progress import CallState, read_calls
 from emofuse.ui.cache_reader import CacheProgress, CacheReader
 from emofuse.ui.places import Places, Work, find_places, is_inside
 from emofuse.ui.readers import Budget, RowsReader, RunsReader

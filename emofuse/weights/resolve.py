@@ -10,7 +10,7 @@ from typing import Literal
 
 from emofuse.checksum import hash_file
 from emofuse.errors import WeightsError, did_you_mean
-from emofuse.home import NoHomeError, without_tilde
+from emofuse.machine.home import NoHomeError, without_tilde
 from emofuse.specs import FileWeights, HubWeights, RandomWeights, RegistryWeights, WeightsSpec
 from emofuse.weights.content import why_no_model
 from emofuse.weights.hub import fetch_command

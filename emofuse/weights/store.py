@@ -18,7 +18,7 @@ from typing import Literal
 
 from emofuse.checksum import hash_file
 from emofuse.errors import WeightsError
-from emofuse.home import NoHomeError, user_folder
+from emofuse.machine.home import NoHomeError, user_folder
 from emofuse.stores import PARTIAL_SUFFIX, replace_file, replacing
 from emofuse.weights.content import why_damaged, why_no_model
 from emofuse.weights.registry import REGISTRY, WeightsEntry

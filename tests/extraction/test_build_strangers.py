@@ -17,11 +17,11 @@ import pytest
 from cheap_streams import MeanColourSpec
 from PIL import Image
 
-from emofuse import interpreter
 from emofuse.errors import BuildError
 from emofuse.extraction import BuildOptions, build_cache, isolation
 from emofuse.extraction.child import Request
 from emofuse.extraction.isolation import ExtractionProcess, ProcessDied
+from emofuse.machine import interpreter
 from emofuse.specs import CacheSpec
 
 REPOSITORY = Path(__file__).parents[2]

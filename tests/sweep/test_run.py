@@ -19,9 +19,9 @@ from small_question import CLASSES, HEADS, finished_groups, planted, small_sweep
 from emofuse.cache.reader import open_cache
 from emofuse.errors import TrainingError
 from emofuse.progress import StepState, TrainingState
-from emofuse.progress_file import read_calls
 from emofuse.report.notes import gather_notes
 from emofuse.results import ResultPaths, list_runs, read_predictions, read_weights, run_dir
+from emofuse.results.progress import read_calls
 from emofuse.sweep.rows import ResultsFolder, RunRow
 from emofuse.sweep.run import SweepOptions, plan_sweep, run_sweep
 from emofuse.training.together import train_together

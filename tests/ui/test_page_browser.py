@@ -6,7 +6,7 @@ import pytest
 from saved_runs import write_made_up_run
 
 from emofuse.progress import TrainingState
-from emofuse.progress_file import keep_progress
+from emofuse.results.progress import keep_progress
 from emofuse.ui import WatchPage
 
 LONG = "LBP+landmarks+action_units+places365+objects+resnet50+blendshapes+head_pose" * 2

@@ -18,7 +18,7 @@ from saved_runs import write_made_up_run
 
 from emofuse.cache.lock import hold_lock
 from emofuse.progress import TrainingState, followed, report_progress
-from emofuse.progress_file import keep_progress, plan_more_runs
+from emofuse.results.progress import keep_progress, plan_more_runs
 from emofuse.sweep.rows import ResultsFolder
 from emofuse.ui import places, watch
 from emofuse.ui.places import find_places

@@ -10,8 +10,8 @@ import sys
 import pytest
 import torch
 
-from emofuse.devices import resolve_device
 from emofuse.errors import DeviceError
+from emofuse.machine.devices import resolve_device
 
 
 @pytest.fixture
@@ -55,6 +55,9 @@ def test_no_gpu_is_an_error_that_says_which_device_to_use(monkeypatch, device):
 
 
 def test_the_cpu_is_found_without_torch():
-    code = "import sys, emofuse.devices; emofuse.devices.resolve_device('cpu'); print('torch' in sys.modules)"
+    code = (
+        "import sys; from emofuse.machine.devices import resolve_device; "
+        "resolve_device('cpu'); print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

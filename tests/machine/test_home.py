@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from emofuse.errors import WeightsError
-from emofuse.home import NoHomeError, user_folder
+from emofuse.machine.home import NoHomeError, user_folder
 from emofuse.specs import FileWeights
 from emofuse.specs.plugins import is_trusted
 from emofuse.weights.resolve import resolve_weights

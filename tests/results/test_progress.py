@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from emofuse.progress import BuildState, StepState, TrainingState, followed, report_progress
-from emofuse.progress_file import keep_progress, read_call, read_calls
+from emofuse.results.progress import keep_progress, read_call, read_calls
 
 
 @pytest.fixture

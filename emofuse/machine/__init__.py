@@ -1,0 +1,1 @@
+"""This machine: its devices, folders of the user, Python interpreters, and the pages that it serves to itself."""

@@ -22,7 +22,7 @@ from emofuse.report.further import find_metrics, further_rows, further_table, sc
 from emofuse.report.grouping import group_runs
 from emofuse.report.names import file_names
 from emofuse.report.numbers import comparison_rows, csv_text, json_text, part_rows, run_rows, search_rows, summary_rows
-from emofuse.report.page import gather_samples, page_numbers, render_page
+from emofuse.report.page import gather_samples, gather_value_samples, page_numbers, render_page
 from emofuse.report.page.numbers import PAGE_FILES
 from emofuse.report.page.pictures import read_pictures
 from emofuse.report.paper_tables import TABLE_FILES, paper_tables, table_files
@@ -183,10 +183,13 @@ def write_report(
     classes = all_parts_table(results, uncertainty, **keys)
     texts = _texts(files, results, uncertainty, reference_notes, title=title, classes=classes)
     table = further_table(results, further_metrics, further)
-    samples = gather_samples(results, runs)
-    wanted = samples.classes_by_rank(results.classes) if samples and images else {}
+    samples, valued = gather_samples(results, runs), gather_value_samples(results, runs)
+    wanted: dict[str, str | tuple[float, ...]] = {}
+    if images:
+        wanted |= samples.classes_by_rank(results.classes) if samples else {}
+        wanted |= valued.values_by_rank() if valued else {}
     pictures = read_pictures(results, runs, wanted, manifest=manifest) if wanted else None
-    for name, rows in page_numbers(results, samples).items():
+    for name, rows in page_numbers(results, samples, valued).items():
         texts[out / name] = csv_text(rows)
     slugs = dict(zip(labels := [item.label for item in results.featured], file_names(labels), strict=True))
     tables = paper_tables(
@@ -210,6 +213,7 @@ def write_report(
         analysis=read_analysis(runs.parent / FOLDER, [record.digest for record in records]),
         papers=tables,
         samples=samples,
+        values=valued,
         pictures=pictures,
         **keys,
     )

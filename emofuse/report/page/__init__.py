@@ -20,5 +20,13 @@ page of 180 runs on 840 faces with an analysis has 6.6 MB, of which 3.4 MB are s
 from emofuse.report.page.numbers import page_numbers
 from emofuse.report.page.render import render_page
 from emofuse.report.page.samples import SampleAnswers, gather_samples
+from emofuse.report.page.value_samples import ValueSamples, gather_value_samples
 
-__all__ = ["SampleAnswers", "gather_samples", "page_numbers", "render_page"]
+__all__ = [
+    "SampleAnswers",
+    "ValueSamples",
+    "gather_samples",
+    "gather_value_samples",
+    "page_numbers",
+    "render_page",
+]

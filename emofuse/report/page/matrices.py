@@ -49,10 +49,12 @@ class GalleryCard:
     Attributes:
         sample_id: the id of the sample.
         picture: the thumbnail as WebP in base64; an empty text without one.
-        true: the name of its class.
+        true: the name of its class, or its true values.
         answer: the answer of the best configuration.
-        confidence: the probability of this answer.
+        confidence: the probability of this answer, or why the sample is listed.
         votes: (stream, answer, whether it is right) of each configuration of one stream.
+        is_right: whether the answer is right; None where answers are more or less wrong.
+        truth: the word before the class, or before the true values.
     """
 
     sample_id: str
@@ -61,6 +63,8 @@ class GalleryCard:
     answer: str
     confidence: str
     votes: Sequence[tuple[str, str, bool]]
+    is_right: bool | None
+    truth: str = "Label"
 
 
 @dataclass(frozen=True)
@@ -162,4 +166,5 @@ def _card(
         results.classes[answer],
         format_score(confidence, 2),
         votes,
+        answer == true,
     )

@@ -18,6 +18,7 @@ from emofuse.report.foreign import map_table
 from emofuse.report.inputs import stream_uses
 from emofuse.report.page.reproduce import weights_table
 from emofuse.report.page.samples import SampleAnswers
+from emofuse.report.page.value_samples import ValueSamples, value_rows
 
 CONFUSION, SAMPLES, CURVES, WEIGHTS, MAP = "confusion.csv", "samples.csv", "curves.csv", "weights.csv", "label_map.csv"
 PAGE_FILES = (CONFUSION, SAMPLES, CURVES, WEIGHTS, MAP)
@@ -25,13 +26,17 @@ PAGE_FILES = (CONFUSION, SAMPLES, CURVES, WEIGHTS, MAP)
 CURVE_KEYS = ("train_loss", "val_loss")
 
 
-def page_numbers(results: Results, samples: SampleAnswers | None) -> dict[str, list[dict[str, Any]]]:
+def page_numbers(
+    results: Results, samples: SampleAnswers | None, values: ValueSamples | None = None
+) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of each file: file name -> rows."""
     files = {CURVES: curve_rows(results)}
     if results.target.has_classes:
         files[CONFUSION] = confusion_rows(results)
     if samples is not None:
         files[SAMPLES] = sample_rows(results, samples)
+    if values is not None:
+        files[SAMPLES] = value_rows(results, values)
     for name, table in ((WEIGHTS, weights_table(stream_uses(results))), (MAP, map_table(results))):
         if table is not None:
             titles = [column.title for column in table.columns]

@@ -37,6 +37,10 @@ _QUALITY = 60
 _MANIFEST = "features.manifest.parquet"
 
 
+Truth = str | tuple[float, ...]
+"""The class of a sample, or its true values."""
+
+
 @dataclass(frozen=True)
 class Pictures:
     """Thumbnails of samples.
@@ -51,14 +55,14 @@ class Pictures:
 
 
 def read_pictures(
-    results: Results, runs: Path, samples: Mapping[str, str], *, manifest: Path | None = None
+    results: Results, runs: Path, samples: Mapping[str, Truth], *, manifest: Path | None = None
 ) -> Pictures:
     """Read the thumbnails of samples, in the order of their importance, as far as a page has room.
 
     Args:
         results: the configurations, whose dataset the manifest must describe.
         runs: the folder of the saved runs.
-        samples: the id of each sample -> its class.
+        samples: the id of each sample -> its class, or its true values.
         manifest: the manifest of their dataset; looked for beside the runs unless given.
     """
     if not samples:
@@ -91,28 +95,42 @@ def read_pictures(
     return Pictures(uris, note)
 
 
-def find_manifest(results: Results, runs: Path, samples: Mapping[str, str]) -> Manifest | None:
+def find_manifest(results: Results, runs: Path, samples: Mapping[str, Truth]) -> Manifest | None:
     """Return the manifest of the dataset of the runs: beside them, or of a pipeline beside their sweep.
 
     A manifest counts if it describes a dataset of this name and kind and has all samples. That of a pipeline must also
-    have their classes as labels, because it may be of other data.
+    have their classes as labels, or their true values, because it may be of other data.
 
     Args:
         results: the configurations.
         runs: the folder of the saved runs.
-        samples: the id of each sample -> its class.
+        samples: the id of each sample -> its class, or its true values.
     """
-    wanted = pl.DataFrame({"sample_id": list(samples), "class": list(samples.values())})
+    wanted = pl.DataFrame({"sample_id": list(samples), "place": range(len(samples))})
     above = runs.absolute().parent
     for path in (above / _MANIFEST, runs.absolute() / _MANIFEST, *sorted(above.parent.glob(f"*/{_MANIFEST}"))):
         manifest = _read_manifest(path)
         if manifest is None or any(manifest.info.get(key) != results.dataset.get(key) for key in ("name", "kind")):
             continue
-        found = wanted.join(manifest.table.select("sample_id", "label"), on="sample_id")
+        found = wanted.join(manifest.table, on="sample_id").sort("place")
         is_beside = path.parent in {above, runs.absolute()}
-        if len(found) == len(wanted) and (is_beside or found["class"].equals(found["label"])):
+        if len(found) == len(wanted) and (is_beside or _has_truth(found, results, list(samples.values()))):
             return manifest
     return None
+
+
+def _has_truth(rows: pl.DataFrame, results: Results, truth: Sequence[Truth]) -> bool:
+    """Return whether rows of a manifest have these classes as labels, or these values in the columns of the target."""
+    if isinstance(truth[0], str):
+        return rows["label"].to_list() == list(truth)
+    columns = results.runs[0].spec.get("target", {}).get("columns", ())
+    if not set(columns) <= set(rows.columns):
+        return False
+    try:
+        values = rows.select(pl.col(list(columns)).cast(pl.Float64)).to_numpy()
+    except pl.exceptions.PolarsError:
+        return False
+    return bool(np.allclose(values, np.array(truth, np.float64), rtol=1e-5, atol=1e-6))
 
 
 def _read_manifest(path: Path) -> Manifest | None:

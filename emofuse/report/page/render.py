@@ -23,12 +23,13 @@ from emofuse.report.inputs import SPLITS, labels_table, missing_table, stream_us
 from emofuse.report.page.assets import plotly, policy, read_part, script, style_sheet
 from emofuse.report.page.charts import chart_data
 from emofuse.report.page.long_tables import FIRST_ROWS, page_table, script_json
-from emofuse.report.page.matrices import Matrix, gallery, matrix_of, picture_note, sample_data
+from emofuse.report.page.matrices import Gallery, Matrix, gallery, matrix_of, picture_note, sample_data
 from emofuse.report.page.overview import overview
 from emofuse.report.page.pictures import Pictures
 from emofuse.report.page.reproduce import commands, weights_table
 from emofuse.report.page.run_list import FILTERED, run_list
 from emofuse.report.page.samples import SampleAnswers, shown_matrices
+from emofuse.report.page.value_samples import ValueSamples, value_galleries
 from emofuse.report.paper_tables import PaperTable
 from emofuse.report.references import references_table
 from emofuse.report.section_figures import NORMALISED
@@ -94,6 +95,7 @@ def render_page(
     analysis: Sequence[AnalysisSection] = (),
     papers: Sequence[PaperTable] = (),
     samples: SampleAnswers | None = None,
+    values: ValueSamples | None = None,
     pictures: Pictures | None = None,
     numbered: bool = False,
     ranked: bool = False,
@@ -112,6 +114,7 @@ def render_page(
         analysis: the sections of the analysis beside the runs (`emofuse explain`).
         papers: the tables for a paper, of which the page shows those on ranks and efficiency.
         samples: the samples behind the confusion matrices; None if they are not known or the target has no classes.
+        values: the listed samples of a target without classes; None for one with classes.
         pictures: their thumbnails; None for a page without pictures.
         numbered: whether figures show labels by number, so that tables need these numbers.
         ranked: whether a figure shows labels in the order of their F1, so that tables need these ranks.
@@ -163,10 +166,12 @@ def render_page(
         first_rows=FIRST_ROWS,
         charts=chart_data(results, uncertainty),
         samples=sample_data(results, samples, pictures) if samples else None,
-        galleries=gallery(results, samples, pictures) if samples else [],
+        galleries=_galleries(results, samples, values, pictures),
+        voted=bool(samples and samples.votes) or bool(values and values.votes),
         sample_notes=[
             *(samples.problems if samples else ()),
-            *([note] if samples and (note := picture_note(pictures)) else []),
+            *(values.problems if values else ()),
+            *([note] if (samples or values) and (note := picture_note(pictures)) else []),
         ],
         target=results.target,
         classes=list(results.classes),
@@ -195,6 +200,14 @@ def _template() -> Template:
     )
     environment.filters |= {"soft": _soft, "data_uri": _data_uri, "paged": page_table, "json": script_json}
     return environment.get_template("page.html.j2")
+
+
+def _galleries(
+    results: Results, samples: SampleAnswers | None, values: ValueSamples | None, pictures: Pictures | None
+) -> list[Gallery]:
+    if values is not None:
+        return value_galleries(results, values, pictures)
+    return gallery(results, samples, pictures) if samples else []
 
 
 def _sections(

@@ -125,7 +125,7 @@ def gather_samples(results: Results, runs: Path) -> SampleAnswers | None:
         return None
     best = results.ranked[0]
     with_matrix = shown_matrices(results)
-    voters = _single_streams(results)
+    voters = single_streams(results)
     read: dict[str, _Answers] = {}
     problems = []
     for item in {each.label: each for each in (*with_matrix, *voters, best)}.values():
@@ -181,7 +181,7 @@ def shown_matrices(results: Results) -> list[ReportedConfiguration]:
     return list(results.featured[: MOST_BUTTONS // len(results.classes) ** 2])
 
 
-def _single_streams(results: Results) -> list[ReportedConfiguration]:
+def single_streams(results: Results) -> list[ReportedConfiguration]:
     """Return for each stream the configuration of it alone with the best validation score."""
     of_stream: dict[str, ReportedConfiguration] = {}
     for item in results.ranked:

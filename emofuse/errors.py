@@ -95,5 +95,9 @@ class TrackingError(EmofuseError, RuntimeError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `, did you mean 'x'?` for the known word nearest to a wrong one, or "" if none is near."""
-    close = difflib.get_close_matches(word, sorted(known), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
+    close = difflib.get_close_matches(word, sorted(known))
+    if not close:
+        return ""
+    # Of several that are near, one of the same letters in another order: `lpb` is `lbp` and not `lpq`.
+    nearest = next((name for name in close if sorted(name) == sorted(word)), close[0])
+    return f", did you mean {nearest!r}?"

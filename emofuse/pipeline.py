@@ -16,6 +16,7 @@ from emofuse.datasets.manifest import Manifest
 from emofuse.datasets.split_needs import SplitNeed, check_needs, needs_of_runs
 from emofuse.extraction import BuildOptions, BuildSummary, Progress, estimate_build
 from emofuse.extraction.opened import build_and_open
+from emofuse.machine.devices import resolve_device
 from emofuse.progress import followed, step
 from emofuse.report import ReportFiles
 from emofuse.report.further import find_metrics
@@ -101,6 +102,7 @@ def run_pipeline(
     """
     # An unknown metric, or one of another target, is an error before hours of work.
     find_metrics(spec.metrics, spec.name, target=spec.runs[0].target.kind)
+    resolve_device(options.device)  # and so is a device that is not there
     runs = list(expand_runs(spec))
     with keep_progress(
         options.out, "pipeline", spec.name, title=spec.title, planned=len(runs), progress=progress

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import emofuse
 from emofuse.cli import app
-from emofuse.errors import DatasetError, SpecError, TrainingError
+from emofuse.errors import DatasetError, DeviceError, SpecError, TrainingError
 from emofuse.extraction import BuildOptions
 from emofuse.pipeline import PipelineOptions, expand_runs, run_pipeline
 from emofuse.predict import Predictor, find_images
@@ -75,6 +75,12 @@ def test_one_call_goes_from_nothing_to_a_report(done):
     assert lines[2].startswith("cache: a face in ")
     assert lines[3].startswith("run 1/4: LBP, test accuracy 0.")
     assert lines[-1] == f"report: written, {ResultPaths(out).report / 'index.html'}"
+
+
+def test_a_device_that_is_not_there_is_an_error_before_anything_is_made(tmp_path, small):
+    with pytest.raises(DeviceError, match="'cuda:99' was asked for"):
+        run_pipeline(small(), replace(options(tmp_path / "out"), device="cuda:99"), say=lambda _: None)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_folder_says_what_was_planned_and_how_the_call_ended(done):

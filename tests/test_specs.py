@@ -62,7 +62,14 @@ def test_an_unknown_kind_without_a_near_name_lists_the_kinds():
         ({"streams": [{"name": "x"}]}, "streams[0].kind: is missing, expected one of action_units, backbone"),
         ({"streams": [{"kind": "lbp"}, {"kind": "lbp"}]}, "stream names must differ, these are used twice: lbp"),
         ({"streams": [{"kind": "lbp", "name": "../x"}]}, "streams[0].name: String should match pattern"),
-        ({"streams": []}, "streams: Tuple should have at least 1 item"),
+        ({"streams": []}, "streams: needs at least 1, got []"),
+        ({"streams": [{"kind": "lpb"}]}, "streams[0].kind: 'lpb' is unknown, did you mean 'lbp'?"),
+        ({"streams": ["lbp"]}, "streams[0]: expected a mapping, write {kind: lbp}"),
+        ({"streams": ["places"]}, "streams[0]: expected a mapping with a kind (action_units, backbone, "),
+        (
+            {"streams": [{"kind": "backbone", "model": "resnet18", "weights": "resnet18-v1"}]},
+            "streams[0].weights: expected a mapping with a kind (file, hub, random, registry), got 'resnet18-v1'",
+        ),
         ({}, "streams: is missing"),
     ],
 )
@@ -189,7 +196,7 @@ def test_a_pipeline_takes_the_runs_of_another_and_its_own_defaults(tmp_path):
     runs = read_pipeline_spec(tmp_path / "second.yaml").runs
     assert [(run.name, run.train.epochs) for run in runs] == [("a", 7), ("b", 9)]
     (tmp_path / "second.yaml").write_text(f"{rest}runs: emoset\n")
-    with pytest.raises(SpecError, match=r"emoset, 1 problem: .*did you mean 'emoset118k'"):
+    with pytest.raises(SpecError, match=r"second.yaml, 1 problem: runs: 'emoset': .*did you mean 'emoset118k'"):
         read_pipeline_spec(tmp_path / "second.yaml")
 
 
@@ -250,7 +257,13 @@ def test_an_unknown_pipeline_lists_what_there_is():
     ("text", "message"),
     [
         ("a: [", "not valid YAML"),
-        ("- a", "must be a mapping of keys to values, got list"),
+        ("- a", "must be a mapping of keys to values, got a list"),
+        ("", "the file is empty"),
+        ("a: b\n\tc: d", r"not valid YAML: a tab \(line 2, column 1\): indent with spaces"),
+        (
+            "a: {b: c\nd: e",
+            r"expected ',' or '}', but got ':' \(line 2, column 2, while parsing a flow mapping from line 1\)",
+        ),
     ],
 )
 def test_a_file_that_is_no_spec_says_so(tmp_path, text, message):
@@ -258,6 +271,38 @@ def test_a_file_that_is_no_spec_says_so(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(SpecError, match=message):
         read_cache_spec(path)
+
+
+def test_a_list_of_faulty_items_is_not_said_to_be_too_short():
+    data = {
+        "name": "p",
+        "dataset": {"kind": "folder"},
+        "cache": {"streams": []},
+        "runs": [{"name": "a", "features": {"streams": []}}],
+    }
+    with pytest.raises(SpecError) as error:
+        parse_spec(PipelineSpec, data, "p.yaml")
+    assert error.value.problems == (
+        "cache.streams: needs at least 1, got []",
+        "runs[0].features.streams: needs at least 1, got []",
+    )
+
+
+def test_a_folder_in_the_place_of_a_pipeline_is_said_to_be_the_data(tmp_path):
+    with pytest.raises(
+        SpecError, match=rf"a folder, where a pipeline is expected .*: emofuse run PIPELINE --data {tmp_path}$"
+    ):
+        read_pipeline_spec(tmp_path)
+
+
+@pytest.mark.parametrize(("key", "kind"), [("runs", "pipeline"), ("cache", "cache spec")])
+def test_a_file_that_another_one_names_and_that_is_missing_is_told_with_its_key(tmp_path, key, kind):
+    path = tmp_path / "p.yaml"
+    path.write_text(f"dataset: {{kind: folder}}\n{key}: absent\n")
+    with pytest.raises(
+        SpecError, match=rf"^{path}, 1 problem: {key}: 'absent': no such file, and no {kind} of this name"
+    ):
+        read_pipeline_spec(path)
 
 
 def test_a_file_with_code_in_it_is_refused_unrun(tmp_path):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 import emofuse
 from emofuse.cli import (
@@ -32,24 +31,14 @@ from emofuse.cli import (
     ui,
     weights,
 )
+from emofuse.cli.commands import Commands
+from emofuse.cli.failures import describe_error
 from emofuse.cli.terminal import INTERRUPTED, StoppedByUser, make_output_safe
 from emofuse.errors import EmofuseError
 
-_OF_TWO_WORDS = ("sweep best", "results log")
-
-
-class _Commands(TyperGroup):
-    """The commands, of which some have two words beside a command that is the first of them alone."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command that the arguments begin with, and the other arguments."""
-        words = " ".join(args[:2])
-        return super().resolve_command(ctx, [words, *args[2:]] if words in _OF_TWO_WORDS else args)
-
-
 app = typer.Typer(
     name="emofuse",
-    cls=_Commands,
+    cls=Commands,
     help="Extract once, fuse many times: a feature cache and a fusion trainer for visual emotion recognition.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -107,7 +96,7 @@ def main() -> None:
     except (EmofuseError, OSError) as error:
         if os.environ.get("EMOFUSE_DEBUG") == "1":
             raise
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        typer.echo(f"{type(error).__name__}: {describe_error(error)}", err=True)
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as leaving:
         # Typer turns Ctrl-C in a command into this exit status and prints nothing.

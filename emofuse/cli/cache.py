@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from emofuse.cli import cache_exchange, cache_upkeep
+from emofuse.cli.commands import Commands
 from emofuse.cli.options import (
     RUNS,
     CachePath,
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
     from emofuse.specs import CacheSpec, DatasetSpec, StreamSpec
 
 app = typer.Typer(
-    no_args_is_help=True, help="Build, inspect, check, repair, merge, copy, export and import feature caches."
+    cls=Commands,
+    no_args_is_help=True,
+    help="Build, inspect, check, repair, merge, copy, export and import feature caches.",
 )
 
 _PROBLEMS_SHOWN = 10

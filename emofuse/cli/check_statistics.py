@@ -42,11 +42,11 @@ def check_statistics(
     Saved repeats are used if there are at least four on one split; otherwise one configuration is trained with more
     seeds. A test that covers the randomness of training is wrong in about 5 % of the pairs.
     """
-    from emofuse.results import ResultPaths
+    from emofuse.results import ResultPaths, runs_of_folder
     from emofuse.statistics_check import check_statistics as check
     from emofuse.statistics_check import has_pairs
 
-    runs = Path(target) if Path(target).is_dir() else ResultPaths(RUNS / _pipeline(target).name).runs
+    runs = runs_of_folder(Path(target)) if Path(target).is_dir() else ResultPaths(RUNS / _pipeline(target).name).runs
     with show_progress():
         results = _results(runs, configuration) if runs.is_dir() else None
         if results is None or not any(map(has_pairs, results.configurations)):

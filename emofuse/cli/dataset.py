@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from emofuse.cli.commands import Commands
 from emofuse.cli.dataset_text import (
     print_counts,
     print_look_alikes,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from emofuse.datasets.rows import Listing
     from emofuse.specs import DatasetSpec
 
-app = typer.Typer(no_args_is_help=True, help="Check a dataset, or make the demo dataset.")
+app = typer.Typer(cls=Commands, no_args_is_help=True, help="Check a dataset, or make the demo dataset.")
 
 
 @app.command()

@@ -15,8 +15,12 @@ from emofuse.progress import step
 
 
 def report(
-    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="Folder of saved runs.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the report.", show_default="RUNS/report")] = None,
+    runs: Annotated[
+        Path, typer.Argument(metavar="RUNS", help="Folder of saved runs, or of the pipeline or sweep that made them.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the report.", show_default="report, in the folder of runs")
+    ] = None,
     title: Annotated[
         str, typer.Option(help="Title of the page.", show_default="Fusion configurations on DATASET")
     ] = "",
@@ -45,7 +49,9 @@ def report(
     load_given_plugins(plugin)
 
     from emofuse.report import write_report
+    from emofuse.results import runs_of_folder
 
+    runs = runs_of_folder(runs)
     with show_progress(), step("writing the report"):
         files = write_report(
             runs,

@@ -79,11 +79,17 @@ def results(
 
 def _read_rows(folder: Path) -> list[RunRow]:
     from emofuse.errors import ResultsError
+    from emofuse.results import runs_of_folder
     from emofuse.sweep.rows import ResultsFolder
 
     if not folder.is_dir():
         raise ResultsError(f"{folder}: no such folder; make it with: emofuse sweep NAME")
     rows = ResultsFolder(folder).rows()
+    if not rows and runs_of_folder(folder) != folder:
+        raise ResultsError(
+            f"{folder}: no search in this folder, but runs of a pipeline. Show their scores with: "
+            f"emofuse report {folder}"
+        )
     if not rows:
         raise ResultsError(f"{folder}: no results in this folder; those of emofuse sweep NAME are in emofuse-runs/NAME")
     return rows

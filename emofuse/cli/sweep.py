@@ -82,9 +82,12 @@ def sweep(
 
     from emofuse.cache.reader import open_cache
     from emofuse.extraction import BuildOptions
+    from emofuse.machine.devices import resolve_device
     from emofuse.results import check_results_folder
 
     check_results_folder(folder)  # before the cache is built, which may take hours
+    if scheduler is None:
+        resolve_device(device)
     trackers = open_given_trackers(log_to, folder)
     if cache is None:
         build = BuildOptions(scheduler=scheduler, workers=workers, device=device, runtime=runtime)

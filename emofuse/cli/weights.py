@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emofuse.cli.commands import Commands
 from emofuse.cli.progress import show_progress
 from emofuse.progress import step
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 UNPUBLISHED = "No hash of it is published here: this one is recorded, and later checks compare with it."
 
-app = typer.Typer(no_args_is_help=True, help="List, download, import and check pretrained weights.")
+app = typer.Typer(cls=Commands, no_args_is_help=True, help="List, download, import and check pretrained weights.")
 
 
 @app.command("list")

@@ -249,6 +249,9 @@ def _header(path: Path, names: list[str]) -> list[str]:
     return header
 
 
+_LABEL_COLUMN = "Name the column of labels by `label_column`. Set `label_column: null` for a table without labels"
+
+
 def _used_columns(spec: CsvSpec, path: Path, available: list[str]) -> dict[str, str]:
     """Return the columns of path, label, groups and official split that the spec asks for, and check them."""
     group = spec.group_column if spec.group_pattern is None else None
@@ -267,7 +270,7 @@ def _used_columns(spec: CsvSpec, path: Path, available: list[str]) -> dict[str, 
             columns["split"] = spec.split_column
     for use, name in columns.items():
         if name not in available:
-            without = ". Set `label_column: null` for a table without labels" if use == "label" else ""
+            without = f". {_LABEL_COLUMN}" if use == "label" else ""
             problems.append(f"{use}_column: there is no column {name!r}{did_you_mean(name, available)}{without}")
     if problems and len(available) == 1:
         problems.append(f"the table has only one column: its fields must be separated by one of {SEPARATORS_SHOWN}")

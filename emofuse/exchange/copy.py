@@ -79,6 +79,8 @@ def _check_target(source: Path, target: Path, sizes: dict[str, int], there: dict
     """Raise unless the target holds only files of the same cache."""
     if source.resolve() == target.resolve():
         raise CacheError(f"{source}: a cache cannot be copied onto itself. Choose another path for the copy.")
+    if target.is_file():
+        raise CacheError(f"{target}: is a file. Choose another path for the copy.")
     others = sorted(name for name in there if name not in sizes and _is_part(name))
     if others:
         raise CacheError(

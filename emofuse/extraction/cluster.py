@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager, suppress
 from typing import Any, TypeVar
 
 from distributed import Client, Future, KilledWorker, as_completed, get_worker
+from distributed.comm.addressing import get_address_host_port, parse_address
 
 from emofuse.cache.layout import StreamLayout
 from emofuse.errors import BuildError
@@ -28,6 +29,8 @@ _Placed = tuple[BlockTask, WorkerKind]
 
 _CONNECT_TIMEOUT_S = 15
 _CLOSE_TIMEOUT_S = 5
+_WITHOUT_PORT = ("inproc", "ucx")
+"""The schemes of addresses whose form Dask cannot check beforehand."""
 
 
 class DaskWorkers:
@@ -187,6 +190,7 @@ def remote_client(scheduler: str) -> Iterator[Client]:
 @contextmanager
 def _connect(address: str) -> Iterator[Client]:
     """Connect a client that is not the default client of the user and does not wait long when it is closed."""
+    _check_address(address)
     try:
         client = Client(address, set_as_default=False, timeout=_CONNECT_TIMEOUT_S)
     except (OSError, ValueError, TypeError) as error:
@@ -201,6 +205,19 @@ def _connect(address: str) -> Iterator[Client]:
     finally:
         with suppress(TimeoutError):
             client.close(timeout=_CLOSE_TIMEOUT_S)
+
+
+def _check_address(address: str) -> None:
+    """Refuse what is no address. Dask's client would fail too, but after half a minute and with a traceback."""
+    if parse_address(address)[0] in _WITHOUT_PORT:
+        return
+    try:
+        get_address_host_port(address)
+    except ValueError as error:
+        raise BuildError(
+            f"{address!r} is no address of a Dask scheduler ({error}). It looks like tcp://HOST:8786; "
+            "`dask scheduler` prints it"
+        ) from None
 
 
 def _result(future: Future[Any], task: BlockTask) -> BlockDone | BlockFailed:

@@ -9,7 +9,9 @@ from pathlib import Path
 from emofuse.errors import ResultsError
 
 CACHE_NAME = "features.zarr"
+RECORD_FILE = "run.json"
 _RUNS = "runs"
+_LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,24 @@ class ResultPaths:
 
 
 def runs_of_folder(folder: Path) -> Path:
-    """Return the folder of runs that a folder means: its `runs` if it has one, or else itself."""
+    """Return the folder of runs that a folder means: its `runs` if it has one, or else itself.
+
+    Raises:
+        ResultsError: the folder has no runs, and folders below it have; the message names them.
+    """
     runs = folder / _RUNS
-    return runs if runs.is_dir() else folder
+    if runs.is_dir():
+        return runs
+    if not any(folder.glob(f"*/{RECORD_FILE}")) and (below := results_below(folder)):
+        raise ResultsError(f"{folder}: no runs in this folder, but below it. Name one of them: {below}")
+    return folder
+
+
+def results_below(folder: Path) -> str:
+    """Return the folders of pipelines and sweeps right below a folder, for messages; an empty text without any."""
+    paths = sorted({path.parents[2] for path in folder.glob(f"*/{_RUNS}/*/{RECORD_FILE}")})
+    more = f", and {len(paths) - _LISTED} more" if len(paths) > _LISTED else ""
+    return ", ".join(map(str, paths[:_LISTED])) + more
 
 
 def folder_of_runs(runs: Path) -> Path:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from emofuse.errors import ResultsError
+from emofuse.results.paths import RECORD_FILE, results_below
 from emofuse.stores import replace_file
 
 FORMAT = 1
-RECORD_FILE = "run.json"
 _LISTED = 10
 
 
@@ -102,6 +102,8 @@ def read_record(folder: Path) -> RunRecord:
 def _read_json(folder: Path) -> dict[str, Any]:
     path = folder / RECORD_FILE
     if not path.is_file():
+        if not folder.is_dir():
+            raise ResultsError(f"{folder}: no such folder; train first: emofuse run NAME")
         raise ResultsError(f"{folder}: no run here (run.json is missing){_runs_below(folder)}")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -124,7 +126,8 @@ def _runs_below(folder: Path) -> str:
     """Return the folders that may have been meant: users know the folder of a pipeline, and not a digest."""
     paths = sorted({*folder.glob("*/run.json"), *folder.glob("runs/*/run.json")})
     if not paths:
-        return ""
+        below = results_below(folder)
+        return f"; name one of the folders below it: {below}" if below else ""
     records = [(path.parent, read_record(path.parent)) for path in paths[:_LISTED]]
     names = [f"{below} ({record.name}, seed {record.spec.get('train', {}).get('seed')})" for below, record in records]
     more = f", and {len(paths) - _LISTED} more" if len(paths) > _LISTED else ""

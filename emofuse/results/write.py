@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from emofuse.results.arrays import PREDICTIONS_FILE, WEIGHTS_FILE, Predictions
-from emofuse.results.paths import run_dir
-from emofuse.results.record import RECORD_FILE, RunRecord, record_text
+from emofuse.results.paths import RECORD_FILE, run_dir
+from emofuse.results.record import RunRecord, record_text
 from emofuse.stores import making_folder
 
 

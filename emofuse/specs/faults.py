@@ -22,6 +22,7 @@ _FAMILIES: dict[type[BaseModel], Family[Any]] = {}
 _A_NUMBER = "expected a number, got {found!r}"
 _A_WHOLE_NUMBER = "expected a whole number, got {found!r}"
 _A_MAPPING = "expected a mapping of keys to values, got {found!r}"
+_ARE_NO_MAPPING = frozenset({"dict_type", "model_type", "model_attributes_type"})
 _TEXTS = {
     "extra_forbidden": "unknown key",
     "missing": "is missing",
@@ -37,9 +38,9 @@ _TEXTS = {
     "float_type": _A_NUMBER,
     "float_parsing": _A_NUMBER,
     "tuple_type": "expected a list, got {found!r}",
-    "dict_type": _A_MAPPING,
-    "model_type": _A_MAPPING,
-    "model_attributes_type": _A_MAPPING,
+    "too_short": "needs at least {min_length}, got {found!r}",
+    "string_too_short": "must not be empty, got {found!r}",
+    **dict.fromkeys(_ARE_NO_MAPPING, _A_MAPPING),
 }
 
 
@@ -57,12 +58,11 @@ def describe_faults(error: ValidationError, data: Any, model: type[BaseModel]) -
         model: the model that refused the data. The nearest of its keys is named beside an unknown key.
     """
     faults = error.errors()
-    inner = [fault["loc"] for fault in faults if fault["type"] != "too_short"]
     # Pydantic also reports a tuple of faulty items as too short: keep the faults of the items alone.
     faults = [
         fault
         for fault in faults
-        if fault["type"] != "too_short" or all(loc[: len(fault["loc"])] != fault["loc"] for loc in inner)
+        if fault["type"] != "too_short" or len(fault["input"]) < dict(fault["ctx"])["min_length"]
     ]
     return [problem for fault in faults for problem in _describe(dict(fault), data, model)]
 
@@ -75,6 +75,8 @@ def _describe(fault: dict[str, Any], data: Any, model: type[BaseModel]) -> list[
     if fault["type"] == "extra_forbidden":
         *parents, key = fault["loc"]
         texts = [texts[0] + did_you_mean(str(key), _keys_at(model, parents, data))]
+    if fault["type"] in _ARE_NO_MAPPING and (kinds := _kinds_at(model, fault["loc"], data)):
+        texts = [_a_kind_needed(kinds, fault["input"])]
     parent = _place(fault["loc"][:-1], data, ends_with_key=False)
     return [_at(parent if text.startswith(BESIDE) else place, text) for text in texts]
 
@@ -106,6 +108,26 @@ def _place(parts: Sequence[int | str], data: Any, *, ends_with_key: bool) -> str
 
 def _keys_at(model: type[BaseModel], parts: Sequence[int | str], data: Any) -> set[str]:
     """Return the keys that a place in the data may have; where a kind is chosen, the keys of this kind."""
+    return {key for spec in _specs_at(model, parts, data) for key in _written_keys(spec)}
+
+
+def _kinds_at(model: type[BaseModel], parts: Sequence[int | str], data: Any) -> list[str]:
+    """Return the kinds of the mapping that is expected at a place in the data; nothing where it has none."""
+    specs = _specs_at(model, parts, data)
+    of_families = {name for spec in specs if spec in _FAMILIES for name in _FAMILIES[spec].names()}
+    given = {str(spec.model_fields["kind"].default) for spec in specs if "kind" in spec.model_fields}
+    return sorted(of_families or given)
+
+
+def _a_kind_needed(kinds: Sequence[str], found: Any) -> str:
+    """Return what is expected where a spec with a kind is, and not this value."""
+    if isinstance(found, str) and found in kinds:
+        return f"expected a mapping, write {{kind: {found}}}"
+    return f"expected a mapping with a kind ({', '.join(kinds)}), got {found!r}"
+
+
+def _specs_at(model: type[BaseModel], parts: Sequence[int | str], data: Any) -> set[type[BaseModel]]:
+    """Return the specs that a place in the data may hold; where a kind is chosen, the spec of this kind."""
     here = {model}
     for part in parts:
         fields = [spec.model_fields[part] for spec in here if isinstance(part, str) and part in spec.model_fields]
@@ -120,7 +142,7 @@ def _keys_at(model: type[BaseModel], parts: Sequence[int | str], data: Any) -> s
                 spec for spec in here if "kind" in spec.model_fields and spec.model_fields["kind"].default == part
             } or here
         here = {_of_its_kind(spec, data) for spec in here}
-    return {key for spec in here for key in _written_keys(spec)}
+    return here
 
 
 def _written_keys(spec: type[BaseModel]) -> set[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -92,12 +93,14 @@ def read_pipeline_spec(name_or_path: str | Path) -> PipelineSpec:
         _load_plugins(data["cache"], path)
     defaults = data.pop("defaults", {})
     if isinstance(data.get("runs"), str):
-        data["runs"] = _runs_of_pipeline(data["runs"], path.parent)
+        with _named_by("runs", path):
+            data["runs"] = _runs_of_pipeline(data["runs"], path.parent)
     if isinstance(data.get("runs"), list) and isinstance(defaults, dict):
         data["runs"] = [_merge(defaults, run) for run in data["runs"]]
     if isinstance(data.get("cache"), str):
         beside = path.parent / data["cache"]
-        data["cache"] = read_cache_spec(beside if beside.is_file() else data["cache"])
+        with _named_by("cache", path):
+            data["cache"] = read_cache_spec(beside if beside.is_file() else data["cache"])
     return parse_spec(PipelineSpec, data, str(path))
 
 
@@ -141,6 +144,15 @@ def read_sweep_spec(name_or_path: str | Path) -> SweepSpec:
     return spec
 
 
+@contextmanager
+def _named_by(key: str, path: Path) -> Iterator[None]:
+    """Name the file and the key that another file is named by, where that one cannot be read."""
+    try:
+        yield
+    except SpecError as error:
+        raise SpecError(str(path), [f"{key}: {error.where!r}: {problem}" for problem in error.problems]) from None
+
+
 def _runs_of_pipeline(name_or_path: str, folder: Path) -> Any:
     """Return the runs of a pipeline as they are written, without its defaults; a path may be relative to `folder`."""
     beside = folder / name_or_path
@@ -178,6 +190,12 @@ def _find_yaml(bundle: Bundle, name_or_path: str | Path) -> Path:
     if path.suffix == "" and bundled.is_file():
         return bundled
     names = bundled_specs(bundle)
+    if path.is_dir():
+        hint = f": emofuse run PIPELINE --data {path}" if bundle == "pipelines" else ""
+        raise SpecError(
+            str(name_or_path),
+            [f"a folder, where a {_NOUNS[bundle]} is expected (a YAML file, or one of {', '.join(names)}){hint}"],
+        )
     there_are = f"{did_you_mean(str(path), names)} (there are: {', '.join(names)})"
     raise SpecError(str(name_or_path), [f"no such file, and no {_NOUNS[bundle]} of this name{there_are}"])
 
@@ -194,8 +212,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise SpecError(str(path), error.problems) from None
     except UnicodeDecodeError:
         raise SpecError(str(path), ["not a text file in UTF-8"]) from None
+    if data is None:
+        raise SpecError(str(path), ["the file is empty"])
     if not isinstance(data, dict):
-        raise SpecError(str(path), [f"must be a mapping of keys to values, got {type(data).__name__}"])
+        found = "a list" if isinstance(data, list) else repr(data)
+        raise SpecError(str(path), [f"must be a mapping of keys to values, got {found}"])
     return data
 
 

@@ -32,11 +32,22 @@ def parse_yaml(text: str) -> Any:
             raise YamlFaults(problems)
         return loader.construct_document(node)
     except yaml.YAMLError as error:
-        raise YamlFaults([f"not valid YAML: {str(error).replace(chr(10), ' ')}"]) from None
+        raise YamlFaults([f"not valid YAML: {_describe(error)}"]) from None
     except RecursionError:
         raise YamlFaults(["not valid YAML: nested too deeply"]) from None
     finally:
         loader.dispose()
+
+
+def _describe(error: yaml.YAMLError) -> str:
+    """Return what is wrong in a text that is no YAML, in one line with its line and column."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem is None or error.problem_mark is None:
+        return str(error).replace("\n", " ")
+    place = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+    if "'\\t'" in error.problem:
+        return f"a tab ({place}): indent with spaces"
+    begun = f", {error.context} from line {error.context_mark.line + 1}" if error.context and error.context_mark else ""
+    return f"{error.problem} ({place}{begun})"
 
 
 def _repeated_keys(loader: yaml.SafeLoader, node: yaml.Node, place: str, seen: set[int]) -> Iterator[str]:

@@ -127,6 +127,16 @@ def test_report_of_a_folder_without_runs_says_what_to_do(app, tmp_path):
         call(app, tmp_path / "absent")
 
 
+def test_report_takes_the_folder_of_a_pipeline_too(app, runs, tmp_path):
+    (tmp_path / "results" / "mine").mkdir(parents=True)
+    runs.rename(tmp_path / "results" / "mine" / "runs")
+    done = call(app, tmp_path / "results" / "mine")
+    assert str(tmp_path / "results" / "mine" / "runs" / "report" / "index.html") in done.stdout
+    message = f"{tmp_path / 'results'}: no runs in this folder, but below it. Name one of them: "
+    with pytest.raises(ResultsError, match=f"^{re.escape(message + str(tmp_path / 'results' / 'mine'))}$"):
+        call(app, tmp_path / "results")
+
+
 def test_report_of_an_unknown_baseline_names_the_known_ones(app, runs):
     message = f"{runs}: no runs of the baseline 'best', there are: 'poor', 'good'"
     with pytest.raises(ResultsError, match=f"^{re.escape(message)}$"):

@@ -205,6 +205,8 @@ def test_faults_are_told(folder, tmp_path):
     assert "there is no folder" in refused(folder, "--export", tmp_path / "nowhere" / "rows.csv")
     assert "no such folder; make it with: emofuse sweep NAME" in refused(tmp_path / "nowhere")
     assert "no results in this folder" in refused(tmp_path)
+    (tmp_path / "mine" / "runs").mkdir(parents=True)
+    assert refused(tmp_path / "mine").endswith(f"Show their scores with: emofuse report {tmp_path / 'mine'}")
 
 
 def test_conditions_are_parsed_with_spaces_and_without():

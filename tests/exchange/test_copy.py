@@ -123,6 +123,14 @@ def test_another_cache_at_the_target_is_left_alone(cache_path, target):
         copy_cache(cache_path, target)
 
 
+def test_a_file_in_the_place_of_the_copy_stays(cache_path, tmp_path):
+    target = tmp_path / "notes.txt"
+    target.write_text("mine")
+    with pytest.raises(CacheError, match=r"notes\.txt: is a file\. Choose another path for the copy"):
+        copy_cache(cache_path, target)
+    assert target.read_text() == "mine"
+
+
 def test_a_cache_cannot_be_copied_onto_itself(cache_path):
     with pytest.raises(CacheError, match=r"features\.zarr: a cache cannot be copied onto itself"):
         copy_cache(cache_path, cache_path.parent / "x" / ".." / "features.zarr")

@@ -119,6 +119,15 @@ def test_no_scheduler_there(tmp_path, manifest, monkeypatch):
         build_cache(tmp_path / "features.zarr", manifest, SPEC, BuildOptions(scheduler="tcp://127.0.0.1:9"))
 
 
+@pytest.mark.parametrize("address", ["foo", "127.0.0.1", "http://127.0.0.1:8786", "tcp://127.0.0.1:port"])
+def test_what_is_no_address_of_a_scheduler_is_said_at_once(tmp_path, manifest, monkeypatch, address):
+    monkeypatch.setattr(cluster, "Client", None)
+    with pytest.raises(
+        BuildError, match=rf"^'{address}' is no address of a Dask scheduler \(.*\)\. It looks like tcp://"
+    ):
+        build_cache(tmp_path / "features.zarr", manifest, SPEC, BuildOptions(scheduler=address))
+
+
 def test_a_scheduler_without_workers(tmp_path, manifest, monkeypatch):
     monkeypatch.setattr(cluster, "_CONNECT_TIMEOUT_S", 0.5)
     with LocalCluster(n_workers=0, dashboard_address=":0", host="127.0.0.1") as empty:

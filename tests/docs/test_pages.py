@@ -156,3 +156,13 @@ def test_every_test_that_holds_a_protection_exists():
         for file, function in named:
             text = (ROOT / "tests" / file).read_text(encoding="utf-8")
             assert re.search(rf"^def {function}\(", text, flags=re.MULTILINE), f"{file} has no {function}"
+
+
+def test_the_page_for_contributors_names_every_part_of_the_package():
+    page = (DOCS / "contributing.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    named = set(re.findall(r"`(\w+)`", " ".join(rows)))
+    parts = {
+        path.stem for path in (ROOT / "emofuse").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
+    assert named == parts - {"__init__"}

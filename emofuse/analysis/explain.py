@@ -162,7 +162,7 @@ def _subgroups(analysis: Analysis) -> Iterator[AnalysisSection]:
         compared = compare_in_subgroups(
             groups, analysis.right(analysis.answered), analysis.right(baseline), mean.unit, analysis.options.resampling
         )
-        sentence = f"{analysis.label} less {results.baseline.label}."
+        sentence = f"{analysis.label} minus {results.baseline.label}."
         comparisons.append(SubgroupComparison(f"{analysis.label} over {results.baseline.label}", sentence, compared))
     if cache is not None and 1 < len(analysis.options.streams or _streams(analysis)) <= _MOST_SUBSETS_FOR_SUBGROUPS:
         solved = analysis.solved
@@ -173,7 +173,7 @@ def _subgroups(analysis: Analysis) -> Iterator[AnalysisSection]:
             other = solved.of(frozenset(streams) - {name})
             second = (other.argmax(axis=1) == solved.label).astype(np.float64)
             compared = compare_in_subgroups(groups, first, second, solved.unit, analysis.options.resampling)
-            sentence = f"{name}: the solved model of all streams less that without {name}."
+            sentence = "Of each stream: the solved model of all streams minus that without it."
             comparisons.append(SubgroupComparison(name, sentence, compared))
     if comparisons:
         yield subgroups_section(comparisons, grouped=analysis.grouped, left_out=left_out)

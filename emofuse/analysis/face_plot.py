@@ -131,11 +131,20 @@ def _box(points: Points) -> tuple[float, float, float, float]:
     return float(left - margin), float(right + margin), float(top - margin), float(bottom + margin)
 
 
+def shows_sides(shares: Sequence[Sequence[RegionShare]]) -> bool:
+    """Return whether the list below any of these faces names the right and the left side of a region."""
+    return any(_differs(share) for of_face in shares for share in of_face[:_LISTED])
+
+
+def _differs(share: RegionShare) -> bool:
+    return not math.isclose(share.right, share.left, abs_tol=5e-4)
+
+
 def _line(share: RegionShare) -> str:
     """Return a region with its strongest unit and its contribution."""
     units = re.search(r"\((AU [^)]*)\)", share.strongest)
     name = f"{share.region} ({units.group(1).partition(',')[0]})" if units else share.region
-    if math.isclose(share.right, share.left, abs_tol=5e-4):
+    if not _differs(share):
         return f"{name} {format_difference(share.right, 2)}"
     return f"{name} R {format_difference(share.right, 2)}, L {format_difference(share.left, 2)}"
 

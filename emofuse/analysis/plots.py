@@ -27,10 +27,14 @@ from emofuse.report.drawing import (
     text_width_in,
 )
 from emofuse.report.formats import format_difference
+from emofuse.report.matrices import ink
 from emofuse.report.names import wrap
 from emofuse.statistics import Interval
 
-_MARKS = ((NAVY, "o"), (ROSE, "s"), (GOLD, "D"), (GREY, "^"))
+_MARKS = ((NAVY, "o"), (ROSE, "s"), (GOLD, "D"), (GREY, "^"), ("#33a0c4", "v"), ("#1a1a1a", "P"))
+MOST_SERIES = len(_MARKS)
+_CLASS_MARKS = "os^DvPX"
+"""The markers of classes, fewer by one than the colours, so that the first 56 classes differ in one of them or both."""
 _CLASSES = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#555555", "#EE9944")
 """The colours of classes: Paul Tol's bright scheme, which is safe for colour-blind readers, and an orange."""
 DIVERGING = LinearSegmentedColormap.from_list("worth", [ROSE, "#f6f6f6", NAVY])
@@ -65,7 +69,7 @@ def plot_intervals(
 
     Args:
         names: the names of the rows.
-        series: one to four series.
+        series: one to `MOST_SERIES` series.
         xlabel: the name of the axis.
         random_streams: the streams with random weights, which are named above the plot.
         ticks: a black tick for each row, such as a known true value; None for a row without one.
@@ -128,8 +132,8 @@ def plot_matrix(
     axes.imshow(numbers, cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
     for (row, column), value in np.ndenumerate(numbers):
         if not np.isnan(value):
-            colour = "white" if abs(value) > 0.6 * limit else "#1a1a1a"
             text = format_difference(float(value), 2 if limit >= 0.1 else 3)
+            colour = ink(DIVERGING((value / limit + 1) / 2))
             axes.text(column, row, text, ha="center", va="center", fontsize=5.8, color=colour)
     axes.set_yticks(range(len(rows)), labels)
     shown = [f"{name} †" if name in random_streams else name for name in columns]
@@ -147,8 +151,10 @@ def plot_reliability(series: Sequence[tuple[str, Sequence[ReliabilityBin]]]) -> 
     """Plot accuracy over confidence with a point for each bin, and the diagonal."""
     figure, axes = one_plot(2.6, 2.6)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (4, 2)))
-    for (title, bins), (colour, marker) in zip(series, _MARKS, strict=False):
-        confidence = [each.confidence for each in bins]
+    for place, ((title, bins), (colour, marker)) in enumerate(zip(series, _MARKS, strict=False)):
+        # Beside each other, because bins before and after scaling have about the same confidence.
+        beside = 0.008 * (place - (len(series) - 1) / 2)
+        confidence = [each.confidence + beside for each in bins]
         axes.vlines(
             confidence, [each.interval.low for each in bins], [each.interval.high for each in bins],
             color=colour, linewidth=0.7, alpha=0.7,
@@ -206,9 +212,9 @@ def plot_maps(
         places = np.empty((0, 2)) if each.places is None else each.places
         for place, name in enumerate(names):
             here = label[each.rows] == place
-            marker = "os^D"[place // len(_CLASSES) % 4]
+            marker = _CLASS_MARKS[place % len(_CLASS_MARKS)]
             axes.scatter(
-                places[here, 0], places[here, 1], s=5, color=colours[place], marker=marker, linewidths=0, alpha=0.8,
+                places[here, 0], places[here, 1], s=7, color=colours[place], marker=marker, linewidths=0, alpha=0.8,
                 rasterized=True,
                 label=name if not number else None,
             )  # fmt: skip

@@ -31,7 +31,7 @@ from emofuse.report.drawing import (
 )
 from emofuse.report.formats import format_difference
 from emofuse.report.matrices import CHANGE, NAME_IN, class_ticks, count_axis, ink, matrix_ticks, write_cell
-from emofuse.report.names import marked, shorten_all, wrap_marked
+from emofuse.report.names import marked, shorten, shorten_all, wrap_marked
 
 Floats = npt.NDArray[np.float64]
 
@@ -60,8 +60,20 @@ def _plot_many_classes(configuration: ReportedConfiguration) -> Figure:
     return figure
 
 
-def plot_classes(configuration: ReportedConfiguration, classes: Sequence[str], detail: Detail | None = None) -> Figure:
-    """Plot precision, recall and F1 of every class as grouped bars, with the deviation over repeats."""
+def plot_classes(
+    configuration: ReportedConfiguration,
+    classes: Sequence[str],
+    detail: Detail | None = None,
+    uncertainty: Uncertainty | None = None,
+) -> Figure:
+    """Plot precision, recall and F1 of every class as grouped bars, with their intervals.
+
+    Args:
+        configuration: the configuration.
+        classes: the names of its classes.
+        detail: what the figure has room for; chosen unless given.
+        uncertainty: the intervals; a score without one has its deviation over repeats.
+    """
     detail = detail or choose_detail(1, len(classes))
     if not detail.names:
         return _plot_many_classes(configuration)
@@ -73,9 +85,8 @@ def plot_classes(configuration: ReportedConfiguration, classes: Sequence[str], d
         heights = [0.0 if spread.n == 0 else spread.mean for spread in spreads]
         at = np.arange(len(classes)) + (index - 1) * width
         axes.bar(at, heights, width, color=colour, edgecolor="white", linewidth=0.4, label=_BAR_TITLES[key])
-        sds = np.array([spread.sd for spread in spreads])
-        if not np.isnan(sds).all():
-            axes.errorbar(at, heights, sds, fmt="none", ecolor="#333333", elinewidth=0.6)
+        ends = [_ends(configuration, key, place, uncertainty) for place in range(len(classes))]
+        _draw_lines(axes, [(x, *each) for x, each in zip(at, ends, strict=True) if each])
     axes.set(xlim=(-0.5 - 0.1, len(classes) - 0.5 + 0.1), ylim=(0, 1), yticks=np.arange(0, 1.01, 0.2))
     axes.grid(axis="y")
     axes.tick_params(axis="x", length=0)
@@ -84,6 +95,26 @@ def plot_classes(configuration: ReportedConfiguration, classes: Sequence[str], d
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2, borderpad=0)
     note_random(axes, configuration.random_streams, above_pt=12)
     return figure
+
+
+def _ends(
+    configuration: ReportedConfiguration, key: str, place: int, uncertainty: Uncertainty | None
+) -> tuple[float, float] | None:
+    """Return the ends of the line on the bar of a class: of the interval or, without one, of the deviation."""
+    path = configuration.target.part_path(place, key)
+    interval = uncertainty.interval(configuration.label, path) if uncertainty else None
+    if interval is not None and not math.isnan(interval.low):
+        return interval.low, interval.high
+    spread = configuration.part_metric(key)[place]
+    return None if math.isnan(spread.sd) else (spread.mean - spread.sd, spread.mean + spread.sd)
+
+
+def _draw_lines(axes: Axes, ends: Sequence[tuple[float, float, float]]) -> None:
+    """Draw a line at each x from its low to its high end, with a white rim, so that it is seen on dark bars."""
+    if ends:
+        drawn = tuple(zip(*ends, strict=True))
+        axes.vlines(*drawn, color="white", linewidth=1.4)
+        axes.vlines(*drawn, color="#1a1a1a", linewidth=0.6)
 
 
 def has_bars(results: Results) -> bool:
@@ -110,10 +141,7 @@ def plot_bars(results: Results, uncertainty: Uncertainty) -> Figure:
         places = range(len(results.classes))
         intervals = [uncertainty.interval(item.label, results.target.part_path(i, score.path)) for i in places]
         ends = [(x, each.low, each.high) for x, each in zip(at, intervals, strict=True) if each]
-        if ends:
-            drawn = tuple(zip(*ends, strict=True))
-            axes.vlines(*drawn, color="white", linewidth=1.4)  # so that lines are seen on dark bars
-            axes.vlines(*drawn, color="#1a1a1a", linewidth=0.6)
+        _draw_lines(axes, ends)
         lows += [*heights, *(low for _, low, _ in ends if not math.isnan(low))]
     low, high = (math.floor(10 * min(lows)) / 10, score.bounds[1]) if min(lows) < 0 else (0.0, score.bounds[1])
     axes.set(xlim=(-0.55, len(results.classes) - 0.45), ylim=(low, high), ylabel=score.title)
@@ -165,7 +193,9 @@ def plot_change(results: Results, detail: Detail | None = None) -> Figure:
     else:
         axes.set_yticks(range(len(labels)), labels)
         count_axis(axes.xaxis, len(results.classes))
-    if not detail.numbers:
+    if detail.numbers:
+        axes.set_xlabel(f"Difference of {results.target.main_part.name} to {shorten(results.baseline.label, 40)}")
+    else:
         counted = "" if detail.names else "Label, by number; "
         scale = f"colour from −{largest:.2f} (brown) to +{largest:.2f} (blue)"
         axes.set_xlabel(f"{counted}{scale}" if counted else scale.capitalize())

@@ -9,7 +9,7 @@ import numpy as np
 from emofuse.report import rendering
 from emofuse.report.class_plots import has_bars, plot_bars, plot_change
 from emofuse.report.comparisons import Uncertainty
-from emofuse.report.configurations import MOST_FEATURED, ReportedConfiguration, Results
+from emofuse.report.configurations import FEATURED, MOST_FEATURED, ReportedConfiguration, Results
 from emofuse.report.confusion_plots import ConfusionDifference, plot_difference
 from emofuse.report.detail import Detail, counted_words
 from emofuse.report.formats import format_p
@@ -18,7 +18,7 @@ from emofuse.report.ranking import Ranking
 from emofuse.report.rendering import ReportFigure
 from emofuse.report.score_plots import has_stream_dots, overview_rows, plot_overview, plot_progression, plot_search
 from emofuse.report.search import SELECTS, SearchSummary
-from emofuse.report.sentences import featured_words
+from emofuse.report.sentences import best_words, featured_words
 from emofuse.report.training_plots import has_losses, plot_losses, plot_training
 from emofuse.report.uncertainty_notes import SIGNIFICANT
 from emofuse.specs import EXACT_HEADS
@@ -87,7 +87,7 @@ def draw_change(results: Results, detail: Detail) -> ReportFigure | None:
     score, part = results.target.main_part, results.target.part
     caption = (
         f"Change of the {score.name} of each {part} against {results.baseline.label}, means over repeats, test split."
-        f"{_which_are_shown(results)}{counted_words(detail)}"
+        f"{_which_are_compared(results)}{counted_words(detail)}"
     )
     return rendering.render_figure(f"{score.path}_change", caption, lambda: plot_change(results, detail))
 
@@ -100,7 +100,7 @@ def draw_bars(results: Results, uncertainty: Uncertainty) -> ReportFigure | None
     lines = " Lines are 95 % intervals." if uncertainty.intervals else ""
     caption = (
         f"{_capitalised(score.name)} of each {part} on the test split, one bar for each configuration in the order of "
-        f"the tables, means over repeats.{lines}{_which_are_shown(results)}"
+        f"{_order_words(results)}, means over repeats.{lines}{_which_are_shown(results)}"
     )
     return rendering.render_figure(f"{score.path}_bars", caption, lambda: plot_bars(results, uncertainty))
 
@@ -197,6 +197,21 @@ def _which_are_shown(results: Results) -> str:
     if results.featured == results.configurations:
         return ""
     return f" Shown: {featured_words(results)}."
+
+
+def _which_are_compared(results: Results) -> str:
+    """Return which configurations a figure of differences to the baseline shows, which is the baseline of none."""
+    if results.featured == results.configurations:
+        return ""
+    without = ", without the baseline" if results.baseline in results.featured[:FEATURED] else ""
+    return f" Shown: {best_words(results)}{without}."
+
+
+def _order_words(results: Results) -> str:
+    """Return the order of the featured configurations: that of training, or of many that of their validation scores."""
+    if results.featured == results.configurations:
+        return "the tables"
+    return f"validation {SELECTS[results.select]}, the best first"
 
 
 def _capitalised(text: str) -> str:

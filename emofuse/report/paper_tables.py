@@ -314,7 +314,7 @@ def _ranks(ranking: Ranking, of_featured: str) -> PaperTable:
 
 def _sign(p: float) -> str:
     text = format_p(p)
-    return text if text.startswith("<") else f"= {text}"
+    return text.replace("<", "< ") if text.startswith("<") else f"= {text}"
 
 
 def _parts_of(

@@ -37,7 +37,10 @@ def draw_section(
     names = results.classes
     if results.target.has_classes:
         detail = choose_detail(len(results.featured), len(names))
-        figures = (_confusion(item, slug, names, detail, results.noun), _classes(item, slug, names, detail))
+        figures = (
+            _confusion(item, slug, names, detail, results.noun),
+            _classes(item, slug, names, detail, uncertainty),
+        )
         return (*figures, _normalised(item, slug, names, detail))
     if results.target.kind == "multilabel":
         return (_labels(item, slug, names, uncertainty),)
@@ -65,16 +68,20 @@ def _normalised(item: ReportedConfiguration, slug: str, classes: Sequence[str], 
     return rendering.render_figure(f"{NORMALISED}{slug}", caption, lambda: plot_normalised(item, classes, detail))
 
 
-def _classes(item: ReportedConfiguration, slug: str, classes: Sequence[str], detail: Detail) -> ReportFigure:
-    bars = (
-        f" Bars are means over {len(item.runs)} repeats, lines ± one standard deviation." if len(item.runs) > 1 else ""
-    )
+def _classes(
+    item: ReportedConfiguration, slug: str, classes: Sequence[str], detail: Detail, uncertainty: Uncertainty
+) -> ReportFigure:
+    bars = f" Bars are means over {len(item.runs)} repeats." if len(item.runs) > 1 else ""
+    if uncertainty.interval(item.label, item.target.part_path(0, "f1")):
+        bars += " Lines are 95 % intervals."
+    elif len(item.runs) > 1:
+        bars += " Lines are ± one standard deviation."
     if not detail.names:
         bars = (
             " Labels stand in the order of their F1, the best first; the table of these numbers has the rank of each."
         )
     caption = f"Precision, recall and F1 of {item.label} for each class on the test split.{bars}"
-    return rendering.render_figure(f"classes_{slug}", caption, lambda: plot_classes(item, classes, detail))
+    return rendering.render_figure(f"classes_{slug}", caption, lambda: plot_classes(item, classes, detail, uncertainty))
 
 
 def _labels(item: ReportedConfiguration, slug: str, labels: Sequence[str], uncertainty: Uncertainty) -> ReportFigure:

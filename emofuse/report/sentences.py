@@ -116,8 +116,13 @@ def featured_note(results: Results) -> str:
 
 def featured_words(results: Results) -> str:
     """Return which configurations have single figures, if these are not all."""
-    best = f"the {FEATURED} best by validation {SELECTS[results.select]}"
+    best = best_words(results)
     return best if len(results.featured) == FEATURED else f"{best}, and the baseline"
+
+
+def best_words(results: Results) -> str:
+    """Return by what the configurations with single figures were chosen."""
+    return f"the {FEATURED} best by validation {SELECTS[results.select]}"
 
 
 def empty_stream_notices(results: Results, uses: Iterable[StreamUse]) -> list[str]:
@@ -213,8 +218,8 @@ def _split_sentence(results: Results) -> str:
             return f"the dataset's own {test}, with {100 * split['val']:g} % of the other rows drawn for validation"
         if split["kind"] == "outer_folds":
             return (
-                f"an outer cross-validation in {split['count']} folds, each of which holds the test rows once; "
-                f"{100 * split['val']:g} % of the other rows choose; the dataset's own split plays no part"
+                f"an outer cross-validation: each of {split['count']} folds is the test split once, and "
+                f"{100 * split['val']:g} % of the other rows are validation rows; the dataset's own split is not used"
             )
         shares = "/".join(f"{100 * split[part]:g}" for part in SPLITS)
         return f"a stratified {shares} split into training, validation and test rows"
@@ -260,7 +265,9 @@ def _describe_baseline(neutral_label: str | None) -> str:
 def _head_sentence(results: Results) -> str:
     kinds = {item.spec["head"]["kind"] for item in results.configurations}
     if kinds != {"concat"}:
-        return f"The kind of head is {join_names(sorted(kinds))}; its parameters are listed with each configuration."
+        several = "The kind of head is" if len(kinds) == 1 else "The kinds of heads are"
+        listed = "its parameters are" if len(kinds) == 1 else "their parameters are"
+        return f"{several} {join_names(sorted(kinds))}; {listed} listed with each configuration."
     embed_dim, width = _vary(results, "head.embed_dim"), _vary(results, "head.width")
     depth = _vary(results, "head.depth", lambda value: "1 hidden layer" if value == 1 else f"{value} hidden layers")
     dropout = _vary(results, "head.dropout", lambda value: f" with dropout {value:g}" if value else "")

@@ -129,7 +129,7 @@ def comparisons_table(results: Results, uncertainty: Uncertainty) -> ReportTable
             for first, second, one in rows
         ]
         p_values = [Cell(_p_text(one, path)) for one in compared]
-        columns += [TableColumn(score.difference, differences), TableColumn("p", p_values)]
+        columns += [TableColumn(score.difference, differences), TableColumn(f"p, {score.name}", p_values)]
     return ReportTable((*columns, *(_mcnemar_columns(compared) if results.target.has_classes else ())))
 
 
@@ -203,7 +203,7 @@ def cost_table(results: Results) -> ReportTable:
             *_answers(results),
             TableColumn("Parameters", [Cell(f"{item.runs[0].parameters:,}") for item in items]),
             TableColumn("Best epoch", [_epochs_cell(item) for item in items]),
-            TableColumn("Train s", [Cell(f"{value:.1f}") for value in seconds]),
+            TableColumn("Training (s)", [Cell(f"{value:.1f}") for value in seconds]),
         )
     )
 
@@ -319,7 +319,7 @@ def runs_table(results: Results) -> ReportTable:
                 for score in map(results.in_table, results.target.leading)
             ),
             TableColumn("Best epoch", [_epoch_cell(run) for run in runs]),
-            TableColumn("Train s", [Cell(f"{run.seconds:.1f}") for run in runs]),
+            TableColumn("Training (s)", [Cell(f"{run.seconds:.1f}") for run in runs]),
         )
     )
 

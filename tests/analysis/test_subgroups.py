@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from emofuse.analysis.attributes import Subgroup, _of_column, find_subgroups, people_of
-from emofuse.analysis.sections.subgroups import fairness_section
+from emofuse.analysis.plots import MOST_SERIES
+from emofuse.analysis.sections.subgroups import SubgroupComparison, fairness_section, subgroups_section
 from emofuse.analysis.subgroups import LEAST_UNITS, compare_in_subgroups, measure_fairness
 from emofuse.cache.reader import Cache, open_cache
 from emofuse.statistics import Resampling, RunPredictions, holm
@@ -179,3 +180,16 @@ def test_columns_of_people_are_found_by_their_names(tmp_path, write_cache):
     found = people_of(with_people, np.arange(4))
     assert [groups[0].attribute for groups in found] == ["sex", "speaker_age"]
     assert [group.name for group in found[0]] == ["f", "m"]
+
+
+def test_a_figure_of_subgroups_shows_every_stream_or_says_which():
+    right = np.ones(60)
+    group = Subgroup("sex", "f", np.arange(60) < 30)
+    for count in (5, MOST_SERIES + 1):
+        compared = compare_in_subgroups([group], right, right, np.arange(60), RESAMPLING)
+        same = [
+            SubgroupComparison(f"stream {place}", "Of each stream: two models.", compared) for place in range(count)
+        ]
+        (figure,) = subgroups_section(same, grouped=False).figures
+        assert figure.caption.count("Of each stream: two models.") == 1
+        assert ("Shown: the first 6 of 7 streams; the table has all." in figure.caption) == (count > MOST_SERIES)

@@ -12,7 +12,9 @@ import matplotlib as mpl
 import matplotlib.style
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
+from emofuse.analysis.plots import DIVERGING
 from emofuse.report.class_plots import plot_change, plot_classes
 from emofuse.report.comparisons import measure_uncertainty
 from emofuse.report.confusion_plots import plot_confusion
@@ -20,11 +22,12 @@ from emofuse.report.detail import Detail, choose_detail
 from emofuse.report.drawing import STYLE
 from emofuse.report.figures import FIGURE_FILES, draw_figures
 from emofuse.report.grouping import group_runs
-from emofuse.report.matrices import ink
+from emofuse.report.matrices import CHANGE, COUNTS, ink
 from emofuse.report.names import file_names, shorten, shorten_all, shorten_middle, wrap, wrap_marked
 from emofuse.report.score_plots import plot_overview, plot_progression, plot_search
 from emofuse.report.search import SearchedConfiguration, SearchSummary
 from emofuse.report.training_plots import plot_training
+from emofuse.statistics import Interval
 
 LONG = "lbp+landmarks+action_units+places365+resnet50 with a very long name of its own"
 
@@ -114,6 +117,33 @@ def test_bars_are_the_mean_scores_of_each_class(make_results, style):
     assert heights == pytest.approx(expected)
 
 
+def test_bars_of_a_class_have_its_interval_or_else_the_deviation_over_repeats(make_results, unmeasured, style):
+    results = make_results(["a"], repeats=3)
+    recall = results.baseline.part_metric("recall")[1]
+
+    def ends(uncertainty):
+        axes = plot_classes(results.baseline, results.classes, uncertainty=uncertainty).axes[0]
+        lines = axes.collections[3].get_segments()  # of each score a white rim, and the lines
+        return lines[1][:, 1].tolist()
+
+    assert ends(unmeasured) == pytest.approx([recall.mean - recall.sd, recall.mean + recall.sd])
+    measured = replace(unmeasured, intervals={"a": {results.target.part_path(1, "recall"): Interval(0.2, 0.3)}})
+    assert ends(measured) == pytest.approx([0.2, 0.3])
+
+
+@pytest.mark.parametrize("colours", [COUNTS, CHANGE, DIVERGING], ids=["counts", "change", "diverging"])
+def test_the_numbers_of_every_cell_contrast_with_its_colour(colours):
+    for share in np.linspace(0, 1, 200):
+        both = sorted(luminance(to_rgb(each)) for each in (colours(share), ink(colours(share))))
+        assert (both[1] + 0.05) / (both[0] + 0.05) >= 4.5
+
+
+def luminance(colour):
+    """Return the relative luminance of WCAG 2."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
 def test_every_figure_says_that_weights_were_random(make_results, unmeasured, style):
     results = make_results(["a"], random_weights=("resnet50",))
     figures = [plot(results, unmeasured) for plot in (plot_progression, plot_overview)] + [plot_training(results)]
@@ -159,17 +189,6 @@ def test_the_dagger_of_random_weights_stands_behind_a_word(make_results):
     assert shorten("a  very long name of a class") == "a very long name of a…"
     assert shorten_middle("lbp+landmarks+resnet50, learning_rate  0.001", 24) == "lbp+lan…rning_rate 0.001"
     assert shorten_middle("short", 24) == "short"
-
-
-@pytest.mark.parametrize("colour", [(1, 1, 1, 1), (0, 0, 0, 1), (0, 0.27, 0.53, 1), (0.6, 0.75, 0.9, 1)])
-def test_text_contrasts_with_its_cell(colour):
-    def luminance(parts):
-        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
-
-    text = mpl.colors.to_rgb(ink(colour))
-    high, low = sorted((luminance(text), luminance(colour[:3])), reverse=True)
-    assert (high + 0.05) / (low + 0.05) > 4.0
 
 
 @pytest.fixture
@@ -261,8 +280,9 @@ def test_of_many_configurations_only_the_featured_have_figures(many, unmeasured)
         "All configurations, each with its streams as dots, the best validation macro F1 on top: accuracy and macro F1 "
         "on the test split. Shaded row and dashed lines: the baseline resnet50. "
     )
-    for figure in (figures.change, figures.training):
-        assert figure.caption.endswith("Shown: the 6 best by validation macro F1, and the baseline.")
+    assert figures.training.caption.endswith("Shown: the 6 best by validation macro F1, and the baseline.")
+    assert figures.change.caption.endswith("Shown: the 6 best by validation macro F1.")
+    assert "one bar for each configuration in the order of validation macro F1, the best first," in figures.bars.caption
 
 
 SEARCH = SearchSummary(

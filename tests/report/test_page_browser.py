@@ -88,6 +88,20 @@ def test_interactive_figures_are_drawn_when_they_are_asked_for_and_names_of_the_
     assert tab.run("return document.querySelector('[data-chart=scores] .chart-box').hidden")
 
 
+def test_an_interactive_figure_keeps_its_height_when_the_window_changes(browser, page):
+    browser.show(1280)
+    browser.open(page)
+    browser.run("document.querySelector('[data-chart=scores] .chart button').click()")
+    height = "document.querySelector('[data-chart=scores] .main-svg').getBoundingClientRect().height"
+    assert run(browser, "return (await waitForCharts()).length") == 1
+    before = browser.value(height)
+    assert before > 150
+    width = "document.querySelector('[data-chart=scores] .main-svg').getBoundingClientRect().width"
+    browser.show(390)
+    browser.until(f"{width} < 390")
+    assert browser.value(height) == before
+
+
 def test_runs_are_sorted_by_buttons_that_say_how(tab):
     first = run(tab, 'sortBy("Test accuracy"); return column("Test accuracy")')
     assert first == sorted(first, reverse=True)
@@ -217,6 +231,7 @@ def test_the_page_is_printed_whole(browser, page):
             """
             for (const each of document.querySelectorAll("details")) each.open = true;
             const images = [...document.querySelectorAll("main img")];
+            await Promise.all(images.map((each) => each.decode().catch(() => null)));
             return [document.documentElement.scrollWidth - innerWidth, images.map((each) => each.naturalWidth > 0),
               getComputedStyle(document.body).backgroundColor];
             """

@@ -85,7 +85,7 @@ def test_scores_hold_intervals_and_differences_to_the_baseline_and_mark_the_best
 
 def test_comparisons_hold_differences_intervals_and_corrected_p_values(results, measured):
     table = comparisons_table(results, measured)
-    titles = ["Configuration", "Δ accuracy", "p", "Δ macro F1", "p", "Lost", "Gained", "McNemar p"]
+    titles = ["Configuration", "Δ accuracy", "p, accuracy", "Δ macro F1", "p, macro F1", "Lost", "Gained", "McNemar p"]
     assert [column.title for column in table.columns] == titles
     (row,) = table.rows
     found = measured.comparisons["high", "low"]
@@ -128,7 +128,7 @@ def test_detail_and_cost_complete_the_summary(results, measured):
     cost = cost_table(results)
     assert texts(cost, "Streams") == ["lbp", "lbp, resnet50 (random weights)"]
     assert texts(cost, "Parameters") == ["100,000", "200,000"]
-    assert texts(cost, "Train s") == ["4.5", "4.5"]
+    assert texts(cost, "Training (s)") == ["4.5", "4.5"]
     spread = Spread.of(run.best_epoch for run in results.baseline.runs)
     assert texts(cost, "Best epoch")[0] == format_range(spread)
 

@@ -123,7 +123,7 @@ def test_errors_are_compared_in_their_own_unit_and_the_smallest_is_best(make_run
     assert column(table, "Δ RMSE").cells[0].text.startswith("−")
     assert [each.title for each in table.columns] == ["Configuration", "Repeats", "CCC", "Δ CCC", "RMSE", "Δ RMSE"]
     compared = comparisons_table(results, uncertainty)
-    assert [each.title for each in compared.columns] == ["Configuration", "Δ CCC", "p", "Δ RMSE", "p"]
+    assert [each.title for each in compared.columns] == ["Configuration", "Δ CCC", "p, CCC", "Δ RMSE", "p, RMSE"]
 
 
 def test_equals_are_tested_by_the_scores_of_their_target(make_run):

@@ -200,7 +200,7 @@ def test_the_page_tells_data_streams_method_and_versions(make, tmp_path):
         "Two labels were merged.",
         "A note.",
         "Stream objects has no valid row: none of 100 rows has features of it. a learned nothing from it.",
-        "70 (100.0 %)",
+        "70 (100.0\u00a0%)",
         run.streams["places365"]["weights"]["sha256"][:12],
         "Training minimises cross-entropy by Adam",
         "2.4.0",

@@ -12,7 +12,7 @@ from emofuse.analysis.answers import TestedConfiguration
 from emofuse.analysis.attributions import Attribution, StreamAttribution
 from emofuse.analysis.categories import StreamCategories
 from emofuse.analysis.code_plot import pattern_of, plot_codes
-from emofuse.analysis.face_plot import plot_faces
+from emofuse.analysis.face_plot import plot_faces, shows_sides
 from emofuse.analysis.face_regions import by_region, is_of_face, mean_face
 from emofuse.analysis.plots import plot_matrix
 from emofuse.analysis.sections.categories import categories_figure, categories_table, category_sentences
@@ -109,8 +109,10 @@ def _faces_figure(stream: str, names: list[str], each: StreamAttribution, letter
     caption = (
         f"Where {stream} moves the heads: contributions {towards}, summed over the values of each region of the face. "
         "Blue: towards it. Red: against it. Below each face its strongest regions, "
-        "with the action units of the value that contributes most there. R and L are the subject's right and left."
+        "with the action units of the value that contributes most there."
     )
+    if shows_sides(shares):
+        caption += " R and L are the subject's right and left."
     plot: Any = partial(plot_faces, names, shares, mean_face())
     return draw_figure(f"face_of_{stream}", caption, plot, lettering)
 

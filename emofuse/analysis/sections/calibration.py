@@ -93,7 +93,7 @@ def calibration_section(label: str, answers: CalibratedAnswers, resampling: Resa
 
 
 def _reliability(before: Calibration, after: Calibration) -> Figure:
-    return plot_reliability([("Before", before.bins), ("After", after.bins)])
+    return plot_reliability([("Before scaling", before.bins), ("After scaling", after.bins)])
 
 
 def _caption(label: str) -> str:
@@ -108,7 +108,7 @@ def _table(label: str, before: Calibration, after: Calibration) -> AnalysisTable
     both = (before, after)
     columns = (
         TableColumn("Probabilities", [Cell("as they are"), Cell("with temperature")], "left"),
-        TableColumn("ECE", [score_cell(each.ece, each.ece_interval) for each in both]),
+        TableColumn("Calibration error (ECE)", [score_cell(each.ece, each.ece_interval) for each in both]),
         TableColumn("Log loss", [score_cell(each.log_loss, each.log_loss_interval) for each in both]),
         TableColumn("Mean confidence", [score_cell(each.confidence) for each in both]),
         TableColumn("Accuracy", [score_cell(each.accuracy) for each in both]),

@@ -38,7 +38,7 @@ def feature_space_section(tested: TestedConfiguration, found: Spaces) -> Analysi
         for each in spaces
     ]
     caption = (
-        f"How far classes lie apart in each stream of {tested.label} and in the fused vector: silhouette (-1 to "
+        f"How far classes lie apart in each stream of {tested.label} and in the fused vector: silhouette (−1 to "
         "1), and "
         f"the share of the {NEIGHBOURS} nearest rows that have the class of a row."
     )
@@ -50,7 +50,8 @@ def feature_space_section(tested: TestedConfiguration, found: Spaces) -> Analysi
         if any(each.places is not None for each in drawn):
             text = (
                 f"Maps of {len(found.label):,} test rows by {method}, one for each stream and the fused vector. Near "
-                "rows are alike; distances between clusters, and their sizes, say nothing."
+                "rows are alike; distances between clusters, and their sizes, say nothing. A class has one colour "
+                "and one marker."
             )
             plot: Any = partial(plot_maps, names, found.label, drawn, random_streams=tested.item.random_streams)
             figures.append(draw_figure(stem, text, plot, lettering))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from emofuse.analysis.plots import Series, plot_intervals
+from emofuse.analysis.plots import MOST_SERIES, Series, plot_intervals
 from emofuse.analysis.sections.words import difference_cell, score_cell, unit_words
 from emofuse.analysis.subgroups import LEAST_UNITS, ComparedSubgroup, Fairness
 from emofuse.report.analysis import AnalysisSection, AnalysisTable
@@ -66,11 +66,11 @@ def subgroups_section(
                 [each.subgroups[place].test.difference for place in places],
                 [each.subgroups[place].test.interval for place in places],
             )
-            for each in same[:4]
+            for each in same[:MOST_SERIES]
         ]
         caption = (
-            f"Difference of accuracy in each class and subgroup. {' '.join(each.sentence for each in same[:4])} Lines "
-            "are 95 % intervals."
+            f"Difference of accuracy in each class and subgroup. {_joined_sentences(same)} Lines are 95 % intervals."
+            f"{_left_out_words(same, shown)}"
         )
         figures.append(
             draw_figure(
@@ -88,6 +88,20 @@ def subgroups_section(
         figures,
         {"comparisons": [row for each in comparisons for row in _rows(each)], "left_out": list(left_out)},
     )
+
+
+def _joined_sentences(same: Sequence[SubgroupComparison]) -> str:
+    """Return the sentences on what is compared, each of them once."""
+    return " ".join(dict.fromkeys(each.sentence for each in same))
+
+
+def _left_out_words(same: Sequence[SubgroupComparison], shown: Sequence[ComparedSubgroup]) -> str:
+    """Return what a figure has no room for; an empty text if it shows everything that was tested."""
+    tested = sum(not one.is_small for one in same[0].subgroups)
+    streams = f"the first {MOST_SERIES} of {len(same)} streams" if len(same) > MOST_SERIES else ""
+    groups = f"the first {len(shown)} of {tested} subgroups" if len(shown) < tested else ""
+    left_out = " and ".join(part for part in (streams, groups) if part)
+    return f" Shown: {left_out}; the table has all." if left_out else ""
 
 
 def _model_of(comparison: SubgroupComparison) -> str:
@@ -121,7 +135,7 @@ def _table(stem: str, same: Sequence[SubgroupComparison]) -> AnalysisTable:
         p_values = [Cell(UNDEFINED if one.corrected is None else format_p(one.corrected)) for one in first]
         columns.append(TableColumn("p", p_values))
     caption = (
-        f"Accuracy in each class and subgroup. {' '.join(each.sentence for each in same)} Bold: p below 0.05 "
+        f"Accuracy in each class and subgroup. {_joined_sentences(same)} Bold: p below 0.05 "
         "after Holm's "
         f"correction over the subgroups of the column. *: fewer than {LEAST_UNITS} rows (or groups of rows), not "
         "tested."

@@ -57,6 +57,7 @@ class _Section:
     configuration: ReportedConfiguration
     figures: tuple[ReportFigure, ...]
     table: ReportTable
+    caption: str
     spec: str
     matrix: Matrix | None
 
@@ -198,7 +199,13 @@ def _template() -> Template:
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    environment.filters |= {"soft": _soft, "data_uri": _data_uri, "paged": page_table, "json": script_json}
+    environment.filters |= {
+        "soft": _soft,
+        "data_uri": _data_uri,
+        "paged": page_table,
+        "json": script_json,
+        "headline": _headline,
+    }
     return environment.get_template("page.html.j2")
 
 
@@ -227,8 +234,18 @@ def _sections(
         if matrix is not None:  # its table shows the same percentages as this figure
             shown = tuple(figure for figure in of_item if not figure.stem.startswith(NORMALISED))
         table = part_table(item, results.classes, uncertainty, numbered=numbered, ranked=ranked)
-        sections.append(_Section(item, shown, table, json.dumps(item.spec, indent=2), matrix))
+        caption = _part_caption(item, table)
+        sections.append(_Section(item, shown, table, caption, json.dumps(item.spec, indent=2), matrix))
     return sections
+
+
+def _part_caption(item: ReportedConfiguration, table: ReportTable) -> str:
+    """Return what the table of the classes, columns or labels of a configuration shows."""
+    cells = [cell for column in table.columns for cell in column.cells]
+    means = f": means ± standard deviation over {len(item.runs)} repeats" if any(cell.spread for cell in cells) else ""
+    intervals = " 95 % intervals are in brackets." if any(cell.interval for cell in cells) else ""
+    support = " Support is the number of test rows of one run." if item.target.support == "Support" else ""
+    return f"Scores of {item.label} for each {item.target.part} on the test split{means}.{intervals}{support}"
 
 
 def _choice(results: Results) -> _Choice | None:
@@ -277,7 +294,7 @@ def _made_with(runs: Iterable[RunRecord]) -> dict[str, str]:
     for record in records:
         for term, value in {**record.versions, **record.machine}.items():
             values_of.setdefault(term, {})[value] = None
-    trained = _first_and_last(record.created for record in records)
+    trained = _first_and_last(record.created.replace("T", " ").replace("+00:00", " UTC") for record in records)
     return {term: ", ".join(values) for term, values in values_of.items()} | {"trained": trained}
 
 
@@ -290,13 +307,28 @@ def _finalize(value: object) -> object:
     """Escape control characters in every value of the page, because HTML cannot hold them."""
     if isinstance(value, Markup):
         return Markup(show_controls(value))  # noqa: S704 - escaped already, and no escape of a character is markup
-    return show_controls(value) if isinstance(value, str) else value
+    return _keep_units(show_controls(value)) if isinstance(value, str) else value
+
+
+def _keep_units(text: str) -> str:
+    """Return text in which no line ends between a number and its percent sign; addresses have digits behind theirs."""
+    return re.sub(r"(?<=\d) %(?![0-9A-Fa-f]{2})", "\u00a0%", text)
 
 
 def _soft(text: str) -> Markup:
-    """Return escaped text that breaks after a plus or slash between two parts of a name, but not within `ResNet-50`."""
-    breakable = re.sub(r"(?<=\w)([+/])(?=\w)", r"\1<wbr>", str(escape(text)))
-    return Markup(re.sub(r"\w+(?:-\d\w*)+", r'<span class="whole">\g<0></span>', breakable))  # noqa: S704 - escaped
+    """Return escaped text with its places for line ends.
+
+    A line may end after a plus or slash between two parts of a name, but not within `ResNet-50`, nor before the plus of
+    `LBP + FAUs`. The letters stay the same, so that a name can be copied into a command.
+    """
+    breakable = re.sub(r"(?<=\w)([+/])(?=\w)", r"\1<wbr>", _keep_units(str(escape(text))))
+    whole = re.sub(r"\w+(?:-\d\w*)+", r'<span class="whole">\g<0></span>', breakable)
+    return Markup(re.sub(r" \+(?= )", '<span class="whole"> +</span>', whole))  # noqa: S704 - escaped
+
+
+def _headline(caption: str) -> str:
+    """Return the first sentence of a caption without its full stop."""
+    return re.split(r"(?<=[\w)])\.(?: (?=[A-Z])|$)", caption, maxsplit=1)[0]
 
 
 def _data_uri(figure: ReportFigure) -> str:

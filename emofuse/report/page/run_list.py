@@ -43,7 +43,7 @@ def run_list(results: Results) -> ReportTable:
             ),
             TableColumn("Best epoch", [Cell(_epoch(run)) for run in runs]),
             TableColumn("Parameters", [Cell(f"{run.parameters:,}") for run in runs]),
-            TableColumn("Train s", [Cell(f"{run.seconds:.1f}") for run in runs]),
+            TableColumn("Training (s)", [Cell(f"{run.seconds:.1f}") for run in runs]),
             TableColumn("Run", [Cell(run.digest[:16]) for run in runs], "left"),
         )
     )

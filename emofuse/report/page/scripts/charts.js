@@ -38,9 +38,10 @@ function layoutOf(more) {
     paper_bgcolor: paper,
     plot_bgcolor: paper,
     font: { color: ink, size: 12, family: getComputedStyle(document.body).fontFamily },
-    margin: { l: 56, r: 16, t: 48, b: 48 },
+    margin: { l: 56, r: 16, t: 36, b: 48 },
     hoverlabel: { bgcolor: paper, bordercolor: rule, font: { color: ink }, namelength: -1 },
-    legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
+    // Below, because the buttons are above.
+    legend: { orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom" },
     ...more,
     xaxis: { ...axis, ...more.xaxis },
     yaxis: { ...axis, ...more.yaxis },
@@ -142,6 +143,7 @@ function addChart(figure) {
   const show = async () => {
     const Plotly = await loadPlotly();
     const { traces, layout } = draw(menu.value || undefined);
+    box.style.height = `${layout.height}px`; // plotly fills the box when the window changes
     await Plotly.react(box, traces, layout, { responsive: true, displaylogo: false, modeBarButtons: BUTTONS });
     box.dataset.ready = "yes";
   };

@@ -37,7 +37,7 @@ function openCell(configuration, key, count) {
   const sentences = [`${configuration} answered ${classes[predicted]} ${count} times to samples labelled ${classes[truth]}.`];
   const what = listed.length === 1 ? "The sample is shown" : `${listed.length} samples are shown`;
   sentences.push(`${what}${answers < Number(count.replace(/,/g, "")) ? ", those with the largest probability of this answer" : ""}, with the probability of the answer.`);
-  if (samples.note) sentences.push(samples.note);
+  if (samples.note && listed.some(([sample]) => !samples.pictures[sample])) sentences.push(samples.note);
   if (!samples.streams.length) sentences.push("No configuration has a single stream, so the answers of single streams are not known.");
   byId("cell-text").textContent = sentences.join(" ");
   byId("cell-cards").replaceChildren(...listed.map((one) => sampleCard(one, predicted)));

@@ -35,6 +35,7 @@ from emofuse.cli.commands import Commands
 from emofuse.cli.failures import describe_error
 from emofuse.cli.terminal import INTERRUPTED, StoppedByUser, make_output_safe
 from emofuse.errors import EmofuseError
+from emofuse.machine.signals import sigterm_as_interrupt
 
 app = typer.Typer(
     name="emofuse",
@@ -85,14 +86,16 @@ def main() -> None:
     """Run the command line and exit.
 
     Errors of emofuse and of the system (a full disk, a read-only folder) print their message without a traceback;
-    `EMOFUSE_DEBUG=1` shows tracebacks. Exit status: 0 for success, 1 for an error, 2 for wrong usage, 130 for Ctrl-C.
+    `EMOFUSE_DEBUG=1` shows tracebacks. Exit status: 0 for success, 1 for an error, 2 for wrong usage, 130 for Ctrl-C
+    and SIGTERM.
     """
     # OpenMP reads this when torch is loaded. Waiting threads then sleep instead of spinning, without which small heads
     # train many times slower on cores that other processes use too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     make_output_safe()
     try:
-        app()
+        with sigterm_as_interrupt():
+            app()
     except (EmofuseError, OSError) as error:
         if os.environ.get("EMOFUSE_DEBUG") == "1":
             raise

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -39,6 +36,7 @@ from emofuse.extraction.plan import BuildPlan, plan_build
 from emofuse.extraction.record import FileRecord
 from emofuse.extraction.tally import BuildSummary, Tally
 from emofuse.extraction.tasks import BlockDone, BlockTask, BuildJob, Problem
+from emofuse.machine.signals import sigterm_as_interrupt
 from emofuse.progress import BuildState, Progress
 from emofuse.specs import CacheSpec, digest
 from emofuse.specs.nouns import noun_of
@@ -226,22 +224,3 @@ def _check_free_space(path: Path, plan: BuildPlan) -> None:
             f"{path}: the missing blocks take {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free on this disk. "
             "Make room, or build into a path on another disk."
         )
-
-
-@contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end a build as Ctrl-C does: the workers first, then this process."""
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-
-    def interrupt(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)

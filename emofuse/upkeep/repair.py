@@ -20,8 +20,9 @@ from emofuse.cache.writer import discard_blocks
 from emofuse.errors import CacheError, SpecError
 from emofuse.extraction.options import BuildOptions
 from emofuse.extraction.plan import BuildPlan
-from emofuse.extraction.run import carry_out, sigterm_as_interrupt
+from emofuse.extraction.run import carry_out
 from emofuse.extraction.tally import BuildSummary
+from emofuse.machine.signals import sigterm_as_interrupt
 from emofuse.progress import Progress, step
 from emofuse.specs import CacheSpec, StreamSpec, parse_spec
 from emofuse.status import Status

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from emofuse import cli
 from emofuse.cli import app
 from emofuse.cli.commands import fill_paragraphs
 from emofuse.cli.failures import describe_error
@@ -62,3 +66,27 @@ def test_an_output_that_is_full_is_one_sentence():
         )
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert done.stderr.startswith("OSError: the disk is full.")
+
+
+def test_sigterm_ends_any_command_as_an_interrupt_does(monkeypatch):
+    shown: list[str] = []
+
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            shown.append("removed what was half done")
+
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setattr(cli, "make_output_safe", lambda: None)
+    monkeypatch.setattr(cli, "app", work)
+    monkeypatch.setattr(cli.typer, "echo", lambda text, **_: shown.append(text))
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+    assert leaving.value.code == 130
+    assert shown == [
+        "removed what was half done",
+        "Interrupted. Finished work is kept; the same command continues from there.",
+    ]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -197,24 +197,31 @@ def _conjugate_gradients(
     scaled = _centred(residual / diagonal)
     direction = scaled.clone()
     product = (residual * scaled).sum(dim=(1, 2), keepdim=True)
-    start = product.clone()
-    scale = problem.weights.sum()
-    goal = start * torch.clamp((start / scale).sqrt(), min=1e-12, max=0.01)
+    goal = product * torch.clamp((product / problem.weights.sum()).sqrt(), min=1e-12, max=0.01)
     tiny = torch.finfo(wanted.dtype).tiny
+    active, part = torch.arange(len(wanted), device=wanted.device), torch.zeros_like(wanted)
     for _ in range(_GRADIENT_STEPS):
-        going = product > goal
-        if not bool(going.any()):
-            break
+        going = (product > goal).flatten()
+        if not bool(going.all()):  # a strong penalty is solved in a few steps, a weak one in many
+            solution[active] = part
+            active = active[going]
+            if not len(active):
+                return solution
+            part, residual, direction, product, goal = (
+                each[going] for each in (part, residual, direction, product, goal)
+            )
+            probs, penalty_of, diagonal = (each[going] for each in (probs, penalty_of, diagonal))
         bent = problem.curvature(probs, direction, penalty_of)
         curved = (direction * bent).sum(dim=(1, 2), keepdim=True)
-        going &= curved > tiny
-        length = torch.where(going, product / curved.clamp(min=tiny), 0.0)
-        solution = solution + length * direction
-        residual = residual - length * _centred(bent)
+        is_curved = curved > tiny
+        length = torch.where(is_curved, product / curved.clamp(min=tiny), 0.0)
+        part.addcmul_(length, direction)
+        residual.addcmul_(length, _centred(bent), value=-1)
         scaled = _centred(residual / diagonal)
         following = (residual * scaled).sum(dim=(1, 2), keepdim=True)
-        direction = torch.where(going, scaled + following / product.clamp(min=tiny) * direction, direction)
-        product = torch.where(going, following, 0.0)
+        direction = torch.where(is_curved, scaled + following / product.clamp(min=tiny) * direction, direction)
+        product = torch.where(is_curved, following, 0.0)
+    solution[active] = part
     return solution
 
 

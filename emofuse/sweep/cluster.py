@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -116,7 +116,8 @@ class DaskTrainer:
         self,
         groups: Iterator[SearchGroup],
         on_rows: OnRows,  # noqa: ARG002 - workers do not report epochs
-    ) -> Iterator[tuple[SearchGroup, list[RunRow]]]:
+        seconds: Sequence[float] = (),  # noqa: ARG002 - the number of workers decides
+    ) -> Generator[tuple[SearchGroup, list[RunRow]], None, None]:
         """Yield every group with its rows as it finishes. There are never more running groups than workers.
 
         Raises:

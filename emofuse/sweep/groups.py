@@ -23,7 +23,7 @@ from emofuse.training.halving import Halving
 from emofuse.training.machine import Machine
 from emofuse.training.planning import HeadGroup, Plan, plan_runs
 from emofuse.training.rates import Rates
-from emofuse.training.together import Trained, group_key, train_together
+from emofuse.training.together import USING_DATA, Trained, group_key, train_together
 
 OnRows = Callable[[int, float], None]
 """A callback after each epoch: how many rows heads have learned from, and the epoch's share of estimated seconds."""
@@ -54,12 +54,14 @@ class SearchGroup:
         sweep: the name of the sweep.
         halving: the successive halving that ends the worst runs early, or None; with it, the runs are whole brackets.
         seconds: the estimated duration.
+        memory_bytes: the memory that they take, with their features.
     """
 
     runs: tuple[SearchedRun, ...]
     sweep: str
     halving: Halving | None
     seconds: float
+    memory_bytes: int = 0
 
     @property
     def digests(self) -> frozenset[str]:
@@ -76,7 +78,7 @@ class SearchGroup:
             wanted = [indices for indices in members if any(self.runs[index].digest in digests for index in indices)]
             kept = [self.runs[index] for index in sorted(index for indices in wanted for index in indices)]
         seconds = self.seconds * len(kept) / len(self.runs)
-        return SearchGroup(tuple(kept), self.sweep, self.halving, seconds)
+        return SearchGroup(tuple(kept), self.sweep, self.halving, seconds, self.memory_bytes)
 
 
 def searched_runs(data: TrainingData, configurations: Sequence[Configuration], spec: SweepSpec) -> list[SearchedRun]:
@@ -134,7 +136,13 @@ def plan_search(
 def planned_groups(plan: Plan, runs: Sequence[SearchedRun], spec: SweepSpec) -> list[SearchGroup]:
     """Return the groups of a plan of these runs."""
     return [
-        SearchGroup(tuple(runs[index] for index in group.members), spec.name, halving_of(spec), group.seconds)
+        SearchGroup(
+            tuple(runs[index] for index in group.members),
+            spec.name,
+            halving_of(spec),
+            group.seconds,
+            group.memory_bytes,
+        )
         for group in plan.groups
     ]
 
@@ -176,7 +184,8 @@ def train_rows(
         EmofuseError: see `train_together`.
     """
     specs = [run.spec for run in group.runs]
-    learned = [len(data.folds(spec)[spec.fold.index if spec.fold else 0].train) for spec in specs]
+    with USING_DATA:
+        learned = [len(data.folds(spec)[spec.fold.index if spec.fold else 0].train) for spec in specs]
     epochs = group.halving.expected_epochs(specs) if group.halving else [spec.train.epochs for spec in specs]
     in_all = sum(count * rows for count, rows in zip(epochs, learned, strict=True))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 from emofuse.progress import step
@@ -99,7 +99,8 @@ class ConfigurationSearch:
             self._progress.estimate(configurations, sum(group.seconds for group in groups))
             try:
                 while missing:
-                    self._train([group.only(frozenset(missing)) for group in groups if group.digests & missing])
+                    left = [group.only(frozenset(missing)) for group in groups if group.digests & missing]
+                    self._train(left, [group.seconds for group in groups])
                     rows = self._read_rows(runs)
                     missing -= rows.keys()
                     self._wait(missing)
@@ -109,13 +110,19 @@ class ConfigurationSearch:
                 self._claims.clear()
         return rows
 
-    def _train(self, groups: Sequence[SearchGroup]) -> None:
-        """Train the groups that no other process has claimed, and write their rows."""
+    def _train(self, groups: Sequence[SearchGroup], seconds: Sequence[float]) -> None:
+        """Train the groups that no other process has claimed, and write their rows.
+
+        Args:
+            groups: the groups that lack rows.
+            seconds: the estimated times of all groups of the plan, so that a search goes on as it began.
+        """
         self._progress.plan(groups)
-        for group, rows in self._trainer.train(self._claimed(groups), self._progress.learned):
-            self._folder.write(rows)
-            self._claims.pop(group.digests).close()
-            self._progress.finish(group, rows)
+        with closing(self._trainer.train(self._claimed(groups), self._progress.learned, seconds)) as trained:
+            for group, rows in trained:
+                self._folder.write(rows)
+                self._claims.pop(group.digests).close()
+                self._progress.finish(group, rows)
 
     def _claimed(self, groups: Sequence[SearchGroup]) -> Iterator[SearchGroup]:
         """Claim one group after another as the trainer takes them, and yield the part that could be claimed."""

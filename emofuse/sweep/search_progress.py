@@ -81,7 +81,7 @@ class SearchProgress:
         """Add a finished group."""
         self._done_s += group.seconds
         self._left_s -= group.seconds
-        self._running_s = 0.0
+        self._running_s = max(0.0, self._running_s - group.seconds)  # other groups may be running
         self.heads += len(rows)
         self.add_rows(rows)
         self.tell()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from emofuse.sweep.groups import OnRows, SearchGroup, train_rows
@@ -11,6 +13,7 @@ from emofuse.sweep.rows import RunRow
 from emofuse.training.data import TrainingData
 from emofuse.training.machine import Machine
 from emofuse.training.rates import Rates, measure_rates
+from emofuse.training.side_by_side import SideBySide, cores_of, groups_at_once
 
 
 class Trainer(Protocol):
@@ -29,14 +32,22 @@ class Trainer(Protocol):
         """The speed of the machine, measured on access. Only estimates that are shown need it."""
         ...
 
-    def train(self, groups: Iterator[SearchGroup], on_rows: OnRows) -> Iterator[tuple[SearchGroup, list[RunRow]]]:
-        """Yield every group with its rows as it finishes. The next group is taken when it can start."""
+    def train(
+        self, groups: Iterator[SearchGroup], on_rows: OnRows, seconds: Sequence[float] = ()
+    ) -> Generator[tuple[SearchGroup, list[RunRow]], None, None]:
+        """Yield every group with its rows as it finishes. The next group is taken when it can start.
+
+        Args:
+            groups: the groups.
+            on_rows: a callback after each epoch of a group.
+            seconds: the estimated time of each group, by which several of them may be trained at the same time.
+        """
         ...
 
 
 @dataclass
 class LocalTrainer:
-    """A trainer that trains in this process, one group after another."""
+    """A trainer that trains in this process: one group after another, or several of them where that is sooner."""
 
     data: TrainingData
     machine: Machine
@@ -46,6 +57,15 @@ class LocalTrainer:
         """The speed of this machine, measured on access."""
         return measure_rates(self.machine)
 
-    def train(self, groups: Iterator[SearchGroup], on_rows: OnRows) -> Iterator[tuple[SearchGroup, list[RunRow]]]:
-        """Yield every group with its rows, in their order."""
-        return ((group, train_rows(self.data, group, self.machine, on_rows=on_rows)) for group in groups)
+    def train(
+        self, groups: Iterator[SearchGroup], on_rows: OnRows, seconds: Sequence[float] = ()
+    ) -> Generator[tuple[SearchGroup, list[RunRow]], None, None]:
+        """Yield every group with its rows as it finishes."""
+        trainer: SideBySide[SearchGroup, list[RunRow]] = SideBySide(
+            lambda group, report: train_rows(self.data, group, self.machine, on_rows=report),
+            lambda _, rows, seconds: on_rows(rows, seconds),
+            groups_at_once(seconds, cores_of(self.machine.device)),
+            self.data.memory_bytes,
+        )
+        with closing(trainer.run(partial(next, groups, None))) as finished:
+            yield from finished

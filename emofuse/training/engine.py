@@ -46,6 +46,7 @@ from emofuse.training.mixup import Mixup
 from emofuse.training.optim import AdamMoments, GroupAdam, optimizer_key
 from emofuse.training.schedule import GradientClip
 from emofuse.training.shared_rows import SharedRows
+from emofuse.training.side_by_side import stop_if_asked
 from emofuse.training.stream_dropout import StreamDropout
 from emofuse.training.streaming import Window
 
@@ -171,6 +172,7 @@ class TrainingGroup:
         self._losses.zero_()
         first = (epoch - 1) * shared.order.steps
         for number, step in enumerate(shared.order.epoch(shared.source, shared.machine.device), start=first):
+            stop_if_asked()
             shared.noise.advance(number)
             self._optimizer.set_rates(number, shared.order.steps)
             if self._balance is not None:

@@ -37,6 +37,7 @@ from emofuse.specs import EXACT_HEADS, AveragedLogisticHeadSpec, HeadSpec, Kerne
 from emofuse.training.exact_rows import ExactRows
 from emofuse.training.machine import Machine
 from emofuse.training.members import FeatureTable, Fold, Member, MemberResult, check_group
+from emofuse.training.side_by_side import stop_if_asked
 from emofuse.training.streaming import Blocks
 
 _LEAST_SHARE = 1e-6
@@ -100,6 +101,7 @@ def solve_group(
     for fold, indices in groupby(ordered, key=lambda index: members[index].fold):
         rows = ExactRows(features, table, folds[fold], machine.device)
         for index in indices:
+            stop_if_asked()
             member = members[index]
             if isinstance(member.head, KernelRidgeHeadSpec):
                 results[index] = _kernel_ridge(rows, member, member.head)

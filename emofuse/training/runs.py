@@ -10,9 +10,12 @@ group.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +36,9 @@ from emofuse.training.planning import plan_runs
 from emofuse.training.refits import RefitRun
 from emofuse.training.rows import rows_digest, targets_of_run
 from emofuse.training.scoring import score_together, split_rows
+from emofuse.training.side_by_side import Report, SideBySide, cores_of, groups_at_once
 from emofuse.training.tally import TrainingTally
-from emofuse.training.together import train_together
+from emofuse.training.together import USING_DATA, Trained, train_together
 from emofuse.training.trained_runs import mean_entry
 from emofuse.training.unfinished import HeadInTraining, HeadsOfGroup, IdentifiedRun, RunInTraining
 
@@ -240,16 +244,42 @@ class _TrainingCall:
         tally = TrainingTally(len(self.results), len(runs), [run.spec for run in runs], seconds)
         for each in [each for each in self._training.values() if each.is_complete]:  # other calls have kept all heads
             self._score(each.run.data, [each])
-        for group in groups:
-            self._train_group(group, tally)
-            first = [head for head in group.heads if head.run.refits and not head.is_refit]
-            again = [head for head in first if head.run.index not in self.results]
-            refits = [HeadInTraining(head.run, RefitRun.of(head.spec, head.result)) for head in again]
-            planned = self._plan(group.data, refits)
-            whole = sum(refit.seconds for refit in planned) or 1.0
-            for refit in planned:
-                share = group.refit_seconds * refit.seconds / whole  # of the time that the first plan has for them
-                self._train_group(replace(refit, seconds=share), tally)
+        self._train_groups(groups, tally)
+
+    def _train_groups(self, groups: Sequence[HeadsOfGroup], tally: TrainingTally) -> None:
+        """Train groups, side by side where that is sooner, and after each the second training of its heads."""
+        pending = deque(groups)
+
+        def take() -> HeadsOfGroup | None:
+            if not pending:
+                return None
+            group = pending.popleft()
+            specs, rows = [head.spec for head in group.heads], [head.train_rows for head in group.heads]
+            tally.start(id(group), specs, rows, group.seconds)
+            return group
+
+        trainer: SideBySide[HeadsOfGroup, list[Trained]] = SideBySide(
+            self._train_heads,
+            partial(self._learn, tally),
+            groups_at_once([group.seconds for group in groups], cores_of(self._machine.device)),
+            min((group.data.memory_bytes for group in groups), default=0),
+        )
+        with closing(trainer.run(take)) as finished:
+            for group, trained in finished:
+                with USING_DATA:
+                    self._take_heads(group, trained)
+                    pending.extendleft(reversed(self._refits(group)))
+                tally.finish(id(group), len(self.results))
+
+    def _refits(self, group: HeadsOfGroup) -> list[HeadsOfGroup]:
+        """Return the groups of the second trainings of the heads of a group."""
+        first = [head for head in group.heads if head.run.refits and not head.is_refit]
+        again = [head for head in first if head.run.index not in self.results]
+        refits = [HeadInTraining(head.run, RefitRun.of(head.spec, head.result)) for head in again]
+        planned = self._plan(group.data, refits)
+        whole = sum(refit.seconds for refit in planned) or 1.0
+        # The shares of the time that the first plan has for them.
+        return [replace(refit, seconds=group.refit_seconds * refit.seconds / whole) for refit in planned]
 
     def _plan(self, data: TrainingData, heads: Sequence[HeadInTraining]) -> list[HeadsOfGroup]:
         """Return groups of heads, each with the time of its second trainings, of which all epochs are counted."""
@@ -260,26 +290,28 @@ class _TrainingCall:
             members = [heads[index] for index in group.members]
             again = [RefitRun.of(head.spec) for head in members if head.run.refits and not head.is_refit]
             seconds = sum(g.seconds for g in plan_runs(data, again, machine=self._machine).groups) if again else 0.0
-            groups.append(HeadsOfGroup(data, members, group.seconds, seconds))
+            groups.append(HeadsOfGroup(data, members, group.seconds, seconds, group.memory_bytes))
         return groups
 
-    def _train_group(self, group: HeadsOfGroup, tally: TrainingTally) -> None:
-        """Train a group of heads; score and write the runs that are complete with it."""
-        data, heads = group.data, group.heads
-        specs = [head.spec for head in heads]
-        of_run: dict[int, list[int]] = {}
-        for place, head in enumerate(heads):
-            of_run.setdefault(head.run.index, []).append(place)
+    def _train_heads(self, group: HeadsOfGroup, report: Report) -> list[Trained]:
+        """Train a group of heads; called in another thread where groups train side by side."""
+        return train_together(group.data, [head.spec for head in group.heads], self._machine, on_epoch=report)
 
-        def learn(epoch: int, entries: Mapping[int, Mapping[str, Any]]) -> None:
-            tally.learn(epoch, entries)
-            if self._on_epoch is None or heads[0].is_refit:
-                return
-            present = {run: [entries[place] for place in places if place in entries] for run, places in of_run.items()}
-            self._on_epoch(epoch, {run: mean_entry(of_heads) for run, of_heads in present.items() if of_heads})
+    def _learn(
+        self, tally: TrainingTally, group: HeadsOfGroup, epoch: int, entries: Mapping[int, Mapping[str, Any]]
+    ) -> None:
+        """Pass on an epoch of a group."""
+        tally.learn(id(group), epoch, entries)
+        if self._on_epoch is None or group.heads[0].is_refit:
+            return
+        present: dict[int, list[Mapping[str, Any]]] = {}
+        for place, entry in sorted(entries.items()):
+            present.setdefault(group.heads[place].run.index, []).append(entry)
+        self._on_epoch(epoch, {run: mean_entry(of_heads) for run, of_heads in present.items()})
 
-        tally.start(specs, [head.train_rows for head in heads], group.seconds)
-        for head, trained in zip(heads, train_together(data, specs, self._machine, on_epoch=learn), strict=True):
+    def _take_heads(self, group: HeadsOfGroup, trained_heads: Sequence[Trained]) -> None:
+        """Take the heads of a group; score and write the runs that are complete with it."""
+        for head, trained in zip(group.heads, trained_heads, strict=True):
             head.result = trained.result
             if head.run.index in self.results:  # another head of the run has diverged
                 continue
@@ -290,12 +322,12 @@ class _TrainingCall:
                 del self._training[head.run.index]
                 continue
             self._training[head.run.index].add(trained, is_refit=head.is_refit)
-        in_training = [self._training[run] for run in of_run if run in self._training]
+        indices = dict.fromkeys(head.run.index for head in group.heads)
+        in_training = [self._training[run] for run in indices if run in self._training]
         for each in in_training:
             if not each.is_complete:
                 each.keep()
-        self._score(data, [each for each in in_training if each.is_complete])
-        tally.finish(len(self.results))
+        self._score(group.data, [each for each in in_training if each.is_complete])
 
     def _score(self, data: TrainingData, complete: Sequence[RunInTraining]) -> None:
         finished = [each for each in complete if each.run.index not in self.results]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from emofuse.progress import TrainingState, report_progress
@@ -30,60 +31,58 @@ class TrainingTally:
         self._done = done
         self._total = done + missing
         self._whole_s = seconds
-        self._done_s = self._running_s = self._group_s = 0.0
-        self._group: Sequence[RunSpec] = ()
-        self._learned: Sequence[int] = ()
-        self._heads = self._rows = self._epoch = 0
-        self._losses: tuple[float, float] | None = None
+        self._done_s = 0.0
+        self._groups: dict[int, _RunningGroup] = {}
+        self._heads = self._rows = 0
         self._best: tuple[str, float] | None = None
         self._started = time.perf_counter()
 
-    def start(self, group: Sequence[RunSpec], learned: Sequence[int], seconds: float) -> None:
+    def start(self, key: int, group: Sequence[RunSpec], learned: Sequence[int], seconds: float) -> None:
         """Record that a group begins.
 
         Args:
+            key: the group, among those that train at the same time.
             group: its heads, as runs.
             learned: the number of training rows of each head.
             seconds: its estimated time.
         """
-        self._group, self._learned, self._group_s = group, learned, seconds
-        self._running_s, self._epoch, self._losses = 0.0, 0, None
+        self._groups[key] = _RunningGroup(group, learned, seconds)
         self._report()
 
-    def learn(self, epoch: int, entries: Mapping[int, Mapping[str, Any]]) -> None:
+    def learn(self, key: int, epoch: int, entries: Mapping[int, Mapping[str, Any]]) -> None:
         """Record an epoch.
 
         Args:
+            key: the group.
             epoch: its number.
             entries: index into the group -> the entry added to the head's history.
         """
         if not entries:
             return
-        self._epoch = epoch
-        self._rows += sum(self._learned[index] for index in entries)
-        in_all = sum(epochs_of(spec) * rows for spec, rows in zip(self._group, self._learned, strict=True))
-        learned = sum(self._learned[index] for index in entries)
-        self._running_s = min(self._group_s, self._running_s + self._group_s * learned / in_all)
-        if isinstance(self._group[0], RefitRun):  # the validation rows train, so their scores say nothing
+        running = self._groups[key]
+        running.epoch = epoch
+        self._rows += running.learn(list(entries))
+        if isinstance(running.specs[0], RefitRun):  # the validation rows train, so their scores say nothing
             self._report()
             return
         losses = [(entry["train_loss"], entry["val_loss"]) for entry in entries.values()]
         train_losses, val_losses = zip(*losses, strict=True)
-        self._losses = sum(train_losses) / len(losses), sum(val_losses) / len(losses)
+        running.losses = sum(train_losses) / len(losses), sum(val_losses) / len(losses)
         for index, entry in entries.items():
-            self._compare(self._group[index].name, entry[f"val_{self._select}"])
+            self._compare(running.specs[index].name, entry[f"val_{self._select}"])
         self._report()
 
-    def finish(self, done: int) -> None:
-        """Record that the heads of the group are trained and the complete runs written.
+    def finish(self, key: int, done: int) -> None:
+        """Record that the heads of a group are trained and the complete runs written.
 
         Args:
+            key: the group.
             done: the number of runs that are done, with those that were trained before.
         """
+        running = self._groups.pop(key)
         self._done = done
-        self._heads += len(self._group)
-        self._done_s += self._group_s
-        self._running_s, self._group, self._losses = 0.0, (), None
+        self._heads += len(running.specs)
+        self._done_s += running.seconds
         self._report()
 
     def _compare(self, name: str, score: float) -> None:
@@ -92,19 +91,53 @@ class TrainingTally:
             self._best = name, score
 
     def _report(self) -> None:
+        """Report all groups. Epoch and losses are those of the group that began first; they are not comparable."""
+        first = next(iter(self._groups.values()), _NONE)
+        worked = self._done_s + sum(running.worked_s for running in self._groups.values())
         report_progress(
             TrainingState(
                 runs=self._done,
                 total=self._total,
                 what="training",
-                epoch=self._epoch,
-                epochs=max((epochs_of(spec) for spec in self._group if not is_exact(spec.head)), default=0),
-                losses=self._losses,
+                epoch=first.epoch,
+                epochs=max((epochs_of(spec) for spec in first.specs if not is_exact(spec.head)), default=0),
+                losses=first.losses,
                 heads=self._heads,
                 rows=self._rows,
-                work=min(1.0, (self._done_s + self._running_s) / self._whole_s) if self._whole_s > 0 else 0.0,
+                work=min(1.0, worked / self._whole_s) if self._whole_s > 0 else 0.0,
                 seconds=time.perf_counter() - self._started,
                 best=self._best,
                 select=self._select,
             )
         )
+
+
+@dataclass
+class _RunningGroup:
+    """A group in training.
+
+    Attributes:
+        specs: its heads, as runs.
+        learned: the number of training rows of each head.
+        seconds: its estimated time.
+        worked_s: how much of that is done.
+        epoch: its last epoch.
+        losses: the mean losses of that epoch.
+    """
+
+    specs: Sequence[RunSpec]
+    learned: Sequence[int]
+    seconds: float
+    worked_s: float = 0.0
+    epoch: int = 0
+    losses: tuple[float, float] | None = None
+
+    def learn(self, indices: Sequence[int]) -> int:
+        """Add an epoch of some of the heads, and return the number of rows that they have learned from."""
+        rows = sum(self.learned[index] for index in indices)
+        in_all = sum(epochs_of(spec) * learned for spec, learned in zip(self.specs, self.learned, strict=True))
+        self.worked_s = min(self.seconds, self.worked_s + self.seconds * rows / in_all)
+        return rows
+
+
+_NONE = _RunningGroup((), (), 0.0)

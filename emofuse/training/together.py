@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from emofuse.training.exact import is_exact, solve_group
 from emofuse.training.halving import Halving
 from emofuse.training.machine import Machine
 from emofuse.training.members import MemberResult, structure_key
+
+USING_DATA = threading.RLock()
+"""Held by a thread that uses a `TrainingData`, where groups train side by side: it is made for one thread at a time."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,11 @@ def train_together(
     """
     if not specs:
         return []
-    check_together(data, specs)
-    table = data.table(specs)
-    folds = data.scaled_folds(specs)
-    members = [data.member(spec) for spec in specs]
+    with USING_DATA:
+        check_together(data, specs)
+        table = data.table(specs)
+        folds = data.scaled_folds(specs)
+        members = [data.member(spec) for spec in specs]
     started = time.perf_counter()
     if is_exact(specs[0].head):
         results = solve_group(table, folds, members, machine, on_epoch=on_epoch)
@@ -86,10 +91,11 @@ def train_together(
         results = train_group(table, folds, members, machine, window=window, on_epoch=on_epoch, stop_rule=stop_rule)
     seconds = time.perf_counter() - started
     epochs, group = sum(result.last_epoch for result in results), (len(specs), seconds)
-    return [
-        trained_of(data, spec, result, seconds * result.last_epoch / epochs, group)
-        for spec, result in zip(specs, results, strict=True)
-    ]
+    with USING_DATA:
+        return [
+            trained_of(data, spec, result, seconds * result.last_epoch / epochs, group)
+            for spec, result in zip(specs, results, strict=True)
+        ]
 
 
 def trained_of(

@@ -63,12 +63,14 @@ class HeadsOfGroup:
         heads: the heads, all in their first or all in their second training.
         seconds: the estimated time.
         refit_seconds: the estimated time of the second trainings that follow.
+        memory_bytes: the memory that they take, with their features.
     """
 
     data: TrainingData
     heads: Sequence[HeadInTraining]
     seconds: float
     refit_seconds: float
+    memory_bytes: int
 
 
 class RunInTraining:

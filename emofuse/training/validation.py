@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from emofuse.heads.arithmetic import fast_arithmetic
 from emofuse.heads.layers import products_in
 from emofuse.heads.links import Link
 from emofuse.heads.members import HeadBatch, Members
@@ -106,6 +107,8 @@ def _padded(rows: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tenso
 def predict_outputs(head: nn.Module, batch: HeadBatch, link: Link = "softmax") -> npt.NDArray[np.float32]:
     """Return the outputs of K heads, (K, n, C) float32. The head is left in evaluation mode.
 
+    Products are those of training, also while no group trains: their setting holds for the whole process.
+
     Args:
         head: the heads, as `make_head` returns them.
         batch: n rows for each of the heads' folds, standardised.
@@ -114,9 +117,10 @@ def predict_outputs(head: nn.Module, batch: HeadBatch, link: Link = "softmax") -
     head.eval()
     rows = next(iter(batch.valid.values())).shape[1]
     parts = []
-    for start in range(0, rows, EVAL_ROWS):
-        logits = head(batch.rows(slice(start, start + EVAL_ROWS)))
-        parts.append(wide_outputs(link, logits).float().cpu())
+    with fast_arithmetic(next(head.parameters()).device):
+        for start in range(0, rows, EVAL_ROWS):
+            logits = head(batch.rows(slice(start, start + EVAL_ROWS)))
+            parts.append(wide_outputs(link, logits).float().cpu())
     result: npt.NDArray[np.float32] = torch.cat(parts, dim=1).numpy()
     return result
 

@@ -22,6 +22,7 @@ from emofuse.sweep.run import stream_types
 from emofuse.sweep.search import ConfigurationSearch, SearchResult
 from emofuse.sweep.strategies import make_strategy
 from emofuse.sweep.trainers import LocalTrainer
+from emofuse.training import side_by_side
 from emofuse.training.data import TrainingData
 from emofuse.training.machine import Machine
 
@@ -258,3 +259,18 @@ def test_what_searches_and_chooses_imports_nothing_that_reads_test_labels():
         names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
         assert any(name and name.startswith("emofuse") for name in names)
         assert not [name for name in names if name and name.startswith(forbidden)], module
+
+
+@pytest.mark.parametrize("changes", [{}, HALVED], ids=["all", "halving"])
+def test_groups_side_by_side_give_the_rows_of_groups_in_turn(search, tmp_path, monkeypatch, changes):
+    spec, threads = small_sweep(**changes), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        search(spec, tmp_path / "in_turn")
+        torch.set_num_threads(2)
+        monkeypatch.setattr(side_by_side, "SHORTEST_S", 0.0)
+        monkeypatch.setattr(side_by_side.SideBySide, "_memory", lambda _: 0)
+        search(spec, tmp_path / "beside")
+    finally:
+        torch.set_num_threads(threads)
+    assert table(tmp_path / "beside") == table(tmp_path / "in_turn")

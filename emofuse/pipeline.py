@@ -5,9 +5,13 @@ This module only connects the steps. Their results are stored by digest, so step
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import torch
 
 from emofuse.cache.reader import Cache
 from emofuse.datasets import OnBadRows, read_dataset
@@ -26,8 +30,14 @@ from emofuse.results import ResultPaths, RunRecord
 from emofuse.results.progress import keep_progress
 from emofuse.specs import DatasetSpec, PipelineSpec, RunSpec
 from emofuse.specs.nouns import noun_of
+from emofuse.training.machine import default_memory_bytes
 from emofuse.training.references import MODELS, SolvedReferences, plan_references, train_references
 from emofuse.training.runs import train_runs
+from emofuse.training.side_by_side import beside, cores_of
+
+BESIDE_SHARE = 1 / 8
+"""The share of the memory of training that all features may take, if reference models are to be solved beside the runs:
+both then hold features of their own."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +139,12 @@ def _run_pipeline(
     def on_run(index: int, record: RunRecord, trained_now: bool) -> None:
         say(f"run {index + 1}/{len(runs)}: {describe_run(record, trained_now)}")
 
-    with followed(progress):
+    with followed(progress), _solving_references(cache, spec, runs, options, say) as solve:
         results = train_runs(cache, runs, paths.runs, device=options.device, on_run=on_run)
+        references = solve()
     records = [record for record, _ in results]
     trained = sum(trained_now for _, trained_now in results)
     names = [run.name for run in spec.runs]
-    references = _train_references(cache, spec, runs, options, say=say, progress=progress)
     for note in gather_notes((record.name, record) for record in records):
         say(f"note: {note}")
     of_references = ((record.name, record) for record in references.records)
@@ -160,25 +170,45 @@ def _run_pipeline(
     return PipelineSummary(build, tuple(records), trained, files, written, tuple(references.records))
 
 
-def _train_references(
-    cache: Cache,
-    spec: PipelineSpec,
-    runs: Sequence[RunSpec],
-    options: PipelineOptions,
-    *,
-    say: Callable[[str], None],
-    progress: Progress | None,
-) -> SolvedReferences:
-    """Solve the reference models, unless they are switched off."""
+@contextmanager
+def _solving_references(
+    cache: Cache, spec: PipelineSpec, runs: Sequence[RunSpec], options: PipelineOptions, say: Callable[[str], None]
+) -> Iterator[Callable[[], SolvedReferences]]:
+    """Give a function that returns the reference models, if there are any, which are solved beside the runs.
+
+    They are solved after the runs where they would have to share a GPU, one core, or much memory. What `say` gets of
+    them comes behind the runs.
+    """
     if spec.references == "off":
-        return SolvedReferences([], [])
+        yield lambda: SolvedReferences([], [])
+        return
     plan = plan_references(cache, runs, spec.baseline or spec.runs[0].name)
+    device = torch.device(resolve_device(options.device))
+    at_once = cores_of(device) > 1 and _feature_bytes(cache, runs) <= BESIDE_SHARE * default_memory_bytes(device)
+    lines: list[str] = []
 
     def on_run(record: RunRecord, trained_now: bool) -> None:
-        say(f"reference: {describe_run(record, trained_now)}")
+        (lines.append if at_once else say)(f"reference: {describe_run(record, trained_now)}")
 
-    with followed(progress):
+    def solve() -> SolvedReferences:
         return train_references(cache, plan, ResultPaths(options.out).runs, device=options.device, on_run=on_run)
+
+    with beside(solve, at_once=at_once) as wait:
+
+        def solved() -> SolvedReferences:
+            with step("solving the reference models") if at_once else nullcontext():
+                references = wait()
+            for line in lines:
+                say(line)
+            return references
+
+        yield solved
+
+
+def _feature_bytes(cache: Cache, runs: Sequence[RunSpec]) -> int:
+    """Return the bytes of the features of all streams of the runs in memory."""
+    streams = {stream for run in runs for stream in run.features.streams}
+    return sum(4 * len(cache.manifest) * math.prod(cache.streams[stream].layout.shape) for stream in streams)
 
 
 def prepare_cache(

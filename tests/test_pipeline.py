@@ -209,6 +209,20 @@ def test_without_references_the_runs_are_the_same_and_none_is_solved(done, tmp_p
     assert "Reference models" not in summary.report.page.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("cores", [1, 2])
+def test_references_are_the_same_beside_the_runs_and_after_them(done, tmp_path, small, monkeypatch, cores):
+    monkeypatch.setattr(emofuse.pipeline, "cores_of", lambda _: cores)
+    copy = tmp_path / "again"
+    shutil.copytree(done[0], copy, ignore=shutil.ignore_patterns("runs", "report"))
+    lines: list[str] = []
+    summary = run_pipeline(small(), options(copy), say=lines.append)
+    same = {record.digest: record.metrics for record in done[1].references}
+    assert {record.digest: record.metrics for record in summary.references} == same
+    said = [line.partition(":")[0] for line in lines if line.startswith(("run ", "reference"))]
+    assert said.index("reference") == 4  # behind the four runs
+    assert set(said[4:]) == {"reference"}
+
+
 def test_references_that_cannot_be_solved_are_said_and_fail_nothing(done, tmp_path, small, monkeypatch):
     copy = tmp_path / "out"
     shutil.copytree(done[0], copy, ignore=shutil.ignore_patterns("runs", "report"))

@@ -11,10 +11,12 @@ anything. If it ends early, by an interrupt or an error, the groups stop at thei
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 import torch
 
@@ -165,3 +167,45 @@ class SideBySide(Generic[Group, Result]):
             self._events.put(("failed", group, error))
         else:
             self._events.put(("done", group, result))
+
+
+@contextmanager
+def beside(work: Callable[[], Result], *, at_once: bool) -> Iterator[Callable[[], Result]]:
+    """Do other work, of one core, while the block trains; give a function that waits for its result.
+
+    If the block ends early, the work stops at its next step.
+
+    Args:
+        work: the work, which shows nothing.
+        at_once: whether to begin it now in a thread; otherwise it is done when its result is asked for.
+    """
+    if not at_once:
+        yield work
+        return
+    results: SimpleQueue[Callable[[], Result]] = SimpleQueue()
+    stop = threading.Event()
+
+    def do() -> None:
+        torch.set_num_threads(1)
+        _THREAD.stop = stop
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001  it is raised again where the result is asked for
+            results.put(partial(_raise, error))
+        else:
+            results.put(lambda: result)
+
+    def wait() -> Result:
+        return results.get()()
+
+    thread = threading.Thread(target=do, name="emofuse-beside", daemon=True)
+    thread.start()
+    try:
+        yield wait
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error

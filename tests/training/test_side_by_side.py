@@ -18,7 +18,7 @@ from emofuse.results import list_runs, read_predictions, read_weights, run_dir
 from emofuse.specs import RunSpec, parse_spec
 from emofuse.training import side_by_side
 from emofuse.training.runs import train_runs
-from emofuse.training.side_by_side import SideBySide, groups_at_once, stop_if_asked
+from emofuse.training.side_by_side import SideBySide, beside, groups_at_once, stop_if_asked
 
 
 @dataclass(frozen=True)
@@ -229,3 +229,28 @@ def test_runs_have_the_same_bits_side_by_side_and_after_an_interrupt(plant_cache
     assert not [thread for thread in threading.enumerate() if thread.name == "emofuse-group"]
     train_runs(cache, SPECS, tmp_path / "again", device="cpu")
     assert_same(tmp_path / "again", tmp_path / "in_turn", atol=1e-5)  # what is left may have both cores
+
+
+# ------------------------------------------------------------------------------------------------- other work
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_other_work_is_done_beside_and_its_errors_are_raised_where_it_is_asked_for(at_once):
+    def fail():
+        raise ValueError("broken")
+
+    with beside(lambda: threading.current_thread().name, at_once=at_once) as wait:
+        assert (wait() == "MainThread") != at_once
+    with beside(fail, at_once=at_once) as wait, pytest.raises(ValueError, match="broken"):
+        wait()
+
+
+def test_other_work_stops_when_the_block_ends_early():
+    def endless():
+        while True:
+            stop_if_asked()
+            time.sleep(0.001)
+
+    with pytest.raises(KeyboardInterrupt), beside(endless, at_once=True):
+        raise KeyboardInterrupt
+    assert not [thread for thread in threading.enumerate() if thread.name == "emofuse-beside"]

@@ -18,7 +18,7 @@ from emofuse.results import ResultPaths
 from emofuse.stores import file_sizes
 
 if TYPE_CHECKING:
-    from emofuse.specs import CacheSpec, ClipSpec, DatasetSpec, StreamSpec
+    from emofuse.specs import CacheSpec, DatasetSpec, StreamSpec
 
 AREA = "this spec"
 _FLAGS = ("",)  # which streams have flags is known when they are opened; a flag takes one byte per row
@@ -230,19 +230,6 @@ def _model(stream: StreamSpec) -> str | None:
         return None
     is_plain = (stream.library, stream.output, stream.input) == ("torchvision", "pooled", "image")
     return stream.model_name if is_plain else None
-
-
-def _stored_shape(
-    stream: StreamSpec, clip: ClipSpec | None, replies: Mapping[str, ProbeReply]
-) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Return the shape and the dimensions of a stored row of a stream: on clips, image streams have an axis of time."""
-    from emofuse.streams.base import TIME
-    from emofuse.streams.over_time import VISIBLE
-
-    shape, dimensions = _shape(stream, replies)
-    if clip is None or clip.over_time == "mean" or not stream.needs & VISIBLE:
-        return shape, dimensions
-    return (clip.frames, *shape), (TIME, *dimensions)
 
 
 def _shape(stream: StreamSpec, replies: Mapping[str, ProbeReply]) -> tuple[tuple[int, ...], tuple[str, ...]]:

@@ -101,11 +101,6 @@ class Predictor:
         return self._spec
 
     @property
-    def face_stream(self) -> str | None:
-        """The name of the stream of action units; None if no stream of the run looks at faces."""
-        return None if self._faces is None else self._faces.name
-
-    @property
     def action_unit_names(self) -> tuple[str, ...]:
         """The names of the action units in the order of the stream; () if no stream of the run looks at faces."""
         return tuple(self._columns)

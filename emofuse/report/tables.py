@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from emofuse.report.comparisons import ReportComparison, Uncertainty
-from emofuse.report.configurations import ReportedConfiguration, Results, Spread, find_metric, repeat_of, split_words
+from emofuse.report.configurations import ReportedConfiguration, Results, Spread
 from emofuse.report.ensembles import answer_texts
 from emofuse.report.formats import (
     UNDEFINED,
@@ -21,7 +21,6 @@ from emofuse.report.formats import (
     format_sd,
 )
 from emofuse.report.targets import ShownScore
-from emofuse.results import RunRecord
 from emofuse.specs import EXACT_HEADS
 
 MOST_ACROSS = 20
@@ -183,10 +182,6 @@ def _epochs_cell(item: ReportedConfiguration) -> Cell:
     return Cell(format_range(Spread.of(epoch for of_run in epochs for epoch in of_run)))
 
 
-def _epoch_cell(run: RunRecord) -> Cell:
-    return Cell(UNDEFINED if run.spec["head"]["kind"] in EXACT_HEADS else str(run.best_epoch))
-
-
 def streams_text(item: ReportedConfiguration) -> str:
     """Return the streams of a configuration, with a mark of those with random weights."""
     return ", ".join(f"{name} (random weights)" if name in item.random_streams else name for name in item.streams)
@@ -299,29 +294,6 @@ def all_parts_table(
     stacked = zip(*(table.columns for table in tables), strict=True)
     columns = [replace(parts[0], cells=[cell for part in parts for cell in part.cells]) for parts in stacked]
     return ReportTable((TableColumn("Configuration", labels, "left"), *columns))
-
-
-def runs_table(results: Results) -> ReportTable:
-    """Return the scores of single runs, one row for each run."""
-    runs = results.runs
-    labels = [Cell(item.label) for item in results.configurations for _ in item.runs]
-    seeds = [repeat_of(run) for run in runs]
-    return ReportTable(
-        (
-            TableColumn("Configuration", labels, "left"),
-            TableColumn("Run", [Cell(run.digest[:16]) for run in runs], "left"),
-            TableColumn("Split", [Cell(split_words(split)) for split, _ in seeds], "left"),
-            TableColumn("Seed", [Cell(str(seed)) for _, seed in seeds]),
-            *(
-                TableColumn(
-                    score.title, [Cell(format_score(find_metric(run, score.path), score.decimals)) for run in runs]
-                )
-                for score in map(results.in_table, results.target.leading)
-            ),
-            TableColumn("Best epoch", [_epoch_cell(run) for run in runs]),
-            TableColumn("Training (s)", [Cell(f"{run.seconds:.1f}") for run in runs]),
-        )
-    )
 
 
 def markdown(table: ReportTable) -> str:

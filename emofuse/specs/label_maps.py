@@ -12,7 +12,7 @@ A label that maps to null has no counterpart. `emofuse.evaluation` says which si
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Self
 
 from pydantic import Field, field_validator, model_validator
@@ -77,11 +77,6 @@ class LabelMapSpec(Spec):
                 sources.setdefault(counts_as, []).append(label)
         return {counts_as: labels for counts_as, labels in sources.items() if len(labels) > 1}
 
-    @property
-    def without_counterpart(self) -> list[str]:
-        """The labels that map to null."""
-        return [label for label, counts_as in self.labels.items() if counts_as is None]
-
 
 def find_label(label: str, labels: Iterable[str]) -> str | None:
     """Return which of these labels means the same: the equal one, or the only one in another spelling; None without.
@@ -93,12 +88,6 @@ def find_label(label: str, labels: Iterable[str]) -> str | None:
         return label
     same = [other for other in known if _spelled(other) == _spelled(label)]
     return same[0] if len(same) == 1 else None
-
-
-def unknown_labels(labels: Sequence[str], known: Iterable[str]) -> list[str]:
-    """Return the labels that mean none of the known ones."""
-    there = list(known)
-    return [label for label in labels if find_label(label, there) is None]
 
 
 def _spelled(label: str) -> str:

@@ -23,7 +23,6 @@ from emofuse.report.tables import (
     detail_tables,
     markdown,
     parts_table,
-    runs_table,
     scores_table,
 )
 from emofuse.report.targets import CLASS
@@ -174,13 +173,6 @@ def test_classes_named_like_a_column_keep_their_columns(make_run):
     table = parts_table(group_runs([make_run("a", classes=("Configuration", "yes"))], "runs"))
     assert [column.title for column in table.columns] == ["Configuration", "Configuration", "yes"]
     assert len(table.rows[0]) == 3
-
-
-def test_runs_are_listed_with_their_seeds(results, make_run):
-    table = runs_table(group_runs([make_run("a", split_seed=4, seed=2), make_run("b")], "runs"))
-    assert texts(table, "Split") == ["seed 4", "official"]
-    assert texts(table, "Seed") == ["2", "0"]
-    assert texts(runs_table(results), "Run") == [run.digest[:16] for run in results.runs]
 
 
 def test_summary_csv_has_every_number_of_the_summary(results, measured):

@@ -148,18 +148,12 @@ def save_random_resnet(path: Path, classes: int) -> Path:
 
 def make_contenders(work: Path) -> dict[str, Callable[[], object]]:
     """Return the name of each contender -> a function that runs it; the six passes come before the builds."""
-    weights = {name: save_random_resnet(work / f"{name}.pth", classes) for name, classes in NETWORKS.items()}
-    networks = (
-        BackboneSpec(model="resnet50", weights=FileWeights(path=weights["resnet50"])),
-        Places365Spec(weights=FileWeights(path=weights["places365"])),
-        ObjectsSpec(weights=RandomWeights(seed=0)),
-    )
     six, light = (
-        write_spec(work / "six.yaml", (*FACE_STREAMS, *networks)),
+        write_spec(work / "six.yaml", six_streams(work)),
         write_spec(work / "light.yaml", light_streams()),
     )
     three = write_spec(work / "three.yaml", FACE_STREAMS)
-    files = [part for name, path in weights.items() for part in (f"--{name}", str(path))]
+    files = [part for name in NETWORKS for part in (f"--{name}", str(work / f"{name}.pth"))]
     here = ("--out", str(work))
     contenders: dict[str, Callable[[], object]] = {
         "six_passes": lambda: run_module("benchmarks.six_passes", str(work / "images"), *files, *here),
@@ -174,6 +168,17 @@ def make_contenders(work: Path) -> dict[str, Callable[[], object]]:
             work / "images", six, work / "torch.zarr", "--runtime", "torch"
         )
     return contenders
+
+
+def six_streams(work: Path) -> tuple[StreamSpec, ...]:
+    """Return the paper's six streams, whose ResNet-50 have their random weights in files of a folder."""
+    weights = {name: save_random_resnet(work / f"{name}.pth", classes) for name, classes in NETWORKS.items()}
+    networks = (
+        BackboneSpec(model="resnet50", weights=FileWeights(path=weights["resnet50"])),
+        Places365Spec(weights=FileWeights(path=weights["places365"])),
+        ObjectsSpec(weights=RandomWeights(seed=0)),
+    )
+    return (*FACE_STREAMS, *networks)
 
 
 def light_streams() -> tuple[StreamSpec, ...]:

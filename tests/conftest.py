@@ -86,6 +86,7 @@ def _weights_dir_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Ite
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EMOFUSE_WEIGHTS_DIR", str(tmp_path_factory.mktemp("weights")))
         patch.setenv("EMOFUSE_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("EMOFUSE_COMPILED_DIR", "off")  # a network that another test has compiled would be taken
         patch.setenv("EMOFUSE_RUNTIME", "torch")  # the same bytes and time whether OpenVINO is installed or not
         yield
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,11 +109,25 @@ def read_stream_layout(path: Path, name: str, *, check_arrays: bool = True) -> S
         return None
     try:
         layout = parse_stream_layout(folder, attributes)
-        for array in layout.arrays if check_arrays else ():
-            open_array(folder / array)
+        if check_arrays:
+            layout = replace(layout, runtimes=tuple(sorted({*layout.runtimes, *noted_runtimes(folder)})))
+            for array in layout.arrays:
+                open_array(folder / array)
     except (KeyError, IndexError, ValueError, TypeError, OSError) as error:
         raise CacheError(f"{folder}: damaged ({error}). Repair it with: emofuse cache repair {path}") from error
     return layout
+
+
+RUNTIME_NOTES = ".runtimes"
+"""The folder of a stream with an empty file for each runtime that is not yet in its attributes (see `runtimes`)."""
+
+
+def noted_runtimes(folder: Path) -> list[str]:
+    """Return what a build has noted of a stream and not yet recorded: it runs, or was killed."""
+    try:
+        return sorted(each.name for each in (folder / RUNTIME_NOTES).iterdir())
+    except OSError:
+        return []  # there is no such folder
 
 
 def parse_stream_layout(folder: Path, attributes: Mapping[str, Any]) -> StreamLayout:

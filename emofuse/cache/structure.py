@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -201,18 +201,6 @@ def update_origin(path: Path, name: str, *, spec: Mapping[str, Any], weights: Ma
     if cached is None or (cached.spec, cached.weights) == (spec, weights):
         return
     update_group(streams_dir(path) / name, replace(cached, spec=spec, weights=weights).to_attributes())
-
-
-def record_runtimes(path: Path, name: str, runtimes: Iterable[str]) -> None:
-    """Add the runtimes that computed the networks of a stream to those on record. Call it under `lock_cache`.
-
-    Nothing is written if nothing is new, or if there is no such stream.
-    """
-    cached = read_stream_layout(path, name)
-    if cached is None or set(runtimes) <= set(cached.runtimes):
-        return
-    together = tuple(sorted({*cached.runtimes, *runtimes}))
-    update_group(streams_dir(path) / name, replace(cached, runtimes=together).to_attributes())
 
 
 def check_stream_exists(path: Path, stream: str) -> None:

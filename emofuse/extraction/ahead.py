@@ -7,10 +7,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
+from emofuse.devices import resolve_device
+from emofuse.errors import EmofuseError
 from emofuse.extraction.forks import ProcessTemplate, can_fork, modules_of
 from emofuse.extraction.options import BuildOptions
 from emofuse.specs import CacheSpec, ImportedSpec
 from emofuse.stores import as_path, is_remote
+from emofuse.streams.kept_networks import is_network_kept
+from emofuse.streams.runtimes import resolve_runtime
 
 # Native libraries read these when they are loaded, so they must be set before an interpreter starts. A worker has one
 # thread, because there is one worker for each core.
@@ -35,7 +39,7 @@ def template_ahead(path: str | Path, spec: CacheSpec, options: BuildOptions) -> 
         spec: the spec of the cache.
         options: the options of the build.
     """
-    started = [start_template(spec)] if _needs_processes(as_path(path), spec, options) else []
+    started = [start_template(spec, options)] if _needs_processes(as_path(path), spec, options) else []
     token = _STARTED.set(started)
     try:
         yield
@@ -45,17 +49,30 @@ def template_ahead(path: str | Path, spec: CacheSpec, options: BuildOptions) -> 
             template.close()
 
 
-def take_template(spec: CacheSpec) -> ProcessTemplate | None:
+def take_template(spec: CacheSpec, options: BuildOptions) -> ProcessTemplate | None:
     """Return the template that was started ahead, or a new one; None where processes cannot be forked."""
     started = _STARTED.get()
     if started:
         return started.pop()
-    return start_template(spec) if can_fork() else None
+    return start_template(spec, options) if can_fork() else None
 
 
-def start_template(spec: CacheSpec) -> ProcessTemplate:
+def start_template(spec: CacheSpec, options: BuildOptions) -> ProcessTemplate:
     """Start a template for the streams of a spec."""
-    return ProcessTemplate(modules_of(spec), {**QUIET, **ONE_THREAD})
+    return ProcessTemplate(modules_of(spec, kept=kept_streams(spec, options)), {**QUIET, **ONE_THREAD})
+
+
+def kept_streams(spec: CacheSpec, options: BuildOptions) -> frozenset[str]:
+    """Return the names of the streams whose networks are kept as compiled ones, so that PyTorch is not needed for them.
+
+    It is a guess, made before the build is planned: an extraction process imports what it needs in any case.
+    """
+    try:
+        if resolve_runtime(options.runtime, resolve_device(options.device)) != "openvino":
+            return frozenset()
+        return frozenset(stream.name for stream in spec.streams if is_network_kept(stream, threads=1))
+    except EmofuseError:
+        return frozenset()  # the build says what is wrong
 
 
 def _needs_processes(path: Path, spec: CacheSpec, options: BuildOptions) -> bool:

@@ -53,7 +53,7 @@ def open_workers(plan: BuildPlan, spec: CacheSpec, options: BuildOptions) -> Abs
 
         return cluster.remote_workers(options.scheduler)
     count = count_workers(plan, spec, options)
-    return pool.local_workers(count, take_template(spec))
+    return pool.local_workers(count, take_template(spec, options))
 
 
 def build_device(plan: BuildPlan, spec: CacheSpec, options: BuildOptions) -> str:

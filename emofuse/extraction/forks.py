@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -179,17 +179,24 @@ def can_fork() -> bool:
     return sys.platform == "linux" and hasattr(os, "pidfd_open") and Path("/proc/self/task").is_dir()
 
 
-def modules_of(spec: CacheSpec) -> tuple[str, ...]:
+def modules_of(spec: CacheSpec, *, kept: Collection[str] = ()) -> tuple[str, ...]:
     """Return the names of the modules that extraction processes of a cache spec import, as far as they are known here.
 
     They open no device and start no threads. What is left out is imported by each process.
+
+    Args:
+        spec: the spec of the cache.
+        kept: the names of the streams whose networks need no PyTorch.
     """
     modules = ["emofuse.extraction.worker"]
     if any(looks_at_faces(stream.needs) for stream in spec.streams) and spec.face.detector in _OF_MEDIAPIPE:
-        modules.append("mediapipe")
-    if any(stream.uses_gpu and type(stream).__module__.startswith("emofuse.") for stream in spec.streams):
+        modules.append("mediapipe.python.solution_base")
+    if kept:
+        modules.append("emofuse.extraction.with_openvino")
+    in_torch = [stream for stream in spec.streams if stream.uses_gpu and stream.name not in kept]
+    if any(type(stream).__module__.startswith("emofuse.") for stream in in_torch):
         modules.append("torch")  # a stream of a plugin may use anything
-    for stream in spec.streams:
+    for stream in in_torch:
         if isinstance(stream, BackboneSpec):
             modules.append(_LIBRARIES[stream.library])
         elif isinstance(stream, Places365Spec | ObjectsSpec):

@@ -326,7 +326,7 @@ class IsolatedExtraction:
         names, process = tuple(names), self._process
         if process is not None and process.has_ended:
             self._end()  # somebody killed it while it had nothing to do
-        elif what == "open_streams" and process is not None and process.opened == names:
+        elif what == "open_streams" and process is not None and set(names) <= set(process.opened or ()):
             return None
         causes = []
         for _ in range(_TRIES):
@@ -336,7 +336,7 @@ class IsolatedExtraction:
                 causes.append(str(death))
             else:
                 if self._process is not None:
-                    self._process.opened = names
+                    self._process.opened = names  # a process keeps the streams that it opened last
                 return reply
         raise BuildError(
             f"an extraction process died {len(causes)} times while it opened {', '.join(names)} ({causes[-1]}). "

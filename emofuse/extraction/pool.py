@@ -19,6 +19,7 @@ from emofuse.cache.layout import StreamLayout
 from emofuse.errors import BuildError
 from emofuse.extraction.forks import ProcessTemplate
 from emofuse.extraction.isolation import IsolatedExtraction
+from emofuse.extraction.sharing import SharedTask, shared_out
 from emofuse.extraction.tasks import BlockDone, BlockFailed, BlockTask, BuildJob
 
 # A worker with all streams of the paper takes about 2 GB (measured).
@@ -57,19 +58,24 @@ class LocalPool:
         return next(iter(done)).result()
 
     def compute(self, job: BuildJob, tasks: Iterator[BlockTask]) -> Iterator[BlockDone | BlockFailed]:
-        """Yield the results of all tasks as they end. No more tasks than processes run at a time."""
-        running: dict[Future[BlockDone | BlockFailed], BlockTask] = {}
+        """Yield the results of all tasks as they end. No more tasks than processes run at a time.
+
+        The last tasks are shared by processes that would have nothing to do (see `sharing`).
+        """
+        parts = ((part, whole) for whole in shared_out(job, tasks, len(self._extractions)) for part in whole.parts)
+        running: dict[Future[BlockDone | BlockFailed], tuple[BlockTask, SharedTask]] = {}
         while True:
             while len(running) < len(self._extractions):
-                task = next(tasks, None)
-                if task is None:
+                following = next(parts, None)
+                if following is None:
                     break
-                running[self._compute(job, task)] = task
+                running[self._compute(job, following[0])] = following
             if not running:
                 return
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                yield _result(future, running.pop(future))
+                part, whole = running.pop(future)
+                yield from whole.add(_result(future, part))
 
     def close(self) -> None:
         """End the extraction processes at once; blocks that they are computing are lost."""

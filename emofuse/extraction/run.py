@@ -14,6 +14,7 @@ import numpy as np
 from emofuse.cache.attempts import writing
 from emofuse.cache.cached_stream import read_stream
 from emofuse.cache.metadata import read_cache_layout, read_stream_layout
+from emofuse.cache.runtimes import record_runtimes
 from emofuse.cache.size import bytes_of_blocks, free_bytes
 from emofuse.cache.stale import check_is_imported
 from emofuse.cache.structure import (
@@ -22,7 +23,6 @@ from emofuse.cache.structure import (
     check_writable,
     create_cache,
     lock_cache,
-    record_runtimes,
     update_origin,
 )
 from emofuse.cache.writer import discard_blocks
@@ -104,6 +104,7 @@ def _update_origins(path: Path, plan: BuildPlan, spec: CacheSpec) -> None:
     for stream in spec.streams:
         if stream.name in plan.identities:
             update_origin(path, stream.name, spec=recorded(stream), weights=stream_weights(stream))
+            record_runtimes(path, stream.name)  # what a build has noted that was killed
 
 
 def carry_out(
@@ -132,6 +133,7 @@ def carry_out(
         memory_bytes=options.memory_bytes,
         runtime=options.runtime,
         build=uuid.uuid4().hex,
+        tasks=len(plan.missing),
     )
     with open_workers(plan, spec, options) as workers:
         layouts = workers.open_streams(job, plan.new_streams) if plan.new_streams else []

@@ -31,6 +31,7 @@ class BuildJob:
         memory_bytes: the memory that an extraction process may take; None leaves the limit to the machine.
         runtime: the runtime of the networks.
         build: the id of the build; two builds on one cluster share no process.
+        tasks: the number of tasks of the build; 0 if it is unknown.
     """
 
     cache: Path
@@ -42,6 +43,7 @@ class BuildJob:
     memory_bytes: int | None = None
     build: str = ""
     runtime: Runtime = "auto"
+    tasks: int = 0
 
     @property
     def pictures_of_row(self) -> int:

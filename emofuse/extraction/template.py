@@ -3,9 +3,10 @@
 An interpreter with PyTorch, torchvision and MediaPipe takes three seconds of a core to start. The template takes them
 once for all workers of a machine, and for those that replace a process that an image has ended. It opens no stream.
 
-A fork of a process with several threads can hang. The template therefore counts its threads and refuses to fork if a
-library has started one; extraction processes are then started one by one. So they are where the system has no pidfd
-(macOS). Requests and replies are JSON datagrams; a request carries the connection of the new process.
+A fork of a process with several threads can hang, and one of a process that has opened a GPU cannot use it. The
+template therefore looks for both and refuses to fork if a library has started a thread or opened a GPU; extraction
+processes are then started one by one. So they are where the system has no pidfd (macOS). Requests and replies are JSON
+datagrams; a request carries the connection of the new process.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from emofuse.extraction import child
 
 _LONGEST = 1 << 20
 _THREADS = Path("/proc/self/task")
+_FILES = Path("/proc/self/fd")
+_GPUS = ("/dev/nvidia", "/dev/kfd", "/dev/dri/", "/dev/dxg")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -65,9 +68,10 @@ def _serve(connection: socket.socket, processes: dict[int, int]) -> list[str] | 
     if not data:
         os._exit(0)  # the process that builds has ended, and so does each forked process
     request = json.loads(data)
-    if len(list(_THREADS.iterdir())) > 1:
+    refusal = why_not_fork()
+    if refusal is not None:
         os.close(descriptors[0])
-        _send(connection, {"refused": "a library has started threads"})
+        _send(connection, {"refused": refusal})
         return None
     pid = os.fork()
     if pid:
@@ -85,6 +89,25 @@ def _serve(connection: socket.socket, processes: dict[int, int]) -> list[str] | 
     with suppress(OSError):
         os.chdir(request["folder"])
     return [str(descriptors[0]), request["temporary"]]
+
+
+def why_not_fork() -> str | None:
+    """Return why this process must not be forked, None if it may be.
+
+    Libraries of CUDA and ROCm keep the state of the GPU in the process that first asks for one, even for the number of
+    GPUs, and forget it in a fork: the fork then fails at its first use, or hangs. A library that has asked holds a
+    device file open.
+    """
+    if len(list(_THREADS.iterdir())) > 1:
+        return "a library has started threads"
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return "PyTorch has opened a GPU"
+    for link in _FILES.iterdir():
+        with suppress(OSError):  # the descriptor of the listing itself is closed by now
+            if str(link.readlink()).startswith(_GPUS):
+                return f"a library has opened a GPU ({link.readlink()})"
+    return None
 
 
 def _send(connection: socket.socket, reply: dict[str, Any]) -> None:

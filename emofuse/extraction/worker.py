@@ -11,12 +11,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from emofuse.cache.layout import StreamLayout
+from emofuse.cache.runtimes import note_runtimes
 from emofuse.cache.writer import read_layouts_once, write_block
 from emofuse.errors import BuildError, CacheError, UnwritableCacheError
 from emofuse.extraction.seen import SeenFiles
@@ -77,8 +78,8 @@ def try_row(job: BuildJob, task: BlockTask, row: int) -> None:
 def close_extractor() -> None:
     """Release the extractor of this process, if it has one."""
     with _lock:
-        for extractor in _opened.values():
-            extractor.close()
+        for opened in _opened:
+            opened.extractor.close()
         _opened.clear()
 
 
@@ -91,9 +92,18 @@ def device_for_streams(device: str, streams: Sequence[StreamSpec]) -> str:
     return resolve_device(device) if any(may_use_gpu(spec) for spec in streams) else "cpu"
 
 
-# At most one extractor, under its key: blocks that lack other streams need another one, and in a plan the blocks that
-# lack the same streams follow each other.
-_opened: dict[str, Extractor] = {}
+@dataclass(frozen=True)
+class _Opened:
+    """An open extractor, the settings that it was opened with, and the digests of its streams."""
+
+    where: tuple[object, ...]
+    digests: Mapping[str, str]
+    extractor: Extractor
+
+
+# At most one extractor: blocks that lack other streams need another one, and in a plan the blocks that lack the same
+# streams follow each other.
+_opened: list[_Opened] = []
 _lock = threading.RLock()
 atexit.register(close_extractor)
 
@@ -107,8 +117,11 @@ def _compute_block(job: BuildJob, task: BlockTask) -> BlockDone:
             return _retried(task, results, written=False)
     seen = SeenFiles.of_block(task.start, task.sources, task.streams)
     extractions = _extract(job, task, range(len(task.sources)), seen)
+    runtimes = _open_extractor(job, task.streams).runtimes
     for view, extraction in extractions.items():
         for name, rows in extraction.rows.items():
+            layouts = read_layouts_once(job.cache, name, job.build)
+            note_runtimes(job.cache, layouts[1], runtimes.get(name, ()), job.build)
             write_block(
                 job.cache,
                 name,
@@ -117,7 +130,7 @@ def _compute_block(job: BuildJob, task: BlockTask) -> BlockDone:
                 status=rows.status,
                 flags=rows.flags,
                 mask=rows.mask,
-                layouts=read_layouts_once(job.cache, name, job.build),
+                layouts=layouts,
                 reasons=_reasons(job, task, name, extraction),
                 view=view,
             )
@@ -201,22 +214,27 @@ def _problems(task: BlockTask, extractions: Mapping[int, Extraction]) -> Iterato
 
 
 def _open_extractor(job: BuildJob, names: tuple[str, ...]) -> Extractor:
+    """Return an extractor of some streams: of the open ones if these are among them, otherwise they are opened."""
     # By digest and not by spec: a worker may serve several builds, and the file of weights at a path may change.
-    key = digest({"streams": {name: job.digests[name] for name in names}, "device": job.device, "runtime": job.runtime})
-    if key not in _opened:
-        close_extractor()
-        streams = job.streams(names)
-        _check_same_machine(job, streams)
-        _opened[key] = Extractor(
-            streams,
-            job.spec,
-            device=device_for_streams(job.device, streams),
-            runtime=job.runtime,
-            threads=1 if job.one_thread else None,
-        )
-        if job.one_thread:
-            cap_native_threads()
-    return _opened[key]
+    digests = {name: job.digests[name] for name in names}
+    where = (job.device, job.runtime, job.one_thread, digest(job.spec.model_dump(mode="json", exclude={"streams"})))
+    for opened in _opened:
+        if opened.where == where and digests.items() <= opened.digests.items():
+            return opened.extractor if digests == opened.digests else opened.extractor.of_streams(names)
+    close_extractor()
+    streams = job.streams(names)
+    _check_same_machine(job, streams)
+    extractor = Extractor(
+        streams,
+        job.spec,
+        device=device_for_streams(job.device, streams),
+        runtime=job.runtime,
+        threads=1 if job.one_thread else None,
+    )
+    _opened.append(_Opened(where, digests, extractor))
+    if job.one_thread:
+        cap_native_threads()
+    return extractor
 
 
 def cap_native_threads() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import re
+import sys
+from pathlib import Path
 
 from emofuse.errors import DeviceError
 
@@ -17,7 +20,7 @@ def resolve_device(device: str) -> str:
         device: `auto`, `cpu`, `cuda` (the current CUDA device) or `cuda:N`.
 
     Returns:
-        `cpu` or `cuda:N`. torch is not imported for `cpu`.
+        `cpu` or `cuda:N`. torch is not imported for `cpu`, nor for `auto` where the system has no driver of a GPU.
 
     Raises:
         DeviceError: the name is unknown, or torch sees no such CUDA device.
@@ -27,6 +30,8 @@ def resolve_device(device: str) -> str:
     match = _CUDA.fullmatch(device)
     if device != "auto" and match is None:
         raise DeviceError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N")
+    if device == "auto" and not _has_driver():
+        return "cpu"
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -38,3 +43,19 @@ def resolve_device(device: str) -> str:
             "use cpu or auto (--device cpu)"
         )
     return device if match[1] else f"cuda:{torch.cuda.current_device()}"
+
+
+def _has_driver() -> bool:
+    """Return whether torch could find a GPU: on Linux, whether the library of a driver or its device is there.
+
+    Loading the driver's library opens no device.
+    """
+    if "torch" in sys.modules or not sys.platform.startswith("linux"):
+        return True
+    if Path("/dev/kfd").exists():  # AMD's driver
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True

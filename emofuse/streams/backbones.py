@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -35,6 +34,12 @@ if TYPE_CHECKING:
 
 _LIBRARIES = ("torchvision", "timm", "open_clip")
 _PLACES365_CLASSES = 365
+_DIMENSIONS: dict[str, tuple[str, ...]] = {
+    "pooled": ("feature",),
+    "map": ("channel", "y", "x"),
+    "tokens": ("time", "feature"),
+}
+"""The names of the axes of a row. Tokens are a sequence whose steps are positions of the picture, row by row."""
 
 
 class BackboneSpec(StreamSpecBase):
@@ -177,7 +182,6 @@ class BackboneStream:
     Holds no per-sample state: one instance serves every block of a worker.
 
     Attributes:
-        network: the network without its classifier.
         shape: (D,) for pooled vectors, (C, h, w) for maps, (N, D) for tokens, (windows, D) for windows of a sound.
         dimensions: the names of the axes of `shape`.
         needs: {"image"}, {"image", "crop"} for a network that sees faces, {"audio"} for one that sees spectrograms.
@@ -195,16 +199,13 @@ class BackboneStream:
         region: Literal["image", "face"] = "image",
         spectrogram: SpectrogramPictures | None = None,
     ) -> None:
-        from emofuse.streams.networks.outputs import DIMENSIONS
-
         self._seen: Hashable = region if spectrogram is None else spectrogram.settings
         self._windows = 1 if spectrogram is None else spectrogram.windows
         shape = shared.ask(output, self._seen)
         self.shape = shape if self._windows == 1 else (self._windows, *shape)
-        self.dimensions = DIMENSIONS[output] if self._windows == 1 else (TIME, *DIMENSIONS[output])
+        self.dimensions = _DIMENSIONS[output] if self._windows == 1 else (TIME, *_DIMENSIONS[output])
         self._sees_faces = region == "face"
         self.needs = NEEDS_CROP if self._sees_faces else NEEDS_IMAGE if spectrogram is None else NEEDS_AUDIO
-        self.network = shared.network
         self._shared, self._output = shared, output
         self._spectrogram = spectrogram
 
@@ -222,8 +223,12 @@ class BackboneStream:
         if not samples:
             return Rows.empty_of(self, 0, Status.OK)
         batch = SampleBatch.of(samples)
-        outputs = self._shared.run(batch, self._seen, lambda: self._shared.preset.cut_all(batch, self._shared.device))
-        return self._rows(outputs[self._output])
+        return self._rows(self._shared.run_pictures(batch, self._seen)[self._output])
+
+    @property
+    def network(self) -> Any:
+        """The network without its classifier. It is made now if a compiled form of it has served so far."""
+        return self._shared.network
 
     @property
     def runtime(self) -> str:
@@ -249,14 +254,10 @@ class BackboneStream:
 
     def _extract_faces(self, batch: SampleBatch) -> Rows:
         """Run the network on the aligned faces."""
-        from emofuse.streams.networks.presets import squares_of_faces
-
         rows = Rows.empty_of(self, len(batch), Status.NO_DETECTION)
         places = [index for index, sample in enumerate(batch) if sample.crop is not None]
         if places:
-            size, device = self._shared.preset.size, self._shared.device
-            outputs = self._shared.run(batch, self._seen, lambda: squares_of_faces(batch, size, device))
-            rows.put(places, self._rows(outputs[self._output]))
+            rows.put(places, self._rows(self._shared.run_faces(batch, self._seen)[self._output]))
         return rows
 
     def _extract_sounds(self, samples: Sequence[Sample], spectrogram: SpectrogramPictures) -> Rows:
@@ -299,18 +300,23 @@ def make_backbone(spec: BackboneSpec, device: str) -> BackboneStream:
             classifier, or the device cannot be used.
         WeightsError: the weights are missing, damaged, or another model's.
     """
-    from emofuse.weights import resolve_weights
+    from emofuse.weights import REGISTRY, resolve_weights
 
-    check_model, make_network = _library_functions(spec.library)
-    check_model(spec.model_name)  # a wrong name is said before weights are looked for
+    if all(entry.model != spec.model for entry in REGISTRY.values()):
+        check_model, _ = _library_functions(spec.library)
+        check_model(spec.model_name)  # a wrong name is said before weights are looked for
     weights = resolve_weights(spec.weights_wanted())
-    make = partial(make_network, spec.model_name)
+
+    def make() -> PictureNetwork:
+        _, make_network = _library_functions(spec.library)
+        return make_network(spec.model_name, weights)
+
     shared = _shared_backbone(spec.model, weights, device, spec.precision, make, layer=spec.layer)
     sounds = None
     if spec.input == "mel":
         from emofuse.streams.networks.spectrogram_pictures import SpectrogramPictures
 
-        sounds = SpectrogramPictures(spec.spectrogram, spec.windows, shared.preset.size)
+        sounds = SpectrogramPictures(spec.spectrogram, spec.windows, shared.size)
     return BackboneStream(shared, spec.output, region=spec.region, spectrogram=sounds)
 
 
@@ -319,7 +325,7 @@ def _shared_backbone(
     weights: ResolvedWeights,
     device: str,
     precision: Precision,
-    make: Callable[[ResolvedWeights], PictureNetwork],
+    make: Callable[[], PictureNetwork],
     *,
     layer: str | None = None,
 ) -> SharedBackbone:
@@ -327,16 +333,29 @@ def _shared_backbone(
 
     Streams of an inner layer share a network of their own, because it stops at that layer.
     """
-    from emofuse.streams.networks.layers import at_layer
     from emofuse.streams.networks.shared_backbones import SharedBackbone
 
+    def make_cut() -> PictureNetwork:
+        network = make()
+        if layer is None:
+            return network
+        from emofuse.streams.networks.layers import at_layer
+
+        return at_layer(network, model, layer)
+
     def make_shared() -> SharedBackbone:
-        network = make(weights)
         name = model if layer is None else f"{model} up to {layer}"
-        return SharedBackbone(network if layer is None else at_layer(network, model, layer), device, precision, name)
+        identity = network_identity(model, layer, weights)
+        return SharedBackbone(make_cut, device, precision, name, identity=identity)
 
     key = ("backbone", model, layer, weights.kind, weights.name, weights.sha256, weights.seed, device, precision)
     return shared_network(key, make_shared)
+
+
+def network_identity(model: str, layer: str | None, weights: ResolvedWeights) -> dict[str, Any]:
+    """Return what decides the values that a network computes, as JSON holds it."""
+    named = None if weights.kind == "file" else weights.name  # the hash of a file says what it is
+    return {"model": model, "layer": layer, "name": named, "sha256": weights.sha256, "seed": weights.seed}
 
 
 def _library_functions(library: str) -> tuple[Callable[[str], object], Callable[..., PictureNetwork]]:
@@ -362,9 +381,14 @@ def make_places365(spec: Places365Spec, device: str) -> BackboneStream:
         StreamError: the device cannot be used.
         WeightsError: the weights are missing, damaged, or another model's.
     """
-    from emofuse.streams.networks.outputs import make_torchvision_network
     from emofuse.weights import resolve_weights
 
-    make = partial(make_torchvision_network, "resnet50", classes=_PLACES365_CLASSES)
-    shared = _shared_backbone("places365", resolve_weights(spec.weights), device, spec.precision, make)
+    weights = resolve_weights(spec.weights)
+
+    def make() -> PictureNetwork:
+        from emofuse.streams.networks.outputs import make_torchvision_network
+
+        return make_torchvision_network("resnet50", weights, classes=_PLACES365_CLASSES)
+
+    shared = _shared_backbone("places365", weights, device, spec.precision, make)
     return BackboneStream(shared)

@@ -6,10 +6,12 @@ and finds their faces.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -135,6 +137,21 @@ class BatchRunner:
             opened.callback(self._close_trackers)
             self._gpu_thread = opened.enter_context(ThreadPoolExecutor(1)) if on_gpu else None
             self._opened = opened.pop_all()
+
+    def of_streams(self, names: Collection[str]) -> Self:
+        """Return a runner of some of the streams, which shares all that is open. Only the whole one is closed."""
+        streams = _of(names, self._streams)
+        needs: frozenset[str] = frozenset().union(*map(needs_of, streams.values()))
+        part = copy.copy(self)
+        vars(part).update(
+            _streams=streams,
+            _of_clips=_of(names, self._of_clips),
+            _on_gpu=_of(names, self._on_gpu),
+            _on_cpu=_of(names, self._on_cpu),
+            _needs=needs,
+            _detector=self._detector if looks_at_faces(needs) else None,
+        )
+        return part
 
     @property
     def face_runtime(self) -> str | None:
@@ -364,6 +381,10 @@ class BatchRunner:
     def _close_trackers(self) -> None:
         for tracker in self._trackers.values():
             tracker.close()
+
+
+def _of(names: Collection[str], streams: Mapping[str, Stream]) -> dict[str, Stream]:
+    return {name: stream for name, stream in streams.items() if name in names}
 
 
 def nothing() -> None:

@@ -9,6 +9,7 @@ picture of a block runs again on a picture on which it worked before: if it fail
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
@@ -79,6 +80,7 @@ class Extractor:
                 for name, stream in self._streams.items()
             }
             needs: frozenset[str] = frozenset().union(*map(needs_of, self._streams.values()))
+            self._cache_spec = cache_spec
             self._reader = SampleReader(needs, cache_spec.decode, cache_spec.clip)
             on_gpu = {spec.name for spec in streams if device != "cpu" and may_use_gpu(spec)}
             self._runner = opened.enter_context(closing(BatchRunner(self._streams, on_gpu, cache_spec, device=device)))
@@ -97,6 +99,23 @@ class Extractor:
     def close(self) -> None:
         """Release models and native threads. The extractor is not used afterwards. A second call does nothing."""
         self._opened.close()
+
+    def of_streams(self, names: Collection[str]) -> Self:
+        """Return an extractor of some of the open streams. It shares them, is not closed, and opens nothing.
+
+        Its rows are those of an extractor of these streams alone: a stream does not depend on those beside it.
+        """
+        streams = {name: stream for name, stream in self._streams.items() if name in names}
+        needs: frozenset[str] = frozenset().union(*map(needs_of, streams.values()))
+        part = copy.copy(self)
+        vars(part).update(
+            _streams=streams,
+            _specs={name: self._specs[name] for name in streams},
+            _stored={name: self._stored[name] for name in streams},
+            _reader=SampleReader(needs, self._cache_spec.decode, self._cache_spec.clip),
+            _runner=self._runner.of_streams(names),
+        )
+        return part
 
     @property
     def streams(self) -> dict[str, Stream]:

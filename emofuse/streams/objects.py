@@ -7,8 +7,8 @@ the sigmoid score of its best class, and both columns hold this number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from emofuse.streams.base import NEEDS_IMAGE, VECTOR, Rows, Sample
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from emofuse.weights import ResolvedWeights
 
 OBJECTS = 5
 VALUES = ("cx", "cy", "w", "h", "class_probability", "confidence")
@@ -78,8 +80,13 @@ class ObjectsStream:
     the smallest rectangle that its shape needs, in one batch with pictures that need the same rectangle. Its boxes
     therefore equal those of `YOLO(...).predict(picture)`.
 
-    Attributes:
-        network: the detection network, its batch norms folded into the convolutions.
+    Args:
+        make: the function that makes the network.
+        image_px: the longer side of the pictures that it sees.
+        min_confidence: the least score of an object.
+        device: its device, as torch names it.
+        precision: the precision of its values.
+        identity: what decides the values that it computes, as JSON holds it; None keeps no compiled form of it.
     """
 
     shape = (LENGTH,)
@@ -90,14 +97,27 @@ class ObjectsStream:
     columns = tuple(f"object{number}_{value}" for number in range(1, OBJECTS + 1) for value in VALUES)
 
     def __init__(
-        self, network: nn.Module, *, image_px: int, min_confidence: float, device: str, precision: Precision = "float32"
+        self,
+        make: Callable[[], nn.Module],
+        *,
+        image_px: int,
+        min_confidence: float,
+        device: str,
+        precision: Precision = "float32",
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
-        from emofuse.streams.networks.yolo import YoloDetector
+        from emofuse.streams.networks.detection import YoloDetector
 
-        self._detector = YoloDetector(network, min_confidence=min_confidence, device=device, precision=precision)
-        self.network = self._detector.network
-        self._batch = _CPU_BATCH if self._detector.device.type == "cpu" else _GPU_BATCH
+        self._detector = YoloDetector(
+            make, min_confidence=min_confidence, device=device, precision=precision, identity=identity
+        )
+        self._batch = _CPU_BATCH if device == "cpu" else _GPU_BATCH
         self._image_px = image_px
+
+    @property
+    def network(self) -> Any:
+        """The detection network, its batch norms folded into the convolutions."""
+        return self._detector.network
 
     @property
     def runtime(self) -> str:
@@ -143,17 +163,31 @@ def make_objects(spec: ObjectsSpec, device: str) -> ObjectsStream:
         StreamError: ultralytics is not installed, or the device cannot be used.
         WeightsError: the weights are missing, damaged, or another model's.
     """
-    from emofuse.streams.networks.yolo import load_yolo, random_yolo
     from emofuse.weights import REGISTRY, resolve_weights
 
     weights = resolve_weights(spec.weights_wanted())
     entry = REGISTRY.get(weights.name) if weights.kind == "registry" else None
     if entry is not None and entry.model != spec.model:
         raise WeightsError(f"the weights {entry.name!r} are of {entry.model}, the spec's model is {spec.model}")
-    network = random_yolo(spec.model, weights.seed or 0) if weights.path is None else load_yolo(weights.path)
+
+    def make() -> nn.Module:
+        from emofuse.streams.networks.yolo import load_yolo, random_yolo
+
+        return random_yolo(spec.model, weights.seed or 0) if weights.path is None else load_yolo(weights.path)
+
     return ObjectsStream(
-        network, image_px=spec.image_px, min_confidence=spec.min_confidence, device=device, precision=spec.precision
+        make,
+        image_px=spec.image_px,
+        min_confidence=spec.min_confidence,
+        device=device,
+        precision=spec.precision,
+        identity=detector_identity(spec.model, weights),
     )
+
+
+def detector_identity(model: str, weights: ResolvedWeights) -> dict[str, Any]:
+    """Return what decides the values that a detection network computes, as JSON holds it."""
+    return {"model": f"objects {model}", "sha256": weights.sha256, "seed": weights.seed}
 
 
 def _batches_of_one_shape(boxes: Sequence[_Letterbox], largest: int) -> list[list[int]]:

@@ -26,7 +26,7 @@ from emofuse.streams.shared_networks import shared_network
 from emofuse.streams.sounds import Described, rows_of_described, waveforms
 
 if TYPE_CHECKING:
-    from emofuse.streams.networks.compiled import CompiledNetwork
+    from emofuse.streams.networks.running import CompiledNetwork
     from emofuse.streams.networks.speech_encoders import SpeechEncoder
 
 

@@ -347,7 +347,7 @@ def test_the_extractor_is_opened_once_for_all_blocks_and_closed(tmp_path, manife
     )
     build_cache(tmp_path / "features.zarr", manifest, SPEC, in_process)
     assert opened == [1]
-    assert emofuse.extraction.worker._opened == {}
+    assert emofuse.extraction.worker._opened == []
 
 
 def test_paths_are_listed_block_by_block(manifest, tmp_path):

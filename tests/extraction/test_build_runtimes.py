@@ -14,13 +14,14 @@ from emofuse.cache.writer import discard_blocks
 from emofuse.cli import app
 from emofuse.errors import StreamError
 from emofuse.exchange.merge import merge_caches
-from emofuse.extraction import BuildOptions, build_cache, estimate_build
+from emofuse.extraction import BuildOptions, build_cache, estimate_build, worker
 from emofuse.specs import BackboneSpec, CacheSpec, RandomWeights
 from emofuse.status import Status
 from emofuse.streams import runtimes
-from emofuse.streams.networks import shared_backbones
+from emofuse.streams.networks import compiled
 from emofuse.streams.runtimes import ConversionError, openvino_record, openvino_version
 from emofuse.upkeep import compare_sample
+from emofuse.upkeep.verify import verify_cache
 
 NET = BackboneSpec(model="mobilenet_v3_small", name="net", weights=RandomWeights(seed=0), dtype="float32")
 SPEC = CacheSpec(streams=(NET,), block_rows=16)
@@ -86,7 +87,7 @@ def refuse(*_args, **_options):
 def test_a_network_that_does_not_convert_runs_in_pytorch_and_the_summary_says_so(
     caches, manifest, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(shared_backbones, "compile_network", refuse)
+    monkeypatch.setattr(compiled, "compile_network", refuse)
     monkeypatch.delenv(runtimes.VARIABLE)
     options = BuildOptions(workers=0, device="cpu")
     with pytest.raises(StreamError, match=r"mobilenet_v3_small does not run in OpenVINO: no rule for aten::odd"):
@@ -120,3 +121,26 @@ def test_an_estimate_measures_the_runtime_of_the_build(manifest, tmp_path, monke
     options = BuildOptions(workers=0, device="cpu", runtime="openvino")
     with pytest.raises(StreamError, match=r"pip install 'emofuse\[fast\]'"):
         estimate_build(tmp_path / "cache", manifest, SPEC, options)
+
+
+def test_a_build_killed_right_after_a_block_has_recorded_what_computed_it(tmp_path, manifest, monkeypatch):
+    """The process that builds would record it a moment later; the next build moves the note into the attributes."""
+    path = tmp_path / "cache"
+    write = worker.write_block
+
+    def die_after_the_first(*args, **options):
+        write(*args, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "write_block", die_after_the_first)
+        with pytest.raises(KeyboardInterrupt):
+            build_cache(path, manifest, SPEC, BuildOptions(workers=0, device="cpu", runtime="openvino"))
+    killed = open_cache(path).streams["net"]
+    assert killed.status[0, 0] != Status.PENDING
+    assert killed.layout.runtimes == (openvino_record(),)
+    assert [each.name for each in (path / "streams" / "net" / ".runtimes").iterdir()] == [openvino_record()]
+    assert verify_cache(path).faults == ()
+    build_cache(path, manifest, SPEC, BuildOptions(workers=0, device="cpu", runtime="torch"))
+    assert open_cache(path).streams["net"].layout.runtimes == (openvino_record(), "torch")
+    assert not (path / "streams" / "net" / ".runtimes").exists()

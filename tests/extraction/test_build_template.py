@@ -95,12 +95,47 @@ def test_a_library_that_starts_threads_is_never_forked(path, manifest, tmp_path,
     text = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
     (tmp_path / f"{module}.py").write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(ahead, "modules_of", lambda spec: (module,))
+    monkeypatch.setattr(ahead, "modules_of", lambda spec, kept: (module,))
     commands: list[list[str]] = []
     watcher = Watcher(lambda: commands.extend(each.cmdline() for each in watcher.seen))
     assert build_cache(path, manifest, SPEC, ONE, watcher).rows == len(manifest)
     assert len(commands) == 1
     assert "emofuse.extraction.child" in commands[0]
+
+
+@pytest.mark.parametrize("torch_itself", [True, False])
+def test_a_template_that_has_opened_a_gpu_is_never_forked(path, manifest, tmp_path, monkeypatch, torch_itself):
+    """A fork cannot use a GPU that its parent has opened. There is none here, so a module stands for torch."""
+    fakes = tmp_path / "fakes"
+    fakes.mkdir()
+    text = "class cuda:\n    @staticmethod\n    def is_initialized():\n        return True\n"
+    if not torch_itself:
+        device = tmp_path / "dev" / "nvidia0"
+        device.parent.mkdir()
+        device.touch()
+        text = (
+            f"from emofuse.extraction import template\ntemplate._GPUS = {str(device)!r}\nheld = open({str(device)!r})\n"
+        )
+    (fakes / ("torch.py" if torch_itself else "opens_a_gpu.py")).write_text(text, encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(fakes)
+        opened = ProcessTemplate(("torch" if torch_itself else "opens_a_gpu",), {})
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert opened.fork(theirs, "", os.environ) is None
+    opened.close()
+
+
+def test_a_template_of_networks_opens_no_gpu_before_it_forks():
+    """Its modules ask torch for no device: a worker does, after it was forked."""
+    modules = modules_of(CacheSpec(streams=(BackboneSpec(model="resnet18", weights=RandomWeights(seed=0)),)))
+    code = (
+        "import importlib, torch\ntorch.cuda._lazy_init = torch.cuda.device_count = torch.cuda.is_available = None\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        "from emofuse.extraction.template import why_not_fork\nassert why_not_fork() is None, why_not_fork()"
+    )
+    started = subprocess.run([sys.executable, "-c", code], env={**os.environ, **ahead.ONE_THREAD}, check=False)
+    assert started.returncode == 0
 
 
 def test_a_template_that_is_killed_costs_no_block(path, manifest):
@@ -136,7 +171,7 @@ def test_a_template_starts_ahead_only_for_a_build_with_something_to_extract(path
         def close(self) -> None:
             started.append("closed")
 
-    monkeypatch.setattr(ahead, "start_template", lambda spec: started.append("started") or Template())
+    monkeypatch.setattr(ahead, "start_template", lambda *_: started.append("started") or Template())
     for options in (BuildOptions(workers=0), BuildOptions(scheduler="tcp://x:1")):
         with template_ahead(path, SPEC, options):
             assert started == []
@@ -146,7 +181,7 @@ def test_a_template_starts_ahead_only_for_a_build_with_something_to_extract(path
         pass
     assert started == ["started", "closed"]
     with template_ahead(path, SPEC, ONE):
-        assert isinstance(take_template(SPEC), Template)
+        assert isinstance(take_template(SPEC, ONE), Template)
     assert started[2:] == ["started"]  # whoever takes it closes it
     for stream in SPEC.streams:
         (path / "streams" / stream.name).mkdir(parents=True)
@@ -157,7 +192,7 @@ def test_a_template_starts_ahead_only_for_a_build_with_something_to_extract(path
 def test_the_template_imports_what_the_streams_need_and_nothing_else():
     assert modules_of(SPEC) == ("emofuse.extraction.worker",)
     faces = (LandmarksSpec(),)
-    assert modules_of(CacheSpec(streams=faces))[1:] == ("mediapipe",)
+    assert modules_of(CacheSpec(streams=faces))[1:] == ("mediapipe.python.solution_base",)
     assert modules_of(CacheSpec(streams=faces, face=FaceSpec(detector="yunet")))[1:] == ()
     network = BackboneSpec(model="resnet18", weights=RandomWeights(seed=0))
     assert modules_of(CacheSpec(streams=(network,)))[1:] == ("torch", "emofuse.streams.networks.classification")

@@ -66,14 +66,16 @@ def test_one_extractor_is_open_at_a_time(job, plan, manifest, monkeypatch):
             super().close()
 
     monkeypatch.setattr(worker, "Extractor", Watched)
-    for layout in describe_streams(job, ("mean_colour", "size")):
-        add_stream(job.cache, layout)
+    for name in ("mean_colour", "size"):
+        add_stream(job.cache, *describe_streams(job, (name,)))
+    assert (opened, closed) == ([["mean_colour"], ["size"]], [["mean_colour"]])
     first, second, *_ = plan.tasks()
     compute_block(job, first)
-    assert (opened, closed) == ([["mean_colour", "size"]], [])
-    only_size = replace(second, streams=("size",))
-    compute_block(job, only_size)
-    assert (opened, closed) == ([["mean_colour", "size"], ["size"]], [["mean_colour", "size"]])
+    both = ["mean_colour", "size"]
+    assert (opened[2:], closed[1:]) == ([both], [["size"]])
+    done = compute_block(job, replace(second, streams=("size",)))  # one of those that are open
+    assert (opened[3:], closed[2:]) == ([], [])
+    assert list(done.counts) == ["size"]
 
 
 def test_a_worker_with_other_libraries_or_weights_refuses(job, plan, manifest):

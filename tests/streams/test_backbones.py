@@ -19,10 +19,10 @@ from emofuse.errors import SpecError, StreamError, WeightsError
 from emofuse.specs import BackboneSpec, FileWeights, Places365Spec, RandomWeights, RegistryWeights
 from emofuse.streams.backbones import BackboneStream, make_backbone, make_places365
 from emofuse.streams.base import Sample, SampleBatch
-from emofuse.streams.networks import presets
+from emofuse.streams.networks import presets, squares
 from emofuse.streams.networks.classification import cut_head, make_network, make_preset
 from emofuse.streams.networks.outputs import PictureNetwork
-from emofuse.streams.networks.presets import Preset, send
+from emofuse.streams.networks.presets import Preset, on_device
 from emofuse.streams.networks.random_weights import seeded
 from emofuse.streams.networks.shared_backbones import SharedBackbone
 from emofuse.testing import check_stream
@@ -102,7 +102,7 @@ def test_bfloat16_points_where_float32_does(shared_data, model):
 
 def test_networks_with_one_preset_prepare_a_picture_once(monkeypatch):
     seen = []
-    monkeypatch.setattr(presets, "_middle", lambda image: seen.append(image.shape) or Image.fromarray(image))
+    monkeypatch.setattr(squares, "middle", lambda image: seen.append(image.shape) or Image.fromarray(image))
     samples = SampleBatch([Sample(data.astronaut()), Sample(data.coffee())])
     first, second = (
         make_backbone(BackboneSpec(model=model, weights=RANDOM), "cpu") for model in ("squeezenet1_1", "resnet18")
@@ -319,7 +319,7 @@ def test_norm_statistics_keep_deep_random_features_alive(pictures):
         network = models.mobilenet_v2().eval()
         cut_head(network)
         preset = Preset(models.MobileNet_V2_Weights.DEFAULT.transforms())
-        untouched = BackboneStream(SharedBackbone(PictureNetwork(network, preset), "cpu"))
+        untouched = BackboneStream(SharedBackbone(lambda: PictureNetwork(network, preset), "cpu"))
     assert np.abs(untouched.extract(pictures[:1]).features).max() < 1e-6  # zero in float16
     kept = make_backbone(BackboneSpec(model="mobilenet_v2", weights=RANDOM), "cpu").extract(pictures).features
     assert 0.1 < np.abs(kept).max() < 100
@@ -401,7 +401,7 @@ def test_cuda_agrees_with_the_cpu(pictures):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_networks_on_a_gpu_share_one_upload(pictures, monkeypatch):
     sent = []
-    monkeypatch.setattr(presets, "send", lambda *given: sent.append(given) or send(*given))
+    monkeypatch.setattr(presets, "on_device", lambda *given: sent.append(given) or on_device(*given))
     first, second = (
         make_backbone(BackboneSpec(model=model, weights=RANDOM), "cuda") for model in ("squeezenet1_1", "resnet18")
     )

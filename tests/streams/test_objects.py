@@ -56,7 +56,7 @@ def lively():
 
 @pytest.fixture
 def stream(lively):
-    return ObjectsStream(copy.deepcopy(lively), image_px=PX, min_confidence=0.25, device="cpu")
+    return ObjectsStream(lambda: copy.deepcopy(lively), image_px=PX, min_confidence=0.25, device="cpu")
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +113,9 @@ def test_pictures_that_need_one_shape_go_through_the_network_together(stream, pi
 
 def test_bfloat16_finds_the_same_objects_in_nearly_the_same_places(lively, pictures):
     full, half = (
-        ObjectsStream(copy.deepcopy(lively), image_px=320, min_confidence=0.05, device="cpu", precision=precision)
+        ObjectsStream(
+            lambda: copy.deepcopy(lively), image_px=320, min_confidence=0.05, device="cpu", precision=precision
+        )
         for precision in ("float32", "bfloat16")
     )
     assert {parameter.dtype for parameter in half.network.model[0].parameters()} == {torch.bfloat16}
@@ -139,10 +141,10 @@ def test_columns_name_every_value(stream):
 
 
 def test_zeros_stand_behind_the_last_object(lively, pictures):
-    every = ObjectsStream(copy.deepcopy(lively), image_px=PX, min_confidence=0.25, device="cpu")
+    every = ObjectsStream(lambda: copy.deepcopy(lively), image_px=PX, min_confidence=0.25, device="cpu")
     scores = every.detect(pictures[:1])[0][:, 4]
     between = float(scores[1] + scores[2]) / 2
-    picky = ObjectsStream(copy.deepcopy(lively), image_px=PX, min_confidence=between, device="cpu")
+    picky = ObjectsStream(lambda: copy.deepcopy(lively), image_px=PX, min_confidence=between, device="cpu")
     rows = picky.extract([Sample(pictures[0])])
     assert rows.status.tolist() == [Status.OK]
     assert (rows.features[0, :12] != 0).any()
@@ -351,7 +353,9 @@ def test_a_device_that_is_not_there_is_said():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_finds_what_the_cpu_finds(lively, pictures):
     cpu, cuda = (
-        ObjectsStream(copy.deepcopy(lively), image_px=PX, min_confidence=0.25, device=device).detect([*pictures] * 9)
+        ObjectsStream(lambda: copy.deepcopy(lively), image_px=PX, min_confidence=0.25, device=device).detect(
+            [*pictures] * 9
+        )
         for device in ("cpu", "cuda")
     )
     for expected, found in zip(cpu, cuda, strict=True):

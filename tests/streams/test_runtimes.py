@@ -22,14 +22,15 @@ from emofuse.streams import runtimes
 from emofuse.streams.base import Sample, SampleBatch
 from emofuse.streams.extractor import Extractor
 from emofuse.streams.faces import make_face_detector
-from emofuse.streams.networks import shared_backbones
+from emofuse.streams.networks import compiled
 from emofuse.streams.networks.compiled import TOLERANCE, compile_network, difference, noise
+from emofuse.streams.networks.detection import YoloDetector
 from emofuse.streams.networks.layers import at_layer
 from emofuse.streams.networks.outputs import PictureNetwork, torchvision_outputs
 from emofuse.streams.networks.presets import StepsPreset
 from emofuse.streams.networks.random_weights import seeded, set_norm_statistics
 from emofuse.streams.networks.shared_backbones import SharedBackbone
-from emofuse.streams.networks.yolo import YoloDetector, random_yolo
+from emofuse.streams.networks.yolo import random_yolo
 from emofuse.streams.runtimes import (
     TORCH,
     ConversionError,
@@ -128,7 +129,7 @@ def test_transformers_of_torchvision_agree_although_pytorch_has_a_fast_path_for_
     made = made if layer is None else at_layer(made, "vit", layer)
     on_openvino = NetworkRuntimes("openvino")
     with networks_on(on_openvino):
-        shared = SharedBackbone(made, "cpu")
+        shared = SharedBackbone(lambda: made, "cpu")
     wanted = {"pooled", "map", "tokens"}
     for output in wanted:
         shared.ask(output, "image")
@@ -213,7 +214,7 @@ def test_objects_agree_for_pictures_of_all_shapes():
         nn.init.constant_(scores[-1].bias, -5.0)
     made = NetworkRuntimes("openvino")
     with networks_on(made):
-        detector = YoloDetector(network, min_confidence=0.25, device="cpu", precision="float32")
+        detector = YoloDetector(lambda: network, min_confidence=0.25, device="cpu", precision="float32")
     for shape in ((1, 96, 64, 3), (3, 64, 96, 3), (2, 96, 96, 3)):
         images = list(noise(*shape).numpy())
         detector.runtime, detector._compiled = TORCH, None
@@ -303,19 +304,19 @@ def test_the_encoder_of_whisper_agrees_with_published_weights(shared_data, monke
 
 @needs_openvino
 def test_outputs_of_one_network_are_computed_in_one_pass(pictures, monkeypatch):
-    compiled = []
+    counted = []
 
     def counting(graph, *args, **options):
         network = compile_network(graph, *args, **options)
         calls = []
-        compiled.append(calls)
+        counted.append(calls)
         return lambda *inputs: (calls.append(1), network(*inputs))[1]
 
-    monkeypatch.setattr(shared_backbones, "compile_network", counting)
+    monkeypatch.setattr(compiled, "compile_network", counting)
     specs = (backbone("mobilenet_v3_small", "pooled"), backbone("mobilenet_v3_small", "map", output="map"))
     with opened(specs, "openvino") as extractor:
         extractor.extract_samples(SampleBatch.of([Sample(picture) for picture in pictures]))
-    assert [len(calls) for calls in compiled] == [len(pictures)]
+    assert [len(calls) for calls in counted] == [len(pictures)]
 
 
 class Sorting(nn.Module):
@@ -349,7 +350,7 @@ def refuse(*_args, **_options):
 
 @needs_openvino
 def test_auto_falls_back_to_pytorch_with_a_note_and_openvino_by_name_is_an_error(pictures, monkeypatch):
-    monkeypatch.setattr(shared_backbones, "compile_network", refuse)
+    monkeypatch.setattr(compiled, "compile_network", refuse)
     specs = (backbone("mobilenet_v3_small", "net"),)
     with opened(specs, "auto") as extractor:
         assert extractor.runtimes == {"net": (TORCH,)}

@@ -25,7 +25,7 @@ from emofuse.streams.runtimes import TORCH, openvino_record, present_runtimes
 if TYPE_CHECKING:
     import torch
 
-    from emofuse.streams.networks.compiled import CompiledNetwork
+    from emofuse.streams.networks.running import CompiledNetwork
 
 VERSION = 1
 """Increase it whenever the same picture gives another face. It is part of the digest of streams that look at faces."""

@@ -1,8 +1,9 @@
-"""Networks as graphs that OpenVINO has compiled for this CPU (extra `fast`).
+"""The conversion of networks to graphs that OpenVINO compiles for this CPU (extra `fast`).
 
-A network is traced, converted and compiled in its process, which takes about half a second, and then held to PyTorch's
-results. The graph computes in float32 also where the CPU has bfloat16, with a fixed number of threads and one request
-at a time, so that the same input gives the same bytes whatever else runs.
+A network is traced, converted, compiled and then held to PyTorch's results, which takes about a second. What passed is
+kept on this machine for other processes (see `kept`). The graph computes in float32 also where the CPU has bfloat16,
+with a fixed number of threads and one request at a time, so that the same input gives the same bytes whatever else
+runs.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,27 +18,13 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from emofuse.streams.networks.running import CompiledNetwork, compile_model
 from emofuse.streams.runtimes import ConversionError, import_openvino
 
 TOLERANCE = 1e-3
 """The largest difference from PyTorch's values that is accepted, as a share of the largest of them.
 
 Published weights differ by 3e-6, random ones by up to 5e-5 (`benchmarks/results/runtimes_*.json`)."""
-
-Arrays = tuple[npt.NDArray[Any], ...]
-
-
-class CompiledNetwork:
-    """A compiled network on the CPU: arrays -> arrays. Two threads must not use it at once."""
-
-    def __init__(self, compiled: Any) -> None:
-        self._request = compiled.create_infer_request()
-        self._outputs = len(compiled.outputs)
-
-    def __call__(self, *inputs: npt.NDArray[Any]) -> Arrays:
-        """Return the outputs of the network, copied."""
-        returned = self._request.infer(list(inputs), share_inputs=True, share_outputs=False)
-        return tuple(returned[index] for index in range(self._outputs))
 
 
 def compile_network(
@@ -47,6 +33,7 @@ def compile_network(
     *,
     dynamic: Sequence[int] = (),
     threads: int | None = None,
+    key: str | None = None,
 ) -> CompiledNetwork:
     """Compile a network of one input, and hold it to PyTorch's results.
 
@@ -55,15 +42,18 @@ def compile_network(
         examples: inputs for which both must agree, one at least. The first one is traced.
         dynamic: the axes of the input whose length may differ; all others have the length of the example.
         threads: the threads of the network; None means as many as PyTorch uses.
+        key: the name under which the network is kept when it has passed; None keeps nothing.
 
     Raises:
         ConversionError: the network cannot be converted or compiled, or its compiled form computes something else.
     """
     shape = [-1 if axis in dynamic else length for axis, length in enumerate(examples[0].shape)]
     try:
-        compiled = CompiledNetwork(_compile(network, examples[0], shape, threads or torch.get_num_threads()))
+        compiled = _compile(network, examples[0], shape, threads or torch.get_num_threads())
         for example in examples:
             _check(network, compiled, example)
+        if key is not None:
+            compiled.keep(key)
     except ConversionError:
         raise
     except Exception as error:  # tracing runs foreign code, and OpenVINO raises errors of all kinds
@@ -72,20 +62,10 @@ def compile_network(
     return compiled
 
 
-def _compile(network: nn.Module, example: torch.Tensor, shape: list[int], threads: int) -> Any:
-    openvino = import_openvino()
+def _compile(network: nn.Module, example: torch.Tensor, shape: list[int], threads: int) -> CompiledNetwork:
     model = converted_model(network, example)
-    model.reshape(openvino.PartialShape(shape))
-    return _core().compile_model(
-        model,
-        "CPU",
-        {
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-            "INFERENCE_PRECISION_HINT": "f32",  # otherwise bfloat16 on CPUs that have it
-            "ENABLE_CPU_PINNING": False,  # several workers would be bound to the same core
-        },
-    )
+    model.reshape(import_openvino().PartialShape(shape))
+    return compile_model(model, threads)
 
 
 def converted_model(network: nn.Module, example: torch.Tensor) -> Any:
@@ -141,8 +121,3 @@ def _traceable() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-
-
-@lru_cache(maxsize=1)
-def _core() -> Any:
-    return import_openvino().Core()

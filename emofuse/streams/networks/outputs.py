@@ -22,13 +22,6 @@ from emofuse.weights import ResolvedWeights
 
 Output = Literal["pooled", "map", "tokens"]
 
-DIMENSIONS: dict[Output, tuple[str, ...]] = {
-    "pooled": ("feature",),
-    "map": ("channel", "y", "x"),
-    "tokens": ("time", "feature"),
-}
-"""The names of the axes of a row. Tokens are a sequence whose steps are positions of the picture, row by row."""
-
 
 class Outputs(Protocol):
     """A function that runs a network once on pictures, for all outputs that are wanted."""

@@ -7,7 +7,7 @@ that share the square. Together the parts equal torchvision's own preset, bit fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,9 +17,8 @@ import torch
 from PIL import Image
 
 from emofuse.streams.base import SampleBatch
+from emofuse.streams.networks.squares import Square, faces_of, middle
 from emofuse.streams.networks.torchvision_parts import functional
-
-_LONGEST = 50  # largest ratio of the sides that is resized whole (see _middle)
 
 
 class PicturePreset(Protocol):
@@ -50,29 +49,23 @@ class Preset:
     transform: Any
 
     @property
-    def size(self) -> tuple[int, int]:
-        """The height and width of the square."""
-        height, width = (*self.transform.crop_size, *self.transform.crop_size)[:2]
-        return height, width
+    def square(self) -> Square:
+        """The resize and crop."""
+        return Square.of_preset(self.transform)
 
     @property
-    def square(self) -> Hashable:
-        """The parameters of the uint8 square: presets with equal parameters share the squares of a batch."""
-        preset = self.transform
-        return (*preset.resize_size, *preset.crop_size, preset.interpolation, preset.antialias)
+    def size(self) -> tuple[int, int]:
+        """The height and width of the square."""
+        return self.square.size
 
     def cut(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
         """Resize an (H, W, 3) uint8 RGB picture and cut it to its middle, (3, h, w) uint8."""
-        preset = self.transform
-        resized = functional.resize(
-            _middle(image), preset.resize_size, interpolation=preset.interpolation, antialias=preset.antialias
-        )
-        cut: torch.Tensor = functional.pil_to_tensor(functional.center_crop(resized, preset.crop_size))
-        return cut
+        return torch.from_numpy(self.square.cut(image).copy())
 
     def cut_all(self, batch: SampleBatch, device: torch.device) -> torch.Tensor:
         """Return the squares (n, 3, h, w) uint8 of n >= 1 pictures on the device, computed once for all networks."""
-        return batch.once((self.square, device), lambda: send([self.cut(sample.image) for sample in batch], device))
+        square = self.square
+        return batch.once((square.key, device), lambda: on_device(square.cut_all(batch), device))
 
     def normalise(self, pictures: torch.Tensor) -> torch.Tensor:
         """Normalise (n, 3, h, w) uint8 to float32, on the device of the input."""
@@ -99,7 +92,7 @@ class StepsPreset:
 
     def cut(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
         """Pass an (H, W, 3) uint8 RGB picture through the steps, (3, h, w) uint8."""
-        picture = _middle(image) if self.cuts_middle else Image.fromarray(np.ascontiguousarray(image))
+        picture = middle(image) if self.cuts_middle else Image.fromarray(np.ascontiguousarray(image))
         for step in self.steps:
             picture = step(picture)
         cut: torch.Tensor = functional.pil_to_tensor(picture)
@@ -126,18 +119,7 @@ def squares_of_faces(batch: SampleBatch, size: tuple[int, int], device: torch.de
     Returns:
         (m, 3, h, w) uint8 of the m samples with a crop, in their order.
     """
-
-    def cut() -> torch.Tensor:
-        crops = [sample.crop for sample in batch if sample.crop is not None]
-        return send([functional.pil_to_tensor(_resized(crop, size)) for crop in crops], device)
-
-    return batch.once(("faces", size, device), cut)
-
-
-def _resized(crop: npt.NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
-    height, width = size
-    picture = Image.fromarray(crop)
-    return picture if crop.shape[:2] == size else picture.resize((width, height), Image.Resampling.BILINEAR)
+    return batch.once(("faces", size, device), lambda: on_device(faces_of(batch, size), device))
 
 
 def normalise(pictures: torch.Tensor, mean: Any, std: Any) -> torch.Tensor:
@@ -165,13 +147,7 @@ def send(pictures: list[torch.Tensor], device: torch.device) -> torch.Tensor:
     return torch.stack(pictures).pin_memory().to(device, non_blocking=True)
 
 
-def _middle(image: npt.NDArray[np.uint8]) -> Image.Image:
-    """Return the picture for the preset, cut to its middle if it is more than 50 times as long as wide.
-
-    The centre crop shows no more than that. Resizing the whole picture would take gigabytes: 30000 x 1 pixels become
-    7.7 million x 256. The result can be shifted by a fraction of a pixel against that of the whole picture.
-    """
-    height, width = image.shape[:2]
-    longest = _LONGEST * min(height, width)
-    top, left = max(0, (height - longest) // 2), max(0, (width - longest) // 2)
-    return Image.fromarray(np.ascontiguousarray(image[top : height - top, left : width - left]))
+def on_device(pictures: npt.NDArray[np.uint8], device: torch.device) -> torch.Tensor:
+    """Return an array of pictures on a device. A copy to a GPU starts from page-locked memory and is not waited for."""
+    tensor = torch.from_numpy(pictures)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

@@ -1,20 +1,29 @@
-"""Networks of pictures on their devices, which run once on a batch for all streams that store outputs of them."""
+"""Networks of pictures on their devices, which run once on a batch for all streams that store outputs of them.
+
+A network whose compiled form is kept on this machine is not made, and PyTorch is not imported for it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import nn
 
 from emofuse.specs.weights import Precision
 from emofuse.streams.base import SampleBatch
-from emofuse.streams.networks.classification import to_device
-from emofuse.streams.networks.compiled import CompiledNetwork, compile_network, noise
-from emofuse.streams.networks.outputs import Output, PictureNetwork
+from emofuse.streams.networks.kept import converting, keep, network_key, read_kept
+from emofuse.streams.networks.running import CompiledNetwork, open_kept_network
+from emofuse.streams.networks.squares import Square, faces_of
 from emofuse.streams.runtimes import TORCH, ConversionError, openvino_record, present_runtimes
+
+if TYPE_CHECKING:
+    import torch
+
+    from emofuse.streams.networks.outputs import Output, PictureNetwork
+    from emofuse.streams.networks.presets import PicturePreset
 
 _CPU_BATCH = 4  # the fastest on one core: 16 falls out of its cache (benchmarks/steps.py)
 _GPU_BATCH = 64
@@ -27,26 +36,69 @@ class SharedBackbone:
     sums within a layer are float32. On a CPU the network may be compiled (see `emofuse.streams.runtimes`). It then
     takes its pictures one by one, which is as fast as several at once and gives the same bytes for every block size.
 
+    Args:
+        make: the function that makes the network.
+        device: the device of the network, as torch names it.
+        precision: the precision of its values.
+        name: its name in messages.
+        identity: what decides the values that it computes, as JSON holds it; None keeps no compiled form of it.
+
     Attributes:
-        network: the network without its classifier.
-        preset: its resize, crop and normalisation.
-        device: its device.
         runtime: what computes it: `torch`, or `openvino` with its version.
     """
 
-    def __init__(self, made: PictureNetwork, device: str, precision: Precision = "float32", name: str = "") -> None:
-        self.preset = made.preset
-        self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        self.network = to_device(made.module, device).to(self._dtype)
-        self.device = torch.device(device)
-        self._made = made
-        self._batch = _CPU_BATCH if self.device.type == "cpu" else _GPU_BATCH
+    def __init__(
+        self,
+        make: Callable[[], PictureNetwork],
+        device: str,
+        precision: Precision = "float32",
+        name: str = "",
+        *,
+        identity: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._make = make
+        self._device_name = device
+        self._precision = precision
         self._asked: dict[Hashable, set[Output]] = {}  # what the network sees -> the outputs that streams store
+        self._shapes: dict[Output, tuple[int, ...]] = {}
+        self._square: Square | None = None
         self._compiled: dict[frozenset[Output], CompiledNetwork] = {}
         self.runtime = TORCH
         runtimes = present_runtimes()
         self._threads = runtimes.threads
-        runtimes.register(name or type(made.module).__name__, self._compile)
+        self._identity = identity if runtimes.compiles and precision == "float32" else None
+        self._recall()
+        if self._square is None:
+            _ = self.network  # so that what is wrong with the weights is said now
+        runtimes.register(name or "of pictures", self._compile)
+
+    @cached_property
+    def _made(self) -> PictureNetwork:
+        return self._make()
+
+    @cached_property
+    def network(self) -> Any:
+        """The network without its classifier, on its device."""
+        from emofuse.streams.networks.classification import to_device
+
+        return to_device(self._made.module, self._device_name).to(self._dtype)
+
+    @property
+    def preset(self) -> PicturePreset:
+        """Its resize, crop and normalisation."""
+        return self._made.preset
+
+    @property
+    def device(self) -> torch.device:
+        """Its device."""
+        import torch
+
+        return torch.device(self._device_name)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The height and width of the pictures that it sees."""
+        return self._made.preset.size if self._square is None else self._square.size
 
     def ask(self, output: Output, seen: Hashable) -> tuple[int, ...]:
         """Note that a stream stores an output of the pictures that `seen` stands for, and return the shape of its rows.
@@ -54,9 +106,26 @@ class SharedBackbone:
         Raises:
             StreamError: the network has no such output.
         """
-        shape = self._made.shape(output)
+        if output not in self._shapes:
+            _ = self.network
+            self._shapes[output] = self._made.shape(output)
         self._asked.setdefault(seen, set()).add(output)
-        return shape
+        return self._shapes[output]
+
+    def run_pictures(self, batch: SampleBatch, seen: Hashable) -> Mapping[Output, npt.NDArray[np.float32]]:
+        """Return every output that streams asked for, of the n >= 1 pictures of a batch."""
+        if self._square is not None and self.runtime != TORCH:
+            square = self._square
+            return batch.once((self, seen), lambda: self._run_compiled(square.cut_all(batch), self._asked[seen]))
+        return self.run(batch, seen, lambda: self.preset.cut_all(batch, self.device))
+
+    def run_faces(self, batch: SampleBatch, seen: Hashable) -> Mapping[Output, npt.NDArray[np.float32]]:
+        """Return every output that streams asked for, of the aligned faces of a batch, one at least."""
+        if self.runtime != TORCH:
+            return batch.once((self, seen), lambda: self._run_compiled(faces_of(batch, self.size), self._asked[seen]))
+        from emofuse.streams.networks.presets import squares_of_faces
+
+        return self.run(batch, seen, lambda: squares_of_faces(batch, self.size, self.device))
 
     def run(
         self, batch: SampleBatch, seen: Hashable, pictures: Callable[[], torch.Tensor]
@@ -64,35 +133,10 @@ class SharedBackbone:
         """Return every output that streams asked for, of n >= 1 pictures (n, 3, H, W) uint8 on the device."""
         return batch.once((self, seen), lambda: self._run(pictures(), self._asked[seen]))
 
-    def _compile(self) -> None:
-        """Compile the network for each set of outputs that streams store together.
-
-        Raises:
-            ConversionError: it cannot be compiled.
-        """
-        if self._dtype != torch.float32:
-            raise ConversionError("precision bfloat16 is that of PyTorch, whose sums OpenVINO does not repeat")
-        example = noise(1, 3, *self.preset.size)
-        for wanted in sorted({frozenset(outputs) for outputs in self._asked.values()}, key=sorted):
-            graph = _PictureGraph(self._made, self.network, sorted(wanted))
-            self._compiled[wanted] = compile_network(graph, [example], threads=self._threads)
-        self.runtime = openvino_record()
-
-    def _run(self, pictures: torch.Tensor, wanted: Collection[Output]) -> dict[Output, npt.NDArray[np.float32]]:
-        if self.runtime != TORCH:
-            compiled = self._compiled[frozenset(wanted)]
-            of_pictures = [compiled(picture[None]) for picture in pictures.numpy()]
-            return {
-                output: np.concatenate([outputs[place] for outputs in of_pictures])
-                for place, output in enumerate(sorted(wanted))
-            }
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        with torch.inference_mode(), exact:
-            parts = [self.forward(part, wanted) for part in torch.split(pictures, self._batch)]
-            return {output: torch.cat([part[output] for part in parts]).cpu().contiguous().numpy() for output in wanted}
-
     def forward(self, pictures: torch.Tensor, wanted: Collection[Output]) -> dict[Output, torch.Tensor]:
         """Compute outputs (B, ...) float32 from (B, 3, H, W) uint8, both on the device."""
+        import torch
+
         batch = self.preset.normalise(pictures).to(self._dtype, memory_format=torch.channels_last)
         outputs = self._made.outputs(self.network, batch, wanted)
         return {
@@ -100,16 +144,82 @@ class SharedBackbone:
             for output in wanted
         }
 
+    @property
+    def _dtype(self) -> torch.dtype:
+        import torch
 
-class _PictureGraph(nn.Module):
-    """A network with the normalisation of its pictures: (B, 3, H, W) uint8 -> its outputs, float32."""
+        return torch.bfloat16 if self._precision == "bfloat16" else torch.float32
 
-    def __init__(self, made: PictureNetwork, network: nn.Module, wanted: list[Output]) -> None:
-        super().__init__()
-        self.network = network
-        self._made, self._wanted = made, wanted
+    def _recall(self) -> None:
+        """Take the square and the shapes of the network from its kept form, if there is one."""
+        kept = None if self._identity is None else read_kept(self._key(None))
+        if kept is not None:
+            self._square = Square.from_facts(kept.facts["square"])
+            self._shapes = {output: tuple(shape) for output, shape in kept.facts["shapes"].items()}
 
-    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the outputs in their order, pooled ones as vectors."""
-        outputs = self._made.outputs(self.network, self._made.preset.normalise(pictures), self._wanted)
-        return tuple(outputs[name].flatten(1) if name == "pooled" else outputs[name] for name in self._wanted)
+    def _remember(self) -> None:
+        """Keep the square and the shapes of the network, if its preset is one of torchvision."""
+        from emofuse.streams.networks.presets import Preset
+
+        if self._identity is not None and isinstance(self.preset, Preset):
+            facts = {"square": self.preset.square.facts(), "shapes": {k: list(v) for k, v in self._shapes.items()}}
+            keep(self._key(None), facts)
+
+    def _key(self, wanted: frozenset[Output] | None) -> str:
+        """Return the name of the kept network with some outputs, and for None that of its square and shapes."""
+        outputs = None if wanted is None else sorted(wanted)
+        return network_key(network=self._identity, outputs=outputs, threads=self._threads)
+
+    def _compile(self) -> None:
+        """Compile the network for each set of outputs that streams store together, or open its kept form.
+
+        Raises:
+            ConversionError: it cannot be compiled.
+        """
+        if self._precision != "float32":
+            raise ConversionError("precision bfloat16 is that of PyTorch, whose sums OpenVINO does not repeat")
+        for wanted in sorted({frozenset(outputs) for outputs in self._asked.values()}, key=sorted):
+            self._compiled[wanted] = self._opened(wanted)
+        self.runtime = openvino_record()
+
+    def _opened(self, wanted: frozenset[Output]) -> CompiledNetwork:
+        if self._identity is None or self._threads is None:
+            return self._converted(wanted, None)
+        key = self._key(wanted)
+        opened = open_kept_network(key, self._threads)
+        if opened is not None:
+            return opened
+        with converting(key):
+            opened = open_kept_network(key, self._threads)
+            if opened is None:
+                opened = self._converted(wanted, key)
+                self._remember()
+        return opened
+
+    def _converted(self, wanted: frozenset[Output], key: str | None) -> CompiledNetwork:
+        from emofuse.streams.networks.compiled import compile_network, noise
+        from emofuse.streams.networks.graphs import PictureGraph
+
+        graph = PictureGraph(self._made, self.network, sorted(wanted))
+        return compile_network(graph, [noise(1, 3, *self.size)], threads=self._threads, key=key)
+
+    def _run(self, pictures: torch.Tensor, wanted: Collection[Output]) -> dict[Output, npt.NDArray[np.float32]]:
+        if self.runtime != TORCH:
+            return self._run_compiled(pictures.numpy(), wanted)
+        import torch
+
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        size = _CPU_BATCH if self.device.type == "cpu" else _GPU_BATCH
+        with torch.inference_mode(), exact:
+            parts = [self.forward(part, wanted) for part in torch.split(pictures, size)]
+            return {output: torch.cat([part[output] for part in parts]).cpu().contiguous().numpy() for output in wanted}
+
+    def _run_compiled(
+        self, pictures: npt.NDArray[np.uint8], wanted: Collection[Output]
+    ) -> dict[Output, npt.NDArray[np.float32]]:
+        compiled = self._compiled[frozenset(wanted)]
+        of_pictures = [compiled(picture[None]) for picture in pictures]
+        return {
+            output: np.concatenate([outputs[place] for outputs in of_pictures])
+            for place, output in enumerate(sorted(wanted))
+        }

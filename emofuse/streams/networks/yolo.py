@@ -25,15 +25,13 @@ from torch import nn
 
 from emofuse.errors import StreamError, WeightsError
 from emofuse.specs.weights import Precision
-from emofuse.streams.networks.compiled import CompiledNetwork, compile_network, noise
 from emofuse.streams.networks.presets import send
 from emofuse.streams.networks.random_weights import seeded
 from emofuse.streams.networks.torchvision_parts import batched_nms, box_convert
-from emofuse.streams.runtimes import TORCH, ConversionError, openvino_record, present_runtimes
 from emofuse.weights.content import why_no_model
 
-_NMS_IOU = 0.7  # ultralytics' default at prediction
-_CHECKED = ((96, 128), (128, 64))  # the sizes of pictures on which a compiled network is held to PyTorch's
+CHECKED = ((96, 128), (128, 64))
+"""The sizes of pictures on which a compiled network is held to PyTorch's."""
 
 # Words and not digits: release 8.4.70 does not understand 0 and 1.
 _QUIET = {
@@ -44,78 +42,7 @@ _QUIET = {
 }
 
 
-class YoloDetector:
-    """A YOLO network on a device: B pictures of one shape -> the boxes in each of them.
-
-    Attributes:
-        network: the detection network, its batch norms folded into the convolutions.
-        device: the device that it runs on.
-        runtime: what computes it: `torch`, or `openvino` with its version.
-    """
-
-    def __init__(self, network: nn.Module, *, min_confidence: float, device: str, precision: Precision) -> None:
-        fused: Any = network
-        try:
-            self.network = fused.eval().float().fuse(verbose=False).to(device).to(memory_format=torch.channels_last)
-        except (RuntimeError, AssertionError) as error:
-            raise StreamError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
-        self._dtype = torch.float32
-        if precision == "bfloat16":
-            self._dtype = torch.bfloat16
-            _lower_body(self.network)
-        self.device = torch.device(device)
-        self._min_confidence = min_confidence
-        self._compiled: CompiledNetwork | None = None
-        self.runtime = TORCH
-        runtimes = present_runtimes()
-        self._threads = runtimes.threads
-        runtimes.register("of objects", self._compile)
-
-    def _compile(self) -> None:
-        """Compile the network for pictures of all sizes.
-
-        Raises:
-            ConversionError: it cannot be compiled.
-        """
-        if self._dtype != torch.float32:
-            raise ConversionError("precision bfloat16 is that of PyTorch, whose sums OpenVINO does not repeat")
-        network: Any = self.network
-        with _anchors_of_every_size(network.model[-1]):
-            self._compiled = compile_network(
-                _DetectionGraph(network),
-                [noise(1, *size, 3) for size in _CHECKED],
-                dynamic=(1, 2),
-                threads=self._threads,
-            )
-        self.runtime = openvino_record()
-
-    def boxes(self, pictures: list[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.float32]]:
-        """Detect the objects of B pictures of one shape (h, w, 3) uint8.
-
-        Returns:
-            B arrays (k, 6) float32, most confident first: x1, y1, x2, y2 in pixels, score, class number.
-        """
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        with torch.inference_mode(), exact:
-            raw = self._raw(pictures)
-            scores, classes = raw[:, 4:].max(dim=1)
-            owners, positions = (scores > self._min_confidence).nonzero(as_tuple=True)
-            columns = [scores[owners, positions], classes[owners, positions].float(), owners.float()]
-            corners = box_convert(raw[owners, :4, positions], "cxcywh", "xyxy")
-            # The boxes are few, so suppress them on the CPU: a GPU then waits once a batch.
-            sure = torch.cat([corners, torch.stack(columns, dim=1)], dim=1).cpu()
-            return [_suppressed(sure[sure[:, 6] == owner, :6]) for owner in range(len(pictures))]
-
-    def _raw(self, pictures: list[npt.NDArray[np.uint8]]) -> torch.Tensor:
-        """Return the network's output (B, 4 + classes, positions) of B pictures of one shape."""
-        if self._compiled is not None:
-            return torch.cat([torch.from_numpy(self._compiled(picture[None])[0]) for picture in pictures])
-        batch = send([torch.from_numpy(picture) for picture in pictures], self.device).permute(0, 3, 1, 2)
-        raw: torch.Tensor = self.network((batch.float() / 255).to(self._dtype, memory_format=torch.channels_last))[0]
-        return raw
-
-
-class _DetectionGraph(nn.Module):
+class DetectionGraph(nn.Module):
     """A network with the scaling of its pictures: (1, h, w, 3) uint8 -> its output."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -128,7 +55,7 @@ class _DetectionGraph(nn.Module):
 
 
 @contextmanager
-def _anchors_of_every_size(head: Any) -> Iterator[None]:
+def anchors_of_every_size(head: Any) -> Iterator[None]:
     """Let the last layer compute its anchors from the size of each picture, as a trace needs it."""
     before, head.dynamic = head.dynamic, True
     try:
@@ -138,7 +65,7 @@ def _anchors_of_every_size(head: Any) -> Iterator[None]:
         head.shape = None  # anchors that a trace has made are not used again
 
 
-def _lower_body(network: Any) -> None:
+def lower_body(network: Any) -> None:
     """Convert all layers but the last to bfloat16, in place.
 
     The last layer computes coordinates of up to 640 pixels, for which eight bits are too few: it stays in float32.
@@ -149,9 +76,46 @@ def _lower_body(network: Any) -> None:
     last.register_forward_pre_hook(lambda _, args: ([maps.float() for maps in args[0]],))
 
 
-def _suppressed(boxes: torch.Tensor) -> npt.NDArray[np.float32]:
+def fused(network: nn.Module, device: str, precision: Precision) -> nn.Module:
+    """Return a network on a device, with its batch norms folded into the convolutions.
+
+    Raises:
+        StreamError: the device cannot be used.
+    """
+    whole: Any = network
+    try:
+        ready: nn.Module = whole.eval().float().fuse(verbose=False).to(device).to(memory_format=torch.channels_last)
+    except (RuntimeError, AssertionError) as error:
+        raise StreamError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    if precision == "bfloat16":
+        lower_body(ready)
+    return ready
+
+
+def raw_output(
+    network: nn.Module, pictures: list[npt.NDArray[np.uint8]], device: str, precision: Precision
+) -> torch.Tensor:
+    """Return the output (B, 4 + classes, positions) of a network for B pictures of one shape."""
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    batch = send([torch.from_numpy(picture) for picture in pictures], torch.device(device)).permute(0, 3, 1, 2)
+    raw: torch.Tensor = network((batch.float() / 255).to(dtype, memory_format=torch.channels_last))[0]
+    return raw
+
+
+def boxes_of(raw: torch.Tensor, min_confidence: float, iou: float) -> list[npt.NDArray[np.float32]]:
+    """Return the boxes of B pictures from the network's output, see `YoloDetector.boxes`."""
+    scores, classes = raw[:, 4:].max(dim=1)
+    owners, positions = (scores > min_confidence).nonzero(as_tuple=True)
+    columns = [scores[owners, positions], classes[owners, positions].float(), owners.float()]
+    corners = box_convert(raw[owners, :4, positions], "cxcywh", "xyxy")
+    # The boxes are few, so suppress them on the CPU: a GPU then waits once a batch.
+    sure = torch.cat([corners, torch.stack(columns, dim=1)], dim=1).cpu()
+    return [_suppressed(sure[sure[:, 6] == owner, :6], iou) for owner in range(len(raw))]
+
+
+def _suppressed(boxes: torch.Tensor, iou: float) -> npt.NDArray[np.float32]:
     """Drop every box (k, 6) that a more confident one of its class covers; return the others, most confident first."""
-    kept: npt.NDArray[np.float32] = boxes[batched_nms(boxes[:, :4], boxes[:, 4], boxes[:, 5], _NMS_IOU)].numpy()
+    kept: npt.NDArray[np.float32] = boxes[batched_nms(boxes[:, :4], boxes[:, 4], boxes[:, 5], iou)].numpy()
     return kept
 
 

@@ -22,13 +22,14 @@ from emofuse.streams import runtimes
 from emofuse.streams.base import Sample, SampleBatch
 from emofuse.streams.extractor import Extractor
 from emofuse.streams.faces import make_face_detector
-from emofuse.streams.networks import compiled
+from emofuse.streams.networks import compiled, kept
 from emofuse.streams.networks.compiled import TOLERANCE, compile_network, difference, noise
 from emofuse.streams.networks.detection import YoloDetector
 from emofuse.streams.networks.layers import at_layer
 from emofuse.streams.networks.outputs import PictureNetwork, torchvision_outputs
 from emofuse.streams.networks.presets import StepsPreset
 from emofuse.streams.networks.random_weights import seeded, set_norm_statistics
+from emofuse.streams.networks.running import has_bfloat16
 from emofuse.streams.networks.shared_backbones import SharedBackbone
 from emofuse.streams.networks.yolo import random_yolo
 from emofuse.streams.runtimes import (
@@ -364,17 +365,47 @@ def test_auto_falls_back_to_pytorch_with_a_note_and_openvino_by_name_is_an_error
 
 
 @needs_openvino
-def test_networks_in_bfloat16_stay_in_pytorch():
+def test_networks_in_bfloat16_stay_in_pytorch_on_cpus_without_it_and_objects_always_do(monkeypatch):
+    monkeypatch.setattr(compiled, "has_bfloat16", lambda: False)
     specs = (
         backbone("mobilenet_v3_small", "net", precision="bfloat16"),
         ObjectsSpec(weights=RANDOM, precision="bfloat16", image_px=64),
     )
     with opened(specs, "auto") as extractor:
         assert set(extractor.runtimes.values()) == {(TORCH,)}
-        assert [note.partition(" ran in")[0] for note in extractor.runtime_notes] == [
-            "the network mobilenet_v3_small",
-            "the network of objects",
+        assert [note.partition(" because")[2] for note in extractor.runtime_notes] == [
+            " OpenVINO cannot run it: this CPU has no instructions for bfloat16",
+            " OpenVINO cannot run it: it would compute coordinates in bfloat16 too, for which eight bits are too few",
         ]
+
+
+@needs_openvino
+def test_bfloat16_in_openvino_is_as_near_to_float32_as_that_of_pytorch(shared_data, monkeypatch, tmp_path):
+    if not has_bfloat16():
+        pytest.skip("this CPU has no instructions for bfloat16")
+    monkeypatch.setenv(kept.VARIABLE, str(tmp_path))
+    weights = FileWeights(path=shared_data / "models" / "squeezenet1_1.pth")
+    paths = sorted((shared_data / "faces" / "images").rglob("*.*g"))[:3]
+    batch = [Sample(np.asarray(Image.open(path).convert("RGB"))) for path in paths]
+    features = {}
+    for precision, runtime, again in (
+        ("float32", "torch", ""),
+        ("bfloat16", "torch", ""),
+        ("bfloat16", "openvino", ""),
+        ("bfloat16", "openvino", "kept"),
+    ):
+        spec = backbone("squeezenet1_1", "net", weights, precision=precision)
+        with Extractor((spec,), CacheSpec(streams=(spec,)), device="cpu", runtime=runtime, threads=1) as extractor:
+            rows = extractor.extract_samples(SampleBatch.of(batch)).rows["net"]
+            assert extractor.runtimes == {"net": (TORCH if runtime == "torch" else openvino_record(),)}
+        features[precision, runtime, again] = rows.features.astype(np.float64)
+    exact, *rounded = features.values()
+    assert np.array_equal(rounded[1], rounded[2])
+    assert difference(rounded[1], exact) < 1.5 * difference(rounded[0], exact)
+    for values in rounded:
+        assert 0 < difference(values, exact) < 0.05
+        lengths = np.linalg.norm(values, axis=1) * np.linalg.norm(exact, axis=1)
+        assert ((values * exact).sum(axis=1) / lengths).min() > 0.999
 
 
 def test_auto_is_pytorch_without_openvino_and_openvino_by_name_says_how_to_install_it(monkeypatch):

@@ -93,7 +93,7 @@ class YoloDetector:
             ConversionError: it cannot be compiled.
         """
         if self._precision != "float32":
-            raise ConversionError("precision bfloat16 is that of PyTorch, whose sums OpenVINO does not repeat")
+            raise ConversionError("it would compute coordinates in bfloat16 too, for which eight bits are too few")
         self._compiled = self._opened()
         self.runtime = openvino_record()
 

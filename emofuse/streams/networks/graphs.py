@@ -11,12 +11,15 @@ from emofuse.streams.networks.outputs import Output, PictureNetwork
 class PictureGraph(nn.Module):
     """A network with the normalisation of its pictures: (B, 3, H, W) uint8 -> its outputs, float32."""
 
-    def __init__(self, made: PictureNetwork, network: nn.Module, wanted: list[Output]) -> None:
+    def __init__(
+        self, made: PictureNetwork, network: nn.Module, wanted: list[Output], *, dtype: torch.dtype = torch.float32
+    ) -> None:
         super().__init__()
         self.network = network
-        self._made, self._wanted = made, wanted
+        self._made, self._wanted, self._dtype = made, wanted, dtype
 
     def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the outputs in their order, pooled ones as vectors."""
-        outputs = self._made.outputs(self.network, self._made.preset.normalise(pictures), self._wanted)
+        normalised = self._made.preset.normalise(pictures).to(self._dtype)
+        outputs = self._made.outputs(self.network, normalised, self._wanted)
         return tuple(outputs[name].flatten(1) if name == "pooled" else outputs[name] for name in self._wanted)

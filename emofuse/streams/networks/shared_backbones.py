@@ -17,7 +17,7 @@ from emofuse.streams.base import SampleBatch
 from emofuse.streams.networks.kept import converting, keep, network_key, read_kept
 from emofuse.streams.networks.running import CompiledNetwork, open_kept_network
 from emofuse.streams.networks.squares import Square, faces_of
-from emofuse.streams.runtimes import TORCH, ConversionError, openvino_record, present_runtimes
+from emofuse.streams.runtimes import TORCH, openvino_record, present_runtimes
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,8 @@ class SharedBackbone:
     """A network on its device, which runs once on a batch for all streams that store outputs of it.
 
     float32 runs without TF32 on every device. In bfloat16 the weights and all values between layers are bfloat16, and
-    sums within a layer are float32. On a CPU the network may be compiled (see `emofuse.streams.runtimes`). It then
+    sums within a layer are float32. On a CPU the network may be compiled (see `emofuse.streams.runtimes`); in bfloat16
+    it then is as near to float32 as PyTorch's, but not the same, and the CPU must have instructions for it. It then
     takes its pictures one by one, which is as fast as several at once and gives the same bytes for every block size.
 
     Args:
@@ -66,7 +67,7 @@ class SharedBackbone:
         self.runtime = TORCH
         runtimes = present_runtimes()
         self._threads = runtimes.threads
-        self._identity = identity if runtimes.compiles and precision == "float32" else None
+        self._identity = identity if runtimes.compiles else None
         self._recall()
         if self._square is None:
             _ = self.network  # so that what is wrong with the weights is said now
@@ -168,7 +169,7 @@ class SharedBackbone:
     def _key(self, wanted: frozenset[Output] | None) -> str:
         """Return the name of the kept network with some outputs, and for None that of its square and shapes."""
         outputs = None if wanted is None else sorted(wanted)
-        return network_key(network=self._identity, outputs=outputs, threads=self._threads)
+        return backbone_key(self._identity, outputs, threads=self._threads, precision=self._precision)
 
     def _compile(self) -> None:
         """Compile the network for each set of outputs that streams store together, or open its kept form.
@@ -176,8 +177,6 @@ class SharedBackbone:
         Raises:
             ConversionError: it cannot be compiled.
         """
-        if self._precision != "float32":
-            raise ConversionError("precision bfloat16 is that of PyTorch, whose sums OpenVINO does not repeat")
         for wanted in sorted({frozenset(outputs) for outputs in self._asked.values()}, key=sorted):
             self._compiled[wanted] = self._opened(wanted)
         self.runtime = openvino_record()
@@ -186,11 +185,12 @@ class SharedBackbone:
         if self._identity is None or self._threads is None:
             return self._converted(wanted, None)
         key = self._key(wanted)
-        opened = open_kept_network(key, self._threads)
+        bfloat16 = self._precision == "bfloat16"
+        opened = open_kept_network(key, self._threads, bfloat16=bfloat16)
         if opened is not None:
             return opened
         with converting(key):
-            opened = open_kept_network(key, self._threads)
+            opened = open_kept_network(key, self._threads, bfloat16=bfloat16)
             if opened is None:
                 opened = self._converted(wanted, key)
                 self._remember()
@@ -200,8 +200,14 @@ class SharedBackbone:
         from emofuse.streams.networks.compiled import compile_network, noise
         from emofuse.streams.networks.graphs import PictureGraph
 
-        graph = PictureGraph(self._made, self.network, sorted(wanted))
-        return compile_network(graph, [noise(1, 3, *self.size)], threads=self._threads, key=key)
+        outputs, example = sorted(wanted), noise(1, 3, *self.size)
+        if self._precision == "float32":
+            graph = PictureGraph(self._made, self.network, outputs)
+            return compile_network(graph, [example], threads=self._threads, key=key)
+        made = self._make()  # in float32, which the compiled network rounds by itself
+        exact = PictureGraph(made, made.module, outputs)
+        rough = PictureGraph(self._made, self.network, outputs, dtype=self._dtype)
+        return compile_network(exact, [example], threads=self._threads, key=key, rough=rough)
 
     def _run(self, pictures: torch.Tensor, wanted: Collection[Output]) -> dict[Output, npt.NDArray[np.float32]]:
         if self.runtime != TORCH:
@@ -223,3 +229,10 @@ class SharedBackbone:
             output: np.concatenate([outputs[place] for outputs in of_pictures])
             for place, output in enumerate(sorted(wanted))
         }
+
+
+def backbone_key(
+    identity: Mapping[str, Any] | None, outputs: list[Output] | None, *, threads: int | None, precision: Precision
+) -> str:
+    """Return the name of a kept network with some outputs, and for None that of its square and shapes."""
+    return network_key(network=identity, outputs=outputs, threads=threads, precision=precision)

@@ -1,10 +1,11 @@
 """Tell where the CPU seconds of a build of the six streams go, phase by phase.
 
-    python -m benchmarks.extraction_profile [--images 96] [--runtime auto] [--cold]
+    python -m benchmarks.extraction --profile [--images 96]
+    python -m benchmarks.extraction_profile --images 96 [--runtime auto] [--compiled FOLDER]
 
 One process builds as one worker would (`--workers 0`, one thread), and the functions of each phase are timed. Each
 second counts once, for the innermost phase. CPU time is given, so that a busy machine changes it little. A build of W
-workers takes what belongs to the worker (imports, networks) W times and shares what belongs to pictures.
+workers takes what belongs to networks W times, imports once (workers are forked), and shares what belongs to pictures.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import argparse  # noqa: E402
 import functools  # noqa: E402
 import importlib  # noqa: E402
 import os  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
 import tempfile  # noqa: E402
 from collections import defaultdict  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
@@ -31,33 +34,53 @@ PHASES = {
         "emofuse.streams.networks.outputs:make_network",
         "emofuse.streams.networks.yolo:random_yolo",
         "emofuse.streams.networks.yolo:load_yolo",
-        "emofuse.streams.networks.shared_backbones:to_device",
+        "emofuse.streams.networks.yolo:fused",
+        "emofuse.streams.networks.classification:to_device",
     ),
     "measure shapes of outputs": ("emofuse.streams.networks.outputs:PictureNetwork.shape",),
     "convert networks": ("emofuse.streams.networks.compiled:converted_model",),
     "compile networks": ("emofuse.streams.networks.compiled:_compile",),
     "check compiled networks": ("emofuse.streams.networks.compiled:_check",),
+    "keep compiled networks": ("emofuse.streams.networks.running:CompiledNetwork.keep",),
+    "open kept networks": (
+        "emofuse.streams.networks.shared_backbones:open_kept_network",
+        "emofuse.streams.networks.detection:open_kept_network",
+    ),
     "open Face Mesh": ("emofuse.streams.batches:make_face_detector",),
     "read and decode": ("emofuse.streams.extractor:SampleReader.read",),
     "face mesh": ("emofuse.streams.faces.finder:FaceFinder.detect",),
-    "resize and crop": ("emofuse.streams.networks.presets:Preset.cut_all",),
+    "resize and crop": ("emofuse.streams.networks.squares:Square.cut_all",),
     "lbp": ("emofuse.streams.texture:LbpStream.extract",),
     "landmarks": ("emofuse.streams.landmarks:LandmarksStream.extract",),
     "action_units": ("emofuse.streams.action_units:ActionUnitsStream.extract",),
-    "backbones: networks": ("emofuse.streams.networks.shared_backbones:SharedBackbone._run",),
-    "objects: letterbox and suppression": ("emofuse.streams.objects:ObjectsStream.extract",),
-    "objects: network": ("emofuse.streams.networks.yolo:YoloDetector._raw",),
+    "resnet50 and places365: networks": (
+        "emofuse.streams.networks.shared_backbones:SharedBackbone._run",
+        "emofuse.streams.networks.shared_backbones:SharedBackbone._run_compiled",
+    ),
+    "objects: letterbox": ("emofuse.streams.objects:ObjectsStream.extract",),
+    "objects: network": ("emofuse.streams.networks.detection:YoloDetector.boxes",),
     "write blocks": ("emofuse.extraction.worker:write_block",),
 }
 IMPORTS = {
     "import the command line": ("emofuse.cli",),
-    "import the worker, NumPy, OpenCV, Zarr": ("emofuse.extraction.run", "emofuse.extraction.worker", "cv2"),
-    "import MediaPipe": ("mediapipe", "mediapipe.framework.calculator_pb2", "mediapipe.python.solution_base"),
+    "import NumPy, OpenCV, Zarr, Polars, the worker": (
+        "cv2",
+        "emofuse.datasets",
+        "emofuse.extraction.run",
+        "emofuse.extraction.worker",
+    ),
+    "import MediaPipe": ("mediapipe.framework.calculator_pb2", "mediapipe.python.solution_base"),
+    "import OpenVINO": ("emofuse.streams.runtimes:import_openvino",),
+}
+OF_TORCH = {
     "import PyTorch": ("torch",),
     "import torchvision": ("emofuse.streams.networks.classification",),
-    "import OpenVINO": ("openvino", "openvino.frontend.pytorch.ts_decoder"),
     "import ultralytics": ("emofuse.streams.networks.yolo:_ultralytics",),
 }
+"""What a build imports as well whose networks are not kept as compiled ones."""
+
+
+_WITHOUT_TORCH = ("shared_backbones", "detection", "running", "squares")
 
 
 class Clock:
@@ -96,9 +119,12 @@ class Clock:
         return run
 
 
-def wrap(clock: Clock, name: str, place: str) -> None:
-    """Time the function at `module:name` or `module:class.name` as a phase."""
+def wrap(clock: Clock, name: str, place: str, *, only_imported: bool) -> None:
+    """Time the function at `module:name` or `module:class.name` as a phase; maybe only if its module is imported."""
     module, _, path = place.partition(":")
+    is_of_torch = module.startswith("emofuse.streams.networks") and module.rpartition(".")[2] not in _WITHOUT_TORCH
+    if only_imported and is_of_torch:
+        return
     owner: Any = importlib.import_module(module)
     *parents, last = path.split(".")
     for parent in parents:
@@ -106,63 +132,101 @@ def wrap(clock: Clock, name: str, place: str) -> None:
     setattr(owner, last, clock.timed(name, getattr(owner, last)))
 
 
-def profile(images: int, runtime: str) -> dict[str, float]:
-    """Build the six streams of some pictures in this process, and return phase -> CPU seconds."""
+def profile(work: Path, runtime: str) -> dict[str, float]:
+    """Build the six streams of the pictures in a folder in this process, and return phase -> CPU seconds."""
     clock = Clock()
     clock.seconds["start the interpreter"] = _START
     for name, modules in IMPORTS.items():
-        if runtime == "torch" and "OpenVINO" in name:
-            continue
         with clock.phase(name):
             import_all(modules)
-    from benchmarks import extraction as benchmark
-    from emofuse.cli import main as run_command
-
+    if runtime == "torch" or not is_converted(work):
+        for name, modules in OF_TORCH.items():
+            with clock.phase(name):
+                import_all(modules)
+    has_torch = "torch" in sys.modules
     for name, places in PHASES.items():
         for place in places:
-            wrap(clock, name, place)
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        with clock.phase("draw the pictures of the benchmark"):
-            benchmark.draw_images(work / "images", images)
-            spec = benchmark.write_spec(work / "six.yaml", benchmark.six_streams(work))
-        import sys
+            wrap(clock, name, place, only_imported=not has_torch)
+    from emofuse.cli import main as run_command
+    from emofuse.extraction import worker
 
-        sys.argv = ["emofuse", "cache", "build", "folder", "--data", str(work / "images"), "--split", "stratified"]
-        sys.argv += ["--spec", str(spec), "--cache", str(work / "six.zarr"), "--workers", "0", "--runtime", runtime]
-        try:
-            run_command()
-        except SystemExit as end:
-            if end.code:
-                raise
-        clock.lap()
-    del clock.seconds["draw the pictures of the benchmark"]
+    extractor: Any = worker.Extractor
+    one_thread = {"Extractor": lambda *given, **options: extractor(*given, **{**options, "threads": 1})}
+    vars(worker).update(one_thread)  # as one of several workers
+
+    sys.argv = ["emofuse", "cache", "build", "folder", "--data", str(work / "images"), "--split", "stratified"]
+    sys.argv += ["--spec", str(work / "six.yaml"), "--cache", str(work / f"{os.getpid()}.zarr"), "--workers", "0"]
+    sys.argv += ["--runtime", runtime]
+    try:
+        run_command()
+    except SystemExit as end:
+        if end.code:
+            raise
+    clock.lap()
+    if has_torch != ("torch" in sys.modules):
+        raise SystemExit("PyTorch was imported although all networks are kept: the phases are wrong")
     return dict(clock.seconds)
+
+
+def is_converted(work: Path) -> bool:
+    """Return whether all networks of the spec are kept as compiled ones."""
+    from emofuse.extraction.ahead import kept_streams
+    from emofuse.extraction.options import BuildOptions
+    from emofuse.specs.files import read_cache_spec
+
+    spec = read_cache_spec(work / "six.yaml")
+    return {"resnet50", "places365", "objects"} <= kept_streams(spec, BuildOptions(device="cpu"))
 
 
 def import_all(modules: tuple[str, ...]) -> None:
     """Import modules; `module:function` is also called, because it imports lazily."""
     for module in modules:
-        if module == "openvino":
-            from emofuse.streams.runtimes import import_openvino
-
-            import_openvino()
         name, _, function = module.partition(":")
         imported = importlib.import_module(name)
         if function:
             getattr(imported, function)()
 
 
+def print_profiles(images: int) -> None:
+    """Print the phases of three builds: with PyTorch, with networks to convert, and with networks that are kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        here = [sys.executable, "-m", "benchmarks.extraction_profile", "--images", str(images), "--work", folder]
+        subprocess.run([*here, "--prepare"], check=True)
+        for title, runtime in (("PyTorch", "torch"), ("OpenVINO, first", "auto"), ("OpenVINO, kept", "auto")):
+            print(f"\n{title}", flush=True)
+            subprocess.run([*here, "--runtime", runtime], check=True, stderr=subprocess.DEVNULL)
+
+
+def prepare(work: Path, images: int) -> None:
+    """Draw the pictures and write the spec and the weights, in a process of its own: it imports PyTorch."""
+    from benchmarks import extraction as benchmark
+
+    benchmark.draw_images(work / "images", images)
+    benchmark.write_spec(work / "six.yaml", benchmark.six_streams(work))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--runtime", choices=("auto", "torch", "openvino"), default="auto")
+    parser.add_argument("--work", type=Path, help="a folder that --prepare has filled")
+    parser.add_argument("--prepare", action="store_true")
     arguments = parser.parse_args()
-    seconds = profile(arguments.images, arguments.runtime)
+    if arguments.work is None:
+        print_profiles(arguments.images)
+        return
+    os.environ[VARIABLE] = str(arguments.work / "compiled")
+    if arguments.prepare:
+        prepare(arguments.work, arguments.images)
+        return
+    seconds = profile(arguments.work, arguments.runtime)
     for name, value in seconds.items():
-        print(f"{name:40} {value:7.2f} s {1000 * value / arguments.images:8.1f} ms an image")
-    print(f"{'all':40} {sum(seconds.values()):7.2f} s")
+        if value >= 0.005:
+            print(f"{name:48} {value:7.2f} s {1000 * value / arguments.images:8.1f} ms an image")
+    print(f"{'all':48} {sum(seconds.values()):7.2f} s")
 
+
+VARIABLE = "EMOFUSE_COMPILED_DIR"
 
 if __name__ == "__main__":
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

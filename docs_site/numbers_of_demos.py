@@ -177,6 +177,25 @@ def _face_categories() -> list[str]:
     return [sentence, "", source("explained_faces")]
 
 
+def _equals() -> list[str]:
+    """Return how often equals with repeats are called different in simulations."""
+    data = read("equals")
+    shares = data["share_with_p_below_0.05"]
+    said = []
+    for kind, words in (
+        ("units decide", "where repeats do not differ but by chance on single rows"),
+        ("repeats differ", "where some repeats are good and others bad, more than the rows explain"),
+    ):
+        low, high = min(shares[kind].values()), max(shares[kind].values())
+        said.append(f"in {_percent(low).removesuffix(' %')} to {_percent(high)} of the pairs {words}")
+    repeats = list(next(iter(shares.values())))
+    sentence = (
+        f"In simulations of {data['pairs']:,} pairs of equals with {repeats[0]} to {repeats[-1]} repeats and "
+        f"{data['rows']} rows, p is below 5 % {said[0]}, and {said[1]}."
+    )
+    return [sentence, "", source("equals")]
+
+
 def _small_faces() -> list[str]:
     """Return how many small faces are found as they are and enlarged."""
     data = read("detection")
@@ -209,6 +228,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "demo-sentence": _demo_sentence,
     "demo-time": _demo_time,
     "demo-worth": _worth,
+    "equals": _equals,
     "face-categories": _face_categories,
     "outer-folds": _outer_folds,
     "report-of-thousands": _report,

@@ -502,6 +502,15 @@ def test_the_worth_of_streams_is_measured_on_the_demo_with_other_numbers_of_pict
     assert {stream.name for stream in spec.cache.streams} == set(worth.STREAMS)
 
 
+def test_equals_that_differ_in_nothing_are_seldom_called_different():
+    from benchmarks import equals
+
+    answers = equals.draw_answers(np.random.default_rng(0), repeats=3, deviation=2.0)
+    assert answers.shape == (6, equals.ROWS)
+    assert set(np.unique(answers)) == {0, 1}
+    assert 0 <= equals.share_called_different(2, 0.0, pairs=40) <= 0.2
+
+
 class BrightCorner:
     """A finder that takes the corner with light for the top left of a face, and sees none in the dark."""
 
@@ -544,6 +553,7 @@ def test_heads_that_a_result_lacks_are_named_the_cheapest_first(tmp_path):
     assert {"linear", "logistic"}.isdisjoint(lacking)
     assert len(lacking) == len({**heads_accuracy.HEADS, **heads_accuracy.OF_VOTES}) - 2
     assert lacking.index("kernel_ridge") < lacking.index("concat, the paper's defaults")
+    assert "logistic" in lacking[-1]
 
 
 def test_the_readme_of_the_benchmarks_names_every_script():

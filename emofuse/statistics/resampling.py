@@ -93,8 +93,8 @@ class Resampled:
         resample adds the mean deviation of K repeats that are drawn with replacement, scaled to a variance of
         (s^2 - v_rest / n) / K, or of 0 if that is negative.
 
-        Few repeats tell little of their variance. In simulations of equals with 2 to 6 repeats, p is below 5 % in 2 to
-        4 % of the pairs where units decide, and in about 10 % where the repeats differ more than the units explain.
+        Few repeats tell little of their variance: where the repeats differ more than the units explain, equals are
+        called different too often (`benchmarks/equals.py`).
 
         Args:
             runs: the K >= 1 repeats, all with the same rows; a single one has no variance of training.

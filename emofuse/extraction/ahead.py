@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from emofuse.devices import resolve_device
 from emofuse.errors import EmofuseError
 from emofuse.extraction.forks import ProcessTemplate, can_fork, modules_of
 from emofuse.extraction.options import BuildOptions
+from emofuse.machine.devices import resolve_device
 from emofuse.specs import CacheSpec, ImportedSpec
 from emofuse.stores import as_path, is_remote
 from emofuse.streams.kept_networks import is_network_kept

@@ -29,7 +29,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from emofuse.home import NoHomeError, user_folder
+from emofuse.machine.home import NoHomeError, user_folder
 
 VARIABLE = "EMOFUSE_COMPILED_DIR"
 """The environment variable that names the folder of compiled networks; `off` keeps none."""

@@ -70,7 +70,7 @@ from emofuse.specs import (
 )
 from emofuse.statistics import corrected_resampled_t
 from emofuse.sweep.best import BestOptions, run_best
-from emofuse.sweep.run import SweepOptions
+from emofuse.sweep.options import SweepOptions
 from emofuse.training.data import TrainingData
 from emofuse.training.runs import train_runs
 

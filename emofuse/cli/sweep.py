@@ -68,7 +68,9 @@ def sweep(
     folder = out or RUNS / spec.name
 
     from emofuse.sweep.nested import run_nested
-    from emofuse.sweep.run import SweepOptions, plan_sweep, run_sweep
+    from emofuse.sweep.options import SweepOptions
+    from emofuse.sweep.plan import plan_sweep
+    from emofuse.sweep.run import run_sweep
 
     if images is None and cache is None and not _pipeline_of(spec).report.images:
         images = False  # the pipeline says so of its dataset

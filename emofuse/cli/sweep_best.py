@@ -97,7 +97,7 @@ def sweep_best(
     from emofuse.results import ResultPaths, check_results_folder, list_runs
     from emofuse.specs import RunSpec, parse_spec
     from emofuse.sweep.best import BestOptions, plan_best, run_best
-    from emofuse.sweep.run import SweepOptions
+    from emofuse.sweep.options import SweepOptions
 
     names = parse_names(streams)
     asked = {"kind": split} | ({} if split_seed is None else {"seed": split_seed})

@@ -11,6 +11,9 @@ The modules in the order in which data flows:
 - `choice`: rows -> the chosen configurations.
 - `final_runs`: the chosen configurations -> runs that are scored on the test rows.
 - `summary`: search, choice and final runs as tables and sentences.
+- `options`: the options and results of a sweep.
+- `searching`: the search on training and validation rows, and the choice.
+- `plan`: what a sweep would train, before anything is trained.
 - `run`: all of it, from a cache to a report.
 - `table`: rows as a table that is filtered, printed and exported.
 """

@@ -41,16 +41,10 @@ from emofuse.sweep.best_search import BestSearch
 from emofuse.sweep.choice import ScoredConfiguration
 from emofuse.sweep.configurations import StreamType
 from emofuse.sweep.nested import NestedSummary, run_nested
+from emofuse.sweep.options import Say, SearchPlan, SweepOptions, SweepSummary
 from emofuse.sweep.rows import ResultsFolder
-from emofuse.sweep.run import (
-    Say,
-    SearchPlan,
-    SweepOptions,
-    SweepSummary,
-    open_trainer,
-    run_sweep,
-    stream_types,
-)
+from emofuse.sweep.run import run_sweep
+from emofuse.sweep.searching import open_trainer, stream_types
 from emofuse.sweep.strategies import SearchStrategy
 from emofuse.sweep.trainers import Trainer
 

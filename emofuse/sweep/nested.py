@@ -29,8 +29,10 @@ from emofuse.specs import RunSpec, SplitSpec, SweepSpec, digest
 from emofuse.stores import replace_file
 from emofuse.sweep.choice import Choice, ScoredConfiguration, factor_values
 from emofuse.sweep.final_runs import FinalRuns, final_specs, train_final_runs
+from emofuse.sweep.options import Say, SearchPlan, SweepOptions
 from emofuse.sweep.rows import ResultsFolder
-from emofuse.sweep.run import Say, SearchPlan, SweepOptions, search_and_choose, train_finals
+from emofuse.sweep.run import train_finals
+from emofuse.sweep.searching import search_and_choose
 from emofuse.training.divergence import Divergence
 from emofuse.training.references import SolvedReferences, plan_references, train_references
 

@@ -367,8 +367,10 @@ class _JoinedVectors:
             valid: whether each row has each stream, bool (F, B).
         """
         there = torch.stack([valid[name] for name in self._streams], dim=2)
-        missing = there.logical_not_().index_select(2, self._stream_of)
-        scaled = self._scalings.standardise(stored).masked_fill_(missing, 0)
+        scaled = self._scalings.standardise(stored)
+        # Nearly all batches are whole. To ask that of a GPU would wait for it.
+        if there.device.type != "cpu" or not bool(there.all()):
+            scaled.masked_fill_(there.logical_not_().index_select(2, self._stream_of), 0)
         return dict(zip(self._streams, torch.split(scaled, self._widths, dim=2), strict=True))
 
 

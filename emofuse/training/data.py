@@ -15,25 +15,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from emofuse.datasets.split_needs import (
-    USES,
-    check_labels,
-    check_splits,
-    is_drawn,
-    keeps_groups,
-    make_folds,
-)
+from emofuse.datasets.split_needs import USES, is_drawn, keeps_groups
 from emofuse.errors import TrainingError
 from emofuse.features import ACTION_UNITS, LEAST_NEUTRAL_ROWS, neutral_rows
 from emofuse.heads.members import variant_of
 from emofuse.machine.devices import resolve_device
 from emofuse.scaling import LEAST_ROWS, Scaling, check_finite, feature_axis, shape_after
 from emofuse.specs import FoldSpec, RunSpec, SplitSpec, TargetSpec, digest
-from emofuse.specs.runs import settled
+from emofuse.training.folds import FoldRows, check_fold, check_readable, cross_validation
+from emofuse.training.identity import run_digest
 from emofuse.training.machine import default_memory_bytes
 from emofuse.training.members import FeatureTable, Fold, Member, ProjectedStream
 from emofuse.training.refits import RefitRun
-from emofuse.training.rows import check_columns, only_rows, rows_digest, run_splits, targets_of
+from emofuse.training.rows import only_rows, rows_digest, run_splits, targets_of
 from emofuse.training.streaming import Window
 from emofuse.training.targets import THE_LABEL, WITH_CLASSES
 from emofuse.training.variants import CachedFeatures, FeatureVariant
@@ -41,30 +35,11 @@ from emofuse.training.variants import CachedFeatures, FeatureVariant
 if TYPE_CHECKING:
     from emofuse.cache.reader import Cache
 
-TRAINING_VERSION = 4  # raised whenever this code gives other weights for the same spec and rows: part of every digest
 Partition = tuple[FoldSpec | None, str, bool]
 """The cross-validation, None for the plain split; SHA-256 of the rows that are left out, "" for none; whether the
 validation rows train too."""
 FEATURES_SHARE = 0.5
 """The share of the memory for features: a run whose features need more is streamed."""
-
-
-@dataclass(frozen=True)
-class FoldRows:
-    """A fold without its scaling: rows that train and rows that choose the epoch, both ascending.
-
-    Attributes:
-        train: (n,) int64.
-        val: (m,) int64.
-    """
-
-    train: npt.NDArray[np.int64]
-    val: npt.NDArray[np.int64]
-
-    @property
-    def all_rows(self) -> npt.NDArray[np.int64]:
-        """The rows of both, ascending, int64 (n + m,)."""
-        return np.union1d(self.train, self.val)
 
 
 @dataclass(frozen=True)
@@ -168,11 +143,7 @@ class TrainingData:
         )
 
     def digest(self, spec: RunSpec, *, rows: str | None = None) -> str:
-        """Return the identity of a run: everything that changes its weights and scores, except the machine.
-
-        It covers the spec without its name, the digests of its streams, ids, splits, targets and weights of all rows,
-        the rows without a readable picture, the groups that its folds keep together, and how far rows are shuffled if
-        they are streamed. The rows are hashed only once.
+        """Return the identity of a run, see `emofuse.training.identity`. The rows are hashed only once.
 
         Args:
             spec: the run.
@@ -181,31 +152,7 @@ class TrainingData:
         Raises:
             SpecError: a stream that is not in the cache.
         """
-        variants = self.features.of(spec.features)
-        features = settled(spec.features, {variant.stream: variant.kind for variant in variants})
-        window = self.window(spec)
-        identity = {
-            "version": TRAINING_VERSION,
-            "spec": {**spec.model_dump(mode="json", exclude={"name"}), "features": features.model_dump(mode="json")},
-            "streams": {variant.stream: self.features.digest(variant) for variant in variants},
-            "rows": rows or self._rows_digest,
-        }
-        unreadable = self.unreadable(spec)
-        if unreadable.any():
-            identity["unreadable"] = np.flatnonzero(unreadable).tolist()
-        leaves_out = spec.head.kind == "kernel_ridge"  # its penalty is chosen by leave-one-out predictions
-        grouped_folds = any(head.fold and head.fold.grouped for head in spec.heads())
-        if self._groups_digest and (grouped_folds or (leaves_out and self._keeps_groups)):
-            identity["groups"] = self._groups_digest
-        if spec.features.neutral_label is not None and self.target.kind not in WITH_CLASSES:
-            identity["neutral"] = digest(self.class_labels.tolist())
-        if window is None and any(head.fold for head in spec.heads()):
-            identity["batches"] = "of each fold"  # former versions cut batches of the rows of all folds
-        if spec.head.kind == "kernel_ridge" and spec.train.logit_adjustment:
-            identity["logits"] = "adjusted"  # former versions did not
-        if spec.train.views > 1:
-            identity["augment"] = {variant.stream: self.features.augment(variant) for variant in variants}
-        return digest(identity | ({"window": [window.block_rows, window.blocks]} if window else {}))
+        return run_digest(self, spec, rows or self._rows_digest, self._groups_digest, keeps_groups=self._keeps_groups)
 
     def unreadable(self, spec: RunSpec) -> npt.NDArray[np.bool_]:
         """Return (N,) bool, the rows that a run leaves out because none of its streams could read their picture.
@@ -252,14 +199,7 @@ class TrainingData:
         Raises:
             TrainingError: with all such splits and what to do.
         """
-        if any(labelled.get(split) for split in lacking):
-            named = " nor ".join(f"{split!r} ({why})" for split, why in lacking.items())
-            counts = ", ".join(f"{split} {labelled.get(split, 0)}" for split in lacking)
-            raise TrainingError(
-                f"no readable labelled row has split {named}: their pictures cannot be read (labelled rows: {counts}). "
-                "`emofuse cache problems CACHE` says why; restore the files and try them again: emofuse cache retry"
-            )
-        check_splits(lacking, set(self.splits.tolist()) - set(lacking), is_drawn=self._is_drawn)
+        check_readable(lacking, labelled, set(self.splits.tolist()) - set(lacking), is_drawn=self._is_drawn)
 
     def member(self, spec: RunSpec) -> Member:
         """Return a run as the engine knows it.
@@ -315,11 +255,11 @@ class TrainingData:
             if spec.fold is None:
                 self._folds[key] = self._plain_split(usable)
             else:
-                self._folds[key] = self._cross_validation(usable, spec.fold)
+                self._folds[key] = cross_validation(usable, spec.fold, self.labels, self._strata, self.groups)
             if isinstance(spec, RefitRun):
                 self._folds[key] = [FoldRows(fold.all_rows, fold.val) for fold in self._folds[key]]
             for fold in self._folds[key]:
-                self._check_labels(fold)
+                check_fold(fold, self.target, self.classes, self.labels, self.values)
         if spec.fold and spec.fold.index >= len(self._folds[key]):
             raise TrainingError(
                 f"run {spec.name!r}: fold.index must be below the number of groups, got {spec.fold.index} of "
@@ -454,25 +394,3 @@ class TrainingData:
         labelled = {split: int(np.sum((self.labels >= 0) & (self.splits == split))) for split in lacking}
         self.check_splits(lacking, labelled)
         return [FoldRows(train, val)]
-
-    def _cross_validation(self, usable: npt.NDArray[np.bool_], fold: FoldSpec) -> list[FoldRows]:
-        names = [stratum if is_usable else None for stratum, is_usable in zip(self._strata, usable, strict=True)]
-        groups = [group or None for group in self.groups.tolist()]
-        unreadable = int(np.sum((self.labels >= 0) & ~usable))
-        fold_of_rows = np.array(
-            [-1 if index is None else index for index in make_folds(names, groups, fold, unreadable=unreadable)]
-        )
-        return [
-            FoldRows(
-                np.flatnonzero((fold_of_rows >= 0) & (fold_of_rows != index)), np.flatnonzero(fold_of_rows == index)
-            )
-            for index in range(int(fold_of_rows.max()) + 1)
-        ]
-
-    def _check_labels(self, fold: FoldRows) -> None:
-        if self.target.kind == "regression" and self.values is not None:
-            check_columns(self.classes, self.values[fold.train])
-        if self.target.kind != "class":
-            return
-        labels, counts = np.unique(self.labels[fold.train], return_counts=True)
-        check_labels({self.classes[label]: int(count) for label, count in zip(labels, counts, strict=True)})

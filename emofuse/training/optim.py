@@ -47,6 +47,9 @@ class Share:
         rate: the learning rate; a tensor where balancing or a schedule changes it.
         members: name of a parameter -> the members of it.
         steps: the number of updates of each parameter so far, float32 without dimension, as torch's kernel wants it.
+        weights: the weights of these members, views of each parameter, as are the moments.
+        mean: the running means of their gradients.
+        square: those of the squares of their gradients.
     """
 
     fold: int
@@ -54,6 +57,9 @@ class Share:
     rate: float | Tensor
     members: Mapping[str, slice]
     steps: Sequence[Tensor]
+    weights: list[Tensor]
+    mean: list[Tensor]
+    square: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -129,10 +135,8 @@ class GroupAdam:
         gradients = {name: gradient.contiguous() for name, gradient in gradients.items()}
         for share in self._shares:
             if share.fold not in idle:
-                weights, slopes, mean, square = (
-                    [tensors[name][members] for name, members in share.members.items()]
-                    for tensors in (self._weights, gradients, self.moments.mean, self.moments.square)
-                )
+                slopes = [gradients[name][members] for name, members in share.members.items()]
+                weights, mean, square = share.weights, share.mean, share.square
                 if share.train.optimizer in {"rmsprop", "sgd"}:
                     _update_plainly(share, weights, slopes, square)
                     continue
@@ -182,9 +186,12 @@ class GroupAdam:
             for name in names
         }
         members = {name: part for name, part in members.items() if part.start < part.stop}
-        return Share(
-            fold, train, rate, members, [torch.zeros((), device=self._weights[name].device) for name in members]
+        steps = [torch.zeros((), device=self._weights[name].device) for name in members]
+        weights, mean, square = (
+            [tensors[name][part] for name, part in members.items()]
+            for tensors in (self._weights, self.moments.mean, self.moments.square)
         )
+        return Share(fold, train, rate, members, steps, weights, mean, square)
 
 
 def _update_plainly(

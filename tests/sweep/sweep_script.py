@@ -15,7 +15,8 @@ from small_question import finished_groups, small_sweep
 from emofuse.cache.reader import open_cache
 from emofuse.progress import State, TrainingState
 from emofuse.report import rendering
-from emofuse.sweep.run import SweepOptions, run_sweep
+from emofuse.sweep.options import SweepOptions
+from emofuse.sweep.run import run_sweep
 
 
 class Held:

@@ -20,8 +20,9 @@ from emofuse.sweep.best import FOLDS, BestOptions, plan_best, run_best, spec_of_
 from emofuse.sweep.best_candidates import STAGES, Candidates, Ranked
 from emofuse.sweep.best_search import BestSearch
 from emofuse.sweep.configurations import StreamType
+from emofuse.sweep.options import SweepOptions
 from emofuse.sweep.rows import ResultsFolder
-from emofuse.sweep.run import SweepOptions, open_trainer
+from emofuse.sweep.searching import open_trainer
 from emofuse.training.trained import load_head
 
 pytestmark = pytest.mark.usefixtures("blank_figures_of_module")

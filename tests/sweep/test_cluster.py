@@ -17,8 +17,10 @@ from emofuse.errors import BuildError, TrainingError
 from emofuse.sweep import cluster as sweep_cluster
 from emofuse.sweep.cluster import GroupTask, WorkerFacts, train_task
 from emofuse.sweep.groups import SearchGroup, searched_runs, versions
+from emofuse.sweep.options import SweepOptions
 from emofuse.sweep.rows import ResultsFolder, RunRow
-from emofuse.sweep.run import SweepOptions, run_sweep, stream_types
+from emofuse.sweep.run import run_sweep
+from emofuse.sweep.searching import stream_types
 from emofuse.sweep.strategies import make_strategy
 from emofuse.training.data import TrainingData
 

@@ -40,7 +40,7 @@ from emofuse.sweep.configurations import (
     runs_of,
     stream_subsets,
 )
-from emofuse.sweep.run import stream_types
+from emofuse.sweep.searching import stream_types
 
 TYPES = {
     "lbp": StreamType("lbp"),

@@ -16,8 +16,10 @@ from emofuse.cache.reader import open_cache
 from emofuse.errors import SpecError, TrainingError
 from emofuse.specs import CrossValidation
 from emofuse.sweep.choice import mean_and_error
+from emofuse.sweep.options import SweepOptions
+from emofuse.sweep.plan import plan_sweep
 from emofuse.sweep.rows import ResultsFolder
-from emofuse.sweep.run import SweepOptions, plan_sweep, run_sweep
+from emofuse.sweep.run import run_sweep
 from emofuse.sweep.table import configuration_table
 
 pytestmark = pytest.mark.usefixtures("blank_figures_of_module")

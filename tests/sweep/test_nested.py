@@ -13,7 +13,9 @@ from emofuse.cache.reader import open_cache
 from emofuse.errors import SpecError, TrainingError
 from emofuse.results import ResultPaths, list_runs, read_predictions, run_dir
 from emofuse.sweep.nested import run_nested
-from emofuse.sweep.run import SweepOptions, plan_sweep, run_sweep
+from emofuse.sweep.options import SweepOptions
+from emofuse.sweep.plan import plan_sweep
+from emofuse.sweep.run import run_sweep
 from emofuse.training import data as data_module
 from emofuse.training.rows import run_splits, targets_of
 

@@ -22,8 +22,10 @@ from emofuse.progress import StepState, TrainingState
 from emofuse.report.notes import gather_notes
 from emofuse.results import ResultPaths, list_runs, read_predictions, read_weights, run_dir
 from emofuse.results.progress import read_calls
+from emofuse.sweep.options import SweepOptions
+from emofuse.sweep.plan import plan_sweep
 from emofuse.sweep.rows import ResultsFolder, RunRow
-from emofuse.sweep.run import SweepOptions, plan_sweep, run_sweep
+from emofuse.sweep.run import run_sweep
 from emofuse.training.together import train_together
 
 pytestmark = pytest.mark.usefixtures("blank_figures_of_module")

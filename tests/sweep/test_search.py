@@ -18,8 +18,8 @@ from emofuse.sweep.choice import choose
 from emofuse.sweep.configurations import StreamType
 from emofuse.sweep.groups import halving_of, plan_search, planned_groups, searched_runs
 from emofuse.sweep.rows import ResultsFolder, RunRow
-from emofuse.sweep.run import stream_types
 from emofuse.sweep.search import ConfigurationSearch, SearchResult
+from emofuse.sweep.searching import stream_types
 from emofuse.sweep.strategies import make_strategy
 from emofuse.sweep.trainers import LocalTrainer
 from emofuse.training import side_by_side

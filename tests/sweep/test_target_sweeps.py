@@ -8,8 +8,9 @@ from typer.testing import CliRunner
 from emofuse.cli import app
 from emofuse.errors import SpecError
 from emofuse.specs import SweepSpec, parse_spec
+from emofuse.sweep.options import SweepOptions
 from emofuse.sweep.rows import ResultsFolder
-from emofuse.sweep.run import SweepOptions, run_sweep
+from emofuse.sweep.run import run_sweep
 
 pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
 

@@ -10,7 +10,7 @@ from emofuse.errors import IncompleteCacheError, SpecError, TrainingError
 from emofuse.features import derive
 from emofuse.scaling import Scaling
 from emofuse.specs import FeaturesSpec, FoldSpec, OfficialSplit, RunSpec, StratifiedSplit, TrainSpec
-from emofuse.training import data as data_module
+from emofuse.training import identity
 from emofuse.training.data import TrainingData
 from emofuse.training.streaming import Blocks, Window
 
@@ -127,7 +127,7 @@ def test_the_digest_says_everything_but_the_name(cache):
 def test_rows_are_hashed_once_for_all_runs(cache, monkeypatch):
     data = TrainingData.of(cache, SPLIT)
     hashed = []
-    monkeypatch.setattr(data_module, "digest", lambda value: hashed.append(value) or "")
+    monkeypatch.setattr(identity, "digest", lambda value: hashed.append(value) or "")
     for index in range(50):
         data.digest(run(train={"seed": index}))
     assert len(hashed) == 50

@@ -38,7 +38,7 @@ class ClipsDemoSpec(DatasetSpecBase):
 
     @property
     def generated_rows(self) -> int:
-        """How many clips are drawn."""
+        """The number of clips that are drawn."""
         return self.clips
 
     def look(self) -> Listing:

@@ -37,7 +37,7 @@ class DemoSpec(DatasetSpecBase):
 
     @property
     def generated_rows(self) -> int:
-        """How many images are drawn."""
+        """The number of images that are drawn."""
         return self.images
 
     def look(self) -> Listing:

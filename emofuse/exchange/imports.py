@@ -51,7 +51,7 @@ _WORDS = {Status.NO_DETECTION: "no features", Status.UNREADABLE: "unreadable", S
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """What is imported.
+    """The options of an import.
 
     Attributes:
         file: an HDF5 or npz file.
@@ -80,7 +80,7 @@ class ImportRequest:
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What an import did.
+    """The result of an import.
 
     Attributes:
         ok: the number of rows of the cache that have features now.

@@ -44,7 +44,7 @@ _EMOSET_CLASSES = 8
 
 @dataclass(frozen=True)
 class ProfileOptions:
-    """What a profile is measured on.
+    """The options of a profile.
 
     Attributes:
         data: an image or a folder of images; None draws some.

@@ -1,4 +1,4 @@
-"""What the numbers of a profile depend on."""
+"""The conditions that the numbers of a profile depend on."""
 
 from __future__ import annotations
 

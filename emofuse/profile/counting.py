@@ -1,4 +1,4 @@
-"""What models are on every machine: parameters, bytes and floating point operations.
+"""The costs of models that are the same on every machine: parameters, bytes and floating point operations.
 
 FLOPs are counted on a real forward pass by torch's `FlopCounterMode`: matrix products and convolutions, where nearly
 all of the work is. A multiplication with its addition counts as **two**. Many papers, and the tables of torchvision,

@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Timing:
-    """How long a call takes.
+    """The time that a call takes.
 
     Attributes:
         batch: the number of images in a call.
@@ -44,7 +44,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class MeasuredCost:
-    """What a model costs on every machine. None means *not counted*, which is not zero.
+    """The costs of a model that are the same on every machine. None means *not counted*, which is not zero.
 
     Attributes:
         parameters: the number of learned numbers.

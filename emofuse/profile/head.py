@@ -40,7 +40,7 @@ _VAL_SHARE = 2 / 7
 
 @dataclass(frozen=True)
 class HeadJob:
-    """What is measured of a head.
+    """The options of the measurement of a head.
 
     Attributes:
         run: the configuration.

@@ -31,7 +31,7 @@ from emofuse.training.validation import mean_outputs
 
 @dataclass(frozen=True)
 class PathJob:
-    """What is measured of the whole path.
+    """The options of the measurement of the whole path.
 
     Attributes:
         run: the configuration.

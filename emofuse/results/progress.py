@@ -40,7 +40,7 @@ End = Literal["done", "failed", "interrupted"]
 
 @dataclass(frozen=True)
 class CallState:
-    """What one call of a pipeline or sweep does.
+    """The state of one call of a pipeline or sweep.
 
     Attributes:
         kind: `pipeline` or `sweep`.

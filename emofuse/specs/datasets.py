@@ -158,7 +158,7 @@ class DatasetSpecBase(Spec):
 
     @property
     def generated_rows(self) -> int | None:
-        """How many rows `read` generates if the dataset is not there; None for a kind that generates nothing."""
+        """The number of rows that `read` generates if there is no dataset; None for a kind that generates nothing."""
         return None
 
     @property

@@ -8,6 +8,6 @@ from emofuse.specs.base import Spec
 
 
 class ReportSpec(Spec):
-    """What the page of the report shows. It is part of no digest, so a change trains nothing again."""
+    """The options of the page of the report. They are part of no digest, so a change trains nothing again."""
 
     images: bool = Field(True, description="whether the page shows thumbnails of samples")

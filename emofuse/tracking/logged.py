@@ -1,4 +1,4 @@
-"""What is logged of a run or a report, in plain data that every tracker can take."""
+"""The entries that are logged for a run or a report, as plain data that every tracker can take."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class FeatureMatch:
-    """How near the features of the pictures of a group are.
+    """The distances between the features of the pictures of a group.
 
     Attributes:
         cosine: the smallest cosine of a picture of the group to its nearest other one; NaN if fewer than two of them

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from emofuse.analysis.attributes import find_subgroups, people_of
 from emofuse.analysis.attributions import attribute_streams
@@ -22,6 +23,7 @@ from emofuse.analysis.sections.feature_space import feature_space_section
 from emofuse.analysis.sections.samples import label_noise_section, mistakes_section
 from emofuse.analysis.sections.subgroups import SubgroupComparison, fairness_section, subgroups_section
 from emofuse.analysis.sections.suppression import suppression_section
+from emofuse.analysis.sections.value_samples import value_mistakes_section, value_noise_section
 from emofuse.analysis.sections.worth import worth_section
 from emofuse.analysis.sources import open_source
 from emofuse.analysis.subgroups import compare_in_subgroups, measure_fairness
@@ -31,9 +33,11 @@ from emofuse.analysis.temperatures import calibrated_answers
 from emofuse.analysis.worth import measure_worth
 from emofuse.analysis.write import write_analysis
 from emofuse.errors import ResultsError, did_you_mean
+from emofuse.metrics.weighted import RowScorer
 from emofuse.progress import step
 from emofuse.report.analysis import AnalysisSection
 
+Floats = npt.NDArray[np.float64]
 __all__ = ["PARTS", "ExplainOptions", "explain", "explain_samples"]
 
 _MOST_SUBSETS_FOR_SUBGROUPS = 8  # streams that are left out one by one
@@ -155,28 +159,37 @@ def _subgroups(analysis: Analysis) -> Iterator[AnalysisSection]:
     """Compare the configuration with the baseline, and all streams with all but one, in each subgroup."""
     comparisons: list[SubgroupComparison] = []
     left_out: list[str] = []
+    scoring = analysis.scoring
+    classes = analysis.classes if analysis.has_classes else ()  # rows without a class form no subgroups of it
     cache, results = analysis.source.cache, analysis.source.results
     if results is not None and results.baseline.label != analysis.label and results.baseline.label in analysis.tested:
         baseline, mean = analysis.tested[results.baseline.label], analysis.mean
-        groups, left_out = find_subgroups(analysis.classes, mean.label, cache, analysis.rows)
-        compared = compare_in_subgroups(
-            groups, analysis.right(analysis.answered), analysis.right(baseline), mean.unit, analysis.options.resampling
+        groups, left_out = find_subgroups(classes, mean.label, cache, analysis.rows)
+        both = (analysis.answered, baseline)
+        first, second = (
+            analysis.right(each) if analysis.has_classes else scoring.main_scorer(each.scored(each.mean))
+            for each in both
         )
+        compared = compare_in_subgroups(groups, first, second, mean.unit, analysis.options.resampling)
         sentence = f"{analysis.label} minus {results.baseline.label}."
         comparisons.append(SubgroupComparison(f"{analysis.label} over {results.baseline.label}", sentence, compared))
     if cache is not None and 1 < len(analysis.options.streams or _streams(analysis)) <= _MOST_SUBSETS_FOR_SUBGROUPS:
         solved = analysis.solved
         streams = solved.subsets.streams
-        groups, left_out = find_subgroups(solved.subsets.classes, solved.label, cache, solved.rows)
-        first = (solved.everything.argmax(axis=1) == solved.label).astype(np.float64)
+        groups, left_out = find_subgroups(classes, solved.label, cache, solved.rows)
+
+        def scored(outputs: Floats) -> RowScorer:
+            return scoring.main_scorer(scoring.prepare(solved.unit, solved.label, outputs, solved.target))
+
         for name in streams:
-            other = solved.of(frozenset(streams) - {name})
-            second = (other.argmax(axis=1) == solved.label).astype(np.float64)
-            compared = compare_in_subgroups(groups, first, second, solved.unit, analysis.options.resampling)
+            other = scored(solved.of(frozenset(streams) - {name}))
+            compared = compare_in_subgroups(
+                groups, scored(solved.everything), other, solved.unit, analysis.options.resampling
+            )
             sentence = "Of each stream: the solved model of all streams minus that without it."
             comparisons.append(SubgroupComparison(name, sentence, compared))
-    if comparisons:
-        yield subgroups_section(comparisons, grouped=analysis.grouped, left_out=left_out)
+    if comparisons and comparisons[0].subgroups:
+        yield subgroups_section(comparisons, grouped=analysis.grouped, left_out=left_out, score=scoring.scores[0].name)
     else:
         analysis.say("subgroups: left out, there is neither a second configuration nor a cache of several streams")
 
@@ -194,13 +207,13 @@ def _fairness(analysis: Analysis) -> Iterator[AnalysisSection]:
         if analysis.options.parts:
             analysis.say("fairness: left out, no column of the manifest names people, their sex or their age")
         return
-    mean = analysis.mean
     yield fairness_section(
         analysis.label,
         [
-            measure_fairness(groups, mean.predictions(), len(analysis.classes), analysis.options.resampling)
+            measure_fairness(groups, analysis.mean, analysis.scoring, analysis.options.resampling)
             for groups in attributes
         ],
+        analysis.scoring,
     )
 
 
@@ -208,21 +221,33 @@ def _calibration(analysis: Analysis) -> Iterator[AnalysisSection]:
     yield calibration_section(analysis.label, calibrated_answers(analysis), analysis.options.resampling)
 
 
-def _mistakes(analysis: Analysis) -> Iterator[AnalysisSection]:
-    """List mistakes, and compare with single streams: their configurations, or solved models of them."""
-    others, mean = {}, analysis.mean
+def _others(analysis: Analysis) -> dict[str, Floats]:
+    """Return the answers of single streams, of their configurations or of solved models, or else of the baseline."""
     if analysis.source.chosen is not None:
         single = {label: each for label, each in analysis.tested.items() if len(each.item.streams) == 1}
         single.pop(analysis.label, None)
         used = {name for each in single.values() for name in each.item.streams}
         if len(analysis.chosen.streams) > 1 and used >= set(analysis.chosen.streams):
-            others = {label: each.mean.outputs for label, each in single.items()}
-        else:
-            baseline = analysis.source.results.baseline.label if analysis.source.results else ""
-            if baseline in analysis.tested and baseline != analysis.label:
-                others = {baseline: analysis.tested[baseline].mean.outputs}
+            return {label: each.mean.outputs for label, each in single.items()}
+        baseline = analysis.source.results.baseline.label if analysis.source.results else ""
+        if baseline in analysis.tested and baseline != analysis.label:
+            return {baseline: analysis.tested[baseline].mean.outputs}
     elif len(analysis.solved.subsets.streams) > 1:
-        others = {name: analysis.solved.of(frozenset({name})) for name in analysis.solved.subsets.streams}
+        return {name: analysis.solved.of(frozenset({name})) for name in analysis.solved.subsets.streams}
+    return {}
+
+
+def _mistakes(analysis: Analysis) -> Iterator[AnalysisSection]:
+    """List mistakes, and compare with single streams."""
+    others, mean = _others(analysis), analysis.mean
+    if not analysis.has_classes:
+        ranked = analysis.source.results.ranked if analysis.source.results else ()
+        single = next((item.label for item in ranked if item.label in others), "")
+        kind = analysis.scoring.kind
+        yield value_mistakes_section(
+            analysis.label, kind, mean, names=analysis.classes, paths=analysis.paths, others=others, single=single
+        )
+        return
     rescue = find_rescued(mean.outputs, others, mean.label) if others else None
     yield mistakes_section(
         analysis.label, mean, classes=analysis.classes, paths=analysis.paths, rescue=rescue, others=list(others)
@@ -231,6 +256,12 @@ def _mistakes(analysis: Analysis) -> Iterator[AnalysisSection]:
 
 def _label_noise(analysis: Analysis) -> Iterator[AnalysisSection]:
     mean, cache = analysis.mean, analysis.source.cache
+    if not analysis.has_classes:
+        others, kind = list(_others(analysis).values()), analysis.scoring.kind
+        yield value_noise_section(
+            analysis.label, kind, mean, names=analysis.classes, paths=analysis.paths, others=others
+        )
+        return
     noise = find_label_noise(mean.outputs, mean.label)
     whole = cache is not None and len(mean.label) >= int((cache.labels >= 0).sum())
     yield label_noise_section(analysis.label, mean, noise, classes=analysis.classes, paths=analysis.paths, whole=whole)
@@ -284,24 +315,9 @@ _MAKERS: dict[str, Callable[[Analysis], Iterator[AnalysisSection]]] = {
 }
 PARTS: tuple[str, ...] = tuple(_MAKERS)
 """The names of the parts of an analysis."""
-_CLASSES = "needs rows with a class"
 _NOT_OF = {
-    "regression": {
-        "subgroups": _CLASSES,
-        "fairness": _CLASSES,
-        "calibration": "needs probabilities",
-        "mistakes": _CLASSES,
-        "label_noise": _CLASSES,
-        "feature_space": _CLASSES,
-    },
-    "multilabel": {
-        "subgroups": _CLASSES,
-        "fairness": _CLASSES,
-        "calibration": _CLASSES,
-        "mistakes": _CLASSES,
-        "label_noise": _CLASSES,
-        "feature_space": _CLASSES,
-    },
+    "regression": {"calibration": "needs probabilities", "feature_space": "needs rows with a class"},
+    "multilabel": {"feature_space": "needs rows with a class"},
 }
 """Kind of a target without classes -> the parts that it has not, and why."""
 _OF_CACHES = ("worth", "subgroups", "fairness", "calibration", "mistakes", "label_noise")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from emofuse.metrics.confusion import accuracy, class_scores, macro_f1
 from emofuse.metrics.distribution import DISTANCES, distribution_scorer
-from emofuse.metrics.weighted import RowScorer
+from emofuse.metrics.weighted import RowScorer, weighted_means
 from emofuse.report.targets import ReportedTarget, ShownScore, reported_target
 from emofuse.statistics import Resampled, Resampling, RunPredictions, ScoredRows, resample_metrics, resample_rows
 
@@ -112,6 +112,15 @@ class Scoring:
                 raise ValueError(f"a {self.kind} is scored by true values, and there are none")
             values = self._scorer(label, target, outputs.astype(np.float64))
         return ScoredAnswers(unit, classes, values)
+
+    def main_scorer(self, answers: ScoredAnswers) -> RowScorer:
+        """Return the function of weights (b, n) that returns the main score, (b, 1); NaN where no row counts."""
+        if answers.classes is None:
+            if answers.values is None:
+                raise ValueError("the answers have neither classes nor values")
+            return _chosen(answers.values, [0])
+        right = (answers.classes.predicted == answers.classes.label).astype(np.float64)
+        return lambda weights: weighted_means(weights, right[:, None])
 
     def _scorer(self, label: Ints, target: Floats, outputs: Floats) -> RowScorer:
         """Return the scorer of the scores that need true values, and of those of the parts."""

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.analysis.answers import Ints
+from emofuse.analysis.answers import Ints, TestedRows
 from emofuse.analysis.attributes import Subgroup
-from emofuse.metrics.confusion import accuracy, confusion_matrix, macro_f1
+from emofuse.analysis.scoring import Scoring
+from emofuse.metrics.weighted import RowScorer
 from emofuse.statistics import (
     Interval,
     PairedTest,
     Resampling,
-    RunPredictions,
     ScoredRows,
     bootstrap_interval,
     holm,
     paired_bootstrap,
-    resample_metrics,
     resample_rows,
 )
 
@@ -32,12 +30,12 @@ LEAST_UNITS = 20
 
 @dataclass(frozen=True)
 class ComparedSubgroup:
-    """The accuracy of two models in a subgroup.
+    """The main score of two models in a subgroup, such as their accuracy.
 
     Attributes:
         subgroup: the rows.
         units: the number of rows or groups that resamples draw from.
-        first: the accuracy of the first model.
+        first: the score of the first model.
         second: that of the second, which it is compared with.
         test: first less second, with its paired bootstrap interval; the p value is not corrected.
         corrected: the p value after Holm's correction over all tested subgroups; None for a small subgroup.
@@ -57,13 +55,18 @@ class ComparedSubgroup:
 
 
 def compare_in_subgroups(
-    subgroups: Sequence[Subgroup], first: Floats, second: Floats, unit: Ints, resampling: Resampling
+    subgroups: Sequence[Subgroup],
+    first: Floats | RowScorer,
+    second: Floats | RowScorer,
+    unit: Ints,
+    resampling: Resampling,
 ) -> list[ComparedSubgroup]:
     """Compare two models in every subgroup, on the same resamples of rows or groups.
 
     Args:
         subgroups: the subgroups of n rows.
-        first: whether the first model is right in each row, (n,); a mean over repeats lies between 0 and 1.
+        first: whether the first model is right in each row, (n,); a mean over repeats lies between 0 and 1. Or the
+            scorer of its answers, a function of weights (b, n) that returns a score (b, 1).
         second: the same of the second.
         unit: the unit of each row, int64 (n,).
         resampling: the number of resamples and the seed.
@@ -99,8 +102,11 @@ def compare_in_subgroups(
     ]
 
 
-def _scorer(masks: Floats, right: Floats) -> Any:
-    """Return the scorer of the accuracy in each subgroup (b, G), of weights (b, n); NaN where none of its rows is."""
+def _scorer(masks: Floats, right: Floats | RowScorer) -> RowScorer:
+    """Return the scorer of each subgroup (b, G), of weights (b, n); NaN where none of its rows is."""
+    if callable(right):
+        scorer = right
+        return lambda weights: np.concatenate([scorer(weights * mask) for mask in masks.T], axis=1)
     of_right = masks * right[:, None]
 
     def score(weights: Floats) -> Floats:
@@ -139,9 +145,10 @@ class Fairness:
     Attributes:
         attribute: the attribute.
         groups: its groups.
-        best: the group with the highest accuracy among those that are not small; None for fewer than two.
+        best: the group with the highest main score, such as accuracy, of those that are not small; None for fewer than
+            two.
         worst: that with the lowest.
-        gap: the accuracy of the best less that of the worst.
+        gap: the score of the best less that of the worst.
         gap_interval: the 95 % interval of this difference, between these two groups.
         gap_by_chance: the mean gap where people, or rows, are dealt to groups of the same sizes at random.
         p: the share of such deals with a gap as large.
@@ -160,50 +167,54 @@ class Fairness:
 
 
 def measure_fairness(
-    groups: Sequence[Subgroup], predictions: RunPredictions, classes: int, resampling: Resampling, deals: int = 500
+    groups: Sequence[Subgroup], answers: TestedRows, scoring: Scoring, resampling: Resampling, deals: int = 500
 ) -> Fairness:
     """Measure the scores of a model in the groups of one attribute, and the gap between the best and the worst.
 
     Args:
         groups: the groups, which have no row in common.
-        predictions: the answers of the model to all rows.
-        classes: the number of classes.
+        answers: the answers of the model to all rows.
+        scoring: the scores of the target.
         resampling: the number of resamples and the seed.
         deals: the number of random deals of rows to groups.
     """
-    over_rows = any(len(np.unique(predictions.unit[group.rows])) < 2 <= group.count for group in groups)
+    over_rows = any(len(np.unique(answers.unit[group.rows])) < 2 <= group.count for group in groups)
     if over_rows:
-        predictions = replace(predictions, unit=np.arange(len(predictions.unit)))
-    units = int(predictions.unit.max()) + 1
+        answers = replace(answers, unit=np.arange(len(answers.unit)))
     parts = [
-        RunPredictions(predictions.unit[group.rows], predictions.label[group.rows], predictions.predicted[group.rows])
+        scoring.prepare(
+            answers.unit[group.rows],
+            answers.label[group.rows],
+            answers.outputs[group.rows],
+            None if answers.target is None else answers.target[group.rows],
+        )
         for group in groups
     ]
-    resampled = resample_metrics(parts, [accuracy, macro_f1], units=units, classes=classes, resampling=resampling)
-    found = []
-    for place, group in enumerate(groups):
-        counts = confusion_matrix(parts[place].label, parts[place].predicted, classes)
-        found.append(
-            FairGroup(
-                group,
-                len(np.unique(parts[place].unit)),
-                {"accuracy": float(accuracy(counts)), "macro_f1": float(macro_f1(counts))},
-                {
-                    name: bootstrap_interval(resampled.drawn[:, place, score])
-                    for score, name in enumerate(("accuracy", "macro_f1"))
-                },
-            )
+    resampled = scoring.resample([[part] for part in parts], units=int(answers.unit.max()) + 1, resampling=resampling)
+    names = [score.column for score in scoring.scores]
+    found = [
+        FairGroup(
+            group,
+            len(np.unique(parts[place].unit)),
+            {name: float(resampled.observed[place, number]) for number, name in enumerate(names)},
+            {name: bootstrap_interval(resampled.drawn[:, place, number]) for number, name in enumerate(names)},
         )
-    ranked = [place for place, group in enumerate(found) if not group.is_small]
+        for place, group in enumerate(groups)
+    ]
+    ranked = [
+        place for place, group in enumerate(found) if not group.is_small and not np.isnan(group.scores[scoring.main])
+    ]
     if len(ranked) < 2:
         nothing = Interval(float("nan"), float("nan"))
         return Fairness(
             groups[0].attribute, tuple(found), None, None, float("nan"), nothing, float("nan"), float("nan"), over_rows
         )
-    best = max(ranked, key=lambda place: found[place].scores["accuracy"])
-    worst = min(ranked, key=lambda place: found[place].scores["accuracy"])
-    gap = found[best].scores["accuracy"] - found[worst].scores["accuracy"]
-    by_chance = _gaps_by_chance([groups[place] for place in ranked], predictions, resampling.seed, deals)
+    best = max(ranked, key=lambda place: found[place].scores[scoring.main])
+    worst = min(ranked, key=lambda place: found[place].scores[scoring.main])
+    gap = found[best].scores[scoring.main] - found[worst].scores[scoring.main]
+    by_chance = _gaps_by_chance(
+        [groups[place] for place in ranked], answers, scoring, seed=resampling.seed, deals=deals
+    )
     return Fairness(
         groups[0].attribute,
         tuple(found),
@@ -217,25 +228,28 @@ def measure_fairness(
     )
 
 
-def _gaps_by_chance(groups: Sequence[Subgroup], predictions: RunPredictions, seed: int, deals: int) -> Floats:
+def _gaps_by_chance(
+    groups: Sequence[Subgroup], answers: TestedRows, scoring: Scoring, *, seed: int, deals: int
+) -> Floats:
     """Return the gaps (deals,) where rows are dealt to the groups at random.
 
     Where every unit of several rows, such as a speaker, lies in one group (such as a sex), whole units are dealt.
     """
-    member = np.full(len(predictions.label), -1)
+    member = np.full(len(answers.unit), -1)
     for place, group in enumerate(groups):
         member[group.rows] = place
     inside = np.flatnonzero(member >= 0)
-    right = (predictions.predicted == predictions.label)[inside].astype(np.float64)
-    member, unit = member[inside], np.unique(predictions.unit[inside], return_inverse=True)[1]
+    target = None if answers.target is None else answers.target[inside]
+    unit = np.unique(answers.unit[inside], return_inverse=True)[1]
+    scorer = scoring.main_scorer(scoring.prepare(unit, answers.label[inside], answers.outputs[inside], target))
+    member = member[inside]
     of_unit = np.zeros(int(unit.max()) + 1, np.int64)
     of_unit[unit] = member
     units_are_parted = len(of_unit) > len(groups) and bool((of_unit[unit] == member).all())
     rng = np.random.default_rng([seed, len(inside)])
-    gaps = np.empty(deals)
-    for deal in range(deals):
-        dealt = rng.permutation(of_unit)[unit] if units_are_parted else rng.permutation(member)
-        rows = np.bincount(dealt, minlength=len(groups))
-        means = np.bincount(dealt, weights=right, minlength=len(groups)) / np.maximum(rows, 1)
-        gaps[deal] = means[rows > 0].max() - means[rows > 0].min()
+    dealt = np.stack(
+        [rng.permutation(of_unit)[unit] if units_are_parted else rng.permutation(member) for _ in range(deals)]
+    )
+    scores = np.concatenate([scorer((dealt == place).astype(np.float64)) for place in range(len(groups))], axis=1)
+    gaps: Floats = np.nanmax(scores, axis=1) - np.nanmin(scores, axis=1)
     return gaps

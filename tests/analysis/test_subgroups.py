@@ -9,12 +9,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+from emofuse.analysis.answers import TestedRows
 from emofuse.analysis.attributes import Subgroup, _of_column, find_subgroups, people_of
 from emofuse.analysis.plots import MOST_SERIES
+from emofuse.analysis.scoring import Scoring
 from emofuse.analysis.sections.subgroups import SubgroupComparison, fairness_section, subgroups_section
 from emofuse.analysis.subgroups import LEAST_UNITS, compare_in_subgroups, measure_fairness
 from emofuse.cache.reader import Cache, open_cache
-from emofuse.statistics import Resampling, RunPredictions, holm
+from emofuse.statistics import Resampling, holm
 
 RESAMPLING = Resampling(400, 0)
 
@@ -114,15 +116,20 @@ def test_groups_of_rows_count_as_units():
     assert found.is_small
 
 
-def predictions(right, unit=None):
-    label = np.zeros(len(right), np.int64)
-    return RunPredictions(np.arange(len(right)) if unit is None else unit, label, np.where(right, 0, 1))
+CLASSES = Scoring("class", ("x", "y"))
+
+
+def answers_of(right, unit=None):
+    """Answers to rows of class 0."""
+    outputs = np.eye(2)[np.where(right, 0, 1)]
+    unit = np.arange(len(right)) if unit is None else unit
+    return TestedRows((), (), np.arange(len(right)).astype(str), np.zeros(len(right), np.int64), unit, outputs)
 
 
 def test_a_real_gap_between_groups_is_found_and_its_chance_is_small():
     right = np.arange(200) % 10 < np.where(np.arange(200) < 100, 9, 5)
     groups = [Subgroup("sex", "f", np.arange(200) < 100), Subgroup("sex", "m", np.arange(200) >= 100)]
-    found = measure_fairness(groups, predictions(right), 2, RESAMPLING)
+    found = measure_fairness(groups, answers_of(right), CLASSES, RESAMPLING)
     assert (found.best, found.worst, found.gap) == ("f", "m", pytest.approx(0.4))
     assert found.gap_interval.low > 0.2
     assert found.p < 0.01
@@ -132,7 +139,7 @@ def test_a_real_gap_between_groups_is_found_and_its_chance_is_small():
 def test_groups_that_are_alike_have_a_gap_by_chance():
     right = np.random.default_rng(4).random(400) < 0.6
     groups = [Subgroup("speaker", str(number), np.arange(400) % 10 == number) for number in range(10)]
-    found = measure_fairness(groups, predictions(right), 2, RESAMPLING)
+    found = measure_fairness(groups, answers_of(right), CLASSES, RESAMPLING)
     assert found.p > 0.05
     assert found.gap_by_chance == pytest.approx(found.gap, abs=0.15)
 
@@ -144,17 +151,17 @@ def test_small_groups_are_shown_and_not_ranked():
         Subgroup("age", "young", (rows >= 5) & (rows < 50)),
         Subgroup("age", "mid", rows >= 50),
     ]
-    found = measure_fairness(groups, predictions(rows >= 50), 2, RESAMPLING)
+    found = measure_fairness(groups, answers_of(rows >= 50), CLASSES, RESAMPLING)
     assert [group.is_small for group in found.groups] == [True, False, False]
     assert (found.best, found.worst) == ("mid", "young")
-    assert measure_fairness(groups[:2], predictions(rows >= 50), 2, RESAMPLING).best is None
+    assert measure_fairness(groups[:2], answers_of(rows >= 50), CLASSES, RESAMPLING).best is None
 
 
 def test_whole_speakers_are_dealt_to_sexes():
     """Two of four speakers are right throughout: with rows dealt singly such a gap would look impossible."""
     unit = np.arange(200) // 50
     groups = [Subgroup("sex", "f", unit < 2), Subgroup("sex", "m", unit >= 2)]
-    found = measure_fairness(groups, predictions(unit < 2, unit), 2, RESAMPLING)
+    found = measure_fairness(groups, answers_of(unit < 2, unit), CLASSES, RESAMPLING)
     assert found.gap == 1
     assert found.p == pytest.approx(1 / 3, abs=0.1)
 
@@ -163,13 +170,13 @@ def test_speakers_that_are_one_unit_each_have_intervals_over_their_rows():
     unit = np.arange(200) // 50
     right = np.random.default_rng(0).random(200) < 0.4 + 0.1 * unit
     groups = [Subgroup("speaker", str(number), unit == number) for number in range(4)]
-    found = measure_fairness(groups, predictions(right, unit), 2, RESAMPLING)
+    found = measure_fairness(groups, answers_of(right, unit), CLASSES, RESAMPLING)
     assert found.over_rows
     assert all(
         0.05 < group.intervals["accuracy"].high - group.intervals["accuracy"].low < 0.4 for group in found.groups
     )
     assert found.gap_interval.low < found.gap < found.gap_interval.high
-    assert "Intervals of speaker draw rows" in " ".join(fairness_section("model", [found]).sentences)
+    assert "Intervals of speaker draw rows" in " ".join(fairness_section("model", [found], CLASSES).sentences)
 
 
 def test_columns_of_people_are_found_by_their_names(tmp_path, write_cache):

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
 
 from emofuse.analysis.answers import read_tested
 from emofuse.analysis.attributions import attribute_streams
 from emofuse.analysis.cached_rows import open_run, rows_of_samples
+from emofuse.analysis.context import Analysis
 from emofuse.analysis.explain import ExplainOptions, explain, explain_samples
 from emofuse.analysis.gradients import integrated_gradients
 from emofuse.analysis.sources import open_source
 from emofuse.analysis.subsets import saved_subsets
 from emofuse.analysis.suppression import SuppressionOptions, strata_of, suppress_streams
+from emofuse.analysis.temperatures import calibrated_answers, decisions
 from emofuse.analysis.worth import measure_worth
+from emofuse.cache.reader import Cache
 from emofuse.errors import ResultsError
 from emofuse.metrics.regression import regression_scores
+from emofuse.report.row_errors import row_errors
 from emofuse.specs import RunSpec, parse_spec
 from emofuse.statistics import Resampling
 from emofuse.training.runs import train_runs
@@ -159,7 +165,8 @@ def test_every_part_that_the_target_allows_is_made_and_the_others_are_named_with
     written, sections = explain(trained.folders[kind], options_of(trained, out=tmp_path), said.append)
     assert written.is_file()
     by_key = {section.key: section for section in sections}
-    assert {"worth", "suppression", "attributions"} <= by_key.keys()
+    possible = {"worth", "suppression", "mistakes", "label_noise", "attributions"}
+    assert possible | ({"calibration"} if kind == "multilabel" else set()) <= by_key.keys()
     name = {"regression": "CCC", "multilabel": "mAP"}[kind]
     assert f"of {name} [" in by_key["worth"].sentences[0]
     assert f"its {name} of" in by_key["suppression"].tables[0].caption
@@ -185,3 +192,63 @@ def test_a_sample_without_a_class_is_explained_by_a_column_or_a_label(trained, t
     part = {"regression": "column", "multilabel": "label"}[kind]
     with pytest.raises(ResultsError, match=rf"no {part} 'joy' \(there are: "):
         list(explain_samples(trained.folders[kind], options, ["s0007"], explained="joy"))
+
+
+def test_errors_of_numbers_are_compared_with_the_best_single_stream_and_doubtful_values_named(trained, tmp_path):
+    options = options_of(trained, out=tmp_path, parts=("mistakes", "label_noise"))
+    _, (mistakes, noise) = explain(trained.folders["regression"], options)
+    _, tested = opened_of(trained, "regression")
+    _, single = opened_of(trained, "regression", "net")
+    rows, other = tested.mean, single.mean
+    errors = row_errors("regression", rows.target, rows.outputs)
+    assert [row["error"] for row in mistakes.tables[0].rows[:3]] == pytest.approx(np.sort(errors)[::-1][:3])
+    assert mistakes.numbers["other"] == "net"
+    better = row_errors("regression", other.target, other.outputs) - errors > 0
+    assert mistakes.numbers["smaller"] == better.sum()
+    assert noise.numbers["suspects"] == sum(noise.numbers["by_part"].values())
+    assert noise.tables[0].stem == "label_noise_by_part"
+
+
+def test_subgroups_and_people_are_compared_by_the_score_of_the_target(trained, tmp_path, monkeypatch):
+    sex = np.where(np.arange(160) % 3 > 0, "f", "m").tolist()
+    table = trained.cache.manifest.table.with_columns(pl.Series("sex", sex))
+    cache = Cache(
+        trained.path, trained.cache.layout, replace(trained.cache.manifest, table=table), trained.cache.streams
+    )
+    monkeypatch.setattr("emofuse.analysis.sources.open_cache", lambda _: cache)
+    options = options_of(trained, out=tmp_path, parts=("subgroups", "fairness"))
+    _, (subgroups, fairness) = explain(trained.folders["regression"], options)
+    _, tested = opened_of(trained, "regression")
+    rows = tested.mean
+    place = rows_of_samples(cache, rows.sample_id)
+    of_sex = {name: np.array(sex)[place] == name for name in ("f", "m")}
+    expected = {
+        name: regression_scores(rows.target[here], rows.outputs[here])["ccc"][0] for name, here in of_sex.items()
+    }
+    groups = {group["group"]: group for group in fairness.numbers["attributes"]["sex"]["groups"]}
+    for name, score in expected.items():
+        assert groups[name]["mean_ccc"] == pytest.approx(score)
+        assert groups[name]["mean_ccc_low"] < score < groups[name]["mean_ccc_high"]
+    assert "the CCC of network is highest for" in fairness.sentences[0]
+    listed = {(row["compared"], row["attribute"], row["subgroup"]): row for row in subgroups.numbers["comparisons"]}
+    assert not any(attribute == "class" for _, attribute, _ in listed)
+    assert listed["net", "sex", "f"]["difference"] > 0.1  # the solved model of all streams less that without net
+    assert subgroups.tables[0].table.columns[3].title == "CCC"
+
+
+def test_each_label_is_a_decision_whose_confidence_is_calibrated(trained):
+    answers = calibrated_answers(
+        Analysis(open_source(trained.folders["multilabel"], cache=trained.path), ExplainOptions())
+    )
+    tested = answers.before.shape[0] // 2
+    assert answers.of_labels == 2
+    assert answers.before.shape == (2 * tested, 2)
+    assert np.allclose(answers.before.sum(axis=1), 1)
+    assert np.bincount(answers.unit).tolist() == [2] * tested
+    same = (answers.before.argmax(axis=1) == answers.after.argmax(axis=1)).mean()
+    assert same == 1  # a temperature changes no decision
+    assert len(answers.temperatures) == 2
+    outputs, target = np.array([[0.9, 0.3]]), np.array([[1.0, 0.0]])
+    probs, has, unit = decisions("multilabel", outputs, np.array([-1]), np.array([5]), target=target)
+    assert probs == pytest.approx(np.array([[0.1, 0.9], [0.7, 0.3]]))
+    assert (has.tolist(), unit.tolist()) == ([1, 0], [5, 5])

@@ -38,6 +38,7 @@ class CalibratedAnswers:
         temperatures: the fitted temperatures.
         fitted_on: which rows they were fitted on, as a phrase.
         grouped: whether units are groups.
+        of_labels: the number of labels of each row, each of which is one decision between yes and no; 0 for classes.
     """
 
     label: Ints
@@ -47,6 +48,7 @@ class CalibratedAnswers:
     temperatures: Sequence[float]
     fitted_on: str
     grouped: bool
+    of_labels: int = 0
 
 
 def calibration_section(label: str, answers: CalibratedAnswers, resampling: Resampling) -> AnalysisSection:
@@ -169,7 +171,12 @@ def _sentences(
         else f"{min(temperatures):.2f} to {max(temperatures):.2f} ({len(temperatures)} fits)"
     )
     half = next(each for each in selective.coverages if each.share == 0.5)
+    decisions = (
+        f"Each of the {answers.of_labels} labels of a row is one decision between yes and no, here called a row; "
+        "resamples draw rows with all their labels."
+    )
     return [
+        *([decisions] if answers.of_labels else []),
         (
             f"{label} is on average {direction} confident ({format_score(before.confidence)}) than accurate "
             f"({format_score(before.accuracy)}). Its calibration error is {format_score(before.ece)}, and "

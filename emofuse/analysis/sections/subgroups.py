@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from emofuse.analysis.plots import MOST_SERIES, Series, plot_intervals
+from emofuse.analysis.scoring import Scoring
 from emofuse.analysis.sections.words import difference_cell, score_cell, unit_words
 from emofuse.analysis.subgroups import LEAST_UNITS, ComparedSubgroup, Fairness
 from emofuse.report.analysis import AnalysisSection, AnalysisTable
@@ -38,7 +41,11 @@ class SubgroupComparison:
 
 
 def subgroups_section(
-    comparisons: Sequence[SubgroupComparison], *, grouped: bool, left_out: Sequence[str] = ()
+    comparisons: Sequence[SubgroupComparison],
+    *,
+    grouped: bool,
+    left_out: Sequence[str] = (),
+    score: str = "accuracy",
 ) -> AnalysisSection:
     """Return the section on where streams, or a whole configuration, help and hurt.
 
@@ -46,6 +53,7 @@ def subgroups_section(
         comparisons: the comparisons; those of one kind of models have the same subgroups.
         grouped: whether intervals draw whole groups.
         left_out: columns of the manifest that form no subgroups.
+        score: the name of the score.
     """
     by_rows: dict[tuple[tuple[str, str, int], ...], list[SubgroupComparison]] = {}
     for each in comparisons:
@@ -54,7 +62,7 @@ def subgroups_section(
     tables, figures = [], []
     for number, same in enumerate(by_rows.values()):
         stem = "subgroups" if number == 0 else f"subgroups_{number + 1}"
-        tables.append(_table(stem, same))
+        tables.append(_table(stem, same, score))
         shown = [one for one in same[0].subgroups if not one.is_small][:_MOST_PLOTTED]
         names = [f"{one.subgroup.attribute}: {one.subgroup.name}" for one in shown]
         lettering = choose_lettering_of(names)
@@ -69,14 +77,14 @@ def subgroups_section(
             for each in same[:MOST_SERIES]
         ]
         caption = (
-            f"Difference of accuracy in each class and subgroup. {_joined_sentences(same)} Lines are 95 % intervals."
+            f"Difference of {score} in each subgroup. {_joined_sentences(same)} Lines are 95 % intervals."
             f"{_left_out_words(same, shown)}"
         )
         figures.append(
             draw_figure(
                 stem,
                 caption,
-                partial(plot_intervals, drawn, series, "Difference of accuracy"),
+                partial(plot_intervals, drawn, series, f"Difference of {score}"),
                 lettering,
             )
         )
@@ -109,13 +117,13 @@ def _model_of(comparison: SubgroupComparison) -> str:
     return ",".join(f"{one.first:.6f}" for one in comparison.subgroups)
 
 
-def _table(stem: str, same: Sequence[SubgroupComparison]) -> AnalysisTable:
+def _table(stem: str, same: Sequence[SubgroupComparison], score: str) -> AnalysisTable:
     first = same[0].subgroups
     columns = [
         TableColumn("Attribute", [Cell(one.subgroup.attribute) for one in first], "left"),
         TableColumn("Subgroup", [Cell(one.subgroup.name) for one in first], "left"),
         TableColumn("Rows", [Cell(f"{one.subgroup.count:,}{' *' * one.is_small}") for one in first]),
-        TableColumn("Accuracy", [Cell(format_score(one.first)) for one in first]),
+        TableColumn(f"{score[0].upper()}{score[1:]}", [Cell(format_score(one.first)) for one in first]),
         *(
             TableColumn(
                 each.name,
@@ -135,7 +143,7 @@ def _table(stem: str, same: Sequence[SubgroupComparison]) -> AnalysisTable:
         p_values = [Cell(UNDEFINED if one.corrected is None else format_p(one.corrected)) for one in first]
         columns.append(TableColumn("p", p_values))
     caption = (
-        f"Accuracy in each class and subgroup. {_joined_sentences(same)} Bold: p below 0.05 "
+        f"{score[0].upper()}{score[1:]} in each subgroup. {_joined_sentences(same)} Bold: p below 0.05 "
         "after Holm's "
         f"correction over the subgroups of the column. *: fewer than {LEAST_UNITS} rows (or groups of rows), not "
         "tested."
@@ -151,8 +159,8 @@ def _rows(comparison: SubgroupComparison) -> list[dict[str, Any]]:
             "subgroup": one.subgroup.name,
             "rows": one.subgroup.count,
             "units": one.units,
-            "accuracy": one.first,
-            "accuracy_of_other": one.second,
+            "score": one.first,
+            "score_of_other": one.second,
             "difference": one.test.difference,
             "low": one.test.interval.low,
             "high": one.test.interval.high,
@@ -190,15 +198,16 @@ def _name(one: ComparedSubgroup) -> str:
     return f"{one.subgroup.attribute} {one.subgroup.name} ({format_difference(one.test.difference)})"
 
 
-def fairness_section(label: str, found: Sequence[Fairness]) -> AnalysisSection:
+def fairness_section(label: str, found: Sequence[Fairness], scoring: Scoring) -> AnalysisSection:
     """Return the section on groups of people.
 
     Args:
         label: the name of the model.
         found: the scores by attribute.
+        scoring: the scores of the target.
     """
-    tables = [_fair_table(each, label) for each in found]
-    sentences = [_gap_sentence(each, label) for each in found]
+    tables = [_fair_table(each, label, scoring) for each in found]
+    sentences = [_gap_sentence(each, label, scoring) for each in found]
     over_rows = [each.attribute for each in found if each.over_rows]
     if over_rows:
         sentences.append(
@@ -228,19 +237,24 @@ def fairness_section(label: str, found: Sequence[Fairness]) -> AnalysisSection:
     )
 
 
-def _fair_table(each: Fairness, label: str) -> AnalysisTable:
-    order = sorted(each.groups, key=lambda group: (group.is_small, -group.scores["accuracy"]))
+def _fair_table(each: Fairness, label: str, scoring: Scoring) -> AnalysisTable:
+    order = sorted(
+        each.groups, key=lambda group: (group.is_small, -np.nan_to_num(group.scores[scoring.main], nan=-1e9))
+    )
     columns = (
         TableColumn(each.attribute, [Cell(group.subgroup.name) for group in order], "left"),
         TableColumn("Rows", [Cell(f"{group.subgroup.count:,}{' *' * group.is_small}") for group in order]),
-        TableColumn("Accuracy", [score_cell(group.scores["accuracy"], group.intervals["accuracy"]) for group in order]),
-        TableColumn("Macro F1", [score_cell(group.scores["macro_f1"], group.intervals["macro_f1"]) for group in order]),
+        *(
+            TableColumn(
+                score.title,
+                [score_cell(group.scores[score.column], group.intervals[score.column]) for group in order],
+            )
+            for score in scoring.scores
+        ),
     )
-    caption = (
-        f"{label} by {each.attribute}, with 95 % intervals. *: fewer than {LEAST_UNITS} rows, not ranked. Macro "
-        "F1 is a "
-        "mean over the classes that occur in the group."
-    )
+    caption = f"{label} by {each.attribute}, with 95 % intervals. *: fewer than {LEAST_UNITS} rows, not ranked."
+    if scoring.target.has_classes:
+        caption += " Macro F1 is a mean over the classes that occur in the group."
     return AnalysisTable(f"fairness_{each.attribute}", caption, ReportTable(columns), _fair_rows(each))
 
 
@@ -252,7 +266,7 @@ def _fair_rows(each: Fairness) -> list[dict[str, Any]]:
             "rows": group.subgroup.count,
             **{
                 key: value
-                for score in ("accuracy", "macro_f1")
+                for score in group.scores
                 for key, value in (
                     (score, group.scores[score]),
                     (f"{score}_low", group.intervals[score].low),
@@ -265,12 +279,13 @@ def _fair_rows(each: Fairness) -> list[dict[str, Any]]:
     ]
 
 
-def _gap_sentence(each: Fairness, label: str) -> str:
+def _gap_sentence(each: Fairness, label: str, scoring: Scoring) -> str:
     if each.best is None or math.isnan(each.gap):
         return f"{each.attribute}: fewer than two groups have {LEAST_UNITS} rows, so that there is no gap to measure."
-    cell = difference_cell(each.gap, each.gap_interval)
+    cell, name = difference_cell(each.gap, each.gap_interval), scoring.scores[0].name
     return (
-        f"{each.attribute}: {label} is most accurate for {each.best} and least for {each.worst}, a gap of {cell.text} "
+        f"{each.attribute}: the {name} of {label} is highest for {each.best} and lowest for {each.worst}, a gap of "
+        f"{cell.text} "
         f"[{cell.interval}]; groups dealt at random would show {format_score(each.gap_by_chance)} on average "
         f"(p {format_p(each.p)})."
     )

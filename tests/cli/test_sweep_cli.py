@@ -200,7 +200,9 @@ def test_what_the_system_refuses_is_one_line(cache, sweep_file, monkeypatch, cap
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 1
-    assert capsys.readouterr().err.splitlines()[-1] == "OSError: [Errno 28] No space left on device: 'rows/1.jsonl'"
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "OSError: rows/1.jsonl: the disk is full. Free some space and run the same command again: finished work is kept"
+    )
     monkeypatch.setenv("EMOFUSE_DEBUG", "1")
     with pytest.raises(OSError, match="No space left"):
         main()

@@ -103,7 +103,7 @@ def test_the_report_pools_the_folds_and_has_their_mean_beside_it(logistic, tmp_p
     page, summary = files.page.read_text(), files.summary_markdown.read_text()
     assert "Pooled scores of the outer folds" in page
     assert "Every row was tested once in each of 2 repeats" in page.replace("<wbr>", "")
-    assert "an outer cross-validation in 5 folds" in page
+    assert "an outer cross-validation: each of 5 folds is the test split once" in page
     assert "Accuracy, pooled" in summary
     assert "outer fold (1, 2, 3, 4, 5)" in summary
 

@@ -7,10 +7,12 @@ import json
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from command_line import call
+from fresh_processes import FreshProcesses
 
 from emofuse.cache.reader import open_cache
 from emofuse.doctor.probe import ProbeReply
@@ -35,7 +37,15 @@ def runs_done_before(output: str) -> int:
     return sum(line.startswith("run ") and "done before" in line for line in output.splitlines())
 
 
-def in_a_fresh_process(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def in_a_fresh_process() -> Iterator[FreshProcesses]:
+    """Runs a command in a process that has not seen what this one has loaded."""
+    processes = FreshProcesses()
+    yield processes
+    processes.close()
+
+
+def in_a_new_interpreter(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     code = "from emofuse.cli import main; main()"
     command = [sys.executable, "-c", code, *(str(each) for each in arguments)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -56,7 +66,7 @@ def _forgets_plugins():
             del sys.modules[name]
 
 
-def test_a_stream_a_head_a_dataset_and_a_metric_go_from_a_pipeline_to_predictions(folder):
+def test_a_stream_a_head_a_dataset_and_a_metric_go_from_a_pipeline_to_predictions(folder, in_a_fresh_process):
     call("run", "mine.yaml", "--workers", 2)
     cache = open_cache(folder / "emofuse-runs/mine/features.zarr")
     assert cache.streams["grid"].counts()["ok"] == 30
@@ -78,7 +88,7 @@ def test_a_stream_a_head_a_dataset_and_a_metric_go_from_a_pipeline_to_prediction
     assert "done before" in call("run", "mine.yaml")
 
     # What comes later runs in processes that have never seen the pipeline.
-    done = in_a_fresh_process(folder, "predict", folder / "pictures/00.png", "--run", run, "--json")
+    done = in_a_new_interpreter(folder, "predict", folder / "pictures/00.png", "--run", run, "--json")
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)["probs"]) == {"warm", "cold"}
     for command in (("cache", "verify"), ("cache", "repair"), ("cache", "retry")):
@@ -110,7 +120,7 @@ def test_a_new_metric_retrains_nothing_and_an_unknown_one_is_named_before_anythi
 REPORT = ("report", "emofuse-runs/mine/runs", "--metrics", "sure,kappa")
 
 
-def test_a_later_report_finds_the_metric_of_a_plugin_by_the_record_of_the_runs(folder):
+def test_a_later_report_finds_the_metric_of_a_plugin_by_the_record_of_the_runs(folder, in_a_fresh_process):
     text = (folder / "mine.yaml").read_text()
     without = text.replace(", kinds/sure.py]", "]").replace("metrics: [sure, balanced_accuracy, roc_auc]", "")
     (folder / "mine.yaml").write_text(without)
@@ -129,7 +139,7 @@ def test_a_later_report_finds_the_metric_of_a_plugin_by_the_record_of_the_runs(f
     assert "Sure answers ↑" in (folder / "emofuse-runs/mine/runs/report/index.html").read_text()
 
 
-def test_a_sweep_records_the_metric_of_a_plugin_too(folder):
+def test_a_sweep_records_the_metric_of_a_plugin_too(folder, in_a_fresh_process):
     (folder / "ask.yaml").write_text(
         "pipeline: mine.yaml\nplugins: [kinds/sure.py]\nbase: {train: {epochs: 1, batch_size: 8}, head: sum}\n"
         "factors: {streams: [[grid]]}\n"
@@ -140,7 +150,9 @@ def test_a_sweep_records_the_metric_of_a_plugin_too(folder):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_metric_of_a_changed_or_unknown_plugin_file_is_not_computed(folder, tmp_path_factory, monkeypatch):
+def test_the_metric_of_a_changed_or_unknown_plugin_file_is_not_computed(
+    folder, in_a_fresh_process, tmp_path_factory, monkeypatch
+):
     call("run", "mine.yaml")
     file = folder / "kinds/sure.py"
     text = file.read_text()
@@ -196,7 +208,7 @@ def test_the_same_variant_written_in_three_ways_is_one_run(folder):
     assert len(list_runs(runs)) == before
 
 
-def test_a_file_of_somebody_else_is_never_run_by_itself(folder, tmp_path_factory, monkeypatch):
+def test_a_file_of_somebody_else_is_never_run_by_itself(folder, in_a_fresh_process, tmp_path_factory, monkeypatch):
     call("run", "mine.yaml")
     run, cache = run_folder(folder, "own head"), folder / "emofuse-runs/mine/features.zarr"
     monkeypatch.setenv("EMOFUSE_STATE_DIR", str(tmp_path_factory.mktemp("another user")))
@@ -211,7 +223,7 @@ def test_a_file_of_somebody_else_is_never_run_by_itself(folder, tmp_path_factory
     assert in_a_fresh_process(folder, *predicted).returncode == 0  # now they have
 
 
-def test_a_plugin_that_changed_since_is_refused_and_a_moved_one_is_found(folder):
+def test_a_plugin_that_changed_since_is_refused_and_a_moved_one_is_found(folder, in_a_fresh_process):
     call("run", "mine.yaml")
     predicted = ("predict", folder / "pictures/00.png", "--run", run_folder(folder, "package's head"))
     file = folder / "kinds/grid.py"

@@ -14,9 +14,6 @@ IN_PROCESSES := --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadsc
 # Waiting threads sleep instead of spinning: spinning makes small heads slow on cores that others use too.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-# Hundreds of tests start a process that imports the package: it is compiled once, and not by each of them.
-test test-latest: export PYTHONDONTWRITEBYTECODE :=
-
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-latest check lint docs bench bench-quick bench-gpu clean
 
@@ -36,6 +33,7 @@ demo: $(READY) ## generate a dataset, cache six streams, train the paper's five 
 	$(BIN)/emofuse run demo
 
 test: $(READY) ## run the tests, in a process for each core
+	@$(BIN)/python -m compileall -q emofuse  # hundreds of tests start a process that imports it
 	$(BIN)/python -m pytest $(IN_PROCESSES)
 
 test-latest: $(READY_LATEST) ## run the tests with the newest releases of everything (a second environment)

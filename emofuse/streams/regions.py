@@ -38,15 +38,7 @@ def describe_regions(
     A sample without a face is described whole and flagged (bit 0 `whole_image`), or it is a row of zeros with
     NO_DETECTION. With the region `image` no row is flagged.
     """
-    rows = Rows.empty_of(stream, len(samples), Status.OK)
-    for index, sample in enumerate(samples):
-        cut = cut_region(sample, region)
-        if cut is None and without_face == "no_detection":
-            rows.status[index] = Status.NO_DETECTION
-            continue
-        rows.flags[index] = cut is None
-        rows.features[index] = describe(sample.image if cut is None else cut)
-    return rows
+    return _describe_each(stream, samples, region, without_face, lambda _, picture: describe(picture))
 
 
 def describe_squares(
@@ -63,17 +55,32 @@ def describe_squares(
     Streams of the same region and side share the squares of a batch. Without a face it is as in `describe_regions`.
     """
     squares: dict[int, npt.NDArray[np.uint8]] = SampleBatch.of(samples).once(("grey squares", region, side_px), dict)
+
+    def describe_square(index: int, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.floating[Any]]:
+        if index not in squares:
+            squares[index] = square_grey(picture, side_px)
+            squares[index].flags.writeable = False  # several streams see it
+        return describe(squares[index])
+
+    return _describe_each(stream, samples, region, without_face, describe_square)
+
+
+def _describe_each(
+    stream: Stream,
+    samples: Sequence[Sample],
+    region: Region,
+    without_face: WithoutFace,
+    describe: Callable[[int, npt.NDArray[np.uint8]], npt.NDArray[np.floating[Any]]],
+) -> Rows:
+    """Return the rows of a stream whose features `describe` computes from a sample's index and its region (H, W, 3)."""
     rows = Rows.empty_of(stream, len(samples), Status.OK)
     for index, sample in enumerate(samples):
         cut = cut_region(sample, region)
         if cut is None and without_face == "no_detection":
             rows.status[index] = Status.NO_DETECTION
             continue
-        if index not in squares:
-            squares[index] = square_grey(sample.image if cut is None else cut, side_px)
-            squares[index].flags.writeable = False  # several streams see it
         rows.flags[index] = cut is None
-        rows.features[index] = describe(squares[index])
+        rows.features[index] = describe(index, sample.image if cut is None else cut)
     return rows
 
 

@@ -36,6 +36,7 @@ from emofuse.errors import ResultsError, did_you_mean
 from emofuse.metrics.weighted import RowScorer
 from emofuse.progress import step
 from emofuse.report.analysis import AnalysisSection
+from emofuse.results import check_results_folder
 
 Floats = npt.NDArray[np.float64]
 __all__ = ["PARTS", "ExplainOptions", "explain", "explain_samples"]
@@ -65,6 +66,7 @@ def explain(path: Path, options: ExplainOptions, say: Say = lambda _: None) -> t
     analysis = Analysis(source, options, say)
     runs = [] if source.chosen is None else [run.digest for run in source.chosen.runs]
     out, sections = options.out or source.out, []
+    check_results_folder(out)  # before minutes of work
     if not analysis.has_classes:
         options = _without_classes(analysis, say)
     written = out / "analysis.json"

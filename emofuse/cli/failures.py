@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 
+# A file is written under a name such as `.rows.csv.3c5b4210.partial` and then renamed; users know the name alone.
+_UNFINISHED = re.compile(r"\.([^/]+)\.[0-9a-f]{8}\.partial$")
 _TEXTS = {
     errno.ENOSPC: "the disk is full. Free some space and run the same command again: finished work is kept",
     errno.EDQUOT: "your share of the disk is used up. Free some space and run the same command again: finished work "
@@ -25,4 +28,5 @@ def describe_error(error: Exception) -> str:
         return str(error)
     text = _TEXTS.get(error.errno, error.strerror or os.strerror(error.errno))
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    names = list(dict.fromkeys(_UNFINISHED.sub(r"\1", name) for name in names))
     return f"{' -> '.join(names)}: {text}" if names else text

@@ -49,9 +49,11 @@ def report(
     load_given_plugins(plugin)
 
     from emofuse.report import write_report
-    from emofuse.results import runs_of_folder
+    from emofuse.results import check_results_folder, runs_of_folder
 
     runs = runs_of_folder(runs)
+    if runs.is_dir():
+        check_results_folder(out or runs / "report")
     with show_progress(), step("writing the report"):
         files = write_report(
             runs,

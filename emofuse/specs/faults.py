@@ -77,6 +77,8 @@ def _describe(fault: dict[str, Any], data: Any, model: type[BaseModel]) -> list[
         texts = [texts[0] + did_you_mean(str(key), _keys_at(model, parents, data))]
     if fault["type"] in _ARE_NO_MAPPING and (kinds := _kinds_at(model, fault["loc"], data)):
         texts = [_a_kind_needed(kinds, fault["input"])]
+    if fault["type"] == "string_pattern_mismatch" and (form := _form_at(model, fault["loc"], data)):
+        texts = [f"expected {form}, got {fault['input']!r}"]
     parent = _place(fault["loc"][:-1], data, ends_with_key=False)
     return [_at(parent if text.startswith(BESIDE) else place, text) for text in texts]
 
@@ -117,6 +119,13 @@ def _kinds_at(model: type[BaseModel], parts: Sequence[int | str], data: Any) -> 
     of_families = {name for spec in specs if spec in _FAMILIES for name in _FAMILIES[spec].names()}
     given = {str(spec.model_fields["kind"].default) for spec in specs if "kind" in spec.model_fields}
     return sorted(of_families or given)
+
+
+def _form_at(model: type[BaseModel], parts: Sequence[int | str], data: Any) -> str:
+    """Return the description of a field with a pattern, for people; an empty text without one."""
+    *parents, key = parts
+    fields = [spec.model_fields[str(key)] for spec in _specs_at(model, parents, data) if key in spec.model_fields]
+    return next((field.description for field in fields if field.description), "")
 
 
 def _a_kind_needed(kinds: Sequence[str], found: Any) -> str:

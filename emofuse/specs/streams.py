@@ -102,7 +102,9 @@ class StreamSpecBase(ExtendedSpec):
     fixed_columns: ClassVar[tuple[int, ...]] = ()
 
     kind: str
-    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")
+    name: str = Field(
+        pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$", description="a name of letters, digits, `_`, `.` and `-`, a letter first"
+    )
     dtype: Literal["float16", "float32"] = "float32"
 
     @classmethod
@@ -174,7 +176,7 @@ class ImportedSpec(StreamSpecBase):
     """
 
     kind: Literal["imported"] = "imported"
-    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="64 digits of 0-9 and a-f")
     source: str = Field("", description="name of the file that it came from, for people")
     dataset: str = Field("", description="name of the array in that file, for people")
 

@@ -23,7 +23,7 @@ class FileWeights(Spec):
 
     kind: Literal["file"] = "file"
     path: Path
-    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="64 digits of 0-9 and a-f")
 
 
 class HubWeights(Spec):
@@ -34,9 +34,13 @@ class HubWeights(Spec):
 
     kind: Literal["hub"] = "hub"
     repo: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$", description="OWNER/NAME")
-    file: str = Field("model.safetensors", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$")
+    file: str = Field(
+        "model.safetensors",
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$",
+        description="a path in the repository",
+    )
     revision: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="a commit, tag or branch")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="as the hub shows it beside the file")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="64 digits of 0-9 and a-f, which the hub shows")
 
 
 class RandomWeights(Spec):

@@ -43,6 +43,8 @@ _TIMEOUT_S = 30.0  # between two chunks
 _ATTEMPTS = 4
 _BACKOFF_S = 1.0  # doubled after every attempt that added no bytes
 _TEMPORARY_STATUSES = (408, 425, 429, 500, 502, 503, 504)
+_NOT_ALLOWED = ". It may ask for a token: accept its terms on its page, and set HF_TOKEN"
+_ADVICE = {401: _NOT_ALLOWED, 403: _NOT_ALLOWED, 404: ". Check the names of repository, file and revision"}
 
 
 class _BrokenOffError(Exception):
@@ -147,7 +149,8 @@ def _attempt(url: str, partial: Path, on_progress: Progress, token: str | None) 
             raise _BrokenOffError("the server has another file now") from None
         if error.code in _TEMPORARY_STATUSES:
             raise _BrokenOffError(f"HTTP {error.code} {error.reason}") from None
-        raise WeightsError(f"{url}: the server answered HTTP {error.code} {error.reason}") from None
+        advice = _ADVICE.get(error.code, "")
+        raise WeightsError(f"{url}: the server answered HTTP {error.code} {error.reason}{advice}") from None
     except URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             raise WeightsError(

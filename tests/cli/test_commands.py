@@ -49,6 +49,7 @@ def test_paragraphs_stay_apart():
         (OSError(errno.EROFS, "Read-only", "b"), "b: the disk is read-only. Name another folder"),
         (PermissionError(errno.EACCES, "Permission denied", "b"), "b: this user may not read or write it."),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "a", None, "b"), "a -> b: No such file"),
+        (OSError(errno.EACCES, "", "a/.rows.csv.3c5b4210.partial"), "a/rows.csv: this user may not read or write it."),
         (OSError("of a library"), "of a library"),
         (CacheError("a.zarr: damaged"), "a.zarr: damaged"),
     ],

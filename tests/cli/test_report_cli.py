@@ -137,6 +137,13 @@ def test_report_takes_the_folder_of_a_pipeline_too(app, runs, tmp_path):
         call(app, tmp_path / "results")
 
 
+def test_a_file_in_the_place_of_the_report_is_said_before_anything_is_computed(app, runs, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    for out in (tmp_path / "notes.txt", tmp_path / "notes.txt" / "report"):
+        with pytest.raises(ResultsError, match=r"results cannot be written there, .*notes\.txt is a file"):
+            call(app, runs, "--out", out)
+
+
 def test_report_of_an_unknown_baseline_names_the_known_ones(app, runs):
     message = f"{runs}: no runs of the baseline 'best', there are: 'poor', 'good'"
     with pytest.raises(ResultsError, match=f"^{re.escape(message)}$"):

@@ -167,7 +167,7 @@ def test_an_empty_answer_leaves_nothing(entry, server, folder):
 
 def test_404_is_final(entry, server, folder):
     server.statuses = [404]
-    with pytest.raises(WeightsError, match="the server answered HTTP 404 Not Found"):
+    with pytest.raises(WeightsError, match=r"the server answered HTTP 404 Not Found\. Check the names of"):
         fetch_weights("net")
     assert len(server.asked) == 1
     assert names_in(folder) == []
